@@ -1,13 +1,13 @@
 """The control packets of MQTT 3.1, 3.1.1 and 5.0 as values.
 
 One small class for each packet. A packet knows its fields and nothing else: bytes are the business of ``decode`` and
-``encode``, meaning that of ``session`` and ``broker``. What always holds: a packet that ``decode`` returned is well formed
-for its protocol version; ``properties`` is ``None`` wherever a packet carries none, and always for MQTT 3.
+``encode``, meaning that of ``session`` and ``broker``. What always holds: a packet that ``decode`` returned is well
+formed for its protocol version; ``properties`` is ``None`` wherever a packet carries none, and always for MQTT 3.
 """
 
 from __future__ import annotations
 
-from typing import Final, Union, final
+from typing import ClassVar, Final, Union, final
 
 from mesh.wire.properties import Properties
 
@@ -52,7 +52,7 @@ def show(packet: object) -> str:
 class Will:
     """The message that the broker publishes when a client goes without saying so (MQTT 5.0 section 3.1.2.5)."""
 
-    FIELDS = ("topic", "payload", "qos", "retain", "properties")
+    FIELDS: ClassVar[tuple[str, ...]] = ("topic", "payload", "qos", "retain", "properties")
     __slots__ = FIELDS
 
     def __init__(
@@ -73,9 +73,18 @@ class Will:
 
 @final
 class Connect:
-    """CONNECT, section 3.1. ``protocol`` is 3, 4 or 5; ``clean_start`` is Clean Session before 5.0; keep alive in seconds."""
+    """CONNECT, section 3.1. ``protocol``: 3, 4, 5; ``clean_start``: Clean Session before 5.0; keep alive in seconds."""
 
-    FIELDS = ("protocol", "client_id", "clean_start", "keep_alive", "username", "password", "will", "properties")
+    FIELDS: ClassVar[tuple[str, ...]] = (
+        "protocol",
+        "client_id",
+        "clean_start",
+        "keep_alive",
+        "username",
+        "password",
+        "will",
+        "properties",
+    )
     __slots__ = FIELDS
 
     def __init__(
@@ -107,9 +116,9 @@ class Connect:
 
 @final
 class Connack:
-    """CONNACK, section 3.2. ``reason`` is a 5.0 reason code for 5.0 and a 3.1.1 return code (0 to 5) for older clients."""
+    """CONNACK, section 3.2. ``reason`` is a reason code in 5.0 and a return code (0 to 5) for older clients."""
 
-    FIELDS = ("session_present", "reason", "properties")
+    FIELDS: ClassVar[tuple[str, ...]] = ("session_present", "reason", "properties")
     __slots__ = FIELDS
 
     def __init__(self, session_present: bool = False, reason: int = 0, properties: Properties | None = None) -> None:
@@ -128,7 +137,7 @@ class Connack:
 class Publish:
     """PUBLISH, section 3.3. ``packet_id`` is 0 for QoS 0. An empty ``topic`` stands with a topic alias only."""
 
-    FIELDS = ("topic", "payload", "qos", "retain", "dup", "packet_id", "properties")
+    FIELDS: ClassVar[tuple[str, ...]] = ("topic", "payload", "qos", "retain", "dup", "packet_id", "properties")
     __slots__ = FIELDS
 
     def __init__(
@@ -160,7 +169,7 @@ class Publish:
 class Ack:
     """PUBACK, PUBREC, PUBREL and PUBCOMP, sections 3.4 to 3.7: one class, told apart by ``type``."""
 
-    FIELDS = ("type", "packet_id", "reason", "properties")
+    FIELDS: ClassVar[tuple[str, ...]] = ("type", "packet_id", "reason", "properties")
     __slots__ = FIELDS
 
     def __init__(self, type: int, packet_id: int, reason: int = 0, properties: Properties | None = None) -> None:
@@ -180,7 +189,7 @@ class Ack:
 class Subscription:
     """One topic filter of a SUBSCRIBE with its options (section 3.8.3.1)."""
 
-    FIELDS = ("filter", "qos", "no_local", "retain_as_published", "retain_handling")
+    FIELDS: ClassVar[tuple[str, ...]] = ("filter", "qos", "no_local", "retain_as_published", "retain_handling")
     __slots__ = FIELDS
 
     def __init__(
@@ -208,12 +217,10 @@ class Subscription:
 class Subscribe:
     """SUBSCRIBE, section 3.8: at least one subscription."""
 
-    FIELDS = ("packet_id", "subscriptions", "properties")
+    FIELDS: ClassVar[tuple[str, ...]] = ("packet_id", "subscriptions", "properties")
     __slots__ = FIELDS
 
-    def __init__(
-        self, packet_id: int, subscriptions: list[Subscription], properties: Properties | None = None
-    ) -> None:
+    def __init__(self, packet_id: int, subscriptions: list[Subscription], properties: Properties | None = None) -> None:
         self.packet_id = packet_id
         self.subscriptions = subscriptions
         self.properties = properties
@@ -229,7 +236,7 @@ class Subscribe:
 class Unsubscribe:
     """UNSUBSCRIBE, section 3.10: at least one topic filter."""
 
-    FIELDS = ("packet_id", "filters", "properties")
+    FIELDS: ClassVar[tuple[str, ...]] = ("packet_id", "filters", "properties")
     __slots__ = FIELDS
 
     def __init__(self, packet_id: int, filters: list[str], properties: Properties | None = None) -> None:
@@ -251,7 +258,7 @@ class SubAck:
     An UNSUBACK before 5.0 carries no reasons: ``reasons`` is then empty.
     """
 
-    FIELDS = ("type", "packet_id", "reasons", "properties")
+    FIELDS: ClassVar[tuple[str, ...]] = ("type", "packet_id", "reasons", "properties")
     __slots__ = FIELDS
 
     def __init__(self, type: int, packet_id: int, reasons: list[int], properties: Properties | None = None) -> None:
@@ -271,7 +278,7 @@ class SubAck:
 class Ping:
     """PINGREQ and PINGRESP, sections 3.12 and 3.13."""
 
-    FIELDS = ("type",)
+    FIELDS: ClassVar[tuple[str, ...]] = ("type",)
     __slots__ = FIELDS
 
     def __init__(self, type: int) -> None:
@@ -288,7 +295,7 @@ class Ping:
 class Disconnect:
     """DISCONNECT, section 3.14. ``reason`` is always 0 before 5.0."""
 
-    FIELDS = ("reason", "properties")
+    FIELDS: ClassVar[tuple[str, ...]] = ("reason", "properties")
     __slots__ = FIELDS
 
     def __init__(self, reason: int = 0, properties: Properties | None = None) -> None:
@@ -306,7 +313,7 @@ class Disconnect:
 class Auth:
     """AUTH, section 3.15 (5.0 only)."""
 
-    FIELDS = ("reason", "properties")
+    FIELDS: ClassVar[tuple[str, ...]] = ("reason", "properties")
     __slots__ = FIELDS
 
     def __init__(self, reason: int = 0, properties: Properties | None = None) -> None:

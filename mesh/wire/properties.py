@@ -6,20 +6,20 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 
 @final
 class Properties:
     """Every property of table 2-4. Times in seconds, sizes in bytes; user properties keep their order and repeats."""
 
-    FIELDS = (
+    FIELDS: ClassVar[tuple[str, ...]] = (
         "payload_format", "message_expiry", "content_type", "response_topic", "correlation_data",
         "subscription_ids", "session_expiry", "assigned_client_id", "server_keep_alive", "auth_method", "auth_data",
         "request_problem_info", "will_delay", "request_response_info", "response_info", "server_reference",
         "reason_string", "receive_maximum", "topic_alias_maximum", "topic_alias", "maximum_qos", "retain_available",
         "user", "maximum_packet_size", "wildcard_available", "subscription_id_available", "shared_available",
-    )
+    )  # fmt: skip
     __slots__ = FIELDS
 
     def __init__(self) -> None:

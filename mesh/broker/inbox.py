@@ -1,0 +1,104 @@
+"""The inbox of a vehicle: messages that wait before it has a session of its own.
+
+The topology names subscriptions that every vehicle is taken to have. A message that they match, and that no session of the vehicle
+takes, waits in the vehicle's inbox; the first client that comes for it gets it: at CONNECT if it asks for its old session, or as soon as
+it subscribes. What always holds: an inbox is a durable session with the limits of all others, whose client id (empty) no client can bear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+from mesh.broker.courier import Courier
+from mesh.broker.principal import VEHICLE
+from mesh.broker.session import Session
+from mesh.broker.sessions import Sessions
+from mesh.session.inbound import Receipt
+from mesh.session.message import Message
+from mesh.wire.packets import Subscription
+from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, SUCCESS
+from mesh.wire.topics import matches
+
+
+class InboxRules:
+    """Which topics go into which inbox. This one has none; the edge's come from the topology."""
+
+    def __init__(
+        self,
+        vehicle_of: Callable[[str], str | None] | None = None,
+        subscriptions_of: Callable[[str], list[Subscription]] | None = None,
+        expiry: int = 0,
+    ) -> None:
+        self.vehicle_of = vehicle_of
+        self.subscriptions_of = subscriptions_of
+        self.expiry = expiry  # seconds that an inbox is kept
+
+    def subscription_for(self, vehicle: str, topic: str) -> Subscription | None:
+        """The inbox subscription of ``vehicle`` that matches ``topic``."""
+        if self.subscriptions_of is None:
+            return None
+        for subscription in self.subscriptions_of(vehicle):
+            if matches(subscription.filter, topic):
+                return subscription
+        return None
+
+
+@final
+class Inbox:
+    """Inboxes of all vehicles of an edge."""
+
+    __slots__ = ("courier", "rules", "sessions", "window")
+
+    def __init__(self, rules: InboxRules, sessions: Sessions, courier: Courier, window: int) -> None:
+        self.rules = rules
+        self.sessions = sessions
+        self.courier = courier
+        self.window = window
+
+    def offer(self, message: Message, receipt: Receipt | None) -> int:
+        """Keep a message that no session of its vehicle took. Returns its reason code."""
+        rules = self.rules
+        if rules.vehicle_of is None or message.qos == 0:
+            return NO_MATCHING_SUBSCRIBERS
+        vehicle = rules.vehicle_of(message.topic)
+        if vehicle is None:
+            return NO_MATCHING_SUBSCRIBERS
+        subscription = rules.subscription_for(vehicle, message.topic)
+        if subscription is None or subscription.qos == 0:
+            return NO_MATCHING_SUBSCRIBERS
+        box = self._box(vehicle)
+        if box is None:
+            return NO_MATCHING_SUBSCRIBERS
+        return self.courier.offer(box, message, min(message.qos, subscription.qos), False, (), receipt)
+
+    def _box(self, vehicle: str) -> Session | None:
+        key = (VEHICLE, vehicle, "")
+        box = self.sessions.get(key)
+        if box is None:
+            box = self.sessions.create(key, vehicle, self.window)
+            if box is not None:
+                box.durable = True
+                box.expiry = self.rules.expiry
+                self.sessions.detach(box, self.courier.clock())
+        return box
+
+    def subscribe(self, session: Session) -> list[Subscription]:
+        """The subscriptions that a vehicle's new session begins with."""
+        rules = self.rules
+        return rules.subscriptions_of(session.vehicle) if rules.subscriptions_of is not None else []
+
+    def hand_over(self, session: Session) -> None:
+        """What waits for the vehicle of ``session`` moves to that session, as far as its queue has room."""
+        box = self.sessions.get((VEHICLE, session.vehicle, ""))
+        if box is None or box is session:
+            return
+        waiting = box.outbound.waiting
+        while waiting:
+            delivery = waiting[0]
+            message = self.courier.keeper.load(delivery)
+            if self.courier.offer(session, message, delivery.qos, False, (), None) != SUCCESS:
+                return
+            box.outbound.drop_head()
+            self.courier.keeper.forget(delivery)
+        self.sessions.end(box)

@@ -1,0 +1,320 @@
+"""What the engine keeps in the journal, and how it comes back.
+
+The only place that knows the form of the engine's journal items. It must never decide what is sent to whom. What always holds:
+
+* a delivery, a session or a subscription that bears an ``item`` is in the journal, and is dropped from it by this class only;
+* a body that several deliveries share is dropped with the last of them;
+* recovery reads no message body, whatever waits (a will is the exception: it is part of its session's state).
+
+Sessions are ``owner`` of their items. The items of a session that is gone (a crash between its parts) are dropped at recovery.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any, Final, final
+
+from mesh.broker.session import Interest, Session
+from mesh.broker.store import Store
+from mesh.session.message import Message, pack, unpack
+from mesh.session.outbound import RELEASED, Delivery
+from mesh.wire.packets import Subscription
+
+# Kinds of items. Those from 16 on belong to the core.
+SESSION: Final = 1
+INTEREST: Final = 2
+DELIVERY: Final = 3
+BODY: Final = 4
+RELEASE: Final = 5
+INCOMING: Final = 6
+RETAINED: Final = 7
+
+_DELIVERY: Final = struct.Struct("!QQIBdd")  # number, shared body, size, flags, since, expires; then the identifiers
+_INTEREST: Final = struct.Struct("!BI")  # options, subscription identifier; then the filter
+_INCOMING: Final = struct.Struct("!H")
+_QOS: Final = 0x03
+_RETAIN: Final = 0x04
+
+
+@final
+class Recovered:
+    """What ``Keeper.recover`` found. ``retained`` is (item, topic); ``other`` are the items of kinds that it does not know."""
+
+    __slots__ = ("interests", "other", "retained", "sessions")
+
+    def __init__(self) -> None:
+        self.sessions: dict[int, Session] = {}
+        self.interests: list[Interest] = []
+        self.retained: list[tuple[int, str]] = []
+        self.other: list[Any] = []
+
+
+@final
+class Keeper:
+    """Writes the engine's state to ``store``. ``bodies`` counts the deliveries of each shared body."""
+
+    __slots__ = ("_bodies", "_stale", "next_session", "store")
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.next_session = 1
+        self._bodies: dict[int, int] = {}
+        self._stale: list[int] = []  # found at recovery; dropped when all items have been seen
+
+    def new_id(self) -> int:
+        """An owner number for a new session."""
+        id = self.next_session
+        self.next_session = id + 1
+        return id
+
+    # Sessions
+
+    def keep_session(self, session: Session) -> None:
+        """Write the session's state; the newer item replaces the older."""
+        kind, name, client_id = session.key
+        meta = json.dumps([
+            kind, name, client_id, session.vehicle, session.expiry, session.ends, session.outbound.window,
+            session.will_delay, session.will_due, session.outbound.next_number,
+        ]).encode()  # fmt: skip
+        will = b"" if session.will is None else pack(session.will)
+        old = session.item
+        session.item = self.store.append(SESSION, session.id, meta, will)
+        if old:
+            self.store.drop(old)
+
+    def forget_session(self, session: Session) -> None:
+        """Let the session go, with everything that it owns."""
+        self.forget_deliveries(session)
+        for interest in session.interests.values():
+            self.forget_interest(interest)
+        for item in session.incoming.values():
+            if item:
+                self.store.drop(item)
+        session.incoming.clear()
+        if session.item:
+            self.store.drop(session.item)
+            session.item = 0
+
+    def forget_deliveries(self, session: Session) -> None:
+        """Let all that waits for the session go."""
+        for delivery in session.outbound.waiting:
+            self.forget(delivery)
+        for delivery in session.outbound.in_flight.values():
+            self.forget(delivery)
+
+    def keep_interest(self, interest: Interest) -> None:
+        """Write one subscription."""
+        subscription = interest.subscription
+        options = (
+            subscription.qos
+            | subscription.no_local << 2
+            | subscription.retain_as_published << 3
+            | subscription.retain_handling << 4
+        )
+        meta = _INTEREST.pack(options, interest.identifier) + subscription.filter.encode()
+        interest.item = self.store.append(INTEREST, interest.session.id, meta, b"")
+
+    def forget_interest(self, interest: Interest) -> None:
+        """Let one subscription go."""
+        if interest.item:
+            self.store.drop(interest.item)
+            interest.item = 0
+
+    # Deliveries
+
+    def share(self, message: Message) -> None:
+        """Write the body once, for several deliveries to come."""
+        message.body = self.store.append(BODY, 0, b"", pack(message))
+        self._bodies[message.body] = 0
+
+    def keep(self, session: Session, delivery: Delivery, message: Message) -> None:
+        """Write a delivery, with the message itself unless ``message.body`` has it already."""
+        body = message.body
+        if body:
+            self._bodies[body] += 1
+            delivery.body = body
+            delivery.item = self.store.append(DELIVERY, session.id, _meta(delivery), b"")
+        else:
+            delivery.item = self.store.append(DELIVERY, session.id, _meta(delivery), pack(message))
+        delivery.position = delivery.item
+
+    def load(self, delivery: Delivery) -> Message:
+        """The message of a delivery, from the journal if need be."""
+        message = delivery.message
+        if message is None:
+            message = unpack(self.store.read(delivery.body or delivery.item))
+        return message
+
+    def release(self, session: Session, delivery: Delivery) -> None:
+        """PUBREC came: from now on only PUBREL is sent, also after a crash [MQTT-4.3.3-8]."""
+        delivery.state = RELEASED
+        delivery.message = None
+        if delivery.item:
+            old, body = delivery.item, delivery.body
+            delivery.body = 0
+            delivery.item = self.store.append(RELEASE, session.id, _meta(delivery), b"")
+            delivery.position = delivery.item
+            self._drop(old, body)
+
+    def forget(self, delivery: Delivery) -> None:
+        """The delivery is over."""
+        if delivery.item:
+            self._drop(delivery.item, delivery.body)
+            delivery.item = 0
+            delivery.body = 0
+
+    def _drop(self, item: int, body: int) -> None:
+        self.store.drop(item)
+        if body:
+            left = self._bodies[body] - 1
+            if left:
+                self._bodies[body] = left
+            else:
+                del self._bodies[body]
+                self.store.drop(body)
+
+    def unshare(self, message: Message) -> None:
+        """Nobody took the shared body after all."""
+        if message.body and self._bodies.get(message.body) == 0:
+            del self._bodies[message.body]
+            self.store.drop(message.body)
+        message.body = 0
+
+    # QoS 2 identifiers, retained messages
+
+    def keep_incoming(self, session: Session, packet_id: int) -> int:
+        """The client's QoS 2 message ``packet_id`` was accepted; returns the journal item."""
+        return self.store.append(INCOMING, session.id, _INCOMING.pack(packet_id), b"")
+
+    def keep_retained(self, message: Message) -> int:
+        """Write a retained message; returns its item."""
+        return self.store.append(RETAINED, 0, message.topic_bytes, pack(message))
+
+    def drop(self, item: int) -> None:
+        """Let a QoS 2 identifier or a retained message go."""
+        self.store.drop(item)
+
+    def read(self, item: int) -> Message:
+        """A retained message."""
+        return unpack(self.store.read(item))
+
+    # Recovery
+
+    def recover(self, items: Iterable[Any], window: int) -> Recovered:
+        """Rebuild the state from the live items, which come in the order of their identifiers.
+
+        A session's state may come after what it owns, because it is written anew whenever it changes.
+        """
+        found = Recovered()
+        sessions = found.sessions
+        known: set[int] = set()
+        handlers: dict[int, Callable[[Session, Any], None]] = {
+            SESSION: self._recover_session,
+            DELIVERY: self._recover_delivery,
+            RELEASE: self._recover_delivery,
+            INCOMING: self._recover_incoming,
+        }
+        for item in items:
+            kind = item.kind
+            if kind == BODY:
+                self._bodies.setdefault(item.id, 0)
+            elif kind == RETAINED:
+                found.retained.append((item.id, item.meta.decode()))
+            elif kind == INTEREST or kind in handlers:
+                session = sessions.get(item.owner)
+                if session is None:
+                    session = sessions[item.owner] = Session(item.owner, (0, "", ""), "", window)
+                    session.durable = True
+                if kind == INTEREST:
+                    found.interests.append(_interest(session, item))
+                else:
+                    handlers[kind](session, item)
+                if kind == SESSION:
+                    known.add(item.owner)
+            else:
+                found.other.append(item)
+        self._drop_orphans(found, known)
+        self.next_session = max(sessions, default=0) + 1
+        return found
+
+    def _recover_session(self, session: Session, item: Any) -> None:
+        kind, name, client_id, vehicle, expiry, ends, window, delay, due, number = json.loads(item.meta)
+        if session.item:
+            self._stale.append(session.item)  # the crash came between a newer state and the drop of the older
+        session.item = item.id
+        session.key = (kind, name, client_id)
+        session.vehicle = vehicle
+        session.expiry = expiry
+        session.ends = ends
+        session.outbound.window = window
+        session.will_delay = delay
+        session.will_due = due
+        session.outbound.next_number = max(session.outbound.next_number, number)
+        will = self.store.read(item.id)
+        session.will = unpack(will) if will else None
+
+    def _recover_delivery(self, session: Session, item: Any) -> None:
+        delivery = _delivery(item)
+        if delivery.body:
+            self._bodies[delivery.body] = self._bodies.get(delivery.body, 0) + 1
+        session.outbound.restore(delivery)
+
+    def _recover_incoming(self, session: Session, item: Any) -> None:
+        session.incoming[_INCOMING.unpack(item.meta)[0]] = item.id
+
+    def _drop_orphans(self, found: Recovered, known: set[int]) -> None:
+        for owner in [owner for owner in found.sessions if owner not in known]:
+            session = found.sessions.pop(owner)
+            self.forget_deliveries(session)
+            for item in session.incoming.values():
+                self.store.drop(item)
+            for interest in found.interests:
+                if interest.session is session:
+                    self.store.drop(interest.item)
+            found.interests = [interest for interest in found.interests if interest.session is not session]
+        for body in [body for body, count in self._bodies.items() if count == 0]:
+            del self._bodies[body]
+            self.store.drop(body)
+        for item in self._stale:
+            self.store.drop(item)
+        self._stale.clear()
+
+
+def _meta(delivery: Delivery) -> bytes:
+    flags = delivery.qos | (_RETAIN if delivery.retain else 0)
+    head = _DELIVERY.pack(
+        delivery.number, delivery.body, delivery.size, flags, delivery.since, delivery.expires
+    )
+    identifiers = delivery.subscription_ids
+    return head + struct.pack(f"!{len(identifiers)}I", *identifiers) if identifiers else head
+
+
+def _delivery(item: Any) -> Delivery:
+    number, body, size, flags, since, expires = _DELIVERY.unpack_from(item.meta)
+    count = (len(item.meta) - _DELIVERY.size) // 4
+    identifiers = struct.unpack_from(f"!{count}I", item.meta, _DELIVERY.size)
+    delivery = Delivery(None, flags & _QOS, bool(flags & _RETAIN), identifiers, since, expires, size)
+    delivery.number = number
+    delivery.item = item.id
+    delivery.body = body
+    delivery.position = item.id
+    if item.kind == RELEASE:
+        delivery.state = RELEASED
+    return delivery
+
+
+def _interest(session: Session, item: Any) -> Interest:
+    options, identifier = _INTEREST.unpack_from(item.meta)
+    subscription = Subscription(
+        item.meta[_INTEREST.size :].decode(),
+        options & 0x03,
+        bool(options & 0x04),
+        bool(options & 0x08),
+        options >> 4,
+    )
+    interest = Interest(session, subscription, identifier)
+    interest.item = item.id
+    return interest
+

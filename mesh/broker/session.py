@@ -1,0 +1,60 @@
+"""A session: what the server remembers of one client between and during its connections (MQTT 5.0 section 4.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from mesh.session.outbound import Outbound
+from mesh.wire.packets import Subscription
+
+if TYPE_CHECKING:
+    from mesh.broker.connection import Connection
+    from mesh.broker.subscriptions import SharedGroup
+    from mesh.session.message import Message
+
+Key = tuple[int, str, str]  # kind of principal, its name, client id
+
+
+@final
+class Interest:
+    """One subscription of one session. ``group`` is set for a shared one; ``item`` is its journal item."""
+
+    __slots__ = ("group", "identifier", "item", "session", "subscription")
+
+    def __init__(self, session: Session, subscription: Subscription, identifier: int) -> None:
+        self.session = session
+        self.subscription = subscription
+        self.identifier = identifier  # 0: none
+        self.group: SharedGroup | None = None
+        self.item = 0
+
+
+@final
+class Session:
+    """``id`` is its owner number in the journal. Times are seconds since 1970; 0.0 means not set."""
+
+    __slots__ = (
+        "connection", "durable", "ends", "expiry", "id", "incoming", "interests", "item", "key", "outbound",
+        "vehicle", "will", "will_delay", "will_due",
+    )  # fmt: skip
+
+    def __init__(self, id: int, key: Key, vehicle: str, window: int) -> None:
+        self.id = id
+        self.key = key
+        self.vehicle = vehicle
+        self.connection: Connection | None = None
+        self.outbound = Outbound(window)
+        self.interests: dict[str, Interest] = {}
+        self.incoming: dict[int, int] = {}  # open QoS 2 identifiers of the client -> their journal items (0: none)
+        self.expiry = 0  # seconds that it outlives its connection; settings.FOREVER: for good
+        self.durable = False  # its state and its messages are in the journal
+        self.item = 0
+        self.ends = 0.0
+        self.will: Message | None = None
+        self.will_delay = 0
+        self.will_due = 0.0
+
+    @property
+    def kind(self) -> int:
+        """VEHICLE, BACKEND or TIER."""
+        return self.key[0]

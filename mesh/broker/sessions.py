@@ -1,0 +1,128 @@
+"""All sessions of an engine, and what becomes of them in time: expiry and delayed wills.
+
+It knows keys, lifetimes and the journal's records of sessions; it must never know packets. What always holds: a session belongs to one
+identity (kind, name, client id), and no other identity can reach it (mosquitto#3553); a session without a connection has a time at
+which it ends, or never ends.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import final
+
+from mesh.broker.keeper import Keeper, Recovered
+from mesh.broker.principal import VEHICLE
+from mesh.broker.session import Interest, Key, Session
+from mesh.broker.settings import FOREVER, Settings
+from mesh.broker.subscriptions import Subscriptions
+
+
+@final
+class Sessions:
+    """Sessions by key, and those of each vehicle."""
+
+    __slots__ = ("_by_key", "_of_vehicle", "_order", "_settings", "_timers", "keeper", "subscriptions")
+
+    def __init__(self, settings: Settings, keeper: Keeper, subscriptions: Subscriptions) -> None:
+        self._settings = settings
+        self.keeper = keeper
+        self.subscriptions = subscriptions
+        self._by_key: dict[Key, Session] = {}
+        self._of_vehicle: dict[str, list[Session]] = {}
+        self._timers: list[tuple[float, int, Session]] = []
+        self._order = 0  # tells timers of one moment apart
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def all(self) -> list[Session]:
+        """Every session."""
+        return list(self._by_key.values())
+
+    def get(self, key: Key) -> Session | None:
+        """The session of one identity and client id."""
+        return self._by_key.get(key)
+
+    def of_vehicle(self, vehicle: str) -> list[Session]:
+        """The sessions of a vehicle's clients."""
+        return self._of_vehicle.get(vehicle, [])
+
+    def create(self, key: Key, vehicle: str, window: int) -> Session | None:
+        """A new session; ``None`` if there are as many as the settings allow."""
+        if len(self._by_key) >= self._settings.max_sessions:
+            return None
+        session = Session(self.keeper.new_id(), key, vehicle, window)
+        self._insert(session)
+        return session
+
+    def _insert(self, session: Session) -> None:
+        self._by_key[session.key] = session
+        if session.key[0] == VEHICLE:
+            self._of_vehicle.setdefault(session.vehicle, []).append(session)
+
+    def end(self, session: Session) -> None:
+        """The session is over: its subscriptions, its queue and its records go [MQTT-3.1.2-23]."""
+        for interest in session.interests.values():
+            self.subscriptions.remove(interest)
+        if session.durable:
+            self.keeper.forget_session(session)
+        session.interests.clear()
+        session.ends = 0.0
+        session.will_due = 0.0
+        del self._by_key[session.key]
+        if session.key[0] == VEHICLE:
+            others = self._of_vehicle[session.vehicle]
+            others.remove(session)
+            if not others:
+                del self._of_vehicle[session.vehicle]
+
+    def detach(self, session: Session, now: float) -> None:
+        """The connection is gone: the session lives on for its expiry."""
+        session.ends = 0.0 if session.expiry == FOREVER else now + session.expiry
+        if session.durable:
+            self.keeper.keep_session(session)
+        self.schedule(session)
+
+    def schedule(self, session: Session) -> None:
+        """Look at the session again when its will or its end is due."""
+        for moment in (session.ends, session.will_due):
+            if moment:
+                self._order += 1
+                heapq.heappush(self._timers, (moment, self._order, session))
+
+    def due(self, now: float) -> list[Session]:
+        """Sessions without a connection whose will or end may be due; a timer that a later one overtook is passed over."""
+        found: list[Session] = []
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            session = heapq.heappop(timers)[2]
+            if session.connection is None and self._by_key.get(session.key) is session:
+                found.append(session)
+        return found
+
+    def restore(self, recovered: Recovered, now: float) -> None:
+        """Take the sessions that the journal kept. One that was connected gets a grace to be attached again."""
+        grace = self._settings.attach_grace
+        for session in recovered.sessions.values():
+            self._insert(session)
+            if session.ends == 0.0 and session.expiry != FOREVER:
+                session.ends = now + max(session.expiry, grace)
+            if session.will is not None and session.will_due == 0.0:
+                session.will_due = now + max(session.will_delay, grace)
+            # What may have been sent before the crash carries DUP when it is sent again [MQTT-3.3.1-1].
+            for index, delivery in enumerate(session.outbound.waiting):
+                if index >= session.outbound.window:
+                    break
+                delivery.dup = True
+            self.schedule(session)
+        for interest in recovered.interests:
+            self._restore_interest(interest)
+
+    def _restore_interest(self, interest: Interest) -> None:
+        full = interest.subscription.filter
+        old = interest.session.interests.get(full)
+        if old is not None:
+            self.subscriptions.remove(old)
+            self.keeper.forget_interest(old)
+        interest.session.interests[full] = interest
+        self.subscriptions.add(interest)

@@ -1,0 +1,43 @@
+"""The limits and manners of one engine, as the topology gives them."""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+REJECT: Final = 0
+DROP_OLDEST: Final = 1
+
+FOREVER: Final = 0xFFFFFFFF  # a session expiry that means never, MQTT 5.0 section 3.1.2.11.2
+
+
+@final
+class Settings:
+    """Counts, bytes and seconds. The defaults are those of the topology file."""
+
+    __slots__ = (
+        "attach_grace", "in_flight", "keep_all", "max_keep_alive", "max_packet", "max_queue_bytes",
+        "max_queue_messages", "max_retained", "max_session_expiry", "max_sessions", "max_subscriptions",
+        "receive_maximum", "routes", "tier_queue_bytes", "tier_queue_messages", "topic_aliases", "when_full",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        # An edge keeps every session in its journal, also those that end with their connection: the connection is the
+        # front door's and may well outlive the edge's process. A core's connections end with the core.
+        self.keep_all = False
+        self.attach_grace = 60.0  # seconds that a session waits for its connection after a restart of the edge
+        self.in_flight = 1024  # deliveries with one client unacknowledged, if the client itself sets no lower limit
+        self.receive_maximum = 1024  # publishes of one client that are not answered yet
+        self.max_packet = 1 << 20
+        self.max_keep_alive = 0xFFFF  # a huge keep alive holds a slot for a day (CVE-2020-13849)
+        self.max_queue_messages = 1000
+        self.max_queue_bytes = 64 << 20
+        self.when_full = REJECT
+        # A core stands for every back end, so what waits for it is limited apart.
+        self.tier_queue_messages = 1_000_000
+        self.tier_queue_bytes = 1 << 30
+        self.max_session_expiry = FOREVER
+        self.max_sessions = 1_000_000
+        self.max_subscriptions = 10_000
+        self.max_retained = 1_000_000
+        self.topic_aliases = 16
+        self.routes = 16_384  # topics whose receivers are remembered: about 1 KB each

@@ -1,0 +1,206 @@
+"""Who receives a topic: the filters of all sessions, shared groups, and a bounded memory of recent answers.
+
+It knows sessions only as holders of interests. What always holds: a session is named once in a route however many of its filters match,
+with the highest QoS among them [MQTT-3.3.5-1] and every subscription identifier [MQTT-3.3.4-3]; a route that was remembered is dropped
+as soon as any subscription changes.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from mesh.broker.session import Interest, Session
+from mesh.wire.topics import split_shared
+from mesh.wire.tree import FilterTree
+
+
+@final
+class Target:
+    """One session that receives a topic."""
+
+    __slots__ = ("identifiers", "no_local", "qos", "retain_as_published", "session")
+
+    def __init__(self, interest: Interest) -> None:
+        subscription = interest.subscription
+        self.session = interest.session
+        self.qos = subscription.qos
+        self.no_local = subscription.no_local
+        self.retain_as_published = subscription.retain_as_published
+        self.identifiers: tuple[int, ...] = (interest.identifier,) if interest.identifier else ()
+
+    def merge(self, interest: Interest) -> None:
+        """Another filter of the same session matches too."""
+        subscription = interest.subscription
+        self.qos = max(self.qos, subscription.qos)
+        self.no_local = self.no_local and subscription.no_local
+        self.retain_as_published = self.retain_as_published or subscription.retain_as_published
+        if interest.identifier:
+            self.identifiers = (*self.identifiers, interest.identifier)
+
+
+@final
+class SharedGroup:
+    """The members of one ``$share/{name}/{filter}``; each message goes to one of them [MQTT-4.8.2-4]."""
+
+    __slots__ = ("filter", "members", "name", "turn")
+
+    def __init__(self, name: str, filter: str) -> None:
+        self.name = name
+        self.filter = filter
+        self.members: list[Target] = []
+        self.turn = 0
+
+    def choose(self) -> Target | None:
+        """The next member in turn: one that can be served now, or else any that keeps a queue."""
+        members = self.members
+        count = len(members)
+        fallback: Target | None = None
+        for step in range(count):
+            target = members[(self.turn + step) % count]
+            session = target.session
+            connection = session.connection
+            if connection is not None:
+                outbound = session.outbound
+                if connection.writable and not outbound.waiting and len(outbound.in_flight) < outbound.window:
+                    self.turn = (self.turn + step + 1) % count
+                    return target
+                if fallback is None or fallback.session.connection is None:
+                    fallback = target
+            elif fallback is None and session.durable:
+                fallback = target
+        self.turn = (self.turn + 1) % count if count else 0
+        return fallback
+
+
+@final
+class Route:
+    """Everybody who receives one topic."""
+
+    __slots__ = ("groups", "targets")
+
+    def __init__(self, targets: list[Target], groups: list[SharedGroup]) -> None:
+        self.targets = targets
+        self.groups = groups
+
+
+@final
+class Gate:
+    """Others who must hear of a subscription before it is acknowledged: ``pending`` of them have not answered yet."""
+
+    __slots__ = ("pending",)
+
+    def __init__(self, pending: int) -> None:
+        self.pending = pending
+
+
+class InterestListener:
+    """Is told when a filter gets its first subscriber and loses its last. This one ignores it; the core's tells the edges."""
+
+    def gate(self, filter: str) -> Gate | None:
+        """Who has yet to hear of ``filter``, if anybody; ``Broker.opened`` is called when that changes."""
+        return None
+
+    def wanted(self, filter: str) -> None:
+        """``filter`` (with its ``$share/…`` prefix if it has one) has a subscriber now."""
+
+    def unwanted(self, filter: str) -> None:
+        """``filter`` has no subscriber any more."""
+
+
+_SILENT: Final = InterestListener()
+
+
+@final
+class Subscriptions:
+    """``routes`` bounds the topics remembered."""
+
+    __slots__ = ("_counts", "_groups", "_known", "_limit", "_tree", "listener")
+
+    def __init__(self, routes: int) -> None:
+        self._tree: FilterTree[Interest | SharedGroup] = FilterTree()
+        self._groups: dict[tuple[str, str], SharedGroup] = {}
+        self._counts: dict[str, int] = {}
+        self._known: dict[str, Route] = {}
+        self._limit = routes
+        self.listener = _SILENT
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+    def filters(self) -> list[str]:
+        """Every filter that somebody is subscribed to."""
+        return list(self._counts)
+
+    def add(self, interest: Interest) -> None:
+        """A subscription of a session; one that the session had for the same filter must have been removed before."""
+        full = interest.subscription.filter
+        name, filter = split_shared(full)
+        if name:
+            group = self._groups.get((name, filter))
+            if group is None:
+                group = self._groups[(name, filter)] = SharedGroup(name, filter)
+                self._tree.add(filter, group, group)
+            group.members.append(Target(interest))
+            interest.group = group
+        else:
+            self._tree.add(filter, interest.session, interest)
+        self._known.clear()
+        count = self._counts.get(full, 0)
+        self._counts[full] = count + 1
+        if count == 0:
+            self.listener.wanted(full)
+
+    def replace(self, old: Interest, new: Interest) -> None:
+        """The same session subscribes anew to the same filter: nobody is told, for nobody comes or goes."""
+        listener = self.listener
+        self.listener = _SILENT
+        self.remove(old)
+        self.add(new)
+        self.listener = listener
+
+    def remove(self, interest: Interest) -> None:
+        """Undo ``add``."""
+        full = interest.subscription.filter
+        group = interest.group
+        if group is not None:
+            group.members = [target for target in group.members if target.session is not interest.session]
+            if not group.members:
+                self._tree.remove(group.filter, group)
+                del self._groups[(group.name, group.filter)]
+        else:
+            self._tree.remove(full, interest.session)
+        self._known.clear()
+        count = self._counts[full] - 1
+        if count:
+            self._counts[full] = count
+        else:
+            del self._counts[full]
+            self.listener.unwanted(full)
+
+    def group(self, full: str) -> SharedGroup | None:
+        """The shared group of a ``$share/{name}/{filter}``."""
+        return self._groups.get(split_shared(full))
+
+    def route(self, topic: str) -> Route:
+        """Who receives ``topic``."""
+        route = self._known.get(topic)
+        if route is None:
+            route = self._compute(topic)
+            if len(self._known) >= self._limit:
+                self._known.clear()  # cheaper than keeping their order of use, and as good for topics that recur
+            self._known[topic] = route
+        return route
+
+    def _compute(self, topic: str) -> Route:
+        targets: dict[Session, Target] = {}
+        groups: list[SharedGroup] = []
+        for value in self._tree.match(topic):
+            if isinstance(value, SharedGroup):
+                groups.append(value)
+                continue
+            target = targets.get(value.session)
+            if target is None:
+                targets[value.session] = Target(value)
+            else:
+                target.merge(value)
+        return Route(list(targets.values()), groups)

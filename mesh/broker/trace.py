@@ -1,0 +1,84 @@
+"""What the engine asks of tracing, and the tracing that does nothing.
+
+It knows when a span begins and ends and what it is called: never how a span is made, kept or exported; the telemetry
+room derives both classes. What always holds: no call here waits, raises or keeps more than one small object; whoever
+got a ``Span`` ends it once; a message without a context costs one call at its ingress and nothing after that.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mypy_extensions import mypyc_attr
+
+from mesh.wire.packets import Publish
+from mesh.wire.tracecontext import TraceContext
+
+# The kinds of a span, with the numbers of OpenTelemetry's protocol (opentelemetry/proto/trace/v1/trace.proto,
+# Span.SpanKind).
+INTERNAL: Final = 1  # work within one node: waiting, the journal
+CLIENT: Final = 3  # a further hop: its context is not what the next receiver was created from
+PRODUCER: Final = 4  # the send whose context the receiver gets
+CONSUMER: Final = 5  # a message taken in
+
+# The operations of the mesh, in the order in which a message meets them.
+RECEIVE: Final = "receive"  # taken in by a node, from a client or over a link
+COMMIT: Final = "commit"  # from the record in the journal's buffer until it is durable
+WAIT: Final = "wait"  # in a session's queue, until the window, the credit or the client is there
+RELAY: Final = "relay"  # through a front door, or from core to edge
+SPOOL: Final = "spool"  # in the core, while the owner is away
+SEND: Final = "send"  # out of the mesh, or on to the next node
+SETTLE: Final = "settle"  # from the delivery to its acknowledgement
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Span:
+    """A span under way. ``context`` is what a receiver gets as its parent."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: TraceContext) -> None:
+        self.context = context
+
+    def end(self, reason: int = 0) -> None:
+        """End the span now. ``reason`` is an MQTT reason code: 0x80 and above mark an error (MQTT 5.0 section 2.4)."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Tracer:
+    """The tracer that samples nothing. ``enabled`` is False where no call would ever give a span, so that none need
+    be made.
+    """
+
+    __slots__ = ("enabled",)
+
+    def __init__(self) -> None:
+        self.enabled = False
+
+    def ingress(self, publish: Publish, vehicle: str, trusted: bool = False) -> Span | None:
+        """Decide whether the message that a client just published is sampled; if so, start its ``receive`` span.
+
+        Called once for each message that enters the mesh. ``vehicle`` is its sender or its addressee, empty if there
+        is none. The span is a child of the context in the user properties, if that is valid. ``trusted``: it comes
+        from a node of the mesh, which has decided already: no context means no.
+        """
+        return None
+
+    def start(
+        self, operation: str, parent: TraceContext, topic: str, vehicle: str, kind: int, linked: bool = False
+    ) -> Span:
+        """Start a further span of a sampled message, which begins now.
+
+        ``linked``: one of several deliveries of the message: the span is a child of ``parent`` and also carries a
+        link to it, so that a trace page can show that it was one message (OpenTelemetry messaging conventions, "Trace
+        structure").
+        """
+        return Span(parent)
+
+    def record(
+        self, operation: str, parent: TraceContext, topic: str, vehicle: str, start_ns: int, end_ns: int
+    ) -> TraceContext:
+        """Make an ``INTERNAL`` span after the fact, from wall-clock nanoseconds since 1970: for what the journal held
+        meanwhile.
+        """
+        return parent

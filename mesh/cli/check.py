@@ -1,0 +1,36 @@
+"""``mesh check``: is this topology file right?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Final
+
+from mesh.topology.load import load
+from mesh.topology.mistakes import TopologyErrors
+from mesh.topology.nodes import nodes
+
+EXAMPLES: Final = """\
+examples:
+  mesh check topology/local.yaml      every error with its line, or the nodes that the file describes
+
+exit codes: 0 the file is right, 1 it is not
+"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="the topology file (YAML)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        topology = load(arguments.file)
+    except TopologyErrors as errors:
+        print(errors, file=sys.stderr)
+        return 1
+    print(f"{arguments.file} is right: mesh {topology.mesh!r}, data in {topology.data}")
+    for node in nodes(topology):
+        listens = ", ".join(f"mqtt://{listener.address}" for listener in node.listen)
+        where = f"pool {node.pool}" if node.pool else listens
+        print(f"  {node.role:<5} {node.name:<16} {where}")
+    return 0

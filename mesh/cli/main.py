@@ -1,0 +1,108 @@
+"""The entry of the ``mesh`` command.
+
+Knows the names of the commands and nothing of what they do: each is a module of its own that is imported only when it is asked for,
+so that ``mesh --help`` is at once there. What always holds: a command returns its exit code; 2 stands for a wrong command line,
+and errors go to stderr.
+
+A command module gives::
+
+    EXAMPLES = "..."                                        # shown below its help
+    def options(parser: argparse.ArgumentParser) -> None    # adds its arguments
+    def run(arguments: argparse.Namespace) -> int           # does it
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol, cast
+
+from mesh.version import describe
+
+
+class Entry(NamedTuple):
+    """Where a command lives and what it is for, in one line."""
+
+    module: str
+    summary: str
+
+
+class Command(Protocol):
+    """What a command module gives."""
+
+    EXAMPLES: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+COMMANDS: Final[dict[str, Entry]] = {
+    "check": Entry("mesh.cli.check", "read a topology file and say all that is wrong with it"),
+}
+
+
+def load(entry: Entry) -> Command:
+    return cast(Command, importlib.import_module(entry.module))
+
+
+def overview() -> argparse.ArgumentParser:
+    """The parser of ``mesh`` itself, with one line for each command."""
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:<{width}}  {entry.summary}" for name, entry in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="mesh",
+        usage="mesh [--version] [--help] COMMAND ...",
+        description="A distributed MQTT routing mesh for vehicles.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\n'mesh COMMAND --help' explains a command with examples.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=describe())
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        overview().print_help()
+        return 2
+    if words[0].startswith("-"):
+        parser = overview()
+        parser.parse_args(words)  # ends the process for --help, --version and whatever is no option
+        parser.error("a command is missing")
+    entry = COMMANDS.get(words[0])
+    if entry is None:
+        overview().error(f"there is no command {words[0]!r}{suggestion(words[0])}")
+    command = load(entry)
+    parser = argparse.ArgumentParser(
+        prog=f"mesh {words[0]}",
+        description=f"{entry.summary[0].upper()}{entry.summary[1:]}.",
+        epilog=command.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.options(parser)
+    arguments = parser.parse_args(words[1:])
+    try:
+        code = command.run(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went (`mesh ... | head`). Python flushes stdout once more at exit: give it a place to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def suggestion(word: str) -> str:
+    """`` (did you mean ...)`` or nothing."""
+    import difflib  # only needed once something is wrong
+
+    near = difflib.get_close_matches(word, COMMANDS, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""From a back end's message to the tier links that it is for.
+
+It knows topics, vehicles and who owns them: never packets. What always holds: messages for one vehicle go on in the order in which they
+came, also while its owner is being looked up; a message that cannot be placed is answered with a reason code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, final
+
+from mesh.broker.broker import Broker, Forwarder
+from mesh.broker.connection import Connection
+from mesh.core.tier import TierLink
+from mesh.session.inbound import Receipt
+from mesh.session.message import Message
+from mesh.wire import reasons
+
+# Messages whose vehicle is being looked up. At 100,000 lookups a second this is a tenth of a second of work.
+_MAX_PENDING: Final = 10_000
+
+log = logging.getLogger(__name__)
+
+
+class Owners(Protocol):
+    """The vehicle map, as the router sees it."""
+
+    def cached(self, vehicle: str) -> str | None:
+        """The edge that owns the vehicle, if that is known without asking."""
+
+    def find(self, vehicle: str) -> Awaitable[str | None]:
+        """The edge that owns the vehicle; ``None`` if nobody does. Raises ``OwnerUnknown`` if it cannot be found out now."""
+
+
+class OwnerUnknown(Exception):
+    """The map cannot be asked now."""
+
+
+@final
+class Router(Forwarder):
+    """``link_to`` gives the tier link of an edge, ``links`` all of them; ``vehicle_of`` the vehicle of a topic."""
+
+    def __init__(
+        self,
+        vehicle_of: Callable[[str], str | None],
+        owners: Owners,
+        link_to: Callable[[str], TierLink],
+        links: Callable[[], list[TierLink]],
+        wake: Callable[[], None],
+    ) -> None:
+        self.broker: Broker | None = None
+        self.unknown = 0  # messages for vehicles that nobody owns
+        self._vehicle_of = vehicle_of
+        self._owners = owners
+        self._link_to = link_to
+        self._links = links
+        self._wake = wake
+        self._pending: dict[str, list[tuple[Message, Receipt | None]]] = {}
+        self._pending_count = 0
+        self._lookups: set[asyncio.Task[None]] = set()
+
+    def forward(self, message: Message, receipt: Receipt | None) -> None:
+        """Send a message to the edge of its vehicle, or to every edge if its topic is about no vehicle."""
+        vehicle = self._vehicle_of(message.topic)
+        if vehicle is None:
+            for link in self._links():
+                link.send(message, receipt)
+            return
+        edge = None if vehicle in self._pending else self._owners.cached(vehicle)
+        if edge is not None:
+            self._link_to(edge).send(message, receipt)
+        else:
+            self._look_up(vehicle, message, receipt)
+
+    def _look_up(self, vehicle: str, message: Message, receipt: Receipt | None) -> None:
+        if self._pending_count >= _MAX_PENDING:
+            if receipt is not None:
+                receipt.note(reasons.QUOTA_EXCEEDED)
+            return
+        self._pending_count += 1
+        if receipt is not None:
+            receipt.pending += 1
+        waiting = self._pending.get(vehicle)
+        if waiting is not None:
+            waiting.append((message, receipt))
+            return
+        self._pending[vehicle] = [(message, receipt)]
+        task = asyncio.get_running_loop().create_task(self._resolve(vehicle))
+        self._lookups.add(task)
+        task.add_done_callback(self._lookups.discard)
+
+    async def _resolve(self, vehicle: str) -> None:
+        edge: str | None = None
+        reason = reasons.NO_MATCHING_SUBSCRIBERS
+        try:
+            edge = await self._owners.find(vehicle)
+        except OwnerUnknown as error:
+            reason = reasons.SERVER_UNAVAILABLE
+            log.warning("the owner of vehicle %s cannot be found out: %s", vehicle, error)
+        finally:
+            waiting = self._pending.pop(vehicle)
+            self._pending_count -= len(waiting)
+        for message, receipt in waiting:
+            if edge is not None:
+                self._link_to(edge).send(message, receipt)
+            else:
+                self.unknown += 1
+            if receipt is not None:
+                self._placed(receipt, reasons.NO_MATCHING_SUBSCRIBERS if edge is not None else reason)
+        self._wake()
+
+    def _placed(self, receipt: Receipt, reason: int) -> None:
+        receipt.pending -= 1
+        receipt.note(reason)
+        holder = receipt.holder
+        if self.broker is not None and not receipt.closed and isinstance(holder, Connection):
+            self.broker.settle(holder)
+
+    async def stop(self) -> None:
+        """End the look-ups that are under way."""
+        tasks = list(self._lookups)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

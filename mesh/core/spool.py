@@ -1,0 +1,112 @@
+"""What the core keeps on disk for edges that are away.
+
+It knows the journal items of one edge's spool and their limits: never connections. What always holds: a spooled delivery is in the
+journal until the edge has acknowledged it; recovery reads no body.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Any, Final, final
+
+from mesh.broker.store import Store
+from mesh.session.message import Message, pack, unpack
+from mesh.session.outbound import RELEASED, Delivery, Outbound
+
+# Kinds of journal items; those below 16 are the engine's.
+SPOOLED: Final = 16
+SPOOL_RELEASED: Final = 17
+TIER_INCOMING: Final = 18
+TIER_FILTER: Final = 19
+
+_META: Final = struct.Struct("!QIBddH")  # number, size, flags, since, expires, length of the edge's name; then the name
+_QOS: Final = 0x03
+_RETAIN: Final = 0x04
+
+
+@final
+class Spool:
+    """The spool of one edge. ``max_messages`` and ``max_bytes`` bound it: a full one refuses (a reason code for the publisher)."""
+
+    __slots__ = ("_edge", "_max_bytes", "_max_messages", "_store", "bytes", "messages")
+
+    def __init__(self, store: Store, edge: str, max_messages: int, max_bytes: int) -> None:
+        self._store = store
+        self._edge = edge.encode()
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self.messages = 0
+        self.bytes = 0
+
+    def full(self, size: int) -> bool:
+        """Whether a message of ``size`` bytes has no room."""
+        return self.messages >= self._max_messages or self.bytes + size > self._max_bytes
+
+    def keep(self, delivery: Delivery, message: Message) -> None:
+        """Write a delivery."""
+        delivery.item = self._store.append(SPOOLED, 0, self._meta(delivery), pack(message))
+        delivery.position = delivery.item
+        self._count(delivery)
+
+    def release(self, delivery: Delivery) -> None:
+        """PUBREC came: only the release is due from now on."""
+        old = delivery.item
+        delivery.state = RELEASED
+        delivery.message = None
+        delivery.item = self._store.append(SPOOL_RELEASED, 0, self._meta(delivery), b"")
+        delivery.position = delivery.item
+        self._store.drop(old)
+
+    def forget(self, delivery: Delivery) -> None:
+        """The edge has it."""
+        if delivery.item:
+            self._store.drop(delivery.item)
+            delivery.item = 0
+            self.messages -= 1
+            self.bytes -= delivery.size
+
+    def load(self, delivery: Delivery) -> Message:
+        """The message of a delivery."""
+        return delivery.message if delivery.message is not None else unpack(self._store.read(delivery.item))
+
+    def restore(self, items: Iterable[Any], outbound: Outbound) -> None:
+        """Take back this edge's items. Those that were spooled late, when their edge went away, are put in their place."""
+        found = [_delivery(item) for item in items]
+        found.sort(key=_number)
+        for delivery in found:
+            delivery.dup = True  # it may have been sent before; an edge takes no harm
+            outbound.restore(delivery)
+            self._count(delivery)
+
+    def _count(self, delivery: Delivery) -> None:
+        self.messages += 1
+        self.bytes += delivery.size
+
+    def _meta(self, delivery: Delivery) -> bytes:
+        flags = delivery.qos | (_RETAIN if delivery.retain else 0)
+        head = _META.pack(
+            delivery.number, delivery.size, flags, delivery.since, delivery.expires, len(self._edge)
+        )
+        return head + self._edge
+
+
+def edge_of(item: Any) -> str:
+    """The edge that a spooled item is for."""
+    meta: bytes = item.meta
+    return meta[_META.size :].decode()
+
+
+def _delivery(item: Any) -> Delivery:
+    number, size, flags, since, expires, _ = _META.unpack_from(item.meta)
+    delivery = Delivery(None, flags & _QOS, bool(flags & _RETAIN), (), since, expires, size)
+    delivery.number = number
+    delivery.item = item.id
+    delivery.position = item.id
+    if item.kind == SPOOL_RELEASED:
+        delivery.state = RELEASED
+    return delivery
+
+
+def _number(delivery: Delivery) -> int:
+    return delivery.number

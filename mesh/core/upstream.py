@@ -1,0 +1,65 @@
+"""Which topics this core wants from the edges: the union of what its back ends are subscribed to.
+
+It knows filters and the identifiers under which edges send for them: never connections. What always holds: all plain filters share
+identifier 1, so that an edge sends a message once however many of them match; each shared filter has an identifier of its own, so that its
+message goes to a member of that group and to nobody else. An identifier depends on the filter alone, so it means the same after a restart.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Final, final
+
+from mesh.broker.subscriptions import Gate, InterestListener
+from mesh.wire.topics import is_shared
+
+PLAIN: Final = 1
+_SPAN: Final = 0x7FFFFFF  # identifiers go up to 268,435,455 [MQTT-3.8.2.1.2]
+
+
+@final
+class Upstream(InterestListener):
+    """``on_change(filter, wanted)`` tells the tier links; it gives the gate to wait for, or ``None``."""
+
+    def __init__(self, on_change: Callable[[str, bool], Gate | None]) -> None:
+        self._on_change = on_change
+        self._identifiers: dict[str, int] = {}
+        self._shared: dict[int, str] = {}
+        self._gates: dict[str, Gate] = {}
+
+    def wanted(self, filter: str) -> None:
+        """The first back end subscribes to ``filter``."""
+        self._identifiers[filter] = self._choose(filter)
+        gate = self._on_change(filter, True)
+        if gate is not None:
+            self._gates = {name: waiting for name, waiting in self._gates.items() if waiting.pending > 0}
+            self._gates[filter] = gate
+
+    def unwanted(self, filter: str) -> None:
+        """The last one is gone."""
+        self._shared.pop(self._identifiers.pop(filter), None)
+        self._gates.pop(filter, None)
+        self._on_change(filter, False)
+
+    def gate(self, filter: str) -> Gate | None:
+        """The edges that have not yet acknowledged ``filter``."""
+        gate = self._gates.get(filter)
+        return gate if gate is not None and gate.pending > 0 else None
+
+    def filters(self) -> dict[str, int]:
+        """Every filter wanted, with its identifier."""
+        return self._identifiers
+
+    def shared_filter(self, identifier: int) -> str | None:
+        """The ``$share/…`` filter that an identifier stands for."""
+        return self._shared.get(identifier)
+
+    def _choose(self, filter: str) -> int:
+        if not is_shared(filter):
+            return PLAIN
+        identifier = PLAIN + 1 + (zlib.crc32(filter.encode()) & _SPAN)
+        while self._shared.get(identifier, filter) != filter:
+            identifier += 1
+        self._shared[identifier] = filter
+        return identifier

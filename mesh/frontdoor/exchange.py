@@ -1,0 +1,208 @@
+"""What is on its way between one vehicle and its edge: enough to go on after the edge, or the link to it, was away.
+
+It looks at the type and the identifier of whole raw packets: never into them, and never at a socket. What always holds:
+
+* an *entry* (the packets of one DATA frame, or CLOSE) is kept, in order, until the edge has confirmed it;
+* a packet that was answered is not replayed: its identifier may be in use for another one by then, and a second answer would
+  acknowledge that one;
+* a replayed PUBLISH of QoS 1 or 2 bears DUP [MQTT-3.3.1-1], and one of QoS 0 that was sent once is not sent again;
+* ``unacked`` names the PUBLISHes that went to the vehicle and are not acknowledged: for QoS 1 until PUBACK, for QoS 2 until PUBCOMP;
+* PUBREL goes to the vehicle once for each message on one connection [MQTT-4.4.0-1]: the edge repeats it when it comes back, because it cannot know whether
+  the first one arrived, and the repeat ends here.
+
+The life of an identifier that the edge chose: PUBLISHED → (QoS 1) PUBACK: free. PUBLISHED → (QoS 2) PUBREC: ANSWERED → PUBREL:
+RELEASED → PUBCOMP: free.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, final
+
+from mesh.wire.frames import ack_packet_id, ack_reason, publish_packet_id, with_dup
+
+PUBLISHED: Final = 1
+ANSWERED: Final = 2
+RELEASED: Final = 3
+
+# The first byte of a packet without its flags.
+_PUBLISH: Final = 0x30
+_PUBACK: Final = 0x40
+_PUBREC: Final = 0x50
+_PUBREL: Final = 0x60
+_PUBCOMP: Final = 0x70
+_SUBSCRIBE: Final = 0x80
+_SUBACK: Final = 0x90
+_UNSUBSCRIBE: Final = 0xA0
+_UNSUBACK: Final = 0xB0
+_PINGREQ: Final = b"\xc0\x00"
+_QOS: Final = 0x06
+_ERROR: Final = 0x80
+
+
+@final
+class Entry:
+    """One replayable frame. ``packets`` is ``None`` for CLOSE; ``size`` in bytes; ``sent``: it was on some link already."""
+
+    __slots__ = ("exchange", "packets", "sent", "size")
+
+    def __init__(self, exchange: Exchange, packets: list[bytes] | None, size: int) -> None:
+        self.exchange = exchange
+        self.packets = packets
+        self.size = size
+        self.sent = False
+
+
+@final
+class Exchange:
+    """``number`` is the connection's number on the link; ``held`` the bytes of entries that are not confirmed; ``over``: nobody
+    waits for the rest."""
+
+    __slots__ = ("_awaiting", "_completed", "_delivered", "entries", "held", "number", "over", "pings")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.entries: deque[Entry] | None = None  # an idle connection is spared an empty deque of 600 bytes
+        self.held = 0
+        self.over = False
+        self.pings = 0  # PINGREQs that came since whoever answers them looked
+        self._awaiting: dict[int, tuple[Entry, int]] = {}  # the vehicle's identifiers -> the packet that awaits its answer
+        self._delivered: dict[int, int] = {}  # the edge's identifiers -> PUBLISHED, ANSWERED or RELEASED
+        self._completed: set[int] | None = None  # identifiers whose PUBREL has no place here any more, after ``reopen``
+
+    # From the vehicle
+
+    def up(self, packets: list[bytes]) -> Entry | None:
+        """Packets came from the vehicle: the entry to send; ``None`` if only PINGREQs came, which are counted in ``pings``."""
+        kept: list[bytes] = []
+        entry = Entry(self, kept, 0)
+        delivered = self._delivered
+        size = 0
+        for raw in packets:
+            kind = raw[0] & 0xF0
+            if kind == _PUBLISH:
+                if raw[0] & _QOS:
+                    self._await(publish_packet_id(raw), entry, len(kept))
+            elif kind == _PUBACK or kind == _PUBCOMP:
+                delivered.pop(ack_packet_id(raw), None)
+            elif kind == _PUBREC:
+                self._received(raw)
+            elif kind == _PUBREL or kind == _SUBSCRIBE or kind == _UNSUBSCRIBE:
+                self._await(ack_packet_id(raw), entry, len(kept))
+            elif raw == _PINGREQ:
+                self.pings += 1
+                continue
+            kept.append(raw)
+            size += len(raw)
+        if not kept:
+            return None
+        entry.size = size
+        self._keep(entry)
+        return entry
+
+    def close(self) -> Entry:
+        """The vehicle is gone: the entry that says so."""
+        entry = Entry(self, None, 0)
+        self._keep(entry)
+        return entry
+
+    def _keep(self, entry: Entry) -> None:
+        if self.entries is None:
+            self.entries = deque()
+        self.entries.append(entry)
+        self.held += entry.size
+
+    def _await(self, packet_id: int, entry: Entry, index: int) -> None:
+        if packet_id:
+            self._awaiting[packet_id] = (entry, index)
+
+    def _received(self, raw: bytes) -> None:
+        packet_id = ack_packet_id(raw)
+        if ack_reason(raw) >= _ERROR:
+            self._delivered.pop(packet_id, None)  # the exchange ends here, section 4.3.3
+        elif packet_id in self._delivered:
+            self._delivered[packet_id] = ANSWERED
+
+    # From the edge
+
+    def down(self, body: bytes, packets: list[bytes]) -> bytes:
+        """The packets of a DATA frame (``body`` is all of them) came for the vehicle: the bytes to write."""
+        whole = True
+        for index, raw in enumerate(packets):
+            kind = raw[0] & 0xF0
+            if kind == _PUBLISH:
+                if raw[0] & _QOS:
+                    packet_id = publish_packet_id(raw)
+                    self._delivered[packet_id] = PUBLISHED
+                    if self._completed is not None:
+                        self._completed.discard(packet_id)
+            elif kind == _PUBREL:
+                if self._is_repeat(ack_packet_id(raw)):
+                    packets[index] = b""
+                    whole = False
+            elif _PUBACK <= kind <= _PUBCOMP or kind == _SUBACK or kind == _UNSUBACK:
+                self._answered(kind, ack_packet_id(raw))
+        return body if whole else b"".join(packets)
+
+    def _is_repeat(self, packet_id: int) -> bool:
+        if self._delivered.get(packet_id) == RELEASED:
+            return True
+        if self._completed is not None and packet_id in self._completed:
+            return True
+        self._delivered[packet_id] = RELEASED
+        return False
+
+    def _answered(self, kind: int, packet_id: int) -> None:
+        waiting = self._awaiting.get(packet_id)
+        if waiting is None:
+            return
+        entry, index = waiting
+        packets = entry.packets
+        if packets is None or (packets[index][0] & 0xF0 == _PUBREL) != (kind == _PUBCOMP):
+            return  # the late answer to something older
+        del self._awaiting[packet_id]
+        packets[index] = b""
+
+    # The link
+
+    def confirmed(self, entry: Entry) -> None:
+        """The edge has ``entry``, the oldest, on its disk."""
+        entries = self.entries
+        if entries and entries[0] is entry:
+            entries.popleft()
+            self.held -= entry.size
+            if not entries:
+                self.entries = None
+
+    def unacked(self) -> list[int]:
+        """Identifiers of PUBLISHes that are with the vehicle, in the order in which they went there."""
+        return list(self._delivered)
+
+    def reopen(self) -> None:
+        """The connection is about to be attached again: PUBRELs for what the vehicle has completed meanwhile are not for it."""
+        completed: set[int] = set()
+        for entry in self.entries or ():
+            for raw in entry.packets or ():
+                if raw and raw[0] & 0xF0 == _PUBCOMP:
+                    completed.add(ack_packet_id(raw))
+        self._completed = completed or None
+
+    def frame(self, entry: Entry) -> bytes:
+        """The body of the DATA frame for ``entry``; empty if nothing is left of it to send."""
+        packets = entry.packets
+        if packets is None:
+            return b""
+        if entry.sent:
+            for index, raw in enumerate(packets):
+                if raw and raw[0] & 0xF0 == _PUBLISH:
+                    packets[index] = with_dup(raw) if raw[0] & _QOS else b""
+        entry.sent = True
+        return packets[0] if len(packets) == 1 else b"".join(packets)
+
+    def abandon(self) -> None:
+        """Nobody waits for what is left."""
+        self.over = True
+        self.entries = None
+        self.held = 0
+        self._awaiting.clear()
+        self._delivered.clear()

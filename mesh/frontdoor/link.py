@@ -1,0 +1,433 @@
+"""The door's end of the device link to one edge, over all the times that it is lost and made again.
+
+It knows which connections belong to the edge and what is not confirmed: never what a packet means. What always holds:
+
+* a connection is *linked* when its OPEN or ATTACH is on the present socket; before that its packets are kept, after it they are sent at once;
+* when a socket is ready every connection is linked in the order of its age (an older connection of the same session must not
+  take it over from a newer one): OPEN if the edge never accepted it, else ATTACH; then its unconfirmed entries; then LIVE. At the end
+  LIVE for the link itself says that whatever was not named is not coming back;
+* ``sent`` holds the entries of the present socket in their order on it, so that CONFIRM, a count, names them;
+* ``held`` is the sum of all unconfirmed entries. Above ``limit`` every vehicle that brings more is not read until it has fallen to the half.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from typing import Final, Protocol, final
+
+from mesh.frontdoor.exchange import Entry, Exchange
+from mesh.transport.frame import (
+    ACCEPTED,
+    ATTACH,
+    CHALLENGE,
+    CLOSE,
+    CONFIRM,
+    CREDIT,
+    DATA,
+    HELLO,
+    LINK,
+    LIVE,
+    OPEN,
+    PROOF,
+    SLACK,
+    TRACED,
+    WELCOME,
+    LinkError,
+    Opening,
+    pack_credit,
+    unpack_accepted,
+    unpack_confirm,
+    unpack_traced,
+)
+from mesh.transport.handshake import Asking, Prove
+from mesh.transport.link import Link
+from mesh.transport.stream import Home
+from mesh.transport.turn import Turn
+from mesh.wire.frames import Framer
+from mesh.wire.limits import MAX_REMAINING_LENGTH
+from mesh.wire.tracecontext import TraceContext
+
+AWAY: Final = "away"
+REPLAYING: Final = "replaying"
+UP: Final = "up"
+
+DIAL: Final = 3.0  # seconds for a TCP connection within one site
+FIRST_RETRY: Final = 0.05  # seconds; an edge is back within a few, and its vehicles wait
+LAST_RETRY: Final = 1.0  # seconds; a hundred doors at that pace cost an edge nothing
+SLICE: Final = 200  # connections that are linked in one go: about a millisecond of the loop
+JAM: Final = 10.0  # seconds that a replay waits for an edge that does not read
+
+log = logging.getLogger(__name__)
+
+
+class Rider(Protocol):
+    """A vehicle's connection, as the link sees it. ``answered``: the edge has accepted it; ``gone``: its socket is closed."""
+
+    exchange: Exchange
+    answered: bool
+    gone: bool
+    linked: bool
+
+    def opening(self) -> Opening:
+        """The body of OPEN or ATTACH."""
+
+    def accept(self, keep_alive: int, client_id: str, connack: bytes) -> None:
+        """The edge accepted the connection."""
+
+    def down(self, body: bytes, packets: list[bytes]) -> None:
+        """Packets for the vehicle."""
+
+    def traced(self, context: TraceContext, publish: bytes) -> None:
+        """``publish``, which comes next, belongs to a sampled trace."""
+
+    def ease(self) -> None:
+        """Less is held than before: read the socket again if nothing speaks against it."""
+
+    def shut(self) -> None:
+        """The edge ends the connection: write what is pending, then close."""
+
+
+class Directory(Protocol):
+    """Where edges are."""
+
+    def address(self, edge: str) -> tuple[str, int] | None:
+        """Host and device port of an edge; ``None`` while nobody knows."""
+
+
+@final
+class EdgeSocket(Link):
+    """One TCP connection to the edge."""
+
+    __slots__ = ("_asking", "_edge_link", "_framer", "over", "room")
+
+    def __init__(self, edge_link: EdgeLink, home: Home, turn: Turn, asking: Asking, max_packet: int) -> None:
+        super().__init__(edge_link.name, home, turn, max_packet + SLACK)
+        self._edge_link = edge_link
+        self._asking = asking
+        # The edge may send what it likes up to the frame's limit: the vehicle's own limit is the edge's business.
+        self._framer = Framer(MAX_REMAINING_LENGTH)
+        self.over: asyncio.Future[None] = home.loop.create_future()
+        self.room = asyncio.Event()  # the edge reads
+        self.room.set()
+
+    def opened(self) -> None:
+        super().opened()
+        self.send(HELLO, LINK, self._asking.hello())
+
+    def arrived(self, kind: int, connection: int, body: bytes) -> None:
+        if self.trusted:
+            self._edge_link.arrived(kind, connection, body)
+        elif kind == CHALLENGE:
+            self.send(PROOF, LINK, self._asking.challenged(body))
+        elif kind == WELCOME and self._asking.edge_instance:
+            self.trust()
+            self._edge_link.ready(self)
+        else:
+            raise LinkError(f"a frame of kind {kind} came before the handshake was over")
+
+    def packets(self, body: bytes) -> list[bytes]:
+        """The packets of a DATA frame."""
+        packets = self._framer.feed(body)
+        if self._framer.error is not None or sum(map(len, packets)) != len(body):
+            raise LinkError("a DATA frame holds something else than whole packets")
+        return packets
+
+    def congested(self) -> None:
+        self.room.clear()
+
+    def relieved(self) -> None:
+        self.room.set()
+
+    def ended(self) -> None:
+        self._edge_link.lost(self)
+        if not self.over.done():
+            self.over.set_result(None)
+
+
+@final
+class EdgeLink:
+    """``limit``: bytes that may be held for this edge in all."""
+
+    def __init__(
+        self,
+        door: str,
+        edge: str,
+        instance: bytes,
+        prove: Prove,
+        directory: Directory,
+        home: Home,
+        turn: Turn,
+        max_packet: int,
+        limit: int,
+    ) -> None:
+        self.name = f"{door} to {edge}"
+        self.edge = edge
+        self.state = AWAY
+        self.riders: dict[int, Rider] = {}
+        self.held = 0
+        self.limit = limit
+        self.losses = 0
+        self._door = door
+        self._instance = instance
+        self._prove = prove
+        self._directory = directory
+        self._home = home
+        self._turn = turn
+        self._max_packet = max_packet
+        self._socket: EdgeSocket | None = None
+        self._sent: deque[Entry] = deque()
+        self._confirmed = 0
+        self._blocked: set[Rider] = set()
+        self._poke = asyncio.Event()
+        self._told = ""  # what the log says about this edge at present
+        self._replay: asyncio.Task[None] | None = None
+        self._runner: asyncio.Task[None] | None = None
+
+    # Life
+
+    def start(self) -> None:
+        """Connect, and connect again whenever the link is lost."""
+        if self._runner is None:
+            self._runner = self._home.loop.create_task(self._run(), name=f"device link {self.name}")
+
+    async def stop(self) -> None:
+        """Close the link for good."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.cancel()
+            await asyncio.gather(runner, return_exceptions=True)
+        if self._replay is not None:
+            self._replay.cancel()
+        if self._socket is not None:
+            self._socket.finish()
+
+    def poke(self) -> None:
+        """Something is known about the edge's address: do not wait for the next attempt's time."""
+        self._poke.set()
+
+    def drained(self) -> bool:
+        """Whether the edge has confirmed everything that it can get."""
+        return self.state == AWAY or not self._sent
+
+    def status(self) -> dict[str, object]:
+        """Figures for people and metrics."""
+        return {
+            "edge": self.edge,
+            "state": self.state,
+            "connections": len(self.riders),
+            "held_bytes": self.held,
+            "unconfirmed": len(self._sent),
+            "losses": self.losses,
+        }
+
+    async def _run(self) -> None:
+        delay = FIRST_RETRY
+        while True:
+            socket = await self._dial()
+            if socket is not None:
+                await socket.over
+                if socket.trusted:
+                    delay = FIRST_RETRY
+            self._poke.clear()
+            try:
+                # Doors that lost the same edge must not come back in step.
+                async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):  # noqa: S311
+                    await self._poke.wait()
+                delay = FIRST_RETRY
+            except TimeoutError:
+                delay = min(2 * delay, LAST_RETRY)
+
+    async def _dial(self) -> EdgeSocket | None:
+        address = self._directory.address(self.edge)
+        if address is None:
+            self._tell("its address is not known yet")
+            return None
+        asking = Asking(self._door, self.edge, self._instance, self._prove)
+        socket = EdgeSocket(self, self._home, self._turn, asking, self._max_packet)
+        try:
+            async with asyncio.timeout(DIAL):
+                await self._home.loop.create_connection(lambda: socket, address[0], address[1])
+        except (OSError, TimeoutError) as error:
+            socket.abort()
+            self._tell(f"cannot be reached at {address[0]}:{address[1]}: {error or 'no answer'}")
+            return None
+        return socket
+
+    def _tell(self, what: str) -> None:
+        if what != self._told:
+            self._told = what
+            log.warning("%s: edge %s %s", self._door, self.edge, what)
+
+    # Riders
+
+    def add(self, rider: Rider) -> None:
+        """A connection belongs to this edge."""
+        self.riders[rider.exchange.number] = rider
+        if self.state == UP:
+            self._link(rider)
+
+    def carry(self, rider: Rider, entry: Entry) -> bool:
+        """Bring an entry of ``rider`` to the edge, now or later; False: enough is held, so read no more until ``ease``."""
+        self.held += entry.size
+        if rider.linked:
+            self._transmit(entry)
+        if self.held > self.limit:
+            self._blocked.add(rider)
+            return False
+        return True
+
+    def full(self, rider: Rider) -> bool:
+        """Whether ``rider`` is blocked by the sum of what is held."""
+        return rider in self._blocked
+
+    def leave(self, rider: Rider) -> None:
+        """The vehicle's socket is gone: tell the edge, if it knows the connection at all."""
+        rider.gone = True
+        if rider.exchange.over:
+            return
+        if rider.linked or rider.answered:
+            entry = rider.exchange.close()
+            if rider.linked:
+                self._transmit(entry)
+        else:
+            self._forget(rider)
+
+    def credit(self, rider: Rider, size: int) -> None:
+        """``size`` bytes have left towards the vehicle."""
+        if rider.linked and self._socket is not None:
+            self._socket.send(CREDIT, rider.exchange.number, pack_credit(size))
+
+    def _forget(self, rider: Rider) -> None:
+        exchange = rider.exchange
+        self.riders.pop(exchange.number, None)
+        self._blocked.discard(rider)
+        self._lower(exchange.held)
+        exchange.abandon()
+        rider.linked = False
+
+    def _lower(self, size: int) -> None:
+        self.held -= size
+        if self._blocked and self.held <= self.limit // 2:
+            blocked, self._blocked = self._blocked, set()
+            for rider in blocked:
+                rider.ease()
+
+    # The socket
+
+    def ready(self, socket: EdgeSocket) -> None:
+        """The handshake is over: bring the edge up to date."""
+        if self._told:
+            log.info("%s: edge %s is back", self._door, self.edge)
+            self._told = ""
+        self._socket = socket
+        self.state = REPLAYING
+        self._replay = self._home.loop.create_task(self._relink(socket), name=f"replay {self.name}")
+
+    def lost(self, socket: EdgeSocket) -> None:
+        """The socket is gone: everything waits for the next one."""
+        if socket is not self._socket:
+            return
+        self._socket = None
+        self.state = AWAY
+        self.losses += 1
+        self._tell("is away")
+        if self._replay is not None:
+            self._replay.cancel()
+            self._replay = None
+        self._sent.clear()
+        self._confirmed = 0
+        for rider in list(self.riders.values()):
+            rider.linked = False
+            if rider.gone and not rider.answered:
+                self._forget(rider)
+
+    async def _relink(self, socket: EdgeSocket) -> None:
+        try:
+            while True:
+                waiting = [rider for rider in self.riders.values() if not rider.linked]
+                if not waiting:
+                    break
+                for start in range(0, len(waiting), SLICE):
+                    for rider in waiting[start : start + SLICE]:
+                        if not rider.linked and not rider.exchange.over:
+                            self._link(rider)
+                    await asyncio.sleep(0)
+                    async with asyncio.timeout(JAM):
+                        await socket.room.wait()
+            socket.send(LIVE, LINK)
+            self.state = UP
+        except TimeoutError:
+            socket.fail(f"the edge did not read for {JAM:g} s")
+
+    def _link(self, rider: Rider) -> None:
+        """Put a connection on the present socket."""
+        socket = self._socket
+        if socket is None:
+            return
+        exchange = rider.exchange
+        kind = ATTACH if rider.answered else OPEN
+        if kind == ATTACH:
+            exchange.reopen()
+        socket.send(kind, exchange.number, rider.opening().pack())
+        rider.linked = True
+        for entry in list(exchange.entries or ()):
+            if entry.packets is None or not entry.sent or any(entry.packets):
+                self._transmit(entry)
+        if kind == ATTACH:
+            socket.send(LIVE, exchange.number)
+
+    def _transmit(self, entry: Entry) -> None:
+        socket = self._socket
+        if socket is None:
+            return
+        exchange = entry.exchange
+        body = exchange.frame(entry)
+        self._sent.append(entry)
+        socket.send(CLOSE if entry.packets is None else DATA, exchange.number, body)
+
+    def arrived(self, kind: int, connection: int, body: bytes) -> None:
+        """A frame came from the edge."""
+        if kind == CONFIRM:
+            self._confirm(unpack_confirm(body))
+            return
+        rider = self.riders.get(connection)
+        if rider is None:
+            return  # it was given up here while the frame was on its way
+        if kind == DATA and self._socket is not None:
+            rider.down(body, self._socket.packets(body))
+        elif kind == TRACED:
+            context, publish = unpack_traced(body)
+            rider.traced(context, publish)
+            rider.down(publish, [publish])
+        elif kind == ACCEPTED:
+            rider.accept(*unpack_accepted(body))
+        elif kind == CLOSE:
+            self._forget(rider)
+            rider.shut()
+        else:
+            raise LinkError(f"the edge sent a frame of kind {kind}, which is not for it to send")
+
+    def _confirm(self, count: int) -> None:
+        fresh = count - self._confirmed
+        if not 0 <= fresh <= len(self._sent):
+            raise LinkError(f"the edge confirms {count} frames, but {self._confirmed + len(self._sent)} were sent")
+        self._confirmed = count
+        freed = 0
+        for _ in range(fresh):
+            entry = self._sent.popleft()
+            exchange = entry.exchange
+            if exchange.over:
+                continue
+            exchange.confirmed(entry)
+            freed += entry.size
+            rider = self.riders.get(exchange.number)
+            if rider is None:
+                continue
+            if entry.packets is None:
+                self._forget(rider)
+            else:
+                rider.ease()
+        self._lower(freed)

@@ -1,0 +1,103 @@
+"""All device links of one front door.
+
+It knows the edges by name and gives out connection numbers: never what happens on a link. What always holds: there is one link for an edge,
+made when the edge is first heard of and kept for the life of the door; no connection number is given twice in that life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, final
+
+from mesh.frontdoor.exchange import Exchange
+from mesh.frontdoor.link import UP, EdgeLink
+from mesh.transport.handshake import Prove, new_instance
+from mesh.transport.stream import Home
+from mesh.transport.turn import Turn
+
+
+class Member(Protocol):
+    """A node that has announced itself. ``ports`` holds ``device`` for an edge."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def ports(self) -> dict[str, int]: ...
+
+
+class Members(Protocol):
+    """Who is in the mesh."""
+
+    def get(self, name: str) -> Member | None:
+        """One node, as it last announced itself."""
+
+    def all(self, role: str) -> list[Member]:
+        """All nodes of a role: ``edge``."""
+
+
+@final
+class Links:
+    """``home`` is that of the links' own sockets, not of the vehicles'. ``limit``: bytes held for one edge."""
+
+    def __init__(
+        self, door: str, epoch: int, prove: Prove, members: Members, home: Home, turn: Turn, max_packet: int, limit: int
+    ) -> None:
+        self._door = door
+        self._instance = new_instance(epoch)
+        self._prove = prove
+        self._members = members
+        self._home = home
+        self._turn = turn
+        self._max_packet = max_packet
+        self._limit = limit
+        self._links: dict[str, EdgeLink] = {}
+        self._addresses: dict[str, tuple[str, int]] = {}
+        self._next = 0
+
+    def exchange(self) -> Exchange:
+        """The exchange of a new connection, with a number of its own."""
+        self._next += 1  # 2^32 connections are more than a door sees between two upgrades
+        return Exchange(self._next)
+
+    def get(self, edge: str) -> EdgeLink:
+        """The link to ``edge``, which need not be there at present."""
+        link = self._links.get(edge)
+        if link is None:
+            link = EdgeLink(
+                self._door, edge, self._instance, self._prove, self, self._home, self._turn, self._max_packet, self._limit
+            )
+            self._links[edge] = link
+            link.start()
+        return link
+
+    def address(self, edge: str) -> tuple[str, int] | None:
+        """Where ``edge`` is, or was when it was last heard of: its lease may be over while it is only restarting."""
+        member = self._members.get(edge)
+        if member is not None and "device" in member.ports:
+            self._addresses[edge] = (member.host, member.ports["device"])
+        return self._addresses.get(edge)
+
+    def changed(self) -> None:
+        """The membership has changed: connect to edges that are new, and at once to those that have moved."""
+        for member in self._members.all("edge"):
+            before = self._addresses.get(member.name)
+            link = self.get(member.name)
+            if link.state != UP or self.address(member.name) != before:
+                link.poke()
+
+    async def drain(self, deadline: float) -> None:
+        """Wait until the edges have confirmed what was sent, or the loop's time is ``deadline``."""
+        while self._home.loop.time() < deadline and not all(link.drained() for link in self._links.values()):
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """Close all links for good."""
+        await asyncio.gather(*(link.stop() for link in self._links.values()))
+
+    def status(self) -> list[dict[str, object]]:
+        """One entry for each edge."""
+        return [link.status() for link in self._links.values()]

@@ -1,0 +1,22 @@
+"""A durable, group-committed log of items: ``Journal.open`` is the way in."""
+
+from mesh.journal.errors import BacklogError, DamageError, JournalError, LockedError, UnsavedError
+from mesh.journal.files import Files, SystemFiles
+from mesh.journal.journal import Journal, Notify, Statistics
+from mesh.journal.limits import Limits
+from mesh.journal.recovery import Item
+
+__all__ = [
+    "BacklogError",
+    "DamageError",
+    "Files",
+    "Item",
+    "Journal",
+    "JournalError",
+    "Limits",
+    "LockedError",
+    "Notify",
+    "Statistics",
+    "SystemFiles",
+    "UnsavedError",
+]

@@ -1,0 +1,101 @@
+"""The file system as the journal sees it: a small layer, so that tests can make it fail, forget and count.
+
+What always holds: every write names its offset, so a write can be repeated after a failure without knowing how far it
+came.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, final
+
+
+class Files(Protocol):
+    """Calls of the operating system. Each raises ``OSError``; sizes and offsets are in bytes."""
+
+    def names(self, directory: Path) -> list[str]:
+        """The names in a directory, in no order."""
+
+    def open(self, path: Path, *, create: bool) -> int:
+        """A handle for reading and writing. With ``create`` the file must not exist, else it must."""
+
+    def close(self, handle: int) -> None: ...
+
+    def size(self, handle: int) -> int: ...
+
+    def read(self, handle: int, size: int, offset: int) -> bytes:
+        """Up to ``size`` bytes; fewer at the end of the file only."""
+
+    def write(self, handle: int, buffers: Sequence[bytes], offset: int) -> None:
+        """All the buffers, one after another, or ``OSError`` with any part of them written."""
+
+    def truncate(self, handle: int, size: int) -> None: ...
+
+    def sync(self, handle: int) -> None:
+        """The file's bytes and its length are on the disk."""
+
+    def sync_directory(self, directory: Path) -> None:
+        """What was created, renamed and deleted in this directory is on the disk."""
+
+    def replace(self, source: Path, target: Path) -> None: ...
+
+    def unlink(self, path: Path) -> None: ...
+
+
+@final
+class SystemFiles:
+    """The real calls. ``read``, ``write`` and ``sync`` release the interpreter's lock while the kernel works."""
+
+    __slots__ = ()
+
+    def names(self, directory: Path) -> list[str]:
+        return os.listdir(directory)
+
+    def open(self, path: Path, *, create: bool) -> int:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0), 0o600)
+
+    def close(self, handle: int) -> None:
+        os.close(handle)
+
+    def size(self, handle: int) -> int:
+        return os.fstat(handle).st_size
+
+    def read(self, handle: int, size: int, offset: int) -> bytes:
+        data = os.pread(handle, size, offset)
+        if len(data) == size or not data:
+            return data
+        parts = [data]  # the kernel gives at most 2 GiB a call and may give less
+        done = len(data)
+        while done < size and (data := os.pread(handle, size - done, offset + done)):
+            parts.append(data)
+            done += len(data)
+        return b"".join(parts)
+
+    def write(self, handle: int, buffers: Sequence[bytes], offset: int) -> None:
+        total = sum(map(len, buffers))
+        done = os.pwritev(handle, buffers, offset)
+        if done < total:
+            rest = memoryview(b"".join(buffers))
+            while done < total:
+                done += os.pwrite(handle, rest[done:], offset + done)
+
+    def truncate(self, handle: int, size: int) -> None:
+        os.ftruncate(handle, size)
+
+    def sync(self, handle: int) -> None:
+        os.fdatasync(handle)
+
+    def sync_directory(self, directory: Path) -> None:
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def replace(self, source: Path, target: Path) -> None:
+        os.replace(source, target)
+
+    def unlink(self, path: Path) -> None:
+        os.unlink(path)

@@ -1,0 +1,78 @@
+"""The frames of one segment, read in turn.
+
+It knows the order of frames in a file and their checksums, and never what a record means. What always holds: a frame
+that ``next`` returns is whole, undamaged, and follows the one before it without a gap in the sequence numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, final
+from zlib import crc32
+
+from mesh.journal.files import Files
+from mesh.journal.layout import FRAME_MARK, FRAME_SIZE, HEADER_SIZE, Header, parse_frame
+
+# One read brings many small frames; a frame that is longer is read by itself.
+_READ_AHEAD: Final = 1 << 20
+
+
+class Frame(NamedTuple):
+    """``offset`` is where the payload starts in the file, in bytes."""
+
+    payload: bytes
+    records: int
+    first: int
+    offset: int
+
+
+@final
+class Frames:
+    """A cursor: ``offset`` is where the next frame starts, ``position`` the last sequence number read."""
+
+    __slots__ = ("offset", "position", "end", "_files", "_handle", "_salt", "_buffer", "_start")
+
+    def __init__(self, files: Files, handle: int, header: Header, end: int) -> None:
+        self.offset = HEADER_SIZE
+        self.position = header.base
+        self.end = end
+        self._files = files
+        self._handle = handle
+        self._salt = header.salt
+        self._buffer = b""
+        self._start = 0
+
+    def next(self) -> Frame | None:
+        """The next frame; ``None`` when no whole frame stands at ``offset``: then it is the end, or damage."""
+        head = parse_frame(self._salt, self._take(self.offset, FRAME_SIZE))
+        if head is None or head.first != self.position + 1:
+            return None
+        start = self.offset + FRAME_SIZE
+        payload = self._take(start, head.length)
+        if len(payload) != head.length or crc32(payload, self._salt) != head.crc:
+            return None
+        self.offset = start + head.length
+        self.position += head.records
+        return Frame(payload, head.records, head.first, start)
+
+    def followed(self) -> bool:
+        """Whether the head of a frame stands anywhere behind ``offset``.
+
+        A frame is begun only when the one before it is synced. So a broken frame that is followed by another was whole
+        once, and is damage; one that nothing follows is the torn end of a write that nobody was told about.
+        """
+        data = self._files.read(self._handle, self.end - self.offset, self.offset)
+        at = data.find(FRAME_MARK, 1)
+        while at != -1:
+            if parse_frame(self._salt, data[at : at + FRAME_SIZE]) is not None:
+                return True
+            at = data.find(FRAME_MARK, at + 1)
+        return False
+
+    def _take(self, offset: int, size: int) -> bytes:
+        size = min(size, self.end - offset)
+        at = offset - self._start
+        if at + size > len(self._buffer):
+            self._buffer = self._files.read(self._handle, min(max(size, _READ_AHEAD), self.end - offset), offset)
+            self._start = offset
+            at = 0
+        return self._buffer[at : at + size]

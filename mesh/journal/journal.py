@@ -1,0 +1,414 @@
+"""The journal: a durable, group-committed log of items. This file is the owner's side of it.
+
+It knows items as ``(id, kind, owner, meta, body)`` and nothing of what they stand for; nothing of MQTT, of asyncio, or
+of who waits. What always holds:
+
+- Every call is made by one thread, the owner's, and so is every callback. The commit thread reaches the owner through
+  ``notify`` only, and reports in the order of its work.
+- The order of calls is the order of the log. After a crash the journal is as it was after some call, never a later one
+  without an earlier one, and that call is at or behind ``durable_position``. What was appended between two returns to
+  the caller of the callbacks (the loop) is in one batch, whole or absent.
+- Nothing is read while it starts but indexes and the last segment. Nothing is kept of a written item but its id and
+  place.
+- ``append`` and ``drop`` touch no file, take no lock and never wait.
+
+How cleaning is safe beside all this is argued in ``cleaning``.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from struct import error as StructError
+from typing import Final, NamedTuple, final
+from zlib import crc32
+
+from mesh.journal.committer import Committer
+from mesh.journal.errors import BacklogError, JournalError, UnsavedError
+from mesh.journal.files import Files, SystemFiles
+from mesh.journal.layout import (
+    CRC,
+    DROP,
+    DROP_RECORD,
+    DROP_SIZE,
+    OFFSET_SHIFT,
+    PLACE_MASK,
+    PUT,
+    PUT_HEAD,
+    SEGMENT_SHIFT,
+    body_of,
+)
+from mesh.journal.limits import Limits
+from mesh.journal.lock import DirectoryLock
+from mesh.journal.messages import Clean, Copies, Failed, Handover, Remove, Removed, Report, Unreadable, Written
+from mesh.journal.readers import Readers
+from mesh.journal.recovery import Item, Recovered, recover
+from mesh.journal.segments import Segments
+
+_log = logging.getLogger(__name__)
+
+Notify = Callable[[Callable[[], None]], object]
+
+_CRC_SIZE: Final = CRC.size
+_pack_put: Final = PUT_HEAD.pack
+_pack_drop: Final = DROP_RECORD.pack
+_pack_crc: Final = CRC.pack
+
+# Cleaning begins when this many bytes are on the disk for each live byte, and two segments more: then at least half of
+# what is cleaned is dead on average, so each live byte is copied about once for each byte written, and a small journal
+# is left alone.
+_DISK_PER_LIVE: Final = 2
+_SPARE_SEGMENTS: Final = 2
+
+# What cleaning waits for.
+_IDLE: Final = 0  # enough dead bytes
+_READING: Final = 1  # the thread's next step
+_COPIED: Final = 2  # the last copy becoming durable
+_REMOVING: Final = 3  # the thread deleting the segment
+_HALTED: Final = 4  # nothing: the oldest segment cannot be cleaned
+
+
+class Statistics(NamedTuple):
+    """Figures of one journal. ``disk_bytes`` without indexes; ``last_commit`` is the last write and sync in seconds."""
+
+    disk_bytes: int
+    live_bytes: int
+    live_items: int
+    segments: int
+    commits: int
+    synced_batches: int
+    last_commit: float
+
+
+def _ignore_position(_position: int) -> None:
+    """Nobody waits."""
+
+
+def _ignore_failure(_error: OSError) -> None:
+    """Nobody listens; the commit thread has logged it."""
+
+
+@final
+class Journal:
+    """Made by ``Journal.open``.
+
+    ``position`` is the sequence number of the last record, ``durable_position`` that of the last one written and
+    synced. ``on_durable`` is called with the latter whenever it grew, ``on_failure`` whenever the disk refused;
+    ``failed`` is that error until a batch is written again.
+    """
+
+    __slots__ = (
+        "position", "durable_position", "failed", "on_durable", "on_failure",
+        "_directory", "_limits", "_lock", "_readers", "_committer", "_notify", "_reports", "_closed",
+        "_places", "_recovered", "_live_bytes", "_live_in", "_buffer", "_handed", "_largest_backlog",
+        "_oldest", "_written_to", "_cleaning", "_cleaned_at",
+        "_disk", "_segments", "_commits", "_batches", "_last_commit",
+    )
+
+    def __init__(
+        self, directory: Path, limits: Limits, notify: Notify, files: Files, recovered: Recovered, lock: DirectoryLock
+    ) -> None:
+        self.position: int = recovered.position
+        self.durable_position: int = recovered.position
+        self.failed: OSError | None = None
+        self.on_durable: Callable[[int], None] = _ignore_position
+        self.on_failure: Callable[[OSError], None] = _ignore_failure
+        self._directory = directory
+        self._limits = limits
+        self._lock = lock
+        self._notify = notify
+        self._reports: deque[Report] = deque()
+        self._closed = False
+
+        # A place once the item is written, before that the record itself (without its checksum).
+        self._places: dict[int, int | bytes] = recovered.places
+        self._recovered: dict[int, Item] | None = recovered.items
+        self._live_bytes: int = recovered.live_bytes
+        self._live_in: dict[int, int] = recovered.live_in
+        self._buffer: Handover = Handover(recovered.position + 1)
+        self._handed: int = 0  # bytes with the commit thread
+        self._largest_backlog: int = limits.backlog
+
+        self._oldest: int = min(recovered.sealed, default=recovered.growing.header.number)
+        self._written_to: int = recovered.growing.header.number
+        self._cleaning: int = _IDLE
+        self._cleaned_at: int = 0
+
+        segments = Segments(
+            files, directory, limits.segment, recovered.sealed, recovered.growing, recovered.position
+        )
+        self._disk: int = segments.disk
+        self._segments: int = segments.count
+        self._commits: int = 0
+        self._batches: int = 0
+        self._last_commit: float = 0.0
+        self._readers = Readers(files, directory, limits.readers)
+        self._committer = Committer(files, directory, limits, segments, self._is_at, self._post)
+        self._committer.start()
+        self._advance_cleaning()
+
+    @classmethod
+    def open(
+        cls, directory: Path, *, limits: Limits | None = None, notify: Notify, files: Files | None = None
+    ) -> Journal:
+        """Recover the journal in ``directory``, or begin one there.
+
+        ``notify`` is called from the commit thread and has the callable run in the owner's thread, in order
+        (``loop.call_soon_threadsafe``). ``LockedError`` when the directory is open elsewhere, ``DamageError`` when
+        bytes that were synced are not as they were, ``OSError`` from the disk.
+        """
+        layer: Files = files if files is not None else SystemFiles()
+        directory.mkdir(parents=True, exist_ok=True)
+        layer.sync_directory(directory.parent)
+        lock = DirectoryLock(directory)
+        try:
+            return cls(directory, limits or Limits(), notify, layer, recover(layer, directory), lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def live(self) -> Iterator[Item]:
+        """The items found by ``open`` that still live, in the order of their ids, without bodies.
+
+        Once: nothing is kept of what was given. ``JournalError`` the second time.
+        """
+        items, self._recovered = self._recovered, None
+        if items is None:
+            raise JournalError(f"{self._directory}: the items were given already; read them once, after open")
+        return self._give(items)
+
+    def _give(self, items: dict[int, Item]) -> Iterator[Item]:
+        for id in sorted(items):
+            item = items.pop(id)
+            if id in self._places:
+                yield item
+
+    def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
+        """Put an item into the log and return its id, which is the record's sequence number.
+
+        ``kind`` is unsigned 8 bit, ``owner`` unsigned 64 bit, ``meta`` up to 65,535 bytes: ``ValueError`` otherwise.
+        ``BacklogError`` when too much waits for the disk. In both cases nothing has changed.
+        """
+        id = self.position + 1
+        try:
+            stub = _pack_put(PUT, kind, len(meta), len(body), id, owner) + meta
+        except StructError as error:
+            what = f"kind {kind}, owner {owner}, {len(meta)} bytes of meta, {len(body)} bytes of body"
+            raise ValueError(f"an item with {what} cannot be stored: {error}") from None
+        record = stub + body
+        size = len(record) + _CRC_SIZE
+        buffer = self._buffer
+        start = buffer.size
+        end = start + size
+        if self._handed + end > self._largest_backlog:
+            raise BacklogError(self._handed + start, size, self._largest_backlog)
+        buffer.size = end
+        buffer.ids.append(id)
+        buffer.places.append(start << OFFSET_SHIFT | size)
+        parts = buffer.parts
+        parts.append(record)
+        parts.append(_pack_crc(crc32(record)))
+        buffer.stubs.append(stub)
+        self._places[id] = record
+        self._live_bytes += size
+        self.position = id
+        return id
+
+    def drop(self, id: int) -> None:
+        """The item is no longer wanted. A record with its own sequence number. ``KeyError`` when no such item lives."""
+        place = self._places.pop(id)
+        if isinstance(place, int):
+            self._live_bytes -= place & PLACE_MASK
+            self._live_in[place >> SEGMENT_SHIFT] -= 1
+        else:
+            self._live_bytes -= len(place) + _CRC_SIZE
+        record = _pack_drop(DROP, id)
+        buffer = self._buffer
+        buffer.parts.append(record)
+        buffer.stubs.append(record)
+        buffer.size += DROP_SIZE
+        self.position += 1
+
+    def read(self, id: int) -> bytes:
+        """The body of a live item, whether written yet or not.
+
+        ``KeyError`` when no such item lives, ``DamageError`` when the disk gives back other bytes than were written,
+        ``OSError`` from the disk.
+        """
+        place = self._places[id]
+        if isinstance(place, int):
+            return self._readers.body(id, place)
+        return body_of(place)
+
+    def commit(self) -> None:
+        """Hand all that is buffered to the commit thread.
+
+        Never waits; what is handed over while a commit is under way joins the next one.
+        """
+        buffer = self._buffer
+        if self.position < buffer.first:
+            return
+        if self._closed:
+            raise JournalError(f"{self._directory}: the journal is closed")
+        buffer.last = self.position
+        self._handed += buffer.size
+        self._buffer = Handover(self.position + 1)
+        self._commits += 1
+        self._committer.order(buffer)
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes appended and not durable yet."""
+        return self._handed + self._buffer.size
+
+    def statistics(self) -> Statistics:
+        return Statistics(
+            self._disk,
+            self._live_bytes,
+            len(self._places),
+            self._segments,
+            self._commits,
+            self._batches,
+            self._last_commit,
+        )
+
+    def close(self) -> None:
+        """Commit and sync what is buffered and end the thread. Callbacks are called from in here.
+
+        ``UnsavedError`` when the disk refused, or did not answer within the limit; in the latter case the lock is kept
+        until the process ends, as the thread may still write. A second call does nothing.
+        """
+        if self._closed:
+            return
+        self.commit()
+        self._closed = True
+        ended = self._committer.stop(self._limits.close)
+        self._readers.close()
+        if ended:
+            self._lock.release()
+        self._drain()
+        if self.backlog_bytes:
+            raise UnsavedError(self._directory, self.backlog_bytes, self.failed)
+
+    # From here on: what the commit thread reports.
+
+    def _post(self, report: Report) -> None:
+        """In the commit thread."""
+        self._reports.append(report)
+        try:
+            self._notify(self._drain)
+        except RuntimeError as error:  # the owner's loop is closed: `close` reads the report
+            _log.debug("journal %s: owner not notified: %s", self._directory, error)
+
+    def _drain(self) -> None:
+        while self._reports:
+            report = self._reports.popleft()
+            if isinstance(report, Written):
+                self._apply(report)
+            elif isinstance(report, Failed):
+                self.failed = report.error
+                self.on_failure(report.error)
+            elif isinstance(report, Copies):
+                self._copy(report)
+            elif isinstance(report, Removed):
+                self._disk = report.disk
+                self._segments = report.segments
+                self._oldest += 1
+                self._cleaning = _IDLE
+                self._advance_cleaning()
+            else:
+                self._halt(report)
+
+    def _apply(self, report: Written) -> None:
+        """From now on these items are read from their places."""
+        places = self._places
+        live_in = self._live_in
+        number = report.number
+        base = number << SEGMENT_SHIFT | report.offset << OFFSET_SHIFT
+        here = 0
+        for handover in report.handovers:
+            for id, place in zip(handover.ids, handover.places, strict=True):
+                before = places.get(id)
+                if before is None:
+                    continue
+                if isinstance(before, int):
+                    live_in[before >> SEGMENT_SHIFT] -= 1
+                places[id] = base + place
+                here += 1
+            base += handover.size << OFFSET_SHIFT
+            self._handed -= handover.size
+            self.durable_position = handover.last
+        live_in[number] = live_in.get(number, 0) + here
+        self._written_to = number
+        self._disk = report.disk
+        self._segments = report.segments
+        self._batches += 1
+        self._last_commit = report.duration
+        self.failed = None
+        self.on_durable(self.durable_position)
+        self._advance_cleaning()
+
+    # Cleaning, the half that decides.
+
+    def _is_at(self, id: int, number: int, place: int) -> bool:
+        """In the commit thread, as a hint: whether the newest copy of the item is this one."""
+        return self._places.get(id) == number << SEGMENT_SHIFT | place
+
+    def _advance_cleaning(self) -> None:
+        if self._closed:
+            return
+        if self._cleaning == _IDLE:
+            spare = _SPARE_SEGMENTS * self._limits.segment
+            # A segment is known to be sealed, with every place in it, once a later one has been written to.
+            if self._oldest < self._written_to and self._disk > _DISK_PER_LIVE * self._live_bytes + spare:
+                self._read_on()
+        elif self._cleaning == _COPIED and self.durable_position >= self._cleaned_at:
+            self._remove_oldest()
+
+    def _read_on(self) -> None:
+        self._cleaning = _READING
+        self._committer.order(Clean(self._oldest))
+
+    def _copy(self, report: Copies) -> None:
+        """Append what is still live to the end of the log, with its id."""
+        if self._closed:
+            return
+        base = self._oldest << SEGMENT_SHIFT
+        buffer = self._buffer
+        for id, place, record, stub in report.items:
+            if self._places.get(id) != base | place:
+                continue
+            size = len(record)
+            buffer.ids.append(id)
+            buffer.places.append(buffer.size << OFFSET_SHIFT | size)
+            buffer.parts.append(record)
+            buffer.stubs.append(record[:stub])
+            buffer.size += size
+            self.position += 1
+        self.commit()
+        if not report.finished:
+            self._read_on()  # the thread takes its orders in turn: these copies are written before it reads on
+            return
+        self._cleaning = _COPIED
+        self._cleaned_at = self.position
+        self._advance_cleaning()
+
+    def _remove_oldest(self) -> None:
+        left = self._live_in.pop(self._oldest, 0)
+        if left:
+            self._live_in[self._oldest] = left
+            what = f"{self._directory}: {left} live items of segment {self._oldest} were not found in it; it is kept"
+            self._halt(Unreadable(OSError(errno.EIO, what)))
+            return
+        self._cleaning = _REMOVING
+        self._readers.forget(self._oldest)
+        self._committer.order(Remove(self._oldest))
+
+    def _halt(self, report: Unreadable) -> None:
+        """The log goes on and grows; only a person can say what to do with a damaged segment."""
+        self._cleaning = _HALTED
+        _log.error("journal %s: cleaning has stopped: %s", self._directory, report.error)
+        self.on_failure(report.error)

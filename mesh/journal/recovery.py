@@ -1,0 +1,217 @@
+"""From a directory to the items that live in it.
+
+It knows the rules by which files that a crash left become a log again. What always holds afterwards:
+
+- Every record that was ever reported durable is there, or ``DamageError`` names the file and the byte. The only bytes
+  that are taken away are the torn end of the last segment, which nobody was told about.
+- What is kept is synced: a process that was killed may have left bytes that were only in the page cache.
+- Every segment but the last has an index, if the disk has room for one.
+
+Copies need no thought. Replaying is in the order of the log: a later copy of an item replaces the place of the former,
+a drop removes the item, and no copy ever follows its drop (see ``cleaning``).
+"""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple, final
+
+from mesh.journal.errors import DamageError
+from mesh.journal.files import Files
+from mesh.journal.frames import Frames
+from mesh.journal.index import SUFFIX, UNFINISHED_SUFFIX, Index, IndexWriter, index_path, load_index
+from mesh.journal.layout import (
+    HEADER_SIZE,
+    PLACE_MASK,
+    PUT_HEAD_SIZE,
+    SEGMENT_SHIFT,
+    Entry,
+    Header,
+    parse_header,
+    parse_records,
+    segment_path,
+)
+from mesh.journal.segments import Growing, create_segment, fresh_header
+
+_log = logging.getLogger(__name__)
+
+
+class Item(NamedTuple):
+    """One thing in the journal. ``id`` is unsigned 64 bit and orders all; ``kind`` 8 bit, ``owner`` 64 bit."""
+
+    id: int
+    kind: int
+    owner: int
+    meta: bytes
+
+
+@final
+class Recovered:
+    """What a directory holds. ``live_in`` counts the live items whose newest copy is in a segment."""
+
+    __slots__ = ("items", "places", "live_bytes", "live_in", "position", "sealed", "growing")
+
+    def __init__(self, growing: Growing) -> None:
+        self.items: dict[int, Item] = {}
+        self.places: dict[int, int | bytes] = {}
+        self.live_bytes = 0
+        self.live_in: dict[int, int] = {}
+        self.position = 0
+        self.sealed: dict[int, int] = {}
+        self.growing = growing
+
+
+def recover(files: Files, directory: Path) -> Recovered:
+    """Read the journal in ``directory``, or begin one; ``DamageError`` or ``OSError`` when it cannot be read."""
+    return _Recovery(files, directory).run()
+
+
+@final
+class _Recovery:
+    __slots__ = ("_files", "_directory", "_items", "_places")
+
+    def __init__(self, files: Files, directory: Path) -> None:
+        self._files = files
+        self._directory = directory
+        self._items: dict[int, Item] = {}
+        self._places: dict[int, int] = {}
+
+    def run(self) -> Recovered:
+        headers = self._headers()
+        self._files.sync_directory(self._directory)  # names too may have been known to the page cache only
+        if not headers:
+            return Recovered(create_segment(self._files, self._directory, fresh_header(1, 0, 0)))
+        position = headers[0].base
+        sealed: dict[int, int] = {}
+        for header, successor in pairwise(headers):
+            self._continues(header, position)
+            position = self._sealed(header, successor.before)
+            sealed[header.number] = successor.before
+        self._continues(headers[-1], position)
+        growing, position = self._last(headers[-1])
+        return self._result(growing, sealed, position)
+
+    def _result(self, growing: Growing, sealed: dict[int, int], position: int) -> Recovered:
+        result = Recovered(growing)
+        result.items = self._items
+        result.sealed = sealed
+        result.position = position
+        for id, place in self._places.items():
+            number = place >> SEGMENT_SHIFT
+            result.places[id] = place
+            result.live_in[number] = result.live_in.get(number, 0) + 1
+            result.live_bytes += place & PLACE_MASK
+        return result
+
+    def _headers(self) -> list[Header]:
+        """The headers of all segments, oldest first, after leftovers are removed."""
+        names = self._files.names(self._directory)
+        numbers = sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdecimal())
+        known = {index_path(self._directory, number).name for number in numbers}
+        for name in names:
+            if name.endswith(UNFINISHED_SUFFIX) or (name.endswith(SUFFIX) and name not in known):
+                self._files.unlink(self._directory / name)
+        headers: list[Header] = []
+        for number in numbers:
+            if headers and number != headers[-1].number + 1:
+                raise DamageError(segment_path(self._directory, headers[-1].number + 1), 0, "segment is missing")
+            header = self._header(number, number == numbers[-1])
+            if header is not None:
+                headers.append(header)
+        return headers
+
+    def _header(self, number: int, last: bool) -> Header | None:
+        path = segment_path(self._directory, number)
+        handle = self._files.open(path, create=False)
+        try:
+            header = parse_header(self._files.read(handle, HEADER_SIZE, 0))
+            size = self._files.size(handle)
+        finally:
+            self._files.close(handle)
+        if header is not None and header.number == number:
+            return header
+        if not last or size > HEADER_SIZE:
+            raise DamageError(path, 0, "the header of the segment is damaged")
+        # The crash came while the segment was made: its header was not synced, so no frame was ever written to it.
+        self._files.unlink(path)
+        self._files.sync_directory(self._directory)
+        return None
+
+    def _continues(self, header: Header, position: int) -> None:
+        if header.base != position:
+            what = f"the segment continues record {header.base}, but the one before ends with {position}"
+            raise DamageError(segment_path(self._directory, header.number), 0, what)
+
+    def _sealed(self, header: Header, length: int) -> int:
+        """Replay a segment that is followed by another; the last sequence number in it."""
+        path = segment_path(self._directory, header.number)
+        handle = self._files.open(path, create=False)
+        try:
+            if self._files.size(handle) < length:
+                raise DamageError(path, self._files.size(handle), f"the segment ends, but {length} bytes were synced")
+            index = load_index(self._files, self._directory, header, length)
+            if index is not None:
+                self._replay_index(header, index)
+                return index.position
+            _log.info("%s: has no index that fits, reading the segment", path)
+            frames = Frames(self._files, handle, header, length)
+            writer = IndexWriter(self._files, self._directory, header.number)
+            self._scan(header, frames, writer)
+            if frames.offset != length:
+                writer.abandon()
+                raise DamageError(path, frames.offset, "the frame is damaged")
+            writer.seal(header, length, frames.position)
+            return frames.position
+        finally:
+            self._files.close(handle)
+
+    def _replay_index(self, header: Header, index: Index) -> None:
+        try:
+            for frame in index.frames():
+                self._replay(header.number, frame.stubs, frame.entries)
+        except ValueError as error:
+            raise DamageError(index_path(self._directory, header.number), 0, str(error)) from None
+
+    def _last(self, header: Header) -> tuple[Growing, int]:
+        """Replay the last segment, cut off its torn end and sync it; the last sequence number in it."""
+        path = segment_path(self._directory, header.number)
+        handle = self._files.open(path, create=False)
+        writer = IndexWriter(self._files, self._directory, header.number)
+        try:
+            frames = Frames(self._files, handle, header, self._files.size(handle))
+            self._scan(header, frames, writer)
+            if frames.offset != frames.end:
+                if frames.followed():
+                    raise DamageError(path, frames.offset, "the frame is damaged, and whole ones follow it")
+                _log.warning("%s: cut off %d bytes of a batch that was not finished", path, frames.end - frames.offset)
+                self._files.truncate(handle, frames.offset)
+            self._files.sync(handle)
+        except BaseException:
+            writer.abandon()
+            self._files.close(handle)
+            raise
+        return Growing(header, handle, frames.offset, writer), frames.position
+
+    def _scan(self, header: Header, frames: Frames, writer: IndexWriter) -> None:
+        while (frame := frames.next()) is not None:
+            try:
+                entries, _ = parse_records(frame.payload, frame.records, frame.offset, True)
+            except ValueError as error:
+                raise DamageError(segment_path(self._directory, header.number), frame.offset, str(error)) from None
+            self._replay(header.number, frame.payload, entries)
+            writer.add(frame.records, b"".join([frame.payload[at : at + size] for _, _, _, _, at, size in entries]))
+
+    def _replay(self, number: int, data: bytes, entries: list[Entry]) -> None:
+        base = number << SEGMENT_SHIFT
+        items = self._items
+        places = self._places
+        for id, place, kind, owner, at, size in entries:
+            if place:
+                items[id] = Item(id, kind, owner, data[at + PUT_HEAD_SIZE : at + size])
+                places[id] = base | place
+            else:
+                # Unknown when cleaning removed the segment of the item; this drop goes when its own segment is cleaned.
+                items.pop(id, None)
+                places.pop(id, None)

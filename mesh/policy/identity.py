@@ -1,0 +1,47 @@
+"""Who a vehicle is, from its CONNECT.
+
+It knows the field that the topology names and the pattern that the identity must match. It must never know whether the vehicle
+exists. What always holds: an identity that comes back matches the pattern as a whole, so it is one safe level of a topic.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from mesh.policy.pattern import Pattern
+from mesh.transport.refusal import Refused
+from mesh.wire.packets import Connect
+from mesh.wire.reasons import CLIENT_IDENTIFIER_NOT_VALID, NOT_AUTHORIZED
+
+USERNAME: Final = "username"
+CLIENT_ID: Final = "client_id"
+SOURCES: Final = (USERNAME, CLIENT_ID)
+
+
+@final
+class Identity:
+    """Takes the identity from ``source``, one of ``SOURCES``, and holds it against ``pattern``."""
+
+    __slots__ = ("pattern", "source")
+
+    def __init__(self, source: str, pattern: Pattern) -> None:
+        if source not in SOURCES:
+            raise ValueError(f"an identity comes from {' or '.join(SOURCES)}, not from {source!r}")
+        self.source = source
+        self.pattern = pattern
+
+    def vehicle_of_connect(self, connect: Connect) -> str:
+        """The vehicle that connects.
+
+        Raises ``Refused``: 0x85 if the client id is not a vehicle's, 0x87 if the user name is not (return codes 2 and 5 before
+        MQTT 5.0 [MQTT-3.2.2-5]).
+        """
+        if self.source == CLIENT_ID:
+            if not self.pattern.matches(connect.client_id):
+                raise Refused(CLIENT_IDENTIFIER_NOT_VALID, "the client id does not match the identity pattern")
+            return connect.client_id
+        if connect.username is None:
+            raise Refused(NOT_AUTHORIZED, "no user name, which is the vehicle's identity here")
+        if not self.pattern.matches(connect.username):
+            raise Refused(NOT_AUTHORIZED, "the user name does not match the identity pattern")
+        return connect.username

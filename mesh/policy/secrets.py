@@ -1,0 +1,83 @@
+"""The secret that all nodes of one mesh share, and proofs that one knows it.
+
+It knows 32 bytes in a file that only its owner can read. It must never send or log them. What always holds: the file is there whole or not at
+all, also when several nodes make it at the same moment; a proof for one purpose is worth nothing for another.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from hashlib import sha256
+from hmac import compare_digest, digest
+from pathlib import Path
+from typing import Final
+
+SIZE: Final = 32  # as long as the digest that it keys (RFC 2104 section 3)
+FILE: Final = "secret"
+
+
+class SecretError(Exception):
+    """The secret file cannot be used; says why and what to do."""
+
+
+def load_or_create(folder: Path) -> bytes:
+    """The secret in ``folder``/secret, which is made (mode 0600, the folder 0700) if it is not there yet.
+
+    Raises ``SecretError`` if others may read it or if it is no secret of ours, ``OSError`` if it can be neither read nor made.
+    """
+    path = folder / FILE
+    try:
+        return read(path)
+    except FileNotFoundError:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _create(path)
+        return read(path)
+
+
+def read(path: Path) -> bytes:
+    """The secret in a file. Raises ``FileNotFoundError``, ``SecretError``."""
+    with path.open("rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if mode & 0o077:
+            raise SecretError(f"{path}: others may read the secret of the mesh; run: chmod 600 {path}")
+        secret = file.read(SIZE + 1)
+    if len(secret) != SIZE:
+        raise SecretError(f"{path}: a secret of the mesh has {SIZE} bytes; copy the file from another node, or remove it to make a new one")
+    return secret
+
+
+def _create(path: Path) -> None:
+    """Write a new secret beside ``path`` and give it that name, unless somebody else was first."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(SIZE))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(fresh, path)  # unlike rename, this never replaces the secret of whoever was first
+        except FileExistsError:
+            return
+    finally:
+        fresh.unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def prove(secret: bytes, purpose: str, *parts: bytes) -> bytes:
+    """HMAC-SHA256 (RFC 2104) over the purpose and the parts, 32 bytes.
+
+    Each is preceded by its length, so that ``(b"ab", b"c")`` and ``(b"a", b"bc")`` have different proofs.
+    """
+    message = b"".join(len(part).to_bytes(4, "big") + part for part in (purpose.encode(), *parts))
+    return digest(secret, message, sha256)
+
+
+def verify(secret: bytes, proof: bytes, purpose: str, *parts: bytes) -> bool:
+    """Whether ``proof`` is the proof of these parts, in a time that does not tell how nearly."""
+    return compare_digest(prove(secret, purpose, *parts), proof)

@@ -1,0 +1,160 @@
+"""Questions about single keys, merged and sent many at a time.
+
+A fleet that reconnects asks for a hundred thousand keys within seconds. Those asked in one turn of the loop travel in one request; a
+key that is asked for already is not asked for twice; only ``LANES`` requests are under way at a time. It knows keys, answers and
+deadlines, never what they mean.
+
+What always holds: every question is answered or fails by its deadline, also when nobody answers any more; one that gives up waiting
+takes nothing from the others who wait for the same key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Generic, TypeVar
+
+from mesh.registry.errors import Overloaded, RegistryError, Unavailable
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+LANES: Final = 4
+"""Requests under way at a time: enough to hide the way to etcd, few enough that a storm makes the batches full."""
+
+MAX_WAITING: Final = 100_000
+"""Keys that may wait: what etcd answers within the deadline, and some 50 MB at most."""
+
+DEADLINE: Final = 3.0
+"""Seconds until a question fails. A vehicle that is refused comes again; one that hangs holds a socket."""
+
+
+class Waiting(Generic[Question, Answer]):
+    """One question, and all who wait for its answer."""
+
+    __slots__ = ("deadline", "future", "key", "question")
+
+    def __init__(self, key: str, question: Question, future: asyncio.Future[Answer], deadline: float) -> None:
+        self.key = key
+        self.question = question
+        self.future = future
+        self.deadline = deadline
+
+
+Send = Callable[[Sequence[tuple[str, Question]], float], Awaitable[Mapping[str, Answer]]]
+"""Asks for several keys at once, with so many seconds; gives an answer for each, or raises RegistryError."""
+
+
+class Batcher(Generic[Question, Answer]):
+    """Merges and batches questions to ``send``."""
+
+    __slots__ = ("_closed", "_deadline", "_keys", "_lanes", "_max_waiting", "_queue", "_send", "_size", "_what")
+
+    def __init__(
+        self,
+        what: str,
+        send: Send[Question, Answer],
+        *,
+        size: int,
+        deadline: float = DEADLINE,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        """``what`` names the questions in errors. ``size``: keys in one request."""
+        self._what = what
+        self._send = send
+        self._size = size
+        self._deadline = deadline
+        self._max_waiting = max_waiting
+        self._keys: dict[str, Waiting[Question, Answer]] = {}
+        self._queue: deque[Waiting[Question, Answer]] = deque()
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def __contains__(self, key: str) -> bool:
+        """Whether an answer for this key is awaited."""
+        return key in self._keys
+
+    async def ask(self, key: str, question: Question) -> Answer:
+        """The answer for ``key``. If it is asked for already, ``question`` is not sent; the answer to the first one is for all.
+
+        Raises Unavailable at the deadline, Overloaded when too many wait, and what ``send`` raised."""
+        waiting = self._keys.get(key)
+        if waiting is None:
+            waiting = self._enqueue(key, question)
+        return await asyncio.shield(waiting.future)
+
+    async def close(self) -> None:
+        """End what is under way; all who wait get Unavailable."""
+        self._closed = True
+        lanes = list(self._lanes)
+        for lane in lanes:
+            lane.cancel()
+        await asyncio.gather(*lanes, return_exceptions=True)
+        for waiting in list(self._keys.values()):
+            self._fail(waiting, Unavailable(f"{self._what} {waiting.key!r}: the map is closed"))
+        self._queue.clear()
+
+    def _enqueue(self, key: str, question: Question) -> Waiting[Question, Answer]:
+        if self._closed:
+            raise Unavailable(f"{self._what} {key!r}: the map is closed")
+        if len(self._keys) >= self._max_waiting:
+            raise Overloaded(f"{self._what} {key!r}: {self._max_waiting} questions wait for etcd already")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        # All who asked may have given up before it fails.
+        future.add_done_callback(_seen)
+        waiting = Waiting(key, question, future, loop.time() + self._deadline)
+        self._keys[key] = waiting
+        self._queue.append(waiting)
+        if len(self._lanes) < LANES and len(self._queue) % self._size == 1 % self._size:
+            # A new task first runs in the next turn, so that it finds all questions of this one.
+            lane = asyncio.create_task(self._lane(), name=f"etcd {self._what}")
+            self._lanes.add(lane)
+            lane.add_done_callback(self._lanes.discard)
+        return waiting
+
+    async def _lane(self) -> None:
+        while self._queue:
+            batch = self._take()
+            if not batch:
+                continue
+            try:
+                left = batch[0].deadline - asyncio.get_running_loop().time()
+                answers = await self._send([(waiting.key, waiting.question) for waiting in batch], left)
+                for waiting in batch:
+                    self._finish(waiting, answers[waiting.key])
+            except RegistryError as error:
+                for waiting in batch:
+                    self._fail(waiting, error)
+            except Exception as error:
+                # A fault of the program reaches those who asked, and the lane lives on for the others.
+                for waiting in batch:
+                    self._fail(waiting, error)
+
+    def _take(self) -> list[Waiting[Question, Answer]]:
+        """The next batch, the oldest first; those past their deadline fail on the way."""
+        now = asyncio.get_running_loop().time()
+        batch: list[Waiting[Question, Answer]] = []
+        while self._queue and len(batch) < self._size:
+            waiting = self._queue.popleft()
+            if waiting.deadline <= now:
+                self._fail(waiting, Unavailable(f"{self._what} {waiting.key!r}: etcd did not answer in {self._deadline} s"))
+            else:
+                batch.append(waiting)
+        return batch
+
+    def _finish(self, waiting: Waiting[Question, Answer], answer: Answer) -> None:
+        self._keys.pop(waiting.key, None)
+        if not waiting.future.done():
+            waiting.future.set_result(answer)
+
+    def _fail(self, waiting: Waiting[Question, Answer], error: Exception) -> None:
+        self._keys.pop(waiting.key, None)
+        if not waiting.future.done():
+            waiting.future.set_exception(error)
+
+
+def _seen(future: asyncio.Future[Answer]) -> None:
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,425 @@
+"""A thin client of etcd's v3 interface on grpc.aio.
+
+It knows endpoints, TLS, a user, deadlines and which failures another try may cure. It knows nothing of vehicles or members.
+What always holds: every call ends before its deadline, with an answer or a ``RegistryError``; a call that may have changed
+etcd is sent twice only when the caller said that this is harmless (``retry=True``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar, final
+from urllib.parse import urlsplit
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from mesh.registry import etcd_pb2 as pb
+from mesh.registry.errors import Compacted, Full, LeaseLost, RegistryError, Rejected, Unauthorised, Unavailable
+from mesh.registry.keys import after
+
+log = logging.getLogger("mesh.registry.client")
+
+Answer = TypeVar("Answer", bound=Message)
+WatchCall = grpc.aio.StreamStreamCall[pb.WatchRequest, pb.WatchResponse]
+
+DEADLINE: Final = 3.0
+"""Seconds for one call, tries included: longer than etcd's election of a new leader (1 s), shorter than a vehicle's patience."""
+
+TRY: Final = 1.5
+"""Seconds for one try while other endpoints are left, so that one silent member does not use up the deadline of a call."""
+
+BACKOFF: Final = (0.02, 0.5)
+"""First and longest pause in seconds between two tries; the pause is drawn at random below the bound, so that nodes spread."""
+
+PAGE: Final = 2000
+"""Records in one page of a snapshot: about 0.4 MB, far below gRPC's 4 MB for one message, and some 5 ms of the event loop."""
+
+CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
+    # A connection that went silent (a machine that lost power) is found out after 10 + 5 s, even with no call on it.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # gRPC's own longest pause between two connects is two minutes; etcd is back long before.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Each client owns its connections, so that closing one closes them.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A whole fragment of a watch, or 128 values at etcd's limit of a request, fits.
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    # A proxy from the environment is for the web, not for etcd.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+class Tls(NamedTuple):
+    """Files in PEM: who signed the servers' certificates, and what this client shows (both or none)."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("tls: cert and key belong together; give both or none")
+        return grpc.ssl_channel_credentials(
+            root_certificates=None if self.ca is None else self.ca.read_bytes(),
+            private_key=None if self.key is None else self.key.read_bytes(),
+            certificate_chain=None if self.cert is None else self.cert.read_bytes(),
+        )
+
+
+@final
+class Endpoint:
+    """One member of the cluster. Its channel is opened at the first use, in the loop that uses it."""
+
+    __slots__ = ("address", "channel", "credentials", "methods", "url")
+
+    def __init__(self, url: str, tls: Tls | None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+            raise ValueError(f"an etcd endpoint is http://host:port or https://host:port, not {url!r}")
+        if parts.scheme == "http" and tls is not None:
+            raise ValueError(f"tls is given, but the etcd endpoint {url!r} is not https://")
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        self.url = url
+        self.address = f"{host}:{parts.port or 2379}"
+        self.credentials = (tls or Tls()).credentials() if parts.scheme == "https" else None
+        self.channel: grpc.aio.Channel | None = None
+        self.methods: dict[str, Any] = {}
+
+    def open(self) -> grpc.aio.Channel:
+        if self.channel is None:
+            if self.credentials is None:
+                self.channel = grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+            else:
+                self.channel = grpc.aio.secure_channel(self.address, self.credentials, options=CHANNEL_OPTIONS)
+        return self.channel
+
+    def unary(self, method: str, answer: type[Message]) -> Any:
+        known = self.methods.get(method)
+        if known is None:
+            known = self.methods[method] = self.open().unary_unary(
+                method, request_serializer=Message.SerializeToString, response_deserializer=answer.FromString
+            )
+        return known
+
+    async def close(self) -> None:
+        channel, self.channel = self.channel, None
+        self.methods.clear()
+        if channel is not None:
+            await channel.close(None)
+
+
+def stale_token(details: str) -> bool:
+    """Whether etcd no longer accepts the token: it expired, etcd restarted, or users were changed."""
+    return "invalid auth token" in details or "revision of auth store is old" in details
+
+
+def refusal(details: str) -> bool:
+    """Whether etcd's words, which come with one of several status codes, mean that the user may not."""
+    return any(words in details for words in ("authentication failed", "permission denied", "user name", "auth token"))
+
+
+def typed(error: grpc.aio.AioRpcError, method: str, url: str) -> RegistryError:
+    """The error of this room for an error of gRPC."""
+    code, details = error.code(), error.details() or ""
+    text = f"{method.rpartition('/')[2]} at {url}: {details or code.name}"
+    if refusal(details) or code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        return Unauthorised(text)
+    if "compacted" in details:
+        return Compacted(text)
+    if "lease not found" in details:
+        return LeaseLost(text)
+    if "database space exceeded" in details:
+        return Full(f"{text}; compact and defragment etcd, or raise its quota")
+    if code in (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.NOT_FOUND,
+    ):
+        return Rejected(text)
+    return Unavailable(text)
+
+
+def pause(attempt: int) -> float:
+    """Seconds to wait before try ``attempt`` + 1: full jitter below a bound that doubles (AWS, "Exponential Backoff And Jitter")."""
+    first, longest = BACKOFF
+    return random.uniform(first / 2, min(longest, first * 2.0 ** min(attempt, 16)))
+
+
+@final
+class Client:
+    """Calls one etcd cluster. Use it in one event loop; ``close`` it there."""
+
+    __slots__ = ("_closed", "_current", "_endpoints", "_login", "_password", "_token", "_user")
+
+    def __init__(
+        self, endpoints: Sequence[str], *, tls: Tls | None = None, user: str | None = None, password: str | None = None
+    ) -> None:
+        """``endpoints`` are URLs of members of one cluster. Raises ValueError when they, or the files of ``tls``, cannot be used."""
+        if not endpoints:
+            raise ValueError("at least one etcd endpoint is needed, as https://host:port")
+        if (user is None) != (password is None):
+            raise ValueError("an etcd user and its password belong together; give both or none")
+        self._endpoints = [Endpoint(url, tls) for url in endpoints]
+        self._current = 0
+        self._user = user
+        self._password = password
+        self._token = ""
+        self._login: asyncio.Task[str] | None = None
+        self._closed = False
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [endpoint.url for endpoint in self._endpoints]
+
+    async def close(self) -> None:
+        """End all calls that are under way with ``Unavailable`` and close the connections."""
+        self._closed = True
+        for endpoint in self._endpoints:
+            await endpoint.close()
+        if self._login is not None:
+            await asyncio.gather(self._login, return_exceptions=True)
+
+    # Keys
+
+    async def range(self, request: pb.RangeRequest, *, timeout: float = DEADLINE) -> pb.RangeResponse:
+        return await self._call("/etcdserverpb.KV/Range", request, pb.RangeResponse, timeout, True)
+
+    async def get(self, key: bytes, *, timeout: float = DEADLINE) -> pb.KeyValue | None:
+        """The newest value of ``key`` that a majority of etcd has, or None."""
+        found = await self.range(pb.RangeRequest(key=key), timeout=timeout)
+        return found.kvs[0] if found.kvs else None
+
+    async def put(
+        self, key: bytes, value: bytes, *, lease: int = 0, timeout: float = DEADLINE, retry: bool = False
+    ) -> int:
+        """Write one key; gives the revision of the write."""
+        request = pb.PutRequest(key=key, value=value, lease=lease)
+        return (await self._call("/etcdserverpb.KV/Put", request, pb.PutResponse, timeout, retry)).header.revision
+
+    async def delete(
+        self, key: bytes, end: bytes = b"", *, timeout: float = DEADLINE, retry: bool = False
+    ) -> int:
+        """Delete one key, or all from ``key`` up to but without ``end``; gives how many there were."""
+        request = pb.DeleteRequest(key=key, range_end=end)
+        return (await self._call("/etcdserverpb.KV/DeleteRange", request, pb.DeleteResponse, timeout, retry)).deleted
+
+    async def txn(
+        self, request: pb.TxnRequest, *, timeout: float = DEADLINE, retry: bool = False
+    ) -> pb.TxnResponse:
+        return await self._call("/etcdserverpb.KV/Txn", request, pb.TxnResponse, timeout, retry)
+
+    async def compact(self, revision: int, *, timeout: float = DEADLINE) -> None:
+        """Forget the history before ``revision``."""
+        request = pb.CompactRequest(revision=revision, physical=True)
+        await self._call("/etcdserverpb.KV/Compact", request, pb.CompactResponse, timeout, False)
+
+    async def pages(
+        self, prefix: bytes, *, page: int = PAGE, timeout: float = DEADLINE
+    ) -> AsyncGenerator[pb.RangeResponse, None]:
+        """All keys below ``prefix`` as of one revision (that of the first page), ``page`` at a time; at least one page.
+
+        Raises Compacted when the history is cut off while the pages are read."""
+        request = pb.RangeRequest(key=prefix, range_end=after(prefix), limit=page)
+        while True:
+            found = await self.range(request, timeout=timeout)
+            if not request.revision:
+                request.revision = found.header.revision
+            found.header.revision = request.revision
+            yield found
+            if not found.more or not found.kvs:
+                return
+            request.key = found.kvs[-1].key + b"\0"
+
+    # Leases
+
+    async def grant(self, ttl: int, *, timeout: float = DEADLINE) -> tuple[int, int]:
+        """A new lease of about ``ttl`` seconds; gives its id and the seconds that etcd chose. A lost answer leaves a lease that ends alone."""
+        made = await self._call("/etcdserverpb.Lease/LeaseGrant", pb.GrantRequest(ttl=ttl), pb.GrantResponse, timeout, True)
+        return made.id, made.ttl
+
+    async def keep_alive(self, lease: int, *, timeout: float = DEADLINE) -> int:
+        """Renew a lease; gives its seconds. Raises LeaseLost.
+
+        etcd offers this as a stream of pings. One ping on a stream that is closed at once is, on the wire, a plain call, and gets
+        the fail-over and the deadline of one."""
+        request = pb.KeepAliveRequest(id=lease)
+        kept = await self._call("/etcdserverpb.Lease/LeaseKeepAlive", request, pb.KeepAliveResponse, timeout, True)
+        if kept.ttl <= 0:
+            raise LeaseLost(f"lease {lease:x} has expired")
+        return kept.ttl
+
+    async def revoke(self, lease: int, *, timeout: float = DEADLINE) -> None:
+        """End a lease and delete its keys. Raises LeaseLost if there is none."""
+        await self._call("/etcdserverpb.Lease/LeaseRevoke", pb.RevokeRequest(id=lease), pb.RevokeResponse, timeout, True)
+
+    async def time_to_live(self, lease: int, *, timeout: float = DEADLINE) -> int:
+        """The seconds that a lease has left; -1 if there is none."""
+        request = pb.TimeToLiveRequest(id=lease)
+        left = await self._call("/etcdserverpb.Lease/LeaseTimeToLive", request, pb.TimeToLiveResponse, timeout, True)
+        return left.ttl
+
+    # The cluster
+
+    async def status(self, *, timeout: float = DEADLINE) -> pb.StatusResponse:
+        return await self._call("/etcdserverpb.Maintenance/Status", pb.StatusRequest(), pb.StatusResponse, timeout, True)
+
+    async def watch(self, request: pb.WatchCreate, *, timeout: float = DEADLINE) -> tuple[WatchCall, str]:
+        """An open watch stream on the current endpoint, with ``request`` sent, and the endpoint's URL. The caller reads and cancels it.
+
+        The stream ends by itself when its member loses the leader (etcd's ``hasleader``), which would otherwise be silence."""
+        endpoint = self._endpoint()
+        method = "/etcdserverpb.Watch/Watch"
+        token = await self._authenticate(timeout)
+        metadata = (("hasleader", "true"), ("token", token)) if token else (("hasleader", "true"),)
+        call: WatchCall = endpoint.open().stream_stream(
+            method, request_serializer=Message.SerializeToString, response_deserializer=pb.WatchResponse.FromString
+        )(request_iterator=None, metadata=metadata)
+        try:
+            await asyncio.wait_for(call.write(pb.WatchRequest(create=request)), timeout)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as error:
+            call.cancel()
+            raise self.broken(error, endpoint.url) from None
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        return call, endpoint.url
+
+    def broken(self, error: Exception, url: str) -> RegistryError:
+        """What the failure of a stream at ``url`` means. The next call goes to another endpoint, with a new token if it was that."""
+        self._fail_over(url)
+        if isinstance(error, grpc.aio.AioRpcError):
+            if stale_token(error.details() or ""):
+                self._token = ""
+                return Unavailable(f"Watch at {url}: {error.details()}")
+            return typed(error, "Watch", url)
+        return Unavailable(f"Watch at {url}: {error or type(error).__name__}")
+
+    def forget_token(self) -> None:
+        """Log in again before the next call."""
+        self._token = ""
+
+    # How calls are made
+
+    def _endpoint(self) -> Endpoint:
+        if self._closed:
+            raise Unavailable("this etcd client is closed")
+        return self._endpoints[self._current]
+
+    def _fail_over(self, url: str) -> None:
+        """Turn to the next endpoint, unless another call already left ``url``."""
+        if self._endpoints[self._current].url == url:
+            self._current = (self._current + 1) % len(self._endpoints)
+
+    async def _call(
+        self, method: str, request: Message, answer: type[Answer], timeout: float, retry: bool
+    ) -> Answer:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        attempt = 0
+        renewed = False
+        while True:
+            endpoint = self._endpoint()
+            left = deadline - loop.time()
+            try:
+                token = await self._authenticate(max(left, 0.001))
+                return await self._once(endpoint, method, request, answer, self._limit(left, retry), token)
+            except Unavailable as error:
+                failure = error
+            except grpc.aio.AioRpcError as error:
+                if self._user is not None and not renewed and stale_token(error.details() or ""):
+                    # A refused token means that nothing was done, so that asking again is harmless for any call.
+                    renewed = True
+                    self._token = ""
+                    continue
+                kind = typed(error, method, endpoint.url)
+                if not isinstance(kind, Unavailable):
+                    raise kind from None
+                self._fail_over(endpoint.url)
+                failure = kind
+            rest = pause(attempt)
+            attempt += 1
+            if not retry or loop.time() + rest >= deadline:
+                raise failure
+            # The first round over all endpoints needs no pause: it is another member that is asked.
+            if attempt >= len(self._endpoints):
+                await asyncio.sleep(rest)
+
+    def _limit(self, left: float, retry: bool) -> float:
+        """Seconds for this one try."""
+        return max(0.001, min(left, TRY) if retry and len(self._endpoints) > 1 else left)
+
+    async def _once(
+        self, endpoint: Endpoint, method: str, request: Message, answer: type[Answer], timeout: float, token: str
+    ) -> Answer:
+        metadata = (("token", token),) if token else None
+        try:
+            result: Answer = await endpoint.unary(method, answer)(request, timeout=timeout, metadata=metadata)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and (task is None or not task.cancelling()):
+                # gRPC says "cancelled" to the calls of a channel that is closed, as if the caller had been.
+                raise Unavailable("this etcd client is closed") from None
+            raise
+        return result
+
+    async def _authenticate(self, timeout: float) -> str:
+        """The token for the next call; empty when this client has no user. Calls that need one at the same time share one login."""
+        if self._user is None or self._token:
+            return self._token
+        if self._login is None or self._login.done():
+            self._login = asyncio.create_task(self._log_in(), name="etcd login")
+            # All who wait may have given up before it fails.
+            self._login.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._login), timeout)
+        except TimeoutError:
+            raise Unavailable(f"Authenticate at {self._endpoints[self._current].url}: no answer in time") from None
+
+    async def _log_in(self) -> str:
+        endpoint = self._endpoint()
+        request = pb.AuthenticateRequest(name=self._user or "", password=self._password or "")
+        method = "/etcdserverpb.Auth/Authenticate"
+        try:
+            answer = await self._once(endpoint, method, request, pb.AuthenticateResponse, self._limit(DEADLINE, True), "")
+        except grpc.aio.AioRpcError as error:
+            kind = typed(error, method, endpoint.url)
+            if isinstance(kind, Unavailable):
+                self._fail_over(endpoint.url)
+            raise kind from None
+        self._token = answer.token
+        return self._token
+
+
+def put(key: bytes, value: bytes, lease: int = 0) -> pb.Operation:
+    return pb.Operation(put=pb.PutRequest(key=key, value=value, lease=lease))
+
+
+def get(key: bytes) -> pb.Operation:
+    return pb.Operation(range=pb.RangeRequest(key=key))
+
+
+def absent(key: bytes) -> pb.Compare:
+    """Holds if there is no such key."""
+    return pb.Compare(key=key, target=pb.Compare.CREATE, result=pb.Compare.EQUAL, create_revision=0)
+
+
+def unchanged(key: bytes, revision: int) -> pb.Compare:
+    """Holds if the key was last written at ``revision``."""
+    return pb.Compare(key=key, target=pb.Compare.MOD, result=pb.Compare.EQUAL, mod_revision=revision)
+
+
+def holds(key: bytes, value: bytes) -> pb.Compare:
+    """Holds if the key has this value."""
+    return pb.Compare(key=key, target=pb.Compare.VALUE, result=pb.Compare.EQUAL, value=value)

@@ -1,0 +1,66 @@
+"""One vehicle's record in the map, and its form in etcd.
+
+The value is a small JSON object, so that people can read it with ``etcdctl``: ``{"edge":"edge-1","epoch":1,"pool":"standard"}``. Unknown
+members of it are left alone, so that a newer version may add some.
+"""
+
+from __future__ import annotations
+
+import json
+from sys import intern
+from typing import final
+
+from mesh.registry import etcd_pb2 as pb
+from mesh.registry.errors import BadRecord
+
+
+@final
+class Record:
+    """Who owns a vehicle. ``epoch`` counts the owners, from 1: an edge that was told a higher one refuses a lower one. ``revision`` is
+    etcd's of the last write; of two records of one vehicle, the one with the higher revision is the newer."""
+
+    __slots__ = ("edge", "epoch", "pool", "revision", "vehicle")
+
+    def __init__(self, vehicle: str, edge: str, pool: str, epoch: int, revision: int = 0) -> None:
+        self.vehicle = vehicle
+        # A mesh has millions of vehicles and few edges and pools: one string for each name.
+        self.edge = intern(edge)
+        self.pool = intern(pool)
+        self.epoch = epoch
+        self.revision = revision
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same; the revision is how they were stored, not what they say."""
+        return (
+            isinstance(other, Record)
+            and self.vehicle == other.vehicle
+            and self.edge == other.edge
+            and self.pool == other.pool
+            and self.epoch == other.epoch
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.vehicle, self.edge, self.epoch))
+
+    def __repr__(self) -> str:
+        return f"Record({self.vehicle!r}, edge={self.edge!r}, pool={self.pool!r}, epoch={self.epoch}, revision={self.revision})"
+
+    def value(self) -> bytes:
+        """The form in etcd."""
+        text = json.dumps({"edge": self.edge, "epoch": self.epoch, "pool": self.pool}, separators=(",", ":"))
+        return text.encode()
+
+
+def decode(prefix: int, entry: pb.KeyValue) -> Record:
+    """The record in ``entry``, whose key has the vehicle after ``prefix`` bytes. Raises BadRecord."""
+    try:
+        fields = json.loads(entry.value)
+        edge, pool, epoch = fields["edge"], fields["pool"], fields["epoch"]
+        if type(edge) is str and type(pool) is str and type(epoch) is int and epoch > 0 and edge:
+            return Record(entry.key[prefix:].decode(), edge, pool, epoch, entry.mod_revision)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise BadRecord(
+        f"{entry.key.decode(errors='replace')} holds {entry.value[:80]!r}; "
+        'right would be {"edge": "name", "epoch": 1, "pool": "name"}'
+    )

@@ -1,0 +1,271 @@
+"""Following all keys below one prefix: a snapshot, then every change after it, in order, without a gap, for ever.
+
+It knows revisions, streams and how they break. It never knows what the keys mean; that is its ``Follower``'s business.
+
+What always holds:
+
+- A follower sees a snapshot of one revision, then the changes of each later revision once, in order. Where that is no
+  longer possible (the history was compacted, or etcd was set back to an older state) it gets another snapshot and works out
+  the difference itself.
+- ``revision`` advances only when a whole response, all its fragments included, has been applied. So a stream that breaks
+  in the middle of one is resumed before it, not after.
+- A stream that says nothing for ``QUIET`` seconds is asked for a sign of life, and given up when none comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final, Protocol, final
+
+import grpc
+import grpc.aio
+
+from mesh.registry import etcd_pb2 as pb
+from mesh.registry.client import Client, WatchCall, pause
+from mesh.registry.errors import Compacted, RegistryError, Unavailable
+from mesh.registry.keys import after
+
+log = logging.getLogger("mesh.registry.watch")
+
+QUIET: Final = 10.0
+"""Seconds of silence after which etcd is asked whether the watch still lives. gRPC's own pings find a dead connection; this finds an
+etcd that holds the connection but forgot the watch."""
+
+ANSWER: Final = 5.0
+"""Seconds that etcd has for its first answer and for a sign of life."""
+
+MAX_FRAGMENTS: Final = 4096
+"""Fragments of one response. etcd cuts at its request size (1.5 MB) and sends at most 1,000 revisions in a response."""
+
+
+class Follower(Protocol):
+    """What keeps a view of the keys."""
+
+    def begin(self, revision: int, since: int) -> None:
+        """A snapshot as of ``revision`` starts. ``since`` is the last revision whose changes were applied; 0: none were, or the history is
+        another one, so that revisions known so far mean nothing."""
+
+    def page(self, entries: Sequence[pb.KeyValue]) -> bool:
+        """Some entries of the snapshot, in the order of keys. False: no more are wanted."""
+
+    def end(self) -> None:
+        """All wanted pages were given. Not called when the snapshot failed; then ``begin`` is called again."""
+
+    def apply(self, events: Sequence[pb.Event]) -> None:
+        """Changes after the snapshot, in order."""
+
+
+class Rebuild(Exception):
+    """The stream cannot be resumed where it ended. ``reset``: etcd's history is not the one that we followed."""
+
+    def __init__(self, why: str, reset: bool = False) -> None:
+        super().__init__(why)
+        self.reset = reset
+
+
+@final
+class Watch:
+    """Keeps one follower up to date until it is stopped. One task, one stream."""
+
+    __slots__ = (
+        "_client",
+        "_cluster",
+        "_failure",
+        "_first",
+        "_follower",
+        "_prefix",
+        "_quiet",
+        "_task",
+        "live",
+        "rebuilt",
+        "revision",
+    )
+
+    def __init__(self, client: Client, prefix: bytes, follower: Follower, *, quiet: float = QUIET) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._follower = follower
+        self._quiet = quiet
+        self._cluster = 0
+        self._task: asyncio.Task[None] | None = None
+        self._first = asyncio.Event()
+        self._failure: RegistryError | None = None
+        self.live = False
+        """Whether a stream is open, so that the follower lags behind etcd by no more than a message on its way."""
+        self.revision = 0
+        """The last revision that is applied as a whole."""
+        self.rebuilt = 0
+        """How many snapshots were taken."""
+
+    async def start(self, wait: float) -> bool:
+        """Start following; gives whether the first snapshot was there within ``wait`` seconds. If not, it goes on trying.
+
+        Raises RegistryError when trying again will not help, as for a wrong password."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"watch {self._prefix.decode(errors='replace')}")
+        try:
+            await asyncio.wait_for(self._first.wait(), wait)
+        except TimeoutError:
+            return False
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            await self.stop()
+            raise failure
+        return True
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            before = self.revision
+            try:
+                if self.revision == 0:
+                    await self._snapshot(0)
+                    self._first.set()
+                await self._stream()
+            except Rebuild as reason:
+                log.warning("the watch of %s starts over with a snapshot: %s", self._prefix.decode(), reason)
+                failures += await self._rebuild(reason)
+            except RegistryError as error:
+                failures = self._failed(error, 0 if self.live or self.revision > before else failures)
+            except Exception:
+                # A follower that fails must not leave a node that never hears of a change again.
+                log.exception("the watch of %s failed and starts over", self._prefix.decode())
+                failures += 1
+                self.revision = 0
+            finally:
+                self.live = False
+            await asyncio.sleep(pause(failures))
+
+    def _failed(self, error: RegistryError, failures: int) -> int:
+        if not self._first.is_set() and not isinstance(error, Unavailable | Compacted):
+            self._failure = error
+            self._first.set()
+        if failures == 0:
+            log.warning("the watch of %s is interrupted: %s", self._prefix.decode(), error)
+        return failures + 1
+
+    async def _rebuild(self, reason: Rebuild) -> int:
+        """A new snapshot in place of what was missed; gives the number of failures. The old view stays until the new one is there."""
+        self.live = False
+        since = 0 if reason.reset else self.revision
+        try:
+            await self._snapshot(since)
+        except RegistryError as error:
+            return self._failed(error, 0)
+        return 0
+
+    async def _snapshot(self, since: int) -> None:
+        revision = 0
+        pages = self._client.pages(self._prefix)
+        try:
+            async for page in pages:
+                if not revision:
+                    revision = page.header.revision
+                    self._cluster = page.header.cluster_id
+                    self._follower.begin(revision, since)
+                if not self._follower.page(page.kvs):
+                    break
+        finally:
+            await pages.aclose()
+        self._follower.end()
+        self.revision = revision
+        self.rebuilt += 1
+
+    async def _stream(self) -> None:
+        """Apply what comes until the stream ends. Always raises: Rebuild, or why it ended."""
+        request = pb.WatchCreate(
+            key=self._prefix,
+            range_end=after(self._prefix),
+            start_revision=self.revision + 1,
+            progress_notify=True,
+            prev_kv=True,
+            fragment=True,
+        )
+        call, url = await self._client.watch(request)
+        reading: asyncio.Task[object] | None = None
+        try:
+            fragments: list[pb.Event] = []
+            pieces = 0
+            while True:
+                reading = asyncio.ensure_future(call.read())
+                response = await self._next(call, reading, url)
+                self._check(response, url)
+                if response.created:
+                    await self._created(response.header.revision, url)
+                if not response.events:
+                    self._idle(response)
+                    continue
+                fragments.extend(response.events)
+                pieces += 1
+                if not response.fragment:
+                    self._follower.apply(fragments)
+                    self.revision = max(self.revision, response.header.revision, fragments[-1].kv.mod_revision)
+                    fragments, pieces = [], 0
+                elif pieces > MAX_FRAGMENTS:
+                    raise Rebuild(f"a response of {url} had more than {MAX_FRAGMENTS} fragments")
+        finally:
+            call.cancel()
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+    async def _next(self, call: WatchCall, reading: asyncio.Task[object], url: str) -> pb.WatchResponse:
+        """The next response; asks for a sign of life when it does not come. Cancelling a read would cancel the stream, hence the task."""
+        done, _ = await asyncio.wait({reading}, timeout=self._quiet if self.live else ANSWER)
+        try:
+            if not done and self.live:
+                await asyncio.wait_for(call.write(pb.WatchRequest(progress=pb.WatchProgress())), ANSWER)
+                done, _ = await asyncio.wait({reading}, timeout=ANSWER)
+            if not done:
+                raise TimeoutError("no sign of life")
+            response = reading.result()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as error:
+            raise self._client.broken(error, url) from None
+        except asyncio.CancelledError:
+            if reading.cancelled() or (reading.done() and not _cancelling()):
+                raise Unavailable(f"Watch at {url}: the client was closed") from None
+            raise
+        if not isinstance(response, pb.WatchResponse):
+            raise self._client.broken(EOFError("the stream has ended"), url)
+        return response
+
+    def _check(self, response: pb.WatchResponse, url: str) -> None:
+        """Raise if this response says that the watch is over or follows something else."""
+        if response.canceled:
+            if response.compact_revision:
+                raise Rebuild(f"etcd's history now begins at revision {response.compact_revision}")
+            if "token" in response.cancel_reason or "auth" in response.cancel_reason:
+                self._client.forget_token()
+            raise Unavailable(f"Watch at {url}: etcd ended it: {response.cancel_reason or 'no reason given'}")
+        if response.header.cluster_id != self._cluster:
+            raise Rebuild(f"{url} belongs to another cluster than before", reset=True)
+
+    async def _created(self, revision: int, url: str) -> None:
+        """The watch stands; the member that serves it is at ``revision``."""
+        if revision < self.revision:
+            # This member may only lag behind the others; a read that a majority confirms tells.
+            head = await self._client.range(pb.RangeRequest(key=self._prefix, count_only=True))
+            if head.header.revision < self.revision:
+                # A watch that starts in the future would stay silent until the new history has grown that long.
+                why = f"etcd is at revision {head.header.revision}, before {self.revision}: it was set back"
+                raise Rebuild(why, reset=True)
+        self.live = True
+
+    def _idle(self, response: pb.WatchResponse) -> None:
+        """A response without events. etcd's own progress notice carries the watch's id and says that all up to its revision was sent. The
+        answer to a request has id -1 and, before etcd 3.5.8, may overtake changes, so it proves life and nothing else."""
+        if not response.created and response.watch_id >= 0:
+            self.revision = max(self.revision, response.header.revision)
+
+
+def _cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,73 @@
+"""The receiving side of one MQTT session: what came in and is not answered yet.
+
+It knows the order of the answers, the QoS 2 identifiers that are open and the topic aliases of the connection. It must never know who the
+messages are for. What always holds: publishes are answered in the order in which they came [MQTT-4.6.0-2], each after everything
+that its receipt waits for; an identifier of QoS 2 that was accepted is not delivered again before its PUBREL [MQTT-4.3.3-10].
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, final
+
+from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, SUCCESS
+
+_ERROR: Final = 0x80
+
+
+@final
+class Receipt:
+    """The answer that one PUBLISH of QoS 1 or 2 is waiting for.
+
+    It may leave when the journal has reached ``position`` and ``pending`` parties have answered. ``reason`` is the code that the publisher
+    gets; an error outweighs a success, and a success outweighs "no matching subscribers".
+    """
+
+    __slots__ = ("closed", "holder", "packet_id", "pending", "position", "qos", "reason", "span")
+
+    def __init__(self, packet_id: int, qos: int, holder: object) -> None:
+        self.packet_id = packet_id
+        self.qos = qos
+        self.holder = holder  # the connection that is to be answered
+        self.pending = 0
+        self.position = 0
+        self.reason = NO_MATCHING_SUBSCRIBERS
+        self.closed = False  # the connection is gone: nobody is answered
+        self.span: object | None = None
+
+    def note(self, reason: int) -> None:
+        """One party's answer."""
+        if reason >= _ERROR or (self.reason < _ERROR and reason == SUCCESS):
+            self.reason = reason
+
+    def ready(self, durable: int) -> bool:
+        """Whether the answer may leave."""
+        return self.pending == 0 and self.position <= durable
+
+
+@final
+class Inbound:
+    """Receipts of one connection in their order, and the topic aliases it has set up."""
+
+    __slots__ = ("alias_maximum", "aliases", "receipts")
+
+    def __init__(self, alias_maximum: int) -> None:
+        self.alias_maximum = alias_maximum
+        self.aliases: dict[int, str] = {}
+        self.receipts: deque[Receipt] = deque()
+
+    def resolve(self, topic: str, alias: int) -> str | None:
+        """The topic that a PUBLISH with a topic alias means; ``None`` if the alias is invalid [MQTT-3.3.2-8] or unknown."""
+        if alias == 0 or alias > self.alias_maximum:
+            return None
+        if topic:
+            self.aliases[alias] = topic
+            return topic
+        return self.aliases.get(alias)
+
+    def settled(self, durable: int) -> Receipt | None:
+        """Take out the oldest receipt if its answer may leave."""
+        receipts = self.receipts
+        if receipts and receipts[0].ready(durable):
+            return receipts.popleft()
+        return None

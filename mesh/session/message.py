@@ -1,0 +1,167 @@
+"""An application message on its way through the mesh.
+
+It knows what was published and what must travel with it: never who receives it, nor where it waits. A message is made once, when
+it comes in, and is shared by all its deliveries. What always holds: ``properties`` are the encoded PUBLISH properties that are
+forwarded unaltered [MQTT-3.3.2-17] [MQTT-3.3.2-20]; message expiry, topic alias, subscription identifiers and the context of a sampled trace are not among
+them, because each delivery has its own.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, final
+
+from mesh.wire.encode import encode_properties, encode_publish
+from mesh.wire.packets import MQTT5, Publish
+from mesh.wire.properties import Properties
+from mesh.wire.tracecontext import TraceContext
+
+NEVER: Final = 0.0
+
+_HEAD: Final = struct.Struct("!BddHHI")  # flags, expires, received, and the lengths of trace, topic and properties
+_QOS: Final = 0x03
+_RETAIN: Final = 0x04
+_FROM_TIER: Final = 0x08
+_TRACE_NAMES: Final = ("traceparent", "tracestate")
+
+
+@final
+class Message:
+    """``received`` and ``expires`` are seconds since 1970; ``expires`` is 0.0 for a message that never does."""
+
+    __slots__ = (
+        "body", "expires", "from_tier", "packet", "payload", "properties", "qos", "received", "references", "retain",
+        "topic", "topic_bytes", "trace",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        properties: bytes,
+        received: float,
+        expires: float = NEVER,
+        trace: TraceContext | None = None,
+        from_tier: bool = False,
+    ) -> None:
+        self.topic = topic
+        self.topic_bytes = topic.encode()
+        self.payload = payload
+        self.qos = qos
+        self.retain = retain
+        self.properties = properties
+        self.received = received
+        self.expires = expires
+        self.trace = trace
+        self.from_tier = from_tier
+        self.body = 0  # journal id of the body that several sessions share; 0: none
+        self.references = 0  # how many deliveries hold ``body``
+        self.packet = b""  # the QoS 0 PUBLISH of MQTT 3, which is the same for every receiver
+
+    def plain_packet(self) -> bytes:
+        """The PUBLISH for QoS 0, no retain, MQTT 3: encoded once, however many receive it."""
+        if not self.packet:
+            self.packet = encode_publish(self.topic_bytes, self.payload, 0, False, False, 0, b"", 4)
+        return self.packet
+
+    def size(self) -> int:
+        """Bytes that the message counts for in a limit."""
+        return len(self.topic_bytes) + len(self.payload) + len(self.properties)
+
+
+def message_of(publish: Publish, now: float, from_tier: bool = False) -> Message:
+    """The message that a PUBLISH brings. Its topic alias must have been resolved before."""
+    properties = publish.properties
+    if properties is None:
+        return Message(publish.topic, publish.payload, publish.qos, publish.retain, b"", now, NEVER, None, from_tier)
+    expiry = properties.message_expiry
+    forwarded = encode_properties(forwarded_properties(properties))
+    expires = NEVER if expiry is None else now + expiry
+    return Message(publish.topic, publish.payload, publish.qos, publish.retain, forwarded, now, expires, None, from_tier)
+
+
+def forwarded_properties(properties: Properties) -> Properties:
+    """A copy with the properties that go to every receiver as they came."""
+    kept = Properties()
+    kept.payload_format = properties.payload_format
+    kept.content_type = properties.content_type
+    kept.response_topic = properties.response_topic
+    kept.correlation_data = properties.correlation_data
+    kept.user = properties.user
+    return kept
+
+
+def without_trace(properties: Properties) -> bytes:
+    """The forwarded properties, encoded, less the publisher's trace context: a receiver gets that of its own delivery."""
+    kept = forwarded_properties(properties)
+    kept.user = [pair for pair in kept.user if pair[0] not in _TRACE_NAMES]
+    return encode_properties(kept)
+
+
+def publish_packet(
+    message: Message,
+    protocol: int,
+    qos: int,
+    retain: bool,
+    dup: bool,
+    packet_id: int,
+    now: float,
+    subscription_ids: tuple[int, ...],
+    context: TraceContext | None,
+) -> bytes:
+    """The PUBLISH that brings ``message`` to one receiver."""
+    if protocol != MQTT5:
+        if qos == 0 and not retain:
+            return message.plain_packet()
+        return encode_publish(message.topic_bytes, message.payload, qos, retain, dup, packet_id, b"", protocol)
+    properties = message.properties
+    if message.expires != NEVER or subscription_ids or context is not None:
+        properties = properties + _own_properties(message, now, subscription_ids, context)
+    return encode_publish(message.topic_bytes, message.payload, qos, retain, dup, packet_id, properties, protocol)
+
+
+def _own_properties(
+    message: Message, now: float, subscription_ids: tuple[int, ...], context: TraceContext | None
+) -> bytes:
+    own = Properties()
+    if message.expires != NEVER:
+        own.message_expiry = max(0, int(message.expires - now))  # what is left of it [MQTT-3.3.2-6]
+    own.subscription_ids = list(subscription_ids)
+    if context is not None:
+        own.user.append(("traceparent", context.traceparent()))
+        if context.state:
+            own.user.append(("tracestate", context.state))
+    return encode_properties(own)
+
+
+def pack(message: Message) -> bytes:
+    """The message as the body of a journal item."""
+    flags = message.qos | (_RETAIN if message.retain else 0) | (_FROM_TIER if message.from_tier else 0)
+    trace = b"" if message.trace is None else message.trace.pack()
+    topic = message.topic_bytes
+    head = _HEAD.pack(
+        flags, message.expires, message.received, len(trace), len(topic), len(message.properties)
+    )
+    return b"".join((head, trace, topic, message.properties, message.payload))
+
+
+def unpack(data: bytes) -> Message:
+    """The message that ``pack`` packed. The journal has checked its bytes."""
+    flags, expires, received, trace_size, topic_size, properties_size = _HEAD.unpack_from(data)
+    trace_end = _HEAD.size + trace_size
+    topic_end = trace_end + topic_size
+    properties_end = topic_end + properties_size
+    trace = TraceContext.unpack(data[_HEAD.size : trace_end]) if trace_size else None
+    return Message(
+        data[trace_end:topic_end].decode(),
+        data[properties_end:],
+        flags & _QOS,
+        bool(flags & _RETAIN),
+        data[topic_end:properties_end],
+        received,
+        expires,
+        trace,
+        bool(flags & _FROM_TIER),
+    )

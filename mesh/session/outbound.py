@@ -1,0 +1,216 @@
+"""The sending side of one MQTT session: what waits, what is with the receiver, and what may go next.
+
+A server's session to a subscriber and a core's session to an edge are the same thing, and both use this class. It knows order, window
+and packet identifiers; it must never know sockets, subscriptions, or how a delivery is kept on disk.
+
+What always holds:
+
+* Deliveries of QoS 1 and 2 are numbered in the order in which they were queued, and are sent in that order [MQTT-4.6.0-6].
+* The packet identifier of delivery *n* is ``n % 65535 + 1``: it is the same after a crash [MQTT-4.4.0-1], without having been
+  written anywhere but in the delivery's own record. No identifier is used twice at a time, because a delivery waits while its
+  identifier is still taken.
+* At most ``window`` deliveries are unacknowledged (the receiver's receive maximum [MQTT-3.3.4-9]).
+* A delivery is not sent before the journal has reached its ``position``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, final
+
+from mesh.session.inbound import Receipt
+from mesh.session.message import NEVER, Message
+from mesh.wire.tracecontext import TraceContext
+
+# States of a delivery.
+QUEUED: Final = 0
+SENT: Final = 1
+RELEASED: Final = 2  # QoS 2: PUBREC came; PUBREL is due until PUBCOMP comes
+
+_IDENTIFIERS: Final = 65_535
+
+
+def packet_id_of(number: int) -> int:
+    """The packet identifier of delivery ``number`` of a session."""
+    return number % _IDENTIFIERS + 1
+
+
+@final
+class Delivery:
+    """One message for one receiver. ``message`` is ``None`` while the journal alone holds it (then ``item`` says where).
+
+    ``since`` is when it was queued (seconds since 1970); ``number`` is 0 for QoS 0, which has no identifier.
+    """
+
+    __slots__ = (
+        "body", "context", "dup", "expires", "item", "message", "number", "position", "qos", "receipt", "retain",
+        "since", "size", "started", "state", "subscription_ids",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        message: Message | None,
+        qos: int,
+        retain: bool,
+        subscription_ids: tuple[int, ...],
+        since: float,
+        expires: float = NEVER,
+        size: int = 0,
+    ) -> None:
+        self.message = message
+        self.qos = qos
+        self.retain = retain
+        self.subscription_ids = subscription_ids
+        self.since = since
+        self.expires = expires
+        self.size = size
+        self.number = 0
+        self.state = QUEUED
+        self.dup = False
+        self.item = 0  # journal item of this delivery; 0: not journalled
+        self.body = 0  # journal item of a body shared with other sessions; 0: the body is in ``item``
+        self.position = 0  # journal position that must be durable before it is sent
+        self.receipt: Receipt | None = None  # who waits for the receiver's acknowledgement (tier link)
+        self.context: TraceContext | None = None  # the span of this delivery, while a sampled message is with the receiver
+        self.started = 0.0  # when it was written towards the receiver
+
+
+@final
+class Outbound:
+    """Queue, window and identifiers of one session. All times are seconds since 1970."""
+
+    __slots__ = ("bytes", "in_flight", "next_number", "resuming", "waiting", "window")
+
+    def __init__(self, window: int = _IDENTIFIERS) -> None:
+        self.window = window
+        self.waiting: deque[Delivery] = deque()
+        self.in_flight: dict[int, Delivery] = {}
+        self.next_number = 0
+        self.bytes = 0
+        self.resuming = False  # between ``attach`` and ``live``: acknowledgements may come for what still waits
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.in_flight)
+
+    def number(self, delivery: Delivery) -> None:
+        """Give a delivery of QoS 1 or 2 its place in the order."""
+        delivery.number = self.next_number
+        self.next_number += 1
+
+    def push(self, delivery: Delivery) -> None:
+        """Put a delivery at the end of the queue."""
+        self.bytes += delivery.size
+        self.waiting.append(delivery)
+
+    def restore(self, delivery: Delivery) -> None:
+        """Put back a delivery that the journal kept; they come in order. It may have been sent before."""
+        if delivery.number >= self.next_number:
+            self.next_number = delivery.number + 1
+        self.bytes += delivery.size
+        if delivery.state == RELEASED:
+            self.in_flight[packet_id_of(delivery.number)] = delivery
+        else:
+            self.waiting.append(delivery)
+
+    def take(self, durable: int) -> Delivery | None:
+        """The next delivery that may be sent now, given the journal's durable position; it is then in flight."""
+        waiting = self.waiting
+        if not waiting:
+            return None
+        delivery = waiting[0]
+        if delivery.position > durable:
+            return None
+        if delivery.qos == 0:
+            waiting.popleft()
+            self.bytes -= delivery.size
+            return delivery
+        packet_id = delivery.number % _IDENTIFIERS + 1
+        if len(self.in_flight) >= self.window or packet_id in self.in_flight:
+            return None
+        waiting.popleft()
+        delivery.state = SENT
+        self.in_flight[packet_id] = delivery
+        return delivery
+
+    def drop_head(self) -> Delivery | None:
+        """Take out the oldest delivery that was not sent yet, to make room."""
+        if not self.waiting:
+            return None
+        delivery = self.waiting.popleft()
+        self.bytes -= delivery.size
+        return delivery
+
+    def finish(self, packet_id: int) -> Delivery | None:
+        """The receiver has it: PUBACK, PUBCOMP, or PUBREC with an error. ``None`` if nothing bears the identifier."""
+        delivery = self.in_flight.pop(packet_id, None)
+        if delivery is None:
+            delivery = self._out_of_queue(packet_id)
+            if delivery is None:
+                return None
+        self.bytes -= delivery.size
+        return delivery
+
+    def received(self, packet_id: int) -> Delivery | None:
+        """PUBREC came: the delivery is released, or was already. ``None`` if nothing bears the identifier."""
+        delivery = self.in_flight.get(packet_id)
+        if delivery is None:
+            delivery = self._out_of_queue(packet_id)
+            if delivery is None:
+                return None
+            self.in_flight[packet_id] = delivery
+        return delivery
+
+    def _out_of_queue(self, packet_id: int) -> Delivery | None:
+        """A restored delivery whose acknowledgement is replayed: the connection outlived the server that had sent it.
+
+        Acknowledgements come in the order of the sending [MQTT-4.6.0-2], so the search ends at the head in all but odd cases.
+        """
+        if not self.resuming:
+            return None
+        for index, delivery in enumerate(self.waiting):
+            if delivery.qos > 0 and packet_id_of(delivery.number) == packet_id:
+                del self.waiting[index]
+                return delivery
+        return None
+
+    def reconnect(self) -> list[Delivery]:
+        """A new connection: what was with the receiver goes first, in order, with DUP [MQTT-3.3.1-1].
+
+        Returns the released deliveries, whose PUBREL is due again [MQTT-4.4.0-1]. QoS 0 does not outlive a connection.
+        """
+        self.resuming = False
+        again = [delivery for delivery in self.in_flight.values() if delivery.state == SENT]
+        released = [delivery for delivery in self.in_flight.values() if delivery.state == RELEASED]
+        kept = [delivery for delivery in self.waiting if delivery.qos > 0]
+        self.bytes -= sum(delivery.size for delivery in self.waiting if delivery.qos == 0)
+        for delivery in again:
+            delivery.state = QUEUED
+            delivery.dup = True
+        again.sort(key=_by_number)
+        self.waiting = deque(again + kept)
+        self.in_flight = {packet_id_of(delivery.number): delivery for delivery in released}
+        return released
+
+    def resume(self, unacknowledged: list[int]) -> list[Delivery]:
+        """The connection outlived the link or the server: ``unacknowledged`` identifiers are with the receiver.
+
+        Those stay in flight, and are not repeated [MQTT-4.4.0-1 allows that on a new connection only]. Whatever else was in flight was
+        lost on the way and goes again, as if for the first time. Returns the released deliveries, whose PUBREL is due again.
+        """
+        with_receiver = set(unacknowledged)
+        self.reconnect()
+        kept: deque[Delivery] = deque()
+        for delivery in self.waiting:
+            packet_id = packet_id_of(delivery.number)
+            delivery.dup = False
+            if packet_id in with_receiver and packet_id not in self.in_flight:
+                delivery.state = SENT
+                self.in_flight[packet_id] = delivery
+            else:
+                kept.append(delivery)
+        self.waiting = kept
+        return [delivery for delivery in self.in_flight.values() if delivery.state == RELEASED]
+
+
+def _by_number(delivery: Delivery) -> int:
+    return delivery.number

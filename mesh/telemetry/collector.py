@@ -1,0 +1,150 @@
+"""A small OTLP/gRPC receiver within the process: for the demo, the console and the tests.
+
+It knows how spans arrive and keeps the last of them; what they mean is for others. What always holds: it keeps a
+bounded number of spans, dropping the oldest; it listens on the loopback interface unless told otherwise. It is no
+place to store traces.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Condition
+from time import monotonic
+from typing import Final, final
+
+import grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from mesh.telemetry.convention import INSTANCE, SERVICE
+from mesh.telemetry.spanvalue import Scalar, SpanValue
+
+# A span is about 2 KB here, so 20,000 are 40 MB: some 2,000 messages with all their hops.
+LIMIT: Final = 20_000
+# One thread per node that sends at the same moment; the others wait a millisecond.
+WORKERS: Final = 4
+
+
+@final
+class Collector:
+    """Listens from its creation until ``close``. ``OSError`` if the port is taken; port 0 takes a free one."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, limit: int = LIMIT) -> None:
+        self._spans: deque[SpanValue] = deque(maxlen=limit)
+        self._arrived = Condition()
+        # Two receivers on one port would each see a part of every trace.
+        self._server = grpc.server(ThreadPoolExecutor(WORKERS, "otlp"), options=(("grpc.so_reuseport", 0),))
+        add_TraceServiceServicer_to_server(_Service(self._take), self._server)  # type: ignore[no-untyped-call]
+        try:
+            self.port = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise OSError(f"cannot listen for traces on {host}:{port}; is the port in use?") from error
+        self.endpoint = f"http://{host}:{self.port}"
+        self._server.start()
+
+    def spans(self) -> list[SpanValue]:
+        """All spans kept, in the order in which they came."""
+        with self._arrived:
+            return list(self._spans)
+
+    def trace(self, trace_id: str) -> list[SpanValue]:
+        """The spans of one trace."""
+        return [span for span in self.spans() if span.trace_id == trace_id]
+
+    def traces(self) -> list[str]:
+        """Identifiers of the traces, the newest last."""
+        return list(dict.fromkeys(span.trace_id for span in self.spans()))
+
+    def wait(self, met: Callable[[list[SpanValue]], bool], seconds: float) -> list[SpanValue]:
+        """All spans, as soon as they meet a condition. ``TimeoutError`` if they do not in time. Blocks: not on the
+        loop.
+        """
+        end = monotonic() + seconds
+        with self._arrived:
+            while not met(list(self._spans)):
+                left = end - monotonic()
+                if left <= 0.0 or not self._arrived.wait(left):
+                    if met(list(self._spans)):
+                        break
+                    raise TimeoutError(f"the {len(self._spans)} spans received are not what was waited for")
+            return list(self._spans)
+
+    def clear(self) -> None:
+        """Forget all spans."""
+        with self._arrived:
+            self._spans.clear()
+
+    def close(self, seconds: float = 1.0) -> None:
+        """Stop listening; requests under way get ``seconds`` to end."""
+        self._server.stop(seconds).wait(seconds)
+
+    def _take(self, request: ExportTraceServiceRequest) -> None:
+        spans = list(spans_of(request))
+        with self._arrived:
+            self._spans.extend(spans)
+            self._arrived.notify_all()
+
+
+@final
+class _Service(TraceServiceServicer):
+    def __init__(self, take: Callable[[ExportTraceServiceRequest], None]) -> None:
+        self._take = take
+
+    def Export(
+        self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
+    ) -> ExportTraceServiceResponse:
+        self._take(request)
+        return ExportTraceServiceResponse()
+
+
+def spans_of(request: ExportTraceServiceRequest) -> Iterator[SpanValue]:
+    """The spans of one OTLP request as values."""
+    for group in request.resource_spans:
+        about = _scalars(group.resource.attributes)
+        for scoped in group.scope_spans:
+            for span in scoped.spans:
+                yield _value(span, str(about.get(SERVICE, "")), str(about.get(INSTANCE, "")))
+
+
+def _value(span: Span, service: str, node: str) -> SpanValue:
+    return SpanValue(
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex(),
+        name=span.name,
+        service=service,
+        node=node,
+        kind=int(span.kind),
+        start_ns=span.start_time_unix_nano,
+        end_ns=span.end_time_unix_nano,
+        attributes=_scalars(span.attributes),
+        links=tuple(link.span_id.hex() for link in span.links),
+        error=span.status.message if span.status.code == Status.STATUS_CODE_ERROR else None,
+    )
+
+
+def _scalars(pairs: Iterable[KeyValue]) -> dict[str, Scalar]:
+    return {pair.key: _scalar(pair.value) for pair in pairs}
+
+
+def _scalar(value: AnyValue) -> Scalar:
+    match value.WhichOneof("value"):
+        case "string_value":
+            return value.string_value
+        case "int_value":
+            return value.int_value
+        case "double_value":
+            return value.double_value
+        case "bool_value":
+            return value.bool_value
+    return str(value)

@@ -1,0 +1,119 @@
+"""Which messages are sampled: the caller's decision, else the watch list, else the ratio.
+
+It knows rates and names of vehicles, never spans. What always holds: a message that is not sampled costs a few
+look-ups and one random number; what outsiders can force stays below a rate, so that no caller can make the mesh spend
+itself on tracing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import random
+from time import monotonic
+from typing import Final, final
+
+from mesh.wire.tracecontext import TraceContext
+
+# A recorded span costs some 40 µs in all (mostly in the export thread) and a message has about eight: 200 messages a
+# second keep tracing below a tenth of a core. Each of the three reasons has its own budget, so that none starves
+# another.
+RATE: Final = 200.0
+# What other nodes of the mesh decided was bounded there, once per node. They also pass on what they left out
+# themselves, with the publisher's context as it came, so this needs a bound too; it is as wide as ten busy nodes.
+TRUSTED_RATE: Final = 2000.0
+# Someone who looks at one trace sends a handful of messages at once and wants to see them all.
+BURST: Final = 400.0
+# A watch list is for people who look at a few vehicles; 100,000 names are some 10 MB.
+MAX_WATCHED: Final = 100_000
+
+
+@final
+class Bucket:
+    """A token bucket: ``rate`` per second on average, ``burst`` at once. ``clock`` gives seconds.
+
+    The clock is read only when the bucket is empty, so up to two bursts may follow each other after a pause.
+    """
+
+    __slots__ = ("_burst", "_clock", "_filled", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float] = monotonic) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._clock = clock
+        self._filled = clock()
+        self._tokens = burst
+
+    def take(self) -> bool:
+        """Take one token, if there is one."""
+        if self._tokens < 1.0:
+            now = self._clock()
+            self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
+            self._filled = now
+            if self._tokens < 1.0:
+                return False
+        self._tokens -= 1.0
+        return True
+
+
+@final
+class Sampler:
+    """``suppressed`` counts the messages that would have been sampled but for the rate."""
+
+    __slots__ = ("_by_caller", "_by_mesh", "_by_ratio", "_by_watch", "_clock", "_ratio", "_watched", "suppressed")
+
+    def __init__(
+        self, ratio: float, rate: float = RATE, burst: float = BURST, clock: Callable[[], float] = monotonic
+    ) -> None:
+        if not 0.0 <= ratio <= 1.0:
+            raise ValueError(f"the ratio of messages to sample must be between 0 and 1, not {ratio}")
+        self._ratio = ratio
+        self._clock = clock
+        self._by_caller = Bucket(rate, burst, clock)
+        self._by_mesh = Bucket(TRUSTED_RATE, TRUSTED_RATE, clock)
+        self._by_watch = Bucket(rate, burst, clock)
+        self._by_ratio = Bucket(rate, burst, clock)
+        self._watched: dict[str, float] = {}
+        self.suppressed = 0
+
+    def watch(self, vehicle: str, seconds: float) -> None:
+        """Sample every message of a vehicle for a time. ``ValueError`` if the list is full."""
+        now = self._clock()
+        if vehicle not in self._watched and len(self._watched) >= MAX_WATCHED:
+            self._watched = {name: until for name, until in self._watched.items() if until > now}
+            if len(self._watched) >= MAX_WATCHED:
+                raise ValueError(f"{MAX_WATCHED:,} vehicles are being watched already; unwatch one first")
+        self._watched[vehicle] = now + seconds
+
+    def unwatch(self, vehicle: str) -> None:
+        """Stop watching a vehicle, if it was watched."""
+        self._watched.pop(vehicle, None)
+
+    def watched(self) -> list[str]:
+        """The vehicles being watched."""
+        now = self._clock()
+        return sorted(name for name, until in self._watched.items() if until > now)
+
+    def decide(self, caller: TraceContext | None, vehicle: str, trusted: bool) -> bool:
+        """Whether to sample a message. A caller that decided against it is obeyed.
+
+        ``trusted``: the caller is a node of the mesh, which made the decision when the message came in, so that no
+        context means no.
+        """
+        if trusted:
+            return caller is not None and caller.sampled and self._within(self._by_mesh)
+        if caller is not None:
+            return caller.sampled and self._within(self._by_caller)
+        if self._watched and vehicle in self._watched:
+            if self._watched[vehicle] > self._clock():
+                return self._within(self._by_watch)
+            del self._watched[vehicle]
+        ratio = self._ratio
+        if ratio == 0.0 or (ratio < 1.0 and random() >= ratio):
+            return False
+        return self._within(self._by_ratio)
+
+    def _within(self, bucket: Bucket) -> bool:
+        if bucket.take():
+            return True
+        self.suppressed += 1
+        return False

@@ -1,0 +1,158 @@
+"""The tracer of a node: sampling, spans and their export behind the engine's ``Tracer``.
+
+It knows how the three fit together. It must never wait or raise on the loop. What always holds: a node has one
+tracer of its own and no global one, so several nodes can live in one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from time import time_ns
+from typing import Final, final
+
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace.export import SpanExporter
+
+from mesh.broker.trace import CONSUMER, INTERNAL, RECEIVE, Span, Tracer
+from mesh.telemetry.convention import Convention, resource
+from mesh.telemetry.export import ExportThread
+from mesh.telemetry.figures import Figures
+from mesh.telemetry.sampling import Sampler
+from mesh.telemetry.spans import LiveSpan, child, new_trace
+from mesh.wire.packets import Publish
+from mesh.wire.tracecontext import TraceContext, find
+
+# An endpoint that is up answers in milliseconds. Within five seconds the exporter tries three times.
+EXPORT_SECONDS: Final = 5.0
+# A node that stops is waited for by people and by the controller.
+CLOSE_SECONDS: Final = 2.0
+
+
+@final
+class NodeTracer(Tracer):
+    """To be used by one thread, that of the node's loop; ``flush`` and ``close`` block and belong on another."""
+
+    def __init__(self, sampler: Sampler, thread: ExportThread) -> None:
+        super().__init__()
+        self.enabled = True
+        self._sampler = sampler
+        self._thread = thread
+
+    def ingress(self, publish: Publish, vehicle: str, trusted: bool = False) -> Span | None:
+        properties = publish.properties
+        caller = find(properties) if properties is not None and properties.user else None
+        if not self._sampler.decide(caller, vehicle, trusted):
+            return None
+        parent_id = "" if caller is None else caller.span_id
+        context = new_trace() if caller is None else child(caller)
+        return LiveSpan(
+            self._thread.put, context, parent_id, RECEIVE, publish.topic, vehicle, CONSUMER, time_ns(), False,
+            len(publish.payload),
+        )  # fmt: skip
+
+    def start(
+        self, operation: str, parent: TraceContext, topic: str, vehicle: str, kind: int, linked: bool = False
+    ) -> Span:
+        if not parent.sampled:  # such a context may come over a link; it is passed on and not recorded
+            return Span(parent)
+        return LiveSpan(
+            self._thread.put, child(parent), parent.span_id, operation, topic, vehicle, kind, time_ns(), linked
+        )
+
+    def record(
+        self, operation: str, parent: TraceContext, topic: str, vehicle: str, start_ns: int, end_ns: int
+    ) -> TraceContext:
+        if not parent.sampled:
+            return parent
+        context = child(parent)
+        span = LiveSpan(self._thread.put, context, parent.span_id, operation, topic, vehicle, INTERNAL, start_ns)
+        span.end_at(end_ns)
+        return context
+
+    def watch(self, vehicle: str, seconds: float) -> None:
+        """Sample every message of a vehicle for a time. ``ValueError`` if too many are watched."""
+        self._sampler.watch(vehicle, seconds)
+
+    def unwatch(self, vehicle: str) -> None:
+        """Stop watching a vehicle, if it was watched."""
+        self._sampler.unwatch(vehicle)
+
+    def watched(self) -> list[str]:
+        """The vehicles being watched."""
+        return self._sampler.watched()
+
+    @property
+    def suppressed(self) -> int:
+        """Messages that were not sampled because the rate was exceeded."""
+        return self._sampler.suppressed
+
+    @property
+    def recorded(self) -> int:
+        """Spans ended."""
+        return self._thread.recorded
+
+    @property
+    def exported(self) -> int:
+        """Spans that the endpoint took."""
+        return self._thread.exported
+
+    @property
+    def dropped(self) -> int:
+        """Spans lost: the queue was full, or the endpoint did not take them."""
+        return self._thread.dropped
+
+    @property
+    def queued(self) -> int:
+        """Spans that wait, or are on their way."""
+        return self._thread.queued
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the endpoint took the last batch."""
+        return self._thread.reachable
+
+    def show(self, figures: Figures) -> None:
+        """Add what became of the spans to the node's figures."""
+        thread = self._thread
+        figures.counts("mesh_spans_recorded_total", "Spans of sampled messages that ended", lambda: thread.recorded)
+        figures.counts("mesh_spans_exported_total", "Spans that the OTLP endpoint took", lambda: thread.exported)
+        figures.counts("mesh_spans_dropped_total", "Spans lost: queue full, or endpoint away", lambda: thread.dropped)
+        figures.counts("mesh_traces_suppressed_total", "Messages not traced: over the rate", lambda: self.suppressed)
+        figures.gauge("mesh_spans_queued", "Spans waiting to be exported", lambda: thread.queued)
+        figures.gauge("mesh_traces_reachable", "Whether the OTLP endpoint takes spans", lambda: int(thread.reachable))
+
+    def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Wait until every span so far is exported or dropped; False if time ran out."""
+        return self._thread.flush(seconds)
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Export what is left within ``seconds`` and end the thread; spans that end later are dropped and counted."""
+        self._thread.close(seconds)
+
+
+def open_tracer(
+    endpoint: str,
+    service: str,
+    node: str,
+    mesh: str,
+    sample: float,
+    template: Callable[[str], str],
+    watch: Iterable[str] = (),
+    exporter: SpanExporter | None = None,
+) -> NodeTracer:
+    """The running tracer of a node.
+
+    ``endpoint``: of an OTLP/gRPC receiver, ``http://host:port`` in plain or ``https://`` with TLS; ``service``:
+    ``mesh-edge`` and the like; ``sample``: the ratio from 0.0 to 1.0; ``watch``: vehicles sampled for as long as the
+    node runs. ``OTEL_EXPORTER_OTLP_HEADERS`` and its kin are honoured by the SDK. Nothing is sent before the first
+    span, so an endpoint that is away is no error.
+    """
+    sampler = Sampler(sample)
+    for vehicle in watch:
+        sampler.watch(vehicle, float("inf"))
+    if exporter is None:
+        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS)
+    convention = Convention(resource(service, node, mesh), template)
+    thread = ExportThread(exporter, convention.readable, endpoint)
+    thread.start()
+    return NodeTracer(sampler, thread)

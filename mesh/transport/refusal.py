@@ -1,0 +1,49 @@
+"""A CONNECT that is not let in: why, and the bytes that say so.
+
+What always holds: a client gets an answer in its own version of the protocol or none at all; nothing in the answer tells
+more than the reason code (a stranger is not told what would have been right).
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from mesh.wire.encode import encode
+from mesh.wire.packets import MQTT5, Connack, Disconnect
+from mesh.wire.reasons import UNSUPPORTED_PROTOCOL_VERSION, name_of, return_code
+
+
+@final
+class Refused(Exception):
+    """A client, vehicle or node is not let in. ``reason`` is a 5.0 CONNACK code; the text is for the log, never for the client."""
+
+    def __init__(self, reason: int, message: str = "") -> None:
+        super().__init__(message or name_of(reason))
+        self.reason = reason
+
+
+def refusal(protocol: int, reason: int) -> bytes:
+    """The CONNACK that refuses, for ``protocol`` 3, 4 or 5; no bytes for 0, when the client's version is not known.
+
+    The server must close the connection afterwards [MQTT-3.2.2-7] [MQTT-3.1.4-5].
+    """
+    if protocol == 0:
+        return b""
+    code = reason if protocol == MQTT5 else return_code(reason)
+    return encode(Connack(False, code), protocol)
+
+
+def malformed(protocol: int, reason: int) -> bytes:
+    """The answer to a CONNECT that could not be read.
+
+    5.0 lets the server say why (section 3.1.4), 3.1.1 only if the version is the reason [MQTT-3.1.2-2] [MQTT-3.1.4-1].
+    """
+    if reason == UNSUPPORTED_PROTOCOL_VERSION:
+        return encode(Connack(False, return_code(reason)), 4)  # a form that clients of every version have understood
+    return refusal(protocol, reason) if protocol == MQTT5 else b""
+
+
+def goodbye(protocol: int, reason: int) -> bytes:
+    """The DISCONNECT that tells a connected client why it is closed; before 5.0 a server has none."""
+    return encode(Disconnect(reason), MQTT5) if protocol == MQTT5 else b""
+

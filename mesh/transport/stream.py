@@ -1,0 +1,180 @@
+"""A byte stream on a socket: bounded reading and writing, and a close that ends.
+
+It knows bytes, watermarks and deadlines: never packets. A subclass says what the bytes mean. What always holds:
+
+* the socket is read only while ``holds`` is 0; every bit of it is a reason, so that several reasons do not undo each other;
+* once the write buffer is over the high mark, ``congested`` is called, and ``relieved`` when it has fallen below the low mark;
+* ``finish`` writes what is pending, half-closes, reads on without looking (a close with unread bytes would be a reset that can overtake
+  the last packet), and aborts when ``linger`` has passed;
+* after the stream is gone every call is harmless, and ``lost`` has been called exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, cast, final
+
+from mesh.transport.wheel import Timed, Wheel
+
+HIGH: Final = 64 * 1024  # bytes of write buffer: what a kernel's socket buffer takes at once, so a waiting reader is never starved
+LOW: Final = 16 * 1024
+LINGER: Final = 2.0  # seconds that a peer gets to read the last packet and to close
+
+# Why a socket is not read.
+HOLD_WRITING: Final = 1  # the peer does not read, so its requests are not read either
+HOLD_ENGINE: Final = 2  # too many of its requests are unanswered
+HOLD_IDENTITY: Final = 4  # who it is is being found out
+HOLD_LINK: Final = 8  # the edge is away or behind, and enough is held for it
+HOLD_NODE: Final = 16  # the whole node asks its clients to wait
+HOLD_NAMES: Final = {
+    HOLD_WRITING: "writing",
+    HOLD_ENGINE: "engine",
+    HOLD_IDENTITY: "identity",
+    HOLD_LINK: "link",
+    HOLD_NODE: "node",
+}
+
+
+@final
+class Home:
+    """What the streams of one kind share: the loop, the wheel, and the figures. ``streams`` holds those that are open."""
+
+    __slots__ = ("bytes_in", "bytes_out", "linger", "loop", "streams", "wheel")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wheel: Wheel, linger: float = LINGER) -> None:
+        self.loop = loop
+        self.wheel = wheel
+        self.linger = linger
+        self.streams: set[Stream] = set()
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def held(self) -> dict[str, int]:
+        """How many streams are not read, by reason."""
+        reasons = dict.fromkeys(HOLD_NAMES.values(), 0)
+        for stream in self.streams:
+            if stream.holds:
+                for bit, name in HOLD_NAMES.items():
+                    if stream.holds & bit:
+                        reasons[name] += 1
+        return {name: count for name, count in reasons.items() if count}
+
+
+class Stream(asyncio.Protocol, Timed):
+    """Subclasses give ``opened``, ``received``, ``lost``, ``congested``, ``relieved`` and ``expired``."""
+
+    __slots__ = ("_linger", "finishing", "holds", "home", "transport")
+
+    def __init__(self, home: Home) -> None:
+        Timed.__init__(self)
+        self.home = home
+        self.transport: asyncio.Transport | None = None
+        self.holds = 0
+        self.finishing = False
+        self._linger: asyncio.TimerHandle | None = None
+
+    # For subclasses
+
+    def opened(self) -> None:
+        """The socket is connected."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes came."""
+        raise NotImplementedError
+
+    def lost(self, error: Exception | None) -> None:
+        """The socket is gone, by whomever."""
+
+    def congested(self) -> None:
+        """The write buffer is over the high mark."""
+
+    def relieved(self) -> None:
+        """The write buffer is below the low mark again."""
+
+    # For users
+
+    def peer(self) -> str:
+        """Address of the other end, for people."""
+        transport = self.transport
+        name = transport.get_extra_info("peername") if transport is not None else None
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unknown"
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; nothing happens when the stream is gone or finishing."""
+        transport = self.transport
+        if transport is None or self.finishing:
+            return
+        self.home.bytes_out += len(data)
+        transport.write(data)
+
+    def pending(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        transport = self.transport
+        return transport.get_write_buffer_size() if transport is not None else 0
+
+    def hold(self, reason: int) -> None:
+        """Do not read the socket, because of ``reason``."""
+        before = self.holds
+        self.holds = before | reason
+        transport = self.transport
+        if before == 0 and transport is not None and not self.finishing and not transport.is_closing():
+            transport.pause_reading()
+
+    def release(self, reason: int) -> None:
+        """``reason`` is over; the socket is read again unless there is another one."""
+        before = self.holds
+        self.holds = before & ~reason
+        transport = self.transport
+        if before and self.holds == 0 and transport is not None and not self.finishing and not transport.is_closing():
+            transport.resume_reading()
+
+    def finish(self) -> None:
+        """Write what is pending, then close."""
+        transport = self.transport
+        if transport is None or self.finishing:
+            return
+        self.finishing = True
+        self.home.wheel.forget(self)
+        if transport.is_closing():
+            return
+        self._linger = self.home.loop.call_later(self.home.linger, self.abort)
+        if self.holds:
+            transport.resume_reading()
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def abort(self) -> None:
+        """Close at once; what is pending is thrown away."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(HIGH, LOW)
+        self.home.streams.add(self)
+        self.opened()
+
+    def data_received(self, data: bytes) -> None:
+        self.home.bytes_in += len(data)
+        if not self.finishing:
+            self.received(data)
+
+    def pause_writing(self) -> None:
+        self.congested()
+
+    def resume_writing(self) -> None:
+        self.relieved()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self.finishing = True
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        self.home.wheel.forget(self)
+        self.home.streams.discard(self)
+        self.lost(exc)

@@ -1,0 +1,252 @@
+"""Bytes to packets: one side of one connection.
+
+It knows the framing, which packets the other side may send, and that CONNECT comes first and once. The bodies of the
+rarer packets are in ``bodies``. It must never know sessions, nor what a packet will lead to. What always holds:
+
+* Bytes may come in any pieces; the packets that come out are the same.
+* Packets before a bad one come out; then ``error`` is set, and nothing comes out any more.
+* What is buffered is the one packet in progress, and its announced length is checked before any of it is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from mesh.wire.bodies import (
+    read_ack,
+    read_auth,
+    read_connack,
+    read_connect,
+    read_disconnect,
+    read_protocol,
+    read_suback,
+    read_subscribe,
+    read_unsubscribe,
+)
+from mesh.wire.fields import Cursor, length_size, malformed, read_length, read_text
+from mesh.wire.frames import Framer, too_large
+from mesh.wire.limits import Limits
+from mesh.wire.packets import (
+    AUTH,
+    CONNACK,
+    CONNECT,
+    DISCONNECT,
+    MQTT5,
+    MQTT31,
+    PINGREQ,
+    PINGRESP,
+    PUBACK,
+    PUBCOMP,
+    PUBLISH,
+    PUBREL,
+    SUBACK,
+    SUBSCRIBE,
+    UNSUBACK,
+    UNSUBSCRIBE,
+    Ack,
+    Packet,
+    Ping,
+    Publish,
+)
+from mesh.wire.properties import Properties
+from mesh.wire.property_codec import decode_properties, read_properties
+from mesh.wire.reasons import PROTOCOL_ERROR, ProtocolError
+from mesh.wire.topics import name_error
+
+__all__ = ["CLIENT", "SERVER", "Framer", "Limits", "ProtocolError", "Reader", "decode_properties"]
+
+SERVER: Final = 0
+CLIENT: Final = 1
+
+# Who may send a packet type, section 2.1.2: bit n for type n.
+_FROM_CLIENT: Final = 1 << CONNECT | 1 << SUBSCRIBE | 1 << UNSUBSCRIBE | 1 << PINGREQ
+_FROM_SERVER: Final = 1 << CONNACK | 1 << SUBACK | 1 << UNSUBACK | 1 << PINGRESP
+_QOS1_FLAGS: Final = 0x02  # what 5.0 calls reserved bits is QoS 1 in 3.1
+_DUP: Final = 0x08
+
+
+@final
+class Reader:
+    """Reads what the other side sends. ``role`` is our own: ``SERVER`` reads a client's packets, ``CLIENT`` a server's.
+
+    ``protocol`` is 3, 4 or 5. A server's reader has 0 until a CONNECT named a version; given another number it takes
+    CONNECT as received. A client's reader needs the version of the CONNECT that was sent; that CONNACK comes first is
+    left to the session.
+    """
+
+    __slots__ = ("_need", "_partial", "error", "limits", "protocol", "role")
+
+    def __init__(self, limits: Limits, role: int, protocol: int = 0) -> None:
+        if role == CLIENT and protocol == 0:
+            raise ValueError("a client's reader needs the protocol (3, 4 or 5) of the CONNECT that was sent")
+        self.limits = limits
+        self.role = role
+        self.protocol = protocol
+        self.error: ProtocolError | None = None
+        self._partial = bytearray()
+        self._need = 0  # bytes that must be there before anything can be said; 0: no packet in progress
+
+    @property
+    def pending(self) -> int:
+        """How many bytes of a packet in progress are kept."""
+        return len(self._partial)
+
+    def feed(self, data: bytes) -> list[Packet]:
+        """The packets that ``data`` completes. After a wrong one ``error`` is set, and nothing comes out any more."""
+        packets: list[Packet] = []
+        if self.error is not None:
+            return packets
+        if self._need:
+            self._partial += data
+            if len(self._partial) < self._need:
+                return packets
+            data = bytes(self._partial)
+            self._partial.clear()
+            self._need = 0
+        try:
+            self._read(data, packets)
+        except ProtocolError as error:
+            self.error = error
+        return packets
+
+    def _read(self, data: bytes, packets: list[Packet]) -> None:
+        size = len(data)
+        pos = 0
+        limit = self.limits.max_packet_size
+        while pos < size:
+            first = data[pos]
+            kind = first >> 4
+            if self.protocol == 0:
+                if first != CONNECT << 4:  # seen from the first byte: a stranger's bytes are not kept
+                    raise _wrong("the first packet must be a CONNECT")  # [MQTT-3.1.0-1] [MQTT-2.1.3-1]
+                limit = self.limits.max_connect_size
+            body = pos + 2
+            if body > size:
+                self._keep(data, pos, 2)
+                return
+            length = data[pos + 1]
+            if length >= 0x80:
+                length = read_length(data, pos + 1, size)
+                if length < 0:
+                    self._keep(data, pos, size - pos + 1)
+                    return
+                body = pos + 1 + length_size(length)
+            end = body + length
+            if end - pos > limit:
+                raise too_large(end - pos, limit)  # [MQTT-3.2.2-15] [MQTT-3.1.2-24]
+            if end > size:
+                self._keep(data, pos, end - pos)
+                return
+            if kind == PUBLISH:
+                packets.append(self._publish(data, first, body, end))
+            elif PUBACK <= kind <= PUBCOMP and length == 2 and first & 0x0F == (_QOS1_FLAGS if kind == PUBREL else 0):
+                packets.append(self._short_ack(data, kind, body))
+            else:
+                packets.append(self._other(data, first, body, end))
+                limit = self.limits.max_packet_size
+            pos = end
+
+    def _keep(self, data: bytes, pos: int, need: int) -> None:
+        # A bytearray grows in place: a packet that comes byte by byte costs no more than its size.
+        self._partial += data[pos:]
+        self._need = need
+
+    def _publish(self, data: bytes, first: int, pos: int, end: int) -> Publish:
+        """PUBLISH, section 3.3."""
+        qos = first >> 1 & 3
+        if pos + 2 > end:
+            raise malformed("the packet ends before its topic name")
+        start = pos + 2
+        pos = start + (data[pos] << 8 | data[pos + 1])
+        if pos > end:
+            raise malformed("the packet ends inside its topic name")
+        topic = read_text(data, start, pos, "topic name")
+        if "+" in topic or "#" in topic or not topic or len(topic) >= self.limits.max_topic_levels:
+            self._check_topic(topic)
+        packet_id = 0
+        if qos:
+            if qos == 3:
+                raise malformed("a PUBLISH must not have QoS 3")  # [MQTT-3.3.1-4]
+            if pos + 2 > end:
+                raise malformed("the packet ends before its packet identifier")
+            packet_id = data[pos] << 8 | data[pos + 1]
+            if packet_id == 0:
+                raise _wrong("a packet identifier must not be 0")  # [MQTT-2.2.1-3]
+            pos += 2
+        elif first & _DUP and self.protocol != MQTT31:
+            raise malformed("DUP must be 0 in a PUBLISH with QoS 0")  # [MQTT-3.3.1-2]
+        properties: Properties | None = None
+        if self.protocol == MQTT5:
+            if pos < end and data[pos] == 0:  # by far the most common: no properties
+                pos += 1
+            else:
+                cursor = Cursor(data, pos, end)
+                properties = self._publish_properties(cursor)
+                pos = cursor.pos
+            if not topic and (properties is None or properties.topic_alias is None):
+                raise _wrong("a PUBLISH with an empty topic name must have a topic alias")  # section 3.3.2.1
+        return Publish(topic, data[pos:end], qos, first & 1 != 0, first & _DUP != 0, packet_id, properties)
+
+    def _check_topic(self, topic: str) -> None:
+        if not topic and self.protocol == MQTT5:
+            return  # allowed with a topic alias, which comes later
+        error = name_error(topic, self.limits.max_topic_levels)
+        if error:
+            raise malformed(error)
+
+    def _publish_properties(self, cursor: Cursor) -> Properties | None:
+        limits = self.limits
+        properties = read_properties(cursor, PUBLISH, limits.max_user_properties, limits.max_subscriptions)
+        if properties is not None and properties.subscription_ids and self.role == SERVER:
+            raise _wrong("a client's PUBLISH must not carry a subscription identifier")  # [MQTT-3.3.4-6]
+        return properties
+
+    def _short_ack(self, data: bytes, kind: int, pos: int) -> Ack:
+        packet_id = data[pos] << 8 | data[pos + 1]
+        if packet_id == 0:
+            raise _wrong("a packet identifier must not be 0")  # [MQTT-2.2.1-3]
+        return Ack(kind, packet_id)
+
+    def _other(self, data: bytes, first: int, pos: int, end: int) -> Packet:
+        """Everything that is not on the hot path."""
+        kind = first >> 4
+        self._check_header(kind, first & 0x0F)
+        limits = self.limits
+        cursor = Cursor(data, pos, end)
+        if kind in (PINGREQ, PINGRESP):
+            cursor.finish("PINGREQ or PINGRESP")
+            return Ping(kind)
+        if PUBACK <= kind <= PUBCOMP:
+            return read_ack(cursor, kind, self.protocol, limits)
+        if kind == SUBSCRIBE:
+            return read_subscribe(cursor, self.protocol, limits)
+        if kind == UNSUBSCRIBE:
+            return read_unsubscribe(cursor, self.protocol, limits)
+        if kind in (SUBACK, UNSUBACK):
+            return read_suback(cursor, kind, self.protocol, limits)
+        if kind == DISCONNECT:
+            return read_disconnect(cursor, self.protocol, self.role == SERVER, limits)
+        if kind == AUTH:
+            return read_auth(cursor, self.role == SERVER, limits)
+        if kind == CONNACK:
+            return read_connack(cursor, self.protocol, limits)
+        self.protocol = read_protocol(cursor)
+        return read_connect(cursor, self.protocol, limits)
+
+    def _check_header(self, kind: int, flags: int) -> None:
+        if kind == 0 or (kind == AUTH and self.protocol != MQTT5):
+            raise malformed(f"packet type {kind} does not exist in this version of MQTT")  # section 2.1.2
+        if (_FROM_SERVER if self.role == SERVER else _FROM_CLIENT) >> kind & 1:
+            raise _wrong(f"packet type {kind} goes the other way")
+        if kind == CONNECT and self.protocol:
+            raise _wrong("a client must send CONNECT once")  # [MQTT-3.1.0-2]
+        wanted = _QOS1_FLAGS if kind in (PUBREL, SUBSCRIBE, UNSUBSCRIBE) else 0
+        if self.protocol == MQTT31:
+            # 3.1 has DUP, QoS and RETAIN in every header; it asks for QoS 1 in these three, and leaves the rest unused.
+            flags &= 0x06 if wanted else 0
+        if flags != wanted:
+            raise malformed(f"the flags of packet type {kind} must be {wanted:04b}, not {flags:04b}")  # [MQTT-2.1.3-1]
+
+
+def _wrong(message: str) -> ProtocolError:
+    return ProtocolError(PROTOCOL_ERROR, message)

@@ -1,0 +1,250 @@
+"""Packets to bytes.
+
+It knows the layout of every packet in 3.1, 3.1.1 and 5.0. It must never know why a packet is sent. What always holds:
+what is written can be read back by ``decode``; a value that does not fit its field raises ``ValueError`` and is never
+cut. Properties and reason codes that a version does not have are left out.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mesh.wire.fields import BYTE, length_size, write_binary, write_length, write_one, write_text, write_two
+from mesh.wire.packets import (
+    AUTH,
+    CONNACK,
+    CONNECT,
+    DISCONNECT,
+    MQTT5,
+    MQTT31,
+    PUBACK,
+    PUBCOMP,
+    PUBREL,
+    SUBACK,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    Ack,
+    Auth,
+    Connack,
+    Connect,
+    Disconnect,
+    Packet,
+    Ping,
+    Publish,
+    SubAck,
+    Subscribe,
+    Subscription,
+    Unsubscribe,
+    Will,
+)
+from mesh.wire.properties import Properties
+from mesh.wire.property_codec import decode_properties, encode_properties
+from mesh.wire.reasons import SUCCESS, UNSPECIFIED_ERROR
+
+__all__ = ["decode_properties", "encode", "encode_ack", "encode_properties", "encode_publish", "publish_size"]
+
+
+def _ack_heads() -> list[list[bytes]]:
+    """For each acknowledgement and each high byte of an identifier the first three bytes of the short form."""
+    heads: list[list[bytes]] = []
+    for kind in range(PUBACK, PUBCOMP + 1):
+        first = kind << 4 | (2 if kind == PUBREL else 0)  # [MQTT-3.6.1-1]
+        heads.append([bytes((first, 2, high)) for high in range(256)])
+    return heads
+
+
+_ACK_HEADS: Final[list[list[bytes]]] = _ack_heads()
+
+
+def encode(packet: Packet, protocol: int) -> bytes:
+    """The bytes of any packet for version 3, 4 or 5. A CONNECT is written for the version that it names itself."""
+    if isinstance(packet, Publish):
+        return _publish(packet, protocol)
+    if isinstance(packet, Ack):
+        return _ack(packet, protocol)
+    if isinstance(packet, Ping):
+        return bytes((packet.type << 4, 0))
+    if isinstance(packet, SubAck):
+        return _suback(packet, protocol)
+    if isinstance(packet, Subscribe):
+        return _subscribe(packet, protocol)
+    if isinstance(packet, Unsubscribe):
+        return _unsubscribe(packet, protocol)
+    if isinstance(packet, Disconnect):
+        return _short(DISCONNECT, packet.reason, packet.properties, protocol)
+    if isinstance(packet, Connack):
+        return _connack(packet, protocol)
+    if isinstance(packet, Connect):
+        return _connect(packet)
+    if protocol != MQTT5:
+        raise ValueError("AUTH exists in MQTT 5 only")
+    return _auth(packet)
+
+
+def encode_publish(
+    topic: bytes, payload: bytes, qos: int, retain: bool, dup: bool, packet_id: int, properties: bytes, protocol: int
+) -> bytes:
+    """A PUBLISH, from a topic in UTF-8 and properties that are encoded already (without their length; empty for none).
+
+    ``packet_id`` is not looked at for QoS 0, ``properties`` not before 5.0. ``ValueError`` if the packet would be
+    longer than MQTT can say.
+    """
+    topic_size = len(topic)
+    length = 2 + topic_size + len(payload)
+    first = 0x30 | qos << 1
+    if retain:
+        first |= 0x01
+    if dup:
+        first |= 0x08
+    parts = [BYTE[first], b"", BYTE[topic_size >> 8], BYTE[topic_size & 0xFF], topic]
+    if qos:
+        length += 2
+        parts.append(BYTE[packet_id >> 8])
+        parts.append(BYTE[packet_id & 0xFF])
+    if protocol == MQTT5:
+        size = len(properties)
+        if size == 0:
+            length += 1
+            parts.append(b"\x00")
+        else:
+            length += length_size(size) + size
+            parts.append(write_length(size))
+            parts.append(properties)
+    parts.append(payload)
+    parts[1] = BYTE[length] if length < 0x80 else write_length(length)
+    return b"".join(parts)
+
+
+def publish_size(topic_size: int, payload_size: int, qos: int, properties_size: int, protocol: int) -> int:
+    """How many bytes ``encode_publish`` writes, to compare with a receiver's maximum packet size [MQTT-3.1.2-24]."""
+    length = 2 + topic_size + payload_size + (2 if qos else 0)
+    if protocol == MQTT5:
+        length += length_size(properties_size) + properties_size
+    return 1 + length_size(length) + length
+
+
+def encode_ack(type: int, packet_id: int, reason: int, protocol: int) -> bytes:
+    """PUBACK, PUBREC, PUBREL or PUBCOMP without properties; the reason is left out for success and before 5.0."""
+    if reason == SUCCESS or protocol != MQTT5:
+        return _ACK_HEADS[type - PUBACK][packet_id >> 8] + BYTE[packet_id & 0xFF]
+    first = type << 4 | (2 if type == PUBREL else 0)
+    return bytes((first, 3, packet_id >> 8, packet_id & 0xFF, reason))
+
+
+def _framed(first: int, body: bytes) -> bytes:
+    return BYTE[first] + write_length(len(body)) + body
+
+
+def _listed(properties: Properties | None) -> bytes:
+    """A property list with its length."""
+    if properties is None:
+        return b"\x00"
+    encoded = encode_properties(properties)
+    return write_length(len(encoded)) + encoded
+
+
+def _publish(packet: Publish, protocol: int) -> bytes:
+    topic = packet.topic.encode("utf-8")
+    if len(topic) > 0xFFFF:
+        raise ValueError(f"a topic name has 65535 bytes at most, not {len(topic)}")
+    if not 0 <= packet.qos <= 2:
+        raise ValueError(f"the QoS must be 0, 1 or 2, not {packet.qos}")
+    if packet.qos and not 1 <= packet.packet_id <= 0xFFFF:
+        raise ValueError(f"a packet identifier must be 1 to 65535, not {packet.packet_id}")
+    properties = b"" if packet.properties is None else encode_properties(packet.properties)
+    return encode_publish(
+        topic, packet.payload, packet.qos, packet.retain, packet.dup, packet.packet_id, properties, protocol
+    )
+
+
+def _ack(packet: Ack, protocol: int) -> bytes:
+    if protocol != MQTT5 or packet.properties is None:
+        return encode_ack(packet.type, packet.packet_id, packet.reason, protocol)
+    body = write_two(packet.packet_id) + write_one(packet.reason) + _listed(packet.properties)
+    return _framed(packet.type << 4 | (2 if packet.type == PUBREL else 0), body)
+
+
+def _suback(packet: SubAck, protocol: int) -> bytes:
+    body = write_two(packet.packet_id)
+    if protocol == MQTT5:
+        body += _listed(packet.properties) + bytes(packet.reasons)
+    elif packet.type == SUBACK:
+        # 3.1.1 has one code for failure (its section 3.9.3); 3.1 has none, and its clients know this one.
+        body += bytes([min(reason, UNSPECIFIED_ERROR) for reason in packet.reasons])
+    return _framed(packet.type << 4, body)
+
+
+def _subscribe(packet: Subscribe, protocol: int) -> bytes:
+    parts = [write_two(packet.packet_id)]
+    if protocol == MQTT5:
+        parts.append(_listed(packet.properties))
+    for subscription in packet.subscriptions:
+        parts.append(write_text(subscription.filter))
+        parts.append(BYTE[subscription.qos if protocol != MQTT5 else _options(subscription)])
+    return _framed(SUBSCRIBE << 4 | 2, b"".join(parts))  # [MQTT-3.8.1-1]
+
+
+def _options(subscription: Subscription) -> int:
+    """Section 3.8.3.1."""
+    options = subscription.qos | subscription.retain_handling << 4
+    if subscription.no_local:
+        options |= 0x04
+    if subscription.retain_as_published:
+        options |= 0x08
+    return options
+
+
+def _unsubscribe(packet: Unsubscribe, protocol: int) -> bytes:
+    parts = [write_two(packet.packet_id)]
+    if protocol == MQTT5:
+        parts.append(_listed(packet.properties))
+    for filter in packet.filters:
+        parts.append(write_text(filter))
+    return _framed(UNSUBSCRIBE << 4 | 2, b"".join(parts))  # [MQTT-3.10.1-1]
+
+
+def _short(kind: int, reason: int, properties: Properties | None, protocol: int) -> bytes:
+    """A packet whose body is left out when it says nothing: DISCONNECT."""
+    if protocol != MQTT5 or (reason == SUCCESS and properties is None):
+        return bytes((kind << 4, 0))
+    return _framed(kind << 4, write_one(reason) + (b"" if properties is None else _listed(properties)))
+
+
+def _auth(packet: Auth) -> bytes:
+    if packet.reason == SUCCESS and packet.properties is None:
+        return bytes((AUTH << 4, 0))
+    return _framed(AUTH << 4, write_one(packet.reason) + _listed(packet.properties))
+
+
+def _connack(packet: Connack, protocol: int) -> bytes:
+    present = packet.session_present and protocol != MQTT31  # a reserved byte in 3.1
+    body = BYTE[1 if present else 0] + write_one(packet.reason)
+    return _framed(CONNACK << 4, body + _listed(packet.properties) if protocol == MQTT5 else body)
+
+
+def _connect(packet: Connect) -> bytes:
+    will = packet.will
+    flags = 0x02 if packet.clean_start else 0
+    if will is not None:
+        flags |= 0x04 | will.qos << 3 | (0x20 if will.retain else 0)
+    if packet.username is not None:
+        flags |= 0x80
+    if packet.password is not None:
+        flags |= 0x40
+    name = "MQIsdp" if packet.protocol == MQTT31 else "MQTT"
+    parts = [write_text(name), write_one(packet.protocol), BYTE[flags], write_two(packet.keep_alive)]
+    if packet.protocol == MQTT5:
+        parts.append(_listed(packet.properties))
+    parts.append(write_text(packet.client_id))
+    if will is not None:
+        parts.append(_will(will, packet.protocol))
+    if packet.username is not None:
+        parts.append(write_text(packet.username))
+    if packet.password is not None:
+        parts.append(write_binary(packet.password))
+    return _framed(CONNECT << 4, b"".join(parts))
+
+
+def _will(will: Will, protocol: int) -> bytes:
+    properties = _listed(will.properties) if protocol == MQTT5 else b""
+    return properties + write_text(will.topic) + write_binary(will.payload)

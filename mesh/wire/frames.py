@@ -1,0 +1,123 @@
+"""Whole packets as raw bytes, for those who pass them on without decoding them.
+
+It knows the fixed header (MQTT 5.0 section 2.1) and where a packet identifier stands; it must never know more of a
+packet. What always holds: what is buffered is never more than the packet in progress, and that is never more than the
+limit.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from mesh.wire.fields import BYTE, length_size, read_length
+from mesh.wire.reasons import PACKET_TOO_LARGE, ProtocolError
+
+_DUP: Final = 0x08
+
+
+def too_large(size: int, limit: int) -> ProtocolError:
+    """The error for a packet that announces more bytes than it may have."""
+    return ProtocolError(PACKET_TOO_LARGE, f"a packet of {size} bytes is announced; at most {limit} are accepted")
+
+
+@final
+class Framer:
+    """Cuts a stream into whole packets without looking into them.
+
+    ``max_packet_size`` (bytes, header included) may be changed between two calls: less for CONNECT, more after it.
+    """
+
+    __slots__ = ("_need", "_partial", "error", "max_packet_size")
+
+    def __init__(self, max_packet_size: int) -> None:
+        self.max_packet_size = max_packet_size
+        self.error: ProtocolError | None = None
+        self._partial = bytearray()
+        self._need = 0  # bytes that must be there before anything can be said; 0: no packet in progress
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The packets that ``data`` completes. After a wrong one ``error`` is set, and nothing comes out any more."""
+        packets: list[bytes] = []
+        if self.error is not None:
+            return packets
+        if self._need:
+            self._partial += data
+            if len(self._partial) < self._need:
+                return packets
+            data = bytes(self._partial)
+            self._partial.clear()
+            self._need = 0
+        try:
+            self._cut(data, packets)
+        except ProtocolError as error:
+            self.error = error
+        return packets
+
+    def _cut(self, data: bytes, packets: list[bytes]) -> None:
+        size = len(data)
+        pos = 0
+        while pos < size:
+            length = read_length(data, pos + 1, size)
+            if length < 0:
+                self._keep(data, pos, size - pos + 1)
+                return
+            whole = 1 + length_size(length) + length
+            if whole > self.max_packet_size:
+                raise too_large(whole, self.max_packet_size)
+            end = pos + whole
+            if end > size:
+                self._keep(data, pos, whole)
+                return
+            packets.append(data if whole == size else data[pos:end])
+            pos = end
+
+    def _keep(self, data: bytes, pos: int, need: int) -> None:
+        self._partial += data[pos:]
+        self._need = need
+
+
+def packet_type(raw: bytes) -> int:
+    """The control packet type of a raw packet, 0 to 15."""
+    return raw[0] >> 4
+
+
+def publish_qos(raw: bytes) -> int:
+    """The QoS of a raw PUBLISH; 3 is possible, because nobody has checked it."""
+    return raw[0] >> 1 & 3
+
+
+def publish_packet_id(raw: bytes) -> int:
+    """The packet identifier of a raw PUBLISH; 0 for QoS 0 and for a packet that is too short to have one."""
+    if raw[0] & 0x06 == 0:
+        return 0
+    pos = _body(raw)
+    size = len(raw)
+    if pos + 2 > size:
+        return 0
+    pos += 2 + (raw[pos] << 8 | raw[pos + 1])
+    return raw[pos] << 8 | raw[pos + 1] if pos + 2 <= size else 0
+
+
+def ack_packet_id(raw: bytes) -> int:
+    """The packet identifier of any raw packet whose body starts with it: PUBACK to UNSUBACK; 0 if it is too short."""
+    pos = _body(raw)
+    return raw[pos] << 8 | raw[pos + 1] if pos + 2 <= len(raw) else 0
+
+
+def ack_reason(raw: bytes) -> int:
+    """The reason code of a raw PUBACK, PUBREC, PUBREL or PUBCOMP of any version; 0 if it is left out."""
+    pos = _body(raw) + 2
+    return raw[pos] if pos < len(raw) else 0
+
+
+def with_dup(raw: bytes) -> bytes:
+    """A raw PUBLISH with its DUP flag set [MQTT-3.3.1-1]."""
+    return BYTE[raw[0] | _DUP] + raw[1:]
+
+
+def _body(raw: bytes) -> int:
+    """Where the variable header starts."""
+    pos = 1
+    while pos < len(raw) and raw[pos] >= 0x80:
+        pos += 1
+    return pos + 1

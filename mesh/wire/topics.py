@@ -1,0 +1,99 @@
+"""Topic names and topic filters (MQTT 5.0 section 4.7), and shared subscriptions (4.8.2).
+
+It knows what a valid name and a valid filter are and which filter matches which name. It must never know who
+subscribed. What always holds: no function here takes longer than the length of its arguments, and none uses a regular
+expression.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mesh.wire.limits import MAX_LEVELS
+
+SHARE: Final = "$share/"
+
+_MAX_BYTES: Final = 65_535
+
+
+def name_error(topic: str, max_levels: int = MAX_LEVELS) -> str:
+    """What is wrong with a topic name, in words; an empty string if it is valid."""
+    if "+" in topic or "#" in topic:
+        return "a topic name must not contain the wildcards + and #"  # [MQTT-3.3.2-2] [MQTT-4.7.1-1]
+    return _text_error(topic, "topic name", max_levels)
+
+
+def filter_error(filter: str, max_levels: int = MAX_LEVELS) -> str:
+    """What is wrong with a topic filter, a shared one included, in words; an empty string if it is valid."""
+    error = _text_error(filter, "topic filter", max_levels)
+    if error:
+        return error
+    if filter.startswith(SHARE):
+        group, slash, rest = filter[len(SHARE) :].partition("/")
+        if not group or "+" in group or "#" in group:  # [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+            return "the group of a shared subscription must have a character or more, and no + or #"
+        if not slash or not rest:  # [MQTT-4.8.2-2]
+            return "a shared subscription must be $share/{group}/{filter}, with a filter"
+        filter = rest
+    return _wildcard_error(filter)
+
+
+def levels(topic: str) -> list[str]:
+    """The levels of a name or filter; a level may be empty (section 4.7.1.1)."""
+    return topic.split("/")
+
+
+def is_shared(filter: str) -> bool:
+    """Whether a valid filter is one of a shared subscription."""
+    return filter.startswith(SHARE)
+
+
+def split_shared(filter: str) -> tuple[str, str]:
+    """Group and filter of ``$share/{group}/{filter}``; the group is empty if the subscription is not shared."""
+    if not filter.startswith(SHARE):
+        return "", filter
+    group, _, rest = filter[len(SHARE) :].partition("/")
+    return group, rest
+
+
+def matches(filter: str, topic: str) -> bool:
+    """Whether a valid filter (not a shared one: see ``split_shared``) matches a valid topic name."""
+    if topic.startswith("$") and filter[:1] in "+#":
+        return False  # [MQTT-4.7.2-1]
+    wanted = filter.split("/")
+    given = topic.split("/")
+    for index, level in enumerate(wanted):
+        if level == "#":
+            return True  # also if the name ended just before: "a/#" matches "a", section 4.7.1.2
+        if index >= len(given) or (level != "+" and level != given[index]):
+            return False
+    return len(wanted) == len(given)
+
+
+def _text_error(text: str, what: str, max_levels: int) -> str:
+    if not text:
+        return f"a {what} must have a character or more"  # [MQTT-4.7.3-1]
+    if "\0" in text:
+        return f"a {what} must not contain the character U+0000"  # [MQTT-4.7.3-2]
+    try:
+        size = len(text) if text.isascii() else len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        return f"a {what} must not contain lone surrogates"  # [MQTT-1.5.4-1]
+    if size > _MAX_BYTES:
+        return f"a {what} must not be longer than {_MAX_BYTES} bytes"  # [MQTT-4.7.3-3]
+    if text.count("/") >= max_levels:
+        return f"a {what} must not have more than {max_levels} levels here"
+    return ""
+
+
+def _wildcard_error(filter: str) -> str:
+    if "#" not in filter and "+" not in filter:
+        return ""
+    parts = filter.split("/")
+    last = len(parts) - 1
+    for index, level in enumerate(parts):
+        if "#" in level and (level != "#" or index != last):
+            return "the wildcard # must be a whole level, and the last one"  # [MQTT-4.7.1-1]
+        if "+" in level and level != "+":
+            return "the wildcard + must be a whole level"  # [MQTT-4.7.1-2]
+    return ""

@@ -1,0 +1,277 @@
+"""Two trees over topic levels: filters that look for topics, and topics that look for a filter.
+
+They know levels, wildcards and the ``$`` rule; they must never know what the values are. What always holds: the work
+to match depends on the levels of the topic and on what matches, never on how many other filters or topics there are;
+nothing recurses, so that depth costs no stack; a branch without a value is gone. Shared subscriptions come without
+their ``$share/{group}/``.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar, final
+
+V = TypeVar("V")
+
+
+@final
+class FilterNode(Generic[V]):
+    """One level of filters. ``here`` holds what ends at this level, ``below`` what ends with ``#`` after it."""
+
+    __slots__ = ("below", "children", "here", "plus")
+
+    def __init__(self) -> None:
+        # Made when first needed: a node for each vehicle is the common case, and an empty dictionary takes 64 bytes.
+        self.children: dict[str, FilterNode[V]] | None = None
+        self.plus: FilterNode[V] | None = None
+        self.here: dict[object, V] | None = None
+        self.below: dict[object, V] | None = None
+
+    def child(self, level: str) -> FilterNode[V] | None:
+        """The node of one more level, ``+`` included; ``None`` if there is none."""
+        if level == "+":
+            return self.plus
+        return None if self.children is None else self.children.get(level)
+
+    def grow(self, level: str) -> FilterNode[V]:
+        """The node of one more level, made if it was not there."""
+        node = self.child(level)
+        if node is None:
+            node = FilterNode()
+            if level == "+":
+                self.plus = node
+            elif self.children is None:
+                self.children = {level: node}
+            else:
+                self.children[level] = node
+        return node
+
+    def cut(self, level: str) -> None:
+        """Take away the node of one more level."""
+        if level == "+":
+            self.plus = None
+        elif self.children is not None:
+            del self.children[level]
+            if not self.children:
+                self.children = None
+
+    def empty(self) -> bool:
+        """Whether nothing is at this node or after it."""
+        return self.children is None and self.plus is None and self.here is None and self.below is None
+
+
+@final
+class FilterTree(Generic[V]):
+    """Topic filters, each with values under keys; asked for the values whose filter matches a topic name."""
+
+    __slots__ = ("_root", "_size")
+
+    def __init__(self) -> None:
+        self._root: FilterNode[V] = FilterNode()
+        self._size = 0
+
+    def __len__(self) -> int:
+        """How many values there are."""
+        return self._size
+
+    def add(self, filter: str, key: object, value: V) -> bool:
+        """Put ``value`` under a valid filter and a key; ``True`` if there was none, ``False`` if it replaced one."""
+        parts = filter.split("/")
+        rest = parts[-1] == "#"
+        if rest:
+            parts.pop()
+        node = self._root
+        for level in parts:
+            node = node.grow(level)
+        values = node.below if rest else node.here
+        if values is None:
+            values = {}
+            if rest:
+                node.below = values
+            else:
+                node.here = values
+        known = key in values
+        values[key] = value
+        if not known:
+            self._size += 1
+        return not known
+
+    def remove(self, filter: str, key: object) -> bool:
+        """Take out a value, and the branch that it leaves empty; ``False`` if there is none."""
+        parts = filter.split("/")
+        rest = parts[-1] == "#"
+        if rest:
+            parts.pop()
+        node = self._root
+        path: list[FilterNode[V]] = []
+        for level in parts:
+            path.append(node)
+            child = node.child(level)
+            if child is None:
+                return False
+            node = child
+        values = node.below if rest else node.here
+        if values is None or key not in values:
+            return False
+        del values[key]
+        self._size -= 1
+        if not values:
+            if rest:
+                node.below = None
+            else:
+                node.here = None
+        while path and node.empty():
+            node = path.pop()
+            node.cut(parts[len(path)])
+        return True
+
+    def match(self, topic: str) -> list[V]:
+        """The values of all filters that match a valid topic name, once for each such filter."""
+        found: list[V] = []
+        at: list[FilterNode[V]] = [self._root]
+        wild = not topic.startswith("$")  # a wildcard at the first level never matches a name with $ [MQTT-4.7.2-1]
+        for level in topic.split("/"):
+            following: list[FilterNode[V]] = []
+            for node in at:
+                if wild:
+                    if node.below is not None:
+                        found.extend(node.below.values())
+                    if node.plus is not None:
+                        following.append(node.plus)
+                if node.children is not None:
+                    child = node.children.get(level)
+                    if child is not None:
+                        following.append(child)
+            if not following:
+                return found
+            at = following
+            wild = True
+        for node in at:
+            if node.here is not None:
+                found.extend(node.here.values())
+            if node.below is not None:  # "a/#" matches "a" too, section 4.7.1.2
+                found.extend(node.below.values())
+        return found
+
+
+@final
+class TopicNode(Generic[V]):
+    """One level of topics. ``topic`` is the whole name if a value is here, else empty."""
+
+    __slots__ = ("children", "topic", "value")
+
+    def __init__(self) -> None:
+        self.children: dict[str, TopicNode[V]] | None = None
+        self.topic = ""  # a topic name has a character or more [MQTT-4.7.3-1], so empty means that there is no value
+        self.value: V | None = None
+
+
+@final
+class TopicTree(Generic[V]):
+    """Topic names, each with one value (never ``None``); asked for the topics that match a filter."""
+
+    __slots__ = ("_root", "_size")
+
+    def __init__(self) -> None:
+        self._root: TopicNode[V] = TopicNode()
+        self._size = 0
+
+    def __len__(self) -> int:
+        """How many topics have a value."""
+        return self._size
+
+    def get(self, topic: str) -> V | None:
+        """The value of a topic; ``None`` if it has none."""
+        node = self._root
+        for level in topic.split("/"):
+            child = None if node.children is None else node.children.get(level)
+            if child is None:
+                return None
+            node = child
+        return node.value
+
+    def set(self, topic: str, value: V) -> V | None:
+        """Give a valid topic name a value; returns the one it had, or ``None``."""
+        node = self._root
+        for level in topic.split("/"):
+            if node.children is None:
+                node.children = {}
+            child = node.children.get(level)
+            if child is None:
+                child = TopicNode()
+                node.children[level] = child
+            node = child
+        before = node.value
+        if not node.topic:
+            self._size += 1
+        node.topic = topic
+        node.value = value
+        return before
+
+    def delete(self, topic: str) -> V | None:
+        """Take out the value of a topic, and the branch that it leaves empty; returns the value, or ``None``."""
+        parts = topic.split("/")
+        node = self._root
+        path: list[TopicNode[V]] = []
+        for level in parts:
+            path.append(node)
+            child = None if node.children is None else node.children.get(level)
+            if child is None:
+                return None
+            node = child
+        if not node.topic:
+            return None
+        before = node.value
+        node.topic = ""
+        node.value = None
+        self._size -= 1
+        while path and not node.topic and node.children is None:
+            node = path.pop()
+            if node.children is not None:
+                del node.children[parts[len(path)]]
+                if not node.children:
+                    node.children = None
+        return before
+
+    def match(self, filter: str) -> list[tuple[str, V]]:
+        """Every topic that a valid filter matches, with its value."""
+        found: list[tuple[str, V]] = []
+        at: list[TopicNode[V]] = [self._root]
+        first = True
+        for level in filter.split("/"):
+            if level == "#":
+                self._collect(at, first, found)
+                return found
+            following: list[TopicNode[V]] = []
+            for node in at:
+                if node.children is None:
+                    continue
+                if level == "+":
+                    for name, child in node.children.items():
+                        if not (first and name.startswith("$")):  # [MQTT-4.7.2-1]
+                            following.append(child)
+                else:
+                    named = node.children.get(level)
+                    if named is not None:
+                        following.append(named)
+            if not following:
+                return found
+            at = following
+            first = False
+        for node in at:
+            if node.value is not None:
+                found.append((node.topic, node.value))
+        return found
+
+    def _collect(self, at: list[TopicNode[V]], first: bool, found: list[tuple[str, V]]) -> None:
+        """All that is at these nodes and below: ``#`` stands for its parent level too."""
+        stack = list(at)
+        while stack:
+            node = stack.pop()
+            if node.value is not None:
+                found.append((node.topic, node.value))
+            if node.children is None:
+                continue
+            for name, child in node.children.items():
+                if not (first and name.startswith("$")):  # [MQTT-4.7.2-1]
+                    stack.append(child)
+            first = False  # only the first node that is taken can be the root

@@ -1,0 +1,63 @@
+"""Compiles the hot rooms with mypyc while the package is built; without a C compiler the same files are installed as they are.
+
+What always holds: the rooms are compiled all together or not at all, so that no half-compiled package is ever installed.
+``MESH_PURE=1`` builds without compiling.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOMS = ("wire", "session", "broker")
+
+
+def sources() -> list[str]:
+    """The files of the rooms. A package's ``__init__`` stays Python, since it only holds a docstring."""
+    root = Path(__file__).parent
+    files = [path for room in ROOMS for path in sorted((root / "mesh" / room).glob("*.py")) if path.name != "__init__.py"]
+    return [str(path.relative_to(root)) for path in files]
+
+
+def say(text: str) -> None:
+    print(f"vehicle-mesh: {text}", file=sys.stderr, flush=True)
+
+
+def extensions() -> list[Extension]:
+    """The rooms as C, or an empty list where they cannot be turned into C or shall not be."""
+    if os.environ.get("MESH_PURE", "") not in ("", "0"):
+        say("MESH_PURE is set: installing uncompiled")
+        return []
+    try:
+        from mypyc.build import mypycify
+
+        # The project's mypy settings are for the checks of the developer; a build must not depend on them.
+        return list(mypycify(["--config-file=", *sources()], opt_level="3", debug_level="0"))
+    except (Exception, SystemExit):  # mypyc ends the process when it cannot compile a file
+        traceback.print_exc()
+        say("mypyc could not compile the package: installing uncompiled")
+        return []
+
+
+class BuildAllOrNothing(build_ext):
+    """Builds all extension modules; if one fails, takes back those that were built."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception:  # every kind of compiler fails with errors of its own
+            traceback.print_exc()
+            say("the C compiler failed: installing uncompiled")
+            for path in self.get_outputs():
+                Path(path).unlink(missing_ok=True)
+            self.extensions = []
+            self.distribution.ext_modules = []
+
+
+building = any(command.startswith(("bdist", "build", "install", "develop", "editable")) for command in sys.argv[1:])
+setup(ext_modules=extensions() if building else [], cmdclass={"build_ext": BuildAllOrNothing})

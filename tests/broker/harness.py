@@ -1,0 +1,199 @@
+"""A broker with a journal in memory, and clients that see the packets it sends them. No socket anywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mesh.broker.broker import Broker, Forwarder
+from mesh.broker.connection import Connection
+from mesh.broker.inbox import InboxRules
+from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal
+from mesh.broker.settings import Settings
+from mesh.broker.trace import Tracer
+from mesh.wire.decode import CLIENT, Reader
+from mesh.wire.limits import Limits
+from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Connack, Connect, Packet, Publish
+from mesh.wire.properties import Properties
+
+
+class Item:
+    """A journal item as the engine sees it."""
+
+    def __init__(self, id: int, kind: int, owner: int, meta: bytes, body: bytes) -> None:
+        self.id, self.kind, self.owner, self.meta, self.body = id, kind, owner, meta, body
+
+
+class MemoryStore:
+    """A journal whose disk is a dictionary. ``commit`` makes everything durable; ``crash`` gives what is on its disk."""
+
+    def __init__(self, items: dict[int, Item] | None = None, position: int = 0) -> None:
+        self.items = dict(items or {})
+        self.position = position
+        self.disk = dict(self.items)
+        self.durable = position
+
+    def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
+        self.position += 1
+        self.items[self.position] = Item(self.position, kind, owner, meta, body)
+        return self.position
+
+    def drop(self, id: int) -> None:
+        del self.items[id]
+        self.position += 1
+
+    def read(self, id: int) -> bytes:
+        return self.items[id].body
+
+    def commit(self) -> int:
+        self.disk = dict(self.items)
+        self.durable = self.position
+        return self.durable
+
+    def crash(self) -> MemoryStore:
+        return MemoryStore(self.disk, self.durable)
+
+    def live(self) -> list[Item]:
+        return [self.items[id] for id in sorted(self.items)]
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """A broker and its clients. ``auto`` commits after every packet."""
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        store: MemoryStore | None = None,
+        clock: Clock | None = None,
+        forwarder: Forwarder | None = None,
+        inbox: InboxRules | None = None,
+        auto: bool = True,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.store = store or MemoryStore()
+        self.clock = clock or Clock()
+        self.auto = auto
+        self.inbox = inbox
+        self.broker = Broker(self.settings, self.store, self.clock, Tracer(), forwarder, inbox)
+        self.broker.recover(self.store.live())
+        self.broker.durable(self.store.position)
+
+    def turn(self, commit: bool | None = None) -> None:
+        if self.auto if commit is None else commit:
+            self.broker.durable(self.store.commit())
+        dirty = self.broker.dirty[:]
+        self.broker.dirty.clear()
+        for connection in dirty:
+            connection.dirty = False
+            shell: Any = connection.shell
+            shell.flush()
+
+    def restart(self) -> Bench:
+        """What a crash leaves, under a new broker."""
+        return Bench(self.settings, self.store.crash(), self.clock, None, self.inbox, self.auto)
+
+    def client(self, client_id: str = "c", name: str = "app", kind: int = BACKEND, **fields: Any) -> Client:
+        client = Client(self, client_id, name, kind)
+        client.connect(**fields)
+        return client
+
+
+class Client:
+    """One client; what it receives is in ``packets``."""
+
+    def __init__(self, bench: Bench, client_id: str, name: str, kind: int) -> None:
+        self.bench = bench
+        self.client_id = client_id
+        vehicle = name if kind == VEHICLE else ""
+        prefix = f"vehicles/{name}/" if kind == VEHICLE else ""
+        self.principal = Principal(name, kind, Permissions(prefix), vehicle)
+        self.packets: list[Packet] = []
+        self.closed = False
+        self.protocol = 5
+        self.auto_ack = True
+        self.connection: Connection
+        self.reader: Reader
+        self.last_id = 0
+
+    def connect(self, protocol: int = 5, clean: bool = True, expiry: int | None = None, **fields: Any) -> None:
+        properties = fields.pop("properties", None)
+        if expiry is not None:
+            properties = properties or Properties()
+            properties.session_expiry = expiry
+        packet = Connect(protocol, self.client_id, clean, 60, None, None, fields.pop("will", None), properties)
+        self.protocol = protocol
+        self.reader = Reader(Limits(), CLIENT, protocol)
+        self.closed = False
+        self.connection = self.bench.broker.open(packet, self.principal, "test", self)
+        self.bench.turn()
+
+    def attach(self, unacked: list[int], protocol: int = 5) -> None:
+        packet = Connect(protocol, self.client_id, True, 60)
+        self.reader = Reader(Limits(), CLIENT, protocol)
+        self.protocol = protocol
+        self.connection = self.bench.broker.attach(packet, self.principal, "test", self, unacked)
+        self.bench.turn()
+
+    def live(self) -> None:
+        self.bench.broker.live(self.connection)
+        self.bench.turn()
+
+    def flush(self) -> None:
+        data = b"".join(self.connection.out)
+        self.connection.out.clear()
+        self.connection.traced.clear()
+        packets = self.reader.feed(data)
+        assert self.reader.error is None, self.reader.error
+        self.packets += packets
+        if self.connection.closing:
+            self.closed = True
+        elif self.auto_ack:
+            for packet in packets:
+                self._acknowledge(packet)
+
+    def _acknowledge(self, packet: Packet) -> None:
+        if isinstance(packet, Publish) and packet.qos:
+            self.send(Ack(PUBACK if packet.qos == 1 else PUBREC, packet.packet_id))
+        elif isinstance(packet, Ack) and packet.type == PUBREL:
+            self.send(Ack(PUBCOMP, packet.packet_id))
+        elif isinstance(packet, Ack) and packet.type == PUBREC and packet.reason < 0x80:
+            self.send(Ack(PUBREL, packet.packet_id))
+
+    def send(self, packet: Packet) -> None:
+        self.bench.broker.receive(self.connection, packet)
+        self.bench.turn()
+
+    def publish(self, topic: str, payload: bytes = b"x", qos: int = 1, **fields: Any) -> int:
+        self.last_id += 1 if qos else 0
+        retain = fields.pop("retain", False)
+        packet_id = fields.pop("packet_id", self.last_id if qos else 0)
+        self.send(Publish(topic, payload, qos, retain, fields.pop("dup", False), packet_id, fields.pop("properties", None)))
+        return packet_id
+
+    def lose(self) -> None:
+        self.bench.broker.lost(self.connection)
+        self.bench.turn()
+
+    def take(self, *types: type) -> list[Any]:
+        """The packets of some types received since the last call, all others kept."""
+        found = [packet for packet in self.packets if isinstance(packet, types)]
+        self.packets = [packet for packet in self.packets if not isinstance(packet, types)]
+        return found
+
+    def messages(self) -> list[bytes]:
+        return [packet.payload for packet in self.take(Publish)]
+
+    def connack(self) -> Connack:
+        return self.take(Connack)[-1]
+
+
+__all__ = ["BACKEND", "TIER", "VEHICLE", "Bench", "Client", "Clock", "MemoryStore"]

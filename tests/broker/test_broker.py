@@ -1,0 +1,475 @@
+"""The engine: what each packet does, and what survives a crash."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.broker.inbox import InboxRules
+from mesh.broker.settings import DROP_OLDEST, FOREVER, Settings
+from mesh.session.outbound import packet_id_of
+from mesh.wire import reasons
+from mesh.wire.packets import (
+    PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Disconnect, Publish, SubAck, Subscribe, Subscription, Unsubscribe, Will,
+)  # fmt: skip
+from mesh.wire.properties import Properties
+from tests.broker.harness import TIER, VEHICLE, Bench, Client
+
+
+def subscribe(client: Client, *filters: str, qos: int = 1, identifier: int = 0, **options: object) -> list[int]:
+    properties = None
+    if identifier:
+        properties = Properties()
+        properties.subscription_ids = [identifier]
+    subscriptions = [Subscription(filter, qos, **options) for filter in filters]  # type: ignore[arg-type]
+    client.send(Subscribe(7, subscriptions, properties))
+    acks = client.take(SubAck)
+    return acks[-1].reasons if acks else []
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_message_reaches_its_subscriber_and_is_acknowledged(protocol: int, qos: int) -> None:
+    bench = Bench()
+    receiver = bench.client("r", protocol=protocol)
+    sender = bench.client("s", protocol=protocol)
+    assert subscribe(receiver, "a/+", qos=2) == [2]
+    sender.publish("a/b", b"hello", qos)
+    (message,) = receiver.take(Publish)
+    assert (message.topic, message.payload, message.qos, message.dup) == ("a/b", b"hello", qos, False)
+    acks = [(ack.type, ack.reason) for ack in sender.take(Ack)]
+    assert acks == {0: [], 1: [(PUBACK, 0)], 2: [(PUBREC, 0), (PUBCOMP, 0)]}[qos]
+
+
+def test_nobody_there_is_said_with_reason_0x10() -> None:
+    sender = Bench().client("s")
+    sender.publish("a", b"", 1)
+    assert sender.take(Ack)[0].reason == reasons.NO_MATCHING_SUBSCRIBERS
+
+
+def test_overlapping_filters_deliver_once_with_all_identifiers_and_the_highest_qos() -> None:
+    bench = Bench()
+    receiver, sender = bench.client("r"), bench.client("s")
+    subscribe(receiver, "a/#", qos=0, identifier=3)
+    subscribe(receiver, "a/b", qos=1, identifier=4)
+    sender.publish("a/b", qos=2)
+    (message,) = receiver.take(Publish)
+    assert message.qos == 1
+    assert sorted(message.properties.subscription_ids) == [3, 4]
+
+
+def test_a_durable_session_keeps_messages_in_order_through_a_crash() -> None:
+    bench = Bench()
+    receiver, sender = bench.client("r", expiry=100), bench.client("s")
+    subscribe(receiver, "a/#")
+    receiver.lose()
+    for number in range(200):
+        sender.publish(f"a/{number % 3}", b"%d" % number)
+    bench = bench.restart()
+    receiver = bench.client("r", clean=False, expiry=100)
+    assert receiver.connack().session_present
+    assert receiver.messages() == [b"%d" % number for number in range(200)]
+    assert not [item for item in bench.store.items.values() if item.body]
+
+
+def test_no_acknowledgement_before_the_journal_has_the_message() -> None:
+    bench = Bench()
+    receiver = bench.client("r", expiry=100)
+    subscribe(receiver, "a")
+    sender = bench.client("s")
+    bench.auto = False
+    sender.publish("a", b"1")
+    assert sender.take(Ack) == []
+    assert receiver.messages() == []
+    bench.turn(commit=True)
+    bench.turn()
+    assert [ack.type for ack in sender.take(Ack)] == [PUBACK]
+    assert receiver.messages() == [b"1"]
+
+
+def test_acknowledgements_leave_in_the_order_of_the_publishes() -> None:
+    bench = Bench()
+    subscribe(bench.client("r", expiry=100), "durable")
+    sender = bench.client("s")
+    bench.auto = False
+    sender.publish("durable", packet_id=11)
+    sender.publish("nobody", packet_id=12)
+    assert sender.take(Ack) == []
+    bench.turn(commit=True)
+    assert [ack.packet_id for ack in sender.take(Ack)] == [11, 12]
+
+
+def test_a_repeat_after_reconnecting_keeps_its_identifier_and_carries_dup() -> None:
+    bench = Bench()
+    receiver, sender = bench.client("r", expiry=100), bench.client("s")
+    subscribe(receiver, "a")
+    receiver.auto_ack = False
+    sender.publish("a", b"1")
+    (first,) = receiver.take(Publish)
+    receiver.lose()
+    receiver = bench.restart().client("r", clean=False, expiry=100)
+    (again,) = receiver.take(Publish)
+    assert (again.packet_id, again.dup, again.payload) == (first.packet_id, True, b"1")
+
+
+def test_the_window_is_the_receive_maximum_of_the_client() -> None:
+    bench = Bench()
+    properties = Properties()
+    properties.receive_maximum = 3
+    receiver, sender = bench.client("r", properties=properties), bench.client("s")
+    subscribe(receiver, "a")
+    receiver.auto_ack = False
+    for _ in range(5):
+        sender.publish("a")
+    first = receiver.take(Publish)
+    assert len(first) == 3
+    receiver.send(Ack(PUBACK, first[0].packet_id))
+    assert len(receiver.take(Publish)) == 1
+
+
+@pytest.mark.parametrize("crash_after", ["publish", "pubrec", "pubrel"])
+def test_qos_2_towards_a_subscriber_is_exactly_once_through_a_crash(crash_after: str) -> None:
+    bench = Bench()
+    receiver, sender = bench.client("r", expiry=100), bench.client("s")
+    subscribe(receiver, "a", qos=2)
+    receiver.auto_ack = False
+    sender.publish("a", b"1", 2)
+    (message,) = receiver.take(Publish)
+    if crash_after != "publish":
+        receiver.send(Ack(PUBREC, message.packet_id))
+        assert [ack.type for ack in receiver.take(Ack)] == [PUBREL]
+    receiver = bench.restart().client("r", clean=False, expiry=100)
+    receiver.auto_ack = False
+    published, acks = receiver.take(Publish), receiver.take(Ack)
+    if crash_after == "publish":
+        assert [(packet.packet_id, packet.dup) for packet in published] == [(message.packet_id, True)]
+    else:
+        assert published == []
+        assert [(ack.type, ack.packet_id) for ack in acks] == [(PUBREL, message.packet_id)]
+        receiver.send(Ack(PUBCOMP, message.packet_id))
+        assert not [item for item in receiver.bench.store.items.values() if item.kind in (3, 5)]
+
+
+def test_qos_2_from_a_publisher_is_exactly_once_through_a_crash() -> None:
+    bench = Bench()
+    receiver = bench.client("r", expiry=100)
+    subscribe(receiver, "a", qos=1)
+    receiver.lose()
+    sender = bench.client("s", expiry=100)
+    sender.auto_ack = False
+    sender.publish("a", b"1", 2, packet_id=9)
+    assert [ack.type for ack in sender.take(Ack)] == [PUBREC]
+    bench = bench.restart()
+    sender = bench.client("s", clean=False, expiry=100)
+    sender.auto_ack = False
+    sender.publish("a", b"1", 2, packet_id=9, dup=True)
+    sender.send(Ack(PUBREL, 9))
+    sender.send(Ack(PUBREL, 9))
+    assert [(ack.type, ack.reason) for ack in sender.take(Ack)] == [(PUBREC, 0), (PUBCOMP, 0), (PUBCOMP, 0x92)]
+    assert bench.client("r", clean=False, expiry=100).messages() == [b"1"]
+
+
+def test_attaching_after_a_crash_repeats_nothing_that_the_client_has() -> None:
+    settings = Settings()
+    settings.keep_all = True
+    bench = Bench(settings)
+    vehicle = bench.client("v", "V1", VEHICLE)
+    subscribe(vehicle, "vehicles/V1/#")
+    vehicle.auto_ack = False
+    sender = bench.client("s", "core", TIER)
+    for number in range(4):
+        sender.publish("vehicles/V1/cmd", b"%d" % number)
+    sent = vehicle.take(Publish)
+    assert [packet.payload for packet in sent] == [b"0", b"1", b"2", b"3"]
+    bench.auto = False
+    vehicle.send(Ack(PUBACK, sent[0].packet_id))  # its drop does not reach the disk
+    bench = bench.restart()
+    bench.auto = True
+    # With the vehicle: 1 and 2. The acknowledgement of 0 is replayed; 3 was lost on the device link.
+    vehicle = Client(bench, "v", "V1", VEHICLE)
+    vehicle.auto_ack = False
+    vehicle.attach([sent[1].packet_id, sent[2].packet_id])
+    vehicle.send(Ack(PUBACK, sent[0].packet_id))
+    assert vehicle.take(Publish) == []
+    vehicle.live()
+    assert [(packet.payload, packet.packet_id, packet.dup) for packet in vehicle.take(Publish)] == [
+        (b"3", sent[3].packet_id, False)
+    ]
+    vehicle.send(Ack(PUBACK, sent[1].packet_id))
+    vehicle.send(Ack(PUBACK, sent[2].packet_id))
+    vehicle.send(Ack(PUBACK, sent[3].packet_id))
+    assert [item for item in bench.store.items.values() if item.kind == 3] == []
+
+
+def test_attaching_to_a_session_that_is_gone_closes_the_connection() -> None:
+    vehicle = Client(Bench(), "v", "V1", VEHICLE)
+    vehicle.attach([])
+    assert vehicle.closed
+
+
+def test_a_second_connect_takes_the_session_over_and_says_so() -> None:
+    bench = Bench()
+    first = bench.client("c", expiry=10)
+    second = bench.client("c", clean=False, expiry=10)
+    assert first.closed
+    assert first.take(Disconnect)[0].reason == reasons.SESSION_TAKEN_OVER
+    assert second.connack().session_present
+
+
+def test_another_identity_does_not_reach_a_session() -> None:
+    bench = Bench()
+    first = bench.client("c", "alice", expiry=10)
+    second = bench.client("c", "mallory", clean=False, expiry=10)
+    assert not first.closed
+    assert not second.connack().session_present
+
+
+def test_a_vehicle_stays_below_its_own_subtree() -> None:
+    bench = Bench()
+    vehicle = bench.client("v", "V1", VEHICLE)
+    assert subscribe(vehicle, "vehicles/V1/cmd", "vehicles/+/cmd", "#", "vehicles/V2/cmd", "$share/g/vehicles/V1/x") == [
+        1, 0x87, 0x87, 0x87, 1,
+    ]  # fmt: skip
+    vehicle.publish("vehicles/V2/cmd")
+    assert vehicle.take(Ack)[0].reason == reasons.NOT_AUTHORIZED
+    old = bench.client("o", "V3", VEHICLE, protocol=4)
+    old.publish("vehicles/V2/cmd")
+    assert old.closed
+    assert old.take(Ack) == []
+
+
+def test_retained_messages_survive_a_crash_and_respect_retain_handling() -> None:
+    bench = Bench()
+    bench.client("s").publish("a/b", b"kept", retain=True)
+    bench = bench.restart()
+    receiver = bench.client("r")
+    subscribe(receiver, "a/#")
+    (message,) = receiver.take(Publish)
+    assert (message.payload, message.retain) == (b"kept", True)
+    subscribe(receiver, "a/#", retain_handling=1)
+    assert receiver.messages() == []
+    bench.client("s").publish("a/b", b"", retain=True)
+    subscribe(receiver, "a/+")
+    assert receiver.messages() == [b""]  # the live one, which removed what was kept
+
+
+def test_no_local_keeps_a_client_from_hearing_itself() -> None:
+    client = Bench().client("c")
+    subscribe(client, "a", no_local=True)
+    client.publish("a")
+    assert client.messages() == []
+
+
+def test_a_shared_group_gets_each_message_once() -> None:
+    bench = Bench()
+    members = [bench.client(f"m{number}") for number in range(3)]
+    for member in members:
+        subscribe(member, "$share/g/a/#")
+    sender = bench.client("s")
+    for number in range(9):
+        sender.publish("a/b", b"%d" % number)
+    shares = [member.messages() for member in members]
+    assert sorted(sum(shares, [])) == [b"%d" % number for number in range(9)]
+    assert [len(share) for share in shares] == [3, 3, 3]
+
+
+def test_the_will_is_published_when_the_connection_is_lost_and_not_after_disconnect() -> None:
+    bench = Bench()
+    watcher = bench.client("w")
+    subscribe(watcher, "gone")
+    bench.client("a", will=Will("gone", b"a")).lose()
+    assert watcher.messages() == [b"a"]
+    bench.client("b", will=Will("gone", b"b")).send(Disconnect())
+    assert watcher.messages() == []
+    bench.client("c", will=Will("gone", b"c")).send(Disconnect(4))
+    assert watcher.messages() == [b"c"]
+
+
+def test_a_delayed_will_waits_also_through_a_crash_and_is_withdrawn_by_a_return() -> None:
+    bench = Bench()
+    properties = Properties()
+    properties.will_delay = 10
+    watcher = bench.client("w", expiry=100)
+    subscribe(watcher, "gone")
+    for name in ("back", "away"):
+        bench.client(name, expiry=60, will=Will("gone", name.encode(), 1, False, properties)).lose()
+    bench = bench.restart()
+    bench.client("back", clean=False, expiry=60)
+    bench.clock.now += 11
+    bench.broker.tick()
+    bench.turn()
+    assert bench.client("w", clean=False, expiry=100).messages() == [b"away"]
+
+
+def test_a_session_ends_when_its_expiry_has_passed() -> None:
+    bench = Bench()
+    client = bench.client("c", expiry=10)
+    subscribe(client, "a")
+    client.lose()
+    bench.clock.now += 11
+    bench.broker.tick()
+    bench.turn()
+    assert len(bench.broker.sessions) == 0
+    assert bench.store.items == {}
+    assert not bench.client("c", clean=False).connack().session_present
+
+
+def test_a_message_expires_and_what_is_left_of_its_time_is_passed_on() -> None:
+    bench = Bench()
+    receiver = bench.client("r", expiry=100)
+    subscribe(receiver, "a")
+    receiver.lose()
+    sender = bench.client("s")
+    for seconds in (5, 50):
+        properties = Properties()
+        properties.message_expiry = seconds
+        sender.publish("a", b"%d" % seconds, properties=properties)
+    bench.clock.now += 20
+    receiver = bench.client("r", clean=False, expiry=100)
+    (message,) = receiver.take(Publish)
+    assert (message.payload, message.properties.message_expiry) == (b"50", 30)
+    assert [item for item in bench.store.items.values() if item.kind == 3] == []
+
+
+def test_a_full_queue_refuses_or_drops_the_oldest() -> None:
+    for when_full, expected in ((0, [b"0", b"1", b"2"]), (DROP_OLDEST, [b"2", b"3", b"4"])):
+        settings = Settings()
+        settings.max_queue_messages = 3
+        settings.when_full = when_full
+        bench = Bench(settings)
+        receiver = bench.client("r", expiry=100)
+        subscribe(receiver, "a")
+        receiver.lose()
+        sender = bench.client("s")
+        for number in range(5):
+            sender.publish("a", b"%d" % number)
+        codes = [ack.reason for ack in sender.take(Ack)]
+        assert codes == [0, 0, 0, 0x97, 0x97] if when_full == 0 else [0] * 5
+        assert bench.client("r", clean=False, expiry=100).messages() == expected
+
+
+def test_an_mqtt_3_publisher_is_closed_rather_than_lied_to() -> None:
+    settings = Settings()
+    settings.max_queue_messages = 1
+    bench = Bench(settings)
+    receiver = bench.client("r", expiry=100)
+    subscribe(receiver, "a")
+    receiver.lose()
+    sender = bench.client("s", protocol=4)
+    sender.publish("a")
+    sender.publish("a")
+    assert len(sender.take(Ack)) == 1
+    assert sender.closed
+
+
+def test_fan_out_to_durable_sessions_keeps_the_body_once() -> None:
+    bench = Bench()
+    for number in range(5):
+        receiver = bench.client(f"r{number}", expiry=100)
+        subscribe(receiver, "a")
+        receiver.lose()
+    bench.client("s").publish("a", b"p" * 1000)
+    assert len([item for item in bench.store.items.values() if len(item.body) > 1000]) == 1
+    bench = bench.restart()
+    for number in range(5):
+        assert bench.client(f"r{number}", clean=False, expiry=100).messages() == [b"p" * 1000]
+    assert not [item for item in bench.store.items.values() if item.body]
+
+
+def inbox_rules() -> InboxRules:
+    def vehicle_of(topic: str) -> str | None:
+        parts = topic.split("/")
+        return parts[1] if parts[0] == "vehicles" else None
+
+    return InboxRules(vehicle_of, lambda vehicle: [Subscription(f"vehicles/{vehicle}/cmd/#", 1)], 1000)
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_the_inbox_keeps_commands_for_the_first_drive(clean: bool) -> None:
+    settings = Settings()
+    settings.keep_all = True
+    bench = Bench(settings, inbox=inbox_rules())
+    core = bench.client("core", "core", TIER)
+    for number in range(3):
+        core.publish("vehicles/V1/cmd/x", b"%d" % number)
+    core.publish("vehicles/V1/other")
+    assert [ack.reason for ack in core.take(Ack)] == [0, 0, 0, 0x10]
+    bench = bench.restart()
+    vehicle = bench.client("v", "V1", VEHICLE, clean=clean, expiry=10)
+    if clean:
+        assert vehicle.messages() == []
+        subscribe(vehicle, "vehicles/V1/#")
+    assert vehicle.messages() == [b"0", b"1", b"2"]
+
+
+def test_what_came_over_a_tier_link_does_not_leave_over_one() -> None:
+    bench = Bench()
+    one, two = bench.client("one", "one", TIER), bench.client("two", "two", TIER)
+    for core in (one, two):
+        subscribe(core, "#", qos=1)
+    one.publish("vehicles/V1/cmd")
+    assert one.messages() == two.messages() == []
+    bench.client("v", "V1", VEHICLE).publish("vehicles/V1/status")
+    assert one.messages() == two.messages() == [b"x"]
+
+
+def test_unsubscribing_ends_deliveries_also_after_a_crash() -> None:
+    bench = Bench()
+    receiver = bench.client("r", expiry=100)
+    subscribe(receiver, "a", "b")
+    receiver.send(Unsubscribe(3, ["a", "c"]))
+    assert receiver.take(SubAck)[0].reasons == [0, reasons.NO_SUBSCRIPTION_EXISTED]
+    bench = bench.restart()
+    receiver = bench.client("r", clean=False, expiry=100)
+    sender = bench.client("s")
+    sender.publish("a", b"a")
+    sender.publish("b", b"b")
+    assert receiver.messages() == [b"b"]
+
+
+def test_a_receiver_that_does_not_read_is_left_alone() -> None:
+    bench = Bench()
+    receiver, sender = bench.client("r", expiry=100), bench.client("s")
+    subscribe(receiver, "a")
+    bench.broker.pause(receiver.connection)
+    for number in range(10):
+        sender.publish("a", b"%d" % number)
+    assert receiver.messages() == []
+    assert len(sender.take(Ack)) == 10
+    bench.broker.resume(receiver.connection)
+    bench.turn()
+    assert receiver.messages() == [b"%d" % number for number in range(10)]
+
+
+def test_a_publisher_beyond_the_receive_maximum_is_disconnected() -> None:
+    settings = Settings()
+    settings.receive_maximum = 2
+    bench = Bench(settings, auto=True)
+    subscribe(bench.client("r", expiry=100), "a")
+    sender = bench.client("s")
+    bench.auto = False
+    for number in range(1, 4):
+        bench.broker.receive(sender.connection, Publish("a", b"", 1, packet_id=number))
+    bench.turn()
+    assert sender.take(Disconnect)[0].reason == reasons.RECEIVE_MAXIMUM_EXCEEDED
+
+
+def test_topic_aliases_are_resolved_and_bounded() -> None:
+    bench = Bench()
+    receiver, sender = bench.client("r"), bench.client("s")
+    subscribe(receiver, "a")
+    for topic in ("a", ""):
+        properties = Properties()
+        properties.topic_alias = 2
+        sender.publish(topic, properties=properties)
+    assert [message.topic for message in receiver.take(Publish)] == ["a", "a"]
+    properties = Properties()
+    properties.topic_alias = 17
+    sender.publish("a", properties=properties)
+    assert sender.take(Disconnect)[0].reason == reasons.TOPIC_ALIAS_INVALID
+
+
+def test_packet_identifiers_never_collide_however_long_one_is_withheld() -> None:
+    assert packet_id_of(0) == 1
+    assert packet_id_of(65_534) == 65_535
+    assert packet_id_of(65_535) == 1
+    assert FOREVER == 0xFFFFFFFF

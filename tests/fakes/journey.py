@@ -1,0 +1,110 @@
+"""A message's way through a mesh as spans, made by the real tracers of three nodes: what the nodes do, without the nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import time_ns
+
+from mesh.broker.trace import COMMIT, INTERNAL, PRODUCER, RELAY, SEND, SETTLE, SPOOL, WAIT, Span
+from mesh.telemetry.tracing import NodeTracer, open_tracer
+from mesh.wire.packets import Publish
+from mesh.wire.properties import Properties
+from mesh.wire.tracecontext import TraceContext
+
+VEHICLE = "WVW12345"
+COMMAND = f"vehicles/{VEHICLE}/cmd"
+REPORT = f"vehicles/{VEHICLE}/position"
+
+DOWNSTREAM = {  # name at its node: name of the parent at its node; empty: the publisher's own span
+    ("core-1", "receive vehicles/{vehicle}/cmd"): "",
+    ("core-1", "spool vehicles/{vehicle}/cmd"): "receive",
+    ("core-1", "send vehicles/{vehicle}/cmd"): "spool",
+    ("edge-1", "receive vehicles/{vehicle}/cmd"): "send",
+    ("edge-1", "commit vehicles/{vehicle}/cmd"): "receive",
+    ("edge-1", "wait vehicles/{vehicle}/cmd"): "receive",
+    ("edge-1", "send vehicles/{vehicle}/cmd"): "wait",
+    ("door-1", "relay vehicles/{vehicle}/cmd"): "send",
+    ("edge-1", "settle vehicles/{vehicle}/cmd"): "send",
+}
+UPSTREAM = {
+    ("edge-1", "receive vehicles/{vehicle}/position"): "",
+    ("edge-1", "send vehicles/{vehicle}/position"): "receive",
+    ("core-1", "receive vehicles/{vehicle}/position"): "send",
+    ("core-1", "send vehicles/{vehicle}/position"): "receive",
+}
+
+
+def template(topic: str) -> str:
+    """The low-cardinality form of a topic below ``vehicles/``."""
+    levels = topic.split("/")
+    return "/".join([levels[0], "{vehicle}", *levels[2:]])
+
+
+def carrying(topic: str, context: TraceContext | None, payload: bytes = b"unlock") -> Publish:
+    """A PUBLISH with a context in its user properties."""
+    if context is None:
+        return Publish(topic, payload, qos=1, packet_id=1)
+    properties = Properties()
+    properties.user = [("traceparent", context.traceparent())]
+    return Publish(topic, payload, qos=1, packet_id=1, properties=properties)
+
+
+@dataclass
+class Journey:
+    """The tracers of a core, an edge and a front door."""
+
+    core: NodeTracer
+    edge: NodeTracer
+    door: NodeTracer
+
+    @staticmethod
+    def begin(endpoint: str) -> Journey:
+        return Journey(*(
+            open_tracer(endpoint, f"mesh-{kind}", f"{kind}-1", "demo", 1.0, template) for kind in ("core", "edge", "door")
+        ))
+
+    def downstream(self, caller: TraceContext | None) -> str:
+        """A command from a back end to a vehicle that was away; the identifier of its trace."""
+        received = taken(self.core.ingress(carrying(COMMAND, caller), VEHICLE))
+        now = time_ns()
+        spooled = self.core.record(SPOOL, received.context, COMMAND, VEHICLE, now - 30_000_000, now)
+        sent = self.core.start(SEND, spooled, COMMAND, VEHICLE, PRODUCER)
+        arrived = taken(self.edge.ingress(carrying(COMMAND, sent.context), VEHICLE, trusted=True))
+        commit = self.edge.start(COMMIT, arrived.context, COMMAND, VEHICLE, INTERNAL)
+        commit.end()
+        arrived.end()
+        sent.end()
+        received.end()
+        wait = self.edge.start(WAIT, arrived.context, COMMAND, VEHICLE, INTERNAL)
+        wait.end()
+        delivery = self.edge.start(SEND, wait.context, COMMAND, VEHICLE, PRODUCER)
+        self.door.start(RELAY, delivery.context, COMMAND, VEHICLE, PRODUCER).end()
+        self.edge.start(SETTLE, delivery.context, COMMAND, VEHICLE, INTERNAL).end()
+        delivery.end()
+        return received.context.trace_id
+
+    def upstream(self) -> str:
+        """A report of a vehicle to two back ends; the identifier of its trace."""
+        received = taken(self.edge.ingress(carrying(REPORT, None), VEHICLE))
+        sent = self.edge.start(SEND, received.context, REPORT, VEHICLE, PRODUCER)
+        arrived = taken(self.core.ingress(carrying(REPORT, sent.context), VEHICLE, trusted=True))
+        for _ in range(2):
+            self.core.start(SEND, arrived.context, REPORT, VEHICLE, PRODUCER, linked=True).end()
+        arrived.end()
+        sent.end()
+        received.end()
+        return received.context.trace_id
+
+    def end(self) -> bool:
+        """Export all and stop; whether every span was taken."""
+        tracers = (self.core, self.edge, self.door)
+        flushed = all([tracer.flush(10.0) for tracer in tracers])
+        for tracer in tracers:
+            tracer.close()
+        return flushed and all(tracer.dropped == 0 for tracer in tracers)
+
+
+def taken(span: Span | None) -> Span:
+    """The span that an ingress gave."""
+    assert span is not None, "the message was not sampled"
+    return span

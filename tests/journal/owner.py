@@ -1,0 +1,50 @@
+"""An owner's thread without a loop: it runs what the commit thread asks for when the test says so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from mesh.journal import Files, Journal, Limits
+
+DEADLINE = 10.0
+
+# Small enough that a handful of items rolls segments and starts cleaning.
+TINY = Limits(segment=256, batch=512, step=64, backlog=1 << 20, retry_first=0.001, retry_longest=0.004, readers=2)
+
+
+class Owner:
+    """A journal, and every position and failure that it reported."""
+
+    def __init__(self, directory: Path, *, limits: Limits = TINY, files: Files | None = None) -> None:
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.durable: list[int] = []
+        self.failures: list[OSError] = []
+        self.journal = Journal.open(directory, limits=limits, notify=self._calls.put, files=files)
+        self.journal.on_durable = self.durable.append
+        self.journal.on_failure = self.failures.append
+
+    def pump(self) -> None:
+        """Run what has been reported already."""
+        while not self._calls.empty():
+            self._calls.get()()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Run reports until the condition holds."""
+        end = time.monotonic() + DEADLINE
+        while not condition():
+            try:
+                self._calls.get(timeout=max(0.0, end - time.monotonic()))()
+            except Empty:
+                raise AssertionError("the condition did not come true in time") from None
+
+    def settle(self) -> None:
+        """Commit, and wait until all is durable and cleaning has nothing to do."""
+        self.journal.commit()
+        self.until(lambda: self.journal.backlog_bytes == 0 and self.journal._cleaning in (0, 4))
+
+    def bodies(self) -> dict[int, bytes]:
+        """Everything that lives, after open."""
+        return {item.id: self.journal.read(item.id) for item in self.journal.live()}

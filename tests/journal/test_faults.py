@@ -1,0 +1,178 @@
+"""A disk that is full, fails, or comes back."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from mesh.journal import Limits, UnsavedError
+from tests.fakes.disk import Disk
+from tests.journal.owner import TINY, Owner
+
+
+def failing(*operations: str, times: int = 1_000_000, code: int = errno.ENOSPC) -> Callable[[str, Path], None]:
+    left = [times]
+
+    def before(operation: str, path: Path) -> None:
+        if operation in operations and path.suffix == ".log" and left[0] > 0:
+            left[0] -= 1
+            raise OSError(code, "injected", str(path))
+
+    return before
+
+
+def fine(operation: str, path: Path) -> None:
+    return
+
+
+@pytest.mark.parametrize("operations", [("write",), ("sync",), ("write", "truncate"), ("sync", "truncate"), ("open",)])
+def test_nothing_is_acknowledged_while_the_disk_refuses_and_all_of_it_after(
+    tmp_path: Path, operations: tuple[str, ...]
+) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, files=disk)
+    owner.journal.append(1, 1, b"", b"before")
+    owner.settle()
+    disk.before = failing(*operations)
+    for number in range(10):  # more than one segment, so that opening the next one fails too
+        owner.journal.append(1, 1, b"", b"%d" % number * 40)
+        owner.journal.commit()
+    owner.until(lambda: len(owner.failures) >= 3)
+    acknowledged = owner.durable[-1]
+    assert owner.journal.durable_position == acknowledged < owner.journal.position
+    assert isinstance(owner.journal.failed, OSError)
+    assert owner.journal.backlog_bytes > 0
+    assert owner.journal.read(owner.journal.position) == b"9" * 40  # reads go on
+
+    disk.before = fine
+    owner.until(lambda: owner.journal.durable_position == owner.journal.position)
+    assert owner.journal.failed is None
+    assert owner.durable == sorted(set(owner.durable))
+    image = disk.crash(7)  # the power goes right after the last acknowledgement
+    owner.journal.close()
+    again = Owner(tmp_path, files=image)
+    assert list(again.bodies().values()) == [b"before", *(b"%d" % number * 40 for number in range(10))]
+    again.journal.close()
+
+
+def test_bytes_of_a_failed_sync_are_written_again_to_a_fresh_segment(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, limits=Limits(segment=4096, retry_first=0.001), files=disk)
+    owner.journal.append(1, 1, b"", b"first")
+    owner.settle()
+    length = len(disk.content(tmp_path / "00000001.log"))
+    disk.before = failing("sync", times=1, code=errno.EIO)
+    owner.journal.append(1, 1, b"", b"second")
+    owner.settle()
+    assert len(disk.content(tmp_path / "00000001.log")) == length
+    assert (tmp_path / "00000002.log") in disk.paths()
+    assert owner.journal.read(2) == b"second"
+    image = disk.crash(3)
+    owner.journal.close()
+    again = Owner(tmp_path, files=image)
+    assert again.bodies() == {1: b"first", 2: b"second"}
+    again.journal.close()
+
+
+def test_closing_while_the_disk_refuses_says_what_is_lost(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, files=disk)
+    disk.before = failing("write")
+    owner.journal.append(1, 1, b"", b"never")
+    with pytest.raises(UnsavedError, match="injected"):
+        owner.journal.close()
+    disk.before = fine
+    again = Owner(tmp_path, files=disk)
+    assert again.bodies() == {}
+    again.journal.close()
+
+
+def test_a_disk_that_hangs_does_not_hang_close(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, limits=Limits(close=0.05), files=disk)
+    released = Event()
+
+    def hang(operation: str, path: Path) -> None:
+        if operation == "sync":
+            released.wait(10)
+
+    disk.before = hang
+    owner.journal.append(1, 1, b"", b"x")
+    with pytest.raises(UnsavedError, match="in time"):
+        owner.journal.close()
+    released.set()
+
+
+def test_an_index_that_cannot_be_written_harms_nothing(tmp_path: Path) -> None:
+    disk = Disk()
+
+    def before(operation: str, path: Path) -> None:
+        if ".index" in path.name and operation in ("open", "write", "replace"):
+            raise OSError(errno.ENOSPC, "injected", str(path))
+
+    owner = Owner(tmp_path, files=disk)
+    disk.before = before
+    for number in range(20):
+        owner.journal.append(1, 1, b"", b"%02d" % number * 20)
+        owner.settle()
+    assert owner.failures == []
+    owner.journal.close()
+    disk.before = fine
+    again = Owner(tmp_path, files=disk)
+    assert list(again.bodies().values()) == [b"%02d" % number * 20 for number in range(20)]
+    again.journal.close()
+
+
+def churn(owner: Owner, count: int) -> int:
+    """Items that die at once, behind one that lives; the id of the latter."""
+    kept = owner.journal.append(1, 1, b"kept", b"k" * 30)
+    for _ in range(count):
+        owner.journal.drop(owner.journal.append(1, 1, b"", b"x" * 60))
+        owner.settle()
+    return kept
+
+
+def test_cleaning_keeps_the_disk_small_and_the_living(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, files=disk)
+    kept = churn(owner, 200)
+    figures = owner.journal.statistics()
+    assert figures.live_items == 1
+    assert figures.disk_bytes <= 2 * figures.live_bytes + 3 * TINY.segment
+    assert (tmp_path / "00000001.log") not in disk.paths()
+    assert owner.journal.read(kept) == b"k" * 30
+    owner.journal.close()
+    again = Owner(tmp_path, files=disk)
+    assert [(item.id, item.meta) for item in again.journal.live()] == [(kept, b"kept")]
+    again.journal.close()
+    assert disk.open_handles == 0
+
+
+def test_a_segment_that_cannot_be_removed_is_tried_again(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, files=disk)
+    disk.before = failing("unlink", times=3, code=errno.EIO)
+    kept = churn(owner, 40)
+    assert (tmp_path / "00000001.log") not in disk.paths()
+    assert owner.journal.read(kept) == b"k" * 30
+    owner.journal.close()
+
+
+def test_damage_stops_cleaning_loudly_and_nothing_else(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, files=disk)
+    owner.journal.append(1, 1, b"kept", b"k" * 30)
+    owner.settle()
+    disk.damage(tmp_path / "00000001.log", 80)
+    for _ in range(40):
+        owner.journal.drop(owner.journal.append(1, 1, b"", b"x" * 60))
+        owner.settle()
+    assert [error.errno for error in owner.failures] == [errno.EIO]
+    assert "00000001.log" in str(owner.failures[0])
+    assert (tmp_path / "00000001.log") in disk.paths()
+    assert owner.journal.durable_position == owner.journal.position
+    owner.journal.close()

@@ -1,0 +1,159 @@
+"""The journal against a dictionary, under random calls, faults, cleaning and losses of power."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mesh.journal import Item
+from tests.fakes.disk import Disk
+from tests.journal.owner import Owner
+
+SEEDS = st.integers(0, 1 << 32)
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """``history`` is what was called, by position: an item and its body, or the id that was dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.disk = Disk()
+        self.history: list[tuple[int, Item | int, bytes]] = []
+        self.model: dict[int, tuple[Item, bytes]] = {}
+        self.faults = 0
+        self.acknowledged_at_image = 0
+
+    @initialize()
+    def start(self) -> None:
+        self.disk.before = self.fault
+        self.owner = Owner(self.directory, files=self.disk)
+
+    def fault(self, operation: str, path: Path) -> None:
+        if self.faults > 0 and operation in ("write", "sync", "truncate"):
+            self.faults -= 1
+            raise OSError(errno.EIO, "injected", str(path))
+
+    @rule(
+        kind=st.integers(0, 255), owner=st.integers(0, (1 << 64) - 1), meta=st.binary(max_size=20),
+        body=st.binary(max_size=120), times=st.integers(1, 4),
+    )
+    def append(self, kind: int, owner: int, meta: bytes, body: bytes, times: int) -> None:
+        for _ in range(times):
+            id = self.owner.journal.append(kind, owner, meta, body)
+            assert id == self.owner.journal.position
+            self.model[id] = (Item(id, kind, owner, meta), body)
+            self.history.append((id, *self.model[id]))
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), times=st.integers(1, 6))
+    def drop(self, data: st.DataObject, times: int) -> None:
+        for _ in range(min(times, len(self.model))):
+            id = data.draw(st.sampled_from(sorted(self.model)))
+            self.owner.journal.drop(id)
+            del self.model[id]
+            self.history.append((self.owner.journal.position, id, b""))
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def read(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(sorted(self.model)))
+        assert self.owner.journal.read(id) == self.model[id][1]
+
+    @rule()
+    def commit(self) -> None:
+        self.owner.journal.commit()
+
+    @rule()
+    def pump(self) -> None:
+        self.owner.pump()
+
+    @rule()
+    def settle(self) -> None:
+        self.owner.settle()
+        journal = self.owner.journal
+        assert journal.durable_position == journal.position
+        assert journal.failed is None
+        assert journal.backlog_bytes == 0
+        assert sum(journal._live_in.values()) == len(self.model)
+
+    @rule(times=st.integers(1, 3))
+    def fail(self, times: int) -> None:
+        self.faults = times
+
+    @rule()
+    def reopen(self) -> None:
+        self.faults = 0
+        self.owner.journal.close()
+        self.restart(self.disk, self.owner.journal.position)
+
+    @rule(operations=st.integers(1, 30), seed=SEEDS)
+    def arm(self, operations: int, seed: int) -> None:
+        """The power will go after so many more changes of the disk."""
+        def note() -> None:
+            self.acknowledged_at_image = self.owner.journal.durable_position
+
+        self.disk.take_image(operations, seed, note)
+
+    @rule(seed=SEEDS)
+    def crash(self, seed: int) -> None:
+        self.faults = 0
+        image, acknowledged = self.disk.image, self.acknowledged_at_image
+        if image is None:
+            acknowledged = self.owner.journal.durable_position
+            image = self.disk.crash(seed)
+        self.owner.journal.close()
+        self.restart(image, acknowledged)
+
+    @rule()
+    def kill(self) -> None:
+        self.faults = 0
+        acknowledged = self.owner.journal.durable_position
+        left = self.disk.kill()
+        self.owner.journal.close()
+        self.restart(left, acknowledged)
+
+    def restart(self, disk: Disk, acknowledged: int) -> None:
+        assert self.disk.open_handles == 0
+        self.disk = disk
+        disk.before = self.fault
+        self.owner = Owner(self.directory, files=disk)
+        reached = self.owner.journal.position
+        assert reached >= acknowledged
+        self.history = [entry for entry in self.history if entry[0] <= reached]
+        self.model = {}
+        for _, what, body in self.history:
+            if isinstance(what, Item):
+                self.model[what.id] = (what, body)
+            else:
+                del self.model[what]
+        found = [(item, self.owner.journal.read(item.id)) for item in self.owner.journal.live()]
+        assert found == list(self.model.values())
+
+    @invariant()
+    def counts(self) -> None:
+        if hasattr(self, "owner"):
+            figures = self.owner.journal.statistics()
+            assert figures.live_items == len(self.model)
+            assert figures.live_bytes == sum(28 + len(item.meta) + len(body) for item, body in self.model.values())
+
+    def teardown(self) -> None:
+        if hasattr(self, "owner"):
+            self.faults = 0
+            self.owner.journal.close()
+        shutil.rmtree(self.directory)
+
+
+JournalMachine.TestCase.settings = settings(
+    max_examples=150,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestJournal = JournalMachine.TestCase

@@ -1,0 +1,276 @@
+"""What comes back from files that a crash, or a failing disk, has left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mesh.journal import DamageError, Limits
+from mesh.journal.layout import FRAME_SIZE, HEADER_SIZE
+from tests.fakes.disk import Disk
+from tests.journal.owner import TINY, Owner
+
+ROOMY = Limits(segment=4096)
+
+
+def batches(owner: Owner, count: int, body: bytes = b"x" * 40) -> None:
+    """One frame for each item."""
+    for _ in range(count):
+        owner.journal.append(1, 1, b"meta", body)
+        owner.settle()
+
+
+def logs(disk: Disk) -> list[Path]:
+    return [path for path in disk.paths() if path.suffix == ".log"]
+
+
+def test_a_tail_torn_at_any_byte_is_cut_off(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, limits=ROOMY, files=disk)
+    batches(owner, 3)
+    owner.journal.close()
+    path = logs(disk)[-1]
+    whole = disk.content(path)
+    frame = (len(whole) - HEADER_SIZE) // 3
+    for end in range(HEADER_SIZE + 2 * frame, len(whole)):
+        for tail in (b"", bytes(30), b"\xff" * 200):
+            torn = disk.crash(0)
+            handle = torn.open(path, create=False)
+            torn.truncate(handle, end)
+            torn.write(handle, [tail], end)
+            torn.close(handle)
+            again = Owner(tmp_path, limits=ROOMY, files=torn)
+            assert again.bodies() == {1: b"x" * 40, 2: b"x" * 40}
+            assert again.journal.append(1, 1, b"", b"after") == 3
+            again.journal.close()
+            last = Owner(tmp_path, limits=ROOMY, files=torn)
+            assert last.bodies()[3] == b"after"
+            last.journal.close()
+            assert torn.open_handles == 0
+
+
+def test_damage_of_a_synced_frame_in_the_last_segment_is_not_taken_for_a_torn_tail(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, limits=ROOMY, files=disk)
+    batches(owner, 3)
+    owner.journal.close()
+    path = logs(disk)[-1]
+    frame = (len(disk.content(path)) - HEADER_SIZE) // 3
+    for at in range(HEADER_SIZE, HEADER_SIZE + 2 * frame):
+        damaged = disk.crash(0)
+        damaged.damage(path, at)
+        with pytest.raises(DamageError) as caught:
+            Owner(tmp_path, limits=ROOMY, files=damaged)
+        assert caught.value.path == path
+        assert caught.value.offset in (HEADER_SIZE, HEADER_SIZE + frame)
+        assert str(path) in str(caught.value)
+        assert damaged.open_handles == 0
+
+
+def test_a_payload_that_looks_like_a_frame_does_not_make_a_torn_tail_look_like_damage(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, limits=ROOMY, files=disk)
+    batches(owner, 1)
+    path = logs(disk)[-1]
+    forged = bytearray(disk.content(path)[HEADER_SIZE:])  # a client that saw a frame of another segment
+    forged[4] ^= 1
+    batches(owner, 1, bytes(forged) * 3)
+    owner.journal.close()
+    torn = disk.crash(0)
+    handle = torn.open(path, create=False)
+    torn.truncate(handle, len(disk.content(path)) - 1)
+    torn.close(handle)
+    again = Owner(tmp_path, limits=ROOMY, files=torn)
+    assert list(again.bodies()) == [1]
+    again.journal.close()
+
+
+def test_damage_in_a_sealed_segment_without_index_is_reported(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, files=disk)
+    batches(owner, 20)
+    owner.journal.close()
+    first = logs(disk)[0]
+    disk.unlink(first.with_suffix(".index"))
+    disk.damage(first, HEADER_SIZE + FRAME_SIZE + 30)
+    with pytest.raises(DamageError, match=first.name):
+        Owner(tmp_path, files=disk)
+
+
+def test_a_damaged_body_behind_an_index_is_reported_when_it_is_read(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, files=disk)
+    batches(owner, 20)
+    owner.journal.close()
+    first = logs(disk)[0]
+    disk.damage(first, HEADER_SIZE + FRAME_SIZE + 30)
+    again = Owner(tmp_path, files=disk)
+    with pytest.raises(DamageError, match="item 1 is damaged"):
+        again.journal.read(1)
+    assert again.journal.read(2) == b"x" * 40
+    again.journal.close()
+
+
+def test_a_missing_or_short_segment_is_reported(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, files=disk)
+    batches(owner, 20)
+    owner.journal.close()
+    second = logs(disk)[1]
+    missing = disk.crash(0)
+    missing.unlink(second)
+    with pytest.raises(DamageError, match="missing"):
+        Owner(tmp_path, files=missing)
+    short = disk.crash(0)
+    handle = short.open(second, create=False)
+    short.truncate(handle, HEADER_SIZE + 10)
+    with pytest.raises(DamageError, match="were synced"):
+        Owner(tmp_path, files=short)
+    headless = disk.crash(0)
+    headless.damage(second, 9)
+    with pytest.raises(DamageError, match="header"):
+        Owner(tmp_path, files=headless)
+
+
+@pytest.mark.parametrize("size", [0, 10, HEADER_SIZE])
+def test_a_segment_whose_making_was_interrupted_is_removed(tmp_path: Path, size: int) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, files=disk)
+    batches(owner, 5)
+    owner.journal.close()
+    last = logs(disk)[-1]
+    following = last.with_name(f"{int(last.stem) + 1:08d}.log")
+    handle = disk.open(following, create=True)
+    disk.write(handle, [bytes(size)], 0)
+    disk.close(handle)
+    again = Owner(tmp_path, files=disk)
+    assert len(again.bodies()) == 5
+    assert following not in disk.paths()
+    again.journal.close()
+
+
+def test_starting_reads_no_body_of_a_sealed_segment(tmp_path: Path) -> None:
+    disk = Disk()
+    limits = Limits(segment=1 << 16)
+    owner = Owner(tmp_path, limits=limits, files=disk)
+    batches(owner, 100, b"x" * 10_000)
+    owner.journal.close()
+    disk.read_bytes.clear()
+    again = Owner(tmp_path, limits=limits, files=disk)
+    assert len(list(again.journal.live())) == 100
+    sealed = [path.name for path in logs(disk)[:-1]]
+    assert len(sealed) > 10
+    assert {disk.read_bytes[name] for name in sealed} == {HEADER_SIZE}
+    assert sum(size for name, size in disk.read_bytes.items() if name.endswith(".index")) < 100 * 100
+    again.journal.close()
+
+
+@pytest.mark.parametrize("what", ["missing", "damaged", "short", "of another segment"])
+def test_an_index_that_cannot_be_believed_is_built_again(tmp_path: Path, what: str) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, files=disk)
+    batches(owner, 20)
+    owner.journal.drop(3)
+    owner.journal.close()
+    indexes = [path for path in disk.paths() if path.suffix == ".index"]
+    good = disk.content(indexes[0])
+    if what == "missing":
+        disk.unlink(indexes[0])
+    elif what == "damaged":
+        disk.damage(indexes[0], len(good) - 3)
+    elif what == "short":
+        handle = disk.open(indexes[0], create=False)
+        disk.truncate(handle, 20)
+    else:
+        handle = disk.open(indexes[0], create=False)
+        disk.write(handle, [disk.content(indexes[1])], 0)
+    again = Owner(tmp_path, files=disk)
+    assert set(again.bodies()) == set(range(1, 21)) - {3}
+    again.journal.close()
+    assert disk.content(indexes[0])[:40] == good[:40]
+
+
+def test_leftovers_are_removed(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, files=disk)
+    batches(owner, 5)
+    owner.journal.close()
+    leftovers = [tmp_path / "00000000.index", tmp_path / "00000001.index.new"]
+    for path in leftovers:
+        disk.close(disk.open(path, create=True))
+    Owner(tmp_path, files=disk).journal.close()
+    assert not set(leftovers) & set(disk.paths())
+
+
+def test_what_is_recovered_is_synced_before_it_counts(tmp_path: Path) -> None:
+    """A killed process leaves bytes in the page cache that no sync has seen."""
+    disk = Disk()
+    owner = Owner(tmp_path, limits=TINY, files=disk)
+    batches(owner, 1)
+    left: list[Disk] = []
+
+    def kill(operation: str, path: Path) -> None:
+        if operation == "sync" and not left:
+            left.append(disk.kill())
+
+    disk.before = kill
+    batches(owner, 1)
+    owner.journal.close()
+    again = Owner(tmp_path, files=left[0])
+    assert again.journal.durable_position == 2
+    after = left[0].crash(0)
+    again.journal.close()
+    last = Owner(tmp_path, files=after)
+    assert list(last.bodies()) == [1, 2]
+    last.journal.close()
+
+
+def test_names_are_synced_before_they_count(tmp_path: Path) -> None:
+    """The process was killed after it made a segment, and before the name of that was synced."""
+    disk = Disk()
+    owner = Owner(tmp_path, files=disk)
+    left: list[Disk] = []
+
+    def kill(operation: str, path: Path) -> None:
+        if operation == "sync_directory":
+            left.append(disk.kill())
+
+    disk.before = kill
+    batches(owner, 5)
+    owner.journal.close()
+    for image in left:
+        again = Owner(tmp_path, files=image)
+        again.journal.append(1, 1, b"", b"acknowledged")
+        again.settle()
+        position = again.journal.durable_position
+        crashed = [image.crash(seed) for seed in range(8)]
+        again.journal.close()
+        for after in crashed:
+            last = Owner(tmp_path, files=after)
+            assert last.journal.position >= position
+            last.journal.close()
+
+
+@pytest.mark.parametrize("operations", range(1, 40))
+def test_removed_segments_never_come_back_out_of_turn(tmp_path: Path, operations: int) -> None:
+    """The power goes while several segments are cleaned in a row; the drops of a segment are in the next one."""
+    for seed in range(6):
+        disk = Disk()
+        owner = Owner(tmp_path, files=disk)
+        ids: list[int] = []
+        for _ in range(12):
+            ids.append(owner.journal.append(1, 1, b"", b"x" * 120))
+            if len(ids) > 5:
+                owner.journal.drop(ids.pop(0))
+            owner.settle()
+        last = ids.pop()
+        for id in ids:
+            owner.journal.drop(id)
+        disk.take_image(operations, seed, lambda: None)
+        owner.settle()
+        owner.journal.close()
+        image = disk.image or disk.crash(seed)
+        again = Owner(tmp_path, files=image)
+        assert list(again.bodies()) in ([last], [*ids, last])
+        again.journal.close()

@@ -1,0 +1,78 @@
+"""Every golden packet read and written, and every broken one refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.wire.decode import SERVER, Limits, Reader
+from mesh.wire.encode import encode
+from mesh.wire.packets import Connect, Packet
+from tests.wire.golden import BROKEN, GOLDEN, READ_ONLY, Broken, Golden
+
+
+def reader_for(golden: Golden) -> Reader:
+    """A reader in the state in which the packet may come."""
+    return Reader(Limits(), golden.role, 0 if isinstance(golden.packet, Connect) else golden.protocol)
+
+
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
+def test_written(golden: Golden) -> None:
+    assert encode(golden.packet, golden.protocol).hex() == golden.hex.replace(" ", "")
+
+
+@pytest.mark.parametrize("golden", GOLDEN + READ_ONLY, ids=lambda golden: golden.name)
+def test_read_whole(golden: Golden) -> None:
+    reader = reader_for(golden)
+    assert reader.feed(bytes.fromhex(golden.hex)) == [golden.packet]
+    assert reader.error is None
+    assert reader.pending == 0
+    assert reader.protocol == golden.protocol
+
+
+@pytest.mark.parametrize("golden", GOLDEN + READ_ONLY, ids=lambda golden: golden.name)
+def test_read_byte_by_byte(golden: Golden) -> None:
+    reader = reader_for(golden)
+    packets: list[Packet] = []
+    for byte in bytes.fromhex(golden.hex):
+        assert packets == []
+        packets += reader.feed(bytes((byte,)))
+    assert packets == [golden.packet]
+    assert reader.error is None
+
+
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
+def test_cut_short_anywhere_is_malformed(golden: Golden) -> None:
+    """A body that ends early, with a length that says so, is never a whole packet of the same meaning, and never a crash."""
+    data = bytes.fromhex(golden.hex)
+    start = 2 if data[1] < 0x80 else 3
+    for size in range(min(len(data) - start, 127)):
+        reader = reader_for(golden)
+        packets = reader.feed(data[:1] + bytes((size,)) + data[start : start + size])
+        assert packets == [] or packets != [golden.packet]
+        assert bool(packets) == (reader.error is None)
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
+def test_refused(broken: Broken) -> None:
+    reader = Reader(Limits(), broken.role, broken.protocol)
+    assert reader.feed(bytes.fromhex(broken.hex)) == []
+    assert reader.error is not None
+    assert (reader.error.reason, str(reader.error) != "") == (broken.reason, True)
+    assert reader.feed(bytes.fromhex("c000")) == []
+    assert reader.pending == 0
+
+
+@pytest.mark.parametrize("broken", [b for b in BROKEN if b.protocol and b.role == SERVER], ids=lambda broken: broken.name)
+def test_good_packets_before_a_bad_one_come_out(broken: Broken) -> None:
+    good = [golden for golden in GOLDEN if golden.role == SERVER and golden.protocol == broken.protocol]
+    good = [golden for golden in good if not isinstance(golden.packet, Connect)]
+    reader = Reader(Limits(), SERVER, broken.protocol)
+    stream = b"".join(bytes.fromhex(golden.hex) for golden in good) + bytes.fromhex(broken.hex) + b"\xc0\x00"
+    assert reader.feed(stream) == [golden.packet for golden in good]
+    assert reader.error is not None
+    assert reader.error.reason == broken.reason
+
+
+def test_names_are_unique() -> None:
+    names = [golden.name for golden in GOLDEN + READ_ONLY] + [broken.name for broken in BROKEN]
+    assert len(names) == len(set(names))
