@@ -1,9 +1,10 @@
 """The engine that edges and cores run: packets of many connections in, packets for many connections out.
 
-It decides what each packet means for sessions, subscriptions and messages, and leaves keeping to ``Keeper``, sending to ``Courier``, lifetimes to
-``Sessions``. It must never touch a socket, a file or a clock of its own. What always holds:
+It decides what each packet means for sessions, subscriptions and messages, and leaves keeping to ``Keeper``, sending to
+``Courier``, lifetimes to ``Sessions``. It must never touch a socket, a file or a clock of its own. What always holds:
 
-* PUBACK and PUBREC leave after everything that the receipt waits for: the journal, and whoever the message was forwarded to;
+* PUBACK and PUBREC leave after everything that the receipt waits for: the journal, and whoever the message was
+  forwarded to;
 * what came over a tier link never leaves over one (split horizon);
 * nothing that a client sends raises: it is answered with a reason code, or the connection is closed with one.
 """
@@ -36,7 +37,6 @@ from mesh.wire.packets import (
     PUBACK,
     PUBCOMP,
     PUBREC,
-    PUBREL,
     SUBACK,
     UNSUBACK,
     Ack,
@@ -195,7 +195,9 @@ class Broker:
         return min(asked, self.settings.max_session_expiry)
 
     def _take_over(self, session: Session, clean: bool) -> None:
-        """A second CONNECT for a session: the first connection is closed [MQTT-3.1.4-3]; a clean start ends the session."""
+        """A second CONNECT for a session: the first connection is closed [MQTT-3.1.4-3]; a clean start ends the
+        session.
+        """
         old = session.connection
         if old is not None:
             self.counters.takeovers += 1
@@ -227,7 +229,8 @@ class Broker:
         if vehicle and not connect.clean_start and not present:
             for subscription in self.inbox.subscribe(session):
                 self._add_interest(session, subscription, 0)
-        packet = encode(Connack(present, reasons.SUCCESS, self._greeting(connection, connect, session)), connect.protocol)
+        greeting = self._greeting(connection, connect, session)
+        packet = encode(Connack(present, reasons.SUCCESS, greeting), connect.protocol)
         released = session.outbound.reconnect()
         position = self.store.position if session.durable else 0
         self.counters.connects += 1
@@ -449,7 +452,8 @@ class Broker:
         return reasons.SUCCESS
 
     def _refuse_publish(self, connection: Connection, packet: Publish, reason: int) -> None:
-        """5.0 has a code for one publish that is not allowed; before, closing is the only honest answer [MQTT-3.3.5-2]."""
+        """5.0 has a code for one publish that is not allowed; before, closing is the only honest answer [MQTT-3.3.5-2].
+        """
         if connection.protocol == MQTT5 and packet.qos and reason == reasons.NOT_AUTHORIZED:
             receipt = Receipt(packet.packet_id, packet.qos, connection)
             receipt.note(reason)

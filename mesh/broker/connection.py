@@ -1,7 +1,7 @@
 """One client's connection, as the engine sees it.
 
-The engine puts packets into ``out`` and marks the connection dirty; the shell that owns the socket (or the place on a device link)
-writes them at the end of the turn. What always holds: nothing is put into ``out`` after ``closing`` was set.
+The engine puts packets into ``out`` and marks the connection dirty; the shell that owns the socket (or the place on a
+device link) writes them at the end of the turn. What always holds: nothing is put into ``out`` after ``closing`` was set.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Connection:
     """``shell`` is the owner's own object, so that it finds its socket again from a dirty connection."""
 
     __slots__ = (
-        "accepted", "assigned", "closing", "congested", "dirty", "held", "inbound", "keep_alive", "live", "max_packet", "out",
-        "peer", "principal", "protocol", "receive_maximum", "session", "shell", "traced",
-        "unacked", "waiting", "will", "writable",
+        "accepted", "assigned", "closing", "congested", "dirty", "held", "inbound", "keep_alive", "live", "max_packet",
+        "out", "peer", "principal", "protocol", "receive_maximum", "session", "shell", "traced", "unacked", "waiting",
+        "will", "writable",
     )  # fmt: skip
 
     def __init__(self, principal: Principal, protocol: int, peer: str, shell: object, alias_maximum: int) -> None:

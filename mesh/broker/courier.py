@@ -26,7 +26,8 @@ from mesh.wire.encode import encode_ack
 from mesh.wire.packets import PUBREL
 from mesh.wire.reasons import PACKET_IDENTIFIER_NOT_FOUND, QUOTA_EXCEEDED, SUCCESS
 
-# So many deliveries of a session keep their message in memory; the rest are read from the journal when their turn comes.
+# So many deliveries of a session keep their message in memory; the rest are read from the journal when their turn
+# comes.
 _IN_MEMORY: Final = 64
 
 
@@ -84,7 +85,9 @@ class Courier:
             self.mark(connection)
 
     def write_after(self, connection: Connection, position: int, packet: bytes, gate: Gate | None = None) -> None:
-        """Put a packet out when the journal has reached ``position`` and ``gate`` is open, behind those that wait already."""
+        """Put a packet out when the journal has reached ``position`` and ``gate`` is open, behind those that wait
+        already.
+        """
         if position <= self.durable and not connection.held and gate is None:
             self.write(connection, packet)
         else:
@@ -237,7 +240,9 @@ class Courier:
     # Acknowledgements of the receiver
 
     def acknowledged(self, session: Session, connection: Connection, packet_id: int, reason: int) -> None:
-        """PUBACK, or PUBCOMP, or PUBREC with an error. One for nothing that is known is ignored, as the client may repeat it."""
+        """PUBACK, or PUBCOMP, or PUBREC with an error. One for nothing that is known is ignored, as the client may
+        repeat it.
+        """
         delivery = session.outbound.finish(packet_id)
         if delivery is None:
             return

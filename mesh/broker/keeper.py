@@ -1,12 +1,15 @@
 """What the engine keeps in the journal, and how it comes back.
 
-The only place that knows the form of the engine's journal items. It must never decide what is sent to whom. What always holds:
+The only place that knows the form of the engine's journal items. It must never decide what is sent to whom. What always
+holds:
 
-* a delivery, a session or a subscription that bears an ``item`` is in the journal, and is dropped from it by this class only;
+* a delivery, a session or a subscription that bears an ``item`` is in the journal, and is dropped from it by this class
+  only;
 * a body that several deliveries share is dropped with the last of them;
 * recovery reads no message body, whatever waits (a will is the exception: it is part of its session's state).
 
-Sessions are ``owner`` of their items. The items of a session that is gone (a crash between its parts) are dropped at recovery.
+Sessions are ``owner`` of their items. The items of a session that is gone (a crash between its parts) are dropped at
+recovery.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ _RETAIN: Final = 0x04
 
 @final
 class Recovered:
-    """What ``Keeper.recover`` found. ``retained`` is (item, topic); ``other`` are the items of kinds that it does not know."""
+    """What ``Keeper.recover`` found. ``retained`` is (item, topic); ``other`` are the items of kinds that it does not
+    know.
+    """
 
     __slots__ = ("interests", "other", "retained", "sessions")
 

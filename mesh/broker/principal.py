@@ -1,7 +1,7 @@
 """Who a connection speaks for, and what that one may do.
 
-Made by the policy room when a client is let in; the engine only asks. What always holds: a vehicle's permissions are a literal
-prefix, so no wildcard in an identity, a topic or a filter can widen them (CVE-2017-7650).
+Made by the policy room when a client is let in; the engine only asks. What always holds: a vehicle's permissions are a
+literal prefix, so no wildcard in an identity, a topic or a filter can widen them (CVE-2017-7650).
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ TIER: Final = 2  # a core that is a client of this edge
 
 @final
 class Permissions:
-    """Either everything but ``$`` topics (``prefix`` empty), or what lies below a literal ``prefix`` that ends in a slash."""
+    """Either everything but ``$`` topics (``prefix`` empty), or what lies below a literal ``prefix`` that ends in a
+    slash.
+    """
 
     __slots__ = ("prefix",)
 

@@ -33,7 +33,9 @@ class Retained:
             self._keeper.drop(old)
 
     def keep(self, message: Message) -> int:
-        """Store, replace, or with an empty payload remove [MQTT-3.3.1-6]. Returns the journal position to wait for, or -1 if full."""
+        """Store, replace, or with an empty payload remove [MQTT-3.3.1-6]. Returns the journal position to wait for, or
+        -1 if full.
+        """
         if not message.payload:
             old = self._tree.delete(message.topic)
             if old is not None:

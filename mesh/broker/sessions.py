@@ -1,8 +1,8 @@
 """All sessions of an engine, and what becomes of them in time: expiry and delayed wills.
 
-It knows keys, lifetimes and the journal's records of sessions; it must never know packets. What always holds: a session belongs to one
-identity (kind, name, client id), and no other identity can reach it (mosquitto#3553); a session without a connection has a time at
-which it ends, or never ends.
+It knows keys, lifetimes and the journal's records of sessions; it must never know packets. What always holds: a session
+belongs to one identity (kind, name, client id), and no other identity can reach it (mosquitto#3553); a session without
+a connection has a time at which it ends, or never ends.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ class Sessions:
                 heapq.heappush(self._timers, (moment, self._order, session))
 
     def due(self, now: float) -> list[Session]:
-        """Sessions without a connection whose will or end may be due; a timer that a later one overtook is passed over."""
+        """Sessions without a connection whose will or end may be due; a timer that a later one overtook is passed over.
+        """
         found: list[Session] = []
         timers = self._timers
         while timers and timers[0][0] <= now:

@@ -1,8 +1,8 @@
 """Who receives a topic: the filters of all sessions, shared groups, and a bounded memory of recent answers.
 
-It knows sessions only as holders of interests. What always holds: a session is named once in a route however many of its filters match,
-with the highest QoS among them [MQTT-3.3.5-1] and every subscription identifier [MQTT-3.3.4-3]; a route that was remembered is dropped
-as soon as any subscription changes.
+It knows sessions only as holders of interests. What always holds: a session is named once in a route however many of
+its filters match, with the highest QoS among them [MQTT-3.3.5-1] and every subscription identifier [MQTT-3.3.4-3]; a
+route that was remembered is dropped as soon as any subscription changes.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ class Gate:
 
 
 class InterestListener:
-    """Is told when a filter gets its first subscriber and loses its last. This one ignores it; the core's tells the edges."""
+    """Is told when a filter gets its first subscriber and loses its last. This one ignores it; the core's tells the
+    edges.
+    """
 
     def gate(self, filter: str) -> Gate | None:
         """Who has yet to hear of ``filter``, if anybody; ``Broker.opened`` is called when that changes."""

@@ -1,7 +1,7 @@
 """Keeps the socket of one tier link open: finds the edge, connects, waits, connects again.
 
-It knows addresses and time: never packets. What always holds: one task for each link, which ends with ``stop``; attempts are spread by a
-jittered backoff, so that many cores do not meet an edge that has just come back in one moment.
+It knows addresses and time: never packets. What always holds: one task for each link, which ends with ``stop``;
+attempts are spread by a jittered backoff, so that many cores do not meet an edge that has just come back in one moment.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What an edge sends to this core: vehicles' messages, each acknowledged when those it is for have it.
 
-It knows the receiving side of one tier link. What always holds: acknowledgements leave in the order of the publishes, after the journal has
-what durable back ends are to get; a QoS 2 identifier is forgotten on disk before PUBCOMP says so.
+It knows the receiving side of one tier link. What always holds: acknowledgements leave in the order of the publishes,
+after the journal has what durable back ends are to get; a QoS 2 identifier is forgotten on disk before PUBCOMP says so.
 """
 
 from __future__ import annotations

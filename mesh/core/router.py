@@ -1,7 +1,8 @@
 """From a back end's message to the tier links that it is for.
 
-It knows topics, vehicles and who owns them: never packets. What always holds: messages for one vehicle go on in the order in which they
-came, also while its owner is being looked up; a message that cannot be placed is answered with a reason code.
+It knows topics, vehicles and who owns them: never packets. What always holds: messages for one vehicle go on in the
+order in which they came, also while its owner is being looked up; a message that cannot be placed is answered with a
+reason code.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Owners(Protocol):
         """The edge that owns the vehicle, if that is known without asking."""
 
     def find(self, vehicle: str) -> Awaitable[str | None]:
-        """The edge that owns the vehicle; ``None`` if nobody does. Raises ``OwnerUnknown`` if it cannot be found out now."""
+        """The edge that owns the vehicle; ``None`` if nobody does. Raises ``OwnerUnknown`` if it cannot be found out
+        now.
+        """
 
 
 class OwnerUnknown(Exception):

@@ -1,7 +1,7 @@
 """What the core keeps on disk for edges that are away.
 
-It knows the journal items of one edge's spool and their limits: never connections. What always holds: a spooled delivery is in the
-journal until the edge has acknowledged it; recovery reads no body.
+It knows the journal items of one edge's spool and their limits: never connections. What always holds: a spooled
+delivery is in the journal until the edge has acknowledged it; recovery reads no body.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _RETAIN: Final = 0x04
 
 @final
 class Spool:
-    """The spool of one edge. ``max_messages`` and ``max_bytes`` bound it: a full one refuses (a reason code for the publisher)."""
+    """The spool of one edge. ``max_messages`` and ``max_bytes`` bound it: a full one refuses (a reason code for the
+    publisher).
+    """
 
     __slots__ = ("_edge", "_max_bytes", "_max_messages", "_store", "bytes", "messages")
 
@@ -71,7 +73,8 @@ class Spool:
         return delivery.message if delivery.message is not None else unpack(self._store.read(delivery.item))
 
     def restore(self, items: Iterable[Any], outbound: Outbound) -> None:
-        """Take back this edge's items. Those that were spooled late, when their edge went away, are put in their place."""
+        """Take back this edge's items. Those that were spooled late, when their edge went away, are put in their place.
+        """
         found = [_delivery(item) for item in items]
         found.sort(key=_number)
         for delivery in found:

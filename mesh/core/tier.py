@@ -1,10 +1,11 @@
 """The tier link: this core's MQTT 5 session with one edge.
 
-It knows the protocol towards the edge, what waits for it, and whom to tell: never where the edge is or how the socket is opened
-(``dialer`` does). What always holds:
+It knows the protocol towards the edge, what waits for it, and whom to tell: never where the edge is or how the socket
+is opened (``dialer`` does). What always holds:
 
-* a publish of a back end is answered when the edge has answered it, or when it is in the spool: as soon as the edge is away, does not answer in
-  ``ANSWER`` seconds, or has messages of its own still waiting in the spool, new ones are spooled;
+* a publish of a back end is answered when the edge has answered it, or when it is in the spool: as soon as the edge is
+  away, does not answer in ``ANSWER`` seconds, or has messages of its own still waiting in the spool, new ones are
+  spooled;
 * messages reach the edge in the order in which they came here, spooled or not;
 * a message from the edge is acknowledged when the durable sessions that it is for have it on disk.
 """
@@ -237,7 +238,8 @@ class TierLink:
         self._pump()
 
     def lost(self) -> None:
-        """The socket is gone: what the edge has not answered goes to the spool, and its publishers get their answers."""
+        """The socket is gone: what the edge has not answered goes to the spool, and its publishers get their answers.
+        """
         self.wire = None
         self.up = False
         self.out.clear()
@@ -409,8 +411,8 @@ class TierLink:
             delivery = self.outbound.received(packet_id)
             if delivery is not None and delivery.state != RELEASED:
                 self.spool.release(delivery)
-            # Sent before it is durable, a crash would be followed by the same PUBLISH with the same identifier, which an edge that
-            # has seen the release would take for a new message.
+            # Sent before it is durable, a crash would be followed by the same PUBLISH with the same identifier, which
+            # an edge that has seen the release would take for a new message.
             self._releases.append((0 if delivery is None else delivery.position, packet_id))
         elif packet.type == PUBREL:
             self._intake.release(packet_id)

@@ -1,8 +1,9 @@
 """Which topics this core wants from the edges: the union of what its back ends are subscribed to.
 
-It knows filters and the identifiers under which edges send for them: never connections. What always holds: all plain filters share
-identifier 1, so that an edge sends a message once however many of them match; each shared filter has an identifier of its own, so that its
-message goes to a member of that group and to nobody else. An identifier depends on the filter alone, so it means the same after a restart.
+It knows filters and the identifiers under which edges send for them: never connections. What always holds: all plain
+filters share identifier 1, so that an edge sends a message once however many of them match; each shared filter has an
+identifier of its own, so that its message goes to a member of that group and to nobody else. An identifier depends on
+the filter alone, so it means the same after a restart.
 """
 
 from __future__ import annotations

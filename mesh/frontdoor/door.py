@@ -1,7 +1,8 @@
 """The front door: it owns the vehicles' connections, and nothing else of them.
 
-It composes listeners, links and the map. It must never know sessions or messages: those are the edge's. What always holds: a
-vehicle's connection is not closed because an edge, a core or etcd is away; what is held for whoever is away is bounded.
+It composes listeners, links and the map. It must never know sessions or messages: those are the edge's. What always
+holds: a vehicle's connection is not closed because an edge, a core or etcd is away; what is held for whoever is away is
+bounded.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class DoorSettings:
     """Seconds, bytes and counts.
 
     * ``connect_timeout``: for the whole CONNECT, however slowly it comes (CVE-2020-13849);
-    * ``attach_timeout``: that a CONNECT waits for the vehicle's edge: longer than a restart of it, shorter than clients wait for CONNACK;
+    * ``attach_timeout``: that a CONNECT waits for the vehicle's edge: longer than a restart of it, shorter than clients
+      wait for CONNACK;
     * ``held_per_vehicle``: bytes of one vehicle that wait for confirmation: some hundred reports;
     * ``held_per_edge``: the same for all vehicles of one edge: what the door may cost while an edge is away.
     """
@@ -87,10 +89,11 @@ class Counters:
 
 @final
 class FrontDoor:
-    """``listen``: addresses (host, port; port 0 takes a free one, see ``ports``); ``epoch`` grows with each start of this door's name.
+    """``listen``: addresses (host, port; port 0 takes a free one, see ``ports``); ``epoch`` grows with each start of
+    this door's name.
 
-    ``identify`` gives the vehicle of a CONNECT from a peer's address, or raises ``Refused``. ``prove`` is the mesh secret's (see
-    ``handshake``). Several doors of one machine may listen on the same address.
+    ``identify`` gives the vehicle of a CONNECT from a peer's address, or raises ``Refused``. ``prove`` is the mesh
+    secret's (see ``handshake``). Several doors of one machine may listen on the same address.
     """
 
     def __init__(
@@ -143,7 +146,8 @@ class FrontDoor:
         self.links.changed()
 
     async def stop(self, grace: float) -> None:
-        """Accept no more and dismiss the vehicles, spread over half of ``grace`` seconds: they all come back to some other door."""
+        """Accept no more and dismiss the vehicles, spread over half of ``grace`` seconds: they all come back to some
+        other door."""
         deadline = self.home.loop.time() + grace
         for listener in self._listeners:
             listener.stop()

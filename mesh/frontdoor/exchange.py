@@ -3,15 +3,16 @@
 It looks at the type and the identifier of whole raw packets: never into them, and never at a socket. What always holds:
 
 * an *entry* (the packets of one DATA frame, or CLOSE) is kept, in order, until the edge has confirmed it;
-* a packet that was answered is not replayed: its identifier may be in use for another one by then, and a second answer would
-  acknowledge that one;
+* a packet that was answered is not replayed: its identifier may be in use for another one by then, and a second answer
+  would acknowledge that one;
 * a replayed PUBLISH of QoS 1 or 2 bears DUP [MQTT-3.3.1-1], and one of QoS 0 that was sent once is not sent again;
-* ``unacked`` names the PUBLISHes that went to the vehicle and are not acknowledged: for QoS 1 until PUBACK, for QoS 2 until PUBCOMP;
-* PUBREL goes to the vehicle once for each message on one connection [MQTT-4.4.0-1]: the edge repeats it when it comes back, because it cannot know whether
-  the first one arrived, and the repeat ends here.
+* ``unacked`` names the PUBLISHes that went to the vehicle and are not acknowledged: for QoS 1 until PUBACK, for QoS 2
+  until PUBCOMP;
+* PUBREL goes to the vehicle once for each message on one connection [MQTT-4.4.0-1]: the edge repeats it when it comes
+  back, because it cannot know whether the first one arrived, and the repeat ends here.
 
-The life of an identifier that the edge chose: PUBLISHED → (QoS 1) PUBACK: free. PUBLISHED → (QoS 2) PUBREC: ANSWERED → PUBREL:
-RELEASED → PUBCOMP: free.
+The life of an identifier that the edge chose: PUBLISHED → (QoS 1) PUBACK: free. PUBLISHED → (QoS 2) PUBREC: ANSWERED →
+PUBREL: RELEASED → PUBCOMP: free.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ _ERROR: Final = 0x80
 
 @final
 class Entry:
-    """One replayable frame. ``packets`` is ``None`` for CLOSE; ``size`` in bytes; ``sent``: it was on some link already."""
+    """One replayable frame. ``packets`` is ``None`` for CLOSE; ``size`` in bytes; ``sent``: it was on some link
+    already."""
 
     __slots__ = ("exchange", "packets", "sent", "size")
 
@@ -55,8 +57,8 @@ class Entry:
 
 @final
 class Exchange:
-    """``number`` is the connection's number on the link; ``held`` the bytes of entries that are not confirmed; ``over``: nobody
-    waits for the rest."""
+    """``number`` is the connection's number on the link; ``held`` the bytes of entries that are not confirmed;
+    ``over``: nobody waits for the rest."""
 
     __slots__ = ("_awaiting", "_completed", "_delivered", "entries", "held", "number", "over", "pings")
 
@@ -73,7 +75,8 @@ class Exchange:
     # From the vehicle
 
     def up(self, packets: list[bytes]) -> Entry | None:
-        """Packets came from the vehicle: the entry to send; ``None`` if only PINGREQs came, which are counted in ``pings``."""
+        """Packets came from the vehicle: the entry to send; ``None`` if only PINGREQs came, which are counted in
+        ``pings``."""
         kept: list[bytes] = []
         entry = Entry(self, kept, 0)
         delivered = self._delivered
@@ -179,7 +182,8 @@ class Exchange:
         return list(self._delivered)
 
     def reopen(self) -> None:
-        """The connection is about to be attached again: PUBRELs for what the vehicle has completed meanwhile are not for it."""
+        """The connection is about to be attached again: PUBRELs for what the vehicle has completed meanwhile are not
+        for it."""
         completed: set[int] = set()
         for entry in self.entries or ():
             for raw in entry.packets or ():
@@ -188,16 +192,25 @@ class Exchange:
         self._completed = completed or None
 
     def frame(self, entry: Entry) -> bytes:
-        """The body of the DATA frame for ``entry``; empty if nothing is left of it to send."""
+        """The body of the frame for ``entry``, which is now on a link."""
         packets = entry.packets
         if packets is None:
             return b""
-        if entry.sent:
-            for index, raw in enumerate(packets):
-                if raw and raw[0] & 0xF0 == _PUBLISH:
-                    packets[index] = with_dup(raw) if raw[0] & _QOS else b""
         entry.sent = True
         return packets[0] if len(packets) == 1 else b"".join(packets)
+
+    def replay(self) -> list[Entry]:
+        """What must go on the next link, in order. Entries of which nothing is left to send are let go of here."""
+        kept: deque[Entry] = deque()
+        for entry in self.entries or ():
+            if entry.sent and entry.packets is not None:
+                _repeat(entry.packets)
+            if entry.packets is None or any(entry.packets):
+                kept.append(entry)
+            else:
+                self.held -= entry.size
+        self.entries = kept or None
+        return list(kept)
 
     def abandon(self) -> None:
         """Nobody waits for what is left."""
@@ -206,3 +219,10 @@ class Exchange:
         self.held = 0
         self._awaiting.clear()
         self._delivered.clear()
+
+
+def _repeat(packets: list[bytes]) -> None:
+    """Make of packets that were sent once what may be sent again."""
+    for index, raw in enumerate(packets):
+        if raw and raw[0] & 0xF0 == _PUBLISH:
+            packets[index] = with_dup(raw) if raw[0] & _QOS else b""

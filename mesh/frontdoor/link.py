@@ -2,12 +2,14 @@
 
 It knows which connections belong to the edge and what is not confirmed: never what a packet means. What always holds:
 
-* a connection is *linked* when its OPEN or ATTACH is on the present socket; before that its packets are kept, after it they are sent at once;
-* when a socket is ready every connection is linked in the order of its age (an older connection of the same session must not
-  take it over from a newer one): OPEN if the edge never accepted it, else ATTACH; then its unconfirmed entries; then LIVE. At the end
-  LIVE for the link itself says that whatever was not named is not coming back;
+* a connection is *linked* when its OPEN or ATTACH is on the present socket; before that its packets are kept, after it
+  they are sent at once;
+* when a socket is ready every connection is linked in the order of its age (an older connection of the same session
+  must not take it over from a newer one): OPEN if the edge never accepted it, else ATTACH; then its unconfirmed
+  entries; then LIVE. At the end LIVE for the link itself says that whatever was not named is not coming back;
 * ``sent`` holds the entries of the present socket in their order on it, so that CONFIRM, a count, names them;
-* ``held`` is the sum of all unconfirmed entries. Above ``limit`` every vehicle that brings more is not read until it has fallen to the half.
+* ``held`` is the sum of all unconfirmed entries. Above ``limit`` every vehicle that brings more is not read until it
+  has fallen to the half.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ log = logging.getLogger(__name__)
 
 
 class Rider(Protocol):
-    """A vehicle's connection, as the link sees it. ``answered``: the edge has accepted it; ``gone``: its socket is closed."""
+    """A vehicle's connection, as the link sees it. ``answered``: the edge has accepted it; ``gone``: its socket is
+    closed."""
 
     exchange: Exchange
     answered: bool
@@ -205,7 +208,13 @@ class EdgeLink:
             self._socket.finish()
 
     def poke(self) -> None:
-        """Something is known about the edge's address: do not wait for the next attempt's time."""
+        """There is news of the edge: do not wait for the next attempt's time."""
+        self._poke.set()
+
+    def moved(self) -> None:
+        """The edge has another address: whoever is at the old one is not it any more."""
+        if self._socket is not None:
+            self._socket.abort()
         self._poke.set()
 
     def drained(self) -> bool:
@@ -231,10 +240,12 @@ class EdgeLink:
                 await socket.over
                 if socket.trusted:
                     delay = FIRST_RETRY
+                else:
+                    self._tell("ended the handshake: is the mesh secret the same?")
             self._poke.clear()
             try:
                 # Doors that lost the same edge must not come back in step.
-                async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):  # noqa: S311
+                async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):
                     await self._poke.wait()
                 delay = FIRST_RETRY
             except TimeoutError:
@@ -270,7 +281,8 @@ class EdgeLink:
             self._link(rider)
 
     def carry(self, rider: Rider, entry: Entry) -> bool:
-        """Bring an entry of ``rider`` to the edge, now or later; False: enough is held, so read no more until ``ease``."""
+        """Bring an entry of ``rider`` to the edge, now or later; False: enough is held, so read no more until
+        ``ease``."""
         self.held += entry.size
         if rider.linked:
             self._transmit(entry)
@@ -361,6 +373,9 @@ class EdgeLink:
             self.state = UP
         except TimeoutError:
             socket.fail(f"the edge did not read for {JAM:g} s")
+        except Exception:
+            log.exception("%s: the replay failed", self.name)
+            socket.abort()
 
     def _link(self, rider: Rider) -> None:
         """Put a connection on the present socket."""
@@ -373,9 +388,10 @@ class EdgeLink:
             exchange.reopen()
         socket.send(kind, exchange.number, rider.opening().pack())
         rider.linked = True
-        for entry in list(exchange.entries or ()):
-            if entry.packets is None or not entry.sent or any(entry.packets):
-                self._transmit(entry)
+        before = exchange.held
+        for entry in exchange.replay():
+            self._transmit(entry)
+        self._lower(before - exchange.held)
         if kind == ATTACH:
             socket.send(LIVE, exchange.number)
 

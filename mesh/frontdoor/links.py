@@ -1,7 +1,8 @@
 """All device links of one front door.
 
-It knows the edges by name and gives out connection numbers: never what happens on a link. What always holds: there is one link for an edge,
-made when the edge is first heard of and kept for the life of the door; no connection number is given twice in that life.
+It knows the edges by name and gives out connection numbers: never what happens on a link. What always holds: there is
+one link for an edge, made when the edge is first heard of and kept for the life of the door; no connection number is
+given twice in that life.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Links:
         link = self._links.get(edge)
         if link is None:
             link = EdgeLink(
-                self._door, edge, self._instance, self._prove, self, self._home, self._turn, self._max_packet, self._limit
+                self._door, edge, self._instance, self._prove, self, self._home, self._turn, self._max_packet,
+                self._limit
             )
             self._links[edge] = link
             link.start()
@@ -86,7 +88,9 @@ class Links:
         for member in self._members.all("edge"):
             before = self._addresses.get(member.name)
             link = self.get(member.name)
-            if link.state != UP or self.address(member.name) != before:
+            if self.address(member.name) != before:
+                link.moved()
+            elif link.state != UP:
                 link.poke()
 
     async def drain(self, deadline: float) -> None:

@@ -1,13 +1,15 @@
 """One vehicle's socket at the front door.
 
-It reads CONNECT to learn who that is and where the vehicle's edge is; after that it passes whole packets on and looks at no more than their
-types. It must never know topics, sessions or what is stored. What always holds:
+It reads CONNECT to learn who that is and where the vehicle's edge is; after that it passes whole packets on and looks
+at no more than their types. It must never know topics, sessions or what is stored. What always holds:
 
-* CONNECT is there within ``connect_timeout``, and answered within ``attach_timeout`` after it; what the vehicle sends before CONNACK is kept in
-  order, and nothing is sent to it before CONNACK [MQTT-3.2.0-1];
-* a vehicle that is silent for 1.5 times its keep alive is closed [MQTT-3.1.2-22], whether or not its edge is there; PINGREQ is answered here;
+* CONNECT is there within ``connect_timeout``, and answered within ``attach_timeout`` after it; what the vehicle sends
+  before CONNACK is kept in order, and nothing is sent to it before CONNACK [MQTT-3.2.0-1];
+* a vehicle that is silent for 1.5 times its keep alive is closed [MQTT-3.1.2-22], whether or not its edge is there;
+  PINGREQ is answered here;
 * what it sends is held up to ``held_per_vehicle`` until the edge confirms it; then its socket is not read;
-* bytes that it reads are given back to the edge as credit, so the edge never has more than a window of bytes under way to it.
+* bytes that it reads are given back to the edge as credit, so the edge never has more than a window of bytes under way
+  to it.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ import time
 from typing import TYPE_CHECKING, Final, final
 
 from mesh.broker.trace import CLIENT, RELAY, Span
-from mesh.frontdoor.exchange import Exchange
 from mesh.frontdoor.link import EdgeLink
 from mesh.transport.frame import CREDIT_STEP, Opening
 from mesh.transport.refusal import Refused, goodbye, malformed, refusal
 from mesh.transport.stream import HOLD_IDENTITY, HOLD_LINK, HOLD_WRITING, Stream
+from mesh.transport.wheel import TICK
 from mesh.wire.decode import SERVER, Framer, Reader
 from mesh.wire.encode import encode
 from mesh.wire.fields import read_length
@@ -62,8 +64,8 @@ class Vehicle(Stream):
     """``name`` is the identity in the map; it is empty until CONNECT was read."""
 
     __slots__ = (
-        "_client_id", "_connect", "_credit", "_door", "_early", "_epoch", "_framer", "_link", "_opened", "_out", "_peer",
-        "_protocol", "_spans", "_stuck", "_task", "answered", "exchange", "gone", "linked", "name", "state",
+        "_client_id", "_connect", "_credit", "_door", "_early", "_epoch", "_framer", "_link", "_opened", "_out",
+        "_peer", "_protocol", "_spans", "_stuck", "_task", "answered", "exchange", "gone", "linked", "name", "state",
     )  # fmt: skip
 
     def __init__(self, door: FrontDoor) -> None:
@@ -80,7 +82,7 @@ class Vehicle(Stream):
         self._protocol = 0
         self._epoch = 0
         self._opened = 0
-        self._credit = 0  # bytes written since credit was given back
+        self._credit = 0  # bytes that came from the edge since credit was given back
         self._stuck = 0
         self._spans: dict[int, Span] | None = None
         self.exchange = door.links.exchange()
@@ -129,7 +131,7 @@ class Vehicle(Stream):
         settings = self._door.settings
         if self.state == OPEN:
             if self._excused():
-                self.home.wheel.watch(self, self.patience * 0.5)
+                self.home.wheel.watch(self, self.patience * TICK)
                 return
             self._door.counters.silent += 1
             self._drop("it was silent for 1.5 times its keep alive", goodbye(self._protocol, KEEP_ALIVE_TIMEOUT))
@@ -145,8 +147,12 @@ class Vehicle(Stream):
     # Rider
 
     def opening(self) -> Opening:
-        unacked = self.exchange.unacked() if self.answered else []
-        return Opening(self.name, self._epoch, self._opened, self._peer, self._client_id, unacked, self._connect)
+        opening = Opening(self.name, self._epoch, self._opened, self._peer, self._connect)
+        if self.answered:
+            opening.client_id = self._client_id
+            opening.unacked = self.exchange.unacked()
+            opening.under_way = self._credit
+        return opening
 
     def accept(self, keep_alive: int, client_id: str, connack: bytes) -> None:
         if self.state != WAITING:
@@ -164,8 +170,7 @@ class Vehicle(Stream):
         data = self.exchange.down(body, packets)
         if data:
             self._write(data)
-        if len(data) < len(body):
-            self._credit += len(body) - len(data)  # the edge has counted what ends here, too
+        self._credit += len(body)  # exactly what the edge has counted
 
     def traced(self, context: TraceContext, publish: bytes) -> None:
         if self.gone:
@@ -203,7 +208,6 @@ class Vehicle(Stream):
         if out:
             data = out[0] if len(out) == 1 else b"".join(out)
             self._out = []
-            self._credit += len(data)
             self.write(data)
         if self.state == CLOSED:
             self.finish()
@@ -333,7 +337,8 @@ class Vehicle(Stream):
             self._link.credit(self, size)
 
     def _excused(self) -> bool:
-        """Whether the silence is ours: what it sent is not read, because of us, or because it is still reading what we wrote."""
+        """Whether the silence is ours: what it sent is not read, because of us, or because it is still reading what we
+        wrote."""
         if self.holds & HOLD_LINK:
             return True
         pending, before = self.pending(), self._stuck

@@ -1,11 +1,11 @@
 """Questions about single keys, merged and sent many at a time.
 
-A fleet that reconnects asks for a hundred thousand keys within seconds. Those asked in one turn of the loop travel in one request; a
-key that is asked for already is not asked for twice; only ``LANES`` requests are under way at a time. It knows keys, answers and
-deadlines, never what they mean.
+A fleet that reconnects asks for a hundred thousand keys within seconds. Those asked in one turn of the loop travel in
+one request; a key that is asked for already is not asked for twice; only ``LANES`` requests are under way at a time. It
+knows keys, answers and deadlines, never what they mean.
 
-What always holds: every question is answered or fails by its deadline, also when nobody answers any more; one that gives up waiting
-takes nothing from the others who wait for the same key.
+What always holds: every question is answered or fails by its deadline, also when nobody answers any more; one that
+gives up waiting takes nothing from the others who wait for the same key.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
-from mesh.registry.errors import Overloaded, RegistryError, Unavailable
+from mesh.registry.errors import Overloaded, Unavailable
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -76,7 +76,8 @@ class Batcher(Generic[Question, Answer]):
         return key in self._keys
 
     async def ask(self, key: str, question: Question) -> Answer:
-        """The answer for ``key``. If it is asked for already, ``question`` is not sent; the answer to the first one is for all.
+        """The answer for ``key``. If it is asked for already, ``question`` is not sent; the answer to the first one is
+        for all.
 
         Raises Unavailable at the deadline, Overloaded when too many wait, and what ``send`` raised."""
         waiting = self._keys.get(key)
@@ -109,28 +110,32 @@ class Batcher(Generic[Question, Answer]):
         self._queue.append(waiting)
         if len(self._lanes) < LANES and len(self._queue) % self._size == 1 % self._size:
             # A new task first runs in the next turn, so that it finds all questions of this one.
-            lane = asyncio.create_task(self._lane(), name=f"etcd {self._what}")
-            self._lanes.add(lane)
-            lane.add_done_callback(self._lanes.discard)
+            self._lanes.add(asyncio.create_task(self._lane(), name=f"etcd {self._what}"))
         return waiting
 
     async def _lane(self) -> None:
-        while self._queue:
-            batch = self._take()
-            if not batch:
-                continue
-            try:
-                left = batch[0].deadline - asyncio.get_running_loop().time()
-                answers = await self._send([(waiting.key, waiting.question) for waiting in batch], left)
-                for waiting in batch:
-                    self._finish(waiting, answers[waiting.key])
-            except RegistryError as error:
-                for waiting in batch:
-                    self._fail(waiting, error)
-            except Exception as error:
-                # A fault of the program reaches those who asked, and the lane lives on for the others.
-                for waiting in batch:
-                    self._fail(waiting, error)
+        lane = asyncio.current_task()
+        assert lane is not None
+        try:
+            while self._queue:
+                batch = self._take()
+                if batch:
+                    await self._exchange(batch)
+        finally:
+            # In the same breath as the queue was found empty: a question that comes later must see that it needs a
+            # lane.
+            self._lanes.discard(lane)
+
+    async def _exchange(self, batch: list[Waiting[Question, Answer]]) -> None:
+        left = batch[0].deadline - asyncio.get_running_loop().time()
+        try:
+            answers = await self._send([(waiting.key, waiting.question) for waiting in batch], left)
+            for waiting in batch:
+                self._finish(waiting, answers[waiting.key])
+        except Exception as error:
+            # Also a fault of the program reaches those who asked, and the lane lives on for the others.
+            for waiting in batch:
+                self._fail(waiting, error)
 
     def _take(self) -> list[Waiting[Question, Answer]]:
         """The next batch, the oldest first; those past their deadline fail on the way."""
@@ -139,7 +144,9 @@ class Batcher(Generic[Question, Answer]):
         while self._queue and len(batch) < self._size:
             waiting = self._queue.popleft()
             if waiting.deadline <= now:
-                self._fail(waiting, Unavailable(f"{self._what} {waiting.key!r}: etcd did not answer in {self._deadline} s"))
+                self._fail(
+                    waiting, Unavailable(f"{self._what} {waiting.key!r}: etcd did not answer in {self._deadline} s")
+                )
             else:
                 batch.append(waiting)
         return batch

@@ -43,6 +43,10 @@ class Conflict(RegistryError):
     """Somebody else changed the record first; nothing was written."""
 
 
+class Superseded(RegistryError):
+    """A newer process has announced itself under the same name; this one must not speak for it any more."""
+
+
 class NoEdge(RegistryError):
     """The vehicle has no record yet and the pool has no edge to choose."""
 

@@ -1,7 +1,7 @@
 """Where things are in etcd.
 
-Several meshes share one etcd, so that all keys of a mesh are below ``/mesh/{mesh}/``. What always holds: a name that has passed
-``checked`` cannot reach into the keys of another mesh or another kind, because it holds no slash.
+Several meshes share one etcd, so that all keys of a mesh are below ``/mesh/{mesh}/``. What always holds: a name that
+has passed ``checked`` cannot reach into the keys of another mesh or another kind, because it holds no slash.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final, final
 
 MAX_NAME: Final = 512
-"""Longest name in bytes. etcd has no limit of its own below the size of a request (1.5 MB); a vehicle's name is kept in the memory of
-every node, so that it must not be of any size."""
+"""Longest name in bytes. etcd has no limit of its own below the size of a request (1.5 MB); a vehicle's name is kept in
+the memory of every node, so that it must not be of any size."""
 
 
 def checked(kind: str, name: str) -> str:
@@ -25,7 +25,8 @@ def checked(kind: str, name: str) -> str:
 
 
 def after(prefix: bytes) -> bytes:
-    """The end of the range of all keys that begin with ``prefix``: the prefix with its last byte, which is not 0xff, raised by one."""
+    """The end of the range of all keys that begin with ``prefix``: the prefix with its last byte, which is not 0xff,
+    raised by one."""
     return prefix[:-1] + bytes([prefix[-1] + 1])
 
 

@@ -1,7 +1,8 @@
 """One vehicle's record in the map, and its form in etcd.
 
-The value is a small JSON object, so that people can read it with ``etcdctl``: ``{"edge":"edge-1","epoch":1,"pool":"standard"}``. Unknown
-members of it are left alone, so that a newer version may add some.
+The value is a small JSON object, so that people can read it with ``etcdctl``:
+``{"edge":"edge-1","epoch":1,"pool":"standard"}``. Unknown members of it are left alone, so that a newer version may add
+some.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from mesh.registry.errors import BadRecord
 
 @final
 class Record:
-    """Who owns a vehicle. ``epoch`` counts the owners, from 1: an edge that was told a higher one refuses a lower one. ``revision`` is
-    etcd's of the last write; of two records of one vehicle, the one with the higher revision is the newer."""
+    """Who owns a vehicle. ``epoch`` counts the owners, from 1: an edge that was told a higher one refuses a lower one.
+    ``revision`` is etcd's of the last write; of two records of one vehicle, the one with the higher revision is the
+    newer."""
 
     __slots__ = ("edge", "epoch", "pool", "revision", "vehicle")
 

@@ -1,11 +1,12 @@
 """Which edge a new vehicle goes to: weighted rendezvous hashing.
 
-Every edge gets a score from (vehicle, edge); the highest wins. So all who know the same edges choose the same one without
-talking, and an edge that is added takes its share from each of the others and moves nothing between them. The score -weight / ln(u), u
-uniform in (0, 1), gives each edge its weight's share (Thaler and Ravishankar 1998; the weighted form: Schindelhauer and Schomaker 2005).
+Every edge gets a score from (vehicle, edge); the highest wins. So all who know the same edges choose the same one
+without talking, and an edge that is added takes its share from each of the others and moves nothing between them. The
+score -weight / ln(u), u uniform in (0, 1), gives each edge its weight's share (Thaler and Ravishankar 1998; the
+weighted form: Schindelhauer and Schomaker 2005).
 
-What always holds: the choice is the same on every machine, in every process and every version of Python; it is part of the
-mesh's contract, although a record once written counts more than any hash.
+What always holds: the choice is the same on every machine, in every process and every version of Python; it is part of
+the mesh's contract, although a record once written counts more than any hash.
 """
 
 from __future__ import annotations

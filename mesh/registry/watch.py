@@ -5,10 +5,10 @@ It knows revisions, streams and how they break. It never knows what the keys mea
 What always holds:
 
 - A follower sees a snapshot of one revision, then the changes of each later revision once, in order. Where that is no
-  longer possible (the history was compacted, or etcd was set back to an older state) it gets another snapshot and works out
-  the difference itself.
-- ``revision`` advances only when a whole response, all its fragments included, has been applied. So a stream that breaks
-  in the middle of one is resumed before it, not after.
+  longer possible (the history was compacted, or etcd was set back to an older state) it gets another snapshot and works
+  out the difference itself.
+- ``revision`` advances only when a whole response, all its fragments included, has been applied. So a stream that
+  breaks in the middle of one is resumed before it, not after.
 - A stream that says nothing for ``QUIET`` seconds is asked for a sign of life, and given up when none comes.
 """
 
@@ -30,8 +30,8 @@ from mesh.registry.keys import after
 log = logging.getLogger("mesh.registry.watch")
 
 QUIET: Final = 10.0
-"""Seconds of silence after which etcd is asked whether the watch still lives. gRPC's own pings find a dead connection; this finds an
-etcd that holds the connection but forgot the watch."""
+"""Seconds of silence after which etcd is asked whether the watch still lives. gRPC's own pings find a dead connection;
+this finds an etcd that holds the connection but forgot the watch."""
 
 ANSWER: Final = 5.0
 """Seconds that etcd has for its first answer and for a sign of life."""
@@ -44,8 +44,8 @@ class Follower(Protocol):
     """What keeps a view of the keys."""
 
     def begin(self, revision: int, since: int) -> None:
-        """A snapshot as of ``revision`` starts. ``since`` is the last revision whose changes were applied; 0: none were, or the history is
-        another one, so that revisions known so far mean nothing."""
+        """A snapshot as of ``revision`` starts. ``since`` is the last revision whose changes were applied; 0: none
+        were, or the history is another one, so that revisions known so far mean nothing."""
 
     def page(self, entries: Sequence[pb.KeyValue]) -> bool:
         """Some entries of the snapshot, in the order of keys. False: no more are wanted."""
@@ -100,7 +100,8 @@ class Watch:
         """How many snapshots were taken."""
 
     async def start(self, wait: float) -> bool:
-        """Start following; gives whether the first snapshot was there within ``wait`` seconds. If not, it goes on trying.
+        """Start following; gives whether the first snapshot was there within ``wait`` seconds. If not, it goes on
+        trying.
 
         Raises RegistryError when trying again will not help, as for a wrong password."""
         if self._task is None:
@@ -153,7 +154,8 @@ class Watch:
         return failures + 1
 
     async def _rebuild(self, reason: Rebuild) -> int:
-        """A new snapshot in place of what was missed; gives the number of failures. The old view stays until the new one is there."""
+        """A new snapshot in place of what was missed; gives the number of failures. The old view stays until the new
+        one is there."""
         self.live = False
         since = 0 if reason.reset else self.revision
         try:
@@ -218,7 +220,8 @@ class Watch:
                 await asyncio.gather(reading, return_exceptions=True)
 
     async def _next(self, call: WatchCall, reading: asyncio.Task[object], url: str) -> pb.WatchResponse:
-        """The next response; asks for a sign of life when it does not come. Cancelling a read would cancel the stream, hence the task."""
+        """The next response; asks for a sign of life when it does not come. Cancelling a read would cancel the stream,
+        hence the task."""
         done, _ = await asyncio.wait({reading}, timeout=self._quiet if self.live else ANSWER)
         try:
             if not done and self.live:
@@ -260,8 +263,9 @@ class Watch:
         self.live = True
 
     def _idle(self, response: pb.WatchResponse) -> None:
-        """A response without events. etcd's own progress notice carries the watch's id and says that all up to its revision was sent. The
-        answer to a request has id -1 and, before etcd 3.5.8, may overtake changes, so it proves life and nothing else."""
+        """A response without events. etcd's own progress notice carries the watch's id and says that all up to its
+        revision was sent. The answer to a request has id -1 and, before etcd 3.5.8, may overtake changes, so it proves
+        life and nothing else."""
         if not response.created and response.watch_id >= 0:
             self.revision = max(self.revision, response.header.revision)
 

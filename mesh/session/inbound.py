@@ -1,8 +1,9 @@
 """The receiving side of one MQTT session: what came in and is not answered yet.
 
-It knows the order of the answers, the QoS 2 identifiers that are open and the topic aliases of the connection. It must never know who the
-messages are for. What always holds: publishes are answered in the order in which they came [MQTT-4.6.0-2], each after everything
-that its receipt waits for; an identifier of QoS 2 that was accepted is not delivered again before its PUBREL [MQTT-4.3.3-10].
+It knows the order of the answers, the QoS 2 identifiers that are open and the topic aliases of the connection. It must
+never know who the messages are for. What always holds: publishes are answered in the order in which they came
+[MQTT-4.6.0-2], each after everything that its receipt waits for; an identifier of QoS 2 that was accepted is not
+delivered again before its PUBREL [MQTT-4.3.3-10].
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _ERROR: Final = 0x80
 class Receipt:
     """The answer that one PUBLISH of QoS 1 or 2 is waiting for.
 
-    It may leave when the journal has reached ``position`` and ``pending`` parties have answered. ``reason`` is the code that the publisher
-    gets; an error outweighs a success, and a success outweighs "no matching subscribers".
+    It may leave when the journal has reached ``position`` and ``pending`` parties have answered. ``reason`` is the code
+    that the publisher gets; an error outweighs a success, and a success outweighs "no matching subscribers".
     """
 
     __slots__ = ("closed", "holder", "packet_id", "pending", "position", "qos", "reason", "span")
@@ -57,7 +58,9 @@ class Inbound:
         self.receipts: deque[Receipt] = deque()
 
     def resolve(self, topic: str, alias: int) -> str | None:
-        """The topic that a PUBLISH with a topic alias means; ``None`` if the alias is invalid [MQTT-3.3.2-8] or unknown."""
+        """The topic that a PUBLISH with a topic alias means; ``None`` if the alias is invalid [MQTT-3.3.2-8] or
+        unknown.
+        """
         if alias == 0 or alias > self.alias_maximum:
             return None
         if topic:

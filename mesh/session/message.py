@@ -1,9 +1,9 @@
 """An application message on its way through the mesh.
 
-It knows what was published and what must travel with it: never who receives it, nor where it waits. A message is made once, when
-it comes in, and is shared by all its deliveries. What always holds: ``properties`` are the encoded PUBLISH properties that are
-forwarded unaltered [MQTT-3.3.2-17] [MQTT-3.3.2-20]; message expiry, topic alias, subscription identifiers and the context of a sampled trace are not among
-them, because each delivery has its own.
+It knows what was published and what must travel with it: never who receives it, nor where it waits. A message is made
+once, when it comes in, and is shared by all its deliveries. What always holds: ``properties`` are the encoded PUBLISH
+properties that are forwarded unaltered [MQTT-3.3.2-17] [MQTT-3.3.2-20]; message expiry, topic alias, subscription
+identifiers and the context of a sampled trace are not among them, because each delivery has its own.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def message_of(publish: Publish, now: float, from_tier: bool = False) -> Message
     expiry = properties.message_expiry
     forwarded = encode_properties(forwarded_properties(properties))
     expires = NEVER if expiry is None else now + expiry
-    return Message(publish.topic, publish.payload, publish.qos, publish.retain, forwarded, now, expires, None, from_tier)
+    topic, payload = publish.topic, publish.payload
+    return Message(topic, payload, publish.qos, publish.retain, forwarded, now, expires, None, from_tier)
 
 
 def forwarded_properties(properties: Properties) -> Properties:
@@ -94,7 +95,8 @@ def forwarded_properties(properties: Properties) -> Properties:
 
 
 def without_trace(properties: Properties) -> bytes:
-    """The forwarded properties, encoded, less the publisher's trace context: a receiver gets that of its own delivery."""
+    """The forwarded properties, encoded, less the publisher's trace context: a receiver gets that of its own delivery.
+    """
     kept = forwarded_properties(properties)
     kept.user = [pair for pair in kept.user if pair[0] not in _TRACE_NAMES]
     return encode_properties(kept)

@@ -1,14 +1,15 @@
 """The sending side of one MQTT session: what waits, what is with the receiver, and what may go next.
 
-A server's session to a subscriber and a core's session to an edge are the same thing, and both use this class. It knows order, window
-and packet identifiers; it must never know sockets, subscriptions, or how a delivery is kept on disk.
+A server's session to a subscriber and a core's session to an edge are the same thing, and both use this class. It knows
+order, window and packet identifiers; it must never know sockets, subscriptions, or how a delivery is kept on disk.
 
 What always holds:
 
-* Deliveries of QoS 1 and 2 are numbered in the order in which they were queued, and are sent in that order [MQTT-4.6.0-6].
-* The packet identifier of delivery *n* is ``n % 65535 + 1``: it is the same after a crash [MQTT-4.4.0-1], without having been
-  written anywhere but in the delivery's own record. No identifier is used twice at a time, because a delivery waits while its
-  identifier is still taken.
+* Deliveries of QoS 1 and 2 are numbered in the order in which they were queued, and are sent in that order
+  [MQTT-4.6.0-6].
+* The packet identifier of delivery *n* is ``n % 65535 + 1``: it is the same after a crash [MQTT-4.4.0-1], without
+  having been written anywhere but in the delivery's own record. No identifier is used twice at a time, because a
+  delivery waits while its identifier is still taken.
 * At most ``window`` deliveries are unacknowledged (the receiver's receive maximum [MQTT-3.3.4-9]).
 * A delivery is not sent before the journal has reached its ``position``.
 """
@@ -20,7 +21,6 @@ from typing import Final, final
 
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message
-from mesh.wire.tracecontext import TraceContext
 
 # States of a delivery.
 QUEUED: Final = 0
@@ -37,13 +37,14 @@ def packet_id_of(number: int) -> int:
 
 @final
 class Delivery:
-    """One message for one receiver. ``message`` is ``None`` while the journal alone holds it (then ``item`` says where).
+    """One message for one receiver. ``message`` is ``None`` while the journal alone holds it (then ``item`` says
+    where).
 
     ``since`` is when it was queued (seconds since 1970); ``number`` is 0 for QoS 0, which has no identifier.
     """
 
     __slots__ = (
-        "body", "context", "dup", "expires", "item", "message", "number", "position", "qos", "receipt", "retain",
+        "body", "dup", "expires", "item", "message", "number", "position", "qos", "receipt", "retain",
         "since", "size", "started", "state", "subscription_ids",
     )  # fmt: skip
 
@@ -71,7 +72,6 @@ class Delivery:
         self.body = 0  # journal item of a body shared with other sessions; 0: the body is in ``item``
         self.position = 0  # journal position that must be durable before it is sent
         self.receipt: Receipt | None = None  # who waits for the receiver's acknowledgement (tier link)
-        self.context: TraceContext | None = None  # the span of this delivery, while a sampled message is with the receiver
         self.started = 0.0  # when it was written towards the receiver
 
 
@@ -163,7 +163,8 @@ class Outbound:
     def _out_of_queue(self, packet_id: int) -> Delivery | None:
         """A restored delivery whose acknowledgement is replayed: the connection outlived the server that had sent it.
 
-        Acknowledgements come in the order of the sending [MQTT-4.6.0-2], so the search ends at the head in all but odd cases.
+        Acknowledgements come in the order of the sending [MQTT-4.6.0-2], so the search ends at the head in all but odd
+        cases.
         """
         if not self.resuming:
             return None
@@ -194,8 +195,9 @@ class Outbound:
     def resume(self, unacknowledged: list[int]) -> list[Delivery]:
         """The connection outlived the link or the server: ``unacknowledged`` identifiers are with the receiver.
 
-        Those stay in flight, and are not repeated [MQTT-4.4.0-1 allows that on a new connection only]. Whatever else was in flight was
-        lost on the way and goes again, as if for the first time. Returns the released deliveries, whose PUBREL is due again.
+        Those stay in flight, and are not repeated [MQTT-4.4.0-1 allows that on a new connection only]. Whatever else
+        was in flight was lost on the way and goes again, as if for the first time. Returns the released deliveries,
+        whose PUBREL is due again.
         """
         with_receiver = set(unacknowledged)
         self.reconnect()

@@ -1,12 +1,12 @@
 """An MQTT endpoint: the sockets of clients that talk to an engine of this process.
 
-The core serves back ends with it, the edge its tier links. It knows sockets, deadlines and who may come in: never topics, sessions or
-messages. What always holds:
+The core serves back ends with it, the edge its tier links. It knows sockets, deadlines and who may come in: never
+topics, sessions or messages. What always holds:
 
-* a client gets ``connect_timeout`` seconds from its first byte's chance to an accepted CONNECT, however slowly it trickles, and no packet of it
-  reaches the engine before ``authenticate`` has named its principal;
-* its packets reach the engine in the order in which they came, and a packet that is wrong ends the connection after those before it were
-  handled;
+* a client gets ``connect_timeout`` seconds from its first byte's chance to an accepted CONNECT, however slowly it
+  trickles, and no packet of it reaches the engine before ``authenticate`` has named its principal;
+* its packets reach the engine in the order in which they came, and a packet that is wrong ends the connection after
+  those before it were handled;
 * a client that is silent for 1.5 times its keep alive is closed [MQTT-3.1.2-22];
 * after every call of the engine the turn is woken, so nothing stays unwritten.
 """
@@ -31,7 +31,6 @@ from mesh.wire.limits import Limits
 from mesh.wire.packets import Connect, Packet
 from mesh.wire.reasons import (
     KEEP_ALIVE_TIMEOUT,
-
     SERVER_SHUTTING_DOWN,
     SERVER_UNAVAILABLE,
     name_of,
@@ -182,7 +181,8 @@ class Client(Stream):
     # Its own
 
     def _excused(self) -> bool:
-        """Whether the silence is ours: what it sent is not read, because of us, or because it is still reading what we wrote."""
+        """Whether the silence is ours: what it sent is not read, because of us, or because it is still reading what we
+        wrote."""
         if self.holds & (HOLD_ENGINE | HOLD_NODE):
             return True
         pending, before = self.pending(), self._stuck
@@ -277,10 +277,11 @@ class Client(Stream):
 
 @final
 class Endpoint:
-    """``authenticate`` gets the CONNECT and the peer's address, gives the principal at once or later, or raises ``Refused``.
+    """``authenticate`` gets the CONNECT and the peer's address, gives the principal at once or later, or raises
+    ``Refused``.
 
-    ``host`` and ``port`` are where to listen (0: a free port, then found in ``port``); ``max_connections`` bounds the sockets.
-    The composer adds the engine's ``Outlet`` to ``turn`` once, whatever number of endpoints share the engine.
+    ``host`` and ``port`` are where to listen (0: a free port, then found in ``port``); ``max_connections`` bounds the
+    sockets. The composer adds the engine's ``Outlet`` to ``turn`` once, whatever number of endpoints share the engine.
     """
 
     def __init__(
@@ -320,7 +321,8 @@ class Endpoint:
         await self._listener.start()
 
     async def stop(self, grace: float) -> None:
-        """Accept no more, tell every client, and be done within ``grace`` seconds. The engine is not told: its sessions stay."""
+        """Accept no more, tell every client, and be done within ``grace`` seconds. The engine is not told: its sessions
+        stay."""
         self._listener.stop()
         for stream in list(self.home.streams):
             if isinstance(stream, Client):

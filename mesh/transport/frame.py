@@ -1,8 +1,8 @@
 """The frames of a device link: ``length:u32 connection:u32 kind:u8 body``, where ``length`` counts the body's bytes.
 
-It knows where a frame begins and ends and how each body is laid out: never what a frame leads to. What always holds: a frame beyond
-``max_body`` is refused from its header alone; what is buffered is never more than the frame in progress; numbers are big endian, texts are
-UTF-8 after a u16 length.
+It knows where a frame begins and ends and how each body is laid out: never what a frame leads to. What always holds: a
+frame beyond ``max_body`` is refused from its header alone; what is buffered is never more than the frame in progress;
+numbers are big endian, texts are UTF-8 after a u16 length.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, final
 
 from mesh.wire.tracecontext import TraceContext
 
-# Kinds. Those up to CLOSE that go from door to edge and are DATA or CLOSE are replayable: the door keeps them until CONFIRM.
+# Kinds. DATA and CLOSE from a door are replayable: it keeps them until CONFIRM.
 DATA: Final = 1
 TRACED: Final = 2
 CREDIT: Final = 3
@@ -30,8 +30,9 @@ WELCOME: Final = 14
 
 LINK: Final = 0  # the connection number of frames that concern the link itself
 
-# Bytes of one connection that may be on their way from edge to vehicle. It bounds what a vehicle that does not read costs the
-# door; it is a few times what a phone network takes in a round trip, so it does not slow a vehicle that reads.
+# Bytes of one connection that may be on their way from edge to vehicle. It bounds what a vehicle that does not read
+# costs the door; it is a few times what a phone network takes in a round trip, so it does not slow a vehicle that
+# reads.
 WINDOW: Final = 256 * 1024
 CREDIT_STEP: Final = WINDOW // 4  # the door gives credit back in steps, so that most vehicles never need the frame
 
@@ -40,7 +41,7 @@ SLACK: Final = 512 * 1024
 HANDSHAKE_BODY: Final = 1024  # until the other end has proved who it is
 
 _HEADER: Final = struct.Struct("!IIB")
-_OPENING: Final = struct.Struct("!QQH")  # epoch, opened, number of identifiers
+_OPENING: Final = struct.Struct("!QQIH")  # epoch, opened, bytes under way, number of identifiers
 _COUNT: Final = struct.Struct("!Q")
 _SIZE: Final = struct.Struct("!I")
 _SHORT: Final = struct.Struct("!H")
@@ -106,28 +107,39 @@ class Decoder:
 class Opening:
     """The body of OPEN and ATTACH.
 
-    ``epoch``: of the vehicle's map record; ``opened``: when the door accepted the connection, milliseconds since 1970; ``client_id``: the one
-    that the edge assigned, else empty; ``unacked``: identifiers of PUBLISHes that are with the vehicle; ``connect``: the CONNECT packet.
+    ``epoch``: of the vehicle's map record; ``opened``: when the door accepted the connection, milliseconds since 1970;
+    ``client_id``: the one that the edge assigned, else empty; ``unacked``: identifiers of PUBLISHes that are with the
+    vehicle; ``under_way``: bytes from the edge for which no credit was given back yet; ``connect``: the CONNECT packet.
+    All but ``client_id``, ``unacked`` and ``under_way`` are the same in OPEN and ATTACH.
     """
 
-    __slots__ = ("client_id", "connect", "epoch", "opened", "peer", "unacked", "vehicle")
+    __slots__ = ("client_id", "connect", "epoch", "opened", "peer", "unacked", "under_way", "vehicle")
 
     def __init__(
-        self, vehicle: str, epoch: int, opened: int, peer: str, client_id: str, unacked: list[int], connect: bytes
+        self,
+        vehicle: str,
+        epoch: int,
+        opened: int,
+        peer: str,
+        connect: bytes,
+        client_id: str = "",
+        unacked: list[int] | None = None,
+        under_way: int = 0,
     ) -> None:
         self.vehicle = vehicle
         self.epoch = epoch
         self.opened = opened
         self.peer = peer
         self.client_id = client_id
-        self.unacked = unacked
+        self.unacked = unacked or []
+        self.under_way = under_way
         self.connect = connect
 
     def pack(self) -> bytes:
         """The body."""
         count = len(self.unacked)
         return b"".join((
-            _OPENING.pack(self.epoch, self.opened, count),
+            _OPENING.pack(self.epoch, self.opened, self.under_way, count),
             struct.pack(f"!{count}H", *self.unacked),
             _text(self.vehicle),
             _text(self.peer),
@@ -139,14 +151,14 @@ class Opening:
     def unpack(body: bytes) -> Opening:
         """The opening in ``body``; ``LinkError`` if it is not one."""
         try:
-            epoch, opened, count = _OPENING.unpack_from(body)
+            epoch, opened, under_way, count = _OPENING.unpack_from(body)
             unacked = list(struct.unpack_from(f"!{count}H", body, _OPENING.size))
             vehicle, pos = _read_text(body, _OPENING.size + 2 * count)
             peer, pos = _read_text(body, pos)
             client_id, pos = _read_text(body, pos)
         except (struct.error, UnicodeDecodeError) as error:
             raise LinkError(f"an OPEN or ATTACH frame cannot be read: {error}") from None
-        return Opening(vehicle, epoch, opened, peer, client_id, unacked, body[pos:])
+        return Opening(vehicle, epoch, opened, peer, body[pos:], client_id, unacked, under_way)
 
 
 def pack_accepted(keep_alive: int, client_id: str, connack: bytes) -> bytes:

@@ -7,9 +7,10 @@ Both know the mesh secret; neither sends it. It knows names, instances and chall
     door → edge   PROOF      proof of the door
     edge → door   WELCOME
 
-A proof is an HMAC over both nonces, both instances and both names, for a purpose that names the direction: so a proof cannot be used
-again, in the other direction, by another node, or on another link. What always holds: nothing that the other end says is believed before
-its proof; an *instance* (16 bytes: epoch, then random) stands for one process, so that frames of two processes with one name are never mixed up.
+A proof is an HMAC over both nonces, both instances and both names, for a purpose that names the direction: so a proof
+cannot be used again, in the other direction, by another node, or on another link. What always holds: nothing that the
+other end says is believed before its proof; an *instance* (16 bytes: epoch, then random) stands for one process, so
+that frames of two processes with one name are never mixed up.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class Asking:
         return self._hello
 
     def challenged(self, body: bytes) -> bytes:
-        """CHALLENGE came; returns the body of PROOF. ``LinkError`` if the edge did not prove that it is the one asked for."""
+        """CHALLENGE came; returns the body of PROOF. ``LinkError`` if the edge did not prove that it is the one asked
+        for."""
         if len(body) != NONCE + INSTANCE + PROOF_SIZE:
             raise LinkError("the answer to HELLO is no challenge")
         said, proof = body[: NONCE + INSTANCE], body[NONCE + INSTANCE :]
@@ -88,7 +90,8 @@ class Answering:
         self.instance = b""
 
     def greeted(self, body: bytes) -> bytes:
-        """HELLO came; returns the body of CHALLENGE. ``LinkError`` if it is of another version or meant for another node."""
+        """HELLO came; returns the body of CHALLENGE. ``LinkError`` if it is of another version or meant for another
+        node."""
         if self._hello or len(body) < 1 + NONCE + INSTANCE + 2:
             raise LinkError("the first frame is no HELLO")
         if body[0] != VERSION:

@@ -1,11 +1,13 @@
 """One end of a device link: a stream that carries frames.
 
-It knows framing, the deadline of the handshake and the signs of life: never vehicles or sessions. Door and edge derive their ends from
-it. What always holds:
+It knows framing, the deadline of the handshake and the signs of life: never vehicles or sessions. Door and edge derive
+their ends from it. What always holds:
 
-* frames that are sent during a turn are written at once at its end; reading never waits for writing, or two ends could wait for each other;
+* frames that are sent during a turn are written at once at its end; reading never waits for writing, or two ends could
+  wait for each other;
 * before ``trusted`` a frame has at most ``HANDSHAKE_BODY`` bytes, and the handshake has ``HANDSHAKE`` seconds;
-* an end that hears nothing for ``SILENCE`` seconds closes, and one that has nothing to say sends ALIVE, so a machine that is gone is noticed;
+* an end that hears nothing for ``SILENCE`` seconds closes, and one that has nothing to say sends ALIVE, so a machine
+  that is gone is noticed;
 * a frame that breaks the protocol ends the link with one log line.
 """
 

@@ -1,9 +1,9 @@
 """A listening TCP socket.
 
-It knows how many streams it let in and how many it turned away: never what they say. What always holds: at most ``limit`` streams are open;
-one more is closed at once and counted (a client that is closed can try elsewhere, one that waits in the kernel's queue cannot). Only a
-listener that is ``shared`` lets another process of the same user listen on its address: a dying predecessor must not take
-half of the connections.
+It knows how many streams it let in and how many it turned away: never what they say. What always holds: at most
+``limit`` streams are open; one more is closed at once and counted (a client that is closed can try elsewhere, one that
+waits in the kernel's queue cannot). Only a listener that is ``shared`` lets another process of the same user listen on
+its address: a dying predecessor must not take half of the connections.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Refusing(asyncio.Protocol):
 class Listener:
     """``factory`` makes the stream of a connection; ``port`` is the one really bound (0 asks for a free one)."""
 
-    __slots__ = ("_factory", "_notices", "_server", "home", "host", "limit", "name", "port", "refused", "shared", "total")
+    __slots__ = ("_factory", "_notices", "_server", "home", "host", "limit", "name", "port", "refused", "shared",
+    "total")
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """Log lines that a stranger can provoke, bounded.
 
-Every refused connection deserves a line, but not every second of an attack a thousand. What always holds: of one subject at most ``burst``
-lines a second are written; the line that follows says how many were left out; a line that is left out is not formatted.
+Every refused connection deserves a line, but not every second of an attack a thousand. What always holds: of one
+subject at most ``burst`` lines a second are written; the line that follows says how many were left out; a line that is
+left out is not formatted.
 """
 
 from __future__ import annotations

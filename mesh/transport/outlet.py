@@ -1,7 +1,7 @@
 """From the engine's dirty connections to the sockets: the last step of a turn of a node that runs an engine.
 
-It knows that each connection has a shell that can write: never what kind of socket it is. What always holds: a connection is taken off the
-dirty list before its shell is asked to write.
+It knows that each connection has a shell that can write: never what kind of socket it is. What always holds: a
+connection is taken off the dirty list before its shell is asked to write.
 """
 
 from __future__ import annotations

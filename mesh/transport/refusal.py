@@ -1,7 +1,7 @@
 """A CONNECT that is not let in: why, and the bytes that say so.
 
-What always holds: a client gets an answer in its own version of the protocol or none at all; nothing in the answer tells
-more than the reason code (a stranger is not told what would have been right).
+What always holds: a client gets an answer in its own version of the protocol or none at all; nothing in the answer
+tells more than the reason code (a stranger is not told what would have been right).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from mesh.wire.reasons import UNSUPPORTED_PROTOCOL_VERSION, name_of, return_code
 
 @final
 class Refused(Exception):
-    """A client, vehicle or node is not let in. ``reason`` is a 5.0 CONNACK code; the text is for the log, never for the client."""
+    """A client, vehicle or node is not let in. ``reason`` is a 5.0 CONNACK code; the text is for the log, never for the
+    client."""
 
     def __init__(self, reason: int, message: str = "") -> None:
         super().__init__(message or name_of(reason))

@@ -2,10 +2,12 @@
 
 It knows bytes, watermarks and deadlines: never packets. A subclass says what the bytes mean. What always holds:
 
-* the socket is read only while ``holds`` is 0; every bit of it is a reason, so that several reasons do not undo each other;
-* once the write buffer is over the high mark, ``congested`` is called, and ``relieved`` when it has fallen below the low mark;
-* ``finish`` writes what is pending, half-closes, reads on without looking (a close with unread bytes would be a reset that can overtake
-  the last packet), and aborts when ``linger`` has passed;
+* the socket is read only while ``holds`` is 0; every bit of it is a reason, so that several reasons do not undo each
+  other;
+* once the write buffer is over the high mark, ``congested`` is called, and ``relieved`` when it has fallen below the
+  low mark;
+* ``finish`` writes what is pending, half-closes, reads on without looking (a close with unread bytes would be a reset
+  that can overtake the last packet), and aborts when ``linger`` has passed;
 * after the stream is gone every call is harmless, and ``lost`` has been called exactly once.
 """
 
@@ -37,7 +39,8 @@ HOLD_NAMES: Final = {
 
 @final
 class Home:
-    """What the streams of one kind share: the loop, the wheel, and the figures. ``streams`` holds those that are open."""
+    """What the streams of one kind share: the loop, the wheel, and the figures. ``streams`` holds those that are
+    open."""
 
     __slots__ = ("bytes_in", "bytes_out", "linger", "loop", "streams", "wheel")
 

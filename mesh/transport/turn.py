@@ -2,9 +2,10 @@
 
 It knows when a turn ends and what is to be done then: never what is committed or written. What always holds:
 
-* a turn ends after every socket that was readable has been read: the end is one ``call_soon``, however often it was asked for;
-* the steps run in the order in which they were added (the journal's commit comes first: persist, then acknowledge), and then every
-  object that was marked is flushed once;
+* a turn ends after every socket that was readable has been read: the end is one ``call_soon``, however often it was
+  asked for;
+* the steps run in the order in which they were added (the journal's commit comes first: persist, then acknowledge), and
+  then every object that was marked is flushed once;
 * what fails in one step or one flush is logged and does not keep the others from running.
 """
 

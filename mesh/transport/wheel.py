@@ -2,8 +2,8 @@
 
 It knows that an entry wants to be looked at after some ticks: never why. What always holds:
 
-* an entry stands in one slot at most, and ``forget`` takes it out at once, so a closed connection is not kept in memory by a long keep
-  alive;
+* an entry stands in one slot at most, and ``forget`` takes it out at once, so a closed connection is not kept in memory
+  by a long keep alive;
 * an entry is looked at late by up to two ticks, never early;
 * time is counted in ticks that ran, so a loop that stood still expires nobody who could not be heard meanwhile.
 
@@ -24,7 +24,8 @@ SLOTS: Final = 512  # a keep alive beyond 256 s is looked at again every 256 s, 
 
 
 class Timed:
-    """An entry: it must have been heard (``heard``, in ticks) within ``patience`` ticks, or else ``expired`` is called once."""
+    """An entry: it must have been heard (``heard``, in ticks) within ``patience`` ticks, or else ``expired`` is called
+    once."""
 
     __slots__ = ("heard", "patience", "place")
 

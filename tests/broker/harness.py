@@ -20,11 +20,15 @@ class Item:
     """A journal item as the engine sees it."""
 
     def __init__(self, id: int, kind: int, owner: int, meta: bytes, body: bytes) -> None:
-        self.id, self.kind, self.owner, self.meta, self.body = id, kind, owner, meta, body
+        self.id = id
+        self.kind = kind
+        self.owner = owner
+        self.meta = meta
+        self.body = body
 
 
 class MemoryStore:
-    """A journal whose disk is a dictionary. ``commit`` makes everything durable; ``crash`` gives what is on its disk."""
+    """A journal whose disk is a dictionary. ``commit`` makes everything durable, ``crash`` gives its disk."""
 
     def __init__(self, items: dict[int, Item] | None = None, position: int = 0) -> None:
         self.items = dict(items or {})
@@ -176,7 +180,8 @@ class Client:
         self.last_id += 1 if qos else 0
         retain = fields.pop("retain", False)
         packet_id = fields.pop("packet_id", self.last_id if qos else 0)
-        self.send(Publish(topic, payload, qos, retain, fields.pop("dup", False), packet_id, fields.pop("properties", None)))
+        dup = fields.pop("dup", False)
+        self.send(Publish(topic, payload, qos, retain, dup, packet_id, fields.pop("properties", None)))
         return packet_id
 
     def lose(self) -> None:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import pytest
 
 from mesh.broker.inbox import InboxRules
-from mesh.broker.settings import DROP_OLDEST, FOREVER, Settings
+from mesh.broker.settings import DROP_OLDEST, Settings
 from mesh.session.outbound import packet_id_of
 from mesh.wire import reasons
 from mesh.wire.packets import (
-    PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Disconnect, Publish, SubAck, Subscribe, Subscription, Unsubscribe, Will,
+    PUBACK,
+    PUBCOMP,
+    PUBREC,
+    PUBREL,
+    Ack,
+    Disconnect,
+    Publish,
+    SubAck,
+    Subscribe,
+    Subscription,
+    Unsubscribe,
+    Will,
 )  # fmt: skip
 from mesh.wire.properties import Properties
 from tests.broker.harness import TIER, VEHICLE, Bench, Client
@@ -226,9 +237,8 @@ def test_another_identity_does_not_reach_a_session() -> None:
 def test_a_vehicle_stays_below_its_own_subtree() -> None:
     bench = Bench()
     vehicle = bench.client("v", "V1", VEHICLE)
-    assert subscribe(vehicle, "vehicles/V1/cmd", "vehicles/+/cmd", "#", "vehicles/V2/cmd", "$share/g/vehicles/V1/x") == [
-        1, 0x87, 0x87, 0x87, 1,
-    ]  # fmt: skip
+    own, shared = "vehicles/V1/cmd", "$share/g/vehicles/V1/x"
+    assert subscribe(vehicle, own, "vehicles/+/cmd", "#", "vehicles/V2/cmd", shared) == [1, 0x87, 0x87, 0x87, 1]
     vehicle.publish("vehicles/V2/cmd")
     assert vehicle.take(Ack)[0].reason == reasons.NOT_AUTHORIZED
     old = bench.client("o", "V3", VEHICLE, protocol=4)
@@ -268,7 +278,7 @@ def test_a_shared_group_gets_each_message_once() -> None:
     for number in range(9):
         sender.publish("a/b", b"%d" % number)
     shares = [member.messages() for member in members]
-    assert sorted(sum(shares, [])) == [b"%d" % number for number in range(9)]
+    assert sorted(payload for share in shares for payload in share) == [b"%d" % number for number in range(9)]
     assert [len(share) for share in shares] == [3, 3, 3]
 
 
@@ -472,4 +482,3 @@ def test_packet_identifiers_never_collide_however_long_one_is_withheld() -> None
     assert packet_id_of(0) == 1
     assert packet_id_of(65_534) == 65_535
     assert packet_id_of(65_535) == 1
-    assert FOREVER == 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""A message's way through a mesh as spans, made by the real tracers of three nodes: what the nodes do, without the nodes."""
+"""A message's way through a mesh as spans, made by the real tracers of three nodes, without the nodes."""
 
 from __future__ import annotations
 
@@ -59,9 +59,8 @@ class Journey:
 
     @staticmethod
     def begin(endpoint: str) -> Journey:
-        return Journey(*(
-            open_tracer(endpoint, f"mesh-{kind}", f"{kind}-1", "demo", 1.0, template) for kind in ("core", "edge", "door")
-        ))
+        kinds = ("core", "edge", "door")
+        return Journey(*(open_tracer(endpoint, f"mesh-{kind}", f"{kind}-1", "demo", 1.0, template) for kind in kinds))
 
     def downstream(self, caller: TraceContext | None) -> str:
         """A command from a back end to a vehicle that was away; the identifier of its trace."""
@@ -98,10 +97,10 @@ class Journey:
     def end(self) -> bool:
         """Export all and stop; whether every span was taken."""
         tracers = (self.core, self.edge, self.door)
-        flushed = all([tracer.flush(10.0) for tracer in tracers])
+        flushed = [tracer.flush(10.0) for tracer in tracers]
         for tracer in tracers:
             tracer.close()
-        return flushed and all(tracer.dropped == 0 for tracer in tracers)
+        return all(flushed) and all(tracer.dropped == 0 for tracer in tracers)
 
 
 def taken(span: Span | None) -> Span:

@@ -1,0 +1,127 @@
+"""The plan: which nodes a mesh consists of, as plain values.
+
+Knows the topology's nodes and how one plan may follow another on a running mesh; never knows Ray, processes or clocks. What always
+holds: a plan is complete (any controller can be restarted from it alone), and two plans with equal fingerprints of a node
+mean that nothing which concerns this node has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Final, cast
+
+from mesh.cluster.node import CORE, DOOR, EDGE, ETCD, STAGES, Assignment
+from mesh.topology.model import Topology
+from mesh.topology.nodes import nodes
+
+FACTORY: Final = "mesh.cluster.nodes:build"
+
+LOCAL: Final = "local"
+
+# The keys of a topology that only list nodes. Everything else is shared by all of them.
+NODE_LISTS: Final = ("front_doors", "cores", "pools")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedNode:
+    """One node of a plan. ``resources`` are Ray's; ``fingerprint`` stands for all settings of this node."""
+
+    name: str
+    role: str
+    fingerprint: str
+    resources: Mapping[str, float] = field(default_factory=dict)
+    listens: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> int:
+        return STAGES[self.role]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole mesh. ``ray`` is ``local`` or an address; ``shared`` is the fingerprint of what concerns every node."""
+
+    mesh: str
+    data: str
+    ray: str
+    endpoints: tuple[str, ...]
+    nodes: tuple[PlannedNode, ...]
+    settings: Mapping[str, object]
+    shared: str
+    factory: str = FACTORY
+
+    def node(self, name: str) -> PlannedNode | None:
+        return next((node for node in self.nodes if node.name == name), None)
+
+    def assignment(self, node: PlannedNode) -> Assignment:
+        return Assignment(self.mesh, node.name, node.role, self.settings, self.endpoints, self.data, self.factory)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """The plan that ``to_json`` gave."""
+        value = json.loads(text)
+        value["endpoints"] = tuple(value["endpoints"])
+        value["nodes"] = tuple(PlannedNode(**{**node, "listens": tuple(node["listens"])}) for node in value["nodes"])
+        return Plan(**value)
+
+
+def fingerprint(value: object) -> str:
+    """A short name for a plain value that changes with it."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+def plan_of(topology: Topology, endpoints: Iterable[str]) -> Plan:
+    """The plan for a topology. ``endpoints`` are etcd's: those named in the file, or those of the embedded one."""
+    settings = topology.as_dict()
+    shared = fingerprint({key: value for key, value in settings.items() if key not in NODE_LISTS})
+    planned: list[PlannedNode] = []
+    if not topology.etcd.endpoints:
+        planned.append(PlannedNode(ETCD, ETCD, shared))
+    for node in nodes(topology):
+        listens = tuple(f"{listener.kind}://{listener.address}" for listener in node.listen)
+        own = fingerprint([node.name, node.role, node.pool, listens, dict(node.resources)])
+        planned.append(PlannedNode(node.name, node.role, own, dict(node.resources), listens))
+    return Plan(
+        mesh=topology.mesh,
+        data=str(topology.data),
+        ray=topology.ray,
+        endpoints=tuple(endpoints),
+        nodes=tuple(planned),
+        settings=cast("Mapping[str, object]", settings),
+        shared=shared,
+    )
+
+
+def objections(old: Plan, new: Plan) -> list[str]:
+    """Why a running mesh cannot go from ``old`` to ``new``: one sentence each; empty when it can.
+
+    New nodes may be added and front doors may be taken away. Everything else needs ``mesh down`` and ``mesh up``.
+    """
+    wrong = []
+    if new.mesh != old.mesh:
+        wrong.append(f"the mesh is named {old.mesh!r} and cannot become {new.mesh!r} while it runs")
+    if new.shared != old.shared:
+        keys = [key for key in sorted({*old.settings, *new.settings}) if key not in NODE_LISTS]
+        changed = [key for key in keys if fingerprint(old.settings.get(key)) != fingerprint(new.settings.get(key))]
+        wrong.append(f"{', '.join(changed)} cannot change while the mesh runs: 'mesh down', then 'mesh up'")
+    for before in old.nodes:
+        after = new.node(before.name)
+        if after is None:
+            if before.role != DOOR:
+                wrong.append(f"{before.role} {before.name!r} cannot be removed while the mesh runs: {_WHY[before.role]}")
+        elif (after.role, after.fingerprint) != (before.role, before.fingerprint) and before.role != ETCD:
+            wrong.append(f"{before.role} {before.name!r} cannot change while the mesh runs: 'mesh down', then 'mesh up'")
+    return wrong
+
+
+_WHY: Final = {
+    EDGE: "it owns the sessions of its vehicles",
+    CORE: "it owns the sessions of back-end applications",
+    ETCD: "it holds the map of the vehicles",
+}

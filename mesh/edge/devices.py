@@ -1,0 +1,598 @@
+"""The edge's end of the device links: vehicles' connections that live at front doors.
+
+It knows links, connection numbers and how far the journal is: never topics or messages. The rules:
+
+*A door* is one process, told by the instance in its handshake. It has one link at a time; a newer link of the same
+instance replaces the older, and a newer instance of the same name ends the older one with all its connections.
+
+*A link is lost.* Its connections stay attached for ``grace`` seconds and nothing is sent to them; what the engine puts
+out meanwhile is dropped, because ATTACH makes it send again whatever is not with the vehicle. Then they are lost: wills
+are published.
+
+*The link is back.* The door names every connection that it still has, and then says LIVE for the link itself: whatever
+it did not name is lost at that moment. ATTACH for a number that is not here, from a door that has once said that LIVE,
+is answered with CLOSE: the connection ended here, and the door has not heard of it yet. Before that it means that this
+process is new, and the journal's session is attached. OPEN for a number that is still there means that the door never
+got the answer: the first one is ended without its will, and the connection is opened anew.
+
+*Age.* Each connection bears the time when its door accepted it. ATTACH never takes a session over from a younger
+connection: the vehicle has come back through another door while the older one's link was away.
+
+*Confirmation.* The replayable frames (DATA, CLOSE) of a link are counted as they are handled. At the end of each turn
+the count is noted with the journal's position; when the journal is durable up to there, CONFIRM tells the count. The
+answers to the packets in those frames are sent before it, so a door that sees CONFIRM has the answers.
+
+*Credit.* A connection may have ``WINDOW`` bytes under way to its vehicle; with more, or while the link itself is
+jammed, the engine is asked to pause it. One vehicle that does not read delays itself only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol, final
+
+from mesh.broker.connection import Connection
+from mesh.broker.principal import Principal
+from mesh.transport.endpoint import Engine, settle
+from mesh.transport.frame import (
+    ACCEPTED,
+    ATTACH,
+    CHALLENGE,
+    CLOSE,
+    CONFIRM,
+    CREDIT,
+    DATA,
+    HELLO,
+    LINK,
+    LIVE,
+    OPEN,
+    PROOF,
+    SLACK,
+    TRACED,
+    WELCOME,
+    WINDOW,
+    LinkError,
+    Opening,
+    pack_accepted,
+    pack_confirm,
+    pack_traced,
+    unpack_credit,
+)
+from mesh.transport.handshake import Answering, Prove, epoch_of, new_instance
+from mesh.transport.link import Link
+from mesh.transport.listener import Listener
+from mesh.transport.notices import Notices
+from mesh.transport.refusal import Refused, refusal
+from mesh.transport.stream import Home
+from mesh.transport.turn import Turn
+from mesh.transport.wheel import Wheel
+from mesh.wire.decode import SERVER, Reader
+from mesh.wire.limits import Limits
+from mesh.wire.packets import Connect, Disconnect
+from mesh.wire.reasons import PROTOCOL_ERROR, SERVER_UNAVAILABLE, name_of
+
+MAX_LINKS: Final = 1024  # doors, and strangers that have not proved yet who they are; each stranger has 5 s
+
+log = logging.getLogger(__name__)
+
+Admit = Callable[[str, int], Principal]
+
+
+class DeviceEngine(Engine, Protocol):
+    """What the device links ask of a ``Broker`` beyond an endpoint's needs."""
+
+    def attach(
+        self, connect: Connect, principal: Principal, peer: str, shell: object, unacked: list[int]
+    ) -> Connection:
+        """A connection that outlived its link; ``closing`` if its session is gone."""
+
+    def live(self, connection: Connection) -> None:
+        """The replay of an attached connection is over."""
+
+
+class Log(Protocol):
+    """What the device links ask of the journal."""
+
+    @property
+    def position(self) -> int:
+        """Sequence number of the last record appended."""
+
+
+@final
+class Device:
+    """One vehicle's connection: the shell of its ``Connection``."""
+
+    __slots__ = ("_credited", "_greeted", "_under_way", "age", "connection", "door", "key", "named", "number", "reader")
+
+    def __init__(self, door: Door, number: int, age: int, key: tuple[str, str], reader: Reader) -> None:
+        self.door = door
+        self.number = number
+        self.age = age
+        self.key = key  # vehicle and client id
+        self.reader = reader
+        self.connection: Connection | None = None
+        self.named = True  # on the present link
+        self._greeted = False
+        self._credited = True
+        self._under_way = 0
+
+    def attached(self, under_way: int) -> None:
+        """The vehicle has had its CONNACK long since, and ``under_way`` bytes wait at the door until it reads."""
+        self._greeted = True
+        self._under_way = under_way
+
+    def flush(self) -> None:
+        """Send what the engine has put out."""
+        connection = self.connection
+        if connection is None:
+            return
+        out = connection.out
+        link = self.door.link
+        if out:
+            if link is not None and self.named:
+                self._send(connection, link)
+            out.clear()
+        if connection.traced:
+            connection.traced.clear()
+        if connection.closing:
+            if link is not None and self.named:
+                link.send(CLOSE, self.number)
+            self.door.remove(self)
+
+    def _send(self, connection: Connection, link: DoorLink) -> None:
+        out = connection.out
+        start = 0
+        if not self._greeted and connection.accepted:
+            self._greeted = True
+            assigned = self.key[1] if connection.assigned else ""
+            link.send(ACCEPTED, self.number, pack_accepted(connection.keep_alive, assigned, out[0]))
+            start = 1
+        for index, context in connection.traced:
+            size = self._data(link, out[start:index])
+            link.send(TRACED, self.number, pack_traced(context, out[index]))
+            self._under_way += size + len(out[index])
+            start = index + 1
+        self._under_way += self._data(link, out[start:] if start else out)
+        if self._under_way > WINDOW:
+            self._credited = False
+            link.devices.engine.pause(connection)
+        elif link.jammed:
+            link.stalled.add(self)
+            link.devices.engine.pause(connection)
+
+    def _data(self, link: DoorLink, packets: list[bytes]) -> int:
+        if not packets:
+            return 0
+        body = packets[0] if len(packets) == 1 else b"".join(packets)
+        link.send(DATA, self.number, body)
+        return len(body)
+
+    def credit(self, link: DoorLink, size: int) -> None:
+        """``size`` bytes have left the door."""
+        self._under_way = max(0, self._under_way - size)
+        if not self._credited and self._under_way <= WINDOW // 2:
+            self._credited = True
+            self.resume(link)
+
+    def resume(self, link: DoorLink) -> None:
+        """Let the engine go on if nothing speaks against it."""
+        connection = self.connection
+        if connection is None or not self._credited:
+            return
+        if link.jammed:
+            link.stalled.add(self)
+        else:
+            link.stalled.discard(self)
+            link.devices.engine.resume(connection)
+
+
+@final
+class Door:
+    """One front door's process, with its connections."""
+
+    __slots__ = ("_devices", "_grace", "complete", "connections", "instance", "link", "name")
+
+    def __init__(self, devices: Devices, name: str, instance: bytes) -> None:
+        self._devices = devices
+        self.name = name
+        self.instance = instance
+        self.connections: dict[int, Device] = {}
+        self.complete = False  # it has named all its connections once, so a number that is not here has ended here
+        self.link: DoorLink | None = None
+        self._grace: asyncio.TimerHandle | None = None
+
+    def joined(self, link: DoorLink) -> None:
+        """``link`` is now the one link of this door."""
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+        old, self.link = self.link, link
+        if old is not None:
+            old.fail("the door has made a newer link")
+            self._suspend()
+
+    def parted(self, link: DoorLink) -> None:
+        """``link`` is gone: wait for the next one."""
+        if self.link is not link:
+            return
+        self.link = None
+        self._suspend()
+        self._grace = self._devices.home.loop.call_later(self._devices.grace, self._devices.forget, self)
+
+    def _suspend(self) -> None:
+        for device in self.connections.values():
+            device.named = False
+            if device.connection is not None:
+                self._devices.engine.pause(device.connection)  # what it would send is dropped
+
+    def prune(self) -> None:
+        """The door has named all that it still has: the rest is lost."""
+        self.complete = True
+        for device in [device for device in self.connections.values() if not device.named]:
+            self.lose(device)
+
+    def lose(self, device: Device) -> None:
+        """The vehicle of ``device`` is gone."""
+        self.remove(device)
+        connection = device.connection
+        if connection is not None and not connection.closing:
+            self._devices.engine.lost(connection)
+            self._devices.turn.wake()
+
+    def remove(self, device: Device) -> None:
+        """``device`` is over."""
+        if self.connections.get(device.number) is device:
+            del self.connections[device.number]
+        if self.link is not None:
+            self.link.stalled.discard(device)
+        self._devices.release(device)
+
+    def end(self) -> None:
+        """The door's process is gone: so are its connections."""
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+        link, self.link = self.link, None
+        if link is not None:
+            link.fail("the door has been started anew")
+        for device in list(self.connections.values()):
+            self.lose(device)
+
+
+@final
+class DoorLink(Link):
+    """One TCP connection from a door."""
+
+    __slots__ = ("_answering", "_confirmed", "_door", "_noted", "_waiting", "devices", "handled", "jammed", "stalled")
+
+    def __init__(self, devices: Devices) -> None:
+        super().__init__(devices.name, devices.home, devices.turn, devices.limits.max_packet_size + SLACK)
+        self.devices = devices
+        self.jammed = False  # the door does not read fast enough
+        self.stalled: set[Device] = set()  # connections that wait for that
+        self.handled = 0
+        self._answering = Answering(devices.name, devices.instance, devices.prove)
+        self._door: Door | None = None
+        self._noted = 0
+        self._confirmed = 0
+        self._waiting: deque[tuple[int, int]] = deque()  # (frames handled, journal position that covers them)
+
+    def arrived(self, kind: int, connection: int, body: bytes) -> None:
+        door = self._door
+        if door is None:
+            self._prove(kind, body)
+        elif door.link is not self or self.devices.stopping:
+            return  # replaced by a newer link, or not to be confirmed any more
+        elif kind == DATA:
+            self._count()
+            device = door.connections.get(connection)
+            if device is not None and device.named:
+                self.devices.receive(device, body)
+        elif kind == CREDIT:
+            device = door.connections.get(connection)
+            if device is not None:
+                device.credit(self, unpack_credit(body))
+                self.turn.wake()
+        elif kind == OPEN:
+            self.devices.open(self, door, connection, Opening.unpack(body))
+        elif kind == CLOSE:
+            self._count()
+            device = door.connections.get(connection)
+            if device is not None:
+                door.lose(device)
+        elif kind == ATTACH:
+            self.devices.attach(self, door, connection, Opening.unpack(body))
+        elif kind == LIVE:
+            self._live(door, connection)
+        else:
+            raise LinkError(f"the door sent a frame of kind {kind}, which is not for it to send")
+
+    def _prove(self, kind: int, body: bytes) -> None:
+        if kind == HELLO:
+            self.send(CHALLENGE, LINK, self._answering.greeted(body))
+        elif kind == PROOF:
+            self._answering.proved(body)
+            self._door = self.devices.welcome(self, self._answering.door, self._answering.instance)
+            self.trust()
+            self.send(WELCOME, LINK)
+        else:
+            raise LinkError(f"a frame of kind {kind} came before the handshake was over")
+
+    def _live(self, door: Door, number: int) -> None:
+        if number == LINK:
+            door.prune()
+            return
+        device = door.connections.get(number)
+        if device is not None and device.connection is not None:
+            self.devices.engine.live(device.connection)
+            self.turn.wake()
+
+    def _count(self) -> None:
+        self.handled += 1
+        self.devices.busy.add(self)
+        self.turn.wake()
+
+    def note(self, position: int, durable: int) -> None:
+        """The turn ends: all that was handled is in the journal up to ``position``."""
+        if self.handled > self._noted:
+            self._noted = self.handled
+            self._waiting.append((self.handled, position))
+        self.confirm(durable)
+
+    def confirm(self, durable: int) -> None:
+        """The journal is durable up to ``durable``: tell the door what that covers."""
+        waiting = self._waiting
+        count = self._confirmed
+        while waiting and waiting[0][1] <= durable:
+            count = waiting.popleft()[0]
+        if count > self._confirmed:
+            self._confirmed = count
+            self.send(CONFIRM, LINK, pack_confirm(count))
+
+    def settled(self) -> bool:
+        """Whether all that was handled is confirmed."""
+        return self._confirmed == self.handled
+
+    def congested(self) -> None:
+        self.jammed = True
+
+    def relieved(self) -> None:
+        self.jammed = False
+        for device in list(self.stalled):
+            device.resume(self)
+        self.turn.wake()
+
+    def ended(self) -> None:
+        self.devices.links.discard(self)
+        self.devices.busy.discard(self)
+        if self._door is not None and not self.devices.stopping:
+            self._door.parted(self)
+
+
+@final
+class Devices:
+    """``epoch`` grows with each start of this edge. ``admit`` gives the principal of a vehicle for the epoch of its map
+    record, or raises ``Refused``. ``grace``: seconds that connections wait for their lost link.
+
+    The node adds ``devices.settle`` to the turn after the journal's commit and the engine's ``Outlet``; it calls
+    ``durable`` after ``Broker.durable``, once also at its start with the position that the journal begins with.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        epoch: int,
+        engine: DeviceEngine,
+        journal: Log,
+        turn: Turn,
+        wheel: Wheel,
+        prove: Prove,
+        admit: Admit,
+        limits: Limits,
+        *,
+        host: str,
+        port: int,
+        grace: float = 30.0,
+    ) -> None:
+        self.name = name
+        self.instance = new_instance(epoch)
+        self.engine = engine
+        self.turn = turn
+        self.prove = prove
+        self.limits = limits
+        self.grace = grace
+        self.home = Home(asyncio.get_running_loop(), wheel)
+        self.links: set[DoorLink] = set()
+        self.busy: set[DoorLink] = set()  # links with frames that were handled in this turn
+        self.stopping = False
+        self.notices = Notices(log)
+        self.refused = 0
+        self._journal = journal
+        self._admit = admit
+        self._durable = 0
+        self._doors: dict[str, Door] = {}
+        self._sessions: dict[tuple[str, str], Device] = {}
+        self._listener = Listener(name, host, port, self.home, self._link, MAX_LINKS)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._listener.port
+
+    async def start(self) -> None:
+        """Accept doors. Raises ``OSError`` that names the address when it cannot be had."""
+        await self._listener.start()
+
+    async def stop(self, grace: float) -> None:
+        """Handle no more frames, confirm what was handled, and close the links within ``grace`` seconds.
+
+        The vehicles stay connected to their doors and the engine is told nothing. Call it while the journal still
+        commits.
+        """
+        deadline = self.home.loop.time() + grace
+        self._listener.stop()
+        self.stopping = True
+        self.turn.wake()
+        while self.home.loop.time() < deadline and not all(link.settled() for link in self.links):
+            await asyncio.sleep(0.01)
+        for link in list(self.links):
+            link.finish()
+        await settle(self.home, max(0.1, deadline - self.home.loop.time()))
+
+    def settle(self) -> None:
+        """A step of the turn: note how far the links are, and confirm what needs no waiting."""
+        busy = self.busy
+        if busy:
+            position = self._journal.position
+            for link in busy:
+                link.note(position, self._durable)
+            busy.clear()
+
+    def durable(self, position: int) -> None:
+        """The journal reached ``position``."""
+        self._durable = position
+        for link in self.links:
+            link.confirm(position)
+
+    def status(self) -> dict[str, object]:
+        """Figures for people and metrics."""
+        return {
+            "listen": f"{self._listener.host}:{self._listener.port}",
+            "connections": sum(len(door.connections) for door in self._doors.values()),
+            "refused": self.refused,
+            "bytes_in": self.home.bytes_in,
+            "bytes_out": self.home.bytes_out,
+            "doors": [
+                {
+                    "door": door.name,
+                    "state": "away" if door.link is None else "up",
+                    "connections": len(door.connections),
+                    "stalled": 0 if door.link is None else len(door.link.stalled),
+                }
+                for door in self._doors.values()
+            ],
+        }
+
+    # Doors
+
+    def _link(self) -> DoorLink:
+        return DoorLink(self)
+
+    def welcome(self, link: DoorLink, name: str, instance: bytes) -> Door:
+        """A door has proved who it is."""
+        door = self._doors.get(name)
+        if door is not None and door.instance != instance:
+            if epoch_of(instance) < epoch_of(door.instance):
+                raise LinkError(f"a newer process of {name} is here already")
+            door.end()
+            door = None
+        if door is None:
+            door = self._doors[name] = Door(self, name, instance)
+        self.links.add(link)
+        door.joined(link)
+        return door
+
+    def forget(self, door: Door) -> None:
+        """The door did not come back in time."""
+        log.warning("%s: front door %s did not come back within %g s", self.name, door.name, self.grace)
+        if self._doors.get(door.name) is door:
+            del self._doors[door.name]
+        door.end()
+
+    def release(self, device: Device) -> None:
+        """``device`` does not stand for its session any more."""
+        if self._sessions.get(device.key) is device:
+            del self._sessions[device.key]
+
+    # Connections
+
+    def open(self, link: DoorLink, door: Door, number: int, opening: Opening) -> None:
+        """OPEN: a vehicle has sent CONNECT."""
+        old = door.connections.get(number)
+        if old is not None:
+            if old.named:
+                raise LinkError(f"the door opened connection {number} twice")
+            door.remove(old)
+            if old.connection is not None:
+                self.engine.receive(old.connection, Disconnect())
+        reader, connect = self._read(opening)
+        try:
+            principal = self._admit(opening.vehicle, opening.epoch)
+        except Refused as error:
+            self._refuse(link, number, opening, connect, error)
+            return
+        device = Device(door, number, opening.opened, (opening.vehicle, connect.client_id), reader)
+        door.connections[number] = device
+        device.connection = self.engine.open(connect, principal, opening.peer, device)
+        device.key = (opening.vehicle, connect.client_id)  # the engine has named a client that had no name
+        self._sessions[device.key] = device
+        self.turn.wake()
+
+    def attach(self, link: DoorLink, door: Door, number: int, opening: Opening) -> None:
+        """ATTACH: a vehicle's connection outlived the link."""
+        reader, connect = self._read(opening)
+        if opening.client_id:
+            connect.client_id = opening.client_id
+        key = (opening.vehicle, connect.client_id)
+        before = door.connections.get(number)
+        if before is None and door.complete:
+            link.send(CLOSE, number)
+            return
+        rival = self._sessions.get(key)
+        if rival is not None and rival is not before and rival.age > opening.opened:
+            link.send(CLOSE, number)
+            return
+        try:
+            principal = self._admit(opening.vehicle, opening.epoch)
+        except Refused as error:
+            self._refuse(link, number, opening, None, error)
+            return
+        if before is not None:
+            door.remove(before)
+        if rival is not None and rival is not before:
+            self._displace(rival)
+        device = Device(door, number, opening.opened, key, reader)
+        device.attached(opening.under_way)
+        door.connections[number] = device
+        self._sessions[key] = device
+        device.connection = self.engine.attach(connect, principal, opening.peer, device, opening.unacked)
+        self.turn.wake()
+
+    def _displace(self, rival: Device) -> None:
+        """An older connection of the same session, which the engine is about to leave without a word."""
+        door = rival.door
+        if door.link is not None and rival.named:
+            door.link.send(CLOSE, rival.number)
+        door.remove(rival)
+
+    def receive(self, device: Device, body: bytes) -> None:
+        """DATA: packets of a vehicle."""
+        connection = device.connection
+        if connection is None:
+            return
+        reader = device.reader
+        for packet in reader.feed(body):
+            if connection.closing:
+                return
+            self.engine.receive(connection, packet)
+        if reader.error is not None and not connection.closing:
+            self.notices.warn("protocol error", "%s: vehicle %s: %s", self.name, device.key[0], reader.error)
+            self.engine.fail(connection, reader.error.reason)
+
+    def _read(self, opening: Opening) -> tuple[Reader, Connect]:
+        reader = Reader(self.limits, SERVER)
+        packets = reader.feed(opening.connect)
+        connect = packets[0] if packets else None
+        if not isinstance(connect, Connect):
+            raise LinkError(f"the door sent a CONNECT that cannot be read: {reader.error or name_of(PROTOCOL_ERROR)}")
+        return reader, connect
+
+    def _refuse(self, link: DoorLink, number: int, opening: Opening, connect: Connect | None, error: Refused) -> None:
+        self.refused += 1
+        self.notices.warn("refused", "%s: vehicle %s refused: %s", self.name, opening.vehicle, error)
+        if connect is not None:
+            link.send(DATA, number, refusal(connect.protocol, error.reason or SERVER_UNAVAILABLE))
+        link.send(CLOSE, number)

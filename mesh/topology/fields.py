@@ -1,0 +1,153 @@
+"""Reads the keys of a mapping and notes everything that is wrong, instead of stopping at the first mistake.
+
+It knows trees and readers of texts, nothing of what the keys mean. What always holds: every reader here returns a value of the right type,
+whatever the file says; a file that made one note is never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar, final
+
+from mesh.topology.mistakes import Mistake
+from mesh.topology.tree import Mapping, Node, Scalar, Sequence
+from mesh.topology.units import near
+
+T = TypeVar("T")
+
+# A file that is wrong in more places is wrong as a whole.
+MAX_MISTAKES = 100
+
+
+@final
+class Notes:
+    """The mistakes found so far in one file."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.mistakes: list[Mistake] = []
+
+    def add(self, node: Node, key: str, what: str) -> None:
+        if len(self.mistakes) < MAX_MISTAKES:
+            self.mistakes.append(Mistake(self.file, node.line, node.column, key, what))
+
+
+@final
+class Table:
+    """A mapping whose keys are all known. ``path`` is where it stands, such as ``pools[0]``; empty for the whole file."""
+
+    def __init__(self, notes: Notes, node: Mapping, path: str, keys: tuple[str, ...]) -> None:
+        self.notes = notes
+        self.node = node
+        self.path = path
+        self._values: dict[str, Node] = {}
+        for key, value in node.entries:
+            name = key.text or ""
+            if name not in keys:
+                notes.add(key, self.at(name), f"this key is not known{near(name, keys)} Known here: {', '.join(keys)}")
+            elif name in self._values:
+                notes.add(key, self.at(name), f"this key stands here twice (first in line {self._values[name].line}); remove one")
+            else:
+                self._values[name] = value
+
+    def at(self, key: str) -> str:
+        """The path of one of the keys."""
+        return f"{self.path}.{key}" if self.path else key
+
+    def has(self, key: str) -> bool:
+        return key in self._values
+
+    def node_of(self, key: str) -> Node:
+        """The node of a key, or that of the whole mapping: a place to point at."""
+        return self._values.get(key, self.node)
+
+    def wrong(self, key: str, what: str) -> None:
+        self.notes.add(self.node_of(key), self.at(key), what)
+
+    def value(self, key: str, read: Callable[[str], T], default: T, needed: str = "") -> T:
+        """The value of a key as ``read`` makes it; ``default`` if it is not there or wrong.
+
+        ``needed`` says what would be right if the key is missing although it may not be.
+        """
+        node = self._values.get(key)
+        if node is None:
+            if needed:
+                self.wrong(key, f"this key is missing; {needed}")
+            return default
+        return scalar(self.notes, node, self.at(key), read, default)
+
+    def table(self, key: str, keys: tuple[str, ...]) -> Table | None:
+        """The mapping under a key, or ``None`` if it is not there or no mapping."""
+        node = self._values.get(key)
+        return None if node is None else table(self.notes, node, self.at(key), keys)
+
+    def items(self, key: str, needed: str = "") -> Iterator[tuple[Node, str]]:
+        """The items of a sequence with their paths."""
+        node = self._values.get(key)
+        if node is None:
+            if needed:
+                self.wrong(key, f"this key is missing; {needed}")
+            return
+        if not isinstance(node, Sequence):
+            self.wrong(key, f"this is {kind(node)}; write a list: [..., ...], or lines that begin with '- '")
+            return
+        if needed and not node.items:
+            self.wrong(key, f"the list is empty; {needed}")
+        for index, item in enumerate(node.items):
+            yield item, f"{self.at(key)}[{index}]"
+
+    def tables(self, key: str, keys: tuple[str, ...], needed: str = "") -> Iterator[Table]:
+        """The mappings in a sequence."""
+        for item, path in self.items(key, needed):
+            found = table(self.notes, item, path, keys)
+            if found is not None:
+                yield found
+
+    def values(self, key: str, read: Callable[[str], T], needed: str = "") -> tuple[T, ...]:
+        """The scalars in a sequence; those that are wrong are left out."""
+        found = (scalar(self.notes, item, path, read, None) for item, path in self.items(key, needed))
+        return tuple(item for item in found if item is not None)
+
+    def free(self, key: str, read: Callable[[str], T]) -> dict[str, T]:
+        """A mapping with keys of the user's own."""
+        node = self._values.get(key)
+        if node is None:
+            return {}
+        if not isinstance(node, Mapping):
+            self.wrong(key, f"this is {kind(node)}; write keys with values: {{name: 1}}")
+            return {}
+        found = self.table(key, tuple(name.text or "" for name, _ in node.entries))
+        if found is None:
+            return {}
+        values = {name: scalar(self.notes, item, found.at(name), read, None) for name, item in found._values.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def table(notes: Notes, node: Node, path: str, keys: tuple[str, ...]) -> Table | None:
+    """A node as a mapping, or ``None`` and a note."""
+    if isinstance(node, Mapping):
+        return Table(notes, node, path, keys)
+    notes.add(node, path, f"this is {kind(node)}; write keys with values. Known here: {', '.join(keys)}")
+    return None
+
+
+def scalar(notes: Notes, node: Node, path: str, read: Callable[[str], T], default: T) -> T:
+    """A node as one value, or ``default`` and a note."""
+    if not isinstance(node, Scalar):
+        notes.add(node, path, f"this is {kind(node)}; write one value")
+        return default
+    if node.text is None:
+        notes.add(node, path, "nothing stands here; write a value or remove the key")
+        return default
+    try:
+        return read(node.text)
+    except ValueError as error:
+        notes.add(node, path, str(error))
+        return default
+
+
+def kind(node: Node) -> str:
+    """A node in words."""
+    if isinstance(node, Scalar):
+        return "empty" if node.text is None else f"the value {node.text!r}"
+    return "a list" if isinstance(node, Sequence) else "a group of keys"

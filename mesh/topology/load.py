@@ -1,0 +1,370 @@
+"""Reads a topology file: ``load(path)`` gives a ``Topology`` or raises ``TopologyErrors`` with all that is wrong.
+
+It knows every key of the file, its default and what would be right. It must never touch the network or make a folder. What always
+holds: each reader below reads one section and returns a value even where the section is wrong; ``load`` raises if anything was noted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from mesh.policy.identity import CLIENT_ID, SOURCES, USERNAME
+from mesh.policy.pattern import Pattern
+from mesh.policy.template import PLACE, Template
+from mesh.topology import checks, units
+from mesh.topology.fields import Notes, Table, kind, scalar, table
+from mesh.topology.mistakes import Mistake, TopologyErrors
+from mesh.topology.topology import (
+    DROP_OLDEST,
+    EMBEDDED,
+    LOCAL,
+    NEVER,
+    REJECT,
+    Auth,
+    BackendRule,
+    Core,
+    Edge,
+    Etcd,
+    FrontDoor,
+    IdentityRule,
+    Inbox,
+    Limits,
+    Listener,
+    MapRule,
+    Pool,
+    Telemetry,
+    Tls,
+    Topology,
+)
+from mesh.topology.tree import MAX_BYTES, BrokenText, Mapping, Scalar, Sequence, parse
+from mesh.wire.topics import filter_error
+
+SECTIONS: Final = (
+    "mesh", "etcd", "identity", "topics", "inbox", "front_doors", "cores", "pools", "backends", "limits", "map", "telemetry", "console",
+    "data", "ray", "bind",
+)  # fmt: skip
+GROUP: Final = ("name", "replicas", "listen", "resources")
+LATER: Final = "comes with a later release"
+# One machine; more of one kind are better told apart by name.
+MAX_REPLICAS: Final = 64
+# Each edge is a process with a journal.
+MAX_WEIGHT: Final = 1000
+
+
+def load(path: str | os.PathLike[str]) -> Topology:
+    """The topology in a file. Raises ``TopologyErrors``; a file that cannot be read is one of them."""
+    place = Path(path)
+    try:
+        with place.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise TopologyErrors([Mistake(str(path), 1, 1, "", f"the file cannot be read: {error.strerror}")]) from None
+    return loads(data, str(path), place.resolve().parent)
+
+
+def loads(data: bytes, file: str, folder: Path) -> Topology:
+    """The topology in ``data``; ``file`` stands in the messages, relative paths begin in ``folder``. Raises ``TopologyErrors``."""
+    try:
+        root = parse(data)
+    except BrokenText as error:
+        raise TopologyErrors([Mistake(file, error.line, error.column, "", error.what)]) from None
+    notes = Notes(file)
+    top = table(notes, root or Mapping(1, 1), "", SECTIONS)
+    topology = None if top is None else _topology(top, folder)
+    if topology is not None and top is not None:
+        checks.run(top, topology)
+    if topology is None or notes.mistakes:
+        raise TopologyErrors(notes.mistakes)
+    return topology
+
+
+def _topology(top: Table, folder: Path) -> Topology:
+    path = _path(folder)
+    template = _template(top)
+    cores = _cores(top)
+    return Topology(
+        mesh=top.value("mesh", units.name, "mesh", "name the mesh: mesh: demo"),
+        etcd=_etcd(top, path),
+        identity=_identity(top),
+        template=template,
+        inbox=_inbox(top, template),
+        front_doors=_front_doors(top),
+        cores=cores,
+        pools=_pools(top),
+        backends=_backends(top, cores),
+        limits=_limits(top),
+        map=_map(top),
+        telemetry=_telemetry(top),
+        console=_optional(top, "console", units.address),
+        data=top.value("data", path, path(".mesh")),
+        ray=top.value("ray", _ray, LOCAL),
+        bind=top.value("bind", units.host, "127.0.0.1"),
+    )
+
+
+def _path(folder: Path) -> Callable[[str], Path]:
+    """A reader of paths; what is relative begins in the folder of the topology file."""
+
+    def read(text: str) -> Path:
+        return Path(os.path.normpath(folder / Path(units.plain(text)).expanduser()))
+
+    return read
+
+
+def _optional(section: Table, key: str, read: Callable[[str], Any]) -> Any:
+    """The value of a key, or ``None``."""
+    return section.value(key, read, None)
+
+
+def _ray(text: str) -> str:
+    if text == LOCAL:
+        return text
+    if text == "auto":
+        raise ValueError("name the cluster: local, or the address of a running one such as 10.0.0.5:6379")
+    try:
+        return str(units.address(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is not right here; write local, or host:port of a running Ray cluster") from None
+
+
+def _etcd(top: Table, path: Callable[[str], Path]) -> Etcd:
+    right = "write embedded, a list such as [https://etcd-1:2379], or {endpoints: [...], tls: {ca: ...}, auth: {user: ..., password: ...}}"
+    endpoint = units.url("http", "https")
+    node = top.node_of("etcd")
+    if not top.has("etcd"):
+        return Etcd()
+    if isinstance(node, Scalar):
+        if node.text != EMBEDDED:
+            top.wrong("etcd", f"this is {kind(node)}; {right}")
+        return Etcd()
+    if isinstance(node, Sequence):
+        endpoints = top.values("etcd", endpoint, right)
+        _one_scheme(top, "etcd", endpoints)
+        return Etcd(endpoints=endpoints)
+    section = top.table("etcd", ("endpoints", "tls", "auth"))
+    if section is None:
+        return Etcd()
+    endpoints = section.values("endpoints", endpoint, right)
+    _one_scheme(section, "endpoints", endpoints)
+    tls = _tls(section, path)
+    if tls is not None and any(one.startswith("http:") for one in endpoints):
+        section.wrong("tls", "tls: goes with https:// endpoints, and one here is http://")
+    return Etcd(endpoints=endpoints, tls=tls, auth=_auth(section))
+
+
+def _one_scheme(section: Table, key: str, endpoints: tuple[str, ...]) -> None:
+    if len({endpoint.partition(":")[0] for endpoint in endpoints}) > 1:
+        section.wrong(key, "the endpoints of one cluster are all http:// or all https://")
+
+
+def _tls(section: Table, path: Callable[[str], Path]) -> Tls | None:
+    inner = section.table("tls", ("ca", "cert", "key"))
+    if inner is None:
+        return None
+
+    def file(text: str) -> Path:
+        found = path(text)
+        if not found.is_file():
+            raise ValueError(f"there is no file {found}")
+        return found
+
+    tls = Tls(ca=_optional(inner, "ca", file), cert=_optional(inner, "cert", file), key=_optional(inner, "key", file))
+    if inner.has("cert") != inner.has("key"):
+        section.wrong("tls", "cert and key stand together: write both or neither")
+    return tls
+
+
+def _auth(section: Table) -> Auth | None:
+    inner = section.table("auth", ("user", "password"))
+    if inner is None:
+        return None
+    return Auth(
+        user=inner.value("user", units.plain, "", "write the user's name"),
+        password=inner.value("password", units.plain, "", "write the user's password"),
+    )
+
+
+def _identity(top: Table) -> IdentityRule:
+    default = IdentityRule(source=USERNAME, pattern="[A-Za-z0-9_-]{1,64}")
+    section = top.table("identity", ("from", "pattern"))
+    if section is None:
+        return default
+    source = section.value("from", _source, default.source)
+    return IdentityRule(source=source, pattern=section.value("pattern", lambda text: Pattern(text).text, default.pattern))
+
+
+def _source(text: str) -> str:
+    if text == "tls_common_name":
+        raise ValueError(f"tls_common_name {LATER}, with TLS listeners; write {USERNAME} or {CLIENT_ID}")
+    return units.choice(*SOURCES)(text)
+
+
+def _template(top: Table) -> str:
+    default = f"vehicles/{PLACE}/#"
+    section = top.table("topics", ("vehicle",))
+    return default if section is None else section.value("vehicle", lambda text: Template(text).text, default)
+
+
+def _inbox(top: Table, template: str) -> Inbox | None:
+    section = top.table("inbox", ("subscribe", "qos", "expiry", "max_messages", "max_bytes", "when_full"))
+    if section is None:
+        return None
+    subtree = Template(template).subtree(PLACE)
+
+    def own_filter(text: str) -> str:
+        error = filter_error(text)
+        if error:
+            raise ValueError(f"{text!r}: {error}")
+        if not text.startswith(subtree) or text.count(PLACE) != 1:
+            raise ValueError(f"{text!r} is not the vehicle's own; write a filter that begins with {subtree}")
+        return text
+
+    defaults = Inbox(subscribe=())
+    return Inbox(
+        subscribe=section.values("subscribe", own_filter, f"write the filters, such as [{subtree}cmd/#]"),
+        qos=section.value("qos", units.whole(0, 2), defaults.qos),
+        expiry=section.value("expiry", _within(units.duration, 1, NEVER), defaults.expiry),
+        max_messages=section.value("max_messages", units.whole(1, 1_000_000), defaults.max_messages),
+        max_bytes=section.value("max_bytes", _within(units.size, 1024, 1 << 40), defaults.max_bytes),
+        when_full=section.value("when_full", units.choice(REJECT, DROP_OLDEST), defaults.when_full),
+    )
+
+
+def _within(read: Callable[[str], float], least: float, most: float) -> Callable[[str], Any]:
+    """``read`` with a range, which the message gives in the file's own units as far as it can."""
+
+    def ranged(text: str) -> float:
+        if text == "never" and most == NEVER:
+            return NEVER
+        value = read(text)
+        if not least <= value <= most:
+            unit = "B" if read is units.size else "s"
+            raise ValueError(f"{text} is out of range; write from {least:.15g}{unit} to {most:.15g}{unit}")
+        return value
+
+    return ranged
+
+
+def _front_doors(top: Table) -> tuple[FrontDoor, ...]:
+    right = 'write at least one: front_doors: [{name: door, listen: [{mqtt: "127.0.0.1:1883"}]}]'
+    return tuple(FrontDoor(**_group(section)) for section in top.tables("front_doors", GROUP, right))
+
+
+def _cores(top: Table) -> tuple[Core, ...]:
+    right = 'write at least one: cores: [{name: core, listen: [{mqtt: "127.0.0.1:1884"}]}]'
+    return tuple(Core(**_group(section)) for section in top.tables("cores", GROUP, right))
+
+
+def _group(section: Table) -> dict[str, Any]:
+    """What doors and cores have in common."""
+    return {
+        "name": section.value("name", units.name, "", "every one has a name"),
+        "replicas": section.value("replicas", units.whole(1, MAX_REPLICAS), 1),
+        "listen": _listeners(section),
+        "resources": section.free("resources", units.real(0, 1_000_000)),
+    }
+
+
+def _listeners(section: Table) -> tuple[Listener, ...]:
+    found: list[Listener] = []
+    right = 'write at least one listener: listen: [{mqtt: "127.0.0.1:1883"}]'
+    for listener in section.tables("listen", ("mqtt", "mqtts", "ws", "wss", "tls", "path"), right):
+        later = [key for key in ("mqtts", "ws", "wss") if listener.has(key)]
+        for key in later:
+            listener.wrong(key, f"a {key} listener {LATER}; use mqtt")
+        if not later:
+            for key in ("tls", "path"):
+                if listener.has(key):
+                    listener.wrong(key, f"an mqtt listener has no {key}; remove it")
+            if address := listener.value("mqtt", units.address, None, right):
+                found.append(Listener(kind="mqtt", address=address))
+    return tuple(found)
+
+
+def _pools(top: Table) -> tuple[Pool, ...]:
+    found: list[Pool] = []
+    right = "write at least one: pools: [{name: standard, edges: [{name: edge-1}]}]"
+    for section in top.tables("pools", ("name", "match", "edges"), right):
+        match = section.table("match", ("prefix",))
+        prefix = "" if match is None else match.value("prefix", units.plain, "", "write how the identities begin: {prefix: OLD}")
+        edges = section.tables("edges", ("name", "weight", "resources", "external"), "write at least one edge: [{name: edge-1}]")
+        found.append(
+            Pool(
+                name=section.value("name", units.name, "", "every pool has a name"),
+                prefix=prefix,
+                edges=tuple(_edge(edge) for edge in edges),
+            )
+        )
+    return tuple(found)
+
+
+def _edge(section: Table) -> Edge:
+    if section.has("external"):
+        section.wrong("external", f"an external edge (another broker) {LATER}; remove the key to have an edge of the mesh's own")
+    return Edge(
+        name=section.value("name", units.name, "", "every edge has a name"),
+        weight=section.value("weight", units.whole(0, MAX_WEIGHT), 100),
+        resources=section.free("resources", units.real(0, 1_000_000)),
+    )
+
+
+def _backends(top: Table, cores: tuple[Core, ...]) -> BackendRule:
+    """Without users, anybody on this machine gets in, and nobody from elsewhere unless the file says so."""
+    section = top.table("backends", ("anonymous", "users"))
+    inner = [] if section is None else list(section.tables("users", ("user", "password")))
+    users = tuple(
+        Auth(
+            user=user.value("user", units.plain, "", "write the back end's user name"),
+            password=user.value("password", units.plain, "", "write the back end's password"),
+        )
+        for user in inner
+    )
+    local = all(listener.address.loopback for core in cores for listener in core.listen)
+    anonymous = local and not users
+    if section is not None:
+        anonymous = section.value("anonymous", units.truth, anonymous)
+    if not anonymous and not users:
+        what = "no back end could connect; write users: [{user: ..., password: ...}]"
+        if section is None or not section.has("anonymous"):
+            what = f"a core listens beyond this machine, so {what}, or anonymous: true to let everybody in"
+        top.wrong("backends", what)
+    return BackendRule(anonymous=anonymous, users=users)
+
+
+def _limits(top: Table) -> Limits:
+    known = {item.name: item for item in fields(Limits)}
+    section = top.table("limits", tuple(known))
+    if section is None:
+        return Limits()
+    return Limits(**{name: section.value(name, _limit(item), item.default) for name, item in known.items()})
+
+
+def _limit(item: Field[Any]) -> Callable[[str], Any]:
+    """The reader for one of the limits."""
+    least, most = item.metadata["least"], item.metadata["most"]
+    if item.metadata["unit"] == "count":
+        return units.whole(least, most)
+    return _within(units.size if item.metadata["unit"] == "size" else units.duration, least, most)
+
+
+def _map(top: Table) -> MapRule:
+    section = top.table("map", ("cache",))
+    return MapRule() if section is None else MapRule(cache=section.value("cache", units.whole(1000, 100_000_000), MapRule().cache))
+
+
+def _telemetry(top: Table) -> Telemetry:
+    section = top.table("telemetry", ("otlp", "sample", "watch", "prometheus"))
+    if section is None:
+        return Telemetry()
+    return Telemetry(
+        otlp=_optional(section, "otlp", units.url("http", "https")),
+        sample=section.value("sample", units.real(0, 1), 1.0),
+        watch=section.values("watch", units.plain),
+        prometheus=_optional(section, "prometheus", units.address),
+    )
+
+

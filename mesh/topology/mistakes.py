@@ -1,0 +1,34 @@
+"""What is wrong with a topology file: all of it at once, each with its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """``line`` and ``column`` count from 1; ``key`` is a path such as ``pools[0].edges[1].name``; ``what`` also says what is right."""
+
+    file: str
+    line: int
+    column: int
+    key: str
+    what: str
+
+    def __str__(self) -> str:
+        key = f"{self.key}: " if self.key else ""
+        return f"{self.file}:{self.line}:{self.column}: {key}{self.what}"
+
+
+@final
+class TopologyErrors(Exception):
+    """At least one mistake, in the order of the file. Its text has one line for each."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        super().__init__(mistakes)  # the arguments of the constructor, so that it can be pickled
+        self.mistakes = sorted(mistakes, key=lambda mistake: (mistake.line, mistake.column))
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.mistakes))

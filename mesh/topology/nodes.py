@@ -1,0 +1,51 @@
+"""Which nodes a topology describes: one for each replica of a door or core, and one for each edge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal, final
+
+from mesh.topology.topology import Core, FrontDoor, Listener, Topology
+
+Role = Literal["door", "edge", "core"]
+
+# Names that the cluster room gives to parts of its own.
+RESERVED: Final = frozenset({"controller", "etcd", "console", "supervisor"})
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """One node. ``pool`` and ``weight`` are an edge's, ``listen`` a door's or core's."""
+
+    name: str
+    role: Role
+    pool: str = ""
+    weight: int = 0
+    listen: tuple[Listener, ...] = ()
+    resources: dict[str, float] = field(default_factory=dict)
+
+
+def replica_names(group: FrontDoor | Core) -> list[str]:
+    """``door`` for one replica, ``door-1`` and ``door-2`` for two."""
+    if group.replicas == 1:
+        return [group.name]
+    return [f"{group.name}-{number}" for number in range(1, group.replicas + 1)]
+
+
+def nodes(topology: Topology) -> list[NodeSpec]:
+    """All nodes: edges first, then cores, then doors, which is also the order in which they are best started."""
+    found = [
+        NodeSpec(name=edge.name, role="edge", pool=pool.name, weight=edge.weight, resources=edge.resources)
+        for pool in topology.pools
+        for edge in pool.edges
+    ]
+    for core in topology.cores:
+        found += [
+            NodeSpec(name=name, role="core", listen=core.listen, resources=core.resources) for name in replica_names(core)
+        ]
+    for door in topology.front_doors:
+        found += [
+            NodeSpec(name=name, role="door", listen=door.listen, resources=door.resources) for name in replica_names(door)
+        ]
+    return found

@@ -1,0 +1,289 @@
+"""The topology as values: what the file says, with every default filled in.
+
+It knows the shape and nothing of YAML or of running nodes. What always holds: a ``Topology`` that ``load`` returned is consistent (names are
+unique, every port is used once, patterns and templates compile); values are frozen, can be pickled, and go to plain
+dictionaries and back (``as_dict``, ``from_dict``). Times are seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, final, get_args, get_origin, get_type_hints
+
+from mesh.policy.access import Backends
+from mesh.policy.identity import Identity
+from mesh.policy.pattern import Pattern
+from mesh.policy.template import Template
+from mesh.topology.units import Address
+
+EMBEDDED: Final = "embedded"
+LOCAL: Final = "local"
+REJECT: Final = "reject"
+DROP_OLDEST: Final = "drop_oldest"
+NEVER: Final = float(0xFFFFFFFF)  # a session expiry that means never (MQTT 5.0 section 3.1.2.11.2)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Files in PEM format. ``cert`` and ``key`` are ours, for servers that ask for a certificate."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    user: str
+    password: str = field(repr=False)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Etcd:
+    """``endpoints`` such as ``https://etcd-1:2379``; none of them: the mesh runs one of its own."""
+
+    endpoints: tuple[str, ...] = ()
+    tls: Tls | None = None
+    auth: Auth | None = None
+
+    @property
+    def embedded(self) -> bool:
+        return not self.endpoints
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityRule:
+    """Which field of the CONNECT names the vehicle, and what it must look like (see ``mesh.policy.pattern``)."""
+
+    source: str
+    pattern: str
+
+    def compile(self) -> Identity:
+        return Identity(self.source, Pattern(self.pattern))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbox:
+    """The session that every known vehicle has before it ever connects. ``subscribe`` holds filters with ``{vehicle}`` in them."""
+
+    subscribe: tuple[str, ...]
+    qos: int = 1
+    expiry: float = 30 * 86400.0
+    max_messages: int = 1000
+    max_bytes: int = 64 << 20
+    when_full: str = REJECT
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """``kind`` is ``mqtt``: plain TCP."""
+
+    kind: str
+    address: Address
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontDoor:
+    """Replicas share the addresses (SO_REUSEPORT on one machine). ``resources`` are Ray's, for placement."""
+
+    name: str
+    replicas: int = 1
+    listen: tuple[Listener, ...]
+    resources: dict[str, float] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """As ``FrontDoor``, for back-end applications."""
+
+    name: str
+    replicas: int = 1
+    listen: tuple[Listener, ...]
+    resources: dict[str, float] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """New vehicles go to an edge in proportion to its ``weight``; 0 takes none."""
+
+    name: str
+    weight: int = 100
+    resources: dict[str, float] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """``prefix``: the vehicles whose identity begins so; the pool with an empty one takes all others."""
+
+    name: str
+    prefix: str = ""
+    edges: tuple[Edge, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendRule:
+    """Who may connect to a core: ``users`` by password, and without one if ``anonymous``."""
+
+    anonymous: bool
+    users: tuple[Auth, ...] = ()
+
+    def compile(self) -> Backends:
+        return Backends(self.anonymous, {user.user: user.password for user in self.users})
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapRule:
+    """``cache``: how many vehicles' records a node holds; about 300 bytes each."""
+
+    cache: int = 200_000
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """``otlp``: where spans go (``None``: nowhere); ``sample``: the share of messages traced; ``watch``: vehicles always traced."""
+
+    otlp: str | None = None
+    sample: float = 1.0
+    watch: tuple[str, ...] = ()
+    prometheus: Address | None = None
+
+
+Unit = Literal["count", "size", "time"]
+
+
+def limit(default: float, unit: Unit, least: float, most: float) -> Any:
+    """A field of ``Limits``: its default, what it counts, and its range."""
+    return field(default=default, metadata={"unit": unit, "least": least, "most": most})
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Every bound of the mesh. "Per session" and "per connection" mean one client's."""
+
+    # A CONNECT that trickles in holds a slot (SlowITe, CVE-2020-13849); a vehicle on a poor radio link needs some seconds.
+    connect_timeout: float = limit(10.0, "time", 1, 120)
+    # The largest packet that is read. MQTT's own limit is 256 MiB, which one client could make us hold.
+    max_packet_size: int = limit(1 << 20, "size", 1024, 268_435_455)
+    # Very deep topics cost a step each (mosquitto#1412, CVE-2021-33176).
+    topic_levels: int = limit(128, "count", 3, 1024)
+    # Deliveries unacknowledged per vehicle, if it sets no lower limit itself, and its publishes that are not answered yet.
+    in_flight: int = limit(32, "count", 1, 65_535)
+    receive_maximum: int = limit(32, "count", 1, 65_535)
+    # The same for a back end, which pipelines.
+    backend_in_flight: int = limit(1024, "count", 1, 65_535)
+    backend_receive_maximum: int = limit(1024, "count", 1, 65_535)
+    # A longer keep alive is shortened (5.0) or not granted (3.x): it would hold a dead connection's slot for most of a day.
+    max_keep_alive: int = limit(3600, "time", 10, 65_535)
+    # Messages that wait per session.
+    queue_messages: int = limit(1000, "count", 1, 1_000_000)
+    queue_bytes: int = limit(64 << 20, "size", 1024, 1 << 40)
+    # A core's session on an edge stands for every back end.
+    tier_queue_messages: int = limit(1_000_000, "count", 1, 1_000_000_000)
+    tier_queue_bytes: int = limit(1 << 30, "size", 1 << 20, 1 << 44)
+    # What a core keeps for one edge that is away.
+    spool_messages: int = limit(1_000_000, "count", 1, 1_000_000_000)
+    spool_bytes: int = limit(1 << 30, "size", 1 << 20, 1 << 44)
+    # What a front door holds per connection while the edge is away, in either direction; then the vehicle is not read.
+    held_bytes: int = limit(256 << 10, "size", 1024, 1 << 30)
+    # Per front door. A connection costs some kilobytes and a file descriptor.
+    connections: int = limit(100_000, "count", 1, 10_000_000)
+    # Per edge or core.
+    sessions: int = limit(1_000_000, "count", 1, 100_000_000)
+    retained: int = limit(1_000_000, "count", 0, 100_000_000)
+    # Per session.
+    subscriptions: int = limit(10_000, "count", 1, 1_000_000)
+    topic_aliases: int = limit(16, "count", 0, 65_535)
+    session_expiry: float = limit(NEVER, "time", 0, NEVER)
+    # An edge that does not acknowledge in this time counts as away, so that it does not hold back its back ends.
+    owner_timeout: float = limit(2.0, "time", 0.05, 60)
+    # How long a vehicle's CONNECT waits for its edge: less than the patience of usual clients.
+    connect_wait: float = limit(30.0, "time", 1, 300)
+    # How long a session waits for its connection after its edge restarted or the device link broke.
+    attach_grace: float = limit(60.0, "time", 1, 3600)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """``data`` is absolute. ``bind`` is the host of the internal ports. ``ray`` is ``local`` or a running cluster's address."""
+
+    mesh: str
+    etcd: Etcd
+    identity: IdentityRule
+    template: str
+    inbox: Inbox | None
+    front_doors: tuple[FrontDoor, ...]
+    cores: tuple[Core, ...]
+    pools: tuple[Pool, ...]
+    backends: BackendRule
+    limits: Limits
+    map: MapRule
+    telemetry: Telemetry
+    console: Address | None
+    data: Path
+    ray: str
+    bind: str
+
+    def vehicle_template(self) -> Template:
+        return Template(self.template)
+
+    def pool_of(self, vehicle: str) -> Pool | None:
+        """The pool with the longest prefix that fits, or ``None`` if no pool takes this vehicle."""
+        fitting = [pool for pool in self.pools if vehicle.startswith(pool.prefix)]
+        return max(fitting, key=lambda pool: len(pool.prefix), default=None)
+
+    def edges(self) -> list[Edge]:
+        """All edges of all pools, in the order of the file."""
+        return [edge for pool in self.pools for edge in pool.edges]
+
+
+def as_dict(topology: Topology) -> dict[str, Any]:
+    """The topology in dictionaries, lists, texts and numbers only (fit for JSON). Passwords are in it."""
+    plain = _plain(asdict(topology))
+    assert isinstance(plain, dict)
+    return plain
+
+
+def from_dict(data: dict[str, Any]) -> Topology:
+    """The topology that ``as_dict`` was given. Raises ``KeyError`` or ``TypeError`` for other dictionaries."""
+    restored = _restore(Topology, data)
+    assert isinstance(restored, Topology)
+    return restored
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _restore(kind: Any, value: Any) -> object:
+    """``value`` as an instance of the annotation ``kind``."""
+    if isinstance(kind, UnionType):
+        if value is None:
+            return None
+        kind = next(option for option in get_args(kind) if option is not NoneType)
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        return kind(**{item.name: _restore(hints[item.name], value[item.name]) for item in fields(kind)})
+    if get_origin(kind) is tuple:
+        return tuple(_restore(get_args(kind)[0], item) for item in value)
+    return Path(value) if kind is Path else value

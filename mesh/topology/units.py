@@ -1,0 +1,201 @@
+"""The texts of a topology as values: durations, sizes, numbers, names, addresses, URLs.
+
+Each function takes the text that was written and raises ``ValueError`` with a sentence that says what would be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from math import isfinite
+from typing import Final, final
+from urllib.parse import urlsplit
+
+# Names become folders, labels and parts of etcd keys.
+MAX_NAME: Final = 63
+_NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES: Final = {
+    "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
+}  # fmt: skip
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host name or IP address, and a port; port 0 lets the system choose one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
+
+    def clashes(self, other: Address) -> bool:
+        """Whether both cannot be listened on at once."""
+        if self.port != other.port or self.port == 0:
+            return False
+        return self.host == other.host or is_wildcard(self.host) or is_wildcard(other.host)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_wildcard(host: str) -> bool:
+    return host in ("0.0.0.0", "::")  # noqa: S104
+
+
+def duration(text: str) -> float:
+    """Seconds, from ``30d``, ``15s`` or ``500ms``."""
+    number, unit = _split(text)
+    if unit not in _SECONDS or number is None:
+        raise ValueError(f"{text!r} is no duration; write a number with ms, s, m, h or d, such as 15s or 30d")
+    return number * _SECONDS[unit]
+
+
+def size(text: str) -> int:
+    """Bytes, from ``64MiB``, ``1MB`` or a plain number of bytes."""
+    number, unit = _split(text)
+    if number is None or (unit and unit not in _BYTES):
+        raise ValueError(f"{text!r} is no size; write a number with KiB, MiB or GiB, such as 64MiB")
+    return int(number * _BYTES.get(unit, 1))
+
+
+def _split(text: str) -> tuple[float | None, str]:
+    """A decimal number and the unit behind it."""
+    end = len(text)
+    while end and not ("0" <= text[end - 1] <= "9"):
+        end -= 1
+    number, unit = text[:end], text[end:].strip()
+    if not number or len(number) > 18 or any(character not in "0123456789." for character in number) or number.count(".") > 1:
+        return None, unit
+    return float(number), unit
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """A reader of whole numbers from ``least`` to ``most``; underscores may group the digits."""
+
+    def read(text: str) -> int:
+        digits = text.replace("_", "")
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= 18):
+            raise ValueError(f"{text!r} is no whole number; write one from {least} to {most}")
+        number = int(digits)
+        if not least <= number <= most:
+            raise ValueError(f"{number} is out of range; write a number from {least} to {most}")
+        return number
+
+    return read
+
+
+def real(least: float, most: float) -> Callable[[str], float]:
+    """A reader of decimal numbers from ``least`` to ``most``."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no number; write one from {least:g} to {most:g}") from None
+        if not isfinite(number) or not least <= number <= most:
+            raise ValueError(f"{text} is out of range; write a number from {least:g} to {most:g}")
+        return number
+
+    return read
+
+
+def truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return text == "true"
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """A reader of one of ``words``."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!r} is not known; write {' or '.join(words)}{near(text, words)}")
+        return text
+
+    return read
+
+
+def near(text: str, words: tuple[str, ...]) -> str:
+    """``; did you mean ...?`` if one of ``words`` is close to ``text``."""
+    import difflib  # only needed once something is wrong
+
+    found = difflib.get_close_matches(text, words, n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def name(text: str) -> str:
+    """The name of a mesh, a pool or a node."""
+    if not text or len(text) > MAX_NAME or not set(text) <= _NAME_CHARACTERS or not text[0].isalpha() or text[-1] == "-":
+        raise ValueError(
+            f"{text!r} is no name; write at most {MAX_NAME} lower-case letters, digits and hyphens, a letter first, no hyphen last"
+        )
+    return text
+
+
+def plain(text: str) -> str:
+    """Any text that is not empty and has no control characters."""
+    if not text or not text.isprintable():
+        raise ValueError("write a text without control characters")
+    return text
+
+
+def host(text: str) -> str:
+    """A host name or an IP address (IPv6 without brackets)."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        labels = text.split(".")
+        right = len(text) <= 253 and all(
+            label and label.isascii() and label.replace("-", "a").isalnum() and label[0] != "-" for label in labels
+        )
+        if not right or labels[-1].isdecimal():
+            raise ValueError(f"{text!r} is no host; write a name or an IP address such as 127.0.0.1") from None
+        return text
+
+
+def address(text: str) -> Address:
+    """``127.0.0.1:1883``, ``[::1]:1883`` or ``name:1883``."""
+    where, colon, port = text.rpartition(":")
+    right = "write host:port such as 127.0.0.1:1883 (0.0.0.0:1883 for all interfaces)"
+    if not colon or not where:
+        raise ValueError(f"{text!r} is no address; {right}")
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
+        raise ValueError(f"{port!r} is no port; {right}")
+    if where.startswith("[") and where.endswith("]"):
+        where = where[1:-1]
+    elif ":" in where:
+        raise ValueError(f"an IPv6 address stands in brackets: [{where}]:{port}")
+    return Address(host(where), int(port))
+
+
+def url(*schemes: str) -> Callable[[str], str]:
+    """A reader of ``scheme://host:port``."""
+
+    def read(text: str) -> str:
+        right = f"write {schemes[0]}://host:port"
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError:
+            raise ValueError(f"{text!r} is no URL; {right}") from None
+        if parts.scheme not in schemes or not parts.hostname or port is None or parts.query or parts.fragment or parts.username:
+            raise ValueError(f"{text!r} is not right here; {right}")
+        host(parts.hostname)
+        return text.rstrip("/")
+
+    return read

@@ -1,0 +1,114 @@
+"""Which messages are sampled."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.telemetry import sampling
+from mesh.telemetry.sampling import Bucket, Sampler
+from mesh.wire.tracecontext import TraceContext
+
+YES = TraceContext("a" * 32, "b" * 16, 1)
+NO = TraceContext("a" * 32, "b" * 16, 0)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_caller_is_obeyed_whatever_the_ratio() -> None:
+    assert Sampler(0.0).decide(YES, "", trusted=False)
+    assert not Sampler(1.0).decide(NO, "", trusted=False)
+
+
+def test_a_caller_that_decided_against_it_wins_over_the_watch_list() -> None:
+    sampler = Sampler(0.0)
+    sampler.watch("V1", 60.0)
+    assert not sampler.decide(NO, "V1", trusted=False)
+
+
+def test_a_watched_vehicle_is_sampled_until_its_time_is_over() -> None:
+    clock = Clock()
+    sampler = Sampler(0.0, clock=clock)
+    sampler.watch("V1", 10.0)
+    assert sampler.decide(None, "V1", trusted=False)
+    assert not sampler.decide(None, "V2", trusted=False)
+    assert sampler.watched() == ["V1"]
+    clock.now += 10.0
+    assert not sampler.decide(None, "V1", trusted=False)
+    assert sampler.watched() == []
+
+
+def test_unwatch() -> None:
+    sampler = Sampler(0.0)
+    sampler.watch("V1", 10.0)
+    sampler.unwatch("V1")
+    sampler.unwatch("V1")
+    assert not sampler.decide(None, "V1", trusted=False)
+
+
+def test_the_watch_list_is_bounded_and_forgets_what_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "MAX_WATCHED", 2)
+    clock = Clock()
+    sampler = Sampler(0.0, clock=clock)
+    sampler.watch("V1", 10.0)
+    sampler.watch("V2", 100.0)
+    sampler.watch("V2", 100.0)
+    with pytest.raises(ValueError, match="2 vehicles are being watched already"):
+        sampler.watch("V3", 10.0)
+    clock.now += 10.0
+    sampler.watch("V3", 10.0)
+    assert sampler.watched() == ["V2", "V3"]
+
+
+def test_the_ratio_is_met() -> None:
+    sampler = Sampler(0.25, rate=1e9, burst=1e9)
+    hits = sum(sampler.decide(None, "", trusted=False) for _ in range(20_000))
+    assert 4_000 < hits < 6_000  # 16 standard deviations
+
+
+def test_ratio_one_samples_all_and_zero_none() -> None:
+    assert all(Sampler(1.0).decide(None, "", trusted=False) for _ in range(100))
+    assert not any(Sampler(0.0).decide(None, "", trusted=False) for _ in range(100))
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.1])
+def test_a_wrong_ratio_is_refused(ratio: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Sampler(ratio)
+
+
+def test_callers_cannot_force_more_than_the_rate_nor_starve_the_others() -> None:
+    clock = Clock()
+    sampler = Sampler(1.0, rate=10.0, burst=5.0, clock=clock)
+    assert sum(sampler.decide(YES, "", trusted=False) for _ in range(100)) == 5
+    assert sampler.suppressed == 95
+    clock.now += 0.2
+    assert sum(sampler.decide(YES, "", trusted=False) for _ in range(100)) == 2
+    sampler.watch("V1", 60.0)
+    assert sampler.decide(None, "V1", trusted=False)
+    assert sampler.decide(None, "V2", trusted=False)
+
+
+def test_a_node_of_the_mesh_has_decided_already() -> None:
+    sampler = Sampler(1.0, rate=1.0, burst=1.0)
+    assert not sampler.decide(None, "V1", trusted=True)
+    assert not sampler.decide(NO, "V1", trusted=True)
+    assert sum(sampler.decide(YES, "V1", trusted=True) for _ in range(100)) == 100
+
+
+def test_what_the_mesh_passes_on_is_bounded_too() -> None:
+    sampler = Sampler(1.0, clock=Clock())
+    assert sum(sampler.decide(YES, "", trusted=True) for _ in range(3000)) == sampling.TRUSTED_RATE
+
+
+def test_bucket_never_holds_more_than_its_burst() -> None:
+    clock = Clock()
+    bucket = Bucket(10.0, 3.0, clock)
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+    clock.now += 3600.0
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]

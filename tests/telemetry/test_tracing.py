@@ -1,0 +1,365 @@
+"""The tracer of a node with a real receiver, without one, and with one that goes and comes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic, time_ns
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from mesh.broker.trace import INTERNAL, PRODUCER, RECEIVE, SEND, WAIT, Span, Tracer
+from mesh.telemetry.collector import Collector
+from mesh.telemetry.convention import Convention, resource
+from mesh.telemetry.export import ExportThread
+from mesh.telemetry.figures import Figures
+from mesh.telemetry.spans import LiveSpan, new_trace
+from mesh.telemetry.spanvalue import SpanValue
+from mesh.telemetry.tracing import NodeTracer, open_tracer
+from mesh.wire.packets import Publish
+from mesh.wire.tracecontext import TraceContext
+from tests.fakes.journey import COMMAND, DOWNSTREAM, UPSTREAM, VEHICLE, Journey, carrying, taken, template
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    receiver = Collector()
+    yield receiver
+    receiver.close()
+
+
+def in_memory() -> tuple[NodeTracer, InMemorySpanExporter]:
+    exporter = InMemorySpanExporter()
+    return open_tracer("memory", "mesh-edge", "edge-1", "demo", 1.0, template, exporter=exporter), exporter
+
+
+def until(met: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = monotonic() + seconds
+    pause = threading.Event()
+    while not met():
+        assert monotonic() < end, "the condition was not met in time"
+        pause.wait(0.01)
+
+
+def only(spans: Sequence[ReadableSpan]) -> ReadableSpan:
+    assert len(spans) == 1
+    return spans[0]
+
+
+def check(spans: list[SpanValue], expected: dict[tuple[str, str], str], root: str) -> None:
+    by_id = {span.span_id: span for span in spans}
+    assert {(span.node, span.name) for span in spans} == set(expected)
+    for span in spans:
+        parent = expected[span.node, span.name]
+        if parent:
+            assert by_id[span.parent_id].name.split(" ")[0] == parent
+        else:
+            assert span.parent_id == root
+
+
+def test_downstream_and_upstream_arrive_as_whole_trees(collector: Collector) -> None:
+    journey = Journey.begin(collector.endpoint)
+    publisher = new_trace()
+    down, up = journey.downstream(publisher), journey.upstream()
+    assert journey.end()
+    assert down == publisher.trace_id
+    check(collector.trace(down), DOWNSTREAM, publisher.span_id)
+    upstream = collector.trace(up)
+    check(upstream, UPSTREAM, "")
+    deliveries = [span for span in upstream if span.node == "core-1" and span.name.startswith("send")]
+    assert len(deliveries) == 2
+    assert all(span.links == (span.parent_id,) for span in deliveries)
+    assert {span.service for span in collector.spans()} == {"mesh-core", "mesh-edge", "mesh-door"}
+
+
+def test_names_and_attributes_follow_the_conventions() -> None:
+    tracer, exporter = in_memory()
+    caller = TraceContext("a" * 32, "b" * 16, 1, "vendor=value")
+    span = taken(tracer.ingress(carrying(COMMAND, caller), VEHICLE))
+    span.end(0x97)
+    assert tracer.flush(5.0)
+    made = only(exporter.get_finished_spans())
+    assert made.name == "receive vehicles/{vehicle}/cmd"
+    assert dict(made.attributes or {}) == {
+        "messaging.system": "mqtt",
+        "messaging.operation.name": "receive",
+        "messaging.operation.type": "receive",
+        "messaging.destination.name": COMMAND,
+        "messaging.destination.template": "vehicles/{vehicle}/cmd",
+        "messaging.message.body.size": len(b"unlock"),
+        "mesh.vehicle": VEHICLE,
+        "error.type": "0x97",
+    }
+    assert made.kind.name == "CONSUMER"
+    assert not made.status.is_ok
+    assert made.parent is not None
+    assert f"{made.parent.span_id:016x}" == caller.span_id
+    assert made.parent.is_remote
+    assert f"{made.context.trace_id:032x}" == caller.trace_id
+    assert dict(made.resource.attributes) == {
+        "service.name": "mesh-edge", "service.instance.id": "edge-1", "mesh.name": "demo"
+    }  # fmt: skip
+    tracer.close()
+
+
+def test_a_span_within_a_node_has_no_operation_type_and_no_error() -> None:
+    tracer, exporter = in_memory()
+    tracer.start(WAIT, new_trace(), COMMAND, "", INTERNAL).end(0x10)
+    assert tracer.flush(5.0)
+    made = only(exporter.get_finished_spans())
+    assert set(made.attributes or {}) == {
+        "messaging.system", "messaging.operation.name", "messaging.destination.name", "messaging.destination.template"
+    }  # fmt: skip
+    assert made.kind.name == "INTERNAL"
+    assert made.status.is_unset
+    tracer.close()
+
+
+def test_tracestate_is_carried_on() -> None:
+    tracer, exporter = in_memory()
+    parent = TraceContext("a" * 32, "b" * 16, 1, "one=1,two=2")
+    span = tracer.start(SEND, parent, COMMAND, VEHICLE, PRODUCER)
+    assert span.context.state == "one=1,two=2"
+    assert span.context.sampled
+    span.end()
+    assert tracer.flush(5.0)
+    assert only(exporter.get_finished_spans()).context.trace_state.to_header() == "one=1,two=2"
+    tracer.close()
+
+
+def test_record_makes_a_span_of_the_past() -> None:
+    tracer, exporter = in_memory()
+    parent = new_trace()
+    context = tracer.record(WAIT, parent, COMMAND, VEHICLE, 1_000, 5_000)
+    assert context.trace_id == parent.trace_id
+    assert context.span_id != parent.span_id
+    assert tracer.flush(5.0)
+    made = only(exporter.get_finished_spans())
+    assert (made.start_time, made.end_time) == (1_000, 5_000)
+    tracer.close()
+
+
+def test_a_clock_set_back_gives_no_negative_duration() -> None:
+    tracer, exporter = in_memory()
+    tracer.record(WAIT, new_trace(), COMMAND, VEHICLE, 5_000, 1_000)
+    assert tracer.flush(5.0)
+    made = only(exporter.get_finished_spans())
+    assert made.end_time == made.start_time
+    tracer.close()
+
+
+def test_a_span_ends_once() -> None:
+    tracer, exporter = in_memory()
+    span = taken(tracer.ingress(carrying(COMMAND, None), VEHICLE))
+    span.end(0x80)
+    span.end()
+    assert tracer.flush(5.0)
+    assert not only(exporter.get_finished_spans()).status.is_ok
+    assert tracer.recorded == 1
+    tracer.close()
+
+
+def test_an_unsampled_context_is_passed_on_and_not_recorded() -> None:
+    tracer, _ = in_memory()
+    parent = TraceContext("a" * 32, "b" * 16, 0)
+    assert tracer.start(SEND, parent, COMMAND, VEHICLE, PRODUCER).context is parent
+    assert tracer.record(WAIT, parent, COMMAND, VEHICLE, 1, 2) is parent
+    assert tracer.ingress(carrying(COMMAND, parent), VEHICLE) is None
+    assert tracer.recorded == 0
+    tracer.close()
+
+
+def test_the_tracer_that_does_nothing() -> None:
+    tracer = Tracer()
+    parent = new_trace()
+    assert not tracer.enabled
+    assert tracer.ingress(Publish(COMMAND), VEHICLE) is None
+    span = tracer.start(SEND, parent, COMMAND, VEHICLE, PRODUCER)
+    span.end()
+    assert type(span) is Span
+    assert tracer.record(WAIT, parent, COMMAND, VEHICLE, 1, 2) is parent
+
+
+def test_a_watched_vehicle_is_traced() -> None:
+    exporter = InMemorySpanExporter()
+    tracer = open_tracer("memory", "mesh-edge", "edge-1", "demo", 0.0, template, watch=["V1"], exporter=exporter)
+    assert tracer.ingress(Publish(COMMAND), "V1") is not None
+    assert tracer.ingress(Publish(COMMAND), "V2") is None
+    tracer.watch("V2", 60.0)
+    assert tracer.ingress(Publish(COMMAND), "V2") is not None
+    tracer.unwatch("V1")
+    assert tracer.watched() == ["V2"]
+    tracer.close()
+
+
+class Stuck(SpanExporter):
+    """An endpoint that takes a request and does not answer until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.go = threading.Event()
+        self.sizes: list[int] = []
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.entered.set()
+        self.sizes.append(len(spans))
+        return SpanExportResult.SUCCESS if self.go.wait(20.0) else SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        self.go.set()
+
+
+class Moody(SpanExporter):
+    """An endpoint that is up or down as a test says."""
+
+    def __init__(self) -> None:
+        self.up = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        if not self.up:
+            raise ConnectionError("nobody there")
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        self.up = False
+
+
+def make(exporter: SpanExporter, queue: int) -> tuple[ExportThread, Callable[[], None]]:
+    thread = ExportThread(exporter, Convention(resource("s", "n", "m"), template).readable, "there", queue=queue, batch=4)
+    thread.start()
+
+    def put() -> None:
+        LiveSpan(thread.put, new_trace(), "", RECEIVE, COMMAND, "", INTERNAL, time_ns()).end()
+
+    return thread, put
+
+
+def test_a_full_queue_drops_and_counts_and_never_waits() -> None:
+    exporter = Stuck()
+    thread, put = make(exporter, queue=10)
+    for _ in range(4):
+        put()
+    assert exporter.entered.wait(10.0)
+    for _ in range(1000):
+        put()
+    assert thread.recorded == 1004
+    assert thread.dropped == 990
+    assert thread.queued == 14
+    exporter.go.set()
+    assert thread.flush(10.0)
+    assert (thread.exported, thread.dropped, thread.queued) == (14, 990, 0)
+    assert max(exporter.sizes) == 4
+    thread.close(5.0)
+
+
+def test_flush_says_when_time_ran_out() -> None:
+    exporter = Stuck()
+    thread, put = make(exporter, queue=10)
+    put()
+    assert not thread.flush(0.05)
+    exporter.go.set()
+    assert thread.flush(10.0)
+    thread.close(5.0)
+
+
+def test_closing_does_not_wait_for_an_endpoint_that_hangs() -> None:
+    exporter = Stuck()
+    thread, put = make(exporter, queue=100)
+    for _ in range(8):
+        put()
+    assert exporter.entered.wait(10.0)
+    thread.close(0.05)
+    thread.close(0.05)
+    put()
+    assert thread.recorded == 9
+    until(lambda: thread.queued == 0)
+
+
+def test_an_endpoint_that_goes_and_comes_is_two_lines(caplog: pytest.LogCaptureFixture) -> None:
+    exporter = Moody()
+    thread, put = make(exporter, queue=100)
+    with caplog.at_level(logging.INFO):
+        for _ in range(5):
+            put()
+            assert thread.flush(10.0)
+        assert not thread.reachable
+        exporter.up = True
+        for _ in range(5):
+            put()
+            assert thread.flush(10.0)
+    assert thread.reachable
+    assert (thread.exported, thread.dropped) == (5, 5)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert re.match("traces cannot be sent to there .* ConnectionError: nobody there", lines[0])
+    assert lines[1] == "traces are sent to there again; 5 spans were dropped so far"
+    thread.close(5.0)
+
+
+def test_a_dead_endpoint_costs_spans_and_one_line_only(caplog: pytest.LogCaptureFixture) -> None:
+    spare = Collector()
+    spare.close()  # its port is free now, and nobody listens there
+    tracer = open_tracer(spare.endpoint, "mesh-edge", "edge-1", "demo", 1.0, template)
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            taken(tracer.ingress(carrying(COMMAND, None), VEHICLE)).end()
+        until(lambda: tracer.dropped == 3, 20.0)
+    tracer.close()
+    assert not tracer.reachable
+    ours = [record for record in caplog.records if record.name.startswith(("mesh", "opentelemetry"))]
+    assert len(ours) == 1
+    assert "messages are not affected" in ours[0].getMessage()
+    assert "UNAVAILABLE" in ours[0].getMessage()
+
+
+def test_a_failing_template_costs_its_batch_and_not_the_thread(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(topic: str) -> str:
+        raise KeyError(topic)
+
+    tracer = open_tracer("memory", "s", "n", "m", 1.0, broken, exporter=InMemorySpanExporter())
+    for _ in range(2):
+        taken(tracer.ingress(carrying(COMMAND, None), VEHICLE)).end()
+        assert tracer.flush(10.0)
+    assert tracer.dropped == 2
+    assert "KeyError" in caplog.text
+    tracer.close()
+
+
+def test_figures_show_what_became_of_the_spans() -> None:
+    tracer, _ = in_memory()
+    figures = Figures({"node": "edge-1"})
+    tracer.show(figures)
+    taken(tracer.ingress(carrying(COMMAND, None), VEHICLE)).end()
+    assert tracer.flush(5.0)
+    assert figures.read() == {
+        "mesh_spans_recorded_total": 1,
+        "mesh_spans_exported_total": 1,
+        "mesh_spans_dropped_total": 0,
+        "mesh_traces_suppressed_total": 0,
+        "mesh_spans_queued": 0,
+        "mesh_traces_reachable": 1,
+    }
+    tracer.close()
+
+
+def test_the_collector_keeps_a_bounded_number_of_spans() -> None:
+    receiver = Collector(limit=5)
+    tracer = open_tracer(receiver.endpoint, "mesh-edge", "edge-1", "demo", 1.0, template)
+    for _ in range(20):
+        tracer.start(SEND, new_trace(), COMMAND, VEHICLE, PRODUCER).end()
+    assert tracer.flush(10.0)
+    assert len(receiver.wait(lambda spans: len(spans) == 5, 5.0)) == 5
+    assert len(receiver.traces()) == 5
+    receiver.clear()
+    assert receiver.spans() == []
+    with pytest.raises(TimeoutError, match="0 spans"):
+        receiver.wait(lambda spans: bool(spans), 0.01)
+    with pytest.raises(OSError, match="is the port in use"):
+        Collector(port=receiver.port)
+    tracer.close()
+    receiver.close()
