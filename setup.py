@@ -1,7 +1,8 @@
-"""Compiles the hot rooms with mypyc while the package is built; without a C compiler the same files are installed as they are.
+"""Compiles the hot rooms with mypyc while the package is built; without a C compiler the same files are installed as
+they are.
 
-What always holds: the rooms are compiled all together or not at all, so that no half-compiled package is ever installed.
-``MESH_PURE=1`` builds without compiling.
+What always holds: the rooms are compiled all together or not at all, so that no half-compiled package is ever
+installed. ``MESH_PURE=1`` builds without compiling.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ ROOMS = ("wire", "session", "broker")
 def sources() -> list[str]:
     """The files of the rooms. A package's ``__init__`` stays Python, since it only holds a docstring."""
     root = Path(__file__).parent
-    files = [path for room in ROOMS for path in sorted((root / "mesh" / room).glob("*.py")) if path.name != "__init__.py"]
+    files = [
+        path for room in ROOMS for path in sorted((root / "mesh" / room).glob("*.py")) if path.name != "__init__.py"
+    ]
     return [str(path.relative_to(root)) for path in files]
 
 

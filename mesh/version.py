@@ -10,7 +10,7 @@ VERSION: Final = "0.1.0"
 
 
 def compiled() -> bool:
-    """Whether ``wire``, ``session`` and ``broker`` are extension modules. They are compiled all together or not at all."""
+    """Whether ``wire``, ``session`` and ``broker`` are extension modules: all together, or none of them."""
     spec = find_spec("mesh.wire.packets")
     return spec is not None and spec.origin is not None and spec.origin.endswith(tuple(EXTENSION_SUFFIXES))
 

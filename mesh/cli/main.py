@@ -1,8 +1,8 @@
 """The entry of the ``mesh`` command.
 
-Knows the names of the commands and nothing of what they do: each is a module of its own that is imported only when it is asked for,
-so that ``mesh --help`` is at once there. What always holds: a command returns its exit code; 2 stands for a wrong command line,
-and errors go to stderr.
+Knows the names of the commands and nothing of what they do: each is a module of its own that is imported only when it
+is asked for, so that ``mesh --help`` is there at once. What always holds: a command returns its exit code; 2 stands for
+a wrong command line, and errors go to stderr.
 
 A command module gives::
 
@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output went (`mesh ... | head`). Python flushes stdout once more at exit: give it a place to go.
+        # The reader of our output went (`mesh ... | head`). Python flushes stdout once more at exit: give it a place to
+        # go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 

@@ -11,11 +11,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Final, cast
+from typing import Final
 
 from mesh.cluster.node import CORE, DOOR, EDGE, ETCD, STAGES, Assignment
-from mesh.topology.model import Topology
 from mesh.topology.nodes import nodes
+from mesh.topology.topology import Topology, as_dict
 
 FACTORY: Final = "mesh.cluster.nodes:build"
 
@@ -78,10 +78,10 @@ def fingerprint(value: object) -> str:
 
 def plan_of(topology: Topology, endpoints: Iterable[str]) -> Plan:
     """The plan for a topology. ``endpoints`` are etcd's: those named in the file, or those of the embedded one."""
-    settings = topology.as_dict()
+    settings = as_dict(topology)
     shared = fingerprint({key: value for key, value in settings.items() if key not in NODE_LISTS})
     planned: list[PlannedNode] = []
-    if not topology.etcd.endpoints:
+    if topology.etcd.embedded:
         planned.append(PlannedNode(ETCD, ETCD, shared))
     for node in nodes(topology):
         listens = tuple(f"{listener.kind}://{listener.address}" for listener in node.listen)
@@ -93,7 +93,7 @@ def plan_of(topology: Topology, endpoints: Iterable[str]) -> Plan:
         ray=topology.ray,
         endpoints=tuple(endpoints),
         nodes=tuple(planned),
-        settings=cast("Mapping[str, object]", settings),
+        settings=settings,
         shared=shared,
     )
 

@@ -24,6 +24,12 @@ from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, Publish
 _INCOMING: Final = struct.Struct("!H")  # packet identifier; then the edge's name
 
 
+def edge_of(item: Any) -> str:
+    """The edge that an identifier kept in the journal belongs to."""
+    meta: bytes = item.meta
+    return meta[_INCOMING.size :].decode()
+
+
 @final
 class Intake:
     """``put`` sends a packet to the edge at the end of the turn."""

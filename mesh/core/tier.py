@@ -4,7 +4,7 @@ It knows the protocol towards the edge, what waits for it, and whom to tell: nev
 is opened (``dialer`` does). What always holds:
 
 * a publish of a back end is answered when the edge has answered it, or when it is in the spool: as soon as the edge is
-  away, does not answer in ``ANSWER`` seconds, or has messages of its own still waiting in the spool, new ones are
+  away, does not answer in ``answer`` seconds, or has messages of its own still waiting in the spool, new ones are
   spooled;
 * messages reach the edge in the order in which they came here, spooled or not;
 * a message from the edge is acknowledged when the durable sessions that it is for have it on disk.
@@ -52,7 +52,6 @@ from mesh.wire.packets import (
 )
 from mesh.wire.properties import Properties
 
-ANSWER: Final = 5.0  # seconds that a publish waits for its edge before it is spooled
 KEEP_ALIVE: Final = 10  # seconds; an edge that is silent for 1.5 times that is taken for dead
 IN_FLIGHT: Final = 8192  # publishes with the edge; its own limit may be lower
 _EXPIRY: Final = 7 * 86_400  # seconds that an edge keeps this core's session while the core is away
@@ -75,7 +74,8 @@ class TierLink:
     """``limits`` bound what the edge may send. ``flush`` is called at the end of every turn."""
 
     def __init__(
-        self, edge: str, core: str, password: bytes, broker: Broker, upstream: Upstream, spool: Spool, limits: Limits
+        self, edge: str, core: str, password: bytes, broker: Broker, upstream: Upstream, spool: Spool, limits: Limits,
+        answer: float,
     ) -> None:
         self.edge = edge
         self.spool = spool
@@ -92,6 +92,7 @@ class TierLink:
         self._broker = broker
         self._upstream = upstream
         self._limits = limits
+        self._patience = answer
         self._reader = Reader(limits, CLIENT_ROLE, MQTT5)
         self._spans: dict[Delivery, Span] = {}
         self._spool_waiting = 0  # spooled deliveries in the queue: while there are any, new ones go behind them on disk
@@ -112,6 +113,21 @@ class TierLink:
         self._known = filters
         for item in incoming:
             self._intake.restore(item)
+
+    def status(self) -> dict[str, object]:
+        """Figures for people and metrics."""
+        return {
+            "state": "up" if self.up else "away",
+            "in_flight": len(self.outbound.in_flight),
+            "waiting": len(self.outbound.waiting),
+            "spool": self.spool.messages,
+            "spool_bytes": self.spool.bytes,
+            "sent": self.sent,
+            "arrived": self._intake.arrived,
+            "spooled": self.spooled,
+            "rejected": self.rejected,
+            "last_error": self.last_error,
+        }
 
     # From the router
 
@@ -268,7 +284,7 @@ class TierLink:
         elif now - self._heard > KEEP_ALIVE / 2 and not self._pinged:
             self._pinged = True
             self._put(_PING)
-        if self._direct and self._oldest_direct() < now - ANSWER:
+        if self._direct and self._oldest_direct() < now - self._patience:
             self._slow = True
             self._shelter()
 

@@ -68,6 +68,7 @@ from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused, refusal
 from mesh.transport.stream import Home
 from mesh.transport.turn import Turn
+from mesh.transport.waiting import until
 from mesh.transport.wheel import Wheel
 from mesh.wire.decode import SERVER, Reader
 from mesh.wire.limits import Limits
@@ -436,8 +437,7 @@ class Devices:
         self._listener.stop()
         self.stopping = True
         self.turn.wake()
-        while self.home.loop.time() < deadline and not all(link.settled() for link in self.links):
-            await asyncio.sleep(0.01)
+        await until(lambda: all(link.settled() for link in self.links), grace)
         for link in list(self.links):
             link.finish()
         await settle(self.home, max(0.1, deadline - self.home.loop.time()))

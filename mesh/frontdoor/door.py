@@ -154,7 +154,7 @@ class FrontDoor:
         await self._dismiss(grace / 2)
         await settle(self.home, max(0.0, deadline - self.home.loop.time()))
         self.turn.end()
-        await self.links.drain(deadline)
+        await self.links.drain(deadline - self.home.loop.time())
         await self.links.stop()
         await settle(self._inside, max(0.1, deadline - self.home.loop.time()))
         self.wheel.stop()

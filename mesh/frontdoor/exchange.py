@@ -36,6 +36,9 @@ _SUBSCRIBE: Final = 0x80
 _SUBACK: Final = 0x90
 _UNSUBSCRIBE: Final = 0xA0
 _UNSUBACK: Final = 0xB0
+_ENDS: Final = frozenset((_PUBACK, _PUBCOMP))
+_ASKS: Final = frozenset((_PUBREL, _SUBSCRIBE, _UNSUBSCRIBE))
+_ANSWERS: Final = frozenset((_PUBACK, _PUBREC, _PUBCOMP, _SUBACK, _UNSUBACK))
 _PINGREQ: Final = b"\xc0\x00"
 _QOS: Final = 0x06
 _ERROR: Final = 0x80
@@ -68,7 +71,7 @@ class Exchange:
         self.held = 0
         self.over = False
         self.pings = 0  # PINGREQs that came since whoever answers them looked
-        self._awaiting: dict[int, tuple[Entry, int]] = {}  # the vehicle's identifiers -> the packet that awaits its answer
+        self._awaiting: dict[int, tuple[Entry, int]] = {}  # the vehicle's identifiers -> the packets to be answered
         self._delivered: dict[int, int] = {}  # the edge's identifiers -> PUBLISHED, ANSWERED or RELEASED
         self._completed: set[int] | None = None  # identifiers whose PUBREL has no place here any more, after ``reopen``
 
@@ -86,11 +89,11 @@ class Exchange:
             if kind == _PUBLISH:
                 if raw[0] & _QOS:
                     self._await(publish_packet_id(raw), entry, len(kept))
-            elif kind == _PUBACK or kind == _PUBCOMP:
+            elif kind in _ENDS:
                 delivered.pop(ack_packet_id(raw), None)
             elif kind == _PUBREC:
                 self._received(raw)
-            elif kind == _PUBREL or kind == _SUBSCRIBE or kind == _UNSUBSCRIBE:
+            elif kind in _ASKS:
                 self._await(ack_packet_id(raw), entry, len(kept))
             elif raw == _PINGREQ:
                 self.pings += 1
@@ -143,7 +146,7 @@ class Exchange:
                 if self._is_repeat(ack_packet_id(raw)):
                     packets[index] = b""
                     whole = False
-            elif _PUBACK <= kind <= _PUBCOMP or kind == _SUBACK or kind == _UNSUBACK:
+            elif kind in _ANSWERS:
                 self._answered(kind, ack_packet_id(raw))
         return body if whole else b"".join(packets)
 

@@ -8,6 +8,7 @@ given twice in that life.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol, final
 
 from mesh.frontdoor.exchange import Exchange
@@ -15,6 +16,7 @@ from mesh.frontdoor.link import UP, EdgeLink
 from mesh.transport.handshake import Prove, new_instance
 from mesh.transport.stream import Home
 from mesh.transport.turn import Turn
+from mesh.transport.waiting import until
 
 
 class Member(Protocol):
@@ -36,7 +38,7 @@ class Members(Protocol):
     def get(self, name: str) -> Member | None:
         """One node, as it last announced itself."""
 
-    def all(self, role: str) -> list[Member]:
+    def all(self, role: str) -> Sequence[Member]:
         """All nodes of a role: ``edge``."""
 
 
@@ -93,10 +95,9 @@ class Links:
             elif link.state != UP:
                 link.poke()
 
-    async def drain(self, deadline: float) -> None:
-        """Wait until the edges have confirmed what was sent, or the loop's time is ``deadline``."""
-        while self._home.loop.time() < deadline and not all(link.drained() for link in self._links.values()):
-            await asyncio.sleep(0.01)
+    async def drain(self, seconds: float) -> None:
+        """Wait until the edges that are there have confirmed what was sent, for ``seconds`` at most."""
+        await until(lambda: all(link.drained() for link in self._links.values()), seconds)
 
     async def stop(self) -> None:
         """Close all links for good."""

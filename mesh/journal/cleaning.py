@@ -54,7 +54,7 @@ IsLive = Callable[[int, int, int], bool]
 class Cleaner:
     """A cursor over one sealed segment that gives its live items in bounded steps."""
 
-    __slots__ = ("number", "_path", "_files", "_handle", "_frames", "_is_live", "_found", "_given")
+    __slots__ = ("_files", "_found", "_frames", "_given", "_handle", "_is_live", "_path", "number")
 
     def __init__(self, files: Files, directory: Path, number: int, length: int, is_live: IsLive) -> None:
         """``DamageError`` or ``OSError`` when the segment cannot be read."""

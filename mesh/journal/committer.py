@@ -50,8 +50,18 @@ class Committer:
     """
 
     __slots__ = (
-        "_files", "_directory", "_limits", "_segments", "_is_live", "_post", "_orders", "_next", "_stopping", "_thread",
-        "_cleaner", "_last_batch",
+        "_cleaner",
+        "_directory",
+        "_files",
+        "_is_live",
+        "_last_batch",
+        "_limits",
+        "_next",
+        "_orders",
+        "_post",
+        "_segments",
+        "_stopping",
+        "_thread",
     )
 
     def __init__(
@@ -95,7 +105,7 @@ class Committer:
         try:
             while self._carry_out(self._next.popleft() if self._next else self._orders.get()):
                 pass
-        except Exception as error:  # a fault of this program: the owner must hear that nothing is durable any more
+        except Exception as error:  # noqa: BLE001 - a fault of ours: the owner must hear that nothing is durable any more
             _log.exception("the commit thread of %s has ended", self._directory)
             self._post(Failed(OSError(errno.EIO, f"the commit thread has ended: {error!r}", str(self._directory))))
         finally:

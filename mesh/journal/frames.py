@@ -29,7 +29,7 @@ class Frame(NamedTuple):
 class Frames:
     """A cursor: ``offset`` is where the next frame starts, ``position`` the last sequence number read."""
 
-    __slots__ = ("offset", "position", "end", "_files", "_handle", "_salt", "_buffer", "_start")
+    __slots__ = ("_buffer", "_files", "_handle", "_salt", "_start", "end", "offset", "position")
 
     def __init__(self, files: Files, handle: int, header: Header, end: int) -> None:
         self.offset = HEADER_SIZE

@@ -96,7 +96,15 @@ class IndexWriter:
     """
 
     __slots__ = (
-        "_files", "_directory", "_number", "_handle", "_waiting", "_waiting_size", "_written", "_crc", "_given_up",
+        "_crc",
+        "_directory",
+        "_files",
+        "_given_up",
+        "_handle",
+        "_number",
+        "_waiting",
+        "_waiting_size",
+        "_written",
     )
 
     def __init__(self, files: Files, directory: Path, number: int) -> None:

@@ -16,7 +16,7 @@ class Handover:
     each stands: ``offset << 32 | length``, with offsets from the start of this hand-over.
     """
 
-    __slots__ = ("first", "last", "size", "parts", "stubs", "ids", "places")
+    __slots__ = ("first", "ids", "last", "parts", "places", "size", "stubs")
 
     def __init__(self, first: int) -> None:
         self.first: int = first
@@ -58,10 +58,14 @@ class Written(NamedTuple):
     duration: float
 
 
-class Failed(NamedTuple):
+@final
+class Failed:
     """Thread → owner: the batch was not written and will be tried again."""
 
-    error: OSError
+    __slots__ = ("error",)
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
 
 
 class Copies(NamedTuple):
@@ -74,10 +78,14 @@ class Copies(NamedTuple):
     finished: bool
 
 
-class Unreadable(NamedTuple):
+@final
+class Unreadable:
     """Thread → owner: the oldest segment cannot be cleaned, as it is damaged or the disk does not give it."""
 
-    error: OSError
+    __slots__ = ("error",)
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
 
 
 class Removed(NamedTuple):

@@ -27,7 +27,7 @@ from mesh.journal.layout import (
 class Readers:
     """The handles of segments that were read lately."""
 
-    __slots__ = ("_files", "_directory", "_limit", "_handles")
+    __slots__ = ("_directory", "_files", "_handles", "_limit")
 
     def __init__(self, files: Files, directory: Path, limit: int) -> None:
         self._files = files

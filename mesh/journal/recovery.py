@@ -51,7 +51,7 @@ class Item(NamedTuple):
 class Recovered:
     """What a directory holds. ``live_in`` counts the live items whose newest copy is in a segment."""
 
-    __slots__ = ("items", "places", "live_bytes", "live_in", "position", "sealed", "growing")
+    __slots__ = ("growing", "items", "live_bytes", "live_in", "places", "position", "sealed")
 
     def __init__(self, growing: Growing) -> None:
         self.items: dict[int, Item] = {}
@@ -70,7 +70,7 @@ def recover(files: Files, directory: Path) -> Recovered:
 
 @final
 class _Recovery:
-    __slots__ = ("_files", "_directory", "_items", "_places")
+    __slots__ = ("_directory", "_files", "_items", "_places")
 
     def __init__(self, files: Files, directory: Path) -> None:
         self._files = files

@@ -65,7 +65,15 @@ class Segments:
     """Appends frames, rolls to the next segment, removes the oldest. One thread."""
 
     __slots__ = (
-        "disk", "_files", "_directory", "_limit", "_lengths", "_growing", "_synced", "_position", "_distrusted",
+        "_directory",
+        "_distrusted",
+        "_files",
+        "_growing",
+        "_lengths",
+        "_limit",
+        "_position",
+        "_synced",
+        "disk",
     )
 
     def __init__(

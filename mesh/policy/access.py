@@ -1,8 +1,8 @@
 """Who is let in as what: the principals of vehicles, of back ends and of the mesh's own tier links.
 
-It knows the template of the vehicles' topics and the back ends' credentials. It must never read a packet other than CONNECT. What always holds:
-a vehicle's permissions are the literal subtree of that vehicle, whatever its name looks like; a password is
-compared in a time that does not depend on it.
+It knows the template of the vehicles' topics and the back ends' credentials. It must never read a packet other than
+CONNECT. What always holds: a vehicle's permissions are the literal subtree of that vehicle, whatever its name looks
+like; a password is compared in a time that does not depend on it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def tier_principal(core: str) -> Principal:
 class Backends:
     """The back-end applications that a core lets in: those with a password, or all.
 
-    ``users`` maps names to passwords. Without ``anonymous`` only those names get in; with it, a client without a user name too, as
-    ``anonymous``, and so does a name that has no password here.
+    ``users`` maps names to passwords. Without ``anonymous`` only those names get in; with it, a client without a user
+    name too, as ``anonymous``, and so does a name that has no password here.
     """
 
     __slots__ = ("_anonymous", "_passwords")
@@ -46,7 +46,7 @@ class Backends:
         self._passwords = {name: _digest(password.encode()) for name, password in users.items()}
 
     def principal_of(self, connect: Connect, peer: str = "") -> Principal:
-        """The back end that connects; ``peer`` is there for the log. Raises ``Refused`` with 0x86 (4 before MQTT 5.0)."""
+        """The back end that connects; ``peer`` is for the log. Raises ``Refused`` with 0x86 (4 before MQTT 5.0)."""
         name = connect.username
         if name is None:
             if self._anonymous:

@@ -1,7 +1,8 @@
 """Who a vehicle is, from its CONNECT.
 
-It knows the field that the topology names and the pattern that the identity must match. It must never know whether the vehicle
-exists. What always holds: an identity that comes back matches the pattern as a whole, so it is one safe level of a topic.
+It knows the field that the topology names and the pattern that the identity must match. It must never know whether the
+vehicle exists. What always holds: an identity that comes back matches the pattern as a whole, so it is one safe level
+of a topic.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Identity:
     def vehicle_of_connect(self, connect: Connect) -> str:
         """The vehicle that connects.
 
-        Raises ``Refused``: 0x85 if the client id is not a vehicle's, 0x87 if the user name is not (return codes 2 and 5 before
+        Raises ``Refused``: 0x85 if the client id is not a vehicle's, 0x87 if the user name is not (return codes 2 and 5
+        before
         MQTT 5.0 [MQTT-3.2.2-5]).
         """
         if self.source == CLIENT_ID:

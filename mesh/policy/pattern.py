@@ -1,18 +1,21 @@
 """Patterns of identities: a small part of the regular expressions, matched by hand.
 
-It knows characters and counts. It must never hand anything that a client sent to a regular expression (amqtt was stopped that way, by
-a published denial of service). What always holds: a match takes at most (pieces x length) steps, and no identity that matches can contain
-``/``, ``+`` or ``#``, so it is always exactly one level of a topic (CVE-2017-7650).
+It knows characters and counts. It must never hand anything that a client sent to a regular expression (amqtt was
+stopped that way, by a published denial of service). What always holds: a match takes at most (pieces x length) steps,
+and no identity that matches can contain ``/``, ``+`` or ``#``, so it is always exactly one level of a topic
+(CVE-2017-7650).
 
-The language: a sequence of characters, escaped characters (``\\.``) and classes (``[A-Za-z0-9_-]``), each with an optional count
-``{n}`` or ``{min,max}``. The whole identity must match. Everything else is an error when the topology is loaded.
+The language: a sequence of characters, escaped characters (``\\.``) and classes (``[A-Za-z0-9_-]``), each with an
+optional count ``{n}`` or ``{min,max}``. The whole identity must match. Everything else is an error when the topology is
+loaded.
 """
 
 from __future__ import annotations
 
 from typing import Final, final
 
-# The identity becomes a key of the map, a level of a topic and a label of a trace: 256 is far above any VIN, certificate name or UUID.
+# The identity becomes a key of the map, a level of a topic and a label of a trace: 256 is far above any VIN,
+# certificate name or UUID.
 MAX_IDENTITY: Final = 256
 # Pieces bound the work of one match, together with MAX_IDENTITY.
 MAX_PIECES: Final = 32
@@ -57,7 +60,7 @@ class Pattern:
     __slots__ = ("longest", "pieces", "shortest", "text")
 
     def __init__(self, text: str) -> None:
-        """Raises ``PatternError`` for whatever is not in the language, and for patterns that match the empty identity."""
+        """Raises ``PatternError`` for what is not in the language, and for patterns that match an empty identity."""
         self.text = text
         self.pieces = tuple(_Parser(text).pieces())
         self.shortest = sum(piece.least for piece in self.pieces)
@@ -65,7 +68,9 @@ class Pattern:
         if not self.shortest:
             raise PatternError(f"the pattern {text!r} matches an empty identity; begin with a count of at least 1")
         if self.longest > MAX_IDENTITY:
-            raise PatternError(f"the pattern {text!r} allows {self.longest} characters; an identity has at most {MAX_IDENTITY}")
+            raise PatternError(
+                f"the pattern {text!r} allows {self.longest} characters; an identity has at most {MAX_IDENTITY}"
+            )
 
     def matches(self, identity: str) -> bool:
         """Whether the whole of ``identity`` matches."""
@@ -85,7 +90,7 @@ class Pattern:
 
 
 def _after(piece: Piece, identity: str, begins: list[bool]) -> list[bool]:
-    """Where ``piece`` can end, given where it can begin: one pass with running sums, so that no text makes it try twice."""
+    """Where ``piece`` can end, given where it can begin: one pass with running sums, so no text makes it try twice."""
     sums = [0]  # sums[i]: how many of begins[:i] are true
     for begin in begins:
         sums.append(sums[-1] + begin)
@@ -191,6 +196,8 @@ class _Parser:
             raise self.error("a count is {n} or {min,max}")
         low, high = int(numbers[0]), int(numbers[1])
         if low > high or not high:
-            raise self.error(f"the count {{{low},{high}}} can never be met; write the smaller number first and at least 1 last")
+            raise self.error(
+                f"the count {{{low},{high}}} can never be met; write the smaller number first and at least 1 last"
+            )
         self.at = end + 1
         return low, high

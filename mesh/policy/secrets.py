@@ -1,7 +1,8 @@
 """The secret that all nodes of one mesh share, and proofs that one knows it.
 
-It knows 32 bytes in a file that only its owner can read. It must never send or log them. What always holds: the file is there whole or not at
-all, also when several nodes make it at the same moment; a proof for one purpose is worth nothing for another.
+It knows 32 bytes in a file that only its owner can read. It must never send or log them. What always holds: the file is
+there whole or not at all, also when several nodes make it at the same moment; a proof for one purpose is worth nothing
+for another.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class SecretError(Exception):
 def load_or_create(folder: Path) -> bytes:
     """The secret in ``folder``/secret, which is made (mode 0600, the folder 0700) if it is not there yet.
 
-    Raises ``SecretError`` if others may read it or if it is no secret of ours, ``OSError`` if it can be neither read nor made.
+    Raises ``SecretError`` if others may read it or if it is no secret of ours, ``OSError`` if it can be neither read
+    nor made.
     """
     path = folder / FILE
     try:
@@ -43,7 +45,10 @@ def read(path: Path) -> bytes:
             raise SecretError(f"{path}: others may read the secret of the mesh; run: chmod 600 {path}")
         secret = file.read(SIZE + 1)
     if len(secret) != SIZE:
-        raise SecretError(f"{path}: a secret of the mesh has {SIZE} bytes; copy the file from another node, or remove it to make a new one")
+        raise SecretError(
+            f"{path}: a secret of the mesh has {SIZE} bytes; copy the file from another node, or remove it, "
+            "and a new one is made"
+        )
     return secret
 
 

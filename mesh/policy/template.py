@@ -1,8 +1,8 @@
 """The topic template of the vehicles: which topic belongs to which vehicle.
 
-It knows one literal prefix. It must never know the map. What always holds: a vehicle is exactly one whole level of the topic, found without
-a regular expression; ``low_cardinality`` never contains a vehicle or a level deeper than the first behind it, so what it
-returns may name spans and metrics.
+It knows one literal prefix. It must never know the map. What always holds: a vehicle is exactly one whole level of the
+topic, found without a regular expression; ``low_cardinality`` never contains a vehicle or a level deeper than the first
+behind it, so what it returns may name spans and metrics.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class TemplateError(ValueError):
 
 @final
 class Template:
-    """``Template("vehicles/{vehicle}/#")``. Raises ``TemplateError`` for other shapes than ``literal/…/{vehicle}/#``."""
+    """``Template("vehicles/{vehicle}/#")``. Raises ``TemplateError`` for shapes other than ``literal/{vehicle}/#``."""
 
     __slots__ = ("_start", "prefix", "text")
 
@@ -34,7 +34,9 @@ class Template:
             if "+" in level or "#" in level or "{" in level or "}" in level or "\0" in level:
                 raise TemplateError(f"the level {level!r} of the template {text!r} must be plain text; {right}")
         if text.startswith("$"):
-            raise TemplateError(f"the template {text!r} must not begin with $: such topics are the broker's own [MQTT-4.7.2-1]")
+            raise TemplateError(
+                f"the template {text!r} must not begin with $: such topics are the broker's own [MQTT-4.7.2-1]"
+            )
         self.text = text
         self.prefix = "/".join(literal) + "/"
         self._start = len(self.prefix)
@@ -64,8 +66,8 @@ class Template:
     def low_cardinality(self, topic: str) -> str:
         """The topic with ``{vehicle}`` for the vehicle, one level behind it, and ``#`` for what lies deeper.
 
-        ``vehicles/V1/cmd`` becomes ``vehicles/{vehicle}/cmd``, and ``vehicles/V1/trip/17/end`` ``vehicles/{vehicle}/trip/#``.
-        Of a topic of the fleet two levels are kept.
+        ``vehicles/V1/cmd`` becomes ``vehicles/{vehicle}/cmd``, and ``vehicles/V1/trip/17/end``
+        ``vehicles/{vehicle}/trip/#``. Of a topic of the fleet two levels are kept.
         """
         vehicle = self.vehicle_of(topic)
         if vehicle is None:

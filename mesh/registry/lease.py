@@ -29,6 +29,7 @@ class Lease:
     __slots__ = (
         "_attach",
         "_client",
+        "_due",
         "_expires",
         "_failure",
         "_first",
@@ -55,6 +56,7 @@ class Lease:
         self._failure: RegistryError | None = None
         self._stale = True
         self._expires = 0.0
+        self._due = 0.0
         self.id = 0
         """etcd's number of the lease; 0 while there is none."""
 
@@ -121,12 +123,12 @@ class Lease:
                 await asyncio.sleep(pause(failures))
 
     async def _keep(self) -> None:
-        """One round: a lease, its keys, and a third of its time later a sign of life."""
+        """One round: a lease, its keys, and a third of its time after the last sign of life the next one."""
         now = asyncio.get_running_loop().time
         if not self.id:
             asked = now()
             self.id, seconds = await self._client.grant(self._ttl)
-            self._expires = asked + seconds
+            self._renewed(asked, seconds)
             self._stale = True
         if self._stale:
             # Before the call: what changes while it runs must be attached again.
@@ -136,14 +138,25 @@ class Lease:
             except BaseException:
                 self._stale = True
                 raise
+            self._failure = None
             self._first.set()
-        try:
-            await asyncio.wait_for(self._poke.wait(), self._ttl / 3)
-            self._poke.clear()
-        except TimeoutError:
-            pass
+        if now() < self._due and await self._poked(self._due - now()):
+            return
         asked = now()
-        self._expires = asked + await self._client.keep_alive(self.id)
+        self._renewed(asked, await self._client.keep_alive(self.id))
+
+    def _renewed(self, asked: float, seconds: int) -> None:
+        """etcd gave the lease so many seconds, at the earliest when it was asked."""
+        self._expires = asked + seconds
+        self._due = asked + seconds / 3
+
+    async def _poked(self, wait: float) -> bool:
+        try:
+            await asyncio.wait_for(self._poke.wait(), wait)
+        except TimeoutError:
+            return False
+        self._poke.clear()
+        return True
 
     def _failed(self, error: RegistryError, failures: int) -> int:
         if not self._first.is_set() and not isinstance(error, Unavailable):

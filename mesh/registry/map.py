@@ -77,6 +77,8 @@ class VehicleMap:
     )
 
     def __init__(self, client: Client, mesh: str, *, limit: int = LIMIT, deadline: float = DEADLINE) -> None:
+        if limit < 1:
+            raise ValueError(f"the limit of the map's memory must be at least 1 record, not {limit}")
         self._client = client
         self._keys = Keys(mesh)
         self._prefix = len(self._keys.vehicles)

@@ -45,7 +45,8 @@ class Record:
         return hash((self.vehicle, self.edge, self.epoch))
 
     def __repr__(self) -> str:
-        return f"Record({self.vehicle!r}, edge={self.edge!r}, pool={self.pool!r}, epoch={self.epoch}, revision={self.revision})"
+        owner = f"edge={self.edge!r}, pool={self.pool!r}, epoch={self.epoch}"
+        return f"Record({self.vehicle!r}, {owner}, revision={self.revision})"
 
     def value(self) -> bytes:
         """The form in etcd."""

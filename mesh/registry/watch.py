@@ -124,23 +124,29 @@ class Watch:
 
     async def _run(self) -> None:
         failures = 0
+        since = 0
+        fresh = False
         while True:
-            before = self.revision
             try:
-                if self.revision == 0:
-                    await self._snapshot(0)
+                if not fresh:
+                    await self._snapshot(since)
+                    fresh = True
+                    self._failure = None
                     self._first.set()
                 await self._stream()
             except Rebuild as reason:
                 log.warning("the watch of %s starts over with a snapshot: %s", self._prefix.decode(), reason)
-                failures += await self._rebuild(reason)
+                fresh = False
+                since = 0 if reason.reset else self.revision
+                failures = 0
             except RegistryError as error:
-                failures = self._failed(error, 0 if self.live or self.revision > before else failures)
+                failures = self._failed(error, 0 if self.live else failures)
             except Exception:
                 # A follower that fails must not leave a node that never hears of a change again.
                 log.exception("the watch of %s failed and starts over", self._prefix.decode())
+                fresh = False
+                since = self.revision
                 failures += 1
-                self.revision = 0
             finally:
                 self.live = False
             await asyncio.sleep(pause(failures))
@@ -152,17 +158,6 @@ class Watch:
         if failures == 0:
             log.warning("the watch of %s is interrupted: %s", self._prefix.decode(), error)
         return failures + 1
-
-    async def _rebuild(self, reason: Rebuild) -> int:
-        """A new snapshot in place of what was missed; gives the number of failures. The old view stays until the new
-        one is there."""
-        self.live = False
-        since = 0 if reason.reset else self.revision
-        try:
-            await self._snapshot(since)
-        except RegistryError as error:
-            return self._failed(error, 0)
-        return 0
 
     async def _snapshot(self, since: int) -> None:
         revision = 0
@@ -233,7 +228,7 @@ class Watch:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as error:
             raise self._client.broken(error, url) from None
         except asyncio.CancelledError:
-            if reading.cancelled() or (reading.done() and not _cancelling()):
+            if reading.cancelled() and not _cancelling():
                 raise Unavailable(f"Watch at {url}: the client was closed") from None
             raise
         if not isinstance(response, pb.WatchResponse):

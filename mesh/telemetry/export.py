@@ -5,7 +5,7 @@ It knows a bounded queue, an exporter and what became of each span; never what a
 in the log when it goes and one when it is back, and nothing else.
 
 The SDK's batch processor is not used because it drops without a count that can be shown, and because it wants spans
-that are finished objects: those cost the loop some 20 µs each, ours about two.
+that are finished objects: those cost the loop ten times as much (47 against 4.8 µs, measured side by side).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ log = logging.getLogger("mesh.telemetry")
 
 # 8,192 spans are about 6 MB: what a node may spend on traces that it cannot send.
 QUEUE: Final = 8192
-# As the SDK's own: a request of some 200 KB, well below the 4 MB that a gRPC server accepts.
-BATCH: Final = 512
+# Encoding a span takes 30 to 140 µs in which no other thread runs Python: 32 of them keep the loop waiting for less
+# than the interpreter's own turn of 5 ms. The request is some 11 KB.
+BATCH: Final = 32
 # A trace should be on the page by the time that someone has switched to its window.
 DELAY: Final = 1.0
 
@@ -39,8 +40,8 @@ _EXPORTER_LOGGER: Final = "opentelemetry.exporter.otlp.proto.grpc.exporter"
 class ExportThread:
     """Owns one daemon thread from ``start`` to ``close``.
 
-    ``recorded`` is written by the putting thread only, ``exported`` and what was dropped late by the export thread only:
-    so none of them needs a lock, and all may be read from anywhere.
+    ``recorded`` is written by the putting thread only, ``exported`` and what was dropped late by the export thread
+    only: so none of them needs a lock, and all may be read from anywhere.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class ExportThread:
             self._dropped_full += 1
             return
         self._queue.append(span)
-        if waiting + 1 >= self._batch:
+        if waiting + 1 == self._batch:  # later ones need not wake a thread that is awake
             self._wake.set()
 
     def flush(self, seconds: float) -> bool:

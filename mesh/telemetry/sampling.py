@@ -14,9 +14,9 @@ from typing import Final, final
 
 from mesh.wire.tracecontext import TraceContext
 
-# A recorded span costs some 40 µs in all (mostly in the export thread) and a message has about eight: 200 messages a
-# second keep tracing below a tenth of a core. Each of the three reasons has its own budget, so that none starves
-# another.
+# A recorded span costs up to 150 µs in all (nearly all of it on the export thread) and a node makes about three for a
+# message: 200 messages a second keep tracing below a tenth of a core. Each of the three reasons has a budget of its
+# own, so that none starves another.
 RATE: Final = 200.0
 # What other nodes of the mesh decided was bounded there, once per node. They also pass on what they left out
 # themselves, with the publisher's context as it came, so this needs a bound too; it is as wide as ten busy nodes.

@@ -1,8 +1,7 @@
 """A span of a sampled message while it is under way and until it is exported.
 
 It knows plain values only: what an exporter makes of them is the business of ``convention``, so that the loop pays
-about a microsecond for a span and the rest is done by the export thread. What always holds: a span is handed on once,
-when it ends.
+for two small objects and the export thread for the rest. What always holds: a span is handed on once, when it ends.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What must hold between the sections of a topology: names are unique, an address is used once, one pool takes the rest."""
+"""What must hold between the sections: names are unique, an address is used once, every vehicle has one pool."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mesh.topology.fields import Notes, Table
+from mesh.topology.fields import Table
 from mesh.topology.nodes import RESERVED, replica_names
-from mesh.topology.topology import Core, FrontDoor, Listener, Topology
+from mesh.topology.topology import Core, FrontDoor, Topology
 from mesh.topology.tree import Mapping, Node, Sequence
 from mesh.topology.units import Address
 
@@ -69,7 +69,9 @@ def _names(top: Table, topology: Topology) -> None:
     pools: dict[str, int] = {}
     for index, pool in enumerate(topology.pools):
         if pool.name and pools.setdefault(pool.name, index) != index:
-            _note(top, f"the name {pool.name!r} is taken by pools[{pools[pool.name]}]; rename one", "pools", index, "name")
+            _note(
+                top, f"the name {pool.name!r} is taken by pools[{pools[pool.name]}]; rename one", "pools", index, "name"
+            )
         for number, edge in enumerate(pool.edges):
             claim(edge.name, "pools", index, "edges", number, "name")
 
@@ -79,13 +81,28 @@ def _pools(top: Table, topology: Topology) -> None:
     prefixes: dict[str, str] = {}
     for index, pool in enumerate(topology.pools):
         if pool.prefix in prefixes:
-            what = f"the identities that begin with {pool.prefix!r}" if pool.prefix else "all other vehicles (it has no match)"
+            what = (
+                f"the identities that begin with {pool.prefix!r}"
+                if pool.prefix
+                else "all other vehicles (it has no match)"
+            )
             other = prefixes[pool.prefix]
-            _note(top, f"the pool {pool.name!r} takes {what}, and so does {other!r}; give them different match prefixes", "pools", index)
+            _note(
+                top,
+                f"the pool {pool.name!r} takes {what}, and so does {other!r}; give them different match prefixes",
+                "pools",
+                index,
+            )
         else:
             prefixes[pool.prefix] = pool.name
         if pool.edges and not any(edge.weight for edge in pool.edges):
-            _note(top, f"every edge of the pool {pool.name!r} has weight 0, so it takes no vehicle", "pools", index, "edges")
+            _note(
+                top,
+                f"every edge of the pool {pool.name!r} has weight 0, so it takes no vehicle",
+                "pools",
+                index,
+                "edges",
+            )
 
 
 def _users(top: Table, topology: Topology) -> None:
@@ -111,13 +128,6 @@ def _addresses(top: Table, topology: Topology) -> None:
 
     for group, section, index in _groups(topology):
         for number, listener in enumerate(group.listen):
-            claim(listener.address, section, index, "listen", _nth(top, listener, section, index, number))
+            claim(listener.address, section, index, "listen", number, listener.kind)
     claim(topology.telemetry.prometheus, "telemetry", "prometheus")
     claim(topology.console, "console")
-
-
-def _nth(top: Table, listener: Listener, section: str, index: int, number: int) -> int:
-    return number
-
-
-__all__ = ["Notes", "run"]

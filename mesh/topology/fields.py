@@ -1,13 +1,13 @@
 """Reads the keys of a mapping and notes everything that is wrong, instead of stopping at the first mistake.
 
-It knows trees and readers of texts, nothing of what the keys mean. What always holds: every reader here returns a value of the right type,
-whatever the file says; a file that made one note is never used.
+It knows trees and readers of texts, nothing of what the keys mean. What always holds: every reader here returns a value
+of the right type, whatever the file says; a file that made one note is never used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar, final
+from typing import Final, TypeVar, final
 
 from mesh.topology.mistakes import Mistake
 from mesh.topology.tree import Mapping, Node, Scalar, Sequence
@@ -16,7 +16,7 @@ from mesh.topology.units import near
 T = TypeVar("T")
 
 # A file that is wrong in more places is wrong as a whole.
-MAX_MISTAKES = 100
+MAX_MISTAKES: Final = 100
 
 
 @final
@@ -34,7 +34,7 @@ class Notes:
 
 @final
 class Table:
-    """A mapping whose keys are all known. ``path`` is where it stands, such as ``pools[0]``; empty for the whole file."""
+    """A mapping whose keys are known. ``path`` is where it stands, such as ``pools[0]``; empty for the whole file."""
 
     def __init__(self, notes: Notes, node: Mapping, path: str, keys: tuple[str, ...]) -> None:
         self.notes = notes
@@ -46,7 +46,11 @@ class Table:
             if name not in keys:
                 notes.add(key, self.at(name), f"this key is not known{near(name, keys)} Known here: {', '.join(keys)}")
             elif name in self._values:
-                notes.add(key, self.at(name), f"this key stands here twice (first in line {self._values[name].line}); remove one")
+                notes.add(
+                    key,
+                    self.at(name),
+                    f"this key stands here twice (first in line {self._values[name].line}); remove one",
+                )
             else:
                 self._values[name] = value
 

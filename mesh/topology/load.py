@@ -1,7 +1,8 @@
 """Reads a topology file: ``load(path)`` gives a ``Topology`` or raises ``TopologyErrors`` with all that is wrong.
 
-It knows every key of the file, its default and what would be right. It must never touch the network or make a folder. What always
-holds: each reader below reads one section and returns a value even where the section is wrong; ``load`` raises if anything was noted.
+It knows every key of the file, its default and what would be right. It must never touch the network or make a folder.
+What always holds: each reader below reads one section and returns a value even where the section is wrong; ``load``
+raises if anything was noted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from mesh.policy.identity import CLIENT_ID, SOURCES, USERNAME
 from mesh.policy.pattern import Pattern
 from mesh.policy.template import PLACE, Template
 from mesh.topology import checks, units
-from mesh.topology.fields import Notes, Table, kind, scalar, table
+from mesh.topology.fields import Notes, Table, kind, table
 from mesh.topology.mistakes import Mistake, TopologyErrors
 from mesh.topology.topology import (
     DROP_OLDEST,
@@ -44,8 +45,8 @@ from mesh.topology.tree import MAX_BYTES, BrokenText, Mapping, Scalar, Sequence,
 from mesh.wire.topics import filter_error
 
 SECTIONS: Final = (
-    "mesh", "etcd", "identity", "topics", "inbox", "front_doors", "cores", "pools", "backends", "limits", "map", "telemetry", "console",
-    "data", "ray", "bind",
+    "mesh", "etcd", "identity", "topics", "inbox", "front_doors", "cores", "pools", "backends", "limits", "map",
+    "telemetry", "console", "data", "ray", "bind",
 )  # fmt: skip
 GROUP: Final = ("name", "replicas", "listen", "resources")
 LATER: Final = "comes with a later release"
@@ -67,7 +68,10 @@ def load(path: str | os.PathLike[str]) -> Topology:
 
 
 def loads(data: bytes, file: str, folder: Path) -> Topology:
-    """The topology in ``data``; ``file`` stands in the messages, relative paths begin in ``folder``. Raises ``TopologyErrors``."""
+    """The topology in ``data``. ``file`` stands in the messages; relative paths begin in ``folder``.
+
+    Raises ``TopologyErrors``.
+    """
     try:
         root = parse(data)
     except BrokenText as error:
@@ -132,7 +136,10 @@ def _ray(text: str) -> str:
 
 
 def _etcd(top: Table, path: Callable[[str], Path]) -> Etcd:
-    right = "write embedded, a list such as [https://etcd-1:2379], or {endpoints: [...], tls: {ca: ...}, auth: {user: ..., password: ...}}"
+    right = (
+        "write embedded, a list such as [https://etcd-1:2379], "
+        "or {endpoints: [...], tls: {ca: ...}, auth: {user: ..., password: ...}}"
+    )
     endpoint = units.url("http", "https")
     node = top.node_of("etcd")
     if not top.has("etcd"):
@@ -194,7 +201,9 @@ def _identity(top: Table) -> IdentityRule:
     if section is None:
         return default
     source = section.value("from", _source, default.source)
-    return IdentityRule(source=source, pattern=section.value("pattern", lambda text: Pattern(text).text, default.pattern))
+    return IdentityRule(
+        source=source, pattern=section.value("pattern", lambda text: Pattern(text).text, default.pattern)
+    )
 
 
 def _source(text: str) -> str:
@@ -290,8 +299,14 @@ def _pools(top: Table) -> tuple[Pool, ...]:
     right = "write at least one: pools: [{name: standard, edges: [{name: edge-1}]}]"
     for section in top.tables("pools", ("name", "match", "edges"), right):
         match = section.table("match", ("prefix",))
-        prefix = "" if match is None else match.value("prefix", units.plain, "", "write how the identities begin: {prefix: OLD}")
-        edges = section.tables("edges", ("name", "weight", "resources", "external"), "write at least one edge: [{name: edge-1}]")
+        prefix = (
+            ""
+            if match is None
+            else match.value("prefix", units.plain, "", "write how the identities begin: {prefix: OLD}")
+        )
+        edges = section.tables(
+            "edges", ("name", "weight", "resources", "external"), "write at least one edge: [{name: edge-1}]"
+        )
         found.append(
             Pool(
                 name=section.value("name", units.name, "", "every pool has a name"),
@@ -304,7 +319,9 @@ def _pools(top: Table) -> tuple[Pool, ...]:
 
 def _edge(section: Table) -> Edge:
     if section.has("external"):
-        section.wrong("external", f"an external edge (another broker) {LATER}; remove the key to have an edge of the mesh's own")
+        section.wrong(
+            "external", f"an external edge (another broker) {LATER}; remove the key to have an edge of the mesh's own"
+        )
     return Edge(
         name=section.value("name", units.name, "", "every edge has a name"),
         weight=section.value("weight", units.whole(0, MAX_WEIGHT), 100),
@@ -340,7 +357,8 @@ def _limits(top: Table) -> Limits:
     section = top.table("limits", tuple(known))
     if section is None:
         return Limits()
-    return Limits(**{name: section.value(name, _limit(item), item.default) for name, item in known.items()})
+    values: dict[str, Any] = {name: section.value(name, _limit(item), item.default) for name, item in known.items()}
+    return Limits(**values)
 
 
 def _limit(item: Field[Any]) -> Callable[[str], Any]:
@@ -353,7 +371,11 @@ def _limit(item: Field[Any]) -> Callable[[str], Any]:
 
 def _map(top: Table) -> MapRule:
     section = top.table("map", ("cache",))
-    return MapRule() if section is None else MapRule(cache=section.value("cache", units.whole(1000, 100_000_000), MapRule().cache))
+    return (
+        MapRule()
+        if section is None
+        else MapRule(cache=section.value("cache", units.whole(1000, 100_000_000), MapRule().cache))
+    )
 
 
 def _telemetry(top: Table) -> Telemetry:
@@ -366,5 +388,3 @@ def _telemetry(top: Table) -> Telemetry:
         watch=section.values("watch", units.plain),
         prometheus=_optional(section, "prometheus", units.address),
     )
-
-

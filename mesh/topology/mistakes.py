@@ -9,7 +9,10 @@ from typing import final
 @final
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """``line`` and ``column`` count from 1; ``key`` is a path such as ``pools[0].edges[1].name``; ``what`` also says what is right."""
+    """One place that is wrong.
+
+    ``line`` and ``column`` count from 1; ``key`` is a path such as ``pools[0].name``; ``what`` also says what is right.
+    """
 
     file: str
     line: int

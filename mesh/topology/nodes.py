@@ -42,10 +42,12 @@ def nodes(topology: Topology) -> list[NodeSpec]:
     ]
     for core in topology.cores:
         found += [
-            NodeSpec(name=name, role="core", listen=core.listen, resources=core.resources) for name in replica_names(core)
+            NodeSpec(name=name, role="core", listen=core.listen, resources=core.resources)
+            for name in replica_names(core)
         ]
     for door in topology.front_doors:
         found += [
-            NodeSpec(name=name, role="door", listen=door.listen, resources=door.resources) for name in replica_names(door)
+            NodeSpec(name=name, role="door", listen=door.listen, resources=door.resources)
+            for name in replica_names(door)
         ]
     return found

@@ -1,8 +1,8 @@
 """The topology as values: what the file says, with every default filled in.
 
-It knows the shape and nothing of YAML or of running nodes. What always holds: a ``Topology`` that ``load`` returned is consistent (names are
-unique, every port is used once, patterns and templates compile); values are frozen, can be pickled, and go to plain
-dictionaries and back (``as_dict``, ``from_dict``). Times are seconds, sizes bytes.
+It knows the shape and nothing of YAML or of running nodes. What always holds: a ``Topology`` that ``load`` returned is
+consistent (names are unique, every port is used once, patterns and templates compile); values are frozen, can be
+pickled, and go to plain dictionaries and back (``as_dict``, ``from_dict``). Times are seconds, sizes bytes.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class IdentityRule:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbox:
-    """The session that every known vehicle has before it ever connects. ``subscribe`` holds filters with ``{vehicle}`` in them."""
+    """The session that every known vehicle has before it ever connects; its filters have ``{vehicle}`` in them."""
 
     subscribe: tuple[str, ...]
     qos: int = 1
@@ -155,7 +155,7 @@ class MapRule:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telemetry:
-    """``otlp``: where spans go (``None``: nowhere); ``sample``: the share of messages traced; ``watch``: vehicles always traced."""
+    """``otlp``: where spans go, if anywhere; ``sample``: the share traced; ``watch``: vehicles always traced."""
 
     otlp: str | None = None
     sample: float = 1.0
@@ -176,19 +176,22 @@ def limit(default: float, unit: Unit, least: float, most: float) -> Any:
 class Limits:
     """Every bound of the mesh. "Per session" and "per connection" mean one client's."""
 
-    # A CONNECT that trickles in holds a slot (SlowITe, CVE-2020-13849); a vehicle on a poor radio link needs some seconds.
+    # A CONNECT that trickles in holds a slot (SlowITe, CVE-2020-13849); a vehicle on a poor radio link needs some
+    # seconds.
     connect_timeout: float = limit(10.0, "time", 1, 120)
     # The largest packet that is read. MQTT's own limit is 256 MiB, which one client could make us hold.
     max_packet_size: int = limit(1 << 20, "size", 1024, 268_435_455)
     # Very deep topics cost a step each (mosquitto#1412, CVE-2021-33176).
     topic_levels: int = limit(128, "count", 3, 1024)
-    # Deliveries unacknowledged per vehicle, if it sets no lower limit itself, and its publishes that are not answered yet.
+    # Deliveries unacknowledged per vehicle, if it sets no lower limit itself, and its publishes that are not answered
+    # yet.
     in_flight: int = limit(32, "count", 1, 65_535)
     receive_maximum: int = limit(32, "count", 1, 65_535)
     # The same for a back end, which pipelines.
     backend_in_flight: int = limit(1024, "count", 1, 65_535)
     backend_receive_maximum: int = limit(1024, "count", 1, 65_535)
-    # A longer keep alive is shortened (5.0) or not granted (3.x): it would hold a dead connection's slot for most of a day.
+    # A longer keep alive is shortened (5.0) or not granted (3.x): it would hold a dead connection's slot for most of a
+    # day.
     max_keep_alive: int = limit(3600, "time", 10, 65_535)
     # Messages that wait per session.
     queue_messages: int = limit(1000, "count", 1, 1_000_000)
@@ -221,7 +224,7 @@ class Limits:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """``data`` is absolute. ``bind`` is the host of the internal ports. ``ray`` is ``local`` or a running cluster's address."""
+    """``data`` is absolute; ``bind`` is the host of the internal ports; ``ray`` is ``local`` or a cluster's address."""
 
     mesh: str
     etcd: Etcd

@@ -1,7 +1,8 @@
 """A YAML text as a tree of scalars, sequences and mappings that know their lines.
 
-It knows YAML's syntax and nothing of topologies. What always holds: scalars stay the text that was written, so YAML's surprises (``no`` as a
-truth value, ``1:30`` as a number) cannot happen; the tree is bounded in size and depth, and has no shared parts.
+It knows YAML's syntax and nothing of topologies. What always holds: scalars stay the text that was written, so YAML's
+surprises (``no`` as a truth value, ``1:30`` as a number) cannot happen; the tree is bounded in size and depth, and has
+no shared parts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Final, Union, final
 
 import yaml
 
-# Room for some thousand edges; beyond it a mistaken file name is likelier. Also bounds the time of the parser (about 4 µs a byte).
+# Room for some thousand edges; beyond it a mistaken file name is likelier. Also bounds the time of the parser (about 4
+# µs a byte).
 MAX_BYTES: Final = 256 * 1024
 # The format needs six levels.
 MAX_DEPTH: Final = 16
@@ -72,10 +74,14 @@ def parse(data: bytes) -> Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = f"this is not YAML: {error.problem or error.context}"
-        raise BrokenText(what, mark.line + 1 if mark else 1, mark.column + 1 if mark else 1) from None
+        if mark is None:
+            raise BrokenText(what) from None
+        raise BrokenText(what, mark.line + 1, mark.column + 1) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise BrokenText(f"this is not YAML: the character U+{ord(text[error.position]):04X} is not allowed", line) from None
+        raise BrokenText(
+            f"this is not YAML: the character U+{ord(text[error.position]):04X} is not allowed", line
+        ) from None
 
 
 def _build(text: str) -> Node | None:
@@ -85,7 +91,7 @@ def _build(text: str) -> Node | None:
     stack: list[Sequence | Mapping] = []
     keys: list[Scalar | None] = []  # for each level of the stack: the key whose value comes next
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line, column = event.start_mark.line + 1, event.start_mark.column + 1
+        line, column = _place(event)
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
@@ -118,6 +124,12 @@ def _build(text: str) -> Node | None:
             stack.append(node)
             keys.append(None)
     return root
+
+
+def _place(event: yaml.Event) -> tuple[int, int]:
+    """Line and column, counted from 1."""
+    mark = event.start_mark
+    return (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
 
 
 def _attach(parent: Sequence | Mapping, keys: list[Scalar | None], node: Node) -> None:

@@ -53,7 +53,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_wildcard(host: str) -> bool:
-    return host in ("0.0.0.0", "::")  # noqa: S104
+    return host in ("0.0.0.0", "::")
 
 
 def duration(text: str) -> float:
@@ -78,7 +78,12 @@ def _split(text: str) -> tuple[float | None, str]:
     while end and not ("0" <= text[end - 1] <= "9"):
         end -= 1
     number, unit = text[:end], text[end:].strip()
-    if not number or len(number) > 18 or any(character not in "0123456789." for character in number) or number.count(".") > 1:
+    if (
+        not number
+        or len(number) > 18
+        or any(character not in "0123456789." for character in number)
+        or number.count(".") > 1
+    ):
         return None, unit
     return float(number), unit
 
@@ -140,9 +145,16 @@ def near(text: str, words: tuple[str, ...]) -> str:
 
 def name(text: str) -> str:
     """The name of a mesh, a pool or a node."""
-    if not text or len(text) > MAX_NAME or not set(text) <= _NAME_CHARACTERS or not text[0].isalpha() or text[-1] == "-":
+    if (
+        not text
+        or len(text) > MAX_NAME
+        or not set(text) <= _NAME_CHARACTERS
+        or not text[0].isalpha()
+        or text[-1] == "-"
+    ):
         raise ValueError(
-            f"{text!r} is no name; write at most {MAX_NAME} lower-case letters, digits and hyphens, a letter first, no hyphen last"
+            f"{text!r} is no name; write at most {MAX_NAME} lower-case letters, digits and hyphens, "
+            "a letter first and no hyphen last"
         )
     return text
 
@@ -193,7 +205,14 @@ def url(*schemes: str) -> Callable[[str], str]:
             port = parts.port
         except ValueError:
             raise ValueError(f"{text!r} is no URL; {right}") from None
-        if parts.scheme not in schemes or not parts.hostname or port is None or parts.query or parts.fragment or parts.username:
+        if (
+            parts.scheme not in schemes
+            or not parts.hostname
+            or port is None
+            or parts.query
+            or parts.fragment
+            or parts.username
+        ):
             raise ValueError(f"{text!r} is not right here; {right}")
         host(parts.hostname)
         return text.rstrip("/")

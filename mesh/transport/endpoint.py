@@ -25,6 +25,7 @@ from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused, goodbye, malformed, refusal
 from mesh.transport.stream import HOLD_ENGINE, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, Home, Stream
 from mesh.transport.turn import Turn
+from mesh.transport.waiting import until
 from mesh.transport.wheel import Wheel
 from mesh.wire.decode import SERVER, Reader
 from mesh.wire.limits import Limits
@@ -359,9 +360,7 @@ class Endpoint:
 
 async def settle(home: Home, grace: float) -> None:
     """Wait until every stream is gone; after ``grace`` seconds the rest is aborted."""
-    deadline = home.loop.time() + grace
-    while home.streams and home.loop.time() < deadline:
-        await asyncio.sleep(0.01)
+    await until(lambda: not home.streams, grace)
     for stream in list(home.streams):
         stream.abort()
     await asyncio.sleep(0)

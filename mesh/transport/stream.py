@@ -18,7 +18,7 @@ from typing import Final, cast, final
 
 from mesh.transport.wheel import Timed, Wheel
 
-HIGH: Final = 64 * 1024  # bytes of write buffer: what a kernel's socket buffer takes at once, so a waiting reader is never starved
+HIGH: Final = 64 * 1024  # bytes of write buffer: what a kernel's socket buffer takes at once, so no reader is starved
 LOW: Final = 16 * 1024
 LINGER: Final = 2.0  # seconds that a peer gets to read the last packet and to close
 

@@ -42,7 +42,7 @@ def _apply(data: bytearray, offset: int, piece: bytes | None) -> None:
 
 
 class Disk:
-    """``before`` is called first, with the operation and the path; it may raise ``OSError``: that is how faults come."""
+    """``before`` is called first, with the operation and the path; it may raise ``OSError``: so faults come."""
 
     def __init__(self) -> None:
         self.before: Callable[[str, Path], None] = lambda operation, path: None

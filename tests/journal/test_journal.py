@@ -151,8 +151,8 @@ def test_a_closed_owner_loop_does_not_stop_the_commit_thread(tmp_path: Path) -> 
     journal.commit()
     journal.close()
     assert journal.durable_position == 1
+    journal.append(1, 1, b"", b"")
     with pytest.raises(JournalError, match="closed"):
-        journal.append(1, 1, b"", b"")
         journal.commit()
     assert Owner(tmp_path).bodies() == {1: b"kept"}
 

@@ -230,7 +230,8 @@ class Moody(SpanExporter):
 
 
 def make(exporter: SpanExporter, queue: int) -> tuple[ExportThread, Callable[[], None]]:
-    thread = ExportThread(exporter, Convention(resource("s", "n", "m"), template).readable, "there", queue=queue, batch=4)
+    convention = Convention(resource("s", "n", "m"), template)
+    thread = ExportThread(exporter, convention.readable, "there", queue=queue, batch=4)
     thread.start()
 
     def put() -> None:

@@ -15,7 +15,9 @@ from mesh.telemetry.waterfall import Row, duration, rows, waterfall
 MS = 1_000_000
 
 
-def span(span_id: str, parent_id: str, start: int, end: int, node: str = "edge-1", error: str | None = None) -> SpanValue:
+def span(
+    span_id: str, parent_id: str, start: int, end: int, node: str = "edge-1", error: str | None = None
+) -> SpanValue:
     return SpanValue("t", span_id, parent_id, f"op-{span_id}", "mesh-edge", node, 1, start, end, error=error)
 
 
@@ -73,7 +75,7 @@ def test_the_picture() -> None:
     [
         (0, "0 µs"), (999, "1 µs"), (999_000, "999 µs"), (1_250_000, "1.25 ms"), (15_500_000, "15.5 ms"),
         (250_000_000, "250 ms"), (2_000_000_000, "2.00 s"), (90_000_000_000, "1.50 min"), (7_200_000_000_000, "2.00 h"),
-    ],  # fmt: skip
+    ],
 )
 def test_durations_are_for_people(nanoseconds: int, text: str) -> None:
     assert duration(nanoseconds) == text

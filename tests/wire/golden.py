@@ -1,7 +1,8 @@
 """The golden packets: what the specifications say, written out by hand, byte by byte.
 
-``GOLDEN`` feeds the decoder and the encoder; each packet has the one form that our encoder writes. ``READ_ONLY`` are other forms that must be
-understood. ``BROKEN`` are bytes that must be refused, with the reason code. ``role`` is that of the reader: SERVER reads what clients send.
+``GOLDEN`` feeds the decoder and the encoder; each packet has the one form that we write. ``READ_ONLY`` are other
+forms that must be understood. ``BROKEN`` are bytes that must be refused, with the reason code. ``role`` is that of the
+reader: SERVER reads what clients send.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ GOLDEN: list[Golden] = [
     Golden("connect 3.1", 3, SERVER, Connect(3, "a", True, 60), "10 0f 0006 4d5149736470 03 02 003c 0001 61"),
     Golden("connect 3.1.1", 4, SERVER, Connect(4, "a", True, 60), "10 0d 0004 4d515454 04 02 003c 0001 61"),
     Golden("connect 3.1.1 empty id", 4, SERVER, Connect(4, "", True, 0), "10 0c 0004 4d515454 04 02 0000 0000"),
-    Golden("connect 3.1.1 kept session", 4, SERVER, Connect(4, "a", False, 65535), "10 0d 0004 4d515454 04 00 ffff 0001 61"),
+    Golden(
+        "connect 3.1.1 kept session", 4, SERVER, Connect(4, "a", False, 65535), "10 0d 0004 4d515454 04 00 ffff 0001 61"
+    ),
     Golden(
         "connect 3.1.1 all",
         4,
@@ -84,7 +87,10 @@ GOLDEN: list[Golden] = [
     ),
     Golden("connect 5.0", 5, SERVER, Connect(5, "a", True, 60), "10 0e 0004 4d515454 05 02 003c 00 0001 61"),
     Golden(
-        "connect 5.0 password only", 5, SERVER, Connect(5, "a", False, 60, None, b"p"),
+        "connect 5.0 password only",
+        5,
+        SERVER,
+        Connect(5, "a", False, 60, None, b"p"),
         "10 11 0004 4d515454 05 40 003c 00 0001 61 0001 70",
     ),
     Golden(
@@ -92,10 +98,20 @@ GOLDEN: list[Golden] = [
         5,
         SERVER,
         Connect(
-            5, "a", True, 60,
+            5,
+            "a",
+            True,
+            60,
             properties=properties(
-                session_expiry=120, auth_method="m", auth_data=b"\x01", request_problem_info=0, request_response_info=1,
-                receive_maximum=10, topic_alias_maximum=5, maximum_packet_size=1024, user=[("k", "v"), ("k", "w")],
+                session_expiry=120,
+                auth_method="m",
+                auth_data=b"\x01",
+                request_problem_info=0,
+                request_response_info=1,
+                receive_maximum=10,
+                topic_alias_maximum=5,
+                maximum_packet_size=1024,
+                user=[("k", "v"), ("k", "w")],
             ),
         ),
         "10 38 0004 4d515454 05 02 003c 2a 11 00000078 15 0001 6d 16 0001 01 17 00 19 01 21 000a 22 0005 27 00000400"
@@ -118,11 +134,23 @@ GOLDEN: list[Golden] = [
         5,
         CLIENT,
         Connack(
-            False, 0,
+            False,
+            0,
             properties(
-                session_expiry=1, receive_maximum=2, topic_alias_maximum=4, maximum_packet_size=3, reason_string="r",
-                assigned_client_id="i", server_keep_alive=9, response_info="x", server_reference="s", maximum_qos=1,
-                retain_available=0, wildcard_available=0, subscription_id_available=0, shared_available=1,
+                session_expiry=1,
+                receive_maximum=2,
+                topic_alias_maximum=4,
+                maximum_packet_size=3,
+                reason_string="r",
+                assigned_client_id="i",
+                server_keep_alive=9,
+                response_info="x",
+                server_reference="s",
+                maximum_qos=1,
+                retain_available=0,
+                wildcard_available=0,
+                subscription_id_available=0,
+                shared_available=1,
             ),
         ),
         "20 30 00 00 2d 11 00000001 1f 0001 72 21 0002 22 0004 27 00000003 12 0001 69 13 0009 1a 0001 78 1c 0001 73"
@@ -132,15 +160,16 @@ GOLDEN: list[Golden] = [
     Golden("publish 3.1.1 QoS 0", 4, SERVER, Publish("a/b", b"hello"), "30 0a 0003 612f62 68656c6c6f"),
     Golden("publish 3.1.1 QoS 0 retain, no payload", 4, SERVER, Publish("a/b", b"", 0, True), "31 05 0003 612f62"),
     Golden("publish 3.1.1 QoS 1", 4, CLIENT, Publish("a/b", b"h", 1, packet_id=7), "32 08 0003 612f62 0007 68"),
-    Golden(
-        "publish 3.1.1 QoS 2 dup retain", 4, SERVER, Publish("a", b"", 2, True, True, 65535), "3d 05 0001 61 ffff"
-    ),
+    Golden("publish 3.1.1 QoS 2 dup retain", 4, SERVER, Publish("a", b"", 2, True, True, 65535), "3d 05 0001 61 ffff"),
     Golden("publish 3.1.1 other letters", 4, SERVER, Publish("ä/€/😀"), "30 0d 000b c3a4 2f e282ac 2f f09f9880"),
     Golden("publish 3.1.1 two bytes of length", 4, SERVER, Publish("a", b"x" * 125), "30 8001 0001 61" + "78" * 125),
     Golden("publish 5.0 QoS 0", 5, SERVER, Publish("a/b", b"h"), "30 07 0003 612f62 00 68"),
     Golden("publish 5.0 QoS 1", 5, SERVER, Publish("a/b", b"h", 1, packet_id=258), "32 09 0003 612f62 0102 00 68"),
     Golden(
-        "publish 5.0 alias only", 5, SERVER, Publish("", b"h", properties=properties(topic_alias=3)),
+        "publish 5.0 alias only",
+        5,
+        SERVER,
+        Publish("", b"h", properties=properties(topic_alias=3)),
         "30 07 0000 03 23 0003 68",
     ),
     Golden(
@@ -148,17 +177,27 @@ GOLDEN: list[Golden] = [
         5,
         SERVER,
         Publish(
-            "t", b"p", 1, packet_id=1,
+            "t",
+            b"p",
+            1,
+            packet_id=1,
             properties=properties(
-                payload_format=1, message_expiry=60, content_type="c", response_topic="r", correlation_data=b"\xff",
-                topic_alias=1, user=[("traceparent", "x")],
+                payload_format=1,
+                message_expiry=60,
+                content_type="c",
+                response_topic="r",
+                correlation_data=b"\xff",
+                topic_alias=1,
+                user=[("traceparent", "x")],
             ),
         ),
         "32 2e 0001 74 0001 27 01 01 02 0000003c 03 0001 63 08 0001 72 09 0001 ff 23 0001"
         " 26 000b 7472616365706172656e74 0001 78 70",
     ),
     Golden(
-        "publish 5.0 subscription identifiers", 5, CLIENT,
+        "publish 5.0 subscription identifiers",
+        5,
+        CLIENT,
         Publish("t", b"", properties=properties(subscription_ids=[1, 128, 268435455])),
         "30 0e 0001 74 0a 0b 01 0b 8001 0b ffffff7f",
     ),
@@ -171,17 +210,31 @@ GOLDEN: list[Golden] = [
     Golden("pubrec 5.0 reason", 5, SERVER, Ack(PUBREC, 1, 0x97), "50 03 0001 97"),
     Golden("pubrel 5.0 reason", 5, SERVER, Ack(PUBREL, 1, 0x92), "62 03 0001 92"),
     Golden(
-        "pubcomp 5.0 properties", 5, CLIENT, Ack(PUBCOMP, 1, 0x92, properties(reason_string="no")),
+        "pubcomp 5.0 properties",
+        5,
+        CLIENT,
+        Ack(PUBCOMP, 1, 0x92, properties(reason_string="no")),
         "70 09 0001 92 05 1f 0002 6e6f",
     ),
-    Golden("puback 5.0 success, properties", 5, CLIENT, Ack(PUBACK, 1, 0, properties(user=[("", "")])), "40 09 0001 00 05 26 0000 0000"),
+    Golden(
+        "puback 5.0 success, properties",
+        5,
+        CLIENT,
+        Ack(PUBACK, 1, 0, properties(user=[("", "")])),
+        "40 09 0001 00 05 26 0000 0000",
+    ),
     Golden("subscribe 3.1", 3, SERVER, Subscribe(1, [Subscription("a", 1)]), "82 06 0001 0001 61 01"),
     Golden(
-        "subscribe 3.1.1", 4, SERVER, Subscribe(10, [Subscription("a/+", 1), Subscription("#", 2)]),
+        "subscribe 3.1.1",
+        4,
+        SERVER,
+        Subscribe(10, [Subscription("a/+", 1), Subscription("#", 2)]),
         "82 0c 000a 0003 612f2b 01 0001 23 02",
     ),
     Golden(
-        "subscribe 5.0", 5, SERVER,
+        "subscribe 5.0",
+        5,
+        SERVER,
         Subscribe(
             10, [Subscription("a", 1, True, True, 2), Subscription("$share/g/b", 2)], properties(subscription_ids=[300])
         ),
@@ -190,7 +243,13 @@ GOLDEN: list[Golden] = [
     Golden("suback 3.1.1", 4, CLIENT, SubAck(SUBACK, 10, [0, 1, 2, 128]), "90 06 000a 00 01 02 80"),
     Golden("suback 5.0", 5, CLIENT, SubAck(SUBACK, 10, [0, 0x87]), "90 05 000a 00 00 87"),
     Golden("unsubscribe 3.1.1", 4, SERVER, Unsubscribe(2, ["a", "b/#"]), "a2 0a 0002 0001 61 0003 622f23"),
-    Golden("unsubscribe 5.0", 5, SERVER, Unsubscribe(2, ["a"], properties(user=[("k", "v")])), "a2 0d 0002 07 26 0001 6b 0001 76 0001 61"),
+    Golden(
+        "unsubscribe 5.0",
+        5,
+        SERVER,
+        Unsubscribe(2, ["a"], properties(user=[("k", "v")])),
+        "a2 0d 0002 07 26 0001 6b 0001 76 0001 61",
+    ),
     Golden("unsuback 3.1.1", 4, CLIENT, SubAck(UNSUBACK, 2, []), "b0 02 0002"),
     Golden("unsuback 5.0", 5, CLIENT, SubAck(UNSUBACK, 2, [0, 0x11]), "b0 05 0002 00 00 11"),
     Golden("pingreq", 4, SERVER, Ping(PINGREQ), "c0 00"),
@@ -200,16 +259,33 @@ GOLDEN: list[Golden] = [
     Golden("disconnect 5.0 with will", 5, SERVER, Disconnect(4), "e0 01 04"),
     Golden("disconnect 5.0 expiry", 5, SERVER, Disconnect(0, properties(session_expiry=0)), "e0 07 00 05 11 00000000"),
     Golden(
-        "disconnect 5.0 of a server", 5, CLIENT, Disconnect(0x9D, properties(server_reference="s")),
+        "disconnect 5.0 of a server",
+        5,
+        CLIENT,
+        Disconnect(0x9D, properties(server_reference="s")),
         "e0 06 9d 04 1c 0001 73",
     ),
-    Golden("auth 5.0", 5, SERVER, Auth(0x18, properties(auth_method="m", auth_data=b"")), "f0 09 18 07 15 0001 6d 16 0000"),
+    Golden(
+        "auth 5.0", 5, SERVER, Auth(0x18, properties(auth_method="m", auth_data=b"")), "f0 09 18 07 15 0001 6d 16 0000"
+    ),
     Golden("auth 5.0 success", 5, CLIENT, Auth(), "f0 00"),
 ]
 
 READ_ONLY: list[Golden] = [
-    Golden("connect 3.1 without the user name it flags", 3, SERVER, Connect(3, "a", True, 60), "10 0f 0006 4d5149736470 03 c2 003c 0001 61"),
-    Golden("connect 3.1 with a reserved flag", 3, SERVER, Connect(3, "a", True, 60), "10 0f 0006 4d5149736470 03 03 003c 0001 61"),
+    Golden(
+        "connect 3.1 without the user name it flags",
+        3,
+        SERVER,
+        Connect(3, "a", True, 60),
+        "10 0f 0006 4d5149736470 03 c2 003c 0001 61",
+    ),
+    Golden(
+        "connect 3.1 with a reserved flag",
+        3,
+        SERVER,
+        Connect(3, "a", True, 60),
+        "10 0f 0006 4d5149736470 03 03 003c 0001 61",
+    ),
     Golden("connack 3.1 with a reserved byte", 3, CLIENT, Connack(False, 0), "20 02 ff 00"),
     Golden("subscribe 3.1 repeated", 3, SERVER, Subscribe(1, [Subscription("a", 1)]), "8a 06 0001 0001 61 f9"),
     Golden("pubrel 3.1 repeated", 3, SERVER, Ack(PUBREL, 1), "6a 02 0001"),

@@ -1,0 +1,263 @@
+"""Reconciliation: what the plan wants against what is there.
+
+Knows plans, reports and a ``Runtime`` that carries out single steps; never knows Ray itself, sockets or files. What always holds:
+
+* ``decide`` is a pure function; a step may be repeated, or be lost, and the next round comes to the same end;
+* nothing is remembered that could not be seen again, so that a controller that is killed is simply started anew
+  (how often nodes came back is only counted, not needed);
+* a node is told to start when every node of the stages before it is ready, or the mesh has been ready once;
+* a node that is ready is not touched.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Protocol, final
+
+from mesh.cluster import host
+from mesh.cluster.host import Report
+from mesh.cluster.plan import Plan, PlannedNode
+
+ABSENT: Final = "absent"
+"""There is no process yet."""
+LOST: Final = "lost"
+"""There was one; Ray is bringing it back."""
+
+# A loop that has not turned for so long is stuck: longer than any pause that a healthy node makes, because a
+# restart that was not needed costs all its vehicles a pause.
+HUNG_AFTER: Final = 20.0
+# The same while it starts: recovery of a journal may work through gigabytes in one go.
+HUNG_STARTING: Final = 180.0
+# No answer from the process at all. Ray tells a dead process by itself within a second or two.
+SILENT_AFTER: Final = 60.0
+
+
+class Kind(Enum):
+    CREATE = "create"
+    BEGIN = "begin"
+    RESTART = "restart"
+    RETIRE = "retire"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do for one node; ``why`` is for the log."""
+
+    kind: Kind
+    name: str
+    why: str = ""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What is known of one node. Times are of the controller's clock; ``changed`` is when it last came or went."""
+
+    report: Report | None = None
+    state: str = ABSENT
+    heard: float = 0.0
+    changed: float = 0.0
+    restarts: int = 0
+    note: str = ""
+
+
+class Runtime(Protocol):
+    """Single steps, each of which ends soon. Errors are raised as ``OSError`` or ``RuntimeError`` with one clear sentence."""
+
+    def names(self) -> set[str]:
+        """Nodes that exist, in whatever state."""
+
+    def reports(self, names: Iterable[str]) -> Mapping[str, Report | None]:
+        """What nodes say of themselves: ``None`` for one whose process is gone; nothing for one that has not answered yet."""
+
+    def create(self, node: PlannedNode, plan: Plan) -> None:
+        """Have a process for this node; one that exists is kept."""
+
+    def begin(self, name: str) -> None:
+        """Tell the node to start."""
+
+    def restart(self, name: str) -> None:
+        """Kill the node's process; it comes back by itself."""
+
+    def end(self, names: Iterable[str], grace: float) -> None:
+        """Stop nodes within ``grace`` seconds, all at the same time, and wait for it."""
+
+    def remove(self, name: str) -> None:
+        """Kill the node's process for good."""
+
+
+def decide(plan: Plan, seen: Mapping[str, Seen], now: float, opened: bool) -> list[Step]:
+    """The next steps. ``seen`` holds every node that exists or is planned; ``opened``: the mesh has been ready once."""
+    steps = []
+    unready = {node.stage for node in plan.nodes if seen[node.name].state != host.READY}
+    first = min(unready, default=0)
+    for node in plan.nodes:
+        it = seen[node.name]
+        if it.state == ABSENT:
+            steps.append(Step(Kind.CREATE, node.name))
+        elif it.state == host.HELD and (opened or node.stage <= first):
+            steps.append(Step(Kind.BEGIN, node.name))
+        elif why := _hung(it, now):
+            steps.append(Step(Kind.RESTART, node.name, why))
+    planned = {node.name for node in plan.nodes}
+    steps += [Step(Kind.RETIRE, name, "no longer in the topology") for name in sorted(seen) if name not in planned]
+    return steps
+
+
+def _hung(it: Seen, now: float) -> str:
+    """Why this node has to be killed; empty when it has not."""
+    silent = now - max(it.heard, it.changed)
+    if it.state in (ABSENT, LOST) or it.report is None:
+        return ""
+    if silent > SILENT_AFTER:
+        return f"its process has not answered for {silent:.0f} s"
+    lag = it.report.lag
+    if lag > (HUNG_STARTING if it.state == host.STARTING else HUNG_AFTER):
+        return f"its event loop has not turned for {lag:.0f} s"
+    return ""
+
+
+@final
+class Controller:
+    """The loop around ``decide``. ``tick`` is for one thread; the others may be called from any."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        runtime: Runtime,
+        clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.plan = plan
+        self._runtime = runtime
+        self._clock = clock
+        self._tell = tell
+        self._seen: dict[str, Seen] = {}
+        self._opened = False
+        self._stopping = threading.Event()
+        self._turn = threading.Lock()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every planned node serves."""
+        return all(self._seen.get(node.name, _NOTHING).state == host.READY for node in self.plan.nodes)
+
+    def tick(self) -> None:
+        """Look once, and do what is to be done."""
+        with self._turn:
+            if self._stopping.is_set():
+                return
+            now = self._clock()
+            self._look(now)
+            self._opened = self._opened or self.ready
+            for step in decide(self.plan, self._seen, now, self._opened):
+                self._do(step)
+
+    def stop(self, grace: float) -> None:
+        """Stop all nodes, the last stage first, and remove them. Within ``grace`` seconds for each of the stages."""
+        self._stopping.set()
+        with self._turn:
+            names = self._runtime.names()
+            for stage in sorted({node.stage for node in self.plan.nodes}, reverse=True):
+                these = [node.name for node in self.plan.nodes if node.stage == stage and node.name in names]
+                for name in these:
+                    self._set(name, host.STOPPING)
+                self._runtime.end(these, grace)
+                for name in these:
+                    self._runtime.remove(name)
+                    self._set(name, host.STOPPED)
+            for name in names.difference(self._seen):
+                self._runtime.remove(name)
+
+    def snapshot(self) -> dict[str, object]:
+        """The state of everything, as ``mesh status --json`` gives it."""
+        state = host.STOPPING if self._stopping.is_set() else host.READY if self.ready else host.STARTING
+        return {"mesh": self.plan.mesh, "state": state, "nodes": [self._row(node) for node in self.plan.nodes]}
+
+    def _look(self, now: float) -> None:
+        there = self._runtime.names()
+        for name in there.union(node.name for node in self.plan.nodes):
+            self._seen.setdefault(name, Seen(changed=now))
+        for name in list(self._seen):
+            if name not in there:
+                if self.plan.node(name) is None:
+                    del self._seen[name]
+                else:
+                    self._set(name, ABSENT)
+        for name, report in self._runtime.reports(there).items():
+            if report is None:
+                self._set(name, LOST)
+            else:
+                self._hear(name, report, now)
+
+    def _hear(self, name: str, report: Report, now: float) -> None:
+        it = self._seen[name]
+        if it.report is not None and it.report.pid != report.pid:
+            it.restarts += 1
+            self._tell(f"{name} came back as process {report.pid}")
+        it.report, it.heard, it.note = report, now, ""
+        self._set(name, report.state, report.error)
+
+    def _set(self, name: str, state: str, error: str = "") -> None:
+        it = self._seen[name]
+        if it.state != state:
+            it.state, it.changed = state, self._clock()
+            self._tell(f"{name} is {state}" + (f": {error}" if error else ""))
+
+    def _do(self, step: Step) -> None:
+        if step.why:
+            self._tell(f"{step.kind.value} {step.name}: {step.why}")
+        it = self._seen[step.name]
+        try:
+            if step.kind is Kind.CREATE:
+                node = self.plan.node(step.name)
+                assert node is not None, "only planned nodes are created"
+                self._runtime.create(node, self.plan)
+                self._set(step.name, LOST)
+            elif step.kind is Kind.BEGIN:
+                self._runtime.begin(step.name)
+            elif step.kind is Kind.RESTART:
+                self._runtime.restart(step.name)
+                it.heard = self._clock()
+                self._set(step.name, LOST)
+            else:
+                self._runtime.end([step.name], _RETIRE_GRACE)
+                self._runtime.remove(step.name)
+                del self._seen[step.name]
+        except (OSError, RuntimeError) as error:
+            it.note = host.sentence(error)  # the next round tries again
+
+    def _row(self, node: PlannedNode) -> dict[str, object]:
+        it = self._seen.get(node.name, _NOTHING)
+        report = it.report or Report(it.state, 0)
+        gone = it.state in (ABSENT, LOST, host.STOPPED)
+        figures = report.figures if it.state == host.READY else {}
+        detail = report.error if it.state == host.FAILED else it.note or str(figures.get("detail", ""))
+        return {
+            "name": node.name,
+            "role": node.role,
+            "state": _WORDS.get(it.state, it.state),
+            "pid": 0 if gone else report.pid,
+            "host": figures.get("host", ""),
+            "listen": list(node.listens),
+            "connections": figures.get("connections", 0),
+            "sessions": figures.get("sessions", 0),
+            "queued": figures.get("queued", 0),
+            "restarts": it.restarts,
+            "attempts": report.attempts,
+            "uptime": 0.0 if gone else round(report.uptime, 1),
+            "detail": detail,
+            "figures": figures,
+        }
+
+
+_NOTHING: Final = Seen()
+
+# A front door that is taken out of the topology has this long to send its vehicles away.
+_RETIRE_GRACE: Final = 5.0
+
+# What a user needs to know of the two states in which there is no process: it is on its way.
+_WORDS: Final = {ABSENT: host.STARTING, LOST: host.STARTING, host.HELD: host.STARTING}

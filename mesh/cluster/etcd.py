@@ -1,0 +1,79 @@
+"""The embedded etcd as a node of the mesh.
+
+Knows ``mesh.registry.embedded`` and nothing of the map in it. What always holds: while the node is up, an etcd that dies is
+started again on the same address and folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Final, final
+
+from mesh.registry.embedded import HOST, EmbeddedEtcd, free_ports
+from mesh.registry.errors import RegistryError
+
+log = logging.getLogger(__name__)
+
+_LOOK: Final = 0.1  # how soon a dead etcd is seen
+_AGAIN: Final = 1.0  # between attempts to bring it back
+
+
+def etcd_folder(data: Path) -> Path:
+    return data / "etcd"
+
+
+def endpoint(folder: Path) -> str:
+    """The address of the etcd in this folder, which keeps it for life; chosen now if this folder is new."""
+    file = folder / "ports.json"
+    if not file.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        client, peer = free_ports(2)
+        draft = file.with_name(f".{file.name}.{os.getpid()}")
+        draft.write_text(json.dumps({"client": client, "peer": peer}))
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, file)  # the first of two who do this wins
+        draft.unlink()
+    return f"http://{HOST}:{json.loads(file.read_text())['client']}"
+
+
+@final
+class EtcdNode:
+    """An etcd that is kept alive. A ``Node``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._etcd = EmbeddedEtcd(folder)
+        self._keeper: asyncio.Task[None] | None = None
+        self._revived = 0
+
+    async def start(self) -> None:
+        await self._etcd.start()
+        self._keeper = asyncio.create_task(self._keep(), name="etcd keeper")
+
+    async def stop(self, grace: float) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        await self._etcd.stop(max(0.1, grace - 0.2))
+
+    def status(self) -> dict[str, object]:
+        alive = self._etcd.alive
+        detail = f"{self._etcd.endpoint}, process {self._etcd.pid}" if alive else "etcd has ended and is being started again"
+        return {"detail": detail, "process": self._etcd.pid, "revived": self._revived}
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK)
+            if self._etcd.alive:
+                continue
+            log.warning("etcd has ended: starting it again")
+            try:
+                await self._etcd.start()
+                self._revived += 1
+            except RegistryError as error:
+                log.error("etcd does not come back: %s", error)
+                await asyncio.sleep(_AGAIN)

@@ -1,0 +1,232 @@
+"""One node in one process: its event loop, its start with retries, its end.
+
+Knows a node by the three calls of ``Node`` and nothing of Ray. The node gets an event loop of its own (uvloop) in a thread of its
+own, so that neither Ray's calls nor its loop stand between two turns of the node, and so that a node that is stuck can be told
+from a process that is stuck. What always holds: one node at most is built at a time; a start that failed is undone before the
+next attempt; ``report`` never waits; the process does not outlive the Ray node that it belongs to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import logging.handlers
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final, final
+
+import uvloop
+
+from mesh.cluster.node import Assignment, Node
+from mesh.cluster.run import logs_path
+
+log = logging.getLogger(__name__)
+
+HELD: Final = "held"
+STARTING: Final = "starting"
+READY: Final = "ready"
+FAILED: Final = "failed"
+STOPPING: Final = "stopping"
+STOPPED: Final = "stopped"
+
+# Recovery of a large journal takes its time; a start that takes longer than this is not going to end.
+START_DEADLINE: Final = 300.0
+
+# A predecessor that is just dying still holds its port or its lock for a moment: the first attempts follow quickly.
+_RETRY_FIRST: Final = 0.1
+_RETRY_LONGEST: Final = 2.0
+
+# How often the node's figures are taken. A status of that age is good enough for people and for the controller.
+_BEAT: Final = 0.5
+
+_LOG_BYTES: Final = 8 << 20
+_LOG_FILES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a node is. ``lag``: seconds since its loop last turned; ``uptime``: seconds since it became ready, else 0."""
+
+    state: str
+    pid: int
+    error: str = ""
+    attempts: int = 0
+    lag: float = 0.0
+    uptime: float = 0.0
+    figures: dict[str, object] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@final
+class Host:
+    """Runs the node of one assignment. All methods may be called from any thread."""
+
+    def __init__(self, assignment: Assignment, begin: bool, on_orphan: Callable[[], None] = lambda: os._exit(1)) -> None:
+        """``begin``: start the node at once, as a process must that came back after a crash."""
+        self._assignment = assignment
+        self._on_orphan = on_orphan
+        self._parent = os.getppid()
+        self._state = HELD
+        self._error = ""
+        self._attempts = 0
+        self._beat = time.monotonic()
+        self._ready_at = 0.0
+        self._figures: dict[str, object] = {}
+        self._grace = 0.0
+        self._begin = threading.Event()
+        self._stopped = threading.Event()
+        self._loop = uvloop.new_event_loop()
+        self._wake = asyncio.Event()
+        self._ending = False
+        if begin:
+            self._begin.set()
+        self._thread = threading.Thread(target=self._run, name=f"mesh-{assignment.name}", daemon=True)
+        self._thread.start()
+
+    def begin(self) -> None:
+        """Start the node, if that was not asked for yet."""
+        self._begin.set()
+        self._poke()
+
+    def end(self, grace: float) -> bool:
+        """Stop the node; ``True`` when it has ended within ``grace`` seconds and a little."""
+        self._grace = grace
+        self._ending = True
+        self._poke()
+        return self._stopped.wait(grace + 1.0)
+
+    def report(self) -> Report:
+        now = time.monotonic()
+        return Report(
+            state=self._state,
+            pid=os.getpid(),
+            error=self._error,
+            attempts=self._attempts,
+            lag=max(0.0, now - self._beat - _BEAT),
+            uptime=now - self._ready_at if self._state == READY else 0.0,
+            figures=self._figures,
+        )
+
+    def _poke(self) -> None:
+        if not self._stopped.is_set():
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._live())
+        except BaseException as error:
+            self._state, self._error = FAILED, sentence(error)
+            log.exception("the event loop of %s ended", self._assignment.name)
+            raise
+        finally:
+            self._stopped.set()
+
+    async def _live(self) -> None:
+        """From the first turn of the loop to the last."""
+        beat = asyncio.create_task(self._beats(), name="beats")
+        try:
+            node = await self._bring_up()
+            if node is not None:
+                while not self._ending:
+                    await self._pause(None)
+                self._state = STOPPING
+                await self._take_down(node, self._grace)
+            self._state = STOPPED
+        finally:
+            beat.cancel()
+            await asyncio.gather(beat, return_exceptions=True)
+
+    async def _bring_up(self) -> Node | None:
+        """A started node; ``None`` when the end came first."""
+        while not self._begin.is_set() and not self._ending:
+            await self._pause(None)
+        wait = _RETRY_FIRST
+        while not self._ending:
+            self._state = STARTING
+            self._attempts += 1
+            node: Node | None = None
+            try:
+                node = self._build()
+                await asyncio.wait_for(node.start(), START_DEADLINE)
+            except Exception as error:  # noqa: BLE001 - whatever keeps a node from starting is shown and tried again
+                self._state, self._error = FAILED, sentence(error)
+                log.warning("%s did not start (attempt %d): %s", self._assignment.name, self._attempts, self._error, exc_info=error)
+                if node is not None:
+                    await self._take_down(node, 1.0)
+                await self._pause(wait)
+                wait = min(wait * 2, _RETRY_LONGEST)
+                continue
+            self._ready_at = time.monotonic()
+            self._error = ""
+            self._figures = self._read(node)
+            self._node = node
+            self._state = READY
+            log.info("%s is ready", self._assignment.name)
+            return node
+        return None
+
+    _node: Node | None = None
+
+    def _build(self) -> Node:
+        module, _, function = self._assignment.factory.partition(":")
+        node: Node = getattr(importlib.import_module(module), function)(self._assignment)
+        return node
+
+    async def _take_down(self, node: Node, grace: float) -> None:
+        self._node = None
+        try:
+            await asyncio.wait_for(node.stop(grace), grace + 0.5)
+        except Exception as error:  # noqa: BLE001 - the process ends in any case; what went wrong is for the log
+            log.warning("%s did not stop cleanly: %s", self._assignment.name, sentence(error), exc_info=error)
+
+    async def _beats(self) -> None:
+        """Shows that the loop turns, takes the node's figures, and ends the process when Ray's node is gone."""
+        while True:
+            self._beat = time.monotonic()
+            if self._node is not None:
+                self._figures = self._read(self._node)
+            if os.getppid() != self._parent:
+                log.error("the Ray node of %s is gone: ending", self._assignment.name)
+                self._on_orphan()
+            await asyncio.sleep(_BEAT)
+
+    def _read(self, node: Node) -> dict[str, object]:
+        try:
+            return node.status()
+        except Exception as error:  # noqa: BLE001 - figures are not worth a node
+            return {"detail": f"no figures: {sentence(error)}"}
+
+    async def _pause(self, seconds: float | None) -> None:
+        """Until something is asked of the host, or ``seconds`` have passed."""
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+
+def sentence(error: BaseException) -> str:
+    """An error in one line for the user."""
+    text = " ".join(str(error).split())
+    if isinstance(error, TimeoutError) and not text:
+        return "it took too long"
+    return text if text and not isinstance(error, KeyError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def log_to_file(data: Path, name: str) -> None:
+    """Send this process's log to the mesh's data folder; its size is bounded."""
+    folder = logs_path(data)
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(folder / f"{name}.log", maxBytes=_LOG_BYTES, backupCount=_LOG_FILES)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)

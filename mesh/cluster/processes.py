@@ -1,0 +1,92 @@
+"""The processes of one mesh on this machine: who they are, and how they end.
+
+Knows process numbers and sessions (setsid), never Ray or nodes. What always holds: every process of a local mesh is in the session
+that its supervisor leads, so that they are found again when the supervisor is gone, and no process of anybody else is ever
+signalled. A session's number is not given out again while one process of it lives; the start time guards the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from typing import Final
+
+import psutil
+
+_PR_SET_PDEATHSIG: Final = 1
+
+# Kernel clock ticks: two readings of one process's start differ by less than this, two processes by more.
+_SAME: Final = 0.05
+
+_POLL: Final = 0.02
+
+
+def die_with_parent(parent: int, number: signal.Signals) -> None:
+    """Ask the kernel for a signal when the process ``parent``, which started this one, ends in any way (Linux only)."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:  # it ended before the call above
+        os.kill(os.getpid(), number)
+
+
+def started(pid: int) -> float | None:
+    """When a living process started (seconds of the wall clock), ``None`` if there is none."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def alive(pid: int, since: float) -> bool:
+    """Whether process ``pid``, which started at ``since``, still lives."""
+    now = started(pid)
+    return now is not None and abs(now - since) < _SAME
+
+
+def of_session(session: int, since: float) -> list[int]:
+    """Living processes of the session whose leader ``session`` started at ``since``; without the caller itself."""
+    leader = started(session)
+    if leader is not None and abs(leader - since) >= _SAME:
+        return []  # the number was given to somebody else: nothing of ours is left
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) != session or pid == os.getpid():
+                continue
+            begun = started(pid)
+            if begun is not None and begun >= since - _SAME:
+                found.append(pid)
+    return found
+
+
+def kill_session(session: int, since: float, deadline: float = 10.0, spare: int = 0) -> list[int]:
+    """Kill every process of a session but ``spare`` and the caller; gives those that are still there after ``deadline`` seconds.
+
+    The leader goes first: it would only start others again.
+    """
+    end = time.monotonic() + deadline
+    while True:
+        left = [pid for pid in of_session(session, since) if pid != spare]
+        for pid in sorted(left, key=lambda pid: pid != session):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(_POLL)
+
+
+def wait_gone(pid: int, since: float, deadline: float) -> bool:
+    """Wait until a process has ended; ``False`` when it still lives after ``deadline`` seconds."""
+    end = time.monotonic() + deadline
+    while alive(pid, since):
+        if time.monotonic() > end:
+            return False
+        time.sleep(_POLL)
+    return True

@@ -1,0 +1,161 @@
+"""The run of a mesh as its data folder tells it, so that any command finds it.
+
+``run.json`` says which processes and which Ray this run is, ``plan.json`` what it consists of, ``status.json`` how the nodes were
+a moment ago. Knows files only. What always holds: a file is replaced whole, never written in place, and only its owner can read it,
+for the plan holds passwords.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from mesh.cluster.plan import LOCAL, Plan
+from mesh.cluster.processes import alive
+
+STARTING: Final = "starting"
+RUNNING: Final = "running"
+STOPPING: Final = "stopping"
+STOPPED: Final = "stopped"
+FAILED: Final = "failed"
+
+SUPERVISOR: Final = "mesh.cluster.supervisor"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run. ``supervisor`` leads the session of all its processes and started at ``since``; 0 when ``ray`` is not local.
+
+    ``state`` is one of the words above; ``error`` is one sentence. ``address`` and ``namespace`` are Ray's.
+    """
+
+    mesh: str
+    topology: str
+    data: str
+    ray: str
+    address: str
+    namespace: str
+    endpoints: tuple[str, ...]
+    supervisor: int
+    since: float
+    state: str
+    error: str = ""
+
+    @property
+    def local(self) -> bool:
+        return self.ray == LOCAL
+
+    def is_alive(self) -> bool:
+        """Whether the mesh is up as far as this machine can tell without asking it."""
+        if self.local:
+            return alive(self.supervisor, self.since)
+        return self.state in (STARTING, RUNNING)
+
+
+def run_path(data: Path) -> Path:
+    return data / "run.json"
+
+
+def plan_path(data: Path) -> Path:
+    return data / "plan.json"
+
+
+def status_path(data: Path) -> Path:
+    return data / "status.json"
+
+
+def logs_path(data: Path) -> Path:
+    return data / "logs"
+
+
+def replace(path: Path, text: str) -> None:
+    """Put ``text`` in the place of a file: a reader sees the old or the new one. Makes the folder; 0600."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+def save_run(run: Run) -> None:
+    replace(run_path(Path(run.data)), json.dumps(asdict(run), indent=2) + "\n")
+
+
+def load_run(data: Path) -> Run | None:
+    """The last run in this data folder, alive or not."""
+    try:
+        value = json.loads(run_path(data).read_text(encoding="utf-8"))
+        return Run(**{**value, "endpoints": tuple(value["endpoints"])})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{run_path(data)} is damaged ({error}): remove it if no mesh runs there") from error
+
+
+def save_plan(plan: Plan) -> None:
+    replace(plan_path(Path(plan.data)), plan.to_json())
+
+
+def load_plan(data: Path) -> Plan:
+    return Plan.from_json(plan_path(data).read_text(encoding="utf-8"))
+
+
+def load_status(data: Path) -> dict[str, object] | None:
+    """What the controller wrote last, or ``None``. ``written`` is the time of the wall clock."""
+    try:
+        value = json.loads(status_path(data).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def age(status: dict[str, object]) -> float:
+    """Seconds since a status was written."""
+    written = status.get("written")
+    return max(0.0, time.time() - written) if isinstance(written, (int, float)) else float("inf")
+
+
+def running() -> list[Run]:
+    """The local meshes that run on this machine, whoever's folder they are in, and those on clusters started from below here."""
+    folders = {folder.resolve() for folder in _supervised()}
+    folders |= {path.parent.resolve() for path in _below_here()}
+    runs = []
+    for folder in sorted(folders):
+        try:
+            run = load_run(folder)
+        except (OSError, ValueError):
+            continue  # another user's, or damaged: `mesh status --topology FILE` tells
+        if run is not None and run.is_alive():
+            runs.append(run)
+    return runs
+
+
+def _supervised() -> Iterator[Path]:
+    """The data folders named on the command lines of supervisors."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if SUPERVISOR in words:
+            place = words.index(SUPERVISOR) + 1
+            if place < len(words):
+                yield Path(words[place])
+
+
+def _below_here() -> Iterator[Path]:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        yield from (folder / ".mesh").glob("run.json")
+        yield from (folder / ".mesh").glob("*/run.json")
+
+
+def ray_namespace(mesh: str) -> str:
+    """The namespace of a mesh in Ray: meshes that share one cluster do not see each other's actors."""
+    return "mesh-" + re.sub(r"[^A-Za-z0-9_.-]", "_", mesh)

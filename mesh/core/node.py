@@ -1,0 +1,224 @@
+"""The core: the one endpoint of back-end applications.
+
+It composes the engine, the router and a tier link for every edge. What always holds: every edge that the topology or
+the membership names has a link, so that what is meant for it waits in its spool while it is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, Final, final
+
+from mesh.broker.broker import Broker
+from mesh.broker.subscriptions import Gate
+from mesh.core.dialer import Address, Dialer
+from mesh.core.intake import edge_of as edge_of_incoming
+from mesh.core.owners import MapOwners
+from mesh.core.router import Router
+from mesh.core.spool import SPOOL_RELEASED, SPOOLED, TIER_FILTER, TIER_INCOMING, Spool, edge_of
+from mesh.core.tier import TierLink
+from mesh.core.upstream import Upstream
+from mesh.node.engine import Engine, open_engine
+from mesh.node.place import Place
+from mesh.node.services import Services
+from mesh.registry.members import Member
+from mesh.transport.endpoint import Endpoint
+from mesh.transport.stream import Home
+
+_FIRST_LINKS: Final = 5.0  # seconds that a start waits for the edges, so that "ready" means that messages arrive
+
+
+@final
+class Kept:
+    """What the journal kept of one tier link."""
+
+    def __init__(self) -> None:
+        self.spooled: list[Any] = []
+        self.incoming: list[Any] = []
+        self.filters: dict[str, int] = {}
+
+
+@final
+class Core:
+    """One core. ``start`` raises ``JournalError``, ``OSError`` or ``RegistryError``, each with one clear sentence."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._services: Services | None = None
+        self._engine: Engine | None = None
+        self._router: Router | None = None
+        self._upstream = Upstream(self._interest)
+        self._links: dict[str, TierLink] = {}
+        self._dialers: dict[str, Dialer] = {}
+        self._addresses: dict[str, Address] = {}
+        self._kept: dict[str, Kept] = {}
+        self._home: Home | None = None
+        self._endpoints: list[Endpoint] = []
+
+    async def start(self) -> None:
+        """Recover, connect to the edges, then listen to back ends."""
+        place = self._place
+        services = self._services = Services(place)
+        self._router = Router(
+            place.vehicle_of(), MapOwners(services, place.topology.inbox is not None), self._link_to, self._all_links,
+            self._wake,
+        )  # fmt: skip
+        settings = place.engine_settings()
+        settings.in_flight = place.topology.limits.backend_in_flight
+        settings.receive_maximum = place.topology.limits.backend_receive_maximum
+        engine, other = await open_engine(place, services, settings, self._router, None)
+        self._engine = engine
+        self._router.broker = engine.broker
+        self._home = Home(asyncio.get_running_loop(), engine.wheel)
+        self._sort(other)
+        self._follow_interest(engine.broker)
+        engine.turn.add(self._flush)
+        engine.on_durable.append(self._durable)
+        engine.on_tick.append(self._tick)
+        engine.on_disk = self._disk
+        engine.start()
+        await services.start(self._member)
+        for edge in [*self._kept, *(edge.name for edge in place.topology.edges())]:
+            self._link_to(edge)
+        await self._wait_for_links()
+        await self._listen(engine)
+        await services.announce({})
+
+    def _sort(self, items: list[Any]) -> None:
+        """What the journal kept, by edge."""
+        for item in items:
+            if item.kind in (SPOOLED, SPOOL_RELEASED):
+                self._kept.setdefault(edge_of(item), Kept()).spooled.append(item)
+            elif item.kind == TIER_INCOMING:
+                self._kept.setdefault(edge_of_incoming(item), Kept()).incoming.append(item)
+            elif item.kind == TIER_FILTER:
+                edge, _, filter = item.meta.decode().partition("\0")
+                self._kept.setdefault(edge, Kept()).filters[filter] = item.id
+
+    def _follow_interest(self, broker: Broker) -> None:
+        for filter in broker.subscriptions.filters():
+            self._upstream.wanted(filter)
+        broker.subscriptions.listener = self._upstream
+
+    async def _wait_for_links(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _FIRST_LINKS
+        while loop.time() < deadline and not all(link.up for link in self._links.values()):
+            await asyncio.sleep(0.02)
+
+    async def _listen(self, engine: Engine) -> None:
+        place = self._place
+        limits = place.topology.limits
+        authenticate = place.topology.backends.compile().principal_of
+        for listener in place.spec.listen:
+            endpoint = Endpoint(
+                place.name, engine.broker, engine.turn, engine.wheel, authenticate, place.client_limits(),
+                host=listener.address.host, port=listener.address.port, max_connections=limits.connections,
+                connect_timeout=limits.connect_timeout,
+            )  # fmt: skip
+            await endpoint.start()
+            self._endpoints.append(endpoint)
+
+    # Links
+
+    def _link_to(self, edge: str) -> TierLink:
+        """The link to an edge, which need not be there at present."""
+        link = self._links.get(edge)
+        if link is None:
+            link = self._links[edge] = self._make_link(edge)
+            assert self._home is not None
+            assert self._engine is not None
+            dialer = self._dialers[edge] = Dialer(link, lambda: self._addresses.get(edge), self._home, self._engine.turn)
+            dialer.start()
+        return link
+
+    def _make_link(self, edge: str) -> TierLink:
+        place, engine = self._place, self._engine
+        assert engine is not None
+        limits = place.topology.limits
+        spool = Spool(engine.journal, edge, limits.spool_messages, limits.spool_bytes)
+        link = TierLink(
+            edge, place.name, place.tier_password(place.name), engine.broker, self._upstream, spool,
+            place.member_limits(), limits.owner_timeout,
+        )  # fmt: skip
+        kept = self._kept.pop(edge, None)
+        if kept is not None:
+            link.restore(kept.spooled, kept.filters, kept.incoming)
+        return link
+
+    def _all_links(self) -> list[TierLink]:
+        return list(self._links.values())
+
+    def _member(self, old: Member | None, new: Member | None) -> None:
+        """Membership changed. An edge that is gone keeps its address: its lease may be over while it is restarting."""
+        if new is None or new.role != "edge" or "tier" not in new.ports:
+            return
+        self._addresses[new.name] = (new.host, new.ports["tier"])
+        self._link_to(new.name)
+        self._dialers[new.name].moved()
+
+    def _interest(self, filter: str, wanted: bool) -> Gate | None:
+        gate = Gate(0)
+        for link in self._links.values():
+            if wanted:
+                link.want(filter, self._upstream.filters()[filter], gate)
+            else:
+                link.unwant(filter)
+        self._wake()
+        return gate if gate.pending else None
+
+    # The turn
+
+    def _wake(self) -> None:
+        if self._engine is not None:
+            self._engine.turn.wake()
+
+    def _flush(self) -> None:
+        for link in self._links.values():
+            link.flush()
+
+    def _durable(self, position: int) -> None:
+        for link in self._links.values():
+            link.advance()
+
+    def _tick(self) -> None:
+        for link in self._links.values():
+            link.tick()
+
+    def _disk(self, writable: bool) -> None:
+        for endpoint in self._endpoints:
+            if writable:
+                endpoint.resume()
+            else:
+                endpoint.pause()
+
+    async def stop(self, grace: float) -> None:
+        """Tell the back ends, close the links and the journal."""
+        for endpoint in self._endpoints:
+            await endpoint.stop(grace / 2)
+        for dialer in self._dialers.values():
+            await dialer.stop()
+        if self._router is not None:
+            await self._router.stop()
+        if self._engine is not None:
+            await self._engine.stop()
+        if self._services is not None:
+            await self._services.stop()
+
+    def status(self) -> dict[str, object]:
+        """Figures for ``mesh status`` and metrics."""
+        engine, services, router = self._engine, self._services, self._router
+        if engine is None or services is None or router is None:
+            return {"host": self._place.topology.bind, "pid": os.getpid()}
+        endpoints = [endpoint.status() for endpoint in self._endpoints]
+        return {
+            "host": self._place.topology.bind,
+            "pid": os.getpid(),
+            "connections": engine.broker.connections,
+            **engine.status(),
+            "unknown_vehicles": router.unknown,
+            "links": {edge: link.status() for edge, link in self._links.items()},
+            "listeners": endpoints,
+            "services": services.status(),
+        }

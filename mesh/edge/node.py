@@ -1,0 +1,133 @@
+"""The edge: it owns the sessions of its vehicles.
+
+It composes the engine, the device links of the front doors and the endpoint of the cores. What always holds: a vehicle
+whose record names another edge, or a later epoch than the front door knows, is refused: this edge may be the stale one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final, final
+
+from mesh.broker.inbox import InboxRules
+from mesh.broker.principal import Principal
+from mesh.edge.devices import Devices
+from mesh.node.engine import Engine, open_engine
+from mesh.node.place import Place
+from mesh.node.services import Services
+from mesh.policy.access import vehicle_principal
+from mesh.registry.members import Member
+from mesh.transport.endpoint import Endpoint
+from mesh.transport.refusal import Refused
+from mesh.wire.packets import Subscription
+from mesh.wire.reasons import SERVER_UNAVAILABLE
+
+_CORES: Final = 1024  # connections of cores and strangers; each stranger has the time of a CONNECT
+
+
+@final
+class Edge:
+    """One edge. ``start`` raises ``JournalError``, ``OSError`` or ``RegistryError``, each with one clear sentence."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._template = place.topology.vehicle_template()
+        self._services: Services | None = None
+        self._engine: Engine | None = None
+        self._devices: Devices | None = None
+        self._cores: Endpoint | None = None
+
+    async def start(self) -> None:
+        """Recover the sessions, listen to front doors and cores, then announce it."""
+        place = self._place
+        services = self._services = Services(place)
+        await services.start(_ignore)
+        settings = place.engine_settings()
+        settings.keep_all = True
+        settings.in_flight = place.topology.limits.in_flight
+        settings.receive_maximum = place.topology.limits.receive_maximum
+        engine, _ = await open_engine(place, services, settings, None, self._inbox())
+        self._engine = engine
+        devices = self._devices = self._make_devices(engine)
+        cores = self._cores = self._make_endpoint(engine)
+        engine.turn.add(devices.settle)
+        engine.on_durable.append(devices.durable)
+        engine.on_disk = self._disk
+        engine.start()
+        await devices.start()
+        await cores.start()
+        await services.announce({"device": devices.port, "tier": cores.port})
+
+    def _make_devices(self, engine: Engine) -> Devices:
+        place = self._place
+        limits = place.topology.limits
+        epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
+        return Devices(
+            place.name, epoch, engine.broker, engine.journal, engine.turn, engine.wheel, place.prove, self._admit,
+            place.client_limits(), host=place.topology.bind, port=0, grace=limits.attach_grace,
+        )  # fmt: skip
+
+    def _make_endpoint(self, engine: Engine) -> Endpoint:
+        place = self._place
+        return Endpoint(
+            place.name, engine.broker, engine.turn, engine.wheel, place.admit_core, place.member_limits(),
+            host=place.topology.bind, port=0, max_connections=_CORES,
+            connect_timeout=place.topology.limits.connect_timeout,
+        )  # fmt: skip
+
+    def _inbox(self) -> InboxRules | None:
+        inbox, template = self._place.topology.inbox, self._template
+        if inbox is None:
+            return None
+
+        def subscriptions_of(vehicle: str) -> list[Subscription]:
+            return [Subscription(template.fill(text, vehicle), inbox.qos) for text in inbox.subscribe]
+
+        return InboxRules(template.vehicle_of, subscriptions_of, int(inbox.expiry))
+
+    def _admit(self, vehicle: str, epoch: int) -> Principal:
+        assert self._services is not None
+        record = self._services.map.cached(vehicle)
+        if record is not None and (record.edge != self._place.name or record.epoch > epoch):
+            raise Refused(SERVER_UNAVAILABLE, f"it belongs to {record.edge} since epoch {record.epoch}")
+        return vehicle_principal(self._template, vehicle)
+
+    def _disk(self, writable: bool) -> None:
+        if self._cores is None:
+            return
+        if writable:
+            self._cores.resume()
+        else:
+            self._cores.pause()
+
+    async def stop(self, grace: float) -> None:
+        """Confirm what was taken, close the links and the journal; the vehicles stay connected to their doors."""
+        if self._devices is not None:
+            await self._devices.stop(grace / 2)
+        if self._cores is not None:
+            await self._cores.stop(grace / 4)
+        if self._engine is not None:
+            await self._engine.stop()
+        if self._services is not None:
+            await self._services.stop()
+
+    def status(self) -> dict[str, object]:
+        """Figures for ``mesh status`` and metrics."""
+        engine, devices, services, cores = self._engine, self._devices, self._services, self._cores
+        if engine is None or devices is None or services is None or cores is None:
+            return {"host": self._place.topology.bind, "pid": os.getpid()}
+        links = devices.status()
+        return {
+            "host": self._place.topology.bind,
+            "pid": os.getpid(),
+            "connections": links["connections"],
+            **engine.status(),
+            "devices": links,
+            "cores": cores.status(),
+            "services": services.status(),
+        }
+
+
+def _ignore(_old: Member | None, _new: Member | None) -> None:
+    """An edge asks nobody; front doors and cores come to it."""

@@ -1,0 +1,97 @@
+"""The front door as a node of the mesh: its policy, the map and the membership put together.
+
+It composes; what happens to connections is ``door``'s. What always holds: a vehicle is identified by the rule of the topology before
+anything is asked about it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import final
+
+from mesh.frontdoor.door import DoorSettings, FrontDoor, Record
+from mesh.node.place import Place
+from mesh.node.services import Services
+from mesh.registry.errors import NoEdge
+from mesh.registry.members import Member
+from mesh.wire.packets import Connect
+
+
+@final
+class DoorMap:
+    """The vehicle map, which gives a vehicle that has no owner one of its pool's edges."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def cached(self, vehicle: str) -> Record | None:
+        """The record, if it is known without asking."""
+        return self._services.map.cached(vehicle)
+
+    async def lookup(self, vehicle: str) -> Record | None:
+        """The record; ``None`` for a vehicle that was never seen. Raises ``RegistryError``."""
+        return await self._services.map.lookup(vehicle)
+
+    async def claim(self, vehicle: str) -> Record:
+        """The record that won. Raises ``RegistryError``; ``NoEdge`` also if no pool takes the vehicle."""
+        record = await self._services.claim(vehicle)
+        if record is None:
+            raise NoEdge(f"no pool of the topology takes vehicle {vehicle!r}")
+        return record
+
+
+@final
+class Door:
+    """One front door. ``start`` raises ``OSError`` that names the address when it cannot be had."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._identity = place.topology.identity.compile()
+        self._services: Services | None = None
+        self._door: FrontDoor | None = None
+
+    async def start(self) -> None:
+        """Follow the map, link to the edges, then accept vehicles."""
+        place = self._place
+        limits = place.topology.limits
+        services = self._services = Services(place)
+        settings = DoorSettings(
+            max_connections=limits.connections,
+            connect_timeout=limits.connect_timeout,
+            attach_timeout=limits.connect_wait,
+            held_per_vehicle=limits.held_bytes,
+        )
+        listen = [(listener.address.host, listener.address.port) for listener in place.spec.listen]
+        epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
+        door = self._door = FrontDoor(
+            place.name, epoch, listen, DoorMap(services), services.members, self._identify, place.prove,
+            services.tracer, place.client_limits(), settings,
+        )  # fmt: skip
+        await services.start(self._member)
+        await door.start()
+        await services.announce({})
+
+    def _identify(self, connect: Connect, peer: str) -> str:
+        return self._identity.vehicle_of_connect(connect)
+
+    def _member(self, old: Member | None, new: Member | None) -> None:
+        if self._door is not None:
+            self._door.members_changed()
+
+    async def stop(self, grace: float) -> None:
+        """Dismiss the vehicles, spread over the time that there is; they come back through another door."""
+        if self._door is not None:
+            await self._door.stop(grace)
+        if self._services is not None:
+            await self._services.stop()
+
+    def status(self) -> dict[str, object]:
+        """Figures for ``mesh status`` and metrics."""
+        door, services = self._door, self._services
+        if door is None or services is None:
+            return {"host": self._place.topology.bind, "pid": os.getpid()}
+        figures = door.status()
+        return {
+            "host": self._place.topology.bind, "pid": os.getpid(), **figures, "services": services.status(),
+        }  # fmt: skip

@@ -1,0 +1,138 @@
+"""An engine with its journal and the turns of the loop: what edge and core both run.
+
+It knows how broker, journal and sockets are put together. What always holds: at the end of a turn the journal's buffer
+goes to the commit thread before anything is written to a socket; what waited for the journal goes on when it reports;
+while the disk takes nothing, nothing new is taken from clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final, final
+
+from mesh.broker.broker import Broker, Forwarder
+from mesh.broker.inbox import InboxRules
+from mesh.broker.settings import Settings
+from mesh.journal.errors import LockedError
+from mesh.journal.journal import Journal
+from mesh.node.place import Place
+from mesh.node.services import Services
+from mesh.transport.outlet import Outlet
+from mesh.transport.turn import Turn
+from mesh.transport.wheel import Wheel
+
+_LOCK_WAIT: Final = 15.0  # seconds for a predecessor that is still dying to let go of the journal
+_TICK: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+@final
+class Engine:
+    """Made by ``open_engine``. ``on_durable`` are called after the broker, with the journal's position."""
+
+    def __init__(self, journal: Journal, broker: Broker, turn: Turn, wheel: Wheel) -> None:
+        self.journal = journal
+        self.broker = broker
+        self.turn = turn
+        self.wheel = wheel
+        self.on_durable: list[Callable[[int], None]] = []
+        self.on_tick: list[Callable[[], None]] = []
+        self.on_disk: Callable[[bool], None] = _ignore
+        self._failing = False
+        self._ticker: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to follow the journal and the time."""
+        self.journal.on_durable = self._durable
+        self.journal.on_failure = self._failed
+        self._durable(self.journal.durable_position)
+        self.wheel.start()
+        self._ticker = asyncio.get_running_loop().create_task(self._tick())
+
+    def _durable(self, position: int) -> None:
+        self.broker.durable(position)
+        for listener in self.on_durable:
+            listener(position)
+        if self._failing and self.journal.failed is None:
+            self._failing = False
+            log.warning("the journal can be written again")
+            self.on_disk(True)
+        self.turn.wake()
+
+    def _failed(self, error: OSError) -> None:
+        if not self._failing:
+            self._failing = True
+            log.error("the journal cannot be written: %s; nothing new is taken until it can", error)
+            self.on_disk(False)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            try:
+                self.broker.tick()
+                for listener in self.on_tick:
+                    listener()
+            except Exception:
+                log.exception("the tick of the engine failed")
+            self.turn.wake()
+
+    def status(self) -> dict[str, object]:
+        """Figures for people and metrics."""
+        broker, figures = self.broker, self.journal.statistics()
+        counters = broker.counters
+        return {
+            "sessions": len(broker.sessions),
+            "queued": sum(len(session.outbound) for session in broker.sessions.all()),
+            "subscriptions": len(broker.subscriptions),
+            "retained": len(broker.retained),
+            "counters": {name: getattr(counters, name) for name in counters.__slots__},
+            "journal": {**figures._asdict(), "failed": str(self.journal.failed or "")},
+        }
+
+    async def stop(self) -> None:
+        """End the turns; everything that was taken is on disk afterwards."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+        self.turn.end()
+        self.wheel.stop()
+        self.journal.on_durable = _nothing
+        await asyncio.to_thread(self.journal.close)
+
+
+async def open_engine(
+    place: Place, services: Services, settings: Settings, forwarder: Forwarder | None, inbox: InboxRules | None
+) -> tuple[Engine, list[Any]]:
+    """The engine with what its journal kept, and the journal's items that are not the engine's.
+
+    Raises ``JournalError``, ``OSError``: each says which file and why.
+    """
+    loop = asyncio.get_running_loop()
+    journal = await _open_journal(place, loop)
+    broker = Broker(settings, journal, time.time, services.tracer, forwarder, inbox, place.vehicle_of())
+    other = broker.recover(journal.live())
+    turn = Turn(loop, journal.commit, Outlet(broker))
+    return Engine(journal, broker, turn, Wheel(loop)), other
+
+
+async def _open_journal(place: Place, loop: asyncio.AbstractEventLoop) -> Journal:
+    deadline = loop.time() + _LOCK_WAIT
+    while True:
+        try:
+            return Journal.open(place.folder / "journal", notify=loop.call_soon_threadsafe)
+        except LockedError:
+            if loop.time() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+
+
+def _ignore(_writable: bool) -> None:
+    """Nobody takes anything from clients yet."""
+
+
+def _nothing(_position: int) -> None:
+    """Nobody waits any more."""

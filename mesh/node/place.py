@@ -1,0 +1,101 @@
+"""The place of one node: everything that it is made from, as plain values.
+
+It knows the topology and this node's part of it. What always holds: two processes made from the same place are the same
+node, so a process that comes back after a crash continues where the other one ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+from mesh.broker.principal import Principal
+from mesh.broker.settings import DROP_OLDEST, REJECT, Settings
+from mesh.policy import secrets
+from mesh.policy.access import tier_principal
+from mesh.topology import topology as terms
+from mesh.topology.nodes import NodeSpec
+from mesh.topology.topology import Topology
+from mesh.transport.refusal import Refused
+from mesh.wire.limits import Limits
+from mesh.wire.packets import Connect
+from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
+
+_TIER: Final = "tier link"
+_MAX_PACKET_OF_MESH: Final = 1 << 20  # room for properties that the mesh adds to a client's largest packet
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Place:
+    """``folder`` is this node's own, ``endpoints`` are etcd's, ``secret`` is the mesh's."""
+
+    topology: Topology
+    spec: NodeSpec
+    endpoints: tuple[str, ...]
+    folder: Path
+    secret: bytes
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.spec.name
+
+    def prove(self, purpose: str, *parts: bytes) -> bytes:
+        """A proof that this node knows the mesh secret."""
+        return secrets.prove(self.secret, purpose, *parts)
+
+    def tier_password(self, core: str) -> bytes:
+        """What ``core`` shows an edge as its password."""
+        return self.prove(_TIER, core.encode()).hex().encode()
+
+    def admit_core(self, connect: Connect, peer: str) -> Principal:
+        """The principal of a tier link. Raises ``Refused`` for whoever does not know the mesh secret."""
+        core = connect.username or ""
+        proof = _unhex(connect.password or b"")
+        if not secrets.verify(self.secret, proof, _TIER, core.encode()):
+            raise Refused(BAD_USER_NAME_OR_PASSWORD, f"{peer} did not prove that it belongs to the mesh")
+        return tier_principal(core)
+
+    def client_limits(self) -> Limits:
+        """Limits of what vehicles and back ends send."""
+        limits = self.topology.limits
+        return Limits(limits.max_packet_size, max_topic_levels=limits.topic_levels)
+
+    def member_limits(self) -> Limits:
+        """Limits of what members of the mesh send each other."""
+        limits = self.topology.limits
+        return Limits(limits.max_packet_size + _MAX_PACKET_OF_MESH, max_topic_levels=limits.topic_levels)
+
+    def engine_settings(self) -> Settings:
+        """What edge and core have in common."""
+        limits = self.topology.limits
+        settings = Settings()
+        settings.max_packet = limits.max_packet_size
+        settings.max_keep_alive = int(limits.max_keep_alive)
+        settings.max_queue_messages = limits.queue_messages
+        settings.max_queue_bytes = limits.queue_bytes
+        settings.tier_queue_messages = limits.tier_queue_messages
+        settings.tier_queue_bytes = limits.tier_queue_bytes
+        settings.max_sessions = limits.sessions
+        settings.max_retained = limits.retained
+        settings.max_subscriptions = limits.subscriptions
+        settings.topic_aliases = limits.topic_aliases
+        settings.max_session_expiry = int(limits.session_expiry)
+        settings.attach_grace = limits.attach_grace
+        inbox = self.topology.inbox
+        settings.when_full = DROP_OLDEST if inbox is not None and inbox.when_full == terms.DROP_OLDEST else REJECT
+        return settings
+
+    def vehicle_of(self) -> Callable[[str], str | None]:
+        """The function from a topic to its vehicle."""
+        return self.topology.vehicle_template().vehicle_of
+
+
+def _unhex(text: bytes) -> bytes:
+    try:
+        return bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        return b""

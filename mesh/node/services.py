@@ -1,0 +1,122 @@
+"""What every node runs beside its own work: the registry and the tracer.
+
+It knows etcd and OpenTelemetry: never MQTT. What always holds: a node starts and works without etcd, with what it
+knows; whatever was opened here is closed by ``stop``, in the reverse order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, final
+
+from mesh.broker.trace import Tracer
+from mesh.node.place import Place
+from mesh.policy.pattern import Pattern
+from mesh.registry.client import Client, Tls
+from mesh.registry.map import VehicleMap
+from mesh.registry.members import Announcement, Member, Members
+from mesh.registry.record import Record
+from mesh.telemetry.tracing import NodeTracer, open_tracer
+
+_WAIT: Final = 3.0  # seconds that a start waits for etcd, which may be away for good reasons
+_WEIGHT: Final = 100  # of an edge that the topology of this node does not know yet
+
+log = logging.getLogger(__name__)
+
+
+@final
+class Services:
+    """Made and started on the node's loop. ``map`` and ``members`` follow etcd; ``tracer`` is the no-op without OTLP.
+    """
+
+    def __init__(self, place: Place) -> None:
+        topology = place.topology
+        auth, tls = topology.etcd.auth, topology.etcd.tls
+        self._place = place
+        self._pattern = Pattern(topology.identity.pattern)
+        self.client = Client(
+            place.endpoints,
+            tls=None if tls is None else Tls(tls.ca, tls.cert, tls.key),
+            user=None if auth is None else auth.user,
+            password=None if auth is None else auth.password,
+        )
+        self.map = VehicleMap(self.client, topology.mesh, limit=topology.map.cache)
+        self.members = Members(self.client, topology.mesh)
+        self._tracer = self._open_tracer()
+        self._announcement: Announcement | None = None
+
+    def _open_tracer(self) -> NodeTracer | None:
+        topology, spec = self._place.topology, self._place.spec
+        telemetry = topology.telemetry
+        if telemetry.otlp is None:
+            return None
+        template = topology.vehicle_template().low_cardinality
+        return open_tracer(
+            telemetry.otlp, f"mesh-{spec.role}", spec.name, topology.mesh, telemetry.sample, template, telemetry.watch
+        )
+
+    @property
+    def tracer(self) -> Tracer:
+        """The tracer of this node."""
+        return self._tracer or Tracer()
+
+    async def start(self, on_member: Callable[[Member | None, Member | None], None]) -> None:
+        """Follow map and members; waits a little for etcd, and goes on without it."""
+        self.members.on_change = on_member
+        known = await self.members.start(_WAIT)
+        if not (await self.map.start(_WAIT if known else 0.0) and known):
+            log.warning("etcd does not answer at %s; going on without it", ", ".join(self._place.endpoints))
+
+    async def announce(self, ports: dict[str, int]) -> None:
+        """Let the others know where this node is."""
+        spec, topology = self._place.spec, self._place.topology
+        self._announcement = Announcement(
+            self.client, topology.mesh, name=spec.name, role=spec.role, host=topology.bind, ports=ports, pool=spec.pool
+        )
+        if not await self._announcement.start(_WAIT):
+            log.warning("not announced in etcd yet; trying on")
+
+    def edges_of(self, pool: str) -> dict[str, float]:
+        """The pool's edges that announce themselves at present, with their weights."""
+        weights = {edge.name: float(edge.weight) for edge in self._place.topology.edges()}
+        return {
+            member.name: weights.get(member.name, float(_WEIGHT))
+            for member in self.members.all("edge")
+            if member.pool == pool
+        }
+
+    def is_vehicle(self, name: str) -> bool:
+        """Whether a vehicle may have this name; a topic is anybody's words."""
+        return self._pattern.matches(name)
+
+    async def claim(self, vehicle: str) -> Record | None:
+        """The record of a vehicle, which is made if there is none. ``None`` if no pool takes the vehicle."""
+        pool = self._place.topology.pool_of(vehicle)
+        if pool is None:
+            return None
+        return await self.map.claim(vehicle, pool.name, self.edges_of(pool.name))
+
+    def status(self) -> dict[str, object]:
+        """Figures for people and metrics."""
+        figures: dict[str, object] = {"etcd": self.members.live, "mapped": len(self.map)}
+        tracer = self._tracer
+        if tracer is not None:
+            figures["spans"] = {
+                "recorded": tracer.recorded,
+                "exported": tracer.exported,
+                "dropped": tracer.dropped,
+                "queued": tracer.queued,
+            }
+        return figures
+
+    async def stop(self) -> None:
+        """Take the announcement back and close everything."""
+        if self._announcement is not None:
+            await self._announcement.stop()
+        await self.map.stop()
+        await self.members.stop()
+        await self.client.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)

@@ -1,0 +1,20 @@
+"""Waiting for a condition at the end of a node's life, when no event is worth its own wiring."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+_STEP: Final = 0.01  # seconds
+
+
+async def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until ``condition`` holds; returns whether it does, after ``seconds`` at the latest."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not condition():
+        if loop.time() >= deadline:
+            return False
+        await asyncio.sleep(_STEP)
+    return True

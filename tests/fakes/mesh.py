@@ -1,0 +1,231 @@
+"""A front door and edges over real sockets, around the fake engine: what the device link's tests stand on."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvloop
+
+from mesh.broker.principal import Principal
+from mesh.edge.devices import Devices
+from mesh.frontdoor.door import DoorSettings, FrontDoor
+from mesh.transport.outlet import Outlet
+from mesh.transport.refusal import Refused
+from mesh.transport.turn import Turn
+from mesh.transport.wheel import Wheel
+from mesh.wire.limits import Limits
+from mesh.wire.packets import Connect
+from mesh.wire.reasons import NOT_AUTHORIZED
+from tests.fakes.engine import FakeEngine, FakeJournal, vehicle_principal
+from tests.fakes.mqtt import PATIENCE
+from tests.fakes.proxy import Proxy
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a test on uvloop, as the nodes do."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition, with a deadline."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def prover(secret: bytes) -> Callable[..., bytes]:
+    """A proof as the policy room makes it."""
+
+    def prove(purpose: str, *parts: bytes) -> bytes:
+        text = purpose.encode() + b"\0" + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        return hmac.new(secret, text, hashlib.sha256).digest()
+
+    return prove
+
+
+def identify(connect: Connect, peer: str) -> str:
+    """The user name is the vehicle; ``nobody`` is refused."""
+    if not connect.username or connect.username == "nobody":
+        raise Refused(NOT_AUTHORIZED, f"no vehicle {connect.username!r}")
+    return connect.username
+
+
+@dataclass
+class FakeMember:
+    name: str
+    host: str = "127.0.0.1"
+    ports: dict[str, int] = field(default_factory=dict)
+
+
+class FakeMembers:
+    """The membership, as the test says."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, FakeMember] = {}
+
+    def get(self, name: str) -> FakeMember | None:
+        return self.members.get(name)
+
+    def all(self, role: str) -> list[FakeMember]:
+        return list(self.members.values())
+
+
+@dataclass
+class FakeRecord:
+    vehicle: str
+    edge: str
+    epoch: int = 1
+
+
+class FakeMap:
+    """``known`` is answered at once, ``stored`` after a look-up, and ``away`` makes every question fail."""
+
+    def __init__(self, edge: str) -> None:
+        self.edge = edge
+        self.known: dict[str, FakeRecord] = {}
+        self.stored: dict[str, FakeRecord] = {}
+        self.away = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def cached(self, vehicle: str) -> FakeRecord | None:
+        return self.known.get(vehicle)
+
+    async def lookup(self, vehicle: str) -> FakeRecord | None:
+        await self.gate.wait()
+        if self.away:
+            raise ConnectionError("etcd is away")
+        return self.stored.get(vehicle)
+
+    async def claim(self, vehicle: str) -> FakeRecord:
+        if self.away:
+            raise ConnectionError("etcd is away")
+        return self.stored.setdefault(vehicle, FakeRecord(vehicle, self.edge))
+
+
+class FakeEdge:
+    """An edge around a fake engine. ``restart`` makes a new process of it: a new instance, an engine with the old one's sessions."""
+
+    def __init__(self, name: str, secret: bytes = b"secret", grace: float = 30.0) -> None:
+        self.name = name
+        self.secret = secret
+        self.grace = grace
+        self.epoch = 0
+        self.journal = FakeJournal()
+        self.engine = FakeEngine(self.journal)
+        self.admit: Callable[[str, int], Principal] = vehicle_principal
+        self.limits = Limits()
+
+    async def start(self) -> FakeEdge:
+        loop = asyncio.get_running_loop()
+        self.epoch += 1
+        self.turn = Turn(loop, Outlet(self.engine))
+        self.wheel = Wheel(loop)
+        self.wheel.start()
+        self.devices = Devices(
+            self.name, self.epoch, self.engine, self.journal, self.turn, self.wheel, prover(self.secret), self._admit,
+            self.limits, host="127.0.0.1", port=0, grace=self.grace,
+        )  # fmt: skip
+        self.turn.add(self.devices.settle)
+        self.turn.add(self._commit)
+        await self.devices.start()
+        return self
+
+    def _admit(self, vehicle: str, epoch: int) -> Principal:
+        return self.admit(vehicle, epoch)
+
+    def _commit(self) -> None:
+        journal = self.journal
+        if journal.automatic and journal.durable < journal.position:
+            self.commit()
+
+    def commit(self) -> None:
+        """The journal is durable."""
+        self.journal.durable = self.journal.position
+        asyncio.get_running_loop().call_soon(self._durable, self.journal.position)
+
+    def _durable(self, position: int) -> None:
+        self.engine.durable(position)
+        self.devices.durable(position)
+        self.turn.wake()
+
+    async def kill(self) -> None:
+        """As kill -9: nothing is said to anybody."""
+        self.devices.stopping = True
+        self.engine.dead = True
+        self.wheel.stop()
+        self.devices._listener.stop()
+        for stream in list(self.devices.home.streams):
+            stream.abort()
+        await asyncio.sleep(0)
+
+    async def restart(self) -> None:
+        """A new process with the journal of the killed one."""
+        sessions = self.engine.sessions
+        self.journal = FakeJournal()
+        self.engine = FakeEngine(self.journal)
+        self.engine.sessions = sessions
+        await self.start()
+
+    async def stop(self) -> None:
+        await self.devices.stop(1.0)
+        self.wheel.stop()
+
+
+class FakeMesh:
+    """One door, one edge ``edge-1`` behind a proxy. Use as ``async with``."""
+
+    def __init__(self, settings: DoorSettings | None = None, grace: float = 30.0, limits: Limits | None = None) -> None:
+        self.settings = settings or DoorSettings()
+        self.limits = limits
+        self.edge = FakeEdge("edge-1", grace=grace)
+        self.members = FakeMembers()
+        self.map = FakeMap("edge-1")
+        self.proxy = Proxy(0)
+        self.tracer: Any = None
+
+    async def __aenter__(self) -> FakeMesh:
+        await self.edge.start()
+        self.proxy.target = self.edge.devices.port
+        await self.proxy.start()
+        self.members.members["edge-1"] = FakeMember("edge-1", ports={"device": self.proxy.port})
+        self.door = FrontDoor(
+            "door", 1, [("127.0.0.1", 0)], self.map, self.members, identify, prover(b"secret"), self.tracer, self.limits,
+            self.settings,
+        )  # fmt: skip
+        await self.door.start()
+        self.port = self.door.ports[0]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.door.stop(2.0)
+        await self.edge.stop()
+        await self.proxy.stop()
+
+    @property
+    def engine(self) -> FakeEngine:
+        return self.edge.engine
+
+    @property
+    def link(self) -> dict[str, Any]:
+        """The status of the link to edge-1."""
+        return self.door.links.status()[0]
+
+    async def up(self) -> None:
+        """Wait until the link is up."""
+        await until(lambda: self.link["state"] == "up")
+
+    async def restart_edge(self) -> None:
+        """The edge is killed and comes back at another port."""
+        await self.edge.kill()
+        await until(lambda: self.link["state"] == "away")
+        await self.edge.restart()
+        self.proxy.target = self.edge.devices.port
+
+

@@ -1,0 +1,362 @@
+"""The front door towards vehicles: who gets in, what is refused how, keep alive, flow control, traces, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mesh.broker.trace import Span, Tracer
+from mesh.frontdoor.door import DoorSettings
+from mesh.transport.frame import WINDOW
+from mesh.transport.outlet import Outlet
+from mesh.transport.refusal import Refused
+from mesh.wire.limits import Limits
+from mesh.wire.packets import (
+    MQTT5,
+    PINGREQ,
+    PUBACK,
+    Ack,
+    Connack,
+    Connect,
+    Disconnect,
+    Ping,
+    Publish,
+    Subscribe,
+    Subscription,
+)
+from mesh.wire.tracecontext import TraceContext
+from tests.fakes.mesh import FakeMesh, FakeRecord, run, until
+from tests.fakes.mqtt import Bare
+
+CONNECT_311 = bytes.fromhex("100f00044d5154540402003c0003434152")  # no user name
+
+REFUSED = [
+    (b"GET / HTTP/1.1\r\n\r\n", b""),
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b""),  # TLS on the plain port
+    (b"\x20\x02\x00\x00", b""),  # a CONNACK (CVE-2021-34432)
+    (b"\x10\xff\xff\xff\x7f", b""),  # a giant length (CVE-2023-0809)
+    (b"\x10\xff\xff\xff\xff\xff", b""),  # a length of five bytes
+    (b"\x10\x0c\x00\x04MQTX\x04\x02\x00\x3c\x00\x00", b"\x20\x02\x00\x01"),  # another protocol's name
+    (b"\x10\x0c\x00\x04MQTT\x07\x02\x00\x3c\x00\x00", b"\x20\x02\x00\x01"),  # a version of the future [MQTT-3.1.2-2]
+    (b"\x10\x0d\x00\x04MQTT\x05\x03\x00\x3c\x00\x00\x00", b"\x20\x03\x00\x81\x00"),  # reserved flag, 5.0: told why
+    (b"\x10\x0c\x00\x04MQTT\x04\x03\x00\x3c\x00\x00", b""),  # the same in 3.1.1: just closed [MQTT-3.1.4-1]
+    (CONNECT_311, b"\x20\x02\x00\x05"),
+]
+
+
+@pytest.mark.parametrize(("sent", "answer"), REFUSED)
+def test_what_is_no_good_connect_is_closed_with_the_right_answer(sent: bytes, answer: bytes) -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            reader, writer = await asyncio.open_connection("127.0.0.1", mesh.port)
+            writer.write(sent)
+            async with asyncio.timeout(10):
+                assert await reader.read() == answer
+            writer.close()
+            await until(lambda: mesh.door.status()["refused"] == 1)
+            assert mesh.engine.opened == []
+
+    run(main())
+
+
+def test_a_5_0_client_is_told_not_authorized() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            car = await Bare(MQTT5).connect(mesh.port)
+            car.send(Connect(5, "x", username="nobody"))
+            assert (await car.wait(Connack)).reason == 0x87
+            await car.wait_closed()
+
+    run(main())
+
+
+def test_no_connect_half_a_connect_and_a_trickling_one_are_closed_in_time() -> None:
+    async def main() -> None:
+        async with FakeMesh(DoorSettings(connect_timeout=0.5)) as mesh:
+            silent, half, slow = [await Bare().connect(mesh.port) for _ in range(3)]
+            half.raw(CONNECT_311[:9])
+
+            async def trickle() -> None:
+                for byte in CONNECT_311[:-1]:
+                    slow.raw(bytes((byte,)))
+                    await asyncio.sleep(0.2)
+
+            task = asyncio.create_task(trickle())
+            for client in (silent, half, slow):
+                await client.wait_closed()
+            task.cancel()
+            assert mesh.door.status()["refused"] == 3
+
+    run(main())
+
+
+def test_a_vehicle_never_seen_is_refused_politely_while_the_map_is_away() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            mesh.map.known["KNOWN"] = FakeRecord("KNOWN", "edge-1")
+            mesh.map.away = True
+            known = await Bare().hello(mesh.port, "KNOWN")
+            old, new = await Bare().connect(mesh.port), await Bare(MQTT5).connect(mesh.port)
+            old.send(Connect(4, "a", username="NEW1"))
+            new.send(Connect(5, "b", username="NEW2"))
+            assert (await old.wait(Connack)).reason == 3
+            assert (await new.wait(Connack)).reason == 0x88
+            assert not known.closed.is_set()
+
+    run(main())
+
+
+def test_a_stale_edge_refuses() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+
+            def admit(vehicle: str, epoch: int) -> None:
+                raise Refused(0x9C, "the vehicle has moved")
+
+            mesh.edge.admit = admit  # type: ignore[assignment]
+            car = await Bare(MQTT5).connect(mesh.port)
+            car.send(Connect(5, "CAR", username="CAR"))
+            assert (await car.wait(Connack)).reason == 0x9C
+            await car.wait_closed()
+
+    run(main())
+
+
+def test_one_more_than_the_limit_is_closed_and_counted() -> None:
+    async def main() -> None:
+        async with FakeMesh(DoorSettings(max_connections=2)) as mesh:
+            first, _ = await Bare().hello(mesh.port, "A"), await Bare().hello(mesh.port, "B")
+            third = await Bare().connect(mesh.port)
+            await third.wait_closed()
+            assert mesh.door.status()["refused"] == 1
+            await first.close()
+            await until(lambda: mesh.door.status()["connections"] == 1)
+            await Bare().hello(mesh.port, "C")
+
+    run(main())
+
+
+def test_a_silent_vehicle_is_closed_and_a_pinging_one_is_not() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            silent = await Bare(MQTT5).hello(mesh.port, "SILENT", keep_alive=1)
+            pinging = await Bare().hello(mesh.port, "PINGING", keep_alive=1)
+
+            async def ping() -> None:
+                while True:
+                    pinging.send(Ping(PINGREQ))
+                    await asyncio.sleep(0.5)
+
+            task = asyncio.create_task(ping())
+            assert (await silent.wait(Disconnect)).reason == 0x8D
+            await silent.wait_closed()
+            await until(lambda: mesh.engine.lost_clients == ["SILENT"])
+            await until(lambda: len(pinging.packets) > 6)
+            task.cancel()
+            assert not pinging.closed.is_set()
+            assert mesh.door.status()["silent"] == 1
+
+    run(main())
+
+
+def test_a_packet_too_large_is_refused_and_a_protocol_error_is_found_by_the_edge() -> None:
+    async def main() -> None:
+        limits = Limits(max_packet_size=4096)
+        async with FakeMesh(limits=limits) as mesh:
+            large, wrong = [await Bare(MQTT5).hello(mesh.port, name) for name in ("LARGE", "WRONG")]
+            large.send(Publish("vehicles/LARGE/t", bytes(5000)))
+            assert (await large.wait(Disconnect)).reason == 0x95
+            wrong.send(Publish("vehicles/WRONG/t", b"ok"))
+            wrong.raw(b"\x36\x05\x00\x01a\x00\x01")  # QoS 3
+            assert (await wrong.wait(Disconnect)).reason == 0x81
+            await wrong.wait_closed()
+            assert mesh.engine.payloads("WRONG") == [b"ok"]
+            assert mesh.engine.failed == [("WRONG", 0x81)]
+            await until(lambda: mesh.engine.lost_clients == ["LARGE"])
+
+    run(main())
+
+
+def test_a_vehicle_is_not_read_beyond_its_limit_while_its_edge_is_away() -> None:
+    async def main() -> None:
+        async with FakeMesh(DoorSettings(held_per_vehicle=10_000)) as mesh:
+            car, other = await Bare().hello(mesh.port, "CAR"), await Bare().hello(mesh.port, "OTHER")
+            await mesh.edge.kill()
+            await until(lambda: mesh.link["state"] == "away")
+            car.send(*[Publish("vehicles/CAR/t", bytes(1000), 1, packet_id=n) for n in range(1, 2001)])
+            await until(lambda: mesh.door.status()["held"] == {"link": 1})
+            other.send(Ping(PINGREQ))
+            await other.wait(Ping)
+            assert mesh.link["held_bytes"] < 300_000  # the limit and one read of the socket
+            await mesh.edge.restart()
+            mesh.proxy.target = mesh.edge.devices.port
+            await until(lambda: len(car.acks(PUBACK)) == 2000)
+            assert car.acks(PUBACK) == list(range(1, 2001))
+            assert mesh.door.status()["held"] == {}
+
+    run(main())
+
+
+def test_what_is_held_for_one_edge_is_bounded_in_all() -> None:
+    async def main() -> None:
+        async with FakeMesh(DoorSettings(held_per_edge=20_000)) as mesh:
+            cars = [await Bare().hello(mesh.port, f"CAR{n}") for n in range(20)]
+            await mesh.edge.kill()
+            await until(lambda: mesh.link["state"] == "away")
+            for round in range(10):
+                for car in cars:
+                    car.send(Publish("vehicles/CAR/t", bytes(1000), 1, packet_id=round + 1))
+                await asyncio.sleep(0.01)
+            await until(lambda: len(mesh.door.status()["held"]) == 1)  # type: ignore[arg-type]
+            assert mesh.link["held_bytes"] < 60_000
+            await mesh.edge.restart()
+            mesh.proxy.target = mesh.edge.devices.port
+            for car in cars:
+                await until(lambda car=car: car.acks(PUBACK) == list(range(1, 11)))
+
+    run(main())
+
+
+def test_a_vehicle_that_does_not_read_is_paused_and_delays_nobody() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            slow, quick = await Bare().hello(mesh.port, "SLOW"), await Bare().hello(mesh.port, "QUICK")
+            slow.reading.clear()
+            vehicle = next(stream for stream in mesh.door.home.streams if stream.name == "SLOW")  # type: ignore[attr-defined]
+            sent = 0
+            while not (vehicle.pending() and "SLOW" in mesh.engine.paused):
+                if "SLOW" not in mesh.engine.paused:
+                    mesh.engine.deliver("SLOW", Publish("t", bytes(50_000)))
+                    mesh.edge.turn.wake()
+                    sent += 1
+                assert sent < 1000
+                await asyncio.sleep(0.001)
+            for n in range(100):
+                mesh.engine.deliver("QUICK", Publish("t", b"%d" % n))
+                mesh.edge.turn.wake()
+            await until(lambda: len(quick.publishes()) == 100)
+            assert vehicle.pending() < 2 * WINDOW
+            slow.reading.set()
+            await until(lambda: "SLOW" not in mesh.engine.paused)
+            await until(lambda: len(slow.publishes()) == sent)
+
+    run(main())
+
+
+def test_a_door_that_is_jammed_pauses_whoever_sends_through_it() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            cars = [await Bare().hello(mesh.port, f"CAR{n}") for n in range(40)]
+            mesh.proxy.freeze()
+            sent = 0
+            while len(mesh.engine.paused) < 40:
+                for n in range(40):
+                    if f"CAR{n}" not in mesh.engine.paused:
+                        mesh.engine.deliver(f"CAR{n}", Publish("t", bytes(60_000)))
+                        sent += 1
+                mesh.edge.turn.wake()
+                await asyncio.sleep(0.002)
+            assert sent < 40 * 6  # less than the windows together
+            mesh.proxy.thaw()
+            await until(lambda: not mesh.engine.paused)
+            await until(lambda: sum(len(car.publishes()) for car in cars) == sent)
+
+    run(main())
+
+
+class RecordingTracer(Tracer):
+    """Keeps its spans."""
+
+    def __init__(self) -> None:
+        self.enabled = True
+        self.spans: list[RecordedSpan] = []
+
+    def start(
+        self, operation: str, parent: TraceContext, topic: str, vehicle: str, kind: int, linked: bool = False
+    ) -> Span:
+        span = RecordedSpan(operation, parent, topic, vehicle)
+        self.spans.append(span)
+        return span
+
+
+class RecordedSpan(Span):
+    def __init__(self, operation: str, parent: TraceContext, topic: str, vehicle: str) -> None:
+        super().__init__(parent)
+        self.what = (operation, topic, vehicle)
+        self.ended: int | None = None
+
+    def end(self, reason: int = 0) -> None:
+        self.ended = reason
+
+
+def test_the_door_is_a_hop_of_a_sampled_message() -> None:
+    async def main() -> None:
+        mesh = FakeMesh()
+        mesh.tracer = RecordingTracer()
+        async with mesh:
+            car = await Bare().hello(mesh.port, "CAR")
+            context = TraceContext("1" * 32, "2" * 16, 1, "a=b")
+            for qos in (0, 1, 0, 1):
+                connection = mesh.engine.current["CAR"]
+                if qos or len(connection.out):
+                    connection.traced.append((len(connection.out), context))
+                mesh.engine.deliver("CAR", Publish("vehicles/CAR/cmd", b"x", qos, packet_id=9 * qos))
+            mesh.edge.turn.wake()
+            await car.wait_all(Publish, 4)
+            assert [publish.qos for publish in car.publishes()] == [0, 1, 0, 1]
+            spans = mesh.tracer.spans
+            assert [span.what for span in spans] == [("relay", "vehicles/CAR/cmd", "CAR")] * 3
+            assert [span.context for span in spans] == [context] * 3
+            assert [span.ended for span in spans] == [0x80, 0, None]  # the first one's identifier was used again
+            car.send(Ack(PUBACK, 9))
+            await until(lambda: spans[2].ended == 0)
+
+    run(main())
+
+
+def test_the_door_stops_politely() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            old, new = await Bare().hello(mesh.port, "OLD"), await Bare(MQTT5).hello(mesh.port, "NEW")
+            new.send(Publish("vehicles/NEW/t", b"last", 1, packet_id=1))
+            await until(lambda: new.acks(PUBACK) == [1])
+            await mesh.door.stop(2.0)
+            assert (await new.wait(Disconnect)).reason == 0x8B
+            await old.wait_closed()
+            await until(lambda: sorted(mesh.engine.lost_clients) == ["NEW", "OLD"])
+            with pytest.raises(OSError, match="refused"):
+                await asyncio.open_connection("127.0.0.1", mesh.port)
+
+    run(main())
+
+
+def test_subscribe_replays_and_bytes_are_counted() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            car = await Bare().hello(mesh.port, "CAR")
+            car.send(Subscribe(1, [Subscription("vehicles/CAR/#")]))
+            await until(lambda: mesh.link["held_bytes"] == 0 and len(car.packets) == 2)
+            status = mesh.door.status()
+            assert status["accepted"] == 1
+            assert status["bytes_in"] > 0
+            assert status["bytes_out"] == 4 + 5
+            assert status["packets_up"] == 1
+
+    run(main())
+
+
+def test_outlet_survives_a_shell_that_fails() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            car = await Bare().hello(mesh.port, "CAR")
+            connection = mesh.engine.current["CAR"]
+            shell, connection.shell = connection.shell, None
+            mesh.engine.deliver("CAR", Publish("t"))
+            Outlet(mesh.engine)()
+            connection.shell = shell
+            mesh.engine.deliver("CAR", Publish("t"))
+            mesh.edge.turn.wake()
+            await car.wait_all(Publish, 2)
+
+    run(main())

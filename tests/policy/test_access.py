@@ -1,0 +1,101 @@
+"""Who gets in, as whom, and how far."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.broker.principal import BACKEND, TIER, VEHICLE
+from mesh.policy.access import ANONYMOUS, Backends, tier_principal, vehicle_principal
+from mesh.policy.identity import CLIENT_ID, USERNAME, Identity
+from mesh.policy.pattern import Pattern
+from mesh.policy.template import Template
+from mesh.transport.refusal import Refused
+from mesh.wire.packets import Connect
+
+PATTERN = Pattern("[A-Z0-9]{3,32}")
+TEMPLATE = Template("vehicles/{vehicle}/#")
+
+
+def test_the_vehicle_is_the_user_name() -> None:
+    identity = Identity(USERNAME, PATTERN)
+    assert identity.vehicle_of_connect(Connect(client_id="app-7", username="VIN1")) == "VIN1"
+
+
+@pytest.mark.parametrize("username", [None, "", "vin1", "V#1", "+++", "VIN1/x", "V" * 33])
+def test_other_user_names_are_not_authorized(username: str | None) -> None:
+    with pytest.raises(Refused) as refused:
+        Identity(USERNAME, PATTERN).vehicle_of_connect(Connect(username=username))
+    assert refused.value.reason == 0x87
+
+
+def test_the_vehicle_is_the_client_id() -> None:
+    identity = Identity(CLIENT_ID, PATTERN)
+    assert identity.vehicle_of_connect(Connect(client_id="VIN1", username="somebody else")) == "VIN1"
+    with pytest.raises(Refused) as refused:
+        identity.vehicle_of_connect(Connect(client_id=""))
+    assert refused.value.reason == 0x85
+
+
+def test_an_identity_has_a_known_source() -> None:
+    with pytest.raises(ValueError, match="username or client_id"):
+        Identity("password", PATTERN)
+
+
+def test_a_vehicle_stays_below_its_subtree() -> None:
+    principal = vehicle_principal(TEMPLATE, "VIN1")
+    permissions = principal.permissions
+    assert (principal.kind, principal.name, principal.vehicle) == (VEHICLE, "VIN1", "VIN1")
+    assert permissions.may_publish("vehicles/VIN1/status")
+    assert permissions.may_subscribe("vehicles/VIN1/#")
+    assert permissions.may_subscribe("vehicles/VIN1/+/x")
+    for topic in ("vehicles/VIN2/status", "vehicles/VIN11/status", "vehicles/VIN1", "fleet/news", "$SYS/x", ""):
+        assert not permissions.may_publish(topic)
+    for filter in ("#", "+/#", "vehicles/#", "vehicles/+/cmd", "vehicles/VIN11/#", "$share/g/vehicles/+/cmd", "$share/g/#"):
+        assert not permissions.may_subscribe(filter)
+
+
+def test_a_name_with_wildcards_widens_nothing() -> None:
+    """CVE-2017-7650: should such a name ever get here, it is only text."""
+    for name in ("#", "+"):
+        permissions = vehicle_principal(TEMPLATE, name).permissions
+        assert not permissions.may_publish("vehicles/VIN2/status")
+        assert not permissions.may_subscribe("vehicles/VIN2/#")
+        assert not permissions.may_subscribe("#")
+
+
+def test_a_core_may_do_everything_but_write_to_the_servers_topics() -> None:
+    principal = tier_principal("core-1")
+    assert (principal.kind, principal.name, principal.vehicle) == (TIER, "core-1", "")
+    assert principal.permissions.may_publish("vehicles/VIN1/cmd")
+    assert principal.permissions.may_subscribe("#")
+    assert not principal.permissions.may_publish("$SYS/x")
+
+
+def test_anonymous_back_ends() -> None:
+    backends = Backends(True, {})
+    assert backends.principal_of(Connect()).name == ANONYMOUS
+    named = backends.principal_of(Connect(username="dashboard"))
+    assert (named.name, named.kind, named.vehicle) == ("dashboard", BACKEND, "")
+
+
+@pytest.mark.parametrize(
+    ("username", "password"),
+    [(None, None), ("fleet", None), ("fleet", b""), ("fleet", b"wrong"), ("nobody", b"right"), ("nobody", None), ("", b"right")],
+)
+def test_back_ends_need_their_password(username: str | None, password: bytes | None) -> None:
+    with pytest.raises(Refused) as refused:
+        Backends(False, {"fleet": "right"}).principal_of(Connect(username=username, password=password), "10.0.0.9:5")
+    assert refused.value.reason == 0x86
+    assert "right" not in str(refused.value)
+
+
+def test_back_ends_with_their_password_get_in() -> None:
+    principal = Backends(False, {"fleet": "right"}).principal_of(Connect(username="fleet", password=b"right"))
+    assert (principal.name, principal.kind) == ("fleet", BACKEND)
+
+
+def test_a_name_with_a_password_needs_it_even_where_others_need_none() -> None:
+    backends = Backends(True, {"fleet": "right"})
+    with pytest.raises(Refused):
+        backends.principal_of(Connect(username="fleet"))
+    assert backends.principal_of(Connect(username="other")).name == "other"

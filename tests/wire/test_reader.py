@@ -1,0 +1,159 @@
+"""What the reader keeps, what it refuses to keep, and what state it is in."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.wire.decode import CLIENT, SERVER, Framer, Limits, Reader
+from mesh.wire.encode import encode
+from mesh.wire.packets import Connect, Ping, Publish, Subscribe, Subscription, Unsubscribe
+from mesh.wire.reasons import MALFORMED_PACKET, PACKET_TOO_LARGE, PROTOCOL_ERROR, QUOTA_EXCEEDED
+from tests.wire.golden import properties
+
+
+def reason_of(reader: Reader | Framer) -> int:
+    return 0 if reader.error is None else reader.error.reason
+
+
+def test_protocol_is_known_from_connect() -> None:
+    for protocol in (3, 4, 5):
+        reader = Reader(Limits(), SERVER)
+        assert reader.protocol == 0
+        reader.feed(encode(Connect(protocol, "c"), protocol))
+        assert reader.protocol == protocol
+
+
+def test_protocol_is_known_though_the_rest_of_connect_is_wrong() -> None:
+    reader = Reader(Limits(), SERVER)
+    assert reader.feed(bytes.fromhex("10 0d 0004 4d515454 05 03 003c 00 0000")) == []
+    assert (reader.protocol, reason_of(reader)) == (5, MALFORMED_PACKET)
+
+
+def test_a_reader_for_a_connection_whose_connect_was_read() -> None:
+    reader = Reader(Limits(), SERVER, 5)
+    assert reader.feed(encode(Publish("a"), 5)) == [Publish("a")]
+    reader.feed(encode(Connect(5, "c"), 5))
+    assert reason_of(reader) == PROTOCOL_ERROR
+
+
+def test_a_client_must_say_its_protocol() -> None:
+    with pytest.raises(ValueError, match="protocol"):
+        Reader(Limits(), CLIENT)
+
+
+def test_a_strangers_first_byte_is_enough() -> None:
+    reader = Reader(Limits(), SERVER)
+    reader.feed(b"G")
+    assert (reason_of(reader), reader.pending) == (PROTOCOL_ERROR, 0)
+
+
+@pytest.mark.parametrize("size", [127, 128, 16_383, 16_384, 100_000])
+def test_the_limit_is_exact(size: int) -> None:
+    packet = encode(Publish("a", bytes(size)), 4)
+    exact = Reader(Limits(max_packet_size=len(packet)), SERVER, 4)
+    assert exact.feed(packet) == [Publish("a", bytes(size))]
+    short = Reader(Limits(max_packet_size=len(packet) - 1), SERVER, 4)
+    header = 5 if size > 16_000 else 3
+    short.feed(packet[:header])
+    assert (reason_of(short), short.pending) == (PACKET_TOO_LARGE, 0)
+    framer = Framer(len(packet) - 1)
+    framer.feed(packet[:header])
+    assert reason_of(framer) == PACKET_TOO_LARGE
+    assert Framer(len(packet)).feed(packet) == [packet]
+
+
+def test_connect_has_its_own_limit() -> None:
+    connect = encode(Connect(4, "c", username="u", password=bytes(60_000)), 4)
+    reader = Reader(Limits(max_connect_size=len(connect) - 1), SERVER)
+    assert reader.feed(connect[:4]) == []
+    assert reason_of(reader) == PACKET_TOO_LARGE
+    reader = Reader(Limits(max_connect_size=len(connect)), SERVER)
+    publish = Publish("a", bytes(70_000))
+    assert len(reader.feed(connect + encode(publish, 4))) == 2
+    assert reader.feed(encode(publish, 4)) == [publish]
+
+
+def test_only_the_packet_in_progress_is_kept() -> None:
+    reader = Reader(Limits(max_packet_size=1000), SERVER, 4)
+    framer = Framer(1000)
+    packet = encode(Publish("a", bytes(900)), 4)
+    stream = packet * 20
+    count = 0
+    for start in range(0, len(stream), 7):
+        piece = stream[start : start + 7]
+        count += len(reader.feed(piece))
+        framer.feed(piece)
+        assert reader.pending < len(packet)
+    assert count == 20
+    assert reader.feed(packet[:500]) == []
+    assert reader.pending == 500
+
+
+def test_a_packet_that_comes_byte_by_byte_is_not_copied_each_time() -> None:
+    """256 KiB in single bytes: with a copy for each byte this would move 32 GiB."""
+    packet = encode(Publish("a", bytes(1 << 18)), 4)
+    reader = Reader(Limits(), SERVER, 4)
+    for byte in packet[:-1]:
+        assert not reader.feed(bytes((byte,)))
+    assert len(reader.feed(packet[-1:])) == 1
+
+
+def test_nothing_in_nothing_out() -> None:
+    assert Reader(Limits(), SERVER).feed(b"") == []
+    assert Framer(100).feed(b"") == []
+
+
+def test_limits_of_lists() -> None:
+    limits = Limits(max_user_properties=2, max_subscriptions=2)
+    user = properties(user=[("k", "v")] * 2)
+    more = properties(user=[("k", "v")] * 3)
+    filters = [Subscription("a"), Subscription("b")]
+    assert len(Reader(limits, SERVER, 5).feed(encode(Publish("a", properties=user), 5))) == 1
+    assert len(Reader(limits, SERVER, 5).feed(encode(Subscribe(1, filters), 5))) == 1
+    for packet in (
+        Publish("a", properties=more),
+        Subscribe(1, [*filters, Subscription("c")]),
+        Unsubscribe(1, ["a", "b", "c"]),
+    ):
+        reader = Reader(limits, SERVER, 5)
+        assert reader.feed(encode(packet, 5)) == []
+        assert reason_of(reader) == QUOTA_EXCEEDED
+    reader = Reader(limits, CLIENT, 5)
+    reader.feed(encode(Publish("a", properties=properties(subscription_ids=[1, 2, 3])), 5))
+    assert reason_of(reader) == QUOTA_EXCEEDED
+
+
+def test_limit_of_levels() -> None:
+    limits = Limits(max_topic_levels=3)
+    for topic, good in (("a/b/c", True), ("a/b/c/d", False), ("abcdefgh", True), ("///", False)):
+        reader = Reader(limits, SERVER, 4)
+        assert bool(reader.feed(encode(Publish(topic), 4))) == good
+        reader = Reader(limits, SERVER, 4)
+        assert bool(reader.feed(encode(Subscribe(1, [Subscription(topic)]), 4))) == good
+
+
+def test_limits_refuse_nonsense() -> None:
+    with pytest.raises(ValueError, match="max_packet_size"):
+        Limits(max_packet_size=1)
+    assert Limits(max_packet_size=1000).max_connect_size == 1000
+
+
+def test_framer_gives_good_packets_before_a_bad_one() -> None:
+    framer = Framer(100)
+    assert framer.feed(b"\xc0\x00\xc0\x00\x30\xff\xff\xff\xff\x01") == [b"\xc0\x00"] * 2
+    assert reason_of(framer) == MALFORMED_PACKET
+    assert framer.feed(b"\xc0\x00") == []
+
+
+def test_framer_limit_may_change() -> None:
+    framer = Framer(10)
+    assert framer.feed(b"\x30\x08" + bytes(8)) != []
+    framer.max_packet_size = 100
+    assert framer.feed(b"\x30\x50" + bytes(80)) != []
+
+
+def test_values_show_themselves() -> None:
+    assert repr(Ping(12)) == "Ping(type=12)"
+    assert repr(properties(user=[("k", "v")], maximum_qos=0)) == "Properties(maximum_qos=0, user=[('k', 'v')])"
+    assert Ping(12) != Ping(13)
+    assert Publish("a") != Ping(12)

@@ -1,0 +1,123 @@
+"""What is written is read back, in whatever pieces it comes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.wire.decode import CLIENT, SERVER, Framer, Limits, Reader
+from mesh.wire.encode import decode_properties, encode, encode_ack, encode_properties, encode_publish, publish_size
+from mesh.wire.frames import ack_packet_id, ack_reason, packet_type, publish_packet_id, publish_qos, with_dup
+from mesh.wire.packets import PUBACK, PUBCOMP, PUBLISH, Ack, Packet, Publish
+from tests.wire import strategies
+
+PROTOCOLS = pytest.mark.parametrize("protocol", [3, 4, 5])
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    """``data`` cut at these places (modulo its length)."""
+    at = sorted({cut % (len(data) + 1) for cut in cuts})
+    return [data[start:end] for start, end in zip([0, *at], [*at, len(data)], strict=True)]
+
+
+def read_in_pieces(reader: Reader, data: bytes, cuts: list[int]) -> list[Packet]:
+    packets: list[Packet] = []
+    for piece in pieces(data, cuts):
+        packets += reader.feed(piece)
+    assert reader.error is None
+    assert reader.pending == 0
+    return packets
+
+
+@PROTOCOLS
+@given(data=st.data())
+def test_client_packets(protocol: int, data: st.DataObject) -> None:
+    packets: list[Packet] = [data.draw(strategies.connects(protocol))]
+    packets += data.draw(st.lists(strategies.from_client(protocol), max_size=5))
+    stream = b"".join(encode(packet, protocol) for packet in packets)
+    cuts = data.draw(st.lists(st.integers(0, 10_000), max_size=8))
+    assert read_in_pieces(Reader(Limits(), SERVER), stream, cuts) == packets
+
+
+@PROTOCOLS
+@given(data=st.data())
+def test_server_packets(protocol: int, data: st.DataObject) -> None:
+    packets: list[Packet] = data.draw(st.lists(strategies.from_server(protocol), min_size=1, max_size=5))
+    stream = b"".join(encode(packet, protocol) for packet in packets)
+    cuts = data.draw(st.lists(st.integers(0, 10_000), max_size=8))
+    assert read_in_pieces(Reader(Limits(), CLIENT, protocol), stream, cuts) == packets
+
+
+@PROTOCOLS
+@given(data=st.data())
+def test_framer_cuts_where_the_reader_does(protocol: int, data: st.DataObject) -> None:
+    packets = data.draw(st.lists(strategies.from_client(protocol), min_size=1, max_size=5))
+    raws = [encode(packet, protocol) for packet in packets]
+    framer = Framer(1 << 20)
+    out: list[bytes] = []
+    for piece in pieces(b"".join(raws), data.draw(st.lists(st.integers(0, 10_000), max_size=8))):
+        out += framer.feed(piece)
+    assert framer.error is None
+    assert out == raws
+
+
+@PROTOCOLS
+@given(data=st.data())
+def test_raw_publish(protocol: int, data: st.DataObject) -> None:
+    publish = data.draw(strategies.publishes(protocol, True))
+    raw = encode(publish, protocol)
+    assert (packet_type(raw), publish_qos(raw), publish_packet_id(raw)) == (PUBLISH, publish.qos, publish.packet_id)
+    if publish.qos:
+        repeated = Reader(Limits(), SERVER, protocol).feed(with_dup(raw))
+        publish.dup = True
+        assert repeated == [publish]
+
+
+@PROTOCOLS
+@given(data=st.data())
+def test_raw_ack(protocol: int, data: st.DataObject) -> None:
+    ack = data.draw(strategies.acks(protocol))
+    raw = encode(ack, protocol)
+    assert (packet_type(raw), ack_packet_id(raw), ack_reason(raw)) == (ack.type, ack.packet_id, ack.reason)
+
+
+@PROTOCOLS
+@given(data=st.data())
+def test_the_fast_way_to_publish_writes_the_same(protocol: int, data: st.DataObject) -> None:
+    publish: Publish = data.draw(strategies.publishes(protocol, False))
+    properties = b"" if publish.properties is None else encode_properties(publish.properties)
+    topic = publish.topic.encode()
+    fast = encode_publish(
+        topic, publish.payload, publish.qos, publish.retain, publish.dup, publish.packet_id, properties, protocol
+    )
+    assert fast == encode(publish, protocol)
+    assert len(fast) == publish_size(len(topic), len(publish.payload), publish.qos, len(properties), protocol)
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("kind", range(PUBACK, PUBCOMP + 1))
+@pytest.mark.parametrize("reason", [0, 0x92])
+def test_the_fast_way_to_acknowledge_writes_the_same(protocol: int, kind: int, reason: int) -> None:
+    for packet_id in (1, 0xFF, 0x100, 0xABCD, 0xFFFF):
+        assert encode_ack(kind, packet_id, reason, protocol) == encode(Ack(kind, packet_id, reason), protocol)
+
+
+@given(st.data())
+def test_properties_alone(data: st.DataObject) -> None:
+    fields = {
+        **strategies.CAPABILITIES,
+        **strategies.MESSAGE,
+        "request_problem_info": strategies.flags,
+        "request_response_info": strategies.flags,
+        "will_delay": strategies.fours,
+        "topic_alias": st.integers(1, 0xFFFF),
+        "subscription_ids": st.lists(st.integers(1, 268_435_455), max_size=3),
+    }
+    properties = strategies.some(data.draw, fields)
+    if properties is not None:
+        assert decode_properties(encode_properties(properties)) == properties
+
+
+def test_no_properties() -> None:
+    assert encode_properties(decode_properties(b"")) == b""

@@ -1,0 +1,204 @@
+"""Names, filters and the two trees against the plain definition of a match."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.wire.topics import filter_error, is_shared, levels, matches, name_error, split_shared
+from mesh.wire.tree import FilterTree, TopicTree
+from tests.wire import strategies
+
+# Few letters, so that filters and topics do match.
+few_levels = st.sampled_from(["", "a", "b", "$s"])
+few_topics = st.lists(few_levels, min_size=1, max_size=5).map("/".join).filter(bool)
+
+
+@st.composite
+def few_filters(draw: st.DrawFn) -> str:
+    parts = draw(st.lists(st.one_of(few_levels, st.just("+")), min_size=0, max_size=5))
+    if not parts or draw(st.booleans()):
+        parts.append("#")
+    return "/".join(parts) or "+"
+
+
+def defined(filter: list[str], topic: list[str]) -> bool:
+    """Section 4.7 word by word."""
+    if not filter:
+        return not topic
+    if filter[0] == "#":
+        return True
+    if not topic:
+        return False
+    return filter[0] in ("+", topic[0]) and defined(filter[1:], topic[1:])
+
+
+@pytest.mark.parametrize(
+    ("filter", "topic", "expected"),
+    [
+        ("sport/tennis/player1/#", "sport/tennis/player1", True),
+        ("sport/tennis/player1/#", "sport/tennis/player1/ranking", True),
+        ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", True),
+        ("sport/#", "sport", True),
+        ("#", "anything/at/all", True),
+        ("sport/tennis/+", "sport/tennis/player1", True),
+        ("sport/tennis/+", "sport/tennis/player1/ranking", False),
+        ("sport/+", "sport", False),
+        ("sport/+", "sport/", True),
+        ("+/+", "/finance", True),
+        ("/+", "/finance", True),
+        ("+", "/finance", False),
+        ("#", "$SYS/x", False),
+        ("+/monitor/Clients", "$SYS/monitor/Clients", False),
+        ("$SYS/#", "$SYS/x", True),
+        ("$SYS/monitor/+", "$SYS/monitor/Clients", True),
+        ("a", "A", False),
+        ("a/b", "a/b/", False),
+        ("+/$x", "a/$x", True),
+    ],
+)
+def test_examples_of_the_specification(filter: str, topic: str, expected: bool) -> None:
+    assert matches(filter, topic) == expected
+    tree: FilterTree[int] = FilterTree()
+    tree.add(filter, "key", 1)
+    assert tree.match(topic) == [1] * expected
+    names: TopicTree[int] = TopicTree()
+    names.set(topic, 1)
+    assert names.match(filter) == [(topic, 1)] * expected
+
+
+@given(few_filters(), few_topics)
+def test_matches_as_defined(filter: str, topic: str) -> None:
+    hidden = topic.startswith("$") and filter[0] in "+#"
+    assert matches(filter, topic) == (not hidden and defined(levels(filter), levels(topic)))
+
+
+@given(strategies.topics)
+def test_valid_names(topic: str) -> None:
+    assert name_error(topic) == ""
+    assert matches(topic, topic)
+    assert matches("#", topic) == (not topic.startswith("$"))
+
+
+@given(strategies.filters())
+def test_valid_filters(filter: str) -> None:
+    assert filter_error(filter) == ""
+    group, rest = split_shared(filter)
+    assert is_shared(filter) == bool(group)
+    assert filter == (f"$share/{group}/{rest}" if group else rest)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "a/+", "#", "a\0", "\ud800", "x" * 65_536, "ä" * 32_768, "/".join("a" * 129)],
+    ids=lambda name: name[:6],
+)
+def test_invalid_names(name: str) -> None:
+    assert name_error(name)
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        "",
+        "#/a",
+        "a#",
+        "a/#/b",
+        "##",
+        "a+",
+        "+a/b",
+        "a/b+",
+        "++",
+        "a\0",
+        "\ud800",
+        "x" * 65_536,
+        "$share/",
+        "$share/g",
+        "$share/g/",
+        "$share//a",
+        "$share/+/a",
+        "$share/#/a",
+        "$share/g/a#",
+        "$share/a+/b",
+        "/".join("a" * 129),
+    ],
+    ids=lambda filter: filter[:12],
+)
+def test_invalid_filters(filter: str) -> None:
+    assert filter_error(filter)
+
+
+def test_the_longest_and_deepest_that_is_valid() -> None:
+    assert name_error("x" * 65_535) == ""
+    assert name_error("/".join("a" * 128)) == ""
+    assert filter_error("/".join("+" * 128)) == ""
+
+
+@given(
+    st.lists(st.tuples(few_filters(), st.integers(0, 3), st.booleans()), max_size=30), st.lists(few_topics, min_size=1)
+)
+def test_filter_tree_is_a_list_of_filters(steps: list[tuple[str, int, bool]], topics: list[str]) -> None:
+    tree: FilterTree[tuple[str, int]] = FilterTree()
+    plain: dict[tuple[str, int], tuple[str, int]] = {}
+    for filter, key, there in steps:
+        if there:
+            assert tree.add(filter, key, (filter, key)) == ((filter, key) not in plain)
+            plain[filter, key] = (filter, key)
+        else:
+            assert tree.remove(filter, key) == (plain.pop((filter, key), None) is not None)
+        assert len(tree) == len(plain)
+    for topic in topics:
+        assert sorted(tree.match(topic)) == sorted(value for value in plain.values() if matches(value[0], topic))
+    for filter, key in plain:
+        assert tree.remove(filter, key)
+    assert len(tree) == 0
+    assert tree._root.empty()
+
+
+@given(
+    st.lists(st.tuples(few_topics, st.integers(0, 9), st.booleans()), max_size=30), st.lists(few_filters(), min_size=1)
+)
+def test_topic_tree_is_a_table_of_topics(steps: list[tuple[str, int, bool]], filters: list[str]) -> None:
+    tree: TopicTree[int] = TopicTree()
+    plain: dict[str, int] = {}
+    for topic, value, there in steps:
+        if there:
+            assert tree.set(topic, value) == plain.get(topic)
+            plain[topic] = value
+        else:
+            assert tree.delete(topic) == plain.pop(topic, None)
+        assert len(tree) == len(plain)
+        assert tree.get(topic) == plain.get(topic)
+    for filter in filters:
+        assert sorted(tree.match(filter)) == sorted(item for item in plain.items() if matches(filter, item[0]))
+    for topic in plain:
+        tree.delete(topic)
+    assert tree._root.children is None
+
+
+def test_a_value_that_is_replaced() -> None:
+    tree: FilterTree[int] = FilterTree()
+    assert tree.add("a/#", "k", 1)
+    assert not tree.add("a/#", "k", 2)
+    assert tree.match("a") == [2]
+    assert not tree.remove("a/#", "other")
+    assert not tree.remove("a", "k")
+    assert not tree.remove("b/#", "k")
+
+
+def test_depth_costs_no_stack() -> None:
+    deep = "/".join("a" * 50_000)
+    tree: FilterTree[int] = FilterTree()
+    tree.add(deep + "/#", 1, 1)
+    names: TopicTree[int] = TopicTree()
+    names.set(deep, 1)
+    left: FilterTree[int] = FilterTree()
+    left.add(deep, 1, 1)
+    del left  # a long chain of nodes that is let go at once
+    assert tree.match(deep) == [1]
+    assert names.match("#") == [(deep, 1)]
+    assert tree.remove(deep + "/#", 1)
+    assert names.delete(deep) == 1
+    assert tree._root.empty()
+    assert names._root.children is None
