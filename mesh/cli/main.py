@@ -40,6 +40,9 @@ class Command(Protocol):
 
 COMMANDS: Final[dict[str, Entry]] = {
     "check": Entry("mesh.cli.check", "read a topology file and say all that is wrong with it"),
+    "up": Entry("mesh.cli.up", "bring a mesh up from its topology file"),
+    "down": Entry("mesh.cli.down", "end a mesh and all its processes"),
+    "status": Entry("mesh.cli.status", "show how the nodes are"),
 }
 
 

@@ -1,42 +1,28 @@
-"""All calls of Ray, and no thought of our own: the only file that imports it.
+"""All calls of Ray to actors, and no thought of our own.
 
-What always holds: no call waits longer than its deadline; Ray's errors leave this file as ``OSError`` or ``RuntimeError`` with one
-sentence. What Ray does on its own is listed in docs/ray.md.
+With ``head`` and ``spares`` the only files that import it. What always holds: no call waits longer than its deadline; Ray's errors
+leave this file as ``OSError`` or ``RuntimeError`` with one sentence. What Ray does on its own is listed in docs/ray.md.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import threading
-import time
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Final, final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar, final
 
 import ray
 import ray.exceptions
 import ray.util
-from ray._private.node import Node as RayNode
-from ray._private.parameter import RayParams
 
-from mesh.cluster import host
-from mesh.cluster.controller import Controller
-from mesh.cluster.host import Host, Report, log_to_file
-from mesh.cluster.node import Assignment
-from mesh.cluster.plan import LOCAL, Plan, PlannedNode, objections
-from mesh.cluster.rayenv import OBJECT_STORE_BYTES
-from mesh.cluster.spares import Spares
+from mesh.cluster.host import Report, sentence
+from mesh.cluster.plan import Plan, PlannedNode
 
-log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 CONTROLLER: Final = "controller"
 
-# Ray's call to an actor that is starting waits for it; the controller looks again in the next round instead.
+# How long a round waits for answers. Who is later answers in the next round.
 _ANSWER: Final = 0.5
-
-# Creating an actor only registers it. A cluster that cannot do even that in this time is not well.
-_REGISTER: Final = 30.0
 
 # Calls of one actor at a time: a report must get through while another call waits for the node to end.
 _CALLS: Final = 4
@@ -46,54 +32,73 @@ def actor_name(mesh: str, node: str) -> str:
     return f"mesh/{mesh}/{node}"
 
 
-class NodeActor:
-    """The process of one node. Ray runs the constructor again after a crash, so this is where the node is started then."""
-
-    def __init__(self, assignment: Assignment) -> None:
-        log_to_file(Path(assignment.data), assignment.name)
-        again = bool(ray.get_runtime_context().was_current_actor_reconstructed)
-        self._host = Host(assignment, begin=again)
-
-    def report(self) -> dict[str, object]:
-        return self._host.report().plain()
-
-    def begin(self) -> None:
-        self._host.begin()
-
-    def end(self, grace: float) -> bool:
-        return self._host.end(grace)
+def options(mesh: str, node: str, namespace: str, resources: Mapping[str, float]) -> dict[str, Any]:
+    """How our actors run: for ever, in no need of a processor by Ray's account, never called a second time by Ray itself."""
+    return {
+        "name": actor_name(mesh, node),
+        "namespace": namespace,
+        "get_if_exists": True,
+        "lifetime": "detached",
+        "max_restarts": -1,
+        "max_task_retries": 0,
+        "max_concurrency": _CALLS,
+        "num_cpus": 0,
+        "resources": dict(resources),
+    }
 
 
-class ControllerActor:
-    """The process of the controller: its loop runs in a thread from the constructor on, so that a restart needs no call."""
-
-    def __init__(self, plan: Plan, namespace: str, status_file: str) -> None:
-        log_to_file(Path(plan.data), CONTROLLER)
-        self._plan = plan
-        spares = Spares(_raylet_port(), len(_WARM)) if plan.ray == LOCAL else None
-        self._controller = Controller(plan, RayRuntime(plan.mesh, namespace), tell=log.info)
-        self._rounds = Rounds(self._controller, Path(status_file) if status_file else None, spares)
-        threading.Thread(target=self._rounds.run, name="mesh-controller", daemon=True).start()
-
-    def snapshot(self) -> dict[str, object]:
-        return self._controller.snapshot()
-
-    def objections(self, plan: Plan) -> list[str]:
-        return objections(self._plan, plan)
-
-    def stop(self, grace: float) -> None:
-        self._controller.stop(grace)
-        self._rounds.write()
+def guarded(call: Callable[[], Result]) -> Result:
+    """``call()``, with Ray's errors as ``RuntimeError`` in one sentence."""
+    try:
+        return call()
+    except (ray.exceptions.RayError, ValueError) as error:
+        raise RuntimeError(sentence(error)) from error
 
 
-_WARM: Final = ("one spare process",)
+def connect(address: str, namespace: str) -> None:
+    """Become a driver of the Ray at ``address``. Raises ``ConnectionError``."""
+    try:
+        ray.init(address, namespace=namespace, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise ConnectionError(f"no Ray cluster answers at {address}: {sentence(error)}") from error
+
+
+def disconnect() -> None:
+    ray.shutdown()
+
+
+def create(actor: type, name: str, mesh: str, namespace: str, resources: Mapping[str, float], *arguments: object) -> Any:
+    """The actor of that name; made, if there is none."""
+    return guarded(lambda: ray.remote(actor).options(**options(mesh, name, namespace, resources)).remote(*arguments))
+
+
+def find(name: str, mesh: str, namespace: str) -> Any:
+    """The actor of that name. Raises ``RuntimeError`` if there is none."""
+    return guarded(lambda: ray.get_actor(actor_name(mesh, name), namespace=namespace))
+
+
+def ask(call: Any, timeout: float) -> Any:
+    """The answer to a call of an actor. Raises ``RuntimeError``, also when it takes longer than ``timeout`` seconds."""
+    return guarded(lambda: ray.get(call, timeout=timeout))
+
+
+def kill(handle: Any, restart: bool) -> None:
+    """Kill the actor's process; with ``restart`` Ray starts another."""
+    guarded(lambda: ray.kill(handle, no_restart=not restart))
+
+
+def restarted() -> bool:
+    """Whether this process is an actor that Ray brought back."""
+    return bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 @final
 class RayRuntime:
     """A ``Runtime`` on the Ray that this process is connected to."""
 
-    def __init__(self, mesh: str, namespace: str) -> None:
+    def __init__(self, actor: type, mesh: str, namespace: str) -> None:
+        """``actor``: the class of the nodes' actors (see ``actors``)."""
+        self._actor = actor
         self._mesh = mesh
         self._namespace = namespace
         self._handles: dict[str, Any] = {}
@@ -101,14 +106,14 @@ class RayRuntime:
 
     def names(self) -> set[str]:
         prefix = actor_name(self._mesh, "")
-        found = _guard(lambda: ray.util.list_named_actors())
+        found: list[str] = guarded(lambda: ray.util.list_named_actors())
         return {name[len(prefix) :] for name in found if name.startswith(prefix)} - {CONTROLLER}
 
     def reports(self, names: Iterable[str]) -> Mapping[str, Report | None]:
         reports: dict[str, Report | None] = {}
         for name in names:
             if name not in self._asked:
-                with contextlib.suppress(ValueError, ray.exceptions.RayError):
+                with contextlib.suppress(RuntimeError, ray.exceptions.RayError):
                     self._asked[name] = self._handle(name).report.remote()
         asked = {reference: name for name, reference in self._asked.items()}
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER) if asked else ([], [])
@@ -123,72 +128,34 @@ class RayRuntime:
         return reports
 
     def create(self, node: PlannedNode, plan: Plan) -> None:
-        options = _options(self._mesh, node.name, self._namespace, dict(node.resources))
-        actor = ray.remote(NodeActor).options(**options)
-        self._handles[node.name] = _guard(lambda: actor.remote(plan.assignment(node)))
+        handle = create(self._actor, node.name, self._mesh, self._namespace, node.resources, plan.assignment(node))
+        self._handles[node.name] = handle
 
     def begin(self, name: str) -> None:
-        _guard(lambda: self._handle(name).begin.remote())
+        guarded(lambda: self._handle(name).begin.remote())
 
     def restart(self, name: str) -> None:
         self._asked.pop(name, None)
-        _guard(lambda: ray.kill(self._handle(name), no_restart=False))
+        kill(self._handle(name), restart=True)
 
     def end(self, names: Iterable[str], grace: float) -> None:
         calls = []
         for name in names:
-            with contextlib.suppress(ValueError, ray.exceptions.RayError):
+            with contextlib.suppress(RuntimeError, ray.exceptions.RayError):
                 calls.append(self._handle(name).end.remote(grace))
         if calls:
             ray.wait(calls, num_returns=len(calls), timeout=grace + 2.0)
 
     def remove(self, name: str) -> None:
-        with contextlib.suppress(ValueError, ray.exceptions.RayError):
-            ray.kill(self._handle(name), no_restart=True)
+        with contextlib.suppress(RuntimeError):
+            kill(self._handle(name), restart=False)
         self._handles.pop(name, None)
         self._asked.pop(name, None)
 
     def _handle(self, name: str) -> Any:
         handle = self._handles.get(name)
         if handle is None:
-            handle = self._handles[name] = ray.get_actor(actor_name(self._mesh, name), namespace=self._namespace)
+            handle = self._handles[name] = find(name, self._mesh, self._namespace)
         return handle
 
 
-@final
-class Rounds:
-    """The controller's rounds: quick ones while something is not ready, one a second else."""
-
-    def __init__(self, controller: Controller, status_file: Path | None, spares: Spares | None) -> None:
-        self._controller = controller
-        self._status_file = status_file
-        self._spares = spares
-
-    def run(self) -> None:
-        while True:
-            begun = time.monotonic()
-            try:
-                self._controller.tick()
-                self.write()
-                if self._spares is not None and self._controller.ready:
-                    self._spares.tend()
-            except Exception:
-                log.exception("a round of the controller failed; the next one tries again")
-            pause = 1.0 if self._controller.ready else 0.1
-            time.sleep(max(0.05, pause - (time.monotonic() - begun)))
-
-    def write(self) -> None:
-        if self._status_file is not None:
-            write_status(self._status_file, self._controller.snapshot())
-
-
-def connect(address: str, namespace: str) -> None:
-    """Become a driver of the Ray at ``address``. Raises ``ConnectionError``."""
-    try:
-        ray.init(address, namespace=namespace, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise ConnectionError(f"no Ray cluster answers at {address}: {host.sentence(error)}") from error
-
-
-def disconnect() -> None:
-    ray.shutdown()

@@ -121,6 +121,10 @@ class Intake:
         self._held.append((self._broker.store.position, encode_ack(PUBCOMP, packet_id, reason, MQTT5)))
         self.settle()
 
+    def waits(self) -> bool:
+        """Whether an answer waits for the journal."""
+        return bool(self._receipts or self._held)
+
     def settle(self) -> None:
         """Send the answers that may leave now."""
         durable = self._broker.courier.durable

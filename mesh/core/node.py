@@ -74,6 +74,7 @@ class Core:
         self._sort(other)
         self._follow_interest(engine.broker)
         engine.turn.add(self._flush)
+        engine.pressing = self._pressing
         engine.on_durable.append(self._durable)
         engine.on_tick.append(self._tick)
         engine.on_disk = self._disk
@@ -173,6 +174,9 @@ class Core:
     def _wake(self) -> None:
         if self._engine is not None:
             self._engine.turn.wake()
+
+    def _pressing(self) -> bool:
+        return any(link.waits() for link in self._links.values())
 
     def _flush(self) -> None:
         for link in self._links.values():

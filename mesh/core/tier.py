@@ -213,6 +213,10 @@ class TierLink:
         if self.wire is not None:
             self.out.append(packet)
 
+    def waits(self) -> bool:
+        """Whether something of this link waits for the journal."""
+        return self._spool_waiting > 0 or bool(self._releases) or self._intake.waits()
+
     def flush(self) -> None:
         """Write what the turn has gathered."""
         if self.out and self.wire is not None:

@@ -21,22 +21,18 @@ from collections import deque
 from typing import Final, Protocol, final
 
 from mesh.frontdoor.exchange import Entry, Exchange
+from mesh.frontdoor.socket import EdgeSocket
 from mesh.transport.frame import (
     ACCEPTED,
     ATTACH,
-    CHALLENGE,
     CLOSE,
     CONFIRM,
     CREDIT,
     DATA,
-    HELLO,
     LINK,
     LIVE,
     OPEN,
-    PROOF,
-    SLACK,
     TRACED,
-    WELCOME,
     LinkError,
     Opening,
     pack_credit,
@@ -45,11 +41,8 @@ from mesh.transport.frame import (
     unpack_traced,
 )
 from mesh.transport.handshake import Asking, Prove
-from mesh.transport.link import Link
 from mesh.transport.stream import Home
 from mesh.transport.turn import Turn
-from mesh.wire.frames import Framer
-from mesh.wire.limits import MAX_REMAINING_LENGTH
 from mesh.wire.tracecontext import TraceContext
 
 AWAY: Final = "away"
@@ -98,56 +91,6 @@ class Directory(Protocol):
 
     def address(self, edge: str) -> tuple[str, int] | None:
         """Host and device port of an edge; ``None`` while nobody knows."""
-
-
-@final
-class EdgeSocket(Link):
-    """One TCP connection to the edge."""
-
-    __slots__ = ("_asking", "_edge_link", "_framer", "over", "room")
-
-    def __init__(self, edge_link: EdgeLink, home: Home, turn: Turn, asking: Asking, max_packet: int) -> None:
-        super().__init__(edge_link.name, home, turn, max_packet + SLACK)
-        self._edge_link = edge_link
-        self._asking = asking
-        # The edge may send what it likes up to the frame's limit: the vehicle's own limit is the edge's business.
-        self._framer = Framer(MAX_REMAINING_LENGTH)
-        self.over: asyncio.Future[None] = home.loop.create_future()
-        self.room = asyncio.Event()  # the edge reads
-        self.room.set()
-
-    def opened(self) -> None:
-        super().opened()
-        self.send(HELLO, LINK, self._asking.hello())
-
-    def arrived(self, kind: int, connection: int, body: bytes) -> None:
-        if self.trusted:
-            self._edge_link.arrived(kind, connection, body)
-        elif kind == CHALLENGE:
-            self.send(PROOF, LINK, self._asking.challenged(body))
-        elif kind == WELCOME and self._asking.edge_instance:
-            self.trust()
-            self._edge_link.ready(self)
-        else:
-            raise LinkError(f"a frame of kind {kind} came before the handshake was over")
-
-    def packets(self, body: bytes) -> list[bytes]:
-        """The packets of a DATA frame."""
-        packets = self._framer.feed(body)
-        if self._framer.error is not None or sum(map(len, packets)) != len(body):
-            raise LinkError("a DATA frame holds something else than whole packets")
-        return packets
-
-    def congested(self) -> None:
-        self.room.clear()
-
-    def relieved(self) -> None:
-        self.room.set()
-
-    def ended(self) -> None:
-        self._edge_link.lost(self)
-        if not self.over.done():
-            self.over.set_result(None)
 
 
 @final

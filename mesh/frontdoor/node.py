@@ -1,7 +1,7 @@
 """The front door as a node of the mesh: its policy, the map and the membership put together.
 
-It composes; what happens to connections is ``door``'s. What always holds: a vehicle is identified by the rule of the topology before
-anything is asked about it.
+It composes; what happens to connections is ``door``'s. What always holds: a vehicle is identified by the rule of the
+topology before anything is asked about it.
 """
 
 from __future__ import annotations

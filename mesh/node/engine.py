@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final, final
@@ -26,6 +27,10 @@ from mesh.transport.wheel import Wheel
 
 _LOCK_WAIT: Final = 15.0  # seconds for a predecessor that is still dying to let go of the journal
 _TICK: Final = 1.0
+# Seconds that the loop's thread may keep the interpreter while the commit thread wants it, to say that a sync is done.
+# The interpreter's own 5 ms would be several syncs long.
+_SWITCH: Final = 0.0005
+_LATE: Final = 0.01  # seconds until records are synced that nobody waits for: as many as may be undone by a crash
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +39,14 @@ log = logging.getLogger(__name__)
 class Engine:
     """Made by ``open_engine``. ``on_durable`` are called after the broker, with the journal's position."""
 
-    def __init__(self, journal: Journal, broker: Broker, turn: Turn, wheel: Wheel) -> None:
+    def __init__(self, journal: Journal, broker: Broker) -> None:
+        self._loop = asyncio.get_running_loop()
         self.journal = journal
         self.broker = broker
-        self.turn = turn
-        self.wheel = wheel
+        self.turn = Turn(self._loop, self._commit, Outlet(broker))
+        self.wheel = Wheel(self._loop)
+        self.pressing: Callable[[], bool] = _never  # whether somebody other than the broker waits for the journal
+        self._late: asyncio.TimerHandle | None = None
         self.on_durable: list[Callable[[int], None]] = []
         self.on_tick: list[Callable[[], None]] = []
         self.on_disk: Callable[[bool], None] = _ignore
@@ -47,11 +55,29 @@ class Engine:
 
     def start(self) -> None:
         """Begin to follow the journal and the time."""
+        sys.setswitchinterval(_SWITCH)
         self.journal.on_durable = self._durable
         self.journal.on_failure = self._failed
         self._durable(self.journal.durable_position)
         self.wheel.start()
-        self._ticker = asyncio.get_running_loop().create_task(self._tick())
+        self._ticker = self._loop.create_task(self._tick())
+
+    def _commit(self) -> None:
+        """Hand the journal's buffer over, now if somebody waits for it.
+
+        A record that a message has been delivered is waited for by nobody. Syncing it at once would only make the next
+        message wait for two syncs instead of one.
+        """
+        if self.broker.courier.waiting or self.pressing():
+            self._commit_now()
+        elif self._late is None:
+            self._late = self._loop.call_later(_LATE, self._commit_now)
+
+    def _commit_now(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        self.journal.commit()
 
     def _durable(self, position: int) -> None:
         self.broker.durable(position)
@@ -99,6 +125,8 @@ class Engine:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
         self.turn.end()
+        if self._late is not None:
+            self._late.cancel()
         self.wheel.stop()
         self.journal.on_durable = _nothing
         await asyncio.to_thread(self.journal.close)
@@ -115,8 +143,7 @@ async def open_engine(
     journal = await _open_journal(place, loop)
     broker = Broker(settings, journal, time.time, services.tracer, forwarder, inbox, place.vehicle_of())
     other = broker.recover(journal.live())
-    turn = Turn(loop, journal.commit, Outlet(broker))
-    return Engine(journal, broker, turn, Wheel(loop)), other
+    return Engine(journal, broker), other
 
 
 async def _open_journal(place: Place, loop: asyncio.AbstractEventLoop) -> Journal:
@@ -132,6 +159,10 @@ async def _open_journal(place: Place, loop: asyncio.AbstractEventLoop) -> Journa
 
 def _ignore(_writable: bool) -> None:
     """Nobody takes anything from clients yet."""
+
+
+def _never() -> bool:
+    return False
 
 
 def _nothing(_position: int) -> None:

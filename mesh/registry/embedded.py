@@ -268,6 +268,10 @@ class EmbeddedEtcd:
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=mesh={peer}",
+            # Alone, it waits for nobody when it elects itself after a restart; the usual second is for the way between
+            # members.
+            "--heartbeat-interval=50",
+            "--election-timeout=300",
             # The history is bounded, and long enough for a node that was away for a while to catch up without a new
             # snapshot.
             "--auto-compaction-mode=periodic",

@@ -32,7 +32,7 @@ from mesh.registry.watch import Watch
 log = logging.getLogger("mesh.registry.map")
 
 LIMIT: Final = 200_000
-"""Records in memory: about 0.4 KB each, so some 80 MB. It is the number of vehicles that one process serves at most;
+"""Records in memory: about 0.3 KB each, so some 60 MB. It is the number of vehicles that one process serves at most;
 the fleet may be any times larger."""
 
 BATCH: Final = 120

@@ -1,4 +1,5 @@
-"""A broker-like engine for tests of what surrounds it: it keeps what it was told, and answers as little as MQTT demands.
+"""A broker-like engine for tests of what surrounds it: it keeps what it was told, and answers as little as MQTT
+demands.
 
 It acknowledges a PUBLISH when its journal is durable, as the real one does; deliveries are made by the test.
 """
@@ -45,7 +46,8 @@ class FakeJournal:
 
 
 class FakeEngine:
-    """``received`` holds (client id, packet) of all connections; ``lost_clients`` those that went without DISCONNECT."""
+    """``received`` holds (client id, packet) of all connections; ``lost_clients`` those that went without
+    DISCONNECT."""
 
     def __init__(self, journal: FakeJournal) -> None:
         self.journal = journal

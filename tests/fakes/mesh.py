@@ -110,7 +110,8 @@ class FakeMap:
 
 
 class FakeEdge:
-    """An edge around a fake engine. ``restart`` makes a new process of it: a new instance, an engine with the old one's sessions."""
+    """An edge around a fake engine. ``restart`` makes a new process of it: a new instance, an engine with the old one's
+    sessions."""
 
     def __init__(self, name: str, secret: bytes = b"secret", grace: float = 30.0) -> None:
         self.name = name
@@ -196,8 +197,8 @@ class FakeMesh:
         await self.proxy.start()
         self.members.members["edge-1"] = FakeMember("edge-1", ports={"device": self.proxy.port})
         self.door = FrontDoor(
-            "door", 1, [("127.0.0.1", 0)], self.map, self.members, identify, prover(b"secret"), self.tracer, self.limits,
-            self.settings,
+            "door", 1, [("127.0.0.1", 0)], self.map, self.members, identify, prover(b"secret"), self.tracer,
+            self.limits, self.settings,
         )  # fmt: skip
         await self.door.start()
         self.port = self.door.ports[0]

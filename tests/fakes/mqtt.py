@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import TypeVar
 
 from mesh.wire.decode import CLIENT, Limits, Reader
@@ -49,15 +50,15 @@ class Bare:
         assert self.out is not None
         self.out.write(data)
 
-    async def wait(self, kind: type[T], count: int = 1) -> T:
-        """The ``count``-th packet of a kind."""
-        found = await self.wait_all(kind, count)
-        return found[count - 1]
+    async def wait(self, kind: type[T]) -> T:
+        """The first packet of a kind."""
+        return (await self.wait_all(kind, 1))[0]
 
     async def wait_all(self, kind: type[T], count: int) -> list[T]:
+        """All packets of a kind, once there are ``count``."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                found = [packet for packet in self.packets if isinstance(packet, kind)]
+                found: list[T] = [packet for packet in self.packets if isinstance(packet, kind)]
                 if len(found) >= count:
                     return found
                 if self.closed.is_set():
@@ -71,6 +72,16 @@ class Bare:
 
     def acks(self, kind: int) -> list[int]:
         return [packet.packet_id for packet in self.packets if isinstance(packet, Ack) and packet.type == kind]
+
+    async def acked(self, kind: int, packet_ids: Iterable[int]) -> None:
+        """Wait for acknowledgements of a kind, of exactly these packets in their order."""
+        expected = list(packet_ids)
+        async with asyncio.timeout(PATIENCE):
+            while len(self.acks(kind)) < len(expected):
+                assert not self.closed.is_set(), f"closed after {self.acks(kind)}"
+                self._changed.clear()
+                await self._changed.wait()
+        assert self.acks(kind) == expected
 
     def publishes(self) -> list[Publish]:
         return [packet for packet in self.packets if isinstance(packet, Publish)]

@@ -44,7 +44,7 @@ def test_read_byte_by_byte(golden: Golden) -> None:
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
 def test_cut_short_anywhere_is_malformed(golden: Golden) -> None:
-    """A body that ends early, with a length that says so, is never a whole packet of the same meaning, and never a crash."""
+    """A body that ends early, with a length that says so, never means the same, and never crashes."""
     data = bytes.fromhex(golden.hex)
     start = 2 if data[1] < 0x80 else 3
     for size in range(min(len(data) - start, 127)):

@@ -1,0 +1,60 @@
+"""Lines about a mesh on the terminal: how it comes up, and what its processes log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final, final
+
+from mesh.cluster.status import rows
+
+# Bytes of one log that are shown at a time: a node that logs without end must not block Ctrl-C.
+_AT_A_TIME: Final = 64 << 10
+
+
+@final
+class Progress:
+    """Says on stderr when a node changes. Raises ``KeyboardInterrupt`` when it is asked to stop."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._shown: dict[str, tuple[str, str]] = {}
+        self._end = threading.Event()
+
+    def stop_when(self, end: threading.Event) -> None:
+        self._end = end
+
+    def __call__(self, status: dict[str, object]) -> None:
+        for row in rows(status):
+            name, now = str(row["name"]), (str(row["state"]), str(row["detail"]) if row["state"] == "failed" else "")
+            if self._shown.get(name) != now:
+                self._shown[name] = now
+                seconds = time.monotonic() - self._begun
+                print(f"{seconds:6.1f} s  {row['role']:<5} {name:<16} {': '.join(part for part in now if part)}", file=sys.stderr)
+        if self._end.is_set():
+            raise KeyboardInterrupt
+
+
+@final
+class Follower:
+    """Shows what is appended to the logs of a folder, each line with the name of its file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._places = {path: path.stat().st_size for path in folder.glob("*.log")}
+
+    def show(self) -> None:
+        for path in sorted(self._folder.glob("*.log")):
+            place = self._places.get(path, 0)
+            with path.open("rb") as file:
+                size = file.seek(0, 2)
+                if size < place:
+                    place = 0  # the log was rotated
+                file.seek(place)
+                text = file.read(_AT_A_TIME)
+            whole = text[: text.rfind(b"\n") + 1]
+            self._places[path] = place + len(whole)
+            for line in whole.decode(errors="replace").splitlines():
+                print(f"{path.stem:<12} {line}", flush=True)

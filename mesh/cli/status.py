@@ -1,0 +1,78 @@
+"""``mesh status``: how the nodes are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Final
+
+from mesh.cli.which import NOT_RUNNING, Unclear, option, which
+from mesh.cluster.status import all_ready, rows, status_of
+
+EXAMPLES: Final = """\
+examples:
+  mesh status                                  the only mesh that runs on this machine
+  mesh status --topology topology/local.yaml   that mesh
+  mesh status --json | jq '.nodes[] | {name, state, pid}'
+
+exit codes: 0 every node is ready, 1 some are not, 3 no such mesh runs
+"""
+
+_COLUMNS: Final = ("name", "role", "state", "pid", "connections", "sessions", "queued", "restarts", "uptime", "detail")
+_NUMBERS: Final = frozenset({"pid", "connections", "sessions", "queued", "restarts", "uptime"})
+_COLOURS: Final = {"ready": "green", "failed": "red", "unknown": "red"}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    option(parser)
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        status = status_of(which(arguments.topology))
+    except Unclear as error:
+        if arguments.json:
+            print(json.dumps({"mesh": None, "state": "not running", "error": str(error), "nodes": []}))
+        print(error, file=sys.stderr)
+        return NOT_RUNNING
+    except (ConnectionError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(status, indent=2)) if arguments.json else _show(status)
+    return 0 if all_ready(status) else 1
+
+
+def _show(status: dict[str, object]) -> None:
+    from rich.console import Console  # some 100 ms: not for --json
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in _COLUMNS:
+        table.add_column(column, justify="right" if column in _NUMBERS else "left", overflow="fold")
+    for row in rows(status):
+        cells = [Text(_cell(column, row[column])) for column in _COLUMNS]
+        cells[2].stylize(_COLOURS.get(str(row["state"]), "yellow"))
+        if not row["detail"] and row["listen"]:
+            cells[-1] = Text(", ".join(map(str, row["listen"])) if isinstance(row["listen"], list) else "")
+        table.add_row(*cells)
+    console = Console()
+    console.print(f"mesh {status['mesh']!r} is {status['state']}" + (f": {status['error']}" if status["error"] else ""))
+    console.print(table)
+
+
+def _cell(column: str, value: object) -> str:
+    if column == "uptime" and isinstance(value, (int, float)):
+        return _time(value) if value else "-"
+    if column == "pid":
+        return str(value) if value else "-"
+    return str(value)
+
+
+def _time(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,132 @@
+"""``mesh up``: bring a mesh up from its topology file."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from mesh.cli.lines import Follower, Progress
+from mesh.cluster.lifecycle import NotUp, down, planned, up
+from mesh.cluster.plan import Plan
+from mesh.cluster.run import Run, load_run, logs_path
+from mesh.topology.load import load
+from mesh.topology.mistakes import TopologyErrors
+
+EXAMPLES: Final = """\
+examples:
+  mesh up topology/local.yaml             in this terminal: shows the log; Ctrl-C stops everything
+  mesh up topology/local.yaml --detach    in the background: returns once everything is ready; 'mesh down' ends it
+  mesh up topology/local.yaml             again, with the file changed: starts what is new, touches nothing else
+
+exit codes: 0 it was up, 1 it did not come up, or broke, 130 it was interrupted before it was ready
+"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="the topology file (YAML)")
+    parser.add_argument("-d", "--detach", action="store_true", help="leave the mesh running in the background")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        topology = load(arguments.file)
+    except TopologyErrors as errors:
+        print(errors, file=sys.stderr)
+        return 1
+    data = topology.data
+    try:
+        before = load_run(data)
+        plan = planned(topology)
+        file = str(Path(arguments.file).resolve())
+        if before is not None and before.is_alive():
+            return _change(plan, file)
+        return _background(plan, file) if arguments.detach else _foreground(plan, file)
+    except NotUp as error:
+        print(f"mesh {topology.mesh!r} is not up:\n{error}", file=sys.stderr)
+        print(f"the logs are in {logs_path(data)}", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"mesh {topology.mesh!r} is not up: {error}", file=sys.stderr)
+        return 1
+
+
+def _change(plan: Plan, file: str) -> int:
+    """The mesh runs already: have it take the file as it is now."""
+    up(plan, file, follow=False, watch=Progress())
+    print(f"mesh {plan.mesh!r} runs as the file says; unchanged nodes were not touched")
+    return 0
+
+
+def _background(plan: Plan, file: str) -> int:
+    try:
+        found = up(plan, file, follow=False, watch=Progress())
+    except KeyboardInterrupt:
+        print("stopping", file=sys.stderr)
+        down(Path(plan.data))
+        return 130
+    _tell(found, plan, f"'mesh down --topology {file}' stops it")
+    return 0
+
+
+def _foreground(plan: Plan, file: str) -> int:
+    data = Path(plan.data)
+    ends = _Ends()
+    try:
+        found = up(plan, file, follow=True, watch=_until(ends, Progress()))
+    except KeyboardInterrupt:
+        print("stopping", file=sys.stderr)
+        ends.ignore()
+        down(data)
+        return 130
+    _tell(found, plan, "Ctrl-C stops it")
+    follower = Follower(logs_path(data))
+    while not ends.asked.wait(0.2):
+        follower.show()
+        if not found.is_alive():
+            last = load_run(data)
+            print(f"the mesh ended: {last.error if last and last.error else 'see ' + str(logs_path(data))}", file=sys.stderr)
+            down(data)
+            return 0 if last is not None and last.state == "stopped" else 1
+    ends.ignore()
+    print("stopping", file=sys.stderr)
+    begun = time.monotonic()
+    down(data)
+    follower.show()
+    print(f"stopped after {time.monotonic() - begun:.1f} s", file=sys.stderr)
+    return 0
+
+
+class _Ends:
+    """Signals that ask for the end."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked.set()
+
+    def ignore(self) -> None:
+        """From now on the stop is under way: a second Ctrl-C must not leave half of it."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _until(ends: _Ends, progress: Progress) -> Progress:
+    progress.stop_when(ends.asked)
+    return progress
+
+
+def _tell(found: Run, plan: Plan, end: str) -> None:
+    print(f"mesh {found.mesh!r} is ready")
+    for node in plan.nodes:
+        for listen in node.listens:
+            print(f"  {node.role:<5} {node.name:<16} {listen}")
+    print(f"  logs in {logs_path(Path(found.data))}; {end}", flush=True)

@@ -1,0 +1,97 @@
+"""The processes that Ray runs for us: one for each node, one for the controller.
+
+They hold the parts that do the work (``Host``, ``Controller``) and nothing else. What always holds: the constructor alone brings a
+process back into service, because after a crash Ray runs nothing else; identity is the node's name and its epoch in etcd, and never
+that an actor of this name exists.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Final, final
+
+from mesh.cluster.controller import Controller
+from mesh.cluster.host import Host, log_to_file
+from mesh.cluster.node import Assignment
+from mesh.cluster.plan import LOCAL, Plan, objections
+from mesh.cluster.run import replace, status_path
+from mesh.cluster.runtime import CONTROLLER, RayRuntime, restarted
+from mesh.cluster.spares import Spares
+from mesh.cluster.status import text_of
+
+log = logging.getLogger(__name__)
+
+# Between two rounds of the controller: while something is on its way, and when all is ready.
+_BUSY: Final = 0.1
+_CALM: Final = 1.0
+
+# One process waits, ready to become a node. Two crashes in one second are rare, and each costs its memory.
+_SPARES: Final = 1
+
+
+class NodeActor:
+    """The process of one node."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        log_to_file(Path(assignment.data), assignment.name)
+        self._host = Host(assignment, begin=restarted())
+
+    def report(self) -> dict[str, object]:
+        return self._host.report().plain()
+
+    def begin(self) -> None:
+        self._host.begin()
+
+    def end(self, grace: float) -> bool:
+        return self._host.end(grace)
+
+
+class ControllerActor:
+    """The process of the controller: its rounds run in a thread from the constructor on."""
+
+    def __init__(self, plan: Plan, namespace: str) -> None:
+        data = Path(plan.data)
+        log_to_file(data, CONTROLLER)
+        self._plan = plan
+        self._controller = Controller(plan, RayRuntime(NodeActor, plan.mesh, namespace), tell=log.info)
+        self._rounds = Rounds(self._controller, status_path(data), Spares(_SPARES) if plan.ray == LOCAL else None)
+        threading.Thread(target=self._rounds.run, name="mesh-controller", daemon=True).start()
+
+    def snapshot(self) -> dict[str, object]:
+        return self._controller.snapshot()
+
+    def objections(self, plan: Plan) -> list[str]:
+        return objections(self._plan, plan)
+
+    def stop(self, grace: float) -> None:
+        self._controller.stop(grace)
+        self._rounds.write()
+
+
+@final
+class Rounds:
+    """The controller's rounds, each followed by what others may know of it."""
+
+    def __init__(self, controller: Controller, status_file: Path, spares: Spares | None) -> None:
+        self._controller = controller
+        self._status_file = status_file
+        self._spares = spares
+
+    def run(self) -> None:
+        while True:
+            begun = time.monotonic()
+            try:
+                self._controller.tick()
+                self.write()
+                if self._spares is not None and self._controller.ready:
+                    self._spares.tend()
+            except Exception:
+                log.exception("a round of the controller failed; the next one tries again")
+            pause = _CALM if self._controller.ready else _BUSY
+            time.sleep(max(0.02, begun + pause - time.monotonic()))
+
+    def write(self) -> None:
+        replace(self._status_file, text_of(self._controller.snapshot()))

@@ -1,0 +1,99 @@
+"""What is asked of the controller from outside: be there, take another plan, stop, tell.
+
+Knows the controller's actor by name. What always holds: the controller is created with the whole plan, so that a changed plan means
+another controller, and the nodes do not notice.
+
+As a program, ``python -m mesh.cluster.launch DATA``: have the running mesh take the plan in ``DATA/next.json``; for a mesh with a
+Ray of its own, whose environment the caller must give.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final, cast
+
+from mesh.cluster import runtime
+from mesh.cluster.actors import ControllerActor
+from mesh.cluster.plan import Plan
+from mesh.cluster.run import Run, load_run, save_plan
+from mesh.cluster.runtime import CONTROLLER
+
+# Longer than a controller needs to come back after a crash.
+_ANSWER: Final = 30.0
+
+# For each of the four stages.
+GRACE: Final = 5.0
+STOP_DEADLINE: Final = 4 * (GRACE + 2.0)
+
+
+def place(plan: Plan, namespace: str) -> None:
+    """Have a controller for this plan; one that runs already is kept."""
+    runtime.create(ControllerActor, CONTROLLER, plan.mesh, namespace, {}, plan, namespace)
+
+
+def adopt(plan: Plan, namespace: str) -> list[str]:
+    """Replace the controller by one with this plan. Gives the objections, if there are any; then nothing has changed."""
+    old = runtime.find(CONTROLLER, plan.mesh, namespace)
+    wrong = cast("list[str]", runtime.ask(old.objections.remote(plan), _ANSWER))
+    if not wrong:
+        save_plan(plan)
+        runtime.kill(old, restart=False)
+        _place_again(plan, namespace)
+    return wrong
+
+
+def _place_again(plan: Plan, namespace: str) -> None:
+    """Ray needs a moment until the name of an actor that was killed is free: until then the old one is found by it."""
+    import time
+
+    end = time.monotonic() + _ANSWER
+    while True:
+        place(plan, namespace)
+        handle = runtime.find(CONTROLLER, plan.mesh, namespace)
+        try:
+            runtime.ask(handle.snapshot.remote(), _ANSWER)
+            return
+        except RuntimeError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
+def stop(mesh: str, namespace: str) -> None:
+    """Stop all nodes, then the controller."""
+    controller = runtime.find(CONTROLLER, mesh, namespace)
+    runtime.ask(controller.stop.remote(GRACE), STOP_DEADLINE)
+    runtime.kill(controller, restart=False)
+
+
+def snapshot(run: Run) -> dict[str, object]:
+    """The controller's view of a mesh on a cluster."""
+    runtime.connect(run.address, run.namespace)
+    try:
+        controller = runtime.find(CONTROLLER, run.mesh, run.namespace)
+        return cast("dict[str, object]", runtime.ask(controller.snapshot.remote(), _ANSWER))
+    finally:
+        runtime.disconnect()
+
+
+def next_path(data: Path) -> Path:
+    return data / "next.json"
+
+
+def main() -> int:
+    data = Path(sys.argv[1])
+    run = load_run(data)
+    if run is None:
+        print(f"no mesh runs in {data}", file=sys.stderr)
+        return 1
+    plan = Plan.from_json(next_path(data).read_text(encoding="utf-8"))
+    runtime.connect(run.address, run.namespace)
+    wrong = adopt(plan, run.namespace)
+    print("\n".join(wrong), file=sys.stderr)
+    sys.stderr.flush()
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

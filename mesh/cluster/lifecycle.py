@@ -1,0 +1,275 @@
+"""Up and down: what the ``mesh`` command does to a whole mesh.
+
+Knows the run files and processes; Ray only by way of ``launch``, and only for a mesh on somebody else's cluster. What always holds:
+``down`` may be repeated and touches the processes of this mesh alone; ``up`` leaves either a mesh that is ready or nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from mesh.cluster.etcd import endpoint, etcd_folder
+from mesh.cluster.plan import LOCAL, Plan, plan_of
+from mesh.cluster.processes import kill_session, wait_gone
+from mesh.cluster.rayenv import environment
+from mesh.cluster.run import (
+    FAILED,
+    RUNNING,
+    STOPPED,
+    SUPERVISOR,
+    Run,
+    load_plan,
+    load_run,
+    logs_path,
+    ray_namespace,
+    save_plan,
+    save_run,
+    status_path,
+)
+from mesh.cluster.run import replace as replace_file
+from mesh.cluster.status import all_ready, rows, status_of
+from mesh.topology.topology import Topology
+
+log = logging.getLogger(__name__)
+
+# Ray takes five seconds on two slow cores; journals are recovered in the rest.
+READY_DEADLINE: Final = 300.0
+
+# A node that failed so often has not just met a predecessor on its way out.
+_HOPELESS: Final = 6
+
+# For a stop in order: all stages within their grace, and Ray.
+_STOP_DEADLINE: Final = 40.0
+
+_POLL: Final = 0.05
+
+Watcher = Callable[[dict[str, object]], None]
+
+
+class NotUp(Exception):
+    """The mesh did not come up, or did not take the change; one sentence for each reason."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+
+    def __str__(self) -> str:
+        return "\n".join(self.reasons)
+
+
+def planned(topology: Topology) -> Plan:
+    """The plan for a topology; the place of the embedded etcd is chosen now, if it never was."""
+    if not topology.etcd.embedded:
+        return plan_of(topology, topology.etcd.endpoints)
+    return plan_of(topology, [endpoint(etcd_folder(topology.data))])
+
+
+def up(plan: Plan, topology: str, follow: bool, watch: Watcher = lambda status: None) -> Run:
+    """Bring a mesh up, or have the one that runs take the plan; returns when every node is ready. Raises ``NotUp``.
+
+    ``follow``: the mesh ends with this process. ``watch`` is given the status now and then while it comes up.
+    """
+    data = Path(plan.data)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    run = load_run(data)
+    if run is not None and run.is_alive():
+        _change(run, plan)
+    elif plan.ray == LOCAL:
+        if run is not None:
+            clear(run)
+        _spawn(plan, topology, follow)
+    else:
+        _place(plan, topology)
+    try:
+        return _wait_ready(data, plan, watch)
+    except NotUp:
+        if run is None or not run.is_alive():
+            down(data)
+        raise
+
+
+def down(data: Path) -> bool:
+    """End the mesh of this data folder; ``False`` if none ran. All its processes are gone afterwards."""
+    run = load_run(data)
+    if run is None:
+        return False
+    was_alive = run.is_alive()
+    if run.local:
+        if was_alive:
+            os.kill(run.supervisor, signal.SIGTERM)
+            wait_gone(run.supervisor, run.since, _STOP_DEADLINE)
+        clear(run)
+    elif was_alive:
+        _stop_on_cluster(run)
+    after = load_run(data)
+    if after is not None and after.state != STOPPED:
+        save_run(replace(after, state=STOPPED))
+    return was_alive
+
+
+def clear(run: Run) -> None:
+    """End whatever a local run left behind."""
+    left = kill_session(run.supervisor, run.since)
+    if left:
+        raise NotUp([f"processes {', '.join(map(str, left))} of the last run in {run.data} do not end"])
+    _wait_etcd(etcd_folder(Path(run.data)) / "lock")
+
+
+def _wait_etcd(lock: Path) -> None:
+    """Wait for the embedded etcd, which ends by itself when its node has; it holds the lock to its last instruction."""
+    try:
+        file = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    end = time.monotonic() + 5.0
+    try:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    number = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "?"
+                    raise NotUp([f"etcd (process {number}) does not end"]) from None
+                time.sleep(_POLL)
+    finally:
+        os.close(file)
+
+
+def _spawn(plan: Plan, topology: str, follow: bool) -> None:
+    data = Path(plan.data)
+    save_plan(plan)
+    status_path(data).unlink(missing_ok=True)
+    logs_path(data).mkdir(exist_ok=True)
+    command = [sys.executable, "-P", "-m", SUPERVISOR, plan.data, "--topology", topology]
+    if follow:
+        command += ["--follow", str(os.getpid())]
+    with (logs_path(data) / "supervisor.out").open("wb") as output:
+        supervisor = subprocess.Popen(
+            command,
+            env=environment(data),
+            cwd=data,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    _wait_registered(supervisor, data)
+
+
+def _wait_registered(supervisor: subprocess.Popen[bytes], data: Path) -> None:
+    """Until the supervisor has written that it is there."""
+    end = time.monotonic() + 60.0
+    while True:
+        run = load_run(data)
+        if run is not None and run.supervisor == supervisor.pid:
+            return
+        if supervisor.poll() is not None or time.monotonic() > end:
+            said = (logs_path(data) / "supervisor.out").read_text(errors="replace").strip().splitlines()
+            raise NotUp([said[-1] if said else f"the supervisor ended at once; see {logs_path(data)}"])
+        time.sleep(_POLL)
+
+
+def _change(run: Run, plan: Plan) -> None:
+    """Have a running mesh take a plan; nothing happens when it is the one it has."""
+    if load_plan(Path(run.data)) == plan:
+        return
+    if run.local:
+        from mesh.cluster.plan import objections
+
+        wrong = objections(load_plan(Path(run.data)), plan)
+        if wrong:
+            raise NotUp(wrong)
+        _change_here(run, plan)
+    else:
+        from mesh.cluster import launch, runtime  # Ray: only where it is needed, so that the command starts quickly
+
+        runtime.connect(run.address, run.namespace)
+        try:
+            wrong = launch.adopt(plan, run.namespace)
+        finally:
+            runtime.disconnect()
+        if wrong:
+            raise NotUp(wrong)
+
+
+def _change_here(run: Run, plan: Plan) -> None:
+    """In a process of its own, because Ray reads its environment when it is imported."""
+    data = Path(run.data)
+    replace_file(data / "next.json", plan.to_json())
+    command = [sys.executable, "-P", "-m", "mesh.cluster.launch", run.data]
+    done = subprocess.run(
+        command, env=environment(data), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120.0, check=False
+    )
+    if done.returncode != 0:
+        raise NotUp(done.stderr.strip().splitlines()[-1:] or ["the controller did not take the new plan"])
+
+
+def _place(plan: Plan, topology: str) -> None:
+    """Start a mesh on somebody else's cluster."""
+    from mesh.cluster import launch, runtime  # Ray: only where it is needed, so that the command starts quickly
+
+    namespace = ray_namespace(plan.mesh)
+    try:
+        runtime.connect(plan.ray, namespace)
+        launch.place(plan, namespace)
+    except (ConnectionError, RuntimeError) as error:
+        raise NotUp([str(error)]) from error
+    finally:
+        runtime.disconnect()
+    save_plan(plan)
+    run = Run(
+        plan.mesh, topology, plan.data, plan.ray, plan.ray, namespace, plan.endpoints, 0, time.time(), RUNNING
+    )  # fmt: skip
+    save_run(run)
+
+
+def _stop_on_cluster(run: Run) -> None:
+    from mesh.cluster import launch, runtime  # Ray: only where it is needed, so that the command starts quickly
+
+    try:
+        runtime.connect(run.address, run.namespace)
+        launch.stop(run.mesh, run.namespace)
+    except (ConnectionError, RuntimeError) as error:
+        raise NotUp([f"mesh {run.mesh!r} could not be stopped: {error}"]) from error
+    finally:
+        runtime.disconnect()
+
+
+def _wait_ready(data: Path, plan: Plan, watch: Watcher) -> Run:
+    """Until every node of the plan is ready. Raises ``NotUp`` with what keeps it from that."""
+    end = time.monotonic() + READY_DEADLINE
+    while True:
+        run = load_run(data)
+        if run is None:
+            raise NotUp([f"{data} was removed"])
+        if run.state == FAILED or not run.is_alive():
+            raise NotUp([run.error or f"the mesh ended; see {logs_path(data)}"])
+        status = status_of(run)
+        watch(status)
+        if all_ready(status) and {row["name"] for row in rows(status)} == {node.name for node in plan.nodes}:
+            return run
+        late = time.monotonic() > end
+        reasons = [_reason(row) for row in rows(status) if _hopeless(row) or (late and row["state"] != "ready")]
+        if reasons:
+            raise NotUp(reasons)
+        time.sleep(_POLL if run.local else 1.0)
+
+
+def _hopeless(row: dict[str, object]) -> bool:
+    attempts = row["attempts"]
+    return row["state"] == FAILED and isinstance(attempts, int) and attempts >= _HOPELESS
+
+
+def _reason(row: dict[str, object]) -> str:
+    return f"{row['role']} {row['name']!r} is not ready: {row['detail'] or row['state']}"

@@ -1,0 +1,86 @@
+"""A spare process: a Ray worker that waits with all our code imported.
+
+A node whose process was killed is back in 0.03 s when a spare waits, and in 0.7 to 1 s when Ray has to start Python first.
+Ray starts workers ahead of time only when it boots, so the controller asks its raylet for more over the raylet's own gRPC service
+(``NodeManagerService.PrestartWorkers``). That is no public interface: if it is not there, nodes come back more slowly, and that is
+all. For our own local Ray only: on somebody else's cluster we start nothing that was not asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, Final, final
+
+import psutil
+import ray
+
+log = logging.getLogger(__name__)
+
+# What Ray calls a worker that has nothing to do, and the program of one that is only starting.
+_IDLE: Final = "ray::IDLE"
+_NEW: Final = "default_worker.py"
+
+_CALL: Final = 5.0
+
+# Ray ends idle workers; ours may wait for years.
+_KEEP_ALIVE: Final = 10 * 365 * 86400
+
+
+@final
+class Spares:
+    """Keeps ``wanted`` spare workers on the raylet that this process belongs to."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self._stub: Any = None
+        self._given_up = False
+
+    def tend(self) -> None:
+        """Ask for what is missing. Never raises."""
+        if self._given_up:
+            return
+        try:
+            missing = self._wanted - waiting(os.getppid())
+            if missing > 0:
+                self._prestart(missing)
+        except Exception as error:  # noqa: BLE001 - a spare is a convenience; without it all still works
+            self._given_up = True
+            log.warning("no spare processes: nodes that crash come back more slowly (%s)", error)
+
+    def _prestart(self, count: int) -> None:
+        from ray.core.generated import node_manager_pb2 as messages  # inside: may be away in another version of Ray
+
+        request = messages.PrestartWorkersRequest(num_workers=count, keep_alive_duration_secs=_KEEP_ALIVE)
+        if self._stub is None:
+            self._stub = _stub()
+        self._stub.PrestartWorkers(request, metadata=_proof(), timeout=_CALL)
+
+
+def waiting(raylet: int) -> int:
+    """Workers of a raylet that wait, or are just starting."""
+    count = 0
+    for child in psutil.Process(raylet).children():
+        try:
+            words = child.cmdline()
+        except psutil.Error:
+            continue
+        if words and (words[0].startswith(_IDLE) or any(word.endswith(_NEW) for word in words[:4])):
+            count += 1
+    return count
+
+
+def _stub() -> Any:
+    import grpc
+    from ray.core.generated import node_manager_pb2_grpc as services
+
+    own = ray.get_runtime_context().get_node_id()
+    port = next(node["NodeManagerPort"] for node in ray.nodes() if node["NodeID"] == own)
+    return services.NodeManagerServiceStub(grpc.insecure_channel(f"127.0.0.1:{port}"))
+
+
+def _proof() -> list[tuple[str, str]]:
+    """Ray's own token, which every process of this Ray has."""
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"]).read_text(encoding="ascii").strip()
+    return [("authorization", f"Bearer {token}")]

@@ -1,0 +1,106 @@
+"""One vehicle's connection at the edge: the shell of its ``Connection``, between the engine and a device link.
+
+It knows what is under way to the vehicle: never what a packet means. What always holds: nothing is sent on a link that
+has not named the connection, and nothing is kept for one that has not: ATTACH makes the engine send again whatever is
+not with the vehicle. More than ``WINDOW`` bytes under way, or a link that is jammed, and the engine is asked to pause
+this connection, and no other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from mesh.broker.connection import Connection
+from mesh.transport.frame import ACCEPTED, CLOSE, DATA, TRACED, WINDOW, pack_accepted, pack_traced
+from mesh.wire.decode import Reader
+
+if TYPE_CHECKING:
+    from mesh.edge.doors import Door, DoorLink
+
+
+@final
+class Device:
+    """One vehicle's connection: the shell of its ``Connection``."""
+
+    __slots__ = ("_credited", "_greeted", "_under_way", "age", "connection", "door", "key", "named", "number", "reader")
+
+    def __init__(self, door: Door, number: int, age: int, key: tuple[str, str], reader: Reader) -> None:
+        self.door = door
+        self.number = number
+        self.age = age
+        self.key = key  # vehicle and client id
+        self.reader = reader
+        self.connection: Connection | None = None
+        self.named = True  # on the present link
+        self._greeted = False
+        self._credited = True
+        self._under_way = 0
+
+    def attached(self, under_way: int) -> None:
+        """The vehicle has had its CONNACK long since, and ``under_way`` bytes wait at the door until it reads."""
+        self._greeted = True
+        self._under_way = under_way
+
+    def flush(self) -> None:
+        """Send what the engine has put out."""
+        connection = self.connection
+        if connection is None:
+            return
+        out = connection.out
+        link = self.door.link
+        if out:
+            if link is not None and self.named:
+                self._send(connection, link)
+            out.clear()
+        if connection.traced:
+            connection.traced.clear()
+        if connection.closing:
+            if link is not None and self.named:
+                link.send(CLOSE, self.number)
+            self.door.remove(self)
+
+    def _send(self, connection: Connection, link: DoorLink) -> None:
+        out = connection.out
+        start = 0
+        if not self._greeted and connection.accepted:
+            self._greeted = True
+            assigned = self.key[1] if connection.assigned else ""
+            link.send(ACCEPTED, self.number, pack_accepted(connection.keep_alive, assigned, out[0]))
+            start = 1
+        for index, context in connection.traced:
+            size = self._data(link, out[start:index])
+            link.send(TRACED, self.number, pack_traced(context, out[index]))
+            self._under_way += size + len(out[index])
+            start = index + 1
+        self._under_way += self._data(link, out[start:] if start else out)
+        if self._under_way > WINDOW:
+            self._credited = False
+            link.devices.engine.pause(connection)
+        elif link.jammed:
+            link.stalled.add(self)
+            link.devices.engine.pause(connection)
+
+    def _data(self, link: DoorLink, packets: list[bytes]) -> int:
+        if not packets:
+            return 0
+        body = packets[0] if len(packets) == 1 else b"".join(packets)
+        link.send(DATA, self.number, body)
+        return len(body)
+
+    def credit(self, link: DoorLink, size: int) -> None:
+        """``size`` bytes have left the door."""
+        self._under_way = max(0, self._under_way - size)
+        if not self._credited and self._under_way <= WINDOW // 2:
+            self._credited = True
+            self.resume(link)
+
+    def resume(self, link: DoorLink) -> None:
+        """Let the engine go on if nothing speaks against it."""
+        connection = self.connection
+        if connection is None or not self._credited:
+            return
+        if link.jammed:
+            link.stalled.add(self)
+        else:
+            link.stalled.discard(self)
+            link.devices.engine.resume(connection)

@@ -1,0 +1,73 @@
+"""The command line: what it says when asked rightly and wrongly."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mesh.cli.main import COMMANDS, load, main
+from mesh.version import VERSION, compiled, describe
+
+LOCAL = Path(__file__).parents[2] / "topology" / "local.yaml"
+
+
+def test_version_tells_whether_it_is_compiled(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out.strip()
+    assert said == describe()
+    assert said in (f"vehicle-mesh {VERSION} (compiled)", f"vehicle-mesh {VERSION} (pure Python)")
+    packets = importlib.import_module("mesh.wire.packets")
+    assert compiled() is not str(packets.__file__).endswith(".py")
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    said = capsys.readouterr().out
+    assert all(name in said and entry.summary in said for name, entry in COMMANDS.items())
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help_with_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    assert f"mesh {name} " in capsys.readouterr().out
+    assert "mesh " in load(COMMANDS[name]).EXAMPLES
+
+
+@pytest.mark.parametrize("words", [["chek", "x"], ["--verbose"], ["check"], ["check", "a", "b"]])
+def test_a_wrong_command_line_ends_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "usage: mesh" in said
+    assert "did you mean 'check'?" in said or words != ["chek", "x"]
+
+
+def test_check_lists_the_nodes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(LOCAL)]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("edge-1", "edge-2", "mqtt://127.0.0.1:1883", "mqtt://127.0.0.1:1884"))
+
+
+def test_check_says_all_that_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text("mesh: UP\nray: auto\n")
+    assert main(["check", str(file)]) == 1
+    said = capsys.readouterr().err
+    assert f"{file}:1:7: mesh: " in said
+    assert f"{file}:2:6: ray: " in said
+
+
+def test_help_needs_nothing_heavy() -> None:
+    """The command line answers at once because it imports a command only when it is asked for."""
+    look = "import sys, mesh.cli.main as m; m.main([]); print(*{'ray', 'grpc', 'opentelemetry', 'yaml'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.splitlines()[-1] == ""

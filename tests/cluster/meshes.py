@@ -1,0 +1,91 @@
+"""Whole meshes of fake nodes for the tests."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from mesh.cluster.lifecycle import down
+from mesh.cluster.plan import Plan, PlannedNode, fingerprint
+from mesh.cluster.run import Run
+
+FACTORY = "tests.fakes.node:build"
+
+ROLES = {"edge-1": "edge", "edge-2": "edge", "core": "core", "door": "door"}
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def fake_plan(data: Path, mesh: str = "fake", names: tuple[str, ...] = ("edge-1", "door"), **settings: object) -> Plan:
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    nodes = tuple(PlannedNode(name, ROLES[name], fingerprint(name)) for name in names)
+    return Plan(mesh, str(data), "local", (), nodes, {"ports": ports, **settings}, "shared", FACTORY)
+
+
+def port_of(plan: Plan, name: str) -> int:
+    ports = plan.settings["ports"]
+    assert isinstance(ports, dict)
+    return int(ports[name])
+
+
+def served_by(plan: Plan, name: str) -> int:
+    """The process number that a fake node answers with; 0 when nobody does."""
+    try:
+        with socket.create_connection(("127.0.0.1", port_of(plan, name)), timeout=1.0) as connection:
+            return int(connection.makefile("rb").readline() or b"0")
+    except OSError:
+        return 0
+
+
+def until(condition: Callable[[], object], deadline: float = 30.0) -> None:
+    end = time.monotonic() + deadline
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true in time"
+        time.sleep(0.02)
+
+
+def mine() -> set[int]:
+    """Processes that the tests started, directly or not."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("MESH_TEST") == os.environ["MESH_TEST"] and process.pid != os.getpid():
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found.add(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def session(run: Run) -> set[int]:
+    found = set()
+    for pid in psutil.pids():
+        try:
+            if os.getsid(pid) == run.supervisor and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.add(pid)
+        except (OSError, psutil.Error):
+            continue
+    return found
+
+
+@contextmanager
+def going_down(*data: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for folder in data:
+            down(folder)

@@ -1,0 +1,49 @@
+"""A node that only listens: what the cluster room needs to see that nodes run, die and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import final
+
+from mesh.cluster.node import Assignment
+
+
+@final
+class FakeNode:
+    """Answers every connection with its process number. ``settings["ports"][name]`` is its port; ``settings["fail"]``
+    names a node that does not start, ``settings["stick"]`` one whose loop a client can stop for good by sending
+    ``stick``."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        settings = self._assignment.settings
+        if settings.get("fail") == self._assignment.name:
+            raise OSError("port 1883 is in use: end what listens there, or change the topology")
+        ports = settings["ports"]
+        assert isinstance(ports, dict)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", ports[self._assignment.name])
+
+    async def stop(self, grace: float) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._assignment.folder.mkdir(parents=True, exist_ok=True)
+        (self._assignment.folder / "stopped").write_text(str(time.time()))
+
+    def status(self) -> dict[str, object]:
+        return {"connections": 1, "sessions": 2, "queued": 3, "host": "127.0.0.1", "detail": "fake"}
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"%d\n" % os.getpid())
+        await writer.drain()
+        if await reader.read(5) == b"stick":
+            time.sleep(3600)
+        writer.close()
+
+
+def build(assignment: Assignment) -> FakeNode:
+    return FakeNode(assignment)

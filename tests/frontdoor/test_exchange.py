@@ -1,0 +1,173 @@
+"""The exchange against a model: whatever happens, a replay is what MQTT allows and nothing is forgotten."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mesh.frontdoor.exchange import Entry, Exchange
+from mesh.wire.decode import SERVER, Limits, Reader
+from mesh.wire.encode import encode, encode_ack
+from mesh.wire.frames import ack_packet_id, publish_packet_id, publish_qos
+from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Publish
+
+CONNECT = bytes.fromhex("100d00044d5154540402003c000141")
+
+
+def publish(qos: int, packet_id: int, payload: bytes = b"") -> bytes:
+    return encode(Publish("t", payload, qos, packet_id=packet_id), 4)
+
+
+class ExchangeMachine(RuleBasedStateMachine):
+    """A vehicle publishes, an edge answers and confirms, and the link is lost at any moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exchange = Exchange(1)
+        self.on_link: list[Entry] = []
+        self.next_id = 1
+        self.counter = 0
+        self.unanswered: dict[int, bytes] = {}
+        self.fresh: list[bytes] = []  # QoS 0 payloads that were not on any link
+        self.linked = True
+        self.with_vehicle: dict[int, int] = {}  # identifier -> QoS
+        self.received: set[int] = set()
+
+    @rule(qos=st.integers(0, 2))
+    def vehicle_publishes(self, qos: int) -> None:
+        self.counter += 1
+        payload = b"%d" % self.counter
+        packet_id = self.next_id if qos else 0
+        if qos:
+            self.next_id += 1
+            self.unanswered[packet_id] = payload
+        entry = self.exchange.up([publish(qos, packet_id, payload)])
+        assert entry is not None
+        if self.linked:
+            self.exchange.frame(entry)
+            self.on_link.append(entry)
+        elif not qos:
+            self.fresh.append(payload)
+
+    @precondition(lambda self: self.linked and self.unanswered)
+    @rule(data=st.data())
+    def edge_answers(self, data: st.DataObject) -> None:
+        packet_id = data.draw(st.sampled_from(sorted(self.unanswered)))
+        kind = data.draw(st.sampled_from([PUBACK, PUBREC]))
+        raw = encode_ack(kind, packet_id, 0, 4)
+        assert self.exchange.down(raw, [raw]) == raw
+        del self.unanswered[packet_id]
+
+    @precondition(lambda self: self.linked and self.on_link)
+    @rule(data=st.data())
+    def edge_confirms(self, data: st.DataObject) -> None:
+        for _ in range(data.draw(st.integers(1, len(self.on_link)))):
+            entry = self.on_link[0]
+            ids = [publish_packet_id(raw) for raw in entry.packets or () if raw]
+            if any(packet_id in self.unanswered for packet_id in ids):
+                return  # the edge answers before it confirms
+            self.exchange.confirmed(self.on_link.pop(0))
+
+    @precondition(lambda self: self.linked)
+    @rule()
+    def link_is_lost(self) -> None:
+        self.linked = False
+        self.on_link = []
+
+    @precondition(lambda self: not self.linked)
+    @rule()
+    def link_is_back(self) -> None:
+        self.linked = True
+        self.exchange.reopen()
+        assert set(self.exchange.unacked()) == set(self.with_vehicle)
+        entries = self.exchange.replay()
+        replayed = [raw for entry in entries for raw in entry.packets or () if raw]
+        self.on_link = entries
+        for entry in entries:
+            assert self.exchange.frame(entry)
+        publishes = [raw for raw in replayed if raw[0] >> 4 == 3]
+        assert [publish_packet_id(raw) for raw in publishes if publish_qos(raw)] == sorted(self.unanswered)
+        reader = Reader(Limits(), SERVER)
+        reader.feed(CONNECT)
+        packets = reader.feed(b"".join(publishes))
+        assert reader.error is None
+        assert [p.payload for p in packets if isinstance(p, Publish) and not p.qos] == self.fresh
+        self.fresh = []
+
+    @precondition(lambda self: self.linked)
+    @rule(packet_id=st.integers(1, 5), qos=st.integers(1, 2))
+    def edge_publishes(self, packet_id: int, qos: int) -> None:
+        if packet_id in self.with_vehicle:
+            return
+        raw = publish(qos, packet_id)
+        assert self.exchange.down(raw, [raw]) == raw
+        self.with_vehicle[packet_id] = qos
+
+    @precondition(lambda self: self.with_vehicle)
+    @rule(data=st.data())
+    def vehicle_acknowledges(self, data: st.DataObject) -> None:
+        packet_id = data.draw(st.sampled_from(sorted(self.with_vehicle)))
+        if self.with_vehicle[packet_id] == 1:
+            self._send(encode_ack(PUBACK, packet_id, 0, 4))
+            del self.with_vehicle[packet_id]
+        elif packet_id not in self.received:
+            self._send(encode_ack(PUBREC, packet_id, 0, 4))
+            self.received.add(packet_id)
+        elif self.linked:
+            raw = encode_ack(PUBREL, packet_id, 0, 4)
+            assert self.exchange.down(raw, [raw]) == raw
+            again = self.exchange.down(raw + raw, [raw, raw])
+            assert again == b""
+            self._send(encode_ack(PUBCOMP, packet_id, 0, 4))
+            del self.with_vehicle[packet_id]
+            self.received.discard(packet_id)
+
+    def _send(self, raw: bytes) -> None:
+        entry = self.exchange.up([raw])
+        assert entry is not None
+        if self.linked:
+            self.exchange.frame(entry)
+            self.on_link.append(entry)
+
+    @invariant()
+    def what_is_held_adds_up(self) -> None:
+        assert self.exchange.held == sum(entry.size for entry in self.exchange.entries or ())
+        if self.linked:
+            assert list(self.exchange.entries or ()) == self.on_link
+
+
+TestExchange = ExchangeMachine.TestCase
+TestExchange.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_publish_that_the_vehicle_rejects_is_over() -> None:
+    exchange = Exchange(1)
+    raw = publish(2, 7)
+    exchange.down(raw, [raw])
+    exchange.up([b"\x50\x04\x00\x07\x97\x00"])
+    assert exchange.unacked() == []
+
+
+def test_subscribe_is_replayed_until_it_is_answered_and_pings_never() -> None:
+    exchange = Exchange(1)
+    subscribe = b"\x82\x06\x00\x01\x00\x01t\x00"
+    entry = exchange.up([subscribe, b"\xc0\x00"])
+    assert entry is not None
+    assert exchange.frame(entry) == subscribe
+    assert exchange.pings == 1
+    assert exchange.up([b"\xc0\x00"]) is None
+    assert exchange.replay() == [entry]
+    suback = b"\x90\x03\x00\x01\x00"
+    exchange.down(suback, [suback])
+    assert exchange.replay() == []
+    assert exchange.held == 0
+
+
+def test_the_late_answer_to_an_older_packet_answers_nothing_else() -> None:
+    exchange = Exchange(1)
+    entry = exchange.up([encode_ack(PUBREL, 1, 0, 4)])
+    late = encode_ack(PUBREC, 1, 0, 4)
+    exchange.down(late, [late])
+    assert exchange.replay() == [entry]
+    assert ack_packet_id(late) == 1

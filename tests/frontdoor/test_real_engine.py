@@ -1,0 +1,244 @@
+"""Door and edge around the real engine and journal, with bare and stock clients."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from mesh.broker.broker import Broker
+from mesh.broker.principal import BACKEND, Permissions, Principal
+from mesh.broker.settings import Settings
+from mesh.broker.trace import Tracer
+from mesh.edge.devices import Devices
+from mesh.frontdoor.door import FrontDoor
+from mesh.journal.journal import Journal
+from mesh.transport.endpoint import Endpoint
+from mesh.transport.outlet import Outlet
+from mesh.transport.turn import Turn
+from mesh.transport.wheel import Wheel
+from mesh.wire.limits import Limits
+from mesh.wire.packets import (
+    MQTT5,
+    PUBACK,
+    PUBCOMP,
+    PUBREC,
+    PUBREL,
+    Ack,
+    Connect,
+    Publish,
+    SubAck,
+    Subscribe,
+    Subscription,
+)
+from mesh.wire.properties import Properties
+from tests.fakes.engine import vehicle_principal
+from tests.fakes.mesh import FakeMap, FakeMember, FakeMembers, identify, prover, run, until
+from tests.fakes.mqtt import PATIENCE, Bare
+
+
+def complete(received: list[tuple[bytes, int]]) -> bool:
+    return len(received) == 30
+
+
+def back_end(connect: Connect, peer: str) -> Principal:
+    return Principal(connect.username or "anonymous", BACKEND, Permissions())
+
+
+class RealEdge:
+    """An edge without a mesh around it; back ends connect to an endpoint of its own engine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.epoch = 0
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.epoch += 1
+        self.journal = Journal.open(self.folder, notify=loop.call_soon_threadsafe)
+        settings = Settings()
+        settings.keep_all = True
+        settings.topic_aliases = 0
+        self.broker = Broker(settings, self.journal, time.time, Tracer())
+        self.broker.recover(self.journal.live())
+        self.turn = Turn(loop, self.journal.commit, Outlet(self.broker))
+        self.wheel = Wheel(loop)
+        self.wheel.start()
+        self.devices = Devices(
+            "edge-1", self.epoch, self.broker, self.journal, self.turn, self.wheel, prover(b"secret"),
+            vehicle_principal, Limits(), host="127.0.0.1", port=0,
+        )  # fmt: skip
+        self.back_ends = Endpoint(
+            "edge-1", self.broker, self.turn, self.wheel, back_end, Limits(), host="127.0.0.1", port=0,
+            max_connections=99,
+        )  # fmt: skip
+        self.turn.add(self.devices.settle)
+        self.journal.on_durable = self._durable
+        self._durable(self.journal.durable_position)
+        await self.devices.start()
+        await self.back_ends.start()
+
+    def _durable(self, position: int) -> None:
+        self.broker.durable(position)
+        self.devices.durable(position)
+        self.turn.wake()
+
+    async def kill(self) -> None:
+        """Nothing more is said to anybody; what was not confirmed may or may not be in the journal."""
+        self.devices.stopping = True
+        self.devices._listener.stop()
+        for stream in [*self.devices.home.streams, *self.back_ends.home.streams]:
+            stream.abort()
+        await asyncio.sleep(0)
+        self.journal.on_durable = lambda position: None
+        await self._end()
+
+    async def stop(self) -> None:
+        await self.devices.stop(2.0)
+        await self.back_ends.stop(2.0)
+        await self._end()
+
+    async def _end(self) -> None:
+        self.back_ends._listener.stop()
+        self.wheel.stop()
+        await asyncio.to_thread(self.journal.close)
+
+
+class RealMesh:
+    def __init__(self, folder: Path) -> None:
+        self.edge = RealEdge(folder / "journal")
+        self.members = FakeMembers()
+
+    async def __aenter__(self) -> RealMesh:
+        await self.edge.start()
+        self._announce()
+        self.door = FrontDoor(
+            "door", 1, [("127.0.0.1", 0)], FakeMap("edge-1"), self.members, identify, prover(b"secret")
+        )
+        await self.door.start()
+        self.port = self.door.ports[0]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.door.stop(2.0)
+        await self.edge.stop()
+
+    def _announce(self) -> None:
+        self.members.members["edge-1"] = FakeMember("edge-1", ports={"device": self.edge.devices.port})
+
+    async def restart(self, kill: bool = True) -> None:
+        await (self.edge.kill() if kill else self.edge.stop())
+        await self.edge.start()
+        self._announce()
+        self.door.members_changed()
+
+    async def back_end(self, name: str, filter: str = "") -> Bare:
+        properties = Properties()
+        properties.session_expiry = 3600
+        client = await Bare(MQTT5).hello(self.edge.back_ends.port, name, clean_start=False, properties=properties)
+        if filter:
+            client.send(Subscribe(1, [Subscription(filter, 2)]))
+            await client.wait(SubAck)
+        return client
+
+
+def test_upstream_through_restarts_is_acked_once_and_arrives_in_order(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with RealMesh(tmp_path) as mesh:
+            await (await mesh.back_end("audit", "vehicles/#")).close()
+            cars = [await Bare(4 + n % 2).hello(mesh.port, f"CAR{n}") for n in range(4)]
+            for round in range(3):
+                for number, car in enumerate(cars):
+                    car.send(*[
+                        Publish(f"vehicles/CAR{number}/t", b"%d" % n, 1 + n % 2, packet_id=n + 1)
+                        for n in range(20 * round, 20 * round + 20)
+                    ])  # fmt: skip
+                await mesh.restart(kill=round != 1)
+            for car in cars:
+                await car.acked(PUBACK, range(1, 61, 2))
+                await car.acked(PUBREC, range(2, 62, 2))
+                car.send(*[Ack(PUBREL, packet_id) for packet_id in car.acks(PUBREC)])
+                await car.acked(PUBCOMP, range(2, 62, 2))
+                assert not car.closed.is_set()
+            audit = await mesh.back_end("audit")
+
+            def arrived(n: int) -> list[int]:
+                return [int(p.payload) for p in audit.publishes() if p.topic == f"vehicles/CAR{n}/t"]
+
+            seen: set[int] = set()
+
+            def answer() -> bool:
+                for publish in audit.publishes():
+                    if publish.qos and publish.packet_id not in seen:
+                        seen.add(publish.packet_id)
+                        audit.send(Ack(PUBACK if publish.qos == 1 else PUBREC, publish.packet_id))
+                return all(set(range(60)) <= set(arrived(n)) for n in range(4))
+
+            await until(answer)
+            for n in range(4):
+                firsts = list(dict.fromkeys(arrived(n)))
+                assert firsts == sorted(firsts)
+                twice = [value for value in arrived(n) if value % 2]
+                assert len(twice) == 30  # QoS 2: exactly once
+
+    run(main())
+
+
+def test_downstream_through_restarts_arrives_once_at_a_vehicle_that_stays(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with RealMesh(tmp_path) as mesh:
+            car = await Bare().hello(mesh.port, "CAR", clean_start=False)
+            car.send(Subscribe(1, [Subscription("vehicles/CAR/cmd/#", 2)]))
+            await car.wait(SubAck)
+            for round in range(4):
+                sender = await mesh.back_end(f"sender{round}")
+                sender.send(*[
+                    Publish("vehicles/CAR/cmd/x", b"%d" % (10 * round + n), 1 + n % 2, packet_id=n + 1)
+                    for n in range(10)
+                ])  # fmt: skip
+                await sender.acked(PUBACK, range(1, 11, 2))
+                await sender.acked(PUBREC, range(2, 12, 2))
+                await car.wait_all(Publish, 10 * round + 10)
+                if round % 2:  # the other rounds' acknowledgements stay away for a while
+                    for publish in car.publishes()[10 * round - 10 :]:
+                        car.send(Ack(PUBACK if publish.qos == 1 else PUBREC, publish.packet_id))
+                await mesh.restart(kill=round != 2)
+            await until(lambda: len(car.acks(PUBREL)) == 20)
+            car.send(*[Ack(PUBCOMP, packet_id) for packet_id in car.acks(PUBREL)])
+            assert [publish.payload for publish in car.publishes()] == [b"%d" % n for n in range(40)]
+            assert not any(publish.dup for publish in car.publishes())
+            await until(lambda: sum(len(s.outbound) for s in mesh.edge.broker.sessions.all() if s.vehicle) == 0)
+            assert not car.closed.is_set()
+
+    run(main())
+
+
+def test_stock_clients_talk_through_door_and_edge(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with RealMesh(tmp_path) as mesh:
+            for version in (MQTTProtocolVersion.MQTTv31, MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5):
+                name = f"CAR{int(version)}"
+                received: list[tuple[bytes, int]] = []
+                ready = threading.Event()
+                car = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=version)
+                car.username_pw_set(name)
+                car.on_connect = lambda client, *_, name=name: client.subscribe(f"vehicles/{name}/#", 2)
+                car.on_subscribe = lambda *_, ready=ready: ready.set()
+                car.on_message = lambda _c, _u, m, received=received: received.append((m.payload, m.qos))
+                car.connect_async("127.0.0.1", mesh.port)
+                car.loop_start()
+                assert await asyncio.to_thread(ready.wait, PATIENCE)
+                sent = [car.publish(f"vehicles/{name}/t", f"{n}", n % 3) for n in range(30)]
+                for info in sent:
+                    await asyncio.to_thread(info.wait_for_publish, PATIENCE)
+                await until(partial(complete, received))
+                assert sorted(received, key=lambda pair: int(pair[0])) == [(b"%d" % n, n % 3) for n in range(30)]
+                car.disconnect()
+                car.loop_stop()
+
+    run(main())

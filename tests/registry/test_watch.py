@@ -1,0 +1,303 @@
+"""A view that is never behind and never wrong, whatever happens to the watch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mesh.registry import etcd_pb2 as pb
+from mesh.registry import watch as watching
+from mesh.registry.client import Client, WatchCall
+from mesh.registry.embedded import EmbeddedEtcd
+from mesh.registry.errors import RegistryError, Unavailable
+from mesh.registry.watch import Watch
+from tests.registry.waiting import eventually
+
+
+class View:
+    """Keeps all keys as bytes, and checks the order in which changes come."""
+
+    def __init__(self) -> None:
+        self.keys: dict[bytes, bytes] = {}
+        self.loading: dict[bytes, bytes] = {}
+        self.events = 0
+        self.last = 0
+        self.since: list[int] = []
+        self.fail = False
+
+    def begin(self, revision: int, since: int) -> None:
+        self.loading = {}
+        self.since.append(since)
+        self.last = revision
+
+    def page(self, entries: Sequence[pb.KeyValue]) -> bool:
+        self.loading.update((entry.key, entry.value) for entry in entries)
+        return True
+
+    def end(self) -> None:
+        self.keys = self.loading
+
+    def apply(self, events: Sequence[pb.Event]) -> None:
+        if self.fail:
+            self.fail = False
+            raise ZeroDivisionError("a follower with a fault")
+        assert events[0].kv.mod_revision > self.last, "a revision came twice"
+        for event in events:
+            assert event.kv.mod_revision >= self.last
+            self.last = event.kv.mod_revision
+            self.events += 1
+            if event.type == pb.Event.DELETE:
+                del self.keys[event.kv.key]
+            else:
+                self.keys[event.kv.key] = event.kv.value
+
+
+class Gate:
+    """Breaks the watch streams, and lets no new one through, while all other calls work."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = True
+        self.calls: list[WatchCall] = []
+        original = Client.watch
+
+        async def watch(client: Client, request: pb.WatchCreate) -> tuple[WatchCall, str]:
+            if not self.open:
+                raise Unavailable("the gate is shut")
+            call, url = await original(client, request)
+            self.calls.append(call)
+            return call, url
+
+        monkeypatch.setattr(Client, "watch", watch)
+
+    def shut(self) -> None:
+        self.open = False
+        for call in self.calls:
+            call.cancel()
+
+
+async def content(client: Client, prefix: bytes) -> dict[bytes, bytes]:
+    return {entry.key: entry.value async for page in client.pages(prefix) for entry in page.kvs}
+
+
+async def insist(client: Client, key: bytes, value: bytes) -> None:
+    """Put, however long etcd is away."""
+    while True:
+        try:
+            await client.put(key, value, retry=True)
+        except RegistryError:
+            continue
+        return
+
+
+async def same(client: Client, view: View, prefix: bytes) -> None:
+    await insist(client, prefix + b"mark", b"%d" % random.getrandbits(60))
+    expected = await content(client, prefix)
+    await eventually(lambda: view.keys == expected, "the view has what etcd has")
+
+
+def test_changes_arrive_in_order(etcd: EmbeddedEtcd, mesh: str) -> None:
+    async def main() -> None:
+        client = Client([etcd.endpoint])
+        prefix = f"/{mesh}/".encode()
+        await client.put(prefix + b"before", b"1")
+        view = View()
+        watch = Watch(client, prefix, view)
+        assert await watch.start(10.0)
+        assert view.keys == {prefix + b"before": b"1"}
+        for number in range(200):
+            await client.put(prefix + b"%d" % (number % 7), b"%d" % number)
+            if number % 5 == 0:
+                await client.delete(prefix + b"%d" % (number % 3))
+        await client.put(f"/{mesh}0".encode(), b"outside of the prefix")
+        await same(client, view, prefix)
+        assert watch.live
+        assert watch.rebuilt == 1
+        await watch.stop()
+        assert not watch.live
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_a_backlog_larger_than_a_message_is_applied_as_a_whole(
+    etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        fragments: list[bool] = []
+        check = Watch._check
+
+        def counting(self: Watch, response: pb.WatchResponse, url: str) -> None:
+            fragments.append(response.fragment)
+            check(self, response, url)
+
+        monkeypatch.setattr(Watch, "_check", counting)
+        gate = Gate(monkeypatch)
+        client = Client([etcd.endpoint])
+        prefix = f"/{mesh}/".encode()
+        view = View()
+        watch = Watch(client, prefix, view)
+        assert await watch.start(10.0)
+        await eventually(lambda: watch.live, "the watch stands")
+        gate.shut()
+        await eventually(lambda: not watch.live, "the stream is broken")
+        large = os.urandom(1_000_000)
+        for number in range(8):
+            await insist(client, prefix + b"%d" % number, large)
+        gate.open = True
+        await same(client, view, prefix)
+        assert len(view.keys) == 9
+        assert any(fragments), "etcd sent the backlog in fragments"
+        assert watch.rebuilt == 1
+        await watch.stop()
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_etcd_killed_and_back_under_a_running_watch(etcd: EmbeddedEtcd, mesh: str) -> None:
+    async def main() -> None:
+        client = Client([etcd.endpoint])
+        prefix = f"/{mesh}/".encode()
+        view = View()
+        watch = Watch(client, prefix, view)
+        assert await watch.start(10.0)
+        for _ in range(3):
+            await insist(client, prefix + b"%d" % random.randrange(100), b"x")
+            os.kill(etcd.pid, signal.SIGKILL)
+            await eventually(lambda: not etcd.alive, "etcd is dead")
+            await eventually(lambda: not watch.live, "the watch has noticed")
+            await etcd.start()
+            await same(client, view, prefix)
+        await eventually(lambda: watch.live, "the watch stands again")
+        assert watch.rebuilt == 1, "a stream that can be resumed needs no new snapshot"
+        await watch.stop()
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_compaction_while_the_watch_is_away(
+    etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        gate = Gate(monkeypatch)
+        client = Client([etcd.endpoint])
+        prefix = f"/{mesh}/".encode()
+        for name in (b"kept", b"changed", b"deleted"):
+            await client.put(prefix + name, b"1")
+        view = View()
+        watch = Watch(client, prefix, view)
+        assert await watch.start(10.0)
+        await eventually(lambda: watch.live, "the watch stands")
+        gate.shut()
+        await eventually(lambda: not watch.live, "the stream is broken")
+        known = watch.revision
+        await client.put(prefix + b"changed", b"2")
+        await client.delete(prefix + b"deleted")
+        last = await client.put(prefix + b"added", b"1")
+        await client.compact(last)
+        gate.open = True
+        await same(client, view, prefix)
+        assert view.since == [0, known], "the second snapshot says from where changes were missed"
+        await watch.stop()
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_another_etcd_at_the_same_address(folder: Path, mesh: str) -> None:
+    """Its data was lost: the history begins again, with lower revisions."""
+
+    async def main() -> None:
+        server = EmbeddedEtcd(folder)
+        await server.start()
+        client = Client([server.endpoint])
+        prefix = f"/{mesh}/".encode()
+        for number in range(20):
+            await client.put(prefix + b"%d" % number, b"old")
+        view = View()
+        watch = Watch(client, prefix, view)
+        assert await watch.start(10.0)
+        await eventually(lambda: watch.live, "the watch stands")
+        await server.stop()
+        (folder / "data").rename(folder / "lost")
+        await server.start()
+        await insist(client, prefix + b"new", b"1")
+        await eventually(lambda: view.keys == {prefix + b"new": b"1"}, "the view is that of the new etcd")
+        assert view.since[-1] == 0
+        await same(client, view, prefix)
+        await watch.stop()
+        await client.close()
+        await server.stop()
+
+    asyncio.run(main())
+
+
+def test_a_watch_that_is_silent_is_rebuilt(
+    etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(watching, "ANSWER", 0.5)
+        client = Client([etcd.endpoint])
+        prefix = f"/{mesh}/".encode()
+        view = View()
+        watch = Watch(client, prefix, view, quiet=0.1)
+        assert await watch.start(10.0)
+        await eventually(lambda: watch.live, "the watch stands")
+        # Long enough for several signs of life; each is answered, so that the stream is kept.
+        await asyncio.sleep(0.5)
+        assert watch.live
+        os.kill(etcd.pid, signal.SIGSTOP)
+        try:
+            await eventually(lambda: not watch.live, "the silence was noticed")
+        finally:
+            os.kill(etcd.pid, signal.SIGCONT)
+        await same(client, view, prefix)
+        await watch.stop()
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_a_follower_that_fails_gets_a_snapshot(etcd: EmbeddedEtcd, mesh: str) -> None:
+    async def main() -> None:
+        client = Client([etcd.endpoint])
+        prefix = f"/{mesh}/".encode()
+        view = View()
+        watch = Watch(client, prefix, view)
+        assert await watch.start(10.0)
+        view.fail = True
+        await client.put(prefix + b"a", b"1")
+        await eventually(lambda: watch.rebuilt == 2, "a second snapshot")
+        await same(client, view, prefix)
+        await watch.stop()
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_it_starts_before_etcd_does(folder: Path, mesh: str) -> None:
+    async def main() -> None:
+        server = EmbeddedEtcd(folder)
+        await server.start()
+        await server.stop()
+        client = Client([server.endpoint])
+        view = View()
+        watch = Watch(client, f"/{mesh}/".encode(), view)
+        assert not await watch.start(0.2)
+        assert not watch.live
+        await server.start()
+        assert await watch.start(20.0)
+        await same(client, view, f"/{mesh}/".encode())
+        # Closing the client under a running watch leaves nothing that hangs.
+        await client.close()
+        await asyncio.wait_for(watch.stop(), 10.0)
+        await server.stop()
+
+    asyncio.run(main())

@@ -1,0 +1,156 @@
+"""Loading: defaults, every key, and the examples that we ship."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from mesh.policy.identity import CLIENT_ID
+from mesh.topology.load import load, loads
+from mesh.topology.nodes import nodes
+from mesh.topology.topology import DROP_OLDEST, NEVER, Limits, Topology, as_dict, from_dict
+from mesh.topology.units import Address
+from mesh.wire.packets import Connect
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "topology").glob("*.yaml"))
+
+SMALL = """\
+mesh: demo
+front_doors: [{name: door, listen: [{mqtt: "127.0.0.1:1883"}]}]
+cores: [{name: core, listen: [{mqtt: "127.0.0.1:1884"}]}]
+pools: [{name: standard, edges: [{name: edge-1}]}]
+"""
+
+FULL = """\
+mesh: demo
+etcd:
+  endpoints: ["https://etcd-1:2379", "https://10.0.0.2:2379"]
+  tls: {ca: ca.pem, cert: mesh.pem, key: key.pem}
+  auth: {user: mesh, password: secret}
+identity: {from: client_id, pattern: "[A-Z0-9]{3,32}"}
+topics: {vehicle: "fleet/{vehicle}/#"}
+inbox:
+  subscribe: ["fleet/{vehicle}/cmd/#"]
+  qos: 2
+  expiry: never
+  max_messages: 10
+  max_bytes: 1MiB
+  when_full: drop_oldest
+front_doors:
+  - {name: door, replicas: 2, listen: [{mqtt: "0.0.0.0:1883"}, {mqtt: "[::1]:1885"}], resources: {door: 1}}
+cores:
+  - {name: core, listen: [{mqtt: "core.example:1884"}], resources: {core: 0.5}}
+pools:
+  - {name: standard, edges: [{name: edge-1, weight: 200}, {name: edge-2, weight: 0, resources: {big: 1}}]}
+  - {name: legacy, match: {prefix: OLD}, edges: [{name: old-1}]}
+  - {name: oldest, match: {prefix: OLDEST}, edges: [{name: old-2}]}
+backends: {anonymous: false, users: [{user: fleet, password: "pass word"}]}
+limits: {connect_timeout: 5s, max_packet_size: 64KiB, in_flight: 16, session_expiry: 30d, owner_timeout: 500ms}
+map: {cache: 500_000}
+telemetry: {otlp: "http://127.0.0.1:4317", sample: 0.25, watch: [VIN1], prometheus: "127.0.0.1:9464"}
+console: "127.0.0.1:8080"
+data: /var/lib/mesh
+ray: "10.0.0.5:6379"
+bind: 10.0.0.7
+"""
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Topology:
+    for name in ("ca.pem", "mesh.pem", "key.pem"):
+        (tmp_path / name).touch()
+    return loads(FULL.encode(), "full.yaml", tmp_path)
+
+
+def test_the_least_file_gets_defaults(tmp_path: Path) -> None:
+    topology = loads(SMALL.encode(), "small.yaml", tmp_path)
+    assert topology.etcd.embedded
+    assert topology.identity.compile().vehicle_of_connect(Connect(username="VIN_1-a")) == "VIN_1-a"
+    assert topology.template == "vehicles/{vehicle}/#"
+    assert topology.inbox is None
+    assert topology.backends.anonymous
+    assert topology.limits == Limits()
+    assert topology.map.cache == 200_000
+    assert topology.telemetry.otlp is None
+    assert topology.console is None
+    assert topology.data == tmp_path / ".mesh"
+    assert (topology.ray, topology.bind) == ("local", "127.0.0.1")
+
+
+def test_every_key(full: Topology, tmp_path: Path) -> None:
+    assert full.etcd.endpoints == ("https://etcd-1:2379", "https://10.0.0.2:2379")
+    assert full.etcd.tls is not None
+    assert full.etcd.tls.ca == tmp_path / "ca.pem"
+    assert full.etcd.auth is not None
+    assert (full.etcd.auth.user, full.etcd.auth.password) == ("mesh", "secret")
+    assert full.identity.source == CLIENT_ID
+    assert full.vehicle_template().vehicle_of("fleet/V1/x") == "V1"
+    assert full.inbox is not None
+    assert (full.inbox.qos, full.inbox.expiry, full.inbox.max_bytes, full.inbox.when_full) == (2, NEVER, 1 << 20, DROP_OLDEST)
+    assert [listener.address for listener in full.front_doors[0].listen] == [Address("0.0.0.0", 1883), Address("::1", 1885)]
+    assert str(full.front_doors[0].listen[1].address) == "[::1]:1885"
+    assert full.cores[0].resources == {"core": 0.5}
+    assert [(edge.name, edge.weight) for edge in full.edges()] == [("edge-1", 200), ("edge-2", 0), ("old-1", 100), ("old-2", 100)]
+    assert full.backends.compile().principal_of(Connect(username="fleet", password=b"pass word")).name == "fleet"
+    assert (full.limits.connect_timeout, full.limits.max_packet_size, full.limits.in_flight) == (5.0, 65536, 16)
+    assert (full.limits.session_expiry, full.limits.owner_timeout) == (30 * 86400, 0.5)
+    assert full.map.cache == 500_000
+    assert (full.telemetry.sample, full.telemetry.watch) == (0.25, ("VIN1",))
+    assert full.telemetry.prometheus == Address("127.0.0.1", 9464)
+    assert (full.console, full.ray, full.bind) == (Address("127.0.0.1", 8080), "10.0.0.5:6379", "10.0.0.7")
+
+
+def test_the_longest_prefix_picks_the_pool(full: Topology, tmp_path: Path) -> None:
+    picked = [full.pool_of(vehicle) for vehicle in ("VIN1", "OLD", "OLDE1", "OLDEST1")]
+    assert [pool.name if pool else None for pool in picked] == ["standard", "legacy", "legacy", "oldest"]
+    only_old = loads(SMALL.replace("name: standard,", "name: standard, match: {prefix: OLD},").encode(), "x", tmp_path)
+    assert only_old.pool_of("VIN1") is None
+
+
+def test_nodes(full: Topology) -> None:
+    found = [(node.role, node.name, node.pool, node.weight, len(node.listen), node.resources) for node in nodes(full)]
+    assert found == [
+        ("edge", "edge-1", "standard", 200, 0, {}),
+        ("edge", "edge-2", "standard", 0, 0, {"big": 1.0}),
+        ("edge", "old-1", "legacy", 100, 0, {}),
+        ("edge", "old-2", "oldest", 100, 0, {}),
+        ("core", "core", "", 0, 1, {"core": 0.5}),
+        ("door", "door-1", "", 0, 2, {"door": 1.0}),
+        ("door", "door-2", "", 0, 2, {"door": 1.0}),
+    ]
+
+
+def test_goes_to_dictionaries_and_back(full: Topology, tmp_path: Path) -> None:
+    for topology in (full, loads(SMALL.encode(), "small.yaml", tmp_path)):
+        assert from_dict(json.loads(json.dumps(as_dict(topology)))) == topology
+        assert pickle.loads(pickle.dumps(topology)) == topology
+
+
+def test_passwords_are_not_shown(full: Topology) -> None:
+    assert "secret" not in repr(full)
+    assert "pass word" not in repr(full)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_the_examples_are_right(path: Path) -> None:
+    topology = load(path)
+    assert nodes(topology)
+    assert topology.inbox is not None
+
+
+def test_the_local_example_keeps_its_data_in_the_checkout() -> None:
+    example = next(path for path in EXAMPLES if path.name == "local.yaml")
+    topology = load(example)
+    assert topology.data == example.parents[1] / ".mesh" / "local"
+    assert [str(door.address) for group in topology.front_doors for door in group.listen] == ["127.0.0.1:1883"]
+    assert [str(core.address) for group in topology.cores for core in group.listen] == ["127.0.0.1:1884"]
+
+
+def test_yaml_surprises_do_not_happen(tmp_path: Path) -> None:
+    """``no`` is Norway, and a name made of digits after a letter is a text."""
+    text = SMALL.replace("mesh: demo", "mesh: no").replace("edge-1", "e1e5")
+    topology = loads(text.encode(), "x.yaml", tmp_path)
+    assert (topology.mesh, topology.edges()[0].name) == ("no", "e1e5")

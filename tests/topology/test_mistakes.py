@@ -1,0 +1,224 @@
+"""Every mistake is found, at its place, and says what would be right."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mesh.topology.load import load, loads
+from mesh.topology.mistakes import Mistake, TopologyErrors
+from mesh.topology.topology import Topology
+from mesh.topology.tree import MAX_BYTES, MAX_DEPTH
+
+DOOR = 'front_doors: [{name: door, listen: [{mqtt: "127.0.0.1:1883"}]}]\n'
+CORE = 'cores: [{name: core, listen: [{mqtt: "127.0.0.1:1884"}]}]\n'
+POOL = "pools: [{name: standard, edges: [{name: edge-1}]}]\n"
+SMALL = f"mesh: demo\n{DOOR}{CORE}{POOL}"
+
+
+def mistakes(text: str | bytes) -> list[Mistake]:
+    data = text.encode() if isinstance(text, str) else text
+    with pytest.raises(TopologyErrors) as errors:
+        loads(data, "t.yaml", Path("/"))
+    return errors.value.mistakes
+
+
+def only(text: str | bytes) -> Mistake:
+    found = mistakes(text)
+    assert len(found) == 1, "\n".join(map(str, found))
+    return found[0]
+
+
+# What is added to a right file, the path that is named, and a word of what would be right.
+ADDED = [
+    ("telemtry: {sample: 1}", "telemtry", "did you mean 'telemetry'?"),
+    ("color: red", "color", "Known here: mesh, etcd"),
+    ("mesh: again", "mesh", "twice (first in line 1)"),
+    ("etcd: embeded", "etcd", "write embedded"),
+    ("etcd: []", "etcd", "empty"),
+    ("etcd: [etcd-1]", "etcd[0]", "http://host:port"),
+    ('etcd: ["https://a:1", "http://b:1"]', "etcd", "all http:// or all https://"),
+    ('etcd: {endpoints: ["http://a:1"], tls: {}}', "etcd.tls", "https://"),
+    ('etcd: {endpoints: ["https://a:1"], tls: {ca: /no/such/file}}', "etcd.tls.ca", "no file"),
+    ('etcd: {endpoints: ["https://a:1"], auth: {user: me}}', "etcd.auth.password", "missing"),
+    ("etcd: {auth: {user: me, password: x}}", "etcd.endpoints", "missing"),
+    ("identity: {from: certificate}", "identity.from", "username or client_id"),
+    ("identity: {from: user_name}", "identity.from", "did you mean 'username'?"),
+    ("identity: {from: tls_common_name}", "identity.from", "comes with a later release"),
+    ('identity: {pattern: "[A-Z]+"}', "identity.pattern", "{1,64}"),
+    ("identity: username", "identity", "Known here: from, pattern"),
+    ("identity:", "identity", "Known here: from, pattern"),
+    ("topics: {vehicle: vehicles/#}", "topics.vehicle", "vehicles/{vehicle}/#"),
+    ("inbox: {qos: 1}", "inbox.subscribe", "vehicles/{vehicle}/cmd/#"),
+    ('inbox: {subscribe: ["#"]}', "inbox.subscribe[0]", "begins with vehicles/{vehicle}/"),
+    ('inbox: {subscribe: ["vehicles/+/cmd"]}', "inbox.subscribe[0]", "begins with"),
+    ('inbox: {subscribe: ["vehicles/{vehicle}/#/x"]}', "inbox.subscribe[0]", "wildcard #"),
+    ('inbox: {subscribe: ["vehicles/{vehicle}/#"], qos: 3}', "inbox.qos", "from 0 to 2"),
+    ('inbox: {subscribe: ["vehicles/{vehicle}/#"], expiry: 30}', "inbox.expiry", "30d"),
+    ('inbox: {subscribe: ["vehicles/{vehicle}/#"], max_bytes: 5 apples}', "inbox.max_bytes", "64MiB"),
+    ('inbox: {subscribe: ["vehicles/{vehicle}/#"], when_full: drop}', "inbox.when_full", "reject or drop_oldest"),
+    ("backends: {anonymous: yes}", "backends.anonymous", "true nor false"),
+    ("backends: {anonymous: false}", "backends", "no back end could connect"),
+    ("backends: {users: [{user: a, password: b}, {user: a, password: c}]}", "backends.users[1].user", "twice"),
+    ("backends: {users: [{user: a}]}", "backends.users[0].password", "missing"),
+    ("limits: {in_flite: 5}", "limits.in_flite", "did you mean 'in_flight'?"),
+    ("limits: {in_flight: many}", "limits.in_flight", "whole number"),
+    ("limits: {in_flight: 0}", "limits.in_flight", "from 1 to 65535"),
+    ("limits: {connect_timeout: 10}", "limits.connect_timeout", "15s"),
+    ("limits: {connect_timeout: 1h}", "limits.connect_timeout", "from 1s to 120s"),
+    ("limits: {max_packet_size: 1TiB}", "limits.max_packet_size", "268435455B"),
+    ("map: {cache: 5}", "map.cache", "from 1000"),
+    ("telemetry: {sample: 1.5}", "telemetry.sample", "from 0 to 1"),
+    ("telemetry: {sample: nan}", "telemetry.sample", "from 0 to 1"),
+    ("telemetry: {otlp: localhost}", "telemetry.otlp", "http://host:port"),
+    ("telemetry: {prometheus: 9464}", "telemetry.prometheus", "host:port"),
+    ("console: 127.0.0.1:1883", "console", "used by front_doors[0].listen[0].mqtt"),
+    ("console: 0.0.0.0:1884", "console", "used by cores[0].listen[0].mqtt"),
+    ("console: ::1:8080", "console", "[::1]:8080"),
+    ("console: 127.0.0.1:99999", "console", "port"),
+    ("console: 127.0.0.256:80", "console", "no host"),
+    ("ray: remote", "ray", "local, or host:port"),
+    ("ray: auto", "ray", "local, or the address"),
+    ("bind: 127.0.0.1:80", "bind", "no host"),
+    ("data: [a]", "data", "one value"),
+    ("data:", "data", "nothing stands here"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "key", "word"), ADDED)
+def test_a_line_that_is_wrong(line: str, key: str, word: str) -> None:
+    found = only(f"{SMALL}{line}\n")
+    assert (found.line, found.key) == (5, key)
+    assert word in found.what, found.what
+
+
+# The whole lists of nodes, with the path and a word.
+NODES = [
+    (f"mesh: Demo\n{DOOR}{CORE}{POOL}", "mesh", "lower-case"),
+    (f"{DOOR}{CORE}{POOL}", "mesh", "missing"),
+    (f"mesh: demo\n{CORE}{POOL}", "front_doors", "missing"),
+    (f"mesh: demo\n{DOOR}{CORE}pools: []\n", "pools", "empty"),
+    (f"mesh: demo\n{DOOR}{CORE}pools: [{{name: standard, edges: []}}]\n", "pools[0].edges", "empty"),
+    (f"mesh: demo\n{DOOR}{CORE}pools: [{{edges: [{{name: edge-1}}]}}]\n", "pools[0].name", "missing"),
+    (f"mesh: demo\n{DOOR}{CORE}pools: edge-1\n", "pools", "write a list"),
+    (SMALL.replace("edge-1", "core"), "pools[0].edges[0].name", "taken by cores[0].name"),
+    (SMALL.replace("edge-1", "etcd"), "pools[0].edges[0].name", "mesh itself"),
+    (SMALL.replace("edge-1", "edge_1"), "pools[0].edges[0].name", "hyphens"),
+    (SMALL.replace("name: edge-1", "name: edge-1, external: mqtt://10.0.0.5:1883"), "pools[0].edges[0].external", "later release"),
+    (SMALL.replace("name: edge-1", "name: edge-1, weight: 0"), "pools[0].edges", "weight 0"),
+    (SMALL.replace("name: edge-1", "name: edge-1, resources: {a: x}"), "pools[0].edges[0].resources.a", "no number"),
+    (SMALL.replace("1884", "1883"), "cores[0].listen[0].mqtt", "used by front_doors[0].listen[0].mqtt"),
+    (SMALL.replace("mqtt: \"127.0.0.1:1883\"", "mqtts: \"127.0.0.1:8883\", tls: {}"), "front_doors[0].listen[0].mqtts", "later release"),
+    (SMALL.replace("mqtt: \"127.0.0.1:1883\"", "ws: \"127.0.0.1:8083\", path: /mqtt"), "front_doors[0].listen[0].ws", "later release"),
+    (SMALL.replace("mqtt: \"127.0.0.1:1883\"", "mqt: \"127.0.0.1:1883\", mqtt: \"127.0.0.1:1883\""), "front_doors[0].listen[0].mqt", "did you mean 'mqtt'"),
+    (SMALL.replace("name: door,", "name: door, replicas: 0,"), "front_doors[0].replicas", "from 1"),
+    (SMALL.replace("127.0.0.1:1884", "0.0.0.0:1884"), "backends", "beyond this machine"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "key", "word"), NODES)
+def test_nodes_that_are_wrong(text: str, key: str, word: str) -> None:
+    found = only(text)
+    assert found.key == key
+    assert word in found.what, found.what
+
+
+def test_replicas_have_names_that_others_must_not_take() -> None:
+    text = SMALL.replace("name: door,", "name: door, replicas: 2,").replace("edge-1", "door-2")
+    assert only(text).what.startswith("the name 'door-2' is taken by front_doors[0].name")
+
+
+def test_two_pools_for_the_same_vehicles() -> None:
+    second = "pools:\n- {name: a, edges: [{name: e1}]}\n- {name: b, edges: [{name: e2}]}\n"
+    found = only(f"mesh: demo\n{DOOR}{CORE}{second}")
+    assert (found.line, found.key) == (6, "pools[1]")
+    assert "'a'" in found.what
+    second = second.replace("name: a", "match: {prefix: X}, name: a").replace("name: b", "match: {prefix: X}, name: b")
+    assert "begin with 'X'" in only(f"mesh: demo\n{DOOR}{CORE}{second}").what
+
+
+def test_all_mistakes_at_once_in_the_order_of_the_file() -> None:
+    text = "colour: red\nmesh: UP\nfront_doors:\n  - name: door\n    listen: [{mqtt: here}]\ncores: 5\n" + POOL + "ray: auto\n"
+    found = mistakes(text)
+    assert [(mistake.line, mistake.column, mistake.key) for mistake in found] == [
+        (1, 1, "colour"),
+        (2, 7, "mesh"),
+        (5, 21, "front_doors[0].listen[0].mqtt"),
+        (6, 8, "cores"),
+        (8, 6, "ray"),
+    ]
+
+
+def test_a_mistake_reads_well() -> None:
+    assert str(only(SMALL + "ray: remote\n")) == (
+        "t.yaml:5:6: ray: 'remote' is not right here; write local, or host:port of a running Ray cluster"
+    )
+
+
+def test_the_errors_can_be_pickled() -> None:
+    with pytest.raises(TopologyErrors) as errors:
+        loads(b"ray: auto", "t.yaml", Path("/"))
+    assert str(pickle.loads(pickle.dumps(errors.value))) == str(errors.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "word"),
+    [
+        (b"mesh: [demo\n", 2, "not YAML"),
+        (b"mesh: demo\n\tetcd: x\n", 2, "not YAML"),
+        (b"mesh: demo\nx: \xff\n", 2, "UTF-8"),
+        (b"mesh: demo\nx: \x07\n", 2, "U+0007"),
+        (b"a: &x 1\nb: *x\n", 2, "alias"),
+        (b"mesh: !!python/object:os.system x\n", 1, "tag"),
+        (b"mesh: demo\n---\nmesh: other\n", 2, "second document"),
+        (b"? [a]\n: b\n", 1, "plain word"),
+        (b"a: " + b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), 1, "levels"),
+        (b"#" * (MAX_BYTES + 1), 1, "at most"),
+    ],
+)
+def test_texts_that_are_no_topology(text: bytes, line: int, word: str) -> None:
+    found = only(text)
+    assert found.line == line
+    assert word in found.what
+
+
+@pytest.mark.parametrize("text", [b"", b"# nothing\n", b"null\n"])
+def test_an_empty_file(text: bytes) -> None:
+    assert mistakes(text)
+
+
+def test_a_list_is_no_topology() -> None:
+    assert "Known here: mesh" in only(b"- mesh: demo\n").what
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(TopologyErrors, match="No such file"):
+        load(tmp_path / "none.yaml")
+    with pytest.raises(TopologyErrors, match="directory"):
+        load(tmp_path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_topology_or_topology_errors(data: bytes) -> None:
+    attempt(data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_right_file_with_a_wrong_spot(data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(SMALL)))
+    gone = data.draw(st.integers(0, 8))
+    attempt((SMALL[:at] + data.draw(st.text(":,[]{}-'\"# \nab1", max_size=5)) + SMALL[at + gone :]).encode())
+
+
+def attempt(data: bytes) -> None:
+    try:
+        assert isinstance(loads(data, "t.yaml", Path("/")), Topology)
+    except TopologyErrors as errors:
+        assert errors.mistakes
+        assert all(mistake.line >= 1 and mistake.column >= 1 and mistake.what for mistake in errors.mistakes)

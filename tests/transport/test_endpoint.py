@@ -1,0 +1,296 @@
+"""The endpoint over real sockets: who gets in, order, deadlines, and both directions of back-pressure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from mesh.broker.principal import BACKEND, Permissions, Principal
+from mesh.transport.endpoint import EARLY, Endpoint
+from mesh.transport.listener import Listener
+from mesh.transport.outlet import Outlet
+from mesh.transport.refusal import Refused
+from mesh.transport.stream import Home, Stream
+from mesh.transport.turn import Turn
+from mesh.transport.wheel import Wheel
+from mesh.wire.limits import Limits
+from mesh.wire.packets import (
+    MQTT5,
+    PINGREQ,
+    PUBACK,
+    Connack,
+    Connect,
+    Disconnect,
+    Ping,
+    Publish,
+)
+from tests.fakes.engine import FakeEngine, FakeJournal
+from tests.fakes.mesh import run, until
+from tests.fakes.mqtt import Bare
+
+PRINCIPAL = Principal("app", BACKEND, Permissions())
+
+
+class Node:
+    """An endpoint around the fake engine."""
+
+    def __init__(self, authenticate: Callable[[Connect, str], Awaitable[Principal] | Principal] | None = None) -> None:
+        self.authenticate = authenticate or (lambda connect, peer: PRINCIPAL)
+        self.connect_timeout = 10.0
+        self.max_connections = 10
+
+    async def __aenter__(self) -> Node:
+        loop = asyncio.get_running_loop()
+        self.journal = FakeJournal()
+        self.engine = FakeEngine(self.journal)
+        self.turn = Turn(loop, Outlet(self.engine))
+        self.turn.add(lambda: self.engine.durable(self.journal.position))
+        self.turn.add(Outlet(self.engine))
+        self.wheel = Wheel(loop)
+        self.wheel.start()
+        self.endpoint = Endpoint(
+            "core", self.engine, self.turn, self.wheel, self.authenticate, Limits(), host="127.0.0.1", port=0,
+            max_connections=self.max_connections, connect_timeout=self.connect_timeout,
+        )  # fmt: skip
+        await self.endpoint.start()
+        self.port = self.endpoint.port
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.endpoint.stop(2.0)
+        self.wheel.stop()
+
+
+def test_a_client_talks_and_leaves() -> None:
+    async def main() -> None:
+        async with Node() as node:
+            app = await Bare().hello(node.port, "app")
+            app.send(*[Publish("t", b"%d" % n, 1, packet_id=n + 1) for n in range(50)], Ping(PINGREQ))
+            await until(lambda: app.acks(PUBACK) == list(range(1, 51)))
+            await app.wait(Ping)
+            app.send(Disconnect())
+            await app.wait_closed()
+            other = await Bare().hello(node.port, "other")
+            await other.close()
+            await until(lambda: node.engine.lost_clients == ["other"])
+            assert node.endpoint.status()["connections"] == 0
+            assert node.endpoint.status()["accepted"] == 2
+
+    run(main())
+
+
+REFUSED = [
+    (b"hello", b""),
+    (b"\x10\xff\xff\xff\x7f", b""),
+    (b"\x10\x0c\x00\x04MQTT\x07\x02\x00\x3c\x00\x00", b"\x20\x02\x00\x01"),
+    (b"\x10\x0d\x00\x04MQTT\x05\x03\x00\x3c\x00\x00\x00", b"\x20\x03\x00\x81\x00"),
+    (b"\x10\x0c\x00\x04MQTT\x04\x03\x00\x3c\x00\x00", b""),
+]
+
+
+@pytest.mark.parametrize(("sent", "answer"), REFUSED)
+def test_no_good_connect_is_closed_with_the_right_answer(sent: bytes, answer: bytes) -> None:
+    async def main() -> None:
+        async with Node() as node:
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+            writer.write(sent)
+            async with asyncio.timeout(10):
+                assert await reader.read() == answer
+            writer.close()
+            assert node.endpoint.status()["refused"] == 1
+
+    run(main())
+
+
+def test_a_silent_stranger_is_closed() -> None:
+    async def main() -> None:
+        node = Node()
+        node.connect_timeout = 0.5
+        async with node:
+            await (await Bare().connect(node.port)).wait_closed()
+
+    run(main())
+
+
+def refuse(connect: Connect, peer: str) -> Principal:
+    raise Refused(0x86)
+
+
+async def refuse_later(connect: Connect, peer: str) -> Principal:
+    await asyncio.sleep(0)
+    raise Refused(0x86)
+
+
+async def fail_later(connect: Connect, peer: str) -> Principal:
+    raise ValueError("the directory is on fire")
+
+
+async def never(connect: Connect, peer: str) -> Principal:
+    await asyncio.sleep(3600)
+    return PRINCIPAL
+
+
+@pytest.mark.parametrize(
+    ("authenticate", "old", "new"),
+    [(refuse, 4, 0x86), (refuse_later, 4, 0x86), (fail_later, 3, 0x88), (never, 3, 0x88)],
+)
+def test_who_is_not_let_in_is_told(
+    authenticate: Callable[[Connect, str], Awaitable[Principal] | Principal], old: int, new: int
+) -> None:
+    async def main() -> None:
+        node = Node(authenticate)
+        node.connect_timeout = 0.5
+        async with node:
+            for protocol, reason in ((4, old), (5, new)):
+                app = await Bare(protocol).connect(node.port)
+                app.send(Connect(protocol, "app"))
+                assert (await app.wait(Connack)).reason == reason
+                await app.wait_closed()
+            assert node.engine.opened == []
+
+    run(main())
+
+
+def test_packets_that_come_while_the_client_is_looked_up_keep_their_order() -> None:
+    async def main() -> None:
+        gate = asyncio.Event()
+
+        async def later(connect: Connect, peer: str) -> Principal:
+            await gate.wait()
+            return PRINCIPAL
+
+        async with Node(later) as node:
+            app = await Bare().connect(node.port)
+            app.send(Connect(4, "app"), *[Publish("t", b"%d" % n) for n in range(10)])
+            await until(lambda: node.endpoint.status()["held"] == {"identity": 1})
+            app.send(*[Publish("t", b"%d" % n) for n in range(10, 20)])
+            gate.set()
+            await until(lambda: node.engine.payloads("app") == [b"%d" % n for n in range(20)])
+            flood = await Bare().connect(node.port)
+            gate.clear()
+            flood.raw(b"".join((b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01f", b"\xc0\x00" * (EARLY + 2))))
+            await flood.wait_closed()
+
+    run(main())
+
+
+def test_packets_before_a_wrong_one_are_handled() -> None:
+    async def main() -> None:
+        async with Node() as node:
+            app = await Bare(MQTT5).hello(node.port, "app")
+            app.raw(b"\x30\x05\x00\x01t\x00x" + b"\x36\x05\x00\x01a\x00\x01" + b"\x30\x05\x00\x01t\x00y")
+            assert (await app.wait(Disconnect)).reason == 0x81
+            await app.wait_closed()
+            assert node.engine.payloads("app") == [b"x"]
+            assert node.engine.lost_clients == []
+
+    run(main())
+
+
+def test_keep_alive_is_enforced() -> None:
+    async def main() -> None:
+        async with Node() as node:
+            app = await Bare(MQTT5).hello(node.port, "app", keep_alive=1)
+            forever = await Bare(MQTT5).hello(node.port, "forever", keep_alive=0)
+            assert (await app.wait(Disconnect)).reason == 0x8D
+            assert node.engine.failed == [("app", 0x8D)]
+            assert not forever.closed.is_set()
+
+    run(main())
+
+
+def test_a_client_that_does_not_read_is_paused_and_its_requests_wait() -> None:
+    async def main() -> None:
+        async with Node() as node:
+            app = await Bare().hello(node.port, "app")
+            app.reading.clear()
+            sent = 0
+            while "app" not in node.engine.paused:
+                node.engine.deliver("app", Publish("t", bytes(100_000)))
+                node.turn.wake()
+                sent += 1
+                await asyncio.sleep(0.001)
+            assert node.endpoint.status()["held"] == {"writing": 1}
+            app.reading.set()
+            await until(lambda: len(app.publishes()) == sent)
+            assert node.engine.paused == set()
+            assert node.endpoint.status()["held"] == {}
+
+    run(main())
+
+
+def test_an_engine_that_is_congested_is_not_fed() -> None:
+    async def main() -> None:
+        async with Node() as node:
+            app = await Bare().hello(node.port, "app")
+            connection = node.engine.current["app"]
+            connection.congested = True
+            app.send(Publish("t", b"1"))
+            await until(lambda: node.endpoint.status()["held"] == {"engine": 1})
+            app.send(Publish("t", b"2"))
+            connection.congested = False
+            node.engine.deliver("app", Publish("t", b"answer"))
+            node.turn.wake()
+            await until(lambda: node.engine.payloads("app") == [b"1", b"2"])
+
+    run(main())
+
+
+def test_the_whole_endpoint_can_be_paused() -> None:
+    async def main() -> None:
+        async with Node() as node:
+            app = await Bare().hello(node.port, "app")
+            node.endpoint.pause()
+            late = await Bare().connect(node.port)
+            late.send(Connect(4, "late"))
+            app.send(Publish("t", b"1"))
+            await until(lambda: node.endpoint.status()["held"] == {"node": 2})
+            assert node.engine.received == []
+            node.endpoint.resume()
+            await late.wait(Connack)
+            await until(lambda: node.engine.payloads("app") == [b"1"])
+
+    run(main())
+
+
+def test_stop_tells_whoever_can_be_told() -> None:
+    async def main() -> None:
+        async with Node() as node:
+            old, new = await Bare().hello(node.port, "old"), await Bare(MQTT5).hello(node.port, "new")
+            await node.endpoint.stop(2.0)
+            assert (await new.wait(Disconnect)).reason == 0x8B
+            await old.wait_closed()
+            assert node.engine.lost_clients == []
+
+    run(main())
+
+
+def test_a_peer_that_never_closes_is_aborted_after_the_linger() -> None:
+    async def main() -> None:
+        async with Node() as node:
+            node.endpoint.home.linger = 0.1
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+            writer.write(b"nonsense")
+            assert await reader.read() == b""
+            writer.write(b"more nonsense")
+            await until(lambda: not node.endpoint.home.streams)
+            writer.close()
+
+    run(main())
+
+
+def test_an_address_in_use_is_named() -> None:
+    async def main() -> None:
+        async with Node() as node:
+            home = Home(asyncio.get_running_loop(), node.wheel)
+
+            def refusing() -> Stream:
+                raise AssertionError("nobody connects")
+
+            listener = Listener("edge-1", "127.0.0.1", node.port, home, refusing, 1)
+            with pytest.raises(OSError, match=f"edge-1: cannot listen on 127.0.0.1:{node.port}: in use"):
+                await listener.start()
+
+    run(main())

@@ -1,0 +1,159 @@
+"""Turns and deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from mesh.transport.notices import BURST, Notices
+from mesh.transport.turn import Turn
+from mesh.transport.wheel import SLOTS, TICK, Timed, Wheel
+from tests.fakes.mesh import run
+
+
+class Recorder:
+    def __init__(self, name: str, events: list[str]) -> None:
+        self.name = name
+        self.events = events
+
+    def flush(self) -> None:
+        self.events.append(self.name)
+
+
+def test_a_turn_ends_once_with_its_steps_first_and_in_order() -> None:
+    async def main() -> None:
+        events: list[str] = []
+        turn = Turn(asyncio.get_running_loop(), lambda: events.append("commit"))
+        turn.add(lambda: events.append("engine"))
+        turn.mark(Recorder("a", events))
+        turn.wake()
+        turn.mark(Recorder("b", events))
+        assert events == []
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert events == ["commit", "engine", "a", "b"]
+
+    run(main())
+
+
+def test_what_fails_does_not_keep_the_rest_from_running(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        events: list[str] = []
+
+        def broken() -> None:
+            raise ValueError("broken")
+
+        class Broken:
+            def flush(self) -> None:
+                broken()
+
+        turn = Turn(asyncio.get_running_loop(), broken, lambda: events.append("step"))
+        turn.mark(Broken())
+        turn.mark(Recorder("a", events))
+        turn.end()
+        assert events == ["step", "a"]
+        assert caplog.text.count("ValueError: broken") == 2
+
+    run(main())
+
+
+def test_what_a_step_marks_is_flushed_in_the_same_turn_and_what_a_flush_marks_in_the_next() -> None:
+    async def main() -> None:
+        events: list[str] = []
+        turn = Turn(asyncio.get_running_loop())
+        late = Recorder("late", events)
+
+        class Marking:
+            def flush(self) -> None:
+                events.append("flush")
+                turn.mark(late)
+
+        turn.add(lambda: turn.mark(Marking()) if not events else None)
+        turn.end()
+        assert events == ["flush"]
+        await asyncio.sleep(0.01)
+        assert events == ["flush", "late"]
+
+    run(main())
+
+
+class Entry(Timed):
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = 0
+
+    def expired(self) -> None:
+        self.times += 1
+
+
+def wheel_of() -> Wheel:
+    return Wheel(asyncio.new_event_loop())
+
+
+@pytest.mark.parametrize("ticks", [1, 2, 3, SLOTS - 2, SLOTS - 1, SLOTS, SLOTS + 1, 5 * SLOTS + 3])
+def test_an_entry_expires_once_late_by_two_ticks_at_most(ticks: int) -> None:
+    wheel, entry = wheel_of(), Entry()
+    wheel.watch(entry, ticks * TICK)
+    for _ in range(ticks):
+        wheel.tick()
+    assert entry.times == 0
+    wheel.tick()
+    wheel.tick()
+    assert entry.times == 1
+    for _ in range(2 * SLOTS):
+        wheel.tick()
+    assert entry.times == 1
+
+
+def test_who_is_heard_does_not_expire_and_who_is_forgotten_is_not_kept() -> None:
+    wheel, heard, forgotten = wheel_of(), Entry(), Entry()
+    wheel.watch(heard, 3 * TICK)
+    wheel.watch(forgotten, 3 * TICK)
+    wheel.forget(forgotten)
+    wheel.forget(forgotten)
+    for _ in range(20):
+        wheel.tick()
+        heard.heard = wheel.now
+    assert heard.times == forgotten.times == 0
+    wheel.watch(heard, 0)
+    assert all(not slot for slot in wheel._slots)
+
+
+def test_an_entry_that_fails_does_not_stop_the_wheel(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Timed):
+        def expired(self) -> None:
+            raise ValueError("broken")
+
+    wheel, entry = wheel_of(), Entry()
+    wheel.watch(Failing(), TICK)
+    wheel.watch(entry, TICK)
+    for _ in range(3):
+        wheel.tick()
+    assert entry.times == 1
+    assert "ValueError: broken" in caplog.text
+
+
+def test_the_wheel_runs_by_itself() -> None:
+    async def main() -> None:
+        wheel = Wheel(asyncio.get_running_loop())
+        wheel.start()
+        wheel.start()
+        async with asyncio.timeout(10):
+            while wheel.now < 1:
+                await asyncio.sleep(0.05)
+        wheel.stop()
+
+    run(main())
+
+
+def test_lines_that_strangers_provoke_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    notices = Notices(logging.getLogger("test"))
+    for n in range(1000):
+        notices.warn("door", "line %d", n)
+    assert len(caplog.records) <= 3 * BURST  # the loop may have run through the change of a second or two
+    notices._seen["door"][0] -= 1
+    notices.warn("door", "later")
+    assert "more suppressed" in caplog.text
+    assert caplog.records[-1].getMessage() == "later"
