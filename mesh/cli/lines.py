@@ -32,7 +32,8 @@ class Progress:
             if self._shown.get(name) != now:
                 self._shown[name] = now
                 seconds = time.monotonic() - self._begun
-                print(f"{seconds:6.1f} s  {row['role']:<5} {name:<16} {': '.join(part for part in now if part)}", file=sys.stderr)
+                said = ": ".join(part for part in now if part)
+                print(f"{seconds:6.1f} s  {row['role']:<5} {name:<16} {said}", file=sys.stderr)
         if self._end.is_set():
             raise KeyboardInterrupt
 

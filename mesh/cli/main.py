@@ -43,6 +43,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     "up": Entry("mesh.cli.up", "bring a mesh up from its topology file"),
     "down": Entry("mesh.cli.down", "end a mesh and all its processes"),
     "status": Entry("mesh.cli.status", "show how the nodes are"),
+    "where": Entry("mesh.cli.where", "show which edge a vehicle lives on"),
+    "pub": Entry("mesh.cli.pub", "send a message as a back end or as a vehicle"),
+    "sub": Entry("mesh.cli.sub", "show the messages that arrive for a back end or for a vehicle"),
 }
 
 

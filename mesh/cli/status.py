@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Final
+from typing import Final, Literal
 
 from mesh.cli.which import NOT_RUNNING, Unclear, option, which
 from mesh.cluster.status import all_ready, rows, status_of
@@ -21,6 +21,7 @@ exit codes: 0 every node is ready, 1 some are not, 3 no such mesh runs
 
 _COLUMNS: Final = ("name", "role", "state", "pid", "connections", "sessions", "queued", "restarts", "uptime", "detail")
 _NUMBERS: Final = frozenset({"pid", "connections", "sessions", "queued", "restarts", "uptime"})
+_WIDE: Final = 200  # where the output goes to a file or a pipe
 _COLOURS: Final = {"ready": "green", "failed": "red", "unknown": "red"}
 
 
@@ -51,14 +52,15 @@ def _show(status: dict[str, object]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for column in _COLUMNS:
-        table.add_column(column, justify="right" if column in _NUMBERS else "left", overflow="fold")
+        side: Literal["left", "right"] = "right" if column in _NUMBERS else "left"
+        table.add_column(column, justify=side, overflow="fold", no_wrap=column != "detail")
     for row in rows(status):
         cells = [Text(_cell(column, row[column])) for column in _COLUMNS]
         cells[2].stylize(_COLOURS.get(str(row["state"]), "yellow"))
         if not row["detail"] and row["listen"]:
             cells[-1] = Text(", ".join(map(str, row["listen"])) if isinstance(row["listen"], list) else "")
         table.add_row(*cells)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
     console.print(f"mesh {status['mesh']!r} is {status['state']}" + (f": {status['error']}" if status["error"] else ""))
     console.print(table)
 

@@ -90,7 +90,8 @@ def _foreground(plan: Plan, file: str) -> int:
         follower.show()
         if not found.is_alive():
             last = load_run(data)
-            print(f"the mesh ended: {last.error if last and last.error else 'see ' + str(logs_path(data))}", file=sys.stderr)
+            why = last.error if last is not None and last.error else f"see {logs_path(data)}"
+            print(f"the mesh ended: {why}", file=sys.stderr)
             down(data)
             return 0 if last is not None and last.state == "stopped" else 1
     ends.ignore()

@@ -19,7 +19,7 @@ class Unclear(Exception):
 
 def option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--topology", metavar="FILE", help="the topology file of the mesh; not needed while only one runs on this machine"
+        "--topology", metavar="FILE", help="the mesh's topology file; not needed while only one runs on this machine"
     )
 
 

@@ -1,8 +1,8 @@
 """The processes that Ray runs for us: one for each node, one for the controller.
 
-They hold the parts that do the work (``Host``, ``Controller``) and nothing else. What always holds: the constructor alone brings a
-process back into service, because after a crash Ray runs nothing else; identity is the node's name and its epoch in etcd, and never
-that an actor of this name exists.
+They hold the parts that do the work (``Host``, ``Controller``) and nothing else. What always holds: the constructor
+alone brings a process back into service, because after a crash Ray runs nothing else; identity is the node's name and
+its epoch in etcd, and never that an actor of this name exists.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, final
 
 from mesh.cluster.controller import Controller
-from mesh.cluster.host import Host, log_to_file
+from mesh.cluster.host import Host, all_file_descriptors, log_to_file
 from mesh.cluster.node import Assignment
 from mesh.cluster.plan import LOCAL, Plan, objections
 from mesh.cluster.run import replace, status_path
@@ -37,6 +37,7 @@ class NodeActor:
 
     def __init__(self, assignment: Assignment) -> None:
         log_to_file(Path(assignment.data), assignment.name)
+        all_file_descriptors()
         self._host = Host(assignment, begin=restarted())
 
     def report(self) -> dict[str, object]:

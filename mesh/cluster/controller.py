@@ -1,10 +1,11 @@
 """Reconciliation: what the plan wants against what is there.
 
-Knows plans, reports and a ``Runtime`` that carries out single steps; never knows Ray itself, sockets or files. What always holds:
+Knows plans, reports and a ``Runtime`` that carries out single steps; never knows Ray itself, sockets or files. What
+always holds:
 
 * ``decide`` is a pure function; a step may be repeated, or be lost, and the next round comes to the same end;
-* nothing is remembered that could not be seen again, so that a controller that is killed is simply started anew
-  (how often nodes came back is only counted, not needed);
+* nothing is remembered that could not be seen again, so that a controller that is killed is simply started anew (how
+  often nodes came back is only counted, not needed);
 * a node is told to start when every node of the stages before it is ready, or the mesh has been ready once;
 * a node that is ready is not touched.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol, final
 
@@ -34,6 +35,10 @@ HUNG_AFTER: Final = 20.0
 HUNG_STARTING: Final = 180.0
 # No answer from the process at all. Ray tells a dead process by itself within a second or two.
 SILENT_AFTER: Final = 60.0
+
+
+# Ray starts a process within a few seconds. Longer: there is no machine with what the node asks for.
+NO_PLACE_AFTER: Final = 15.0
 
 
 class Kind(Enum):
@@ -65,13 +70,15 @@ class Seen:
 
 
 class Runtime(Protocol):
-    """Single steps, each of which ends soon. Errors are raised as ``OSError`` or ``RuntimeError`` with one clear sentence."""
+    """Single steps, each of which ends soon. Errors are raised as ``OSError`` or ``RuntimeError`` with one clear
+    sentence."""
 
     def names(self) -> set[str]:
         """Nodes that exist, in whatever state."""
 
     def reports(self, names: Iterable[str]) -> Mapping[str, Report | None]:
-        """What nodes say of themselves: ``None`` for one whose process is gone; nothing for one that has not answered yet."""
+        """What nodes say of themselves: ``None`` for one whose process is gone; nothing for one that has not answered
+        yet."""
 
     def create(self, node: PlannedNode, plan: Plan) -> None:
         """Have a process for this node; one that exists is kept."""
@@ -235,7 +242,6 @@ class Controller:
         report = it.report or Report(it.state, 0)
         gone = it.state in (ABSENT, LOST, host.STOPPED)
         figures = report.figures if it.state == host.READY else {}
-        detail = report.error if it.state == host.FAILED else it.note or str(figures.get("detail", ""))
         return {
             "name": node.name,
             "role": node.role,
@@ -249,9 +255,26 @@ class Controller:
             "restarts": it.restarts,
             "attempts": report.attempts,
             "uptime": 0.0 if gone else round(report.uptime, 1),
-            "detail": detail,
+            "detail": self._detail(node, it, figures),
             "figures": figures,
         }
+
+
+    def _detail(self, node: PlannedNode, it: Seen, figures: Mapping[str, object]) -> str:
+        """One sentence on why the node is as it is; empty when there is nothing to say."""
+        if it.state == host.FAILED and it.report is not None:
+            return it.report.error
+        if it.state == LOST and self._clock() - it.changed > NO_PLACE_AFTER:
+            asks = f", which asks for {dict(node.resources)}" if node.resources else ""
+            return f"Ray has given no process to it for {self._clock() - it.changed:.0f} s{asks}"
+        if it.state == host.HELD and not self._opened:
+            waits = [
+                other.name
+                for other in self.plan.nodes
+                if other.stage < node.stage and self._seen.get(other.name, _NOTHING).state != host.READY
+            ]
+            return f"waits for {', '.join(waits)}" if waits else ""
+        return it.note or str(figures.get("detail", ""))
 
 
 _NOTHING: Final = Seen()

@@ -1,7 +1,7 @@
 """The embedded etcd as a node of the mesh.
 
-Knows ``mesh.registry.embedded`` and nothing of the map in it. What always holds: while the node is up, an etcd that dies is
-started again on the same address and folder.
+Knows ``mesh.registry.embedded`` and nothing of the map in it. What always holds: while the node is up, an etcd that
+dies is started again on the same address and folder.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class EtcdNode:
 
     def status(self) -> dict[str, object]:
         alive = self._etcd.alive
-        detail = f"{self._etcd.endpoint}, process {self._etcd.pid}" if alive else "etcd has ended and is being started again"
+        where = f"{self._etcd.endpoint}, process {self._etcd.pid}"
+        detail = where if alive else "etcd has ended and is being started again"
         return {"detail": detail, "process": self._etcd.pid, "revived": self._revived}
 
     async def _keep(self) -> None:

@@ -1,7 +1,7 @@
 """A Ray of our own, for a mesh on one machine: head node, started in this process's session and gone with it.
 
-Knows Ray's processes and no actor. ``ray start`` does the same, but opens a client server on a fixed port and keeps one more
-process; ``ray.init`` starts two more that we do not need. Hence Ray's own ``Node`` class, which both of them use.
+Knows Ray's processes and no actor. ``ray start`` does the same, but opens a client server on a fixed port and keeps one
+more process; ``ray.init`` starts two more that we do not need. Hence Ray's own ``Node`` class, which both of them use.
 What always holds: the kernel kills Ray when this process ends (Ray sets PR_SET_PDEATHSIG on its processes).
 """
 
@@ -43,7 +43,7 @@ class Head:
                 object_store_memory=OBJECT_STORE_BYTES,
                 num_cpus=processes,
                 num_gpus=0,
-                resources={name: _PLENTY for name in resources},
+                resources=dict.fromkeys(resources, _PLENTY),
                 include_dashboard=False,
                 dashboard_port=0,
                 include_log_monitor=False,
@@ -64,7 +64,8 @@ class Head:
         return f"Ray's {' and '.join(dead)} ended unexpectedly" if dead else ""
 
     def _short(self, folder: Path) -> str:
-        """A name of the folder that is short enough for the sockets in it: by way of this process's open file, if need be."""
+        """A name of the folder that is short enough for the sockets in it: by way of this process's open file, if need
+        be."""
         if len(os.fsencode(folder)) <= LONGEST_RAY_FOLDER or not Path("/proc/self/fd").exists():
             return str(folder)
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,9 +1,10 @@
 """One node in one process: its event loop, its start with retries, its end.
 
-Knows a node by the three calls of ``Node`` and nothing of Ray. The node gets an event loop of its own (uvloop) in a thread of its
-own, so that neither Ray's calls nor its loop stand between two turns of the node, and so that a node that is stuck can be told
-from a process that is stuck. What always holds: one node at most is built at a time; a start that failed is undone before the
-next attempt; ``report`` never waits; the process does not outlive the Ray node that it belongs to.
+Knows a node by the three calls of ``Node`` and nothing of Ray. The node gets an event loop of its own (uvloop) in a
+thread of its own, so that neither Ray's calls nor its loop stand between two turns of the node, and so that a node that
+is stuck can be told from a process that is stuck. What always holds: one node at most is built at a time; a start that
+failed is undone before the next attempt; ``report`` never waits; the process does not outlive the Ray node that it
+belongs to.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib
 import logging
 import logging.handlers
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -68,7 +70,9 @@ class Report:
 class Host:
     """Runs the node of one assignment. All methods may be called from any thread."""
 
-    def __init__(self, assignment: Assignment, begin: bool, on_orphan: Callable[[], None] = lambda: os._exit(1)) -> None:
+    def __init__(
+        self, assignment: Assignment, begin: bool, on_orphan: Callable[[], None] = lambda: os._exit(1)
+    ) -> None:
         """``begin``: start the node at once, as a process must that came back after a crash."""
         self._assignment = assignment
         self._on_orphan = on_orphan
@@ -85,6 +89,7 @@ class Host:
         self._loop = uvloop.new_event_loop()
         self._wake = asyncio.Event()
         self._ending = False
+        self._node: Node | None = None
         if begin:
             self._begin.set()
         self._thread = threading.Thread(target=self._run, name=f"mesh-{assignment.name}", daemon=True)
@@ -156,9 +161,9 @@ class Host:
             try:
                 node = self._build()
                 await asyncio.wait_for(node.start(), START_DEADLINE)
-            except Exception as error:  # noqa: BLE001 - whatever keeps a node from starting is shown and tried again
+            except Exception as error:
                 self._state, self._error = FAILED, sentence(error)
-                log.warning("%s did not start (attempt %d): %s", self._assignment.name, self._attempts, self._error, exc_info=error)
+                log.warning("%s did not start (attempt %d)", self._assignment.name, self._attempts, exc_info=error)
                 if node is not None:
                     await self._take_down(node, 1.0)
                 await self._pause(wait)
@@ -173,8 +178,6 @@ class Host:
             return node
         return None
 
-    _node: Node | None = None
-
     def _build(self) -> Node:
         module, _, function = self._assignment.factory.partition(":")
         node: Node = getattr(importlib.import_module(module), function)(self._assignment)
@@ -184,8 +187,8 @@ class Host:
         self._node = None
         try:
             await asyncio.wait_for(node.stop(grace), grace + 0.5)
-        except Exception as error:  # noqa: BLE001 - the process ends in any case; what went wrong is for the log
-            log.warning("%s did not stop cleanly: %s", self._assignment.name, sentence(error), exc_info=error)
+        except Exception as error:
+            log.warning("%s did not stop cleanly", self._assignment.name, exc_info=error)
 
     async def _beats(self) -> None:
         """Shows that the loop turns, takes the node's figures, and ends the process when Ray's node is gone."""
@@ -219,6 +222,12 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, TimeoutError) and not text:
         return "it took too long"
     return text if text and not isinstance(error, KeyError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def all_file_descriptors() -> None:
+    """Raise the soft limit of open files to the hard one: each connection takes one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def log_to_file(data: Path, name: str) -> None:

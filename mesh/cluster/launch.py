@@ -1,10 +1,10 @@
 """What is asked of the controller from outside: be there, take another plan, stop, tell.
 
-Knows the controller's actor by name. What always holds: the controller is created with the whole plan, so that a changed plan means
-another controller, and the nodes do not notice.
+Knows the controller's actor by name. What always holds: the controller is created with the whole plan, so that a
+changed plan means another controller, and the nodes do not notice.
 
-As a program, ``python -m mesh.cluster.launch DATA``: have the running mesh take the plan in ``DATA/next.json``; for a mesh with a
-Ray of its own, whose environment the caller must give.
+As a program, ``python -m mesh.cluster.launch DATA``: have the running mesh take the plan in ``DATA/next.json``; for a
+mesh with a Ray of its own, whose environment the caller must give.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def place(plan: Plan, namespace: str) -> None:
 
 
 def adopt(plan: Plan, namespace: str) -> list[str]:
-    """Replace the controller by one with this plan. Gives the objections, if there are any; then nothing has changed."""
+    """Replace the controller by one with this plan. Gives the objections, if there are any; then nothing has changed.
+    """
     old = runtime.find(CONTROLLER, plan.mesh, namespace)
     wrong = cast("list[str]", runtime.ask(old.objections.remote(plan), _ANSWER))
     if not wrong:

@@ -1,7 +1,8 @@
 """Up and down: what the ``mesh`` command does to a whole mesh.
 
-Knows the run files and processes; Ray only by way of ``launch``, and only for a mesh on somebody else's cluster. What always holds:
-``down`` may be repeated and touches the processes of this mesh alone; ``up`` leaves either a mesh that is ready or nothing.
+Knows the run files and processes; Ray only by way of ``launch``, and only for a mesh on somebody else's cluster. What
+always holds: ``down`` may be repeated and touches the processes of this mesh alone; ``up`` leaves either a mesh that is
+ready or nothing.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ _HOPELESS: Final = 6
 
 # For a stop in order: all stages within their grace, and Ray.
 _STOP_DEADLINE: Final = 40.0
+
+# Connecting to Ray takes a second or two.
+_CHANGE_DEADLINE: Final = 120.0
 
 _POLL: Final = 0.05
 
@@ -209,7 +213,13 @@ def _change_here(run: Run, plan: Plan) -> None:
     replace_file(data / "next.json", plan.to_json())
     command = [sys.executable, "-P", "-m", "mesh.cluster.launch", run.data]
     done = subprocess.run(
-        command, env=environment(data), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120.0, check=False
+        command,
+        env=environment(data),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_CHANGE_DEADLINE,
+        check=False,
     )
     if done.returncode != 0:
         raise NotUp(done.stderr.strip().splitlines()[-1:] or ["the controller did not take the new plan"])

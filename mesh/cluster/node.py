@@ -1,7 +1,7 @@
 """What the cluster asks of a node, and what it hands to it.
 
-Knows no role, no Ray and no process. What always holds: a node is built from one ``Assignment`` and nothing else, so that a
-process that comes back after a crash builds the same node again from the same values.
+Knows no role, no Ray and no process. What always holds: a node is built from one ``Assignment`` and nothing else, so
+that a process that comes back after a crash builds the same node again from the same values.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ class Node(Protocol):
         """End within ``grace`` seconds. Called at most once, also after a ``start`` that failed half-way."""
 
     def status(self) -> dict[str, object]:
-        """Figures for ``mesh status``: ``connections``, ``sessions``, ``queued``, ``detail``, ``host`` where they exist."""
+        """Figures for ``mesh status``: ``connections``, ``sessions``, ``queued``, ``detail``, ``host`` where they
+        exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """All that a node is built from; plain values, so that it travels to any machine.
 
-    ``settings`` is the whole topology as plain values, ``endpoints`` are etcd's, ``data`` is the folder of the whole mesh and
-    ``factory`` is ``module:function`` with ``function(assignment) -> Node``.
+    ``settings`` is the whole topology as plain values, ``endpoints`` are etcd's, ``data`` is the folder of the whole
+    mesh and ``factory`` is ``module:function`` with ``function(assignment) -> Node``.
     """
 
     mesh: str

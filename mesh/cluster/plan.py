@@ -1,8 +1,8 @@
 """The plan: which nodes a mesh consists of, as plain values.
 
-Knows the topology's nodes and how one plan may follow another on a running mesh; never knows Ray, processes or clocks. What always
-holds: a plan is complete (any controller can be restarted from it alone), and two plans with equal fingerprints of a node
-mean that nothing which concerns this node has changed.
+Knows the topology's nodes and how one plan may follow another on a running mesh; never knows Ray, processes or clocks.
+What always holds: a plan is complete (any controller can be restarted from it alone), and two plans with equal
+fingerprints of a node mean that nothing which concerns this node has changed.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def plan_of(topology: Topology, endpoints: Iterable[str]) -> Plan:
         planned.append(PlannedNode(ETCD, ETCD, shared))
     for node in nodes(topology):
         listens = tuple(f"{listener.kind}://{listener.address}" for listener in node.listen)
-        own = fingerprint([node.name, node.role, node.pool, listens, dict(node.resources)])
+        own = fingerprint([node.name, node.role, node.pool, node.weight, listens, dict(node.resources)])
         planned.append(PlannedNode(node.name, node.role, own, dict(node.resources), listens))
     return Plan(
         mesh=topology.mesh,
@@ -114,10 +114,14 @@ def objections(old: Plan, new: Plan) -> list[str]:
         after = new.node(before.name)
         if after is None:
             if before.role != DOOR:
-                wrong.append(f"{before.role} {before.name!r} cannot be removed while the mesh runs: {_WHY[before.role]}")
+                wrong.append(f"{_label(before)} cannot be removed while the mesh runs: {_WHY[before.role]}")
         elif (after.role, after.fingerprint) != (before.role, before.fingerprint) and before.role != ETCD:
-            wrong.append(f"{before.role} {before.name!r} cannot change while the mesh runs: 'mesh down', then 'mesh up'")
+            wrong.append(f"{_label(before)} cannot change while the mesh runs: 'mesh down', then 'mesh up'")
     return wrong
+
+
+def _label(node: PlannedNode) -> str:
+    return f"{node.role} {node.name!r}"
 
 
 _WHY: Final = {

@@ -1,8 +1,9 @@
 """The processes of one mesh on this machine: who they are, and how they end.
 
-Knows process numbers and sessions (setsid), never Ray or nodes. What always holds: every process of a local mesh is in the session
-that its supervisor leads, so that they are found again when the supervisor is gone, and no process of anybody else is ever
-signalled. A session's number is not given out again while one process of it lives; the start time guards the rest.
+Knows process numbers and sessions (setsid), never Ray or nodes. What always holds: every process of a local mesh is in
+the session that its supervisor leads, so that they are found again when the supervisor is gone, and no process of
+anybody else is ever signalled. A session's number is not given out again while one process of it lives; the start time
+guards the rest.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final
 import psutil
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
 
 # Kernel clock ticks: two readings of one process's start differ by less than this, two processes by more.
 _SAME: Final = 0.05
@@ -27,12 +29,28 @@ _POLL: Final = 0.02
 
 def die_with_parent(parent: int, number: signal.Signals) -> None:
     """Ask the kernel for a signal when the process ``parent``, which started this one, ends in any way (Linux only)."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    _prctl(_PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:  # it ended before the call above
         os.kill(os.getpid(), number)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of processes below this one whose own parent ends, so that ``reap`` finds them (Linux only)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def reap() -> None:
+    """Take leave of all children that have ended: in a container nobody else may, and they would be listed for ever."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(option, value, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
 
 
 def started(pid: int) -> float | None:
@@ -66,14 +84,14 @@ def of_session(session: int, since: float) -> list[int]:
     return found
 
 
-def kill_session(session: int, since: float, deadline: float = 10.0, spare: int = 0) -> list[int]:
-    """Kill every process of a session but ``spare`` and the caller; gives those that are still there after ``deadline`` seconds.
+def kill_session(session: int, since: float, deadline: float = 10.0) -> list[int]:
+    """Kill every process of a session but the caller; gives those still there after ``deadline`` seconds.
 
     The leader goes first: it would only start others again.
     """
     end = time.monotonic() + deadline
     while True:
-        left = [pid for pid in of_session(session, since) if pid != spare]
+        left = of_session(session, since)
         for pid in sorted(left, key=lambda pid: pid != session):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)

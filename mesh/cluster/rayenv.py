@@ -1,7 +1,7 @@
 """The environment in which a local Ray runs: everything on loopback and inside the data folder.
 
-Knows Ray's variables and not Ray. What always holds: two meshes on one machine share nothing; whatever the user's shell says of Ray
-does not reach us. The reasons and what cannot be changed are in docs/ray.md.
+Knows Ray's variables and not Ray. What always holds: two meshes on one machine share nothing; whatever the user's shell
+says of Ray does not reach us. The reasons and what cannot be changed are in docs/ray.md.
 """
 
 from __future__ import annotations
@@ -31,14 +31,19 @@ _LOG_BYTES: Final = 4 << 20
 _FIXED: Final[dict[str, str]] = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # With this, and only with this, Ray takes 127.0.0.1 for a node's address instead of the machine's; and with that address its
-    # servers listen on loopback only.
+    # With this, and only with this, Ray takes 127.0.0.1 for a node's address instead of the machine's; and with that
+    # address its servers listen on loopback only.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Our object store is a file in the data folder, because /dev/shm is outside of it and small in containers; it is never used.
+    # Our object store is a file in the data folder, because /dev/shm is outside of it and small in containers; it is
+    # never used.
     "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
     "RAY_preload_python_modules": _PRELOAD,
     # Idle workers are our spares.
     "RAY_idle_worker_killing_time_threshold_ms": str(365 * 86400 * 1000),
+    # Ray makes its workers polite (nice 15), which suits batch jobs.
+    "RAY_worker_niceness": "0",
+    # Ray kills workers when the machine's memory runs low, whoever fills it. Our limits are in the topology.
+    "RAY_memory_monitor_refresh_ms": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
     "RAY_ROTATION_MAX_BYTES": str(_LOG_BYTES),
@@ -54,7 +59,8 @@ def ray_folder(data: Path) -> Path:
 
 
 def environment(data: Path, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment for the supervisor of a mesh, and so for all its processes. Makes Ray's token if there is none."""
+    """The environment for the supervisor of a mesh, and so for all its processes. Makes Ray's token if there is none.
+    """
     kept = {name: value for name, value in inherited.items() if not name.startswith("RAY_")}
     return {**kept, **_FIXED, "RAY_AUTH_TOKEN_PATH": str(token(data)), "PYTHONPATH": python_path(inherited)}
 

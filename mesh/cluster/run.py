@@ -1,8 +1,8 @@
 """The run of a mesh as its data folder tells it, so that any command finds it.
 
-``run.json`` says which processes and which Ray this run is, ``plan.json`` what it consists of, ``status.json`` how the nodes were
-a moment ago. Knows files only. What always holds: a file is replaced whole, never written in place, and only its owner can read it,
-for the plan holds passwords.
+``run.json`` says which processes and which Ray this run is, ``plan.json`` what it consists of, ``status.json`` how the
+nodes were a moment ago. Knows files only. What always holds: a file is replaced whole, never written in place, and only
+its owner can read it, for the plan holds passwords.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ SUPERVISOR: Final = "mesh.cluster.supervisor"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. ``supervisor`` leads the session of all its processes and started at ``since``; 0 when ``ray`` is not local.
+    """One run. ``supervisor`` leads the session of all its processes and started at ``since``; 0 when ``ray`` is not
+    local.
 
     ``state`` is one of the words above; ``error`` is one sentence. ``address`` and ``namespace`` are Ray's.
     """
@@ -125,7 +126,8 @@ def age(status: dict[str, object]) -> float:
 
 
 def running() -> list[Run]:
-    """The local meshes that run on this machine, whoever's folder they are in, and those on clusters started from below here."""
+    """The local meshes that run on this machine, whoever's folder they are in, and those on clusters started from below
+    here."""
     folders = {folder.resolve() for folder in _supervised()}
     folders |= {path.parent.resolve() for path in _below_here()}
     runs = []

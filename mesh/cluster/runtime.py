@@ -1,7 +1,8 @@
 """All calls of Ray to actors, and no thought of our own.
 
-With ``head`` and ``spares`` the only files that import it. What always holds: no call waits longer than its deadline; Ray's errors
-leave this file as ``OSError`` or ``RuntimeError`` with one sentence. What Ray does on its own is listed in docs/ray.md.
+With ``head`` and ``spares`` the only files that import it. What always holds: no call waits longer than its deadline;
+Ray's errors leave this file as ``OSError`` or ``RuntimeError`` with one sentence. What Ray does on its own is listed in
+docs/ray.md.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def actor_name(mesh: str, node: str) -> str:
 
 
 def options(mesh: str, node: str, namespace: str, resources: Mapping[str, float]) -> dict[str, Any]:
-    """How our actors run: for ever, in no need of a processor by Ray's account, never called a second time by Ray itself."""
+    """How our actors run: for ever, in no need of a processor by Ray's account, never called a second time by Ray
+    itself."""
     return {
         "name": actor_name(mesh, node),
         "namespace": namespace,
@@ -67,7 +69,9 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def create(actor: type, name: str, mesh: str, namespace: str, resources: Mapping[str, float], *arguments: object) -> Any:
+def create(
+    actor: type, name: str, mesh: str, namespace: str, resources: Mapping[str, float], *arguments: object
+) -> Any:
     """The actor of that name; made, if there is none."""
     return guarded(lambda: ray.remote(actor).options(**options(mesh, name, namespace, resources)).remote(*arguments))
 

@@ -1,9 +1,10 @@
 """A spare process: a Ray worker that waits with all our code imported.
 
-A node whose process was killed is back in 0.03 s when a spare waits, and in 0.7 to 1 s when Ray has to start Python first.
-Ray starts workers ahead of time only when it boots, so the controller asks its raylet for more over the raylet's own gRPC service
-(``NodeManagerService.PrestartWorkers``). That is no public interface: if it is not there, nodes come back more slowly, and that is
-all. For our own local Ray only: on somebody else's cluster we start nothing that was not asked for.
+A node whose process was killed is back in 0.03 s when a spare waits, and in 0.7 to 1 s when Ray has to start Python
+first. Ray starts workers ahead of time only when it boots, so the controller asks its raylet for more over the raylet's
+own gRPC service (``NodeManagerService.PrestartWorkers``). That is no public interface: if it is not there, nodes come
+back more slowly, and that is all. For our own local Ray only: on somebody else's cluster we start nothing that was not
+asked for.
 """
 
 from __future__ import annotations

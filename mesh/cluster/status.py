@@ -1,6 +1,7 @@
 """What ``mesh status`` shows: read from the data folder, or asked of the controller when the mesh is on a cluster.
 
-Knows the shape of a snapshot and how fresh it must be. What always holds: a snapshot that nobody renews is not shown as the truth.
+Knows the shape of a snapshot and how fresh it must be. What always holds: a snapshot that nobody renews is not shown as
+the truth.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def text_of(snapshot: dict[str, object]) -> str:
 
 
 def status_of(run: Run) -> dict[str, object]:
-    """The state of a run that is alive: ``mesh``, ``state``, ``error`` and one entry of ``nodes`` for each planned node."""
+    """The state of a run that is alive: ``mesh``, ``state``, ``error`` and one entry of ``nodes`` for each planned
+    node."""
     found = load_status(Path(run.data)) if run.local else ask_cluster(run)
     if found is None or (run.local and _before(found, run)):
         found = unknown(run, "starting")

@@ -1,12 +1,14 @@
 """The process that holds a local mesh together: ``python -m mesh.cluster.supervisor DATA [--follow PID]``.
 
-It owns the mesh's own Ray and the file that says that the mesh runs; the nodes are the controller's business. What always holds:
+It owns the mesh's own Ray and the file that says that the mesh runs; the nodes are the controller's business. What
+always holds:
 
 * it leads a session (setsid) in which all processes of the mesh are, so that none can be forgotten;
 * one supervisor at most works on a data folder: the kernel's lock on ``DATA/lock``;
-* when Ray itself breaks, it clears everything away and begins again: the journals make that the same as a crash of the machine;
-* it ends nothing but its own session, and ends all of that, however it is told to end. With ``--follow`` it stops the mesh when that
-  process is gone.
+* when Ray itself breaks, it clears everything away and begins again: the journals make that the same as a crash of the
+  machine;
+* it ends nothing but its own session, and ends all of that, however it is told to end. With ``--follow`` it stops the
+  mesh when that process is gone.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from mesh.cluster import launch, runtime
 from mesh.cluster.head import Head
 from mesh.cluster.host import log_to_file, sentence
 from mesh.cluster.plan import LOCAL, Plan
-from mesh.cluster.processes import die_with_parent, kill_session, started
+from mesh.cluster.processes import adopt_orphans, die_with_parent, kill_session, reap, started
 from mesh.cluster.run import FAILED, RUNNING, STARTING, STOPPED, STOPPING, Run, load_plan, ray_namespace, save_run
 
 log = logging.getLogger(__name__)
@@ -108,6 +110,7 @@ class Supervisor:
     def _watch(self, head: Head) -> str:
         """Until it is told to stop, or Ray is broken; then says what broke."""
         while not self._stop.wait(_LOOK):
+            reap()
             if fault := head.fault():
                 return fault
         return ""
@@ -118,6 +121,7 @@ class Supervisor:
 
     def _clear(self) -> None:
         left = kill_session(os.getpid(), self._since)
+        reap()
         if left:
             log.error("these processes do not end: %s", left)
 
@@ -155,6 +159,7 @@ def main() -> None:
     if arguments.follow and not os.environ.get(_AGAIN):
         die_with_parent(arguments.follow, signal.SIGTERM)
     os.environ[_AGAIN] = "1"
+    adopt_orphans()
     log_to_file(arguments.data, "supervisor")
     try:
         lock = locked(arguments.data)

@@ -200,9 +200,11 @@ class TierLink:
         parent = message.trace
         if parent is None or not tracer.enabled:
             return None
+        topic = message.topic
+        vehicle = self._broker.vehicle_of(topic)
         if delivery.item:
-            parent = tracer.record(SPOOL, parent, message.topic, "", int(delivery.since * 1e9), int(now * 1e9))
-        span = tracer.start(RELAY, parent, message.topic, "", CLIENT)
+            parent = tracer.record(SPOOL, parent, topic, vehicle, int(delivery.since * 1e9), int(now * 1e9))
+        span = tracer.start(RELAY, parent, topic, vehicle, CLIENT)
         if delivery.qos:
             self._spans[delivery] = span
         else:

@@ -192,7 +192,8 @@ class Exchange:
             for raw in entry.packets or ():
                 if raw and raw[0] & 0xF0 == _PUBCOMP:
                     completed.add(ack_packet_id(raw))
-        self._completed = completed or None
+        # An identifier that is in use again shows that the edge knows of the completion.
+        self._completed = completed.difference(self._delivered) or None
 
     def frame(self, entry: Entry) -> bytes:
         """The body of the frame for ``entry``, which is now on a link."""

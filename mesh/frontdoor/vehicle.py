@@ -274,7 +274,7 @@ class Vehicle(Stream):
             record = await self._door.map.lookup(self.name)
             if record is None:
                 record = await self._door.map.claim(self.name)
-        except Exception as error:  # noqa: BLE001  the map's own errors are its own business; the vehicle is told politely
+        except Exception as error:  # noqa: BLE001  whatever fails at the map: the vehicle is told politely
             self._task = None
             self._refuse(Refused(SERVER_UNAVAILABLE, f"the map gives no edge for {self.name}: {error}"))
             return

@@ -240,8 +240,8 @@ class Watch:
         if response.canceled:
             if response.compact_revision:
                 raise Rebuild(f"etcd's history now begins at revision {response.compact_revision}")
-            if "token" in response.cancel_reason or "auth" in response.cancel_reason:
-                self._client.forget_token()
+            # etcd calls it "permission denied" when it no longer knows the token of a watch.
+            self._client.forget_token()
             raise Unavailable(f"Watch at {url}: etcd ended it: {response.cancel_reason or 'no reason given'}")
         if response.header.cluster_id != self._cluster:
             raise Rebuild(f"{url} belongs to another cluster than before", reset=True)

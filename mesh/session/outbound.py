@@ -79,7 +79,7 @@ class Delivery:
 class Outbound:
     """Queue, window and identifiers of one session. All times are seconds since 1970."""
 
-    __slots__ = ("bytes", "in_flight", "next_number", "resuming", "waiting", "window")
+    __slots__ = ("bytes", "in_flight", "next_number", "restored", "resuming", "waiting", "window")
 
     def __init__(self, window: int = _IDENTIFIERS) -> None:
         self.window = window
@@ -87,6 +87,7 @@ class Outbound:
         self.in_flight: dict[int, Delivery] = {}
         self.next_number = 0
         self.bytes = 0
+        self.restored = False  # by recovery: it is not known what was sent
         self.resuming = False  # between ``attach`` and ``live``: acknowledgements may come for what still waits
 
     def __len__(self) -> int:
@@ -107,6 +108,7 @@ class Outbound:
         if delivery.number >= self.next_number:
             self.next_number = delivery.number + 1
         self.bytes += delivery.size
+        self.restored = True
         if delivery.state == RELEASED:
             self.in_flight[packet_id_of(delivery.number)] = delivery
         else:
@@ -179,28 +181,29 @@ class Outbound:
 
         Returns the released deliveries, whose PUBREL is due again [MQTT-4.4.0-1]. QoS 0 does not outlive a connection.
         """
-        self.resuming = False
-        again = [delivery for delivery in self.in_flight.values() if delivery.state == SENT]
-        released = [delivery for delivery in self.in_flight.values() if delivery.state == RELEASED]
-        kept = [delivery for delivery in self.waiting if delivery.qos > 0]
+        for delivery in self.in_flight.values():
+            if delivery.state == SENT:
+                delivery.dup = True
         self.bytes -= sum(delivery.size for delivery in self.waiting if delivery.qos == 0)
-        for delivery in again:
-            delivery.state = QUEUED
-            delivery.dup = True
-        again.sort(key=_by_number)
-        self.waiting = deque(again + kept)
-        self.in_flight = {packet_id_of(delivery.number): delivery for delivery in released}
-        return released
+        self.waiting = deque(delivery for delivery in self.waiting if delivery.qos)
+        self.restored = False
+        return self._requeue(set())
 
     def resume(self, unacknowledged: list[int]) -> list[Delivery]:
-        """The connection outlived the link or the server: ``unacknowledged`` identifiers are with the receiver.
+        """The connection outlived its link, or this process: ``unacknowledged`` identifiers are with the receiver.
 
-        Those stay in flight, and are not repeated [MQTT-4.4.0-1 allows that on a new connection only]. Whatever else
-        was in flight was lost on the way and goes again, as if for the first time. Returns the released deliveries,
+        Those stay in flight and are not repeated, which MQTT allows on a new connection only [MQTT-4.4.0-1]. Whatever
+        else was sent got lost on the way, and goes again as if for the first time. Returns the released deliveries,
         whose PUBREL is due again.
         """
         with_receiver = set(unacknowledged)
-        self.reconnect()
+        if self.restored:
+            self.restored = False
+            self._adopt(with_receiver)
+        return self._requeue(with_receiver)
+
+    def _adopt(self, with_receiver: set[int]) -> None:
+        """After a crash: put what the receiver has in flight again; the rest was not sent on this connection."""
         kept: deque[Delivery] = deque()
         for delivery in self.waiting:
             packet_id = packet_id_of(delivery.number)
@@ -211,7 +214,25 @@ class Outbound:
             else:
                 kept.append(delivery)
         self.waiting = kept
-        return [delivery for delivery in self.in_flight.values() if delivery.state == RELEASED]
+
+    def _requeue(self, with_receiver: set[int]) -> list[Delivery]:
+        """Put what is in flight and not ``with_receiver`` back in its place; returns the released deliveries."""
+        self.resuming = False
+        again: list[Delivery] = []
+        released: list[Delivery] = []
+        flying: dict[int, Delivery] = {}
+        for packet_id, delivery in self.in_flight.items():
+            if delivery.state == RELEASED:
+                released.append(delivery)
+            if delivery.state == RELEASED or packet_id in with_receiver:
+                flying[packet_id] = delivery
+            else:
+                delivery.state = QUEUED
+                again.append(delivery)
+        again.sort(key=_by_number)
+        self.waiting.extendleft(reversed(again))
+        self.in_flight = flying
+        return released
 
 
 def _by_number(delivery: Delivery) -> int:

@@ -11,6 +11,7 @@ from mesh.frontdoor.door import DoorSettings
 from mesh.transport.frame import WINDOW
 from mesh.transport.outlet import Outlet
 from mesh.transport.refusal import Refused
+from mesh.wire.encode import encode
 from mesh.wire.limits import Limits
 from mesh.wire.packets import (
     MQTT5,
@@ -331,15 +332,17 @@ def test_the_door_stops_politely() -> None:
     run(main())
 
 
-def test_subscribe_replays_and_bytes_are_counted() -> None:
+def test_figures_are_kept() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             car = await Bare().hello(mesh.port, "CAR")
-            car.send(Subscribe(1, [Subscription("vehicles/CAR/#")]))
+            subscribe = Subscribe(1, [Subscription("vehicles/CAR/#")])
+            car.send(subscribe)
             await until(lambda: mesh.link["held_bytes"] == 0 and len(car.packets) == 2)
             status = mesh.door.status()
             assert status["accepted"] == 1
-            assert status["bytes_in"] == 14 + 5 + 25
+            sent = encode(Connect(4, "CAR", username="CAR"), 4) + encode(subscribe, 4)
+            assert status["bytes_in"] == len(sent)
             assert status["bytes_out"] == 4 + 5
             assert status["packets_up"] == 1
 

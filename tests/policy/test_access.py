@@ -50,7 +50,15 @@ def test_a_vehicle_stays_below_its_subtree() -> None:
     assert permissions.may_subscribe("vehicles/VIN1/+/x")
     for topic in ("vehicles/VIN2/status", "vehicles/VIN11/status", "vehicles/VIN1", "fleet/news", "$SYS/x", ""):
         assert not permissions.may_publish(topic)
-    for filter in ("#", "+/#", "vehicles/#", "vehicles/+/cmd", "vehicles/VIN11/#", "$share/g/vehicles/+/cmd", "$share/g/#"):
+    for filter in (
+        "#",
+        "+/#",
+        "vehicles/#",
+        "vehicles/+/cmd",
+        "vehicles/VIN11/#",
+        "$share/g/vehicles/+/cmd",
+        "$share/g/#",
+    ):
         assert not permissions.may_subscribe(filter)
 
 
@@ -80,7 +88,15 @@ def test_anonymous_back_ends() -> None:
 
 @pytest.mark.parametrize(
     ("username", "password"),
-    [(None, None), ("fleet", None), ("fleet", b""), ("fleet", b"wrong"), ("nobody", b"right"), ("nobody", None), ("", b"right")],
+    [
+        (None, None),
+        ("fleet", None),
+        ("fleet", b""),
+        ("fleet", b"wrong"),
+        ("nobody", b"right"),
+        ("nobody", None),
+        ("", b"right"),
+    ],
 )
 def test_back_ends_need_their_password(username: str | None, password: bytes | None) -> None:
     with pytest.raises(Refused) as refused:

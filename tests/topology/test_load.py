@@ -89,11 +89,24 @@ def test_every_key(full: Topology, tmp_path: Path) -> None:
     assert full.identity.source == CLIENT_ID
     assert full.vehicle_template().vehicle_of("fleet/V1/x") == "V1"
     assert full.inbox is not None
-    assert (full.inbox.qos, full.inbox.expiry, full.inbox.max_bytes, full.inbox.when_full) == (2, NEVER, 1 << 20, DROP_OLDEST)
-    assert [listener.address for listener in full.front_doors[0].listen] == [Address("0.0.0.0", 1883), Address("::1", 1885)]
+    assert (full.inbox.qos, full.inbox.expiry, full.inbox.max_bytes, full.inbox.when_full) == (
+        2,
+        NEVER,
+        1 << 20,
+        DROP_OLDEST,
+    )
+    assert [listener.address for listener in full.front_doors[0].listen] == [
+        Address("0.0.0.0", 1883),
+        Address("::1", 1885),
+    ]
     assert str(full.front_doors[0].listen[1].address) == "[::1]:1885"
     assert full.cores[0].resources == {"core": 0.5}
-    assert [(edge.name, edge.weight) for edge in full.edges()] == [("edge-1", 200), ("edge-2", 0), ("old-1", 100), ("old-2", 100)]
+    assert [(edge.name, edge.weight) for edge in full.edges()] == [
+        ("edge-1", 200),
+        ("edge-2", 0),
+        ("old-1", 100),
+        ("old-2", 100),
+    ]
     assert full.backends.compile().principal_of(Connect(username="fleet", password=b"pass word")).name == "fleet"
     assert (full.limits.connect_timeout, full.limits.max_packet_size, full.limits.in_flight) == (5.0, 65536, 16)
     assert (full.limits.session_expiry, full.limits.owner_timeout) == (30 * 86400, 0.5)

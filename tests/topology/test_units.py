@@ -21,7 +21,9 @@ def test_other_texts_are_no_durations(text: str) -> None:
         units.duration(text)
 
 
-@pytest.mark.parametrize(("text", "size"), [("64MiB", 64 << 20), ("1MB", 10**6), ("512 KiB", 512 << 10), ("17", 17), ("1.5KiB", 1536)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("64MiB", 64 << 20), ("1MB", 10**6), ("512 KiB", 512 << 10), ("17", 17), ("1.5KiB", 1536)]
+)
 def test_sizes(text: str, size: int) -> None:
     assert units.size(text) == size
 
@@ -41,9 +43,11 @@ def test_addresses(text: str, host: str, port: int) -> None:
     assert str(units.address(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "1883", ":1883", "a:b", "a:65536", "a:-1", "::1:80", "a b:80", "10.0.0.999:80", "a:٣"])
+@pytest.mark.parametrize(
+    "text", ["", "1883", ":1883", "a:b", "a:65536", "a:-1", "::1:80", "a b:80", "10.0.0.999:80", "a:٣"]
+)
 def test_other_texts_are_no_addresses(text: str) -> None:
-    with pytest.raises(ValueError, match="write|brackets"):
+    with pytest.raises(ValueError, match=r"write|brackets"):
         units.address(text)
 
 

@@ -1,0 +1,283 @@
+"""A short-lived MQTT client of a running mesh, for ``mesh pub`` and ``mesh sub``.
+
+It knows which listener of the mesh to use, as whom, and how to wait for the answers. It is built on paho-mqtt, as any
+user's client may be: it knows nothing of the mesh's insides. What always holds: every wait has an end; a connection
+that is lost is an error, never a silent second try.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from mesh.cluster.run import Run, load_plan
+from mesh.policy.identity import CLIENT_ID
+from mesh.topology.topology import Core, FrontDoor, Topology, from_dict
+from mesh.wire.reasons import name_of
+
+# A vehicle's CONNECT may wait for an edge that is being restarted (connect_wait, 30 s unless set); then it is refused.
+CONNECT_SECONDS: Final = 35.0
+
+_ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_FAILED: Final = 0x80  # reason codes from here on are failures, MQTT 5.0 section 2.4
+
+
+class Refused(Exception):
+    """The mesh did not let the client do something, or did not answer; one sentence."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A listener, and the credentials to show there."""
+
+    host: str
+    port: int
+    client_id: str
+    username: str | None = None
+    password: str | None = None
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message received. ``properties`` are the user properties; ``retain`` and ``dup`` are the packet's flags."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    dup: bool
+    properties: tuple[tuple[str, str], ...]
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say as whom to connect."""
+    parser.add_argument("-q", "--qos", type=int, choices=(0, 1, 2), default=1, help="quality of service (default 1)")
+    parser.add_argument(
+        "--vehicle", metavar="ID", help="connect to a front door as this vehicle (default: to a core as a back end)"
+    )
+    parser.add_argument("--user", metavar="NAME", help="back end: the user; the password is the topology's")
+    parser.add_argument("--at", metavar="HOST:PORT", help="the listener to use (default: the first of the topology)")
+
+
+def topology_of(run: Run) -> Topology:
+    """What a running mesh was brought up from. Raises ``OSError``, ``ValueError``."""
+    return from_dict(dict(load_plan(Path(run.data)).settings))
+
+
+def target(topology: Topology, vehicle: str | None, user: str | None, at: str | None, purpose: str) -> Target:
+    """Where to connect and as whom. Raises ``Refused`` for what the mesh would refuse anyway.
+
+    ``purpose`` becomes a part of the client id, which is new each time, so that no other client is disturbed.
+    """
+    client_id = f"mesh-{purpose}-{secrets.token_hex(4)}"
+    if vehicle is not None:
+        if user is not None:
+            raise Refused("--user is for back ends and --vehicle for vehicles; give one of them")
+        return _as_vehicle(topology, vehicle, _place(at, topology.front_doors), client_id)
+    return _as_backend(topology, user, _place(at, topology.cores), client_id)
+
+
+def _as_vehicle(topology: Topology, vehicle: str, place: tuple[str, int], client_id: str) -> Target:
+    identity = topology.identity
+    if not identity.compile().pattern.matches(vehicle):
+        raise Refused(f"{vehicle!r} is no vehicle of mesh {topology.mesh!r}: theirs look like {identity.pattern}")
+    return Target(*place, vehicle) if identity.source == CLIENT_ID else Target(*place, client_id, vehicle)
+
+
+def _as_backend(topology: Topology, user: str | None, place: tuple[str, int], client_id: str) -> Target:
+    backends = topology.backends
+    known = {auth.user: auth.password for auth in backends.users}
+    if user is None and not backends.anonymous:
+        user = backends.users[0].user
+    if user is not None and user not in known and not backends.anonymous:
+        raise Refused(f"the topology has no back end named {user!r}; it has {', '.join(sorted(known))}")
+    return Target(*place, client_id, user, known.get(user or ""))
+
+
+def _place(at: str | None, groups: Sequence[FrontDoor | Core]) -> tuple[str, int]:
+    if at is None:
+        address = groups[0].listen[0].address
+        return _ANY_HOST.get(address.host, address.host), address.port
+    host, colon, port = at.rpartition(":")
+    if not colon or not host or not port.isdecimal():
+        raise Refused(f"--at takes HOST:PORT, such as 127.0.0.1:1883, not {at!r}")
+    return host.strip("[]"), int(port)
+
+
+@final
+class Client:
+    """One MQTT 5 connection with a session of its own that ends with it. Use it as a context manager, in one thread."""
+
+    def __init__(self, target: Target, backlog: int) -> None:
+        """``backlog``: how many messages are kept for ``receive``; then the connection is not read on."""
+        self._target = target
+        self._backlog = backlog
+        self._changed = threading.Condition()
+        self._connected: ReasonCode | None = None
+        self._lost = ""
+        self._answers: dict[int, int] = {}
+        self._granted: dict[int, list[int]] = {}
+        self._messages: deque[Message] = deque()
+        self._closing = False
+        self._client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            target.client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        if target.username is not None:
+            self._client.username_pw_set(target.username, target.password)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_publish = self._on_publish
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+
+    def __enter__(self) -> Client:
+        """Connect. Raises ``Refused``."""
+        try:
+            self._client.connect(self._target.host, self._target.port, keepalive=30, clean_start=True)
+        except OSError as error:
+            raise Refused(f"nobody answers at {self._target}: {error.strerror or error}") from error
+        self._client.loop_start()
+        try:
+            self._wait(lambda: self._connected is not None, CONNECT_SECONDS, "CONNECT")
+            answer = self._connected
+            assert answer is not None, "waited for above"
+            if answer.is_failure:
+                raise Refused(f"{self._target} refused the connection: {said(answer.value)}")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool, user: Sequence[tuple[str, str]] = ()) -> int:
+        """Send a message; gives the number to ask ``answer`` for. Raises ``Refused`` for a topic that cannot be."""
+        properties = Properties(PacketTypes.PUBLISH)
+        if user:
+            properties.UserProperty = list(user)
+        try:
+            sent = self._client.publish(topic, payload, qos, retain, properties if user else None)
+        except ValueError as error:
+            raise Refused(f"{topic!r} cannot be published to: {error}") from error
+        if sent.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_QUEUE_SIZE):
+            raise Refused(self._lost or f"{self._target}: {mqtt.error_string(sent.rc)}")
+        return sent.mid
+
+    def answer(self, number: int, seconds: float) -> int:
+        """The reason code of a message; for QoS 0, which has none, success when it was sent. Raises ``Refused``."""
+        self._wait(lambda: number in self._answers, seconds, "the message")
+        return self._answers.pop(number)
+
+    def subscribe(self, filters: Sequence[str], qos: int, seconds: float) -> list[int]:
+        """The answer for each filter. Raises ``Refused``."""
+        try:
+            code, number = self._client.subscribe([(filter, qos) for filter in filters])
+        except ValueError as error:
+            raise Refused(f"{', '.join(filters)} cannot be subscribed to: {error}") from error
+        if code is not MQTTErrorCode.MQTT_ERR_SUCCESS or number is None:
+            raise Refused(self._lost or f"{self._target}: {mqtt.error_string(code)}")
+        self._wait(lambda: number in self._granted, seconds, "SUBSCRIBE")
+        return self._granted.pop(number)
+
+    def receive(self, seconds: float | None) -> Message | None:
+        """The next message; ``None`` if none came within ``seconds``. Raises ``Refused`` if no more will come."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: bool(self._messages or self._lost), seconds):
+                return None
+            if not self._messages:
+                raise Refused(self._lost)
+            message = self._messages.popleft()
+            self._changed.notify_all()
+            return message
+
+    def _wait(self, met: Callable[[], bool], seconds: float, what: str) -> None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: met() or bool(self._lost), seconds):
+                raise Refused(f"{self._target} did not answer {what} within {seconds:g} s")
+            if not met():
+                raise Refused(self._lost)
+
+    # The callbacks run in paho's thread.
+
+    def _on_connect(
+        self, _client: object, _data: object, _flags: object, code: ReasonCode, _properties: object
+    ) -> None:
+        with self._changed:
+            self._connected = code
+            self._changed.notify_all()
+
+    def _on_disconnect(
+        self, _client: object, _data: object, _flags: object, code: ReasonCode, _properties: object
+    ) -> None:
+        with self._changed:
+            self._lost = f"the connection to {self._target} was lost: {said(code.value)}"
+            self._changed.notify_all()
+
+    def _on_publish(
+        self, _client: object, _data: object, number: int, code: ReasonCode, _properties: object
+    ) -> None:
+        with self._changed:
+            self._answers[number] = code.value
+            self._changed.notify_all()
+
+    def _on_subscribe(
+        self, _client: object, _data: object, number: int, codes: list[ReasonCode], _properties: object
+    ) -> None:
+        with self._changed:
+            self._granted[number] = [code.value for code in codes]
+            self._changed.notify_all()
+
+    def _on_message(self, _client: object, _data: object, packet: mqtt.MQTTMessage) -> None:
+        user = () if packet.properties is None else getattr(packet.properties, "UserProperty", ())
+        message = Message(packet.topic, packet.payload, packet.qos, packet.retain, packet.dup, tuple(user))
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._messages) < self._backlog or self._closing)
+            self._messages.append(message)
+            self._changed.notify_all()
+
+
+def said(code: int) -> str:
+    """A reason code for people."""
+    return f"0x{code:02x} ({name_of(code)})"
+
+
+def failed(code: int) -> bool:
+    return code >= _FAILED
+
+
+@final
+class Deadline:
+    """A time by which something has to be done; ``None`` seconds: never."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def left(self) -> float | None:
+        """Seconds that are left, 0 at least; ``None`` without an end."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())

@@ -1,0 +1,171 @@
+"""``mesh pub``: send a message into a running mesh, and say what became of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Final
+
+from mesh.cli.client import Client, Refused, failed, said, target, topology_of
+from mesh.cli.client import options as connection
+from mesh.cli.which import NOT_RUNNING, Unclear, option, which
+from mesh.telemetry.spans import new_trace
+from mesh.topology.topology import Topology
+from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, SUCCESS
+from mesh.wire.tracecontext import PARENT
+
+NOBODY: Final = 4
+
+EXAMPLES: Final = """\
+examples:
+  mesh pub vehicles/CAR-7/cmd/lights on            a back end's command, to the core
+  mesh pub vehicles/CAR-7/report '{"speed": 42}' --vehicle CAR-7
+                                                   what vehicle CAR-7 says, to a front door
+  mesh pub vehicles/CAR-7/cmd/n 'number {n}' --count 100
+                                                   100 messages; {n} becomes 1, 2, 3, ...
+  mesh pub vehicles/CAR-7/update < update.bin      the message from standard input
+  mesh pub vehicles/CAR-7/cmd/lights on --trace    with a trace of its own; prints the trace's id
+  mesh pub vehicles/CAR-7/cmd/lights on --json     {"accepted": 1, "nobody": 0, "refused": 0, ...}
+
+With QoS 1 "accepted" means that the message is on disk. A vehicle that sleeps gets it when it wakes.
+With QoS 0 there is no answer, and with QoS 2 only a refusal shows.
+
+exit codes: 0 accepted, 1 refused or unanswered, 2 wrong command line, 3 no such mesh runs,
+            4 nobody would receive it (reason code 0x10)
+"""
+
+# A message that waits for an edge which is being restarted is answered after owner_timeout; this is for a busy disk.
+ANSWER_SECONDS: Final = 30.0
+# Messages sent and not answered yet: enough to keep the mesh busy, and all that is held here of a large --count.
+WINDOW: Final = 1000
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("topic", metavar="TOPIC", help="the topic, such as vehicles/CAR-7/cmd/lights")
+    parser.add_argument("message", metavar="MESSAGE", nargs="?", help="the text; without it standard input is sent")
+    connection(parser)
+    parser.add_argument("--retain", action="store_true", help="keep it as the topic's retained message")
+    parser.add_argument("--count", type=_count, metavar="N", help="send N messages")
+    parser.add_argument("--trace", action="store_true", help="begin a trace with each message")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    option(parser)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("the count must be at least 1")
+    return number
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        found = which(arguments.topology)
+    except Unclear as error:
+        print(error, file=sys.stderr)
+        return NOT_RUNNING
+    try:
+        topology = topology_of(found)
+        where = target(topology, arguments.vehicle, arguments.user, arguments.at, "pub")
+        traces: list[str] = []
+        with Client(where, backlog=1) as client:
+            answers = _send(client, arguments, traces)
+    except (Refused, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    _tell_json(arguments, answers, traces) if arguments.json else _tell(arguments, answers, traces, topology)
+    return _exit_code(answers)
+
+
+def _payloads(arguments: argparse.Namespace) -> Iterator[bytes]:
+    """The messages to send."""
+    if arguments.message is None:
+        if sys.stdin.isatty():
+            print("reading the message from the terminal; Ctrl-D ends it", file=sys.stderr)
+        data = sys.stdin.buffer.read()
+        for _ in range(arguments.count or 1):
+            yield data
+    elif arguments.count is None:
+        yield arguments.message.encode()
+    else:
+        for number in range(1, arguments.count + 1):
+            yield arguments.message.replace("{n}", str(number)).encode()
+
+
+def _send(client: Client, arguments: argparse.Namespace, traces: list[str]) -> Counter[int]:
+    """Send all; gives how often each reason code came. The ids of their traces are appended to ``traces``."""
+    answers: Counter[int] = Counter()
+    waiting: deque[int] = deque()
+
+    def collect(until: int) -> None:
+        while len(waiting) > until:
+            answers[client.answer(waiting.popleft(), ANSWER_SECONDS)] += 1
+
+    for payload in _payloads(arguments):
+        user: list[tuple[str, str]] = []
+        if arguments.trace:
+            trace = new_trace()
+            traces.append(trace.trace_id)
+            user.append((PARENT, trace.traceparent()))
+        waiting.append(client.publish(arguments.topic, payload, arguments.qos, arguments.retain, user))
+        collect(WINDOW)
+    collect(0)
+    return answers
+
+
+def _exit_code(answers: Counter[int]) -> int:
+    if any(failed(code) for code in answers):
+        return 1
+    return NOBODY if any(code == NO_MATCHING_SUBSCRIBERS for code in answers) else 0
+
+
+def _tell(arguments: argparse.Namespace, answers: Counter[int], traces: list[str], topology: Topology) -> None:
+    several = sum(answers.values()) > 1
+    for code, number in answers.items():
+        count = f"{number} " if several else ""
+        if code == SUCCESS:
+            print(f"{count}{'sent' if arguments.qos == 0 else 'accepted'}: {arguments.topic}, QoS {arguments.qos}")
+            continue
+        word = "refused" if failed(code) else "not received by anybody"
+        print(f"{count}{word}: {arguments.topic}, {said(code)}", file=sys.stderr)
+        hint = _hint(code, arguments, topology)
+        if hint:
+            print(f"hint: {hint}", file=sys.stderr)
+    for trace in traces:
+        print(f"trace {trace}")
+
+
+def _hint(code: int, arguments: argparse.Namespace, topology: Topology) -> str:
+    """What the user may do about an answer; empty for the answers that speak for themselves."""
+    vehicle = topology.vehicle_template().vehicle_of(arguments.topic)
+    if code == NO_MATCHING_SUBSCRIBERS:
+        if arguments.vehicle is not None:
+            return f"no back end subscribes to it; 'mesh sub {arguments.topic}' would"
+        if vehicle is None:
+            return f"no topic of a vehicle ({topology.template}), and no vehicle or back end subscribes to it"
+        inbox = ", ".join(topology.inbox.subscribe) if topology.inbox is not None else "nothing"
+        return (
+            f"vehicle {vehicle} never connected ('mesh where {vehicle}' tells), or it does not subscribe to this topic"
+            f" and its inbox ({inbox}) does not take it"
+        )
+    if arguments.vehicle is not None and vehicle != arguments.vehicle:
+        return f"a vehicle may publish below {topology.template.replace('{vehicle}', arguments.vehicle)} only"
+    return ""
+
+
+def _tell_json(arguments: argparse.Namespace, answers: Counter[int], traces: list[str]) -> None:
+    refused = sum(number for code, number in answers.items() if failed(code))
+    nobody = sum(number for code, number in answers.items() if code == NO_MATCHING_SUBSCRIBERS)
+    report = {
+        "topic": arguments.topic,
+        "qos": arguments.qos,
+        "accepted": sum(answers.values()) - refused - nobody,
+        "nobody": nobody,
+        "refused": refused,
+        "reasons": {f"0x{code:02x}": number for code, number in answers.items()},
+        "traces": traces,
+    }
+    print(json.dumps(report))

@@ -1,0 +1,117 @@
+"""``mesh sub``: show what arrives."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from mesh.cli.client import Client, Deadline, Message, Refused, failed, said, target, topology_of
+from mesh.cli.client import options as connection
+from mesh.cli.which import NOT_RUNNING, Unclear, option, which
+
+EXAMPLES: Final = """\
+examples:
+  mesh sub 'vehicles/+/report'                     what all vehicles report, as a back end
+  mesh sub 'vehicles/CAR-7/#' 'fleet/news'         several filters
+  mesh sub 'vehicles/CAR-7/cmd/#' --vehicle CAR-7  what vehicle CAR-7 would get; takes what waits in its inbox
+  mesh sub 'vehicles/+/report' --count 1 --timeout 10
+                                                   the next one, if it comes within 10 s
+  mesh sub 'vehicles/+/report' --json | jq .payload
+
+One line for each message: the topic, a space, the message. With --json one object for each message:
+topic, payload (a text; bytes that are no text are in payload_hex instead), qos, retain, dup, time (seconds since
+1970), properties (the user properties, as a list of pairs).
+
+The session lasts as long as the command. Quote the filters: # begins a comment in the shell.
+
+exit codes: 0 Ctrl-C was pressed, or --count messages came, or the --timeout passed without a --count,
+            1 refused, the connection was lost, or fewer than --count came in time, 3 no such mesh runs
+"""
+
+SUBSCRIBE_SECONDS: Final = 15.0
+# Messages that wait for a slow terminal; then the connection is not read, and the mesh keeps them.
+BACKLOG: Final = 10_000
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("filters", metavar="FILTER", nargs="+", help="topic filters, such as 'vehicles/+/report'")
+    connection(parser)
+    parser.add_argument("--count", type=int, metavar="N", help="end after N messages")
+    parser.add_argument("--timeout", type=float, metavar="S", help="end after S seconds")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        topology = topology_of(which(arguments.topology))
+    except Unclear as error:
+        print(error, file=sys.stderr)
+        return NOT_RUNNING
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    try:
+        where = target(topology, arguments.vehicle, arguments.user, arguments.at, "sub")
+        with Client(where, BACKLOG) as client:
+            if not _subscribe(client, arguments.filters, arguments.qos):
+                return 1
+            return _follow(client, arguments)
+    except Refused as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+def _subscribe(client: Client, filters: Sequence[str], qos: int) -> bool:
+    """Whether at least one filter was granted; those that were not are named."""
+    codes = client.subscribe(filters, qos, SUBSCRIBE_SECONDS)
+    for filter, code in zip(filters, codes, strict=True):
+        if failed(code):
+            print(f"{filter} was refused: {said(code)}", file=sys.stderr)
+    granted = [filter for filter, code in zip(filters, codes, strict=True) if not failed(code)]
+    if granted and sys.stderr.isatty():
+        print(f"waiting for {', '.join(granted)}; Ctrl-C ends", file=sys.stderr)
+    return bool(granted)
+
+
+def _follow(client: Client, arguments: argparse.Namespace) -> int:
+    deadline = Deadline(arguments.timeout)
+    came = 0
+    while arguments.count is None or came < arguments.count:
+        message = client.receive(deadline.left())
+        if message is None:
+            return 0 if arguments.count is None else 1
+        came += 1
+        print(as_json(message, time.time()) if arguments.json else as_line(message), flush=True)
+    return 0
+
+
+def as_line(message: Message) -> str:
+    """A message for people. What would move the cursor is escaped, as a vehicle may send anything."""
+    text = message.payload.decode(errors="backslashreplace")
+    shown = [letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text]
+    return f"{message.topic} {''.join(shown)}"
+
+
+def as_json(message: Message, now: float) -> str:
+    """A message for programs, in one line."""
+    try:
+        payload = {"payload": message.payload.decode()}
+    except UnicodeDecodeError:
+        payload = {"payload_hex": message.payload.hex()}
+    report = {
+        "topic": message.topic,
+        **payload,
+        "qos": message.qos,
+        "retain": message.retain,
+        "dup": message.dup,
+        "time": round(now, 6),
+        "properties": [list(pair) for pair in message.properties],
+    }
+    return json.dumps(report)

@@ -1,0 +1,85 @@
+"""``mesh where``: which edge a vehicle lives on."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from typing import Final
+
+from mesh.cli.client import topology_of
+from mesh.cli.which import NOT_RUNNING, Unclear, option, which
+from mesh.cluster.run import Run
+from mesh.registry.client import Client, Tls
+from mesh.registry.errors import RegistryError
+from mesh.registry.map import where
+from mesh.registry.record import Record
+
+NO_RECORD: Final = 4
+
+EXAMPLES: Final = """\
+examples:
+  mesh where CAR-7                 the edge and pool of vehicle CAR-7
+  mesh where CAR-7 --json          {"vehicle": "CAR-7", "edge": "edge-1", "pool": "standard", "epoch": 1, ...}
+  mesh where CAR-7 --json | jq -r .edge
+
+A vehicle is given an edge when it connects for the first time, and keeps it: edges that are added, restarted or lost
+move nobody. The epoch counts the owners; it goes up when the vehicle is moved.
+
+exit codes: 0 it has an edge, 1 the map could not be read, 3 no such mesh runs, 4 the vehicle has no edge yet
+"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("vehicle", metavar="VEHICLE", help="the vehicle's identity")
+    parser.add_argument("--json", action="store_true", help="for programs; edge is null if the vehicle has none")
+    option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        found = which(arguments.topology)
+    except Unclear as error:
+        print(error, file=sys.stderr)
+        return NOT_RUNNING
+    try:
+        record = asyncio.run(_ask(found, arguments.vehicle))
+    except (RegistryError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if arguments.json:
+        print(json.dumps(_plain(found.mesh, arguments.vehicle, record)))
+    elif record is not None:
+        print(f"{record.vehicle} is on {record.edge} (pool {record.pool}, epoch {record.epoch})")
+    else:
+        print(f"{arguments.vehicle} has no edge yet: it gets one when it connects for the first time", file=sys.stderr)
+    return NO_RECORD if record is None else 0
+
+
+async def _ask(found: Run, vehicle: str) -> Record | None:
+    etcd = topology_of(found).etcd
+    client = Client(
+        found.endpoints,
+        tls=None if etcd.tls is None else Tls(etcd.tls.ca, etcd.tls.cert, etcd.tls.key),
+        user=None if etcd.auth is None else etcd.auth.user,
+        password=None if etcd.auth is None else etcd.auth.password,
+    )
+    try:
+        return await where(client, found.mesh, vehicle)
+    finally:
+        await client.close()
+
+
+def _plain(mesh: str, vehicle: str, record: Record | None) -> dict[str, object]:
+    """The answer for programs. ``revision`` is etcd's of the last write of the record."""
+    if record is None:
+        return {"mesh": mesh, "vehicle": vehicle, "edge": None, "pool": None, "epoch": 0, "revision": 0}
+    return {
+        "mesh": mesh,
+        "vehicle": record.vehicle,
+        "edge": record.edge,
+        "pool": record.pool,
+        "epoch": record.epoch,
+        "revision": record.revision,
+    }

@@ -1,0 +1,221 @@
+"""The controller against a cluster in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mesh.cluster import host
+from mesh.cluster.controller import (
+    HUNG_AFTER,
+    HUNG_STARTING,
+    NO_PLACE_AFTER,
+    SILENT_AFTER,
+    Controller,
+    Kind,
+    Seen,
+    decide,
+)
+from mesh.cluster.plan import Plan
+from tests.cluster.meshes import fake_plan
+from tests.fakes.cluster import FakeClock, FakeRuntime
+
+NAMES = ("edge-1", "edge-2", "core", "door")
+
+
+@pytest.fixture
+def runtime() -> FakeRuntime:
+    return FakeRuntime()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return fake_plan(tmp_path, names=NAMES)
+
+
+@pytest.fixture
+def controller(plan: Plan, runtime: FakeRuntime, clock: FakeClock) -> Controller:
+    return Controller(plan, runtime, clock)
+
+
+def settle(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
+    for _ in range(10):
+        controller.tick()
+        clock.now += 0.1
+    assert controller.ready
+    runtime.steps.clear()
+
+
+def state_of(controller: Controller, name: str) -> dict[str, object]:
+    nodes = controller.snapshot()["nodes"]
+    assert isinstance(nodes, list)
+    row: dict[str, object] = next(row for row in nodes if row["name"] == name)
+    return row
+
+
+def test_all_processes_are_asked_for_at_once_and_started_stage_by_stage(
+    controller: Controller, runtime: FakeRuntime
+) -> None:
+    controller.tick()
+    assert runtime.steps == [f"create {name}" for name in NAMES]
+    runtime.steps.clear()
+    for _ in range(6):
+        controller.tick()
+    assert runtime.steps == ["begin edge-1", "begin edge-2", "begin core", "begin door"]
+    assert controller.ready
+
+
+def test_a_stage_waits_for_the_one_before_and_says_so(controller: Controller, runtime: FakeRuntime) -> None:
+    controller.tick()
+    runtime.begin = lambda name: None  # type: ignore[method-assign]
+    controller.tick()
+    controller.tick()
+    assert state_of(controller, "door")["state"] == host.STARTING
+    assert state_of(controller, "door")["detail"] == "waits for edge-1, edge-2, core"
+
+
+def test_a_ready_mesh_is_left_alone(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
+    settle(controller, runtime, clock)
+    for _ in range(100):
+        controller.tick()
+        clock.now += 1.0
+    assert runtime.steps == []
+
+
+def test_a_node_that_came_back_is_started_whatever_the_others_do(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    runtime.nodes["edge-2"] = None
+    runtime.come("door", host.HELD)
+    controller.tick()
+    assert runtime.steps == ["begin door"]
+    assert state_of(controller, "edge-2")["state"] == host.STARTING
+    assert state_of(controller, "edge-2")["pid"] == 0
+
+
+def test_restarts_are_counted(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
+    settle(controller, runtime, clock)
+    for _ in range(3):
+        runtime.nodes["edge-1"] = None
+        controller.tick()
+        runtime.come("edge-1", host.READY)
+        controller.tick()
+    assert state_of(controller, "edge-1")["restarts"] == 3
+    assert controller.ready
+
+
+def test_an_actor_that_vanished_is_created_again(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    del runtime.nodes["core"]
+    controller.tick()
+    assert runtime.steps == ["create core"]
+
+
+def test_a_loop_that_stands_still_is_killed_and_not_before_its_time(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    runtime.say("edge-1", host.READY, lag=HUNG_AFTER - 1)
+    controller.tick()
+    assert runtime.steps == []
+    runtime.say("edge-1", host.READY, lag=HUNG_AFTER + 1)
+    controller.tick()
+    assert runtime.steps == ["restart edge-1"]
+
+
+def test_a_long_recovery_is_no_hang(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
+    settle(controller, runtime, clock)
+    runtime.come("edge-1", host.STARTING)
+    runtime.say("edge-1", host.STARTING, lag=HUNG_AFTER + 30)
+    controller.tick()
+    assert runtime.steps == []
+    runtime.say("edge-1", host.STARTING, lag=HUNG_STARTING + 1)
+    controller.tick()
+    assert runtime.steps == ["restart edge-1"]
+
+
+def test_a_process_that_does_not_answer_is_killed_once(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    runtime.mute.add("core")
+    clock.now += SILENT_AFTER + 1
+    runtime.mute |= {"edge-1"} - {"edge-1"}
+    controller.tick()
+    controller.tick()
+    assert runtime.steps == ["restart core"]
+
+
+def test_why_a_node_does_not_start_is_told(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
+    settle(controller, runtime, clock)
+    runtime.come("door", host.FAILED)
+    runtime.say("door", host.FAILED, error="port 1883 is in use", attempts=3)
+    controller.tick()
+    row = state_of(controller, "door")
+    assert (row["state"], row["detail"], row["attempts"]) == ("failed", "port 1883 is in use", 3)
+    assert not controller.ready
+
+
+def test_a_node_that_cannot_be_created_is_tried_again(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    runtime.refuse.add("core")
+    controller.tick()
+    assert state_of(controller, "core")["detail"] == "there is no machine for core"
+    runtime.refuse.clear()
+    settle(controller, runtime, clock)
+
+
+def test_a_node_without_a_place_is_told(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
+    controller.tick()
+    runtime.nodes["edge-1"] = None
+    controller.tick()
+    clock.now += NO_PLACE_AFTER + 1
+    controller.tick()
+    assert "no process" in str(state_of(controller, "edge-1")["detail"])
+
+
+def test_what_is_no_longer_planned_is_stopped_first_and_removed(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    runtime.come("old-door", host.READY)
+    settle(controller, runtime, clock)
+    assert "old-door" not in runtime.nodes
+
+
+def test_a_new_controller_does_not_touch_what_runs(
+    plan: Plan, controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    after = Controller(plan, runtime, clock)
+    after.tick()
+    assert runtime.steps == []
+    assert after.ready
+
+
+def test_stop_ends_the_doors_first_and_nothing_is_created_afterwards(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    controller.stop(1.0)
+    assert [step for step in runtime.steps if step.startswith("end")] == ["end door", "end core", "end edge-1 edge-2"]
+    assert runtime.nodes == {}
+    controller.tick()
+    assert runtime.nodes == {}
+    assert controller.snapshot()["state"] == host.STOPPING
+
+
+def test_decide_is_idempotent(plan: Plan) -> None:
+    seen = {name: Seen(state=host.HELD) for name in NAMES}
+    once = decide(plan, seen, 0.0, opened=False)
+    assert once == decide(plan, seen, 0.0, opened=False)
+    assert [(step.kind, step.name) for step in once] == [(Kind.BEGIN, "edge-1"), (Kind.BEGIN, "edge-2")]

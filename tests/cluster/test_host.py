@@ -1,0 +1,103 @@
+"""One node in one process."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from mesh.cluster import host
+from mesh.cluster.host import Host, Report
+from mesh.cluster.node import Assignment
+from tests.cluster.meshes import until
+
+SCRIPT: dict[str, object] = {}
+LOG: list[str] = []
+
+
+class Scripted:
+    """Fails to start as often as ``SCRIPT["failures"]`` says."""
+
+    async def start(self) -> None:
+        left = SCRIPT.get("failures", 0)
+        assert isinstance(left, int)
+        if left:
+            SCRIPT["failures"] = left - 1
+            LOG.append("failed")
+            raise OSError("the journal is\nlocked by process 7")
+        LOG.append("started")
+
+    async def stop(self, grace: float) -> None:
+        LOG.append("stopped")
+
+    def status(self) -> dict[str, object]:
+        if SCRIPT.get("sleep"):
+            time.sleep(float(str(SCRIPT.pop("sleep"))))
+        return {"connections": 7}
+
+
+def build(assignment: Assignment) -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    SCRIPT.clear()
+    LOG.clear()
+
+
+def make(tmp_path: Path, begin: bool = True) -> Host:
+    import sys
+
+    sys.modules["scripted_node"] = sys.modules[__name__]
+    return Host(Assignment("m", "edge-1", "edge", {}, (), str(tmp_path), "scripted_node:build"), begin)
+
+
+def wait(it: Host, state: str) -> Report:
+    until(lambda: it.report().state == state, 10.0)
+    return it.report()
+
+
+def test_it_waits_until_it_is_told_and_then_serves(tmp_path: Path) -> None:
+    it = make(tmp_path, begin=False)
+    assert wait(it, host.HELD).attempts == 0
+    it.begin()
+    it.begin()
+    report = wait(it, host.READY)
+    assert (report.attempts, report.figures, report.error) == (1, {"connections": 7}, "")
+    assert it.end(1.0)
+    assert LOG == ["started", "stopped"]
+
+
+def test_a_start_that_fails_is_undone_tried_again_and_told_in_one_line(tmp_path: Path) -> None:
+    SCRIPT["failures"] = 2
+    it = make(tmp_path)
+    assert wait(it, host.FAILED).error == "the journal is locked by process 7"
+    assert wait(it, host.READY).attempts == 3
+    assert it.report().error == ""
+    assert LOG == ["failed", "stopped", "failed", "stopped", "started"]
+    assert it.end(1.0)
+
+
+def test_the_end_may_come_before_the_beginning(tmp_path: Path) -> None:
+    it = make(tmp_path, begin=False)
+    assert it.end(1.0)
+    assert it.report().state == host.STOPPED
+    assert it.end(1.0)
+    assert LOG == []
+
+
+def test_a_loop_that_stands_still_shows(tmp_path: Path) -> None:
+    it = make(tmp_path)
+    wait(it, host.READY)
+    SCRIPT["sleep"] = 1.5
+    until(lambda: it.report().lag > 0.3, 5.0)
+    until(lambda: it.report().lag < 0.3, 5.0)
+    assert it.end(1.0)
+
+
+def test_a_factory_that_is_not_there_is_told(tmp_path: Path) -> None:
+    it = Host(Assignment("m", "edge-1", "edge", {}, (), str(tmp_path), "no.such.module:build"), True)
+    assert "no.such" in wait(it, host.FAILED).error.replace("'", "")
+    assert it.end(1.0)

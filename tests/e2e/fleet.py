@@ -1,0 +1,138 @@
+"""Vehicles and back ends with traffic in both directions, and the check of what they have seen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import paho.mqtt.client as paho
+
+from mesh.wire.packets import MQTT5
+from tests.e2e.checker import check_kept, check_once, check_repeats, missing
+from tests.e2e.client import Client, Received, device
+from tests.e2e.mesh import Mesh, eventually
+from tests.e2e.stock import Stock
+
+STOCK = 10  # of the vehicles are paho clients
+ROUND = 0.4  # seconds between two reports of a vehicle, and between two commands to it
+SLICE = 20  # vehicles that do so at one moment
+
+
+def command(vehicle: str) -> str:
+    return f"vehicles/{vehicle}/cmd/go"
+
+
+def report(vehicle: str) -> str:
+    return f"vehicles/{vehicle}/status"
+
+
+class Fleet:
+    """``cars`` and ``stock`` are vehicles; ``sender`` commands them, ``reader`` reads ``vehicles/+/status``.
+
+    Every third vehicle exchanges QoS 2, the others QoS 1.
+    """
+
+    def __init__(self, mesh: Mesh, prefix: str, count: int, stock: int = STOCK) -> None:
+        self.mesh = mesh
+        self.cars = [device(f"{prefix}-{number:03}", number) for number in range(count - stock)]
+        kinds = [(version, clean) for version in (paho.MQTTv311, paho.MQTTv5) for clean in (True, False)]
+        self.stock = [Stock(f"{prefix}-paho-{number}", *kinds[number % 4]) for number in range(stock)]
+        self.names = [car.name for car in self.cars] + [car.name for car in self.stock]
+        self.qos = {name: 2 if number % 3 == 2 else 1 for number, name in enumerate(self.names)}
+        self.sender = Client(f"{prefix}-sender", MQTT5, clean=True, expiry=3600)
+        self.reader = Client(f"{prefix}-reader", MQTT5, clean=True, expiry=3600)
+        self._round = 0
+
+    @property
+    def edge_of(self) -> dict[str, str]:
+        return {name: self.mesh.where(name) for name in self.names}
+
+    async def connect(self) -> None:
+        """Connect and subscribe everyone."""
+        await self.reader.connect(self.mesh.backends)
+        await self.reader.subscribe("vehicles/+/status", qos=2)
+        await self.sender.connect(self.mesh.backends)
+        for start in range(0, len(self.cars), 50):
+            await asyncio.gather(*(self._join(car) for car in self.cars[start : start + 50]))
+        for car in self.stock:
+            await asyncio.to_thread(car.connect, self.mesh.vehicles)
+            await asyncio.to_thread(car.subscribe, f"vehicles/{car.name}/cmd/#", self.qos[car.name])
+
+    async def _join(self, car: Client) -> None:
+        await car.connect(self.mesh.vehicles)
+        await car.subscribe(f"vehicles/{car.name}/cmd/#", qos=self.qos[car.name])
+
+    @contextlib.asynccontextmanager
+    async def traffic(self) -> AsyncIterator[None]:
+        """Commands and reports, for as long as the block lasts; then all of it is waited for and checked."""
+        task = asyncio.create_task(self._flow())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self.settle()
+        self.check()
+
+    async def _flow(self) -> None:
+        while True:
+            self._round += 1
+            number = str(self._round)
+            for start in range(0, len(self.names), SLICE):
+                for name in self.names[start : start + SLICE]:
+                    self.sender.publish(command(name), number, self.qos[name])
+                for car in self.cars[start : start + SLICE]:
+                    car.publish(report(car.name), number, self.qos[car.name])
+                for stock in self.stock[start : start + SLICE]:
+                    stock.publish(report(stock.name), number, self.qos[stock.name])
+                await asyncio.sleep(ROUND * SLICE / len(self.names))
+
+    async def rounds(self, count: int) -> None:
+        """Let the traffic go on for so many further rounds, and arrive."""
+        until = self._round + count
+        await eventually(lambda: self._round >= until, "traffic")
+        everyone = [*self.cars, *self.stock]
+        await eventually(
+            lambda: all(any(int(item.payload) >= until for item in car.received[-50:]) for car in everyone),
+            "commands of a later round at every vehicle",
+        )
+
+    async def settle(self) -> None:
+        """Wait until all is acknowledged and has arrived."""
+        await self.sender.settled()
+        for car in self.cars:
+            await car.settled()
+        await eventually(lambda: all(len(car.acked) == len(car.published) for car in self.stock), "paho's answers")
+        for car in [*self.cars, *self.stock]:
+            sent = [message for message in self.sender.acked if message[0] == command(car.name)]
+            await eventually(lambda car=car, sent=sent: not missing(sent, car.received), f"commands at {car.name}")
+        everything = [message for car in [*self.cars, *self.stock] for message in car.acked]
+        await eventually(lambda: not missing(everything, self.reader.received), "reports at the back end")
+
+    def check(self) -> None:
+        """Nothing acknowledged is missing, the order holds, QoS 2 came once, repeats bear DUP, no socket closed."""
+        reports: dict[str, list[Received]] = {name: [] for name in self.names}
+        for message in self.reader.received:
+            name = message.topic.split("/")[1]
+            if name in reports:
+                reports[name].append(message)
+        for car in [*self.cars, *self.stock]:
+            name = car.name
+            assert not car.closes, f"the socket of {name} was closed: {car.closes}"
+            sent = [message for message in self.sender.acked if message[0] == command(name)]
+            check_kept(sent, car.received, name)
+            check_kept(car.acked, reports[name], f"the back end, from {name}")
+            if self.qos[name] == 2:
+                check_once(sent, car.received, name)
+                check_once(car.acked, reports[name], f"the back end, from {name}")
+            else:
+                check_repeats(car.received, name)
+        assert not self.sender.refused, f"commands were refused: {self.sender.refused[:3]}"
+
+    async def leave(self) -> None:
+        """Disconnect everyone."""
+        for car in [*self.cars, self.sender, self.reader]:
+            car.leave()
+        for car in self.stock:
+            await asyncio.to_thread(car.leave)

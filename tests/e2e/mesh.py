@@ -1,0 +1,85 @@
+"""A running mesh as the scenarios see it, whoever started its processes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+PATIENCE = 30.0  # seconds; a deadline on a machine that others use as well, not an expectation
+
+
+class Mesh(Protocol):
+    """``vehicles`` and ``backends`` are the ports of front door and core. Nothing here is called on an event loop
+    that has other work, except ``pid`` and ``status``."""
+
+    vehicles: int
+    backends: int
+
+    def names(self) -> list[str]:
+        """All nodes."""
+
+    def pid(self, name: str) -> int:
+        """The process of a node; 0 while there is none."""
+
+    def status(self, name: str) -> dict[str, Any]:
+        """The figures of the node's present process; empty until it is ready."""
+
+    def log(self, name: str) -> str:
+        """All that the processes of a node have logged."""
+
+    def kill(self, *names: str) -> None:
+        """Kill processes with SIGKILL, all at once; ``etcd`` is one of them. Their supervisor starts nodes again."""
+
+    def where(self, vehicle: str) -> str:
+        """The edge that the map names; empty if there is no record."""
+
+    def restart(self) -> None:
+        """Stop everything in order, and start it again."""
+
+    def add_edge(self, name: str) -> None:
+        """Apply the topology with a further edge to the running mesh."""
+
+    def stop_etcd(self) -> None:
+        """Kill etcd, and keep it down."""
+
+    def start_etcd(self) -> None:
+        """Let etcd be there again."""
+
+
+async def eventually(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    """Wait until ``condition`` holds; after the deadline the test has failed."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {patience:g} s: {what}")
+        await asyncio.sleep(0.02)
+
+
+async def kill_and_wait(mesh: Mesh, *names: str) -> None:
+    """Kill nodes and wait until other processes of theirs are ready."""
+    before = {name: mesh.pid(name) for name in names}
+    await asyncio.to_thread(mesh.kill, *names)
+    await eventually(
+        lambda: all(mesh.pid(name) not in (0, before[name]) and mesh.status(name) for name in names),
+        f"{', '.join(names)} back after the kill",
+    )
+
+
+def edges(mesh: Mesh) -> list[str]:
+    """The names of the edges."""
+    return [name for name in mesh.names() if name.startswith("edge")]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 on which nobody listens."""
+    taken = [socket.socket() for _ in range(count)]
+    try:
+        for probe in taken:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in taken]
+    finally:
+        for probe in taken:
+            probe.close()

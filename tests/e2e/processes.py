@@ -1,0 +1,229 @@
+"""A mesh without Ray: etcd and every node as processes of their own, started again a moment after they die."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from mesh.registry.client import Client
+from mesh.registry.embedded import EmbeddedEtcd
+from mesh.registry.keys import Keys
+from mesh.registry.record import decode
+from mesh.topology.load import load
+from mesh.topology.nodes import nodes
+from tests.e2e.files import topology
+from tests.e2e.mesh import PATIENCE, free_ports
+
+RESTART = 1.0  # seconds from the death of a node to its next start
+POLL = 0.02
+STOP = 8.0
+ROOT = Path(__file__).parents[2]
+
+
+class Child:
+    """One node and its present process."""
+
+    def __init__(self, name: str, command: list[str], folder: Path) -> None:
+        self.name = name
+        self.folder = folder
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._due = 0.0
+
+    def start(self) -> None:
+        """Start a process."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=ROOT
+            )
+
+    @property
+    def pid(self) -> int:
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else 0
+
+    def watch(self) -> None:
+        """Start it again when it has been dead for long enough."""
+        if self.pid:
+            return
+        now = time.monotonic()
+        if not self._due:
+            self._due = now + RESTART
+        elif now >= self._due:
+            self._due = 0.0
+            self.start()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it has taken effect."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(PATIENCE)
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL."""
+        process = self._process
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(PATIENCE)
+        self._process = None
+
+
+class Processes:
+    """See ``Mesh``. Data, logs and figures are below ``folder``, whose name is the mesh's."""
+
+    def __init__(self, folder: Path, edge_names: list[str], otlp: str = "", extra: str = "") -> None:
+        self.vehicles, self.backends = free_ports(2)
+        self._folder = folder
+        self._edges = list(edge_names)
+        self._otlp = otlp
+        self._extra = extra
+        self._children: dict[str, Child] = {}
+        self._etcd = EmbeddedEtcd(folder / "data" / "etcd")
+        self._lock = threading.RLock()
+        self._watching = threading.Event()
+        self._ended = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        # The kernel ends etcd with the thread that started it.
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    # Life
+
+    def start(self) -> None:
+        """Start everything; returns when all nodes are ready."""
+        self._run(self._etcd.start())
+        self._apply()
+        self._wait_ready()
+        self._watching.set()
+
+    def stop(self) -> None:
+        """End everything; nothing is left behind."""
+        self._stop_nodes()
+        self._ended.set()
+        self._watcher.join(PATIENCE)
+        self._run(self._etcd.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE)
+        self._loop.close()
+
+    def _apply(self) -> None:
+        """Start the nodes of the topology that are not there yet."""
+        file = topology(self._folder, self.vehicles, self.backends, self._edges, self._otlp, extra=self._extra)
+        with self._lock:
+            for spec in nodes(load(file)):
+                if spec.name not in self._children:
+                    folder = self._folder / "data" / "nodes" / spec.name
+                    command = [sys.executable, "-m", "tests.e2e.runner", str(file), spec.name, self._etcd.endpoint]
+                    child = self._children[spec.name] = Child(spec.name, [*command, str(folder)], folder)
+                    child.start()
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not all(self.status(name) for name in self._children):
+            for child in self._children.values():
+                if not child.pid or time.monotonic() > deadline:
+                    raise AssertionError(f"{child.name} did not start:\n{self.log(child.name)[-3000:]}")
+            time.sleep(POLL)
+
+    def _stop_nodes(self) -> None:
+        self._watching.clear()
+        with self._lock:
+            for child in reversed(self._children.values()):
+                child.stop()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(POLL):
+            if self._watching.is_set():
+                with self._lock:
+                    for child in self._children.values():
+                        child.watch()
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+    # Mesh
+
+    def names(self) -> list[str]:
+        return list(self._children)
+
+    def pid(self, name: str) -> int:
+        return self._etcd.pid if name == "etcd" else self._children[name].pid
+
+    def status(self, name: str) -> dict[str, Any]:
+        child = self._children[name]
+        try:
+            figures: dict[str, Any] = json.loads((child.folder / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return figures if figures.get("pid") == child.pid else {}
+
+    def log(self, name: str) -> str:
+        try:
+            return (self._children[name].folder / "log").read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def kill(self, *names: str) -> None:
+        with self._lock:
+            for name in names:
+                if name == "etcd":
+                    os.kill(self._etcd.pid, signal.SIGKILL)
+                else:
+                    os.kill(self._children[name].pid, signal.SIGKILL)
+            for name in names:
+                if name != "etcd":
+                    self._children[name].kill()
+
+    def where(self, vehicle: str) -> str:
+        edge = self._run(self._where(vehicle))
+        assert isinstance(edge, str)
+        return edge
+
+    async def _where(self, vehicle: str) -> str:
+        keys = Keys(self._folder.name)
+        client = Client([self._etcd.endpoint])
+        try:
+            entry = await client.get(keys.vehicle(vehicle))
+        finally:
+            await client.close()
+        return "" if entry is None else decode(len(keys.vehicles), entry).edge
+
+    def restart(self) -> None:
+        self._stop_nodes()
+        self._run(self._etcd.stop())
+        self._run(self._etcd.start())
+        with self._lock:
+            for child in self._children.values():
+                child.start()
+        self._wait_ready()
+        self._watching.set()
+
+    def add_edge(self, name: str) -> None:
+        self._edges.append(name)
+        self._apply()
+        self._wait_ready()
+
+    def stop_etcd(self) -> None:
+        self.kill("etcd")
+        self._run(self._etcd.stop())
+
+    def start_etcd(self) -> None:
+        self._run(self._etcd.start())

@@ -1,0 +1,55 @@
+"""One node in one process: ``python -m tests.e2e.runner FILE NAME ENDPOINT FOLDER``.
+
+It writes its figures into FOLDER/status.json five times a second, and ends with its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from mesh.core.node import Core
+from mesh.edge.node import Edge
+from mesh.frontdoor.node import Door
+from mesh.node.place import Place
+from mesh.topology.load import load
+from mesh.topology.nodes import nodes
+
+ROLES = {"edge": Edge, "core": Core, "door": Door}
+SECRET = b"e2e" * 16
+GRACE = 3.0
+
+
+async def main(file: Path, name: str, endpoint: str, folder: Path) -> None:
+    """Run the node until SIGTERM comes or the parent is gone."""
+    parent = os.getppid()
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    topology = load(file)
+    spec = next(spec for spec in nodes(topology) if spec.name == name)
+    node = ROLES[spec.role](Place(topology, spec, (endpoint,), folder, SECRET))
+    await node.start()
+    while not ended.is_set() and os.getppid() == parent:
+        draft = folder / "status.draft"
+        draft.write_text(json.dumps(node.status(), default=str))
+        draft.replace(folder / "status.json")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), 0.2)
+    await node.stop(GRACE)
+
+
+if __name__ == "__main__":
+    arguments = [Path(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])]
+    arguments[3].mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    gc.freeze()
+    uvloop.run(main(*arguments))

@@ -1,0 +1,1 @@
+"""What must hold, each as a function of a running mesh; the test files say on which kind of mesh."""

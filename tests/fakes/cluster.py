@@ -1,0 +1,68 @@
+"""A cluster that exists in memory, and a clock that only tests move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import final
+
+from mesh.cluster import host
+from mesh.cluster.host import Report
+from mesh.cluster.plan import Plan, PlannedNode
+
+
+@final
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@final
+class FakeRuntime:
+    """A ``Runtime``. ``steps`` is what was asked of it; tests change ``nodes`` to let things happen."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Report | None] = {}
+        self.mute: set[str] = set()
+        self.steps: list[str] = []
+        self.refuse: set[str] = set()
+        self.pids = 100
+
+    def names(self) -> set[str]:
+        return set(self.nodes)
+
+    def reports(self, names: Iterable[str]) -> Mapping[str, Report | None]:
+        return {name: self.nodes[name] for name in names if name not in self.mute}
+
+    def create(self, node: PlannedNode, plan: Plan) -> None:
+        self.steps.append(f"create {node.name}")
+        if node.name in self.refuse:
+            raise RuntimeError(f"there is no machine for {node.name}")
+        self.come(node.name, host.HELD)
+
+    def begin(self, name: str) -> None:
+        self.steps.append(f"begin {name}")
+        self.say(name, host.READY)
+
+    def restart(self, name: str) -> None:
+        self.steps.append(f"restart {name}")
+        self.nodes[name] = None
+
+    def end(self, names: Iterable[str], grace: float) -> None:
+        self.steps.append(f"end {' '.join(sorted(names))}")
+
+    def remove(self, name: str) -> None:
+        self.steps.append(f"remove {name}")
+        self.nodes.pop(name, None)
+
+    def come(self, name: str, state: str) -> None:
+        """A new process for a node."""
+        self.pids += 1
+        self.nodes[name] = Report(state, self.pids)
+
+    def say(self, name: str, state: str, **more: object) -> None:
+        report = self.nodes[name]
+        assert report is not None
+        self.nodes[name] = Report(state, report.pid, **more)  # type: ignore[arg-type]

@@ -1,0 +1,214 @@
+"""An etcd with TLS on both sides, and users."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mesh.registry.client import Client, Tls
+from mesh.registry.embedded import find_binary, free_ports
+from mesh.registry.errors import Unauthorised, Unavailable
+from mesh.registry.map import VehicleMap
+from mesh.registry.members import Announcement, Members
+from tests.registry.waiting import eventually
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made with openssl")
+
+EDGES = {"edge-1": 1.0}
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=60.0)
+
+
+def certificates(folder: Path) -> None:
+    """An authority, and certificates for the server and the client that it signed."""
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl(folder, "req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=ca")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    for name in ("server", "client"):
+        # etcd takes the name in a client's certificate for its user, if no other is given; this one has none.
+        openssl(folder, "req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/O={name}")
+        openssl(
+            folder,
+            *("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", "-days", "2", "-extfile", "names"),
+            *("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+        )
+
+
+class Secured:
+    """etcd with client certificates required, short-lived tokens, and the users root and mesh (the latter below /mesh/ only)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.client_port, self.peer_port = free_ports(2)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.endpoint = f"https://127.0.0.1:{self.client_port}"
+        self.tls = Tls(folder / "ca.pem", folder / "client.pem", folder / "client.key")
+
+    def start(self) -> None:
+        peer = f"http://127.0.0.1:{self.peer_port}"
+        self.process = subprocess.Popen(
+            [
+                find_binary(),
+                f"--data-dir={self.folder / 'data'}",
+                f"--listen-client-urls={self.endpoint}",
+                f"--advertise-client-urls={self.endpoint}",
+                f"--listen-peer-urls={peer}",
+                f"--initial-advertise-peer-urls={peer}",
+                f"--initial-cluster=default={peer}",
+                f"--cert-file={self.folder / 'server.pem'}",
+                f"--key-file={self.folder / 'server.key'}",
+                f"--trusted-ca-file={self.folder / 'ca.pem'}",
+                "--client-cert-auth",
+                "--auth-token-ttl=1",
+                "--log-level=error",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10.0)
+
+    def control(self, *arguments: str) -> None:
+        tls = ["--cacert=ca.pem", "--cert=client.pem", "--key=client.key", f"--endpoints={self.endpoint}"]
+        program = find_binary().with_name("etcdctl")
+        subprocess.run([program, *tls, *arguments], cwd=self.folder, check=True, capture_output=True, timeout=30.0)
+
+    def client(self, user: str | None = "mesh", password: str | None = "secret") -> Client:
+        return Client([self.endpoint], tls=self.tls, user=user, password=password)
+
+
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    folder = tmp_path_factory.mktemp("secured")
+    certificates(folder)
+    secured = Secured(folder)
+    secured.start()
+
+    async def ready() -> None:
+        client = Client([secured.endpoint], tls=secured.tls)
+        for _ in range(100):
+            try:
+                await client.status(timeout=1.0)
+                break
+            except Unavailable:
+                await asyncio.sleep(0.1)
+        await client.close()
+
+    asyncio.run(ready())
+    secured.control("user", "add", "root:root")
+    secured.control("user", "grant-role", "root", "root")
+    secured.control("role", "add", "mesh")
+    secured.control("role", "grant-permission", "--prefix=true", "mesh", "readwrite", "/mesh/")
+    secured.control("user", "add", "mesh:secret")
+    secured.control("user", "grant-role", "mesh", "mesh")
+    secured.control("auth", "enable")
+    yield secured
+    secured.kill()
+
+
+def test_a_map_with_tls_and_a_user(server: Secured, mesh: str) -> None:
+    async def main() -> None:
+        client = server.client()
+        vehicles, everybody = VehicleMap(client, mesh), Members(client, mesh)
+        edge = Announcement(client, mesh, name="edge-1", role="edge", host="h", ports={}, ttl=2)
+        assert await vehicles.start(10.0)
+        assert await everybody.start(10.0)
+        assert await edge.start(10.0)
+        record = await vehicles.claim("V", "pool", EDGES)
+        await eventually(lambda: everybody.get("edge-1") and vehicles.known_all, "the watches stand")
+        # Simple tokens are in etcd's memory: after its restart they are unknown, and new ones are taken without a word.
+        server.kill()
+        await eventually(lambda: not vehicles.live, "etcd is away")
+        assert vehicles.cached("V") == record
+        server.start()
+        await eventually(lambda: vehicles.known_all and everybody.live, "the watches stand again")
+        again = await vehicles.claim("W", "pool", EDGES)
+        assert again.epoch == 1
+        other = server.client()
+        assert (await VehicleMap(other, mesh).move("W", "edge-2")).epoch == 2
+        await eventually(lambda: (vehicles.cached("W") or again).epoch == 2, "changes arrive")
+        await other.close()
+        await edge.stop()
+        await everybody.stop()
+        await vehicles.stop()
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_a_token_that_expires_is_renewed_in_the_call(server: Secured) -> None:
+    async def main() -> None:
+        client = server.client()
+        await client.put(b"/mesh/k", b"1")
+        first = client._token
+        assert first
+        # etcd forgets a token that was not used for a second.
+        await asyncio.sleep(3.0)
+        await client.put(b"/mesh/k", b"2")
+        assert client._token != first
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_many_calls_share_one_login(server: Secured) -> None:
+    async def main() -> None:
+        client = server.client()
+        await asyncio.gather(*(client.get(b"/mesh/k") for _ in range(50)))
+        token = client._token
+        client.forget_token()
+        await asyncio.gather(*(client.get(b"/mesh/k") for _ in range(50)))
+        assert client._token != token
+        await client.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("user", "password"), [("mesh", "wrong"), ("nobody", "secret"), (None, None)])
+def test_a_wrong_user_is_refused_and_told_at_the_start(
+    server: Secured, mesh: str, user: str | None, password: str | None
+) -> None:
+    async def main() -> None:
+        client = server.client(user, password)
+        with pytest.raises(Unauthorised):
+            await client.get(b"/mesh/k")
+        with pytest.raises(Unauthorised):
+            await VehicleMap(client, mesh).start(10.0)
+        with pytest.raises(Unauthorised):
+            await Announcement(client, mesh, name="e", role="edge", host="h", ports={}).start(10.0)
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_a_user_may_only_what_it_may(server: Secured) -> None:
+    async def main() -> None:
+        client = server.client()
+        with pytest.raises(Unauthorised, match="permission denied"):
+            await client.put(b"/other/k", b"1")
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_without_a_certificate_nobody_gets_in(server: Secured) -> None:
+    async def main() -> None:
+        for tls in (Tls(server.folder / "ca.pem"), None):
+            client = Client([server.endpoint], tls=tls)
+            with pytest.raises(Unavailable):
+                await client.get(b"/mesh/k", timeout=1.0)
+            await client.close()
+
+    asyncio.run(main())

@@ -1,0 +1,154 @@
+"""The sending side of a session: order, window, identifiers and repeats, against a model, through crashes."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mesh.session.message import Message
+from mesh.session.outbound import RELEASED, SENT, Delivery, Outbound, packet_id_of
+
+
+def delivery(name: int, qos: int = 1) -> Delivery:
+    message = Message("t", b"%d" % name, qos, False, b"", 0.0)
+    return Delivery(message, qos, False, (), 0.0, 0.0, message.size())
+
+
+class SendingSide(RuleBasedStateMachine):
+    """The model: what was queued, what the receiver was sent and has not answered, and what it has finished with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outbound = Outbound(4)
+        self.names = 0
+        self.unfinished: list[Delivery] = []  # QoS 1 and 2, in order
+        self.with_receiver: list[int] = []  # identifiers that the receiver has and has not answered
+        self.released: set[int] = set()
+        self.received: list[int] = []  # first arrivals, by number
+        self.answered = -1  # the highest number that the receiver has answered: what it was sent before has arrived
+
+    @rule(qos=st.sampled_from([0, 1, 2]))
+    def queue(self, qos: int) -> None:
+        self.names += 1
+        item = delivery(self.names, qos)
+        if qos:
+            self.outbound.number(item)
+            self.unfinished.append(item)
+        self.outbound.push(item)
+
+    @rule()
+    def send(self) -> None:
+        item = self.outbound.take(0)
+        if item is None or item.qos == 0:
+            return
+        packet_id = packet_id_of(item.number)
+        assert packet_id not in self.with_receiver
+        assert item.dup == (item.number in self.received)
+        if item.number not in self.received:
+            assert not self.received or item.number > max(self.received)
+            self.received.append(item.number)
+        self.with_receiver.append(packet_id)
+
+    @precondition(lambda self: self.with_receiver)
+    @rule(data=st.data())
+    def acknowledge(self, data: st.DataObject) -> None:
+        packet_id = data.draw(st.sampled_from(self.with_receiver))
+        item = self.outbound.in_flight[packet_id]
+        self.answered = max(self.answered, item.number)
+        if item.qos == 2 and item.state == SENT:
+            assert self.outbound.received(packet_id) is item
+            item.state = RELEASED
+            self.released.add(packet_id)
+            return
+        assert self.outbound.finish(packet_id) is item
+        assert self.outbound.finish(packet_id) is None
+        self.with_receiver.remove(packet_id)
+        self.released.discard(packet_id)
+        self.unfinished.remove(item)
+
+    @rule()
+    def reconnect(self) -> None:
+        released = self.outbound.reconnect()
+        assert {packet_id_of(item.number) for item in released} == self.released
+        self.with_receiver = [packet_id for packet_id in self.with_receiver if packet_id in self.released]
+
+    @rule(lost=st.integers(0, 3))
+    def resume(self, lost: int) -> None:
+        """The link broke; the last ``lost`` publishes never reached the receiver."""
+        flying = self.outbound.in_flight
+        may_be_lost = [packet_id for packet_id in self.with_receiver if flying[packet_id].number > self.answered]
+        gone = may_be_lost[len(may_be_lost) - min(lost, len(may_be_lost)) :]
+        for packet_id in gone:
+            number = self.outbound.in_flight[packet_id].number
+            if not self.outbound.in_flight[packet_id].dup:
+                self.received.remove(number)
+            self.with_receiver.remove(packet_id)
+        self.outbound.resume(list(self.with_receiver))
+
+    @rule()
+    def crash(self) -> None:
+        """Only what the journal keeps comes back: numbers, and which were released."""
+        fresh = Outbound(4)
+        restored: list[Delivery] = []
+        for item in self.unfinished:
+            copy = delivery(0, item.qos)
+            copy.number, copy.size = item.number, item.size
+            copy.state = RELEASED if item.state == RELEASED else 0
+            copy.dup = item.number in self.received
+            fresh.restore(copy)
+            restored.append(copy)
+        fresh.next_number = self.outbound.next_number
+        self.outbound, self.unfinished = fresh, restored
+        self.reconnect()
+
+    @invariant()
+    def nothing_is_lost_or_doubled(self) -> None:
+        held = [item for item in self.outbound.waiting if item.qos] + list(self.outbound.in_flight.values())
+        assert sorted(item.number for item in held) == [item.number for item in self.unfinished]
+
+    @invariant()
+    def bytes_are_counted(self) -> None:
+        held = [*self.outbound.waiting, *self.outbound.in_flight.values()]
+        assert self.outbound.bytes == sum(item.size for item in held)
+
+    @invariant()
+    def the_window_holds(self) -> None:
+        assert len(self.outbound.in_flight) <= max(4, len(self.released))
+
+
+SendingSide.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestSendingSide = SendingSide.TestCase
+
+
+def test_a_delivery_is_not_sent_before_the_journal_has_it() -> None:
+    outbound = Outbound()
+    item = delivery(1)
+    item.position = 5
+    outbound.number(item)
+    outbound.push(item)
+    assert outbound.take(4) is None
+    assert outbound.take(5) is item
+
+
+def test_an_identifier_that_is_withheld_is_not_used_again() -> None:
+    outbound = Outbound()
+    outbound.next_number = 65_535
+    first = delivery(1)
+    outbound.number(first)
+    outbound.push(first)
+    assert outbound.take(0) is first
+    outbound.next_number = 2 * 65_535
+    second = delivery(2)
+    outbound.number(second)
+    outbound.push(second)
+    assert packet_id_of(first.number) == packet_id_of(second.number)
+    assert outbound.take(0) is None
+    outbound.finish(packet_id_of(first.number))
+    assert outbound.take(0) is second
+
+
+def test_identifiers_are_never_zero() -> None:
+    assert packet_id_of(0) == 1
+    assert packet_id_of(65_534) == 65_535
+    assert packet_id_of(65_535) == 1
