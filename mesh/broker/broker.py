@@ -18,6 +18,7 @@ from mesh.broker.connection import Connection
 from mesh.broker.courier import Courier
 from mesh.broker.inbox import Inbox, InboxRules
 from mesh.broker.keeper import Keeper
+from mesh.broker.ledger import INSTANCE, Ledger
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Principal
 from mesh.broker.retained import Retained
 from mesh.broker.session import Interest, Session
@@ -95,6 +96,7 @@ class Broker:
         self.counters = self.courier.counters
         self.dirty = self.courier.dirty  # connections with something to write; the node empties it at the end of a turn
         self.connections = 0
+        self._touched: list[Session] = []  # whose ledgers are newer than the journal
         self._vehicle_of = vehicle_of or _nobody
         self._assigned = 0
 
@@ -181,7 +183,22 @@ class Broker:
         session.outbound.window = window
         session.expiry = self._expiry(connect)
         session.durable = session.durable or session.expiry > 0 or self.settings.keep_all
+        if principal.kind == TIER:
+            self._open_ledger(session, connect)
         return session, present
+
+    def _open_ledger(self, session: Session, connect: Connect) -> None:
+        """The ledger of a core that says which process of it this is."""
+        user = [] if connect.properties is None else connect.properties.user
+        instances = [value for name, value in user if name == INSTANCE]
+        if not instances:
+            return
+        ledger = session.ledger
+        if ledger is None:
+            session.ledger = Ledger(instances[0])
+        elif ledger.instance != instances[0]:
+            ledger.instance = instances[0]
+            ledger.last = 0
 
     def _window(self, connect: Connect) -> int:
         properties = connect.properties
@@ -429,6 +446,10 @@ class Broker:
         if packet.qos == 2 and packet.packet_id in session.incoming:
             if receipt is not None:  # a repeat: answered again, not delivered again [MQTT-4.3.3-10]
                 receipt.reason = reasons.SUCCESS
+        elif packet.qos == 1 and packet.dup and session.ledger is not None and session.ledger.has(packet.packet_id):
+            if receipt is not None:
+                receipt.reason = reasons.SUCCESS
+                receipt.position = self.store.position  # the first one may be on its way to the disk
         else:
             self._take(connection, session, packet, receipt)
         if receipt is not None:
@@ -471,6 +492,8 @@ class Broker:
             receipt.note(reason)
             if packet.qos == 2 and reason < _ERROR:
                 self._open_identifier(session, packet.packet_id, receipt)
+            if packet.qos == 1 and session.ledger is not None:
+                self._note(session, session.ledger, 0 if reason >= _ERROR else packet.packet_id)
         if session.key[0] == BACKEND:
             self.forwarder.forward(message, receipt)
         if span is not None:
@@ -478,6 +501,21 @@ class Broker:
                 span.end()
             else:
                 receipt.span = span
+
+    def _note(self, session: Session, ledger: Ledger, packet_id: int) -> None:
+        ledger.last = packet_id
+        if not ledger.touched:
+            ledger.touched = True
+            self._touched.append(session)
+
+    def keep_ledgers(self) -> None:
+        """Write the ledgers that changed; call it before the journal's buffer is handed over, so that they become
+        durable together with what they tell of."""
+        for session in self._touched:
+            ledger = session.ledger
+            if ledger is not None and ledger.touched and self.sessions.get(session.key) is session:
+                self.keeper.keep_ledger(session, ledger)
+        self._touched.clear()
 
     def _open_identifier(self, session: Session, packet_id: int, receipt: Receipt) -> None:
         item = self.keeper.keep_incoming(session, packet_id) if session.durable else 0
@@ -518,6 +556,25 @@ class Broker:
             if chosen is not None:
                 result = self._deliver(chosen, message, receipt)
         return result
+
+    def refresh_retained(self, message: Message, receipt: Receipt | None, filter: str) -> int:
+        """A retained message that an edge has for ``filter``: for those subscribed to it, if it is news here."""
+        known = self.retained.get(message.topic)
+        if known is not None and (known.payload, known.properties) == (message.payload, message.properties):
+            return reasons.SUCCESS
+        if not self._retain(message, receipt):
+            return reasons.QUOTA_EXCEEDED
+        for target in self.subscriptions.route(message.topic).targets:
+            interest = target.session.interests.get(filter)
+            if interest is not None:
+                identifiers = (interest.identifier,) if interest.identifier else ()
+                qos = min(message.qos, interest.subscription.qos)
+                self.courier.offer(target.session, message, qos, True, identifiers, receipt)
+        return reasons.SUCCESS
+
+    def forget_retained(self, filter: str) -> None:
+        """Nobody is subscribed to ``filter`` any more, so what edges retain for it is not followed: forget it here."""
+        self.retained.forget_upstream(filter, self.subscriptions.filters())
 
     def _retain(self, message: Message, receipt: Receipt | None) -> bool:
         if message.retain:

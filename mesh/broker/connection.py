@@ -1,7 +1,8 @@
 """One client's connection, as the engine sees it.
 
 The engine puts packets into ``out`` and marks the connection dirty; the shell that owns the socket (or the place on a
-device link) writes them at the end of the turn. What always holds: nothing is put into ``out`` after ``closing`` was set.
+device link) writes them at the end of the turn. What always holds: nothing is put into ``out`` after ``closing`` was
+set.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any, Final, final
 
+from mesh.broker.ledger import Ledger
 from mesh.broker.session import Interest, Session
 from mesh.broker.store import Store
 from mesh.session.message import Message, pack, unpack
@@ -33,10 +34,12 @@ BODY: Final = 4
 RELEASE: Final = 5
 INCOMING: Final = 6
 RETAINED: Final = 7
+LEDGER: Final = 8
 
 _DELIVERY: Final = struct.Struct("!QQIBdd")  # number, shared body, size, flags, since, expires; then the identifiers
 _INTEREST: Final = struct.Struct("!BI")  # options, subscription identifier; then the filter
 _INCOMING: Final = struct.Struct("!H")
+_LEDGER: Final = struct.Struct("!H")  # last identifier; then the instance
 _QOS: Final = 0x03
 _RETAIN: Final = 0x04
 
@@ -98,6 +101,10 @@ class Keeper:
             if item:
                 self.store.drop(item)
         session.incoming.clear()
+        ledger = session.ledger
+        if ledger is not None and ledger.item:
+            self.store.drop(ledger.item)
+            ledger.item = 0
         if session.item:
             self.store.drop(session.item)
             session.item = 0
@@ -193,6 +200,14 @@ class Keeper:
         """The client's QoS 2 message ``packet_id`` was accepted; returns the journal item."""
         return self.store.append(INCOMING, session.id, _INCOMING.pack(packet_id), b"")
 
+    def keep_ledger(self, session: Session, ledger: Ledger) -> None:
+        """Write how far a core's messages were taken; the newer item replaces the older."""
+        old = ledger.item
+        ledger.item = self.store.append(LEDGER, session.id, _LEDGER.pack(ledger.last) + ledger.instance.encode(), b"")
+        ledger.touched = False
+        if old:
+            self.store.drop(old)
+
     def keep_retained(self, message: Message) -> int:
         """Write a retained message; returns its item."""
         return self.store.append(RETAINED, 0, message.topic_bytes, pack(message))
@@ -220,6 +235,7 @@ class Keeper:
             DELIVERY: self._recover_delivery,
             RELEASE: self._recover_delivery,
             INCOMING: self._recover_incoming,
+            LEDGER: self._recover_ledger,
         }
         for item in items:
             kind = item.kind
@@ -269,12 +285,21 @@ class Keeper:
     def _recover_incoming(self, session: Session, item: Any) -> None:
         session.incoming[_INCOMING.unpack(item.meta)[0]] = item.id
 
+    def _recover_ledger(self, session: Session, item: Any) -> None:
+        if session.ledger is not None:
+            self._stale.append(session.ledger.item)
+        ledger = Ledger(item.meta[_LEDGER.size :].decode(), _LEDGER.unpack_from(item.meta)[0])
+        ledger.item = item.id
+        session.ledger = ledger
+
     def _drop_orphans(self, found: Recovered, known: set[int]) -> None:
         for owner in [owner for owner in found.sessions if owner not in known]:
             session = found.sessions.pop(owner)
             self.forget_deliveries(session)
             for item in session.incoming.values():
                 self.store.drop(item)
+            if session.ledger is not None:
+                self.store.drop(session.ledger.item)
             for interest in found.interests:
                 if interest.session is session:
                     self.store.drop(interest.item)

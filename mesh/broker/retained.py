@@ -9,6 +9,7 @@ from typing import final
 
 from mesh.broker.keeper import Keeper
 from mesh.session.message import NEVER, Message
+from mesh.wire.topics import matches
 from mesh.wire.tree import TopicTree
 
 
@@ -48,6 +49,18 @@ class Retained:
         if old is not None:
             self._keeper.drop(old)
         return item
+
+    def get(self, topic: str) -> Message | None:
+        """The message retained for a topic."""
+        item = self._tree.get(topic)
+        return None if item is None else self._keeper.read(item)
+
+    def forget_upstream(self, filter: str, others: list[str]) -> None:
+        """Remove what edges sent for ``filter``, unless one of the ``others`` covers it too."""
+        for topic, item in self._tree.match(filter):
+            if self._keeper.read(item).from_tier and not any(matches(other, topic) for other in others):
+                self._tree.delete(topic)
+                self._keeper.drop(item)
 
     def matching(self, filter: str, now: float) -> list[Message]:
         """The retained messages that ``filter`` matches; those that have expired are removed."""

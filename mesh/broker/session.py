@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
+from mesh.broker.ledger import Ledger
 from mesh.session.outbound import Outbound
 from mesh.wire.packets import Subscription
 
@@ -34,8 +35,8 @@ class Session:
     """``id`` is its owner number in the journal. Times are seconds since 1970; 0.0 means not set."""
 
     __slots__ = (
-        "connection", "durable", "ends", "expiry", "id", "incoming", "interests", "item", "key", "outbound",
-        "vehicle", "will", "will_delay", "will_due",
+        "connection", "durable", "ends", "expiry", "id", "incoming", "interests", "item", "key", "ledger",
+        "outbound", "vehicle", "will", "will_delay", "will_due",
     )  # fmt: skip
 
     def __init__(self, id: int, key: Key, vehicle: str, window: int) -> None:
@@ -51,6 +52,7 @@ class Session:
         self.item = 0
         self.ends = 0.0
         self.will: Message | None = None
+        self.ledger: Ledger | None = None  # of a core's session on an edge
         self.will_delay = 0
         self.will_due = 0.0
 

@@ -178,11 +178,8 @@ class Client:
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool, user: Sequence[tuple[str, str]] = ()) -> int:
         """Send a message; gives the number to ask ``answer`` for. Raises ``Refused`` for a topic that cannot be."""
-        properties = Properties(PacketTypes.PUBLISH)
-        if user:
-            properties.UserProperty = list(user)
         try:
-            sent = self._client.publish(topic, payload, qos, retain, properties if user else None)
+            sent = self._client.publish(topic, payload, qos, retain, _user_properties(user))
         except ValueError as error:
             raise Refused(f"{topic!r} cannot be published to: {error}") from error
         if sent.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_QUEUE_SIZE):
@@ -255,11 +252,19 @@ class Client:
 
     def _on_message(self, _client: object, _data: object, packet: mqtt.MQTTMessage) -> None:
         user = () if packet.properties is None else getattr(packet.properties, "UserProperty", ())
-        message = Message(packet.topic, packet.payload, packet.qos, packet.retain, packet.dup, tuple(user))
+        message = Message(packet.topic, bytes(packet.payload), packet.qos, packet.retain, packet.dup, tuple(user))
         with self._changed:
             self._changed.wait_for(lambda: len(self._messages) < self._backlog or self._closing)
             self._messages.append(message)
             self._changed.notify_all()
+
+
+def _user_properties(pairs: Sequence[tuple[str, str]]) -> Properties | None:
+    if not pairs:
+        return None
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.UserProperty = list(pairs)
+    return properties
 
 
 def said(code: int) -> str:

@@ -14,7 +14,7 @@ from mesh.cli.client import options as connection
 from mesh.cli.which import NOT_RUNNING, Unclear, option, which
 from mesh.telemetry.spans import new_trace
 from mesh.topology.topology import Topology
-from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, SUCCESS
+from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, PACKET_IDENTIFIER_NOT_FOUND, SUCCESS
 from mesh.wire.tracecontext import PARENT
 
 NOBODY: Final = 4
@@ -145,12 +145,11 @@ def _hint(code: int, arguments: argparse.Namespace, topology: Topology) -> str:
         if arguments.vehicle is not None:
             return f"no back end subscribes to it; 'mesh sub {arguments.topic}' would"
         if vehicle is None:
-            return f"no topic of a vehicle ({topology.template}), and no vehicle or back end subscribes to it"
+            return f"it is no topic of a vehicle ({topology.template}), and nobody subscribes to it"
         inbox = ", ".join(topology.inbox.subscribe) if topology.inbox is not None else "nothing"
-        return (
-            f"vehicle {vehicle} never connected ('mesh where {vehicle}' tells), or it does not subscribe to this topic"
-            f" and its inbox ({inbox}) does not take it"
-        )
+        return f"vehicle {vehicle} does not subscribe to this topic, and no inbox keeps it (they keep {inbox})"
+    if code == PACKET_IDENTIFIER_NOT_FOUND and arguments.qos == 2:
+        return "with QoS 2 the reason does not show; with -q 1 it does"
     if arguments.vehicle is not None and vehicle != arguments.vehicle:
         return f"a vehicle may publish below {topology.template.replace('{vehicle}', arguments.vehicle)} only"
     return ""

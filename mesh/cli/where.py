@@ -24,8 +24,8 @@ examples:
   mesh where CAR-7 --json          {"vehicle": "CAR-7", "edge": "edge-1", "pool": "standard", "epoch": 1, ...}
   mesh where CAR-7 --json | jq -r .edge
 
-A vehicle is given an edge when it connects for the first time, and keeps it: edges that are added, restarted or lost
-move nobody. The epoch counts the owners; it goes up when the vehicle is moved.
+A vehicle is given an edge when it first connects, or when the first message for its inbox comes, and keeps it: edges
+that are added, restarted or lost move nobody. The epoch counts the owners; it goes up when the vehicle is moved.
 
 exit codes: 0 it has an edge, 1 the map could not be read, 3 no such mesh runs, 4 the vehicle has no edge yet
 """
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif record is not None:
         print(f"{record.vehicle} is on {record.edge} (pool {record.pool}, epoch {record.epoch})")
     else:
-        print(f"{arguments.vehicle} has no edge yet: it gets one when it connects for the first time", file=sys.stderr)
+        print(f"{arguments.vehicle} has no edge yet: it gets one when it first connects", file=sys.stderr)
     return NO_RECORD if record is None else 0
 
 

@@ -161,9 +161,8 @@ class Host:
             try:
                 node = self._build()
                 await asyncio.wait_for(node.start(), START_DEADLINE)
-            except Exception as error:
-                self._state, self._error = FAILED, sentence(error)
-                log.warning("%s did not start (attempt %d)", self._assignment.name, self._attempts, exc_info=error)
+            except Exception as error:  # noqa: BLE001 - whatever keeps a node from starting is shown and tried again
+                self._failed(error)
                 if node is not None:
                     await self._take_down(node, 1.0)
                 await self._pause(wait)
@@ -177,6 +176,13 @@ class Host:
             log.info("%s is ready", self._assignment.name)
             return node
         return None
+
+    def _failed(self, error: Exception) -> None:
+        """Note why the start failed; in the log only when it is news."""
+        text = sentence(error)
+        if text != self._error:
+            log.warning("%s did not start (attempt %d)", self._assignment.name, self._attempts, exc_info=error)
+        self._state, self._error = FAILED, text
 
     def _build(self) -> Node:
         module, _, function = self._assignment.factory.partition(":")

@@ -46,6 +46,15 @@ def reap() -> None:
             pass
 
 
+def reap_all(deadline: float) -> None:
+    """Wait until no child is left; the last of a tree become our children only when their parents have ended."""
+    end = time.monotonic() + deadline
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < end:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                time.sleep(_POLL)
+
+
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
@@ -107,4 +116,6 @@ def wait_gone(pid: int, since: float, deadline: float) -> bool:
         if time.monotonic() > end:
             return False
         time.sleep(_POLL)
+    with contextlib.suppress(ChildProcessError):  # whoever started it has to take leave of it, too
+        os.waitpid(pid, os.WNOHANG)
     return True

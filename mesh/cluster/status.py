@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Final, cast
 
+from mesh.cluster.processes import started
 from mesh.cluster.run import FAILED, STOPPING, Run, age, load_plan, load_status
 
 # The controller writes each second; while Ray brings it back nobody does. Older than this, the states are "unknown".
@@ -33,6 +34,8 @@ def status_of(run: Run) -> dict[str, object]:
         found = unknown(run, "starting")
     elif run.local and age(found) > FRESH:
         found = unknown(run, UNKNOWN)
+    elif run.local:
+        found = {**found, "nodes": [_as_of_now(row) for row in rows(found)]}
     if run.state in (STOPPING, FAILED):
         found = {**found, "state": run.state}
     return {
@@ -55,6 +58,14 @@ def all_ready(status: dict[str, object]) -> bool:
 
 def rows(status: dict[str, object]) -> list[dict[str, object]]:
     return cast("list[dict[str, object]]", status["nodes"])
+
+
+def _as_of_now(row: dict[str, object]) -> dict[str, object]:
+    """A row that does not show a process as alive that has died since it was written."""
+    pid = row["pid"]
+    if row["state"] == READY and isinstance(pid, int) and started(pid) is None:
+        return {**row, "state": "starting", "pid": 0, "uptime": 0.0}
+    return row
 
 
 def unknown(run: Run, state: str) -> dict[str, object]:

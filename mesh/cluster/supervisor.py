@@ -30,7 +30,7 @@ from mesh.cluster import launch, runtime
 from mesh.cluster.head import Head
 from mesh.cluster.host import log_to_file, sentence
 from mesh.cluster.plan import LOCAL, Plan
-from mesh.cluster.processes import adopt_orphans, die_with_parent, kill_session, reap, started
+from mesh.cluster.processes import adopt_orphans, die_with_parent, kill_session, reap, reap_all, started
 from mesh.cluster.run import FAILED, RUNNING, STARTING, STOPPED, STOPPING, Run, load_plan, ray_namespace, save_run
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,9 @@ _LOOK: Final = 0.5
 
 # Ray broke so soon after it began that beginning again is no help.
 _TOO_SOON: Final = 10.0
+
+# For the last child to end: the embedded etcd ends by itself when its node has.
+_LAST: Final = 6.0
 
 # Idle workers at the start: each node and the controller takes one, one stays as a spare.
 _EXTRA: Final = 2
@@ -121,7 +124,7 @@ class Supervisor:
 
     def _clear(self) -> None:
         left = kill_session(os.getpid(), self._since)
-        reap()
+        reap_all(_LAST)
         if left:
             log.error("these processes do not end: %s", left)
 

@@ -20,6 +20,7 @@ from mesh.session.message import Message, message_of, without_trace
 from mesh.wire import reasons
 from mesh.wire.encode import encode_ack
 from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, Publish
+from mesh.wire.topics import is_shared
 
 _INCOMING: Final = struct.Struct("!H")  # packet identifier; then the edge's name
 
@@ -77,8 +78,7 @@ class Intake:
         message = message_of(packet, broker.clock(), True)
         if broker.tracer.enabled:
             self._trace(packet, message, receipt)
-        plain, groups = self._audience(packet)
-        reason = broker.deliver_upstream(message, receipt, plain, groups)
+        reason = self._deliver(packet, message, receipt)
         if receipt is None:
             return
         receipt.note(reason)
@@ -100,15 +100,25 @@ class Intake:
         else:
             receipt.span = span
 
-    def _audience(self, packet: Publish) -> tuple[bool, list[SharedGroup]]:
+    def _deliver(self, packet: Publish, message: Message, receipt: Receipt | None) -> int:
+        """Who it is for, its identifiers tell."""
+        broker = self._broker
         identifiers = [] if packet.properties is None else packet.properties.subscription_ids
+        plain = PLAIN in identifiers
         groups: list[SharedGroup] = []
         for identifier in identifiers:
-            filter = self._upstream.shared_filter(identifier)
-            group = None if filter is None else self._broker.subscriptions.group(filter)
-            if group is not None:
-                groups.append(group)
-        return PLAIN in identifiers, groups
+            filter = self._upstream.filter_of(identifier)
+            if filter is None:
+                continue
+            if not is_shared(filter):
+                if message.retain:
+                    return broker.refresh_retained(message, receipt, filter)
+                plain = True  # published between the two subscriptions that make one
+            else:
+                group = broker.subscriptions.group(filter)
+                if group is not None:
+                    groups.append(group)
+        return broker.deliver_upstream(message, receipt, plain, groups)
 
     def release(self, packet_id: int) -> None:
         """PUBREL."""

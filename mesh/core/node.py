@@ -25,6 +25,7 @@ from mesh.node.services import Services
 from mesh.registry.members import Member
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.stream import Home
+from mesh.wire.topics import is_shared
 
 _FIRST_LINKS: Final = 5.0  # seconds that a start waits for the edges, so that "ready" means that messages arrive
 
@@ -105,8 +106,8 @@ class Core:
     async def _wait_for_links(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _FIRST_LINKS
-        while loop.time() < deadline and not all(link.up for link in self._links.values()):
-            await asyncio.sleep(0.02)
+        while loop.time() < deadline and not all(link.up for link in self._links.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)  # once at the start; an event for each link would outlive its use
 
     async def _listen(self, engine: Engine) -> None:
         place = self._place
@@ -130,7 +131,8 @@ class Core:
             link = self._links[edge] = self._make_link(edge)
             assert self._home is not None
             assert self._engine is not None
-            dialer = self._dialers[edge] = Dialer(link, lambda: self._addresses.get(edge), self._home, self._engine.turn)
+            dialer = Dialer(link, lambda: self._addresses.get(edge), self._home, self._engine.turn)
+            self._dialers[edge] = dialer
             dialer.start()
         return link
 
@@ -160,6 +162,8 @@ class Core:
         self._dialers[new.name].moved()
 
     def _interest(self, filter: str, wanted: bool) -> Gate | None:
+        if not wanted and not is_shared(filter) and self._engine is not None:
+            self._engine.broker.forget_retained(filter)
         gate = Gate(0)
         for link in self._links.values():
             if wanted:

@@ -100,7 +100,7 @@ class Router(Forwarder):
         try:
             edge = await self._owners.find(vehicle)
         except OwnerUnknown as error:
-            reason = reasons.SERVER_UNAVAILABLE
+            reason = reasons.IMPLEMENTATION_SPECIFIC_ERROR  # PUBACK has no code for "unavailable"
             log.warning("the owner of vehicle %s cannot be found out: %s", vehicle, error)
         finally:
             waiting = self._pending.pop(vehicle)

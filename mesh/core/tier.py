@@ -12,12 +12,14 @@ is opened (``dialer`` does). What always holds:
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, Protocol, final
 
 from mesh.broker.broker import Broker
 from mesh.broker.connection import Connection
+from mesh.broker.ledger import INSTANCE
 from mesh.broker.subscriptions import Gate
 from mesh.broker.trace import CLIENT, RELAY, SPOOL, Span
 from mesh.core.intake import Intake
@@ -51,10 +53,15 @@ from mesh.wire.packets import (
     Unsubscribe,
 )
 from mesh.wire.properties import Properties
+from mesh.wire.topics import is_shared
 
 KEEP_ALIVE: Final = 10  # seconds; an edge that is silent for 1.5 times that is taken for dead
 IN_FLIGHT: Final = 8192  # publishes with the edge; its own limit may be lower
 _EXPIRY: Final = 7 * 86_400  # seconds that an edge keeps this core's session while the core is away
+# Retain handling (MQTT 5.0 section 3.8.3.1).
+_RETAINED: Final = 0
+_RETAINED_IF_NEW: Final = 1
+_NOTHING_RETAINED: Final = 2
 _ERROR: Final = 0x80
 _PING: Final = encode(Ping(PINGREQ), MQTT5)
 
@@ -88,6 +95,7 @@ class TierLink:
         self.rejected = 0  # spooled messages that the edge refused after the back end had been answered
         self.last_error = ""
         self._core = core
+        self._instance = secrets.token_hex(8)
         self._password = password
         self._broker = broker
         self._upstream = upstream
@@ -237,6 +245,7 @@ class TierLink:
         properties = Properties()
         properties.session_expiry = _EXPIRY
         properties.receive_maximum = IN_FLIGHT
+        properties.user = [(INSTANCE, self._instance)]
         self._put(encode(
             Connect(MQTT5, self._core, False, KEEP_ALIVE, self._core, self._password, None, properties), MQTT5
         ))  # fmt: skip
@@ -372,7 +381,7 @@ class TierLink:
         """Bring the edge's subscriptions for this core up to date."""
         wanted = self._upstream.filters()
         for filter, identifier in wanted.items():
-            self._ask(filter, identifier, 1, None)
+            self._ask(filter, identifier, _RETAINED_IF_NEW, None)
         for filter in [name for name in self._known if name not in wanted]:
             self._ask_not(filter)
 
@@ -380,7 +389,7 @@ class TierLink:
         """A back end subscribes: tell the edge, and count it at the gate until it has answered."""
         if self.up:
             gate.pending += 1
-            self._ask(filter, identifier, 0, gate)
+            self._ask(filter, identifier, _RETAINED, gate)
 
     def unwant(self, filter: str) -> None:
         """Nobody is subscribed any more."""
@@ -393,12 +402,21 @@ class TierLink:
         return self._next_request
 
     def _ask(self, filter: str, identifier: int, retain_handling: int, gate: Gate | None) -> None:
+        """Subscribe; a plain filter twice: for what is retained under its own identifier, then for what is new.
+
+        Retain As Published, so that this core keeps what its back ends may ask for later.
+        """
+        if is_shared(filter):
+            self._subscribe(Subscription(filter, 2, False, True), identifier, gate)
+            return
+        self._subscribe(Subscription(filter, 2, True, True, retain_handling), identifier, None)
+        self._subscribe(Subscription(filter, 2, True, True, _NOTHING_RETAINED), PLAIN, gate)
+
+    def _subscribe(self, subscription: Subscription, identifier: int, gate: Gate | None) -> None:
         properties = Properties()
         properties.subscription_ids = [identifier]
-        # Retain As Published, so that this core keeps what its back ends may ask for later.
-        shared = identifier != PLAIN
-        subscription = Subscription(filter, 2, not shared, True, retain_handling)
-        self._put(encode(Subscribe(self._request([filter], True, gate), [subscription], properties), MQTT5))
+        packet_id = self._request([subscription.filter], True, gate)
+        self._put(encode(Subscribe(packet_id, [subscription], properties), MQTT5))
 
     def _ask_not(self, filter: str) -> None:
         self._put(encode(Unsubscribe(self._request([filter], False, None), [filter]), MQTT5))

@@ -1,9 +1,12 @@
 """Which topics this core wants from the edges: the union of what its back ends are subscribed to.
 
-It knows filters and the identifiers under which edges send for them: never connections. What always holds: all plain
-filters share identifier 1, so that an edge sends a message once however many of them match; each shared filter has an
-identifier of its own, so that its message goes to a member of that group and to nobody else. An identifier depends on
-the filter alone, so it means the same after a restart.
+It knows filters and the identifiers under which edges send for them: never connections. What always holds:
+
+* all plain filters share identifier 1, so that an edge sends a message once however many of them match;
+* each shared filter has an identifier of its own, so that its message goes to a member of that group alone;
+* each plain filter has a second identifier, under which an edge sends the retained messages that it has for it: so they
+  are told from new ones that ask to be retained;
+* an identifier depends on the filter alone, so it means the same after a restart.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ from collections.abc import Callable
 from typing import Final, final
 
 from mesh.broker.subscriptions import Gate, InterestListener
-from mesh.wire.topics import is_shared
 
 PLAIN: Final = 1
 _SPAN: Final = 0x7FFFFFF  # identifiers go up to 268,435,455 [MQTT-3.8.2.1.2]
@@ -26,7 +28,7 @@ class Upstream(InterestListener):
     def __init__(self, on_change: Callable[[str, bool], Gate | None]) -> None:
         self._on_change = on_change
         self._identifiers: dict[str, int] = {}
-        self._shared: dict[int, str] = {}
+        self._own: dict[int, str] = {}  # identifiers that stand for one filter alone
         self._gates: dict[str, Gate] = {}
 
     def wanted(self, filter: str) -> None:
@@ -39,7 +41,7 @@ class Upstream(InterestListener):
 
     def unwanted(self, filter: str) -> None:
         """The last one is gone."""
-        self._shared.pop(self._identifiers.pop(filter), None)
+        self._own.pop(self._identifiers.pop(filter), None)
         self._gates.pop(filter, None)
         self._on_change(filter, False)
 
@@ -49,18 +51,16 @@ class Upstream(InterestListener):
         return gate if gate is not None and gate.pending > 0 else None
 
     def filters(self) -> dict[str, int]:
-        """Every filter wanted, with its identifier."""
+        """Every filter wanted, with the identifier that is its own."""
         return self._identifiers
 
-    def shared_filter(self, identifier: int) -> str | None:
-        """The ``$share/…`` filter that an identifier stands for."""
-        return self._shared.get(identifier)
+    def filter_of(self, identifier: int) -> str | None:
+        """The filter that an identifier other than PLAIN stands for."""
+        return self._own.get(identifier)
 
     def _choose(self, filter: str) -> int:
-        if not is_shared(filter):
-            return PLAIN
         identifier = PLAIN + 1 + (zlib.crc32(filter.encode()) & _SPAN)
-        while self._shared.get(identifier, filter) != filter:
+        while self._own.get(identifier, filter) != filter:
             identifier += 1
-        self._shared[identifier] = filter
+        self._own[identifier] = filter
         return identifier

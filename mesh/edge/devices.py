@@ -43,7 +43,7 @@ from mesh.transport.handshake import Prove, epoch_of, new_instance
 from mesh.transport.listener import Listener
 from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused, refusal
-from mesh.transport.stream import Home
+from mesh.transport.stream import HOLD_NODE, Home
 from mesh.transport.turn import Turn
 from mesh.transport.waiting import until
 from mesh.transport.wheel import Wheel
@@ -115,6 +115,7 @@ class Devices:
         self.links: set[DoorLink] = set()
         self.busy: set[DoorLink] = set()  # links with frames that were handled in this turn
         self.stopping = False
+        self.paused = False
         self.notices = Notices(log)
         self.refused = 0
         self._journal = journal
@@ -147,6 +148,18 @@ class Devices:
         for link in list(self.links):
             link.finish()
         await settle(self.home, max(0.1, deadline - self.home.loop.time()))
+
+    def pause(self) -> None:
+        """Read no door until ``resume``: what the vehicles sent already cannot be kept."""
+        self.paused = True
+        for link in self.links:
+            link.hold(HOLD_NODE)
+
+    def resume(self) -> None:
+        """Read the doors again."""
+        self.paused = False
+        for link in self.links:
+            link.release(HOLD_NODE)
 
     def settle(self) -> None:
         """A step of the turn: note how far the links are, and confirm what needs no waiting."""
@@ -198,6 +211,8 @@ class Devices:
         if door is None:
             door = self._doors[name] = Door(self, name, instance)
         self.links.add(link)
+        if self.paused:
+            link.hold(HOLD_NODE)
         door.joined(link)
         return door
 

@@ -15,6 +15,7 @@ from mesh.broker.principal import Principal
 from mesh.edge.devices import Devices
 from mesh.node.engine import Engine, open_engine
 from mesh.node.place import Place
+from mesh.node.ports import keep_ports
 from mesh.node.services import Services
 from mesh.policy.access import vehicle_principal
 from mesh.registry.members import Member
@@ -45,12 +46,14 @@ class Edge:
         await services.start(_ignore)
         settings = place.engine_settings()
         settings.keep_all = True
+        settings.topic_aliases = 0  # they would die with this process, while the vehicle's connection lives on
         settings.in_flight = place.topology.limits.in_flight
         settings.receive_maximum = place.topology.limits.receive_maximum
         engine, _ = await open_engine(place, services, settings, None, self._inbox())
         self._engine = engine
-        devices = self._devices = self._make_devices(engine)
-        cores = self._cores = self._make_endpoint(engine)
+        ports = keep_ports(place.folder, place.topology.bind, ("device", "tier"))
+        devices = self._devices = self._make_devices(engine, ports["device"])
+        cores = self._cores = self._make_endpoint(engine, ports["tier"])
         engine.turn.add(devices.settle)
         engine.on_durable.append(devices.durable)
         engine.on_disk = self._disk
@@ -59,20 +62,20 @@ class Edge:
         await cores.start()
         await services.announce({"device": devices.port, "tier": cores.port})
 
-    def _make_devices(self, engine: Engine) -> Devices:
+    def _make_devices(self, engine: Engine, port: int) -> Devices:
         place = self._place
         limits = place.topology.limits
         epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
         return Devices(
             place.name, epoch, engine.broker, engine.journal, engine.turn, engine.wheel, place.prove, self._admit,
-            place.client_limits(), host=place.topology.bind, port=0, grace=limits.attach_grace,
+            place.client_limits(), host=place.topology.bind, port=port, grace=limits.attach_grace,
         )  # fmt: skip
 
-    def _make_endpoint(self, engine: Engine) -> Endpoint:
+    def _make_endpoint(self, engine: Engine, port: int) -> Endpoint:
         place = self._place
         return Endpoint(
             place.name, engine.broker, engine.turn, engine.wheel, place.admit_core, place.member_limits(),
-            host=place.topology.bind, port=0, max_connections=_CORES,
+            host=place.topology.bind, port=port, max_connections=_CORES,
             connect_timeout=place.topology.limits.connect_timeout,
         )  # fmt: skip
 
@@ -94,12 +97,13 @@ class Edge:
         return vehicle_principal(self._template, vehicle)
 
     def _disk(self, writable: bool) -> None:
-        if self._cores is None:
-            return
-        if writable:
-            self._cores.resume()
-        else:
-            self._cores.pause()
+        for intake in (self._cores, self._devices):
+            if intake is None:
+                continue
+            if writable:
+                intake.resume()
+            else:
+                intake.pause()
 
     async def stop(self, grace: float) -> None:
         """Confirm what was taken, close the links and the journal; the vehicles stay connected to their doors."""

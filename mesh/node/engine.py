@@ -27,6 +27,10 @@ from mesh.transport.wheel import Wheel
 
 _LOCK_WAIT: Final = 15.0  # seconds for a predecessor that is still dying to let go of the journal
 _TICK: Final = 1.0
+# Bytes that wait for a slow disk. Far below the journal's own bound, at which it refuses: what clients have sent already
+# is still coming in.
+_BACKLOG_HIGH: Final = 64 << 20
+_BACKLOG_LOW: Final = 16 << 20
 # Seconds that the loop's thread may keep the interpreter while the commit thread wants it, to say that a sync is done.
 # The interpreter's own 5 ms would be several syncs long.
 _SWITCH: Final = 0.0005
@@ -50,7 +54,7 @@ class Engine:
         self.on_durable: list[Callable[[int], None]] = []
         self.on_tick: list[Callable[[], None]] = []
         self.on_disk: Callable[[bool], None] = _ignore
-        self._failing = False
+        self._pushing_back = False
         self._ticker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -68,6 +72,9 @@ class Engine:
         A record that a message has been delivered is waited for by nobody. Syncing it at once would only make the next
         message wait for two syncs instead of one.
         """
+        self.broker.keep_ledgers()
+        if self.journal.backlog_bytes > _BACKLOG_HIGH:
+            self._push_back(f"{self.journal.backlog_bytes} bytes wait for the disk")
         if self.broker.courier.waiting or self.pressing():
             self._commit_now()
         elif self._late is None:
@@ -83,16 +90,20 @@ class Engine:
         self.broker.durable(position)
         for listener in self.on_durable:
             listener(position)
-        if self._failing and self.journal.failed is None:
-            self._failing = False
-            log.warning("the journal can be written again")
+        if self._pushing_back and self.journal.failed is None and self.journal.backlog_bytes < _BACKLOG_LOW:
+            self._pushing_back = False
+            log.warning("the journal is written again: taking messages")
             self.on_disk(True)
         self.turn.wake()
 
     def _failed(self, error: OSError) -> None:
-        if not self._failing:
-            self._failing = True
-            log.error("the journal cannot be written: %s; nothing new is taken until it can", error)
+        self._push_back(f"the journal cannot be written: {error}")
+
+    def _push_back(self, why: str) -> None:
+        """Read no client until the disk has caught up: what cannot be kept must not be taken."""
+        if not self._pushing_back:
+            self._pushing_back = True
+            log.error("%s; nothing new is taken until it can be kept", why)
             self.on_disk(False)
 
     async def _tick(self) -> None:

@@ -36,6 +36,10 @@ this finds an etcd that holds the connection but forgot the watch."""
 ANSWER: Final = 5.0
 """Seconds that etcd has for its first answer and for a sign of life."""
 
+SETTLE: Final = 0.5
+"""Seconds without a change after which a resumed watch counts as having caught up. etcd does not say so, but it sends
+what a watch has missed every 0.1 s until nothing is left."""
+
 MAX_FRAGMENTS: Final = 4096
 """Fragments of one response. etcd cuts at its request size (1.5 MB) and sends at most 1,000 revisions in a response."""
 
@@ -75,6 +79,7 @@ class Watch:
         "_failure",
         "_first",
         "_follower",
+        "_head",
         "_prefix",
         "_quiet",
         "_task",
@@ -89,11 +94,14 @@ class Watch:
         self._follower = follower
         self._quiet = quiet
         self._cluster = 0
+        # etcd's revision when the stream was opened; 0: it is not open yet.
+        self._head = 0
         self._task: asyncio.Task[None] | None = None
         self._first = asyncio.Event()
         self._failure: RegistryError | None = None
         self.live = False
-        """Whether a stream is open, so that the follower lags behind etcd by no more than a message on its way."""
+        """Whether a stream is open and has caught up: the follower lags behind etcd by no more than a message on its
+        way."""
         self.revision = 0
         """The last revision that is applied as a whole."""
         self.rebuilt = 0
@@ -140,7 +148,7 @@ class Watch:
                 since = 0 if reason.reset else self.revision
                 failures = 0
             except RegistryError as error:
-                failures = self._failed(error, 0 if self.live else failures)
+                failures = self._failed(error, 0 if self.live or self._head else failures)
             except Exception:
                 # A follower that fails must not leave a node that never hears of a change again.
                 log.exception("the watch of %s failed and starts over", self._prefix.decode())
@@ -186,6 +194,7 @@ class Watch:
             prev_kv=True,
             fragment=True,
         )
+        self._head = 0
         call, url = await self._client.watch(request)
         reading: asyncio.Task[object] | None = None
         try:
@@ -204,7 +213,9 @@ class Watch:
                 pieces += 1
                 if not response.fragment:
                     self._follower.apply(fragments)
-                    self.revision = max(self.revision, response.header.revision, fragments[-1].kv.mod_revision)
+                    # Not the header's: while a watch catches up, that is etcd's own, ahead of what is still to come.
+                    self.revision = fragments[-1].kv.mod_revision
+                    self.live = self.live or self.revision >= self._head
                     fragments, pieces = [], 0
                 elif pieces > MAX_FRAGMENTS:
                     raise Rebuild(f"a response of {url} had more than {MAX_FRAGMENTS} fragments")
@@ -217,7 +228,11 @@ class Watch:
     async def _next(self, call: WatchCall, reading: asyncio.Task[object], url: str) -> pb.WatchResponse:
         """The next response; asks for a sign of life when it does not come. Cancelling a read would cancel the stream,
         hence the task."""
-        done, _ = await asyncio.wait({reading}, timeout=self._quiet if self.live else ANSWER)
+        silence = self._quiet if self.live else SETTLE if self._head else ANSWER
+        done, _ = await asyncio.wait({reading}, timeout=silence)
+        if not done and self._head and not self.live:
+            self.live = True
+            done, _ = await asyncio.wait({reading}, timeout=self._quiet)
         try:
             if not done and self.live:
                 await asyncio.wait_for(call.write(pb.WatchRequest(progress=pb.WatchProgress())), ANSWER)
@@ -255,7 +270,8 @@ class Watch:
                 # A watch that starts in the future would stay silent until the new history has grown that long.
                 why = f"etcd is at revision {head.header.revision}, before {self.revision}: it was set back"
                 raise Rebuild(why, reset=True)
-        self.live = True
+        self._head = max(revision, 1)
+        self.live = revision <= self.revision
 
     def _idle(self, response: pb.WatchResponse) -> None:
         """A response without events. etcd's own progress notice carries the watch's id and says that all up to its

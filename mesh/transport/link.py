@@ -118,7 +118,9 @@ class Link(Stream):
             self.fail(error)
 
     def expired(self) -> None:
-        if self.trusted:
+        if self.trusted and self.holds:
+            self.home.wheel.watch(self, SILENCE)  # nothing can be heard: this end does not read
+        elif self.trusted:
             self.fail(f"nothing was heard for {SILENCE:g} s")
         else:
             self.fail(f"the handshake was not over within {HANDSHAKE:g} s")

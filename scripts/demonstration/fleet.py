@@ -43,7 +43,7 @@ def _connect(client: mqtt.Client, port: int) -> None:
     if client.protocol != MQTTProtocolVersion.MQTTv5:
         client.connect(HOST, port, _KEEP_ALIVE)
         return
-    lasting = Properties(PacketTypes.CONNECT)
+    lasting = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     lasting.SessionExpiryInterval = _EXPIRY
     client.connect(HOST, port, _KEEP_ALIVE, clean_start=False, properties=lasting)
 
@@ -85,7 +85,6 @@ class Vehicle:
         self, client: mqtt.Client, _data: object, _flags: object, code: ReasonCode, _properties: object
     ) -> None:
         if not code.is_failure:
-            self._ledger.connected(self.name)
             client.subscribe(f"vehicles/{self.name}/cmd/#", qos=1)
 
     def _on_subscribe(self, *_: object) -> None:
@@ -137,7 +136,7 @@ class BackEnd:
         self._ledger.sent(vehicle, self._number)
         with self._lock:
             self.unanswered += 1
-        properties = Properties(PacketTypes.PUBLISH)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if user:
             properties.UserProperty = list(user)
         payload = json.dumps({"number": self._number, "do": what})
@@ -152,9 +151,7 @@ class BackEnd:
     def _on_subscribe(self, *_: object) -> None:
         self.ready = True
 
-    def _on_publish(
-        self, _client: object, _data: object, _number: int, code: ReasonCode, _properties: object
-    ) -> None:
+    def _on_publish(self, _client: object, _data: object, _number: int, code: ReasonCode, _properties: object) -> None:
         with self._lock:
             self.unanswered -= 1
         if code.value:

@@ -16,7 +16,7 @@ from typing import final
 class Account:
     """The messages of one vehicle. Commands have numbers that grow."""
 
-    __slots__ = ("connects", "delivered", "disordered", "dropped", "heard", "last", "newest", "repeats", "reported", "sent")
+    __slots__ = ("delivered", "disordered", "dropped", "heard", "last", "newest", "repeats", "reported", "sent")
 
     def __init__(self) -> None:
         self.sent: set[int] = set()
@@ -26,7 +26,6 @@ class Account:
         self.newest = 0
         self.disordered = 0
         self.repeats = 0
-        self.connects = 0
         self.dropped = 0
         self.last = ""
 
@@ -103,10 +102,6 @@ class Ledger:
             account = self._accounts[vehicle]
             account.repeats += number in account.heard
             account.heard.add(number)
-
-    def connected(self, vehicle: str) -> None:
-        with self._lock:
-            self._accounts[vehicle].connects += 1
 
     def dropped(self, vehicle: str) -> None:
         """A vehicle lost its connection without having closed it."""

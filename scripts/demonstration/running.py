@@ -14,17 +14,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast, final
 
+from demonstration.setting import MESH
 from mesh.cluster.run import load_run
 from mesh.cluster.status import rows, status_of
 from mesh.registry.client import Client
 from mesh.registry.map import records
-
-from demonstration.setting import MESH, Setting
 
 READY: Final = "ready"
 # Bringing the mesh down takes a few seconds; this is for a machine that is busy with other things.
@@ -56,26 +54,31 @@ class NodeState:
 class RunningMesh:
     """One run of the mesh."""
 
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
+    def __init__(self, home: Path) -> None:
+        """``home``: the folder of the topology file and of the mesh's data."""
+        self._file = home / "topology.yaml"
+        self._data = home / "data"
         self._starting: subprocess.Popen[str] | None = None
         self._read = 0.0
         self._nodes: list[NodeState] = []
 
-    def start(self, tell: Callable[[str], None]) -> None:
-        """Bring the mesh up, from nothing. ``tell`` gets a line for each node on its way. Raises ``Failed``."""
-        self.stop()  # one that an earlier demonstration left
-        shutil.rmtree(self._setting.data, ignore_errors=True)
-        said: list[str] = []
-        with self._command("up", str(self._setting.file), "--detach") as process:
+    def clear(self) -> None:
+        """End what an earlier run left, and forget its data. Raises ``Failed``, ``OSError``."""
+        if self._file.exists():
+            if not self.stop():
+                raise Failed(f"the mesh of an earlier demo could not be stopped: 'mesh down --topology {self._file}'")
+            self._file.unlink()
+        if self._data.exists():
+            shutil.rmtree(self._data)
+
+    def start(self) -> None:
+        """Bring the mesh up. Raises ``Failed``."""
+        with self._command("up", str(self._file), "--detach") as process:
             self._starting = process
-            assert process.stdout is not None, "it was asked for"
-            for line in process.stdout:
-                said.append(line.rstrip())
-                tell(" ".join(line.split()))
+            said, _ = process.communicate()
         self._starting = None
         if process.returncode:
-            raise Failed("the mesh did not come up:\n" + "\n".join(said[-20:]))
+            raise Failed("the mesh did not come up:\n" + "\n".join(said.splitlines()[-20:]))
 
     def stop(self) -> bool:
         """End the mesh and all its processes; ``False`` if that cannot be."""
@@ -83,7 +86,9 @@ class RunningMesh:
             self._starting.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._starting.wait(_STOP_SECONDS)
-        with self._command("down", "--topology", str(self._setting.file)) as process:
+        if not self._file.exists():
+            return True
+        with self._command("down", "--topology", str(self._file)) as process:
             try:
                 process.communicate(timeout=_STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -111,13 +116,13 @@ class RunningMesh:
 
     def edges(self) -> dict[str, str]:
         """The map: the edge of each vehicle."""
-        run = load_run(self._setting.data)
+        run = load_run(self._data)
         if run is None:
             raise Failed("the mesh is gone")
         return asyncio.run(_edges(run.endpoints))
 
     def _ask(self) -> list[NodeState]:
-        run = load_run(self._setting.data)
+        run = load_run(self._data)
         if run is None or not run.is_alive():
             return []
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from mesh.cluster.lifecycle import down
 from mesh.cluster.plan import Plan, PlannedNode, fingerprint
 from mesh.cluster.run import Run
 
-FACTORY = "tests.fakes.node:build"
+# The nodes' processes do not have the tests on their path, and must not: the checkout would hide an installed mesh.
+FACTORY = "mesh_fake_node:build"
 
 ROLES = {"edge-1": "edge", "edge-2": "edge", "core": "core", "door": "door"}
 
@@ -58,20 +60,15 @@ def until(condition: Callable[[], object], deadline: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-def mine() -> set[int]:
-    """Processes that the tests started, directly or not."""
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("MESH_TEST") == os.environ["MESH_TEST"] and process.pid != os.getpid():
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.add(process.pid)
-        except psutil.Error:
-            continue
-    return found
+def offer_fake_nodes(folder: Path) -> None:
+    """Let the processes of meshes started from here import the fake node."""
+    folder.mkdir(exist_ok=True)
+    shutil.copy(Path(__file__).parents[1] / "fakes" / "node.py", folder / "mesh_fake_node.py")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def session(run: Run) -> set[int]:
+    """Living processes in the session of a mesh."""
     found = set()
     for pid in psutil.pids():
         try:

@@ -76,6 +76,7 @@ class Client(asyncio.Protocol):
         self.keep_alive = keep_alive
         self.will = will
         self.holding = holding
+        self.window = WINDOW
         self.received: list[Received] = []
         self.acked: list[tuple[str, str]] = []
         self.reasons: list[int] = []
@@ -105,6 +106,7 @@ class Client(asyncio.Protocol):
 
     async def knock(self, port: int, patience: float = PATIENCE) -> int:
         """Connect; the reason of the CONNACK, -1 if the connection was closed without one."""
+        await self.wait(lambda: self._transport is None, "the end of the connection before", patience)
         self._reader = Reader(Limits(), CLIENT, self.protocol)
         self.connack = None
         self._leaving = False
@@ -287,7 +289,7 @@ class Client(asyncio.Protocol):
     async def publish_all(self, messages: Iterable[tuple[str, str]], qos: int = 1, patience: float = PATIENCE) -> None:
         """Publish with a window; returns when all are acknowledged."""
         for topic, payload in messages:
-            await self.wait(lambda: len(self._out) < WINDOW, "room in the window", patience)
+            await self.wait(lambda: len(self._out) < self.window, "room in the window", patience)
             self.publish(topic, payload, qos)
         await self.settled(patience)
 

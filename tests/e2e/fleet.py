@@ -42,6 +42,7 @@ class Fleet:
         self.qos = {name: 2 if number % 3 == 2 else 1 for number, name in enumerate(self.names)}
         self.sender = Client(f"{prefix}-sender", MQTT5, clean=True, expiry=3600)
         self.reader = Client(f"{prefix}-reader", MQTT5, clean=True, expiry=3600)
+        self.repeats_without_dup = False  # repeats of publishers are allowed, which are new messages to the mesh
         self._round = 0
 
     @property
@@ -126,7 +127,7 @@ class Fleet:
             if self.qos[name] == 2:
                 check_once(sent, car.received, name)
                 check_once(car.acked, reports[name], f"the back end, from {name}")
-            else:
+            elif not self.repeats_without_dup:
                 check_repeats(car.received, name)
         assert not self.sender.refused, f"commands were refused: {self.sender.refused[:3]}"
 

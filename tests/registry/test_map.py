@@ -67,7 +67,7 @@ def test_a_new_vehicle_needs_an_edge(etcd: EmbeddedEtcd, mesh: str) -> None:
         client = Client([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
         for edges in ({}, {"drained": 0.0}):
-            with pytest.raises(NoEdge, match="'V'.*'pool'"):
+            with pytest.raises(NoEdge, match=r"'V'.*'pool'"):
                 await vehicles.claim("V", "pool", edges)
         for name in ("", "a/b"):
             with pytest.raises(ValueError, match="vehicle"):

@@ -196,7 +196,8 @@ def test_what_is_no_member_is_ignored(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"[]", b"{}", Member("n", "edge", "h", {"device": "x"}).value(), Member("n", "edge", "h", {}, 1.5).value()]  # type: ignore[dict-item,arg-type]
+    "value",
+    [b"", b"[]", b"{}", Member("n", "edge", "h", {"device": "x"}).value(), Member("n", "edge", "h", {}, 1.5).value()],  # type: ignore[dict-item,arg-type]
 )
 def test_a_member_must_have_the_right_types(value: bytes) -> None:
     with pytest.raises(BadRecord, match="no member"):

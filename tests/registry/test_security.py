@@ -42,7 +42,8 @@ def certificates(folder: Path) -> None:
 
 
 class Secured:
-    """etcd with client certificates required, short-lived tokens, and the users root and mesh (the latter below /mesh/ only)."""
+    """etcd with client certificates required, short-lived tokens, and the users root and mesh (the latter below /mesh/
+    only)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -85,8 +86,6 @@ class Secured:
 
     def client(self, user: str | None = "mesh", password: str | None = "secret") -> Client:
         return Client([self.endpoint], tls=self.tls, user=user, password=password)
-
-
 
 
 @pytest.fixture(scope="module")

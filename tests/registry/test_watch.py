@@ -160,6 +160,42 @@ def test_a_backlog_larger_than_a_message_is_applied_as_a_whole(
     asyncio.run(main())
 
 
+def test_a_stream_that_breaks_in_the_middle_of_a_backlog(
+    etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """etcd sends a backlog a thousand revisions at a time, each part with its newest revision in the header."""
+
+    async def main() -> None:
+        gate = Gate(monkeypatch)
+        client = Client([etcd.endpoint])
+        prefix = f"/{mesh}/".encode()
+        view = View()
+        watch = Watch(client, prefix, view)
+        assert await watch.start(10.0)
+        await eventually(lambda: watch.live, "the watch stands")
+        gate.shut()
+        await eventually(lambda: not watch.live, "the stream is broken")
+        await asyncio.gather(*(insist(client, prefix + b"%d" % number, b"x") for number in range(2500)))
+        apply = view.apply
+        parts: list[int] = []
+
+        def breaking(events: Sequence[pb.Event]) -> None:
+            apply(events)
+            parts.append(len(events))
+            if len(parts) == 1:
+                gate.calls[-1].cancel()
+
+        monkeypatch.setattr(view, "apply", breaking)
+        gate.open = True
+        await same(client, view, prefix)
+        assert len(parts) > 1, "the backlog came in parts"
+        assert watch.rebuilt == 1
+        await watch.stop()
+        await client.close()
+
+    asyncio.run(main())
+
+
 def test_etcd_killed_and_back_under_a_running_watch(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = Client([etcd.endpoint])
@@ -182,9 +218,7 @@ def test_etcd_killed_and_back_under_a_running_watch(etcd: EmbeddedEtcd, mesh: st
     asyncio.run(main())
 
 
-def test_compaction_while_the_watch_is_away(
-    etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compaction_while_the_watch_is_away(etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         gate = Gate(monkeypatch)
         client = Client([etcd.endpoint])
@@ -239,9 +273,7 @@ def test_another_etcd_at_the_same_address(folder: Path, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_a_watch_that_is_silent_is_rebuilt(
-    etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_watch_that_is_silent_is_rebuilt(etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(watching, "ANSWER", 0.5)
         client = Client([etcd.endpoint])

@@ -1,0 +1,166 @@
+"""Meshes of fake nodes on a real Ray: the whole way from ``up`` to ``down``, and what dies in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mesh.cluster.lifecycle import NotUp, down, up
+from mesh.cluster.plan import Plan, PlannedNode
+from mesh.cluster.run import Run, load_run, running
+from mesh.cluster.status import all_ready, rows, status_of
+from tests.cluster.meshes import fake_plan, free_ports, going_down, offer_fake_nodes, port_of, served_by, session, until
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fake_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    before = os.environ.get("PYTHONPATH", "")
+    offer_fake_nodes(tmp_path_factory.mktemp("modules"))
+    yield
+    os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    base = fake_plan(tmp_path_factory.mktemp("one") / "data", "one", ("edge-1", "core", "door"))
+    ports = dict(base.settings["ports"])  # type: ignore[call-overload]
+    ports["edge-2"] = free_ports(1)[0]
+    return replace(base, settings={"ports": ports})
+
+
+@pytest.fixture(scope="module")
+def run(plan: Plan) -> Iterator[Run]:
+    """One mesh for the tests of this file, which leave it ready."""
+    data = Path(plan.data)
+    with going_down(data):
+        yield up(plan, "one.yaml", follow=False)
+
+
+def row(run: Run, name: str) -> dict[str, object]:
+    return next(each for each in rows(status_of(run)) if each["name"] == name)
+
+
+def wait_replaced(plan: Plan, name: str, killed: int) -> None:
+    """Until another process than the one that was killed serves."""
+    until(lambda: served_by(plan, name) not in (0, killed), 60.0)
+
+
+def children(run: Run, word: str) -> list[int]:
+    """The processes of Ray whose program or title holds ``word``."""
+    return [pid for pid in session(run) if word in title(pid)]
+
+
+def title(pid: int) -> str:
+    try:
+        return " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return ""
+
+
+def test_every_node_serves_in_a_process_of_its_own(plan: Plan, run: Run) -> None:
+    pids = {served_by(plan, node.name) for node in plan.nodes}
+    assert len(pids - {0}) == len(plan.nodes)
+    assert pids <= session(run)
+
+
+def test_only_loopback_is_listened_on_and_the_home_folder_stays_empty(run: Run) -> None:
+    for pid in session(run):
+        for connection in psutil.Process(pid).net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip.removeprefix("::ffff:") == "127.0.0.1", f"{pid} on {connection.laddr}"
+    assert not (Path.home() / ".ray").exists()
+
+
+def test_a_node_killed_comes_back_and_nobody_else_is_touched(plan: Plan, run: Run) -> None:
+    before = {node.name: served_by(plan, node.name) for node in plan.nodes}
+    for _ in range(2):
+        victim = served_by(plan, "edge-1")
+        os.kill(victim, signal.SIGKILL)
+        wait_replaced(plan, "edge-1", victim)
+        until(lambda: row(run, "edge-1")["pid"] == served_by(plan, "edge-1"))
+        assert all_ready(status_of(run))
+    assert row(run, "edge-1")["restarts"] == 2
+    for name in ("core", "door"):
+        assert served_by(plan, name) == before[name]
+
+
+def test_a_controller_killed_comes_back_and_sees_what_is_there(plan: Plan, run: Run) -> None:
+    before = {node.name: served_by(plan, node.name) for node in plan.nodes}
+    (controller,) = children(run, "ray::Controller")
+    os.kill(controller, signal.SIGKILL)
+    until(lambda: children(run, "ray::Controller") not in ([], [controller]))
+    until(lambda: all_ready(status_of(run)))
+    assert {node.name: served_by(plan, node.name) for node in plan.nodes} == before
+
+
+def test_a_new_node_is_started_and_a_wrong_change_is_refused(plan: Plan, run: Run) -> None:
+    before = {node.name: served_by(plan, node.name) for node in plan.nodes}
+    more = replace(plan, nodes=(*plan.nodes, PlannedNode("edge-2", "edge", "new")))
+    up(more, "one.yaml", follow=False)
+    assert served_by(more, "edge-2") not in (0, *before.values())
+    assert {node.name: served_by(plan, node.name) for node in plan.nodes} == before
+    with pytest.raises(NotUp, match="edge 'edge-2' cannot be removed"):
+        up(plan, "one.yaml", follow=False)
+    assert served_by(more, "edge-2") != 0
+
+
+def test_when_ray_breaks_everything_begins_again(plan: Plan, run: Run) -> None:
+    before = served_by(plan, "door")
+    # A supervisor takes a Ray that breaks in its first seconds for hopeless; by now it is older.
+    (raylet,) = (pid for pid in children(run, "raylet/raylet") if title(pid).split()[0].endswith("raylet"))
+    os.kill(raylet, signal.SIGKILL)
+    wait_replaced(plan, "door", before)
+    until(lambda: all_ready(status_of(load_run(Path(run.data)) or run)), 60.0)
+    assert run.is_alive()
+
+
+def test_down_leaves_no_process_and_no_port(plan: Plan, run: Run) -> None:
+    now = load_run(Path(run.data)) or run
+    pids = session(now)
+    assert down(Path(run.data))
+    until(lambda: not any(psutil.pid_exists(pid) for pid in pids), 5.0)
+    for node in plan.nodes:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", port_of(plan, node.name)))
+        assert (Path(plan.data) / "nodes" / node.name / "stopped").exists()
+    assert not down(Path(run.data))
+
+
+def test_two_meshes_side_by_side_and_one_in_a_folder_with_a_long_name(tmp_path: Path) -> None:
+    # Longer than the 107 bytes that a UNIX socket's name may have.
+    plans = [fake_plan(tmp_path / "a" / "data", "two-a"), fake_plan(tmp_path / ("b" * 120) / "data", "two-b")]
+    first, second = plans
+    with going_down(*(Path(plan.data) for plan in plans)):
+        runs = [up(plan, f"{plan.mesh}.yaml", follow=False) for plan in plans]
+        assert {run.mesh for run in running()} >= {"two-a", "two-b"}
+        assert down(Path(first.data))
+        assert served_by(first, "door") == 0
+        assert served_by(second, "door") in session(runs[1])
+        # A supervisor that is killed takes its mesh with it, and the next 'up' starts from clean ground.
+        os.kill(runs[1].supervisor, signal.SIGKILL)
+        until(lambda: served_by(second, "door") == 0)
+        again = up(second, "two-b.yaml", follow=False)
+        assert served_by(second, "door") in session(again)
+    assert not session(again)
+
+
+def test_a_node_that_cannot_start_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path / "data", "fails", ("edge-1", "door"), fail="door")
+    with pytest.raises(NotUp) as caught:
+        up(plan, "fails.yaml", follow=False)
+    assert caught.value.reasons == [
+        "door 'door' is not ready: port 1883 is in use: end what listens there, or change the topology"
+    ]
+    run = load_run(Path(plan.data))
+    assert run is not None
+    assert not run.is_alive()
+    assert not session(run)

@@ -1,0 +1,42 @@
+"""Who gets what vehicles report, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from tests.e2e.client import Client, device
+from tests.e2e.fleet import report
+from tests.e2e.mesh import Mesh, edges, eventually
+from tests.e2e.checker import check_once
+
+GROUP = 3
+
+
+async def reports_arrive_once(mesh: Mesh, vehicles: int, messages: int) -> None:
+    """A plain subscriber gets all, exactly as published; of a shared group each message goes to one member."""
+    plain = await Client("plain").connect(mesh.backends)
+    await plain.subscribe("vehicles/+/status", qos=2)
+    members = [Client(f"member-{number}") for number in range(GROUP)]
+    for member in members:
+        await member.connect(mesh.backends)
+        assert await member.subscribe("$share/group/vehicles/+/status", qos=2) == [2]
+    cars = [device(f"fan-{number:02}", number) for number in range(vehicles)]
+    await asyncio.gather(*(car.connect(mesh.vehicles) for car in cars))
+    assert {mesh.where(car.name) for car in cars} == set(edges(mesh)), "every edge serves some"
+    await asyncio.gather(*(
+        car.publish_all([(report(car.name), str(number)) for number in range(messages)], qos=1 + index % 2)
+        for index, car in enumerate(cars)
+    ))  # fmt: skip
+    published = [message for car in cars for message in car.acked]
+    assert len(published) == vehicles * messages
+    await eventually(lambda: len(plain.received) >= len(published), "all reports at the plain subscriber")
+    await eventually(
+        lambda: sum(len(member.received) for member in members) >= len(published), "all reports in the group"
+    )
+    check_once(published, plain.received, "the plain subscriber")
+    shared = Counter((item.topic, item.payload) for member in members for item in member.received)
+    assert shared == Counter(published), "each once among the group"
+    assert all(member.received for member in members), "every member gets some"
+    for client in [plain, *members, *cars]:
+        client.leave()

@@ -1,0 +1,60 @@
+"""etcd is away for a while."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mesh.wire.packets import MQTT5, MQTT311
+from tests.e2e.client import Client
+from tests.e2e.fleet import Fleet
+from tests.e2e.mesh import Mesh, edges, eventually, kill_and_wait
+
+REFUSALS = {MQTT311: (3,), MQTT5: (0x88, 0x89)}  # server unavailable; unavailable or busy
+
+
+async def etcd_is_away(mesh: Mesh, vehicles: int, seconds: float) -> None:
+    """Known vehicles go on and come back, strangers are told; an edge restarts meanwhile; then all is as before."""
+    fleet = Fleet(mesh, "mapless", vehicles, stock=2)
+    await fleet.connect()
+    try:
+        async with fleet.traffic():
+            await fleet.rounds(1)
+            await asyncio.to_thread(mesh.stop_etcd)
+            end = asyncio.get_running_loop().time() + seconds
+            await known_return(mesh, fleet)
+            await strangers_are_refused(mesh)
+            await fleet.rounds(2)
+            await kill_and_wait(mesh, edges(mesh)[0])
+            await fleet.rounds(2)
+            await asyncio.sleep(max(0.0, end - asyncio.get_running_loop().time()))
+            await fleet.rounds(1)
+            pids = {name: mesh.pid(name) for name in mesh.names()}
+            await asyncio.to_thread(mesh.start_etcd)
+            await eventually(
+                lambda: all(mesh.status(name).get("services", {}).get("etcd") for name in mesh.names()),
+                "all nodes see etcd again",
+            )
+            await fleet.rounds(1)
+        newcomers = [Client(f"after-{number}") for number in range(10)]
+        for car in newcomers:
+            await car.reconnect(mesh.vehicles)
+        for car in newcomers:
+            car.leave()
+        assert {name: mesh.pid(name) for name in mesh.names()} == pids, "nothing of ours was restarted"
+    finally:
+        await fleet.leave()
+        await asyncio.to_thread(mesh.start_etcd)
+
+
+async def known_return(mesh: Mesh, fleet: Fleet) -> None:
+    """Vehicles that the door knows can disconnect and connect."""
+    for car in [car for car in fleet.cars if not car.clean][:10]:
+        car.leave()
+        await car.connect(mesh.vehicles)
+
+
+async def strangers_are_refused(mesh: Mesh) -> None:
+    """A vehicle that was never seen gets a CONNACK that says so, in its version's words."""
+    for protocol, expected in REFUSALS.items():
+        stranger = Client(f"stranger-{protocol}", protocol)
+        assert await stranger.knock(mesh.vehicles) in expected, stranger.connack

@@ -1,0 +1,39 @@
+"""Messages wait for vehicles that sleep, also when every edge is killed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mesh.wire.packets import MQTT5, MQTT311
+from tests.e2e.checker import check_kept, check_repeats
+from tests.e2e.client import Client
+from tests.e2e.fleet import command
+from tests.e2e.mesh import Mesh, edges, eventually, kill_and_wait
+
+
+async def messages_wait(mesh: Mesh, vehicles: int, messages: int) -> None:
+    """QoS 1 for half of the vehicles that have a durable session, and half that never connected (their inbox)."""
+    cars = [
+        Client(f"sleeper-{number:02}", MQTT311 if number % 2 else MQTT5, clean=False, expiry=3600)
+        for number in range(vehicles)
+    ]
+    for car in cars[: vehicles // 2]:
+        await car.connect(mesh.vehicles)
+        await car.subscribe(f"vehicles/{car.name}/cmd/#")
+        car.leave()
+    backend = await Client("alarm-clock", expiry=3600).connect(mesh.backends)
+    backend.window = 500
+    await backend.publish_all((command(car.name), str(number)) for number in range(messages) for car in cars)
+    assert len(backend.acked) == vehicles * messages, backend.refused[:3]
+    assert {mesh.where(car.name) for car in cars} == set(edges(mesh)), "every edge serves some"
+
+    await kill_and_wait(mesh, *edges(mesh))
+    await asyncio.gather(*(car.connect(mesh.vehicles) for car in cars))
+    for car in cars:
+        sent = [message for message in backend.acked if message[0] == command(car.name)]
+        await eventually(lambda car=car: len(set(car.payloads(command(car.name)))) == messages, f"all at {car.name}")
+        check_kept(sent, car.received, car.name)
+        check_repeats(car.received, car.name)
+        assert not car.closes
+    for client in [*cars, backend]:
+        client.leave()

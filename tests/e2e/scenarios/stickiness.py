@@ -1,0 +1,65 @@
+"""Every vehicle has one edge, and keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.e2e.client import Client
+from tests.e2e.fleet import Fleet, command
+from tests.e2e.mesh import Mesh, edges, eventually
+
+
+async def vehicles_stay(mesh: Mesh, vehicles: int) -> None:
+    """Both edges serve some; nobody moves by reconnecting, by a restart of everything, or by a further edge."""
+    fleet = Fleet(mesh, "sticky", vehicles, stock=0)
+    await fleet.connect()
+    owners = fleet.edge_of
+    assert set(owners.values()) == set(edges(mesh)), "every edge serves some"
+    await check_served(fleet, owners)
+
+    for car in fleet.cars:
+        car.drop() if car.protocol == 4 else car.leave()
+    await asyncio.gather(*(car.connect(mesh.vehicles) for car in fleet.cars))
+    await check_served(fleet, owners)
+
+    await fleet.leave()
+    await asyncio.to_thread(mesh.restart)
+    await fleet.connect()
+    await check_served(fleet, owners)
+    for car in fleet.cars:
+        assert car.connack is not None
+        assert car.connack.session_present == (not car.clean), f"{car.name} and its session"
+
+    pids = {name: mesh.pid(name) for name in mesh.names()}
+    async with fleet.traffic():
+        await fleet.rounds(1)
+        await asyncio.to_thread(mesh.add_edge, "edge-3")
+        await fleet.rounds(1)
+    await check_served(fleet, owners)
+    assert {name: mesh.pid(name) for name in pids} == pids, "no process was replaced"
+    await newcomers_may_go_there(mesh, "edge-3")
+    await fleet.leave()
+
+
+async def check_served(fleet: Fleet, owners: dict[str, str]) -> None:
+    """The map says what it said, and each edge has the connections of its vehicles."""
+    assert fleet.edge_of == owners
+    shares = {edge: sum(owner == edge for owner in owners.values()) for edge in set(owners.values())}
+    await eventually(
+        lambda: all(fleet.mesh.status(edge).get("connections") == share for edge, share in shares.items()),
+        f"connections as the map says: {shares}",
+    )
+
+
+async def newcomers_may_go_there(mesh: Mesh, edge: str) -> None:
+    """New vehicles are spread over all edges, the new one among them."""
+    cars = [Client(f"new-{number}", clean=True) for number in range(40)]
+    await asyncio.gather(*(car.connect(mesh.vehicles) for car in cars))
+    there = [car for car in cars if mesh.where(car.name) == edge]
+    assert there, f"{edge} serves no new vehicle"
+    await there[0].subscribe(f"vehicles/{there[0].name}/cmd/#")
+    backend = await Client("newcomers-backend").connect(mesh.backends)
+    await backend.publish_all([(command(there[0].name), "1")])
+    await there[0].wait(lambda: there[0].received, "a command by way of the new edge")
+    for client in [*cars, backend]:
+        client.leave()

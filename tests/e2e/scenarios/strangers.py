@@ -1,0 +1,91 @@
+"""Whoever sends something else than MQTT is shown out, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mesh.wire.encode import encode
+from mesh.wire.packets import MQTT5, MQTT311, Connack, Connect, Disconnect, Ping, PINGREQ, Publish
+from mesh.wire.decode import CLIENT, Limits, Reader
+from tests.e2e.client import Client
+from tests.e2e.fleet import command
+from tests.e2e.mesh import Mesh, PATIENCE
+
+HELLO = encode(Connect(MQTT5, "rude", username="rude"), MQTT5)
+OLD_HELLO = encode(Connect(MQTT311, "rude", username="rude"), MQTT311)
+BIG = 2 * 1024 * 1024  # above the largest packet of the mesh
+
+# what is sent, the version in which the answer is to be read, and the reason in CONNACK or DISCONNECT; None: no answer
+CASES: dict[str, tuple[bytes, int, int | None]] = {
+    "garbage": (bytes(range(1, 256)) * 4, MQTT5, None),
+    "text": (b"GET / HTTP/1.1\r\nHost: mesh\r\n\r\n", MQTT5, None),
+    "a PINGREQ first": (encode(Ping(PINGREQ), MQTT5), MQTT5, None),
+    "a PUBLISH first": (encode(Publish("a", b"b"), MQTT311), MQTT311, None),
+    "a giant CONNECT": (b"\x10\xff\xff\xff\x7f\x00\x04MQTT", MQTT5, None),
+    "a length that never ends": (b"\x10\xff\xff\xff\xff\x01", MQTT5, None),
+    "a wrong protocol name": (HELLO.replace(b"\x00\x04MQTT", b"\x00\x04MQTX"), MQTT311, 1),
+    "an unknown version": (OLD_HELLO.replace(b"MQTT\x04", b"MQTT\x09"), MQTT311, 1),
+    "a reserved flag": (HELLO.replace(b"MQTT\x05\x82", b"MQTT\x05\x83"), MQTT5, 0x81),
+    "CONNECT twice": (HELLO + HELLO, MQTT5, 0x82),
+    "a giant PUBLISH": (HELLO + b"\x30\xff\xff\xff\x7f\x00\x01a", MQTT5, 0x95),
+    "QoS 3": (HELLO + b"\x36\x06\x00\x01a\x00\x01\x00", MQTT5, 0x81),
+    "QoS 3 in 3.1.1": (OLD_HELLO + b"\x36\x05\x00\x01a\x00\x01", MQTT311, None),
+}
+
+
+async def strangers_are_shown_out(mesh: Mesh) -> None:
+    """At the front door and at the core: the right code, bounded memory, others unaffected, one log line."""
+    car = await Client("bystander").connect(mesh.vehicles)
+    await car.subscribe("vehicles/bystander/cmd/#")
+    backend = await Client("bystander-backend").connect(mesh.backends)
+    for port in (mesh.vehicles, mesh.backends):
+        for name, (data, protocol, reason) in CASES.items():
+            assert await shown_out(port, data, protocol) == reason, f"{name} at port {port}"
+    await flood(mesh)
+    await backend.publish_all([(command("bystander"), str(number)) for number in range(20)])
+    await car.wait(lambda: len(car.received) == 20, "commands as always")
+    assert not car.closes
+    assert not backend.closes
+    car.leave()
+    backend.leave()
+
+
+async def shown_out(port: int, data: bytes, protocol: int) -> int | None:
+    """Send and wait for the end; the reason that was given, if any."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    answers = Reader(Limits(), CLIENT, protocol)
+    packets = []
+    hello = next((hello for hello in (HELLO, OLD_HELLO) if data.startswith(hello)), data)
+    writer.write(hello)
+    async with asyncio.timeout(PATIENCE):
+        try:
+            if data != hello:  # what is wrong comes after CONNACK
+                packets += answers.feed(await reader.read(65536))
+                writer.write(data[len(hello) :])
+            while received := await reader.read(65536):
+                packets += answers.feed(received)
+        except ConnectionError:
+            pass
+    writer.close()
+    assert answers.error is None, answers.error
+    said = [
+        packet.reason
+        for packet in packets
+        if isinstance(packet, Disconnect) or (isinstance(packet, Connack) and packet.reason)
+    ]
+    return said[-1] if said else None
+
+
+async def flood(mesh: Mesh) -> None:
+    """Many at once: half a CONNECT each, and what is announced is never sent; the log does not grow with them."""
+    half = HELLO[: len(HELLO) // 2]
+    before = {name: len(mesh.log(name)) for name in ("door", "core")}
+    for port in (mesh.vehicles, mesh.backends):
+        rude = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(200)))
+        for number, (_, writer) in enumerate(rude):
+            writer.write(half if number % 2 else b"\x10\xff\xff\xff\x7f" + bytes(1000))
+        for _, writer in rude:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for _, writer in rude), return_exceptions=True)
+    for name, size in before.items():
+        assert len(mesh.log(name)) - size < 10_000, f"the log of {name} grows with every stranger"
