@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final, final
 
+from mypy_extensions import mypyc_attr
+
 from mesh.broker.connection import Connection
 from mesh.broker.courier import Courier
 from mesh.broker.inbox import Inbox, InboxRules
@@ -61,6 +63,7 @@ _ERROR: Final = 0x80
 _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Forwarder:
     """Takes the publishes of back ends onwards. This one goes nowhere; the core's leads to the edges."""
 

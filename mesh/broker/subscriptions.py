@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final, final
 
+from mypy_extensions import mypyc_attr
+
 from mesh.broker.session import Interest, Session
 from mesh.wire.topics import split_shared
 from mesh.wire.tree import FilterTree
@@ -93,6 +95,7 @@ class Gate:
         self.pending = pending
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class InterestListener:
     """Is told when a filter gets its first subscriber and loses its last. This one ignores it; the core's tells the
     edges.
