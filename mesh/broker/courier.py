@@ -10,7 +10,7 @@ It knows sessions and connections, never topics or who subscribed to what. What 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, final
+from typing import ClassVar, Final, final
 
 from mesh.broker.connection import Connection
 from mesh.broker.keeper import Keeper
@@ -35,10 +35,11 @@ _IN_MEMORY: Final = 64
 class Counters:
     """What the courier and the engine count; the node shows it."""
 
-    __slots__ = (
+    FIELDS: ClassVar[tuple[str, ...]] = (
         "connects", "delivered", "dropped_expired", "dropped_full", "dropped_large", "dropped_offline", "published",
         "refused", "rejected", "takeovers",
     )  # fmt: skip
+    __slots__ = FIELDS
 
     def __init__(self) -> None:
         self.connects = 0

@@ -117,5 +117,6 @@ def wait_gone(pid: int, since: float, deadline: float) -> bool:
             return False
         time.sleep(_POLL)
     with contextlib.suppress(ChildProcessError):  # whoever started it has to take leave of it, too
-        os.waitpid(pid, os.WNOHANG)
+        while not os.waitpid(pid, os.WNOHANG)[0] and time.monotonic() < end:
+            time.sleep(_POLL)  # its first thread has ended, the others are about to
     return True

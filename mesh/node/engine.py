@@ -126,7 +126,7 @@ class Engine:
             "queued": sum(len(session.outbound) for session in broker.sessions.all()),
             "subscriptions": len(broker.subscriptions),
             "retained": len(broker.retained),
-            "counters": {name: getattr(counters, name) for name in counters.__slots__},
+            "counters": {name: getattr(counters, name) for name in counters.FIELDS},
             "journal": {**figures._asdict(), "failed": str(self.journal.failed or "")},
         }
 
