@@ -1,11 +1,11 @@
 """The engine that edges and cores run: packets of many connections in, packets for many connections out.
 
-It decides what each packet means for sessions, subscriptions and messages, and leaves keeping to ``Keeper``, sending to
-``Courier``, lifetimes to ``Sessions``. It must never touch a socket, a file or a clock of its own. What always holds:
+It knows how connections come and go, and which part each packet is for: ``Intake`` takes publishes, ``Subscriber``
+subscriptions, ``Courier`` acknowledgements; ``Dispatcher`` finds the receivers, ``Keeper`` writes to the journal,
+``Sessions`` ends what has lived long enough. It must never touch a socket, a file or a clock of its own. What always
+holds:
 
-* PUBACK and PUBREC leave after everything that the receipt waits for: the journal, and whoever the message was
-  forwarded to;
-* what came over a tier link never leaves over one (split horizon);
+* a session has one connection at most, and a connection that is closing has none;
 * nothing that a client sends raises: it is answered with a reason code, or the connection is closed with one.
 """
 
@@ -14,25 +14,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final, final
 
-from mypy_extensions import mypyc_attr
-
 from mesh.broker.connection import Connection
 from mesh.broker.courier import Courier
+from mesh.broker.dispatcher import Dispatcher, Forwarder
 from mesh.broker.inbox import Inbox, InboxRules
+from mesh.broker.intake import Intake
 from mesh.broker.keeper import Keeper
 from mesh.broker.ledger import INSTANCE, Ledger
-from mesh.broker.principal import BACKEND, TIER, VEHICLE, Principal
+from mesh.broker.principal import TIER, VEHICLE, Principal
 from mesh.broker.retained import Retained
-from mesh.broker.session import Interest, Session
+from mesh.broker.session import Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import Settings
 from mesh.broker.store import Store
-from mesh.broker.subscriptions import Gate, SharedGroup, Subscriptions, Target
-from mesh.broker.trace import Span, Tracer
-from mesh.session.inbound import Receipt
-from mesh.session.message import Message, message_of, without_trace
+from mesh.broker.subscriber import Subscriber
+from mesh.broker.subscriptions import Subscriptions
+from mesh.broker.trace import Tracer
 from mesh.wire import reasons
-from mesh.wire.encode import encode, encode_ack
+from mesh.wire.encode import encode
 from mesh.wire.packets import (
     MQTT5,
     PINGREQ,
@@ -40,8 +39,6 @@ from mesh.wire.packets import (
     PUBACK,
     PUBCOMP,
     PUBREC,
-    SUBACK,
-    UNSUBACK,
     Ack,
     Connack,
     Connect,
@@ -49,26 +46,15 @@ from mesh.wire.packets import (
     Packet,
     Ping,
     Publish,
-    SubAck,
     Subscribe,
-    Subscription,
     Unsubscribe,
     Will,
 )
 from mesh.wire.properties import Properties
-from mesh.wire.topics import is_shared
 
 _V3_SUBSCRIBE_FAILURE: Final = 0x80
 _ERROR: Final = 0x80
 _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Forwarder:
-    """Takes the publishes of back ends onwards. This one goes nowhere; the core's leads to the edges."""
-
-    def forward(self, message: Message, receipt: Receipt | None) -> None:
-        """Send ``message`` on. A receipt is told through ``pending``, ``position`` and ``note`` what it waits for."""
 
 
 @final
@@ -89,7 +75,6 @@ class Broker:
         self.store = store
         self.clock = clock
         self.tracer = tracer
-        self.forwarder = forwarder or Forwarder()
         self.keeper = Keeper(store)
         self.courier = Courier(settings, self.keeper, clock, tracer)
         self.subscriptions = Subscriptions(settings.routes)
@@ -99,8 +84,15 @@ class Broker:
         self.counters = self.courier.counters
         self.dirty = self.courier.dirty  # connections with something to write; the node empties it at the end of a turn
         self.connections = 0
-        self._touched: list[Session] = []  # whose ledgers are newer than the journal
-        self._vehicle_of = vehicle_of or _nobody
+        self.dispatcher = Dispatcher(
+            self.subscriptions, self.retained, self.inbox, self.keeper, self.courier, forwarder or Forwarder(), clock
+        )
+        self.intake = Intake(
+            self.dispatcher, self.sessions, self.keeper, self.courier, tracer, self.fail, vehicle_of or _nobody
+        )
+        self.subscriber = Subscriber(
+            settings, self.subscriptions, self.retained, self.inbox, self.keeper, self.courier, self.fail
+        )
         self._assigned = 0
 
     def recover(self, items: Iterable[Any]) -> list[Any]:
@@ -125,7 +117,7 @@ class Broker:
         self._bind(connection, session)
         connection.will = connect.will
         session.will_delay = _will_delay(connect.will)
-        session.will = None if connect.will is None else self._will_message(connect.will)
+        session.will = None if connect.will is None else self.dispatcher.will_message(connect.will)
         if session.durable:
             self.keeper.keep_session(session)
         self._accept(connection, connect, session, present)
@@ -224,12 +216,12 @@ class Broker:
             self._say_goodbye(old, reasons.SESSION_TAKEN_OVER)
             self._unbind(old)
             if session.will is not None and (clean or session.will_delay == 0):
-                self._publish_will(session)
+                self.dispatcher.publish_will(session)
             self._close(old)
             if session.expiry == 0:
                 clean = True
         elif clean and session.will is not None:
-            self._publish_will(session)
+            self.dispatcher.publish_will(session)
         session.will = None
         session.will_due = 0.0
         session.ends = 0.0
@@ -248,7 +240,7 @@ class Broker:
         vehicle = connection.principal.kind == VEHICLE
         if vehicle and not connect.clean_start and not present:
             for subscription in self.inbox.subscribe(session):
-                self._add_interest(session, subscription, 0)
+                self.subscriber.add(session, subscription, 0)
         greeting = self._greeting(connection, connect, session)
         packet = encode(Connack(present, reasons.SUCCESS, greeting), connect.protocol)
         released = session.outbound.reconnect()
@@ -374,7 +366,7 @@ class Broker:
             session.will = None  # [MQTT-3.14.4-3]
         elif session.will is not None:
             if session.will_delay == 0 or session.expiry == 0:
-                self._publish_will(session)
+                self.dispatcher.publish_will(session)
             else:
                 session.will_due = now + min(session.will_delay, session.expiry)  # [MQTT-3.1.3-9]
         if session.expiry == 0:
@@ -390,13 +382,13 @@ class Broker:
         if connection.closing or session is None:
             return
         if isinstance(packet, Publish):
-            self._publish(connection, session, packet)
+            self.intake.publish(connection, session, packet)
         elif isinstance(packet, Ack):
             self._acknowledged(connection, session, packet)
         elif isinstance(packet, Subscribe):
-            self._subscribe(connection, session, packet)
+            self.subscriber.subscribe(connection, session, packet)
         elif isinstance(packet, Unsubscribe):
-            self._unsubscribe(connection, session, packet)
+            self.subscriber.unsubscribe(connection, session, packet)
         elif isinstance(packet, Ping) and packet.type == PINGREQ:
             self.courier.write(connection, _PINGRESP)
         elif isinstance(packet, Disconnect):
@@ -423,339 +415,7 @@ class Broker:
             else:
                 self.courier.received(session, connection, packet.packet_id)
         else:
-            self._released(connection, session, packet.packet_id)
-
-    def _released(self, connection: Connection, session: Session, packet_id: int) -> None:
-        """PUBREL: forget the identifier, then say so, in that order also on disk, for the client will use it again."""
-        item = session.incoming.pop(packet_id, None)
-        reason = reasons.SUCCESS if item is not None else reasons.PACKET_IDENTIFIER_NOT_FOUND
-        position = 0
-        if item:
-            self.keeper.drop(item)
-            position = self.store.position
-        self.courier.write_after(connection, position, encode_ack(PUBCOMP, packet_id, reason, connection.protocol))
-
-    # PUBLISH
-
-    def _publish(self, connection: Connection, session: Session, packet: Publish) -> None:
-        reason = self._check_publish(connection, session, packet)
-        if reason != reasons.SUCCESS:
-            self._refuse_publish(connection, packet, reason)
-            return
-        self.counters.published += 1
-        receipt = Receipt(packet.packet_id, packet.qos, connection) if packet.qos else None
-        if receipt is not None:
-            connection.inbound.receipts.append(receipt)
-        if packet.qos == 2 and packet.packet_id in session.incoming:
-            if receipt is not None:  # a repeat: answered again, not delivered again [MQTT-4.3.3-10]
-                receipt.reason = reasons.SUCCESS
-        elif packet.qos == 1 and packet.dup and session.ledger is not None and session.ledger.has(packet.packet_id):
-            if receipt is not None:
-                receipt.reason = reasons.SUCCESS
-                receipt.position = self.store.position  # the first one may be on its way to the disk
-        else:
-            self._take(connection, session, packet, receipt)
-        if receipt is not None:
-            self.settle(connection)
-            connection.congested = len(connection.inbound.receipts) >= connection.receive_maximum
-
-    def _check_publish(self, connection: Connection, session: Session, packet: Publish) -> int:
-        properties = packet.properties
-        inbound = connection.inbound
-        if properties is not None and properties.topic_alias is not None:
-            topic = inbound.resolve(packet.topic, properties.topic_alias)
-            if topic is None:
-                return reasons.TOPIC_ALIAS_INVALID
-            packet.topic = topic
-        if not connection.principal.permissions.may_publish(packet.topic):
-            return reasons.NOT_AUTHORIZED
-        if connection.protocol == MQTT5 and packet.qos and len(inbound.receipts) >= connection.receive_maximum:
-            return reasons.RECEIVE_MAXIMUM_EXCEEDED  # [MQTT-3.3.4-7]
-        if packet.qos == 2 and len(session.incoming) >= 0xFFFF:
-            return reasons.RECEIVE_MAXIMUM_EXCEEDED
-        return reasons.SUCCESS
-
-    def _refuse_publish(self, connection: Connection, packet: Publish, reason: int) -> None:
-        """5.0 has a code for one publish that is not allowed; before, closing is the only honest answer [MQTT-3.3.5-2].
-        """
-        if connection.protocol == MQTT5 and packet.qos and reason == reasons.NOT_AUTHORIZED:
-            receipt = Receipt(packet.packet_id, packet.qos, connection)
-            receipt.note(reason)
-            connection.inbound.receipts.append(receipt)
-            self.settle(connection)
-        else:
-            self.fail(connection, reason)
-
-    def _take(self, connection: Connection, session: Session, packet: Publish, receipt: Receipt | None) -> None:
-        from_tier = session.key[0] == TIER
-        message = message_of(packet, self.clock(), from_tier)
-        span = self._ingress(connection, message, packet) if self.tracer.enabled else None
-        reason = self.route(message, session, receipt)
-        if receipt is not None:
-            receipt.note(reason)
-            if packet.qos == 2 and reason < _ERROR:
-                self._open_identifier(session, packet.packet_id, receipt)
-            if packet.qos == 1 and session.ledger is not None:
-                self._note(session, session.ledger, 0 if reason >= _ERROR else packet.packet_id)
-        if session.key[0] == BACKEND:
-            self.forwarder.forward(message, receipt)
-        if span is not None:
-            if receipt is None:
-                span.end()
-            else:
-                receipt.span = span
-
-    def _note(self, session: Session, ledger: Ledger, packet_id: int) -> None:
-        ledger.last = packet_id
-        if not ledger.touched:
-            ledger.touched = True
-            self._touched.append(session)
-
-    def keep_ledgers(self) -> None:
-        """Write the ledgers that changed; call it before the journal's buffer is handed over, so that they become
-        durable together with what they tell of."""
-        for session in self._touched:
-            ledger = session.ledger
-            if ledger is not None and ledger.touched and self.sessions.get(session.key) is session:
-                self.keeper.keep_ledger(session, ledger)
-        self._touched.clear()
-
-    def _open_identifier(self, session: Session, packet_id: int, receipt: Receipt) -> None:
-        item = self.keeper.keep_incoming(session, packet_id) if session.durable else 0
-        session.incoming[packet_id] = item
-        if item > receipt.position:
-            receipt.position = item
-
-    def vehicle_of(self, topic: str) -> str:
-        """The vehicle that a topic is about; empty if none."""
-        return self._vehicle_of(topic) or ""
-
-    def _ingress(self, connection: Connection, message: Message, packet: Publish) -> Span | None:
-        vehicle = connection.principal.vehicle or self.vehicle_of(message.topic)
-        span = self.tracer.ingress(packet, vehicle, trusted=connection.principal.kind == TIER)
-        if span is not None:
-            message.trace = span.context
-            if packet.properties is not None:
-                message.properties = without_trace(packet.properties)
-        return span
-
-    def route(self, message: Message, source: Session | None, receipt: Receipt | None) -> int:
-        """Give ``message`` to everybody who is to have it here; returns the reason code for its publisher."""
-        if not self._retain(message, receipt):
-            return reasons.QUOTA_EXCEEDED
-        return self._fan_out(message, source, receipt, self.subscriptions.route(message.topic).groups)
-
-    def deliver_upstream(
-        self, message: Message, receipt: Receipt | None, plain: bool, shared: list[SharedGroup]
-    ) -> int:
-        """What an edge sent to this core: for the plain subscribers, for members of some shared groups, or both."""
-        if plain:
-            if not self._retain(message, receipt):
-                return reasons.QUOTA_EXCEEDED
-            return self._fan_out(message, None, receipt, shared)
-        result = reasons.NO_MATCHING_SUBSCRIBERS
-        for group in shared:
-            chosen = group.choose()
-            if chosen is not None:
-                result = self._deliver(chosen, message, receipt)
-        return result
-
-    def refresh_retained(self, message: Message, receipt: Receipt | None, filter: str) -> int:
-        """A retained message that an edge has for ``filter``: for those subscribed to it, if it is news here."""
-        known = self.retained.get(message.topic)
-        if known is not None and (known.payload, known.properties) == (message.payload, message.properties):
-            return reasons.SUCCESS
-        if not self._retain(message, receipt):
-            return reasons.QUOTA_EXCEEDED
-        for target in self.subscriptions.route(message.topic).targets:
-            interest = target.session.interests.get(filter)
-            if interest is not None:
-                identifiers = (interest.identifier,) if interest.identifier else ()
-                qos = min(message.qos, interest.subscription.qos)
-                self.courier.offer(target.session, message, qos, True, identifiers, receipt)
-        return reasons.SUCCESS
-
-    def forget_retained(self, filter: str) -> None:
-        """Nobody is subscribed to ``filter`` any more, so what edges retain for it is not followed: forget it here."""
-        self.retained.forget_upstream(filter, self.subscriptions.filters())
-
-    def _retain(self, message: Message, receipt: Receipt | None) -> bool:
-        if message.retain:
-            position = self.retained.keep(message)
-            if position < 0:
-                return False
-            if receipt is not None and position > receipt.position:
-                receipt.position = position
-        return True
-
-    def _fan_out(
-        self, message: Message, source: Session | None, receipt: Receipt | None, groups: list[SharedGroup]
-    ) -> int:
-        route = self.subscriptions.route(message.topic)
-        targets = self._receivers(route.targets, message, source)
-        for shared in groups:
-            chosen = shared.choose()
-            if chosen is not None and not (message.from_tier and chosen.session.key[0] == TIER):
-                targets = [*targets, chosen]
-        if message.qos and len(targets) > 1 and sum(target.session.durable for target in targets) > 1:
-            self.keeper.share(message)
-        result = reasons.NO_MATCHING_SUBSCRIBERS
-        refused = reasons.SUCCESS
-        for target in targets:
-            reason = self._deliver(target, message, receipt)
-            if reason >= _ERROR:
-                refused = reason
-            else:
-                result = reasons.SUCCESS
-        if message.body:
-            self.keeper.unshare(message)
-        if message.from_tier and not any(target.session.key[0] == VEHICLE for target in targets):
-            reason = self.inbox.offer(message, receipt)
-            result = reason if result != reasons.SUCCESS else result
-        return refused if refused != reasons.SUCCESS else result
-
-    def _receivers(self, targets: list[Target], message: Message, source: Session | None) -> list[Target]:
-        """Those of a route who get this message: No Local [MQTT-3.8.3-3] and split horizon."""
-        from_tier = message.from_tier
-        for target in targets:
-            if (from_tier and target.session.key[0] == TIER) or (target.no_local and target.session is source):
-                return [
-                    target
-                    for target in targets
-                    if not (from_tier and target.session.key[0] == TIER)
-                    and not (target.no_local and target.session is source)
-                ]
-        return targets
-
-    def _deliver(self, target: Target, message: Message, receipt: Receipt | None) -> int:
-        retain = message.retain and target.retain_as_published  # [MQTT-3.3.1-12] [MQTT-3.3.1-13]
-        qos = message.qos if message.qos < target.qos else target.qos
-        return self.courier.offer(target.session, message, qos, retain, target.identifiers, receipt)
-
-    def settle(self, connection: Connection) -> None:
-        """Answer the publishes that may be answered now, in their order."""
-        inbound = connection.inbound
-        durable = self.courier.durable
-        while True:
-            receipt = inbound.settled(durable)
-            if receipt is None:
-                break
-            self._answer(connection, receipt)
-        receipts = inbound.receipts
-        if receipts and receipts[0].pending == 0:
-            self.courier.wait(connection)
-        if connection.congested and len(receipts) < connection.receive_maximum // 2:
-            connection.congested = False
-            self.courier.mark(connection)
-
-    def _answer(self, connection: Connection, receipt: Receipt) -> None:
-        reason = receipt.reason
-        self.end_span(receipt)
-        if reason >= _ERROR and connection.protocol != MQTT5:
-            self.fail(connection, reason)  # MQTT 3 cannot say no, and an acknowledgement would be a lie
-            return
-        type = PUBACK if receipt.qos == 1 else PUBREC
-        self.courier.write(connection, encode_ack(type, receipt.packet_id, reason, connection.protocol))
-
-    def end_span(self, receipt: Receipt) -> None:
-        """The message of a sampled receipt has been taken in, and its publisher is being told."""
-        span = receipt.span
-        if span is not None:
-            assert isinstance(span, Span)
-            span.end(receipt.reason)
-
-    # SUBSCRIBE, UNSUBSCRIBE
-
-    def _subscribe(self, connection: Connection, session: Session, packet: Subscribe) -> None:
-        identifiers = [] if packet.properties is None else packet.properties.subscription_ids
-        identifier = identifiers[0] if identifiers else 0
-        codes: list[int] = []
-        fresh: list[tuple[Subscription, bool]] = []
-        gate: Gate | None = None
-        for subscription in packet.subscriptions:
-            if subscription.no_local and is_shared(subscription.filter):
-                self.fail(connection, reasons.PROTOCOL_ERROR)  # [MQTT-3.8.3-4]
-                return
-            code = self._may_subscribe(connection, session, subscription)
-            if code < _ERROR:
-                known = subscription.filter in session.interests
-                self._add_interest(session, subscription, identifier)
-                gate = self.subscriptions.listener.gate(subscription.filter) or gate
-                fresh.append((subscription, known))
-            codes.append(code if connection.protocol == MQTT5 or code < _ERROR else _V3_SUBSCRIBE_FAILURE)
-        position = self.store.position if session.durable else 0
-        answer = encode(SubAck(SUBACK, packet.packet_id, codes), connection.protocol)
-        self.courier.write_after(connection, position, answer, gate)
-        for subscription, known in fresh:
-            self._send_retained(session, subscription, known, identifier)
-        if connection.principal.kind == VEHICLE:
-            self.inbox.hand_over(session)
-        self.courier.pump(session, connection)
-
-    def _may_subscribe(self, connection: Connection, session: Session, subscription: Subscription) -> int:
-        if not connection.principal.permissions.may_subscribe(subscription.filter):
-            return reasons.NOT_AUTHORIZED
-        full = len(session.interests) >= self.settings.max_subscriptions
-        if full and subscription.filter not in session.interests:
-            return reasons.QUOTA_EXCEEDED
-        return subscription.qos
-
-    def _add_interest(self, session: Session, subscription: Subscription, identifier: int) -> None:
-        old = session.interests.get(subscription.filter)
-        interest = Interest(session, subscription, identifier)
-        if session.durable:
-            self.keeper.keep_interest(interest)
-        if old is not None:
-            self.subscriptions.replace(old, interest)  # [MQTT-3.8.4-3]
-            self.keeper.forget_interest(old)
-        else:
-            self.subscriptions.add(interest)
-        session.interests[subscription.filter] = interest
-
-    def _send_retained(self, session: Session, subscription: Subscription, known: bool, identifier: int) -> None:
-        if subscription.retain_handling == 2 or (subscription.retain_handling == 1 and known):
-            return  # [MQTT-3.3.1-10] [MQTT-3.3.1-11]
-        if is_shared(subscription.filter):
-            return  # section 4.8.2
-        identifiers = (identifier,) if identifier else ()
-        for message in self.retained.matching(subscription.filter, self.clock()):
-            if not (message.from_tier and session.key[0] == TIER):
-                self.courier.offer(session, message, min(message.qos, subscription.qos), True, identifiers, None)
-
-    def _unsubscribe(self, connection: Connection, session: Session, packet: Unsubscribe) -> None:
-        codes: list[int] = []
-        for filter in packet.filters:
-            interest = session.interests.pop(filter, None)
-            if interest is None:
-                codes.append(reasons.NO_SUBSCRIPTION_EXISTED)
-                continue
-            self.subscriptions.remove(interest)
-            self.keeper.forget_interest(interest)
-            codes.append(reasons.SUCCESS)
-        position = self.store.position if session.durable else 0
-        answer = SubAck(UNSUBACK, packet.packet_id, codes if connection.protocol == MQTT5 else [])
-        self.courier.write_after(connection, position, encode(answer, connection.protocol))
-
-    # Wills
-
-    def _will_message(self, will: Will) -> Message:
-        properties = will.properties
-        publish = Publish(will.topic, will.payload, will.qos, will.retain, False, 0, properties)
-        return message_of(publish, self.clock())
-
-    def _publish_will(self, session: Session) -> None:
-        will = session.will
-        session.will = None
-        session.will_due = 0.0
-        if will is None:
-            return
-        now = self.clock()
-        if will.expires:
-            will.expires += now - will.received  # its lifetime begins when it is published
-        will.received = now
-        self.route(will, session, None)
-        if session.key[0] == BACKEND:
-            self.forwarder.forward(will, None)
+            self.intake.released(connection, session, packet.packet_id)
 
     # Time and the journal
 
@@ -797,7 +457,7 @@ class Broker:
         if held:
             self.courier.wait(connection)
         if connection.inbound.receipts:
-            self.settle(connection)
+            self.intake.settle(connection)
         session = connection.session
         if session is not None:
             self.courier.pump(session, connection)
@@ -807,12 +467,12 @@ class Broker:
         now = self.clock()
         for session in self.sessions.due(now):
             if session.will is not None and session.will_due and session.will_due <= now:
-                self._publish_will(session)
+                self.dispatcher.publish_will(session)
                 if session.durable:
                     self.keeper.keep_session(session)
             if session.ends and session.ends <= now:
                 if session.will is not None:
-                    self._publish_will(session)  # [MQTT-3.1.2-8]: at the session's end at the latest
+                    self.dispatcher.publish_will(session)  # [MQTT-3.1.2-8]: at the session's end at the latest
                 self.sessions.end(session)
 
 

@@ -39,6 +39,7 @@ from mesh.cluster.run import (
 )
 from mesh.cluster.run import replace as replace_file
 from mesh.cluster.status import all_ready, rows, status_of
+from mesh.policy.secrets import load_or_create
 from mesh.topology.topology import Topology
 
 log = logging.getLogger(__name__)
@@ -72,10 +73,14 @@ class NotUp(Exception):
 
 
 def planned(topology: Topology) -> Plan:
-    """The plan for a topology; the place of the embedded etcd is chosen now, if it never was."""
+    """The plan for a topology; the mesh secret and the place of an embedded etcd are made now, if they never were.
+
+    Raises ``OSError``, ``SecretError``.
+    """
+    secret = load_or_create(topology.data)
     if not topology.etcd.embedded:
-        return plan_of(topology, topology.etcd.endpoints)
-    return plan_of(topology, [endpoint(etcd_folder(topology.data))])
+        return plan_of(topology, topology.etcd.endpoints, secret)
+    return plan_of(topology, [endpoint(etcd_folder(topology.data))], secret)
 
 
 def up(plan: Plan, topology: str, follow: bool, watch: Watcher = lambda status: None) -> Run:

@@ -39,7 +39,8 @@ class Assignment:
     """All that a node is built from; plain values, so that it travels to any machine.
 
     ``settings`` is the whole topology as plain values, ``endpoints`` are etcd's, ``data`` is the folder of the whole
-    mesh and ``factory`` is ``module:function`` with ``function(assignment) -> Node``.
+    mesh, ``secret`` is the mesh's in hexadecimal, and ``factory`` is ``module:function`` with
+    ``function(assignment) -> Node``.
     """
 
     mesh: str
@@ -49,6 +50,7 @@ class Assignment:
     endpoints: tuple[str, ...]
     data: str
     factory: str
+    secret: str = ""
 
     @property
     def folder(self) -> Path:

@@ -10,7 +10,6 @@ from mesh.core.node import Core
 from mesh.edge.node import Edge
 from mesh.frontdoor.node import Door
 from mesh.node.place import Place
-from mesh.policy.secrets import load_or_create
 from mesh.topology.nodes import nodes
 from mesh.topology.topology import from_dict
 
@@ -35,5 +34,4 @@ def place_of(assignment: Assignment) -> Place:
     if spec is None:
         raise ValueError(f"the topology has no node {assignment.name!r}")
     assignment.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    secret = load_or_create(Path(assignment.data))
-    return Place(topology, spec, assignment.endpoints, assignment.folder, secret)
+    return Place(topology, spec, assignment.endpoints, assignment.folder, bytes.fromhex(assignment.secret))

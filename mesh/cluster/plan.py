@@ -52,12 +52,15 @@ class Plan:
     settings: Mapping[str, object]
     shared: str
     factory: str = FACTORY
+    secret: str = field(default="", repr=False)
 
     def node(self, name: str) -> PlannedNode | None:
         return next((node for node in self.nodes if node.name == name), None)
 
     def assignment(self, node: PlannedNode) -> Assignment:
-        return Assignment(self.mesh, node.name, node.role, self.settings, self.endpoints, self.data, self.factory)
+        return Assignment(
+            self.mesh, node.name, node.role, self.settings, self.endpoints, self.data, self.factory, self.secret
+        )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -76,8 +79,9 @@ def fingerprint(value: object) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
-def plan_of(topology: Topology, endpoints: Iterable[str]) -> Plan:
-    """The plan for a topology. ``endpoints`` are etcd's: those named in the file, or those of the embedded one."""
+def plan_of(topology: Topology, endpoints: Iterable[str], secret: bytes) -> Plan:
+    """The plan for a topology. ``endpoints`` are etcd's: those named in the file, or those of the embedded one.
+    ``secret`` is the mesh's: it goes with the plan, so that nodes on other machines have the same."""
     settings = as_dict(topology)
     shared = fingerprint({key: value for key, value in settings.items() if key not in NODE_LISTS})
     planned: list[PlannedNode] = []
@@ -95,6 +99,7 @@ def plan_of(topology: Topology, endpoints: Iterable[str]) -> Plan:
         nodes=tuple(planned),
         settings=settings,
         shared=shared,
+        secret=secret.hex(),
     )
 
 

@@ -89,7 +89,7 @@ class Intake:
             receipt.position = max(receipt.position, item)
 
     def _trace(self, packet: Publish, message: Message, receipt: Receipt | None) -> None:
-        span = self._broker.tracer.ingress(packet, self._broker.vehicle_of(message.topic), trusted=True)
+        span = self._broker.tracer.ingress(packet, self._broker.intake.vehicle_of(message.topic), trusted=True)
         if span is None:
             return
         message.trace = span.context
@@ -112,13 +112,13 @@ class Intake:
                 continue
             if not is_shared(filter):
                 if message.retain:
-                    return broker.refresh_retained(message, receipt, filter)
+                    return broker.dispatcher.refresh_retained(message, receipt, filter)
                 plain = True  # published between the two subscriptions that make one
             else:
                 group = broker.subscriptions.group(filter)
                 if group is not None:
                     groups.append(group)
-        return broker.deliver_upstream(message, receipt, plain, groups)
+        return broker.dispatcher.deliver_upstream(message, receipt, plain, groups)
 
     def release(self, packet_id: int) -> None:
         """PUBREL."""
@@ -141,7 +141,7 @@ class Intake:
         receipts = self._receipts
         while receipts and receipts[0].ready(durable):
             receipt = receipts.popleft()
-            self._broker.end_span(receipt)
+            self._broker.intake.end_span(receipt)
             type = PUBACK if receipt.qos == 1 else PUBREC
             self._put(encode_ack(type, receipt.packet_id, receipt.reason, MQTT5))
         while self._held and self._held[0][0] <= durable:

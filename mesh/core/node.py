@@ -163,7 +163,7 @@ class Core:
 
     def _interest(self, filter: str, wanted: bool) -> Gate | None:
         if not wanted and not is_shared(filter) and self._engine is not None:
-            self._engine.broker.forget_retained(filter)
+            self._engine.broker.dispatcher.forget_retained(filter)
         gate = Gate(0)
         for link in self._links.values():
             if wanted:

@@ -12,8 +12,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, final
 
-from mesh.broker.broker import Broker, Forwarder
+from mesh.broker.broker import Broker
 from mesh.broker.connection import Connection
+from mesh.broker.dispatcher import Forwarder
 from mesh.core.tier import TierLink
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
@@ -119,7 +120,7 @@ class Router(Forwarder):
         receipt.note(reason)
         holder = receipt.holder
         if self.broker is not None and not receipt.closed and isinstance(holder, Connection):
-            self.broker.settle(holder)
+            self.broker.intake.settle(holder)
 
     async def stop(self) -> None:
         """End the look-ups that are under way."""

@@ -209,7 +209,7 @@ class TierLink:
         if parent is None or not tracer.enabled:
             return None
         topic = message.topic
-        vehicle = self._broker.vehicle_of(topic)
+        vehicle = self._broker.intake.vehicle_of(topic)
         if delivery.item:
             parent = tracer.record(SPOOL, parent, topic, vehicle, int(delivery.since * 1e9), int(now * 1e9))
         span = tracer.start(RELAY, parent, topic, vehicle, CLIENT)
@@ -338,7 +338,7 @@ class TierLink:
     def _answer(self, receipt: Receipt) -> None:
         holder = receipt.holder
         if not receipt.closed and isinstance(holder, Connection):
-            self._broker.settle(holder)
+            self._broker.intake.settle(holder)
 
     # Packets of the edge
 

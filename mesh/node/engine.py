@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, final
 
-from mesh.broker.broker import Broker, Forwarder
+from mesh.broker.broker import Broker
+from mesh.broker.dispatcher import Forwarder
 from mesh.broker.inbox import InboxRules
 from mesh.broker.settings import Settings
 from mesh.journal.errors import LockedError
@@ -27,8 +28,8 @@ from mesh.transport.wheel import Wheel
 
 _LOCK_WAIT: Final = 15.0  # seconds for a predecessor that is still dying to let go of the journal
 _TICK: Final = 1.0
-# Bytes that wait for a slow disk. Far below the journal's own bound, at which it refuses: what clients have sent already
-# is still coming in.
+# Bytes that wait for a slow disk. Far below the journal's own bound, at which it refuses: what clients have sent
+# already is still coming in.
 _BACKLOG_HIGH: Final = 64 << 20
 _BACKLOG_LOW: Final = 16 << 20
 # Seconds that the loop's thread may keep the interpreter while the commit thread wants it, to say that a sync is done.
@@ -72,7 +73,7 @@ class Engine:
         A record that a message has been delivered is waited for by nobody. Syncing it at once would only make the next
         message wait for two syncs instead of one.
         """
-        self.broker.keep_ledgers()
+        self.broker.intake.keep_ledgers()
         if self.journal.backlog_bytes > _BACKLOG_HIGH:
             self._push_back(f"{self.journal.backlog_bytes} bytes wait for the disk")
         if self.broker.courier.waiting or self.pressing():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesh.broker.broker import Broker, Forwarder
+from mesh.broker.broker import Broker
 from mesh.broker.connection import Connection
+from mesh.broker.dispatcher import Forwarder
 from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal
 from mesh.broker.settings import Settings

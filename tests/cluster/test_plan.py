@@ -19,7 +19,7 @@ def plan(tmp_path: Path, change: tuple[str, str] = ("", "")) -> Plan:
     assert change[0] in text
     file = tmp_path / "topology.yaml"
     file.write_text(text.replace(*change) if change[0] else text)
-    return plan_of(load(file), ["http://127.0.0.1:2379"])
+    return plan_of(load(file), ["http://127.0.0.1:2379"], bytes(32))
 
 
 def test_a_topology_becomes_its_nodes_and_an_etcd(tmp_path: Path) -> None:

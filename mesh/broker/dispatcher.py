@@ -1,0 +1,169 @@
+"""From a message to its receivers: who is to have it here, and what is retained of it.
+
+It knows subscriptions, retained messages and inboxes: never packets or connections. What always holds: what came over a
+tier link never leaves over one (split horizon); of a message for several durable sessions the journal keeps one body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, final
+
+from mypy_extensions import mypyc_attr
+
+from mesh.broker.courier import Courier
+from mesh.broker.inbox import Inbox
+from mesh.broker.keeper import Keeper
+from mesh.broker.principal import BACKEND, TIER, VEHICLE
+from mesh.broker.retained import Retained
+from mesh.broker.session import Session
+from mesh.broker.subscriptions import SharedGroup, Subscriptions, Target
+from mesh.session.inbound import Receipt
+from mesh.session.message import Message, message_of
+from mesh.wire import reasons
+from mesh.wire.packets import Publish, Will
+
+_ERROR: Final = 0x80
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Forwarder:
+    """Takes the publishes of back ends onwards. This one goes nowhere; the core's leads to the edges."""
+
+    def forward(self, message: Message, receipt: Receipt | None) -> None:
+        """Send ``message`` on. A receipt is told through ``pending``, ``position`` and ``note`` what it waits for."""
+
+
+@final
+class Dispatcher:
+    """Gives messages to sessions through ``courier``, and those of back ends to ``forwarder``."""
+
+    def __init__(
+        self,
+        subscriptions: Subscriptions,
+        retained: Retained,
+        inbox: Inbox,
+        keeper: Keeper,
+        courier: Courier,
+        forwarder: Forwarder,
+        clock: Callable[[], float],
+    ) -> None:
+        self.subscriptions = subscriptions
+        self.retained = retained
+        self.inbox = inbox
+        self.keeper = keeper
+        self.courier = courier
+        self.forwarder = forwarder
+        self.clock = clock
+
+    def route(self, message: Message, source: Session | None, receipt: Receipt | None) -> int:
+        """Give ``message`` to everybody who is to have it here; returns the reason code for its publisher."""
+        if not self._retain(message, receipt):
+            return reasons.QUOTA_EXCEEDED
+        return self._fan_out(message, source, receipt, self.subscriptions.route(message.topic).groups)
+
+    def deliver_upstream(
+        self, message: Message, receipt: Receipt | None, plain: bool, shared: list[SharedGroup]
+    ) -> int:
+        """What an edge sent to this core: for the plain subscribers, for members of some shared groups, or both."""
+        if plain:
+            if not self._retain(message, receipt):
+                return reasons.QUOTA_EXCEEDED
+            return self._fan_out(message, None, receipt, shared)
+        result = reasons.NO_MATCHING_SUBSCRIBERS
+        for group in shared:
+            chosen = group.choose()
+            if chosen is not None:
+                result = self._deliver(chosen, message, receipt)
+        return result
+
+    def refresh_retained(self, message: Message, receipt: Receipt | None, filter: str) -> int:
+        """A retained message that an edge has for ``filter``: for those subscribed to it, if it is news here."""
+        known = self.retained.get(message.topic)
+        if known is not None and (known.payload, known.properties) == (message.payload, message.properties):
+            return reasons.SUCCESS
+        if not self._retain(message, receipt):
+            return reasons.QUOTA_EXCEEDED
+        for target in self.subscriptions.route(message.topic).targets:
+            interest = target.session.interests.get(filter)
+            if interest is not None:
+                identifiers = (interest.identifier,) if interest.identifier else ()
+                qos = min(message.qos, interest.subscription.qos)
+                self.courier.offer(target.session, message, qos, True, identifiers, receipt)
+        return reasons.SUCCESS
+
+    def forget_retained(self, filter: str) -> None:
+        """Nobody is subscribed to ``filter`` any more, so what edges retain for it is not followed: forget it here."""
+        self.retained.forget_upstream(filter, self.subscriptions.filters())
+
+    def _retain(self, message: Message, receipt: Receipt | None) -> bool:
+        if message.retain:
+            position = self.retained.keep(message)
+            if position < 0:
+                return False
+            if receipt is not None and position > receipt.position:
+                receipt.position = position
+        return True
+
+    def _fan_out(
+        self, message: Message, source: Session | None, receipt: Receipt | None, groups: list[SharedGroup]
+    ) -> int:
+        route = self.subscriptions.route(message.topic)
+        targets = self._receivers(route.targets, message, source)
+        for shared in groups:
+            chosen = shared.choose()
+            if chosen is not None and not (message.from_tier and chosen.session.key[0] == TIER):
+                targets = [*targets, chosen]
+        if message.qos and len(targets) > 1 and sum(target.session.durable for target in targets) > 1:
+            self.keeper.share(message)
+        result = reasons.NO_MATCHING_SUBSCRIBERS
+        refused = reasons.SUCCESS
+        for target in targets:
+            reason = self._deliver(target, message, receipt)
+            if reason >= _ERROR:
+                refused = reason
+            else:
+                result = reasons.SUCCESS
+        if message.body:
+            self.keeper.unshare(message)
+        if message.from_tier and not any(target.session.key[0] == VEHICLE for target in targets):
+            reason = self.inbox.offer(message, receipt)
+            result = reason if result != reasons.SUCCESS else result
+        return refused if refused != reasons.SUCCESS else result
+
+    def _receivers(self, targets: list[Target], message: Message, source: Session | None) -> list[Target]:
+        """Those of a route who get this message: No Local [MQTT-3.8.3-3] and split horizon."""
+        from_tier = message.from_tier
+        for target in targets:
+            if (from_tier and target.session.key[0] == TIER) or (target.no_local and target.session is source):
+                return [
+                    target
+                    for target in targets
+                    if not (from_tier and target.session.key[0] == TIER)
+                    and not (target.no_local and target.session is source)
+                ]
+        return targets
+
+    def _deliver(self, target: Target, message: Message, receipt: Receipt | None) -> int:
+        retain = message.retain and target.retain_as_published  # [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+        qos = message.qos if message.qos < target.qos else target.qos
+        return self.courier.offer(target.session, message, qos, retain, target.identifiers, receipt)
+
+    def will_message(self, will: Will) -> Message:
+        properties = will.properties
+        publish = Publish(will.topic, will.payload, will.qos, will.retain, False, 0, properties)
+        return message_of(publish, self.clock())
+
+    def publish_will(self, session: Session) -> None:
+        will = session.will
+        session.will = None
+        session.will_due = 0.0
+        if will is None:
+            return
+        now = self.clock()
+        if will.expires:
+            will.expires += now - will.received  # its lifetime begins when it is published
+        will.received = now
+        self.route(will, session, None)
+        if session.key[0] == BACKEND:
+            self.forwarder.forward(will, None)

@@ -1,0 +1,204 @@
+"""What clients publish: checked, taken, and answered in order.
+
+It knows PUBLISH, PUBREL and the receipts of connections: who receives a message is the dispatcher's business. What
+always holds:
+
+* PUBACK and PUBREC leave after everything that the receipt waits for: the journal, and whoever the message was
+  forwarded to;
+* an identifier of QoS 2 is open from the acceptance of its message until its PUBREL, also on disk;
+* a publish that is refused is never acknowledged as if it had been taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, final
+
+from mesh.broker.connection import Connection
+from mesh.broker.courier import Courier
+from mesh.broker.dispatcher import Dispatcher
+from mesh.broker.keeper import Keeper
+from mesh.broker.ledger import Ledger
+from mesh.broker.principal import BACKEND, TIER
+from mesh.broker.session import Session
+from mesh.broker.sessions import Sessions
+from mesh.broker.trace import Span, Tracer
+from mesh.session.inbound import Receipt
+from mesh.session.message import Message, message_of, without_trace
+from mesh.wire import reasons
+from mesh.wire.encode import encode_ack
+from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, Publish
+
+_ERROR: Final = 0x80
+
+
+@final
+class Intake:
+    """``fail`` closes a connection with a reason code; ``vehicle`` tells the vehicle of a topic, for traces."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        sessions: Sessions,
+        keeper: Keeper,
+        courier: Courier,
+        tracer: Tracer,
+        fail: Callable[[Connection, int], None],
+        vehicle: Callable[[str], str | None],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self.sessions = sessions
+        self.keeper = keeper
+        self.store = keeper.store
+        self.courier = courier
+        self.clock = courier.clock
+        self.tracer = tracer
+        self._fail = fail
+        self._vehicle = vehicle
+        self._touched: list[Session] = []  # whose ledgers are newer than the journal
+
+    def publish(self, connection: Connection, session: Session, packet: Publish) -> None:
+        reason = self._check_publish(connection, session, packet)
+        if reason != reasons.SUCCESS:
+            self._refuse_publish(connection, packet, reason)
+            return
+        self.courier.counters.published += 1
+        receipt = Receipt(packet.packet_id, packet.qos, connection) if packet.qos else None
+        if receipt is not None:
+            connection.inbound.receipts.append(receipt)
+        # A repeat is answered again and not delivered again; the first one may still be on its way to the disk.
+        if packet.qos == 2 and packet.packet_id in session.incoming:
+            if receipt is not None:  # [MQTT-4.3.3-10]
+                receipt.reason = reasons.SUCCESS
+                receipt.position = self.store.position
+        elif packet.qos == 1 and packet.dup and session.ledger is not None and session.ledger.has(packet.packet_id):
+            if receipt is not None:
+                receipt.reason = reasons.SUCCESS
+                receipt.position = self.store.position
+        else:
+            self._take(connection, session, packet, receipt)
+        if receipt is not None:
+            self.settle(connection)
+            connection.congested = len(connection.inbound.receipts) >= connection.receive_maximum
+
+    def _check_publish(self, connection: Connection, session: Session, packet: Publish) -> int:
+        properties = packet.properties
+        inbound = connection.inbound
+        if properties is not None and properties.topic_alias is not None:
+            topic = inbound.resolve(packet.topic, properties.topic_alias)
+            if topic is None:
+                return reasons.TOPIC_ALIAS_INVALID
+            packet.topic = topic
+        if not connection.principal.permissions.may_publish(packet.topic):
+            return reasons.NOT_AUTHORIZED
+        if connection.protocol == MQTT5 and packet.qos and len(inbound.receipts) >= connection.receive_maximum:
+            return reasons.RECEIVE_MAXIMUM_EXCEEDED  # [MQTT-3.3.4-7]
+        if packet.qos == 2 and len(session.incoming) >= 0xFFFF:
+            return reasons.RECEIVE_MAXIMUM_EXCEEDED
+        return reasons.SUCCESS
+
+    def _refuse_publish(self, connection: Connection, packet: Publish, reason: int) -> None:
+        """5.0 has a code for one publish that is not allowed; before, closing is the only honest answer [MQTT-3.3.5-2].
+        """
+        if connection.protocol == MQTT5 and packet.qos and reason == reasons.NOT_AUTHORIZED:
+            receipt = Receipt(packet.packet_id, packet.qos, connection)
+            receipt.note(reason)
+            connection.inbound.receipts.append(receipt)
+            self.settle(connection)
+        else:
+            self._fail(connection, reason)
+
+    def _take(self, connection: Connection, session: Session, packet: Publish, receipt: Receipt | None) -> None:
+        from_tier = session.key[0] == TIER
+        message = message_of(packet, self.clock(), from_tier)
+        span = self._ingress(connection, message, packet) if self.tracer.enabled else None
+        reason = self._dispatcher.route(message, session, receipt)
+        if receipt is not None:
+            receipt.note(reason)
+            if packet.qos == 2 and reason < _ERROR:
+                self._open_identifier(session, packet.packet_id, receipt)
+            if packet.qos == 1 and session.ledger is not None:
+                self._note(session, session.ledger, 0 if reason >= _ERROR else packet.packet_id)
+        if session.key[0] == BACKEND:
+            self._dispatcher.forwarder.forward(message, receipt)
+        if span is not None:
+            if receipt is None:
+                span.end()
+            else:
+                receipt.span = span
+
+    def _note(self, session: Session, ledger: Ledger, packet_id: int) -> None:
+        ledger.last = packet_id
+        if not ledger.touched:
+            ledger.touched = True
+            self._touched.append(session)
+
+    def keep_ledgers(self) -> None:
+        """Write the ledgers that changed; call it before the journal's buffer is handed over, so that they become
+        durable together with what they tell of."""
+        for session in self._touched:
+            ledger = session.ledger
+            if ledger is not None and ledger.touched and self.sessions.get(session.key) is session:
+                self.keeper.keep_ledger(session, ledger)
+        self._touched.clear()
+
+    def _open_identifier(self, session: Session, packet_id: int, receipt: Receipt) -> None:
+        item = self.keeper.keep_incoming(session, packet_id) if session.durable else 0
+        session.incoming[packet_id] = item
+        if item > receipt.position:
+            receipt.position = item
+
+    def vehicle_of(self, topic: str) -> str:
+        """The vehicle that a topic is about; empty if none."""
+        return self._vehicle(topic) or ""
+
+    def _ingress(self, connection: Connection, message: Message, packet: Publish) -> Span | None:
+        vehicle = connection.principal.vehicle or self.vehicle_of(message.topic)
+        span = self.tracer.ingress(packet, vehicle, trusted=connection.principal.kind == TIER)
+        if span is not None:
+            message.trace = span.context
+            if packet.properties is not None:
+                message.properties = without_trace(packet.properties)
+        return span
+
+    def settle(self, connection: Connection) -> None:
+        """Answer the publishes that may be answered now, in their order."""
+        inbound = connection.inbound
+        durable = self.courier.durable
+        while True:
+            receipt = inbound.settled(durable)
+            if receipt is None:
+                break
+            self._answer(connection, receipt)
+        receipts = inbound.receipts
+        if receipts and receipts[0].pending == 0:
+            self.courier.wait(connection)
+        if connection.congested and len(receipts) < connection.receive_maximum // 2:
+            connection.congested = False
+            self.courier.mark(connection)
+
+    def _answer(self, connection: Connection, receipt: Receipt) -> None:
+        reason = receipt.reason
+        self.end_span(receipt)
+        if reason >= _ERROR and connection.protocol != MQTT5:
+            self._fail(connection, reason)  # MQTT 3 cannot say no, and an acknowledgement would be a lie
+            return
+        type = PUBACK if receipt.qos == 1 else PUBREC
+        self.courier.write(connection, encode_ack(type, receipt.packet_id, reason, connection.protocol))
+
+    def end_span(self, receipt: Receipt) -> None:
+        """The message of a sampled receipt has been taken in, and its publisher is being told."""
+        span = receipt.span
+        if span is not None:
+            assert isinstance(span, Span)
+            span.end(receipt.reason)
+
+    def released(self, connection: Connection, session: Session, packet_id: int) -> None:
+        """PUBREL: forget the identifier, then say so, in that order also on disk, for the client will use it again."""
+        item = session.incoming.pop(packet_id, None)
+        reason = reasons.SUCCESS if item is not None else reasons.PACKET_IDENTIFIER_NOT_FOUND
+        position = 0
+        if item:
+            self.keeper.drop(item)
+            position = self.store.position
+        self.courier.write_after(connection, position, encode_ack(PUBCOMP, packet_id, reason, connection.protocol))

@@ -1,0 +1,123 @@
+"""SUBSCRIBE and UNSUBSCRIBE: what a session is interested in.
+
+It knows permissions, limits and what is retained. What always holds: SUBACK leaves when the subscription is on disk
+(for a durable session) and everybody who must hear of it has; a filter that may not be subscribed to gets a code of its
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, final
+
+from mesh.broker.connection import Connection
+from mesh.broker.courier import Courier
+from mesh.broker.inbox import Inbox
+from mesh.broker.keeper import Keeper
+from mesh.broker.principal import TIER, VEHICLE
+from mesh.broker.retained import Retained
+from mesh.broker.session import Interest, Session
+from mesh.broker.settings import Settings
+from mesh.broker.subscriptions import Gate, Subscriptions
+from mesh.wire import reasons
+from mesh.wire.encode import encode
+from mesh.wire.packets import MQTT5, SUBACK, UNSUBACK, SubAck, Subscribe, Subscription, Unsubscribe
+from mesh.wire.topics import is_shared
+
+_V3_FAILURE: Final = 0x80
+_ERROR: Final = 0x80
+
+
+@final
+class Subscriber:
+    """``fail`` closes a connection with a reason code."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        subscriptions: Subscriptions,
+        retained: Retained,
+        inbox: Inbox,
+        keeper: Keeper,
+        courier: Courier,
+        fail: Callable[[Connection, int], None],
+    ) -> None:
+        self.settings = settings
+        self.subscriptions = subscriptions
+        self.retained = retained
+        self.inbox = inbox
+        self.keeper = keeper
+        self.store = keeper.store
+        self.courier = courier
+        self.clock = courier.clock
+        self._fail = fail
+
+    def subscribe(self, connection: Connection, session: Session, packet: Subscribe) -> None:
+        identifiers = [] if packet.properties is None else packet.properties.subscription_ids
+        identifier = identifiers[0] if identifiers else 0
+        codes: list[int] = []
+        fresh: list[tuple[Subscription, bool]] = []
+        gate: Gate | None = None
+        for subscription in packet.subscriptions:
+            if subscription.no_local and is_shared(subscription.filter):
+                self._fail(connection, reasons.PROTOCOL_ERROR)  # [MQTT-3.8.3-4]
+                return
+            code = self._may_subscribe(connection, session, subscription)
+            if code < _ERROR:
+                known = subscription.filter in session.interests
+                self.add(session, subscription, identifier)
+                gate = self.subscriptions.listener.gate(subscription.filter) or gate
+                fresh.append((subscription, known))
+            codes.append(code if connection.protocol == MQTT5 or code < _ERROR else _V3_FAILURE)
+        position = self.store.position if session.durable else 0
+        answer = encode(SubAck(SUBACK, packet.packet_id, codes), connection.protocol)
+        self.courier.write_after(connection, position, answer, gate)
+        for subscription, known in fresh:
+            self._send_retained(session, subscription, known, identifier)
+        if connection.principal.kind == VEHICLE:
+            self.inbox.hand_over(session)
+        self.courier.pump(session, connection)
+
+    def _may_subscribe(self, connection: Connection, session: Session, subscription: Subscription) -> int:
+        if not connection.principal.permissions.may_subscribe(subscription.filter):
+            return reasons.NOT_AUTHORIZED
+        full = len(session.interests) >= self.settings.max_subscriptions
+        if full and subscription.filter not in session.interests:
+            return reasons.QUOTA_EXCEEDED
+        return subscription.qos
+
+    def add(self, session: Session, subscription: Subscription, identifier: int) -> None:
+        old = session.interests.get(subscription.filter)
+        interest = Interest(session, subscription, identifier)
+        if session.durable:
+            self.keeper.keep_interest(interest)
+        if old is not None:
+            self.subscriptions.replace(old, interest)  # [MQTT-3.8.4-3]
+            self.keeper.forget_interest(old)
+        else:
+            self.subscriptions.add(interest)
+        session.interests[subscription.filter] = interest
+
+    def _send_retained(self, session: Session, subscription: Subscription, known: bool, identifier: int) -> None:
+        if subscription.retain_handling == 2 or (subscription.retain_handling == 1 and known):
+            return  # [MQTT-3.3.1-10] [MQTT-3.3.1-11]
+        if is_shared(subscription.filter):
+            return  # section 4.8.2
+        identifiers = (identifier,) if identifier else ()
+        for message in self.retained.matching(subscription.filter, self.clock()):
+            if not (message.from_tier and session.key[0] == TIER):
+                self.courier.offer(session, message, min(message.qos, subscription.qos), True, identifiers, None)
+
+    def unsubscribe(self, connection: Connection, session: Session, packet: Unsubscribe) -> None:
+        codes: list[int] = []
+        for filter in packet.filters:
+            interest = session.interests.pop(filter, None)
+            if interest is None:
+                codes.append(reasons.NO_SUBSCRIPTION_EXISTED)
+                continue
+            self.subscriptions.remove(interest)
+            self.keeper.forget_interest(interest)
+            codes.append(reasons.SUCCESS)
+        position = self.store.position if session.durable else 0
+        answer = SubAck(UNSUBACK, packet.packet_id, codes if connection.protocol == MQTT5 else [])
+        self.courier.write_after(connection, position, encode(answer, connection.protocol))

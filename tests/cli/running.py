@@ -1,0 +1,109 @@
+"""One mesh with real sockets in this process, and the ``mesh`` command called on it.
+
+The nodes run on one event loop in a thread, with a real etcd, so that the commands find a mesh without starting Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mesh.cluster.lifecycle import planned
+from mesh.cluster.nodes import build
+from mesh.cluster.plan import Plan
+from mesh.cluster.run import RUNNING, Run, save_plan, save_run
+from mesh.topology.load import load
+
+START_SECONDS = 60.0
+
+TOPOLOGY = """\
+mesh: commands
+etcd: embedded
+identity: {{from: username, pattern: "[A-Z0-9-]{{3,32}}"}}
+topics: {{vehicle: "vehicles/{{vehicle}}/#"}}
+inbox: {{subscribe: ["vehicles/{{vehicle}}/cmd/#"]}}
+front_doors: [{{name: door, listen: [{{mqtt: "127.0.0.1:{door}"}}]}}]
+cores: [{{name: core, listen: [{{mqtt: "127.0.0.1:{core}"}}]}}]
+backends: {{anonymous: true, users: [{{user: control, password: secret}}]}}
+pools: [{{name: standard, edges: [{{name: edge-1}}]}}]
+data: data
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running_mesh(folder: Path) -> Iterator[Path]:
+    """A mesh whose topology file this gives."""
+    file = folder / "mesh.yaml"
+    file.write_text(TOPOLOGY.format(door=free_port(), core=free_port()))
+    topology = load(file)
+    topology.data.mkdir()
+    plan = planned(topology)
+    nodes = Nodes(plan)
+    try:
+        nodes.start()
+        save_plan(plan)
+        pid = os.getpid()
+        save_run(
+            Run(
+                plan.mesh, str(file), plan.data, plan.ray, "", "", plan.endpoints, pid,
+                psutil.Process(pid).create_time(), RUNNING,
+            )
+        )  # fmt: skip
+        yield file
+    finally:
+        nodes.stop()
+
+
+class Nodes:
+    """The nodes of a plan on a loop of their own."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._loop = asyncio.new_event_loop()
+        self._nodes: list[Any] = []
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._call(self._start())
+
+    def stop(self) -> None:
+        self._call(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def _call(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(START_SECONDS)
+
+    async def _start(self) -> None:
+        for one in sorted(self._plan.nodes, key=lambda node: node.stage):
+            node = build(self._plan.assignment(one))
+            self._nodes.append(node)
+            await node.start()
+
+    async def _stop(self) -> None:
+        while self._nodes:
+            await self._nodes.pop().stop(1.0)
+
+
+def wait_until(met: Any, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < end, "what was waited for did not happen"
+        time.sleep(0.02)

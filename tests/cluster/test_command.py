@@ -1,0 +1,102 @@
+"""The ``mesh`` command on a whole real mesh: in the foreground, in the background, and killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mesh.cluster.lifecycle import down
+from mesh.cluster.run import Run, load_run
+from tests.cluster.meshes import free_ports, session, until
+
+pytestmark = pytest.mark.ray
+
+LOCAL = Path(__file__).parents[2] / "topology" / "local.yaml"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Path]:
+    """The example topology on ports of its own; whatever runs from it is ended."""
+    vehicles, backends = free_ports(2)
+    text = LOCAL.read_text().replace("1883", str(vehicles)).replace("1884", str(backends))
+    path = tmp_path / "local.yaml"
+    path.write_text(text.replace("../.mesh/local", "data").replace(", {name: edge-2}", ""))
+    yield path
+    down(tmp_path / "data")
+
+
+def mesh(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "mesh.cli.main", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def done(*words: str) -> tuple[int, str, str]:
+    process = mesh(*words)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def run_of(file: Path) -> Run:
+    run = load_run(file.parent / "data")
+    assert run is not None
+    return run
+
+
+def etcd_of(run: Run) -> int:
+    status = json.loads((Path(run.data) / "status.json").read_text())
+    return next(int(row["figures"]["process"]) for row in status["nodes"] if row["role"] == "etcd")
+
+
+def test_the_background_from_up_to_down(file: Path) -> None:
+    code, out, err = done("up", str(file), "--detach")
+    assert (code, "is ready" in out) == (0, True), err
+    code, out, _ = done("status", "--json", "--topology", str(file))
+    status = json.loads(out)
+    assert code == 0
+    assert [(row["name"], row["state"]) for row in status["nodes"]] == [
+        (name, "ready") for name in ("etcd", "edge-1", "core", "door")
+    ]
+    run = run_of(file)
+    etcd = etcd_of(run)
+    code, out, _ = done("status", "--topology", str(file))
+    assert (code, "edge-1" in out) == (0, True)
+    assert done("down", "--topology", str(file))[0] == 0
+    assert not session(run)
+    assert not psutil.pid_exists(etcd)
+    assert done("status", "--topology", str(file))[0] == 3
+    code, out, _ = done("down", "--topology", str(file))
+    assert (code, out) == (0, "mesh 'local' was not running\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_foreground_takes_the_mesh_with_it(file: Path, number: signal.Signals) -> None:
+    process = mesh("up", str(file))
+    assert process.stdout is not None
+    until(lambda: "is ready" in process.stdout.readline() or process.poll() is not None, 60.0)  # type: ignore[union-attr]
+    run = run_of(file)
+    etcd = etcd_of(run)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == (0 if number == signal.SIGINT else -signal.SIGKILL)
+    until(lambda: not session(run) and not psutil.pid_exists(etcd), 30.0)
+
+
+def test_a_port_in_use_is_told_in_one_sentence(file: Path) -> None:
+    port = int(file.read_text().split('mqtt: "127.0.0.1:')[1].split('"')[0])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        code, _, err = done("up", str(file), "--detach")
+    assert code == 1
+    assert "door 'door' is not ready: " in err
+    assert str(port) in err
+    assert not session(run_of(file))
