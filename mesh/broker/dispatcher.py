@@ -129,7 +129,8 @@ class Dispatcher:
         if message.from_tier and not any(target.session.key[0] == VEHICLE for target in targets):
             reason = self.inbox.offer(message, receipt)
             result = reason if result != reasons.SUCCESS else result
-        return refused if refused != reasons.SUCCESS else result
+        # Whoever took it has it: an error would have the publisher send it again to all, for one whose queue is full.
+        return result if result == reasons.SUCCESS or refused == reasons.SUCCESS else refused
 
     def _receivers(self, targets: list[Target], message: Message, source: Session | None) -> list[Target]:
         """Those of a route who get this message: No Local [MQTT-3.8.3-3] and split horizon."""

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 from mesh.registry.errors import Overloaded, Unavailable
+from mesh.registry.tasks import end
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -88,10 +89,7 @@ class Batcher(Generic[Question, Answer]):
     async def close(self) -> None:
         """End what is under way; all who wait get Unavailable."""
         self._closed = True
-        lanes = list(self._lanes)
-        for lane in lanes:
-            lane.cancel()
-        await asyncio.gather(*lanes, return_exceptions=True)
+        await end(*self._lanes)
         for waiting in list(self._keys.values()):
             self._fail(waiting, Unavailable(f"{self._what} {waiting.key!r}: the map is closed"))
         self._queue.clear()

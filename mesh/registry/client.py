@@ -302,7 +302,8 @@ class Client:
             method, request_serializer=packed, response_deserializer=pb.WatchResponse.FromString
         )(request_iterator=None, metadata=metadata)
         try:
-            await asyncio.wait_for(call.write(pb.WatchRequest(create=request)), timeout)
+            async with asyncio.timeout(timeout):
+                await call.write(pb.WatchRequest(create=request))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as error:
             call.cancel()
             raise self.broken(error, endpoint.url) from None
@@ -398,7 +399,8 @@ class Client:
             # All who wait may have given up before it fails.
             self._login.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            return await asyncio.wait_for(asyncio.shield(self._login), timeout)
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(self._login)
         except TimeoutError:
             raise Unavailable(f"Authenticate at {self._endpoints[self._current].url}: no answer in time") from None
 

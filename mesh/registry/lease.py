@@ -14,6 +14,7 @@ from typing import Final, final
 
 from mesh.registry.client import Client, pause
 from mesh.registry.errors import LeaseLost, RegistryError, Superseded, Unavailable
+from mesh.registry.tasks import end
 
 log = logging.getLogger("mesh.registry.lease")
 
@@ -72,7 +73,8 @@ class Lease:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="etcd lease")
         try:
-            await asyncio.wait_for(self._first.wait(), wait)
+            async with asyncio.timeout(wait):
+                await self._first.wait()
         except TimeoutError:
             return False
         if self._failure is not None:
@@ -90,8 +92,7 @@ class Lease:
         """Give the lease back, so that its keys are gone at once; without etcd they go when it ends."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end(task)
         lease, self.id = self.id, 0
         if lease:
             try:
@@ -152,7 +153,8 @@ class Lease:
 
     async def _poked(self, wait: float) -> bool:
         try:
-            await asyncio.wait_for(self._poke.wait(), wait)
+            async with asyncio.timeout(wait):
+                await self._poke.wait()
         except TimeoutError:
             return False
         self._poke.clear()

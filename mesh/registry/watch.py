@@ -26,6 +26,7 @@ from mesh.registry import etcd_pb2 as pb
 from mesh.registry.client import Client, WatchCall, pause
 from mesh.registry.errors import Compacted, RegistryError, Unavailable
 from mesh.registry.keys import after
+from mesh.registry.tasks import end
 
 log = logging.getLogger("mesh.registry.watch")
 
@@ -115,7 +116,8 @@ class Watch:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"watch {self._prefix.decode(errors='replace')}")
         try:
-            await asyncio.wait_for(self._first.wait(), wait)
+            async with asyncio.timeout(wait):
+                await self._first.wait()
         except TimeoutError:
             return False
         if self._failure is not None:
@@ -127,8 +129,7 @@ class Watch:
     async def stop(self) -> None:
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end(task)
 
     async def _run(self) -> None:
         failures = 0
@@ -235,7 +236,8 @@ class Watch:
             done, _ = await asyncio.wait({reading}, timeout=self._quiet)
         try:
             if not done and self.live:
-                await asyncio.wait_for(call.write(pb.WatchRequest(progress=pb.WatchProgress())), ANSWER)
+                async with asyncio.timeout(ANSWER):
+                    await call.write(pb.WatchRequest(progress=pb.WatchProgress()))
                 done, _ = await asyncio.wait({reading}, timeout=ANSWER)
             if not done:
                 raise TimeoutError("no sign of life")

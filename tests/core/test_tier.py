@@ -333,6 +333,27 @@ def test_qos_2_downstream_is_exactly_once_whenever_somebody_dies(killed: str, tu
     assert mesh.vehicle(1, clean=False, expiry=100).messages() == [b"once"]
 
 
+def test_a_full_queue_of_one_back_end_takes_nothing_from_the_others() -> None:
+    mesh = Mesh()
+    mesh.core.settings.max_queue_messages = 2
+    mesh.connect()
+    mesh.backend("away", "vehicles/+/status", expiry=100).lose()
+    vehicle = mesh.vehicle(1)
+    for number in range(4):
+        vehicle.publish("vehicles/V1/status", b"%d" % number, 2)
+        mesh.run()
+    assert [ack.reason for ack in vehicle.take(Ack) if ack.type == 5] == [0] * 4
+    reader = mesh.backend("reader", "vehicles/+/status")
+    mesh.kill("edge-1")  # its identifiers begin anew
+    mesh.connect("edge-1")
+    vehicle = mesh.vehicle(1)
+    for number in range(4, 8):
+        vehicle.publish("vehicles/V1/status", b"%d" % number, 2)
+        mesh.run()
+    assert reader.messages() == [b"4", b"5", b"6", b"7"]
+    assert mesh.core.broker.counters.rejected == 6
+
+
 def test_the_edges_forget_what_nobody_wants_any_more(mesh: Mesh) -> None:
     backend = mesh.backend("app", "vehicles/+/status", "$share/g/vehicles/#")
     assert [len(edge.broker.subscriptions) for edge in mesh.edges.values()] == [2, 2]

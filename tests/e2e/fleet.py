@@ -109,7 +109,12 @@ class Fleet:
             sent = [message for message in self.sender.acked if message[0] == command(car.name)]
             await eventually(lambda car=car, sent=sent: not missing(sent, car.received), f"commands at {car.name}")
         everything = [message for car in [*self.cars, *self.stock] for message in car.acked]
-        await eventually(lambda: not missing(everything, self.reader.received), "reports at the back end")
+        try:
+            await eventually(lambda: not missing(everything, self.reader.received), "reports at the back end")
+        except AssertionError as error:
+            lost = missing(everything, self.reader.received)
+            figures = {name: self.mesh.status(name) for name in self.mesh.names()}
+            raise AssertionError(f"{error}: {len(lost)} missing, as {lost[:5]}; {figures}") from error
 
     def check(self) -> None:
         """Nothing acknowledged is missing, the order holds, QoS 2 came once, repeats bear DUP, no socket closed."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +22,14 @@ def test_every_section_is_explained(section: str) -> None:
     assert f"`{section}" in TEXT
 
 
+READERS: dict[str, Callable[[str], float]] = {
+    "count": int,
+    "size": size,
+    "time": lambda text: NEVER if text == "never" else duration(text),
+}
+
+
 @pytest.mark.parametrize("limit", fields(Limits), ids=lambda limit: limit.name)
-def test_every_limit_is_there_with_its_default(limit: object) -> None:
-    name, default, unit = limit.name, limit.default, limit.metadata["unit"]  # type: ignore[attr-defined]
-    written = ROWS[f"| `{name}`"].strip("`")
-    read = {"count": int, "size": size, "time": lambda text: NEVER if text == "never" else duration(text)}[unit]
-    assert read(written) == default
+def test_every_limit_is_there_with_its_default(limit: Field[Any]) -> None:
+    written = ROWS[f"| `{limit.name}`"].strip("`")
+    assert READERS[limit.metadata["unit"]](written) == limit.default
