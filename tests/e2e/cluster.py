@@ -1,0 +1,141 @@
+"""A mesh as its users run it: the ``mesh`` command and a real Ray. The commands are run as a person would."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mesh.cluster.run import load_run, logs_path
+from mesh.cluster.status import rows, status_of
+from mesh.registry.client import Client
+from mesh.registry.map import where
+from mesh.registry.record import Record
+from tests.e2e.files import topology
+from tests.e2e.mesh import PATIENCE, free_ports
+
+COMMAND = 120.0  # seconds that a command may take on a machine that others use as well
+
+
+class Cluster:
+    """See ``Mesh``. ``mesh up`` writes its data below ``folder``, whose name is the mesh's."""
+
+    def __init__(self, folder: Path, edge_names: list[str], otlp: str = "", extra: str = "") -> None:
+        self.vehicles, self.backends = free_ports(2)
+        self.file = folder / "mesh.yaml"
+        self._folder = folder
+        self._data = folder / "data"
+        self._edges = list(edge_names)
+        self._otlp = otlp
+        self._extra = extra
+        self._etcd = 0
+        self._processes: list[psutil.Process] = []
+
+    # Life
+
+    def command(self, *words: str, expected: int = 0) -> str:
+        """What ``mesh WORDS`` prints; it must end with the exit code ``expected``."""
+        done = subprocess.run(
+            [sys.executable, "-m", "mesh.cli.main", *words], capture_output=True, text=True, timeout=COMMAND
+        )
+        assert done.returncode == expected, f"mesh {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def start(self) -> None:
+        """``mesh up --detach``, which returns when everything is ready."""
+        topology(self._folder, self.vehicles, self.backends, self._edges, self._otlp, extra=self._extra)
+        self.command("up", str(self.file), "--detach")
+        run = load_run(self._data)
+        assert run is not None
+        supervisor = psutil.Process(run.supervisor)
+        self._processes = [supervisor, *supervisor.children(recursive=True)]
+
+    def stop(self) -> None:
+        """``mesh down``, after which no process is left."""
+        self.command("down", "--topology", str(self.file))
+        left = [process for process in self._processes if process.is_running() and process.status() != "zombie"]
+        assert not left, f"mesh down has left {left}"
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def add_edge(self, name: str) -> None:
+        self._edges.append(name)
+        self.start()
+
+    # Looking
+
+    def names(self) -> list[str]:
+        return [str(row["name"]) for row in self._rows() if row["role"] != "etcd"]
+
+    def pid(self, name: str) -> int:
+        if name == "etcd":
+            return int(self._row(name)["figures"]["process"])
+        return int(self._row(name)["pid"])
+
+    def status(self, name: str) -> dict[str, Any]:
+        row = self._row(name)
+        figures: dict[str, Any] = row["figures"]
+        return figures if row["state"] == "ready" else {}
+
+    def log(self, name: str) -> str:
+        files = sorted(logs_path(self._data).glob(f"*{name}*"))
+        return "".join(file.read_text(errors="replace") for file in files)
+
+    def where(self, vehicle: str) -> str:
+        """From etcd itself: the command takes a third of a second, and the scenarios ask for hundreds."""
+        with ThreadPoolExecutor(1) as thread:
+            record = thread.submit(asyncio.run, self._where(vehicle)).result(PATIENCE)
+        return "" if record is None else record.edge
+
+    async def _where(self, vehicle: str) -> Record | None:
+        run = load_run(self._data)
+        assert run is not None
+        client = Client(run.endpoints)
+        try:
+            return await where(client, run.mesh, vehicle)
+        finally:
+            await client.close()
+
+    def _rows(self) -> list[dict[str, Any]]:
+        run = load_run(self._data)
+        assert run is not None
+        return rows(status_of(run))
+
+    def _row(self, name: str) -> dict[str, Any]:
+        return next(row for row in self._rows() if row["name"] == name)
+
+    # Harm
+
+    def kill(self, *names: str) -> None:
+        pids = [self.pid(name) for name in names]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        while any(_alive(pid) for pid in pids):
+            assert time.monotonic() < deadline, "a killed process is still there"
+            time.sleep(0.02)
+
+    def stop_etcd(self) -> None:
+        """Stopped, not killed: its node would bring it back at once. So its connections stay open and say nothing."""
+        self._etcd = self.pid("etcd")
+        os.kill(self._etcd, signal.SIGSTOP)
+
+    def start_etcd(self) -> None:
+        os.kill(self._etcd, signal.SIGCONT)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,71 @@
+"""The scenarios on a mesh that ``mesh up`` started on a real Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.cluster import Cluster
+from tests.e2e.scenarios.core_kill import core_is_killed
+from tests.e2e.scenarios.edge_kill import edges_are_killed
+from tests.e2e.scenarios.fan_out import reports_arrive_once
+from tests.e2e.scenarios.map_away import etcd_is_away
+from tests.e2e.scenarios.sleepers import messages_wait
+from tests.e2e.scenarios.stickiness import vehicles_stay
+
+pytestmark = [pytest.mark.e2e, pytest.mark.ray]
+VEHICLES = 200
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    running = Cluster(tmp_path_factory.mktemp("ray"), ["edge-1", "edge-2"])
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def test_status_tells_what_runs(mesh: Cluster) -> None:
+    found = json.loads(mesh.command("status", "--json", "--topology", str(mesh.file)))
+    assert [node["name"] for node in found["nodes"]] == ["etcd", "edge-1", "edge-2", "core", "door"]
+    assert all(node["state"] == "ready" for node in found["nodes"])
+    for key in ("role", "pid", "host", "connections", "sessions", "queued"):
+        assert all(key in node for node in found["nodes"])
+
+
+def test_reports_arrive_once(mesh: Cluster) -> None:
+    asyncio.run(reports_arrive_once(mesh, vehicles=20, messages=20))
+
+
+def test_where_tells_the_edge_of_a_vehicle(mesh: Cluster) -> None:
+    """Of one that the test before has connected, and of one that nobody has seen."""
+    asked = ["--json", "--topology", str(mesh.file)]
+    found = json.loads(mesh.command("where", "fan-00", *asked))
+    assert (found["vehicle"], found["edge"]) == ("fan-00", mesh.where("fan-00"))
+    assert (found["pool"], found["epoch"]) == ("standard", 1)
+
+
+def test_messages_wait(mesh: Cluster) -> None:
+    asyncio.run(messages_wait(mesh, vehicles=20, messages=1000))
+
+
+def test_edges_are_killed(mesh: Cluster) -> None:
+    asyncio.run(edges_are_killed(mesh, VEHICLES, kills=2))
+
+
+def test_core_is_killed(mesh: Cluster) -> None:
+    asyncio.run(core_is_killed(mesh, vehicles=40, kills=1))
+
+
+def test_etcd_is_away(mesh: Cluster) -> None:
+    asyncio.run(etcd_is_away(mesh, vehicles=40, seconds=30))
+
+
+def test_vehicles_stay(mesh: Cluster) -> None:
+    """The last one: the mesh has a third edge afterwards."""
+    asyncio.run(vehicles_stay(mesh, VEHICLES))
