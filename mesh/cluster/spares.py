@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -25,6 +26,9 @@ _NEW: Final = "default_worker.py"
 
 _CALL: Final = 5.0
 
+# After a failure; it may be for good, and the log is bounded.
+_AGAIN: Final = 60.0
+
 # Ray ends idle workers; ours may wait for years.
 _KEEP_ALIVE: Final = 10 * 365 * 86400
 
@@ -36,19 +40,20 @@ class Spares:
     def __init__(self, wanted: int) -> None:
         self._wanted = wanted
         self._stub: Any = None
-        self._given_up = False
+        self._not_before = 0.0
 
     def tend(self) -> None:
         """Ask for what is missing. Never raises."""
-        if self._given_up:
+        if time.monotonic() < self._not_before:
             return
         try:
             missing = self._wanted - waiting(os.getppid())
             if missing > 0:
                 self._prestart(missing)
         except Exception as error:  # noqa: BLE001 - a spare is a convenience; without it all still works
-            self._given_up = True
-            log.warning("no spare processes: nodes that crash come back more slowly (%s)", error)
+            self._not_before = time.monotonic() + _AGAIN
+            self._stub = None
+            log.warning("no spare process: a node that crashes comes back more slowly (%s)", error)
 
     def _prestart(self, count: int) -> None:
         from ray.core.generated import node_manager_pb2 as messages  # inside: may be away in another version of Ray
