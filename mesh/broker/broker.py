@@ -193,7 +193,7 @@ class Broker:
             session.ledger = Ledger(instances[0])
         elif ledger.instance != instances[0]:
             ledger.instance = instances[0]
-            ledger.last = 0
+            ledger.forget()
 
     def _window(self, connect: Connect) -> int:
         properties = connect.properties

@@ -118,7 +118,7 @@ class Intake:
             if packet.qos == 2 and reason < _ERROR:
                 self._open_identifier(session, packet.packet_id, receipt)
             if packet.qos == 1 and session.ledger is not None:
-                self._note(session, session.ledger, 0 if reason >= _ERROR else packet.packet_id)
+                self._note(session, session.ledger, packet.packet_id, reason)
         if session.key[0] == BACKEND:
             self._dispatcher.forwarder.forward(message, receipt)
         if span is not None:
@@ -127,8 +127,11 @@ class Intake:
             else:
                 receipt.span = span
 
-    def _note(self, session: Session, ledger: Ledger, packet_id: int) -> None:
-        ledger.last = packet_id
+    def _note(self, session: Session, ledger: Ledger, packet_id: int, reason: int) -> None:
+        if reason < _ERROR:
+            ledger.take(packet_id)
+        else:
+            ledger.forget()
         if not ledger.touched:
             ledger.touched = True
             self._touched.append(session)

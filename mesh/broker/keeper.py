@@ -39,7 +39,7 @@ LEDGER: Final = 8
 _DELIVERY: Final = struct.Struct("!QQIBdd")  # number, shared body, size, flags, since, expires; then the identifiers
 _INTEREST: Final = struct.Struct("!BI")  # options, subscription identifier; then the filter
 _INCOMING: Final = struct.Struct("!H")
-_LEDGER: Final = struct.Struct("!H")  # last identifier; then the instance
+_LEDGER: Final = struct.Struct("!HH")  # first and last identifier; then the instance
 _QOS: Final = 0x03
 _RETAIN: Final = 0x04
 
@@ -203,7 +203,8 @@ class Keeper:
     def keep_ledger(self, session: Session, ledger: Ledger) -> None:
         """Write how far a core's messages were taken; the newer item replaces the older."""
         old = ledger.item
-        ledger.item = self.store.append(LEDGER, session.id, _LEDGER.pack(ledger.last) + ledger.instance.encode(), b"")
+        meta = _LEDGER.pack(ledger.first, ledger.last) + ledger.instance.encode()
+        ledger.item = self.store.append(LEDGER, session.id, meta, b"")
         ledger.touched = False
         if old:
             self.store.drop(old)
@@ -288,7 +289,7 @@ class Keeper:
     def _recover_ledger(self, session: Session, item: Any) -> None:
         if session.ledger is not None:
             self._stale.append(session.ledger.item)
-        ledger = Ledger(item.meta[_LEDGER.size :].decode(), _LEDGER.unpack_from(item.meta)[0])
+        ledger = Ledger(item.meta[_LEDGER.size :].decode(), *_LEDGER.unpack_from(item.meta))
         ledger.item = item.id
         session.ledger = ledger
 

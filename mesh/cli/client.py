@@ -236,9 +236,7 @@ class Client:
             self._lost = f"the connection to {self._target} was lost: {said(code.value)}"
             self._changed.notify_all()
 
-    def _on_publish(
-        self, _client: object, _data: object, number: int, code: ReasonCode, _properties: object
-    ) -> None:
+    def _on_publish(self, _client: object, _data: object, number: int, code: ReasonCode, _properties: object) -> None:
         with self._changed:
             self._answers[number] = code.value
             self._changed.notify_all()

@@ -72,10 +72,15 @@ def snapshot(run: Run) -> dict[str, object]:
     """The controller's view of a mesh on a cluster."""
     runtime.connect(run.address, run.namespace)
     try:
-        controller = runtime.find(CONTROLLER, run.mesh, run.namespace)
-        return cast("dict[str, object]", runtime.ask(controller.snapshot.remote(), _ANSWER))
+        return snapshot_within(run)
     finally:
         runtime.disconnect()
+
+
+def snapshot_within(run: Run) -> dict[str, object]:
+    """The same, for a process that is connected already, as every node is."""
+    controller = runtime.find(CONTROLLER, run.mesh, run.namespace)
+    return cast("dict[str, object]", runtime.ask(controller.snapshot.remote(), _ANSWER))
 
 
 def next_path(data: Path) -> Path:

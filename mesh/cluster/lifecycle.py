@@ -173,7 +173,13 @@ def _spawn(plan: Plan, topology: str, follow: bool) -> None:
             stderr=output,
             start_new_session=True,
         )
-    _wait_registered(supervisor, data)
+    try:
+        _wait_registered(supervisor, data)
+    except BaseException:
+        # Not on record yet, so that nobody else would find it. Also after Ctrl-C.
+        kill_session(supervisor.pid, 0.0)
+        supervisor.wait()
+        raise
 
 
 def _wait_registered(supervisor: subprocess.Popen[bytes], data: Path) -> None:

@@ -15,9 +15,11 @@ ETCD: Final = "etcd"
 EDGE: Final = "edge"
 CORE: Final = "core"
 DOOR: Final = "door"
+CONSOLE: Final = "console"
 
-# Starting order: each role may lean on those before it. Stopping is the other way round.
-STAGES: Final[dict[str, int]] = {ETCD: 0, EDGE: 1, CORE: 2, DOOR: 3}
+# Starting order: each role may lean on those before it. Stopping is the other way round. The console leans on nobody;
+# it comes last so that nobody waits for it.
+STAGES: Final[dict[str, int]] = {ETCD: 0, EDGE: 1, CORE: 2, DOOR: 3, CONSOLE: 3}
 
 
 class Node(Protocol):

@@ -13,16 +13,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
-from mesh.cluster.node import CORE, DOOR, EDGE, ETCD, STAGES, Assignment
+from mesh.cluster.node import CONSOLE, CORE, DOOR, EDGE, ETCD, STAGES, Assignment
 from mesh.topology.nodes import nodes
 from mesh.topology.topology import Topology, as_dict
 
 FACTORY: Final = "mesh.cluster.nodes:build"
 
+# By its name only: the room lies below this one.
+CONSOLE_FACTORY: Final = "mesh.console.node:build"
+
 LOCAL: Final = "local"
 
-# The keys of a topology that only list nodes. Everything else is shared by all of them.
-NODE_LISTS: Final = ("front_doors", "cores", "pools")
+# The keys of a topology that only name nodes. Everything else is shared by all of them.
+NODE_LISTS: Final = ("front_doors", "cores", "pools", "console")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,9 @@ class Plan:
         return next((node for node in self.nodes if node.name == name), None)
 
     def assignment(self, node: PlannedNode) -> Assignment:
+        factory = CONSOLE_FACTORY if node.role == CONSOLE else self.factory
         return Assignment(
-            self.mesh, node.name, node.role, self.settings, self.endpoints, self.data, self.factory, self.secret
+            self.mesh, node.name, node.role, self.settings, self.endpoints, self.data, factory, self.secret
         )
 
     def to_json(self) -> str:
@@ -91,6 +95,9 @@ def plan_of(topology: Topology, endpoints: Iterable[str], secret: bytes) -> Plan
         listens = tuple(f"{listener.kind}://{listener.address}" for listener in node.listen)
         own = fingerprint([node.name, node.role, node.pool, node.weight, listens, dict(node.resources)])
         planned.append(PlannedNode(node.name, node.role, own, dict(node.resources), listens))
+    if topology.console is not None:
+        url = f"http://{topology.console}"
+        planned.append(PlannedNode(CONSOLE, CONSOLE, fingerprint(url), listens=(url,)))
     return Plan(
         mesh=topology.mesh,
         data=str(topology.data),
@@ -106,7 +113,7 @@ def plan_of(topology: Topology, endpoints: Iterable[str], secret: bytes) -> Plan
 def objections(old: Plan, new: Plan) -> list[str]:
     """Why a running mesh cannot go from ``old`` to ``new``: one sentence each; empty when it can.
 
-    New nodes may be added and front doors may be taken away. Everything else needs ``mesh down`` and ``mesh up``.
+    New nodes may be added; front doors and the console may be taken away. Everything else needs ``mesh down`` and ``mesh up``.
     """
     wrong = []
     if new.mesh != old.mesh:
@@ -118,7 +125,7 @@ def objections(old: Plan, new: Plan) -> list[str]:
     for before in old.nodes:
         after = new.node(before.name)
         if after is None:
-            if before.role != DOOR:
+            if before.role not in (DOOR, CONSOLE):
                 wrong.append(f"{_label(before)} cannot be removed while the mesh runs: {_WHY[before.role]}")
         elif (after.role, after.fingerprint) != (before.role, before.fingerprint) and before.role != ETCD:
             wrong.append(f"{_label(before)} cannot change while the mesh runs: 'mesh down', then 'mesh up'")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
 
@@ -26,10 +27,10 @@ def text_of(snapshot: dict[str, object]) -> str:
     return json.dumps({**snapshot, "written": time.time()})
 
 
-def status_of(run: Run) -> dict[str, object]:
+def status_of(run: Run, ask: Callable[[Run], dict[str, object]] | None = None) -> dict[str, object]:
     """The state of a run that is alive: ``mesh``, ``state``, ``error`` and one entry of ``nodes`` for each planned
-    node."""
-    found = load_status(Path(run.data)) if run.local else ask_cluster(run)
+    node. ``ask`` gets the answer of a controller on a cluster; else this process connects to Ray for it."""
+    found = load_status(Path(run.data)) if run.local else (ask or ask_cluster)(run)
     if found is None or (run.local and _before(found, run)):
         found = unknown(run, "starting")
     elif run.local and age(found) > FRESH:

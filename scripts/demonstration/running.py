@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, cast, final
 
 from demonstration.setting import MESH
-from mesh.cluster.run import load_run
+from mesh.cluster.run import load_run, run_path
 from mesh.cluster.status import rows, status_of
 from mesh.registry.client import Client
 from mesh.registry.map import records
@@ -27,6 +27,8 @@ from mesh.registry.map import records
 READY: Final = "ready"
 # Bringing the mesh down takes a few seconds; this is for a machine that is busy with other things.
 _STOP_SECONDS: Final = 90.0
+# The first thing that a mesh which starts does is to put itself on record.
+_RECORD_SECONDS: Final = 30.0
 # The screen asks several times a second, the status changes once or twice.
 _FRESH: Final = 0.2
 
@@ -82,10 +84,8 @@ class RunningMesh:
 
     def stop(self) -> bool:
         """End the mesh and all its processes; ``False`` if that cannot be."""
-        if self._starting is not None and self._starting.poll() is None:
-            self._starting.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._starting.wait(_STOP_SECONDS)
+        if self._starting is not None:
+            self._interrupt(self._starting)
         if not self._file.exists():
             return True
         with self._command("down", "--topology", str(self._file)) as process:
@@ -94,6 +94,16 @@ class RunningMesh:
             except subprocess.TimeoutExpired:
                 process.kill()
         return process.returncode == 0
+
+    def _interrupt(self, starting: subprocess.Popen[str]) -> None:
+        """Break off a start. Not before the mesh's run is on record, as 'mesh down' ends what is on record."""
+        end = time.monotonic() + _RECORD_SECONDS
+        while starting.poll() is None and not run_path(self._data).exists() and time.monotonic() < end:
+            time.sleep(_FRESH)
+        if starting.poll() is None:
+            starting.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                starting.wait(_STOP_SECONDS)
 
     def nodes(self) -> list[NodeState]:
         """All nodes, as of a moment ago."""

@@ -140,7 +140,7 @@ class Story:
             if time.monotonic() - begun > _RETURN_SECONDS:
                 raise Failed(f"{edge} did not come back within {_RETURN_SECONDS:.0f} s")
             self._send(screen, _POLL)
-            screen.note(f"{self._waiting()} commands wait")
+            screen.note(f"{self._waiting()} wait")
         took, after = time.monotonic() - begun, self._mesh.node(edge)
         self._send(screen, max(0.0, _READ_SECONDS - took))
         screen.done(
@@ -152,13 +152,20 @@ class Story:
         """The vehicle comes back and gets what waited."""
         screen.begin(f"{name} is still in its tunnel")
         self._send(screen, 1.5)
-        waiting = self.ledger.account(name).waiting
-        screen.begin(f"{name} comes out of the tunnel, {waiting} commands wait for it")
+        account = self.ledger.account(name)
+        waited = account.sent - account.delivered
+        screen.begin(f"{name} comes out of the tunnel, {len(waited)} commands wait for it")
         vehicle = self.fleet.vehicle(name)
         assert vehicle.state == ASLEEP, "put to sleep before"
         vehicle.drive()
         self._send(screen, 2.0)
-        screen.done(f"{name} came out of the tunnel and got the {waiting} commands that had waited for it")
+        self._until(
+            screen,
+            lambda: waited <= self.ledger.account(name).delivered,
+            _ARRIVE_SECONDS,
+            f"{name} did not get all that had waited for it",
+        )
+        screen.done(f"{name} came out of the tunnel and got the {len(waited)} commands that had waited for it")
 
     def settle(self, screen: Screen) -> None:
         """No more is sent; what is on its way arrives."""

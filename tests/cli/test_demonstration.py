@@ -54,13 +54,16 @@ def test_disorder_refusal_and_a_dropped_connection_are_flaws() -> None:
     ledger.delivered("A", 2, "")
     ledger.delivered("A", 1, "")
     assert (ledger.totals().missing, ledger.totals().disordered, ledger.totals().flawless) == (0, 1, False)
-    for spoil in (lambda it: it.dropped("A"), lambda it: it.refused("Quota exceeded")):
-        fine = Ledger(["A"])
+    dropped, refused = Ledger(["A"]), Ledger(["A"])
+    for fine in (dropped, refused):
         fine.sent("A", 1)
         fine.delivered("A", 1, "")
         assert fine.totals().flawless
-        spoil(fine)
-        assert not fine.totals().flawless
+    dropped.dropped("A")
+    refused.refused("Quota exceeded")
+    assert not dropped.totals().flawless
+    assert not refused.totals().flawless
+    assert refused.refusals() == {"Quota exceeded": 1}
 
 
 def test_a_fleet_that_was_sent_nothing_proves_nothing() -> None:

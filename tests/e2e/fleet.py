@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Protocol
 
 import paho.mqtt.client as paho
 
@@ -27,6 +29,21 @@ def report(vehicle: str) -> str:
     return f"vehicles/{vehicle}/status"
 
 
+class Vehicle(Protocol):
+    """What both kinds of clients keep."""
+
+    name: str
+    received: list[Received]
+    closes: list[str]
+
+    @property
+    def acked(self) -> list[tuple[str, str]]: ...
+
+
+def _all_there(sent: list[tuple[str, str]], vehicle: Vehicle) -> bool:
+    return not missing(sent, vehicle.received)
+
+
 class Fleet:
     """``cars`` and ``stock`` are vehicles; ``sender`` commands them, ``reader`` reads ``vehicles/+/status``.
 
@@ -44,6 +61,11 @@ class Fleet:
         self.reader = Client(f"{prefix}-reader", MQTT5, clean=True, expiry=3600)
         self.repeats_without_dup = False  # repeats of publishers are allowed, which are new messages to the mesh
         self._round = 0
+
+    @property
+    def everyone(self) -> Sequence[Vehicle]:
+        """All vehicles, whichever client they are."""
+        return [*self.cars, *self.stock]
 
     @property
     def edge_of(self) -> dict[str, str]:
@@ -93,9 +115,8 @@ class Fleet:
         """Let the traffic go on for so many further rounds, and arrive."""
         until = self._round + count
         await eventually(lambda: self._round >= until, "traffic")
-        everyone = [*self.cars, *self.stock]
         await eventually(
-            lambda: all(any(int(item.payload) >= until for item in car.received[-50:]) for car in everyone),
+            lambda: all(any(int(item.payload) >= until for item in car.received[-50:]) for car in self.everyone),
             "commands of a later round at every vehicle",
         )
 
@@ -105,10 +126,10 @@ class Fleet:
         for car in self.cars:
             await car.settled()
         await eventually(lambda: all(len(car.acked) == len(car.published) for car in self.stock), "paho's answers")
-        for car in [*self.cars, *self.stock]:
-            sent = [message for message in self.sender.acked if message[0] == command(car.name)]
-            await eventually(lambda car=car, sent=sent: not missing(sent, car.received), f"commands at {car.name}")
-        everything = [message for car in [*self.cars, *self.stock] for message in car.acked]
+        for vehicle in self.everyone:
+            sent = [message for message in self.sender.acked if message[0] == command(vehicle.name)]
+            await eventually(partial(_all_there, sent, vehicle), f"commands at {vehicle.name}")
+        everything = [message for car in self.everyone for message in car.acked]
         try:
             await eventually(lambda: not missing(everything, self.reader.received), "reports at the back end")
         except AssertionError as error:
@@ -123,7 +144,7 @@ class Fleet:
             name = message.topic.split("/")[1]
             if name in reports:
                 reports[name].append(message)
-        for car in [*self.cars, *self.stock]:
+        for car in self.everyone:
             name = car.name
             assert not car.closes, f"the socket of {name} was closed: {car.closes}"
             sent = [message for message in self.sender.acked if message[0] == command(name)]
@@ -140,5 +161,5 @@ class Fleet:
         """Disconnect everyone."""
         for car in [*self.cars, self.sender, self.reader]:
             car.leave()
-        for car in self.stock:
-            await asyncio.to_thread(car.leave)
+        for stock in self.stock:
+            await asyncio.to_thread(stock.leave)

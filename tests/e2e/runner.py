@@ -24,7 +24,7 @@ from mesh.node.place import Place
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
 
-ROLES = {"edge": Edge, "core": Core, "door": Door}
+ROLES: dict[str, type[Core] | type[Edge] | type[Door]] = {"edge": Edge, "core": Core, "door": Door}
 SECRET = b"e2e" * 16
 GRACE = 3.0
 
@@ -48,8 +48,8 @@ async def main(file: Path, name: str, endpoint: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    arguments = [Path(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])]
-    arguments[3].mkdir(parents=True, exist_ok=True)
+    own = Path(sys.argv[4])
+    own.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     gc.freeze()
-    uvloop.run(main(*arguments))
+    uvloop.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], own))

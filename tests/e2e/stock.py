@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -30,7 +30,7 @@ class Stock:
         self._clean = clean
         kind: dict[str, Any] = {} if self._v5 else {"clean_session": clean}
         self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, name, protocol=paho.MQTTProtocolVersion(protocol), **kind
+            CallbackAPIVersion.VERSION2, name, protocol=MQTTProtocolVersion(protocol), **kind
         )
         self._client.username_pw_set(name)
         self._client.on_connect = self._on_connect

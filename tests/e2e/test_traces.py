@@ -140,7 +140,7 @@ def test_a_wait_in_the_journal_is_seen(mesh: Processes, collector: Collector) ->
         await car.subscribe("vehicles/sleeper/cmd/#")
         car.drop()
         backend = await Client("waker", MQTT5).connect(mesh.backends)
-        trace, span, traceparent = context()
+        trace, _, traceparent = context()
         backend.publish("vehicles/sleeper/cmd/wake", "up", 1, [("traceparent", traceparent)])
         await backend.settled()
         owner = mesh.where("sleeper")

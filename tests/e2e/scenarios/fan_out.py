@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+from tests.e2e.checker import check_once
 from tests.e2e.client import Client, device
 from tests.e2e.fleet import report
 from tests.e2e.mesh import Mesh, edges, eventually
-from tests.e2e.checker import check_once
 
 GROUP = 3
 

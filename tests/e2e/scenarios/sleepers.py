@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from mesh.wire.packets import MQTT5, MQTT311
 from tests.e2e.checker import check_kept, check_repeats
@@ -31,9 +32,13 @@ async def messages_wait(mesh: Mesh, vehicles: int, messages: int) -> None:
     await asyncio.gather(*(car.connect(mesh.vehicles) for car in cars))
     for car in cars:
         sent = [message for message in backend.acked if message[0] == command(car.name)]
-        await eventually(lambda car=car: len(set(car.payloads(command(car.name)))) == messages, f"all at {car.name}")
+        await eventually(partial(_has, car, messages), f"all at {car.name}")
         check_kept(sent, car.received, car.name)
         check_repeats(car.received, car.name)
         assert not car.closes
     for client in [*cars, backend]:
         client.leave()
+
+
+def _has(car: Client, messages: int) -> bool:
+    return len(set(car.payloads(command(car.name)))) == messages

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from mesh.wire.encode import encode
-from mesh.wire.packets import MQTT5, MQTT311, Connack, Connect, Disconnect, Ping, PINGREQ, Publish
 from mesh.wire.decode import CLIENT, Limits, Reader
+from mesh.wire.encode import encode
+from mesh.wire.packets import MQTT5, MQTT311, PINGREQ, Connack, Connect, Disconnect, Ping, Publish
 from tests.e2e.client import Client
 from tests.e2e.fleet import command
-from tests.e2e.mesh import Mesh, PATIENCE
+from tests.e2e.mesh import PATIENCE, Mesh
 
 HELLO = encode(Connect(MQTT5, "rude", username="rude"), MQTT5)
 OLD_HELLO = encode(Connect(MQTT311, "rude", username="rude"), MQTT311)

@@ -1,0 +1,158 @@
+"""The HTTP API and the page, as an aiohttp application.
+
+Knows HTTP and a ``Source``; never knows where the answers come from. What always holds: nothing can be changed through
+it (GET and HEAD only), every answer bears the security headers, every error is JSON with one sentence, and only the
+files named here are served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from mesh.console.source import NoAnswer, Source
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+SOURCE: Final = web.AppKey("source", Source)  # type: ignore[type-abstract]  # a key's class is only its name
+
+# For the answer to one request: above the source's own deadline.
+ANSWER: Final = 5.0
+
+# The longest name that a vehicle's key in etcd can hold is far below it.
+_NAME: Final = 512
+
+_READING: Final = frozenset({"GET", "HEAD"})
+
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+_PAGE: Final = Path(__file__).with_name("page")
+_FILES: Final = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+def application(source: Source, host: str) -> web.Application:
+    """The application for a console that listens on ``host``. Raises ``OSError`` if the page's files are missing."""
+    app = web.Application(middlewares=[_guard(host)], client_max_size=1024)
+    app[SOURCE] = source
+    for path, (file, kind) in _FILES.items():
+        app.router.add_get(path, _file((_PAGE / file).read_bytes(), kind))
+    app.router.add_get("/healthz", _health)
+    app.router.add_get("/api/status", _status)
+    app.router.add_get("/api/vehicles/{vehicle}", _vehicle)
+    return app
+
+
+def _guard(host: str) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    own = host if loopback(host) else None
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await _answer(request, handler, own)
+        response.headers.update(_HEADERS)
+        response.force_close()  # one request for each connection, so that each ends within its deadline
+        return response
+
+    return guard
+
+
+async def _answer(request: web.Request, handler: Handler, own: str | None) -> web.StreamResponse:
+    """``own``: the host of a console on this machine only. A web page elsewhere could point a name of its own at it and
+    read it through the user's browser (DNS rebinding); such a request names a host that is not this machine."""
+    if request.method not in _READING:
+        return _error(405, f"{request.method} is not possible here: the console only reads; use GET or HEAD", "GET, HEAD")
+    if own is not None and not _names_this_machine(request.host):
+        return _error(421, f"this console is {own} only and not {request.host!r}")
+    try:
+        async with asyncio.timeout(ANSWER):
+            return await handler(request)
+    except TimeoutError:
+        return _error(503, f"no answer within {ANSWER:.0f} s")
+    except NoAnswer as error:
+        return _error(503, str(error))
+    except web.HTTPNotFound:
+        return _error(404, f"there is nothing at {request.path!r}: try /, /api/status, /api/vehicles/NAME or /healthz")
+    except web.HTTPException as error:
+        return _error(error.status, error.reason)
+    except Exception:  # the client gets JSON too; the log has the rest
+        log.exception("a request for %s failed", request.path)
+        return _error(500, "the console failed on this request; its log tells why")
+
+
+def loopback(host: str) -> bool:
+    """Whether ``host`` can only be reached from this machine."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _names_this_machine(header: str) -> bool:
+    try:
+        return loopback(urlsplit(f"//{header}").hostname or "")
+    except ValueError:
+        return False
+
+
+def _file(body: bytes, kind: str) -> Handler:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type=kind, charset="utf-8")
+
+    return answer
+
+
+async def _health(_request: web.Request) -> web.Response:
+    return _json({"status": "ok"})
+
+
+async def _status(request: web.Request) -> web.Response:
+    return _json(await request.app[SOURCE].status())
+
+
+async def _vehicle(request: web.Request) -> web.Response:
+    name = request.match_info["vehicle"]
+    if len(name) > _NAME:
+        return _error(400, f"a vehicle's name has at most {_NAME} characters, not {len(name)}")
+    try:
+        record = await request.app[SOURCE].vehicle(name)
+    except ValueError as error:
+        return _error(400, str(error))
+    if record is None:
+        return _error(404, f"{name} has no edge yet: it gets one when it first connects")
+    return _json(record)
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(text=json.dumps(value, default=str), status=status, content_type="application/json")
+
+
+def _error(status: int, sentence: str, allow: str = "") -> web.Response:
+    response = _json({"error": sentence}, status)
+    if allow:
+        response.headers["Allow"] = allow
+    return response

@@ -1,0 +1,108 @@
+"""The console as a node of the mesh: its listener, from start to stop.
+
+Knows sockets, the application and nothing of what it answers. What always holds: a bounded number of connections, each
+of which ends within a bounded time whatever its peer does; a console that fails costs no message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import Final, final
+
+from aiohttp import web
+
+from mesh.cluster.node import Assignment
+from mesh.console.api import application, loopback
+from mesh.console.source import MeshSource, Source
+from mesh.topology.topology import Address, from_dict
+
+log = logging.getLogger(__name__)
+
+# A browser uses six at a time.
+MAX_CONNECTIONS: Final = 64
+# For a whole request and its answer; the API's own deadlines are shorter.
+SECONDS: Final = 10.0
+# One line of a request, and one header.
+_LINE: Final = 4096
+
+
+@final
+class Console:
+    """One console. ``start`` raises ``OSError`` with one sentence."""
+
+    def __init__(self, source: Source, address: Address) -> None:
+        self._source = source
+        self._address = address
+        self._server: asyncio.Server | None = None
+        self._runner: web.AppRunner | None = None
+        self._refused = 0
+
+    @property
+    def port(self) -> int:
+        """The port, once it listens."""
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def start(self) -> None:
+        host = self._address.host
+        if not loopback(host):
+            log.warning("the console at %s shows the mesh to everybody who can reach it", self._address)
+        runner = self._runner = web.AppRunner(
+            application(self._source, host), access_log=None, max_line_size=_LINE, max_field_size=_LINE,
+            shutdown_timeout=1.0,
+        )  # fmt: skip
+        await runner.setup()
+        self._server = await asyncio.get_running_loop().create_server(self._connected, host, self._address.port)
+
+    def _connected(self) -> asyncio.Protocol:
+        assert self._runner is not None
+        server = self._runner.server
+        if server is None or len(server.connections) >= MAX_CONNECTIONS:
+            self._refused += 1
+            return _Refusal()
+        handler = server()
+        asyncio.get_running_loop().call_later(SECONDS, handler.force_close)
+        return handler
+
+    async def stop(self, grace: float) -> None:
+        """Stop listening, end all connections within ``grace`` seconds."""
+        if self._server is not None:
+            self._server.close()
+        try:
+            async with asyncio.timeout(grace):
+                if self._runner is not None:
+                    await self._runner.cleanup()
+                await self._source.close()
+        except TimeoutError:
+            log.warning("the console's connections did not end within %.1f s", grace)
+
+    def status(self) -> dict[str, object]:
+        """Figures for ``mesh status``."""
+        server = None if self._runner is None else self._runner.server
+        return {
+            "host": self._address.host,
+            "pid": os.getpid(),
+            "connections": 0 if server is None else len(server.connections),
+            "refused": self._refused,
+        }
+
+
+@final
+class _Refusal(asyncio.Protocol):
+    """One connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+def build(assignment: Assignment) -> Console:
+    """The console of an assignment, not yet started. Raises ``ValueError`` if the topology has none."""
+    topology = from_dict(dict(assignment.settings))
+    if topology.console is None:
+        raise ValueError(f"the topology of mesh {assignment.mesh!r} has no 'console: host:port'")
+    return Console(MeshSource(topology, assignment.endpoints, Path(assignment.data)), topology.console)

@@ -1,0 +1,112 @@
+"""Where the console's answers come from: the controller's status file, and the map in etcd.
+
+Knows the mesh's data folder and its registry; never knows HTTP. What always holds: it only reads, every question has a
+deadline, and a status that nobody renews is not given as the truth (``mesh.cluster.status``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final, Protocol, final
+
+from mesh.cluster.run import age, load_run, load_status
+from mesh.cluster.status import FRESH, status_of
+from mesh.registry.client import Client, Tls
+from mesh.registry.errors import RegistryError
+from mesh.registry.map import where
+from mesh.topology.topology import Topology
+
+# A person waits for the answer.
+DEADLINE: Final = 4.0
+
+
+class NoAnswer(Exception):
+    """The mesh's status or map cannot be read at present; the text is one sentence for the user."""
+
+
+class Source(Protocol):
+    """What the API shows."""
+
+    async def status(self) -> dict[str, object]:
+        """The value of ``mesh status --json``. Raises ``NoAnswer``."""
+
+    async def vehicle(self, name: str) -> dict[str, object] | None:
+        """The value of ``mesh where --json``; ``None`` if the vehicle has no record. Raises ``NoAnswer``, and
+        ``ValueError`` for a name that cannot be one."""
+
+    async def close(self) -> None:
+        """End what is open."""
+
+
+@final
+class MeshSource:
+    """The source of a running mesh, whose data folder is ``data``."""
+
+    def __init__(self, topology: Topology, endpoints: tuple[str, ...], data: Path) -> None:
+        auth, tls = topology.etcd.auth, topology.etcd.tls
+        self._mesh = topology.mesh
+        self._data = data
+        self._client = Client(
+            endpoints,
+            tls=None if tls is None else Tls(tls.ca, tls.cert, tls.key),
+            user=None if auth is None else auth.user,
+            password=None if auth is None else auth.password,
+        )
+
+    async def status(self) -> dict[str, object]:
+        try:
+            return await asyncio.to_thread(read_status, self._mesh, self._data)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise NoAnswer(f"the status of mesh {self._mesh!r} cannot be read: {error}") from error
+
+    async def vehicle(self, name: str) -> dict[str, object] | None:
+        try:
+            async with asyncio.timeout(DEADLINE):
+                record = await where(self._client, self._mesh, name)
+        except TimeoutError as error:
+            raise NoAnswer(f"etcd did not answer within {DEADLINE:.0f} s") from error
+        except RegistryError as error:
+            raise NoAnswer(f"the map cannot be read: {error}") from error
+        if record is None:
+            return None
+        return {
+            "mesh": self._mesh,
+            "vehicle": record.vehicle,
+            "edge": record.edge,
+            "pool": record.pool,
+            "epoch": record.epoch,
+            "revision": record.revision,
+        }
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def read_status(mesh: str, data: Path) -> dict[str, object]:
+    """The status as the files in ``data`` tell it. Raises ``NoAnswer``, ``OSError`` or ``ValueError``.
+
+    On a cluster the controller is not asked, as the command does: that would take this process's own connection to
+    Ray. Its file is read, which it writes on its own machine.
+    """
+    run = load_run(data)
+    if run is not None and run.local:
+        return status_of(run)
+    found = load_status(data)
+    if found is None or age(found) > FRESH:
+        raise NoAnswer(
+            f"the controller of mesh {mesh!r} has written no status into {data} on this machine for {FRESH:.0f} s: "
+            "it may run on another machine; 'mesh status' asks it there"
+        )
+    return {
+        "mesh": mesh,
+        "state": found["state"],
+        "error": "" if run is None else run.error,
+        "topology": "" if run is None else run.topology,
+        "data": str(data),
+        "ray": "" if run is None else run.address,
+        "etcd": [] if run is None else list(run.endpoints),
+        "supervisor": 0,
+        "nodes": found["nodes"],
+    }
+

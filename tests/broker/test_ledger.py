@@ -1,0 +1,112 @@
+"""A core's repeats over the tier link: what an edge has taken is not taken again, and what it refused is."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.broker.ledger import INSTANCE, Ledger
+from mesh.broker.settings import Settings
+from mesh.wire.packets import PUBACK, Ack, Subscribe, Subscription
+from mesh.wire.properties import Properties
+from mesh.wire.reasons import QUOTA_EXCEEDED, SUCCESS
+from tests.broker.harness import TIER, VEHICLE, Bench, Client
+
+TOPIC = "vehicles/car/cmd"
+
+
+def bench(**settings: int) -> Bench:
+    own = Settings()
+    own.keep_all = True
+    for name, value in settings.items():
+        setattr(own, name, value)
+    return Bench(own)
+
+
+def core(mesh: Bench, instance: str = "one") -> Client:
+    properties = Properties()
+    properties.user = [(INSTANCE, instance)]
+    return mesh.client("core", "core", TIER, clean=False, expiry=600, properties=properties)
+
+
+def car(mesh: Bench) -> Client:
+    client = mesh.client("car", "car", VEHICLE, clean=False, expiry=600)
+    client.send(Subscribe(1, [Subscription("vehicles/car/#", 1)]))
+    return client
+
+
+def crash(mesh: Bench) -> Bench:
+    mesh.broker.intake.keep_ledgers()
+    mesh.turn(commit=True)
+    return mesh.restart()
+
+
+def reasons(client: Client) -> list[tuple[int, int]]:
+    return [(ack.packet_id, ack.reason) for ack in client.take(Ack) if ack.type == PUBACK]
+
+
+def test_a_repeat_after_a_crash_is_acknowledged_and_not_delivered_again() -> None:
+    mesh = bench()
+    vehicle, sender = car(mesh), core(mesh)
+    for number in (1, 2):
+        sender.publish(TOPIC, b"%d" % number, packet_id=number)
+    assert vehicle.messages() == [b"1", b"2"]
+    mesh = crash(mesh)
+    vehicle, sender = car(mesh), core(mesh)
+    for number in (1, 2, 3):
+        sender.publish(TOPIC, b"%d" % number, packet_id=number, dup=True)
+    assert reasons(sender) == [(1, SUCCESS), (2, SUCCESS), (3, SUCCESS)]
+    assert vehicle.messages() == [b"3"]
+
+
+def test_another_process_of_the_core_begins_to_count_anew() -> None:
+    mesh = bench()
+    vehicle = car(mesh)
+    core(mesh).publish(TOPIC, b"old", packet_id=7)
+    mesh = crash(mesh)
+    vehicle = car(mesh)
+    core(mesh, "two").publish(TOPIC, b"new", packet_id=7, dup=True)
+    assert vehicle.messages() == [b"new"]
+
+
+def test_a_message_that_was_refused_is_not_taken_for_one_that_is_kept() -> None:
+    mesh = bench(max_queue_messages=1)
+    car(mesh).lose()
+    other = mesh.client("other", "other", VEHICLE, clean=False, expiry=600)
+    other.send(Subscribe(1, [Subscription("vehicles/other/#", 1)]))
+    sender = core(mesh)
+    sender.publish(TOPIC, b"1", packet_id=1)
+    sender.publish(TOPIC, b"2", packet_id=2)
+    sender.publish("vehicles/other/cmd", b"3", packet_id=3)
+    assert reasons(sender) == [(1, SUCCESS), (2, QUOTA_EXCEEDED), (3, SUCCESS)]
+    sender.lose()
+    sender = core(mesh)
+    sender.publish(TOPIC, b"2", packet_id=2, dup=True)
+    sender.publish("vehicles/other/cmd", b"3", packet_id=3, dup=True)
+    assert reasons(sender)[0] == (2, QUOTA_EXCEEDED)
+
+
+def test_a_session_that_ends_takes_its_ledger_along() -> None:
+    mesh = bench()
+    car(mesh)
+    core(mesh).publish(TOPIC, b"1", packet_id=1)
+    mesh = crash(mesh)
+    properties = Properties()
+    properties.user = [(INSTANCE, "one")]
+    vehicle = car(mesh)
+    vehicle.messages()
+    sender = mesh.client("core", "core", TIER, clean=True, properties=properties)
+    sender.publish(TOPIC, b"again", packet_id=1, dup=True)
+    assert vehicle.messages() == [b"again"]
+
+
+@given(st.integers(1, 65_535), st.integers(1, 40_000), st.integers(1, 8192))
+def test_it_knows_what_can_be_under_way_and_nothing_that_comes(start: int, count: int, back: int) -> None:
+    ledger = Ledger("one")
+    for step in range(count):
+        ledger.take((start - 1 + step) % 65_535 + 1)
+    last = (start - 1 + count - 1) % 65_535 + 1
+    behind = (last - 1 - (min(back, count) - 1)) % 65_535 + 1
+    ahead = (last - 1 + back) % 65_535 + 1
+    assert ledger.has(behind)
+    assert not ledger.has(ahead)
