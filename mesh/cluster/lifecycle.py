@@ -21,7 +21,7 @@ from typing import Final
 
 from mesh.cluster.etcd import endpoint, etcd_folder
 from mesh.cluster.plan import LOCAL, Plan, plan_of
-from mesh.cluster.processes import kill_session, wait_gone
+from mesh.cluster.processes import kill_session, started, wait_gone
 from mesh.cluster.rayenv import environment
 from mesh.cluster.run import (
     FAILED,
@@ -177,7 +177,7 @@ def _spawn(plan: Plan, topology: str, follow: bool) -> None:
         _wait_registered(supervisor, data)
     except BaseException:
         # Not on record yet, so that nobody else would find it. Also after Ctrl-C.
-        kill_session(supervisor.pid, 0.0)
+        kill_session(supervisor.pid, started(supervisor.pid) or 0.0)
         supervisor.wait()
         raise
 

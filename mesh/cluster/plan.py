@@ -113,7 +113,8 @@ def plan_of(topology: Topology, endpoints: Iterable[str], secret: bytes) -> Plan
 def objections(old: Plan, new: Plan) -> list[str]:
     """Why a running mesh cannot go from ``old`` to ``new``: one sentence each; empty when it can.
 
-    New nodes may be added; front doors and the console may be taken away. Everything else needs ``mesh down`` and ``mesh up``.
+    New nodes may be added; front doors and the console may be taken away. Everything else needs ``mesh down`` and
+    ``mesh up``.
     """
     wrong = []
     if new.mesh != old.mesh:
