@@ -17,6 +17,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from mesh.console.source import NoAnswer, Source
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-SOURCE: Final = web.AppKey("source", Source)  # type: ignore[type-abstract]  # a key's class is only its name
+SOURCE: Final[web.AppKey[Source]] = web.AppKey("source")
 
 # For the answer to one request: above the source's own deadline.
 ANSWER: Final = 5.0
@@ -47,9 +48,9 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 
-_PAGE: Final = Path(__file__).with_name("page")
+_PAGE: Final = Path(__file__).with_name("web")
 _FILES: Final = {
-    "/": ("index.html", "text/html"),
+    "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
@@ -68,7 +69,7 @@ def application(source: Source, host: str) -> web.Application:
     return app
 
 
-def _guard(host: str) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def _guard(host: str) -> Middleware:
     own = host if loopback(host) else None
 
     @web.middleware
@@ -85,7 +86,8 @@ async def _answer(request: web.Request, handler: Handler, own: str | None) -> we
     """``own``: the host of a console on this machine only. A web page elsewhere could point a name of its own at it and
     read it through the user's browser (DNS rebinding); such a request names a host that is not this machine."""
     if request.method not in _READING:
-        return _error(405, f"{request.method} is not possible here: the console only reads; use GET or HEAD", "GET, HEAD")
+        sentence = f"{request.method} is not possible here: the console only reads; use GET or HEAD"
+        return _error(405, sentence, "GET, HEAD")
     if own is not None and not _names_this_machine(request.host):
         return _error(421, f"this console is {own} only and not {request.host!r}")
     try:

@@ -17,7 +17,8 @@ from aiohttp import web
 from mesh.cluster.node import Assignment
 from mesh.console.api import application, loopback
 from mesh.console.source import MeshSource, Source
-from mesh.topology.topology import Address, from_dict
+from mesh.topology.topology import from_dict
+from mesh.topology.units import Address
 
 log = logging.getLogger(__name__)
 
