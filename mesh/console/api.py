@@ -1,8 +1,8 @@
 """The HTTP API and the page, as an aiohttp application.
 
 Knows HTTP and a ``Source``; never knows where the answers come from. What always holds: nothing can be changed through
-it (GET and HEAD only), every answer bears the security headers, every error is JSON with one sentence, and only the
-files named here are served.
+it (GET and HEAD only); every answer to a well-formed request bears the security headers, every error of it is JSON with
+one sentence; only the files named here are served.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from mesh.console.source import NoAnswer, Source
+from mesh.topology.units import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def application(source: Source, host: str) -> web.Application:
 
 
 def _guard(host: str) -> Middleware:
-    own = host if loopback(host) else None
+    own = host if is_loopback(host) else None
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -106,17 +106,9 @@ async def _answer(request: web.Request, handler: Handler, own: str | None) -> we
         return _error(500, "the console failed on this request; its log tells why")
 
 
-def loopback(host: str) -> bool:
-    """Whether ``host`` can only be reached from this machine."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _names_this_machine(header: str) -> bool:
     try:
-        return loopback(urlsplit(f"//{header}").hostname or "")
+        return is_loopback(urlsplit(f"//{header}").hostname or "")
     except ValueError:
         return False
 

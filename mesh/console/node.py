@@ -15,10 +15,10 @@ from typing import Final, final
 from aiohttp import web
 
 from mesh.cluster.node import Assignment
-from mesh.console.api import application, loopback
+from mesh.console.api import application
 from mesh.console.source import MeshSource, Source
 from mesh.topology.topology import from_dict
-from mesh.topology.units import Address
+from mesh.topology.units import Address, is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Console:
 
     async def start(self) -> None:
         host = self._address.host
-        if not loopback(host):
+        if not is_loopback(host):
             log.warning("the console at %s shows the mesh to everybody who can reach it", self._address)
         runner = self._runner = web.AppRunner(
             application(self._source, host), access_log=None, max_line_size=_LINE, max_field_size=_LINE,

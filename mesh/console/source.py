@@ -10,8 +10,9 @@ import asyncio
 from pathlib import Path
 from typing import Final, Protocol, final
 
-from mesh.cluster.run import age, load_run, load_status
-from mesh.cluster.status import FRESH, status_of
+from mesh.cluster.launch import snapshot_within
+from mesh.cluster.run import load_run
+from mesh.cluster.status import status_of
 from mesh.registry.client import Client, Tls
 from mesh.registry.errors import RegistryError
 from mesh.registry.map import where
@@ -84,29 +85,9 @@ class MeshSource:
 
 
 def read_status(mesh: str, data: Path) -> dict[str, object]:
-    """The status as the files in ``data`` tell it. Raises ``NoAnswer``, ``OSError`` or ``ValueError``.
-
-    On a cluster the controller is not asked, as the command does: that would take this process's own connection to
-    Ray. Its file is read, which it writes on its own machine.
-    """
+    """The status as ``mesh status --json`` gives it: of the file in ``data``, or of the controller on a Ray cluster, to
+    which this node is connected already. Raises ``NoAnswer``, ``OSError`` or ``ValueError``."""
     run = load_run(data)
-    if run is not None and run.local:
-        return status_of(run)
-    found = load_status(data)
-    if found is None or age(found) > FRESH:
-        raise NoAnswer(
-            f"the controller of mesh {mesh!r} has written no status into {data} on this machine for {FRESH:.0f} s: "
-            "it may run on another machine; 'mesh status' asks it there"
-        )
-    return {
-        "mesh": mesh,
-        "state": found["state"],
-        "error": "" if run is None else run.error,
-        "topology": "" if run is None else run.topology,
-        "data": str(data),
-        "ray": "" if run is None else run.address,
-        "etcd": [] if run is None else list(run.endpoints),
-        "supervisor": 0,
-        "nodes": found["nodes"],
-    }
-
+    if run is None:
+        raise NoAnswer(f"mesh {mesh!r} was started on another machine: 'mesh status' tells its state there")
+    return status_of(run, snapshot_within)

@@ -31,6 +31,7 @@ class Cluster:
     def __init__(self, folder: Path, edge_names: list[str], otlp: str = "", extra: str = "") -> None:
         self.vehicles, self.backends = free_ports(2)
         self.file = folder / "mesh.yaml"
+        self.console = ""  # its URL, if the topology has one
         self._folder = folder
         self._data = folder / "data"
         self._edges = list(edge_names)
@@ -75,7 +76,7 @@ class Cluster:
     # Looking
 
     def names(self) -> list[str]:
-        return [str(row["name"]) for row in self._rows() if row["role"] != "etcd"]
+        return [str(row["name"]) for row in self._rows() if row["role"] not in ("etcd", "console")]
 
     def pid(self, name: str) -> int:
         if name == "etcd":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from urllib.request import urlopen
 
 import pytest
 
 from tests.e2e.cluster import Cluster
+from tests.e2e.mesh import free_ports
 from tests.e2e.scenarios.core_kill import core_is_killed
 from tests.e2e.scenarios.edge_kill import edges_are_killed
 from tests.e2e.scenarios.fan_out import reports_arrive_once
@@ -22,7 +24,9 @@ VEHICLES = 200
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    running = Cluster(tmp_path_factory.mktemp("ray"), ["edge-1", "edge-2"])
+    (port,) = free_ports(1)
+    running = Cluster(tmp_path_factory.mktemp("ray"), ["edge-1", "edge-2"], extra=f"console: 127.0.0.1:{port}")
+    running.console = f"http://127.0.0.1:{port}"
     running.start()
     try:
         yield running
@@ -32,7 +36,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def test_status_tells_what_runs(mesh: Cluster) -> None:
     found = json.loads(mesh.command("status", "--json", "--topology", str(mesh.file)))
-    assert [node["name"] for node in found["nodes"]] == ["etcd", "edge-1", "edge-2", "core", "door"]
+    assert [node["name"] for node in found["nodes"]] == ["etcd", "edge-1", "edge-2", "core", "door", "console"]
     assert all(node["state"] == "ready" for node in found["nodes"])
     for key in ("role", "pid", "host", "connections", "sessions", "queued"):
         assert all(key in node for node in found["nodes"])
@@ -48,6 +52,13 @@ def test_where_tells_the_edge_of_a_vehicle(mesh: Cluster) -> None:
     found = json.loads(mesh.command("where", "fan-00", *asked))
     assert (found["vehicle"], found["edge"]) == ("fan-00", mesh.where("fan-00"))
     assert (found["pool"], found["epoch"]) == ("standard", 1)
+
+
+def test_the_console_shows_what_the_commands_tell(mesh: Cluster) -> None:
+    with urlopen(f"{mesh.console}/api/status", timeout=10) as answer:
+        assert [node["name"] for node in json.load(answer)["nodes"]] == ["etcd", *mesh.names(), "console"]
+    with urlopen(f"{mesh.console}/api/vehicles/fan-00", timeout=10) as answer:
+        assert json.load(answer)["edge"] == mesh.where("fan-00")
 
 
 def test_messages_wait(mesh: Cluster) -> None:

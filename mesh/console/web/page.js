@@ -216,7 +216,7 @@ byId("search").addEventListener("submit", async (event) => {
   try {
     const { status, body } = await ask(`/api/vehicles/${encodeURIComponent(vehicle)}`);
     found = status === 200 ? body.edge : "";
-    text = found ? `${vehicle} lives on ${body.edge}, pool ${body.pool}, epoch ${body.epoch}` : `${vehicle}: ${body.error}`;
+    text = found ? `${vehicle} lives on ${body.edge}, pool ${body.pool}, epoch ${body.epoch}` : body.error;
   } catch (error) {
     text = "The console does not answer.";
   }
