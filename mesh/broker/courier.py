@@ -157,13 +157,15 @@ class Courier:
 
     def _room(self, session: Session, size: int) -> bool:
         settings = self.settings
-        tier = session.key[0] == TIER
-        messages = settings.tier_queue_messages if tier else settings.max_queue_messages
-        limit = settings.tier_queue_bytes if tier else settings.max_queue_bytes
+        messages, limit = settings.max_queue_messages, settings.max_queue_bytes
+        if session.inbox:
+            messages, limit = settings.inbox_messages, settings.inbox_bytes
+        elif session.key[0] == TIER:
+            messages, limit = settings.tier_queue_messages, settings.tier_queue_bytes
         outbound = session.outbound
         # What is within the window of a connected receiver is on its way, and does not count as waiting.
         while len(outbound.waiting) >= messages or (outbound.bytes + size > limit and outbound.waiting):
-            if settings.when_full != DROP_OLDEST:
+            if not session.inbox or settings.inbox_when_full != DROP_OLDEST:
                 return False
             oldest = outbound.drop_head()
             if oldest is None:

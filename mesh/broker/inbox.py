@@ -2,8 +2,8 @@
 
 The topology names subscriptions that every vehicle is taken to have. A message that they match, and that no session of
 the vehicle takes, waits in the vehicle's inbox; the first client that comes for it gets it: at CONNECT if it asks for
-its old session, or as soon as it subscribes. What always holds: an inbox is a durable session with the limits of all
-others, whose client id (empty) no client can bear.
+its old session, or as soon as it subscribes. What always holds: an inbox is a durable session with limits of its own,
+whose client id (empty) no client can bear.
 """
 
 from __future__ import annotations

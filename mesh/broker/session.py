@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from mesh.broker.ledger import Ledger
+from mesh.broker.principal import VEHICLE
 from mesh.session.outbound import Outbound
 from mesh.wire.packets import Subscription
 
@@ -35,13 +36,14 @@ class Session:
     """``id`` is its owner number in the journal. Times are seconds since 1970; 0.0 means not set."""
 
     __slots__ = (
-        "connection", "durable", "ends", "expiry", "id", "incoming", "interests", "item", "key", "ledger",
-        "outbound", "vehicle", "will", "will_delay", "will_due",
+        "connection", "durable", "ends", "expiry", "id", "inbox", "incoming", "interests", "item", "key",
+        "ledger", "outbound", "vehicle", "will", "will_delay", "will_due",
     )  # fmt: skip
 
     def __init__(self, id: int, key: Key, vehicle: str, window: int) -> None:
         self.id = id
         self.key = key
+        self.inbox = key[0] == VEHICLE and not key[2]  # see inbox.py: no client has an empty client id
         self.vehicle = vehicle
         self.connection: Connection | None = None
         self.outbound = Outbound(window)

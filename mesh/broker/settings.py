@@ -15,9 +15,10 @@ class Settings:
     """Counts, bytes and seconds. The defaults are those of the topology file."""
 
     __slots__ = (
-        "attach_grace", "in_flight", "keep_all", "max_keep_alive", "max_packet", "max_queue_bytes",
-        "max_queue_messages", "max_retained", "max_session_expiry", "max_sessions", "max_subscriptions",
-        "receive_maximum", "routes", "tier_queue_bytes", "tier_queue_messages", "topic_aliases", "when_full",
+        "attach_grace", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all",
+        "max_keep_alive", "max_packet", "max_queue_bytes", "max_queue_messages", "max_retained",
+        "max_session_expiry", "max_sessions", "max_subscriptions", "receive_maximum", "routes", "tier_queue_bytes",
+        "tier_queue_messages", "topic_aliases",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -31,7 +32,10 @@ class Settings:
         self.max_keep_alive = 0xFFFF  # a huge keep alive holds a slot for a day (CVE-2020-13849)
         self.max_queue_messages = 1000
         self.max_queue_bytes = 64 << 20
-        self.when_full = REJECT
+        # Nobody has ever read from an inbox, so it has limits of its own, and its oldest message may be worth least.
+        self.inbox_messages = 1000
+        self.inbox_bytes = 64 << 20
+        self.inbox_when_full = REJECT
         # A core stands for every back end, so what waits for it is limited apart.
         self.tier_queue_messages = 1_000_000
         self.tier_queue_bytes = 1 << 30

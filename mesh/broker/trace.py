@@ -16,19 +16,17 @@ from mesh.wire.tracecontext import TraceContext
 
 # The kinds of a span, with the numbers of OpenTelemetry's protocol (opentelemetry/proto/trace/v1/trace.proto,
 # Span.SpanKind).
-INTERNAL: Final = 1  # work within one node: waiting, the journal
+INTERNAL: Final = 1  # work within one node: waiting
 CLIENT: Final = 3  # a further hop: its context is not what the next receiver was created from
 PRODUCER: Final = 4  # the send whose context the receiver gets
 CONSUMER: Final = 5  # a message taken in
 
 # The operations of the mesh, in the order in which a message meets them.
 RECEIVE: Final = "receive"  # taken in by a node, from a client or over a link
-COMMIT: Final = "commit"  # from the record in the journal's buffer until it is durable
 WAIT: Final = "wait"  # in a session's queue, until the window, the credit or the client is there
 RELAY: Final = "relay"  # through a front door, or from core to edge
 SPOOL: Final = "spool"  # in the core, while the owner is away
 SEND: Final = "send"  # out of the mesh, or on to the next node
-SETTLE: Final = "settle"  # from the delivery to its acknowledgement
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -86,6 +86,7 @@ class Core:
         await self._wait_for_links()
         await self._listen(engine)
         await services.announce({})
+        await services.show(self.status)
 
     def _sort(self, items: list[Any]) -> None:
         """What the journal kept, by edge."""
@@ -142,7 +143,7 @@ class Core:
         limits = place.topology.limits
         spool = Spool(engine.journal, edge, limits.spool_messages, limits.spool_bytes)
         link = TierLink(
-            edge, place.name, place.tier_password(place.name), engine.broker, self._upstream, spool,
+            edge, place.name, place.tier_password(edge), engine.broker, self._upstream, spool,
             place.member_limits(), limits.owner_timeout,
         )  # fmt: skip
         kept = self._kept.pop(edge, None)

@@ -61,6 +61,7 @@ class Edge:
         await devices.start()
         await cores.start()
         await services.announce({"device": devices.port, "tier": cores.port})
+        await services.show(self.status)
 
     def _make_devices(self, engine: Engine, port: int) -> Devices:
         place = self._place

@@ -71,6 +71,7 @@ class Door:
         await services.start(self._member)
         await door.start()
         await services.announce({})
+        await services.show(self.status)
 
     def _identify(self, connect: Connect, peer: str) -> str:
         return self._identity.vehicle_of_connect(connect)

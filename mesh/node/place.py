@@ -47,15 +47,15 @@ class Place:
         """A proof that this node knows the mesh secret."""
         return secrets.prove(self.secret, purpose, *parts)
 
-    def tier_password(self, core: str) -> bytes:
-        """What ``core`` shows an edge as its password."""
-        return self.prove(_TIER, core.encode()).hex().encode()
+    def tier_password(self, edge: str) -> bytes:
+        """What this core shows ``edge`` as its password; it is worth nothing at any other edge."""
+        return self.prove(_TIER, self.name.encode(), edge.encode()).hex().encode()
 
     def admit_core(self, connect: Connect, peer: str) -> Principal:
-        """The principal of a tier link. Raises ``Refused`` for whoever does not know the mesh secret."""
+        """The principal of a tier link to this edge. Raises ``Refused`` for whoever does not know the mesh secret."""
         core = connect.username or ""
         proof = _unhex(connect.password or b"")
-        if not secrets.verify(self.secret, proof, _TIER, core.encode()):
+        if not secrets.verify(self.secret, proof, _TIER, core.encode(), self.name.encode()):
             raise Refused(BAD_USER_NAME_OR_PASSWORD, f"{peer} did not prove that it belongs to the mesh")
         return tier_principal(core)
 
@@ -86,7 +86,10 @@ class Place:
         settings.max_session_expiry = int(limits.session_expiry)
         settings.attach_grace = limits.attach_grace
         inbox = self.topology.inbox
-        settings.when_full = DROP_OLDEST if inbox is not None and inbox.when_full == terms.DROP_OLDEST else REJECT
+        if inbox is not None:
+            settings.inbox_messages = inbox.max_messages
+            settings.inbox_bytes = inbox.max_bytes
+            settings.inbox_when_full = DROP_OLDEST if inbox.when_full == terms.DROP_OLDEST else REJECT
         return settings
 
     def vehicle_of(self) -> Callable[[str], str | None]:

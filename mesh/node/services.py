@@ -1,4 +1,4 @@
-"""What every node runs beside its own work: the registry and the tracer.
+"""What every node runs beside its own work: the registry, the tracer and the metrics.
 
 It knows etcd and OpenTelemetry: never MQTT. What always holds: a node starts and works without etcd, with what it
 knows; whatever was opened here is closed by ``stop``, in the reverse order.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, final
 
 from mesh.broker.trace import Tracer
+from mesh.node.address import own_host
+from mesh.node.metrics import Metrics
 from mesh.node.place import Place
 from mesh.policy.pattern import Pattern
 from mesh.registry.client import Client, Tls
@@ -46,6 +48,7 @@ class Services:
         self.members = Members(self.client, topology.mesh)
         self._tracer = self._open_tracer()
         self._announcement: Announcement | None = None
+        self._metrics: Metrics | None = None
 
     def _open_tracer(self) -> NodeTracer | None:
         topology, spec = self._place.topology, self._place.spec
@@ -72,11 +75,17 @@ class Services:
     async def announce(self, ports: dict[str, int]) -> None:
         """Let the others know where this node is."""
         spec, topology = self._place.spec, self._place.topology
+        host = await own_host(topology.bind, self._place.endpoints)
         self._announcement = Announcement(
-            self.client, topology.mesh, name=spec.name, role=spec.role, host=topology.bind, ports=ports, pool=spec.pool
+            self.client, topology.mesh, name=spec.name, role=spec.role, host=host, ports=ports, pool=spec.pool
         )
         if not await self._announcement.start(_WAIT):
             log.warning("not announced in etcd yet; trying on")
+
+    async def show(self, status: Callable[[], Mapping[str, object]]) -> None:
+        """Let Prometheus read the node's ``status``, if the topology says so."""
+        self._metrics = Metrics(self._place, status)
+        await self._metrics.open()
 
     def edges_of(self, pool: str) -> dict[str, float]:
         """The pool's edges that announce themselves at present, with their weights."""
@@ -113,6 +122,8 @@ class Services:
 
     async def stop(self) -> None:
         """Take the announcement back and close everything."""
+        if self._metrics is not None:
+            await self._metrics.close()
         if self._announcement is not None:
             await self._announcement.stop()
         await self.map.stop()

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from mesh.broker.trace import CLIENT, CONSUMER, PRODUCER, RECEIVE, RELAY, SEND, SETTLE
+from mesh.broker.trace import CLIENT, CONSUMER, PRODUCER, RECEIVE, RELAY, SEND
 from mesh.telemetry.spans import LiveSpan
 from mesh.wire.reasons import name_of
 from mesh.wire.tracecontext import TraceContext
@@ -37,7 +37,7 @@ SERVICE: Final = "service.name"
 INSTANCE: Final = "service.instance.id"
 
 _FAILED: Final = 0x80  # reason codes from here on are failures, MQTT 5.0 section 2.4
-_TYPES: Final[dict[str, str]] = {RECEIVE: "receive", SEND: "send", RELAY: "send", SETTLE: "settle"}
+_TYPES: Final[dict[str, str]] = {RECEIVE: "receive", SEND: "send", RELAY: "send"}
 _KINDS: Final[dict[int, SpanKind]] = {
     CLIENT: SpanKind.CLIENT,
     PRODUCER: SpanKind.PRODUCER,

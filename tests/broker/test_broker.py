@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mesh.broker.inbox import InboxRules
-from mesh.broker.settings import DROP_OLDEST, Settings
+from mesh.broker.settings import DROP_OLDEST, REJECT, Settings
+from mesh.session.message import Message
 from mesh.session.outbound import packet_id_of
 from mesh.wire import reasons
 from mesh.wire.packets import (
@@ -340,21 +341,20 @@ def test_a_message_expires_and_what_is_left_of_its_time_is_passed_on() -> None:
     assert [item for item in bench.store.items.values() if item.kind == 3] == []
 
 
-def test_a_full_queue_refuses_or_drops_the_oldest() -> None:
-    for when_full, expected in ((0, [b"0", b"1", b"2"]), (DROP_OLDEST, [b"2", b"3", b"4"])):
-        settings = Settings()
-        settings.max_queue_messages = 3
-        settings.when_full = when_full
-        bench = Bench(settings)
-        receiver = bench.client("r", expiry=100)
-        subscribe(receiver, "a")
-        receiver.lose()
-        sender = bench.client("s")
-        for number in range(5):
-            sender.publish("a", b"%d" % number)
-        codes = [ack.reason for ack in sender.take(Ack)]
-        assert codes == [0, 0, 0, 0x97, 0x97] if when_full == 0 else [0] * 5
-        assert bench.client("r", clean=False, expiry=100).messages() == expected
+def test_a_full_queue_refuses_whatever_the_inbox_does() -> None:
+    settings = Settings()
+    settings.max_queue_messages = 3
+    settings.inbox_messages = 1
+    settings.inbox_when_full = DROP_OLDEST
+    bench = Bench(settings)
+    receiver = bench.client("r", expiry=100)
+    subscribe(receiver, "a")
+    receiver.lose()
+    sender = bench.client("s")
+    for number in range(5):
+        sender.publish("a", b"%d" % number)
+    assert [ack.reason for ack in sender.take(Ack)] == [0, 0, 0, 0x97, 0x97]
+    assert bench.client("r", clean=False, expiry=100).messages() == [b"0", b"1", b"2"]
 
 
 def test_an_mqtt_3_publisher_is_closed_rather_than_lied_to() -> None:
@@ -409,6 +409,29 @@ def test_the_inbox_keeps_commands_for_the_first_drive(clean: bool) -> None:
         assert vehicle.messages() == []
         subscribe(vehicle, "vehicles/V1/#")
     assert vehicle.messages() == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("bound", ["messages", "bytes"])
+@pytest.mark.parametrize("when_full", [REJECT, DROP_OLDEST])
+def test_a_full_inbox_refuses_or_drops_the_oldest(when_full: int, bound: str) -> None:
+    settings = Settings()
+    settings.keep_all = True
+    settings.inbox_when_full = when_full
+    if bound == "messages":
+        settings.inbox_messages = 3
+    else:
+        settings.inbox_bytes = 3 * Message("vehicles/V1/cmd/x", b"0" * 100, 1, False, b"", 0.0).size()
+    bench = Bench(settings, inbox=inbox_rules())
+    core = bench.client("core", "core", TIER)
+    for number in range(5):
+        core.publish("vehicles/V1/cmd/x", b"%d" % number * 100)
+    codes = [ack.reason for ack in core.take(Ack)]
+    assert codes == ([0, 0, 0, 0x97, 0x97] if when_full == REJECT else [0] * 5)
+    bench = bench.restart()
+    vehicle = bench.client("v", "V1", VEHICLE)
+    subscribe(vehicle, "vehicles/V1/#")
+    first = 0 if when_full == REJECT else 2
+    assert vehicle.messages() == [b"%d" % number * 100 for number in range(first, first + 3)]
 
 
 def test_what_came_over_a_tier_link_does_not_leave_over_one() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import time_ns
 
-from mesh.broker.trace import COMMIT, INTERNAL, PRODUCER, RELAY, SEND, SETTLE, SPOOL, WAIT, Span
+from mesh.broker.trace import INTERNAL, PRODUCER, RELAY, SEND, SPOOL, WAIT, Span
 from mesh.telemetry.tracing import NodeTracer, open_tracer
 from mesh.wire.packets import Publish
 from mesh.wire.properties import Properties
@@ -20,11 +20,9 @@ DOWNSTREAM = {  # name at its node: name of the parent at its node; empty: the p
     ("core-1", "spool vehicles/{vehicle}/cmd"): "receive",
     ("core-1", "send vehicles/{vehicle}/cmd"): "spool",
     ("edge-1", "receive vehicles/{vehicle}/cmd"): "send",
-    ("edge-1", "commit vehicles/{vehicle}/cmd"): "receive",
     ("edge-1", "wait vehicles/{vehicle}/cmd"): "receive",
     ("edge-1", "send vehicles/{vehicle}/cmd"): "wait",
     ("door-1", "relay vehicles/{vehicle}/cmd"): "send",
-    ("edge-1", "settle vehicles/{vehicle}/cmd"): "send",
 }
 UPSTREAM = {
     ("edge-1", "receive vehicles/{vehicle}/position"): "",
@@ -69,8 +67,6 @@ class Journey:
         spooled = self.core.record(SPOOL, received.context, COMMAND, VEHICLE, now - 30_000_000, now)
         sent = self.core.start(SEND, spooled, COMMAND, VEHICLE, PRODUCER)
         arrived = taken(self.edge.ingress(carrying(COMMAND, sent.context), VEHICLE, trusted=True))
-        commit = self.edge.start(COMMIT, arrived.context, COMMAND, VEHICLE, INTERNAL)
-        commit.end()
         arrived.end()
         sent.end()
         received.end()
@@ -78,7 +74,6 @@ class Journey:
         wait.end()
         delivery = self.edge.start(SEND, wait.context, COMMAND, VEHICLE, PRODUCER)
         self.door.start(RELAY, delivery.context, COMMAND, VEHICLE, PRODUCER).end()
-        self.edge.start(SETTLE, delivery.context, COMMAND, VEHICLE, INTERNAL).end()
         delivery.end()
         return received.context.trace_id
 

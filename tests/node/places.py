@@ -1,0 +1,23 @@
+"""Places of the nodes of one small mesh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mesh.node.place import Place
+from mesh.topology.load import loads
+from mesh.topology.nodes import nodes
+
+TOPOLOGY = """
+mesh: demo
+front_doors: [{name: door, listen: [{mqtt: "127.0.0.1:0"}]}]
+cores: [{name: core, replicas: 2, listen: [{mqtt: "127.0.0.1:0"}]}]
+pools: [{name: standard, edges: [{name: edge-1}, {name: edge-2}]}]
+"""
+
+
+def place(name: str, more: str = "", secret: bytes = b"s" * 32) -> Place:
+    """The place of the node ``name``; ``more`` are further lines of the topology."""
+    topology = loads((TOPOLOGY + more).encode(), "mesh.yaml", Path("."))
+    spec = next(spec for spec in nodes(topology) if spec.name == name)
+    return Place(topology, spec, ("http://127.0.0.1:2379",), Path("."), secret)

@@ -1,0 +1,48 @@
+"""What a node makes of its place: its engine's limits and its proof towards others."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.broker.principal import TIER
+from mesh.broker.settings import DROP_OLDEST, REJECT
+from mesh.transport.refusal import Refused
+from mesh.wire.packets import Connect
+from tests.node.places import place
+
+
+def connect(core: str, password: bytes) -> Connect:
+    return Connect(5, core, False, 60, core, password)
+
+
+def test_a_core_is_let_in_by_the_edge_that_its_password_is_for() -> None:
+    password = place("core-1").tier_password("edge-1")
+    principal = place("edge-1").admit_core(connect("core-1", password), "peer")
+    assert (principal.name, principal.kind) == ("core-1", TIER)
+
+
+@pytest.mark.parametrize(
+    ("edge", "core", "password"),
+    [
+        ("edge-2", "core-1", place("core-1").tier_password("edge-1")),
+        ("edge-1", "core-2", place("core-1").tier_password("edge-1")),
+        ("edge-1", "core-1", place("core-1", secret=b"t" * 32).tier_password("edge-1")),
+        ("edge-1", "core-1", b"\xff no proof"),
+        ("edge-1", "core-1", b""),
+    ],
+    ids=["another edge", "another core", "another mesh", "no proof", "nothing"],
+)
+def test_a_password_is_worth_nothing_elsewhere(edge: str, core: str, password: bytes) -> None:
+    with pytest.raises(Refused, match="did not prove"):
+        place(edge).admit_core(connect(core, password), "peer")
+
+
+def test_the_limits_of_the_inbox_are_not_those_of_the_sessions() -> None:
+    more = (
+        'inbox: {subscribe: ["vehicles/{vehicle}/#"], max_messages: 7, max_bytes: 2KiB, when_full: drop_oldest}\n'
+        "limits: {queue_messages: 9, queue_bytes: 3KiB}\n"
+    )
+    settings = place("edge-1", more).engine_settings()
+    assert (settings.inbox_messages, settings.inbox_bytes, settings.inbox_when_full) == (7, 2048, DROP_OLDEST)
+    assert (settings.max_queue_messages, settings.max_queue_bytes) == (9, 3072)
+    assert place("edge-1").engine_settings().inbox_when_full == REJECT

@@ -1,0 +1,39 @@
+"""What a node shows others of itself, while etcd is away."""
+
+from __future__ import annotations
+
+import asyncio
+from unittest.mock import patch
+
+import pytest
+
+from mesh.node import services
+from mesh.node.services import Services
+from mesh.registry.members import Announcement
+from tests.node.places import place
+from tests.node.test_metrics import free_port, get
+
+
+def test_a_node_on_all_addresses_announces_one_that_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "_WAIT", 0.0)
+
+    async def run() -> str:
+        node = Services(place("edge-1", 'bind: "0.0.0.0"\n'))
+        with patch.object(services, "Announcement", wraps=Announcement) as announcement:
+            await node.announce({"device": 1, "tier": 2})
+        await node.stop()
+        return str(announcement.call_args.kwargs["host"])
+
+    assert asyncio.run(run()) == "127.0.0.1"
+
+
+def test_metrics_are_there_until_the_node_stops() -> None:
+    async def run(port: int) -> None:
+        node = Services(place("edge-1", f'telemetry: {{prometheus: "127.0.0.1:{port}"}}\n'))
+        await node.show(node.status)
+        assert 'mesh_mapped{mesh="demo",node="edge-1"} 0' in await get(port)
+        await node.stop()
+        with pytest.raises(OSError, match=str(port)):
+            await get(port)
+
+    asyncio.run(run(free_port()))
