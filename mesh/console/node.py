@@ -66,7 +66,7 @@ class Console:
             self._refused += 1
             return _Refusal()
         handler = server()
-        asyncio.get_running_loop().call_later(SECONDS, handler.force_close)
+        asyncio.get_running_loop().call_later(SECONDS, _end, handler)
         return handler
 
     async def stop(self, grace: float) -> None:
@@ -90,6 +90,12 @@ class Console:
             "connections": 0 if server is None else len(server.connections),
             "refused": self._refused,
         }
+
+
+def _end(handler: web.RequestHandler) -> None:
+    """Not ``force_close``: that waits until the peer has read what is buffered, which it may never do."""
+    if handler.transport is not None:
+        handler.transport.abort()
 
 
 @final

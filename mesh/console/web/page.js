@@ -56,7 +56,7 @@ function rates(node) {
 
 function figuresOf(node, rate) {
   const [up, down] = rate || [null, null];
-  const traffic = node.role === "door" ? ["packets up /s", "packets down /s"] : ["messages in /s", "deliveries /s"];
+  const traffic = node.role === "door" ? ["packets up /s", "down /s"] : ["messages /s", "deliveries /s"];
   const pairs = [["connections", node.connections]];
   if (node.role !== "door") pairs.push(["sessions", node.sessions], ["waiting", node.queued]);
   pairs.push([traffic[0], up, true], [traffic[1], down, true], ["restarts", node.restarts]);
