@@ -1,12 +1,12 @@
 """How many QoS 1 messages a second one core relays: our engine, and Mosquitto in the same run.
 
-One publisher keeps 100 messages of 200 bytes in flight; one subscriber acknowledges each. The broker runs on the first
+One publisher keeps 100 messages of 200 bytes in flight (or as many as are asked for); one subscriber acknowledges each. The broker runs on the first
 processor that this process may use, the load on the second. Rounds are interleaved, every row has a fresh process, and
 what is printed are medians with their range, the processor time of the broker for each message, and the ratio to
 Mosquitto. Rows: ours with a clean session, ours with a durable one (journal synced), Mosquitto likewise (it syncs
 nothing to disk).
 
-    python scripts/measure_relay.py [--rounds 5] [--seconds 3]
+    python scripts/measure_relay.py [--rounds 5] [--seconds 3] [--in-flight 100]
 
 Needs the installed package; says whether it is compiled. Mosquitto's rows need `mosquitto` on the PATH.
 """
@@ -36,7 +36,6 @@ from mesh.wire.packets import MQTT311, Connect, Subscribe, Subscription
 
 TOPIC = "bench/relay"
 PAYLOAD = 200
-WINDOW = 100
 READY = 20.0
 
 
@@ -194,14 +193,14 @@ async def connect(peer: Peer, port: int) -> None:
         await peer.ready
 
 
-async def load(port: int, pid: int, durable: bool, seconds: float) -> tuple[float, float]:
+async def load(port: int, pid: int, durable: bool, seconds: float, in_flight: int) -> tuple[float, float]:
     """Messages a second that arrived, and microseconds of the broker's processor time for each."""
     publisher = Publisher()
     subscriber = Subscriber(durable, publisher.packet_size)
     await connect(subscriber, port)
     await connect(publisher, port)
     process = psutil.Process(pid)
-    publisher.send(WINDOW)
+    publisher.send(in_flight)
     await asyncio.sleep(min(1.0, seconds / 2))
     before, began = subscriber.received, time.perf_counter()
     used = sum(process.cpu_times()[:2])
@@ -221,7 +220,7 @@ ROWS = {
 }
 
 
-def measure(name: str, seconds: float, processors: list[int]) -> tuple[float, float]:
+def measure(name: str, seconds: float, in_flight: int, processors: list[int]) -> tuple[float, float]:
     """One row, with a fresh process."""
     start, durable = ROWS[name]
     port = free_port()
@@ -230,7 +229,7 @@ def measure(name: str, seconds: float, processors: list[int]) -> tuple[float, fl
         process = start(port, Path(folder))
         os.sched_setaffinity(0, processors[-1:])
         try:
-            return uvloop.run(load(port, process.pid, durable, seconds))
+            return uvloop.run(load(port, process.pid, durable, seconds, in_flight))
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -241,6 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--in-flight", type=int, default=100, help="publishes not yet acknowledged, up to 1000")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -248,13 +248,13 @@ def main() -> None:
         return
     processors = sorted(os.sched_getaffinity(0))[:2]
     compiled = not mesh.wire.decode.__file__.endswith(".py")
-    print(f"engine: {'compiled' if compiled else 'pure Python'}; {options.rounds} rounds of {options.seconds:g} s")
+    print(f"engine: {'compiled' if compiled else 'pure Python'}; {options.in_flight} in flight, {options.rounds} rounds of {options.seconds:g} s")
     there = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin") is not None
     names = [name for name in ROWS if there or "mosquitto" not in name]
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(options.rounds):
         for name in names:
-            found[name].append(measure(name, options.seconds, processors))
+            found[name].append(measure(name, options.seconds, options.in_flight, processors))
     for name in names:
         rates = [rate for rate, _ in found[name]]
         costs = [cost for _, cost in found[name]]
