@@ -1,10 +1,10 @@
 """How many QoS 1 messages a second one core relays: our engine, and Mosquitto in the same run.
 
-One publisher keeps 100 messages of 200 bytes in flight (or as many as are asked for); one subscriber acknowledges each. The broker runs on the first
-processor that this process may use, the load on the second. Rounds are interleaved, every row has a fresh process, and
-what is printed are medians with their range, the processor time of the broker for each message, and the ratio to
-Mosquitto. Rows: ours with a clean session, ours with a durable one (journal synced), Mosquitto likewise (it syncs
-nothing to disk).
+One publisher keeps 100 messages of 200 bytes in flight, or as many as are asked for; one subscriber acknowledges each.
+The broker runs on the first processor that this process may use, the load on the second. Rounds are interleaved, every
+row has a fresh process, and what is printed are medians with their range, the processor time of the broker for each
+message, and the ratio to Mosquitto. Rows: ours with a clean session, ours with a durable one (journal synced), Mosquitto
+likewise (it syncs nothing to disk).
 
     python scripts/measure_relay.py [--rounds 5] [--seconds 3] [--in-flight 100]
 
@@ -248,7 +248,9 @@ def main() -> None:
         return
     processors = sorted(os.sched_getaffinity(0))[:2]
     compiled = not mesh.wire.decode.__file__.endswith(".py")
-    print(f"engine: {'compiled' if compiled else 'pure Python'}; {options.in_flight} in flight, {options.rounds} rounds of {options.seconds:g} s")
+    how = "compiled" if compiled else "pure Python"
+    rounds = f"{options.rounds} rounds of {options.seconds:g} s"
+    print(f"engine: {how}; {options.in_flight} in flight, {rounds}")
     there = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin") is not None
     names = [name for name in ROWS if there or "mosquitto" not in name]
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
