@@ -2,9 +2,9 @@
 
 One publisher keeps 100 messages of 200 bytes in flight, or as many as are asked for; one subscriber acknowledges each.
 The broker runs on the first processor that this process may use, the load on the second. Rounds are interleaved, every
-row has a fresh process, and what is printed are medians with their range, the processor time of the broker for each
-message, and the ratio to Mosquitto. Rows: ours with a clean session, ours with a durable one (journal synced), Mosquitto
-likewise (it syncs nothing to disk).
+row has a fresh process, and what is printed are medians with their range, the processor time of the broker for a
+message, and the ratio to Mosquitto. Rows: ours with a clean session, ours with a durable one (journal synced), and
+Mosquitto likewise, which syncs nothing to disk.
 
     python scripts/measure_relay.py [--rounds 5] [--seconds 3] [--in-flight 100]
 
