@@ -94,6 +94,7 @@ class JournalMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.faults = 0
+        self.owner.settle()  # an attempt that has met its fault already would be the last one of a journal that closes
         self.owner.journal.close()
         self.restart(self.disk, self.owner.journal.position)
 
