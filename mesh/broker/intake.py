@@ -199,7 +199,10 @@ class Intake:
     def released(self, connection: Connection, session: Session, packet_id: int) -> None:
         """PUBREL: forget the identifier, then say so, in that order also on disk, for the client will use it again."""
         item = session.incoming.pop(packet_id, None)
-        reason = reasons.SUCCESS if item is not None else reasons.PACKET_IDENTIFIER_NOT_FOUND
+        # In a replay the release may be known already, its answer lost with the link. The client has seen no break, so
+        # to it 0x92 would be an error, which it is not "during recovery" only (MQTT 5.0 table 3-9).
+        known = item is not None or not connection.live
+        reason = reasons.SUCCESS if known else reasons.PACKET_IDENTIFIER_NOT_FOUND
         position = 0
         if item:
             self.keeper.drop(item)

@@ -212,6 +212,26 @@ def test_attaching_after_a_crash_repeats_nothing_that_the_client_has() -> None:
     assert [item for item in bench.store.items.values() if item.kind == 3] == []
 
 
+def test_a_release_that_is_replayed_is_completed_without_an_error() -> None:
+    """The edge had forgotten the identifier on disk, and its PUBCOMP was lost with it: the client has seen no break."""
+    settings = Settings()
+    settings.keep_all = True
+    bench = Bench(settings)
+    car = bench.client("c", "car", VEHICLE)
+    car.auto_ack = False
+    car.publish("vehicles/car/status", qos=2, packet_id=7)
+    car.send(Ack(PUBREL, 7))
+    bench = bench.restart()
+    car.bench = bench
+    car.take(Ack)
+    car.attach([])
+    car.send(Ack(PUBREL, 7))
+    car.live()
+    car.send(Ack(PUBREL, 8))
+    answers = [(packet.type, packet.packet_id, packet.reason) for packet in car.take(Ack)]
+    assert answers == [(PUBCOMP, 7, reasons.SUCCESS), (PUBCOMP, 8, reasons.PACKET_IDENTIFIER_NOT_FOUND)]
+
+
 def test_attaching_to_a_session_that_is_gone_closes_the_connection() -> None:
     vehicle = Client(Bench(), "v", "V1", VEHICLE)
     vehicle.attach([])

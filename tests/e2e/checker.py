@@ -57,7 +57,12 @@ def check_once(published: Iterable[Message], received: Iterable[Received], who: 
         want, got = expected.get(topic, []), found.get(topic, [])
         repeated = [payload for payload, count in Counter(got).items() if count > 1]
         lost = [payload for payload in want if payload not in set(got)]
-        assert want == got, f"{who}: {topic}: {len(lost)} missing {lost[:3]}, {len(repeated)} repeated {repeated[:3]}"
+        extra = [payload for payload in got if payload not in set(want)]
+        assert sorted(want) == sorted(got), (
+            f"{who}: {topic}: {len(lost)} missing {lost[:3]}, {len(repeated)} repeated {repeated[:3]}, "
+            f"{len(extra)} that were not acknowledged {extra[:3]}"
+        )
+        assert want == got, f"{who}: {topic} came out of order: {_disorder([int(payload) for payload in got])}"
 
 
 def _disorder(numbers: list[int]) -> str:

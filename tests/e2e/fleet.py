@@ -155,6 +155,8 @@ class Fleet:
                 check_once(car.acked, reports[name], f"the back end, from {name}")
             elif not self.repeats_without_dup:
                 check_repeats(car.received, name)
+        for client in self.cars:
+            assert not client.refused, f"reports of {client.name} were refused: {client.refused[:3]}"
         assert not self.sender.refused, f"commands were refused: {self.sender.refused[:3]}"
 
     async def leave(self) -> None:
