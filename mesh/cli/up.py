@@ -16,6 +16,7 @@ from mesh.cluster.lifecycle import NotUp, down, planned, up
 from mesh.cluster.plan import Plan
 from mesh.cluster.run import Run, load_run, logs_path
 from mesh.policy.secrets import SecretError
+from mesh.registry.errors import RegistryError
 from mesh.topology.load import load
 from mesh.topology.mistakes import TopologyErrors
 
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"mesh {topology.mesh!r} is not up:\n{error}", file=sys.stderr)
         print(f"the logs are in {logs_path(data)}", file=sys.stderr)
         return 1
-    except (OSError, ValueError, SecretError) as error:
+    except (OSError, ValueError, RegistryError, SecretError) as error:
         print(f"mesh {topology.mesh!r} is not up: {error}", file=sys.stderr)
         return 1
 

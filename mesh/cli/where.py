@@ -11,7 +11,7 @@ from typing import Final
 from mesh.cli.client import topology_of
 from mesh.cli.which import NOT_RUNNING, Unclear, option, which
 from mesh.cluster.run import Run
-from mesh.registry.client import Client, Tls
+from mesh.node.registry import client_of
 from mesh.registry.errors import RegistryError
 from mesh.registry.map import where
 from mesh.registry.record import Record
@@ -58,13 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _ask(found: Run, vehicle: str) -> Record | None:
-    etcd = topology_of(found).etcd
-    client = Client(
-        found.endpoints,
-        tls=None if etcd.tls is None else Tls(etcd.tls.ca, etcd.tls.cert, etcd.tls.key),
-        user=None if etcd.auth is None else etcd.auth.user,
-        password=None if etcd.auth is None else etcd.auth.password,
-    )
+    client = client_of(topology_of(found), found.endpoints)
     try:
         return await where(client, found.mesh, vehicle)
     finally:
@@ -75,11 +69,4 @@ def _plain(mesh: str, vehicle: str, record: Record | None) -> dict[str, object]:
     """The answer for programs. ``revision`` is etcd's of the last write of the record."""
     if record is None:
         return {"mesh": mesh, "vehicle": vehicle, "edge": None, "pool": None, "epoch": 0, "revision": 0}
-    return {
-        "mesh": mesh,
-        "vehicle": record.vehicle,
-        "edge": record.edge,
-        "pool": record.pool,
-        "epoch": record.epoch,
-        "revision": record.revision,
-    }
+    return {"mesh": mesh, **record.plain()}

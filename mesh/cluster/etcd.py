@@ -7,14 +7,11 @@ dies is started again on the same address and folder.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
-import os
 from pathlib import Path
 from typing import Final, final
 
-from mesh.registry.embedded import HOST, EmbeddedEtcd, free_ports
+from mesh.registry.embedded import HOST, EmbeddedEtcd, keep_ports
 from mesh.registry.errors import RegistryError
 
 log = logging.getLogger(__name__)
@@ -29,16 +26,7 @@ def etcd_folder(data: Path) -> Path:
 
 def endpoint(folder: Path) -> str:
     """The address of the etcd in this folder, which keeps it for life; chosen now if this folder is new."""
-    file = folder / "ports.json"
-    if not file.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        client, peer = free_ports(2)
-        draft = file.with_name(f".{file.name}.{os.getpid()}")
-        draft.write_text(json.dumps({"client": client, "peer": peer}))
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, file)  # the first of two who do this wins
-        draft.unlink()
-    return f"http://{HOST}:{json.loads(file.read_text())['client']}"
+    return f"http://{HOST}:{keep_ports(folder)[0]}"
 
 
 @final

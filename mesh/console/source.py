@@ -13,7 +13,7 @@ from typing import Final, Protocol, final
 from mesh.cluster.launch import snapshot_within
 from mesh.cluster.run import load_run
 from mesh.cluster.status import status_of
-from mesh.registry.client import Client, Tls
+from mesh.node.registry import client_of
 from mesh.registry.errors import RegistryError
 from mesh.registry.map import where
 from mesh.topology.topology import Topology
@@ -45,15 +45,9 @@ class MeshSource:
     """The source of a running mesh, whose data folder is ``data``."""
 
     def __init__(self, topology: Topology, endpoints: tuple[str, ...], data: Path) -> None:
-        auth, tls = topology.etcd.auth, topology.etcd.tls
         self._mesh = topology.mesh
         self._data = data
-        self._client = Client(
-            endpoints,
-            tls=None if tls is None else Tls(tls.ca, tls.cert, tls.key),
-            user=None if auth is None else auth.user,
-            password=None if auth is None else auth.password,
-        )
+        self._client = client_of(topology, endpoints)
 
     async def status(self) -> dict[str, object]:
         try:
@@ -69,16 +63,7 @@ class MeshSource:
             raise NoAnswer(f"etcd did not answer within {DEADLINE:.0f} s") from error
         except RegistryError as error:
             raise NoAnswer(f"the map cannot be read: {error}") from error
-        if record is None:
-            return None
-        return {
-            "mesh": self._mesh,
-            "vehicle": record.vehicle,
-            "edge": record.edge,
-            "pool": record.pool,
-            "epoch": record.epoch,
-            "revision": record.revision,
-        }
+        return None if record is None else {"mesh": self._mesh, **record.plain()}
 
     async def close(self) -> None:
         await self._client.close()

@@ -15,8 +15,8 @@ from mesh.broker.trace import Tracer
 from mesh.node.address import own_host
 from mesh.node.metrics import Metrics
 from mesh.node.place import Place
+from mesh.node.registry import client_of
 from mesh.policy.pattern import Pattern
-from mesh.registry.client import Client, Tls
 from mesh.registry.map import VehicleMap
 from mesh.registry.members import Announcement, Member, Members
 from mesh.registry.record import Record
@@ -35,15 +35,9 @@ class Services:
 
     def __init__(self, place: Place) -> None:
         topology = place.topology
-        auth, tls = topology.etcd.auth, topology.etcd.tls
         self._place = place
         self._pattern = Pattern(topology.identity.pattern)
-        self.client = Client(
-            place.endpoints,
-            tls=None if tls is None else Tls(tls.ca, tls.cert, tls.key),
-            user=None if auth is None else auth.user,
-            password=None if auth is None else auth.password,
-        )
+        self.client = client_of(topology, place.endpoints)
         self.map = VehicleMap(self.client, topology.mesh, limit=topology.map.cache)
         self.members = Members(self.client, topology.mesh)
         self._tracer = self._open_tracer()

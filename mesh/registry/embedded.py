@@ -137,6 +137,25 @@ def free_ports(count: int) -> list[int]:
             probe.close()
 
 
+def keep_ports(folder: Path) -> tuple[int, int]:
+    """The ports for clients and for peers of the etcd in ``folder``, which keeps them for life; free ones are chosen if
+    the folder is new. Raises EtcdFailed if its file of ports says nothing."""
+    file = folder / "ports.json"
+    if not file.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        client, peer = free_ports(2)
+        draft = file.with_name(f".{file.name}.{os.getpid()}")
+        draft.write_text(json.dumps({"client": client, "peer": peer}))
+        with suppress(FileExistsError):
+            os.link(draft, file)  # the first of two who do this wins
+        draft.unlink()
+    try:
+        ports = json.loads(file.read_text())
+        return int(ports["client"]), int(ports["peer"])
+    except (ValueError, KeyError, TypeError):
+        raise EtcdFailed(f'{file} should hold {{"client": port, "peer": port}}; correct it or delete it') from None
+
+
 @final
 class EmbeddedEtcd:
     """One etcd process on one folder. Start it in a thread that lives as long as etcd should: the kernel watches that
@@ -185,7 +204,7 @@ class EmbeddedEtcd:
         await self._warn(binary)
         lock = await self._lock(min(until, loop.time() + STOP))
         try:
-            self._choose_ports()
+            self.client_port, self.peer_port = keep_ports(self._folder)
             self._spawn(binary, lock)
         finally:
             # From here on etcd alone holds the lock.
@@ -243,20 +262,6 @@ class EmbeddedEtcd:
             except asyncio.CancelledError:
                 os.close(lock)
                 raise
-
-    def _choose_ports(self) -> None:
-        """The ports from the folder; the first time, free ones, which are then written there."""
-        file = self._folder / "ports.json"
-        try:
-            ports = json.loads(file.read_text())
-            self.client_port, self.peer_port = int(ports["client"]), int(ports["peer"])
-        except FileNotFoundError:
-            self.client_port, self.peer_port = free_ports(2)
-            part = file.with_suffix(".part")
-            part.write_text(json.dumps({"client": self.client_port, "peer": self.peer_port}))
-            part.replace(file)
-        except (ValueError, KeyError, TypeError):
-            raise EtcdFailed(f'{file} should hold {{"client": port, "peer": port}}; correct it or delete it') from None
 
     def _arguments(self) -> list[str]:
         client, peer = self.endpoint, f"http://{HOST}:{self.peer_port}"

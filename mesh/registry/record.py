@@ -48,6 +48,16 @@ class Record:
         owner = f"edge={self.edge!r}, pool={self.pool!r}, epoch={self.epoch}"
         return f"Record({self.vehicle!r}, {owner}, revision={self.revision})"
 
+    def plain(self) -> dict[str, object]:
+        """The record as programs get it (``mesh where --json``)."""
+        return {
+            "vehicle": self.vehicle,
+            "edge": self.edge,
+            "pool": self.pool,
+            "epoch": self.epoch,
+            "revision": self.revision,
+        }
+
     def value(self) -> bytes:
         """The form in etcd."""
         text = json.dumps({"edge": self.edge, "epoch": self.epoch, "pool": self.pool}, separators=(",", ":"))

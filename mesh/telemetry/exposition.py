@@ -12,8 +12,6 @@ import logging
 from collections.abc import Callable
 from typing import Final, final
 
-from mesh.telemetry.figures import Figures
-
 log = logging.getLogger("mesh.telemetry")
 
 # A scraper uses one connection, a person with curl another.
@@ -78,11 +76,6 @@ class Exposition:
         if method != "GET":
             return _response("405 Method Not Allowed", "/metrics can only be read\n", "Allow: GET\r\n")
         return _response("200 OK", self._render())
-
-
-def exposition_of(figures: Figures) -> Exposition:
-    """The endpoint that shows a node's figures."""
-    return Exposition(figures.exposition)
 
 
 async def _head(reader: asyncio.StreamReader) -> bytes | None:

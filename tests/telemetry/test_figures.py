@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from mesh.telemetry import exposition, figures
-from mesh.telemetry.exposition import Exposition, exposition_of
+from mesh.telemetry.exposition import Exposition
 from mesh.telemetry.figures import Figures
 
 
@@ -86,7 +86,7 @@ def serving(test: Callable[[int], Awaitable[None]], endpoint: Exposition | None 
     async def run() -> None:
         shown = Figures({})
         shown.gauge("mesh_up", "Whether it is up", lambda: 1)
-        served = endpoint or exposition_of(shown)
+        served = endpoint or Exposition(shown.exposition)
         port = await served.open("127.0.0.1", 0)
         try:
             await asyncio.wait_for(test(port), 20.0)
