@@ -64,6 +64,10 @@ class ControllerActor:
     def snapshot(self) -> dict[str, object]:
         return self._controller.snapshot()
 
+    def has(self, plan: Plan) -> bool:
+        """Whether this is the controller of this plan, and not one before it."""
+        return self._plan == plan
+
     def objections(self, plan: Plan) -> list[str]:
         return objections(self._plan, plan)
 

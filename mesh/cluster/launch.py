@@ -10,6 +10,7 @@ mesh with a Ray of its own, whose environment the caller must give.
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Final, cast
 
@@ -21,6 +22,9 @@ from mesh.cluster.runtime import CONTROLLER
 
 # Longer than a controller needs to come back after a crash.
 _ANSWER: Final = 30.0
+
+# Between attempts to have a name that is not free yet.
+_AGAIN: Final = 0.05
 
 # For each of the four stages.
 GRACE: Final = 5.0
@@ -45,20 +49,20 @@ def adopt(plan: Plan, namespace: str) -> list[str]:
 
 
 def _place_again(plan: Plan, namespace: str) -> None:
-    """Ray needs a moment until the name of an actor that was killed is free: until then the old one is found by it."""
-    import time
-
+    """Ray needs a moment until the name of an actor that was killed is free: until then the old one is found by it, may
+    even answer, and may be gone at the next call."""
     end = time.monotonic() + _ANSWER
     while True:
-        place(plan, namespace)
-        handle = runtime.find(CONTROLLER, plan.mesh, namespace)
         try:
-            runtime.ask(handle.snapshot.remote(), _ANSWER)
-            return
-        except RuntimeError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
+            place(plan, namespace)
+            if runtime.ask(runtime.find(CONTROLLER, plan.mesh, namespace).has.remote(plan), _ANSWER):
+                return
+            fault = RuntimeError("the controller before does not end")
+        except RuntimeError as error:
+            fault = error
+        if time.monotonic() > end:
+            raise fault
+        time.sleep(_AGAIN)
 
 
 def stop(mesh: str, namespace: str) -> None:

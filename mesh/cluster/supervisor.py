@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 _LOOK: Final = 0.5
 
 # Ray broke so soon after it began that beginning again is no help.
-_TOO_SOON: Final = 10.0
+TOO_SOON: Final = 10.0
 
 # For the last child to end: the embedded etcd ends by itself when its node has.
 _LAST: Final = 6.0
@@ -86,7 +86,7 @@ class Supervisor:
         if fault:
             log.error("%s: beginning again", fault)
             self._clear()
-            if time.monotonic() - begun < _TOO_SOON:
+            if time.monotonic() - begun < TOO_SOON:
                 self._say(FAILED, fault)
                 return 1
             # A fresh process image: Ray keeps state in the process that cannot be taken back.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from mesh.cluster.lifecycle import NotUp, down, up
 from mesh.cluster.plan import Plan, PlannedNode
 from mesh.cluster.run import Run, load_run, running
 from mesh.cluster.status import all_ready, rows, status_of
+from mesh.cluster.supervisor import TOO_SOON
 from tests.cluster.meshes import fake_plan, free_ports, going_down, offer_fake_nodes, port_of, served_by, session, until
 
 pytestmark = pytest.mark.ray
@@ -115,7 +117,8 @@ def test_a_new_node_is_started_and_a_wrong_change_is_refused(plan: Plan, run: Ru
 
 def test_when_ray_breaks_everything_begins_again(plan: Plan, run: Run) -> None:
     before = served_by(plan, "door")
-    # A supervisor takes a Ray that breaks in its first seconds for hopeless; by now it is older.
+    # A Ray that breaks in its first seconds is taken for hopeless.
+    until(lambda: time.time() > run.since + TOO_SOON + 1.0)
     (raylet,) = (pid for pid in children(run, "raylet/raylet") if title(pid).split()[0].endswith("raylet"))
     os.kill(raylet, signal.SIGKILL)
     wait_replaced(plan, "door", before)
@@ -130,6 +133,7 @@ def test_down_leaves_no_process_and_no_port(plan: Plan, run: Run) -> None:
     until(lambda: not any(psutil.pid_exists(pid) for pid in pids), 5.0)
     for node in plan.nodes:
         with socket.socket() as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what was connected does not count
             free.bind(("127.0.0.1", port_of(plan, node.name)))
         assert (Path(plan.data) / "nodes" / node.name / "stopped").exists()
     assert not down(Path(run.data))

@@ -113,6 +113,7 @@ def test_a_start_that_fails_says_why(folder: Path) -> None:
         await server.start()
         await server.stop()
         with socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have just ended do not count
             taken.bind(("127.0.0.1", server.client_port))
             taken.listen()
             with pytest.raises(EtcdFailed, match="address already in use"):

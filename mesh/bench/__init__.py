@@ -1,0 +1,1 @@
+"""Load on a mesh, or on any MQTT broker, and what it took."""

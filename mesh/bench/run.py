@@ -1,0 +1,210 @@
+"""A load in processes of its own, and what it found.
+
+It knows worker processes and the system's accounts: never packets. What always holds: every wait has a deadline, and no
+worker outlives ``Workers``; a result says what it cost and what was lost beside what was reached.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Final, final
+
+from mesh.bench.histogram import Histogram
+from mesh.bench.peers import Tally
+from mesh.bench.plan import Plan
+from mesh.bench.usage import cpu_of
+
+_ANSWER: Final = 20.0  # seconds for a worker's answer to what is done at once
+_CONNECT: Final = 600.0  # seconds until all connections are there: a hundred thousand take a while
+
+Address = tuple[str, int]
+
+
+class LoadFailed(Exception):
+    """The load could not be made; one sentence."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Result:
+    """``rate``: messages a second that arrived; latencies in milliseconds; ``cpu``: microseconds of processor time for
+    each message, by the name of the process; ``load_cpu``: the load's own share of its processor, 0 to 1 for each
+    worker; ``lost``: acknowledged, and not arrived when the load was over for some seconds."""
+
+    name: str
+    seconds: float
+    rate: float
+    p50: float
+    p99: float
+    p999: float
+    greatest: float
+    cpu: dict[str, float]
+    load_cpu: float
+    sent: int
+    received: int
+    lost: int
+    repeated: int
+    connect_seconds: float
+    connected: int
+    lost_connections: int
+
+    @property
+    def cpu_total(self) -> float:
+        """Microseconds of processor time for each message, of all processes together."""
+        return sum(self.cpu.values())
+
+    def plain(self) -> dict[str, object]:
+        """For JSON."""
+        return {**asdict(self), "cpu_total": self.cpu_total}
+
+
+@final
+class Workers:
+    """``count`` processes that share a plan, on the processors ``cpus`` if any are given."""
+
+    def __init__(self, count: int, cpus: Iterable[int] = ()) -> None:
+        pinned = set(cpus)
+        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+        command = [sys.executable, "-m", "mesh.bench.worker"]
+        self._processes: list[subprocess.Popen[bytes]] = []
+        for _ in range(count):
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            if pinned:
+                os.sched_setaffinity(process.pid, pinned)
+            self._processes.append(process)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+    def connect(self, plan: Plan, vehicles: Address, backends: Address) -> tuple[float, int]:
+        """Connect everybody; the seconds that it took, and how many are connected. Raises ``LoadFailed``."""
+        count = len(self._processes)
+        commands: list[dict[str, Any]] = [
+            {"do": "connect", "plan": asdict(plan.part(number, count)), "vehicles": vehicles, "backends": backends}
+            for number in range(count)
+        ]
+        answers = self._each(commands, _CONNECT)
+        errors = [error for answer in answers for error in answer["errors"]]
+        if errors:
+            raise LoadFailed(f"{plan.name}: not everybody was connected: {errors[0]}")
+        return max(answer["seconds"] for answer in answers), sum(answer["connected"] for answer in answers)
+
+    def start(self) -> None:
+        """Begin to publish."""
+        self._all({"do": "start"})
+
+    def snap(self) -> dict[str, Any]:
+        """The sums so far; the latencies since the last time, as ``latency``."""
+        return _sum(self._all({"do": "snap"}))
+
+    def stop(self, seconds: float) -> dict[str, Any]:
+        """Publish no more, and wait up to ``seconds`` until all has arrived; the last sums."""
+        return _sum(self._all({"do": "stop", "seconds": seconds}, seconds + _ANSWER))
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._all({"do": "close"})
+
+    def _all(self, command: dict[str, Any], patience: float = _ANSWER) -> list[dict[str, Any]]:
+        return self._each([command] * len(self._processes), patience)
+
+    def _each(self, commands: list[dict[str, Any]], patience: float) -> list[dict[str, Any]]:
+        for process, command in zip(self._processes, commands, strict=True):
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(command).encode() + b"\n")
+            process.stdin.flush()
+        deadline = time.monotonic() + patience
+        return [self._answer(process, deadline) for process in self._processes]
+
+    def _answer(self, process: subprocess.Popen[bytes], deadline: float) -> dict[str, Any]:
+        assert process.stdout is not None
+        ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+        line = process.stdout.readline() if ready else b""
+        if not line:
+            raise LoadFailed("a process of the load has ended" if ready else "a process of the load does not answer")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise LoadFailed(str(answer["error"]))
+        return answer
+
+
+def _sum(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of all workers together."""
+    total: dict[str, Any] = {name: sum(answer[name] for answer in answers) for name in (*Tally.FIELDS, "cpu")}
+    latency = Histogram()
+    for answer in answers:
+        latency.add([(bucket, count) for bucket, count in answer["latency"]], answer["greatest"])
+    total["latency"] = latency
+    total["time"] = answers[0]["time"]
+    return total
+
+
+def measure(
+    plan: Plan,
+    vehicles: Address,
+    backends: Address,
+    watched: Mapping[str, int],
+    *,
+    seconds: float,
+    warm_up: float,
+    drain: float = 20.0,
+    workers: int = 1,
+    cpus: Iterable[int] = (),
+) -> Result:
+    """Put the load of ``plan`` on two addresses for ``seconds``, after ``warm_up`` seconds that do not count.
+
+    ``watched``: processes whose time is read, by name. Raises ``LoadFailed``.
+    """
+    with Workers(workers, cpus) as load:
+        connect_seconds, connected = load.connect(plan, vehicles, backends)
+        load.start()
+        time.sleep(warm_up)
+        before, used_before = load.snap(), cpu_of(watched.values())
+        time.sleep(seconds)
+        after, used_after = load.snap(), cpu_of(watched.values())
+        last = load.stop(drain)
+        load.close()
+    count = after["received"] - before["received"]
+    elapsed = after["time"] - before["time"]
+    latency: Histogram = after["latency"]
+    each = 1e6 / max(1, count)
+    return Result(
+        name=plan.name,
+        seconds=elapsed,
+        rate=count / elapsed,
+        p50=latency.quantile(0.5) / 1e3,
+        p99=latency.quantile(0.99) / 1e3,
+        p999=latency.quantile(0.999) / 1e3,
+        greatest=latency.greatest / 1e3,
+        cpu={
+            name: (used_after[pid] - used_before[pid]) * each
+            for name, pid in watched.items()
+            if pid in used_before and pid in used_after
+        },
+        load_cpu=(after["cpu"] - before["cpu"]) / elapsed / workers,
+        sent=last["sent"],
+        received=last["received"],
+        lost=max(0, last["acked"] - last["received"]) if plan.qos else 0,
+        repeated=last["repeated"],
+        connect_seconds=connect_seconds,
+        connected=connected,
+        lost_connections=last["lost_connections"],
+    )

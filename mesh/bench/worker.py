@@ -1,0 +1,213 @@
+"""One process of a load: ``python -m mesh.bench.worker``, which is told what to do by lines of JSON.
+
+It knows how peers are connected, started and asked. What always holds: it obeys ``connect``, ``start``, ``snap``,
+``stop`` and ``close`` in turn, and answers each with one line; it ends when its input ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import sys
+import time
+from typing import Any, Final, cast, final
+
+import uvloop
+
+from mesh.bench.peers import Peer, Sink, Source, Tally
+from mesh.bench.plan import DIRECT, UP, Plan
+from mesh.transport.waiting import until
+from mesh.wire.encode import encode
+from mesh.wire.packets import MQTT311, Connect
+
+_TOGETHER: Final = 256  # connections that are being made at a time: below any listener's backlog
+_PATIENCE: Final = 60.0  # seconds for one connection
+_TICK: Final = 0.001  # seconds between two looks at what a rate has made due
+_PER_ADDRESS: Final = 20_000  # connections from one local address, of some 28,000 ports
+
+Address = tuple[str, int]
+
+
+def hello(client_id: str, username: str, clean: bool) -> bytes:
+    """A CONNECT without keep alive: a load is never silent by mistake."""
+    return encode(Connect(MQTT311, client_id, clean, 0, username), MQTT311)
+
+
+@final
+class Load:
+    """The peers of one plan. ``vehicles`` and ``backends`` are the addresses of the two ends."""
+
+    def __init__(self, plan: Plan, vehicles: Address, backends: Address) -> None:
+        self.plan = plan
+        self.tally = Tally()
+        self.sources: list[Source] = []
+        self.sinks: list[Sink] = []
+        self.errors: list[str] = []
+        self._vehicles = vehicles
+        self._backends = backends
+        self._loop = asyncio.get_running_loop()
+        self._opened = 0
+        self._pacer: asyncio.Task[None] | None = None
+
+    # Connecting
+
+    async def connect(self) -> float:
+        """Connect everybody, sinks first; the seconds that it took."""
+        began = time.monotonic()
+        plan = self.plan
+        pairs = range(plan.first, plan.first + plan.pairs)
+        await self._all([self._sink(number) for number in pairs])
+        await self._all([self._source(number) for number in pairs])
+        if plan.qos == 0:
+            for source, sink in zip(self.sources, self.sinks, strict=True):
+                sink.source = source
+        return time.monotonic() - began
+
+    def _sink(self, number: int) -> tuple[Peer, Address]:
+        name, up = f"bench-{number:07}", self.plan.direction == UP
+        topic = self._topic(name)
+        ready = _Ready(self, name)
+        user = f"sink-{number}" if up else name
+        sink = Sink(hello(f"{name}-sink", user, not self.plan.durable), self.tally, ready, topic, self.plan.qos)
+        self.sinks.append(sink)
+        return sink, self._backends if up or self.plan.direction == DIRECT else self._vehicles
+
+    def _source(self, number: int) -> tuple[Peer, Address]:
+        plan, name = self.plan, f"bench-{number:07}"
+        up = plan.direction == UP
+        ready = _Ready(self, name)
+        user = name if up else f"source-{number}"
+        source = Source(
+            hello(f"{name}-source", user, True), self.tally, ready, self._topic(name), plan.qos, plan.size, plan.window
+        )
+        self.sources.append(source)
+        return source, self._vehicles if up else self._backends
+
+    def _topic(self, name: str) -> str:
+        return f"vehicles/{name}/{'status' if self.plan.direction == UP else 'cmd/go'}"
+
+    async def _all(self, peers: list[tuple[Peer, Address]]) -> None:
+        gate = asyncio.Semaphore(_TOGETHER)
+        results = await asyncio.gather(*(self._one(peer, address, gate) for peer, address in peers))
+        self.errors += [error for error in results if error]
+
+    async def _one(self, peer: Peer, address: Address, gate: asyncio.Semaphore) -> str:
+        ready = peer.ready
+        assert isinstance(ready, _Ready)
+        async with gate:
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    protocol = cast(asyncio.BaseProtocol, peer)  # in all but name: compiled, it cannot derive from it
+                    await self._loop.create_connection(lambda: protocol, *address, local_addr=self._local(address))
+                    accepted = await ready.done
+            except (OSError, TimeoutError) as error:
+                return f"{address[0]}:{address[1]}: {error or 'no answer in time'}"
+        return "" if accepted else f"{ready.name} was refused"
+
+    def _local(self, address: Address) -> Address | None:
+        """Another local address for every so many connections: one has not enough ports."""
+        self._opened += 1
+        block = self._opened // _PER_ADDRESS
+        return None if block == 0 or not address[0].startswith("127.") else (f"127.0.1.{block}", 0)
+
+    # The load
+
+    def start(self) -> None:
+        """Begin to publish."""
+        if self.plan.rate:
+            self._pacer = self._loop.create_task(self._keep_pace())
+        else:
+            for source in self.sources:
+                source.start()
+
+    async def _keep_pace(self) -> None:
+        """Make messages due at their times, one source after the other."""
+        period = 1e9 / self.plan.rate
+        began = time.monotonic_ns()
+        count = 0
+        sources = self.sources
+        while True:
+            touched: dict[Source, None] = {}
+            until = time.monotonic_ns() - began
+            while (at := count * period) <= until:
+                source = sources[count % len(sources)]
+                source.due(began + int(at))
+                touched[source] = None
+                count += 1
+            for source in touched:
+                source.flush()
+            await asyncio.sleep(_TICK)
+
+    def snap(self) -> dict[str, Any]:
+        """The counts so far, and the latencies since the last time."""
+        tally = self.tally
+        figures: dict[str, Any] = {name: getattr(tally, name) for name in Tally.FIELDS}
+        figures["latency"] = tally.latency.buckets()
+        figures["greatest"] = tally.latency.greatest
+        figures["time"] = time.monotonic()
+        figures["cpu"] = time.process_time()
+        tally.latency.clear()
+        return figures
+
+    async def stop(self, seconds: float) -> dict[str, Any]:
+        """Publish no more, and wait up to ``seconds`` for what is under way."""
+        if self._pacer is not None:
+            self._pacer.cancel()
+            await asyncio.gather(self._pacer, return_exceptions=True)
+        for source in self.sources:
+            source.stop()
+        tally = self.tally
+        await until(lambda: tally.received >= tally.sent, seconds)
+        return self.snap()
+
+    def close(self) -> None:
+        """Leave."""
+        for peer in [*self.sources, *self.sinks]:
+            peer.leave()
+
+
+@final
+class _Ready:
+    """Callable once by a peer; ``done`` tells with what."""
+
+    def __init__(self, load: Load, name: str) -> None:
+        self.name = name
+        self.done: asyncio.Future[bool] = load._loop.create_future()
+
+    def __call__(self, accepted: bool) -> None:
+        if not self.done.done():
+            self.done.set_result(accepted)
+
+
+async def main() -> None:
+    """Read commands until the input ends."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    load: Load | None = None
+    while line := await reader.readline():
+        command = json.loads(line)
+        verb = command["do"]
+        answer: dict[str, Any] = {}
+        if verb == "connect":
+            load = Load(Plan(**command["plan"]), tuple(command["vehicles"]), tuple(command["backends"]))
+            answer = {"seconds": await load.connect(), "connected": load.tally.connected, "errors": load.errors[:5]}
+            gc.collect()
+            gc.freeze()
+        elif load is None:
+            answer = {"error": "connect comes first"}
+        elif verb == "start":
+            load.start()
+        elif verb == "snap":
+            answer = load.snap()
+        elif verb == "stop":
+            answer = await load.stop(command["seconds"])
+        elif verb == "close":
+            load.close()
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    gc.set_threshold(50_000, 20, 50)
+    uvloop.run(main())

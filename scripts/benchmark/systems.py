@@ -1,0 +1,227 @@
+"""The systems that are compared: how each is started on given processors, and where it is then.
+
+It knows programs and their settings: never a load. What always holds: a system has fresh processes and an empty folder
+each time, listens on loopback only, and is gone after ``stop``; settings are as kind to the peers as they are to us
+(Nagle off, queues unlimited, one thread where there is one processor).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, final
+
+READY = 90.0  # seconds until a system listens: ours starts Ray, on one processor
+STOP = 60.0
+
+Address = tuple[str, int]
+
+
+class System(Protocol):
+    """``watched``: the processes that the load goes through, by name; ``vehicles`` and ``backends``: its two ends."""
+
+    vehicles: Address
+    backends: Address
+    watched: dict[str, int]
+
+    def start(self, cpus: set[int]) -> None:
+        """Start everything on these processors; returns when it is ready."""
+
+    def stop(self) -> None:
+        """End everything."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody has at the moment."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+@contextmanager
+def pinned(cpus: set[int]) -> Iterator[None]:
+    """What is started within inherits these processors."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def program(name: str) -> str:
+    """Where a program is; ``LookupError`` if nowhere."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if found is None:
+        raise LookupError(f"{name} is not on the PATH")
+    return found
+
+
+def wait_for(address: Address, process: subprocess.Popen[bytes]) -> None:
+    """Until somebody listens there."""
+    deadline = time.monotonic() + READY
+    while True:
+        try:
+            socket.create_connection(address, 1.0).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"nothing listens on {address[0]}:{address[1]}: {process.args!r}") from None
+            time.sleep(0.05)
+
+
+class Programs:
+    """What systems of plain programs share."""
+
+    def __init__(self) -> None:
+        self.vehicles: Address = ("127.0.0.1", 0)
+        self.backends: Address = ("127.0.0.1", 0)
+        self.watched: dict[str, int] = {}
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-")
+        self.folder = Path(self._folder.name)
+
+    def run(self, name: str, address: Address, *command: str) -> None:
+        """Start a program and wait until it listens."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._processes.append(process)
+        self.watched[name] = process.pid
+        wait_for(address, process)
+
+    def stop(self) -> None:
+        """End all of them."""
+        for process in self._processes:
+            process.send_signal(signal.SIGKILL)
+            process.wait(STOP)
+        self._processes.clear()
+        self._folder.cleanup()
+
+
+def mosquitto_settings(folder: Path, name: str, port: int, more: str = "") -> str:
+    """A settings file of Mosquitto: queues unlimited, Nagle off, nothing on disk."""
+    file = folder / f"{name}.conf"
+    file.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_inflight_messages 0\n"
+        f"max_queued_messages 0\nlog_type error\npersistence false\nuser root\n{more}"
+    )
+    return str(file)
+
+
+@final
+class Mosquitto(Programs):
+    """One Mosquitto alone."""
+
+    def start(self, cpus: set[int]) -> None:
+        (port,) = free_ports(1)
+        self.vehicles = self.backends = ("127.0.0.1", port)
+        with pinned(cpus):
+            settings = mosquitto_settings(self.folder, "mosquitto", port)
+            self.run("mosquitto", self.vehicles, program("mosquitto"), "-c", settings)
+
+
+@final
+class CMesh(Programs):
+    """HAProxy, sticky by client id, before a Mosquitto for each edge; a bridge from a Mosquitto as core to each."""
+
+    def __init__(self, edges: int = 1) -> None:
+        super().__init__()
+        self._edges = edges
+
+    def start(self, cpus: set[int]) -> None:
+        front, core, *edges = free_ports(2 + self._edges)
+        self.vehicles, self.backends = ("127.0.0.1", front), ("127.0.0.1", core)
+        with pinned(cpus):
+            for number, port in enumerate(edges, 1):
+                name = f"edge-{number}"
+                settings = mosquitto_settings(self.folder, name, port)
+                self.run(name, ("127.0.0.1", port), program("mosquitto"), "-c", settings)
+            bridges = "".join(self._bridge(number, port) for number, port in enumerate(edges, 1))
+            settings = mosquitto_settings(self.folder, "core", core, bridges)
+            self.run("core", self.backends, program("mosquitto"), "-c", settings)
+            self.run("haproxy", self.vehicles, program("haproxy"), "-f", self._haproxy(front, edges, len(cpus)))
+        time.sleep(1.0)  # the bridges connect
+
+    def _bridge(self, number: int, port: int) -> str:
+        return (
+            f"connection edge-{number}\naddress 127.0.0.1:{port}\nbridge_protocol_version mqttv311\n"
+            "cleansession false\ntry_private true\nnotifications false\nbridge_tcp_keepalive 60 60 2\n"
+            "topic vehicles/+/cmd/# out 1\ntopic fleet/# out 1\ntopic vehicles/+/status in 1\n"
+        )
+
+    def _haproxy(self, front: int, edges: list[int], threads: int) -> str:
+        servers = "".join(f"  server edge-{number} 127.0.0.1:{port}\n" for number, port in enumerate(edges, 1))
+        file = self.folder / "haproxy.cfg"
+        file.write_text(
+            f"global\n  nbthread {threads}\n  maxconn 45000\n"
+            "defaults\n  mode tcp\n  timeout connect 10s\n  timeout client 1h\n  timeout server 1h\n"
+            f"frontend vehicles\n  bind 127.0.0.1:{front}\n  maxconn 45000\n  default_backend edges\n"
+            "backend edges\n  stick-table type string len 64 size 200k\n"
+            "  stick on req.payload(0,0),mqtt_field_value(connect,client_identifier)\n"
+            "  tcp-request inspect-delay 10s\n"
+            "  tcp-request content reject unless { req.payload(0,0),mqtt_is_valid }\n"
+            f"  balance leastconn\n{servers}"
+        )
+        return str(file)
+
+
+@final
+class Ours:
+    """The mesh as ``mesh up`` starts it, with its journals, on a Ray of its own."""
+
+    def __init__(self, edges: int = 1, doors: int = 1, otlp: str = "", sample: float = 1.0) -> None:
+        self.vehicles: Address = ("127.0.0.1", 0)
+        self.backends: Address = ("127.0.0.1", 0)
+        self.watched: dict[str, int] = {}
+        self._edges = edges
+        self._doors = doors
+        self._telemetry = f'telemetry: {{otlp: "{otlp}", sample: {sample}}}\n' if otlp else ""
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-")
+        self._file = Path(self._folder.name) / "mesh.yaml"
+
+    def start(self, cpus: set[int]) -> None:
+        front, core = free_ports(2)
+        self.vehicles, self.backends = ("127.0.0.1", front), ("127.0.0.1", core)
+        self._file.write_text(self._topology(front, core))
+        with pinned(cpus):
+            self._mesh("up", str(self._file), "--detach")
+        status = json.loads(self._mesh("status", "--topology", str(self._file), "--json"))
+        self.watched = {node["name"]: node["pid"] for node in status["nodes"] if node["role"] != "etcd"}
+
+    def _topology(self, front: int, core: int) -> str:
+        edges = ", ".join(f"{{name: edge-{number}}}" for number in range(1, self._edges + 1))
+        return (
+            "mesh: bench\netcd: embedded\n"
+            f'front_doors: [{{name: door, replicas: {self._doors}, listen: [{{mqtt: "127.0.0.1:{front}"}}]}}]\n'
+            f'cores: [{{name: core, listen: [{{mqtt: "127.0.0.1:{core}"}}]}}]\n'
+            f"backends: {{anonymous: true}}\npools: [{{name: standard, edges: [{edges}]}}]\n"
+            # The peers' queues have no limits.
+            "limits: {queue_messages: 10000000, queue_bytes: 8GiB, in_flight: 1000, receive_maximum: 1000}\n"
+            f"{self._telemetry}data: data\n"
+        )
+
+    def _mesh(self, *words: str) -> str:
+        command = [sys.executable, "-P", "-m", "mesh.cli.main", *words]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=READY)
+        if done.returncode:
+            raise RuntimeError(f"mesh {words[0]} ended with {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def stop(self) -> None:
+        self._mesh("down", "--topology", str(self._file))
+        self._folder.cleanup()
