@@ -160,7 +160,7 @@ class CMesh(Programs):
     def _bridge(self, number: int, port: int) -> str:
         return (
             f"connection edge-{number}\naddress 127.0.0.1:{port}\nbridge_protocol_version mqttv311\n"
-            "cleansession false\ntry_private true\nnotifications false\nbridge_tcp_keepalive 60 60 2\n"
+            "cleansession false\ntry_private true\nnotifications false\n"
             "topic vehicles/+/cmd/# out 1\ntopic fleet/# out 1\ntopic vehicles/+/status in 1\n"
         )
 
@@ -168,9 +168,9 @@ class CMesh(Programs):
         servers = "".join(f"  server edge-{number} 127.0.0.1:{port}\n" for number, port in enumerate(edges, 1))
         file = self.folder / "haproxy.cfg"
         file.write_text(
-            f"global\n  nbthread {threads}\n  maxconn 45000\n"
+            f"global\n  nbthread {threads}\n  maxconn 9900\n"
             "defaults\n  mode tcp\n  timeout connect 10s\n  timeout client 1h\n  timeout server 1h\n"
-            f"frontend vehicles\n  bind 127.0.0.1:{front}\n  maxconn 45000\n  default_backend edges\n"
+            f"frontend vehicles\n  bind 127.0.0.1:{front}\n  maxconn 9900\n  default_backend edges\n"
             "backend edges\n  stick-table type string len 64 size 200k\n"
             "  stick on req.payload(0,0),mqtt_field_value(connect,client_identifier)\n"
             "  tcp-request inspect-delay 10s\n"
@@ -211,7 +211,7 @@ class Ours:
             f'cores: [{{name: core, listen: [{{mqtt: "127.0.0.1:{core}"}}]}}]\n'
             f"backends: {{anonymous: true}}\npools: [{{name: standard, edges: [{edges}]}}]\n"
             # The peers' queues have no limits.
-            "limits: {queue_messages: 10000000, queue_bytes: 8GiB, in_flight: 1000, receive_maximum: 1000}\n"
+            "limits: {queue_messages: 1000000, queue_bytes: 8GiB, in_flight: 1000, receive_maximum: 1000}\n"
             f"{self._telemetry}data: data\n"
         )
 

@@ -1,0 +1,58 @@
+# Programs of Debian's packages that tests and benchmarks use; sourced after _env.sh.
+#
+#   ensure_tools "PROGRAM …" "PACKAGE …"    have these programs on the PATH: those of the system, or else unpacked into .venv/tools
+#
+# Into .venv rather than into the system: that needs no root, and starts no broker on the port that a mesh wants.
+
+tools=$venv/tools
+
+use_tools() {
+    export PATH=$PATH:/usr/sbin # where Debian puts servers
+    if [ -d "$tools" ]; then
+        export PATH=$PATH:$tools/usr/bin:$tools/usr/sbin
+        local libraries
+        libraries=$(find "$tools" -name '*.so*' -printf '%h\n' 2>/dev/null | sort -u | paste -sd:)
+        export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$libraries
+    fi
+}
+
+have_all() {
+    local program
+    for program in $1; do
+        command -v "$program" >/dev/null || return 1
+    done
+}
+
+ensure_tools() {
+    local programs=$1 packages=$2
+    use_tools
+    have_all "$programs" && return
+    say "getting $packages"
+    command -v apt-get >/dev/null ||
+        fail "These programs are needed, and there is no apt-get to get them with: $programs. Please install them."
+    # shellcheck disable=SC2086
+    if ! unpack $packages >"$venv/apt.log" 2>&1 </dev/null && [ "$(id -u)" = 0 ]; then
+        { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $packages; } \
+            >>"$venv/apt.log" 2>&1 </dev/null
+    fi
+    use_tools
+    have_all "$programs" && return
+    tail -n 20 "$venv/apt.log" >&2
+    fail "These packages could not be installed: $packages. On Debian or Ubuntu: sudo apt-get install $packages"
+}
+
+# The packages and the libraries they need that are missing here.
+unpack() {
+    local own=$venv/apt wanted package
+    local options=(-q -o Dir::State::Lists="$own/lists" -o Dir::Cache="$own/cache" -o Debug::NoLocking=1)
+    rm -rf "$own"
+    mkdir -p "$own/lists/partial" "$own/cache/archives/partial" "$own/packages" "$tools"
+    apt-get "${options[@]}" update
+    wanted=$(apt-get "${options[@]}" install --simulate --no-install-recommends "$@" | sed -n 's/^Inst \([^ ]*\) .*/\1/p')
+    # shellcheck disable=SC2086
+    (cd "$own/packages" && apt-get "${options[@]}" download ${wanted:-$*}) || return
+    for package in "$own"/packages/*.deb; do
+        dpkg-deb -x "$package" "$tools" || return
+    done
+    rm -rf "$own"
+}
