@@ -15,8 +15,32 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-ROOMS = ("wire", "session", "broker")  # all that they hold
-FILES = ("bench/histogram.py", "bench/peers.py")  # of other rooms: what each message passes
+ROOMS = ("wire", "session", "journal", "broker")  # all that they hold
+FILES = (  # of other rooms: what each message passes
+    "bench/histogram.py",
+    "bench/peers.py",
+    "core/dialer.py",
+    "core/intake.py",
+    "core/router.py",
+    "core/spool.py",
+    "core/tier.py",
+    "core/upstream.py",
+    "edge/device.py",
+    "edge/devices.py",
+    "edge/doors.py",
+    "frontdoor/exchange.py",
+    "frontdoor/link.py",
+    "frontdoor/socket.py",
+    "frontdoor/vehicle.py",
+    "policy/template.py",
+    "transport/endpoint.py",
+    "transport/frame.py",
+    "transport/link.py",
+    "transport/outlet.py",
+    "transport/stream.py",
+    "transport/turn.py",
+    "transport/wheel.py",
+)
 
 
 def sources() -> list[str]:

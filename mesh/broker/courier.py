@@ -21,14 +21,15 @@ from mesh.broker.subscriptions import Gate
 from mesh.broker.trace import PRODUCER, SEND, WAIT, Span, Tracer
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message, publish_packet
-from mesh.session.outbound import RELEASED, Delivery, packet_id_of
+from mesh.session.outbound import RELEASED, Delivery, Outbound, packet_id_of
 from mesh.wire.encode import encode_ack
 from mesh.wire.packets import PUBREL
 from mesh.wire.reasons import PACKET_IDENTIFIER_NOT_FOUND, QUOTA_EXCEEDED, SUCCESS
 
-# So many deliveries of a session keep their message in memory; the rest are read from the journal when their turn
-# comes.
+# Deliveries of a connected session keep their message in memory as far as its next window reaches, and up to so many
+# bytes; the rest are read from the journal when their turn comes.
 _IN_MEMORY: Final = 64
+_BYTES_IN_MEMORY: Final = 1 << 20
 
 
 @final
@@ -128,7 +129,7 @@ class Courier:
             self.keeper.keep(session, delivery, message)
             if receipt is not None and receipt.position < delivery.position:
                 receipt.position = delivery.position
-            if connection is None or len(outbound.waiting) >= _IN_MEMORY:
+            if connection is None or outbound.bytes > _BYTES_IN_MEMORY or not self._soon(outbound):
                 delivery.message = None
         outbound.push(delivery)
         if connection is not None:
@@ -137,6 +138,11 @@ class Courier:
             else:
                 self.pump(session, connection)
         return SUCCESS
+
+    def _soon(self, outbound: Outbound) -> bool:
+        """Whether what is queued now is sent within a window or so."""
+        ahead = len(outbound.waiting)
+        return ahead < _IN_MEMORY or ahead < outbound.window
 
     def _offer_unreliable(
         self, session: Session, message: Message, retain: bool, subscription_ids: tuple[int, ...]

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from typing import Final, final
+from typing import Final, cast, final
 
 from mesh.core.tier import TierLink
 from mesh.transport.stream import Home, Stream
@@ -106,7 +106,7 @@ class Dialer:
         socket = TierSocket(self._home, self._link, self._turn)
         try:
             async with asyncio.timeout(_CONNECT):
-                await self._home.loop.create_connection(lambda: socket, *address)
+                await self._home.loop.create_connection(lambda: cast(asyncio.BaseProtocol, socket), *address)
         except (OSError, TimeoutError) as error:
             self._link.last_error = f"{address[0]}:{address[1]}: {error}"
             return False

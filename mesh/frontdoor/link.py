@@ -18,7 +18,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from typing import Final, Protocol, final
+from typing import Final, Protocol, cast, final
 
 from mesh.frontdoor.exchange import Entry, Exchange
 from mesh.frontdoor.socket import EdgeSocket
@@ -203,7 +203,7 @@ class EdgeLink:
         socket = EdgeSocket(self, self._home, self._turn, asking, self._max_packet)
         try:
             async with asyncio.timeout(DIAL):
-                await self._home.loop.create_connection(lambda: socket, address[0], address[1])
+                await self._home.loop.create_connection(lambda: cast(asyncio.BaseProtocol, socket), *address)
         except (OSError, TimeoutError) as error:
             socket.abort()
             self._tell(f"cannot be reached at {address[0]}:{address[1]}: {error or 'no answer'}")

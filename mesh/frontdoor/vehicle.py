@@ -256,8 +256,8 @@ class Vehicle(Stream):
         self._connect = raw
         try:
             self.name = self._door.identify(connect, self._peer)
-        except Refused as error:
-            self._refuse(error)
+        except Refused as refused:
+            self._refuse(refused)
             return
         self.state = ROUTING
         self.home.wheel.watch(self, self._door.settings.attach_timeout)

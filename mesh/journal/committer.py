@@ -61,7 +61,7 @@ class Committer:
         "_post",
         "_segments",
         "_stopping",
-        "_thread",
+        "_worker",
     )
 
     def __init__(
@@ -85,10 +85,10 @@ class Committer:
         self._cleaner: Cleaner | None = None
         self._last_batch = 0
         # A daemon, so that an owner that forgot `close` can still end; what was reported durable is safe either way.
-        self._thread = threading.Thread(target=self._run, name=f"journal {directory.name}", daemon=True)
+        self._worker = threading.Thread(target=self._run, name=f"journal {directory.name}", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        self._worker.start()
 
     def order(self, order: Order) -> None:
         """Never blocks."""
@@ -98,8 +98,8 @@ class Committer:
         """Finish what was ordered, within ``deadline`` seconds; whether the thread has ended."""
         self._stopping.set()
         self._orders.put(Stop())
-        self._thread.join(deadline)
-        return not self._thread.is_alive()
+        self._worker.join(deadline)
+        return not self._worker.is_alive()
 
     def _run(self) -> None:
         try:

@@ -75,6 +75,10 @@ class Template:
         rest = topic[self._start + len(vehicle) + 1 :]
         return f"{self.prefix}{PLACE}/{_cut(rest, 1)}" if rest else f"{self.prefix}{PLACE}"
 
+    def __reduce__(self) -> tuple[type[Template], tuple[str]]:
+        """A topology is sent to other processes, and a compiled class cannot be pickled by its slots."""
+        return Template, (self.text,)
+
     def __repr__(self) -> str:
         return f"Template({self.text!r})"
 

@@ -79,7 +79,7 @@ class Listener:
             self._server.close()
             self._server = None
 
-    def _accept(self) -> asyncio.Protocol:
+    def _accept(self) -> asyncio.BaseProtocol:
         self.total += 1
         if len(self.home.streams) >= self.limit:
             self.refused += 1
@@ -87,4 +87,4 @@ class Listener:
                 "connection limit", "%s: connection refused: all %d connections are in use", self.name, self.limit
             )
             return Refusing()
-        return self._factory()
+        return cast(asyncio.BaseProtocol, self._factory())

@@ -16,6 +16,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final, cast, final
 
+from mypy_extensions import mypyc_attr
+
 from mesh.transport.wheel import Timed, Wheel
 
 HIGH: Final = 64 * 1024  # bytes of write buffer: what a kernel's socket buffer takes at once, so no reader is starved
@@ -63,13 +65,16 @@ class Home:
         return {name: count for name, count in reasons.items() if count}
 
 
-class Stream(asyncio.Protocol, Timed):
-    """Subclasses give ``opened``, ``received``, ``lost``, ``congested``, ``relieved`` and ``expired``."""
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Stream(Timed):
+    """An ``asyncio.Protocol`` in all but name: compiled, it cannot derive from a class that is not.
+
+    Subclasses give ``opened``, ``received``, ``lost``, ``congested``, ``relieved`` and ``expired``."""
 
     __slots__ = ("_linger", "finishing", "holds", "home", "transport")
 
     def __init__(self, home: Home) -> None:
-        Timed.__init__(self)
+        super().__init__()
         self.home = home
         self.transport: asyncio.Transport | None = None
         self.holds = 0
@@ -165,6 +170,9 @@ class Stream(asyncio.Protocol, Timed):
         self.home.bytes_in += len(data)
         if not self.finishing:
             self.received(data)
+
+    def eof_received(self) -> None:
+        """The other end has half-closed: the transport closes once what is pending is written."""
 
     def pause_writing(self) -> None:
         self.congested()

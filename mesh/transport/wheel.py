@@ -17,12 +17,15 @@ import logging
 import math
 from typing import Final, final
 
+from mypy_extensions import mypyc_attr
+
 log = logging.getLogger(__name__)
 
 TICK: Final = 0.5  # seconds; fine enough for 1.5 times a keep alive of 1 s
 SLOTS: Final = 512  # a keep alive beyond 256 s is looked at again every 256 s, which costs nothing
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Timed:
     """An entry: it must have been heard (``heard``, in ticks) within ``patience`` ticks, or else ``expired`` is called
     once."""

@@ -122,6 +122,7 @@ class FakeEdge:
         self.engine = FakeEngine(self.journal)
         self.admit: Callable[[str, int], Principal] = vehicle_principal
         self.limits = Limits()
+        self.confirming = True
 
     async def start(self) -> FakeEdge:
         loop = asyncio.get_running_loop()
@@ -153,7 +154,8 @@ class FakeEdge:
 
     def _durable(self, position: int) -> None:
         self.engine.durable(position)
-        self.devices.durable(position)
+        if self.confirming:
+            self.devices.durable(position)
         self.turn.wake()
 
     async def kill(self) -> None:
@@ -172,6 +174,7 @@ class FakeEdge:
         self.journal = FakeJournal()
         self.engine = FakeEngine(self.journal)
         self.engine.sessions = sessions
+        self.confirming = True
         await self.start()
 
     async def stop(self) -> None:

@@ -134,7 +134,7 @@ def test_what_was_answered_is_not_repeated_even_without_its_confirmation() -> No
     async def main() -> None:
         async with FakeMesh() as mesh:
             car = await Bare().hello(mesh.port, "CAR")
-            mesh.edge.devices.durable = lambda position: None  # type: ignore[method-assign]  # CONFIRM never comes
+            mesh.edge.confirming = False
             car.send(*numbered(2))
             await until(lambda: car.acks(PUBACK) == [1, 2])
             assert mesh.link["unconfirmed"]
