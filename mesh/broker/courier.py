@@ -166,7 +166,7 @@ class Courier:
         messages, limit = settings.max_queue_messages, settings.max_queue_bytes
         if session.inbox:
             messages, limit = settings.inbox_messages, settings.inbox_bytes
-        elif session.key[0] == TIER:
+        elif session.kind == TIER:
             messages, limit = settings.tier_queue_messages, settings.tier_queue_bytes
         outbound = session.outbound
         # What is within the window of a connected receiver is on its way, and does not count as waiting.

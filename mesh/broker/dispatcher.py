@@ -60,7 +60,8 @@ class Dispatcher:
         """Give ``message`` to everybody who is to have it here; returns the reason code for its publisher."""
         if not self._retain(message, receipt):
             return reasons.QUOTA_EXCEEDED
-        return self._fan_out(message, source, receipt, self.subscriptions.route(message.topic).groups)
+        route = self.subscriptions.route(message.topic)
+        return self._fan_out(message, source, receipt, route.targets, route.groups)
 
     def deliver_upstream(
         self, message: Message, receipt: Receipt | None, plain: bool, shared: list[SharedGroup]
@@ -69,7 +70,7 @@ class Dispatcher:
         if plain:
             if not self._retain(message, receipt):
                 return reasons.QUOTA_EXCEEDED
-            return self._fan_out(message, None, receipt, shared)
+            return self._fan_out(message, None, receipt, self.subscriptions.route(message.topic).targets, shared)
         result = reasons.NO_MATCHING_SUBSCRIBERS
         for group in shared:
             chosen = group.choose()
@@ -106,13 +107,17 @@ class Dispatcher:
         return True
 
     def _fan_out(
-        self, message: Message, source: Session | None, receipt: Receipt | None, groups: list[SharedGroup]
+        self,
+        message: Message,
+        source: Session | None,
+        receipt: Receipt | None,
+        targets: list[Target],
+        groups: list[SharedGroup],
     ) -> int:
-        route = self.subscriptions.route(message.topic)
-        targets = self._receivers(route.targets, message, source)
+        targets = self._receivers(targets, message, source)
         for shared in groups:
             chosen = shared.choose()
-            if chosen is not None and not (message.from_tier and chosen.session.key[0] == TIER):
+            if chosen is not None and not (message.from_tier and chosen.session.kind == TIER):
                 targets = [*targets, chosen]
         if message.qos and len(targets) > 1 and sum(target.session.durable for target in targets) > 1:
             self.keeper.share(message)
@@ -126,7 +131,7 @@ class Dispatcher:
                 result = reasons.SUCCESS
         if message.body:
             self.keeper.unshare(message)
-        if message.from_tier and not any(target.session.key[0] == VEHICLE for target in targets):
+        if message.from_tier and not any(target.session.kind == VEHICLE for target in targets):
             reason = self.inbox.offer(message, receipt)
             result = reason if result != reasons.SUCCESS else result
         # Whoever took it has it: an error would have the publisher send it again to all, for one whose queue is full.
@@ -136,11 +141,11 @@ class Dispatcher:
         """Those of a route who get this message: No Local [MQTT-3.8.3-3] and split horizon."""
         from_tier = message.from_tier
         for target in targets:
-            if (from_tier and target.session.key[0] == TIER) or (target.no_local and target.session is source):
+            if (from_tier and target.session.kind == TIER) or (target.no_local and target.session is source):
                 return [
                     target
                     for target in targets
-                    if not (from_tier and target.session.key[0] == TIER)
+                    if not (from_tier and target.session.kind == TIER)
                     and not (target.no_local and target.session is source)
                 ]
         return targets
@@ -166,5 +171,5 @@ class Dispatcher:
             will.expires += now - will.received  # its lifetime begins when it is published
         will.received = now
         self.route(will, session, None)
-        if session.key[0] == BACKEND:
+        if session.kind == BACKEND:
             self.forwarder.forward(will, None)

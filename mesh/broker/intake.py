@@ -109,7 +109,7 @@ class Intake:
             self._fail(connection, reason)
 
     def _take(self, connection: Connection, session: Session, packet: Publish, receipt: Receipt | None) -> None:
-        from_tier = session.key[0] == TIER
+        from_tier = session.kind == TIER
         message = message_of(packet, self.clock(), from_tier)
         span = self._ingress(connection, message, packet) if self.tracer.enabled else None
         reason = self._dispatcher.route(message, session, receipt)
@@ -119,7 +119,7 @@ class Intake:
                 self._open_identifier(session, packet.packet_id, receipt)
             if packet.qos == 1 and session.ledger is not None:
                 self._note(session, session.ledger, packet.packet_id, reason)
-        if session.key[0] == BACKEND:
+        if session.kind == BACKEND:
             self._dispatcher.forwarder.forward(message, receipt)
         if span is not None:
             if receipt is None:

@@ -266,7 +266,7 @@ class Keeper:
         if session.item:
             self._stale.append(session.item)  # the crash came between a newer state and the drop of the older
         session.item = item.id
-        session.key = (kind, name, client_id)
+        session.name((kind, name, client_id))
         session.vehicle = vehicle
         session.expiry = expiry
         session.ends = ends

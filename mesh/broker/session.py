@@ -36,14 +36,13 @@ class Session:
     """``id`` is its owner number in the journal. Times are seconds since 1970; 0.0 means not set."""
 
     __slots__ = (
-        "connection", "durable", "ends", "expiry", "id", "inbox", "incoming", "interests", "item", "key",
+        "connection", "durable", "ends", "expiry", "id", "inbox", "incoming", "interests", "item", "key", "kind",
         "ledger", "outbound", "vehicle", "will", "will_delay", "will_due",
     )  # fmt: skip
 
     def __init__(self, id: int, key: Key, vehicle: str, window: int) -> None:
         self.id = id
-        self.key = key
-        self.inbox = key[0] == VEHICLE and not key[2]  # see inbox.py: no client has an empty client id
+        self.name(key)
         self.vehicle = vehicle
         self.connection: Connection | None = None
         self.outbound = Outbound(window)
@@ -58,7 +57,8 @@ class Session:
         self.will_delay = 0
         self.will_due = 0.0
 
-    @property
-    def kind(self) -> int:
-        """VEHICLE, BACKEND or TIER."""
-        return self.key[0]
+    def name(self, key: Key) -> None:
+        """Say whose session it is; once, but at recovery, where what it owns may come first."""
+        self.key = key
+        self.kind = key[0]  # VEHICLE, BACKEND or TIER
+        self.inbox = key[0] == VEHICLE and not key[2]  # see inbox.py: no client has an empty client id

@@ -57,7 +57,7 @@ class Sessions:
 
     def _insert(self, session: Session) -> None:
         self._by_key[session.key] = session
-        if session.key[0] == VEHICLE:
+        if session.kind == VEHICLE:
             self._of_vehicle.setdefault(session.vehicle, []).append(session)
 
     def end(self, session: Session) -> None:
@@ -70,7 +70,7 @@ class Sessions:
         session.ends = 0.0
         session.will_due = 0.0
         del self._by_key[session.key]
-        if session.key[0] == VEHICLE:
+        if session.kind == VEHICLE:
             others = self._of_vehicle[session.vehicle]
             others.remove(session)
             if not others:

@@ -105,7 +105,7 @@ class Subscriber:
             return  # section 4.8.2
         identifiers = (identifier,) if identifier else ()
         for message in self.retained.matching(subscription.filter, self.clock()):
-            if not (message.from_tier and session.key[0] == TIER):
+            if not (message.from_tier and session.kind == TIER):
                 self.courier.offer(session, message, min(message.qos, subscription.qos), True, identifiers, None)
 
     def unsubscribe(self, connection: Connection, session: Session, packet: Unsubscribe) -> None:

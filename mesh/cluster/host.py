@@ -10,6 +10,7 @@ belongs to.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import logging.handlers
@@ -42,6 +43,11 @@ START_DEADLINE: Final = 300.0
 # A predecessor that is just dying still holds its port or its lock for a moment: the first attempts follow quickly.
 _RETRY_FIRST: Final = 0.1
 _RETRY_LONGEST: Final = 2.0
+
+# Objects that came and were not let go of until Python looks for cycles. Messages are never in one, and at its own 700
+# it would look after every few of them.
+_YOUNG: Final = 50_000
+_OLDER: Final = (20, 100)
 
 # How often the node's figures are taken. A status of that age is good enough for people and for the controller.
 _BEAT: Final = 0.5
@@ -124,6 +130,7 @@ class Host:
             self._loop.call_soon_threadsafe(self._wake.set)
 
     def _run(self) -> None:
+        gc.set_threshold(_YOUNG, *_OLDER)
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._live())
@@ -168,6 +175,8 @@ class Host:
                 await self._pause(wait)
                 wait = min(wait * 2, _RETRY_LONGEST)
                 continue
+            gc.collect()
+            gc.freeze()  # code and recovered sessions stay: they need not be looked at again
             self._ready_at = time.monotonic()
             self._error = ""
             self._figures = self._read(node)

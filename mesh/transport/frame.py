@@ -87,14 +87,15 @@ class Decoder:
             if start > size:
                 self._keep(data, pos, 9)
                 break
-            length, connection, kind = _HEADER.unpack_from(data, pos)
+            length: int = data[pos] << 24 | data[pos + 1] << 16 | data[pos + 2] << 8 | data[pos + 3]
+            connection: int = data[pos + 4] << 24 | data[pos + 5] << 16 | data[pos + 6] << 8 | data[pos + 7]
             if length > self.max_body:
                 raise LinkError(f"a frame of {length} bytes is announced; at most {self.max_body} are accepted")
             end = start + length
             if end > size:
                 self._keep(data, pos, 9 + length)
                 break
-            frames.append((kind, connection, data[start:end]))
+            frames.append((data[pos + 8], connection, data[start:end]))
             pos = end
         return frames
 

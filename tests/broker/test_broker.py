@@ -454,6 +454,27 @@ def test_a_full_inbox_refuses_or_drops_the_oldest(when_full: int, bound: str) ->
     assert vehicle.messages() == [b"%d" % number * 100 for number in range(first, first + 3)]
 
 
+def test_a_recovered_session_keeps_the_limits_of_its_own_kind() -> None:
+    """The inbox drops its oldest; a client's own session never does, also after a crash."""
+    settings = Settings()
+    settings.max_queue_messages = 3
+    settings.inbox_messages = 2
+    settings.inbox_when_full = DROP_OLDEST
+    bench = Bench(settings)
+    car = bench.client("c", "car", VEHICLE, clean=False, expiry=1000)
+    subscribe(car, "vehicles/car/cmd/#")
+    car.lose()
+    bench = bench.restart()
+    sender = bench.client("s", "backend")
+    sender.auto_ack = False
+    for payload in (b"1", b"2", b"3", b"4"):
+        sender.publish("vehicles/car/cmd/x", payload)
+    assert [packet.reason for packet in sender.take(Ack)] == [0, 0, 0, reasons.QUOTA_EXCEEDED]
+    car.bench = bench
+    car.connect(clean=False, expiry=1000)
+    assert car.messages() == [b"1", b"2", b"3"]
+
+
 def test_what_came_over_a_tier_link_does_not_leave_over_one() -> None:
     bench = Bench()
     one, two = bench.client("one", "one", TIER), bench.client("two", "two", TIER)
