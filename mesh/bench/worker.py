@@ -85,6 +85,8 @@ class Load:
         return source, self._vehicles if up else self._backends
 
     def _topic(self, name: str) -> str:
+        if self.plan.direction == DIRECT:
+            return f"bench/{name}"  # no vehicle's: a core keeps it to itself
         return f"vehicles/{name}/{'status' if self.plan.direction == UP else 'cmd/go'}"
 
     async def _all(self, peers: list[tuple[Peer, Address]]) -> None:

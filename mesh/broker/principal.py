@@ -1,14 +1,14 @@
 """Who a connection speaks for, and what that one may do.
 
-Made by the policy room when a client is let in; the engine only asks. What always holds: a vehicle's permissions are a
-literal prefix, so no wildcard in an identity, a topic or a filter can widen them (CVE-2017-7650).
+Made by the policy room when a client is let in; the engine only asks. What always holds: a vehicle's own subtree is a
+literal prefix, so no wildcard in an identity, a topic or a filter can widen it (CVE-2017-7650).
 """
 
 from __future__ import annotations
 
 from typing import Final, final
 
-from mesh.wire.topics import split_shared
+from mesh.wire.topics import covers, split_shared
 
 VEHICLE: Final = 0
 BACKEND: Final = 1
@@ -18,23 +18,25 @@ TIER: Final = 2  # a core that is a client of this edge
 @final
 class Permissions:
     """Either everything but ``$`` topics (``prefix`` empty), or what lies below a literal ``prefix`` that ends in a
-    slash.
+    slash; and to read, what the filters in ``fleet`` match.
     """
 
-    __slots__ = ("prefix",)
+    __slots__ = ("fleet", "prefix")
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", fleet: tuple[str, ...] = ()) -> None:
         self.prefix = prefix
+        self.fleet = fleet
 
     def may_publish(self, topic: str) -> bool:
         """Topics that begin with ``$`` belong to the server [MQTT-4.7.2-1]."""
         return topic.startswith(self.prefix) and not topic.startswith("$")
 
     def may_subscribe(self, filter: str) -> bool:
-        """The whole filter, or that within ``$share``, must lie below the prefix."""
+        """The whole filter, or that within ``$share``, must lie below the prefix or within a filter of the fleet."""
         if not self.prefix:
             return True
-        return split_shared(filter)[1].startswith(self.prefix)
+        wanted = split_shared(filter)[1]
+        return wanted.startswith(self.prefix) or any(covers(allowed, wanted) for allowed in self.fleet)
 
 
 @final

@@ -62,8 +62,8 @@ class Core:
         place = self._place
         services = self._services = Services(place)
         self._router = Router(
-            place.vehicle_of(), MapOwners(services, place.topology.inbox is not None), self._link_to, self._all_links,
-            self._wake,
+            place.vehicle_of(), place.topology.fleet, MapOwners(services, place.topology.inbox is not None),
+            self._link_to, self._all_links, self._wake,
         )  # fmt: skip
         settings = place.engine_settings()
         settings.in_flight = place.topology.limits.backend_in_flight

@@ -19,6 +19,7 @@ from mesh.core.tier import TierLink
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
 from mesh.wire import reasons
+from mesh.wire.topics import matches
 
 # Messages whose vehicle is being looked up. At 100,000 lookups a second this is a tenth of a second of work.
 _MAX_PENDING: Final = 10_000
@@ -44,11 +45,14 @@ class OwnerUnknown(Exception):
 
 @final
 class Router(Forwarder):
-    """``link_to`` gives the tier link of an edge, ``links`` all of them; ``vehicle_of`` the vehicle of a topic."""
+    """``link_to`` gives the tier link of an edge, ``links`` all of them; ``vehicle_of`` the vehicle of a topic.
+    ``fleet``: filters of the topics that go to every vehicle's edge.
+    """
 
     def __init__(
         self,
         vehicle_of: Callable[[str], str | None],
+        fleet: tuple[str, ...],
         owners: Owners,
         link_to: Callable[[str], TierLink],
         links: Callable[[], list[TierLink]],
@@ -57,6 +61,7 @@ class Router(Forwarder):
         self.broker: Broker | None = None
         self.unknown = 0  # messages for vehicles that nobody owns
         self._vehicle_of = vehicle_of
+        self._fleet = fleet
         self._owners = owners
         self._link_to = link_to
         self._links = links
@@ -66,17 +71,24 @@ class Router(Forwarder):
         self._lookups: set[asyncio.Task[None]] = set()
 
     def forward(self, message: Message, receipt: Receipt | None) -> None:
-        """Send a message to the edge of its vehicle, or to every edge if its topic is about no vehicle."""
+        """Send a message to the edge of its vehicle, or to every edge if its topic is the fleet's. All others are
+        between back ends, and stay here."""
         vehicle = self._vehicle_of(message.topic)
         if vehicle is None:
-            for link in self._links():
-                link.send(message, receipt)
+            self._to_fleet(message, receipt)
             return
         edge = None if vehicle in self._pending else self._owners.cached(vehicle)
         if edge is not None:
             self._link_to(edge).send(message, receipt)
         else:
             self._look_up(vehicle, message, receipt)
+
+    def _to_fleet(self, message: Message, receipt: Receipt | None) -> None:
+        for filter in self._fleet:
+            if matches(filter, message.topic):
+                for link in self._links():
+                    link.send(message, receipt)
+                return
 
     def _look_up(self, vehicle: str, message: Message, receipt: Receipt | None) -> None:
         if self._pending_count >= _MAX_PENDING:

@@ -95,7 +95,7 @@ class Edge:
         record = self._services.map.cached(vehicle)
         if record is not None and (record.edge != self._place.name or record.epoch > epoch):
             raise Refused(SERVER_UNAVAILABLE, f"it belongs to {record.edge} since epoch {record.epoch}")
-        return vehicle_principal(self._template, vehicle)
+        return vehicle_principal(self._template, vehicle, self._place.topology.fleet)
 
     def _disk(self, writable: bool) -> None:
         for intake in (self._cores, self._devices):

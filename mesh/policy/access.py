@@ -1,7 +1,7 @@
 """Who is let in as what: the principals of vehicles, of back ends and of the mesh's own tier links.
 
 It knows the template of the vehicles' topics and the back ends' credentials. It must never read a packet other than
-CONNECT. What always holds: a vehicle's permissions are the literal subtree of that vehicle, whatever its name looks
+CONNECT. What always holds: a vehicle publishes to the literal subtree of that vehicle only, whatever its name looks
 like; a password is compared in a time that does not depend on it.
 """
 
@@ -21,9 +21,10 @@ from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
 ANONYMOUS: Final = "anonymous"
 
 
-def vehicle_principal(template: Template, vehicle: str) -> Principal:
-    """A vehicle, which may publish and subscribe below its own subtree and nowhere else."""
-    return Principal(vehicle, VEHICLE, Permissions(template.subtree(vehicle)), vehicle)
+def vehicle_principal(template: Template, vehicle: str, fleet: tuple[str, ...] = ()) -> Principal:
+    """A vehicle, which may publish and subscribe below its own subtree, and read what the filters in ``fleet`` match.
+    """
+    return Principal(vehicle, VEHICLE, Permissions(template.subtree(vehicle), fleet), vehicle)
 
 
 def tier_principal(core: str) -> Principal:

@@ -42,7 +42,7 @@ from mesh.topology.topology import (
     Topology,
 )
 from mesh.topology.tree import MAX_BYTES, BrokenText, Mapping, Scalar, Sequence, parse
-from mesh.wire.topics import filter_error
+from mesh.wire.topics import covers, filter_error
 
 SECTIONS: Final = (
     "mesh", "etcd", "identity", "topics", "inbox", "front_doors", "cores", "pools", "backends", "limits", "map",
@@ -88,13 +88,14 @@ def loads(data: bytes, file: str, folder: Path) -> Topology:
 
 def _topology(top: Table, folder: Path) -> Topology:
     path = _path(folder)
-    template = _template(top)
+    template, fleet = _topics(top)
     cores = _cores(top)
     return Topology(
         mesh=top.value("mesh", units.name, "mesh", "name the mesh: mesh: demo"),
         etcd=_etcd(top, path),
         identity=_identity(top),
         template=template,
+        fleet=fleet,
         inbox=_inbox(top, template),
         front_doors=_front_doors(top),
         cores=cores,
@@ -212,10 +213,26 @@ def _source(text: str) -> str:
     return units.choice(*SOURCES)(text)
 
 
-def _template(top: Table) -> str:
+def _topics(top: Table) -> tuple[str, tuple[str, ...]]:
+    """The template of the vehicles' topics, and the filters of the fleet's."""
     default = f"vehicles/{PLACE}/#"
-    section = top.table("topics", ("vehicle",))
-    return default if section is None else section.value("vehicle", lambda text: Template(text).text, default)
+    section = top.table("topics", ("vehicle", "fleet"))
+    if section is None:
+        return default, ()
+    template = section.value("vehicle", lambda text: Template(text).text, default)
+
+    def common(text: str) -> str:
+        error = filter_error(text)
+        if error:
+            raise ValueError(f"{text!r}: {error}")
+        first = text.split("/")[0]
+        if first in ("+", "#") or first.startswith("$") or covers(text, template.replace(PLACE, "+")):
+            raise ValueError(f"{text!r} takes in more than the fleet's own topics; write one such as fleet/#")
+        if text.startswith(Template(template).prefix):
+            raise ValueError(f"{text!r} is below the vehicles' topics; write one such as fleet/#")
+        return text
+
+    return template, section.values("fleet", common)
 
 
 def _inbox(top: Table, template: str) -> Inbox | None:

@@ -224,12 +224,14 @@ class Limits:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """``data`` is absolute; ``bind`` is the host of the internal ports; ``ray`` is ``local`` or a cluster's address."""
+    """``fleet``: filters of what back ends publish to all vehicles. ``data`` is absolute; ``bind`` is the host of the
+    internal ports; ``ray`` is ``local`` or a cluster's address."""
 
     mesh: str
     etcd: Etcd
     identity: IdentityRule
     template: str
+    fleet: tuple[str, ...]
     inbox: Inbox | None
     front_doors: tuple[FrontDoor, ...]
     cores: tuple[Core, ...]

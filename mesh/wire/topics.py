@@ -70,6 +70,20 @@ def matches(filter: str, topic: str) -> bool:
     return len(wanted) == len(given)
 
 
+def covers(outer: str, inner: str) -> bool:
+    """Whether every topic name that the valid filter ``inner`` matches is matched by the valid filter ``outer`` too."""
+    if inner[:1] == "$" and outer[:1] in "+#":
+        return False  # [MQTT-4.7.2-1]
+    wide = outer.split("/")
+    narrow = inner.split("/")
+    for index, level in enumerate(wide):
+        if level == "#":
+            return True
+        if index >= len(narrow) or narrow[index] == "#" or (level != "+" and level != narrow[index]):
+            return False
+    return len(wide) == len(narrow)
+
+
 def _text_error(text: str, what: str, max_levels: int) -> str:
     if not text:
         return f"a {what} must have a character or more"  # [MQTT-4.7.3-1]

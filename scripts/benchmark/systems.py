@@ -206,7 +206,7 @@ class Ours:
     def _topology(self, front: int, core: int) -> str:
         edges = ", ".join(f"{{name: edge-{number}}}" for number in range(1, self._edges + 1))
         return (
-            "mesh: bench\netcd: embedded\n"
+            'mesh: bench\netcd: embedded\ntopics: {vehicle: "vehicles/{vehicle}/#", fleet: ["fleet/#"]}\n'
             f'front_doors: [{{name: door, replicas: {self._doors}, listen: [{{mqtt: "127.0.0.1:{front}"}}]}}]\n'
             f'cores: [{{name: core, listen: [{{mqtt: "127.0.0.1:{core}"}}]}}]\n'
             f"backends: {{anonymous: true}}\npools: [{{name: standard, edges: [{edges}]}}]\n"

@@ -92,7 +92,9 @@ class Mesh:
         owners = Owners({f"V{number}": name for number, name in enumerate(self.names, 1)})
         self.links: dict[str, TierLink] = {}
         links = self.links
-        self.router = Router(vehicle_of, owners, links.__getitem__, lambda: list(links.values()), lambda: None)
+        self.router = Router(
+            vehicle_of, ("fleet/#",), owners, links.__getitem__, lambda: list(links.values()), lambda: None
+        )
         self.core = Bench(Settings(), store, self.clock, self.router)
         self.router.broker = self.core.broker
         self.upstream = Upstream(self.interest)
@@ -216,6 +218,17 @@ def test_a_fleet_wide_topic_goes_to_every_edge(mesh: Mesh) -> None:
     backend.publish("fleet/news")
     mesh.run()
     assert [link.sent for link in mesh.links.values()] == [1, 1]
+
+
+def test_what_is_between_back_ends_reaches_no_edge(mesh: Mesh) -> None:
+    reader = mesh.core.client("r", "reader")
+    reader.send(Subscribe(1, [Subscription("orders/#", 1)]))
+    mesh.run()
+    sender = mesh.core.client("s", "sender")
+    sender.publish("orders/1", b"new")
+    mesh.run()
+    assert reader.messages() == [b"new"]
+    assert not any(link.sent for link in mesh.links.values())
 
 
 def test_reports_come_back_once_and_shared_groups_get_each_once(mesh: Mesh) -> None:

@@ -15,7 +15,7 @@ def topology(
 mesh: {folder.name}
 etcd: embedded
 identity: {{from: username, pattern: "[A-Za-z0-9_-]{{1,64}}"}}
-topics: {{vehicle: "vehicles/{{vehicle}}/#"}}
+topics: {{vehicle: "vehicles/{{vehicle}}/#", fleet: ["fleet/#"]}}
 inbox: {{subscribe: ["vehicles/{{vehicle}}/cmd/#"], qos: 1, expiry: 30d, max_messages: 1000, when_full: reject}}
 front_doors: [{{name: door, listen: [{{mqtt: "127.0.0.1:{vehicles}"}}]}}]
 cores: [{{name: core, replicas: {cores}, listen: [{{mqtt: "127.0.0.1:{backends}"}}]}}]

@@ -62,6 +62,15 @@ def test_a_vehicle_stays_below_its_subtree() -> None:
         assert not permissions.may_subscribe(filter)
 
 
+def test_a_vehicle_reads_what_is_for_the_fleet_and_writes_none_of_it() -> None:
+    permissions = vehicle_principal(TEMPLATE, "VIN1", ("fleet/#", "weather/+/now")).permissions
+    for filter in ("fleet/#", "fleet/+/x", "fleet/news", "fleet", "weather/+/now", "weather/north/now"):
+        assert permissions.may_subscribe(filter)
+    for filter in ("#", "+/#", "weather/#", "weather/+/+", "weather/+", "fleets/news", "vehicles/VIN2/#"):
+        assert not permissions.may_subscribe(filter)
+    assert not permissions.may_publish("fleet/news")
+
+
 def test_a_name_with_wildcards_widens_nothing() -> None:
     """CVE-2017-7650: should such a name ever get here, it is only text."""
     for name in ("#", "+"):

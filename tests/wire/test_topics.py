@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.wire.topics import filter_error, is_shared, levels, matches, name_error, split_shared
+from mesh.wire.topics import covers, filter_error, is_shared, levels, matches, name_error, split_shared
 from mesh.wire.tree import FilterTree, TopicTree
 from tests.wire import strategies
 
@@ -66,6 +66,33 @@ def test_examples_of_the_specification(filter: str, topic: str, expected: bool) 
     names: TopicTree[int] = TopicTree()
     names.set(topic, 1)
     assert names.match(filter) == [(topic, 1)] * expected
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "expected"),
+    [
+        ("a/#", "a/#", True),
+        ("a/#", "a", True),
+        ("a/#", "a/+/b", True),
+        ("a/+", "a/b", True),
+        ("a/+", "a/+", True),
+        ("a/+", "a/#", False),
+        ("a/+", "a", False),
+        ("a/+", "a/b/c", False),
+        ("a/b", "a/+", False),
+        ("#", "a/#", True),
+        ("#", "$SYS/#", False),
+        ("+/x", "$SYS/x", False),
+    ],
+)
+def test_a_filter_within_another(outer: str, inner: str, expected: bool) -> None:
+    assert covers(outer, inner) == expected
+
+
+@given(few_filters(), few_filters(), few_topics)
+def test_what_a_covered_filter_matches_the_covering_one_matches_too(outer: str, inner: str, topic: str) -> None:
+    if covers(outer, inner) and matches(inner, topic):
+        assert matches(outer, topic)
 
 
 @given(few_filters(), few_topics)

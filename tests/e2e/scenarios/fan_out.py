@@ -38,5 +38,17 @@ async def reports_arrive_once(mesh: Mesh, vehicles: int, messages: int) -> None:
     shared = Counter((item.topic, item.payload) for member in members for item in member.received)
     assert shared == Counter(published), "each once among the group"
     assert all(member.received for member in members), "every member gets some"
+    await news_reach_everybody(plain, cars)
     for client in [plain, *members, *cars]:
         client.leave()
+
+
+async def news_reach_everybody(backend: Client, cars: list[Client]) -> None:
+    """What is for the fleet reaches every vehicle that reads it, once, on whichever edge it is."""
+    for car in cars:
+        assert await car.subscribe("fleet/#") in ([0], [1])
+    news = [("fleet/news", str(number)) for number in range(20)]
+    await backend.publish_all(news)
+    for car in cars:
+        await car.wait(lambda car=car: len(car.payloads("fleet/news")) >= len(news), "the news")
+        check_once(news, [item for item in car.received if item.topic == "fleet/news"], car.name)
