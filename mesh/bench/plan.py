@@ -17,11 +17,12 @@ DIRECT: Final = "direct"  # both at one address: one broker alone
 @final
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``pairs`` of a source and a sink; or ``fan_out`` sinks for each of the sources; or ``idle`` connections.
+    """``pairs`` of a source and a sink; or one source and ``fan_out`` vehicles that read what is for the fleet; or
+    ``idle`` vehicles that only connect.
 
     ``window``: messages of a source that are not acknowledged; ``rate``: messages a second of all sources together, 0
-    for as many as the window allows; ``size``: bytes of payload. ``pace``: connections a second, 0 for as fast as they
-    are accepted. ``first``: the number of the first vehicle, so that several processes share a plan.
+    for as many as the window allows; ``size``: bytes of payload. ``first``: the number of the first vehicle, so that
+    several processes share a plan.
     """
 
     name: str
@@ -33,18 +34,21 @@ class Plan:
     size: int = 200
     fan_out: int = 0
     idle: int = 0
-    pace: int = 0
     first: int = 0
-    durable: bool = False
 
     def part(self, number: int, of: int) -> Plan:
-        """The share of one of several processes."""
+        """The share of one of several processes. A fan-out has one source, so one process."""
+        if self.fan_out and of > 1:
+            raise ValueError(f"{self.name}: a fan-out has one source, and so one process, not {of}")
         pairs, first = _share(self.pairs, number, of)
         idle, first_idle = _share(self.idle, number, of)
-        sinks, first_sink = _share(self.fan_out, number, of)
-        rate, pace = self.rate // of, self.pace // of
-        begin = self.first + (first or first_idle or first_sink)
-        return replace(self, pairs=pairs, idle=idle, fan_out=sinks, rate=rate, pace=pace, first=begin)
+        begin = self.first + (first or first_idle)
+        return replace(self, pairs=pairs, idle=idle, rate=self.rate // of, first=begin)
+
+    @property
+    def receivers(self) -> int:
+        """How many get each message."""
+        return self.fan_out or 1
 
 
 def _share(total: int, number: int, of: int) -> tuple[int, int]:
@@ -64,5 +68,7 @@ SCENARIOS: Final = {
         Plan("up-20x20", UP, pairs=20, window=20),
         Plan("up-200x1", UP, pairs=200, window=1),
         Plan("up-2000x1", UP, pairs=2000, window=1),
+        Plan("fanout-1-2000", DOWN, fan_out=2000, window=4),
+        Plan("conn-tcp-10K-100", idle=10_000),
     )
 }

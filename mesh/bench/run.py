@@ -20,9 +20,10 @@ from typing import Any, Final, final
 from mesh.bench.histogram import Histogram
 from mesh.bench.peers import Tally
 from mesh.bench.plan import Plan
-from mesh.bench.usage import cpu_of
+from mesh.bench.usage import cpu_of, memory_of
 
 _ANSWER: Final = 20.0  # seconds for a worker's answer to what is done at once
+_PARTING: Final = 3.0  # seconds until a system has noticed that thousands of connections are gone
 _CONNECT: Final = 600.0  # seconds until all connections are there: a hundred thousand take a while
 
 Address = tuple[str, int]
@@ -157,6 +158,50 @@ def _sum(answers: list[dict[str, Any]]) -> dict[str, Any]:
     return total
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """``first`` and ``again``: connections a second when the vehicles come for the first time, and when they come back;
+    ``cpu``: microseconds for each that comes back, by process; ``memory``: bytes for each while it is idle, likewise.
+    """
+
+    name: str
+    count: int
+    first: float
+    again: float
+    cpu: dict[str, float]
+    memory: dict[str, float]
+
+    def plain(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def measure_connections(
+    plan: Plan, vehicles: Address, watched: Mapping[str, int], *, workers: int = 1, cpus: Iterable[int] = ()
+) -> Connected:
+    """Connect the idle vehicles of ``plan``, and connect them again. Raises ``LoadFailed``."""
+    before = memory_of(watched.values())
+    with Workers(workers, cpus) as load:
+        first, count = load.connect(plan, vehicles, vehicles)
+        idle = memory_of(watched.values())
+        load.close()
+    time.sleep(_PARTING)
+    used_before = cpu_of(watched.values())
+    with Workers(workers, cpus) as load:
+        again, _ = load.connect(plan, vehicles, vehicles)
+        used_after = cpu_of(watched.values())
+        load.close()
+    return Connected(
+        name=plan.name,
+        count=count,
+        first=count / first,
+        again=count / again,
+        cpu={name: (used_after[pid] - used_before[pid]) / count * 1e6 for name, pid in watched.items()},
+        memory={name: (idle[pid] - before[pid]) / count for name, pid in watched.items()},
+    )
+
+
 def measure(
     plan: Plan,
     vehicles: Address,
@@ -202,7 +247,7 @@ def measure(
         load_cpu=(after["cpu"] - before["cpu"]) / elapsed / workers,
         sent=last["sent"],
         received=last["received"],
-        lost=max(0, last["acked"] - last["received"]) if plan.qos else 0,
+        lost=max(0, last["acked"] * plan.receivers - last["received"]) if plan.qos else 0,
         repeated=last["repeated"],
         connect_seconds=connect_seconds,
         connected=connected,

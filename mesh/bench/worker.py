@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import resource
 import sys
 import time
 from typing import Any, Final, cast, final
@@ -29,9 +30,9 @@ _PER_ADDRESS: Final = 20_000  # connections from one local address, of some 28,0
 Address = tuple[str, int]
 
 
-def hello(client_id: str, username: str, clean: bool) -> bytes:
+def hello(client_id: str, username: str) -> bytes:
     """A CONNECT without keep alive: a load is never silent by mistake."""
-    return encode(Connect(MQTT311, client_id, clean, 0, username), MQTT311)
+    return encode(Connect(MQTT311, client_id, True, 0, username), MQTT311)
 
 
 @final
@@ -56,10 +57,11 @@ class Load:
         """Connect everybody, sinks first; the seconds that it took."""
         began = time.monotonic()
         plan = self.plan
-        pairs = range(plan.first, plan.first + plan.pairs)
-        await self._all([self._sink(number) for number in pairs])
-        await self._all([self._source(number) for number in pairs])
-        if plan.qos == 0:
+        sinks = range(plan.first, plan.first + max(plan.pairs, plan.fan_out, plan.idle))
+        sources = range(plan.first, plan.first + (1 if plan.fan_out else plan.pairs))
+        await self._all([self._sink(number) for number in sinks])
+        await self._all([self._source(number) for number in sources])
+        if plan.qos == 0 and plan.pairs:
             for source, sink in zip(self.sources, self.sinks, strict=True):
                 sink.source = source
         return time.monotonic() - began
@@ -69,7 +71,7 @@ class Load:
         topic = self._topic(name)
         ready = _Ready(self, name)
         user = f"sink-{number}" if up else name
-        sink = Sink(hello(f"{name}-sink", user, not self.plan.durable), self.tally, ready, topic, self.plan.qos)
+        sink = Sink(hello(f"{name}-sink", user), self.tally, ready, "" if self.plan.idle else topic, self.plan.qos)
         self.sinks.append(sink)
         return sink, self._backends if up or self.plan.direction == DIRECT else self._vehicles
 
@@ -79,12 +81,14 @@ class Load:
         ready = _Ready(self, name)
         user = name if up else f"source-{number}"
         source = Source(
-            hello(f"{name}-source", user, True), self.tally, ready, self._topic(name), plan.qos, plan.size, plan.window
+            hello(f"{name}-source", user), self.tally, ready, self._topic(name), plan.qos, plan.size, plan.window
         )
         self.sources.append(source)
         return source, self._vehicles if up else self._backends
 
     def _topic(self, name: str) -> str:
+        if self.plan.fan_out:
+            return "fleet/bench"
         if self.plan.direction == DIRECT:
             return f"bench/{name}"  # no vehicle's: a core keeps it to itself
         return f"vehicles/{name}/{'status' if self.plan.direction == UP else 'cmd/go'}"
@@ -160,7 +164,7 @@ class Load:
         for source in self.sources:
             source.stop()
         tally = self.tally
-        await until(lambda: tally.received >= tally.sent, seconds)
+        await until(lambda: tally.received >= tally.sent * self.plan.receivers, seconds)
         return self.snap()
 
     def close(self) -> None:
@@ -210,6 +214,13 @@ async def main() -> None:
         print(json.dumps(answer), flush=True)
 
 
+def all_file_descriptors() -> None:
+    """Raise the soft limit of open files to the hard one: each connection takes one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 if __name__ == "__main__":
+    all_file_descriptors()
     gc.set_threshold(50_000, 20, 50)
     uvloop.run(main())

@@ -139,9 +139,12 @@ class Mosquitto(Programs):
 class CMesh(Programs):
     """HAProxy, sticky by client id, before a Mosquitto for each edge; a bridge from a Mosquitto as core to each."""
 
-    def __init__(self, edges: int = 1) -> None:
+    def __init__(self, edges: int = 1, fronts: int = 1) -> None:
+        """``fronts``: so many HAProxys share the port. One takes 9,900 connections where a process may have 20,000
+        descriptors."""
         super().__init__()
         self._edges = edges
+        self._fronts = fronts
 
     def start(self, cpus: set[int]) -> None:
         front, core, *edges = free_ports(2 + self._edges)
@@ -154,7 +157,10 @@ class CMesh(Programs):
             bridges = "".join(self._bridge(number, port) for number, port in enumerate(edges, 1))
             settings = mosquitto_settings(self.folder, "core", core, bridges)
             self.run("core", self.backends, program("mosquitto"), "-c", settings)
-            self.run("haproxy", self.vehicles, program("haproxy"), "-f", self._haproxy(front, edges, len(cpus)))
+            settings = self._haproxy(front, edges, len(cpus))
+            for number in range(1, self._fronts + 1):
+                name = "haproxy" if self._fronts == 1 else f"haproxy-{number}"
+                self.run(name, self.vehicles, program("haproxy"), "-f", settings)
         time.sleep(1.0)  # the bridges connect
 
     def _bridge(self, number: int, port: int) -> str:

@@ -1,0 +1,76 @@
+"""What is compared: loads, the two systems that carry each, and how many times better ours is to be.
+
+It knows plans and figures: never how a system is started. What always holds: the ratio of a row says how many times
+better ours is, whether more or less is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from benchmark.systems import CMesh, Mosquitto, Ours, System
+from mesh.bench.plan import DIRECT, SCENARIOS, Plan
+from mesh.bench.run import Connected, Result
+
+THROUGHPUT = "messages a second"
+LATENCY = "p99 in ms at 90 % of the peer's rate"
+CONNECTIONS = "connections a second, of vehicles that come back"
+MEMORY = "bytes for an idle vehicle"
+BELOW = 0.9  # of the peer's own rate, so that its queues do not grow
+IDLE = 18_000  # a process may have 20,000 descriptors here
+
+Figures = Result | Connected
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """``kind`` is what is measured; ``least`` the ratio that is asked for; ``after``: the row whose rate of the peer
+    this one's rate is taken from."""
+
+    name: str
+    kind: str
+    plan: Plan
+    least: float
+    peer: str = "c-mesh"
+    after: str = ""
+
+    def value(self, found: Figures) -> float:
+        """The figure of one run."""
+        if isinstance(found, Connected):
+            return found.again if self.kind == CONNECTIONS else sum(found.memory.values())
+        return found.p99 if self.kind == LATENCY else found.rate
+
+    def ratio(self, mine: Figures, theirs: Figures) -> float:
+        """How many times better ours is."""
+        ours, peers = self.value(mine), self.value(theirs)
+        better, worse = (peers, ours) if self.kind in (LATENCY, MEMORY) else (ours, peers)
+        return better / worse if worse else 0.0
+
+
+def rows() -> list[Row]:
+    """Every comparison, in the order of the documentation."""
+    asked = {
+        "down-1x100": 3.0, "down-20x20": 3.0, "down-200x1": 2.0, "down-2000x1": 2.0,
+        "up-1x100": 2.0, "up-20x20": 2.0, "up-200x1": 2.0, "up-2000x1": 2.0, "fanout-1-2000": 2.0,
+    }  # fmt: skip
+    found = [Row(name, THROUGHPUT, SCENARIOS[name], least) for name, least in asked.items()]
+    paced = replace(SCENARIOS["down-200x1"], window=1000)
+    found.append(Row("latency-200", LATENCY, paced, 2.0, after="down-200x1"))
+    alone = [("1x100", 0, 2.0), ("1x100", 1, 5.0), ("200x1", 1, 1.2), ("2000x1", 1, 1.2)]
+    for name, qos, least in alone:
+        plan = replace(SCENARIOS[f"down-{name}"], direction=DIRECT, qos=qos)
+        found.append(Row(f"alone-{name}-qos{qos}", THROUGHPUT, plan, least, "mosquitto"))
+    connecting = SCENARIOS["conn-tcp-10K-100"]
+    found.append(Row("connect-9000", CONNECTIONS, replace(connecting, idle=9000), 1.0))
+    found.append(Row("memory-18000", MEMORY, replace(connecting, idle=IDLE), 1 / 1.5, "c-mesh-2"))
+    return found
+
+
+SYSTEMS: dict[str, Callable[[], System]] = {
+    "ours": Ours,
+    "c-mesh": CMesh,
+    "c-mesh-2": partial(CMesh, fronts=2),
+    "mosquitto": Mosquitto,
+}
