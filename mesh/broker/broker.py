@@ -445,11 +445,11 @@ class Broker:
 
     def _advance(self, connection: Connection, position: int) -> None:
         held = connection.held
-        while held and held[0][0] <= position:
-            gate = held[0][1]
-            if gate is not None and gate.pending > 0:
+        while held:
+            needed, gate, packet = held.first()
+            if needed > position or (gate is not None and gate.pending > 0):
                 break
-            packet = held.popleft()[2]
+            held.popleft()
             if connection.accepted:
                 self.courier.write(connection, packet)
             else:

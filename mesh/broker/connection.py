@@ -7,10 +7,10 @@ set.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, final
 
 from mesh.broker.principal import Principal
+from mesh.session.fifo import Fifo
 from mesh.session.inbound import Inbound
 from mesh.wire.packets import Will
 from mesh.wire.tracecontext import TraceContext
@@ -53,4 +53,4 @@ class Connection:
         self.will: Will | None = None
         self.inbound = Inbound(alias_maximum)
         # Packets that wait for a journal position, and for others to hear of a subscription.
-        self.held: deque[tuple[int, Gate | None, bytes]] = deque()
+        self.held: Fifo[tuple[int, Gate | None, bytes]] = Fifo()

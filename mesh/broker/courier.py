@@ -198,7 +198,7 @@ class Courier:
             self._send(session, connection, delivery, self.keeper.load(delivery))
             if not connection.writable:
                 return
-        if outbound.waiting and outbound.waiting[0].position > self.durable:
+        if outbound.waiting and outbound.waiting.first().position > self.durable:
             self.wait(connection)
 
     def _abandon(self, session: Session, delivery: Delivery) -> None:

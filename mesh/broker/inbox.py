@@ -96,7 +96,7 @@ class Inbox:
             return
         waiting = box.outbound.waiting
         while waiting:
-            delivery = waiting[0]
+            delivery = waiting.first()
             message = self.courier.keeper.load(delivery)
             if self.courier.offer(session, message, delivery.qos, False, (), None) != SUCCESS:
                 return

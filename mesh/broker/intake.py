@@ -174,7 +174,7 @@ class Intake:
                 break
             self._answer(connection, receipt)
         receipts = inbound.receipts
-        if receipts and receipts[0].pending == 0:
+        if receipts and receipts.first().pending == 0:
             self.courier.wait(connection)
         if connection.congested and len(receipts) < connection.receive_maximum // 2:
             connection.congested = False

@@ -7,7 +7,6 @@ after the journal has what durable back ends are to get; a QoS 2 identifier is f
 from __future__ import annotations
 
 import struct
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, final
 
@@ -15,6 +14,7 @@ from mesh.broker.broker import Broker
 from mesh.broker.subscriptions import SharedGroup
 from mesh.core.spool import TIER_INCOMING
 from mesh.core.upstream import PLAIN, Upstream
+from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message, message_of, without_trace
 from mesh.wire import reasons
@@ -42,8 +42,8 @@ class Intake:
         self._broker = broker
         self._upstream = upstream
         self._put = put
-        self._receipts: deque[Receipt] = deque()
-        self._held: deque[tuple[int, bytes]] = deque()  # PUBCOMPs that wait for the journal
+        self._receipts: Fifo[Receipt] = Fifo()
+        self._held: Fifo[tuple[int, bytes]] = Fifo()  # PUBCOMPs that wait for the journal
         self._incoming: dict[int, int] = {}  # open QoS 2 identifiers of the edge -> journal items
 
     def restore(self, item: Any) -> None:
@@ -140,10 +140,10 @@ class Intake:
         """Send the answers that may leave now."""
         durable = self._broker.courier.durable
         receipts = self._receipts
-        while receipts and receipts[0].ready(durable):
+        while receipts and receipts.first().ready(durable):
             receipt = receipts.popleft()
             self._broker.intake.end_span(receipt)
             type = PUBACK if receipt.qos == 1 else PUBREC
             self._put(encode_ack(type, receipt.packet_id, receipt.reason, MQTT5))
-        while self._held and self._held[0][0] <= durable:
+        while self._held and self._held.first()[0] <= durable:
             self._put(self._held.popleft()[1])

@@ -8,9 +8,9 @@ delivered again before its PUBREL [MQTT-4.3.3-10].
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final, final
 
+from mesh.session.fifo import Fifo
 from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, SUCCESS
 
 _ERROR: Final = 0x80
@@ -55,7 +55,7 @@ class Inbound:
     def __init__(self, alias_maximum: int) -> None:
         self.alias_maximum = alias_maximum
         self.aliases: dict[int, str] = {}
-        self.receipts: deque[Receipt] = deque()
+        self.receipts: Fifo[Receipt] = Fifo()
 
     def resolve(self, topic: str, alias: int) -> str | None:
         """The topic that a PUBLISH with a topic alias means; ``None`` if the alias is invalid [MQTT-3.3.2-8] or
@@ -71,6 +71,6 @@ class Inbound:
     def settled(self, durable: int) -> Receipt | None:
         """Take out the oldest receipt if its answer may leave."""
         receipts = self.receipts
-        if receipts and receipts[0].ready(durable):
+        if receipts and receipts.first().ready(durable):
             return receipts.popleft()
         return None

@@ -16,9 +16,9 @@ What always holds:
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final, final
 
+from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message
 
@@ -83,7 +83,7 @@ class Outbound:
 
     def __init__(self, window: int = _IDENTIFIERS) -> None:
         self.window = window
-        self.waiting: deque[Delivery] = deque()
+        self.waiting: Fifo[Delivery] = Fifo()
         self.in_flight: dict[int, Delivery] = {}
         self.next_number = 0
         self.bytes = 0
@@ -119,7 +119,7 @@ class Outbound:
         waiting = self.waiting
         if not waiting:
             return None
-        delivery = waiting[0]
+        delivery = waiting.first()
         if delivery.position > durable:
             return None
         if delivery.qos == 0:
@@ -172,8 +172,7 @@ class Outbound:
             return None
         for index, delivery in enumerate(self.waiting):
             if delivery.qos > 0 and packet_id_of(delivery.number) == packet_id:
-                del self.waiting[index]
-                return delivery
+                return self.waiting.take(index)
         return None
 
     def reconnect(self) -> list[Delivery]:
@@ -185,7 +184,7 @@ class Outbound:
             if delivery.state == SENT:
                 delivery.dup = True
         self.bytes -= sum(delivery.size for delivery in self.waiting if delivery.qos == 0)
-        self.waiting = deque(delivery for delivery in self.waiting if delivery.qos)
+        self.waiting = Fifo([delivery for delivery in self.waiting if delivery.qos])
         self.restored = False
         return self._requeue(set())
 
@@ -204,7 +203,7 @@ class Outbound:
 
     def _adopt(self, with_receiver: set[int]) -> None:
         """After a crash: put what the receiver has in flight again; the rest was not sent on this connection."""
-        kept: deque[Delivery] = deque()
+        kept: Fifo[Delivery] = Fifo()
         for delivery in self.waiting:
             packet_id = packet_id_of(delivery.number)
             delivery.dup = False
@@ -230,7 +229,7 @@ class Outbound:
                 delivery.state = QUEUED
                 again.append(delivery)
         again.sort(key=_by_number)
-        self.waiting.extendleft(reversed(again))
+        self.waiting.prepend(again)
         self.in_flight = flying
         return released
 
