@@ -17,7 +17,7 @@ from typing import Any, Final, cast, final
 import uvloop
 
 from mesh.bench.peers import Peer, Sink, Source, Tally
-from mesh.bench.plan import DIRECT, UP, Plan
+from mesh.bench.plan import DIRECT, DOWN, UP, Plan
 from mesh.transport.waiting import until
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT311, Connect
@@ -28,11 +28,6 @@ _TICK: Final = 0.001  # seconds between two looks at what a rate has made due
 _PER_ADDRESS: Final = 20_000  # connections from one local address, of some 28,000 ports
 
 Address = tuple[str, int]
-
-
-def hello(client_id: str, username: str) -> bytes:
-    """A CONNECT without keep alive: a load is never silent by mistake."""
-    return encode(Connect(MQTT311, client_id, True, 0, username), MQTT311)
 
 
 @final
@@ -67,24 +62,26 @@ class Load:
         return time.monotonic() - began
 
     def _sink(self, number: int) -> tuple[Peer, Address]:
-        name, up = f"bench-{number:07}", self.plan.direction == UP
-        topic = self._topic(name)
-        ready = _Ready(self, name)
-        user = f"sink-{number}" if up else name
-        sink = Sink(hello(f"{name}-sink", user), self.tally, ready, "" if self.plan.idle else topic, self.plan.qos)
+        name, vehicle = f"bench-{number:07}", self.plan.direction == DOWN
+        topic = "" if self.plan.idle else self._topic(name)
+        sink = Sink(self._hello(name, "sink", vehicle), self.tally, _Ready(self, name), topic, self.plan.qos)
         self.sinks.append(sink)
-        return sink, self._backends if up or self.plan.direction == DIRECT else self._vehicles
+        return sink, self._vehicles if vehicle else self._backends
 
     def _source(self, number: int) -> tuple[Peer, Address]:
         plan, name = self.plan, f"bench-{number:07}"
-        up = plan.direction == UP
-        ready = _Ready(self, name)
-        user = name if up else f"source-{number}"
-        source = Source(
-            hello(f"{name}-source", user), self.tally, ready, self._topic(name), plan.qos, plan.size, plan.window
-        )
+        vehicle = plan.direction == UP
+        hello = self._hello(name, "source", vehicle)
+        topic = self._topic(name)
+        source = Source(hello, self.tally, _Ready(self, name), topic, plan.qos, plan.size, plan.window)
         self.sources.append(source)
-        return source, self._vehicles if up else self._backends
+        return source, self._vehicles if vehicle else self._backends
+
+    def _hello(self, name: str, role: str, vehicle: bool) -> bytes:
+        """A CONNECT without keep alive, as a load is never silent by mistake. A vehicle is the same by user name and by
+        client id."""
+        client_id = name if vehicle else f"{name}-{role}"
+        return encode(Connect(MQTT311, client_id, True, 0, client_id), MQTT311)
 
     def _topic(self, name: str) -> str:
         if self.plan.fan_out:

@@ -69,6 +69,11 @@ def test_the_background_from_up_to_down(file: Path) -> None:
     etcd = etcd_of(run)
     code, out, _ = done("status", "--topology", str(file))
     assert (code, "edge-1" in out) == (0, True)
+    code, out, err = done("bench", "down-20x20", "--seconds", "1", "--json", "--topology", str(file))
+    load = json.loads(out)
+    assert (code, load["lost"], load["lost_connections"]) == (0, 0, 0), err
+    assert load["received"] == load["sent"] > 0
+    assert set(load["cpu"]) == {"edge-1", "core", "door"}
     assert done("down", "--topology", str(file))[0] == 0
     assert not session(run)
     assert not psutil.pid_exists(etcd)

@@ -1,0 +1,89 @@
+"""``mesh bench``: a load on a running mesh, and what it took."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from typing import Final
+
+from mesh.bench.plan import DIRECT, SCENARIOS, UP, Plan
+from mesh.bench.run import LoadFailed, Result, measure
+from mesh.cli.client import Refused, target, topology_of
+from mesh.cli.which import NOT_RUNNING, Unclear, option, which
+from mesh.cluster.run import Run
+from mesh.cluster.status import rows, status_of
+
+EXAMPLES: Final = """\
+examples:
+  mesh bench                          one back end commands one vehicle, 100 messages unacknowledged
+  mesh bench down-200x1               200 back ends, each with a vehicle of its own and one message unacknowledged
+  mesh bench up-200x1 --rate 5000     200 vehicles report, 5,000 times a second in all; how late is it?
+  mesh bench down-1x100 --json | jq .rate
+
+The vehicles are named bench-0000000 and so on, and keep their edges in the map. Only messages that arrived are counted;
+latencies begin when a message was due. The load runs on this machine and takes its processors, too.
+
+exit codes: 0 nothing was lost, 1 something was, or the load could not be made, 3 no such mesh runs
+"""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    named = [name for name, plan in SCENARIOS.items() if plan.pairs]
+    parser.add_argument("scenario", nargs="?", choices=named, default=named[0], metavar="SCENARIO",
+                        help=f"{', '.join(named)} (default {named[0]})")  # fmt: skip
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long to measure (default 5)")
+    parser.add_argument("--rate", type=int, default=0, help="messages a second (default: as many as are acknowledged)")
+    parser.add_argument("-q", "--qos", type=int, choices=(0, 1, 2), default=1, help="quality of service (default 1)")
+    parser.add_argument("--size", type=int, default=200, help="bytes of payload, 16 or more (default 200)")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    plan = SCENARIOS[arguments.scenario]
+    plan = replace(plan, rate=arguments.rate, qos=arguments.qos, size=arguments.size)
+    if plan.rate:
+        plan = replace(plan, window=_WINDOW)
+    try:
+        result = _measure(which(arguments.topology), plan, arguments.seconds)
+    except Unclear as error:
+        print(error, file=sys.stderr)
+        return NOT_RUNNING
+    except (LoadFailed, Refused, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(result.plain())) if arguments.json else _show(plan, result)
+    return 1 if result.lost or result.lost_connections else 0
+
+
+_WINDOW: Final = 1000  # where the rate says how much is under way
+
+
+def _measure(found: Run, plan: Plan, seconds: float) -> Result:
+    topology = topology_of(found)
+    vehicles = target(topology, "bench", None, None, "bench")
+    backends = target(topology, None, None, None, "bench")
+    watched = {
+        str(row["name"]): pid
+        for row in rows(status_of(found))
+        if row["role"] in ("edge", "core", "door") and isinstance(pid := row["pid"], int)
+    }
+    return measure(
+        plan, (vehicles.host, vehicles.port), (backends.host, backends.port), watched, seconds=seconds, warm_up=1.0
+    )
+
+
+def _show(plan: Plan, result: Result) -> None:
+    way = {UP: "vehicles report to back ends", DIRECT: "back ends to back ends"}.get(
+        plan.direction, "back ends command vehicles"
+    )
+    print(f"{plan.name}: {way}, QoS {plan.qos}, {plan.size} bytes, {result.seconds:.1f} s")
+    print(f"  {result.rate:,.0f} messages a second arrived")
+    print(f"  {result.sent:,} were sent in all; {result.lost:,} were acknowledged and lost")
+    times = f"median {result.p50:.2f}, p99 {result.p99:.2f}, p99.9 {result.p999:.2f}, most {result.greatest:.2f}"
+    print(f"  latency in ms: {times}")
+    each = ", ".join(f"{name} {used:.1f}" for name, used in result.cpu.items())
+    print(f"  processor time for a message: {result.cpu_total:.1f} us ({each})")
+    print(f"  the load itself took {result.load_cpu:.0%} of a processor")

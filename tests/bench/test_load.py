@@ -1,0 +1,96 @@
+"""The load generator against a broker that we did not write."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.bench.plan import DIRECT, SCENARIOS, Plan
+from mesh.bench.run import LoadFailed, Workers, measure, measure_connections
+
+PATIENCE = 30.0
+PAIRS = Plan("pairs", DIRECT, pairs=4, window=8, size=64)
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[tuple[str, int], int]]:
+    """Address and process of a Mosquitto."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = tmp_path_factory.mktemp("mosquitto") / "mosquitto.conf"
+    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nlog_type error\nuser root\n")
+    program = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")
+    assert program is not None, "scripts/test gets it"
+    process = subprocess.Popen([program, "-c", str(settings)])
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1.0).close()
+            break
+        except OSError:
+            assert time.monotonic() < deadline, "mosquitto does not listen"
+            time.sleep(0.02)
+    yield ("127.0.0.1", port), process.pid
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("rate", [0, 400])
+def test_everything_that_is_sent_is_accounted_for(broker: tuple[tuple[str, int], int], qos: int, rate: int) -> None:
+    address, pid = broker
+    plan = replace(PAIRS, qos=qos, rate=rate)
+    result = measure(plan, address, address, {"broker": pid}, seconds=0.5, warm_up=0.2, workers=2)
+    assert result.connected == 8
+    assert result.sent == result.received > 0
+    assert (result.lost, result.repeated, result.lost_connections) == (0, 0, 0)
+    assert 0 < result.p50 <= result.p99 <= result.greatest
+    assert set(result.cpu) == {"broker"}
+
+
+def test_each_receiver_of_a_fan_out_is_counted(broker: tuple[tuple[str, int], int]) -> None:
+    address, pid = broker
+    plan = Plan("fan", fan_out=10, window=2)
+    result = measure(plan, address, address, {"broker": pid}, seconds=0.5, warm_up=0.1)
+    assert result.received == 10 * result.sent > 0
+    assert result.lost == 0
+
+
+def test_connections_are_counted_and_made_again(broker: tuple[tuple[str, int], int]) -> None:
+    address, pid = broker
+    found = measure_connections(Plan("idle", idle=50), address, {"broker": pid})
+    assert found.count == 50
+    assert found.first > 0
+    assert found.again > 0
+
+
+def test_a_load_that_cannot_connect_says_where() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        address = ("127.0.0.1", taken.getsockname()[1])
+        with Workers(1) as load, pytest.raises(LoadFailed, match=f"127.0.0.1:{address[1]}"):
+            load.connect(PAIRS, address, address)
+
+
+@given(st.integers(0, 5000), st.integers(1, 8))
+def test_the_parts_of_a_plan_are_the_whole(pairs: int, processes: int) -> None:
+    plan = Plan("many", pairs=pairs, first=7)
+    parts = [plan.part(number, processes) for number in range(processes)]
+    names = [number for part in parts for number in range(part.first, part.first + part.pairs)]
+    assert names == list(range(7, 7 + pairs))
+
+
+def test_scenarios_are_named_as_they_are() -> None:
+    for name, plan in SCENARIOS.items():
+        assert plan.name == name
+        assert plan.pairs or plan.fan_out or plan.idle
