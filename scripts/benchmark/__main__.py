@@ -8,17 +8,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from benchmark.page import write_page
 from benchmark.report import Found, show, write
 from benchmark.rows import BELOW, CONNECTIONS, LATENCY, MEMORY, SYSTEMS, Figures, Row, rows
 from mesh.bench.plan import DIRECT, Plan
 from mesh.bench.run import LoadFailed, Result, measure, measure_connections
+
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 EXAMPLES = """\
 examples:
   scripts/bench compare                              every row, five rounds: about an hour
   scripts/bench compare --rows down-1x100 --rounds 3
   scripts/bench compare --systems ours               no peers
-  scripts/bench compare --json build/bench.json
+  scripts/bench compare --json build/bench.json && scripts/bench page build/bench.json
 
 Ours and the peer run in turn, with fresh processes for each row, on the processor of --cpus; the load runs on that of
 --load-cpus. What is printed are medians over the rounds, and by how many times ours is better in each round.
@@ -70,7 +73,7 @@ def compare(options: argparse.Namespace) -> int:
                 show(row, found[row.name])
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        write(options.json, chosen, found)
+        write(options.json, chosen, found, options.rounds)
     return 0
 
 
@@ -98,7 +101,12 @@ def main() -> int:
     command.add_argument("--cpus", type=processors, default={0}, help="processors of the system under test (0)")
     command.add_argument("--load-cpus", type=processors, default={1}, help="processors of the load (1)")
     command.add_argument("--json", type=Path, help="write all results to this file")
-    return compare(parser.parse_args())
+    command.set_defaults(run=compare)
+    command = commands.add_parser("page", help="make docs/benchmarks.md from the JSON of a comparison")
+    command.add_argument("file", type=Path)
+    command.set_defaults(run=lambda options: write_page(options.file, PAGE))
+    options = parser.parse_args()
+    return int(options.run(options) or 0)
 
 
 if __name__ == "__main__":

@@ -55,11 +55,11 @@ def _part(row: Row, result: Figures) -> dict[str, float]:
     return result.memory if isinstance(result, Connected) and "memory" in row.name else result.cpu
 
 
-def write(file: Path, rows: list[Row], found: Found) -> None:
+def write(file: Path, rows: list[Row], found: Found, rounds: int) -> None:
     """Everything, as JSON."""
     about = {
         "version": describe(), "python": platform.python_version(), "kernel": platform.release(),
-        "cpus": os.cpu_count(), "time": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+        "cpus": os.cpu_count(), "rounds": rounds, "time": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     }  # fmt: skip
     plain = [
         {

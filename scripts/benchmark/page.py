@@ -1,0 +1,91 @@
+"""docs/benchmarks.md, from the JSON of a comparison: no figure on that page is written by hand."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+HEAD = """\
+# Benchmarks
+
+Ours, with its journals synced to disk, beside what one would build instead: the C mesh, which is HAProxy (sticky by
+client id) before a Mosquitto as edge, with a bridge to a Mosquitto as core; none of these syncs anything. One edge
+each, everything of a system on one processor, the load on another. Both ran in turn, with fresh processes for each row;
+Nagle is off and queues are unlimited everywhere. QoS 1 and 200 bytes unless the name says otherwise; `1x100` is one
+pair of clients with 100 messages unacknowledged. In the rows `alone` our core carries all by itself, beside one
+Mosquitto. The ratio says how many times better ours is: the median of the
+rounds, and their range.
+
+This page is made by a script from one run:
+
+```sh
+./scripts/bench compare --json build/bench.json     # about ten minutes a round; --rows, --rounds and --help
+./scripts/bench page build/bench.json               # writes docs/benchmarks.md
+```
+"""
+
+UNITS = {
+    "messages a second": "msg/s",
+    "p99 in ms at 90 % of the peer's rate": "ms p99",
+    "connections a second, of vehicles that come back": "conn/s",
+    "bytes for an idle vehicle": "B",
+}
+
+
+def page(found: dict[str, Any]) -> str:
+    """The page, for the JSON that ``scripts/bench compare`` has written."""
+    about = found["about"]
+    machine = f"Python {about['python']}, Linux {about['kernel']}, {about['cpus']} processors"
+    lines = [HEAD, f"{about['version']}; {machine}; {about['rounds']} rounds.\n"]
+    lines.append("| row | ours | the peer | better by | asked for | |")
+    lines.append("|---|---|---|---|---|---|")
+    lines += [line for line in map(_row, found["rows"]) if line]
+    lines += ["", "## Processor time for a message", "", "Microseconds, by process.", ""]
+    lines += ["| row | ours | the peer |", "|---|---|---|"]
+    lines += [line for line in map(_cost, found["rows"]) if line]
+    return "\n".join(lines) + "\n"
+
+
+def _row(row: dict[str, Any]) -> str:
+    ratios = row["ratios"]
+    if not ratios:
+        return ""
+    mine, theirs = row["systems"].values()
+    unit = UNITS[row["kind"]]
+    middle = statistics.median(ratios)
+    verdict = "holds" if middle >= row["asked"] else "**falls short**"
+    span = f"{middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    texts = [f"{_figure(row['kind'], results)} {unit}" for results in (mine, theirs)]
+    return f"| {row['name']} | {texts[0]} | {texts[1]} | {span} | {row['asked']:.2f} | {verdict} |"
+
+
+def _figure(kind: str, results: list[dict[str, Any]]) -> str:
+    values = [_value(kind, result) for result in results]
+    middle = statistics.median(values)
+    return f"{middle:,.1f}" if middle < 100 else f"{middle:,.0f}"
+
+
+def _value(kind: str, result: dict[str, Any]) -> float:
+    unit = UNITS[kind]
+    if unit == "B":
+        return float(sum(result["memory"].values()))
+    name = {"msg/s": "rate", "ms p99": "p99", "conn/s": "again"}[unit]
+    return float(result[name])
+
+
+def _cost(row: dict[str, Any]) -> str:
+    if UNITS[row["kind"]] != "msg/s" or not row["ratios"]:
+        return ""
+    return f"| {row['name']} | " + " | ".join(_parts(results) for results in row["systems"].values()) + " |"
+
+
+def _parts(results: list[dict[str, Any]]) -> str:
+    each = {name: statistics.median(result["cpu"][name] for result in results) for name in results[0]["cpu"]}
+    return f"{sum(each.values()):.1f} ({', '.join(f'{name} {used:.1f}' for name, used in each.items())})"
+
+
+def write_page(source: Path, target: Path) -> None:
+    """Make the page from the file."""
+    target.write_text(page(json.loads(source.read_text())))
