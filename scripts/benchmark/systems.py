@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, final
 
+from mesh.registry.embedded import free_ports
+
 READY = 90.0  # seconds until a system listens: ours starts Ray, on one processor
 STOP = 60.0
 
@@ -39,18 +41,6 @@ class System(Protocol):
 
     def stop(self) -> None:
         """End everything."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody has at the moment."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 @contextmanager

@@ -15,21 +15,12 @@ import psutil
 from mesh.cluster.lifecycle import down
 from mesh.cluster.plan import Plan, PlannedNode, fingerprint
 from mesh.cluster.run import Run
+from mesh.registry.embedded import free_ports
 
 # The nodes' processes do not have the tests on their path, and must not: the checkout would hide an installed mesh.
 FACTORY = "mesh_fake_node:build"
 
 ROLES = {"edge-1": "edge", "edge-2": "edge", "core": "core", "door": "door"}
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def fake_plan(data: Path, mesh: str = "fake", names: tuple[str, ...] = ("edge-1", "door"), **settings: object) -> Plan:

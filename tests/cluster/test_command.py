@@ -15,7 +15,8 @@ import pytest
 
 from mesh.cluster.lifecycle import down
 from mesh.cluster.run import Run, load_run
-from tests.cluster.meshes import free_ports, session, until
+from mesh.registry.embedded import free_ports
+from tests.cluster.meshes import session, until
 
 pytestmark = pytest.mark.ray
 

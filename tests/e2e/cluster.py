@@ -17,10 +17,11 @@ import psutil
 from mesh.cluster.run import load_run, logs_path
 from mesh.cluster.status import rows, status_of
 from mesh.registry.client import Client
+from mesh.registry.embedded import free_ports
 from mesh.registry.map import where
 from mesh.registry.record import Record
 from tests.e2e.files import topology
-from tests.e2e.mesh import PATIENCE, free_ports
+from tests.e2e.mesh import PATIENCE
 
 COMMAND = 120.0  # seconds that a command may take on a machine that others use as well
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -71,15 +70,3 @@ async def kill_and_wait(mesh: Mesh, *names: str) -> None:
 def edges(mesh: Mesh) -> list[str]:
     """The names of the edges."""
     return [name for name in mesh.names() if name.startswith("edge")]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 on which nobody listens."""
-    taken = [socket.socket() for _ in range(count)]
-    try:
-        for probe in taken:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in taken]
-    finally:
-        for probe in taken:
-            probe.close()

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from mesh.registry.client import Client
-from mesh.registry.embedded import EmbeddedEtcd
+from mesh.registry.embedded import EmbeddedEtcd, free_ports
 from mesh.registry.keys import Keys
 from mesh.registry.record import decode
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
 from tests.e2e.files import topology
-from tests.e2e.mesh import PATIENCE, free_ports
+from tests.e2e.mesh import PATIENCE
 
 RESTART = 1.0  # seconds from the death of a node to its next start
 POLL = 0.02

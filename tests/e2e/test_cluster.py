@@ -9,8 +9,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from mesh.registry.embedded import free_ports
 from tests.e2e.cluster import Cluster
-from tests.e2e.mesh import free_ports
 from tests.e2e.scenarios.core_kill import core_is_killed
 from tests.e2e.scenarios.edge_kill import edges_are_killed
 from tests.e2e.scenarios.fan_out import reports_arrive_once

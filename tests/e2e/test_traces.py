@@ -9,11 +9,12 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from mesh.registry.embedded import free_ports
 from mesh.telemetry.collector import Collector
 from mesh.telemetry.spanvalue import SpanValue
 from mesh.wire.packets import MQTT5, MQTT311
 from tests.e2e.client import Client, Received
-from tests.e2e.mesh import eventually, free_ports
+from tests.e2e.mesh import eventually
 from tests.e2e.processes import Processes
 
 pytestmark = pytest.mark.e2e

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import psutil
+
 from mesh.wire.decode import CLIENT, Limits, Reader
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT5, MQTT311, PINGREQ, Connack, Connect, Disconnect, Ping, Publish
@@ -13,7 +15,7 @@ from tests.e2e.mesh import PATIENCE, Mesh
 
 HELLO = encode(Connect(MQTT5, "rude", username="rude"), MQTT5)
 OLD_HELLO = encode(Connect(MQTT311, "rude", username="rude"), MQTT311)
-BIG = 2 * 1024 * 1024  # above the largest packet of the mesh
+GROWTH = 32 << 20  # bytes: far below the 268 MB that each of 200 strangers announces
 
 # what is sent, the version in which the answer is to be read, and the reason in CONNACK or DISCONNECT; None: no answer
 CASES: dict[str, tuple[bytes, int, int | None]] = {
@@ -79,7 +81,7 @@ async def shown_out(port: int, data: bytes, protocol: int) -> int | None:
 async def flood(mesh: Mesh) -> None:
     """Many at once: half a CONNECT each, and what is announced is never sent; the log does not grow with them."""
     half = HELLO[: len(HELLO) // 2]
-    before = {name: len(mesh.log(name)) for name in ("door", "core")}
+    before = {name: (len(mesh.log(name)), memory(mesh, name)) for name in ("door", "core")}
     for port in (mesh.vehicles, mesh.backends):
         rude = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(200)))
         for number, (_, writer) in enumerate(rude):
@@ -87,5 +89,12 @@ async def flood(mesh: Mesh) -> None:
         for _, writer in rude:
             writer.close()
         await asyncio.gather(*(writer.wait_closed() for _, writer in rude), return_exceptions=True)
-    for name, size in before.items():
+    for name, (size, used) in before.items():
         assert len(mesh.log(name)) - size < 10_000, f"the log of {name} grows with every stranger"
+        assert memory(mesh, name) - used < GROWTH, f"the memory of {name} grows with what strangers announce"
+
+
+def memory(mesh: Mesh, name: str) -> int:
+    """Bytes that a node has in memory."""
+    used: int = psutil.Process(mesh.pid(name)).memory_info().rss
+    return used
