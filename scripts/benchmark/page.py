@@ -15,8 +15,8 @@ client id) before a Mosquitto as edge, with a bridge to a Mosquitto as core; non
 each, everything of a system on one processor, the load on another. Both ran in turn, with fresh processes for each row;
 Nagle is off and queues are unlimited everywhere. QoS 1 and 200 bytes unless the name says otherwise; `1x100` is one
 pair of clients with 100 messages unacknowledged. In the rows `alone` our core carries all by itself, beside one
-Mosquitto. The ratio says how many times better ours is: the median of the
-rounds, and their range.
+Mosquitto. The ratio says how many times better ours is: the median of the rounds, and their range. Why rows with one
+message in flight fall short stands in [decisions.md](decisions.md#what-is-a-cost-when-one-core-carries-everything).
 
 This page is made by a script from one run:
 
@@ -38,7 +38,7 @@ def page(found: dict[str, Any]) -> str:
     """The page, for the JSON that ``scripts/bench compare`` has written."""
     about = found["about"]
     machine = f"Python {about['python']}, Linux {about['kernel']}, {about['cpus']} processors"
-    lines = [HEAD, f"{about['version']}; {machine}; {about['rounds']} rounds.\n"]
+    lines = [HEAD, f"{about['version']}; {machine}; rounds: {about['rounds']}.\n"]
     lines.append("| row | ours | the peer | better by | asked for | |")
     lines.append("|---|---|---|---|---|---|")
     lines += [line for line in map(_row, found["rows"]) if line]
