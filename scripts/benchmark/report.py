@@ -58,7 +58,8 @@ def _part(row: Row, result: Figures) -> dict[str, float]:
 def write(file: Path, rows: list[Row], found: Found, rounds: int) -> None:
     """Everything, as JSON."""
     about = {
-        "version": describe(), "python": platform.python_version(), "kernel": ".".join(platform.release().split(".")[:2]),
+        "version": describe(), "python": platform.python_version(),
+        "kernel": ".".join(platform.release().split(".")[:2]),
         "cpus": os.cpu_count(), "rounds": rounds, "time": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     }  # fmt: skip
     plain = [
