@@ -6,7 +6,7 @@ what it measures; compiled with the hot rooms. They know packets and counts: nev
 
 * each message bears the time when it was to be sent (nanoseconds of the monotonic clock) and its number within its
   source, so a sink knows how long it took, and whether one is missing or came again;
-* a source has at most ``window`` messages unacknowledged (with QoS 0: not arrived yet at its ``partner``); what is due
+* a source has at most ``window`` messages unacknowledged (with QoS 0: not arrived yet at its sink); what is due
   beyond that waits in ``owed``, and its time counts from when it was due (no coordinated omission).
 """
 

@@ -1,7 +1,6 @@
 """What a load is: how many pairs, which way, how fast.
 
-It knows numbers and names: never sockets. A plan is plain values, so it can be sent to another process. The scenarios
-bear the names of the open MQTT benchmark suite (emqx/mqttbs) where they are the same.
+It knows numbers and names: never sockets. A plan is plain values, so it can be sent to another process.
 """
 
 from __future__ import annotations
@@ -69,6 +68,6 @@ SCENARIOS: Final = {
         Plan("up-200x1", UP, pairs=200, window=1),
         Plan("up-2000x1", UP, pairs=2000, window=1),
         Plan("fanout-1-2000", DOWN, fan_out=2000, window=4),
-        Plan("conn-tcp-10K-100", idle=10_000),
+        Plan("connect-10K", idle=10_000),
     )
 }

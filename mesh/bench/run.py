@@ -38,7 +38,8 @@ class LoadFailed(Exception):
 class Result:
     """``rate``: messages a second that arrived; latencies in milliseconds; ``cpu``: microseconds of processor time for
     each message, by the name of the process; ``load_cpu``: the load's own share of its processor, 0 to 1 for each
-    worker; ``lost``: acknowledged, and not arrived when the load was over for some seconds."""
+    worker; ``lost``: acknowledged, and not arrived when the load was over for some seconds; ``missing``: numbers that a
+    sink saw passed over; ``overdue``: due at the rate that was asked for, and never sent because too many were."""
 
     name: str
     seconds: float
@@ -53,6 +54,8 @@ class Result:
     received: int
     lost: int
     repeated: int
+    missing: int
+    overdue: int
     connect_seconds: float
     connected: int
     lost_connections: int
@@ -192,6 +195,8 @@ def measure_connections(
         again, _ = load.connect(plan, vehicles, vehicles)
         used_after = cpu_of(watched.values())
         load.close()
+    if not len(before) == len(idle) == len(used_before) == len(used_after) == len(watched):
+        raise LoadFailed(f"{plan.name}: a process under test has ended")
     return Connected(
         name=plan.name,
         count=count,
@@ -249,6 +254,8 @@ def measure(
         received=last["received"],
         lost=max(0, last["acked"] * plan.receivers - last["received"]) if plan.qos else 0,
         repeated=last["repeated"],
+        missing=last["missing"],
+        overdue=last["overdue"],
         connect_seconds=connect_seconds,
         connected=connected,
         lost_connections=last["lost_connections"],

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import resource
 import sys
 import time
 from typing import Any, Final, cast, final
@@ -18,6 +17,7 @@ import uvloop
 
 from mesh.bench.peers import Peer, Sink, Source, Tally
 from mesh.bench.plan import DIRECT, DOWN, UP, Plan
+from mesh.cluster.host import all_file_descriptors
 from mesh.transport.waiting import until
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT311, Connect
@@ -132,8 +132,8 @@ class Load:
         sources = self.sources
         while True:
             touched: dict[Source, None] = {}
-            until = time.monotonic_ns() - began
-            while (at := count * period) <= until:
+            passed = time.monotonic_ns() - began
+            while (at := count * period) <= passed:
                 source = sources[count % len(sources)]
                 source.due(began + int(at))
                 touched[source] = None
@@ -209,12 +209,6 @@ async def main() -> None:
         elif verb == "close":
             load.close()
         print(json.dumps(answer), flush=True)
-
-
-def all_file_descriptors() -> None:
-    """Raise the soft limit of open files to the hard one: each connection takes one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":

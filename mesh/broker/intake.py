@@ -199,8 +199,8 @@ class Intake:
     def released(self, connection: Connection, session: Session, packet_id: int) -> None:
         """PUBREL: forget the identifier, then say so, in that order also on disk, for the client will use it again."""
         item = session.incoming.pop(packet_id, None)
-        # In a replay the release may be known already, its answer lost with the link. The client has seen no break, so
-        # to it 0x92 would be an error, which it is not "during recovery" only (MQTT 5.0 table 3-9).
+        # 0x92 is no error "during recovery" (MQTT 5.0 table 3-9), but a client whose connection outlived the link has
+        # not seen one. In a replay the release may have been handled already, and its answer lost with the link.
         known = item is not None or not connection.live
         reason = reasons.SUCCESS if known else reasons.PACKET_IDENTIFIER_NOT_FOUND
         position = 0

@@ -32,11 +32,13 @@ class Permissions:
         return topic.startswith(self.prefix) and not topic.startswith("$")
 
     def may_subscribe(self, filter: str) -> bool:
-        """The whole filter, or that within ``$share``, must lie below the prefix or within a filter of the fleet."""
+        """The whole filter, or that within ``$share``, must lie below the prefix, or the whole filter within one of the
+        fleet's: a group would take from one vehicle what another one reads."""
         if not self.prefix:
             return True
-        wanted = split_shared(filter)[1]
-        return wanted.startswith(self.prefix) or any(covers(allowed, wanted) for allowed in self.fleet)
+        if split_shared(filter)[1].startswith(self.prefix):
+            return True
+        return any(covers(allowed, filter) for allowed in self.fleet)
 
 
 @final

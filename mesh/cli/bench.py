@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from typing import Final
 
+from mesh.bench.peers import LEAST_PAYLOAD
 from mesh.bench.plan import DIRECT, SCENARIOS, UP, Plan
 from mesh.bench.run import LoadFailed, Result, measure
 from mesh.cli.client import Refused, target, topology_of
@@ -36,9 +37,16 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to measure (default 5)")
     parser.add_argument("--rate", type=int, default=0, help="messages a second (default: as many as are acknowledged)")
     parser.add_argument("-q", "--qos", type=int, choices=(0, 1, 2), default=1, help="quality of service (default 1)")
-    parser.add_argument("--size", type=int, default=200, help="bytes of payload, 16 or more (default 200)")
+    parser.add_argument("--size", type=_size, default=200, help="bytes of payload, 16 or more (default 200)")
     parser.add_argument("--json", action="store_true", help="for programs")
     option(parser)
+
+
+def _size(text: str) -> int:
+    size = int(text)
+    if size < LEAST_PAYLOAD:
+        raise argparse.ArgumentTypeError(f"a message bears its time and its number: {LEAST_PAYLOAD} bytes or more")
+    return size
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,6 +90,8 @@ def _show(plan: Plan, result: Result) -> None:
     print(f"{plan.name}: {way}, QoS {plan.qos}, {plan.size} bytes, {result.seconds:.1f} s")
     print(f"  {result.rate:,.0f} messages a second arrived")
     print(f"  {result.sent:,} were sent in all; {result.lost:,} were acknowledged and lost")
+    if result.overdue:
+        print(f"  {result.overdue:,} were due and never sent: the rate is more than is acknowledged here")
     times = f"median {result.p50:.2f}, p99 {result.p99:.2f}, p99.9 {result.p999:.2f}, most {result.greatest:.2f}"
     print(f"  latency in ms: {times}")
     each = ", ".join(f"{name} {used:.1f}" for name, used in result.cpu.items())

@@ -42,7 +42,7 @@ from mesh.topology.topology import (
     Topology,
 )
 from mesh.topology.tree import MAX_BYTES, BrokenText, Mapping, Scalar, Sequence, parse
-from mesh.wire.topics import covers, filter_error
+from mesh.wire.topics import filter_error, overlap
 
 SECTIONS: Final = (
     "mesh", "etcd", "identity", "topics", "inbox", "front_doors", "cores", "pools", "backends", "limits", "map",
@@ -225,11 +225,10 @@ def _topics(top: Table) -> tuple[str, tuple[str, ...]]:
         error = filter_error(text)
         if error:
             raise ValueError(f"{text!r}: {error}")
-        first = text.split("/")[0]
-        if first in ("+", "#") or first.startswith("$") or covers(text, template.replace(PLACE, "+")):
-            raise ValueError(f"{text!r} takes in more than the fleet's own topics; write one such as fleet/#")
-        if text.startswith(Template(template).prefix):
-            raise ValueError(f"{text!r} is below the vehicles' topics; write one such as fleet/#")
+        if text[0] in "+#$":
+            raise ValueError(f"{text!r} must begin with a name of the fleet's own; write one such as fleet/#")
+        if overlap(text, template.replace(PLACE, "+")):
+            raise ValueError(f"{text!r} takes in topics of single vehicles; write one such as fleet/#")
         return text
 
     return template, section.values("fleet", common)

@@ -87,6 +87,7 @@ class Decoder:
             if start > size:
                 self._keep(data, pos, 9)
                 break
+            # By hand: what ``struct`` gives has no type, and that costs more, once compiled, than these shifts.
             length: int = data[pos] << 24 | data[pos + 1] << 16 | data[pos + 2] << 8 | data[pos + 3]
             connection: int = data[pos + 4] << 24 | data[pos + 5] << 16 | data[pos + 6] << 8 | data[pos + 7]
             if length > self.max_body:

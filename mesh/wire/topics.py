@@ -84,6 +84,21 @@ def covers(outer: str, inner: str) -> bool:
     return len(wide) == len(narrow)
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether some topic name is matched by both valid filters."""
+    if one[:1] != other[:1] and "$" in (one[:1], other[:1]):
+        return False  # [MQTT-4.7.2-1]
+    left, right = one.split("/"), other.split("/")
+    for mine, theirs in zip(left, right, strict=False):
+        if mine == "#" or theirs == "#":
+            return True
+        if mine != theirs and mine != "+" and theirs != "+":
+            return False
+    longer = left if len(left) > len(right) else right
+    shorter = min(len(left), len(right))
+    return len(left) == len(right) or (len(longer) == shorter + 1 and longer[shorter] == "#")
+
+
 def _text_error(text: str, what: str, max_levels: int) -> str:
     if not text:
         return f"a {what} must have a character or more"  # [MQTT-4.7.3-1]

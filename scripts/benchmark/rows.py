@@ -62,7 +62,7 @@ def rows() -> list[Row]:
     for name, qos, least in alone:
         plan = replace(SCENARIOS[f"down-{name}"], direction=DIRECT, qos=qos)
         found.append(Row(f"alone-{name}-qos{qos}", THROUGHPUT, plan, least, "mosquitto"))
-    connecting = SCENARIOS["conn-tcp-10K-100"]
+    connecting = SCENARIOS["connect-10K"]
     found.append(Row("connect-9000", CONNECTIONS, replace(connecting, idle=9000), 1.0))
     found.append(Row("memory-18000", MEMORY, replace(connecting, idle=IDLE), 1 / 1.5, "c-mesh-2"))
     return found

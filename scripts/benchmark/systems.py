@@ -127,41 +127,36 @@ class Mosquitto(Programs):
 
 @final
 class CMesh(Programs):
-    """HAProxy, sticky by client id, before a Mosquitto for each edge; a bridge from a Mosquitto as core to each."""
+    """HAProxy, sticky by client id, before a Mosquitto as edge; a bridge to it from a Mosquitto as core."""
 
-    def __init__(self, edges: int = 1, fronts: int = 1) -> None:
+    def __init__(self, fronts: int = 1) -> None:
         """``fronts``: so many HAProxys share the port. One takes 9,900 connections where a process may have 20,000
         descriptors."""
         super().__init__()
-        self._edges = edges
         self._fronts = fronts
 
     def start(self, cpus: set[int]) -> None:
-        front, core, *edges = free_ports(2 + self._edges)
+        front, core, edge = free_ports(3)
         self.vehicles, self.backends = ("127.0.0.1", front), ("127.0.0.1", core)
         with pinned(cpus):
-            for number, port in enumerate(edges, 1):
-                name = f"edge-{number}"
-                settings = mosquitto_settings(self.folder, name, port)
-                self.run(name, ("127.0.0.1", port), program("mosquitto"), "-c", settings)
-            bridges = "".join(self._bridge(number, port) for number, port in enumerate(edges, 1))
-            settings = mosquitto_settings(self.folder, "core", core, bridges)
+            settings = mosquitto_settings(self.folder, "edge-1", edge)
+            self.run("edge-1", ("127.0.0.1", edge), program("mosquitto"), "-c", settings)
+            settings = mosquitto_settings(self.folder, "core", core, self._bridge(edge))
             self.run("core", self.backends, program("mosquitto"), "-c", settings)
-            settings = self._haproxy(front, edges, len(cpus))
+            settings = self._haproxy(front, edge, len(cpus))
             for number in range(1, self._fronts + 1):
                 name = "haproxy" if self._fronts == 1 else f"haproxy-{number}"
                 self.run(name, self.vehicles, program("haproxy"), "-f", settings)
-        time.sleep(1.0)  # the bridges connect
+        time.sleep(1.0)  # the bridge connects
 
-    def _bridge(self, number: int, port: int) -> str:
+    def _bridge(self, port: int) -> str:
         return (
-            f"connection edge-{number}\naddress 127.0.0.1:{port}\nbridge_protocol_version mqttv311\n"
+            f"connection edge-1\naddress 127.0.0.1:{port}\nbridge_protocol_version mqttv311\n"
             "cleansession false\ntry_private true\nnotifications false\n"
             "topic vehicles/+/cmd/# out 1\ntopic fleet/# out 1\ntopic vehicles/+/status in 1\n"
         )
 
-    def _haproxy(self, front: int, edges: list[int], threads: int) -> str:
-        servers = "".join(f"  server edge-{number} 127.0.0.1:{port}\n" for number, port in enumerate(edges, 1))
+    def _haproxy(self, front: int, edge: int, threads: int) -> str:
         file = self.folder / "haproxy.cfg"
         file.write_text(
             f"global\n  nbthread {threads}\n  maxconn 9900\n"
@@ -171,7 +166,7 @@ class CMesh(Programs):
             "  stick on req.payload(0,0),mqtt_field_value(connect,client_identifier)\n"
             "  tcp-request inspect-delay 10s\n"
             "  tcp-request content reject unless { req.payload(0,0),mqtt_is_valid }\n"
-            f"  balance leastconn\n{servers}"
+            f"  server edge-1 127.0.0.1:{edge}\n"
         )
         return str(file)
 
@@ -180,13 +175,10 @@ class CMesh(Programs):
 class Ours:
     """The mesh as ``mesh up`` starts it, with its journals, on a Ray of its own."""
 
-    def __init__(self, edges: int = 1, doors: int = 1, otlp: str = "", sample: float = 1.0) -> None:
+    def __init__(self) -> None:
         self.vehicles: Address = ("127.0.0.1", 0)
         self.backends: Address = ("127.0.0.1", 0)
         self.watched: dict[str, int] = {}
-        self._edges = edges
-        self._doors = doors
-        self._telemetry = f'telemetry: {{otlp: "{otlp}", sample: {sample}}}\n' if otlp else ""
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         self._file = Path(self._folder.name) / "mesh.yaml"
 
@@ -200,15 +192,14 @@ class Ours:
         self.watched = {node["name"]: node["pid"] for node in status["nodes"] if node["role"] != "etcd"}
 
     def _topology(self, front: int, core: int) -> str:
-        edges = ", ".join(f"{{name: edge-{number}}}" for number in range(1, self._edges + 1))
         return (
             'mesh: bench\netcd: embedded\ntopics: {vehicle: "vehicles/{vehicle}/#", fleet: ["fleet/#"]}\n'
-            f'front_doors: [{{name: door, replicas: {self._doors}, listen: [{{mqtt: "127.0.0.1:{front}"}}]}}]\n'
+            f'front_doors: [{{name: door, listen: [{{mqtt: "127.0.0.1:{front}"}}]}}]\n'
             f'cores: [{{name: core, listen: [{{mqtt: "127.0.0.1:{core}"}}]}}]\n'
-            f"backends: {{anonymous: true}}\npools: [{{name: standard, edges: [{edges}]}}]\n"
+            "backends: {anonymous: true}\npools: [{name: standard, edges: [{name: edge-1}]}]\n"
             # The peers' queues have no limits.
             "limits: {queue_messages: 1000000, queue_bytes: 8GiB, in_flight: 1000, receive_maximum: 1000}\n"
-            f"{self._telemetry}data: data\n"
+            "data: data\n"
         )
 
     def _mesh(self, *words: str) -> str:

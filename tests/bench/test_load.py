@@ -53,7 +53,7 @@ def test_everything_that_is_sent_is_accounted_for(broker: tuple[tuple[str, int],
     result = measure(plan, address, address, {"broker": pid}, seconds=0.5, warm_up=0.2, workers=2)
     assert result.connected == 8
     assert result.sent == result.received > 0
-    assert (result.lost, result.repeated, result.lost_connections) == (0, 0, 0)
+    assert (result.lost, result.repeated, result.missing, result.overdue, result.lost_connections) == (0, 0, 0, 0, 0)
     assert 0 < result.p50 <= result.p99 <= result.greatest
     assert set(result.cpu) == {"broker"}
 

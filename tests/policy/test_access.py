@@ -68,6 +68,9 @@ def test_a_vehicle_reads_what_is_for_the_fleet_and_writes_none_of_it() -> None:
         assert permissions.may_subscribe(filter)
     for filter in ("#", "+/#", "weather/#", "weather/+/+", "weather/+", "fleets/news", "vehicles/VIN2/#"):
         assert not permissions.may_subscribe(filter)
+        assert not permissions.may_subscribe(f"$share/g/{filter}")
+    for filter in ("$share/g/fleet/#", "$share/g/fleet/news"):  # one vehicle would take what another one reads
+        assert not permissions.may_subscribe(filter)
     assert not permissions.may_publish("fleet/news")
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.wire.topics import covers, filter_error, is_shared, levels, matches, name_error, split_shared
+from mesh.wire.topics import covers, filter_error, is_shared, levels, matches, name_error, overlap, split_shared
 from mesh.wire.tree import FilterTree, TopicTree
 from tests.wire import strategies
 
@@ -93,6 +93,29 @@ def test_a_filter_within_another(outer: str, inner: str, expected: bool) -> None
 def test_what_a_covered_filter_matches_the_covering_one_matches_too(outer: str, inner: str, topic: str) -> None:
     if covers(outer, inner) and matches(inner, topic):
         assert matches(outer, topic)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("a/#", "a", True),
+        ("a/+", "+/b", True),
+        ("a/+/c", "a/#", True),
+        ("a/b", "a/c", False),
+        ("a/+", "a", False),
+        ("a", "a/b/#", False),
+        ("#", "$SYS/x", False),
+        ("$SYS/#", "$SYS/+", True),
+    ],
+)
+def test_filters_that_have_a_topic_in_common(one: str, other: str, expected: bool) -> None:
+    assert overlap(one, other) == overlap(other, one) == expected
+
+
+@given(few_filters(), few_filters(), few_topics)
+def test_filters_that_match_one_topic_overlap(one: str, other: str, topic: str) -> None:
+    if matches(one, topic) and matches(other, topic):
+        assert overlap(one, other)
 
 
 @given(few_filters(), few_topics)
