@@ -224,13 +224,14 @@ def test_a_vehicle_that_went_while_the_link_was_down_is_lost_for_the_edge() -> N
 def test_connections_of_a_door_that_does_not_come_back_are_lost_after_the_grace() -> None:
     async def main() -> None:
         async with FakeMesh(grace=0.2) as mesh:
-            await Bare().hello(mesh.port, "CAR")
+            car = await Bare().hello(mesh.port, "CAR")
             mesh.proxy.open = False
             mesh.proxy.cut()
             await until(lambda: mesh.engine.lost_clients == ["CAR"])
             assert mesh.edge.devices.status()["connections"] == 0
             mesh.proxy.open = True  # the door comes too late, but its vehicle is still there
             await until(lambda: mesh.engine.attached == [("CAR", [])])
+            assert not car.closed.is_set()
 
     run(main())
 

@@ -101,7 +101,7 @@ def test_a_stranger_at_the_edge_gets_no_further() -> None:
 def test_a_newer_process_of_a_door_ends_the_older_one() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
-            await Bare().hello(mesh.port, "CAR")
+            car = await Bare().hello(mesh.port, "CAR")  # held: a client that is collected closes its socket
             await mesh.up()
             newer = Asking("door", "edge-1", new_instance(2), prover(SECRET))
             older = Asking("door", "edge-1", new_instance(0), prover(SECRET))
@@ -117,6 +117,7 @@ def test_a_newer_process_of_a_door_ends_the_older_one() -> None:
                     await until(lambda: mesh.engine.lost_clients == ["CAR"])
                 else:
                     assert mesh.engine.lost_clients == []
+                    assert not car.closed.is_set()
                 writer.close()
 
     run(main())
