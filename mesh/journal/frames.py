@@ -58,12 +58,14 @@ class Frames:
         """Whether the head of a frame stands anywhere behind ``offset``.
 
         A frame is begun only when the one before it is synced. So a broken frame that is followed by another was whole
-        once, and is damage; one that nothing follows is the torn end of a write that nobody was told about.
+        once, and is damage; one that nothing follows is the torn end of a write that nobody was told about, or what the
+        file held as an older segment.
         """
         data = self._files.read(self._handle, self.end - self.offset, self.offset)
         at = data.find(FRAME_MARK, 1)
         while at != -1:
-            if parse_frame(self._salt, data[at : at + FRAME_SIZE]) is not None:
+            head = parse_frame(self._salt, data[at : at + FRAME_SIZE])
+            if head is not None and head.first > self.position:
                 return True
             at = data.find(FRAME_MARK, at + 1)
         return False

@@ -16,8 +16,8 @@ What always holds:
   number is an original; any other put is a copy that cleaning carried forward, the same byte for byte.
 - ``base`` is the last sequence number before the segment, ``before`` the length of the segment before that was synced.
   What stands in that file beyond ``before`` was never acknowledged and is no part of the log.
-- Both checksums of a frame start from the segment's random ``salt``. A client's payload cannot be mistaken for a frame
-  when a torn tail is searched for one, because no client knows the salt.
+- Both checksums of a frame start from the segment's random ``salt``. Neither a client's payload nor what a file held
+  when it was an older segment can be mistaken for a frame: no client knows the salt, and each segment has its own.
 - A *stub* is a put without body and checksum, or a whole drop: what the index keeps of a record.
 """
 
@@ -77,6 +77,11 @@ Entry = tuple[int, int, int, int, int, int]
 
 def segment_path(directory: Path, number: int) -> Path:
     return directory / f"{number:08d}.log"
+
+
+def spare_path(directory: Path) -> Path:
+    """The file of a segment that was removed, kept to become the next one."""
+    return directory / "spare"
 
 
 def pack_header(header: Header) -> bytes:

@@ -19,9 +19,8 @@ class Limits:
     ``ValueError`` names the field that is out of range.
     """
 
-    # Big enough that rolling (two syncs) is rare, small enough that reading the last one at start-up takes under a
-    # second.
-    segment: int = 64 << 20
+    # Big enough that rolling (two syncs) is rare, small enough that one is soon cleaned and its file written to again.
+    segment: int = 16 << 20
     # Hand-overs are joined up to this size: one sync for all that waits, without an unbounded copy when the disk was
     # away.
     batch: int = 16 << 20

@@ -32,6 +32,7 @@ from mesh.journal.layout import (
     parse_header,
     parse_records,
     segment_path,
+    spare_path,
 )
 from mesh.journal.segments import Growing, create_segment, fresh_header
 
@@ -111,7 +112,8 @@ class _Recovery:
         numbers = sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdecimal())
         known = {index_path(self._directory, number).name for number in numbers}
         for name in names:
-            if name.endswith(UNFINISHED_SUFFIX) or (name.endswith(SUFFIX) and name not in known):
+            leftover = name.endswith(UNFINISHED_SUFFIX) or (name.endswith(SUFFIX) and name not in known)
+            if leftover or name == spare_path(self._directory).name:
                 self._files.unlink(self._directory / name)
         headers: list[Header] = []
         for number in numbers:
@@ -185,7 +187,8 @@ class _Recovery:
             if frames.offset != frames.end:
                 if frames.followed():
                     raise DamageError(path, frames.offset, "the frame is damaged, and whole ones follow it")
-                _log.warning("%s: cut off %d bytes of a batch that was not finished", path, frames.end - frames.offset)
+                # A batch that was not finished, or what the file held before.
+                _log.info("%s: cut off %d bytes that are no whole batch", path, frames.end - frames.offset)
                 self._files.truncate(handle, frames.offset)
             self._files.sync(handle)
         except BaseException:

@@ -4,11 +4,15 @@ It belongs to the commit thread. It knows files and what of them is synced; it m
 What always holds:
 
 - Everything before ``_synced`` in the growing segment is on the disk, and so is every other segment up to the length
-  that the header of its successor names. There is at most one frame beyond that, and nobody was told about it.
+  that the header of its successor names. Beyond that there is at most one frame, about which nobody was told, and what
+  the file held before.
 - When a write fails, its torn part is cut off, and the same place is written again.
 - When a sync fails, the page cache may hold bytes that will never reach the disk and yet look clean. So nothing more is
   written to that file: the frame goes to a fresh segment, whose header says where the old one ends.
 - A segment is only removed when it is the oldest, and its removal is synced before the next.
+- One removed file is kept as a spare, and the next segment is written over it: bytes that stand in allocated blocks are
+  synced without the file system's own records, which takes about half the time of a file that grows. PostgreSQL
+  recycles its write-ahead log for the same reason.
 """
 
 from __future__ import annotations
@@ -16,13 +20,18 @@ from __future__ import annotations
 import logging
 import secrets
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import Final, NamedTuple, final
 
 from mesh.journal.files import Files
 from mesh.journal.index import IndexWriter, index_path
-from mesh.journal.layout import FRAME_SIZE, HEADER_SIZE, Header, pack_frame, pack_header, segment_path
+from mesh.journal.layout import FRAME_SIZE, HEADER_SIZE, Header, pack_frame, pack_header, segment_path, spare_path
 
 _log = logging.getLogger(__name__)
+
+# The spare file.
+_NONE: Final = 0
+_NAMED: Final = 1  # it has its name, but after a crash it may be a segment again
+_READY: Final = 2
 
 
 class Growing(NamedTuple):
@@ -56,6 +65,22 @@ def create_segment(files: Files, directory: Path, header: Header) -> Growing:
     return Growing(header, handle, HEADER_SIZE, IndexWriter(files, directory, header.number))
 
 
+def reuse_segment(files: Files, directory: Path, header: Header) -> Growing:
+    """The spare file as a new segment, synced together with its name. After ``OSError`` the file may have either name;
+    ``create_segment`` removes it where it is in the way, and the next start where it is not."""
+    spare = spare_path(directory)
+    handle = files.open(spare, create=False)
+    try:
+        files.write(handle, [pack_header(header)], 0)
+        files.sync(handle)
+        files.replace(spare, segment_path(directory, header.number))
+        files.sync_directory(directory)
+    except OSError:
+        files.close(handle)
+        raise
+    return Growing(header, handle, HEADER_SIZE, IndexWriter(files, directory, header.number))
+
+
 def fresh_header(number: int, base: int, before: int) -> Header:
     return Header(number, secrets.randbits(32), base, before)
 
@@ -72,6 +97,7 @@ class Segments:
         "_lengths",
         "_limit",
         "_position",
+        "_spare",
         "_synced",
         "disk",
     )
@@ -88,6 +114,7 @@ class Segments:
         self._synced = growing.length
         self._position = position
         self._distrusted = False
+        self._spare = _NONE
         self.disk = sum(sealed.values()) + growing.length
 
     @property
@@ -135,10 +162,12 @@ class Segments:
         """Delete the oldest segment for good. ``OSError`` may leave it half done; the call can be repeated."""
         path = segment_path(self._directory, number)
         try:
-            self._files.unlink(path)
+            self._take_away(path, self._lengths[number])
         except FileNotFoundError:
             _log.debug("%s: was removed by the try before", path)
         self._files.sync_directory(self._directory)
+        if self._spare == _NAMED:
+            self._spare = _READY
         self.disk -= self._lengths.pop(number)
         try:
             self._files.unlink(index_path(self._directory, number))
@@ -147,15 +176,26 @@ class Segments:
         except OSError as error:  # the next start removes an index without a segment
             _log.warning("%s: index not removed: %s", path, error)
 
+    def _take_away(self, path: Path, length: int) -> None:
+        """No segment has this name any more, once the directory is synced. A file of unusual length is not kept."""
+        if self._spare == _NONE and length <= 2 * self._limit:
+            self._files.replace(path, spare_path(self._directory))
+            self._spare = _NAMED
+        else:
+            self._files.unlink(path)
+
     def close(self) -> None:
         self._growing.indexer.abandon()
         self._files.close(self._growing.handle)
 
     def _roll(self) -> None:
         old = self._growing
-        new = create_segment(
-            self._files, self._directory, fresh_header(old.header.number + 1, self._position, self._synced)
-        )
+        header = fresh_header(old.header.number + 1, self._position, self._synced)
+        if self._spare == _READY:
+            self._spare = _NONE
+            new = reuse_segment(self._files, self._directory, header)
+        else:
+            new = create_segment(self._files, self._directory, header)
         old.indexer.seal(old.header, self._synced, self._position)
         self._lengths[old.header.number] = self._synced
         self._growing = new

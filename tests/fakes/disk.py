@@ -42,9 +42,11 @@ def _apply(data: bytearray, offset: int, piece: bytes | None) -> None:
 
 
 class Disk:
-    """``before`` is called first, with the operation and the path; it may raise ``OSError``: so faults come."""
+    """``before`` is called first, with the operation and the path; it may raise ``OSError``: so faults come. ``made``
+    is told of each new file."""
 
     def __init__(self) -> None:
+        self.made: Callable[[Path], None] = lambda path: None
         self.before: Callable[[str, Path], None] = lambda operation, path: None
         self.read_bytes: Counter[str] = Counter()
         self.image: Disk | None = None
@@ -130,6 +132,7 @@ class Disk:
                 if path in self._names:
                     raise FileExistsError(errno.EEXIST, "exists", str(path))
                 self._change(path, _Inode())
+                self.made(path)
             elif path not in self._names:
                 raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
             self._next_handle += 1

@@ -274,3 +274,87 @@ def test_removed_segments_never_come_back_out_of_turn(tmp_path: Path, operations
         again = Owner(tmp_path, files=image)
         assert list(again.bodies()) in ([last], [*ids, last])
         again.journal.close()
+
+
+def churn(owner: Owner, rounds: int) -> int:
+    """Every item is dropped when the next one is there; the id of the last, which lives."""
+    last = owner.journal.append(1, 1, b"", b"x" * 120)
+    for _ in range(rounds):
+        before, last = last, owner.journal.append(1, 1, b"", b"x" * 120)
+        owner.journal.drop(before)
+        owner.settle()
+    return last
+
+
+def test_the_file_of_a_removed_segment_becomes_the_next_one(tmp_path: Path) -> None:
+    disk = Disk()
+    made: list[Path] = []
+    disk.made = made.append
+    owner = Owner(tmp_path, files=disk)
+    churn(owner, 20)
+    before = int(logs(disk)[-1].stem)
+    made.clear()
+    churn(owner, 40)
+    begun = int(logs(disk)[-1].stem) - before
+    assert begun > 20
+    # Not all: copies of what lives may begin a segment before the next one is removed.
+    assert len([path for path in made if path.suffix == ".log"]) < begun / 2
+    owner.journal.close()
+
+
+def test_what_a_file_held_before_is_no_part_of_the_log(tmp_path: Path) -> None:
+    """Whatever the power takes of the batch that is written over an older segment."""
+    disk = Disk()
+    owner = Owner(tmp_path, files=disk)
+    last = churn(owner, 20)
+    left: list[tuple[Disk, int, int, bytes]] = []  # with the position that is durable, and the item that may be
+
+    for length in range(1, 200, 7):
+        position, body = owner.journal.position, b"y" * length
+        newest = owner.journal.append(1, 1, b"", body)
+
+        def power_off(
+            operation: str, path: Path, position: int = position, newest: int = newest, body: bytes = body
+        ) -> None:
+            if operation == "sync":
+                left.extend((disk.crash(seed), position, newest, body) for seed in range(6))
+
+        disk.before = power_off
+        owner.settle()
+        disk.before = lambda operation, path: None
+        owner.journal.drop(newest)
+        owner.settle()
+    owner.journal.close()
+    assert len(left) > 100
+    for image, position, newest, body in left:
+        again = Owner(tmp_path, files=image)
+        assert again.journal.position >= position
+        bodies = again.bodies()
+        assert bodies.pop(newest, body) == body
+        assert bodies == {last: b"x" * 120}
+        again.journal.close()
+
+
+@pytest.mark.parametrize("operations", range(1, 60))
+def test_the_power_may_go_while_a_file_becomes_the_next_segment(tmp_path: Path, operations: int) -> None:
+    for seed in range(6):
+        disk = Disk()
+        owner = Owner(tmp_path, files=disk)
+        churn(owner, 12)
+        kept = owner.journal.append(1, 1, b"", b"kept")
+        owner.settle()
+        durable: list[int] = []
+
+        def note(owner: Owner = owner, durable: list[int] = durable) -> None:
+            durable.append(owner.durable[-1])
+
+        disk.take_image(operations, seed, note)
+        last = churn(owner, 12)
+        owner.journal.close()
+        image = disk.image or disk.crash(seed)
+        again = Owner(tmp_path, files=image)
+        assert again.journal.position >= (durable[0] if durable else owner.journal.durable_position)
+        lives = set(again.bodies())
+        assert kept in lives
+        assert durable or lives == {kept, last}
+        again.journal.close()
