@@ -18,6 +18,7 @@ from mesh.broker.connection import Connection
 from mesh.broker.courier import Courier
 from mesh.broker.dispatcher import Dispatcher, Forwarder
 from mesh.broker.inbox import Inbox, InboxRules
+from mesh.broker.inlet import Inlet
 from mesh.broker.intake import Intake
 from mesh.broker.keeper import Keeper
 from mesh.broker.ledger import INSTANCE, Ledger
@@ -26,10 +27,10 @@ from mesh.broker.retained import Retained
 from mesh.broker.session import Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import Settings
-from mesh.broker.store import Store
 from mesh.broker.subscriber import Subscriber
 from mesh.broker.subscriptions import Subscriptions
 from mesh.broker.trace import Tracer
+from mesh.session.store import Store
 from mesh.wire import reasons
 from mesh.wire.encode import encode
 from mesh.wire.packets import (
@@ -58,7 +59,7 @@ _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
 
 
 @final
-class Broker:
+class Broker(Inlet):
     """``clock`` gives seconds since 1970. ``vehicle_of`` tells the vehicle of a topic, for traces."""
 
     def __init__(

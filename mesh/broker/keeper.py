@@ -21,9 +21,9 @@ from typing import Any, Final, final
 
 from mesh.broker.ledger import Ledger
 from mesh.broker.session import Interest, Session
-from mesh.broker.store import Store
 from mesh.session.message import Message, pack, unpack
 from mesh.session.outbound import RELEASED, Delivery
+from mesh.session.store import Store
 from mesh.wire.packets import Subscription
 
 # Kinds of items. Those from 16 on belong to the core.

@@ -10,9 +10,9 @@ import struct
 from collections.abc import Iterable
 from typing import Any, Final, final
 
-from mesh.broker.store import Store
 from mesh.session.message import Message, pack, unpack
 from mesh.session.outbound import RELEASED, Delivery, Outbound
+from mesh.session.store import Store
 
 # Kinds of journal items; those below 16 are the engine's.
 SPOOLED: Final = 16

@@ -142,9 +142,7 @@ class TierLink:
     def send(self, message: Message, receipt: Receipt | None) -> None:
         """Bring ``message`` to the edge."""
         qos = message.qos
-        delivery = Delivery(
-            message, qos, message.retain, (), self._broker.clock(), message.expires, message.size()
-        )
+        delivery = Delivery(message, qos, message.retain, (), message.received, message.expires, message.size())
         if qos == 0:
             if self.up:
                 self._transmit(delivery, message)

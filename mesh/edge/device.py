@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, final
 
 from mesh.broker.connection import Connection
 from mesh.transport.frame import ACCEPTED, CLOSE, DATA, TRACED, WINDOW, pack_accepted, pack_traced
+from mesh.transport.turn import Flushable
 from mesh.wire.decode import Reader
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @final
-class Device:
+class Device(Flushable):
     """One vehicle's connection: the shell of its ``Connection``."""
 
     __slots__ = ("_credited", "_greeted", "_under_way", "age", "connection", "door", "key", "named", "number", "reader")

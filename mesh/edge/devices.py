@@ -31,13 +31,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol, final
+from typing import Final, final
 
-from mesh.broker.connection import Connection
+from mesh.broker.inlet import Inlet
 from mesh.broker.principal import Principal
 from mesh.edge.device import Device
 from mesh.edge.doors import Door, DoorLink
-from mesh.transport.endpoint import Engine, settle
+from mesh.session.store import Store
+from mesh.transport.endpoint import settle
 from mesh.transport.frame import CLOSE, DATA, LinkError, Opening
 from mesh.transport.handshake import Prove, epoch_of, new_instance
 from mesh.transport.listener import Listener
@@ -59,26 +60,6 @@ log = logging.getLogger(__name__)
 Admit = Callable[[str, int], Principal]
 
 
-class DeviceEngine(Engine, Protocol):
-    """What the device links ask of a ``Broker`` beyond an endpoint's needs."""
-
-    def attach(
-        self, connect: Connect, principal: Principal, peer: str, shell: object, unacked: list[int]
-    ) -> Connection:
-        """A connection that outlived its link; ``closing`` if its session is gone."""
-
-    def live(self, connection: Connection) -> None:
-        """The replay of an attached connection is over."""
-
-
-class Log(Protocol):
-    """What the device links ask of the journal."""
-
-    @property
-    def position(self) -> int:
-        """Sequence number of the last record appended."""
-
-
 @final
 class Devices:
     """``epoch`` grows with each start of this edge. ``admit`` gives the principal of a vehicle for the epoch of its map
@@ -92,8 +73,8 @@ class Devices:
         self,
         name: str,
         epoch: int,
-        engine: DeviceEngine,
-        journal: Log,
+        engine: Inlet,
+        journal: Store,
         turn: Turn,
         wheel: Wheel,
         prove: Prove,

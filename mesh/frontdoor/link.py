@@ -18,9 +18,9 @@ import asyncio
 import logging
 import random
 from collections import deque
-from typing import Final, Protocol, cast, final
+from typing import TYPE_CHECKING, Final, Protocol, cast, final
 
-from mesh.frontdoor.exchange import Entry, Exchange
+from mesh.frontdoor.exchange import Entry
 from mesh.frontdoor.socket import EdgeSocket
 from mesh.transport.frame import (
     ACCEPTED,
@@ -34,7 +34,6 @@ from mesh.transport.frame import (
     OPEN,
     TRACED,
     LinkError,
-    Opening,
     pack_credit,
     unpack_accepted,
     unpack_confirm,
@@ -43,7 +42,9 @@ from mesh.transport.frame import (
 from mesh.transport.handshake import Asking, Prove
 from mesh.transport.stream import Home
 from mesh.transport.turn import Turn
-from mesh.wire.tracecontext import TraceContext
+
+if TYPE_CHECKING:
+    from mesh.frontdoor.vehicle import Vehicle
 
 AWAY: Final = "away"
 REPLAYING: Final = "replaying"
@@ -56,34 +57,6 @@ SLICE: Final = 200  # connections that are linked in one go: about a millisecond
 JAM: Final = 10.0  # seconds that a replay waits for an edge that does not read
 
 log = logging.getLogger(__name__)
-
-
-class Rider(Protocol):
-    """A vehicle's connection, as the link sees it. ``answered``: the edge has accepted it; ``gone``: its socket is
-    closed."""
-
-    exchange: Exchange
-    answered: bool
-    gone: bool
-    linked: bool
-
-    def opening(self) -> Opening:
-        """The body of OPEN or ATTACH."""
-
-    def accept(self, keep_alive: int, client_id: str, connack: bytes) -> None:
-        """The edge accepted the connection."""
-
-    def down(self, body: bytes, packets: list[bytes]) -> None:
-        """Packets for the vehicle."""
-
-    def traced(self, context: TraceContext, publish: bytes) -> None:
-        """``publish``, which comes next, belongs to a sampled trace."""
-
-    def ease(self) -> None:
-        """Less is held than before: read the socket again if nothing speaks against it."""
-
-    def shut(self) -> None:
-        """The edge ends the connection: write what is pending, then close."""
 
 
 class Directory(Protocol):
@@ -112,7 +85,7 @@ class EdgeLink:
         self.name = f"{door} to {edge}"
         self.edge = edge
         self.state = AWAY
-        self.riders: dict[int, Rider] = {}
+        self.vehicles: dict[int, Vehicle] = {}
         self.held = 0
         self.limit = limit
         self.losses = 0
@@ -126,7 +99,7 @@ class EdgeLink:
         self._socket: EdgeSocket | None = None
         self._sent: deque[Entry] = deque()
         self._confirmed = 0
-        self._blocked: set[Rider] = set()
+        self._blocked: set[Vehicle] = set()
         self._poke = asyncio.Event()
         self._told = ""  # what the log says about this edge at present
         self._replay: asyncio.Task[None] | None = None
@@ -169,7 +142,7 @@ class EdgeLink:
         return {
             "edge": self.edge,
             "state": self.state,
-            "connections": len(self.riders),
+            "connections": len(self.vehicles),
             "held_bytes": self.held,
             "unconfirmed": len(self._sent),
             "losses": self.losses,
@@ -215,60 +188,60 @@ class EdgeLink:
             self._told = what
             log.warning("%s: edge %s %s", self._door, self.edge, what)
 
-    # Riders
+    # Vehicles
 
-    def add(self, rider: Rider) -> None:
+    def add(self, vehicle: Vehicle) -> None:
         """A connection belongs to this edge."""
-        self.riders[rider.exchange.number] = rider
+        self.vehicles[vehicle.exchange.number] = vehicle
         if self.state == UP:
-            self._link(rider)
+            self._link(vehicle)
 
-    def carry(self, rider: Rider, entry: Entry) -> bool:
-        """Bring an entry of ``rider`` to the edge, now or later; False: enough is held, so read no more until
+    def carry(self, vehicle: Vehicle, entry: Entry) -> bool:
+        """Bring an entry of ``vehicle`` to the edge, now or later; False: enough is held, so read no more until
         ``ease``."""
         self.held += entry.size
-        if rider.linked:
+        if vehicle.linked:
             self._transmit(entry)
         if self.held > self.limit:
-            self._blocked.add(rider)
+            self._blocked.add(vehicle)
             return False
         return True
 
-    def full(self, rider: Rider) -> bool:
-        """Whether ``rider`` is blocked by the sum of what is held."""
-        return rider in self._blocked
+    def full(self, vehicle: Vehicle) -> bool:
+        """Whether ``vehicle`` is blocked by the sum of what is held."""
+        return vehicle in self._blocked
 
-    def leave(self, rider: Rider) -> None:
+    def leave(self, vehicle: Vehicle) -> None:
         """The vehicle's socket is gone: tell the edge, if it knows the connection at all."""
-        rider.gone = True
-        if rider.exchange.over:
+        vehicle.gone = True
+        if vehicle.exchange.over:
             return
-        if rider.linked or rider.answered:
-            entry = rider.exchange.close()
-            if rider.linked:
+        if vehicle.linked or vehicle.answered:
+            entry = vehicle.exchange.close()
+            if vehicle.linked:
                 self._transmit(entry)
         else:
-            self._forget(rider)
+            self._forget(vehicle)
 
-    def credit(self, rider: Rider, size: int) -> None:
+    def credit(self, vehicle: Vehicle, size: int) -> None:
         """``size`` bytes have left towards the vehicle."""
-        if rider.linked and self._socket is not None:
-            self._socket.send(CREDIT, rider.exchange.number, pack_credit(size))
+        if vehicle.linked and self._socket is not None:
+            self._socket.send(CREDIT, vehicle.exchange.number, pack_credit(size))
 
-    def _forget(self, rider: Rider) -> None:
-        exchange = rider.exchange
-        self.riders.pop(exchange.number, None)
-        self._blocked.discard(rider)
+    def _forget(self, vehicle: Vehicle) -> None:
+        exchange = vehicle.exchange
+        self.vehicles.pop(exchange.number, None)
+        self._blocked.discard(vehicle)
         self._lower(exchange.held)
         exchange.abandon()
-        rider.linked = False
+        vehicle.linked = False
 
     def _lower(self, size: int) -> None:
         self.held -= size
         if self._blocked and self.held <= self.limit // 2:
             blocked, self._blocked = self._blocked, set()
-            for rider in blocked:
-                rider.ease()
+            for vehicle in blocked:
+                vehicle.ease()
 
     # The socket
 
@@ -294,21 +267,21 @@ class EdgeLink:
             self._replay = None
         self._sent.clear()
         self._confirmed = 0
-        for rider in list(self.riders.values()):
-            rider.linked = False
-            if rider.gone and not rider.answered:
-                self._forget(rider)
+        for vehicle in list(self.vehicles.values()):
+            vehicle.linked = False
+            if vehicle.gone and not vehicle.answered:
+                self._forget(vehicle)
 
     async def _relink(self, socket: EdgeSocket) -> None:
         try:
             while True:
-                waiting = [rider for rider in self.riders.values() if not rider.linked]
+                waiting = [vehicle for vehicle in self.vehicles.values() if not vehicle.linked]
                 if not waiting:
                     break
                 for start in range(0, len(waiting), SLICE):
-                    for rider in waiting[start : start + SLICE]:
-                        if not rider.linked and not rider.exchange.over:
-                            self._link(rider)
+                    for vehicle in waiting[start : start + SLICE]:
+                        if not vehicle.linked and not vehicle.exchange.over:
+                            self._link(vehicle)
                     await asyncio.sleep(0)
                     async with asyncio.timeout(JAM):
                         await socket.room.wait()
@@ -320,17 +293,17 @@ class EdgeLink:
             log.exception("%s: the replay failed", self.name)
             socket.abort()
 
-    def _link(self, rider: Rider) -> None:
+    def _link(self, vehicle: Vehicle) -> None:
         """Put a connection on the present socket."""
         socket = self._socket
         if socket is None:
             return
-        exchange = rider.exchange
-        kind = ATTACH if rider.answered else OPEN
+        exchange = vehicle.exchange
+        kind = ATTACH if vehicle.answered else OPEN
         if kind == ATTACH:
             exchange.reopen()
-        socket.send(kind, exchange.number, rider.opening().pack())
-        rider.linked = True
+        socket.send(kind, exchange.number, vehicle.opening().pack())
+        vehicle.linked = True
         before = exchange.held
         for entry in exchange.replay():
             self._transmit(entry)
@@ -352,20 +325,20 @@ class EdgeLink:
         if kind == CONFIRM:
             self._confirm(unpack_confirm(body))
             return
-        rider = self.riders.get(connection)
-        if rider is None:
+        vehicle = self.vehicles.get(connection)
+        if vehicle is None:
             return  # it was given up here while the frame was on its way
         if kind == DATA and self._socket is not None:
-            rider.down(body, self._socket.packets(body))
+            vehicle.down(body, self._socket.packets(body))
         elif kind == TRACED:
             context, publish = unpack_traced(body)
-            rider.traced(context, publish)
-            rider.down(publish, [publish])
+            vehicle.traced(context, publish)
+            vehicle.down(publish, [publish])
         elif kind == ACCEPTED:
-            rider.accept(*unpack_accepted(body))
+            vehicle.accept(*unpack_accepted(body))
         elif kind == CLOSE:
-            self._forget(rider)
-            rider.shut()
+            self._forget(vehicle)
+            vehicle.shut()
         else:
             raise LinkError(f"the edge sent a frame of kind {kind}, which is not for it to send")
 
@@ -382,11 +355,11 @@ class EdgeLink:
                 continue
             exchange.confirmed(entry)
             freed += entry.size
-            rider = self.riders.get(exchange.number)
-            if rider is None:
+            vehicle = self.vehicles.get(exchange.number)
+            if vehicle is None:
                 continue
             if entry.packets is None:
-                self._forget(rider)
+                self._forget(vehicle)
             else:
-                rider.ease()
+                vehicle.ease()
         self._lower(freed)

@@ -61,7 +61,8 @@ log = logging.getLogger(__name__)
 
 @final
 class Vehicle(Stream):
-    """``name`` is the identity in the map; it is empty until CONNECT was read."""
+    """``name`` is the identity in the map; it is empty until CONNECT was read. ``answered``: the edge has accepted it;
+    ``linked``: its OPEN or ATTACH is on the present link; ``gone``: its socket is closed."""
 
     __slots__ = (
         "_client_id", "_connect", "_credit", "_door", "_early", "_epoch", "_framer", "_link", "_opened", "_out",
@@ -144,9 +145,10 @@ class Vehicle(Stream):
     def lost(self, error: Exception | None) -> None:
         self._end()
 
-    # Rider
+    # From the edge
 
     def opening(self) -> Opening:
+        """The body of OPEN or ATTACH."""
         opening = Opening(self.name, self._epoch, self._opened, self._peer, self._connect)
         if self.answered:
             opening.client_id = self._client_id
@@ -155,6 +157,7 @@ class Vehicle(Stream):
         return opening
 
     def accept(self, keep_alive: int, client_id: str, connack: bytes) -> None:
+        """The edge accepted the connection."""
         if self.state != WAITING:
             return
         self.state = OPEN
@@ -166,6 +169,7 @@ class Vehicle(Stream):
         self.home.wheel.watch(self, KEEP_ALIVE_FACTOR * keep_alive)
 
     def down(self, body: bytes, packets: list[bytes]) -> None:
+        """Packets for the vehicle."""
         self._door.counters.packets_down += len(packets)
         data = self.exchange.down(body, packets)
         if data:
@@ -173,6 +177,7 @@ class Vehicle(Stream):
         self._credit += len(body)  # exactly what the edge has counted
 
     def traced(self, context: TraceContext, publish: bytes) -> None:
+        """``publish``, which comes next, belongs to a sampled trace."""
         if self.gone:
             return
         span = self._door.tracer.start(RELAY, context, _topic(publish), self.name, CLIENT)
@@ -188,12 +193,14 @@ class Vehicle(Stream):
             before.end(UNSPECIFIED_ERROR)
 
     def ease(self) -> None:
+        """Less is held than before: read the socket again if nothing speaks against it."""
         if self.holds & HOLD_LINK and self._link is not None:
             low = self._door.settings.held_per_vehicle // 2
             if self.exchange.held <= low and not self._link.full(self):
                 self.release(HOLD_LINK)
 
     def shut(self) -> None:
+        """The edge ends the connection: write what is pending, then close."""
         if self.state == CLOSED:
             return
         self.state = CLOSED

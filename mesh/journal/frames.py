@@ -7,7 +7,8 @@ that ``next`` returns is whole, undamaged, and follows the one before it without
 from __future__ import annotations
 
 from typing import Final, NamedTuple, final
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from mesh.journal.files import Files
 from mesh.journal.layout import FRAME_MARK, FRAME_SIZE, HEADER_SIZE, Header, parse_frame

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple, final
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from mesh.journal.files import Files
 from mesh.journal.layout import CRC, FRAME_SIZE, HEADER_SIZE, Entry, Header, parse_records

@@ -24,7 +24,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import error as StructError
 from typing import Final, NamedTuple, final
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from mesh.journal.committer import Committer
 from mesh.journal.errors import BacklogError, JournalError, UnsavedError
@@ -47,6 +48,7 @@ from mesh.journal.messages import Clean, Copies, Failed, Handover, Remove, Remov
 from mesh.journal.readers import Readers
 from mesh.journal.recovery import Item, Recovered, recover
 from mesh.journal.segments import Segments
+from mesh.session.store import Store
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +94,7 @@ def _ignore_failure(_error: OSError) -> None:
 
 
 @final
-class Journal:
+class Journal(Store):
     """Made by ``Journal.open``.
 
     ``position`` is the sequence number of the last record, ``durable_position`` that of the last one written and
@@ -129,13 +131,12 @@ class Journal:
         "failed",
         "on_durable",
         "on_failure",
-        "position",
     )
 
     def __init__(
         self, directory: Path, limits: Limits, notify: Notify, files: Files, recovered: Recovered, lock: DirectoryLock
     ) -> None:
-        self.position: int = recovered.position
+        super().__init__(recovered.position)
         self.durable_position: int = recovered.position
         self.failed: OSError | None = None
         self.on_durable: Callable[[int], None] = _ignore_position

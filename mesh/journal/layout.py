@@ -26,7 +26,8 @@ from __future__ import annotations
 from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 PUT: Final = 1
 DROP: Final = 2

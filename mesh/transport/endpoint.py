@@ -16,9 +16,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, final
+from typing import Final, final
 
 from mesh.broker.connection import Connection
+from mesh.broker.inlet import Inlet
 from mesh.broker.principal import Principal
 from mesh.transport.listener import Listener
 from mesh.transport.notices import Notices
@@ -49,28 +50,6 @@ CLOSED: Final = 3
 log = logging.getLogger(__name__)
 
 Authenticate = Callable[[Connect, str], "Awaitable[Principal] | Principal"]
-
-
-class Engine(Protocol):
-    """What the endpoint asks of a ``Broker``."""
-
-    def open(self, connect: Connect, principal: Principal, peer: str, shell: object) -> Connection:
-        """A client that was let in; the answer to its CONNECT comes in the connection's ``out``."""
-
-    def receive(self, connection: Connection, packet: Packet) -> None:
-        """A packet after CONNECT."""
-
-    def fail(self, connection: Connection, reason: int) -> None:
-        """The client broke the protocol or is silent."""
-
-    def lost(self, connection: Connection) -> None:
-        """The socket is gone."""
-
-    def pause(self, connection: Connection) -> None:
-        """The client does not read."""
-
-    def resume(self, connection: Connection) -> None:
-        """The client reads again."""
 
 
 @final
@@ -288,7 +267,7 @@ class Endpoint:
     def __init__(
         self,
         name: str,
-        engine: Engine,
+        engine: Inlet,
         turn: Turn,
         wheel: Wheel,
         authenticate: Authenticate,

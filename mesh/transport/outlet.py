@@ -10,15 +10,9 @@ import logging
 from typing import Protocol, cast, final
 
 from mesh.broker.connection import Connection
+from mesh.transport.turn import Flushable
 
 log = logging.getLogger(__name__)
-
-
-class Shell(Protocol):
-    """Whoever owns the way to one client; stands in ``Connection.shell``."""
-
-    def flush(self) -> None:
-        """Write what is in the connection's ``out``, then close if it is ``closing``."""
 
 
 class Dirty(Protocol):
@@ -45,6 +39,6 @@ class Outlet:
         for connection in ready:
             connection.dirty = False
             try:
-                cast(Shell, connection.shell).flush()
+                cast(Flushable, connection.shell).flush()
             except Exception:
                 log.exception("writing to the client at %s failed", connection.peer)

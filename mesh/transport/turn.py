@@ -14,16 +14,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Protocol, final
+from typing import final
+
+from mypy_extensions import mypyc_attr
 
 log = logging.getLogger(__name__)
 
 
-class Flushable(Protocol):
-    """Something that gathers output during a turn and writes it at the end."""
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Flushable:
+    """Something that gathers output during a turn and writes it at the end: whoever owns the way to one client, or a
+    link. A base class for the reason that ``session/store.py`` gives."""
+
+    __slots__ = ()
 
     def flush(self) -> None:
         """Write what was gathered."""
+        raise NotImplementedError
 
 
 @final

@@ -19,6 +19,8 @@ from typing import Final, final
 
 from mypy_extensions import mypyc_attr
 
+from mesh.transport.turn import Flushable
+
 log = logging.getLogger(__name__)
 
 TICK: Final = 0.5  # seconds; fine enough for 1.5 times a keep alive of 1 s
@@ -26,9 +28,9 @@ SLOTS: Final = 512  # a keep alive beyond 256 s is looked at again every 256 s, 
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Timed:
+class Timed(Flushable):
     """An entry: it must have been heard (``heard``, in ticks) within ``patience`` ticks, or else ``expired`` is called
-    once."""
+    once. Most entries have something to flush as well, and a compiled class has one base."""
 
     __slots__ = ("heard", "patience", "place")
 

@@ -11,6 +11,7 @@ from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal
 from mesh.broker.settings import Settings
 from mesh.broker.trace import Tracer
+from mesh.session.store import Store
 from mesh.wire.decode import CLIENT, Reader
 from mesh.wire.limits import Limits
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Connack, Connect, Packet, Publish
@@ -28,12 +29,12 @@ class Item:
         self.body = body
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """A journal whose disk is a dictionary. ``commit`` makes everything durable, ``crash`` gives its disk."""
 
     def __init__(self, items: dict[int, Item] | None = None, position: int = 0) -> None:
         self.items = dict(items or {})
-        self.position = position
+        super().__init__(position)
         self.disk = dict(self.items)
         self.durable = position
 

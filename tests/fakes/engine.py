@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import deque
 
 from mesh.broker.connection import Connection
+from mesh.broker.inlet import Inlet
 from mesh.broker.principal import VEHICLE, Permissions, Principal
+from mesh.session.store import Store
 from mesh.wire.encode import encode, encode_ack
 from mesh.wire.packets import (
     MQTT5,
@@ -32,20 +34,20 @@ from mesh.wire.packets import (
 )
 
 
-class FakeJournal:
+class FakeJournal(Store):
     """A position that the test makes durable, or that is durable at once."""
 
     def __init__(self) -> None:
-        self.position = 0
+        super().__init__()
         self.durable = 0
         self.automatic = True
 
-    def append(self) -> int:
+    def advance(self) -> int:
         self.position += 1
         return self.position
 
 
-class FakeEngine:
+class FakeEngine(Inlet):
     """``received`` holds (client id, packet) of all connections; ``lost_clients`` those that went without
     DISCONNECT."""
 
@@ -158,7 +160,7 @@ class FakeEngine:
             self._mark(connection)
 
     def write_durable(self, connection: Connection, packet: bytes) -> None:
-        self._held.append((self.journal.append(), connection, packet))
+        self._held.append((self.journal.advance(), connection, packet))
 
     def deliver(self, name: str, publish: Publish) -> None:
         connection = self.current[name]

@@ -8,12 +8,12 @@ import logging
 import pytest
 
 from mesh.transport.notices import BURST, Notices
-from mesh.transport.turn import Turn
+from mesh.transport.turn import Flushable, Turn
 from mesh.transport.wheel import SLOTS, TICK, Timed, Wheel
 from tests.fakes.mesh import run
 
 
-class Recorder:
+class Recorder(Flushable):
     def __init__(self, name: str, events: list[str]) -> None:
         self.name = name
         self.events = events
@@ -45,7 +45,7 @@ def test_what_fails_does_not_keep_the_rest_from_running(caplog: pytest.LogCaptur
         def broken() -> None:
             raise ValueError("broken")
 
-        class Broken:
+        class Broken(Flushable):
             def flush(self) -> None:
                 broken()
 
@@ -65,7 +65,7 @@ def test_what_a_step_marks_is_flushed_in_the_same_turn_and_what_a_flush_marks_in
         turn = Turn(asyncio.get_running_loop())
         late = Recorder("late", events)
 
-        class Marking:
+        class Marking(Flushable):
             def flush(self) -> None:
                 events.append("flush")
                 turn.mark(late)
