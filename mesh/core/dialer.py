@@ -44,7 +44,7 @@ class TierSocket(Stream):
 
     def received(self, data: bytes) -> None:
         """Bytes of the edge."""
-        self._link.received(data)
+        self._link.received(data, self._turn)
         self._turn.wake()
 
     def lost(self, error: Exception | None) -> None:

@@ -28,6 +28,7 @@ from mesh.core.upstream import PLAIN, Upstream
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message, publish_packet
 from mesh.session.outbound import RELEASED, Delivery, Outbound, packet_id_of
+from mesh.transport.turn import Turn
 from mesh.wire import reasons
 from mesh.wire.decode import CLIENT as CLIENT_ROLE
 from mesh.wire.decode import Reader
@@ -248,12 +249,13 @@ class TierLink:
             Connect(MQTT5, self._core, False, KEEP_ALIVE, self._core, self._password, None, properties), MQTT5
         ))  # fmt: skip
 
-    def received(self, data: bytes) -> None:
-        """Bytes of the edge."""
+    def received(self, data: bytes, turn: Turn) -> None:
+        """Bytes of the edge, in ``turn``."""
         self._heard = self._broker.clock()
         self._pinged = False
         for packet in self._reader.feed(data):
             self._handle(packet)
+            turn.step()
         if self._reader.error is not None:
             self._give_up(f"the edge sent what is no MQTT: {self._reader.error}")
         self.advance()

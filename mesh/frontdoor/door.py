@@ -20,7 +20,7 @@ from mesh.transport.endpoint import settle
 from mesh.transport.handshake import Prove
 from mesh.transport.listener import Listener
 from mesh.transport.notices import Notices
-from mesh.transport.stream import Home
+from mesh.transport.stream import EAGER, Home
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
 from mesh.wire.limits import Limits
@@ -120,7 +120,7 @@ class FrontDoor:
         self.notices = Notices(log)
         self.turn = Turn(loop)
         self.wheel = Wheel(loop)
-        self.home = Home(loop, self.wheel)
+        self.home = Home(loop, self.wheel, high=EAGER)
         self._inside = Home(loop, self.wheel)
         packet, held = self.limits.max_packet_size, self.settings.held_per_edge
         self.links = Links(name, epoch, prove, members, self._inside, self.turn, packet, held)

@@ -44,6 +44,7 @@ class EdgeSocket(Link):
     def arrived(self, kind: int, connection: int, body: bytes) -> None:
         if self.trusted:
             self._edge_link.arrived(kind, connection, body)
+            self.turn.step()
         elif kind == CHALLENGE:
             self.send(PROOF, LINK, self._asking.challenged(body))
         elif kind == WELCOME and self._asking.edge_instance:

@@ -24,7 +24,7 @@ from mesh.broker.principal import Principal
 from mesh.transport.listener import Listener
 from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused, goodbye, malformed, refusal
-from mesh.transport.stream import HOLD_ENGINE, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, Home, Stream
+from mesh.transport.stream import EAGER, HOLD_ENGINE, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, Home, Stream
 from mesh.transport.turn import Turn
 from mesh.transport.waiting import until
 from mesh.transport.wheel import Wheel
@@ -81,6 +81,7 @@ class Client(Stream):
         if state == OPEN:
             self.heard = self._endpoint.wheel.now
             self._deliver(self._reader.feed(data))
+            self._endpoint.turn.step()
         elif state == CONNECTING:
             packets = self._reader.feed(data)
             if packets and isinstance(packets[0], Connect):
@@ -288,7 +289,7 @@ class Endpoint:
         self.notices = Notices(log)
         self.refused = 0
         self.paused = False
-        self.home = Home(asyncio.get_running_loop(), wheel)
+        self.home = Home(asyncio.get_running_loop(), wheel, high=EAGER)
         self._listener = Listener(name, host, port, self.home, self._client, max_connections)
 
     @property

@@ -4,8 +4,8 @@ It knows bytes, watermarks and deadlines: never packets. A subclass says what th
 
 * the socket is read only while ``holds`` is 0; every bit of it is a reason, so that several reasons do not undo each
   other;
-* once the write buffer is over the high mark, ``congested`` is called, and ``relieved`` when it has fallen below the
-  low mark;
+* once the write buffer is over ``Home.high``, ``congested`` is called, and ``relieved`` when it has fallen to a quarter
+  of that; with 0, what is written goes to the kernel at once and not when the loop has handled all its events;
 * ``finish`` writes what is pending, half-closes, reads on without looking (a close with unread bytes would be a reset
   that can overtake the last packet), and aborts when ``linger`` has passed;
 * after the stream is gone every call is harmless, and ``lost`` has been called exactly once.
@@ -21,7 +21,7 @@ from mypy_extensions import mypyc_attr
 from mesh.transport.wheel import Timed, Wheel
 
 HIGH: Final = 64 * 1024  # bytes of write buffer: what a kernel's socket buffer takes at once, so no reader is starved
-LOW: Final = 16 * 1024
+EAGER: Final = 0  # for many small streams, whose answers are to leave while their sockets are in the processor's cache
 LINGER: Final = 2.0  # seconds that a peer gets to read the last packet and to close
 
 # Why a socket is not read.
@@ -42,14 +42,17 @@ HOLD_NAMES: Final = {
 @final
 class Home:
     """What the streams of one kind share: the loop, the wheel, and the figures. ``streams`` holds those that are
-    open."""
+    open; ``high`` is in bytes."""
 
-    __slots__ = ("bytes_in", "bytes_out", "linger", "loop", "streams", "wheel")
+    __slots__ = ("bytes_in", "bytes_out", "high", "linger", "loop", "streams", "wheel")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wheel: Wheel, linger: float = LINGER) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, wheel: Wheel, linger: float = LINGER, high: int = HIGH
+    ) -> None:
         self.loop = loop
         self.wheel = wheel
         self.linger = linger
+        self.high = high
         self.streams: set[Stream] = set()
         self.bytes_in = 0
         self.bytes_out = 0
@@ -162,7 +165,7 @@ class Stream(Timed):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(HIGH, LOW)
+        self.transport.set_write_buffer_limits(self.home.high, self.home.high // 4)
         self.home.streams.add(self)
         self.opened()
 

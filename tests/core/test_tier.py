@@ -15,10 +15,13 @@ from mesh.core.router import OwnerUnknown, Router
 from mesh.core.spool import SPOOL_RELEASED, SPOOLED, TIER_FILTER, TIER_INCOMING, Spool, edge_of
 from mesh.core.tier import TierLink
 from mesh.core.upstream import Upstream
+from mesh.transport.turn import Turn
 from mesh.wire.decode import SERVER, Reader
 from mesh.wire.limits import Limits
 from mesh.wire.packets import Ack, Connect, Publish, SubAck, Subscribe, Subscription
 from tests.broker.harness import BACKEND, TIER, VEHICLE, Bench, Client, Clock, MemoryStore
+
+TURN = Turn(asyncio.new_event_loop())  # whoever marks and wakes is not under test here
 
 
 class Pipe:
@@ -49,7 +52,7 @@ class Pipe:
         self.connection.out.clear()
         self.connection.traced.clear()
         if self.open and not self.mute:
-            self.link.received(data)
+            self.link.received(data, TURN)
 
     def finish(self) -> None:
         self.cut()

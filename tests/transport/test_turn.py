@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from mesh.transport.notices import BURST, Notices
-from mesh.transport.turn import Flushable, Turn
+from mesh.transport.turn import WIDTH, Flushable, Turn
 from mesh.transport.wheel import SLOTS, TICK, Timed, Wheel
 from tests.fakes.mesh import run
 
@@ -34,6 +34,20 @@ def test_a_turn_ends_once_with_its_steps_first_and_in_order() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert events == ["commit", "engine", "a", "b"]
+
+    run(main())
+
+
+def test_a_turn_ends_when_it_is_wide_enough() -> None:
+    async def main() -> None:
+        events: list[str] = []
+        turn = Turn(asyncio.get_running_loop(), lambda: events.append("commit"))
+        for number in range(3 * WIDTH):
+            turn.mark(Recorder(str(number), events))
+            turn.step()
+            assert len(events) == (number + 1) // WIDTH * (WIDTH + 1)
+        await asyncio.sleep(0)
+        assert events[3 * (WIDTH + 1) :] == ["commit"]  # the end that was on its way already
 
     run(main())
 
