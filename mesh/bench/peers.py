@@ -117,6 +117,13 @@ class Peer:
     def resume_writing(self) -> None:
         """See ``pause_writing``."""
 
+    def acknowledge(self, packet: Publish) -> None:
+        """Answer a message."""
+        if packet.qos == 1:
+            self.out.append(encode_ack(PUBACK, packet.packet_id, 0, MQTT311))
+        elif packet.qos == 2:
+            self.out.append(encode_ack(PUBREC, packet.packet_id, 0, MQTT311))
+
     def settle(self, accepted: bool) -> None:
         """Say once how the connection began."""
         ready = self.ready
@@ -137,6 +144,31 @@ def _settled(_accepted: bool) -> None:
 
 
 @final
+class Arrivals:
+    """The messages of one source, by their numbers, as they arrive."""
+
+    __slots__ = ("expected", "tally")
+
+    def __init__(self, tally: Tally) -> None:
+        self.tally = tally
+        self.expected = 0
+
+    def take(self, payload: bytes, time: int) -> None:
+        """A message has arrived at ``time``."""
+        tally = self.tally
+        due, number = STAMP.unpack_from(payload)
+        if number == self.expected:
+            self.expected = number + 1
+            tally.received += 1
+        elif number > self.expected:
+            tally.missing += number - self.expected
+            self.expected = number + 1
+            tally.received += 1
+        else:
+            tally.repeated += 1
+        tally.latency.record((time - due) // 1000)
+
+
 class Sink(Peer):
     """Subscribes to ``filter`` (none: only connects), and acknowledges what comes."""
 
@@ -146,22 +178,22 @@ class Sink(Peer):
         super().__init__(hello, tally, ready)
         self.filter = filter
         self.qos = qos
-        self.expected = 0
+        self.arrivals = Arrivals(tally)
         self.arrived = 0
         self.source: Source | None = None  # who waits for the arrival, for want of an acknowledgement
 
     def data_received(self, data: bytes) -> None:
         """See ``Peer``; one look at the clock for all that one read brings."""
         self.arrived = now()
-        before = self.expected
+        before = self.arrivals.expected
         Peer.data_received(self, data)
         if self.source is not None:
-            self.source.arrived(self.expected - before)
+            self.source.arrived(self.arrivals.expected - before)
 
     def handle(self, packet: Packet) -> None:
         """PUBLISH in the main."""
         if isinstance(packet, Publish):
-            self._received(packet)
+            self.received(packet)
         elif isinstance(packet, Ack):
             if packet.type == PUBREL:
                 self.out.append(encode_ack(PUBCOMP, packet.packet_id, 0, MQTT311))
@@ -175,26 +207,31 @@ class Sink(Peer):
         elif isinstance(packet, SubAck):
             self.settle(packet.reasons[0] < 0x80)
 
-    def _received(self, packet: Publish) -> None:
-        tally = self.tally
-        due, number = STAMP.unpack_from(packet.payload)
-        if number == self.expected:
-            self.expected = number + 1
-            tally.received += 1
-        elif number > self.expected:
-            tally.missing += number - self.expected
-            self.expected = number + 1
-            tally.received += 1
-        else:
-            tally.repeated += 1
-        tally.latency.record((self.arrived - due) // 1000)
-        if packet.qos == 1:
-            self.out.append(encode_ack(PUBACK, packet.packet_id, 0, MQTT311))
-        elif packet.qos == 2:
-            self.out.append(encode_ack(PUBREC, packet.packet_id, 0, MQTT311))
+    def received(self, packet: Publish) -> None:
+        """A message has arrived."""
+        self.arrivals.take(packet.payload, self.arrived)
+        self.acknowledge(packet)
 
 
 @final
+class Collector(Sink):
+    """A sink for many sources, one for each topic."""
+
+    def __init__(
+        self, hello: bytes, tally: Tally, ready: Callable[[bool], None], filter: str, qos: int
+    ) -> None:
+        super().__init__(hello, tally, ready, filter, qos)
+        self.by_topic: dict[str, Arrivals] = {}
+
+    def received(self, packet: Publish) -> None:
+        """See ``Sink``."""
+        arrivals = self.by_topic.get(packet.topic)
+        if arrivals is None:
+            arrivals = self.by_topic[packet.topic] = Arrivals(self.tally)
+        arrivals.take(packet.payload, self.arrived)
+        self.acknowledge(packet)
+
+
 class Source(Peer):
     """Publishes to ``topic``: as much as ``window`` allows once ``flow`` is set, or what ``due`` asks for."""
 
@@ -271,9 +308,55 @@ class Source(Peer):
     def _publish(self, due: int) -> None:
         number = self.number
         self.number = number + 1
+        self.put(self.topic, due, number, number)
+
+    def put(self, topic: bytes, due: int, number: int, total: int) -> None:
+        """Message ``number`` of the topic, the ``total``-th of this source."""
         self.tally.sent += 1
-        qos = self.qos
-        packet_id = number % _IDENTIFIERS + 1
+        packet_id = total % _IDENTIFIERS + 1
         payload = STAMP.pack(due, number) + self.filler
-        self.out.append(encode_publish(self.topic, payload, qos, False, False, packet_id, b"", MQTT311))
+        self.out.append(encode_publish(topic, payload, self.qos, False, False, packet_id, b"", MQTT311))
         self.in_flight += 1
+
+
+@final
+class Commander(Source):
+    """A source that publishes to ``topics`` in turn."""
+
+    def __init__(
+        self, hello: bytes, tally: Tally, ready: Callable[[bool], None], topics: list[bytes], qos: int, size: int,
+        window: int,
+    ) -> None:
+        super().__init__(hello, tally, ready, "", qos, size, window)
+        self.topics = topics
+
+    def _publish(self, due: int) -> None:
+        total = self.number
+        self.number = total + 1
+        count = len(self.topics)
+        self.put(self.topics[total % count], due, total // count, total)
+
+
+@final
+class Car(Source):
+    """A source of reports that also subscribes to ``filter``, its commands."""
+
+    def __init__(
+        self, hello: bytes, tally: Tally, ready: Callable[[bool], None], topic: str, filter: str, qos: int, size: int,
+        window: int,
+    ) -> None:
+        super().__init__(hello, tally, ready, topic, qos, size, window)
+        self.filter = filter
+        self.arrivals = Arrivals(tally)
+
+    def handle(self, packet: Packet) -> None:
+        """Commands, and what a source hears."""
+        if isinstance(packet, Publish):
+            self.arrivals.take(packet.payload, now())
+            self.acknowledge(packet)
+        elif isinstance(packet, Connack) and packet.reason == 0:
+            self.out.append(encode(Subscribe(1, [Subscription(self.filter, self.qos)]), MQTT311))
+        elif isinstance(packet, SubAck):
+            self.settle(packet.reasons[0] < 0x80)
+        else:
+            Source.handle(self, packet)

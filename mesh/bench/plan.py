@@ -12,12 +12,17 @@ DOWN: Final = "down"  # back end -> vehicle
 UP: Final = "up"  # vehicle -> back end
 DIRECT: Final = "direct"  # both at one address: one broker alone
 
+TOGETHER: Final = 256  # connections that are being made at a time: below any listener's backlog
+
 
 @final
 @dataclass(frozen=True, slots=True)
 class Plan:
     """``pairs`` of a source and a sink; or one source and ``fan_out`` vehicles that read what is for the fleet; or
-    ``idle`` vehicles that only connect.
+    ``fleet`` vehicles that are commanded and report in turn, with one back end for each way; or ``idle`` vehicles that
+    only connect.
+
+    ``together``: connections that are being made at a time, in each process.
 
     ``window``: messages of a source that are not acknowledged; ``rate``: messages a second of all sources together, 0
     for as many as the window allows; ``size``: bytes of payload. ``first``: the number of the first vehicle, so that
@@ -32,17 +37,20 @@ class Plan:
     qos: int = 1
     size: int = 200
     fan_out: int = 0
+    fleet: int = 0
     idle: int = 0
     first: int = 0
+    together: int = TOGETHER
 
     def part(self, number: int, of: int) -> Plan:
         """The share of one of several processes. A fan-out has one source, so one process."""
         if self.fan_out and of > 1:
             raise ValueError(f"{self.name}: a fan-out has one source, and so one process, not {of}")
         pairs, first = _share(self.pairs, number, of)
+        fleet, first_of_fleet = _share(self.fleet, number, of)
         idle, first_idle = _share(self.idle, number, of)
-        begin = self.first + (first or first_idle)
-        return replace(self, pairs=pairs, idle=idle, rate=self.rate // of, first=begin)
+        begin = self.first + (first or first_of_fleet or first_idle)
+        return replace(self, pairs=pairs, fleet=fleet, idle=idle, rate=self.rate // of, first=begin)
 
     @property
     def receivers(self) -> int:

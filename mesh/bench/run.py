@@ -13,16 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any, Final, final
 
 from mesh.bench.histogram import Histogram
 from mesh.bench.peers import Tally
-from mesh.bench.plan import Plan
+from mesh.bench.plan import TOGETHER, Plan
 from mesh.bench.usage import cpu_of, memory_of
 
 _ANSWER: Final = 20.0  # seconds for a worker's answer to what is done at once
+_LOOK: Final = 0.1  # seconds between two looks at what has arrived
 _PARTING: Final = 3.0  # seconds until a system has noticed that thousands of connections are gone
 _CONNECT: Final = 600.0  # seconds until all connections are there: a hundred thousand take a while
 
@@ -119,9 +120,14 @@ class Workers:
         """The sums so far; the latencies since the last time, as ``latency``."""
         return _sum(self._all({"do": "snap"}))
 
-    def stop(self, seconds: float) -> dict[str, Any]:
+    def stop(self, seconds: float, receivers: int = 1) -> dict[str, Any]:
         """Publish no more, and wait up to ``seconds`` until all has arrived; the last sums."""
-        return _sum(self._all({"do": "stop", "seconds": seconds}, seconds + _ANSWER))
+        found = _sum(self._all({"do": "stop"}))
+        deadline = time.monotonic() + seconds
+        while found["received"] < found["sent"] * receivers and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+            found = self.snap()
+        return found
 
     def close(self) -> None:
         """Leave the broker."""
@@ -183,10 +189,11 @@ class Connected:
 def measure_connections(
     plan: Plan, vehicles: Address, watched: Mapping[str, int], *, workers: int = 1, cpus: Iterable[int] = ()
 ) -> Connected:
-    """Connect the idle vehicles of ``plan``, and connect them again. Raises ``LoadFailed``."""
+    """Connect the idle vehicles of ``plan``, some at a time, and connect them again, ``plan.together`` at a time.
+    Raises ``LoadFailed``."""
     before = memory_of(watched.values())
     with Workers(workers, cpus) as load:
-        first, count = load.connect(plan, vehicles, vehicles)
+        first, count = load.connect(replace(plan, together=TOGETHER), vehicles, vehicles)
         idle = memory_of(watched.values())
         load.close()
     time.sleep(_PARTING)
@@ -230,7 +237,7 @@ def measure(
         before, used_before = load.snap(), cpu_of(watched.values())
         time.sleep(seconds)
         after, used_after = load.snap(), cpu_of(watched.values())
-        last = load.stop(drain)
+        last = load.stop(drain, plan.receivers)
         load.close()
     count = after["received"] - before["received"]
     elapsed = after["time"] - before["time"]

@@ -15,17 +15,16 @@ from typing import Any, Final, cast, final
 
 import uvloop
 
-from mesh.bench.peers import Peer, Sink, Source, Tally
+from mesh.bench.peers import Car, Collector, Commander, Peer, Sink, Source, Tally
 from mesh.bench.plan import DIRECT, DOWN, UP, Plan
 from mesh.cluster.host import all_file_descriptors
-from mesh.transport.waiting import until
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT311, Connect
 
-_TOGETHER: Final = 256  # connections that are being made at a time: below any listener's backlog
 _PATIENCE: Final = 60.0  # seconds for one connection
 _TICK: Final = 0.001  # seconds between two looks at what a rate has made due
 _PER_ADDRESS: Final = 20_000  # connections from one local address, of some 28,000 ports
+_REPORTS: Final = "vehicles/+/status"
 
 Address = tuple[str, int]
 
@@ -52,6 +51,9 @@ class Load:
         """Connect everybody, sinks first; the seconds that it took."""
         began = time.monotonic()
         plan = self.plan
+        if plan.fleet:
+            await self._connect_fleet()
+            return time.monotonic() - began
         sinks = range(plan.first, plan.first + max(plan.pairs, plan.fan_out, plan.idle))
         sources = range(plan.first, plan.first + (1 if plan.fan_out else plan.pairs))
         await self._all([self._sink(number) for number in sinks])
@@ -60,6 +62,29 @@ class Load:
             for source, sink in zip(self.sources, self.sinks, strict=True):
                 sink.source = source
         return time.monotonic() - began
+
+    async def _connect_fleet(self) -> None:
+        """The back end that collects all reports belongs to the first process."""
+        plan = self.plan
+        name = f"bench-{plan.first:07}"
+        if plan.first == 0:
+            ready = _Ready(self, "collector")
+            collector = Collector(self._hello("collector", "sink", False), self.tally, ready, _REPORTS, plan.qos)
+            self.sinks.append(collector)
+            await self._all([(collector, self._backends)])
+        names = [f"bench-{number:07}" for number in range(plan.first, plan.first + plan.fleet)]
+        cars: list[tuple[Peer, Address]] = []
+        topics = [f"vehicles/{car}/cmd/go".encode() for car in names]
+        hello = self._hello(name, "commander", False)
+        commander = Commander(hello, self.tally, _Ready(self, name), topics, plan.qos, plan.size, plan.window)
+        for car in names:
+            filter, topic = f"vehicles/{car}/cmd/#", f"vehicles/{car}/status"
+            hello = self._hello(car, "car", True)
+            peer = Car(hello, self.tally, _Ready(self, car), topic, filter, plan.qos, plan.size, plan.window)
+            cars.append((peer, self._vehicles))
+            self.sources += [commander, peer]  # the pacer lets them publish in turn
+        await self._all([(commander, self._backends)])
+        await self._all(cars)
 
     def _sink(self, number: int) -> tuple[Peer, Address]:
         name, vehicle = f"bench-{number:07}", self.plan.direction == DOWN
@@ -91,7 +116,7 @@ class Load:
         return f"vehicles/{name}/{'status' if self.plan.direction == UP else 'cmd/go'}"
 
     async def _all(self, peers: list[tuple[Peer, Address]]) -> None:
-        gate = asyncio.Semaphore(_TOGETHER)
+        gate = asyncio.Semaphore(self.plan.together)
         results = await asyncio.gather(*(self._one(peer, address, gate) for peer, address in peers))
         self.errors += [error for error in results if error]
 
@@ -110,8 +135,8 @@ class Load:
 
     def _local(self, address: Address) -> Address | None:
         """Another local address for every so many connections: one has not enough ports."""
+        block = (self.plan.first + self._opened) // _PER_ADDRESS
         self._opened += 1
-        block = self._opened // _PER_ADDRESS
         return None if block == 0 or not address[0].startswith("127.") else (f"127.0.1.{block}", 0)
 
     # The load
@@ -153,20 +178,18 @@ class Load:
         tally.latency.clear()
         return figures
 
-    async def stop(self, seconds: float) -> dict[str, Any]:
-        """Publish no more, and wait up to ``seconds`` for what is under way."""
+    async def stop(self) -> dict[str, Any]:
+        """Publish no more."""
         if self._pacer is not None:
             self._pacer.cancel()
             await asyncio.gather(self._pacer, return_exceptions=True)
         for source in self.sources:
             source.stop()
-        tally = self.tally
-        await until(lambda: tally.received >= tally.sent * self.plan.receivers, seconds)
         return self.snap()
 
     def close(self) -> None:
         """Leave."""
-        for peer in [*self.sources, *self.sinks]:
+        for peer in {*self.sources, *self.sinks}:
             peer.leave()
 
 
@@ -205,7 +228,7 @@ async def main() -> None:
         elif verb == "snap":
             answer = load.snap()
         elif verb == "stop":
-            answer = await load.stop(command["seconds"])
+            answer = await load.stop()
         elif verb == "close":
             load.close()
         print(json.dumps(answer), flush=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmark.page import write_page
-from benchmark.report import Found, show, write
+from benchmark.report import Found, about, keep, show, write
 from benchmark.rows import BELOW, CONNECTIONS, LATENCY, MEMORY, SYSTEMS, Figures, Row, rows
+from benchmark.scale import EXPERIMENTS
 from mesh.bench.plan import DIRECT, Plan
 from mesh.bench.run import LoadFailed, Result, measure, measure_connections
 
@@ -77,6 +80,19 @@ def compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def scale(options: argparse.Namespace) -> int:
+    """The experiments of ``scale``, one after the other; each is shown and kept as soon as it is done."""
+    results: dict[str, Any] = {"about": about(options.rounds)}
+    for name in options.experiments.split(","):
+        results[name] = EXPERIMENTS[name](options.cpus, options.load_cpus, options.rounds, options.seconds)
+        print(f"\n{name}")
+        for one in results[name]:
+            print(f"  {json.dumps(one)}", flush=True)
+        if options.json:
+            keep(options.json, results)
+    return 0
+
+
 def processors(text: str) -> set[int]:
     """``0`` or ``0,1``."""
     chosen = {int(number) for number in text.split(",")}
@@ -102,6 +118,14 @@ def main() -> int:
     command.add_argument("--load-cpus", type=processors, default={1}, help="processors of the load (1)")
     command.add_argument("--json", type=Path, help="write all results to this file")
     command.set_defaults(run=compare)
+    command = commands.add_parser("scale", help="how cost grows with the fleet: some twenty minutes")
+    command.add_argument("--experiments", default=",".join(EXPERIMENTS), help="only these, as A,B")
+    command.add_argument("--rounds", type=int, default=5, help="of the tracing experiment")
+    command.add_argument("--seconds", type=float, default=5.0, help="that are measured in each round")
+    command.add_argument("--cpus", type=processors, default={0}, help="processors of the system under test (0)")
+    command.add_argument("--load-cpus", type=processors, default={1}, help="processors of the load (1)")
+    command.add_argument("--json", type=Path, help="write the results to this file; what else is in it stays")
+    command.set_defaults(run=scale)
     command = commands.add_parser("page", help="make docs/benchmarks.md from the JSON of a comparison")
     command.add_argument("file", type=Path)
     command.set_defaults(run=lambda options: write_page(options.file, PAGE))

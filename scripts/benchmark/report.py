@@ -8,6 +8,7 @@ import platform
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmark.rows import Figures, Row
 from mesh.bench.run import Connected
@@ -57,11 +58,6 @@ def _part(row: Row, result: Figures) -> dict[str, float]:
 
 def write(file: Path, rows: list[Row], found: Found, rounds: int) -> None:
     """Everything, as JSON."""
-    about = {
-        "version": describe(), "python": platform.python_version(),
-        "kernel": ".".join(platform.release().split(".")[:2]),
-        "cpus": os.cpu_count(), "rounds": rounds, "time": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
-    }  # fmt: skip
     plain = [
         {
             "name": row.name, "kind": row.kind, "asked": row.least, "ratios": ratios_of(row, found[row.name]),
@@ -69,4 +65,20 @@ def write(file: Path, rows: list[Row], found: Found, rounds: int) -> None:
         }
         for row in rows
     ]  # fmt: skip
-    file.write_text(json.dumps({"about": about, "rows": plain}, indent=1) + "\n")
+    file.write_text(json.dumps({"about": about(rounds), "rows": plain}, indent=1) + "\n")
+
+
+def about(rounds: int) -> dict[str, Any]:
+    """What was measured, and where."""
+    return {
+        "version": describe(), "python": platform.python_version(),
+        "kernel": ".".join(platform.release().split(".")[:2]),
+        "cpus": os.cpu_count(), "rounds": rounds, "time": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+    }  # fmt: skip
+
+
+def keep(file: Path, results: dict[str, Any]) -> None:
+    """Put results into a file of JSON, beside those of other names."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    before: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**before, **results}, indent=1) + "\n")

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 from mesh.registry.embedded import free_ports
 
@@ -175,31 +175,40 @@ class CMesh(Programs):
 class Ours:
     """The mesh as ``mesh up`` starts it, with its journals, on a Ray of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, doors: int = 1, edges: int = 1, telemetry: str = "") -> None:
+        """``telemetry``: what stands under that key of the topology."""
         self.vehicles: Address = ("127.0.0.1", 0)
         self.backends: Address = ("127.0.0.1", 0)
         self.watched: dict[str, int] = {}
+        self._doors = doors
+        self._edges = edges
+        self._telemetry = telemetry
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
-        self._file = Path(self._folder.name) / "mesh.yaml"
+        self.file = Path(self._folder.name) / "mesh.yaml"
 
     def start(self, cpus: set[int]) -> None:
         front, core = free_ports(2)
         self.vehicles, self.backends = ("127.0.0.1", front), ("127.0.0.1", core)
-        self._file.write_text(self._topology(front, core))
+        self.file.write_text(self._topology(front, core))
         with pinned(cpus):
-            self._mesh("up", str(self._file), "--detach")
-        status = json.loads(self._mesh("status", "--topology", str(self._file), "--json"))
-        self.watched = {node["name"]: node["pid"] for node in status["nodes"] if node["role"] != "etcd"}
+            self._mesh("up", str(self.file), "--detach")
+        self.watched = {node["name"]: node["pid"] for node in self.nodes() if node["role"] != "etcd"}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """What ``mesh status`` says of each node."""
+        nodes: list[dict[str, Any]] = json.loads(self._mesh("status", "--topology", str(self.file), "--json"))["nodes"]
+        return nodes
 
     def _topology(self, front: int, core: int) -> str:
+        edges = ", ".join(f"{{name: edge-{number}}}" for number in range(1, self._edges + 1))
         return (
             'mesh: bench\netcd: embedded\ntopics: {vehicle: "vehicles/{vehicle}/#", fleet: ["fleet/#"]}\n'
-            f'front_doors: [{{name: door, listen: [{{mqtt: "127.0.0.1:{front}"}}]}}]\n'
+            f'front_doors: [{{name: door, replicas: {self._doors}, listen: [{{mqtt: "127.0.0.1:{front}"}}]}}]\n'
             f'cores: [{{name: core, listen: [{{mqtt: "127.0.0.1:{core}"}}]}}]\n'
-            "backends: {anonymous: true}\npools: [{name: standard, edges: [{name: edge-1}]}]\n"
+            f"backends: {{anonymous: true}}\npools: [{{name: standard, edges: [{edges}]}}]\n"
             # The peers' queues have no limits.
             "limits: {queue_messages: 1000000, queue_bytes: 8GiB, in_flight: 1000, receive_maximum: 1000}\n"
-            "data: data\n"
+            f"data: data\n{self._telemetry}"
         )
 
     def _mesh(self, *words: str) -> str:
@@ -210,5 +219,5 @@ class Ours:
         return done.stdout
 
     def stop(self) -> None:
-        self._mesh("down", "--topology", str(self._file))
+        self._mesh("down", "--topology", str(self.file))
         self._folder.cleanup()

@@ -1,0 +1,188 @@
+"""How cost grows with the fleet: many vehicles connected, many mapped, all coming back at once, and messages traced.
+
+It knows experiments and what each has found: never how the figures are shown. What always holds: an experiment compares
+with itself at another size (or, for the storm, with the C mesh), with fresh processes for each, in one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmark.systems import CMesh, Ours, System, pinned
+from mesh.bench.plan import SCENARIOS, Plan
+from mesh.bench.run import measure, measure_connections
+from mesh.bench.usage import memory_of
+from mesh.cli.client import topology_of
+from mesh.cli.which import which
+from mesh.node.registry import client_of
+from mesh.registry import etcd_pb2 as pb
+from mesh.registry.client import Client, put
+from mesh.registry.embedded import free_ports
+from mesh.registry.keys import Keys
+from mesh.registry.map import where
+from mesh.registry.record import Record
+
+FLEETS = (1_000, 100_000)
+FLEET_RATE = 6_000  # messages a second, half of them each way: a vehicle of 100,000 has one each way in 33 s
+PER_PROCESS = 17_000  # connections: a process may have 20,000 descriptors here
+MAPPED = (1_000, 1_000_000)
+NEW = 5_000  # vehicles that come for the first time
+ASKED = 2_000  # times `where`
+STORM = 20_000
+STORM_OF_C_MESH = 19_500  # its edge has a descriptor for each vehicle
+SAMPLES = (0.0, 0.01, 1.0)
+BATCH = 120  # records written in one transaction
+
+Found = dict[str, Any]
+
+
+def fleets(cpus: set[int], load_cpus: set[int], seconds: float) -> list[Found]:
+    """Commands and reports at one rate, for fleets of different sizes."""
+    found = []
+    for size in FLEETS:
+        processes = -(-size // PER_PROCESS)
+        system = Ours(doors=processes, edges=2)
+        plan = Plan(f"fleet-{size}", fleet=size, window=1000, rate=FLEET_RATE)
+        try:
+            system.start(cpus)
+            result = measure(
+                plan, system.vehicles, system.backends, system.watched, seconds=seconds, warm_up=5.0,
+                workers=processes, cpus=load_cpus,
+            )  # fmt: skip
+        finally:
+            system.stop()
+        found.append({"vehicles": size, **result.plain()})
+    return found
+
+
+def storms(cpus: set[int], load_cpus: set[int]) -> list[Found]:
+    """Everybody comes back at once."""
+    found = [_storm("ours", Ours(doors=2), STORM, cpus, load_cpus)]
+    found.append(_storm("c-mesh", CMesh(fronts=3), STORM_OF_C_MESH, cpus, load_cpus))
+    return found
+
+
+def _storm(name: str, system: System, size: int, cpus: set[int], load_cpus: set[int]) -> Found:
+    plan = Plan("storm", idle=size, together=size)
+    try:
+        system.start(cpus)
+        result = measure_connections(plan, system.vehicles, system.watched, workers=2, cpus=load_cpus)
+    finally:
+        system.stop()
+    count = result.count
+    return {"system": name, "vehicles": count, "seconds": count / result.again, "first": count / result.first}
+
+
+def maps(cpus: set[int], load_cpus: set[int]) -> list[Found]:
+    """Looking up and claiming edges, with few and with many vehicles mapped."""
+    return [_map(size, cpus, load_cpus) for size in MAPPED]
+
+
+def _map(size: int, cpus: set[int], load_cpus: set[int]) -> Found:
+    system = Ours()
+    try:
+        system.start(cpus)
+        nodes = {node["name"]: node["pid"] for node in system.nodes()}
+        door, etcd = nodes["door"], nodes["etcd"]
+        before = memory_of([door, etcd])
+        asked, written = asyncio.run(_fill_and_ask(system.file, size))
+        after = memory_of([door, etcd])
+        newcomers = measure_connections(
+            Plan("newcomers", idle=NEW), system.vehicles, system.watched, cpus=load_cpus
+        )
+        status = {node["name"]: node for node in system.nodes()}
+    finally:
+        system.stop()
+    return {
+        "mapped": size, "written_per_second": written, "where_us": asked, "first_per_second": newcomers.first,
+        "door_bytes": after[door] - before[door], "etcd_bytes": after[etcd] - before[etcd],
+        "door_records": _records(status["door"]),
+    }  # fmt: skip
+
+
+def _records(node: Found) -> int:
+    services = node.get("services") or node.get("figures", {}).get("services", {})
+    return int(services.get("mapped", 0))
+
+
+async def _fill_and_ask(file: Path, size: int) -> tuple[float, float]:
+    """Microseconds of one ``where`` (the median), and records written in a second."""
+    run = which(str(file))
+    client = client_of(topology_of(run), run.endpoints)
+    try:
+        began = time.monotonic()
+        await _fill(client, run.mesh, size)
+        written = size / (time.monotonic() - began)
+        times = []
+        for _ in range(ASKED):
+            vehicle = f"mapped-{random.randrange(size):07}"
+            began = time.perf_counter()
+            if await where(client, run.mesh, vehicle) is None:
+                raise RuntimeError(f"{vehicle} is not in the map")
+            times.append((time.perf_counter() - began) * 1e6)
+        return statistics.median(times), written
+    finally:
+        await client.close()
+
+
+async def _fill(client: Client, mesh: str, size: int) -> None:
+    keys = Keys(mesh)
+    for start in range(0, size, BATCH):
+        names = [f"mapped-{number:07}" for number in range(start, min(size, start + BATCH))]
+        puts = [put(keys.vehicle(name), Record(name, "edge-1", "standard", 1).value()) for name in names]
+        await client.txn(pb.TxnRequest(success=puts), retry=True)
+
+
+def samples(cpus: set[int], load_cpus: set[int], rounds: int, seconds: float) -> list[Found]:
+    """The same load with no message traced, some and all."""
+    found: dict[float, list[Found]] = {share: [] for share in SAMPLES}
+    for _ in range(rounds):
+        for share in SAMPLES:
+            found[share].append(_sample(share, cpus, load_cpus, seconds))
+    return [{"sample": share, "rounds": results} for share, results in found.items()]
+
+
+def _sample(share: float, cpus: set[int], load_cpus: set[int], seconds: float) -> Found:
+    (port,) = free_ports(1)
+    telemetry = f'telemetry: {{otlp: "http://127.0.0.1:{port}", sample: {share}}}\n' if share else ""
+    system = Ours(telemetry=telemetry)
+    with pinned(load_cpus):
+        collector = subprocess.Popen([sys.executable, "-m", "benchmark.collector", str(port)], stdout=subprocess.PIPE)
+    try:
+        assert collector.stdout is not None
+        collector.stdout.readline()
+        system.start(cpus)
+        plan = replace(SCENARIOS["down-20x20"])
+        result = measure(
+            plan, system.vehicles, system.backends, system.watched, seconds=seconds, warm_up=2.0, cpus=load_cpus
+        )
+        spans = [_spans(node) for node in system.nodes()]
+    finally:
+        system.stop()
+        collector.kill()
+        collector.wait()
+    totals = {name: sum(one.get(name, 0) for one in spans) for name in ("recorded", "exported", "dropped")}
+    return {**result.plain(), "spans": totals}
+
+
+def _spans(node: Found) -> dict[str, int]:
+    services = node.get("services") or node.get("figures", {}).get("services", {})
+    spans: dict[str, int] = services.get("spans", {})
+    return spans
+
+
+EXPERIMENTS: dict[str, Callable[[set[int], set[int], int, float], list[Found]]] = {
+    "fleet": lambda cpus, load, rounds, seconds: fleets(cpus, load, 4 * seconds),
+    "storm": lambda cpus, load, rounds, seconds: storms(cpus, load),
+    "map": lambda cpus, load, rounds, seconds: maps(cpus, load),
+    "sample": samples,
+}
