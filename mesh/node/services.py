@@ -111,6 +111,7 @@ class Services:
                 "exported": tracer.exported,
                 "dropped": tracer.dropped,
                 "queued": tracer.queued,
+                "suppressed": tracer.suppressed,
             }
         return figures
 

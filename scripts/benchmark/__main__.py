@@ -10,21 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.page import write_page
+from benchmark.page import page
+from benchmark.picture import picture
 from benchmark.report import Found, about, keep, show, write
 from benchmark.rows import BELOW, CONNECTIONS, LATENCY, MEMORY, SYSTEMS, Figures, Row, rows
 from benchmark.scale import EXPERIMENTS
+from benchmark.scaling import scaling
 from mesh.bench.plan import DIRECT, Plan
 from mesh.bench.run import LoadFailed, Result, measure, measure_connections
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 EXAMPLES = """\
 examples:
   scripts/bench compare                              every row, five rounds: about an hour
   scripts/bench compare --rows down-1x100 --rounds 3
   scripts/bench compare --systems ours               no peers
-  scripts/bench compare --json build/bench.json && scripts/bench page build/bench.json
+  scripts/bench compare --json build/bench.json && scripts/bench page build/bench.json build/scale.json
 
 Ours and the peer run in turn, with fresh processes for each row, on the processor of --cpus; the load runs on that of
 --load-cpus. What is printed are medians over the rounds, and by how many times ours is better in each round.
@@ -93,6 +95,15 @@ def scale(options: argparse.Namespace) -> int:
     return 0
 
 
+def pages(options: argparse.Namespace) -> int:
+    """Both pages."""
+    bench, scale = (json.loads(file.read_text()) for file in (options.bench, options.scale))
+    (DOCS / "benchmarks.md").write_text(page(bench))
+    (DOCS / "benchmarks.svg").write_text(picture(bench["rows"]))
+    (DOCS / "scaling.md").write_text(scaling(bench, scale))
+    return 0
+
+
 def processors(text: str) -> set[int]:
     """``0`` or ``0,1``."""
     chosen = {int(number) for number in text.split(",")}
@@ -126,9 +137,10 @@ def main() -> int:
     command.add_argument("--load-cpus", type=processors, default={1}, help="processors of the load (1)")
     command.add_argument("--json", type=Path, help="write the results to this file; what else is in it stays")
     command.set_defaults(run=scale)
-    command = commands.add_parser("page", help="make docs/benchmarks.md from the JSON of a comparison")
-    command.add_argument("file", type=Path)
-    command.set_defaults(run=lambda options: write_page(options.file, PAGE))
+    command = commands.add_parser("page", help="make docs/benchmarks.md and docs/scaling.md from what was measured")
+    command.add_argument("bench", type=Path, help="the JSON of compare")
+    command.add_argument("scale", type=Path, help="the JSON of scale")
+    command.set_defaults(run=pages)
     options = parser.parse_args()
     return int(options.run(options) or 0)
 

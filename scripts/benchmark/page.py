@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-from pathlib import Path
 from typing import Any
 
 HEAD = """\
@@ -22,7 +20,7 @@ This page is made by a script from one run:
 
 ```sh
 ./scripts/bench compare --json build/bench.json     # about ten minutes a round; --rows, --rounds and --help
-./scripts/bench page build/bench.json               # writes docs/benchmarks.md
+./scripts/bench page build/bench.json build/scale.json
 ```
 """
 
@@ -39,6 +37,7 @@ def page(found: dict[str, Any]) -> str:
     about = found["about"]
     machine = f"Python {about['python']}, Linux {about['kernel']}, {about['cpus']} processors"
     lines = [HEAD, f"{about['version']}; {machine}; rounds: {about['rounds']}.\n"]
+    lines.append("![times better than the peer, by row](benchmarks.svg)\n")
     lines.append("| row | ours | the peer | better by | asked for | |")
     lines.append("|---|---|---|---|---|---|")
     lines += [line for line in map(_row, found["rows"]) if line]
@@ -85,7 +84,3 @@ def _parts(results: list[dict[str, Any]]) -> str:
     each = {name: statistics.median(result["cpu"][name] for result in results) for name in results[0]["cpu"]}
     return f"{sum(each.values()):.1f} ({', '.join(f'{name} {used:.1f}' for name, used in each.items())})"
 
-
-def write_page(source: Path, target: Path) -> None:
-    """Make the page from the file."""
-    target.write_text(page(json.loads(source.read_text())))

@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmark.systems import CMesh, Ours, System, pinned
 from mesh.bench.plan import SCENARIOS, Plan
 from mesh.bench.run import measure, measure_connections
@@ -92,10 +94,12 @@ def _map(size: int, cpus: set[int], load_cpus: set[int]) -> Found:
     try:
         system.start(cpus)
         nodes = {node["name"]: node["pid"] for node in system.nodes()}
-        door, etcd = nodes["door"], nodes["etcd"]
-        before = memory_of([door, etcd])
+        door = nodes["door"]
+        before = memory_of([door])
         asked, written = asyncio.run(_fill_and_ask(system.file, size))
-        after = memory_of([door, etcd])
+        after = memory_of([door])
+        (database,) = system.file.parent.glob("data/**/member/snap/db")
+        stored, etcd = database.stat().st_size, sum(memory_of(_etcds(system.file)).values())
         newcomers = measure_connections(
             Plan("newcomers", idle=NEW), system.vehicles, system.watched, cpus=load_cpus
         )
@@ -104,9 +108,19 @@ def _map(size: int, cpus: set[int], load_cpus: set[int]) -> Found:
         system.stop()
     return {
         "mapped": size, "written_per_second": written, "where_us": asked, "first_per_second": newcomers.first,
-        "door_bytes": after[door] - before[door], "etcd_bytes": after[etcd] - before[etcd],
+        "door_bytes": after[door] - before[door], "etcd_bytes": etcd, "stored_bytes": stored,
         "door_records": _records(status["door"]),
     }  # fmt: skip
+
+
+def _etcds(file: Path) -> list[int]:
+    """The etcd of the mesh of this file: it has its folder on its command line."""
+    folder = str(file.parent)
+    return [
+        process.pid
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.info["name"] == "etcd" and any(folder in word for word in process.info["cmdline"] or ())
+    ]
 
 
 def _records(node: Found) -> int:
@@ -170,8 +184,8 @@ def _sample(share: float, cpus: set[int], load_cpus: set[int], seconds: float) -
         system.stop()
         collector.kill()
         collector.wait()
-    totals = {name: sum(one.get(name, 0) for one in spans) for name in ("recorded", "exported", "dropped")}
-    return {**result.plain(), "spans": totals}
+    counts = ("recorded", "exported", "dropped", "suppressed")
+    return {**result.plain(), "spans": {name: sum(one.get(name, 0) for one in spans) for name in counts}}
 
 
 def _spans(node: Found) -> dict[str, int]:

@@ -66,6 +66,15 @@ def test_each_receiver_of_a_fan_out_is_counted(broker: tuple[tuple[str, int], in
     assert result.lost == 0
 
 
+def test_a_fleet_is_commanded_and_reports_through_several_processes(broker: tuple[tuple[str, int], int]) -> None:
+    address, pid = broker
+    plan = Plan("fleet", fleet=31, window=100, rate=800, size=64)
+    result = measure(plan, address, address, {"broker": pid}, seconds=0.6, warm_up=0.2, workers=3)
+    assert result.connected == 31 + 3 + 1
+    assert result.sent == result.received > 0
+    assert (result.lost, result.repeated, result.missing, result.overdue, result.lost_connections) == (0, 0, 0, 0, 0)
+
+
 def test_connections_are_counted_and_made_again(broker: tuple[tuple[str, int], int]) -> None:
     address, pid = broker
     found = measure_connections(Plan("idle", idle=50), address, {"broker": pid})
@@ -93,4 +102,4 @@ def test_the_parts_of_a_plan_are_the_whole(pairs: int, processes: int) -> None:
 def test_scenarios_are_named_as_they_are() -> None:
     for name, plan in SCENARIOS.items():
         assert plan.name == name
-        assert plan.pairs or plan.fan_out or plan.idle
+        assert plan.pairs or plan.fan_out or plan.idle or plan.fleet

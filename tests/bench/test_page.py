@@ -5,14 +5,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 
-@pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch) -> Any:
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts of the checkout, not of the package."""
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2] / "scripts"), *sys.path])
-    from benchmark import page  # a script of the checkout, not of the package
+
+
+@pytest.fixture
+def page() -> Any:
+    from benchmark import page
 
     return page
 
@@ -34,3 +40,50 @@ def test_a_row_shows_medians_the_range_and_whether_it_holds(page: Any) -> None:
     assert "| 1.00 (1.00 to 1.00) | 3.00 | **falls short** |" in text
     assert "| down-1x100 | 7.5 (core 3.0, edge-1 4.5) | 7.5 (core 3.0, edge-1 4.5) |" in text
     assert "up-1x100" not in text
+
+
+def test_the_picture_has_a_bar_and_a_mark_for_each_row_that_was_measured() -> None:
+    from benchmark.picture import HELD, SHORT, picture
+
+    held = {"name": "down-1x100", "asked": 3.0, "ratios": [3.0, 4.0, 3.5]}
+    short = {"name": "up-200x1", "asked": 2.0, "ratios": [1.0]}
+    svg = ElementTree.fromstring(picture([held, short, {"name": "none", "asked": 1.0, "ratios": []}]))
+    space = "{http://www.w3.org/2000/svg}"
+    bars = svg.findall(f"{space}rect")[1:]  # the first is the paper
+    assert [bar.get("fill") for bar in bars] == [HELD, SHORT]
+    assert [float(bar.get("width", 0)) for bar in bars] == [280.0, 80.0]
+    assert [text.text for text in svg.findall(f"{space}text")][1:] == ["down-1x100", "3.50", "up-200x1", "1.00"]
+
+
+def test_what_a_fleet_needs_follows_from_what_was_measured() -> None:
+    from benchmark.scaling import scaling
+
+    def row(name: str, **figures: Any) -> dict[str, Any]:
+        return {"name": name, "systems": {"ours": [figures]}}
+
+    cpu = {"door": 10.0, "edge-1": 5.0, "core": 20.0}
+    bench = {"rows": [
+        row("down-2000x1", cpu=cpu), row("up-2000x1", cpu={**cpu, "core": 38.0}),
+        row("memory-18000", memory={"door": 3000.0, "edge-1": 2000.0, "core": 0.0}),
+    ]}  # fmt: skip
+    fleet = {"vehicles": 1000, "cpu": {"door-1": 4.0, "door-2": 6.0, "edge-1": 50.0, "core": 30.0}, "cpu_total": 90.0,
+             "rate": 6000.0, "p99": 5.0, "lost": 0}  # fmt: skip
+    mapped = {"mapped": 1000, "where_us": 400.0, "first_per_second": 1000.0, "door_bytes": 0, "etcd_bytes": 0,
+              "stored_bytes": 0, "door_records": 1000}  # fmt: skip
+    large = {**mapped, "mapped": 1_000_000, "where_us": 500.0, "first_per_second": 800.0, "stored_bytes": 143_000_000,
+             "etcd_bytes": 787_000_000}  # fmt: skip
+    traced = {"rate": 9.0, "cpu_total": 1.0, "lost": 0, "spans": {"exported": 1, "dropped": 2, "suppressed": 3}}
+    scale = {
+        "fleet": [fleet, {**fleet, "vehicles": 100_000, "cpu_total": 99.0}], "map": [mapped, large],
+        "storm": [{"system": "ours", "vehicles": 20_000, "seconds": 6.54}],
+        "sample": [{"sample": 0.01, "rounds": [traced]}],
+    }  # fmt: skip
+    text = scaling(bench, scale)
+    assert "| one message, loaded | 10.0 us | 5.0 us | 29.0 us |" in text
+    assert "| one message, light load | 10.0 us | 50.0 us | 30.0 us |" in text
+    assert "1.10 times the processor time (1.30 allowed)" in text
+    assert "1.25 times as long (1.50 allowed)" in text
+    # 33,333 msg/s of 10, 5 and 29 us at half a processor each; but 20 doors for a million vehicles.
+    assert "| 1,000,000 | 33,333 | 20 | 1 | 2 | 3.0 GB | 2.0 GB | 0.1 GB | 0.8 GB | 22 |" in text
+    assert "| 1% | 9 | 1.0 | 0 | 1 | 2 | 3 |" in text
+    assert "which is 60 million vehicles" in text
