@@ -23,6 +23,7 @@ from mesh.bench.plan import TOGETHER, Plan
 from mesh.bench.usage import cpu_of, memory_of
 
 _ANSWER: Final = 20.0  # seconds for a worker's answer to what is done at once
+_QUIET: Final = 0.35  # seconds of processor time in one second, of all nodes together
 _LOOK: Final = 0.1  # seconds between two looks at what has arrived
 _PARTING: Final = 3.0  # seconds until a system has noticed that thousands of connections are gone
 _CONNECT: Final = 600.0  # seconds until all connections are there: a hundred thousand take a while
@@ -214,6 +215,16 @@ def measure_connections(
     )
 
 
+def _settle(watched: Mapping[str, int], seconds: float) -> None:
+    """Wait until the processes do next to nothing: what a connection causes in other nodes may come later."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        before = sum(cpu_of(watched.values()).values())
+        time.sleep(1.0)
+        if sum(cpu_of(watched.values()).values()) - before < _QUIET:
+            return
+
+
 def measure(
     plan: Plan,
     vehicles: Address,
@@ -223,15 +234,18 @@ def measure(
     seconds: float,
     warm_up: float,
     drain: float = 20.0,
+    settle: float = 0.0,
     workers: int = 1,
     cpus: Iterable[int] = (),
 ) -> Result:
     """Put the load of ``plan`` on two addresses for ``seconds``, after ``warm_up`` seconds that do not count.
 
-    ``watched``: processes whose time is read, by name. Raises ``LoadFailed``.
+    ``watched``: processes whose time is read, by name. ``settle``: seconds that they may take until they are quiet
+    after everybody is connected. Raises ``LoadFailed``.
     """
     with Workers(workers, cpus) as load:
         connect_seconds, connected = load.connect(plan, vehicles, backends)
+        _settle(watched, settle)
         load.start()
         time.sleep(warm_up)
         before, used_before = load.snap(), cpu_of(watched.values())

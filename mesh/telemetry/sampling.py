@@ -61,7 +61,10 @@ class Bucket:
 class Sampler:
     """``suppressed`` counts the messages that would have been sampled but for the rate."""
 
-    __slots__ = ("_by_caller", "_by_mesh", "_by_ratio", "_by_watch", "_clock", "_ratio", "_watched", "suppressed")
+    __slots__ = (
+        "_by_caller", "_by_mesh", "_by_ratio", "_by_watch", "_clock", "_max_watched", "_ratio", "_watched",
+        "suppressed",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class Sampler:
         burst: float = BURST,
         clock: Callable[[], float] = monotonic,
         ratio_rate: float = RATIO_RATE,
+        max_watched: int = MAX_WATCHED,
     ) -> None:
         if not 0.0 <= ratio <= 1.0:
             raise ValueError(f"the ratio of messages to sample must be between 0 and 1, not {ratio}")
@@ -80,15 +84,16 @@ class Sampler:
         self._by_watch = Bucket(rate, burst, clock)
         self._by_ratio = Bucket(ratio_rate, burst, clock)
         self._watched: dict[str, float] = {}
+        self._max_watched = max_watched
         self.suppressed = 0
 
     def watch(self, vehicle: str, seconds: float) -> None:
         """Sample every message of a vehicle for a time. ``ValueError`` if the list is full."""
         now = self._clock()
-        if vehicle not in self._watched and len(self._watched) >= MAX_WATCHED:
+        if vehicle not in self._watched and len(self._watched) >= self._max_watched:
             self._watched = {name: until for name, until in self._watched.items() if until > now}
-            if len(self._watched) >= MAX_WATCHED:
-                raise ValueError(f"{MAX_WATCHED:,} vehicles are being watched already; unwatch one first")
+            if len(self._watched) >= self._max_watched:
+                raise ValueError(f"{self._max_watched:,} vehicles are being watched already; unwatch one first")
         self._watched[vehicle] = now + seconds
 
     def unwatch(self, vehicle: str) -> None:

@@ -36,7 +36,7 @@ class NodeTracer(Tracer):
         super().__init__()
         self.enabled = True
         self._sampler = sampler
-        self._thread = thread
+        self._exporter = thread
 
     def ingress(self, publish: Publish, vehicle: str, trusted: bool = False) -> Span | None:
         properties = publish.properties
@@ -46,7 +46,7 @@ class NodeTracer(Tracer):
         parent_id = "" if caller is None else caller.span_id
         context = new_trace() if caller is None else child(caller)
         return LiveSpan(
-            self._thread.put, context, parent_id, RECEIVE, publish.topic, vehicle, CONSUMER, time_ns(), False,
+            self._exporter.put, context, parent_id, RECEIVE, publish.topic, vehicle, CONSUMER, time_ns(), False,
             len(publish.payload),
         )  # fmt: skip
 
@@ -56,7 +56,7 @@ class NodeTracer(Tracer):
         if not parent.sampled:  # such a context may come over a link; it is passed on and not recorded
             return Span(parent)
         return LiveSpan(
-            self._thread.put, child(parent), parent.span_id, operation, topic, vehicle, kind, time_ns(), linked
+            self._exporter.put, child(parent), parent.span_id, operation, topic, vehicle, kind, time_ns(), linked
         )
 
     def record(
@@ -65,7 +65,7 @@ class NodeTracer(Tracer):
         if not parent.sampled:
             return parent
         context = child(parent)
-        span = LiveSpan(self._thread.put, context, parent.span_id, operation, topic, vehicle, INTERNAL, start_ns)
+        span = LiveSpan(self._exporter.put, context, parent.span_id, operation, topic, vehicle, INTERNAL, start_ns)
         span.end_at(end_ns)
         return context
 
@@ -89,31 +89,31 @@ class NodeTracer(Tracer):
     @property
     def recorded(self) -> int:
         """Spans ended."""
-        return self._thread.recorded
+        return self._exporter.recorded
 
     @property
     def exported(self) -> int:
         """Spans that the endpoint took."""
-        return self._thread.exported
+        return self._exporter.exported
 
     @property
     def dropped(self) -> int:
         """Spans lost: the queue was full, or the endpoint did not take them."""
-        return self._thread.dropped
+        return self._exporter.dropped
 
     @property
     def queued(self) -> int:
         """Spans that wait, or are on their way."""
-        return self._thread.queued
+        return self._exporter.queued
 
     @property
     def reachable(self) -> bool:
         """Whether the endpoint took the last batch."""
-        return self._thread.reachable
+        return self._exporter.reachable
 
     def show(self, figures: Figures) -> None:
         """Add what became of the spans to the node's figures."""
-        thread = self._thread
+        thread = self._exporter
         figures.counts("mesh_spans_recorded_total", "Spans of sampled messages that ended", lambda: thread.recorded)
         figures.counts("mesh_spans_exported_total", "Spans that the OTLP endpoint took", lambda: thread.exported)
         figures.counts("mesh_spans_dropped_total", "Spans lost: queue full, or endpoint away", lambda: thread.dropped)
@@ -123,11 +123,11 @@ class NodeTracer(Tracer):
 
     def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Wait until every span so far is exported or dropped; False if time ran out."""
-        return self._thread.flush(seconds)
+        return self._exporter.flush(seconds)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Export what is left within ``seconds`` and end the thread; spans that end later are dropped and counted."""
-        self._thread.close(seconds)
+        self._exporter.close(seconds)
 
 
 def open_tracer(

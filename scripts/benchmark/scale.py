@@ -35,6 +35,7 @@ from mesh.registry.record import Record
 
 FLEETS = (1_000, 100_000)
 FLEET_RATE = 6_000  # messages a second, half of them each way: a vehicle of 100,000 has one each way in 33 s
+SETTLE = 180.0  # seconds for all nodes to hear of all vehicles
 PER_PROCESS = 17_000  # connections: a process may have 20,000 descriptors here
 MAPPED = (1_000, 1_000_000)
 NEW = 5_000  # vehicles that come for the first time
@@ -58,7 +59,7 @@ def fleets(cpus: set[int], load_cpus: set[int], seconds: float) -> list[Found]:
             system.start(cpus)
             result = measure(
                 plan, system.vehicles, system.backends, system.watched, seconds=seconds, warm_up=5.0,
-                workers=processes, cpus=load_cpus,
+                settle=SETTLE, workers=processes, cpus=load_cpus,
             )  # fmt: skip
         finally:
             system.stop()

@@ -51,10 +51,9 @@ def test_unwatch() -> None:
     assert not sampler.decide(None, "V1", trusted=False)
 
 
-def test_the_watch_list_is_bounded_and_forgets_what_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "MAX_WATCHED", 2)
+def test_the_watch_list_is_bounded_and_forgets_what_is_over() -> None:
     clock = Clock()
-    sampler = Sampler(0.0, clock=clock)
+    sampler = Sampler(0.0, clock=clock, max_watched=2)
     sampler.watch("V1", 10.0)
     sampler.watch("V2", 100.0)
     sampler.watch("V2", 100.0)
