@@ -45,6 +45,10 @@ FILES = (  # of other rooms: what each message passes
     "transport/wheel.py",
 )
 
+# The project's mypy settings are for the checks of the developer, and a build must not depend on them; nor on the
+# libraries that the package uses, which are installed after it is built.
+OPTIONS = ("--config-file=", "--ignore-missing-imports")
+
 
 def sources() -> list[str]:
     """The files to compile. A package's ``__init__`` stays Python, since it only holds a docstring."""
@@ -66,8 +70,7 @@ def extensions() -> list[Extension]:
     try:
         from mypyc.build import mypycify
 
-        # The project's mypy settings are for the checks of the developer; a build must not depend on them.
-        return list(mypycify(["--config-file=", *sources()], opt_level="3", debug_level="0"))
+        return list(mypycify([*OPTIONS, *sources()], opt_level="3", debug_level="0"))
     except (Exception, SystemExit):  # mypyc ends the process when it cannot compile a file
         traceback.print_exc()
         say("mypyc could not compile the package: installing uncompiled")
