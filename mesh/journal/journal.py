@@ -74,7 +74,8 @@ _HALTED: Final = 4  # nothing: the oldest segment cannot be cleaned
 
 
 class Statistics(NamedTuple):
-    """Figures of one journal. ``disk_bytes`` without indexes; ``last_commit`` is the last write and sync in seconds."""
+    """Figures of one journal. ``disk_bytes`` without indexes and the spare file; ``last_commit`` is the last write and
+    sync in seconds."""
 
     disk_bytes: int
     live_bytes: int

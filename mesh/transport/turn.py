@@ -3,7 +3,7 @@
 It knows when a turn ends and what is to be done then: never what is committed or written. What always holds:
 
 * a turn ends after every socket that was readable has been read, the end being one ``call_soon`` however often it was
-  asked for; or after ``WIDTH`` packets, whichever is sooner;
+  asked for; or after ``WIDTH`` steps, whichever is sooner;
 * the steps run in the order in which they were added (the journal's commit comes first: persist, then acknowledge), and
   then every object that was marked is flushed once;
 * what fails in one step or one flush is logged and does not keep the others from running.
@@ -18,10 +18,11 @@ from typing import Final, final
 
 from mypy_extensions import mypyc_attr
 
-# Packets after which a turn ends although more is there. A thousand clients and their sockets do not fit into a
-# processor's cache, so a wide turn finds cold again in its second half what it has touched in its first; and an answer
-# that leaves more than 40 ms after the question costs a TCP acknowledgement of its own. One core with 2,000 clients of
-# one message each is a third faster with 64 than without a limit; 16 is no better.
+# Steps (a read of a client, or a packet of a link) after which a turn ends although more is there. A thousand clients
+# and their sockets do not fit into a processor's cache, so a wide turn finds cold again in its second half what it has
+# touched in its first; and an answer that leaves more than 40 ms after the question costs a TCP acknowledgement of its
+# own. A core alone with 2,000 pairs of one message each is a third faster with 64 than without a limit; 16 is no
+# better.
 WIDTH: Final = 64
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ class Turn:
             self._loop.call_soon(self.end)
 
     def step(self) -> None:
-        """A packet was handled, and nothing is half done: after ``WIDTH`` of them the turn ends here and now."""
+        """A client's read, or a packet of a link, was handled and nothing is half done: after ``WIDTH`` of these the
+        turn ends here and now."""
         self._handled += 1
         if self._handled >= WIDTH:
             self._finish()

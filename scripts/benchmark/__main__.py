@@ -96,11 +96,12 @@ def scale(options: argparse.Namespace) -> int:
 
 
 def pages(options: argparse.Namespace) -> int:
-    """Both pages."""
-    bench, scale = (json.loads(file.read_text()) for file in (options.bench, options.scale))
+    """The page of the comparison with its picture, and that of fleets of other sizes if both were measured."""
+    bench = json.loads(options.bench.read_text())
     (DOCS / "benchmarks.md").write_text(page(bench))
     (DOCS / "benchmarks.svg").write_text(picture(bench["rows"]))
-    (DOCS / "scaling.md").write_text(scaling(bench, scale))
+    if options.scale is not None:
+        (DOCS / "scaling.md").write_text(scaling(bench, json.loads(options.scale.read_text())))
     return 0
 
 
@@ -139,7 +140,7 @@ def main() -> int:
     command.set_defaults(run=scale)
     command = commands.add_parser("page", help="make docs/benchmarks.md and docs/scaling.md from what was measured")
     command.add_argument("bench", type=Path, help="the JSON of compare")
-    command.add_argument("scale", type=Path, help="the JSON of scale")
+    command.add_argument("scale", type=Path, nargs="?", help="the JSON of scale, for docs/scaling.md")
     command.set_defaults(run=pages)
     options = parser.parse_args()
     return int(options.run(options) or 0)

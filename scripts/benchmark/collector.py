@@ -1,4 +1,4 @@
-"""A receiver of traces that only counts them: ``python -m benchmark.collector PORT``; it prints a line once it listens.
+"""A receiver of traces that forgets them: ``python -m benchmark.collector PORT``; it prints a line once it listens.
 
 It stands for the collector of a real installation, so that exporting costs the mesh what it costs there.
 """

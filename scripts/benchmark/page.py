@@ -83,4 +83,3 @@ def _cost(row: dict[str, Any]) -> str:
 def _parts(results: list[dict[str, Any]]) -> str:
     each = {name: statistics.median(result["cpu"][name] for result in results) for name in results[0]["cpu"]}
     return f"{sum(each.values()):.1f} ({', '.join(f'{name} {used:.1f}' for name, used in each.items())})"
-

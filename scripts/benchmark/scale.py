@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +109,7 @@ def _map(size: int, cpus: set[int], load_cpus: set[int]) -> Found:
     return {
         "mapped": size, "written_per_second": written, "where_us": asked, "first_per_second": newcomers.first,
         "door_bytes": after[door] - before[door], "etcd_bytes": etcd, "stored_bytes": stored,
-        "door_records": _records(status["door"]),
+        "door_records": _services(status["door"])["mapped"],
     }  # fmt: skip
 
 
@@ -124,9 +123,10 @@ def _etcds(file: Path) -> list[int]:
     ]
 
 
-def _records(node: Found) -> int:
-    services = node.get("services") or node.get("figures", {}).get("services", {})
-    return int(services.get("mapped", 0))
+def _services(node: Found) -> Found:
+    """What a node says of the map and of its spans."""
+    services: Found = node.get("services", {})
+    return services
 
 
 async def _fill_and_ask(file: Path, size: int) -> tuple[float, float]:
@@ -176,23 +176,17 @@ def _sample(share: float, cpus: set[int], load_cpus: set[int], seconds: float) -
         assert collector.stdout is not None
         collector.stdout.readline()
         system.start(cpus)
-        plan = replace(SCENARIOS["down-20x20"])
         result = measure(
-            plan, system.vehicles, system.backends, system.watched, seconds=seconds, warm_up=2.0, cpus=load_cpus
-        )
-        spans = [_spans(node) for node in system.nodes()]
+            SCENARIOS["down-20x20"], system.vehicles, system.backends, system.watched, seconds=seconds, warm_up=2.0,
+            cpus=load_cpus,
+        )  # fmt: skip
+        spans = [_services(node).get("spans", {}) for node in system.nodes()]
     finally:
         system.stop()
         collector.kill()
         collector.wait()
     counts = ("recorded", "exported", "dropped", "suppressed")
     return {**result.plain(), "spans": {name: sum(one.get(name, 0) for one in spans) for name in counts}}
-
-
-def _spans(node: Found) -> dict[str, int]:
-    services = node.get("services") or node.get("figures", {}).get("services", {})
-    spans: dict[str, int] = services.get("spans", {})
-    return spans
 
 
 EXPERIMENTS: dict[str, Callable[[set[int], set[int], int, float], list[Found]]] = {
