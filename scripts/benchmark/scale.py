@@ -125,7 +125,7 @@ def _etcds(file: Path) -> list[int]:
 
 def _services(node: Found) -> Found:
     """What a node says of the map and of its spans."""
-    services: Found = node.get("services", {})
+    services: Found = node["figures"].get("services", {})
     return services
 
 
