@@ -111,7 +111,8 @@ class Intake:
     def _take(self, connection: Connection, session: Session, packet: Publish, receipt: Receipt | None) -> None:
         from_tier = session.kind == TIER
         message = message_of(packet, self.clock(), from_tier)
-        span = self._ingress(connection, message, packet) if self.tracer.enabled else None
+        considered = self.tracer.considers(packet, from_tier)
+        span = self._ingress(connection, message, packet, from_tier) if considered else None
         reason = self._dispatcher.route(message, session, receipt)
         if receipt is not None:
             receipt.note(reason)
@@ -155,9 +156,9 @@ class Intake:
         """The vehicle that a topic is about; empty if none."""
         return self._vehicle(topic) or ""
 
-    def _ingress(self, connection: Connection, message: Message, packet: Publish) -> Span | None:
+    def _ingress(self, connection: Connection, message: Message, packet: Publish, from_tier: bool) -> Span | None:
         vehicle = connection.principal.vehicle or self.vehicle_of(message.topic)
-        span = self.tracer.ingress(packet, vehicle, trusted=connection.principal.kind == TIER)
+        span = self.tracer.ingress(packet, vehicle, from_tier)
         if span is not None:
             message.trace = span.context
             if packet.properties is not None:

@@ -2,7 +2,7 @@
 
 It knows when a span begins and ends and what it is called: never how a span is made, kept or exported; the telemetry
 room derives both classes. What always holds: no call here waits, raises or keeps more than one small object; whoever
-got a ``Span`` ends it once; a message without a context costs one call at its ingress and nothing after that.
+got a ``Span`` ends it once; a message that is not sampled costs one call at its ingress and nothing after that.
 """
 
 from __future__ import annotations
@@ -53,12 +53,19 @@ class Tracer:
     def __init__(self) -> None:
         self.enabled = False
 
-    def ingress(self, publish: Publish, vehicle: str, trusted: bool = False) -> Span | None:
-        """Decide whether the message that a client just published is sampled; if so, start its ``receive`` span.
+    def considers(self, publish: Publish, trusted: bool) -> bool:
+        """Whether a message that was just taken in might be sampled, so that its vehicle is worth finding out.
 
-        Called once for each message that enters the mesh. ``vehicle`` is its sender or its addressee, empty if there
-        is none. The span is a child of the context in the user properties, if that is valid. ``trusted``: it comes
-        from a node of the mesh, which has decided already: no context means no.
+        Called once for each message that a node takes in. ``trusted``: it comes from a node of the mesh, which has
+        decided already: no context means no.
+        """
+        return False
+
+    def ingress(self, publish: Publish, vehicle: str, trusted: bool = False) -> Span | None:
+        """Decide whether a message that is being considered is sampled; if so, start its ``receive`` span.
+
+        ``vehicle`` is its sender or its addressee, empty if there is none. The span is a child of the context in the
+        user properties, if that is valid. ``trusted`` as above.
         """
         return None
 

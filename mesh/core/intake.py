@@ -77,7 +77,7 @@ class Intake:
     def _take(self, packet: Publish, receipt: Receipt | None) -> None:
         broker = self._broker
         message = message_of(packet, broker.clock(), True)
-        if broker.tracer.enabled:
+        if broker.tracer.considers(packet, True):
             self._trace(packet, message, receipt)
         reason = self._deliver(packet, message, receipt)
         if receipt is None:
@@ -90,7 +90,7 @@ class Intake:
             receipt.position = max(receipt.position, item)
 
     def _trace(self, packet: Publish, message: Message, receipt: Receipt | None) -> None:
-        span = self._broker.tracer.ingress(packet, self._broker.intake.vehicle_of(message.topic), trusted=True)
+        span = self._broker.tracer.ingress(packet, self._broker.intake.vehicle_of(message.topic), True)
         if span is None:
             return
         message.trace = span.context

@@ -38,6 +38,11 @@ class NodeTracer(Tracer):
         self._sampler = sampler
         self._exporter = thread
 
+    def considers(self, publish: Publish, trusted: bool) -> bool:
+        picked = not trusted and self._sampler.picks()
+        properties = publish.properties
+        return picked or (properties is not None and bool(properties.user))
+
     def ingress(self, publish: Publish, vehicle: str, trusted: bool = False) -> Span | None:
         properties = publish.properties
         caller = find(properties) if properties is not None and properties.user else None

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +16,9 @@ from typing import Any
 
 import psutil
 
-from benchmark.systems import CMesh, Ours, System, pinned
-from mesh.bench.plan import SCENARIOS, Plan
+from benchmark.systems import CMesh, Ours, System
+from benchmark.traced import samples
+from mesh.bench.plan import Plan
 from mesh.bench.run import measure, measure_connections
 from mesh.bench.usage import memory_of
 from mesh.cli.client import topology_of
@@ -27,7 +26,6 @@ from mesh.cli.which import which
 from mesh.node.registry import client_of
 from mesh.registry import etcd_pb2 as pb
 from mesh.registry.client import Client, put
-from mesh.registry.embedded import free_ports
 from mesh.registry.keys import Keys
 from mesh.registry.map import where
 from mesh.registry.record import Record
@@ -41,7 +39,6 @@ NEW = 5_000  # vehicles that come for the first time
 ASKED = 2_000  # times `where`
 STORM = 20_000
 STORM_OF_C_MESH = 19_500  # its edge has a descriptor for each vehicle
-SAMPLES = (0.0, 0.01, 1.0)
 BATCH = 120  # records written in one transaction
 
 Found = dict[str, Any]
@@ -157,41 +154,9 @@ async def _fill(client: Client, mesh: str, size: int) -> None:
         await client.txn(pb.TxnRequest(success=puts), retry=True)
 
 
-def samples(cpus: set[int], load_cpus: set[int], rounds: int, seconds: float) -> list[Found]:
-    """The same load with no message traced, some and all."""
-    found: dict[float, list[Found]] = {share: [] for share in SAMPLES}
-    for _ in range(rounds):
-        for share in SAMPLES:
-            found[share].append(_sample(share, cpus, load_cpus, seconds))
-    return [{"sample": share, "rounds": results} for share, results in found.items()]
-
-
-def _sample(share: float, cpus: set[int], load_cpus: set[int], seconds: float) -> Found:
-    (port,) = free_ports(1)
-    telemetry = f'telemetry: {{otlp: "http://127.0.0.1:{port}", sample: {share}}}\n' if share else ""
-    system = Ours(telemetry=telemetry)
-    with pinned(load_cpus):
-        collector = subprocess.Popen([sys.executable, "-m", "benchmark.collector", str(port)], stdout=subprocess.PIPE)
-    try:
-        assert collector.stdout is not None
-        collector.stdout.readline()
-        system.start(cpus)
-        result = measure(
-            SCENARIOS["down-20x20"], system.vehicles, system.backends, system.watched, seconds=seconds, warm_up=2.0,
-            cpus=load_cpus,
-        )  # fmt: skip
-        spans = [_services(node).get("spans", {}) for node in system.nodes()]
-    finally:
-        system.stop()
-        collector.kill()
-        collector.wait()
-    counts = ("recorded", "exported", "dropped", "suppressed")
-    return {**result.plain(), "spans": {name: sum(one.get(name, 0) for one in spans) for name in counts}}
-
-
 EXPERIMENTS: dict[str, Callable[[set[int], set[int], int, float], list[Found]]] = {
     "fleet": lambda cpus, load, rounds, seconds: fleets(cpus, load, 4 * seconds),
     "storm": lambda cpus, load, rounds, seconds: storms(cpus, load),
     "map": lambda cpus, load, rounds, seconds: maps(cpus, load),
-    "sample": samples,
+    "sample": lambda cpus, load, rounds, seconds: samples(cpus, load, rounds),
 }

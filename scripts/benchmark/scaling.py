@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
+
+from benchmark.traced import COUNTS
 
 FLEETS = (1_000_000, 10_000_000, 100_000_000)
 EVERY = 60  # seconds between two messages of a vehicle, each way
@@ -131,8 +134,8 @@ def _tried(scale: dict[str, Any]) -> str:
     rows = [*_fleets(scale["fleet"][0], scale["fleet"][-1]), *_maps(scale["map"][0], scale["map"][-1])]
     storm = [["everybody comes back at once", "vehicles", "seconds"], ["---"] * 3]
     storm += [[one["system"], f"{one['vehicles']:,}", f"{one['seconds']:.1f}"] for one in scale["storm"]]
-    traced = [["traced (down-20x20)", "msg/s", "us a message", "lost", "spans exported", "dropped", "over the budget"]]
-    traced += [["---"] * 7, *map(_sample, scale["sample"])]
+    traced = [["traced (down-20x20)", "msg/s", "us a message", "of the rate without", "lost", *COUNTS[1:]], ["---"] * 8]
+    traced += [_sample(one, scale["sample"][0]) for one in scale["sample"]]
     return f"{TRIED}{_table(rows)}\n{_table(storm)}\n{_table(traced)}"
 
 
@@ -157,12 +160,10 @@ def _maps(small: dict[str, Any], large: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def _sample(one: dict[str, Any]) -> list[str]:
-    rounds = sorted(one["rounds"], key=lambda result: float(result["rate"]))
-    middle = rounds[len(rounds) // 2]
-    spans, lost = middle["spans"], sum(result["lost"] for result in rounds)
-    figures = [f"{one['sample']:.0%}", f"{middle['rate']:,.0f}", f"{middle['cpu_total']:.1f}", str(lost)]
-    return [*figures, *(f"{spans[name]:,}" for name in ("exported", "dropped", "suppressed"))]
+def _sample(one: dict[str, Any], without: dict[str, Any]) -> list[str]:
+    ratio = median(mine / other for mine, other in zip(one["rates"], without["rates"], strict=True))
+    figures = [f"{one['sample']:.0%}", f"{median(one['rates']):,.0f}", f"{median(one['cpu']):.1f}", f"{ratio:.3f}"]
+    return [*figures, str(one["lost"]), *(f"{one['spans'][name]:,}" for name in COUNTS[1:])]
 
 
 def _needed(unit: Unit) -> str:

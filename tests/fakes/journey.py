@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import time_ns
 
-from mesh.broker.trace import INTERNAL, PRODUCER, RELAY, SEND, SPOOL, WAIT, Span
+from mesh.broker.trace import INTERNAL, PRODUCER, RELAY, SEND, SPOOL, WAIT, Span, Tracer
 from mesh.telemetry.tracing import NodeTracer, open_tracer
 from mesh.wire.packets import Publish
 from mesh.wire.properties import Properties
@@ -62,11 +62,11 @@ class Journey:
 
     def downstream(self, caller: TraceContext | None) -> str:
         """A command from a back end to a vehicle that was away; the identifier of its trace."""
-        received = taken(self.core.ingress(carrying(COMMAND, caller), VEHICLE))
+        received = taken(ingress(self.core, carrying(COMMAND, caller), VEHICLE))
         now = time_ns()
         spooled = self.core.record(SPOOL, received.context, COMMAND, VEHICLE, now - 30_000_000, now)
         sent = self.core.start(SEND, spooled, COMMAND, VEHICLE, PRODUCER)
-        arrived = taken(self.edge.ingress(carrying(COMMAND, sent.context), VEHICLE, trusted=True))
+        arrived = taken(ingress(self.edge, carrying(COMMAND, sent.context), VEHICLE, trusted=True))
         arrived.end()
         sent.end()
         received.end()
@@ -79,9 +79,9 @@ class Journey:
 
     def upstream(self) -> str:
         """A report of a vehicle to two back ends; the identifier of its trace."""
-        received = taken(self.edge.ingress(carrying(REPORT, None), VEHICLE))
+        received = taken(ingress(self.edge, carrying(REPORT, None), VEHICLE))
         sent = self.edge.start(SEND, received.context, REPORT, VEHICLE, PRODUCER)
-        arrived = taken(self.core.ingress(carrying(REPORT, sent.context), VEHICLE, trusted=True))
+        arrived = taken(ingress(self.core, carrying(REPORT, sent.context), VEHICLE, trusted=True))
         for _ in range(2):
             self.core.start(SEND, arrived.context, REPORT, VEHICLE, PRODUCER, linked=True).end()
         arrived.end()
@@ -96,6 +96,11 @@ class Journey:
         for tracer in tracers:
             tracer.close()
         return all(flushed) and all(tracer.dropped == 0 for tracer in tracers)
+
+
+def ingress(tracer: Tracer, publish: Publish, vehicle: str, trusted: bool = False) -> Span | None:
+    """As a node takes a message in."""
+    return tracer.ingress(publish, vehicle, trusted) if tracer.considers(publish, trusted) else None
 
 
 def taken(span: Span | None) -> Span:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from mesh.telemetry import sampling
@@ -20,26 +22,32 @@ class Clock:
         return self.now
 
 
+def asked(sampler: Sampler, caller: TraceContext | None, vehicle: str, trusted: bool) -> bool:
+    """As the tracer asks: a message that no node has decided on is counted first."""
+    considered = not trusted and sampler.picks()
+    return (considered or caller is not None) and sampler.decide(caller, vehicle, trusted)
+
+
 def test_a_caller_is_obeyed_whatever_the_ratio() -> None:
-    assert Sampler(0.0).decide(YES, "", trusted=False)
-    assert not Sampler(1.0).decide(NO, "", trusted=False)
+    assert asked(Sampler(0.0), YES, "", trusted=False)
+    assert not asked(Sampler(1.0), NO, "", trusted=False)
 
 
 def test_a_caller_that_decided_against_it_wins_over_the_watch_list() -> None:
     sampler = Sampler(0.0)
     sampler.watch("V1", 60.0)
-    assert not sampler.decide(NO, "V1", trusted=False)
+    assert not asked(sampler, NO, "V1", trusted=False)
 
 
 def test_a_watched_vehicle_is_sampled_until_its_time_is_over() -> None:
     clock = Clock()
     sampler = Sampler(0.0, clock=clock)
     sampler.watch("V1", 10.0)
-    assert sampler.decide(None, "V1", trusted=False)
-    assert not sampler.decide(None, "V2", trusted=False)
+    assert asked(sampler, None, "V1", trusted=False)
+    assert not asked(sampler, None, "V2", trusted=False)
     assert sampler.watched() == ["V1"]
     clock.now += 10.0
-    assert not sampler.decide(None, "V1", trusted=False)
+    assert not asked(sampler, None, "V1", trusted=False)
     assert sampler.watched() == []
 
 
@@ -48,7 +56,7 @@ def test_unwatch() -> None:
     sampler.watch("V1", 10.0)
     sampler.unwatch("V1")
     sampler.unwatch("V1")
-    assert not sampler.decide(None, "V1", trusted=False)
+    assert not asked(sampler, None, "V1", trusted=False)
 
 
 def test_the_watch_list_is_bounded_and_forgets_what_is_over() -> None:
@@ -65,14 +73,28 @@ def test_the_watch_list_is_bounded_and_forgets_what_is_over() -> None:
 
 
 def test_the_ratio_is_met() -> None:
-    sampler = Sampler(0.25, rate=1e9, burst=1e9)
-    hits = sum(sampler.decide(None, "", trusted=False) for _ in range(20_000))
+    sampler = Sampler(0.25, ratio_rate=1e9, burst=1e9)
+    hits = sum(asked(sampler, None, "", trusted=False) for _ in range(20_000))
     assert 4_000 < hits < 6_000  # 16 standard deviations
 
 
+def test_the_ratio_picks_each_message_alike() -> None:
+    """The gaps are geometric: a picked message is followed by another as often as one that was not picked."""
+    sampler = Sampler(0.25, ratio_rate=1e9, burst=1e9)
+    picked = [asked(sampler, None, "", trusted=False) for _ in range(40_000)]
+    after = [second for first, second in pairwise(picked) if first]
+    assert 0.2 < sum(after) / len(after) < 0.3  # 11 standard deviations
+
+
+def test_what_a_caller_decides_takes_nothing_from_the_ratio() -> None:
+    sampler = Sampler(1.0)
+    assert not asked(sampler, NO, "", trusted=False)
+    assert asked(sampler, None, "", trusted=False)
+
+
 def test_ratio_one_samples_all_and_zero_none() -> None:
-    assert all(Sampler(1.0).decide(None, "", trusted=False) for _ in range(100))
-    assert not any(Sampler(0.0).decide(None, "", trusted=False) for _ in range(100))
+    assert all(asked(Sampler(1.0), None, "", trusted=False) for _ in range(100))
+    assert not any(asked(Sampler(0.0), None, "", trusted=False) for _ in range(100))
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1])
@@ -84,25 +106,25 @@ def test_a_wrong_ratio_is_refused(ratio: float) -> None:
 def test_callers_cannot_force_more_than_the_rate_nor_starve_the_others() -> None:
     clock = Clock()
     sampler = Sampler(1.0, rate=10.0, burst=5.0, clock=clock)
-    assert sum(sampler.decide(YES, "", trusted=False) for _ in range(100)) == 5
+    assert sum(asked(sampler, YES, "", trusted=False) for _ in range(100)) == 5
     assert sampler.suppressed == 95
     clock.now += 0.2
-    assert sum(sampler.decide(YES, "", trusted=False) for _ in range(100)) == 2
+    assert sum(asked(sampler, YES, "", trusted=False) for _ in range(100)) == 2
     sampler.watch("V1", 60.0)
-    assert sampler.decide(None, "V1", trusted=False)
-    assert sampler.decide(None, "V2", trusted=False)
+    assert asked(sampler, None, "V1", trusted=False)
+    assert asked(sampler, None, "V2", trusted=False)
 
 
 def test_a_node_of_the_mesh_has_decided_already() -> None:
     sampler = Sampler(1.0, rate=1.0, burst=1.0)
-    assert not sampler.decide(None, "V1", trusted=True)
-    assert not sampler.decide(NO, "V1", trusted=True)
-    assert sum(sampler.decide(YES, "V1", trusted=True) for _ in range(100)) == 100
+    assert not asked(sampler, None, "V1", trusted=True)
+    assert not asked(sampler, NO, "V1", trusted=True)
+    assert sum(asked(sampler, YES, "V1", trusted=True) for _ in range(100)) == 100
 
 
 def test_what_the_mesh_passes_on_is_bounded_too() -> None:
     sampler = Sampler(1.0, clock=Clock())
-    assert sum(sampler.decide(YES, "", trusted=True) for _ in range(3000)) == sampling.TRUSTED_RATE
+    assert sum(asked(sampler, YES, "", trusted=True) for _ in range(3000)) == sampling.TRUSTED_RATE
 
 
 def test_bucket_never_holds_more_than_its_burst() -> None:

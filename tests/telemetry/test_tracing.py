@@ -23,7 +23,7 @@ from mesh.telemetry.spanvalue import SpanValue
 from mesh.telemetry.tracing import NodeTracer, open_tracer
 from mesh.wire.packets import Publish
 from mesh.wire.tracecontext import TraceContext
-from tests.fakes.journey import COMMAND, DOWNSTREAM, UPSTREAM, VEHICLE, Journey, carrying, taken, template
+from tests.fakes.journey import COMMAND, DOWNSTREAM, UPSTREAM, VEHICLE, Journey, carrying, ingress, taken, template
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_downstream_and_upstream_arrive_as_whole_trees(collector: Collector) -> 
 def test_names_and_attributes_follow_the_conventions() -> None:
     tracer, exporter = in_memory()
     caller = TraceContext("a" * 32, "b" * 16, 1, "vendor=value")
-    span = taken(tracer.ingress(carrying(COMMAND, caller), VEHICLE))
+    span = taken(ingress(tracer, carrying(COMMAND, caller), VEHICLE))
     span.end(0x97)
     assert tracer.flush(5.0)
     made = only(exporter.get_finished_spans())
@@ -155,7 +155,7 @@ def test_a_clock_set_back_gives_no_negative_duration() -> None:
 
 def test_a_span_ends_once() -> None:
     tracer, exporter = in_memory()
-    span = taken(tracer.ingress(carrying(COMMAND, None), VEHICLE))
+    span = taken(ingress(tracer, carrying(COMMAND, None), VEHICLE))
     span.end(0x80)
     span.end()
     assert tracer.flush(5.0)
@@ -169,7 +169,7 @@ def test_an_unsampled_context_is_passed_on_and_not_recorded() -> None:
     parent = TraceContext("a" * 32, "b" * 16, 0)
     assert tracer.start(SEND, parent, COMMAND, VEHICLE, PRODUCER).context is parent
     assert tracer.record(WAIT, parent, COMMAND, VEHICLE, 1, 2) is parent
-    assert tracer.ingress(carrying(COMMAND, parent), VEHICLE) is None
+    assert ingress(tracer, carrying(COMMAND, parent), VEHICLE) is None
     assert tracer.recorded == 0
     tracer.close()
 
@@ -178,7 +178,7 @@ def test_the_tracer_that_does_nothing() -> None:
     tracer = Tracer()
     parent = new_trace()
     assert not tracer.enabled
-    assert tracer.ingress(Publish(COMMAND), VEHICLE) is None
+    assert ingress(tracer, Publish(COMMAND), VEHICLE) is None
     span = tracer.start(SEND, parent, COMMAND, VEHICLE, PRODUCER)
     span.end()
     assert type(span) is Span
@@ -188,10 +188,10 @@ def test_the_tracer_that_does_nothing() -> None:
 def test_a_watched_vehicle_is_traced() -> None:
     exporter = InMemorySpanExporter()
     tracer = open_tracer("memory", "mesh-edge", "edge-1", "demo", 0.0, template, watch=["V1"], exporter=exporter)
-    assert tracer.ingress(Publish(COMMAND), "V1") is not None
-    assert tracer.ingress(Publish(COMMAND), "V2") is None
+    assert ingress(tracer, Publish(COMMAND), "V1") is not None
+    assert ingress(tracer, Publish(COMMAND), "V2") is None
     tracer.watch("V2", 60.0)
-    assert tracer.ingress(Publish(COMMAND), "V2") is not None
+    assert ingress(tracer, Publish(COMMAND), "V2") is not None
     tracer.unwatch("V1")
     assert tracer.watched() == ["V2"]
     tracer.close()
@@ -308,7 +308,7 @@ def test_a_dead_endpoint_costs_spans_and_one_line_only(caplog: pytest.LogCapture
     tracer = open_tracer(spare.endpoint, "mesh-edge", "edge-1", "demo", 1.0, template)
     with caplog.at_level(logging.INFO):
         for _ in range(3):
-            taken(tracer.ingress(carrying(COMMAND, None), VEHICLE)).end()
+            taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end()
         until(lambda: tracer.dropped == 3, 20.0)
     tracer.close()
     assert not tracer.reachable
@@ -324,7 +324,7 @@ def test_a_failing_template_costs_its_batch_and_not_the_thread(caplog: pytest.Lo
 
     tracer = open_tracer("memory", "s", "n", "m", 1.0, broken, exporter=InMemorySpanExporter())
     for _ in range(2):
-        taken(tracer.ingress(carrying(COMMAND, None), VEHICLE)).end()
+        taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end()
         assert tracer.flush(10.0)
     assert tracer.dropped == 2
     assert "KeyError" in caplog.text
@@ -335,7 +335,7 @@ def test_figures_show_what_became_of_the_spans() -> None:
     tracer, _ = in_memory()
     figures = Figures({"node": "edge-1"})
     tracer.show(figures)
-    taken(tracer.ingress(carrying(COMMAND, None), VEHICLE)).end()
+    taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end()
     assert tracer.flush(5.0)
     assert figures.read() == {
         "mesh_spans_recorded_total": 1,

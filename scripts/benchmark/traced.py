@@ -1,0 +1,94 @@
+"""What tracing costs: the same load with no message traced, some and all.
+
+It knows meshes that are up together and get the load in turn, for some seconds each: what is looked for is less than
+what the machine drifts by within minutes. What always holds: a mesh is measured when it has used up what it may trace
+at once, so that the figure is that of a node that traces all day.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, final
+
+from benchmark.systems import Ours, pinned
+from mesh.bench.plan import SCENARIOS
+from mesh.bench.run import Workers
+from mesh.bench.usage import cpu_of
+from mesh.registry.embedded import free_ports
+
+SAMPLES = (0.0, 0.01, 1.0)
+TURNS = 4  # for each round
+TURN = 2.0  # seconds of one turn
+FIRST = 1.0  # seconds of a turn before that
+DRAIN = 20.0
+COUNTS = ("recorded", "exported", "dropped", "suppressed")
+
+Found = dict[str, Any]
+
+
+@contextmanager
+def collector(cpus: set[int]) -> Iterator[str]:
+    """Where traces can be sent to."""
+    (port,) = free_ports(1)
+    with pinned(cpus):
+        process = subprocess.Popen([sys.executable, "-m", "benchmark.collector", str(port)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@final
+class Traced:
+    """A mesh that samples a share of the messages, and its load."""
+
+    def __init__(self, share: float, endpoint: str, cpus: set[int], load_cpus: set[int], ended: ExitStack) -> None:
+        self._mesh = Ours(telemetry=f'telemetry: {{otlp: "{endpoint}", sample: {share}}}\n' if share else "")
+        ended.callback(self._mesh.stop)
+        self._mesh.start(cpus)
+        self._load = ended.enter_context(Workers(1, load_cpus))
+        self._load.connect(SCENARIOS["down-20x20"], self._mesh.vehicles, self._mesh.backends)
+        self._lost = 0
+        self._share = share
+        self._rates: list[float] = []
+        self._times: list[float] = []
+
+    def turn(self) -> None:
+        """Some seconds of load."""
+        watched = self._mesh.watched.values()
+        self._load.start()
+        time.sleep(FIRST)
+        before, used_before = self._load.snap(), cpu_of(watched)
+        time.sleep(TURN)
+        after, used_after = self._load.snap(), cpu_of(watched)
+        last = self._load.stop(DRAIN)
+        count = after["received"] - before["received"]
+        self._rates.append(count / (after["time"] - before["time"]))
+        self._times.append((sum(used_after.values()) - sum(used_before.values())) / count * 1e6)
+        self._lost = max(0, last["acked"] - last["received"])
+
+    def found(self) -> Found:
+        """``rates`` and ``cpu`` (microseconds a message) of each turn; ``lost`` of all; what became of the spans."""
+        spans = [node["figures"].get("services", {}).get("spans", {}) for node in self._mesh.nodes()]
+        return {
+            "sample": self._share, "rates": self._rates, "cpu": self._times, "lost": self._lost,
+            "spans": {name: sum(one.get(name, 0) for one in spans) for name in COUNTS},
+        }  # fmt: skip
+
+
+def samples(cpus: set[int], load_cpus: set[int], rounds: int) -> list[Found]:
+    """One mesh for each share, in turn; the order changes, so that none always comes after the same one."""
+    with ExitStack() as ended:
+        endpoint = ended.enter_context(collector(load_cpus))
+        meshes = [Traced(share, endpoint, cpus, load_cpus, ended) for share in SAMPLES]
+        for number in range(rounds * TURNS):
+            for mesh in meshes[:: -1 if number % 2 else 1]:
+                mesh.turn()
+        return [mesh.found() for mesh in meshes]
