@@ -1,6 +1,7 @@
 # Programs of Debian's packages that tests and benchmarks use; sourced after _env.sh.
 #
 #   ensure_tools "PROGRAM …" "PACKAGE …"    have these programs on the PATH: those of the system, or else unpacked into .venv/tools
+#   ensure_python_tool PROGRAM REQUIREMENT  have a program of PyPI on the PATH, in an environment of its own below .venv
 #
 # Into .venv rather than into the system: that needs no root, and starts no broker on the port that a mesh wants.
 
@@ -39,6 +40,15 @@ ensure_tools() {
     have_all "$programs" && return
     tail -n 20 "$venv/apt.log" >&2
     fail "These packages could not be installed: $packages. On Debian or Ubuntu: sudo apt-get install $packages"
+}
+
+ensure_python_tool() {
+    local program=$1 own=$venv/$1
+    export PATH=$PATH:$own/bin
+    command -v "$program" >/dev/null && return
+    say "getting $2"
+    { "$venv/bin/python" -m venv --clear "$own" && "$own/bin/python" -m pip install "$2"; } >"$venv/$program.log" 2>&1 </dev/null ||
+        fail "$2 could not be installed; all of it is in .venv/$program.log"
 }
 
 # The packages and the libraries they need that are missing here.

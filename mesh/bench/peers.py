@@ -214,6 +214,21 @@ class Sink(Peer):
 
 
 @final
+class Member(Sink):
+    """One of several that share what is published: who gets which message is the broker's choice, and a gap no loss."""
+
+    def received(self, packet: Publish) -> None:
+        """See ``Sink``."""
+        tally = self.tally
+        if packet.dup:
+            tally.repeated += 1
+        else:
+            tally.received += 1
+        tally.latency.record((self.arrived - STAMP.unpack_from(packet.payload)[0]) // 1000)
+        self.acknowledge(packet)
+
+
+@final
 class Collector(Sink):
     """A sink for many sources, one for each topic."""
 

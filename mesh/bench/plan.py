@@ -20,7 +20,7 @@ TOGETHER: Final = 256  # connections that are being made at a time: below any li
 class Plan:
     """``pairs`` of a source and a sink; or one source and ``fan_out`` vehicles that read what is for the fleet; or
     ``fleet`` vehicles that are commanded and report in turn, with one back end for each way; or ``idle`` vehicles that
-    only connect.
+    only connect. ``group``: in place of the sinks of the pairs, so many back ends share what all of them publish.
 
     ``together``: connections that are being made at a time, in each process.
 
@@ -38,14 +38,15 @@ class Plan:
     size: int = 200
     fan_out: int = 0
     fleet: int = 0
+    group: int = 0
     idle: int = 0
     first: int = 0
     together: int = TOGETHER
 
     def part(self, number: int, of: int) -> Plan:
-        """The share of one of several processes. A fan-out has one source, so one process."""
-        if self.fan_out and of > 1:
-            raise ValueError(f"{self.name}: a fan-out has one source, and so one process, not {of}")
+        """The share of one of several processes. The receivers of a fan-out, and a group, belong to one process."""
+        if (self.fan_out or self.group) and of > 1:
+            raise ValueError(f"{self.name}: its sinks are one process's, not that of {of}")
         pairs, first = _share(self.pairs, number, of)
         fleet, first_of_fleet = _share(self.fleet, number, of)
         idle, first_idle = _share(self.idle, number, of)
@@ -75,6 +76,7 @@ SCENARIOS: Final = {
         Plan("up-20x20", UP, pairs=20, window=20),
         Plan("up-200x1", UP, pairs=200, window=1),
         Plan("up-2000x1", UP, pairs=2000, window=1),
+        Plan("sharedsub-20-5", UP, pairs=20, window=20, group=5),
         Plan("fanout-1-2000", DOWN, fan_out=2000, window=4),
         Plan("connect-10K", idle=10_000),
     )

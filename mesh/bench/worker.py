@@ -16,7 +16,7 @@ from typing import Any, Final, cast, final
 
 import uvloop
 
-from mesh.bench.peers import Car, Collector, Commander, Peer, Sink, Source, Tally
+from mesh.bench.peers import Car, Collector, Commander, Member, Peer, Sink, Source, Tally
 from mesh.bench.plan import DIRECT, DOWN, UP, Plan
 from mesh.cluster.host import all_file_descriptors
 from mesh.wire.encode import encode
@@ -28,6 +28,7 @@ _PER_ADDRESS: Final = 5_000  # connections from one local address; with most of 
 # free one takes the kernel milliseconds
 _BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h, IP_BIND_ADDRESS_NO_PORT: a port may serve several destinations
 _REPORTS: Final = "vehicles/+/status"
+_SHARED: Final = f"$share/bench/{_REPORTS}"
 
 Address = tuple[str, int]
 
@@ -57,7 +58,7 @@ class Load:
         if plan.fleet:
             await self._connect_fleet()
             return time.monotonic() - began
-        sinks = range(plan.first, plan.first + max(plan.pairs, plan.fan_out, plan.idle))
+        sinks = range(plan.first, plan.first + (plan.group or max(plan.pairs, plan.fan_out, plan.idle)))
         sources = range(plan.first, plan.first + (1 if plan.fan_out else plan.pairs))
         await self._all([self._sink(number) for number in sinks])
         await self._all([self._source(number) for number in sources])
@@ -91,8 +92,9 @@ class Load:
 
     def _sink(self, number: int) -> tuple[Peer, Address]:
         name, vehicle = f"bench-{number:07}", self.plan.direction == DOWN
-        topic = "" if self.plan.idle else self._topic(name)
-        sink = Sink(self._hello(name, "sink", vehicle), self.tally, _Ready(self, name), topic, self.plan.qos)
+        topic = "" if self.plan.idle else _SHARED if self.plan.group else self._topic(name)
+        kind = Member if self.plan.group else Sink
+        sink = kind(self._hello(name, "sink", vehicle), self.tally, _Ready(self, name), topic, self.plan.qos)
         self.sinks.append(sink)
         return sink, self._vehicles if vehicle else self._backends
 

@@ -22,7 +22,7 @@ from typing import Any, Final, final
 from mesh.broker.ledger import Ledger
 from mesh.broker.session import Interest, Session
 from mesh.session.message import Message, pack, unpack
-from mesh.session.outbound import RELEASED, Delivery
+from mesh.session.outbound import RELEASED, Delivery, Depth
 from mesh.session.store import Store
 from mesh.wire.packets import Subscription
 
@@ -61,14 +61,15 @@ class Recovered:
 
 @final
 class Keeper:
-    """Writes the engine's state to ``store``. ``bodies`` counts the deliveries of each shared body."""
+    """Writes the engine's state to ``store``. ``depth`` counts what waits in all sessions."""
 
-    __slots__ = ("_bodies", "_stale", "next_session", "store")
+    __slots__ = ("_bodies", "_stale", "depth", "next_session", "store")
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.depth = Depth()
         self.next_session = 1
-        self._bodies: dict[int, int] = {}
+        self._bodies: dict[int, int] = {}  # how many deliveries each shared body has
         self._stale: list[int] = []  # found at recovery; dropped when all items have been seen
 
     def new_id(self) -> int:
@@ -247,7 +248,7 @@ class Keeper:
             elif kind == INTEREST or kind in handlers:
                 session = sessions.get(item.owner)
                 if session is None:
-                    session = sessions[item.owner] = Session(item.owner, (0, "", ""), "", window)
+                    session = sessions[item.owner] = Session(item.owner, (0, "", ""), "", window, self.depth)
                     session.durable = True
                 if kind == INTEREST:
                     found.interests.append(_interest(session, item))
@@ -297,6 +298,7 @@ class Keeper:
         for owner in [owner for owner in found.sessions if owner not in known]:
             session = found.sessions.pop(owner)
             self.forget_deliveries(session)
+            session.outbound.discard()
             for item in session.incoming.values():
                 self.store.drop(item)
             if session.ledger is not None:

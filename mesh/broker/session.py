@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, final
 
 from mesh.broker.ledger import Ledger
 from mesh.broker.principal import VEHICLE
-from mesh.session.outbound import Outbound
+from mesh.session.outbound import Depth, Outbound
 from mesh.wire.packets import Subscription
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ class Session:
         "ledger", "outbound", "vehicle", "will", "will_delay", "will_due",
     )  # fmt: skip
 
-    def __init__(self, id: int, key: Key, vehicle: str, window: int) -> None:
+    def __init__(self, id: int, key: Key, vehicle: str, window: int, depth: Depth) -> None:
         self.id = id
         self.name(key)
         self.vehicle = vehicle
         self.connection: Connection | None = None
-        self.outbound = Outbound(window)
+        self.outbound = Outbound(depth, window)
         self.interests: dict[str, Interest] = {}
         self.incoming: dict[int, int] = {}  # open QoS 2 identifiers of the client -> their journal items (0: none)
         self.expiry = 0  # seconds that it outlives its connection; settings.FOREVER: for good

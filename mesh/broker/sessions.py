@@ -51,7 +51,7 @@ class Sessions:
         """A new session; ``None`` if there are as many as the settings allow."""
         if len(self._by_key) >= self._settings.max_sessions:
             return None
-        session = Session(self.keeper.new_id(), key, vehicle, window)
+        session = Session(self.keeper.new_id(), key, vehicle, window, self.keeper.depth)
         self._insert(session)
         return session
 
@@ -66,6 +66,7 @@ class Sessions:
             self.subscriptions.remove(interest)
         if session.durable:
             self.keeper.forget_session(session)
+        session.outbound.discard()
         session.interests.clear()
         session.ends = 0.0
         session.will_due = 0.0

@@ -27,7 +27,7 @@ from mesh.core.spool import TIER_FILTER, Spool
 from mesh.core.upstream import PLAIN, Upstream
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message, publish_packet
-from mesh.session.outbound import RELEASED, Delivery, Outbound, packet_id_of
+from mesh.session.outbound import RELEASED, Delivery, Depth, Outbound, packet_id_of
 from mesh.transport.turn import Turn
 from mesh.wire import reasons
 from mesh.wire.decode import CLIENT as CLIENT_ROLE
@@ -87,7 +87,7 @@ class TierLink:
     ) -> None:
         self.edge = edge
         self.spool = spool
-        self.outbound = Outbound(IN_FLIGHT)
+        self.outbound = Outbound(Depth(), IN_FLIGHT)
         self.up = False
         self.wire: Wire | None = None
         self.out: list[bytes] = []

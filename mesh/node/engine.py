@@ -124,7 +124,7 @@ class Engine:
         counters = broker.counters
         return {
             "sessions": len(broker.sessions),
-            "queued": sum(len(session.outbound) for session in broker.sessions.all()),
+            "queued": broker.keeper.depth.messages,
             "subscriptions": len(broker.subscriptions),
             "retained": len(broker.retained),
             "counters": {name: getattr(counters, name) for name in counters.FIELDS},

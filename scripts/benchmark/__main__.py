@@ -36,14 +36,16 @@ Ours and the peer run in turn, with fresh processes for each row, on the process
 def run(row: Row, system: str, plan: Plan, options: argparse.Namespace) -> Figures:
     """One system under one load, with fresh processes."""
     running = SYSTEMS[system]()
+    every = options.cpus | options.load_cpus
+    cpus, load_cpus = (every, every) if row.shared else (options.cpus, options.load_cpus)
     try:
-        running.start(options.cpus)
+        running.start(cpus)
         if row.kind in (CONNECTIONS, MEMORY):
-            return measure_connections(plan, running.vehicles, running.watched, cpus=options.load_cpus)
+            return measure_connections(plan, running.vehicles, running.watched, cpus=load_cpus)
         vehicles = running.backends if plan.direction == DIRECT else running.vehicles
         return measure(
             plan, vehicles, running.backends, running.watched, seconds=options.seconds, warm_up=options.warm_up,
-            cpus=options.load_cpus,
+            cpus=load_cpus,
         )  # fmt: skip
     finally:
         running.stop()
@@ -77,7 +79,6 @@ def compare(options: argparse.Namespace) -> int:
             if number == options.rounds - 1:
                 show(row, found[row.name])
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         write(options.json, chosen, found, options.rounds)
     return 0
 
@@ -128,7 +129,7 @@ def main() -> int:
     command.add_argument("--systems", default="", help="only these systems, as A,B")
     command.add_argument("--cpus", type=processors, default={0}, help="processors of the system under test (0)")
     command.add_argument("--load-cpus", type=processors, default={1}, help="processors of the load (1)")
-    command.add_argument("--json", type=Path, help="write all results to this file")
+    command.add_argument("--json", type=Path, help="write the results to this file; other rows in it stay")
     command.set_defaults(run=compare)
     command = commands.add_parser("scale", help="how cost grows with the fleet: some twenty minutes")
     command.add_argument("--experiments", default=",".join(EXPERIMENTS), help="only these, as A,B")

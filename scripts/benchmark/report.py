@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmark.rows import Figures, Row
+from benchmark.rows import Figures, Row, rows
 from mesh.bench.run import Connected
 from mesh.version import describe
 
@@ -56,16 +56,18 @@ def _part(row: Row, result: Figures) -> dict[str, float]:
     return result.memory if isinstance(result, Connected) and "memory" in row.name else result.cpu
 
 
-def write(file: Path, rows: list[Row], found: Found, rounds: int) -> None:
-    """Everything, as JSON."""
-    plain = [
-        {
+def write(file: Path, measured: list[Row], found: Found, rounds: int) -> None:
+    """Everything, as JSON, in the order of ``rows``; of an older file the rows that were not measured now."""
+    plain = {
+        row.name: {
             "name": row.name, "kind": row.kind, "asked": row.least, "ratios": ratios_of(row, found[row.name]),
             "systems": {name: [one.plain() for one in results] for name, results in found[row.name].items()},
         }
-        for row in rows
-    ]  # fmt: skip
-    file.write_text(json.dumps({"about": about(rounds), "rows": plain}, indent=1) + "\n")
+        for row in measured
+    }  # fmt: skip
+    older = json.loads(file.read_text())["rows"] if file.exists() else []
+    every = {**{row["name"]: row for row in older}, **plain}
+    keep(file, {"about": about(rounds), "rows": [every[row.name] for row in rows() if row.name in every]})
 
 
 def about(rounds: int) -> dict[str, Any]:

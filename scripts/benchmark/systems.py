@@ -126,6 +126,22 @@ class Mosquitto(Programs):
 
 
 @final
+class Amqtt(Programs):
+    """One amqtt alone, which is Python as well."""
+
+    def start(self, cpus: set[int]) -> None:
+        (port,) = free_ports(1)
+        self.vehicles = self.backends = ("127.0.0.1", port)
+        settings = self.folder / "amqtt.yaml"
+        settings.write_text(
+            f"listeners: {{default: {{type: tcp, bind: '127.0.0.1:{port}', max_connections: 10000}}}}\n"
+            "plugins: {amqtt.plugins.authentication.AnonymousAuthPlugin: {allow_anonymous: true}}\n"
+        )
+        with pinned(cpus):
+            self.run("amqtt", self.vehicles, program("amqtt"), "-c", str(settings))
+
+
+@final
 class CMesh(Programs):
     """HAProxy, sticky by client id, before a Mosquitto as edge; a bridge to it from a Mosquitto as core."""
 

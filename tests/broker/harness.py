@@ -96,6 +96,8 @@ class Bench:
     def turn(self, commit: bool | None = None) -> None:
         if self.auto if commit is None else commit:
             self.broker.durable(self.store.commit())
+        held = sum(len(session.outbound) for session in self.broker.sessions.all())
+        assert self.broker.keeper.depth.messages == held
         dirty = self.broker.dirty[:]
         self.broker.dirty.clear()
         for connection in dirty:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mesh.session.message import Message
-from mesh.session.outbound import RELEASED, SENT, Delivery, Outbound, packet_id_of
+from mesh.session.outbound import RELEASED, SENT, Delivery, Depth, Outbound, packet_id_of
 
 
 def delivery(name: int, qos: int = 1) -> Delivery:
@@ -20,7 +20,7 @@ class SendingSide(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outbound = Outbound(4)
+        self.outbound = Outbound(Depth(), 4)
         self.names = 0
         self.unfinished: list[Delivery] = []  # QoS 1 and 2, in order
         self.with_receiver: list[int] = []  # identifiers that the receiver has and has not answered
@@ -68,6 +68,13 @@ class SendingSide(RuleBasedStateMachine):
         self.unfinished.remove(item)
 
     @rule()
+    def make_room(self) -> None:
+        """The oldest that was not sent goes, as a full inbox lets it go."""
+        item = self.outbound.drop_head()
+        if item is not None and item.qos:
+            self.unfinished.remove(item)
+
+    @rule()
     def reconnect(self) -> None:
         released = self.outbound.reconnect()
         assert {packet_id_of(item.number) for item in released} == self.released
@@ -89,7 +96,7 @@ class SendingSide(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         """Only what the journal keeps comes back: numbers, and which were released."""
-        fresh = Outbound(4)
+        fresh = Outbound(Depth(), 4)
         restored: list[Delivery] = []
         for item in self.unfinished:
             copy = delivery(0, item.qos)
@@ -108,9 +115,10 @@ class SendingSide(RuleBasedStateMachine):
         assert sorted(item.number for item in held) == [item.number for item in self.unfinished]
 
     @invariant()
-    def bytes_are_counted(self) -> None:
+    def bytes_and_messages_are_counted(self) -> None:
         held = [*self.outbound.waiting, *self.outbound.in_flight.values()]
         assert self.outbound.bytes == sum(item.size for item in held)
+        assert self.outbound.depth.messages == len(self.outbound) == len(held)
 
     @invariant()
     def the_window_holds(self) -> None:
@@ -121,8 +129,23 @@ SendingSide.TestCase.settings = settings(max_examples=60, stateful_step_count=30
 TestSendingSide = SendingSide.TestCase
 
 
+def test_what_a_session_held_is_not_counted_when_it_is_over() -> None:
+    depth = Depth()
+    first, second = Outbound(depth), Outbound(depth)
+    for outbound in (first, second):
+        for name in range(3):
+            item = delivery(name)
+            outbound.number(item)
+            outbound.push(item)
+    assert first.take(0) is not None
+    assert depth.messages == 6
+    first.discard()
+    assert depth.messages == 3
+    assert (len(first), first.bytes) == (0, 0)
+
+
 def test_a_delivery_is_not_sent_before_the_journal_has_it() -> None:
-    outbound = Outbound()
+    outbound = Outbound(Depth())
     item = delivery(1)
     item.position = 5
     outbound.number(item)
@@ -132,7 +155,7 @@ def test_a_delivery_is_not_sent_before_the_journal_has_it() -> None:
 
 
 def test_an_identifier_that_is_withheld_is_not_used_again() -> None:
-    outbound = Outbound()
+    outbound = Outbound(Depth())
     outbound.next_number = 65_535
     first = delivery(1)
     outbound.number(first)
