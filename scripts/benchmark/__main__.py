@@ -23,7 +23,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 EXAMPLES = """\
 examples:
-  scripts/bench compare                              every row, five rounds: about an hour
+  scripts/bench compare                              every row, five rounds: more than an hour
   scripts/bench compare --rows down-1x100 --rounds 3
   scripts/bench compare --systems ours               no peers
   scripts/bench compare --json build/bench.json && scripts/bench page build/bench.json build/scale.json
@@ -78,8 +78,8 @@ def compare(options: argparse.Namespace) -> int:
                     print(f"{row.name}, {system}, round {number + 1}: {error}", file=sys.stderr)
             if number == options.rounds - 1:
                 show(row, found[row.name])
-    if options.json:
-        write(options.json, chosen, found, options.rounds)
+        if options.json:
+            write(options.json, chosen, found, number + 1)
     return 0
 
 
