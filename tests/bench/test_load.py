@@ -91,6 +91,15 @@ def test_a_load_that_cannot_connect_says_where() -> None:
             load.connect(PAIRS, address, address)
 
 
+def test_a_group_shares_what_all_of_them_publish(broker: tuple[tuple[str, int], int]) -> None:
+    address, pid = broker
+    plan = replace(SCENARIOS["sharedsub-20-5"], window=2)
+    result = measure(plan, address, address, {"broker": pid}, seconds=0.3, warm_up=0.1)
+    assert result.connected == 25
+    assert result.sent == result.received > 0
+    assert (result.lost, result.repeated, result.lost_connections) == (0, 0, 0)
+
+
 @given(st.integers(0, 5000), st.integers(1, 8))
 def test_the_parts_of_a_plan_are_the_whole(pairs: int, processes: int) -> None:
     plan = Plan("many", pairs=pairs, first=7)
@@ -103,3 +112,9 @@ def test_scenarios_are_named_as_they_are() -> None:
     for name, plan in SCENARIOS.items():
         assert plan.name == name
         assert plan.pairs or plan.fan_out or plan.idle or plan.fleet
+
+
+@pytest.mark.parametrize("name", ["fanout-1-2000", "sharedsub-20-5"])
+def test_sinks_that_belong_to_one_process_are_not_split(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: its sinks are one process's"):
+        SCENARIOS[name].part(0, 2)

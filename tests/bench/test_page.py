@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,12 @@ def test_what_a_fleet_needs_follows_from_what_was_measured() -> None:
               "stored_bytes": 0, "door_records": 1000}  # fmt: skip
     large = {**mapped, "mapped": 1_000_000, "where_us": 500.0, "first_per_second": 800.0, "stored_bytes": 143_000_000,
              "etcd_bytes": 787_000_000}  # fmt: skip
-    traced = {"rate": 9.0, "cpu_total": 1.0, "lost": 0, "spans": {"exported": 1, "dropped": 2, "suppressed": 3}}
+    spans = {"recorded": 3, "exported": 1, "dropped": 2, "suppressed": 3}
+    traced = {"sample": 0.01, "rates": [9.0, 12.0], "cpu": [1.0, 2.0], "lost": 0, "spans": spans}
     scale = {
         "fleet": [fleet, {**fleet, "vehicles": 100_000, "cpu_total": 99.0}], "map": [mapped, large],
         "storm": [{"system": "ours", "vehicles": 20_000, "seconds": 6.54}],
-        "sample": [{"sample": 0.01, "rounds": [traced]}],
+        "sample": [{**traced, "sample": 0.0, "rates": [10.0, 12.0]}, traced],
     }  # fmt: skip
     text = scaling(bench, scale)
     assert "| one message, loaded | 10.0 us | 5.0 us | 29.0 us |" in text
@@ -85,5 +87,18 @@ def test_what_a_fleet_needs_follows_from_what_was_measured() -> None:
     assert "1.25 times as long (1.50 allowed)" in text
     # 33,333 msg/s of 10, 5 and 29 us at half a processor each; but 20 doors for a million vehicles.
     assert "| 1,000,000 | 33,333 | 20 | 1 | 2 | 3.0 GB | 2.0 GB | 0.1 GB | 0.8 GB | 22 |" in text
-    assert "| 1% | 9 | 1.0 | 0 | 1 | 2 | 3 |" in text
+    assert "| 1% | 10 | 1.5 | 0.950 | 0 | 1 | 2 | 3 |" in text
     assert "which is 60 million vehicles" in text
+
+
+def test_a_file_of_results_keeps_the_rows_that_were_not_measured_again(tmp_path: Path) -> None:
+    from benchmark.report import write
+    from benchmark.rows import rows
+
+    file = tmp_path / "bench.json"
+    first, second = (next(row for row in rows() if row.name == name) for name in ("down-1x100", "up-1x100"))
+    write(file, [second], {second.name: {"ours": [], second.peer: []}}, 3)
+    write(file, [first], {first.name: {"ours": [], first.peer: []}}, 5)
+    kept = json.loads(file.read_text())
+    assert [row["name"] for row in kept["rows"]] == ["down-1x100", "up-1x100"]
+    assert kept["about"]["rounds"] == 5
