@@ -93,7 +93,7 @@ def test_a_load_that_cannot_connect_says_where() -> None:
 
 def test_a_group_shares_what_all_of_them_publish(broker: tuple[tuple[str, int], int]) -> None:
     address, pid = broker
-    plan = replace(SCENARIOS["sharedsub-20-5"], window=2)
+    plan = replace(SCENARIOS["sharedsub-20-5"], rate=800)  # a Mosquitto as it comes drops what a group has not read
     result = measure(plan, address, address, {"broker": pid}, seconds=0.3, warm_up=0.1)
     assert result.connected == 25
     assert result.sent == result.received > 0
