@@ -23,7 +23,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 EXAMPLES = """\
 examples:
-  scripts/bench compare                              every row, five rounds: more than an hour
+  scripts/bench compare                              every row, five rounds: some 35 minutes
   scripts/bench compare --rows down-1x100 --rounds 3
   scripts/bench compare --systems ours               no peers
   scripts/bench compare --json build/bench.json && scripts/bench page build/bench.json build/scale.json
@@ -123,8 +123,8 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("compare", help="ours and the peers in one run, in turn")
     command.add_argument("--rounds", type=int, default=5)
-    command.add_argument("--seconds", type=float, default=5.0, help="that are measured in each row")
-    command.add_argument("--warm-up", type=float, default=2.0, help="seconds before that")
+    command.add_argument("--seconds", type=float, default=3.0, help="that are measured in each row")
+    command.add_argument("--warm-up", type=float, default=1.0, help="seconds before that")
     command.add_argument("--rows", default="", help="only rows with one of these words in the name, as A,B")
     command.add_argument("--systems", default="", help="only these systems, as A,B")
     command.add_argument("--cpus", type=processors, default={0}, help="processors of the system under test (0)")

@@ -21,7 +21,7 @@ in [decisions.md](decisions.md#what-is-a-cost-when-one-core-carries-everything).
 This page is made by a script from one run:
 
 ```sh
-./scripts/bench compare --json build/bench.json     # about twelve minutes a round; --rows, --rounds, --help
+./scripts/bench compare --json build/bench.json     # about seven minutes a round; --rows, --rounds, --help
 ./scripts/bench page build/bench.json build/scale.json
 ```
 """
