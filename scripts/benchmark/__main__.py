@@ -131,7 +131,7 @@ def main() -> int:
     command.add_argument("--load-cpus", type=processors, default={1}, help="processors of the load (1)")
     command.add_argument("--json", type=Path, help="write the results to this file; other rows in it stay")
     command.set_defaults(run=compare)
-    command = commands.add_parser("scale", help="how cost grows with the fleet: some twenty minutes")
+    command = commands.add_parser("scale", help="how cost grows with the fleet: some ten minutes")
     command.add_argument("--experiments", default=",".join(EXPERIMENTS), help="only these, as A,B")
     command.add_argument("--rounds", type=int, default=5, help="of the tracing experiment")
     command.add_argument("--seconds", type=float, default=5.0, help="that are measured in each round")

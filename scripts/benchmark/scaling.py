@@ -27,7 +27,7 @@ same files as [benchmarks.md](benchmarks.md):
 
 ```sh
 ./scripts/bench compare --json build/bench.json
-./scripts/bench scale --json build/scale.json       # about fifteen minutes
+./scripts/bench scale --json build/scale.json       # about ten minutes
 ./scripts/bench page build/bench.json build/scale.json
 ```
 """
