@@ -216,13 +216,15 @@ def measure_connections(
 
 
 def _settle(watched: Mapping[str, int], seconds: float) -> None:
-    """Wait until the processes do next to nothing: what a connection causes in other nodes may come later."""
+    """Wait until the processes do next to nothing: what a connection causes in other nodes may come later. Raises
+    ``LoadFailed``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         before = sum(cpu_of(watched.values()).values())
         time.sleep(1.0)
         if sum(cpu_of(watched.values()).values()) - before < _QUIET:
             return
+    raise LoadFailed(f"{', '.join(watched)} were still busy {seconds:g} s after everybody was connected")
 
 
 def measure(
@@ -241,11 +243,12 @@ def measure(
     """Put the load of ``plan`` on two addresses for ``seconds``, after ``warm_up`` seconds that do not count.
 
     ``watched``: processes whose time is read, by name. ``settle``: seconds that they may take until they are quiet
-    after everybody is connected. Raises ``LoadFailed``.
+    after everybody is connected, 0 for not waiting. Raises ``LoadFailed``.
     """
     with Workers(workers, cpus) as load:
         connect_seconds, connected = load.connect(plan, vehicles, backends)
-        _settle(watched, settle)
+        if settle:
+            _settle(watched, settle)
         load.start()
         time.sleep(warm_up)
         before, used_before = load.snap(), cpu_of(watched.values())

@@ -90,16 +90,21 @@ class Unit:
 
 def unit_of(bench: dict[str, Any], scale: dict[str, Any]) -> Unit:
     """``LookupError`` if something was not measured."""
-    rows = {row["name"]: row["systems"]["ours"][-1] for row in bench["rows"] if row["systems"]["ours"]}
-    down, up = rows["down-2000x1"]["cpu"], rows["up-2000x1"]["cpu"]
+    rows = {row["name"]: row["systems"]["ours"] for row in bench["rows"] if row["systems"]["ours"]}
+    down, up = medians(rows["down-2000x1"], "cpu"), medians(rows["up-2000x1"], "cpu")
     loaded = {role: (by_role(down)[role] + by_role(up)[role]) / 2 for role in ("door", "edge", "core")}
-    memory = by_role(rows["memory-18000"]["memory"])
+    memory = by_role(medians(rows["memory-18000"], "memory"))
     largest = scale["map"][-1]
     return Unit(
         loaded, by_role(scale["fleet"][-1]["cpu"]), memory["door"], memory["edge"],
         largest["stored_bytes"] / largest["mapped"], largest["etcd_bytes"] / largest["mapped"],
         largest["first_per_second"],
     )  # fmt: skip
+
+
+def medians(rounds: list[dict[str, Any]], what: str) -> dict[str, float]:
+    """Of each process, over the rounds."""
+    return {name: median(one[what][name] for one in rounds) for name in rounds[0][what]}
 
 
 def by_role(each: dict[str, float]) -> dict[str, float]:
