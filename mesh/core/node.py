@@ -25,6 +25,7 @@ from mesh.node.services import Services
 from mesh.registry.members import Member
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.stream import Home
+from mesh.transport.waiting import until
 from mesh.wire.topics import is_shared
 
 _FIRST_LINKS: Final = 5.0  # seconds that a start waits for the edges, so that "ready" means that messages arrive
@@ -105,10 +106,7 @@ class Core:
         broker.subscriptions.listener = self._upstream
 
     async def _wait_for_links(self) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _FIRST_LINKS
-        while loop.time() < deadline and not all(link.up for link in self._links.values()):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)  # once at the start; an event for each link would outlive its use
+        await until(lambda: all(link.up for link in self._links.values()), _FIRST_LINKS)
 
     async def _listen(self, engine: Engine) -> None:
         place = self._place

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 import time
-from typing import final
+from typing import Final, final
 
 from mesh.frontdoor.door import DoorSettings, FrontDoor, Record
 from mesh.node.place import Place
 from mesh.node.services import Services
 from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
+from mesh.transport.waiting import until
 from mesh.wire.packets import Connect
+
+# Seconds that a start waits for the edges: those that are quickest to start must not be given all the first vehicles.
+_FIRST_EDGES: Final = 5.0
 
 
 @final
@@ -69,9 +73,14 @@ class Door:
             services.tracer, place.client_limits(), settings,
         )  # fmt: skip
         await services.start(self._member)
+        await self._wait_for_edges(services)
         await door.start()
         await services.announce({})
         await services.show(self.status)
+
+    async def _wait_for_edges(self, services: Services) -> None:
+        names = [edge.name for edge in self._place.topology.edges()]
+        await until(lambda: all(services.members.get(name) is not None for name in names), _FIRST_EDGES)
 
     def _identify(self, connect: Connect, peer: str) -> str:
         return self._identity.vehicle_of_connect(connect)

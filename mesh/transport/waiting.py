@@ -1,4 +1,4 @@
-"""Waiting for a condition at the end of a node's life, when no event is worth its own wiring."""
+"""Waiting for a condition at the start or end of a node's life, when no event is worth its own wiring."""
 
 from __future__ import annotations
 

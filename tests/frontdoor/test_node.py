@@ -1,0 +1,77 @@
+"""The front door as a node, with a real etcd."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mesh.frontdoor import node
+from mesh.frontdoor.node import Door
+from mesh.node.place import Place
+from mesh.registry.client import Client
+from mesh.registry.embedded import EmbeddedEtcd
+from mesh.registry.members import Announcement
+from mesh.transport.waiting import until as waited
+from tests.fakes.mqtt import PATIENCE
+from tests.node.places import place
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[EmbeddedEtcd]:
+    server = EmbeddedEtcd(tmp_path / "etcd")
+    asyncio.run(server.start())
+    yield server
+    asyncio.run(server.stop())
+
+
+def door_place(etcd: EmbeddedEtcd) -> Place:
+    return replace(place("door"), endpoints=(etcd.endpoint,))
+
+
+def edges_of(door: Door) -> set[str]:
+    """The edges that the door knows."""
+    links = door.status().get("links", [])
+    assert isinstance(links, list)
+    return {link["edge"] for link in links}
+
+
+def test_a_door_of_a_new_mesh_accepts_nobody_before_all_edges_are_there(
+    etcd: EmbeddedEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the edge that is quickest to start is given all the first vehicles, and keeps them."""
+    monkeypatch.setattr(node, "_FIRST_EDGES", PATIENCE)
+
+    async def run() -> None:
+        waiting = asyncio.Event()
+
+        async def told(condition: Callable[[], bool], seconds: float) -> bool:
+            waiting.set()
+            return await waited(condition, seconds)
+
+        monkeypatch.setattr(node, "until", told)
+        client = Client([etcd.endpoint])
+        edges = [
+            Announcement(client, "demo", name=name, role="edge", host="127.0.0.1", ports={"device": 1, "tier": 2})
+            for name in ("edge-1", "edge-2")
+        ]
+        assert await edges[0].start()
+        door = Door(door_place(etcd))
+        starting = asyncio.create_task(door.start())
+        try:
+            await asyncio.wait_for(waiting.wait(), PATIENCE)
+            assert edges_of(door) == {"edge-1"}
+            assert await edges[1].start()
+            await asyncio.wait_for(starting, PATIENCE)
+            assert edges_of(door) == {"edge-1", "edge-2"}
+        finally:
+            starting.cancel()
+            await door.stop(0.1)
+            for edge in edges:
+                await edge.stop()
+            await client.close()
+
+    asyncio.run(run())
