@@ -34,7 +34,7 @@ from mesh.journal.layout import (
     segment_path,
     spare_path,
 )
-from mesh.journal.segments import Growing, create_segment, fresh_header
+from mesh.journal.segments import Growing, begin_segment, fresh_header, make_spare
 
 _log = logging.getLogger(__name__)
 
@@ -50,11 +50,12 @@ class Item(NamedTuple):
 
 @final
 class Recovered:
-    """What a directory holds. ``live_in`` counts the live items whose newest copy is in a segment."""
+    """What a directory holds. ``live_in`` counts the live items whose newest copy is in a segment; ``spare``: whether
+    there is a file that becomes the next segment."""
 
-    __slots__ = ("growing", "items", "live_bytes", "live_in", "places", "position", "sealed")
+    __slots__ = ("growing", "items", "live_bytes", "live_in", "places", "position", "sealed", "spare")
 
-    def __init__(self, growing: Growing) -> None:
+    def __init__(self, growing: Growing, spare: bool) -> None:
         self.items: dict[int, Item] = {}
         self.places: dict[int, int | bytes] = {}
         self.live_bytes = 0
@@ -62,28 +63,33 @@ class Recovered:
         self.position = 0
         self.sealed: dict[int, int] = {}
         self.growing = growing
+        self.spare = spare
 
 
-def recover(files: Files, directory: Path) -> Recovered:
-    """Read the journal in ``directory``, or begin one; ``DamageError`` or ``OSError`` when it cannot be read."""
-    return _Recovery(files, directory).run()
+def recover(files: Files, directory: Path, size: int) -> Recovered:
+    """Read the journal in ``directory``, or begin one with segments of ``size`` bytes; ``DamageError`` or ``OSError``
+    when it cannot be read."""
+    return _Recovery(files, directory, size).run()
 
 
 @final
 class _Recovery:
-    __slots__ = ("_directory", "_files", "_items", "_places")
+    __slots__ = ("_directory", "_files", "_items", "_places", "_size", "_spare")
 
-    def __init__(self, files: Files, directory: Path) -> None:
+    def __init__(self, files: Files, directory: Path, size: int) -> None:
         self._files = files
         self._directory = directory
+        self._size = size
+        self._spare = False
         self._items: dict[int, Item] = {}
         self._places: dict[int, int] = {}
 
     def run(self) -> Recovered:
         headers = self._headers()
         self._files.sync_directory(self._directory)  # names too may have been known to the page cache only
+        self._spare = self._spare or make_spare(self._files, self._directory, self._size)
         if not headers:
-            return Recovered(create_segment(self._files, self._directory, fresh_header(1, 0, 0)))
+            return self._begin()
         position = headers[0].base
         sealed: dict[int, int] = {}
         for header, successor in pairwise(headers):
@@ -94,8 +100,12 @@ class _Recovery:
         growing, position = self._last(headers[-1])
         return self._result(growing, sealed, position)
 
+    def _begin(self) -> Recovered:
+        growing = begin_segment(self._files, self._directory, fresh_header(1, 0, 0), self._spare)
+        return Recovered(growing, make_spare(self._files, self._directory, self._size))
+
     def _result(self, growing: Growing, sealed: dict[int, int], position: int) -> Recovered:
-        result = Recovered(growing)
+        result = Recovered(growing, self._spare)
         result.items = self._items
         result.sealed = sealed
         result.position = position
@@ -112,9 +122,9 @@ class _Recovery:
         numbers = sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdecimal())
         known = {index_path(self._directory, number).name for number in numbers}
         for name in names:
-            leftover = name.endswith(UNFINISHED_SUFFIX) or (name.endswith(SUFFIX) and name not in known)
-            if leftover or name == spare_path(self._directory).name:
+            if name.endswith(UNFINISHED_SUFFIX) or (name.endswith(SUFFIX) and name not in known):
                 self._files.unlink(self._directory / name)
+        self._spare = spare_path(self._directory).name in names
         headers: list[Header] = []
         for number in numbers:
             if headers and number != headers[-1].number + 1:

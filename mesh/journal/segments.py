@@ -6,17 +6,20 @@ What always holds:
 - Everything before ``_synced`` in the growing segment is on the disk, and so is every other segment up to the length
   that the header of its successor names. Beyond that there is at most one frame, about which nobody was told, and what
   the file held before.
-- When a write fails, its torn part is cut off, and the same place is written again.
-- When a sync fails, the page cache may hold bytes that will never reach the disk and yet look clean. So nothing more is
-  written to that file: the frame goes to a fresh segment, whose header says where the old one ends.
+- When there is no room for a write, its torn part is cut off, and the same place is written again.
+- When a write or its sync fails otherwise, the page cache may hold bytes that will never reach the disk and yet look
+  clean. So nothing more is written to that file: the frame goes to a fresh segment, whose header says where the old one
+  ends.
 - A segment is only removed when it is the oldest, and its removal is synced before the next.
-- One removed file is kept as a spare, and the next segment is written over it: bytes that stand in allocated blocks are
-  synced without the file system's own records, which takes about half the time of a file that grows. PostgreSQL
-  recycles its write-ahead log for the same reason.
+- One file is kept as a spare, and the next segment is written over it: bytes that stand in allocated blocks are synced
+  without the file system's own records, which takes about half the time of a file that grows. A removed segment becomes
+  the spare; where there is none at the start, one is filled with zeros. PostgreSQL does the same with its write-ahead
+  log.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 from pathlib import Path
@@ -27,6 +30,10 @@ from mesh.journal.index import IndexWriter, index_path
 from mesh.journal.layout import FRAME_SIZE, HEADER_SIZE, Header, pack_frame, pack_header, segment_path, spare_path
 
 _log = logging.getLogger(__name__)
+
+_ZEROS: Final = bytes(1 << 20)
+# The errors of a write that say that the disk has no room, and nothing about the bytes that were written before.
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 # The spare file.
 _NONE: Final = 0
@@ -81,6 +88,38 @@ def reuse_segment(files: Files, directory: Path, header: Header) -> Growing:
     return Growing(header, handle, HEADER_SIZE, IndexWriter(files, directory, header.number))
 
 
+def begin_segment(files: Files, directory: Path, header: Header, spare: bool) -> Growing:
+    """A new segment, over the spare file if there is one. Raises ``OSError`` as the one and the other."""
+    return (reuse_segment if spare else create_segment)(files, directory, header)
+
+
+def make_spare(files: Files, directory: Path, size: int) -> bool:
+    """Fill a spare file with ``size`` bytes of zeros, synced together with its name. ``False`` when the disk refuses: a
+    journal can do without."""
+    path = spare_path(directory)
+    try:
+        handle = files.open(path, create=True)
+        try:
+            for offset in range(0, size, len(_ZEROS)):
+                files.write(handle, [_ZEROS[: size - offset]], offset)
+            files.sync(handle)
+        finally:
+            files.close(handle)
+        files.sync_directory(directory)
+    except OSError as error:
+        _log.warning("%s: no spare file: %s", path, error)
+        _remove_unfinished(files, path)
+        return False
+    return True
+
+
+def _remove_unfinished(files: Files, path: Path) -> None:
+    try:
+        files.unlink(path)
+    except OSError as error:  # the next segment is as long as this file, or a new one; neither harms
+        _log.warning("%s: not removed: %s", path, error)
+
+
 def fresh_header(number: int, base: int, before: int) -> Header:
     return Header(number, secrets.randbits(32), base, before)
 
@@ -103,9 +142,17 @@ class Segments:
     )
 
     def __init__(
-        self, files: Files, directory: Path, limit: int, sealed: dict[int, int], growing: Growing, position: int
+        self,
+        files: Files,
+        directory: Path,
+        limit: int,
+        sealed: dict[int, int],
+        growing: Growing,
+        position: int,
+        spare: bool,
     ) -> None:
-        """``sealed`` gives the length of each segment before the growing one; ``position`` is the last record's."""
+        """``sealed`` gives the length of each segment before the growing one; ``position`` is the last record's;
+        ``spare``: whether there is a spare file."""
         self._files = files
         self._directory = directory
         self._limit = limit
@@ -114,7 +161,7 @@ class Segments:
         self._synced = growing.length
         self._position = position
         self._distrusted = False
-        self._spare = _NONE
+        self._spare = _READY if spare else _NONE
         self.disk = sum(sealed.values()) + growing.length
 
     @property
@@ -141,14 +188,9 @@ class Segments:
         growing = self._growing
         try:
             head = pack_frame(growing.header.salt, payload, count, first)
-            self._files.write(growing.handle, [head, payload], self._synced)
-        except OSError:
-            self._cut()
-            raise
-        try:
-            self._files.sync(growing.handle)
-        except OSError:
-            self._distrusted = True
+            self._files.write_synced(growing.handle, [head, payload], self._synced)
+        except OSError as error:
+            self._distrusted = error.errno not in _NO_ROOM
             self._cut()
             raise
         offset = self._synced + FRAME_SIZE
@@ -191,11 +233,10 @@ class Segments:
     def _roll(self) -> None:
         old = self._growing
         header = fresh_header(old.header.number + 1, self._position, self._synced)
-        if self._spare == _READY:
+        spare = self._spare == _READY
+        if spare:
             self._spare = _NONE
-            new = reuse_segment(self._files, self._directory, header)
-        else:
-            new = create_segment(self._files, self._directory, header)
+        new = begin_segment(self._files, self._directory, header, spare)
         old.indexer.seal(old.header, self._synced, self._position)
         self._lengths[old.header.number] = self._synced
         self._growing = new

@@ -166,6 +166,11 @@ class Disk:
                 raise
             self._store(inode, offset, data)
 
+    def write_synced(self, handle: int, buffers: Sequence[bytes], offset: int) -> None:
+        with self._lock:
+            self.write(handle, buffers, offset)
+            self.sync(handle)
+
     def truncate(self, handle: int, size: int) -> None:
         with self._lock:
             path, inode = self._handles[handle]
@@ -198,6 +203,9 @@ class Disk:
             inode = self._names[source]
             self._change(source, None)
             self._change(target, inode)
+            for handle, (_, open_inode) in self._handles.items():
+                if open_inode is inode:
+                    self._handles[handle] = (target, inode)
 
     def unlink(self, path: Path) -> None:
         with self._lock:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from mesh.journal import DamageError, Limits
-from mesh.journal.layout import FRAME_SIZE, HEADER_SIZE
+from mesh.journal.frames import Frames
+from mesh.journal.layout import FRAME_SIZE, HEADER_SIZE, parse_header
 from tests.fakes.disk import Disk
 from tests.journal.owner import TINY, Owner
 
@@ -25,13 +27,26 @@ def logs(disk: Disk) -> list[Path]:
     return [path for path in disk.paths() if path.suffix == ".log"]
 
 
+def written(disk: Disk, path: Path) -> bytes:
+    """A segment up to the end of its last frame; what is behind it are zeros."""
+    content = disk.content(path)
+    handle = disk.open(path, create=False)
+    header = parse_header(content[:HEADER_SIZE])
+    assert header is not None
+    frames = Frames(disk, handle, header, len(content))
+    while frames.next() is not None:
+        pass
+    disk.close(handle)
+    return content[: frames.offset]
+
+
 def test_a_tail_torn_at_any_byte_is_cut_off(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, limits=ROOMY, files=disk)
     batches(owner, 3)
     owner.journal.close()
     path = logs(disk)[-1]
-    whole = disk.content(path)
+    whole = written(disk, path)
     frame = (len(whole) - HEADER_SIZE) // 3
     for end in range(HEADER_SIZE + 2 * frame, len(whole)):
         for tail in (b"", bytes(30), b"\xff" * 200):
@@ -56,7 +71,7 @@ def test_damage_of_a_synced_frame_in_the_last_segment_is_not_taken_for_a_torn_ta
     batches(owner, 3)
     owner.journal.close()
     path = logs(disk)[-1]
-    frame = (len(disk.content(path)) - HEADER_SIZE) // 3
+    frame = (len(written(disk, path)) - HEADER_SIZE) // 3
     for at in range(HEADER_SIZE, HEADER_SIZE + 2 * frame):
         damaged = disk.crash(0)
         damaged.damage(path, at)
@@ -73,13 +88,13 @@ def test_a_payload_that_looks_like_a_frame_does_not_make_a_torn_tail_look_like_d
     owner = Owner(tmp_path, limits=ROOMY, files=disk)
     batches(owner, 1)
     path = logs(disk)[-1]
-    forged = bytearray(disk.content(path)[HEADER_SIZE:])  # a client that saw a frame of another segment
+    forged = bytearray(written(disk, path)[HEADER_SIZE:])  # a client that saw a frame of another segment
     forged[4] ^= 1
     batches(owner, 1, bytes(forged) * 3)
     owner.journal.close()
     torn = disk.crash(0)
     handle = torn.open(path, create=False)
-    torn.truncate(handle, len(disk.content(path)) - 1)
+    torn.truncate(handle, len(written(disk, path)) - 1)
     torn.close(handle)
     again = Owner(tmp_path, limits=ROOMY, files=torn)
     assert list(again.bodies()) == [1]
@@ -290,16 +305,46 @@ def test_the_file_of_a_removed_segment_becomes_the_next_one(tmp_path: Path) -> N
     disk = Disk()
     made: list[Path] = []
     disk.made = made.append
-    owner = Owner(tmp_path, files=disk)
-    churn(owner, 20)
-    before = int(logs(disk)[-1].stem)
+    owner = Owner(tmp_path, limits=ROOMY, files=disk)
+    assert [path.name for path in made] == ["spare", "spare"], "the first segment is written over a file of zeros, too"
     made.clear()
-    churn(owner, 40)
-    begun = int(logs(disk)[-1].stem) - before
-    assert begun > 20
-    # Not all: copies of what lives may begin a segment before the next one is removed.
-    assert len([path for path in made if path.suffix == ".log"]) < begun / 2
+    churn(owner, 400)
+    assert int(logs(disk)[-1].stem) > 10
+    assert not [path for path in made if path.suffix in (".log", "")]
+    assert disk.read_bytes["00000001.log"] == 0, "where nothing lives, nothing is read"
     owner.journal.close()
+
+
+def test_the_spare_file_is_there_again_after_a_restart(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, limits=ROOMY, files=disk)
+    churn(owner, 10)
+    owner.journal.close()
+    for image in (disk.kill(), disk.crash(1)):
+        made: list[Path] = []
+        image.made = made.append
+        again = Owner(tmp_path, limits=ROOMY, files=image)
+        while len(logs(image)) == 1:
+            churn(again, 1)
+        assert not [path for path in made if path.suffix in (".log", "")]
+        again.journal.close()
+
+
+def test_a_journal_can_do_without_a_spare_file(tmp_path: Path) -> None:
+    disk = Disk()
+
+    def no_room(operation: str, path: Path) -> None:
+        if operation == "write" and path.name == "spare":
+            raise OSError(errno.ENOSPC, "injected", str(path))
+
+    disk.before = no_room
+    owner = Owner(tmp_path, limits=ROOMY, files=disk)
+    assert [path.name for path in disk.paths()] == ["00000001.log"]
+    batches(owner, 2)
+    owner.journal.close()
+    again = Owner(tmp_path, limits=ROOMY, files=disk.crash(0))
+    assert len(again.bodies()) == 2
+    again.journal.close()
 
 
 def test_what_a_file_held_before_is_no_part_of_the_log(tmp_path: Path) -> None:
