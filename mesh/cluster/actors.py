@@ -24,9 +24,13 @@ from mesh.cluster.status import text_of
 
 log = logging.getLogger(__name__)
 
-# Between two rounds of the controller: while something is on its way, and when all is ready.
+# Between two rounds of the controller while something is on its way, and between two parts of one when all is ready.
 _BUSY: Final = 0.1
-_CALM: Final = 1.0
+_CALM: Final = 0.2
+_PARTS: Final = 5
+
+# Seconds until the spare processes are counted again although no node came back: counting looks at all processes.
+_COUNT: Final = 10.0
 
 # One process waits, ready to become a node. Two crashes in one second are rare, and each costs its memory.
 _SPARES: Final = 1
@@ -84,19 +88,37 @@ class Rounds:
         self._controller = controller
         self._status_file = status_file
         self._spares = spares
+        self._counted = (0.0, 0)
 
     def run(self) -> None:
         while True:
             begun = time.monotonic()
             try:
-                self._controller.tick()
-                self.write()
-                if self._spares is not None and self._controller.ready:
-                    self._spares.tend()
+                self._next()
             except Exception:
                 log.exception("a round of the controller failed; the next one tries again")
             pause = _CALM if self._controller.ready else _BUSY
             time.sleep(max(0.02, begun + pause - time.monotonic()))
+
+    def _next(self) -> None:
+        if self._controller.ready:
+            whole = self._controller.glance(_PARTS)
+        else:
+            self._controller.tick()
+            whole = True
+        if whole:
+            self.write()
+            self._tend()
+
+    def _tend(self) -> None:
+        """Count the spare processes, if one may have been used."""
+        then, restarts = self._counted
+        now = time.monotonic()
+        if self._spares is None or not self._controller.ready:
+            return
+        if now - then > _COUNT or self._controller.restarts != restarts:
+            self._counted = (now, self._controller.restarts)
+            self._spares.tend()
 
     def write(self) -> None:
         replace(self._status_file, text_of(self._controller.snapshot()))

@@ -143,6 +143,7 @@ class Controller:
         self._clock = clock
         self._tell = tell
         self._seen: dict[str, Seen] = {}
+        self._unread: list[str] = []
         self._opened = False
         self._stopping = threading.Event()
         self._turn = threading.Lock()
@@ -152,16 +153,30 @@ class Controller:
         """Whether every planned node serves."""
         return all(self._seen.get(node.name, _NOTHING).state == host.READY for node in self.plan.nodes)
 
+    @property
+    def restarts(self) -> int:
+        """How often any node came back, as far as this controller has seen."""
+        return sum(it.restarts for it in self._seen.values())
+
     def tick(self) -> None:
-        """Look once, and do what is to be done."""
+        """Look once at everything, and do what is to be done."""
+        with self._turn:
+            if not self._stopping.is_set():
+                self._act(self._names())
+
+    def glance(self, parts: int) -> bool:
+        """Look at the next one of ``parts`` shares of the nodes only, and do what is to be done; whether that was the
+        last share. A whole round takes some milliseconds of a node's own processor: where all is well it need not take
+        them at once."""
         with self._turn:
             if self._stopping.is_set():
-                return
-            now = self._clock()
-            self._look(now)
-            self._opened = self._opened or self.ready
-            for step in decide(self.plan, self._seen, now, self._opened):
-                self._do(step)
+                return True
+            if not self._unread:
+                self._unread = sorted(self._names())
+            share = -(-len(self._seen) // parts)
+            these, self._unread = self._unread[:share], self._unread[share:]
+            self._act(these)
+            return not self._unread
 
     def stop(self, grace: float) -> None:
         """Stop all nodes, the last stage first, and remove them. Within ``grace`` seconds for each of the stages."""
@@ -184,7 +199,9 @@ class Controller:
         state = host.STOPPING if self._stopping.is_set() else host.READY if self.ready else host.STARTING
         return {"mesh": self.plan.mesh, "state": state, "nodes": [self._row(node) for node in self.plan.nodes]}
 
-    def _look(self, now: float) -> None:
+    def _names(self) -> set[str]:
+        """The nodes that exist; those that do not are noted as absent."""
+        now = self._clock()
         there = self._runtime.names()
         for name in there.union(node.name for node in self.plan.nodes):
             self._seen.setdefault(name, Seen(changed=now))
@@ -194,11 +211,18 @@ class Controller:
                     del self._seen[name]
                 else:
                     self._set(name, ABSENT)
-        for name, report in self._runtime.reports(there).items():
+        return there
+
+    def _act(self, names: Iterable[str]) -> None:
+        now = self._clock()
+        for name, report in self._runtime.reports(names).items():
             if report is None:
                 self._set(name, LOST)
             else:
                 self._hear(name, report, now)
+        self._opened = self._opened or self.ready
+        for step in decide(self.plan, self._seen, now, self._opened):
+            self._do(step)
 
     def _hear(self, name: str, report: Report, now: float) -> None:
         it = self._seen[name]

@@ -219,3 +219,36 @@ def test_decide_is_idempotent(plan: Plan) -> None:
     once = decide(plan, seen, 0.0, opened=False)
     assert once == decide(plan, seen, 0.0, opened=False)
     assert [(step.kind, step.name) for step in once] == [(Kind.BEGIN, "edge-1"), (Kind.BEGIN, "edge-2")]
+
+
+def test_a_round_in_parts_comes_to_every_node(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    runtime.say("door", host.READY, uptime=7.0)
+    runtime.nodes["core"] = None
+    ends = [controller.glance(3) for _ in range(4)]
+    assert ends == [False, True, False, True], "two of four nodes at a time"
+    assert state_of(controller, "door")["uptime"] == 7.0
+    assert state_of(controller, "core")["state"] == "starting"
+    assert not controller.ready
+
+
+def test_a_node_that_is_gone_is_made_again_by_the_next_round_in_parts(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    runtime.remove("edge-2")
+    runtime.steps.clear()
+    while "create edge-2" not in runtime.steps:
+        controller.glance(4)
+        clock.now += 1
+        assert clock.now < 1100
+
+
+def test_restarts_of_all_nodes_are_counted(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
+    settle(controller, runtime, clock)
+    for name in ("edge-1", "core"):
+        runtime.come(name, host.READY)
+    controller.tick()
+    assert controller.restarts == 2
