@@ -64,7 +64,7 @@ class Core:
         services = self._services = Services(place)
         self._router = Router(
             place.vehicle_of(), place.topology.fleet, MapOwners(services, place.topology.inbox is not None),
-            self._link_to, self._all_links, self._wake,
+            self._links, self._link_to, self._wake,
         )  # fmt: skip
         settings = place.engine_settings()
         settings.in_flight = place.topology.limits.backend_in_flight
@@ -148,9 +148,6 @@ class Core:
         if kept is not None:
             link.restore(kept.spooled, kept.filters, kept.incoming)
         return link
-
-    def _all_links(self) -> list[TierLink]:
-        return list(self._links.values())
 
     def _member(self, old: Member | None, new: Member | None) -> None:
         """Membership changed. An edge that is gone keeps its address: its lease may be over while it is restarting."""

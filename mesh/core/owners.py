@@ -8,22 +8,26 @@ from __future__ import annotations
 
 from typing import final
 
-from mesh.core.router import OwnerUnknown
+from mesh.core.router import Owners, OwnerUnknown
 from mesh.node.services import Services
 from mesh.registry.errors import RegistryError
+from mesh.registry.recent import Recent
 
 
 @final
-class MapOwners:
+class MapOwners(Owners):
     """``claim``: give a vehicle that has no owner one."""
 
+    __slots__ = ("_claim", "_recent", "_services")
+
     def __init__(self, services: Services, claim: bool) -> None:
+        self._recent: Recent = services.map.recent
         self._services = services
         self._claim = claim
 
     def cached(self, vehicle: str) -> str | None:
         """The owner, if it is in memory."""
-        record = self._services.map.cached(vehicle)
+        record = self._recent.get(vehicle)
         return None if record is None else record.edge
 
     async def find(self, vehicle: str) -> str | None:

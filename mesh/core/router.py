@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, final
+from collections.abc import Callable, Mapping
+from typing import Final, final
+
+from mypy_extensions import mypyc_attr
 
 from mesh.broker.broker import Broker
 from mesh.broker.connection import Connection
@@ -27,16 +29,21 @@ _MAX_PENDING: Final = 10_000
 log = logging.getLogger(__name__)
 
 
-class Owners(Protocol):
-    """The vehicle map, as the router sees it."""
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Owners:
+    """The vehicle map, as the router sees it. A base class for the reason that ``session/store.py`` gives."""
+
+    __slots__ = ()
 
     def cached(self, vehicle: str) -> str | None:
         """The edge that owns the vehicle, if that is known without asking."""
+        raise NotImplementedError
 
-    def find(self, vehicle: str) -> Awaitable[str | None]:
+    async def find(self, vehicle: str) -> str | None:
         """The edge that owns the vehicle; ``None`` if nobody does. Raises ``OwnerUnknown`` if it cannot be found out
         now.
         """
+        raise NotImplementedError
 
 
 class OwnerUnknown(Exception):
@@ -45,7 +52,8 @@ class OwnerUnknown(Exception):
 
 @final
 class Router(Forwarder):
-    """``link_to`` gives the tier link of an edge, ``links`` all of them; ``vehicle_of`` the vehicle of a topic.
+    """``links`` are the tier links by edge, ``link_to`` makes one that is missing; ``vehicle_of`` gives the vehicle of
+    a topic.
     ``fleet``: filters of the topics that go to every vehicle's edge.
     """
 
@@ -54,8 +62,8 @@ class Router(Forwarder):
         vehicle_of: Callable[[str], str | None],
         fleet: tuple[str, ...],
         owners: Owners,
+        links: Mapping[str, TierLink],
         link_to: Callable[[str], TierLink],
-        links: Callable[[], list[TierLink]],
         wake: Callable[[], None],
     ) -> None:
         self.broker: Broker | None = None
@@ -79,14 +87,17 @@ class Router(Forwarder):
             return
         edge = None if vehicle in self._pending else self._owners.cached(vehicle)
         if edge is not None:
-            self._link_to(edge).send(message, receipt)
+            link = self._links.get(edge)
+            if link is None:
+                link = self._link_to(edge)
+            link.send(message, receipt)
         else:
             self._look_up(vehicle, message, receipt)
 
     def _to_fleet(self, message: Message, receipt: Receipt | None) -> None:
         for filter in self._fleet:
             if matches(filter, message.topic):
-                for link in self._links():
+                for link in list(self._links.values()):
                     link.send(message, receipt)
                 return
 

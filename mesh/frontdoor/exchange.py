@@ -17,7 +17,6 @@ PUBREL: RELEASED → PUBCOMP: free.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final, final
 
 from mesh.wire.frames import ack_packet_id, ack_reason, publish_packet_id, with_dup
@@ -47,12 +46,13 @@ _ERROR: Final = 0x80
 @final
 class Entry:
     """One replayable frame. ``packets`` is ``None`` for CLOSE; ``size`` in bytes; ``sent``: it was on some link
-    already."""
+    already; ``next`` is the one that was kept after it."""
 
-    __slots__ = ("exchange", "packets", "sent", "size")
+    __slots__ = ("exchange", "next", "packets", "sent", "size")
 
     def __init__(self, exchange: Exchange, packets: list[bytes] | None, size: int) -> None:
         self.exchange = exchange
+        self.next: Entry | None = None
         self.packets = packets
         self.size = size
         self.sent = False
@@ -63,11 +63,13 @@ class Exchange:
     """``number`` is the connection's number on the link; ``held`` the bytes of entries that are not confirmed;
     ``over``: nobody waits for the rest."""
 
-    __slots__ = ("_awaiting", "_completed", "_delivered", "entries", "held", "number", "over", "pings")
+    __slots__ = ("_awaiting", "_completed", "_delivered", "_newest", "_oldest", "held", "number", "over", "pings")
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.entries: deque[Entry] | None = None  # an idle connection is spared an empty deque of 600 bytes
+        # A chain: a queue of their own would cost each connection more than it holds at most times.
+        self._oldest: Entry | None = None
+        self._newest: Entry | None = None
         self.held = 0
         self.over = False
         self.pings = 0  # PINGREQs that came since whoever answers them looked
@@ -113,9 +115,11 @@ class Exchange:
         return entry
 
     def _keep(self, entry: Entry) -> None:
-        if self.entries is None:
-            self.entries = deque()
-        self.entries.append(entry)
+        if self._newest is None:
+            self._oldest = entry
+        else:
+            self._newest.next = entry
+        self._newest = entry
         self.held += entry.size
 
     def _await(self, packet_id: int, entry: Entry, index: int) -> None:
@@ -173,12 +177,20 @@ class Exchange:
 
     def confirmed(self, entry: Entry) -> None:
         """The edge has ``entry``, the oldest, on its disk."""
-        entries = self.entries
-        if entries and entries[0] is entry:
-            entries.popleft()
+        if self._oldest is entry:
             self.held -= entry.size
-            if not entries:
-                self.entries = None
+            self._oldest, entry.next = entry.next, None
+            if self._oldest is None:
+                self._newest = None
+
+    def entries(self) -> list[Entry]:
+        """All that is kept, the oldest first."""
+        found = []
+        entry = self._oldest
+        while entry is not None:
+            found.append(entry)
+            entry = entry.next
+        return found
 
     def unacked(self) -> list[int]:
         """Identifiers of PUBLISHes that are with the vehicle, in the order in which they went there."""
@@ -188,7 +200,7 @@ class Exchange:
         """The connection is about to be attached again: PUBRELs for what the vehicle has completed meanwhile are not
         for it."""
         completed: set[int] = set()
-        for entry in self.entries or ():
+        for entry in self.entries():
             for raw in entry.packets or ():
                 if raw and raw[0] & 0xF0 == _PUBCOMP:
                     completed.add(ack_packet_id(raw))
@@ -205,22 +217,27 @@ class Exchange:
 
     def replay(self) -> list[Entry]:
         """What must go on the next link, in order. Entries of which nothing is left to send are let go of here."""
-        kept: deque[Entry] = deque()
-        for entry in self.entries or ():
+        kept: list[Entry] = []
+        found = self.entries()
+        self._clear()
+        for entry in found:
             if entry.sent and entry.packets is not None:
                 _repeat(entry.packets)
             if entry.packets is None or any(entry.packets):
+                self._keep(entry)
                 kept.append(entry)
-            else:
-                self.held -= entry.size
-        self.entries = kept or None
-        return list(kept)
+        return kept
+
+    def _clear(self) -> None:
+        for entry in self.entries():
+            entry.next = None
+        self._oldest = self._newest = None
+        self.held = 0
 
     def abandon(self) -> None:
         """Nobody waits for what is left."""
         self.over = True
-        self.entries = None
-        self.held = 0
+        self._clear()
         self._awaiting.clear()
         self._delivered.clear()
 

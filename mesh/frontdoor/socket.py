@@ -56,7 +56,10 @@ class EdgeSocket(Link):
     def packets(self, body: bytes) -> list[bytes]:
         """The packets of a DATA frame."""
         packets = self._framer.feed(body)
-        if self._framer.error is not None or sum(map(len, packets)) != len(body):
+        size = 0
+        for raw in packets:
+            size += len(raw)
+        if self._framer.error is not None or size != len(body):
             raise LinkError("a DATA frame holds something else than whole packets")
         return packets
 

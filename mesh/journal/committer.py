@@ -21,7 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import final
 
-from mesh.journal.cleaning import Cleaner, IsLive
+from mesh.journal.cleaning import Cleaner, IsLive, Picker
 from mesh.journal.errors import JournalError
 from mesh.journal.files import Files
 from mesh.journal.limits import Limits
@@ -82,7 +82,7 @@ class Committer:
         self._orders: SimpleQueue[Order] = SimpleQueue()
         self._next: deque[Order] = deque()
         self._stopping = threading.Event()
-        self._cleaner: Cleaner | None = None
+        self._cleaner: Cleaner | Picker | None = None
         self._last_batch = 0
         # A daemon, so that an owner that forgot `close` can still end; what was reported durable is safe either way.
         self._worker = threading.Thread(target=self._run, name=f"journal {directory.name}", daemon=True)
@@ -116,7 +116,7 @@ class Committer:
         if isinstance(order, Handover):
             return self._commit(self._gather(order))
         if isinstance(order, Clean):
-            self._clean(order.number)
+            self._clean(order)
             return True
         if isinstance(order, Remove):
             return self._remove(order.number)
@@ -159,14 +159,13 @@ class Committer:
         self._post(Written(handovers, segments.number, offset, segments.disk, segments.count, duration))
         return True
 
-    def _clean(self, number: int) -> None:
+    def _clean(self, order: Clean) -> None:
         # At least as much as was written last: else a log under heavy load would grow faster than it is cleaned.
         size = max(self._limits.step, self._last_batch)
         report: Copies | Unreadable
         try:
             if self._cleaner is None:
-                length = self._segments.length(number)
-                self._cleaner = Cleaner(self._files, self._directory, number, length, self._is_live)
+                self._cleaner = self._cleaner_of(order)
             report = self._cleaner.step(size)
         except OSError as error:
             report = Unreadable(error)
@@ -175,6 +174,12 @@ class Committer:
         if isinstance(report, Unreadable) or report.finished:
             self._end_cleaning()
         self._post(report)
+
+    def _cleaner_of(self, order: Clean) -> Cleaner | Picker:
+        if order.items is not None:
+            return Picker(self._files, self._directory, order.number, order.items)
+        length = self._segments.length(order.number)
+        return Cleaner(self._files, self._directory, order.number, length, self._is_live)
 
     def _end_cleaning(self) -> None:
         if self._cleaner is not None:

@@ -360,13 +360,15 @@ class Journal(Store):
         base = number << SEGMENT_SHIFT | report.offset << OFFSET_SHIFT
         here = 0
         for handover in report.handovers:
-            for id, place in zip(handover.ids, handover.places, strict=True):
+            ids, offsets = handover.ids, handover.places
+            for index in range(len(ids)):
+                id = ids[index]
                 before = places.get(id)
                 if before is None:
                     continue
                 if isinstance(before, int):
                     live_in[before >> SEGMENT_SHIFT] -= 1
-                places[id] = base + place
+                places[id] = base + offsets[index]
                 here += 1
             base += handover.size << OFFSET_SHIFT
             self._handed -= handover.size
@@ -398,13 +400,23 @@ class Journal(Store):
                 if empty:
                     self._all_copied()
                 else:
-                    self._read_on()
+                    self._read_on(self._items_of(self._oldest))
         elif self._cleaning == _COPIED and self.durable_position >= self._cleaned_at:
             self._remove_oldest()
 
-    def _read_on(self) -> None:
+    def _items_of(self, number: int) -> list[tuple[int, int]] | None:
+        """The live items of a segment and their places in it; ``None`` when it costs less to read the segment."""
+        if len(self._places) > self._limits.picked:
+            return None
+        found = []
+        for id, place in self._places.items():
+            if isinstance(place, int) and place >> SEGMENT_SHIFT == number:
+                found.append((id, place - (number << SEGMENT_SHIFT)))
+        return found
+
+    def _read_on(self, items: list[tuple[int, int]] | None) -> None:
         self._cleaning = _READING
-        self._committer.order(Clean(self._oldest))
+        self._committer.order(Clean(self._oldest, items))
 
     def _copy(self, report: Copies) -> None:
         """Append what is still live to the end of the log, with its id."""
@@ -424,7 +436,7 @@ class Journal(Store):
             self.position += 1
         if not report.finished:
             self.commit()
-            self._read_on()  # the thread takes its orders in turn: these copies are written before it reads on
+            self._read_on(None)  # the thread takes its orders in turn: these copies are written before it reads on
             return
         self._all_copied()
 

@@ -26,6 +26,9 @@ class Limits:
     batch: int = 16 << 20
     # Bytes that one step of cleaning gives to the owner's thread: about a millisecond of its time.
     step: int = 256 << 10
+    # So many live items of the whole journal are looked through for those of the segment that is cleaned, which takes
+    # half a millisecond of the owner's time. Where there are more, or with 0, the segment is read for them.
+    picked: int = 10_000
     # What may wait in memory for a disk that is slow or full. `append` refuses beyond it.
     backlog: int = 256 << 20
     # A full disk is asked again after the first wait, doubling up to the longest: soon after space is there, no busy

@@ -29,9 +29,14 @@ class Handover:
 
 
 class Clean(NamedTuple):
-    """Owner → thread: read on in this segment, the oldest, and say what is live in it."""
+    """Owner → thread: read on in this segment, the oldest, and say what is live in it.
+
+    ``items`` names its live items, id and offset << 32 | length, where the owner could find them all at little cost:
+    then only they are read. It counts in the first order for a segment.
+    """
 
     number: int
+    items: list[tuple[int, int]] | None
 
 
 class Remove(NamedTuple):

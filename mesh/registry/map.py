@@ -16,7 +16,6 @@ What always holds:
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final, final
 
@@ -25,6 +24,7 @@ from mesh.registry.batch import DEADLINE, Batcher
 from mesh.registry.client import Client, absent, get, put, unchanged
 from mesh.registry.errors import BadRecord, Conflict, NoEdge, Unavailable
 from mesh.registry.keys import Keys
+from mesh.registry.recent import Recent
 from mesh.registry.record import Record, decode
 from mesh.registry.rendezvous import choose
 from mesh.registry.watch import Watch
@@ -64,16 +64,15 @@ class VehicleMap:
         "_fits",
         "_heard",
         "_keys",
-        "_limit",
         "_loaded",
         "_prefix",
-        "_records",
         "_seen",
         "_since",
         "_snapshot",
         "_watch",
         "evicted",
         "on_change",
+        "recent",
     )
 
     def __init__(self, client: Client, mesh: str, *, limit: int = LIMIT, deadline: float = DEADLINE) -> None:
@@ -82,8 +81,8 @@ class VehicleMap:
         self._client = client
         self._keys = Keys(mesh)
         self._prefix = len(self._keys.vehicles)
-        self._limit = limit
-        self._records: OrderedDict[str, Record] = OrderedDict()
+        self.recent = Recent(limit)
+        """The records in memory, for who asks too often to call ``cached``."""
         self._batcher: Batcher[Wish, Record | BadRecord | None] = Batcher(
             "vehicle", self._ask, size=BATCH, deadline=deadline
         )
@@ -130,14 +129,11 @@ class VehicleMap:
 
     def __len__(self) -> int:
         """Records in memory."""
-        return len(self._records)
+        return len(self.recent)
 
     def cached(self, vehicle: str) -> Record | None:
         """The record in memory, or None: not known here, which says nothing about etcd."""
-        record = self._records.get(vehicle)
-        if record is not None:
-            self._records.move_to_end(vehicle)
-        return record
+        return self.recent.get(vehicle)
 
     async def lookup(self, vehicle: str) -> Record | None:
         """The vehicle's record; None if it has none. Raises Unavailable, BadRecord; ValueError for a name that cannot
@@ -240,20 +236,17 @@ class VehicleMap:
         if heard is not None and heard[0] > revision:
             record = heard[1]
         else:
-            known = self._records.get(vehicle)
+            known = self.recent.peek(vehicle)
             if known is not None and known.revision > revision:
                 record = known
         if record is None:
-            self._records.pop(vehicle, None)
+            self.recent.forget(vehicle)
         else:
             self._store(record)
         return record
 
     def _store(self, record: Record) -> None:
-        self._records[record.vehicle] = record
-        self._records.move_to_end(record.vehicle)
-        while len(self._records) > self._limit:
-            self._records.popitem(last=False)
+        if self.recent.put(record):
             self.evicted += 1
             self._complete = self._fits = False
 
@@ -276,15 +269,12 @@ class VehicleMap:
 
     def _take(self, record: Record) -> None:
         vehicle = record.vehicle
-        known = self._records.get(vehicle)
-        if known is not None:
+        known = self.recent.peek(vehicle)
+        if known is not None and self._since and known.revision > self._snapshot:
             self._seen.add(vehicle)
-            if self._since and known.revision > self._snapshot:
-                return
-            self._records[vehicle] = record
-        elif len(self._records) < self._limit:
+            return
+        if self.recent.fill(record):
             self._seen.add(vehicle)
-            self._records[vehicle] = record
         else:
             self._fits = False
         if (known is not None and known != record) or (self._since and record.revision > self._since):
@@ -299,9 +289,9 @@ class VehicleMap:
 
     def _drop_unseen(self) -> None:
         """What is in memory and not in the snapshot was deleted, unless it is younger."""
-        for vehicle, record in list(self._records.items()):
-            if vehicle not in self._seen and not (self._since and record.revision > self._snapshot):
-                del self._records[vehicle]
+        for record in self.recent.all():
+            if record.vehicle not in self._seen and not (self._since and record.revision > self._snapshot):
+                self.recent.forget(record.vehicle)
                 self.on_change(record, None)
 
     def apply(self, events: Sequence[pb.Event]) -> None:
@@ -314,7 +304,7 @@ class VehicleMap:
 
     def _change(self, vehicle: str, record: Record | None, event: pb.Event) -> None:
         revision = event.kv.mod_revision
-        known = self._records.get(vehicle)
+        known = self.recent.peek(vehicle)
         old = known if known is not None and known.revision < revision else None
         if old is None and event.prev_kv.mod_revision:
             old = self._decoded(event.prev_kv)
@@ -322,9 +312,9 @@ class VehicleMap:
             self._heard[vehicle] = (revision, record)
         if known is None or known.revision < revision:
             if record is None:
-                self._records.pop(vehicle, None)
+                self.recent.forget(vehicle)
             elif known is not None:
-                self._records[vehicle] = record
+                self.recent.fill(record)
             elif self._complete:
                 self._store(record)
         self.on_change(old, record)

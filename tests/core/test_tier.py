@@ -11,7 +11,7 @@ from mesh.broker.connection import Connection
 from mesh.broker.settings import Settings
 from mesh.broker.subscriptions import Gate
 from mesh.core.intake import edge_of as edge_of_incoming
-from mesh.core.router import OwnerUnknown, Router
+from mesh.core.router import Owners, OwnerUnknown, Router
 from mesh.core.spool import SPOOL_RELEASED, SPOOLED, TIER_FILTER, TIER_INCOMING, Spool, edge_of
 from mesh.core.tier import TierLink
 from mesh.core.upstream import Upstream
@@ -75,7 +75,7 @@ class Edge(Bench):
         self.gone = False
 
 
-class Owners:
+class KnownOwners(Owners):
     def __init__(self, owners: dict[str, str]) -> None:
         self.owners = owners
 
@@ -92,11 +92,11 @@ class Mesh:
     def __init__(self, edges: int = 2, store: MemoryStore | None = None, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
         self.names = [f"edge-{number}" for number in range(1, edges + 1)]
-        owners = Owners({f"V{number}": name for number, name in enumerate(self.names, 1)})
+        owners = KnownOwners({f"V{number}": name for number, name in enumerate(self.names, 1)})
         self.links: dict[str, TierLink] = {}
         links = self.links
         self.router = Router(
-            vehicle_of, ("fleet/#",), owners, links.__getitem__, lambda: list(links.values()), lambda: None
+            vehicle_of, ("fleet/#",), owners, links, links.__getitem__, lambda: None
         )
         self.core = Bench(Settings(), store, self.clock, self.router)
         self.router.broker = self.core.broker

@@ -132,9 +132,9 @@ class ExchangeMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_held_adds_up(self) -> None:
-        assert self.exchange.held == sum(entry.size for entry in self.exchange.entries or ())
+        assert self.exchange.held == sum(entry.size for entry in self.exchange.entries())
         if self.linked:
-            assert list(self.exchange.entries or ()) == self.on_link
+            assert list(self.exchange.entries()) == self.on_link
 
 
 TestExchange = ExchangeMachine.TestCase

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 
 from mesh.journal import Journal, Limits
 
-LIMITS = Limits(segment=16_384, batch=8_192, step=2_048)
+LIMITS = Limits(segment=16_384, batch=8_192, step=2_048, picked=20)  # sometimes more live than that
 
 
 def body_of(id: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -13,6 +14,9 @@ DEADLINE = 10.0
 
 # Small enough that a handful of items rolls segments and starts cleaning.
 TINY = Limits(segment=256, batch=512, step=64, backlog=1 << 20, retry_first=0.001, retry_longest=0.004, readers=2)
+
+# The same, with segments that are read whole when they are cleaned.
+READING = replace(TINY, picked=0)
 
 
 class Owner:

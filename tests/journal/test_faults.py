@@ -11,7 +11,7 @@ import pytest
 
 from mesh.journal import Limits, UnsavedError
 from tests.fakes.disk import Disk
-from tests.journal.owner import TINY, Owner
+from tests.journal.owner import READING, TINY, Owner
 
 
 def failing(*operations: str, times: int = 1_000_000, code: int = errno.ENOSPC) -> Callable[[str, Path], None]:
@@ -135,9 +135,10 @@ def churn(owner: Owner, count: int) -> int:
     return kept
 
 
-def test_cleaning_keeps_the_disk_small_and_the_living(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limits", [TINY, READING], ids=["picked", "read"])
+def test_cleaning_keeps_the_disk_small_and_the_living(tmp_path: Path, limits: Limits) -> None:
     disk = Disk()
-    owner = Owner(tmp_path, files=disk)
+    owner = Owner(tmp_path, limits=limits, files=disk)
     kept = churn(owner, 200)
     figures = owner.journal.statistics()
     assert figures.live_items == 1
@@ -161,9 +162,10 @@ def test_a_segment_that_cannot_be_removed_is_tried_again(tmp_path: Path) -> None
     owner.journal.close()
 
 
-def test_damage_stops_cleaning_loudly_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limits", [TINY, READING], ids=["picked", "read"])
+def test_damage_stops_cleaning_loudly_and_nothing_else(tmp_path: Path, limits: Limits) -> None:
     disk = Disk()
-    owner = Owner(tmp_path, files=disk)
+    owner = Owner(tmp_path, limits=limits, files=disk)
     owner.journal.append(1, 1, b"kept", b"k" * 30)
     owner.settle()
     disk.damage(tmp_path / "00000001.log", 80)

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from mesh.journal import Item
+from mesh.journal import Item, Limits
 from mesh.journal.errors import UnsavedError
 from tests.fakes.disk import Disk
-from tests.journal.owner import Owner
+from tests.journal.owner import READING, TINY, Owner
 
 SEEDS = st.integers(0, 1 << 32)
 PICKS = st.integers(0, 1 << 16)
@@ -33,10 +33,11 @@ class JournalMachine(RuleBasedStateMachine):
         self.faults = 0
         self.acknowledged_at_image = 0
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(limits=st.sampled_from([TINY, READING]))
+    def start(self, limits: Limits) -> None:
+        self.limits = limits
         self.disk.before = self.fault
-        self.owner = Owner(self.directory, files=self.disk)
+        self.owner = Owner(self.directory, limits=limits, files=self.disk)
 
     def fault(self, operation: str, path: Path) -> None:
         if self.faults > 0 and operation in ("write", "sync", "truncate"):
@@ -135,7 +136,7 @@ class JournalMachine(RuleBasedStateMachine):
         assert self.disk.open_handles == 0
         self.disk = disk
         disk.before = self.fault
-        self.owner = Owner(self.directory, files=disk)
+        self.owner = Owner(self.directory, limits=self.limits, files=disk)
         reached = self.owner.journal.position
         assert reached >= acknowledged
         self.history = [entry for entry in self.history if entry[0] <= reached]

@@ -11,9 +11,9 @@ from mesh.journal import DamageError, Limits
 from mesh.journal.frames import Frames
 from mesh.journal.layout import FRAME_SIZE, HEADER_SIZE, parse_header
 from tests.fakes.disk import Disk
-from tests.journal.owner import TINY, Owner
+from tests.journal.owner import READING, TINY, Owner
 
-ROOMY = Limits(segment=4096)
+ROOMY = Limits(segment=4096, step=512)
 
 
 def batches(owner: Owner, count: int, body: bytes = b"x" * 40) -> None:
@@ -267,12 +267,13 @@ def test_names_are_synced_before_they_count(tmp_path: Path) -> None:
             last.journal.close()
 
 
+@pytest.mark.parametrize("limits", [TINY, READING], ids=["picked", "read"])
 @pytest.mark.parametrize("operations", range(1, 40))
-def test_removed_segments_never_come_back_out_of_turn(tmp_path: Path, operations: int) -> None:
+def test_removed_segments_never_come_back_out_of_turn(tmp_path: Path, operations: int, limits: Limits) -> None:
     """The power goes while several segments are cleaned in a row; the drops of a segment are in the next one."""
     for seed in range(6):
         disk = Disk()
-        owner = Owner(tmp_path, files=disk)
+        owner = Owner(tmp_path, limits=limits, files=disk)
         ids: list[int] = []
         for _ in range(12):
             ids.append(owner.journal.append(1, 1, b"", b"x" * 120))
@@ -403,3 +404,20 @@ def test_the_power_may_go_while_a_file_becomes_the_next_segment(tmp_path: Path, 
         assert kept in lives
         assert durable or lives == {kept, last}
         again.journal.close()
+
+
+def test_of_a_segment_with_few_live_items_only_they_are_read(tmp_path: Path) -> None:
+    disk = Disk()
+    owner = Owner(tmp_path, limits=ROOMY, files=disk)
+    kept = [owner.journal.append(1, 1, b"meta", b"k" * 20) for _ in range(5)]
+    owner.settle()
+    churn(owner, 100)
+    assert (tmp_path / "00000001.log") not in disk.paths()
+    assert disk.read_bytes["00000001.log"] < ROOMY.segment / 4
+    assert [owner.journal.read(id) for id in kept] == [b"k" * 20] * 5
+    image = disk.crash(0)
+    owner.journal.close()
+    again = Owner(tmp_path, limits=ROOMY, files=image)
+    found = {item.id: item.meta for item in again.journal.live()}
+    assert [found[id] for id in kept] == [b"meta"] * 5
+    again.journal.close()
