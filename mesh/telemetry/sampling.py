@@ -20,8 +20,8 @@ from mesh.wire.tracecontext import TraceContext
 # own, so that none starves another.
 RATE: Final = 200.0
 # What nobody has asked for by name must cost next to nothing. A message makes six spans on its way downstream, some
-# 110 µs each with their export: 20 messages a second are 1.3 % of a core that all nodes share.
-RATIO_RATE: Final = 20.0
+# 110 µs each with their export: 10 messages a second are 0.7 % of a core that all nodes share.
+RATIO_RATE: Final = 10.0
 # What other nodes of the mesh decided was bounded there, once per node. They also pass on what they left out
 # themselves, with the publisher's context as it came, so this needs a bound too; it is as wide as ten busy nodes.
 TRUSTED_RATE: Final = 2000.0

@@ -13,7 +13,7 @@ from typing import Any
 from benchmark.page import page
 from benchmark.picture import picture
 from benchmark.report import Found, about, keep, show, write
-from benchmark.rows import BELOW, CONNECTIONS, LATENCY, MEMORY, SYSTEMS, Figures, Row, rows
+from benchmark.rows import CONNECTIONS, LATENCY, MEMORY, SYSTEMS, Figures, Row, rows
 from benchmark.scale import EXPERIMENTS
 from benchmark.scaling import scaling
 from mesh.bench.plan import DIRECT, Plan
@@ -58,7 +58,7 @@ def plan_of(row: Row, found: Found) -> Plan:
     shown = [one for one in found[row.after][row.peer] if isinstance(one, Result)]
     if not shown:
         raise LoadFailed(f"row {row.after} gives the rate, and has not been measured")
-    return replace(row.plan, rate=int(BELOW * shown[-1].rate))
+    return replace(row.plan, rate=int(row.share * shown[-1].rate))
 
 
 def compare(options: argparse.Namespace) -> int:

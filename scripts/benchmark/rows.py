@@ -15,10 +15,9 @@ from mesh.bench.plan import DIRECT, SCENARIOS, Plan
 from mesh.bench.run import Connected, Result
 
 THROUGHPUT = "messages a second"
-LATENCY = "p99 in ms at 90 % of the peer's rate"
+LATENCY = "p99 in ms at a rate that the peer carries"
 CONNECTIONS = "connections a second, of vehicles that come back"
 MEMORY = "bytes for an idle vehicle"
-BELOW = 0.9  # of the peer's own rate, so that its queues do not grow
 IDLE = 18_000  # a process may have 20,000 descriptors here
 
 Figures = Result | Connected
@@ -27,7 +26,8 @@ Figures = Result | Connected
 @dataclass(frozen=True, slots=True)
 class Row:
     """``kind`` is what is measured; ``least`` the ratio that is asked for; ``after``: the row whose rate of the peer
-    this one's rate is taken from; ``shared``: the load runs on the same processors as the system, which has all."""
+    this one's rate is taken from, ``share`` how much of it; ``shared``: the load runs on the same processors as the
+    system, which has all."""
 
     name: str
     kind: str
@@ -35,6 +35,7 @@ class Row:
     least: float
     peer: str = "c-mesh"
     after: str = ""
+    share: float = 1.0
     shared: bool = False
 
     def value(self, found: Figures) -> float:
@@ -59,7 +60,9 @@ def rows() -> list[Row]:
     }  # fmt: skip
     found = [Row(name, THROUGHPUT, SCENARIOS[name], least) for name, least in asked.items()]
     paced = replace(SCENARIOS["down-200x1"], window=1000)
+    # At its greatest rate the peer's queues grow, so there is one row at which they do not.
     found.append(Row("latency-200", LATENCY, paced, 2.0, after="down-200x1"))
+    found.append(Row("latency-200-at-90%", LATENCY, paced, 2.0, after="down-200x1", share=0.9))
     alone = [("1x100", 0, 2.0), ("1x100", 1, 5.0), ("200x1", 1, 1.2), ("2000x1", 1, 1.2)]
     for name, qos, least in alone:
         plan = replace(SCENARIOS[f"down-{name}"], direction=DIRECT, qos=qos)
