@@ -14,10 +14,10 @@ each, everything of a system on one processor, the load on another. Both ran in 
 Nagle is off and queues are unlimited everywhere. QoS 1 and 200 bytes unless the name says otherwise; `1x100` is one
 pair of clients with 100 messages unacknowledged. In the rows `alone` our core carries all by itself, beside one
 Mosquitto, or one amqtt with the load that suits it best. In the rows `2-cores` each system has two processors, and the
-load runs on the same two. `latency-200` is at the rate that the C mesh has shown in down-200x1, and at 90 % of it, where
-its queues do not grow. `sharedsub-20-5`: five back ends share what twenty vehicles report. The ratio says how many
-times better ours is: the median of the rounds, and their range. Why rows with one message in flight fall short stands
-in [decisions.md](decisions.md#what-is-a-cost-when-one-core-carries-everything).
+load runs on the same two. `latency-200` is at the rate that the C mesh has shown in down-200x1, and at 90 % of it,
+where its queues do not grow. `sharedsub-20-5`: five back ends share what twenty vehicles report. The ratio says how
+many times better ours is: the median of the rounds, and their range. Why some rows fall short stands in
+[decisions.md](decisions.md#what-is-a-cost-when-one-core-carries-everything).
 
 This page is made by a script from one run:
 
