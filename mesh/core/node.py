@@ -62,10 +62,12 @@ class Core:
         """Recover, connect to the edges, then listen to back ends."""
         place = self._place
         services = self._services = Services(place)
+        # With an inbox the first command for a vehicle that nobody owns has a place to wait, once it has an owner.
+        find = services.map.lookup if place.topology.inbox is None else services.claim
+        owners = MapOwners(services.map.recent, services.is_vehicle, find)
         self._router = Router(
-            place.vehicle_of(), place.topology.fleet, MapOwners(services, place.topology.inbox is not None),
-            self._links, self._link_to, self._wake,
-        )  # fmt: skip
+            place.vehicle_of(), place.topology.fleet, owners, self._links, self._link_to, self._wake
+        )
         settings = place.engine_settings()
         settings.in_flight = place.topology.limits.backend_in_flight
         settings.receive_maximum = place.topology.limits.backend_receive_maximum

@@ -1,29 +1,33 @@
 """The vehicle map as the router asks it.
 
-It knows records and claims: never messages. What always holds: a vehicle that nobody owns is given an owner only if the
-topology has an inbox for it, so that its first command has a place to wait.
+It knows records and how one is found: never messages. What always holds: a name that no vehicle may have is not asked
+for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import final
 
 from mesh.core.router import Owners, OwnerUnknown
-from mesh.node.services import Services
 from mesh.registry.errors import RegistryError
 from mesh.registry.recent import Recent
+from mesh.registry.record import Record
 
 
 @final
 class MapOwners(Owners):
-    """``claim``: give a vehicle that has no owner one."""
+    """``recent``: the records in memory; ``is_vehicle``: whether a vehicle may have a name; ``find`` gives a record
+    that is not in memory, and raises ``RegistryError``."""
 
-    __slots__ = ("_claim", "_recent", "_services")
+    __slots__ = ("_find", "_is_vehicle", "_recent")
 
-    def __init__(self, services: Services, claim: bool) -> None:
-        self._recent: Recent = services.map.recent
-        self._services = services
-        self._claim = claim
+    def __init__(
+        self, recent: Recent, is_vehicle: Callable[[str], bool], find: Callable[[str], Awaitable[Record | None]]
+    ) -> None:
+        self._recent = recent
+        self._is_vehicle = is_vehicle
+        self._find = find
 
     def cached(self, vehicle: str) -> str | None:
         """The owner, if it is in memory."""
@@ -32,11 +36,10 @@ class MapOwners(Owners):
 
     async def find(self, vehicle: str) -> str | None:
         """The owner. Raises ``OwnerUnknown`` while etcd is away and the vehicle is not in memory."""
-        services = self._services
-        if not self._services.is_vehicle(vehicle):
+        if not self._is_vehicle(vehicle):
             return None
         try:
-            record = await (services.claim(vehicle) if self._claim else services.map.lookup(vehicle))
+            record = await self._find(vehicle)
         except RegistryError as error:
             raise OwnerUnknown(str(error)) from error
         return None if record is None else record.edge

@@ -14,7 +14,7 @@ from mesh.registry import etcd_pb2 as pb
 from mesh.registry.client import Client, Tls, absent, get, holds, put, unchanged
 from mesh.registry.embedded import EmbeddedEtcd, free_ports
 from mesh.registry.errors import Compacted, LeaseLost, Rejected, Unavailable
-from tests.registry.waiting import eventually
+from tests.registry.waiting import eventually, freeze
 
 
 def test_put_get_delete(etcd: EmbeddedEtcd, mesh: str) -> None:
@@ -162,7 +162,7 @@ def test_an_etcd_that_hangs_is_an_error_within_the_deadline(etcd: EmbeddedEtcd) 
     async def main() -> None:
         client = Client([etcd.endpoint])
         await client.status()
-        os.kill(etcd.pid, signal.SIGSTOP)
+        freeze(etcd.pid)
         try:
             with pytest.raises(Unavailable):
                 await asyncio.wait_for(client.get(b"k", timeout=0.3), 10.0)
@@ -178,7 +178,7 @@ def test_closing_ends_calls_as_unavailable(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
         client = Client([etcd.endpoint])
         await client.status()
-        os.kill(etcd.pid, signal.SIGSTOP)
+        freeze(etcd.pid)
         try:
             call = asyncio.create_task(client.get(b"k", timeout=10.0))
             await asyncio.sleep(0)
@@ -195,7 +195,7 @@ def test_closing_ends_calls_as_unavailable(etcd: EmbeddedEtcd) -> None:
 def test_cancelling_a_call_is_not_an_error_of_etcd(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
         client = Client([etcd.endpoint])
-        os.kill(etcd.pid, signal.SIGSTOP)
+        freeze(etcd.pid)
         try:
             call = asyncio.create_task(client.get(b"k", timeout=10.0))
             await asyncio.sleep(0.05)

@@ -16,7 +16,7 @@ from mesh.registry.map import VehicleMap, records, where
 from mesh.registry.record import Record
 from mesh.registry.rendezvous import choose
 from tests.registry.test_watch import Gate
-from tests.registry.waiting import eventually
+from tests.registry.waiting import eventually, freeze
 
 EDGES = {"edge-1": 1.0, "edge-2": 1.0, "edge-3": 1.0}
 
@@ -421,7 +421,7 @@ def test_stopping_answers_who_waits(etcd: EmbeddedEtcd, mesh: str) -> None:
         client = Client([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
         assert await vehicles.start(10.0)
-        os.kill(etcd.pid, signal.SIGSTOP)
+        freeze(etcd.pid)
         try:
             asked = asyncio.create_task(vehicles.lookup("V"))
             await eventually(lambda: "V" in vehicles._batcher, "the question waits")

@@ -17,7 +17,7 @@ from mesh.registry.client import Client, WatchCall
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.errors import RegistryError, Unavailable
 from mesh.registry.watch import Watch
-from tests.registry.waiting import eventually
+from tests.registry.waiting import eventually, freeze
 
 
 class View:
@@ -285,7 +285,7 @@ def test_a_watch_that_is_silent_is_rebuilt(etcd: EmbeddedEtcd, mesh: str, monkey
         # Long enough for several signs of life; each is answered, so that the stream is kept.
         await asyncio.sleep(0.5)
         assert watch.live
-        os.kill(etcd.pid, signal.SIGSTOP)
+        freeze(etcd.pid)
         try:
             await eventually(lambda: not watch.live, "the silence was noticed")
         finally:
