@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final, cast, final
 
 from mesh.core.tier import TierLink
+from mesh.transport.near import Near, connect
 from mesh.transport.stream import Home, Stream
 from mesh.transport.turn import Turn
 
@@ -60,11 +61,15 @@ class TierSocket(Stream):
 
 @final
 class Dialer:
-    """``address`` gives where the edge is reached now, or ``None`` while it has not announced itself."""
+    """``address`` gives where the edge is reached now, or ``None`` while it has not announced itself; ``near`` its
+    socket on this machine."""
 
-    def __init__(self, link: TierLink, address: Callable[[], Address | None], home: Home, turn: Turn) -> None:
+    def __init__(
+        self, link: TierLink, address: Callable[[], Address | None], near: Near, home: Home, turn: Turn
+    ) -> None:
         self._link = link
         self._address = address
+        self._near = near
         self._home = home
         self._turn = turn
         self._moved = asyncio.Event()
@@ -106,7 +111,8 @@ class Dialer:
         socket = TierSocket(self._home, self._link, self._turn)
         try:
             async with asyncio.timeout(_CONNECT):
-                await self._home.loop.create_connection(lambda: cast(asyncio.BaseProtocol, socket), *address)
+                protocol = cast(asyncio.BaseProtocol, socket)
+                await connect(self._home.loop, lambda: protocol, self._near(address[1]), *address)
         except (OSError, TimeoutError) as error:
             self._link.last_error = f"{address[0]}:{address[1]}: {error}"
             return False

@@ -20,7 +20,7 @@ from mesh.core.spool import SPOOL_RELEASED, SPOOLED, TIER_FILTER, TIER_INCOMING,
 from mesh.core.tier import TierLink
 from mesh.core.upstream import Upstream
 from mesh.node.engine import Engine, open_engine
-from mesh.node.place import Place
+from mesh.node.place import TIER, Place
 from mesh.node.services import Services
 from mesh.registry.members import Member
 from mesh.transport.endpoint import Endpoint
@@ -132,7 +132,8 @@ class Core:
             link = self._links[edge] = self._make_link(edge)
             assert self._home is not None
             assert self._engine is not None
-            dialer = Dialer(link, lambda: self._addresses.get(edge), self._home, self._engine.turn)
+            near = self._place.near(edge, TIER)
+            dialer = Dialer(link, lambda: self._addresses.get(edge), near, self._home, self._engine.turn)
             self._dialers[edge] = dialer
             dialer.start()
         return link

@@ -42,6 +42,7 @@ from mesh.transport.endpoint import settle
 from mesh.transport.frame import CLOSE, DATA, LinkError, Opening
 from mesh.transport.handshake import Prove, epoch_of, new_instance
 from mesh.transport.listener import Listener
+from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused, refusal
 from mesh.transport.stream import HOLD_NODE, Home
@@ -84,6 +85,7 @@ class Devices:
         host: str,
         port: int,
         grace: float = 30.0,
+        near: Near = nowhere,
     ) -> None:
         self.name = name
         self.instance = new_instance(epoch)
@@ -104,7 +106,7 @@ class Devices:
         self._durable = 0
         self._doors: dict[str, Door] = {}
         self._sessions: dict[tuple[str, str], Device] = {}
-        self._listener = Listener(name, host, port, self.home, self._link, MAX_LINKS)
+        self._listener = Listener(name, host, port, self.home, self._link, MAX_LINKS, near=near)
 
     @property
     def port(self) -> int:

@@ -14,7 +14,7 @@ from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import Principal
 from mesh.edge.devices import Devices
 from mesh.node.engine import Engine, open_engine
-from mesh.node.place import Place
+from mesh.node.place import DEVICE, TIER, Place
 from mesh.node.ports import keep_ports
 from mesh.node.services import Services
 from mesh.policy.access import vehicle_principal
@@ -51,16 +51,16 @@ class Edge:
         settings.receive_maximum = place.topology.limits.receive_maximum
         engine, _ = await open_engine(place, services, settings, None, self._inbox())
         self._engine = engine
-        ports = keep_ports(place.folder, place.topology.bind, ("device", "tier"))
-        devices = self._devices = self._make_devices(engine, ports["device"])
-        cores = self._cores = self._make_endpoint(engine, ports["tier"])
+        ports = keep_ports(place.folder, place.topology.bind, (DEVICE, TIER))
+        devices = self._devices = self._make_devices(engine, ports[DEVICE])
+        cores = self._cores = self._make_endpoint(engine, ports[TIER])
         engine.turn.add(devices.settle)
         engine.on_durable.append(devices.durable)
         engine.on_disk = self._disk
         engine.start()
         await devices.start()
         await cores.start()
-        await services.announce({"device": devices.port, "tier": cores.port})
+        await services.announce({DEVICE: devices.port, TIER: cores.port})
         await services.show(self.status)
 
     def _make_devices(self, engine: Engine, port: int) -> Devices:
@@ -70,6 +70,7 @@ class Edge:
         return Devices(
             place.name, epoch, engine.broker, engine.journal, engine.turn, engine.wheel, place.prove, self._admit,
             place.client_limits(), host=place.topology.bind, port=port, grace=limits.attach_grace,
+            near=place.near(place.name, DEVICE),
         )  # fmt: skip
 
     def _make_endpoint(self, engine: Engine, port: int) -> Endpoint:
@@ -77,7 +78,7 @@ class Edge:
         return Endpoint(
             place.name, engine.broker, engine.turn, engine.wheel, place.admit_core, place.member_limits(),
             host=place.topology.bind, port=port, max_connections=_CORES,
-            connect_timeout=place.topology.limits.connect_timeout,
+            connect_timeout=place.topology.limits.connect_timeout, near=place.near(place.name, TIER),
         )  # fmt: skip
 
     def _inbox(self) -> InboxRules | None:

@@ -19,6 +19,7 @@ from mesh.frontdoor.vehicle import Vehicle
 from mesh.transport.endpoint import settle
 from mesh.transport.handshake import Prove
 from mesh.transport.listener import Listener
+from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
 from mesh.transport.stream import EAGER, Home
 from mesh.transport.turn import Turn
@@ -87,10 +88,14 @@ class Counters:
         self.packets_down = 0
 
 
+def _far(_edge: str) -> Near:
+    return nowhere
+
+
 @final
 class FrontDoor:
     """``listen``: addresses (host, port; port 0 takes a free one, see ``ports``); ``epoch`` grows with each start of
-    this door's name.
+    this door's name. ``near`` gives an edge's socket on this machine.
 
     ``identify`` gives the vehicle of a CONNECT from a peer's address, or raises ``Refused``. ``prove`` is the mesh
     secret's (see ``handshake``). Several doors of one machine may listen on the same address.
@@ -108,6 +113,7 @@ class FrontDoor:
         tracer: Tracer | None = None,
         limits: Limits | None = None,
         settings: DoorSettings | None = None,
+        near: Callable[[str], Near] = _far,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.name = name
@@ -123,7 +129,7 @@ class FrontDoor:
         self.home = Home(loop, self.wheel, high=EAGER)
         self._inside = Home(loop, self.wheel)
         packet, held = self.limits.max_packet_size, self.settings.held_per_edge
-        self.links = Links(name, epoch, prove, members, self._inside, self.turn, packet, held)
+        self.links = Links(name, epoch, prove, members, near, self._inside, self.turn, packet, held)
         self._listeners = [
             Listener(name, host, port, self.home, self._vehicle, self.settings.max_connections, shared=True)
             for host, port in listen

@@ -40,6 +40,7 @@ from mesh.transport.frame import (
     unpack_traced,
 )
 from mesh.transport.handshake import Asking, Prove
+from mesh.transport.near import Near, connect
 from mesh.transport.stream import Home
 from mesh.transport.turn import Turn
 
@@ -68,7 +69,7 @@ class Directory(Protocol):
 
 @final
 class EdgeLink:
-    """``limit``: bytes that may be held for this edge in all."""
+    """``near``: the edge's socket on this machine; ``limit``: bytes that may be held for this edge in all."""
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class EdgeLink:
         instance: bytes,
         prove: Prove,
         directory: Directory,
+        near: Near,
         home: Home,
         turn: Turn,
         max_packet: int,
@@ -93,6 +95,7 @@ class EdgeLink:
         self._instance = instance
         self._prove = prove
         self._directory = directory
+        self._near = near
         self._home = home
         self._turn = turn
         self._max_packet = max_packet
@@ -176,7 +179,8 @@ class EdgeLink:
         socket = EdgeSocket(self, self._home, self._turn, asking, self._max_packet)
         try:
             async with asyncio.timeout(DIAL):
-                await self._home.loop.create_connection(lambda: cast(asyncio.BaseProtocol, socket), *address)
+                protocol = cast(asyncio.BaseProtocol, socket)
+                await connect(self._home.loop, lambda: protocol, self._near(address[1]), *address)
         except (OSError, TimeoutError) as error:
             socket.abort()
             self._tell(f"cannot be reached at {address[0]}:{address[1]}: {error or 'no answer'}")

@@ -8,12 +8,13 @@ given twice in that life.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
 from mesh.frontdoor.exchange import Exchange
 from mesh.frontdoor.link import UP, EdgeLink
 from mesh.transport.handshake import Prove, new_instance
+from mesh.transport.near import Near
 from mesh.transport.stream import Home
 from mesh.transport.turn import Turn
 from mesh.transport.waiting import until
@@ -44,15 +45,26 @@ class Members(Protocol):
 
 @final
 class Links:
-    """``home`` is that of the links' own sockets, not of the vehicles'. ``limit``: bytes held for one edge."""
+    """``near`` gives an edge's socket on this machine. ``home`` is that of the links' own sockets, not of the
+    vehicles'. ``limit``: bytes held for one edge."""
 
     def __init__(
-        self, door: str, epoch: int, prove: Prove, members: Members, home: Home, turn: Turn, max_packet: int, limit: int
+        self,
+        door: str,
+        epoch: int,
+        prove: Prove,
+        members: Members,
+        near: Callable[[str], Near],
+        home: Home,
+        turn: Turn,
+        max_packet: int,
+        limit: int,
     ) -> None:
         self._door = door
         self._instance = new_instance(epoch)
         self._prove = prove
         self._members = members
+        self._near = near
         self._home = home
         self._turn = turn
         self._max_packet = max_packet
@@ -71,9 +83,9 @@ class Links:
         link = self._links.get(edge)
         if link is None:
             link = EdgeLink(
-                self._door, edge, self._instance, self._prove, self, self._home, self._turn, self._max_packet,
-                self._limit
-            )
+                self._door, edge, self._instance, self._prove, self, self._near(edge), self._home, self._turn,
+                self._max_packet, self._limit,
+            )  # fmt: skip
             self._links[edge] = link
             link.start()
         return link

@@ -11,7 +11,7 @@ import time
 from typing import Final, final
 
 from mesh.frontdoor.door import DoorSettings, FrontDoor, Record
-from mesh.node.place import Place
+from mesh.node.place import DEVICE, Place
 from mesh.node.services import Services
 from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
@@ -70,7 +70,7 @@ class Door:
         epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
         door = self._door = FrontDoor(
             place.name, epoch, listen, DoorMap(services), services.members, self._identify, place.prove,
-            services.tracer, place.client_limits(), settings,
+            services.tracer, place.client_limits(), settings, lambda edge: place.near(edge, DEVICE),
         )  # fmt: skip
         await services.start(self._member)
         await self._wait_for_edges(services)

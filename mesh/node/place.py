@@ -18,10 +18,15 @@ from mesh.policy.access import tier_principal
 from mesh.topology import topology as terms
 from mesh.topology.nodes import NodeSpec
 from mesh.topology.topology import Topology
+from mesh.transport.near import Near, near_path
 from mesh.transport.refusal import Refused
 from mesh.wire.limits import Limits
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
+
+# The two ports of an edge: front doors come to one, cores to the other.
+DEVICE: Final = "device"
+TIER: Final = "tier"
 
 _TIER: Final = "tier link"
 _MAX_PACKET_OF_MESH: Final = 1 << 20  # room for properties that the mesh adds to a client's largest packet
@@ -42,6 +47,11 @@ class Place:
     def name(self) -> str:
         """The node's name."""
         return self.spec.name
+
+    def near(self, node: str, purpose: str) -> Near:
+        """The Unix socket of a node, if it is on this machine: nodes' folders stand beside each other there."""
+        folder = self.folder.parent / node
+        return lambda port: near_path(folder, purpose, port)
 
     def prove(self, purpose: str, *parts: bytes) -> bytes:
         """A proof that this node knows the mesh secret."""

@@ -22,6 +22,7 @@ from mesh.broker.connection import Connection
 from mesh.broker.inlet import Inlet
 from mesh.broker.principal import Principal
 from mesh.transport.listener import Listener
+from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused, goodbye, malformed, refusal
 from mesh.transport.stream import EAGER, HOLD_ENGINE, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, Home, Stream
@@ -278,6 +279,7 @@ class Endpoint:
         port: int,
         max_connections: int,
         connect_timeout: float = 10.0,
+        near: Near = nowhere,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -290,7 +292,7 @@ class Endpoint:
         self.refused = 0
         self.paused = False
         self.home = Home(asyncio.get_running_loop(), wheel, high=EAGER)
-        self._listener = Listener(name, host, port, self.home, self._client, max_connections)
+        self._listener = Listener(name, host, port, self.home, self._client, max_connections, near=near)
 
     @property
     def port(self) -> int:

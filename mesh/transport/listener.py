@@ -1,4 +1,4 @@
-"""A listening TCP socket.
+"""A listening TCP socket, with a Unix socket beside it for nodes of the same machine.
 
 It knows how many streams it let in and how many it turned away: never what they say. What always holds: at most
 ``limit`` streams are open; one more is closed at once and counted (a client that is closed can try elsewhere, one that
@@ -9,11 +9,14 @@ its address: a dying predecessor must not take half of the connections.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
+import os
 from collections.abc import Callable
 from typing import Final, cast, final
 
+from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
 from mesh.transport.stream import Home, Stream
 
@@ -34,10 +37,24 @@ class Refusing(asyncio.Protocol):
 
 @final
 class Listener:
-    """``factory`` makes the stream of a connection; ``port`` is the one really bound (0 asks for a free one)."""
+    """``factory`` makes the stream of a connection; ``port`` is the one really bound (0 asks for a free one); ``near``
+    gives the path of the Unix socket for it."""
 
-    __slots__ = ("_factory", "_notices", "_server", "home", "host", "limit", "name", "port", "refused", "shared",
-    "total")
+    __slots__ = (
+        "_factory",
+        "_near",
+        "_near_server",
+        "_notices",
+        "_server",
+        "home",
+        "host",
+        "limit",
+        "name",
+        "port",
+        "refused",
+        "shared",
+        "total",
+    )
 
     def __init__(
         self,
@@ -49,6 +66,7 @@ class Listener:
         limit: int,
         *,
         shared: bool = False,
+        near: Near = nowhere,
     ) -> None:
         self.name = name
         self.host = host
@@ -59,7 +77,9 @@ class Listener:
         self.total = 0
         self.refused = 0
         self._factory = factory
+        self._near = near
         self._server: asyncio.Server | None = None
+        self._near_server: asyncio.Server | None = None
         self._notices = Notices(log)
 
     async def start(self) -> None:
@@ -72,12 +92,27 @@ class Listener:
             reason = "in use by another program" if error.errno == errno.EADDRINUSE else str(error)
             raise OSError(error.errno, f"{self.name}: cannot listen on {self.host}:{self.port}: {reason}") from error
         self.port = self._server.sockets[0].getsockname()[1]
+        await self._start_near()
+
+    async def _start_near(self) -> None:
+        path = self._near(self.port)
+        if not path:
+            return
+        try:
+            self._near_server = await self.home.loop.create_unix_server(self._accept, path, backlog=BACKLOG)
+        except OSError as error:
+            log.warning("%s: cannot listen on %s, so nodes of this machine use TCP, too: %s", self.name, path, error)
 
     def stop(self) -> None:
         """Listen no more. Open streams are their owner's business."""
         if self._server is not None:
             self._server.close()
             self._server = None
+        if self._near_server is not None:
+            self._near_server.close()
+            self._near_server = None
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._near(self.port))
 
     def _accept(self) -> asyncio.BaseProtocol:
         self.total += 1

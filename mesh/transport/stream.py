@@ -108,7 +108,9 @@ class Stream(Timed):
         """Address of the other end, for people."""
         transport = self.transport
         name = transport.get_extra_info("peername") if transport is not None else None
-        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unknown"
+        if isinstance(name, tuple):
+            return f"{name[0]}:{name[1]}"
+        return "unknown" if name is None else "this machine"  # over a Unix socket
 
     def write(self, data: bytes) -> None:
         """Send bytes; nothing happens when the stream is gone or finishing."""

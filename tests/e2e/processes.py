@@ -1,4 +1,7 @@
-"""A mesh without Ray: etcd and every node as processes of their own, started again a moment after they die."""
+"""A mesh without Ray: etcd and every node as processes of their own, started again a moment after they die.
+
+Their folders are not beside each other, so they meet over TCP as nodes of several machines do.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +133,7 @@ class Processes:
         with self._lock:
             for spec in nodes(load(file)):
                 if spec.name not in self._children:
-                    folder = self._folder / "data" / "nodes" / spec.name
+                    folder = self._folder / "data" / spec.name / spec.name
                     command = [sys.executable, "-m", "tests.e2e.runner", str(file), spec.name, self._etcd.endpoint]
                     child = self._children[spec.name] = Child(spec.name, [*command, str(folder)], folder)
                     child.start()
