@@ -18,10 +18,10 @@ from tests.fakes.mesh import run, until
 class Heard(Stream):
     def __init__(self, home: Home, heard: list[tuple[str, bytes]]) -> None:
         super().__init__(home)
-        self.heard = heard
+        self.said = heard  # ``heard`` is the stream's own
 
     def received(self, data: bytes) -> None:
-        self.heard.append((self.peer(), data))
+        self.said.append((self.peer(), data))
 
     def opened(self) -> None:
         """Nothing is said first."""
