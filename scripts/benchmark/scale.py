@@ -45,11 +45,13 @@ Found = dict[str, Any]
 
 
 def fleets(cpus: set[int], load_cpus: set[int], seconds: float) -> list[Found]:
-    """Commands and reports at one rate, for fleets of different sizes."""
+    """Commands and reports at one rate, for fleets of different sizes on the same mesh: with as many doors as the
+    largest one needs."""
     found = []
+    doors = -(-max(FLEETS) // PER_PROCESS)
     for size in FLEETS:
         processes = -(-size // PER_PROCESS)
-        system = Ours(doors=processes, edges=2)
+        system = Ours(doors=doors, edges=2)
         plan = Plan(f"fleet-{size}", fleet=size, window=1000, rate=FLEET_RATE)
         try:
             system.start(cpus)
