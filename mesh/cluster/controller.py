@@ -175,7 +175,8 @@ class Controller:
                 self._unread = sorted(self._names())
             share = -(-len(self._seen) // parts)
             these, self._unread = self._unread[:share], self._unread[share:]
-            self._act(these)
+            # One that was retired since the names were read is nobody's any more.
+            self._act([name for name in these if name in self._seen])
             return not self._unread
 
     def stop(self, grace: float) -> None:

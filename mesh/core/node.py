@@ -154,9 +154,9 @@ class Core:
 
     def _member(self, old: Member | None, new: Member | None) -> None:
         """Membership changed. An edge that is gone keeps its address: its lease may be over while it is restarting."""
-        if new is None or new.role != "edge" or "tier" not in new.ports:
+        if new is None or new.role != "edge" or TIER not in new.ports:
             return
-        self._addresses[new.name] = (new.host, new.ports["tier"])
+        self._addresses[new.name] = (new.host, new.ports[TIER])
         self._link_to(new.name)
         self._dialers[new.name].moved()
 

@@ -252,3 +252,15 @@ def test_restarts_of_all_nodes_are_counted(controller: Controller, runtime: Fake
         runtime.come(name, host.READY)
     controller.tick()
     assert controller.restarts == 2
+
+
+def test_a_node_that_is_retired_in_the_midst_of_a_round_is_no_fault(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    runtime.come("old-door", host.READY)
+    while "remove old-door" not in runtime.steps:
+        controller.glance(5)
+    while not controller.glance(5):
+        clock.now += 0.2
+    assert controller.ready
