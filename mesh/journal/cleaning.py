@@ -28,6 +28,9 @@ that saves the reading of dead items. The owner looks again before it appends th
 only go from live to dead, or to a newer place by way of this cleaning, so the hint never hides a live item. Reads by
 the owner go to the old place until the copy is durable, and S is only deleted after every place in it has been
 replaced; the owner counts them, and a segment in which an item is left is never deleted.
+
+Where the owner names the live items itself (``Picker``), the names are those of one moment. The same holds: an item
+can only die or move later, the owner looks again, and nothing new can come to live in a sealed segment.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ from mesh.journal.layout import FRAME_SIZE, HEADER_SIZE, Header, pack_frame, pac
 _log = logging.getLogger(__name__)
 
 _ZEROS: Final = bytes(1 << 20)
-# The errors of a write that say that the disk has no room, and nothing about the bytes that were written before.
+# The errors that say that the disk has no room. Whether the write or its sync met them, only bytes of this frame can be
+# lost, and all of them are written again; another segment could not be begun anyhow.
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 # The spare file.
