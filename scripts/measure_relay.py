@@ -53,7 +53,7 @@ def free_port() -> int:
 async def serve(port: int, folder: Path) -> None:
     """Our engine with its journal behind one endpoint, as a core runs it."""
     from mesh.broker.broker import Broker
-    from mesh.broker.principal import BACKEND, Permissions, Principal
+    from mesh.broker.principal import BACKEND, Principal, everything
     from mesh.broker.settings import Settings
     from mesh.broker.trace import Tracer
     from mesh.journal.journal import Journal
@@ -67,7 +67,7 @@ async def serve(port: int, folder: Path) -> None:
     broker.recover(journal.live())
     engine = Engine(journal, broker)
     engine.start()
-    anybody = Principal("bench", BACKEND, Permissions())
+    anybody = Principal("bench", BACKEND, everything())
     endpoint = Endpoint(
         "bench", broker, engine.turn, engine.wheel, lambda connect, peer: anybody, Limits(),
         host="127.0.0.1", port=port, max_connections=100,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, final
 
 from mesh.broker.connection import Connection
-from mesh.broker.courier import Courier
+from mesh.broker.courier import Courier, explained
 from mesh.broker.dispatcher import Dispatcher, Forwarder
 from mesh.broker.inbox import Inbox, InboxRules
 from mesh.broker.inlet import Inlet
@@ -27,8 +27,10 @@ from mesh.broker.retained import Retained
 from mesh.broker.session import Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import Settings
+from mesh.broker.sharing import Sharing
 from mesh.broker.subscriber import Subscriber
 from mesh.broker.subscriptions import Subscriptions
+from mesh.broker.system import Snapshot, SystemTopics
 from mesh.broker.trace import Tracer
 from mesh.session.store import Store
 from mesh.wire import reasons
@@ -78,7 +80,7 @@ class Broker(Inlet):
         self.tracer = tracer
         self.keeper = Keeper(store)
         self.courier = Courier(settings, self.keeper, clock, tracer)
-        self.subscriptions = Subscriptions(settings.routes)
+        self.subscriptions = Subscriptions(settings.routes, settings.refused)
         self.sessions = Sessions(settings, self.keeper, self.subscriptions)
         self.retained = Retained(self.keeper, settings.max_retained)
         self.inbox = Inbox(inbox or InboxRules(), self.sessions, self.courier, settings.in_flight)
@@ -91,16 +93,19 @@ class Broker(Inlet):
         self.intake = Intake(
             self.dispatcher, self.sessions, self.keeper, self.courier, tracer, self.fail, vehicle_of or _nobody
         )
+        self.sharing = Sharing(settings, self.subscriptions, self.keeper, self.courier)
+        self.system = SystemTopics(self.counters, settings.system_interval, clock())
         self.subscriber = Subscriber(
-            settings, self.subscriptions, self.retained, self.inbox, self.keeper, self.courier, self.fail
-        )
+            settings, self.subscriptions, self.retained, self.inbox, self.keeper, self.courier, self.sharing,
+            self.system, self.fail,
+        )  # fmt: skip
         self._assigned = 0
 
     def recover(self, items: Iterable[Any]) -> list[Any]:
         """Take back what the journal kept; returns the items of kinds that belong to others. Call it once, first."""
         found = self.keeper.recover(items, self.settings.in_flight)
-        for item, topic in found.retained:
-            self.retained.restore(topic, item)
+        for item, topic, expires in found.retained:
+            self.retained.restore(topic, item, expires)
         self.sessions.restore(found, self.clock())
         return found.other
 
@@ -116,7 +121,6 @@ class Broker(Inlet):
         if session is None:
             return self._refused(connection, reasons.QUOTA_EXCEEDED)
         self._bind(connection, session)
-        connection.will = connect.will
         session.will_delay = _will_delay(connect.will)
         session.will = None if connect.will is None else self.dispatcher.will_message(connect.will)
         if session.durable:
@@ -132,18 +136,19 @@ class Broker(Inlet):
             # Only a 5.0 client can be told of another keep alive [MQTT-3.1.2-21]; none (0) counts as longer than any.
             connection.keep_alive = min(connect.keep_alive or settings.max_keep_alive, settings.max_keep_alive)
         connection.receive_maximum = settings.receive_maximum
-        if connect.properties is not None:
-            connection.max_packet = connect.properties.maximum_packet_size or 0
+        asked = connect.properties
+        if asked is not None:
+            connection.max_packet = asked.maximum_packet_size or 0
+            connection.alias_maximum = min(asked.topic_alias_maximum or 0, settings.topic_aliases)
+            connection.problem_info = asked.request_problem_info != 0
         return connection
 
     def _objection(self, connect: Connect, principal: Principal) -> int:
         """Why a CONNECT is refused; SUCCESS if it is not."""
-        if connect.properties is not None and connect.properties.auth_method is not None:
-            return reasons.BAD_AUTHENTICATION_METHOD
         if not connect.client_id and connect.protocol != MQTT5 and not connect.clean_start:
             return reasons.CLIENT_IDENTIFIER_NOT_VALID  # [MQTT-3.1.3-8]
         if connect.will is not None and not principal.permissions.may_publish(connect.will.topic):
-            return reasons.NOT_AUTHORIZED
+            return principal.permissions.reason
         return reasons.SUCCESS
 
     def _refused(self, connection: Connection, reason: int) -> Connection:
@@ -227,7 +232,7 @@ class Broker(Inlet):
         session.will_due = 0.0
         session.ends = 0.0
         if clean:
-            self.sessions.end(session)  # [MQTT-3.1.4-4]
+            self._end(session)  # [MQTT-3.1.2-4]
 
     def _bind(self, connection: Connection, session: Session) -> None:
         connection.session = session
@@ -255,6 +260,7 @@ class Broker(Inlet):
         self.courier.release_again(connection, released)
         if vehicle and not connect.clean_start:
             self.inbox.hand_over(session)
+        self.sharing.arrived(session)
         self.courier.pump(session, connection)
 
     def _greet(self, connection: Connection, packet: bytes) -> None:
@@ -294,7 +300,6 @@ class Broker(Inlet):
             self._unbind(session.connection)
         connection.accepted = True
         connection.live = False
-        connection.will = connect.will
         session.outbound.resuming = True
         self._bind(connection, session)
         connection.unacked = unacked
@@ -313,9 +318,9 @@ class Broker(Inlet):
 
     # Going
 
-    def fail(self, connection: Connection, reason: int) -> None:
+    def fail(self, connection: Connection, reason: int, why: str = "") -> None:
         """A protocol error or a time-out: say why to a 5.0 client, publish the will, close."""
-        self._say_goodbye(connection, reason)
+        self._say_goodbye(connection, reason, why)
         self._gone(connection, with_will=True)
         self._close(connection)
 
@@ -335,9 +340,9 @@ class Broker(Inlet):
                 self.sessions.detach(session, self.clock())
                 self._close(connection)
 
-    def _say_goodbye(self, connection: Connection, reason: int) -> None:
+    def _say_goodbye(self, connection: Connection, reason: int, why: str = "") -> None:
         if connection.protocol == MQTT5 and connection.accepted:
-            self.courier.write(connection, encode(Disconnect(reason), MQTT5))
+            self.courier.write_fitting(connection, Disconnect(reason, explained(why)), Disconnect(reason))
 
     def _close(self, connection: Connection) -> None:
         self.courier.mark(connection)
@@ -371,9 +376,14 @@ class Broker(Inlet):
             else:
                 session.will_due = now + min(session.will_delay, session.expiry)  # [MQTT-3.1.3-9]
         if session.expiry == 0:
-            self.sessions.end(session)
+            self._end(session)
         else:
             self.sessions.detach(session, now)
+            self.sharing.detached(session)
+
+    def _end(self, session: Session) -> None:
+        self.sharing.leaves(session)
+        self.sessions.end(session)
 
     # Packets
 
@@ -382,6 +392,7 @@ class Broker(Inlet):
         session = connection.session
         if connection.closing or session is None:
             return
+        self.counters.received += 1
         if isinstance(packet, Publish):
             self.intake.publish(connection, session, packet)
         elif isinstance(packet, Ack):
@@ -395,16 +406,16 @@ class Broker(Inlet):
         elif isinstance(packet, Disconnect):
             self._disconnect(connection, session, packet)
         else:
-            self.fail(connection, reasons.PROTOCOL_ERROR)
+            self.fail(connection, reasons.PROTOCOL_ERROR, "this packet may not come here")
 
     def _disconnect(self, connection: Connection, session: Session, packet: Disconnect) -> None:
         expiry = None if packet.properties is None else packet.properties.session_expiry
         if expiry is not None:
-            if session.expiry == 0 and expiry > 0:
-                self.fail(connection, reasons.PROTOCOL_ERROR)  # [MQTT-3.14.2-2]
+            if session.expiry == 0 and expiry > 0:  # [MQTT-3.14.2-2]
+                self.fail(connection, reasons.PROTOCOL_ERROR, "a session expiry of 0 cannot be raised at the end")
                 return
             session.expiry = min(expiry, self.settings.max_session_expiry)
-        self._gone(connection, with_will=packet.reason == reasons.DISCONNECT_WITH_WILL)
+        self._gone(connection, with_will=packet.reason != reasons.SUCCESS)  # [MQTT-3.14.4-3]
         self._close(connection)
 
     def _acknowledged(self, connection: Connection, session: Session, packet: Ack) -> None:
@@ -474,7 +485,18 @@ class Broker(Inlet):
             if session.ends and session.ends <= now:
                 if session.will is not None:
                     self.dispatcher.publish_will(session)  # [MQTT-3.1.2-8]: at the session's end at the latest
-                self.sessions.end(session)
+                self.counters.expired += 1
+                self._end(session)
+        self.sharing.look(now)
+        self.retained.sweep(now)
+        for message in self.system.refresh(now, self._snapshot):
+            self.dispatcher.announce(message)
+
+    def _snapshot(self) -> Snapshot:
+        waiting = self.keeper.depth.messages
+        return Snapshot(
+            self.connections, len(self.sessions), waiting, len(self.retained), len(self.subscriptions)
+        )
 
 
 def _will_delay(will: Will | None) -> int:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, final
 from mesh.broker.principal import Principal
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Inbound
-from mesh.wire.packets import Will
 from mesh.wire.tracecontext import TraceContext
 
 if TYPE_CHECKING:
@@ -25,9 +24,9 @@ class Connection:
     """``shell`` is the owner's own object, so that it finds its socket again from a dirty connection."""
 
     __slots__ = (
-        "accepted", "assigned", "closing", "congested", "dirty", "held", "inbound", "keep_alive", "live", "max_packet",
-        "out", "peer", "principal", "protocol", "receive_maximum", "session", "shell", "traced", "unacked", "waiting",
-        "will", "writable",
+        "accepted", "alias_maximum", "aliases", "assigned", "closing", "congested", "dirty", "held", "inbound",
+        "keep_alive", "live", "max_packet", "out", "peer", "principal", "problem_info", "protocol", "receive_maximum",
+        "session", "shell", "traced", "unacked", "waiting", "writable",
     )  # fmt: skip
 
     def __init__(self, principal: Principal, protocol: int, peer: str, shell: object, alias_maximum: int) -> None:
@@ -50,7 +49,9 @@ class Connection:
         self.keep_alive = 0
         self.max_packet = 0  # the client's own limit in bytes; 0: none
         self.receive_maximum = 0  # how many publishes the client may have unanswered
-        self.will: Will | None = None
+        self.problem_info = True  # the client wants reason strings also where nothing ends
+        self.alias_maximum = 0  # topic aliases that the client takes
+        self.aliases: dict[str, int] | None = None  # those that it was told
         self.inbound = Inbound(alias_maximum)
         # Packets that wait for a journal position, and for others to hear of a subscription.
         self.held: Fifo[tuple[int, Gate | None, bytes]] = Fifo()

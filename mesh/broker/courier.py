@@ -22,9 +22,10 @@ from mesh.broker.trace import PRODUCER, SEND, WAIT, Span, Tracer
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message, publish_packet
 from mesh.session.outbound import RELEASED, Delivery, Outbound, packet_id_of
-from mesh.wire.encode import encode_ack
-from mesh.wire.packets import PUBREL
-from mesh.wire.reasons import PACKET_IDENTIFIER_NOT_FOUND, QUOTA_EXCEEDED, SUCCESS
+from mesh.wire.encode import encode, encode_ack
+from mesh.wire.packets import PUBREL, Packet
+from mesh.wire.properties import Properties
+from mesh.wire.reasons import PACKET_IDENTIFIER_NOT_FOUND, PACKET_TOO_LARGE, QUOTA_EXCEEDED, SUCCESS
 
 # Deliveries of a connected session keep their message in memory as far as its next window reaches, and up to so many
 # bytes; the rest are read from the journal when their turn comes.
@@ -32,18 +33,30 @@ _IN_MEMORY: Final = 64
 _BYTES_IN_MEMORY: Final = 1 << 20
 
 
+def explained(why: str) -> Properties | None:
+    """The properties of an answer that says why."""
+    if not why:
+        return None
+    properties = Properties()
+    properties.reason_string = why
+    return properties
+
+
 @final
 class Counters:
     """What the courier and the engine count; the node shows it."""
 
     FIELDS: ClassVar[tuple[str, ...]] = (
-        "connects", "delivered", "dropped_expired", "dropped_full", "dropped_large", "dropped_offline", "published",
-        "refused", "rejected", "takeovers",
+        "answered", "connects", "delivered", "dropped_expired", "dropped_full", "dropped_large", "dropped_offline",
+        "expired", "published", "received", "refused", "rejected", "takeovers",
     )  # fmt: skip
     __slots__ = FIELDS
 
     def __init__(self) -> None:
         self.connects = 0
+        self.received = 0  # packets of all kinds
+        self.answered = 0  # packets sent that are no PUBLISH
+        self.expired = 0  # sessions that ended without a connection
         self.refused = 0
         self.takeovers = 0
         self.published = 0
@@ -83,6 +96,7 @@ class Courier:
     def write(self, connection: Connection, packet: bytes) -> None:
         """Put a packet out, unless the connection is closing."""
         if not connection.closing:
+            self.counters.answered += 1
             connection.out.append(packet)
             self.mark(connection)
 
@@ -95,6 +109,16 @@ class Courier:
         else:
             connection.held.append((position, gate, packet))
             self.wait(connection)
+
+    def write_fitting(self, connection: Connection, packet: Packet, plain: Packet) -> None:
+        """Put out ``packet``, or ``plain``, which says less, if the client takes no packet as large as that
+        [MQTT-3.1.2-24]; nothing if even that is too large."""
+        for candidate in (packet, plain):
+            data = encode(candidate, connection.protocol)
+            if connection.max_packet == 0 or len(data) <= connection.max_packet:
+                self.write(connection, data)
+                return
+        self.counters.dropped_large += 1
 
     def wait(self, connection: Connection) -> None:
         """Look at the connection again when the journal has come further."""
@@ -112,8 +136,10 @@ class Courier:
         retain: bool,
         subscription_ids: tuple[int, ...],
         receipt: Receipt | None,
+        group: str = "",
     ) -> int:
-        """Queue ``message`` for a session; returns SUCCESS or QUOTA_EXCEEDED."""
+        """Queue ``message`` for a session, which may get it as a member of a shared group; returns SUCCESS or
+        QUOTA_EXCEEDED."""
         if qos == 0:
             self._offer_unreliable(session, message, retain, subscription_ids)
             return SUCCESS
@@ -123,6 +149,7 @@ class Courier:
             self.counters.rejected += 1
             return QUOTA_EXCEEDED
         delivery = Delivery(message, qos, retain, subscription_ids, message.received, message.expires, size)
+        delivery.group = group
         outbound.number(delivery)
         connection = session.connection
         if session.durable:
@@ -210,14 +237,18 @@ class Courier:
         now = self.clock() if message.expires != NEVER else 0.0
         packet_id = packet_id_of(delivery.number) if delivery.qos else 0
         span = self._span(session, delivery, message) if message.trace is not None else None
+        alias, known = 0, False
+        if connection.alias_maximum:
+            alias, known = self._alias(connection, message.topic)
         packet = publish_packet(
             message, connection.protocol, delivery.qos, delivery.retain, delivery.dup, packet_id, now,
-            delivery.subscription_ids, None if span is None else span.context,
+            delivery.subscription_ids, None if span is None else span.context, alias, known,
         )  # fmt: skip
         if connection.max_packet and len(packet) > connection.max_packet:
-            self.counters.dropped_large += 1
-            self._abandon(session, delivery)  # as if it had been sent and acknowledged [MQTT-3.1.2-25]
+            self._too_large(session, delivery)
             return
+        if alias and not known and connection.aliases is not None:
+            connection.aliases[message.topic] = alias
         if span is not None:
             connection.traced.append((len(connection.out), span.context))
         self.counters.delivered += 1
@@ -225,6 +256,23 @@ class Courier:
         if not connection.dirty:
             connection.dirty = True
             self.dirty.append(connection)
+
+    def _alias(self, connection: Connection, topic: str) -> tuple[int, bool]:
+        """The alias of a topic on this connection, and whether the client knows it. The first topics get one, as many
+        as the client takes: those of a connection recur, and taking one away would cost as much as it saves."""
+        aliases = connection.aliases
+        if aliases is None:
+            aliases = connection.aliases = {}
+        alias = aliases.get(topic, 0)
+        if alias:
+            return alias, True
+        return (len(aliases) + 1, False) if len(aliases) < connection.alias_maximum else (0, False)
+
+    def _too_large(self, session: Session, delivery: Delivery) -> None:
+        """More than the client takes: as if it had been sent and acknowledged [MQTT-3.1.2-25]. Its span ends here."""
+        self.counters.dropped_large += 1
+        self._ended(delivery, PACKET_TOO_LARGE)
+        self._abandon(session, delivery)
 
     def _span(self, session: Session, delivery: Delivery, message: Message) -> Span | None:
         """The spans of a sampled message: the time that it waited, and its way to this receiver."""

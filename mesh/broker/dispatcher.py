@@ -75,7 +75,7 @@ class Dispatcher:
         for group in shared:
             chosen = group.choose()
             if chosen is not None:
-                result = self._deliver(chosen, message, receipt)
+                result = self._deliver(chosen, message, receipt, group.full)
         return result
 
     def refresh_retained(self, message: Message, receipt: Receipt | None, filter: str) -> int:
@@ -115,16 +115,21 @@ class Dispatcher:
         groups: list[SharedGroup],
     ) -> int:
         targets = self._receivers(targets, message, source)
+        plain = len(targets)  # the rest are members of these groups
+        by: list[str] = []
         for shared in groups:
+            if message.from_tier and shared.of_cores:
+                continue
             chosen = shared.choose()
-            if chosen is not None and not (message.from_tier and chosen.session.kind == TIER):
+            if chosen is not None:
                 targets = [*targets, chosen]
+                by.append(shared.full)
         if message.qos and len(targets) > 1 and sum(target.session.durable for target in targets) > 1:
             self.keeper.share(message)
         result = reasons.NO_MATCHING_SUBSCRIBERS
         refused = reasons.SUCCESS
-        for target in targets:
-            reason = self._deliver(target, message, receipt)
+        for index, target in enumerate(targets):
+            reason = self._deliver(target, message, receipt, "" if index < plain else by[index - plain])
             if reason >= _ERROR:
                 refused = reason
             else:
@@ -150,10 +155,16 @@ class Dispatcher:
                 ]
         return targets
 
-    def _deliver(self, target: Target, message: Message, receipt: Receipt | None) -> int:
+    def _deliver(self, target: Target, message: Message, receipt: Receipt | None, group: str) -> int:
         retain = message.retain and target.retain_as_published  # [MQTT-3.3.1-12] [MQTT-3.3.1-13]
         qos = message.qos if message.qos < target.qos else target.qos
-        return self.courier.offer(target.session, message, qos, retain, target.identifiers, receipt)
+        return self.courier.offer(target.session, message, qos, retain, target.identifiers, receipt, group)
+
+    def announce(self, message: Message) -> None:
+        """A message of the server's own, to the clients that follow it."""
+        for target in self.subscriptions.route(message.topic).targets:
+            if target.session.kind != TIER:
+                self.courier.offer(target.session, message, 0, False, target.identifiers, None)
 
     def will_message(self, will: Will) -> Message:
         properties = will.properties

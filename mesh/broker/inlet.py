@@ -34,8 +34,8 @@ class Inlet:
         """A packet after CONNECT."""
         raise NotImplementedError
 
-    def fail(self, connection: Connection, reason: int) -> None:
-        """The client broke the protocol or is silent."""
+    def fail(self, connection: Connection, reason: int, why: str = "") -> None:
+        """The client broke the protocol or is silent; ``why`` is told to a 5.0 client."""
         raise NotImplementedError
 
     def lost(self, connection: Connection) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final, final
 
 from mesh.broker.connection import Connection
-from mesh.broker.courier import Courier
+from mesh.broker.courier import Courier, explained
 from mesh.broker.dispatcher import Dispatcher
 from mesh.broker.keeper import Keeper
 from mesh.broker.ledger import Ledger
@@ -27,9 +27,16 @@ from mesh.session.inbound import Receipt
 from mesh.session.message import Message, message_of, without_trace
 from mesh.wire import reasons
 from mesh.wire.encode import encode_ack
-from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, Publish
+from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, Ack, Publish
 
 _ERROR: Final = 0x80
+_WHY: Final = {
+    reasons.IMPLEMENTATION_SPECIFIC_ERROR: "the owner of the vehicle cannot be found out now",
+    reasons.NOT_AUTHORIZED: "this client may not publish to this topic",
+    reasons.QUOTA_EXCEEDED: "a queue or table of the server is full",
+    reasons.RECEIVE_MAXIMUM_EXCEEDED: "more publishes are unanswered than the receive maximum allows",
+    reasons.TOPIC_ALIAS_INVALID: "the topic alias is not known here, or beyond the maximum",
+}
 
 
 @final
@@ -43,7 +50,7 @@ class Intake:
         keeper: Keeper,
         courier: Courier,
         tracer: Tracer,
-        fail: Callable[[Connection, int], None],
+        fail: Callable[[Connection, int, str], None],
         vehicle: Callable[[str], str | None],
     ) -> None:
         self._dispatcher = dispatcher
@@ -60,7 +67,10 @@ class Intake:
     def publish(self, connection: Connection, session: Session, packet: Publish) -> None:
         reason = self._check_publish(connection, session, packet)
         if reason != reasons.SUCCESS:
-            self._refuse_publish(connection, packet, reason)
+            self._fail(connection, reason, _WHY.get(reason, ""))
+            return
+        if not connection.principal.permissions.may_publish(packet.topic):
+            self._refuse_publish(connection, packet)
             return
         self.courier.counters.published += 1
         receipt = Receipt(packet.packet_id, packet.qos, connection) if packet.qos else None
@@ -89,24 +99,24 @@ class Intake:
             if topic is None:
                 return reasons.TOPIC_ALIAS_INVALID
             packet.topic = topic
-        if not connection.principal.permissions.may_publish(packet.topic):
-            return reasons.NOT_AUTHORIZED
-        if connection.protocol == MQTT5 and packet.qos and len(inbound.receipts) >= connection.receive_maximum:
-            return reasons.RECEIVE_MAXIMUM_EXCEEDED  # [MQTT-3.3.4-7]
+        if connection.protocol == MQTT5 and packet.qos and inbound.unanswered() >= connection.receive_maximum:
+            if not inbound.is_open(packet.packet_id):  # a QoS 2 message that comes again takes no further place
+                return reasons.RECEIVE_MAXIMUM_EXCEEDED  # [MQTT-3.3.4-7] [MQTT-3.3.4-8]
         if packet.qos == 2 and len(session.incoming) >= 0xFFFF:
             return reasons.RECEIVE_MAXIMUM_EXCEEDED
         return reasons.SUCCESS
 
-    def _refuse_publish(self, connection: Connection, packet: Publish, reason: int) -> None:
+    def _refuse_publish(self, connection: Connection, packet: Publish) -> None:
         """5.0 has a code for one publish that is not allowed; before, closing is the only honest answer [MQTT-3.3.5-2].
         """
-        if connection.protocol == MQTT5 and packet.qos and reason == reasons.NOT_AUTHORIZED:
+        reason = connection.principal.permissions.reason
+        if connection.protocol == MQTT5 and packet.qos:
             receipt = Receipt(packet.packet_id, packet.qos, connection)
             receipt.note(reason)
             connection.inbound.receipts.append(receipt)
             self.settle(connection)
         else:
-            self._fail(connection, reason)
+            self._fail(connection, reason, _WHY[reasons.NOT_AUTHORIZED])
 
     def _take(self, connection: Connection, session: Session, packet: Publish, receipt: Receipt | None) -> None:
         from_tier = session.kind == TIER
@@ -184,11 +194,25 @@ class Intake:
     def _answer(self, connection: Connection, receipt: Receipt) -> None:
         reason = receipt.reason
         self.end_span(receipt)
-        if reason >= _ERROR and connection.protocol != MQTT5:
-            self._fail(connection, reason)  # MQTT 3 cannot say no, and an acknowledgement would be a lie
+        if reason >= _ERROR:
+            self._answer_error(connection, receipt)
             return
-        type = PUBACK if receipt.qos == 1 else PUBREC
+        type = PUBACK
+        if receipt.qos == 2:
+            type = PUBREC
+            connection.inbound.opened(receipt.packet_id)
         self.courier.write(connection, encode_ack(type, receipt.packet_id, reason, connection.protocol))
+
+    def _answer_error(self, connection: Connection, receipt: Receipt) -> None:
+        if connection.protocol != MQTT5:
+            # MQTT 3 cannot say no, and an acknowledgement would be a lie.
+            self._fail(connection, receipt.reason, "")
+            return
+        why = _WHY.get(receipt.reason, "") if connection.problem_info else ""  # [MQTT-3.1.2-29]
+        type = PUBACK if receipt.qos == 1 else PUBREC
+        plain = Ack(type, receipt.packet_id, receipt.reason)
+        full = Ack(type, receipt.packet_id, receipt.reason, explained(why))
+        self.courier.write_fitting(connection, full, plain)  # [MQTT-3.4.2-2] [MQTT-3.5.2-2]
 
     def end_span(self, receipt: Receipt) -> None:
         """The message of a sampled receipt has been taken in, and its publisher is being told."""
@@ -200,6 +224,7 @@ class Intake:
     def released(self, connection: Connection, session: Session, packet_id: int) -> None:
         """PUBREL: forget the identifier, then say so, in that order also on disk, for the client will use it again."""
         item = session.incoming.pop(packet_id, None)
+        connection.inbound.closed(packet_id)
         # 0x92 is no error "during recovery" (MQTT 5.0 table 3-9), but a client whose connection outlived the link has
         # not seen one. In a replay the release may have been handled already, and its answer lost with the link.
         known = item is not None or not connection.live

@@ -33,21 +33,23 @@ DELIVERY: Final = 3
 BODY: Final = 4
 RELEASE: Final = 5
 INCOMING: Final = 6
-RETAINED: Final = 7
 LEDGER: Final = 8
+RETAINED: Final = 9
 
-_DELIVERY: Final = struct.Struct("!QQIBdd")  # number, shared body, size, flags, since, expires; then the identifiers
+# number, shared body, size, flags, since, expires, how many identifiers; then these, then the shared group
+_DELIVERY: Final = struct.Struct("!QQIBddH")
 _INTEREST: Final = struct.Struct("!BI")  # options, subscription identifier; then the filter
 _INCOMING: Final = struct.Struct("!H")
 _LEDGER: Final = struct.Struct("!HH")  # first and last identifier; then the instance
+_RETAINED: Final = struct.Struct("!d")  # when it expires; then the topic
 _QOS: Final = 0x03
 _RETAIN: Final = 0x04
 
 
 @final
 class Recovered:
-    """What ``Keeper.recover`` found. ``retained`` is (item, topic); ``other`` are the items of kinds that it does not
-    know.
+    """What ``Keeper.recover`` found. ``retained`` is (item, topic, when it expires); ``other`` are the items of kinds
+    that it does not know.
     """
 
     __slots__ = ("interests", "other", "retained", "sessions")
@@ -55,7 +57,7 @@ class Recovered:
     def __init__(self) -> None:
         self.sessions: dict[int, Session] = {}
         self.interests: list[Interest] = []
-        self.retained: list[tuple[int, str]] = []
+        self.retained: list[tuple[int, str, float]] = []
         self.other: list[Any] = []
 
 
@@ -212,7 +214,7 @@ class Keeper:
 
     def keep_retained(self, message: Message) -> int:
         """Write a retained message; returns its item."""
-        return self.store.append(RETAINED, 0, message.topic_bytes, pack(message))
+        return self.store.append(RETAINED, 0, _RETAINED.pack(message.expires) + message.topic_bytes, pack(message))
 
     def drop(self, item: int) -> None:
         """Let a QoS 2 identifier or a retained message go."""
@@ -244,7 +246,8 @@ class Keeper:
             if kind == BODY:
                 self._bodies.setdefault(item.id, 0)
             elif kind == RETAINED:
-                found.retained.append((item.id, item.meta.decode()))
+                expires: float = _RETAINED.unpack_from(item.meta)[0]
+                found.retained.append((item.id, item.meta[_RETAINED.size :].decode(), expires))
             elif kind == INTEREST or kind in handlers:
                 session = sessions.get(item.owner)
                 if session is None:
@@ -317,19 +320,21 @@ class Keeper:
 
 def _meta(delivery: Delivery) -> bytes:
     flags = delivery.qos | (_RETAIN if delivery.retain else 0)
-    head = _DELIVERY.pack(
-        delivery.number, delivery.body, delivery.size, flags, delivery.since, delivery.expires
-    )
     identifiers = delivery.subscription_ids
-    return head + struct.pack(f"!{len(identifiers)}I", *identifiers) if identifiers else head
+    meta = _DELIVERY.pack(
+        delivery.number, delivery.body, delivery.size, flags, delivery.since, delivery.expires, len(identifiers)
+    )
+    if identifiers:
+        meta += struct.pack(f"!{len(identifiers)}I", *identifiers)
+    return meta + delivery.group.encode() if delivery.group else meta
 
 
 def _delivery(item: Any) -> Delivery:
-    number, body, size, flags, since, expires = _DELIVERY.unpack_from(item.meta)
-    count = (len(item.meta) - _DELIVERY.size) // 4
+    number, body, size, flags, since, expires, count = _DELIVERY.unpack_from(item.meta)
     identifiers = struct.unpack_from(f"!{count}I", item.meta, _DELIVERY.size)
     delivery = Delivery(None, flags & _QOS, bool(flags & _RETAIN), identifiers, since, expires, size)
     delivery.number = number
+    delivery.group = item.meta[_DELIVERY.size + 4 * count :].decode()
     delivery.item = item.id
     delivery.body = body
     delivery.position = item.id

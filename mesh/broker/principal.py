@@ -8,37 +8,84 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from mesh.wire.topics import covers, split_shared
+from mesh.wire.reasons import NOT_AUTHORIZED
+from mesh.wire.topics import covers, matches, split_shared
 
 VEHICLE: Final = 0
 BACKEND: Final = 1
 TIER: Final = 2  # a core that is a client of this edge
 
 
+ALL_TOPICS: Final = ("#",)
+ALL_FILTERS: Final = ("#", "$SYS/#")  # the first does not take in what begins with $ [MQTT-4.7.2-1]
+
+
 @final
 class Permissions:
-    """Either everything but ``$`` topics (``prefix`` empty), or what lies below a literal ``prefix`` that ends in a
-    slash; and to read, what the filters in ``fleet`` match.
+    """What lies below a literal ``prefix`` that ends in a slash (empty: no subtree of its own), and what the filters
+    in ``publish`` and ``subscribe`` match; to read, also what those in ``fleet`` match. Nothing that one in ``refused``
+    matches. ``reason`` is the code for whoever asks for more.
     """
 
-    __slots__ = ("fleet", "prefix")
+    __slots__ = ("_all", "fleet", "prefix", "publish", "reason", "refused", "subscribe")
 
-    def __init__(self, prefix: str = "", fleet: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        prefix: str = "",
+        fleet: tuple[str, ...] = (),
+        publish: tuple[str, ...] = (),
+        subscribe: tuple[str, ...] = (),
+        refused: tuple[str, ...] = (),
+        reason: int = NOT_AUTHORIZED,
+    ) -> None:
         self.prefix = prefix
         self.fleet = fleet
+        self.publish = publish
+        self.subscribe = subscribe
+        self.refused = refused
+        self.reason = reason
+        self._all = publish == ALL_TOPICS and not refused
 
     def may_publish(self, topic: str) -> bool:
-        """Topics that begin with ``$`` belong to the server [MQTT-4.7.2-1]."""
-        return topic.startswith(self.prefix) and not topic.startswith("$")
+        """Topics that begin with ``$`` are not for the exchange between clients [MQTT-4.7.2-1], unless one of the
+        filters names them; those below ``$SYS`` are the server's own."""
+        if topic.startswith("$"):
+            return not topic.startswith("$SYS") and matches_any(self.publish, topic) and not self._is_refused(topic)
+        if self._all:
+            return True
+        if self._is_refused(topic):
+            return False
+        if self.prefix and topic.startswith(self.prefix):
+            return True
+        return matches_any(self.publish, topic)
+
+    def _is_refused(self, topic: str) -> bool:
+        return bool(self.refused) and matches_any(self.refused, topic)
 
     def may_subscribe(self, filter: str) -> bool:
-        """The whole filter, or that within ``$share``, must lie below the prefix, or the whole filter within one of the
-        fleet's: a group would take from one vehicle what another one reads."""
-        if not self.prefix:
+        """The whole filter, or that within ``$share``, must lie below the prefix or within one that is allowed, or the
+        whole filter within one of the fleet's: a group would take from one vehicle what another one reads.
+
+        A filter that is wider than a refused one is granted, and brings nothing of what is refused (``Subscriptions``).
+        """
+        inner = split_shared(filter)[1]
+        if any(covers(refused, inner) for refused in self.refused):
+            return False
+        if self.prefix and inner.startswith(self.prefix):
             return True
-        if split_shared(filter)[1].startswith(self.prefix):
+        if any(covers(allowed, inner) for allowed in self.subscribe):
             return True
         return any(covers(allowed, filter) for allowed in self.fleet)
+
+
+def everything() -> Permissions:
+    """All that is not the server's own."""
+    return Permissions(publish=ALL_TOPICS, subscribe=ALL_FILTERS)
+
+
+def matches_any(filters: tuple[str, ...], topic: str) -> bool:
+    """Whether one of the filters matches a topic."""
+    return any(matches(filter, topic) for filter in filters)
 
 
 @final

@@ -1,54 +1,82 @@
 """Retained messages: the last message of a topic that asked to be kept [MQTT-3.3.1-5].
 
-What always holds: at most one message a topic; every one is in the journal, and only its place is in memory.
+What always holds: at most one message a topic; every one is in the journal, and in memory only its place, and when it
+expires if it does.
 """
 
 from __future__ import annotations
 
-from typing import final
+import heapq
+from typing import Final, final
 
 from mesh.broker.keeper import Keeper
 from mesh.session.message import NEVER, Message
 from mesh.wire.topics import matches
 from mesh.wire.tree import TopicTree
 
+_SLACK: Final = 1024  # timers of messages that were replaced meanwhile
+
 
 @final
 class Retained:
     """``limit`` bounds the topics. Values of the tree are journal items."""
 
-    __slots__ = ("_keeper", "_limit", "_tree")
+    __slots__ = ("_expiring", "_keeper", "_limit", "_timers", "_tree")
 
     def __init__(self, keeper: Keeper, limit: int) -> None:
         self._keeper = keeper
         self._limit = limit
         self._tree: TopicTree[int] = TopicTree()
+        self._expiring: dict[int, float] = {}  # items that expire
+        self._timers: list[tuple[float, int, str]] = []  # (when, item, topic), a heap
 
     def __len__(self) -> int:
         return len(self._tree)
 
-    def restore(self, topic: str, item: int) -> None:
+    def restore(self, topic: str, item: int, expires: float) -> None:
         """Put back what the journal kept; of two items for a topic the later one counts."""
-        old = self._tree.set(topic, item)
-        if old is not None:
-            self._keeper.drop(old)
+        self._put(topic, item, expires)
 
     def keep(self, message: Message) -> int:
         """Store, replace, or with an empty payload remove [MQTT-3.3.1-6]. Returns the journal position to wait for, or
         -1 if full.
         """
         if not message.payload:
-            old = self._tree.delete(message.topic)
-            if old is not None:
-                self._keeper.drop(old)
-            return 0
+            self._remove(message.topic)
+            return self._keeper.store.position
         if len(self._tree) >= self._limit and self._tree.get(message.topic) is None:
             return -1
         item = self._keeper.keep_retained(message)
-        old = self._tree.set(message.topic, item)
-        if old is not None:
-            self._keeper.drop(old)
+        self._put(message.topic, item, message.expires)
         return item
+
+    def _put(self, topic: str, item: int, expires: float) -> None:
+        old = self._tree.set(topic, item)
+        if old is not None:
+            self._drop(old)
+        if expires != NEVER:
+            self._expiring[item] = expires
+            heapq.heappush(self._timers, (expires, item, topic))
+            if len(self._timers) > 2 * len(self._expiring) + _SLACK:
+                self._timers = [timer for timer in self._timers if timer[1] in self._expiring]
+                heapq.heapify(self._timers)
+
+    def _remove(self, topic: str) -> None:
+        old = self._tree.delete(topic)
+        if old is not None:
+            self._drop(old)
+
+    def _drop(self, item: int) -> None:
+        self._expiring.pop(item, None)
+        self._keeper.drop(item)
+
+    def sweep(self, now: float) -> None:
+        """Remove those that have expired [MQTT-3.3.2-5]."""
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            _, item, topic = heapq.heappop(timers)
+            if item in self._expiring:
+                self._remove(topic)
 
     def get(self, topic: str) -> Message | None:
         """The message retained for a topic."""
@@ -59,17 +87,9 @@ class Retained:
         """Remove what edges sent for ``filter``, unless one of the ``others`` covers it too."""
         for topic, item in self._tree.match(filter):
             if self._keeper.read(item).from_tier and not any(matches(other, topic) for other in others):
-                self._tree.delete(topic)
-                self._keeper.drop(item)
+                self._remove(topic)
 
     def matching(self, filter: str, now: float) -> list[Message]:
-        """The retained messages that ``filter`` matches; those that have expired are removed."""
-        found: list[Message] = []
-        for topic, item in self._tree.match(filter):
-            message = self._keeper.read(item)
-            if message.expires != NEVER and message.expires <= now:
-                self._tree.delete(topic)
-                self._keeper.drop(item)
-            else:
-                found.append(message)
-        return found
+        """The retained messages that ``filter`` matches."""
+        self.sweep(now)
+        return [self._keeper.read(item) for _, item in self._tree.match(filter)]

@@ -37,7 +37,7 @@ class Session:
 
     __slots__ = (
         "connection", "durable", "ends", "expiry", "id", "inbox", "incoming", "interests", "item", "key", "kind",
-        "ledger", "outbound", "vehicle", "will", "will_delay", "will_due",
+        "ledger", "outbound", "shared", "stalled", "vehicle", "will", "will_delay", "will_due",
     )  # fmt: skip
 
     def __init__(self, id: int, key: Key, vehicle: str, window: int, depth: Depth) -> None:
@@ -48,6 +48,8 @@ class Session:
         self.outbound = Outbound(depth, window)
         self.interests: dict[str, Interest] = {}
         self.incoming: dict[int, int] = {}  # open QoS 2 identifiers of the client -> their journal items (0: none)
+        self.shared = 0  # how many of the interests are shared
+        self.stalled = False  # as a member of groups: it has not acknowledged anything for long
         self.expiry = 0  # seconds that it outlives its connection; settings.FOREVER: for good
         self.durable = False  # its state and its messages are in the journal
         self.item = 0

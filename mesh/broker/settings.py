@@ -17,8 +17,8 @@ class Settings:
     __slots__ = (
         "attach_grace", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all",
         "max_keep_alive", "max_packet", "max_queue_bytes", "max_queue_messages", "max_retained",
-        "max_session_expiry", "max_sessions", "max_subscriptions", "receive_maximum", "routes", "tier_queue_bytes",
-        "tier_queue_messages", "topic_aliases",
+        "max_session_expiry", "max_sessions", "max_subscriptions", "receive_maximum", "refused", "routes",
+        "shared_patience", "system_interval", "tier_queue_bytes", "tier_queue_messages", "topic_aliases",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -43,5 +43,8 @@ class Settings:
         self.max_sessions = 1_000_000
         self.max_subscriptions = 10_000
         self.max_retained = 1_000_000
-        self.topic_aliases = 16
+        self.topic_aliases = 16  # of one connection, in either direction
+        self.refused: tuple[str, ...] = ()  # filters of what no client may receive, however wide its own filters are
+        self.system_interval = 10.0  # seconds between two looks at the figures of $SYS; 0: no such topics
+        self.shared_patience = 30.0  # seconds without an acknowledgement until a member of a group counts as stalled
         self.routes = 16_384  # topics whose receivers are remembered: about 1 KB each

@@ -11,14 +11,16 @@ from collections.abc import Callable
 from typing import Final, final
 
 from mesh.broker.connection import Connection
-from mesh.broker.courier import Courier
+from mesh.broker.courier import Courier, explained
 from mesh.broker.inbox import Inbox
 from mesh.broker.keeper import Keeper
 from mesh.broker.principal import TIER, VEHICLE
 from mesh.broker.retained import Retained
 from mesh.broker.session import Interest, Session
 from mesh.broker.settings import Settings
+from mesh.broker.sharing import Sharing
 from mesh.broker.subscriptions import Gate, Subscriptions
+from mesh.broker.system import SystemTopics
 from mesh.wire import reasons
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT5, SUBACK, UNSUBACK, SubAck, Subscribe, Subscription, Unsubscribe
@@ -40,7 +42,9 @@ class Subscriber:
         inbox: Inbox,
         keeper: Keeper,
         courier: Courier,
-        fail: Callable[[Connection, int], None],
+        sharing: Sharing,
+        system: SystemTopics,
+        fail: Callable[[Connection, int, str], None],
     ) -> None:
         self.settings = settings
         self.subscriptions = subscriptions
@@ -49,6 +53,8 @@ class Subscriber:
         self.keeper = keeper
         self.store = keeper.store
         self.courier = courier
+        self.sharing = sharing
+        self.system = system
         self.clock = courier.clock
         self._fail = fail
 
@@ -60,7 +66,8 @@ class Subscriber:
         gate: Gate | None = None
         for subscription in packet.subscriptions:
             if subscription.no_local and is_shared(subscription.filter):
-                self._fail(connection, reasons.PROTOCOL_ERROR)  # [MQTT-3.8.3-4]
+                why = "a shared subscription cannot have No Local"
+                self._fail(connection, reasons.PROTOCOL_ERROR, why)  # [MQTT-3.8.3-4]
                 return
             code = self._may_subscribe(connection, session, subscription)
             if code < _ERROR:
@@ -69,18 +76,34 @@ class Subscriber:
                 gate = self.subscriptions.listener.gate(subscription.filter) or gate
                 fresh.append((subscription, known))
             codes.append(code if connection.protocol == MQTT5 or code < _ERROR else _V3_FAILURE)
-        position = self.store.position if session.durable else 0
-        answer = encode(SubAck(SUBACK, packet.packet_id, codes), connection.protocol)
-        self.courier.write_after(connection, position, answer, gate)
+        if not self._answer(connection, session, SubAck(SUBACK, packet.packet_id, codes), gate):
+            return
         for subscription, known in fresh:
             self._send_retained(session, subscription, known, identifier)
+        self.sharing.arrived(session)
         if connection.principal.kind == VEHICLE:
             self.inbox.hand_over(session)
         self.courier.pump(session, connection)
 
+    def _answer(self, connection: Connection, session: Session, answer: SubAck, gate: Gate | None) -> bool:
+        """Put the answer out when it is true; the client goes if it takes no answer as large as that
+        [MQTT-3.1.2-24]."""
+        failed = any(code >= _ERROR for code in answer.reasons)
+        if failed and connection.problem_info and connection.protocol == MQTT5:
+            answer.properties = explained("a filter that this client may not use, or more than a session may have")
+        data = encode(answer, connection.protocol)
+        if connection.max_packet and len(data) > connection.max_packet:
+            answer.properties = None
+            data = encode(answer, connection.protocol)
+            if len(data) > connection.max_packet:
+                self._fail(connection, reasons.PACKET_TOO_LARGE, "")
+                return False
+        self.courier.write_after(connection, self.store.position if session.durable else 0, data, gate)
+        return True
+
     def _may_subscribe(self, connection: Connection, session: Session, subscription: Subscription) -> int:
         if not connection.principal.permissions.may_subscribe(subscription.filter):
-            return reasons.NOT_AUTHORIZED
+            return connection.principal.permissions.reason
         full = len(session.interests) >= self.settings.max_subscriptions
         if full and subscription.filter not in session.interests:
             return reasons.QUOTA_EXCEEDED
@@ -104,7 +127,11 @@ class Subscriber:
         if is_shared(subscription.filter):
             return  # section 4.8.2
         identifiers = (identifier,) if identifier else ()
-        for message in self.retained.matching(subscription.filter, self.clock()):
+        found = self.retained.matching(subscription.filter, self.clock())
+        if session.kind != TIER:
+            found += self.system.matching(subscription.filter)
+            found = [message for message in found if not self.subscriptions.is_refused(message.topic)]
+        for message in found:
             if not (message.from_tier and session.kind == TIER):
                 self.courier.offer(session, message, min(message.qos, subscription.qos), True, identifiers, None)
 
@@ -117,7 +144,8 @@ class Subscriber:
                 continue
             self.subscriptions.remove(interest)
             self.keeper.forget_interest(interest)
+            if interest.group is not None:
+                self.sharing.left(session, interest.group)
             codes.append(reasons.SUCCESS)
-        position = self.store.position if session.durable else 0
         answer = SubAck(UNSUBACK, packet.packet_id, codes if connection.protocol == MQTT5 else [])
-        self.courier.write_after(connection, position, encode(answer, connection.protocol))
+        self._answer(connection, session, answer, None)

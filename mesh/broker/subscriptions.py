@@ -7,13 +7,17 @@ route that was remembered is dropped as soon as any subscription changes.
 
 from __future__ import annotations
 
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from mypy_extensions import mypyc_attr
 
+from mesh.broker.principal import TIER, matches_any
 from mesh.broker.session import Interest, Session
 from mesh.wire.topics import split_shared
 from mesh.wire.tree import FilterTree
+
+if TYPE_CHECKING:
+    from mesh.broker.connection import Connection
 
 
 @final
@@ -42,36 +46,49 @@ class Target:
 
 @final
 class SharedGroup:
-    """The members of one ``$share/{name}/{filter}``; each message goes to one of them [MQTT-4.8.2-4]."""
+    """The members of one ``full`` = ``$share/{name}/{filter}``; each message goes to one of them [MQTT-4.8.2-4].
+    ``of_cores``: it stands for a group of back ends, and clients of this node are never in it."""
 
-    __slots__ = ("filter", "members", "name", "turn")
+    __slots__ = ("filter", "full", "members", "of_cores", "turn")
 
-    def __init__(self, name: str, filter: str) -> None:
-        self.name = name
+    def __init__(self, filter: str, full: str, of_cores: bool) -> None:
         self.filter = filter
+        self.full = full
+        self.of_cores = of_cores
         self.members: list[Target] = []
         self.turn = 0
 
-    def choose(self) -> Target | None:
-        """The next member in turn: one that can be served now, or else any that keeps a queue."""
+    def choose(self, without: Session | None = None) -> Target | None:
+        """The next member in turn: one that can be served now, or else any that keeps a queue, but not ``without``."""
         members = self.members
         count = len(members)
         fallback: Target | None = None
         for step in range(count):
             target = members[(self.turn + step) % count]
             session = target.session
+            if session is without:
+                continue
             connection = session.connection
             if connection is not None:
-                outbound = session.outbound
-                if connection.writable and not outbound.waiting and len(outbound.in_flight) < outbound.window:
+                if self._ready(session, connection):
                     self.turn = (self.turn + step + 1) % count
                     return target
-                if fallback is None or fallback.session.connection is None:
+                if fallback is None or fallback.session.connection is None or fallback.session.stalled:
                     fallback = target
             elif fallback is None and session.durable:
                 fallback = target
         self.turn = (self.turn + 1) % count if count else 0
         return fallback
+
+    def _ready(self, session: Session, connection: Connection) -> bool:
+        """Whether a message would be sent at once."""
+        outbound = session.outbound
+        return (
+            connection.writable
+            and not session.stalled
+            and not outbound.waiting
+            and len(outbound.in_flight) < outbound.window
+        )
 
 
 @final
@@ -117,20 +134,22 @@ _SILENT: Final = InterestListener()
 
 @final
 class Subscriptions:
-    """``routes`` bounds the topics remembered."""
+    """``routes`` bounds the topics remembered; ``refused``: filters of what no client but a core may receive."""
 
-    __slots__ = ("_counts", "_groups", "_known", "_limit", "_tree", "listener")
+    __slots__ = ("_counts", "_groups", "_known", "_limit", "_refused", "_total", "_tree", "listener")
 
-    def __init__(self, routes: int) -> None:
+    def __init__(self, routes: int, refused: tuple[str, ...] = ()) -> None:
         self._tree: FilterTree[Interest | SharedGroup] = FilterTree()
-        self._groups: dict[tuple[str, str], SharedGroup] = {}
+        self._groups: dict[tuple[bool, str], SharedGroup] = {}
         self._counts: dict[str, int] = {}
         self._known: dict[str, Route] = {}
         self._limit = routes
+        self._refused = refused
+        self._total = 0
         self.listener = _SILENT
 
     def __len__(self) -> int:
-        return sum(self._counts.values())
+        return self._total
 
     def filters(self) -> list[str]:
         """Every filter that somebody is subscribed to."""
@@ -141,15 +160,18 @@ class Subscriptions:
         full = interest.subscription.filter
         name, filter = split_shared(full)
         if name:
-            group = self._groups.get((name, filter))
+            key = (interest.session.kind == TIER, full)
+            group = self._groups.get(key)
             if group is None:
-                group = self._groups[(name, filter)] = SharedGroup(name, filter)
+                group = self._groups[key] = SharedGroup(filter, full, key[0])
                 self._tree.add(filter, group, group)
             group.members.append(Target(interest))
             interest.group = group
+            interest.session.shared += 1
         else:
             self._tree.add(filter, interest.session, interest)
         self._known.clear()
+        self._total += 1
         count = self._counts.get(full, 0)
         self._counts[full] = count + 1
         if count == 0:
@@ -168,13 +190,15 @@ class Subscriptions:
         full = interest.subscription.filter
         group = interest.group
         if group is not None:
+            interest.session.shared -= 1
             group.members = [target for target in group.members if target.session is not interest.session]
             if not group.members:
                 self._tree.remove(group.filter, group)
-                del self._groups[(group.name, group.filter)]
+                del self._groups[(group.of_cores, group.full)]
         else:
             self._tree.remove(full, interest.session)
         self._known.clear()
+        self._total -= 1
         count = self._counts[full] - 1
         if count:
             self._counts[full] = count
@@ -182,9 +206,13 @@ class Subscriptions:
             del self._counts[full]
             self.listener.unwanted(full)
 
-    def group(self, full: str) -> SharedGroup | None:
+    def groups(self) -> list[SharedGroup]:
+        """All shared groups."""
+        return list(self._groups.values())
+
+    def group(self, full: str, of_cores: bool = False) -> SharedGroup | None:
         """The shared group of a ``$share/{name}/{filter}``."""
-        return self._groups.get(split_shared(full))
+        return self._groups.get((of_cores, full))
 
     def route(self, topic: str) -> Route:
         """Who receives ``topic``."""
@@ -196,12 +224,20 @@ class Subscriptions:
             self._known[topic] = route
         return route
 
+    def is_refused(self, topic: str) -> bool:
+        """Whether no client may receive ``topic``, however wide its filters are."""
+        return bool(self._refused) and matches_any(self._refused, topic)
+
     def _compute(self, topic: str) -> Route:
         targets: dict[Session, Target] = {}
         groups: list[SharedGroup] = []
+        refused = self.is_refused(topic)
         for value in self._tree.match(topic):
             if isinstance(value, SharedGroup):
-                groups.append(value)
+                if value.of_cores or not refused:
+                    groups.append(value)
+                continue
+            if refused and value.session.kind != TIER:
                 continue
             target = targets.get(value.session)
             if target is None:

@@ -69,6 +69,7 @@ class Core:
             place.vehicle_of(), place.topology.fleet, owners, self._links, self._link_to, self._wake
         )
         settings = place.engine_settings()
+        settings.refused = place.topology.access.backends.refuse
         settings.in_flight = place.topology.limits.backend_in_flight
         settings.receive_maximum = place.topology.limits.backend_receive_maximum
         engine, other = await open_engine(place, services, settings, self._router, None)
@@ -113,7 +114,8 @@ class Core:
     async def _listen(self, engine: Engine) -> None:
         place = self._place
         limits = place.topology.limits
-        authenticate = place.topology.backends.compile().principal_of
+        access = place.topology.access
+        authenticate = place.topology.backends.compile(access.grant(access.backends)).principal_of
         for listener in place.spec.listen:
             endpoint = Endpoint(
                 place.name, engine.broker, engine.turn, engine.wheel, authenticate, place.client_limits(),

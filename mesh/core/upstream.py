@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Final, final
 
 from mesh.broker.subscriptions import Gate, InterestListener
+from mesh.wire.topics import split_shared
 
 PLAIN: Final = 1
 _SPAN: Final = 0x7FFFFFF  # identifiers go up to 268,435,455 [MQTT-3.8.2.1.2]
@@ -33,6 +34,8 @@ class Upstream(InterestListener):
 
     def wanted(self, filter: str) -> None:
         """The first back end subscribes to ``filter``."""
+        if _own(filter):
+            return
         self._identifiers[filter] = self._choose(filter)
         gate = self._on_change(filter, True)
         if gate is not None:
@@ -41,6 +44,8 @@ class Upstream(InterestListener):
 
     def unwanted(self, filter: str) -> None:
         """The last one is gone."""
+        if _own(filter):
+            return
         self._own.pop(self._identifiers.pop(filter), None)
         self._gates.pop(filter, None)
         self._on_change(filter, False)
@@ -64,3 +69,8 @@ class Upstream(InterestListener):
             identifier += 1
         self._own[identifier] = filter
         return identifier
+
+
+def _own(filter: str) -> bool:
+    """Whether a filter asks for figures of this server, which no edge has."""
+    return split_shared(filter)[1].startswith("$")

@@ -284,7 +284,7 @@ class Devices:
             self.engine.receive(connection, packet)
         if reader.error is not None and not connection.closing:
             self.notices.warn("protocol error", "%s: vehicle %s: %s", self.name, device.key[0], reader.error)
-            self.engine.fail(connection, reader.error.reason)
+            self.engine.fail(connection, reader.error.reason, str(reader.error))
 
     def _read(self, opening: Opening) -> tuple[Reader, Connect]:
         reader = Reader(self.limits, SERVER)

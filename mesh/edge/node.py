@@ -34,6 +34,7 @@ class Edge:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._template = place.topology.vehicle_template()
+        self._grant = place.topology.access.grant(place.topology.access.vehicles)
         self._services: Services | None = None
         self._engine: Engine | None = None
         self._devices: Devices | None = None
@@ -46,7 +47,7 @@ class Edge:
         await services.start(_ignore)
         settings = place.engine_settings()
         settings.keep_all = True
-        settings.topic_aliases = 0  # they would die with this process, while the vehicle's connection lives on
+        settings.refused = place.topology.access.vehicles.refuse
         settings.in_flight = place.topology.limits.in_flight
         settings.receive_maximum = place.topology.limits.receive_maximum
         engine, _ = await open_engine(place, services, settings, None, self._inbox())
@@ -96,7 +97,7 @@ class Edge:
         record = self._services.map.cached(vehicle)
         if record is not None and (record.edge != self._place.name or record.epoch > epoch):
             raise Refused(SERVER_UNAVAILABLE, f"it belongs to {record.edge} since epoch {record.epoch}")
-        return vehicle_principal(self._template, vehicle, self._place.topology.fleet)
+        return vehicle_principal(self._template, vehicle, self._grant, self._place.topology.fleet)
 
     def _disk(self, writable: bool) -> None:
         for intake in (self._cores, self._devices):

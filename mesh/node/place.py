@@ -95,6 +95,8 @@ class Place:
         settings.topic_aliases = limits.topic_aliases
         settings.max_session_expiry = int(limits.session_expiry)
         settings.attach_grace = limits.attach_grace
+        settings.shared_patience = limits.shared_patience
+        settings.system_interval = self.topology.telemetry.sys_interval
         inbox = self.topology.inbox
         if inbox is not None:
             settings.inbox_messages = inbox.max_messages

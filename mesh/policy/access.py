@@ -12,7 +12,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Final, final
 
-from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal
+from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
 from mesh.policy.template import Template
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
@@ -21,15 +21,36 @@ from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
 ANONYMOUS: Final = "anonymous"
 
 
-def vehicle_principal(template: Template, vehicle: str, fleet: tuple[str, ...] = ()) -> Principal:
-    """A vehicle, which may publish and subscribe below its own subtree, and read what the filters in ``fleet`` match.
+@final
+class Grant:
+    """What one class of clients may do: filters of topics to publish to and to subscribe to, and of those refused
+    whatever else says; ``reason`` is the MQTT 5.0 code for what is not allowed."""
+
+    __slots__ = ("publish", "reason", "refused", "subscribe")
+
+    def __init__(
+        self, publish: tuple[str, ...], subscribe: tuple[str, ...], refused: tuple[str, ...], reason: int
+    ) -> None:
+        self.publish = publish
+        self.subscribe = subscribe
+        self.refused = refused
+        self.reason = reason
+
+    def permissions(self, prefix: str = "", fleet: tuple[str, ...] = ()) -> Permissions:
+        """These, and the subtree below ``prefix``, and to read, what is the fleet's."""
+        return Permissions(prefix, fleet, self.publish, self.subscribe, self.refused, self.reason)
+
+
+def vehicle_principal(template: Template, vehicle: str, grant: Grant, fleet: tuple[str, ...] = ()) -> Principal:
+    """A vehicle, which may publish and subscribe below its own subtree, read what the filters in ``fleet`` match, and
+    do what all vehicles may.
     """
-    return Principal(vehicle, VEHICLE, Permissions(template.subtree(vehicle), fleet), vehicle)
+    return Principal(vehicle, VEHICLE, grant.permissions(template.subtree(vehicle), fleet), vehicle)
 
 
 def tier_principal(core: str) -> Principal:
     """A core as a client of an edge, after it has proved that it knows the mesh secret."""
-    return Principal(core, TIER, Permissions())
+    return Principal(core, TIER, everything())
 
 
 @final
@@ -40,10 +61,11 @@ class Backends:
     name too, as ``anonymous``, and so does a name that has no password here.
     """
 
-    __slots__ = ("_anonymous", "_passwords")
+    __slots__ = ("_anonymous", "_passwords", "_permissions")
 
-    def __init__(self, anonymous: bool, users: Mapping[str, str]) -> None:
+    def __init__(self, anonymous: bool, users: Mapping[str, str], grant: Grant) -> None:
         self._anonymous = anonymous
+        self._permissions = grant.permissions()
         self._passwords = {name: _digest(password.encode()) for name, password in users.items()}
 
     def principal_of(self, connect: Connect, peer: str = "") -> Principal:
@@ -51,16 +73,16 @@ class Backends:
         name = connect.username
         if name is None:
             if self._anonymous:
-                return Principal(ANONYMOUS, BACKEND, Permissions())
+                return Principal(ANONYMOUS, BACKEND, self._permissions)
             raise Refused(BAD_USER_NAME_OR_PASSWORD, f"{peer or 'a back end'} gave no user name")
         known = self._passwords.get(name)
         if known is None and self._anonymous:
-            return Principal(name, BACKEND, Permissions())
+            return Principal(name, BACKEND, self._permissions)
         # An unknown name costs the same comparison, so that its time does not tell which names exist.
         right = compare_digest(_digest(connect.password or b""), known if known is not None else _NOBODY)
         if not right or known is None:
             raise Refused(BAD_USER_NAME_OR_PASSWORD, f"{peer or 'a back end'}: wrong user name or password")
-        return Principal(name, BACKEND, Permissions())
+        return Principal(name, BACKEND, self._permissions)
 
 
 def _digest(password: bytes) -> bytes:

@@ -21,23 +21,26 @@ SOURCES: Final = (USERNAME, CLIENT_ID)
 
 @final
 class Identity:
-    """Takes the identity from ``source``, one of ``SOURCES``, and holds it against ``pattern``."""
+    """Takes the identity from ``source``, one of ``SOURCES``, and holds it against ``pattern``. A client that leaves
+    the field out is ``default``, unless that is empty."""
 
-    __slots__ = ("pattern", "source")
+    __slots__ = ("default", "pattern", "source")
 
-    def __init__(self, source: str, pattern: Pattern) -> None:
+    def __init__(self, source: str, pattern: Pattern, default: str = "") -> None:
         if source not in SOURCES:
             raise ValueError(f"an identity comes from {' or '.join(SOURCES)}, not from {source!r}")
         self.source = source
         self.pattern = pattern
+        self.default = default
 
     def vehicle_of_connect(self, connect: Connect) -> str:
         """The vehicle that connects.
 
         Raises ``Refused``: 0x85 if the client id is not a vehicle's, 0x87 if the user name is not (return codes 2 and 5
-        before
-        MQTT 5.0 [MQTT-3.2.2-5]).
+        before MQTT 5.0 [MQTT-3.2.2-5]).
         """
+        if self.default and not (connect.client_id if self.source == CLIENT_ID else connect.username):
+            return self.default
         if self.source == CLIENT_ID:
             if not self.pattern.matches(connect.client_id):
                 raise Refused(CLIENT_IDENTIFIER_NOT_VALID, "the client id does not match the identity pattern")

@@ -48,14 +48,36 @@ class Receipt:
 
 @final
 class Inbound:
-    """Receipts of one connection in their order, and the topic aliases it has set up."""
+    """Receipts of one connection in their order, the topic aliases it has set up, and in ``_open`` the QoS 2 exchanges
+    that are between PUBREC and PUBREL."""
 
-    __slots__ = ("alias_maximum", "aliases", "receipts")
+    __slots__ = ("_open", "alias_maximum", "aliases", "receipts")
 
     def __init__(self, alias_maximum: int) -> None:
         self.alias_maximum = alias_maximum
-        self.aliases: dict[int, str] = {}
+        self.aliases: dict[int, str] | None = None
         self.receipts: Fifo[Receipt] = Fifo()
+        self._open: set[int] | None = None
+
+    def unanswered(self) -> int:
+        """How many publishes count against the receive maximum: those without PUBACK, or without PUBREC or PUBREL
+        (MQTT 5.0 section 4.9)."""
+        return len(self.receipts) + (0 if self._open is None else len(self._open))
+
+    def opened(self, packet_id: int) -> None:
+        """PUBREC is on its way."""
+        if self._open is None:
+            self._open = set()
+        self._open.add(packet_id)
+
+    def is_open(self, packet_id: int) -> bool:
+        """Whether an exchange is between PUBREC and PUBREL."""
+        return self._open is not None and packet_id in self._open
+
+    def closed(self, packet_id: int) -> None:
+        """PUBREL came."""
+        if self._open is not None:
+            self._open.discard(packet_id)
 
     def resolve(self, topic: str, alias: int) -> str | None:
         """The topic that a PUBLISH with a topic alias means; ``None`` if the alias is invalid [MQTT-3.3.2-8] or
@@ -64,9 +86,11 @@ class Inbound:
         if alias == 0 or alias > self.alias_maximum:
             return None
         if topic:
+            if self.aliases is None:
+                self.aliases = {}
             self.aliases[alias] = topic
             return topic
-        return self.aliases.get(alias)
+        return None if self.aliases is None else self.aliases.get(alias)
 
     def settled(self, durable: int) -> Receipt | None:
         """Take out the oldest receipt if its answer may leave."""

@@ -112,22 +112,29 @@ def publish_packet(
     now: float,
     subscription_ids: tuple[int, ...],
     context: TraceContext | None,
+    alias: int = 0,
+    known: bool = False,
 ) -> bytes:
-    """The PUBLISH that brings ``message`` to one receiver."""
+    """The PUBLISH that brings ``message`` to one receiver. ``alias`` is its topic alias there (0: none); if that is
+    ``known`` to the receiver, the topic name is left out (MQTT 5.0 section 3.3.2.3.4).
+    """
     if protocol != MQTT5:
         if qos == 0 and not retain:
             return message.plain_packet()
         return encode_publish(message.topic_bytes, message.payload, qos, retain, dup, packet_id, b"", protocol)
     properties = message.properties
-    if message.expires != NEVER or subscription_ids or context is not None:
-        properties = properties + _own_properties(message, now, subscription_ids, context)
-    return encode_publish(message.topic_bytes, message.payload, qos, retain, dup, packet_id, properties, protocol)
+    if message.expires != NEVER or subscription_ids or context is not None or alias:
+        properties = properties + _own_properties(message, now, subscription_ids, context, alias)
+    topic = b"" if known else message.topic_bytes
+    return encode_publish(topic, message.payload, qos, retain, dup, packet_id, properties, protocol)
 
 
 def _own_properties(
-    message: Message, now: float, subscription_ids: tuple[int, ...], context: TraceContext | None
+    message: Message, now: float, subscription_ids: tuple[int, ...], context: TraceContext | None, alias: int
 ) -> bytes:
     own = Properties()
+    if alias:
+        own.topic_alias = alias
     if message.expires != NEVER:
         own.message_expiry = max(0, int(message.expires - now))  # what is left of it [MQTT-3.3.2-6]
     own.subscription_ids = list(subscription_ids)

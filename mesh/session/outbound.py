@@ -26,6 +26,7 @@ from mesh.session.message import NEVER, Message
 QUEUED: Final = 0
 SENT: Final = 1
 RELEASED: Final = 2  # QoS 2: PUBREC came; PUBREL is due until PUBCOMP comes
+WITHDRAWN: Final = 3  # another receiver has it now; this one has a copy and may still acknowledge it
 
 _IDENTIFIERS: Final = 65_535
 
@@ -40,11 +41,12 @@ class Delivery:
     """One message for one receiver. ``message`` is ``None`` while the journal alone holds it (then ``item`` says
     where).
 
-    ``since`` is when it was queued (seconds since 1970); ``number`` is 0 for QoS 0, which has no identifier.
+    ``since`` is when it was queued (seconds since 1970); ``number`` is 0 for QoS 0, which has no identifier; ``group``
+    is the ``$share/…`` that it came by, if it did.
     """
 
     __slots__ = (
-        "body", "dup", "expires", "item", "message", "number", "position", "qos", "receipt", "retain",
+        "body", "dup", "expires", "group", "item", "message", "number", "position", "qos", "receipt", "retain",
         "since", "size", "started", "state", "subscription_ids",
     )  # fmt: skip
 
@@ -66,6 +68,7 @@ class Delivery:
         self.expires = expires
         self.size = size
         self.number = 0
+        self.group = ""
         self.state = QUEUED
         self.dup = False
         self.item = 0  # journal item of this delivery; 0: not journalled
@@ -90,7 +93,9 @@ class Depth:
 class Outbound:
     """Queue, window and identifiers of one session, which is counted in ``depth``. All times are seconds since 1970."""
 
-    __slots__ = ("bytes", "depth", "in_flight", "next_number", "restored", "resuming", "waiting", "window")
+    __slots__ = (
+        "bytes", "depth", "finished", "in_flight", "next_number", "restored", "resuming", "waiting", "window",
+    )  # fmt: skip
 
     def __init__(self, depth: Depth, window: int = _IDENTIFIERS) -> None:
         self.depth = depth
@@ -98,6 +103,7 @@ class Outbound:
         self.waiting: Fifo[Delivery] = Fifo()
         self.in_flight: dict[int, Delivery] = {}
         self.next_number = 0
+        self.finished = 0  # deliveries that the receiver has acknowledged
         self.bytes = 0
         self.restored = False  # by recovery: it is not known what was sent
         self.resuming = False  # between ``attach`` and ``live``: acknowledgements may come for what still waits
@@ -174,7 +180,38 @@ class Outbound:
                 return None
         self.bytes -= delivery.size
         self.depth.messages -= 1
+        self.finished += 1
         return delivery
+
+    def movable(self, groups: set[str]) -> list[Delivery]:
+        """What came by one of the shared groups and may go to another member, in order: all that was not sent, and of
+        QoS 1 also what was, for QoS 2 stays with whom it was sent to [MQTT-4.8.2-4]."""
+        found = [one for one in self.in_flight.values() if one.group in groups and one.qos == 1 and one.state == SENT]
+        found.sort(key=_by_number)
+        return found + [one for one in self.waiting if one.group in groups and (one.qos == 1 or not one.dup)]
+
+    def withdraw(self, moved: set[Delivery], connected: bool) -> None:
+        """Take out what others got. A receiver that is ``connected`` keeps the places of what was sent to it until it
+        acknowledges: they count against its receive maximum [MQTT-3.3.4-9]."""
+        kept: Fifo[Delivery] = Fifo()
+        for delivery in self.waiting:
+            if delivery in moved:
+                self._let_go(delivery)
+            else:
+                kept.append(delivery)
+        self.waiting = kept
+        for packet_id, delivery in list(self.in_flight.items()):
+            if delivery in moved:
+                if connected:
+                    delivery.state = WITHDRAWN
+                    delivery.message = None
+                else:
+                    del self.in_flight[packet_id]
+                    self._let_go(delivery)
+
+    def _let_go(self, delivery: Delivery) -> None:
+        self.bytes -= delivery.size
+        self.depth.messages -= 1
 
     def received(self, packet_id: int) -> Delivery | None:
         """PUBREC came: the delivery is released, or was already. ``None`` if nothing bears the identifier."""
@@ -251,6 +288,8 @@ class Outbound:
                 released.append(delivery)
             if delivery.state == RELEASED or packet_id in with_receiver:
                 flying[packet_id] = delivery
+            elif delivery.state == WITHDRAWN:
+                self._let_go(delivery)
             else:
                 delivery.state = QUEUED
                 again.append(delivery)

@@ -25,6 +25,8 @@ from mesh.topology.topology import (
     LOCAL,
     NEVER,
     REJECT,
+    Access,
+    AccessRule,
     Auth,
     BackendRule,
     Core,
@@ -42,13 +44,16 @@ from mesh.topology.topology import (
     Topology,
 )
 from mesh.topology.tree import MAX_BYTES, BrokenText, Mapping, Scalar, Sequence, parse
-from mesh.wire.topics import filter_error, overlap
+from mesh.wire.reasons import NOT_AUTHORIZED, UNSPECIFIED_ERROR
+from mesh.wire.topics import filter_error, is_shared, overlap
 
 SECTIONS: Final = (
-    "mesh", "etcd", "identity", "topics", "inbox", "front_doors", "cores", "pools", "backends", "limits", "map",
-    "telemetry", "console", "data", "ray", "bind",
+    "mesh", "etcd", "identity", "topics", "inbox", "front_doors", "cores", "pools", "backends", "access", "limits",
+    "map", "telemetry", "console", "data", "ray", "bind",
 )  # fmt: skip
 GROUP: Final = ("name", "replicas", "listen", "resources")
+# What a client hears that asks for what is not its own: the second tells nothing of why.
+REFUSALS: Final = {"not_authorized": NOT_AUTHORIZED, "unspecified_error": UNSPECIFIED_ERROR}
 LATER: Final = "comes with a later release"
 # One machine; more of one kind are better told apart by name.
 MAX_REPLICAS: Final = 64
@@ -101,6 +106,7 @@ def _topology(top: Table, folder: Path) -> Topology:
         cores=cores,
         pools=_pools(top),
         backends=_backends(top, cores),
+        access=_access(top),
         limits=_limits(top),
         map=_map(top),
         telemetry=_telemetry(top),
@@ -198,13 +204,18 @@ def _auth(section: Table) -> Auth | None:
 
 def _identity(top: Table) -> IdentityRule:
     default = IdentityRule(source=USERNAME, pattern="[A-Za-z0-9_-]{1,64}")
-    section = top.table("identity", ("from", "pattern"))
+    section = top.table("identity", ("from", "pattern", "default"))
     if section is None:
         return default
     source = section.value("from", _source, default.source)
-    return IdentityRule(
-        source=source, pattern=section.value("pattern", lambda text: Pattern(text).text, default.pattern)
-    )
+    pattern = section.value("pattern", lambda text: Pattern(text).text, default.pattern)
+
+    def fitting(text: str) -> str:
+        if not Pattern(pattern).matches(text):
+            raise ValueError(f"{text!r} does not match the pattern {pattern}; write an identity that does")
+        return text
+
+    return IdentityRule(source=source, pattern=pattern, default=section.value("default", fitting, ""))
 
 
 def _source(text: str) -> str:
@@ -368,6 +379,46 @@ def _backends(top: Table, cores: tuple[Core, ...]) -> BackendRule:
     return BackendRule(anonymous=anonymous, users=users)
 
 
+def _access(top: Table) -> Access:
+    section = top.table("access", ("vehicles", "backends", "refusal"))
+    if section is None:
+        return Access()
+    defaults = Access()
+    return Access(
+        vehicles=_access_rule(section, "vehicles", defaults.vehicles),
+        backends=_access_rule(section, "backends", defaults.backends),
+        refusal=section.value("refusal", _refusal, defaults.refusal),
+    )
+
+
+def _access_rule(section: Table, key: str, default: AccessRule) -> AccessRule:
+    rule = section.table(key, ("publish", "subscribe", "refuse"))
+    if rule is None:
+        return default
+
+    def filters(name: str, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+        return rule.values(name, _plain_filter) if rule.has(name) else otherwise
+
+    return AccessRule(
+        publish=filters("publish", default.publish),
+        subscribe=filters("subscribe", default.subscribe),
+        refuse=filters("refuse", ()),
+    )
+
+
+def _plain_filter(text: str) -> str:
+    error = filter_error(text)
+    if error:
+        raise ValueError(f"{text!r}: {error}")
+    if is_shared(text):
+        raise ValueError(f"{text!r}: write the filter without $share; it holds for shared subscriptions too")
+    return text
+
+
+def _refusal(text: str) -> int:
+    return REFUSALS[units.choice(*REFUSALS)(text)]
+
+
 def _limits(top: Table) -> Limits:
     known = {item.name: item for item in fields(Limits)}
     section = top.table("limits", tuple(known))
@@ -395,12 +446,13 @@ def _map(top: Table) -> MapRule:
 
 
 def _telemetry(top: Table) -> Telemetry:
-    section = top.table("telemetry", ("otlp", "sample", "watch", "prometheus"))
+    section = top.table("telemetry", ("otlp", "sample", "watch", "sys_interval", "prometheus"))
     if section is None:
         return Telemetry()
     return Telemetry(
         otlp=_optional(section, "otlp", units.url("http", "https")),
         sample=section.value("sample", units.real(0, 1), 1.0),
         watch=section.values("watch", units.plain),
+        sys_interval=section.value("sys_interval", _within(units.duration, 0, 3600), Telemetry().sys_interval),
         prometheus=_optional(section, "prometheus", units.address),
     )

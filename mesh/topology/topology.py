@@ -12,11 +12,13 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, final, get_args, get_origin, get_type_hints
 
-from mesh.policy.access import Backends
+from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS
+from mesh.policy.access import Backends, Grant
 from mesh.policy.identity import Identity
 from mesh.policy.pattern import Pattern
 from mesh.policy.template import Template
 from mesh.topology.units import Address
+from mesh.wire.reasons import NOT_AUTHORIZED
 
 EMBEDDED: Final = "embedded"
 LOCAL: Final = "local"
@@ -59,13 +61,15 @@ class Etcd:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityRule:
-    """Which field of the CONNECT names the vehicle, and what it must look like (see ``mesh.policy.pattern``)."""
+    """Which field of the CONNECT names the vehicle, and what it must look like (see ``mesh.policy.pattern``).
+    ``default`` is the vehicle that a client without that field is; empty: none."""
 
     source: str
     pattern: str
+    default: str = ""
 
     def compile(self) -> Identity:
-        return Identity(self.source, Pattern(self.pattern))
+        return Identity(self.source, Pattern(self.pattern), self.default)
 
 
 @final
@@ -140,8 +144,31 @@ class BackendRule:
     anonymous: bool
     users: tuple[Auth, ...] = ()
 
-    def compile(self) -> Backends:
-        return Backends(self.anonymous, {user.user: user.password for user in self.users})
+    def compile(self, grant: Grant) -> Backends:
+        return Backends(self.anonymous, {user.user: user.password for user in self.users}, grant)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRule:
+    """Filters of topics that one class of clients may publish to and subscribe to, and of those that it never may."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    refuse: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """``vehicles``: besides each one's own subtree. ``refusal`` is the MQTT 5.0 reason code for what is not allowed."""
+
+    vehicles: AccessRule = AccessRule(publish=(), subscribe=())
+    backends: AccessRule = AccessRule(publish=ALL_TOPICS, subscribe=ALL_FILTERS)
+    refusal: int = NOT_AUTHORIZED
+
+    def grant(self, rule: AccessRule) -> Grant:
+        return Grant(rule.publish, rule.subscribe, rule.refuse, self.refusal)
 
 
 @final
@@ -155,11 +182,13 @@ class MapRule:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telemetry:
-    """``otlp``: where spans go, if anywhere; ``sample``: the share traced; ``watch``: vehicles always traced."""
+    """``otlp``: where spans go, if anywhere; ``sample``: the share traced; ``watch``: vehicles always traced;
+    ``sys_interval``: seconds between two looks at the figures of $SYS, 0 for none."""
 
     otlp: str | None = None
     sample: float = 1.0
     watch: tuple[str, ...] = ()
+    sys_interval: float = 10.0
     prometheus: Address | None = None
 
 
@@ -213,6 +242,8 @@ class Limits:
     subscriptions: int = limit(10_000, "count", 1, 1_000_000)
     topic_aliases: int = limit(16, "count", 0, 65_535)
     session_expiry: float = limit(NEVER, "time", 0, NEVER)
+    # A member of a shared group that acknowledges nothing for so long has its messages given to others.
+    shared_patience: float = limit(30.0, "time", 1, 86_400)
     # An edge that does not acknowledge in this time counts as away, so that it does not hold back its back ends.
     owner_timeout: float = limit(2.0, "time", 0.05, 60)
     # How long a vehicle's CONNECT waits for its edge: less than the patience of usual clients.
@@ -237,6 +268,7 @@ class Topology:
     cores: tuple[Core, ...]
     pools: tuple[Pool, ...]
     backends: BackendRule
+    access: Access
     limits: Limits
     map: MapRule
     telemetry: Telemetry

@@ -223,7 +223,7 @@ class Client(Stream):
             self._endpoint.notices.warn(
                 "protocol error", "%s: client %s: %s", self._endpoint.name, connection.peer, error
             )
-            engine.fail(connection, error.reason)
+            engine.fail(connection, error.reason, str(error))
         if connection.congested:
             self.hold(HOLD_ENGINE)
         self._endpoint.turn.wake()

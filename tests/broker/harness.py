@@ -8,7 +8,7 @@ from mesh.broker.broker import Broker
 from mesh.broker.connection import Connection
 from mesh.broker.dispatcher import Forwarder
 from mesh.broker.inbox import InboxRules
-from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal
+from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
 from mesh.broker.settings import Settings
 from mesh.broker.trace import Tracer
 from mesh.session.store import Store
@@ -123,7 +123,7 @@ class Client:
         self.client_id = client_id
         vehicle = name if kind == VEHICLE else ""
         prefix = f"vehicles/{name}/" if kind == VEHICLE else ""
-        self.principal = Principal(name, kind, Permissions(prefix), vehicle)
+        self.principal = Principal(name, kind, Permissions(prefix) if prefix else everything(), vehicle)
         self.packets: list[Packet] = []
         self.closed = False
         self.protocol = 5

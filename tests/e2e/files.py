@@ -4,24 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
+IDENTITY = '{from: username, pattern: "[A-Za-z0-9_-]{1,64}"}'
+
 
 def topology(
-    folder: Path, vehicles: int, backends: int, edge_names: list[str], otlp: str = "", cores: int = 1, extra: str = ""
+    folder: Path,
+    vehicles: int,
+    backends: int,
+    edge_names: list[str],
+    otlp: str = "",
+    cores: int = 1,
+    extra: str = "",
+    identity: str = IDENTITY,
+    sys_interval: float = 10.0,
 ) -> Path:
     """Write the file for a mesh with these ports and edges; ``extra`` is put at its end."""
     edges = ", ".join(f"{{name: {name}}}" for name in edge_names)
-    telemetry = f"telemetry: {{sample: 1.0, otlp: '{otlp}'}}" if otlp else ""
+    sampled = f"sample: 1.0, otlp: '{otlp}', " if otlp else ""
     text = f"""\
 mesh: {folder.name}
 etcd: embedded
-identity: {{from: username, pattern: "[A-Za-z0-9_-]{{1,64}}"}}
+identity: {identity}
 topics: {{vehicle: "vehicles/{{vehicle}}/#", fleet: ["fleet/#"]}}
 inbox: {{subscribe: ["vehicles/{{vehicle}}/cmd/#"], qos: 1, expiry: 30d, max_messages: 1000, when_full: reject}}
 front_doors: [{{name: door, listen: [{{mqtt: "127.0.0.1:{vehicles}"}}]}}]
 cores: [{{name: core, replicas: {cores}, listen: [{{mqtt: "127.0.0.1:{backends}"}}]}}]
 backends: {{anonymous: true}}
 pools: [{{name: standard, edges: [{edges}]}}]
-{telemetry}
+telemetry: {{{sampled}sys_interval: {sys_interval:g}s}}
 data: {folder / "data"}
 ray: local
 {extra}

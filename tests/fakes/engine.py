@@ -129,7 +129,7 @@ class FakeEngine(Inlet):
             self.current.pop(self.names[connection], None)
             self._close(connection)
 
-    def fail(self, connection: Connection, reason: int) -> None:
+    def fail(self, connection: Connection, reason: int, why: str = "") -> None:
         self.failed.append((self.names[connection], reason))
         if connection.protocol == MQTT5:
             self.write(connection, encode(Disconnect(reason), MQTT5))

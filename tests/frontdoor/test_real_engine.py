@@ -12,7 +12,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from mesh.broker.broker import Broker
-from mesh.broker.principal import BACKEND, Permissions, Principal
+from mesh.broker.principal import BACKEND, Principal, everything
 from mesh.broker.settings import Settings
 from mesh.broker.trace import Tracer
 from mesh.edge.devices import Devices
@@ -47,7 +47,7 @@ def complete(received: list[tuple[bytes, int]]) -> bool:
 
 
 def back_end(connect: Connect, peer: str) -> Principal:
-    return Principal(connect.username or "anonymous", BACKEND, Permissions())
+    return Principal(connect.username or "anonymous", BACKEND, everything())
 
 
 class RealEdge:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.broker.principal import BACKEND, TIER, VEHICLE
-from mesh.policy.access import ANONYMOUS, Backends, tier_principal, vehicle_principal
+from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, BACKEND, TIER, VEHICLE
+from mesh.policy.access import ANONYMOUS, Backends, Grant, tier_principal, vehicle_principal
 from mesh.policy.identity import CLIENT_ID, USERNAME, Identity
 from mesh.policy.pattern import Pattern
 from mesh.policy.template import Template
@@ -14,6 +14,8 @@ from mesh.wire.packets import Connect
 
 PATTERN = Pattern("[A-Z0-9]{3,32}")
 TEMPLATE = Template("vehicles/{vehicle}/#")
+NOTHING = Grant((), (), (), 0x87)
+ALL = Grant(ALL_TOPICS, ALL_FILTERS, (), 0x87)
 
 
 def test_the_vehicle_is_the_user_name() -> None:
@@ -42,7 +44,7 @@ def test_an_identity_has_a_known_source() -> None:
 
 
 def test_a_vehicle_stays_below_its_subtree() -> None:
-    principal = vehicle_principal(TEMPLATE, "VIN1")
+    principal = vehicle_principal(TEMPLATE, "VIN1", NOTHING)
     permissions = principal.permissions
     assert (principal.kind, principal.name, principal.vehicle) == (VEHICLE, "VIN1", "VIN1")
     assert permissions.may_publish("vehicles/VIN1/status")
@@ -63,7 +65,7 @@ def test_a_vehicle_stays_below_its_subtree() -> None:
 
 
 def test_a_vehicle_reads_what_is_for_the_fleet_and_writes_none_of_it() -> None:
-    permissions = vehicle_principal(TEMPLATE, "VIN1", ("fleet/#", "weather/+/now")).permissions
+    permissions = vehicle_principal(TEMPLATE, "VIN1", NOTHING, ("fleet/#", "weather/+/now")).permissions
     for filter in ("fleet/#", "fleet/+/x", "fleet/news", "fleet", "weather/+/now", "weather/north/now"):
         assert permissions.may_subscribe(filter)
     for filter in ("#", "+/#", "weather/#", "weather/+/+", "weather/+", "fleets/news", "vehicles/VIN2/#"):
@@ -74,10 +76,32 @@ def test_a_vehicle_reads_what_is_for_the_fleet_and_writes_none_of_it() -> None:
     assert not permissions.may_publish("fleet/news")
 
 
+def test_what_all_vehicles_may_do_and_what_none_may() -> None:
+    grant = Grant(("common/#",), ("common/#", "news/+"), ("common/secret/#", "vehicles/VIN1/private"), 0x80)
+    permissions = vehicle_principal(TEMPLATE, "VIN1", grant).permissions
+    assert permissions.reason == 0x80
+    assert permissions.may_publish("common/x")
+    assert permissions.may_publish("vehicles/VIN1/x")
+    for filter in ("common/#", "$share/g/common/#", "news/today", "vehicles/VIN1/#"):
+        assert permissions.may_subscribe(filter)
+    for topic in ("common/secret/a", "vehicles/VIN1/private", "news/today", "other"):
+        assert not permissions.may_publish(topic)
+    for filter in ("common/secret/+", "$share/g/common/secret/#", "vehicles/VIN1/private", "#"):
+        assert not permissions.may_subscribe(filter)
+
+
+def test_the_default_vehicle_is_who_names_none() -> None:
+    identity = Identity(USERNAME, PATTERN, "GUEST")
+    assert identity.vehicle_of_connect(Connect()) == "GUEST"
+    assert identity.vehicle_of_connect(Connect(username="VIN1")) == "VIN1"
+    with pytest.raises(Refused):
+        identity.vehicle_of_connect(Connect(username="V#1"))
+
+
 def test_a_name_with_wildcards_widens_nothing() -> None:
     """CVE-2017-7650: should such a name ever get here, it is only text."""
     for name in ("#", "+"):
-        permissions = vehicle_principal(TEMPLATE, name).permissions
+        permissions = vehicle_principal(TEMPLATE, name, NOTHING).permissions
         assert not permissions.may_publish("vehicles/VIN2/status")
         assert not permissions.may_subscribe("vehicles/VIN2/#")
         assert not permissions.may_subscribe("#")
@@ -92,8 +116,16 @@ def test_a_core_may_do_everything_but_write_to_the_servers_topics() -> None:
 
 
 def test_anonymous_back_ends() -> None:
-    backends = Backends(True, {})
-    assert backends.principal_of(Connect()).name == ANONYMOUS
+    backends = Backends(True, {}, ALL)
+    anonymous = backends.principal_of(Connect())
+    assert anonymous.name == ANONYMOUS
+    assert anonymous.permissions.may_publish("anything/at/all")
+    assert not anonymous.permissions.may_publish("$x/y")
+    assert Grant(("#", "$x/#", "$SYS/#"), (), (), 0).permissions().may_publish("$x/y")
+    assert not Grant(("$SYS/#",), (), (), 0).permissions().may_publish("$SYS/y")
+    assert anonymous.permissions.may_subscribe("#")
+    assert anonymous.permissions.may_subscribe("$share/g/$SYS/#")
+    assert not anonymous.permissions.may_subscribe("$other/#")
     named = backends.principal_of(Connect(username="dashboard"))
     assert (named.name, named.kind, named.vehicle) == ("dashboard", BACKEND, "")
 
@@ -112,18 +144,19 @@ def test_anonymous_back_ends() -> None:
 )
 def test_back_ends_need_their_password(username: str | None, password: bytes | None) -> None:
     with pytest.raises(Refused) as refused:
-        Backends(False, {"fleet": "right"}).principal_of(Connect(username=username, password=password), "10.0.0.9:5")
+        backends = Backends(False, {"fleet": "right"}, ALL)
+        backends.principal_of(Connect(username=username, password=password), "10.0.0.9:5")
     assert refused.value.reason == 0x86
     assert "right" not in str(refused.value)
 
 
 def test_back_ends_with_their_password_get_in() -> None:
-    principal = Backends(False, {"fleet": "right"}).principal_of(Connect(username="fleet", password=b"right"))
+    principal = Backends(False, {"fleet": "right"}, ALL).principal_of(Connect(username="fleet", password=b"right"))
     assert (principal.name, principal.kind) == ("fleet", BACKEND)
 
 
 def test_a_name_with_a_password_needs_it_even_where_others_need_none() -> None:
-    backends = Backends(True, {"fleet": "right"})
+    backends = Backends(True, {"fleet": "right"}, ALL)
     with pytest.raises(Refused):
         backends.principal_of(Connect(username="fleet"))
     assert backends.principal_of(Connect(username="other")).name == "other"

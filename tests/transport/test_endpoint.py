@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from mesh.broker.principal import BACKEND, Permissions, Principal
+from mesh.broker.principal import BACKEND, Principal, everything
 from mesh.transport.endpoint import EARLY, Endpoint
 from mesh.transport.listener import Listener
 from mesh.transport.outlet import Outlet
@@ -30,7 +30,7 @@ from tests.fakes.engine import FakeEngine, FakeJournal
 from tests.fakes.mesh import run, until
 from tests.fakes.mqtt import Bare
 
-PRINCIPAL = Principal("app", BACKEND, Permissions())
+PRINCIPAL = Principal("app", BACKEND, everything())
 
 
 class Node:

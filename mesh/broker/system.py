@@ -1,0 +1,128 @@
+"""The ``$SYS`` topics: figures of this server under the names that monitoring tools know from Mosquitto.
+
+It knows the engine's counters: never who reads them. What always holds: these messages are in memory only; no client
+can publish to them, and no wildcard at the first level brings them [MQTT-4.7.2-1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final, final
+
+from mesh.broker.courier import Counters
+from mesh.session.message import Message
+from mesh.wire.topics import matches
+
+PREFIX: Final = "$SYS/broker/"
+_MINUTES: Final = (1, 5, 15)
+
+
+@final
+class Snapshot:
+    """What the engine counts at one moment, besides its counters."""
+
+    __slots__ = ("connected", "messages", "retained", "sessions", "subscriptions")
+
+    def __init__(self, connected: int, sessions: int, messages: int, retained: int, subscriptions: int) -> None:
+        self.connected = connected
+        self.sessions = sessions
+        self.messages = messages
+        self.retained = retained
+        self.subscriptions = subscriptions
+
+
+@final
+class SystemTopics:
+    """``interval`` seconds lie between two looks; 0: there are no such topics."""
+
+    __slots__ = (
+        "_began", "_counters", "_due", "_interval", "_last", "_loads", "_maximum", "_messages", "transferred",
+        "version",
+    )  # fmt: skip
+
+    def __init__(self, counters: Counters, interval: float, now: float) -> None:
+        self.version = ""
+        self.transferred: Callable[[], tuple[int, int]] = _nothing  # bytes from and to clients, which the node knows
+        self._counters = counters
+        self._interval = interval
+        self._began = now
+        self._due = now
+        self._maximum = 0
+        self._last: dict[str, int] = {}
+        self._loads: dict[str, list[float]] = {}
+        self._messages: dict[str, Message] = {}
+
+    def matching(self, filter: str) -> list[Message]:
+        """The present figures that a filter asks for."""
+        if not filter.startswith("$"):
+            return []
+        return [message for topic, message in self._messages.items() if matches(filter, topic)]
+
+    def refresh(self, now: float, snapshot: Callable[[], Snapshot]) -> list[Message]:
+        """Look at the figures if it is time; returns those that have changed."""
+        if not self._interval or now < self._due:
+            return []
+        self._due = now + self._interval
+        changed: list[Message] = []
+        for name, value in self._figures(now, snapshot()).items():
+            topic = PREFIX + name
+            payload = value.encode()
+            old = self._messages.get(topic)
+            if old is None or old.payload != payload:
+                message = self._messages[topic] = Message(topic, payload, 0, True, b"", now)
+                changed.append(message)
+        return changed
+
+    def _figures(self, now: float, snapshot: Snapshot) -> dict[str, str]:
+        self._maximum = max(self._maximum, snapshot.connected)
+        totals = self._totals()
+        figures = {name: str(value) for name, value in totals.items() if not name.startswith("connections")}
+        figures |= {
+            "version": self.version,
+            "uptime": f"{int(now - self._began)} seconds",
+            "clients/connected": str(snapshot.connected),
+            "clients/disconnected": str(snapshot.sessions - snapshot.connected),
+            "clients/total": str(snapshot.sessions),
+            "clients/maximum": str(self._maximum),
+            "clients/expired": str(self._counters.expired),
+            "messages/stored": str(snapshot.messages + snapshot.retained),
+            "store/messages/count": str(snapshot.messages + snapshot.retained),
+            "retained messages/count": str(snapshot.retained),
+            "subscriptions/count": str(snapshot.subscriptions),
+        }
+        figures |= self._load(totals)
+        return figures
+
+    def _totals(self) -> dict[str, int]:
+        """What only grows."""
+        counters = self._counters
+        bytes_in, bytes_out = self.transferred()
+        dropped = counters.dropped_expired + counters.dropped_full + counters.dropped_large + counters.dropped_offline
+        return {
+            "messages/received": counters.received,
+            "messages/sent": counters.answered + counters.delivered,
+            "publish/messages/received": counters.published,
+            "publish/messages/sent": counters.delivered,
+            "publish/messages/dropped": dropped,
+            "bytes/received": bytes_in,
+            "bytes/sent": bytes_out,
+            "connections": counters.connects,
+        }
+
+    def _load(self, totals: dict[str, int]) -> dict[str, str]:
+        """Averages a minute over 1, 5 and 15 minutes, of which older ones count less and less (as a system's load)."""
+        found: dict[str, str] = {}
+        for name, total in totals.items():
+            rate = (total - self._last.get(name, total)) * 60.0 / self._interval
+            loads = self._loads.setdefault(name, [0.0, 0.0, 0.0])
+            for index, minutes in enumerate(_MINUTES):
+                share = math.exp(-self._interval / (60.0 * minutes))
+                loads[index] = loads[index] * share + rate * (1.0 - share)
+                found[f"load/{name}/{minutes}min"] = f"{loads[index]:.2f}"
+        self._last = totals
+        return found
+
+
+def _nothing() -> tuple[int, int]:
+    return 0, 0

@@ -1,0 +1,38 @@
+"""The worlds in which the scenarios run: the engine alone, and a real mesh at both of its ways in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conformance import socket_world
+from tests.conformance.engine_world import EngineWorld
+from tests.conformance.socket_world import SocketWorld
+from tests.conformance.world import World
+from tests.e2e.processes import Processes
+
+_SOCKETS = [pytest.param("core", marks=pytest.mark.e2e), pytest.param("door", marks=pytest.mark.e2e)]
+
+
+@pytest.fixture(scope="package")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    running = socket_world.start(tmp_path_factory.mktemp("conformance"))
+    yield running
+    running.stop()
+
+
+def _world(name: str, request: pytest.FixtureRequest) -> World:
+    return EngineWorld() if name == "engine" else SocketWorld(name, request.getfixturevalue("mesh"))
+
+
+@pytest.fixture(params=["engine", *_SOCKETS])
+def world(request: pytest.FixtureRequest) -> World:
+    """Every scenario runs in all three."""
+    return _world(request.param, request)
+
+
+@pytest.fixture(params=_SOCKETS)
+def way(request: pytest.FixtureRequest) -> World:
+    """For what only a server with sockets does: deadlines, keep alive, authentication."""
+    return _world(request.param, request)

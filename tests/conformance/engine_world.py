@@ -1,0 +1,106 @@
+"""The engine alone: no socket, no file, and a clock that goes when it is told to."""
+
+from __future__ import annotations
+
+from mesh.broker.connection import Connection
+from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, BACKEND, Permissions, Principal
+from mesh.broker.settings import Settings
+from mesh.transport.refusal import malformed
+from mesh.wire.decode import SERVER, Limits, Reader
+from mesh.wire.packets import Connect, Packet
+from tests.broker.harness import Bench
+from tests.conformance import world
+from tests.conformance.world import World
+
+_PERMISSIONS = Permissions("", (), ALL_TOPICS, ALL_FILTERS, (world.REFUSED,))
+
+
+def settings() -> Settings:
+    """The limits of every world."""
+    made = Settings()
+    made.max_packet = world.MAX_PACKET
+    made.receive_maximum = world.RECEIVE_MAXIMUM
+    made.in_flight = world.IN_FLIGHT
+    made.max_queue_messages = world.QUEUE
+    made.max_subscriptions = world.SUBSCRIPTIONS
+    made.topic_aliases = world.ALIASES
+    made.max_keep_alive = world.KEEP_ALIVE
+    made.max_session_expiry = world.SESSION_EXPIRY
+    made.shared_patience = world.SHARED_PATIENCE
+    made.system_interval = world.SYS_INTERVAL
+    made.refused = (world.REFUSED,)
+    return made
+
+
+class EngineWire:
+    """What an endpoint does between a socket and the engine, without the socket."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._reader = Reader(Limits(world.MAX_PACKET), SERVER)
+        self._connection: Connection | None = None
+        self._pending = b""
+        self._closed = False
+
+    def send(self, data: bytes) -> None:
+        if self._closed:
+            return
+        for packet in self._reader.feed(data):
+            self._handle(packet)
+        error = self._reader.error
+        if error is not None and not self._closed:
+            if self._connection is None:
+                self._pending += malformed(self._reader.protocol, error.reason)
+                self._closed = True
+            elif not self._connection.closing:
+                self._bench.broker.fail(self._connection, error.reason, str(error))
+        self._bench.turn()
+
+    def _handle(self, packet: Packet) -> None:
+        if self._connection is None:
+            assert isinstance(packet, Connect)
+            principal = Principal(packet.username or "anonymous", BACKEND, _PERMISSIONS)
+            self._connection = self._bench.broker.open(packet, principal, "test", self)
+        elif not self._connection.closing:
+            self._bench.broker.receive(self._connection, packet)
+
+    def flush(self) -> None:
+        connection = self._connection
+        assert connection is not None
+        self._pending += b"".join(connection.out)
+        connection.out.clear()
+        connection.traced.clear()
+        if connection.closing:
+            self._closed = True
+
+    def receive(self, patience: float) -> bytes | None:
+        data, self._pending = self._pending, b""
+        if data:
+            return data
+        return b"" if self._closed else None
+
+    def close(self) -> None:
+        if self._connection is not None and not self._closed:
+            self._bench.broker.lost(self._connection)
+            self._bench.turn()
+        self._closed = True
+
+
+class EngineWorld(World):
+    """A broker on a journal in memory."""
+
+    name = "engine"
+
+    def __init__(self) -> None:
+        self.bench = Bench(settings())
+
+    def wire(self) -> EngineWire:
+        return EngineWire(self.bench)
+
+    def elapse(self, seconds: float) -> None:
+        self.bench.clock.now += seconds
+        self.bench.broker.tick()
+        self.bench.turn()
+
+    def crash(self) -> None:
+        self.bench = self.bench.restart()

@@ -1,0 +1,95 @@
+"""A real mesh through real sockets: at the core's endpoint, or through the front door to the edge."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from pathlib import Path
+
+from tests.conformance import world
+from tests.conformance.world import World
+from tests.e2e.mesh import PATIENCE
+from tests.e2e.processes import Processes
+
+_IDENTITY = '{from: username, pattern: "[A-Za-z0-9_-]{1,64}", default: suite}'
+_EXTRA = f"""\
+access:
+  vehicles: {{publish: ["#"], subscribe: ["#", "$SYS/#"], refuse: ["{world.REFUSED}"]}}
+  backends: {{refuse: ["{world.REFUSED}"]}}
+limits:
+  max_packet_size: {world.MAX_PACKET}
+  receive_maximum: {world.RECEIVE_MAXIMUM}
+  backend_receive_maximum: {world.RECEIVE_MAXIMUM}
+  in_flight: {world.IN_FLIGHT}
+  backend_in_flight: {world.IN_FLIGHT}
+  queue_messages: {world.QUEUE}
+  subscriptions: {world.SUBSCRIPTIONS}
+  topic_aliases: {world.ALIASES}
+  max_keep_alive: {world.KEEP_ALIVE}s
+  session_expiry: {world.SESSION_EXPIRY}s
+  shared_patience: {world.SHARED_PATIENCE}s
+  connect_timeout: {world.CONNECT_TIMEOUT}s
+  attach_grace: 2s
+"""
+
+
+def start(folder: Path) -> Processes:
+    """A mesh with one edge, whose clients may use every topic; the caller stops it."""
+    mesh = Processes(folder, ["edge"], extra=_EXTRA, identity=_IDENTITY, sys_interval=world.SYS_INTERVAL)
+    mesh.start()
+    return mesh
+
+
+class SocketWire:
+    """One TCP connection."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, data: bytes) -> None:
+        with contextlib.suppress(ConnectionError):
+            self._socket.sendall(data)
+
+    def receive(self, patience: float) -> bytes | None:
+        self._socket.settimeout(patience)
+        try:
+            data = self._socket.recv(65_536)
+        except TimeoutError:
+            return None
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._socket.close()
+        return data
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class SocketWorld(World):
+    """``core`` or ``door`` of a running mesh."""
+
+    def __init__(self, name: str, mesh: Processes) -> None:
+        self.name = name
+        self.mesh = mesh
+
+    @property
+    def port(self) -> int:
+        return self.mesh.backends if self.name == "core" else self.mesh.vehicles
+
+    def wire(self) -> SocketWire:
+        return SocketWire(self.port)
+
+    def elapse(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def crash(self) -> None:
+        names = ["core"] if self.name == "core" else ["edge", "door"]
+        before = {name: self.mesh.pid(name) for name in names}
+        self.mesh.kill(*names)
+        deadline = time.monotonic() + PATIENCE
+        while not all(self.mesh.pid(name) not in (0, before[name]) and self.mesh.status(name) for name in names):
+            assert time.monotonic() < deadline, f"{names} did not come back"
+            time.sleep(0.02)

@@ -1,0 +1,115 @@
+"""One mesh for all tests of this folder, the ways into it, and the clients that each test makes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.e2e.processes import Processes
+from tests.stock.gmqtt_peer import GmqttPeer, Loop
+from tests.stock.line import Line
+from tests.stock.makers import Makers
+from tests.stock.mosquitto import VERSIONS, Mosquitto
+from tests.stock.mqttjs_peer import JsPeer, Node
+from tests.stock.paho_peer import PahoPeer
+from tests.stock.peer import V5, Peer
+from tests.stock.way import CORE, DOOR, Way, way_in
+
+# A burst may be longer than what waits in a session by default.
+EXTRA = "limits: {queue_messages: 10000}"
+KINDS: dict[str, type[Peer]] = {kind.kind: kind for kind in (PahoPeer, JsPeer, GmqttPeer)}
+DIALECTS = [(kind.kind, version) for kind in KINDS.values() for version in kind.versions]
+NAMES = {3: "3.1", 4: "3.1.1", 5: "5.0"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``dialect``: each client in each version; ``modern`` and ``legacy``: those in 5.0, and before; ``way``: where;
+    ``version``: each that Mosquitto's programs speak."""
+    wanted = metafunc.fixturenames
+    if "way" in wanted:
+        metafunc.parametrize("way", [CORE, DOOR], indirect=True)
+    if "dialect" in wanted:
+        metafunc.parametrize("dialect", DIALECTS, ids=[f"{kind}-{NAMES[version]}" for kind, version in DIALECTS])
+    if "version" in wanted:
+        metafunc.parametrize("version", VERSIONS)
+    if "modern" in wanted:
+        modern = [dialect for dialect in DIALECTS if dialect[1] == V5]
+        metafunc.parametrize("modern", modern, ids=[kind for kind, _ in modern])
+    if "legacy" in wanted:
+        legacy = [dialect for dialect in DIALECTS if dialect[1] != V5]
+        metafunc.parametrize("legacy", legacy, ids=[f"{kind}-{NAMES[version]}" for kind, version in legacy])
+
+
+@pytest.fixture(scope="package")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    running = Processes(tmp_path_factory.mktemp("stock"), ["edge-1", "edge-2"], extra=EXTRA)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="package")
+def node() -> Iterator[Node]:
+    running = Node()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="package")
+def loop() -> Iterator[Loop]:
+    running = Loop()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="package")
+def numbers() -> Iterator[int]:
+    return itertools.count(1)
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest, mesh: Processes, numbers: Iterator[int]) -> Way:
+    return way_in(request.param, mesh.vehicles, mesh.backends, next(numbers))
+
+
+@pytest.fixture
+def core(mesh: Processes, numbers: Iterator[int]) -> Way:
+    return way_in(CORE, mesh.vehicles, mesh.backends, next(numbers))
+
+
+@pytest.fixture
+def door(mesh: Processes, numbers: Iterator[int]) -> Way:
+    return way_in(DOOR, mesh.vehicles, mesh.backends, next(numbers))
+
+
+@pytest.fixture
+def makers(node: Node, loop: Loop) -> Iterator[Makers]:
+    """Makes clients; all leave at the end of the test."""
+    made = Makers({PahoPeer.kind: PahoPeer, JsPeer.kind: lambda: JsPeer(node), GmqttPeer.kind: lambda: GmqttPeer(loop)})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def mosquitto() -> Iterator[Mosquitto]:
+    programs = Mosquitto()
+    yield programs
+    programs.close()
+
+
+@pytest.fixture
+def line() -> Iterator[Callable[[Way], Line]]:
+    """Makes lines that can be cut; all are closed at the end of the test."""
+    lines: list[Line] = []
+
+    def lay(way: Way) -> Line:
+        lines.append(Line(way.port))
+        return lines[-1]
+
+    yield lay
+    for laid in lines:
+        laid.close()

@@ -1,0 +1,184 @@
+"""What the tests ask of a client that we did not write, in words that hold for every one of them.
+
+Knows MQTT's vocabulary and no library. Each adapter (``PahoPeer``, ``JsPeer``, ``GmqttPeer``) passes these words on to
+its library and keeps what the library tells its user; it adds no protocol behaviour of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tests.stock.wait import until
+
+V31 = 3
+V311 = 4
+V5 = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Props:
+    """The MQTT 5.0 properties of a message."""
+
+    user: tuple[tuple[str, str], ...] = ()
+    content_type: str = ""
+    response_topic: str = ""
+    correlation: bytes = b""
+    expiry: int = 0
+    text: int = 0  # payload format indicator
+    alias: int = 0
+    identifiers: tuple[int, ...] = ()  # of the subscriptions that it came for
+
+
+PLAIN = Props()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as the library gave it to its user."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    dup: bool
+    props: Props
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    delay: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One CONNECT. ``expiry`` of the session, in 5.0, and what follows it: 0 leaves the property out."""
+
+    port: int
+    client_id: str
+    user: str | None = None
+    version: int = V311
+    clean: bool = True
+    expiry: int = 0
+    will: Will | None = None
+    receive_maximum: int = 0
+    maximum_packet: int = 0
+    alias_maximum: int = 0
+    alias_itself: bool = False  # the library takes aliases for its publishes itself, if it can
+    reconnect: bool = False  # the library connects again by itself, as fast as it can
+    keeps: tuple[str, ...] = ()  # filters (QoS 1) that are subscribed after each connect, the way users do it
+    hold: bool = False  # acknowledge nothing until ``release``
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a CONNACK says; None for a property that is not in it."""
+
+    present: bool
+    assigned: str | None = None
+    receive_maximum: int | None = None
+    maximum_packet: int | None = None
+    alias_maximum: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One subscription's options."""
+
+    qos: int = 1
+    no_local: bool = False
+    as_published: bool = False
+    handling: int = 0
+    identifier: int = 0
+
+
+QOS1 = Wish()
+
+
+class Refused(Exception):
+    """A CONNECT was refused with this code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"refused with {code:#x}")
+        self.code = code
+
+
+@dataclass
+class Record:
+    """What a client has been told, in order."""
+
+    received: list[Message] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)  # reason codes of the server's DISCONNECT packets
+    connects: int = 0
+    closes: int = 0
+    subacks: list[list[int]] = field(default_factory=list)
+
+
+class Peer(ABC):
+    """One client; every call returns when the server has answered, or raises after the deadline."""
+
+    kind: str
+    versions: tuple[int, ...]
+
+    def __init__(self) -> None:
+        self.record = Record()
+
+    @abstractmethod
+    def connect(self, options: Options) -> Greeting:
+        """CONNECT; raises ``Refused``."""
+
+    @abstractmethod
+    def subscribe(self, filter: str, wish: Wish = QOS1) -> int:
+        """SUBSCRIBE; the reason code."""
+
+    @abstractmethod
+    def unsubscribe(self, filter: str) -> int | None:
+        """UNSUBSCRIBE; the reason code if the library tells it."""
+
+    @abstractmethod
+    def publish(
+        self, topic: str, payload: bytes, qos: int = 1, retain: bool = False, props: Props = PLAIN
+    ) -> int | None:
+        """PUBLISH; the reason code if the library tells it."""
+
+    @abstractmethod
+    def send(self, topic: str, payload: bytes) -> None:
+        """PUBLISH with QoS 1, and do not wait."""
+
+    @abstractmethod
+    def pipeline(self, topic: str, payloads: Sequence[bytes]) -> None:
+        """PUBLISH all with QoS 1 as fast as the library takes them; returns when all are acknowledged."""
+
+    @abstractmethod
+    def leave(self, expiry: int | None = None) -> None:
+        """DISCONNECT; in 5.0 with a session expiry if there is one. To do it again does nothing."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Acknowledge what was held, and hold nothing from now on."""
+
+    @property
+    def received(self) -> list[Message]:
+        return list(self.record.received)
+
+    def payloads(self) -> list[bytes]:
+        """The payloads received."""
+        return [message.payload for message in self.received]
+
+    def expect(self, count: int) -> list[Message]:
+        """Wait until so many messages have come; all that have come by then."""
+        until(lambda: len(self.record.received) >= count, f"{count} messages ({len(self.record.received)} came)")
+        return self.received
+
+    def expect_last(self, payload: bytes) -> list[Message]:
+        """Wait for a message with this payload; all that have come by then."""
+        return self.expect_that(lambda message: message.payload == payload, f"{payload[:40]!r}")
+
+    def expect_that(self, fits: Callable[[Message], bool], what: str) -> list[Message]:
+        until(lambda: any(fits(message) for message in self.received), f"a message: {what}")
+        return self.received

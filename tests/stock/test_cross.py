@@ -1,0 +1,31 @@
+"""A back end at the core and a vehicle at the door, both with the same stock client: command there, report back."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.stock.makers import Dialect, Makers
+from tests.stock.way import Way
+
+pytestmark = pytest.mark.e2e
+
+
+def test_command_and_report(makers: Makers, core: Way, door: Way, dialect: Dialect) -> None:
+    backend = makers.join(dialect, core)
+    vehicle = makers.join(dialect, door)
+    backend.subscribe(door.topic("status"))
+    vehicle.subscribe(door.topic("cmd"))
+    assert backend.publish(door.topic("cmd"), b"horn", 1) in (0, None)
+    command = vehicle.expect(1)[0]
+    assert (command.topic, command.payload, command.qos) == (door.topic("cmd"), b"horn", 1)
+    vehicle.publish(door.topic("status"), b"done: " + command.payload)
+    report = backend.expect(1)[0]
+    assert (report.topic, report.payload, report.qos) == (door.topic("status"), b"done: horn", 1)
+
+
+def test_a_burst_of_commands(makers: Makers, core: Way, door: Way, dialect: Dialect) -> None:
+    backend = makers.join(dialect, core)
+    vehicle = makers.join(dialect, door)
+    vehicle.subscribe(door.topic("cmd"))
+    backend.pipeline(door.topic("cmd"), [str(number).encode() for number in range(500)])
+    assert [int(message.payload) for message in vehicle.expect(500)] == list(range(500))

@@ -1,0 +1,75 @@
+"""MQTT 5.0: messages and sessions end when their time is over, and not before. All clients wait at the same time."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.stock.makers import Dialect, Makers
+from tests.stock.peer import V5, Options, Props, Wish
+from tests.stock.wait import until
+from tests.stock.way import Way
+
+pytestmark = pytest.mark.e2e
+MODERN = [("paho", V5), ("mqttjs", V5), ("gmqtt", V5)]
+PAST = 2.5  # seconds after which one second is surely over
+
+
+def let_time_pass() -> None:
+    """That something has expired cannot be seen without waking it, so only the clock can tell."""
+    over = time.monotonic() + PAST
+    until(lambda: time.monotonic() > over, "time passes")
+
+
+def asleep(makers: Makers, dialect: Dialect, way: Way, expiry: int) -> Options:
+    """A client that has subscribed to ``wait``, and left."""
+    options = makers.options(dialect, way, clean=False, expiry=expiry)
+    peer = makers.fresh(dialect[0])
+    peer.connect(options)
+    peer.subscribe(way.topic("wait"), Wish(2))
+    peer.leave()
+    return options
+
+
+def test_what_is_left_comes_with_the_message(makers: Makers, way: Way, modern: Dialect) -> None:
+    publisher, receiver = makers.pair(modern, way)
+    receiver.subscribe(way.topic("soon"))
+    publisher.publish(way.topic("soon"), b"x", props=Props(expiry=600))
+    assert 0 < receiver.expect(1)[0].props.expiry <= 600
+
+
+def test_messages_expire(makers: Makers, way: Way) -> None:
+    sleepers = [asleep(makers, dialect, way, 3600) for dialect in MODERN]
+    publisher = makers.join(MODERN[0], way)
+    for qos in (1, 2):
+        publisher.publish(way.topic("wait"), b"old", qos, props=Props(expiry=1))
+    publisher.publish(way.topic("wait"), b"fresh", 1, props=Props(expiry=600))
+    publisher.publish(way.topic("state"), b"old", 1, retain=True, props=Props(expiry=1))
+    let_time_pass()
+    publisher.publish(way.topic("wait"), b"end", 1)
+    for dialect, options in zip(MODERN, sleepers, strict=True):
+        peer = makers.fresh(dialect[0])
+        assert peer.connect(options).present
+        peer.subscribe(way.topic("state"))
+        fresh, end = peer.expect_last(b"end")
+        assert (fresh.payload, end.payload) == (b"fresh", b"end")
+        assert 0 < fresh.props.expiry < 600  # a second and more has passed
+        assert end.props.expiry == 0
+
+
+def test_sessions_expire(makers: Makers, way: Way) -> None:
+    short = [asleep(makers, dialect, way, 1) for dialect in MODERN]
+    long = [asleep(makers, dialect, way, 3600) for dialect in MODERN]
+    let_time_pass()
+    for options, expected in [*((one, False) for one in short), *((one, True) for one in long)]:
+        assert makers.fresh("paho").connect(options).present is expected
+
+
+def test_leaving_can_end_the_session(makers: Makers, way: Way, modern: Dialect) -> None:
+    for expiry, expected in ((0, False), (3600, True), (None, True)):
+        options = makers.options(modern, way, clean=False, expiry=3600)
+        peer = makers.fresh(modern[0])
+        peer.connect(options)
+        peer.leave(expiry)
+        assert makers.fresh(modern[0]).connect(options).present is expected, expiry

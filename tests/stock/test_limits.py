@@ -1,0 +1,72 @@
+"""MQTT 5.0: what one side says that it takes, the other heeds: packets' sizes, and messages without an answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.stock.makers import Dialect, Makers
+from tests.stock.mqttjs_peer import JsPeer, Node
+from tests.stock.peer import V5
+from tests.stock.wait import until
+from tests.stock.way import DOOR, Way
+
+pytestmark = pytest.mark.e2e
+MIB = 1 << 20
+PACKET_TOO_LARGE = 0x95
+
+
+def test_the_server_tells_its_limits(makers: Makers, way: Way, modern: Dialect) -> None:
+    _, greeting = makers.greeted(modern, way)
+    assert greeting.maximum_packet == MIB
+    assert greeting.receive_maximum == (32 if way.name == DOOR else 1024)
+
+
+def test_the_server_takes_aliases(makers: Makers, way: Way, modern: Dialect) -> None:
+    _, greeting = makers.greeted(modern, way)
+    assert greeting.alias_maximum
+
+
+def test_what_is_too_large_for_the_client_is_left_out(makers: Makers, way: Way, modern: Dialect) -> None:
+    publisher, receiver = makers.pair(modern, way, maximum_packet=200)
+    receiver.subscribe(way.topic("t"))
+    for size in (100, 200, 5000, 101):
+        publisher.publish(way.topic("t"), b"x" * size)
+    assert [len(message.payload) for message in receiver.expect_last(b"x" * 101)] == [100, 101]
+
+
+def test_what_is_too_large_for_the_server_ends_the_connection(makers: Makers, way: Way, modern: Dialect) -> None:
+    publisher = makers.join(modern, way)
+    publisher.send(way.topic("t"), bytes(MIB + 1))
+    until(lambda: publisher.record.closes, "the end of the connection")
+    assert publisher.record.ends == [PACKET_TOO_LARGE]
+
+
+@pytest.mark.parametrize("kind", ["paho", "gmqtt"])
+def test_no_more_is_under_way_than_the_client_takes(makers: Makers, way: Way, kind: str) -> None:
+    publisher, receiver = makers.pair((kind, V5), way, receive_maximum=3, hold=True)
+    receiver.subscribe(way.topic("t"))
+    for number in range(10):
+        publisher.publish(way.topic("t"), str(number).encode())
+    receiver.subscribe(way.topic("other"))  # its answer comes after what was sent before
+    assert [message.payload for message in receiver.expect(3)] == [b"0", b"1", b"2"]
+    receiver.release()
+    assert [int(message.payload) for message in receiver.expect(10)] == list(range(10))
+
+
+def test_who_does_not_heed_the_servers_limit_loses_nothing(makers: Makers, way: Way, node: Node) -> None:
+    """MQTT.js sends all at once; where that is too much (0x93) it connects again, and repeats what was not answered."""
+    publisher = JsPeer(node)
+    receiver = makers.join(("mqttjs", V5), way)
+    receiver.subscribe(way.topic("t"))
+    publisher.connect(makers.options(("mqttjs", V5), way, reconnect=True))
+    publisher.rush(way.topic("t"), [str(number).encode() for number in range(200)])
+    publisher.leave()
+    receiver.expect_that(lambda message: message.payload == b"199", "the last one")
+    assert {int(message.payload) for message in receiver.received} == set(range(200))
+
+
+def test_one_at_a_time(makers: Makers, way: Way, modern: Dialect) -> None:
+    publisher, receiver = makers.pair(modern, way, receive_maximum=1)
+    receiver.subscribe(way.topic("t"))
+    publisher.pipeline(way.topic("t"), [str(number).encode() for number in range(100)])
+    assert [int(message.payload) for message in receiver.expect(100)] == list(range(100))

@@ -1,0 +1,34 @@
+"""Many messages at once: all arrive, in their order, none twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.stock.makers import Dialect, Makers
+from tests.stock.peer import Wish
+from tests.stock.way import Way
+
+pytestmark = pytest.mark.e2e
+COUNT = 2000
+WAITING = 500
+
+
+def test_a_burst_arrives_in_order(makers: Makers, way: Way, dialect: Dialect) -> None:
+    publisher, receiver = makers.pair(dialect, way)
+    receiver.subscribe(way.topic("burst"))
+    publisher.pipeline(way.topic("burst"), [str(number).encode() for number in range(COUNT)])
+    messages = receiver.expect(COUNT)
+    assert [int(message.payload) for message in messages] == list(range(COUNT))
+    assert not any(message.dup for message in messages)
+
+
+def test_a_burst_waits_in_order(makers: Makers, way: Way, dialect: Dialect) -> None:
+    options = makers.options(dialect, way, clean=False, expiry=3600)
+    sleeper = makers.fresh(dialect[0])
+    sleeper.connect(options)
+    sleeper.subscribe(way.topic("burst"), Wish(1))
+    sleeper.leave()
+    makers.join(dialect, way).pipeline(way.topic("burst"), [str(number).encode() for number in range(WAITING)])
+    awake = makers.fresh(dialect[0])
+    awake.connect(options)
+    assert [int(message.payload) for message in awake.expect(WAITING)] == list(range(WAITING))

@@ -1,0 +1,64 @@
+"""When the line breaks the library connects again by itself, and its user goes on as if nothing had been."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.stock.line import Line
+from tests.stock.makers import Dialect, Makers
+from tests.stock.peer import Peer
+from tests.stock.wait import until
+from tests.stock.way import Way
+
+pytestmark = pytest.mark.e2e
+Lines = Callable[[Way], Line]
+
+
+def broken(peer: Peer, wire: Line, subacks: int) -> None:
+    """Break the line, and wait until the client is back with so many answered SUBSCRIBEs."""
+    connects = peer.record.connects
+    wire.cut()
+    until(lambda: peer.record.connects > connects, "connected again")
+    until(lambda: len(peer.record.subacks) >= subacks, "subscribed again")
+
+
+def test_it_subscribes_again(makers: Makers, way: Way, dialect: Dialect, line: Lines) -> None:
+    wire = line(way)
+    publisher = makers.join(dialect, way)
+    receiver = makers.join(dialect, way, port=wire.port, reconnect=True, keeps=(way.topic("kept"),))
+    until(lambda: receiver.record.subacks, "subscribed")
+    for number in range(3):
+        publisher.publish(way.topic("kept"), str(number).encode())
+        receiver.expect(number + 1)
+        broken(receiver, wire, number + 2)
+    publisher.publish(way.topic("kept"), b"3")
+    assert [message.payload for message in receiver.expect(4)] == [b"0", b"1", b"2", b"3"]
+    assert all(codes == [1] for codes in receiver.record.subacks)
+
+
+def test_its_session_goes_on(makers: Makers, way: Way, dialect: Dialect, line: Lines) -> None:
+    wire = line(way)
+    publisher = makers.join(dialect, way)
+    receiver = makers.join(dialect, way, port=wire.port, reconnect=True, clean=False, expiry=3600)
+    receiver.subscribe(way.topic("kept"))
+    wire.cut(dead=True)
+    for number in range(50):
+        publisher.publish(way.topic("kept"), str(number).encode())
+    wire.mend()
+    assert [int(message.payload) for message in receiver.expect(50)] == list(range(50))
+
+
+def test_what_it_published_meanwhile_arrives(makers: Makers, way: Way, dialect: Dialect, line: Lines) -> None:
+    wire = line(way)
+    watcher = makers.join(dialect, way)
+    watcher.subscribe(way.topic("report"))
+    publisher = makers.join(dialect, way, port=wire.port, reconnect=True, clean=False, expiry=3600)
+    publisher.publish(way.topic("report"), b"0")
+    wire.cut(dead=True)
+    until(lambda: publisher.record.closes, "the client knows")
+    for number in range(1, 20):
+        publisher.send(way.topic("report"), str(number).encode())
+    wire.mend()
+    assert [int(message.payload) for message in watcher.expect(20)] == list(range(20))

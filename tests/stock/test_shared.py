@@ -1,0 +1,47 @@
+"""Shared subscriptions: each message goes to one member of the group, and to every other subscriber."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.stock.makers import Dialect, Makers
+from tests.stock.wait import until
+from tests.stock.way import Way
+
+pytestmark = pytest.mark.e2e
+COUNT = 40
+WORK = [str(number).encode() for number in range(COUNT)]
+
+
+def test_members_share(makers: Makers, way: Way, dialect: Dialect) -> None:
+    publisher, plain = makers.pair(dialect, way)
+    members = [makers.join(dialect, way) for _ in range(2)]
+    plain.subscribe(way.topic("work"))
+    for member in members:
+        assert member.subscribe(f"$share/group/{way.topic('work')}") == 1
+    publisher.pipeline(way.topic("work"), WORK)
+    plain.expect(COUNT)
+    until(lambda: sum(len(member.received) for member in members) >= COUNT, "all work is taken")
+    assert sorted(int(payload) for member in members for payload in member.payloads()) == list(range(COUNT))
+    assert all(member.received for member in members)
+
+
+def test_who_is_left_gets_all(makers: Makers, way: Way, dialect: Dialect) -> None:
+    publisher, leaving = makers.pair(dialect, way)
+    staying = makers.join(dialect, way)
+    for member in (leaving, staying):
+        member.subscribe(f"$share/group/{way.topic('work')}")
+    leaving.unsubscribe(f"$share/group/{way.topic('work')}")
+    publisher.pipeline(way.topic("work"), WORK)
+    assert [int(message.payload) for message in staying.expect(COUNT)] == list(range(COUNT))
+    assert leaving.received == []
+
+
+def test_groups_do_not_share_with_each_other(makers: Makers, way: Way, dialect: Dialect) -> None:
+    publisher, one = makers.pair(dialect, way)
+    two = makers.join(dialect, way)
+    one.subscribe(f"$share/one/{way.topic('+')}")
+    two.subscribe(f"$share/two/{way.topic('#')}")
+    publisher.pipeline(way.topic("work"), WORK)
+    for member in (one, two):
+        assert [int(message.payload) for message in member.expect(COUNT)] == list(range(COUNT))
