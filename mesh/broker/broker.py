@@ -54,6 +54,7 @@ from mesh.wire.packets import (
     Will,
 )
 from mesh.wire.properties import Properties
+from mesh.wire.topics import name_error
 
 _V3_SUBSCRIBE_FAILURE: Final = 0x80
 _ERROR: Final = 0x80
@@ -279,9 +280,14 @@ class Broker(Inlet):
             answer.assigned_client_id = connect.client_id
         if connection.keep_alive != connect.keep_alive:
             answer.server_keep_alive = connection.keep_alive
-        asked = 0 if connect.properties is None else connect.properties.session_expiry or 0
-        if session.expiry != asked:
+        properties = connect.properties or Properties()
+        if session.expiry != (properties.session_expiry or 0):
             answer.session_expiry = session.expiry
+        if properties.request_response_info == 1:  # [MQTT-3.1.2-28]
+            answer.response_info = _response_topic(connection.principal, connect.client_id)
+        if properties.auth_method is not None:  # it was proven before this; the rest is for the client [MQTT-4.12.0-5]
+            answer.auth_method = properties.auth_method
+            answer.auth_data = properties.auth_data
         return answer
 
     def attach(
@@ -497,6 +503,12 @@ class Broker(Inlet):
         return Snapshot(
             self.connections, len(self.sessions), waiting, len(self.retained), len(self.subscriptions)
         )
+
+
+def _response_topic(principal: Principal, client_id: str) -> str | None:
+    """Where answers to a client may go, which nobody else is told; ``None`` if its identifier cannot be in a topic."""
+    topic = f"{principal.permissions.prefix}response/{client_id}"
+    return topic if not name_error(topic) and principal.permissions.may_publish(topic) else None
 
 
 def _will_delay(will: Will | None) -> int:

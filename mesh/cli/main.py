@@ -46,6 +46,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "where": Entry("mesh.cli.where", "show which edge a vehicle lives on"),
     "pub": Entry("mesh.cli.pub", "send a message as a back end or as a vehicle"),
     "sub": Entry("mesh.cli.sub", "show the messages that arrive for a back end or for a vehicle"),
+    "scram": Entry("mesh.cli.scram", "make the line by which a vehicle proves its password"),
     "bench": Entry("mesh.cli.bench", "put a load on a running mesh and say what it took"),
 }
 

@@ -114,13 +114,15 @@ class Core:
     async def _listen(self, engine: Engine) -> None:
         place = self._place
         limits = place.topology.limits
-        access = place.topology.access
-        authenticate = place.topology.backends.compile(access.grant(access.backends)).principal_of
+        access, rule = place.topology.access, place.topology.backends
+        backends = rule.compile(access.grant(access.backends))
+        methods = rule.methods()
         for listener in place.spec.listen:
             endpoint = Endpoint(
-                place.name, engine.broker, engine.turn, engine.wheel, authenticate, place.client_limits(),
+                place.name, engine.broker, engine.turn, engine.wheel, backends.principal_of, place.client_limits(),
                 host=listener.address.host, port=listener.address.port, max_connections=limits.connections,
-                connect_timeout=limits.connect_timeout,
+                connect_timeout=limits.connect_timeout, methods=methods, proven=backends.proven,
+                redirect=place.spec.redirect,
             )  # fmt: skip
             await endpoint.start()
             self._endpoints.append(endpoint)

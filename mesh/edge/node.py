@@ -70,7 +70,7 @@ class Edge:
         epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
         return Devices(
             place.name, epoch, engine.broker, engine.journal, engine.turn, engine.wheel, place.prove, self._admit,
-            place.client_limits(), host=place.topology.bind, port=port, grace=limits.attach_grace,
+            place.device_limits(), host=place.topology.bind, port=port, grace=limits.attach_grace,
             near=place.near(place.name, DEVICE),
         )  # fmt: skip
 

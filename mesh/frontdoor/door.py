@@ -16,16 +16,19 @@ from typing import Protocol, final
 from mesh.broker.trace import Tracer
 from mesh.frontdoor.links import Links, Members
 from mesh.frontdoor.vehicle import Vehicle
+from mesh.transport.authentication import Methods
 from mesh.transport.endpoint import settle
 from mesh.transport.handshake import Prove
-from mesh.transport.listener import Listener
+from mesh.transport.listener import SPARE, Listener
 from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
+from mesh.transport.refusal import Refused
 from mesh.transport.stream import EAGER, Home
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
 from mesh.wire.limits import Limits
 from mesh.wire.packets import Connect
+from mesh.wire.reasons import BAD_AUTHENTICATION_METHOD
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,9 @@ class DoorSettings:
     * ``attach_timeout``: that a CONNECT waits for the vehicle's edge: longer than a restart of it, shorter than clients
       wait for CONNACK;
     * ``held_per_vehicle``: bytes of one vehicle that wait for confirmation: some hundred reports;
-    * ``held_per_edge``: the same for all vehicles of one edge: what the door may cost while an edge is away.
+    * ``held_per_edge``: the same for all vehicles of one edge: what the door may cost while an edge is away;
+    * ``topic_aliases``: that a vehicle may set up, as the edges tell it;
+    * ``redirect``: the server that vehicles are sent to; empty: they may stay.
     """
 
     max_connections: int = 100_000
@@ -72,6 +77,8 @@ class DoorSettings:
     attach_timeout: float = 30.0
     held_per_vehicle: int = 256 * 1024
     held_per_edge: int = 64 * 1024 * 1024
+    topic_aliases: int = 0
+    redirect: str = ""
 
 
 @final
@@ -88,6 +95,10 @@ class Counters:
         self.packets_down = 0
 
 
+def _nobody(_connect: Connect, _identity: str) -> str:
+    raise Refused(BAD_AUTHENTICATION_METHOD)
+
+
 def _far(_edge: str) -> Near:
     return nowhere
 
@@ -97,8 +108,9 @@ class FrontDoor:
     """``listen``: addresses (host, port; port 0 takes a free one, see ``ports``); ``epoch`` grows with each start of
     this door's name. ``near`` gives an edge's socket on this machine.
 
-    ``identify`` gives the vehicle of a CONNECT from a peer's address, or raises ``Refused``. ``prove`` is the mesh
-    secret's (see ``handshake``). Several doors of one machine may listen on the same address.
+    ``identify`` gives the vehicle of a CONNECT from a peer's address, or raises ``Refused``; ``methods`` are those of
+    enhanced authentication, and ``proven`` gives the vehicle of who has proved its identity by one. ``prove`` is the
+    mesh secret's (see ``handshake``). Several doors of one machine may listen on the same address.
     """
 
     def __init__(
@@ -114,11 +126,15 @@ class FrontDoor:
         limits: Limits | None = None,
         settings: DoorSettings | None = None,
         near: Callable[[str], Near] = _far,
+        methods: Methods | None = None,
+        proven: Callable[[Connect, str], str] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.name = name
         self.map = map
         self.identify = identify
+        self.methods = methods or Methods()
+        self.proven = proven or _nobody
         self.tracer = tracer or Tracer()
         self.limits = limits or Limits()
         self.settings = settings or DoorSettings()
@@ -130,8 +146,9 @@ class FrontDoor:
         self._inside = Home(loop, self.wheel)
         packet, held = self.limits.max_packet_size, self.settings.held_per_edge
         self.links = Links(name, epoch, prove, members, near, self._inside, self.turn, packet, held)
+        most = self.settings.max_connections
         self._listeners = [
-            Listener(name, host, port, self.home, self._vehicle, self.settings.max_connections, shared=True)
+            Listener(name, host, port, self.home, self._vehicle, most, shared=True, spare=SPARE)
             for host, port in listen
         ]
 

@@ -65,12 +65,15 @@ class Door:
             connect_timeout=limits.connect_timeout,
             attach_timeout=limits.connect_wait,
             held_per_vehicle=limits.held_bytes,
+            topic_aliases=limits.topic_aliases,
+            redirect=place.spec.redirect,
         )
         listen = [(listener.address.host, listener.address.port) for listener in place.spec.listen]
         epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
         door = self._door = FrontDoor(
             place.name, epoch, listen, DoorMap(services), services.members, self._identify, place.prove,
             services.tracer, place.client_limits(), settings, lambda edge: place.near(edge, DEVICE),
+            place.topology.identity.methods(), self._proven,
         )  # fmt: skip
         await services.start(self._member)
         await self._wait_for_edges(services)
@@ -84,6 +87,9 @@ class Door:
 
     def _identify(self, connect: Connect, peer: str) -> str:
         return self._identity.vehicle_of_connect(connect)
+
+    def _proven(self, connect: Connect, identity: str) -> str:
+        return self._identity.vehicle_of_proof(connect, identity)
 
     def _member(self, old: Member | None, new: Member | None) -> None:
         if self._door is not None:

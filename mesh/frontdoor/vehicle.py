@@ -21,21 +21,40 @@ from typing import TYPE_CHECKING, Final, final
 
 from mesh.broker.trace import CLIENT, RELAY, Span
 from mesh.frontdoor.link import EdgeLink
+from mesh.transport.authentication import Authentication, method_of
 from mesh.transport.frame import CREDIT_STEP, Opening
-from mesh.transport.refusal import Refused, goodbye, malformed, refusal
+from mesh.transport.refusal import Refused, farewell, goodbye, malformed, refusal
 from mesh.transport.stream import HOLD_IDENTITY, HOLD_LINK, HOLD_WRITING, Stream
 from mesh.transport.wheel import TICK
+from mesh.wire.aliases import AliasTable
 from mesh.wire.decode import SERVER, Framer, Reader
 from mesh.wire.encode import encode
 from mesh.wire.fields import read_length
 from mesh.wire.frames import ack_packet_id, publish_packet_id
-from mesh.wire.packets import CONNECT, MQTT5, PINGRESP, PUBACK, PUBCOMP, Connect, Ping
+from mesh.wire.packets import (
+    AUTH,
+    CONNECT,
+    MQTT5,
+    PINGRESP,
+    PUBACK,
+    PUBCOMP,
+    PUBLISH,
+    Auth,
+    Connect,
+    Disconnect,
+    Packet,
+    Ping,
+)
 from mesh.wire.reasons import (
+    BAD_AUTHENTICATION_METHOD,
     KEEP_ALIVE_TIMEOUT,
     PACKET_TOO_LARGE,
-    SERVER_SHUTTING_DOWN,
+    PROTOCOL_ERROR,
+    QUOTA_EXCEEDED,
+    SERVER_BUSY,
     SERVER_UNAVAILABLE,
     UNSPECIFIED_ERROR,
+    USE_ANOTHER_SERVER,
     ProtocolError,
     name_of,
 )
@@ -53,6 +72,7 @@ ROUTING: Final = 2  # its edge is being found
 WAITING: Final = 3  # the edge has not answered CONNECT yet
 OPEN: Final = 4
 CLOSED: Final = 5
+PROVING: Final = 6  # packets of an enhanced authentication go back and forth
 
 _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
 
@@ -65,8 +85,9 @@ class Vehicle(Stream):
     ``linked``: its OPEN or ATTACH is on the present link; ``gone``: its socket is closed."""
 
     __slots__ = (
-        "_client_id", "_connect", "_credit", "_door", "_early", "_epoch", "_framer", "_link", "_opened", "_out",
-        "_peer", "_protocol", "_spans", "_stuck", "_task", "answered", "exchange", "gone", "linked", "name", "state",
+        "_aliases", "_authentication", "_client_id", "_connect", "_credit", "_door", "_early", "_epoch", "_framer",
+        "_link", "_opened", "_out", "_peer", "_pending", "_protocol", "_spans", "_stuck", "_task", "answered",
+        "exchange", "gone", "linked", "name", "state",
     )  # fmt: skip
 
     def __init__(self, door: FrontDoor) -> None:
@@ -78,6 +99,9 @@ class Vehicle(Stream):
         self._task: asyncio.Task[None] | None = None
         self._link: EdgeLink | None = None
         self._connect = b""
+        self._pending: Connect | None = None  # CONNECT, as long as who sent it is being proven
+        self._authentication: Authentication | None = None
+        self._aliases: AliasTable | None = None
         self._client_id = ""
         self._peer = ""
         self._protocol = 0
@@ -112,6 +136,8 @@ class Vehicle(Stream):
             elif self._framer.error is not None:
                 self._drop(str(self._framer.error), b"")
                 return
+        while packets and self.state == PROVING:
+            self._prove(packets.pop(0))
         if packets:
             if self.state == ROUTING:
                 self._early += packets
@@ -225,7 +251,7 @@ class Vehicle(Stream):
     def dismiss(self) -> None:
         """The door stops: tell a client that can be told [MQTT 5.0 section 4.13], and close."""
         if self.state == OPEN:
-            self._finish(goodbye(self._protocol, SERVER_SHUTTING_DOWN))
+            self._finish(farewell(self._protocol, self._door.settings.redirect))
         elif self.state in (ROUTING, WAITING):
             self._finish(refusal(self._protocol, SERVER_UNAVAILABLE))
         else:
@@ -261,11 +287,90 @@ class Vehicle(Stream):
             self._drop(str(error), malformed(reader.protocol, reason))
             return
         self._connect = raw
+        door, method = self._door, method_of(connect)
         try:
-            self.name = self._door.identify(connect, self._peer)
+            if door.settings.redirect:
+                raise Refused(USE_ANOTHER_SERVER, "vehicles are sent to another server", door.settings.redirect)
+            if len(self.home.streams) > door.settings.max_connections:
+                raise Refused(SERVER_BUSY, f"all {door.settings.max_connections} connections are in use")
+            if method is None:
+                if door.methods.required:
+                    raise Refused(BAD_AUTHENTICATION_METHOD, "only vehicles with an authentication method get in")
+                self._identified(connect, door.identify(connect, self._peer))
+                return
+            self._authentication = Authentication(door.methods, method)
+            answer = self._authentication.connect(connect)
         except Refused as refused:
             self._refuse(refused)
             return
+        self._pending = connect
+        self._answered(connect, answer)
+
+    def _answered(self, connect: Connect, answer: Auth | None) -> None:
+        """A step of the authentication is done: the next one, or who it is is proven."""
+        if answer is not None:
+            self.state = PROVING
+            self.write(encode(answer, MQTT5))
+            return
+        authentication = self._authentication
+        assert authentication is not None
+        self._pending = None
+        try:
+            vehicle = self._door.proven(connect, authentication.identity)
+        except Refused as refused:
+            self._refuse(refused)
+            return
+        self._connect = encode(connect, MQTT5)  # the edge is not told the proof, but what CONNACK has to say of it
+        self._identified(connect, vehicle)
+
+    def _prove(self, raw: bytes) -> None:
+        """A packet before CONNACK, while the vehicle proves who it is: AUTH and DISCONNECT only [MQTT-3.1.2-30]."""
+        connect, authentication = self._pending, self._authentication
+        if connect is None or authentication is None:
+            return
+        try:
+            packet = self._read(raw)
+            if isinstance(packet, Disconnect):
+                self._drop("it gave up proving who it is", b"")
+                return
+            if not isinstance(packet, Auth):
+                raise Refused(PROTOCOL_ERROR, "another packet than AUTH before CONNACK")
+            answer = authentication.proceed(packet, connect)
+        except Refused as refused:
+            self._refuse(refused)
+            return
+        self._answered(connect, answer)
+
+    def _read(self, raw: bytes) -> Packet:
+        """A whole packet that is for the door itself. Raises ``Refused`` if it is malformed."""
+        reader = Reader(self._door.limits, SERVER, self._protocol)
+        packets = reader.feed(raw)
+        if not packets:
+            error = reader.error
+            raise Refused(PROTOCOL_ERROR if error is None else error.reason, str(error))
+        return packets[0]
+
+    def _prove_again(self, packets: list[bytes], authentication: Authentication) -> list[bytes]:
+        """Answer the AUTHs among the packets of an open connection (MQTT 5.0 section 4.12.1); the others."""
+        others: list[bytes] = []
+        for raw in packets:
+            if raw[0] >> 4 != AUTH:
+                others.append(raw)
+                continue
+            try:
+                packet = self._read(raw)
+                if not isinstance(packet, Auth):
+                    raise Refused(PROTOCOL_ERROR, "this is no AUTH")
+                self._write(encode(authentication.again(packet), MQTT5))
+            except Refused as refused:
+                self._drop(f"it did not prove who it is: {refused}", goodbye(self._protocol, refused.reason))
+                return []
+        return others
+
+    def _identified(self, connect: Connect, vehicle: str) -> None:
+        self.name = vehicle
+        if connect.protocol == MQTT5 and self._door.settings.topic_aliases:
+            self._aliases = AliasTable(self._door.settings.topic_aliases)
         self.state = ROUTING
         self.home.wheel.watch(self, self._door.settings.attach_timeout)
         record = self._door.map.cached(self.name)
@@ -305,6 +410,14 @@ class Vehicle(Stream):
         link = self._link
         if link is None:
             return
+        if self._authentication is not None:
+            packets = self._prove_again(packets, self._authentication)
+            if not packets:
+                return
+        if self._aliases is not None:
+            self._resolve(packets, self._aliases)
+            if self.state == CLOSED:
+                return
         if self._spans:
             self._settle(packets)
         self._door.counters.packets_up += len(packets)
@@ -316,6 +429,17 @@ class Vehicle(Stream):
         room = link.carry(self, entry)
         if not room or self.exchange.held > self._door.settings.held_per_vehicle:
             self.hold(HOLD_LINK)
+
+    def _resolve(self, packets: list[bytes], aliases: AliasTable) -> None:
+        """Put topic names in the place of aliases: those belong to the connection, which outlives its edge."""
+        aliases.grown = 0
+        for index, raw in enumerate(packets):
+            if raw[0] >> 4 == PUBLISH:
+                packets[index] = aliases.plain(raw)
+                if aliases.grown > self._door.limits.max_packet_size:  # a few bytes must not become a flood inside
+                    last = goodbye(self._protocol, QUOTA_EXCEEDED) if self.state == OPEN else b""
+                    self._drop("its topic aliases stand for too many bytes at once", last)
+                    return
 
     def _pong(self) -> None:
         pings, self.exchange.pings = self.exchange.pings, 0
@@ -358,7 +482,8 @@ class Vehicle(Stream):
         self._drop(str(error), goodbye(self._protocol, error.reason) if self.state == OPEN else b"")
 
     def _refuse(self, error: Refused) -> None:
-        self._drop(f"refused: {name_of(error.reason)}: {error}", refusal(self._protocol, error.reason))
+        answer = refusal(self._protocol, error.reason, error.reference)
+        self._drop(f"refused: {name_of(error.reason)}: {error}", answer)
 
     def _drop(self, why: str, last: bytes) -> None:
         if self.state == CLOSED:

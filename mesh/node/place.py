@@ -27,6 +27,7 @@ from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
 # The two ports of an edge: front doors come to one, cores to the other.
 DEVICE: Final = "device"
 TIER: Final = "tier"
+_MAX_TOPIC: Final = 1 << 16
 
 _TIER: Final = "tier link"
 _MAX_PACKET_OF_MESH: Final = 1 << 20  # room for properties that the mesh adds to a client's largest packet
@@ -73,6 +74,11 @@ class Place:
         """Limits of what vehicles and back ends send."""
         limits = self.topology.limits
         return Limits(limits.max_packet_size, max_topic_levels=limits.topic_levels)
+
+    def device_limits(self) -> Limits:
+        """Limits of what vehicles send by way of a front door, which puts topic names in the place of their aliases."""
+        limits = self.topology.limits
+        return Limits(limits.max_packet_size + _MAX_TOPIC, max_topic_levels=limits.topic_levels)
 
     def member_limits(self) -> Limits:
         """Limits of what members of the mesh send each other."""

@@ -84,6 +84,10 @@ class Backends:
             raise Refused(BAD_USER_NAME_OR_PASSWORD, f"{peer or 'a back end'}: wrong user name or password")
         return Principal(name, BACKEND, self._permissions)
 
+    def proven(self, identity: str) -> Principal:
+        """The back end that has proved that it is ``identity``."""
+        return Principal(identity, BACKEND, self._permissions)
+
 
 def _digest(password: bytes) -> bytes:
     """Digests have one length, so comparing them does not tell the length of the password."""

@@ -50,3 +50,13 @@ class Identity:
         if not self.pattern.matches(connect.username):
             raise Refused(NOT_AUTHORIZED, "the user name does not match the identity pattern")
         return connect.username
+
+    def vehicle_of_proof(self, connect: Connect, identity: str) -> str:
+        """The vehicle that has proved that it is ``identity``, which its CONNECT may leave out but not gainsay.
+
+        Raises ``Refused``: 0x87.
+        """
+        named = connect.client_id if self.source == CLIENT_ID else connect.username
+        if (named and named != identity) or not self.pattern.matches(identity):
+            raise Refused(NOT_AUTHORIZED, "who it has proved to be is not who it says it is")
+        return identity

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from mesh.policy.identity import CLIENT_ID, SOURCES, USERNAME
 from mesh.policy.pattern import Pattern
+from mesh.policy.scram import read_verifiers
 from mesh.policy.template import PLACE, Template
 from mesh.topology import checks, units
 from mesh.topology.fields import Notes, Table, kind, table
@@ -51,7 +52,7 @@ SECTIONS: Final = (
     "mesh", "etcd", "identity", "topics", "inbox", "front_doors", "cores", "pools", "backends", "access", "limits",
     "map", "telemetry", "console", "data", "ray", "bind",
 )  # fmt: skip
-GROUP: Final = ("name", "replicas", "listen", "resources")
+GROUP: Final = ("name", "replicas", "listen", "redirect", "resources")
 # What a client hears that asks for what is not its own: the second tells nothing of why.
 REFUSALS: Final = {"not_authorized": NOT_AUTHORIZED, "unspecified_error": UNSPECIFIED_ERROR}
 LATER: Final = "comes with a later release"
@@ -98,7 +99,7 @@ def _topology(top: Table, folder: Path) -> Topology:
     return Topology(
         mesh=top.value("mesh", units.name, "mesh", "name the mesh: mesh: demo"),
         etcd=_etcd(top, path),
-        identity=_identity(top),
+        identity=_identity(top, path),
         template=template,
         fleet=fleet,
         inbox=_inbox(top, template),
@@ -202,20 +203,32 @@ def _auth(section: Table) -> Auth | None:
     )
 
 
-def _identity(top: Table) -> IdentityRule:
-    default = IdentityRule(source=USERNAME, pattern="[A-Za-z0-9_-]{1,64}")
-    section = top.table("identity", ("from", "pattern", "default"))
+def _identity(top: Table, path: Callable[[str], Path]) -> IdentityRule:
+    usual = IdentityRule(source=USERNAME, pattern="[A-Za-z0-9_-]{1,64}")
+    section = top.table("identity", ("from", "pattern", "default", "scram"))
     if section is None:
-        return default
-    source = section.value("from", _source, default.source)
-    pattern = section.value("pattern", lambda text: Pattern(text).text, default.pattern)
+        return usual
+    source = section.value("from", _source, usual.source)
+    pattern = section.value("pattern", lambda text: Pattern(text).text, usual.pattern)
 
     def fitting(text: str) -> str:
         if not Pattern(pattern).matches(text):
             raise ValueError(f"{text!r} does not match the pattern {pattern}; write an identity that does")
         return text
 
-    return IdentityRule(source=source, pattern=pattern, default=section.value("default", fitting, ""))
+    def verifiers(text: str) -> Path:
+        file = path(text)
+        try:
+            read_verifiers(file)
+        except OSError as error:
+            raise ValueError(f"the file {file} cannot be read: {error.strerror}") from None
+        return file
+
+    default = section.value("default", fitting, "")
+    scram = _optional(section, "scram", verifiers)
+    if default and scram is not None:
+        section.wrong("default", "with scram every vehicle proves who it is, so none can be taken for another")
+    return IdentityRule(source=source, pattern=pattern, default=default, scram=scram)
 
 
 def _source(text: str) -> str:
@@ -301,6 +314,7 @@ def _group(section: Table) -> dict[str, Any]:
         "name": section.value("name", units.name, "", "every one has a name"),
         "replicas": section.value("replicas", units.whole(1, MAX_REPLICAS), 1),
         "listen": _listeners(section),
+        "redirect": section.value("redirect", units.plain, ""),
         "resources": section.free("resources", units.real(0, 1_000_000)),
     }
 

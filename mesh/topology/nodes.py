@@ -16,13 +16,14 @@ RESERVED: Final = frozenset({"controller", "etcd", "console", "supervisor"})
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
-    """One node. ``pool`` and ``weight`` are an edge's, ``listen`` a door's or core's."""
+    """One node. ``pool`` and ``weight`` are an edge's, ``listen`` and ``redirect`` a door's or core's."""
 
     name: str
     role: Role
     pool: str = ""
     weight: int = 0
     listen: tuple[Listener, ...] = ()
+    redirect: str = ""
     resources: dict[str, float] = field(default_factory=dict)
 
 
@@ -42,12 +43,12 @@ def nodes(topology: Topology) -> list[NodeSpec]:
     ]
     for core in topology.cores:
         found += [
-            NodeSpec(name=name, role="core", listen=core.listen, resources=core.resources)
+            NodeSpec(name=name, role="core", listen=core.listen, redirect=core.redirect, resources=core.resources)
             for name in replica_names(core)
         ]
     for door in topology.front_doors:
         found += [
-            NodeSpec(name=name, role="door", listen=door.listen, resources=door.resources)
+            NodeSpec(name=name, role="door", listen=door.listen, redirect=door.redirect, resources=door.resources)
             for name in replica_names(door)
         ]
     return found

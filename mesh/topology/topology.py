@@ -16,8 +16,10 @@ from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS
 from mesh.policy.access import Backends, Grant
 from mesh.policy.identity import Identity
 from mesh.policy.pattern import Pattern
+from mesh.policy.scram import ScramMethods, make_verifier, read_verifiers
 from mesh.policy.template import Template
 from mesh.topology.units import Address
+from mesh.transport.authentication import Methods
 from mesh.wire.reasons import NOT_AUTHORIZED
 
 EMBEDDED: Final = "embedded"
@@ -62,14 +64,20 @@ class Etcd:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityRule:
     """Which field of the CONNECT names the vehicle, and what it must look like (see ``mesh.policy.pattern``).
-    ``default`` is the vehicle that a client without that field is; empty: none."""
+    ``default`` is the vehicle that a client without that field is; empty: none. ``scram``: a file of verifiers (see
+    ``mesh.policy.scram``), by which every vehicle must prove its identity."""
 
     source: str
     pattern: str
     default: str = ""
+    scram: Path | None = None
 
     def compile(self) -> Identity:
         return Identity(self.source, Pattern(self.pattern), self.default)
+
+    def methods(self) -> Methods:
+        """Raises ``OSError`` or ``VerifierError`` if the file of verifiers cannot be used."""
+        return Methods() if self.scram is None else ScramMethods(read_verifiers(self.scram), required=True)
 
 
 @final
@@ -97,11 +105,13 @@ class Listener:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontDoor:
-    """Replicas share the addresses (SO_REUSEPORT on one machine). ``resources`` are Ray's, for placement."""
+    """Replicas share the addresses (SO_REUSEPORT on one machine). ``redirect``: the server that clients are sent to;
+    empty: they may stay. ``resources`` are Ray's, for placement."""
 
     name: str
     replicas: int = 1
     listen: tuple[Listener, ...]
+    redirect: str = ""
     resources: dict[str, float] = field(default_factory=dict)
 
 
@@ -113,6 +123,7 @@ class Core:
     name: str
     replicas: int = 1
     listen: tuple[Listener, ...]
+    redirect: str = ""
     resources: dict[str, float] = field(default_factory=dict)
 
 
@@ -146,6 +157,10 @@ class BackendRule:
 
     def compile(self, grant: Grant) -> Backends:
         return Backends(self.anonymous, {user.user: user.password for user in self.users}, grant)
+
+    def methods(self) -> Methods:
+        """The users may also prove their passwords without sending them."""
+        return ScramMethods({user.user: make_verifier(user.password) for user in self.users}, required=False)
 
 
 @final

@@ -21,21 +21,26 @@ from typing import Final, final
 from mesh.broker.connection import Connection
 from mesh.broker.inlet import Inlet
 from mesh.broker.principal import Principal
-from mesh.transport.listener import Listener
+from mesh.transport.authentication import Authentication, Methods, method_of
+from mesh.transport.listener import SPARE, Listener
 from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
-from mesh.transport.refusal import Refused, goodbye, malformed, refusal
+from mesh.transport.refusal import Refused, farewell, malformed, refusal
 from mesh.transport.stream import EAGER, HOLD_ENGINE, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, Home, Stream
 from mesh.transport.turn import Turn
 from mesh.transport.waiting import until
 from mesh.transport.wheel import Wheel
 from mesh.wire.decode import SERVER, Reader
+from mesh.wire.encode import encode
 from mesh.wire.limits import Limits
-from mesh.wire.packets import Connect, Packet
+from mesh.wire.packets import MQTT5, Auth, Connect, Disconnect, Packet
 from mesh.wire.reasons import (
+    BAD_AUTHENTICATION_METHOD,
     KEEP_ALIVE_TIMEOUT,
-    SERVER_SHUTTING_DOWN,
+    PROTOCOL_ERROR,
+    SERVER_BUSY,
     SERVER_UNAVAILABLE,
+    USE_ANOTHER_SERVER,
     name_of,
 )
 
@@ -47,6 +52,7 @@ CONNECTING: Final = 0
 IDENTIFYING: Final = 1
 OPEN: Final = 2
 CLOSED: Final = 3
+PROVING: Final = 4  # packets of an enhanced authentication go back and forth
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +63,10 @@ Authenticate = Callable[[Connect, str], "Awaitable[Principal] | Principal"]
 class Client(Stream):
     """One client's socket: the shell of its ``Connection``."""
 
-    __slots__ = ("_early", "_endpoint", "_kept", "_reader", "_stuck", "_task", "connection", "state")
+    __slots__ = (
+        "_authentication", "_connect", "_early", "_endpoint", "_kept", "_reader", "_stuck", "_task", "connection",
+        "state",
+    )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(endpoint.home)
@@ -65,6 +74,8 @@ class Client(Stream):
         self._reader = Reader(endpoint.limits, SERVER)
         self._early: list[Packet] = []
         self._task: asyncio.Task[None] | None = None
+        self._authentication: Authentication | None = None
+        self._connect: Connect | None = None  # as long as who sent it is being proven
         self._kept = False  # keep alive is enforced
         self._stuck = 0  # bytes that waited to be written when the deadline was last looked at
         self.connection: Connection | None = None
@@ -86,12 +97,14 @@ class Client(Stream):
         elif state == CONNECTING:
             packets = self._reader.feed(data)
             if packets and isinstance(packets[0], Connect):
-                self._identify(packets[0], packets[1:])
+                self._greeted(packets[0], packets[1:])
             elif self._reader.error is not None:
                 error = self._reader.error
                 self._drop(str(error), malformed(self._reader.protocol, error.reason))
         elif state == IDENTIFYING:
             self._keep_early(self._reader.feed(data))
+        elif state == PROVING:
+            self._prove(self._reader.feed(data))
 
     def congested(self) -> None:
         self.hold(HOLD_WRITING)  # who does not read the answers need not ask
@@ -155,7 +168,7 @@ class Client(Stream):
     def dismiss(self) -> None:
         """The node stops: say so where the protocol can, without a word to the engine."""
         if self.state == OPEN and self.connection is not None and self.connection.accepted:
-            self.write(goodbye(self.connection.protocol, SERVER_SHUTTING_DOWN))
+            self.write(farewell(self.connection.protocol, self._endpoint.redirect))
         self.state = CLOSED
         self._cancel()
         self.finish()
@@ -171,12 +184,71 @@ class Client(Stream):
         self._stuck = pending
         return bool(self.holds & HOLD_WRITING) and (before == 0 or pending < before)
 
+    def _greeted(self, connect: Connect, rest: list[Packet]) -> None:
+        """CONNECT came."""
+        endpoint = self._endpoint
+        method = method_of(connect)
+        try:
+            if endpoint.redirect:
+                raise Refused(USE_ANOTHER_SERVER, "clients are sent to another server", endpoint.redirect)
+            if len(self.home.streams) > endpoint.max_connections:
+                raise Refused(SERVER_BUSY, f"all {endpoint.max_connections} connections are in use")
+            if method is None:
+                if endpoint.methods.required:
+                    raise Refused(BAD_AUTHENTICATION_METHOD, "only clients with an authentication method get in")
+                self._identify(connect, rest)
+                return
+            self._authentication = Authentication(endpoint.methods, method)
+            answer = self._authentication.connect(connect)
+        except Refused as error:
+            self._refuse(connect, error)
+            return
+        self._connect = connect
+        self._answered(connect, answer, rest)
+
+    def _answered(self, connect: Connect, answer: Auth | None, rest: list[Packet]) -> None:
+        """A step of the authentication is done: the next one, or who it is is proven."""
+        if answer is None:
+            self._connect = None
+            self._identify(connect, rest)
+            return
+        self.state = PROVING
+        self.write(encode(answer, MQTT5))
+        self._prove(rest)
+
+    def _prove(self, packets: list[Packet]) -> None:
+        """Packets before CONNACK, while the client proves who it is: AUTH and DISCONNECT only [MQTT-3.1.2-30]."""
+        connect, authentication = self._connect, self._authentication
+        error = self._reader.error
+        if connect is None or authentication is None:
+            return
+        if not packets:
+            if error is not None:
+                self._drop(str(error), malformed(self._reader.protocol, error.reason))
+            return
+        packet = packets[0]
+        if isinstance(packet, Disconnect):
+            self._drop("it gave up proving who it is", b"")
+            return
+        try:
+            if not isinstance(packet, Auth):
+                raise Refused(PROTOCOL_ERROR, "another packet than AUTH before CONNACK")
+            answer = authentication.proceed(packet, connect)
+        except Refused as refused:
+            self._refuse(connect, refused)
+            return
+        self._answered(connect, answer, packets[1:])
+
     def _identify(self, connect: Connect, rest: list[Packet]) -> None:
         self.state = IDENTIFYING
         if not self._keep_early(rest):
             return
+        authentication, endpoint = self._authentication, self._endpoint
         try:
-            answer = self._endpoint.authenticate(connect, self.peer())
+            if authentication is not None:
+                answer: Awaitable[Principal] | Principal = endpoint.proven(authentication.identity)
+            else:
+                answer = endpoint.authenticate(connect, self.peer())
         except Refused as error:
             self._refuse(connect, error)
             return
@@ -217,7 +289,10 @@ class Client(Stream):
         for packet in packets:
             if connection.closing:
                 break
-            engine.receive(connection, packet)
+            if isinstance(packet, Auth) and self._authentication is not None:
+                self._prove_again(connection, self._authentication, packet)
+            else:
+                engine.receive(connection, packet)
         error = self._reader.error
         if error is not None and not connection.closing:
             self._endpoint.notices.warn(
@@ -228,6 +303,17 @@ class Client(Stream):
             self.hold(HOLD_ENGINE)
         self._endpoint.turn.wake()
 
+    def _prove_again(self, connection: Connection, authentication: Authentication, packet: Auth) -> None:
+        """AUTH on an open connection (MQTT 5.0 section 4.12.1)."""
+        try:
+            answer = authentication.again(packet)
+        except Refused as error:
+            self._endpoint.notices.warn("refused", "%s: client %s: %s", self._endpoint.name, connection.peer, error)
+            self._endpoint.engine.fail(connection, error.reason)
+            return
+        self.flush()  # what the engine has put out comes before it
+        self.write(encode(answer, MQTT5))
+
     def _keep_early(self, packets: list[Packet]) -> bool:
         self._early += packets
         if len(self._early) > EARLY:
@@ -236,7 +322,8 @@ class Client(Stream):
         return True
 
     def _refuse(self, connect: Connect, error: Refused) -> None:
-        self._drop(f"refused: {name_of(error.reason)}: {error}", refusal(connect.protocol, error.reason))
+        answer = refusal(connect.protocol, error.reason, error.reference)
+        self._drop(f"refused: {name_of(error.reason)}: {error}", answer)
 
     def _drop(self, why: str, last: bytes) -> None:
         if self.state == CLOSED:
@@ -263,7 +350,9 @@ class Endpoint:
     ``Refused``.
 
     ``host`` and ``port`` are where to listen (0: a free port, then found in ``port``); ``max_connections`` bounds the
-    sockets. The composer adds the engine's ``Outlet`` to ``turn`` once, whatever number of endpoints share the engine.
+    sockets. ``methods`` are those of enhanced authentication, ``proven`` gives the principal of who has proved its
+    identity by one. ``redirect``: the server that clients are sent to; empty: they may stay. The composer adds the
+    engine's ``Outlet`` to ``turn`` once, whatever number of endpoints share the engine.
     """
 
     def __init__(
@@ -280,8 +369,15 @@ class Endpoint:
         max_connections: int,
         connect_timeout: float = 10.0,
         near: Near = nowhere,
+        methods: Methods | None = None,
+        proven: Callable[[str], Principal] | None = None,
+        redirect: str = "",
     ) -> None:
         self.name = name
+        self.max_connections = max_connections
+        self.methods = methods or Methods()
+        self.proven = proven or _nobody
+        self.redirect = redirect
         self.engine = engine
         self.turn = turn
         self.wheel = wheel
@@ -292,7 +388,9 @@ class Endpoint:
         self.refused = 0
         self.paused = False
         self.home = Home(asyncio.get_running_loop(), wheel, high=EAGER)
-        self._listener = Listener(name, host, port, self.home, self._client, max_connections, near=near)
+        self._listener = Listener(
+            name, host, port, self.home, self._client, max_connections, near=near, spare=SPARE
+        )  # fmt: skip
 
     @property
     def port(self) -> int:
@@ -338,6 +436,10 @@ class Endpoint:
 
     def _client(self) -> Client:
         return Client(self)
+
+
+def _nobody(_identity: str) -> Principal:
+    raise Refused(BAD_AUTHENTICATION_METHOD)
 
 
 async def settle(home: Home, grace: float) -> None:

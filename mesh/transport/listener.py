@@ -20,6 +20,8 @@ from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
 from mesh.transport.stream import Home, Stream
 
+SPARE: Final = 256  # of clients that are told that there is no room, for as long as a CONNECT takes
+
 BACKLOG: Final = 4096  # a city's vehicles come back at once; the kernel's own limit (somaxconn) still holds
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,8 @@ class Refusing(asyncio.Protocol):
 @final
 class Listener:
     """``factory`` makes the stream of a connection; ``port`` is the one really bound (0 asks for a free one); ``near``
-    gives the path of the Unix socket for it."""
+    gives the path of the Unix socket for it. ``spare`` connections beyond ``limit`` are accepted, so that they can be
+    told that there is no room: whoever makes their streams does so."""
 
     __slots__ = (
         "_factory",
@@ -53,6 +56,7 @@ class Listener:
         "port",
         "refused",
         "shared",
+        "spare",
         "total",
     )
 
@@ -67,6 +71,7 @@ class Listener:
         *,
         shared: bool = False,
         near: Near = nowhere,
+        spare: int = 0,
     ) -> None:
         self.name = name
         self.host = host
@@ -74,6 +79,7 @@ class Listener:
         self.home = home
         self.limit = limit
         self.shared = shared
+        self.spare = spare
         self.total = 0
         self.refused = 0
         self._factory = factory
@@ -116,7 +122,7 @@ class Listener:
 
     def _accept(self) -> asyncio.BaseProtocol:
         self.total += 1
-        if len(self.home.streams) >= self.limit:
+        if len(self.home.streams) >= self.limit + self.spare:
             self.refused += 1
             self._notices.warn(
                 "connection limit", "%s: connection refused: all %d connections are in use", self.name, self.limit

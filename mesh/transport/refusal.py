@@ -10,20 +10,28 @@ from typing import final
 
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT5, Connack, Disconnect
-from mesh.wire.reasons import UNSUPPORTED_PROTOCOL_VERSION, name_of, return_code
+from mesh.wire.properties import Properties
+from mesh.wire.reasons import (
+    SERVER_SHUTTING_DOWN,
+    UNSUPPORTED_PROTOCOL_VERSION,
+    USE_ANOTHER_SERVER,
+    name_of,
+    return_code,
+)
 
 
 @final
 class Refused(Exception):
     """A client, vehicle or node is not let in. ``reason`` is a 5.0 CONNACK code; the text is for the log, never for the
-    client."""
+    client; ``reference`` names another server that it may use."""
 
-    def __init__(self, reason: int, message: str = "") -> None:
+    def __init__(self, reason: int, message: str = "", reference: str = "") -> None:
         super().__init__(message or name_of(reason))
         self.reason = reason
+        self.reference = reference
 
 
-def refusal(protocol: int, reason: int) -> bytes:
+def refusal(protocol: int, reason: int, reference: str = "") -> bytes:
     """The CONNACK that refuses, for ``protocol`` 3, 4 or 5; no bytes for 0, when the client's version is not known.
 
     The server must close the connection afterwards [MQTT-3.2.2-7] [MQTT-3.1.4-5].
@@ -31,7 +39,15 @@ def refusal(protocol: int, reason: int) -> bytes:
     if protocol == 0:
         return b""
     code = reason if protocol == MQTT5 else return_code(reason)
-    return encode(Connack(False, code), protocol)
+    return encode(Connack(False, code, _referring(reference)), protocol)
+
+
+def _referring(reference: str) -> Properties | None:
+    if not reference:
+        return None
+    properties = Properties()
+    properties.server_reference = reference
+    return properties
 
 
 def malformed(protocol: int, reason: int) -> bytes:
@@ -44,7 +60,12 @@ def malformed(protocol: int, reason: int) -> bytes:
     return refusal(protocol, reason) if protocol == MQTT5 else b""
 
 
-def goodbye(protocol: int, reason: int) -> bytes:
+def goodbye(protocol: int, reason: int, reference: str = "") -> bytes:
     """The DISCONNECT that tells a connected client why it is closed; before 5.0 a server has none."""
-    return encode(Disconnect(reason), MQTT5) if protocol == MQTT5 else b""
+    return encode(Disconnect(reason, _referring(reference)), MQTT5) if protocol == MQTT5 else b""
+
+
+def farewell(protocol: int, reference: str) -> bytes:
+    """The DISCONNECT of a server that stops, with the server to use instead if there is one (MQTT 5.0 section 4.11)."""
+    return goodbye(protocol, USE_ANOTHER_SERVER if reference else SERVER_SHUTTING_DOWN, reference)
 

@@ -16,10 +16,13 @@ def topology(
     cores: int = 1,
     extra: str = "",
     identity: str = IDENTITY,
+    users: str = "{anonymous: true}",
+    redirect: str = "",
     sys_interval: float = 10.0,
 ) -> Path:
     """Write the file for a mesh with these ports and edges; ``extra`` is put at its end."""
     edges = ", ".join(f"{{name: {name}}}" for name in edge_names)
+    sent_away = f', redirect: "{redirect}"' if redirect else ""
     sampled = f"sample: 1.0, otlp: '{otlp}', " if otlp else ""
     text = f"""\
 mesh: {folder.name}
@@ -27,9 +30,9 @@ etcd: embedded
 identity: {identity}
 topics: {{vehicle: "vehicles/{{vehicle}}/#", fleet: ["fleet/#"]}}
 inbox: {{subscribe: ["vehicles/{{vehicle}}/cmd/#"], qos: 1, expiry: 30d, max_messages: 1000, when_full: reject}}
-front_doors: [{{name: door, listen: [{{mqtt: "127.0.0.1:{vehicles}"}}]}}]
-cores: [{{name: core, replicas: {cores}, listen: [{{mqtt: "127.0.0.1:{backends}"}}]}}]
-backends: {{anonymous: true}}
+front_doors: [{{name: door, listen: [{{mqtt: "127.0.0.1:{vehicles}"}}]{sent_away}}}]
+cores: [{{name: core, replicas: {cores}, listen: [{{mqtt: "127.0.0.1:{backends}"}}]{sent_away}}}]
+backends: {users}
 pools: [{{name: standard, edges: [{edges}]}}]
 telemetry: {{{sampled}sys_interval: {sys_interval:g}s}}
 data: {folder / "data"}

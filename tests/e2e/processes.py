@@ -23,7 +23,7 @@ from mesh.registry.keys import Keys
 from mesh.registry.record import decode
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
-from tests.e2e.files import IDENTITY, topology
+from tests.e2e.files import topology
 from tests.e2e.mesh import PATIENCE
 
 RESTART = 1.0  # seconds from the death of a node to its next start
@@ -91,21 +91,15 @@ class Processes:
     """See ``Mesh``. Data, logs and figures are below ``folder``, whose name is the mesh's."""
 
     def __init__(
-        self,
-        folder: Path,
-        edge_names: list[str],
-        otlp: str = "",
-        extra: str = "",
-        identity: str = IDENTITY,
-        sys_interval: float = 10.0,
+        self, folder: Path, edge_names: list[str], otlp: str = "", extra: str = "", **options: Any
     ) -> None:
+        """``options`` are further ones of the topology file (see ``files.topology``)."""
         self.vehicles, self.backends = free_ports(2)
         self._folder = folder
         self._edges = list(edge_names)
         self._otlp = otlp
         self._extra = extra
-        self._identity = identity
-        self._sys_interval = sys_interval
+        self._options = options
         self._children: dict[str, Child] = {}
         self._etcd = EmbeddedEtcd(folder / "data" / "etcd")
         self._lock = threading.RLock()
@@ -140,8 +134,7 @@ class Processes:
     def _apply(self) -> None:
         """Start the nodes of the topology that are not there yet."""
         file = topology(
-            self._folder, self.vehicles, self.backends, self._edges, self._otlp, extra=self._extra,
-            identity=self._identity, sys_interval=self._sys_interval,
+            self._folder, self.vehicles, self.backends, self._edges, self._otlp, extra=self._extra, **self._options
         )  # fmt: skip
         with self._lock:
             for spec in nodes(load(file)):

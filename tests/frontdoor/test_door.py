@@ -124,11 +124,13 @@ def test_a_stale_edge_refuses() -> None:
     run(main())
 
 
-def test_one_more_than_the_limit_is_closed_and_counted() -> None:
+def test_one_more_than_the_limit_is_told_so_and_counted() -> None:
     async def main() -> None:
         async with FakeMesh(DoorSettings(max_connections=2)) as mesh:
             first, _ = await Bare().hello(mesh.port, "A"), await Bare().hello(mesh.port, "B")
-            third = await Bare().connect(mesh.port)
+            third = await Bare(MQTT5).connect(mesh.port)
+            third.send(Connect(MQTT5, "C", username="C"))
+            assert (await third.wait(Connack)).reason == 0x89
             await third.wait_closed()
             assert mesh.door.status()["refused"] == 1
             await first.close()

@@ -14,7 +14,7 @@ from tests.stock.makers import Makers
 from tests.stock.mosquitto import VERSIONS, Mosquitto
 from tests.stock.mqttjs_peer import JsPeer, Node
 from tests.stock.paho_peer import PahoPeer
-from tests.stock.peer import V5, Peer
+from tests.stock.peer import V5, V31, Peer
 from tests.stock.way import CORE, DOOR, Way, way_in
 
 # A burst may be longer than what waits in a session by default.
@@ -25,8 +25,8 @@ NAMES = {3: "3.1", 4: "3.1.1", 5: "5.0"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``dialect``: each client in each version; ``modern`` and ``legacy``: those in 5.0, and before; ``way``: where;
-    ``version``: each that Mosquitto's programs speak."""
+    """``dialect``: each client in each version; ``current``: without 3.1, for what it shares with 3.1.1; ``modern`` and
+    ``legacy``: in 5.0, and before; ``version``: each that Mosquitto's programs speak; ``way``: where."""
     wanted = metafunc.fixturenames
     if "way" in wanted:
         metafunc.parametrize("way", [CORE, DOOR], indirect=True)
@@ -37,6 +37,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "modern" in wanted:
         modern = [dialect for dialect in DIALECTS if dialect[1] == V5]
         metafunc.parametrize("modern", modern, ids=[kind for kind, _ in modern])
+    if "current" in wanted:
+        current = [dialect for dialect in DIALECTS if dialect[1] != V31]
+        metafunc.parametrize("current", current, ids=[f"{kind}-{NAMES[version]}" for kind, version in current])
     if "legacy" in wanted:
         legacy = [dialect for dialect in DIALECTS if dialect[1] != V5]
         metafunc.parametrize("legacy", legacy, ids=[f"{kind}-{NAMES[version]}" for kind, version in legacy])

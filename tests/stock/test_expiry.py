@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.stock.makers import Dialect, Makers
-from tests.stock.peer import V5, Options, Props, Wish
+from tests.stock.peer import V5, Options, Peer, Props, Wish
 from tests.stock.wait import until
 from tests.stock.way import Way
 
@@ -39,28 +39,39 @@ def test_what_is_left_comes_with_the_message(makers: Makers, way: Way, modern: D
     assert 0 < receiver.expect(1)[0].props.expiry <= 600
 
 
-def test_messages_expire(makers: Makers, way: Way) -> None:
-    sleepers = [asleep(makers, dialect, way, 3600) for dialect in MODERN]
+def publish_for_sleepers(makers: Makers, way: Way) -> None:
+    """What is old when time has passed, and what is not."""
     publisher = makers.join(MODERN[0], way)
     for qos in (1, 2):
         publisher.publish(way.topic("wait"), b"old", qos, props=Props(expiry=1))
     publisher.publish(way.topic("wait"), b"fresh", 1, props=Props(expiry=600))
     publisher.publish(way.topic("state"), b"old", 1, retain=True, props=Props(expiry=1))
+
+
+def wakes_to_what_is_fresh(peer: Peer, way: Way, options: Options) -> None:
+    """The sleeper gets nothing that is old."""
+    assert peer.connect(options).present
+    peer.subscribe(way.topic("state"))
+    fresh, end = peer.expect_last(b"end")
+    assert (fresh.payload, end.payload) == (b"fresh", b"end")
+    assert 0 < fresh.props.expiry < 600  # a second and more has passed
+    assert end.props.expiry == 0
+
+
+def test_messages_expire(makers: Makers, core: Way, door: Way) -> None:
+    sleepers = [(dialect, way, asleep(makers, dialect, way, 3600)) for dialect in MODERN for way in (core, door)]
+    for way in (core, door):
+        publish_for_sleepers(makers, way)
     let_time_pass()
-    publisher.publish(way.topic("wait"), b"end", 1)
-    for dialect, options in zip(MODERN, sleepers, strict=True):
-        peer = makers.fresh(dialect[0])
-        assert peer.connect(options).present
-        peer.subscribe(way.topic("state"))
-        fresh, end = peer.expect_last(b"end")
-        assert (fresh.payload, end.payload) == (b"fresh", b"end")
-        assert 0 < fresh.props.expiry < 600  # a second and more has passed
-        assert end.props.expiry == 0
+    for way in (core, door):
+        makers.join(MODERN[0], way).publish(way.topic("wait"), b"end", 1)
+    for dialect, way, options in sleepers:
+        wakes_to_what_is_fresh(makers.fresh(dialect[0]), way, options)
 
 
-def test_sessions_expire(makers: Makers, way: Way) -> None:
-    short = [asleep(makers, dialect, way, 1) for dialect in MODERN]
-    long = [asleep(makers, dialect, way, 3600) for dialect in MODERN]
+def test_sessions_expire(makers: Makers, core: Way, door: Way) -> None:
+    short = [asleep(makers, dialect, way, 1) for dialect in MODERN for way in (core, door)]
+    long = [asleep(makers, dialect, way, 3600) for dialect in MODERN for way in (core, door)]
     let_time_pass()
     for options, expected in [*((one, False) for one in short), *((one, True) for one in long)]:
         assert makers.fresh("paho").connect(options).present is expected

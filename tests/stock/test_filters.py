@@ -24,9 +24,9 @@ CASES = {
 }
 
 
-def test_wildcards(makers: Makers, way: Way, dialect: Dialect) -> None:
-    publisher = makers.join(dialect, way)
-    receivers = {filter: makers.join(dialect, way) for filter in CASES}
+def test_wildcards(makers: Makers, way: Way, current: Dialect) -> None:
+    publisher = makers.join(current, way)
+    receivers = {filter: makers.join(current, way) for filter in CASES}
     for filter, receiver in receivers.items():
         assert receiver.subscribe(way.topic("t", filter)) == 1
         receiver.subscribe(way.topic("end"))

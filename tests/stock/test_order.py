@@ -13,8 +13,8 @@ COUNT = 2000
 WAITING = 500
 
 
-def test_a_burst_arrives_in_order(makers: Makers, way: Way, dialect: Dialect) -> None:
-    publisher, receiver = makers.pair(dialect, way)
+def test_a_burst_arrives_in_order(makers: Makers, way: Way, current: Dialect) -> None:
+    publisher, receiver = makers.pair(current, way)
     receiver.subscribe(way.topic("burst"))
     publisher.pipeline(way.topic("burst"), [str(number).encode() for number in range(COUNT)])
     messages = receiver.expect(COUNT)
@@ -22,13 +22,13 @@ def test_a_burst_arrives_in_order(makers: Makers, way: Way, dialect: Dialect) ->
     assert not any(message.dup for message in messages)
 
 
-def test_a_burst_waits_in_order(makers: Makers, way: Way, dialect: Dialect) -> None:
-    options = makers.options(dialect, way, clean=False, expiry=3600)
-    sleeper = makers.fresh(dialect[0])
+def test_a_burst_waits_in_order(makers: Makers, way: Way, current: Dialect) -> None:
+    options = makers.options(current, way, clean=False, expiry=3600)
+    sleeper = makers.fresh(current[0])
     sleeper.connect(options)
     sleeper.subscribe(way.topic("burst"), Wish(1))
     sleeper.leave()
-    makers.join(dialect, way).pipeline(way.topic("burst"), [str(number).encode() for number in range(WAITING)])
-    awake = makers.fresh(dialect[0])
+    makers.join(current, way).pipeline(way.topic("burst"), [str(number).encode() for number in range(WAITING)])
+    awake = makers.fresh(current[0])
     awake.connect(options)
     assert [int(message.payload) for message in awake.expect(WAITING)] == list(range(WAITING))

@@ -24,41 +24,42 @@ def broken(peer: Peer, wire: Line, subacks: int) -> None:
     until(lambda: len(peer.record.subacks) >= subacks, "subscribed again")
 
 
-def test_it_subscribes_again(makers: Makers, way: Way, dialect: Dialect, line: Lines) -> None:
+def test_it_subscribes_again(makers: Makers, way: Way, current: Dialect, line: Lines) -> None:
     wire = line(way)
-    publisher = makers.join(dialect, way)
-    receiver = makers.join(dialect, way, port=wire.port, reconnect=True, keeps=(way.topic("kept"),))
+    publisher = makers.join(current, way)
+    receiver = makers.join(current, way, port=wire.port, reconnect=True, keeps=(way.topic("kept"),))
     until(lambda: receiver.record.subacks, "subscribed")
-    for number in range(3):
+    for number in range(2):
         publisher.publish(way.topic("kept"), str(number).encode())
         receiver.expect(number + 1)
+        receiver.unsubscribe(way.topic("nothing"))  # its answer comes after the acknowledgement of the message
         broken(receiver, wire, number + 2)
-    publisher.publish(way.topic("kept"), b"3")
-    assert [message.payload for message in receiver.expect(4)] == [b"0", b"1", b"2", b"3"]
+    publisher.publish(way.topic("kept"), b"2")
+    assert [message.payload for message in receiver.expect(3)] == [b"0", b"1", b"2"]
     assert all(codes == [1] for codes in receiver.record.subacks)
 
 
-def test_its_session_goes_on(makers: Makers, way: Way, dialect: Dialect, line: Lines) -> None:
+def test_its_session_goes_on(makers: Makers, way: Way, current: Dialect, line: Lines) -> None:
     wire = line(way)
-    publisher = makers.join(dialect, way)
-    receiver = makers.join(dialect, way, port=wire.port, reconnect=True, clean=False, expiry=3600)
+    publisher = makers.join(current, way)
+    receiver = makers.join(current, way, port=wire.port, reconnect=True, clean=False, expiry=3600)
     receiver.subscribe(way.topic("kept"))
     wire.cut(dead=True)
-    for number in range(50):
-        publisher.publish(way.topic("kept"), str(number).encode())
+    publisher.pipeline(way.topic("kept"), [str(number).encode() for number in range(50)])
     wire.mend()
     assert [int(message.payload) for message in receiver.expect(50)] == list(range(50))
 
 
-def test_what_it_published_meanwhile_arrives(makers: Makers, way: Way, dialect: Dialect, line: Lines) -> None:
+def test_what_it_published_meanwhile_arrives(makers: Makers, way: Way, current: Dialect, line: Lines) -> None:
     wire = line(way)
-    watcher = makers.join(dialect, way)
+    watcher = makers.join(current, way)
     watcher.subscribe(way.topic("report"))
-    publisher = makers.join(dialect, way, port=wire.port, reconnect=True, clean=False, expiry=3600)
+    publisher = makers.join(current, way, port=wire.port, reconnect=True, clean=False, expiry=3600)
     publisher.publish(way.topic("report"), b"0")
     wire.cut(dead=True)
     until(lambda: publisher.record.closes, "the client knows")
     for number in range(1, 20):
         publisher.send(way.topic("report"), str(number).encode())
     wire.mend()
-    assert [int(message.payload) for message in watcher.expect(20)] == list(range(20))
+    # paho may send the last ones before it repeats the first, so only this is certain:
+    until(lambda: {int(payload) for payload in watcher.payloads()} == set(range(20)), "all of them")

@@ -40,8 +40,8 @@ def test_an_empty_one_clears(makers: Makers, way: Way, dialect: Dialect) -> None
 
 def test_each_matching_topic_has_one(makers: Makers, way: Way, dialect: Dialect) -> None:
     publisher, receiver = makers.pair(dialect, way)
-    for number in range(20):
+    for number in range(6):
         publisher.publish(way.topic("door", str(number), "state"), str(number).encode(), number % 3, retain=True)
     receiver.subscribe(way.topic("door", "+", "state"), Wish(2))
-    assert sorted(int(message.payload) for message in receiver.expect(20)) == list(range(20))
+    assert sorted(int(message.payload) for message in receiver.expect(6)) == list(range(6))
     assert all(message.retain and message.qos == int(message.payload) % 3 for message in receiver.received)

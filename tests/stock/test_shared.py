@@ -13,9 +13,9 @@ COUNT = 40
 WORK = [str(number).encode() for number in range(COUNT)]
 
 
-def test_members_share(makers: Makers, way: Way, dialect: Dialect) -> None:
-    publisher, plain = makers.pair(dialect, way)
-    members = [makers.join(dialect, way) for _ in range(2)]
+def test_members_share(makers: Makers, way: Way, current: Dialect) -> None:
+    publisher, plain = makers.pair(current, way)
+    members = [makers.join(current, way) for _ in range(2)]
     plain.subscribe(way.topic("work"))
     for member in members:
         assert member.subscribe(f"$share/group/{way.topic('work')}") == 1
@@ -26,9 +26,9 @@ def test_members_share(makers: Makers, way: Way, dialect: Dialect) -> None:
     assert all(member.received for member in members)
 
 
-def test_who_is_left_gets_all(makers: Makers, way: Way, dialect: Dialect) -> None:
-    publisher, leaving = makers.pair(dialect, way)
-    staying = makers.join(dialect, way)
+def test_who_is_left_gets_all(makers: Makers, way: Way, current: Dialect) -> None:
+    publisher, leaving = makers.pair(current, way)
+    staying = makers.join(current, way)
     for member in (leaving, staying):
         member.subscribe(f"$share/group/{way.topic('work')}")
     leaving.unsubscribe(f"$share/group/{way.topic('work')}")
@@ -37,9 +37,9 @@ def test_who_is_left_gets_all(makers: Makers, way: Way, dialect: Dialect) -> Non
     assert leaving.received == []
 
 
-def test_groups_do_not_share_with_each_other(makers: Makers, way: Way, dialect: Dialect) -> None:
-    publisher, one = makers.pair(dialect, way)
-    two = makers.join(dialect, way)
+def test_groups_do_not_share_with_each_other(makers: Makers, way: Way, current: Dialect) -> None:
+    publisher, one = makers.pair(current, way)
+    two = makers.join(current, way)
     one.subscribe(f"$share/one/{way.topic('+')}")
     two.subscribe(f"$share/two/{way.topic('#')}")
     publisher.pipeline(way.topic("work"), WORK)

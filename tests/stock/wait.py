@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 PATIENCE = 30.0  # seconds; a deadline on a machine that others use as well, not an expectation
+POLL = 0.001  # a message takes some milliseconds, and there are thousands of waits
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -14,4 +15,4 @@ def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {PATIENCE:g} s: {what}")
-        time.sleep(0.005)
+        time.sleep(POLL)

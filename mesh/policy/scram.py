@@ -1,0 +1,183 @@
+"""SCRAM-SHA-256 as an authentication method of MQTT (RFC 5802, RFC 7677): the server's side.
+
+A client proves that it knows a password without sending it, and the server that it knows the verifier. It knows
+verifiers and nonces: never packets. What always holds: what the server stores does not let anybody log in; an unknown
+name is answered like a known one, up to the end; a comparison takes a time that does not depend on what is compared.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+import unicodedata
+from collections.abc import Mapping
+from hashlib import pbkdf2_hmac, sha256
+from hmac import compare_digest, digest
+from pathlib import Path
+from typing import Final, NamedTuple, final
+
+from mesh.transport.authentication import Methods, Proof
+from mesh.transport.refusal import Refused
+from mesh.wire.reasons import NOT_AUTHORIZED
+
+SCRAM_SHA_256: Final = "SCRAM-SHA-256"
+ITERATIONS: Final = 4096  # RFC 7677 section 4: at least
+_SALT: Final = 16
+_NONCE: Final = 18
+_MAX_MESSAGE: Final = 1024  # a client's message with a name and two nonces has some hundred bytes
+
+
+class Verifier(NamedTuple):
+    """What is stored of a password (RFC 5802 section 3)."""
+
+    iterations: int
+    salt: bytes
+    stored_key: bytes
+    server_key: bytes
+
+
+class VerifierError(ValueError):
+    """A file of verifiers cannot be used; says which line and what would be right."""
+
+
+def make_verifier(password: str, iterations: int = ITERATIONS, salt: bytes = b"") -> Verifier:
+    """The verifier of a password, with a salt of its own if none is given."""
+    salt = salt or secrets.token_bytes(_SALT)
+    # RFC 5802 prepares passwords by SASLprep, whose main part this is.
+    salted = pbkdf2_hmac("sha256", unicodedata.normalize("NFKC", password).encode(), salt, iterations)
+    stored = sha256(digest(salted, b"Client Key", sha256)).digest()
+    return Verifier(iterations, salt, stored, digest(salted, b"Server Key", sha256))
+
+
+def write_line(name: str, verifier: Verifier) -> str:
+    """A line of a file of verifiers: ``name:SCRAM-SHA-256$iterations:salt$stored key:server key`` (base64)."""
+    salt, stored, server = (_to_base64(part) for part in verifier[1:])
+    return f"{name}:{SCRAM_SHA_256}${verifier.iterations}:{salt}${stored}:{server}"
+
+
+def read_verifiers(path: Path) -> dict[str, Verifier]:
+    """The verifiers in a file: a line each, as ``write_line`` writes it; lines with ``#`` are comments.
+
+    Raises ``OSError``, ``VerifierError``.
+    """
+    found: dict[str, Verifier] = {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.strip().partition(f":{SCRAM_SHA_256}$")
+        try:
+            found[name] = _parse(rest)
+        except (ValueError, binascii.Error):
+            right = f"name:{SCRAM_SHA_256}${ITERATIONS}:salt$stored key:server key"
+            raise VerifierError(f"{path}:{number}: this is no verifier; write {right}, as mesh scram does") from None
+    return found
+
+
+def _parse(text: str) -> Verifier:
+    head, keys = text.split("$")
+    iterations, salt = head.split(":")
+    stored, server = (base64.b64decode(part, validate=True) for part in keys.split(":"))
+    if int(iterations) < 1 or len(stored) != sha256().digest_size or len(server) != sha256().digest_size:
+        raise ValueError(text)
+    return Verifier(int(iterations), base64.b64decode(salt, validate=True), stored, server)
+
+
+@final
+class ScramMethods(Methods):
+    """SCRAM-SHA-256 for those who have a verifier. ``required``: nobody else gets in."""
+
+    def __init__(self, verifiers: Mapping[str, Verifier], required: bool) -> None:
+        self._verifiers = verifiers
+        self._secret = secrets.token_bytes(sha256().digest_size)
+        self.required = required
+
+    def begin(self, method: str) -> Proof | None:
+        if method != SCRAM_SHA_256:
+            return None
+        return ScramProof(self, _to_base64(secrets.token_bytes(_NONCE)))
+
+    def verifier(self, name: str) -> Verifier:
+        """The verifier of a name; for a name that is not known, one that looks the same each time and fits nothing."""
+        known = self._verifiers.get(name)
+        if known is not None:
+            return known
+        salt = digest(self._secret, name.encode(), sha256)[:_SALT]
+        return Verifier(ITERATIONS, salt, secrets.token_bytes(sha256().digest_size), b"")
+
+
+@final
+class ScramProof(Proof):
+    """One exchange: client-first, server-first, client-final, server-final (RFC 5802 section 5). ``nonce`` is the
+    server's part of it."""
+
+    def __init__(self, methods: ScramMethods, nonce: str) -> None:
+        self._methods = methods
+        self._own_nonce = nonce
+        self._name = ""
+        self._header = ""
+        self._nonce = ""
+        self._bare = ""
+        self._challenge = ""
+        self._verifier: Verifier | None = None
+
+    def step(self, data: bytes) -> tuple[bytes, bool]:
+        try:
+            if len(data) > _MAX_MESSAGE:
+                raise ValueError("too long")
+            text = data.decode()
+            if self._verifier is None:
+                return self._first(text), False
+            return self._final(text, self._verifier), True
+        except (ValueError, binascii.Error) as error:
+            raise Refused(NOT_AUTHORIZED, f"SCRAM: a message cannot be read: {error}") from None
+
+    def _first(self, text: str) -> bytes:
+        binding, authzid, bare = text.split(",", 2)
+        if binding not in ("n", "y") or authzid:
+            raise ValueError("channel binding and acting for others are not offered")
+        fields = _fields(bare)
+        if "m" in fields or list(fields)[:2] != ["n", "r"] or not fields["r"]:
+            raise ValueError("name and nonce are expected")
+        self._name = _unescape(fields["n"])
+        self._header, self._bare = f"{binding},,", bare
+        self._nonce = fields["r"] + self._own_nonce
+        verifier = self._verifier = self._methods.verifier(self._name)
+        self._challenge = f"r={self._nonce},s={_to_base64(verifier.salt)},i={verifier.iterations}"
+        return self._challenge.encode()
+
+    def _final(self, text: str, verifier: Verifier) -> bytes:
+        without, _, proof = text.rpartition(",p=")
+        fields = _fields(without)
+        if fields.get("c") != _to_base64(self._header.encode()) or fields.get("r") != self._nonce:
+            raise ValueError("the header or the nonce is another than before")
+        message = f"{self._bare},{self._challenge},{without}".encode()
+        signature = digest(verifier.stored_key, message, sha256)
+        key = bytes(a ^ b for a, b in zip(base64.b64decode(proof, validate=True), signature, strict=True))
+        if not compare_digest(sha256(key).digest(), verifier.stored_key):
+            raise Refused(NOT_AUTHORIZED, f"SCRAM: {self._name!r} did not prove the password")
+        self.identity = self._name
+        return b"v=" + base64.b64encode(digest(verifier.server_key, message, sha256))
+
+
+def _fields(text: str) -> dict[str, str]:
+    """``a=x,b=y`` as a dictionary, in its order."""
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if len(name) != 1 or not equals or name in found:
+            raise ValueError(f"{part!r} is no attribute")
+        found[name] = value
+    return found
+
+
+def _unescape(name: str) -> str:
+    """A name in which ``=2C`` stands for a comma and ``=3D`` for an equals sign (RFC 5802 section 5.1)."""
+    for part in name.split("=")[1:]:
+        if part[:2] not in ("2C", "3D"):
+            raise ValueError("the name has a = that stands for nothing")
+    return name.replace("=2C", ",").replace("=3D", "=")
+
+
+def _to_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

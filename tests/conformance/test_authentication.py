@@ -1,0 +1,238 @@
+"""Enhanced authentication with SCRAM-SHA-256 (MQTT 5.0 sections 3.15 and 4.12), at both ways in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mesh.policy.scram import make_verifier, write_line
+from mesh.wire.packets import Auth, Connack, Connect, Disconnect, Ping, Publish, Subscribe, Subscription
+from mesh.wire.properties import Properties
+from tests.conformance.peer import Peer
+from tests.conformance.scram_client import ScramClient
+from tests.conformance.shows import shows
+from tests.conformance.socket_world import SocketWire
+from tests.conformance.world import properties
+from tests.e2e.processes import Processes
+
+pytestmark = pytest.mark.e2e
+METHOD = "SCRAM-SHA-256"
+NAME = "PROVER"
+PASSWORD = "pencil"
+CONTINUE = 0x18
+AGAIN = 0x19
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    folder = tmp_path_factory.mktemp("proofs")
+    (folder / "vehicles.scram").write_text(
+        f"{write_line(NAME, make_verifier(PASSWORD))}\n{write_line('OTHER', make_verifier('other'))}\n"
+    )
+    users = f"{{anonymous: false, users: [{{user: {NAME}, password: {PASSWORD}}}, {{user: OTHER, password: other}}]}}"
+    running = Processes(folder, ["edge"], identity="{from: username, scram: vehicles.scram}", users=users)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(params=["core", "door"])
+def port(request: pytest.FixtureRequest, mesh: Processes) -> int:
+    return mesh.backends if request.param == "core" else mesh.vehicles
+
+
+def proof(data: bytes, reason: int = CONTINUE, method: str = METHOD) -> Auth:
+    return Auth(reason, properties(auth_method=method, auth_data=data))
+
+
+def begin(port: int, client: ScramClient, name: str | None = None, data: bytes | None = None) -> Peer:
+    """CONNECT with the first message."""
+    peer = Peer(SocketWire(port), 5, "prover")
+    asked = properties(auth_method=METHOD, auth_data=client.first() if data is None else data, session_expiry=60)
+    peer.send(Connect(5, "prover", True, 60, name, None, None, asked))
+    return peer
+
+
+def challenge(peer: Peer) -> bytes:
+    """The server's first message."""
+    auth = peer.expect(Auth)
+    assert auth.reason == CONTINUE
+    asked = auth.properties
+    assert asked is not None
+    assert asked.auth_method == METHOD
+    assert asked.auth_data is not None
+    return asked.auth_data
+
+
+def prove(port: int, name: str | None = None) -> Peer:
+    """A client that has proved who it is."""
+    client = ScramClient(NAME, PASSWORD)
+    peer = begin(port, client, name)
+    peer.send(proof(client.final(challenge(peer))))
+    connack = peer.expect(Connack)
+    assert connack.reason == 0
+    check_final(client, connack.properties)
+    return peer
+
+
+def check_final(client: ScramClient, final: Properties | None) -> None:
+    assert final is not None
+    assert final.auth_method == METHOD
+    assert final.auth_data is not None
+    client.check(final.auth_data)
+
+
+@shows(v5="4.12.0-2 4.12.0-3 4.12.0-5 3.15.2-1")
+@pytest.mark.parametrize("name", [None, NAME])
+def test_who_knows_the_password_gets_in(port: int, name: str | None) -> None:
+    peer = prove(port, name)
+    topic = f"vehicles/{NAME}/x"
+    peer.subscribe(topic)
+    peer.publish(topic, b"mine")
+    assert peer.message().payload == b"mine"
+    peer.leave()
+
+
+@shows(v5="4.12.0-4")
+def test_who_does_not_is_refused(port: int) -> None:
+    client = ScramClient(NAME, "wrong")
+    peer = begin(port, client)
+    peer.send(proof(client.final(challenge(peer))))
+    assert peer.expect(Connack).reason == 0x87
+    assert peer.expect_close() == []
+
+
+def test_another_name_than_the_proven_one_is_refused_at_the_door(mesh: Processes) -> None:
+    client = ScramClient(NAME, PASSWORD)
+    peer = begin(mesh.vehicles, client, "OTHER")
+    peer.send(proof(client.final(challenge(peer))))
+    assert peer.expect(Connack).reason == 0x87
+
+
+def test_without_a_proof_no_vehicle_gets_in(mesh: Processes) -> None:
+    peer = Peer(SocketWire(mesh.vehicles), 5, "prover")
+    assert_refused(peer, Connect(5, "prover", True, 60, NAME, PASSWORD.encode()), 0x8C)
+    peer = Peer(SocketWire(mesh.vehicles), 4, "prover")
+    assert_refused(peer, Connect(4, "prover", True, 60, NAME, PASSWORD.encode()), 5)
+
+
+def assert_refused(peer: Peer, connect: Connect, reason: int) -> None:
+    assert peer.connect(connect).reason == reason
+    assert peer.expect_close() == []
+
+
+def test_a_password_is_as_good_as_a_proof_for_back_ends(mesh: Processes) -> None:
+    peer = Peer(SocketWire(mesh.backends), 5, "prover")
+    assert peer.connect(Connect(5, "prover", True, 60, NAME, PASSWORD.encode())).reason == 0
+    peer.leave()
+
+
+@shows(v5="4.12.0-1")
+def test_a_method_that_is_not_there_is_refused(port: int) -> None:
+    peer = Peer(SocketWire(port), 5, "prover")
+    asked = properties(auth_method="GS2-KRB5", auth_data=b"x")
+    assert_refused(peer, Connect(5, "prover", True, 60, None, None, None, asked), 0x8C)
+
+
+@shows(v5="3.1.2-30")
+@pytest.mark.parametrize("packet", [Publish("a", b"x"), Ping(12), Subscribe(1, [Subscription("a")])])
+def test_only_auth_and_disconnect_may_come_before_connack(port: int, packet: Publish | Ping | Subscribe) -> None:
+    peer = begin(port, ScramClient(NAME, PASSWORD))
+    challenge(peer)
+    peer.send(packet)
+    assert peer.expect(Connack).reason == 0x82
+    assert peer.expect_close() == []
+
+
+def test_a_client_may_give_up(port: int) -> None:
+    peer = begin(port, ScramClient(NAME, PASSWORD))
+    challenge(peer)
+    peer.send(Disconnect())
+    assert peer.expect_close() == []
+
+
+@shows(v5="4.12.0-5")
+@pytest.mark.parametrize("auth", [proof(b"x", CONTINUE, "SCRAM-SHA-1"), proof(b"x", AGAIN), Auth(CONTINUE)])
+def test_an_auth_that_does_not_fit_ends_the_exchange(port: int, auth: Auth) -> None:
+    peer = begin(port, ScramClient(NAME, PASSWORD))
+    challenge(peer)
+    peer.send(auth)
+    assert peer.expect(Connack).reason == 0x82
+    assert peer.expect_close() == []
+
+
+def test_an_auth_that_comes_at_once_with_connect_is_answered(port: int) -> None:
+    """The packets may come in one piece."""
+    client = ScramClient(NAME, PASSWORD)
+    peer = Peer(SocketWire(port), 5, "prover")
+    asked = properties(auth_method=METHOD, auth_data=client.first())
+    peer.send(Connect(5, "prover", True, 60, None, None, None, asked), proof(b"too early"))
+    challenge(peer)
+    assert peer.expect(Connack).reason == 0x87
+
+
+@shows(v5="4.12.1-1")
+def test_a_client_proves_itself_again_while_messages_pass(port: int) -> None:
+    peer = prove(port)
+    topic = f"vehicles/{NAME}/y"
+    peer.subscribe(topic)
+    for _ in range(2):
+        client = ScramClient(NAME, PASSWORD)
+        peer.send(proof(client.first(), AGAIN))
+        answer = challenge(peer)
+        peer.publish(topic, b"meanwhile")
+        assert peer.message().payload == b"meanwhile"
+        peer.send(proof(client.final(answer)))
+        done = peer.expect(Auth)
+        assert done.reason == 0
+        check_final(client, done.properties)
+    peer.leave()
+
+
+@shows(v5="4.12.1-2")
+@pytest.mark.parametrize(("name", "password"), [(NAME, "wrong"), ("OTHER", "other")])
+def test_who_fails_to_prove_itself_again_is_closed(port: int, name: str, password: str) -> None:
+    peer = prove(port)
+    client = ScramClient(name, password)
+    peer.send(proof(client.first(), AGAIN))
+    peer.send(proof(client.final(challenge(peer))))
+    peer.expect_end(0x87)
+
+
+@shows(v5="3.15.1-1")
+def test_an_auth_with_flags_is_malformed(port: int) -> None:
+    peer = prove(port)
+    peer.send(b"\xf1\x02\x19\x00")
+    peer.expect_end(0x81)
+
+
+@shows(v5="3.15.2-2 3.15.2-3")
+def test_no_auth_is_larger_than_the_client_takes(port: int) -> None:
+    """The server puts neither reason strings nor user properties into an AUTH."""
+    peer = prove(port)
+    client = ScramClient(NAME, PASSWORD)
+    peer.send(proof(client.first(), AGAIN))
+    asked = peer.expect(Auth).properties
+    assert asked is not None
+    assert (asked.reason_string, asked.user) == (None, [])
+
+
+@shows(v5="4.12.1-1")
+@pytest.mark.parametrize("auth", [proof(b"x", AGAIN, "SCRAM-SHA-1"), proof(b"x", CONTINUE), Auth(AGAIN)])
+def test_an_auth_that_does_not_fit_closes_the_connection(port: int, auth: Auth) -> None:
+    peer = prove(port)
+    peer.send(auth)
+    peer.expect_end(0x82)
+
+
+@shows(v5="4.12.0-6 4.12.0-7")
+def test_without_a_method_no_auth_is_sent_nor_taken(mesh: Processes) -> None:
+    peer = Peer(SocketWire(mesh.backends), 5, "prover")
+    connack = peer.connect(Connect(5, "prover", True, 60, NAME, PASSWORD.encode()))
+    assert connack.properties is not None
+    assert connack.properties.auth_method is None
+    peer.send(proof(b"x", AGAIN))
+    peer.expect_end(0x82)

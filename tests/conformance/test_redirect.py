@@ -1,0 +1,47 @@
+"""A server that sends its clients to another one (MQTT 5.0 section 4.11)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mesh.wire.packets import Connect
+from tests.conformance.peer import Peer
+from tests.conformance.shows import shows
+from tests.conformance.socket_world import SocketWire
+from tests.e2e.processes import Processes
+
+pytestmark = pytest.mark.e2e
+OTHER = "mqtt-2.example:1883"
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    running = Processes(tmp_path_factory.mktemp("moved"), ["edge"], redirect=OTHER)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(params=["core", "door"])
+def port(request: pytest.FixtureRequest, mesh: Processes) -> int:
+    return mesh.backends if request.param == "core" else mesh.vehicles
+
+
+@shows(v5="3.2.2-7")
+def test_a_client_is_told_which_server_to_use(port: int) -> None:
+    peer = Peer(SocketWire(port), 5, "c")
+    answer = peer.connect(Connect(5, "c", True, 60, "V1"))
+    assert answer.reason == 0x9C
+    assert answer.properties is not None
+    assert answer.properties.server_reference == OTHER
+    assert peer.expect_close() == []
+
+
+def test_an_older_client_is_told_that_there_is_no_service(port: int) -> None:
+    peer = Peer(SocketWire(port), 4, "c")
+    assert peer.connect(Connect(4, "c", True, 60, "V1")).reason == 3
+    assert peer.expect_close() == []

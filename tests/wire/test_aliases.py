@@ -1,0 +1,90 @@
+"""Topic aliases of raw PUBLISHes: what comes out means the same without them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.wire.aliases import AliasTable
+from mesh.wire.decode import SERVER, Limits, Reader
+from mesh.wire.encode import encode
+from mesh.wire.packets import MQTT5, Publish
+from mesh.wire.properties import Properties
+
+
+def aliased(topic: str, alias: int | None, qos: int = 1, size: int = 3) -> Publish:
+    properties = Properties()
+    properties.topic_alias = alias
+    properties.content_type = "text"
+    properties.message_expiry = 7
+    properties.correlation_data = b"data"
+    properties.payload_format = 1
+    properties.user = [("a", "b"), ("a", "c")]
+    return Publish(topic, b"x" * size, qos, False, False, 9 if qos else 0, properties)
+
+
+def read(raw: bytes) -> Publish:
+    (packet,) = Reader(Limits(), SERVER, MQTT5).feed(raw)
+    assert isinstance(packet, Publish)
+    return packet
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("size", [0, 3, 100, 200, 20_000])
+def test_an_alias_is_replaced_by_its_topic(qos: int, size: int) -> None:
+    table = AliasTable(5)
+    for topic in ("a/b", ""):
+        packet = aliased(topic, 5, qos, size)
+        plain = read(table.plain(encode(packet, MQTT5)))
+        assert plain == aliased("a/b", None, qos, size)
+
+
+def test_an_alias_can_be_given_to_another_topic() -> None:
+    table = AliasTable(1)
+    table.plain(encode(aliased("a", 1), MQTT5))
+    table.plain(encode(aliased("b", 1), MQTT5))
+    assert read(table.plain(encode(aliased("", 1), MQTT5))).topic == "b"
+
+
+@pytest.mark.parametrize(("topic", "alias"), [("a", None), ("a", 6), ("", 4)])
+def test_what_cannot_be_resolved_stays_as_it_is(topic: str, alias: int | None) -> None:
+    raw = encode(aliased(topic or "x", alias), MQTT5) if topic else encode(aliased("", alias), MQTT5)
+    assert AliasTable(5).plain(raw) == raw
+
+
+def test_alias_0_and_two_aliases_stay_for_whoever_complains() -> None:
+    for properties in (b"\x23\x00\x00", b"\x23\x00\x01\x23\x00\x01"):
+        body = b"\x00\x01a" + bytes((len(properties),)) + properties + b"x"
+        raw = bytes((0x30, len(body))) + body
+        assert AliasTable(5).plain(raw) == raw
+
+
+def test_growth_is_counted() -> None:
+    table = AliasTable(1)
+    table.plain(encode(aliased("t" * 500, 1), MQTT5))
+    assert table.grown == 0
+    table.plain(encode(aliased("", 1), MQTT5))
+    assert 490 <= table.grown <= 500
+
+
+@given(st.binary(max_size=60), st.integers(0x30, 0x3F), st.booleans())
+def test_any_bytes_come_out_as_they_are_or_shorter_of_an_alias(body: bytes, first: int, framed: bool) -> None:
+    raw = bytes((first, len(body))) + body if framed else bytes((first,)) + body
+    plain = AliasTable(9).plain(raw)
+    assert plain == raw or len(plain) == len(raw) - 3
+
+
+@given(st.binary(max_size=40))
+def test_random_properties_do_no_harm(properties: bytes) -> None:
+    body = b"\x00\x01a" + bytes((len(properties),)) + properties
+    raw = bytes((0x30, len(body))) + body
+    before = Reader(Limits(), SERVER, MQTT5)
+    packets = before.feed(raw)
+    after = Reader(Limits(), SERVER, MQTT5)
+    plain = after.feed(AliasTable(9).plain(raw))
+    assert (before.error is None) == (after.error is None)
+    for one, other in zip(packets, plain, strict=True):
+        assert isinstance(one, Publish)
+        assert isinstance(other, Publish)
+        assert (one.topic, one.payload) == (other.topic, other.payload)
