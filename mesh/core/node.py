@@ -78,6 +78,7 @@ class Core:
         self._home = Home(asyncio.get_running_loop(), engine.wheel)
         self._sort(other)
         self._follow_interest(engine.broker)
+        engine.broker.system.transferred = self._transferred
         engine.turn.add(self._flush)
         engine.pressing = self._pressing
         engine.on_durable.append(self._durable)
@@ -126,6 +127,11 @@ class Core:
             )  # fmt: skip
             await endpoint.start()
             self._endpoints.append(endpoint)
+
+    def _transferred(self) -> tuple[int, int]:
+        """Bytes from and to back ends."""
+        homes = [endpoint.home for endpoint in self._endpoints]
+        return sum(home.bytes_in for home in homes), sum(home.bytes_out for home in homes)
 
     # Links
 

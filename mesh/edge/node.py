@@ -55,6 +55,7 @@ class Edge:
         ports = keep_ports(place.folder, place.topology.bind, (DEVICE, TIER))
         devices = self._devices = self._make_devices(engine, ports[DEVICE])
         cores = self._cores = self._make_endpoint(engine, ports[TIER])
+        engine.broker.system.transferred = lambda: (devices.home.bytes_in, devices.home.bytes_out)
         engine.turn.add(devices.settle)
         engine.on_durable.append(devices.durable)
         engine.on_disk = self._disk

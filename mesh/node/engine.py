@@ -25,6 +25,7 @@ from mesh.node.services import Services
 from mesh.transport.outlet import Outlet
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
+from mesh.version import describe
 
 _LOCK_WAIT: Final = 15.0  # seconds for a predecessor that is still dying to let go of the journal
 _TICK: Final = 1.0
@@ -154,6 +155,7 @@ async def open_engine(
     loop = asyncio.get_running_loop()
     journal = await _open_journal(place, loop)
     broker = Broker(settings, journal, time.time, services.tracer, forwarder, inbox, place.vehicle_of())
+    broker.system.version = describe()
     other = broker.recover(journal.live())
     return Engine(journal, broker), other
 

@@ -50,12 +50,13 @@ from mesh.wire.reasons import (
     SERVER_DISCONNECT_REASONS,
     SUBACK_REASONS,
     SUCCESS,
+    TOPIC_FILTER_INVALID,
     UNSPECIFIED_ERROR,
     UNSUBACK_REASONS,
     UNSUPPORTED_PROTOCOL_VERSION,
     ProtocolError,
 )
-from mesh.wire.topics import SHARE, filter_error, name_error
+from mesh.wire.topics import SHARE, filter_error, name_error, too_deep
 
 # Bits of the connect flags, figure 3-4.
 _RESERVED: Final = 0x01
@@ -285,6 +286,8 @@ def read_packet_id(cursor: Cursor) -> int:
 def _filter(cursor: Cursor, limits: Limits) -> str:
     filter = cursor.text("topic filter")
     error = filter_error(filter, limits.max_topic_levels)
+    if error and too_deep(filter, limits.max_topic_levels):
+        raise ProtocolError(TOPIC_FILTER_INVALID, error)  # well formed, but not accepted here
     if error:
         raise malformed(error)
     return filter

@@ -50,8 +50,8 @@ from mesh.wire.packets import (
 )
 from mesh.wire.properties import Properties
 from mesh.wire.property_codec import decode_properties, read_properties
-from mesh.wire.reasons import PROTOCOL_ERROR, ProtocolError
-from mesh.wire.topics import name_error
+from mesh.wire.reasons import PROTOCOL_ERROR, TOPIC_NAME_INVALID, ProtocolError
+from mesh.wire.topics import name_error, too_deep
 
 __all__ = ["CLIENT", "SERVER", "Framer", "Limits", "ProtocolError", "Reader", "decode_properties"]
 
@@ -191,6 +191,8 @@ class Reader:
         if not topic and self.protocol == MQTT5:
             return  # allowed with a topic alias, which comes later
         error = name_error(topic, self.limits.max_topic_levels)
+        if error and too_deep(topic, self.limits.max_topic_levels):
+            raise ProtocolError(TOPIC_NAME_INVALID, error)  # well formed, but not accepted here
         if error:
             raise malformed(error)
 

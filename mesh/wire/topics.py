@@ -38,6 +38,11 @@ def filter_error(filter: str, max_levels: int = MAX_LEVELS) -> str:
     return _wildcard_error(filter)
 
 
+def too_deep(text: str, max_levels: int) -> bool:
+    """Whether a name or filter has more levels than are accepted."""
+    return text.count("/") >= max_levels
+
+
 def levels(topic: str) -> list[str]:
     """The levels of a name or filter; a level may be empty (section 4.7.1.1)."""
     return topic.split("/")
@@ -110,7 +115,7 @@ def _text_error(text: str, what: str, max_levels: int) -> str:
         return f"a {what} must not contain lone surrogates"  # [MQTT-1.5.4-1]
     if size > _MAX_BYTES:
         return f"a {what} must not be longer than {_MAX_BYTES} bytes"  # [MQTT-4.7.3-3]
-    if text.count("/") >= max_levels:
+    if too_deep(text, max_levels):
         return f"a {what} must not have more than {max_levels} levels here"
     return ""
 

@@ -365,7 +365,7 @@ BROKEN: list[Broken] = [
     Broken("topic with NUL", 4, SERVER, "30 03 0001 00", 0x81),
     Broken("topic with a surrogate", 4, SERVER, "30 05 0003 eda080", 0x81),
     Broken("topic with an overlong slash", 4, SERVER, "30 04 0002 c0af", 0x81),
-    Broken("topic too deep", 4, SERVER, f"30 8302 {_DEEP}", 0x81),
+    Broken("topic too deep", 4, SERVER, f"30 8302 {_DEEP}", 0x90),
     Broken("empty topic before 5.0", 4, SERVER, "30 02 0000", 0x81),
     Broken("empty topic without alias", 5, SERVER, "30 03 0000 00", 0x82),
     Broken("no packet identifier", 4, SERVER, "32 04 0001 61 00", 0x81),

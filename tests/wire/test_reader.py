@@ -7,7 +7,14 @@ import pytest
 from mesh.wire.decode import CLIENT, SERVER, Framer, Limits, Reader
 from mesh.wire.encode import encode
 from mesh.wire.packets import Connect, Ping, Publish, Subscribe, Subscription, Unsubscribe
-from mesh.wire.reasons import MALFORMED_PACKET, PACKET_TOO_LARGE, PROTOCOL_ERROR, QUOTA_EXCEEDED
+from mesh.wire.reasons import (
+    MALFORMED_PACKET,
+    PACKET_TOO_LARGE,
+    PROTOCOL_ERROR,
+    QUOTA_EXCEEDED,
+    TOPIC_FILTER_INVALID,
+    TOPIC_NAME_INVALID,
+)
 from tests.wire.golden import properties
 
 
@@ -128,8 +135,10 @@ def test_limit_of_levels() -> None:
     for topic, good in (("a/b/c", True), ("a/b/c/d", False), ("abcdefgh", True), ("///", False)):
         reader = Reader(limits, SERVER, 4)
         assert bool(reader.feed(encode(Publish(topic), 4))) == good
+        assert good or reason_of(reader) == TOPIC_NAME_INVALID
         reader = Reader(limits, SERVER, 4)
         assert bool(reader.feed(encode(Subscribe(1, [Subscription(topic)]), 4))) == good
+        assert good or reason_of(reader) == TOPIC_FILTER_INVALID
 
 
 def test_limits_refuse_nonsense() -> None:
