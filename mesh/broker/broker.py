@@ -124,8 +124,8 @@ class Broker(Inlet):
         self._bind(connection, session)
         session.will_delay = _will_delay(connect.will)
         session.will = None if connect.will is None else self.dispatcher.will_message(connect.will)
-        if session.durable:
-            self.keeper.keep_session(session)
+        if session.durable or session.will is not None:
+            self.keeper.keep_session(session)  # a will outlives the server also where its session does not
         self._accept(connection, connect, session, present)
         return connection
 
@@ -218,6 +218,7 @@ class Broker(Inlet):
         session.
         """
         old = session.connection
+        clean = clean or session.expiry == 0  # it has ended with its connection, if only a crash has ended that
         if old is not None:
             self.counters.takeovers += 1
             self._say_goodbye(old, reasons.SESSION_TAKEN_OVER)
@@ -225,8 +226,6 @@ class Broker(Inlet):
             if session.will is not None and (clean or session.will_delay == 0):
                 self.dispatcher.publish_will(session)
             self._close(old)
-            if session.expiry == 0:
-                clean = True
         elif clean and session.will is not None:
             self.dispatcher.publish_will(session)
         session.will = None
@@ -251,7 +250,7 @@ class Broker(Inlet):
         greeting = self._greeting(connection, connect, session)
         packet = encode(Connack(present, reasons.SUCCESS, greeting), connect.protocol)
         released = session.outbound.reconnect()
-        position = self.store.position if session.durable else 0
+        position = self.store.position if session.item else 0
         self.counters.connects += 1
         if position <= self.courier.durable:
             self._greet(connection, packet)

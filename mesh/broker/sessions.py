@@ -64,7 +64,7 @@ class Sessions:
         """The session is over: its subscriptions, its queue and its records go [MQTT-3.1.2-23]."""
         for interest in session.interests.values():
             self.subscriptions.remove(interest)
-        if session.durable:
+        if session.durable or session.item:
             self.keeper.forget_session(session)
         session.outbound.discard()
         session.interests.clear()

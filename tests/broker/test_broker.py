@@ -546,3 +546,33 @@ def test_packet_identifiers_never_collide_however_long_one_is_withheld() -> None
     assert packet_id_of(0) == 1
     assert packet_id_of(65_534) == 65_535
     assert packet_id_of(65_535) == 1
+
+
+def test_the_will_of_a_session_that_is_not_kept_outlives_a_crash() -> None:
+    bench = Bench()
+    watcher = bench.client("w", expiry=1000)
+    subscribe(watcher, "wills")
+    bench.client("c", will=Will("wills", b"gone"))
+    bench = bench.restart()
+    watcher = bench.client("w", clean=False, expiry=1000)
+    bench.clock.now += bench.settings.attach_grace + 1
+    bench.broker.tick()
+    bench.turn()
+    assert watcher.messages() == [b"gone"]
+    assert [session.key[2] for session in bench.broker.sessions.all()] == ["w"]
+    assert bench.restart().broker.sessions.all()[0].key[2] == "w"
+
+
+def test_a_session_without_expiry_is_not_there_after_a_crash() -> None:
+    settings = Settings()
+    settings.keep_all = True  # as on an edge
+    bench = Bench(settings)
+    subscribe(bench.client("w"), "wills")
+    bench.client("c", will=Will("wills", b"gone"))
+    bench = bench.restart()
+    watcher = bench.client("w", clean=False)
+    assert not watcher.connack().session_present
+    subscribe(watcher, "wills")
+    again = bench.client("c", clean=False)
+    assert not again.connack().session_present
+    assert watcher.messages() == [b"gone"]
