@@ -249,6 +249,11 @@ class Broker(Inlet):
                 self.subscriber.add(session, subscription, 0)
         greeting = self._greeting(connection, connect, session)
         packet = encode(Connack(present, reasons.SUCCESS, greeting), connect.protocol)
+        if connection.max_packet and len(packet) > connection.max_packet:  # nothing can be said to it [MQTT-3.1.2-24]
+            self.counters.dropped_large += 1
+            self._gone(connection, with_will=False)
+            self._close(connection)
+            return
         released = session.outbound.reconnect()
         position = self.store.position if session.item else 0
         self.counters.connects += 1
@@ -264,8 +269,8 @@ class Broker(Inlet):
         self.courier.pump(session, connection)
 
     def _greet(self, connection: Connection, packet: bytes) -> None:
-        self.courier.write(connection, packet)
         connection.accepted = True
+        self.courier.write(connection, packet)
 
     def _greeting(self, connection: Connection, connect: Connect, session: Session) -> Properties | None:
         if connect.protocol != MQTT5:

@@ -94,8 +94,11 @@ class Courier:
             self.dirty.append(connection)
 
     def write(self, connection: Connection, packet: bytes) -> None:
-        """Put a packet out, unless the connection is closing."""
-        if not connection.closing:
+        """Put a packet out, unless the connection is closing; behind CONNACK, if that waits for the journal
+        [MQTT-3.2.0-1]."""
+        if connection.held and not connection.accepted:
+            connection.held.append((0, None, packet))
+        elif not connection.closing:
             self.counters.answered += 1
             connection.out.append(packet)
             self.mark(connection)

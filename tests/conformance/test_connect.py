@@ -1,17 +1,28 @@
-"""CONNECT and CONNACK, the will, and keep alive (MQTT 5.0 sections 3.1 and 3.2, MQTT 3.1.1 the same)."""
+"""CONNECT: what is accepted, what is refused and how, and who takes a session over (MQTT 5.0 and 3.1.1 section 3.1)."""
 
 from __future__ import annotations
 
+import string
+
 import pytest
 
-from mesh.wire.packets import Connect, Publish
+from mesh.wire.packets import Connack, Connect, Publish, Will
+from tests.conformance import raw
 from tests.conformance.shows import shows
 from tests.conformance.world import World
 
 PROTOCOLS = pytest.mark.parametrize("protocol", [3, 4, 5])
 
 
-@shows(v5="3.1.0-2", v3="3.1.0-2")
+@shows(v5="3.1.0-1 3.1.4-2", v3="3.1.0-1")
+@pytest.mark.parametrize("data", [b"\xc0\x00", b"\x30\x04\x00\x01ab", b"\xe0\x00", b"GET / HTTP", b"\xf0\x00"])
+def test_the_first_packet_is_a_connect(world: World, data: bytes) -> None:
+    peer = world.peer()
+    peer.send(data)
+    assert peer.expect_close() == []
+
+
+@shows(v5="3.1.0-2 4.13.1-1", v3="3.1.0-2")
 @PROTOCOLS
 def test_a_second_connect_is_a_protocol_error(world: World, protocol: int) -> None:
     peer = world.client(protocol=protocol)
@@ -19,7 +30,137 @@ def test_a_second_connect_is_a_protocol_error(world: World, protocol: int) -> No
     peer.expect_end(0x82)
 
 
-@shows(v5="3.1.4-3 3.1.4-6", v3="3.1.4-2")
+@shows(v5="3.1.2-1", v3="3.1.2-1")
+@PROTOCOLS
+@pytest.mark.parametrize("name", [b"MQTX", b"mqtt", b"MQISDP", b"M", b"HTTPHTTP"])
+def test_another_protocol_is_not_served(world: World, protocol: int, name: bytes) -> None:
+    peer = world.peer(4)
+    peer.send(raw.connect(4, name=name, level=protocol))
+    assert peer.expect_close() == [Connack(False, 1)]
+
+
+@shows(v5="3.1.2-2", v3="3.1.2-2")
+@pytest.mark.parametrize("level", [0x01, 0x02, 0x03, 0x06, 0x7F, 0x84, 0xFF])
+def test_a_version_that_is_not_spoken_here_is_refused_by_code_1(world: World, level: int) -> None:
+    peer = world.peer(4)
+    peer.send(raw.connect(4, level=level))
+    assert peer.expect_close() == [Connack(False, 1)]
+
+
+@shows(v5="3.1.2-3 3.1.4-1", v3="3.1.2-3 3.1.4-1")
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_the_reserved_flag_is_0(world: World, protocol: int) -> None:
+    peer = world.peer(protocol)
+    peer.send(raw.connect(protocol, 0x03))
+    assert peer.expect_close() == ([Connack(False, 0x81)] if protocol == 5 else [])
+
+
+@shows(v5="3.1.2-11 3.1.2-12 3.1.2-13 3.1.4-1", v3="3.1.2-11 3.1.2-13 3.1.2-14 3.1.2-15 3.1.4-1 3.2.2-6")
+@PROTOCOLS
+@pytest.mark.parametrize("flags", [0x0A, 0x12, 0x22, 0x1E])
+def test_flags_of_the_will_go_with_a_will(world: World, protocol: int, flags: int) -> None:
+    peer = world.peer(protocol)
+    will = raw.no_properties(protocol) + raw.text(b"a") + raw.text(b"x") if flags & 0x04 else b""
+    peer.send(raw.connect(protocol, flags, rest=will))
+    assert peer.expect_close() == ([Connack(False, 0x81)] if protocol == 5 else [])
+
+
+@shows(
+    v5="3.1.2-16 3.1.2-17 3.1.2-18 3.1.2-19 3.1.3-1 3.1.3-3",
+    v3="3.1.2-18 3.1.2-19 3.1.2-20 3.1.2-21 3.1.3-1 3.1.3-3",
+)
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize(
+    ("flags", "rest"),
+    [
+        (0x82, b""),  # a user name is announced
+        (0xC2, raw.text(b"user")),  # and a password
+        (0x02, raw.text(b"user")),  # none is announced
+        (0x82, raw.text(b"user") + raw.text(b"password")),
+        (0x06, raw.text(b"topic")),  # a will without a message
+    ],
+)
+def test_the_payload_holds_what_the_flags_announce(world: World, protocol: int, flags: int, rest: bytes) -> None:
+    peer = world.peer(protocol)
+    peer.send(raw.connect(protocol, flags, rest=rest))
+    assert peer.expect_close() == ([Connack(False, 0x81)] if protocol == 5 else [])
+
+
+@shows(v3="3.1.2-22")
+def test_a_password_alone_needs_5_0(world: World) -> None:
+    peer = world.peer(4)
+    peer.send(raw.connect(4, 0x42, rest=raw.text(b"password")))
+    assert peer.expect_close() == []
+
+
+@shows(v5="3.1.4-5 3.2.2-1 3.2.2-2 3.2.0-2", v3="3.1.4-4 3.2.0-1 3.2.2-1")
+@PROTOCOLS
+def test_a_good_connect_is_accepted(world: World, protocol: int) -> None:
+    peer = world.client(protocol=protocol)
+    assert peer.connack.session_present is False
+    assert peer.received[0] == 0x20
+    assert peer.received[2:4] == b"\x00\x00"
+    peer.expect_nothing()
+
+
+@shows(v5="3.1.3-5", v3="3.1.3-5")
+@PROTOCOLS
+@pytest.mark.parametrize("client_id", ["0", string.ascii_lowercase[:23], string.ascii_uppercase[3:], "0123456789aZ"])
+def test_the_usual_client_identifiers_are_accepted(world: World, protocol: int, client_id: str) -> None:
+    world.client(client_id, protocol).leave()
+
+
+@pytest.mark.parametrize("client_id", ["\u00fc", "a/b c+#", "x" * 300])
+def test_others_are_accepted_too(world: World, client_id: str) -> None:
+    world.client(client_id).alive()
+
+
+@shows(v5="3.1.3-6 3.1.3-7 3.2.2-16")
+def test_a_client_without_an_identifier_gets_one(world: World) -> None:
+    names = set()
+    for clean in (True, False, True):
+        answer = world.client("", clean=clean, expiry=60).connack
+        assert answer.properties is not None
+        assert answer.properties.assigned_client_id
+        names.add(answer.properties.assigned_client_id)
+    assert len(names) == 3
+    name = names.pop()
+    again = world.client(name, clean=False, expiry=60)
+    assert again.connack.session_present
+    assert again.connack.properties is None or again.connack.properties.assigned_client_id is None
+
+
+@shows(v3="3.1.3-6")
+def test_in_3_1_1_too_for_as_long_as_it_is_connected(world: World) -> None:
+    first, second = world.client("", 4), world.client("", 4)
+    first.alive()
+    second.alive()
+
+
+@shows(v3="3.1.3-7 3.1.3-8 3.1.3-9 3.2.2-4 3.2.2-5")
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_before_5_0_a_session_needs_an_identifier(world: World, protocol: int) -> None:
+    peer = world.peer(protocol)
+    peer.send(raw.connect(protocol, 0x00, client_id=b""))
+    packets = peer.expect_close()
+    assert packets in ([Connack(False, 2)], []) if protocol == 3 else [Connack(False, 2)]
+
+
+@shows(v5="3.1.4-2 3.1.4-6 3.2.2-6 3.2.2-7 3.2.2-8 4.13.2-1", v3="3.1.4-5 3.2.2-4 3.2.2-5")
+@PROTOCOLS
+def test_a_will_that_may_not_be_published_is_refused(world: World, protocol: int) -> None:
+    """And nothing that comes after the CONNECT is handled."""
+    watcher = world.client()
+    topic = world.topic()
+    watcher.subscribe(topic)
+    peer = world.peer(protocol)
+    will = Will("refused/will", b"x")
+    peer.send(Connect(protocol, world.client_id(), True, 60, None, None, will), Publish(topic, b"late"))
+    assert peer.expect_close() == [Connack(False, 0x87 if protocol == 5 else 5)]
+    watcher.expect_nothing()
+
+
+@shows(v5="3.1.4-3 3.1.3-2 3.14.2-1", v3="3.1.4-2 3.1.3-2")
 @PROTOCOLS
 def test_a_client_with_the_same_identifier_takes_over(world: World, protocol: int) -> None:
     first = world.client(protocol=protocol)
@@ -28,13 +169,31 @@ def test_a_client_with_the_same_identifier_takes_over(world: World, protocol: in
     second.alive()
 
 
-def test_messages_pass(world: World) -> None:
-    receiver, sender = world.client(), world.client()
-    topic = world.topic("a")
-    receiver.subscribe(topic)
-    for qos in range(3):
-        sender.publish(topic, b"%d" % qos, qos)
-    got = [receiver.message() for _ in range(3)]
-    assert [(m.payload, m.qos) for m in got] == [(b"0", 0), (b"1", 1), (b"2", 2)]
-    receiver.expect_nothing()
-    assert isinstance(got[0], Publish)
+@shows(v5="3.1.3-2", v3="3.1.3-2")
+def test_a_session_is_known_by_its_client_identifier(world: World) -> None:
+    topic = world.topic()
+    first, second = world.client(expiry=60), world.client(expiry=60)
+    first.subscribe(topic)
+    first.leave()
+    second.leave()
+    again = world.client(first.client_id, clean=False)
+    assert again.connack.session_present
+    publisher = world.client(second.client_id, clean=False)
+    assert publisher.publish(topic) == 0
+    assert again.message().topic == topic
+    publisher.expect_nothing()
+
+
+@shows(v5="3.2.0-1 3.14.0-1", v3="3.2.0-1")
+@PROTOCOLS
+def test_connack_comes_before_all_else(world: World, protocol: int) -> None:
+    """Also when packets come at once with the CONNECT, and when messages wait."""
+    first = world.client(protocol=protocol, clean=False, expiry=60 if protocol == 5 else None)
+    topic = world.topic()
+    first.subscribe(topic)
+    first.leave()
+    world.client().publish(topic)
+    peer = world.peer(protocol, first.client_id)
+    peer.send(Connect(protocol, first.client_id, False), b"\xc0\x00")
+    peer.expect(Connack)
+    assert peer.find(Publish).topic == topic

@@ -1,0 +1,103 @@
+"""DISCONNECT in both directions, and what comes after it: nothing (MQTT 5.0 and 3.1.1 section 3.14)."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.wire.packets import Disconnect, Publish
+from tests.conformance.peer import Peer
+from tests.conformance.shows import shows
+from tests.conformance.test_connect import PROTOCOLS
+from tests.conformance.test_will import watch
+from tests.conformance.world import World, properties
+
+LONG = b"\x30\x80\x00"  # a length that takes more bytes than it needs: the server has a reason string for that
+
+
+def last_words(peer: Peer) -> Disconnect:
+    """The DISCONNECT that ends a connection."""
+    (packet,) = peer.expect_close()
+    assert isinstance(packet, Disconnect)
+    return packet
+
+
+@shows(v5="3.14.4-1 3.14.4-2", v3="3.14.4-1 3.14.4-2")
+@PROTOCOLS
+def test_nothing_is_handled_or_sent_after_it(world: World, protocol: int) -> None:
+    watcher, topic = watch(world)
+    peer = world.client(protocol=protocol)
+    peer.subscribe(topic)
+    peer.send(Publish(topic, b"before"), Disconnect(), Publish(topic, b"after"), b"\xc0\x00")
+    packets = peer.expect_close()
+    assert [packet.payload for packet in packets if isinstance(packet, Publish)] in ([], [b"before"])
+    assert all(isinstance(packet, Publish) for packet in packets)
+    assert watcher.message().payload == b"before"
+    watcher.expect_nothing()
+
+
+@shows(v5="3.14.2-1")
+@pytest.mark.parametrize("reason", [0x01, 0x10, 0x87, 0x8B, 0x8E, 0x9C, 0xFF])
+def test_a_client_has_reason_codes_of_its_own(world: World, reason: int) -> None:
+    peer = world.client()
+    peer.send(bytes((0xE0, 2, reason, 0)))
+    peer.expect_end(0x82)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"\x00\x05\x11\x00\x00\x00", 0x81),  # an expiry that is cut off
+        (b"\x00\x0a\x11\x00\x00\x00\x01\x11\x00\x00\x00\x01", 0x82),  # twice
+        (b"\x00\x03\x21\x00\x01", 0x81),  # a receive maximum
+        (b"\x00\x02\x7e\x00", 0x81),  # no such property
+        (b"\x00\x00\x00", 0x81),  # a byte too many
+    ],
+)
+@shows(v5="4.13.1-1")
+def test_its_properties_are_checked(world: World, body: bytes, reason: int) -> None:
+    peer = world.client(expiry=60)
+    peer.send(bytes((0xE0, len(body))) + body)
+    peer.expect_end(reason)
+
+
+@shows(v3="3.14.1-1")
+def test_before_5_0_it_has_no_body(world: World) -> None:
+    watcher, topic = watch(world)
+    peer = world.client(protocol=4)
+    peer.send(b"\xe0\x01\x00", Publish(topic, b"after"))
+    peer.expect_end(0x81)
+    watcher.expect_nothing()
+
+
+@shows(v5="3.14.2-2 3.14.2-1 3.14.4-2")
+def test_the_servers_own_has_no_session_expiry(world: World) -> None:
+    """Also where the client asked for a longer one than it got."""
+    peer = world.client(expiry=0xFFFFFFFF)
+    peer.send(LONG)
+    malformed = last_words(peer)
+    first = world.client(peer.client_id, clean=False, expiry=0xFFFFFFFF)
+    world.client(peer.client_id, clean=False, expiry=5)
+    taken_over = last_words(first)
+    assert (malformed.reason, taken_over.reason) == (0x81, 0x8E)
+    for packet in (malformed, taken_over):
+        assert packet.properties is None or packet.properties.session_expiry is None
+
+
+@shows(v5="3.14.2-3 3.14.2-4 3.1.2-24")
+def test_the_reason_string_is_left_out_where_it_does_not_fit(world: World) -> None:
+    """A client that takes more gets one, so this is not because there is none."""
+    free, tight = world.client(), world.client(maximum_packet_size=30)
+    for peer in (free, tight):
+        peer.send(LONG)
+    told = last_words(free).properties
+    assert told is not None
+    assert told.reason_string
+    assert last_words(tight) == Disconnect(0x81)
+
+
+@shows(v5="3.1.2-23 4.1.0-2")
+@pytest.mark.parametrize("expiry", [0, 0xFFFFFFFF])
+def test_it_may_change_how_long_the_session_lives(world: World, expiry: int) -> None:
+    peer = world.client(expiry=60)
+    peer.leave(properties=properties(session_expiry=expiry))
+    assert world.client(peer.client_id, clean=False).connack.session_present == (expiry > 0)

@@ -1,0 +1,69 @@
+"""Keep alive, pings, and clients that never say who they are (MQTT 5.0 and 3.1.1 sections 3.1.2.10, 3.12, 3.13)."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.wire.packets import PINGREQ, PINGRESP, Disconnect, Ping, Publish
+from tests.conformance.shows import shows
+from tests.conformance.test_connect import PROTOCOLS
+from tests.conformance.test_will import watch, will
+from tests.conformance.world import World
+
+
+@shows(v5="3.12.4-1", v3="3.12.4-1")
+@PROTOCOLS
+def test_each_ping_is_answered(world: World, protocol: int) -> None:
+    peer = world.client(protocol=protocol, keep_alive=30)
+    before = len(peer.received)
+    peer.send(Ping(PINGREQ), Ping(PINGREQ))
+    assert [peer.expect(Ping).type for _ in range(2)] == [PINGRESP, PINGRESP]
+    assert peer.received[before:] == b"\xd0\x00\xd0\x00"
+
+
+@PROTOCOLS
+def test_a_ping_has_no_body(world: World, protocol: int) -> None:
+    peer = world.client(protocol=protocol)
+    peer.send(b"\xc0\x01\x00")
+    peer.expect_end(0x81)
+
+
+@shows(v5="3.1.2-22 3.1.2-8 3.1.2-20", v3="3.1.2-24 3.1.2-8 3.1.2-23")
+def test_whoever_is_silent_for_too_long_is_gone(way: World) -> None:
+    """As if the network had failed: the will is published, the session stays. Messages to it are no sign of life."""
+    watcher, topic = watch(way)
+    silent = [
+        way.client(protocol=protocol, clean=False, expiry=60 if protocol == 5 else None, keep_alive=1, will=will(topic))
+        for protocol in (3, 4, 5)
+    ]
+    silent[2].subscribe(topic, qos=0)
+    unlimited = way.client(protocol=4, keep_alive=0)
+    for peer in silent[:2]:
+        assert peer.expect_close() == []
+    last = silent[2].expect_close()[-1]
+    assert isinstance(last, Disconnect)
+    assert last.reason == 0x8D
+    assert watcher.messages(3) == [b"will"] * 3
+    for peer in silent:
+        assert way.client(peer.client_id, peer.protocol, clean=False).connack.session_present or peer.protocol == 3
+    unlimited.alive()
+
+
+@shows(v5="3.1.2-22", v3="3.1.2-24")
+def test_any_packet_is_a_sign_of_life(way: World) -> None:
+    """The pauses are shorter than 1.5 times the keep alive, together they are longer."""
+    peers = [way.client(protocol=protocol, keep_alive=2) for protocol in (4, 5)]
+    for packet in (Publish("t", b""), Ping(PINGREQ), Publish("t", b"")):
+        way.elapse(1.3)
+        for peer in peers:
+            peer.send(packet)
+    for peer in peers:
+        peer.expect(Ping)
+        peer.expect_nothing()
+
+
+@pytest.mark.parametrize("beginning", [b"", b"\x10", b"\x10\x10\x00\x04MQTT\x05"])
+def test_who_never_connects_is_closed(way: World, beginning: bytes) -> None:
+    peer = way.peer()
+    peer.send(beginning)
+    assert peer.expect_close() == []

@@ -1,0 +1,207 @@
+"""PUBLISH from a client, and what its receivers get (MQTT 5.0 and 3.1.1 section 3.3)."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish, Subscription
+from tests.conformance import raw
+from tests.conformance.shows import shows
+from tests.conformance.test_connect import PROTOCOLS
+from tests.conformance.world import World, properties
+
+ALL_QOS = pytest.mark.parametrize("qos", [0, 1, 2])
+
+
+@shows(v5="3.3.4-1 4.3.1-1 4.3.2-4 4.3.3-8 3.3.2-3", v3="3.3.4-1 4.3.1-1 4.3.2-2 3.3.2-3")
+@PROTOCOLS
+@ALL_QOS
+def test_it_is_answered_as_its_qos_asks(world: World, protocol: int, qos: int) -> None:
+    receiver, sender = world.client(protocol=protocol), world.client(protocol=protocol)
+    topic = world.topic("a/b")
+    receiver.subscribe(topic.replace("/a/", "/+/"))
+    sender.send(Publish(topic, b"x", qos, False, False, 9 if qos else 0))
+    if qos:
+        assert sender.expect(Ack) == Ack(PUBACK if qos == 1 else PUBREC, 9)
+    sender.expect_nothing()
+    message = receiver.message()
+    assert (message.topic, message.payload, message.qos) == (topic, b"x", qos)
+
+
+@shows(v5="3.3.2-2 4.7.0-1 4.7.3-1", v3="3.3.2-2 4.7.1-1 4.7.3-1")
+@PROTOCOLS
+@pytest.mark.parametrize("topic", [b"a/+", b"#", b"+", b"a/b#", b""])
+def test_a_topic_name_has_a_character_and_no_wildcards(world: World, protocol: int, topic: bytes) -> None:
+    peer = world.client(protocol=protocol)
+    peer.send(raw.publish(topic, protocol))
+    peer.expect_end(0x82 if topic == b"" and protocol == 5 else 0x81)
+
+
+@shows(v5="4.7.3-3", v3="4.7.3-3")
+@PROTOCOLS
+def test_a_topic_may_be_long(world: World, protocol: int) -> None:
+    peer = world.client(protocol=protocol)
+    topic = world.topic("x" * 60_000)
+    peer.subscribe(topic)
+    peer.publish(topic)
+    assert peer.message().topic == topic
+
+
+@shows(v5="3.3.1-3 4.3.2-5", v3="3.3.1-3")
+@PROTOCOLS
+def test_dup_is_not_passed_on(world: World, protocol: int) -> None:
+    """Nor does it make a QoS 1 message an old one: the identifier was free."""
+    receiver, sender = world.client(protocol=protocol), world.client(protocol=protocol)
+    topic = world.topic()
+    receiver.subscribe(topic)
+    for _ in range(2):
+        sender.send(Publish(topic, b"x", 1, False, True, 5))
+        sender.expect(Ack)
+        assert not receiver.message().dup
+    receiver.expect_nothing()
+
+
+@shows(v5="3.3.2-4 3.3.2-15 3.3.2-16 3.3.2-17 3.3.2-18 3.3.2-20 3.3.2-13 3.3.2-19")
+@ALL_QOS
+def test_properties_of_the_message_reach_its_receivers_unchanged(world: World, qos: int) -> None:
+    receiver, sender = world.client(), world.client()
+    topic = world.topic()
+    receiver.subscribe(topic)
+    fields = {
+        "payload_format": 1, "content_type": "application/\u00fc", "response_topic": "answers/1",
+        "correlation_data": bytes(range(256)),
+        "user": [("b", "2"), ("a", "1"), ("b", "2"), ("", ""), ("traceparent-like", "x")],
+    }  # fmt: skip
+    sender.publish(topic, "\u00fc".encode(), qos, properties=properties(**fields))
+    got = receiver.message().properties
+    assert got is not None
+    assert {name: getattr(got, name) for name in fields} == fields
+    assert got.topic_alias is None
+
+
+@shows(v5="3.3.2-14")
+@pytest.mark.parametrize("topic", [b"a/+", b"#"])
+def test_a_response_topic_has_no_wildcards(world: World, topic: bytes) -> None:
+    peer = world.client()
+    peer.send(raw.publish(b"a", 5, properties=b"\x08" + raw.text(topic)))
+    peer.expect_end(0x82)
+
+
+def test_nobody_subscribed_is_told_by_a_reason_code(world: World) -> None:
+    peer = world.client()
+    assert peer.publish(world.topic(), qos=1) == 0x10
+    assert peer.publish(world.topic(), qos=2) == 0x10
+
+
+@shows(v5="3.4.2-1 3.5.2-1 4.4.0-2 4.3.3-9", v3="3.3.5-2")
+@PROTOCOLS
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_topic_that_is_refused(world: World, protocol: int, qos: int) -> None:
+    """5.0 has a code for it and goes on; before, the connection is closed, for an acknowledgement would not be true."""
+    peer = world.client(protocol=protocol)
+    if protocol != 5:
+        peer.send(Publish("refused/x", b"", qos, False, False, 1))
+        assert peer.expect_close() == []
+        return
+    peer.send(Publish("refused/x", b"", qos, False, False, 1))
+    answer = peer.expect(Ack)
+    assert (answer.type, answer.packet_id, answer.reason) == (PUBACK if qos == 1 else PUBREC, 1, 0x87)
+    topic = world.topic()
+    peer.subscribe(topic)
+    peer.send(Publish(topic, b"", qos, False, False, 1))  # the exchange is over: this is a new message
+    assert peer.find(Ack).reason == 0
+    assert peer.find(Publish).topic == topic
+
+
+@shows(v5="3.4.2-2 3.4.2-3 3.5.2-2 3.5.2-3 3.1.2-24")
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_reason_string_is_left_out_where_it_does_not_fit(world: World, qos: int) -> None:
+    roomy, narrow = world.client(), world.client(maximum_packet_size=30)
+    for peer in (roomy, narrow):
+        peer.send(Publish("refused/x", b"", qos, False, False, 1))
+    full, plain = roomy.expect(Ack), narrow.expect(Ack)
+    assert full.properties is not None
+    assert full.properties.reason_string
+    assert (plain.reason, plain.properties) == (full.reason, None)
+
+
+@shows(v5="3.1.2-29")
+def test_who_wants_no_problem_information_gets_none(world: World) -> None:
+    peer = world.client(request_problem_info=0)
+    peer.send(Publish("refused/x", b"", 1, False, False, 1))
+    answer = peer.expect(Ack)
+    assert (answer.reason, answer.properties) == (0x87, None)
+    assert peer.subscribe("refused/x") == [0x87]
+    assert b"\x1f" not in peer.received[peer.received.index(b"\x40") :]
+
+
+@shows(v5="3.3.4-2 3.3.4-3 3.3.4-4 3.3.4-5", v3="3.3.5-1")
+@PROTOCOLS
+def test_overlapping_filters_bring_the_highest_qos(world: World, protocol: int) -> None:
+    peer, sender = world.client(protocol=protocol), world.client(protocol=protocol)
+    topic = world.topic("a/b")
+    prefix = topic.split("/")[0]
+    for filter, qos in ((f"{prefix}/#", 0), (topic, 2), (f"{prefix}/+/b", 1)):
+        peer.subscribe(filter, qos=qos, identifier=qos + 1 if protocol == 5 else 0)
+    sender.publish(topic, b"once", 2)
+    message = peer.message()
+    assert (message.payload, message.qos) == (b"once", 2)
+    if protocol == 5:
+        assert message.properties is not None
+        assert sorted(message.properties.subscription_ids) == [1, 2, 3]
+    peer.expect_nothing()
+
+
+@shows(v5="3.8.4-8", v3="3.8.4-6")
+@PROTOCOLS
+@pytest.mark.parametrize("granted", [0, 1, 2])
+def test_the_lower_qos_counts(world: World, protocol: int, granted: int) -> None:
+    peer, sender = world.client(protocol=protocol), world.client(protocol=protocol)
+    topic = world.topic()
+    assert peer.subscribe(topic, qos=granted) == [granted]
+    for qos in range(3):
+        sender.publish(topic, b"x", qos)
+        assert peer.message().qos == min(qos, granted)
+
+
+@shows(v5="3.1.2-24 3.1.2-25 4.3.2-3")
+@ALL_QOS
+def test_a_message_that_is_too_large_for_its_receiver_is_passed_over(world: World, qos: int) -> None:
+    narrow, roomy, sender = world.client(maximum_packet_size=100), world.client(), world.client()
+    topic = world.topic()
+    narrow.subscribe(topic)
+    roomy.subscribe(topic)
+    sender.publish(topic, b"y" * 200, qos)
+    sender.publish(topic, b"x", qos)
+    assert roomy.messages(2) == [b"y" * 200, b"x"]
+    assert narrow.message().payload == b"x"
+    narrow.expect_nothing()
+
+
+def test_a_message_that_is_too_large_for_the_server_ends_the_connection(world: World) -> None:
+    peer = world.client()
+    peer.send(Publish(world.topic(), b"x" * 70_000))
+    peer.expect_end(0x95)
+
+
+@shows(v5="4.6.0-5 4.6.0-6", v3="4.6.0-5 4.6.0-6 4.6.0-1")
+@PROTOCOLS
+@ALL_QOS
+def test_messages_of_a_topic_arrive_in_order(world: World, protocol: int, qos: int) -> None:
+    receiver, sender = world.client(protocol=protocol), world.client(protocol=protocol)
+    topic = world.topic()
+    receiver.subscribe(topic)
+    wanted = [b"%d" % number for number in range(30)]
+    for payload in wanted:
+        sender.publish(topic, payload, qos)
+    assert receiver.messages(30) == wanted
+
+
+@shows(v5="4.8.2-3")
+def test_a_shared_message_comes_at_the_qos_granted(world: World) -> None:
+    peer = world.client()
+    peer.subscribe("$share/g/" + world.topic(), qos=0)
+    topic = world.topic()
+    peer.subscribe(Subscription(f"$share/g/{topic}", 1))
+    peer.publish(topic, b"x", 2)
+    assert peer.message().qos == 1

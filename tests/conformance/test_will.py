@@ -1,0 +1,163 @@
+"""The will: when it is published, when it is not, and what it looks like (MQTT 5.0 and 3.1.1 section 3.1.2.5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mesh.wire.packets import Will
+from tests.conformance.peer import Peer
+from tests.conformance.shows import shows
+from tests.conformance.test_connect import PROTOCOLS
+from tests.conformance.world import World, properties
+
+
+def watch(world: World) -> tuple[Peer, str]:
+    """A client that is subscribed to a topic of its own."""
+    watcher, topic = world.client(), world.topic("will")
+    watcher.subscribe(topic)
+    return watcher, topic
+
+
+def will(topic: str, delay: int | None = None, qos: int = 0, retain: bool = False, **fields: Any) -> Will:
+    if delay is not None:
+        fields["will_delay"] = delay
+    return Will(topic, b"will", qos, retain, properties(**fields) if fields else None)
+
+
+@shows(v5="3.1.2-7 3.1.2-8 3.1.2-10", v3="3.1.2-8 3.1.2-9 3.1.2-10")
+@PROTOCOLS
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_it_is_published_when_the_connection_is_lost(world: World, protocol: int, qos: int) -> None:
+    watcher, topic = watch(world)
+    world.client(protocol=protocol, will=will(topic, qos=qos)).lose()
+    message = watcher.message()
+    assert (message.payload, message.qos, message.retain) == (b"will", qos, False)
+    watcher.expect_nothing()
+
+
+@shows(v5="3.1.2-8 4.13.1-1", v3="3.1.2-8")
+@PROTOCOLS
+def test_it_is_published_after_a_protocol_error(world: World, protocol: int) -> None:
+    watcher, topic = watch(world)
+    peer = world.client(protocol=protocol, will=will(topic))
+    peer.send(b"\x36\x00")
+    peer.expect_end(0x81)
+    assert watcher.message().payload == b"will"
+
+
+@shows(v5="3.1.2-10 3.14.4-3", v3="3.1.2-10 3.14.4-3 3.1.2-12")
+@PROTOCOLS
+def test_a_good_end_throws_it_away(world: World, protocol: int) -> None:
+    watcher, topic = watch(world)
+    world.client(protocol=protocol, will=will(topic)).leave()
+    world.client(protocol=protocol).lose()  # who has no will leaves none
+    watcher.expect_nothing()
+
+
+@shows(v5="3.1.2-8")
+@pytest.mark.parametrize("reason", [0x04, 0x80, 0x81, 0x83, 0x93])
+def test_any_other_reason_publishes_it(world: World, reason: int) -> None:
+    watcher, topic = watch(world)
+    world.client(will=will(topic)).leave(reason)
+    assert watcher.message().payload == b"will"
+
+
+@shows(v5="3.1.2-14 3.1.2-15", v3="3.1.2-16 3.1.2-17")
+@PROTOCOLS
+@pytest.mark.parametrize("retain", [False, True])
+def test_it_is_retained_if_it_asks_for_that(world: World, protocol: int, retain: bool) -> None:
+    watcher, topic = watch(world)
+    world.client(protocol=protocol, will=will(topic, retain=retain)).lose()
+    assert watcher.message().payload == b"will"
+    later = world.client(protocol=protocol)
+    later.subscribe(topic)
+    if retain:
+        assert later.message().retain
+    later.expect_nothing()
+
+
+@shows(v5="3.1.3-10")
+def test_its_properties_are_those_of_the_message(world: World) -> None:
+    watcher, topic = watch(world)
+    fields = {
+        "payload_format": 1, "content_type": "text", "response_topic": "answer", "correlation_data": b"7",
+        "user": [("b", "1"), ("a", "2"), ("b", "0")],
+    }  # fmt: skip
+    world.client(expiry=60, will=will(topic, 0, message_expiry=60, **fields)).lose()
+    got = watcher.message().properties
+    assert got is not None
+    assert {name: getattr(got, name) for name in fields} == fields
+    assert got.message_expiry in (59, 60)
+    assert got.will_delay is None
+
+
+@shows(v5="3.1.2-8 3.1.2-10")
+def test_it_waits_for_its_delay(world: World) -> None:
+    watcher, topic = watch(world)
+    world.client(expiry=60, will=will(topic, 2)).lose()
+    watcher.expect_nothing()
+    world.elapse(2.5)
+    assert watcher.message().payload == b"will"
+    world.elapse(1)
+    watcher.expect_nothing()
+
+
+@shows(v5="3.1.3-9")
+def test_whoever_comes_back_in_time_takes_it_back(world: World) -> None:
+    watcher, topic = watch(world)
+    first = world.client(expiry=60, will=will(topic, 1))
+    first.lose()
+    second = world.client(first.client_id, clean=False, expiry=60)
+    assert second.connack.session_present
+    world.elapse(2.5)
+    watcher.expect_nothing()
+
+
+@shows(v5="3.1.2-8")
+def test_it_does_not_wait_longer_than_the_session(world: World) -> None:
+    watcher, topic = watch(world)
+    world.client(expiry=0, will=will(topic, 60)).lose()
+    assert watcher.message().payload == b"will"
+    world.client(expiry=1, will=will(topic, 60)).lose()
+    world.elapse(2.5)
+    assert watcher.message().payload == b"will"
+
+
+@shows(v5="3.1.2-8 3.1.4-3")
+@pytest.mark.parametrize(
+    ("delay", "clean", "published"), [(None, False, True), (None, True, True), (9, True, True), (9, False, False)]
+)
+def test_a_takeover_ends_the_connection_and_perhaps_the_session(
+    world: World, delay: int | None, clean: bool, published: bool
+) -> None:
+    """A clean start ends the session, and with it the delay."""
+    watcher, topic = watch(world)
+    first = world.client(expiry=60, will=will(topic, delay))
+    second = world.client(first.client_id, clean=clean, expiry=60)
+    first.expect_end(0x8E)
+    if published:
+        assert watcher.message().payload == b"will"
+    second.leave()
+    watcher.expect_nothing()
+
+
+@shows(v5="3.1.2-8")
+def test_a_clean_start_ends_the_session_that_waits(world: World) -> None:
+    watcher, topic = watch(world)
+    first = world.client(expiry=60, will=will(topic, 30))
+    first.lose()
+    watcher.expect_nothing()
+    world.client(first.client_id, clean=True)
+    assert watcher.message().payload == b"will"
+
+
+@shows(v5="3.1.2-10")
+def test_it_is_published_once(world: World) -> None:
+    watcher, topic = watch(world)
+    first = world.client(expiry=60, will=will(topic))
+    first.lose()
+    assert watcher.message().payload == b"will"
+    world.client(first.client_id, clean=False, expiry=60).lose()
+    watcher.expect_nothing()

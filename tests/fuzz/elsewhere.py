@@ -1,0 +1,81 @@
+"""What is elsewhere in a core: edges that are slow to hear of a filter, and slow to take a message.
+
+It stands in for the router and its tier links: it says what they say to the engine, at moments that the dice choose.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Final
+
+from mesh.broker.broker import Broker
+from mesh.broker.connection import Connection
+from mesh.broker.dispatcher import Forwarder
+from mesh.broker.subscriptions import Gate, InterestListener
+from mesh.session.inbound import Receipt
+from mesh.session.message import Message
+from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED, SUCCESS
+
+_SAFE: Final = "good/"  # what the neighbour publishes is taken
+_REASONS: Final = (SUCCESS, SUCCESS, SUCCESS, NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED, IMPLEMENTATION_SPECIFIC_ERROR)
+
+
+class Edges(Forwarder):
+    """Takes a part of the messages, and answers later."""
+
+    def __init__(self, dice: Random) -> None:
+        self._dice = dice
+        self._receipts: list[tuple[Receipt, bool]] = []
+
+    def forward(self, message: Message, receipt: Receipt | None) -> None:
+        if receipt is not None and self._dice.random() < 0.3:
+            receipt.pending += 1
+            self._receipts.append((receipt, message.topic.startswith(_SAFE)))
+
+    def answer(self, broker: Broker, all: bool = False) -> None:
+        """Some of the answers come, or all."""
+        receipts, self._receipts = self._receipts, []
+        for receipt, safe in receipts:
+            if not all and self._dice.random() < 0.5:
+                self._receipts.append((receipt, safe))
+                continue
+            receipt.pending -= 1
+            receipt.note(SUCCESS if safe else self._dice.choice(_REASONS))
+            holder = receipt.holder
+            if not receipt.closed and isinstance(holder, Connection):
+                broker.intake.settle(holder)
+
+
+class Interests(InterestListener):
+    """Makes a part of the subscriptions wait until the edges have heard of them."""
+
+    def __init__(self, dice: Random) -> None:
+        self._dice = dice
+        self._gates: list[Gate] = []
+        self.known: set[str] = set()
+
+    def gate(self, filter: str) -> Gate | None:
+        if self._dice.random() < 0.8:
+            return None
+        gate = Gate(1)
+        self._gates.append(gate)
+        return gate
+
+    def wanted(self, filter: str) -> None:
+        if filter in self.known:
+            raise AssertionError(f"{filter} is wanted twice")
+        self.known.add(filter)
+
+    def unwanted(self, filter: str) -> None:
+        self.known.remove(filter)
+
+    def open(self, broker: Broker, all: bool = False) -> None:
+        """Some of the gates open, or all."""
+        gates, self._gates = self._gates, []
+        for gate in gates:
+            if all or self._dice.random() < 0.5:
+                gate.pending = 0
+            else:
+                self._gates.append(gate)
+        if gates:
+            broker.opened()

@@ -1,0 +1,124 @@
+"""One connection to the engine, held as ``mesh.transport.endpoint`` holds it, without the socket.
+
+Bytes go through ``Reader(SERVER)``, CONNECT opens the connection, what is wrong fails it, and what the engine puts out
+is shown to a ``Watch`` before the client gets it.
+"""
+
+from __future__ import annotations
+
+from mesh.broker.broker import Broker
+from mesh.broker.connection import Connection
+from mesh.broker.principal import Principal
+from mesh.transport.refusal import malformed
+from mesh.wire.decode import CLIENT, SERVER, Reader
+from mesh.wire.limits import Limits
+from mesh.wire.packets import Connect, Packet
+from tests.fuzz.watch import Watch, insist
+
+
+class Line:
+    """``closed``: nothing comes and goes any more. ``handled`` counts the packets that the reader took out, ``refused``
+    is 1 if it then met one that is wrong."""
+
+    __slots__ = (
+        "_broker", "_principal", "_reader", "_seen", "closed", "connection", "handled", "heard", "refused", "watch",
+    )  # fmt: skip
+
+    def __init__(self, broker: Broker, principal: Principal, limits: Limits) -> None:
+        self._broker = broker
+        self._principal = principal
+        self._reader = Reader(limits, SERVER)
+        self._seen = 0  # how many entries of ``connection.out`` the watch has seen
+        self.connection: Connection | None = None
+        self.watch: Watch | None = None
+        self.heard: list[Packet] = []  # what the client has received and not looked at
+        self.closed = False
+        self.handled = 0
+        self.refused = 0
+
+    def feed(self, data: bytes) -> None:
+        """The client sends bytes."""
+        if self.closed:
+            return
+        packets = self._reader.feed(data)
+        if self.connection is not None:
+            self._deliver(packets)
+        elif packets and isinstance(packets[0], Connect):
+            self._open(packets[0])
+            self._deliver(packets[1:])
+        elif self._reader.error is not None:
+            self._turn_away()
+
+    def _open(self, connect: Connect) -> None:
+        broker = self._broker
+        self.handled += 1
+        self.watch = Watch(connect, broker.settings.in_flight)
+        self.connection = broker.open(connect, self._principal, "fuzz", self)
+
+    def _turn_away(self) -> None:
+        error = self._reader.error
+        assert error is not None
+        answer = malformed(self._reader.protocol, error.reason)
+        if answer:
+            reader = Reader(Limits(), CLIENT, 5 if answer[1] == 3 else 4)
+            insist(len(reader.feed(answer)) == 1 and reader.error is None, f"a refusal that cannot be read: {answer!r}")
+        self.refused = 1
+        self.closed = True
+
+    def _deliver(self, packets: list[Packet]) -> None:
+        connection, watch = self.connection, self.watch
+        assert connection is not None
+        assert watch is not None
+        receive = self._broker.receive
+        for packet in packets:
+            if connection.closing:
+                return
+            if len(connection.out) > self._seen:
+                self.look()
+            watch.said(packet)
+            receive(connection, packet)
+            self.handled += 1
+        error = self._reader.error
+        if error is not None and not connection.closing:
+            self.refused = 1
+            self._broker.fail(connection, error.reason, str(error))
+
+    def look(self) -> None:
+        """Show the watch what the engine has put out since it last looked."""
+        assert self.connection is not None
+        assert self.watch is not None
+        out = self.connection.out
+        self.heard += self.watch.heard(out[self._seen :] if self._seen else out)
+        self._seen = len(out)
+
+    def flush(self) -> None:
+        """The end of a turn: what was put out is written."""
+        connection = self.connection
+        if connection is None:
+            return
+        if self.closed:
+            insist(not connection.out, "something was put out after the connection was closed")
+            return
+        if len(connection.out) > self._seen:
+            self.look()
+        connection.out.clear()
+        connection.traced.clear()
+        self._seen = 0
+        self.closed = connection.closing
+
+    @property
+    def held(self) -> bool:
+        """Whether the endpoint would not read the client now."""
+        return self.connection is not None and self.connection.congested
+
+    def lose(self) -> None:
+        """The socket is gone."""
+        connection = self.connection
+        if connection is not None and not self.closed:
+            if connection.closing:
+                connection.out.clear()  # its last words, which nobody reads
+            else:
+                self._broker.lost(connection)
+            insist(not connection.out, "something is put out for a client that is gone")
+        self._seen = 0
+        self.closed = True

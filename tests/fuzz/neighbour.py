@@ -1,0 +1,163 @@
+"""A client that does nothing wrong, beside those that do: whatever they send, it gets its own messages.
+
+It publishes to itself with QoS 1 and 2, keeps its session over connections, and repeats what was not acknowledged. What
+always holds: message after message comes back in order; one of QoS 2 once, one of QoS 1 again only with DUP or if it
+was published again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mesh.broker.broker import Broker
+from mesh.broker.principal import Principal
+from mesh.wire.encode import encode
+from mesh.wire.limits import Limits
+from mesh.wire.packets import (
+    MQTT5,
+    PUBCOMP,
+    PUBREC,
+    PUBREL,
+    Ack,
+    Connack,
+    Connect,
+    Packet,
+    Publish,
+    SubAck,
+    Subscribe,
+    Subscription,
+)
+from mesh.wire.properties import Properties
+from tests.fuzz.line import Line
+from tests.fuzz.peer import answer_to
+from tests.fuzz.watch import Breach, insist
+
+_WINDOW: Final = 4  # publishes unanswered
+_MARK: Final = b"neighbour "
+
+
+class Neighbour:
+    """``prefix`` is where it may publish. ``published`` and ``arrived`` count its messages."""
+
+    def __init__(self, principal: Principal, limits: Limits, prefix: str) -> None:
+        self._principal = principal
+        self._limits = limits
+        self._topic = prefix + "neighbour/own"
+        self._line: Line | None = None
+        self._unanswered: dict[int, Publish | None] = {}  # in order; ``None`` once PUBREC came
+        self._again: set[int] = set()  # numbers of QoS 1 that were published twice
+        self._received: set[int] = set()  # QoS 2 identifiers of the server that are not released
+        self._out: list[bytes] = []
+        self._id = 0
+        self._known = False
+        self._subscribed = False
+        self._accepting = False
+        self.published = 0
+        self.arrived = 0
+
+    def join(self, broker: Broker) -> None:
+        """Connect, at first or after a crash of the server."""
+        self._line = Line(broker, self._principal, self._limits)
+        properties = Properties()
+        properties.session_expiry = 100_000_000  # seconds: longer than any clock here goes
+        hello = Connect(MQTT5, "neighbour", False, 0, properties=properties)
+        self._line.feed(encode(hello, MQTT5))
+
+    def step(self, publish: bool = True) -> None:
+        """Answer what came; publish one more message if there is room."""
+        line = self._line
+        assert line is not None
+        insist(not line.closed, "the server has closed the connection of a client that does nothing wrong")
+        heard, line.heard = line.heard, []
+        for packet in heard:
+            self._hear(packet)
+        if publish and self._subscribed and self._accepting and len(self._unanswered) < _WINDOW:
+            self._publish()
+        out, self._out = self._out, []
+        for data in out:
+            line.feed(data)
+
+    def _say(self, packet: Packet) -> None:
+        self._out.append(encode(packet, MQTT5))
+
+    def _publish(self) -> None:
+        self._id = self._id % 65_535 + 1
+        payload = _MARK + b"%d" % self.published
+        message = Publish(self._topic, payload, 1 + self.published % 2, packet_id=self._id)
+        self.published += 1
+        self._unanswered[self._id] = message
+        self._say(message)
+
+    def _hear(self, packet: Packet) -> None:
+        if isinstance(packet, Connack):
+            self._accepted(packet)
+        elif isinstance(packet, SubAck):
+            insist(packet.reasons == [2], f"the neighbour's subscription was answered with {packet.reasons}")
+            self._subscribed = True
+        elif isinstance(packet, Publish):
+            self._take(packet)
+        elif isinstance(packet, Ack):
+            self._hear_ack(packet)
+        answer = answer_to(packet, MQTT5)
+        if answer:
+            self._out.append(answer)
+
+    def _accepted(self, packet: Connack) -> None:
+        insist(packet.reason == 0, f"the neighbour was refused: {packet}")
+        insist(packet.session_present or not self._known, "the session of the neighbour is gone")
+        self._known = self._accepting = True
+        if not self._subscribed:
+            self._say(Subscribe(65_535, [Subscription(self._topic, 2)]))
+        for packet_id, message in self._unanswered.items():
+            if message is None:
+                self._say(Ack(PUBREL, packet_id))
+                continue
+            message.dup = True
+            if message.qos == 1:
+                self._again.add(_number(message))
+            self._say(message)
+
+    def _take(self, packet: Publish) -> None:
+        if packet.qos == 2:
+            if packet.packet_id in self._received:
+                return
+            self._received.add(packet.packet_id)
+        if packet.topic != self._topic or not packet.payload.startswith(_MARK):
+            return  # somebody else's
+        number = _number(packet)
+        if number > self.arrived or packet.qos != 1 + number % 2:
+            raise Breach(f"message {number} came where {self.arrived} was due: {packet}")
+        if number == self.arrived:
+            self.arrived += 1
+        elif packet.qos == 2 or not (packet.dup or number in self._again):
+            raise Breach(f"message {number} came twice: {packet}")
+
+    def _hear_ack(self, packet: Ack) -> None:
+        packet_id = packet.packet_id
+        # After a crash the server may have forgotten an exchange that is over.
+        if packet.reason >= 0x80 and packet.type != PUBCOMP:
+            raise Breach(f"the neighbour's message was refused: {packet}")
+        if packet.type == PUBREL:
+            self._received.discard(packet_id)
+        elif packet_id not in self._unanswered:
+            raise Breach(f"an answer to nothing: {packet}")
+        elif packet.type == PUBREC:
+            self._unanswered[packet_id] = None
+        else:
+            del self._unanswered[packet_id]
+
+    @property
+    def settled(self) -> bool:
+        """Whether all is published, acknowledged and back."""
+        return self.arrived == self.published and not self._unanswered and not self._out and not self._received
+
+    def lose(self) -> None:
+        """The server has crashed."""
+        if self._line is not None:
+            self._line.closed = True
+        self._accepting = False
+        self._out.clear()
+
+
+def _number(packet: Publish) -> int:
+    return int(packet.payload[len(_MARK) :])

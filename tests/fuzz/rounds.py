@@ -1,0 +1,50 @@
+"""Runs of the engine target, cut into rounds that can each be replayed by the seed and their number."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from tests.fuzz.target_engine import Tally, World
+from tests.fuzz.watch import insist
+
+SEQUENCES: Final = 500  # of one round: some 50,000 packets
+# Objects that an engine may keep of a round when all of its sessions have ended: remembered routes, figures of $SYS.
+_LEFT: Final = 4000
+
+
+class Failure(Exception):
+    """A round failed. The text says which, why, and what was said last."""
+
+
+def run_round(seed: int, number: int, sequences: int = SEQUENCES) -> Tally:
+    """One engine from its start to the end of all sessions; odd rounds are an edge's, even ones a core's."""
+    world = World(f"{seed}:{number}", edge=number % 2 == 1)
+    try:
+        before = _objects()
+        world.run(sequences)
+        world.finish()
+        left = _objects() - before
+        insist(left < _LEFT, f"{left} objects more than before, though all sessions have ended")
+    except Exception as error:
+        story = "\n".join(world.story())
+        replay = f"scripts/fuzz --seed {seed} --round {number} --of {sequences}"
+        raise Failure(f"{type(error).__name__}: {error}\nreplay it with {replay}\n{story}") from error
+    return world.tally
+
+
+def _objects() -> int:
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
+def rounds(seed: int, packets: int, sequences: int) -> Iterator[Tally]:
+    """Round after round until so many packets were judged and so many sequences said; what has been done so far."""
+    total = Tally()
+    number = 0
+    while total.judged < packets or total.sequences < sequences:
+        total.add(run_round(seed, number))
+        number += 1
+        yield total

@@ -1,0 +1,106 @@
+"""What an engine holds, compared with what it may hold, and its journal with what it says it has there."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mesh.broker.broker import Broker
+from mesh.broker.session import Session
+from mesh.session.outbound import Delivery
+from tests.fuzz.store import CrashStore
+from tests.fuzz.watch import insist
+
+_SLACK: Final = 64  # packets of one read that come after a limit was reached
+_HELD: Final = 4096  # answers that wait for a journal that is never far behind here
+_TIMERS: Final = 1100
+
+
+def check(broker: Broker, store: CrashStore) -> None:
+    """All of it; ``Breach`` says what does not hold."""
+    sessions = broker.sessions.all()
+    depth = sum(len(session.outbound) for session in sessions)
+    insist(broker.keeper.depth.messages == depth, f"depth says {broker.keeper.depth.messages}, there are {depth}")
+    connected = sum(session.connection is not None for session in sessions)
+    insist(broker.connections == connected, f"{broker.connections} connections are counted, there are {connected}")
+    interests = sum(len(session.interests) for session in sessions)
+    insist(len(broker.subscriptions) == interests, f"{len(broker.subscriptions)} subscriptions counted, {interests}")
+    for session in sessions:
+        _check_session(broker, session)
+    insist(len(broker.retained) <= broker.settings.max_retained, "more retained messages than allowed")
+    insist(len(sessions) <= broker.settings.max_sessions, "more sessions than allowed")
+    owned = owned_items(broker)
+    insist(owned == set(store.items), _difference(owned, store))
+
+
+def _check_session(broker: Broker, session: Session) -> None:
+    settings, outbound = broker.settings, session.outbound
+    deliveries = [*outbound.waiting, *outbound.in_flight.values()]
+    size = sum(delivery.size for delivery in deliveries)
+    insist(outbound.bytes == size, f"{session.key}: {outbound.bytes} bytes are counted, there are {size}")
+    most = max(settings.max_queue_messages, settings.tier_queue_messages, settings.inbox_messages)
+    insist(len(deliveries) <= most + 2 * settings.in_flight, f"{session.key}: {len(deliveries)} deliveries")
+    insist(len(session.interests) <= settings.max_subscriptions, f"{session.key}: too many subscriptions")
+    insist(len(session.incoming) <= 0xFFFF, f"{session.key}: too many open identifiers")
+    shared = sum(interest.group is not None for interest in session.interests.values())
+    insist(session.shared == shared, f"{session.key}: {session.shared} shared are counted, there are {shared}")
+    connection = session.connection
+    if connection is None:
+        return
+    insist(not connection.closing, f"{session.key} has a connection that is closed")
+    receipts = len(connection.inbound.receipts)
+    insist(receipts <= settings.receive_maximum + _SLACK, f"{session.key}: {receipts} publishes unanswered")
+    insist(len(connection.held) <= _HELD, f"{session.key}: {len(connection.held)} answers wait")
+    aliases = connection.inbound.aliases or {}
+    insist(len(aliases) <= settings.topic_aliases, f"{session.key}: {len(aliases)} aliases")
+
+
+def owned_items(broker: Broker) -> set[int]:
+    """The journal items that something in memory stands for."""
+    found: set[int] = set()
+    for session in broker.sessions.all():
+        found.add(session.item)
+        if session.ledger is not None:
+            found.add(session.ledger.item)
+        found.update(session.incoming.values())
+        found.update(interest.item for interest in session.interests.values())
+        for delivery in [*session.outbound.waiting, *session.outbound.in_flight.values()]:
+            _add(found, delivery)
+    found.update(item for _, item in broker.retained._tree.match("#"))
+    found.discard(0)
+    return found
+
+
+def _add(found: set[int], delivery: Delivery) -> None:
+    found.add(delivery.item)
+    found.add(delivery.body)
+
+
+def _difference(owned: set[int], store: CrashStore) -> str:
+    there = set(store.items)
+    lost = [store.items[id] for id in sorted(there - owned)[:5]]
+    nobody = [f"item {item.id} of kind {item.kind} of session {item.owner}" for item in lost]
+    return f"in the journal for nobody: {nobody}; in memory only: {sorted(owned - there)[:5]}"
+
+
+def check_empty(broker: Broker, store: CrashStore) -> None:
+    """Every session has ended and nothing is retained: nothing may be left anywhere."""
+    insist(len(broker.sessions) == 0, f"{len(broker.sessions)} sessions are left")
+    insist(broker.connections == 0, f"{broker.connections} connections are left")
+    insist(broker.keeper.depth.messages == 0, f"{broker.keeper.depth.messages} messages are left")
+    insist(len(broker.subscriptions) == 0, f"{len(broker.subscriptions)} subscriptions are left")
+    insist(not broker.subscriptions.groups(), "shared groups are left")
+    insist(len(broker.retained) == 0, f"{len(broker.retained)} retained messages are left")
+    insist(not store.items, _difference(set(), store))
+    insist(not broker.keeper._bodies, "bodies are counted that no delivery has")
+    insist(not broker.sharing._seen, "members of groups are remembered that are gone")
+    insist(not broker.courier._spans, "spans are left")
+    insist(not broker.courier.waiting, "connections wait for the journal that are gone")
+    insist(not broker.dirty, "connections are to be written that are gone")
+
+
+def check_timers(broker: Broker) -> None:
+    """Timers are for what is there: those that something overtook are let go of in time."""
+    timers, sessions = len(broker.sessions._timers), len(broker.sessions)
+    insist(timers <= 2 * sessions + _TIMERS, f"{timers} timers for {sessions} sessions")
+    kept, expiring = len(broker.retained._timers), len(broker.retained._expiring)
+    insist(kept <= 2 * expiring + _TIMERS, f"{kept} timers for {expiring} retained messages that expire")

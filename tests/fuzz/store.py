@@ -1,0 +1,50 @@
+"""A journal in memory that can crash at any point, at a price that does not grow with what it keeps."""
+
+from __future__ import annotations
+
+from mesh.session.store import Store
+from tests.broker.harness import Item
+
+
+class CrashStore(Store):
+    """``items`` are live, ``disk`` is what a crash leaves: the items as of the last ``commit``. An item that is dropped
+    twice, or read after it was dropped, raises ``KeyError``."""
+
+    def __init__(self, disk: dict[int, Item] | None = None, position: int = 0) -> None:
+        super().__init__(position)
+        self.disk: dict[int, Item] = disk or {}
+        self.items: dict[int, Item] = dict(self.disk)
+        self._pending: list[Item | int] = []  # since the last commit: items that came, numbers of those dropped
+
+    def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
+        self.position += 1
+        item = Item(self.position, kind, owner, meta, body)
+        self.items[item.id] = item
+        self._pending.append(item)
+        return item.id
+
+    def drop(self, id: int) -> None:
+        del self.items[id]
+        self.position += 1
+        self._pending.append(id)
+
+    def read(self, id: int) -> bytes:
+        return self.items[id].body
+
+    def commit(self) -> int:
+        """Everything so far is durable; returns up to where."""
+        for record in self._pending:
+            if isinstance(record, int):
+                del self.disk[record]
+            else:
+                self.disk[record.id] = record
+        self._pending.clear()
+        return self.position
+
+    def crash(self) -> CrashStore:
+        """What is on the disk, under a new journal. Do not use this one any more."""
+        return CrashStore(self.disk, self.position)
+
+    def live(self) -> list[Item]:
+        """All items in the order of their numbers."""
+        return [self.items[id] for id in sorted(self.items)]

@@ -1,0 +1,299 @@
+"""The real engine under fuzzed sequences, in one process and at full speed.
+
+A ``World`` is one engine on a journal in memory with some dozen fuzzed clients at a time, a clock that moves, crashes,
+and a neighbour that does nothing wrong. What it checks is in ``watch`` (each connection), ``sizes`` (the engine and its
+journal) and ``neighbour``; an exception of the engine is a failure as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from mesh.broker.broker import Broker
+from mesh.broker.inbox import InboxRules
+from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
+from mesh.broker.settings import DROP_OLDEST, REJECT, Settings
+from mesh.broker.trace import Tracer
+from mesh.wire.encode import encode
+from mesh.wire.limits import Limits
+from mesh.wire.packets import MQTT5, Connect, Disconnect, Packet, Publish, Subscription
+from tests.broker.harness import Clock
+from tests.fuzz import sizes
+from tests.fuzz.elsewhere import Edges, Interests
+from tests.fuzz.generate import ALIASES, Cast
+from tests.fuzz.line import Line
+from tests.fuzz.neighbour import Neighbour
+from tests.fuzz.peer import Peer
+from tests.fuzz.sequences import sequence
+from tests.fuzz.store import CrashStore
+from tests.fuzz.watch import insist
+
+AT_ONCE: Final = 24  # fuzzed clients
+_LOOK: Final = 150  # turns between two looks at all that the engine holds
+_PACKETS: Final = 105  # of one sequence
+_CRASHES: Final = (0.0, 0.0002, 0.002)  # chance in a turn
+_VEHICLES: Final = tuple(f"V{number}" for number in range(6))
+
+_AGE: Final = 31 * 86_400.0  # seconds, beyond every session expiry of the sequences but "never"
+
+
+@dataclass
+class Tally:
+    """What a run has done. Of the packets ``sent`` the engine handled some, refused some (which ended the connection),
+    and never saw the rest: they came after the end of a connection, or inside a packet that never became whole."""
+
+    sequences: int = 0
+    sent: int = 0
+    handled: int = 0
+    refused: int = 0
+    connections: int = 0
+    crashes: int = 0
+    neighbour: int = 0  # messages that it got back
+
+    @property
+    def judged(self) -> int:
+        """Packets that were handled or refused: those that count."""
+        return self.handled + self.refused
+
+    def add(self, other: Tally) -> None:
+        """Count what ``other`` has done too."""
+        for name in self.__dict__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+def fuzz_limits() -> Limits:
+    """Small, so that they are reached."""
+    return Limits(16_384, max_user_properties=20, max_topic_levels=32, max_subscriptions=16, max_connect_size=4096)
+
+
+def fuzz_settings(dice: Random, edge: bool) -> Settings:
+    """Small, so that they are reached; an edge keeps every session."""
+    settings = Settings()
+    settings.keep_all = edge
+    settings.attach_grace = 20.0
+    settings.in_flight = dice.choice((3, 20, 1024))
+    settings.receive_maximum = dice.choice((8, 20))
+    settings.max_packet = fuzz_limits().max_packet_size
+    settings.max_keep_alive = dice.choice((30, 0xFFFF))
+    settings.max_queue_messages = settings.tier_queue_messages = 40
+    settings.max_queue_bytes = settings.tier_queue_bytes = 20_000
+    settings.inbox_messages = 10
+    settings.inbox_when_full = dice.choice((REJECT, DROP_OLDEST))
+    settings.max_subscriptions = 12
+    settings.max_retained = 12
+    settings.topic_aliases = ALIASES
+    settings.routes = 20
+    settings.system_interval = dice.choice((0.0, 10.0))
+    return settings
+
+
+class World:
+    """``edge``: the clients are vehicles with inboxes, and cores; else they are back ends of a core."""
+
+    def __init__(self, seed: str, edge: bool) -> None:
+        self._dice = Random(seed)
+        self._edge = edge
+        self._settings = fuzz_settings(self._dice, edge)
+        self._limits = fuzz_limits()
+        self._rules = _inbox() if edge else None
+        self._peers: list[Peer] = []
+        self._speaking: Peer | None = None
+        self._casts = [Cast(f"vehicles/{name}/", (name,)) for name in _VEHICLES] if edge else [Cast()]
+        self._turn = 0
+        self._crashes = self._dice.choice(_CRASHES)
+        self._edges: Edges | None = None
+        self._interests: Interests | None = None
+        self.tally = Tally()
+        self.clock = Clock()
+        self.store = CrashStore()
+        self.broker = self._start()
+        self.neighbour = self._neighbour()
+        self.neighbour.join(self.broker)
+
+    def _start(self) -> Broker:
+        edges = self._edges = None if self._edge else Edges(self._dice)
+        broker = Broker(self._settings, self.store, self.clock, Tracer(), edges, self._rules, _vehicle_of)
+        broker.recover(self.store.live())
+        if not self._edge:
+            interests = self._interests = Interests(self._dice)
+            interests.known.update(broker.subscriptions.filters())
+            broker.subscriptions.listener = interests
+        broker.durable(self.store.commit())
+        return broker
+
+    def _neighbour(self) -> Neighbour:
+        if self._edge:
+            return Neighbour(_vehicle("GOOD"), self._limits, "vehicles/GOOD/")
+        return Neighbour(Principal("good", BACKEND, everything()), self._limits, "good/")
+
+    # A run
+
+    def run(self, sequences: int) -> None:
+        """So many sequences, then the end of all sessions."""
+        dice = self._dice
+        left = sequences
+        while left or self._peers:
+            while left and len(self._peers) < AT_ONCE:
+                self._peers.append(self._new_peer())
+                left -= 1
+            for peer in dice.sample(self._peers, min(4, len(self._peers))):
+                self._speaking = peer
+                peer.step(self.broker)
+                self._hazard(peer)
+                if peer.finished:
+                    self._part(peer)
+            self.neighbour.step()
+            self.end_turn(dice.random() < 0.7)
+            self._weather()
+
+    def _new_peer(self) -> Peer:
+        dice = self._dice
+        number = dice.randrange(len(self._casts))
+        cast = self._casts[number]
+        if not self._edge:
+            principal = Principal(dice.choice(("one", "other")), BACKEND, everything())
+        elif dice.random() < 0.15:
+            principal = Principal(dice.choice(("core-1", "core-2")), TIER, everything())
+        else:
+            principal = _vehicle(_VEHICLES[number])
+        return Peer(dice, sequence(dice, cast, _PACKETS), principal, self._limits)
+
+    def _hazard(self, peer: Peer) -> None:
+        """What happens to a connection besides what its client sends."""
+        chance, line = self._dice.random(), peer.line
+        if chance > 0.03 or line is None or line.closed or line.connection is None:
+            return
+        if chance < 0.01:
+            line.lose()
+        elif chance < 0.02:
+            self.broker.pause(line.connection)
+        else:
+            self.broker.resume(line.connection)
+
+    def _part(self, peer: Peer) -> None:
+        """The sequence is over: the client goes without a word."""
+        peer.leave()
+        self._peers.remove(peer)
+        tally = self.tally
+        tally.sequences += 1
+        tally.sent += peer.packets
+        tally.handled += peer.handled
+        tally.refused += peer.refused
+        tally.connections += peer.connections
+
+    def line(self, principal: Principal) -> Line:
+        """A new connection."""
+        return Line(self.broker, principal, self._limits)
+
+    def end_turn(self, commit: bool = True, all: bool = False) -> None:
+        """What a node does at the end of a turn: commit, release what waited for it, write. ``all``: nothing is late
+        elsewhere."""
+        broker = self.broker
+        if self._edges is not None:
+            self._edges.answer(broker, all)
+        if self._interests is not None:
+            self._interests.open(broker, all)
+        if commit:
+            broker.intake.keep_ledgers()
+            broker.durable(self.store.commit())
+        dirty = broker.dirty[:]
+        broker.dirty.clear()
+        for connection in dirty:
+            connection.dirty = False
+            shell = connection.shell
+            assert isinstance(shell, Line)
+            shell.flush()
+
+    def _weather(self) -> None:
+        """Time goes on, and now and then the server crashes."""
+        dice = self._dice
+        self._turn += 1
+        if self._turn % 10 == 0:
+            self.clock.now += dice.choice((0.1, 1.0, 1.0, 3.0, 40.0))
+            self.broker.tick()
+        if self._turn % _LOOK == 0:
+            sizes.check(self.broker, self.store)
+            sizes.check_timers(self.broker)
+        if dice.random() < self._crashes:
+            self.crash()
+
+    def crash(self) -> None:
+        """The server dies without a word; what is on the disk is there again."""
+        for peer in self._peers:
+            if peer.line is not None:
+                peer.line.closed = True
+        self.neighbour.lose()
+        self.store = self.store.crash()
+        self.broker = self._start()
+        sizes.check(self.broker, self.store)
+        self.neighbour.join(self.broker)
+        self.tally.crashes += 1
+
+    def story(self) -> list[str]:
+        """Who spoke last, and what it has said on its connection, one packet a line: the form of the corpus."""
+        peer = self._speaking
+        if peer is None:
+            return []
+        principal = peer.principal
+        about = f"# {principal.name} (kind {principal.kind}), MQTT {peer.sequence.protocol}, turn {self._turn}"
+        return [about, *(packet.hex() for packet in peer.said)]
+
+    # The end
+
+    def finish(self) -> None:
+        """The neighbour gets the rest; all sessions end; nothing may be left of them."""
+        for _ in range(100):
+            self.neighbour.step(publish=False)
+            self.end_turn(all=True)
+            if self.neighbour.settled:
+                break
+        late = f"{self.neighbour.published} messages of the neighbour, and {self.neighbour.arrived} are back"
+        insist(self.neighbour.settled, late)
+        self.tally.neighbour += self.neighbour.arrived
+        for _ in range(3):  # the wills of sessions that end may be retained, and wait in inboxes
+            self._end_sessions()
+            self.clock.now += _AGE
+            self.broker.tick()
+            self.end_turn()
+        self._clear_retained()
+        self._end_sessions()
+        sizes.check_empty(self.broker, self.store)
+
+    def _end_sessions(self) -> None:
+        """A clean start that ends with its connection, for each session that there is."""
+        for session in self.broker.sessions.all():
+            kind, name, client_id = session.key
+            if not client_id:
+                continue  # an inbox, which no client can be; it ends with its time
+            principal = Principal(name, kind, everything(), session.vehicle)
+            self._say(principal, client_id)
+        self.end_turn()
+
+    def _say(self, principal: Principal, client_id: str, *packets: Publish) -> None:
+        line = self.line(principal)
+        said: list[Packet] = [Connect(MQTT5, client_id, True, 0), *packets, Disconnect()]
+        for packet in said:
+            line.feed(encode(packet, MQTT5))
+            self.end_turn()
+
+    def _clear_retained(self) -> None:
+        for topic, _ in self.broker.retained._tree.match("#"):
+            self._say(Principal("broom", BACKEND, everything()), "broom", Publish(topic, b"", 0, True))
+
+
+def _vehicle(name: str) -> Principal:
+    return Principal(name, VEHICLE, Permissions(f"vehicles/{name}/"), name)
+
+
+def _vehicle_of(topic: str) -> str | None:
+    parts = topic.split("/", 2)
+    return parts[1] if len(parts) == 3 and parts[0] == "vehicles" and parts[1] else None
+
+
+def _inbox() -> InboxRules:
+    def subscriptions_of(vehicle: str) -> list[Subscription]:
+        return [Subscription(f"vehicles/{vehicle}/cmd/#", 1)]
+
+    return InboxRules(_vehicle_of, subscriptions_of, 86_400)

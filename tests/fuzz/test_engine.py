@@ -1,0 +1,41 @@
+"""A slice of the fuzzing of the engine; ``scripts/fuzz`` does millions of the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz.rounds import Failure, run_round
+from tests.fuzz.target_engine import Tally, World
+from tests.fuzz.watch import Breach
+
+SEED = 20_261_126
+SEQUENCES = 120
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_round_of_fuzzed_sequences(number: int) -> None:
+    tally = run_round(SEED, number, SEQUENCES)
+    assert tally.sequences == SEQUENCES
+    assert tally.judged > 60 * SEQUENCES, "most of what is sent must reach the engine"
+    assert tally.refused > 100, "and a good part of it must be wrong"
+    assert tally.neighbour > 100
+
+
+def test_a_round_can_be_replayed() -> None:
+    assert run_round(SEED, 5, 20) == run_round(SEED, 5, 20)
+
+
+def test_a_failure_names_its_seed_and_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(world: World) -> None:
+        raise Breach("as an example")
+
+    monkeypatch.setattr(World, "_weather", crash)
+    with pytest.raises(Failure, match=r"as an example\nreplay it with scripts/fuzz --seed 1 --round 2 --of 30\n# one"):
+        run_round(1, 2, 30)
+
+
+def test_tallies_add_up() -> None:
+    total = Tally(1, 2, 3, 4, 5, 6, 7)
+    total.add(Tally(1, 1, 1, 1, 1, 1, 1))
+    assert total == Tally(2, 3, 4, 5, 6, 7, 8)
+    assert total.judged == 9

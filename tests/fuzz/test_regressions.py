@@ -1,0 +1,40 @@
+"""What the state machine has found once and a file of the corpus cannot say: one test each."""
+
+from __future__ import annotations
+
+from mesh.wire.packets import Will
+from mesh.wire.properties import Properties
+from tests.broker.harness import Bench
+from tests.broker.test_broker import subscribe
+from tests.fuzz.stage import Stage
+
+
+def test_what_came_after_an_acknowledgement_that_a_crash_undid_is_repeated_with_dup() -> None:
+    """The first PUBACK made room for the second message and was not on the disk yet: both were with the client, though
+    its window is 1 [MQTT-3.3.1-1]."""
+    stage = Stage(["anna", "bert"])
+    stage.connect("anna", 5, True, 100, 0)
+    stage.connect("bert", 5, True, 100, 1)
+    stage.subscribe("bert", "a", 1, False)
+    stage.publish("anna", "a", 1, True)
+    stage.publish("anna", "a", 1, True)
+    stage.acknowledge("bert", 1, commit=False)
+    assert stage.users["bert"].now == [1, 2]
+    stage.crash()
+    stage.connect("bert", 5, False, 100, 0)
+    assert stage.users["bert"].now == [1, 2]
+    stage.finish()
+
+
+def test_a_delayed_will_is_published_when_a_takeover_ends_the_session() -> None:
+    """A session of expiry 0 ends with its connection, so its will has nothing to wait for (MQTT 5.0 section
+    3.1.2.5)."""
+    bench = Bench()
+    receiver = bench.client("r")
+    subscribe(receiver, "w")
+    properties = Properties()
+    properties.will_delay = 10
+    bench.client("c", clean=False, will=Will("w", b"gone", 1, False, properties))
+    assert receiver.messages() == []
+    assert not bench.client("c", clean=False).connack().session_present
+    assert receiver.messages() == [b"gone"]

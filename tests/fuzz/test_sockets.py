@@ -1,0 +1,35 @@
+"""A slice of the fuzzing through sockets; ``scripts/fuzz --sockets`` does more of the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.processes import Processes
+from tests.fuzz.target_sockets import fuzz
+
+pytestmark = pytest.mark.e2e
+
+SEED = 20_261_126
+SEQUENCES = 150
+# Sessions and queues of the fuzzed clients fill up to their limits in the course of the slice.
+GROWTH = 48 << 20
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    running = Processes(tmp_path_factory.mktemp("fuzzed"), ["edge-1", "edge-2"])
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+def test_fuzzed_sequences_do_no_harm(mesh: Processes) -> None:
+    tally, _ = asyncio.run(fuzz(mesh, SEED, SEQUENCES, GROWTH))
+    assert tally.sequences == SEQUENCES
+    assert tally.judged > 40 * SEQUENCES
+    assert tally.neighbour > 20
