@@ -1,131 +1,312 @@
-"""Receive maximum in both directions (MQTT 5.0 sections 3.3.4 and 4.9), keep alive and pings."""
+"""Flow control: receive maximum and packet sizes in both directions (MQTT 5.0 sections 3.1.2.11, 3.2.2.3 and 4.9)."""
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
-from mesh.wire.packets import PINGREQ, PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Ping, Publish, Will
+from mesh.wire.packets import (
+    PUBACK,
+    PUBCOMP,
+    PUBREC,
+    PUBREL,
+    Ack,
+    Connack,
+    Connect,
+    Packet,
+    Ping,
+    Publish,
+    SubAck,
+    Subscription,
+)
+from mesh.wire.properties import Properties
+from tests.conformance import raw
+from tests.conformance.peer import Peer
 from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
-from tests.conformance.world import CONNECT_TIMEOUT, IN_FLIGHT, KEEP_ALIVE, RECEIVE_MAXIMUM, World
+from tests.conformance.test_will import watch
+from tests.conformance.world import ALIASES, IN_FLIGHT, MAX_PACKET, RECEIVE_MAXIMUM, World, properties
+
+TIGHT = 60  # bytes; more than CONNACK takes
 
 
-@shows(v5="3.3.4-9 3.3.4-10 4.9.0-1 4.9.0-2 4.9.0-3")
-@pytest.mark.parametrize("qos", [1, 2])
-def test_no_more_is_with_the_client_than_it_takes(world: World, qos: int) -> None:
-    receiver, sender = world.client(receive_maximum=3), world.client()
+def released(peer: Peer, message: Publish) -> None:
+    """PUBREC, and its answer."""
+    peer.send(Ack(PUBREC, message.packet_id))
+    answer = peer.expect(Ack)
+    assert (answer.type, answer.packet_id) == (PUBREL, message.packet_id)
+
+
+# What the server sends
+
+
+@shows(v5="3.3.4-9 4.9.0-1 4.9.0-2 4.3.2-3")
+@pytest.mark.parametrize("maximum", [1, 3])
+def test_no_more_is_unacknowledged_than_the_client_takes(world: World, maximum: int) -> None:
+    peer, sender = world.client(receive_maximum=maximum), world.client()
     topic = world.topic()
-    receiver.subscribe(topic)
-    for number in range(8):
-        sender.publish(topic, b"%d" % number, qos)
-    first = [receiver.find(Publish) for _ in range(3)]
-    receiver.expect_nothing()
-    receiver.alive()  # everything else goes on
-    assert receiver.subscribe(world.topic()) == [2]
-    sender.publish(topic, b"not held back", 0)
-    assert receiver.publish(world.topic(), qos=1) == 0x10
-    for message in first:
-        receiver.acknowledge(message)
-    rest = [receiver.message() for _ in range(6)]
-    assert [message.payload for message in first + [one for one in rest if one.qos]] == [b"%d" % n for n in range(8)]
+    peer.subscribe(topic)
+    for number in range(maximum + 2):
+        sender.publish(topic, b"%d" % number)
+    first = [peer.expect(Publish) for _ in range(maximum)]
+    assert [message.payload for message in first] == [b"%d" % number for number in range(maximum)]
+    peer.expect_nothing()
+    peer.send(Ack(PUBACK, first[0].packet_id))
+    assert peer.expect(Publish).payload == b"%d" % maximum
+    peer.expect_nothing()
 
 
-@shows(v5="4.9.0-2 4.9.0-1")
-def test_a_place_is_free_when_the_exchange_is_over(world: World) -> None:
-    receiver, sender = world.client(receive_maximum=1), world.client()
+@shows(v5="3.3.4-9 4.9.0-2 4.3.3-3 4.3.3-4 4.3.3-5", v3="4.3.3-1")
+def test_a_place_is_free_again_at_the_end_of_an_exchange(world: World) -> None:
+    """PUBREC is not the end, unless it refuses the message."""
+    peer, sender = world.client(receive_maximum=1), world.client()
     topic = world.topic()
-    receiver.subscribe(topic)
-    sender.publish(topic, b"1", 2)
-    sender.publish(topic, b"2", 1)
-    first = receiver.expect(Publish)
-    receiver.send(Ack(PUBREC, first.packet_id))
-    assert receiver.expect(Ack).type == PUBREL
-    receiver.expect_nothing()
-    receiver.send(Ack(PUBCOMP, first.packet_id))
-    assert receiver.expect(Publish).payload == b"2"
+    peer.subscribe(topic)
+    for number in range(3):
+        sender.publish(topic, b"%d" % number, 2)
+    message = peer.expect(Publish)
+    released(peer, message)
+    peer.expect_nothing()
+    peer.send(Ack(PUBCOMP, message.packet_id))
+    message = peer.expect(Publish)
+    assert message.payload == b"1"
+    peer.send(Ack(PUBREC, message.packet_id, 0x80))
+    assert peer.expect(Publish).payload == b"2"
+    peer.expect_nothing()
+
+
+@shows(v5="3.3.4-10 4.9.0-3")
+def test_all_else_goes_on_meanwhile(world: World) -> None:
+    peer = world.client(receive_maximum=1)
+    topic = world.topic()
+    peer.subscribe(topic)
+    peer.publish(topic)
+    peer.publish(topic)
+    held = peer.expect(Publish)
+    peer.alive()
+    assert peer.subscribe(topic + "/other") == [2]
+    assert peer.publish(topic + "/nobody", qos=1) == 0x10
+    assert peer.publish(topic + "/nobody", qos=2) == 0x10
+    assert peer.unsubscribe(topic + "/other") == [0]
+    peer.expect_nothing()
+    peer.send(Ack(PUBACK, held.packet_id))
+    peer.expect(Publish)
+
+
+@shows(v5="4.9.0-1 3.3.4-9")
+def test_a_new_connection_begins_with_its_own_maximum(world: World) -> None:
+    peer, sender = world.client(expiry=60, receive_maximum=3), world.client()
+    topic = world.topic()
+    peer.subscribe(topic)
+    for number in range(4):
+        sender.publish(topic, b"%d" % number)
+    for _ in range(3):
+        peer.expect(Publish)
+    peer.lose()
+    peer = world.client(peer.client_id, clean=False, expiry=60, receive_maximum=2)
+    assert [peer.expect(Publish).payload for _ in range(2)] == [b"0", b"1"]
+    peer.expect_nothing()
 
 
 @PROTOCOLS
 def test_the_server_has_a_limit_of_its_own(world: World, protocol: int) -> None:
-    receiver, sender = world.client(protocol=protocol), world.client()
+    peer, sender = world.client(protocol=protocol), world.client()
     topic = world.topic()
-    receiver.subscribe(topic)
-    for _ in range(IN_FLIGHT + 5):
+    peer.subscribe(topic)
+    for _ in range(IN_FLIGHT + 1):
         sender.publish(topic)
-    got = [receiver.find(Publish) for _ in range(IN_FLIGHT)]
-    receiver.expect_nothing()
-    receiver.send(Ack(PUBACK, got[0].packet_id))
-    receiver.find(Publish)
+    held = [peer.expect(Publish) for _ in range(IN_FLIGHT)]
+    peer.expect_nothing()
+    peer.acknowledge(held[0])
+    peer.expect(Publish)
 
 
-@shows(v5="3.3.4-7 4.13.1-1")
-def test_a_client_that_exceeds_the_servers_maximum_is_closed(world: World) -> None:
-    peer = world.client()
+@shows(v5="3.1.2-24 3.1.2-25")
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_message_that_is_too_large_counts_as_sent(world: World, qos: int) -> None:
+    """It takes no place in the window, and does not come later either."""
+    peer, sender = world.client(expiry=60, maximum_packet_size=TIGHT, receive_maximum=1), world.client()
     topic = world.topic()
-    peer.send(*[Publish(topic, b"", 2, False, False, number + 1) for number in range(RECEIVE_MAXIMUM)])
-    for _ in range(RECEIVE_MAXIMUM):
-        assert peer.expect(Ack).type == PUBREC
-    peer.send(Publish(topic, b"", 2, False, False, RECEIVE_MAXIMUM + 1))
-    peer.expect_end(0x93)
-
-
-@shows(v5="4.9.0-3")
-def test_one_that_only_reaches_it_is_not(world: World) -> None:
-    peer = world.client()
-    topic = world.topic()
-    for _ in range(3):
-        peer.send(*[Publish(topic, b"", 2, False, False, number + 1) for number in range(RECEIVE_MAXIMUM)])
-        for number in range(RECEIVE_MAXIMUM):
-            assert peer.expect(Ack).type == PUBREC
-            peer.send(Ack(PUBREL, number + 1))
-        for _ in range(RECEIVE_MAXIMUM):
-            assert peer.expect(Ack).type == PUBCOMP
-    peer.alive()
-
-
-@shows(v5="3.12.4-1", v3="3.12.4-1")
-@PROTOCOLS
-def test_a_ping_is_answered(world: World, protocol: int) -> None:
-    peer = world.client(protocol=protocol)
-    peer.send(Ping(PINGREQ), Ping(PINGREQ))
-    peer.expect(Ping)
-    peer.expect(Ping)
+    peer.subscribe(topic)
+    for payload in (b"x" * TIGHT, b"first", b"x" * TIGHT, b"second"):
+        sender.publish(topic, payload, qos)
+    assert peer.messages(2) == [b"first", b"second"]
+    peer.lose()
+    peer = world.client(peer.client_id, clean=False)
+    assert peer.connack.session_present
     peer.expect_nothing()
 
 
-@shows(v5="3.1.2-22 3.2.2-22", v3="3.1.2-24")
+@shows(v5="3.1.2-24 3.1.2-25")
+def test_the_limit_is_exact(world: World) -> None:
+    peer, sender = world.client(maximum_packet_size=TIGHT), world.client()
+    topic = world.topic()
+    peer.subscribe(topic)
+    room = TIGHT - len(raw.publish(topic.encode(), 5)) - 2  # the packet identifier
+    sender.publish(topic, b"a" * (room + 1))
+    sender.publish(topic, b"b" * room)
+    message = peer.message()
+    assert message.payload == b"b" * room
+    assert len(peer.received) - peer.received.rindex(b"\x32") == TIGHT
+    peer.expect_nothing()
+
+
+@shows(v5="3.1.2-24 3.1.2-25")
+def test_what_waited_is_measured_by_the_new_connection(world: World) -> None:
+    peer, sender = world.client(expiry=60), world.client()
+    topic = world.topic()
+    peer.subscribe(topic)
+    peer.lose()
+    sender.publish(topic, b"x" * TIGHT)
+    sender.publish(topic, b"small")
+    peer = world.client(peer.client_id, clean=False, maximum_packet_size=TIGHT)
+    assert peer.message().payload == b"small"
+    peer.expect_nothing()
+
+
+@shows(v5="3.1.2-24 3.9.2-1")
+def test_an_answer_that_cannot_be_sent_ends_the_connection(world: World) -> None:
+    """SUBACK for so many filters is larger than the client takes, and it waits for it."""
+    peer = world.client(maximum_packet_size=TIGHT)
+    peer.subscribe(*(f"a/{number}" for number in range(10)))
+    peer.send(raw.packet(0x82, b"\x00\x07\x00" + b"\x00\x01a\x00" * 25))
+    assert len(peer.expect(SubAck).reasons) == 25
+    wire = b"\x00\x07\x00" + b"\x00\x01a\x00" * 60
+    peer.send(b"\x82" + bytes((len(wire) & 0x7F | 0x80, len(wire) >> 7)) + wire)
+    peer.expect_end(0x95)
+
+
+@shows(v5="3.1.2-26 3.1.2-27 3.3.2-11")
+@pytest.mark.parametrize("maximum", [None, 0, 1, 2, 0xFFFF])
+def test_aliases_are_those_that_the_client_takes(world: World, maximum: int | None) -> None:
+    peer, sender = world.client(topic_alias_maximum=maximum), world.client()
+    topic = world.topic()
+    peer.subscribe(topic + "/+", qos=1)
+    for number in range(12):
+        sender.publish(f"{topic}/{number}")
+    used = set()
+    for _ in range(12):
+        got = peer.message().properties
+        used.add(None if got is None else got.topic_alias)
+    assert used - {None} == set(range(1, min(maximum or 0, ALIASES) + 1))
+
+
+# What the client sends
+
+
+def count(packets: list[Packet], type: int) -> int:
+    """How many acknowledgements of a type there are."""
+    return sum(isinstance(packet, Ack) and packet.type == type for packet in packets)
+
+
+@shows(v5="3.3.4-7 4.9.0-2 4.13.1-1")
+def test_a_client_that_exceeds_the_servers_maximum_is_closed(world: World) -> None:
+    watcher, topic = watch(world)
+    peer = world.client()
+    peer.send(*(Publish(topic, b"%d" % number, 2, False, False, number) for number in range(1, RECEIVE_MAXIMUM + 1)))
+    assert count(peer.sync(), PUBREC) == RECEIVE_MAXIMUM
+    peer.send(Publish(topic, b"too much", 2, False, False, 100))
+    peer.expect_end(0x93)
+    assert b"too much" not in watcher.messages(RECEIVE_MAXIMUM)
+    watcher.expect_nothing()
+
+
+@shows(v5="4.9.0-1 4.9.0-2")
+def test_pubrel_makes_room_again(world: World) -> None:
+    peer = world.client()
+    topic = world.topic()
+    for _ in range(2):
+        peer.send(*(Publish(topic, b"", 2, False, False, number) for number in range(1, RECEIVE_MAXIMUM + 1)))
+        assert count(peer.sync(), PUBREC) == RECEIVE_MAXIMUM
+        peer.send(*(Ack(PUBREL, number) for number in range(1, RECEIVE_MAXIMUM + 1)))
+        assert count(peer.sync(), PUBCOMP) == RECEIVE_MAXIMUM
+
+
+@shows(v5="3.3.4-8 4.9.0-3")
+def test_a_client_at_the_maximum_may_send_all_else(world: World) -> None:
+    peer = world.client()
+    topic = world.topic()
+    peer.send(*(Publish(topic, b"", 2, False, False, number) for number in range(1, RECEIVE_MAXIMUM + 1)))
+    assert count(peer.sync(), PUBREC) == RECEIVE_MAXIMUM
+    peer.send(b"\xc0\x00", Publish(topic, b"", 2, False, True, 1), Publish(topic, b"", 0))
+    again = peer.sync()
+    assert count(again, PUBREC) == 1
+    assert any(isinstance(packet, Ping) for packet in again)
+    assert peer.subscribe(topic) == [2]
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_an_older_client_was_told_of_no_maximum(world: World, protocol: int) -> None:
+    peer = world.client(protocol=protocol)
+    topic = world.topic()
+    many = 3 * RECEIVE_MAXIMUM
+    peer.send(*(Publish(topic, b"", 2, False, False, number) for number in range(1, many + 1)))
+    assert count(peer.sync(), PUBREC) == many
+
+
+@shows(v5="3.2.2-15 4.13.1-1", v3="4.8.0-1")
 @PROTOCOLS
-def test_a_silent_client_is_closed_as_if_its_network_had_failed(way: World, protocol: int) -> None:
-    watcher = way.client()
-    topic = way.topic()
-    watcher.subscribe(topic)
-    peer = way.client(protocol=protocol, keep_alive=1, will=Will(topic, b"silent"))
-    began = time.monotonic()
-    peer.expect_end(0x8D)
-    assert time.monotonic() - began >= 1.0  # not before the keep alive itself has passed
-    assert watcher.message().payload == b"silent"
+def test_a_packet_has_its_limit(world: World, protocol: int) -> None:
+    peer = world.client(protocol=protocol)
+    topic = world.topic()
+    header = 1 + 3 + 2 + len(topic) + 2 + (protocol == 5)
+    peer.publish(topic, b"x" * (MAX_PACKET - header))
+    peer.send(Publish(topic, b"x" * (MAX_PACKET - header + 1), 1, False, False, 100))
+    peer.expect_end(0x95)
 
 
-@shows(v5="3.1.2-22", v3="3.1.2-24")
-@PROTOCOLS
-def test_one_that_says_something_is_not(way: World, protocol: int) -> None:
-    peer = way.client(protocol=protocol, keep_alive=1)
-    for _ in range(6):
-        way.elapse(0.5)
-        peer.alive()
+@shows(v5="3.2.2-15")
+def test_its_announcement_is_enough(world: World) -> None:
+    """The server does not wait for what it will not take."""
+    peer = world.client()
+    peer.send(b"\x30\xff\xff\xff\x7f")
+    peer.expect_end(0x95)
 
 
-def test_half_a_connect_is_not_waited_for(way: World) -> None:
-    peer = way.peer()
-    peer.send(b"\x10\x20\x00\x04MQTT")
-    began = time.monotonic()
-    assert peer.expect_close() == []
-    assert time.monotonic() - began >= CONNECT_TIMEOUT / 2
+@shows(v5="3.1.4-1")
+@pytest.mark.parametrize("zero", [b"\x21\x00\x00", b"\x27\x00\x00\x00\x00"])
+def test_a_client_cannot_take_nothing(world: World, zero: bytes) -> None:
+    peer = world.peer()
+    peer.send(raw.connect(5, properties=zero))
+    assert peer.expect_close() == [Connack(False, 0x82)]
 
 
-def test_no_keep_alive_is_longer_than_the_servers(world: World) -> None:
-    told = world.client(keep_alive=65_535).connack.properties
-    assert told is not None
-    assert told.server_keep_alive == KEEP_ALIVE
+# What is said beyond reason codes
+
+
+@shows(v5="3.1.2-29")
+@pytest.mark.parametrize("wanted", [None, 0, 1])
+def test_reasons_are_given_to_who_wants_them(world: World, wanted: int | None) -> None:
+    peer = world.client(request_problem_info=wanted)
+    plain = [Properties(), None] if wanted == 0 else []
+    for qos, answer in ((1, PUBACK), (2, PUBREC)):
+        peer.send(Publish("refused/x", b"", qos, False, False, 9))
+        ack = peer.expect(Ack)
+        assert (ack.type, ack.reason) == (answer, 0x87)
+        assert (ack.properties in plain) == (wanted == 0)
+    peer.send(raw.subscribe(b"refused/x", 5))
+    suback = peer.expect(SubAck)
+    assert suback.reasons == [0x87]
+    assert (suback.properties in plain) == (wanted == 0)
+
+
+@shows(v5="3.1.2-29")
+def test_messages_keep_their_user_properties_all_the_same(world: World) -> None:
+    peer = world.client(request_problem_info=0)
+    topic = world.topic()
+    peer.subscribe(Subscription(topic, 1))
+    peer.publish(topic, properties=properties(user=[("a", "b")]))
+    got = peer.message().properties
+    assert got is not None
+    assert got.user == [("a", "b")]
+
+
+@shows(v5="3.1.2-28")
+def test_a_connect_asks_with_0_or_1(world: World) -> None:
+    for identifier in (0x17, 0x19):
+        peer = world.peer()
+        peer.send(raw.connect(5, properties=bytes((identifier, 2))))
+        assert peer.expect_close() == [Connack(False, 0x82)]
+    peer = world.peer()
+    peer.send(Connect(5, world.client_id(), properties=properties(request_response_info=0)))
+    answer = peer.expect(Connack)
+    assert answer.properties is None or answer.properties.response_info is None
