@@ -28,6 +28,7 @@ def settings() -> Settings:
     made.max_session_expiry = world.SESSION_EXPIRY
     made.shared_patience = world.SHARED_PATIENCE
     made.system_interval = world.SYS_INTERVAL
+    made.attach_grace = world.ATTACH_GRACE
     made.refused = (world.REFUSED,)
     return made
 

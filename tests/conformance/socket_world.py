@@ -30,7 +30,7 @@ limits:
   session_expiry: {world.SESSION_EXPIRY}s
   shared_patience: {world.SHARED_PATIENCE}s
   connect_timeout: {world.CONNECT_TIMEOUT}s
-  attach_grace: 2s
+  attach_grace: {world.ATTACH_GRACE}s
 """
 
 

@@ -12,7 +12,6 @@ from mesh.wire.packets import (
     Ack,
     Connack,
     Connect,
-    Packet,
     Ping,
     Publish,
     SubAck,
@@ -144,9 +143,9 @@ def test_the_limit_is_exact(world: World) -> None:
     room = TIGHT - len(raw.publish(topic.encode(), 5)) - 2  # the packet identifier
     sender.publish(topic, b"a" * (room + 1))
     sender.publish(topic, b"b" * room)
-    message = peer.message()
-    assert message.payload == b"b" * room
-    assert len(peer.received) - peer.received.rindex(b"\x32") == TIGHT
+    before = len(peer.received)
+    assert peer.expect(Publish).payload == b"b" * room
+    assert len(peer.received) - before == TIGHT
     peer.expect_nothing()
 
 
@@ -193,17 +192,24 @@ def test_aliases_are_those_that_the_client_takes(world: World, maximum: int | No
 # What the client sends
 
 
-def count(packets: list[Packet], type: int) -> int:
-    """How many acknowledgements of a type there are."""
-    return sum(isinstance(packet, Ack) and packet.type == type for packet in packets)
+def fill(peer: Peer, topic: str, number: int = RECEIVE_MAXIMUM) -> None:
+    """Publish so many messages of QoS 2 and leave their exchanges open."""
+    peer.send(*(Publish(topic, b"%d" % one, 2, False, False, one) for one in range(1, number + 1)))
+    expect_all(peer, PUBREC, number)
+
+
+def expect_all(peer: Peer, type: int, number: int) -> None:
+    """The next so many acknowledgements are of this type, in order, and all is well."""
+    got = [peer.find(Ack) for _ in range(number)]
+    assert [(one.type, one.packet_id) for one in got] == [(type, packet_id) for packet_id in range(1, number + 1)]
+    assert all(one.reason < 0x80 for one in got)
 
 
 @shows(v5="3.3.4-7 4.9.0-2 4.13.1-1")
 def test_a_client_that_exceeds_the_servers_maximum_is_closed(world: World) -> None:
     watcher, topic = watch(world)
     peer = world.client()
-    peer.send(*(Publish(topic, b"%d" % number, 2, False, False, number) for number in range(1, RECEIVE_MAXIMUM + 1)))
-    assert count(peer.sync(), PUBREC) == RECEIVE_MAXIMUM
+    fill(peer, topic)
     peer.send(Publish(topic, b"too much", 2, False, False, 100))
     peer.expect_end(0x93)
     assert b"too much" not in watcher.messages(RECEIVE_MAXIMUM)
@@ -215,32 +221,25 @@ def test_pubrel_makes_room_again(world: World) -> None:
     peer = world.client()
     topic = world.topic()
     for _ in range(2):
-        peer.send(*(Publish(topic, b"", 2, False, False, number) for number in range(1, RECEIVE_MAXIMUM + 1)))
-        assert count(peer.sync(), PUBREC) == RECEIVE_MAXIMUM
+        fill(peer, topic)
         peer.send(*(Ack(PUBREL, number) for number in range(1, RECEIVE_MAXIMUM + 1)))
-        assert count(peer.sync(), PUBCOMP) == RECEIVE_MAXIMUM
+        expect_all(peer, PUBCOMP, RECEIVE_MAXIMUM)
 
 
 @shows(v5="3.3.4-8 4.9.0-3")
 def test_a_client_at_the_maximum_may_send_all_else(world: World) -> None:
     peer = world.client()
     topic = world.topic()
-    peer.send(*(Publish(topic, b"", 2, False, False, number) for number in range(1, RECEIVE_MAXIMUM + 1)))
-    assert count(peer.sync(), PUBREC) == RECEIVE_MAXIMUM
-    peer.send(b"\xc0\x00", Publish(topic, b"", 2, False, True, 1), Publish(topic, b"", 0))
-    again = peer.sync()
-    assert count(again, PUBREC) == 1
-    assert any(isinstance(packet, Ping) for packet in again)
+    fill(peer, topic)
+    peer.send(b"\xc0\x00", Publish(topic, b"1", 2, False, True, 1), Publish(topic, b"", 0))
+    expect_all(peer, PUBREC, 1)
+    peer.find(Ping)
     assert peer.subscribe(topic) == [2]
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
 def test_an_older_client_was_told_of_no_maximum(world: World, protocol: int) -> None:
-    peer = world.client(protocol=protocol)
-    topic = world.topic()
-    many = 3 * RECEIVE_MAXIMUM
-    peer.send(*(Publish(topic, b"", 2, False, False, number) for number in range(1, many + 1)))
-    assert count(peer.sync(), PUBREC) == many
+    fill(world.client(protocol=protocol), world.topic(), 3 * RECEIVE_MAXIMUM)
 
 
 @shows(v5="3.2.2-15 4.13.1-1", v3="4.8.0-1")

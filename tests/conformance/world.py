@@ -21,6 +21,7 @@ KEEP_ALIVE = 60
 SESSION_EXPIRY = 3600
 SHARED_PATIENCE = 2.0
 CONNECT_TIMEOUT = 3.0
+ATTACH_GRACE = 2.0  # seconds that a connection is waited for after a crash
 SYS_INTERVAL = 1.0
 REFUSED = "refused/#"  # what no client may publish or receive
 

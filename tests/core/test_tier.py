@@ -20,6 +20,7 @@ from mesh.wire.decode import SERVER, Reader
 from mesh.wire.limits import Limits
 from mesh.wire.packets import Ack, Connect, Publish, SubAck, Subscribe, Subscription
 from tests.broker.harness import BACKEND, TIER, VEHICLE, Bench, Client, Clock, MemoryStore
+from tests.conformance.shows import shows
 
 TURN = Turn(asyncio.new_event_loop())  # whoever marks and wakes is not under test here
 
@@ -269,6 +270,7 @@ def test_an_edge_that_is_away_gets_its_messages_in_order_when_it_is_back(mesh: M
     assert [item for item in mesh.core.store.items.values() if item.kind == SPOOLED] == []
 
 
+@shows(v3="7.0.0-1")
 def test_what_an_edge_had_not_answered_when_it_died_is_spooled_and_sent_again(mesh: Mesh) -> None:
     vehicle = mesh.vehicle(1, "cmd", expiry=100)
     vehicle.lose()
@@ -319,6 +321,7 @@ def test_the_spool_survives_a_crash_of_the_core(mesh: Mesh) -> None:
     assert mesh.vehicle(1, clean=False, expiry=100).messages() == [b"%d" % number for number in range(10)]
 
 
+@shows(v3="7.0.0-1")
 @pytest.mark.parametrize("killed", ["edge", "core"])
 @pytest.mark.parametrize("turns", range(1, 9))
 def test_qos_2_downstream_is_exactly_once_whenever_somebody_dies(killed: str, turns: int) -> None:

@@ -101,6 +101,6 @@ def check_empty(broker: Broker, store: CrashStore) -> None:
 def check_timers(broker: Broker) -> None:
     """Timers are for what is there: those that something overtook are let go of in time."""
     timers, sessions = len(broker.sessions._timers), len(broker.sessions)
-    insist(timers <= 2 * sessions + _TIMERS, f"{timers} timers for {sessions} sessions")
+    insist(timers <= 4 * sessions + _TIMERS, f"{timers} timers for {sessions} sessions")
     kept, expiring = len(broker.retained._timers), len(broker.retained._expiring)
     insist(kept <= 2 * expiring + _TIMERS, f"{kept} timers for {expiring} retained messages that expire")

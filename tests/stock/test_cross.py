@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conformance.shows import shows
 from tests.stock.makers import Dialect, Makers
 from tests.stock.way import Way
 
 pytestmark = pytest.mark.e2e
 
 
+@shows(v3="7.0.0-2")
 def test_command_and_report(makers: Makers, core: Way, door: Way, dialect: Dialect) -> None:
     backend = makers.join(dialect, core)
     vehicle = makers.join(dialect, door)

@@ -26,6 +26,7 @@ from mesh.wire.packets import (
     Ping,
     Publish,
 )
+from tests.conformance.shows import shows
 from tests.fakes.engine import FakeEngine, FakeJournal
 from tests.fakes.mesh import run, until
 from tests.fakes.mqtt import Bare
@@ -118,6 +119,10 @@ def refuse(connect: Connect, peer: str) -> Principal:
     raise Refused(0x86)
 
 
+def refuse_identifier(connect: Connect, peer: str) -> Principal:
+    raise Refused(0x85)
+
+
 async def refuse_later(connect: Connect, peer: str) -> Principal:
     await asyncio.sleep(0)
     raise Refused(0x86)
@@ -132,9 +137,10 @@ async def never(connect: Connect, peer: str) -> Principal:
     return PRINCIPAL
 
 
+@shows(v5="3.1.3-8 3.1.4-2 3.2.2-7 3.2.2-8", v3="3.1.3-9 3.2.2-5")
 @pytest.mark.parametrize(
     ("authenticate", "old", "new"),
-    [(refuse, 4, 0x86), (refuse_later, 4, 0x86), (fail_later, 3, 0x88), (never, 3, 0x88)],
+    [(refuse, 4, 0x86), (refuse_identifier, 2, 0x85), (refuse_later, 4, 0x86), (fail_later, 3, 0x88), (never, 3, 0x88)],
 )
 def test_who_is_not_let_in_is_told(
     authenticate: Callable[[Connect, str], Awaitable[Principal] | Principal], old: int, new: int

@@ -1,0 +1,155 @@
+"""Topic aliases in both directions (MQTT 5.0 section 3.3.2.3.4)."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.wire.packets import Ack, Publish
+from mesh.wire.properties import Properties
+from tests.conformance.peer import Peer
+from tests.conformance.shows import shows
+from tests.conformance.world import ALIASES, World, properties
+
+
+def aliased(alias: int, **fields: object) -> Properties:
+    return properties(topic_alias=alias, **fields)
+
+
+def alias_of(message: Publish) -> int | None:
+    return None if message.properties is None else message.properties.topic_alias
+
+
+# From the client
+
+
+@shows(v5="3.3.2-12 3.2.2-17")
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_every_alias_up_to_the_maximum_is_taken(world: World, qos: int) -> None:
+    receiver, sender = world.client(), world.client()
+    told = sender.connack.properties
+    assert told is not None
+    assert told.topic_alias_maximum == ALIASES
+    prefix = world.topic()
+    receiver.subscribe(f"{prefix}/#", qos=0)
+    for alias in range(1, ALIASES + 1):
+        sender.publish(f"{prefix}/{alias}", b"set", qos, properties=aliased(alias))
+    for alias in range(1, ALIASES + 1):
+        sender.publish("", b"use", qos, properties=aliased(alias, content_type="c"))
+    got = [receiver.message() for _ in range(2 * ALIASES)]
+    assert [message.topic for message in got] == [f"{prefix}/{alias}" for alias in range(1, ALIASES + 1)] * 2
+    assert all(alias_of(message) is None for message in got)
+    assert got[-1].properties is not None
+    assert got[-1].properties.content_type == "c"
+
+
+def test_an_alias_may_get_another_topic(world: World) -> None:
+    receiver, sender = world.client(), world.client()
+    one, other = world.topic(), world.topic()
+    receiver.subscribe(one, other)
+    for topic in (one, "", other, ""):
+        sender.publish(topic, properties=aliased(1))
+    assert [receiver.message().topic for _ in range(4)] == [one, one, other, other]
+
+
+@shows(v5="3.3.2-8 3.3.2-9 4.13.1-1")
+@pytest.mark.parametrize("alias", [0, ALIASES + 1, 65_535])
+@pytest.mark.parametrize("topic", ["a", ""])
+def test_one_beyond_the_maximum_is_an_error(world: World, alias: int, topic: str) -> None:
+    peer = world.client()
+    peer.send(Publish(topic, b"x", properties=aliased(alias)))
+    peer.expect_end(0x94)
+
+
+def test_one_that_was_never_set_is_an_error(world: World) -> None:
+    peer = world.client()
+    peer.send(Publish("", b"x", properties=aliased(1)))
+    peer.expect_end(0x94)
+
+
+@shows(v5="3.3.2-7")
+def test_aliases_end_with_the_connection(world: World) -> None:
+    first = world.client(expiry=60)
+    first.publish(world.topic(), properties=aliased(1))
+    first.leave()
+    second = world.client(first.client_id, clean=False, expiry=60)
+    second.send(Publish("", b"x", properties=aliased(1)))
+    second.expect_end(0x94)
+
+
+def test_no_topic_and_no_alias_is_an_error(world: World) -> None:
+    peer = world.client()
+    peer.send(Publish("", b"x"))
+    peer.expect_end(0x82)
+
+
+# To the client
+
+
+def receive(world: World, maximum: int | None, topics: int, **fields: int) -> tuple[Peer, list[Publish]]:
+    """What a client with this maximum gets, of each topic two messages."""
+    if maximum is not None:
+        fields["topic_alias_maximum"] = maximum
+    receiver, sender = world.client(**fields), world.client()
+    prefix = world.topic()
+    receiver.subscribe(f"{prefix}/#", qos=1)
+    for number in range(2 * topics):
+        sender.publish(f"{prefix}/{number % topics}", b"x")
+    return receiver, [receiver.message() for _ in range(2 * topics)]
+
+
+@shows(v5="3.1.2-26 3.3.2-11 3.3.2-8")
+@pytest.mark.parametrize("maximum", [1, 3])
+def test_the_server_uses_no_more_than_the_client_takes(world: World, maximum: int) -> None:
+    _, got = receive(world, maximum, 5)
+    first, second = got[:5], got[5:]
+    assert [alias_of(message) for message in first] == [*range(1, maximum + 1), *[None] * (5 - maximum)]
+    assert all(message.topic for message in first)
+    assert [alias_of(message) for message in second] == [alias_of(message) for message in first]
+    assert [message.topic for message in second] == [*[""] * maximum, *(message.topic for message in first[maximum:])]
+
+
+@shows(v5="3.1.2-27")
+@pytest.mark.parametrize("maximum", [None, 0])
+def test_who_takes_none_gets_none(world: World, maximum: int | None) -> None:
+    _, got = receive(world, maximum, 2)
+    assert all(alias_of(message) is None and message.topic for message in got)
+
+
+@shows(v5="3.3.2-7")
+def test_a_new_connection_has_new_aliases(world: World) -> None:
+    topic = world.topic()
+    first = world.client(expiry=60, topic_alias_maximum=5)
+    first.subscribe(topic)
+    sender = world.client()
+    sender.publish(topic)
+    assert first.message().topic == topic
+    first.leave()
+    second = world.client(first.client_id, clean=False, expiry=60, topic_alias_maximum=5)
+    sender.publish(topic)
+    message = second.message()
+    assert (message.topic, alias_of(message)) == (topic, 1)
+
+
+def test_a_message_that_was_too_large_sets_no_alias(world: World) -> None:
+    topic = world.topic()
+    peer, sender = world.client(topic_alias_maximum=5, maximum_packet_size=100), world.client()
+    peer.subscribe(topic)
+    sender.publish(topic, b"y" * 200)
+    sender.publish(topic, b"x")
+    message = peer.message()
+    assert (message.topic, alias_of(message)) == (topic, 1)
+
+
+def test_a_repeat_has_its_topic(world: World) -> None:
+    """What is sent again on another connection must not count on the aliases of the first."""
+    topic = world.topic()
+    first = world.client(expiry=60, topic_alias_maximum=5)
+    first.subscribe(topic)
+    sender = world.client()
+    for _ in range(2):
+        sender.publish(topic)
+    assert [first.find(Publish).topic for _ in range(2)] == [topic, ""]
+    first.lose()
+    second = world.client(first.client_id, clean=False, expiry=60)
+    assert [second.message().topic for _ in range(2)] == [topic, topic]
+    assert not any(isinstance(packet, Ack) for packet in second.sync())

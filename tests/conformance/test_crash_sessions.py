@@ -1,0 +1,167 @@
+"""What is left of sessions when the server was killed: all of it, for as long as it would have lived anyway.
+
+Each crash costs seconds in the worlds with sockets, so a scenario looks at several sessions at once.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
+from tests.conformance.peer import Peer
+from tests.conformance.shows import shows
+from tests.conformance.test_will import will
+from tests.conformance.world import ATTACH_GRACE, World, properties
+
+PROTOCOLS = (3, 4, 5)
+
+
+def lasting(world: World, protocol: int = 5, client_id: str | None = None, expiry: int = 600) -> Peer:
+    """A client whose session outlives its connection."""
+    return world.client(client_id, protocol, clean=False, expiry=expiry if protocol == 5 else None)
+
+
+def back(world: World, peer: Peer) -> Peer:
+    """The client connects anew, and finds its session."""
+    again = lasting(world, peer.protocol, peer.client_id)
+    assert again.connack.session_present or peer.protocol == 3  # which cannot be told
+    return again
+
+
+@shows(v5="3.1.2-5 3.1.2-23 4.1.0-1 4.5.0-1", v3="3.1.2-4 3.1.2-5 4.1.0-1 4.5.0-1")
+def test_sessions_subscriptions_and_messages(world: World) -> None:
+    """Of clients that were connected and of others; a subscription that was given up does not come back."""
+    topic = world.topic()
+    connected = [lasting(world, protocol) for protocol in PROTOCOLS]
+    away = [lasting(world, protocol) for protocol in PROTOCOLS]
+    for peer in connected + away:
+        assert peer.subscribe(topic, f"{topic}/gone", qos=1) == [1, 1]
+        peer.unsubscribe(f"{topic}/gone")
+    for peer in away:
+        peer.leave()
+    sender = world.client()
+    assert sender.publish(topic, b"before") == 0
+    world.crash()
+    returned = [back(world, peer) for peer in connected + away]
+    sender = world.client()
+    sender.publish(f"{topic}/gone")
+    sender.publish(topic, b"after")
+    for peer in returned:
+        assert peer.messages(2) == [b"before", b"after"]
+        peer.expect_nothing()
+
+
+@shows(v5="4.1.0-2 3.1.2-23", v3="3.1.2-6")
+def test_sessions_end_when_they_would_have_ended(world: World) -> None:
+    """Some end while the server is down, some after it is back, and some with the connection that it closed."""
+    sessions = {
+        "connected": lasting(world, expiry=1),
+        "shortened": lasting(world),
+        "away": lasting(world, expiry=1),
+        "longer": lasting(world),
+        "no expiry": world.client(),
+        "clean": world.client(protocol=4),
+    }
+    topic = world.topic()
+    for peer in sessions.values():
+        peer.subscribe(topic)
+    sessions["away"].leave()
+    sessions["longer"].leave()
+    sessions["shortened"].leave(properties=properties(session_expiry=1))
+    world.client().publish(topic)  # once it is acknowledged, all before it is on the disk
+    world.crash()
+    world.elapse(ATTACH_GRACE + 1.5)
+    found = {
+        name: world.client(peer.client_id, peer.protocol, clean=False).connack.session_present
+        for name, peer in sessions.items()
+    }
+    assert found == {name: name == "longer" for name in sessions}
+
+
+@shows(v5="3.1.2-7 3.1.2-8 3.1.2-10 3.1.3-9 3.14.4-3", v3="3.1.2-8 3.1.2-10")
+def test_wills(world: World) -> None:
+    """A will is published once, when it is due; not if the client is back before, nor if it said good-bye."""
+    topic = world.topic()
+    watcher = lasting(world)
+    watcher.subscribe(f"{topic}/+", qos=1)
+    due = world.client(expiry=600, will=will(f"{topic}/due", 3, 1))
+    due.lose()
+    connected = [world.client(protocol=one, will=will(f"{topic}/connected{one}", qos=1)) for one in PROTOCOLS]
+    returning = world.client(expiry=600, will=will(f"{topic}/returning", 5, 1))
+    world.client(expiry=600, will=will(f"{topic}/good-bye", 1, 1)).leave()
+    published = world.client(expiry=600, will=will(f"{topic}/published", qos=1))
+    published.lose()
+    assert watcher.message().topic == f"{topic}/published"
+    world.client().publish(f"{topic}/last")  # once it is acknowledged, all before it is on the disk
+    assert watcher.message().topic == f"{topic}/last"
+    watcher.expect_nothing()
+    world.crash()
+    watcher = back(world, watcher)
+    world.client(returning.client_id, clean=False, expiry=600)
+    world.elapse(3.5)
+    got = sorted(watcher.message().topic for _ in range(4))
+    assert got == [*(f"{topic}/connected{peer.protocol}" for peer in connected), f"{topic}/due"]
+    world.elapse(2.5)
+    watcher.expect_nothing()
+
+
+@final
+class Exchanges:
+    """A client with exchanges of every kind in both directions, before a crash and after it."""
+
+    def __init__(self, world: World, protocol: int) -> None:
+        self.world = world
+        self.topic = world.topic()
+        self.watcher, self.peer = lasting(world), lasting(world, protocol)
+        self.watcher.subscribe(self.topic)
+        self.peer.subscribe(f"{self.topic}/down")
+        self.delivered: dict[bytes, Publish] = {}
+
+    def begin(self) -> None:
+        peer, topic = self.peer, self.topic
+        peer.send(Publish(topic, b"once", 2, False, False, 7), Publish(topic, b"closed", 2, False, False, 8))
+        assert [peer.expect(Ack).type for _ in range(2)] == [PUBREC, PUBREC]
+        peer.send(Ack(PUBREL, 8))
+        assert peer.expect(Ack).type == PUBCOMP
+        sender = self.world.client()
+        for payload, qos in ((b"released", 2), (b"unreleased", 2), (b"unacknowledged", 1), (b"acknowledged", 1)):
+            sender.publish(f"{topic}/down", payload, qos)
+        self.delivered = {message.payload: message for message in (peer.expect(Publish) for _ in range(4))}
+        peer.send(Ack(PUBACK, self.identifier(b"acknowledged")), Ack(PUBREC, self.identifier(b"released")))
+        assert peer.expect(Ack).type == PUBREL
+        sender.publish(topic, b"last")  # once it is acknowledged, all before it is on the disk
+
+    def identifier(self, payload: bytes) -> int:
+        return self.delivered[payload].packet_id
+
+    def go_on_receiving(self) -> None:
+        """PUBREL for what was released; the rest again, in order, under its identifiers."""
+        self.peer = back(self.world, self.peer)
+        again = [self.peer.next() for _ in range(3)]
+        assert Ack(PUBREL, self.identifier(b"released")) in again
+        messages = [packet for packet in again if isinstance(packet, Publish)]
+        expected = [(payload, True, self.identifier(payload)) for payload in (b"unreleased", b"unacknowledged")]
+        assert [(message.payload, message.dup, message.packet_id) for message in messages] == expected
+
+    def go_on_sending(self) -> None:
+        """A repeat is answered and not passed on; an identifier that was given back means a new message."""
+        peer = self.peer
+        peer.send(Publish(self.topic, b"once", 2, False, True, 7), Ack(PUBREL, 7))
+        assert [(ack.type, ack.reason) for ack in (peer.find(Ack) for _ in range(2))] == [(PUBREC, 0), (PUBCOMP, 0)]
+        peer.send(Publish(self.topic, b"anew", 2, False, False, 8))
+        assert peer.find(Ack).type == PUBREC
+        self.watcher = back(self.world, self.watcher)
+        assert self.watcher.messages(4) == [b"once", b"closed", b"last", b"anew"]
+        self.watcher.expect_nothing()
+
+
+@shows(v5="4.3.3-6 4.3.3-10 4.3.3-11 4.4.0-1 3.3.1-1", v3="4.3.3-1 4.3.3-2 4.4.0-1 3.3.1-1 2.3.1-4")
+def test_exchanges_go_on(world: World) -> None:
+    """What was accepted is not taken twice, what was delivered comes again, released or not."""
+    both = [Exchanges(world, protocol) for protocol in (4, 5)]
+    for exchanges in both:
+        exchanges.begin()
+    world.crash()
+    for exchanges in both:
+        exchanges.go_on_receiving()
+        exchanges.go_on_sending()

@@ -1,0 +1,113 @@
+"""Retained messages (MQTT 5.0 and 3.1.1 section 3.3.1.3)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.shows import shows
+from tests.conformance.test_connect import PROTOCOLS
+from tests.conformance.world import World, properties
+
+
+@shows(v5="3.3.1-5 3.3.1-9", v3="3.3.1-5 3.3.1-6 3.3.1-8")
+@PROTOCOLS
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_the_last_one_of_a_topic_comes_to_new_subscribers(world: World, protocol: int, qos: int) -> None:
+    sender = world.client(protocol=protocol)
+    topic = world.topic("a")
+    for payload in (b"old", b"new"):
+        sender.publish(topic, payload, qos, retain=True)
+    later = world.client(protocol=protocol)
+    later.subscribe(topic.replace("/a", "/#"))
+    message = later.message()
+    assert (message.payload, message.qos, message.retain, message.dup) == (b"new", qos, True, False)
+    later.expect_nothing()
+
+
+@shows(v5="3.3.1-12", v3="3.3.1-9")
+@PROTOCOLS
+def test_to_others_it_is_a_message_like_any_other(world: World, protocol: int) -> None:
+    peer = world.client(protocol=protocol)
+    topic = world.topic()
+    peer.subscribe(topic)
+    peer.publish(topic, b"x", retain=True)
+    assert not peer.message().retain
+
+
+@shows(v5="3.3.1-6 3.3.1-7", v3="3.3.1-10 3.3.1-11")
+@PROTOCOLS
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_an_empty_one_is_passed_on_and_removes_it(world: World, protocol: int, qos: int) -> None:
+    peer = world.client(protocol=protocol)
+    topic = world.topic()
+    peer.publish(topic, b"x", 1, retain=True)
+    peer.subscribe(topic)
+    assert peer.message().payload == b"x"
+    peer.publish(topic, b"", qos, retain=True)
+    assert peer.message().payload == b""
+    later = world.client(protocol=protocol)
+    later.subscribe(topic)
+    later.expect_nothing()
+
+
+@shows(v5="3.3.1-8", v3="3.3.1-12")
+@PROTOCOLS
+def test_one_without_the_flag_leaves_it_alone(world: World, protocol: int) -> None:
+    sender = world.client(protocol=protocol)
+    topic = world.topic()
+    sender.publish(topic, b"kept", retain=True)
+    sender.publish(topic, b"passing")
+    sender.publish(topic, b"")
+    later = world.client(protocol=protocol)
+    later.subscribe(topic)
+    assert later.message().payload == b"kept"
+    later.expect_nothing()
+
+
+@shows(v3="3.3.1-7")
+@PROTOCOLS
+def test_one_of_qos_0_takes_the_place_of_another(world: World, protocol: int) -> None:
+    sender = world.client(protocol=protocol)
+    topic = world.topic()
+    sender.publish(topic, b"old", 2, retain=True)
+    sender.publish(topic, b"new", 0, retain=True)
+    later = world.client(protocol=protocol)
+    later.subscribe(topic)
+    message = later.message()
+    assert (message.payload, message.qos) == (b"new", 0)
+
+
+@shows(v5="3.3.2-5 3.3.2-6")
+def test_it_expires(world: World) -> None:
+    sender = world.client()
+    short, long = world.topic(), world.topic()
+    sender.publish(short, b"x", retain=True, properties=properties(message_expiry=1))
+    sender.publish(long, b"x", retain=True, properties=properties(message_expiry=100))
+    world.elapse(2.1)
+    later = world.client()
+    later.subscribe(short, long)
+    message = later.message()
+    assert message.topic == long
+    assert message.properties is not None
+    assert message.properties.message_expiry in (96, 97, 98)
+    later.expect_nothing()
+
+
+def test_its_properties_come_with_it(world: World) -> None:
+    sender = world.client()
+    topic = world.topic()
+    pairs = [("b", "1"), ("a", "2")]
+    sender.publish(topic, b"x", retain=True, properties=properties(user=pairs, content_type="c"))
+    later = world.client()
+    later.subscribe(topic, identifier=5)
+    got = later.message().properties
+    assert got is not None
+    assert (got.user, got.content_type, got.subscription_ids) == (pairs, "c", [5])
+
+
+def test_groups_get_none(world: World) -> None:
+    peer = world.client()
+    topic = world.topic()
+    peer.publish(topic, b"x", retain=True)
+    peer.subscribe(f"$share/g/{topic}")
+    peer.expect_nothing()

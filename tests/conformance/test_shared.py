@@ -1,0 +1,207 @@
+"""Shared subscriptions, and members that leave or stall (MQTT 5.0 section 4.8.2)."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, Ack, Publish
+from tests.conformance import raw
+from tests.conformance.peer import Peer
+from tests.conformance.shows import shows
+from tests.conformance.world import SHARED_PATIENCE, World
+
+
+def group(world: World, members: int, **fields: int) -> tuple[list[Peer], str, str]:
+    """Members of a new group, its filter and a topic that it matches."""
+    topic = world.topic("x")
+    filter = f"$share/g/{topic.replace('/x', '/+')}"
+    peers = [world.client(**fields) for _ in range(members)]
+    for peer in peers:
+        assert peer.subscribe(filter) == [2]
+    return peers, filter, topic
+
+
+def payloads(count: int) -> list[bytes]:
+    return [b"%02d" % number for number in range(count)]
+
+
+def publish(world: World, topic: str, count: int, qos: int = 1) -> None:
+    sender = world.client()
+    for payload in payloads(count):
+        assert sender.publish(topic, payload, qos) == 0
+
+
+def take(peer: Peer) -> list[Publish]:
+    """The messages that have come, unacknowledged."""
+    return [packet for packet in peer.sync() if isinstance(packet, Publish)]
+
+
+@shows(v5="4.8.2-1 4.8.2-2")
+@pytest.mark.parametrize("filter", [b"$share/g", b"$share//a", b"$share/g+/a", b"$share/#/a", b"$share/g/", b"$share/"])
+def test_a_group_has_a_name_and_a_filter(world: World, filter: bytes) -> None:
+    peer = world.client()
+    peer.send(raw.subscribe(filter, 5))
+    peer.expect_end(0x81)
+
+
+def test_each_message_comes_to_one_member(world: World) -> None:
+    members, _, topic = group(world, 3)
+    publish(world, topic, 30)
+    got = [take(member) for member in members]
+    assert sorted(message.payload for one in got for message in one) == payloads(30)
+    assert [len(one) for one in got] == [10, 10, 10]
+
+
+def test_groups_and_others_are_apart(world: World) -> None:
+    (member,), filter, topic = group(world, 1)
+    other = world.client()
+    other.subscribe(filter.replace("/g/", "/h/"))
+    plain = world.client()
+    plain.subscribe(topic)
+    publish(world, topic, 1)
+    for peer in (member, other, plain):
+        assert len(take(peer)) == 1
+
+
+@shows(v5="4.8.2-3")
+def test_the_qos_is_that_of_the_member(world: World) -> None:
+    topic = world.topic()
+    low, high = world.client(), world.client()
+    low.subscribe(f"$share/g/{topic}", qos=0)
+    high.subscribe(f"$share/g/{topic}", qos=2)
+    publish(world, topic, 4, 2)
+    assert [message.qos for message in take(low)] == [0, 0]
+    assert [message.qos for message in take(high)] == [2, 2]
+
+
+@pytest.mark.parametrize("how", ["lost", "left", "unsubscribed"])
+def test_what_a_member_has_not_acknowledged_goes_to_the_others(world: World, how: str) -> None:
+    (first, second), filter, topic = group(world, 2)
+    publish(world, topic, 10)
+    mine = take(first)
+    first.send(Ack(PUBACK, mine[0].packet_id))
+    first.sync()
+    if how == "lost":
+        first.lose()
+    elif how == "left":
+        first.leave()
+    else:
+        first.unsubscribe(filter)
+    got = [second.message() for _ in range(9)]
+    assert sorted([mine[0].payload, *(message.payload for message in got)]) == payloads(10)
+    assert not any(message.dup for message in got)
+    second.expect_nothing()
+    if how == "unsubscribed":
+        for message in mine[1:]:
+            first.send(Ack(PUBACK, message.packet_id))  # late, and harmless
+        first.expect_nothing()
+
+
+def test_also_of_a_session_that_lives_on(world: World) -> None:
+    (first, second), _, topic = group(world, 2, expiry=60)
+    publish(world, topic, 10)
+    mine = take(first)
+    assert mine
+    first.lose()
+    assert sorted(second.messages(10)) == payloads(10)
+    again = world.client(first.client_id, clean=False, expiry=60)
+    assert again.connack.session_present
+    again.expect_nothing()
+
+
+@shows(v5="4.8.2-4")
+def test_qos_2_that_was_sent_stays_with_its_receiver(world: World) -> None:
+    (first, second), _, topic = group(world, 2, expiry=60)
+    publish(world, topic, 2, 2)
+    (mine,), (theirs,) = take(first), take(second)
+    first.lose()
+    second.acknowledge(theirs)
+    second.expect_nothing()
+    again = world.client(first.client_id, clean=False, expiry=60)
+    message = again.message()
+    assert (message.packet_id, message.payload, message.dup) == (mine.packet_id, mine.payload, True)
+
+
+@shows(v5="4.8.2-5")
+def test_also_when_its_session_ends(world: World) -> None:
+    (first, second), _, topic = group(world, 2)
+    publish(world, topic, 2, 2)
+    assert len(take(first)) == 1
+    second.acknowledge(take(second)[0])
+    first.lose()
+    second.expect_nothing()
+
+
+@shows(v5="4.8.2-6")
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_message_that_was_refused_goes_to_nobody_else(world: World, qos: int) -> None:
+    (first, second), _, topic = group(world, 2)
+    publish(world, topic, 2, qos)
+    (mine,), (theirs,) = take(first), take(second)
+    first.send(Ack(PUBACK if qos == 1 else PUBREC, mine.packet_id, 0x83))
+    first.expect_nothing()
+    first.lose()
+    second.acknowledge(theirs)
+    second.expect_nothing()
+
+
+def test_a_member_that_stalls_is_not_waited_for(world: World) -> None:
+    (first, second), _, topic = group(world, 2)
+    publish(world, topic, 10)
+    mine = take(first)
+    assert len(mine) == 5
+    seen = second.messages(5)
+    for _ in range(3):
+        world.elapse(SHARED_PATIENCE / 2 + 0.5)
+        second.alive()
+    seen += second.messages(5)
+    assert sorted(seen) == payloads(10)
+    publish(world, topic, 4)
+    assert sorted(second.messages(4)) == payloads(4)  # it gets nothing while it acknowledges nothing
+    for message in mine:
+        first.send(Ack(PUBACK, message.packet_id))
+    first.sync()
+    world.elapse(1.5)
+    second.sync()
+    publish(world, topic, 2)
+    assert len(take(first)) == 1
+
+
+def test_who_comes_back_gets_what_waits_for_the_absent(world: World) -> None:
+    members, _, topic = group(world, 2, expiry=60)
+    for member in members:
+        member.lose()
+    publish(world, topic, 10)
+    again = world.client(members[1].client_id, clean=False, expiry=60)
+    assert sorted(again.messages(10)) == payloads(10)
+    again.expect_nothing()
+
+
+def test_the_window_of_a_stalled_member_stays_taken(world: World) -> None:
+    """What went to others meanwhile still counts against its receive maximum until it acknowledges it."""
+    (first, second), _, topic = group(world, 2, receive_maximum=3)
+    own = world.topic()
+    first.subscribe(own)
+    publish(world, topic, 6)
+    mine = take(first)
+    assert len(mine) == 3
+    second.messages(3)
+    for _ in range(3):
+        world.elapse(SHARED_PATIENCE / 2 + 0.5)
+        second.alive()
+    second.messages(3)
+    publish(world, own, 1)
+    first.expect_nothing()
+    first.send(Ack(PUBACK, mine[0].packet_id))
+    assert first.expect(Publish).topic == own
+
+
+def test_an_exchange_of_qos_2_is_completed_beside_it(world: World) -> None:
+    (first, second), _, topic = group(world, 2)
+    publish(world, topic, 2, 2)
+    (mine,) = take(first)
+    first.send(Ack(PUBREC, mine.packet_id))
+    first.expect(Ack)
+    second.lose()
+    first.send(Ack(PUBCOMP, mine.packet_id))
+    first.expect_nothing()

@@ -1,0 +1,259 @@
+"""SUBSCRIBE and UNSUBSCRIBE with their answers and options (MQTT 5.0 and 3.1.1 sections 3.8 to 3.11)."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.wire.packets import Ack, Publish, SubAck, Subscribe, Subscription, Unsubscribe
+from tests.conformance import raw
+from tests.conformance.shows import shows
+from tests.conformance.test_connect import PROTOCOLS
+from tests.conformance.world import SUBSCRIPTIONS, World, properties
+
+
+@shows(
+    v5="3.8.4-1 3.8.4-2 3.8.4-5 3.8.4-6 3.8.4-7 3.9.3-1 3.9.3-2 2.2.1-6",
+    v3="3.8.4-1 3.8.4-2 3.8.4-4 3.8.4-5 3.9.3-1 3.9.3-2 2.3.1-7",
+)
+@PROTOCOLS
+def test_each_filter_has_a_code_in_its_place(world: World, protocol: int) -> None:
+    peer = world.client(protocol=protocol)
+    topic = world.topic()
+    wanted = [Subscription(f"{topic}/{qos}", qos) for qos in (2, 0, 1)]
+    peer.send(Subscribe(77, [*wanted[:1], Subscription("refused/x", 1), *wanted[1:]]))
+    answer = peer.expect(SubAck)
+    assert (answer.packet_id, answer.reasons) == (77, [2, 0x87 if protocol == 5 else 0x80, 0, 1])
+    for qos in (2, 0, 1):
+        peer.publish(f"{topic}/{qos}", b"x", 2)
+        assert peer.message().qos == qos
+    peer.expect_nothing()
+
+
+@shows(v5="3.8.3-2 3.10.3-2", v3="3.8.3-3 3.10.3-2")
+@PROTOCOLS
+@pytest.mark.parametrize("first", [0x82, 0xA2])
+def test_there_is_a_filter_at_least(world: World, protocol: int, first: int) -> None:
+    peer = world.client(protocol=protocol)
+    peer.send(raw.packet(first, b"\x00\x01" + raw.no_properties(protocol)))
+    peer.expect_end(0x82)
+
+
+@shows(v5="3.8.3-5", v3="3.8.3-4")
+@pytest.mark.parametrize("protocol", [4, 5])  # 3.1 does not look at them
+@pytest.mark.parametrize("options", [0x03, 0x40, 0x80, 0xC1])
+def test_reserved_bits_of_the_options_are_0(world: World, protocol: int, options: int) -> None:
+    peer = world.client(protocol=protocol)
+    peer.send(raw.subscribe(b"a", protocol, options))
+    peer.expect_end(0x81)
+
+
+def test_there_is_no_retain_handling_3(world: World) -> None:
+    peer = world.client()
+    peer.send(raw.subscribe(b"a", 5, 0x30))
+    peer.expect_end(0x82)
+
+
+@shows(v5="3.8.4-3 3.8.4-4", v3="3.8.4-3")
+@PROTOCOLS
+def test_the_same_filter_again_replaces_the_first(world: World, protocol: int) -> None:
+    peer, sender = world.client(protocol=protocol), world.client()
+    topic = world.topic()
+    sender.publish(topic, b"kept", 1, retain=True)
+    for qos in (0, 1, 2):
+        assert peer.subscribe(topic, qos=qos) == [qos]
+        assert (peer.message().payload, peer.unsubscribe(world.topic())) == (b"kept", [0x11] if protocol == 5 else [])
+    sender.publish(topic, b"once", 2)
+    message = peer.message()
+    assert (message.payload, message.qos) == (b"once", 2)
+    peer.expect_nothing()
+
+
+@shows(v5="3.8.4-4", v3="3.8.4-3")
+@PROTOCOLS
+def test_replacing_loses_no_message(world: World, protocol: int) -> None:
+    peer, sender = world.client(protocol=protocol), world.client(protocol=protocol)
+    topic = world.topic()
+    peer.subscribe(topic, qos=1)
+    for number in range(10):
+        sender.publish(topic, b"%d" % number)
+        peer.subscribe(topic, qos=1)
+    assert peer.messages(10) == [b"%d" % number for number in range(10)]
+
+
+@shows(v5="3.8.3-3")
+def test_no_local(world: World) -> None:
+    peer, other = world.client(), world.client()
+    topic = world.topic()
+    peer.subscribe(Subscription(topic, 1, no_local=True))
+    other.subscribe(Subscription(topic, 1, no_local=True))
+    peer.publish(topic, b"mine")
+    assert other.message().payload == b"mine"
+    peer.expect_nothing()
+    other.publish(topic, b"theirs")
+    assert peer.message().payload == b"theirs"
+    other.expect_nothing()
+
+
+@shows(v5="3.8.3-3")
+def test_no_local_holds_for_the_client_not_for_the_connection(world: World) -> None:
+    first = world.client(expiry=60)
+    topic = world.topic()
+    first.subscribe(Subscription(topic, 1, no_local=True))
+    first.leave()
+    second = world.client(first.client_id, clean=False, expiry=60)
+    second.publish(topic)
+    second.expect_nothing()
+
+
+@shows(v5="3.8.3-4")
+def test_no_local_is_not_for_groups(world: World) -> None:
+    peer = world.client()
+    peer.send(Subscribe(1, [Subscription("$share/g/a", 1, no_local=True)]))
+    peer.expect_end(0x82)
+
+
+@shows(v5="3.3.1-12 3.3.1-13", v3="3.3.1-9")
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("as_published", [False, True])
+def test_retain_as_published(world: World, protocol: int, as_published: bool) -> None:
+    peer, sender = world.client(protocol=protocol), world.client()
+    topic = world.topic()
+    peer.subscribe(Subscription(topic, 1, retain_as_published=as_published))
+    for retain in (False, True):
+        sender.publish(topic, b"x", retain=retain)
+        assert peer.message().retain == (retain and as_published and protocol == 5)
+
+
+@shows(v5="3.3.1-9 3.3.1-10 3.3.1-11")
+@pytest.mark.parametrize(("handling", "first", "again"), [(0, True, True), (1, True, False), (2, False, False)])
+def test_retain_handling(world: World, handling: int, first: bool, again: bool) -> None:
+    peer = world.client()
+    topic = world.topic()
+    peer.publish(topic, b"kept", retain=True)
+    for expected in (first, again):
+        peer.subscribe(Subscription(topic, 1, retain_handling=handling))
+        if expected:
+            assert peer.message().payload == b"kept"
+        peer.expect_nothing()
+    peer.unsubscribe(topic)
+    peer.subscribe(Subscription(topic, 1, retain_handling=handling))
+    if first:
+        assert peer.message().payload == b"kept"
+    peer.expect_nothing()
+
+
+@shows(v5="3.3.4-3 3.3.4-4 3.3.4-5")
+def test_subscription_identifiers(world: World) -> None:
+    peer = world.client()
+    topic = world.topic("x")
+    wide = topic.replace("/x", "/+")
+
+    def identifiers() -> list[int]:
+        peer.publish(topic)
+        message = peer.message()
+        return [] if message.properties is None else sorted(message.properties.subscription_ids)
+
+    peer.subscribe(topic, identifier=1)
+    assert identifiers() == [1]
+    peer.subscribe(wide, identifier=268_435_455)
+    assert identifiers() == [1, 268_435_455]
+    peer.subscribe(topic, identifier=7)
+    assert identifiers() == [7, 268_435_455]
+    peer.subscribe(topic)
+    assert identifiers() == [268_435_455]
+    peer.unsubscribe(wide)
+    assert identifiers() == []
+
+
+@pytest.mark.parametrize("identifiers", [b"\x0b\x00", b"\x0b\x01\x0b\x02"])
+def test_a_subscription_has_one_identifier_and_not_0(world: World, identifiers: bytes) -> None:
+    peer = world.client()
+    body = b"\x00\x01" + bytes((len(identifiers),)) + identifiers + raw.text(b"a") + b"\x00"
+    peer.send(raw.packet(0x82, body))
+    peer.expect_end(0x82)
+
+
+@shows(
+    v5="3.10.4-1 3.10.4-2 3.10.4-4 3.10.4-5 3.10.4-6 3.11.3-1 3.11.3-2",
+    v3="3.10.4-1 3.10.4-2 3.10.4-4 3.10.4-5 3.10.4-6",
+)
+@PROTOCOLS
+def test_unsubscribing(world: World, protocol: int) -> None:
+    """Only a filter with the same characters is meant, however alike others are."""
+    peer = world.client(protocol=protocol)
+    topic = world.topic("a")
+    prefix = topic.split("/")[0]
+    peer.subscribe(topic, f"{prefix}/+", f"{prefix}/b")
+    peer.send(Unsubscribe(9, [topic, f"{prefix}/#", topic.upper(), f"{prefix}/b"]))
+    answer = peer.expect(SubAck)
+    assert (answer.packet_id, answer.reasons) == (9, [0, 0x11, 0x11, 0] if protocol == 5 else [])
+    peer.publish(topic, b"by the other filter")
+    assert peer.message().payload == b"by the other filter"
+    peer.unsubscribe(f"{prefix}/+")
+    peer.publish(topic)
+    peer.expect_nothing()
+
+
+@shows(v5="3.10.4-3", v3="3.10.4-3")
+@PROTOCOLS
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_has_begun_is_completed(world: World, protocol: int, qos: int) -> None:
+    expiry = 60 if protocol == 5 else None
+    peer, sender = world.client(protocol=protocol, clean=False, expiry=expiry), world.client()
+    topic = world.topic()
+    peer.subscribe(topic)
+    sender.publish(topic, b"x", qos)
+    first = peer.find(Publish)
+    peer.unsubscribe(topic)
+    peer.lose()
+    peer = world.client(peer.client_id, protocol, clean=False, expiry=expiry)
+    again = peer.find(Publish)
+    assert (again.packet_id, again.dup) == (first.packet_id, True)
+    peer.acknowledge(again)
+    peer.expect_nothing()
+
+
+@shows(v5="3.9.2-1 3.9.2-2 3.1.2-24")
+def test_a_suback_is_no_larger_than_its_client_takes(world: World) -> None:
+    """First the reason string is left out; if even the codes are too many, the connection ends."""
+    peer = world.client(maximum_packet_size=30)
+    peer.send(Subscribe(1, [Subscription("refused/x")]))
+    answer = peer.expect(SubAck)
+    assert (answer.reasons, answer.properties) == ([0x87], None)
+    topic = world.topic()
+    peer.send(Subscribe(2, [Subscription(f"{topic}/{number}") for number in range(40)]))
+    peer.expect_end(0x95)
+
+
+@shows(v5="3.11.2-1 3.11.2-2 3.1.2-24")
+def test_an_unsuback_is_no_larger_than_its_client_takes(world: World) -> None:
+    peer = world.client(maximum_packet_size=30)
+    peer.send(Unsubscribe(1, ["nothing"]))
+    answer = peer.expect(SubAck)
+    assert (answer.reasons, answer.properties) == ([0x11], None)
+    peer.send(Unsubscribe(2, [f"nothing/{number}" for number in range(40)]))
+    peer.expect_end(0x95)
+
+
+def test_there_is_a_limit_of_subscriptions(world: World) -> None:
+    peer = world.client()
+    topic = world.topic()
+    filters = [f"{topic}/{number}" for number in range(SUBSCRIPTIONS)]
+    assert peer.subscribe(*filters) == [2] * SUBSCRIPTIONS
+    assert peer.subscribe(f"{topic}/more", filters[0]) == [0x97, 2]
+    peer.unsubscribe(filters[1])
+    assert peer.subscribe(f"{topic}/more") == [2]
+
+
+@PROTOCOLS
+def test_a_wider_filter_brings_nothing_that_is_refused(world: World, protocol: int) -> None:
+    """What may not be published cannot come either, whoever publishes it."""
+    peer = world.client(protocol=protocol)
+    topic = world.topic()
+    assert peer.subscribe("+/#", qos=1) == [1]
+    sender = world.client()
+    sender.send(Publish("refused/x", b"", 1, False, False, 1, properties(content_type="x")))
+    assert sender.expect(Ack).reason == 0x87
+    sender.publish(topic, b"last")
+    while peer.message().topic != topic:
+        pass

@@ -1,0 +1,95 @@
+"""Topic names and filters (MQTT 5.0 and 3.1.1 section 4.7), and the server's own topics."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance import raw
+from tests.conformance.shows import shows
+from tests.conformance.test_connect import PROTOCOLS
+from tests.conformance.world import SYS_INTERVAL, World
+
+
+@shows(v5="4.7.1-1 4.7.1-2 4.7.3-1", v3="4.7.1-2 4.7.1-3 4.7.3-1")
+@PROTOCOLS
+@pytest.mark.parametrize("filter", [b"a#", b"a/#/b", b"#/a", b"a+", b"+a/b", b"a/+b/c", b"##", b"++", b""])
+def test_wildcards_are_whole_levels(world: World, protocol: int, filter: bytes) -> None:
+    for packet in (raw.subscribe(filter, protocol), raw.unsubscribe(filter, protocol)):
+        peer = world.client(protocol=protocol)
+        peer.send(packet)
+        peer.expect_end(0x81)
+
+
+MATCHES = [
+    ("a/#", ["a", "a/b", "a/b/c", "a/"], ["A", "ab", "b/a"]),
+    ("a/+", ["a/b", "a/"], ["a", "a/b/c"]),
+    ("+/b", ["a/b", "/b"], ["b", "a/b/c"]),
+    ("a/+/c", ["a/b/c", "a//c"], ["a/c", "a/b/b/c"]),
+    ("/+", ["/a"], ["a", "/a/b"]),
+    ("a/b", ["a/b"], ["a/b/", "/a/b", "A/b"]),
+    ("+/+/#", ["a/b", "a/b/c", "/"], ["a"]),
+]
+
+
+@shows(v5="3.3.2-3 4.7.1-1 4.7.1-2", v3="3.3.2-3 4.7.1-2 4.7.1-3")
+@PROTOCOLS
+@pytest.mark.parametrize(("filter", "those", "others"), MATCHES)
+def test_what_filters_match(world: World, protocol: int, filter: str, those: list[str], others: list[str]) -> None:
+    receiver, sender = world.client(protocol=protocol), world.client(protocol=protocol)
+    prefix = world.topic()
+    receiver.subscribe(f"{prefix}/{filter}", qos=1)
+    for topic in [*others, *those]:
+        sender.publish(f"{prefix}/{topic}", topic.encode(), 1)
+    assert [message.decode() for message in receiver.messages(len(those))] == those
+    receiver.expect_nothing()
+
+
+@shows(v5="4.7.2-1", v3="4.7.2-1")
+@PROTOCOLS
+def test_no_wildcard_at_the_first_level_brings_the_servers_topics(world: World, protocol: int) -> None:
+    """They are retained, and change all the time."""
+    knowing, peer = world.client(), world.client(protocol=protocol)
+    world.elapse(SYS_INTERVAL + 0.5)
+    peer.subscribe("#", "+/#", "+/broker/uptime", "+/broker/#", "+/+/uptime")
+    knowing.subscribe("$SYS/broker/uptime")
+    first = knowing.message()
+    world.elapse(2 * SYS_INTERVAL + 0.5)
+    assert knowing.message().payload != first.payload
+    topics = [getattr(packet, "topic", "") for packet in peer.sync()]
+    assert not [topic for topic in topics if topic.startswith("$")]
+
+
+FIGURES = [
+    "version", "uptime", "clients/connected", "clients/disconnected", "clients/total", "clients/maximum",
+    "clients/expired", "messages/received", "messages/sent", "messages/stored", "publish/messages/received",
+    "publish/messages/sent", "publish/messages/dropped", "bytes/received", "bytes/sent", "subscriptions/count",
+    "retained messages/count", "store/messages/count", "load/messages/received/1min", "load/connections/15min",
+]  # fmt: skip
+
+
+def test_monitoring_tools_find_their_figures(world: World) -> None:
+    peer = world.client()
+    world.elapse(SYS_INTERVAL + 0.5)
+    assert peer.subscribe("$SYS/#", qos=1) == [1]
+    got = {}
+    while len(got) < len(FIGURES) or not all(f"$SYS/broker/{name}" in got for name in FIGURES):
+        message = peer.message()
+        assert message.qos == 0
+        got.setdefault(message.topic, (message.payload.decode(), message.retain))
+    assert world.name == "engine" or got["$SYS/broker/version"][0].startswith("vehicle-mesh")
+    assert int(got["$SYS/broker/clients/connected"][0]) >= 1
+    assert all(retain for _, retain in got.values())
+
+
+def test_nobody_writes_there(world: World) -> None:
+    peer = world.client()
+    assert peer.publish("$SYS/broker/version", b"mine", 1) == 0x87
+    assert peer.publish("$other/x", b"mine", 1) == 0x87
+
+
+def test_a_topic_has_so_many_levels_at_most(world: World) -> None:
+    deep = "/".join("x" * 128)
+    peer = world.client()
+    assert peer.subscribe(deep) == [2]
+    peer.send(raw.publish(b"/" * 120, 5))  # fits into a small packet, and is well below the limit
+    peer.alive()
