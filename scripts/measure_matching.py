@@ -1,9 +1,10 @@
 """How long it takes to find who receives a topic, and that filters which do not match cost nothing.
 
-Sets of 100 to 100,000 filters, a fifth each of these shapes: plain ones, ``+`` in the midst, ``+`` at the end, ``#`` at the
-end, and ``+`` at the first level; some share their beginning with the topic that is asked for. Eight filters match in every
-set. Two rows: the tree alone, and a route as the engine asks for it, with its memory of earlier answers defeated. Rounds
-are interleaved; printed are medians in microseconds with their range, and the largest set's as a multiple of the smallest's.
+Sets of 100 to 100,000 filters, a fifth each of these shapes: plain ones, ``+`` in the midst, ``+`` at the end, ``#`` at
+the end, and ``+`` at the first level; some share their beginning with the topic that is asked for. Eight filters match
+in every set. Two rows: the tree alone, and a route as the engine asks for it, with its memory of earlier answers
+defeated. Rounds are interleaved; printed are medians in microseconds with their range, and the largest set's as a
+multiple of the smallest's.
 
     python scripts/measure_matching.py [--rounds 7] [--calls 20000]
 

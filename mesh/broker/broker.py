@@ -154,7 +154,9 @@ class Broker(Inlet):
 
     def _refused(self, connection: Connection, reason: int) -> Connection:
         self.counters.refused += 1
-        self.courier.write(connection, self.refuse(connection.protocol, reason))
+        answer = self.refuse(connection.protocol, reason)
+        if connection.max_packet == 0 or len(answer) <= connection.max_packet:  # [MQTT-3.1.2-24]
+            self.courier.write(connection, answer)
         self._close(connection)
         return connection
 

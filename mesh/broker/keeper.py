@@ -87,7 +87,7 @@ class Keeper:
         kind, name, client_id = session.key
         meta = json.dumps([
             kind, name, client_id, session.vehicle, session.expiry, session.ends, session.outbound.window,
-            session.will_delay, session.will_due, session.outbound.next_number,
+            session.will_delay, session.will_due, session.outbound.next_number, session.connection is not None,
         ]).encode()  # fmt: skip
         will = b"" if session.will is None else pack(session.will)
         old = session.item
@@ -266,12 +266,13 @@ class Keeper:
         return found
 
     def _recover_session(self, session: Session, item: Any) -> None:
-        kind, name, client_id, vehicle, expiry, ends, window, delay, due, number = json.loads(item.meta)
+        kind, name, client_id, vehicle, expiry, ends, window, delay, due, number, attached = json.loads(item.meta)
         if session.item:
             self._stale.append(session.item)  # the crash came between a newer state and the drop of the older
         session.item = item.id
         session.name((kind, name, client_id))
         session.vehicle = vehicle
+        session.attached = attached
         session.expiry = expiry
         session.ends = ends
         session.outbound.window = window

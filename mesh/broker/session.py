@@ -36,7 +36,7 @@ class Session:
     """``id`` is its owner number in the journal. Times are seconds since 1970; 0.0 means not set."""
 
     __slots__ = (
-        "connection", "durable", "ends", "expiry", "id", "inbox", "incoming", "interests", "item", "key", "kind",
+        "attached", "connection", "durable", "ends", "expiry", "id", "inbox", "incoming", "interests", "item", "key", "kind",
         "ledger", "outbound", "shared", "stalled", "vehicle", "will", "will_delay", "will_due",
     )  # fmt: skip
 
@@ -45,6 +45,7 @@ class Session:
         self.name(key)
         self.vehicle = vehicle
         self.connection: Connection | None = None
+        self.attached = False  # at recovery: it had a connection when the journal heard of it last
         self.outbound = Outbound(depth, window)
         self.interests: dict[str, Interest] = {}
         self.incoming: dict[int, int] = {}  # open QoS 2 identifiers of the client -> their journal items (0: none)

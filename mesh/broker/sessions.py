@@ -8,13 +8,15 @@ a connection has a time at which it ends, or never ends.
 from __future__ import annotations
 
 import heapq
-from typing import final
+from typing import Final, final
 
 from mesh.broker.keeper import Keeper, Recovered
 from mesh.broker.principal import VEHICLE
 from mesh.broker.session import Interest, Key, Session
 from mesh.broker.settings import FOREVER, Settings
 from mesh.broker.subscriptions import Subscriptions
+
+_SLACK: Final = 1024  # timers that something has overtaken
 
 
 @final
@@ -86,6 +88,18 @@ class Sessions:
 
     def schedule(self, session: Session) -> None:
         """Look at the session again when its will or its end is due."""
+        if len(self._timers) > 2 * len(self._by_key) + _SLACK:
+            self._forget_overtaken()
+        self._push(session)
+
+    def _forget_overtaken(self) -> None:
+        """Let the timers of sessions that have ended or come back go: each disconnection leaves one, maybe for days."""
+        self._timers.clear()
+        for session in self._by_key.values():
+            if session.connection is None:
+                self._push(session)
+
+    def _push(self, session: Session) -> None:
         for moment in (session.ends, session.will_due):
             if moment:
                 self._order += 1
@@ -111,9 +125,13 @@ class Sessions:
                 session.ends = now + max(session.expiry, grace)
             if session.will is not None and session.will_due == 0.0:
                 session.will_due = now + max(session.will_delay, grace)
-            # What may have been sent before the crash carries DUP when it is sent again [MQTT-3.3.1-1].
-            for index, delivery in enumerate(session.outbound.waiting):
-                if index >= session.outbound.window:
+            # What may have been sent before the crash carries DUP when it is sent again [MQTT-3.3.1-1]. To a client
+            # that was there that may be more than its window: acknowledgements that were not on the disk yet had made
+            # room.
+            outbound = session.outbound
+            sent = len(outbound.waiting) if session.attached else outbound.window
+            for index, delivery in enumerate(outbound.waiting):
+                if index >= sent:
                     break
                 delivery.dup = True
             self.schedule(session)

@@ -9,7 +9,7 @@ import pytest
 from mesh.wire.packets import Connack, Connect, Publish, Will
 from tests.conformance import raw
 from tests.conformance.shows import shows
-from tests.conformance.world import World
+from tests.conformance.world import World, properties
 
 PROTOCOLS = pytest.mark.parametrize("protocol", [3, 4, 5])
 
@@ -196,3 +196,24 @@ def test_connack_comes_before_all_else(world: World, protocol: int) -> None:
     peer.send(Connect(protocol, first.client_id, False), b"\xc0\x00")
     peer.expect(Connack)
     assert peer.find(Publish).topic == topic
+
+
+@shows(v5="3.14.0-1 3.2.0-1", v3="3.2.0-1")
+@PROTOCOLS
+@pytest.mark.parametrize("expiry", [0, 60])
+@pytest.mark.parametrize("wrong", [b"\x36\x00", raw.connect(4)])
+def test_no_disconnect_comes_before_it(world: World, protocol: int, expiry: int, wrong: bytes) -> None:
+    """An error that comes at once with the CONNECT; whether that was answered is the server's choice."""
+    peer = world.peer(protocol)
+    kept = properties(session_expiry=expiry) if protocol == 5 else None
+    peer.send(Connect(protocol, world.client_id(), expiry == 0, properties=kept), wrong)
+    packets = peer.expect_close()
+    assert packets == [] or isinstance(packets[0], Connack)
+    assert len(packets) <= (2 if protocol == 5 else 1)
+
+
+@pytest.mark.parametrize(("flags", "rest"), [(0x82, b""), (0xC2, b""), (0xC2, raw.text(b"somebody"))])
+def test_3_1_may_leave_out_what_its_flags_announce(world: World, flags: int, rest: bytes) -> None:
+    peer = world.peer(3)
+    peer.send(raw.connect(3, flags, rest=rest))
+    assert peer.expect(Connack).reason == 0

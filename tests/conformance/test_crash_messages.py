@@ -1,4 +1,4 @@
-"""What is left of messages when the server was killed: all that was acknowledged, as it was, for as long as it lives."""
+"""What is left of messages when the server was killed: all that was acknowledged, as it was, while it lives."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import final
 
-from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
+from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish, Subscription
 from tests.conformance.peer import Peer
 from tests.conformance.shows import shows
 from tests.conformance.test_will import will
@@ -28,6 +28,20 @@ def back(world: World, peer: Peer) -> Peer:
     return again
 
 
+def check_options(peer: Peer, sender: Peer) -> None:
+    """No Local, Retain As Published, the identifier and the shared group are what they were."""
+    (own, shared) = (f"{peer.client_id}/{rest}" for rest in ("options", "shared"))
+    peer.publish(own, b"own", 1)
+    sender.publish(own, b"another", 2, retain=True)
+    sender.publish(shared, b"shared", 0)
+    for payload, qos, retain in ((b"another", 1, True), (b"shared", 0, False)):
+        message = peer.message()
+        assert (message.payload, message.qos, message.retain) == (payload, qos, retain)
+        assert message.properties is not None
+        assert message.properties.subscription_ids == [7]
+    peer.expect_nothing()
+
+
 @shows(v5="3.1.2-5 3.1.2-23 4.1.0-1 4.5.0-1", v3="3.1.2-4 3.1.2-5 4.1.0-1 4.5.0-1")
 def test_sessions_subscriptions_and_messages(world: World) -> None:
     """Of clients that were connected and of others; a subscription that was given up does not come back."""
@@ -39,6 +53,9 @@ def test_sessions_subscriptions_and_messages(world: World) -> None:
         peer.unsubscribe(f"{topic}/gone")
     for peer in away:
         peer.leave()
+    choosy = lasting(world)
+    below = choosy.client_id
+    choosy.subscribe(Subscription(f"{below}/options", 1, True, True, 2), f"$share/g/{below}/shared", identifier=7)
     sender = world.client()
     assert sender.publish(topic, b"before") == 0
     world.crash()
@@ -49,6 +66,7 @@ def test_sessions_subscriptions_and_messages(world: World) -> None:
     for peer in returned:
         assert peer.messages(2) == [b"before", b"after"]
         peer.expect_nothing()
+    check_options(back(world, choosy), sender)
 
 
 @shows(v5="4.1.0-2 3.1.2-23", v3="3.1.2-6")

@@ -41,7 +41,8 @@ _BAD_TEXTS: Final = [
     b"a/#/b", b"a+", b"$SYS/x", b"$share/g", b"$share//a", b"$share/+/a", b"/" * 127, b"/" * 128, b"y" * 1000,
     b"../../etc/passwd", b"a\nb ERROR forged",
 ]  # fmt: skip
-_HUGE_TEXT: Final = b"z" * 65_535
+# As long as a text may be, and a little less, for those who put something before it.
+_HUGE_TEXTS: Final = [b"z" * 65_535, b"/z" * 10 + b"z" * 65_500, b"\xc3\xa4" * 32_767, b"z" * 60_000]
 _LENGTHS: Final = [
     b"\x00", b"\x01", b"\x7f", b"\x80\x01", b"\xff\x7f", b"\xff\xff\x7f", b"\xff\xff\xff\x7f", b"\x80\x80\x80\x80\x01",
     b"\xff\xff\xff\xff\x7f", b"\x80\x00", b"\x80\x80\x00", b"\x81\x80\x80\x00", b"\xff\xff\xff\xff\xff",
@@ -74,9 +75,18 @@ def _mutate_text(dice: Random, value: bytes) -> bytes | None:
         return value[:at] + dice.choice(_BAD_TEXTS) + value[at:]
     if what == 5:
         return value[: dice.randrange(len(value) + 1)]
-    if what == 6 and dice.random() < 0.05:
-        return _HUGE_TEXT
+    if what == 6 and dice.random() < 0.4:
+        return _huge(dice, value)
     return None
+
+
+def _huge(dice: Random, value: bytes) -> bytes:
+    """A text as long as may be, as a rule with the beginning that it had, which may be all that one is allowed."""
+    huge = dice.choice(_HUGE_TEXTS)
+    if dice.random() < 0.3:
+        return huge
+    size = 65_535 - len(value)
+    return value + huge[: size - size % 2]
 
 
 def _misframed(dice: Random, value: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """The corpus: sequences that are worth being said again, each in a small text file.
 
-One packet a line in hexadecimal (spaces are allowed), ``#`` begins a comment; the first comment says what it is. Other
+One packet a line in hexadecimal (spaces are allowed, and ``7a*100`` is a hundred times 7a), ``#`` begins a comment; the
+first comment says what it is. Other
 lines say what happens besides: ``-`` the socket of the client is lost, ``@b`` client b speaks from here on (at first it
 is client a), ``wait 60`` the clock goes so many seconds, ``crash`` the server dies and comes back, ``repeat 100`` all
 of that so many times, and it is the last line. A client whose connection was closed connects with its next packet.
@@ -43,11 +44,20 @@ def lines(path: Path) -> list[str]:
     return found
 
 
+def packet(line: str) -> bytes:
+    """The bytes of a line."""
+    found = b""
+    for part in line.split():
+        data, _, count = part.partition("*")
+        found += bytes.fromhex(data) * int(count or 1)
+    return found
+
+
 class Replay:
     """Says the lines of one file to an engine with a neighbour."""
 
     def __init__(self, manner: str) -> None:
-        self.world = World("corpus", edge=False)
+        self.world = World("corpus", edge=False, large=True)
         self._manner = manner
         self._clients: dict[str, Line] = {}
         self._speaker = "a"
@@ -81,7 +91,7 @@ class Replay:
             world.clock.now += float(line.removeprefix("wait "))
             world.broker.tick()
         else:
-            self._say(bytes.fromhex(line))
+            self._say(packet(line))
 
     def _say(self, packet: bytes) -> None:
         client = self._client()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from struct import error as StructError
+
+from mesh.journal.layout import PUT, PUT_HEAD
 from mesh.session.store import Store
 from tests.broker.harness import Item
 
@@ -17,6 +20,11 @@ class CrashStore(Store):
         self._pending: list[Item | int] = []  # since the last commit: items that came, numbers of those dropped
 
     def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
+        try:
+            PUT_HEAD.pack(PUT, kind, len(meta), len(body), self.position + 1, owner)
+        except StructError as error:  # the journal refuses it too
+            what = f"kind {kind}, {len(meta)} bytes of meta, {len(body)} of body"
+            raise ValueError(f"an item with {what} cannot be stored: {error}") from None
         self.position += 1
         item = Item(self.position, kind, owner, meta, body)
         self.items[item.id] = item

@@ -63,22 +63,23 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-def fuzz_limits() -> Limits:
-    """Small, so that they are reached."""
-    return Limits(16_384, max_user_properties=20, max_topic_levels=32, max_subscriptions=16, max_connect_size=4096)
+def fuzz_limits(large: bool) -> Limits:
+    """Small, so that they are reached, or large, so that the longest texts there are come in."""
+    packet, connect = (300_000, 200_000) if large else (16_384, 4096)
+    return Limits(packet, max_user_properties=20, max_topic_levels=32, max_subscriptions=16, max_connect_size=connect)
 
 
-def fuzz_settings(dice: Random, edge: bool) -> Settings:
+def fuzz_settings(dice: Random, edge: bool, limits: Limits) -> Settings:
     """Small, so that they are reached; an edge keeps every session."""
     settings = Settings()
     settings.keep_all = edge
     settings.attach_grace = 20.0
     settings.in_flight = dice.choice((3, 20, 1024))
     settings.receive_maximum = dice.choice((8, 20))
-    settings.max_packet = fuzz_limits().max_packet_size
+    settings.max_packet = limits.max_packet_size
     settings.max_keep_alive = dice.choice((30, 0xFFFF))
     settings.max_queue_messages = settings.tier_queue_messages = 40
-    settings.max_queue_bytes = settings.tier_queue_bytes = 20_000
+    settings.max_queue_bytes = settings.tier_queue_bytes = 20_000 if limits.max_packet_size < 100_000 else 1_000_000
     settings.inbox_messages = 10
     settings.inbox_when_full = dice.choice((REJECT, DROP_OLDEST))
     settings.max_subscriptions = 12
@@ -90,13 +91,15 @@ def fuzz_settings(dice: Random, edge: bool) -> Settings:
 
 
 class World:
-    """``edge``: the clients are vehicles with inboxes, and cores; else they are back ends of a core."""
+    """``edge``: the clients are vehicles with inboxes, and cores; else they are back ends of a core. ``large``: what they
+    send may be large; ``None`` leaves it to the dice."""
 
-    def __init__(self, seed: str, edge: bool) -> None:
+    def __init__(self, seed: str, edge: bool, large: bool | None = None) -> None:
         self._dice = Random(seed)
         self._edge = edge
-        self._settings = fuzz_settings(self._dice, edge)
-        self._limits = fuzz_limits()
+        drawn = self._dice.random() < 0.3
+        self._limits = fuzz_limits(drawn if large is None else large)
+        self._settings = fuzz_settings(self._dice, edge, self._limits)
         self._rules = _inbox() if edge else None
         self._peers: list[Peer] = []
         self._speaking: Peer | None = None
