@@ -36,8 +36,8 @@ class Session:
     """``id`` is its owner number in the journal. Times are seconds since 1970; 0.0 means not set."""
 
     __slots__ = (
-        "attached", "connection", "durable", "ends", "expiry", "id", "inbox", "incoming", "interests", "item", "key", "kind",
-        "ledger", "outbound", "shared", "stalled", "vehicle", "will", "will_delay", "will_due",
+        "attached", "connection", "durable", "ends", "expiry", "id", "inbox", "incoming", "interests", "item", "key",
+        "kind", "ledger", "outbound", "shared", "stalled", "vehicle", "will", "will_delay", "will_due",
     )  # fmt: skip
 
     def __init__(self, id: int, key: Key, vehicle: str, window: int, depth: Depth) -> None:

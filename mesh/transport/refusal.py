@@ -12,6 +12,7 @@ from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT5, Connack, Disconnect
 from mesh.wire.properties import Properties
 from mesh.wire.reasons import (
+    CLIENT_IDENTIFIER_NOT_VALID,
     SERVER_SHUTTING_DOWN,
     UNSUPPORTED_PROTOCOL_VERSION,
     USE_ANOTHER_SERVER,
@@ -53,11 +54,12 @@ def _referring(reference: str) -> Properties | None:
 def malformed(protocol: int, reason: int) -> bytes:
     """The answer to a CONNECT that could not be read.
 
-    5.0 lets the server say why (section 3.1.4), 3.1.1 only if the version is the reason [MQTT-3.1.2-2] [MQTT-3.1.4-1].
+    5.0 lets the server say why (section 3.1.4); 3.1.1 has codes for the version and for a client identifier that is
+    missing [MQTT-3.1.2-2] [MQTT-3.1.3-8], and no answer to all else [MQTT-3.1.4-1].
     """
     if reason == UNSUPPORTED_PROTOCOL_VERSION:
         return encode(Connack(False, return_code(reason)), 4)  # a form that clients of every version have understood
-    return refusal(protocol, reason) if protocol == MQTT5 else b""
+    return refusal(protocol, reason) if protocol == MQTT5 or reason == CLIENT_IDENTIFIER_NOT_VALID else b""
 
 
 def goodbye(protocol: int, reason: int, reference: str = "") -> bytes:

@@ -102,6 +102,10 @@ def test_wills(world: World) -> None:
     topic = world.topic()
     watcher = lasting(world)
     watcher.subscribe(f"{topic}/+", qos=1)
+    late = world.client(expiry=600, will=will(f"{topic}/late", 1, 1))
+    late.lose()
+    world.elapse(1.5)
+    assert watcher.message().topic == f"{topic}/late"
     due = world.client(expiry=600, will=will(f"{topic}/due", 3, 1))
     due.lose()
     connected = [world.client(protocol=one, will=will(f"{topic}/connected{one}", qos=1)) for one in PROTOCOLS]
@@ -116,6 +120,8 @@ def test_wills(world: World) -> None:
     world.crash()
     watcher = back(world, watcher)
     world.client(returning.client_id, clean=False, expiry=600)
+    for peer in connected[1:]:  # their sessions ended with their connections, whenever they come back
+        assert not world.client(peer.client_id, peer.protocol, clean=False).connack.session_present
     world.elapse(3.5)
     got = sorted(watcher.message().topic for _ in range(4))
     assert got == [*(f"{topic}/connected{peer.protocol}" for peer in connected), f"{topic}/due"]

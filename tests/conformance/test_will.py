@@ -96,10 +96,10 @@ def test_its_properties_are_those_of_the_message(world: World) -> None:
 @shows(v5="3.1.2-8 3.1.2-10")
 def test_it_waits_for_its_delay(world: World) -> None:
     watcher, topic = watch(world)
-    world.client(expiry=60, will=will(topic, 2)).lose()
-    world.elapse(1.2)
+    world.client(expiry=60, will=will(topic, 3)).lose()
+    world.elapse(1.5)
     watcher.expect_nothing()
-    world.elapse(1.3)
+    world.elapse(2.0)
     assert watcher.message().payload == b"will"
     watcher.expect_nothing()
 

@@ -91,8 +91,8 @@ def fuzz_settings(dice: Random, edge: bool, limits: Limits) -> Settings:
 
 
 class World:
-    """``edge``: the clients are vehicles with inboxes, and cores; else they are back ends of a core. ``large``: what they
-    send may be large; ``None`` leaves it to the dice."""
+    """``edge``: the clients are vehicles with inboxes, and cores; else they are back ends of a core. ``large``: what
+    they send may be large; ``None`` leaves it to the dice."""
 
     def __init__(self, seed: str, edge: bool, large: bool | None = None) -> None:
         self._dice = Random(seed)

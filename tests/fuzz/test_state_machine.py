@@ -106,5 +106,5 @@ class Machine(RuleBasedStateMachine):
             self.stage.finish()
 
 
-Machine.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
+Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestClientsAgainstTheEngine: Any = Machine.TestCase
