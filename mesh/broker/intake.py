@@ -176,7 +176,10 @@ class Intake:
         return span
 
     def settle(self, connection: Connection) -> None:
-        """Answer the publishes that may be answered now, in their order."""
+        """Answer the publishes that may be answered now, in their order; none before CONNACK [MQTT-3.2.0-1]."""
+        if not connection.accepted:
+            self.courier.wait(connection)
+            return
         inbound = connection.inbound
         durable = self.courier.durable
         while True:

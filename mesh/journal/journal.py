@@ -219,7 +219,7 @@ class Journal(Store):
     def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
         """Put an item into the log and return its id, which is the record's sequence number.
 
-        ``kind`` is unsigned 8 bit, ``owner`` unsigned 64 bit, ``meta`` up to 65,535 bytes: ``ValueError`` otherwise.
+        ``kind`` is unsigned 8 bit, ``owner`` unsigned 64 bit, ``meta`` below 4 GiB: ``ValueError`` otherwise.
         ``BacklogError`` when too much waits for the disk. In both cases nothing has changed.
         """
         id = self.position + 1

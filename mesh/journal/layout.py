@@ -7,7 +7,7 @@ It knows how records, frames and segment headers look; it must never know why on
     segment = header frame*
     header  = magic:8 number:u32 salt:u32 base:u64 before:u64 crc:u32
     frame   = magic:u32 head_crc:u32 length:u32 count:u32 first:u64 crc:u32 record*      one committed batch
-    put     = 1:u8 kind:u8 meta_length:u16 body_length:u32 id:u64 owner:u64 meta body crc:u32
+    put     = 1:u8 kind:u8 meta_length:u32 body_length:u32 id:u64 owner:u64 meta body crc:u32
     drop    = 2:u8 id:u64
 
 What always holds:
@@ -32,7 +32,7 @@ from isal.isal_zlib import crc32
 PUT: Final = 1
 DROP: Final = 2
 
-PUT_HEAD: Final = Struct("<BBHIQQ")
+PUT_HEAD: Final = Struct("<BBIIQQ")
 DROP_RECORD: Final = Struct("<BQ")
 CRC: Final = Struct("<I")
 FRAME: Final = Struct("<IIIIQI")
@@ -44,7 +44,7 @@ DROP_SIZE: Final = DROP_RECORD.size
 FRAME_SIZE: Final = FRAME.size
 HEADER_SIZE: Final = HEADER.size
 
-MAGIC: Final = b"MESHLOG1"
+MAGIC: Final = b"MESHLOG2"
 FRAME_MAGIC: Final = 0x4D46524D
 FRAME_MARK: Final = CRC.pack(FRAME_MAGIC)
 
@@ -150,4 +150,4 @@ def sound(record: bytes) -> bool:
 
 def body_of(record: bytes) -> bytes:
     """The body of a put that has no checksum behind it."""
-    return record[PUT_HEAD_SIZE + (record[2] | record[3] << 8) :]
+    return record[PUT_HEAD_SIZE + (record[2] | record[3] << 8 | record[4] << 16 | record[5] << 24) :]

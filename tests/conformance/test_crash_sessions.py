@@ -75,8 +75,9 @@ def test_sessions_end_when_they_would_have_ended(world: World) -> None:
     sessions = {
         "connected": lasting(world, expiry=1),
         "shortened": lasting(world),
-        "away": lasting(world, expiry=1),
+        "away": lasting(world, expiry=5),
         "longer": lasting(world),
+        "longer, connected": lasting(world),
         "no expiry": world.client(),
         "clean": world.client(protocol=4),
     }
@@ -84,6 +85,7 @@ def test_sessions_end_when_they_would_have_ended(world: World) -> None:
     for peer in sessions.values():
         peer.subscribe(topic)
     sessions["away"].leave()
+    world.elapse(3)
     sessions["longer"].leave()
     sessions["shortened"].leave(properties=properties(session_expiry=1))
     world.client().publish(topic)  # once it is acknowledged, all before it is on the disk
@@ -93,7 +95,7 @@ def test_sessions_end_when_they_would_have_ended(world: World) -> None:
         name: world.client(peer.client_id, peer.protocol, clean=False).connack.session_present
         for name, peer in sessions.items()
     }
-    assert found == {name: name == "longer" for name in sessions}
+    assert found == {name: name.startswith("longer") for name in sessions}
 
 
 @shows(v5="3.1.2-7 3.1.2-8 3.1.2-10 3.1.3-9 3.14.4-3", v3="3.1.2-8 3.1.2-10")
@@ -102,13 +104,14 @@ def test_wills(world: World) -> None:
     topic = world.topic()
     watcher = lasting(world)
     watcher.subscribe(f"{topic}/+", qos=1)
+    due = world.client(expiry=600, will=will(f"{topic}/due", 5, 1))
+    due.lose()
     late = world.client(expiry=600, will=will(f"{topic}/late", 1, 1))
     late.lose()
     world.elapse(1.5)
     assert watcher.message().topic == f"{topic}/late"
-    due = world.client(expiry=600, will=will(f"{topic}/due", 3, 1))
-    due.lose()
     connected = [world.client(protocol=one, will=will(f"{topic}/connected{one}", qos=1)) for one in PROTOCOLS]
+    lasting_longer = world.client(expiry=600, will=will(f"{topic}/lasting", qos=1))
     returning = world.client(expiry=600, will=will(f"{topic}/returning", 5, 1))
     world.client(expiry=600, will=will(f"{topic}/good-bye", 1, 1)).leave()
     published = world.client(expiry=600, will=will(f"{topic}/published", qos=1))
@@ -122,9 +125,10 @@ def test_wills(world: World) -> None:
     world.client(returning.client_id, clean=False, expiry=600)
     for peer in connected[1:]:  # their sessions ended with their connections, whenever they come back
         assert not world.client(peer.client_id, peer.protocol, clean=False).connack.session_present
-    world.elapse(3.5)
-    got = sorted(watcher.message().topic for _ in range(4))
-    assert got == [*(f"{topic}/connected{peer.protocol}" for peer in connected), f"{topic}/due"]
+    world.elapse(4)
+    got = sorted(watcher.message().topic for _ in range(5))
+    assert got == [*(f"{topic}/connected{peer.protocol}" for peer in connected), f"{topic}/due", f"{topic}/lasting"]
+    assert world.client(lasting_longer.client_id, clean=False).connack.session_present
     world.elapse(2.5)
     watcher.expect_nothing()
 

@@ -1,10 +1,10 @@
 """The corpus: sequences that are worth being said again, each in a small text file.
 
-One packet a line in hexadecimal (spaces are allowed, and ``7a*100`` is a hundred times 7a), ``#`` begins a comment; the
-first comment says what it is. Other
-lines say what happens besides: ``-`` the socket of the client is lost, ``@b`` client b speaks from here on (at first it
-is client a), ``wait 60`` the clock goes so many seconds, ``crash`` the server dies and comes back, ``repeat 100`` all
-of that so many times, and it is the last line. A client whose connection was closed connects with its next packet.
+One packet a line, or several that come with one read, in hexadecimal (spaces are allowed, and ``7a*100`` is a hundred
+times 7a). ``#`` begins a comment; the first one says what it is. Other lines say what happens besides: ``-`` the socket
+of the client is lost, ``@b`` client b speaks from here on (at first it is client a), ``wait 60`` the clock goes so many
+seconds, ``crash`` the server dies and comes back, ``repeat 100`` all of that so many times, and it is the last line. A
+client whose connection was closed connects with its next packet.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from typing import Final
 from mesh.broker.principal import BACKEND, Principal, everything
 from tests.fuzz import sizes
 from tests.fuzz.line import Line
-from tests.fuzz.target_engine import World
+from tests.fuzz.target_engine import LATE, STUCK, SYNCED, World
 
 FOLDER: Final = Path(__file__).with_name("corpus")
 
 # How a sequence is said.
-TURNS: Final = "a turn for each packet"
+TURNS: Final = "a turn for each line"
 AT_ONCE: Final = "all in one turn"
 BYTES: Final = "byte by byte"
-UNSYNCED: Final = "the disk is slow"
-MANNERS: Final = (TURNS, AT_ONCE, BYTES, UNSYNCED)
+BEHIND: Final = "the disk is a turn behind"
+NEVER: Final = "the disk is stuck"
+MANNERS: Final = (TURNS, AT_ONCE, BYTES, BEHIND, NEVER)
+_DISK: Final = {BEHIND: LATE, NEVER: STUCK}
 
 
 def files() -> list[Path]:
@@ -68,7 +70,7 @@ class Replay:
             self._act(line)
             self.world.neighbour.step()
             if self._manner != AT_ONCE:
-                self.world.end_turn(self._manner != UNSYNCED)
+                self.world.end_turn(_DISK.get(self._manner, SYNCED))
         self.world.end_turn()
         world = self.world
         sizes.check(world.broker, world.store)

@@ -17,6 +17,7 @@ class CrashStore(Store):
         super().__init__(position)
         self.disk: dict[int, Item] = disk or {}
         self.items: dict[int, Item] = dict(self.disk)
+        self._durable = position
         self._pending: list[Item | int] = []  # since the last commit: items that came, numbers of those dropped
 
     def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
@@ -39,15 +40,17 @@ class CrashStore(Store):
     def read(self, id: int) -> bytes:
         return self.items[id].body
 
-    def commit(self) -> int:
-        """Everything so far is durable; returns up to where."""
-        for record in self._pending:
+    def commit(self, position: int | None = None) -> int:
+        """What came up to ``position`` is durable, or everything; returns up to where."""
+        count = len(self._pending) if position is None else max(0, position - self._durable)
+        for record in self._pending[:count]:
             if isinstance(record, int):
                 del self.disk[record]
             else:
                 self.disk[record.id] = record
-        self._pending.clear()
-        return self.position
+        del self._pending[:count]
+        self._durable += count
+        return self._durable
 
     def crash(self) -> CrashStore:
         """What is on the disk, under a new journal. Do not use this one any more."""

@@ -33,6 +33,11 @@ from tests.fuzz.watch import insist
 AT_ONCE: Final = 24  # fuzzed clients
 _LOOK: Final = 150  # turns between two looks at all that the engine holds
 _PACKETS: Final = 105  # of one sequence
+# How far the disk is at the end of a turn.
+SYNCED: Final = "all"
+LATE: Final = "one turn behind"
+STUCK: Final = "no further"
+_DISKS: Final = (SYNCED, SYNCED, LATE, LATE, STUCK)
 _CRASHES: Final = (0.0, 0.0002, 0.002)  # chance in a turn
 _VEHICLES: Final = tuple(f"V{number}" for number in range(6))
 
@@ -102,6 +107,7 @@ class World:
         self._settings = fuzz_settings(self._dice, edge, self._limits)
         self._rules = _inbox() if edge else None
         self._peers: list[Peer] = []
+        self._handed = 0
         self._speaking: Peer | None = None
         self._casts = [Cast(f"vehicles/{name}/", (name,)) for name in _VEHICLES] if edge else [Cast()]
         self._turn = 0
@@ -148,7 +154,7 @@ class World:
                 if peer.finished:
                     self._part(peer)
             self.neighbour.step()
-            self.end_turn(dice.random() < 0.7)
+            self.end_turn(dice.choice(_DISKS))
             self._weather()
 
     def _new_peer(self) -> Peer:
@@ -190,7 +196,7 @@ class World:
         """A new connection."""
         return Line(self.broker, principal, self._limits)
 
-    def end_turn(self, commit: bool = True, all: bool = False) -> None:
+    def end_turn(self, disk: str = SYNCED, all: bool = False) -> None:
         """What a node does at the end of a turn: commit, release what waited for it, write. ``all``: nothing is late
         elsewhere."""
         broker = self.broker
@@ -198,9 +204,12 @@ class World:
             self._edges.answer(broker, all)
         if self._interests is not None:
             self._interests.open(broker, all)
-        if commit:
+        if disk == LATE:  # what was handed over at the end of the turn before
+            broker.durable(self.store.commit(self._handed))
+        elif disk == SYNCED:
             broker.intake.keep_ledgers()
             broker.durable(self.store.commit())
+        self._handed = self.store.position
         dirty = broker.dirty[:]
         broker.dirty.clear()
         for connection in dirty:
@@ -229,6 +238,7 @@ class World:
                 peer.line.closed = True
         self.neighbour.lose()
         self.store = self.store.crash()
+        self._handed = self.store.position
         self.broker = self._start()
         sizes.check(self.broker, self.store)
         self.neighbour.join(self.broker)

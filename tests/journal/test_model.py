@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mesh.journal import Item, Limits
 from mesh.journal.errors import UnsavedError
+from mesh.journal.layout import PUT_SIZE
 from tests.fakes.disk import Disk
 from tests.journal.owner import READING, TINY, Owner
 
@@ -154,7 +155,7 @@ class JournalMachine(RuleBasedStateMachine):
         if hasattr(self, "owner"):
             figures = self.owner.journal.statistics()
             assert figures.live_items == len(self.model)
-            assert figures.live_bytes == sum(28 + len(item.meta) + len(body) for item, body in self.model.values())
+            assert figures.live_bytes == sum(PUT_SIZE + len(item.meta) + len(body) for item, body in self.model.values())
 
     def teardown(self) -> None:
         if hasattr(self, "owner"):
