@@ -155,7 +155,8 @@ class JournalMachine(RuleBasedStateMachine):
         if hasattr(self, "owner"):
             figures = self.owner.journal.statistics()
             assert figures.live_items == len(self.model)
-            assert figures.live_bytes == sum(PUT_SIZE + len(item.meta) + len(body) for item, body in self.model.values())
+            sizes = [PUT_SIZE + len(item.meta) + len(body) for item, body in self.model.values()]
+            assert figures.live_bytes == sum(sizes)
 
     def teardown(self) -> None:
         if hasattr(self, "owner"):
