@@ -22,6 +22,8 @@ connection: the vehicle has come back through another door while the older one's
 the count is noted with the journal's position; when the journal is durable up to there, CONFIRM tells the count. The
 answers to the packets in those frames are sent before it, so a door that sees CONFIRM has the answers.
 
+*Faults.* A packet that the engine cannot handle, by a fault of ours, ends its own connection and no other.
+
 *Credit.* A connection may have ``WINDOW`` bytes under way to its vehicle; with more, or while the link itself is
 jammed, the engine is asked to pause it. One vehicle that does not read delays itself only.
 """
@@ -37,6 +39,7 @@ from mesh.broker.inlet import Inlet
 from mesh.broker.principal import Principal
 from mesh.edge.device import Device
 from mesh.edge.doors import Door, DoorLink
+from mesh.journal.errors import JournalError
 from mesh.session.store import Store
 from mesh.transport.endpoint import settle
 from mesh.transport.frame import CLOSE, DATA, LinkError, Opening
@@ -52,7 +55,7 @@ from mesh.transport.wheel import Wheel
 from mesh.wire.decode import SERVER, Reader
 from mesh.wire.limits import Limits
 from mesh.wire.packets import Connect, Disconnect
-from mesh.wire.reasons import PROTOCOL_ERROR, SERVER_UNAVAILABLE, name_of
+from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, PROTOCOL_ERROR, SERVER_UNAVAILABLE, name_of
 
 MAX_LINKS: Final = 1024  # doors, and strangers that have not proved yet who they are; each stranger has 5 s
 
@@ -281,7 +284,13 @@ class Devices:
         for packet in reader.feed(body):
             if connection.closing:
                 return
-            self.engine.receive(connection, packet)
+            try:
+                self.engine.receive(connection, packet)
+            except JournalError:
+                raise
+            except Exception:  # a fault of ours: it must not take the link down, which would bring the packet again
+                log.exception("%s: a packet of vehicle %s could not be handled", self.name, device.key[0])
+                self.engine.fail(connection, IMPLEMENTATION_SPECIFIC_ERROR)
         if reader.error is not None and not connection.closing:
             self.notices.warn("protocol error", "%s: vehicle %s: %s", self.name, device.key[0], reader.error)
             self.engine.fail(connection, reader.error.reason, str(reader.error))

@@ -21,6 +21,7 @@ from typing import Final, final
 from mesh.broker.connection import Connection
 from mesh.broker.inlet import Inlet
 from mesh.broker.principal import Principal
+from mesh.journal.errors import JournalError
 from mesh.transport.authentication import Authentication, Methods, method_of
 from mesh.transport.listener import SPARE, Listener
 from mesh.transport.near import Near, nowhere
@@ -36,6 +37,7 @@ from mesh.wire.limits import Limits
 from mesh.wire.packets import MQTT5, Auth, Connect, Disconnect, Packet
 from mesh.wire.reasons import (
     BAD_AUTHENTICATION_METHOD,
+    IMPLEMENTATION_SPECIFIC_ERROR,
     KEEP_ALIVE_TIMEOUT,
     PROTOCOL_ERROR,
     SERVER_BUSY,
@@ -292,7 +294,7 @@ class Client(Stream):
             if isinstance(packet, Auth) and self._authentication is not None:
                 self._prove_again(connection, self._authentication, packet)
             else:
-                engine.receive(connection, packet)
+                self._hand_over(connection, packet)
         error = self._reader.error
         if error is not None and not connection.closing:
             self._endpoint.notices.warn(
@@ -302,6 +304,17 @@ class Client(Stream):
         if connection.congested:
             self.hold(HOLD_ENGINE)
         self._endpoint.turn.wake()
+
+    def _hand_over(self, connection: Connection, packet: Packet) -> None:
+        """To the engine. What it cannot handle, by a fault of ours, ends this connection and no other."""
+        endpoint = self._endpoint
+        try:
+            endpoint.engine.receive(connection, packet)
+        except JournalError:
+            raise
+        except Exception:
+            log.exception("%s: a packet of client %s could not be handled", endpoint.name, connection.peer)
+            endpoint.engine.fail(connection, IMPLEMENTATION_SPECIFIC_ERROR)
 
     def _prove_again(self, connection: Connection, authentication: Authentication, packet: Auth) -> None:
         """AUTH on an open connection (MQTT 5.0 section 4.12.1)."""

@@ -33,6 +33,8 @@ from mesh.wire.packets import (
     Subscribe,
 )
 
+POISON = b"poison"  # a payload at which this engine fails
+
 
 class FakeJournal(Store):
     """A position that the test makes durable, or that is durable at once."""
@@ -113,6 +115,8 @@ class FakeEngine(Inlet):
         if self.dead:
             return
         self.received.append((self.names[connection], packet))
+        if isinstance(packet, Publish) and packet.payload == POISON:
+            raise ValueError("a fault of the engine")
         if isinstance(packet, Publish) and packet.qos:
             kind = PUBACK if packet.qos == 1 else PUBREC
             self.write_durable(connection, encode_ack(kind, packet.packet_id, 0, connection.protocol))

@@ -23,6 +23,7 @@ from mesh.wire.packets import (
     Subscribe,
     Subscription,
 )
+from tests.fakes.engine import POISON
 from tests.fakes.mesh import FakeMesh, FakeRecord, run, until
 from tests.fakes.mqtt import Bare
 
@@ -33,6 +34,21 @@ def numbered(count: int, start: int = 0) -> list[Publish]:
 
 def payloads(count: int) -> list[bytes]:
     return [b"%d" % n for n in range(count)]
+
+
+def test_a_fault_of_the_engine_ends_one_connection_and_leaves_the_link() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            one, other = await Bare(MQTT5).hello(mesh.port, "ONE"), await Bare().hello(mesh.port, "OTHER")
+            one.send(Publish("vehicles/ONE/t", POISON, 1, packet_id=1))
+            assert (await one.wait(Disconnect)).reason == 0x83
+            await one.wait_closed()
+            other.send(Publish("vehicles/OTHER/t", b"x", 1, packet_id=1))
+            await until(lambda: other.acks(PUBACK) == [1])
+            assert mesh.link["state"] == "up"
+            assert [name for name, _ in mesh.engine.received] == ["ONE", "OTHER"]  # it did not come again
+
+    run(main())
 
 
 def test_packets_pass_in_both_directions() -> None:

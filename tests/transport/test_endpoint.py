@@ -27,7 +27,7 @@ from mesh.wire.packets import (
     Publish,
 )
 from tests.conformance.shows import shows
-from tests.fakes.engine import FakeEngine, FakeJournal
+from tests.fakes.engine import POISON, FakeEngine, FakeJournal
 from tests.fakes.mesh import run, until
 from tests.fakes.mqtt import Bare
 
@@ -78,6 +78,19 @@ def test_a_client_talks_and_leaves() -> None:
             await until(lambda: node.engine.lost_clients == ["other"])
             assert node.endpoint.status()["connections"] == 0
             assert node.endpoint.status()["accepted"] == 2
+
+    run(main())
+
+
+def test_a_fault_of_the_engine_ends_one_connection_only() -> None:
+    async def main() -> None:
+        async with Node() as node:
+            one, other = await Bare(MQTT5).hello(node.port, "one"), await Bare().hello(node.port, "other")
+            one.send(Publish("t", POISON))
+            assert (await one.wait(Disconnect)).reason == 0x83
+            await one.wait_closed()
+            other.send(Publish("t", b"x", 1, packet_id=1))
+            await other.acked(PUBACK, [1])
 
     run(main())
 
