@@ -1,4 +1,4 @@
-"""A process that appends and drops until it is killed: ``python -m tests.journal.child DIRECTORY SEED``.
+"""A process that appends and drops until it is killed: ``python child.py DIRECTORY SEED``.
 
 It prints what it was told: ``+id`` when an item is durable, ``?id`` before it drops one, ``-id`` when the drop is
 durable.

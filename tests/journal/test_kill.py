@@ -21,7 +21,8 @@ DEADLINE = 10.0
 
 def live_and_die(directory: Path, seed: int, life: float) -> bytes:
     """Everything that a child said before it was killed."""
-    command = [sys.executable, "-m", "tests.journal.child", str(directory), str(seed)]
+    # By its path: another package, too, may have left a folder of this name where Python looks first.
+    command = [sys.executable, str(Path(__file__).with_name("child.py")), str(directory), str(seed)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert child.stdout is not None
     said: list[bytes] = []
