@@ -199,6 +199,10 @@ class Courier:
         elif session.kind == TIER:
             messages, limit = settings.tier_queue_messages, settings.tier_queue_bytes
         outbound = session.outbound
+        if len(outbound.waiting) >= messages or outbound.bytes + size > limit:
+            for expired in outbound.take_expired(self.clock()):
+                self.keeper.forget(expired)
+                self.counters.dropped_expired += 1
         # What is within the window of a connected receiver is on its way, and does not count as waiting.
         while len(outbound.waiting) >= messages or (outbound.bytes + size > limit and outbound.waiting):
             if not session.inbox or settings.inbox_when_full != DROP_OLDEST:

@@ -147,13 +147,17 @@ class Dispatcher:
         from_tier = message.from_tier
         for target in targets:
             if (from_tier and target.session.kind == TIER) or (target.no_local and target.session is source):
-                return [
-                    target
-                    for target in targets
-                    if not (from_tier and target.session.kind == TIER)
-                    and not (target.no_local and target.session is source)
-                ]
-        return targets
+                break
+        else:
+            return targets
+        kept: list[Target] = []
+        for target in targets:
+            if from_tier and target.session.kind == TIER:
+                continue
+            receiver = target.own if target.no_local and target.session is source else target
+            if receiver is not None:
+                kept.append(receiver)
+        return kept
 
     def _deliver(self, target: Target, message: Message, receipt: Receipt | None, group: str) -> int:
         retain = message.retain and target.retain_as_published  # [MQTT-3.3.1-12] [MQTT-3.3.1-13]
@@ -162,9 +166,14 @@ class Dispatcher:
 
     def announce(self, message: Message) -> None:
         """A message of the server's own, to the clients that follow it."""
-        for target in self.subscriptions.route(message.topic).targets:
+        route = self.subscriptions.route(message.topic)
+        for target in route.targets:
             if target.session.kind != TIER:
-                self.courier.offer(target.session, message, 0, False, target.identifiers, None)
+                self._deliver(target, message, None, "")
+        for group in route.groups:
+            chosen = None if group.of_cores else group.choose()
+            if chosen is not None:
+                self._deliver(chosen, message, None, group.full)
 
     def will_message(self, will: Will) -> Message:
         properties = will.properties

@@ -22,26 +22,45 @@ if TYPE_CHECKING:
 
 @final
 class Target:
-    """One session that receives a topic."""
+    """One session that receives a topic. ``no_local``: some of its filters do not bring what it has published itself;
+    then ``own`` is how it receives that by the others, ``None`` if there are none."""
 
-    __slots__ = ("identifiers", "no_local", "qos", "retain_as_published", "session")
+    __slots__ = ("identifiers", "no_local", "own", "qos", "retain_as_published", "session")
 
     def __init__(self, interest: Interest) -> None:
         subscription = interest.subscription
         self.session = interest.session
         self.qos = subscription.qos
         self.no_local = subscription.no_local
+        self.own: Target | None = None
         self.retain_as_published = subscription.retain_as_published
         self.identifiers: tuple[int, ...] = (interest.identifier,) if interest.identifier else ()
 
     def merge(self, interest: Interest) -> None:
         """Another filter of the same session matches too."""
         subscription = interest.subscription
+        if self.no_local or subscription.no_local:
+            self._merge_own(interest)
         self.qos = max(self.qos, subscription.qos)
-        self.no_local = self.no_local and subscription.no_local
         self.retain_as_published = self.retain_as_published or subscription.retain_as_published
         if interest.identifier:
             self.identifiers = (*self.identifiers, interest.identifier)
+
+    def _merge_own(self, interest: Interest) -> None:
+        """What the session itself has published comes by the filters without No Local alone: with the highest QoS
+        among them, and with their identifiers [MQTT-3.8.3-3]."""
+        if not interest.subscription.no_local:
+            if self.own is None:
+                self.own = Target(interest)
+            else:
+                self.own.merge(interest)
+        elif not self.no_local:  # the first one that has it: the others are what was merged until now
+            own = self.own = Target(interest)
+            own.no_local = False
+            own.qos = self.qos
+            own.retain_as_published = self.retain_as_published
+            own.identifiers = self.identifiers
+            self.no_local = True
 
 
 @final

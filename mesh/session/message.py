@@ -8,6 +8,7 @@ identifiers and the context of a sampled trace are not among them, because each 
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Final, final
 
@@ -17,6 +18,7 @@ from mesh.wire.properties import Properties
 from mesh.wire.tracecontext import TraceContext
 
 NEVER: Final = 0.0
+_ROUGH: Final = 0.001  # seconds; moments are less exact than intervals, and no interval may grow on its way
 
 _HEAD: Final = struct.Struct("!BddHHI")  # flags, expires, received, and the lengths of trace, topic and properties
 _QOS: Final = 0x03
@@ -136,7 +138,9 @@ def _own_properties(
     if alias:
         own.topic_alias = alias
     if message.expires != NEVER:
-        own.message_expiry = max(0, int(message.expires - now))  # what is left of it [MQTT-3.3.2-6]
+        # What is left of it [MQTT-3.3.2-6]. Only whole seconds of waiting count: told of a second too little, the next
+        # server on the way would throw away what has none left.
+        own.message_expiry = max(0, math.ceil(message.expires - now - _ROUGH))
     own.subscription_ids = list(subscription_ids)
     if context is not None:
         own.user.append(("traceparent", context.traceparent()))

@@ -94,7 +94,8 @@ class Outbound:
     """Queue, window and identifiers of one session, which is counted in ``depth``. All times are seconds since 1970."""
 
     __slots__ = (
-        "bytes", "depth", "finished", "in_flight", "next_number", "restored", "resuming", "waiting", "window",
+        "bytes", "depth", "finished", "in_flight", "next_number", "restored", "resuming", "soonest", "waiting",
+        "window",
     )  # fmt: skip
 
     def __init__(self, depth: Depth, window: int = _IDENTIFIERS) -> None:
@@ -105,6 +106,7 @@ class Outbound:
         self.next_number = 0
         self.finished = 0  # deliveries that the receiver has acknowledged
         self.bytes = 0
+        self.soonest = NEVER  # nothing that waits expires before
         self.restored = False  # by recovery: it is not known what was sent
         self.resuming = False  # between ``attach`` and ``live``: acknowledgements may come for what still waits
 
@@ -121,6 +123,12 @@ class Outbound:
         self.bytes += delivery.size
         self.depth.messages += 1
         self.waiting.append(delivery)
+        if delivery.expires != NEVER:
+            self._expires(delivery.expires)
+
+    def _expires(self, moment: float) -> None:
+        if self.soonest == NEVER or moment < self.soonest:
+            self.soonest = moment
 
     def restore(self, delivery: Delivery) -> None:
         """Put back a delivery that the journal kept; they come in order. It may have been sent before."""
@@ -133,6 +141,8 @@ class Outbound:
             self.in_flight[packet_id_of(delivery.number)] = delivery
         else:
             self.waiting.append(delivery)
+            if delivery.expires != NEVER:
+                self._expires(delivery.expires)
 
     def take(self, durable: int) -> Delivery | None:
         """The next delivery that may be sent now, given the journal's durable position; it is then in flight."""
@@ -163,6 +173,25 @@ class Outbound:
         self.bytes -= delivery.size
         self.depth.messages -= 1
         return delivery
+
+    def take_expired(self, now: float) -> list[Delivery]:
+        """Take out what has expired while it waited [MQTT-3.3.2-5]. It looks through the queue only if there is such a
+        thing; and not in a replay, where some of it may be with the receiver."""
+        found: list[Delivery] = []
+        if self.soonest == NEVER or self.soonest > now or self.resuming:
+            return found
+        kept: Fifo[Delivery] = Fifo()
+        self.soonest = NEVER
+        for delivery in self.waiting:
+            if delivery.expires != NEVER and delivery.expires <= now:
+                self._let_go(delivery)
+                found.append(delivery)
+            else:
+                kept.append(delivery)
+                if delivery.expires != NEVER:
+                    self._expires(delivery.expires)
+        self.waiting = kept
+        return found
 
     def discard(self) -> None:
         """The session is over, with all that it held."""
@@ -244,6 +273,7 @@ class Outbound:
         for delivery in self.in_flight.values():
             if delivery.state == SENT:
                 delivery.dup = True
+                delivery.expires = NEVER  # its delivery has begun, and is gone through with [MQTT-4.3.3-7]
         kept = [delivery for delivery in self.waiting if delivery.qos]
         self.bytes -= sum(delivery.size for delivery in self.waiting if delivery.qos == 0)
         self.depth.messages -= len(self.waiting) - len(kept)
@@ -293,6 +323,8 @@ class Outbound:
             else:
                 delivery.state = QUEUED
                 again.append(delivery)
+                if delivery.expires != NEVER:
+                    self._expires(delivery.expires)
         again.sort(key=_by_number)
         self.waiting.prepend(again)
         self.in_flight = flying

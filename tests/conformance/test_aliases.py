@@ -153,3 +153,34 @@ def test_a_repeat_has_its_topic(world: World) -> None:
     second = world.client(first.client_id, clean=False, expiry=60)
     assert [second.message().topic for _ in range(2)] == [topic, topic]
     assert not any(isinstance(packet, Ack) for packet in second.sync())
+
+
+@shows(v5="3.3.2-12")
+def test_a_topic_that_is_refused_sets_its_alias_all_the_same(world: World) -> None:
+    """The alias is the connection's, whatever becomes of the message."""
+    peer = world.client()
+    assert peer.publish("refused/x", properties=aliased(1)) == 0x87
+    assert peer.publish("", properties=aliased(1)) == 0x87
+    topic = world.topic()
+    peer.subscribe(topic)
+    peer.publish(topic, properties=aliased(1))
+    peer.publish("", properties=aliased(1))
+    assert [peer.message().topic for _ in range(2)] == [topic, topic]
+
+
+@shows(v5="3.3.2-7 3.3.2-12 3.3.1-5")
+def test_a_message_is_kept_under_its_name(world: World) -> None:
+    """Where it is retained, or waits: the alias means nothing to others."""
+    sleeper, sender, topic = world.client(expiry=60), world.client(), world.topic()
+    sleeper.subscribe(topic)
+    sleeper.leave()
+    sender.publish(topic, b"1", properties=aliased(2))
+    sender.publish("", b"2", 1, True, properties=aliased(2))
+    sender.leave()
+    sleeper = world.client(sleeper.client_id, clean=False, expiry=60)
+    assert [(message.topic, message.payload) for message in (sleeper.message(), sleeper.message())] == [
+        (topic, b"1"), (topic, b"2"),
+    ]  # fmt: skip
+    later = world.client()
+    later.subscribe(topic)
+    assert (later.message().topic, later.sync()) == (topic, [])

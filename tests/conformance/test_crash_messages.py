@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.wire.packets import PUBACK, Ack, Publish
+from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish, Subscription
 from tests.conformance.shows import shows
 from tests.conformance.test_crash_sessions import back, lasting
-from tests.conformance.world import World, properties
+from tests.conformance.world import QUEUE, World, properties
 
 FIELDS = {
     "payload_format": 1, "content_type": "text", "response_topic": "answers", "correlation_data": b"\0\1",
     "user": [("b", "1"), ("a", "2"), ("b", "0")],
 }  # fmt: skip
+SHORT, LONG = properties(message_expiry=2), properties(message_expiry=100)
 
 
 @shows(v5="3.3.2-4 3.3.2-5 3.3.2-6 3.3.2-15 3.3.2-16 3.3.2-17 3.3.2-18 3.3.2-20 4.6.0-5")
@@ -51,7 +52,8 @@ def test_retained_messages(world: World) -> None:
         ("long", b"x", 100),
     ):  # fmt: skip
         fields = dict(FIELDS) if expiry is None else {**FIELDS, "message_expiry": expiry}
-        sender.publish(f"{prefix}/{name}", payload, 1, retain=True, properties=properties(**fields))
+        qos = 0 if name == "short" else 1  # that one is not held back as what waits would be
+        sender.publish(f"{prefix}/{name}", payload, qos, retain=True, properties=properties(**fields))
     sender.publish(f"{prefix}/removed", b"", 1, retain=True)
     world.crash()
     world.elapse(1.5)
@@ -90,6 +92,25 @@ def test_members_of_a_group(world: World) -> None:
     again.expect_nothing()
 
 
+def test_what_went_to_another_member_stays_there(world: World) -> None:
+    """The one that had it before does not get it again."""
+    topic = world.topic()
+    members = [lasting(world) for _ in range(2)]
+    for member in members:
+        member.subscribe(f"$share/g/{topic}")
+    sender = world.client()
+    for number in range(6):
+        sender.publish(topic, b"%d" % number)
+    assert len([packet for packet in members[0].sync() if isinstance(packet, Publish)]) == 3
+    members[0].lose()
+    assert sorted(members[1].messages(6)) == [b"%d" % number for number in range(6)]
+    members[1].expect_nothing()
+    sender.publish(world.topic())  # once it is acknowledged, all before it is on the disk
+    world.crash()
+    for member in members:
+        back(world, member).expect_nothing()
+
+
 @pytest.mark.parametrize("qos", [1, 2])
 def test_all_that_was_acknowledged_until_the_very_end(world: World, qos: int) -> None:
     """Killed at once after the last acknowledgement."""
@@ -102,4 +123,92 @@ def test_all_that_was_acknowledged_until_the_very_end(world: World, qos: int) ->
     world.crash()
     sleeper = back(world, sleeper)
     assert sleeper.messages(50) == [b"%d" % number for number in range(50)]
+    sleeper.expect_nothing()
+
+
+@shows(v5="3.3.1-1 4.4.0-1 4.6.0-5", v3="3.3.1-1 4.4.0-1 4.6.0-1")
+def test_what_was_sent_and_what_was_not(world: World) -> None:
+    """What is with the client comes again first, with DUP and under its identifier; the rest follows in order. All of
+    it has the flags that it had."""
+    receiver, sender = lasting(world), world.client()
+    topic = world.topic()
+    receiver.subscribe(Subscription(topic, 2, retain_as_published=True))
+    wanted = [b"%d" % number for number in range(8)]
+    for payload in wanted[:4]:
+        sender.publish(topic, payload, 1 + int(payload) % 2, retain=int(payload) % 3 == 0)
+    sent = [receiver.expect(Publish) for _ in range(4)]
+    receiver.lose()
+    for payload in wanted[4:]:
+        sender.publish(topic, payload, 1 + int(payload) % 2, retain=int(payload) % 3 == 0)
+    world.crash()
+    receiver = back(world, receiver)
+    got = [receiver.message() for _ in range(8)]
+    assert [(message.payload, message.retain) for message in got] == [(one, int(one) % 3 == 0) for one in wanted]
+    assert [(message.packet_id, message.dup) for message in got[:4]] == [(one.packet_id, True) for one in sent]
+    receiver.expect_nothing()
+
+
+@shows(v5="4.8.2-4 4.8.2-6")
+def test_qos_2_of_a_group_stays_with_whom_it_was_sent_to(world: World) -> None:
+    """Also after a crash, and whoever comes back first; what was refused is gone for good."""
+    topic = world.topic()
+    members = [lasting(world) for _ in range(2)]
+    for member in members:
+        member.subscribe(f"$share/g/{topic}")
+    sender = world.client()
+    for number in range(4):
+        sender.publish(topic, b"%d" % number, 2)
+    mine = [members[0].expect(Publish) for _ in range(2)]
+    theirs = [members[1].expect(Publish) for _ in range(2)]
+    members[0].send(Ack(PUBREC, mine[0].packet_id, 0x80))
+    members[0].sync()
+    sender.publish(world.topic())  # once it is acknowledged, all before it is on the disk
+    world.crash()
+    second, first = back(world, members[1]), back(world, members[0])
+    got = [second.message() for _ in range(2)]
+    assert [(one.packet_id, one.payload, one.dup) for one in got] == [
+        (one.packet_id, one.payload, True) for one in theirs
+    ]
+    again = first.message()
+    assert (again.packet_id, again.payload, again.dup) == (mine[1].packet_id, mine[1].payload, True)
+    for peer in (first, second):
+        peer.expect_nothing()
+
+
+@shows(v5="3.3.1-5 3.3.1-8", v3="3.3.1-5 3.3.1-7 3.3.1-12")
+def test_retained_messages_of_every_qos(world: World) -> None:
+    sender, prefix = world.client(), world.topic()
+    for qos in range(3):
+        sender.publish(f"{prefix}/{qos}", b"kept", qos, retain=True)
+        sender.publish(f"{prefix}/{qos}", b"passing", qos)
+    sender.publish(world.topic())  # once it is acknowledged, all before it is on the disk
+    world.crash()
+    later = world.client()
+    later.subscribe(f"{prefix}/+")
+    got = {message.topic: message for message in (later.message() for _ in range(3))}
+    assert {topic: (one.payload, one.qos, one.retain) for topic, one in got.items()} == {
+        f"{prefix}/{qos}": (b"kept", qos, True) for qos in range(3)
+    }
+    later.expect_nothing()
+
+
+@shows(v5="3.4.2-1 3.3.2-5")
+def test_limits_hold_for_what_was_there_before(world: World) -> None:
+    """A queue that was full is full, but for what has expired meanwhile."""
+    sleeper, sender = lasting(world), world.client()
+    topic = world.topic()
+    sleeper.subscribe(topic)
+    sleeper.leave()
+    for number in range(QUEUE):
+        assert sender.publish(topic, b"%d" % number, properties=LONG if number % 2 else SHORT) == 0
+    world.crash()
+    sender = world.client()
+    world.elapse(2)
+    for number in range(QUEUE, QUEUE + QUEUE // 2):
+        assert sender.publish(topic, b"%d" % number) == 0
+    assert sender.publish(topic) == 0x97
+    sleeper = back(world, sleeper)
+    assert [int(one) for one in sleeper.messages(QUEUE)] == [
+        *range(1, QUEUE, 2), *range(QUEUE, QUEUE + QUEUE // 2),
+    ]  # fmt: skip
     sleeper.expect_nothing()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish, Subscription
@@ -137,11 +139,13 @@ def test_who_wants_no_problem_information_gets_none(world: World) -> None:
 
 @shows(v5="3.3.4-2 3.3.4-3 3.3.4-4 3.3.4-5", v3="3.3.5-1")
 @PROTOCOLS
-def test_overlapping_filters_bring_the_highest_qos(world: World, protocol: int) -> None:
+@pytest.mark.parametrize("granted", list(itertools.permutations(range(3))))
+def test_overlapping_filters_bring_the_highest_qos(world: World, protocol: int, granted: tuple[int, ...]) -> None:
+    """Whichever of them has it."""
     peer, sender = world.client(protocol=protocol), world.client(protocol=protocol)
     topic = world.topic("a/b")
     prefix = topic.split("/")[0]
-    for filter, qos in ((f"{prefix}/#", 0), (topic, 2), (f"{prefix}/+/b", 1)):
+    for filter, qos in zip((f"{prefix}/#", topic, f"{prefix}/+/b"), granted, strict=True):
         peer.subscribe(filter, qos=qos, identifier=qos + 1 if protocol == 5 else 0)
     sender.publish(topic, b"once", 2)
     message = peer.message()

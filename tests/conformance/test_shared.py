@@ -8,7 +8,7 @@ from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, Ack, Publish
 from tests.conformance import raw
 from tests.conformance.peer import Peer
 from tests.conformance.shows import shows
-from tests.conformance.world import SHARED_PATIENCE, World
+from tests.conformance.world import SHARED_PATIENCE, World, properties
 
 
 def group(world: World, members: int, **fields: int) -> tuple[list[Peer], str, str]:
@@ -37,7 +37,13 @@ def take(peer: Peer) -> list[Publish]:
 
 
 @shows(v5="4.8.2-1 4.8.2-2")
-@pytest.mark.parametrize("filter", [b"$share/g", b"$share//a", b"$share/g+/a", b"$share/#/a", b"$share/g/", b"$share/"])
+@pytest.mark.parametrize(
+    "filter",
+    [
+        b"$share/g", b"$share//a", b"$share/g+/a", b"$share/#/a", b"$share/g/", b"$share/", b"$share/g/a#",
+        b"$share/g/#/a", b"$share/g/a+/b",
+    ],
+)  # fmt: skip
 def test_a_group_has_a_name_and_a_filter(world: World, filter: bytes) -> None:
     peer = world.client()
     peer.send(raw.subscribe(filter, 5))
@@ -205,3 +211,110 @@ def test_an_exchange_of_qos_2_is_completed_beside_it(world: World) -> None:
     second.lose()
     first.send(Ack(PUBCOMP, mine.packet_id))
     first.expect_nothing()
+
+
+@shows(v5="4.8.2-3")
+def test_a_member_that_subscribes_anew_is_one_member_still(world: World) -> None:
+    (first, second), filter, topic = group(world, 2)
+    assert first.subscribe(filter, qos=1) == [1]
+    publish(world, topic, 4, 2)
+    assert [message.qos for message in take(first)] == [1, 1]
+    assert [message.qos for message in take(second)] == [2, 2]
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_older_clients_are_members_too(world: World, protocol: int) -> None:
+    (modern,), filter, topic = group(world, 1)
+    older = world.client(protocol=protocol)
+    assert older.subscribe(filter) == [2]
+    publish(world, topic, 10)
+    mine = take(older)
+    assert len(mine) == len(take(modern)) == 5
+    older.lose()
+    assert sorted(modern.messages(5)) == sorted(message.payload for message in mine)
+
+
+def test_a_group_without_members_receives_nothing(world: World) -> None:
+    (first, second), filter, topic = group(world, 2)
+    first.unsubscribe(filter)
+    second.leave()
+    assert world.client().publish(topic) == 0x10
+    newcomer = world.client()
+    newcomer.subscribe(filter)
+    newcomer.expect_nothing()
+
+
+def test_whoever_is_there_is_served_before_those_who_are_not(world: World) -> None:
+    """Of any QoS: a session that sleeps gets none while another one is awake."""
+    (first, second), _, topic = group(world, 2, expiry=60)
+    first.lose()
+    for qos in range(3):
+        publish(world, topic, 6, qos)
+        assert second.messages(6) == payloads(6)
+    again = world.client(first.client_id, clean=False, expiry=60)
+    again.expect_nothing()
+    publish(world, topic, 2)
+    assert (len(take(again)), len(take(second))) == (1, 1)
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_did_not_fit_into_the_window_goes_on_too(world: World, qos: int) -> None:
+    """Of QoS 2 only what was not sent: the rest is an exchange of two."""
+    (first, second), _, topic = group(world, 2, expiry=60, receive_maximum=2)
+    publish(world, topic, 10, qos)
+    mine, seen = take(first), []
+    assert len(mine) == 2
+    first.lose()
+    for _ in range(10 if qos == 1 else 8):
+        seen.append(second.message().payload)
+    second.expect_nothing()
+    again = world.client(first.client_id, clean=False, expiry=60)
+    if qos == 2:
+        assert again.messages(2) == [message.payload for message in mine]
+        seen += [message.payload for message in mine]
+    again.expect_nothing()
+    assert sorted(seen) == payloads(10)
+
+
+def test_a_message_that_goes_on_is_as_it_was(world: World) -> None:
+    (first, second), _, topic = group(world, 2)
+    fields = {"content_type": "c", "user": [("b", "1"), ("a", "2")], "message_expiry": 100}
+    for _ in range(2):
+        world.client().publish(topic, b"x", properties=properties(**fields))
+    take(first)
+    second.message()
+    first.lose()
+    got = second.message()
+    assert (got.topic, got.payload, got.qos, got.dup, got.retain) == (topic, b"x", 1, False, False)
+    assert got.properties is not None
+    assert (got.properties.content_type, got.properties.user) == (fields["content_type"], fields["user"])
+    assert got.properties.message_expiry in (98, 99, 100)
+
+
+@pytest.mark.parametrize("granted", [0, 1])
+def test_a_message_that_goes_on_comes_at_the_qos_of_who_gets_it(world: World, granted: int) -> None:
+    topic = world.topic()
+    first, second = world.client(receive_maximum=1), world.client()
+    first.subscribe(f"$share/g/{topic}", qos=2)
+    publish(world, topic, 3, 2)
+    (held,) = take(first)
+    second.subscribe(f"$share/g/{topic}", qos=granted)
+    first.lose()
+    got = [second.message() for _ in range(2)]
+    assert [(message.payload, message.qos) for message in got] == [(one, granted) for one in payloads(3)[1:]]
+    assert held.payload == payloads(3)[0]
+    second.expect_nothing()
+
+
+def test_a_new_member_gets_what_waits_for_the_absent(world: World) -> None:
+    """Who is there already gets none of it twice."""
+    members, filter, topic = group(world, 2, expiry=60)
+    for member in members:
+        member.leave()
+    publish(world, topic, 10)
+    newcomer = world.client()
+    newcomer.subscribe(filter)
+    assert sorted(newcomer.messages(10)) == payloads(10)
+    newcomer.expect_nothing()
+    for member in members:
+        world.client(member.client_id, clean=False, expiry=60).expect_nothing()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from mesh.wire.packets import Subscription
 from tests.conformance import raw
 from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
-from tests.conformance.world import SYS_INTERVAL, World
+from tests.conformance.test_system_topics import UPTIME, figure, present
+from tests.conformance.world import World
 
 
 @shows(v5="4.7.1-1 4.7.1-2 4.7.3-1", v3="4.7.1-2 4.7.1-3 4.7.3-1")
@@ -49,12 +51,11 @@ def test_what_filters_match(world: World, protocol: int, filter: str, those: lis
 def test_no_wildcard_at_the_first_level_brings_the_servers_topics(world: World, protocol: int) -> None:
     """They are retained, and change all the time."""
     knowing, peer = world.client(), world.client(protocol=protocol)
-    world.elapse(SYS_INTERVAL + 0.5)
-    peer.subscribe("#", "+/#", "+/broker/uptime", "+/broker/#", "+/+/uptime")
-    knowing.subscribe("$SYS/broker/uptime")
-    first = knowing.message()
-    world.elapse(2 * SYS_INTERVAL + 0.5)
-    assert knowing.message().payload != first.payload
+    peer.subscribe("#", "+/#", "+/broker/uptime", "+/broker/#", "+/+/uptime", "$share/g/#", "$share/g/+/broker/uptime")
+    first = present(world)
+    knowing.subscribe(UPTIME)
+    assert figure(world, knowing).retain
+    assert figure(world, knowing).payload != first
     topics = [getattr(packet, "topic", "") for packet in peer.sync()]
     assert not [topic for topic in topics if topic.startswith("$")]
 
@@ -69,7 +70,8 @@ FIGURES = [
 
 def test_monitoring_tools_find_their_figures(world: World) -> None:
     peer = world.client()
-    world.elapse(SYS_INTERVAL + 0.5)
+    peer.subscribe(Subscription(UPTIME, retain_handling=2))
+    figure(world, peer)  # the server has looked since the client came
     assert peer.subscribe("$SYS/#", qos=1) == [1]
     got = {}
     while len(got) < len(FIGURES) or not all(f"$SYS/broker/{name}" in got for name in FIGURES):
@@ -93,3 +95,38 @@ def test_a_topic_has_so_many_levels_at_most(world: World) -> None:
     assert peer.subscribe(deep) == [2]
     peer.send(raw.publish(b"/" * 120, 5))  # fits into a small packet, and is well below the limit
     peer.alive()
+
+
+@shows(v5="3.9.3-2 3.8.4-7", v3="3.9.3-2 3.8.4-5")
+@PROTOCOLS
+@pytest.mark.parametrize("group", ["", "$share/g/"])
+@pytest.mark.parametrize("filter", ["refused", "refused/x", "refused/+", "refused/#", "refused/x/#"])
+def test_a_filter_within_what_is_refused_is_refused(world: World, protocol: int, group: str, filter: str) -> None:
+    peer = world.client(protocol=protocol)
+    good = world.topic()
+    assert peer.subscribe(group + filter, good, qos=1) == [0x87 if protocol == 5 else 0x80, 1]
+    assert peer.unsubscribe(group + filter) == ([0x11] if protocol == 5 else [])
+
+
+@pytest.mark.parametrize("topic", ["refused", "refused/x", "refused/x/y", "refused/"])
+@pytest.mark.parametrize("retain", [False, True])
+def test_a_topic_within_what_is_refused_is_refused(world: World, topic: str, retain: bool) -> None:
+    peer = world.client()
+    assert peer.publish(topic, b"mine", 1, retain) == 0x87
+    assert peer.publish(topic, b"mine", 2, retain) == 0x87
+    assert peer.publish(f"x{topic}", b"mine", 1) == 0x10  # names that only look alike
+
+
+@shows(v5="4.7.3-4", v3="4.7.3-4")
+@PROTOCOLS
+def test_names_that_only_look_alike_are_apart(world: World, protocol: int) -> None:
+    """In case, in white space, in the way an accent is written, in empty levels."""
+    peer, prefix = world.client(protocol=protocol), world.topic()
+    cafe = "caf\u00e9"
+    for name in (cafe, "cafe\u0301", "CAF\u00c9", f"{cafe} ", f" {cafe}", f"{cafe}/", f"/{cafe}", f"{cafe}//"):
+        peer.subscribe(f"{prefix}/{name}", qos=1)
+        peer.publish(f"{prefix}/{name}", name.encode())
+        message = peer.message()
+        assert (message.topic, message.payload) == (f"{prefix}/{name}", name.encode())
+        peer.expect_nothing()
+        peer.unsubscribe(f"{prefix}/{name}")

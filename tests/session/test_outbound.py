@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mesh.session.message import Message
+from mesh.session.message import Message, publish_packet
 from mesh.session.outbound import RELEASED, SENT, Delivery, Depth, Outbound, packet_id_of
+from mesh.wire.packets import MQTT5
 
 
 def delivery(name: int, qos: int = 1) -> Delivery:
@@ -171,7 +173,62 @@ def test_an_identifier_that_is_withheld_is_not_used_again() -> None:
     assert outbound.take(0) is second
 
 
+def expiring(outbound: Outbound, *moments: float) -> list[Delivery]:
+    """Deliveries that wait and expire at these moments; 0: never."""
+    made = [delivery(number) for number in range(len(moments))]
+    for item, moment in zip(made, moments, strict=True):
+        item.expires = moment
+        outbound.number(item)
+        outbound.push(item)
+    return made
+
+
+def test_what_has_expired_is_taken_out_as_time_goes_on() -> None:
+    outbound = Outbound(Depth(), 4)
+    never, late, soon, later = expiring(outbound, 0.0, 20.0, 10.0, 30.0)
+    size = outbound.bytes
+    assert outbound.take_expired(9.9) == []
+    assert outbound.take_expired(10.0) == [soon]
+    assert outbound.take_expired(30.0) == [late, later]
+    assert outbound.take_expired(99.0) == []
+    assert list(outbound.waiting) == [never]
+    assert (outbound.bytes, outbound.depth.messages) == (size // 4, 1)
+
+
+def test_what_was_sent_and_goes_back_expires_only_if_it_did_not_arrive() -> None:
+    """On a new connection it is repeated in any case; after a link was lost it may never have left the server."""
+    outbound = Outbound(Depth(), 1)
+    first, second = expiring(outbound, 10.0, 10.0)
+    assert outbound.take(0) is first
+    outbound.reconnect()
+    assert outbound.take_expired(10.0) == [second]
+    lost, passing = expiring(outbound, 20.0, 12.0)
+    assert outbound.take(0) is first
+    assert outbound.finish(packet_id_of(first.number)) is first
+    assert outbound.take(0) is lost
+    assert outbound.take_expired(15.0) == [passing]
+    outbound.resuming = True
+    assert outbound.resume([]) == []
+    assert outbound.take_expired(20.0) == [lost]
+
+
+def test_a_replay_finds_all_that_waits() -> None:
+    outbound = Outbound(Depth(), 4)
+    expiring(outbound, 10.0)
+    outbound.resuming = True
+    assert outbound.take_expired(99.0) == []
+
+
 def test_identifiers_are_never_zero() -> None:
     assert packet_id_of(0) == 1
     assert packet_id_of(65_534) == 65_535
     assert packet_id_of(65_535) == 1
+
+
+@pytest.mark.parametrize("interval", [1, 100, 0xFFFFFFFF])
+@pytest.mark.parametrize("now", [1_700_000_000.1, 1_795_694_536.333, 1_700_000_000.999999])
+def test_an_interval_does_not_grow_on_its_way(interval: int, now: float) -> None:
+    """Though a moment is less exact than an interval."""
+    message = Message("a", b"", 0, False, b"", now, now + interval)
+    packet = publish_packet(message, MQTT5, 0, False, False, 0, now, (), None)
+    assert packet[6:11] == b"\x02" + interval.to_bytes(4, "big")

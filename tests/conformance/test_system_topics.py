@@ -1,0 +1,83 @@
+"""The server's own topics beside what clients exchange (MQTT 5.0 and 3.1.1 section 4.7.2); more is in test_topics."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish, Subscription
+from tests.conformance.peer import Peer
+from tests.conformance.shows import shows
+from tests.conformance.test_connect import PROTOCOLS
+from tests.conformance.world import SYS_INTERVAL, World
+
+UPTIME = "$SYS/broker/uptime"
+
+
+def figure(world: World, peer: Peer) -> Publish:
+    """The next figure, which is of QoS 0 whatever was granted. Only the engine's clock has to be told to go on."""
+    if world.name == "engine":
+        world.elapse(SYS_INTERVAL + 0.5)
+    message = peer.find(Publish)
+    assert (message.topic, message.qos) == (UPTIME, 0)
+    return message
+
+
+def present(world: World) -> bytes:
+    """Make sure that there are figures; how long the server has been up by then."""
+    peer = world.client()
+    peer.subscribe(UPTIME)
+    return figure(world, peer).payload
+
+
+@PROTOCOLS
+def test_present_figures_come_first_and_changes_later(world: World, protocol: int) -> None:
+    """The first is marked as retained; what follows is not, for it comes because it has changed."""
+    present(world)
+    peer = world.client(protocol=protocol)
+    assert peer.subscribe(UPTIME, qos=2) == [2]
+    first, second = figure(world, peer), figure(world, peer)
+    assert (first.retain, second.retain) == (True, False)
+    assert first.payload != second.payload
+
+
+@shows(v5="3.3.1-11 3.3.1-13 3.3.4-3")
+def test_options_hold_for_them_too(world: World) -> None:
+    """With Retain Handling 2 the first that comes is a change, and marked only because that was asked for."""
+    before = present(world)
+    peer = world.client()
+    peer.subscribe(Subscription(UPTIME, 1, retain_as_published=True, retain_handling=2), identifier=5)
+    message = figure(world, peer)
+    assert message.retain
+    assert message.payload != before
+    assert message.properties is not None
+    assert message.properties.subscription_ids == [5]
+
+
+def test_members_of_a_group_share_them(world: World) -> None:
+    """None of the present ones, as with all that is retained, and each change once."""
+    before = present(world)
+    peers = [world.client() for _ in range(2)]
+    for peer in peers:
+        assert peer.subscribe(f"$share/g/{UPTIME}", qos=1) == [1]
+    got = [figure(world, peer) for peer in (*peers, *peers)]
+    assert not any(message.retain for message in got)
+    assert len({before, *(message.payload for message in got)}) == 5
+
+
+@shows(v5="4.7.2-1", v3="4.7.2-1 3.3.5-2")
+@PROTOCOLS
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_no_client_changes_them(world: World, protocol: int, qos: int) -> None:
+    """Retained or not; 5.0 has an answer, otherwise the connection ends."""
+    present(world)
+    peer, topic = world.client(protocol=protocol), "$SYS/broker/version"
+    peer.send(Publish(topic, b"mine", qos, True, False, 9 if qos else 0))
+    if protocol == 5 and qos:
+        answer = peer.expect(Ack)
+        assert (answer.type, answer.reason) == (PUBACK if qos == 1 else PUBREC, 0x87)
+    else:
+        peer.expect_end(0x87)
+    reader = world.client()
+    reader.subscribe(topic)
+    assert reader.expect(Publish).payload != b"mine"
+    reader.expect_nothing()
