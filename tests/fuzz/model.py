@@ -51,9 +51,7 @@ class Session:
     def interest_in(self, topic: str, own: bool) -> int:
         """The QoS with which it wants ``topic``; -1 if it does not. ``own``: it is the publisher."""
         found = [interest for filter, interest in self.interests.items() if matches(filter, topic)]
-        if not found or (own and all(interest.no_local for interest in found)):
-            return -1
-        return max(interest.qos for interest in found)
+        return max((interest.qos for interest in found if not (own and interest.no_local)), default=-1)
 
 
 class Model:
