@@ -29,7 +29,7 @@ from tests.e2e.mesh import PATIENCE
 RESTART = 1.0  # seconds from the death of a node to its next start
 POLL = 0.02
 STOP = 8.0
-ROOT = Path(__file__).parents[2]
+RUNNER = str(Path(__file__).with_name("runner.py"))
 
 
 class Child:
@@ -45,10 +45,9 @@ class Child:
     def start(self) -> None:
         """Start a process."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=ROOT
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
             )
 
     @property
@@ -140,7 +139,7 @@ class Processes:
             for spec in nodes(load(file)):
                 if spec.name not in self._children:
                     folder = self._folder / "data" / spec.name / spec.name
-                    command = [sys.executable, "-m", "tests.e2e.runner", str(file), spec.name, self._etcd.endpoint]
+                    command = [sys.executable, "-P", RUNNER, str(file), spec.name, self._etcd.endpoint]
                     child = self._children[spec.name] = Child(spec.name, [*command, str(folder)], folder)
                     child.start()
 
