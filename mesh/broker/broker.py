@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final, final
 
+from mesh.broker.catchup import CatchUp
 from mesh.broker.connection import Connection
 from mesh.broker.courier import Courier, explained
 from mesh.broker.dispatcher import Dispatcher, Forwarder
@@ -56,7 +57,6 @@ from mesh.wire.packets import (
 from mesh.wire.properties import Properties
 from mesh.wire.topics import name_error
 
-_V3_SUBSCRIBE_FAILURE: Final = 0x80
 _ERROR: Final = 0x80
 _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
 
@@ -88,16 +88,18 @@ class Broker(Inlet):
         self.counters = self.courier.counters
         self.dirty = self.courier.dirty  # connections with something to write; the node empties it at the end of a turn
         self.connections = 0
+        self.catch_up = CatchUp(settings, self.subscriptions, self.retained, self.keeper, self.courier)
         self.dispatcher = Dispatcher(
-            self.subscriptions, self.retained, self.inbox, self.keeper, self.courier, forwarder or Forwarder(), clock
-        )
+            self.subscriptions, self.retained, self.catch_up, self.inbox, self.keeper, self.courier,
+            forwarder or Forwarder(), clock,
+        )  # fmt: skip
         self.intake = Intake(
             self.dispatcher, self.sessions, self.keeper, self.courier, tracer, self.fail, vehicle_of or _nobody
         )
         self.sharing = Sharing(settings, self.subscriptions, self.keeper, self.courier)
         self.system = SystemTopics(self.counters, settings.system_interval, clock())
         self.subscriber = Subscriber(
-            settings, self.subscriptions, self.retained, self.inbox, self.keeper, self.courier, self.sharing,
+            settings, self.subscriptions, self.catch_up, self.inbox, self.keeper, self.courier, self.sharing,
             self.system, self.fail,
         )  # fmt: skip
         self._assigned = 0
@@ -108,6 +110,7 @@ class Broker(Inlet):
         for item, topic, expires in found.retained:
             self.retained.restore(topic, item, expires)
         self.sessions.restore(found, self.clock())
+        self.catch_up.restore(found.interests)
         return found.other
 
     # Coming
@@ -443,6 +446,11 @@ class Broker(Inlet):
 
     # Time and the journal
 
+    def end_turn(self) -> bool:
+        """A turn of the node ends, and the journal is committed next: whether there is more to do in another turn."""
+        self.intake.keep_ledgers()
+        return self.catch_up.serve_all()
+
     def pause(self, connection: Connection) -> None:
         """The client does not read fast enough: its session queues."""
         connection.writable = False
@@ -521,7 +529,6 @@ def _will_delay(will: Will | None) -> int:
     if will is None or will.properties is None:
         return 0
     return will.properties.will_delay or 0
-
 
 
 def _nobody(topic: str) -> str | None:

@@ -72,7 +72,9 @@ class Counters:
 class Courier:
     """``durable`` is the journal's durable position; ``mark`` puts a connection on the engine's dirty list."""
 
-    __slots__ = ("_spans", "clock", "counters", "dirty", "durable", "keeper", "settings", "tracer", "waiting")
+    __slots__ = (
+        "_spans", "clock", "counters", "dirty", "durable", "hungry", "keeper", "settings", "tracer", "waiting",
+    )  # fmt: skip
 
     def __init__(self, settings: Settings, keeper: Keeper, clock: Callable[[], float], tracer: Tracer) -> None:
         self.settings = settings
@@ -83,6 +85,7 @@ class Courier:
         self.durable = 0
         self.dirty: list[Connection] = []
         self.waiting: list[Connection] = []  # connections with something that waits for the journal
+        self.hungry: list[Session] = []  # sessions with arrears (see catchup.py) whose queue may have run low
         self._spans: dict[Delivery, Span] = {}  # of sampled messages that are with a receiver
 
     # Writing
@@ -148,7 +151,7 @@ class Courier:
             return SUCCESS
         outbound = session.outbound
         size = message.size()
-        if not self._room(session, size):
+        if not self.make_room(session, size):
             self.counters.rejected += 1
             return QUOTA_EXCEEDED
         delivery = Delivery(message, qos, retain, subscription_ids, message.received, message.expires, size)
@@ -191,13 +194,19 @@ class Courier:
             size = message.size()
             outbound.push(Delivery(message, 0, retain, subscription_ids, message.received, message.expires, size))
 
-    def _room(self, session: Session, size: int) -> bool:
+    def limits(self, session: Session) -> tuple[int, int]:
+        """How many messages may wait for a session, and how many bytes it may hold."""
         settings = self.settings
-        messages, limit = settings.max_queue_messages, settings.max_queue_bytes
         if session.inbox:
-            messages, limit = settings.inbox_messages, settings.inbox_bytes
-        elif session.kind == TIER:
-            messages, limit = settings.tier_queue_messages, settings.tier_queue_bytes
+            return settings.inbox_messages, settings.inbox_bytes
+        if session.kind == TIER:
+            return settings.tier_queue_messages, settings.tier_queue_bytes
+        return settings.max_queue_messages, settings.max_queue_bytes
+
+    def make_room(self, session: Session, size: int) -> bool:
+        """Whether a message of ``size`` bytes can be queued for a session, once what need not be kept is gone."""
+        settings = self.settings
+        messages, limit = self.limits(session)
         outbound = session.outbound
         if len(outbound.waiting) >= messages or outbound.bytes + size > limit:
             for expired in outbound.take_expired(self.clock()):
@@ -234,6 +243,14 @@ class Courier:
                 return
         if outbound.waiting and outbound.waiting.first().position > self.durable:
             self.wait(connection)
+        if session.arrears is not None:
+            self.hunger(session)
+
+    def hunger(self, session: Session) -> None:
+        """The session may have room for a portion of its arrears, at the end of this turn."""
+        if not session.hungry:
+            session.hungry = True
+            self.hungry.append(session)
 
     def _abandon(self, session: Session, delivery: Delivery) -> None:
         if delivery.qos:

@@ -11,6 +11,7 @@ from typing import Final, final
 
 from mypy_extensions import mypyc_attr
 
+from mesh.broker.catchup import CatchUp
 from mesh.broker.courier import Courier
 from mesh.broker.inbox import Inbox
 from mesh.broker.keeper import Keeper
@@ -42,6 +43,7 @@ class Dispatcher:
         self,
         subscriptions: Subscriptions,
         retained: Retained,
+        catch_up: CatchUp,
         inbox: Inbox,
         keeper: Keeper,
         courier: Courier,
@@ -50,6 +52,7 @@ class Dispatcher:
     ) -> None:
         self.subscriptions = subscriptions
         self.retained = retained
+        self.catch_up = catch_up
         self.inbox = inbox
         self.keeper = keeper
         self.courier = courier
@@ -88,9 +91,9 @@ class Dispatcher:
         for target in self.subscriptions.route(message.topic).targets:
             interest = target.session.interests.get(filter)
             if interest is not None:
-                identifiers = (interest.identifier,) if interest.identifier else ()
-                qos = min(message.qos, interest.subscription.qos)
-                self.courier.offer(target.session, message, qos, True, identifiers, receipt)
+                self.catch_up.owe(interest, [message.topic])
+        if receipt is not None:
+            receipt.position = self.keeper.store.position
         return reasons.SUCCESS
 
     def forget_retained(self, filter: str) -> None:

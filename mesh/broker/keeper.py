@@ -38,7 +38,10 @@ RETAINED: Final = 9
 
 # number, shared body, size, flags, since, expires, how many identifiers; then these, then the shared group
 _DELIVERY: Final = struct.Struct("!QQIBddH")
-_INTEREST: Final = struct.Struct("!BI")  # options, subscription identifier; then the filter
+# options, subscription identifier; then what it is owed if that is anything; then the filter
+_INTEREST: Final = struct.Struct("!BI")
+_OWED: Final = struct.Struct("!QQ")  # behind which item, up to which item
+_IS_OWED: Final = 0x40  # in the options
 _INCOMING: Final = struct.Struct("!H")
 _LEDGER: Final = struct.Struct("!HH")  # first and last identifier; then the instance
 _RETAINED: Final = struct.Struct("!d")  # when it expires; then the topic
@@ -127,9 +130,20 @@ class Keeper:
             | subscription.no_local << 2
             | subscription.retain_as_published << 3
             | subscription.retain_handling << 4
+            | (_IS_OWED if interest.owed_until else 0)
         )
-        meta = _INTEREST.pack(options, interest.identifier) + subscription.filter.encode()
-        interest.item = self.store.append(INTEREST, interest.session.id, meta, b"")
+        meta = _INTEREST.pack(options, interest.identifier)
+        if interest.owed_until:
+            meta += _OWED.pack(interest.owed_after, interest.owed_until)
+        interest.item = self.store.append(INTEREST, interest.session.id, meta + subscription.filter.encode(), b"")
+
+    def note_arrears(self, interest: Interest, after: int, until: int) -> None:
+        """Write which retained messages are still due by a subscription; the newer item replaces the older."""
+        old = interest.item
+        interest.owed_after, interest.owed_until = after, until
+        self.keep_interest(interest)
+        if old:
+            self.store.drop(old)
 
     def forget_interest(self, interest: Interest) -> None:
         """Let one subscription go."""
@@ -346,14 +360,11 @@ def _delivery(item: Any) -> Delivery:
 
 def _interest(session: Session, item: Any) -> Interest:
     options, identifier = _INTEREST.unpack_from(item.meta)
-    subscription = Subscription(
-        item.meta[_INTEREST.size :].decode(),
-        options & 0x03,
-        bool(options & 0x04),
-        bool(options & 0x08),
-        options >> 4,
-    )
-    interest = Interest(session, subscription, identifier)
+    owed = _OWED.unpack_from(item.meta, _INTEREST.size) if options & _IS_OWED else (0, 0)
+    filter = item.meta[_INTEREST.size + (_OWED.size if options & _IS_OWED else 0) :].decode()
+    no_local, as_published, handling = bool(options & 0x04), bool(options & 0x08), options >> 4 & 0x03
+    interest = Interest(session, Subscription(filter, options & 0x03, no_local, as_published, handling), identifier)
     interest.item = item.id
+    interest.owed_after, interest.owed_until = owed
     return interest
 

@@ -89,7 +89,10 @@ class Retained:
             if self._keeper.read(item).from_tier and not any(matches(other, topic) for other in others):
                 self._remove(topic)
 
-    def matching(self, filter: str, now: float) -> list[Message]:
-        """The retained messages that ``filter`` matches."""
-        self.sweep(now)
-        return [self._keeper.read(item) for _, item in self._tree.match(filter)]
+    def item(self, topic: str) -> int | None:
+        """The journal item of the message retained for a topic."""
+        return self._tree.get(topic)
+
+    def items(self, filter: str) -> list[tuple[str, int]]:
+        """Every topic that ``filter`` matches and its message's journal item."""
+        return self._tree.match(filter)

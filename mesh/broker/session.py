@@ -19,9 +19,10 @@ Key = tuple[int, str, str]  # kind of principal, its name, client id
 
 @final
 class Interest:
-    """One subscription of one session. ``group`` is set for a shared one; ``item`` is its journal item."""
+    """One subscription of one session. ``group`` is set for a shared one; ``item`` is its journal item, which says that
+    retained messages behind ``owed_after`` and up to ``owed_until`` are still due (0: none)."""
 
-    __slots__ = ("group", "identifier", "item", "session", "subscription")
+    __slots__ = ("group", "identifier", "item", "owed_after", "owed_until", "session", "subscription")
 
     def __init__(self, session: Session, subscription: Subscription, identifier: int) -> None:
         self.session = session
@@ -29,6 +30,23 @@ class Interest:
         self.identifier = identifier  # 0: none
         self.group: SharedGroup | None = None
         self.item = 0
+        self.owed_after = 0
+        self.owed_until = 0
+
+
+@final
+class Arrears:
+    """Retained messages that a subscription has yet to bring: those of ``topics`` from ``at`` on, whose journal items
+    are at most ``until``. ``after`` is the item of the last one that it brought."""
+
+    __slots__ = ("after", "at", "interest", "topics", "until")
+
+    def __init__(self, interest: Interest, topics: list[str], until: int) -> None:
+        self.interest = interest
+        self.topics = topics
+        self.until = until
+        self.after = 0
+        self.at = 0
 
 
 @final
@@ -36,8 +54,9 @@ class Session:
     """``id`` is its owner number in the journal. Times are seconds since 1970; 0.0 means not set."""
 
     __slots__ = (
-        "attached", "connection", "durable", "ends", "expiry", "id", "inbox", "incoming", "interests", "item", "key",
-        "kind", "ledger", "outbound", "shared", "stalled", "vehicle", "will", "will_delay", "will_due",
+        "arrears", "attached", "connection", "durable", "ends", "expiry", "hungry", "id", "inbox", "incoming",
+        "interests", "item", "key", "kind", "ledger", "outbound", "shared", "stalled", "vehicle", "will", "will_delay",
+        "will_due",
     )  # fmt: skip
 
     def __init__(self, id: int, key: Key, vehicle: str, window: int, depth: Depth) -> None:
@@ -48,6 +67,8 @@ class Session:
         self.attached = False  # at recovery: it had a connection when the journal heard of it last
         self.outbound = Outbound(depth, window)
         self.interests: dict[str, Interest] = {}
+        self.arrears: list[Arrears] | None = None
+        self.hungry = False  # it may have room for a portion of its arrears
         self.incoming: dict[int, int] = {}  # open QoS 2 identifiers of the client -> their journal items (0: none)
         self.shared = 0  # how many of the interests are shared
         self.stalled = False  # as a member of groups: it has not acknowledged anything for long

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
+from mesh.broker.catchup import CatchUp
 from mesh.broker.connection import Connection
 from mesh.broker.courier import Courier, explained
 from mesh.broker.inbox import Inbox
 from mesh.broker.keeper import Keeper
 from mesh.broker.principal import TIER, VEHICLE
-from mesh.broker.retained import Retained
 from mesh.broker.session import Interest, Session
 from mesh.broker.settings import Settings
 from mesh.broker.sharing import Sharing
@@ -38,7 +38,7 @@ class Subscriber:
         self,
         settings: Settings,
         subscriptions: Subscriptions,
-        retained: Retained,
+        catch_up: CatchUp,
         inbox: Inbox,
         keeper: Keeper,
         courier: Courier,
@@ -48,7 +48,7 @@ class Subscriber:
     ) -> None:
         self.settings = settings
         self.subscriptions = subscriptions
-        self.retained = retained
+        self.catch_up = catch_up
         self.inbox = inbox
         self.keeper = keeper
         self.store = keeper.store
@@ -62,7 +62,8 @@ class Subscriber:
         identifiers = [] if packet.properties is None else packet.properties.subscription_ids
         identifier = identifiers[0] if identifiers else 0
         codes: list[int] = []
-        fresh: list[tuple[Subscription, bool]] = []
+        fresh: list[tuple[Interest, list[str] | None]] = []
+        promised = 0
         gate: Gate | None = None
         for subscription in packet.subscriptions:
             if subscription.no_local and is_shared(subscription.filter):
@@ -70,16 +71,23 @@ class Subscriber:
                 self._fail(connection, reasons.PROTOCOL_ERROR, why)  # [MQTT-3.8.3-4]
                 return
             code = self._may_subscribe(connection, session, subscription)
+            due: list[str] | None = None
+            if code < _ERROR and _brings_retained(subscription, subscription.filter in session.interests):
+                due = self.catch_up.due(session, subscription.filter, promised)
+                if due is None:
+                    code = reasons.QUOTA_EXCEEDED
+                else:
+                    promised += len(due)
             if code < _ERROR:
-                known = subscription.filter in session.interests
-                self.add(session, subscription, identifier)
+                fresh.append((self.add(session, subscription, identifier), due))
                 gate = self.subscriptions.listener.gate(subscription.filter) or gate
-                fresh.append((subscription, known))
             codes.append(code if connection.protocol == MQTT5 or code < _ERROR else _V3_FAILURE)
         if not self._answer(connection, session, SubAck(SUBACK, packet.packet_id, codes), gate):
             return
-        for subscription, known in fresh:
-            self._send_retained(session, subscription, known, identifier)
+        for interest, due in fresh:
+            if due is not None:
+                self._send_figures(interest)
+                self.catch_up.owe(interest, due)
         self.sharing.arrived(session)
         if connection.principal.kind == VEHICLE:
             self.inbox.hand_over(session)
@@ -109,31 +117,30 @@ class Subscriber:
             return reasons.QUOTA_EXCEEDED
         return subscription.qos
 
-    def add(self, session: Session, subscription: Subscription, identifier: int) -> None:
+    def add(self, session: Session, subscription: Subscription, identifier: int) -> Interest:
+        """The session is subscribed from now on, in the place of a subscription to the same filter [MQTT-3.8.4-3]."""
         old = session.interests.get(subscription.filter)
         interest = Interest(session, subscription, identifier)
         if session.durable:
             self.keeper.keep_interest(interest)
         if old is not None:
-            self.subscriptions.replace(old, interest)  # [MQTT-3.8.4-3]
+            self.subscriptions.replace(old, interest)
+            self.catch_up.forget(old)
             self.keeper.forget_interest(old)
         else:
             self.subscriptions.add(interest)
         session.interests[subscription.filter] = interest
+        return interest
 
-    def _send_retained(self, session: Session, subscription: Subscription, known: bool, identifier: int) -> None:
-        if subscription.retain_handling == 2 or (subscription.retain_handling == 1 and known):
-            return  # [MQTT-3.3.1-10] [MQTT-3.3.1-11]
-        if is_shared(subscription.filter):
-            return  # section 4.8.2
-        identifiers = (identifier,) if identifier else ()
-        found = self.retained.matching(subscription.filter, self.clock())
-        if session.kind != TIER:
-            found += self.system.matching(subscription.filter)
-            found = [message for message in found if not self.subscriptions.is_refused(message.topic)]
-        for message in found:
-            if not (message.from_tier and session.kind == TIER):
-                self.courier.offer(session, message, min(message.qos, subscription.qos), True, identifiers, None)
+    def _send_figures(self, interest: Interest) -> None:
+        """The present values of the ``$SYS`` topics, which are in memory only."""
+        session, subscription = interest.session, interest.subscription
+        if session.kind == TIER:
+            return
+        identifiers = (interest.identifier,) if interest.identifier else ()
+        for message in self.system.matching(subscription.filter):
+            if not self.subscriptions.is_refused(message.topic):
+                self.courier.offer(session, message, 0, True, identifiers, None)
 
     def unsubscribe(self, connection: Connection, session: Session, packet: Unsubscribe) -> None:
         codes: list[int] = []
@@ -143,9 +150,17 @@ class Subscriber:
                 codes.append(reasons.NO_SUBSCRIPTION_EXISTED)
                 continue
             self.subscriptions.remove(interest)
+            self.catch_up.forget(interest)
             self.keeper.forget_interest(interest)
             if interest.group is not None:
                 self.sharing.left(session, interest.group)
             codes.append(reasons.SUCCESS)
         answer = SubAck(UNSUBACK, packet.packet_id, codes if connection.protocol == MQTT5 else [])
         self._answer(connection, session, answer, None)
+
+
+def _brings_retained(subscription: Subscription, known: bool) -> bool:
+    """Whether retained messages come with a subscription, which may be ``known`` already."""
+    if subscription.retain_handling == 2 or (subscription.retain_handling == 1 and known):
+        return False  # [MQTT-3.3.1-10] [MQTT-3.3.1-11]
+    return not is_shared(subscription.filter)  # section 4.8.2

@@ -74,7 +74,8 @@ class Engine:
         A record that a message has been delivered is waited for by nobody. Syncing it at once would only make the next
         message wait for two syncs instead of one.
         """
-        self.broker.intake.keep_ledgers()
+        if self.broker.end_turn():
+            self.turn.wake()
         if self.journal.backlog_bytes > _BACKLOG_HIGH:
             self._push_back(f"{self.journal.backlog_bytes} bytes wait for the disk")
         if self.broker.courier.waiting or self.pressing():

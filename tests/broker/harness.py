@@ -94,8 +94,19 @@ class Bench:
         self.broker.durable(self.store.position)
 
     def turn(self, commit: bool | None = None) -> None:
-        if self.auto if commit is None else commit:
-            self.broker.durable(self.store.commit())
+        """As many turns of a node as it takes until nothing is left to do."""
+        commit = self.auto if commit is None else commit
+        more = True
+        while more:
+            more = self.broker.end_turn()
+            if commit:
+                self.broker.durable(self.store.commit())
+            self._flush()
+            if commit:  # what the clients have acknowledged
+                self.broker.durable(self.store.commit())
+            more = more or bool(self.broker.courier.hungry or self.broker.dirty)
+
+    def _flush(self) -> None:
         held = sum(len(session.outbound) for session in self.broker.sessions.all())
         assert self.broker.keeper.depth.messages == held
         dirty = self.broker.dirty[:]
@@ -109,8 +120,11 @@ class Bench:
         """What a crash leaves, under a new broker."""
         return Bench(self.settings, self.store.crash(), self.clock, None, self.inbox, self.auto)
 
-    def client(self, client_id: str = "c", name: str = "app", kind: int = BACKEND, **fields: Any) -> Client:
+    def client(
+        self, client_id: str = "c", name: str = "app", kind: int = BACKEND, auto_ack: bool = True, **fields: Any
+    ) -> Client:
         client = Client(self, client_id, name, kind)
+        client.auto_ack = auto_ack
         client.connect(**fields)
         return client
 
@@ -169,12 +183,15 @@ class Client:
                 self._acknowledge(packet)
 
     def _acknowledge(self, packet: Packet) -> None:
+        answer = 0
         if isinstance(packet, Publish) and packet.qos:
-            self.send(Ack(PUBACK if packet.qos == 1 else PUBREC, packet.packet_id))
+            answer = PUBACK if packet.qos == 1 else PUBREC
         elif isinstance(packet, Ack) and packet.type == PUBREL:
-            self.send(Ack(PUBCOMP, packet.packet_id))
+            answer = PUBCOMP
         elif isinstance(packet, Ack) and packet.type == PUBREC and packet.reason < 0x80:
-            self.send(Ack(PUBREL, packet.packet_id))
+            answer = PUBREL
+        if answer and isinstance(packet, Publish | Ack):
+            self.bench.broker.receive(self.connection, Ack(answer, packet.packet_id))
 
     def send(self, packet: Packet) -> None:
         self.bench.broker.receive(self.connection, packet)

@@ -36,7 +36,7 @@ def car(mesh: Bench) -> Client:
 
 
 def crash(mesh: Bench) -> Bench:
-    mesh.broker.intake.keep_ledgers()
+    mesh.broker.end_turn()
     mesh.turn(commit=True)
     return mesh.restart()
 

@@ -17,6 +17,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import mesh
 from mesh.registry.client import Client
 from mesh.registry.embedded import EmbeddedEtcd, free_ports
 from mesh.registry.keys import Keys
@@ -29,6 +30,7 @@ from tests.e2e.mesh import PATIENCE
 RESTART = 1.0  # seconds from the death of a node to its next start
 POLL = 0.02
 STOP = 8.0
+PACKAGE = str(Path(mesh.__path__[0]).parent)  # the nodes run what the tests import
 RUNNER = str(Path(__file__).with_name("runner.py"))
 
 
@@ -45,9 +47,10 @@ class Child:
     def start(self) -> None:
         """Start a process."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "PYTHONPATH": PACKAGE}
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=self.folder
             )
 
     @property

@@ -64,6 +64,7 @@ class Stage:
     def turn(self, commit: bool) -> None:
         """The end of a turn of the node."""
         broker = self.broker
+        broker.end_turn()
         if commit:
             self._commit()
         dirty = broker.dirty[:]

@@ -204,10 +204,10 @@ class World:
             self._edges.answer(broker, all)
         if self._interests is not None:
             self._interests.open(broker, all)
+        broker.end_turn()
         if disk == LATE:  # what was handed over at the end of the turn before
             broker.durable(self.store.commit(self._handed))
         elif disk == SYNCED:
-            broker.intake.keep_ledgers()
             broker.durable(self.store.commit())
         self._handed = self.store.position
         dirty = broker.dirty[:]

@@ -1,0 +1,169 @@
+"""What new subscriptions have yet to get of the retained messages: handed to their sessions as these have room.
+
+A filter may match more retained messages than a queue holds, and each of them is due to its subscriber [MQTT-3.3.1-9].
+So a session has arrears, and gets a portion of them whenever its queue runs low. It knows sessions, retained messages
+and queues: never packets. What always holds:
+
+* a message is read from the journal when its turn comes, not before; one that was replaced meanwhile is passed over,
+  for its successor has gone to the subscriber as any new message does;
+* half of a queue is left to new messages;
+* the arrears of a durable session outlive a crash: its subscription's record says which journal items are due. A crash
+  between a portion and that record repeats the portion.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from mesh.broker.courier import Courier
+from mesh.broker.keeper import Keeper
+from mesh.broker.principal import TIER
+from mesh.broker.retained import Retained
+from mesh.broker.session import Arrears, Interest, Session
+from mesh.broker.settings import Settings
+from mesh.broker.subscriptions import Subscriptions
+
+_PORTION: Final = 64  # messages that a session gets in one turn of the node
+
+
+@final
+class CatchUp:
+    """``serve_all`` is called at the end of every turn. The topics of a session's arrears are at most
+    ``settings.max_retained``."""
+
+    __slots__ = ("_courier", "_keeper", "_retained", "_settings", "_subscriptions")
+
+    def __init__(
+        self, settings: Settings, subscriptions: Subscriptions, retained: Retained, keeper: Keeper, courier: Courier
+    ) -> None:
+        self._settings = settings
+        self._subscriptions = subscriptions
+        self._retained = retained
+        self._keeper = keeper
+        self._courier = courier
+
+    # What is due
+
+    def due(self, session: Session, filter: str, promised: int) -> list[str] | None:
+        """The topics whose retained messages a subscription to ``filter`` brings, which is yet to be made, the oldest
+        first; ``None`` if they are too many for the session, which has been ``promised`` others."""
+        owed = promised
+        for part in session.arrears or []:
+            if part.interest.subscription.filter != filter:
+                owed += len(part.topics) - part.at
+        topics = self._topics(session, filter, 0, self._keeper.store.position)
+        return topics if not owed or owed + len(topics) <= self._settings.max_retained else None
+
+    def _topics(self, session: Session, filter: str, after: int, until: int) -> list[str]:
+        """Those that match ``filter`` and whose messages are journal items behind ``after`` and up to ``until``."""
+        self._retained.sweep(self._courier.clock())
+        found = [(item, topic) for topic, item in self._retained.items(filter) if after < item <= until]
+        found.sort()
+        everything = session.kind == TIER
+        return [topic for _, topic in found if everything or not self._subscriptions.is_refused(topic)]
+
+    def owe(self, interest: Interest, topics: list[str]) -> None:
+        """``topics`` are due by a subscription: what the session has room for it gets now."""
+        session = interest.session
+        if not topics or session.interests.get(interest.subscription.filter) is not interest:
+            return
+        parts = session.arrears or []
+        until = self._keeper.store.position
+        if parts and parts[-1].interest is interest:
+            parts[-1].topics += topics
+            parts[-1].until = until
+        else:
+            parts.append(Arrears(interest, topics, until))
+        session.arrears = parts
+        self._serve(session)
+        if session.arrears is not None and session.arrears[-1].interest is interest:
+            self._note(interest)
+
+    def forget(self, interest: Interest) -> None:
+        """The subscription is over, or there is a new one in its place."""
+        session = interest.session
+        if session.arrears is not None:
+            session.arrears = [part for part in session.arrears if part.interest is not interest] or None
+
+    def restore(self, interests: list[Interest]) -> None:
+        """After recovery: what the records of subscriptions say is due."""
+        for interest in interests:
+            session, filter = interest.session, interest.subscription.filter
+            if interest.owed_until == 0 or session.interests.get(filter) is not interest:
+                continue
+            topics = self._topics(session, filter, interest.owed_after, interest.owed_until)
+            if topics:
+                part = Arrears(interest, topics, interest.owed_until)
+                part.after = interest.owed_after
+                session.arrears = [*(session.arrears or []), part]
+            else:
+                self._keeper.note_arrears(interest, 0, 0)
+
+    # Portions
+
+    def serve_all(self) -> bool:
+        """The end of a turn: the next portions; whether a session has room for more in the next turn."""
+        hungry = self._courier.hungry
+        if not hungry:
+            return False
+        self._courier.hungry = []
+        for session in hungry:
+            session.hungry = False
+            self._serve(session)
+        return bool(self._courier.hungry)
+
+    def _serve(self, session: Session) -> None:
+        """One portion, if the queue has run low."""
+        room = max(1, min(_PORTION, self._courier.limits(session)[0] // 2))
+        if 2 * len(session.outbound.waiting) > room:
+            return
+        self._retained.sweep(self._courier.clock())
+        looked = 0
+        while session.arrears is not None and looked < _PORTION and self._open(session, room):
+            part = session.arrears[0]
+            begun = part.at
+            while part.at < len(part.topics) and looked < _PORTION and self._open(session, room):
+                if not self._offer(session, part):
+                    break
+                looked += 1
+            if part.at == len(part.topics):
+                session.arrears = session.arrears[1:] or None
+            elif part.at == begun:
+                break
+            if part.interest.owed_until:
+                self._note(part.interest)
+        if looked == _PORTION:
+            self._courier.hunger(session)
+
+    def _open(self, session: Session, room: int) -> bool:
+        """Whether its client can be given something."""
+        connection = session.connection
+        if connection is None or connection.closing or not (connection.writable and connection.live):
+            return False
+        return len(session.outbound.waiting) < room
+
+    def _offer(self, session: Session, part: Arrears) -> bool:
+        """The next one of a part; ``False`` if there is no room for it now."""
+        topic = part.topics[part.at]
+        item = self._retained.item(topic)
+        if item is not None and item <= part.until:
+            message = self._keeper.read(item)
+            if not self._courier.make_room(session, message.size()):
+                return False
+            part.after = item
+            if not (message.from_tier and session.kind == TIER):
+                interest = part.interest
+                identifiers = (interest.identifier,) if interest.identifier else ()
+                qos = min(message.qos, interest.subscription.qos)
+                self._courier.offer(session, message, qos, True, identifiers, None)
+        part.at += 1
+        return True
+
+    def _note(self, interest: Interest) -> None:
+        """Write what is due by a subscription of a durable session now."""
+        if not interest.session.durable:
+            return
+        parts = [part for part in interest.session.arrears or [] if part.interest is interest]
+        after = min((part.after for part in parts), default=0)
+        until = max((part.until for part in parts), default=0)
+        self._keeper.note_arrears(interest, after, until)
