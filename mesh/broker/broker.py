@@ -335,8 +335,9 @@ class Broker(Inlet):
 
     def fail(self, connection: Connection, reason: int, why: str = "") -> None:
         """A protocol error or a time-out: say why to a 5.0 client, publish the will, close."""
-        self._say_goodbye(connection, reason, why)
-        self._gone(connection, with_will=True)
+        if connection.session is not None:  # else it has said good-bye itself
+            self._say_goodbye(connection, reason, why)
+            self._gone(connection, with_will=True)
         self._close(connection)
 
     def lost(self, connection: Connection) -> None:
@@ -430,8 +431,13 @@ class Broker(Inlet):
                 self.fail(connection, reasons.PROTOCOL_ERROR, "a session expiry of 0 cannot be raised at the end")
                 return
             session.expiry = min(expiry, self.settings.max_session_expiry)
+        kept = session.item
         self._gone(connection, with_will=packet.reason != reasons.SUCCESS)  # [MQTT-3.14.4-3]
-        self._close(connection)
+        if kept and self.store.position > self.courier.durable:
+            connection.held.append((self.store.position, None, b""))  # closed means that no crash undoes it
+            self.courier.wait(connection)
+        else:
+            self._close(connection)
 
     def _acknowledged(self, connection: Connection, session: Session, packet: Ack) -> None:
         if packet.type == PUBACK or packet.type == PUBCOMP:
@@ -482,7 +488,9 @@ class Broker(Inlet):
             if needed > position or (gate is not None and gate.pending > 0):
                 break
             held.popleft()
-            if connection.accepted:
+            if connection.session is None:
+                self._close(connection)  # after DISCONNECT
+            elif connection.accepted:
                 self.courier.write(connection, packet)
             else:
                 self._greet(connection, packet)

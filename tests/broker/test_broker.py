@@ -315,6 +315,30 @@ def test_the_will_is_published_when_the_connection_is_lost_and_not_after_disconn
     assert watcher.messages() == [b"c"]
 
 
+@pytest.mark.parametrize("expiry", [None, 0])
+def test_a_disconnect_closes_once_no_crash_can_undo_it(expiry: int | None) -> None:
+    bench = Bench(auto=False)
+    watcher = bench.client("w")
+    subscribe(watcher, "gone")
+    client = bench.client("c", expiry=100, will=Will("gone", b"", 0, False))
+    bench.turn(True)
+    properties = Properties()
+    properties.session_expiry = expiry
+    client.send(Disconnect(0, properties))
+    assert not client.closed
+    client.send(Disconnect(4, Properties()))  # nothing counts after the first one
+    bench.broker.fail(client.connection, reasons.KEEP_ALIVE_TIMEOUT)
+    bench.turn(True)
+    assert client.closed
+    assert client.take(Disconnect) == []
+    bench = bench.restart()
+    client.bench = bench
+    client.connect(clean=False, expiry=100)
+    bench.turn(True)
+    assert client.connack().session_present == (expiry is None)
+    assert watcher.messages() == []
+
+
 def test_a_delayed_will_waits_also_through_a_crash_and_is_withdrawn_by_a_return() -> None:
     bench = Bench()
     properties = Properties()

@@ -183,6 +183,25 @@ class Exchanges:
         self.watcher.expect_nothing()
 
 
+@shows(v5="3.14.4-3 3.1.2-10 3.1.2-11", v3="3.1.2-10 3.14.4-3")
+def test_no_crash_undoes_a_disconnect(world: World) -> None:
+    """Once the server has closed the connection: the will is withdrawn, and a new expiry holds."""
+    topic = world.topic()
+    watcher = lasting(world)
+    watcher.subscribe(f"{topic}/+", qos=1)
+    ended = world.client(expiry=600, will=will(f"{topic}/ended", qos=1))
+    left = [world.client(expiry=600, will=will(f"{topic}/left", qos=1)) for _ in range(5)]
+    for peer in left:
+        peer.leave()
+    ended.leave(0, properties(session_expiry=0))
+    world.crash()
+    assert not world.client(ended.client_id, clean=False).connack.session_present
+    assert world.client(left[0].client_id, clean=False, expiry=600).connack.session_present
+    watcher = back(world, watcher)
+    world.elapse(4)
+    watcher.expect_nothing()
+
+
 @shows(v5="4.3.3-6 4.3.3-10 4.3.3-11 4.4.0-1 3.3.1-1", v3="4.3.3-1 4.3.3-2 4.4.0-1 3.3.1-1 2.3.1-4")
 def test_exchanges_go_on(world: World) -> None:
     """What was accepted is not taken twice, what was delivered comes again, released or not."""
