@@ -154,9 +154,10 @@ class Keeper:
     # Deliveries
 
     def share(self, message: Message) -> None:
-        """Write the body once, for several deliveries to come."""
+        """Write the body once, for several deliveries to come, and hold it until ``unshare``: the first of them may be
+        over before the last is made."""
         message.body = self.store.append(BODY, 0, b"", pack(message))
-        self._bodies[message.body] = 0
+        self._bodies[message.body] = 1
 
     def keep(self, session: Session, delivery: Delivery, message: Message) -> None:
         """Write a delivery, with the message itself unless ``message.body`` has it already."""
@@ -197,18 +198,19 @@ class Keeper:
     def _drop(self, item: int, body: int) -> None:
         self.store.drop(item)
         if body:
-            left = self._bodies[body] - 1
-            if left:
-                self._bodies[body] = left
-            else:
-                del self._bodies[body]
-                self.store.drop(body)
+            self._let_go(body)
+
+    def _let_go(self, body: int) -> None:
+        left = self._bodies[body] - 1
+        if left:
+            self._bodies[body] = left
+        else:
+            del self._bodies[body]
+            self.store.drop(body)
 
     def unshare(self, message: Message) -> None:
-        """Nobody took the shared body after all."""
-        if message.body and self._bodies.get(message.body) == 0:
-            del self._bodies[message.body]
-            self.store.drop(message.body)
+        """All deliveries that share the body are made, if any."""
+        self._let_go(message.body)
         message.body = 0
 
     # QoS 2 identifiers, retained messages

@@ -23,6 +23,7 @@ from mesh.node.engine import Engine, open_engine
 from mesh.node.place import TIER, Place
 from mesh.node.services import Services
 from mesh.registry.members import Member
+from mesh.transport.admission import Admission
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.stream import Home
 from mesh.transport.waiting import until
@@ -117,13 +118,12 @@ class Core:
         limits = place.topology.limits
         access, rule = place.topology.access, place.topology.backends
         backends = rule.compile(access.grant(access.backends))
-        methods = rule.methods()
+        admission = Admission(limits.connections, place.spec.redirect, rule.methods())
         for listener in place.spec.listen:
             endpoint = Endpoint(
                 place.name, engine.broker, engine.turn, engine.wheel, backends.principal_of, place.client_limits(),
-                host=listener.address.host, port=listener.address.port, max_connections=limits.connections,
-                connect_timeout=limits.connect_timeout, methods=methods, proven=backends.proven,
-                redirect=place.spec.redirect,
+                host=listener.address.host, port=listener.address.port, admission=admission,
+                connect_timeout=limits.connect_timeout, proven=backends.proven,
             )  # fmt: skip
             await endpoint.start()
             self._endpoints.append(endpoint)

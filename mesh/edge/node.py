@@ -19,6 +19,7 @@ from mesh.node.ports import keep_ports
 from mesh.node.services import Services
 from mesh.policy.access import vehicle_principal
 from mesh.registry.members import Member
+from mesh.transport.admission import Admission
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Subscription
@@ -79,7 +80,7 @@ class Edge:
         place = self._place
         return Endpoint(
             place.name, engine.broker, engine.turn, engine.wheel, place.admit_core, place.member_limits(),
-            host=place.topology.bind, port=port, max_connections=_CORES,
+            host=place.topology.bind, port=port, admission=Admission(_CORES),
             connect_timeout=place.topology.limits.connect_timeout, near=place.near(place.name, TIER),
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ from typing import Protocol, final
 from mesh.broker.trace import Tracer
 from mesh.frontdoor.links import Links, Members
 from mesh.frontdoor.vehicle import Vehicle
-from mesh.transport.authentication import Methods
+from mesh.transport.admission import Admission
 from mesh.transport.endpoint import settle
 from mesh.transport.handshake import Prove
 from mesh.transport.listener import SPARE, Listener
@@ -68,17 +68,14 @@ class DoorSettings:
       wait for CONNACK;
     * ``held_per_vehicle``: bytes of one vehicle that wait for confirmation: some hundred reports;
     * ``held_per_edge``: the same for all vehicles of one edge: what the door may cost while an edge is away;
-    * ``topic_aliases``: that a vehicle may set up, as the edges tell it;
-    * ``redirect``: the server that vehicles are sent to; empty: they may stay.
+    * ``topic_aliases``: that a vehicle may set up, as the edges tell it.
     """
 
-    max_connections: int = 100_000
     connect_timeout: float = 10.0
     attach_timeout: float = 30.0
     held_per_vehicle: int = 256 * 1024
     held_per_edge: int = 64 * 1024 * 1024
     topic_aliases: int = 0
-    redirect: str = ""
 
 
 @final
@@ -108,9 +105,9 @@ class FrontDoor:
     """``listen``: addresses (host, port; port 0 takes a free one, see ``ports``); ``epoch`` grows with each start of
     this door's name. ``near`` gives an edge's socket on this machine.
 
-    ``identify`` gives the vehicle of a CONNECT from a peer's address, or raises ``Refused``; ``methods`` are those of
-    enhanced authentication, and ``proven`` gives the vehicle of who has proved its identity by one. ``prove`` is the
-    mesh secret's (see ``handshake``). Several doors of one machine may listen on the same address.
+    ``identify`` gives the vehicle of a CONNECT from a peer's address, or raises ``Refused``; ``proven`` gives that of
+    who has proved its identity by a method of ``admission``. ``prove`` is the mesh secret's (see ``handshake``).
+    Several doors of one machine may listen on the same address.
     """
 
     def __init__(
@@ -122,18 +119,18 @@ class FrontDoor:
         members: Members,
         identify: Identify,
         prove: Prove,
+        admission: Admission,
         tracer: Tracer | None = None,
         limits: Limits | None = None,
         settings: DoorSettings | None = None,
         near: Callable[[str], Near] = _far,
-        methods: Methods | None = None,
         proven: Callable[[Connect, str], str] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.name = name
         self.map = map
         self.identify = identify
-        self.methods = methods or Methods()
+        self.admission = admission
         self.proven = proven or _nobody
         self.tracer = tracer or Tracer()
         self.limits = limits or Limits()
@@ -146,9 +143,8 @@ class FrontDoor:
         self._inside = Home(loop, self.wheel)
         packet, held = self.limits.max_packet_size, self.settings.held_per_edge
         self.links = Links(name, epoch, prove, members, near, self._inside, self.turn, packet, held)
-        most = self.settings.max_connections
         self._listeners = [
-            Listener(name, host, port, self.home, self._vehicle, most, shared=True, spare=SPARE)
+            Listener(name, host, port, self.home, self._vehicle, admission.most, shared=True, spare=SPARE)
             for host, port in listen
         ]
 

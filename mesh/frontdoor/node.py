@@ -15,6 +15,7 @@ from mesh.node.place import DEVICE, Place
 from mesh.node.services import Services
 from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
+from mesh.transport.admission import Admission
 from mesh.transport.waiting import until
 from mesh.wire.packets import Connect
 
@@ -61,19 +62,18 @@ class Door:
         limits = place.topology.limits
         services = self._services = Services(place)
         settings = DoorSettings(
-            max_connections=limits.connections,
             connect_timeout=limits.connect_timeout,
             attach_timeout=limits.connect_wait,
             held_per_vehicle=limits.held_bytes,
             topic_aliases=limits.topic_aliases,
-            redirect=place.spec.redirect,
         )
         listen = [(listener.address.host, listener.address.port) for listener in place.spec.listen]
+        admission = Admission(limits.connections, place.spec.redirect, place.topology.identity.methods())
         epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
         door = self._door = FrontDoor(
             place.name, epoch, listen, DoorMap(services), services.members, self._identify, place.prove,
-            services.tracer, place.client_limits(), settings, lambda edge: place.near(edge, DEVICE),
-            place.topology.identity.methods(), self._proven,
+            admission, services.tracer, place.client_limits(), settings, lambda edge: place.near(edge, DEVICE),
+            self._proven,
         )  # fmt: skip
         await services.start(self._member)
         await self._wait_for_edges(services)

@@ -21,16 +21,15 @@ from typing import TYPE_CHECKING, Final, final
 
 from mesh.broker.trace import CLIENT, RELAY, Span
 from mesh.frontdoor.link import EdgeLink
-from mesh.transport.authentication import Authentication, method_of
+from mesh.transport.authentication import Authentication, GaveUp
 from mesh.transport.frame import CREDIT_STEP, Opening
-from mesh.transport.refusal import Refused, farewell, goodbye, malformed, refusal
+from mesh.transport.refusal import Refused, farewell, goodbye, malformed, maximum_of, refusal
 from mesh.transport.stream import HOLD_IDENTITY, HOLD_LINK, HOLD_WRITING, Stream
 from mesh.transport.wheel import TICK
 from mesh.wire.aliases import AliasTable
 from mesh.wire.decode import SERVER, Framer, Reader
 from mesh.wire.encode import encode
-from mesh.wire.fields import read_length
-from mesh.wire.frames import ack_packet_id, publish_packet_id
+from mesh.wire.frames import ack_packet_id, publish_packet_id, publish_topic
 from mesh.wire.packets import (
     AUTH,
     CONNECT,
@@ -39,22 +38,17 @@ from mesh.wire.packets import (
     PUBACK,
     PUBCOMP,
     PUBLISH,
-    Auth,
     Connect,
-    Disconnect,
     Packet,
     Ping,
 )
 from mesh.wire.reasons import (
-    BAD_AUTHENTICATION_METHOD,
     KEEP_ALIVE_TIMEOUT,
     PACKET_TOO_LARGE,
     PROTOCOL_ERROR,
     QUOTA_EXCEEDED,
-    SERVER_BUSY,
     SERVER_UNAVAILABLE,
     UNSPECIFIED_ERROR,
-    USE_ANOTHER_SERVER,
     ProtocolError,
     name_of,
 )
@@ -86,14 +80,14 @@ class Vehicle(Stream):
 
     __slots__ = (
         "_aliases", "_authentication", "_client_id", "_connect", "_credit", "_door", "_early", "_epoch", "_framer",
-        "_link", "_opened", "_out", "_peer", "_pending", "_protocol", "_spans", "_stuck", "_task", "answered",
-        "exchange", "gone", "linked", "name", "state",
+        "_link", "_maximum", "_opened", "_out", "_peer", "_pending", "_protocol", "_spans", "_stuck", "_task",
+        "answered", "exchange", "gone", "linked", "name", "state",
     )  # fmt: skip
 
     def __init__(self, door: FrontDoor) -> None:
         super().__init__(door.home)
         self._door = door
-        self._framer = Framer(door.limits.max_packet_size)
+        self._framer = Framer(door.limits.max_packet_size, door.limits.max_connect_size)
         self._out: list[bytes] = []
         self._early: list[bytes] = []
         self._task: asyncio.Task[None] | None = None
@@ -105,6 +99,7 @@ class Vehicle(Stream):
         self._client_id = ""
         self._peer = ""
         self._protocol = 0
+        self._maximum = 0  # the largest packet that it takes; 0: any
         self._epoch = 0
         self._opened = 0
         self._credit = 0  # bytes that came from the edge since credit was given back
@@ -125,8 +120,11 @@ class Vehicle(Stream):
         self.home.wheel.watch(self, self._door.settings.connect_timeout)
 
     def received(self, data: bytes) -> None:
-        if self.state == NEW and not self._begins(data):
-            return
+        if self.state == NEW:
+            if data[0] != CONNECT << 4:  # [MQTT-3.1.0-1]
+                self._drop("its first packet is no CONNECT", b"")
+                return
+            self.state = CONNECTING
         if self.state == OPEN:
             self.heard = self.home.wheel.now
         packets = self._framer.feed(data)
@@ -206,7 +204,7 @@ class Vehicle(Stream):
         """``publish``, which comes next, belongs to a sampled trace."""
         if self.gone:
             return
-        span = self._door.tracer.start(RELAY, context, _topic(publish), self.name, CLIENT)
+        span = self._door.tracer.start(RELAY, context, publish_topic(publish), self.name, CLIENT)
         packet_id = publish_packet_id(publish)
         if packet_id == 0:
             span.end()
@@ -251,30 +249,13 @@ class Vehicle(Stream):
     def dismiss(self) -> None:
         """The door stops: tell a client that can be told [MQTT 5.0 section 4.13], and close."""
         if self.state == OPEN:
-            self._finish(farewell(self._protocol, self._door.settings.redirect))
+            self._finish(farewell(self._protocol, self._door.admission.redirect, self._maximum))
         elif self.state in (ROUTING, WAITING):
             self._finish(refusal(self._protocol, SERVER_UNAVAILABLE))
         else:
             self._finish(b"")
 
     # CONNECT
-
-    def _begins(self, data: bytes) -> bool:
-        """Look at the first bytes: whether they may be a CONNECT of a size that a stranger may send."""
-        if data[0] != CONNECT << 4:  # [MQTT-3.1.0-1]
-            self._drop("its first packet is no CONNECT", b"")
-            return False
-        try:
-            announced = read_length(data, 1, len(data))
-        except ProtocolError as error:
-            self._drop(str(error), b"")
-            return False
-        limit = self._door.limits.max_connect_size
-        if announced > limit:
-            self._drop(f"a CONNECT of {announced} bytes is announced; at most {limit} are accepted", b"")
-            return False
-        self.state = CONNECTING
-        return True
 
     def _greeted(self, raw: bytes) -> None:
         reader = Reader(self._door.limits, SERVER)
@@ -287,59 +268,39 @@ class Vehicle(Stream):
             self._drop(str(error), malformed(reader.protocol, reason))
             return
         self._connect = raw
-        door, method = self._door, method_of(connect)
+        self._maximum = maximum_of(connect)
         try:
-            if door.settings.redirect:
-                raise Refused(USE_ANOTHER_SERVER, "vehicles are sent to another server", door.settings.redirect)
-            if len(self.home.streams) > door.settings.max_connections:
-                raise Refused(SERVER_BUSY, f"all {door.settings.max_connections} connections are in use")
-            if method is None:
-                if door.methods.required:
-                    raise Refused(BAD_AUTHENTICATION_METHOD, "only vehicles with an authentication method get in")
-                self._identified(connect, door.identify(connect, self._peer))
-                return
-            self._authentication = Authentication(door.methods, method)
-            answer = self._authentication.connect(connect)
+            self._authentication = authentication = self._door.admission.check(connect, len(self.home.streams))
+            if authentication is None:
+                self._identified(connect, self._door.identify(connect, self._peer))
+            else:
+                self._answered(connect, authentication, authentication.begin())
         except Refused as refused:
             self._refuse(refused)
-            return
-        self._pending = connect
-        self._answered(connect, answer)
 
-    def _answered(self, connect: Connect, answer: Auth | None) -> None:
-        """A step of the authentication is done: the next one, or who it is is proven."""
-        if answer is not None:
+    def _answered(self, connect: Connect, authentication: Authentication, answer: bytes) -> None:
+        """A step of the authentication is done: the next one, or who it is is proven. Raises ``Refused``."""
+        if answer:
+            self._pending = connect
             self.state = PROVING
-            self.write(encode(answer, MQTT5))
+            self.write(answer)
             return
-        authentication = self._authentication
-        assert authentication is not None
         self._pending = None
-        try:
-            vehicle = self._door.proven(connect, authentication.identity)
-        except Refused as refused:
-            self._refuse(refused)
-            return
+        vehicle = self._door.proven(connect, authentication.identity)
         self._connect = encode(connect, MQTT5)  # the edge is not told the proof, but what CONNACK has to say of it
         self._identified(connect, vehicle)
 
     def _prove(self, raw: bytes) -> None:
-        """A packet before CONNACK, while the vehicle proves who it is: AUTH and DISCONNECT only [MQTT-3.1.2-30]."""
+        """A packet before CONNACK, while the vehicle proves who it is."""
         connect, authentication = self._pending, self._authentication
         if connect is None or authentication is None:
             return
         try:
-            packet = self._read(raw)
-            if isinstance(packet, Disconnect):
-                self._drop("it gave up proving who it is", b"")
-                return
-            if not isinstance(packet, Auth):
-                raise Refused(PROTOCOL_ERROR, "another packet than AUTH before CONNACK")
-            answer = authentication.proceed(packet, connect)
+            self._answered(connect, authentication, authentication.proceed(self._read(raw)))
+        except GaveUp:
+            self._drop("it gave up proving who it is", b"")
         except Refused as refused:
             self._refuse(refused)
-            return
-        self._answered(connect, answer)
 
     def _read(self, raw: bytes) -> Packet:
         """A whole packet that is for the door itself. Raises ``Refused`` if it is malformed."""
@@ -358,10 +319,7 @@ class Vehicle(Stream):
                 others.append(raw)
                 continue
             try:
-                packet = self._read(raw)
-                if not isinstance(packet, Auth):
-                    raise Refused(PROTOCOL_ERROR, "this is no AUTH")
-                self._write(encode(authentication.again(packet), MQTT5))
+                self._write(authentication.again(self._read(raw)))
             except Refused as refused:
                 self._drop(f"it did not prove who it is: {refused}", goodbye(self._protocol, refused.reason))
                 return []
@@ -482,7 +440,7 @@ class Vehicle(Stream):
         self._drop(str(error), goodbye(self._protocol, error.reason) if self.state == OPEN else b"")
 
     def _refuse(self, error: Refused) -> None:
-        answer = refusal(self._protocol, error.reason, error.reference)
+        answer = refusal(self._protocol, error.reason, error.reference, self._maximum)
         self._drop(f"refused: {name_of(error.reason)}: {error}", answer)
 
     def _drop(self, why: str, last: bytes) -> None:
@@ -520,13 +478,3 @@ class Vehicle(Stream):
         spans, self._spans = self._spans, None
         for span in (spans or {}).values():
             span.end(UNSPECIFIED_ERROR)
-
-
-def _topic(publish: bytes) -> str:
-    """The topic name of a raw PUBLISH that the edge has written."""
-    pos = 1
-    while publish[pos] >= 0x80:
-        pos += 1
-    start = pos + 3
-    size = publish[pos + 1] << 8 | publish[pos + 2]
-    return publish[start : start + size].decode(errors="replace")

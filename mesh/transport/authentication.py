@@ -2,7 +2,7 @@
 
 It knows AUTH packets, and asks a method what to answer: never passwords, nor how an identity becomes a principal. What
 always holds: every packet names the method of the CONNECT [MQTT-4.12.0-5]; who proves itself again proves the same
-identity; an exchange that fails ends the connection.
+identity; an exchange that fails ends the connection; no answer is larger than the client takes [MQTT-3.1.2-24].
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from typing import Final, final
 
 from mypy_extensions import mypyc_attr
 
-from mesh.transport.refusal import Refused
-from mesh.wire.packets import Auth, Connect
+from mesh.transport.refusal import Refused, maximum_of
+from mesh.wire.encode import encode
+from mesh.wire.packets import MQTT5, Auth, Connect, Disconnect, Packet
 from mesh.wire.properties import Properties
 from mesh.wire.reasons import (
     BAD_AUTHENTICATION_METHOD,
     CONTINUE_AUTHENTICATION,
     NOT_AUTHORIZED,
+    PACKET_TOO_LARGE,
     PROTOCOL_ERROR,
     RE_AUTHENTICATE,
     SUCCESS,
@@ -48,56 +50,86 @@ class Methods:
         return None
 
 
+class GaveUp(Exception):
+    """The client said DISCONNECT before it was let in."""
+
+
 @final
 class Authentication:
-    """One connection's. ``identity`` is who it has proved to be; empty until then."""
+    """That of one connection, which ``connect`` asked for. ``identity`` is who it has proved to be; empty until then.
+    All answers are packets of MQTT 5.0."""
 
-    __slots__ = ("_methods", "_proof", "_steps", "identity", "method")
+    __slots__ = ("_connect", "_max_packet", "_method", "_methods", "_proof", "_steps", "identity")
 
-    def __init__(self, methods: Methods, method: str) -> None:
-        self.method = method
+    def __init__(self, methods: Methods, method: str, connect: Connect) -> None:
         self.identity = ""
+        self._method = method
         self._methods = methods
+        self._connect: Connect | None = connect
+        self._max_packet = maximum_of(connect)
         self._steps = 0
         self._proof: Proof | None = self._begin()
 
-    def connect(self, packet: Connect) -> Auth | None:
-        """CONNECT came: the AUTH to answer, or ``None`` when ``identity`` is proven; what the method then has to say
-        stands in the packet's own properties, for the CONNACK. Raises ``Refused``."""
-        properties = packet.properties
-        assert properties is not None
-        return self._advance(properties.auth_data or b"", properties)
+    def begin(self) -> bytes:
+        """The answer to CONNECT; empty when ``identity`` is proven by it. Raises ``Refused``."""
+        properties = self._of_connect()
+        return self._first(properties.auth_data or b"", properties)
 
-    def proceed(self, auth: Auth, packet: Connect) -> Auth | None:
-        """AUTH came before CONNACK; as ``connect``."""
-        self._check(auth, CONTINUE_AUTHENTICATION)
-        assert packet.properties is not None
-        return self._advance(_data(auth), packet.properties)
+    def proceed(self, packet: Packet) -> bytes:
+        """A packet came before CONNACK; as ``begin``. Raises ``GaveUp`` as well."""
+        if isinstance(packet, Disconnect):
+            raise GaveUp
+        if not isinstance(packet, Auth):  # [MQTT-3.1.2-30]
+            raise Refused(PROTOCOL_ERROR, "another packet than AUTH before CONNACK")
+        self._check(packet, CONTINUE_AUTHENTICATION)
+        return self._first(_data(packet), self._of_connect())
 
-    def again(self, auth: Auth) -> Auth:
-        """AUTH came on an open connection: the answer. Raises ``Refused``, and then the connection must be closed."""
+    def again(self, packet: Packet) -> bytes:
+        """AUTH came on an open connection (section 4.12.1): the answer. Raises ``Refused``, and then the connection
+        must be closed."""
+        if not isinstance(packet, Auth):
+            raise Refused(PROTOCOL_ERROR, "this is no AUTH")
         if self._proof is None:
-            self._check(auth, RE_AUTHENTICATE)
+            self._check(packet, RE_AUTHENTICATE)
             self._proof = self._begin()
         else:
-            self._check(auth, CONTINUE_AUTHENTICATION)
+            self._check(packet, CONTINUE_AUTHENTICATION)
         properties = Properties()
-        answer = self._advance(_data(auth), properties)
+        answer = self._advance(_data(packet), properties)
         if answer is None:
-            properties.auth_method = self.method
+            properties.auth_method = self._method
             answer = Auth(SUCCESS, properties)
-        return answer
+        return self._encode(answer)
+
+    def _of_connect(self) -> Properties:
+        """The properties of the CONNECT. What the method says at its end is put there, for the CONNACK."""
+        assert self._connect is not None
+        assert self._connect.properties is not None
+        return self._connect.properties
+
+    def _first(self, data: bytes, properties: Properties) -> bytes:
+        answer = self._advance(data, properties)
+        if answer is None:
+            self._connect = None
+            return b""
+        return self._encode(answer)
+
+    def _encode(self, answer: Auth) -> bytes:
+        data = encode(answer, MQTT5)
+        if self._max_packet and len(data) > self._max_packet:
+            raise Refused(PACKET_TOO_LARGE, f"it takes no packet of {len(data)} bytes, as the authentication needs")
+        return data
 
     def _begin(self) -> Proof:
-        proof = self._methods.begin(self.method)
+        proof = self._methods.begin(self._method)
         if proof is None:
-            raise Refused(BAD_AUTHENTICATION_METHOD, f"there is no authentication method {self.method!r} here")
+            raise Refused(BAD_AUTHENTICATION_METHOD, f"there is no authentication method {self._method!r} here")
         self._steps = 0
         return proof
 
     def _check(self, auth: Auth, reason: int) -> None:
         named = None if auth.properties is None else auth.properties.auth_method
-        if named != self.method:
+        if named != self._method:
             raise Refused(PROTOCOL_ERROR, "an AUTH names another method than the CONNECT")  # [MQTT-4.12.0-5]
         if auth.reason != reason:
             raise Refused(PROTOCOL_ERROR, f"an AUTH with reason 0x{auth.reason:02X} may not come here")
@@ -112,7 +144,7 @@ class Authentication:
         answer, proven = proof.step(data)
         if not proven:
             properties = Properties()
-            properties.auth_method = self.method
+            properties.auth_method = self._method
             properties.auth_data = answer
             return Auth(CONTINUE_AUTHENTICATION, properties)
         if self.identity and self.identity != proof.identity:
@@ -121,11 +153,6 @@ class Authentication:
         self._proof = None
         final.auth_data = answer or None
         return None
-
-
-def method_of(connect: Connect) -> str | None:
-    """The authentication method that a CONNECT asks for."""
-    return None if connect.properties is None else connect.properties.auth_method
 
 
 def _data(auth: Auth) -> bytes:

@@ -22,27 +22,24 @@ from mesh.broker.connection import Connection
 from mesh.broker.inlet import Inlet
 from mesh.broker.principal import Principal
 from mesh.journal.errors import JournalError
-from mesh.transport.authentication import Authentication, Methods, method_of
+from mesh.transport.admission import Admission
+from mesh.transport.authentication import Authentication, GaveUp
 from mesh.transport.listener import SPARE, Listener
 from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
-from mesh.transport.refusal import Refused, farewell, malformed, refusal
+from mesh.transport.refusal import Refused, farewell, malformed, maximum_of, refusal
 from mesh.transport.stream import EAGER, HOLD_ENGINE, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, Home, Stream
 from mesh.transport.turn import Turn
 from mesh.transport.waiting import until
 from mesh.transport.wheel import Wheel
 from mesh.wire.decode import SERVER, Reader
-from mesh.wire.encode import encode
 from mesh.wire.limits import Limits
-from mesh.wire.packets import MQTT5, Auth, Connect, Disconnect, Packet
+from mesh.wire.packets import Auth, Connect, Packet
 from mesh.wire.reasons import (
     BAD_AUTHENTICATION_METHOD,
     IMPLEMENTATION_SPECIFIC_ERROR,
     KEEP_ALIVE_TIMEOUT,
-    PROTOCOL_ERROR,
-    SERVER_BUSY,
     SERVER_UNAVAILABLE,
-    USE_ANOTHER_SERVER,
     name_of,
 )
 
@@ -170,7 +167,8 @@ class Client(Stream):
     def dismiss(self) -> None:
         """The node stops: say so where the protocol can, without a word to the engine."""
         if self.state == OPEN and self.connection is not None and self.connection.accepted:
-            self.write(farewell(self.connection.protocol, self._endpoint.redirect))
+            connection = self.connection
+            self.write(farewell(connection.protocol, self._endpoint.admission.redirect, connection.max_packet))
         self.state = CLOSED
         self._cancel()
         self.finish()
@@ -188,38 +186,28 @@ class Client(Stream):
 
     def _greeted(self, connect: Connect, rest: list[Packet]) -> None:
         """CONNECT came."""
-        endpoint = self._endpoint
-        method = method_of(connect)
         try:
-            if endpoint.redirect:
-                raise Refused(USE_ANOTHER_SERVER, "clients are sent to another server", endpoint.redirect)
-            if len(self.home.streams) > endpoint.max_connections:
-                raise Refused(SERVER_BUSY, f"all {endpoint.max_connections} connections are in use")
-            if method is None:
-                if endpoint.methods.required:
-                    raise Refused(BAD_AUTHENTICATION_METHOD, "only clients with an authentication method get in")
-                self._identify(connect, rest)
-                return
-            self._authentication = Authentication(endpoint.methods, method)
-            answer = self._authentication.connect(connect)
+            authentication = self._endpoint.admission.check(connect, len(self.home.streams))
+            answer = b"" if authentication is None else authentication.begin()
         except Refused as error:
             self._refuse(connect, error)
             return
-        self._connect = connect
+        self._authentication = authentication
         self._answered(connect, answer, rest)
 
-    def _answered(self, connect: Connect, answer: Auth | None, rest: list[Packet]) -> None:
-        """A step of the authentication is done: the next one, or who it is is proven."""
-        if answer is None:
+    def _answered(self, connect: Connect, answer: bytes, rest: list[Packet]) -> None:
+        """A step of the authentication is done: the next one, or nothing is left to be proven."""
+        if not answer:
             self._connect = None
             self._identify(connect, rest)
             return
+        self._connect = connect
         self.state = PROVING
-        self.write(encode(answer, MQTT5))
+        self.write(answer)
         self._prove(rest)
 
     def _prove(self, packets: list[Packet]) -> None:
-        """Packets before CONNACK, while the client proves who it is: AUTH and DISCONNECT only [MQTT-3.1.2-30]."""
+        """Packets before CONNACK, while the client proves who it is."""
         connect, authentication = self._connect, self._authentication
         error = self._reader.error
         if connect is None or authentication is None:
@@ -228,18 +216,14 @@ class Client(Stream):
             if error is not None:
                 self._drop(str(error), malformed(self._reader.protocol, error.reason))
             return
-        packet = packets[0]
-        if isinstance(packet, Disconnect):
-            self._drop("it gave up proving who it is", b"")
-            return
         try:
-            if not isinstance(packet, Auth):
-                raise Refused(PROTOCOL_ERROR, "another packet than AUTH before CONNACK")
-            answer = authentication.proceed(packet, connect)
+            answer = authentication.proceed(packets[0])
+        except GaveUp:
+            self._drop("it gave up proving who it is", b"")
         except Refused as refused:
             self._refuse(connect, refused)
-            return
-        self._answered(connect, answer, packets[1:])
+        else:
+            self._answered(connect, answer, packets[1:])
 
     def _identify(self, connect: Connect, rest: list[Packet]) -> None:
         self.state = IDENTIFYING
@@ -325,7 +309,7 @@ class Client(Stream):
             self._endpoint.engine.fail(connection, error.reason)
             return
         self.flush()  # what the engine has put out comes before it
-        self.write(encode(answer, MQTT5))
+        self.write(answer)
 
     def _keep_early(self, packets: list[Packet]) -> bool:
         self._early += packets
@@ -335,7 +319,7 @@ class Client(Stream):
         return True
 
     def _refuse(self, connect: Connect, error: Refused) -> None:
-        answer = refusal(connect.protocol, error.reason, error.reference)
+        answer = refusal(connect.protocol, error.reason, error.reference, maximum_of(connect))
         self._drop(f"refused: {name_of(error.reason)}: {error}", answer)
 
     def _drop(self, why: str, last: bytes) -> None:
@@ -362,10 +346,9 @@ class Endpoint:
     """``authenticate`` gets the CONNECT and the peer's address, gives the principal at once or later, or raises
     ``Refused``.
 
-    ``host`` and ``port`` are where to listen (0: a free port, then found in ``port``); ``max_connections`` bounds the
-    sockets. ``methods`` are those of enhanced authentication, ``proven`` gives the principal of who has proved its
-    identity by one. ``redirect``: the server that clients are sent to; empty: they may stay. The composer adds the
-    engine's ``Outlet`` to ``turn`` once, whatever number of endpoints share the engine.
+    ``host`` and ``port`` are where to listen (0: a free port, then found in ``port``). ``proven`` gives the principal
+    of who has proved its identity by a method of ``admission``. The composer adds the engine's ``Outlet`` to ``turn``
+    once, whatever number of endpoints share the engine.
     """
 
     def __init__(
@@ -379,18 +362,14 @@ class Endpoint:
         *,
         host: str,
         port: int,
-        max_connections: int,
+        admission: Admission,
         connect_timeout: float = 10.0,
         near: Near = nowhere,
-        methods: Methods | None = None,
         proven: Callable[[str], Principal] | None = None,
-        redirect: str = "",
     ) -> None:
         self.name = name
-        self.max_connections = max_connections
-        self.methods = methods or Methods()
+        self.admission = admission
         self.proven = proven or _nobody
-        self.redirect = redirect
         self.engine = engine
         self.turn = turn
         self.wheel = wheel
@@ -402,7 +381,7 @@ class Endpoint:
         self.paused = False
         self.home = Home(asyncio.get_running_loop(), wheel, high=EAGER)
         self._listener = Listener(
-            name, host, port, self.home, self._client, max_connections, near=near, spare=SPARE
+            name, host, port, self.home, self._client, admission.most, near=near, spare=SPARE
         )  # fmt: skip
 
     @property

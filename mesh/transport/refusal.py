@@ -1,7 +1,8 @@
 """A CONNECT that is not let in: why, and the bytes that say so.
 
-What always holds: a client gets an answer in its own version of the protocol or none at all; nothing in the answer
-tells more than the reason code (a stranger is not told what would have been right).
+What always holds: a client gets an answer in its own version of the protocol or none at all; none is larger than it
+takes [MQTT-3.1.2-24]; nothing in the answer tells more than the reason code (a stranger is not told what would have
+been right).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import final
 
 from mesh.wire.encode import encode
-from mesh.wire.packets import MQTT5, Connack, Disconnect
+from mesh.wire.packets import MQTT5, Connack, Connect, Disconnect
 from mesh.wire.properties import Properties
 from mesh.wire.reasons import (
     CLIENT_IDENTIFIER_NOT_VALID,
@@ -32,15 +33,29 @@ class Refused(Exception):
         self.reference = reference
 
 
-def refusal(protocol: int, reason: int, reference: str = "") -> bytes:
+def maximum_of(connect: Connect) -> int:
+    """The client's maximum packet size in bytes; 0: it has none."""
+    return 0 if connect.properties is None else connect.properties.maximum_packet_size or 0
+
+
+def refusal(protocol: int, reason: int, reference: str = "", maximum: int = 0) -> bytes:
     """The CONNACK that refuses, for ``protocol`` 3, 4 or 5; no bytes for 0, when the client's version is not known.
 
     The server must close the connection afterwards [MQTT-3.2.2-7] [MQTT-3.1.4-5].
     """
     if protocol == 0:
         return b""
-    code = reason if protocol == MQTT5 else return_code(reason)
-    return encode(Connack(False, code, _referring(reference)), protocol)
+    if protocol != MQTT5:
+        return encode(Connack(False, return_code(reason)), protocol)
+    plain = encode(Connack(False, reason), MQTT5)
+    return _fitting(encode(Connack(False, reason, _referring(reference)), MQTT5), plain, maximum)
+
+
+def _fitting(full: bytes, plain: bytes, maximum: int) -> bytes:
+    """What the client takes of an answer."""
+    if maximum == 0 or len(full) <= maximum:
+        return full
+    return plain if len(plain) <= maximum else b""
 
 
 def _referring(reference: str) -> Properties | None:
@@ -62,12 +77,15 @@ def malformed(protocol: int, reason: int) -> bytes:
     return refusal(protocol, reason) if protocol == MQTT5 or reason == CLIENT_IDENTIFIER_NOT_VALID else b""
 
 
-def goodbye(protocol: int, reason: int, reference: str = "") -> bytes:
+def goodbye(protocol: int, reason: int, reference: str = "", maximum: int = 0) -> bytes:
     """The DISCONNECT that tells a connected client why it is closed; before 5.0 a server has none."""
-    return encode(Disconnect(reason, _referring(reference)), MQTT5) if protocol == MQTT5 else b""
+    if protocol != MQTT5:
+        return b""
+    plain = encode(Disconnect(reason), MQTT5)
+    return _fitting(encode(Disconnect(reason, _referring(reference)), MQTT5), plain, maximum)
 
 
-def farewell(protocol: int, reference: str) -> bytes:
+def farewell(protocol: int, reference: str, maximum: int) -> bytes:
     """The DISCONNECT of a server that stops, with the server to use instead if there is one (MQTT 5.0 section 4.11)."""
-    return goodbye(protocol, USE_ANOTHER_SERVER if reference else SERVER_SHUTTING_DOWN, reference)
+    return goodbye(protocol, USE_ANOTHER_SERVER if reference else SERVER_SHUTTING_DOWN, reference, maximum)
 

@@ -24,13 +24,15 @@ def too_large(size: int, limit: int) -> ProtocolError:
 class Framer:
     """Cuts a stream into whole packets without looking into them.
 
-    ``max_packet_size`` (bytes, header included) may be changed between two calls: less for CONNECT, more after it.
+    ``largest`` and ``first_largest`` bound the packets in bytes, header included; the latter is for the first one, the
+    CONNECT of a stranger.
     """
 
-    __slots__ = ("_need", "_partial", "error", "max_packet_size")
+    __slots__ = ("_largest", "_limit", "_need", "_partial", "error")
 
-    def __init__(self, max_packet_size: int) -> None:
-        self.max_packet_size = max_packet_size
+    def __init__(self, largest: int, first_largest: int = 0) -> None:
+        self._largest = largest
+        self._limit = first_largest or largest
         self.error: ProtocolError | None = None
         self._partial = bytearray()
         self._need = 0  # bytes that must be there before anything can be said; 0: no packet in progress
@@ -62,13 +64,14 @@ class Framer:
                 self._keep(data, pos, size - pos + 1)
                 return
             whole = 1 + length_size(length) + length
-            if whole > self.max_packet_size:
-                raise too_large(whole, self.max_packet_size)
+            if whole > self._limit:
+                raise too_large(whole, self._limit)
             end = pos + whole
             if end > size:
                 self._keep(data, pos, whole)
                 return
             packets.append(data if whole == size else data[pos:end])
+            self._limit = self._largest
             pos = end
 
     def _keep(self, data: bytes, pos: int, need: int) -> None:
@@ -96,6 +99,12 @@ def publish_packet_id(raw: bytes) -> int:
         return 0
     pos += 2 + (raw[pos] << 8 | raw[pos + 1])
     return raw[pos] << 8 | raw[pos + 1] if pos + 2 <= size else 0
+
+
+def publish_topic(raw: bytes) -> str:
+    """The topic name of a raw PUBLISH that is known to be well formed."""
+    pos = _body(raw)
+    return raw[pos + 2 : pos + 2 + (raw[pos] << 8 | raw[pos + 1])].decode(errors="replace")
 
 
 def ack_packet_id(raw: bytes) -> int:

@@ -315,6 +315,25 @@ def test_the_will_is_published_when_the_connection_is_lost_and_not_after_disconn
     assert watcher.messages() == [b"c"]
 
 
+def test_a_shared_body_is_there_until_all_deliveries_of_it_are_made() -> None:
+    """A client that gets a message twice, as itself and for its group, and whose queue the first one fills and leaves."""
+    settings = Settings()
+    settings.max_queue_messages = settings.in_flight = 1
+    bench = Bench(settings)
+    receiver = bench.client("r", auto_ack=False, expiry=100)
+    subscribe(receiver, "t", "$share/g/t", "first")
+    sender = bench.client("s")
+    sender.publish("first", b"1")
+    properties = Properties()
+    properties.message_expiry = 0
+    sender.publish("t", b"2", properties=properties)
+    assert [message.payload for message in receiver.take(Publish)] == [b"1"]
+    assert sender.take(Ack)[-1].reason == reasons.SUCCESS
+    receiver.send(Ack(PUBACK, 1))
+    assert receiver.messages() == []
+    assert {item.kind for item in bench.store.live()} == {1, 2}  # the session and its subscriptions
+
+
 @pytest.mark.parametrize("expiry", [None, 0])
 def test_a_disconnect_closes_once_no_crash_can_undo_it(expiry: int | None) -> None:
     bench = Bench(auto=False)

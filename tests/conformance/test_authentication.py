@@ -48,10 +48,13 @@ def proof(data: bytes, reason: int = CONTINUE, method: str = METHOD) -> Auth:
     return Auth(reason, properties(auth_method=method, auth_data=data))
 
 
-def begin(port: int, client: ScramClient, name: str | None = None, data: bytes | None = None) -> Peer:
+def begin(
+    port: int, client: ScramClient, name: str | None = None, data: bytes | None = None, **further: object
+) -> Peer:
     """CONNECT with the first message."""
     peer = Peer(SocketWire(port), 5, "prover")
-    asked = properties(auth_method=METHOD, auth_data=client.first() if data is None else data, session_expiry=60)
+    first = client.first() if data is None else data
+    asked = properties(auth_method=METHOD, auth_data=first, session_expiry=60, **further)
     peer.send(Connect(5, "prover", True, 60, name, None, None, asked))
     return peer
 
@@ -102,6 +105,13 @@ def test_who_does_not_is_refused(port: int) -> None:
     peer = begin(port, client)
     peer.send(proof(client.final(challenge(peer))))
     assert peer.expect(Connack).reason == 0x87
+    assert peer.expect_close() == []
+
+
+@shows(v5="3.1.2-24")
+def test_who_cannot_take_the_answer_is_refused(port: int) -> None:
+    peer = begin(port, ScramClient(NAME, PASSWORD), maximum_packet_size=50)
+    assert peer.expect(Connack).reason == 0x95
     assert peer.expect_close() == []
 
 

@@ -10,6 +10,7 @@ from mesh.wire.packets import Connect
 from tests.conformance.peer import Peer
 from tests.conformance.shows import shows
 from tests.conformance.socket_world import SocketWire
+from tests.conformance.world import properties
 from tests.e2e.processes import Processes
 
 pytestmark = pytest.mark.e2e
@@ -38,6 +39,14 @@ def test_a_client_is_told_which_server_to_use(port: int) -> None:
     assert answer.reason == 0x9C
     assert answer.properties is not None
     assert answer.properties.server_reference == OTHER
+    assert peer.expect_close() == []
+
+
+@shows(v5="3.1.2-24")
+def test_a_client_that_cannot_take_the_name_is_told_the_reason(port: int) -> None:
+    peer = Peer(SocketWire(port), 5, "c")
+    answer = peer.connect(Connect(5, "c", True, 60, "V1", properties=properties(maximum_packet_size=len(OTHER))))
+    assert (answer.reason, answer.properties) == (0x9C, None)
     assert peer.expect_close() == []
 
 

@@ -14,6 +14,7 @@ import uvloop
 from mesh.broker.principal import Principal
 from mesh.edge.devices import Devices
 from mesh.frontdoor.door import DoorSettings, FrontDoor
+from mesh.transport.admission import Admission
 from mesh.transport.outlet import Outlet
 from mesh.transport.refusal import Refused
 from mesh.transport.turn import Turn
@@ -185,8 +186,15 @@ class FakeEdge:
 class FakeMesh:
     """One door, one edge ``edge-1`` behind a proxy. Use as ``async with``."""
 
-    def __init__(self, settings: DoorSettings | None = None, grace: float = 30.0, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        settings: DoorSettings | None = None,
+        grace: float = 30.0,
+        limits: Limits | None = None,
+        connections: int = 100,
+    ) -> None:
         self.settings = settings or DoorSettings()
+        self.admission = Admission(connections)
         self.limits = limits
         self.edge = FakeEdge("edge-1", grace=grace)
         self.members = FakeMembers()
@@ -200,8 +208,8 @@ class FakeMesh:
         await self.proxy.start()
         self.members.members["edge-1"] = FakeMember("edge-1", ports={"device": self.proxy.port})
         self.door = FrontDoor(
-            "door", 1, [("127.0.0.1", 0)], self.map, self.members, identify, prover(b"secret"), self.tracer,
-            self.limits, self.settings,
+            "door", 1, [("127.0.0.1", 0)], self.map, self.members, identify, prover(b"secret"),
+            self.admission, self.tracer, self.limits, self.settings,
         )  # fmt: skip
         await self.door.start()
         self.port = self.door.ports[0]

@@ -92,6 +92,27 @@ def test_no_connect_half_a_connect_and_a_trickling_one_are_closed_in_time() -> N
     run(main())
 
 
+@pytest.mark.parametrize("first", [1, 2, 3, 4, 100])
+def test_a_large_connect_is_refused_however_it_comes(first: int) -> None:
+    """A stranger gets no more memory than a CONNECT may take; what follows may be larger."""
+
+    async def main() -> None:
+        async with FakeMesh(limits=Limits(max_packet_size=100_000, max_connect_size=1000)) as mesh:
+            car = await Bare().connect(mesh.port)
+            large = encode(Connect(4, "c" * 1000, username="CAR"), 4)
+            car.raw(large[:first])
+            await asyncio.sleep(0.02)  # two reads, if the machine does as it usually does
+            if not car.closed.is_set():
+                car.raw(large[first:-1])
+            await car.wait_closed()
+            car = await Bare().connect(mesh.port)
+            car.raw(encode(Connect(4, "CAR", username="CAR"), 4) + encode(Publish("vehicles/CAR/x", bytes(50_000)), 4))
+            await car.wait(Connack)
+            await until(lambda: mesh.engine.payloads("CAR") == [bytes(50_000)])
+
+    run(main())
+
+
 def test_a_vehicle_never_seen_is_refused_politely_while_the_map_is_away() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
@@ -126,7 +147,7 @@ def test_a_stale_edge_refuses() -> None:
 
 def test_one_more_than_the_limit_is_told_so_and_counted() -> None:
     async def main() -> None:
-        async with FakeMesh(DoorSettings(max_connections=2)) as mesh:
+        async with FakeMesh(connections=2) as mesh:
             first, _ = await Bare().hello(mesh.port, "A"), await Bare().hello(mesh.port, "B")
             third = await Bare(MQTT5).connect(mesh.port)
             third.send(Connect(MQTT5, "C", username="C"))

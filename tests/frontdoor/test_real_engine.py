@@ -18,6 +18,7 @@ from mesh.broker.trace import Tracer
 from mesh.edge.devices import Devices
 from mesh.frontdoor.door import FrontDoor
 from mesh.journal.journal import Journal
+from mesh.transport.admission import Admission
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.outlet import Outlet
 from mesh.transport.turn import Turn
@@ -75,7 +76,7 @@ class RealEdge:
         )  # fmt: skip
         self.back_ends = Endpoint(
             "edge-1", self.broker, self.turn, self.wheel, back_end, Limits(), host="127.0.0.1", port=0,
-            max_connections=99,
+            admission=Admission(99),
         )  # fmt: skip
         self.turn.add(self.devices.settle)
         self.journal.on_durable = self._durable
@@ -118,8 +119,9 @@ class RealMesh:
         await self.edge.start()
         self._announce()
         self.door = FrontDoor(
-            "door", 1, [("127.0.0.1", 0)], FakeMap("edge-1"), self.members, identify, prover(b"secret")
-        )
+            "door", 1, [("127.0.0.1", 0)], FakeMap("edge-1"), self.members, identify, prover(b"secret"),
+            Admission(99),
+        )  # fmt: skip
         await self.door.start()
         self.port = self.door.ports[0]
         return self

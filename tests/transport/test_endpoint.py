@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from mesh.broker.principal import BACKEND, Principal, everything
+from mesh.transport.admission import Admission
 from mesh.transport.endpoint import EARLY, Endpoint
 from mesh.transport.listener import Listener
 from mesh.transport.outlet import Outlet
@@ -53,7 +54,7 @@ class Node:
         self.wheel.start()
         self.endpoint = Endpoint(
             "core", self.engine, self.turn, self.wheel, self.authenticate, Limits(), host="127.0.0.1", port=0,
-            max_connections=self.max_connections, connect_timeout=self.connect_timeout,
+            admission=Admission(self.max_connections), connect_timeout=self.connect_timeout,
         )  # fmt: skip
         await self.endpoint.start()
         self.port = self.endpoint.port

@@ -154,11 +154,14 @@ def test_framer_gives_good_packets_before_a_bad_one() -> None:
     assert framer.feed(b"\xc0\x00") == []
 
 
-def test_framer_limit_may_change() -> None:
-    framer = Framer(10)
-    assert framer.feed(b"\x30\x08" + bytes(8)) != []
-    framer.max_packet_size = 100
-    assert framer.feed(b"\x30\x50" + bytes(80)) != []
+@pytest.mark.parametrize("cut", range(1, 13))
+def test_framer_has_a_limit_of_its_own_for_the_first_packet(cut: int) -> None:
+    first, second = b"\x30\x08" + bytes(8), b"\x30\x50" + bytes(80)
+    framer = Framer(100, 10)
+    assert framer.feed((first + second)[:cut]) + framer.feed((first + second)[cut:]) == [first, second]
+    framer = Framer(100, 10)
+    assert framer.feed(second[:cut]) + framer.feed(second[cut:]) == []
+    assert reason_of(framer) == PACKET_TOO_LARGE
 
 
 def test_values_show_themselves() -> None:

@@ -1,0 +1,42 @@
+"""What every CONNECT must pass at a listener before it is asked who sent it.
+
+It knows places, redirection and which authentication methods there are: never identities. What always holds: a client
+that names a method does not get in without going through it.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from mesh.transport.authentication import Authentication, Methods
+from mesh.transport.refusal import Refused
+from mesh.wire.packets import Connect
+from mesh.wire.reasons import BAD_AUTHENTICATION_METHOD, SERVER_BUSY, USE_ANOTHER_SERVER
+
+
+@final
+class Admission:
+    """``most`` connections at a time; ``redirect`` is the server that clients are sent to (empty: they may stay);
+    ``methods`` are those of enhanced authentication."""
+
+    __slots__ = ("methods", "most", "redirect")
+
+    def __init__(self, most: int, redirect: str = "", methods: Methods | None = None) -> None:
+        self.most = most
+        self.redirect = redirect
+        self.methods = methods or Methods()
+
+    def check(self, connect: Connect, present: int) -> Authentication | None:
+        """A CONNECT came, while ``present`` connections are there, its own included: the authentication that has to be
+        gone through first, if there is one. Raises ``Refused``."""
+        if self.redirect:
+            raise Refused(USE_ANOTHER_SERVER, "clients are sent to another server", self.redirect)
+        if present > self.most:
+            raise Refused(SERVER_BUSY, f"all {self.most} connections are in use")
+        properties = connect.properties
+        method = None if properties is None else properties.auth_method
+        if method is not None:
+            return Authentication(self.methods, method, connect)
+        if self.methods.required:
+            raise Refused(BAD_AUTHENTICATION_METHOD, "only clients with an authentication method get in")
+        return None
