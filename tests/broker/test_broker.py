@@ -316,7 +316,7 @@ def test_the_will_is_published_when_the_connection_is_lost_and_not_after_disconn
 
 
 def test_a_shared_body_is_there_until_all_deliveries_of_it_are_made() -> None:
-    """A client that gets a message twice, as itself and for its group, and whose queue the first one fills and leaves."""
+    """A client gets a message twice, as itself and for its group, and the first one fills its queue and expires."""
     settings = Settings()
     settings.max_queue_messages = settings.in_flight = 1
     bench = Bench(settings)

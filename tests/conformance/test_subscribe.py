@@ -1,10 +1,10 @@
-"""SUBSCRIBE and UNSUBSCRIBE with their answers and options (MQTT 5.0 and 3.1.1 sections 3.8 to 3.11)."""
+"""SUBSCRIBE and its answer (MQTT 5.0 and 3.1.1 sections 3.8 and 3.9)."""
 
 from __future__ import annotations
 
 import pytest
 
-from mesh.wire.packets import Ack, Publish, SubAck, Subscribe, Subscription, Unsubscribe
+from mesh.wire.packets import Ack, Publish, SubAck, Subscribe, Subscription
 from tests.conformance import raw
 from tests.conformance.engine_world import EngineWorld
 from tests.conformance.shows import shows
@@ -174,46 +174,6 @@ def test_a_subscription_has_one_identifier_and_not_0(world: World, identifiers: 
     peer.expect_end(0x82)
 
 
-@shows(
-    v5="3.10.4-1 3.10.4-2 3.10.4-4 3.10.4-5 3.10.4-6 3.11.3-1 3.11.3-2",
-    v3="3.10.4-1 3.10.4-2 3.10.4-4 3.10.4-5 3.10.4-6",
-)
-@PROTOCOLS
-def test_unsubscribing(world: World, protocol: int) -> None:
-    """Only a filter with the same characters is meant, however alike others are."""
-    peer = world.client(protocol=protocol)
-    topic = world.topic("a")
-    prefix = topic.split("/")[0]
-    peer.subscribe(topic, f"{prefix}/+", f"{prefix}/b")
-    peer.send(Unsubscribe(9, [topic, f"{prefix}/#", topic.upper(), f"{prefix}/b"]))
-    answer = peer.expect(SubAck)
-    assert (answer.packet_id, answer.reasons) == (9, [0, 0x11, 0x11, 0] if protocol == 5 else [])
-    peer.publish(topic, b"by the other filter")
-    assert peer.message().payload == b"by the other filter"
-    peer.unsubscribe(f"{prefix}/+")
-    peer.publish(topic)
-    peer.expect_nothing()
-
-
-@shows(v5="3.10.4-3", v3="3.10.4-3")
-@PROTOCOLS
-@pytest.mark.parametrize("qos", [1, 2])
-def test_what_has_begun_is_completed(world: World, protocol: int, qos: int) -> None:
-    expiry = 60 if protocol == 5 else None
-    peer, sender = world.client(protocol=protocol, clean=False, expiry=expiry), world.client()
-    topic = world.topic()
-    peer.subscribe(topic)
-    sender.publish(topic, b"x", qos)
-    first = peer.find(Publish)
-    peer.unsubscribe(topic)
-    peer.lose()
-    peer = world.client(peer.client_id, protocol, clean=False, expiry=expiry)
-    again = peer.find(Publish)
-    assert (again.packet_id, again.dup) == (first.packet_id, True)
-    peer.acknowledge(again)
-    peer.expect_nothing()
-
-
 @shows(v5="3.9.2-1 3.9.2-2 3.1.2-24")
 def test_a_suback_is_no_larger_than_its_client_takes(world: World) -> None:
     """First the reason string is left out; if even the codes are too many, the connection ends."""
@@ -223,16 +183,6 @@ def test_a_suback_is_no_larger_than_its_client_takes(world: World) -> None:
     assert (answer.reasons, answer.properties) == ([0x87], None)
     topic = world.topic()
     peer.send(Subscribe(2, [Subscription(f"{topic}/{number}") for number in range(40)]))
-    peer.expect_end(0x95)
-
-
-@shows(v5="3.11.2-1 3.11.2-2 3.1.2-24")
-def test_an_unsuback_is_no_larger_than_its_client_takes(world: World) -> None:
-    peer = world.client(maximum_packet_size=30)
-    peer.send(Unsubscribe(1, ["nothing"]))
-    answer = peer.expect(SubAck)
-    assert (answer.reasons, answer.properties) == ([0x11], None)
-    peer.send(Unsubscribe(2, [f"nothing/{number}" for number in range(40)]))
     peer.expect_end(0x95)
 
 

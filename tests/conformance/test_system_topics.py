@@ -1,4 +1,4 @@
-"""The server's own topics beside what clients exchange (MQTT 5.0 and 3.1.1 section 4.7.2); more is in test_topics."""
+"""The server's own topics beside what clients exchange (MQTT 5.0 and 3.1.1 section 4.7.2)."""
 
 from __future__ import annotations
 
@@ -67,10 +67,11 @@ def test_members_of_a_group_share_them(world: World) -> None:
 @shows(v5="4.7.2-1", v3="4.7.2-1 3.3.5-2")
 @PROTOCOLS
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_no_client_changes_them(world: World, protocol: int, qos: int) -> None:
-    """Retained or not; 5.0 has an answer, otherwise the connection ends."""
+@pytest.mark.parametrize("topic", ["$SYS/broker/version", "$SYS/mine", "$other/x"])
+def test_no_client_changes_them(world: World, protocol: int, qos: int, topic: str) -> None:
+    """Nor makes some of its own; 5.0 has an answer, otherwise the connection ends."""
     present(world)
-    peer, topic = world.client(protocol=protocol), "$SYS/broker/version"
+    peer = world.client(protocol=protocol)
     peer.send(Publish(topic, b"mine", qos, True, False, 9 if qos else 0))
     if protocol == 5 and qos:
         answer = peer.expect(Ack)
@@ -79,5 +80,43 @@ def test_no_client_changes_them(world: World, protocol: int, qos: int) -> None:
         peer.expect_end(0x87)
     reader = world.client()
     reader.subscribe(topic)
-    assert reader.expect(Publish).payload != b"mine"
+    if topic == "$SYS/broker/version":
+        assert reader.expect(Publish).payload != b"mine"
     reader.expect_nothing()
+
+
+@shows(v5="4.7.2-1", v3="4.7.2-1")
+@PROTOCOLS
+def test_no_wildcard_at_the_first_level_brings_the_servers_topics(world: World, protocol: int) -> None:
+    """They are retained, and change all the time."""
+    knowing, peer = world.client(), world.client(protocol=protocol)
+    peer.subscribe("#", "+/#", "+/broker/uptime", "+/broker/#", "+/+/uptime", "$share/g/#", "$share/g/+/broker/uptime")
+    first = present(world)
+    knowing.subscribe(UPTIME)
+    assert figure(world, knowing).retain
+    assert figure(world, knowing).payload != first
+    topics = [getattr(packet, "topic", "") for packet in peer.sync()]
+    assert not [topic for topic in topics if topic.startswith("$")]
+
+
+FIGURES = [
+    "version", "uptime", "clients/connected", "clients/disconnected", "clients/total", "clients/maximum",
+    "clients/expired", "messages/received", "messages/sent", "messages/stored", "publish/messages/received",
+    "publish/messages/sent", "publish/messages/dropped", "bytes/received", "bytes/sent", "subscriptions/count",
+    "retained messages/count", "store/messages/count", "load/messages/received/1min", "load/connections/15min",
+]  # fmt: skip
+
+
+def test_monitoring_tools_find_their_figures(world: World) -> None:
+    peer = world.client()
+    peer.subscribe(Subscription(UPTIME, retain_handling=2))
+    figure(world, peer)  # the server has looked since the client came
+    assert peer.subscribe("$SYS/#", qos=1) == [1]
+    got = {}
+    while len(got) < len(FIGURES) or not all(f"$SYS/broker/{name}" in got for name in FIGURES):
+        message = peer.message()
+        assert message.qos == 0
+        got.setdefault(message.topic, (message.payload.decode(), message.retain))
+    assert world.name == "engine" or got["$SYS/broker/version"][0].startswith("vehicle-mesh")
+    assert int(got["$SYS/broker/clients/connected"][0]) >= 1
+    assert all(retain for _, retain in got.values())

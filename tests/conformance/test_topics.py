@@ -1,14 +1,12 @@
-"""Topic names and filters (MQTT 5.0 and 3.1.1 section 4.7), and the server's own topics."""
+"""Topic names and filters (MQTT 5.0 and 3.1.1 section 4.7)."""
 
 from __future__ import annotations
 
 import pytest
 
-from mesh.wire.packets import Subscription
 from tests.conformance import raw
 from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
-from tests.conformance.test_system_topics import UPTIME, figure, present
 from tests.conformance.world import World
 
 
@@ -44,49 +42,6 @@ def test_what_filters_match(world: World, protocol: int, filter: str, those: lis
         sender.publish(f"{prefix}/{topic}", topic.encode(), 1)
     assert [message.decode() for message in receiver.messages(len(those))] == those
     receiver.expect_nothing()
-
-
-@shows(v5="4.7.2-1", v3="4.7.2-1")
-@PROTOCOLS
-def test_no_wildcard_at_the_first_level_brings_the_servers_topics(world: World, protocol: int) -> None:
-    """They are retained, and change all the time."""
-    knowing, peer = world.client(), world.client(protocol=protocol)
-    peer.subscribe("#", "+/#", "+/broker/uptime", "+/broker/#", "+/+/uptime", "$share/g/#", "$share/g/+/broker/uptime")
-    first = present(world)
-    knowing.subscribe(UPTIME)
-    assert figure(world, knowing).retain
-    assert figure(world, knowing).payload != first
-    topics = [getattr(packet, "topic", "") for packet in peer.sync()]
-    assert not [topic for topic in topics if topic.startswith("$")]
-
-
-FIGURES = [
-    "version", "uptime", "clients/connected", "clients/disconnected", "clients/total", "clients/maximum",
-    "clients/expired", "messages/received", "messages/sent", "messages/stored", "publish/messages/received",
-    "publish/messages/sent", "publish/messages/dropped", "bytes/received", "bytes/sent", "subscriptions/count",
-    "retained messages/count", "store/messages/count", "load/messages/received/1min", "load/connections/15min",
-]  # fmt: skip
-
-
-def test_monitoring_tools_find_their_figures(world: World) -> None:
-    peer = world.client()
-    peer.subscribe(Subscription(UPTIME, retain_handling=2))
-    figure(world, peer)  # the server has looked since the client came
-    assert peer.subscribe("$SYS/#", qos=1) == [1]
-    got = {}
-    while len(got) < len(FIGURES) or not all(f"$SYS/broker/{name}" in got for name in FIGURES):
-        message = peer.message()
-        assert message.qos == 0
-        got.setdefault(message.topic, (message.payload.decode(), message.retain))
-    assert world.name == "engine" or got["$SYS/broker/version"][0].startswith("vehicle-mesh")
-    assert int(got["$SYS/broker/clients/connected"][0]) >= 1
-    assert all(retain for _, retain in got.values())
-
-
-def test_nobody_writes_there(world: World) -> None:
-    peer = world.client()
-    assert peer.publish("$SYS/broker/version", b"mine", 1) == 0x87
-    assert peer.publish("$other/x", b"mine", 1) == 0x87
 
 
 def test_a_topic_has_so_many_levels_at_most(world: World) -> None:
