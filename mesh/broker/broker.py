@@ -18,6 +18,7 @@ from mesh.broker.catchup import CatchUp
 from mesh.broker.connection import Connection
 from mesh.broker.courier import Courier, explained
 from mesh.broker.dispatcher import Dispatcher, Forwarder
+from mesh.broker.greeting import greeting_of
 from mesh.broker.inbox import Inbox, InboxRules
 from mesh.broker.inlet import Inlet
 from mesh.broker.intake import Intake
@@ -54,8 +55,6 @@ from mesh.wire.packets import (
     Unsubscribe,
     Will,
 )
-from mesh.wire.properties import Properties
-from mesh.wire.topics import name_error
 
 _ERROR: Final = 0x80
 _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
@@ -252,7 +251,7 @@ class Broker(Inlet):
         if vehicle and not connect.clean_start and not present:
             for subscription in self.inbox.subscribe(session):
                 self.subscriber.add(session, subscription, 0)
-        greeting = self._greeting(connection, connect, session)
+        greeting = greeting_of(connection, connect, session, self.settings)
         packet = encode(Connack(present, reasons.SUCCESS, greeting), connect.protocol)
         if connection.max_packet and len(packet) > connection.max_packet:  # nothing can be said to it [MQTT-3.1.2-24]
             self.counters.dropped_large += 1
@@ -276,28 +275,6 @@ class Broker(Inlet):
     def _greet(self, connection: Connection, packet: bytes) -> None:
         connection.accepted = True
         self.courier.write(connection, packet)
-
-    def _greeting(self, connection: Connection, connect: Connect, session: Session) -> Properties | None:
-        if connect.protocol != MQTT5:
-            return None
-        settings = self.settings
-        answer = Properties()
-        answer.receive_maximum = settings.receive_maximum
-        answer.maximum_packet_size = settings.max_packet
-        answer.topic_alias_maximum = settings.topic_aliases
-        if connection.assigned:  # [MQTT-3.1.3-6]
-            answer.assigned_client_id = connect.client_id
-        if connection.keep_alive != connect.keep_alive:
-            answer.server_keep_alive = connection.keep_alive
-        properties = connect.properties or Properties()
-        if session.expiry != (properties.session_expiry or 0):
-            answer.session_expiry = session.expiry
-        if properties.request_response_info == 1:  # [MQTT-3.1.2-28]
-            answer.response_info = _response_topic(connection.principal, connect.client_id)
-        if properties.auth_method is not None:  # it was proven before this; the rest is for the client [MQTT-4.12.0-5]
-            answer.auth_method = properties.auth_method
-            answer.auth_data = properties.auth_data
-        return answer
 
     def attach(
         self, connect: Connect, principal: Principal, peer: str, shell: object, unacked: list[int]
@@ -525,12 +502,6 @@ class Broker(Inlet):
         return Snapshot(
             self.connections, len(self.sessions), waiting, len(self.retained), len(self.subscriptions)
         )
-
-
-def _response_topic(principal: Principal, client_id: str) -> str | None:
-    """Where answers to a client may go, which nobody else is told; ``None`` if its identifier cannot be in a topic."""
-    topic = f"{principal.permissions.prefix}response/{client_id}"
-    return topic if not name_error(topic) and principal.permissions.may_publish(topic) else None
 
 
 def _will_delay(will: Will | None) -> int:

@@ -34,7 +34,7 @@ class Upstream(InterestListener):
 
     def wanted(self, filter: str) -> None:
         """The first back end subscribes to ``filter``."""
-        if _own(filter):
+        if _of_this_server(filter):
             return
         self._identifiers[filter] = self._choose(filter)
         gate = self._on_change(filter, True)
@@ -44,7 +44,7 @@ class Upstream(InterestListener):
 
     def unwanted(self, filter: str) -> None:
         """The last one is gone."""
-        if _own(filter):
+        if _of_this_server(filter):
             return
         self._own.pop(self._identifiers.pop(filter), None)
         self._gates.pop(filter, None)
@@ -71,6 +71,6 @@ class Upstream(InterestListener):
         return identifier
 
 
-def _own(filter: str) -> bool:
+def _of_this_server(filter: str) -> bool:
     """Whether a filter asks for figures of this server, which no edge has."""
     return split_shared(filter)[1].startswith("$")
