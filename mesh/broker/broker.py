@@ -400,6 +400,8 @@ class Broker(Inlet):
             self._disconnect(connection, session, packet)
         else:
             self.fail(connection, reasons.PROTOCOL_ERROR, "this packet may not come here")
+        if connection.held:
+            self.courier.strain(connection)
 
     def _disconnect(self, connection: Connection, session: Session, packet: Disconnect) -> None:
         expiry = None if packet.properties is None else packet.properties.session_expiry
@@ -475,6 +477,8 @@ class Broker(Inlet):
             self.courier.wait(connection)
         if connection.inbound.receipts:
             self.intake.settle(connection)
+        if connection.congested:
+            self.courier.strain(connection)
         session = connection.session
         if session is not None:
             self.courier.pump(session, connection)

@@ -43,7 +43,7 @@ class Connection:
         self.unacked: list[int] = []  # from ``attach`` until ``live``: identifiers that are with the client
         self.live = True  # False from ``attach`` until the replay is over
         self.writable = True
-        self.congested = False  # too many publishes unanswered: the shell stops reading until it is False again
+        self.congested = False  # too much waits for its answer: the shell stops reading until it is False again
         self.dirty = False
         self.waiting = False  # something of it waits for the journal
         self.keep_alive = 0

@@ -31,6 +31,7 @@ from mesh.wire.reasons import PACKET_IDENTIFIER_NOT_FOUND, PACKET_TOO_LARGE, QUO
 # bytes; the rest are read from the journal when their turn comes.
 _IN_MEMORY: Final = 64
 _BYTES_IN_MEMORY: Final = 1 << 20
+_HELD: Final = 1024  # answers of a connection that wait for the journal
 
 
 def explained(why: str) -> Properties | None:
@@ -131,6 +132,15 @@ class Courier:
         if not connection.waiting:
             connection.waiting = True
             self.waiting.append(connection)
+
+    def strain(self, connection: Connection) -> None:
+        """See whether so much of a connection waits for its answer that the shell must not read it, or may again."""
+        unanswered, most = len(connection.inbound.receipts), connection.receive_maximum
+        if unanswered >= most or len(connection.held) >= _HELD:
+            connection.congested = True
+        elif connection.congested and unanswered <= most // 2 and len(connection.held) <= _HELD // 2:
+            connection.congested = False
+            self.mark(connection)
 
     # Queueing
 

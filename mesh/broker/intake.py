@@ -89,7 +89,7 @@ class Intake:
             self._take(connection, session, packet, receipt)
         if receipt is not None:
             self.settle(connection)
-            connection.congested = len(connection.inbound.receipts) >= connection.receive_maximum
+            self.courier.strain(connection)
 
     def _check_publish(self, connection: Connection, session: Session, packet: Publish) -> int:
         properties = packet.properties
@@ -190,9 +190,8 @@ class Intake:
         receipts = inbound.receipts
         if receipts and receipts.first().pending == 0:
             self.courier.wait(connection)
-        if connection.congested and len(receipts) < connection.receive_maximum // 2:
-            connection.congested = False
-            self.courier.mark(connection)
+        if connection.congested:
+            self.courier.strain(connection)
 
     def _answer(self, connection: Connection, receipt: Receipt) -> None:
         reason = receipt.reason

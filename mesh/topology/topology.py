@@ -228,9 +228,9 @@ class Limits:
     # Very deep topics cost a step each (mosquitto#1412, CVE-2021-33176).
     topic_levels: int = limit(128, "count", 3, 1024)
     # Deliveries unacknowledged per vehicle, if it sets no lower limit itself, and its publishes that are not answered
-    # yet.
+    # yet: some clients do not heed the number, and send at once what they have collected on the way.
     in_flight: int = limit(32, "count", 1, 65_535)
-    receive_maximum: int = limit(32, "count", 1, 65_535)
+    receive_maximum: int = limit(1024, "count", 1, 65_535)
     # The same for a back end, which pipelines.
     backend_in_flight: int = limit(1024, "count", 1, 65_535)
     backend_receive_maximum: int = limit(1024, "count", 1, 65_535)

@@ -334,6 +334,37 @@ def test_a_shared_body_is_there_until_all_deliveries_of_it_are_made() -> None:
     assert {item.kind for item in bench.store.live()} == {1, 2}  # the session and its subscriptions
 
 
+def test_a_client_is_not_read_while_too_many_answers_wait_for_the_disk() -> None:
+    bench = Bench(auto=False)
+    client = bench.client("c", expiry=100)
+    bench.turn(True)
+    for number in range(1024):
+        assert not client.connection.congested
+        client.send(Subscribe(1 + number, [Subscription("a")]))
+    assert client.connection.congested
+    bench.turn(True)
+    assert not client.connection.congested
+    assert len(client.take(SubAck)) == 1024
+
+
+@pytest.mark.parametrize("maximum", [1, 2, 3])
+@pytest.mark.parametrize("protocol", [3, 5])
+def test_a_client_is_read_again_when_its_publishes_are_answered(maximum: int, protocol: int) -> None:
+    settings = Settings()
+    settings.receive_maximum = maximum
+    bench = Bench(settings, auto=False)
+    client = bench.client("c", protocol=protocol, clean=False, expiry=100 if protocol == 5 else None)
+    bench.turn(True)
+    client.send(Subscribe(1, [Subscription("a", 1)]))
+    bench.turn(True)
+    for _ in range(maximum):
+        assert not client.connection.congested
+        client.publish("a")
+    assert client.connection.congested
+    bench.turn(True)
+    assert not client.connection.congested
+
+
 @pytest.mark.parametrize("expiry", [None, 0])
 def test_a_disconnect_closes_once_no_crash_can_undo_it(expiry: int | None) -> None:
     bench = Bench(auto=False)
