@@ -48,7 +48,7 @@ class CatchUp:
         """The topics whose retained messages a subscription to ``filter`` brings, which is yet to be made, the oldest
         first; ``None`` if they are too many for the session, which has been ``promised`` others."""
         owed = promised
-        for part in session.arrears or []:
+        for part in session.arrears:
             if part.interest.subscription.filter != filter:
                 owed += len(part.topics) - part.at
         topics = self._topics(session, filter, 0, self._keeper.store.position)
@@ -67,23 +67,22 @@ class CatchUp:
         session = interest.session
         if not topics or session.interests.get(interest.subscription.filter) is not interest:
             return
-        parts = session.arrears or []
         until = self._keeper.store.position
-        if parts and parts[-1].interest is interest:
-            parts[-1].topics += topics
-            parts[-1].until = until
+        last = session.arrears[-1] if session.arrears else None
+        if last is not None and last.interest is interest:
+            last.topics += topics
+            last.until = until
         else:
-            parts.append(Arrears(interest, topics, until))
-        session.arrears = parts
+            session.arrears += (Arrears(interest, topics, until),)
         self._serve(session)
-        if session.arrears is not None and session.arrears[-1].interest is interest:
+        if session.arrears and session.arrears[-1].interest is interest:
             self._note(interest)
 
     def forget(self, interest: Interest) -> None:
         """The subscription is over, or there is a new one in its place."""
         session = interest.session
-        if session.arrears is not None:
-            session.arrears = [part for part in session.arrears if part.interest is not interest] or None
+        if session.arrears:
+            session.arrears = tuple([part for part in session.arrears if part.interest is not interest])
 
     def restore(self, interests: list[Interest]) -> None:
         """After recovery: what the records of subscriptions say is due."""
@@ -95,7 +94,7 @@ class CatchUp:
             if topics:
                 part = Arrears(interest, topics, interest.owed_until)
                 part.after = interest.owed_after
-                session.arrears = [*(session.arrears or []), part]
+                session.arrears += (part,)
             else:
                 self._keeper.note_arrears(interest, 0, 0)
 
@@ -119,7 +118,7 @@ class CatchUp:
             return
         self._retained.sweep(self._courier.clock())
         looked = 0
-        while session.arrears is not None and looked < _PORTION and self._open(session, room):
+        while session.arrears and looked < _PORTION and self._open(session, room):
             part = session.arrears[0]
             begun = part.at
             while part.at < len(part.topics) and looked < _PORTION and self._open(session, room):
@@ -127,7 +126,7 @@ class CatchUp:
                     break
                 looked += 1
             if part.at == len(part.topics):
-                session.arrears = session.arrears[1:] or None
+                session.arrears = session.arrears[1:]
             elif part.at == begun:
                 break
             if part.interest.owed_until:
@@ -163,7 +162,7 @@ class CatchUp:
         """Write what is due by a subscription of a durable session now."""
         if not interest.session.durable:
             return
-        parts = [part for part in interest.session.arrears or [] if part.interest is interest]
+        parts = [part for part in interest.session.arrears if part.interest is interest]
         after = min((part.after for part in parts), default=0)
         until = max((part.until for part in parts), default=0)
         self._keeper.note_arrears(interest, after, until)

@@ -253,7 +253,7 @@ class Courier:
                 return
         if outbound.waiting and outbound.waiting.first().position > self.durable:
             self.wait(connection)
-        if session.arrears is not None:
+        if session.arrears:
             self.hunger(session)
 
     def hunger(self, session: Session) -> None:

@@ -67,7 +67,7 @@ class Session:
         self.attached = False  # at recovery: it had a connection when the journal heard of it last
         self.outbound = Outbound(depth, window)
         self.interests: dict[str, Interest] = {}
-        self.arrears: list[Arrears] | None = None
+        self.arrears: tuple[Arrears, ...] = ()
         self.hungry = False  # it may have room for a portion of its arrears
         self.incoming: dict[int, int] = {}  # open QoS 2 identifiers of the client -> their journal items (0: none)
         self.shared = 0  # how many of the interests are shared

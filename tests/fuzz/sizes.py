@@ -41,7 +41,7 @@ def _check_session(broker: Broker, session: Session) -> None:
     insist(len(deliveries) <= most + 2 * settings.in_flight, f"{session.key}: {len(deliveries)} deliveries")
     insist(len(session.interests) <= settings.max_subscriptions, f"{session.key}: too many subscriptions")
     insist(len(session.incoming) <= 0xFFFF, f"{session.key}: too many open identifiers")
-    owed = sum(len(part.topics) - part.at for part in session.arrears or [])
+    owed = sum(len(part.topics) - part.at for part in session.arrears)
     insist(owed <= settings.max_retained, f"{session.key}: {owed} retained messages are due")
     shared = sum(interest.group is not None for interest in session.interests.values())
     insist(session.shared == shared, f"{session.key}: {session.shared} shared are counted, there are {shared}")
