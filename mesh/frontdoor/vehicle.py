@@ -159,7 +159,7 @@ class Vehicle(Stream):
                 self.home.wheel.watch(self, self.patience * TICK)
                 return
             self._door.counters.silent += 1
-            self._drop("it was silent for 1.5 times its keep alive", goodbye(self._protocol, KEEP_ALIVE_TIMEOUT))
+            self._drop("it was silent for 1.5 times its keep alive", self._goodbye(KEEP_ALIVE_TIMEOUT))
         elif self.state in (ROUTING, WAITING):
             why = f"its edge was not there within {settings.attach_timeout:g} s"
             self._refuse(Refused(SERVER_UNAVAILABLE, why))
@@ -321,7 +321,7 @@ class Vehicle(Stream):
             try:
                 self._write(authentication.again(self._read(raw)))
             except Refused as refused:
-                self._drop(f"it did not prove who it is: {refused}", goodbye(self._protocol, refused.reason))
+                self._drop(f"it did not prove who it is: {refused}", self._goodbye(refused.reason))
                 return []
         return others
 
@@ -395,8 +395,8 @@ class Vehicle(Stream):
             if raw[0] >> 4 == PUBLISH:
                 packets[index] = aliases.plain(raw)
                 if aliases.grown > self._door.limits.max_packet_size:  # a few bytes must not become a flood inside
-                    last = goodbye(self._protocol, QUOTA_EXCEEDED) if self.state == OPEN else b""
-                    self._drop("its topic aliases stand for too many bytes at once", last)
+                    why = "its topic aliases stand for too many bytes at once"
+                    self._drop(why, self._goodbye(QUOTA_EXCEEDED, why))
                     return
 
     def _pong(self) -> None:
@@ -437,7 +437,11 @@ class Vehicle(Stream):
     # The end
 
     def _violation(self, error: ProtocolError) -> None:
-        self._drop(str(error), goodbye(self._protocol, error.reason) if self.state == OPEN else b"")
+        self._drop(str(error), self._goodbye(error.reason, str(error)))
+
+    def _goodbye(self, reason: int, why: str = "") -> bytes:
+        """The DISCONNECT for it, with what it may know of the reason; nothing before CONNACK [MQTT-3.2.0-1]."""
+        return goodbye(self._protocol, reason, self._maximum, why) if self.state == OPEN else b""
 
     def _refuse(self, error: Refused) -> None:
         answer = refusal(self._protocol, error.reason, error.reference, self._maximum)

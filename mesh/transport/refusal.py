@@ -77,15 +77,19 @@ def malformed(protocol: int, reason: int) -> bytes:
     return refusal(protocol, reason) if protocol == MQTT5 or reason == CLIENT_IDENTIFIER_NOT_VALID else b""
 
 
-def goodbye(protocol: int, reason: int, reference: str = "", maximum: int = 0) -> bytes:
-    """The DISCONNECT that tells a connected client why it is closed; before 5.0 a server has none."""
+def goodbye(protocol: int, reason: int, maximum: int, why: str = "", reference: str = "") -> bytes:
+    """The DISCONNECT that tells a connected client why it is closed; before 5.0 a server has none. ``maximum`` is the
+    client's maximum packet size in bytes, 0 if it has none."""
     if protocol != MQTT5:
         return b""
-    plain = encode(Disconnect(reason), MQTT5)
-    return _fitting(encode(Disconnect(reason, _referring(reference)), MQTT5), plain, maximum)
+    properties = _referring(reference)
+    if why:
+        properties = properties or Properties()
+        properties.reason_string = why
+    return _fitting(encode(Disconnect(reason, properties), MQTT5), encode(Disconnect(reason), MQTT5), maximum)
 
 
 def farewell(protocol: int, reference: str, maximum: int) -> bytes:
     """The DISCONNECT of a server that stops, with the server to use instead if there is one (MQTT 5.0 section 4.11)."""
-    return goodbye(protocol, USE_ANOTHER_SERVER if reference else SERVER_SHUTTING_DOWN, reference, maximum)
+    return goodbye(protocol, USE_ANOTHER_SERVER if reference else SERVER_SHUTTING_DOWN, maximum, "", reference)
 

@@ -12,6 +12,7 @@ from mesh.wire.packets import (
     Ack,
     Connack,
     Connect,
+    Disconnect,
     Ping,
     Publish,
     SubAck,
@@ -290,6 +291,18 @@ def test_reasons_are_given_to_who_wants_them(world: World, wanted: int | None) -
     suback = peer.expect(SubAck)
     assert suback.reasons == [0x87]
     assert explained(suback.properties) == (wanted != 0)
+
+
+@shows(v5="3.14.2-3 3.1.2-24")
+@pytest.mark.parametrize("wrong", [b"\x30\xff\xff\xff\x7f", b"\x30\xff\xff\xff\xff\x01", b"\x32\x02\x00\x00"])
+def test_who_is_closed_is_told_why_if_it_can_take_that(world: World, wrong: bytes) -> None:
+    for most, told in ((None, True), (20, False)):
+        peer = world.client(maximum_packet_size=most)
+        peer.send(wrong)
+        last = peer.expect(Disconnect)
+        assert last.reason in (0x81, 0x82, 0x95)
+        assert explained(last.properties) == told
+        assert peer.expect_close() == []
 
 
 @shows(v5="3.1.2-29")
