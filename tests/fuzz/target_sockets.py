@@ -22,6 +22,9 @@ from tests.fuzz.sequences import sequence
 from tests.fuzz.target_engine import Tally
 from tests.fuzz.watch import Breach, insist
 
+# Of the topology: sessions that end soon, and small queues. Else memory grows for as long as it takes to fill all the
+# queues of clients that never come back, and a leak would not be told from that.
+LIMITS: Final = "limits: {session_expiry: 5s, queue_messages: 200}"
 AT_ONCE: Final = 24  # fuzzed clients
 SAMPLES: Final = 10  # looks at the memory of each process
 _PACKETS: Final = 105  # of one sequence
