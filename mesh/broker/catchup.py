@@ -78,6 +78,19 @@ class CatchUp:
         if session.arrears and session.arrears[-1].interest is interest:
             self._note(interest)
 
+    def owe_news(self, interest: Interest, topic: str) -> None:
+        """A message retained elsewhere has come for a subscription. Whoever is owed as much as may be goes without."""
+        owed = 0
+        for part in interest.session.arrears:
+            owed += len(part.topics) - part.at
+            if 2 * part.at > len(part.topics):
+                del part.topics[: part.at]
+                part.at = 0
+        if owed < self._settings.max_retained:
+            self.owe(interest, [topic])
+        else:
+            self._courier.counters.rejected += 1
+
     def forget(self, interest: Interest) -> None:
         """The subscription is over, or there is a new one in its place."""
         session = interest.session

@@ -91,7 +91,7 @@ class Dispatcher:
         for target in self.subscriptions.route(message.topic).targets:
             interest = target.session.interests.get(filter)
             if interest is not None:
-                self.catch_up.owe(interest, [message.topic])
+                self.catch_up.owe_news(interest, message.topic)
         if receipt is not None:
             receipt.position = self.keeper.store.position
         return reasons.SUCCESS

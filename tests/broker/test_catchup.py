@@ -227,5 +227,22 @@ def test_what_an_edge_retains_waits_for_a_full_queue_too() -> None:
         message = message_of(Publish(f"r/{number}", payload, 1, True, properties=properties), mesh.clock(), True)
         assert mesh.broker.dispatcher.refresh_retained(message, None, "r/+") == SUCCESS
         mesh.turn()
+    (arrears,) = next(session.arrears for session in mesh.broker.sessions.all())
+    assert len(arrears.topics) - arrears.at > QUEUE
     assert get(client) == ALL
     assert mesh.broker.counters.rejected == 0
+
+
+def test_what_edges_retain_is_owed_within_the_limit() -> None:
+    mesh = bench()
+    client = slow(mesh)
+    subscribe(client)
+    mesh.settings.max_retained = 20
+    for payload in ALL:  # one topic, whose message is news each time
+        message = message_of(Publish("r/1", payload, 1, True), mesh.clock(), True)
+        assert mesh.broker.dispatcher.refresh_retained(message, None, "r/+") == SUCCESS
+    (arrears,) = next(session.arrears for session in mesh.broker.sessions.all())
+    assert len(arrears.topics) - arrears.at == 20
+    assert mesh.broker.counters.rejected > 0
+    mesh.turn()
+    assert ALL[-1] in get(client)
