@@ -24,6 +24,7 @@ from mesh.broker.inlet import Inlet
 from mesh.broker.intake import Intake
 from mesh.broker.keeper import Keeper
 from mesh.broker.ledger import INSTANCE, Ledger
+from mesh.broker.peer import Peer
 from mesh.broker.principal import TIER, VEHICLE, Principal
 from mesh.broker.retained import Retained
 from mesh.broker.session import Session
@@ -114,7 +115,7 @@ class Broker(Inlet):
 
     # Coming
 
-    def open(self, connect: Connect, principal: Principal, peer: str, shell: object) -> Connection:
+    def open(self, connect: Connect, principal: Principal, peer: Peer, shell: object) -> Connection:
         """A CONNECT: the connection that it opens, with the CONNACK in ``out``; a refused one has ``closing`` set."""
         connection = self._connection(connect, principal, peer, shell)
         reason = self._objection(connect, principal)
@@ -131,7 +132,7 @@ class Broker(Inlet):
         self._accept(connection, connect, session, present)
         return connection
 
-    def _connection(self, connect: Connect, principal: Principal, peer: str, shell: object) -> Connection:
+    def _connection(self, connect: Connect, principal: Principal, peer: Peer, shell: object) -> Connection:
         settings = self.settings
         connection = Connection(principal, connect.protocol, peer, shell, settings.topic_aliases)
         connection.keep_alive = connect.keep_alive
@@ -277,7 +278,7 @@ class Broker(Inlet):
         self.courier.write(connection, packet)
 
     def attach(
-        self, connect: Connect, principal: Principal, peer: str, shell: object, unacked: list[int]
+        self, connect: Connect, principal: Principal, peer: Peer, shell: object, unacked: list[int]
     ) -> Connection:
         """A connection that outlived its device link, or this process. Deliveries wait until ``live``.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
+from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Inbound
@@ -29,7 +30,7 @@ class Connection:
         "session", "shell", "traced", "unacked", "waiting", "writable",
     )  # fmt: skip
 
-    def __init__(self, principal: Principal, protocol: int, peer: str, shell: object, alias_maximum: int) -> None:
+    def __init__(self, principal: Principal, protocol: int, peer: Peer, shell: object, alias_maximum: int) -> None:
         self.principal = principal
         self.protocol = protocol
         self.peer = peer

@@ -8,6 +8,7 @@ from __future__ import annotations
 from mypy_extensions import mypyc_attr
 
 from mesh.broker.connection import Connection
+from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
 from mesh.wire.packets import Connect, Packet
 
@@ -16,12 +17,12 @@ from mesh.wire.packets import Connect, Packet
 class Inlet:
     """The way in for clients. What the engine answers comes in ``Connection.out``."""
 
-    def open(self, connect: Connect, principal: Principal, peer: str, shell: object) -> Connection:
+    def open(self, connect: Connect, principal: Principal, peer: Peer, shell: object) -> Connection:
         """A client that was let in; the answer to its CONNECT comes in the connection's ``out``."""
         raise NotImplementedError
 
     def attach(
-        self, connect: Connect, principal: Principal, peer: str, shell: object, unacked: list[int]
+        self, connect: Connect, principal: Principal, peer: Peer, shell: object, unacked: list[int]
     ) -> Connection:
         """A connection that outlived its link; ``closing`` if its session is gone."""
         raise NotImplementedError

@@ -118,11 +118,11 @@ class Core:
         limits = place.topology.limits
         access, rule = place.topology.access, place.topology.backends
         backends = rule.compile(access.grant(access.backends))
-        admission = Admission(limits.connections, place.spec.redirect, rule.methods())
+        admission = Admission(place.client_limits(), limits.connections, place.spec.redirect, rule.methods())
         for listener in place.spec.listen:
             endpoint = Endpoint(
-                place.name, engine.broker, engine.turn, engine.wheel, backends.principal_of, place.client_limits(),
-                host=listener.address.host, port=listener.address.port, admission=admission,
+                place.name, engine.broker, engine.turn, engine.wheel, backends.principal_of,
+                listen=listener.listen(), admission=admission,
                 connect_timeout=limits.connect_timeout, proven=backends.proven,
             )  # fmt: skip
             await endpoint.start()

@@ -44,6 +44,7 @@ from mesh.session.store import Store
 from mesh.transport.endpoint import settle
 from mesh.transport.frame import CLOSE, DATA, LinkError, Opening
 from mesh.transport.handshake import Prove, epoch_of, new_instance
+from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
 from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
@@ -85,8 +86,7 @@ class Devices:
         admit: Admit,
         limits: Limits,
         *,
-        host: str,
-        port: int,
+        listen: Listen,
         grace: float = 30.0,
         near: Near = nowhere,
     ) -> None:
@@ -109,7 +109,7 @@ class Devices:
         self._durable = 0
         self._doors: dict[str, Door] = {}
         self._sessions: dict[tuple[str, str], Device] = {}
-        self._listener = Listener(name, host, port, self.home, self._link, MAX_LINKS, near=near)
+        self._listener = Listener(name, listen, self.home, self._link, MAX_LINKS, near=near)
 
     @property
     def port(self) -> int:
@@ -165,7 +165,7 @@ class Devices:
     def status(self) -> dict[str, object]:
         """Figures for people and metrics."""
         return {
-            "listen": f"{self._listener.host}:{self._listener.port}",
+            "listen": f"{self._listener.listen.host}:{self._listener.port}",
             "connections": sum(len(door.connections) for door in self._doors.values()),
             "refused": self.refused,
             "bytes_in": self.home.bytes_in,

@@ -21,6 +21,7 @@ from mesh.policy.access import vehicle_principal
 from mesh.registry.members import Member
 from mesh.transport.admission import Admission
 from mesh.transport.endpoint import Endpoint
+from mesh.transport.listen import Listen
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Subscription
 from mesh.wire.reasons import SERVER_UNAVAILABLE
@@ -72,15 +73,15 @@ class Edge:
         epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
         return Devices(
             place.name, epoch, engine.broker, engine.journal, engine.turn, engine.wheel, place.prove, self._admit,
-            place.device_limits(), host=place.topology.bind, port=port, grace=limits.attach_grace,
+            place.device_limits(), listen=Listen(DEVICE, place.topology.bind, port), grace=limits.attach_grace,
             near=place.near(place.name, DEVICE),
         )  # fmt: skip
 
     def _make_endpoint(self, engine: Engine, port: int) -> Endpoint:
         place = self._place
         return Endpoint(
-            place.name, engine.broker, engine.turn, engine.wheel, place.admit_core, place.member_limits(),
-            host=place.topology.bind, port=port, admission=Admission(_CORES),
+            place.name, engine.broker, engine.turn, engine.wheel, place.admit_core,
+            listen=Listen(TIER, place.topology.bind, port), admission=Admission(place.member_limits(), _CORES),
             connect_timeout=place.topology.limits.connect_timeout, near=place.near(place.name, TIER),
         )  # fmt: skip
 

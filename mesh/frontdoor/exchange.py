@@ -38,7 +38,6 @@ _UNSUBACK: Final = 0xB0
 _ENDS: Final = frozenset((_PUBACK, _PUBCOMP))
 _ASKS: Final = frozenset((_PUBREL, _SUBSCRIBE, _UNSUBSCRIBE))
 _ANSWERS: Final = frozenset((_PUBACK, _PUBREC, _PUBCOMP, _SUBACK, _UNSUBACK))
-_PINGREQ: Final = b"\xc0\x00"
 _QOS: Final = 0x06
 _ERROR: Final = 0x80
 
@@ -63,7 +62,7 @@ class Exchange:
     """``number`` is the connection's number on the link; ``held`` the bytes of entries that are not confirmed;
     ``over``: nobody waits for the rest."""
 
-    __slots__ = ("_awaiting", "_completed", "_delivered", "_newest", "_oldest", "held", "number", "over", "pings")
+    __slots__ = ("_awaiting", "_completed", "_delivered", "_newest", "_oldest", "held", "number", "over")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -72,38 +71,29 @@ class Exchange:
         self._newest: Entry | None = None
         self.held = 0
         self.over = False
-        self.pings = 0  # PINGREQs that came since whoever answers them looked
         self._awaiting: dict[int, tuple[Entry, int]] = {}  # the vehicle's identifiers -> the packets to be answered
         self._delivered: dict[int, int] = {}  # the edge's identifiers -> PUBLISHED, ANSWERED or RELEASED
         self._completed: set[int] | None = None  # identifiers whose PUBREL has no place here any more, after ``reopen``
 
     # From the vehicle
 
-    def up(self, packets: list[bytes]) -> Entry | None:
-        """Packets came from the vehicle: the entry to send; ``None`` if only PINGREQs came, which are counted in
-        ``pings``."""
-        kept: list[bytes] = []
-        entry = Entry(self, kept, 0)
+    def up(self, packets: list[bytes]) -> Entry:
+        """Packets came from the vehicle: the entry to send, which keeps the list."""
+        entry = Entry(self, packets, 0)
         delivered = self._delivered
         size = 0
-        for raw in packets:
+        for index, raw in enumerate(packets):
             kind = raw[0] & 0xF0
             if kind == _PUBLISH:
                 if raw[0] & _QOS:
-                    self._await(publish_packet_id(raw), entry, len(kept))
+                    self._await(publish_packet_id(raw), entry, index)
             elif kind in _ENDS:
                 delivered.pop(ack_packet_id(raw), None)
             elif kind == _PUBREC:
                 self._received(raw)
             elif kind in _ASKS:
-                self._await(ack_packet_id(raw), entry, len(kept))
-            elif raw == _PINGREQ:
-                self.pings += 1
-                continue
-            kept.append(raw)
+                self._await(ack_packet_id(raw), entry, index)
             size += len(raw)
-        if not kept:
-            return None
         entry.size = size
         self._keep(entry)
         return entry

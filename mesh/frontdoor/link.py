@@ -2,11 +2,11 @@
 
 It knows which connections belong to the edge and what is not confirmed: never what a packet means. What always holds:
 
-* a connection is *linked* when its OPEN or ATTACH is on the present socket; before that its packets are kept, after it
-  they are sent at once;
-* when a socket is ready every connection is linked in the order of its age (an older connection of the same session
-  must not take it over from a newer one): OPEN if the edge never accepted it, else ATTACH; then its unconfirmed
-  entries; then LIVE. At the end LIVE for the link itself says that whatever was not named is not coming back;
+* a lane is *linked* when its OPEN or ATTACH is on the present socket; before that its packets are kept, after it they
+  are sent at once;
+* when a socket is ready every lane is linked in the order of its age (an older connection of the same session must not
+  take it over from a newer one): OPEN if the edge never accepted it, else ATTACH; then its unconfirmed entries; then
+  LIVE. At the end LIVE for the link itself says that whatever was not named is not coming back;
 * ``sent`` holds the entries of the present socket in their order on it, so that CONFIRM, a count, names them;
 * ``held`` is the sum of all unconfirmed entries. Above ``limit`` every vehicle that brings more is not read until it
   has fallen to the half.
@@ -18,34 +18,18 @@ import asyncio
 import logging
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol, cast, final
+from typing import Final, Protocol, cast, final
 
-from mesh.frontdoor.exchange import Entry
-from mesh.frontdoor.socket import EdgeSocket
-from mesh.transport.frame import (
-    ACCEPTED,
-    ATTACH,
-    CLOSE,
-    CONFIRM,
-    CREDIT,
-    DATA,
-    LINK,
-    LIVE,
-    OPEN,
-    TRACED,
-    LinkError,
-    pack_credit,
-    unpack_accepted,
-    unpack_confirm,
-    unpack_traced,
-)
+from mesh.frontdoor.exchange import Entry, Exchange
+from mesh.frontdoor.lane import Lane, Passenger
+from mesh.frontdoor.socket import EdgeSocket, SocketOwner
+from mesh.transport.frame import ATTACH, CLOSE, CREDIT, DATA, LINK, LIVE, OPEN, LinkError, Opening, pack_credit
 from mesh.transport.handshake import Asking, Prove
 from mesh.transport.near import Near, connect
+from mesh.transport.states import REJECTED
 from mesh.transport.stream import Home
 from mesh.transport.turn import Turn
-
-if TYPE_CHECKING:
-    from mesh.frontdoor.vehicle import Vehicle
+from mesh.wire.tracecontext import TraceContext
 
 AWAY: Final = "away"
 REPLAYING: Final = "replaying"
@@ -68,8 +52,46 @@ class Directory(Protocol):
 
 
 @final
-class EdgeLink:
-    """``near``: the edge's socket on this machine; ``limit``: bytes that may be held for this edge in all."""
+class DeviceLane(Lane):
+    """A vehicle's connection on the device link. ``linked``: its OPEN or ATTACH is on the present socket; ``client_id``
+    is the one that the edge assigned, else empty. The link alone changes both."""
+
+    __slots__ = ("_link", "client_id", "exchange", "linked", "vehicle")
+
+    def __init__(self, link: EdgeLink, vehicle: Passenger, number: int) -> None:
+        self._link = link
+        self.vehicle = vehicle
+        self.exchange = Exchange(number)
+        self.client_id = ""
+        self.linked = False
+
+    def carry(self, packets: list[bytes]) -> bool:
+        return self._link.carry(self, self.exchange.up(packets))
+
+    def free(self) -> bool:
+        return self._link.free(self)
+
+    def credit(self, size: int) -> None:
+        self._link.credit(self, size)
+
+    def leave(self) -> None:
+        self._link.leave(self)
+
+    def opening(self) -> Opening:
+        """The body of OPEN or ATTACH."""
+        vehicle = self.vehicle
+        opening = Opening(vehicle.name, vehicle.epoch, vehicle.since, vehicle.peer, vehicle.connect)
+        if vehicle.life.was_open():
+            opening.client_id = self.client_id
+            opening.unacked = self.exchange.unacked()
+            opening.under_way = vehicle.uncredited
+        return opening
+
+
+@final
+class EdgeLink(SocketOwner):
+    """``near``: the edge's socket on this machine; ``limit``: bytes that may be held for this edge in all, and
+    ``share`` for one vehicle."""
 
     def __init__(
         self,
@@ -83,13 +105,15 @@ class EdgeLink:
         turn: Turn,
         max_packet: int,
         limit: int,
+        share: int,
     ) -> None:
         self.name = f"{door} to {edge}"
         self.edge = edge
         self.state = AWAY
-        self.vehicles: dict[int, Vehicle] = {}
+        self.lanes: dict[int, DeviceLane] = {}
         self.held = 0
         self.limit = limit
+        self.share = share
         self.losses = 0
         self._door = door
         self._instance = instance
@@ -102,7 +126,7 @@ class EdgeLink:
         self._socket: EdgeSocket | None = None
         self._sent: deque[Entry] = deque()
         self._confirmed = 0
-        self._blocked: set[Vehicle] = set()
+        self._blocked: set[DeviceLane] = set()
         self._poke = asyncio.Event()
         self._told = ""  # what the log says about this edge at present
         self._replay: asyncio.Task[None] | None = None
@@ -145,7 +169,7 @@ class EdgeLink:
         return {
             "edge": self.edge,
             "state": self.state,
-            "connections": len(self.vehicles),
+            "connections": len(self.lanes),
             "held_bytes": self.held,
             "unconfirmed": len(self._sent),
             "losses": self.losses,
@@ -176,7 +200,7 @@ class EdgeLink:
             self._tell("its address is not known yet")
             return None
         asking = Asking(self._door, self.edge, self._instance, self._prove)
-        socket = EdgeSocket(self, self._home, self._turn, asking, self._max_packet)
+        socket = EdgeSocket(self.name, self, self._home, self._turn, asking, self._max_packet)
         try:
             async with asyncio.timeout(DIAL):
                 protocol = cast(asyncio.BaseProtocol, socket)
@@ -192,60 +216,59 @@ class EdgeLink:
             self._told = what
             log.warning("%s: edge %s %s", self._door, self.edge, what)
 
-    # Vehicles
+    # Lanes
 
-    def add(self, vehicle: Vehicle) -> None:
-        """A connection belongs to this edge."""
-        self.vehicles[vehicle.exchange.number] = vehicle
+    def add(self, vehicle: Passenger, number: int) -> DeviceLane:
+        """A connection belongs to this edge; ``number`` is its number on the link."""
+        lane = self.lanes[number] = DeviceLane(self, vehicle, number)
         if self.state == UP:
-            self._link(vehicle)
+            self._link(lane)
+        return lane
 
-    def carry(self, vehicle: Vehicle, entry: Entry) -> bool:
-        """Bring an entry of ``vehicle`` to the edge, now or later; False: enough is held, so read no more until
-        ``ease``."""
+    def carry(self, lane: DeviceLane, entry: Entry) -> bool:
+        """Bring an entry to the edge, now or later; False: enough is held, so read no more until ``ease``."""
         self.held += entry.size
-        if vehicle.linked:
+        if lane.linked:
             self._transmit(entry)
         if self.held > self.limit:
-            self._blocked.add(vehicle)
+            self._blocked.add(lane)
             return False
-        return True
+        return lane.exchange.held <= self.share
 
-    def full(self, vehicle: Vehicle) -> bool:
-        """Whether ``vehicle`` is blocked by the sum of what is held."""
-        return vehicle in self._blocked
+    def free(self, lane: DeviceLane) -> bool:
+        """Whether there is room for more of the vehicle's packets."""
+        return lane.exchange.held <= self.share // 2 and lane not in self._blocked
 
-    def leave(self, vehicle: Vehicle) -> None:
-        """The vehicle's socket is gone: tell the edge, if it knows the connection at all."""
-        vehicle.gone = True
-        if vehicle.exchange.over:
+    def leave(self, lane: DeviceLane) -> None:
+        """The vehicle's connection is over: tell the edge, if it knows the connection at all."""
+        if lane.exchange.over:
             return
-        if vehicle.linked or vehicle.answered:
-            entry = vehicle.exchange.close()
-            if vehicle.linked:
+        if lane.linked or lane.vehicle.life.was_open():
+            entry = lane.exchange.close()
+            if lane.linked:
                 self._transmit(entry)
         else:
-            self._forget(vehicle)
+            self._forget(lane)
 
-    def credit(self, vehicle: Vehicle, size: int) -> None:
+    def credit(self, lane: DeviceLane, size: int) -> None:
         """``size`` bytes have left towards the vehicle."""
-        if vehicle.linked and self._socket is not None:
-            self._socket.send(CREDIT, vehicle.exchange.number, pack_credit(size))
+        if lane.linked and self._socket is not None:
+            self._socket.send(CREDIT, lane.exchange.number, pack_credit(size))
 
-    def _forget(self, vehicle: Vehicle) -> None:
-        exchange = vehicle.exchange
-        self.vehicles.pop(exchange.number, None)
-        self._blocked.discard(vehicle)
+    def _forget(self, lane: DeviceLane) -> None:
+        exchange = lane.exchange
+        self.lanes.pop(exchange.number, None)
+        self._blocked.discard(lane)
         self._lower(exchange.held)
         exchange.abandon()
-        vehicle.linked = False
+        lane.linked = False
 
     def _lower(self, size: int) -> None:
         self.held -= size
         if self._blocked and self.held <= self.limit // 2:
             blocked, self._blocked = self._blocked, set()
-            for vehicle in blocked:
-                vehicle.ease()
+            for lane in blocked:
+                lane.vehicle.ease()
 
     # The socket
 
@@ -271,21 +294,21 @@ class EdgeLink:
             self._replay = None
         self._sent.clear()
         self._confirmed = 0
-        for vehicle in list(self.vehicles.values()):
-            vehicle.linked = False
-            if vehicle.gone and not vehicle.answered:
-                self._forget(vehicle)
+        for lane in list(self.lanes.values()):
+            lane.linked = False
+            if lane.vehicle.life.state == REJECTED:
+                self._forget(lane)
 
     async def _relink(self, socket: EdgeSocket) -> None:
         try:
             while True:
-                waiting = [vehicle for vehicle in self.vehicles.values() if not vehicle.linked]
+                waiting = [lane for lane in self.lanes.values() if not lane.linked]
                 if not waiting:
                     break
                 for start in range(0, len(waiting), SLICE):
-                    for vehicle in waiting[start : start + SLICE]:
-                        if not vehicle.linked and not vehicle.exchange.over:
-                            self._link(vehicle)
+                    for lane in waiting[start : start + SLICE]:
+                        if not lane.linked and not lane.exchange.over:
+                            self._link(lane)
                     await asyncio.sleep(0)
                     async with asyncio.timeout(JAM):
                         await socket.room.wait()
@@ -297,17 +320,17 @@ class EdgeLink:
             log.exception("%s: the replay failed", self.name)
             socket.abort()
 
-    def _link(self, vehicle: Vehicle) -> None:
+    def _link(self, lane: DeviceLane) -> None:
         """Put a connection on the present socket."""
         socket = self._socket
         if socket is None:
             return
-        exchange = vehicle.exchange
-        kind = ATTACH if vehicle.answered else OPEN
+        exchange = lane.exchange
+        kind = ATTACH if lane.vehicle.life.was_open() else OPEN
         if kind == ATTACH:
             exchange.reopen()
-        socket.send(kind, exchange.number, vehicle.opening().pack())
-        vehicle.linked = True
+        socket.send(kind, exchange.number, lane.opening().pack())
+        lane.linked = True
         before = exchange.held
         for entry in exchange.replay():
             self._transmit(entry)
@@ -324,29 +347,30 @@ class EdgeLink:
         self._sent.append(entry)
         socket.send(CLOSE if entry.packets is None else DATA, exchange.number, body)
 
-    def arrived(self, kind: int, connection: int, body: bytes) -> None:
-        """A frame came from the edge."""
-        if kind == CONFIRM:
-            self._confirm(unpack_confirm(body))
-            return
-        vehicle = self.vehicles.get(connection)
-        if vehicle is None:
-            return  # it was given up here while the frame was on its way
-        if kind == DATA and self._socket is not None:
-            vehicle.down(body, self._socket.packets(body))
-        elif kind == TRACED:
-            context, publish = unpack_traced(body)
-            vehicle.traced(context, publish)
-            vehicle.down(publish, [publish])
-        elif kind == ACCEPTED:
-            vehicle.accept(*unpack_accepted(body))
-        elif kind == CLOSE:
-            self._forget(vehicle)
-            vehicle.shut()
-        else:
-            raise LinkError(f"the edge sent a frame of kind {kind}, which is not for it to send")
+    def accepted(self, connection: int, keep_alive: int, client_id: str, connack: bytes) -> None:
+        lane = self.lanes.get(connection)
+        if lane is not None:
+            lane.client_id = client_id
+            lane.vehicle.welcome(keep_alive, connack)
 
-    def _confirm(self, count: int) -> None:
+    def data(self, connection: int, body: bytes, packets: list[bytes]) -> None:
+        lane = self.lanes.get(connection)
+        if lane is not None:
+            lane.vehicle.down(lane.exchange.down(body, packets), len(body), len(packets))
+
+    def traced(self, connection: int, context: TraceContext, publish: bytes) -> None:
+        lane = self.lanes.get(connection)
+        if lane is not None:
+            lane.vehicle.traced(context, publish)
+            self.data(connection, publish, [publish])
+
+    def closed(self, connection: int) -> None:
+        lane = self.lanes.get(connection)
+        if lane is not None:
+            self._forget(lane)
+            lane.vehicle.shut()
+
+    def confirmed(self, count: int) -> None:
         fresh = count - self._confirmed
         if not 0 <= fresh <= len(self._sent):
             raise LinkError(f"the edge confirms {count} frames, but {self._confirmed + len(self._sent)} were sent")
@@ -359,11 +383,11 @@ class EdgeLink:
                 continue
             exchange.confirmed(entry)
             freed += entry.size
-            vehicle = self.vehicles.get(exchange.number)
-            if vehicle is None:
+            lane = self.lanes.get(exchange.number)
+            if lane is None:
                 continue
             if entry.packets is None:
-                self._forget(vehicle)
+                self._forget(lane)
             else:
-                vehicle.ease()
+                lane.vehicle.ease()
         self._lower(freed)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
-from mesh.frontdoor.exchange import Exchange
+from mesh.frontdoor.lane import Lane, Passenger
 from mesh.frontdoor.link import UP, EdgeLink
 from mesh.transport.handshake import Prove, new_instance
 from mesh.transport.near import Near
@@ -46,7 +46,7 @@ class Members(Protocol):
 @final
 class Links:
     """``near`` gives an edge's socket on this machine. ``home`` is that of the links' own sockets, not of the
-    vehicles'. ``limit``: bytes held for one edge."""
+    vehicles'. ``limit``: bytes held for one edge; ``share``: those of them for one vehicle."""
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class Links:
         turn: Turn,
         max_packet: int,
         limit: int,
+        share: int,
     ) -> None:
         self._door = door
         self._instance = new_instance(epoch)
@@ -69,14 +70,15 @@ class Links:
         self._turn = turn
         self._max_packet = max_packet
         self._limit = limit
+        self._share = share
         self._links: dict[str, EdgeLink] = {}
         self._addresses: dict[str, tuple[str, int]] = {}
         self._next = 0
 
-    def exchange(self) -> Exchange:
-        """The exchange of a new connection, with a number of its own."""
+    def join(self, edge: str, vehicle: Passenger) -> Lane:
+        """The lane of a connection to ``edge``, which need not be there at present."""
         self._next += 1  # 2^32 connections are more than a door sees between two upgrades
-        return Exchange(self._next)
+        return self.get(edge).add(vehicle, self._next)
 
     def get(self, edge: str) -> EdgeLink:
         """The link to ``edge``, which need not be there at present."""
@@ -84,7 +86,7 @@ class Links:
         if link is None:
             link = EdgeLink(
                 self._door, edge, self._instance, self._prove, self, self._near(edge), self._home, self._turn,
-                self._max_packet, self._limit,
+                self._max_packet, self._limit, self._share,
             )  # fmt: skip
             self._links[edge] = link
             link.start()

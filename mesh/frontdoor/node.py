@@ -10,7 +10,9 @@ import os
 import time
 from typing import Final, final
 
-from mesh.frontdoor.door import DoorSettings, FrontDoor, Record
+from mesh.broker.peer import Peer
+from mesh.frontdoor.context import DoorSettings, Record
+from mesh.frontdoor.door import FrontDoor
 from mesh.node.place import DEVICE, Place
 from mesh.node.services import Services
 from mesh.registry.errors import NoEdge
@@ -67,12 +69,14 @@ class Door:
             held_per_vehicle=limits.held_bytes,
             topic_aliases=limits.topic_aliases,
         )
-        listen = [(listener.address.host, listener.address.port) for listener in place.spec.listen]
-        admission = Admission(limits.connections, place.spec.redirect, place.topology.identity.methods())
+        listen = [listener.listen() for listener in place.spec.listen]
+        admission = Admission(
+            place.client_limits(), limits.connections, place.spec.redirect, place.topology.identity.methods()
+        )
         epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
         door = self._door = FrontDoor(
             place.name, epoch, listen, DoorMap(services), services.members, self._identify, place.prove,
-            admission, services.tracer, place.client_limits(), settings, lambda edge: place.near(edge, DEVICE),
+            admission, services.tracer, settings, lambda edge: place.near(edge, DEVICE),
             self._proven,
         )  # fmt: skip
         await services.start(self._member)
@@ -85,7 +89,7 @@ class Door:
         names = [edge.name for edge in self._place.topology.edges()]
         await until(lambda: all(services.members.get(name) is not None for name in names), _FIRST_EDGES)
 
-    def _identify(self, connect: Connect, peer: str) -> str:
+    def _identify(self, connect: Connect, peer: Peer) -> str:
         return self._identity.vehicle_of_connect(connect)
 
     def _proven(self, connect: Connect, identity: str) -> str:

@@ -1,35 +1,86 @@
 """One TCP connection from a front door to an edge.
 
-It knows the door's side of the handshake: never connections, which are ``EdgeLink``'s. What always holds: ``EdgeLink``
-gets no frame before the edge has proved who it is; ``over`` is done once the connection is gone.
+It knows the door's side of the handshake and the frames that an edge may send: never connections, which are its
+owner's. What always holds: the owner gets no frame before the edge has proved who it is; ``over`` is done once the
+connection is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, final
+from typing import final
 
-from mesh.transport.frame import CHALLENGE, HELLO, LINK, PROOF, SLACK, WELCOME, LinkError
+from mypy_extensions import mypyc_attr
+
+from mesh.transport.frame import (
+    ACCEPTED,
+    CHALLENGE,
+    CLOSE,
+    CONFIRM,
+    DATA,
+    HELLO,
+    LINK,
+    PROOF,
+    SLACK,
+    TRACED,
+    WELCOME,
+    LinkError,
+    unpack_accepted,
+    unpack_confirm,
+    unpack_traced,
+)
 from mesh.transport.handshake import Asking
 from mesh.transport.link import Link
 from mesh.transport.stream import Home
 from mesh.transport.turn import Turn
 from mesh.wire.frames import Framer
 from mesh.wire.limits import MAX_REMAINING_LENGTH
+from mesh.wire.tracecontext import TraceContext
 
-if TYPE_CHECKING:
-    from mesh.frontdoor.link import EdgeLink
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class SocketOwner:
+    """Gets what an edge says. ``connection`` is a connection number; an owner ignores one that it has given up while
+    the frame was on its way."""
+
+    def ready(self, socket: EdgeSocket) -> None:
+        """The handshake is over."""
+        raise NotImplementedError
+
+    def lost(self, socket: EdgeSocket) -> None:
+        """The socket is gone."""
+        raise NotImplementedError
+
+    def accepted(self, connection: int, keep_alive: int, client_id: str, connack: bytes) -> None:
+        """ACCEPTED: the edge accepts the connection; ``client_id`` is empty unless the edge assigned it."""
+        raise NotImplementedError
+
+    def data(self, connection: int, body: bytes, packets: list[bytes]) -> None:
+        """DATA: whole packets for the vehicle; ``body`` is all of them."""
+        raise NotImplementedError
+
+    def traced(self, connection: int, context: TraceContext, publish: bytes) -> None:
+        """TRACED: a PUBLISH for the vehicle, of a sampled trace."""
+        raise NotImplementedError
+
+    def closed(self, connection: int) -> None:
+        """CLOSE: the edge ends the connection."""
+        raise NotImplementedError
+
+    def confirmed(self, count: int) -> None:
+        """CONFIRM: so many frames of this socket are durable. Raises ``LinkError`` if there are not so many."""
+        raise NotImplementedError
 
 
 @final
 class EdgeSocket(Link):
     """One TCP connection to the edge."""
 
-    __slots__ = ("_asking", "_edge_link", "_framer", "over", "room")
+    __slots__ = ("_asking", "_framer", "_owner", "over", "room")
 
-    def __init__(self, edge_link: EdgeLink, home: Home, turn: Turn, asking: Asking, max_packet: int) -> None:
-        super().__init__(edge_link.name, home, turn, max_packet + SLACK)
-        self._edge_link = edge_link
+    def __init__(self, name: str, owner: SocketOwner, home: Home, turn: Turn, asking: Asking, max_packet: int) -> None:
+        super().__init__(name, home, turn, max_packet + SLACK)
+        self._owner = owner
         self._asking = asking
         # The edge may send what it likes up to the frame's limit: the vehicle's own limit is the edge's business.
         self._framer = Framer(MAX_REMAINING_LENGTH)
@@ -43,17 +94,34 @@ class EdgeSocket(Link):
 
     def arrived(self, kind: int, connection: int, body: bytes) -> None:
         if self.trusted:
-            self._edge_link.arrived(kind, connection, body)
+            self._frame(kind, connection, body)
             self.turn.step()
         elif kind == CHALLENGE:
             self.send(PROOF, LINK, self._asking.challenged(body))
         elif kind == WELCOME and self._asking.edge_instance:
             self.trust()
-            self._edge_link.ready(self)
+            self._owner.ready(self)
         else:
             raise LinkError(f"a frame of kind {kind} came before the handshake was over")
 
-    def packets(self, body: bytes) -> list[bytes]:
+    def _frame(self, kind: int, connection: int, body: bytes) -> None:
+        owner = self._owner
+        if kind == DATA:
+            owner.data(connection, body, self._packets(body))
+        elif kind == CONFIRM:
+            owner.confirmed(unpack_confirm(body))
+        elif kind == TRACED:
+            context, publish = unpack_traced(body)
+            owner.traced(connection, context, publish)
+        elif kind == ACCEPTED:
+            keep_alive, client_id, connack = unpack_accepted(body)
+            owner.accepted(connection, keep_alive, client_id, connack)
+        elif kind == CLOSE:
+            owner.closed(connection)
+        else:
+            raise LinkError(f"the edge sent a frame of kind {kind}, which is not for it to send")
+
+    def _packets(self, body: bytes) -> list[bytes]:
         """The packets of a DATA frame."""
         packets = self._framer.feed(body)
         size = 0
@@ -70,6 +138,6 @@ class EdgeSocket(Link):
         self.room.set()
 
     def ended(self) -> None:
-        self._edge_link.lost(self)
+        self._owner.lost(self)
         if not self.over.done():
             self.over.set_result(None)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
+from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
 from mesh.broker.settings import DROP_OLDEST, REJECT, Settings
 from mesh.policy import secrets
@@ -62,7 +63,7 @@ class Place:
         """What this core shows ``edge`` as its password; it is worth nothing at any other edge."""
         return self.prove(_TIER, self.name.encode(), edge.encode()).hex().encode()
 
-    def admit_core(self, connect: Connect, peer: str) -> Principal:
+    def admit_core(self, connect: Connect, peer: Peer) -> Principal:
         """The principal of a tier link to this edge. Raises ``Refused`` for whoever does not know the mesh secret."""
         core = connect.username or ""
         proof = _unhex(connect.password or b"")

@@ -12,6 +12,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Final, final
 
+from mesh.broker.peer import Peer
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
 from mesh.policy.template import Template
 from mesh.transport.refusal import Refused
@@ -68,20 +69,20 @@ class Backends:
         self._permissions = grant.permissions()
         self._passwords = {name: _digest(password.encode()) for name, password in users.items()}
 
-    def principal_of(self, connect: Connect, peer: str = "") -> Principal:
-        """The back end that connects; ``peer`` is for the log. Raises ``Refused`` with 0x86 (4 before MQTT 5.0)."""
+    def principal_of(self, connect: Connect, peer: Peer) -> Principal:
+        """The back end that connects from ``peer``. Raises ``Refused`` with 0x86 (4 before MQTT 5.0)."""
         name = connect.username
         if name is None:
             if self._anonymous:
                 return Principal(ANONYMOUS, BACKEND, self._permissions)
-            raise Refused(BAD_USER_NAME_OR_PASSWORD, f"{peer or 'a back end'} gave no user name")
+            raise Refused(BAD_USER_NAME_OR_PASSWORD, f"the back end at {peer} gave no user name")
         known = self._passwords.get(name)
         if known is None and self._anonymous:
             return Principal(name, BACKEND, self._permissions)
         # An unknown name costs the same comparison, so that its time does not tell which names exist.
         right = compare_digest(_digest(connect.password or b""), known if known is not None else _NOBODY)
         if not right or known is None:
-            raise Refused(BAD_USER_NAME_OR_PASSWORD, f"{peer or 'a back end'}: wrong user name or password")
+            raise Refused(BAD_USER_NAME_OR_PASSWORD, f"the back end at {peer} gave a wrong user name or password")
         return Principal(name, BACKEND, self._permissions)
 
     def proven(self, identity: str) -> Principal:

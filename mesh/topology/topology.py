@@ -20,6 +20,7 @@ from mesh.policy.scram import ScramMethods, make_verifier, read_verifiers
 from mesh.policy.template import Template
 from mesh.topology.units import Address
 from mesh.transport.authentication import Methods
+from mesh.transport.listen import Listen
 from mesh.wire.reasons import NOT_AUTHORIZED
 
 EMBEDDED: Final = "embedded"
@@ -100,6 +101,10 @@ class Listener:
 
     kind: str
     address: Address
+
+    def listen(self) -> Listen:
+        """What a node listens with."""
+        return Listen(self.kind, self.address.host, self.address.port)
 
 
 @final

@@ -1,7 +1,7 @@
 """What every CONNECT must pass at a listener before it is asked who sent it.
 
-It knows places, redirection and which authentication methods there are: never identities. What always holds: a client
-that names a method does not get in without going through it.
+It knows the limits of packets, places, redirection and which authentication methods there are: never identities. What
+always holds: a client that names a method does not get in without going through it.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ from typing import final
 
 from mesh.transport.authentication import Authentication, Methods
 from mesh.transport.refusal import Refused
+from mesh.wire.limits import Limits
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_AUTHENTICATION_METHOD, SERVER_BUSY, USE_ANOTHER_SERVER
 
 
 @final
 class Admission:
-    """``most`` connections at a time; ``redirect`` is the server that clients are sent to (empty: they may stay);
-    ``methods`` are those of enhanced authentication."""
+    """``limits`` bound what a client may send; ``most`` connections at a time; ``redirect`` is the server that clients
+    are sent to (empty: they may stay); ``methods`` are those of enhanced authentication."""
 
-    __slots__ = ("methods", "most", "redirect")
+    __slots__ = ("limits", "methods", "most", "redirect")
 
-    def __init__(self, most: int, redirect: str = "", methods: Methods | None = None) -> None:
+    def __init__(self, limits: Limits, most: int, redirect: str = "", methods: Methods | None = None) -> None:
+        self.limits = limits
         self.most = most
         self.redirect = redirect
         self.methods = methods or Methods()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final, final
 
+from mesh.broker.peer import Peer
 from mesh.wire.tracecontext import TraceContext
 
 # Kinds. DATA and CLOSE from a door are replayable: it keeps them until CONFIRM.
@@ -110,6 +111,7 @@ class Opening:
     """The body of OPEN and ATTACH.
 
     ``epoch``: of the vehicle's map record; ``opened``: when the door accepted the connection, milliseconds since 1970;
+    ``peer``: where the vehicle connects from, without what TLS and HTTP say, which only the door judges;
     ``client_id``: the one that the edge assigned, else empty; ``unacked``: identifiers of PUBLISHes that are with the
     vehicle; ``under_way``: bytes from the edge for which no credit was given back yet; ``connect``: the CONNECT packet.
     All but ``client_id``, ``unacked`` and ``under_way`` are the same in OPEN and ATTACH.
@@ -122,7 +124,7 @@ class Opening:
         vehicle: str,
         epoch: int,
         opened: int,
-        peer: str,
+        peer: Peer,
         connect: bytes,
         client_id: str = "",
         unacked: list[int] | None = None,
@@ -144,7 +146,9 @@ class Opening:
             _OPENING.pack(self.epoch, self.opened, self.under_way, count),
             struct.pack(f"!{count}H", *self.unacked),
             _text(self.vehicle),
-            _text(self.peer),
+            _text(self.peer.address),
+            _SHORT.pack(self.peer.port),
+            _text(self.peer.listener),
             _text(self.client_id),
             self.connect,
         ))
@@ -156,11 +160,13 @@ class Opening:
             epoch, opened, under_way, count = _OPENING.unpack_from(body)
             unacked = list(struct.unpack_from(f"!{count}H", body, _OPENING.size))
             vehicle, pos = _read_text(body, _OPENING.size + 2 * count)
-            peer, pos = _read_text(body, pos)
+            address, pos = _read_text(body, pos)
+            (port,) = _SHORT.unpack_from(body, pos)
+            listener, pos = _read_text(body, pos + _SHORT.size)
             client_id, pos = _read_text(body, pos)
         except (struct.error, UnicodeDecodeError) as error:
             raise LinkError(f"an OPEN or ATTACH frame cannot be read: {error}") from None
-        return Opening(vehicle, epoch, opened, peer, body[pos:], client_id, unacked, under_way)
+        return Opening(vehicle, epoch, opened, Peer(address, port, listener), body[pos:], client_id, unacked, under_way)
 
 
 def pack_accepted(keep_alive: int, client_id: str, connack: bytes) -> bytes:

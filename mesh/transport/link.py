@@ -99,7 +99,7 @@ class Link(Stream):
     def fail(self, why: object) -> None:
         """End the link with a line in the log."""
         if not self.finishing:
-            notices.warn("link", "%s: device link with %s closed: %s", self.name, self.peer(), why)
+            notices.warn("link", "%s: device link with %s closed: %s", self.name, self.peer, why)
             self.abort()
 
     # Stream

@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable
 from typing import Final, cast, final
 
+from mesh.transport.listen import Listen
 from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
 from mesh.transport.stream import Home, Stream
@@ -39,19 +40,21 @@ class Refusing(asyncio.Protocol):
 
 @final
 class Listener:
-    """``factory`` makes the stream of a connection; ``port`` is the one really bound (0 asks for a free one); ``near``
-    gives the path of the Unix socket for it. ``spare`` connections beyond ``limit`` are accepted, so that they can be
-    told that there is no room: whoever makes their streams does so."""
+    """``factory`` makes the stream of a connection; ``port`` is the one really bound; ``near`` gives the path of the
+    Unix socket for it. A TLS handshake has ``handshake`` seconds. ``spare`` connections beyond ``limit`` are accepted,
+    so that their streams can tell them that there is no room."""
 
     __slots__ = (
         "_factory",
+        "_handshake",
+        "_label",
         "_near",
         "_near_server",
         "_notices",
         "_server",
         "home",
-        "host",
         "limit",
+        "listen",
         "name",
         "port",
         "refused",
@@ -63,8 +66,7 @@ class Listener:
     def __init__(
         self,
         name: str,
-        host: str,
-        port: int,
+        listen: Listen,
         home: Home,
         factory: Callable[[], Stream],
         limit: int,
@@ -72,10 +74,11 @@ class Listener:
         shared: bool = False,
         near: Near = nowhere,
         spare: int = 0,
+        handshake: float = 10.0,
     ) -> None:
         self.name = name
-        self.host = host
-        self.port = port
+        self.listen = listen
+        self.port = listen.port
         self.home = home
         self.limit = limit
         self.shared = shared
@@ -83,6 +86,8 @@ class Listener:
         self.total = 0
         self.refused = 0
         self._factory = factory
+        self._handshake = handshake
+        self._label = str(listen)
         self._near = near
         self._server: asyncio.Server | None = None
         self._near_server: asyncio.Server | None = None
@@ -90,13 +95,15 @@ class Listener:
 
     async def start(self) -> None:
         """Listen. Raises ``OSError`` with the address in its text when that cannot be had."""
+        listen = self.listen
         try:
             self._server = await self.home.loop.create_server(
-                self._accept, self.host, self.port, backlog=BACKLOG, reuse_address=True, reuse_port=self.shared
-            )
+                self._accept, listen.host, self.port, backlog=BACKLOG, reuse_address=True, reuse_port=self.shared,
+                ssl=listen.tls, ssl_handshake_timeout=self._handshake if listen.tls is not None else None,
+            )  # fmt: skip
         except OSError as error:
             reason = "in use by another program" if error.errno == errno.EADDRINUSE else str(error)
-            raise OSError(error.errno, f"{self.name}: cannot listen on {self.host}:{self.port}: {reason}") from error
+            raise OSError(error.errno, f"{self.name}: cannot listen on {listen.host}:{self.port}: {reason}") from error
         self.port = self._server.sockets[0].getsockname()[1]
         await self._start_near()
 
@@ -128,4 +135,6 @@ class Listener:
                 "connection limit", "%s: connection refused: all %d connections are in use", self.name, self.limit
             )
             return Refusing()
-        return cast(asyncio.BaseProtocol, self._factory())
+        stream = self._factory()
+        stream.accept(self._label)
+        return cast(asyncio.BaseProtocol, stream)

@@ -18,6 +18,8 @@ from typing import Final, cast, final
 
 from mypy_extensions import mypyc_attr
 
+from mesh.broker.peer import NOWHERE, Peer
+from mesh.transport.peers import peer_of
 from mesh.transport.wheel import Timed, Wheel
 
 HIGH: Final = 64 * 1024  # bytes of write buffer: what a kernel's socket buffer takes at once, so no reader is starved
@@ -72,19 +74,25 @@ class Home:
 class Stream(Timed):
     """An ``asyncio.Protocol`` in all but name: compiled, it cannot derive from a class that is not.
 
-    Subclasses give ``opened``, ``received``, ``lost``, ``congested``, ``relieved`` and ``expired``."""
+    Subclasses give ``accepted``, ``opened``, ``received``, ``lost``, ``congested``, ``relieved`` and ``expired``. A
+    stream that a listener accepted belongs to its home, and so counts, before its transport is there: a TLS handshake
+    takes a place like a connection."""
 
-    __slots__ = ("_linger", "finishing", "holds", "home", "transport")
+    __slots__ = ("_linger", "finishing", "holds", "home", "peer", "transport")
 
     def __init__(self, home: Home) -> None:
         super().__init__()
         self.home = home
         self.transport: asyncio.Transport | None = None
+        self.peer = NOWHERE
         self.holds = 0
         self.finishing = False
         self._linger: asyncio.TimerHandle | None = None
 
     # For subclasses
+
+    def accepted(self) -> None:
+        """A listener has accepted the connection; the socket is not usable yet."""
 
     def opened(self) -> None:
         """The socket is connected."""
@@ -104,13 +112,11 @@ class Stream(Timed):
 
     # For users
 
-    def peer(self) -> str:
-        """Address of the other end, for people."""
-        transport = self.transport
-        name = transport.get_extra_info("peername") if transport is not None else None
-        if isinstance(name, tuple):
-            return f"{name[0]}:{name[1]}"
-        return "unknown" if name is None else "this machine"  # over a Unix socket
+    def accept(self, listener: str) -> None:
+        """The listener of this name has accepted the connection."""
+        self.peer = Peer(listener=listener)
+        self.home.streams.add(self)
+        self.accepted()
 
     def write(self, data: bytes) -> None:
         """Send bytes; nothing happens when the stream is gone or finishing."""
@@ -144,10 +150,13 @@ class Stream(Timed):
     def finish(self) -> None:
         """Write what is pending, then close."""
         transport = self.transport
-        if transport is None or self.finishing:
+        if self.finishing:
             return
         self.finishing = True
         self.home.wheel.forget(self)
+        if transport is None:  # accepted, and its transport is not there yet
+            self.home.streams.discard(self)
+            return
         if transport.is_closing():
             return
         self._linger = self.home.loop.call_later(self.home.linger, self.abort)
@@ -167,7 +176,11 @@ class Stream(Timed):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        if self.finishing:
+            self.transport.abort()
+            return
         self.transport.set_write_buffer_limits(self.home.high, self.home.high // 4)
+        self.peer = peer_of(self.transport, self.peer.listener)
         self.home.streams.add(self)
         self.opened()
 

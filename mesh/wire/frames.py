@@ -79,6 +79,54 @@ class Framer:
         self._need = need
 
 
+@final
+class Splitter:
+    """Takes whole packets off a stream one at a time; what follows stays bytes."""
+
+    __slots__ = ("_bytes", "_need")
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()  # grows in place: a packet that comes byte by byte costs no more than its size
+        self._need = 2  # bytes that must be there before anything can be said
+
+    def feed(self, data: bytes) -> None:
+        """Bytes came."""
+        self._bytes += data
+
+    def size(self) -> int:
+        """How many bytes are kept."""
+        return len(self._bytes)
+
+    def take(self, largest: int) -> bytes:
+        """The next packet; empty if it is not complete. Raises ``ProtocolError`` if it announces more than ``largest``
+        bytes, header included, or a length of more than four bytes."""
+        kept = self._bytes
+        size = len(kept)
+        if size < self._need:
+            return b""
+        length = read_length(bytes(kept[:5]), 1, min(size, 5))
+        if length < 0:
+            self._need = size + 1
+            return b""
+        whole = 1 + length_size(length) + length
+        if whole > largest:
+            raise too_large(whole, largest)
+        if size < whole:
+            self._need = whole
+            return b""
+        packet = bytes(kept[:whole])
+        del kept[:whole]
+        self._need = 2
+        return packet
+
+    def rest(self) -> bytes:
+        """What is kept, which then is no longer kept."""
+        rest = bytes(self._bytes)
+        self._bytes.clear()
+        self._need = 2
+        return rest
+
+
 def packet_type(raw: bytes) -> int:
     """The control packet type of a raw packet, 0 to 15."""
     return raw[0] >> 4

@@ -10,6 +10,7 @@ from collections import deque
 
 from mesh.broker.connection import Connection
 from mesh.broker.inlet import Inlet
+from mesh.broker.peer import Peer
 from mesh.broker.principal import VEHICLE, Permissions, Principal
 from mesh.session.store import Store
 from mesh.wire.encode import encode, encode_ack
@@ -73,7 +74,7 @@ class FakeEngine(Inlet):
 
     # Engine
 
-    def open(self, connect: Connect, principal: Principal, peer: str, shell: object) -> Connection:
+    def open(self, connect: Connect, principal: Principal, peer: Peer, shell: object) -> Connection:
         name = connect.client_id
         if not name:
             name = connect.client_id = f"assigned-{len(self.opened)}"
@@ -94,7 +95,7 @@ class FakeEngine(Inlet):
         return connection
 
     def attach(
-        self, connect: Connect, principal: Principal, peer: str, shell: object, unacked: list[int]
+        self, connect: Connect, principal: Principal, peer: Peer, shell: object, unacked: list[int]
     ) -> Connection:
         name = connect.client_id
         connection = self._connection(connect, principal, peer, shell, name)
@@ -180,7 +181,7 @@ class FakeEngine(Inlet):
         return [packet.payload for client, packet in self.received if client == name and isinstance(packet, Publish)]
 
     def _connection(
-        self, connect: Connect, principal: Principal, peer: str, shell: object, name: str
+        self, connect: Connect, principal: Principal, peer: Peer, shell: object, name: str
     ) -> Connection:
         connection = Connection(principal, connect.protocol, peer, shell, 0)
         connection.keep_alive = connect.keep_alive

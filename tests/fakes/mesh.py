@@ -11,10 +11,13 @@ from typing import Any
 
 import uvloop
 
+from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
 from mesh.edge.devices import Devices
-from mesh.frontdoor.door import DoorSettings, FrontDoor
+from mesh.frontdoor.context import DoorSettings
+from mesh.frontdoor.door import FrontDoor
 from mesh.transport.admission import Admission
+from mesh.transport.listen import Listen
 from mesh.transport.outlet import Outlet
 from mesh.transport.refusal import Refused
 from mesh.transport.turn import Turn
@@ -50,7 +53,7 @@ def prover(secret: bytes) -> Callable[..., bytes]:
     return prove
 
 
-def identify(connect: Connect, peer: str) -> str:
+def identify(connect: Connect, peer: Peer) -> str:
     """The user name is the vehicle; ``nobody`` is refused."""
     if not connect.username or connect.username == "nobody":
         raise Refused(NOT_AUTHORIZED, f"no vehicle {connect.username!r}")
@@ -133,7 +136,7 @@ class FakeEdge:
         self.wheel.start()
         self.devices = Devices(
             self.name, self.epoch, self.engine, self.journal, self.turn, self.wheel, prover(self.secret), self._admit,
-            self.limits, host="127.0.0.1", port=0, grace=self.grace,
+            self.limits, listen=Listen("device", "127.0.0.1", 0), grace=self.grace,
         )  # fmt: skip
         self.turn.add(self.devices.settle)
         self.turn.add(self._commit)
@@ -194,13 +197,13 @@ class FakeMesh:
         connections: int = 100,
     ) -> None:
         self.settings = settings or DoorSettings()
-        self.admission = Admission(connections)
-        self.limits = limits
+        self.admission = Admission(limits or Limits(), connections)
         self.edge = FakeEdge("edge-1", grace=grace)
         self.members = FakeMembers()
         self.map = FakeMap("edge-1")
         self.proxy = Proxy(0)
         self.tracer: Any = None
+        self.proven: Callable[[Connect, str], str] | None = None
 
     async def __aenter__(self) -> FakeMesh:
         await self.edge.start()
@@ -208,8 +211,8 @@ class FakeMesh:
         await self.proxy.start()
         self.members.members["edge-1"] = FakeMember("edge-1", ports={"device": self.proxy.port})
         self.door = FrontDoor(
-            "door", 1, [("127.0.0.1", 0)], self.map, self.members, identify, prover(b"secret"),
-            self.admission, self.tracer, self.limits, self.settings,
+            "door", 1, [Listen("mqtt", "127.0.0.1", 0)], self.map, self.members, identify, prover(b"secret"),
+            self.admission, self.tracer, self.settings, proven=self.proven,
         )  # fmt: skip
         await self.door.start()
         self.port = self.door.ports[0]

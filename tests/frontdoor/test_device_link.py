@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from mesh.frontdoor.door import DoorSettings
+from mesh.frontdoor.context import DoorSettings
 from mesh.wire.packets import (
     MQTT5,
     PINGREQ,

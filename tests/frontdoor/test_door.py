@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from mesh.broker.trace import Span, Tracer
-from mesh.frontdoor.door import DoorSettings
+from mesh.frontdoor.context import DoorSettings
 from mesh.transport.frame import WINDOW
 from mesh.transport.outlet import Outlet
 from mesh.transport.refusal import Refused

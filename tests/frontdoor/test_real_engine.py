@@ -12,6 +12,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from mesh.broker.broker import Broker
+from mesh.broker.peer import Peer
 from mesh.broker.principal import BACKEND, Principal, everything
 from mesh.broker.settings import Settings
 from mesh.broker.trace import Tracer
@@ -20,6 +21,7 @@ from mesh.frontdoor.door import FrontDoor
 from mesh.journal.journal import Journal
 from mesh.transport.admission import Admission
 from mesh.transport.endpoint import Endpoint
+from mesh.transport.listen import Listen
 from mesh.transport.outlet import Outlet
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
@@ -47,7 +49,7 @@ def complete(received: list[tuple[bytes, int]]) -> bool:
     return len(received) == 30
 
 
-def back_end(connect: Connect, peer: str) -> Principal:
+def back_end(connect: Connect, peer: Peer) -> Principal:
     return Principal(connect.username or "anonymous", BACKEND, everything())
 
 
@@ -72,11 +74,11 @@ class RealEdge:
         self.wheel.start()
         self.devices = Devices(
             "edge-1", self.epoch, self.broker, self.journal, self.turn, self.wheel, prover(b"secret"),
-            vehicle_principal, Limits(), host="127.0.0.1", port=0,
+            vehicle_principal, Limits(), listen=Listen("device", "127.0.0.1", 0),
         )  # fmt: skip
         self.back_ends = Endpoint(
-            "edge-1", self.broker, self.turn, self.wheel, back_end, Limits(), host="127.0.0.1", port=0,
-            admission=Admission(99),
+            "edge-1", self.broker, self.turn, self.wheel, back_end, listen=Listen("tier", "127.0.0.1", 0),
+            admission=Admission(Limits(), 99),
         )  # fmt: skip
         self.turn.add(self.devices.settle)
         self.journal.on_durable = self._durable
@@ -119,8 +121,8 @@ class RealMesh:
         await self.edge.start()
         self._announce()
         self.door = FrontDoor(
-            "door", 1, [("127.0.0.1", 0)], FakeMap("edge-1"), self.members, identify, prover(b"secret"),
-            Admission(99),
+            "door", 1, [Listen("mqtt", "127.0.0.1", 0)], FakeMap("edge-1"), self.members, identify, prover(b"secret"),
+            Admission(Limits(), 99),
         )  # fmt: skip
         await self.door.start()
         self.port = self.door.ports[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mesh.broker.broker import Broker
 from mesh.broker.connection import Connection
+from mesh.broker.peer import NOWHERE
 from mesh.broker.principal import Principal
 from mesh.transport.refusal import malformed
 from mesh.wire.decode import CLIENT, SERVER, Reader
@@ -53,7 +54,7 @@ class Line:
         broker = self._broker
         self.handled += 1
         self.watch = Watch(connect, broker.settings.in_flight)
-        self.connection = broker.open(connect, self._principal, "fuzz", self)
+        self.connection = broker.open(connect, self._principal, NOWHERE, self)
 
     def _turn_away(self) -> None:
         error = self._reader.error

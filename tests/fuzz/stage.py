@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from mesh.broker.broker import Broker
+from mesh.broker.peer import NOWHERE
 from mesh.broker.principal import BACKEND, Principal, everything
 from mesh.broker.settings import Settings
 from mesh.broker.trace import Tracer
@@ -106,7 +107,7 @@ class Stage:
         if not present:
             user.forget()
         hello = Connect(protocol, name, clean, 0, properties=properties)
-        user.begin(self.broker.open(hello, _WHO, "test", user), protocol, window)
+        user.begin(self.broker.open(hello, _WHO, NOWHERE, user), protocol, window)
         self._nothing_early(user, Connack)
         self._commit()
         user.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mesh.broker.peer import Peer
 from mesh.broker.principal import TIER
 from mesh.broker.settings import DROP_OLDEST, REJECT
 from mesh.transport.refusal import Refused
@@ -17,7 +18,7 @@ def connect(core: str, password: bytes) -> Connect:
 
 def test_a_core_is_let_in_by_the_edge_that_its_password_is_for() -> None:
     password = place("core-1").tier_password("edge-1")
-    principal = place("edge-1").admit_core(connect("core-1", password), "peer")
+    principal = place("edge-1").admit_core(connect("core-1", password), Peer("192.0.2.1", 7))
     assert (principal.name, principal.kind) == ("core-1", TIER)
 
 
@@ -34,7 +35,7 @@ def test_a_core_is_let_in_by_the_edge_that_its_password_is_for() -> None:
 )
 def test_a_password_is_worth_nothing_elsewhere(edge: str, core: str, password: bytes) -> None:
     with pytest.raises(Refused, match="did not prove"):
-        place(edge).admit_core(connect(core, password), "peer")
+        place(edge).admit_core(connect(core, password), Peer("192.0.2.1", 7))
 
 
 def test_the_limits_of_the_inbox_are_not_those_of_the_sessions() -> None:

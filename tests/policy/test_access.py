@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mesh.broker.peer import NOWHERE, Peer
 from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, BACKEND, TIER, VEHICLE
 from mesh.policy.access import ANONYMOUS, Backends, Grant, tier_principal, vehicle_principal
 from mesh.policy.identity import CLIENT_ID, USERNAME, Identity
@@ -117,7 +118,7 @@ def test_a_core_may_do_everything_but_write_to_the_servers_topics() -> None:
 
 def test_anonymous_back_ends() -> None:
     backends = Backends(True, {}, ALL)
-    anonymous = backends.principal_of(Connect())
+    anonymous = backends.principal_of(Connect(), NOWHERE)
     assert anonymous.name == ANONYMOUS
     assert anonymous.permissions.may_publish("anything/at/all")
     assert not anonymous.permissions.may_publish("$x/y")
@@ -126,7 +127,7 @@ def test_anonymous_back_ends() -> None:
     assert anonymous.permissions.may_subscribe("#")
     assert anonymous.permissions.may_subscribe("$share/g/$SYS/#")
     assert not anonymous.permissions.may_subscribe("$other/#")
-    named = backends.principal_of(Connect(username="dashboard"))
+    named = backends.principal_of(Connect(username="dashboard"), NOWHERE)
     assert (named.name, named.kind, named.vehicle) == ("dashboard", BACKEND, "")
 
 
@@ -145,18 +146,19 @@ def test_anonymous_back_ends() -> None:
 def test_back_ends_need_their_password(username: str | None, password: bytes | None) -> None:
     with pytest.raises(Refused) as refused:
         backends = Backends(False, {"fleet": "right"}, ALL)
-        backends.principal_of(Connect(username=username, password=password), "10.0.0.9:5")
+        backends.principal_of(Connect(username=username, password=password), Peer("10.0.0.9", 5))
     assert refused.value.reason == 0x86
     assert "right" not in str(refused.value)
 
 
 def test_back_ends_with_their_password_get_in() -> None:
-    principal = Backends(False, {"fleet": "right"}, ALL).principal_of(Connect(username="fleet", password=b"right"))
+    backends = Backends(False, {"fleet": "right"}, ALL)
+    principal = backends.principal_of(Connect(username="fleet", password=b"right"), NOWHERE)
     assert (principal.name, principal.kind) == ("fleet", BACKEND)
 
 
 def test_a_name_with_a_password_needs_it_even_where_others_need_none() -> None:
     backends = Backends(True, {"fleet": "right"}, ALL)
     with pytest.raises(Refused):
-        backends.principal_of(Connect(username="fleet"))
-    assert backends.principal_of(Connect(username="other")).name == "other"
+        backends.principal_of(Connect(username="fleet"), NOWHERE)
+    assert backends.principal_of(Connect(username="other"), NOWHERE).name == "other"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.broker.peer import NOWHERE
 from mesh.policy.identity import CLIENT_ID
 from mesh.topology.load import load, loads
 from mesh.topology.nodes import nodes
@@ -116,7 +117,8 @@ def test_every_key(full: Topology, tmp_path: Path) -> None:
     assert full.access.backends == AccessRule(publish=("#",), subscribe=("#", "$SYS/#"), refuse=("closed/#",))
     assert full.access.refusal == 0x80
     grant = full.access.grant(full.access.backends)
-    assert full.backends.compile(grant).principal_of(Connect(username="fleet", password=b"pass word")).name == "fleet"
+    fleet = Connect(username="fleet", password=b"pass word")
+    assert full.backends.compile(grant).principal_of(fleet, NOWHERE).name == "fleet"
     assert (full.limits.connect_timeout, full.limits.max_packet_size, full.limits.in_flight) == (5.0, 65536, 16)
     assert (full.limits.session_expiry, full.limits.owner_timeout) == (30 * 86400, 0.5)
     assert full.map.cache == 500_000

@@ -7,16 +7,14 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from mesh.broker.principal import BACKEND, Principal, everything
-from mesh.transport.admission import Admission
-from mesh.transport.endpoint import EARLY, Endpoint
+from mesh.broker.peer import Peer
+from mesh.broker.principal import Principal
+from mesh.transport.lifecycle import EARLY
+from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
-from mesh.transport.outlet import Outlet
 from mesh.transport.refusal import Refused
 from mesh.transport.stream import Home, Stream
-from mesh.transport.turn import Turn
-from mesh.transport.wheel import Wheel
-from mesh.wire.limits import Limits
+from mesh.wire.encode import encode
 from mesh.wire.packets import (
     MQTT5,
     PINGREQ,
@@ -28,46 +26,15 @@ from mesh.wire.packets import (
     Publish,
 )
 from tests.conformance.shows import shows
-from tests.fakes.engine import POISON, FakeEngine, FakeJournal
+from tests.fakes.endpoint import PRINCIPAL, EndpointNode
+from tests.fakes.engine import POISON
 from tests.fakes.mesh import run, until
 from tests.fakes.mqtt import Bare
-
-PRINCIPAL = Principal("app", BACKEND, everything())
-
-
-class Node:
-    """An endpoint around the fake engine."""
-
-    def __init__(self, authenticate: Callable[[Connect, str], Awaitable[Principal] | Principal] | None = None) -> None:
-        self.authenticate = authenticate or (lambda connect, peer: PRINCIPAL)
-        self.connect_timeout = 10.0
-        self.max_connections = 10
-
-    async def __aenter__(self) -> Node:
-        loop = asyncio.get_running_loop()
-        self.journal = FakeJournal()
-        self.engine = FakeEngine(self.journal)
-        self.turn = Turn(loop, Outlet(self.engine))
-        self.turn.add(lambda: self.engine.durable(self.journal.position))
-        self.turn.add(Outlet(self.engine))
-        self.wheel = Wheel(loop)
-        self.wheel.start()
-        self.endpoint = Endpoint(
-            "core", self.engine, self.turn, self.wheel, self.authenticate, Limits(), host="127.0.0.1", port=0,
-            admission=Admission(self.max_connections), connect_timeout=self.connect_timeout,
-        )  # fmt: skip
-        await self.endpoint.start()
-        self.port = self.endpoint.port
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.endpoint.stop(2.0)
-        self.wheel.stop()
 
 
 def test_a_client_talks_and_leaves() -> None:
     async def main() -> None:
-        async with Node() as node:
+        async with EndpointNode() as node:
             app = await Bare().hello(node.port, "app")
             app.send(*[Publish("t", b"%d" % n, 1, packet_id=n + 1) for n in range(50)], Ping(PINGREQ))
             await until(lambda: app.acks(PUBACK) == list(range(1, 51)))
@@ -85,7 +52,7 @@ def test_a_client_talks_and_leaves() -> None:
 
 def test_a_fault_of_the_engine_ends_one_connection_only() -> None:
     async def main() -> None:
-        async with Node() as node:
+        async with EndpointNode() as node:
             one, other = await Bare(MQTT5).hello(node.port, "one"), await Bare().hello(node.port, "other")
             one.send(Publish("t", POISON))
             assert (await one.wait(Disconnect)).reason == 0x83
@@ -108,7 +75,7 @@ REFUSED = [
 @pytest.mark.parametrize(("sent", "answer"), REFUSED)
 def test_no_good_connect_is_closed_with_the_right_answer(sent: bytes, answer: bytes) -> None:
     async def main() -> None:
-        async with Node() as node:
+        async with EndpointNode() as node:
             reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
             writer.write(sent)
             async with asyncio.timeout(10):
@@ -121,7 +88,7 @@ def test_no_good_connect_is_closed_with_the_right_answer(sent: bytes, answer: by
 
 def test_a_silent_stranger_is_closed() -> None:
     async def main() -> None:
-        node = Node()
+        node = EndpointNode()
         node.connect_timeout = 0.5
         async with node:
             await (await Bare().connect(node.port)).wait_closed()
@@ -129,24 +96,24 @@ def test_a_silent_stranger_is_closed() -> None:
     run(main())
 
 
-def refuse(connect: Connect, peer: str) -> Principal:
+def refuse(connect: Connect, peer: Peer) -> Principal:
     raise Refused(0x86)
 
 
-def refuse_identifier(connect: Connect, peer: str) -> Principal:
+def refuse_identifier(connect: Connect, peer: Peer) -> Principal:
     raise Refused(0x85)
 
 
-async def refuse_later(connect: Connect, peer: str) -> Principal:
+async def refuse_later(connect: Connect, peer: Peer) -> Principal:
     await asyncio.sleep(0)
     raise Refused(0x86)
 
 
-async def fail_later(connect: Connect, peer: str) -> Principal:
+async def fail_later(connect: Connect, peer: Peer) -> Principal:
     raise ValueError("the directory is on fire")
 
 
-async def never(connect: Connect, peer: str) -> Principal:
+async def never(connect: Connect, peer: Peer) -> Principal:
     await asyncio.sleep(3600)
     return PRINCIPAL
 
@@ -157,10 +124,10 @@ async def never(connect: Connect, peer: str) -> Principal:
     [(refuse, 4, 0x86), (refuse_identifier, 2, 0x85), (refuse_later, 4, 0x86), (fail_later, 3, 0x88), (never, 3, 0x88)],
 )
 def test_who_is_not_let_in_is_told(
-    authenticate: Callable[[Connect, str], Awaitable[Principal] | Principal], old: int, new: int
+    authenticate: Callable[[Connect, Peer], Awaitable[Principal] | Principal], old: int, new: int
 ) -> None:
     async def main() -> None:
-        node = Node(authenticate)
+        node = EndpointNode(authenticate)
         node.connect_timeout = 0.5
         async with node:
             for protocol, reason in ((4, old), (5, new)):
@@ -177,28 +144,33 @@ def test_packets_that_come_while_the_client_is_looked_up_keep_their_order() -> N
     async def main() -> None:
         gate = asyncio.Event()
 
-        async def later(connect: Connect, peer: str) -> Principal:
+        async def later(connect: Connect, peer: Peer) -> Principal:
             await gate.wait()
             return PRINCIPAL
 
-        async with Node(later) as node:
+        async with EndpointNode(later) as node:
             app = await Bare().connect(node.port)
             app.send(Connect(4, "app"), *[Publish("t", b"%d" % n) for n in range(10)])
             await until(lambda: node.endpoint.status()["held"] == {"identity": 1})
             app.send(*[Publish("t", b"%d" % n) for n in range(10, 20)])
             gate.set()
             await until(lambda: node.engine.payloads("app") == [b"%d" % n for n in range(20)])
-            flood = await Bare().connect(node.port)
             gate.clear()
-            flood.raw(b"".join((b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01f", b"\xc0\x00" * (EARLY + 2))))
-            await flood.wait_closed()
+            flood = await Bare().connect(node.port)
+            data = encode(Connect(4, "flood"), 4) + encode(Ping(PINGREQ), 4) * 500_000
+            before = node.endpoint.home.bytes_in
+            flood.raw(data)
+            await until(lambda: node.endpoint.status()["held"] == {"identity": 1})
+            assert node.endpoint.home.bytes_in - before <= EARLY
+            gate.set()
+            await until(lambda: node.endpoint.home.bytes_in - before == len(data))
 
     run(main())
 
 
 def test_packets_before_a_wrong_one_are_handled() -> None:
     async def main() -> None:
-        async with Node() as node:
+        async with EndpointNode() as node:
             app = await Bare(MQTT5).hello(node.port, "app")
             app.raw(b"\x30\x05\x00\x01t\x00x" + b"\x36\x05\x00\x01a\x00\x01" + b"\x30\x05\x00\x01t\x00y")
             assert (await app.wait(Disconnect)).reason == 0x81
@@ -211,7 +183,7 @@ def test_packets_before_a_wrong_one_are_handled() -> None:
 
 def test_keep_alive_is_enforced() -> None:
     async def main() -> None:
-        async with Node() as node:
+        async with EndpointNode() as node:
             app = await Bare(MQTT5).hello(node.port, "app", keep_alive=1)
             forever = await Bare(MQTT5).hello(node.port, "forever", keep_alive=0)
             assert (await app.wait(Disconnect)).reason == 0x8D
@@ -223,7 +195,7 @@ def test_keep_alive_is_enforced() -> None:
 
 def test_a_client_that_does_not_read_is_paused_and_its_requests_wait() -> None:
     async def main() -> None:
-        async with Node() as node:
+        async with EndpointNode() as node:
             app = await Bare().hello(node.port, "app")
             app.reading.clear()
             sent = 0
@@ -243,7 +215,7 @@ def test_a_client_that_does_not_read_is_paused_and_its_requests_wait() -> None:
 
 def test_an_engine_that_is_congested_is_not_fed() -> None:
     async def main() -> None:
-        async with Node() as node:
+        async with EndpointNode() as node:
             app = await Bare().hello(node.port, "app")
             connection = node.engine.current["app"]
             connection.congested = True
@@ -260,7 +232,7 @@ def test_an_engine_that_is_congested_is_not_fed() -> None:
 
 def test_the_whole_endpoint_can_be_paused() -> None:
     async def main() -> None:
-        async with Node() as node:
+        async with EndpointNode() as node:
             app = await Bare().hello(node.port, "app")
             node.endpoint.pause()
             late = await Bare().connect(node.port)
@@ -277,7 +249,7 @@ def test_the_whole_endpoint_can_be_paused() -> None:
 
 def test_stop_tells_whoever_can_be_told() -> None:
     async def main() -> None:
-        async with Node() as node:
+        async with EndpointNode() as node:
             old, new = await Bare().hello(node.port, "old"), await Bare(MQTT5).hello(node.port, "new")
             await node.endpoint.stop(2.0)
             assert (await new.wait(Disconnect)).reason == 0x8B
@@ -289,7 +261,7 @@ def test_stop_tells_whoever_can_be_told() -> None:
 
 def test_a_peer_that_never_closes_is_aborted_after_the_linger() -> None:
     async def main() -> None:
-        async with Node() as node:
+        async with EndpointNode() as node:
             node.endpoint.home.linger = 0.1
             reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
             writer.write(b"nonsense")
@@ -303,13 +275,13 @@ def test_a_peer_that_never_closes_is_aborted_after_the_linger() -> None:
 
 def test_an_address_in_use_is_named() -> None:
     async def main() -> None:
-        async with Node() as node:
+        async with EndpointNode() as node:
             home = Home(asyncio.get_running_loop(), node.wheel)
 
             def refusing() -> Stream:
                 raise AssertionError("nobody connects")
 
-            listener = Listener("edge-1", "127.0.0.1", node.port, home, refusing, 1)
+            listener = Listener("edge-1", Listen("tier", "127.0.0.1", node.port), home, refusing, 1)
             with pytest.raises(OSError, match=f"edge-1: cannot listen on 127.0.0.1:{node.port}: in use"):
                 await listener.start()
 

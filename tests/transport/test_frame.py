@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.broker.peer import Peer
 from mesh.transport import frame
 from mesh.transport.frame import Decoder, LinkError, Opening
 from mesh.wire.tracecontext import TraceContext
@@ -40,7 +41,8 @@ def test_a_long_frame_is_refused_from_its_header() -> None:
 
 
 @given(st.builds(
-    Opening, TEXT, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), TEXT, st.binary(max_size=200), TEXT,
+    Opening, TEXT, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1),
+    st.builds(Peer, TEXT, st.integers(0, 65535), TEXT), st.binary(max_size=200), TEXT,
     st.lists(st.integers(1, 65535), max_size=50), st.integers(0, 2**32 - 1),
 ))  # fmt: skip
 def test_an_opening_comes_back(opening: Opening) -> None:
@@ -50,7 +52,8 @@ def test_an_opening_comes_back(opening: Opening) -> None:
 
 def vars_of(opening: Opening) -> tuple[object, ...]:
     return (
-        opening.vehicle, opening.epoch, opening.opened, opening.peer, opening.connect, opening.client_id,
+        opening.vehicle, opening.epoch, opening.opened, opening.peer.address, opening.peer.port, opening.peer.listener,
+        opening.connect, opening.client_id,
         opening.unacked, opening.under_way,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
 from mesh.transport.near import Near, connect, near_path, nowhere
 from mesh.transport.stream import Home, Stream
@@ -21,7 +22,7 @@ class Heard(Stream):
         self.said = heard  # ``heard`` is the stream's own
 
     def received(self, data: bytes) -> None:
-        self.said.append((self.peer(), data))
+        self.said.append((str(self.peer), data))
 
     def opened(self) -> None:
         """Nothing is said first."""
@@ -40,7 +41,7 @@ class Ends:
         loop = asyncio.get_running_loop()
         self.home = Home(loop, Wheel(loop))
         self.heard: list[tuple[str, bytes]] = []
-        self.listener = Listener("edge-1", "127.0.0.1", 0, self.home, self.stream, limit, near=near)
+        self.listener = Listener("edge-1", Listen("device", "127.0.0.1", 0), self.home, self.stream, limit, near=near)
 
     def stream(self) -> Stream:
         return Heard(self.home, self.heard)

@@ -1,0 +1,214 @@
+"""The socket of one client until its session is there, and the deadlines of its whole life.
+
+It joins a ``Stream`` with a ``Lifecycle``. The front door's vehicle and the endpoint's client derive from it and keep
+only what follows CONNACK. It must never know sessions, topics or edges. What always holds:
+
+* from accept on a client has ``connect_timeout`` seconds for CONNECT and its proof, however slowly they come
+  (CVE-2020-13849); after that ``answer_timeout`` seconds until CONNACK;
+* a client whose CONNACK was sent is closed when it is silent for 1.5 times its keep alive [MQTT-3.1.2-22], unless this
+  node does not read it, or it is still reading what was written;
+* the socket is not read while the client is looked up;
+* ``ended`` is called exactly once, whichever side ends the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Final, final
+
+from mypy_extensions import mypyc_attr
+
+from mesh.transport.admission import Admission
+from mesh.transport.lifecycle import Lifecycle, Rejected
+from mesh.transport.notices import Notices
+from mesh.transport.refusal import Refused
+from mesh.transport.states import ACCEPT, CLOSE, HAND_OVER, IDENTIFYING, OPEN, WAITING
+from mesh.transport.stream import HOLD_IDENTITY, HOLD_WRITING, Home, Stream
+from mesh.transport.wheel import TICK
+from mesh.wire.reasons import SERVER_UNAVAILABLE
+
+KEEP_ALIVE_FACTOR: Final = 1.5  # [MQTT-3.1.2-22]
+
+log = logging.getLogger(__name__)
+
+
+@final
+class Reception:
+    """What all clients of one node have in common.
+
+    ``connect_timeout`` and ``answer_timeout`` are seconds; an ``answer_timeout`` of 0 lets the first deadline run on
+    until CONNACK. ``rejected`` counts connections that ended before CONNACK because of the client or of this node.
+    """
+
+    __slots__ = ("admission", "answer_timeout", "connect_timeout", "home", "name", "notices", "rejected", "silent")
+
+    def __init__(
+        self, name: str, home: Home, admission: Admission, connect_timeout: float, answer_timeout: float = 0.0
+    ) -> None:
+        self.name = name
+        self.home = home
+        self.admission = admission
+        self.connect_timeout = connect_timeout
+        self.answer_timeout = answer_timeout
+        self.notices = Notices(log)
+        self.rejected = 0
+        self.silent = 0  # closed because of keep alive
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ClientStream(Stream):
+    """Subclasses give ``identify``, ``packets``, ``ended`` and, if they have a better word than DISCONNECT, ``silent``.
+    """
+
+    __slots__ = ("_reception", "_task", "_unread", "life")
+
+    def __init__(self, reception: Reception) -> None:
+        super().__init__(reception.home)
+        self.life = Lifecycle(reception.admission)
+        self._reception = reception
+        self._task: asyncio.Task[None] | None = None
+        self._unread = 0  # bytes that the client had not read when its deadline was last looked at
+
+    # For subclasses
+
+    def identify(self) -> None:
+        """CONNECT is complete: find out who the client is, then call ``hand_over`` and ``established``, or ``refuse``.
+        What takes a while is given to ``look_up``."""
+        raise NotImplementedError
+
+    def packets(self, data: bytes) -> None:
+        """Bytes that came once the session was there; their packets are not checked."""
+        raise NotImplementedError
+
+    def silent(self) -> None:
+        """The client is silent for 1.5 times its keep alive."""
+        raise NotImplementedError
+
+    def before_last(self) -> None:
+        """The connection is about to end: write what is still to be written."""
+
+    def ended(self) -> None:
+        """The connection is over, whatever its socket still does."""
+
+    # For users
+
+    def look_up(self, search: Coroutine[object, object, None]) -> None:
+        """Run ``search``, and read no more of the client meanwhile. ``search`` ends with ``hand_over`` or ``refuse``;
+        it is cancelled if the connection ends."""
+        self.hold(HOLD_IDENTITY)
+        self._task = self.home.loop.create_task(search)
+
+    def hand_over(self) -> bytes:
+        """The session is there: its server has the CONNECT. Returns the bytes that came behind it."""
+        self._task = None
+        self.life.move(HAND_OVER)
+        return self.life.take_early()
+
+    def established(self, keep_alive: int) -> None:
+        """CONNACK with success is on its way; ``keep_alive`` is in seconds, 0 for none."""
+        self.life.move(ACCEPT)
+        self.home.wheel.watch(self, KEEP_ALIVE_FACTOR * keep_alive)
+
+    def refuse(self, refused: Refused) -> None:
+        """The client is not let in."""
+        self.reject(self.life.rejected(refused))
+
+    def reject(self, rejected: Rejected) -> None:
+        """End the connection with the words of ``rejected``."""
+        self.drop(str(rejected), rejected.answer)
+
+    def drop(self, why: str, last: bytes) -> None:
+        """End the connection with ``last`` as the last word, and a line in the log."""
+        if self.life.ended():
+            return
+        reception = self._reception
+        if self.life.state != OPEN:
+            reception.rejected += 1
+        reception.notices.warn("closed", "%s: connection of %s closed: %s", reception.name, self.peer, why)
+        self.close(last)
+
+    def close(self, last: bytes = b"") -> None:
+        """End the connection with ``last`` as the last word."""
+        if self.life.ended():
+            return
+        self.before_last()
+        if last:
+            self.write(last)
+        self.finish()
+        self._end()
+
+    def dismiss(self) -> None:
+        """The node stops: tell a client that can be told, and close."""
+        self.close(self.life.farewell())
+
+    # Stream
+
+    def accepted(self) -> None:
+        self.home.wheel.watch(self, self._reception.connect_timeout)
+
+    def received(self, data: bytes) -> None:
+        state = self.life.state
+        if state == OPEN:
+            self.heard = self.home.wheel.now
+            self.packets(data)
+        elif state == WAITING:
+            self.packets(data)
+        else:
+            self._greet(data)
+
+    def expired(self) -> None:
+        state = self.life.state
+        reception = self._reception
+        if state == OPEN:
+            if self._excused():
+                self.home.wheel.watch(self, (self.patience - 1) * TICK)
+            else:
+                reception.silent += 1
+                self.silent()
+        elif state in (IDENTIFYING, WAITING):
+            seconds = reception.answer_timeout or reception.connect_timeout
+            self.refuse(Refused(SERVER_UNAVAILABLE, f"its session was not there within {seconds:g} s"))
+        else:
+            self.drop(f"no whole CONNECT within {reception.connect_timeout:g} s", b"")
+
+    def lost(self, error: Exception | None) -> None:
+        self._end()
+
+    # Its own
+
+    def _greet(self, data: bytes) -> None:
+        """Bytes came before the session is there."""
+        life, before = self.life, self.life.state
+        try:
+            answer = life.receive(data, len(self.home.streams))
+        except Rejected as rejected:
+            self.reject(rejected)
+            return
+        if answer:
+            self.write(answer)
+        if life.state == IDENTIFYING and before != IDENTIFYING:
+            if self._reception.answer_timeout:
+                self.home.wheel.watch(self, self._reception.answer_timeout)
+            try:
+                self.identify()
+            except Refused as refused:
+                self.refuse(refused)
+
+    def _excused(self) -> bool:
+        """Whether the silence is not the client's: this node does not read it, or it is reading what was written."""
+        if self.holds & ~HOLD_WRITING:
+            return True
+        unread, before = self.pending(), self._unread
+        self._unread = unread
+        return bool(self.holds & HOLD_WRITING) and (before == 0 or unread < before)
+
+    def _end(self) -> None:
+        if self.life.ended():
+            return
+        self.life.move(CLOSE)
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        self.ended()

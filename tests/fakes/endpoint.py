@@ -1,0 +1,52 @@
+"""An endpoint around the fake engine, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from mesh.broker.peer import Peer
+from mesh.broker.principal import BACKEND, Principal, everything
+from mesh.transport.admission import Admission
+from mesh.transport.endpoint import Endpoint
+from mesh.transport.listen import Listen
+from mesh.transport.outlet import Outlet
+from mesh.transport.turn import Turn
+from mesh.transport.wheel import Wheel
+from mesh.wire.limits import Limits
+from mesh.wire.packets import Connect
+from tests.fakes.engine import FakeEngine, FakeJournal
+
+PRINCIPAL = Principal("app", BACKEND, everything())
+
+
+class EndpointNode:
+    """An endpoint around the fake engine."""
+
+    def __init__(self, authenticate: Callable[[Connect, Peer], Awaitable[Principal] | Principal] | None = None) -> None:
+        self.authenticate = authenticate or (lambda connect, peer: PRINCIPAL)
+        self.connect_timeout = 10.0
+        self.admission = Admission(Limits(), 10)
+        self.proven: Callable[[str], Principal] | None = None
+
+    async def __aenter__(self) -> EndpointNode:
+        loop = asyncio.get_running_loop()
+        self.journal = FakeJournal()
+        self.engine = FakeEngine(self.journal)
+        self.turn = Turn(loop, Outlet(self.engine))
+        self.turn.add(lambda: self.engine.durable(self.journal.position))
+        self.turn.add(Outlet(self.engine))
+        self.wheel = Wheel(loop)
+        self.wheel.start()
+        self.endpoint = Endpoint(
+            "core", self.engine, self.turn, self.wheel, self.authenticate,
+            listen=Listen("mqtt", "127.0.0.1", 0), admission=self.admission,
+            connect_timeout=self.connect_timeout, proven=self.proven,
+        )  # fmt: skip
+        await self.endpoint.start()
+        self.port = self.endpoint.port
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.endpoint.stop(2.0)
+        self.wheel.stop()
