@@ -8,6 +8,7 @@ from mesh.broker.broker import Broker
 from mesh.broker.connection import Connection
 from mesh.broker.dispatcher import Forwarder
 from mesh.broker.inbox import InboxRules
+from mesh.broker.peer import NOWHERE
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
 from mesh.broker.settings import Settings
 from mesh.broker.trace import Tracer
@@ -155,14 +156,14 @@ class Client:
         self.protocol = protocol
         self.reader = Reader(Limits(), CLIENT, protocol)
         self.closed = False
-        self.connection = self.bench.broker.open(packet, self.principal, "test", self)
+        self.connection = self.bench.broker.open(packet, self.principal, NOWHERE, self)
         self.bench.turn()
 
     def attach(self, unacked: list[int], protocol: int = 5) -> None:
         packet = Connect(protocol, self.client_id, True, 60)
         self.reader = Reader(Limits(), CLIENT, protocol)
         self.protocol = protocol
-        self.connection = self.bench.broker.attach(packet, self.principal, "test", self, unacked)
+        self.connection = self.bench.broker.attach(packet, self.principal, NOWHERE, self, unacked)
         self.bench.turn()
 
     def live(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mesh.broker.connection import Connection
+from mesh.broker.peer import NOWHERE
 from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, BACKEND, Permissions, Principal
 from mesh.broker.settings import Settings
 from mesh.transport.refusal import malformed
@@ -61,7 +62,7 @@ class EngineWire:
         if self._connection is None:
             assert isinstance(packet, Connect)
             principal = Principal(packet.username or "anonymous", BACKEND, _PERMISSIONS)
-            self._connection = self._bench.broker.open(packet, principal, "test", self)
+            self._connection = self._bench.broker.open(packet, principal, NOWHERE, self)
         elif not self._connection.closing:
             self._bench.broker.receive(self._connection, packet)
 

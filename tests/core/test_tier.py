@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mesh.broker.connection import Connection
+from mesh.broker.peer import NOWHERE
 from mesh.broker.settings import Settings
 from mesh.broker.subscriptions import Gate
 from mesh.core.intake import edge_of as edge_of_incoming
@@ -43,7 +44,7 @@ class Pipe:
         for packet in self.reader.feed(data):
             if isinstance(packet, Connect):
                 principal = Client(self.edge, "", packet.username or "", TIER).principal
-                self.connection = self.edge.broker.open(packet, principal, "core", self)
+                self.connection = self.edge.broker.open(packet, principal, NOWHERE, self)
             elif self.connection is not None:
                 self.edge.broker.receive(self.connection, packet)
 
