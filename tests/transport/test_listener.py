@@ -1,0 +1,146 @@
+"""What a listener counts and knows of a connection, with TLS too."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import cast
+
+import pytest
+import trustme
+
+from mesh.broker.peer import Peer
+from mesh.transport.listen import Listen
+from mesh.transport.listener import Listener
+from mesh.transport.stream import Home, Stream
+from mesh.transport.wheel import Wheel
+from tests.fakes.mesh import run, until
+
+
+class Quiet(Stream):
+    """Ends when its deadline is over, which begins with accept."""
+
+    def accepted(self) -> None:
+        self.home.wheel.watch(self, 0.5)
+
+    def opened(self) -> None:
+        self.home.wheel.forget(self)
+
+    def received(self, data: bytes) -> None:
+        self.write(data)
+
+    def expired(self) -> None:
+        self.finish()
+
+
+class Hall:
+    """A listener with ``limit`` places; ``tls`` is the server's side of TLS, if there is any."""
+
+    def __init__(self, limit: int = 10, tls: ssl.SSLContext | None = None) -> None:
+        self.limit = limit
+        self.tls = tls
+
+    async def __aenter__(self) -> Hall:
+        loop = asyncio.get_running_loop()
+        self.wheel = Wheel(loop)
+        self.wheel.start()
+        self.home = Home(loop, self.wheel)
+        kind = "mqtt" if self.tls is None else "mqtts"
+        listen = Listen(kind, "127.0.0.1", 0, tls=self.tls)
+        self.listener = Listener("door", listen, self.home, lambda: Quiet(self.home), self.limit)
+        await self.listener.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.listener.stop()
+        for stream in list(self.home.streams):
+            stream.abort()
+        self.wheel.stop()
+
+    def streams(self) -> list[Stream]:
+        return list(self.home.streams)
+
+
+def server_side(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def client_side(authority: trustme.CA, *names: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    if names:
+        authority.issue_cert(*names, common_name="VIN7").configure_cert(context)
+    return context
+
+
+def test_a_plain_connection_has_an_address_and_a_listener() -> None:
+    async def main() -> None:
+        async with Hall() as hall:
+            _, writer = await asyncio.open_connection("127.0.0.1", hall.listener.port)
+            await until(lambda: hall.streams() and hall.streams()[0].transport is not None)
+            peer = hall.streams()[0].peer
+            assert (peer.address, peer.port) == writer.get_extra_info("sockname")
+            assert (peer.listener, peer.tls, peer.headers) == ("mqtt://127.0.0.1:0", None, ())
+            writer.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [((), ()), (("car.example", "car@example.com"), ("VIN7", "car.example", "car@example.com"))]
+)
+def test_what_tls_says_of_a_client_is_in_its_peer(names: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    async def main() -> None:
+        authority = trustme.CA()
+        async with Hall(tls=server_side(authority)) as hall:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", hall.listener.port, ssl=client_side(authority, *names)
+            )
+            writer.write(b"hello")
+            async with asyncio.timeout(10):
+                assert await reader.readexactly(5) == b"hello"
+            tls = hall.streams()[0].peer.tls
+            assert tls is not None
+            session = cast(ssl.SSLObject, writer.get_extra_info("ssl_object"))
+            cipher = session.cipher()
+            assert cipher is not None
+            assert (tls.version, tls.cipher) == (session.version(), cipher[0])
+            assert sorted(tls.names) == sorted(expected)
+            writer.close()
+
+    run(main())
+
+
+def test_a_handshake_takes_a_place_from_accept_on_and_gives_it_back() -> None:
+    async def main() -> None:
+        async with Hall(limit=1, tls=server_side(trustme.CA())) as hall:
+            _, silent = await asyncio.open_connection("127.0.0.1", hall.listener.port)
+            await until(lambda: len(hall.streams()) == 1)
+            assert hall.streams()[0].transport is None
+            _, second = await asyncio.open_connection("127.0.0.1", hall.listener.port)
+            await until(lambda: hall.listener.refused == 1)
+            await until(lambda: not hall.streams())
+            for writer in (silent, second):
+                writer.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("peer", "text"),
+    [
+        (Peer("192.0.2.7", 5), "192.0.2.7:5"),
+        (Peer("2001:db8::7", 5), "[2001:db8::7]:5"),
+        (Peer(listener="mqtt://127.0.0.1:1883"), "this machine"),
+    ],
+)
+def test_a_peer_is_shown_as_its_address(peer: Peer, text: str) -> None:
+    assert str(peer) == text
+
+
+def test_a_listener_is_named_as_a_uri() -> None:
+    assert str(Listen("wss", "::1", 8083, "/mqtt")) == "wss://[::1]:8083/mqtt"
