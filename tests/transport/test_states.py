@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,13 @@ class A:
     def read(self): return self._state
 """
     assert assignments(source) == ["A.plain", "A.typed", "A.added", "A.pair"]
+
+
+def test_the_architecture_page_has_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+    shown = {
+        (STATES.index(state), EVENTS.index(event)): STATES.index(after)
+        for state, ways in re.findall(r"^\| ([A-Z]+) \| [^|]+ \|([^|]*)\|$", page, re.MULTILINE)
+        for event, after in re.findall(r"([A-Z_]+) → ([A-Z]+)", ways)
+    }
+    assert shown == TRANSITIONS
