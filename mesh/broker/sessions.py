@@ -11,7 +11,6 @@ import heapq
 from typing import Final, final
 
 from mesh.broker.keeper import Keeper, Recovered
-from mesh.broker.principal import VEHICLE
 from mesh.broker.session import Interest, Key, Session
 from mesh.broker.settings import FOREVER, Settings
 from mesh.broker.subscriptions import Subscriptions
@@ -21,16 +20,15 @@ _SLACK: Final = 1024  # timers that something has overtaken
 
 @final
 class Sessions:
-    """Sessions by key, and those of each vehicle."""
+    """Sessions by key."""
 
-    __slots__ = ("_by_key", "_of_vehicle", "_order", "_settings", "_timers", "keeper", "subscriptions")
+    __slots__ = ("_by_key", "_order", "_settings", "_timers", "keeper", "subscriptions")
 
     def __init__(self, settings: Settings, keeper: Keeper, subscriptions: Subscriptions) -> None:
         self._settings = settings
         self.keeper = keeper
         self.subscriptions = subscriptions
         self._by_key: dict[Key, Session] = {}
-        self._of_vehicle: dict[str, list[Session]] = {}
         self._timers: list[tuple[float, int, Session]] = []
         self._order = 0  # tells timers of one moment apart
 
@@ -45,22 +43,13 @@ class Sessions:
         """The session of one identity and client id."""
         return self._by_key.get(key)
 
-    def of_vehicle(self, vehicle: str) -> list[Session]:
-        """The sessions of a vehicle's clients."""
-        return self._of_vehicle.get(vehicle, [])
-
     def create(self, key: Key, vehicle: str, window: int) -> Session | None:
         """A new session; ``None`` if there are as many as the settings allow."""
         if len(self._by_key) >= self._settings.max_sessions:
             return None
         session = Session(self.keeper.new_id(), key, vehicle, window, self.keeper.depth)
-        self._insert(session)
+        self._by_key[key] = session
         return session
-
-    def _insert(self, session: Session) -> None:
-        self._by_key[session.key] = session
-        if session.kind == VEHICLE:
-            self._of_vehicle.setdefault(session.vehicle, []).append(session)
 
     def end(self, session: Session) -> None:
         """The session is over: its subscriptions, its queue and its records go [MQTT-3.1.2-23]."""
@@ -73,11 +62,6 @@ class Sessions:
         session.ends = 0.0
         session.will_due = 0.0
         del self._by_key[session.key]
-        if session.kind == VEHICLE:
-            others = self._of_vehicle[session.vehicle]
-            others.remove(session)
-            if not others:
-                del self._of_vehicle[session.vehicle]
 
     def detach(self, session: Session, now: float) -> None:
         """The connection is gone: the session lives on for its expiry."""
@@ -120,7 +104,7 @@ class Sessions:
         """Take the sessions that the journal kept. One that was connected gets a grace to be attached again."""
         grace = self._settings.attach_grace
         for session in recovered.sessions.values():
-            self._insert(session)
+            self._by_key[session.key] = session
             if session.ends == 0.0 and session.expiry != FOREVER:
                 session.ends = now + max(session.expiry, grace)
             if session.will is not None and session.will_due == 0.0:

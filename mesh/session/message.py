@@ -32,8 +32,8 @@ class Message:
     """``received`` and ``expires`` are seconds since 1970; ``expires`` is 0.0 for a message that never does."""
 
     __slots__ = (
-        "body", "expires", "from_tier", "packet", "payload", "properties", "qos", "received", "references", "retain",
-        "topic", "topic_bytes", "trace",
+        "body", "expires", "from_tier", "packet", "payload", "properties", "qos", "received", "retain", "topic",
+        "topic_bytes", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -59,7 +59,6 @@ class Message:
         self.trace = trace
         self.from_tier = from_tier
         self.body = 0  # journal id of the body that several sessions share; 0: none
-        self.references = 0  # how many deliveries hold ``body``
         self.packet = b""  # the QoS 0 PUBLISH of MQTT 3, which is the same for every receiver
 
     def plain_packet(self) -> bytes:

@@ -49,11 +49,11 @@ from mesh.wire.packets import (
     Publish,
 )
 from mesh.wire.properties import Properties
-from mesh.wire.property_codec import decode_properties, read_properties
+from mesh.wire.property_codec import read_properties
 from mesh.wire.reasons import PROTOCOL_ERROR, TOPIC_NAME_INVALID, ProtocolError
 from mesh.wire.topics import name_error, too_deep
 
-__all__ = ["CLIENT", "SERVER", "Framer", "Limits", "ProtocolError", "Reader", "decode_properties"]
+__all__ = ["CLIENT", "SERVER", "Framer", "Limits", "ProtocolError", "Reader"]
 
 SERVER: Final = 0
 CLIENT: Final = 1

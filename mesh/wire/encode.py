@@ -38,10 +38,10 @@ from mesh.wire.packets import (
     Will,
 )
 from mesh.wire.properties import Properties
-from mesh.wire.property_codec import decode_properties, encode_properties
+from mesh.wire.property_codec import encode_properties
 from mesh.wire.reasons import SUCCESS, UNSPECIFIED_ERROR
 
-__all__ = ["decode_properties", "encode", "encode_ack", "encode_properties", "encode_publish", "publish_size"]
+__all__ = ["encode", "encode_ack", "encode_properties", "encode_publish"]
 
 
 def _ack_heads() -> list[list[bytes]]:
@@ -118,14 +118,6 @@ def encode_publish(
     else:
         head = BYTE[first] + write_length(length) + topic_size.to_bytes(2, "big")
     return head + topic + tail + payload
-
-
-def publish_size(topic_size: int, payload_size: int, qos: int, properties_size: int, protocol: int) -> int:
-    """How many bytes ``encode_publish`` writes, to compare with a receiver's maximum packet size [MQTT-3.1.2-24]."""
-    length = 2 + topic_size + payload_size + (2 if qos else 0)
-    if protocol == MQTT5:
-        length += length_size(properties_size) + properties_size
-    return 1 + length_size(length) + length
 
 
 def encode_ack(type: int, packet_id: int, reason: int, protocol: int) -> bytes:

@@ -127,16 +127,6 @@ class Splitter:
         return rest
 
 
-def packet_type(raw: bytes) -> int:
-    """The control packet type of a raw packet, 0 to 15."""
-    return raw[0] >> 4
-
-
-def publish_qos(raw: bytes) -> int:
-    """The QoS of a raw PUBLISH; 3 is possible, because nobody has checked it."""
-    return raw[0] >> 1 & 3
-
-
 def publish_packet_id(raw: bytes) -> int:
     """The packet identifier of a raw PUBLISH; 0 for QoS 0 and for a packet that is too short to have one."""
     if raw[0] & 0x06 == 0:

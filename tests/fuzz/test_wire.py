@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.wire.decode import CLIENT, SERVER, Framer, Limits, Reader, decode_properties
+from mesh.wire.decode import CLIENT, SERVER, Framer, Limits, Reader
 from mesh.wire.encode import encode, encode_properties
 from mesh.wire.frames import ack_packet_id, ack_reason, publish_packet_id
 from mesh.wire.packets import Packet
+from mesh.wire.property_codec import decode_properties
 from mesh.wire.reasons import NAMES, ProtocolError
 from tests.wire.golden import BROKEN, GOLDEN
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.wire.encode import encode, encode_publish, publish_size
+from mesh.wire.encode import encode, encode_publish
+from mesh.wire.fields import length_size, read_length
 from mesh.wire.packets import (
     SUBACK,
     Ack,
@@ -63,8 +64,9 @@ def test_what_a_version_does_not_have_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("payload", [0, 123, 124, 125, 16_379, 16_380, 2_097_148, 2_097_149])
-def test_size_is_known_before(payload: int) -> None:
+def test_the_length_field_of_a_publish(payload: int) -> None:
     for protocol in (4, 5):
         for qos in (0, 1):
             packet = encode_publish(b"t", bytes(payload), qos, False, False, 1, b"", protocol)
-            assert publish_size(1, payload, qos, 0, protocol) == len(packet)
+            length = read_length(packet, 1, len(packet))
+            assert 1 + length_size(length) + length == len(packet)
