@@ -12,7 +12,7 @@ holds:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, final
+from typing import Final, final
 
 from mesh.broker.catchup import CatchUp
 from mesh.broker.connection import Connection
@@ -35,7 +35,7 @@ from mesh.broker.subscriber import Subscriber
 from mesh.broker.subscriptions import Subscriptions
 from mesh.broker.system import Snapshot, SystemTopics
 from mesh.broker.trace import Tracer
-from mesh.session.store import Store
+from mesh.session.store import Item, Store
 from mesh.wire import reasons
 from mesh.wire.encode import encode
 from mesh.wire.packets import (
@@ -104,7 +104,7 @@ class Broker(Inlet):
         )  # fmt: skip
         self._assigned = 0
 
-    def recover(self, items: Iterable[Any]) -> list[Any]:
+    def recover(self, items: Iterable[Item]) -> list[Item]:
         """Take back what the journal kept; returns the items of kinds that belong to others. Call it once, first."""
         found = self.keeper.recover(items, self.settings.in_flight)
         for item, topic, expires in found.retained:

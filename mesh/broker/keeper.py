@@ -17,13 +17,13 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any, Final, final
+from typing import Final, final
 
 from mesh.broker.ledger import Ledger
 from mesh.broker.session import Interest, Session
 from mesh.session.message import Message, pack, unpack
 from mesh.session.outbound import RELEASED, Delivery, Depth
-from mesh.session.store import Store
+from mesh.session.store import Item, Store
 from mesh.wire.packets import Subscription
 
 # Kinds of items. Those from 16 on belong to the core.
@@ -61,7 +61,7 @@ class Recovered:
         self.sessions: dict[int, Session] = {}
         self.interests: list[Interest] = []
         self.retained: list[tuple[int, str, float]] = []
-        self.other: list[Any] = []
+        self.other: list[Item] = []
 
 
 @final
@@ -242,7 +242,7 @@ class Keeper:
 
     # Recovery
 
-    def recover(self, items: Iterable[Any], window: int) -> Recovered:
+    def recover(self, items: Iterable[Item], window: int) -> Recovered:
         """Rebuild the state from the live items, which come in the order of their identifiers.
 
         A session's state may come after what it owns, because it is written anew whenever it changes.
@@ -250,7 +250,7 @@ class Keeper:
         found = Recovered()
         sessions = found.sessions
         known: set[int] = set()
-        handlers: dict[int, Callable[[Session, Any], None]] = {
+        handlers: dict[int, Callable[[Session, Item], None]] = {
             SESSION: self._recover_session,
             DELIVERY: self._recover_delivery,
             RELEASE: self._recover_delivery,
@@ -281,7 +281,7 @@ class Keeper:
         self.next_session = max(sessions, default=0) + 1
         return found
 
-    def _recover_session(self, session: Session, item: Any) -> None:
+    def _recover_session(self, session: Session, item: Item) -> None:
         kind, name, client_id, vehicle, expiry, ends, window, delay, due, number, attached = json.loads(item.meta)
         if session.item:
             self._stale.append(session.item)  # the crash came between a newer state and the drop of the older
@@ -298,16 +298,16 @@ class Keeper:
         will = self.store.read(item.id)
         session.will = unpack(will) if will else None
 
-    def _recover_delivery(self, session: Session, item: Any) -> None:
+    def _recover_delivery(self, session: Session, item: Item) -> None:
         delivery = _delivery(item)
         if delivery.body:
             self._bodies[delivery.body] = self._bodies.get(delivery.body, 0) + 1
         session.outbound.restore(delivery)
 
-    def _recover_incoming(self, session: Session, item: Any) -> None:
+    def _recover_incoming(self, session: Session, item: Item) -> None:
         session.incoming[_INCOMING.unpack(item.meta)[0]] = item.id
 
-    def _recover_ledger(self, session: Session, item: Any) -> None:
+    def _recover_ledger(self, session: Session, item: Item) -> None:
         if session.ledger is not None:
             self._stale.append(session.ledger.item)
         ledger = Ledger(item.meta[_LEDGER.size :].decode(), *_LEDGER.unpack_from(item.meta))
@@ -346,7 +346,7 @@ def _meta(delivery: Delivery) -> bytes:
     return meta + delivery.group.encode() if delivery.group else meta
 
 
-def _delivery(item: Any) -> Delivery:
+def _delivery(item: Item) -> Delivery:
     number, body, size, flags, since, expires, count = _DELIVERY.unpack_from(item.meta)
     identifiers = struct.unpack_from(f"!{count}I", item.meta, _DELIVERY.size)
     delivery = Delivery(None, flags & _QOS, bool(flags & _RETAIN), identifiers, since, expires, size)
@@ -360,7 +360,7 @@ def _delivery(item: Any) -> Delivery:
     return delivery
 
 
-def _interest(session: Session, item: Any) -> Interest:
+def _interest(session: Session, item: Item) -> Interest:
     options, identifier = _INTEREST.unpack_from(item.meta)
     owed = _OWED.unpack_from(item.meta, _INTEREST.size) if options & _IS_OWED else (0, 0)
     filter = item.meta[_INTEREST.size + (_OWED.size if options & _IS_OWED else 0) :].decode()

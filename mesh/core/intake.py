@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any, Final, final
+from typing import Final, final
 
 from mesh.broker.broker import Broker
 from mesh.broker.subscriptions import SharedGroup
@@ -17,6 +17,7 @@ from mesh.core.upstream import PLAIN, Upstream
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message, message_of, without_trace
+from mesh.session.store import Item
 from mesh.wire import reasons
 from mesh.wire.encode import encode_ack
 from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, Publish
@@ -26,10 +27,9 @@ _INCOMING: Final = struct.Struct("!H")  # packet identifier; then the edge's nam
 _ERROR: Final = 0x80
 
 
-def edge_of(item: Any) -> str:
+def edge_of(item: Item) -> str:
     """The edge that an identifier kept in the journal belongs to."""
-    meta: bytes = item.meta
-    return meta[_INCOMING.size :].decode()
+    return item.meta[_INCOMING.size :].decode()
 
 
 @final
@@ -46,7 +46,7 @@ class Intake:
         self._held: Fifo[tuple[int, bytes]] = Fifo()  # PUBCOMPs that wait for the journal
         self._incoming: dict[int, int] = {}  # open QoS 2 identifiers of the edge -> journal items
 
-    def restore(self, item: Any) -> None:
+    def restore(self, item: Item) -> None:
         """Take back an identifier that the journal kept."""
         self._incoming[_INCOMING.unpack_from(item.meta)[0]] = item.id
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any, Final, final
+from typing import Final, final
 
 from mesh.broker.broker import Broker
 from mesh.broker.subscriptions import Gate
@@ -23,6 +23,7 @@ from mesh.node.engine import Engine, open_engine
 from mesh.node.place import TIER, Place
 from mesh.node.services import Services
 from mesh.registry.members import Member
+from mesh.session.store import Item
 from mesh.transport.admission import Admission
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.stream import Home
@@ -37,8 +38,8 @@ class Kept:
     """What the journal kept of one tier link."""
 
     def __init__(self) -> None:
-        self.spooled: list[Any] = []
-        self.incoming: list[Any] = []
+        self.spooled: list[Item] = []
+        self.incoming: list[Item] = []
         self.filters: dict[str, int] = {}
 
 
@@ -94,7 +95,7 @@ class Core:
         await services.announce({})
         await services.show(self.status)
 
-    def _sort(self, items: list[Any]) -> None:
+    def _sort(self, items: list[Item]) -> None:
         """What the journal kept, by edge."""
         for item in items:
             if item.kind in (SPOOLED, SPOOL_RELEASED):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Any, Final, final
+from typing import Final, final
 
 from mesh.session.message import Message, pack, unpack
 from mesh.session.outbound import RELEASED, Delivery, Outbound
-from mesh.session.store import Store
+from mesh.session.store import Item, Store
 
 # Kinds of journal items; those below 16 are the engine's.
 SPOOLED: Final = 16
@@ -72,7 +72,7 @@ class Spool:
         """The message of a delivery."""
         return delivery.message if delivery.message is not None else unpack(self._store.read(delivery.item))
 
-    def restore(self, items: Iterable[Any], outbound: Outbound) -> None:
+    def restore(self, items: Iterable[Item], outbound: Outbound) -> None:
         """Take back this edge's items. Those that were spooled late, when their edge went away, are put in their place.
         """
         found = [_delivery(item) for item in items]
@@ -94,13 +94,12 @@ class Spool:
         return head + self._edge
 
 
-def edge_of(item: Any) -> str:
+def edge_of(item: Item) -> str:
     """The edge that a spooled item is for."""
-    meta: bytes = item.meta
-    return meta[_META.size :].decode()
+    return item.meta[_META.size :].decode()
 
 
-def _delivery(item: Any) -> Delivery:
+def _delivery(item: Item) -> Delivery:
     number, size, flags, since, expires, _ = _META.unpack_from(item.meta)
     delivery = Delivery(None, flags & _QOS, bool(flags & _RETAIN), (), since, expires, size)
     delivery.number = number

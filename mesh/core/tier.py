@@ -15,7 +15,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, Protocol, final
+from typing import Final, Protocol, final
 
 from mesh.broker.broker import Broker
 from mesh.broker.connection import Connection
@@ -28,6 +28,7 @@ from mesh.core.upstream import PLAIN, Upstream
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message, publish_packet
 from mesh.session.outbound import RELEASED, Delivery, Depth, Outbound, packet_id_of
+from mesh.session.store import Item
 from mesh.transport.turn import Turn
 from mesh.wire import reasons
 from mesh.wire.decode import CLIENT as CLIENT_ROLE
@@ -115,7 +116,7 @@ class TierLink:
         self._releases: deque[tuple[int, int]] = deque()  # journal position to wait for, identifier to release
         self._intake = Intake(edge, broker, upstream, self._put)
 
-    def restore(self, spooled: Iterable[Any], filters: dict[str, int], incoming: Iterable[Any]) -> None:
+    def restore(self, spooled: Iterable[Item], filters: dict[str, int], incoming: Iterable[Item]) -> None:
         """What the journal kept of this link."""
         self.spool.restore(spooled, self.outbound)
         self._spool_waiting = len(self.outbound.waiting)

@@ -4,13 +4,11 @@ from mesh.journal.errors import BacklogError, DamageError, JournalError, LockedE
 from mesh.journal.files import Files, SystemFiles
 from mesh.journal.journal import Journal, Notify, Statistics
 from mesh.journal.limits import Limits
-from mesh.journal.recovery import Item
 
 __all__ = [
     "BacklogError",
     "DamageError",
     "Files",
-    "Item",
     "Journal",
     "JournalError",
     "Limits",

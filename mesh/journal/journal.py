@@ -46,9 +46,9 @@ from mesh.journal.limits import Limits
 from mesh.journal.lock import DirectoryLock
 from mesh.journal.messages import Clean, Copies, Failed, Handover, Remove, Removed, Report, Unreadable, Written
 from mesh.journal.readers import Readers
-from mesh.journal.recovery import Item, Recovered, recover
+from mesh.journal.recovery import Recovered, recover
 from mesh.journal.segments import Segments
-from mesh.session.store import Store
+from mesh.session.store import Item, Store
 
 _log = logging.getLogger(__name__)
 

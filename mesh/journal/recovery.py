@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import final
 
 from mesh.journal.errors import DamageError
 from mesh.journal.files import Files
@@ -35,17 +35,9 @@ from mesh.journal.layout import (
     spare_path,
 )
 from mesh.journal.segments import Growing, begin_segment, fresh_header, make_spare
+from mesh.session.store import Item
 
 _log = logging.getLogger(__name__)
-
-
-class Item(NamedTuple):
-    """One thing in the journal. ``id`` is unsigned 64 bit and orders all; ``kind`` 8 bit, ``owner`` 64 bit."""
-
-    id: int
-    kind: int
-    owner: int
-    meta: bytes
 
 
 @final

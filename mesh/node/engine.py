@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, final
+from typing import Final, final
 
 from mesh.broker.broker import Broker
 from mesh.broker.dispatcher import Forwarder
@@ -22,6 +22,7 @@ from mesh.journal.errors import LockedError
 from mesh.journal.journal import Journal
 from mesh.node.place import Place
 from mesh.node.services import Services
+from mesh.session.store import Item
 from mesh.transport.outlet import Outlet
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
@@ -148,7 +149,7 @@ class Engine:
 
 async def open_engine(
     place: Place, services: Services, settings: Settings, forwarder: Forwarder | None, inbox: InboxRules | None
-) -> tuple[Engine, list[Any]]:
+) -> tuple[Engine, list[Item]]:
     """The engine with what its journal kept, and the journal's items that are not the engine's.
 
     Raises ``JournalError``, ``OSError``: each says which file and why.

@@ -1,12 +1,32 @@
-"""What sessions ask of the journal. The journal room provides it; tests put a dictionary in its place.
+"""What sessions ask of the journal, and what it gives back. The journal room provides it; tests put a dictionary in its
+place.
 
-A base class and not a ``Protocol``: compiled, a call through a base is a jump through a table, one through a protocol
-a search by name, which costs twenty times as much.
+``Store`` is a base class and not a ``Protocol``: compiled, a call through a base is a jump through a table, one through
+a protocol a search by name, which costs twenty times as much.
 """
 
 from __future__ import annotations
 
+from typing import final
+
 from mypy_extensions import mypyc_attr
+
+
+@final
+class Item:
+    """One item as recovery gives it back: without its body, which ``Store.read`` reads when it is wanted.
+
+    ``id`` is the number that ``Store.append`` returned (unsigned 64 bit); it orders all items. ``kind`` (8 bit),
+    ``owner`` (64 bit) and ``meta`` are what was appended.
+    """
+
+    __slots__ = ("id", "kind", "meta", "owner")
+
+    def __init__(self, id: int, kind: int, owner: int, meta: bytes) -> None:
+        self.id = id
+        self.kind = kind
+        self.owner = owner
+        self.meta = meta
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -12,15 +12,15 @@ from mesh.broker.peer import NOWHERE
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
 from mesh.broker.settings import Settings
 from mesh.broker.trace import Tracer
-from mesh.session.store import Store
+from mesh.session.store import Item, Store
 from mesh.wire.decode import CLIENT, Reader
 from mesh.wire.limits import Limits
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Connack, Connect, Packet, Publish
 from mesh.wire.properties import Properties
 
 
-class Item:
-    """A journal item as the engine sees it."""
+class Stored:
+    """A journal item with its body."""
 
     def __init__(self, id: int, kind: int, owner: int, meta: bytes, body: bytes) -> None:
         self.id = id
@@ -29,11 +29,14 @@ class Item:
         self.meta = meta
         self.body = body
 
+    def item(self) -> Item:
+        return Item(self.id, self.kind, self.owner, self.meta)
+
 
 class MemoryStore(Store):
     """A journal whose disk is a dictionary. ``commit`` makes everything durable, ``crash`` gives its disk."""
 
-    def __init__(self, items: dict[int, Item] | None = None, position: int = 0) -> None:
+    def __init__(self, items: dict[int, Stored] | None = None, position: int = 0) -> None:
         self.items = dict(items or {})
         super().__init__(position)
         self.disk = dict(self.items)
@@ -41,7 +44,7 @@ class MemoryStore(Store):
 
     def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
         self.position += 1
-        self.items[self.position] = Item(self.position, kind, owner, meta, body)
+        self.items[self.position] = Stored(self.position, kind, owner, meta, body)
         return self.position
 
     def drop(self, id: int) -> None:
@@ -60,7 +63,7 @@ class MemoryStore(Store):
         return MemoryStore(self.disk, self.durable)
 
     def live(self) -> list[Item]:
-        return [self.items[id] for id in sorted(self.items)]
+        return [self.items[id].item() for id in sorted(self.items)]
 
 
 class Clock:

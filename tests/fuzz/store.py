@@ -5,20 +5,20 @@ from __future__ import annotations
 from struct import error as StructError
 
 from mesh.journal.layout import PUT, PUT_HEAD
-from mesh.session.store import Store
-from tests.broker.harness import Item
+from mesh.session.store import Item, Store
+from tests.broker.harness import Stored
 
 
 class CrashStore(Store):
     """``items`` are live, ``disk`` is what a crash leaves: the items as of the last ``commit``. An item that is dropped
     twice, or read after it was dropped, raises ``KeyError``."""
 
-    def __init__(self, disk: dict[int, Item] | None = None, position: int = 0) -> None:
+    def __init__(self, disk: dict[int, Stored] | None = None, position: int = 0) -> None:
         super().__init__(position)
-        self.disk: dict[int, Item] = disk or {}
-        self.items: dict[int, Item] = dict(self.disk)
+        self.disk: dict[int, Stored] = disk or {}
+        self.items: dict[int, Stored] = dict(self.disk)
         self._durable = position
-        self._pending: list[Item | int] = []  # since the last commit: items that came, numbers of those dropped
+        self._pending: list[Stored | int] = []  # since the last commit: items that came, numbers of those dropped
 
     def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
         try:
@@ -27,7 +27,7 @@ class CrashStore(Store):
             what = f"kind {kind}, {len(meta)} bytes of meta, {len(body)} of body"
             raise ValueError(f"an item with {what} cannot be stored: {error}") from None
         self.position += 1
-        item = Item(self.position, kind, owner, meta, body)
+        item = Stored(self.position, kind, owner, meta, body)
         self.items[item.id] = item
         self._pending.append(item)
         return item.id
@@ -58,4 +58,4 @@ class CrashStore(Store):
 
     def live(self) -> list[Item]:
         """All items in the order of their numbers."""
-        return [self.items[id] for id in sorted(self.items)]
+        return [self.items[id].item() for id in sorted(self.items)]

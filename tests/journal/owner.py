@@ -9,6 +9,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from mesh.journal import Files, Journal, Limits
+from mesh.session.store import Item
 
 DEADLINE = 10.0
 
@@ -17,6 +18,14 @@ TINY = Limits(segment=256, batch=512, step=64, backlog=1 << 20, retry_first=0.00
 
 # The same, with segments that are read whole when they are cleaned.
 READING = replace(TINY, picked=0)
+
+
+Fields = tuple[int, int, int, bytes]  # of an item: id, kind, owner, meta
+
+
+def fields(item: Item) -> Fields:
+    """An item as a value, to compare it."""
+    return item.id, item.kind, item.owner, item.meta
 
 
 class Owner:

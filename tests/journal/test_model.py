@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from mesh.journal import Item, Limits
+from mesh.journal import Limits
 from mesh.journal.errors import UnsavedError
 from mesh.journal.layout import PUT_SIZE
 from tests.fakes.disk import Disk
-from tests.journal.owner import READING, TINY, Owner
+from tests.journal.owner import READING, TINY, Fields, Owner, fields
 
 SEEDS = st.integers(0, 1 << 32)
 PICKS = st.integers(0, 1 << 16)
@@ -29,8 +29,8 @@ class JournalMachine(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
         self.disk = Disk()
-        self.history: list[tuple[int, Item | int, bytes]] = []
-        self.model: dict[int, tuple[Item, bytes]] = {}
+        self.history: list[tuple[int, Fields | int, bytes]] = []
+        self.model: dict[int, tuple[Fields, bytes]] = {}
         self.faults = 0
         self.acknowledged_at_image = 0
 
@@ -53,7 +53,7 @@ class JournalMachine(RuleBasedStateMachine):
         for _ in range(times):
             id = self.owner.journal.append(kind, owner, meta, body)
             assert id == self.owner.journal.position
-            self.model[id] = (Item(id, kind, owner, meta), body)
+            self.model[id] = ((id, kind, owner, meta), body)
             self.history.append((id, *self.model[id]))
 
     # How much a crash leaves depends on how far the commit thread was, so nothing that is drawn may depend on what is
@@ -143,11 +143,11 @@ class JournalMachine(RuleBasedStateMachine):
         self.history = [entry for entry in self.history if entry[0] <= reached]
         self.model = {}
         for _, what, body in self.history:
-            if isinstance(what, Item):
-                self.model[what.id] = (what, body)
-            else:
+            if isinstance(what, int):
                 del self.model[what]
-        found = [(item, self.owner.journal.read(item.id)) for item in self.owner.journal.live()]
+            else:
+                self.model[what[0]] = (what, body)
+        found = [(fields(item), self.owner.journal.read(item.id)) for item in self.owner.journal.live()]
         assert found == list(self.model.values())
 
     @invariant()
@@ -155,7 +155,7 @@ class JournalMachine(RuleBasedStateMachine):
         if hasattr(self, "owner"):
             figures = self.owner.journal.statistics()
             assert figures.live_items == len(self.model)
-            sizes = [PUT_SIZE + len(item.meta) + len(body) for item, body in self.model.values()]
+            sizes = [PUT_SIZE + len(meta) + len(body) for (_, _, _, meta), body in self.model.values()]
             assert figures.live_bytes == sum(sizes)
 
     def teardown(self) -> None:
