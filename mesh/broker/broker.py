@@ -31,6 +31,7 @@ from mesh.broker.session import Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import Settings
 from mesh.broker.sharing import Sharing
+from mesh.broker.shell import Flushable
 from mesh.broker.subscriber import Subscriber
 from mesh.broker.subscriptions import Subscriptions
 from mesh.broker.system import Snapshot, SystemTopics
@@ -115,7 +116,7 @@ class Broker(Inlet):
 
     # Coming
 
-    def open(self, connect: Connect, principal: Principal, peer: Peer, shell: object) -> Connection:
+    def open(self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable) -> Connection:
         """A CONNECT: the connection that it opens, with the CONNACK in ``out``; a refused one has ``closing`` set."""
         connection = self._connection(connect, principal, peer, shell)
         reason = self._objection(connect, principal)
@@ -132,7 +133,7 @@ class Broker(Inlet):
         self._accept(connection, connect, session, present)
         return connection
 
-    def _connection(self, connect: Connect, principal: Principal, peer: Peer, shell: object) -> Connection:
+    def _connection(self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable) -> Connection:
         settings = self.settings
         connection = Connection(principal, connect.protocol, peer, shell, settings.topic_aliases)
         connection.keep_alive = connect.keep_alive
@@ -278,7 +279,7 @@ class Broker(Inlet):
         self.courier.write(connection, packet)
 
     def attach(
-        self, connect: Connect, principal: Principal, peer: Peer, shell: object, unacked: list[int]
+        self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable, unacked: list[int]
     ) -> Connection:
         """A connection that outlived its device link, or this process. Deliveries wait until ``live``.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, final
 
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
+from mesh.broker.shell import Flushable
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Inbound
 from mesh.wire.tracecontext import TraceContext
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @final
 class Connection:
-    """``shell`` is the owner's own object, so that it finds its socket again from a dirty connection."""
+    """``shell`` owns the way to the client, and writes what is in ``out``."""
 
     __slots__ = (
         "accepted", "alias_maximum", "aliases", "assigned", "closing", "congested", "dirty", "held", "inbound",
@@ -30,7 +31,7 @@ class Connection:
         "session", "shell", "traced", "unacked", "waiting", "writable",
     )  # fmt: skip
 
-    def __init__(self, principal: Principal, protocol: int, peer: Peer, shell: object, alias_maximum: int) -> None:
+    def __init__(self, principal: Principal, protocol: int, peer: Peer, shell: Flushable, alias_maximum: int) -> None:
         self.principal = principal
         self.protocol = protocol
         self.peer = peer

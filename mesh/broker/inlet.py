@@ -10,6 +10,7 @@ from mypy_extensions import mypyc_attr
 from mesh.broker.connection import Connection
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
+from mesh.broker.shell import Flushable
 from mesh.wire.packets import Connect, Packet
 
 
@@ -17,12 +18,12 @@ from mesh.wire.packets import Connect, Packet
 class Inlet:
     """The way in for clients. What the engine answers comes in ``Connection.out``."""
 
-    def open(self, connect: Connect, principal: Principal, peer: Peer, shell: object) -> Connection:
+    def open(self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable) -> Connection:
         """A client that was let in; the answer to its CONNECT comes in the connection's ``out``."""
         raise NotImplementedError
 
     def attach(
-        self, connect: Connect, principal: Principal, peer: Peer, shell: object, unacked: list[int]
+        self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable, unacked: list[int]
     ) -> Connection:
         """A connection that outlived its link; ``closing`` if its session is gone."""
         raise NotImplementedError

@@ -7,10 +7,9 @@ connection is taken off the dirty list before its shell is asked to write.
 from __future__ import annotations
 
 import logging
-from typing import Protocol, cast, final
+from typing import Protocol, final
 
 from mesh.broker.connection import Connection
-from mesh.transport.turn import Flushable
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +38,6 @@ class Outlet:
         for connection in ready:
             connection.dirty = False
             try:
-                cast(Flushable, connection.shell).flush()
+                connection.shell.flush()
             except Exception:
                 log.exception("writing to the client at %s failed", connection.peer)

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, final
 
-from mypy_extensions import mypyc_attr
+from mesh.broker.shell import Flushable
 
 # Steps (a read of a client, or a packet of a link) after which a turn ends although more is there. A thousand clients
 # and their sockets do not fit into a processor's cache, so a wide turn finds cold again in its second half what it has
@@ -26,18 +26,6 @@ from mypy_extensions import mypyc_attr
 WIDTH: Final = 64
 
 log = logging.getLogger(__name__)
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Flushable:
-    """Something that gathers output during a turn and writes it at the end: whoever owns the way to one client, or a
-    link. A base class for the reason that ``session/store.py`` gives."""
-
-    __slots__ = ()
-
-    def flush(self) -> None:
-        """Write what was gathered."""
-        raise NotImplementedError
 
 
 @final

@@ -19,7 +19,7 @@ from typing import Final, final
 
 from mypy_extensions import mypyc_attr
 
-from mesh.transport.turn import Flushable
+from mesh.broker.shell import Flushable
 
 log = logging.getLogger(__name__)
 

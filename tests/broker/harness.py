@@ -11,6 +11,7 @@ from mesh.broker.inbox import InboxRules
 from mesh.broker.peer import NOWHERE
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
 from mesh.broker.settings import Settings
+from mesh.broker.shell import Flushable
 from mesh.broker.trace import Tracer
 from mesh.session.store import Item, Store
 from mesh.wire.decode import CLIENT, Reader
@@ -117,8 +118,7 @@ class Bench:
         self.broker.dirty.clear()
         for connection in dirty:
             connection.dirty = False
-            shell: Any = connection.shell
-            shell.flush()
+            connection.shell.flush()
 
     def restart(self) -> Bench:
         """What a crash leaves, under a new broker."""
@@ -133,7 +133,7 @@ class Bench:
         return client
 
 
-class Client:
+class Client(Flushable):
     """One client; what it receives is in ``packets``."""
 
     def __init__(self, bench: Bench, client_id: str, name: str, kind: int) -> None:

@@ -6,6 +6,7 @@ from mesh.broker.connection import Connection
 from mesh.broker.peer import NOWHERE
 from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, BACKEND, Permissions, Principal
 from mesh.broker.settings import Settings
+from mesh.broker.shell import Flushable
 from mesh.transport.refusal import malformed
 from mesh.wire.decode import SERVER, Limits, Reader
 from mesh.wire.packets import Connect, Packet
@@ -34,7 +35,7 @@ def settings() -> Settings:
     return made
 
 
-class EngineWire:
+class EngineWire(Flushable):
     """What an endpoint does between a socket and the engine, without the socket."""
 
     def __init__(self, bench: Bench) -> None:

@@ -10,6 +10,7 @@ import pytest
 from mesh.broker.connection import Connection
 from mesh.broker.peer import NOWHERE
 from mesh.broker.settings import Settings
+from mesh.broker.shell import Flushable
 from mesh.broker.subscriptions import Gate
 from mesh.core.intake import edge_of as edge_of_incoming
 from mesh.core.router import Owners, OwnerUnknown, Router
@@ -26,7 +27,7 @@ from tests.conformance.shows import shows
 TURN = Turn(asyncio.new_event_loop())  # whoever marks and wakes is not under test here
 
 
-class Pipe:
+class Pipe(Flushable):
     """The socket between one tier link and one edge's engine; both ends in one."""
 
     def __init__(self, link: TierLink, edge: Bench) -> None:

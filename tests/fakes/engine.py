@@ -12,6 +12,7 @@ from mesh.broker.connection import Connection
 from mesh.broker.inlet import Inlet
 from mesh.broker.peer import Peer
 from mesh.broker.principal import VEHICLE, Permissions, Principal
+from mesh.broker.shell import Flushable
 from mesh.session.store import Store
 from mesh.wire.encode import encode, encode_ack
 from mesh.wire.packets import (
@@ -74,7 +75,7 @@ class FakeEngine(Inlet):
 
     # Engine
 
-    def open(self, connect: Connect, principal: Principal, peer: Peer, shell: object) -> Connection:
+    def open(self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable) -> Connection:
         name = connect.client_id
         if not name:
             name = connect.client_id = f"assigned-{len(self.opened)}"
@@ -95,7 +96,7 @@ class FakeEngine(Inlet):
         return connection
 
     def attach(
-        self, connect: Connect, principal: Principal, peer: Peer, shell: object, unacked: list[int]
+        self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable, unacked: list[int]
     ) -> Connection:
         name = connect.client_id
         connection = self._connection(connect, principal, peer, shell, name)
@@ -181,7 +182,7 @@ class FakeEngine(Inlet):
         return [packet.payload for client, packet in self.received if client == name and isinstance(packet, Publish)]
 
     def _connection(
-        self, connect: Connect, principal: Principal, peer: Peer, shell: object, name: str
+        self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable, name: str
     ) -> Connection:
         connection = Connection(principal, connect.protocol, peer, shell, 0)
         connection.keep_alive = connect.keep_alive

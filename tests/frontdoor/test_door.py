@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from mesh.broker.shell import Flushable
 from mesh.broker.trace import Span, Tracer
 from mesh.frontdoor.context import DoorSettings
 from mesh.transport.frame import WINDOW
@@ -372,12 +373,17 @@ def test_figures_are_kept() -> None:
     run(main())
 
 
+class BrokenShell(Flushable):
+    def flush(self) -> None:
+        raise ValueError("a fault of the shell")
+
+
 def test_outlet_survives_a_shell_that_fails() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             car = await Bare().hello(mesh.port, "CAR")
             connection = mesh.engine.current["CAR"]
-            shell, connection.shell = connection.shell, None
+            shell, connection.shell = connection.shell, BrokenShell()
             mesh.engine.deliver("CAR", Publish("t"))
             Outlet(mesh.engine)()
             connection.shell = shell

@@ -10,6 +10,7 @@ from mesh.broker.broker import Broker
 from mesh.broker.connection import Connection
 from mesh.broker.peer import NOWHERE
 from mesh.broker.principal import Principal
+from mesh.broker.shell import Flushable
 from mesh.transport.refusal import malformed
 from mesh.wire.decode import CLIENT, SERVER, Reader
 from mesh.wire.limits import Limits
@@ -17,7 +18,7 @@ from mesh.wire.packets import Connect, Packet
 from tests.fuzz.watch import Watch, insist
 
 
-class Line:
+class Line(Flushable):
     """``closed``: nothing comes and goes any more. ``handled`` counts the packets that the reader took out, ``refused``
     is 1 if it then met one that is wrong."""
 

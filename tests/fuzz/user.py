@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mesh.broker.connection import Connection
+from mesh.broker.shell import Flushable
 from mesh.wire.decode import CLIENT, Reader
 from mesh.wire.limits import Limits
 from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Disconnect, Packet, Publish
@@ -11,7 +12,7 @@ from tests.fuzz.model import Due, Model, Session
 NOBODY = 0x10  # the reason code for a publish that has no receiver
 
 
-class User:
+class User(Flushable):
     """``window`` is its receive maximum. The payload of a message is its number."""
 
     def __init__(self, name: str, model: Model) -> None:

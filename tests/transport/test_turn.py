@@ -7,8 +7,9 @@ import logging
 
 import pytest
 
+from mesh.broker.shell import Flushable
 from mesh.transport.notices import BURST, Notices
-from mesh.transport.turn import WIDTH, Flushable, Turn
+from mesh.transport.turn import WIDTH, Turn
 from mesh.transport.wheel import SLOTS, TICK, Timed, Wheel
 from tests.fakes.mesh import run
 
