@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from typing import Final, final
 
 from mesh.broker.catchup import CatchUp
-from mesh.broker.connection import Connection
 from mesh.broker.courier import Courier, explained
 from mesh.broker.dispatcher import Dispatcher, Forwarder
 from mesh.broker.greeting import greeting_of
@@ -27,7 +26,7 @@ from mesh.broker.ledger import INSTANCE, Ledger
 from mesh.broker.peer import Peer
 from mesh.broker.principal import TIER, VEHICLE, Principal
 from mesh.broker.retained import Retained
-from mesh.broker.session import Session
+from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import Settings
 from mesh.broker.sharing import Sharing

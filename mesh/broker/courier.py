@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Final, final
 
-from mesh.broker.connection import Connection
+from mesh.broker.gate import Gate
 from mesh.broker.keeper import Keeper
 from mesh.broker.principal import TIER
-from mesh.broker.session import Session
+from mesh.broker.session import Connection, Session
 from mesh.broker.settings import DROP_OLDEST, Settings
-from mesh.broker.subscriptions import Gate
 from mesh.broker.trace import PRODUCER, SEND, WAIT, Span, Tracer
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message, publish_packet

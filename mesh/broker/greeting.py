@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from mesh.broker.connection import Connection
 from mesh.broker.principal import Principal
-from mesh.broker.session import Session
+from mesh.broker.session import Connection, Session
 from mesh.broker.settings import Settings
 from mesh.wire.packets import MQTT5, Connect
 from mesh.wire.properties import Properties

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from mypy_extensions import mypyc_attr
 
-from mesh.broker.connection import Connection
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
+from mesh.broker.session import Connection
 from mesh.broker.shell import Flushable
 from mesh.wire.packets import Connect, Packet
 

@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
-from mesh.broker.connection import Connection
 from mesh.broker.courier import Courier, explained
 from mesh.broker.dispatcher import Dispatcher
 from mesh.broker.keeper import Keeper
 from mesh.broker.ledger import Ledger
 from mesh.broker.principal import BACKEND, TIER
-from mesh.broker.session import Session
+from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.trace import Span, Tracer
 from mesh.session.inbound import Receipt

@@ -1,34 +1,42 @@
-"""A session: what the server remembers of one client between and during its connections (MQTT 5.0 section 4.1)."""
+"""A session and its connection: what the server remembers of one client between and during its connections (MQTT 5.0
+section 4.1), and the one connection that it has at most.
+
+The two point at each other, so they are in one file. The engine puts packets into ``Connection.out`` and marks the
+connection dirty; the shell that owns the socket (or the place on a device link) writes them at the end of the turn.
+What always holds: ``session.connection is connection`` exactly while ``connection.session is session``; nothing is put
+into ``out`` after ``closing`` was set.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import final
 
+from mesh.broker.gate import Gate
 from mesh.broker.ledger import Ledger
-from mesh.broker.principal import VEHICLE
+from mesh.broker.peer import Peer
+from mesh.broker.principal import VEHICLE, Principal
+from mesh.broker.shell import Flushable
+from mesh.session.fifo import Fifo
+from mesh.session.inbound import Inbound
+from mesh.session.message import Message
 from mesh.session.outbound import Depth, Outbound
 from mesh.wire.packets import Subscription
-
-if TYPE_CHECKING:
-    from mesh.broker.connection import Connection
-    from mesh.broker.subscriptions import SharedGroup
-    from mesh.session.message import Message
+from mesh.wire.tracecontext import TraceContext
 
 Key = tuple[int, str, str]  # kind of principal, its name, client id
 
 
 @final
 class Interest:
-    """One subscription of one session. ``group`` is set for a shared one; ``item`` is its journal item, which says that
-    retained messages behind ``owed_after`` and up to ``owed_until`` are still due (0: none)."""
+    """One subscription of one session. ``item`` is its journal item, which says that retained messages behind
+    ``owed_after`` and up to ``owed_until`` are still due (0: none)."""
 
-    __slots__ = ("group", "identifier", "item", "owed_after", "owed_until", "session", "subscription")
+    __slots__ = ("identifier", "item", "owed_after", "owed_until", "session", "subscription")
 
     def __init__(self, session: Session, subscription: Subscription, identifier: int) -> None:
         self.session = session
         self.subscription = subscription
         self.identifier = identifier  # 0: none
-        self.group: SharedGroup | None = None
         self.item = 0
         self.owed_after = 0
         self.owed_until = 0
@@ -86,3 +94,41 @@ class Session:
         self.key = key
         self.kind = key[0]  # VEHICLE, BACKEND or TIER
         self.inbox = key[0] == VEHICLE and not key[2]  # see inbox.py: no client has an empty client id
+
+
+@final
+class Connection:
+    """``shell`` owns the way to the client, and writes what is in ``out``."""
+
+    __slots__ = (
+        "accepted", "alias_maximum", "aliases", "assigned", "closing", "congested", "dirty", "held", "inbound",
+        "keep_alive", "live", "max_packet", "out", "peer", "principal", "problem_info", "protocol", "receive_maximum",
+        "session", "shell", "traced", "unacked", "waiting", "writable",
+    )  # fmt: skip
+
+    def __init__(self, principal: Principal, protocol: int, peer: Peer, shell: Flushable, alias_maximum: int) -> None:
+        self.principal = principal
+        self.protocol = protocol
+        self.peer = peer
+        self.shell = shell
+        self.session: Session | None = None
+        self.out: list[bytes] = []
+        self.traced: list[tuple[int, TraceContext]] = []  # places in ``out`` of PUBLISHes of sampled messages
+        self.closing = False
+        self.accepted = False  # CONNACK with success has been put into ``out``
+        self.assigned = False  # the client id is the server's
+        self.unacked: list[int] = []  # from ``attach`` until ``live``: identifiers that are with the client
+        self.live = True  # False from ``attach`` until the replay is over
+        self.writable = True
+        self.congested = False  # too much waits for its answer: the shell stops reading until it is False again
+        self.dirty = False
+        self.waiting = False  # something of it waits for the journal
+        self.keep_alive = 0
+        self.max_packet = 0  # the client's own limit in bytes; 0: none
+        self.receive_maximum = 0  # how many publishes the client may have unanswered
+        self.problem_info = True  # the client wants reason strings also where nothing ends
+        self.alias_maximum = 0  # topic aliases that the client takes
+        self.aliases: dict[str, int] | None = None  # those that it was told
+        self.inbound = Inbound(alias_maximum)
+        # Packets that wait for a journal position, and for others to hear of a subscription.
+        self.held: Fifo[tuple[int, Gate | None, bytes]] = Fifo()

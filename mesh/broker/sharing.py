@@ -38,7 +38,7 @@ class Sharing:
         """The session is about to end."""
         if session.shared:
             self._seen.pop(session, None)
-            for group in self._groups_of(session):
+            for group in self.subscriptions.groups_of(session):
                 self._move(session, group, False)
 
     def left(self, session: Session, group: SharedGroup) -> None:
@@ -48,14 +48,14 @@ class Sharing:
     def detached(self, session: Session) -> None:
         """The member's connection is gone: what waits goes to members that are connected."""
         if session.shared:
-            for group in self._groups_of(session):
+            for group in self.subscriptions.groups_of(session):
                 if _has_connected(group, session):
                     self._move(session, group, False)
 
     def arrived(self, session: Session) -> None:
         """A member is connected, or new: it gets what waits for members that are not."""
         if session.shared:
-            for group in self._groups_of(session):
+            for group in self.subscriptions.groups_of(session):
                 for member in list(group.members):
                     other = member.session
                     if other is not session and other.connection is None and other.outbound.waiting:
@@ -81,9 +81,6 @@ class Sharing:
                     if _has_connected(group, session):
                         self._move(session, group, True)
         self._seen = seen
-
-    def _groups_of(self, session: Session) -> list[SharedGroup]:
-        return [interest.group for interest in session.interests.values() if interest.group is not None]
 
     def _move(self, session: Session, group: SharedGroup, connected: bool) -> None:
         """Give what ``session`` has of the group to other members, as far as they have room."""

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from typing import Final, final
 
 from mesh.broker.catchup import CatchUp
-from mesh.broker.connection import Connection
 from mesh.broker.courier import Courier, explained
+from mesh.broker.gate import Gate
 from mesh.broker.inbox import Inbox
 from mesh.broker.keeper import Keeper
 from mesh.broker.principal import TIER, VEHICLE
-from mesh.broker.session import Interest, Session
+from mesh.broker.session import Connection, Interest, Session
 from mesh.broker.settings import Settings
 from mesh.broker.sharing import Sharing
-from mesh.broker.subscriptions import Gate, Subscriptions
+from mesh.broker.subscriptions import Subscriptions
 from mesh.broker.system import SystemTopics
 from mesh.wire import reasons
 from mesh.wire.encode import encode
@@ -152,8 +152,9 @@ class Subscriber:
             self.subscriptions.remove(interest)
             self.catch_up.forget(interest)
             self.keeper.forget_interest(interest)
-            if interest.group is not None:
-                self.sharing.left(session, interest.group)
+            group = self.subscriptions.group(filter, session.kind == TIER)
+            if group is not None:
+                self.sharing.left(session, group)
             codes.append(reasons.SUCCESS)
         answer = SubAck(UNSUBACK, packet.packet_id, codes if connection.protocol == MQTT5 else [])
         self._answer(connection, session, answer, None)

@@ -7,17 +7,15 @@ route that was remembered is dropped as soon as any subscription changes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
 from mypy_extensions import mypyc_attr
 
+from mesh.broker.gate import Gate
 from mesh.broker.principal import TIER, matches_any
-from mesh.broker.session import Interest, Session
-from mesh.wire.topics import split_shared
+from mesh.broker.session import Connection, Interest, Session
+from mesh.wire.topics import is_shared, split_shared
 from mesh.wire.tree import FilterTree
-
-if TYPE_CHECKING:
-    from mesh.broker.connection import Connection
 
 
 @final
@@ -121,16 +119,6 @@ class Route:
         self.groups = groups
 
 
-@final
-class Gate:
-    """Others who must hear of a subscription before it is acknowledged: ``pending`` of them have not answered yet."""
-
-    __slots__ = ("pending",)
-
-    def __init__(self, pending: int) -> None:
-        self.pending = pending
-
-
 @mypyc_attr(allow_interpreted_subclasses=True)
 class InterestListener:
     """Is told when a filter gets its first subscriber and loses its last. This one ignores it; the core's tells the
@@ -185,7 +173,6 @@ class Subscriptions:
                 group = self._groups[key] = SharedGroup(filter, full, key[0])
                 self._tree.add(filter, group, group)
             group.members.append(Target(interest))
-            interest.group = group
             interest.session.shared += 1
         else:
             self._tree.add(filter, interest.session, interest)
@@ -206,16 +193,16 @@ class Subscriptions:
 
     def remove(self, interest: Interest) -> None:
         """Undo ``add``."""
-        full = interest.subscription.filter
-        group = interest.group
-        if group is not None:
-            interest.session.shared -= 1
-            group.members = [target for target in group.members if target.session is not interest.session]
+        session, full = interest.session, interest.subscription.filter
+        if is_shared(full):
+            group = self._groups[(session.kind == TIER, full)]
+            session.shared -= 1
+            group.members = [target for target in group.members if target.session is not session]
             if not group.members:
                 self._tree.remove(group.filter, group)
-                del self._groups[(group.of_cores, group.full)]
+                del self._groups[(group.of_cores, full)]
         else:
-            self._tree.remove(full, interest.session)
+            self._tree.remove(full, session)
         self._known.clear()
         self._total -= 1
         count = self._counts[full] - 1
@@ -230,8 +217,14 @@ class Subscriptions:
         return list(self._groups.values())
 
     def group(self, full: str, of_cores: bool = False) -> SharedGroup | None:
-        """The shared group of a ``$share/{name}/{filter}``."""
+        """The shared group of a ``$share/{name}/{filter}``; ``None`` if it has no member."""
         return self._groups.get((of_cores, full))
+
+    def groups_of(self, session: Session) -> list[SharedGroup]:
+        """The shared groups that a session is a member of."""
+        of_cores = session.kind == TIER
+        found = [self._groups.get((of_cores, filter)) for filter in session.interests]
+        return [group for group in found if group is not None]
 
     def route(self, topic: str) -> Route:
         """Who receives ``topic``."""

@@ -11,7 +11,7 @@ import os
 from typing import Final, final
 
 from mesh.broker.broker import Broker
-from mesh.broker.subscriptions import Gate
+from mesh.broker.gate import Gate
 from mesh.core.dialer import Address, Dialer
 from mesh.core.intake import edge_of as edge_of_incoming
 from mesh.core.owners import MapOwners

@@ -15,8 +15,8 @@ from typing import Final, final
 from mypy_extensions import mypyc_attr
 
 from mesh.broker.broker import Broker
-from mesh.broker.connection import Connection
 from mesh.broker.dispatcher import Forwarder
+from mesh.broker.session import Connection
 from mesh.core.tier import TierLink
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message

@@ -18,9 +18,9 @@ from collections.abc import Iterable
 from typing import Final, Protocol, final
 
 from mesh.broker.broker import Broker
-from mesh.broker.connection import Connection
+from mesh.broker.gate import Gate
 from mesh.broker.ledger import INSTANCE
-from mesh.broker.subscriptions import Gate
+from mesh.broker.session import Connection
 from mesh.broker.trace import CLIENT, RELAY, SPOOL, Span
 from mesh.core.intake import Intake
 from mesh.core.spool import TIER_FILTER, Spool

@@ -15,7 +15,8 @@ import zlib
 from collections.abc import Callable
 from typing import Final, final
 
-from mesh.broker.subscriptions import Gate, InterestListener
+from mesh.broker.gate import Gate
+from mesh.broker.subscriptions import InterestListener
 from mesh.wire.topics import split_shared
 
 PLAIN: Final = 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from mesh.broker.connection import Connection
+from mesh.broker.session import Connection
 from mesh.broker.shell import Flushable
 from mesh.transport.frame import ACCEPTED, CLOSE, DATA, TRACED, WINDOW, pack_accepted, pack_traced
 from mesh.wire.decode import Reader

@@ -16,10 +16,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import final
 
-from mesh.broker.connection import Connection
 from mesh.broker.inlet import Inlet
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
+from mesh.broker.session import Connection
 from mesh.journal.errors import JournalError
 from mesh.transport.admission import Admission
 from mesh.transport.client import ClientStream, Reception

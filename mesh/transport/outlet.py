@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol, final
 
-from mesh.broker.connection import Connection
+from mesh.broker.session import Connection
 
 log = logging.getLogger(__name__)
 

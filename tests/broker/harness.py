@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from mesh.broker.broker import Broker
-from mesh.broker.connection import Connection
 from mesh.broker.dispatcher import Forwarder
 from mesh.broker.inbox import InboxRules
 from mesh.broker.peer import NOWHERE
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
+from mesh.broker.session import Connection
 from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable
 from mesh.broker.trace import Tracer

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mesh.broker.connection import Connection
 from mesh.broker.peer import NOWHERE
 from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, BACKEND, Permissions, Principal
+from mesh.broker.session import Connection
 from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable
 from mesh.transport.refusal import malformed

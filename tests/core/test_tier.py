@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from mesh.broker.connection import Connection
+from mesh.broker.gate import Gate
 from mesh.broker.peer import NOWHERE
+from mesh.broker.session import Connection
 from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable
-from mesh.broker.subscriptions import Gate
 from mesh.core.intake import edge_of as edge_of_incoming
 from mesh.core.router import Owners, OwnerUnknown, Router
 from mesh.core.spool import SPOOL_RELEASED, SPOOLED, TIER_FILTER, TIER_INCOMING, Spool, edge_of

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 
-from mesh.broker.connection import Connection
 from mesh.broker.inlet import Inlet
 from mesh.broker.peer import Peer
 from mesh.broker.principal import VEHICLE, Permissions, Principal
+from mesh.broker.session import Connection
 from mesh.broker.shell import Flushable
 from mesh.session.store import Store
 from mesh.wire.encode import encode, encode_ack

@@ -9,9 +9,10 @@ from random import Random
 from typing import Final
 
 from mesh.broker.broker import Broker
-from mesh.broker.connection import Connection
 from mesh.broker.dispatcher import Forwarder
-from mesh.broker.subscriptions import Gate, InterestListener
+from mesh.broker.gate import Gate
+from mesh.broker.session import Connection
+from mesh.broker.subscriptions import InterestListener
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
 from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED, SUCCESS

@@ -7,9 +7,9 @@ is shown to a ``Watch`` before the client gets it.
 from __future__ import annotations
 
 from mesh.broker.broker import Broker
-from mesh.broker.connection import Connection
 from mesh.broker.peer import NOWHERE
 from mesh.broker.principal import Principal
+from mesh.broker.session import Connection
 from mesh.broker.shell import Flushable
 from mesh.transport.refusal import malformed
 from mesh.wire.decode import CLIENT, SERVER, Reader

@@ -7,6 +7,7 @@ from typing import Final
 from mesh.broker.broker import Broker
 from mesh.broker.session import Session
 from mesh.session.outbound import Delivery
+from mesh.wire.topics import is_shared
 from tests.fuzz.store import CrashStore
 from tests.fuzz.watch import insist
 
@@ -43,7 +44,7 @@ def _check_session(broker: Broker, session: Session) -> None:
     insist(len(session.incoming) <= 0xFFFF, f"{session.key}: too many open identifiers")
     owed = sum(len(part.topics) - part.at for part in session.arrears)
     insist(owed <= settings.max_retained, f"{session.key}: {owed} retained messages are due")
-    shared = sum(interest.group is not None for interest in session.interests.values())
+    shared = sum(is_shared(filter) for filter in session.interests)
     insist(session.shared == shared, f"{session.key}: {session.shared} shared are counted, there are {shared}")
     connection = session.connection
     if connection is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.broker.connection import Connection
+from mesh.broker.session import Connection
 from mesh.broker.shell import Flushable
 from mesh.wire.decode import CLIENT, Reader
 from mesh.wire.limits import Limits
