@@ -1,9 +1,9 @@
 """The engine that edges and cores run: packets of many connections in, packets for many connections out.
 
 It knows how connections come and go, and which part each packet is for: ``Intake`` takes publishes, ``Subscriber``
-subscriptions, ``Courier`` acknowledgements; ``Dispatcher`` finds the receivers, ``Keeper`` writes to the journal,
-``Sessions`` ends what has lived long enough. It must never touch a socket, a file or a clock of its own. What always
-holds:
+subscriptions, ``Courier`` acknowledgements; ``Dispatcher`` finds the receivers, ``Outbox`` has what leaves, ``Keeper``
+writes to the journal, ``Sessions`` ends what has lived long enough. It must never touch a socket, a file or a clock of
+its own. What always holds:
 
 * a session has one connection at most, and a connection that is closing has none;
 * nothing that a client sends raises: it is answered with a reason code, or the connection is closed with one.
@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 from typing import Final, final
 
 from mesh.broker.catchup import CatchUp
-from mesh.broker.courier import Courier, explained
+from mesh.broker.counters import Counters
+from mesh.broker.courier import Courier
 from mesh.broker.dispatcher import Dispatcher, Forwarder
 from mesh.broker.greeting import greeting_of
 from mesh.broker.inbox import Inbox, InboxRules
@@ -23,6 +24,7 @@ from mesh.broker.inlet import Inlet
 from mesh.broker.intake import Intake
 from mesh.broker.keeper import Keeper
 from mesh.broker.ledger import INSTANCE, Ledger
+from mesh.broker.outbox import Outbox, explained
 from mesh.broker.peer import Peer
 from mesh.broker.principal import TIER, VEHICLE, Principal
 from mesh.broker.retained import Retained
@@ -79,28 +81,34 @@ class Broker(Inlet):
         self.store = store
         self.clock = clock
         self.tracer = tracer
+        self.counters = Counters()
         self.keeper = Keeper(store)
-        self.courier = Courier(settings, self.keeper, clock, tracer)
+        self.outbox = Outbox(self.counters)
+        self.dirty = self.outbox.dirty  # connections with something to write; the node empties it at the end of a turn
+        self.courier = Courier(settings, self.keeper, self.outbox, self.counters, clock, tracer)
         self.subscriptions = Subscriptions(settings.routes, settings.refused)
         self.sessions = Sessions(settings, self.keeper, self.subscriptions)
         self.retained = Retained(self.keeper, settings.max_retained)
-        self.inbox = Inbox(inbox or InboxRules(), self.sessions, self.courier, settings.in_flight)
-        self.counters = self.courier.counters
-        self.dirty = self.courier.dirty  # connections with something to write; the node empties it at the end of a turn
+        rules = inbox or InboxRules()
+        self.inbox = Inbox(rules, self.sessions, self.keeper, self.courier, clock, settings.in_flight)
         self.connections = 0
-        self.catch_up = CatchUp(settings, self.subscriptions, self.retained, self.keeper, self.courier)
-        self.dispatcher = Dispatcher(
-            self.subscriptions, self.retained, self.catch_up, self.inbox, self.keeper, self.courier,
-            forwarder or Forwarder(), clock,
-        )  # fmt: skip
-        self.intake = Intake(
-            self.dispatcher, self.sessions, self.keeper, self.courier, tracer, self.fail, vehicle_of or _nobody
+        self.catch_up = CatchUp(
+            settings, self.subscriptions, self.retained, self.keeper, self.courier, self.counters, clock
         )
+        forwarder = forwarder or Forwarder()
+        self.dispatcher = Dispatcher(
+            self.subscriptions, self.retained, self.catch_up, self.inbox, self.keeper, self.courier, forwarder, clock
+        )
+        self._vehicle_of = vehicle_of or _nobody
+        self.intake = Intake(
+            self.dispatcher, forwarder, self.sessions, self.keeper, self.outbox, self.counters, tracer, clock,
+            self.fail, self.vehicle_of,
+        )  # fmt: skip
         self.sharing = Sharing(settings, self.subscriptions, self.keeper, self.courier)
         self.system = SystemTopics(self.counters, settings.system_interval, clock())
         self.subscriber = Subscriber(
-            settings, self.subscriptions, self.catch_up, self.inbox, self.keeper, self.courier, self.sharing,
-            self.system, self.fail,
+            settings, self.subscriptions, self.catch_up, self.inbox, self.keeper, self.outbox, self.courier,
+            self.sharing, self.system, self.fail,
         )  # fmt: skip
         self._assigned = 0
 
@@ -112,6 +120,10 @@ class Broker(Inlet):
         self.sessions.restore(found, self.clock())
         self.catch_up.restore(found.interests)
         return found.other
+
+    def vehicle_of(self, topic: str) -> str:
+        """The vehicle that a topic is about, for traces; empty if there is none."""
+        return self._vehicle_of(topic) or ""
 
     # Coming
 
@@ -159,8 +171,8 @@ class Broker(Inlet):
         self.counters.refused += 1
         answer = self.refuse(connection.protocol, reason)
         if connection.max_packet == 0 or len(answer) <= connection.max_packet:  # [MQTT-3.1.2-24]
-            self.courier.write(connection, answer)
-        self._close(connection)
+            self.outbox.write(connection, answer)
+        self.outbox.close(connection)
         return connection
 
     def refuse(self, protocol: int, reason: int) -> bytes:
@@ -230,7 +242,7 @@ class Broker(Inlet):
             self._unbind(old)
             if session.will is not None and (clean or session.will_delay == 0):
                 self.dispatcher.publish_will(session)
-            self._close(old)
+            self.outbox.close(old)
         elif clean and session.will is not None:
             self.dispatcher.publish_will(session)
         session.will = None
@@ -257,25 +269,17 @@ class Broker(Inlet):
         if connection.max_packet and len(packet) > connection.max_packet:  # nothing can be said to it [MQTT-3.1.2-24]
             self.counters.dropped_large += 1
             self._gone(connection, with_will=False)
-            self._close(connection)
+            self.outbox.close(connection)
             return
         released = session.outbound.reconnect()
         position = self.store.position if session.item else 0
         self.counters.connects += 1
-        if position <= self.courier.durable:
-            self._greet(connection, packet)
-        else:
-            connection.held.append((position, None, packet))
-            self.courier.wait(connection)
+        self.outbox.accept_after(connection, position, packet)
         self.courier.release_again(connection, released)
         if vehicle and not connect.clean_start:
             self.inbox.hand_over(session)
         self.sharing.arrived(session)
         self.courier.pump(session, connection)
-
-    def _greet(self, connection: Connection, packet: bytes) -> None:
-        connection.accepted = True
-        self.courier.write(connection, packet)
 
     def attach(
         self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable, unacked: list[int]
@@ -287,7 +291,7 @@ class Broker(Inlet):
         connection = self._connection(connect, principal, peer, shell)
         session = self.sessions.get((principal.kind, principal.name, connect.client_id))
         if session is None:
-            self._close(connection)
+            self.outbox.close(connection)
             return connection
         if session.connection is not None:
             self._unbind(session.connection)
@@ -316,7 +320,7 @@ class Broker(Inlet):
         if connection.session is not None:  # else it has said good-bye itself
             self._say_goodbye(connection, reason, why)
             self._gone(connection, with_will=True)
-        self._close(connection)
+        self.outbox.close(connection)
 
     def lost(self, connection: Connection) -> None:
         """The socket is gone without DISCONNECT [MQTT-3.1.2-8]."""
@@ -332,15 +336,11 @@ class Broker(Inlet):
                 self._say_goodbye(connection, reason)
                 self._unbind(connection)
                 self.sessions.detach(session, self.clock())
-                self._close(connection)
+                self.outbox.close(connection)
 
     def _say_goodbye(self, connection: Connection, reason: int, why: str = "") -> None:
         if connection.protocol == MQTT5 and connection.accepted:
-            self.courier.write_fitting(connection, Disconnect(reason, explained(why)), Disconnect(reason))
-
-    def _close(self, connection: Connection) -> None:
-        self.courier.mark(connection)
-        connection.closing = True
+            self.outbox.write_fitting(connection, Disconnect(reason, explained(why)), Disconnect(reason))
 
     def _unbind(self, connection: Connection) -> None:
         """Part connection and session; nobody waits for the connection's receipts any more."""
@@ -396,13 +396,13 @@ class Broker(Inlet):
         elif isinstance(packet, Unsubscribe):
             self.subscriber.unsubscribe(connection, session, packet)
         elif isinstance(packet, Ping) and packet.type == PINGREQ:
-            self.courier.write(connection, _PINGRESP)
+            self.outbox.write(connection, _PINGRESP)
         elif isinstance(packet, Disconnect):
             self._disconnect(connection, session, packet)
         else:
             self.fail(connection, reasons.PROTOCOL_ERROR, "this packet may not come here")
         if connection.held:
-            self.courier.strain(connection)
+            self.outbox.strain(connection)
 
     def _disconnect(self, connection: Connection, session: Session, packet: Disconnect) -> None:
         expiry = None if packet.properties is None else packet.properties.session_expiry
@@ -413,11 +413,8 @@ class Broker(Inlet):
             session.expiry = min(expiry, self.settings.max_session_expiry)
         kept = session.item
         self._gone(connection, with_will=packet.reason != reasons.SUCCESS)  # [MQTT-3.14.4-3]
-        if kept and self.store.position > self.courier.durable:
-            connection.held.append((self.store.position, None, b""))  # closed means that no crash undoes it
-            self.courier.wait(connection)
-        else:
-            self._close(connection)
+        # Closed means that no crash undoes it.
+        self.outbox.close_after(connection, self.store.position if kept else 0)
 
     def _acknowledged(self, connection: Connection, session: Session, packet: Ack) -> None:
         if packet.type == PUBACK or packet.type == PUBCOMP:
@@ -449,37 +446,20 @@ class Broker(Inlet):
 
     def opened(self) -> None:
         """A gate may have opened: release what waited for it."""
-        self.durable(self.courier.durable)
+        self.durable(self.outbox.durable)
 
     def durable(self, position: int) -> None:
         """The journal reached ``position``: release what waited for it."""
-        courier = self.courier
-        courier.durable = position
-        waiting = courier.waiting
-        courier.waiting = []
-        for connection in waiting:
-            connection.waiting = False
-            self._advance(connection, position)
+        for connection in self.outbox.reached(position):
+            self._advance(connection)
 
-    def _advance(self, connection: Connection, position: int) -> None:
-        held = connection.held
-        while held:
-            needed, gate, packet = held.first()
-            if needed > position or (gate is not None and gate.pending > 0):
-                break
-            held.popleft()
-            if connection.session is None:
-                self._close(connection)  # after DISCONNECT
-            elif connection.accepted:
-                self.courier.write(connection, packet)
-            else:
-                self._greet(connection, packet)
-        if held:
-            self.courier.wait(connection)
+    def _advance(self, connection: Connection) -> None:
+        if connection.held:
+            self.outbox.release(connection)
         if connection.inbound.receipts:
             self.intake.settle(connection)
         if connection.congested:
-            self.courier.strain(connection)
+            self.outbox.strain(connection)
         session = connection.session
         if session is not None:
             self.courier.pump(session, connection)

@@ -13,8 +13,10 @@ and queues: never packets. What always holds:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, final
 
+from mesh.broker.counters import Counters
 from mesh.broker.courier import Courier
 from mesh.broker.keeper import Keeper
 from mesh.broker.principal import TIER
@@ -31,16 +33,26 @@ class CatchUp:
     """``serve_all`` is called at the end of every turn. The topics of a session's arrears are at most
     ``settings.max_retained``."""
 
-    __slots__ = ("_courier", "_keeper", "_retained", "_settings", "_subscriptions")
+    __slots__ = ("_clock", "_counters", "_courier", "_keeper", "_retained", "_settings", "_store", "_subscriptions")
 
     def __init__(
-        self, settings: Settings, subscriptions: Subscriptions, retained: Retained, keeper: Keeper, courier: Courier
+        self,
+        settings: Settings,
+        subscriptions: Subscriptions,
+        retained: Retained,
+        keeper: Keeper,
+        courier: Courier,
+        counters: Counters,
+        clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._subscriptions = subscriptions
         self._retained = retained
         self._keeper = keeper
+        self._store = keeper.store
         self._courier = courier
+        self._counters = counters
+        self._clock = clock
 
     # What is due
 
@@ -51,12 +63,12 @@ class CatchUp:
         for part in session.arrears:
             if part.interest.subscription.filter != filter:
                 owed += len(part.topics) - part.at
-        topics = self._topics(session, filter, 0, self._keeper.store.position)
+        topics = self._topics(session, filter, 0, self._store.position)
         return topics if not owed or owed + len(topics) <= self._settings.max_retained else None
 
     def _topics(self, session: Session, filter: str, after: int, until: int) -> list[str]:
         """Those that match ``filter`` and whose messages are journal items behind ``after`` and up to ``until``."""
-        self._retained.sweep(self._courier.clock())
+        self._retained.sweep(self._clock())
         found = [(item, topic) for topic, item in self._retained.items(filter) if after < item <= until]
         found.sort()
         everything = session.kind == TIER
@@ -67,7 +79,7 @@ class CatchUp:
         session = interest.session
         if not topics or session.interests.get(interest.subscription.filter) is not interest:
             return
-        until = self._keeper.store.position
+        until = self._store.position
         last = session.arrears[-1] if session.arrears else None
         if last is not None and last.interest is interest:
             last.topics += topics
@@ -89,7 +101,7 @@ class CatchUp:
         if owed < self._settings.max_retained:
             self.owe(interest, [topic])
         else:
-            self._courier.counters.rejected += 1
+            self._counters.rejected += 1
 
     def forget(self, interest: Interest) -> None:
         """The subscription is over, or there is a new one in its place."""
@@ -115,21 +127,19 @@ class CatchUp:
 
     def serve_all(self) -> bool:
         """The end of a turn: the next portions; whether a session has room for more in the next turn."""
-        hungry = self._courier.hungry
-        if not hungry:
+        courier = self._courier
+        if not courier.hungry:
             return False
-        self._courier.hungry = []
-        for session in hungry:
-            session.hungry = False
+        for session in courier.take_hungry():
             self._serve(session)
-        return bool(self._courier.hungry)
+        return bool(courier.hungry)
 
     def _serve(self, session: Session) -> None:
         """One portion, if the queue has run low."""
         room = max(1, min(_PORTION, self._courier.limits(session)[0] // 2))
         if 2 * len(session.outbound.waiting) > room:
             return
-        self._retained.sweep(self._courier.clock())
+        self._retained.sweep(self._clock())
         looked = 0
         while session.arrears and looked < _PORTION and self._open(session, room):
             part = session.arrears[0]

@@ -55,6 +55,7 @@ class Dispatcher:
         self.catch_up = catch_up
         self.inbox = inbox
         self.keeper = keeper
+        self.store = keeper.store
         self.courier = courier
         self.forwarder = forwarder
         self.clock = clock
@@ -93,7 +94,7 @@ class Dispatcher:
             if interest is not None:
                 self.catch_up.owe_news(interest, message.topic)
         if receipt is not None:
-            receipt.position = self.keeper.store.position
+            receipt.position = self.store.position
         return reasons.SUCCESS
 
     def forget_retained(self, filter: str) -> None:

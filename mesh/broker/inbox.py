@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import final
 
 from mesh.broker.courier import Courier
+from mesh.broker.keeper import Keeper
 from mesh.broker.principal import VEHICLE
 from mesh.broker.session import Session
 from mesh.broker.sessions import Sessions
@@ -49,12 +50,22 @@ class InboxRules:
 class Inbox:
     """Inboxes of all vehicles of an edge."""
 
-    __slots__ = ("courier", "rules", "sessions", "window")
+    __slots__ = ("clock", "courier", "keeper", "rules", "sessions", "window")
 
-    def __init__(self, rules: InboxRules, sessions: Sessions, courier: Courier, window: int) -> None:
+    def __init__(
+        self,
+        rules: InboxRules,
+        sessions: Sessions,
+        keeper: Keeper,
+        courier: Courier,
+        clock: Callable[[], float],
+        window: int,
+    ) -> None:
         self.rules = rules
         self.sessions = sessions
+        self.keeper = keeper
         self.courier = courier
+        self.clock = clock
         self.window = window
 
     def offer(self, message: Message, receipt: Receipt | None) -> int:
@@ -81,7 +92,7 @@ class Inbox:
             if box is not None:
                 box.durable = True
                 box.expiry = self.rules.expiry
-                self.sessions.detach(box, self.courier.clock())
+                self.sessions.detach(box, self.clock())
         return box
 
     def subscribe(self, session: Session) -> list[Subscription]:
@@ -97,9 +108,9 @@ class Inbox:
         waiting = box.outbound.waiting
         while waiting:
             delivery = waiting.first()
-            message = self.courier.keeper.load(delivery)
+            message = self.keeper.load(delivery)
             if self.courier.offer(session, message, delivery.qos, False, (), None) != SUCCESS:
                 return
             box.outbound.drop_head()
-            self.courier.keeper.forget(delivery)
+            self.keeper.forget(delivery)
         self.sessions.end(box)

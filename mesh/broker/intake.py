@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
-from mesh.broker.courier import Courier, explained
-from mesh.broker.dispatcher import Dispatcher
+from mesh.broker.counters import Counters
+from mesh.broker.dispatcher import Dispatcher, Forwarder
 from mesh.broker.keeper import Keeper
 from mesh.broker.ledger import Ledger
+from mesh.broker.outbox import Outbox, explained
 from mesh.broker.principal import BACKEND, TIER
 from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
@@ -40,27 +41,33 @@ _WHY: Final = {
 
 @final
 class Intake:
-    """``fail`` closes a connection with a reason code; ``vehicle`` tells the vehicle of a topic, for traces."""
+    """What back ends publish goes on to ``forwarder``. ``fail`` closes a connection with a reason code; ``vehicle_of``
+    gives the vehicle of a topic, for traces (empty: none)."""
 
     def __init__(
         self,
         dispatcher: Dispatcher,
+        forwarder: Forwarder,
         sessions: Sessions,
         keeper: Keeper,
-        courier: Courier,
+        outbox: Outbox,
+        counters: Counters,
         tracer: Tracer,
+        clock: Callable[[], float],
         fail: Callable[[Connection, int, str], None],
-        vehicle: Callable[[str], str | None],
+        vehicle_of: Callable[[str], str],
     ) -> None:
         self._dispatcher = dispatcher
-        self.sessions = sessions
-        self.keeper = keeper
-        self.store = keeper.store
-        self.courier = courier
-        self.clock = courier.clock
-        self.tracer = tracer
+        self._forwarder = forwarder
+        self._sessions = sessions
+        self._keeper = keeper
+        self._store = keeper.store
+        self._outbox = outbox
+        self._counters = counters
+        self._tracer = tracer
+        self._clock = clock
         self._fail = fail
-        self._vehicle = vehicle
+        self._vehicle_of = vehicle_of
         self._touched: list[Session] = []  # whose ledgers are newer than the journal
 
     def publish(self, connection: Connection, session: Session, packet: Publish) -> None:
@@ -71,7 +78,7 @@ class Intake:
         if not connection.principal.permissions.may_publish(packet.topic):
             self._refuse_publish(connection, packet)
             return
-        self.courier.counters.published += 1
+        self._counters.published += 1
         receipt = Receipt(packet.packet_id, packet.qos, connection) if packet.qos else None
         if receipt is not None:
             connection.inbound.receipts.append(receipt)
@@ -79,16 +86,16 @@ class Intake:
         if packet.qos == 2 and packet.packet_id in session.incoming:
             if receipt is not None:  # [MQTT-4.3.3-10]
                 receipt.reason = reasons.SUCCESS
-                receipt.position = self.store.position
+                receipt.position = self._store.position
         elif packet.qos == 1 and packet.dup and session.ledger is not None and session.ledger.has(packet.packet_id):
             if receipt is not None:
                 receipt.reason = reasons.SUCCESS
-                receipt.position = self.store.position
+                receipt.position = self._store.position
         else:
             self._take(connection, session, packet, receipt)
         if receipt is not None:
             self.settle(connection)
-            self.courier.strain(connection)
+            self._outbox.strain(connection)
 
     def _check_publish(self, connection: Connection, session: Session, packet: Publish) -> int:
         properties = packet.properties
@@ -119,8 +126,8 @@ class Intake:
 
     def _take(self, connection: Connection, session: Session, packet: Publish, receipt: Receipt | None) -> None:
         from_tier = session.kind == TIER
-        message = message_of(packet, self.clock(), from_tier)
-        considered = self.tracer.considers(packet, from_tier)
+        message = message_of(packet, self._clock(), from_tier)
+        considered = self._tracer.considers(packet, from_tier)
         span = self._ingress(connection, message, packet, from_tier) if considered else None
         reason = self._dispatcher.route(message, session, receipt)
         if receipt is not None:
@@ -130,7 +137,7 @@ class Intake:
             if packet.qos == 1 and session.ledger is not None:
                 self._note(session, session.ledger, packet.packet_id, reason)
         if session.kind == BACKEND:
-            self._dispatcher.forwarder.forward(message, receipt)
+            self._forwarder.forward(message, receipt)
         if span is not None:
             if receipt is None:
                 span.end()
@@ -151,23 +158,19 @@ class Intake:
         durable together with what they tell of."""
         for session in self._touched:
             ledger = session.ledger
-            if ledger is not None and ledger.touched and self.sessions.get(session.key) is session:
-                self.keeper.keep_ledger(session, ledger)
+            if ledger is not None and ledger.touched and self._sessions.get(session.key) is session:
+                self._keeper.keep_ledger(session, ledger)
         self._touched.clear()
 
     def _open_identifier(self, session: Session, packet_id: int, receipt: Receipt) -> None:
-        item = self.keeper.keep_incoming(session, packet_id) if session.durable else 0
+        item = self._keeper.keep_incoming(session, packet_id) if session.durable else 0
         session.incoming[packet_id] = item
         if item > receipt.position:
             receipt.position = item
 
-    def vehicle_of(self, topic: str) -> str:
-        """The vehicle that a topic is about; empty if none."""
-        return self._vehicle(topic) or ""
-
     def _ingress(self, connection: Connection, message: Message, packet: Publish, from_tier: bool) -> Span | None:
-        vehicle = connection.principal.vehicle or self.vehicle_of(message.topic)
-        span = self.tracer.ingress(packet, vehicle, from_tier)
+        vehicle = connection.principal.vehicle or self._vehicle_of(message.topic)
+        span = self._tracer.ingress(packet, vehicle, from_tier)
         if span is not None:
             message.trace = span.context
             if packet.properties is not None:
@@ -177,10 +180,10 @@ class Intake:
     def settle(self, connection: Connection) -> None:
         """Answer the publishes that may be answered now, in their order; none before CONNACK [MQTT-3.2.0-1]."""
         if not connection.accepted:
-            self.courier.wait(connection)
+            self._outbox.wait(connection)
             return
         inbound = connection.inbound
-        durable = self.courier.durable
+        durable = self._outbox.durable
         while True:
             receipt = inbound.settled(durable)
             if receipt is None:
@@ -188,9 +191,9 @@ class Intake:
             self._answer(connection, receipt)
         receipts = inbound.receipts
         if receipts and receipts.first().pending == 0:
-            self.courier.wait(connection)
+            self._outbox.wait(connection)
         if connection.congested:
-            self.courier.strain(connection)
+            self._outbox.strain(connection)
 
     def _answer(self, connection: Connection, receipt: Receipt) -> None:
         reason = receipt.reason
@@ -202,7 +205,7 @@ class Intake:
         if receipt.qos == 2:
             type = PUBREC
             connection.inbound.opened(receipt.packet_id)
-        self.courier.write(connection, encode_ack(type, receipt.packet_id, reason, connection.protocol))
+        self._outbox.write(connection, encode_ack(type, receipt.packet_id, reason, connection.protocol))
 
     def _answer_error(self, connection: Connection, receipt: Receipt) -> None:
         if connection.protocol != MQTT5:
@@ -213,7 +216,7 @@ class Intake:
         type = PUBACK if receipt.qos == 1 else PUBREC
         plain = Ack(type, receipt.packet_id, receipt.reason)
         full = Ack(type, receipt.packet_id, receipt.reason, explained(why))
-        self.courier.write_fitting(connection, full, plain)  # [MQTT-3.4.2-2] [MQTT-3.5.2-2]
+        self._outbox.write_fitting(connection, full, plain)  # [MQTT-3.4.2-2] [MQTT-3.5.2-2]
 
     def end_span(self, receipt: Receipt) -> None:
         """The message of a sampled receipt has been taken in, and its publisher is being told."""
@@ -232,6 +235,6 @@ class Intake:
         reason = reasons.SUCCESS if known else reasons.PACKET_IDENTIFIER_NOT_FOUND
         position = 0
         if item:
-            self.keeper.drop(item)
-            position = self.store.position
-        self.courier.write_after(connection, position, encode_ack(PUBCOMP, packet_id, reason, connection.protocol))
+            self._keeper.drop(item)
+            position = self._store.position
+        self._outbox.write_after(connection, position, encode_ack(PUBCOMP, packet_id, reason, connection.protocol))

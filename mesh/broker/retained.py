@@ -21,10 +21,11 @@ _SLACK: Final = 1024  # timers of messages that were replaced meanwhile
 class Retained:
     """``limit`` bounds the topics. Values of the tree are journal items."""
 
-    __slots__ = ("_expiring", "_keeper", "_limit", "_timers", "_tree")
+    __slots__ = ("_expiring", "_keeper", "_limit", "_store", "_timers", "_tree")
 
     def __init__(self, keeper: Keeper, limit: int) -> None:
         self._keeper = keeper
+        self._store = keeper.store
         self._limit = limit
         self._tree: TopicTree[int] = TopicTree()
         self._expiring: dict[int, float] = {}  # items that expire
@@ -43,7 +44,7 @@ class Retained:
         """
         if not message.payload:
             self._remove(message.topic)
-            return self._keeper.store.position
+            return self._store.position
         if len(self._tree) >= self._limit and self._tree.get(message.topic) is None:
             return -1
         item = self._keeper.keep_retained(message)

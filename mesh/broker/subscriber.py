@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Final, final
 
 from mesh.broker.catchup import CatchUp
-from mesh.broker.courier import Courier, explained
+from mesh.broker.courier import Courier
 from mesh.broker.gate import Gate
 from mesh.broker.inbox import Inbox
 from mesh.broker.keeper import Keeper
+from mesh.broker.outbox import Outbox, explained
 from mesh.broker.principal import TIER, VEHICLE
 from mesh.broker.session import Connection, Interest, Session
 from mesh.broker.settings import Settings
@@ -41,6 +42,7 @@ class Subscriber:
         catch_up: CatchUp,
         inbox: Inbox,
         keeper: Keeper,
+        outbox: Outbox,
         courier: Courier,
         sharing: Sharing,
         system: SystemTopics,
@@ -52,10 +54,10 @@ class Subscriber:
         self.inbox = inbox
         self.keeper = keeper
         self.store = keeper.store
+        self.outbox = outbox
         self.courier = courier
         self.sharing = sharing
         self.system = system
-        self.clock = courier.clock
         self._fail = fail
 
     def subscribe(self, connection: Connection, session: Session, packet: Subscribe) -> None:
@@ -106,7 +108,7 @@ class Subscriber:
             if len(data) > connection.max_packet:
                 self._fail(connection, reasons.PACKET_TOO_LARGE, "")
                 return False
-        self.courier.write_after(connection, self.store.position if session.durable else 0, data, gate)
+        self.outbox.write_after(connection, self.store.position if session.durable else 0, data, gate)
         return True
 
     def _may_subscribe(self, connection: Connection, session: Session, subscription: Subscription) -> int:

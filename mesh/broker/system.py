@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Final, final
 
-from mesh.broker.courier import Counters
+from mesh.broker.counters import Counters
 from mesh.session.message import Message
 from mesh.wire.topics import matches
 

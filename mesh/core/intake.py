@@ -90,7 +90,7 @@ class Intake:
             receipt.position = max(receipt.position, item)
 
     def _trace(self, packet: Publish, message: Message, receipt: Receipt | None) -> None:
-        span = self._broker.tracer.ingress(packet, self._broker.intake.vehicle_of(message.topic), True)
+        span = self._broker.tracer.ingress(packet, self._broker.vehicle_of(message.topic), True)
         if span is None:
             return
         message.trace = span.context
@@ -138,7 +138,7 @@ class Intake:
 
     def settle(self) -> None:
         """Send the answers that may leave now."""
-        durable = self._broker.courier.durable
+        durable = self._broker.outbox.durable
         receipts = self._receipts
         while receipts and receipts.first().ready(durable):
             receipt = receipts.popleft()

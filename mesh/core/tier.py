@@ -179,7 +179,7 @@ class TierLink:
         if not self.up:
             return
         outbound = self.outbound
-        durable = self._broker.courier.durable
+        durable = self._broker.outbox.durable
         while True:
             delivery = outbound.take(durable)
             if delivery is None:
@@ -209,7 +209,7 @@ class TierLink:
         if parent is None or not tracer.enabled:
             return None
         topic = message.topic
-        vehicle = self._broker.intake.vehicle_of(topic)
+        vehicle = self._broker.vehicle_of(topic)
         if delivery.item:
             parent = tracer.record(SPOOL, parent, topic, vehicle, int(delivery.since * 1e9), int(now * 1e9))
         span = tracer.start(RELAY, parent, topic, vehicle, CLIENT)
@@ -264,7 +264,7 @@ class TierLink:
     def advance(self) -> None:
         """The journal may have come further, or the edge has answered: send what waited for that."""
         self._intake.settle()
-        durable = self._broker.courier.durable
+        durable = self._broker.outbox.durable
         while self._releases and self._releases[0][0] <= durable:
             self._put(encode_ack(PUBREL, self._releases.popleft()[1], reasons.SUCCESS, MQTT5))
         self._pump()

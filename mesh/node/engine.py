@@ -79,7 +79,7 @@ class Engine:
             self.turn.wake()
         if self.journal.backlog_bytes > _BACKLOG_HIGH:
             self._push_back(f"{self.journal.backlog_bytes} bytes wait for the disk")
-        if self.broker.courier.waiting or self.pressing():
+        if self.broker.outbox.waiting or self.pressing():
             self._commit_now()
         elif self._late is None:
             self._late = self._loop.call_later(_LATE, self._commit_now)

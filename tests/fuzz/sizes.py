@@ -97,7 +97,7 @@ def check_empty(broker: Broker, store: CrashStore) -> None:
     insist(not broker.keeper._bodies, "bodies are counted that no delivery has")
     insist(not broker.sharing._seen, "members of groups are remembered that are gone")
     insist(not broker.courier._spans, "spans are left")
-    insist(not broker.courier.waiting, "connections wait for the journal that are gone")
+    insist(not broker.outbox.waiting, "connections wait for the journal that are gone")
     insist(not broker.dirty, "connections are to be written that are gone")
 
 

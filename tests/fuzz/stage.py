@@ -188,7 +188,7 @@ class Stage:
 
     def _nothing_early(self, user: User, answer: type[Connack | SubAck]) -> None:
         """What a crash would undo is not answered yet."""
-        if user.session.durable and self.store.position > self.broker.courier.durable:
+        if user.session.durable and self.store.position > self.broker.outbox.durable:
             user.flush()
             early = [packet for packet in user.packets if isinstance(packet, answer)]
             assert not early, f"{user.name}: {early} before it is on the disk"
@@ -258,7 +258,7 @@ class Stage:
         """Nothing is lost or left over, and what fits a window is on its way."""
         sizes.check(self.broker, self.store)
         assert len(self.broker.sessions) == len(self.model.sessions)
-        if self.store.position != self.broker.courier.durable:
+        if self.store.position != self.broker.outbox.durable:
             return
         for user in self.users.values():
             if user.connection is not None:
