@@ -36,6 +36,7 @@ from mesh.wire.packets import (
     Subscribe,
     Subscription,
 )
+from mesh.wire.reasons import is_error
 
 STAMP: Final = Struct("<QQ")  # due, number; then the filler
 LEAST_PAYLOAD: Final = STAMP.size
@@ -205,7 +206,7 @@ class Sink(Peer):
             else:
                 self.settle(True)
         elif isinstance(packet, SubAck):
-            self.settle(packet.reasons[0] < 0x80)
+            self.settle(not is_error(packet.reasons[0]))
 
     def received(self, packet: Publish) -> None:
         """A message has arrived."""
@@ -372,6 +373,6 @@ class Car(Source):
         elif isinstance(packet, Connack) and packet.reason == 0:
             self.out.append(encode(Subscribe(1, [Subscription(self.filter, self.qos)]), MQTT311))
         elif isinstance(packet, SubAck):
-            self.settle(packet.reasons[0] < 0x80)
+            self.settle(not is_error(packet.reasons[0]))
         else:
             Source.handle(self, packet)

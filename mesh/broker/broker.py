@@ -59,7 +59,6 @@ from mesh.wire.packets import (
     Will,
 )
 
-_ERROR: Final = 0x80
 _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
 
 
@@ -420,7 +419,7 @@ class Broker(Inlet):
         if packet.type == PUBACK or packet.type == PUBCOMP:
             self.courier.acknowledged(session, connection, packet.packet_id, packet.reason)
         elif packet.type == PUBREC:
-            if packet.reason >= _ERROR:
+            if reasons.is_error(packet.reason):
                 self.courier.acknowledged(session, connection, packet.packet_id, packet.reason)
             else:
                 self.courier.received(session, connection, packet.packet_id)

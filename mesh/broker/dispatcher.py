@@ -7,7 +7,7 @@ tier link never leaves over one (split horizon); of a message for several durabl
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, final
+from typing import final
 
 from mypy_extensions import mypyc_attr
 
@@ -23,8 +23,6 @@ from mesh.session.inbound import Receipt
 from mesh.session.message import Message, message_of
 from mesh.wire import reasons
 from mesh.wire.packets import Publish, Will
-
-_ERROR: Final = 0x80
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -134,7 +132,7 @@ class Dispatcher:
         refused = reasons.SUCCESS
         for index, target in enumerate(targets):
             reason = self._deliver(target, message, receipt, "" if index < plain else by[index - plain])
-            if reason >= _ERROR:
+            if reasons.is_error(reason):
                 refused = reason
             else:
                 result = reasons.SUCCESS

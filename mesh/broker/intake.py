@@ -29,7 +29,6 @@ from mesh.wire import reasons
 from mesh.wire.encode import encode_ack
 from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, Ack, Publish
 
-_ERROR: Final = 0x80
 _WHY: Final = {
     reasons.IMPLEMENTATION_SPECIFIC_ERROR: "the owner of the vehicle cannot be found out now",
     reasons.NOT_AUTHORIZED: "this client may not publish to this topic",
@@ -132,7 +131,7 @@ class Intake:
         reason = self._dispatcher.route(message, session, receipt)
         if receipt is not None:
             receipt.note(reason)
-            if packet.qos == 2 and reason < _ERROR:
+            if packet.qos == 2 and not reasons.is_error(reason):
                 self._open_identifier(session, packet.packet_id, receipt)
             if packet.qos == 1 and session.ledger is not None:
                 self._note(session, session.ledger, packet.packet_id, reason)
@@ -145,10 +144,10 @@ class Intake:
                 receipt.span = span
 
     def _note(self, session: Session, ledger: Ledger, packet_id: int, reason: int) -> None:
-        if reason < _ERROR:
-            ledger.take(packet_id)
-        else:
+        if reasons.is_error(reason):
             ledger.forget()
+        else:
+            ledger.take(packet_id)
         if not ledger.touched:
             ledger.touched = True
             self._touched.append(session)
@@ -198,7 +197,7 @@ class Intake:
     def _answer(self, connection: Connection, receipt: Receipt) -> None:
         reason = receipt.reason
         self.end_span(receipt)
-        if reason >= _ERROR:
+        if reasons.is_error(reason):
             self._answer_error(connection, receipt)
             return
         type = PUBACK

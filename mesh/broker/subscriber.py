@@ -8,7 +8,7 @@ own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, final
+from typing import final
 
 from mesh.broker.catchup import CatchUp
 from mesh.broker.courier import Courier
@@ -26,9 +26,6 @@ from mesh.wire import reasons
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT5, SUBACK, UNSUBACK, SubAck, Subscribe, Subscription, Unsubscribe
 from mesh.wire.topics import is_shared
-
-_V3_FAILURE: Final = 0x80
-_ERROR: Final = 0x80
 
 
 @final
@@ -74,16 +71,17 @@ class Subscriber:
                 return
             code = self._may_subscribe(connection, session, subscription)
             due: list[str] | None = None
-            if code < _ERROR and _brings_retained(subscription, subscription.filter in session.interests):
+            known = subscription.filter in session.interests
+            if not reasons.is_error(code) and _brings_retained(subscription, known):
                 due = self.catch_up.due(session, subscription.filter, promised)
                 if due is None:
                     code = reasons.QUOTA_EXCEEDED
                 else:
                     promised += len(due)
-            if code < _ERROR:
+            if not reasons.is_error(code):
                 fresh.append((self.add(session, subscription, identifier), due))
                 gate = self.subscriptions.listener.gate(subscription.filter) or gate
-            codes.append(code if connection.protocol == MQTT5 or code < _ERROR else _V3_FAILURE)
+            codes.append(code)
         if not self._answer(connection, session, SubAck(SUBACK, packet.packet_id, codes), gate):
             return
         for interest, due in fresh:
@@ -98,7 +96,7 @@ class Subscriber:
     def _answer(self, connection: Connection, session: Session, answer: SubAck, gate: Gate | None) -> bool:
         """Put the answer out when it is true; the client goes if it takes no answer as large as that
         [MQTT-3.1.2-24]."""
-        failed = any(code >= _ERROR for code in answer.reasons)
+        failed = any(reasons.is_error(code) for code in answer.reasons)
         if failed and connection.problem_info and connection.protocol == MQTT5:
             answer.properties = explained("a filter that this client may not use, or more than a session may have")
         data = encode(answer, connection.protocol)

@@ -39,7 +39,7 @@ class Span:
         self.context = context
 
     def end(self, reason: int = 0) -> None:
-        """End the span now. ``reason`` is an MQTT reason code: 0x80 and above mark an error (MQTT 5.0 section 2.4)."""
+        """End the span now. ``reason`` is an MQTT reason code, which says whether it failed."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -32,7 +32,6 @@ from mesh.wire.reasons import name_of
 CONNECT_SECONDS: Final = 35.0
 
 _ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-_FAILED: Final = 0x80  # reason codes from here on are failures, MQTT 5.0 section 2.4
 
 
 class Refused(Exception):
@@ -268,10 +267,6 @@ def _user_properties(pairs: Sequence[tuple[str, str]]) -> Properties | None:
 def said(code: int) -> str:
     """A reason code for people."""
     return f"0x{code:02x} ({name_of(code)})"
-
-
-def failed(code: int) -> bool:
-    return code >= _FAILED
 
 
 @final

@@ -9,12 +9,12 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final
 
-from mesh.cli.client import Client, Refused, failed, said, target, topology_of
+from mesh.cli.client import Client, Refused, said, target, topology_of
 from mesh.cli.client import options as connection
 from mesh.cli.which import NOT_RUNNING, Unclear, option, which
 from mesh.telemetry.spans import new_trace
 from mesh.topology.topology import Topology
-from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, PACKET_IDENTIFIER_NOT_FOUND, SUCCESS
+from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, PACKET_IDENTIFIER_NOT_FOUND, SUCCESS, is_error
 from mesh.wire.tracecontext import PARENT
 
 NOBODY: Final = 4
@@ -117,7 +117,7 @@ def _send(client: Client, arguments: argparse.Namespace, traces: list[str]) -> C
 
 
 def _exit_code(answers: Counter[int]) -> int:
-    if any(failed(code) for code in answers):
+    if any(is_error(code) for code in answers):
         return 1
     return NOBODY if any(code == NO_MATCHING_SUBSCRIBERS for code in answers) else 0
 
@@ -129,7 +129,7 @@ def _tell(arguments: argparse.Namespace, answers: Counter[int], traces: list[str
         if code == SUCCESS:
             print(f"{count}{'sent' if arguments.qos == 0 else 'accepted'}: {arguments.topic}, QoS {arguments.qos}")
             continue
-        word = "refused" if failed(code) else "not received by anybody"
+        word = "refused" if is_error(code) else "not received by anybody"
         print(f"{count}{word}: {arguments.topic}, {said(code)}", file=sys.stderr)
         hint = _hint(code, arguments, topology)
         if hint:
@@ -156,7 +156,7 @@ def _hint(code: int, arguments: argparse.Namespace, topology: Topology) -> str:
 
 
 def _tell_json(arguments: argparse.Namespace, answers: Counter[int], traces: list[str]) -> None:
-    refused = sum(number for code, number in answers.items() if failed(code))
+    refused = sum(number for code, number in answers.items() if is_error(code))
     nobody = sum(number for code, number in answers.items() if code == NO_MATCHING_SUBSCRIBERS)
     report = {
         "topic": arguments.topic,

@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from mesh.cli.client import Client, Deadline, Message, Refused, failed, said, target, topology_of
+from mesh.cli.client import Client, Deadline, Message, Refused, said, target, topology_of
 from mesh.cli.client import options as connection
 from mesh.cli.which import NOT_RUNNING, Unclear, option, which
+from mesh.wire.reasons import is_error
 
 EXAMPLES: Final = """\
 examples:
@@ -72,9 +73,9 @@ def _subscribe(client: Client, filters: Sequence[str], qos: int) -> bool:
     """Whether at least one filter was granted; those that were not are named."""
     codes = client.subscribe(filters, qos, SUBSCRIBE_SECONDS)
     for filter, code in zip(filters, codes, strict=True):
-        if failed(code):
+        if is_error(code):
             print(f"{filter} was refused: {said(code)}", file=sys.stderr)
-    granted = [filter for filter, code in zip(filters, codes, strict=True) if not failed(code)]
+    granted = [filter for filter, code in zip(filters, codes, strict=True) if not is_error(code)]
     if granted and sys.stderr.isatty():
         print(f"waiting for {', '.join(granted)}; Ctrl-C ends", file=sys.stderr)
     return bool(granted)

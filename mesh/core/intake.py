@@ -24,7 +24,6 @@ from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, Publish
 from mesh.wire.topics import is_shared
 
 _INCOMING: Final = struct.Struct("!H")  # packet identifier; then the edge's name
-_ERROR: Final = 0x80
 
 
 def edge_of(item: Item) -> str:
@@ -83,7 +82,7 @@ class Intake:
         if receipt is None:
             return
         receipt.note(reason)
-        if packet.qos == 2 and reason < _ERROR:  # an error ends the exchange: no PUBREL will come [MQTT-4.3.3-4]
+        if packet.qos == 2 and not reasons.is_error(reason):  # an error ends the exchange [MQTT-4.3.3-4]
             meta = _INCOMING.pack(packet.packet_id) + self._edge
             item = broker.store.append(TIER_INCOMING, 0, meta, b"")
             self._incoming[packet.packet_id] = item

@@ -64,7 +64,6 @@ _EXPIRY: Final = 7 * 86_400  # seconds that an edge keeps this core's session wh
 _RETAINED: Final = 0
 _RETAINED_IF_NEW: Final = 1
 _NOTHING_RETAINED: Final = 2
-_ERROR: Final = 0x80
 _PING: Final = encode(Ping(PINGREQ), MQTT5)
 
 
@@ -428,7 +427,7 @@ class TierLink:
             return
         filters, subscribe, gate = request
         for filter, reason in zip(filters, packet.reasons, strict=True):
-            if reason >= _ERROR:
+            if reasons.is_error(reason):
                 self.last_error = f"the edge refused {filter}: {reasons.name_of(reason)}"
             elif subscribe and filter not in self._known:
                 meta = f"{self.edge}\0{filter}".encode()
@@ -445,7 +444,7 @@ class TierLink:
 
     def _acknowledged(self, packet: Ack) -> None:
         packet_id, reason = packet.packet_id, packet.reason
-        if packet.type == PUBACK or packet.type == PUBCOMP or (packet.type == PUBREC and reason >= _ERROR):
+        if packet.type == PUBACK or packet.type == PUBCOMP or (packet.type == PUBREC and reasons.is_error(reason)):
             self._finish(packet_id, reason)
             self._pump()
         elif packet.type == PUBREC:
@@ -468,7 +467,7 @@ class TierLink:
         receipt = delivery.receipt
         if delivery.item:
             self.spool.forget(delivery)
-            if reason >= _ERROR:
+            if reasons.is_error(reason):
                 self.rejected += 1
         elif receipt is not None:
             self._direct -= 1

@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Final, final
 
 from mesh.wire.frames import ack_packet_id, ack_reason, publish_packet_id, with_dup
+from mesh.wire.reasons import is_error
 
 PUBLISHED: Final = 1
 ANSWERED: Final = 2
@@ -39,7 +40,6 @@ _ENDS: Final = frozenset((_PUBACK, _PUBCOMP))
 _ASKS: Final = frozenset((_PUBREL, _SUBSCRIBE, _UNSUBSCRIBE))
 _ANSWERS: Final = frozenset((_PUBACK, _PUBREC, _PUBCOMP, _SUBACK, _UNSUBACK))
 _QOS: Final = 0x06
-_ERROR: Final = 0x80
 
 
 @final
@@ -118,7 +118,7 @@ class Exchange:
 
     def _received(self, raw: bytes) -> None:
         packet_id = ack_packet_id(raw)
-        if ack_reason(raw) >= _ERROR:
+        if is_error(ack_reason(raw)):
             self._delivered.pop(packet_id, None)  # the exchange ends here, section 4.3.3
         elif packet_id in self._delivered:
             self._delivered[packet_id] = ANSWERED

@@ -8,12 +8,10 @@ delivered again before its PUBREL [MQTT-4.3.3-10].
 
 from __future__ import annotations
 
-from typing import Final, final
+from typing import final
 
 from mesh.session.fifo import Fifo
-from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, SUCCESS
-
-_ERROR: Final = 0x80
+from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, SUCCESS, is_error
 
 
 @final
@@ -38,7 +36,7 @@ class Receipt:
 
     def note(self, reason: int) -> None:
         """One party's answer."""
-        if reason >= _ERROR or (self.reason < _ERROR and reason == SUCCESS):
+        if is_error(reason) or (reason == SUCCESS and not is_error(self.reason)):
             self.reason = reason
 
     def ready(self, durable: int) -> bool:

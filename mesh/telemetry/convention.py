@@ -19,7 +19,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from mesh.broker.trace import CLIENT, CONSUMER, PRODUCER, RECEIVE, RELAY, SEND
 from mesh.telemetry.spans import LiveSpan
-from mesh.wire.reasons import name_of
+from mesh.wire.reasons import is_error, name_of
 from mesh.wire.tracecontext import TraceContext
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
@@ -36,7 +36,6 @@ MESH: Final = "mesh.name"
 SERVICE: Final = "service.name"
 INSTANCE: Final = "service.instance.id"
 
-_FAILED: Final = 0x80  # reason codes from here on are failures, MQTT 5.0 section 2.4
 _TYPES: Final[dict[str, str]] = {RECEIVE: "receive", SEND: "send", RELAY: "send"}
 _KINDS: Final[dict[int, SpanKind]] = {
     CLIENT: SpanKind.CLIENT,
@@ -71,7 +70,7 @@ class Convention:
         context = span.context
         remote = span.operation in _REMOTE_PARENT
         parent = _span_context(context, span.parent_id, remote) if span.parent_id else None
-        failed = span.reason >= _FAILED
+        failed = is_error(span.reason)
         return ReadableSpan(
             name=f"{span.operation} {template}",
             context=_span_context(context, context.span_id, False),
@@ -100,7 +99,7 @@ def _attributes(span: LiveSpan, template: str) -> dict[str, str | int]:
         attributes[VEHICLE] = span.vehicle
     if span.size >= 0:
         attributes[BODY_SIZE] = span.size
-    if span.reason >= _FAILED:
+    if is_error(span.reason):
         attributes[ERROR_TYPE] = f"0x{span.reason:02x}"
     return attributes
 

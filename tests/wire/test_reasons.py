@@ -52,3 +52,9 @@ def test_every_refusal_is_one_for_older_clients_too() -> None:
 def test_the_error_says_what_was_wrong() -> None:
     error = reasons.ProtocolError(reasons.MALFORMED_PACKET, "the topic is missing")
     assert (error.reason, str(error)) == (0x81, "the topic is missing")
+
+
+def test_an_error_is_known_by_its_code() -> None:
+    failures = {code for code in reasons.NAMES if reasons.is_error(code)}
+    assert min(failures) == reasons.UNSPECIFIED_ERROR
+    assert set(reasons.NAMES) - failures == {0x00, 0x01, 0x02, 0x04, 0x10, 0x11, 0x18, 0x19}
