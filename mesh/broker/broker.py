@@ -37,6 +37,7 @@ from mesh.broker.subscriber import Subscriber
 from mesh.broker.subscriptions import Subscriptions
 from mesh.broker.system import Snapshot, SystemTopics
 from mesh.broker.trace import Tracer
+from mesh.session.inbound import Receipt
 from mesh.session.store import Item, Store
 from mesh.wire import reasons
 from mesh.wire.encode import encode
@@ -442,6 +443,12 @@ class Broker(Inlet):
         connection.writable = True
         if connection.session is not None:
             self.courier.pump(connection.session, connection)
+
+    def answered(self, receipt: Receipt) -> None:
+        """One of those that ``receipt`` waits for has answered: answer its publisher, if nothing else is waited for."""
+        holder = receipt.holder
+        if not receipt.closed and isinstance(holder, Connection):
+            self.intake.settle(holder)
 
     def opened(self) -> None:
         """A gate may have opened: release what waited for it."""

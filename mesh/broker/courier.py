@@ -19,10 +19,11 @@ from mesh.broker.outbox import Outbox
 from mesh.broker.principal import TIER
 from mesh.broker.session import Connection, Session
 from mesh.broker.settings import DROP_OLDEST, Settings
-from mesh.broker.trace import PRODUCER, SEND, WAIT, Span, Tracer
+from mesh.broker.trace import PRODUCER, SEND, WAIT, Tracer
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message, publish_packet
 from mesh.session.outbound import RELEASED, Delivery, Outbound, packet_id_of
+from mesh.session.span import Span
 from mesh.wire.encode import encode_ack
 from mesh.wire.packets import PUBREL
 from mesh.wire.reasons import PACKET_IDENTIFIER_NOT_FOUND, PACKET_TOO_LARGE, QUOTA_EXCEEDED, SUCCESS

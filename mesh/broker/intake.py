@@ -22,9 +22,10 @@ from mesh.broker.outbox import Outbox, explained
 from mesh.broker.principal import BACKEND, TIER
 from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
-from mesh.broker.trace import Span, Tracer
+from mesh.broker.trace import Tracer
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message, message_of, without_trace
+from mesh.session.span import Span
 from mesh.wire import reasons
 from mesh.wire.encode import encode_ack
 from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, Ack, Publish
@@ -196,7 +197,7 @@ class Intake:
 
     def _answer(self, connection: Connection, receipt: Receipt) -> None:
         reason = receipt.reason
-        self.end_span(receipt)
+        receipt.end_span()
         if reasons.is_error(reason):
             self._answer_error(connection, receipt)
             return
@@ -216,13 +217,6 @@ class Intake:
         plain = Ack(type, receipt.packet_id, receipt.reason)
         full = Ack(type, receipt.packet_id, receipt.reason, explained(why))
         self._outbox.write_fitting(connection, full, plain)  # [MQTT-3.4.2-2] [MQTT-3.5.2-2]
-
-    def end_span(self, receipt: Receipt) -> None:
-        """The message of a sampled receipt has been taken in, and its publisher is being told."""
-        span = receipt.span
-        if span is not None:
-            assert isinstance(span, Span)
-            span.end(receipt.reason)
 
     def released(self, connection: Connection, session: Session, packet_id: int) -> None:
         """PUBREL: forget the identifier, then say so, in that order also on disk, for the client will use it again."""

@@ -17,7 +17,7 @@ from mesh.broker.peer import Peer
 from mesh.broker.principal import VEHICLE, Principal
 from mesh.broker.shell import Flushable
 from mesh.session.fifo import Fifo
-from mesh.session.inbound import Inbound
+from mesh.session.inbound import Inbound, Publisher
 from mesh.session.message import Message
 from mesh.session.outbound import Depth, Outbound
 from mesh.wire.packets import Subscription
@@ -97,7 +97,7 @@ class Session:
 
 
 @final
-class Connection:
+class Connection(Publisher):
     """``shell`` owns the way to the client, and writes what is in ``out``."""
 
     __slots__ = (

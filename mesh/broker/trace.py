@@ -1,8 +1,8 @@
 """What the engine asks of tracing, and the tracing that does nothing.
 
-It knows when a span begins and ends and what it is called: never how a span is made, kept or exported; the telemetry
-room derives both classes. What always holds: no call here waits, raises or keeps more than one small object; whoever
-got a ``Span`` ends it once; a message that is not sampled costs one call at its ingress and nothing after that.
+It knows when a span begins and what it is called: never how a span is made, kept or exported. The telemetry room
+derives ``Tracer``. What always holds: no call here waits, raises or keeps more than one small object; a message that is
+not sampled costs one call at its ingress and nothing after that.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
+from mesh.session.span import Span
 from mesh.wire.packets import Publish
 from mesh.wire.tracecontext import TraceContext
 
@@ -27,19 +28,6 @@ WAIT: Final = "wait"  # in a session's queue, until the window, the credit or th
 RELAY: Final = "relay"  # through a front door, or from core to edge
 SPOOL: Final = "spool"  # in the core, while the owner is away
 SEND: Final = "send"  # out of the mesh, or on to the next node
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Span:
-    """A span under way. ``context`` is what a receiver gets as its parent."""
-
-    __slots__ = ("context",)
-
-    def __init__(self, context: TraceContext) -> None:
-        self.context = context
-
-    def end(self, reason: int = 0) -> None:
-        """End the span now. ``reason`` is an MQTT reason code, which says whether it failed."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -15,7 +15,7 @@ from mesh.broker.subscriptions import SharedGroup
 from mesh.core.spool import TIER_INCOMING
 from mesh.core.upstream import PLAIN, Upstream
 from mesh.session.fifo import Fifo
-from mesh.session.inbound import Receipt
+from mesh.session.inbound import Publisher, Receipt
 from mesh.session.message import Message, message_of, without_trace
 from mesh.session.store import Item
 from mesh.wire import reasons
@@ -32,7 +32,7 @@ def edge_of(item: Item) -> str:
 
 
 @final
-class Intake:
+class Intake(Publisher):
     """``put`` sends a packet to the edge at the end of the turn."""
 
     def __init__(self, edge: str, broker: Broker, upstream: Upstream, put: Callable[[bytes], None]) -> None:
@@ -141,7 +141,7 @@ class Intake:
         receipts = self._receipts
         while receipts and receipts.first().ready(durable):
             receipt = receipts.popleft()
-            self._broker.intake.end_span(receipt)
+            receipt.end_span()
             type = PUBACK if receipt.qos == 1 else PUBREC
             self._put(encode_ack(type, receipt.packet_id, receipt.reason, MQTT5))
         while self._held and self._held.first()[0] <= durable:

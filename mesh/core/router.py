@@ -16,7 +16,6 @@ from mypy_extensions import mypyc_attr
 
 from mesh.broker.broker import Broker
 from mesh.broker.dispatcher import Forwarder
-from mesh.broker.session import Connection
 from mesh.core.tier import TierLink
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
@@ -141,9 +140,8 @@ class Router(Forwarder):
     def _placed(self, receipt: Receipt, reason: int) -> None:
         receipt.pending -= 1
         receipt.note(reason)
-        holder = receipt.holder
-        if self.broker is not None and not receipt.closed and isinstance(holder, Connection):
-            self.broker.intake.settle(holder)
+        if self.broker is not None:
+            self.broker.answered(receipt)
 
     async def stop(self) -> None:
         """End the look-ups that are under way."""

@@ -20,14 +20,14 @@ from typing import Final, Protocol, final
 from mesh.broker.broker import Broker
 from mesh.broker.gate import Gate
 from mesh.broker.ledger import INSTANCE
-from mesh.broker.session import Connection
-from mesh.broker.trace import CLIENT, RELAY, SPOOL, Span
+from mesh.broker.trace import CLIENT, RELAY, SPOOL
 from mesh.core.intake import Intake
 from mesh.core.spool import TIER_FILTER, Spool
 from mesh.core.upstream import PLAIN, Upstream
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message, publish_packet
 from mesh.session.outbound import RELEASED, Delivery, Depth, Outbound, packet_id_of
+from mesh.session.span import Span
 from mesh.session.store import Item
 from mesh.transport.turn import Turn
 from mesh.wire import reasons
@@ -332,13 +332,8 @@ class TierLink:
             receipt.pending -= 1
             receipt.note(reasons.SUCCESS)
             receipt.position = max(receipt.position, delivery.position)
-            self._answer(receipt)
+            self._broker.answered(receipt)
         return True
-
-    def _answer(self, receipt: Receipt) -> None:
-        holder = receipt.holder
-        if not receipt.closed and isinstance(holder, Connection):
-            self._broker.intake.settle(holder)
 
     # Packets of the edge
 
@@ -473,6 +468,6 @@ class TierLink:
             self._direct -= 1
             receipt.pending -= 1
             receipt.note(reason)
-            self._answer(receipt)
+            self._broker.answered(receipt)
         if not self.outbound.in_flight:
             self._slow = False

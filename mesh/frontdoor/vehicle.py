@@ -15,9 +15,10 @@ from __future__ import annotations
 import time
 from typing import Final, final
 
-from mesh.broker.trace import CLIENT, RELAY, Span
+from mesh.broker.trace import CLIENT, RELAY
 from mesh.frontdoor.context import DoorContext
 from mesh.frontdoor.lane import Lane, Passenger
+from mesh.session.span import Span
 from mesh.transport.frame import CREDIT_STEP
 from mesh.transport.refusal import Refused
 from mesh.transport.states import OPEN, WAITING

@@ -11,7 +11,14 @@ from __future__ import annotations
 from typing import final
 
 from mesh.session.fifo import Fifo
+from mesh.session.span import Span
 from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, SUCCESS, is_error
+
+
+class Publisher:
+    """The one that published, and is to be answered: a client's connection, or a link. Rooms above derive it."""
+
+    __slots__ = ()
 
 
 @final
@@ -24,20 +31,26 @@ class Receipt:
 
     __slots__ = ("closed", "holder", "packet_id", "pending", "position", "qos", "reason", "span")
 
-    def __init__(self, packet_id: int, qos: int, holder: object) -> None:
+    def __init__(self, packet_id: int, qos: int, holder: Publisher) -> None:
         self.packet_id = packet_id
         self.qos = qos
-        self.holder = holder  # the connection that is to be answered
+        self.holder = holder
         self.pending = 0
         self.position = 0
         self.reason = NO_MATCHING_SUBSCRIBERS
         self.closed = False  # the connection is gone: nobody is answered
-        self.span: object | None = None
+        self.span: Span | None = None  # of a sampled message, from its arrival to this answer
 
     def note(self, reason: int) -> None:
         """One party's answer."""
         if is_error(reason) or (reason == SUCCESS and not is_error(self.reason)):
             self.reason = reason
+
+    def end_span(self) -> None:
+        """The message was taken in, and its publisher is being told."""
+        span = self.span
+        if span is not None:
+            span.end(self.reason)
 
     def ready(self, durable: int) -> bool:
         """Whether the answer may leave."""

@@ -11,7 +11,7 @@ from random import getrandbits
 from time import time_ns
 from typing import final
 
-from mesh.broker.trace import Span
+from mesh.session.span import Span
 from mesh.wire.tracecontext import SAMPLED, TraceContext
 
 

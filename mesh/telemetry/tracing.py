@@ -13,7 +13,8 @@ from typing import Final, final
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from mesh.broker.trace import CONSUMER, INTERNAL, RECEIVE, Span, Tracer
+from mesh.broker.trace import CONSUMER, INTERNAL, RECEIVE, Tracer
+from mesh.session.span import Span
 from mesh.telemetry.convention import Convention, resource
 from mesh.telemetry.export import ExportThread
 from mesh.telemetry.figures import Figures

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import time_ns
 
-from mesh.broker.trace import INTERNAL, PRODUCER, RELAY, SEND, SPOOL, WAIT, Span, Tracer
+from mesh.broker.trace import INTERNAL, PRODUCER, RELAY, SEND, SPOOL, WAIT, Tracer
+from mesh.session.span import Span
 from mesh.telemetry.tracing import NodeTracer, open_tracer
 from mesh.wire.packets import Publish
 from mesh.wire.properties import Properties

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from mesh.broker.shell import Flushable
-from mesh.broker.trace import Span, Tracer
+from mesh.broker.trace import Tracer
 from mesh.frontdoor.context import DoorSettings
+from mesh.session.span import Span
 from mesh.transport.frame import WINDOW
 from mesh.transport.outlet import Outlet
 from mesh.transport.refusal import Refused

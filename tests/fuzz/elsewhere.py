@@ -11,7 +11,6 @@ from typing import Final
 from mesh.broker.broker import Broker
 from mesh.broker.dispatcher import Forwarder
 from mesh.broker.gate import Gate
-from mesh.broker.session import Connection
 from mesh.broker.subscriptions import InterestListener
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
@@ -42,9 +41,7 @@ class Edges(Forwarder):
                 continue
             receipt.pending -= 1
             receipt.note(SUCCESS if safe else self._dice.choice(_REASONS))
-            holder = receipt.holder
-            if not receipt.closed and isinstance(holder, Connection):
-                broker.intake.settle(holder)
+            broker.answered(receipt)
 
 
 class Interests(InterestListener):

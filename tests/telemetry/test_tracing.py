@@ -13,7 +13,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from mesh.broker.trace import INTERNAL, PRODUCER, RECEIVE, SEND, WAIT, Span, Tracer
+from mesh.broker.trace import INTERNAL, PRODUCER, RECEIVE, SEND, WAIT, Tracer
+from mesh.session.span import Span
 from mesh.telemetry.collector import Collector
 from mesh.telemetry.convention import Convention, resource
 from mesh.telemetry.export import ExportThread
