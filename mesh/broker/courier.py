@@ -240,7 +240,8 @@ class Courier:
         vehicle = session.vehicle
         now = self._clock()
         waited = self._tracer.record(WAIT, parent, message.topic, vehicle, int(delivery.since * 1e9), int(now * 1e9))
-        span = self._tracer.start(SEND, waited, message.topic, vehicle, PRODUCER)
+        link = parent if message.fan_out else None
+        span = self._tracer.start(SEND, waited, message.topic, vehicle, PRODUCER, link)
         if delivery.qos:
             self._spans[delivery] = span
         else:

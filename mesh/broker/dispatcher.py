@@ -73,6 +73,7 @@ class Dispatcher:
             if not self._retain(message, receipt):
                 return reasons.QUOTA_EXCEEDED
             return self._fan_out(message, None, receipt, self.subscriptions.route(message.topic).targets, shared)
+        message.fan_out = len(shared) > 1
         result = reasons.NO_MATCHING_SUBSCRIBERS
         for group in shared:
             chosen = group.choose()
@@ -126,8 +127,10 @@ class Dispatcher:
             if chosen is not None:
                 targets = [*targets, chosen]
                 by.append(shared.full)
-        if message.qos and len(targets) > 1 and sum(target.session.durable for target in targets) > 1:
-            self.keeper.share(message)
+        if len(targets) > 1:
+            message.fan_out = True
+            if message.qos and sum(target.session.durable for target in targets) > 1:
+                self.keeper.share(message)
         result = reasons.NO_MATCHING_SUBSCRIBERS
         refused = reasons.SUCCESS
         for index, target in enumerate(targets):

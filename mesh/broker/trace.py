@@ -58,13 +58,19 @@ class Tracer:
         return None
 
     def start(
-        self, operation: str, parent: TraceContext, topic: str, vehicle: str, kind: int, linked: bool = False
+        self,
+        operation: str,
+        parent: TraceContext,
+        topic: str,
+        vehicle: str,
+        kind: int,
+        link: TraceContext | None = None,
     ) -> Span:
         """Start a further span of a sampled message, which begins now.
 
-        ``linked``: one of several deliveries of the message: the span is a child of ``parent`` and also carries a
-        link to it, so that a trace page can show that it was one message (OpenTelemetry messaging conventions, "Trace
-        structure").
+        ``link``: for one of several deliveries of a message the context of the message, in the same trace. The span has
+        a link to it: so the deliveries of one message are known as such (OpenTelemetry messaging conventions, "Trace
+        structure"). It stays a child of ``parent``, because one trace shows every hop of a message.
         """
         return Span(parent)
 

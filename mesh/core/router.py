@@ -96,7 +96,10 @@ class Router(Forwarder):
     def _to_fleet(self, message: Message, receipt: Receipt | None) -> None:
         for filter in self._fleet:
             if matches(filter, message.topic):
-                for link in list(self._links.values()):
+                links = list(self._links.values())
+                if len(links) > 1:
+                    message.fan_out = True
+                for link in links:
                     link.send(message, receipt)
                 return
 

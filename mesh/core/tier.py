@@ -209,9 +209,10 @@ class TierLink:
             return None
         topic = message.topic
         vehicle = self._broker.vehicle_of(topic)
+        link = parent if message.fan_out else None
         if delivery.item:
             parent = tracer.record(SPOOL, parent, topic, vehicle, int(delivery.since * 1e9), int(now * 1e9))
-        span = tracer.start(RELAY, parent, topic, vehicle, CLIENT)
+        span = tracer.start(RELAY, parent, topic, vehicle, CLIENT, link)
         if delivery.qos:
             self._spans[delivery] = span
         else:

@@ -24,6 +24,7 @@ _HEAD: Final = struct.Struct("!BddHHI")  # flags, expires, received, and the len
 _QOS: Final = 0x03
 _RETAIN: Final = 0x04
 _FROM_TIER: Final = 0x08
+_FAN_OUT: Final = 0x10
 _TRACE_NAMES: Final = ("traceparent", "tracestate")
 
 
@@ -32,8 +33,8 @@ class Message:
     """``received`` and ``expires`` are seconds since 1970; ``expires`` is 0.0 for a message that never does."""
 
     __slots__ = (
-        "body", "expires", "from_tier", "packet", "payload", "properties", "qos", "received", "retain", "topic",
-        "topic_bytes", "trace",
+        "body", "expires", "fan_out", "from_tier", "packet", "payload", "properties", "qos", "received", "retain",
+        "topic", "topic_bytes", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +59,7 @@ class Message:
         self.expires = expires
         self.trace = trace
         self.from_tier = from_tier
+        self.fan_out = False  # it goes to several receivers: the span of each delivery has a link to ``trace``
         self.body = 0  # journal id of the body that several sessions share; 0: none
         self.packet = b""  # the QoS 0 PUBLISH of MQTT 3, which is the same for every receiver
 
@@ -151,6 +153,8 @@ def _own_properties(
 def pack(message: Message) -> bytes:
     """The message as the body of a journal item."""
     flags = message.qos | (_RETAIN if message.retain else 0) | (_FROM_TIER if message.from_tier else 0)
+    if message.fan_out:
+        flags |= _FAN_OUT
     trace = b"" if message.trace is None else message.trace.pack()
     topic = message.topic_bytes
     head = _HEAD.pack(
@@ -166,7 +170,7 @@ def unpack(data: bytes) -> Message:
     topic_end = trace_end + topic_size
     properties_end = topic_end + properties_size
     trace = TraceContext.unpack(data[_HEAD.size : trace_end]) if trace_size else None
-    return Message(
+    message = Message(
         data[trace_end:topic_end].decode(),
         data[properties_end:],
         flags & _QOS,
@@ -177,3 +181,5 @@ def unpack(data: bytes) -> Message:
         trace,
         bool(flags & _FROM_TIER),
     )
+    message.fan_out = bool(flags & _FAN_OUT)
+    return message

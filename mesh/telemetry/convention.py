@@ -77,7 +77,7 @@ class Convention:
             parent=parent,
             resource=self._resource,
             attributes=_attributes(span, template),
-            links=(Link(parent),) if span.linked and parent is not None else (),
+            links=(Link(_span_context(context, span.link_id, False)),) if span.link_id else (),
             kind=_KINDS.get(span.kind, SpanKind.INTERNAL),
             status=Status(StatusCode.ERROR, name_of(span.reason)) if failed else _OK,
             start_time=span.start_ns,

@@ -18,11 +18,11 @@ from mesh.wire.tracecontext import SAMPLED, TraceContext
 @final
 class LiveSpan(Span):
     """Times are nanoseconds since 1970. ``parent_id`` is 16 hexadecimal digits, empty for the root of a trace;
-    ``size``: bytes, -1 if unknown.
+    ``link_id``: a span of the same trace that this one is linked to, empty for none; ``size``: bytes, -1 if unknown.
     """
 
     __slots__ = (
-        "_hand_on", "end_ns", "kind", "linked", "operation", "parent_id", "reason", "size", "start_ns", "topic",
+        "_hand_on", "end_ns", "kind", "link_id", "operation", "parent_id", "reason", "size", "start_ns", "topic",
         "vehicle",
     )  # fmt: skip
 
@@ -36,7 +36,7 @@ class LiveSpan(Span):
         vehicle: str,
         kind: int,
         start_ns: int,
-        linked: bool = False,
+        link_id: str = "",
         size: int = -1,
     ) -> None:
         super().__init__(context)
@@ -48,7 +48,7 @@ class LiveSpan(Span):
         self.kind = kind
         self.start_ns = start_ns
         self.end_ns = 0
-        self.linked = linked
+        self.link_id = link_id
         self.size = size
         self.reason = 0
 

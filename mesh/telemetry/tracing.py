@@ -52,18 +52,25 @@ class NodeTracer(Tracer):
         parent_id = "" if caller is None else caller.span_id
         context = new_trace() if caller is None else child(caller)
         return LiveSpan(
-            self._exporter.put, context, parent_id, RECEIVE, publish.topic, vehicle, CONSUMER, time_ns(), False,
+            self._exporter.put, context, parent_id, RECEIVE, publish.topic, vehicle, CONSUMER, time_ns(), "",
             len(publish.payload),
         )  # fmt: skip
 
     def start(
-        self, operation: str, parent: TraceContext, topic: str, vehicle: str, kind: int, linked: bool = False
+        self,
+        operation: str,
+        parent: TraceContext,
+        topic: str,
+        vehicle: str,
+        kind: int,
+        link: TraceContext | None = None,
     ) -> Span:
         if not parent.sampled:  # such a context may come over a link; it is passed on and not recorded
             return Span(parent)
         return LiveSpan(
-            self._exporter.put, child(parent), parent.span_id, operation, topic, vehicle, kind, time_ns(), linked
-        )
+            self._exporter.put, child(parent), parent.span_id, operation, topic, vehicle, kind, time_ns(),
+            "" if link is None else link.span_id,
+        )  # fmt: skip
 
     def record(
         self, operation: str, parent: TraceContext, topic: str, vehicle: str, start_ns: int, end_ns: int

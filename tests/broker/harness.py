@@ -88,13 +88,15 @@ class Bench:
         forwarder: Forwarder | None = None,
         inbox: InboxRules | None = None,
         auto: bool = True,
+        tracer: Tracer | None = None,
     ) -> None:
+        self.tracer = tracer or Tracer()
         self.settings = settings or Settings()
         self.store = store or MemoryStore()
         self.clock = clock or Clock()
         self.auto = auto
         self.inbox = inbox
-        self.broker = Broker(self.settings, self.store, self.clock, Tracer(), forwarder, inbox)
+        self.broker = Broker(self.settings, self.store, self.clock, self.tracer, forwarder, inbox)
         self.broker.recover(self.store.live())
         self.broker.durable(self.store.position)
 
@@ -122,7 +124,7 @@ class Bench:
 
     def restart(self) -> Bench:
         """What a crash leaves, under a new broker."""
-        return Bench(self.settings, self.store.crash(), self.clock, None, self.inbox, self.auto)
+        return Bench(self.settings, self.store.crash(), self.clock, None, self.inbox, self.auto, self.tracer)
 
     def client(
         self, client_id: str = "c", name: str = "app", kind: int = BACKEND, auto_ack: bool = True, **fields: Any

@@ -12,6 +12,7 @@ from mesh.broker.peer import NOWHERE
 from mesh.broker.session import Connection
 from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable
+from mesh.broker.trace import RECEIVE, RELAY, Tracer
 from mesh.core.intake import edge_of as edge_of_incoming
 from mesh.core.router import Owners, OwnerUnknown, Router
 from mesh.core.spool import SPOOL_RELEASED, SPOOLED, TIER_FILTER, TIER_INCOMING, Spool, edge_of
@@ -23,6 +24,7 @@ from mesh.wire.limits import Limits
 from mesh.wire.packets import Ack, Connect, Publish, SubAck, Subscribe, Subscription
 from tests.broker.harness import BACKEND, TIER, VEHICLE, Bench, Client, Clock, MemoryStore
 from tests.conformance.shows import shows
+from tests.fakes.tracer import KeepingTracer
 
 TURN = Turn(asyncio.new_event_loop())  # whoever marks and wakes is not under test here
 
@@ -92,7 +94,13 @@ class KnownOwners(Owners):
 class Mesh:
     """A core and its edges. ``run`` lets every byte arrive and every journal commit."""
 
-    def __init__(self, edges: int = 2, store: MemoryStore | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        edges: int = 2,
+        store: MemoryStore | None = None,
+        clock: Clock | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
         self.clock = clock or Clock()
         self.names = [f"edge-{number}" for number in range(1, edges + 1)]
         owners = KnownOwners({f"V{number}": name for number, name in enumerate(self.names, 1)})
@@ -101,7 +109,7 @@ class Mesh:
         self.router = Router(
             vehicle_of, ("fleet/#",), owners, links, links.__getitem__, lambda: None
         )
-        self.core = Bench(Settings(), store, self.clock, self.router)
+        self.core = Bench(Settings(), store, self.clock, self.router, tracer=tracer)
         self.router.broker = self.core.broker
         self.upstream = Upstream(self.interest)
         for filter in self.core.broker.subscriptions.filters():
@@ -224,6 +232,19 @@ def test_a_fleet_wide_topic_goes_to_every_edge(mesh: Mesh) -> None:
     backend.publish("fleet/news")
     mesh.run()
     assert [link.sent for link in mesh.links.values()] == [1, 1]
+
+
+@pytest.mark.parametrize(("topic", "edges"), [("fleet/news", 2), ("vehicles/V1/cmd", 1)])
+def test_what_goes_to_several_edges_is_linked_to_the_message(topic: str, edges: int) -> None:
+    tracer = KeepingTracer()
+    mesh = Mesh(tracer=tracer)
+    mesh.connect()
+    mesh.backend().publish(topic)
+    mesh.run()
+    [received] = tracer.of(RECEIVE)
+    relays = tracer.of(RELAY)
+    assert [relay.parent for relay in relays] == [received.context] * edges
+    assert [relay.link for relay in relays] == [received.context if edges > 1 else None] * edges
 
 
 def test_what_is_between_back_ends_reaches_no_edge(mesh: Mesh) -> None:

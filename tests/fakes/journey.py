@@ -84,7 +84,7 @@ class Journey:
         sent = self.edge.start(SEND, received.context, REPORT, VEHICLE, PRODUCER)
         arrived = taken(ingress(self.core, carrying(REPORT, sent.context), VEHICLE, trusted=True))
         for _ in range(2):
-            self.core.start(SEND, arrived.context, REPORT, VEHICLE, PRODUCER, linked=True).end()
+            self.core.start(SEND, arrived.context, REPORT, VEHICLE, PRODUCER, arrived.context).end()
         arrived.end()
         sent.end()
         received.end()

@@ -299,7 +299,13 @@ class RecordingTracer(Tracer):
         self.spans: list[RecordedSpan] = []
 
     def start(
-        self, operation: str, parent: TraceContext, topic: str, vehicle: str, kind: int, linked: bool = False
+        self,
+        operation: str,
+        parent: TraceContext,
+        topic: str,
+        vehicle: str,
+        kind: int,
+        link: TraceContext | None = None,
     ) -> Span:
         span = RecordedSpan(operation, parent, topic, vehicle)
         self.spans.append(span)
