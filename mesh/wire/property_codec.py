@@ -29,9 +29,8 @@ from mesh.wire.packets import (
 from mesh.wire.properties import Properties
 from mesh.wire.reasons import PROTOCOL_ERROR, QUOTA_EXCEEDED, TOPIC_ALIAS_INVALID, ProtocolError
 
-# Places of properties besides the packet types of table 2-1.
+# A place of properties besides the packet types of table 2-1.
 WILL: Final = 0
-ANYWHERE: Final = 16
 
 PAYLOAD_FORMAT: Final = 0x01
 MESSAGE_EXPIRY: Final = 0x02
@@ -103,7 +102,6 @@ def _masks() -> list[int]:
     """For each identifier the places where it may stand, one bit each; 0 for an identifier that does not exist."""
     masks = [0] * 128
     for identifier, places in _PLACES.items():
-        masks[identifier] = 1 << ANYWHERE
         for place in places:
             masks[identifier] |= 1 << place
     return masks
@@ -115,7 +113,7 @@ _ALLOWED: Final[list[int]] = _masks()
 def read_properties(cursor: Cursor, place: int, max_user: int, max_ids: int) -> Properties | None:
     """The property list at the cursor with its length; ``None`` if it is empty.
 
-    ``place`` is a packet type, ``WILL`` or ``ANYWHERE``. Raises ``ProtocolError``: 0x81 for an unknown, misplaced or
+    ``place`` is a packet type or ``WILL``. Raises ``ProtocolError``: 0x81 for an unknown, misplaced or
     broken property, 0x82 for a repeated one or a value that is not allowed, 0x97 beyond ``max_user`` user properties
     or ``max_ids`` identifiers.
     """
@@ -127,12 +125,12 @@ def read_properties(cursor: Cursor, place: int, max_user: int, max_ids: int) -> 
         raise malformed("the property length goes beyond the packet")
     whole = cursor.end
     cursor.end = end
-    properties = read_list(cursor, place, max_user, max_ids)
+    properties = _read_list(cursor, place, max_user, max_ids)
     cursor.end = whole
     return properties
 
 
-def read_list(cursor: Cursor, place: int, max_user: int, max_ids: int) -> Properties:
+def _read_list(cursor: Cursor, place: int, max_user: int, max_ids: int) -> Properties:
     """The properties from the cursor to its end, as ``read_properties`` does it."""
     properties = Properties()
     bit = 1 << place
@@ -152,18 +150,13 @@ def read_list(cursor: Cursor, place: int, max_user: int, max_ids: int) -> Proper
         seen |= 1 << identifier
         if identifier == SUBSCRIPTION_ID:
             _read_subscription_id(cursor, properties, max_ids)
-        elif bit & ((1 << WILL) | (1 << PUBLISH) | (1 << ANYWHERE)) and _read_message(cursor, properties, identifier):
+        elif bit & ((1 << WILL) | (1 << PUBLISH)) and _read_message(cursor, properties, identifier):
             continue
         elif not _read_connection(cursor, properties, identifier):
             _read_capability(cursor, properties, identifier)
     if properties.auth_data is not None and properties.auth_method is None:
         raise _wrong("authentication data without an authentication method")  # section 3.1.2.11.10
     return properties
-
-
-def decode_properties(data: bytes) -> Properties:
-    """The properties that ``encode_properties`` wrote, for any packet; ``ProtocolError`` if they are not valid."""
-    return read_list(Cursor(data, 0, len(data)), ANYWHERE, len(data), len(data))
 
 
 def _wrong(message: str) -> ProtocolError:

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from mesh.wire.decode import CLIENT, SERVER, Framer, Limits, Reader
 from mesh.wire.encode import encode, encode_properties
+from mesh.wire.fields import Cursor, write_length
 from mesh.wire.frames import ack_packet_id, ack_reason, publish_packet_id
-from mesh.wire.packets import Packet
-from mesh.wire.property_codec import decode_properties
+from mesh.wire.packets import AUTH, CONNECT, Packet
+from mesh.wire.properties import Properties
+from mesh.wire.property_codec import WILL, read_properties
 from mesh.wire.reasons import NAMES, ProtocolError
 from tests.wire.golden import BROKEN, GOLDEN
 
@@ -94,10 +96,16 @@ def test_framer(data: bytes, limit: int) -> None:
 
 
 @settings(max_examples=300)
-@given(st.binary(max_size=100))
-def test_properties(data: bytes) -> None:
+@given(st.binary(max_size=100), st.sampled_from([WILL, *range(CONNECT, AUTH + 1)]))
+def test_properties(data: bytes, place: int) -> None:
     try:
-        properties = decode_properties(data)
+        properties = properties_in(data, place)
     except ProtocolError:
         return
-    assert decode_properties(encode_properties(properties)) == properties
+    if properties is not None:
+        assert properties_in(encode_properties(properties), place) == properties
+
+
+def properties_in(data: bytes, place: int) -> Properties | None:
+    whole = write_length(len(data)) + data
+    return read_properties(Cursor(whole, 0, len(whole)), place, len(data), len(data))

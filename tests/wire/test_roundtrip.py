@@ -10,7 +10,7 @@ from mesh.wire.decode import CLIENT, SERVER, Framer, Limits, Reader
 from mesh.wire.encode import encode, encode_ack, encode_properties, encode_publish
 from mesh.wire.frames import ack_packet_id, ack_reason, publish_packet_id, with_dup
 from mesh.wire.packets import PUBACK, PUBCOMP, Ack, Packet, Publish
-from mesh.wire.property_codec import decode_properties
+from mesh.wire.properties import Properties
 from tests.wire import strategies
 
 PROTOCOLS = pytest.mark.parametrize("protocol", [3, 4, 5])
@@ -103,21 +103,5 @@ def test_the_fast_way_to_acknowledge_writes_the_same(protocol: int, kind: int, r
         assert encode_ack(kind, packet_id, reason, protocol) == encode(Ack(kind, packet_id, reason), protocol)
 
 
-@given(st.data())
-def test_properties_alone(data: st.DataObject) -> None:
-    fields = {
-        **strategies.CAPABILITIES,
-        **strategies.MESSAGE,
-        "request_problem_info": strategies.flags,
-        "request_response_info": strategies.flags,
-        "will_delay": strategies.fours,
-        "topic_alias": st.integers(1, 0xFFFF),
-        "subscription_ids": st.lists(st.integers(1, 268_435_455), max_size=3),
-    }
-    properties = strategies.some(data.draw, fields)
-    if properties is not None:
-        assert decode_properties(encode_properties(properties)) == properties
-
-
 def test_no_properties() -> None:
-    assert encode_properties(decode_properties(b"")) == b""
+    assert encode_properties(Properties()) == b""
