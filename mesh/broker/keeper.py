@@ -23,6 +23,7 @@ from mesh.broker.ledger import Ledger
 from mesh.broker.session import Interest, Session
 from mesh.session.message import Message, pack, unpack
 from mesh.session.outbound import RELEASED, Delivery, Depth
+from mesh.session.record import SHARED
 from mesh.session.store import Item, Store
 from mesh.wire.packets import Subscription
 
@@ -36,8 +37,6 @@ INCOMING: Final = 6
 LEDGER: Final = 8
 RETAINED: Final = 9
 
-# number, shared body, size, flags, since, expires, how many identifiers; then these, then the shared group
-_DELIVERY: Final = struct.Struct("!QQIBddH")
 # options, subscription identifier; then what it is owed if that is anything; then the filter
 _INTEREST: Final = struct.Struct("!BI")
 _OWED: Final = struct.Struct("!QQ")  # behind which item, up to which item
@@ -45,8 +44,6 @@ _IS_OWED: Final = 0x40  # in the options
 _INCOMING: Final = struct.Struct("!H")
 _LEDGER: Final = struct.Struct("!HH")  # first and last identifier; then the instance
 _RETAINED: Final = struct.Struct("!d")  # when it expires; then the topic
-_QOS: Final = 0x03
-_RETAIN: Final = 0x04
 
 
 @final
@@ -336,25 +333,19 @@ class Keeper:
 
 
 def _meta(delivery: Delivery) -> bytes:
-    flags = delivery.qos | (_RETAIN if delivery.retain else 0)
+    """The delivery's record; its count is that of the subscription identifiers. They follow, then the shared group."""
     identifiers = delivery.subscription_ids
-    meta = _DELIVERY.pack(
-        delivery.number, delivery.body, delivery.size, flags, delivery.since, delivery.expires, len(identifiers)
-    )
+    meta = SHARED.pack(delivery, len(identifiers))
     if identifiers:
         meta += struct.pack(f"!{len(identifiers)}I", *identifiers)
     return meta + delivery.group.encode() if delivery.group else meta
 
 
 def _delivery(item: Item) -> Delivery:
-    number, body, size, flags, since, expires, count = _DELIVERY.unpack_from(item.meta)
-    identifiers = struct.unpack_from(f"!{count}I", item.meta, _DELIVERY.size)
-    delivery = Delivery(None, flags & _QOS, bool(flags & _RETAIN), identifiers, since, expires, size)
-    delivery.number = number
-    delivery.group = item.meta[_DELIVERY.size + 4 * count :].decode()
-    delivery.item = item.id
-    delivery.body = body
-    delivery.position = item.id
+    delivery, count = SHARED.unpack(item)
+    if count:
+        delivery.subscription_ids = struct.unpack_from(f"!{count}I", item.meta, SHARED.size)
+    delivery.group = item.meta[SHARED.size + 4 * count :].decode()
     if item.kind == RELEASE:
         delivery.state = RELEASED
     return delivery

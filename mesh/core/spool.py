@@ -6,12 +6,12 @@ delivery is in the journal until the edge has acknowledged it; recovery reads no
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from typing import Final, final
 
 from mesh.session.message import Message, pack, unpack
 from mesh.session.outbound import RELEASED, Delivery, Outbound
+from mesh.session.record import WHOLE
 from mesh.session.store import Item, Store
 
 # Kinds of journal items; those below 16 are the engine's.
@@ -19,10 +19,6 @@ SPOOLED: Final = 16
 SPOOL_RELEASED: Final = 17
 TIER_INCOMING: Final = 18
 TIER_FILTER: Final = 19
-
-_META: Final = struct.Struct("!QIBddH")  # number, size, flags, since, expires, length of the edge's name; then the name
-_QOS: Final = 0x03
-_RETAIN: Final = 0x04
 
 
 @final
@@ -87,24 +83,17 @@ class Spool:
         self.bytes += delivery.size
 
     def _meta(self, delivery: Delivery) -> bytes:
-        flags = delivery.qos | (_RETAIN if delivery.retain else 0)
-        head = _META.pack(
-            delivery.number, delivery.size, flags, delivery.since, delivery.expires, len(self._edge)
-        )
-        return head + self._edge
+        """The delivery's record; its count is the length of the edge's name, which follows."""
+        return WHOLE.pack(delivery, len(self._edge)) + self._edge
 
 
 def edge_of(item: Item) -> str:
     """The edge that a spooled item is for."""
-    return item.meta[_META.size :].decode()
+    return item.meta[WHOLE.size :].decode()
 
 
 def _delivery(item: Item) -> Delivery:
-    number, size, flags, since, expires, _ = _META.unpack_from(item.meta)
-    delivery = Delivery(None, flags & _QOS, bool(flags & _RETAIN), (), since, expires, size)
-    delivery.number = number
-    delivery.item = item.id
-    delivery.position = item.id
+    delivery, _ = WHOLE.unpack(item)
     if item.kind == SPOOL_RELEASED:
         delivery.state = RELEASED
     return delivery

@@ -1,0 +1,88 @@
+"""The journal's record of a delivery: what earlier versions wrote is read, and the bytes are still the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.broker.keeper import DELIVERY, Keeper
+from mesh.broker.session import Session
+from mesh.core.spool import SPOOLED, Spool, edge_of
+from mesh.session.message import Message
+from mesh.session.outbound import Delivery, Depth, Outbound
+from mesh.session.record import SHARED, WHOLE, Layout
+from mesh.session.store import Item
+from tests.broker.harness import MemoryStore, Stored
+
+SINCE, EXPIRES = 1_700_000_000.5, 1_700_000_060.25
+# Written by the version before the two had a record in common: with a shared body, two subscription identifiers and a
+# group, and with nothing of these.
+ENGINE = bytes.fromhex(
+    "000000000001117000000002dfdc1c35000001590641d954fc4020000041d954fc4f1000000002000000070000012c"
+    "2473686172652f672f76656869636c65732f2b2f636d64"
+)
+ENGINE_PLAIN = bytes.fromhex("00000000000000030000000000000000000000110141d954fc4020000000000000000000000000")
+SPOOL = bytes.fromhex("0000000000011170000001590641d954fc4020000041d954fc4f1000000006656467652d31")
+SPOOL_PLAIN = bytes.fromhex("0000000000000003000000110141d954fc4020000000000000000000000006656467652d31")
+
+
+def rich() -> Delivery:
+    delivery = Delivery(None, 2, True, (7, 300), SINCE, EXPIRES, 345)
+    delivery.number = 70_000
+    delivery.body = 12_345_678_901
+    delivery.group = "$share/g/vehicles/+/cmd"
+    return delivery
+
+
+def plain() -> Delivery:
+    delivery = Delivery(None, 1, False, (), SINCE, 0.0, 17)
+    delivery.number = 3
+    return delivery
+
+
+def fields(delivery: Delivery) -> tuple[object, ...]:
+    return (
+        delivery.number, delivery.qos, delivery.retain, delivery.since, delivery.expires, delivery.size
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("delivery", "meta"), [(rich(), ENGINE), (plain(), ENGINE_PLAIN)], ids=["rich", "plain"])
+def test_the_engine_reads_what_it_wrote_before(delivery: Delivery, meta: bytes) -> None:
+    store = MemoryStore({5: Stored(5, DELIVERY, 1, meta, b"")}, 5)
+    Keeper(store).keep_session(Session(1, (1, "app", "c"), "", 10, Depth()))
+    found = Keeper(store).recover(store.live(), 10)
+    (restored,) = found.sessions[1].outbound.waiting
+    assert fields(restored) == fields(delivery)
+    assert (restored.subscription_ids, restored.group) == (delivery.subscription_ids, delivery.group)
+    assert (restored.body, restored.item, restored.position) == (delivery.body, 5, 5)
+
+
+@pytest.mark.parametrize(("delivery", "meta"), [(rich(), ENGINE), (plain(), ENGINE_PLAIN)], ids=["rich", "plain"])
+def test_the_engine_writes_the_same_bytes(delivery: Delivery, meta: bytes) -> None:
+    store = MemoryStore()
+    body, delivery.body = delivery.body, 0
+    Keeper(store).keep(Session(1, (1, "app", "c"), "", 10, Depth()), delivery, Message("t", b"", 1, False, b"", 0.0))
+    written = store.items[delivery.item].meta
+    assert written[:8] + body.to_bytes(8, "big") + written[16:] == meta
+
+
+@pytest.mark.parametrize(("delivery", "meta"), [(rich(), SPOOL), (plain(), SPOOL_PLAIN)], ids=["rich", "plain"])
+def test_the_spool_reads_and_writes_what_it_wrote_before(delivery: Delivery, meta: bytes) -> None:
+    outbound = Outbound(Depth())
+    item = Item(5, SPOOLED, 0, meta)
+    store = MemoryStore()
+    spool = Spool(store, "edge-1", 10, 1000)
+    spool.restore([item], outbound)
+    (restored,) = outbound.waiting
+    assert edge_of(item) == "edge-1"
+    assert fields(restored) == fields(delivery)
+    assert (restored.item, restored.position, spool.bytes) == (5, 5, delivery.size)
+    spool.keep(delivery, Message("t", b"", 1, False, b"", 0.0))
+    assert store.items[delivery.item].meta == meta
+
+
+@pytest.mark.parametrize("layout", [SHARED, WHOLE])
+def test_an_owner_finds_its_own_fields_behind_the_record(layout: Layout) -> None:
+    meta = layout.pack(plain(), 65_535) + b"mine"
+    delivery, count = layout.unpack(Item(9, 1, 1, meta))
+    assert (fields(delivery), count) == (fields(plain()), 65_535)
+    assert meta[layout.size :] == b"mine"
