@@ -1,0 +1,133 @@
+"""What a client publishes: sent as the server and the journal allow, and acknowledged.
+
+It knows the queue, the acknowledgements and the server's limits: never where a message comes from, nor how a delivery
+is kept. It is used while the session is up. What always holds:
+
+* a message is sent when its delivery's position is durable, in order, within the server's receive maximum
+  [MQTT-3.3.4-7] and maximum packet size [MQTT-3.2.2-15];
+* PUBREL is sent when the release is durable: before, a crash would be followed by the same PUBLISH with the same
+  identifier, which a server that has seen the PUBREL would take for a new message;
+* no message bears the packet identifier of an unanswered request [MQTT-2.2.1-3].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+from mesh.session.application import Sender
+from mesh.session.fifo import Fifo
+from mesh.session.line import Line
+from mesh.session.message import NEVER, Message, publish_packet
+from mesh.session.outbound import RELEASED, Delivery, Outbound, packet_id_of
+from mesh.session.requests import Requests
+from mesh.wire.encode import encode_ack
+from mesh.wire.packets import PUBREL
+from mesh.wire.reasons import PACKET_TOO_LARGE, SUCCESS
+
+
+@final
+class Outgoing:
+    """The sending side of one session with a server. ``sent`` counts PUBLISHes."""
+
+    __slots__ = ("_clock", "_line", "_outbound", "_releases", "_requests", "_sender", "_window", "sent")
+
+    def __init__(
+        self, sender: Sender, outbound: Outbound, requests: Requests, line: Line, clock: Callable[[], float]
+    ) -> None:
+        self.sent = 0
+        self._sender = sender
+        self._outbound = outbound
+        self._requests = requests
+        self._line = line
+        self._clock = clock
+        self._window = outbound.window  # the most that this client has under way
+        self._releases: Fifo[tuple[int, int]] = Fifo()  # positions that PUBRELs wait for, and their identifiers
+
+    def accepted(self, session_present: bool, receive_maximum: int) -> None:
+        """The server has accepted a connection: what was under way goes again."""
+        self._outbound.window = min(self._window, receive_maximum)
+        released = self._outbound.reconnect()
+        if session_present:
+            for delivery in released:
+                self._releases.append((delivery.position, packet_id_of(delivery.number)))
+            return
+        # No identifier means anything to the server, and nothing was sent to it before [MQTT-3.2.2-5]. What it had
+        # received before it lost the session is not sent again.
+        for delivery in released:
+            self._outbound.finish(packet_id_of(delivery.number))
+            self._sender.finished(delivery, SUCCESS)
+        for delivery in self._outbound.waiting:
+            delivery.dup = False
+
+    def lost(self) -> None:
+        """The connection is gone. What was not acknowledged stays in flight until the next one."""
+        self._releases.clear()
+
+    def waits(self) -> bool:
+        """Whether a PUBREL waits for the journal."""
+        return bool(self._releases)
+
+    def pump(self) -> None:
+        """Send what may be sent of the queue."""
+        outbound = self._outbound
+        durable = self._line.durable
+        while True:
+            if self._requests.open and self._is_taken():
+                return
+            delivery = outbound.take(durable)
+            if delivery is None:
+                return
+            if delivery.expires != NEVER and delivery.expires <= self._clock():
+                self._expire(delivery)  # [MQTT-3.3.2-5]
+                continue
+            self.transmit(delivery, self._sender.load(delivery))
+
+    def _is_taken(self) -> bool:
+        """Whether the next message waits until the request that bears its identifier is answered."""
+        waiting = self._outbound.waiting
+        return bool(waiting) and packet_id_of(waiting.first().number) in self._requests.open
+
+    def _expire(self, delivery: Delivery) -> None:
+        if delivery.qos:
+            self._outbound.finish(packet_id_of(delivery.number))
+        self._sender.expired(delivery)
+
+    def transmit(self, delivery: Delivery, message: Message) -> None:
+        """Send one message now."""
+        now = self._clock()
+        delivery.started = now
+        packet_id = packet_id_of(delivery.number) if delivery.qos else 0
+        context = None if message.trace is None else self._sender.context(delivery, message, now)
+        line = self._line
+        packet = publish_packet(
+            message, line.protocol, delivery.qos, delivery.retain, delivery.dup, packet_id, now, (), context
+        )
+        if line.max_packet and len(packet) > line.max_packet:
+            if delivery.qos:
+                self._outbound.finish(packet_id)
+            self._sender.finished(delivery, PACKET_TOO_LARGE)
+            return
+        self.sent += 1
+        line.out.append(packet)
+
+    def finish(self, packet_id: int, reason: int) -> None:
+        """PUBACK, PUBCOMP, or PUBREC with an error. For an identifier that is not in use it means nothing."""
+        delivery = self._outbound.finish(packet_id)
+        if delivery is not None:
+            self._sender.finished(delivery, reason)
+        self.pump()
+
+    def received(self, packet_id: int) -> None:
+        """PUBREC with success."""
+        delivery = self._outbound.received(packet_id)
+        if delivery is not None and delivery.state != RELEASED:
+            self._sender.released(delivery)
+        self._releases.append((0 if delivery is None else delivery.position, packet_id))
+
+    def release(self) -> None:
+        """Send each PUBREL that may leave now."""
+        line = self._line
+        releases = self._releases
+        while releases and releases.first()[0] <= line.durable:
+            line.out.append(encode_ack(PUBREL, releases.popleft()[1], SUCCESS, line.protocol))
