@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.broker.principal import Principal
+from mesh.broker.principal import TIER, Principal
 from mesh.broker.session import Connection, Session
 from mesh.broker.settings import Settings
 from mesh.wire.packets import MQTT5, Connect
@@ -16,7 +16,7 @@ def greeting_of(connection: Connection, connect: Connect, session: Session, sett
         return None
     answer = Properties()
     answer.receive_maximum = settings.receive_maximum
-    answer.maximum_packet_size = settings.max_packet
+    answer.maximum_packet_size = settings.tier_packet if session.kind == TIER else settings.max_packet
     answer.topic_alias_maximum = settings.topic_aliases
     if connection.assigned:  # [MQTT-3.1.3-6]
         answer.assigned_client_id = connect.client_id

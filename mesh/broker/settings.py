@@ -18,7 +18,7 @@ class Settings:
         "attach_grace", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all",
         "max_keep_alive", "max_packet", "max_queue_bytes", "max_queue_messages", "max_retained",
         "max_session_expiry", "max_sessions", "max_subscriptions", "receive_maximum", "refused", "routes",
-        "shared_patience", "system_interval", "tier_queue_bytes", "tier_queue_messages", "topic_aliases",
+        "shared_patience", "system_interval", "tier_packet", "tier_queue_bytes", "tier_queue_messages", "topic_aliases",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -29,6 +29,7 @@ class Settings:
         self.in_flight = 1024  # deliveries with one client unacknowledged, if the client itself sets no lower limit
         self.receive_maximum = 1024  # publishes of one client that are not answered yet
         self.max_packet = 1 << 20
+        self.tier_packet = 2 << 20  # of a core, which adds properties of the mesh to what its clients send
         self.max_keep_alive = 0xFFFF  # a huge keep alive holds a slot for a day (CVE-2020-13849)
         self.max_queue_messages = 1000
         self.max_queue_bytes = 64 << 20

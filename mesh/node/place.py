@@ -91,6 +91,7 @@ class Place:
         limits = self.topology.limits
         settings = Settings()
         settings.max_packet = limits.max_packet_size
+        settings.tier_packet = self.member_limits().max_packet_size
         settings.max_keep_alive = int(limits.max_keep_alive)
         settings.max_queue_messages = limits.queue_messages
         settings.max_queue_bytes = limits.queue_bytes
