@@ -10,37 +10,26 @@ import asyncio
 import os
 from typing import Final, final
 
-from mesh.broker.broker import Broker
 from mesh.broker.gate import Gate
-from mesh.core.dialer import Address, Dialer
-from mesh.core.intake import edge_of as edge_of_incoming
 from mesh.core.owners import MapOwners
+from mesh.core.recovery import CoreItems
 from mesh.core.router import Router
-from mesh.core.spool import SPOOL_RELEASED, SPOOLED, TIER_FILTER, TIER_INCOMING, Spool, edge_of
+from mesh.core.socket import TierSocket
+from mesh.core.spool import Spool
 from mesh.core.tier import TierLink
 from mesh.core.upstream import Upstream
 from mesh.node.engine import Engine, open_engine
 from mesh.node.place import TIER, Place
 from mesh.node.services import Services
 from mesh.registry.members import Member
-from mesh.session.store import Item
 from mesh.transport.admission import Admission
+from mesh.transport.dialler import Address, Dialler
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.stream import Home
 from mesh.transport.waiting import until
 from mesh.wire.topics import is_shared
 
 _FIRST_LINKS: Final = 5.0  # seconds that a start waits for the edges, so that "ready" means that messages arrive
-
-
-@final
-class Kept:
-    """What the journal kept of one tier link."""
-
-    def __init__(self) -> None:
-        self.spooled: list[Item] = []
-        self.incoming: list[Item] = []
-        self.filters: dict[str, int] = {}
 
 
 @final
@@ -52,11 +41,11 @@ class Core:
         self._services: Services | None = None
         self._engine: Engine | None = None
         self._router: Router | None = None
-        self._upstream = Upstream(self._interest)
+        self._upstream: Upstream | None = None
         self._links: dict[str, TierLink] = {}
-        self._dialers: dict[str, Dialer] = {}
+        self._diallers: dict[str, Dialler] = {}
         self._addresses: dict[str, Address] = {}
-        self._kept: dict[str, Kept] = {}
+        self._kept = CoreItems(())
         self._home: Home | None = None
         self._endpoints: list[Endpoint] = []
 
@@ -78,8 +67,8 @@ class Core:
         self._engine = engine
         self._router.broker = engine.broker
         self._home = Home(asyncio.get_running_loop(), engine.wheel)
-        self._sort(other)
-        self._follow_interest(engine.broker)
+        self._kept = CoreItems(other)
+        self._upstream = self._follow_interest(engine)
         engine.broker.system.transferred = self._transferred
         engine.turn.add(self._flush)
         engine.pressing = self._pressing
@@ -88,28 +77,22 @@ class Core:
         engine.on_disk = self._disk
         engine.start()
         await services.start(self._member)
-        for edge in [*self._kept, *(edge.name for edge in place.topology.edges())]:
+        for edge in [*self._kept.links, *(edge.name for edge in place.topology.edges())]:
             self._link_to(edge)
         await self._wait_for_links()
         await self._listen(engine)
         await services.announce({})
         await services.show(self.status)
 
-    def _sort(self, items: list[Item]) -> None:
-        """What the journal kept, by edge."""
-        for item in items:
-            if item.kind in (SPOOLED, SPOOL_RELEASED):
-                self._kept.setdefault(edge_of(item), Kept()).spooled.append(item)
-            elif item.kind == TIER_INCOMING:
-                self._kept.setdefault(edge_of_incoming(item), Kept()).incoming.append(item)
-            elif item.kind == TIER_FILTER:
-                edge, _, filter = item.meta.decode().partition("\0")
-                self._kept.setdefault(edge, Kept()).filters[filter] = item.id
-
-    def _follow_interest(self, broker: Broker) -> None:
-        for filter in broker.subscriptions.filters():
-            self._upstream.wanted(filter)
-        broker.subscriptions.listener = self._upstream
+    def _follow_interest(self, engine: Engine) -> Upstream:
+        upstream = Upstream(engine.journal, self._interest, lambda filter: any(
+            link.has(filter) for link in self._links.values()
+        ))  # fmt: skip
+        upstream.restore(self._kept.identifiers)
+        for filter in engine.broker.subscriptions.filters():
+            upstream.wanted(filter)
+        engine.broker.subscriptions.listener = upstream
+        return upstream
 
     async def _wait_for_links(self) -> None:
         await until(lambda: all(link.up for link in self._links.values()), _FIRST_LINKS)
@@ -140,36 +123,50 @@ class Core:
         """The link to an edge, which need not be there at present."""
         link = self._links.get(edge)
         if link is None:
-            link = self._links[edge] = self._make_link(edge)
-            assert self._home is not None
             assert self._engine is not None
-            near = self._place.near(edge, TIER)
-            dialer = Dialer(link, lambda: self._addresses.get(edge), near, self._home, self._engine.turn)
-            self._dialers[edge] = dialer
-            dialer.start()
+            link = self._links[edge] = self._make_link(edge, self._engine)
+            dialler = self._diallers[edge] = self._make_dialler(link, self._engine)
+            dialler.start()
         return link
 
-    def _make_link(self, edge: str) -> TierLink:
-        place, engine = self._place, self._engine
-        assert engine is not None
+    def _make_link(self, edge: str, engine: Engine) -> TierLink:
+        assert self._upstream is not None
+        place = self._place
         limits = place.topology.limits
         spool = Spool(engine.journal, edge, limits.spool_messages, limits.spool_bytes)
         link = TierLink(
             edge, place.name, place.tier_password(edge), engine.broker, self._upstream, spool,
-            place.member_limits(), limits.owner_timeout,
+            place.member_limits(), limits.owner_timeout, engine.turn,
         )  # fmt: skip
-        kept = self._kept.pop(edge, None)
+        kept = self._kept.links.pop(edge, None)
         if kept is not None:
             link.restore(kept.spooled, kept.filters, kept.incoming)
         return link
+
+    def _make_dialler(self, link: TierLink, engine: Engine) -> Dialler:
+        place, edge, home = self._place, link.edge, self._home
+        assert home is not None
+
+        def make() -> TierSocket:
+            return TierSocket(home, link, engine.turn, dialler.welcomed)
+
+        dialler = Dialler(
+            place.name, f"edge {edge}", lambda: self._addresses.get(edge), place.near(edge, TIER), make
+        )  # fmt: skip
+        return dialler
 
     def _member(self, old: Member | None, new: Member | None) -> None:
         """Membership changed. An edge that is gone keeps its address: its lease may be over while it is restarting."""
         if new is None or new.role != "edge" or TIER not in new.ports:
             return
-        self._addresses[new.name] = (new.host, new.ports[TIER])
+        before = self._addresses.get(new.name)
+        address = self._addresses[new.name] = (new.host, new.ports[TIER])
         self._link_to(new.name)
-        self._dialers[new.name].moved()
+        dialler = self._diallers[new.name]
+        if before is None or before == address:
+            dialler.poke()
+        else:
+            dialler.moved()
 
     def _interest(self, filter: str, wanted: bool) -> Gate | None:
         if not wanted and not is_shared(filter) and self._engine is not None:
@@ -177,7 +174,7 @@ class Core:
         gate = Gate(0)
         for link in self._links.values():
             if wanted:
-                link.want(filter, self._upstream.filters()[filter], gate)
+                link.want(filter, gate)
             else:
                 link.unwant(filter)
         self._wake()
@@ -215,8 +212,10 @@ class Core:
         """Tell the back ends, close the links and the journal."""
         for endpoint in self._endpoints:
             await endpoint.stop(grace / 2)
-        for dialer in self._dialers.values():
-            await dialer.stop()
+        for dialler in self._diallers.values():
+            await dialler.stop()
+        for link in self._links.values():
+            link.abort()
         if self._router is not None:
             await self._router.stop()
         if self._engine is not None:
@@ -236,7 +235,7 @@ class Core:
             "connections": engine.broker.connections,
             **engine.status(),
             "unknown_vehicles": router.unknown,
-            "links": {edge: link.status() for edge, link in self._links.items()},
+            "links": {edge: link.status(self._diallers[edge].trouble) for edge, link in self._links.items()},
             "listeners": endpoints,
             "services": services.status(),
         }

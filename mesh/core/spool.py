@@ -7,18 +7,13 @@ delivery is in the journal until the edge has acknowledged it; recovery reads no
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, final
+from typing import final
 
+from mesh.core.kinds import SPOOL_RELEASED, SPOOLED
 from mesh.session.message import Message, pack, unpack
 from mesh.session.outbound import RELEASED, Delivery, Outbound
 from mesh.session.record import WHOLE
 from mesh.session.store import Item, Store
-
-# Kinds of journal items; those below 16 are the engine's.
-SPOOLED: Final = 16
-SPOOL_RELEASED: Final = 17
-TIER_INCOMING: Final = 18
-TIER_FILTER: Final = 19
 
 
 @final

@@ -6,38 +6,82 @@ It knows filters and the identifiers under which edges send for them: never conn
 * each shared filter has an identifier of its own, so that its message goes to a member of that group alone;
 * each plain filter has a second identifier, under which an edge sends the retained messages that it has for it: so they
   are told from new ones that ask to be retained;
-* an identifier depends on the filter alone, so it means the same after a restart.
+* an identifier stands for one filter, also after a restart and for messages that wait at an edge since before it: the
+  filter's own identifier is in the journal before an edge hears of it, and stays there when no back end wants the
+  filter any more. It is forgotten when ``RETIRED`` others have come after it and no edge has the filter.
 """
 
 from __future__ import annotations
 
+import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, final
 
 from mesh.broker.gate import Gate
 from mesh.broker.subscriptions import InterestListener
+from mesh.core.kinds import IDENTIFIER
+from mesh.session.store import Item, Store
 from mesh.wire.topics import split_shared
 
 PLAIN: Final = 1
-_SPAN: Final = 0x7FFFFFF  # identifiers go up to 268,435,455 [MQTT-3.8.2.1.2]
+RETIRED: Final = 65_536  # a hundred bytes each; by then no edge has a message queued for the oldest
+_LOOKS: Final = 8  # retired filters that are looked at in one call, should edges that are away have the oldest of them
+# Where a filter's own identifiers begin, by its checksum. They go up to 268,435,455 [MQTT-3.8.2.1.2], which leaves room
+# for as many again behind the last, for filters whose checksums are equal.
+_SPAN: Final = 0x7FFFFFF
+_IDENTIFIER: Final = struct.Struct("!I")  # then the filter
+
+
+@final
+class FilterIdentifier:
+    """The identifier of one filter, and the journal item that keeps it: also the position where that is durable."""
+
+    __slots__ = ("identifier", "item")
+
+    def __init__(self, identifier: int, item: int) -> None:
+        self.identifier = identifier
+        self.item = item
 
 
 @final
 class Upstream(InterestListener):
-    """``on_change(filter, wanted)`` tells the tier links; it gives the gate to wait for, or ``None``."""
+    """``on_change(filter, wanted)`` tells the tier links; it gives the gate to wait for, or ``None``. ``held``: whether
+    an edge may have a filter; ``retired``: how many that no back end wants are remembered."""
 
-    def __init__(self, on_change: Callable[[str, bool], Gate | None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        on_change: Callable[[str, bool], Gate | None],
+        held: Callable[[str], bool],
+        retired: int = RETIRED,
+    ) -> None:
+        self._store = store
         self._on_change = on_change
-        self._identifiers: dict[str, int] = {}
-        self._own: dict[int, str] = {}  # identifiers that stand for one filter alone
+        self._held = held
+        self._most_retired = retired
+        self._wanted: dict[str, FilterIdentifier] = {}
+        self._retired: dict[str, FilterIdentifier] = {}  # those that no back end wants, the longest retired first
+        self._own: dict[int, str] = {}  # wanted filters, by their own identifiers
+        self._taken: set[int] = set()  # every identifier in the journal
         self._gates: dict[str, Gate] = {}
+
+    def restore(self, items: Iterable[Item]) -> None:
+        """Take back what the journal kept; call it first."""
+        for item in items:
+            (identifier,) = _IDENTIFIER.unpack_from(item.meta)
+            self._taken.add(identifier)
+            self._retired[item.meta[_IDENTIFIER.size :].decode()] = FilterIdentifier(identifier, item.id)
 
     def wanted(self, filter: str) -> None:
         """The first back end subscribes to ``filter``."""
         if _of_this_server(filter):
             return
-        self._identifiers[filter] = self._choose(filter)
+        assignment = self._retired.pop(filter, None)
+        if assignment is None:
+            assignment = self._assign(filter)
+        self._wanted[filter] = assignment
+        self._own[assignment.identifier] = filter
         gate = self._on_change(filter, True)
         if gate is not None:
             self._gates = {name: waiting for name, waiting in self._gates.items() if waiting.pending > 0}
@@ -47,29 +91,46 @@ class Upstream(InterestListener):
         """The last one is gone."""
         if _of_this_server(filter):
             return
-        self._own.pop(self._identifiers.pop(filter), None)
+        assignment = self._wanted.pop(filter)
+        del self._own[assignment.identifier]
+        self._retired[filter] = assignment
         self._gates.pop(filter, None)
         self._on_change(filter, False)
+        self._trim()
 
     def gate(self, filter: str) -> Gate | None:
         """The edges that have not yet acknowledged ``filter``."""
         gate = self._gates.get(filter)
         return gate if gate is not None and gate.pending > 0 else None
 
-    def filters(self) -> dict[str, int]:
-        """Every filter wanted, with the identifier that is its own."""
-        return self._identifiers
+    def filters(self) -> dict[str, FilterIdentifier]:
+        """Every filter wanted, with its own identifier."""
+        return self._wanted
 
     def filter_of(self, identifier: int) -> str | None:
-        """The filter that an identifier other than PLAIN stands for."""
+        """The wanted filter that an identifier other than PLAIN stands for."""
         return self._own.get(identifier)
 
-    def _choose(self, filter: str) -> int:
+    def _assign(self, filter: str) -> FilterIdentifier:
         identifier = PLAIN + 1 + (zlib.crc32(filter.encode()) & _SPAN)
-        while self._own.get(identifier, filter) != filter:
+        while identifier in self._taken:
             identifier += 1
-        self._own[identifier] = filter
-        return identifier
+        self._taken.add(identifier)
+        meta = _IDENTIFIER.pack(identifier) + filter.encode()
+        return FilterIdentifier(identifier, self._store.append(IDENTIFIER, 0, meta, b""))
+
+    def _trim(self) -> None:
+        """Forget the filter that was retired first, if there are too many; one that an edge may have stays."""
+        for _ in range(_LOOKS):
+            if len(self._retired) <= self._most_retired:
+                return
+            filter = next(iter(self._retired))
+            assignment = self._retired.pop(filter)
+            if self._held(filter):
+                self._retired[filter] = assignment
+            else:
+                self._taken.discard(assignment.identifier)
+                self._store.drop(assignment.item)
 
 
 def _of_this_server(filter: str) -> bool:

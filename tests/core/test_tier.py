@@ -3,199 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
-from mesh.broker.gate import Gate
-from mesh.broker.peer import NOWHERE
-from mesh.broker.session import Connection
-from mesh.broker.settings import Settings
-from mesh.broker.shell import Flushable
-from mesh.broker.trace import RECEIVE, RELAY, Tracer
-from mesh.core.intake import edge_of as edge_of_incoming
-from mesh.core.router import Owners, OwnerUnknown, Router
-from mesh.core.spool import SPOOL_RELEASED, SPOOLED, TIER_FILTER, TIER_INCOMING, Spool, edge_of
-from mesh.core.tier import TierLink
-from mesh.core.upstream import Upstream
-from mesh.transport.turn import Turn
-from mesh.wire.decode import SERVER, Reader
-from mesh.wire.limits import Limits
-from mesh.wire.packets import Ack, Connect, Publish, SubAck, Subscribe, Subscription
-from tests.broker.harness import BACKEND, TIER, VEHICLE, Bench, Client, Clock, MemoryStore
+from mesh.broker.trace import RECEIVE, RELAY
+from mesh.core.kinds import SPOOLED
+from mesh.wire.packets import Ack, Publish, Subscribe, Subscription
+from tests.broker.harness import BACKEND, TIER
 from tests.conformance.shows import shows
+from tests.core.harness import Mesh, acks
 from tests.fakes.tracer import KeepingTracer
-
-TURN = Turn(asyncio.new_event_loop())  # whoever marks and wakes is not under test here
-
-
-class Pipe(Flushable):
-    """The socket between one tier link and one edge's engine; both ends in one."""
-
-    def __init__(self, link: TierLink, edge: Bench) -> None:
-        self.link = link
-        self.edge = edge
-        self.reader = Reader(Limits(), SERVER)
-        self.connection: Connection | None = None
-        self.open = True
-        self.mute = False  # the edge has stopped answering
-        link.connected(self)
-
-    def write(self, data: bytes) -> None:
-        if not self.open or self.mute:
-            return
-        for packet in self.reader.feed(data):
-            if isinstance(packet, Connect):
-                principal = Client(self.edge, "", packet.username or "", TIER).principal
-                self.connection = self.edge.broker.open(packet, principal, NOWHERE, self)
-            elif self.connection is not None:
-                self.edge.broker.receive(self.connection, packet)
-
-    def flush(self) -> None:
-        assert self.connection is not None
-        data = b"".join(self.connection.out)
-        self.connection.out.clear()
-        self.connection.traced.clear()
-        if self.open and not self.mute:
-            self.link.received(data, TURN)
-
-    def finish(self) -> None:
-        self.cut()
-
-    def cut(self) -> None:
-        if self.open:
-            self.open = False
-            self.link.lost()
-            if self.connection is not None and not self.edge.gone:
-                self.edge.broker.lost(self.connection)
-
-
-class Edge(Bench):
-    """An edge's engine."""
-
-    def __init__(self, store: MemoryStore | None = None, clock: Clock | None = None) -> None:
-        settings = Settings()
-        settings.keep_all = True
-        super().__init__(settings, store, clock)
-        self.gone = False
-
-
-class KnownOwners(Owners):
-    def __init__(self, owners: dict[str, str]) -> None:
-        self.owners = owners
-
-    def cached(self, vehicle: str) -> str | None:
-        return self.owners.get(vehicle)
-
-    async def find(self, vehicle: str) -> str | None:
-        raise OwnerUnknown("no etcd in this test")
-
-
-class Mesh:
-    """A core and its edges. ``run`` lets every byte arrive and every journal commit."""
-
-    def __init__(
-        self,
-        edges: int = 2,
-        store: MemoryStore | None = None,
-        clock: Clock | None = None,
-        tracer: Tracer | None = None,
-    ) -> None:
-        self.clock = clock or Clock()
-        self.names = [f"edge-{number}" for number in range(1, edges + 1)]
-        owners = KnownOwners({f"V{number}": name for number, name in enumerate(self.names, 1)})
-        self.links: dict[str, TierLink] = {}
-        links = self.links
-        self.router = Router(
-            vehicle_of, ("fleet/#",), owners, links, links.__getitem__, lambda: None
-        )
-        self.core = Bench(Settings(), store, self.clock, self.router, tracer=tracer)
-        self.router.broker = self.core.broker
-        self.upstream = Upstream(self.interest)
-        for filter in self.core.broker.subscriptions.filters():
-            self.upstream.wanted(filter)
-        self.core.broker.subscriptions.listener = self.upstream
-        for name in self.names:
-            self.links[name] = self.make_link(name)
-        self.edges = {name: Edge(None, self.clock) for name in self.names}
-        self.pipes: dict[str, Pipe] = {}
-
-    def make_link(self, name: str) -> TierLink:
-        spool = Spool(self.core.store, name, 1000, 1 << 20)
-        link = TierLink(name, "core", b"", self.core.broker, self.upstream, spool, Limits(), 5.0)
-        items = [item for item in self.core.store.live() if item.kind >= SPOOLED]
-        link.restore(
-            [item for item in items if item.kind in (SPOOLED, SPOOL_RELEASED) and edge_of(item) == name],
-            {
-                item.meta.decode().partition("\0")[2]: item.id
-                for item in items
-                if item.kind == TIER_FILTER and item.meta.decode().startswith(name)
-            },
-            [item for item in items if item.kind == TIER_INCOMING and edge_of_incoming(item) == name],
-        )
-        return link
-
-    def interest(self, filter: str, wanted: bool) -> Any:
-        for link in self.links.values():
-            if not wanted:
-                link.unwant(filter)
-            else:
-                link.want(filter, self.upstream.filters()[filter], Gate(0))
-        return None
-
-    def connect(self, *names: str) -> None:
-        for name in names or self.names:
-            self.pipes[name] = Pipe(self.links[name], self.edges[name])
-        self.run()
-
-    def kill(self, name: str) -> None:
-        """The edge's process dies, with all that its disk does not have."""
-        self.edges[name].gone = True
-        self.pipes[name].cut()
-        self.edges[name] = Edge(self.edges[name].store.crash(), self.clock)
-        self.run()
-
-    def run(self) -> None:
-        for _ in range(12):
-            self.core.turn()
-            for link in self.links.values():
-                link.advance()
-                link.flush()
-            for edge in self.edges.values():
-                edge.turn()
-
-    def restart_core(self) -> Mesh:
-        fresh = Mesh(len(self.names), self.core.store.crash(), self.clock)
-        for name, pipe in self.pipes.items():
-            if pipe.open and pipe.connection is not None:
-                self.edges[name].broker.lost(pipe.connection)
-            pipe.open = False
-        fresh.edges = self.edges
-        return fresh
-
-    def vehicle(self, number: int, *filters: str, **fields: Any) -> Client:
-        client = self.edges[f"edge-{number}"].client("v", f"V{number}", VEHICLE, **fields)
-        for filter in filters:
-            client.send(Subscribe(1, [Subscription(f"vehicles/V{number}/{filter}", 2)]))
-        self.run()
-        return client
-
-    def backend(self, name: str = "app", *filters: str, **fields: Any) -> Client:
-        client = self.core.client(name, "app", BACKEND, **fields)
-        for filter in filters:
-            client.send(Subscribe(1, [Subscription(filter, 2)]))
-        self.run()
-        client.take(SubAck)
-        return client
-
-
-def vehicle_of(topic: str) -> str | None:
-    parts = topic.split("/")
-    return parts[1] if parts[0] == "vehicles" and len(parts) > 1 else None
-
-
-def acks(client: Client) -> list[tuple[int, int]]:
-    return [(ack.packet_id, ack.reason) for ack in client.take(Ack) if ack.type in (4, 5)]
 
 
 @pytest.fixture
@@ -231,7 +48,7 @@ def test_a_fleet_wide_topic_goes_to_every_edge(mesh: Mesh) -> None:
         watcher.send(Subscribe(1, [Subscription("$share/x/fleet/#", 1)]))
     backend.publish("fleet/news")
     mesh.run()
-    assert [link.sent for link in mesh.links.values()] == [1, 1]
+    assert [link.status("")["sent"] for link in mesh.links.values()] == [1, 1]
 
 
 @pytest.mark.parametrize(("topic", "edges"), [("fleet/news", 2), ("vehicles/V1/cmd", 1)])
@@ -255,7 +72,7 @@ def test_what_is_between_back_ends_reaches_no_edge(mesh: Mesh) -> None:
     sender.publish("orders/1", b"new")
     mesh.run()
     assert reader.messages() == [b"new"]
-    assert not any(link.sent for link in mesh.links.values())
+    assert not any(link.status("")["sent"] for link in mesh.links.values())
 
 
 def test_reports_come_back_once_and_shared_groups_get_each_once(mesh: Mesh) -> None:
@@ -329,6 +146,60 @@ def test_a_silent_edge_is_given_up(mesh: Mesh) -> None:
     mesh.clock.now += 16
     mesh.links["edge-1"].tick()
     assert not mesh.links["edge-1"].up
+
+
+def test_a_core_that_only_hears_is_not_taken_for_silent(mesh: Mesh) -> None:
+    """Messages of QoS 0 are not answered, and an edge closes a client from which it gets nothing [MQTT-3.1.2-22]."""
+    mesh.backend("app", "vehicles/#")
+    vehicle = mesh.vehicle(1)
+    quiet = mesh.edges["edge-1"].broker.counters.received
+    for _ in range(10):
+        mesh.clock.now += 1
+        vehicle.publish("vehicles/V1/status", b"x", 0)
+        for link in mesh.links.values():
+            link.tick()
+        mesh.run()
+    heard = mesh.edges["edge-1"].broker.counters.received - quiet - 10
+    assert heard >= 1
+
+
+def test_a_message_that_the_edge_finds_too_large_is_refused_and_holds_nothing_up() -> None:
+    mesh = Mesh(1)
+    mesh.edges["edge-1"].settings.tier_packet = 100
+    mesh.connect()
+    vehicle, backend = mesh.vehicle(1, "cmd"), mesh.backend()
+    backend.publish("vehicles/V1/cmd", b"x" * 200)
+    backend.publish("vehicles/V1/cmd", b"x" * 200, 2)
+    backend.publish("vehicles/V1/cmd", b"short")
+    mesh.run()
+    assert vehicle.messages() == [b"short"]
+    assert acks(backend) == [(1, 0x97), (2, 0), (3, 0)]  # QoS 2 is spooled first, and answered then
+    assert mesh.links["edge-1"].spool.messages == 0
+    assert mesh.core.broker.counters.dropped_large == 2
+
+
+def test_a_core_may_send_an_edge_more_than_a_client_may() -> None:
+    mesh = Mesh(1)
+    mesh.edges["edge-1"].settings.max_packet = 100
+    mesh.connect()
+    vehicle, backend = mesh.vehicle(1, "cmd"), mesh.backend()
+    backend.publish("vehicles/V1/cmd", b"x" * 200)
+    mesh.run()
+    assert acks(backend) == [(1, 0)]
+    assert vehicle.messages() == [b"x" * 200]
+
+
+def test_a_repeat_of_qos_2_from_an_edge_is_not_answered_before_the_first_is_on_disk(mesh: Mesh) -> None:
+    mesh.backend("app", "vehicles/+/status", expiry=100).lose()
+    mesh.core.auto = False
+    vehicle = mesh.vehicle(1)
+    vehicle.publish("vehicles/V1/status", b"once", 2)
+    mesh.run()
+    mesh.pipes["edge-1"].cut()
+    mesh.connect("edge-1")  # the edge sends it again; the core's disk has neither
+    mesh = mesh.restart_core()
+    mesh.connect()
+    assert mesh.core.client("app", "app", BACKEND, clean=False, expiry=100).messages() == [b"once"]
 
 
 def test_the_spool_survives_a_crash_of_the_core(mesh: Mesh) -> None:

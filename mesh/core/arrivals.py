@@ -1,0 +1,94 @@
+"""What vehicles publish, as one edge sends it to this core.
+
+It knows the subscription identifiers that say who a message is for: never acknowledgements or connections. What always
+holds: what durable back ends are to get is in the journal's buffer before a message counts as taken; a QoS 2 identifier
+stays in the journal until its PUBREL.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, final
+
+from mesh.broker.broker import Broker
+from mesh.broker.subscriptions import SharedGroup
+from mesh.core.kinds import TIER_INCOMING
+from mesh.core.upstream import PLAIN, Upstream
+from mesh.session.application import Receiver
+from mesh.session.inbound import Receipt
+from mesh.session.message import Message, message_of, without_trace
+from mesh.session.store import Item
+from mesh.wire.packets import Publish
+from mesh.wire.topics import is_shared
+
+_INCOMING: Final = struct.Struct("!H")  # packet identifier; then the edge's name
+
+
+def edge_of(item: Item) -> str:
+    """The edge that an identifier kept in the journal belongs to."""
+    return item.meta[_INCOMING.size :].decode()
+
+
+def packet_id_in(item: Item) -> int:
+    """The QoS 2 identifier that an item keeps."""
+    packet_id: int = _INCOMING.unpack_from(item.meta)[0]
+    return packet_id
+
+
+@final
+class EdgeArrivals(Receiver):
+    """``arrived`` counts messages."""
+
+    def __init__(self, edge: str, broker: Broker, upstream: Upstream) -> None:
+        self.arrived = 0
+        self._edge = edge.encode()
+        self._broker = broker
+        self._upstream = upstream
+
+    def take(self, packet: Publish, receipt: Receipt | None) -> int:
+        self.arrived += 1
+        broker = self._broker
+        message = message_of(packet, broker.clock(), True)
+        if broker.tracer.considers(packet, True):
+            self._trace(packet, message, receipt)
+        return self._deliver(packet, message, receipt)
+
+    def _trace(self, packet: Publish, message: Message, receipt: Receipt | None) -> None:
+        span = self._broker.tracer.ingress(packet, self._broker.vehicle_of(message.topic), True)
+        if span is None:
+            return
+        message.trace = span.context
+        if packet.properties is not None:
+            message.properties = without_trace(packet.properties)
+        if receipt is None:
+            span.end()
+        else:
+            receipt.span = span
+
+    def _deliver(self, packet: Publish, message: Message, receipt: Receipt | None) -> int:
+        """Who it is for, its identifiers tell."""
+        broker = self._broker
+        identifiers = [] if packet.properties is None else packet.properties.subscription_ids
+        plain = PLAIN in identifiers
+        groups: list[SharedGroup] = []
+        for identifier in identifiers:
+            filter = self._upstream.filter_of(identifier)
+            if filter is None:
+                continue
+            if not is_shared(filter):
+                if message.retain:
+                    return broker.dispatcher.refresh_retained(message, receipt, filter)
+                plain = True  # published between the two subscriptions that make one
+            else:
+                group = broker.subscriptions.group(filter)
+                if group is not None:
+                    groups.append(group)
+        return broker.dispatcher.deliver_upstream(message, receipt, plain, groups)
+
+    def keep(self, packet_id: int) -> int:
+        return self._broker.store.append(TIER_INCOMING, 0, _INCOMING.pack(packet_id) + self._edge, b"")
+
+    def forget(self, position: int) -> int:
+        if position:
+            self._broker.store.drop(position)
+        return self._broker.store.position

@@ -1,0 +1,139 @@
+"""The filters that one edge has for this core, and how they are brought up to date.
+
+It knows filters, their identifiers and who waits for the edge to have them: never packets or connections. What always
+holds:
+
+* a filter that the edge has, or may have because it was asked to, is in the journal until the edge has confirmed that
+  it is gone: so none is left behind after a crash;
+* that, and the filter's identifier, is durable before the edge is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from mesh.broker.broker import Broker
+from mesh.broker.gate import Gate
+from mesh.core.kinds import TIER_FILTER
+from mesh.core.upstream import PLAIN, FilterIdentifier, Upstream
+from mesh.session.requests import Request
+from mesh.session.store import Item
+from mesh.wire.packets import Subscription
+from mesh.wire.reasons import is_error, name_of
+from mesh.wire.topics import is_shared
+
+# Retain handling (MQTT 5.0 section 3.8.3.1).
+_RETAINED: Final = 0
+_RETAINED_IF_NEW: Final = 1
+_NOTHING_RETAINED: Final = 2
+
+
+def parts_of(item: Item) -> tuple[str, str]:
+    """The edge and the filter that a journal item tells of."""
+    edge, _, filter = item.meta.decode().partition("\0")
+    return edge, filter
+
+
+@final
+class Following:
+    """``refused`` says which filter the edge refused last, and why; empty if none since it is up."""
+
+    def __init__(self, edge: str, broker: Broker, upstream: Upstream) -> None:
+        self.refused = ""
+        self._edge = edge
+        self._broker = broker
+        self._upstream = upstream
+        self._held: dict[str, int] = {}  # filters that the edge may have, with their journal items
+
+    def restore(self, filters: dict[str, int]) -> None:
+        """Take back what the journal kept: filters with their items."""
+        self._held = filters
+
+    def has(self, filter: str) -> bool:
+        """Whether the edge may have ``filter``."""
+        return filter in self._held
+
+    def accepted(self, session_present: bool) -> list[Request]:
+        """The edge is there: what to ask of it."""
+        self.refused = ""
+        if not session_present:
+            for item in self._held.values():
+                self._broker.store.drop(item)
+            self._held.clear()
+        wanted = self._upstream.filters()
+        requests: list[Request] = []
+        for filter, assignment in wanted.items():
+            requests += self._ask(filter, assignment, _RETAINED_IF_NEW, None)
+        requests += [self.unwant(filter) for filter in self._held if filter not in wanted]
+        return requests
+
+    def want(self, filter: str, gate: Gate) -> list[Request]:
+        """A back end subscribes: what to ask of the edge, which counts at the gate until it has answered."""
+        gate.pending += 1
+        return self._ask(filter, self._upstream.filters()[filter], _RETAINED, gate)
+
+    def unwant(self, filter: str) -> Request:
+        """The last back end is gone."""
+        return Follow(self, filter, None, 0, 0, None)
+
+    def _ask(self, filter: str, assignment: FilterIdentifier, retain_handling: int, gate: Gate | None) -> list[Request]:
+        """Subscribe; to a plain filter twice: for what is retained under its own identifier, then for what is new.
+
+        Retain As Published, so that this core keeps what its back ends may ask for later.
+        """
+        position = max(assignment.item, self._hold(filter))
+        identifier = assignment.identifier
+        if is_shared(filter):
+            return [Follow(self, filter, Subscription(filter, 2, False, True), identifier, position, gate)]
+        retained = Subscription(filter, 2, True, True, retain_handling)
+        new = Subscription(filter, 2, True, True, _NOTHING_RETAINED)
+        return [
+            Follow(self, filter, retained, identifier, position, None),
+            Follow(self, filter, new, PLAIN, position, gate),
+        ]
+
+    def _hold(self, filter: str) -> int:
+        item = self._held.get(filter, 0)
+        if item == 0:
+            item = self._broker.store.append(TIER_FILTER, 0, f"{self._edge}\0{filter}".encode(), b"")
+            self._held[filter] = item
+        return item
+
+    def answered(self, request: Follow, reason: int) -> None:
+        """The edge has answered."""
+        filter = request.filter
+        if is_error(reason):
+            self.refused = f"refused {filter}: {name_of(reason)}"
+        elif request.subscription is None and filter not in self._upstream.filters():  # else it is asked for again
+            item = self._held.pop(filter, 0)
+            if item:
+                self._broker.store.drop(item)
+
+    def open(self, gate: Gate) -> None:
+        """One edge less is waited for."""
+        gate.pending -= 1
+        if gate.pending == 0:
+            self._broker.opened()
+
+
+@final
+class Follow(Request):
+    """A subscription at the edge that is asked for, or its end. ``gate``: who waits for the answer."""
+
+    __slots__ = ("_following", "_gate")
+
+    def __init__(
+        self, following: Following, filter: str, subscription: Subscription | None, identifier: int, position: int,
+        gate: Gate | None,
+    ) -> None:
+        super().__init__(filter, subscription, identifier, position)
+        self._following = following
+        self._gate = gate
+
+    def answered(self, reason: int) -> None:
+        self._following.answered(self, reason)
+        self.abandoned()
+
+    def abandoned(self) -> None:
+        if self._gate is not None:
+            self._following.open(self._gate)

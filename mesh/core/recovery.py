@@ -1,0 +1,51 @@
+"""What the journal kept for a core, sorted: by edge, and what is for all.
+
+It knows the kinds of the core's items: never what is done with them. What always holds: no body is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import final
+
+from mesh.core.arrivals import edge_of as edge_of_incoming
+from mesh.core.following import parts_of
+from mesh.core.kinds import IDENTIFIER, SPOOL_RELEASED, SPOOLED, TIER_FILTER, TIER_INCOMING
+from mesh.core.spool import edge_of
+from mesh.session.store import Item
+
+
+@final
+class LinkItems:
+    """The items of one tier link; ``filters`` with the identifiers of their items."""
+
+    def __init__(self) -> None:
+        self.spooled: list[Item] = []
+        self.incoming: list[Item] = []
+        self.filters: dict[str, int] = {}
+
+
+@final
+class CoreItems:
+    """``links`` by edge; ``identifiers``: those of filters, which all links share."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self.links: dict[str, LinkItems] = {}
+        self.identifiers: list[Item] = []
+        for item in items:
+            kind = item.kind
+            if kind in (SPOOLED, SPOOL_RELEASED):
+                self._link(edge_of(item)).spooled.append(item)
+            elif kind == TIER_INCOMING:
+                self._link(edge_of_incoming(item)).incoming.append(item)
+            elif kind == TIER_FILTER:
+                edge, filter = parts_of(item)
+                self._link(edge).filters[filter] = item.id
+            elif kind == IDENTIFIER:
+                self.identifiers.append(item)
+
+    def _link(self, edge: str) -> LinkItems:
+        found = self.links.get(edge)
+        if found is None:
+            found = self.links[edge] = LinkItems()
+        return found

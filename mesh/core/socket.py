@@ -1,0 +1,53 @@
+"""The socket of a tier link.
+
+It knows when it is open and when it is gone: never packets. What always holds: the link is told of both once; ``over``
+is done once the socket is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import final
+
+from mesh.core.tier import TierLink
+from mesh.transport.stream import Home, Stream
+from mesh.transport.turn import Turn
+
+
+@final
+class TierSocket(Stream):
+    """``welcomed`` is called when the edge has let this core in."""
+
+    __slots__ = ("_link", "_turn", "_welcomed", "over")
+
+    def __init__(self, home: Home, link: TierLink, turn: Turn, welcomed: Callable[[], None]) -> None:
+        super().__init__(home)
+        self._link = link
+        self._turn = turn
+        self._welcomed = welcomed
+        self.over: asyncio.Future[str] = home.loop.create_future()
+
+    def accepted(self) -> None:
+        """The edge has let this core in."""
+        self._welcomed()
+
+    def opened(self) -> None:
+        """The socket is connected."""
+        self._link.opened(self)
+        self._turn.wake()
+
+    def received(self, data: bytes) -> None:
+        """Bytes of the edge."""
+        self._link.received(data)
+        self._turn.wake()
+
+    def lost(self, error: Exception | None) -> None:
+        """The socket is gone."""
+        self._link.lost()
+        self._turn.wake()
+        if not self.over.done():
+            self.over.set_result(self._link.ended)
+
+    def expired(self) -> None:
+        """Silence is noticed by the link."""

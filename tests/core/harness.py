@@ -1,0 +1,200 @@
+"""A core's engine with its tier links, and edges' engines: pipes of bytes in place of the sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from mesh.broker.gate import Gate
+from mesh.broker.peer import NOWHERE
+from mesh.broker.session import Connection
+from mesh.broker.settings import Settings
+from mesh.broker.shell import Flushable
+from mesh.broker.trace import Tracer
+from mesh.core.recovery import CoreItems
+from mesh.core.router import Owners, OwnerUnknown, Router
+from mesh.core.spool import Spool
+from mesh.core.tier import TierLink
+from mesh.core.upstream import Upstream
+from mesh.transport.turn import Turn
+from mesh.wire.decode import SERVER, Reader
+from mesh.wire.limits import Limits
+from mesh.wire.packets import Ack, Connect, SubAck, Subscribe, Subscription
+from tests.broker.harness import BACKEND, TIER, VEHICLE, Bench, Client, Clock, MemoryStore
+
+TURN = Turn(asyncio.new_event_loop())  # its steps are not under test here
+
+
+class Pipe(Flushable):
+    """The socket between one tier link and one edge's engine; both ends in one."""
+
+    def __init__(self, link: TierLink, edge: Bench) -> None:
+        self.link = link
+        self.edge = edge
+        self.reader = Reader(Limits(), SERVER)
+        self.connection: Connection | None = None
+        self.open = True
+        self.mute = False  # the edge has stopped answering
+        self.deaf = False  # the core does not get what the edge sends
+        self.welcomed = False
+        link.opened(self)
+
+    def write(self, data: bytes) -> None:
+        if not self.open or self.mute:
+            return
+        for packet in self.reader.feed(data):
+            if isinstance(packet, Connect):
+                principal = Client(self.edge, "", packet.username or "", TIER).principal
+                self.connection = self.edge.broker.open(packet, principal, NOWHERE, self)
+            elif self.connection is not None:
+                self.edge.broker.receive(self.connection, packet)
+
+    def flush(self) -> None:
+        assert self.connection is not None
+        data = b"".join(self.connection.out)
+        self.connection.out.clear()
+        self.connection.traced.clear()
+        if self.open and not self.mute and not self.deaf:
+            self.link.received(data)
+
+    def accepted(self) -> None:
+        self.welcomed = True
+
+    def finish(self) -> None:
+        self.cut()
+
+    def abort(self) -> None:
+        self.cut()
+
+    def cut(self) -> None:
+        if self.open:
+            self.open = False
+            self.link.lost()
+            if self.connection is not None and not self.edge.gone:
+                self.edge.broker.lost(self.connection)
+
+
+class Edge(Bench):
+    """An edge's engine."""
+
+    def __init__(self, store: MemoryStore | None = None, clock: Clock | None = None) -> None:
+        settings = Settings()
+        settings.keep_all = True
+        super().__init__(settings, store, clock)
+        self.gone = False
+
+
+class KnownOwners(Owners):
+    def __init__(self, owners: dict[str, str]) -> None:
+        self.owners = owners
+
+    def cached(self, vehicle: str) -> str | None:
+        return self.owners.get(vehicle)
+
+    async def find(self, vehicle: str) -> str | None:
+        raise OwnerUnknown("no etcd in this test")
+
+
+class Mesh:
+    """A core and its edges. ``run`` lets every byte arrive and every journal commit."""
+
+    def __init__(
+        self,
+        edges: int = 2,
+        store: MemoryStore | None = None,
+        clock: Clock | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self.clock = clock or Clock()
+        self.names = [f"edge-{number}" for number in range(1, edges + 1)]
+        owners = KnownOwners({f"V{number}": name for number, name in enumerate(self.names, 1)})
+        self.links: dict[str, TierLink] = {}
+        links = self.links
+        self.router = Router(
+            vehicle_of, ("fleet/#",), owners, links, links.__getitem__, lambda: None
+        )
+        self.core = Bench(Settings(), store, self.clock, self.router, tracer=tracer)
+        self.router.broker = self.core.broker
+        kept = CoreItems(self.core.store.live())
+        self.upstream = Upstream(self.core.store, self.interest, self.held)
+        self.upstream.restore(kept.identifiers)
+        for filter in self.core.broker.subscriptions.filters():
+            self.upstream.wanted(filter)
+        self.core.broker.subscriptions.listener = self.upstream
+        for name in self.names:
+            self.links[name] = self.make_link(name, kept)
+        self.edges = {name: Edge(None, self.clock) for name in self.names}
+        self.pipes: dict[str, Pipe] = {}
+
+    def make_link(self, name: str, kept: CoreItems) -> TierLink:
+        spool = Spool(self.core.store, name, 1000, 1 << 20)
+        link = TierLink(name, "core", b"", self.core.broker, self.upstream, spool, Limits(), 5.0, TURN)
+        items = kept.links.get(name)
+        if items is not None:
+            link.restore(items.spooled, items.filters, items.incoming)
+        return link
+
+    def held(self, filter: str) -> bool:
+        return any(link.has(filter) for link in self.links.values())
+
+    def interest(self, filter: str, wanted: bool) -> Any:
+        for link in self.links.values():
+            if not wanted:
+                link.unwant(filter)
+            else:
+                link.want(filter, Gate(0))
+        return None
+
+    def connect(self, *names: str) -> None:
+        for name in names or self.names:
+            self.pipes[name] = Pipe(self.links[name], self.edges[name])
+        self.run()
+
+    def kill(self, name: str) -> None:
+        """The edge's process dies, with all that its disk does not have."""
+        self.edges[name].gone = True
+        self.pipes[name].cut()
+        self.edges[name] = Edge(self.edges[name].store.crash(), self.clock)
+        self.run()
+
+    def run(self) -> None:
+        for _ in range(12):
+            self.core.turn()
+            for link in self.links.values():
+                link.advance()
+                link.flush()
+            for edge in self.edges.values():
+                edge.turn()
+
+    def restart_core(self) -> Mesh:
+        fresh = Mesh(len(self.names), self.core.store.crash(), self.clock)
+        for name, pipe in self.pipes.items():
+            if pipe.open and pipe.connection is not None:
+                self.edges[name].broker.lost(pipe.connection)
+            pipe.open = False
+        fresh.edges = self.edges
+        return fresh
+
+    def vehicle(self, number: int, *filters: str, **fields: Any) -> Client:
+        client = self.edges[f"edge-{number}"].client("v", f"V{number}", VEHICLE, **fields)
+        for filter in filters:
+            client.send(Subscribe(1, [Subscription(f"vehicles/V{number}/{filter}", 2)]))
+        self.run()
+        return client
+
+    def backend(self, name: str = "app", *filters: str, **fields: Any) -> Client:
+        client = self.core.client(name, "app", BACKEND, **fields)
+        for filter in filters:
+            client.send(Subscribe(1, [Subscription(filter, 2)]))
+        self.run()
+        client.take(SubAck)
+        return client
+
+
+def vehicle_of(topic: str) -> str | None:
+    parts = topic.split("/")
+    return parts[1] if parts[0] == "vehicles" and len(parts) > 1 else None
+
+
+def acks(client: Client) -> list[tuple[int, int]]:
+    return [(ack.packet_id, ack.reason) for ack in client.take(Ack) if ack.type in (4, 5)]
