@@ -8,15 +8,31 @@ this connection, and no other.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import final
 
+from mesh.broker.inlet import Inlet
 from mesh.broker.session import Connection
 from mesh.broker.shell import Flushable
 from mesh.transport.frame import ACCEPTED, CLOSE, DATA, TRACED, WINDOW, pack_accepted, pack_traced
+from mesh.transport.link import Link
 from mesh.wire.decode import Reader
 
-if TYPE_CHECKING:
-    from mesh.edge.doors import Door, DoorLink
+
+class DeviceOwner:
+    """What a connection asks of the door that it came by. ``link`` is the door's present link, ``jammed``: that does
+    not take more at the moment; ``stalled``: the connections that wait until it does."""
+
+    __slots__ = ("engine", "jammed", "link", "stalled")
+
+    def __init__(self, engine: Inlet) -> None:
+        self.engine = engine
+        self.link: Link | None = None
+        self.jammed = False
+        self.stalled: set[Device] = set()
+
+    def remove(self, device: Device) -> None:
+        """The connection is over."""
+        raise NotImplementedError
 
 
 @final
@@ -25,7 +41,7 @@ class Device(Flushable):
 
     __slots__ = ("_credited", "_greeted", "_under_way", "age", "connection", "door", "key", "named", "number", "reader")
 
-    def __init__(self, door: Door, number: int, age: int, key: tuple[str, str], reader: Reader) -> None:
+    def __init__(self, door: DeviceOwner, number: int, age: int, key: tuple[str, str], reader: Reader) -> None:
         self.door = door
         self.number = number
         self.age = age
@@ -60,7 +76,7 @@ class Device(Flushable):
                 link.send(CLOSE, self.number)
             self.door.remove(self)
 
-    def _send(self, connection: Connection, link: DoorLink) -> None:
+    def _send(self, connection: Connection, link: Link) -> None:
         out = connection.out
         start = 0
         if not self._greeted and connection.accepted:
@@ -76,32 +92,33 @@ class Device(Flushable):
         self._under_way += self._data(link, out[start:] if start else out)
         if self._under_way > WINDOW:
             self._credited = False
-            link.devices.engine.pause(connection)
-        elif link.jammed:
-            link.stalled.add(self)
-            link.devices.engine.pause(connection)
+            self.door.engine.pause(connection)
+        elif self.door.jammed:
+            self.door.stalled.add(self)
+            self.door.engine.pause(connection)
 
-    def _data(self, link: DoorLink, packets: list[bytes]) -> int:
+    def _data(self, link: Link, packets: list[bytes]) -> int:
         if not packets:
             return 0
         body = packets[0] if len(packets) == 1 else b"".join(packets)
         link.send(DATA, self.number, body)
         return len(body)
 
-    def credit(self, link: DoorLink, size: int) -> None:
+    def credit(self, size: int) -> None:
         """``size`` bytes have left the door."""
         self._under_way = max(0, self._under_way - size)
         if not self._credited and self._under_way <= WINDOW // 2:
             self._credited = True
-            self.resume(link)
+            self.resume()
 
-    def resume(self, link: DoorLink) -> None:
+    def resume(self) -> None:
         """Let the engine go on if nothing speaks against it."""
         connection = self.connection
         if connection is None or not self._credited:
             return
-        if link.jammed:
-            link.stalled.add(self)
+        door = self.door
+        if door.jammed:
+            door.stalled.add(self)
         else:
-            link.stalled.discard(self)
-            link.devices.engine.resume(connection)
+            door.stalled.discard(self)
+            door.engine.resume(connection)

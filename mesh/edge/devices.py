@@ -38,7 +38,7 @@ from typing import Final, final
 from mesh.broker.inlet import Inlet
 from mesh.broker.principal import Principal
 from mesh.edge.device import Device
-from mesh.edge.doors import Door, DoorLink
+from mesh.edge.doors import Door, DoorLink, DoorOwner
 from mesh.journal.errors import JournalError
 from mesh.session.store import Store
 from mesh.transport.endpoint import settle
@@ -66,7 +66,7 @@ Admit = Callable[[str, int], Principal]
 
 
 @final
-class Devices:
+class Devices(DoorOwner):
     """``epoch`` grows with each start of this edge. ``admit`` gives the principal of a vehicle for the epoch of its map
     record, or raises ``Refused``. ``grace``: seconds that connections wait for their lost link.
 
@@ -90,17 +90,8 @@ class Devices:
         grace: float = 30.0,
         near: Near = nowhere,
     ) -> None:
-        self.name = name
-        self.instance = new_instance(epoch)
-        self.engine = engine
-        self.turn = turn
-        self.prove = prove
-        self.limits = limits
-        self.grace = grace
-        self.home = Home(asyncio.get_running_loop(), wheel)
-        self.links: set[DoorLink] = set()
-        self.busy: set[DoorLink] = set()  # links with frames that were handled in this turn
-        self.stopping = False
+        home = Home(asyncio.get_running_loop(), wheel)
+        super().__init__(name, new_instance(epoch), engine, turn, home, prove, limits, grace)
         self.paused = False
         self.notices = Notices(log)
         self.refused = 0
@@ -175,7 +166,7 @@ class Devices:
                     "door": door.name,
                     "state": "away" if door.link is None else "up",
                     "connections": len(door.connections),
-                    "stalled": 0 if door.link is None else len(door.link.stalled),
+                    "stalled": len(door.stalled),
                 }
                 for door in self._doors.values()
             ],

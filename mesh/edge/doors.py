@@ -1,17 +1,20 @@
 """The front doors of an edge: their processes, and the links that those make.
 
-It knows how a link is lost and comes back, and what of it is confirmed; the rules are in ``devices``. What always
-holds: a door has one link at a time, and frames of any other are ignored; replayable frames are counted in the order in
-which they are handled.
+It knows how a link is lost and comes back, and what of it is confirmed: never how a connection begins. The rules are in
+``devices``. What always holds: a door has one link at a time, and frames of any other are ignored; replayable frames
+are counted in the order in which they are handled.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, final
+from typing import final
 
-from mesh.edge.device import Device
+from mypy_extensions import mypyc_attr
+
+from mesh.broker.inlet import Inlet
+from mesh.edge.device import Device, DeviceOwner
 from mesh.transport.frame import (
     ATTACH,
     CHALLENGE,
@@ -31,29 +34,76 @@ from mesh.transport.frame import (
     pack_confirm,
     unpack_credit,
 )
-from mesh.transport.handshake import Answering
+from mesh.transport.handshake import Answering, Prove
 from mesh.transport.link import Link
+from mesh.transport.stream import Home
+from mesh.transport.turn import Turn
+from mesh.wire.limits import Limits
 
-if TYPE_CHECKING:
-    from mesh.edge.devices import Devices
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class DoorOwner:
+    """What doors and their links ask of the edge. ``instance`` names its process; ``grace``: seconds that connections
+    wait for their lost link; ``busy``: links with frames that were handled in this turn; ``stopping``: no more frames
+    are handled."""
+
+    def __init__(
+        self, name: str, instance: bytes, engine: Inlet, turn: Turn, home: Home, prove: Prove, limits: Limits,
+        grace: float,
+    ) -> None:
+        self.name = name
+        self.instance = instance
+        self.engine = engine
+        self.turn = turn
+        self.home = home
+        self.prove = prove
+        self.limits = limits
+        self.grace = grace
+        self.links: set[DoorLink] = set()
+        self.busy: set[DoorLink] = set()
+        self.stopping = False
+
+    def welcome(self, link: DoorLink, name: str, instance: bytes) -> Door:
+        """A door has proved who it is. Raises ``LinkError`` if a newer process of it is here."""
+        raise NotImplementedError
+
+    def forget(self, door: Door) -> None:
+        """The door did not come back in time."""
+        raise NotImplementedError
+
+    def release(self, device: Device) -> None:
+        """``device`` does not stand for its session any more."""
+        raise NotImplementedError
+
+    def open(self, link: DoorLink, door: Door, number: int, opening: Opening) -> None:
+        """OPEN: a vehicle has sent CONNECT."""
+        raise NotImplementedError
+
+    def attach(self, link: DoorLink, door: Door, number: int, opening: Opening) -> None:
+        """ATTACH: a vehicle's connection outlived the link."""
+        raise NotImplementedError
+
+    def receive(self, device: Device, body: bytes) -> None:
+        """DATA: packets of a vehicle."""
+        raise NotImplementedError
 
 
 @final
-class Door:
+class Door(DeviceOwner):
     """One front door's process, with its connections."""
 
-    __slots__ = ("_devices", "_grace", "complete", "connections", "instance", "link", "name")
+    __slots__ = ("_grace", "_owner", "complete", "connections", "instance", "name")
 
-    def __init__(self, devices: Devices, name: str, instance: bytes) -> None:
-        self._devices = devices
+    def __init__(self, owner: DoorOwner, name: str, instance: bytes) -> None:
+        super().__init__(owner.engine)
+        self._owner = owner
         self.name = name
         self.instance = instance
         self.connections: dict[int, Device] = {}
         self.complete = False  # it has named all its connections once, so a number that is not here has ended here
-        self.link: DoorLink | None = None
         self._grace: asyncio.TimerHandle | None = None
 
-    def joined(self, link: DoorLink) -> None:
+    def joined(self, link: Link) -> None:
         """``link`` is now the one link of this door."""
         if self._grace is not None:
             self._grace.cancel()
@@ -63,19 +113,21 @@ class Door:
             old.fail("the door has made a newer link")
             self._suspend()
 
-    def parted(self, link: DoorLink) -> None:
+    def parted(self, link: Link) -> None:
         """``link`` is gone: wait for the next one."""
         if self.link is not link:
             return
         self.link = None
         self._suspend()
-        self._grace = self._devices.home.loop.call_later(self._devices.grace, self._devices.forget, self)
+        self._grace = self._owner.home.loop.call_later(self._owner.grace, self._owner.forget, self)
 
     def _suspend(self) -> None:
+        self.jammed = False
+        self.stalled.clear()
         for device in self.connections.values():
             device.named = False
             if device.connection is not None:
-                self._devices.engine.pause(device.connection)  # what it would send is dropped
+                self.engine.pause(device.connection)  # what it would send is dropped
 
     def prune(self) -> None:
         """The door has named all that it still has: the rest is lost."""
@@ -88,16 +140,15 @@ class Door:
         self.remove(device)
         connection = device.connection
         if connection is not None and not connection.closing:
-            self._devices.engine.lost(connection)
-            self._devices.turn.wake()
+            self.engine.lost(connection)
+            self._owner.turn.wake()
 
     def remove(self, device: Device) -> None:
         """``device`` is over."""
         if self.connections.get(device.number) is device:
             del self.connections[device.number]
-        if self.link is not None:
-            self.link.stalled.discard(device)
-        self._devices.release(device)
+        self.stalled.discard(device)
+        self._owner.release(device)
 
     def end(self) -> None:
         """The door's process is gone: so are its connections."""
@@ -115,15 +166,13 @@ class Door:
 class DoorLink(Link):
     """One TCP connection from a door."""
 
-    __slots__ = ("_answering", "_confirmed", "_door", "_noted", "_waiting", "devices", "handled", "jammed", "stalled")
+    __slots__ = ("_answering", "_confirmed", "_door", "_noted", "_owner", "_waiting", "handled")
 
-    def __init__(self, devices: Devices) -> None:
-        super().__init__(devices.name, devices.home, devices.turn, devices.limits.max_packet_size + SLACK)
-        self.devices = devices
-        self.jammed = False  # the door does not read fast enough
-        self.stalled: set[Device] = set()  # connections that wait for that
+    def __init__(self, owner: DoorOwner) -> None:
+        super().__init__(owner.name, owner.home, owner.turn, owner.limits.max_packet_size + SLACK)
         self.handled = 0
-        self._answering = Answering(devices.name, devices.instance, devices.prove)
+        self._owner = owner
+        self._answering = Answering(owner.name, owner.instance, owner.prove)
         self._door: Door | None = None
         self._noted = 0
         self._confirmed = 0
@@ -133,27 +182,27 @@ class DoorLink(Link):
         door = self._door
         if door is None:
             self._prove(kind, body)
-        elif door.link is not self or self.devices.stopping:
+        elif door.link is not self or self._owner.stopping:
             return  # replaced by a newer link, or not to be confirmed any more
         elif kind == DATA:
             self._count()
             device = door.connections.get(connection)
             if device is not None and device.named:
-                self.devices.receive(device, body)
+                self._owner.receive(device, body)
         elif kind == CREDIT:
             device = door.connections.get(connection)
             if device is not None:
-                device.credit(self, unpack_credit(body))
+                device.credit(unpack_credit(body))
                 self.turn.wake()
         elif kind == OPEN:
-            self.devices.open(self, door, connection, Opening.unpack(body))
+            self._owner.open(self, door, connection, Opening.unpack(body))
         elif kind == CLOSE:
             self._count()
             device = door.connections.get(connection)
             if device is not None:
                 door.lose(device)
         elif kind == ATTACH:
-            self.devices.attach(self, door, connection, Opening.unpack(body))
+            self._owner.attach(self, door, connection, Opening.unpack(body))
         elif kind == LIVE:
             self._live(door, connection)
         else:
@@ -164,7 +213,7 @@ class DoorLink(Link):
             self.send(CHALLENGE, LINK, self._answering.greeted(body))
         elif kind == PROOF:
             self._answering.proved(body)
-            self._door = self.devices.welcome(self, self._answering.door, self._answering.instance)
+            self._door = self._owner.welcome(self, self._answering.door, self._answering.instance)
             self.trust()
             self.send(WELCOME, LINK)
         else:
@@ -176,12 +225,12 @@ class DoorLink(Link):
             return
         device = door.connections.get(number)
         if device is not None and device.connection is not None:
-            self.devices.engine.live(device.connection)
+            door.engine.live(device.connection)
             self.turn.wake()
 
     def _count(self) -> None:
         self.handled += 1
-        self.devices.busy.add(self)
+        self._owner.busy.add(self)
         self.turn.wake()
 
     def note(self, position: int, durable: int) -> None:
@@ -206,16 +255,20 @@ class DoorLink(Link):
         return self._confirmed == self.handled
 
     def congested(self) -> None:
-        self.jammed = True
+        door = self._door
+        if door is not None and door.link is self:
+            door.jammed = True
 
     def relieved(self) -> None:
-        self.jammed = False
-        for device in list(self.stalled):
-            device.resume(self)
-        self.turn.wake()
+        door = self._door
+        if door is not None and door.link is self:
+            door.jammed = False
+            for device in list(door.stalled):
+                device.resume()
+            self.turn.wake()
 
     def ended(self) -> None:
-        self.devices.links.discard(self)
-        self.devices.busy.discard(self)
-        if self._door is not None and not self.devices.stopping:
+        self._owner.links.discard(self)
+        self._owner.busy.discard(self)
+        if self._door is not None and not self._owner.stopping:
             self._door.parted(self)
