@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
-from typing import Final, Protocol, cast, final
+from typing import Final, Protocol, final
 
 from mesh.frontdoor.exchange import Entry, Exchange
 from mesh.frontdoor.lane import Lane, Passenger
 from mesh.frontdoor.socket import EdgeSocket, SocketOwner
+from mesh.transport.dialler import Dialler
 from mesh.transport.frame import ATTACH, CLOSE, CREDIT, DATA, LINK, LIVE, OPEN, LinkError, Opening, pack_credit
 from mesh.transport.handshake import Asking, Prove
-from mesh.transport.near import Near, connect
+from mesh.transport.near import Near
 from mesh.transport.states import REJECTED
 from mesh.transport.stream import Home
 from mesh.transport.turn import Turn
@@ -35,9 +35,6 @@ AWAY: Final = "away"
 REPLAYING: Final = "replaying"
 UP: Final = "up"
 
-DIAL: Final = 3.0  # seconds for a TCP connection within one site
-FIRST_RETRY: Final = 0.05  # seconds; an edge is back within a few, and its vehicles wait
-LAST_RETRY: Final = 1.0  # seconds; a hundred doors at that pace cost an edge nothing
 SLICE: Final = 200  # connections that are linked in one go: about a millisecond of the loop
 JAM: Final = 10.0  # seconds that a replay waits for an edge that does not read
 
@@ -118,8 +115,6 @@ class EdgeLink(SocketOwner):
         self._door = door
         self._instance = instance
         self._prove = prove
-        self._directory = directory
-        self._near = near
         self._home = home
         self._turn = turn
         self._max_packet = max_packet
@@ -127,24 +122,18 @@ class EdgeLink(SocketOwner):
         self._sent: deque[Entry] = deque()
         self._confirmed = 0
         self._blocked: set[DeviceLane] = set()
-        self._poke = asyncio.Event()
-        self._told = ""  # what the log says about this edge at present
         self._replay: asyncio.Task[None] | None = None
-        self._runner: asyncio.Task[None] | None = None
+        self._dialler = Dialler(door, f"edge {edge}", lambda: directory.address(edge), near, self._make)
 
     # Life
 
     def start(self) -> None:
         """Connect, and connect again whenever the link is lost."""
-        if self._runner is None:
-            self._runner = self._home.loop.create_task(self._run(), name=f"device link {self.name}")
+        self._dialler.start()
 
     async def stop(self) -> None:
         """Close the link for good."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            runner.cancel()
-            await asyncio.gather(runner, return_exceptions=True)
+        await self._dialler.stop()
         if self._replay is not None:
             self._replay.cancel()
         if self._socket is not None:
@@ -152,13 +141,11 @@ class EdgeLink(SocketOwner):
 
     def poke(self) -> None:
         """There is news of the edge: do not wait for the next attempt's time."""
-        self._poke.set()
+        self._dialler.poke()
 
     def moved(self) -> None:
         """The edge has another address: whoever is at the old one is not it any more."""
-        if self._socket is not None:
-            self._socket.abort()
-        self._poke.set()
+        self._dialler.moved()
 
     def drained(self) -> bool:
         """Whether the edge has confirmed everything that it can get."""
@@ -175,46 +162,9 @@ class EdgeLink(SocketOwner):
             "losses": self.losses,
         }
 
-    async def _run(self) -> None:
-        delay = FIRST_RETRY
-        while True:
-            socket = await self._dial()
-            if socket is not None:
-                await socket.over
-                if socket.trusted:
-                    delay = FIRST_RETRY
-                else:
-                    self._tell("ended the handshake: is the mesh secret the same?")
-            self._poke.clear()
-            try:
-                # Doors that lost the same edge must not come back in step.
-                async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):
-                    await self._poke.wait()
-                delay = FIRST_RETRY
-            except TimeoutError:
-                delay = min(2 * delay, LAST_RETRY)
-
-    async def _dial(self) -> EdgeSocket | None:
-        address = self._directory.address(self.edge)
-        if address is None:
-            self._tell("its address is not known yet")
-            return None
+    def _make(self) -> EdgeSocket:
         asking = Asking(self._door, self.edge, self._instance, self._prove)
-        socket = EdgeSocket(self.name, self, self._home, self._turn, asking, self._max_packet)
-        try:
-            async with asyncio.timeout(DIAL):
-                protocol = cast(asyncio.BaseProtocol, socket)
-                await connect(self._home.loop, lambda: protocol, self._near(address[1]), *address)
-        except (OSError, TimeoutError) as error:
-            socket.abort()
-            self._tell(f"cannot be reached at {address[0]}:{address[1]}: {error or 'no answer'}")
-            return None
-        return socket
-
-    def _tell(self, what: str) -> None:
-        if what != self._told:
-            self._told = what
-            log.warning("%s: edge %s %s", self._door, self.edge, what)
+        return EdgeSocket(self.name, self, self._home, self._turn, asking, self._max_packet)
 
     # Lanes
 
@@ -274,9 +224,7 @@ class EdgeLink(SocketOwner):
 
     def ready(self, socket: EdgeSocket) -> None:
         """The handshake is over: bring the edge up to date."""
-        if self._told:
-            log.info("%s: edge %s is back", self._door, self.edge)
-            self._told = ""
+        self._dialler.welcomed()
         self._socket = socket
         self.state = REPLAYING
         self._replay = self._home.loop.create_task(self._relink(socket), name=f"replay {self.name}")
@@ -288,7 +236,6 @@ class EdgeLink(SocketOwner):
         self._socket = None
         self.state = AWAY
         self.losses += 1
-        self._tell("is away")
         if self._replay is not None:
             self._replay.cancel()
             self._replay = None

@@ -84,7 +84,7 @@ class EdgeSocket(Link):
         self._asking = asking
         # The edge may send what it likes up to the frame's limit: the vehicle's own limit is the edge's business.
         self._framer = Framer(MAX_REMAINING_LENGTH)
-        self.over: asyncio.Future[None] = home.loop.create_future()
+        self.over: asyncio.Future[str] = home.loop.create_future()
         self.room = asyncio.Event()  # the edge reads
         self.room.set()
 
@@ -140,4 +140,4 @@ class EdgeSocket(Link):
     def ended(self) -> None:
         self._owner.lost(self)
         if not self.over.done():
-            self.over.set_result(None)
+            self.over.set_result("" if self.trusted else "ended the handshake: is the mesh secret the same?")
