@@ -86,6 +86,9 @@ class Workers:
             if pinned:
                 os.sched_setaffinity(process.pid, pinned)
             self._processes.append(process)
+        self.count = count
+        self.connect_seconds = 0.0
+        self.connected = 0
 
     def __enter__(self) -> Workers:
         return self
@@ -111,7 +114,9 @@ class Workers:
         errors = [error for answer in answers for error in answer["errors"]]
         if errors:
             raise LoadFailed(f"{plan.name}: not everybody was connected: {errors[0]}")
-        return max(answer["seconds"] for answer in answers), sum(answer["connected"] for answer in answers)
+        self.connect_seconds = max(answer["seconds"] for answer in answers)
+        self.connected = sum(answer["connected"] for answer in answers)
+        return self.connect_seconds, self.connected
 
     def start(self) -> None:
         """Begin to publish."""
@@ -246,16 +251,25 @@ def measure(
     after everybody is connected, 0 for not waiting. Raises ``LoadFailed``.
     """
     with Workers(workers, cpus) as load:
-        connect_seconds, connected = load.connect(plan, vehicles, backends)
+        load.connect(plan, vehicles, backends)
         if settle:
             _settle(watched, settle)
-        load.start()
-        time.sleep(warm_up)
-        before, used_before = load.snap(), cpu_of(watched.values())
-        time.sleep(seconds)
-        after, used_after = load.snap(), cpu_of(watched.values())
-        last = load.stop(drain, plan.receivers)
+        result = turn(load, plan, watched, seconds=seconds, warm_up=warm_up, drain=drain)
         load.close()
+    return result
+
+
+def turn(
+    load: Workers, plan: Plan, watched: Mapping[str, int], *, seconds: float, warm_up: float, drain: float = 20.0
+) -> Result:
+    """One turn of a load that is connected: see ``measure``. It may have another one later; ``sent``, ``received``,
+    ``lost`` and ``repeated`` are those of all its turns. Raises ``LoadFailed``."""
+    load.start()
+    time.sleep(warm_up)
+    before, used_before = load.snap(), cpu_of(watched.values())
+    time.sleep(seconds)
+    after, used_after = load.snap(), cpu_of(watched.values())
+    last = load.stop(drain, plan.receivers)
     count = after["received"] - before["received"]
     elapsed = after["time"] - before["time"]
     latency: Histogram = after["latency"]
@@ -273,14 +287,14 @@ def measure(
             for name, pid in watched.items()
             if pid in used_before and pid in used_after
         },
-        load_cpu=(after["cpu"] - before["cpu"]) / elapsed / workers,
+        load_cpu=(after["cpu"] - before["cpu"]) / elapsed / load.count,
         sent=last["sent"],
         received=last["received"],
         lost=max(0, last["acked"] * plan.receivers - last["received"]) if plan.qos else 0,
         repeated=last["repeated"],
         missing=last["missing"],
         overdue=last["overdue"],
-        connect_seconds=connect_seconds,
-        connected=connected,
+        connect_seconds=load.connect_seconds,
+        connected=load.connected,
         lost_connections=last["lost_connections"],
     )

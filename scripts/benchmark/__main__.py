@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmark.against import ROWS, against
 from benchmark.page import page
 from benchmark.picture import picture
 from benchmark.report import Found, about, keep, show, write
@@ -26,6 +28,7 @@ examples:
   scripts/bench compare                              every row, five rounds: some 35 minutes
   scripts/bench compare --rows down-1x100 --rounds 3
   scripts/bench compare --systems ours               no peers
+  scripts/bench against main --rounds 5              are the present sources slower? six minutes a round
   scripts/bench compare --json build/bench.json && scripts/bench page build/bench.json build/scale.json
 
 Ours and the peer run in turn, with fresh processes for each row, on the processor of --cpus; the load runs on that of
@@ -131,6 +134,19 @@ def main() -> int:
     command.add_argument("--load-cpus", type=processors, default={1}, help="processors of the load (1)")
     command.add_argument("--json", type=Path, help="write the results to this file; other rows in it stay")
     command.set_defaults(run=compare)
+    command = commands.add_parser(
+        "against", help="what is installed and a revision, in turn; exit code 1 if a row has become worse"
+    )
+    command.add_argument("revision", help="of git: a commit, a branch, a tag")
+    command.add_argument("--rounds", type=int, default=3, help="each with fresh processes (3)")
+    command.add_argument("--seconds", type=float, default=5.0, help="that are measured in each row and round (5)")
+    command.add_argument(
+        "--rows", default="", help=f"only rows with one of these words in the name, as A,B, of {', '.join(ROWS)}"
+    )
+    command.add_argument("--cpus", type=processors, default={0}, help="processors of the meshes (0)")
+    command.add_argument("--load-cpus", type=processors, default={1}, help="processors of the load (1)")
+    command.add_argument("--json", type=Path, help="write all that was measured to this file")
+    command.set_defaults(run=against)
     command = commands.add_parser("scale", help="how cost grows with the fleet: some ten minutes")
     command.add_argument("--experiments", default=",".join(EXPERIMENTS), help="only these, as A,B")
     command.add_argument("--rounds", type=int, default=5, help="of the tracing experiment")
@@ -144,6 +160,7 @@ def main() -> int:
     command.add_argument("scale", type=Path, nargs="?", help="the JSON of scale, for docs/scaling.md")
     command.set_defaults(run=pages)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended
     return int(options.run(options) or 0)
 
 

@@ -22,7 +22,7 @@ def show(row: Row, found: dict[str, list[Figures]]) -> None:
     print(f"\n{row.name}: {row.kind}")
     for system, results in found.items():
         if results:
-            print(f"  {system:10} {_line(row, results)}")
+            print(f"  {system:10} {line(row, results)}")
     ratios = ratios_of(row, found)
     if ratios:
         middle = statistics.median(ratios)
@@ -37,7 +37,8 @@ def ratios_of(row: Row, found: dict[str, list[Figures]]) -> list[float]:
     return [row.ratio(mine, theirs) for mine, theirs in pairs]
 
 
-def _line(row: Row, results: list[Figures]) -> str:
+def line(row: Row, results: list[Figures]) -> str:
+    """The medians of one system."""
     value = statistics.median(row.value(result) for result in results)
     text = f"{value:12,.2f}" if value < 100 else f"{value:12,.0f}"
     first = results[0]

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, final
 
+import psutil
+
 from mesh.registry.embedded import free_ports
 
 READY = 90.0  # seconds until a system listens: ours starts Ray, on one processor
@@ -191,14 +193,16 @@ class CMesh(Programs):
 class Ours:
     """The mesh as ``mesh up`` starts it, with its journals, on a Ray of its own."""
 
-    def __init__(self, doors: int = 1, edges: int = 1, telemetry: str = "") -> None:
-        """``telemetry``: what stands under that key of the topology."""
+    def __init__(self, doors: int = 1, edges: int = 1, telemetry: str = "", package: Path | None = None) -> None:
+        """``telemetry``: what stands under that key of the topology; ``package``: the folder of the ``mesh`` that runs,
+        if it is not the one that is installed."""
         self.vehicles: Address = ("127.0.0.1", 0)
         self.backends: Address = ("127.0.0.1", 0)
         self.watched: dict[str, int] = {}
         self._doors = doors
         self._edges = edges
         self._telemetry = telemetry
+        self._package = package
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         self.file = Path(self._folder.name) / "mesh.yaml"
 
@@ -209,6 +213,14 @@ class Ours:
         with pinned(cpus):
             self._mesh("up", str(self.file), "--detach")
         self.watched = {node["name"]: node["pid"] for node in self.nodes() if node["role"] != "etcd"}
+        if self._package is not None:
+            self._see_that_it_runs(self._package)
+
+    def _see_that_it_runs(self, package: Path) -> None:
+        """Raise ``RuntimeError`` if a node has no compiled code of this folder in its memory."""
+        for name, pid in self.watched.items():
+            if not any(Path(mapped.path).is_relative_to(package) for mapped in psutil.Process(pid).memory_maps()):
+                raise RuntimeError(f"{name} does not run the compiled code of {package}")
 
     def nodes(self) -> list[dict[str, Any]]:
         """What ``mesh status`` says of each node."""
@@ -229,7 +241,10 @@ class Ours:
 
     def _mesh(self, *words: str) -> str:
         command = [sys.executable, "-P", "-m", "mesh.cli.main", *words]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=READY)
+        environment = {**os.environ, **({} if self._package is None else {"PYTHONPATH": str(self._package)})}
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=READY, env=environment
+        )
         if done.returncode:
             raise RuntimeError(f"mesh {words[0]} ended with {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, final
 
 from benchmark.systems import Ours, pinned
 from mesh.bench.plan import SCENARIOS
-from mesh.bench.run import Workers
-from mesh.bench.usage import cpu_of
+from mesh.bench.run import Result, Workers, turn
 from mesh.registry.embedded import free_ports
 
+PLAN = SCENARIOS["down-20x20"]
 SAMPLES = (0.0, 0.01, 1.0)
 TURNS = 4  # for each round
 TURN = 2.0  # seconds of one turn
@@ -54,31 +53,21 @@ class Traced:
         ended.callback(self._mesh.stop)
         self._mesh.start(cpus)
         self._load = ended.enter_context(Workers(1, load_cpus))
-        self._load.connect(SCENARIOS["down-20x20"], self._mesh.vehicles, self._mesh.backends)
-        self._lost = 0
+        self._load.connect(PLAN, self._mesh.vehicles, self._mesh.backends)
         self._share = share
-        self._rates: list[float] = []
-        self._times: list[float] = []
+        self._results: list[Result] = []
 
     def turn(self) -> None:
         """Some seconds of load."""
-        watched = self._mesh.watched.values()
-        self._load.start()
-        time.sleep(FIRST)
-        before, used_before = self._load.snap(), cpu_of(watched)
-        time.sleep(TURN)
-        after, used_after = self._load.snap(), cpu_of(watched)
-        last = self._load.stop(DRAIN)
-        count = after["received"] - before["received"]
-        self._rates.append(count / (after["time"] - before["time"]))
-        self._times.append((sum(used_after.values()) - sum(used_before.values())) / count * 1e6)
-        self._lost = max(0, last["acked"] - last["received"])
+        watched = self._mesh.watched
+        self._results.append(turn(self._load, PLAN, watched, seconds=TURN, warm_up=FIRST, drain=DRAIN))
 
     def found(self) -> Found:
         """``rates`` and ``cpu`` (microseconds a message) of each turn; ``lost`` of all; what became of the spans."""
         spans = [node["figures"].get("services", {}).get("spans", {}) for node in self._mesh.nodes()]
         return {
-            "sample": self._share, "rates": self._rates, "cpu": self._times, "lost": self._lost,
+            "sample": self._share, "rates": [one.rate for one in self._results],
+            "cpu": [one.cpu_total for one in self._results], "lost": self._results[-1].lost,
             "spans": {name: sum(one.get(name, 0) for one in spans) for name in COUNTS},
         }  # fmt: skip
 
