@@ -16,7 +16,7 @@ from tests.stock.peer import PLAIN, QOS1, V5, V31, V311, Greeting, Message, Opti
 from tests.stock.wait import PATIENCE, until
 
 SCRIPT = Path(__file__).with_name("mqttjs.mjs")
-LIBRARY = Path(sys.prefix) / "tools" / "mqttjs"  # where scripts/_tools.sh puts it
+LIBRARY = Path(sys.prefix) / "tools" / "mqttjs"  # where tools/programs.sh puts it
 CONNECT = {
     "sessionExpiryInterval": "expiry",
     "receiveMaximum": "receive_maximum",

@@ -1,0 +1,140 @@
+"""All checks of the project: style, types, imports, and every test.
+
+    ./scripts/test            everything, some ten minutes on two cores
+    ./scripts/test --quick    the same without the tests that start whole meshes
+
+It knows which tests run on which variant of the package (compiled or pure): never what they test. What always holds:
+the last line has the counts; the exit code is 0 only if every step succeeded; a run that hangs is stopped and says
+where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final, final
+
+from mesh.version import compiled, describe
+from tools import ROOT
+
+VENV: Final = Path(sys.prefix)
+SECONDS: Final = 600  # for one run of pytest
+FAST: Final = "not ray and not e2e"
+UNCOMPILED: Final = ("wire", "session", "journal", "broker", "transport", "frontdoor", "core", "policy", "conformance")
+
+_SUMMARY: Final = re.compile(r"\d+ (passed|failed|error|skipped|deselected).* in [0-9.]+s")
+
+
+def say(*lines: str) -> None:
+    """To people, beside what the steps print."""
+    sys.stdout.flush()
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def counts(output: str) -> tuple[int, int, int]:
+    """How many tests passed, failed and were skipped, as the last line of a run of pytest says."""
+    summaries = [line for line in output.splitlines() if _SUMMARY.search(line)]
+    last = summaries[-1] if summaries else ""
+
+    def number(word: str) -> int:
+        found = re.search(rf"(\d+) {word}", last)
+        return int(found[1]) if found else 0
+
+    return number("passed"), number("failed") + number("error"), number("skipped")
+
+
+@final
+class Checks:
+    """The steps so far."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+        self.passed = 0
+        self.broken = 0
+        self.skipped = 0
+
+    def step(self, name: str, *command: str) -> None:
+        """Run a program of the environment."""
+        say("", f"--- {name}")
+        program = VENV / "bin" / command[0]
+        if subprocess.run([str(program), *command[1:]], cwd=ROOT).returncode:
+            self.failed.append(name)
+
+    def tests(self, name: str, *words: str, sources: bool = False) -> None:
+        """One run of pytest; with ``sources``, of the checkout's instead of the installed package."""
+        say("", f"--- tests: {name}")
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        if sources:
+            environment["PYTHONPATH"] = str(ROOT)
+        environment["MESH_UNDER_TEST"] = "compiled" if compiled() and not sources else "pure"
+        # A run that hangs is interrupted, and pytest then says where it was.
+        command = ["timeout", "--signal=INT", "--kill-after=30", str(SECONDS)]
+        command += [sys.executable, "-m", "pytest", "-q", *words]
+        output = []
+        with (VENV / f"{name}.log").open("w") as log:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True, errors="replace",
+            )  # fmt: skip
+            assert process.stdout is not None
+            for line in process.stdout:
+                output.append(line)
+                log.write(line)
+                sys.stdout.write(line)
+                sys.stdout.flush()
+        if process.wait():
+            self.failed.append(f"tests {name}")
+        passed, broken, skipped = counts("".join(output))
+        self.passed += passed
+        self.broken += broken
+        self.skipped += skipped
+
+
+def run(checks: Checks, quick: bool) -> None:
+    """All steps."""
+    say(f"under test: {describe()}, Python {platform.python_version()}")
+    if not compiled():
+        say("the package is not compiled, so only the uncompiled one is tested")
+        if os.environ.get("MESH_PURE") != "1" and shutil.which("cc"):
+            say("there is a C compiler: why it failed stands in .venv/install.log"
+                " (on Debian or Ubuntu: apt-get install python3-dev)")  # fmt: skip
+            checks.failed.append("compilation")
+    checks.step("style", "ruff", "check", ".")
+    checks.step("types", "mypy", "--strict")
+    checks.step("imports", "lint-imports")
+    # Most tests wait more than they work, so several processes run side by side.
+    spread = ("-n", "3", "--dist", "worksteal")
+    checks.tests("compiled" if compiled() else "pure", "-m", FAST, *spread)
+    if compiled():
+        folders = (f"tests/{room}" for room in UNCOMPILED)
+        checks.tests("uncompiled", *folders, "-m", FAST, *spread, sources=True)
+    if not quick:
+        own = ("tests/conformance", "tests/stock")
+        ignored = (f"--ignore={folder}" for folder in own)
+        checks.tests("end-to-end", "-m", "ray or e2e", *ignored, "-n", "2", "--dist", "loadfile")
+        checks.tests("sockets", *own, "-m", "e2e", *spread)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/test", description="All checks of the project.")
+    parser.add_argument("--quick", action="store_true", help="without the tests that start whole meshes")
+    options = parser.parse_args()
+    began = time.monotonic()
+    checks = Checks()
+    run(checks, options.quick)
+    if checks.failed:
+        say("", f"FAILED: {', '.join(checks.failed)}")
+    seconds = time.monotonic() - began
+    print(f"{checks.passed} passed, {checks.broken} failed, {checks.skipped} skipped in {seconds:.0f}s")
+    return 1 if checks.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""``scripts/demo``: tells the story, and ends all that it began."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from types import FrameType
+from typing import IO, TYPE_CHECKING, Final
+
+from tools import ROOT
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mesh.telemetry.spanvalue import SpanValue
+    from tools.demonstration.ledger import Ledger
+    from tools.demonstration.running import RunningMesh
+    from tools.demonstration.screen import Screen
+    from tools.demonstration.setting import Setting
+    from tools.demonstration.story import Story
+
+ABOUT: Final = """\
+Shows the mesh at work, in about a minute. Nothing needs to be installed before, and nothing is left running after.
+
+  1. the mesh of topology/local.yaml starts: a front door, two edges, a core, etcd; each a process that Ray looks after
+  2. ten vehicles connect, half with MQTT 3.1.1, half with MQTT 5; a back end sends them commands, they answer
+  3. one vehicle falls asleep; then its edge is killed with kill -9 while commands go on
+  4. the edge comes back, the vehicle wakes, and everything that was sent arrives
+  5. one more command is followed through the mesh by its trace
+
+The vehicles and the back end are ordinary clients made with paho-mqtt.
+"""
+
+EXAMPLES: Final = """\
+examples:
+  ./scripts/demo            watch it
+  ./scripts/demo --keep     afterwards the mesh goes on running, for your own clients
+  ./scripts/demo | cat      as plain lines
+
+exit codes: 0 nothing was lost and no connection dropped, 1 something was, or the mesh did not come up,
+            130 interrupted (Ctrl-C ends everything that was started)
+
+It keeps its data in .mesh/demo, and takes other ports if 1883 or 1884 are taken.
+"""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="demo", description=ABOUT, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the mesh running, and say where")
+    return parser.parse_args()
+
+
+def interrupt(number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def deaf() -> None:
+    """From now on everything is being ended: a second Ctrl-C must not leave half of it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def main() -> int:
+    options = arguments()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    try:
+        return tell(options.keep)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went (`demo | head`). Python flushes stdout once more at exit: give it a place to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def tell(keep: bool) -> int:
+    """The whole demonstration; gives its exit code."""
+    from rich.console import Console  # here, because --help works before anything is installed
+
+    from mesh.telemetry.collector import Collector
+    from tools.demonstration.running import Failed, RunningMesh, folder
+    from tools.demonstration.screen import screen
+    from tools.demonstration.setting import write
+    from tools.demonstration.story import Story
+
+    console = Console(highlight=False)
+    home = folder(ROOT)
+    home.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as ending:
+        if not alone(ending.enter_context((home / "lock").open("w"))):
+            print("another demo runs in this checkout: wait for its end", file=sys.stderr)
+            return 1
+        collector = Collector()
+        ending.callback(collector.close)
+        mesh = RunningMesh(home)
+        kept = ending.enter_context(ExitStack())
+        kept.callback(mesh.stop)
+        try:
+            mesh.clear()  # before ports are chosen: what an earlier demo left may hold them
+            setting = write(ROOT / "topology" / "local.yaml", home, collector.endpoint)
+            story = Story(setting, mesh, collector)
+            ending.callback(story.close)
+            with screen(console, story.look) as shown:
+                vehicle, spans = play(story, shown)
+        except KeyboardInterrupt:
+            print("stopping; everything that was started is being ended", file=sys.stderr)
+            raise
+        except (Failed, OSError) as error:
+            print(f"{error}\nthe logs are in {home / 'data' / 'logs'}", file=sys.stderr)
+            return 1
+        finally:
+            deaf()
+        totals = story.ledger.totals()
+        conclude(console, story.ledger, vehicle, spans)
+        if keep:
+            tell_addresses(console, setting)
+        elif not end(console, story, mesh):
+            return 1
+        kept.pop_all()  # there is nothing to stop any more, or it is to go on
+        return 0 if totals.flawless else 1
+
+
+def alone(lock: IO[str]) -> bool:
+    """Whether no other demo runs; the lock goes with the file."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def play(story: Story, shown: Screen) -> tuple[str, list[SpanValue]]:
+    """All acts; gives the vehicle and the spans of the traced command."""
+    story.rise(shown)
+    story.gather(shown)
+    story.drive(shown)
+    sleeper, edge = story.sleep(shown)
+    story.crash(shown, edge)
+    story.wake(shown, sleeper)
+    story.settle(shown)
+    return story.trace(shown)
+
+
+def end(console: Console, story: Story, mesh: RunningMesh) -> bool:
+    """Stop everything; whether that was possible."""
+    with console.status("the mesh is being stopped"):
+        story.close()
+        stopped = mesh.stop()
+    if stopped:
+        console.print("The mesh is stopped; nothing is left running.")
+    else:
+        print("the mesh could not be stopped; './scripts/mesh down' tells why", file=sys.stderr)
+    return stopped
+
+
+def conclude(console: Console, ledger: Ledger, vehicle: str, spans: list[SpanValue]) -> None:
+    """The trace and the sums."""
+    from mesh.telemetry.waterfall import waterfall
+    from tools.demonstration.screen import summary
+
+    console.print(f"\n[bold]one command to {vehicle}, as its trace shows it[/bold]\n")
+    console.print(waterfall(spans, max(10, min(40, console.width - 62))))
+    totals = ledger.totals()
+    console.print()
+    console.print(summary(totals))
+    for why, number in ledger.refusals().items():
+        console.print(f"[red]{number} commands were not accepted: {why}[/red]")
+    good = "[bold green]Nothing was lost, and no vehicle's connection was dropped.[/bold green]"
+    bad = "[bold red]This is not as it should be: see above.[/bold red]"
+    console.print(f"\n{good if totals.flawless else bad}")
+
+
+def tell_addresses(console: Console, setting: Setting) -> None:
+    from tools.demonstration.setting import HOST
+
+    file = os.path.relpath(setting.file)
+    text = f"""
+The mesh goes on running.
+  vehicles    mqtt://{HOST}:{setting.door}   (the user name is the vehicle)
+  back ends   mqtt://{HOST}:{setting.core}
+  watch       ./scripts/mesh sub 'vehicles/+/report'
+  say         ./scripts/mesh pub vehicles/CAR-01/report hello --vehicle CAR-01
+  end it      ./scripts/mesh down --topology {file}"""
+    console.print(text, soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

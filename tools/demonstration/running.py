@@ -1,0 +1,168 @@
+"""The mesh that the demonstration runs, by way of the ``mesh`` command.
+
+It knows the command and the status that it gives. What always holds: once ``start`` was called, ``stop`` ends all that
+it began, also half-way; signals from the terminal reach the demonstration alone, which decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast, final
+
+from mesh.cluster.run import load_run, run_path
+from mesh.cluster.status import rows, status_of
+from mesh.registry.client import Client
+from mesh.registry.map import records
+from tools.demonstration.setting import MESH
+
+READY: Final = "ready"
+# Bringing the mesh down takes a few seconds; this is for a machine that is busy with other things.
+_STOP_SECONDS: Final = 90.0
+# The first thing that a mesh which starts does is to put itself on record.
+_RECORD_SECONDS: Final = 30.0
+# The screen asks several times a second, the status changes once or twice.
+_FRESH: Final = 0.2
+
+
+class Failed(Exception):
+    """The demonstration cannot go on; one sentence, or the output of the command that failed."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """One node as ``mesh status`` shows it; ``pid`` is 0 while it has no process."""
+
+    name: str
+    role: str
+    state: str
+    pid: int
+
+    @property
+    def ready(self) -> bool:
+        return self.state == READY
+
+
+@final
+class RunningMesh:
+    """One run of the mesh."""
+
+    def __init__(self, home: Path) -> None:
+        """``home``: the folder of the topology file and of the mesh's data."""
+        self._file = home / "topology.yaml"
+        self._data = home / "data"
+        self._starting: subprocess.Popen[str] | None = None
+        self._read = 0.0
+        self._nodes: list[NodeState] = []
+
+    def clear(self) -> None:
+        """End what an earlier run left, and forget its data. Raises ``Failed``, ``OSError``."""
+        if self._file.exists():
+            if not self.stop():
+                raise Failed(f"the mesh of an earlier demo could not be stopped: 'mesh down --topology {self._file}'")
+            self._file.unlink()
+        if self._data.exists():
+            shutil.rmtree(self._data)
+
+    def start(self) -> None:
+        """Bring the mesh up. Raises ``Failed``."""
+        with self._command("up", str(self._file), "--detach") as process:
+            self._starting = process
+            said, _ = process.communicate()
+        self._starting = None
+        if process.returncode:
+            raise Failed("the mesh did not come up:\n" + "\n".join(said.splitlines()[-20:]))
+
+    def stop(self) -> bool:
+        """End the mesh and all its processes; ``False`` if that cannot be."""
+        if self._starting is not None:
+            self._interrupt(self._starting)
+        if not self._file.exists():
+            return True
+        with self._command("down", "--topology", str(self._file)) as process:
+            try:
+                process.communicate(timeout=_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        return process.returncode == 0
+
+    def _interrupt(self, starting: subprocess.Popen[str]) -> None:
+        """Break off a start. Not before the mesh's run is on record, as 'mesh down' ends what is on record."""
+        end = time.monotonic() + _RECORD_SECONDS
+        while starting.poll() is None and not run_path(self._data).exists() and time.monotonic() < end:
+            time.sleep(_FRESH)
+        if starting.poll() is None:
+            starting.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                starting.wait(_STOP_SECONDS)
+
+    def nodes(self) -> list[NodeState]:
+        """All nodes, as of a moment ago."""
+        now = time.monotonic()
+        if now - self._read > _FRESH:
+            self._read = now
+            self._nodes = self._ask()
+        return self._nodes
+
+    def node(self, name: str) -> NodeState | None:
+        return next((node for node in self.nodes() if node.name == name), None)
+
+    def kill(self, name: str) -> NodeState:
+        """``kill -9`` the process of a node; gives what the node was. Raises ``Failed``."""
+        node = self.node(name)
+        if node is None or not node.pid:
+            raise Failed(f"{name} has no process to kill")
+        os.kill(node.pid, signal.SIGKILL)
+        return node
+
+    def edges(self) -> dict[str, str]:
+        """The map: the edge of each vehicle."""
+        run = load_run(self._data)
+        if run is None:
+            raise Failed("the mesh is gone")
+        return asyncio.run(_edges(run.endpoints))
+
+    def _ask(self) -> list[NodeState]:
+        run = load_run(self._data)
+        if run is None or not run.is_alive():
+            return []
+        return [
+            NodeState(str(row["name"]), str(row["role"]), str(row["state"]), cast(int, row["pid"]))
+            for row in rows(status_of(run))
+        ]
+
+    def _command(self, *words: str) -> subprocess.Popen[str]:
+        """Run ``mesh`` in a session of its own, so that Ctrl-C does not reach it."""
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "mesh.cli.main", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+
+async def _edges(endpoints: tuple[str, ...]) -> dict[str, str]:
+    client = Client(endpoints)
+    found: dict[str, str] = {}
+    try:
+        async for page in records(client, MESH):
+            found.update((record.vehicle, record.edge) for record in page)
+    finally:
+        await client.close()
+    return found
+
+
+def folder(root: Path) -> Path:
+    """Where the demonstration keeps all that is its own."""
+    return root / ".mesh" / "demo"

@@ -1,0 +1,263 @@
+"""What the demonstration shows: a live picture on a terminal, plain lines elsewhere.
+
+It knows how things look, and asks a ``View`` for what is to be seen. What always holds: what has happened stays above
+the picture as a line; the picture fits on a terminal of 24 lines and 80 columns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from tools.demonstration.fleet import ASLEEP, DRIVING
+from tools.demonstration.ledger import Totals
+from tools.demonstration.running import NodeState
+
+# Often enough to look alive, seldom enough to leave the processor to the mesh.
+_FRAMES_PER_SECOND: Final = 6
+# On a terminal that is no terminal: how often the figures are said.
+_PLAIN_SECONDS: Final = 3.0
+# What takes longer than this shows its seconds.
+_LONG: Final = 2.0
+
+_EDGE_COLOURS: Final = ("cyan", "magenta", "yellow", "blue")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One vehicle. ``edge_up`` is false while its edge is being restarted."""
+
+    vehicle: str
+    version: str
+    edge: str
+    edge_up: bool
+    state: str
+    sent: int
+    delivered: int
+    reports: int
+    waiting: int
+    last: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that is to be seen at one moment. No rows: the fleet is not there yet."""
+
+    rows: Sequence[Row]
+    nodes: Sequence[NodeState]
+    totals: Totals
+
+
+class Screen(Protocol):
+    """Where the story is told."""
+
+    def begin(self, text: str) -> None:
+        """Something begins, and is under way until ``done``."""
+
+    def note(self, text: str) -> None:
+        """How it goes, in a few words."""
+
+    def done(self, text: str) -> None:
+        """What came of it."""
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+
+
+def screen(console: Console, look: Callable[[], View]) -> LiveScreen | PlainScreen:
+    """The screen that fits where the output goes. Use it as a context manager."""
+    live = console.is_terminal and not console.is_dumb_terminal
+    return LiveScreen(console, look) if live else PlainScreen(console, look)
+
+
+@final
+class LiveScreen:
+    """Redraws the picture in place; it stays when the story ends."""
+
+    def __init__(self, console: Console, look: Callable[[], View]) -> None:
+        self._console = console
+        self._look = look
+        self._now = ""
+        self._note = ""
+        self._begun = 0.0
+        self._spinner = Spinner("dots", style="cyan")
+        self._live = Live(
+            console=console, get_renderable=self._frame, refresh_per_second=_FRAMES_PER_SECOND, auto_refresh=True
+        )
+
+    def __enter__(self) -> LiveScreen:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._now = self._note = ""
+        self._live.stop()
+
+    def begin(self, text: str) -> None:
+        self._now, self._note, self._begun = text, "", time.monotonic()
+
+    def note(self, text: str) -> None:
+        self._note = text
+
+    def done(self, text: str) -> None:
+        self._now = self._note = ""
+        self._console.print(_done(text))
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def _frame(self) -> RenderableType:
+        view = self._look()
+        parts: list[RenderableType] = []
+        if view.rows:
+            parts += [Text(), Padding(fleet_table(view.rows), (0, 0, 0, 2))]
+        if view.nodes:
+            parts += [Text(), Padding(footer(view), (0, 0, 0, 2))]
+        if self._now:
+            line = Text(self._now, "bold")
+            passed = time.monotonic() - self._begun
+            notes = [f"{passed:.0f} s"] if passed > _LONG else []
+            line.append("".join(f"  {note}" for note in (*notes, self._note) if note), "not bold dim")
+            self._spinner.update(text=line)
+            parts += [Text(), self._spinner]
+        return Group(*parts)
+
+
+@final
+class PlainScreen:
+    """One line for each thing that happens, and the figures now and then."""
+
+    def __init__(self, console: Console, look: Callable[[], View]) -> None:
+        self._console = console
+        self._look = look
+        self._said = time.monotonic()
+
+    def __enter__(self) -> PlainScreen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left open."""
+
+    def begin(self, text: str) -> None:
+        self._print(f"- {text}")
+
+    def note(self, text: str) -> None:
+        """Too much for lines that stay."""
+
+    def done(self, text: str) -> None:
+        self._print(f"  {text}")
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+        if time.monotonic() - self._said > _PLAIN_SECONDS and (view := self._look()).rows:
+            self._said = time.monotonic()
+            self._print(f"  {message_line(view.totals).plain}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _done(text: str) -> Table:
+    """A line with its mark; what does not fit goes on below the text."""
+    line = Table.grid(padding=(0, 1))
+    line.add_row(Text("✓", "green"), Text(text))
+    return line
+
+
+def fleet_table(rows: Sequence[Row]) -> Table:
+    """The fleet, a line for each vehicle."""
+    edges = sorted({row.edge for row in rows if row.edge})
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name, width in (("vehicle", 7), ("MQTT", 5), ("edge", 6), ("state", 10)):
+        table.add_column(name, no_wrap=True, min_width=width)
+    for name, width in (("commands", 9), ("answers", 7), ("waiting", 7)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    table.add_column("last command", no_wrap=True)  # the one that shrinks
+    for row in rows:
+        colour = _EDGE_COLOURS[edges.index(row.edge) % len(_EDGE_COLOURS)] if row.edge else "dim"
+        table.add_row(
+            row.vehicle,
+            Text(row.version, "dim"),
+            Text(row.edge or "-", colour if row.edge_up else "red"),
+            _state(row),
+            Text.assemble(str(row.delivered), (f" of {row.sent}", "dim")),
+            str(row.reports),
+            Text(str(row.waiting) if row.waiting else "·", "yellow" if row.waiting else "dim"),
+            Text(row.last, "dim"),
+        )
+    return table
+
+
+def _state(row: Row) -> Text:
+    if row.state == DRIVING:
+        return Text("● driving", "green") if row.edge_up else Text("● holds on", "yellow")
+    return Text("○ asleep", "blue") if row.state == ASLEEP else Text("○ offline", "red")
+
+
+def footer(view: View) -> Table:
+    """The nodes, the messages and the connections, a line for each."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", min_width=8)
+    table.add_column(no_wrap=True)
+    table.add_row("nodes", node_line(view.nodes))
+    if view.rows:
+        table.add_row("messages", message_line(view.totals))
+        table.add_row("vehicles", vehicle_line(view.rows, view.totals))
+    return table
+
+
+def node_line(nodes: Sequence[NodeState]) -> Text:
+    """All nodes; a circle that is not full stands for one on its way."""
+    line = Text()
+    for node in nodes:
+        line.append("● " if node.ready else "◌ ", "green" if node.ready else "yellow")
+        line.append(f"{node.name}   ", "" if node.ready else "yellow")
+    return line
+
+
+def message_line(totals: Totals) -> Text:
+    """The sums of the messages."""
+    line = Text(f"{totals.sent} commands · {totals.delivered} delivered · {totals.heard} answered")
+    line.append(f" · {totals.missing} under way", "yellow" if totals.missing else "dim")
+    return line
+
+
+def vehicle_line(rows: Sequence[Row], totals: Totals) -> Text:
+    """How many vehicles are connected, asleep, and have lost their connection."""
+    states = Counter(row.state for row in rows)
+    line = Text(f"{states[DRIVING]} connected · {states[ASLEEP]} asleep")
+    line.append(f" · {totals.dropped} connections dropped", "red" if totals.dropped else "dim")
+    return line
+
+
+def summary(totals: Totals) -> Table:
+    """The end: what was sent, what arrived, what is missing."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("")
+    for name in ("sent", "delivered", "lost"):
+        table.add_column(name, justify="right")
+    for name, sent, arrived in (
+        ("commands to vehicles", totals.sent, totals.delivered),
+        ("answers to the back end", totals.reported, totals.heard),
+    ):
+        table.add_row(name, str(sent), str(arrived), _verdict(sent - arrived))
+    table.add_row("arrived twice (at least once is the promise)", "", "", str(totals.repeats))
+    table.add_row("arrived out of order", "", "", _verdict(totals.disordered))
+    table.add_row("connections dropped", "", "", _verdict(totals.dropped))
+    return table
+
+
+def _verdict(number: int) -> Text:
+    return Text(str(number), "red" if number else "green")

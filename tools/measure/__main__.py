@@ -1,0 +1,23 @@
+"""``scripts/measure NAME …``: what each measures, and its options, stands in the module of that name."""
+
+from __future__ import annotations
+
+import sys
+
+from tools.measure import journal, matching, relay
+
+MEASURES = {"journal": journal, "matching": matching, "relay": relay}
+
+
+def main() -> int:
+    if len(sys.argv) < 2 or sys.argv[1] not in MEASURES:
+        print(f"usage: scripts/measure {{{','.join(MEASURES)}}} [OPTIONS]", file=sys.stderr)
+        return 2
+    name = sys.argv.pop(1)
+    sys.argv[0] = f"scripts/measure {name}"
+    MEASURES[name].main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
