@@ -29,7 +29,7 @@ fingerprint() {
     (
         cd "$root" || exit 1
         printf '%s\n' "${MESH_PURE:-}"
-        find mesh pyproject.toml setup.py README.md -name __pycache__ -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+        find mesh pyproject.toml setup.py README.md LICENSE -name __pycache__ -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     ) | sha256sum | cut -d' ' -f1
 }
 
@@ -74,7 +74,7 @@ install_package() {
     # From a copy: the build leaves nothing in the checkout, and a change made meanwhile is not half in it.
     rm -rf "$copy"
     mkdir -p "$copy/source" "$copy/tmp"
-    (cd "$root" && tar -cf - --exclude=__pycache__ --exclude='*.so' mesh pyproject.toml setup.py README.md) |
+    (cd "$root" && tar -cf - --exclude=__pycache__ --exclude='*.so' mesh pyproject.toml setup.py README.md LICENSE) |
         tar -xf - -C "$copy/source" || fail "The sources could not be copied."
     package=$copy/source
     [ "$extras" = test ] && package="$copy/source[test]"
