@@ -39,6 +39,7 @@ class Command(Protocol):
 
 
 COMMANDS: Final[dict[str, Entry]] = {
+    "init": Entry("mesh.cli.init", "write a topology file to begin with"),
     "check": Entry("mesh.cli.check", "read a topology file and say all that is wrong with it"),
     "up": Entry("mesh.cli.up", "bring a mesh up from its topology file"),
     "down": Entry("mesh.cli.down", "end a mesh and all its processes"),

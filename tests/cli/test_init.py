@@ -1,0 +1,61 @@
+"""``mesh init``: the file that it writes, and the file that it leaves alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mesh.cli.init import starter
+from mesh.cli.main import main
+
+LOCAL = Path(__file__).parents[2] / "topology" / "local.yaml"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside of the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_file_that_is_written_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init"]) == 0
+    assert capsys.readouterr().out == "mesh.yaml describes mesh 'local'; next: mesh up mesh.yaml\n"
+    assert main(["check", "mesh.yaml"]) == 0
+    assert f"data in {tmp_path / '.mesh'}" in capsys.readouterr().out
+    assert Path("mesh.yaml").read_text() == starter()
+
+
+def test_a_file_that_exists_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my mesh.yaml").write_text("mine")
+    assert main(["init", "my mesh.yaml"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "my mesh.yaml exists" in captured.err
+    assert "mesh init 'my mesh.yaml' --force" in captured.err
+    assert Path("my mesh.yaml").read_text() == "mine"
+    assert main(["init", "my mesh.yaml", "--force"]) == 0
+    assert Path("my mesh.yaml").read_text() == starter()
+
+
+def test_json_says_where_the_file_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "fleet.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": str(tmp_path / "fleet.yaml"), "mesh": "local"}
+
+
+def test_what_cannot_be_written_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "nowhere/mesh.yaml"]) == 1
+    assert capsys.readouterr().err == "nowhere/mesh.yaml cannot be written: No such file or directory\n"
+    Path("folder").mkdir()
+    assert main(["init", "folder", "--force"]) == 1
+    assert capsys.readouterr().err == "folder cannot be written: Is a directory\n"
+
+
+def test_it_is_the_topology_of_the_checkout() -> None:
+    """Only how it is brought up and where its data is may differ."""
+    ours, theirs = LOCAL.read_text().splitlines(), starter().splitlines()
+    assert len(ours) == len(theirs)
+    differ = [line for line, other in zip(ours, theirs, strict=True) if line != other]
+    assert differ[0].startswith("# A whole mesh on one machine:")
+    assert [line.partition(":")[0] for line in differ[1:]] == ["data"]
