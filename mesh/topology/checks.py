@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from mesh.topology.fields import Table
-from mesh.topology.nodes import RESERVED, replica_names
+from mesh.topology.nodes import RESERVED, metrics_addresses, replica_names
 from mesh.topology.topology import Core, FrontDoor, Topology
 from mesh.topology.tree import Mapping, Node, Sequence
 from mesh.topology.units import Address
+
+_LAST_PORT: Final = 65_535
+_USUAL: Final = range(9464, 10_000)  # where exporters of Prometheus are found
 
 
 def run(top: Table, topology: Topology) -> None:
@@ -129,5 +133,37 @@ def _addresses(top: Table, topology: Topology) -> None:
     for group, section, index in _groups(topology):
         for number, listener in enumerate(group.listen):
             claim(listener.address, section, index, "listen", number, listener.kind)
-    claim(topology.telemetry.prometheus, "telemetry", "prometheus")
     claim(topology.console, "console")
+    _metrics(top, topology, used)
+
+
+def _metrics(top: Table, topology: Topology, used: list[tuple[Address, str]]) -> None:
+    """``telemetry.prometheus`` names the first of a range of ports, one for each node: none of them is in use, and the
+    last one is a port."""
+    first = topology.telemetry.prometheus
+    if first is None:
+        return
+    places = metrics_addresses(topology)
+    wrong = _wrong_with(places, used)
+    if wrong:
+        starts = range(first.port + 1, _LAST_PORT + 2 - len(places))
+        free = next((port for port in (*starts, *_USUAL) if not _wrong_with(_moved(places, port), used)), None)
+        right = "choose another port" if free is None else f"choose {Address(first.host, free)}, for example"
+        what = f"the metrics of {len(places)} nodes take as many ports, from {first.port} on: {wrong}; {right}"
+        _note(top, what, "telemetry", "prometheus")
+
+
+def _wrong_with(places: dict[str, Address], used: list[tuple[Address, str]]) -> str:
+    """What is wrong with these addresses of nodes' metrics; empty if nothing is."""
+    for name, address in places.items():
+        if address.port > _LAST_PORT:
+            return f"{name!r} would have {address.port}, and the last port is {_LAST_PORT}"
+        for other, where in used:
+            if address.clashes(other):
+                return f"{name!r} would have {address}, which {where} ({other}) uses"
+    return ""
+
+
+def _moved(places: dict[str, Address], first: int) -> dict[str, Address]:
+    """The same nodes with ports from ``first`` on."""
+    return {name: Address(one.host, first + number) for number, (name, one) in enumerate(places.items())}

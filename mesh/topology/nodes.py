@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, final
 
 from mesh.topology.topology import Core, FrontDoor, Listener, Topology
+from mesh.topology.units import Address
 
 Role = Literal["door", "edge", "core"]
 
@@ -52,3 +53,16 @@ def nodes(topology: Topology) -> list[NodeSpec]:
             for name in replica_names(door)
         ]
     return found
+
+
+def metrics_addresses(topology: Topology) -> dict[str, Address]:
+    """Where each node shows its figures to Prometheus, by its name; empty if nowhere.
+
+    One port cannot serve all nodes of a machine, so each node has the next one, in the order of ``nodes``. Port 0 is 0
+    for all.
+    """
+    first = topology.telemetry.prometheus
+    if first is None:
+        return {}
+    step = 0 if first.port == 0 else 1
+    return {spec.name: Address(first.host, first.port + step * number) for number, spec in enumerate(nodes(topology))}

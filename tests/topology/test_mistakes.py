@@ -84,6 +84,11 @@ ADDED = [
     ("telemetry: {sample: nan}", "telemetry.sample", "from 0 to 1"),
     ("telemetry: {otlp: localhost}", "telemetry.otlp", "http://host:port"),
     ("telemetry: {prometheus: 9464}", "telemetry.prometheus", "host:port"),
+    ("telemetry: {prometheus: '127.0.0.1:1883'}", "telemetry.prometheus", "'edge-1' would have 127.0.0.1:1883"),
+    ("telemetry: {prometheus: '127.0.0.1:1881'}", "telemetry.prometheus", "which front_doors[0].listen[0].mqtt"),
+    ("telemetry: {prometheus: '0.0.0.0:1883'}", "telemetry.prometheus", "choose 0.0.0.0:1885"),
+    ("telemetry: {prometheus: '127.0.0.1:65534'}", "telemetry.prometheus", "'door' would have 65536"),
+    ("telemetry: {prometheus: '127.0.0.1:65534'}", "telemetry.prometheus", "choose 127.0.0.1:9464"),
     ("console: 127.0.0.1:1883", "console", "used by front_doors[0].listen[0].mqtt"),
     ("console: 0.0.0.0:1884", "console", "used by cores[0].listen[0].mqtt"),
     ("console: ::1:8080", "console", "[::1]:8080"),
@@ -134,6 +139,18 @@ def test_nodes_that_are_wrong(text: str, key: str, word: str) -> None:
     found = only(text)
     assert found.key == key
     assert word in found.what, found.what
+
+
+def test_metrics_keep_off_the_console() -> None:
+    found = only(f'{SMALL}telemetry: {{prometheus: "127.0.0.1:9464"}}\nconsole: "127.0.0.1:9465"\n')
+    assert (found.line, found.key) == (5, "telemetry.prometheus")
+    assert "'core' would have 127.0.0.1:9465, which console (127.0.0.1:9465) uses" in found.what
+    assert found.what.endswith("choose 127.0.0.1:9466, for example")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.0.0.1:65533", "127.0.0.2:1883", "127.0.0.1:1880"])
+def test_metrics_that_are_in_nobodys_way(address: str) -> None:
+    assert loads(f'{SMALL}telemetry: {{prometheus: "{address}"}}\n'.encode(), "t.yaml", Path("/")).telemetry.prometheus
 
 
 def test_replicas_have_names_that_others_must_not_take() -> None:
