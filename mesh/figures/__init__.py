@@ -1,0 +1,1 @@
+"""Figures: what a node counts and measures, and how others read it."""
