@@ -33,9 +33,10 @@ from mesh.broker.sessions import Sessions
 from mesh.broker.settings import Settings
 from mesh.broker.sharing import Sharing
 from mesh.broker.shell import Flushable
+from mesh.broker.status import BrokerStatus
 from mesh.broker.subscriber import Subscriber
 from mesh.broker.subscriptions import Subscriptions
-from mesh.broker.system import Snapshot, SystemTopics
+from mesh.broker.system import SystemTopics
 from mesh.broker.trace import Tracer
 from mesh.session.inbound import Receipt
 from mesh.session.store import Item, Store
@@ -105,7 +106,7 @@ class Broker(Inlet):
             self.fail, self.vehicle_of,
         )  # fmt: skip
         self.sharing = Sharing(settings, self.subscriptions, self.keeper, self.courier)
-        self.system = SystemTopics(self.counters, settings.system_interval, clock())
+        self.system = SystemTopics(settings.system_interval, clock())
         self.subscriber = Subscriber(
             settings, self.subscriptions, self.catch_up, self.inbox, self.keeper, self.outbox, self.courier,
             self.sharing, self.system, self.fail,
@@ -485,13 +486,33 @@ class Broker(Inlet):
                 self._end(session)
         self.sharing.look(now)
         self.retained.sweep(now)
-        for message in self.system.refresh(now, self._snapshot):
+        for message in self.system.refresh(now, self.status):
             self.dispatcher.announce(message)
 
-    def _snapshot(self) -> Snapshot:
-        waiting = self.keeper.depth.messages
-        return Snapshot(
-            self.connections, len(self.sessions), waiting, len(self.retained), len(self.subscriptions)
+    def status(self) -> BrokerStatus:
+        """Figures for people, metrics and ``$SYS``."""
+        counters = self.counters
+        return BrokerStatus(
+            connected=self.connections,
+            sessions=len(self.sessions),
+            queued=self.keeper.depth.messages,
+            retained=len(self.retained),
+            subscriptions=len(self.subscriptions),
+            connects=counters.connects,
+            refused=counters.refused,
+            takeovers=counters.takeovers,
+            expired=counters.expired,
+            received=counters.received,
+            answered=counters.answered,
+            published=counters.published,
+            delivered=counters.delivered,
+            rejected=counters.rejected,
+            dropped_expired=counters.dropped_expired,
+            dropped_full=counters.dropped_full,
+            dropped_large=counters.dropped_large,
+            dropped_offline=counters.dropped_offline,
+            acknowledge=counters.acknowledge.value(),
+            deliver=counters.deliver.value(),
         )
 
 

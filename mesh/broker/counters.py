@@ -1,19 +1,32 @@
-"""What the engine counts. The node shows it; a counter is a plain integer, which costs one addition where it counts."""
+"""What the engine counts; ``BrokerStatus`` shows it.
+
+A counter is a plain integer, which costs one addition where it counts. A time costs two clocks and a table, some
+0.15 µs compiled, so one publish and one delivery in 16 are timed: 0.01 µs for each message. All of them would take more
+than the 1 % of a message that figures may cost.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from typing import Final, final
+
+from mesh.figures.timing import Timing
+
+SAMPLED: Final = 15  # what is timed: that whose count has none of these bits
+
+# The bounds of the times (see ``Timing``): from 64 µs to 34 s, and to 73 minutes for what waits for a sleeping vehicle.
+_SHORTEST: Final = 6
+_LONGEST_ANSWER: Final = 25
+_LONGEST_DELIVERY: Final = 32
 
 
 @final
 class Counters:
     """Each only grows."""
 
-    FIELDS: ClassVar[tuple[str, ...]] = (
-        "answered", "connects", "delivered", "dropped_expired", "dropped_full", "dropped_large", "dropped_offline",
-        "expired", "published", "received", "refused", "rejected", "takeovers",
+    __slots__ = (
+        "acknowledge", "answered", "connects", "deliver", "delivered", "dropped_expired", "dropped_full",
+        "dropped_large", "dropped_offline", "expired", "published", "received", "refused", "rejected", "takeovers",
     )  # fmt: skip
-    __slots__ = FIELDS
 
     def __init__(self) -> None:
         self.connects = 0
@@ -29,3 +42,5 @@ class Counters:
         self.dropped_expired = 0
         self.dropped_large = 0  # more than the receiver's maximum packet size
         self.dropped_offline = 0  # QoS 0 to a session without a connection
+        self.acknowledge = Timing(_SHORTEST, _LONGEST_ANSWER)  # from PUBLISH to PUBACK or PUBREC
+        self.deliver = Timing(_SHORTEST, _LONGEST_DELIVERY)  # from PUBLISH until it is sent to a receiver

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
-from mesh.broker.counters import Counters
+from mesh.broker.counters import SAMPLED, Counters
 from mesh.broker.keeper import Keeper
 from mesh.broker.outbox import Outbox
 from mesh.broker.principal import TIER
@@ -210,7 +210,10 @@ class Courier:
             connection.aliases[message.topic] = alias
         if span is not None:
             connection.traced.append((len(connection.out), span.context))
-        self._counters.delivered += 1
+        counters = self._counters
+        counters.delivered += 1
+        if counters.delivered & SAMPLED == 0 and not delivery.retain:
+            counters.deliver.record(self._clock() - delivery.since)
         connection.out.append(packet)
         if not connection.dirty:
             self._outbox.mark(connection)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
-from mesh.broker.counters import Counters
+from mesh.broker.counters import SAMPLED, Counters
 from mesh.broker.dispatcher import Dispatcher, Forwarder
 from mesh.broker.keeper import Keeper
 from mesh.broker.ledger import Ledger
@@ -78,9 +78,12 @@ class Intake:
         if not connection.principal.permissions.may_publish(packet.topic):
             self._refuse_publish(connection, packet)
             return
-        self._counters.published += 1
+        counters = self._counters
+        counters.published += 1
         receipt = Receipt(packet.packet_id, packet.qos, connection) if packet.qos else None
         if receipt is not None:
+            if counters.published & SAMPLED == 0:
+                receipt.since = self._clock()
             connection.inbound.receipts.append(receipt)
         # A repeat is answered again and not delivered again; the first one may still be on its way to the disk.
         if packet.qos == 2 and packet.packet_id in session.incoming:
@@ -201,6 +204,8 @@ class Intake:
         if reasons.is_error(reason):
             self._answer_error(connection, receipt)
             return
+        if receipt.since:
+            self._counters.acknowledge.record(self._clock() - receipt.since)
         type = PUBACK
         if receipt.qos == 2:
             type = PUBREC

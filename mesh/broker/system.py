@@ -1,6 +1,6 @@
 """The ``$SYS`` topics: figures of this server under the names that monitoring tools know from Mosquitto.
 
-It knows the engine's counters: never who reads them. What always holds: these messages are in memory only; no client
+It knows the engine's status: never who reads them. What always holds: these messages are in memory only; no client
 can publish to them, and no wildcard at the first level brings them [MQTT-4.7.2-1].
 """
 
@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Final, final
 
-from mesh.broker.counters import Counters
+from mesh.broker.status import BrokerStatus
 from mesh.session.message import Message
 from mesh.wire.topics import matches
 
@@ -19,32 +19,16 @@ _MINUTES: Final = (1, 5, 15)
 
 
 @final
-class Snapshot:
-    """What the engine counts at one moment, besides its counters."""
-
-    __slots__ = ("connected", "messages", "retained", "sessions", "subscriptions")
-
-    def __init__(self, connected: int, sessions: int, messages: int, retained: int, subscriptions: int) -> None:
-        self.connected = connected
-        self.sessions = sessions
-        self.messages = messages
-        self.retained = retained
-        self.subscriptions = subscriptions
-
-
-@final
 class SystemTopics:
     """``interval`` seconds lie between two looks; 0: there are no such topics."""
 
     __slots__ = (
-        "_began", "_counters", "_due", "_interval", "_last", "_loads", "_maximum", "_messages", "transferred",
-        "version",
+        "_began", "_due", "_interval", "_last", "_loads", "_maximum", "_messages", "transferred", "version",
     )  # fmt: skip
 
-    def __init__(self, counters: Counters, interval: float, now: float) -> None:
+    def __init__(self, interval: float, now: float) -> None:
         self.version = ""
         self.transferred: Callable[[], tuple[int, int]] = _nothing  # bytes from and to clients, which the node knows
-        self._counters = counters
         self._interval = interval
         self._began = now
         self._due = now
@@ -59,13 +43,13 @@ class SystemTopics:
             return []
         return [message for topic, message in self._messages.items() if matches(filter, topic)]
 
-    def refresh(self, now: float, snapshot: Callable[[], Snapshot]) -> list[Message]:
+    def refresh(self, now: float, status: Callable[[], BrokerStatus]) -> list[Message]:
         """Look at the figures if it is time; returns those that have changed."""
         if not self._interval or now < self._due:
             return []
         self._due = now + self._interval
         changed: list[Message] = []
-        for name, value in self._figures(now, snapshot()).items():
+        for name, value in self._figures(now, status()).items():
             topic = PREFIX + name
             payload = value.encode()
             old = self._messages.get(topic)
@@ -74,40 +58,39 @@ class SystemTopics:
                 changed.append(message)
         return changed
 
-    def _figures(self, now: float, snapshot: Snapshot) -> dict[str, str]:
-        self._maximum = max(self._maximum, snapshot.connected)
-        totals = self._totals()
+    def _figures(self, now: float, status: BrokerStatus) -> dict[str, str]:
+        self._maximum = max(self._maximum, status.connected)
+        totals = self._totals(status)
         figures = {name: str(value) for name, value in totals.items() if not name.startswith("connections")}
         figures |= {
             "version": self.version,
             "uptime": f"{int(now - self._began)} seconds",
-            "clients/connected": str(snapshot.connected),
-            "clients/disconnected": str(snapshot.sessions - snapshot.connected),
-            "clients/total": str(snapshot.sessions),
+            "clients/connected": str(status.connected),
+            "clients/disconnected": str(status.sessions - status.connected),
+            "clients/total": str(status.sessions),
             "clients/maximum": str(self._maximum),
-            "clients/expired": str(self._counters.expired),
-            "messages/stored": str(snapshot.messages + snapshot.retained),
-            "store/messages/count": str(snapshot.messages + snapshot.retained),
-            "retained messages/count": str(snapshot.retained),
-            "subscriptions/count": str(snapshot.subscriptions),
+            "clients/expired": str(status.expired),
+            "messages/stored": str(status.queued + status.retained),
+            "store/messages/count": str(status.queued + status.retained),
+            "retained messages/count": str(status.retained),
+            "subscriptions/count": str(status.subscriptions),
         }
         figures |= self._load(totals)
         return figures
 
-    def _totals(self) -> dict[str, int]:
+    def _totals(self, status: BrokerStatus) -> dict[str, int]:
         """What only grows."""
-        counters = self._counters
         bytes_in, bytes_out = self.transferred()
-        dropped = counters.dropped_expired + counters.dropped_full + counters.dropped_large + counters.dropped_offline
+        dropped = status.dropped_expired + status.dropped_full + status.dropped_large + status.dropped_offline
         return {
-            "messages/received": counters.received,
-            "messages/sent": counters.answered + counters.delivered,
-            "publish/messages/received": counters.published,
-            "publish/messages/sent": counters.delivered,
+            "messages/received": status.received,
+            "messages/sent": status.answered + status.delivered,
+            "publish/messages/received": status.published,
+            "publish/messages/sent": status.delivered,
             "publish/messages/dropped": dropped,
             "bytes/received": bytes_in,
             "bytes/sent": bytes_out,
-            "connections": counters.connects,
+            "connections": status.connects,
         }
 
     def _load(self, totals: dict[str, int]) -> dict[str, str]:

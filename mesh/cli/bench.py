@@ -13,8 +13,8 @@ from mesh.bench.plan import DIRECT, SCENARIOS, UP, Plan
 from mesh.bench.run import LoadFailed, Result, measure
 from mesh.cli.client import Refused, target, topology_of
 from mesh.cli.which import NOT_RUNNING, Unclear, option, which
+from mesh.cluster.look import status_of
 from mesh.cluster.run import Run
-from mesh.cluster.status import rows, status_of
 
 EXAMPLES: Final = """\
 examples:
@@ -73,11 +73,7 @@ def _measure(found: Run, plan: Plan, seconds: float) -> Result:
     topology = topology_of(found)
     vehicles = target(topology, "bench", None, None, "bench")
     backends = target(topology, None, None, None, "bench")
-    watched = {
-        str(row["name"]): pid
-        for row in rows(status_of(found))
-        if row["role"] in ("edge", "core", "door") and isinstance(pid := row["pid"], int)
-    }
+    watched = {row.name: row.pid for row in status_of(found).nodes if row.role in ("edge", "core", "door")}
     return measure(
         plan, (vehicles.host, vehicles.port), (backends.host, backends.port), watched, seconds=seconds, warm_up=1.0
     )

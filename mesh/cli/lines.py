@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Final, final
 
-from mesh.cluster.status import rows
+from mesh.cluster.run import FAILED
+from mesh.cluster.status import MeshStatus
 
 # Bytes of one log that are shown at a time: a node that logs without end must not block Ctrl-C.
 _AT_A_TIME: Final = 64 << 10
@@ -26,14 +27,14 @@ class Progress:
     def stop_when(self, end: threading.Event) -> None:
         self._end = end
 
-    def __call__(self, status: dict[str, object]) -> None:
-        for row in rows(status):
-            name, now = str(row["name"]), (str(row["state"]), str(row["detail"]) if row["state"] == "failed" else "")
-            if self._shown.get(name) != now:
-                self._shown[name] = now
+    def __call__(self, status: MeshStatus) -> None:
+        for row in status.nodes:
+            now = (row.state, row.detail if row.state == FAILED else "")
+            if self._shown.get(row.name) != now:
+                self._shown[row.name] = now
                 seconds = time.monotonic() - self._begun
                 said = ": ".join(part for part in now if part)
-                print(f"{seconds:6.1f} s  {row['role']:<5} {name:<16} {said}", file=sys.stderr)
+                print(f"{seconds:6.1f} s  {row.role:<5} {row.name:<16} {said}", file=sys.stderr)
         if self._end.is_set():
             raise KeyboardInterrupt
 

@@ -8,7 +8,8 @@ import sys
 from typing import Final, Literal
 
 from mesh.cli.which import NOT_RUNNING, Unclear, option, which
-from mesh.cluster.status import all_ready, rows, status_of
+from mesh.cluster.look import status_of
+from mesh.cluster.status import MeshStatus, Row
 
 EXAMPLES: Final = """\
 examples:
@@ -41,11 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     except (ConnectionError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(json.dumps(status, indent=2)) if arguments.json else _show(status)
-    return 0 if all_ready(status) else 1
+    print(status.to_json(indent=2)) if arguments.json else _show(status)
+    return 0 if status.all_ready else 1
 
 
-def _show(status: dict[str, object]) -> None:
+def _show(status: MeshStatus) -> None:
     from rich.console import Console  # some 100 ms: not for --json
     from rich.table import Table
     from rich.text import Text
@@ -54,23 +55,29 @@ def _show(status: dict[str, object]) -> None:
     for column in _COLUMNS:
         side: Literal["left", "right"] = "right" if column in _NUMBERS else "left"
         table.add_column(column, justify=side, overflow="fold", no_wrap=column != "detail")
-    for row in rows(status):
-        cells = [Text(_cell(column, row[column])) for column in _COLUMNS]
-        cells[2].stylize(_COLOURS.get(str(row["state"]), "yellow"))
-        if not row["detail"] and row["listen"]:
-            cells[-1] = Text(", ".join(map(str, row["listen"])) if isinstance(row["listen"], list) else "")
+    for row in status.nodes:
+        cells = [Text(cell) for cell in _cells(row)]
+        cells[_COLUMNS.index("state")].stylize(_COLOURS.get(row.state, "yellow"))
         table.add_row(*cells)
     console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
-    console.print(f"mesh {status['mesh']!r} is {status['state']}" + (f": {status['error']}" if status["error"] else ""))
+    console.print(f"mesh {status.mesh!r} is {status.state}" + (f": {status.error}" if status.error else ""))
     console.print(table)
 
 
-def _cell(column: str, value: object) -> str:
-    if column == "uptime" and isinstance(value, (int, float)):
-        return _time(value) if value else "-"
-    if column == "pid":
-        return str(value) if value else "-"
-    return str(value)
+def _cells(row: Row) -> tuple[str, ...]:
+    """The texts of a row, in the order of the columns."""
+    return (
+        row.name,
+        row.role,
+        row.state,
+        str(row.pid or "-"),
+        str(row.connections),
+        str(row.sessions),
+        str(row.queued),
+        str(row.restarts),
+        _time(row.uptime) if row.uptime else "-",
+        row.detail or ", ".join(row.listen),
+    )
 
 
 def _time(seconds: float) -> str:

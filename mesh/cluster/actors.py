@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Final, final
 
 from mesh.cluster.controller import Controller
-from mesh.cluster.host import Host, all_file_descriptors, log_to_file
+from mesh.cluster.host import Host, Report, all_file_descriptors, log_to_file
 from mesh.cluster.node import Assignment
 from mesh.cluster.plan import LOCAL, Plan, objections
 from mesh.cluster.run import replace, status_path
 from mesh.cluster.runtime import CONTROLLER, RayRuntime, restarted
 from mesh.cluster.spares import Spares
-from mesh.cluster.status import text_of
+from mesh.cluster.status import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ class NodeActor:
         all_file_descriptors()
         self._host = Host(assignment, begin=restarted())
 
-    def report(self) -> dict[str, object]:
-        return self._host.report().plain()
+    def report(self) -> Report:
+        return self._host.report()
 
     def begin(self) -> None:
         self._host.begin()
@@ -65,7 +65,7 @@ class ControllerActor:
         self._rounds = Rounds(self._controller, status_path(data), Spares(_SPARES) if plan.ray == LOCAL else None)
         threading.Thread(target=self._rounds.run, name="mesh-controller", daemon=True).start()
 
-    def snapshot(self) -> dict[str, object]:
+    def snapshot(self) -> Snapshot:
         return self._controller.snapshot()
 
     def has(self, plan: Plan) -> bool:
@@ -121,4 +121,4 @@ class Rounds:
             self._spares.tend()
 
     def write(self) -> None:
-        replace(self._status_file, text_of(self._controller.snapshot()))
+        replace(self._status_file, self._controller.snapshot().to_json())

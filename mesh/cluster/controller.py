@@ -22,6 +22,9 @@ from typing import Final, Protocol, final
 from mesh.cluster import host
 from mesh.cluster.host import Report
 from mesh.cluster.plan import Plan, PlannedNode
+from mesh.cluster.status import Row, Snapshot
+from mesh.figures.status import by_series
+from mesh.node.status import NodeStatus
 
 ABSENT: Final = "absent"
 """There is no process yet."""
@@ -59,7 +62,8 @@ class Step:
 
 @dataclass(slots=True)
 class Seen:
-    """What is known of one node. Times are of the controller's clock; ``changed`` is when it last came or went."""
+    """What is known of one node. Times are of the controller's clock; ``changed`` is when it last came or went.
+    ``metrics`` is where Prometheus reads it, or read it last: a node that is away is to be seen as away."""
 
     report: Report | None = None
     state: str = ABSENT
@@ -67,6 +71,7 @@ class Seen:
     changed: float = 0.0
     restarts: int = 0
     note: str = ""
+    metrics: str = ""
 
 
 class Runtime(Protocol):
@@ -195,10 +200,10 @@ class Controller:
             for name in names.difference(self._seen):
                 self._runtime.remove(name)
 
-    def snapshot(self) -> dict[str, object]:
-        """The state of everything, as ``mesh status --json`` gives it."""
+    def snapshot(self) -> Snapshot:
+        """The state of everything."""
         state = host.STOPPING if self._stopping.is_set() else host.READY if self.ready else host.STARTING
-        return {"mesh": self.plan.mesh, "state": state, "nodes": [self._row(node) for node in self.plan.nodes]}
+        return Snapshot(self.plan.mesh, state, tuple(self._row(node) for node in self.plan.nodes))
 
     def _names(self) -> set[str]:
         """The nodes that exist; those that do not are noted as absent."""
@@ -231,6 +236,7 @@ class Controller:
             it.restarts += 1
             self._tell(f"{name} came back as process {report.pid}")
         it.report, it.heard, it.note = report, now, ""
+        it.metrics = report.status.metrics or it.metrics
         self._set(name, report.state, report.error)
 
     def _set(self, name: str, state: str, error: str = "") -> None:
@@ -262,30 +268,30 @@ class Controller:
         except (OSError, RuntimeError) as error:
             it.note = host.sentence(error)  # the next round tries again
 
-    def _row(self, node: PlannedNode) -> dict[str, object]:
+    def _row(self, node: PlannedNode) -> Row:
         it = self._seen.get(node.name, _NOTHING)
         report = it.report or Report(it.state, 0)
         gone = it.state in (ABSENT, LOST, host.STOPPED)
-        figures = report.figures if it.state == host.READY else {}
-        return {
-            "name": node.name,
-            "role": node.role,
-            "state": _WORDS.get(it.state, it.state),
-            "pid": 0 if gone else report.pid,
-            "host": figures.get("host", ""),
-            "listen": list(node.listens),
-            "connections": figures.get("connections", 0),
-            "sessions": figures.get("sessions", 0),
-            "queued": figures.get("queued", 0),
-            "restarts": it.restarts,
-            "attempts": report.attempts,
-            "uptime": 0.0 if gone else round(report.uptime, 1),
-            "detail": self._detail(node, it, figures),
-            "figures": figures,
-        }
+        status = report.status if it.state == host.READY else NodeStatus()
+        return Row(
+            name=node.name,
+            role=node.role,
+            state=_WORDS.get(it.state, it.state),
+            pid=0 if gone else report.pid,
+            host=status.host,
+            listen=node.listens,
+            connections=status.connections,
+            sessions=status.sessions,
+            queued=status.queued,
+            restarts=it.restarts,
+            attempts=report.attempts,
+            uptime=0.0 if gone else round(report.uptime, 1),
+            detail=self._detail(node, it, status),
+            metrics=it.metrics,
+            figures=by_series(status),
+        )
 
-
-    def _detail(self, node: PlannedNode, it: Seen, figures: Mapping[str, object]) -> str:
+    def _detail(self, node: PlannedNode, it: Seen, status: NodeStatus) -> str:
         """One sentence on why the node is as it is; empty when there is nothing to say."""
         if it.state == host.FAILED and it.report is not None:
             return it.report.error
@@ -299,7 +305,7 @@ class Controller:
                 if other.stage < node.stage and self._seen.get(other.name, _NOTHING).state != host.READY
             ]
             return f"waits for {', '.join(waits)}" if waits else ""
-        return it.note or str(figures.get("detail", ""))
+        return it.note or status.detail
 
 
 _NOTHING: Final = Seen()

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import Annotated, Final, final
 
+from mesh.figures.instrument import counter
+from mesh.node.status import NodeStatus
 from mesh.registry.embedded import HOST, EmbeddedEtcd, keep_ports
 from mesh.registry.errors import RegistryError
 
@@ -27,6 +30,14 @@ def etcd_folder(data: Path) -> Path:
 def endpoint(folder: Path) -> str:
     """The address of the etcd in this folder, which keeps it for life; chosen now if this folder is new."""
     return f"http://{HOST}:{keep_ports(folder)[0]}"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdStatus(NodeStatus):
+    """How the embedded etcd is."""
+
+    revived: Annotated[int, counter("mesh_etcd_restarts_total", "How often etcd's process was started again.")]
 
 
 @final
@@ -48,11 +59,11 @@ class EtcdNode:
             await asyncio.gather(self._keeper, return_exceptions=True)
         await self._etcd.stop(max(0.1, grace - 0.2))
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> EtcdStatus:
         alive = self._etcd.alive
         where = f"{self._etcd.endpoint}, process {self._etcd.pid}"
         detail = where if alive else "etcd has ended and is being started again"
-        return {"detail": detail, "process": self._etcd.pid, "revived": self._revived}
+        return EtcdStatus(detail=detail, revived=self._revived)
 
     async def _keep(self) -> None:
         while True:

@@ -19,7 +19,7 @@ import resource
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
@@ -27,6 +27,7 @@ import uvloop
 
 from mesh.cluster.node import Assignment, Node
 from mesh.cluster.run import logs_path
+from mesh.node.status import NodeStatus
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +67,7 @@ class Report:
     attempts: int = 0
     lag: float = 0.0
     uptime: float = 0.0
-    figures: dict[str, object] = field(default_factory=dict)
-
-    def plain(self) -> dict[str, object]:
-        return asdict(self)
+    status: NodeStatus = field(default_factory=NodeStatus)
 
 
 @final
@@ -88,7 +86,7 @@ class Host:
         self._attempts = 0
         self._beat = time.monotonic()
         self._ready_at = 0.0
-        self._figures: dict[str, object] = {}
+        self._status = NodeStatus()
         self._grace = 0.0
         self._begin = threading.Event()
         self._stopped = threading.Event()
@@ -122,7 +120,7 @@ class Host:
             attempts=self._attempts,
             lag=max(0.0, now - self._beat - _BEAT),
             uptime=now - self._ready_at if self._state == READY else 0.0,
-            figures=self._figures,
+            status=self._status,
         )
 
     def _poke(self) -> None:
@@ -179,7 +177,7 @@ class Host:
             gc.freeze()  # code and recovered sessions stay: they need not be looked at again
             self._ready_at = time.monotonic()
             self._error = ""
-            self._figures = self._read(node)
+            self._status = self._read(node)
             self._node = node
             self._state = READY
             log.info("%s is ready", self._assignment.name)
@@ -210,17 +208,17 @@ class Host:
         while True:
             self._beat = time.monotonic()
             if self._node is not None:
-                self._figures = self._read(self._node)
+                self._status = self._read(self._node)
             if os.getppid() != self._parent:
                 log.error("the Ray node of %s is gone: ending", self._assignment.name)
                 self._on_orphan()
             await asyncio.sleep(_BEAT)
 
-    def _read(self, node: Node) -> dict[str, object]:
+    def _read(self, node: Node) -> NodeStatus:
         try:
             return node.status()
         except Exception as error:  # noqa: BLE001 - figures are not worth a node
-            return {"detail": f"no figures: {sentence(error)}"}
+            return NodeStatus(detail=f"no figures: {sentence(error)}")
 
     async def _pause(self, seconds: float | None) -> None:
         """Until something is asked of the host, or ``seconds`` have passed."""

@@ -19,6 +19,7 @@ from mesh.cluster.actors import ControllerActor
 from mesh.cluster.plan import Plan
 from mesh.cluster.run import Run, load_run, save_plan
 from mesh.cluster.runtime import CONTROLLER
+from mesh.cluster.status import Snapshot
 
 # Longer than a controller needs to come back after a crash.
 _ANSWER: Final = 30.0
@@ -72,7 +73,7 @@ def stop(mesh: str, namespace: str) -> None:
     runtime.kill(controller, restart=False)
 
 
-def snapshot(run: Run) -> dict[str, object]:
+def snapshot(run: Run) -> Snapshot:
     """The controller's view of a mesh on a cluster."""
     runtime.connect(run.address, run.namespace)
     try:
@@ -81,10 +82,10 @@ def snapshot(run: Run) -> dict[str, object]:
         runtime.disconnect()
 
 
-def snapshot_within(run: Run) -> dict[str, object]:
+def snapshot_within(run: Run) -> Snapshot:
     """The same, for a process that is connected already, as every node is."""
     controller = runtime.find(CONTROLLER, run.mesh, run.namespace)
-    return cast("dict[str, object]", runtime.ask(controller.snapshot.remote(), _ANSWER))
+    return cast("Snapshot", runtime.ask(controller.snapshot.remote(), _ANSWER))
 
 
 def next_path(data: Path) -> Path:

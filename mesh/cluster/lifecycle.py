@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from mesh.cluster.etcd import endpoint, etcd_folder
-from mesh.cluster.plan import LOCAL, Plan, plan_of
+from mesh.cluster.look import status_of
+from mesh.cluster.plan import LOCAL, Plan, objections, plan_of
 from mesh.cluster.processes import kill_session, started, wait_gone
 from mesh.cluster.rayenv import environment
 from mesh.cluster.run import (
@@ -38,7 +39,7 @@ from mesh.cluster.run import (
     status_path,
 )
 from mesh.cluster.run import replace as replace_file
-from mesh.cluster.status import all_ready, rows, status_of
+from mesh.cluster.status import READY, MeshStatus, Row
 from mesh.policy.secrets import load_or_create
 from mesh.topology.topology import Topology
 
@@ -58,7 +59,7 @@ _CHANGE_DEADLINE: Final = 120.0
 
 _POLL: Final = 0.05
 
-Watcher = Callable[[dict[str, object]], None]
+Watcher = Callable[[MeshStatus], None]
 
 
 class NotUp(Exception):
@@ -200,8 +201,6 @@ def _change(run: Run, plan: Plan) -> None:
     if load_plan(Path(run.data)) == plan:
         return
     if run.local:
-        from mesh.cluster.plan import objections
-
         wrong = objections(load_plan(Path(run.data)), plan)
         if wrong:
             raise NotUp(wrong)
@@ -278,19 +277,18 @@ def _wait_ready(data: Path, plan: Plan, watch: Watcher) -> Run:
             raise NotUp([run.error or f"the mesh ended; see {logs_path(data)}"])
         status = status_of(run)
         watch(status)
-        if all_ready(status) and {row["name"] for row in rows(status)} == {node.name for node in plan.nodes}:
+        if status.all_ready and {row.name for row in status.nodes} == {node.name for node in plan.nodes}:
             return run
         late = time.monotonic() > end
-        reasons = [_reason(row) for row in rows(status) if _hopeless(row) or (late and row["state"] != "ready")]
+        reasons = [_reason(row) for row in status.nodes if _hopeless(row) or (late and row.state != READY)]
         if reasons:
             raise NotUp(reasons)
         time.sleep(_POLL if run.local else 1.0)
 
 
-def _hopeless(row: dict[str, object]) -> bool:
-    attempts = row["attempts"]
-    return row["state"] == FAILED and isinstance(attempts, int) and attempts >= _HOPELESS
+def _hopeless(row: Row) -> bool:
+    return row.state == FAILED and row.attempts >= _HOPELESS
 
 
-def _reason(row: dict[str, object]) -> str:
-    return f"{row['role']} {row['name']!r} is not ready: {row['detail'] or row['state']}"
+def _reason(row: Row) -> str:
+    return f"{row.role} {row.name!r} is not ready: {row.detail or row.state}"

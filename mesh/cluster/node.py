@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from mesh.node.status import NodeStatus
+
 ETCD: Final = "etcd"
 EDGE: Final = "edge"
 CORE: Final = "core"
@@ -31,9 +33,8 @@ class Node(Protocol):
     async def stop(self, grace: float) -> None:
         """End within ``grace`` seconds. Called at most once, also after a ``start`` that failed half-way."""
 
-    def status(self) -> dict[str, object]:
-        """Figures for ``mesh status``: ``connections``, ``sessions``, ``queued``, ``detail``, ``host`` where they
-        exist."""
+    def status(self) -> NodeStatus:
+        """How it is at present; its class says more than ``NodeStatus`` where there is more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The run of a mesh as its data folder tells it, so that any command finds it.
 
-``run.json`` says which processes and which Ray this run is, ``plan.json`` what it consists of, ``status.json`` how the
-nodes were a moment ago. Knows files only. What always holds: a file is replaced whole, never written in place, and only
-its owner can read it, for the plan holds passwords.
+``run.json`` says which processes and which Ray this run is, ``plan.json`` what it consists of, ``status.json`` (see
+``status``) how the nodes were a moment ago. Knows files only. What always holds: a file is replaced whole, never
+written in place, and only its owner can read it, for the plan holds passwords.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import re
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,21 +108,6 @@ def save_plan(plan: Plan) -> None:
 
 def load_plan(data: Path) -> Plan:
     return Plan.from_json(plan_path(data).read_text(encoding="utf-8"))
-
-
-def load_status(data: Path) -> dict[str, object] | None:
-    """What the controller wrote last, or ``None``. ``written`` is the time of the wall clock."""
-    try:
-        value = json.loads(status_path(data).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def age(status: dict[str, object]) -> float:
-    """Seconds since a status was written."""
-    written = status.get("written")
-    return max(0.0, time.time() - written) if isinstance(written, (int, float)) else float("inf")
 
 
 def running() -> list[Run]:

@@ -125,7 +125,8 @@ class RayRuntime:
             name = asked[reference]
             del self._asked[name]
             try:
-                reports[name] = Report(**ray.get(reference))
+                report: Report = ray.get(reference)
+                reports[name] = report
             except ray.exceptions.RayError:
                 self._handles.pop(name, None)
                 reports[name] = None

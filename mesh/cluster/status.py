@@ -1,94 +1,108 @@
-"""What ``mesh status`` shows: read from the data folder, or asked of the controller when the mesh is on a cluster.
+"""The state of a mesh, as the controller writes it and ``mesh status`` and the console show it.
 
-Knows the shape of a snapshot and how fresh it must be. What always holds: a snapshot that nobody renews is not shown as
-the truth.
+Knows the values and their form as JSON; never asks for them (``look`` does). What always holds: all are plain values of
+known types; a file of another version of this package is read as far as both know it.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
-from mesh.cluster.processes import started
-from mesh.cluster.run import FAILED, STOPPING, Run, age, load_plan, load_status
-
-# The controller writes each second; while Ray brings it back nobody does. Older than this, the states are "unknown".
-FRESH: Final = 15.0
+from mesh.cluster.run import FAILED, STOPPING, status_path
 
 READY: Final = "ready"
 UNKNOWN: Final = "unknown"
 
 
-def text_of(snapshot: dict[str, object]) -> str:
-    """A snapshot for the file: with the time, by which a reader sees whether anybody still writes."""
-    return json.dumps({**snapshot, "written": time.time()})
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One node. ``restarts``: how often it came back; ``attempts``: how often it tried to start; ``uptime``: seconds
+    since it was ready; ``detail``: one sentence on why it is as it is; ``metrics``: where Prometheus reads it, kept
+    while it is away; ``figures``: its numbers by series (see ``figures.status.by_series``), while it is ready.
+    """
+
+    name: str
+    role: str
+    state: str
+    pid: int = 0
+    host: str = ""
+    listen: tuple[str, ...] = ()
+    connections: int = 0
+    sessions: int = 0
+    queued: int = 0
+    restarts: int = 0
+    attempts: int = 0
+    uptime: float = 0.0
+    detail: str = ""
+    metrics: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
 
 
-def status_of(run: Run, ask: Callable[[Run], dict[str, object]] | None = None) -> dict[str, object]:
-    """The state of a run that is alive: ``mesh``, ``state``, ``error`` and one entry of ``nodes`` for each planned
-    node. ``ask`` gets the answer of a controller on a cluster; else this process connects to Ray for it."""
-    found = load_status(Path(run.data)) if run.local else (ask or ask_cluster)(run)
-    if found is None or (run.local and _before(found, run)):
-        found = unknown(run, "starting")
-    elif run.local and age(found) > FRESH:
-        found = unknown(run, UNKNOWN)
-    elif run.local:
-        found = {**found, "nodes": [_as_of_now(row) for row in rows(found)]}
-    if run.state in (STOPPING, FAILED):
-        found = {**found, "state": run.state}
-    return {
-        "mesh": run.mesh,
-        "state": found["state"],
-        "error": run.error,
-        "topology": run.topology,
-        "data": run.data,
-        "ray": run.address,
-        "etcd": list(run.endpoints),
-        "supervisor": run.supervisor,
-        "nodes": found["nodes"],
-    }
+_KNOWN: Final = frozenset(item.name for item in fields(Row))
 
 
-def all_ready(status: dict[str, object]) -> bool:
-    nodes = rows(status)
-    return bool(nodes) and all(node["state"] == READY for node in nodes) and status["state"] not in (STOPPING, FAILED)
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the controller sees. ``written`` is the time of the wall clock at which it was put into the file."""
+
+    mesh: str
+    state: str
+    nodes: tuple[Row, ...]
+    written: float = 0.0
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was written."""
+        return max(0.0, time.time() - self.written)
+
+    def to_json(self) -> str:
+        """For the file: with the time, by which a reader sees whether anybody still writes."""
+        return json.dumps(asdict(replace(self, written=time.time())))
+
+    @staticmethod
+    def from_json(text: str) -> Snapshot:
+        """What ``to_json`` gave. Raises ``ValueError`` for anything else."""
+        try:
+            value = json.loads(text)
+            rows = [{name: item for name, item in row.items() if name in _KNOWN} for row in value["nodes"]]
+            nodes = tuple(Row(**{**row, "listen": tuple(row.get("listen", ()))}) for row in rows)
+            return Snapshot(str(value["mesh"]), str(value["state"]), nodes, float(value["written"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no status of a mesh: {error!r}") from error
 
 
-def rows(status: dict[str, object]) -> list[dict[str, object]]:
-    return cast("list[dict[str, object]]", status["nodes"])
+@dataclass(frozen=True, slots=True)
+class MeshStatus:
+    """The value of ``mesh status --json``: a run and what is known of its nodes. ``error`` is one sentence."""
+
+    mesh: str
+    state: str
+    error: str
+    topology: str
+    data: str
+    ray: str
+    etcd: tuple[str, ...]
+    supervisor: int
+    nodes: tuple[Row, ...]
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether every node serves."""
+        ready = all(row.state == READY for row in self.nodes)
+        return bool(self.nodes) and ready and self.state not in (STOPPING, FAILED)
+
+    def to_json(self, indent: int | None = None) -> str:
+        return json.dumps(asdict(self), indent=indent)
 
 
-def _as_of_now(row: dict[str, object]) -> dict[str, object]:
-    """A row that does not show a process as alive that has died since it was written."""
-    pid = row["pid"]
-    if row["state"] == READY and isinstance(pid, int) and started(pid) is None:
-        return {**row, "state": "starting", "pid": 0, "uptime": 0.0}
-    return row
+def load_status(data: Path) -> Snapshot | None:
+    """What the controller wrote last, or ``None``."""
+    try:
+        return Snapshot.from_json(status_path(data).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
-
-def unknown(run: Run, state: str) -> dict[str, object]:
-    """A snapshot for a mesh of which nothing is known but its plan."""
-    empty = {"pid": 0, "host": "", "connections": 0, "sessions": 0, "queued": 0, "restarts": 0, "attempts": 0}
-    nodes: list[dict[str, object]] = [
-        {
-            "name": node.name, "role": node.role, "state": state, **empty, "uptime": 0.0, "detail": "",
-            "listen": list(node.listens), "figures": {},
-        }
-        for node in load_plan(Path(run.data)).nodes
-    ]  # fmt: skip
-    return {"mesh": run.mesh, "state": state, "nodes": nodes}
-
-
-def _before(status: dict[str, object], run: Run) -> bool:
-    """Whether a snapshot is of an earlier run in the same folder."""
-    return age(status) > time.time() - run.since
-
-
-def ask_cluster(run: Run) -> dict[str, object]:
-    """The controller's own answer. Takes the seconds that Ray needs to connect."""
-    from mesh.cluster import launch  # Ray: only where it is needed, so that the command starts quickly
-
-    return launch.snapshot(run)

@@ -18,7 +18,10 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from mesh.cluster.node import CONSOLE
 from mesh.console.source import NoAnswer, Source
+from mesh.console.status import ConsoleStatus, view
+from mesh.telemetry.prometheus import CONTENT_TYPE, exposition
 from mesh.topology.units import is_loopback
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SOURCE: Final[web.AppKey[Source]] = web.AppKey("source")
+OWN: Final[web.AppKey[Callable[[], ConsoleStatus]]] = web.AppKey("own")
 
 # For the answer to one request: above the source's own deadline.
 ANSWER: Final = 5.0
@@ -56,15 +60,21 @@ _FILES: Final = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 
+_PATHS: Final = ("/", "/api/status", "/api/vehicles/NAME", "/api/targets", "/metrics", "/healthz")
 
-def application(source: Source, host: str) -> web.Application:
-    """The application for a console that listens on ``host``. Raises ``OSError`` if the page's files are missing."""
+
+def application(source: Source, host: str, own: Callable[[], ConsoleStatus]) -> web.Application:
+    """The application for a console that listens on ``host``; ``own`` gives its own status. Raises ``OSError`` if the
+    page's files are missing."""
     app = web.Application(middlewares=[_guard(host)], client_max_size=1024)
     app[SOURCE] = source
+    app[OWN] = own
     for path, (file, kind) in _FILES.items():
         app.router.add_get(path, _file((_PAGE / file).read_bytes(), kind))
     app.router.add_get("/healthz", _health)
     app.router.add_get("/api/status", _status)
+    app.router.add_get("/api/targets", _targets)
+    app.router.add_get("/metrics", _metrics)
     app.router.add_get("/api/vehicles/{vehicle}", _vehicle)
     return app
 
@@ -98,7 +108,7 @@ async def _answer(request: web.Request, handler: Handler, own: str | None) -> we
     except NoAnswer as error:
         return _error(503, str(error))
     except web.HTTPNotFound:
-        return _error(404, f"there is nothing at {request.path!r}: try /, /api/status, /api/vehicles/NAME or /healthz")
+        return _error(404, f"there is nothing at {request.path!r}: try one of {', '.join(_PATHS)}")
     except web.HTTPException as error:
         return _error(error.status, error.reason)
     except Exception:  # the client gets JSON too; the log has the rest
@@ -125,7 +135,27 @@ async def _health(_request: web.Request) -> web.Response:
 
 
 async def _status(request: web.Request) -> web.Response:
-    return _json(await request.app[SOURCE].status())
+    return _answered((await request.app[SOURCE].status()).to_json())
+
+
+async def _targets(request: web.Request) -> web.Response:
+    """Prometheus' HTTP service discovery: every node that shows its figures, and this console. A node that is away
+    stays, so that it is seen to be away."""
+    status = await request.app[SOURCE].status()
+    places = [(row.metrics, row.name, row.role) for row in status.nodes if row.metrics]
+    places.append((request.host, CONSOLE, CONSOLE))
+    return _json([
+        {"targets": [place], "labels": {"mesh": status.mesh, "node": name, "role": role}}
+        for place, name, role in places
+    ])  # fmt: skip
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    """What only the controller knows of the nodes: which are up and ready, and how often each came back."""
+    status = await request.app[SOURCE].status()
+    labels = {"mesh": status.mesh, "node": CONSOLE}
+    body = await asyncio.to_thread(exposition, view(request.app[OWN](), status), labels)
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
 
 async def _vehicle(request: web.Request) -> web.Response:
@@ -142,7 +172,11 @@ async def _vehicle(request: web.Request) -> web.Response:
 
 
 def _json(value: object, status: int = 200) -> web.Response:
-    return web.Response(text=json.dumps(value, default=str), status=status, content_type="application/json")
+    return _answered(json.dumps(value, default=str), status)
+
+
+def _answered(text: str, status: int = 200) -> web.Response:
+    return web.Response(text=text, status=status, content_type="application/json")
 
 
 def _error(status: int, sentence: str, allow: str = "") -> web.Response:

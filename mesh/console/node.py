@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from pathlib import Path
 from typing import Final, final
 
@@ -17,6 +16,7 @@ from aiohttp import web
 from mesh.cluster.node import Assignment
 from mesh.console.api import application
 from mesh.console.source import MeshSource, Source
+from mesh.console.status import ConsoleStatus
 from mesh.topology.topology import from_dict
 from mesh.topology.units import Address, is_loopback
 
@@ -53,7 +53,7 @@ class Console:
         if not is_loopback(host):
             log.warning("the console at %s shows the mesh to everybody who can reach it", self._address)
         runner = self._runner = web.AppRunner(
-            application(self._source, host), access_log=None, max_line_size=_LINE, max_field_size=_LINE,
+            application(self._source, host, self.status), access_log=None, max_line_size=_LINE, max_field_size=_LINE,
             shutdown_timeout=1.0,
         )  # fmt: skip
         await runner.setup()
@@ -81,15 +81,13 @@ class Console:
         except TimeoutError:
             log.warning("the console's connections did not end within %.1f s", grace)
 
-    def status(self) -> dict[str, object]:
-        """Figures for ``mesh status``."""
+    def status(self) -> ConsoleStatus:
+        """Figures for ``mesh status`` and metrics."""
         server = None if self._runner is None else self._runner.server
-        return {
-            "host": self._address.host,
-            "pid": os.getpid(),
-            "connections": 0 if server is None else len(server.connections),
-            "refused": self._refused,
-        }
+        connections = 0 if server is None else len(server.connections)
+        return ConsoleStatus(
+            host=self._address.host, connections=connections, open=connections, refused=self._refused
+        )
 
 
 def _end(handler: web.RequestHandler) -> None:

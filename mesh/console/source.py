@@ -1,7 +1,7 @@
 """Where the console's answers come from: the controller's status file, and the map in etcd.
 
 Knows the mesh's data folder and its registry; never knows HTTP. What always holds: it only reads, every question has a
-deadline, and a status that nobody renews is not given as the truth (``mesh.cluster.status``).
+deadline, and a status that nobody renews is not given as the truth (``mesh.cluster.look``).
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final, Protocol, final
 
 from mesh.cluster.launch import snapshot_within
+from mesh.cluster.look import status_of
 from mesh.cluster.run import load_run
-from mesh.cluster.status import status_of
+from mesh.cluster.status import MeshStatus
 from mesh.node.registry import client_of
 from mesh.registry.errors import RegistryError
 from mesh.registry.map import where
@@ -29,7 +30,7 @@ class NoAnswer(Exception):
 class Source(Protocol):
     """What the API shows."""
 
-    async def status(self) -> dict[str, object]:
+    async def status(self) -> MeshStatus:
         """The value of ``mesh status --json``. Raises ``NoAnswer``."""
 
     async def vehicle(self, name: str) -> dict[str, object] | None:
@@ -49,7 +50,7 @@ class MeshSource:
         self._data = data
         self._client = client_of(topology, endpoints)
 
-    async def status(self) -> dict[str, object]:
+    async def status(self) -> MeshStatus:
         try:
             return await asyncio.to_thread(read_status, self._mesh, self._data)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -69,7 +70,7 @@ class MeshSource:
         await self._client.close()
 
 
-def read_status(mesh: str, data: Path) -> dict[str, object]:
+def read_status(mesh: str, data: Path) -> MeshStatus:
     """The status as ``mesh status --json`` gives it: of the file in ``data``, or of the controller on a Ray cluster, to
     which this node is connected already. Raises ``NoAnswer``, ``OSError`` or ``ValueError``."""
     run = load_run(data)

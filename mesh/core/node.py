@@ -7,7 +7,6 @@ the membership names has a link, so that what is meant for it waits in its spool
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Final, final
 
 from mesh.broker.gate import Gate
@@ -16,15 +15,18 @@ from mesh.core.recovery import CoreItems
 from mesh.core.router import Router
 from mesh.core.socket import TierSocket
 from mesh.core.spool import Spool
+from mesh.core.status import CoreStatus
 from mesh.core.tier import TierLink
 from mesh.core.upstream import Upstream
 from mesh.node.engine import Engine, open_engine
 from mesh.node.place import TIER, Place
 from mesh.node.services import Services
+from mesh.node.status import NodeStatus
 from mesh.registry.members import Member
 from mesh.transport.admission import Admission
 from mesh.transport.dialler import Address, Dialler
 from mesh.transport.endpoint import Endpoint
+from mesh.transport.status import CLIENT, together
 from mesh.transport.stream import Home
 from mesh.transport.waiting import until
 from mesh.wire.topics import is_shared
@@ -223,19 +225,23 @@ class Core:
         if self._services is not None:
             await self._services.stop()
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> NodeStatus:
         """Figures for ``mesh status`` and metrics."""
         engine, services, router = self._engine, self._services, self._router
         if engine is None or services is None or router is None:
-            return {"host": self._place.topology.bind, "pid": os.getpid()}
-        endpoints = [endpoint.status() for endpoint in self._endpoints]
-        return {
-            "host": self._place.topology.bind,
-            "pid": os.getpid(),
-            "connections": engine.broker.connections,
-            **engine.status(),
-            "unknown_vehicles": router.unknown,
-            "links": {edge: link.status(self._diallers[edge].trouble) for edge, link in self._links.items()},
-            "listeners": endpoints,
-            "services": services.status(),
-        }
+            return NodeStatus(host=self._place.topology.bind)
+        found = engine.status()
+        links = tuple([link.status(self._diallers[edge].trouble) for edge, link in self._links.items()])
+        return CoreStatus(
+            host=self._place.topology.bind,
+            metrics=services.metrics,
+            detail=found.detail or "; ".join(f"{link.peer} {link.error}" for link in links if link.error),
+            connections=found.broker.connected,
+            sessions=found.broker.sessions,
+            queued=found.broker.queued,
+            engine=found,
+            clients=together(CLIENT, [endpoint.status(CLIENT) for endpoint in self._endpoints]),
+            links=links,
+            unknown_vehicles=router.unknown,
+            services=services.status(),
+        )

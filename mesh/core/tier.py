@@ -19,6 +19,7 @@ from mesh.core.arrivals import EdgeArrivals, packet_id_in
 from mesh.core.downstream import IN_FLIGHT, Downstream
 from mesh.core.following import Following
 from mesh.core.spool import Spool
+from mesh.core.status import TierLinkStatus
 from mesh.core.upstream import Upstream
 from mesh.session.application import ClientEvents
 from mesh.session.client import ClientSession
@@ -26,6 +27,7 @@ from mesh.session.inbound import Receipt
 from mesh.session.message import Message
 from mesh.session.outbound import Delivery
 from mesh.session.store import Item
+from mesh.transport.status import TIER
 from mesh.transport.turn import Turn
 from mesh.wire.limits import Limits
 from mesh.wire.packets import MQTT5, Connect
@@ -91,21 +93,23 @@ class TierLink(ClientEvents):
         """Whether the edge has let this core in."""
         return self._client.up
 
-    def status(self, trouble: str) -> dict[str, object]:
+    def status(self, trouble: str) -> TierLinkStatus:
         """Figures for people and metrics. ``trouble``: why there is no connection, if there is none."""
         downstream = self._downstream
-        return {
-            "state": "up" if self.up else "away",
-            "in_flight": len(downstream.outbound.in_flight),
-            "waiting": len(downstream.outbound.waiting),
-            "spool": self.spool.messages,
-            "spool_bytes": self.spool.bytes,
-            "sent": self._client.sent,
-            "arrived": self._arrivals.arrived,
-            "spooled": downstream.spooled,
-            "rejected": downstream.rejected,
-            "last_error": trouble or self._following.refused,
-        }
+        return TierLinkStatus(
+            TIER,
+            self.edge,
+            up=self.up,
+            in_flight=len(downstream.outbound.in_flight),
+            waiting=len(downstream.outbound.waiting),
+            spool=self.spool.messages,
+            spool_bytes=self.spool.bytes,
+            sent=self._client.sent,
+            arrived=self._arrivals.arrived,
+            spooled=downstream.spooled,
+            rejected=downstream.rejected,
+            error=trouble or self._following.refused,
+        )
 
     # From the router and the back ends
 

@@ -39,6 +39,7 @@ from mesh.broker.inlet import Inlet
 from mesh.broker.principal import Principal
 from mesh.edge.device import Device
 from mesh.edge.doors import Door, DoorLink, DoorOwner
+from mesh.edge.status import DevicesStatus
 from mesh.journal.errors import JournalError
 from mesh.session.store import Store
 from mesh.transport.endpoint import settle
@@ -49,6 +50,7 @@ from mesh.transport.listener import Listener
 from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused, refusal
+from mesh.transport.status import DEVICE, SocketsStatus
 from mesh.transport.stream import HOLD_NODE, Home
 from mesh.transport.turn import Turn
 from mesh.transport.waiting import until
@@ -153,24 +155,14 @@ class Devices(DoorOwner):
         for link in self.links:
             link.confirm(position)
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> DevicesStatus:
         """Figures for people and metrics."""
-        return {
-            "listen": f"{self._listener.listen.host}:{self._listener.port}",
-            "connections": sum(len(door.connections) for door in self._doors.values()),
-            "refused": self.refused,
-            "bytes_in": self.home.bytes_in,
-            "bytes_out": self.home.bytes_out,
-            "doors": [
-                {
-                    "door": door.name,
-                    "state": "away" if door.link is None else "up",
-                    "connections": len(door.connections),
-                    "stalled": len(door.stalled),
-                }
-                for door in self._doors.values()
-            ],
-        }
+        home = self.home
+        sockets = SocketsStatus(
+            DEVICE, len(home.streams), self.refused, 0, home.bytes_in, home.bytes_out, home.held(),
+            (self._listener.status(),),
+        )  # fmt: skip
+        return DevicesStatus(sockets, tuple([door.status() for door in self._doors.values()]))
 
     # Doors
 

@@ -15,6 +15,7 @@ from mypy_extensions import mypyc_attr
 
 from mesh.broker.inlet import Inlet
 from mesh.edge.device import Device, DeviceOwner
+from mesh.edge.status import DoorLinkStatus
 from mesh.transport.frame import (
     ATTACH,
     CHALLENGE,
@@ -36,6 +37,7 @@ from mesh.transport.frame import (
 )
 from mesh.transport.handshake import Answering, Prove
 from mesh.transport.link import Link
+from mesh.transport.status import DEVICE
 from mesh.transport.stream import Home
 from mesh.transport.turn import Turn
 from mesh.wire.limits import Limits
@@ -149,6 +151,12 @@ class Door(DeviceOwner):
             del self.connections[device.number]
         self.stalled.discard(device)
         self._owner.release(device)
+
+    def status(self) -> DoorLinkStatus:
+        """Figures for people and metrics."""
+        return DoorLinkStatus(
+            DEVICE, self.name, self.link is not None, len(self.connections), len(self.stalled)
+        )
 
     def end(self) -> None:
         """The door's process is gone: so are its connections."""

@@ -6,17 +6,18 @@ whose record names another edge, or a later epoch than the front door knows, is 
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Final, final
 
 from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import Principal
 from mesh.edge.devices import Devices
+from mesh.edge.status import EdgeStatus
 from mesh.node.engine import Engine, open_engine
 from mesh.node.place import DEVICE, TIER, Place
 from mesh.node.ports import keep_ports
 from mesh.node.services import Services
+from mesh.node.status import NodeStatus
 from mesh.policy.access import vehicle_principal
 from mesh.registry.members import Member
 from mesh.transport.admission import Admission
@@ -122,21 +123,24 @@ class Edge:
         if self._services is not None:
             await self._services.stop()
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> NodeStatus:
         """Figures for ``mesh status`` and metrics."""
         engine, devices, services, cores = self._engine, self._devices, self._services, self._cores
         if engine is None or devices is None or services is None or cores is None:
-            return {"host": self._place.topology.bind, "pid": os.getpid()}
-        links = devices.status()
-        return {
-            "host": self._place.topology.bind,
-            "pid": os.getpid(),
-            "connections": links["connections"],
-            **engine.status(),
-            "devices": links,
-            "cores": cores.status(),
-            "services": services.status(),
-        }
+            return NodeStatus(host=self._place.topology.bind)
+        found, links = engine.status(), devices.status()
+        return EdgeStatus(
+            host=self._place.topology.bind,
+            metrics=services.metrics,
+            detail=found.detail,
+            connections=links.connections,
+            sessions=found.broker.sessions,
+            queued=found.broker.queued,
+            engine=found,
+            devices=links,
+            cores=cores.status(TIER),
+            services=services.status(),
+        )
 
 
 def _ignore(_old: Member | None, _new: Member | None) -> None:

@@ -14,6 +14,7 @@ from typing import final
 from mesh.broker.trace import Tracer
 from mesh.frontdoor.context import DoorContext, DoorSettings, Identify, Proven, VehicleMap
 from mesh.frontdoor.links import Links, Members
+from mesh.frontdoor.status import ConnectionsStatus
 from mesh.frontdoor.vehicle import Vehicle
 from mesh.transport.admission import Admission
 from mesh.transport.client import Reception
@@ -23,6 +24,7 @@ from mesh.transport.listen import Listen
 from mesh.transport.listener import SPARE, Listener
 from mesh.transport.near import Near, nowhere
 from mesh.transport.refusal import Refused
+from mesh.transport.status import CLIENT, SocketsStatus
 from mesh.transport.stream import EAGER, Home
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
@@ -117,22 +119,16 @@ class FrontDoor:
         await settle(self._inside, max(0.1, deadline - self.home.loop.time()))
         self.wheel.stop()
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> ConnectionsStatus:
         """Figures for people and metrics."""
-        counters = self._context.counters
-        return {
-            "listen": [f"{listener.listen.host}:{listener.port}" for listener in self._listeners],
-            "connections": len(self.home.streams),
-            "accepted": counters.accepted,
-            "refused": self.reception.rejected + sum(listener.refused for listener in self._listeners),
-            "silent": self.reception.silent,
-            "packets_up": counters.packets_up,
-            "packets_down": counters.packets_down,
-            "bytes_in": self.home.bytes_in,
-            "bytes_out": self.home.bytes_out,
-            "held": self.home.held(),
-            "links": self.links.status(),
-        }
+        counters, reception, home = self._context.counters, self.reception, self.home
+        clients = SocketsStatus(
+            CLIENT, len(home.streams), reception.rejected, reception.silent, home.bytes_in, home.bytes_out,
+            home.held(), tuple([listener.status() for listener in self._listeners]),
+        )  # fmt: skip
+        return ConnectionsStatus(
+            clients, counters.accepted, counters.packets_up, counters.packets_down, self.links.status()
+        )
 
     async def _dismiss(self, seconds: float) -> None:
         vehicles = [stream for stream in self.home.streams if isinstance(stream, Vehicle)]

@@ -22,11 +22,13 @@ from typing import Final, Protocol, final
 from mesh.frontdoor.exchange import Entry, Exchange
 from mesh.frontdoor.lane import Lane, Passenger
 from mesh.frontdoor.socket import EdgeSocket, SocketOwner
+from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.transport.dialler import Dialler
 from mesh.transport.frame import ATTACH, CLOSE, CREDIT, DATA, LINK, LIVE, OPEN, LinkError, Opening, pack_credit
 from mesh.transport.handshake import Asking, Prove
 from mesh.transport.near import Near
 from mesh.transport.states import REJECTED
+from mesh.transport.status import DEVICE
 from mesh.transport.stream import Home
 from mesh.transport.turn import Turn
 from mesh.wire.tracecontext import TraceContext
@@ -151,16 +153,11 @@ class EdgeLink(SocketOwner):
         """Whether the edge has confirmed everything that it can get."""
         return self.state == AWAY or not self._sent
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> EdgeLinkStatus:
         """Figures for people and metrics."""
-        return {
-            "edge": self.edge,
-            "state": self.state,
-            "connections": len(self.lanes),
-            "held_bytes": self.held,
-            "unconfirmed": len(self._sent),
-            "losses": self.losses,
-        }
+        return EdgeLinkStatus(
+            DEVICE, self.edge, self.state == UP, len(self.lanes), self.held, len(self._sent), self.losses, self.state
+        )
 
     def _make(self) -> EdgeSocket:
         asking = Asking(self._door, self.edge, self._instance, self._prove)

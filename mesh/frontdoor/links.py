@@ -13,6 +13,7 @@ from typing import Protocol, final
 
 from mesh.frontdoor.lane import Lane, Passenger
 from mesh.frontdoor.link import UP, EdgeLink
+from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.transport.handshake import Prove, new_instance
 from mesh.transport.near import Near
 from mesh.transport.stream import Home
@@ -117,6 +118,6 @@ class Links:
         """Close all links for good."""
         await asyncio.gather(*(link.stop() for link in self._links.values()))
 
-    def status(self) -> list[dict[str, object]]:
-        """One entry for each edge."""
-        return [link.status() for link in self._links.values()]
+    def status(self) -> tuple[EdgeLinkStatus, ...]:
+        """One for each edge."""
+        return tuple([link.status() for link in self._links.values()])

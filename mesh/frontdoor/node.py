@@ -6,15 +6,16 @@ topology before anything is asked about it.
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Final, final
 
 from mesh.broker.peer import Peer
 from mesh.frontdoor.context import DoorSettings, Record
 from mesh.frontdoor.door import FrontDoor
+from mesh.frontdoor.status import DoorStatus
 from mesh.node.place import DEVICE, Place
 from mesh.node.services import Services
+from mesh.node.status import NodeStatus
 from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
 from mesh.transport.admission import Admission
@@ -106,12 +107,16 @@ class Door:
         if self._services is not None:
             await self._services.stop()
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> NodeStatus:
         """Figures for ``mesh status`` and metrics."""
         door, services = self._door, self._services
         if door is None or services is None:
-            return {"host": self._place.topology.bind, "pid": os.getpid()}
-        figures = door.status()
-        return {
-            "host": self._place.topology.bind, "pid": os.getpid(), **figures, "services": services.status(),
-        }  # fmt: skip
+            return NodeStatus(host=self._place.topology.bind)
+        found = door.status()
+        return DoorStatus(
+            host=self._place.topology.bind,
+            metrics=services.metrics,
+            connections=found.clients.connections,
+            door=found,
+            services=services.status(),
+        )

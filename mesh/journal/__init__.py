@@ -2,7 +2,7 @@
 
 from mesh.journal.errors import BacklogError, DamageError, JournalError, LockedError, UnsavedError
 from mesh.journal.files import Files, SystemFiles
-from mesh.journal.journal import Journal, Notify, Statistics
+from mesh.journal.journal import Journal, Notify
 from mesh.journal.limits import Limits
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "Limits",
     "LockedError",
     "Notify",
-    "Statistics",
     "SystemFiles",
     "UnsavedError",
 ]

@@ -23,10 +23,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import error as StructError
-from typing import Final, NamedTuple, final
+from typing import Final, final
 
 from isal.isal_zlib import crc32
 
+from mesh.figures.timing import Timing
 from mesh.journal.committer import Committer
 from mesh.journal.errors import BacklogError, JournalError, UnsavedError
 from mesh.journal.files import Files, SystemFiles
@@ -48,6 +49,7 @@ from mesh.journal.messages import Clean, Copies, Failed, Handover, Remove, Remov
 from mesh.journal.readers import Readers
 from mesh.journal.recovery import Recovered, recover
 from mesh.journal.segments import Segments
+from mesh.journal.status import JournalStatus
 from mesh.session.store import Item, Store
 
 _log = logging.getLogger(__name__)
@@ -67,25 +69,16 @@ _DISK_PER_LIVE: Final = 2
 _SPARE_SEGMENTS: Final = 2
 _SPARE_SEGMENTS_EMPTY: Final = 1
 
+# Commit times are counted from 64 µs, a fast disk's cache, to 8 s, a disk that is failing (see ``Timing``).
+_SHORTEST_COMMIT: Final = 6
+_LONGEST_COMMIT: Final = 23
+
 # What cleaning waits for.
 _IDLE: Final = 0  # enough dead bytes
 _READING: Final = 1  # the thread's next step
 _COPIED: Final = 2  # the last copy becoming durable
 _REMOVING: Final = 3  # the thread deleting the segment
 _HALTED: Final = 4  # nothing: the oldest segment cannot be cleaned
-
-
-class Statistics(NamedTuple):
-    """Figures of one journal. ``disk_bytes`` without indexes and the spare file; ``last_commit`` is the last write and
-    sync in seconds."""
-
-    disk_bytes: int
-    live_bytes: int
-    live_items: int
-    segments: int
-    commits: int
-    synced_batches: int
-    last_commit: float
 
 
 def _ignore_position(_position: int) -> None:
@@ -106,18 +99,17 @@ class Journal(Store):
     """
 
     __slots__ = (
-        "_batches",
         "_buffer",
         "_cleaned_at",
         "_cleaning",
         "_closed",
+        "_commit_time",
         "_commits",
         "_committer",
         "_directory",
         "_disk",
         "_handed",
         "_largest_backlog",
-        "_last_commit",
         "_limits",
         "_live_bytes",
         "_live_in",
@@ -172,8 +164,7 @@ class Journal(Store):
         self._disk: int = segments.disk
         self._segments: int = segments.count
         self._commits: int = 0
-        self._batches: int = 0
-        self._last_commit: float = 0.0
+        self._commit_time = Timing(_SHORTEST_COMMIT, _LONGEST_COMMIT)
         self._readers = Readers(files, directory, limits.readers)
         self._committer = Committer(files, directory, limits, segments, self._is_at, self._post)
         self._committer.start()
@@ -294,15 +285,19 @@ class Journal(Store):
         """Bytes appended and not durable yet."""
         return self._handed + self._buffer.size
 
-    def statistics(self) -> Statistics:
-        return Statistics(
-            self._disk,
-            self._live_bytes,
-            len(self._places),
-            self._segments,
-            self._commits,
-            self._batches,
-            self._last_commit,
+    def status(self) -> JournalStatus:
+        """Figures for people and metrics."""
+        failed = self.failed
+        return JournalStatus(
+            disk_bytes=self._disk,
+            live_bytes=self._live_bytes,
+            live_items=len(self._places),
+            segments=self._segments,
+            backlog_bytes=self.backlog_bytes,
+            commits=self._commits,
+            commit=self._commit_time.value(),
+            failing=failed is not None,
+            error="" if failed is None else str(failed),
         )
 
     def close(self) -> None:
@@ -377,8 +372,7 @@ class Journal(Store):
         self._written_to = number
         self._disk = report.disk
         self._segments = report.segments
-        self._batches += 1
-        self._last_commit = report.duration
+        self._commit_time.record(report.duration)
         self.failed = None
         self.on_durable(self.durable_position)
         self._advance_cleaning()

@@ -22,6 +22,7 @@ from mesh.journal.errors import LockedError
 from mesh.journal.journal import Journal
 from mesh.node.place import Place
 from mesh.node.services import Services
+from mesh.node.status import EngineStatus
 from mesh.session.store import Item
 from mesh.transport.outlet import Outlet
 from mesh.transport.turn import Turn
@@ -121,18 +122,9 @@ class Engine:
                 log.exception("the tick of the engine failed")
             self.turn.wake()
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> EngineStatus:
         """Figures for people and metrics."""
-        broker, figures = self.broker, self.journal.statistics()
-        counters = broker.counters
-        return {
-            "sessions": len(broker.sessions),
-            "queued": broker.keeper.depth.messages,
-            "subscriptions": len(broker.subscriptions),
-            "retained": len(broker.retained),
-            "counters": {name: getattr(counters, name) for name in counters.FIELDS},
-            "journal": {**figures._asdict(), "failed": str(self.journal.failed or "")},
-        }
+        return EngineStatus(self.broker.status(), self.journal.status())
 
     async def stop(self) -> None:
         """End the turns; everything that was taken is on disk afterwards."""

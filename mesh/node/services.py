@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from typing import Final, final
 
 from mesh.broker.trace import Tracer
@@ -16,6 +17,7 @@ from mesh.node.address import own_host
 from mesh.node.metrics import Metrics
 from mesh.node.place import Place
 from mesh.node.registry import client_of
+from mesh.node.status import NodeStatus, ServicesStatus
 from mesh.policy.pattern import Pattern
 from mesh.registry.map import VehicleMap
 from mesh.registry.members import Announcement, Member, Members
@@ -36,6 +38,7 @@ class Services:
     def __init__(self, place: Place) -> None:
         topology = place.topology
         self._place = place
+        self._started = time.time()
         self._pattern = Pattern(topology.identity.pattern)
         self.client = client_of(topology, place.endpoints)
         self.map = VehicleMap(self.client, topology.mesh, limit=topology.map.cache)
@@ -76,10 +79,15 @@ class Services:
         if not await self._announcement.start(_WAIT):
             log.warning("not announced in etcd yet; trying on")
 
-    async def show(self, status: Callable[[], Mapping[str, object]]) -> None:
+    async def show(self, status: Callable[[], NodeStatus]) -> None:
         """Let Prometheus read the node's ``status``, if the topology says so."""
-        self._metrics = Metrics(self._place, status)
-        await self._metrics.open()
+        metrics = self._metrics = Metrics(self._place, status)
+        await metrics.open()
+
+    @property
+    def metrics(self) -> str:
+        """Host and port where Prometheus reads this node; empty if nowhere."""
+        return "" if self._metrics is None else self._metrics.address
 
     def edges_of(self, pool: str) -> dict[str, float]:
         """The pool's edges that announce themselves at present, with their weights."""
@@ -101,19 +109,10 @@ class Services:
             return None
         return await self.map.claim(vehicle, pool.name, self.edges_of(pool.name))
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> ServicesStatus:
         """Figures for people and metrics."""
-        figures: dict[str, object] = {"etcd": self.members.live, "mapped": len(self.map)}
-        tracer = self._tracer
-        if tracer is not None:
-            figures["spans"] = {
-                "recorded": tracer.recorded,
-                "exported": tracer.exported,
-                "dropped": tracer.dropped,
-                "queued": tracer.queued,
-                "suppressed": tracer.suppressed,
-            }
-        return figures
+        spans = None if self._tracer is None else self._tracer.status()
+        return ServicesStatus(self._started, self.members.live, len(self.map), spans)
 
     async def stop(self) -> None:
         """Take the announcement back and close everything."""

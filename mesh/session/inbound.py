@@ -29,7 +29,7 @@ class Receipt:
     that the publisher gets; an error outweighs a success, and a success outweighs "no matching subscribers".
     """
 
-    __slots__ = ("closed", "holder", "packet_id", "pending", "position", "qos", "reason", "span")
+    __slots__ = ("closed", "holder", "packet_id", "pending", "position", "qos", "reason", "since", "span")
 
     def __init__(self, packet_id: int, qos: int, holder: Publisher) -> None:
         self.packet_id = packet_id
@@ -39,6 +39,7 @@ class Receipt:
         self.position = 0
         self.reason = NO_MATCHING_SUBSCRIBERS
         self.closed = False  # the connection is gone: nobody is answered
+        self.since = 0.0  # when it came, in seconds since 1970, if the time to its answer is measured
         self.span: Span | None = None  # of a sampled message, from its arrival to this answer
 
     def note(self, reason: int) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, final
+
+from mesh.telemetry.prometheus import CONTENT_TYPE
 
 log = logging.getLogger("mesh.telemetry")
 
@@ -21,14 +23,14 @@ MAX_HEAD: Final = 8192
 # For the whole of a request and its answer; scrapers give up after ten by default.
 SECONDS: Final = 5.0
 
-_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_PLAIN: Final = "text/plain; charset=utf-8"
 
 
 @final
 class Exposition:
     """The endpoint from ``open`` to ``close``."""
 
-    def __init__(self, render: Callable[[], str]) -> None:
+    def __init__(self, render: Callable[[], Awaitable[bytes]]) -> None:
         self._render = render
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
@@ -55,7 +57,7 @@ class Exposition:
         self._open.add(task)
         try:
             async with asyncio.timeout(SECONDS):
-                writer.write(self._answer(await _head(reader)))
+                writer.write(await self._answer(await _head(reader)))
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
@@ -65,7 +67,7 @@ class Exposition:
             writer.transport.abort()  # does nothing to one that is closed
             self._open.discard(task)
 
-    def _answer(self, head: bytes | None) -> bytes:
+    async def _answer(self, head: bytes | None) -> bytes:
         if head is None:
             return _response("431 Request Header Fields Too Large", f"a request has {MAX_HEAD} bytes at most\n")
         method, target = _request_line(head)
@@ -75,7 +77,7 @@ class Exposition:
             return _response("404 Not Found", "there is nothing here but /metrics\n")
         if method != "GET":
             return _response("405 Method Not Allowed", "/metrics can only be read\n", "Allow: GET\r\n")
-        return _response("200 OK", self._render())
+        return _framed("200 OK", CONTENT_TYPE, await self._render())
 
 
 async def _head(reader: asyncio.StreamReader) -> bytes | None:
@@ -95,6 +97,9 @@ def _request_line(head: bytes) -> tuple[str, str]:
 
 
 def _response(status: str, text: str, more: str = "") -> bytes:
-    body = text.encode()
-    lines = (f"HTTP/1.1 {status}", f"Content-Type: {_TYPE}", f"Content-Length: {len(body)}", "Connection: close")
+    return _framed(status, _PLAIN, text.encode(), more)
+
+
+def _framed(status: str, kind: str, body: bytes, more: str = "") -> bytes:
+    lines = (f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close")
     return ("\r\n".join(lines) + f"\r\n{more}\r\n").encode() + body

@@ -17,9 +17,9 @@ from mesh.broker.trace import CONSUMER, INTERNAL, RECEIVE, Tracer
 from mesh.session.span import Span
 from mesh.telemetry.convention import Convention, resource
 from mesh.telemetry.export import ExportThread
-from mesh.telemetry.figures import Figures
 from mesh.telemetry.sampling import Sampler
 from mesh.telemetry.spans import LiveSpan, child, new_trace
+from mesh.telemetry.status import SpansStatus
 from mesh.wire.packets import Publish
 from mesh.wire.tracecontext import TraceContext, find
 
@@ -94,45 +94,17 @@ class NodeTracer(Tracer):
         """The vehicles being watched."""
         return self._sampler.watched()
 
-    @property
-    def suppressed(self) -> int:
-        """Messages that were not sampled because the rate was exceeded."""
-        return self._sampler.suppressed
-
-    @property
-    def recorded(self) -> int:
-        """Spans ended."""
-        return self._exporter.recorded
-
-    @property
-    def exported(self) -> int:
-        """Spans that the endpoint took."""
-        return self._exporter.exported
-
-    @property
-    def dropped(self) -> int:
-        """Spans lost: the queue was full, or the endpoint did not take them."""
-        return self._exporter.dropped
-
-    @property
-    def queued(self) -> int:
-        """Spans that wait, or are on their way."""
-        return self._exporter.queued
-
-    @property
-    def reachable(self) -> bool:
-        """Whether the endpoint took the last batch."""
-        return self._exporter.reachable
-
-    def show(self, figures: Figures) -> None:
-        """Add what became of the spans to the node's figures."""
+    def status(self) -> SpansStatus:
+        """Figures for people and metrics."""
         thread = self._exporter
-        figures.counts("mesh_spans_recorded_total", "Spans of sampled messages that ended", lambda: thread.recorded)
-        figures.counts("mesh_spans_exported_total", "Spans that the OTLP endpoint took", lambda: thread.exported)
-        figures.counts("mesh_spans_dropped_total", "Spans lost: queue full, or endpoint away", lambda: thread.dropped)
-        figures.counts("mesh_traces_suppressed_total", "Messages not traced: over the rate", lambda: self.suppressed)
-        figures.gauge("mesh_spans_queued", "Spans waiting to be exported", lambda: thread.queued)
-        figures.gauge("mesh_traces_reachable", "Whether the OTLP endpoint takes spans", lambda: int(thread.reachable))
+        return SpansStatus(
+            recorded=thread.recorded,
+            exported=thread.exported,
+            dropped=thread.dropped,
+            queued=thread.queued,
+            suppressed=self._sampler.suppressed,
+            reachable=thread.reachable,
+        )
 
     def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Wait until every span so far is exported or dropped; False if time ran out."""

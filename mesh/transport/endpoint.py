@@ -28,6 +28,7 @@ from mesh.transport.listener import SPARE, Listener
 from mesh.transport.near import Near, nowhere
 from mesh.transport.refusal import Refused
 from mesh.transport.states import WAITING
+from mesh.transport.status import SocketsStatus
 from mesh.transport.stream import EAGER, HOLD_ENGINE, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, Home
 from mesh.transport.turn import Turn
 from mesh.transport.waiting import until
@@ -271,17 +272,13 @@ class Endpoint:
         for stream in self.home.streams:
             stream.release(HOLD_NODE)
 
-    def status(self) -> dict[str, object]:
-        """Figures for people and metrics."""
-        return {
-            "listen": f"{self._listener.listen.host}:{self._listener.port}",
-            "connections": len(self.home.streams),
-            "accepted": self._listener.total,
-            "refused": self.reception.rejected + self._listener.refused,
-            "held": self.home.held(),
-            "bytes_in": self.home.bytes_in,
-            "bytes_out": self.home.bytes_out,
-        }
+    def status(self, link: str) -> SocketsStatus:
+        """Figures for people and metrics; ``link`` says whose sockets these are."""
+        reception, home = self.reception, self.home
+        return SocketsStatus(
+            link, len(home.streams), reception.rejected, reception.silent, home.bytes_in, home.bytes_out,
+            home.held(), (self._listener.status(),),
+        )  # fmt: skip
 
     def _client(self) -> Client:
         return Client(self)

@@ -14,11 +14,13 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, cast, final
 
 from mesh.transport.listen import Listen
 from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
+from mesh.transport.status import ListenerStatus
 from mesh.transport.stream import Home, Stream
 
 SPARE: Final = 256  # of clients that are told that there is no room, for as long as a CONNECT takes
@@ -126,6 +128,10 @@ class Listener:
             self._near_server = None
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._near(self.port))
+
+    def status(self) -> ListenerStatus:
+        """Figures for people and metrics."""
+        return ListenerStatus(str(replace(self.listen, port=self.port)), self.total, self.refused)
 
     def _accept(self) -> asyncio.BaseProtocol:
         self.total += 1

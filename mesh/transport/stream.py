@@ -20,6 +20,7 @@ from mypy_extensions import mypyc_attr
 
 from mesh.broker.peer import NOWHERE, Peer
 from mesh.transport.peers import peer_of
+from mesh.transport.status import Held
 from mesh.transport.wheel import Timed, Wheel
 
 HIGH: Final = 64 * 1024  # bytes of write buffer: what a kernel's socket buffer takes at once, so no reader is starved
@@ -32,13 +33,6 @@ HOLD_ENGINE: Final = 2  # too many of its requests are unanswered
 HOLD_IDENTITY: Final = 4  # who it is is being found out
 HOLD_LINK: Final = 8  # the edge is away or behind, and enough is held for it
 HOLD_NODE: Final = 16  # the whole node asks its clients to wait
-HOLD_NAMES: Final = {
-    HOLD_WRITING: "writing",
-    HOLD_ENGINE: "engine",
-    HOLD_IDENTITY: "identity",
-    HOLD_LINK: "link",
-    HOLD_NODE: "node",
-}
 
 
 @final
@@ -59,15 +53,18 @@ class Home:
         self.bytes_in = 0
         self.bytes_out = 0
 
-    def held(self) -> dict[str, int]:
+    def held(self) -> Held:
         """How many streams are not read, by reason."""
-        reasons = dict.fromkeys(HOLD_NAMES.values(), 0)
+        writing = engine = identity = link = node = 0
         for stream in self.streams:
-            if stream.holds:
-                for bit, name in HOLD_NAMES.items():
-                    if stream.holds & bit:
-                        reasons[name] += 1
-        return {name: count for name, count in reasons.items() if count}
+            holds = stream.holds
+            if holds:
+                writing += 1 if holds & HOLD_WRITING else 0
+                engine += 1 if holds & HOLD_ENGINE else 0
+                identity += 1 if holds & HOLD_IDENTITY else 0
+                link += 1 if holds & HOLD_LINK else 0
+                node += 1 if holds & HOLD_NODE else 0
+        return Held(writing, engine, identity, link, node)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

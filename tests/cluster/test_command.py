@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mesh.cluster.etcd import etcd_folder
 from mesh.cluster.lifecycle import down
 from mesh.cluster.run import Run, load_run
 from mesh.registry.embedded import free_ports
@@ -53,8 +54,8 @@ def run_of(file: Path) -> Run:
 
 
 def etcd_of(run: Run) -> int:
-    status = json.loads((Path(run.data) / "status.json").read_text())
-    return next(int(row["figures"]["process"]) for row in status["nodes"] if row["role"] == "etcd")
+    """The process of etcd itself, as its lock names it."""
+    return int((etcd_folder(Path(run.data)) / "lock").read_text())
 
 
 def test_the_background_from_up_to_down(file: Path) -> None:

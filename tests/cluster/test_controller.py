@@ -17,7 +17,10 @@ from mesh.cluster.controller import (
     Seen,
     decide,
 )
+from mesh.cluster.etcd import EtcdStatus
 from mesh.cluster.plan import Plan
+from mesh.cluster.status import Row, Snapshot
+from mesh.node.status import NodeStatus
 from tests.cluster.meshes import fake_plan
 from tests.fakes.cluster import FakeClock, FakeRuntime
 
@@ -52,11 +55,8 @@ def settle(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> No
     runtime.steps.clear()
 
 
-def state_of(controller: Controller, name: str) -> dict[str, object]:
-    nodes = controller.snapshot()["nodes"]
-    assert isinstance(nodes, list)
-    row: dict[str, object] = next(row for row in nodes if row["name"] == name)
-    return row
+def state_of(controller: Controller, name: str) -> Row:
+    return next(row for row in controller.snapshot().nodes if row.name == name)
 
 
 def test_all_processes_are_asked_for_at_once_and_started_stage_by_stage(
@@ -76,8 +76,8 @@ def test_a_stage_waits_for_the_one_before_and_says_so(controller: Controller, ru
     runtime.begin = lambda name: None  # type: ignore[method-assign]
     controller.tick()
     controller.tick()
-    assert state_of(controller, "door")["state"] == host.STARTING
-    assert state_of(controller, "door")["detail"] == "waits for edge-1, edge-2, core"
+    assert state_of(controller, "door").state == host.STARTING
+    assert state_of(controller, "door").detail == "waits for edge-1, edge-2, core"
 
 
 def test_a_ready_mesh_is_left_alone(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
@@ -96,8 +96,8 @@ def test_a_node_that_came_back_is_started_whatever_the_others_do(
     runtime.come("door", host.HELD)
     controller.tick()
     assert runtime.steps == ["begin door"]
-    assert state_of(controller, "edge-2")["state"] == host.STARTING
-    assert state_of(controller, "edge-2")["pid"] == 0
+    assert state_of(controller, "edge-2").state == host.STARTING
+    assert state_of(controller, "edge-2").pid == 0
 
 
 def test_restarts_are_counted(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
@@ -107,7 +107,7 @@ def test_restarts_are_counted(controller: Controller, runtime: FakeRuntime, cloc
         controller.tick()
         runtime.come("edge-1", host.READY)
         controller.tick()
-    assert state_of(controller, "edge-1")["restarts"] == 3
+    assert state_of(controller, "edge-1").restarts == 3
     assert controller.ready
 
 
@@ -161,7 +161,7 @@ def test_why_a_node_does_not_start_is_told(controller: Controller, runtime: Fake
     runtime.say("door", host.FAILED, error="port 1883 is in use", attempts=3)
     controller.tick()
     row = state_of(controller, "door")
-    assert (row["state"], row["detail"], row["attempts"]) == ("failed", "port 1883 is in use", 3)
+    assert (row.state, row.detail, row.attempts) == ("failed", "port 1883 is in use", 3)
     assert not controller.ready
 
 
@@ -170,7 +170,7 @@ def test_a_node_that_cannot_be_created_is_tried_again(
 ) -> None:
     runtime.refuse.add("core")
     controller.tick()
-    assert state_of(controller, "core")["detail"] == "there is no machine for core"
+    assert state_of(controller, "core").detail == "there is no machine for core"
     runtime.refuse.clear()
     settle(controller, runtime, clock)
 
@@ -181,7 +181,7 @@ def test_a_node_without_a_place_is_told(controller: Controller, runtime: FakeRun
     controller.tick()
     clock.now += NO_PLACE_AFTER + 1
     controller.tick()
-    assert "no process" in str(state_of(controller, "edge-1")["detail"])
+    assert "no process" in state_of(controller, "edge-1").detail
 
 
 def test_what_is_no_longer_planned_is_stopped_first_and_removed(
@@ -211,7 +211,7 @@ def test_stop_ends_the_doors_first_and_nothing_is_created_afterwards(
     assert runtime.nodes == {}
     controller.tick()
     assert runtime.nodes == {}
-    assert controller.snapshot()["state"] == host.STOPPING
+    assert controller.snapshot().state == host.STOPPING
 
 
 def test_decide_is_idempotent(plan: Plan) -> None:
@@ -229,8 +229,8 @@ def test_a_round_in_parts_comes_to_every_node(
     runtime.nodes["core"] = None
     ends = [controller.glance(3) for _ in range(4)]
     assert ends == [False, True, False, True], "two of four nodes at a time"
-    assert state_of(controller, "door")["uptime"] == 7.0
-    assert state_of(controller, "core")["state"] == "starting"
+    assert state_of(controller, "door").uptime == 7.0
+    assert state_of(controller, "core").state == "starting"
     assert not controller.ready
 
 
@@ -264,3 +264,58 @@ def test_a_node_that_is_retired_in_the_midst_of_a_round_is_no_fault(
     while not controller.glance(5):
         clock.now += 0.2
     assert controller.ready
+
+
+def test_a_row_shows_what_the_node_tells(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    told = EtcdStatus(host="127.0.0.1", connections=1, sessions=2, queued=3, detail="fine", revived=4)
+    runtime.say("edge-1", host.READY, status=told)
+    controller.tick()
+    row = state_of(controller, "edge-1")
+    assert (row.host, row.connections, row.sessions, row.queued, row.detail) == ("127.0.0.1", 1, 2, 3, "fine")
+    assert row.figures == {"mesh_etcd_restarts_total": 4}
+
+
+def test_a_node_that_is_away_keeps_its_place_among_the_targets(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    assert state_of(controller, "core").metrics == ""
+    runtime.say("core", host.READY, status=NodeStatus(metrics="127.0.0.1:9466"))
+    controller.tick()
+    runtime.nodes["core"] = None
+    controller.tick()
+    assert state_of(controller, "core").metrics == "127.0.0.1:9466"
+    runtime.come("core", host.STARTING)
+    controller.tick()
+    assert state_of(controller, "core").metrics == "127.0.0.1:9466"
+    runtime.say("core", host.READY, status=NodeStatus(metrics="127.0.0.1:9468"))
+    controller.tick()
+    assert state_of(controller, "core").metrics == "127.0.0.1:9468"
+
+
+def test_a_snapshot_comes_back_from_its_file(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    told = EtcdStatus(revived=4, metrics="127.0.0.1:9464")
+    runtime.say("edge-1", host.READY, status=told, uptime=1.5)
+    controller.tick()
+    found = controller.snapshot()
+    read = Snapshot.from_json(found.to_json())
+    assert (read.mesh, read.state, read.nodes) == (found.mesh, found.state, found.nodes)
+    assert 0 <= read.age < 60
+
+
+def test_a_file_of_another_version_is_read_as_far_as_it_is_known() -> None:
+    row = '{"name": "a", "role": "b", "state": "c", "new": 1}'
+    text = f'{{"mesh": "m", "state": "ready", "written": 1, "more": 2, "nodes": [{row}]}}'
+    assert Snapshot.from_json(text).nodes == (Row("a", "b", "c"),)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"mesh": "m", "state": "x", "written": 1, "nodes": [{"name": "a"}]}'])
+def test_what_is_no_snapshot_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match="no status of a mesh"):
+        Snapshot.from_json(text)

@@ -10,6 +10,7 @@ import pytest
 from mesh.cluster import host
 from mesh.cluster.host import Host, Report
 from mesh.cluster.node import Assignment
+from mesh.node.status import NodeStatus
 from tests.cluster.meshes import until
 
 SCRIPT: dict[str, object] = {}
@@ -31,10 +32,10 @@ class Scripted:
     async def stop(self, grace: float) -> None:
         LOG.append("stopped")
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> NodeStatus:
         if SCRIPT.get("sleep"):
             time.sleep(float(str(SCRIPT.pop("sleep"))))
-        return {"connections": 7}
+        return NodeStatus(connections=7)
 
 
 def build(assignment: Assignment) -> Scripted:
@@ -65,7 +66,7 @@ def test_it_waits_until_it_is_told_and_then_serves(tmp_path: Path) -> None:
     it.begin()
     it.begin()
     report = wait(it, host.READY)
-    assert (report.attempts, report.figures, report.error) == (1, {"connections": 7}, "")
+    assert (report.attempts, report.status, report.error) == (1, NodeStatus(connections=7), "")
     assert it.end(1.0)
     assert LOG == ["started", "stopped"]
 

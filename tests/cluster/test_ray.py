@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from mesh.cluster.lifecycle import NotUp, down, up
+from mesh.cluster.look import status_of
 from mesh.cluster.plan import Plan, PlannedNode
 from mesh.cluster.run import Run, load_run, running
-from mesh.cluster.status import all_ready, rows, status_of
+from mesh.cluster.status import Row
 from mesh.cluster.supervisor import TOO_SOON
 from mesh.registry.embedded import free_ports
 from tests.cluster.meshes import fake_plan, going_down, offer_fake_nodes, port_of, served_by, session, until
@@ -54,8 +55,8 @@ def ready_at(run: Run) -> float:
     return time.monotonic()
 
 
-def row(run: Run, name: str) -> dict[str, object]:
-    return next(each for each in rows(status_of(run)) if each["name"] == name)
+def row(run: Run, name: str) -> Row:
+    return next(each for each in status_of(run).nodes if each.name == name)
 
 
 def wait_replaced(plan: Plan, name: str, killed: int) -> None:
@@ -95,9 +96,9 @@ def test_a_node_killed_comes_back_and_nobody_else_is_touched(plan: Plan, run: Ru
         victim = served_by(plan, "edge-1")
         os.kill(victim, signal.SIGKILL)
         wait_replaced(plan, "edge-1", victim)
-        until(lambda: row(run, "edge-1")["pid"] == served_by(plan, "edge-1"))
-        assert all_ready(status_of(run))
-    assert row(run, "edge-1")["restarts"] == 2
+        until(lambda: row(run, "edge-1").pid == served_by(plan, "edge-1"))
+        assert status_of(run).all_ready
+    assert row(run, "edge-1").restarts == 2
     for name in ("core", "door"):
         assert served_by(plan, name) == before[name]
 
@@ -107,7 +108,7 @@ def test_a_controller_killed_comes_back_and_sees_what_is_there(plan: Plan, run: 
     (controller,) = children(run, "ray::Controller")
     os.kill(controller, signal.SIGKILL)
     until(lambda: children(run, "ray::Controller") not in ([], [controller]))
-    until(lambda: all_ready(status_of(run)))
+    until(lambda: status_of(run).all_ready)
     assert {node.name: served_by(plan, node.name) for node in plan.nodes} == before
 
 
@@ -129,7 +130,7 @@ def test_when_ray_breaks_everything_begins_again(plan: Plan, run: Run, ready_at:
     (raylet,) = (pid for pid in children(run, "raylet/raylet") if title(pid).split()[0].endswith("raylet"))
     os.kill(raylet, signal.SIGKILL)
     wait_replaced(plan, "door", before)
-    until(lambda: all_ready(status_of(load_run(Path(run.data)) or run)), 60.0)
+    until(lambda: status_of(load_run(Path(run.data)) or run).all_ready, 60.0)
     assert run.is_alive()
 
 

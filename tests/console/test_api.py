@@ -1,64 +1,25 @@
-"""The console over real sockets, with a made-up mesh behind it."""
+"""What the console answers, and what it refuses."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from mesh.cluster.plan import plan_of
+from mesh.cluster.status import Row
 from mesh.console.node import Console
-from mesh.console.source import NoAnswer
 from mesh.topology.load import load
-from mesh.topology.units import Address
+from tests.console.made import Made, ask, run
 from tests.e2e.files import topology
-
-
-class Made:
-    """A mesh with one node and one vehicle."""
-
-    def __init__(self) -> None:
-        self.away = False
-
-    async def status(self) -> dict[str, object]:
-        if self.away:
-            raise NoAnswer("the status cannot be read")
-        return {"mesh": "made", "state": "ready", "nodes": [{"name": "edge-1", "state": "ready"}]}
-
-    async def vehicle(self, name: str) -> dict[str, object] | None:
-        return {"vehicle": name, "edge": "edge-1"} if name == "CAR1" else None
-
-    async def close(self) -> None:
-        return
-
-
-async def ask(console: Console, path: str, method: str = "GET", **headers: str) -> tuple[int, Any, str]:
-    url = f"http://127.0.0.1:{console.port}{path}"
-    async with aiohttp.ClientSession() as session, session.request(method, url, headers=headers) as answer:
-        return answer.status, answer.headers, await answer.text()
-
-
-def run(scenario: Any) -> None:
-    async def around() -> None:
-        made = Made()
-        console = Console(made, Address("127.0.0.1", 0))
-        await console.start()
-        try:
-            await scenario(console, made)
-        finally:
-            await console.stop(2.0)
-
-    asyncio.run(around())
 
 
 def test_the_api_gives_what_the_commands_give() -> None:
     async def scenario(console: Console, made: Made) -> None:
         status, _, body = await ask(console, "/api/status")
-        assert (status, json.loads(body)["nodes"][0]["name"]) == (200, "edge-1")
+        assert (status, json.loads(body)["nodes"][1]["name"]) == (200, "edge-1")
         status, _, body = await ask(console, "/api/vehicles/CAR1")
         assert (status, json.loads(body)) == (200, {"vehicle": "CAR1", "edge": "edge-1"})
         assert (await ask(console, "/healthz"))[0] == 200
@@ -69,7 +30,8 @@ def test_the_api_gives_what_the_commands_give() -> None:
 def test_errors_are_json_with_one_sentence() -> None:
     async def scenario(console: Console, made: Made) -> None:
         made.away = True
-        wrong = [("/api/status", "GET", 503), ("/api/vehicles/CAR2", "GET", 404), ("/../etc/passwd", "GET", 404)]
+        wrong = [(path, "GET", 503) for path in ("/api/status", "/api/targets", "/metrics")]
+        wrong += [("/api/vehicles/CAR2", "GET", 404), ("/../etc/passwd", "GET", 404)]
         wrong += [("/api/status", "POST", 405), ("/web/", "GET", 404)]
         for path, method, expected in wrong:
             status, _, body = await ask(console, path, method)
@@ -87,6 +49,41 @@ def test_the_page_loads_nothing_from_elsewhere(path: str) -> None:
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert "http://" not in body.replace("http://www.w3.org/", "")
         assert "https://" not in body
+
+    run(scenario)
+
+
+def test_prometheus_finds_every_node_and_this_console() -> None:
+    def target(place: str, name: str, role: str) -> dict[str, Any]:
+        return {"targets": [place], "labels": {"mesh": "made", "node": name, "role": role}}
+
+    async def scenario(console: Console, made: Made) -> None:
+        known = [
+            target("127.0.0.1:9464", "edge-1", "edge"),
+            target("127.0.0.1:9465", "core", "core"),
+            target(f"127.0.0.1:{console.port}", "console", "console"),
+        ]
+        status, headers, body = await ask(console, "/api/targets")
+        assert (status, headers["Content-Type"]) == (200, "application/json; charset=utf-8")
+        assert json.loads(body) == known
+        made.rows.append(Row("edge-2", "edge", "ready", metrics="127.0.0.1:9466"))
+        _, _, body = await ask(console, "/api/targets")
+        assert json.loads(body) == [*known[:2], target("127.0.0.1:9466", "edge-2", "edge"), known[2]]
+
+    run(scenario)
+
+
+def test_what_the_controller_knows_is_shown_to_prometheus() -> None:
+    async def scenario(console: Console, made: Made) -> None:
+        status, headers, body = await ask(console, "/metrics")
+        assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        lines = body.splitlines()
+        assert 'mesh_node_up{mesh="made",node="edge-1"} 1.0' in lines
+        assert 'mesh_node_ready{mesh="made",node="edge-1"} 1.0' in lines
+        assert 'mesh_node_restarts_total{mesh="made",node="edge-1"} 2.0' in lines
+        assert 'mesh_node_up{mesh="made",node="core"} 0.0' in lines
+        assert 'mesh_node_ready{mesh="made",node="core"} 0.0' in lines
+        assert 'mesh_console_connections{mesh="made",node="console"} 1.0' in lines
 
     run(scenario)
 

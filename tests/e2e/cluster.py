@@ -10,12 +10,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from mesh.cluster.etcd import etcd_folder
+from mesh.cluster.look import status_of
 from mesh.cluster.run import load_run, logs_path
-from mesh.cluster.status import rows, status_of
+from mesh.cluster.status import Row
 from mesh.registry.client import Client
 from mesh.registry.embedded import free_ports
 from mesh.registry.map import where
@@ -29,7 +30,9 @@ COMMAND = 120.0  # seconds that a command may take on a machine that others use 
 class Cluster:
     """See ``Mesh``. ``mesh up`` writes its data below ``folder``, whose name is the mesh's."""
 
-    def __init__(self, folder: Path, edge_names: list[str], otlp: str = "", extra: str = "") -> None:
+    def __init__(
+        self, folder: Path, edge_names: list[str], otlp: str = "", extra: str = "", prometheus: str = ""
+    ) -> None:
         self.vehicles, self.backends = free_ports(2)
         self.file = folder / "mesh.yaml"
         self.console = ""  # its URL, if the topology has one
@@ -38,6 +41,7 @@ class Cluster:
         self._edges = list(edge_names)
         self._otlp = otlp
         self._extra = extra
+        self._prometheus = prometheus
         self._etcd = 0
         self._processes: list[psutil.Process] = []
 
@@ -53,7 +57,10 @@ class Cluster:
 
     def start(self) -> None:
         """``mesh up --detach``, which returns when everything is ready."""
-        topology(self._folder, self.vehicles, self.backends, self._edges, self._otlp, extra=self._extra)
+        topology(
+            self._folder, self.vehicles, self.backends, self._edges, self._otlp, extra=self._extra,
+            prometheus=self._prometheus,
+        )  # fmt: skip
         self.command("up", str(self.file), "--detach")
         run = load_run(self._data)
         assert run is not None
@@ -77,17 +84,15 @@ class Cluster:
     # Looking
 
     def names(self) -> list[str]:
-        return [str(row["name"]) for row in self._rows() if row["role"] not in ("etcd", "console")]
+        return [row.name for row in self._rows() if row.role not in ("etcd", "console")]
 
     def pid(self, name: str) -> int:
         if name == "etcd":
-            return int(self._row(name)["figures"]["process"])
-        return int(self._row(name)["pid"])
+            return int((etcd_folder(self._data) / "lock").read_text())
+        return self._row(name).pid
 
-    def status(self, name: str) -> dict[str, Any]:
-        row = self._row(name)
-        figures: dict[str, Any] = row["figures"]
-        return figures if row["state"] == "ready" else {}
+    def figures(self, name: str) -> dict[str, float]:
+        return self._row(name).figures
 
     def log(self, name: str) -> str:
         files = sorted(logs_path(self._data).glob(f"*{name}*"))
@@ -108,13 +113,13 @@ class Cluster:
         finally:
             await client.close()
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows(self) -> tuple[Row, ...]:
         run = load_run(self._data)
         assert run is not None
-        return rows(status_of(run))
+        return status_of(run).nodes
 
-    def _row(self, name: str) -> dict[str, Any]:
-        return next(row for row in self._rows() if row["name"] == name)
+    def _row(self, name: str) -> Row:
+        return next(row for row in self._rows() if row.name == name)
 
     # Harm
 

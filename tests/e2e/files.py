@@ -19,8 +19,10 @@ def topology(
     users: str = "{anonymous: true}",
     redirect: str = "",
     sys_interval: float = 10.0,
+    prometheus: str = "",
 ) -> Path:
     """Write the file for a mesh with these ports and edges; ``extra`` is put at its end."""
+    shown = f'prometheus: "{prometheus}", ' if prometheus else ""
     edges = ", ".join(f"{{name: {name}}}" for name in edge_names)
     sent_away = f', redirect: "{redirect}"' if redirect else ""
     sampled = f"sample: 1.0, otlp: '{otlp}', " if otlp else ""
@@ -34,7 +36,7 @@ front_doors: [{{name: door, listen: [{{mqtt: "127.0.0.1:{vehicles}"}}]{sent_away
 cores: [{{name: core, replicas: {cores}, listen: [{{mqtt: "127.0.0.1:{backends}"}}]{sent_away}}}]
 backends: {users}
 pools: [{{name: standard, edges: [{edges}]}}]
-telemetry: {{{sampled}sys_interval: {sys_interval:g}s}}
+telemetry: {{{sampled}{shown}sys_interval: {sys_interval:g}s}}
 data: {folder / "data"}
 ray: local
 {extra}

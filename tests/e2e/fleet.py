@@ -134,7 +134,7 @@ class Fleet:
             await eventually(lambda: not missing(everything, self.reader.received), "reports at the back end")
         except AssertionError as error:
             lost = missing(everything, self.reader.received)
-            figures = {name: self.mesh.status(name) for name in self.mesh.names()}
+            figures = {name: self.mesh.figures(name) for name in self.mesh.names()}
             raise AssertionError(f"{error}: {len(lost)} missing, as {lost[:5]}; {figures}") from error
 
     def check(self) -> None:

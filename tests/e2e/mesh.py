@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 PATIENCE = 30.0  # seconds; a deadline on a machine that others use as well, not an expectation
 
 
 class Mesh(Protocol):
     """``vehicles`` and ``backends`` are the ports of front door and core. Nothing here is called on an event loop
-    that has other work, except ``pid`` and ``status``."""
+    that has other work, except ``pid`` and ``figures``."""
 
     vehicles: int
     backends: int
@@ -23,8 +23,8 @@ class Mesh(Protocol):
     def pid(self, name: str) -> int:
         """The process of a node; 0 while there is none."""
 
-    def status(self, name: str) -> dict[str, Any]:
-        """The figures of the node's present process; empty until it is ready."""
+    def figures(self, name: str) -> dict[str, float]:
+        """The figures of the node's present process, by series; empty until it is ready."""
 
     def log(self, name: str) -> str:
         """All that the processes of a node have logged."""
@@ -62,7 +62,7 @@ async def kill_and_wait(mesh: Mesh, *names: str) -> None:
     before = {name: mesh.pid(name) for name in names}
     await asyncio.to_thread(mesh.kill, *names)
     await eventually(
-        lambda: all(mesh.pid(name) not in (0, before[name]) and mesh.status(name) for name in names),
+        lambda: all(mesh.pid(name) not in (0, before[name]) and mesh.figures(name) for name in names),
         f"{', '.join(names)} back after the kill",
     )
 

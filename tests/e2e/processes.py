@@ -97,6 +97,7 @@ class Processes:
     ) -> None:
         """``options`` are further ones of the topology file (see ``files.topology``)."""
         self.vehicles, self.backends = free_ports(2)
+        self.name = folder.name
         self._folder = folder
         self._edges = list(edge_names)
         self._otlp = otlp
@@ -148,7 +149,7 @@ class Processes:
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + PATIENCE
-        while not all(self.status(name) for name in self._children):
+        while not all(self.figures(name) for name in self._children):
             for child in self._children.values():
                 if not child.pid or time.monotonic() > deadline:
                     raise AssertionError(f"{child.name} did not start:\n{self.log(child.name)[-3000:]}")
@@ -178,13 +179,22 @@ class Processes:
     def pid(self, name: str) -> int:
         return self._etcd.pid if name == "etcd" else self._children[name].pid
 
-    def status(self, name: str) -> dict[str, Any]:
+    def figures(self, name: str) -> dict[str, float]:
+        found: dict[str, float] = self._told(name).get("figures", {})
+        return found
+
+    def metrics(self, name: str) -> str:
+        """Where Prometheus reads the node."""
+        return str(self._told(name).get("metrics", ""))
+
+    def _told(self, name: str) -> dict[str, Any]:
+        """What the node's present process has written of itself; empty until it is ready."""
         child = self._children[name]
         try:
-            figures: dict[str, Any] = json.loads((child.folder / "status.json").read_text())
+            told: dict[str, Any] = json.loads((child.folder / "status.json").read_text())
         except (OSError, ValueError):
             return {}
-        return figures if figures.get("pid") == child.pid else {}
+        return told if told["pid"] == child.pid else {}
 
     def log(self, name: str) -> str:
         try:

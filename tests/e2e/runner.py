@@ -1,6 +1,6 @@
 """One node in one process: ``python -P runner.py FILE NAME ENDPOINT FOLDER``, from the package that the tests import.
 
-It writes its figures into FOLDER/status.json five times a second, and ends with its parent.
+It writes its figures into FOLDER/status.json five times a second once it is ready, and ends with its parent.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import uvloop
 
 from mesh.core.node import Core
 from mesh.edge.node import Edge
+from mesh.figures.status import by_series
 from mesh.frontdoor.node import Door
 from mesh.node.place import Place
 from mesh.topology.load import load
@@ -40,7 +41,9 @@ async def main(file: Path, name: str, endpoint: str, folder: Path) -> None:
     await node.start()
     while not ended.is_set() and os.getppid() == parent:
         draft = folder / "status.draft"
-        draft.write_text(json.dumps(node.status(), default=str))
+        status = node.status()
+        told = {"pid": os.getpid(), "metrics": status.metrics, "figures": by_series(status)}
+        draft.write_text(json.dumps(told))
         draft.replace(folder / "status.json")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), 0.2)

@@ -147,7 +147,7 @@ def test_a_wait_in_the_journal_is_seen(mesh: Processes, collector: Collector) ->
         owner = mesh.where("sleeper")
         before = mesh.pid(owner)
         await asyncio.to_thread(mesh.kill, owner)
-        await eventually(lambda: mesh.pid(owner) not in (0, before) and mesh.status(owner), "the edge")
+        await eventually(lambda: mesh.pid(owner) not in (0, before) and mesh.figures(owner), "the edge")
         await car.reconnect(mesh.vehicles)
         await car.wait(lambda: car.received, "the command")
         wanted = ("edge", "wait")

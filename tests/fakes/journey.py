@@ -96,7 +96,7 @@ class Journey:
         flushed = [tracer.flush(10.0) for tracer in tracers]
         for tracer in tracers:
             tracer.close()
-        return all(flushed) and all(tracer.dropped == 0 for tracer in tracers)
+        return all(flushed) and all(tracer.status().dropped == 0 for tracer in tracers)
 
 
 def ingress(tracer: Tracer, publish: Publish, vehicle: str, trusted: bool = False) -> Span | None:

@@ -16,6 +16,7 @@ from mesh.broker.principal import Principal
 from mesh.edge.devices import Devices
 from mesh.frontdoor.context import DoorSettings
 from mesh.frontdoor.door import FrontDoor
+from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.transport.admission import Admission
 from mesh.transport.listen import Listen
 from mesh.transport.outlet import Outlet
@@ -228,18 +229,18 @@ class FakeMesh:
         return self.edge.engine
 
     @property
-    def link(self) -> dict[str, Any]:
+    def link(self) -> EdgeLinkStatus:
         """The status of the link to edge-1."""
         return self.door.links.status()[0]
 
     async def up(self) -> None:
         """Wait until the link is up."""
-        await until(lambda: self.link["state"] == "up")
+        await until(lambda: self.link.state == "up")
 
     async def restart_edge(self) -> None:
         """The edge is killed and comes back at another port."""
         await self.edge.kill()
-        await until(lambda: self.link["state"] == "away")
+        await until(lambda: self.link.state == "away")
         await self.edge.restart()
         self.proxy.target = self.edge.devices.port
 

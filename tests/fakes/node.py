@@ -8,6 +8,7 @@ import time
 from typing import final
 
 from mesh.cluster.node import Assignment
+from mesh.node.status import NodeStatus
 
 
 @final
@@ -34,8 +35,8 @@ class FakeNode:
         self._assignment.folder.mkdir(parents=True, exist_ok=True)
         (self._assignment.folder / "stopped").write_text(str(time.time()))
 
-    def status(self) -> dict[str, object]:
-        return {"connections": 1, "sessions": 2, "queued": 3, "host": "127.0.0.1", "detail": "fake"}
+    def status(self) -> NodeStatus:
+        return NodeStatus(connections=1, sessions=2, queued=3, host="127.0.0.1", detail="fake")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"%d\n" % os.getpid())

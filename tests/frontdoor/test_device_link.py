@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from mesh.frontdoor.context import DoorSettings
+from mesh.transport.status import Held
 from mesh.wire.packets import (
     MQTT5,
     PINGREQ,
@@ -45,7 +46,7 @@ def test_a_fault_of_the_engine_ends_one_connection_and_leaves_the_link() -> None
             await one.wait_closed()
             other.send(Publish("vehicles/OTHER/t", b"x", 1, packet_id=1))
             await until(lambda: other.acks(PUBACK) == [1])
-            assert mesh.link["state"] == "up"
+            assert mesh.link.state == "up"
             assert [name for name, _ in mesh.engine.received] == ["ONE", "OTHER"]  # it did not come again
 
     run(main())
@@ -66,11 +67,11 @@ def test_packets_pass_in_both_directions() -> None:
             assert command.payload == b"go"
             car.send(Ack(PUBACK, 7))
             await until(lambda: ("CAR", Ack(PUBACK, 7)) in mesh.engine.received)
-            await until(lambda: mesh.link["unconfirmed"] == 0 and mesh.link["held_bytes"] == 0)
+            await until(lambda: mesh.link.unconfirmed == 0 and mesh.link.held_bytes == 0)
             assert all(not isinstance(packet, Ping) for _, packet in mesh.engine.received)
             await car.close()
             await until(lambda: mesh.engine.lost_clients == ["CAR"])
-            await until(lambda: mesh.link["connections"] == 0)
+            await until(lambda: mesh.link.connections == 0)
 
     run(main())
 
@@ -81,7 +82,7 @@ def test_disconnect_ends_the_connection_without_its_will() -> None:
             car = await Bare().hello(mesh.port, "CAR")
             car.send(Disconnect())
             await car.wait_closed()
-            await until(lambda: mesh.link["connections"] == 0)
+            await until(lambda: mesh.link.connections == 0)
             assert mesh.engine.lost_clients == []
 
     run(main())
@@ -93,7 +94,7 @@ def test_packets_right_behind_connect_keep_their_order() -> None:
             mesh.map.gate.clear()  # the look-up takes its time
             car = await Bare().connect(mesh.port)
             car.send(Connect(4, "CAR", username="CAR"), Ping(PINGREQ), *numbered(20))
-            await until(lambda: mesh.door.status()["held"] == {"identity": 1})
+            await until(lambda: mesh.door.status().clients.held == Held(identity=1))
             car.send(*numbered(20, 20))
             assert car.packets == []
             mesh.map.gate.set()
@@ -111,12 +112,12 @@ def test_an_edge_restart_closes_no_socket_and_loses_nothing() -> None:
             car = await Bare().hello(mesh.port, "CAR")
             car.send(*numbered(5))
             await until(lambda: len(car.acks(PUBACK)) == 5)
-            await until(lambda: mesh.link["unconfirmed"] == 0)
+            await until(lambda: mesh.link.unconfirmed == 0)
             await mesh.edge.kill()
-            await until(lambda: mesh.link["state"] == "away")
+            await until(lambda: mesh.link.state == "away")
             car.send(*numbered(5, 5), Ping(PINGREQ))
             await car.wait(Ping)  # answered by the door
-            await until(lambda: mesh.link["held_bytes"] > 0)
+            await until(lambda: mesh.link.held_bytes > 0)
             await mesh.edge.restart()
             mesh.proxy.target = mesh.edge.devices.port
             await until(lambda: len(car.acks(PUBACK)) == 10)
@@ -153,13 +154,13 @@ def test_what_was_answered_is_not_repeated_even_without_its_confirmation() -> No
             mesh.edge.confirming = False
             car.send(*numbered(2))
             await until(lambda: car.acks(PUBACK) == [1, 2])
-            assert mesh.link["unconfirmed"]
+            assert mesh.link.unconfirmed
             await mesh.restart_edge()
             await mesh.up()
             car.send(*numbered(1, 2))
             await until(lambda: car.acks(PUBACK) == [1, 2, 3])
             assert mesh.engine.payloads("CAR") == [b"2"]
-            await until(lambda: mesh.link["held_bytes"] == 0)
+            await until(lambda: mesh.link.held_bytes == 0)
 
     run(main())
 
@@ -176,11 +177,11 @@ def test_qos_2_goes_on_from_each_of_its_states() -> None:
             await until(lambda: sorted(car.acks(PUBREL)) == [2, 3, 4])
             car.send(Ack(PUBCOMP, 3))  # confirmed: the identifier is free
             await until(lambda: ("CAR", Ack(PUBCOMP, 3)) in mesh.engine.received)
-            await until(lambda: mesh.link["unconfirmed"] == 0)
+            await until(lambda: mesh.link.unconfirmed == 0)
             await mesh.edge.kill()
-            await until(lambda: mesh.link["state"] == "away")
+            await until(lambda: mesh.link.state == "away")
             car.send(Ack(PUBCOMP, 4), Ack(PUBREC, 5))
-            await until(lambda: mesh.link["held_bytes"] > 0)
+            await until(lambda: mesh.link.held_bytes > 0)
             await mesh.edge.restart()
             mesh.proxy.target = mesh.edge.devices.port
             await mesh.up()
@@ -206,14 +207,14 @@ def test_a_link_that_is_cut_again_and_again_loses_nothing_and_keeps_the_order() 
                 for car in cars:
                     car.send(*numbered(20, 20 * round))
                 await asyncio.gather(*(car.acked(PUBACK, range(1, 20 * round + 21)) for car in cars))
-            assert mesh.link["losses"] >= 4
+            assert mesh.link.losses >= 4
             for n in range(len(cars)):
                 firsts = list(dict.fromkeys(mesh.engine.payloads(f"CAR{n}")))
                 assert firsts == payloads(160)
                 repeats = [p for c, p in mesh.engine.received if c == f"CAR{n}" and isinstance(p, Publish) and p.dup]
                 assert len(mesh.engine.payloads(f"CAR{n}")) - len(repeats) <= 160
             assert mesh.engine.lost_clients == []
-            await until(lambda: mesh.link["held_bytes"] == 0)
+            await until(lambda: mesh.link.held_bytes == 0)
 
     run(main())
 
@@ -224,9 +225,9 @@ def test_a_vehicle_that_went_while_the_link_was_down_is_lost_for_the_edge() -> N
             gone, stays = await Bare().hello(mesh.port, "GONE"), await Bare().hello(mesh.port, "STAYS")
             mesh.proxy.open = False
             mesh.proxy.cut()
-            await until(lambda: mesh.link["state"] == "away")
+            await until(lambda: mesh.link.state == "away")
             gone.send(Publish("vehicles/GONE/t", b"last words", 0))
-            await until(lambda: mesh.link["held_bytes"] > 0)
+            await until(lambda: mesh.link.held_bytes > 0)
             await gone.close()
             mesh.proxy.open = True
             await until(lambda: mesh.engine.lost_clients == ["GONE"])
@@ -244,7 +245,7 @@ def test_connections_of_a_door_that_does_not_come_back_are_lost_after_the_grace(
             mesh.proxy.open = False
             mesh.proxy.cut()
             await until(lambda: mesh.engine.lost_clients == ["CAR"])
-            assert mesh.edge.devices.status()["connections"] == 0
+            assert mesh.edge.devices.status().connections == 0
             mesh.proxy.open = True  # the door comes too late, but its vehicle is still there
             await until(lambda: mesh.engine.attached == [("CAR", [])])
             assert not car.closed.is_set()
@@ -273,10 +274,10 @@ def test_connect_waits_for_an_edge_that_comes_back_in_time() -> None:
         async with FakeMesh() as mesh:
             await mesh.up()
             await mesh.edge.kill()
-            await until(lambda: mesh.link["state"] == "away")
+            await until(lambda: mesh.link.state == "away")
             car = await Bare().connect(mesh.port)
             car.send(Connect(4, "CAR", username="CAR"), *numbered(3))
-            await until(lambda: mesh.link["held_bytes"] > 0)
+            await until(lambda: mesh.link.held_bytes > 0)
             await mesh.edge.restart()
             mesh.proxy.target = mesh.edge.devices.port
             await until(lambda: car.acks(PUBACK) == [1, 2, 3])
@@ -310,7 +311,7 @@ def test_a_session_that_is_gone_closes_the_vehicle() -> None:
             mesh.engine.sessions.clear()
             await mesh.restart_edge()
             await car.wait_closed()
-            await until(lambda: mesh.link["connections"] == 0)
+            await until(lambda: mesh.link.connections == 0)
 
     run(main())
 
@@ -336,7 +337,7 @@ def test_a_connection_that_ended_at_the_edge_is_not_revived() -> None:
             mesh.proxy.freeze()
             mesh.engine.fail(mesh.engine.current["CAR"], 0x98)
             mesh.edge.turn.wake()
-            await until(lambda: mesh.edge.devices.status()["connections"] == 1)
+            await until(lambda: mesh.edge.devices.status().connections == 1)
             mesh.proxy.cut()
             mesh.proxy.thaw()
             await car.wait_closed()
@@ -371,7 +372,7 @@ def test_a_refused_connect_is_answered_and_closed() -> None:
             car.send(Connect(4, "CAR", username="CAR"))
             assert (await car.wait(Connack)).reason == 5
             await car.wait_closed()
-            await until(lambda: mesh.link["connections"] == 0)
+            await until(lambda: mesh.link.connections == 0)
 
     run(main())
 

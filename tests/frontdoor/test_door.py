@@ -13,6 +13,7 @@ from mesh.session.span import Span
 from mesh.transport.frame import WINDOW
 from mesh.transport.outlet import Outlet
 from mesh.transport.refusal import Refused
+from mesh.transport.status import Held
 from mesh.wire.encode import encode
 from mesh.wire.limits import Limits
 from mesh.wire.packets import (
@@ -57,7 +58,7 @@ def test_what_is_no_good_connect_is_closed_with_the_right_answer(sent: bytes, an
             async with asyncio.timeout(10):
                 assert await reader.read() == answer
             writer.close()
-            await until(lambda: mesh.door.status()["refused"] == 1)
+            await until(lambda: mesh.door.status().clients.with_refused() == 1)
             assert mesh.engine.opened == []
 
     run(main())
@@ -89,7 +90,7 @@ def test_no_connect_half_a_connect_and_a_trickling_one_are_closed_in_time() -> N
             for client in (silent, half, slow):
                 await client.wait_closed()
             task.cancel()
-            assert mesh.door.status()["refused"] == 3
+            assert mesh.door.status().clients.with_refused() == 3
 
     run(main())
 
@@ -155,9 +156,9 @@ def test_one_more_than_the_limit_is_told_so_and_counted() -> None:
             third.send(Connect(MQTT5, "C", username="C"))
             assert (await third.wait(Connack)).reason == 0x89
             await third.wait_closed()
-            assert mesh.door.status()["refused"] == 1
+            assert mesh.door.status().clients.with_refused() == 1
             await first.close()
-            await until(lambda: mesh.door.status()["connections"] == 1)
+            await until(lambda: mesh.door.status().clients.connections == 1)
             await Bare().hello(mesh.port, "C")
 
     run(main())
@@ -181,7 +182,7 @@ def test_a_silent_vehicle_is_closed_and_a_pinging_one_is_not() -> None:
             await until(lambda: len(pinging.packets) > 6)
             task.cancel()
             assert not pinging.closed.is_set()
-            assert mesh.door.status()["silent"] == 1
+            assert mesh.door.status().clients.silent == 1
 
     run(main())
 
@@ -209,17 +210,17 @@ def test_a_vehicle_is_not_read_beyond_its_limit_while_its_edge_is_away() -> None
         async with FakeMesh(DoorSettings(held_per_vehicle=10_000)) as mesh:
             car, other = await Bare().hello(mesh.port, "CAR"), await Bare().hello(mesh.port, "OTHER")
             await mesh.edge.kill()
-            await until(lambda: mesh.link["state"] == "away")
+            await until(lambda: mesh.link.state == "away")
             car.send(*[Publish("vehicles/CAR/t", bytes(1000), 1, packet_id=n) for n in range(1, 2001)])
-            await until(lambda: mesh.door.status()["held"] == {"link": 1})
+            await until(lambda: mesh.door.status().clients.held == Held(link=1))
             other.send(Ping(PINGREQ))
             await other.wait(Ping)
-            assert mesh.link["held_bytes"] < 300_000  # the limit and one read of the socket
+            assert mesh.link.held_bytes < 300_000  # the limit and one read of the socket
             await mesh.edge.restart()
             mesh.proxy.target = mesh.edge.devices.port
             await until(lambda: len(car.acks(PUBACK)) == 2000)
             assert car.acks(PUBACK) == list(range(1, 2001))
-            assert mesh.door.status()["held"] == {}
+            assert mesh.door.status().clients.held == Held()
 
     run(main())
 
@@ -229,13 +230,13 @@ def test_what_is_held_for_one_edge_is_bounded_in_all() -> None:
         async with FakeMesh(DoorSettings(held_per_edge=20_000)) as mesh:
             cars = [await Bare().hello(mesh.port, f"CAR{n}") for n in range(20)]
             await mesh.edge.kill()
-            await until(lambda: mesh.link["state"] == "away")
+            await until(lambda: mesh.link.state == "away")
             for round in range(10):
                 for car in cars:
                     car.send(Publish("vehicles/CAR/t", bytes(1000), 1, packet_id=round + 1))
                 await asyncio.sleep(0.01)
-            await until(lambda: len(mesh.door.status()["held"]) == 1)  # type: ignore[arg-type]
-            assert mesh.link["held_bytes"] < 60_000
+            await until(lambda: mesh.door.status().clients.held.link > 0)
+            assert mesh.link.held_bytes < 60_000
             await mesh.edge.restart()
             mesh.proxy.target = mesh.edge.devices.port
             for car in cars:
@@ -369,13 +370,13 @@ def test_figures_are_kept() -> None:
             car = await Bare().hello(mesh.port, "CAR")
             subscribe = Subscribe(1, [Subscription("vehicles/CAR/#")])
             car.send(subscribe)
-            await until(lambda: mesh.link["held_bytes"] == 0 and len(car.packets) == 2)
+            await until(lambda: mesh.link.held_bytes == 0 and len(car.packets) == 2)
             status = mesh.door.status()
-            assert status["accepted"] == 1
+            assert status.accepted == 1
             sent = encode(Connect(4, "CAR", username="CAR"), 4) + encode(subscribe, 4)
-            assert status["bytes_in"] == len(sent)
-            assert status["bytes_out"] == 4 + 5
-            assert status["packets_up"] == 1
+            assert status.clients.bytes_in == len(sent)
+            assert status.clients.bytes_out == 4 + 5
+            assert status.packets_up == 1
 
     run(main())
 

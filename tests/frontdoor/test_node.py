@@ -11,6 +11,7 @@ import pytest
 
 from mesh.frontdoor import node
 from mesh.frontdoor.node import Door
+from mesh.frontdoor.status import DoorStatus
 from mesh.node.place import Place
 from mesh.registry.client import Client
 from mesh.registry.embedded import EmbeddedEtcd
@@ -34,9 +35,9 @@ def door_place(etcd: EmbeddedEtcd) -> Place:
 
 def edges_of(door: Door) -> set[str]:
     """The edges that the door knows."""
-    links = door.status().get("links", [])
-    assert isinstance(links, list)
-    return {link["edge"] for link in links}
+    status = door.status()
+    assert isinstance(status, DoorStatus)
+    return {link.peer for link in status.door.links}
 
 
 def test_a_door_of_a_new_mesh_accepts_nobody_before_all_edges_are_there(

@@ -140,7 +140,7 @@ def test_cleaning_keeps_the_disk_small_and_the_living(tmp_path: Path, limits: Li
     disk = Disk()
     owner = Owner(tmp_path, limits=limits, files=disk)
     kept = churn(owner, 200)
-    figures = owner.journal.statistics()
+    figures = owner.journal.status()
     assert figures.live_items == 1
     assert figures.disk_bytes <= 2 * figures.live_bytes + 3 * TINY.segment
     assert (tmp_path / "00000001.log") not in disk.paths()

@@ -69,7 +69,7 @@ def test_positions_become_durable_in_order_and_a_commit_of_nothing_is_none(tmp_p
         owner.journal.commit()
     owner.until(lambda: owner.journal.durable_position == 50)
     assert owner.durable == sorted(set(owner.durable))
-    figures = owner.journal.statistics()
+    figures = owner.journal.status()
     assert figures.commits == 50
     assert 1 <= figures.synced_batches <= 50
     assert figures.live_items == 50

@@ -61,7 +61,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         assert kept - gone - doubtful <= found.keys()
         for id, body in found.items():
             assert body == body_of(id)
-        figures = owner.journal.statistics()
+        figures = owner.journal.status()
         assert figures.disk_bytes <= 2 * figures.live_bytes + 8 * LIMITS.segment
         owner.journal.close()
         kept = set(found)

@@ -153,7 +153,7 @@ class JournalMachine(RuleBasedStateMachine):
     @invariant()
     def counts(self) -> None:
         if hasattr(self, "owner"):
-            figures = self.owner.journal.statistics()
+            figures = self.owner.journal.status()
             assert figures.live_items == len(self.model)
             sizes = [PUT_SIZE + len(meta) + len(body) for (_, _, _, meta), body in self.model.values()]
             assert figures.live_bytes == sum(sizes)

@@ -7,17 +7,24 @@ import socket
 
 import pytest
 
-from mesh.node.metrics import Metrics, metrics_address
+from mesh.frontdoor.status import ConnectionsStatus, DoorStatus
+from mesh.node import metrics as metrics_module
+from mesh.node.metrics import Metrics, choices
+from mesh.node.status import NodeStatus, ServicesStatus
+from mesh.topology.nodes import metrics_addresses
 from mesh.topology.units import Address
+from mesh.transport.status import CLIENT, Held, SocketsStatus
 from tests.node.places import place
 
-STATUS: dict[str, object] = {
-    "host": "127.0.0.1",
-    "connections": 3,
-    "journal": {"seconds": 0.5, "failed": ""},
-    "links": {"edge-1": {"up": True}},
-    "listeners": [{"port": 1883}],
-}
+DOOR = DoorStatus(
+    host="127.0.0.1",
+    door=ConnectionsStatus(SocketsStatus(CLIENT, 3, 0, 0, 10, 20, Held(link=1), ()), 5, 7, 8, ()),
+    services=ServicesStatus(1.5, True, 4, None),
+)
+
+
+def door_status() -> NodeStatus:
+    return DOOR
 
 
 def free_port() -> int:
@@ -25,6 +32,18 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
     return port
+
+
+def free_range(count: int) -> int:
+    """The first of ``count`` ports in a row that were free a moment ago."""
+    while True:
+        first = free_port()
+        try:
+            for port in range(first, first + count):
+                socket.create_server(("127.0.0.1", port)).close()
+        except (OSError, OverflowError):
+            continue
+        return first
 
 
 async def get(port: int) -> str:
@@ -36,55 +55,85 @@ async def get(port: int) -> str:
     return answer.decode()
 
 
-def test_the_numbers_of_the_status_are_served() -> None:
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def made(name: str, port: int) -> Metrics:
+    return Metrics(place(name, f'telemetry: {{prometheus: "127.0.0.1:{port}"}}'), door_status)
+
+
+def test_the_figures_of_the_status_are_served() -> None:
     async def run() -> str:
-        metrics = Metrics(place("core-1", 'telemetry: {prometheus: "127.0.0.1:0"}'), lambda: STATUS)
+        metrics = made("door", 0)
         await metrics.open()
         try:
-            return await get(metrics.port)
+            return await get(port_of(metrics.address))
         finally:
             await metrics.close()
 
-    answer = asyncio.run(run())
-    assert answer.startswith("HTTP/1.1 200")
-    labels = '{mesh="demo",node="core-1"}'
-    assert [line for line in answer.partition("\r\n\r\n")[2].splitlines() if not line.startswith("#")] == [
-        f"mesh_connections{labels} 3",
-        f"mesh_journal_seconds{labels} 0.5",
-        f"mesh_links_edge_1_up{labels} 1",
-        f"mesh_listeners_0_port{labels} 1883",
-    ]
+    head, _, text = asyncio.run(run()).partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 200")
+    assert "Content-Type: text/plain; version=0.0.4" in head
+    lines = text.splitlines()
+    assert 'mesh_relayed_packets_total{direction="upstream",mesh="demo",node="door"} 7.0' in lines
+    assert 'mesh_connections_held{link="client",mesh="demo",node="door",reason="link"} 1.0' in lines
+    assert 'mesh_start_time_seconds{mesh="demo",node="door"} 1.5' in lines
 
 
 def test_each_node_has_the_next_port() -> None:
     topology = place("door", 'telemetry: {prometheus: "127.0.0.1:9464"}').topology
     names = ("edge-1", "edge-2", "core-1", "core-2", "door")
-    addresses = [metrics_address(topology, name) for name in names]
-    assert addresses == [Address("127.0.0.1", 9464 + number) for number in range(5)]
-    assert metrics_address(place("door").topology, "door") is None
+    addresses = {name: Address("127.0.0.1", 9464 + number) for number, name in enumerate(names)}
+    assert metrics_addresses(topology) == addresses
+    assert metrics_addresses(place("door").topology) == {}
+    assert choices(place("door")) == []
+    anywhere = metrics_addresses(place("door", 'telemetry: {prometheus: "127.0.0.1:0"}').topology)
+    assert set(anywhere.values()) == {Address("127.0.0.1", 0)}
 
 
-def test_a_port_that_cannot_be_had_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async def run(port: int, node: str) -> int:
-        metrics = Metrics(place(node, f'telemetry: {{prometheus: "127.0.0.1:{port}"}}'), lambda: STATUS)
+def test_a_node_whose_port_another_one_holds_takes_the_next_one() -> None:
+    """A node that was added to the topology has the place of one that runs on."""
+
+    async def run(first: int) -> None:
+        running = [made(name, first) for name in ("edge-1", "edge-2", "core-1", "core-2")]
+        added = made("edge-2", first)
+        try:
+            for metrics in running:
+                await metrics.open()
+            await added.open()
+            assert added.address == f"127.0.0.1:{first + 4}"
+            assert "200 OK" in await get(first + 4)
+        finally:
+            for metrics in (*running, added):
+                await metrics.close()
+
+    asyncio.run(run(free_range(5)))
+
+
+def test_a_node_works_without_a_port(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(port: int) -> str:
+        metrics = made("edge-1", port)
         await metrics.open()
         await metrics.close()
-        return metrics.port
+        return metrics.address
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert asyncio.run(run(port, "edge-1")) == 0
-        assert f"no metrics: 127.0.0.1:{port} cannot be listened on" in caplog.text
-    assert asyncio.run(run(65_535, "edge-2")) == 0
-    assert "port 65536" in caplog.text
+        port: int = taken.getsockname()[1]
+        monkeypatch.setattr(metrics_module, "choices", lambda _place: [Address("127.0.0.1", port)])
+        assert asyncio.run(run(port)) == ""
+    assert f"no metrics at 127.0.0.1:{port}" in caplog.text
+    assert "none of the ports" in caplog.text
 
 
-def test_too_many_figures_are_cut_and_said_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("mesh.node.metrics.MAX_SERIES", 2)
-    metrics = Metrics(place("edge-1"), lambda: {"a": 1, "b": 2, "c": 3})
-    assert metrics.render() == metrics.render()
-    assert "mesh_b{" in metrics.render()
-    assert "mesh_c" not in metrics.render()
-    assert caplog.text.count("3 figures") == 1
+def test_a_wildcard_is_told_as_an_address_that_can_be_reached() -> None:
+    async def run() -> str:
+        metrics = Metrics(place("door", 'telemetry: {prometheus: "0.0.0.0:0"}'), door_status)
+        await metrics.open()
+        try:
+            assert "200 OK" in await get(port_of(metrics.address))
+            return metrics.address
+        finally:
+            await metrics.close()
+
+    assert asyncio.run(run()).startswith("127.0.0.1:")

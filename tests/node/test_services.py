@@ -7,11 +7,12 @@ from unittest.mock import patch
 
 import pytest
 
+from mesh.frontdoor.status import DoorStatus
 from mesh.node import services
 from mesh.node.services import Services
 from mesh.registry.members import Announcement
 from tests.node.places import place
-from tests.node.test_metrics import free_port, get
+from tests.node.test_metrics import DOOR, free_port, get
 
 
 def test_a_node_on_all_addresses_announces_one_that_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,8 +31,9 @@ def test_a_node_on_all_addresses_announces_one_that_can_be_reached(monkeypatch: 
 def test_metrics_are_there_until_the_node_stops() -> None:
     async def run(port: int) -> None:
         node = Services(place("edge-1", f'telemetry: {{prometheus: "127.0.0.1:{port}"}}\n'))
-        await node.show(node.status)
-        assert 'mesh_mapped{mesh="demo",node="edge-1"} 0' in await get(port)
+        await node.show(lambda: DoorStatus(door=DOOR.door, services=node.status()))
+        assert node.metrics == f"127.0.0.1:{port}"
+        assert 'mesh_map_records{mesh="demo",node="edge-1"} 0' in await get(port)
         await node.stop()
         with pytest.raises(OSError, match=str(port)):
             await get(port)

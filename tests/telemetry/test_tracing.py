@@ -14,11 +14,11 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from mesh.broker.trace import INTERNAL, PRODUCER, RECEIVE, SEND, WAIT, Tracer
+from mesh.figures.status import by_series
 from mesh.session.span import Span
 from mesh.telemetry.collector import Collector
 from mesh.telemetry.convention import Convention, resource
 from mesh.telemetry.export import ExportThread
-from mesh.telemetry.figures import Figures
 from mesh.telemetry.spans import LiveSpan, new_trace
 from mesh.telemetry.spanvalue import SpanValue
 from mesh.telemetry.tracing import NodeTracer, open_tracer
@@ -161,7 +161,7 @@ def test_a_span_ends_once() -> None:
     span.end()
     assert tracer.flush(5.0)
     assert not only(exporter.get_finished_spans()).status.is_ok
-    assert tracer.recorded == 1
+    assert tracer.status().recorded == 1
     tracer.close()
 
 
@@ -171,7 +171,7 @@ def test_an_unsampled_context_is_passed_on_and_not_recorded() -> None:
     assert tracer.start(SEND, parent, COMMAND, VEHICLE, PRODUCER).context is parent
     assert tracer.record(WAIT, parent, COMMAND, VEHICLE, 1, 2) is parent
     assert ingress(tracer, carrying(COMMAND, parent), VEHICLE) is None
-    assert tracer.recorded == 0
+    assert tracer.status().recorded == 0
     tracer.close()
 
 
@@ -310,9 +310,9 @@ def test_a_dead_endpoint_costs_spans_and_one_line_only(caplog: pytest.LogCapture
     with caplog.at_level(logging.INFO):
         for _ in range(3):
             taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end()
-        until(lambda: tracer.dropped == 3, 20.0)
+        until(lambda: tracer.status().dropped == 3, 20.0)
     tracer.close()
-    assert not tracer.reachable
+    assert not tracer.status().reachable
     ours = [record for record in caplog.records if record.name.startswith(("mesh", "opentelemetry"))]
     assert len(ours) == 1
     assert "messages are not affected" in ours[0].getMessage()
@@ -327,24 +327,22 @@ def test_a_failing_template_costs_its_batch_and_not_the_thread(caplog: pytest.Lo
     for _ in range(2):
         taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end()
         assert tracer.flush(10.0)
-    assert tracer.dropped == 2
+    assert tracer.status().dropped == 2
     assert "KeyError" in caplog.text
     tracer.close()
 
 
 def test_figures_show_what_became_of_the_spans() -> None:
     tracer, _ = in_memory()
-    figures = Figures({"node": "edge-1"})
-    tracer.show(figures)
     taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end()
     assert tracer.flush(5.0)
-    assert figures.read() == {
+    assert by_series(tracer.status()) == {
         "mesh_spans_recorded_total": 1,
         "mesh_spans_exported_total": 1,
         "mesh_spans_dropped_total": 0,
         "mesh_traces_suppressed_total": 0,
         "mesh_spans_queued": 0,
-        "mesh_traces_reachable": 1,
+        "mesh_spans_endpoint_up": 1,
     }
     tracer.close()
 

@@ -13,6 +13,7 @@ from mesh.transport.lifecycle import EARLY
 from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
 from mesh.transport.refusal import Refused
+from mesh.transport.status import CLIENT, Held
 from mesh.transport.stream import Home, Stream
 from mesh.wire.encode import encode
 from mesh.wire.packets import (
@@ -44,8 +45,8 @@ def test_a_client_talks_and_leaves() -> None:
             other = await Bare().hello(node.port, "other")
             await other.close()
             await until(lambda: node.engine.lost_clients == ["other"])
-            assert node.endpoint.status()["connections"] == 0
-            assert node.endpoint.status()["accepted"] == 2
+            assert node.endpoint.status(CLIENT).connections == 0
+            assert node.endpoint.status(CLIENT).listeners[0].accepted == 2
 
     run(main())
 
@@ -81,7 +82,7 @@ def test_no_good_connect_is_closed_with_the_right_answer(sent: bytes, answer: by
             async with asyncio.timeout(10):
                 assert await reader.read() == answer
             writer.close()
-            assert node.endpoint.status()["refused"] == 1
+            assert node.endpoint.status(CLIENT).with_refused() == 1
 
     run(main())
 
@@ -151,7 +152,7 @@ def test_packets_that_come_while_the_client_is_looked_up_keep_their_order() -> N
         async with EndpointNode(later) as node:
             app = await Bare().connect(node.port)
             app.send(Connect(4, "app"), *[Publish("t", b"%d" % n) for n in range(10)])
-            await until(lambda: node.endpoint.status()["held"] == {"identity": 1})
+            await until(lambda: node.endpoint.status(CLIENT).held == Held(identity=1))
             app.send(*[Publish("t", b"%d" % n) for n in range(10, 20)])
             gate.set()
             await until(lambda: node.engine.payloads("app") == [b"%d" % n for n in range(20)])
@@ -160,7 +161,7 @@ def test_packets_that_come_while_the_client_is_looked_up_keep_their_order() -> N
             data = encode(Connect(4, "flood"), 4) + encode(Ping(PINGREQ), 4) * 500_000
             before = node.endpoint.home.bytes_in
             flood.raw(data)
-            await until(lambda: node.endpoint.status()["held"] == {"identity": 1})
+            await until(lambda: node.endpoint.status(CLIENT).held == Held(identity=1))
             assert node.endpoint.home.bytes_in - before <= EARLY
             gate.set()
             await until(lambda: node.endpoint.home.bytes_in - before == len(data))
@@ -204,11 +205,11 @@ def test_a_client_that_does_not_read_is_paused_and_its_requests_wait() -> None:
                 node.turn.wake()
                 sent += 1
                 await asyncio.sleep(0.001)
-            assert node.endpoint.status()["held"] == {"writing": 1}
+            assert node.endpoint.status(CLIENT).held == Held(writing=1)
             app.reading.set()
             await until(lambda: len(app.publishes()) == sent)
             assert node.engine.paused == set()
-            assert node.endpoint.status()["held"] == {}
+            assert node.endpoint.status(CLIENT).held == Held()
 
     run(main())
 
@@ -220,7 +221,7 @@ def test_an_engine_that_is_congested_is_not_fed() -> None:
             connection = node.engine.current["app"]
             connection.congested = True
             app.send(Publish("t", b"1"))
-            await until(lambda: node.endpoint.status()["held"] == {"engine": 1})
+            await until(lambda: node.endpoint.status(CLIENT).held == Held(engine=1))
             app.send(Publish("t", b"2"))
             connection.congested = False
             node.engine.deliver("app", Publish("t", b"answer"))
@@ -238,7 +239,7 @@ def test_the_whole_endpoint_can_be_paused() -> None:
             late = await Bare().connect(node.port)
             late.send(Connect(4, "late"))
             app.send(Publish("t", b"1"))
-            await until(lambda: node.endpoint.status()["held"] == {"node": 2})
+            await until(lambda: node.endpoint.status(CLIENT).held == Held(node=2))
             assert node.engine.received == []
             node.endpoint.resume()
             await late.wait(Connack)

@@ -13,6 +13,7 @@ from mesh.frontdoor.context import DoorSettings
 from mesh.transport.admission import Admission
 from mesh.transport.authentication import Methods, Proof
 from mesh.transport.refusal import Refused
+from mesh.transport.status import CLIENT, Held
 from mesh.wire.encode import encode
 from mesh.wire.limits import Limits
 from mesh.wire.packets import (
@@ -90,11 +91,11 @@ class World:
         """Client ids whose CONNECT has reached the engine."""
         raise NotImplementedError
 
-    def refused(self) -> object:
+    def refused(self) -> int:
         """The figure of connections that ended before CONNACK."""
         raise NotImplementedError
 
-    def held(self) -> object:
+    def held(self) -> Held:
         """Why sockets are not read."""
         raise NotImplementedError
 
@@ -119,11 +120,11 @@ class DoorWorld(World):
     def opened(self) -> list[str]:
         return self._mesh.engine.opened
 
-    def refused(self) -> object:
-        return self._mesh.door.status()["refused"]
+    def refused(self) -> int:
+        return self._mesh.door.status().clients.with_refused()
 
-    def held(self) -> object:
-        return self._mesh.door.status()["held"]
+    def held(self) -> Held:
+        return self._mesh.door.status().clients.held
 
 
 class EndpointWorld(World):
@@ -154,11 +155,11 @@ class EndpointWorld(World):
     def opened(self) -> list[str]:
         return self._node.engine.opened
 
-    def refused(self) -> object:
-        return self._node.endpoint.status()["refused"]
+    def refused(self) -> int:
+        return self._node.endpoint.status(CLIENT).with_refused()
 
-    def held(self) -> object:
-        return self._node.endpoint.status()["held"]
+    def held(self) -> Held:
+        return self._node.endpoint.status(CLIENT).held
 
 
 Make = Callable[..., World]
@@ -278,7 +279,7 @@ def test_packets_behind_connect_keep_their_order_and_wait_for_connack(make: Make
             numbers = range(1, 1501)  # more than any client sends at once
             car.send(Connect(MQTT5, "car", username="car"), Ping(PINGREQ))
             car.send(*[Publish("vehicles/car/t", b"", 1, packet_id=number) for number in numbers])
-            await until(lambda: world.held() == {"identity": 1})
+            await until(lambda: world.held() == Held(identity=1))
             assert car.packets == []
             world.gate.set()
             await car.acked(PUBACK, numbers)
@@ -356,7 +357,7 @@ def test_a_node_that_stops_tells_every_client_what_it_can_be_told(make: Make) ->
             world.gate.clear()
             waiting, stranger = await Bare(MQTT5).connect(world.port), await Bare(MQTT5).connect(world.port)
             waiting.send(Connect(MQTT5, "waiting", username="waiting"))
-            await until(lambda: world.held() == {"identity": 1})
+            await until(lambda: world.held() == Held(identity=1))
             await world.stop()
             for client in (new, old, waiting, stranger):
                 await client.wait_closed()

@@ -92,7 +92,7 @@ def test_a_stranger_at_the_edge_gets_no_further() -> None:
         writer.write(head(PROOF, LINK, 32) + bytes(32))
         assert await reader.read() == b""
         writer.close()
-        assert edge.devices.status()["doors"] == []
+        assert edge.devices.status().doors == ()
         await edge.stop()
 
     run(main())

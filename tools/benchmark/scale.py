@@ -108,7 +108,7 @@ def _map(size: int, cpus: set[int], load_cpus: set[int]) -> Found:
     return {
         "mapped": size, "written_per_second": written, "where_us": asked, "first_per_second": newcomers.first,
         "door_bytes": after[door] - before[door], "etcd_bytes": etcd, "stored_bytes": stored,
-        "door_records": _services(status["door"])["mapped"],
+        "door_records": status["door"]["figures"]["mesh_map_records"],
     }  # fmt: skip
 
 
@@ -120,12 +120,6 @@ def _etcds(file: Path) -> list[int]:
         for process in psutil.process_iter(["name", "cmdline"])
         if process.info["name"] == "etcd" and any(folder in word for word in process.info["cmdline"] or ())
     ]
-
-
-def _services(node: Found) -> Found:
-    """What a node says of the map and of its spans."""
-    services: Found = node["figures"].get("services", {})
-    return services
 
 
 async def _fill_and_ask(file: Path, size: int) -> tuple[float, float]:

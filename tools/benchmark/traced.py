@@ -24,7 +24,11 @@ TURNS = 4  # for each round
 TURN = 2.0  # seconds of one turn
 FIRST = 1.0  # seconds of a turn before that
 DRAIN = 20.0
-COUNTS = ("recorded", "exported", "dropped", "suppressed")
+SERIES = {
+    "recorded": "mesh_spans_recorded_total", "exported": "mesh_spans_exported_total",
+    "dropped": "mesh_spans_dropped_total", "suppressed": "mesh_traces_suppressed_total",
+}  # fmt: skip
+COUNTS = tuple(SERIES)
 
 Found = dict[str, Any]
 
@@ -65,11 +69,11 @@ class Traced:
 
     def found(self) -> Found:
         """``rates`` and ``cpu`` (microseconds a message) of each turn; ``lost`` of all; what became of the spans."""
-        spans = [node["figures"].get("services", {}).get("spans", {}) for node in self._mesh.nodes()]
+        figures = [node["figures"] for node in self._mesh.nodes()]
         return {
             "sample": self._share, "rates": [one.rate for one in self._results],
             "cpu": [one.cpu_total for one in self._results], "lost": self._results[-1].lost,
-            "spans": {name: sum(one.get(name, 0) for one in spans) for name in COUNTS},
+            "spans": {name: sum(one.get(series, 0) for one in figures) for name, series in SERIES.items()},
         }  # fmt: skip
 
 

@@ -16,10 +16,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast, final
+from typing import Final, final
 
+from mesh.cluster.look import status_of
 from mesh.cluster.run import load_run, run_path
-from mesh.cluster.status import rows, status_of
 from mesh.registry.client import Client
 from mesh.registry.map import records
 from tools.demonstration.setting import MESH
@@ -135,10 +135,7 @@ class RunningMesh:
         run = load_run(self._data)
         if run is None or not run.is_alive():
             return []
-        return [
-            NodeState(str(row["name"]), str(row["role"]), str(row["state"]), cast(int, row["pid"]))
-            for row in rows(status_of(run))
-        ]
+        return [NodeState(row.name, row.role, row.state, row.pid) for row in status_of(run).nodes]
 
     def _command(self, *words: str) -> subprocess.Popen[str]:
         """Run ``mesh`` in a session of its own, so that Ctrl-C does not reach it."""

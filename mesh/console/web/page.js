@@ -5,7 +5,12 @@ const PERIOD = 2000;          // between two readings, in ms
 const DEADLINE = 8000;        // for one answer, in ms
 const SAMPLES = 6;            // a rate is taken over the last ten seconds: short enough to follow, long enough to be calm
 const HISTORY = 90;           // points of the curve: three minutes
-const WAYS = { door: ["packets_up", "packets_down"], edge: ["published", "delivered"], core: ["published", "delivered"] };
+const ENGINE = ["mesh_messages_published_total", "mesh_messages_delivered_total"];
+const WAYS = {
+  door: ["upstream", "downstream"].map((way) => `mesh_relayed_packets_total{direction="${way}"}`),
+  edge: ENGINE,
+  core: ENGINE,
+};
 
 const byId = (id) => document.getElementById(id);
 const whole = new Intl.NumberFormat("en");
@@ -32,8 +37,7 @@ function since(seconds) {
 function counters(node) {
   const ways = WAYS[node.role];
   if (!ways || node.state !== "ready") return null;
-  const from = node.role === "door" ? node.figures : node.figures.counters || {};
-  return ways.map((name) => Number(from[name]) || 0);
+  return ways.map((series) => node.figures[series] || 0);
 }
 
 function rates(node) {

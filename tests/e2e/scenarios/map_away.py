@@ -31,7 +31,7 @@ async def etcd_is_away(mesh: Mesh, vehicles: int, seconds: float) -> None:
             pids = {name: mesh.pid(name) for name in mesh.names()}
             await asyncio.to_thread(mesh.start_etcd)
             await eventually(
-                lambda: all(mesh.status(name).get("services", {}).get("etcd") for name in mesh.names()),
+                lambda: all(mesh.figures(name).get("mesh_etcd_up") for name in mesh.names()),
                 "all nodes see etcd again",
             )
             await fleet.rounds(1)

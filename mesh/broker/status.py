@@ -1,0 +1,61 @@
+"""What an engine tells of itself. Not compiled: ``mesh.figures.status`` reads the types of the fields.
+
+``Counters`` (see ``courier``) counts on the hot path; a status is made of it when somebody looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final, final
+
+from mesh.figures.instrument import Distribution, counter, gauge, histogram
+from mesh.figures.status import Status
+
+CONNECTS: Final = counter("mesh_connects_total", "CONNECT packets that were accepted.")
+_DROPPED: Final = counter("mesh_messages_dropped_total", "Messages dropped for one receiver, by reason.", ("reason",))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class BrokerStatus(Status):
+    """Sessions and messages of one engine. The topics below ``$SYS`` are made of the same figures."""
+
+    connected: Annotated[int, gauge("mesh_sessions_connected", "Sessions that have a connection.")]
+    sessions: Annotated[int, gauge("mesh_sessions", "Sessions, with and without a connection.")]
+    queued: Annotated[
+        int, gauge("mesh_messages_queued", "Deliveries that wait in sessions, or are sent and not acknowledged.")
+    ]
+    retained: Annotated[int, gauge("mesh_messages_retained", "Topics that have a retained message.")]
+    subscriptions: Annotated[int, gauge("mesh_subscriptions", "Subscriptions of all sessions.")]
+
+    connects: Annotated[int, CONNECTS]
+    refused: Annotated[int, counter("mesh_connects_refused_total", "CONNECT packets that the engine refused.")]
+    takeovers: Annotated[
+        int, counter("mesh_session_takeovers_total", "Connections closed because their client connected again.")
+    ]
+    expired: Annotated[int, counter("mesh_sessions_expired_total", "Sessions that ended while they had no connection.")]
+    received: Annotated[int, counter("mesh_packets_received_total", "Packets of all types from clients.")]
+    answered: Annotated[int, counter("mesh_answers_sent_total", "Packets to clients, PUBLISH excepted.")]
+    published: Annotated[int, counter("mesh_messages_published_total", "PUBLISH packets taken from clients.")]
+    delivered: Annotated[int, counter("mesh_messages_delivered_total", "PUBLISH packets sent to clients.")]
+    rejected: Annotated[int, counter("mesh_messages_rejected_total", "Messages refused because a queue was full.")]
+    dropped_expired: Annotated[int, _DROPPED.of(reason="expired")]
+    dropped_full: Annotated[int, _DROPPED.of(reason="full")]
+    dropped_large: Annotated[int, _DROPPED.of(reason="large")]
+    dropped_offline: Annotated[int, _DROPPED.of(reason="offline")]
+
+    acknowledge: Annotated[
+        Distribution,
+        histogram(
+            "mesh_publish_acknowledge_seconds",
+            "Time from a PUBLISH of QoS 1 or 2 at this node to its PUBACK or PUBREC; one message in 16 is measured.",
+        ),
+    ]
+    deliver: Annotated[
+        Distribution,
+        histogram(
+            "mesh_publish_deliver_seconds",
+            "Time from a PUBLISH at this node until it is sent to a receiver, retained messages excepted; "
+            "one delivery in 16 is measured.",
+        ),
+    ]

@@ -1,0 +1,52 @@
+"""What the console tells: of itself, and of the whole mesh as the controller sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, final
+
+from mesh.cluster.status import READY, MeshStatus
+from mesh.figures.instrument import Label, counter, gauge
+from mesh.figures.status import Status
+from mesh.node.status import NodeStatus
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleStatus(NodeStatus):
+    """The console's own connections."""
+
+    open: Annotated[int, gauge("mesh_console_connections", "Open connections of the console.")]
+    refused: Annotated[
+        int,
+        counter("mesh_console_refused_total", "Connections that the console closed at once, since it had too many."),
+    ]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class NodeView(Status):
+    """One node as the controller sees it."""
+
+    node: Annotated[str, Label("node")]
+    up: Annotated[bool, gauge("mesh_node_up", "Whether the node has a process.", ("node",))]
+    ready: Annotated[bool, gauge("mesh_node_ready", "Whether the node serves.", ("node",))]
+    restarts: Annotated[
+        int,
+        counter("mesh_node_restarts_total", "How often the node came back, since the controller began.", ("node",)),
+    ]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MeshView(Status):
+    """What the console shows Prometheus."""
+
+    console: ConsoleStatus
+    nodes: tuple[NodeView, ...]
+
+
+def view(console: ConsoleStatus, mesh: MeshStatus) -> MeshView:
+    """The whole mesh."""
+    nodes = [NodeView(row.name, row.pid != 0, row.state == READY, row.restarts) for row in mesh.nodes]
+    return MeshView(console, tuple(nodes))

@@ -1,0 +1,120 @@
+"""What sockets and links tell of themselves. Not compiled: ``mesh.figures.status`` reads the types of the fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, final
+
+from mesh.figures.instrument import Label, counter, gauge
+from mesh.figures.status import Status
+
+# What a socket or link carries: packets of clients, of vehicles that are connected to a front door, or of a core.
+CLIENT: Final = "client"
+DEVICE: Final = "device"
+TIER: Final = "tier"
+
+_HELD: Final = gauge(
+    "mesh_connections_held", "Connections that are not read at present, by reason.", ("link", "reason")
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Held(Status):
+    """How many streams are not read, by reason (see ``stream``); a stream may have several."""
+
+    writing: Annotated[int, _HELD.of(reason="writing")] = 0
+    engine: Annotated[int, _HELD.of(reason="engine")] = 0
+    identity: Annotated[int, _HELD.of(reason="identity")] = 0
+    link: Annotated[int, _HELD.of(reason="link")] = 0
+    node: Annotated[int, _HELD.of(reason="node")] = 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ListenerStatus(Status):
+    """One listening socket; ``listener`` is its name: ``mqtt://127.0.0.1:1883``."""
+
+    listener: Annotated[str, Label("listener")]
+    accepted: Annotated[
+        int, counter("mesh_listener_accepted_total", "Connections that came to a listener.", ("link", "listener"))
+    ]
+    refused: Annotated[
+        int,
+        counter(
+            "mesh_listener_refused_total",
+            "Connections closed at once because the limit of connections was reached.",
+            ("link", "listener"),
+        ),
+    ]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SocketsStatus(Status):
+    """The sockets of one kind, ``CLIENT``, ``DEVICE`` or ``TIER``, and where they were accepted."""
+
+    link: Annotated[str, Label("link")]
+    connections: Annotated[int, gauge("mesh_connections", "Open network connections.", ("link",))]
+    refused: Annotated[
+        int,
+        counter(
+            "mesh_connections_refused_total",
+            "Connections closed before their CONNECT was accepted: late, malformed or not allowed.",
+            ("link",),
+        ),
+    ]
+    silent: Annotated[
+        int,
+        counter(
+            "mesh_keep_alive_timeouts_total", "Connections closed because the client was silent.", ("link",)
+        ),
+    ]
+    bytes_in: Annotated[
+        int, counter("mesh_received_bytes_total", "Bytes read from sockets, without TLS.", ("link",), "bytes")
+    ]
+    bytes_out: Annotated[
+        int, counter("mesh_sent_bytes_total", "Bytes written to sockets, without TLS.", ("link",), "bytes")
+    ]
+    held: Held
+    listeners: tuple[ListenerStatus, ...]
+
+    def with_refused(self) -> int:
+        """All that were turned away, by a listener or later."""
+        return self.refused + sum(listener.refused for listener in self.listeners)
+
+
+def together(link: str, statuses: Sequence[SocketsStatus]) -> SocketsStatus:
+    """The sum of several, which have one kind."""
+    held = [status.held for status in statuses]
+    return SocketsStatus(
+        link,
+        connections=sum(status.connections for status in statuses),
+        refused=sum(status.refused for status in statuses),
+        silent=sum(status.silent for status in statuses),
+        bytes_in=sum(status.bytes_in for status in statuses),
+        bytes_out=sum(status.bytes_out for status in statuses),
+        held=Held(
+            writing=sum(one.writing for one in held),
+            engine=sum(one.engine for one in held),
+            identity=sum(one.identity for one in held),
+            link=sum(one.link for one in held),
+            node=sum(one.node for one in held),
+        ),
+        listeners=tuple(listener for status in statuses for listener in status.listeners),
+    )
+
+
+LINK_CONNECTIONS: Final = gauge(
+    "mesh_link_connections", "Connections of vehicles that belong to a device link.", ("link", "peer")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus(Status):
+    """This node's end of a link: ``link`` is ``DEVICE`` or ``TIER``, ``peer`` the node at the other end."""
+
+    link: Annotated[str, Label("link")]
+    peer: Annotated[str, Label("peer")]
+    up: Annotated[bool, gauge("mesh_link_up", "Whether a link to another node is up.", ("link", "peer"))]

@@ -1,0 +1,109 @@
+"""The endpoint that shows the figures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from mesh.telemetry import exposition
+from mesh.telemetry.exposition import Exposition
+
+
+async def shown() -> bytes:
+    return b"mesh_up 1\n"
+
+
+def serving(test: Callable[[int], Awaitable[None]], endpoint: Exposition | None = None) -> None:
+    async def run() -> None:
+        served = endpoint or Exposition(shown)
+        port = await served.open("127.0.0.1", 0)
+        try:
+            await asyncio.wait_for(test(port), 20.0)
+        finally:
+            await served.close()
+
+    asyncio.run(run())
+
+
+async def ask(port: int, request: bytes) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    answer = await reader.read()
+    writer.close()
+    return answer.decode()
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """Wait for the end of a connection, by an end or a reset; whether nothing came before."""
+    try:
+        return await reader.read() == b""
+    except ConnectionError:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK"),
+        (b"GET /metrics?name=x HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK"),
+        (b"GET / HTTP/1.1\r\n\r\n", "404 Not Found"),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed"),
+        (b"GET /metrics\r\n\r\n", "400 Bad Request"),
+        (b"\x16\x03\x01\xff\r\n\r\n", "400 Bad Request"),
+        (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 20_000, "431 Request Header Fields Too Large"),
+    ],
+)
+def test_answers(request_head: bytes, status: str) -> None:
+    async def test(port: int) -> None:
+        answer = await ask(port, request_head)
+        assert answer.startswith(f"HTTP/1.1 {status}\r\n")
+        head, _, body = answer.partition("\r\n\r\n")
+        assert f"Content-Length: {len(body)}" in head
+        assert "Connection: close" in head
+        if status == "200 OK":
+            assert "Content-Type: text/plain; version=0.0.4; charset=utf-8" in head
+            assert "mesh_up 1\n" in body
+
+    serving(test)
+
+
+def test_a_peer_that_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exposition, "SECONDS", 0.05)
+
+    async def test(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await ended(reader)
+        writer.close()
+        assert (await ask(port, b"GET /metrics HTTP/1.1\r\n\r\n")).startswith("HTTP/1.1 200")
+
+    serving(test)
+
+
+def test_more_connections_than_allowed_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exposition, "MAX_CONNECTIONS", 1)
+
+    async def test(port: int) -> None:
+        first, first_writer = await asyncio.open_connection("127.0.0.1", port)
+        second, second_writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await ended(second)
+        second_writer.close()
+        first_writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert (await first.read()).startswith(b"HTTP/1.1 200")
+        first_writer.close()
+
+    serving(test)
+
+
+def test_closing_ends_what_is_open() -> None:
+    async def run() -> None:
+        endpoint = Exposition(shown)
+        port = await endpoint.open("127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.sleep(0)
+        await endpoint.close()
+        assert await asyncio.wait_for(ended(reader), 10.0)
+        writer.close()
+
+    asyncio.run(run())
