@@ -9,6 +9,7 @@
 | ``demonstration`` | ``demo`` | shows the mesh at work |
 | ``fuzz`` | ``fuzz`` | fuzzes the engine, or a whole mesh, for as long as is asked for |
 | ``measure`` | ``measure`` | single figures behind docs/decisions.md |
+| ``metrics`` | ``metrics`` | makes docs/metrics.md |
 | ``suites`` | ``suites`` | runs the suites of eclipse/paho.mqtt.testing |
 
 A script sets up the environment with ``environment.sh`` and ``programs.sh``, then it runs a module; ``checkout`` is for

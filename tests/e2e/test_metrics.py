@@ -1,0 +1,101 @@
+"""What Prometheus reads from real nodes, and what its own tool says of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from urllib.request import urlopen
+
+import pytest
+
+from tests.e2e.processes import Processes
+from tests.e2e.promtool import check_metrics
+from tests.e2e.scenarios.fan_out import reports_arrive_once
+
+pytestmark = pytest.mark.e2e
+
+ANY = "127.0.0.1:0"
+
+
+def scrape(mesh: Processes, node: str) -> str:
+    with urlopen(f"http://{mesh.metrics(node)}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def names_in(text: str) -> set[str]:
+    """The names of the families of a text."""
+    return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
+
+
+def value(text: str, series: str) -> float:
+    """The value of the series that begins so."""
+    found = [line for line in text.splitlines() if line.startswith(series)]
+    assert len(found) == 1, f"{series} is there {len(found)} times"
+    return float(found[0].split()[-1])
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    running = Processes(tmp_path_factory.mktemp("shown"), ["edge-1", "edge-2"], prometheus=ANY)
+    try:
+        running.start()
+        asyncio.run(reports_arrive_once(running, vehicles=20, messages=20))
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """The same with other names of the mesh and of its edges."""
+    running = Processes(tmp_path_factory.mktemp("renamed"), ["north", "south"], prometheus=ANY)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.mark.parametrize("node", ["edge-1", "core", "door"])
+def test_promtool_finds_nothing_wrong(mesh: Processes, node: str) -> None:
+    check_metrics(scrape(mesh, node))
+
+
+@pytest.mark.parametrize("node", ["edge-1", "core", "door"])
+def test_every_family_has_one_help_of_its_own(mesh: Processes, node: str) -> None:
+    helps = [line.split(maxsplit=3) for line in scrape(mesh, node).splitlines() if line.startswith("# HELP ")]
+    assert len({name for _, _, name, _ in helps}) == len(helps)
+    assert len({text for _, _, _, text in helps}) == len(helps)
+
+
+def test_no_name_of_a_metric_depends_on_the_names_in_the_topology(mesh: Processes, other: Processes) -> None:
+    for node, renamed in (("edge-1", "north"), ("core", "core"), ("door", "door")):
+        assert names_in(scrape(mesh, node)) == names_in(scrape(other, renamed))
+    assert 'peer="north"' in scrape(other, "core")
+
+
+def test_every_series_names_its_mesh_and_node(mesh: Processes) -> None:
+    for node in mesh.names():
+        series = [line for line in scrape(mesh, node).splitlines() if not line.startswith("#")]
+        assert all('mesh="shown' in line and f'node="{node}"' in line for line in series)
+
+
+def test_times_are_measured(mesh: Processes) -> None:
+    """400 reports have passed, and one in 16 is measured."""
+    texts = [scrape(mesh, edge) for edge in ("edge-1", "edge-2")]
+    published = sum(value(text, "mesh_messages_published_total") for text in texts)
+    acknowledged = sum(value(text, "mesh_publish_acknowledge_seconds_count") for text in texts)
+    delivered = sum(value(text, "mesh_publish_deliver_seconds_count") for text in texts)
+    assert published >= 400
+    assert 400 // 16 - 2 <= acknowledged <= published / 16
+    assert delivered >= 400 // 16 - 2
+    assert all(0 < value(text, "mesh_publish_acknowledge_seconds_sum") < 400 for text in texts)
+    assert all(value(text, "mesh_journal_commit_seconds_count") > 0 for text in texts)
+
+
+def test_a_link_that_is_up_is_shown(mesh: Processes) -> None:
+    core = scrape(mesh, "core")
+    for edge in ("edge-1", "edge-2"):
+        assert value(core, f'mesh_link_up{{link="tier",mesh="{mesh.name}",node="core",peer="{edge}"') == 1
+    assert value(scrape(mesh, "door"), f'mesh_link_up{{link="device",mesh="{mesh.name}",node="door",peer="edge-1"') == 1
