@@ -26,17 +26,19 @@ def choices(place: Place) -> list[Address]:
     """Where a node may show its figures: at its own place in the topology's range of ports, else at the next one that
     is free. A node that was added to a running mesh moves the places of those behind it, which keep their ports."""
     addresses = metrics_addresses(place.topology)
-    if not addresses:
-        return []
     own = list(addresses).index(place.name)
     found = list(addresses.values())
     return found[own:] + found[:own]
 
 
+def _port(address: Address) -> int:
+    return address.port
+
+
 @final
 class Metrics:
-    """``status`` is read at each request. ``address`` is where others reach it; empty before ``open``, and if no port
-    could be had."""
+    """For a topology that says where metrics are shown. ``status`` is read at each request. ``address`` is where others
+    reach it; empty before ``open``, and if no port could be had."""
 
     def __init__(self, place: Place, status: Callable[[], NodeStatus]) -> None:
         self.address = ""
@@ -46,7 +48,7 @@ class Metrics:
         self._exposition = Exposition(self._render)
 
     async def open(self) -> None:
-        """Listen, if the topology says where. Ports that cannot be had are logged."""
+        """Listen. Ports that cannot be had are logged."""
         addresses = choices(self._place)
         for address in addresses:
             try:
@@ -57,8 +59,7 @@ class Metrics:
             self.address = str(Address(await own_host(address.host, self._place.endpoints), port))
             log.info("metrics at http://%s/metrics", self.address)
             return
-        if addresses:
-            log.error("no metrics: none of the ports from %s on can be had", min(addresses, key=lambda one: one.port))
+        log.error("no metrics: none of the %d ports from %s on can be had", len(addresses), min(addresses, key=_port))
 
     async def _render(self) -> bytes:
         return await asyncio.to_thread(exposition, self._status(), self._labels)

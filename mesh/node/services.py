@@ -10,11 +10,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from mesh.broker.trace import Tracer
 from mesh.node.address import own_host
-from mesh.node.metrics import Metrics
 from mesh.node.place import Place
 from mesh.node.registry import client_of
 from mesh.node.status import NodeStatus, ServicesStatus
@@ -23,6 +22,9 @@ from mesh.registry.map import VehicleMap
 from mesh.registry.members import Announcement, Member, Members
 from mesh.registry.record import Record
 from mesh.telemetry.tracing import NodeTracer, open_tracer
+
+if TYPE_CHECKING:
+    from mesh.node.metrics import Metrics
 
 _WAIT: Final = 3.0  # seconds that a start waits for etcd, which may be away for good reasons
 _WEIGHT: Final = 100  # of an edge that the topology of this node does not know yet
@@ -81,6 +83,10 @@ class Services:
 
     async def show(self, status: Callable[[], NodeStatus]) -> None:
         """Let Prometheus read the node's ``status``, if the topology says so."""
+        if self._place.topology.telemetry.prometheus is None:
+            return
+        from mesh.node.metrics import Metrics  # prometheus-client takes 5 MB: only where it is used
+
         metrics = self._metrics = Metrics(self._place, status)
         await metrics.open()
 
