@@ -23,8 +23,8 @@ from mesh.cluster import host
 from mesh.cluster.host import Report
 from mesh.cluster.plan import Plan, PlannedNode
 from mesh.cluster.status import Row, Snapshot
+from mesh.figures.node import NodeStatus
 from mesh.figures.status import by_series
-from mesh.node.status import NodeStatus
 
 ABSENT: Final = "absent"
 """There is no process yet."""

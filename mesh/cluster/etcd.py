@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Final, final
 
 from mesh.figures.instrument import counter
-from mesh.node.status import NodeStatus
+from mesh.figures.node import NodeStatus
 from mesh.registry.embedded import HOST, EmbeddedEtcd, keep_ports
 from mesh.registry.errors import RegistryError
 

@@ -27,7 +27,7 @@ import uvloop
 
 from mesh.cluster.node import Assignment, Node
 from mesh.cluster.run import logs_path
-from mesh.node.status import NodeStatus
+from mesh.figures.node import NodeStatus
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from mesh.node.status import NodeStatus
+from mesh.figures.node import NodeStatus
 
 ETCD: Final = "etcd"
 EDGE: Final = "edge"

@@ -7,8 +7,8 @@ from typing import Annotated, final
 
 from mesh.cluster.status import READY, MeshStatus
 from mesh.figures.instrument import Label, counter, gauge
+from mesh.figures.node import NodeStatus
 from mesh.figures.status import Status
-from mesh.node.status import NodeStatus
 
 
 @final

@@ -18,10 +18,10 @@ from mesh.core.spool import Spool
 from mesh.core.status import CoreStatus
 from mesh.core.tier import TierLink
 from mesh.core.upstream import Upstream
+from mesh.figures.node import NodeStatus
 from mesh.node.engine import Engine, open_engine
 from mesh.node.place import TIER, Place
 from mesh.node.services import Services
-from mesh.node.status import NodeStatus
 from mesh.registry.members import Member
 from mesh.transport.admission import Admission
 from mesh.transport.dialler import Address, Dialler

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, Final, final
 
 from mesh.figures.instrument import counter, gauge
-from mesh.node.status import EngineStatus, NodeStatus, ServicesStatus
+from mesh.figures.node import NodeStatus
+from mesh.node.status import EngineStatus, ServicesStatus
 from mesh.transport.status import LinkStatus, SocketsStatus
 
 _LINK: Final = ("link", "peer")

@@ -13,11 +13,11 @@ from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import Principal
 from mesh.edge.devices import Devices
 from mesh.edge.status import EdgeStatus
+from mesh.figures.node import NodeStatus
 from mesh.node.engine import Engine, open_engine
 from mesh.node.place import DEVICE, TIER, Place
 from mesh.node.ports import keep_ports
 from mesh.node.services import Services
-from mesh.node.status import NodeStatus
 from mesh.policy.access import vehicle_principal
 from mesh.registry.members import Member
 from mesh.transport.admission import Admission

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated, final
 
 from mesh.figures.instrument import gauge
+from mesh.figures.node import NodeStatus
 from mesh.figures.status import Status
-from mesh.node.status import EngineStatus, NodeStatus, ServicesStatus
+from mesh.node.status import EngineStatus, ServicesStatus
 from mesh.transport.status import LINK_CONNECTIONS, LinkStatus, SocketsStatus
 
 

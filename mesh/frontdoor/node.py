@@ -10,12 +10,12 @@ import time
 from typing import Final, final
 
 from mesh.broker.peer import Peer
+from mesh.figures.node import NodeStatus
 from mesh.frontdoor.context import DoorSettings, Record
 from mesh.frontdoor.door import FrontDoor
 from mesh.frontdoor.status import DoorStatus
 from mesh.node.place import DEVICE, Place
 from mesh.node.services import Services
-from mesh.node.status import NodeStatus
 from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
 from mesh.transport.admission import Admission

@@ -7,8 +7,9 @@ from typing import Annotated, Final, final
 
 from mesh.broker.status import CONNECTS
 from mesh.figures.instrument import counter, gauge
+from mesh.figures.node import NodeStatus
 from mesh.figures.status import Status
-from mesh.node.status import NodeStatus, ServicesStatus
+from mesh.node.status import ServicesStatus
 from mesh.transport.status import LINK_CONNECTIONS, LinkStatus, SocketsStatus
 
 _LINK: Final = ("link", "peer")

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable
 from typing import final
 
+from mesh.figures.node import NodeStatus
 from mesh.node.address import own_host
 from mesh.node.place import Place
-from mesh.node.status import NodeStatus
 from mesh.telemetry.exposition import Exposition
 from mesh.telemetry.prometheus import exposition
 from mesh.topology.nodes import metrics_addresses

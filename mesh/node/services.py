@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 from mesh.broker.trace import Tracer
+from mesh.figures.node import NodeStatus
 from mesh.node.address import own_host
 from mesh.node.place import Place
 from mesh.node.registry import client_of
-from mesh.node.status import NodeStatus, ServicesStatus
+from mesh.node.status import ServicesStatus
 from mesh.policy.pattern import Pattern
 from mesh.registry.map import VehicleMap
 from mesh.registry.members import Announcement, Member, Members

@@ -1,4 +1,4 @@
-"""What every node tells of itself."""
+"""What nodes have in common: the engine of edges and cores, and what all run beside their own work."""
 
 from __future__ import annotations
 
@@ -10,22 +10,6 @@ from mesh.figures.instrument import gauge
 from mesh.figures.status import Status
 from mesh.journal.status import JournalStatus
 from mesh.telemetry.status import SpansStatus
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeStatus(Status):
-    """What ``mesh status`` shows of a node; this alone while the node starts, a subclass for its role afterwards.
-
-    ``host`` is where it listens; ``metrics`` where Prometheus reads it, empty if nowhere; ``detail`` is one sentence on
-    what is wrong. ``queued`` are messages that wait.
-    """
-
-    host: str = ""
-    metrics: str = ""
-    detail: str = ""
-    connections: int = 0
-    sessions: int = 0
-    queued: int = 0
 
 
 @final

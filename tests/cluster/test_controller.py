@@ -20,7 +20,7 @@ from mesh.cluster.controller import (
 from mesh.cluster.etcd import EtcdStatus
 from mesh.cluster.plan import Plan
 from mesh.cluster.status import Row, Snapshot
-from mesh.node.status import NodeStatus
+from mesh.figures.node import NodeStatus
 from tests.cluster.meshes import fake_plan
 from tests.fakes.cluster import FakeClock, FakeRuntime
 

@@ -10,7 +10,7 @@ import pytest
 from mesh.cluster import host
 from mesh.cluster.host import Host, Report
 from mesh.cluster.node import Assignment
-from mesh.node.status import NodeStatus
+from mesh.figures.node import NodeStatus
 from tests.cluster.meshes import until
 
 SCRIPT: dict[str, object] = {}

@@ -8,7 +8,7 @@ import time
 from typing import final
 
 from mesh.cluster.node import Assignment
-from mesh.node.status import NodeStatus
+from mesh.figures.node import NodeStatus
 
 
 @final

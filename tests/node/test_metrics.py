@@ -7,10 +7,11 @@ import socket
 
 import pytest
 
+from mesh.figures.node import NodeStatus
 from mesh.frontdoor.status import ConnectionsStatus, DoorStatus
 from mesh.node import metrics as metrics_module
 from mesh.node.metrics import Metrics
-from mesh.node.status import NodeStatus, ServicesStatus
+from mesh.node.status import ServicesStatus
 from mesh.topology.nodes import metrics_addresses
 from mesh.topology.units import Address
 from mesh.transport.status import CLIENT, Held, SocketsStatus
