@@ -36,6 +36,7 @@ Every series has the labels `mesh` and `node`; the table names the others:
 * `link` is what a socket or a link carries: `client` (packets of a client), `device` (between a front door and an
   edge), `tier` (between an edge and a core);
 * `peer` is the node at the other end of a link, `listener` the host and port of a listening socket;
+* `role` is the kind of a node: `door`, `edge`, `core`, `console` or `etcd`;
 * `reason` says why messages were dropped or connections are not read.
 
 Counters begin at 0 when a node starts. The bounds of a histogram are powers of two in microseconds, from 64 µs on.

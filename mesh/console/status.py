@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, final
+from typing import Annotated, Final, final
 
 from mesh.cluster.status import READY, MeshStatus
 from mesh.figures.instrument import Label, counter, gauge
 from mesh.figures.node import NodeStatus
 from mesh.figures.status import Status
+
+_NODE: Final = ("node", "role")
 
 
 @final
@@ -29,11 +31,12 @@ class NodeView(Status):
     """One node as the controller sees it."""
 
     node: Annotated[str, Label("node")]
-    up: Annotated[bool, gauge("mesh_node_up", "Whether the node has a process.", ("node",))]
-    ready: Annotated[bool, gauge("mesh_node_ready", "Whether the node serves.", ("node",))]
+    role: Annotated[str, Label("role")]
+    up: Annotated[bool, gauge("mesh_node_up", "Whether the node has a process.", _NODE)]
+    ready: Annotated[bool, gauge("mesh_node_ready", "Whether the node serves.", _NODE)]
     restarts: Annotated[
         int,
-        counter("mesh_node_restarts_total", "How often the node came back, since the controller began.", ("node",)),
+        counter("mesh_node_restarts_total", "How often the node came back, since the controller began.", _NODE),
     ]
 
 
@@ -48,5 +51,5 @@ class MeshView(Status):
 
 def view(console: ConsoleStatus, mesh: MeshStatus) -> MeshView:
     """The whole mesh."""
-    nodes = [NodeView(row.name, row.pid != 0, row.state == READY, row.restarts) for row in mesh.nodes]
+    nodes = [NodeView(row.name, row.role, row.pid != 0, row.state == READY, row.restarts) for row in mesh.nodes]
     return MeshView(console, tuple(nodes))

@@ -78,11 +78,11 @@ def test_what_the_controller_knows_is_shown_to_prometheus() -> None:
         status, headers, body = await ask(console, "/metrics")
         assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
         lines = body.splitlines()
-        assert 'mesh_node_up{mesh="made",node="edge-1"} 1.0' in lines
-        assert 'mesh_node_ready{mesh="made",node="edge-1"} 1.0' in lines
-        assert 'mesh_node_restarts_total{mesh="made",node="edge-1"} 2.0' in lines
-        assert 'mesh_node_up{mesh="made",node="core"} 0.0' in lines
-        assert 'mesh_node_ready{mesh="made",node="core"} 0.0' in lines
+        assert 'mesh_node_up{mesh="made",node="edge-1",role="edge"} 1.0' in lines
+        assert 'mesh_node_ready{mesh="made",node="edge-1",role="edge"} 1.0' in lines
+        assert 'mesh_node_restarts_total{mesh="made",node="edge-1",role="edge"} 2.0' in lines
+        assert 'mesh_node_up{mesh="made",node="core",role="core"} 0.0' in lines
+        assert 'mesh_node_ready{mesh="made",node="core",role="core"} 0.0' in lines
         assert 'mesh_console_connections{mesh="made",node="console"} 1.0' in lines
 
     run(scenario)

@@ -36,6 +36,7 @@ class Cluster:
         self.vehicles, self.backends = free_ports(2)
         self.file = folder / "mesh.yaml"
         self.console = ""  # its URL, if the topology has one
+        self.name = folder.name
         self._folder = folder
         self._data = folder / "data"
         self._edges = list(edge_names)

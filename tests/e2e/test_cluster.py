@@ -11,6 +11,7 @@ import pytest
 
 from mesh.registry.embedded import free_ports
 from tests.e2e.cluster import Cluster
+from tests.e2e.promtool import check_metrics
 from tests.e2e.scenarios.core_kill import core_is_killed
 from tests.e2e.scenarios.edge_kill import edges_are_killed
 from tests.e2e.scenarios.fan_out import reports_arrive_once
@@ -25,7 +26,10 @@ VEHICLES = 200
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     (port,) = free_ports(1)
-    running = Cluster(tmp_path_factory.mktemp("ray"), ["edge-1", "edge-2"], extra=f"console: 127.0.0.1:{port}")
+    running = Cluster(
+        tmp_path_factory.mktemp("ray"), ["edge-1", "edge-2"], extra=f"console: 127.0.0.1:{port}",
+        prometheus="127.0.0.1:0",
+    )  # fmt: skip
     running.console = f"http://127.0.0.1:{port}"
     running.start()
     try:
@@ -61,6 +65,30 @@ def test_the_console_shows_what_the_commands_tell(mesh: Cluster) -> None:
         assert json.load(answer)["edge"] == mesh.where("fan-00")
 
 
+def targets(mesh: Cluster) -> dict[str, str]:
+    """What the console tells Prometheus: the address of each node by its name."""
+    with urlopen(f"{mesh.console}/api/targets", timeout=10) as answer:
+        return {one["labels"]["node"]: one["targets"][0] for one in json.load(answer)}
+
+
+def scrape(address: str) -> str:
+    with urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def test_prometheus_finds_every_node_and_the_controllers_figures(mesh: Cluster) -> None:
+    found = targets(mesh)
+    assert set(found) == {*mesh.names(), "console"}
+    for name in mesh.names():
+        assert f'mesh_start_time_seconds{{mesh="{mesh.name}",node="{name}"}}' in scrape(found[name])
+    text = scrape(found["console"])
+    check_metrics(text)
+    for name in mesh.names():
+        role = name.partition("-")[0]
+        assert f'mesh_node_ready{{mesh="{mesh.name}",node="{name}",role="{role}"}} 1.0' in text
+
+
 def test_messages_wait(mesh: Cluster) -> None:
     asyncio.run(messages_wait(mesh, vehicles=20, messages=1000))
 
@@ -78,5 +106,11 @@ def test_etcd_is_away(mesh: Cluster) -> None:
 
 
 def test_vehicles_stay(mesh: Cluster) -> None:
-    """The last one: the mesh has a third edge afterwards."""
+    """The mesh has a third edge afterwards."""
     asyncio.run(vehicles_stay(mesh, VEHICLES))
+
+
+def test_prometheus_finds_a_node_that_was_added(mesh: Cluster) -> None:
+    if "edge-3" not in mesh.names():  # the test before was left out
+        mesh.add_edge("edge-3")
+    assert f'mesh_start_time_seconds{{mesh="{mesh.name}",node="edge-3"}}' in scrape(targets(mesh)["edge-3"])
