@@ -27,7 +27,9 @@ from tools import ROOT
 VENV: Final = Path(sys.prefix)
 SECONDS: Final = 600  # for one run of pytest
 FAST: Final = "not ray and not e2e"
-UNCOMPILED: Final = ("wire", "session", "journal", "broker", "transport", "frontdoor", "core", "policy", "conformance")
+UNCOMPILED: Final = (
+    "figures", "wire", "session", "journal", "broker", "transport", "frontdoor", "core", "policy", "conformance"
+)  # fmt: skip
 
 _SUMMARY: Final = re.compile(r"\d+ (passed|failed|error|skipped|deselected).* in [0-9.]+s")
 
