@@ -71,8 +71,9 @@ class Exchange:
         self._newest: Entry | None = None
         self.held = 0
         self.over = False
-        self._awaiting: dict[int, tuple[Entry, int]] = {}  # the vehicle's identifiers -> the packets to be answered
-        self._delivered: dict[int, int] = {}  # the edge's identifiers -> PUBLISHED, ANSWERED or RELEASED
+        # Made when they are needed: most vehicles are idle, and two empty tables cost each of them 128 bytes.
+        self._awaiting: dict[int, tuple[Entry, int]] | None = None  # its identifiers -> the packets to be answered
+        self._delivered: dict[int, int] | None = None  # the edge's identifiers -> PUBLISHED, ANSWERED or RELEASED
         self._completed: set[int] | None = None  # identifiers whose PUBREL has no place here any more, after ``reopen``
 
     # From the vehicle
@@ -88,7 +89,8 @@ class Exchange:
                 if raw[0] & _QOS:
                     self._await(publish_packet_id(raw), entry, index)
             elif kind in _ENDS:
-                delivered.pop(ack_packet_id(raw), None)
+                if delivered is not None:
+                    delivered.pop(ack_packet_id(raw), None)
             elif kind == _PUBREC:
                 self._received(raw)
             elif kind in _ASKS:
@@ -113,15 +115,21 @@ class Exchange:
         self.held += entry.size
 
     def _await(self, packet_id: int, entry: Entry, index: int) -> None:
-        if packet_id:
-            self._awaiting[packet_id] = (entry, index)
+        if packet_id == 0:
+            return
+        if self._awaiting is None:
+            self._awaiting = {}
+        self._awaiting[packet_id] = (entry, index)
 
     def _received(self, raw: bytes) -> None:
         packet_id = ack_packet_id(raw)
+        delivered = self._delivered
+        if delivered is None or packet_id not in delivered:
+            return
         if is_error(ack_reason(raw)):
-            self._delivered.pop(packet_id, None)  # the exchange ends here, section 4.3.3
-        elif packet_id in self._delivered:
-            self._delivered[packet_id] = ANSWERED
+            del delivered[packet_id]  # the exchange ends here, section 4.3.3
+        else:
+            delivered[packet_id] = ANSWERED
 
     # From the edge
 
@@ -133,7 +141,7 @@ class Exchange:
             if kind == _PUBLISH:
                 if raw[0] & _QOS:
                     packet_id = publish_packet_id(raw)
-                    self._delivered[packet_id] = PUBLISHED
+                    self._deliver(packet_id, PUBLISHED)
                     if self._completed is not None:
                         self._completed.discard(packet_id)
             elif kind == _PUBREL:
@@ -145,22 +153,28 @@ class Exchange:
         return body if whole else b"".join(packets)
 
     def _is_repeat(self, packet_id: int) -> bool:
-        if self._delivered.get(packet_id) == RELEASED:
+        if self._delivered is not None and self._delivered.get(packet_id) == RELEASED:
             return True
         if self._completed is not None and packet_id in self._completed:
             return True
-        self._delivered[packet_id] = RELEASED
+        self._deliver(packet_id, RELEASED)
         return False
 
+    def _deliver(self, packet_id: int, state: int) -> None:
+        if self._delivered is None:
+            self._delivered = {}
+        self._delivered[packet_id] = state
+
     def _answered(self, kind: int, packet_id: int) -> None:
-        waiting = self._awaiting.get(packet_id)
-        if waiting is None:
+        awaiting = self._awaiting
+        waiting = None if awaiting is None else awaiting.get(packet_id)
+        if awaiting is None or waiting is None:
             return
         entry, index = waiting
         packets = entry.packets
         if packets is None or (packets[index][0] & 0xF0 == _PUBREL) != (kind == _PUBCOMP):
             return  # the late answer to something older
-        del self._awaiting[packet_id]
+        del awaiting[packet_id]
         packets[index] = b""
 
     # The link
@@ -184,7 +198,7 @@ class Exchange:
 
     def unacked(self) -> list[int]:
         """Identifiers of PUBLISHes that are with the vehicle, in the order in which they went there."""
-        return list(self._delivered)
+        return [] if self._delivered is None else list(self._delivered)
 
     def reopen(self) -> None:
         """The connection is about to be attached again: PUBRELs for what the vehicle has completed meanwhile are not
@@ -195,7 +209,7 @@ class Exchange:
                 if raw and raw[0] & 0xF0 == _PUBCOMP:
                     completed.add(ack_packet_id(raw))
         # An identifier that is in use again shows that the edge knows of the completion.
-        self._completed = completed.difference(self._delivered) or None
+        self._completed = completed.difference(self._delivered or ()) or None
 
     def frame(self, entry: Entry) -> bytes:
         """The body of the frame for ``entry``, which is now on a link."""
@@ -228,8 +242,8 @@ class Exchange:
         """Nobody waits for what is left."""
         self.over = True
         self._clear()
-        self._awaiting.clear()
-        self._delivered.clear()
+        self._awaiting = None
+        self._delivered = None
 
 
 def _repeat(packets: list[bytes]) -> None:

@@ -46,7 +46,7 @@ class Vehicle(Passenger):
         self._door = door
         self._framer: Framer | None = None
         self._lane: Lane | None = None
-        self._out: list[bytes] = []
+        self._out: list[bytes] | None = None  # what is written at the end of this turn
         self._aliases: AliasTable | None = None
         self._pings = 0  # PINGREQs that are not answered
         self._spans: dict[int, Span] | None = None
@@ -107,9 +107,8 @@ class Vehicle(Passenger):
         self.drop("it was silent for 1.5 times its keep alive", self.life.goodbye(KEEP_ALIVE_TIMEOUT))
 
     def before_last(self) -> None:
-        out = self._out
-        if out:
-            self._out = []
+        out, self._out = self._out, None
+        if out is not None:
             self.write(b"".join(out))
 
     def ended(self) -> None:
@@ -175,10 +174,9 @@ class Vehicle(Passenger):
     def flush(self) -> None:
         """Write what came in this turn."""
         out = self._out
-        if out:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            self._out = []
-            self.write(data)
+        if out is not None:
+            self._out = None
+            self.write(out[0] if len(out) == 1 else b"".join(out))
         if self.uncredited >= CREDIT_STEP and not self.holds & HOLD_WRITING:
             self._give_credit()
 
@@ -256,9 +254,11 @@ class Vehicle(Passenger):
     def _write(self, data: bytes) -> None:
         if self.life.ended():
             return
-        if not self._out:
+        if self._out is None:
+            self._out = [data]
             self._door.turn.mark(self)
-        self._out.append(data)
+        else:
+            self._out.append(data)
 
     def _give_credit(self) -> None:
         size, self.uncredited = self.uncredited, 0

@@ -8,6 +8,7 @@ numbers are big endian, texts are UTF-8 after a u16 length.
 from __future__ import annotations
 
 import struct
+import sys
 from typing import Final, final
 
 from mesh.broker.peer import Peer
@@ -166,7 +167,9 @@ class Opening:
             client_id, pos = _read_text(body, pos)
         except (struct.error, UnicodeDecodeError) as error:
             raise LinkError(f"an OPEN or ATTACH frame cannot be read: {error}") from None
-        return Opening(vehicle, epoch, opened, Peer(address, port, listener), body[pos:], client_id, unacked, under_way)
+        # A door has few listeners and many vehicles: each name is kept once.
+        peer = Peer(address, port, sys.intern(listener))
+        return Opening(vehicle, epoch, opened, peer, body[pos:], client_id, unacked, under_way)
 
 
 def pack_accepted(keep_alive: int, client_id: str, connack: bytes) -> bytes:

@@ -83,26 +83,26 @@ class Reader:
         self.role = role
         self.protocol = protocol
         self.error: ProtocolError | None = None
-        self._partial = bytearray()
+        self._partial: bytearray | None = None  # made when needed: most connections are idle
         self._need = 0  # bytes that must be there before anything can be said; 0: no packet in progress
 
     @property
     def pending(self) -> int:
         """How many bytes of a packet in progress are kept."""
-        return len(self._partial)
+        return 0 if self._partial is None else len(self._partial)
 
     def feed(self, data: bytes) -> list[Packet]:
         """The packets that ``data`` completes. After a wrong one ``error`` is set, and nothing comes out any more."""
         packets: list[Packet] = []
         if self.error is not None:
             return packets
-        if self._need:
-            self._partial += data
-            if len(self._partial) < self._need:
+        partial = self._partial
+        if partial is not None:
+            partial += data
+            if len(partial) < self._need:
                 return packets
-            data = bytes(self._partial)
-            self._partial.clear()
-            self._need = 0
+            data = bytes(partial)
+            self._partial = None
         try:
             self._read(data, packets)
         except ProtocolError as error:
@@ -148,7 +148,7 @@ class Reader:
 
     def _keep(self, data: bytes, pos: int, need: int) -> None:
         # A bytearray grows in place: a packet that comes byte by byte costs no more than its size.
-        self._partial += data[pos:]
+        self._partial = bytearray(data[pos:])
         self._need = need
 
     def _publish(self, data: bytes, first: int, pos: int, end: int) -> Publish:

@@ -24,17 +24,15 @@ def too_large(size: int, limit: int) -> ProtocolError:
 class Framer:
     """Cuts a stream into whole packets without looking into them.
 
-    ``largest`` and ``first_largest`` bound the packets in bytes, header included; the latter is for the first one, the
-    CONNECT of a stranger.
+    ``largest`` bounds the packets in bytes, header included.
     """
 
-    __slots__ = ("_largest", "_limit", "_need", "_partial", "error")
+    __slots__ = ("_largest", "_need", "_partial", "error")
 
-    def __init__(self, largest: int, first_largest: int = 0) -> None:
+    def __init__(self, largest: int) -> None:
         self._largest = largest
-        self._limit = first_largest or largest
         self.error: ProtocolError | None = None
-        self._partial = bytearray()
+        self._partial: bytearray | None = None  # made when needed: most connections are idle
         self._need = 0  # bytes that must be there before anything can be said; 0: no packet in progress
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -42,13 +40,13 @@ class Framer:
         packets: list[bytes] = []
         if self.error is not None:
             return packets
-        if self._need:
-            self._partial += data
-            if len(self._partial) < self._need:
+        partial = self._partial
+        if partial is not None:
+            partial += data
+            if len(partial) < self._need:
                 return packets
-            data = bytes(self._partial)
-            self._partial.clear()
-            self._need = 0
+            data = bytes(partial)
+            self._partial = None
         try:
             self._cut(data, packets)
         except ProtocolError as error:
@@ -64,18 +62,17 @@ class Framer:
                 self._keep(data, pos, size - pos + 1)
                 return
             whole = 1 + length_size(length) + length
-            if whole > self._limit:
-                raise too_large(whole, self._limit)
+            if whole > self._largest:
+                raise too_large(whole, self._largest)
             end = pos + whole
             if end > size:
                 self._keep(data, pos, whole)
                 return
             packets.append(data if whole == size else data[pos:end])
-            self._limit = self._largest
             pos = end
 
     def _keep(self, data: bytes, pos: int, need: int) -> None:
-        self._partial += data[pos:]
+        self._partial = bytearray(data[pos:])
         self._need = need
 
 

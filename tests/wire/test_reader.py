@@ -6,6 +6,7 @@ import pytest
 
 from mesh.wire.decode import CLIENT, SERVER, Framer, Limits, Reader
 from mesh.wire.encode import encode
+from mesh.wire.frames import Splitter
 from mesh.wire.packets import Connect, Ping, Publish, Subscribe, Subscription, Unsubscribe
 from mesh.wire.reasons import (
     MALFORMED_PACKET,
@@ -14,6 +15,7 @@ from mesh.wire.reasons import (
     QUOTA_EXCEEDED,
     TOPIC_FILTER_INVALID,
     TOPIC_NAME_INVALID,
+    ProtocolError,
 )
 from tests.wire.golden import properties
 
@@ -154,14 +156,32 @@ def test_framer_gives_good_packets_before_a_bad_one() -> None:
     assert framer.feed(b"\xc0\x00") == []
 
 
-@pytest.mark.parametrize("cut", range(1, 13))
-def test_framer_has_a_limit_of_its_own_for_the_first_packet(cut: int) -> None:
-    first, second = b"\x30\x08" + bytes(8), b"\x30\x50" + bytes(80)
-    framer = Framer(100, 10)
-    assert framer.feed((first + second)[:cut]) + framer.feed((first + second)[cut:]) == [first, second]
-    framer = Framer(100, 10)
-    assert framer.feed(second[:cut]) + framer.feed(second[cut:]) == []
-    assert reason_of(framer) == PACKET_TOO_LARGE
+@pytest.mark.parametrize("size", range(1, 13))
+def test_splitter_takes_one_packet_at_a_time_and_leaves_the_rest(size: int) -> None:
+    first, second, rest = b"\x10\x08" + bytes(8), b"\xf0\x80\x01" + bytes(128), b"\x30\x7f?"
+    data = first + second + rest
+    splitter, taken = Splitter(), []
+    for pos in range(0, len(data), size):
+        splitter.feed(data[pos : pos + size])
+        if len(taken) < 2 and (packet := splitter.take(200)):
+            taken.append(packet)
+    while len(taken) < 2:
+        taken.append(splitter.take(200))
+    assert taken == [first, second]
+    assert (splitter.size(), splitter.rest(), splitter.size()) == (3, rest, 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"), [(b"\x10\x09", PACKET_TOO_LARGE), (b"\x10\xff\xff\xff\xff", MALFORMED_PACKET)]
+)
+def test_splitter_finds_a_wrong_length_before_the_packet_is_there(data: bytes, reason: int) -> None:
+    splitter = Splitter()
+    splitter.feed(data[:1])
+    assert splitter.take(10) == b""
+    splitter.feed(data[1:])
+    with pytest.raises(ProtocolError) as found:
+        splitter.take(10)
+    assert found.value.reason == reason
 
 
 def test_values_show_themselves() -> None:
