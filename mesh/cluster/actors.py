@@ -8,6 +8,7 @@ its epoch in etcd, and never that an actor of this name exists.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from pathlib import Path
@@ -32,6 +33,9 @@ _PARTS: Final = 5
 # Seconds until the spare processes are counted again although no node came back: counting looks at all processes.
 _COUNT: Final = 10.0
 
+# Seconds for the last lines of the log: Ray kills a process that has ended its work.
+_DRAIN: Final = 0.5
+
 # One process waits, ready to become a node. Two crashes in one second are rare, and each costs its memory.
 _SPARES: Final = 1
 
@@ -40,9 +44,9 @@ class NodeActor:
     """The process of one node."""
 
     def __init__(self, assignment: Assignment) -> None:
-        log_to_file(Path(assignment.data), assignment.name)
+        self._logs = log_to_file(Path(assignment.data), assignment.name)
         all_file_descriptors()
-        self._host = Host(assignment, begin=restarted())
+        self._host = Host(assignment, begin=restarted(), on_orphan=self._end_now)
 
     def report(self) -> Report:
         return self._host.report()
@@ -51,7 +55,14 @@ class NodeActor:
         self._host.begin()
 
     def end(self, grace: float) -> bool:
-        return self._host.end(grace)
+        ended = self._host.end(grace)
+        self._logs.drain(_DRAIN)
+        return ended
+
+    def _end_now(self) -> None:
+        """End without Python's own end, in which Ray waits for what is gone."""
+        self._logs.close()
+        os._exit(1)
 
 
 class ControllerActor:
@@ -59,7 +70,7 @@ class ControllerActor:
 
     def __init__(self, plan: Plan, namespace: str) -> None:
         data = Path(plan.data)
-        log_to_file(data, CONTROLLER)
+        self._logs = log_to_file(data, CONTROLLER)
         self._plan = plan
         self._controller = Controller(plan, RayRuntime(NodeActor, plan.mesh, namespace), tell=log.info)
         self._rounds = Rounds(self._controller, status_path(data), Spares(_SPARES) if plan.ray == LOCAL else None)
@@ -78,6 +89,7 @@ class ControllerActor:
     def stop(self, grace: float) -> None:
         self._controller.stop(grace)
         self._rounds.write()
+        self._logs.drain(_DRAIN)
 
 
 @final

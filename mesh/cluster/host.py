@@ -13,7 +13,6 @@ import asyncio
 import gc
 import importlib
 import logging
-import logging.handlers
 import os
 import resource
 import threading
@@ -28,6 +27,7 @@ import uvloop
 from mesh.cluster.node import Assignment, Node
 from mesh.cluster.run import logs_path
 from mesh.figures.node import NodeStatus
+from mesh.telemetry.logs import Logs
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +53,6 @@ _OLDER: Final = (20, 100)
 # How often the node's figures are taken. A status of that age is good enough for people and for the controller.
 _BEAT: Final = 0.5
 
-_LOG_BYTES: Final = 8 << 20
-_LOG_FILES: Final = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -77,7 +74,9 @@ class Host:
     def __init__(
         self, assignment: Assignment, begin: bool, on_orphan: Callable[[], None] = lambda: os._exit(1)
     ) -> None:
-        """``begin``: start the node at once, as a process must that came back after a crash."""
+        """``begin``: start the node at once, as a process must that came back after a crash. ``on_orphan`` ends this
+        process; it is called on the loop.
+        """
         self._assignment = assignment
         self._on_orphan = on_orphan
         self._parent = os.getppid()
@@ -243,12 +242,6 @@ def all_file_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def log_to_file(data: Path, name: str) -> None:
-    """Send this process's log to the mesh's data folder; its size is bounded."""
-    folder = logs_path(data)
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.handlers.RotatingFileHandler(folder / f"{name}.log", maxBytes=_LOG_BYTES, backupCount=_LOG_FILES)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
+def log_to_file(data: Path, name: str) -> Logs:
+    """Send this process's log to the mesh's data folder."""
+    return Logs(logs_path(data) / f"{name}.log")

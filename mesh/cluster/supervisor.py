@@ -89,6 +89,7 @@ class Supervisor:
             if time.monotonic() - begun < TOO_SOON:
                 self._say(FAILED, fault)
                 return 1
+            logging.shutdown()
             # A fresh process image: Ray keeps state in the process that cannot be taken back.
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         self._say(STOPPING)

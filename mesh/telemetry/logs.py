@@ -1,93 +1,198 @@
-"""The log of a node: one line per event, in UTC, to standard error or to a file that stays below a size.
+"""The log of a process: one line per event, in UTC, in files whose number and size are bounded.
 
-It knows how lines look and where they go. What always holds: the loop never waits for a disk: lines go through a
-bounded queue to a thread of their own; what does not fit is counted and the count is logged; a text from outside
-cannot forge a line; what clients can provoke is bounded per second (``Limited``).
+It knows how lines look and which files they go to, never what they are about. What always holds: the thread that logs
+never waits for a disk and reads no file: lines go through a queue, bounded in lines and bytes, to a thread of their
+own; a line that did not fit, or could not be written, is counted, and the log says where and how many; a text from
+outside cannot forge a line. What clients can provoke is bounded per second elsewhere (``transport/notices``).
+
+The writing thread uses neither the handlers of ``logging`` nor a buffered file: Python takes the locks of both at its
+end, and would wait for ever for a disk that hangs.
 """
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import logging
-from collections.abc import Callable
-from copy import copy
+import os
+import stat
+import sys
+from collections import deque
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler, RotatingFileHandler
 from pathlib import Path
-from queue import Full, Queue
-from threading import Thread
+from threading import Condition, Thread
 from time import monotonic
+from traceback import TracebackException
 from typing import Final, final
 
 # At some 200 bytes a line this is 2 MB, and more than a node says in an hour.
-QUEUE: Final = 10_000
-# Four files of 10 MB hold weeks of a healthy node and are small enough to send to somebody.
-FILE_BYTES: Final = 10 << 20
+LINES: Final = 10_000
+# What a process may spend on lines that its disk does not take.
+BYTES: Final = 4 << 20
+# Four files of 8 MB hold weeks of a healthy node and are small enough to send to somebody.
+FILE_BYTES: Final = 8 << 20
 FILES: Final = 4
-# Ten lines a second are readable, and enough to see what kind of trouble it is.
-PER_SECOND: Final = 10
-# For what is queued when the node stops; a disk that hangs may not keep it from stopping.
+# For what is queued when the process ends; a disk that hangs may not keep it from ending.
 CLOSE_SECONDS: Final = 2.0
+
+# What a line, and one frame of a traceback, take in memory beside the text.
+_LINE_BYTES: Final = 200
+_FRAME_BYTES: Final = 300
+
+_STDERR: Final = 2
 
 
 @final
-class Logs:
-    """The node's logging from its creation to ``close``. ``dropped`` counts lines that did not fit into the queue."""
+class Logs(logging.Handler):
+    """The log of this process from its creation to ``close``, which ``logging.shutdown`` calls when Python ends.
 
-    def __init__(self, node: str, path: Path | None = None, level: int = logging.INFO) -> None:
-        """``path``: the file to write to, its folder is made; ``None``: standard error. ``OSError`` if it cannot be
-        written.
+    Lines may come from any thread, also from a finaliser that runs while another line is put into the queue (the lock
+    is reentrant). ``dropped``: lines for which the queue had no room; ``failed``: lines that could not be written.
+    """
+
+    def __init__(self, path: Path, level: int = logging.INFO) -> None:
+        """Open the file, make its folder, and take the lines of all loggers from ``level`` on.
+
+        If the process dies of a fatal signal (SIGSEGV and its kin), the stacks of its threads are in the file, too.
+        ``OSError`` if the file cannot be opened.
         """
-        sink: logging.Handler = logging.StreamHandler()
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            sink = RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
-        sink.setFormatter(LineFormatter(node))
-        self._sink = sink
-        self._root = logging.getLogger()
-        self._level = self._root.level
-        self._handler = _Handler()
-        self._writer = Thread(target=_write, args=(self._handler.lines, sink), name="mesh-logs", daemon=True)
+        super().__init__()
+        self.dropped = 0
+        self.failed = 0
+        self._told = 0  # of these two, how many the log has told of
+        self._file = _File(path)
+        self._queue: deque[_Line] = deque()
+        self._bytes = 0  # of the lines that are queued or being written
+        self._writing = False
+        self._closing = False
+        self._changed = Condition()
+        root = logging.getLogger()
+        self._level_before = root.level
+        self._writer = Thread(target=self._write, name="mesh-logs", daemon=True)
         self._writer.start()
-        self._root.addHandler(self._handler)
-        self._root.setLevel(level)
-        self._open = True
+        root.addHandler(self)
+        root.setLevel(level)
 
-    @property
-    def dropped(self) -> int:
-        """Lines that were lost since the start, because the disk was slower than the events."""
-        return self._handler.dropped
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without the lock of a handler: ``logging.shutdown`` holds that while it waits for ``close``."""
+        self.emit(record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a line, or count it if there is no room. The text is made now, as what it shows may change."""
+        line = _Line(record)
+        with self._changed:
+            if len(self._queue) >= LINES or self._bytes + line.size > BYTES or self._closing:
+                self.dropped += 1
+                return
+            line.dropped_before = self.dropped
+            self._bytes += line.size
+            self._queue.append(line)
+            self._changed.notify_all()
+
+    def drain(self, seconds: float) -> None:
+        """Wait until all that is queued is written, but no longer than ``seconds``. Not for a loop that serves."""
+        end = monotonic() + seconds
+        with self._changed:
+            while self._queue or self._writing:
+                left = end - monotonic()
+                if left <= 0.0:
+                    return
+                self._changed.wait(left)
 
     def close(self) -> None:
-        """Write what is queued and end the thread. Safe to call twice."""
-        if self._open:
-            self._open = False
-            self._root.removeHandler(self._handler)
-            self._root.setLevel(self._level)
-            try:
-                self._handler.lines.put(None, timeout=CLOSE_SECONDS)
-            except Full:
-                return  # the disk hangs, and the thread is a daemon
+        """Write what is queued, within ``CLOSE_SECONDS``, and end the thread. Safe to call twice."""
+        if not self._closing:
+            root = logging.getLogger()
+            root.removeHandler(self)
+            root.setLevel(self._level_before)
+            with self._changed:
+                self._closing = True
+                self._changed.notify_all()
             self._writer.join(CLOSE_SECONDS)
-            if not self._writer.is_alive():
-                self._sink.close()
+            if not self._writer.is_alive():  # else the disk hangs, and the thread, a daemon, keeps its file
+                self._file.close()
+        super().close()
+
+    def _write(self) -> None:
+        """What the writing thread does."""
+        while (line := self._next()) is not None:
+            self._tell(line.dropped_before)
+            if not self._put(line.text()):
+                self.failed += 1
+            with self._changed:
+                self._bytes -= line.size
+                follows, dropped = bool(self._queue), self.dropped
+            if not follows:
+                self._tell(dropped)
+        self._tell(self.dropped)
+
+    def _next(self) -> _Line | None:
+        """Wait for the next line; ``None`` when there is none left and ``close`` was called."""
+        with self._changed:
+            self._writing = False
+            self._changed.notify_all()
+            while not self._queue:
+                if self._closing:
+                    return None
+                self._changed.wait()
+            self._writing = True
+            return self._queue.popleft()
+
+    def _tell(self, dropped: int) -> None:
+        """Say how many lines are missing at this place: ``dropped`` so far, and those that could not be written."""
+        lost = dropped + self.failed - self._told
+        if lost:
+            text = f"{lost} lines were lost here: the log could not be written, or not fast enough"
+            record = logging.LogRecord("mesh.telemetry.logs", logging.WARNING, "", 0, text, None, None)
+            if self._put(_Line(record).text()):
+                self._told += lost
+
+    def _put(self, text: str) -> bool:
+        try:
+            self._file.write(f"{text}\n".encode(errors="backslashreplace"))
+        except OSError:
+            return False
+        return True
 
 
-def _write(lines: Queue[logging.LogRecord | None], sink: logging.Handler) -> None:
-    while (record := lines.get()) is not None:
-        sink.handle(record)
+@final
+class _Line:
+    """An event on its way into the log. ``size``: what it takes in memory, in bytes, roughly."""
+
+    __slots__ = ("_begin", "_created", "_text", "_trouble", "dropped_before", "size")
+
+    def __init__(self, record: logging.LogRecord) -> None:
+        self._created = record.created
+        self._begin = f"{record.levelname:<7} {record.name}: "
+        try:
+            self._text = record.getMessage()
+        except Exception as error:  # noqa: BLE001 - a wrong format is told, and may not end what logs
+            self._text = f"{record.msg} {record.args} ({error})"
+        self._trouble: TracebackException | None = None
+        self.dropped_before = 0
+        self.size = _LINE_BYTES + sys.getsizeof(self._text)
+        if record.exc_info and record.exc_info[1] is not None:
+            # It lets go of the frames, and leaves it to the writing thread to read the source files.
+            self._trouble = TracebackException.from_exception(record.exc_info[1], lookup_lines=False, compact=True)
+            self.size += _frames(self._trouble) * _FRAME_BYTES
+
+    def text(self) -> str:
+        """``2026-11-23T23:40:00.123Z WARNING mesh.edge: text``, a traceback written out in the same line."""
+        at = datetime.fromtimestamp(self._created, UTC).isoformat(timespec="milliseconds")
+        text = self._text
+        if self._trouble is not None:
+            text = f"{text}\n{''.join(self._trouble.format()).rstrip()}"
+        return f"{at.removesuffix('+00:00')}Z {self._begin}{one_line(text)}"
 
 
-class LineFormatter(logging.Formatter):
-    """``2026-11-23T23:40:00.123Z edge-1 WARNING mesh.edge: text``, a traceback written out in the same line."""
-
-    def __init__(self, node: str) -> None:
-        super().__init__()
-        self._node = node
-
-    def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        text = one_line(record.getMessage())
-        return f"{at}.{int(record.msecs):03d}Z {self._node} {record.levelname} {record.name}: {text}"
+def _frames(trouble: TracebackException | None) -> int:
+    """Frames in a traceback and in those of its causes."""
+    number = 0
+    while trouble is not None:
+        number += 1 + len(trouble.stack)
+        trouble = trouble.__cause__ or trouble.__context__
+    return number
 
 
 def one_line(text: str) -> str:
@@ -99,77 +204,47 @@ def one_line(text: str) -> str:
     )
 
 
-_PLAIN: Final = logging.Formatter()
-
-
-class _Handler(QueueHandler):
-    """Puts events into the bounded queue; lines are made of them by the thread that writes."""
-
-    def __init__(self) -> None:
-        self.lines: Queue[logging.LogRecord | None] = Queue(QUEUE)
-        super().__init__(self.lines)
-        self.dropped = 0
-        self._told = 0
-
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Fix the text now, as its arguments may change, and let go of the frames of a traceback."""
-        text = record.getMessage()
-        if record.exc_info:
-            text = f"{text}\n{_PLAIN.formatException(record.exc_info)}"
-        fixed = copy(record)  # other handlers want theirs as it was
-        fixed.msg, fixed.args, fixed.exc_info, fixed.exc_text = text, None, None, None
-        return fixed
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        try:
-            self.lines.put_nowait(record)
-        except Full:
-            self.dropped += 1
-            return
-        if self.dropped > self._told:
-            self._told, lost = self.dropped, self.dropped - self._told
-            text = f"{lost} lines were lost here: the log could not be written fast enough"
-            self.enqueue(logging.LogRecord("mesh.telemetry", logging.WARNING, "", 0, text, None, None))
-
-
 @final
-class Limited:
-    """A logger for what a client can provoke: at most ``per_second`` lines in a second, then one line with the number
-    of the others.
-    """
+class _File:
+    """An unbuffered file that is put aside when it is full: ``edge-1.log``, then ``edge-1.log.1`` and so on."""
 
-    def __init__(
-        self, logger: logging.Logger, per_second: int = PER_SECOND, clock: Callable[[], float] = monotonic
-    ) -> None:
-        self._logger = logger
-        self._per_second = per_second
-        self._clock = clock
-        self._since = clock()
-        self._lines = 0
-        self._more = 0
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._torn = False  # the last line is not whole
+        self._descriptor = self._open()
 
-    def info(self, text: str, *arguments: object) -> None:
-        """Log, if this second has room for it."""
-        self._log(logging.INFO, text, arguments)
+    def write(self, data: bytes) -> None:
+        """Append a line. ``OSError`` if it is not, or not wholly, written."""
+        if 0 < self._size > self._full - len(data):
+            self._rotate()
+        if self._torn:
+            data = b"\n" + data
+        while data:
+            written = os.write(self._descriptor, data)
+            self._size += written
+            data = data[written:]
+            self._torn = bool(data)
 
-    def warning(self, text: str, *arguments: object) -> None:
-        """Log, if this second has room for it."""
-        self._log(logging.WARNING, text, arguments)
+    def close(self) -> None:
+        """Close the file. From here on fatal signals are told on standard error."""
+        faulthandler.enable(_STDERR)
+        os.close(self._descriptor)
 
-    def flush(self) -> None:
-        """Say how many lines were left out so far. For the node's regular tick, and when it stops."""
-        if self._more:
-            more, self._more = self._more, 0
-            self._logger.warning("… %d more suppressed", more)
+    def _open(self) -> int:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        about = os.fstat(descriptor)
+        self._size = about.st_size
+        self._full = FILE_BYTES if stat.S_ISREG(about.st_mode) else sys.maxsize  # a pipe does not grow
+        faulthandler.enable(descriptor)
+        return descriptor
 
-    def _log(self, level: int, text: str, arguments: tuple[object, ...]) -> None:
-        now = self._clock()
-        if now - self._since >= 1.0:
-            self._since = now
-            self._lines = 0
-            self.flush()
-        if self._lines >= self._per_second:
-            self._more += 1
-            return
-        self._lines += 1
-        self._logger.log(level, text, *arguments)
+    def _rotate(self) -> None:
+        """Begin a new file; where that is impossible the old one goes on."""
+        with contextlib.suppress(OSError):
+            for number in range(FILES - 1, 0, -1):
+                older = self._path if number == 1 else self._path.with_name(f"{self._path.name}.{number - 1}")
+                if older.exists():
+                    older.replace(self._path.with_name(f"{self._path.name}.{number}"))
+            before, self._descriptor = self._descriptor, self._open()
+            os.close(before)  # only now, as a fatal signal may be told in it until then

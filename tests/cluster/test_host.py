@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from mesh.cluster import host
 from mesh.cluster.host import Host, Report
 from mesh.cluster.node import Assignment
+from mesh.cluster.run import logs_path
 from mesh.figures.node import NodeStatus
 from tests.cluster.meshes import until
 
@@ -35,6 +38,8 @@ class Scripted:
     def status(self) -> NodeStatus:
         if SCRIPT.get("sleep"):
             time.sleep(float(str(SCRIPT.pop("sleep"))))
+        if SCRIPT.get("says"):
+            logging.getLogger("mesh.test").info(str(SCRIPT["says"]))
         return NodeStatus(connections=7)
 
 
@@ -96,6 +101,25 @@ def test_a_loop_that_stands_still_shows(tmp_path: Path) -> None:
     until(lambda: it.report().lag > 0.3, 5.0)
     until(lambda: it.report().lag < 0.3, 5.0)
     assert it.end(1.0)
+
+
+def test_a_node_whose_log_blocks_serves_and_ends(tmp_path: Path) -> None:
+    pipe = logs_path(tmp_path) / "edge-1.log"
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log = host.log_to_file(tmp_path, "edge-1")
+    try:
+        SCRIPT["says"] = "x" * 3_000_000
+        it = make(tmp_path)
+        wait(it, host.READY)
+        until(lambda: log.dropped > 0, 20.0)  # at each beat the node says more than a pipe, and later the queue, holds
+        assert it.report().state == host.READY
+        assert it.end(1.0)
+        assert LOG == ["started", "stopped"]
+    finally:
+        os.close(reader)  # the thread that writes gets an error, and comes to its end
+        log.close()
 
 
 def test_a_factory_that_is_not_there_is_told(tmp_path: Path) -> None:
