@@ -11,6 +11,7 @@
 | ``measure`` | ``measure`` | single figures behind docs/decisions.md |
 | ``metrics`` | ``metrics`` | makes docs/metrics.md |
 | ``suites`` | ``suites`` | runs the suites of eclipse/paho.mqtt.testing |
+| ``tracing`` | | receives and shows traces, for the demonstration and the tests |
 
 A script sets up the environment with ``environment.sh`` and ``programs.sh``, then it runs a module; ``checkout`` is for
 those that use the tests. What always holds: ``mesh`` imports nothing of it. The load of a benchmark is made by

@@ -10,12 +10,12 @@ import psutil
 import pytest
 
 from mesh.registry.embedded import free_ports
-from mesh.telemetry.collector import Collector
-from mesh.telemetry.spanvalue import SpanValue
 from mesh.wire.packets import MQTT5, MQTT311
 from tests.e2e.client import Client, Received
 from tests.e2e.mesh import eventually
 from tests.e2e.processes import Processes
+from tools.tracing.collector import Collector
+from tools.tracing.spanvalue import SpanValue
 
 pytestmark = pytest.mark.e2e
 

@@ -16,15 +16,15 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from mesh.broker.trace import INTERNAL, PRODUCER, RECEIVE, SEND, WAIT, Tracer
 from mesh.figures.status import by_series
 from mesh.session.span import Span
-from mesh.telemetry.collector import Collector
 from mesh.telemetry.convention import Convention, resource
 from mesh.telemetry.export import ExportThread
 from mesh.telemetry.spans import LiveSpan, new_trace
-from mesh.telemetry.spanvalue import SpanValue
 from mesh.telemetry.tracing import NodeTracer, open_tracer
 from mesh.wire.packets import Publish
 from mesh.wire.tracecontext import TraceContext
 from tests.fakes.journey import COMMAND, DOWNSTREAM, UPSTREAM, VEHICLE, Journey, carrying, ingress, taken, template
+from tools.tracing.collector import Collector
+from tools.tracing.spanvalue import SpanValue
 
 
 @pytest.fixture

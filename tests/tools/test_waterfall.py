@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mesh.telemetry.spanvalue import SpanValue
-from mesh.telemetry.waterfall import Row, duration, rows, waterfall
+from tools.tracing.spanvalue import SpanValue
+from tools.tracing.waterfall import Row, duration, rows, waterfall
 
 MS = 1_000_000
 

@@ -16,12 +16,12 @@ from tools import ROOT
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mesh.telemetry.spanvalue import SpanValue
     from tools.demonstration.ledger import Ledger
     from tools.demonstration.running import RunningMesh
     from tools.demonstration.screen import Screen
     from tools.demonstration.setting import Setting
     from tools.demonstration.story import Story
+    from tools.tracing.spanvalue import SpanValue
 
 ABOUT: Final = """\
 Shows the mesh at work, in about a minute. Nothing needs to be installed before, and nothing is left running after.
@@ -84,11 +84,11 @@ def tell(keep: bool) -> int:
     """The whole demonstration; gives its exit code."""
     from rich.console import Console  # here, because --help works before anything is installed
 
-    from mesh.telemetry.collector import Collector
     from tools.demonstration.running import Failed, RunningMesh, folder
     from tools.demonstration.screen import screen
     from tools.demonstration.setting import write
     from tools.demonstration.story import Story
+    from tools.tracing.collector import Collector
 
     console = Console(highlight=False)
     home = folder(ROOT)
@@ -162,8 +162,8 @@ def end(console: Console, story: Story, mesh: RunningMesh) -> bool:
 
 def conclude(console: Console, ledger: Ledger, vehicle: str, spans: list[SpanValue]) -> None:
     """The trace and the sums."""
-    from mesh.telemetry.waterfall import waterfall
     from tools.demonstration.screen import summary
+    from tools.tracing.waterfall import waterfall
 
     console.print(f"\n[bold]one command to {vehicle}, as its trace shows it[/bold]\n")
     console.print(waterfall(spans, max(10, min(40, console.width - 62))))

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import Final, final
 
-from mesh.telemetry.collector import Collector
 from mesh.telemetry.spans import new_trace
-from mesh.telemetry.spanvalue import SpanValue
 from mesh.wire.tracecontext import PARENT
 from tools.demonstration.fleet import ASLEEP, DRIVING, BackEnd, Fleet
 from tools.demonstration.ledger import Ledger
 from tools.demonstration.running import Failed, RunningMesh
 from tools.demonstration.screen import Row, Screen, View
 from tools.demonstration.setting import Setting
+from tools.tracing.collector import Collector
+from tools.tracing.spanvalue import SpanValue
 
 VEHICLES: Final = tuple(f"CAR-{number:02}" for number in range(1, 11))
 DOINGS: Final = (

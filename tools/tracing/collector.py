@@ -1,4 +1,4 @@
-"""A small OTLP/gRPC receiver within the process: for the demo, the console and the tests.
+"""A small OTLP/gRPC receiver within the process: for the demonstration and the tests.
 
 It knows how spans arrive and keeps the last of them; what they mean is for others. What always holds: it keeps a
 bounded number of spans, dropping the oldest; it listens on the loopback interface unless told otherwise. It is no
@@ -27,7 +27,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from mesh.telemetry.convention import INSTANCE, SERVICE
-from mesh.telemetry.spanvalue import Scalar, SpanValue
+from tools.tracing.spanvalue import Scalar, SpanValue
 
 # A span is about 2 KB here, so 20,000 are 40 MB: some 2,000 messages with all their hops.
 LIMIT: Final = 20_000

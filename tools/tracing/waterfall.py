@@ -14,7 +14,7 @@ from typing import Final, final
 from rich.table import Table
 from rich.text import Text
 
-from mesh.telemetry.spanvalue import SpanValue
+from tools.tracing.spanvalue import SpanValue
 
 WIDTH: Final = 40  # cells of the bars; with names, nodes and times it fits into 120 columns
 

@@ -1,0 +1,1 @@
+"""Traces, received and shown: for the demonstration and the tests."""
