@@ -55,10 +55,6 @@ class Template:
         """The literal prefix of all that lies below a vehicle, with its closing slash: ``vehicles/V1/``."""
         return f"{self.prefix}{vehicle}/"
 
-    def topic_for(self, vehicle: str, rest: str) -> str:
-        """``vehicles/V1/cmd`` for ``("V1", "cmd")``."""
-        return f"{self.prefix}{vehicle}/{rest}"
-
     def fill(self, text: str, vehicle: str) -> str:
         """A text of the topology with the vehicle in its places, such as a filter of the inbox."""
         return text.replace(PLACE, vehicle)

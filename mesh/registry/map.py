@@ -116,13 +116,6 @@ class VehicleMap:
         self._heard.clear()
 
     @property
-    def known_all(self) -> bool:
-        """Whether every record of the mesh is in memory and kept current: then ``cached`` giving None says that there
-        was no record a moment ago. (``lookup`` asks etcd even so: a vehicle that was claimed this instant must not be
-        called unknown.)"""
-        return self._complete and self._watch.live
-
-    @property
     def live(self) -> bool:
         """Whether changes arrive at this time."""
         return self._watch.live

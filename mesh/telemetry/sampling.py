@@ -7,7 +7,7 @@ force stays below a rate, so that no caller can make the mesh spend itself on tr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import log
 from random import random
 from time import monotonic
@@ -29,8 +29,6 @@ TRUSTED_RATE: Final = 2000.0
 BURST: Final = 400.0
 # More messages than a node will ever see: the ratio picks none.
 _NEVER: Final = 1 << 60
-# A watch list is for people who look at a few vehicles; 100,000 names are some 10 MB.
-MAX_WATCHED: Final = 100_000
 
 
 @final
@@ -66,49 +64,31 @@ class Sampler:
     """``suppressed`` counts the messages that would have been sampled but for the rate."""
 
     __slots__ = (
-        "_by_caller", "_by_mesh", "_by_ratio", "_by_watch", "_clock", "_max_watched", "_ratio", "_skip", "_watched",
-        "suppressed",
+        "_by_caller", "_by_mesh", "_by_ratio", "_by_watch", "_ratio", "_skip", "_watched", "suppressed",
     )  # fmt: skip
 
     def __init__(
         self,
         ratio: float,
+        watch: Iterable[str] = (),
         rate: float = RATE,
         burst: float = BURST,
         clock: Callable[[], float] = monotonic,
         ratio_rate: float = RATIO_RATE,
-        max_watched: int = MAX_WATCHED,
     ) -> None:
+        """``ratio``: of the messages that nobody else decides on, from 0.0 to 1.0; ``watch``: the vehicles of which
+        every message is sampled.
+        """
         if not 0.0 <= ratio <= 1.0:
             raise ValueError(f"the ratio of messages to sample must be between 0 and 1, not {ratio}")
         self._ratio = ratio
         self._skip = _gap(ratio)  # messages until the ratio picks one; below 0: the present one is picked
-        self._clock = clock
         self._by_caller = Bucket(rate, burst, clock)
         self._by_mesh = Bucket(TRUSTED_RATE, TRUSTED_RATE, clock)
         self._by_watch = Bucket(rate, burst, clock)
         self._by_ratio = Bucket(ratio_rate, burst, clock)
-        self._watched: dict[str, float] = {}
-        self._max_watched = max_watched
+        self._watched = frozenset(watch)
         self.suppressed = 0
-
-    def watch(self, vehicle: str, seconds: float) -> None:
-        """Sample every message of a vehicle for a time. ``ValueError`` if the list is full."""
-        now = self._clock()
-        if vehicle not in self._watched and len(self._watched) >= self._max_watched:
-            self._watched = {name: until for name, until in self._watched.items() if until > now}
-            if len(self._watched) >= self._max_watched:
-                raise ValueError(f"{self._max_watched:,} vehicles are being watched already; unwatch one first")
-        self._watched[vehicle] = now + seconds
-
-    def unwatch(self, vehicle: str) -> None:
-        """Stop watching a vehicle, if it was watched."""
-        self._watched.pop(vehicle, None)
-
-    def watched(self) -> list[str]:
-        """The vehicles being watched."""
-        now = self._clock()
-        return sorted(name for name, until in self._watched.items() if until > now)
 
     def picks(self) -> bool:
         """Count a message that no node of the mesh has decided on; whether it may be sampled without its caller's
@@ -127,10 +107,8 @@ class Sampler:
             return caller is not None and caller.sampled and self._within(self._by_mesh)
         if caller is not None:
             return caller.sampled and self._within(self._by_caller)
-        if self._watched and vehicle in self._watched:
-            if self._watched[vehicle] > self._clock():
-                return self._within(self._by_watch)
-            del self._watched[vehicle]
+        if vehicle in self._watched:
+            return self._within(self._by_watch)
         if self._skip >= 0:
             return False
         self._skip = _gap(self._ratio)

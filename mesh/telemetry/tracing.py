@@ -82,18 +82,6 @@ class NodeTracer(Tracer):
         span.end_at(end_ns)
         return context
 
-    def watch(self, vehicle: str, seconds: float) -> None:
-        """Sample every message of a vehicle for a time. ``ValueError`` if too many are watched."""
-        self._sampler.watch(vehicle, seconds)
-
-    def unwatch(self, vehicle: str) -> None:
-        """Stop watching a vehicle, if it was watched."""
-        self._sampler.unwatch(vehicle)
-
-    def watched(self) -> list[str]:
-        """The vehicles being watched."""
-        return self._sampler.watched()
-
     def status(self) -> SpansStatus:
         """Figures for people and metrics."""
         thread = self._exporter
@@ -128,13 +116,11 @@ def open_tracer(
     """The running tracer of a node.
 
     ``endpoint``: of an OTLP/gRPC receiver, ``http://host:port`` in plain or ``https://`` with TLS; ``service``:
-    ``mesh-edge`` and the like; ``sample``: the ratio from 0.0 to 1.0; ``watch``: vehicles sampled for as long as the
-    node runs. ``OTEL_EXPORTER_OTLP_HEADERS`` and its kin are honoured by the SDK. Nothing is sent before the first
+    ``mesh-edge`` and the like; ``sample``: the ratio from 0.0 to 1.0; ``watch``: the vehicles of which every message
+    is sampled. ``OTEL_EXPORTER_OTLP_HEADERS`` and its kin are honoured by the SDK. Nothing is sent before the first
     span, so an endpoint that is away is no error.
     """
-    sampler = Sampler(sample)
-    for vehicle in watch:
-        sampler.watch(vehicle, float("inf"))
+    sampler = Sampler(sample, watch)
     if exporter is None:
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS)
     convention = Convention(resource(service, node, mesh), template)

@@ -59,10 +59,9 @@ def test_a_deep_prefix() -> None:
 
 
 @given(st.text(st.characters(exclude_characters="/"), min_size=1), st.text())
-def test_vehicle_of_undoes_topic_for(vehicle: str, rest: str) -> None:
-    topic = TEMPLATE.topic_for(vehicle, rest)
-    assert TEMPLATE.vehicle_of(topic) == vehicle
-    assert topic.startswith(TEMPLATE.subtree(vehicle))
+def test_the_vehicle_of_any_topic_below_its_subtree(vehicle: str, rest: str) -> None:
+    assert TEMPLATE.subtree(vehicle) == f"vehicles/{vehicle}/"
+    assert TEMPLATE.vehicle_of(f"vehicles/{vehicle}/{rest}") == vehicle
 
 
 @pytest.mark.parametrize(

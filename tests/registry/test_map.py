@@ -86,7 +86,7 @@ def test_changes_of_others_arrive(etcd: EmbeddedEtcd, mesh: str) -> None:
         vehicles = VehicleMap(client, mesh)
         changes = listen(vehicles)
         assert await vehicles.start(10.0)
-        await eventually(lambda: vehicles.known_all, "the map is complete")
+        await eventually(lambda: vehicles.live, "the map is complete")
         other = VehicleMap(client, mesh)
         first = await other.claim("V", "pool", {"edge-1": 1.0})
         second = await other.move("V", "edge-2")
@@ -186,7 +186,6 @@ def test_the_memory_is_bounded(etcd: EmbeddedEtcd, mesh: str) -> None:
         assert await small.start(10.0)
         await eventually(lambda: small.live, "the map is followed")
         assert len(small) == 600
-        assert not small.known_all
         assert await asyncio.gather(*(small.lookup(name) for name in names)) == written
         assert len(small) == 600
         assert small.evicted > 0
@@ -208,7 +207,7 @@ def test_the_memory_is_bounded(etcd: EmbeddedEtcd, mesh: str) -> None:
         # A large enough map knows all.
         large = VehicleMap(client, mesh)
         assert await large.start(10.0)
-        await eventually(lambda: large.known_all, "all is known")
+        await eventually(lambda: large.live, "all is known")
         assert len(large) == 700 + 599
         for vehicles in (writer, small, large):
             await vehicles.stop()
@@ -222,11 +221,10 @@ def test_a_complete_map_that_grows_over_its_limit(etcd: EmbeddedEtcd, mesh: str)
         client = Client([etcd.endpoint])
         small = VehicleMap(client, mesh, limit=10)
         assert await small.start(10.0)
-        await eventually(lambda: small.known_all, "all is known")
+        await eventually(lambda: small.live, "all is known")
         writer = VehicleMap(client, mesh)
         await asyncio.gather(*(writer.claim(f"V{number}", "pool", EDGES) for number in range(11)))
         await eventually(lambda: small.evicted == 1, "one had to go")
-        assert not small.known_all
         assert len(small) == 10
         await writer.stop()
         await small.stop()
@@ -244,11 +242,11 @@ def test_etcd_away(etcd: EmbeddedEtcd, mesh: str, blow: signal.Signals) -> None:
         vehicles = VehicleMap(client, mesh, deadline=0.5)
         assert await vehicles.start(10.0)
         known = await vehicles.claim("known", "pool", EDGES)
-        await eventually(lambda: vehicles.known_all, "all is known")
+        await eventually(lambda: vehicles.live, "all is known")
         os.kill(etcd.pid, blow)
         try:
             if blow == signal.SIGKILL:
-                await eventually(lambda: not vehicles.known_all, "the map says that it may be behind")
+                await eventually(lambda: not vehicles.live, "the map says that it may be behind")
             assert await vehicles.lookup("known") == known
             assert await vehicles.claim("known", "pool", {}) == known
             asked = [vehicles.lookup("unknown"), vehicles.claim("new", "pool", EDGES)]
@@ -259,7 +257,7 @@ def test_etcd_away(etcd: EmbeddedEtcd, mesh: str, blow: signal.Signals) -> None:
             if blow == signal.SIGSTOP:
                 os.kill(etcd.pid, signal.SIGCONT)
         await etcd.start()
-        await eventually(lambda: vehicles.known_all, "the map follows again")
+        await eventually(lambda: vehicles.live, "the map follows again")
 
         async def claimed() -> Record:
             while True:
@@ -304,16 +302,16 @@ def test_changes_behind_a_compaction(etcd: EmbeddedEtcd, mesh: str, monkeypatch:
         vehicles = VehicleMap(client, mesh)
         changes = listen(vehicles)
         assert await vehicles.start(10.0)
-        await eventually(lambda: vehicles.known_all, "all is known")
+        await eventually(lambda: vehicles.live, "all is known")
         gate.shut()
-        await eventually(lambda: not vehicles.known_all, "the stream is broken")
+        await eventually(lambda: not vehicles.live, "the stream is broken")
         moved = await writer.move("moved", "edge-9")
         await client.delete(Keys(mesh).vehicle("deleted"))
         added = await writer.claim("added", "pool", EDGES)
         assert await vehicles.lookup("added") == added
         await client.compact(await client.put(f"/{mesh}-other".encode(), b""))
         gate.open = True
-        await eventually(lambda: vehicles.known_all, "all is known again")
+        await eventually(lambda: vehicles.live, "all is known again")
         assert changes == [(None, added), (before["moved"], moved), (before["deleted"], None)]
         assert len(vehicles) == 4
         assert vehicles.cached("kept") == before["kept"]

@@ -34,42 +34,14 @@ def test_a_caller_is_obeyed_whatever_the_ratio() -> None:
 
 
 def test_a_caller_that_decided_against_it_wins_over_the_watch_list() -> None:
-    sampler = Sampler(0.0)
-    sampler.watch("V1", 60.0)
-    assert not asked(sampler, NO, "V1", trusted=False)
+    assert not asked(Sampler(0.0, ["V1"]), NO, "V1", trusted=False)
 
 
-def test_a_watched_vehicle_is_sampled_until_its_time_is_over() -> None:
-    clock = Clock()
-    sampler = Sampler(0.0, clock=clock)
-    sampler.watch("V1", 10.0)
+def test_a_watched_vehicle_is_sampled() -> None:
+    sampler = Sampler(0.0, ["V1"])
     assert asked(sampler, None, "V1", trusted=False)
     assert not asked(sampler, None, "V2", trusted=False)
-    assert sampler.watched() == ["V1"]
-    clock.now += 10.0
-    assert not asked(sampler, None, "V1", trusted=False)
-    assert sampler.watched() == []
-
-
-def test_unwatch() -> None:
-    sampler = Sampler(0.0)
-    sampler.watch("V1", 10.0)
-    sampler.unwatch("V1")
-    sampler.unwatch("V1")
-    assert not asked(sampler, None, "V1", trusted=False)
-
-
-def test_the_watch_list_is_bounded_and_forgets_what_is_over() -> None:
-    clock = Clock()
-    sampler = Sampler(0.0, clock=clock, max_watched=2)
-    sampler.watch("V1", 10.0)
-    sampler.watch("V2", 100.0)
-    sampler.watch("V2", 100.0)
-    with pytest.raises(ValueError, match="2 vehicles are being watched already"):
-        sampler.watch("V3", 10.0)
-    clock.now += 10.0
-    sampler.watch("V3", 10.0)
-    assert sampler.watched() == ["V2", "V3"]
+    assert not asked(sampler, None, "", trusted=False)
 
 
 def test_the_ratio_is_met() -> None:
@@ -105,12 +77,11 @@ def test_a_wrong_ratio_is_refused(ratio: float) -> None:
 
 def test_callers_cannot_force_more_than_the_rate_nor_starve_the_others() -> None:
     clock = Clock()
-    sampler = Sampler(1.0, rate=10.0, burst=5.0, clock=clock)
+    sampler = Sampler(1.0, ["V1"], rate=10.0, burst=5.0, clock=clock)
     assert sum(asked(sampler, YES, "", trusted=False) for _ in range(100)) == 5
     assert sampler.suppressed == 95
     clock.now += 0.2
     assert sum(asked(sampler, YES, "", trusted=False) for _ in range(100)) == 2
-    sampler.watch("V1", 60.0)
     assert asked(sampler, None, "V1", trusted=False)
     assert asked(sampler, None, "V2", trusted=False)
 
