@@ -60,10 +60,10 @@ class Template:
         return text.replace(PLACE, vehicle)
 
     def low_cardinality(self, topic: str) -> str:
-        """The topic with ``{vehicle}`` for the vehicle, one level behind it, and ``#`` for what lies deeper.
+        """The topic with ``{vehicle}`` for the vehicle, and no more than one level behind it.
 
-        ``vehicles/V1/cmd`` becomes ``vehicles/{vehicle}/cmd``, and ``vehicles/V1/trip/17/end``
-        ``vehicles/{vehicle}/trip/#``. Of a topic of the fleet two levels are kept.
+        ``vehicles/V1/cmd`` becomes ``vehicles/{vehicle}/cmd``, and so does ``vehicles/V1/cmd/lights/on``. Of a topic
+        that is no vehicle's two levels are kept.
         """
         vehicle = self.vehicle_of(topic)
         if vehicle is None:
@@ -80,10 +80,10 @@ class Template:
 
 
 def _cut(topic: str, levels: int) -> str:
-    """The first ``levels`` levels, with ``#`` for all others."""
+    """The first ``levels`` levels."""
     at = -1
     for _ in range(levels):
         at = topic.find("/", at + 1)
         if at < 0:
             return topic
-    return topic[: at + 1] + "#"
+    return topic[:at]

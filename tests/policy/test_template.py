@@ -37,11 +37,12 @@ def test_vehicle_of(topic: str, vehicle: str | None) -> None:
     ("topic", "name"),
     [
         ("vehicles/V1/cmd", "vehicles/{vehicle}/cmd"),
-        ("vehicles/V1/trip/17/end", "vehicles/{vehicle}/trip/#"),
+        ("vehicles/V1/trip/17/end", "vehicles/{vehicle}/trip"),
         ("vehicles/V1", "vehicles/{vehicle}"),
         ("vehicles/V1/", "vehicles/{vehicle}"),
         ("fleet/news", "fleet/news"),
-        ("fleet/news/2031/05", "fleet/news/#"),
+        ("fleet/news/2031/05", "fleet/news"),
+        ("/leading/slash", "/leading"),
         ("fleet", "fleet"),
     ],
 )
