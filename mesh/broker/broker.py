@@ -352,7 +352,7 @@ class Broker(Inlet):
         session.connection = None
         self.connections -= 1
         for receipt in connection.inbound.receipts:
-            receipt.closed = True
+            receipt.close()
         connection.inbound.receipts.clear()
         connection.held.clear()
         self.courier.detached(session)

@@ -12,7 +12,7 @@ from typing import final
 
 from mesh.session.fifo import Fifo
 from mesh.session.span import Span
-from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, SUCCESS, is_error
+from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, SUCCESS, UNSPECIFIED_ERROR, is_error
 
 
 class Publisher:
@@ -52,6 +52,12 @@ class Receipt:
         span = self.span
         if span is not None:
             span.end(self.reason)
+
+    def close(self) -> None:
+        """The connection is gone: the publisher is not answered."""
+        self.closed = True
+        if self.span is not None:
+            self.span.end(UNSPECIFIED_ERROR)
 
     def ready(self, durable: int) -> bool:
         """Whether the answer may leave."""

@@ -65,6 +65,8 @@ class Incoming(Publisher):
 
     def lost(self) -> None:
         """The connection is gone: the server sends again what was not acknowledged [MQTT-4.4.0-1]."""
+        for receipt in self._inbound.receipts:
+            receipt.close()
         self._inbound.receipts.clear()
         self._held.clear()
 
