@@ -26,7 +26,13 @@ from mesh.session.outbound import RELEASED, Delivery, Outbound, packet_id_of
 from mesh.session.span import Span
 from mesh.wire.encode import encode_ack
 from mesh.wire.packets import PUBREL
-from mesh.wire.reasons import PACKET_IDENTIFIER_NOT_FOUND, PACKET_TOO_LARGE, QUOTA_EXCEEDED, SUCCESS
+from mesh.wire.reasons import (
+    PACKET_IDENTIFIER_NOT_FOUND,
+    PACKET_TOO_LARGE,
+    QUOTA_EXCEEDED,
+    SUCCESS,
+    UNSPECIFIED_ERROR,
+)
 
 # Deliveries of a connected session keep their message in memory as far as its next window reaches, and up to so many
 # bytes; the rest are read from the journal when their turn comes.
@@ -195,7 +201,7 @@ class Courier:
     def _send(self, session: Session, connection: Connection, delivery: Delivery, message: Message) -> None:
         now = self._clock() if message.expires != NEVER else 0.0
         packet_id = packet_id_of(delivery.number) if delivery.qos else 0
-        span = self._span(session, delivery, message) if message.trace is not None else None
+        span = self._span(session, connection, delivery, message) if message.trace is not None else None
         alias, known = 0, False
         if connection.alias_maximum:
             alias, known = self._alias(connection, message.topic)
@@ -235,16 +241,16 @@ class Courier:
         self._ended(delivery, PACKET_TOO_LARGE)
         self._abandon(session, delivery)
 
-    def _span(self, session: Session, delivery: Delivery, message: Message) -> Span | None:
+    def _span(self, session: Session, connection: Connection, delivery: Delivery, message: Message) -> Span | None:
         """The spans of a sampled message: the time that it waited, and its way to this receiver."""
         parent = message.trace
         if parent is None or not self._tracer.enabled:
             return None
-        vehicle = session.vehicle
-        now = self._clock()
-        waited = self._tracer.record(WAIT, parent, message.topic, vehicle, int(delivery.since * 1e9), int(now * 1e9))
+        topic, vehicle, client = message.topic, session.vehicle, session.key[2]
+        begin, now = int(delivery.since * 1e9), int(self._clock() * 1e9)
+        waited = self._tracer.record(WAIT, parent, topic, vehicle, client, begin, now)
         link = parent if message.fan_out else None
-        span = self._tracer.start(SEND, waited, message.topic, vehicle, PRODUCER, link)
+        span = self._tracer.start(SEND, waited, topic, vehicle, client, connection.peer, PRODUCER, link)
         if delivery.qos:
             self._spans[delivery] = span
         else:
@@ -292,7 +298,7 @@ class Courier:
         """The session's connection is gone: no span can end well any more, and the journal alone holds what waits."""
         for delivery in session.outbound.in_flight.values():
             if self._spans:
-                self._ended(delivery, QUOTA_EXCEEDED)
+                self._ended(delivery, UNSPECIFIED_ERROR)
         if session.durable:
             for delivery in session.outbound.waiting:
                 if delivery.item:

@@ -24,7 +24,7 @@ from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.trace import Tracer
 from mesh.session.inbound import Receipt
-from mesh.session.message import Message, message_of, without_trace
+from mesh.session.message import message_of, without_trace
 from mesh.session.span import Span
 from mesh.wire import reasons
 from mesh.wire.encode import encode_ack
@@ -73,9 +73,11 @@ class Intake:
     def publish(self, connection: Connection, session: Session, packet: Publish) -> None:
         reason = self._check_publish(connection, session, packet)
         if reason != reasons.SUCCESS:
+            self._trace_refused(connection, session, packet, reason)
             self._fail(connection, reason, _WHY.get(reason, ""))
             return
         if not connection.principal.permissions.may_publish(packet.topic):
+            self._trace_refused(connection, session, packet, connection.principal.permissions.reason)
             self._refuse_publish(connection, packet)
             return
         counters = self._counters
@@ -131,7 +133,11 @@ class Intake:
         from_tier = session.kind == TIER
         message = message_of(packet, self._clock(), from_tier)
         considered = self._tracer.considers(packet, from_tier)
-        span = self._ingress(connection, message, packet, from_tier) if considered else None
+        span = self._ingress(connection, session, packet) if considered else None
+        if span is not None:
+            message.trace = span.context
+            if packet.properties is not None:
+                message.properties = without_trace(packet.properties)
         reason = self._dispatcher.route(message, session, receipt)
         if receipt is not None:
             receipt.note(reason)
@@ -143,7 +149,7 @@ class Intake:
             self._forwarder.forward(message, receipt)
         if span is not None:
             if receipt is None:
-                span.end()
+                span.end(reason if reasons.is_error(reason) else reasons.SUCCESS)
             else:
                 receipt.span = span
 
@@ -171,14 +177,16 @@ class Intake:
         if item > receipt.position:
             receipt.position = item
 
-    def _ingress(self, connection: Connection, message: Message, packet: Publish, from_tier: bool) -> Span | None:
-        vehicle = connection.principal.vehicle or self._vehicle_of(message.topic)
-        span = self._tracer.ingress(packet, vehicle, from_tier)
-        if span is not None:
-            message.trace = span.context
-            if packet.properties is not None:
-                message.properties = without_trace(packet.properties)
-        return span
+    def _ingress(self, connection: Connection, session: Session, packet: Publish) -> Span | None:
+        vehicle = connection.principal.vehicle or self._vehicle_of(packet.topic)
+        return self._tracer.ingress(packet, vehicle, session.key[2], connection.peer, session.kind == TIER)
+
+    def _trace_refused(self, connection: Connection, session: Session, packet: Publish, reason: int) -> None:
+        """A publish that is refused leaves a span with the reason, if it is sampled."""
+        if self._tracer.considers(packet, session.kind == TIER):
+            span = self._ingress(connection, session, packet)
+            if span is not None:
+                span.end(reason)
 
     def settle(self, connection: Connection) -> None:
         """Answer the publishes that may be answered now, in their order; none before CONNACK [MQTT-3.2.0-1]."""

@@ -25,7 +25,8 @@ class Tls:
 
 @final
 class Peer:
-    """``address`` is an IP address without brackets; empty over a Unix socket, and before the connection is made.
+    """``address`` is an IP address without brackets, with its ``port``, or the path of the Unix socket that this node
+    dialled; empty for a connection that came over a Unix socket, and before the connection is made.
     ``listener`` names the listener that accepted the connection (``mqtt://127.0.0.1:1883``); empty for a connection
     that this node dialled. ``tls`` is ``None`` for a plain connection. ``headers`` are those of the HTTP request that
     became a WebSocket, with lower-case names."""
@@ -48,8 +49,8 @@ class Peer:
 
     def __str__(self) -> str:
         """The address for people: ``192.0.2.7:50123``, ``[2001:db8::7]:50123`` or ``this machine``."""
-        if not self.address:
-            return "this machine"
+        if not self.port:
+            return self.address or "this machine"
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
+from mesh.broker.peer import Peer
 from mesh.session.span import Span
 from mesh.wire.packets import Publish
 from mesh.wire.tracecontext import TraceContext
@@ -18,16 +19,16 @@ from mesh.wire.tracecontext import TraceContext
 # The kinds of a span, with the numbers of OpenTelemetry's protocol (opentelemetry/proto/trace/v1/trace.proto,
 # Span.SpanKind).
 INTERNAL: Final = 1  # work within one node: waiting
-CLIENT: Final = 3  # a further hop: its context is not what the next receiver was created from
-PRODUCER: Final = 4  # the send whose context the receiver gets
+CLIENT: Final = 3  # a message passed on, and with it the context of an earlier span
+PRODUCER: Final = 4  # a message sent with the context of this span
 CONSUMER: Final = 5  # a message taken in
 
 # The operations of the mesh, in the order in which a message meets them.
-RECEIVE: Final = "receive"  # taken in by a node, from a client or over a link
-WAIT: Final = "wait"  # in a session's queue, until the window, the credit or the client is there
-RELAY: Final = "relay"  # through a front door, or from core to edge
+PROCESS: Final = "process"  # taken in by a node, from a client or over a link
 SPOOL: Final = "spool"  # in the core, while the owner is away
-SEND: Final = "send"  # out of the mesh, or on to the next node
+RELAY: Final = "relay"  # from core to edge, or through a front door
+WAIT: Final = "wait"  # in a session's queue, until the window, the credit or the client is there
+SEND: Final = "send"  # to a session's client: out of the mesh, or on to the next node
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -49,11 +50,12 @@ class Tracer:
         """
         return False
 
-    def ingress(self, publish: Publish, vehicle: str, trusted: bool = False) -> Span | None:
-        """Decide whether a message that is being considered is sampled; if so, start its ``receive`` span.
+    def ingress(self, publish: Publish, vehicle: str, client: str, peer: Peer, trusted: bool = False) -> Span | None:
+        """Decide whether a message that is being considered is sampled; if so, start its ``process`` span.
 
-        ``vehicle`` is its sender or its addressee, empty if there is none. The span is a child of the context in the
-        user properties, if that is valid. ``trusted`` as above.
+        ``vehicle`` is its sender or its addressee, empty if there is none; ``client`` the MQTT client identifier of
+        the connection that it came by, ``peer`` the other end of that connection. The span is a child of the context
+        in the user properties, if that is valid. ``trusted`` as above.
         """
         return None
 
@@ -63,19 +65,21 @@ class Tracer:
         parent: TraceContext,
         topic: str,
         vehicle: str,
+        client: str,
+        peer: Peer,
         kind: int,
         link: TraceContext | None = None,
     ) -> Span:
-        """Start a further span of a sampled message, which begins now.
+        """Start a further span of a sampled message, which begins now. ``client`` and ``peer`` are those of the
+        connection that the message leaves by; ``vehicle`` may be empty where the topic tells it.
 
-        ``link``: for one of several deliveries of a message the context of the message, in the same trace. The span has
-        a link to it: so the deliveries of one message are known as such (OpenTelemetry messaging conventions, "Trace
-        structure"). It stays a child of ``parent``, because one trace shows every hop of a message.
+        ``link``: of one of several deliveries of the message, the context of the ``process`` span, so that a trace
+        page can show that it was one message (OpenTelemetry messaging conventions, "Trace structure").
         """
         return Span(parent)
 
     def record(
-        self, operation: str, parent: TraceContext, topic: str, vehicle: str, start_ns: int, end_ns: int
+        self, operation: str, parent: TraceContext, topic: str, vehicle: str, client: str, start_ns: int, end_ns: int
     ) -> TraceContext:
         """Make an ``INTERNAL`` span after the fact, from wall-clock nanoseconds since 1970: for what the journal held
         meanwhile.

@@ -13,6 +13,7 @@ from typing import Final, final
 from mesh.broker.broker import Broker
 from mesh.broker.subscriptions import SharedGroup
 from mesh.core.kinds import TIER_INCOMING
+from mesh.core.spans import Ends
 from mesh.core.upstream import PLAIN, Upstream
 from mesh.session.application import Receiver
 from mesh.session.inbound import Receipt
@@ -39,11 +40,12 @@ def packet_id_in(item: Item) -> int:
 class EdgeArrivals(Receiver):
     """``arrived`` counts messages."""
 
-    def __init__(self, edge: str, broker: Broker, upstream: Upstream) -> None:
+    def __init__(self, edge: str, broker: Broker, upstream: Upstream, ends: Ends) -> None:
         self.arrived = 0
         self._edge = edge.encode()
         self._broker = broker
         self._upstream = upstream
+        self._ends = ends
 
     def take(self, packet: Publish, receipt: Receipt | None) -> int:
         self.arrived += 1
@@ -54,7 +56,7 @@ class EdgeArrivals(Receiver):
         return self._deliver(packet, message, receipt)
 
     def _trace(self, packet: Publish, message: Message, receipt: Receipt | None) -> None:
-        span = self._broker.tracer.ingress(packet, self._broker.vehicle_of(message.topic), True)
+        span = self._broker.tracer.ingress(packet, "", self._ends.client, self._ends.peer, True)
         if span is None:
             return
         message.trace = span.context

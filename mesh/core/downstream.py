@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Final, final
 
 from mesh.broker.broker import Broker
-from mesh.core.spans import RelaySpans
+from mesh.core.spans import Ends, RelaySpans
 from mesh.core.spool import Spool
 from mesh.session.application import Sender
 from mesh.session.inbound import Receipt
@@ -32,14 +32,14 @@ IN_FLIGHT: Final = 8192  # publishes with the edge; its own limit may be lower
 class Downstream(Sender):
     """``outbound`` is the queue of the session with the edge."""
 
-    def __init__(self, broker: Broker, spool: Spool, answer: float) -> None:
+    def __init__(self, broker: Broker, spool: Spool, answer: float, ends: Ends) -> None:
         self.outbound = Outbound(Depth(), IN_FLIGHT)
         self.spooled = 0
         self.rejected = 0  # spooled messages that the edge refused after the back end had been answered
         self._broker = broker
         self._spool = spool
         self._answer_within = answer
-        self._spans = RelaySpans(broker)
+        self._spans = RelaySpans(broker, ends)
         self._spool_waiting = 0  # spooled deliveries in the queue: while there are any, new ones go behind them on disk
         self._slow = False  # the edge does not answer in time
         self._direct = 0  # deliveries whose publisher waits

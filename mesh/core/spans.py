@@ -1,7 +1,7 @@
 """The spans of sampled messages on their way to one edge.
 
-It knows deliveries and when they start and end: never how they are sent. What always holds: a span that was started is
-ended when its delivery is answered, or when the connection is lost.
+It knows deliveries, when they start and end, and between which two ends: never how they are sent. What always holds: a
+span that was started is ended when its delivery is answered, or when the connection is lost.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import final
 
 from mesh.broker.broker import Broker
-from mesh.broker.trace import CLIENT, RELAY, SPOOL
+from mesh.broker.peer import NOWHERE
+from mesh.broker.trace import PRODUCER, RELAY, SPOOL
 from mesh.session.message import Message
 from mesh.session.outbound import Delivery
 from mesh.session.span import Span
@@ -18,13 +19,26 @@ from mesh.wire.tracecontext import TraceContext
 
 
 @final
+class Ends:
+    """Of the connection to one edge: ``client`` is the MQTT client identifier of this core, ``peer`` the edge's end of
+    the present or the last connection."""
+
+    __slots__ = ("client", "peer")
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+        self.peer = NOWHERE
+
+
+@final
 class RelaySpans:
     """Spans by delivery, for those of QoS 1 and 2 that are with the edge."""
 
-    __slots__ = ("_broker", "_under_way")
+    __slots__ = ("_broker", "_ends", "_under_way")
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, ends: Ends) -> None:
         self._broker = broker
+        self._ends = ends
         self._under_way: dict[Delivery, Span] = {}
 
     def start(self, delivery: Delivery, message: Message, now: float) -> TraceContext | None:
@@ -33,12 +47,11 @@ class RelaySpans:
         parent = message.trace
         if parent is None or not tracer.enabled:
             return None
-        topic = message.topic
-        vehicle = self._broker.vehicle_of(topic)
+        topic, ends = message.topic, self._ends
         link = parent if message.fan_out else None
         if delivery.item:
-            parent = tracer.record(SPOOL, parent, topic, vehicle, int(delivery.since * 1e9), int(now * 1e9))
-        span = tracer.start(RELAY, parent, topic, vehicle, CLIENT, link)
+            parent = tracer.record(SPOOL, parent, topic, "", ends.client, int(delivery.since * 1e9), int(now * 1e9))
+        span = tracer.start(RELAY, parent, topic, "", ends.client, ends.peer, PRODUCER, link)
         if delivery.qos:
             self._under_way[delivery] = span
         else:

@@ -15,9 +15,11 @@ from typing import Final, Protocol, final
 from mesh.broker.broker import Broker
 from mesh.broker.gate import Gate
 from mesh.broker.ledger import INSTANCE
+from mesh.broker.peer import Peer
 from mesh.core.arrivals import EdgeArrivals, packet_id_in
 from mesh.core.downstream import IN_FLIGHT, Downstream
 from mesh.core.following import Following
+from mesh.core.spans import Ends
 from mesh.core.spool import Spool
 from mesh.core.status import TierLinkStatus
 from mesh.core.upstream import Upstream
@@ -39,6 +41,10 @@ _EXPIRY: Final = 7 * 86_400  # seconds that an edge keeps this core's session wh
 
 class Socket(Protocol):
     """The socket, as the link sees it."""
+
+    @property
+    def peer(self) -> Peer:
+        """The edge's end of the connection."""
 
     def accepted(self) -> None:
         """The edge has let this core in."""
@@ -68,8 +74,9 @@ class TierLink(ClientEvents):
         self._broker = broker
         self._turn = turn
         self._socket: Socket | None = None
-        self._downstream = Downstream(broker, spool, answer)
-        self._arrivals = EdgeArrivals(edge, broker, upstream)
+        self._ends = Ends(core)
+        self._downstream = Downstream(broker, spool, answer, self._ends)
+        self._arrivals = EdgeArrivals(edge, broker, upstream, self._ends)
         self._following = Following(edge, broker, upstream)
         self._client = ClientSession(
             self, self._downstream, self._arrivals, self._downstream.outbound, limits, broker.clock
@@ -172,6 +179,7 @@ class TierLink(ClientEvents):
         """The socket is open: say who this is."""
         self.ended = ""
         self._socket = socket
+        self._ends.peer = socket.peer
         self._client.opened(self._connect)
 
     def received(self, data: bytes) -> None:

@@ -66,8 +66,10 @@ class Passenger(ClientStream):
         also where less of it is to be written."""
         raise NotImplementedError
 
-    def traced(self, context: TraceContext, publish: bytes) -> None:
-        """``publish``, which comes next, belongs to a sampled trace."""
+    def traced(self, context: TraceContext, publish: bytes, client_id: str) -> None:
+        """``publish``, which comes next, belongs to a sampled trace. ``client_id`` is the one that the edge assigned,
+        else empty.
+        """
         raise NotImplementedError
 
     def ease(self) -> None:

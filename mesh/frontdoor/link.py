@@ -305,7 +305,7 @@ class EdgeLink(SocketOwner):
     def traced(self, connection: int, context: TraceContext, publish: bytes) -> None:
         lane = self.lanes.get(connection)
         if lane is not None:
-            lane.vehicle.traced(context, publish)
+            lane.vehicle.traced(context, publish, lane.client_id)
             self.data(connection, publish, [publish])
 
     def closed(self, connection: int) -> None:

@@ -26,7 +26,7 @@ from mesh.transport.stream import HOLD_IDENTITY, HOLD_LINK, HOLD_WRITING
 from mesh.wire.aliases import AliasTable
 from mesh.wire.decode import Framer
 from mesh.wire.encode import encode
-from mesh.wire.frames import ack_packet_id, publish_packet_id, publish_topic
+from mesh.wire.frames import ack_packet_id, connect_client_id, publish_packet_id, publish_topic
 from mesh.wire.packets import AUTH, MQTT5, PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBLISH, Ping
 from mesh.wire.reasons import KEEP_ALIVE_TIMEOUT, QUOTA_EXCEEDED, SERVER_UNAVAILABLE, UNSPECIFIED_ERROR
 from mesh.wire.tracecontext import TraceContext
@@ -145,10 +145,11 @@ class Vehicle(Passenger):
             self._write(data)
         self.uncredited += size
 
-    def traced(self, context: TraceContext, publish: bytes) -> None:
+    def traced(self, context: TraceContext, publish: bytes, client_id: str) -> None:
         if self.life.ended():
             return
-        span = self._door.tracer.start(RELAY, context, publish_topic(publish), self.name, CLIENT)
+        client = client_id or connect_client_id(self.connect)
+        span = self._door.tracer.start(RELAY, context, publish_topic(publish), self.name, client, self.peer, CLIENT)
         packet_id = publish_packet_id(publish)
         if packet_id == 0:
             span.end()

@@ -55,9 +55,9 @@ class Services:
         telemetry = topology.telemetry
         if telemetry.otlp is None:
             return None
-        template = topology.vehicle_template().low_cardinality
+        topics = topology.vehicle_template()
         return open_tracer(
-            telemetry.otlp, f"mesh-{spec.role}", spec.name, topology.mesh, telemetry.sample, template, telemetry.watch
+            telemetry.otlp, f"mesh-{spec.role}", spec.name, topology.mesh, telemetry.sample, topics, telemetry.watch
         )
 
     @property

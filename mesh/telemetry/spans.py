@@ -11,6 +11,7 @@ from random import getrandbits
 from time import time_ns
 from typing import final
 
+from mesh.broker.peer import Peer
 from mesh.session.span import Span
 from mesh.wire.tracecontext import SAMPLED, TraceContext
 
@@ -18,12 +19,13 @@ from mesh.wire.tracecontext import SAMPLED, TraceContext
 @final
 class LiveSpan(Span):
     """Times are nanoseconds since 1970. ``parent_id`` is 16 hexadecimal digits, empty for the root of a trace;
-    ``link_id``: a span of the same trace that this one is linked to, empty for none; ``size``: bytes, -1 if unknown.
+    ``link_id``: a span of the same trace that this one is linked to, empty for none; ``peer``: the other end of the
+    connection, ``None`` for what happens within the node; ``size``: bytes, -1 if unknown.
     """
 
     __slots__ = (
-        "_hand_on", "end_ns", "kind", "link_id", "operation", "parent_id", "reason", "size", "start_ns", "topic",
-        "vehicle",
+        "_hand_on", "client", "end_ns", "kind", "link_id", "operation", "parent_id", "peer", "reason", "size",
+        "start_ns", "topic", "vehicle",
     )  # fmt: skip
 
     def __init__(
@@ -34,6 +36,8 @@ class LiveSpan(Span):
         operation: str,
         topic: str,
         vehicle: str,
+        client: str,
+        peer: Peer | None,
         kind: int,
         start_ns: int,
         link_id: str = "",
@@ -45,6 +49,8 @@ class LiveSpan(Span):
         self.operation = operation
         self.topic = topic
         self.vehicle = vehicle
+        self.client = client
+        self.peer = peer
         self.kind = kind
         self.start_ns = start_ns
         self.end_ns = 0

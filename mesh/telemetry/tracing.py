@@ -6,14 +6,16 @@ tracer of its own and no global one, so several nodes can live in one process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import time_ns
 from typing import Final, final
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from mesh.broker.trace import CONSUMER, INTERNAL, RECEIVE, Tracer
+from mesh.broker.peer import Peer
+from mesh.broker.trace import CONSUMER, INTERNAL, PROCESS, Tracer
+from mesh.policy.template import Template
 from mesh.session.span import Span
 from mesh.telemetry.convention import Convention, resource
 from mesh.telemetry.export import ExportThread
@@ -44,7 +46,7 @@ class NodeTracer(Tracer):
         properties = publish.properties
         return picked or (properties is not None and bool(properties.user))
 
-    def ingress(self, publish: Publish, vehicle: str, trusted: bool = False) -> Span | None:
+    def ingress(self, publish: Publish, vehicle: str, client: str, peer: Peer, trusted: bool = False) -> Span | None:
         properties = publish.properties
         caller = find(properties) if properties is not None and properties.user else None
         if not self._sampler.decide(caller, vehicle, trusted):
@@ -52,8 +54,8 @@ class NodeTracer(Tracer):
         parent_id = "" if caller is None else caller.span_id
         context = new_trace() if caller is None else child(caller)
         return LiveSpan(
-            self._exporter.put, context, parent_id, RECEIVE, publish.topic, vehicle, CONSUMER, time_ns(), "",
-            len(publish.payload),
+            self._exporter.put, context, parent_id, PROCESS, publish.topic, vehicle, client, peer, CONSUMER, time_ns(),
+            "", len(publish.payload),
         )  # fmt: skip
 
     def start(
@@ -62,23 +64,27 @@ class NodeTracer(Tracer):
         parent: TraceContext,
         topic: str,
         vehicle: str,
+        client: str,
+        peer: Peer,
         kind: int,
         link: TraceContext | None = None,
     ) -> Span:
         if not parent.sampled:  # such a context may come over a link; it is passed on and not recorded
             return Span(parent)
         return LiveSpan(
-            self._exporter.put, child(parent), parent.span_id, operation, topic, vehicle, kind, time_ns(),
+            self._exporter.put, child(parent), parent.span_id, operation, topic, vehicle, client, peer, kind, time_ns(),
             "" if link is None else link.span_id,
         )  # fmt: skip
 
     def record(
-        self, operation: str, parent: TraceContext, topic: str, vehicle: str, start_ns: int, end_ns: int
+        self, operation: str, parent: TraceContext, topic: str, vehicle: str, client: str, start_ns: int, end_ns: int
     ) -> TraceContext:
         if not parent.sampled:
             return parent
         context = child(parent)
-        span = LiveSpan(self._exporter.put, context, parent.span_id, operation, topic, vehicle, INTERNAL, start_ns)
+        span = LiveSpan(
+            self._exporter.put, context, parent.span_id, operation, topic, vehicle, client, None, INTERNAL, start_ns
+        )
         span.end_at(end_ns)
         return context
 
@@ -109,21 +115,21 @@ def open_tracer(
     node: str,
     mesh: str,
     sample: float,
-    template: Callable[[str], str],
+    topics: Template,
     watch: Iterable[str] = (),
     exporter: SpanExporter | None = None,
 ) -> NodeTracer:
     """The running tracer of a node.
 
     ``endpoint``: of an OTLP/gRPC receiver, ``http://host:port`` in plain or ``https://`` with TLS; ``service``:
-    ``mesh-edge`` and the like; ``sample``: the ratio from 0.0 to 1.0; ``watch``: the vehicles of which every message
-    is sampled. ``OTEL_EXPORTER_OTLP_HEADERS`` and its kin are honoured by the SDK. Nothing is sent before the first
-    span, so an endpoint that is away is no error.
+    ``mesh-edge`` and the like; ``sample``: the ratio from 0.0 to 1.0; ``topics`` tells the vehicle of a topic;
+    ``watch``: the vehicles of which every message is sampled. ``OTEL_EXPORTER_OTLP_HEADERS`` and its kin are honoured
+    by the SDK. Nothing is sent before the first span, so an endpoint that is away is no error.
     """
     sampler = Sampler(sample, watch)
     if exporter is None:
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS)
-    convention = Convention(resource(service, node, mesh), template)
+    convention = Convention(resource(service, node, mesh), topics)
     thread = ExportThread(exporter, convention.readable, endpoint)
     thread.start()
     return NodeTracer(sampler, thread)

@@ -22,7 +22,8 @@ def peer_of(transport: asyncio.Transport, listener: str) -> Peer:
     tls = None if session is None else _tls(session)
     if isinstance(name, tuple):
         return Peer(str(name[0]), int(name[1]), listener, tls)
-    return Peer("", 0, listener, tls)  # over a Unix socket
+    # Over a Unix socket, which has a path for the side that dials, and no name for the side that accepts.
+    return Peer(name if isinstance(name, str) else "", 0, listener, tls)
 
 
 def _tls(session: ssl.SSLObject) -> Tls:

@@ -1,8 +1,8 @@
 """Whole packets as raw bytes, for those who pass them on without decoding them.
 
-It knows the fixed header (MQTT 5.0 section 2.1) and where a packet identifier stands; it must never know more of a
-packet. What always holds: what is buffered is never more than the packet in progress, and that is never more than the
-limit.
+It knows the fixed header (MQTT 5.0 section 2.1) and where identifiers and the topic name stand; it must never know
+more of a packet. What always holds: what is buffered is never more than the packet in progress, and that is never more
+than the limit.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final, final
 
 from mesh.wire.fields import BYTE, length_size, read_length
+from mesh.wire.packets import MQTT5
 from mesh.wire.reasons import PACKET_TOO_LARGE, ProtocolError
 
 _DUP: Final = 0x08
@@ -139,6 +140,18 @@ def publish_packet_id(raw: bytes) -> int:
 def publish_topic(raw: bytes) -> str:
     """The topic name of a raw PUBLISH that is known to be well formed."""
     pos = _body(raw)
+    return raw[pos + 2 : pos + 2 + (raw[pos] << 8 | raw[pos + 1])].decode(errors="replace")
+
+
+def connect_client_id(raw: bytes) -> str:
+    """The client identifier of a raw CONNECT that is known to be well formed; empty if the server is to assign one."""
+    pos = _body(raw)
+    pos += 2 + (raw[pos] << 8 | raw[pos + 1])  # the protocol name
+    protocol = raw[pos]
+    pos += 4  # protocol version, flags, keep alive
+    if protocol == MQTT5:
+        length = read_length(raw, pos, len(raw))
+        pos += length_size(length) + length
     return raw[pos + 2 : pos + 2 + (raw[pos] << 8 | raw[pos + 1])].decode(errors="replace")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from mesh.broker.broker import Broker
 from mesh.broker.dispatcher import Forwarder
 from mesh.broker.inbox import InboxRules
-from mesh.broker.peer import NOWHERE
+from mesh.broker.peer import Peer
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
 from mesh.broker.session import Connection
 from mesh.broker.settings import Settings
@@ -18,6 +18,8 @@ from mesh.wire.decode import CLIENT, Reader
 from mesh.wire.limits import Limits
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Connack, Connect, Packet, Publish
 from mesh.wire.properties import Properties
+
+PEER = Peer("192.0.2.7", 50123, "mqtt://127.0.0.1:1884")  # all clients'
 
 
 class Stored:
@@ -161,14 +163,14 @@ class Client(Flushable):
         self.protocol = protocol
         self.reader = Reader(Limits(), CLIENT, protocol)
         self.closed = False
-        self.connection = self.bench.broker.open(packet, self.principal, NOWHERE, self)
+        self.connection = self.bench.broker.open(packet, self.principal, PEER, self)
         self.bench.turn()
 
     def attach(self, unacked: list[int], protocol: int = 5) -> None:
         packet = Connect(protocol, self.client_id, True, 60)
         self.reader = Reader(Limits(), CLIENT, protocol)
         self.protocol = protocol
-        self.connection = self.bench.broker.attach(packet, self.principal, NOWHERE, self, unacked)
+        self.connection = self.bench.broker.attach(packet, self.principal, PEER, self, unacked)
         self.bench.turn()
 
     def live(self) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mesh.broker.settings import Settings
-from mesh.broker.trace import PRODUCER, RECEIVE, SEND, WAIT
-from mesh.wire.packets import Publish, Subscribe, Subscription
-from tests.broker.harness import Bench, Client
+from mesh.broker.trace import CONSUMER, PROCESS, PRODUCER, SEND, WAIT
+from mesh.wire.packets import Ack, Publish, Subscribe, Subscription
+from mesh.wire.properties import Properties
+from tests.broker.harness import PEER, VEHICLE, Bench, Client
 from tests.fakes.tracer import KeepingTracer
 
 
@@ -29,7 +30,7 @@ def subscriber(bench: Bench, client_id: str, filter: str = "t", expiry: int | No
 
 def check_deliveries(tracer: KeepingTracer, count: int, linked: bool) -> None:
     """There are ``count`` deliveries of one message, each in its trace behind the time that it waited."""
-    [received] = tracer.of(RECEIVE)
+    [received] = tracer.of(PROCESS)
     waits, sends = tracer.of(WAIT), tracer.of(SEND)
     assert len(waits) == len(sends) == count
     assert [wait.parent for wait in waits] == [received.context] * count
@@ -89,4 +90,90 @@ def test_every_span_of_acknowledged_messages_ends_once(bench: Bench, tracer: Kee
     for name in ("a", "b"):
         subscriber(bench, name)
     bench.client("p").publish("t")
-    assert [span.reasons for span in tracer.of(RECEIVE) + tracer.of(SEND)] == [[0]] * 3
+    assert [span.reasons for span in tracer.of(PROCESS) + tracer.of(SEND)] == [[0]] * 3
+
+
+def test_the_spans_tell_the_client_and_its_end_of_the_connection(bench: Bench, tracer: KeepingTracer) -> None:
+    for name in ("a", "b"):
+        subscriber(bench, name)
+    bench.client("p").publish("t")
+    [received] = tracer.of(PROCESS)
+    assert (received.client, received.peer, received.kind) == ("p", PEER, CONSUMER)
+    sends = tracer.of(SEND)
+    assert [span.client for span in tracer.of(WAIT)] == [span.client for span in sends]
+    assert {span.client for span in sends} == {"a", "b"}
+    assert {span.peer for span in sends} == {PEER}
+
+
+def test_the_spans_tell_the_vehicle(tracer: KeepingTracer) -> None:
+    bench = Bench(Settings(), tracer=tracer)
+    receiver = bench.client("r", "V2", VEHICLE)
+    receiver.send(Subscribe(1, [Subscription("vehicles/V2/t", 1)]))
+    sender = bench.client("s", "V2", VEHICLE)
+    sender.publish("vehicles/V2/t")
+    assert {(span.operation, span.vehicle, span.client) for span in tracer.spans} == {
+        (PROCESS, "V2", "s"), (WAIT, "V2", "r"), (SEND, "V2", "r")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("protocol", "qos"), [(5, 0), (5, 1), (5, 2), (4, 0), (4, 1), (4, 2)])
+def test_a_publish_that_is_not_allowed_leaves_a_span_with_the_reason(
+    bench: Bench, tracer: KeepingTracer, protocol: int, qos: int
+) -> None:
+    vehicle = bench.client("v", "V1", VEHICLE, protocol=protocol)
+    vehicle.publish("vehicles/V2/t", qos=qos)
+    [span] = tracer.spans
+    assert (span.operation, span.topic, span.vehicle, span.client) == (PROCESS, "vehicles/V2/t", "V1", "v")
+    assert span.reasons == [0x87]
+
+
+def test_a_publish_that_breaks_the_protocol_leaves_a_span_with_the_reason(
+    bench: Bench, tracer: KeepingTracer
+) -> None:
+    properties = Properties()
+    properties.topic_alias = 1  # of which nothing is known
+    client = bench.client("p")
+    client.publish("", properties=properties)
+    assert client.closed
+    [span] = tracer.spans
+    assert (span.operation, span.topic, span.reasons) == (PROCESS, "", [0x94])
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_publish_that_finds_a_table_full_leaves_a_span_with_the_reason(tracer: KeepingTracer, qos: int) -> None:
+    settings = Settings()
+    settings.max_retained = 0
+    Bench(settings, tracer=tracer).client("p").publish("t", qos=qos, retain=True)
+    [span] = tracer.spans
+    assert span.reasons == [0x97]
+
+
+def test_a_publisher_that_goes_before_its_answer_leaves_a_span(tracer: KeepingTracer) -> None:
+    bench = Bench(Settings(), tracer=tracer, auto=False)
+    subscriber(bench, "a", expiry=100).lose()
+    publisher = bench.client("p")
+    bench.broker.receive(publisher.connection, Publish("t", b"x", 1, packet_id=1))  # and the journal takes its time
+    [span] = tracer.of(PROCESS)
+    assert span.reasons == []
+    bench.broker.lost(publisher.connection)
+    assert span.reasons == [0x80]
+
+
+def test_a_receiver_that_goes_before_it_acknowledged_leaves_a_span(bench: Bench, tracer: KeepingTracer) -> None:
+    receiver = subscriber(bench, "a", expiry=100)
+    receiver.auto_ack = False
+    bench.client("p").publish("t")
+    [span] = tracer.of(SEND)
+    assert span.reasons == []
+    receiver.lose()
+    assert span.reasons == [0x80]
+
+
+def test_a_receiver_that_refuses_leaves_a_span_with_its_reason(bench: Bench, tracer: KeepingTracer) -> None:
+    receiver = subscriber(bench, "a", expiry=100)
+    receiver.auto_ack = False
+    bench.client("p").publish("t")
+    [packet] = receiver.take(Publish)
+    receiver.send(Ack(4, packet.packet_id, 0x83))
+    [span] = tracer.of(SEND)
+    assert span.reasons == [0x83]

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from mesh.broker.gate import Gate
-from mesh.broker.peer import NOWHERE
+from mesh.broker.peer import NOWHERE, Peer
 from mesh.broker.session import Connection
 from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable
@@ -23,10 +23,13 @@ from mesh.wire.packets import Ack, Connect, SubAck, Subscribe, Subscription
 from tests.broker.harness import BACKEND, TIER, VEHICLE, Bench, Client, Clock, MemoryStore
 
 TURN = Turn(asyncio.new_event_loop())  # its steps are not under test here
+EDGE = Peer("192.0.2.1", 7001)
 
 
 class Pipe(Flushable):
     """The socket between one tier link and one edge's engine; both ends in one."""
+
+    peer = EDGE
 
     def __init__(self, link: TierLink, edge: Bench) -> None:
         self.link = link

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from mesh.broker.trace import RECEIVE, RELAY
+from mesh.broker.trace import PROCESS, PRODUCER, RELAY, SEND, SPOOL, WAIT
 from mesh.core.kinds import SPOOLED
 from mesh.wire.packets import Ack, Publish, Subscribe, Subscription
 from tests.broker.harness import BACKEND, TIER
 from tests.conformance.shows import shows
-from tests.core.harness import Mesh, acks
+from tests.core.harness import EDGE, Mesh, acks
 from tests.fakes.tracer import KeepingTracer
 
 
@@ -58,10 +58,56 @@ def test_what_goes_to_several_edges_is_linked_to_the_message(topic: str, edges: 
     mesh.connect()
     mesh.backend().publish(topic)
     mesh.run()
-    [received] = tracer.of(RECEIVE)
+    [received] = tracer.of(PROCESS)
     relays = tracer.of(RELAY)
     assert [relay.parent for relay in relays] == [received.context] * edges
     assert [relay.link for relay in relays] == [received.context if edges > 1 else None] * edges
+
+
+def test_the_spans_of_a_link_name_its_two_ends() -> None:
+    tracer = KeepingTracer()
+    mesh = Mesh(tracer=tracer)
+    mesh.connect()
+    vehicle, _ = mesh.vehicle(1, "cmd"), mesh.backend("reader", "vehicles/+/status")
+    mesh.backend().publish("vehicles/V1/cmd")
+    mesh.run()
+    vehicle.publish("vehicles/V1/status")
+    mesh.run()
+    [relay] = tracer.of(RELAY)
+    assert (relay.client, relay.peer, relay.kind, relay.reasons) == ("core", EDGE, PRODUCER, [0])
+    command, report = tracer.of(PROCESS)
+    assert (command.client, command.topic, command.reasons) == ("app", "vehicles/V1/cmd", [0])
+    assert (report.client, report.peer, report.reasons) == ("core", EDGE, [0])
+    [send] = tracer.of(SEND)
+    assert (send.client, send.parent) == ("reader", tracer.of(WAIT)[0].context)
+
+
+def test_a_message_that_waits_for_its_edge_has_a_span_in_the_spool() -> None:
+    tracer = KeepingTracer()
+    mesh = Mesh(tracer=tracer)
+    mesh.backend().publish("vehicles/V1/cmd")
+    mesh.run()
+    mesh.connect()
+    [process], [spool], [relay] = tracer.of(PROCESS), tracer.of(SPOOL), tracer.of(RELAY)
+    assert (spool.client, spool.parent, relay.parent) == ("core", process.context, spool.context)
+
+
+def test_every_span_ends_also_when_the_edge_is_lost() -> None:
+    tracer = KeepingTracer()
+    mesh = Mesh(tracer=tracer)
+    mesh.connect()
+    mesh.backend("reader", "vehicles/+/status", expiry=100)
+    mesh.pipes["edge-1"].mute = True
+    mesh.backend().publish("vehicles/V1/cmd")
+    mesh.run()
+    mesh.pipes["edge-1"].mute = False
+    mesh.vehicle(1).publish("vehicles/V1/status")
+    mesh.edges["edge-1"].turn()  # the core has it, and its answer waits for the core's journal
+    report = tracer.of(PROCESS)[1]
+    assert report.reasons == []
+    mesh.pipes["edge-1"].cut()
+    assert report.reasons == [0x80]
+    assert tracer.of(RELAY)[0].reasons == [0x88]
 
 
 def test_what_is_between_back_ends_reaches_no_edge(mesh: Mesh) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import psutil
 import pytest
@@ -14,6 +14,7 @@ from mesh.wire.packets import MQTT5, MQTT311
 from tests.e2e.client import Client, Received
 from tests.e2e.mesh import eventually
 from tests.e2e.processes import Processes
+from tests.telemetry.schema import violations
 from tools.tracing.collector import Collector
 from tools.tracing.spanvalue import SpanValue
 
@@ -21,18 +22,18 @@ pytestmark = pytest.mark.e2e
 
 # (role, operation), from the publisher to the receiver: each is the child of the one before.
 DOWNSTREAM = [
-    ("core", "receive"),
+    ("core", "process"),
     ("core", "relay"),
-    ("edge", "receive"),
+    ("edge", "process"),
     ("edge", "wait"),
     ("edge", "send"),
     ("door", "relay"),
 ]
 UPSTREAM = [
-    ("edge", "receive"),
+    ("edge", "process"),
     ("edge", "wait"),
     ("edge", "send"),
-    ("core", "receive"),
+    ("core", "process"),
     ("core", "wait"),
     ("core", "send"),
 ]
@@ -96,8 +97,20 @@ def test_a_command_is_followed_to_the_vehicle(mesh: Processes, collector: Collec
         await car.wait(lambda: car.received, "the command")
         spans = await asyncio.to_thread(collector.wait, lambda all: len(of(all, trace)) >= len(DOWNSTREAM), 20.0)
         found = check_way(of(spans, trace), DOWNSTREAM, span)
-        assert all(each.attributes["mesh.vehicle"] == car.name for each in found.values())
-        assert all(each.name.endswith("vehicles/{vehicle}/cmd/#") for each in found.values())
+        assert follow_the_conventions(found.values(), car.name)
+        assert all(each.name.endswith(" vehicles/{vehicle}/cmd") for each in found.values())
+        assert {step: each.attributes["messaging.client.id"] for step, each in found.items()} == {
+            ("core", "process"): backend.name,
+            ("core", "relay"): "core",
+            ("edge", "process"): "core",
+            ("edge", "wait"): car.name,
+            ("edge", "send"): car.name,
+            ("door", "relay"): car.name,
+        }
+        check_ends(found["core", "process"], mesh.backends)
+        check_ends(found["edge", "send"], mesh.vehicles)
+        check_ends(found["door", "relay"], mesh.vehicles)
+        assert peer(found["edge", "send"]) == peer(found["door", "relay"]), "the vehicle's, not the door's"
         if protocol == MQTT5:
             (message,) = car.received
             assert parent_of(message) == (trace, found["edge", "send"].span_id), "its own delivery, not the publisher's"
@@ -127,8 +140,66 @@ def test_a_report_is_followed_to_the_back_end(mesh: Processes, collector: Collec
         spans = await asyncio.to_thread(collector.wait, lambda all: len(of(all, trace)) >= len(UPSTREAM), 20.0)
         found = check_way(of(spans, trace), UPSTREAM, span)
         assert parent == found["core", "send"].span_id
+        assert follow_the_conventions(found.values(), car.name)
+        assert {step: each.attributes["messaging.client.id"] for step, each in found.items()} == {
+            ("edge", "process"): car.name,
+            ("edge", "wait"): "core",
+            ("edge", "send"): "core",
+            ("core", "process"): "core",
+            ("core", "wait"): backend.name,
+            ("core", "send"): backend.name,
+        }
+        check_ends(found["edge", "process"], mesh.vehicles)
+        check_ends(found["core", "send"], mesh.backends)
         car.leave()
         backend.leave()
+
+    asyncio.run(scenario())
+
+
+def test_two_receivers_are_told_apart_and_linked_to_the_message(mesh: Processes, collector: Collector) -> None:
+    async def scenario() -> None:
+        readers = [await Client(f"reader-{letter}", MQTT5).connect(mesh.backends) for letter in "ab"]
+        car = await Client("two", MQTT5).connect(mesh.vehicles)
+        for reader in readers:
+            await reader.subscribe("vehicles/two/status")
+        trace, _, traceparent = context()
+        car.publish("vehicles/two/status", "parked", 1, [("traceparent", traceparent)])
+        await car.settled()
+        for reader in readers:
+            await reader.wait(lambda reader=reader: reader.received, "the report")
+        spans = await asyncio.to_thread(collector.wait, lambda all: len(of(all, trace)) >= len(UPSTREAM) + 2, 20.0)
+        found = of(spans, trace)
+        assert follow_the_conventions(found, "two")
+        (taken_in,) = [each for each in found if name(each) == ("core", "process")]
+        sends = {each.attributes["messaging.client.id"]: each for each in found if name(each) == ("core", "send")}
+        assert set(sends) == {"reader-a", "reader-b"}
+        for reader in readers:
+            send = sends[reader.name]
+            assert parent_of(reader.received[0]) == (trace, send.span_id)
+            assert send.links == (taken_in.span_id,)
+        for client in (*readers, car):
+            client.leave()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("protocol", [MQTT311, MQTT5])
+def test_a_refused_publish_leaves_a_span_with_its_reason(
+    mesh: Processes, collector: Collector, protocol: int
+) -> None:
+    async def scenario() -> None:
+        topic = f"vehicles/other/{protocol}"
+        car = await Client(f"refused-{protocol}", protocol).connect(mesh.vehicles)
+        car.publish(topic, "x", 1)
+        spans = await asyncio.to_thread(collector.wait, lambda all: any(about(each, topic) for each in all), 20.0)
+        (span,) = [each for each in spans if about(each, topic)]
+        assert follow_the_conventions([span], car.name)
+        assert name(span) == ("edge", "process")
+        assert (span.attributes["error.type"], span.attributes["messaging.mqtt.reason_code"]) == ("0x87", 0x87)
+        assert span.error == "not authorized"
+        assert span.attributes["messaging.client.id"] == car.name
+        car.drop()
 
     asyncio.run(scenario())
 
@@ -189,6 +260,26 @@ def test_a_dead_collector_costs_no_message_and_no_memory(tmp_path_factory: pytes
 
 def of(spans: list[SpanValue], trace: str) -> list[SpanValue]:
     return [span for span in spans if span.trace_id == trace]
+
+
+def about(span: SpanValue, topic: str) -> bool:
+    return span.attributes.get("messaging.destination.name") == topic
+
+
+def follow_the_conventions(spans: Iterable[SpanValue], vehicle: str) -> bool:
+    assert [wrong for span in spans for wrong in violations(span, vehicle)] == []
+    return True
+
+
+def check_ends(span: SpanValue, port: int) -> None:
+    """The span's connection came to this listener, from this machine."""
+    assert span.attributes["network.transport"] == "tcp"
+    assert span.attributes["network.peer.address"] == "127.0.0.1"
+    assert (span.attributes["server.address"], span.attributes["server.port"]) == ("127.0.0.1", port)
+
+
+def peer(span: SpanValue) -> tuple[object, object]:
+    return span.attributes["network.peer.address"], span.attributes["network.peer.port"]
 
 
 def name(span: SpanValue) -> tuple[str, str]:

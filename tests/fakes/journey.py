@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import time_ns
 
-from mesh.broker.trace import INTERNAL, PRODUCER, RELAY, SEND, SPOOL, WAIT, Tracer
+from mesh.broker.peer import Peer
+from mesh.broker.trace import CLIENT, PRODUCER, RELAY, SEND, SPOOL, WAIT, Tracer
+from mesh.policy.template import Template
 from mesh.session.span import Span
 from mesh.telemetry.tracing import NodeTracer, open_tracer
 from mesh.wire.packets import Publish
@@ -13,30 +15,32 @@ from mesh.wire.properties import Properties
 from mesh.wire.tracecontext import TraceContext
 
 VEHICLE = "WVW12345"
-COMMAND = f"vehicles/{VEHICLE}/cmd"
+COMMAND = f"vehicles/{VEHICLE}/cmd/doors"
 REPORT = f"vehicles/{VEHICLE}/position"
 
+CAR = Peer("192.0.2.7", 50123, "mqtt://127.0.0.1:1883")
+BACKEND = Peer("2001:db8::7", 40001, "mqtt://[::1]:1884")
+CORE = Peer(listener="tier://127.0.0.1:7001")  # by the Unix socket of the edge
+EDGE = Peer("/run/mesh/tier-7001.sock")  # the same connection from its other side
+
 DOWNSTREAM = {  # name at its node: name of the parent at its node; empty: the publisher's own span
-    ("core-1", "receive vehicles/{vehicle}/cmd"): "",
-    ("core-1", "spool vehicles/{vehicle}/cmd"): "receive",
-    ("core-1", "send vehicles/{vehicle}/cmd"): "spool",
-    ("edge-1", "receive vehicles/{vehicle}/cmd"): "send",
-    ("edge-1", "wait vehicles/{vehicle}/cmd"): "receive",
+    ("core-1", "process vehicles/{vehicle}/cmd"): "",
+    ("core-1", "spool vehicles/{vehicle}/cmd"): "process",
+    ("core-1", "relay vehicles/{vehicle}/cmd"): "spool",
+    ("edge-1", "process vehicles/{vehicle}/cmd"): "relay",
+    ("edge-1", "wait vehicles/{vehicle}/cmd"): "process",
     ("edge-1", "send vehicles/{vehicle}/cmd"): "wait",
     ("door-1", "relay vehicles/{vehicle}/cmd"): "send",
 }
 UPSTREAM = {
-    ("edge-1", "receive vehicles/{vehicle}/position"): "",
-    ("edge-1", "send vehicles/{vehicle}/position"): "receive",
-    ("core-1", "receive vehicles/{vehicle}/position"): "send",
-    ("core-1", "send vehicles/{vehicle}/position"): "receive",
+    ("edge-1", "process vehicles/{vehicle}/position"): "",
+    ("edge-1", "send vehicles/{vehicle}/position"): "process",
+    ("core-1", "process vehicles/{vehicle}/position"): "send",
+    ("core-1", "wait vehicles/{vehicle}/position"): "process",
+    ("core-1", "send vehicles/{vehicle}/position"): "wait",
 }
 
-
-def template(topic: str) -> str:
-    """The low-cardinality form of a topic below ``vehicles/``."""
-    levels = topic.split("/")
-    return "/".join([levels[0], "{vehicle}", *levels[2:]])
+TOPICS = Template("vehicles/{vehicle}/#")
 
 
 def carrying(topic: str, context: TraceContext | None, payload: bytes = b"unlock") -> Publish:
@@ -59,32 +63,34 @@ class Journey:
     @staticmethod
     def begin(endpoint: str) -> Journey:
         kinds = ("core", "edge", "door")
-        return Journey(*(open_tracer(endpoint, f"mesh-{kind}", f"{kind}-1", "demo", 1.0, template) for kind in kinds))
+        return Journey(*(open_tracer(endpoint, f"mesh-{kind}", f"{kind}-1", "demo", 1.0, TOPICS) for kind in kinds))
 
     def downstream(self, caller: TraceContext | None) -> str:
         """A command from a back end to a vehicle that was away; the identifier of its trace."""
-        received = taken(ingress(self.core, carrying(COMMAND, caller), VEHICLE))
+        received = taken(ingress(self.core, carrying(COMMAND, caller), VEHICLE, "erp", BACKEND))
         now = time_ns()
-        spooled = self.core.record(SPOOL, received.context, COMMAND, VEHICLE, now - 30_000_000, now)
-        sent = self.core.start(SEND, spooled, COMMAND, VEHICLE, PRODUCER)
-        arrived = taken(ingress(self.edge, carrying(COMMAND, sent.context), VEHICLE, trusted=True))
+        spooled = self.core.record(SPOOL, received.context, COMMAND, VEHICLE, "core-1", now - 30_000_000, now)
+        sent = self.core.start(RELAY, spooled, COMMAND, VEHICLE, "core-1", EDGE, PRODUCER)
+        arrived = taken(ingress(self.edge, carrying(COMMAND, sent.context), VEHICLE, "core-1", CORE, trusted=True))
         arrived.end()
         sent.end()
         received.end()
-        wait = self.edge.start(WAIT, arrived.context, COMMAND, VEHICLE, INTERNAL)
-        wait.end()
-        delivery = self.edge.start(SEND, wait.context, COMMAND, VEHICLE, PRODUCER)
-        self.door.start(RELAY, delivery.context, COMMAND, VEHICLE, PRODUCER).end()
+        waited = self.edge.record(WAIT, arrived.context, COMMAND, VEHICLE, "car", now, now + 1_000)
+        delivery = self.edge.start(SEND, waited, COMMAND, VEHICLE, "car", CAR, PRODUCER)
+        self.door.start(RELAY, delivery.context, COMMAND, VEHICLE, "car", CAR, CLIENT).end()
         delivery.end()
         return received.context.trace_id
 
     def upstream(self) -> str:
         """A report of a vehicle to two back ends; the identifier of its trace."""
-        received = taken(ingress(self.edge, carrying(REPORT, None), VEHICLE))
-        sent = self.edge.start(SEND, received.context, REPORT, VEHICLE, PRODUCER)
-        arrived = taken(ingress(self.core, carrying(REPORT, sent.context), VEHICLE, trusted=True))
-        for _ in range(2):
-            self.core.start(SEND, arrived.context, REPORT, VEHICLE, PRODUCER, arrived.context).end()
+        received = taken(ingress(self.edge, carrying(REPORT, None), VEHICLE, "car", CAR))
+        sent = self.edge.start(SEND, received.context, REPORT, VEHICLE, "core-1", CORE, PRODUCER)
+        arrived = taken(ingress(self.core, carrying(REPORT, sent.context), VEHICLE, "core-1", EDGE, trusted=True))
+        now = time_ns()
+        for client in ("erp", "map"):
+            waited = self.core.record(WAIT, arrived.context, REPORT, VEHICLE, client, now, now + 1_000)
+            link = arrived.context
+            self.core.start(SEND, waited, REPORT, VEHICLE, client, BACKEND, PRODUCER, link).end()
         arrived.end()
         sent.end()
         received.end()
@@ -99,9 +105,11 @@ class Journey:
         return all(flushed) and all(tracer.status().dropped == 0 for tracer in tracers)
 
 
-def ingress(tracer: Tracer, publish: Publish, vehicle: str, trusted: bool = False) -> Span | None:
+def ingress(
+    tracer: Tracer, publish: Publish, vehicle: str, client: str = "car", peer: Peer = CAR, trusted: bool = False
+) -> Span | None:
     """As a node takes a message in."""
-    return tracer.ingress(publish, vehicle, trusted) if tracer.considers(publish, trusted) else None
+    return tracer.ingress(publish, vehicle, client, peer, trusted) if tracer.considers(publish, trusted) else None
 
 
 def taken(span: Span | None) -> Span:

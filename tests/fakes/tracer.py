@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mesh.broker.trace import INTERNAL, RECEIVE, Tracer
+from mesh.broker.peer import NOWHERE, Peer
+from mesh.broker.trace import CONSUMER, INTERNAL, PROCESS, Tracer
 from mesh.session.span import Span
 from mesh.telemetry.spans import child, new_trace
 from mesh.wire.packets import Publish
@@ -13,13 +14,26 @@ class KeptSpan(Span):
     """A span, and what was said when it was started."""
 
     def __init__(
-        self, context: TraceContext, operation: str, parent: TraceContext | None, link: TraceContext | None, kind: int
+        self,
+        operation: str,
+        context: TraceContext,
+        parent: TraceContext | None,
+        topic: str,
+        vehicle: str,
+        client: str,
+        peer: Peer,
+        kind: int,
+        link: TraceContext | None,
     ) -> None:
         super().__init__(context)
         self.operation = operation
         self.parent = parent
-        self.link = link
+        self.topic = topic
+        self.vehicle = vehicle
+        self.client = client
+        self.peer = peer
         self.kind = kind
+        self.link = link
         self.reasons: list[int] = []  # of each time that it was ended
 
     def end(self, reason: int = 0) -> None:
@@ -37,8 +51,9 @@ class KeepingTracer(Tracer):
     def considers(self, publish: Publish, trusted: bool) -> bool:
         return True
 
-    def ingress(self, publish: Publish, vehicle: str, trusted: bool = False) -> Span | None:
-        return self._keep(KeptSpan(new_trace(), RECEIVE, None, None, 0))
+    def ingress(self, publish: Publish, vehicle: str, client: str, peer: Peer, trusted: bool = False) -> Span | None:
+        topic = publish.topic
+        return self._keep(KeptSpan(PROCESS, new_trace(), None, topic, vehicle, client, peer, CONSUMER, None))
 
     def start(
         self,
@@ -46,15 +61,18 @@ class KeepingTracer(Tracer):
         parent: TraceContext,
         topic: str,
         vehicle: str,
+        client: str,
+        peer: Peer,
         kind: int,
         link: TraceContext | None = None,
     ) -> Span:
-        return self._keep(KeptSpan(child(parent), operation, parent, link, kind))
+        return self._keep(KeptSpan(operation, child(parent), parent, topic, vehicle, client, peer, kind, link))
 
     def record(
-        self, operation: str, parent: TraceContext, topic: str, vehicle: str, start_ns: int, end_ns: int
+        self, operation: str, parent: TraceContext, topic: str, vehicle: str, client: str, start_ns: int, end_ns: int
     ) -> TraceContext:
-        return self._keep(KeptSpan(child(parent), operation, parent, None, INTERNAL)).context
+        span = KeptSpan(operation, child(parent), parent, topic, vehicle, client, NOWHERE, INTERNAL, None)
+        return self._keep(span).context
 
     def _keep(self, span: KeptSpan) -> KeptSpan:
         self.spans.append(span)

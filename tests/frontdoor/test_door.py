@@ -7,9 +7,8 @@ import asyncio
 import pytest
 
 from mesh.broker.shell import Flushable
-from mesh.broker.trace import Tracer
+from mesh.broker.trace import CLIENT, RELAY
 from mesh.frontdoor.context import DoorSettings
-from mesh.session.span import Span
 from mesh.transport.frame import WINDOW
 from mesh.transport.outlet import Outlet
 from mesh.transport.refusal import Refused
@@ -32,6 +31,7 @@ from mesh.wire.packets import (
 from mesh.wire.tracecontext import TraceContext
 from tests.fakes.mesh import FakeMesh, FakeRecord, run, until
 from tests.fakes.mqtt import Bare
+from tests.fakes.tracer import KeepingTracer
 
 CONNECT_311 = bytes.fromhex("100f00044d5154540402003c0003434152")  # no user name
 
@@ -292,41 +292,10 @@ def test_a_door_that_is_jammed_pauses_whoever_sends_through_it() -> None:
     run(main())
 
 
-class RecordingTracer(Tracer):
-    """Keeps its spans."""
-
-    def __init__(self) -> None:
-        self.enabled = True
-        self.spans: list[RecordedSpan] = []
-
-    def start(
-        self,
-        operation: str,
-        parent: TraceContext,
-        topic: str,
-        vehicle: str,
-        kind: int,
-        link: TraceContext | None = None,
-    ) -> Span:
-        span = RecordedSpan(operation, parent, topic, vehicle)
-        self.spans.append(span)
-        return span
-
-
-class RecordedSpan(Span):
-    def __init__(self, operation: str, parent: TraceContext, topic: str, vehicle: str) -> None:
-        super().__init__(parent)
-        self.what = (operation, topic, vehicle)
-        self.ended: int | None = None
-
-    def end(self, reason: int = 0) -> None:
-        self.ended = reason
-
-
 def test_the_door_is_a_hop_of_a_sampled_message() -> None:
     async def main() -> None:
         mesh = FakeMesh()
-        mesh.tracer = RecordingTracer()
+        tracer = mesh.tracer = KeepingTracer()
         async with mesh:
             car = await Bare().hello(mesh.port, "CAR")
             context = TraceContext("1" * 32, "2" * 16, 1, "a=b")
@@ -338,12 +307,16 @@ def test_the_door_is_a_hop_of_a_sampled_message() -> None:
             mesh.edge.turn.wake()
             await car.wait_all(Publish, 4)
             assert [publish.qos for publish in car.publishes()] == [0, 1, 0, 1]
-            spans = mesh.tracer.spans
-            assert [span.what for span in spans] == [("relay", "vehicles/CAR/cmd", "CAR")] * 3
-            assert [span.context for span in spans] == [context] * 3
-            assert [span.ended for span in spans] == [0x80, 0, None]  # the first one's identifier was used again
+            spans = tracer.spans
+            assert {(span.operation, span.kind, span.topic) for span in spans} == {(RELAY, CLIENT, "vehicles/CAR/cmd")}
+            assert len(spans) == 3
+            assert [(span.vehicle, span.client) for span in spans] == [("CAR", "CAR")] * 3
+            assert {span.peer.address for span in spans} == {"127.0.0.1"}
+            assert {span.peer.listener for span in spans} == {"mqtt://127.0.0.1:0"}
+            assert [span.parent for span in spans] == [context] * 3
+            assert [span.reasons for span in spans] == [[0x80], [0], []]  # the first one's identifier was used again
             car.send(Ack(PUBACK, 9))
-            await until(lambda: spans[2].ended == 0)
+            await until(lambda: spans[2].reasons == [0])
 
     run(main())
 

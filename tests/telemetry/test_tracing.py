@@ -12,17 +12,36 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 
-from mesh.broker.trace import INTERNAL, PRODUCER, RECEIVE, SEND, WAIT, Tracer
+from mesh.broker.peer import NOWHERE, Peer
+from mesh.broker.trace import INTERNAL, PROCESS, PRODUCER, SEND, WAIT, Tracer
 from mesh.figures.status import by_series
 from mesh.session.span import Span
 from mesh.telemetry.convention import Convention, resource
 from mesh.telemetry.export import ExportThread
 from mesh.telemetry.spans import LiveSpan, new_trace
 from mesh.telemetry.tracing import NodeTracer, open_tracer
+from mesh.version import VERSION
 from mesh.wire.packets import Publish
 from mesh.wire.tracecontext import TraceContext
-from tests.fakes.journey import COMMAND, DOWNSTREAM, UPSTREAM, VEHICLE, Journey, carrying, ingress, taken, template
+from tests.fakes.journey import (
+    BACKEND,
+    CAR,
+    COMMAND,
+    CORE,
+    DOWNSTREAM,
+    EDGE,
+    REPORT,
+    TOPICS,
+    UPSTREAM,
+    VEHICLE,
+    Journey,
+    carrying,
+    ingress,
+    taken,
+)
+from tests.telemetry.schema import violations
 from tools.tracing.collector import Collector
 from tools.tracing.spanvalue import SpanValue
 
@@ -36,7 +55,7 @@ def collector() -> Iterator[Collector]:
 
 def in_memory() -> tuple[NodeTracer, InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
-    return open_tracer("memory", "mesh-edge", "edge-1", "demo", 1.0, template, exporter=exporter), exporter
+    return open_tracer("memory", "mesh-edge", "edge-1", "demo", 1.0, TOPICS, exporter=exporter), exporter
 
 
 def until(met: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -70,12 +89,24 @@ def test_downstream_and_upstream_arrive_as_whole_trees(collector: Collector) -> 
     assert journey.end()
     assert down == publisher.trace_id
     check(collector.trace(down), DOWNSTREAM, publisher.span_id)
-    upstream = collector.trace(up)
-    check(upstream, UPSTREAM, "")
-    deliveries = [span for span in upstream if span.node == "core-1" and span.name.startswith("send")]
-    assert len(deliveries) == 2
-    assert all(span.links == (span.parent_id,) for span in deliveries)
+    check(collector.trace(up), UPSTREAM, "")
     assert {span.service for span in collector.spans()} == {"mesh-core", "mesh-edge", "mesh-door"}
+    for span in collector.spans():
+        assert violations(span, VEHICLE) == []
+
+
+def test_several_deliveries_link_to_the_message_and_tell_their_receivers(collector: Collector) -> None:
+    journey = Journey.begin(collector.endpoint)
+    trace = journey.upstream()
+    assert journey.end()
+    at_core = [span for span in collector.trace(trace) if span.node == "core-1"]
+    (taken_in,) = [span for span in at_core if span.name.startswith("process")]
+    deliveries = [span for span in at_core if span.name.startswith("send")]
+    assert [span.links for span in deliveries] == [(taken_in.span_id,)] * 2
+    assert {span.attributes["messaging.client.id"] for span in deliveries} == {"erp", "map"}
+    waits = {span.span_id: span for span in at_core if span.name.startswith("wait")}
+    for span in deliveries:
+        assert waits[span.parent_id].attributes["messaging.client.id"] == span.attributes["messaging.client.id"]
 
 
 def test_names_and_attributes_follow_the_conventions() -> None:
@@ -85,46 +116,106 @@ def test_names_and_attributes_follow_the_conventions() -> None:
     span.end(0x97)
     assert tracer.flush(5.0)
     made = only(exporter.get_finished_spans())
-    assert made.name == "receive vehicles/{vehicle}/cmd"
+    assert made.name == "process vehicles/{vehicle}/cmd"
     assert dict(made.attributes or {}) == {
         "messaging.system": "mqtt",
-        "messaging.operation.name": "receive",
-        "messaging.operation.type": "receive",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
         "messaging.destination.name": COMMAND,
         "messaging.destination.template": "vehicles/{vehicle}/cmd",
+        "messaging.client.id": "car",
         "messaging.message.body.size": len(b"unlock"),
+        "messaging.mqtt.reason_code": 0x97,
+        "network.transport": "tcp",
+        "network.peer.address": "192.0.2.7",
+        "network.peer.port": 50123,
+        "server.address": "127.0.0.1",
+        "server.port": 1883,
         "mesh.vehicle": VEHICLE,
         "error.type": "0x97",
     }
     assert made.kind.name == "CONSUMER"
-    assert not made.status.is_ok
+    assert made.status.status_code is StatusCode.ERROR
+    assert made.status.description == "quota exceeded"
     assert made.parent is not None
     assert f"{made.parent.span_id:016x}" == caller.span_id
     assert made.parent.is_remote
+    assert [link.context for link in made.links] == [made.parent]
     assert f"{made.context.trace_id:032x}" == caller.trace_id
     assert dict(made.resource.attributes) == {
-        "service.name": "mesh-edge", "service.instance.id": "edge-1", "mesh.name": "demo"
+        "service.name": "mesh-edge", "service.version": VERSION, "service.instance.id": "edge-1", "mesh.name": "demo"
     }  # fmt: skip
+    assert made.instrumentation_scope is not None
+    assert (made.instrumentation_scope.name, made.instrumentation_scope.version) == ("mesh", VERSION)
+    tracer.close()
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        (BACKEND, {"network.peer.address": "2001:db8::7", "network.peer.port": 40001, "network.transport": "tcp",
+                   "server.address": "::1", "server.port": 1884}),
+        (Peer("192.0.2.9", 40002, "mqtt://0.0.0.0:1884"), {"network.peer.address": "192.0.2.9", "server.port": 1884,
+                                                           "network.peer.port": 40002, "network.transport": "tcp"}),
+        (Peer("192.0.2.9", 40002, "ws://localhost:8083/mqtt"), {
+            "network.peer.address": "192.0.2.9", "network.peer.port": 40002, "network.transport": "tcp",
+            "server.address": "localhost", "server.port": 8083}),
+        (CORE, {"network.transport": "unix", "server.address": "127.0.0.1", "server.port": 7001}),
+        (EDGE, {"network.peer.address": EDGE.address, "network.transport": "unix", "server.address": EDGE.address}),
+        (Peer("192.0.2.9", 7001), {"network.peer.address": "192.0.2.9", "network.peer.port": 7001,
+                                   "network.transport": "tcp", "server.address": "192.0.2.9", "server.port": 7001}),
+        (NOWHERE, {}),
+    ],
+)  # fmt: skip
+def test_the_two_ends_of_the_connection(peer: Peer, expected: dict[str, str | int]) -> None:
+    tracer, exporter = in_memory()
+    tracer.start(SEND, new_trace(), COMMAND, VEHICLE, "car", peer, PRODUCER).end()
+    assert tracer.flush(5.0)
+    made = dict(only(exporter.get_finished_spans()).attributes or {})
+    assert {name: value for name, value in made.items() if name.startswith(("network", "server"))} == expected
     tracer.close()
 
 
 def test_a_span_within_a_node_has_no_operation_type_and_no_error() -> None:
     tracer, exporter = in_memory()
-    tracer.start(WAIT, new_trace(), COMMAND, "", INTERNAL).end(0x10)
+    tracer.record(WAIT, new_trace(), COMMAND, "", "", 1_000, 5_000)
     assert tracer.flush(5.0)
     made = only(exporter.get_finished_spans())
     assert set(made.attributes or {}) == {
-        "messaging.system", "messaging.operation.name", "messaging.destination.name", "messaging.destination.template"
+        "messaging.system", "messaging.operation.name", "messaging.destination.name", "messaging.destination.template",
+        "mesh.vehicle",
     }  # fmt: skip
     assert made.kind.name == "INTERNAL"
     assert made.status.is_unset
     tracer.close()
 
 
+def test_a_reason_code_that_is_no_failure_is_no_error() -> None:
+    tracer, exporter = in_memory()
+    taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end(0x10)
+    assert tracer.flush(5.0)
+    made = only(exporter.get_finished_spans())
+    assert made.attributes is not None
+    assert made.attributes["messaging.mqtt.reason_code"] == 0x10
+    assert "error.type" not in made.attributes
+    assert made.status.is_unset
+    tracer.close()
+
+
+def test_a_message_whose_topic_is_not_known_has_a_name_and_no_destination() -> None:
+    tracer, exporter = in_memory()
+    taken(ingress(tracer, Publish("", b"x"), "")).end(0x94)
+    assert tracer.flush(5.0)
+    made = only(exporter.get_finished_spans())
+    assert made.name == "process"
+    assert not [name for name in made.attributes or {} if "destination" in name]
+    tracer.close()
+
+
 def test_tracestate_is_carried_on() -> None:
     tracer, exporter = in_memory()
     parent = TraceContext("a" * 32, "b" * 16, 1, "one=1,two=2")
-    span = tracer.start(SEND, parent, COMMAND, VEHICLE, PRODUCER)
+    span = tracer.start(SEND, parent, COMMAND, VEHICLE, "car", CAR, PRODUCER)
     assert span.context.state == "one=1,two=2"
     assert span.context.sampled
     span.end()
@@ -136,7 +227,7 @@ def test_tracestate_is_carried_on() -> None:
 def test_record_makes_a_span_of_the_past() -> None:
     tracer, exporter = in_memory()
     parent = new_trace()
-    context = tracer.record(WAIT, parent, COMMAND, VEHICLE, 1_000, 5_000)
+    context = tracer.record(WAIT, parent, COMMAND, VEHICLE, "car", 1_000, 5_000)
     assert context.trace_id == parent.trace_id
     assert context.span_id != parent.span_id
     assert tracer.flush(5.0)
@@ -147,7 +238,7 @@ def test_record_makes_a_span_of_the_past() -> None:
 
 def test_a_clock_set_back_gives_no_negative_duration() -> None:
     tracer, exporter = in_memory()
-    tracer.record(WAIT, new_trace(), COMMAND, VEHICLE, 5_000, 1_000)
+    tracer.record(WAIT, new_trace(), COMMAND, VEHICLE, "car", 5_000, 1_000)
     assert tracer.flush(5.0)
     made = only(exporter.get_finished_spans())
     assert made.end_time == made.start_time
@@ -168,8 +259,8 @@ def test_a_span_ends_once() -> None:
 def test_an_unsampled_context_is_passed_on_and_not_recorded() -> None:
     tracer, _ = in_memory()
     parent = TraceContext("a" * 32, "b" * 16, 0)
-    assert tracer.start(SEND, parent, COMMAND, VEHICLE, PRODUCER).context is parent
-    assert tracer.record(WAIT, parent, COMMAND, VEHICLE, 1, 2) is parent
+    assert tracer.start(SEND, parent, COMMAND, VEHICLE, "car", CAR, PRODUCER).context is parent
+    assert tracer.record(WAIT, parent, COMMAND, VEHICLE, "car", 1, 2) is parent
     assert ingress(tracer, carrying(COMMAND, parent), VEHICLE) is None
     assert tracer.status().recorded == 0
     tracer.close()
@@ -180,15 +271,15 @@ def test_the_tracer_that_does_nothing() -> None:
     parent = new_trace()
     assert not tracer.enabled
     assert ingress(tracer, Publish(COMMAND), VEHICLE) is None
-    span = tracer.start(SEND, parent, COMMAND, VEHICLE, PRODUCER)
+    span = tracer.start(SEND, parent, COMMAND, VEHICLE, "car", CAR, PRODUCER)
     span.end()
     assert type(span) is Span
-    assert tracer.record(WAIT, parent, COMMAND, VEHICLE, 1, 2) is parent
+    assert tracer.record(WAIT, parent, COMMAND, VEHICLE, "car", 1, 2) is parent
 
 
 def test_a_watched_vehicle_is_traced() -> None:
     exporter = InMemorySpanExporter()
-    tracer = open_tracer("memory", "mesh-edge", "edge-1", "demo", 0.0, template, watch=["V1"], exporter=exporter)
+    tracer = open_tracer("memory", "mesh-edge", "edge-1", "demo", 0.0, TOPICS, watch=["V1"], exporter=exporter)
     assert ingress(tracer, Publish(COMMAND), "V1") is not None
     assert ingress(tracer, Publish(COMMAND), "V2") is None
     tracer.close()
@@ -227,12 +318,12 @@ class Moody(SpanExporter):
 
 
 def make(exporter: SpanExporter, queue: int) -> tuple[ExportThread, Callable[[], None]]:
-    convention = Convention(resource("s", "n", "m"), template)
+    convention = Convention(resource("s", "n", "m"), TOPICS)
     thread = ExportThread(exporter, convention.readable, "there", queue=queue, batch=4)
     thread.start()
 
     def put() -> None:
-        LiveSpan(thread.put, new_trace(), "", RECEIVE, COMMAND, "", INTERNAL, time_ns()).end()
+        LiveSpan(thread.put, new_trace(), "", PROCESS, COMMAND, "", "", None, INTERNAL, time_ns()).end()
 
     return thread, put
 
@@ -302,7 +393,7 @@ def test_an_endpoint_that_goes_and_comes_is_two_lines(caplog: pytest.LogCaptureF
 def test_a_dead_endpoint_costs_spans_and_one_line_only(caplog: pytest.LogCaptureFixture) -> None:
     spare = Collector()
     spare.close()  # its port is free now, and nobody listens there
-    tracer = open_tracer(spare.endpoint, "mesh-edge", "edge-1", "demo", 1.0, template)
+    tracer = open_tracer(spare.endpoint, "mesh-edge", "edge-1", "demo", 1.0, TOPICS)
     with caplog.at_level(logging.INFO):
         for _ in range(3):
             taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end()
@@ -315,16 +406,28 @@ def test_a_dead_endpoint_costs_spans_and_one_line_only(caplog: pytest.LogCapture
     assert "UNAVAILABLE" in ours[0].getMessage()
 
 
-def test_a_failing_template_costs_its_batch_and_not_the_thread(caplog: pytest.LogCaptureFixture) -> None:
-    def broken(topic: str) -> str:
-        raise KeyError(topic)
+def test_a_span_that_cannot_be_shown_costs_its_batch_and_not_the_thread(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(span: LiveSpan) -> ReadableSpan:
+        raise KeyError(span.topic)
 
-    tracer = open_tracer("memory", "s", "n", "m", 1.0, broken, exporter=InMemorySpanExporter())
+    thread = ExportThread(InMemorySpanExporter(), broken, "memory")
+    thread.start()
     for _ in range(2):
-        taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end()
-        assert tracer.flush(10.0)
-    assert tracer.status().dropped == 2
+        LiveSpan(thread.put, new_trace(), "", PROCESS, COMMAND, "", "", None, INTERNAL, time_ns()).end()
+        assert thread.flush(10.0)
+    assert thread.dropped == 2
     assert "KeyError" in caplog.text
+    thread.close(5.0)
+
+
+def test_the_topic_tells_the_vehicle() -> None:
+    tracer, exporter = in_memory()
+    tracer.start(SEND, new_trace(), REPORT, "", "erp", BACKEND, PRODUCER).end()
+    tracer.start(SEND, new_trace(), "fleet/news", "V7", "car", CAR, PRODUCER).end()
+    tracer.start(SEND, new_trace(), "fleet/news", "", "erp", BACKEND, PRODUCER).end()
+    assert tracer.flush(5.0)
+    vehicles = [(span.attributes or {}).get("mesh.vehicle") for span in exporter.get_finished_spans()]
+    assert vehicles == [VEHICLE, "V7", None]
     tracer.close()
 
 
@@ -345,9 +448,9 @@ def test_figures_show_what_became_of_the_spans() -> None:
 
 def test_the_collector_keeps_a_bounded_number_of_spans() -> None:
     receiver = Collector(limit=5)
-    tracer = open_tracer(receiver.endpoint, "mesh-edge", "edge-1", "demo", 1.0, template)
+    tracer = open_tracer(receiver.endpoint, "mesh-edge", "edge-1", "demo", 1.0, TOPICS)
     for _ in range(20):
-        tracer.start(SEND, new_trace(), COMMAND, VEHICLE, PRODUCER).end()
+        tracer.start(SEND, new_trace(), COMMAND, VEHICLE, "car", CAR, PRODUCER).end()
     assert tracer.flush(10.0)
     assert len(receiver.wait(lambda spans: len(spans) == 5, 5.0)) == 5
     assert len(receiver.traces()) == 5

@@ -67,9 +67,10 @@ def test_the_unix_socket_is_used_where_it_is(tmp_path: Path) -> None:
         ends = Ends(near)
         await ends.listener.start()
         path = near(ends.listener.port)
-        await ends.say(path, b"near")
+        caller = await ends.say(path, b"near")
         await until(lambda: ends.heard)
         assert ends.heard == [("this machine", b"near")]
+        assert (caller.peer.address, caller.peer.port, str(caller.peer)) == (path, 0, path)
         await ends.stop()
         assert not Path(path).exists()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mesh.wire.decode import CLIENT, SERVER, Framer, Limits, Reader
 from mesh.wire.encode import encode, encode_ack, encode_properties, encode_publish
-from mesh.wire.frames import ack_packet_id, ack_reason, publish_packet_id, with_dup
+from mesh.wire.frames import ack_packet_id, ack_reason, connect_client_id, publish_packet_id, with_dup
 from mesh.wire.packets import PUBACK, PUBCOMP, Ack, Packet, Publish
 from mesh.wire.properties import Properties
 from tests.wire import strategies
@@ -73,6 +73,13 @@ def test_raw_publish(protocol: int, data: st.DataObject) -> None:
         repeated = Reader(Limits(), SERVER, protocol).feed(with_dup(raw))
         publish.dup = True
         assert repeated == [publish]
+
+
+@PROTOCOLS
+@given(data=st.data())
+def test_raw_connect(protocol: int, data: st.DataObject) -> None:
+    connect = data.draw(strategies.connects(protocol))
+    assert connect_client_id(encode(connect, protocol)) == connect.client_id
 
 
 @PROTOCOLS

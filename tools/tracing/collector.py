@@ -113,23 +113,25 @@ def spans_of(request: ExportTraceServiceRequest) -> Iterator[SpanValue]:
         about = _scalars(group.resource.attributes)
         for scoped in group.scope_spans:
             for span in scoped.spans:
-                yield _value(span, str(about.get(SERVICE, "")), str(about.get(INSTANCE, "")))
+                yield _value(span, about, (scoped.scope.name, scoped.scope.version))
 
 
-def _value(span: Span, service: str, node: str) -> SpanValue:
+def _value(span: Span, resource: dict[str, Scalar], scope: tuple[str, str]) -> SpanValue:
     return SpanValue(
         trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
         parent_id=span.parent_span_id.hex(),
         name=span.name,
-        service=service,
-        node=node,
+        service=str(resource.get(SERVICE, "")),
+        node=str(resource.get(INSTANCE, "")),
         kind=int(span.kind),
         start_ns=span.start_time_unix_nano,
         end_ns=span.end_time_unix_nano,
         attributes=_scalars(span.attributes),
         links=tuple(link.span_id.hex() for link in span.links),
         error=span.status.message if span.status.code == Status.STATUS_CODE_ERROR else None,
+        scope=scope,
+        resource=resource,
     )
 
 

@@ -13,7 +13,7 @@ Scalar = str | int | float | bool
 @dataclass(frozen=True, slots=True)
 class SpanValue:
     """Identifiers in hexadecimal, ``parent_id`` empty for a root; times in nanoseconds since 1970; ``kind`` as in
-    OTLP; ``links``: span identifiers.
+    OTLP; ``links``: span identifiers; ``scope``: name and version of what made the span.
     """
 
     trace_id: str
@@ -28,6 +28,8 @@ class SpanValue:
     attributes: Mapping[str, Scalar] = field(default_factory=dict)
     links: tuple[str, ...] = ()
     error: str | None = None  # the status message of a failed span
+    scope: tuple[str, str] = ("", "")
+    resource: Mapping[str, Scalar] = field(default_factory=dict)
 
     @property
     def duration_ns(self) -> int:
