@@ -22,6 +22,7 @@ from mesh.policy.pattern import Pattern
 from mesh.registry.map import VehicleMap
 from mesh.registry.members import Announcement, Member, Members
 from mesh.registry.record import Record
+from mesh.telemetry.logs import lines_lost
 from mesh.telemetry.tracing import NodeTracer, open_tracer
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Services:
     def status(self) -> ServicesStatus:
         """Figures for people and metrics."""
         spans = None if self._tracer is None else self._tracer.status()
-        return ServicesStatus(self._started, self.members.live, len(self.map), spans)
+        return ServicesStatus(self._started, self.members.live, len(self.map), lines_lost(), spans)
 
     async def stop(self) -> None:
         """Take the announcement back and close everything."""

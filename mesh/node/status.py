@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, final
 
 from mesh.broker.status import BrokerStatus
-from mesh.figures.instrument import gauge
+from mesh.figures.instrument import counter, gauge
 from mesh.figures.status import Status
 from mesh.journal.status import JournalStatus
 from mesh.telemetry.status import SpansStatus
@@ -36,4 +36,7 @@ class ServicesStatus(Status):
     ]
     etcd: Annotated[bool, gauge("mesh_etcd_up", "Whether changes arrive from etcd.")]
     mapped: Annotated[int, gauge("mesh_map_records", "Records of vehicles in the node's memory.")]
+    log_lines_lost: Annotated[
+        int, counter("mesh_log_lines_lost_total", "Lines that the log could not take, or not fast enough.")
+    ]
     spans: SpansStatus | None

@@ -156,6 +156,12 @@ class Logs(logging.Handler):
         return True
 
 
+def lines_lost() -> int:
+    """Lines that the logs of this process have lost."""
+    handlers = logging.getLogger().handlers
+    return sum(handler.dropped + handler.failed for handler in handlers if isinstance(handler, Logs))
+
+
 @final
 class _Line:
     """An event on its way into the log. ``size``: what it takes in memory, in bytes, roughly."""

@@ -20,7 +20,7 @@ from tests.node.places import place
 DOOR = DoorStatus(
     host="127.0.0.1",
     door=ConnectionsStatus(SocketsStatus(CLIENT, 3, 0, 0, 10, 20, Held(link=1), ()), 5, 7, 8, ()),
-    services=ServicesStatus(1.5, True, 4, None),
+    services=ServicesStatus(1.5, True, 4, 0, None),
 )
 
 
