@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
@@ -17,9 +16,17 @@ from hypothesis import strategies as st
 
 from mesh.bench.plan import DIRECT, SCENARIOS, Plan
 from mesh.bench.run import LoadFailed, Workers, measure, measure_connections
+from tests.support.waiting import wait_until
 
-PATIENCE = 30.0
 PAIRS = Plan("pairs", DIRECT, pairs=4, window=8, size=64)
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +40,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[tuple[str
     program = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")
     assert program is not None, "scripts/test gets it"
     process = subprocess.Popen([program, "-c", str(settings)])
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1.0).close()
-            break
-        except OSError:
-            assert time.monotonic() < deadline, "mosquitto does not listen"
-            time.sleep(0.02)
+    wait_until(lambda: listens(port), "mosquitto listens")
     yield ("127.0.0.1", port), process.pid
     process.kill()
     process.wait()

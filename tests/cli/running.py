@@ -9,7 +9,6 @@ import asyncio
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,10 +99,3 @@ class Nodes:
     async def _stop(self) -> None:
         while self._nodes:
             await self._nodes.pop().stop(1.0)
-
-
-def wait_until(met: Any, seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < end, "what was waited for did not happen"
-        time.sleep(0.02)

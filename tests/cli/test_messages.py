@@ -15,7 +15,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from mesh.cli.main import main
 from mesh.topology.load import load
-from tests.cli.running import running_mesh, wait_until
+from tests.cli.running import running_mesh
+from tests.support.waiting import wait_until
 
 Captured = pytest.CaptureFixture[str]
 

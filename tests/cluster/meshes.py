@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,13 +41,6 @@ def served_by(plan: Plan, name: str) -> int:
             return int(connection.makefile("rb").readline() or b"0")
     except OSError:
         return 0
-
-
-def until(condition: Callable[[], object], deadline: float = 30.0) -> None:
-    end = time.monotonic() + deadline
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        time.sleep(0.02)
 
 
 def offer_fake_nodes(folder: Path) -> None:

@@ -17,7 +17,8 @@ from mesh.cluster.etcd import etcd_folder
 from mesh.cluster.lifecycle import down
 from mesh.cluster.run import Run, load_run
 from mesh.registry.embedded import free_ports
-from tests.cluster.meshes import session, until
+from tests.cluster.meshes import session
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -88,13 +89,13 @@ def test_the_background_from_up_to_down(file: Path) -> None:
 def test_the_foreground_takes_the_mesh_with_it(file: Path, number: signal.Signals) -> None:
     process = mesh("up", str(file))
     assert process.stdout is not None
-    until(lambda: "is ready" in process.stdout.readline() or process.poll() is not None, 60.0)  # type: ignore[union-attr]
+    wait_until(lambda: "is ready" in process.stdout.readline() or process.poll() is not None, seconds=60.0)  # type: ignore[union-attr]
     run = run_of(file)
     etcd = etcd_of(run)
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == (0 if number == signal.SIGINT else -signal.SIGKILL)
-    until(lambda: not session(run) and not psutil.pid_exists(etcd), 30.0)
+    wait_until(lambda: not session(run) and not psutil.pid_exists(etcd))
 
 
 def test_a_port_in_use_is_told_in_one_sentence(file: Path) -> None:

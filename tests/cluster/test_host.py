@@ -14,7 +14,7 @@ from mesh.cluster.host import Host, Report
 from mesh.cluster.node import Assignment
 from mesh.cluster.run import logs_path
 from mesh.figures.node import NodeStatus
-from tests.cluster.meshes import until
+from tests.support.waiting import wait_until
 
 SCRIPT: dict[str, object] = {}
 LOG: list[str] = []
@@ -61,7 +61,7 @@ def make(tmp_path: Path, begin: bool = True) -> Host:
 
 
 def wait(it: Host, state: str) -> Report:
-    until(lambda: it.report().state == state, 10.0)
+    wait_until(lambda: it.report().state == state)
     return it.report()
 
 
@@ -98,8 +98,8 @@ def test_a_loop_that_stands_still_shows(tmp_path: Path) -> None:
     it = make(tmp_path)
     wait(it, host.READY)
     SCRIPT["sleep"] = 1.5
-    until(lambda: it.report().lag > 0.3, 5.0)
-    until(lambda: it.report().lag < 0.3, 5.0)
+    wait_until(lambda: it.report().lag > 0.3)
+    wait_until(lambda: it.report().lag < 0.3)
     assert it.end(1.0)
 
 
@@ -113,7 +113,7 @@ def test_a_node_whose_log_blocks_serves_and_ends(tmp_path: Path) -> None:
         SCRIPT["says"] = "x" * 3_000_000
         it = make(tmp_path)
         wait(it, host.READY)
-        until(lambda: log.dropped > 0, 20.0)  # at each beat the node says more than a pipe, and later the queue, holds
+        wait_until(lambda: log.dropped > 0)  # at each beat the node says more than a pipe, and later the queue, holds
         assert it.report().state == host.READY
         assert it.end(1.0)
         assert LOG == ["started", "stopped"]

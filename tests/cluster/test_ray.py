@@ -20,7 +20,8 @@ from mesh.cluster.run import Run, load_run, running
 from mesh.cluster.status import Row
 from mesh.cluster.supervisor import TOO_SOON
 from mesh.registry.embedded import free_ports
-from tests.cluster.meshes import fake_plan, going_down, offer_fake_nodes, port_of, served_by, session, until
+from tests.cluster.meshes import fake_plan, going_down, offer_fake_nodes, port_of, served_by, session
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -61,7 +62,7 @@ def row(run: Run, name: str) -> Row:
 
 def wait_replaced(plan: Plan, name: str, killed: int) -> None:
     """Until another process than the one that was killed serves."""
-    until(lambda: served_by(plan, name) not in (0, killed), 60.0)
+    wait_until(lambda: served_by(plan, name) not in (0, killed), seconds=60.0)
 
 
 def children(run: Run, word: str) -> list[int]:
@@ -96,7 +97,7 @@ def test_a_node_killed_comes_back_and_nobody_else_is_touched(plan: Plan, run: Ru
         victim = served_by(plan, "edge-1")
         os.kill(victim, signal.SIGKILL)
         wait_replaced(plan, "edge-1", victim)
-        until(lambda: row(run, "edge-1").pid == served_by(plan, "edge-1"))
+        wait_until(lambda: row(run, "edge-1").pid == served_by(plan, "edge-1"))
         assert status_of(run).all_ready
     assert row(run, "edge-1").restarts == 2
     for name in ("core", "door"):
@@ -107,8 +108,8 @@ def test_a_controller_killed_comes_back_and_sees_what_is_there(plan: Plan, run: 
     before = {node.name: served_by(plan, node.name) for node in plan.nodes}
     (controller,) = children(run, "ray::Controller")
     os.kill(controller, signal.SIGKILL)
-    until(lambda: children(run, "ray::Controller") not in ([], [controller]))
-    until(lambda: status_of(run).all_ready)
+    wait_until(lambda: children(run, "ray::Controller") not in ([], [controller]))
+    wait_until(lambda: status_of(run).all_ready)
     assert {node.name: served_by(plan, node.name) for node in plan.nodes} == before
 
 
@@ -126,11 +127,11 @@ def test_a_new_node_is_started_and_a_wrong_change_is_refused(plan: Plan, run: Ru
 def test_when_ray_breaks_everything_begins_again(plan: Plan, run: Run, ready_at: float) -> None:
     before = served_by(plan, "door")
     # A Ray that breaks in its first seconds is taken for hopeless.
-    until(lambda: time.monotonic() > ready_at + TOO_SOON)
+    wait_until(lambda: time.monotonic() > ready_at + TOO_SOON)
     (raylet,) = (pid for pid in children(run, "raylet/raylet") if title(pid).split()[0].endswith("raylet"))
     os.kill(raylet, signal.SIGKILL)
     wait_replaced(plan, "door", before)
-    until(lambda: status_of(load_run(Path(run.data)) or run).all_ready, 60.0)
+    wait_until(lambda: status_of(load_run(Path(run.data)) or run).all_ready, seconds=60.0)
     assert run.is_alive()
 
 
@@ -138,7 +139,7 @@ def test_down_leaves_no_process_and_no_port(plan: Plan, run: Run) -> None:
     now = load_run(Path(run.data)) or run
     pids = session(now)
     assert down(Path(run.data))
-    until(lambda: not any(psutil.pid_exists(pid) for pid in pids), 5.0)
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), seconds=5.0)
     for node in plan.nodes:
         with socket.socket() as free:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what was connected does not count
@@ -159,7 +160,7 @@ def test_two_meshes_side_by_side_and_one_in_a_folder_with_a_long_name(tmp_path: 
         assert served_by(second, "door") in session(runs[1])
         # A supervisor that is killed takes its mesh with it, and the next 'up' starts from clean ground.
         os.kill(runs[1].supervisor, signal.SIGKILL)
-        until(lambda: served_by(second, "door") == 0)
+        wait_until(lambda: served_by(second, "door") == 0)
         again = up(second, "two-b.yaml", follow=False)
         assert served_by(second, "door") in session(again)
     assert not session(again)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tests.conformance import world
 from tests.conformance.world import World
-from tests.e2e.mesh import PATIENCE
 from tests.e2e.processes import Processes
+from tests.support.waiting import PATIENCE, wait_until
 
 _IDENTITY = '{from: username, pattern: "[A-Za-z0-9_-]{1,64}", default: suite}'
 _EXTRA = f"""\
@@ -89,7 +89,7 @@ class SocketWorld(World):
         names = ["core"] if self.name == "core" else ["edge", "door"]
         before = {name: self.mesh.pid(name) for name in names}
         self.mesh.kill(*names)
-        deadline = time.monotonic() + PATIENCE
-        while not all(self.mesh.pid(name) not in (0, before[name]) and self.mesh.status(name) for name in names):
-            assert time.monotonic() < deadline, f"{names} did not come back"
-            time.sleep(0.02)
+        wait_until(
+            lambda: all(self.mesh.pid(name) not in (0, before[name]) and self.mesh.status(name) for name in names),
+            f"{names} back after the kill",
+        )

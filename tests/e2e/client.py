@@ -35,7 +35,7 @@ from mesh.wire.packets import (
     Will,
 )
 from mesh.wire.properties import Properties
-from tests.e2e.mesh import PATIENCE
+from tests.support.waiting import PATIENCE
 
 WINDOW = 20  # publishes unacknowledged; below every receive maximum of the mesh
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from mesh.registry.embedded import free_ports
 from mesh.registry.map import where
 from mesh.registry.record import Record
 from tests.e2e.files import topology
-from tests.e2e.mesh import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 COMMAND = 120.0  # seconds that a command may take on a machine that others use as well
 
@@ -128,10 +127,7 @@ class Cluster:
         pids = [self.pid(name) for name in names]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + PATIENCE
-        while any(_alive(pid) for pid in pids):
-            assert time.monotonic() < deadline, "a killed process is still there"
-            time.sleep(0.02)
+        wait_until(lambda: not any(_alive(pid) for pid in pids), "the killed processes are gone")
 
     def stop_etcd(self) -> None:
         """Stopped, not killed: its node would bring it back at once. So its connections stay open and say nothing."""

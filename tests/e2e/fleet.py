@@ -13,8 +13,9 @@ import paho.mqtt.client as paho
 from mesh.wire.packets import MQTT5
 from tests.e2e.checker import check_kept, check_once, check_repeats, missing
 from tests.e2e.client import Client, Received, device
-from tests.e2e.mesh import Mesh, eventually
+from tests.e2e.mesh import Mesh
 from tests.e2e.stock import Stock
+from tests.support.waiting import until
 
 STOCK = 10  # of the vehicles are paho clients
 ROUND = 0.4  # seconds between two reports of a vehicle, and between two commands to it
@@ -113,10 +114,10 @@ class Fleet:
 
     async def rounds(self, count: int) -> None:
         """Let the traffic go on for so many further rounds, and arrive."""
-        until = self._round + count
-        await eventually(lambda: self._round >= until, "traffic")
-        await eventually(
-            lambda: all(any(int(item.payload) >= until for item in car.received[-50:]) for car in self.everyone),
+        last = self._round + count
+        await until(lambda: self._round >= last, "traffic")
+        await until(
+            lambda: all(any(int(item.payload) >= last for item in car.received[-50:]) for car in self.everyone),
             "commands of a later round at every vehicle",
         )
 
@@ -125,13 +126,13 @@ class Fleet:
         await self.sender.settled()
         for car in self.cars:
             await car.settled()
-        await eventually(lambda: all(len(car.acked) == len(car.published) for car in self.stock), "paho's answers")
+        await until(lambda: all(len(car.acked) == len(car.published) for car in self.stock), "paho's answers")
         for vehicle in self.everyone:
             sent = [message for message in self.sender.acked if message[0] == command(vehicle.name)]
-            await eventually(partial(_all_there, sent, vehicle), f"commands at {vehicle.name}")
+            await until(partial(_all_there, sent, vehicle), f"commands at {vehicle.name}")
         everything = [message for car in self.everyone for message in car.acked]
         try:
-            await eventually(lambda: not missing(everything, self.reader.received), "reports at the back end")
+            await until(lambda: not missing(everything, self.reader.received), "reports at the back end")
         except AssertionError as error:
             lost = missing(everything, self.reader.received)
             figures = {name: self.mesh.figures(name) for name in self.mesh.names()}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from typing import Protocol
 
-PATIENCE = 30.0  # seconds; a deadline on a machine that others use as well, not an expectation
+from tests.support.waiting import until
 
 
 class Mesh(Protocol):
@@ -48,20 +46,11 @@ class Mesh(Protocol):
         """Let etcd be there again."""
 
 
-async def eventually(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-    """Wait until ``condition`` holds; after the deadline the test has failed."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {patience:g} s: {what}")
-        await asyncio.sleep(0.02)
-
-
 async def kill_and_wait(mesh: Mesh, *names: str) -> None:
     """Kill nodes and wait until other processes of theirs are ready."""
     before = {name: mesh.pid(name) for name in names}
     await asyncio.to_thread(mesh.kill, *names)
-    await eventually(
+    await until(
         lambda: all(mesh.pid(name) not in (0, before[name]) and mesh.figures(name) for name in names),
         f"{', '.join(names)} back after the kill",
     )

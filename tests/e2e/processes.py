@@ -25,7 +25,7 @@ from mesh.registry.record import decode
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
 from tests.e2e.files import topology
-from tests.e2e.mesh import PATIENCE
+from tests.support.waiting import PATIENCE
 
 RESTART = 1.0  # seconds from the death of a node to its next start
 POLL = 0.02

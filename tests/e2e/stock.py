@@ -12,7 +12,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from tests.e2e.client import Received
-from tests.e2e.mesh import PATIENCE
+from tests.support.waiting import PATIENCE
 
 
 class Stock:

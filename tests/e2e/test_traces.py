@@ -12,8 +12,8 @@ import pytest
 from mesh.registry.embedded import free_ports
 from mesh.wire.packets import MQTT5, MQTT311
 from tests.e2e.client import Client, Received
-from tests.e2e.mesh import eventually
 from tests.e2e.processes import Processes
+from tests.support.waiting import until
 from tests.telemetry.schema import violations
 from tools.tracing.collector import Collector
 from tools.tracing.spanvalue import SpanValue
@@ -218,7 +218,7 @@ def test_a_wait_in_the_journal_is_seen(mesh: Processes, collector: Collector) ->
         owner = mesh.where("sleeper")
         before = mesh.pid(owner)
         await asyncio.to_thread(mesh.kill, owner)
-        await eventually(lambda: mesh.pid(owner) not in (0, before) and mesh.figures(owner), "the edge")
+        await until(lambda: mesh.pid(owner) not in (0, before) and mesh.figures(owner), "the edge")
         await car.reconnect(mesh.vehicles)
         await car.wait(lambda: car.received, "the command")
         wanted = ("edge", "wait")

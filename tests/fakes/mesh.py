@@ -27,21 +27,14 @@ from mesh.wire.limits import Limits
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import NOT_AUTHORIZED
 from tests.fakes.engine import FakeEngine, FakeJournal, vehicle_principal
-from tests.fakes.mqtt import PATIENCE
 from tests.fakes.proxy import Proxy
+from tests.support.waiting import until
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a test on uvloop, as the nodes do."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition, with a deadline."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def prover(secret: bytes) -> Callable[..., bytes]:

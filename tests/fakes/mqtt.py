@@ -9,10 +9,9 @@ from typing import TypeVar
 from mesh.wire.decode import CLIENT, Limits, Reader
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT311, Ack, Connack, Connect, Packet, Publish
+from tests.support.waiting import PATIENCE
 
 T = TypeVar("T")
-
-PATIENCE = 10.0  # seconds; a deadline, not an expectation
 
 
 class Bare:

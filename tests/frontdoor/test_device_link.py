@@ -25,8 +25,9 @@ from mesh.wire.packets import (
     Subscription,
 )
 from tests.fakes.engine import POISON
-from tests.fakes.mesh import FakeMesh, FakeRecord, run, until
+from tests.fakes.mesh import FakeMesh, FakeRecord, run
 from tests.fakes.mqtt import Bare
+from tests.support.waiting import until
 
 
 def numbered(count: int, start: int = 0) -> list[Publish]:

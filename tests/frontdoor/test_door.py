@@ -29,9 +29,10 @@ from mesh.wire.packets import (
     Subscription,
 )
 from mesh.wire.tracecontext import TraceContext
-from tests.fakes.mesh import FakeMesh, FakeRecord, run, until
+from tests.fakes.mesh import FakeMesh, FakeRecord, run
 from tests.fakes.mqtt import Bare
 from tests.fakes.tracer import KeepingTracer
+from tests.support.waiting import until
 
 CONNECT_311 = bytes.fromhex("100f00044d5154540402003c0003434152")  # no user name
 

@@ -17,8 +17,8 @@ from mesh.registry.client import Client
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.members import Announcement
 from mesh.transport.waiting import until as waited
-from tests.fakes.mqtt import PATIENCE
 from tests.node.places import place
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture

@@ -41,8 +41,9 @@ from mesh.wire.packets import (
 )
 from mesh.wire.properties import Properties
 from tests.fakes.engine import vehicle_principal
-from tests.fakes.mesh import FakeMap, FakeMember, FakeMembers, identify, prover, run, until
-from tests.fakes.mqtt import PATIENCE, Bare
+from tests.fakes.mesh import FakeMap, FakeMember, FakeMembers, identify, prover, run
+from tests.fakes.mqtt import Bare
+from tests.support.waiting import PATIENCE, until
 
 
 def complete(received: list[tuple[bytes, int]]) -> bool:

@@ -14,13 +14,14 @@ from typing import Final
 import paho.mqtt.client as paho
 import psutil
 
-from tests.e2e.mesh import Mesh, eventually
+from tests.e2e.mesh import Mesh
 from tests.e2e.stock import Stock
 from tests.fuzz.generate import Cast
 from tests.fuzz.guest import Guest
 from tests.fuzz.sequences import sequence
 from tests.fuzz.target_engine import Tally
 from tests.fuzz.watch import Breach, insist
+from tests.support.waiting import until
 
 # Of the topology: sessions that end soon, and small queues. Else memory grows for as long as it takes to fill all the
 # queues of clients that never come back, and a leak would not be told from that.
@@ -72,8 +73,8 @@ class Bystanders:
         def arrived() -> int:
             return len(self._car.received) + len(self._app.received)
 
-        await eventually(lambda: arrived() >= published, "the messages of the bystanders")
-        await eventually(lambda: self._acked() >= published, "the acknowledgements of the bystanders")
+        await until(lambda: arrived() >= published, "the messages of the bystanders")
+        await until(lambda: self._acked() >= published, "the acknowledgements of the bystanders")
         for topic, numbers in self._due.items():
             both = [*self._car.received, *self._app.received]
             got = [message.payload for message in both if message.topic == topic]

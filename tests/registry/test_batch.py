@@ -9,7 +9,7 @@ import pytest
 
 from mesh.registry.batch import LANES, Batcher
 from mesh.registry.errors import Overloaded, Unavailable
-from tests.registry.waiting import eventually
+from tests.support.waiting import until
 
 
 class Server:
@@ -74,7 +74,7 @@ def test_who_gives_up_takes_nothing_from_others() -> None:
         server.open.clear()
         batch = batcher(server)
         first, second = (asyncio.create_task(batch.ask("k", 0)) for _ in range(2))
-        await eventually(lambda: server.running, "the request is sent")
+        await until(lambda: server.running, "the request is sent")
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         server.open.set()
@@ -117,7 +117,7 @@ def test_too_many_are_refused_at_once() -> None:
         server.open.clear()
         batch = batcher(server, waiting=20)
         tasks = [asyncio.create_task(batch.ask(f"k{n}", 0)) for n in range(20)]
-        await eventually(lambda: server.running, "the requests are sent")
+        await until(lambda: server.running, "the requests are sent")
         with pytest.raises(Overloaded, match="20 questions"):
             await batch.ask("one more", 0)
         merged = asyncio.create_task(batch.ask("k3", 0))
@@ -134,7 +134,7 @@ def test_closing_answers_everybody() -> None:
         server.open.clear()
         batch = batcher(server)
         tasks = [asyncio.create_task(batch.ask(f"k{n}", 0)) for n in range(100)]
-        await eventually(lambda: server.running == LANES, "the lanes are full")
+        await until(lambda: server.running == LANES, "the lanes are full")
         await batch.close()
         found = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(answer, Unavailable) for answer in found)

@@ -14,7 +14,8 @@ from mesh.registry import etcd_pb2 as pb
 from mesh.registry.client import Client, Tls, absent, get, holds, put, unchanged
 from mesh.registry.embedded import EmbeddedEtcd, free_ports
 from mesh.registry.errors import Compacted, LeaseLost, Rejected, Unavailable
-from tests.registry.waiting import eventually, freeze
+from tests.registry.freezing import freeze
+from tests.support.waiting import until
 
 
 def test_put_get_delete(etcd: EmbeddedEtcd, mesh: str) -> None:
@@ -182,7 +183,7 @@ def test_closing_ends_calls_as_unavailable(etcd: EmbeddedEtcd) -> None:
         try:
             call = asyncio.create_task(client.get(b"k", timeout=10.0))
             await asyncio.sleep(0)
-            await eventually(lambda: not call.done(), "the call is under way")
+            await until(lambda: not call.done(), "the call is under way")
             await client.close()
             with pytest.raises(Unavailable, match="closed"):
                 await asyncio.wait_for(call, 10.0)

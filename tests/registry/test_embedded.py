@@ -19,7 +19,7 @@ from mesh.registry import embedded
 from mesh.registry.client import Client
 from mesh.registry.embedded import EmbeddedEtcd, find_binary, free_ports, version
 from mesh.registry.errors import EtcdFailed, FolderInUse, RegistryError
-from tests.registry.waiting import eventually
+from tests.support.waiting import until
 
 
 def test_data_and_address_survive_stop_and_kill(folder: Path) -> None:
@@ -38,7 +38,7 @@ def test_data_and_address_survive_stop_and_kill(folder: Path) -> None:
         await again.start()
         assert again.endpoint == address
         os.kill(again.pid, signal.SIGKILL)
-        await eventually(lambda: not again.alive, "etcd is dead")
+        await until(lambda: not again.alive, "etcd is dead")
         await again.start()
         assert again.endpoint == address
         entry = await client.get(b"k", timeout=10.0)

@@ -12,7 +12,7 @@ from mesh.registry.client import Client
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.errors import Conflict
 from mesh.registry.lease import Lease
-from tests.registry.waiting import eventually
+from tests.support.waiting import until
 
 
 class Owner:
@@ -52,7 +52,7 @@ def test_a_lease_outlives_its_time_and_goes_with_its_owner(etcd: EmbeddedEtcd, m
         assert await owner.stored() == b"1"
         owner.value = b"2"
         lease.refresh()
-        await eventually(lambda: owner.log == ["attached"] * 2, "attached again")
+        await until(lambda: owner.log == ["attached"] * 2, "attached again")
         assert await owner.stored() == b"2"
         await lease.stop()
         assert await owner.stored() is None
@@ -69,7 +69,7 @@ def test_a_lease_that_etcd_ended_is_taken_again(etcd: EmbeddedEtcd, mesh: str) -
         assert await lease.start(10.0)
         first = lease.id
         await client.revoke(first)
-        await eventually(lambda: owner.log == ["attached", "lost", "attached"], "lost, then attached again")
+        await until(lambda: owner.log == ["attached", "lost", "attached"], "lost, then attached again")
         assert lease.id != first
         assert await owner.stored() == b"1"
         await lease.stop()
@@ -85,10 +85,10 @@ def test_while_etcd_is_away_the_loss_is_told_once(etcd: EmbeddedEtcd, mesh: str)
         lease = Lease(client, owner.attach, owner.lost, ttl=1)
         assert await lease.start(10.0)
         os.kill(etcd.pid, signal.SIGKILL)
-        await eventually(lambda: owner.log == ["attached", "lost"], "the loss is told")
+        await until(lambda: owner.log == ["attached", "lost"], "the loss is told")
         assert not lease.held
         await etcd.start()
-        await eventually(lambda: owner.log == ["attached", "lost", "attached"], "attached again")
+        await until(lambda: owner.log == ["attached", "lost", "attached"], "attached again")
         assert await owner.stored() == b"1"
         await lease.stop()
         await client.close()
@@ -102,10 +102,9 @@ def test_a_lease_without_an_owner_expires(etcd: EmbeddedEtcd, mesh: str) -> None
         lease, _ = await client.grant(1)
         key = f"/{mesh}/orphan".encode()
         await client.put(key, b"1", lease=lease)
-        until = asyncio.get_running_loop().time() + 20.0
-        while await client.get(key) is not None:
-            assert asyncio.get_running_loop().time() < until
-            await asyncio.sleep(0.1)
+        async with asyncio.timeout(20.0):
+            while await client.get(key) is not None:
+                await asyncio.sleep(0.1)
         assert await client.time_to_live(lease) == -1
         await client.close()
 

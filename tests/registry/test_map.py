@@ -15,8 +15,9 @@ from mesh.registry.keys import Keys
 from mesh.registry.map import VehicleMap, records, where
 from mesh.registry.record import Record
 from mesh.registry.rendezvous import choose
+from tests.registry.freezing import freeze
 from tests.registry.test_watch import Gate
-from tests.registry.waiting import eventually, freeze
+from tests.support.waiting import until
 
 EDGES = {"edge-1": 1.0, "edge-2": 1.0, "edge-3": 1.0}
 
@@ -86,19 +87,19 @@ def test_changes_of_others_arrive(etcd: EmbeddedEtcd, mesh: str) -> None:
         vehicles = VehicleMap(client, mesh)
         changes = listen(vehicles)
         assert await vehicles.start(10.0)
-        await eventually(lambda: vehicles.live, "the map is complete")
+        await until(lambda: vehicles.live, "the map is complete")
         other = VehicleMap(client, mesh)
         first = await other.claim("V", "pool", {"edge-1": 1.0})
         second = await other.move("V", "edge-2")
         assert second == Record("V", "edge-2", "pool", 2)
         third = await other.move("V", "edge-3", "new pool")
         await client.delete(Keys(mesh).vehicle("V"))
-        await eventually(lambda: len(changes) == 4, "all changes")
+        await until(lambda: len(changes) == 4, "all changes")
         assert changes == [(None, first), (first, second), (second, third), (third, None)]
         assert vehicles.cached("V") is None
         # Own ones are told as well.
         own = await vehicles.claim("W", "pool", EDGES)
-        await eventually(lambda: changes[4:] == [(None, own)], "the own claim")
+        await until(lambda: changes[4:] == [(None, own)], "the own claim")
         await other.stop()
         await vehicles.stop()
         await client.close()
@@ -184,7 +185,7 @@ def test_the_memory_is_bounded(etcd: EmbeddedEtcd, mesh: str) -> None:
         written = await asyncio.gather(*(writer.claim(name, "pool", EDGES) for name in names))
         small = VehicleMap(client, mesh, limit=600)
         assert await small.start(10.0)
-        await eventually(lambda: small.live, "the map is followed")
+        await until(lambda: small.live, "the map is followed")
         assert len(small) == 600
         assert await asyncio.gather(*(small.lookup(name) for name in names)) == written
         assert len(small) == 600
@@ -198,16 +199,16 @@ def test_the_memory_is_bounded(etcd: EmbeddedEtcd, mesh: str) -> None:
         changes = listen(small)
         gone = next(name for name in names if small.cached(name) is None)
         moved = await writer.move(gone, "edge-9")
-        await eventually(lambda: any(new == moved for _, new in changes), "the move is told")
+        await until(lambda: any(new == moved for _, new in changes), "the move is told")
         assert small.cached(gone) is None
         assert changes[-1] == (written[names.index(gone)], moved)
         # One that is in memory is kept current.
         moved = await writer.move(names[650], "edge-9")
-        await eventually(lambda: small.cached(names[650]) == moved, "the cached record follows")
+        await until(lambda: small.cached(names[650]) == moved, "the cached record follows")
         # A large enough map knows all.
         large = VehicleMap(client, mesh)
         assert await large.start(10.0)
-        await eventually(lambda: large.live, "all is known")
+        await until(lambda: large.live, "all is known")
         assert len(large) == 700 + 599
         for vehicles in (writer, small, large):
             await vehicles.stop()
@@ -221,10 +222,10 @@ def test_a_complete_map_that_grows_over_its_limit(etcd: EmbeddedEtcd, mesh: str)
         client = Client([etcd.endpoint])
         small = VehicleMap(client, mesh, limit=10)
         assert await small.start(10.0)
-        await eventually(lambda: small.live, "all is known")
+        await until(lambda: small.live, "all is known")
         writer = VehicleMap(client, mesh)
         await asyncio.gather(*(writer.claim(f"V{number}", "pool", EDGES) for number in range(11)))
-        await eventually(lambda: small.evicted == 1, "one had to go")
+        await until(lambda: small.evicted == 1, "one had to go")
         assert len(small) == 10
         await writer.stop()
         await small.stop()
@@ -242,11 +243,11 @@ def test_etcd_away(etcd: EmbeddedEtcd, mesh: str, blow: signal.Signals) -> None:
         vehicles = VehicleMap(client, mesh, deadline=0.5)
         assert await vehicles.start(10.0)
         known = await vehicles.claim("known", "pool", EDGES)
-        await eventually(lambda: vehicles.live, "all is known")
+        await until(lambda: vehicles.live, "all is known")
         os.kill(etcd.pid, blow)
         try:
             if blow == signal.SIGKILL:
-                await eventually(lambda: not vehicles.live, "the map says that it may be behind")
+                await until(lambda: not vehicles.live, "the map says that it may be behind")
             assert await vehicles.lookup("known") == known
             assert await vehicles.claim("known", "pool", {}) == known
             asked = [vehicles.lookup("unknown"), vehicles.claim("new", "pool", EDGES)]
@@ -257,7 +258,7 @@ def test_etcd_away(etcd: EmbeddedEtcd, mesh: str, blow: signal.Signals) -> None:
             if blow == signal.SIGSTOP:
                 os.kill(etcd.pid, signal.SIGCONT)
         await etcd.start()
-        await eventually(lambda: vehicles.live, "the map follows again")
+        await until(lambda: vehicles.live, "the map follows again")
 
         async def claimed() -> Record:
             while True:
@@ -278,12 +279,12 @@ def test_a_map_that_starts_without_etcd(etcd: EmbeddedEtcd, mesh: str) -> None:
         client = Client([etcd.endpoint])
         await retold(client, mesh, "V", "edge-1")
         os.kill(etcd.pid, signal.SIGKILL)
-        await eventually(lambda: not etcd.alive, "etcd is dead")
+        await until(lambda: not etcd.alive, "etcd is dead")
         vehicles = VehicleMap(client, mesh)
         changes = listen(vehicles)
         assert not await vehicles.start(0.1)
         await etcd.start()
-        await eventually(lambda: vehicles.cached("V"), "the map is loaded")
+        await until(lambda: vehicles.cached("V"), "the map is loaded")
         assert changes == [], "what was there is no change"
         await vehicles.stop()
         await client.close()
@@ -302,16 +303,16 @@ def test_changes_behind_a_compaction(etcd: EmbeddedEtcd, mesh: str, monkeypatch:
         vehicles = VehicleMap(client, mesh)
         changes = listen(vehicles)
         assert await vehicles.start(10.0)
-        await eventually(lambda: vehicles.live, "all is known")
+        await until(lambda: vehicles.live, "all is known")
         gate.shut()
-        await eventually(lambda: not vehicles.live, "the stream is broken")
+        await until(lambda: not vehicles.live, "the stream is broken")
         moved = await writer.move("moved", "edge-9")
         await client.delete(Keys(mesh).vehicle("deleted"))
         added = await writer.claim("added", "pool", EDGES)
         assert await vehicles.lookup("added") == added
         await client.compact(await client.put(f"/{mesh}-other".encode(), b""))
         gate.open = True
-        await eventually(lambda: vehicles.live, "all is known again")
+        await until(lambda: vehicles.live, "all is known again")
         assert changes == [(None, added), (before["moved"], moved), (before["deleted"], None)]
         assert len(vehicles) == 4
         assert vehicles.cached("kept") == before["kept"]
@@ -330,12 +331,12 @@ def test_an_answer_that_the_watch_overtakes(etcd: EmbeddedEtcd, mesh: str, monke
         writer = VehicleMap(client, mesh)
         vehicles = VehicleMap(client, mesh, limit=1)
         assert await vehicles.start(10.0)
-        await eventually(lambda: vehicles.live, "the map is followed")
+        await until(lambda: vehicles.live, "the map is followed")
         changes = listen(vehicles)
         # The first two overflow the memory; from then on a new vehicle is not kept.
         for name in ("filler 1", "filler 2", "V", "W"):
             await writer.claim(name, "pool", {"edge-1": 1.0})
-        await eventually(lambda: len(changes) == 4, "all changes are applied")
+        await until(lambda: len(changes) == 4, "all changes are applied")
         original = Client.txn
         held = asyncio.Event()
         arrived = asyncio.Event()
@@ -354,7 +355,7 @@ def test_an_answer_that_the_watch_overtakes(etcd: EmbeddedEtcd, mesh: str, monke
         monkeypatch.setattr(Client, "txn", original)
         moved = await writer.move("V", "edge-2")
         await client.delete(Keys(mesh).vehicle("W"))
-        await eventually(lambda: len(changes) == 6, "the watch has told")
+        await until(lambda: len(changes) == 6, "the watch has told")
         held.set()
         assert await asyncio.gather(*asked) == [moved, None]
         assert vehicles.cached("V") == moved
@@ -371,7 +372,7 @@ def test_a_record_that_is_none_harms_only_itself(etcd: EmbeddedEtcd, mesh: str) 
         await client.put(Keys(mesh).vehicle("bad"), b"not a record")
         vehicles = VehicleMap(client, mesh)
         assert await vehicles.start(10.0)
-        await eventually(lambda: vehicles.live, "the map is followed")
+        await until(lambda: vehicles.live, "the map is followed")
         answers = await asyncio.gather(
             vehicles.lookup("bad"),
             vehicles.claim("bad two", "pool", EDGES),
@@ -383,7 +384,7 @@ def test_a_record_that_is_none_harms_only_itself(etcd: EmbeddedEtcd, mesh: str) 
         assert isinstance(answers[2], Record)
         await client.put(Keys(mesh).vehicle("good"), b"{}")
         repaired = await client.put(Keys(mesh).vehicle("bad"), Record("bad", "edge-1", "pool", 1).value())
-        await eventually(lambda: vehicles.cached("bad"), "the repaired record arrives")
+        await until(lambda: vehicles.cached("bad"), "the repaired record arrives")
         assert vehicles.cached("good") == answers[2], "the last good one stays"
         assert repaired
         await vehicles.stop()
@@ -406,7 +407,7 @@ def test_a_listener_that_fails_stops_nothing(etcd: EmbeddedEtcd, mesh: str) -> N
         vehicles.on_change = fail
         assert await vehicles.start(10.0)
         record = await retold(client, mesh, "V", "edge-1")
-        await eventually(lambda: len(failed) == 2, "it is told again")
+        await until(lambda: len(failed) == 2, "it is told again")
         assert vehicles.cached("V") == record
         await vehicles.stop()
         await client.close()
@@ -422,7 +423,7 @@ def test_stopping_answers_who_waits(etcd: EmbeddedEtcd, mesh: str) -> None:
         freeze(etcd.pid)
         try:
             asked = asyncio.create_task(vehicles.lookup("V"))
-            await eventually(lambda: "V" in vehicles._batcher, "the question waits")
+            await until(lambda: "V" in vehicles._batcher, "the question waits")
             await vehicles.stop()
             with pytest.raises(Unavailable, match="closed"):
                 await asyncio.wait_for(asked, 10.0)

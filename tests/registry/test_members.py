@@ -14,7 +14,7 @@ from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.errors import BadRecord
 from mesh.registry.keys import Keys
 from mesh.registry.members import Announcement, Member, Members, decode, members
-from tests.registry.waiting import eventually
+from tests.support.waiting import until
 
 Change = tuple[Member | None, Member | None]
 
@@ -42,7 +42,7 @@ def test_members_come_change_and_go(etcd: EmbeddedEtcd, mesh: str) -> None:
         assert changes == [(None, core.member)], "who is there already comes too"
         assert await edge.start(10.0)
         assert edge.announced
-        await eventually(lambda: everybody.get("edge-1"), "the edge is seen")
+        await until(lambda: everybody.get("edge-1"), "the edge is seen")
         assert everybody.get("edge-1") == Member(
             "edge-1", "edge", "127.0.0.1", {"device": 7000, "tier": 7001}, os.getpid(), 1, "standard"
         )
@@ -53,11 +53,11 @@ def test_members_come_change_and_go(etcd: EmbeddedEtcd, mesh: str) -> None:
         assert await members(client, mesh + "-other") == []
         before = edge.member
         edge.update(ports={"device": 7100, "tier": 7101})
-        await eventually(lambda: changes[-1] == (before, edge.member), "the new address is seen")
+        await until(lambda: changes[-1] == (before, edge.member), "the new address is seen")
         after = edge.member
         assert after.epoch == 1
         await edge.stop()
-        await eventually(lambda: changes[-1] == (after, None), "it is gone")
+        await until(lambda: changes[-1] == (after, None), "it is gone")
         assert everybody.get("edge-1") is None
         await core.stop()
         await everybody.stop()
@@ -97,7 +97,7 @@ def test_a_newer_process_of_the_name_silences_the_older(etcd: EmbeddedEtcd, mesh
         assert await new.start(10.0)
         assert new.epoch > old.epoch
         old.update(host="stale")
-        await eventually(lambda: superseded, "the older one knows")
+        await until(lambda: superseded, "the older one knows")
         assert await members(client, mesh) == [new.member]
         await old.stop()
         assert await members(client, mesh) == [new.member], "the older one takes nothing with it"
@@ -116,14 +116,14 @@ def test_while_etcd_is_away_everybody_stays(etcd: EmbeddedEtcd, mesh: str) -> No
         assert await edge.start(10.0)
         everybody = Members(client, mesh)
         assert await everybody.start(10.0)
-        await eventually(lambda: everybody.live, "members are followed")
+        await until(lambda: everybody.live, "members are followed")
         os.kill(etcd.pid, signal.SIGKILL)
-        await eventually(lambda: lost, "the lease is lost")
+        await until(lambda: lost, "the lease is lost")
         assert everybody.get("edge-1") == edge.member
         assert not everybody.live
         edge.update(host="moved")
         await etcd.start()
-        await eventually(lambda: everybody.get("edge-1") == edge.member and everybody.live, "the new address is seen")
+        await until(lambda: everybody.get("edge-1") == edge.member and everybody.live, "the new address is seen")
         assert edge.member.host == "moved"
         assert edge.epoch == 1, "the process is the same"
         await edge.stop()
@@ -137,14 +137,14 @@ def test_it_announces_itself_when_etcd_comes_later(etcd: EmbeddedEtcd, mesh: str
     async def main() -> None:
         client = Client([etcd.endpoint])
         os.kill(etcd.pid, signal.SIGKILL)
-        await eventually(lambda: not etcd.alive, "etcd is dead")
+        await until(lambda: not etcd.alive, "etcd is dead")
         edge = announce(client, mesh)
         everybody = Members(client, mesh)
         assert not await edge.start(0.1)
         assert not await everybody.start(0.1)
         assert edge.epoch == 0
         await etcd.start()
-        await eventually(lambda: everybody.get("edge-1"), "the edge is seen")
+        await until(lambda: everybody.get("edge-1"), "the edge is seen")
         assert edge.epoch == 1
         await edge.stop()
         await everybody.stop()
@@ -167,7 +167,7 @@ def test_an_etcd_that_lost_its_state_is_filled_again(etcd: EmbeddedEtcd, mesh: s
         edge.update()
         everybody = Members(client, mesh)
         assert await everybody.start(10.0)
-        await eventually(lambda: everybody.get("edge-1"), "the edge is seen again")
+        await until(lambda: everybody.get("edge-1"), "the edge is seen again")
         counter = await client.get(keys.epoch("edge-1"))
         assert counter is not None
         assert counter.value == b"2", "the counter does not go back"
@@ -187,7 +187,7 @@ def test_what_is_no_member_is_ignored(etcd: EmbeddedEtcd, mesh: str) -> None:
         await client.put(Keys(mesh).member("worse"), b"\xff")
         good = Member("good", "core", "h", {"tier": 1})
         await client.put(Keys(mesh).member("good"), good.value())
-        await eventually(lambda: everybody.get("good"), "the good one is seen")
+        await until(lambda: everybody.get("good"), "the good one is seen")
         assert everybody.all() == [good]
         await everybody.stop()
         await client.close()

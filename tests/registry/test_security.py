@@ -15,7 +15,7 @@ from mesh.registry.embedded import find_binary, free_ports
 from mesh.registry.errors import Unauthorised, Unavailable
 from mesh.registry.map import VehicleMap
 from mesh.registry.members import Announcement, Members
-from tests.registry.waiting import eventually
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made with openssl")
 
@@ -126,18 +126,18 @@ def test_a_map_with_tls_and_a_user(server: Secured, mesh: str) -> None:
         assert await everybody.start(10.0)
         assert await edge.start(10.0)
         record = await vehicles.claim("V", "pool", EDGES)
-        await eventually(lambda: everybody.get("edge-1") and vehicles.live, "the watches stand")
+        await until(lambda: everybody.get("edge-1") and vehicles.live, "the watches stand")
         # Simple tokens are in etcd's memory: after its restart they are unknown, and new ones are taken without a word.
         server.kill()
-        await eventually(lambda: not vehicles.live, "etcd is away")
+        await until(lambda: not vehicles.live, "etcd is away")
         assert vehicles.cached("V") == record
         server.start()
-        await eventually(lambda: vehicles.live and everybody.live, "the watches stand again")
+        await until(lambda: vehicles.live and everybody.live, "the watches stand again")
         again = await vehicles.claim("W", "pool", EDGES)
         assert again.epoch == 1
         other = server.client()
         assert (await VehicleMap(other, mesh).move("W", "edge-2")).epoch == 2
-        await eventually(lambda: (vehicles.cached("W") or again).epoch == 2, "changes arrive")
+        await until(lambda: (vehicles.cached("W") or again).epoch == 2, "changes arrive")
         await other.close()
         await edge.stop()
         await everybody.stop()

@@ -17,7 +17,8 @@ from mesh.registry.client import Client, WatchCall
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.errors import RegistryError, Unavailable
 from mesh.registry.watch import Watch
-from tests.registry.waiting import eventually, freeze
+from tests.registry.freezing import freeze
+from tests.support.waiting import until
 
 
 class View:
@@ -98,7 +99,7 @@ async def insist(client: Client, key: bytes, value: bytes) -> None:
 async def same(client: Client, view: View, prefix: bytes) -> None:
     await insist(client, prefix + b"mark", b"%d" % random.getrandbits(60))
     expected = await content(client, prefix)
-    await eventually(lambda: view.keys == expected, "the view has what etcd has")
+    await until(lambda: view.keys == expected, "the view has what etcd has")
 
 
 def test_changes_arrive_in_order(etcd: EmbeddedEtcd, mesh: str) -> None:
@@ -143,9 +144,9 @@ def test_a_backlog_larger_than_a_message_is_applied_as_a_whole(
         view = View()
         watch = Watch(client, prefix, view)
         assert await watch.start(10.0)
-        await eventually(lambda: watch.live, "the watch stands")
+        await until(lambda: watch.live, "the watch stands")
         gate.shut()
-        await eventually(lambda: not watch.live, "the stream is broken")
+        await until(lambda: not watch.live, "the stream is broken")
         large = os.urandom(1_000_000)
         for number in range(8):
             await insist(client, prefix + b"%d" % number, large)
@@ -172,9 +173,9 @@ def test_a_stream_that_breaks_in_the_middle_of_a_backlog(
         view = View()
         watch = Watch(client, prefix, view)
         assert await watch.start(10.0)
-        await eventually(lambda: watch.live, "the watch stands")
+        await until(lambda: watch.live, "the watch stands")
         gate.shut()
-        await eventually(lambda: not watch.live, "the stream is broken")
+        await until(lambda: not watch.live, "the stream is broken")
         await asyncio.gather(*(insist(client, prefix + b"%d" % number, b"x") for number in range(2500)))
         apply = view.apply
         parts: list[int] = []
@@ -206,11 +207,11 @@ def test_etcd_killed_and_back_under_a_running_watch(etcd: EmbeddedEtcd, mesh: st
         for _ in range(3):
             await insist(client, prefix + b"%d" % random.randrange(100), b"x")
             os.kill(etcd.pid, signal.SIGKILL)
-            await eventually(lambda: not etcd.alive, "etcd is dead")
-            await eventually(lambda: not watch.live, "the watch has noticed")
+            await until(lambda: not etcd.alive, "etcd is dead")
+            await until(lambda: not watch.live, "the watch has noticed")
             await etcd.start()
             await same(client, view, prefix)
-        await eventually(lambda: watch.live, "the watch stands again")
+        await until(lambda: watch.live, "the watch stands again")
         assert watch.rebuilt == 1, "a stream that can be resumed needs no new snapshot"
         await watch.stop()
         await client.close()
@@ -228,9 +229,9 @@ def test_compaction_while_the_watch_is_away(etcd: EmbeddedEtcd, mesh: str, monke
         view = View()
         watch = Watch(client, prefix, view)
         assert await watch.start(10.0)
-        await eventually(lambda: watch.live, "the watch stands")
+        await until(lambda: watch.live, "the watch stands")
         gate.shut()
-        await eventually(lambda: not watch.live, "the stream is broken")
+        await until(lambda: not watch.live, "the stream is broken")
         known = watch.revision
         await client.put(prefix + b"changed", b"2")
         await client.delete(prefix + b"deleted")
@@ -258,12 +259,12 @@ def test_another_etcd_at_the_same_address(folder: Path, mesh: str) -> None:
         view = View()
         watch = Watch(client, prefix, view)
         assert await watch.start(10.0)
-        await eventually(lambda: watch.live, "the watch stands")
+        await until(lambda: watch.live, "the watch stands")
         await server.stop()
         (folder / "data").rename(folder / "lost")
         await server.start()
         await insist(client, prefix + b"new", b"1")
-        await eventually(lambda: view.keys == {prefix + b"new": b"1"}, "the view is that of the new etcd")
+        await until(lambda: view.keys == {prefix + b"new": b"1"}, "the view is that of the new etcd")
         assert view.since[-1] == 0
         await same(client, view, prefix)
         await watch.stop()
@@ -281,13 +282,13 @@ def test_a_watch_that_is_silent_is_rebuilt(etcd: EmbeddedEtcd, mesh: str, monkey
         view = View()
         watch = Watch(client, prefix, view, quiet=0.1)
         assert await watch.start(10.0)
-        await eventually(lambda: watch.live, "the watch stands")
+        await until(lambda: watch.live, "the watch stands")
         # Long enough for several signs of life; each is answered, so that the stream is kept.
         await asyncio.sleep(0.5)
         assert watch.live
         freeze(etcd.pid)
         try:
-            await eventually(lambda: not watch.live, "the silence was noticed")
+            await until(lambda: not watch.live, "the silence was noticed")
         finally:
             os.kill(etcd.pid, signal.SIGCONT)
         await same(client, view, prefix)
@@ -306,7 +307,7 @@ def test_a_follower_that_fails_gets_a_snapshot(etcd: EmbeddedEtcd, mesh: str) ->
         assert await watch.start(10.0)
         view.fail = True
         await client.put(prefix + b"a", b"1")
-        await eventually(lambda: watch.rebuilt == 2, "a second snapshot")
+        await until(lambda: watch.rebuilt == 2, "a second snapshot")
         await same(client, view, prefix)
         await watch.stop()
         await client.close()

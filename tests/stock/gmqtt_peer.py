@@ -13,7 +13,7 @@ from gmqtt.mqtt.handler import MQTTConnectError
 from gmqtt.storage import PersistentStorage
 
 from tests.stock.peer import PLAIN, QOS1, V5, V311, Greeting, Message, Options, Peer, Props, Refused, Wish
-from tests.stock.wait import PATIENCE, until
+from tests.support.waiting import PATIENCE, wait_until
 
 CONNECT = {
     "session_expiry_interval": "expiry",
@@ -166,7 +166,7 @@ class GmqttPeer(Peer):
         return self._client
 
     def _answer(self, mid: int) -> int | None:
-        until(lambda: mid in self._codes, f"the answer to {mid}")
+        wait_until(lambda: mid in self._codes, f"the answer to {mid}")
         return self._codes.pop(mid)
 
     # Callbacks

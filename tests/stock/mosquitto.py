@@ -9,8 +9,8 @@ import subprocess
 import threading
 from dataclasses import dataclass
 
-from tests.stock.wait import PATIENCE, until
 from tests.stock.way import Way
+from tests.support.waiting import PATIENCE, wait_until
 
 VERSIONS = ("mqttv31", "mqttv311", "mqttv5")
 V5 = VERSIONS[2]
@@ -64,7 +64,7 @@ class Run:
 
     def says(self, text: str, times: int = 1) -> None:
         """Wait until it has said that."""
-        until(lambda: self.count(text) >= times, f"{text!r}, but: {self.said[-5:]}")
+        wait_until(lambda: self.count(text) >= times, f"{text!r}, but: {self.said[-5:]}")
 
     @property
     def got(self) -> list[Got]:
@@ -72,12 +72,12 @@ class Run:
 
     def expect(self, count: int) -> list[Got]:
         """Wait until so many messages have come; all that have come by then."""
-        until(lambda: len(self.got) >= count, f"{count} messages, but: {self.said[-5:]}")
+        wait_until(lambda: len(self.got) >= count, f"{count} messages, but: {self.said[-5:]}")
         return self.got
 
     def expect_last(self, payload: bytes) -> list[Got]:
         """Wait for a message with this payload; all that have come by then."""
-        until(lambda: any(got.payload == payload for got in self.got), f"{payload!r}, but: {self.said[-5:]}")
+        wait_until(lambda: any(got.payload == payload for got in self.got), f"{payload!r}, but: {self.said[-5:]}")
         return self.got
 
     def ended(self) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.stock.peer import PLAIN, QOS1, V5, V31, V311, Greeting, Message, Options, Peer, Props, Refused, Wish
-from tests.stock.wait import PATIENCE, until
+from tests.support.waiting import PATIENCE, wait_until
 
 SCRIPT = Path(__file__).with_name("mqttjs.mjs")
 LIBRARY = Path(sys.prefix) / "tools" / "mqttjs"  # where tools/programs.sh puts it
@@ -60,7 +60,7 @@ class Node:
             assert self._process.stdin is not None
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
-        until(lambda: number in self._answers or self._process.poll() is not None, f"MQTT.js: {operation}")
+        wait_until(lambda: number in self._answers or self._process.poll() is not None, f"MQTT.js: {operation}")
         answer = self._answers.pop(number)
         error = answer.get("error")
         if error is not None:

@@ -12,7 +12,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.stock.peer import PLAIN, QOS1, V5, V31, V311, Greeting, Message, Options, Peer, Props, Refused, Wish
-from tests.stock.wait import until
+from tests.support.waiting import wait_until
 
 CONNECT = {
     "SessionExpiryInterval": "expiry",
@@ -54,7 +54,7 @@ class PahoPeer(Peer):
             extra = {"clean_start": options.clean, "properties": _filled(PacketTypes.CONNECT, CONNECT, options)}
         client.connect("127.0.0.1", options.port, **extra)
         client.loop_start()
-        until(lambda: self._greeting is not None, "CONNACK")
+        wait_until(lambda: self._greeting is not None, "CONNACK")
         if isinstance(self._greeting, Refused):
             raise self._greeting
         assert self._greeting is not None
@@ -147,7 +147,7 @@ class PahoPeer(Peer):
         return self._client
 
     def _answer(self, what: str, mid: int) -> int | None:
-        until(lambda: (what, mid) in self._codes, f"the answer to {what} {mid}")
+        wait_until(lambda: (what, mid) in self._codes, f"the answer to {what} {mid}")
         return self._codes.pop((what, mid))
 
     # Callbacks

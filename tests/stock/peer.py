@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tests.stock.wait import until
+from tests.support.waiting import wait_until
 
 V31 = 3
 V311 = 4
@@ -172,7 +172,7 @@ class Peer(ABC):
 
     def expect(self, count: int) -> list[Message]:
         """Wait until so many messages have come; all that have come by then."""
-        until(lambda: len(self.record.received) >= count, f"{count} messages ({len(self.record.received)} came)")
+        wait_until(lambda: len(self.record.received) >= count, f"{count} messages ({len(self.record.received)} came)")
         return self.received
 
     def expect_last(self, payload: bytes) -> list[Message]:
@@ -180,5 +180,5 @@ class Peer(ABC):
         return self.expect_that(lambda message: message.payload == payload, f"{payload[:40]!r}")
 
     def expect_that(self, fits: Callable[[Message], bool], what: str) -> list[Message]:
-        until(lambda: any(fits(message) for message in self.received), f"a message: {what}")
+        wait_until(lambda: any(fits(message) for message in self.received), f"a message: {what}")
         return self.received

@@ -8,8 +8,8 @@ import pytest
 
 from tests.stock.makers import Dialect, Makers
 from tests.stock.peer import V5, Options, Peer, Props, Wish
-from tests.stock.wait import until
 from tests.stock.way import Way
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 MODERN = [("paho", V5), ("mqttjs", V5), ("gmqtt", V5)]
@@ -19,7 +19,7 @@ PAST = 2.5  # seconds after which one second is surely over
 def let_time_pass() -> None:
     """That something has expired cannot be seen without waking it, so only the clock can tell."""
     over = time.monotonic() + PAST
-    until(lambda: time.monotonic() > over, "time passes")
+    wait_until(lambda: time.monotonic() > over, "time passes")
 
 
 def asleep(makers: Makers, dialect: Dialect, way: Way, expiry: int) -> Options:

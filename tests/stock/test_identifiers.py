@@ -6,8 +6,8 @@ import pytest
 
 from tests.stock.makers import Dialect, Makers
 from tests.stock.peer import V5
-from tests.stock.wait import until
 from tests.stock.way import Way
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 SESSION_TAKEN_OVER = 0x8E
@@ -19,7 +19,7 @@ def test_the_second_takes_over(makers: Makers, way: Way, dialect: Dialect) -> No
     first.connect(options)
     first.subscribe(way.topic("t"))
     second.connect(options)
-    until(lambda: first.record.closes, "the first one's connection ends")
+    wait_until(lambda: first.record.closes, "the first one's connection ends")
     assert first.record.ends == ([SESSION_TAKEN_OVER] if dialect[1] == V5 else [])
     makers.join(dialect, way).publish(way.topic("t"), b"x")
     assert second.expect(1)[0].payload == b"x"

@@ -7,8 +7,8 @@ import pytest
 from tests.stock.makers import Dialect, Makers
 from tests.stock.mqttjs_peer import JsPeer, Node
 from tests.stock.peer import V5
-from tests.stock.wait import until
 from tests.stock.way import Way
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 MIB = 1 << 20
@@ -37,7 +37,7 @@ def test_what_is_too_large_for_the_client_is_left_out(makers: Makers, way: Way, 
 def test_what_is_too_large_for_the_server_ends_the_connection(makers: Makers, way: Way, modern: Dialect) -> None:
     publisher = makers.join(modern, way)
     publisher.send(way.topic("t"), bytes(MIB + 1))
-    until(lambda: publisher.record.closes, "the end of the connection")
+    wait_until(lambda: publisher.record.closes, "the end of the connection")
     assert publisher.record.ends == [PACKET_TOO_LARGE]
 
 

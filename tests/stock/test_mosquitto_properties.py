@@ -8,8 +8,8 @@ from tests.stock.makers import Makers
 from tests.stock.mosquitto import FORMAT, V5, Got, Mosquitto
 from tests.stock.peer import V5 as PROTOCOL_5
 from tests.stock.peer import Props
-from tests.stock.wait import until
 from tests.stock.way import Way
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -70,7 +70,7 @@ def test_members_share(mosquitto: Mosquitto, way: Way, version: str) -> None:
     members = [mosquitto.sub(way, version, "-q", "1", "-t", f"$share/g/{way.topic('work')}") for _ in range(2)]
     lines = "".join(f"{number}\n" for number in range(40)).encode()
     mosquitto.sent(way, version, "-q", "1", "-t", way.topic("work"), "-l", given=lines)
-    until(lambda: sum(len(member.got) for member in members) >= 40, "all work is taken")
+    wait_until(lambda: sum(len(member.got) for member in members) >= 40, "all work is taken")
     assert sorted(int(got.payload) for member in members for got in member.got) == list(range(40))
     assert all(member.got for member in members)
 

@@ -6,8 +6,8 @@ import pytest
 
 from tests.stock.makers import Dialect, Makers
 from tests.stock.peer import V5, V31, Refused
-from tests.stock.wait import until
 from tests.stock.way import Way
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 NOT_AUTHORIZED = 0x87
@@ -57,7 +57,7 @@ def test_before_5_speaking_for_another_ends_it(makers: Makers, core: Way, door: 
     watcher.subscribe("vehicles/+/status")
     vehicle = makers.join(legacy, door)
     vehicle.send(FOREIGN, b"forged")
-    until(lambda: vehicle.record.closes, "the end of the connection")
+    wait_until(lambda: vehicle.record.closes, "the end of the connection")
     makers.join(legacy, door).publish(door.topic("status"), b"true")
     assert [message.payload for message in watcher.expect_last(b"true")] == [b"true"]
 

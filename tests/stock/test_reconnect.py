@@ -9,8 +9,8 @@ import pytest
 from tests.stock.line import Line
 from tests.stock.makers import Dialect, Makers
 from tests.stock.peer import Peer
-from tests.stock.wait import until
 from tests.stock.way import Way
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 Lines = Callable[[Way], Line]
@@ -20,15 +20,15 @@ def broken(peer: Peer, wire: Line, subacks: int) -> None:
     """Break the line, and wait until the client is back with so many answered SUBSCRIBEs."""
     connects = peer.record.connects
     wire.cut()
-    until(lambda: peer.record.connects > connects, "connected again")
-    until(lambda: len(peer.record.subacks) >= subacks, "subscribed again")
+    wait_until(lambda: peer.record.connects > connects, "connected again")
+    wait_until(lambda: len(peer.record.subacks) >= subacks, "subscribed again")
 
 
 def test_it_subscribes_again(makers: Makers, way: Way, current: Dialect, line: Lines) -> None:
     wire = line(way)
     publisher = makers.join(current, way)
     receiver = makers.join(current, way, port=wire.port, reconnect=True, keeps=(way.topic("kept"),))
-    until(lambda: receiver.record.subacks, "subscribed")
+    wait_until(lambda: receiver.record.subacks, "subscribed")
     for number in range(2):
         publisher.publish(way.topic("kept"), str(number).encode())
         receiver.expect(number + 1)
@@ -57,9 +57,9 @@ def test_what_it_published_meanwhile_arrives(makers: Makers, way: Way, current: 
     publisher = makers.join(current, way, port=wire.port, reconnect=True, clean=False, expiry=3600)
     publisher.publish(way.topic("report"), b"0")
     wire.cut(dead=True)
-    until(lambda: publisher.record.closes, "the client knows")
+    wait_until(lambda: publisher.record.closes, "the client knows")
     for number in range(1, 20):
         publisher.send(way.topic("report"), str(number).encode())
     wire.mend()
     # paho may send the last ones before it repeats the first, so only this is certain:
-    until(lambda: {int(payload) for payload in watcher.payloads()} == set(range(20)), "all of them")
+    wait_until(lambda: {int(payload) for payload in watcher.payloads()} == set(range(20)), "all of them")

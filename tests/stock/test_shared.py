@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.stock.makers import Dialect, Makers
-from tests.stock.wait import until
 from tests.stock.way import Way
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 COUNT = 40
@@ -21,7 +21,7 @@ def test_members_share(makers: Makers, way: Way, current: Dialect) -> None:
         assert member.subscribe(f"$share/group/{way.topic('work')}") == 1
     publisher.pipeline(way.topic("work"), WORK)
     plain.expect(COUNT)
-    until(lambda: sum(len(member.received) for member in members) >= COUNT, "all work is taken")
+    wait_until(lambda: sum(len(member.received) for member in members) >= COUNT, "all work is taken")
     assert sorted(int(payload) for member in members for payload in member.payloads()) == list(range(COUNT))
     assert all(member.received for member in members)
 

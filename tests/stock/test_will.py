@@ -9,8 +9,8 @@ import pytest
 from tests.stock.line import Line
 from tests.stock.makers import Dialect, Makers
 from tests.stock.peer import Will
-from tests.stock.wait import until
 from tests.stock.way import Way
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 Lines = Callable[[Way], Line]
@@ -58,7 +58,7 @@ def test_a_delayed_will_is_forgotten_when_its_client_is_back(
     same = {"client_id": f"{way.prefix}/lost", "expiry": 3600, "clean": False}
     lost = makers.join(modern, way, port=wire.port, will=will, **same)
     wire.cut()
-    until(lambda: lost.record.closes, "the line is broken")
+    wait_until(lambda: lost.record.closes, "the line is broken")
     makers.join(modern, way, **same)
     makers.join(modern, way).publish(way.topic("end"), b"end")
     assert watcher.expect_last(b"end")[0].payload == b"end"

@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from time import monotonic, time_ns
+from time import time_ns
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -41,6 +41,7 @@ from tests.fakes.journey import (
     ingress,
     taken,
 )
+from tests.support.waiting import wait_until
 from tests.telemetry.schema import violations
 from tools.tracing.collector import Collector
 from tools.tracing.spanvalue import SpanValue
@@ -56,14 +57,6 @@ def collector() -> Iterator[Collector]:
 def in_memory() -> tuple[NodeTracer, InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
     return open_tracer("memory", "mesh-edge", "edge-1", "demo", 1.0, TOPICS, exporter=exporter), exporter
-
-
-def until(met: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = monotonic() + seconds
-    pause = threading.Event()
-    while not met():
-        assert monotonic() < end, "the condition was not met in time"
-        pause.wait(0.01)
 
 
 def only(spans: Sequence[ReadableSpan]) -> ReadableSpan:
@@ -366,7 +359,7 @@ def test_closing_does_not_wait_for_an_endpoint_that_hangs() -> None:
     thread.close(0.05)
     put()
     assert thread.recorded == 9
-    until(lambda: thread.queued == 0)
+    wait_until(lambda: thread.queued == 0)
 
 
 def test_an_endpoint_that_goes_and_comes_is_two_lines(caplog: pytest.LogCaptureFixture) -> None:
@@ -397,7 +390,7 @@ def test_a_dead_endpoint_costs_spans_and_one_line_only(caplog: pytest.LogCapture
     with caplog.at_level(logging.INFO):
         for _ in range(3):
             taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end()
-        until(lambda: tracer.status().dropped == 3, 20.0)
+        wait_until(lambda: tracer.status().dropped == 3)
     tracer.close()
     assert not tracer.status().reachable
     ours = [record for record in caplog.records if record.name.startswith(("mesh", "opentelemetry"))]

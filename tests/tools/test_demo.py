@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import psutil
 import pytest
 
 import mesh
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".mesh" / "demo"
@@ -75,11 +75,8 @@ def test_an_interrupt_leaves_nothing_behind() -> None:
     process = demo()
     assert process.stdout is not None
     assert "the mesh starts" in process.stdout.readline()
-    end = time.monotonic() + 60.0
-    while not left_over():  # its mesh is coming up
-        assert time.monotonic() < end
-        assert process.poll() is None
-        time.sleep(0.1)
+    wait_until(lambda: left_over() or process.poll() is not None, "its mesh is coming up", seconds=60.0)
+    assert process.poll() is None
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=SECONDS)
     assert process.returncode == 130

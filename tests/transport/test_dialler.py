@@ -11,9 +11,7 @@ import pytest
 from mesh.transport import dialler as subject
 from mesh.transport.dialler import FIRST_RETRY, LAST_RETRY, Address, Dialler
 from mesh.transport.near import nowhere
-from mesh.transport.waiting import until
-
-DEADLINE = 10.0
+from tests.support.waiting import until
 
 
 class Connection(asyncio.Protocol):
@@ -98,10 +96,6 @@ class World:
         monkeypatch.setattr(self.dialler, "_hears", hears)
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    assert await until(condition, DEADLINE)
-
-
 def run(scenario: Callable[[World], Awaitable[None]]) -> None:
     async def whole() -> None:
         world = World()
@@ -128,9 +122,9 @@ def test_it_connects_again_whenever_the_connection_is_lost(caplog: pytest.LogCap
         world.address = server.address
         world.dialler.start()
         for count in range(3):
-            await eventually(lambda count=count: world.welcomes == count + 1)
+            await until(lambda count=count: world.welcomes == count + 1)
             server.drop()
-        await eventually(lambda: world.welcomes == 4)
+        await until(lambda: world.welcomes == 4)
         server.end()
 
     run(scenario)
@@ -143,21 +137,21 @@ def test_pauses_grow_and_begin_anew_when_the_other_node_was_there(monkeypatch: p
         server = await Server(welcome=False).start()
         world.address = ("127.0.0.1", 1)  # reserved: nothing listens there
         world.dialler.start()
-        await eventually(lambda: len(world.pauses) > 6)
+        await until(lambda: len(world.pauses) > 6)
         assert world.pauses[:3] == [FIRST_RETRY, 2 * FIRST_RETRY, 4 * FIRST_RETRY]
         assert world.pauses[5:7] == [LAST_RETRY] * 2
         world.address = server.address
-        await eventually(lambda: server.arrived == 1)
+        await until(lambda: server.arrived == 1)
         world.pauses.clear()
         server.drop()
-        await eventually(lambda: bool(world.pauses))
+        await until(lambda: bool(world.pauses))
         assert world.pauses[0] == LAST_RETRY  # it was connected, but never let in
         server.welcome = True
         server.drop()
-        await eventually(lambda: world.welcomes == 1)
+        await until(lambda: world.welcomes == 1)
         world.pauses.clear()
         server.end()
-        await eventually(lambda: len(world.pauses) >= 2)
+        await until(lambda: len(world.pauses) >= 2)
         assert world.pauses[:2] == [FIRST_RETRY, 2 * FIRST_RETRY]
 
     run(scenario)
@@ -169,17 +163,17 @@ def test_what_is_wrong_is_logged_when_it_changes(
     async def scenario(world: World) -> None:
         world.record_pauses(monkeypatch)
         world.dialler.start()
-        await eventually(lambda: len(world.pauses) >= 3)
+        await until(lambda: len(world.pauses) >= 3)
         world.address = ("127.0.0.1", 1)
-        await eventually(lambda: len(world.pauses) >= 6)
+        await until(lambda: len(world.pauses) >= 6)
         server = await Server(welcome=False).start()
         world.address = server.address
-        await eventually(lambda: bool(world.connections) and server.arrived > 0)
+        await until(lambda: bool(world.connections) and server.arrived > 0)
         world.connections[-1].why = "refused the connection: not authorized"
         server.drop()
-        await eventually(lambda: "refused" in world.dialler.trouble)
+        await until(lambda: "refused" in world.dialler.trouble)
         server.drop()
-        await eventually(lambda: "before" in world.dialler.trouble)
+        await until(lambda: "before" in world.dialler.trouble)
         server.end()
 
     run(scenario)
@@ -197,11 +191,11 @@ def test_what_is_wrong_is_logged_when_it_changes(
 def test_news_ends_a_pause() -> None:
     async def scenario(world: World) -> None:
         world.dialler.start()
-        await eventually(lambda: bool(world.dialler.trouble))
+        await until(lambda: bool(world.dialler.trouble))
         server = await Server().start()
         world.address = server.address
         world.dialler.poke()
-        await eventually(lambda: server.arrived == 1)
+        await until(lambda: server.arrived == 1)
         server.end()
 
     run(scenario)
@@ -213,10 +207,10 @@ def test_news_of_a_node_that_is_connected_spares_no_pause_later(monkeypatch: pyt
         server = await Server().start()
         world.address = server.address
         world.dialler.start()
-        await eventually(lambda: world.welcomes == 1)
+        await until(lambda: world.welcomes == 1)
         world.dialler.poke()
         server.end()
-        await eventually(lambda: bool(world.pauses))
+        await until(lambda: bool(world.pauses))
         assert world.pauses[0] == FIRST_RETRY
 
     run(scenario)
@@ -228,10 +222,10 @@ def test_a_node_that_has_moved_is_dialled_at_its_new_address_at_once() -> None:
         old, new = await Server().start(), await Server().start()
         world.address = old.address
         world.dialler.start()
-        await eventually(lambda: world.welcomes == 1)
+        await until(lambda: world.welcomes == 1)
         world.address = new.address
         world.dialler.moved()
-        await eventually(lambda: new.arrived == 1)
+        await until(lambda: new.arrived == 1)
         assert old.arrived == 1
         old.end()
         new.end()
@@ -252,7 +246,7 @@ def test_a_node_that_moves_while_it_is_being_dialled_is_not_kept_at_its_old_addr
 
         world.near = near
         world.dialler.start()
-        await eventually(lambda: new.arrived == 1 and world.welcomes == 1)
+        await until(lambda: new.arrived == 1 and world.welcomes == 1)
         assert len(world.connections) == 2
         old.end()
         new.end()
@@ -269,7 +263,7 @@ def test_a_node_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(subject, "CONNECT", 0.01)
         world.address = ("127.0.0.1", 1)
         world.dialler.start()
-        await eventually(lambda: world.dialler.trouble == "cannot be reached at 127.0.0.1:1: no answer")
+        await until(lambda: world.dialler.trouble == "cannot be reached at 127.0.0.1:1: no answer")
 
     run(scenario)
 
@@ -280,12 +274,12 @@ def test_the_end_leaves_an_open_connection_to_its_owner() -> None:
         world.address = server.address
         world.dialler.start()
         world.dialler.start()
-        await eventually(lambda: world.welcomes == 1)
+        await until(lambda: world.welcomes == 1)
         await world.dialler.stop()
         (connection,) = world.connections
         assert not connection.over.done()
         connection.abort()
-        await eventually(connection.over.done)
+        await until(connection.over.done)
         assert server.arrived == 1
         server.end()
 

@@ -29,8 +29,9 @@ from mesh.wire.packets import (
 from tests.conformance.shows import shows
 from tests.fakes.endpoint import PRINCIPAL, EndpointNode
 from tests.fakes.engine import POISON
-from tests.fakes.mesh import run, until
+from tests.fakes.mesh import run
 from tests.fakes.mqtt import Bare
+from tests.support.waiting import until
 
 
 def test_a_client_talks_and_leaves() -> None:

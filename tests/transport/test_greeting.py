@@ -43,8 +43,9 @@ from mesh.wire.reasons import (
     USE_ANOTHER_SERVER,
 )
 from tests.fakes.endpoint import PRINCIPAL, EndpointNode
-from tests.fakes.mesh import FakeMesh, run, until
+from tests.fakes.mesh import FakeMesh, run
 from tests.fakes.mqtt import Bare
+from tests.support.waiting import until
 
 
 class Password(Proof):

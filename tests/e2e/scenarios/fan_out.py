@@ -8,7 +8,8 @@ from collections import Counter
 from tests.e2e.checker import check_once
 from tests.e2e.client import Client, device
 from tests.e2e.fleet import report
-from tests.e2e.mesh import Mesh, edges, eventually
+from tests.e2e.mesh import Mesh, edges
+from tests.support.waiting import until
 
 GROUP = 3
 
@@ -30,8 +31,8 @@ async def reports_arrive_once(mesh: Mesh, vehicles: int, messages: int) -> None:
     ))  # fmt: skip
     published = [message for car in cars for message in car.acked]
     assert len(published) == vehicles * messages
-    await eventually(lambda: len(plain.received) >= len(published), "all reports at the plain subscriber")
-    await eventually(
+    await until(lambda: len(plain.received) >= len(published), "all reports at the plain subscriber")
+    await until(
         lambda: sum(len(member.received) for member in members) >= len(published), "all reports in the group"
     )
     check_once(published, plain.received, "the plain subscriber")

@@ -7,7 +7,8 @@ import asyncio
 from mesh.wire.packets import MQTT5, MQTT311
 from tests.e2e.client import Client
 from tests.e2e.fleet import Fleet
-from tests.e2e.mesh import Mesh, edges, eventually, kill_and_wait
+from tests.e2e.mesh import Mesh, edges, kill_and_wait
+from tests.support.waiting import until
 
 REFUSALS = {MQTT311: (3,), MQTT5: (0x88, 0x89)}  # server unavailable; unavailable or busy
 
@@ -30,7 +31,7 @@ async def etcd_is_away(mesh: Mesh, vehicles: int, seconds: float) -> None:
             await fleet.rounds(1)
             pids = {name: mesh.pid(name) for name in mesh.names()}
             await asyncio.to_thread(mesh.start_etcd)
-            await eventually(
+            await until(
                 lambda: all(mesh.figures(name).get("mesh_etcd_up") for name in mesh.names()),
                 "all nodes see etcd again",
             )

@@ -9,7 +9,8 @@ from mesh.wire.packets import MQTT5, MQTT311
 from tests.e2e.checker import check_kept, check_repeats
 from tests.e2e.client import Client
 from tests.e2e.fleet import command
-from tests.e2e.mesh import Mesh, edges, eventually, kill_and_wait
+from tests.e2e.mesh import Mesh, edges, kill_and_wait
+from tests.support.waiting import until
 
 
 async def messages_wait(mesh: Mesh, vehicles: int, messages: int) -> None:
@@ -32,7 +33,7 @@ async def messages_wait(mesh: Mesh, vehicles: int, messages: int) -> None:
     await asyncio.gather(*(car.connect(mesh.vehicles) for car in cars))
     for car in cars:
         sent = [message for message in backend.acked if message[0] == command(car.name)]
-        await eventually(partial(_has, car, messages), f"all at {car.name}")
+        await until(partial(_has, car, messages), f"all at {car.name}")
         check_kept(sent, car.received, car.name)
         check_repeats(car.received, car.name)
         assert not car.closes

@@ -6,7 +6,8 @@ import asyncio
 
 from tests.e2e.client import Client
 from tests.e2e.fleet import Fleet, command
-from tests.e2e.mesh import Mesh, edges, eventually
+from tests.e2e.mesh import Mesh, edges
+from tests.support.waiting import until
 
 
 async def vehicles_stay(mesh: Mesh, vehicles: int) -> None:
@@ -51,7 +52,7 @@ async def check_served(fleet: Fleet, owners: dict[str, str]) -> None:
     """The map says what it said, and each edge has the connections of its vehicles."""
     assert fleet.edge_of == owners
     shares = {edge: sum(owner == edge for owner in owners.values()) for edge in set(owners.values())}
-    await eventually(
+    await until(
         lambda: all(served(fleet.mesh, edge) == share for edge, share in shares.items()),
         f"connections as the map says: {shares}",
     )

@@ -11,7 +11,8 @@ from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT5, MQTT311, PINGREQ, Connack, Connect, Disconnect, Ping, Publish
 from tests.e2e.client import Client
 from tests.e2e.fleet import command
-from tests.e2e.mesh import PATIENCE, Mesh
+from tests.e2e.mesh import Mesh
+from tests.support.waiting import PATIENCE
 
 HELLO = encode(Connect(MQTT5, "rude", username="rude"), MQTT5)
 OLD_HELLO = encode(Connect(MQTT311, "rude", username="rude"), MQTT311)

@@ -1,0 +1,21 @@
+"""Stopping a process as if it hung."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests.support.waiting import wait_until
+
+
+def freeze(pid: int) -> None:
+    """Stop a process; returns once each of its threads has stopped, which the signal alone does not promise."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(
+        lambda: all(_state(task) == "T" for task in Path(f"/proc/{pid}/task").iterdir()), f"process {pid} stops"
+    )
+
+
+def _state(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]

@@ -1,0 +1,51 @@
+"""Waiting for a condition with a deadline.
+
+Knows time, and nothing of what it waits for. A condition is asked for often at first and less often later, so that a
+short wait costs little time and a long one little work. What does not come true in time fails the test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable
+
+PATIENCE = 30.0  # seconds; a deadline on a machine that others use as well, not an expectation
+FIRST_PAUSE = 0.001  # seconds; a message takes some milliseconds, and there are thousands of waits
+LONGEST_PAUSE = 0.02
+
+
+async def until(condition: Callable[[], object], what: str = "", seconds: float = PATIENCE) -> None:
+    """Wait on the event loop until ``condition()`` is true; after ``seconds`` fail with ``what``, or with the text of
+    the condition."""
+    deadline = time.monotonic() + seconds
+    pause = FIRST_PAUSE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(_failure(condition, what, seconds))
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def wait_until(condition: Callable[[], object], what: str = "", seconds: float = PATIENCE) -> None:
+    """As ``until``, in a thread without an event loop."""
+    deadline = time.monotonic() + seconds
+    pause = FIRST_PAUSE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(_failure(condition, what, seconds))
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _failure(condition: Callable[[], object], what: str, seconds: float) -> str:
+    return f"not within {seconds:g} s: {what or _text(condition)}"
+
+
+def _text(condition: Callable[[], object]) -> str:
+    """The statement in which the condition stands, as ``await until(lambda: door.connections == 1)``."""
+    try:
+        return inspect.getsource(condition).strip()
+    except (OSError, TypeError):  # no Python function
+        return repr(condition)
