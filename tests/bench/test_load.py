@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mesh.bench.plan import DIRECT, SCENARIOS, Plan
 from mesh.bench.run import LoadFailed, Workers, measure, measure_connections
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 PAIRS = Plan("pairs", DIRECT, pairs=4, window=8, size=64)
@@ -32,9 +33,7 @@ def listens(port: int) -> bool:
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[tuple[str, int], int]]:
     """Address and process of a Mosquitto."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = tmp_path_factory.mktemp("mosquitto") / "mosquitto.conf"
     settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nlog_type error\nuser root\n")
     program = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")

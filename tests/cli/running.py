@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from mesh.cluster.nodes import build
 from mesh.cluster.plan import Plan
 from mesh.cluster.run import RUNNING, Run, save_plan, save_run
 from mesh.topology.load import load
+from tests.support.ports import free_ports
 
 START_SECONDS = 60.0
 
@@ -38,17 +38,12 @@ data: data
 """
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def running_mesh(folder: Path) -> Iterator[Path]:
     """A mesh whose topology file this gives."""
     file = folder / "mesh.yaml"
-    file.write_text(TOPOLOGY.format(door=free_port(), core=free_port()))
+    door, core = free_ports(2)
+    file.write_text(TOPOLOGY.format(door=door, core=core))
     topology = load(file)
     topology.data.mkdir()
     plan = planned(topology)

@@ -14,7 +14,7 @@ import psutil
 from mesh.cluster.lifecycle import down
 from mesh.cluster.plan import Plan, PlannedNode, fingerprint
 from mesh.cluster.run import Run
-from mesh.registry.embedded import free_ports
+from tests.support.ports import free_ports
 
 # The nodes' processes do not have the tests on their path, and must not: the checkout would hide an installed mesh.
 FACTORY = "mesh_fake_node:build"

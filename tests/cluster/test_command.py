@@ -16,8 +16,8 @@ import pytest
 from mesh.cluster.etcd import etcd_folder
 from mesh.cluster.lifecycle import down
 from mesh.cluster.run import Run, load_run
-from mesh.registry.embedded import free_ports
 from tests.cluster.meshes import session
+from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.ray

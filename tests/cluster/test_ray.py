@@ -19,8 +19,8 @@ from mesh.cluster.plan import Plan, PlannedNode
 from mesh.cluster.run import Run, load_run, running
 from mesh.cluster.status import Row
 from mesh.cluster.supervisor import TOO_SOON
-from mesh.registry.embedded import free_ports
 from tests.cluster.meshes import fake_plan, going_down, offer_fake_nodes, port_of, served_by, session
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.ray
@@ -38,7 +38,7 @@ def fake_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     base = fake_plan(tmp_path_factory.mktemp("one") / "data", "one", ("edge-1", "core", "door"))
     ports = dict(base.settings["ports"])  # type: ignore[call-overload]
-    ports["edge-2"] = free_ports(1)[0]
+    ports["edge-2"] = free_port()
     return replace(base, settings={"ports": ports})
 
 

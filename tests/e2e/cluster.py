@@ -17,10 +17,10 @@ from mesh.cluster.look import status_of
 from mesh.cluster.run import load_run, logs_path
 from mesh.cluster.status import Row
 from mesh.registry.client import Client
-from mesh.registry.embedded import free_ports
 from mesh.registry.map import where
 from mesh.registry.record import Record
 from tests.e2e.files import topology
+from tests.support.ports import free_ports
 from tests.support.waiting import PATIENCE, wait_until
 
 COMMAND = 120.0  # seconds that a command may take on a machine that others use as well

@@ -19,12 +19,13 @@ from typing import Any
 
 import mesh
 from mesh.registry.client import Client
-from mesh.registry.embedded import EmbeddedEtcd, free_ports
+from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.keys import Keys
 from mesh.registry.record import decode
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
 from tests.e2e.files import topology
+from tests.support.ports import free_ports
 from tests.support.waiting import PATIENCE
 
 RESTART = 1.0  # seconds from the death of a node to its next start

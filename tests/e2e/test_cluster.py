@@ -9,7 +9,6 @@ from urllib.request import urlopen
 
 import pytest
 
-from mesh.registry.embedded import free_ports
 from tests.e2e.cluster import Cluster
 from tests.e2e.promtool import check_metrics
 from tests.e2e.scenarios.core_kill import core_is_killed
@@ -18,6 +17,7 @@ from tests.e2e.scenarios.fan_out import reports_arrive_once
 from tests.e2e.scenarios.map_away import etcd_is_away
 from tests.e2e.scenarios.sleepers import messages_wait
 from tests.e2e.scenarios.stickiness import vehicles_stay
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 VEHICLES = 200
@@ -25,7 +25,7 @@ VEHICLES = 200
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    (port,) = free_ports(1)
+    port = free_port()
     running = Cluster(
         tmp_path_factory.mktemp("ray"), ["edge-1", "edge-2"], extra=f"console: 127.0.0.1:{port}",
         prometheus="127.0.0.1:0",

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 import psutil
 import pytest
 
-from mesh.registry.embedded import free_ports
 from mesh.wire.packets import MQTT5, MQTT311
 from tests.e2e.client import Client, Received
 from tests.e2e.processes import Processes
+from tests.support.ports import free_port
 from tests.support.waiting import until
 from tests.telemetry.schema import violations
 from tools.tracing.collector import Collector
@@ -234,7 +234,7 @@ def test_a_wait_in_the_journal_is_seen(mesh: Processes, collector: Collector) ->
 
 
 def test_a_dead_collector_costs_no_message_and_no_memory(tmp_path_factory: pytest.TempPathFactory) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     mesh = Processes(tmp_path_factory.mktemp("untraced"), ["edge-1"], f"http://127.0.0.1:{port}")
 
     async def scenario() -> None:

@@ -16,6 +16,7 @@ from mesh.topology.nodes import metrics_addresses
 from mesh.topology.units import Address
 from mesh.transport.status import CLIENT, Held, SocketsStatus
 from tests.node.places import place
+from tests.support.ports import free_range
 
 DOOR = DoorStatus(
     host="127.0.0.1",
@@ -26,25 +27,6 @@ DOOR = DoorStatus(
 
 def door_status() -> NodeStatus:
     return DOOR
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def free_range(count: int) -> int:
-    """The first of ``count`` ports in a row that were free a moment ago."""
-    while True:
-        first = free_port()
-        try:
-            for port in range(first, first + count):
-                socket.create_server(("127.0.0.1", port)).close()
-        except (OSError, OverflowError):
-            continue
-        return first
 
 
 async def get(port: int) -> str:

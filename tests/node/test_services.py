@@ -12,7 +12,8 @@ from mesh.node import services
 from mesh.node.services import Services
 from mesh.registry.members import Announcement
 from tests.node.places import place
-from tests.node.test_metrics import DOOR, free_port, get
+from tests.node.test_metrics import DOOR, get
+from tests.support.ports import free_port
 
 
 def test_a_node_on_all_addresses_announces_one_that_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
