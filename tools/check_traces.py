@@ -27,9 +27,9 @@ from mesh.wire.packets import MQTT5, MQTT311
 from tools import ROOT
 
 # isort: split
-from tests.e2e.client import Client
 from tests.e2e.cluster import Cluster
 from tests.e2e.test_traces import DOWNSTREAM, UPSTREAM, context, parent_of
+from tests.support.client import Client
 
 PACKAGE = "@microsoft/aspire-cli-linux-x64@13.5"
 HOME = ROOT / "build" / "aspire"
@@ -121,12 +121,12 @@ async def send_messages(mesh: Cluster) -> dict[str, tuple[list[tuple[str, str]],
         trace, span, traceparent = context()
         backend.publish(f"vehicles/{car.name}/cmd/horn", "twice", 1, [("traceparent", traceparent)])
         sent[trace] = (DOWNSTREAM, span)
-        await car.wait(lambda car=car: car.received, "the command")
+        await car.until(lambda car=car: car.received, "the command")
         trace, span, traceparent = context()
         user = [("traceparent", traceparent)] if protocol == MQTT5 else []
         backend.received.clear()
         car.publish(f"vehicles/{car.name}/status", "parked", 1, user)
-        await backend.wait(lambda: backend.received, "the report")
+        await backend.until(lambda: backend.received, "the report")
         # 3.1.1 has no place for a context: the trace begins at the edge.
         sent[parent_of(backend.received[0])[0]] = (UPSTREAM, span if user else "")
         await car.settled()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from tests.e2e.client import Received
+from tests.support.client import Received
 
 Message = tuple[str, str]
 

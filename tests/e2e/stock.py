@@ -11,7 +11,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from tests.e2e.client import Received
+from tests.support.client import Received
 from tests.support.waiting import PATIENCE
 
 

@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from mesh.wire.packets import MQTT5, MQTT311
-from tests.e2e.client import Client, Received
 from tests.e2e.processes import Processes
+from tests.support.client import Client, Received
 from tests.support.ports import free_port
 from tests.support.waiting import until
 from tests.telemetry.schema import violations
@@ -94,7 +94,7 @@ def test_a_command_is_followed_to_the_vehicle(mesh: Processes, collector: Collec
         trace, span, traceparent = context()
         backend.publish(f"vehicles/{car.name}/cmd/horn", "twice", 1, [("traceparent", traceparent), ("own", "kept")])
         await backend.settled()
-        await car.wait(lambda: car.received, "the command")
+        await car.until(lambda: car.received, "the command")
         spans = await asyncio.to_thread(collector.wait, lambda all: len(of(all, trace)) >= len(DOWNSTREAM), 20.0)
         found = check_way(of(spans, trace), DOWNSTREAM, span)
         assert follow_the_conventions(found.values(), car.name)
@@ -131,7 +131,7 @@ def test_a_report_is_followed_to_the_back_end(mesh: Processes, collector: Collec
         user = [("traceparent", traceparent)] if protocol == MQTT5 else []
         car.publish(f"vehicles/{car.name}/status", "parked", 1, user)
         await car.settled()
-        await backend.wait(lambda: backend.received, "the report")
+        await backend.until(lambda: backend.received, "the report")
         seen, parent = parent_of(backend.received[0])
         if protocol == MQTT5:
             assert seen == trace
@@ -167,7 +167,7 @@ def test_two_receivers_are_told_apart_and_linked_to_the_message(mesh: Processes,
         car.publish("vehicles/two/status", "parked", 1, [("traceparent", traceparent)])
         await car.settled()
         for reader in readers:
-            await reader.wait(lambda reader=reader: reader.received, "the report")
+            await reader.until(lambda reader=reader: reader.received, "the report")
         spans = await asyncio.to_thread(collector.wait, lambda all: len(of(all, trace)) >= len(UPSTREAM) + 2, 20.0)
         found = of(spans, trace)
         assert follow_the_conventions(found, "two")
@@ -220,7 +220,7 @@ def test_a_wait_in_the_journal_is_seen(mesh: Processes, collector: Collector) ->
         await asyncio.to_thread(mesh.kill, owner)
         await until(lambda: mesh.pid(owner) not in (0, before) and mesh.figures(owner), "the edge")
         await car.reconnect(mesh.vehicles)
-        await car.wait(lambda: car.received, "the command")
+        await car.until(lambda: car.received, "the command")
         wanted = ("edge", "wait")
         spans = await asyncio.to_thread(
             collector.wait, lambda all: any(name(each) == wanted for each in of(all, trace)), 20.0
@@ -244,7 +244,7 @@ def test_a_dead_collector_costs_no_message_and_no_memory(tmp_path_factory: pytes
         sizes = []
         for start in range(0, 6000, 2000):
             await backend.publish_all([("vehicles/car/cmd/x", str(number)) for number in range(start, start + 2000)])
-            await car.wait(lambda wanted=start + 2000: len(car.received) >= wanted, "the commands")
+            await car.until(lambda wanted=start + 2000: len(car.received) >= wanted, "the commands")
             sizes.append(psutil.Process(mesh.pid("core")).memory_info().rss)
         assert [int(message.payload) for message in car.received] == list(range(6000))
         assert sizes[2] - sizes[1] < 16 << 20

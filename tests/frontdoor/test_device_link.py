@@ -26,7 +26,7 @@ from mesh.wire.packets import (
 )
 from tests.fakes.engine import POISON
 from tests.fakes.mesh import FakeMesh, FakeRecord, run
-from tests.fakes.mqtt import Bare
+from tests.support.bare import Bare
 from tests.support.waiting import until
 
 

@@ -30,8 +30,8 @@ from mesh.wire.packets import (
 )
 from mesh.wire.tracecontext import TraceContext
 from tests.fakes.mesh import FakeMesh, FakeRecord, run
-from tests.fakes.mqtt import Bare
 from tests.fakes.tracer import KeepingTracer
+from tests.support.bare import Bare
 from tests.support.waiting import until
 
 CONNECT_311 = bytes.fromhex("100f00044d5154540402003c0003434152")  # no user name
@@ -250,7 +250,7 @@ def test_a_vehicle_that_does_not_read_is_paused_and_delays_nobody() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             slow, quick = await Bare().hello(mesh.port, "SLOW"), await Bare().hello(mesh.port, "QUICK")
-            slow.reading.clear()
+            slow.pause()
             vehicle = next(stream for stream in mesh.door.home.streams if stream.name == "SLOW")  # type: ignore[attr-defined]
             sent = 0
             while not (vehicle.pending() and "SLOW" in mesh.engine.paused):
@@ -265,7 +265,7 @@ def test_a_vehicle_that_does_not_read_is_paused_and_delays_nobody() -> None:
                 mesh.edge.turn.wake()
             await until(lambda: len(quick.publishes()) == 100)
             assert vehicle.pending() < 2 * WINDOW
-            slow.reading.set()
+            slow.resume()
             await until(lambda: "SLOW" not in mesh.engine.paused)
             await until(lambda: len(slow.publishes()) == sent)
 

@@ -42,7 +42,7 @@ from mesh.wire.packets import (
 from mesh.wire.properties import Properties
 from tests.fakes.engine import vehicle_principal
 from tests.fakes.mesh import FakeMap, FakeMember, FakeMembers, identify, prover, run
-from tests.fakes.mqtt import Bare
+from tests.support.bare import Bare
 from tests.support.waiting import PATIENCE, until
 
 

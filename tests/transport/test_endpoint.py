@@ -30,7 +30,7 @@ from tests.conformance.shows import shows
 from tests.fakes.endpoint import PRINCIPAL, EndpointNode
 from tests.fakes.engine import POISON
 from tests.fakes.mesh import run
-from tests.fakes.mqtt import Bare
+from tests.support.bare import Bare
 from tests.support.waiting import until
 
 
@@ -199,7 +199,7 @@ def test_a_client_that_does_not_read_is_paused_and_its_requests_wait() -> None:
     async def main() -> None:
         async with EndpointNode() as node:
             app = await Bare().hello(node.port, "app")
-            app.reading.clear()
+            app.pause()
             sent = 0
             while "app" not in node.engine.paused:
                 node.engine.deliver("app", Publish("t", bytes(100_000)))
@@ -207,7 +207,7 @@ def test_a_client_that_does_not_read_is_paused_and_its_requests_wait() -> None:
                 sent += 1
                 await asyncio.sleep(0.001)
             assert node.endpoint.status(CLIENT).held == Held(writing=1)
-            app.reading.set()
+            app.resume()
             await until(lambda: len(app.publishes()) == sent)
             assert node.engine.paused == set()
             assert node.endpoint.status(CLIENT).held == Held()

@@ -44,7 +44,7 @@ from mesh.wire.reasons import (
 )
 from tests.fakes.endpoint import PRINCIPAL, EndpointNode
 from tests.fakes.mesh import FakeMesh, run
-from tests.fakes.mqtt import Bare
+from tests.support.bare import Bare
 from tests.support.waiting import until
 
 

@@ -9,7 +9,7 @@ import pytest
 from mesh.transport.frame import HELLO, LINK, PROOF, Decoder, LinkError, head
 from mesh.transport.handshake import Answering, Asking, epoch_of, new_instance
 from tests.fakes.mesh import FakeEdge, FakeMesh, prover, run
-from tests.fakes.mqtt import Bare
+from tests.support.bare import Bare
 from tests.support.waiting import until
 
 SECRET = b"secret"

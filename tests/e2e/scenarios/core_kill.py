@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.e2e.client import Client
 from tests.e2e.fleet import Fleet
 from tests.e2e.mesh import Mesh, kill_and_wait
+from tests.support.client import Client
 
 
 async def core_is_killed(mesh: Mesh, vehicles: int, kills: int) -> None:

@@ -6,9 +6,9 @@ import asyncio
 from collections import Counter
 
 from tests.e2e.checker import check_once
-from tests.e2e.client import Client, device
 from tests.e2e.fleet import report
 from tests.e2e.mesh import Mesh, edges
+from tests.support.client import Client, device
 from tests.support.waiting import until
 
 GROUP = 3
@@ -51,5 +51,5 @@ async def news_reach_everybody(backend: Client, cars: list[Client]) -> None:
     news = [("fleet/news", str(number)) for number in range(20)]
     await backend.publish_all(news)
     for car in cars:
-        await car.wait(lambda car=car: len(car.payloads("fleet/news")) >= len(news), "the news")
+        await car.until(lambda car=car: len(car.payloads("fleet/news")) >= len(news), "the news")
         check_once(news, [item for item in car.received if item.topic == "fleet/news"], car.name)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.e2e.client import Client
 from tests.e2e.fleet import Fleet, command
 from tests.e2e.mesh import Mesh, edges
+from tests.support.client import Client
 from tests.support.waiting import until
 
 
@@ -67,6 +67,6 @@ async def newcomers_may_go_there(mesh: Mesh, edge: str) -> None:
     await there[0].subscribe(f"vehicles/{there[0].name}/cmd/#")
     backend = await Client("newcomers-backend").connect(mesh.backends)
     await backend.publish_all([(command(there[0].name), "1")])
-    await there[0].wait(lambda: there[0].received, "a command by way of the new edge")
+    await there[0].until(lambda: there[0].received, "a command by way of the new edge")
     for client in [*cars, backend]:
         client.leave()

@@ -6,13 +6,12 @@ import asyncio
 
 import psutil
 
-from mesh.wire.decode import CLIENT, Limits, Reader
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT5, MQTT311, PINGREQ, Connack, Connect, Disconnect, Ping, Publish
-from tests.e2e.client import Client
 from tests.e2e.fleet import command
 from tests.e2e.mesh import Mesh
-from tests.support.waiting import PATIENCE
+from tests.support.bare import Bare
+from tests.support.client import Client
 
 HELLO = encode(Connect(MQTT5, "rude", username="rude"), MQTT5)
 OLD_HELLO = encode(Connect(MQTT311, "rude", username="rude"), MQTT311)
@@ -46,7 +45,7 @@ async def strangers_are_shown_out(mesh: Mesh) -> None:
             assert await shown_out(port, data, protocol) == reason, f"{name} at port {port}"
     await flood(mesh)
     await backend.publish_all([(command("bystander"), str(number)) for number in range(20)])
-    await car.wait(lambda: len(car.received) == 20, "commands as always")
+    await car.until(lambda: len(car.received) == 20, "commands as always")
     assert not car.closes
     assert not backend.closes
     car.leave()
@@ -55,25 +54,17 @@ async def strangers_are_shown_out(mesh: Mesh) -> None:
 
 async def shown_out(port: int, data: bytes, protocol: int) -> int | None:
     """Send and wait for the end; the reason that was given, if any."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    answers = Reader(Limits(), CLIENT, protocol)
-    packets = []
+    stranger = await Bare(protocol).connect(port)
     hello = next((hello for hello in (HELLO, OLD_HELLO) if data.startswith(hello)), data)
-    writer.write(hello)
-    async with asyncio.timeout(PATIENCE):
-        try:
-            if data != hello:  # what is wrong comes after CONNACK
-                packets += answers.feed(await reader.read(65536))
-                writer.write(data[len(hello) :])
-            while received := await reader.read(65536):
-                packets += answers.feed(received)
-        except ConnectionError:
-            pass
-    writer.close()
-    assert answers.error is None, answers.error
+    stranger.raw(hello)
+    if data != hello:  # what is wrong comes after CONNACK
+        await stranger.wait(Connack)
+        stranger.raw(data[len(hello) :])
+    await stranger.wait_closed()
+    assert not stranger.error, stranger.error
     said = [
         packet.reason
-        for packet in packets
+        for packet in stranger.packets
         if isinstance(packet, Disconnect) or (isinstance(packet, Connack) and packet.reason)
     ]
     return said[-1] if said else None

@@ -8,12 +8,9 @@ message once for each identifier.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from mesh.wire.decode import CLIENT, Limits, Reader
-from mesh.wire.encode import encode
 from mesh.wire.packets import (
     MQTT5,
     MQTT311,
@@ -35,6 +32,7 @@ from mesh.wire.packets import (
     Will,
 )
 from mesh.wire.properties import Properties
+from tests.support.connection import Connection
 from tests.support.waiting import PATIENCE
 
 WINDOW = 20  # publishes unacknowledged; below every receive maximum of the mesh
@@ -52,7 +50,7 @@ class Received:
     user: list[tuple[str, str]]
 
 
-class Client(asyncio.Protocol):
+class Client(Connection):
     """``received``: messages; ``acked``: (topic, payload) of acknowledged publishes in the order in which they were
     published; ``closes``: why each connection ended that this side did not end."""
 
@@ -68,9 +66,9 @@ class Client(asyncio.Protocol):
         holding: bool = False,
     ) -> None:
         """``holding``: answer no PUBLISH until ``release`` is called."""
+        super().__init__(protocol)
         self.name = name
         self.client_id = client_id or name
-        self.protocol = protocol
         self.clean = clean
         self.expiry = expiry
         self.keep_alive = keep_alive
@@ -84,9 +82,6 @@ class Client(asyncio.Protocol):
         self.closes: list[str] = []
         self.connack: Connack | None = None
         self.connected = False
-        self._transport: asyncio.Transport | None = None
-        self._reader = Reader(Limits(), CLIENT, protocol)
-        self._changed = asyncio.Event()
         self._next = 0
         self._out: dict[int, Publish | Ack] = {}  # unacknowledged, in order; Ack: the PUBREL
         self._published: dict[int, tuple[str, str]] = {}
@@ -106,14 +101,13 @@ class Client(asyncio.Protocol):
 
     async def knock(self, port: int, patience: float = PATIENCE) -> int:
         """Connect; the reason of the CONNACK, -1 if the connection was closed without one."""
-        await self.wait(lambda: self._transport is None, "the end of the connection before", patience)
-        self._reader = Reader(Limits(), CLIENT, self.protocol)
+        await self.until(lambda: self._transport is None, "the end of the connection before", patience)
         self.connack = None
         self._leaving = False
         before = len(self.closes)
         async with asyncio.timeout(patience):
-            await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", port)
-        await self.wait(lambda: self.connack is not None or len(self.closes) > before, "CONNACK", patience)
+            await self.open(port)
+        await self.until(lambda: self.connack is not None or len(self.closes) > before, "CONNACK", patience)
         return -1 if self.connack is None else self.connack.reason
 
     async def reconnect(self, port: int, patience: float = PATIENCE) -> None:
@@ -132,7 +126,7 @@ class Client(asyncio.Protocol):
         """DISCONNECT."""
         self._leaving = True
         if self.connected and self._transport is not None:
-            self._write(Disconnect())
+            self.send(Disconnect())
         self.connected = False
         if self._transport is not None:
             self._transport.close()
@@ -147,23 +141,20 @@ class Client(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        super().connection_made(transport)
         properties = None
         if self.protocol == MQTT5:
             properties = Properties()
             properties.session_expiry = self.expiry
-        self._write(
+        self.send(
             Connect(self.protocol, self.client_id, self.clean, self.keep_alive, self.name, None, self.will, properties)
         )
 
     def data_received(self, data: bytes) -> None:
-        for packet in self._reader.feed(data):
-            self._handle(packet)
-        if self._reader.error is not None:
-            self.closes.append(f"what came is no MQTT: {self._reader.error}")
+        super().data_received(data)
+        if self.error:
+            self.closes.append(f"what came is no MQTT: {self.error}")
             self.drop()
-        self._changed.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._pinger is not None:
@@ -171,16 +162,11 @@ class Client(asyncio.Protocol):
         if not self._leaving:
             self.closes.append(str(exc or "closed by the other side"))
         self.connected = False
-        self._transport = None
-        self._changed.set()
+        super().connection_lost(exc)
 
     # Packets
 
-    def _write(self, *packets: Packet) -> None:
-        if self._transport is not None:
-            self._transport.write(b"".join(encode(packet, self.protocol) for packet in packets))
-
-    def _handle(self, packet: Packet) -> None:
+    def take(self, packet: Packet) -> None:
         if isinstance(packet, Publish):
             self._publish(packet)
         elif isinstance(packet, Ack):
@@ -204,12 +190,12 @@ class Client(asyncio.Protocol):
                 waiting.dup = packet.session_present  # a new session has not seen it
             elif not packet.session_present:
                 self._out[identifier] = waiting = Ack(PUBREL, identifier)
-            self._write(waiting)
+            self.send(waiting)
         if self.keep_alive:
             self._ping()
 
     def _ping(self) -> None:
-        self._write(Ping(PINGREQ))
+        self.send(Ping(PINGREQ))
         self._pinger = asyncio.get_running_loop().call_later(self.keep_alive / 2, self._ping)
 
     def _publish(self, packet: Publish) -> None:
@@ -221,10 +207,10 @@ class Client(asyncio.Protocol):
             payload = packet.payload.decode()
             self.received.append(Received(packet.topic, payload, packet.qos, packet.dup, packet.retain, user))
         if packet.qos == 1:
-            self._write(Ack(PUBACK, packet.packet_id))
+            self.send(Ack(PUBACK, packet.packet_id))
         elif packet.qos == 2:
             self._incoming.add(packet.packet_id)
-            self._write(Ack(PUBREC, packet.packet_id))
+            self.send(Ack(PUBREC, packet.packet_id))
 
     def release(self) -> None:
         """Take and answer what was held."""
@@ -237,11 +223,11 @@ class Client(asyncio.Protocol):
         identifier = packet.packet_id
         if packet.type == PUBREL:
             self._incoming.discard(identifier)
-            self._write(Ack(PUBCOMP, identifier))
+            self.send(Ack(PUBCOMP, identifier))
         elif packet.type == PUBREC and packet.reason < 0x80:
             if identifier in self._out:
                 self._out[identifier] = Ack(PUBREL, identifier)
-            self._write(Ack(PUBREL, identifier))
+            self.send(Ack(PUBREL, identifier))
         elif self._out.pop(identifier, None) is not None:
             message = self._published.pop(identifier)
             (self.refused if packet.reason >= 0x80 else self.acked).append(message)
@@ -249,21 +235,14 @@ class Client(asyncio.Protocol):
 
     # Use
 
-    async def wait(self, condition: Any, what: str, patience: float = PATIENCE) -> None:
-        """Wait until ``condition()`` holds."""
-        try:
-            async with asyncio.timeout(patience):
-                while not condition():
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            raise AssertionError(f"{self.name}: not within {patience:g} s: {what}") from None
+    async def until(self, condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+        await super().until(condition, f"{what} at {self.name}", patience)
 
     async def subscribe(self, *filters: str, qos: int = 1) -> list[int]:
         """Subscribe; the reasons of the SUBACK."""
         identifier = self._identifier()
-        self._write(Subscribe(identifier, [Subscription(name, qos) for name in filters]))
-        await self.wait(lambda: identifier in self._subacks, "SUBACK")
+        self.send(Subscribe(identifier, [Subscription(name, qos) for name in filters]))
+        await self.until(lambda: identifier in self._subacks, "SUBACK")
         return self._subacks.pop(identifier).reasons
 
     def _identifier(self) -> int:
@@ -284,18 +263,18 @@ class Client(asyncio.Protocol):
             self._out[packet.packet_id] = packet
             self._published[packet.packet_id] = (topic, payload)
         if self.connected:
-            self._write(packet)
+            self.send(packet)
 
     async def publish_all(self, messages: Iterable[tuple[str, str]], qos: int = 1, patience: float = PATIENCE) -> None:
         """Publish with a window; returns when all are acknowledged."""
         for topic, payload in messages:
-            await self.wait(lambda: len(self._out) < self.window, "room in the window", patience)
+            await self.until(lambda: len(self._out) < self.window, "room in the window", patience)
             self.publish(topic, payload, qos)
         await self.settled(patience)
 
     async def settled(self, patience: float = PATIENCE) -> None:
         """Wait until everything published is acknowledged."""
-        await self.wait(lambda: not self._out, f"acknowledgements of {list(self._out)[:5]}", patience)
+        await self.until(lambda: not self._out, f"acknowledgements of {list(self._out)[:5]}", patience)
 
     def payloads(self, topic: str) -> list[str]:
         """What came on a topic, repeats included."""
