@@ -27,9 +27,9 @@ from mesh.wire.packets import MQTT5, MQTT311
 from tools import ROOT
 
 # isort: split
-from tests.e2e.cluster import Cluster
 from tests.e2e.test_traces import DOWNSTREAM, UPSTREAM, context, parent_of
 from tests.support.client import Client
+from tests.support.cluster import Cluster
 
 PACKAGE = "@microsoft/aspire-cli-linux-x64@13.5"
 HOME = ROOT / "build" / "aspire"

@@ -81,8 +81,8 @@ def flat(memory: dict[str, list[int]], growth: int) -> bool:
 
 async def sockets(seed: int, sequences: int) -> bool:
     """A mesh of two edges, a core and a front door, each a process of its own."""
-    from tests.e2e.processes import Processes
     from tests.fuzz.target_sockets import LIMITS, fuzz
+    from tests.support.processes import Processes
 
     with tempfile.TemporaryDirectory(prefix="mesh-fuzz-") as folder:
         home = Path(folder) / "fuzzed"

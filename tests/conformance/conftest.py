@@ -10,7 +10,7 @@ from tests.conformance import socket_world
 from tests.conformance.engine_world import EngineWorld
 from tests.conformance.socket_world import SocketWorld
 from tests.conformance.world import World
-from tests.e2e.processes import Processes
+from tests.support.processes import Processes
 
 _SOCKETS = [pytest.param("core", marks=pytest.mark.e2e), pytest.param("door", marks=pytest.mark.e2e)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.conformance import world
 from tests.conformance.world import World
-from tests.e2e.processes import Processes
+from tests.support.processes import Processes
 from tests.support.waiting import PATIENCE, wait_until
 
 _IDENTITY = '{from: username, pattern: "[A-Za-z0-9_-]{1,64}", default: suite}'

@@ -14,7 +14,7 @@ from tests.conformance.scram_client import ScramClient
 from tests.conformance.shows import shows
 from tests.conformance.socket_world import SocketWire
 from tests.conformance.world import properties
-from tests.e2e.processes import Processes
+from tests.support.processes import Processes
 
 pytestmark = pytest.mark.e2e
 METHOD = "SCRAM-SHA-256"

@@ -11,7 +11,7 @@ from tests.conformance.peer import Peer
 from tests.conformance.shows import shows
 from tests.conformance.socket_world import SocketWire
 from tests.conformance.world import properties
-from tests.e2e.processes import Processes
+from tests.support.processes import Processes
 
 pytestmark = pytest.mark.e2e
 OTHER = "mqtt-2.example:1883"

@@ -13,7 +13,7 @@ from mesh.cluster.status import Row
 from mesh.console.node import Console
 from mesh.topology.load import load
 from tests.console.made import Made, ask, run
-from tests.e2e.files import topology
+from tests.support.topologies import topology
 
 
 def test_the_api_gives_what_the_commands_give() -> None:

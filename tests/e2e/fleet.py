@@ -12,9 +12,9 @@ import paho.mqtt.client as paho
 
 from mesh.wire.packets import MQTT5
 from tests.e2e.checker import check_kept, check_once, check_repeats, missing
-from tests.e2e.mesh import Mesh
-from tests.e2e.stock import Stock
 from tests.support.client import Client, Received, device
+from tests.support.mesh import Mesh
+from tests.support.stock import Stock
 from tests.support.waiting import until
 
 STOCK = 10  # of the vehicles are paho clients

@@ -9,7 +9,6 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.e2e.cluster import Cluster
 from tests.e2e.promtool import check_metrics
 from tests.e2e.scenarios.core_kill import core_is_killed
 from tests.e2e.scenarios.edge_kill import edges_are_killed
@@ -17,6 +16,7 @@ from tests.e2e.scenarios.fan_out import reports_arrive_once
 from tests.e2e.scenarios.map_away import etcd_is_away
 from tests.e2e.scenarios.sleepers import messages_wait
 from tests.e2e.scenarios.stickiness import vehicles_stay
+from tests.support.cluster import Cluster
 from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.processes import Processes
 from tests.e2e.scenarios.core_kill import core_is_killed
 from tests.e2e.scenarios.edge_kill import edges_are_killed
 from tests.e2e.scenarios.fan_out import reports_arrive_once
@@ -15,6 +14,7 @@ from tests.e2e.scenarios.map_away import etcd_is_away
 from tests.e2e.scenarios.sleepers import messages_wait
 from tests.e2e.scenarios.stickiness import vehicles_stay
 from tests.e2e.scenarios.strangers import strangers_are_shown_out
+from tests.support.processes import Processes
 
 pytestmark = pytest.mark.e2e
 VEHICLES = 200

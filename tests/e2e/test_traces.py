@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from mesh.wire.packets import MQTT5, MQTT311
-from tests.e2e.processes import Processes
 from tests.support.client import Client, Received
 from tests.support.ports import free_port
+from tests.support.processes import Processes
 from tests.support.waiting import until
 from tests.telemetry.schema import violations
 from tools.tracing.collector import Collector

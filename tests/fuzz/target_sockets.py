@@ -14,13 +14,13 @@ from typing import Final
 import paho.mqtt.client as paho
 import psutil
 
-from tests.e2e.mesh import Mesh
-from tests.e2e.stock import Stock
 from tests.fuzz.generate import Cast
 from tests.fuzz.guest import Guest
 from tests.fuzz.sequences import sequence
 from tests.fuzz.target_engine import Tally
 from tests.fuzz.watch import Breach, insist
+from tests.support.mesh import Mesh
+from tests.support.stock import Stock
 from tests.support.waiting import until
 
 # Of the topology: sessions that end soon, and small queues. Else memory grows for as long as it takes to fill all the

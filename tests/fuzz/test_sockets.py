@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.processes import Processes
 from tests.fuzz.target_sockets import LIMITS, fuzz
+from tests.support.processes import Processes
 
 pytestmark = pytest.mark.e2e
 

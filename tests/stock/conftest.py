@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.processes import Processes
 from tests.stock.gmqtt_peer import GmqttPeer, Loop
 from tests.stock.line import Line
 from tests.stock.makers import Makers
@@ -16,6 +15,7 @@ from tests.stock.mqttjs_peer import JsPeer, Node
 from tests.stock.paho_peer import PahoPeer
 from tests.stock.peer import V5, V31, Peer
 from tests.stock.way import CORE, DOOR, Way, way_in
+from tests.support.processes import Processes
 
 # A burst may be longer than what waits in a session by default.
 EXTRA = "limits: {queue_messages: 10000}"

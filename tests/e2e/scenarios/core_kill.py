@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from tests.e2e.fleet import Fleet
-from tests.e2e.mesh import Mesh, kill_and_wait
 from tests.support.client import Client
+from tests.support.mesh import Mesh, kill_and_wait
 
 
 async def core_is_killed(mesh: Mesh, vehicles: int, kills: int) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import random
 
 from tests.e2e.fleet import Fleet
-from tests.e2e.mesh import Mesh, edges, kill_and_wait
+from tests.support.mesh import Mesh, edges, kill_and_wait
 
 
 async def edges_are_killed(mesh: Mesh, vehicles: int, kills: int) -> None:

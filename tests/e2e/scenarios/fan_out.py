@@ -7,8 +7,8 @@ from collections import Counter
 
 from tests.e2e.checker import check_once
 from tests.e2e.fleet import report
-from tests.e2e.mesh import Mesh, edges
 from tests.support.client import Client, device
+from tests.support.mesh import Mesh, edges
 from tests.support.waiting import until
 
 GROUP = 3

@@ -6,8 +6,8 @@ import asyncio
 
 from mesh.wire.packets import MQTT5, MQTT311
 from tests.e2e.fleet import Fleet
-from tests.e2e.mesh import Mesh, edges, kill_and_wait
 from tests.support.client import Client
+from tests.support.mesh import Mesh, edges, kill_and_wait
 from tests.support.waiting import until
 
 REFUSALS = {MQTT311: (3,), MQTT5: (0x88, 0x89)}  # server unavailable; unavailable or busy

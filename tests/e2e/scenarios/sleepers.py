@@ -8,8 +8,8 @@ from functools import partial
 from mesh.wire.packets import MQTT5, MQTT311
 from tests.e2e.checker import check_kept, check_repeats
 from tests.e2e.fleet import command
-from tests.e2e.mesh import Mesh, edges, kill_and_wait
 from tests.support.client import Client
+from tests.support.mesh import Mesh, edges, kill_and_wait
 from tests.support.waiting import until
 
 

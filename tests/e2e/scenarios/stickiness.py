@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from tests.e2e.fleet import Fleet, command
-from tests.e2e.mesh import Mesh, edges
 from tests.support.client import Client
+from tests.support.mesh import Mesh, edges
 from tests.support.waiting import until
 
 

@@ -9,9 +9,9 @@ import psutil
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT5, MQTT311, PINGREQ, Connack, Connect, Disconnect, Ping, Publish
 from tests.e2e.fleet import command
-from tests.e2e.mesh import Mesh
 from tests.support.bare import Bare
 from tests.support.client import Client
+from tests.support.mesh import Mesh
 
 HELLO = encode(Connect(MQTT5, "rude", username="rude"), MQTT5)
 OLD_HELLO = encode(Connect(MQTT311, "rude", username="rude"), MQTT311)

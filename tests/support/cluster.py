@@ -19,8 +19,8 @@ from mesh.cluster.status import Row
 from mesh.registry.client import Client
 from mesh.registry.map import where
 from mesh.registry.record import Record
-from tests.e2e.files import topology
 from tests.support.ports import free_ports
+from tests.support.topologies import topology
 from tests.support.waiting import PATIENCE, wait_until
 
 COMMAND = 120.0  # seconds that a command may take on a machine that others use as well

@@ -24,8 +24,8 @@ from mesh.registry.keys import Keys
 from mesh.registry.record import decode
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
-from tests.e2e.files import topology
 from tests.support.ports import free_ports
+from tests.support.topologies import topology
 from tests.support.waiting import PATIENCE
 
 RESTART = 1.0  # seconds from the death of a node to its next start
@@ -96,7 +96,7 @@ class Processes:
     def __init__(
         self, folder: Path, edge_names: list[str], otlp: str = "", extra: str = "", **options: Any
     ) -> None:
-        """``options`` are further ones of the topology file (see ``files.topology``)."""
+        """``options`` are further ones of the topology file (see ``topologies.topology``)."""
         self.vehicles, self.backends = free_ports(2)
         self.name = folder.name
         self._folder = folder
