@@ -5,9 +5,7 @@ The nodes run on one event loop in a thread, with a real etcd, so that the comma
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ from mesh.cluster.nodes import build
 from mesh.cluster.plan import Plan
 from mesh.cluster.run import RUNNING, Run, save_plan, save_run
 from mesh.topology.load import load
+from tests.support.loop import LoopThread
 from tests.support.ports import free_ports
 
 START_SECONDS = 60.0
@@ -68,22 +67,15 @@ class Nodes:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._loop = asyncio.new_event_loop()
+        self._loop = LoopThread()
         self._nodes: list[Any] = []
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
-        self._call(self._start())
+        self._loop.run(self._start(), START_SECONDS)
 
     def stop(self) -> None:
-        self._call(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._loop.run(self._stop(), START_SECONDS)
         self._loop.close()
-
-    def _call(self, work: Any) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(START_SECONDS)
 
     async def _start(self) -> None:
         for one in sorted(self._plan.nodes, key=lambda node: node.stage):

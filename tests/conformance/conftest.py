@@ -17,9 +17,8 @@ _SOCKETS = [pytest.param("core", marks=pytest.mark.e2e), pytest.param("door", ma
 
 @pytest.fixture(scope="package")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    running = socket_world.start(tmp_path_factory.mktemp("conformance"))
-    yield running
-    running.stop()
+    with socket_world.processes(tmp_path_factory.mktemp("conformance")) as running:
+        yield running
 
 
 def _world(name: str, request: pytest.FixtureRequest) -> World:

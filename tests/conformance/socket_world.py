@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.conformance import world
 from tests.conformance.world import World
+from tests.support.mesh import replaced
 from tests.support.processes import Processes
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -34,11 +35,9 @@ limits:
 """
 
 
-def start(folder: Path) -> Processes:
-    """A mesh with one edge, whose clients may use every topic; the caller stops it."""
-    mesh = Processes(folder, ["edge"], extra=_EXTRA, identity=_IDENTITY, sys_interval=world.SYS_INTERVAL)
-    mesh.start()
-    return mesh
+def processes(folder: Path) -> Processes:
+    """A mesh with one edge, whose clients may use every topic; it runs within ``with``."""
+    return Processes(folder, ["edge"], extra=_EXTRA, identity=_IDENTITY, sys_interval=world.SYS_INTERVAL)
 
 
 class SocketWire:
@@ -89,7 +88,4 @@ class SocketWorld(World):
         names = ["core"] if self.name == "core" else ["edge", "door"]
         before = {name: self.mesh.pid(name) for name in names}
         self.mesh.kill(*names)
-        wait_until(
-            lambda: all(self.mesh.pid(name) not in (0, before[name]) and self.mesh.status(name) for name in names),
-            f"{names} back after the kill",
-        )
+        wait_until(lambda: replaced(self.mesh, before), f"{names} back after the kill")

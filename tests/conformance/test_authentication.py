@@ -31,12 +31,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
         f"{write_line(NAME, make_verifier(PASSWORD))}\n{write_line('OTHER', make_verifier('other'))}\n"
     )
     users = f"{{anonymous: false, users: [{{user: {NAME}, password: {PASSWORD}}}, {{user: OTHER, password: other}}]}}"
-    running = Processes(folder, ["edge"], identity="{from: username, scram: vehicles.scram}", users=users)
-    try:
-        running.start()
+    with Processes(folder, ["edge"], identity="{from: username, scram: vehicles.scram}", users=users) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture(params=["core", "door"])

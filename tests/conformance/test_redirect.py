@@ -19,12 +19,8 @@ OTHER = "mqtt-2.example:1883"
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    running = Processes(tmp_path_factory.mktemp("moved"), ["edge"], redirect=OTHER)
-    try:
-        running.start()
+    with Processes(tmp_path_factory.mktemp("moved"), ["edge"], redirect=OTHER) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture(params=["core", "door"])

@@ -22,12 +22,8 @@ VEHICLES = 200
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    running = Processes(tmp_path_factory.mktemp("mesh"), ["edge-1", "edge-2"])
-    try:
-        running.start()
+    with Processes(tmp_path_factory.mktemp("mesh"), ["edge-1", "edge-2"]) as running:
         yield running
-    finally:
-        running.stop()
 
 
 def test_reports_arrive_once(mesh: Processes) -> None:

@@ -48,12 +48,8 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Processes]:
-    running = Processes(tmp_path_factory.mktemp("traced"), ["edge-1", "edge-2"], collector.endpoint)
-    try:
-        running.start()
+    with Processes(tmp_path_factory.mktemp("traced"), ["edge-1", "edge-2"], collector.endpoint) as running:
         yield running
-    finally:
-        running.stop()
 
 
 def context() -> tuple[str, str, str]:
@@ -235,9 +231,8 @@ def test_a_wait_in_the_journal_is_seen(mesh: Processes, collector: Collector) ->
 
 def test_a_dead_collector_costs_no_message_and_no_memory(tmp_path_factory: pytest.TempPathFactory) -> None:
     port = free_port()
-    mesh = Processes(tmp_path_factory.mktemp("untraced"), ["edge-1"], f"http://127.0.0.1:{port}")
 
-    async def scenario() -> None:
+    async def scenario(mesh: Processes) -> None:
         car = await Client("car", MQTT5).connect(mesh.vehicles)
         await car.subscribe("vehicles/car/cmd/#")
         backend = await Client("sender", MQTT5).connect(mesh.backends)
@@ -251,11 +246,8 @@ def test_a_dead_collector_costs_no_message_and_no_memory(tmp_path_factory: pytes
         car.leave()
         backend.leave()
 
-    try:
-        mesh.start()
-        asyncio.run(scenario())
-    finally:
-        mesh.stop()
+    with Processes(tmp_path_factory.mktemp("untraced"), ["edge-1"], f"http://127.0.0.1:{port}") as mesh:
+        asyncio.run(scenario(mesh))
 
 
 def of(spans: list[SpanValue], trace: str) -> list[SpanValue]:

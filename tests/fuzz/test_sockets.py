@@ -19,12 +19,8 @@ GROWTH = 24 << 20  # bytes; so short a slice is in part the warm-up of the proce
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    running = Processes(tmp_path_factory.mktemp("fuzzed"), ["edge-1", "edge-2"], extra=LIMITS)
-    try:
-        running.start()
+    with Processes(tmp_path_factory.mktemp("fuzzed"), ["edge-1", "edge-2"], extra=LIMITS) as running:
         yield running
-    finally:
-        running.stop()
 
 
 def test_fuzzed_sequences_do_no_harm(mesh: Processes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.stock.gmqtt_peer import GmqttPeer, Loop
+from tests.stock.gmqtt_peer import GmqttPeer
 from tests.stock.line import Line
 from tests.stock.makers import Makers
 from tests.stock.mosquitto import VERSIONS, Mosquitto
@@ -15,6 +15,7 @@ from tests.stock.mqttjs_peer import JsPeer, Node
 from tests.stock.paho_peer import PahoPeer
 from tests.stock.peer import V5, V31, Peer
 from tests.stock.way import CORE, DOOR, Way, way_in
+from tests.support.loop import LoopThread
 from tests.support.processes import Processes
 
 # A burst may be longer than what waits in a session by default.
@@ -47,12 +48,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="package")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    running = Processes(tmp_path_factory.mktemp("stock"), ["edge-1", "edge-2"], extra=EXTRA)
-    try:
-        running.start()
+    with Processes(tmp_path_factory.mktemp("stock"), ["edge-1", "edge-2"], extra=EXTRA) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture(scope="package")
@@ -63,8 +60,8 @@ def node() -> Iterator[Node]:
 
 
 @pytest.fixture(scope="package")
-def loop() -> Iterator[Loop]:
-    running = Loop()
+def loop() -> Iterator[LoopThread]:
+    running = LoopThread()
     yield running
     running.close()
 
@@ -90,7 +87,7 @@ def door(mesh: Processes, numbers: Iterator[int]) -> Way:
 
 
 @pytest.fixture
-def makers(node: Node, loop: Loop) -> Iterator[Makers]:
+def makers(node: Node, loop: LoopThread) -> Iterator[Makers]:
     """Makes clients; all leave at the end of the test."""
     made = Makers({PahoPeer.kind: PahoPeer, JsPeer.kind: lambda: JsPeer(node), GmqttPeer.kind: lambda: GmqttPeer(loop)})
     yield made

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from gmqtt import Client
@@ -13,7 +12,8 @@ from gmqtt.mqtt.handler import MQTTConnectError
 from gmqtt.storage import PersistentStorage
 
 from tests.stock.peer import PLAIN, QOS1, V5, V311, Greeting, Message, Options, Peer, Props, Refused, Wish
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.loop import LoopThread
+from tests.support.waiting import wait_until
 
 CONNECT = {
     "session_expiry_interval": "expiry",
@@ -32,29 +32,11 @@ PUBLISH = {
 NEVER = -2  # its reconnect_retries: 0 is one, -1 is without end
 
 
-class Loop:
-    """An event loop in a thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run to the end, or to the deadline."""
-        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, PATIENCE), self._loop).result()
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE)
-        self._loop.close()
-
-
 class GmqttPeer(Peer):
     kind = "gmqtt"
     versions = (V311, V5)
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: LoopThread) -> None:
         super().__init__()
         self._loop = loop
         self._client: Client | None = None

@@ -50,10 +50,12 @@ async def kill_and_wait(mesh: Mesh, *names: str) -> None:
     """Kill nodes and wait until other processes of theirs are ready."""
     before = {name: mesh.pid(name) for name in names}
     await asyncio.to_thread(mesh.kill, *names)
-    await until(
-        lambda: all(mesh.pid(name) not in (0, before[name]) and mesh.figures(name) for name in names),
-        f"{', '.join(names)} back after the kill",
-    )
+    await until(lambda: replaced(mesh, before), f"{', '.join(names)} back after the kill")
+
+
+def replaced(mesh: Mesh, before: dict[str, int]) -> bool:
+    """Whether nodes that had these processes have others that are ready."""
+    return all(mesh.pid(name) not in (0, process) and mesh.figures(name) for name, process in before.items())
 
 
 def edges(mesh: Mesh) -> list[str]:

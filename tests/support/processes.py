@@ -5,7 +5,6 @@ Their folders are not beside each other, so they meet over TCP as nodes of sever
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from mesh.registry.keys import Keys
 from mesh.registry.record import decode
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
+from tests.support.loop import LoopThread
 from tests.support.ports import free_ports
 from tests.support.topologies import topology
 from tests.support.waiting import PATIENCE
@@ -91,7 +90,7 @@ class Child:
 
 
 class Processes:
-    """See ``Mesh``. Data, logs and figures are below ``folder``, whose name is the mesh's."""
+    """See ``Mesh``; runs within ``with``. Data, logs and figures are below ``folder``, whose name is the mesh's."""
 
     def __init__(
         self, folder: Path, edge_names: list[str], otlp: str = "", extra: str = "", **options: Any
@@ -111,16 +110,24 @@ class Processes:
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
-        # The kernel ends etcd with the thread that started it.
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
+        self._loop = LoopThread()  # the kernel ends etcd with the thread that started it
 
     # Life
 
+    def __enter__(self) -> Processes:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def start(self) -> None:
         """Start everything; returns when all nodes are ready."""
-        self._run(self._etcd.start())
+        self._loop.run(self._etcd.start())
         self._apply()
         self._wait_ready()
         self._watching.set()
@@ -130,9 +137,7 @@ class Processes:
         self._stop_nodes()
         self._ended.set()
         self._watcher.join(PATIENCE)
-        self._run(self._etcd.stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE)
+        self._loop.run(self._etcd.stop())
         self._loop.close()
 
     def _apply(self) -> None:
@@ -168,9 +173,6 @@ class Processes:
                 with self._lock:
                     for child in self._children.values():
                         child.watch()
-
-    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     # Mesh
 
@@ -215,9 +217,7 @@ class Processes:
                     self._children[name].kill()
 
     def where(self, vehicle: str) -> str:
-        edge = self._run(self._where(vehicle))
-        assert isinstance(edge, str)
-        return edge
+        return self._loop.run(self._where(vehicle))
 
     async def _where(self, vehicle: str) -> str:
         keys = Keys(self._folder.name)
@@ -230,8 +230,8 @@ class Processes:
 
     def restart(self) -> None:
         self._stop_nodes()
-        self._run(self._etcd.stop())
-        self._run(self._etcd.start())
+        self._loop.run(self._etcd.stop())
+        self._loop.run(self._etcd.start())
         with self._lock:
             for child in self._children.values():
                 child.start()
@@ -245,7 +245,7 @@ class Processes:
 
     def stop_etcd(self) -> None:
         self.kill("etcd")
-        self._run(self._etcd.stop())
+        self._loop.run(self._etcd.stop())
 
     def start_etcd(self) -> None:
-        self._run(self._etcd.start())
+        self._loop.run(self._etcd.start())
