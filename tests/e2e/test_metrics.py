@@ -37,24 +37,16 @@ def value(text: str, series: str) -> float:
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    running = Processes(tmp_path_factory.mktemp("shown"), ["edge-1", "edge-2"], prometheus=ANY)
-    try:
-        running.start()
+    with Processes(tmp_path_factory.mktemp("shown"), ["edge-1", "edge-2"], prometheus=ANY) as running:
         asyncio.run(reports_arrive_once(running, vehicles=20, messages=20))
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """The same with other names of the mesh and of its edges."""
-    running = Processes(tmp_path_factory.mktemp("renamed"), ["north", "south"], prometheus=ANY)
-    try:
-        running.start()
+    with Processes(tmp_path_factory.mktemp("renamed"), ["north", "south"], prometheus=ANY) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.mark.parametrize("node", ["edge-1", "core", "door"])
