@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesh.broker.inbox import InboxRules
+from mesh.broker.principal import TIER, VEHICLE
 from mesh.broker.settings import DROP_OLDEST, REJECT, Settings
 from mesh.session.message import Message
 from mesh.session.outbound import packet_id_of
@@ -24,18 +25,7 @@ from mesh.wire.packets import (
     Will,
 )  # fmt: skip
 from mesh.wire.properties import Properties
-from tests.broker.harness import TIER, VEHICLE, Bench, Client
-
-
-def subscribe(client: Client, *filters: str, qos: int = 1, identifier: int = 0, **options: object) -> list[int]:
-    properties = None
-    if identifier:
-        properties = Properties()
-        properties.subscription_ids = [identifier]
-    subscriptions = [Subscription(filter, qos, **options) for filter in filters]  # type: ignore[arg-type]
-    client.send(Subscribe(7, subscriptions, properties))
-    acks = client.take(SubAck)
-    return acks[-1].reasons if acks else []
+from tests.support.bench import Bench, Client, subscribe
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])

@@ -9,7 +9,7 @@ from mesh.session.message import message_of
 from mesh.wire.packets import PUBACK, Ack, Publish, SubAck, Subscribe, Subscription, Unsubscribe
 from mesh.wire.properties import Properties
 from mesh.wire.reasons import QUOTA_EXCEEDED, SUCCESS
-from tests.broker.harness import Bench, Client
+from tests.support.bench import Bench, Client
 
 QUEUE, WINDOW = 10, 3
 COUNT = 200

@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from mesh.broker.settings import Settings
 from mesh.wire.packets import PUBACK, Ack, Publish, SubAck, Subscribe, Subscription, Unsubscribe
-from tests.broker.harness import Bench, Client
-from tests.fuzz.sizes import owned_items
+from tests.support.bench import Bench, Client
+from tests.support.items import owned_items
 
 TOPICS = 60
 FILTERS = ("r/+", "r/#", "r/7")

@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.broker.ledger import INSTANCE, Ledger
+from mesh.broker.principal import TIER, VEHICLE
 from mesh.broker.settings import Settings
 from mesh.wire.packets import PUBACK, Ack, Subscribe, Subscription
 from mesh.wire.properties import Properties
 from mesh.wire.reasons import QUOTA_EXCEEDED, SUCCESS
-from tests.broker.harness import TIER, VEHICLE, Bench, Client
+from tests.support.bench import Bench, Client
 
 TOPIC = "vehicles/car/cmd"
 

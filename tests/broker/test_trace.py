@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from mesh.broker.principal import VEHICLE
 from mesh.broker.settings import Settings
 from mesh.broker.trace import CONSUMER, PROCESS, PRODUCER, SEND, WAIT
 from mesh.wire.packets import Ack, Publish, Subscribe, Subscription
 from mesh.wire.properties import Properties
-from tests.broker.harness import PEER, VEHICLE, Bench, Client
 from tests.fakes.tracer import KeepingTracer
+from tests.support.bench import PEER, Bench, Client
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from mesh.cluster.plan import Plan
 from mesh.cluster.status import Row, Snapshot
 from mesh.figures.node import NodeStatus
 from tests.cluster.meshes import fake_plan
-from tests.fakes.cluster import FakeClock, FakeRuntime
+from tests.fakes.clock import FakeClock
+from tests.fakes.cluster import FakeRuntime
 
 NAMES = ("edge-1", "edge-2", "core", "door")
 
@@ -34,7 +35,7 @@ def runtime() -> FakeRuntime:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    return FakeClock()
+    return FakeClock(1000.0)
 
 
 @pytest.fixture

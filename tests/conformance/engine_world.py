@@ -10,9 +10,9 @@ from mesh.broker.shell import Flushable
 from mesh.transport.refusal import malformed
 from mesh.wire.decode import SERVER, Limits, Reader
 from mesh.wire.packets import Connect, Packet
-from tests.broker.harness import Bench
 from tests.conformance import world
 from tests.conformance.world import World
+from tests.support.bench import Bench
 
 _PERMISSIONS = Permissions("", (), ALL_TOPICS, ALL_FILTERS, (world.REFUSED,))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mesh.broker.gate import Gate
 from mesh.broker.peer import NOWHERE, Peer
+from mesh.broker.principal import BACKEND, TIER, VEHICLE
 from mesh.broker.session import Connection
 from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable
@@ -20,7 +21,9 @@ from mesh.transport.turn import Turn
 from mesh.wire.decode import SERVER, Reader
 from mesh.wire.limits import Limits
 from mesh.wire.packets import Ack, Connect, SubAck, Subscribe, Subscription
-from tests.broker.harness import BACKEND, TIER, VEHICLE, Bench, Client, Clock, MemoryStore
+from tests.fakes.clock import FakeClock
+from tests.fakes.store import MemoryStore
+from tests.support.bench import Bench, Client
 
 TURN = Turn(asyncio.new_event_loop())  # its steps are not under test here
 EDGE = Peer("192.0.2.1", 7001)
@@ -80,7 +83,7 @@ class Pipe(Flushable):
 class Edge(Bench):
     """An edge's engine."""
 
-    def __init__(self, store: MemoryStore | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, store: MemoryStore | None = None, clock: FakeClock | None = None) -> None:
         settings = Settings()
         settings.keep_all = True
         super().__init__(settings, store, clock)
@@ -105,10 +108,10 @@ class Mesh:
         self,
         edges: int = 2,
         store: MemoryStore | None = None,
-        clock: Clock | None = None,
+        clock: FakeClock | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        self.clock = clock or Clock()
+        self.clock = clock or FakeClock()
         self.names = [f"edge-{number}" for number in range(1, edges + 1)]
         owners = KnownOwners({f"V{number}": name for number, name in enumerate(self.names, 1)})
         self.links: dict[str, TierLink] = {}

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
+from mesh.broker.principal import BACKEND, TIER
 from mesh.broker.trace import PROCESS, PRODUCER, RELAY, SEND, SPOOL, WAIT
 from mesh.core.kinds import SPOOLED
 from mesh.wire.packets import Ack, Publish, Subscribe, Subscription
-from tests.broker.harness import BACKEND, TIER
 from tests.conformance.shows import shows
 from tests.core.harness import EDGE, Mesh, acks
 from tests.fakes.tracer import KeepingTracer

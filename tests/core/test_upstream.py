@@ -6,12 +6,13 @@ import zlib
 
 import pytest
 
+from mesh.broker.principal import BACKEND
 from mesh.core.kinds import IDENTIFIER
 from mesh.core.recovery import CoreItems
 from mesh.core.upstream import RETIRED, Upstream
 from mesh.wire.packets import Subscribe, Subscription
-from tests.broker.harness import BACKEND, MemoryStore
 from tests.core.harness import Mesh
+from tests.fakes.store import MemoryStore
 
 # Filters whose checksums are equal in the bits that an identifier is made from.
 ONE, OTHER = "$share/rocket-lilac/vehicles/+/status", "$share/basin-quartz/vehicles/+/alarm"

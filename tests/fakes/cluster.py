@@ -1,4 +1,4 @@
-"""A cluster that exists in memory, and a clock that only tests move."""
+"""A cluster that exists in memory."""
 
 from __future__ import annotations
 
@@ -8,15 +8,6 @@ from typing import final
 from mesh.cluster import host
 from mesh.cluster.host import Report
 from mesh.cluster.plan import Plan, PlannedNode
-
-
-@final
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @final

@@ -6,10 +6,10 @@ from typing import Final
 
 from mesh.broker.broker import Broker
 from mesh.broker.session import Session
-from mesh.session.outbound import Delivery
 from mesh.wire.topics import is_shared
 from tests.fuzz.store import CrashStore
 from tests.fuzz.watch import insist
+from tests.support.items import owned_items
 
 _SLACK: Final = 64  # packets of one read that come after a limit was reached
 _HELD: Final = 4096  # answers that wait for a journal that is never far behind here
@@ -55,27 +55,6 @@ def _check_session(broker: Broker, session: Session) -> None:
     insist(len(connection.held) <= _HELD, f"{session.key}: {len(connection.held)} answers wait")
     aliases = connection.inbound.aliases or {}
     insist(len(aliases) <= settings.topic_aliases, f"{session.key}: {len(aliases)} aliases")
-
-
-def owned_items(broker: Broker) -> set[int]:
-    """The journal items that something in memory stands for."""
-    found: set[int] = set()
-    for session in broker.sessions.all():
-        found.add(session.item)
-        if session.ledger is not None:
-            found.add(session.ledger.item)
-        found.update(session.incoming.values())
-        found.update(interest.item for interest in session.interests.values())
-        for delivery in [*session.outbound.waiting, *session.outbound.in_flight.values()]:
-            _add(found, delivery)
-    found.update(item for _, item in broker.retained._tree.match("#"))
-    found.discard(0)
-    return found
-
-
-def _add(found: set[int], delivery: Delivery) -> None:
-    found.add(delivery.item)
-    found.add(delivery.body)
 
 
 def _difference(owned: set[int], store: CrashStore) -> str:

@@ -31,7 +31,7 @@ from mesh.wire.packets import (
     Unsubscribe,
 )
 from mesh.wire.properties import Properties
-from tests.broker.harness import Clock
+from tests.fakes.clock import FakeClock
 from tests.fuzz import sizes
 from tests.fuzz.model import FOREVER, Interest, Model
 from tests.fuzz.store import CrashStore
@@ -45,7 +45,7 @@ class Stage:
     """``users`` by name, which is also the client id."""
 
     def __init__(self, names: list[str]) -> None:
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.store = CrashStore()
         self.model = Model()
         self.users = {name: User(name, self.model) for name in names}

@@ -5,19 +5,15 @@ from __future__ import annotations
 from struct import error as StructError
 
 from mesh.journal.layout import PUT, PUT_HEAD
-from mesh.session.store import Item, Store
-from tests.broker.harness import Stored
+from tests.fakes.store import MemoryStore, Stored
 
 
-class CrashStore(Store):
+class CrashStore(MemoryStore):
     """``items`` are live, ``disk`` is what a crash leaves: the items as of the last ``commit``. An item that is dropped
     twice, or read after it was dropped, raises ``KeyError``."""
 
     def __init__(self, disk: dict[int, Stored] | None = None, position: int = 0) -> None:
-        super().__init__(position)
-        self.disk: dict[int, Stored] = disk or {}
-        self.items: dict[int, Stored] = dict(self.disk)
-        self._durable = position
+        super().__init__(disk, position)
         self._pending: list[Stored | int] = []  # since the last commit: items that came, numbers of those dropped
 
     def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
@@ -26,36 +22,26 @@ class CrashStore(Store):
         except StructError as error:  # the journal refuses it too
             what = f"kind {kind}, {len(meta)} bytes of meta, {len(body)} of body"
             raise ValueError(f"an item with {what} cannot be stored: {error}") from None
-        self.position += 1
-        item = Stored(self.position, kind, owner, meta, body)
-        self.items[item.id] = item
-        self._pending.append(item)
-        return item.id
+        id = super().append(kind, owner, meta, body)
+        self._pending.append(self.items[id])
+        return id
 
     def drop(self, id: int) -> None:
-        del self.items[id]
-        self.position += 1
+        super().drop(id)
         self._pending.append(id)
-
-    def read(self, id: int) -> bytes:
-        return self.items[id].body
 
     def commit(self, position: int | None = None) -> int:
         """What came up to ``position`` is durable, or everything; returns up to where."""
-        count = len(self._pending) if position is None else max(0, position - self._durable)
+        count = len(self._pending) if position is None else max(0, position - self.durable)
         for record in self._pending[:count]:
             if isinstance(record, int):
                 del self.disk[record]
             else:
                 self.disk[record.id] = record
         del self._pending[:count]
-        self._durable += count
-        return self._durable
+        self.durable += count
+        return self.durable
 
     def crash(self) -> CrashStore:
-        """What is on the disk, under a new journal. Do not use this one any more."""
+        """What is on the disk, under a new journal."""
         return CrashStore(self.disk, self.position)
-
-    def live(self) -> list[Item]:
-        """All items in the order of their numbers."""
-        return [self.items[id].item() for id in sorted(self.items)]

@@ -19,7 +19,7 @@ from mesh.broker.trace import Tracer
 from mesh.wire.encode import encode
 from mesh.wire.limits import Limits
 from mesh.wire.packets import MQTT5, Connect, Disconnect, Packet, Publish, Subscription
-from tests.broker.harness import Clock
+from tests.fakes.clock import FakeClock
 from tests.fuzz import sizes
 from tests.fuzz.elsewhere import Edges, Interests
 from tests.fuzz.generate import ALIASES, Cast
@@ -115,7 +115,7 @@ class World:
         self._edges: Edges | None = None
         self._interests: Interests | None = None
         self.tally = Tally()
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.store = CrashStore()
         self.broker = self._start()
         self.neighbour = self._neighbour()

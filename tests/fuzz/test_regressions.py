@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from mesh.wire.packets import Will
 from mesh.wire.properties import Properties
-from tests.broker.harness import Bench
-from tests.broker.test_broker import subscribe
 from tests.fuzz.stage import Stage
+from tests.support.bench import Bench, subscribe
 
 
 def test_what_came_after_an_acknowledgement_that_a_crash_undid_is_repeated_with_dup() -> None:

@@ -11,7 +11,7 @@ from mesh.session.message import Message
 from mesh.session.outbound import Delivery, Depth, Outbound
 from mesh.session.record import SHARED, WHOLE, Layout
 from mesh.session.store import Item
-from tests.broker.harness import MemoryStore, Stored
+from tests.fakes.store import MemoryStore, Stored
 
 SINCE, EXPIRES = 1_700_000_000.5, 1_700_000_060.25
 # Written by the version before the two had a record in common: with a shared body, two subscription identifiers and a

@@ -8,75 +8,32 @@ from mesh.broker.broker import Broker
 from mesh.broker.dispatcher import Forwarder
 from mesh.broker.inbox import InboxRules
 from mesh.broker.peer import Peer
-from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
+from mesh.broker.principal import BACKEND, VEHICLE, Permissions, Principal, everything
 from mesh.broker.session import Connection
 from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable
 from mesh.broker.trace import Tracer
-from mesh.session.store import Item, Store
 from mesh.wire.decode import CLIENT, Reader
 from mesh.wire.limits import Limits
-from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Connack, Connect, Packet, Publish
+from mesh.wire.packets import (
+    PUBACK,
+    PUBCOMP,
+    PUBREC,
+    PUBREL,
+    Ack,
+    Connack,
+    Connect,
+    Packet,
+    Publish,
+    SubAck,
+    Subscribe,
+    Subscription,
+)
 from mesh.wire.properties import Properties
+from tests.fakes.clock import FakeClock
+from tests.fakes.store import MemoryStore
 
 PEER = Peer("192.0.2.7", 50123, "mqtt://127.0.0.1:1884")  # all clients'
-
-
-class Stored:
-    """A journal item with its body."""
-
-    def __init__(self, id: int, kind: int, owner: int, meta: bytes, body: bytes) -> None:
-        self.id = id
-        self.kind = kind
-        self.owner = owner
-        self.meta = meta
-        self.body = body
-
-    def item(self) -> Item:
-        return Item(self.id, self.kind, self.owner, self.meta)
-
-
-class MemoryStore(Store):
-    """A journal whose disk is a dictionary. ``commit`` makes everything durable, ``crash`` gives its disk."""
-
-    def __init__(self, items: dict[int, Stored] | None = None, position: int = 0) -> None:
-        self.items = dict(items or {})
-        super().__init__(position)
-        self.disk = dict(self.items)
-        self.durable = position
-
-    def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
-        self.position += 1
-        self.items[self.position] = Stored(self.position, kind, owner, meta, body)
-        return self.position
-
-    def drop(self, id: int) -> None:
-        del self.items[id]
-        self.position += 1
-
-    def read(self, id: int) -> bytes:
-        return self.items[id].body
-
-    def commit(self) -> int:
-        self.disk = dict(self.items)
-        self.durable = self.position
-        return self.durable
-
-    def crash(self) -> MemoryStore:
-        return MemoryStore(self.disk, self.durable)
-
-    def live(self) -> list[Item]:
-        return [self.items[id].item() for id in sorted(self.items)]
-
-
-class Clock:
-    """A clock that goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Bench:
@@ -86,7 +43,7 @@ class Bench:
         self,
         settings: Settings | None = None,
         store: MemoryStore | None = None,
-        clock: Clock | None = None,
+        clock: FakeClock | None = None,
         forwarder: Forwarder | None = None,
         inbox: InboxRules | None = None,
         auto: bool = True,
@@ -95,7 +52,7 @@ class Bench:
         self.tracer = tracer or Tracer()
         self.settings = settings or Settings()
         self.store = store or MemoryStore()
-        self.clock = clock or Clock()
+        self.clock = clock or FakeClock()
         self.auto = auto
         self.inbox = inbox
         self.broker = Broker(self.settings, self.store, self.clock, self.tracer, forwarder, inbox)
@@ -230,4 +187,13 @@ class Client(Flushable):
         return self.take(Connack)[-1]
 
 
-__all__ = ["BACKEND", "TIER", "VEHICLE", "Bench", "Client", "Clock", "MemoryStore"]
+def subscribe(client: Client, *filters: str, qos: int = 1, identifier: int = 0, **options: object) -> list[int]:
+    """Subscribe; the reason codes, none if the answer is still due."""
+    properties = None
+    if identifier:
+        properties = Properties()
+        properties.subscription_ids = [identifier]
+    subscriptions = [Subscription(filter, qos, **options) for filter in filters]  # type: ignore[arg-type]
+    client.send(Subscribe(7, subscriptions, properties))
+    acks = client.take(SubAck)
+    return acks[-1].reasons if acks else []

@@ -1,0 +1,27 @@
+"""Which items of its journal an engine needs."""
+
+from __future__ import annotations
+
+from mesh.broker.broker import Broker
+from mesh.session.outbound import Delivery
+
+
+def owned_items(broker: Broker) -> set[int]:
+    """The journal items that something in memory stands for."""
+    found: set[int] = set()
+    for session in broker.sessions.all():
+        found.add(session.item)
+        if session.ledger is not None:
+            found.add(session.ledger.item)
+        found.update(session.incoming.values())
+        found.update(interest.item for interest in session.interests.values())
+        for delivery in [*session.outbound.waiting, *session.outbound.in_flight.values()]:
+            _add(found, delivery)
+    found.update(item for _, item in broker.retained._tree.match("#"))
+    found.discard(0)
+    return found
+
+
+def _add(found: set[int], delivery: Delivery) -> None:
+    found.add(delivery.item)
+    found.add(delivery.body)
