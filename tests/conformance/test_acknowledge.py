@@ -7,9 +7,9 @@ import pytest
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
 from tests.conformance import raw
 from tests.conformance.peer import Peer
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import World
+from tests.support.shows import shows
 
 # Without a code; with one; with an empty list; with a reason string and a user property. All say "success".
 FORMS = [b"", b"\x00", b"\x00\x00", b"\x00\x0b" + b"\x1f\x00\x01a" + b"\x26\x00\x01b\x00\x01c"]

@@ -7,8 +7,8 @@ import pytest
 from mesh.wire.packets import Ack, Publish
 from mesh.wire.properties import Properties
 from tests.conformance.peer import Peer
-from tests.conformance.shows import shows
 from tests.conformance.world import ALIASES, World, properties
+from tests.support.shows import shows
 
 
 def aliased(alias: int, **fields: object) -> Properties:

@@ -10,11 +10,11 @@ from mesh.policy.scram import make_verifier, write_line
 from mesh.wire.packets import Auth, Connack, Connect, Disconnect, Ping, Publish, Subscribe, Subscription
 from mesh.wire.properties import Properties
 from tests.conformance.peer import Peer
-from tests.conformance.scram_client import ScramClient
-from tests.conformance.shows import shows
 from tests.conformance.socket_world import SocketWire
 from tests.conformance.world import properties
 from tests.support.processes import Processes
+from tests.support.scram_client import ScramClient
+from tests.support.shows import shows
 
 pytestmark = pytest.mark.e2e
 METHOD = "SCRAM-SHA-256"

@@ -8,8 +8,8 @@ import pytest
 
 from mesh.wire.packets import Connack, Connect, Publish, Will
 from tests.conformance import raw
-from tests.conformance.shows import shows
 from tests.conformance.world import World, properties
+from tests.support.shows import shows
 
 PROTOCOLS = pytest.mark.parametrize("protocol", [3, 4, 5])
 

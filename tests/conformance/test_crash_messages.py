@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish, Subscription
-from tests.conformance.shows import shows
 from tests.conformance.test_crash_sessions import back, lasting
 from tests.conformance.world import QUEUE, World, properties
+from tests.support.shows import shows
 
 FIELDS = {
     "payload_format": 1, "content_type": "text", "response_topic": "answers", "correlation_data": b"\0\1",

@@ -9,9 +9,9 @@ from typing import final
 
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish, Subscription
 from tests.conformance.peer import Peer
-from tests.conformance.shows import shows
 from tests.conformance.test_will import will
 from tests.conformance.world import ATTACH_GRACE, World, properties
+from tests.support.shows import shows
 
 PROTOCOLS = (3, 4, 5)
 

@@ -6,10 +6,10 @@ import pytest
 
 from mesh.wire.packets import Disconnect, Publish
 from tests.conformance.peer import Peer
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.test_will import watch
 from tests.conformance.world import World, properties
+from tests.support.shows import shows
 
 WRONG = b"\x36\x00"  # a PUBLISH of QoS 3 without a topic: the server has a reason string for that
 

@@ -6,10 +6,10 @@ import pytest
 
 from mesh.wire.packets import Connack, Publish
 from tests.conformance import raw
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.test_will import watch
 from tests.conformance.world import QUEUE, World
+from tests.support.shows import shows
 
 # CONNECT
 

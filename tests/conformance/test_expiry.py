@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import Ack, Publish
-from tests.conformance.shows import shows
 from tests.conformance.world import QUEUE, World, properties
+from tests.support.shows import shows
 
 
 @shows(v5="3.3.2-5 3.3.2-6")

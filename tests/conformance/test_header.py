@@ -6,9 +6,9 @@ import pytest
 
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, Ack, Publish, SubAck, Subscribe, Subscription, Unsubscribe
 from tests.conformance import raw
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import World
+from tests.support.shows import shows
 
 MODERN = pytest.mark.parametrize("protocol", [4, 5])  # 3.1 uses these bits otherwise
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mesh.wire.packets import PINGREQ, PINGRESP, Disconnect, Ping, Publish
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.test_will import watch, will
 from tests.conformance.world import World
+from tests.support.shows import shows
 
 
 @shows(v5="3.12.4-1", v3="3.12.4-1")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import PUBACK, PUBREC, PUBREL, Ack, Publish
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.test_qos2 import durable, resume
 from tests.conformance.world import RECEIVE_MAXIMUM, World
+from tests.support.shows import shows
 
 
 @shows(v5="4.3.2-4 4.3.3-8", v3="4.6.0-2 4.6.0-3 4.6.0-6")

@@ -8,9 +8,9 @@ import pytest
 
 from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish, Subscription
 from tests.conformance import raw
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import World, properties
+from tests.support.shows import shows
 
 ALL_QOS = pytest.mark.parametrize("qos", [0, 1, 2])
 

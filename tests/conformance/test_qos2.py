@@ -6,9 +6,9 @@ import pytest
 
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
 from tests.conformance.peer import Peer
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import World, properties
+from tests.support.shows import shows
 
 
 def resume(world: World, peer: Peer) -> Peer:

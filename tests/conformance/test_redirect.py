@@ -8,10 +8,10 @@ import pytest
 
 from mesh.wire.packets import Connect
 from tests.conformance.peer import Peer
-from tests.conformance.shows import shows
 from tests.conformance.socket_world import SocketWire
 from tests.conformance.world import properties
 from tests.support.processes import Processes
+from tests.support.shows import shows
 
 pytestmark = pytest.mark.e2e
 OTHER = "mqtt-2.example:1883"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import IN_FLIGHT, QUEUE, World, properties
+from tests.support.shows import shows
 
 
 @shows(v5="3.3.1-5 3.3.1-9", v3="3.3.1-5 3.3.1-6 3.3.1-8")

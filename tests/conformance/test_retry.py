@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.test_qos2 import durable, resume
 from tests.conformance.world import World, properties
+from tests.support.shows import shows
 
 
 @shows(v5="4.4.0-1", v3="4.4.0-1")

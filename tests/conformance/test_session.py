@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import World, properties
+from tests.support.shows import shows
 
 
 @shows(v5="3.1.2-23 4.1.0-1 4.1.0-2 4.5.0-1", v3="3.1.2-5 4.1.0-1 4.1.0-2 4.5.0-1")

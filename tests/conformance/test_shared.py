@@ -7,8 +7,8 @@ import pytest
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, Ack, Publish
 from tests.conformance import raw
 from tests.conformance.peer import Peer
-from tests.conformance.shows import shows
 from tests.conformance.world import SHARED_PATIENCE, World, properties
+from tests.support.shows import shows
 
 
 def group(world: World, members: int, **fields: int) -> tuple[list[Peer], str, str]:

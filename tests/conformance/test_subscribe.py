@@ -7,9 +7,9 @@ import pytest
 from mesh.wire.packets import Ack, Publish, SubAck, Subscribe, Subscription
 from tests.conformance import raw
 from tests.conformance.engine_world import EngineWorld
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import SUBSCRIPTIONS, World, properties
+from tests.support.shows import shows
 
 
 @shows(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mesh.wire.packets import Publish
-from tests.conformance.shows import shows
 from tests.conformance.world import World
+from tests.support.shows import shows
 
 
 def identifiers(message: Publish) -> list[int]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import Publish, SubAck, Subscribe, Subscription
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.test_will import will
 from tests.conformance.world import World
+from tests.support.shows import shows
 
 
 @shows(v5="3.8.3-3 3.3.4-2 3.3.4-3")

@@ -6,9 +6,9 @@ import pytest
 
 from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish, Subscription
 from tests.conformance.peer import Peer
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import SYS_INTERVAL, World
+from tests.support.shows import shows
 
 UPTIME = "$SYS/broker/uptime"
 

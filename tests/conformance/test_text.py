@@ -6,9 +6,9 @@ import pytest
 
 from mesh.wire.packets import Connack
 from tests.conformance import raw
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import World, properties
+from tests.support.shows import shows
 
 BROKEN = pytest.mark.parametrize(
     "text",

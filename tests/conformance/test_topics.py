@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance import raw
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import World
+from tests.support.shows import shows
 
 
 @shows(v5="4.7.1-1 4.7.1-2 4.7.3-1", v3="4.7.1-2 4.7.1-3 4.7.3-1")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import Publish, SubAck, Unsubscribe
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.test_qos2 import durable, resume
 from tests.conformance.world import World
+from tests.support.shows import shows
 
 
 @shows(v5="3.10.4-2 3.10.4-1", v3="3.10.4-2 3.10.4-1")

@@ -8,9 +8,9 @@ import pytest
 
 from mesh.wire.packets import Will
 from tests.conformance.peer import Peer
-from tests.conformance.shows import shows
 from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import World, properties
+from tests.support.shows import shows
 
 
 def watch(world: World) -> tuple[Peer, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from tests.console.made import ask, run
-from tests.e2e.promtool import check_metrics, promtool
+from tests.support.promtool import check_metrics, promtool
 
 CONFIG = Path(__file__).parents[2] / "observability" / "prometheus.yml"
 

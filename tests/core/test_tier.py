@@ -10,9 +10,9 @@ from mesh.broker.principal import BACKEND, TIER
 from mesh.broker.trace import PROCESS, PRODUCER, RELAY, SEND, SPOOL, WAIT
 from mesh.core.kinds import SPOOLED
 from mesh.wire.packets import Ack, Publish, Subscribe, Subscription
-from tests.conformance.shows import shows
 from tests.core.harness import EDGE, Mesh, acks
 from tests.fakes.tracer import KeepingTracer
+from tests.support.shows import shows
 
 
 @pytest.fixture

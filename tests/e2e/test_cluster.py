@@ -9,7 +9,6 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.e2e.promtool import check_metrics
 from tests.e2e.scenarios.core_kill import core_is_killed
 from tests.e2e.scenarios.edge_kill import edges_are_killed
 from tests.e2e.scenarios.fan_out import reports_arrive_once
@@ -18,6 +17,7 @@ from tests.e2e.scenarios.sleepers import messages_wait
 from tests.e2e.scenarios.stickiness import vehicles_stay
 from tests.support.cluster import Cluster
 from tests.support.ports import free_port
+from tests.support.promtool import check_metrics
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 VEHICLES = 200

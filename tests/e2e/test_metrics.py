@@ -8,9 +8,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.e2e.promtool import check_metrics
 from tests.e2e.scenarios.fan_out import reports_arrive_once
 from tests.support.processes import Processes
+from tests.support.promtool import check_metrics
 
 pytestmark = pytest.mark.e2e
 

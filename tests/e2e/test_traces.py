@@ -13,8 +13,8 @@ from mesh.wire.packets import MQTT5, MQTT311
 from tests.support.client import Client, Received
 from tests.support.ports import free_port
 from tests.support.processes import Processes
+from tests.support.schema import violations
 from tests.support.waiting import until
-from tests.telemetry.schema import violations
 from tools.tracing.collector import Collector
 from tools.tracing.spanvalue import SpanValue
 

@@ -17,7 +17,7 @@ from mesh.registry.client import Client
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.members import Announcement
 from mesh.transport.waiting import until as waited
-from tests.node.places import place
+from tests.support.places import place
 from tests.support.waiting import PATIENCE
 
 

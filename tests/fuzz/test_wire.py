@@ -16,7 +16,7 @@ from mesh.wire.packets import AUTH, CONNECT, Packet
 from mesh.wire.properties import Properties
 from mesh.wire.property_codec import WILL, read_properties
 from mesh.wire.reasons import NAMES, ProtocolError
-from tests.wire.golden import BROKEN, GOLDEN
+from tests.support.golden import BROKEN, GOLDEN
 
 LIMITS = Limits(max_packet_size=4096)
 READERS = pytest.mark.parametrize(

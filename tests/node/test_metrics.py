@@ -15,7 +15,7 @@ from mesh.node.status import ServicesStatus
 from mesh.topology.nodes import metrics_addresses
 from mesh.topology.units import Address
 from mesh.transport.status import CLIENT, Held, SocketsStatus
-from tests.node.places import place
+from tests.support.places import place
 from tests.support.ports import free_range
 
 DOOR = DoorStatus(

@@ -9,7 +9,7 @@ from mesh.broker.principal import TIER
 from mesh.broker.settings import DROP_OLDEST, REJECT
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
-from tests.node.places import place
+from tests.support.places import place
 
 
 def connect(core: str, password: bytes) -> Connect:

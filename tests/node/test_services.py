@@ -11,8 +11,8 @@ from mesh.frontdoor.status import DoorStatus
 from mesh.node import services
 from mesh.node.services import Services
 from mesh.registry.members import Announcement
-from tests.node.places import place
 from tests.node.test_metrics import DOOR, get
+from tests.support.places import place
 from tests.support.ports import free_port
 
 

@@ -17,7 +17,7 @@ from mesh.policy.scram import (
     write_line,
 )
 from mesh.transport.refusal import Refused
-from tests.conformance.scram_client import ScramClient
+from tests.support.scram_client import ScramClient
 
 PENCIL = make_verifier("pencil", 4096, base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ=="))
 METHODS = ScramMethods({"user": PENCIL, "a,b=c": make_verifier("pencil")}, required=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.shows import shows
 from tests.stock.makers import Dialect, Makers
 from tests.stock.way import Way
+from tests.support.shows import shows
 
 pytestmark = pytest.mark.e2e
 

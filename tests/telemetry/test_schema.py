@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mesh.version import VERSION
-from tests.telemetry.schema import violations
+from tests.support.schema import violations
 from tools.tracing.spanvalue import Scalar, SpanValue
 
 TEMPLATE = "vehicles/{vehicle}/cmd"

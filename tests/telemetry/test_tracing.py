@@ -41,8 +41,8 @@ from tests.fakes.journey import (
     ingress,
     taken,
 )
+from tests.support.schema import violations
 from tests.support.waiting import wait_until
-from tests.telemetry.schema import violations
 from tools.tracing.collector import Collector
 from tools.tracing.spanvalue import SpanValue
 

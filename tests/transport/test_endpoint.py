@@ -26,11 +26,11 @@ from mesh.wire.packets import (
     Ping,
     Publish,
 )
-from tests.conformance.shows import shows
 from tests.fakes.endpoint import PRINCIPAL, EndpointNode
 from tests.fakes.engine import POISON
 from tests.fakes.mesh import run
 from tests.support.bare import Bare
+from tests.support.shows import shows
 from tests.support.waiting import until
 
 

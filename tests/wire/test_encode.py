@@ -19,7 +19,7 @@ from mesh.wire.packets import (
     Subscribe,
     Subscription,
 )
-from tests.wire.golden import properties
+from tests.support.golden import properties
 
 LONG = "x" * 65_536
 

@@ -7,7 +7,7 @@ import pytest
 from mesh.wire.decode import SERVER, Limits, Reader
 from mesh.wire.encode import encode
 from mesh.wire.packets import Connect, Packet
-from tests.wire.golden import BROKEN, GOLDEN, READ_ONLY, Broken, Golden
+from tests.support.golden import BROKEN, GOLDEN, READ_ONLY, Broken, Golden
 
 LATER = [broken for broken in BROKEN if broken.protocol and broken.role == SERVER]
 

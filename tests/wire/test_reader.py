@@ -17,7 +17,7 @@ from mesh.wire.reasons import (
     TOPIC_NAME_INVALID,
     ProtocolError,
 )
-from tests.wire.golden import properties
+from tests.support.golden import properties
 
 
 def reason_of(reader: Reader | Framer) -> int:

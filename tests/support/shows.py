@@ -1,7 +1,7 @@
 """Which normative statements of the specifications a test shows.
 
 ``@shows(v5="3.1.2-4 3.1.2-5", v3="3.1.2-6")`` above a test is what ``scripts/conformance`` reads, without running
-anything, to make docs/conformance.md. The statements are in the folder beside this file, in our own words.
+anything, to make docs/conformance.md. The statements are in tests/conformance/statements, in our own words.
 """
 
 from __future__ import annotations
