@@ -6,8 +6,8 @@ import pytest
 
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
 from tests.conformance import raw
+from tests.conformance.clients import PROTOCOLS
 from tests.conformance.peer import Peer
-from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import World
 from tests.support.shows import shows
 

@@ -6,8 +6,8 @@ import pytest
 
 from mesh.wire.packets import Connack, Connect
 from mesh.wire.properties import Properties
+from tests.conformance.clients import PROTOCOLS
 from tests.conformance.peer import Peer
-from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import ALIASES, KEEP_ALIVE, MAX_PACKET, RECEIVE_MAXIMUM, SESSION_EXPIRY, World
 from tests.support.shows import shows
 

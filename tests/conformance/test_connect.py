@@ -8,10 +8,9 @@ import pytest
 
 from mesh.wire.packets import Connack, Connect, Publish, Will
 from tests.conformance import raw
+from tests.conformance.clients import PROTOCOLS
 from tests.conformance.world import World, properties
 from tests.support.shows import shows
-
-PROTOCOLS = pytest.mark.parametrize("protocol", [3, 4, 5])
 
 
 @shows(v5="3.1.0-1 3.1.4-2", v3="3.1.0-1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish, Subscription
-from tests.conformance.test_crash_sessions import back, lasting
+from tests.conformance.clients import lasting, resume
 from tests.conformance.world import QUEUE, World, properties
 from tests.support.shows import shows
 
@@ -29,7 +29,7 @@ def test_what_waits_for_a_client(world: World) -> None:
         assert sender.publish(topic, b"%d" % number, 1 + number % 2, properties=fields) == 0
     world.crash()
     world.elapse(1.5)
-    sleeper = back(world, sleeper)
+    sleeper = resume(world, sleeper)
     got = [sleeper.message() for _ in range(6)]
     assert [message.payload for message in got] == [b"1", b"2", b"4", b"5", b"7", b"8"]
     for message in got:
@@ -86,7 +86,7 @@ def test_members_of_a_group(world: World) -> None:
     members[0].sync()
     sender.publish(world.topic(), qos=1)
     world.crash()
-    again = back(world, members[0])
+    again = resume(world, members[0])
     seen = sorted(int(payload) for payload in again.messages(9))
     assert sorted([int(got[0].payload), *seen]) == list(range(10))
     again.expect_nothing()
@@ -108,7 +108,7 @@ def test_what_went_to_another_member_stays_there(world: World) -> None:
     sender.publish(world.topic())  # once it is acknowledged, all before it is on the disk
     world.crash()
     for member in members:
-        back(world, member).expect_nothing()
+        resume(world, member).expect_nothing()
 
 
 @pytest.mark.parametrize("qos", [1, 2])
@@ -121,7 +121,7 @@ def test_all_that_was_acknowledged_until_the_very_end(world: World, qos: int) ->
     for number in range(50):
         assert sender.publish(topic, b"%d" % number, qos) == 0
     world.crash()
-    sleeper = back(world, sleeper)
+    sleeper = resume(world, sleeper)
     assert sleeper.messages(50) == [b"%d" % number for number in range(50)]
     sleeper.expect_nothing()
 
@@ -141,7 +141,7 @@ def test_what_was_sent_and_what_was_not(world: World) -> None:
     for payload in wanted[4:]:
         sender.publish(topic, payload, 1 + int(payload) % 2, retain=int(payload) % 3 == 0)
     world.crash()
-    receiver = back(world, receiver)
+    receiver = resume(world, receiver)
     got = [receiver.message() for _ in range(8)]
     assert [(message.payload, message.retain) for message in got] == [(one, int(one) % 3 == 0) for one in wanted]
     assert [(message.packet_id, message.dup) for message in got[:4]] == [(one.packet_id, True) for one in sent]
@@ -164,7 +164,7 @@ def test_qos_2_of_a_group_stays_with_whom_it_was_sent_to(world: World) -> None:
     members[0].sync()
     sender.publish(world.topic())  # once it is acknowledged, all before it is on the disk
     world.crash()
-    second, first = back(world, members[1]), back(world, members[0])
+    second, first = resume(world, members[1]), resume(world, members[0])
     got = [second.message() for _ in range(2)]
     assert [(one.packet_id, one.payload, one.dup) for one in got] == [
         (one.packet_id, one.payload, True) for one in theirs
@@ -207,7 +207,7 @@ def test_limits_hold_for_what_was_there_before(world: World) -> None:
     for number in range(QUEUE, QUEUE + QUEUE // 2):
         assert sender.publish(topic, b"%d" % number) == 0
     assert sender.publish(topic) == 0x97
-    sleeper = back(world, sleeper)
+    sleeper = resume(world, sleeper)
     assert [int(one) for one in sleeper.messages(QUEUE)] == [
         *range(1, QUEUE, 2), *range(QUEUE, QUEUE + QUEUE // 2),
     ]  # fmt: skip

@@ -8,24 +8,10 @@ from __future__ import annotations
 from typing import final
 
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish, Subscription
+from tests.conformance.clients import VERSIONS, lasting, resume, will
 from tests.conformance.peer import Peer
-from tests.conformance.test_will import will
 from tests.conformance.world import ATTACH_GRACE, World, properties
 from tests.support.shows import shows
-
-PROTOCOLS = (3, 4, 5)
-
-
-def lasting(world: World, protocol: int = 5, client_id: str | None = None, expiry: int = 600) -> Peer:
-    """A client whose session outlives its connection."""
-    return world.client(client_id, protocol, clean=False, expiry=expiry if protocol == 5 else None)
-
-
-def back(world: World, peer: Peer) -> Peer:
-    """The client connects anew, and finds its session."""
-    again = lasting(world, peer.protocol, peer.client_id)
-    assert again.connack.session_present or peer.protocol == 3  # which cannot be told
-    return again
 
 
 def check_options(peer: Peer, sender: Peer) -> None:
@@ -46,8 +32,8 @@ def check_options(peer: Peer, sender: Peer) -> None:
 def test_sessions_subscriptions_and_messages(world: World) -> None:
     """Of clients that were connected and of others; a subscription that was given up does not come back."""
     topic = world.topic()
-    connected = [lasting(world, protocol) for protocol in PROTOCOLS]
-    away = [lasting(world, protocol) for protocol in PROTOCOLS]
+    connected = [lasting(world, protocol) for protocol in VERSIONS]
+    away = [lasting(world, protocol) for protocol in VERSIONS]
     for peer in connected + away:
         assert peer.subscribe(topic, f"{topic}/gone", qos=1) == [1, 1]
         peer.unsubscribe(f"{topic}/gone")
@@ -59,14 +45,14 @@ def test_sessions_subscriptions_and_messages(world: World) -> None:
     sender = world.client()
     assert sender.publish(topic, b"before") == 0
     world.crash()
-    returned = [back(world, peer) for peer in connected + away]
+    returned = [resume(world, peer) for peer in connected + away]
     sender = world.client()
     sender.publish(f"{topic}/gone")
     sender.publish(topic, b"after")
     for peer in returned:
         assert peer.messages(2) == [b"before", b"after"]
         peer.expect_nothing()
-    check_options(back(world, choosy), sender)
+    check_options(resume(world, choosy), sender)
 
 
 @shows(v5="4.1.0-2 3.1.2-23", v3="3.1.2-6")
@@ -110,7 +96,7 @@ def test_wills(world: World) -> None:
     late.lose()
     world.elapse(1.5)
     assert watcher.message().topic == f"{topic}/late"
-    connected = [world.client(protocol=one, will=will(f"{topic}/connected{one}", qos=1)) for one in PROTOCOLS]
+    connected = [world.client(protocol=one, will=will(f"{topic}/connected{one}", qos=1)) for one in VERSIONS]
     lasting_longer = world.client(expiry=600, will=will(f"{topic}/lasting", qos=1))
     returning = world.client(expiry=600, will=will(f"{topic}/returning", 5, 1))
     world.client(expiry=600, will=will(f"{topic}/good-bye", 1, 1)).leave()
@@ -121,7 +107,7 @@ def test_wills(world: World) -> None:
     assert watcher.message().topic == f"{topic}/last"
     watcher.expect_nothing()
     world.crash()
-    watcher = back(world, watcher)
+    watcher = resume(world, watcher)
     world.client(returning.client_id, clean=False, expiry=600)
     for peer in connected[1:]:  # their sessions ended with their connections, whenever they come back
         assert not world.client(peer.client_id, peer.protocol, clean=False).connack.session_present
@@ -164,7 +150,7 @@ class Exchanges:
 
     def go_on_receiving(self) -> None:
         """PUBREL for what was released; the rest again, in order, under its identifiers."""
-        self.peer = back(self.world, self.peer)
+        self.peer = resume(self.world, self.peer)
         again = [self.peer.next() for _ in range(3)]
         assert Ack(PUBREL, self.identifier(b"released")) in again
         messages = [packet for packet in again if isinstance(packet, Publish)]
@@ -178,7 +164,7 @@ class Exchanges:
         assert [(ack.type, ack.reason) for ack in (peer.find(Ack) for _ in range(2))] == [(PUBREC, 0), (PUBCOMP, 0)]
         peer.send(Publish(self.topic, b"anew", 2, False, False, 8))
         assert peer.find(Ack).type == PUBREC
-        self.watcher = back(self.world, self.watcher)
+        self.watcher = resume(self.world, self.watcher)
         assert self.watcher.messages(4) == [b"once", b"closed", b"last", b"anew"]
         self.watcher.expect_nothing()
 
@@ -197,7 +183,7 @@ def test_no_crash_undoes_a_disconnect(world: World) -> None:
     world.crash()
     assert not world.client(ended.client_id, clean=False).connack.session_present
     assert world.client(left[0].client_id, clean=False, expiry=600).connack.session_present
-    watcher = back(world, watcher)
+    watcher = resume(world, watcher)
     world.elapse(4)
     watcher.expect_nothing()
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import Disconnect, Publish
+from tests.conformance.clients import PROTOCOLS, watch
 from tests.conformance.peer import Peer
-from tests.conformance.test_connect import PROTOCOLS
-from tests.conformance.test_will import watch
 from tests.conformance.world import World, properties
 from tests.support.shows import shows
 

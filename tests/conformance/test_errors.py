@@ -6,8 +6,7 @@ import pytest
 
 from mesh.wire.packets import Connack, Publish
 from tests.conformance import raw
-from tests.conformance.test_connect import PROTOCOLS
-from tests.conformance.test_will import watch
+from tests.conformance.clients import PROTOCOLS, watch
 from tests.conformance.world import QUEUE, World
 from tests.support.shows import shows
 

@@ -20,9 +20,8 @@ from mesh.wire.packets import (
 )
 from mesh.wire.properties import Properties
 from tests.conformance import raw
+from tests.conformance.clients import PROTOCOLS, watch
 from tests.conformance.peer import Peer
-from tests.conformance.test_connect import PROTOCOLS
-from tests.conformance.test_will import watch
 from tests.conformance.world import ALIASES, IN_FLIGHT, MAX_PACKET, RECEIVE_MAXIMUM, World, properties
 from tests.support.shows import shows
 

@@ -6,7 +6,7 @@ import pytest
 
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, Ack, Publish, SubAck, Subscribe, Subscription, Unsubscribe
 from tests.conformance import raw
-from tests.conformance.test_connect import PROTOCOLS
+from tests.conformance.clients import PROTOCOLS
 from tests.conformance.world import World
 from tests.support.shows import shows
 

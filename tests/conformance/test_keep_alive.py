@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from mesh.wire.packets import PINGREQ, PINGRESP, Disconnect, Ping, Publish
-from tests.conformance.test_connect import PROTOCOLS
-from tests.conformance.test_will import watch, will
+from tests.conformance.clients import PROTOCOLS, watch, will
 from tests.conformance.world import World
 from tests.support.shows import shows
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import PUBACK, PUBREC, PUBREL, Ack, Publish
-from tests.conformance.test_connect import PROTOCOLS
-from tests.conformance.test_qos2 import durable, resume
+from tests.conformance.clients import PROTOCOLS, lasting, resume
 from tests.conformance.world import RECEIVE_MAXIMUM, World
 from tests.support.shows import shows
 
@@ -15,7 +14,7 @@ from tests.support.shows import shows
 @PROTOCOLS
 def test_publishes_are_answered_in_the_order_in_which_they_came(world: World, protocol: int) -> None:
     """Whether anybody receives them or not, and however many are sent at a time."""
-    peer, sleeper = world.client(protocol=protocol), durable(world, protocol)
+    peer, sleeper = world.client(protocol=protocol), lasting(world, protocol)
     topic = world.topic()
     sleeper.subscribe(f"{topic}/0")
     sleeper.leave()
@@ -48,7 +47,7 @@ def test_pubrel_follows_the_order_of_pubrec(world: World, protocol: int) -> None
 @PROTOCOLS
 def test_what_was_sent_comes_again_before_what_was_not(world: World, protocol: int) -> None:
     """In the first order, with DUP on what was sent and on nothing else."""
-    receiver, sender = durable(world, protocol), world.client()
+    receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
     wanted = [b"%d" % number for number in range(10)]

@@ -8,7 +8,7 @@ import pytest
 
 from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish, Subscription
 from tests.conformance import raw
-from tests.conformance.test_connect import PROTOCOLS
+from tests.conformance.clients import PROTOCOLS
 from tests.conformance.world import World, properties
 from tests.support.shows import shows
 

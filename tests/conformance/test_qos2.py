@@ -5,23 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
-from tests.conformance.peer import Peer
-from tests.conformance.test_connect import PROTOCOLS
+from tests.conformance.clients import PROTOCOLS, lasting, resume
 from tests.conformance.world import World, properties
 from tests.support.shows import shows
-
-
-def resume(world: World, peer: Peer) -> Peer:
-    """A new connection for the session of a peer."""
-    expiry = 600 if peer.protocol == 5 else None
-    again = world.client(peer.client_id, peer.protocol, clean=False, expiry=expiry)
-    assert again.connack.session_present or peer.protocol == 3
-    return again
-
-
-def durable(world: World, protocol: int) -> Peer:
-    return world.client(protocol=protocol, clean=False, expiry=600 if protocol == 5 else None)
-
 
 # The server receives
 
@@ -48,7 +34,7 @@ def test_a_repeat_before_pubrel_is_answered_and_not_passed_on(world: World, prot
 @shows(v5="4.3.3-10", v3="4.3.3-2")
 @PROTOCOLS
 def test_also_across_connections(world: World, protocol: int) -> None:
-    receiver, sender = world.client(), durable(world, protocol)
+    receiver, sender = world.client(), lasting(world, protocol)
     topic = world.topic()
     receiver.subscribe(topic)
     sender.send(Publish(topic, b"once", 2, False, False, 7))
@@ -90,7 +76,7 @@ def test_an_exchange_goes_on_though_its_message_has_expired(world: World) -> Non
 @shows(v5="4.3.2-3 4.4.0-1 3.3.1-1", v3="4.3.2-1 4.4.0-1 3.3.1-1 2.3.1-4")
 @PROTOCOLS
 def test_qos_1_is_repeated_on_the_next_connection_until_puback(world: World, protocol: int) -> None:
-    receiver, sender = durable(world, protocol), world.client()
+    receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
     for payload in (b"1", b"2"):
@@ -113,7 +99,7 @@ def test_qos_1_is_repeated_on_the_next_connection_until_puback(world: World, pro
 )
 @PROTOCOLS
 def test_qos_2_is_repeated_from_where_it_stopped(world: World, protocol: int) -> None:
-    receiver, sender = durable(world, protocol), world.client()
+    receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
     sender.publish(topic, b"once", 2)
@@ -138,7 +124,7 @@ def test_qos_2_is_repeated_from_where_it_stopped(world: World, protocol: int) ->
 @shows(v5="4.4.0-1", v3="4.4.0-1")
 @PROTOCOLS
 def test_the_order_is_kept_across_connections(world: World, protocol: int) -> None:
-    receiver, sender = durable(world, protocol), world.client()
+    receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
     wanted = [b"%d" % number for number in range(10)]
@@ -154,7 +140,7 @@ def test_the_order_is_kept_across_connections(world: World, protocol: int) -> No
 @shows(v5="4.4.0-2 3.6.2-1")
 @pytest.mark.parametrize("qos", [1, 2])
 def test_an_error_from_the_receiver_ends_the_exchange(world: World, qos: int) -> None:
-    receiver, sender = durable(world, 5), world.client()
+    receiver, sender = lasting(world, 5), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
     sender.publish(topic, b"x", qos)
@@ -183,7 +169,7 @@ def test_an_acknowledgement_of_nothing_is_passed_over(world: World, protocol: in
 
 @shows(v5="4.3.3-7")
 def test_what_was_sent_expires_no_more(world: World) -> None:
-    receiver, sender = durable(world, 5), world.client()
+    receiver, sender = lasting(world, 5), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
     sender.publish(topic, b"x", 2, properties=properties(message_expiry=1))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
-from tests.conformance.test_connect import PROTOCOLS
-from tests.conformance.test_qos2 import durable, resume
+from tests.conformance.clients import PROTOCOLS, lasting, resume
 from tests.conformance.world import World, properties
 from tests.support.shows import shows
 
@@ -14,7 +13,7 @@ from tests.support.shows import shows
 @shows(v5="4.4.0-1", v3="4.4.0-1")
 def test_time_alone_repeats_nothing(world: World) -> None:
     """Neither PUBLISH nor PUBREL, however long the answer takes."""
-    receivers, sender = [durable(world, protocol) for protocol in (4, 5)], world.client()
+    receivers, sender = [lasting(world, protocol) for protocol in (4, 5)], world.client()
     topic = world.topic()
     held: list[Publish] = []
     for receiver in receivers:
@@ -57,7 +56,7 @@ def test_what_was_sent_is_repeated_though_it_has_expired(world: World, qos: int)
 @shows(v5="4.4.0-1 3.1.2-4", v3="4.4.0-1 3.1.2-6")
 @PROTOCOLS
 def test_a_new_session_has_nothing_to_repeat(world: World, protocol: int) -> None:
-    receiver, sender = durable(world, protocol), world.client()
+    receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
     for qos in (1, 2, 2):
@@ -74,7 +73,7 @@ def test_a_new_session_has_nothing_to_repeat(world: World, protocol: int) -> Non
 @shows(v5="3.3.1-1 4.3.2-2 4.3.3-2", v3="3.3.1-1")
 @PROTOCOLS
 def test_what_waited_was_not_sent_before(world: World, protocol: int) -> None:
-    receiver, sender = durable(world, protocol), world.client()
+    receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
     receiver.leave()
@@ -87,7 +86,7 @@ def test_what_waited_was_not_sent_before(world: World, protocol: int) -> None:
 @shows(v5="4.3.3-4 4.3.3-5 4.3.3-6", v3="4.3.3-1")
 @PROTOCOLS
 def test_each_pubrec_is_answered(world: World, protocol: int) -> None:
-    receiver, sender = durable(world, protocol), world.client()
+    receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
     sender.publish(topic, b"once", 2)
@@ -107,7 +106,7 @@ def test_each_pubrec_is_answered(world: World, protocol: int) -> None:
 @shows(v5="4.4.0-1", v3="4.4.0-1 4.6.0-4")
 @PROTOCOLS
 def test_pubrels_are_repeated_in_their_order(world: World, protocol: int) -> None:
-    receiver, sender = durable(world, protocol), world.client()
+    receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
     for _ in range(3):
@@ -124,7 +123,7 @@ def test_pubrels_are_repeated_in_their_order(world: World, protocol: int) -> Non
 @shows(v5="4.4.0-2")
 @pytest.mark.parametrize(("qos", "type"), [(1, PUBACK), (2, PUBREC)])
 def test_a_repeat_may_be_refused(world: World, qos: int, type: int) -> None:
-    receiver, sender = durable(world, 5), world.client()
+    receiver, sender = lasting(world, 5), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
     sender.publish(topic, b"x", qos)

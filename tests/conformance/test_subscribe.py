@@ -6,8 +6,8 @@ import pytest
 
 from mesh.wire.packets import Ack, Publish, SubAck, Subscribe, Subscription
 from tests.conformance import raw
+from tests.conformance.clients import PROTOCOLS
 from tests.conformance.engine_world import EngineWorld
-from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import SUBSCRIPTIONS, World, properties
 from tests.support.shows import shows
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import Publish, SubAck, Subscribe, Subscription
-from tests.conformance.test_connect import PROTOCOLS
-from tests.conformance.test_will import will
+from tests.conformance.clients import PROTOCOLS, will
 from tests.conformance.world import World
 from tests.support.shows import shows
 

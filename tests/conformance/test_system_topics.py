@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish, Subscription
+from tests.conformance.clients import PROTOCOLS
 from tests.conformance.peer import Peer
-from tests.conformance.test_connect import PROTOCOLS
 from tests.conformance.world import SYS_INTERVAL, World
 from tests.support.shows import shows
 

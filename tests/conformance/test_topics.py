@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance import raw
-from tests.conformance.test_connect import PROTOCOLS
+from tests.conformance.clients import PROTOCOLS
 from tests.conformance.world import World
 from tests.support.shows import shows
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesh.wire.packets import Publish, SubAck, Unsubscribe
-from tests.conformance.test_connect import PROTOCOLS
-from tests.conformance.test_qos2 import durable, resume
+from tests.conformance.clients import PROTOCOLS, lasting, resume
 from tests.conformance.world import World
 from tests.support.shows import shows
 
@@ -15,7 +14,7 @@ from tests.support.shows import shows
 @PROTOCOLS
 def test_it_holds_for_the_session(world: World, protocol: int) -> None:
     """What was queued before may still come; afterwards nothing is."""
-    peer, sender, topic = durable(world, protocol), world.client(), world.topic()
+    peer, sender, topic = lasting(world, protocol), world.client(), world.topic()
     peer.subscribe(f"{topic}/a", f"{topic}/b")
     peer.unsubscribe(f"{topic}/a")
     peer.leave()

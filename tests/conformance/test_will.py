@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from mesh.wire.packets import Will
-from tests.conformance.peer import Peer
-from tests.conformance.test_connect import PROTOCOLS
-from tests.conformance.world import World, properties
+from tests.conformance.clients import PROTOCOLS, watch, will
+from tests.conformance.world import World
 from tests.support.shows import shows
-
-
-def watch(world: World) -> tuple[Peer, str]:
-    """A client that is subscribed to a topic of its own."""
-    watcher, topic = world.client(), world.topic("will")
-    watcher.subscribe(topic)
-    return watcher, topic
-
-
-def will(topic: str, delay: int | None = None, qos: int = 0, retain: bool = False, **fields: Any) -> Will:
-    if delay is not None:
-        fields["will_delay"] = delay
-    return Will(topic, b"will", qos, retain, properties(**fields) if fields else None)
 
 
 @shows(v5="3.1.2-7 3.1.2-8 3.1.2-10", v3="3.1.2-8 3.1.2-9 3.1.2-10")

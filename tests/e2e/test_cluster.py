@@ -15,6 +15,7 @@ from tests.e2e.scenarios.fan_out import reports_arrive_once
 from tests.e2e.scenarios.map_away import etcd_is_away
 from tests.e2e.scenarios.sleepers import messages_wait
 from tests.e2e.scenarios.stickiness import vehicles_stay
+from tests.e2e.scraping import scrape
 from tests.support.cluster import Cluster
 from tests.support.ports import free_port
 from tests.support.promtool import check_metrics
@@ -69,12 +70,6 @@ def targets(mesh: Cluster) -> dict[str, str]:
     """What the console tells Prometheus: the address of each node by its name."""
     with urlopen(f"{mesh.console}/api/targets", timeout=10) as answer:
         return {one["labels"]["node"]: one["targets"][0] for one in json.load(answer)}
-
-
-def scrape(address: str) -> str:
-    with urlopen(f"http://{address}/metrics", timeout=10) as answer:
-        text: str = answer.read().decode()
-    return text
 
 
 def test_prometheus_finds_every_node_and_the_controllers_figures(mesh: Cluster) -> None:

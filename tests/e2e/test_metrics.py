@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from urllib.request import urlopen
 
 import pytest
 
 from tests.e2e.scenarios.fan_out import reports_arrive_once
+from tests.e2e.scraping import scrape
 from tests.support.processes import Processes
 from tests.support.promtool import check_metrics
 
 pytestmark = pytest.mark.e2e
 
 ANY = "127.0.0.1:0"
-
-
-def scrape(mesh: Processes, node: str) -> str:
-    with urlopen(f"http://{mesh.metrics(node)}/metrics", timeout=10) as answer:
-        text: str = answer.read().decode()
-    return text
 
 
 def names_in(text: str) -> set[str]:
@@ -51,31 +45,31 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 
 @pytest.mark.parametrize("node", ["edge-1", "core", "door"])
 def test_promtool_finds_nothing_wrong(mesh: Processes, node: str) -> None:
-    check_metrics(scrape(mesh, node))
+    check_metrics(scrape(mesh.metrics(node)))
 
 
 @pytest.mark.parametrize("node", ["edge-1", "core", "door"])
 def test_every_family_has_one_help_of_its_own(mesh: Processes, node: str) -> None:
-    helps = [line.split(maxsplit=3) for line in scrape(mesh, node).splitlines() if line.startswith("# HELP ")]
+    helps = [line.split(maxsplit=3) for line in scrape(mesh.metrics(node)).splitlines() if line.startswith("# HELP ")]
     assert len({name for _, _, name, _ in helps}) == len(helps)
     assert len({text for _, _, _, text in helps}) == len(helps)
 
 
 def test_no_name_of_a_metric_depends_on_the_names_in_the_topology(mesh: Processes, other: Processes) -> None:
     for node, renamed in (("edge-1", "north"), ("core", "core"), ("door", "door")):
-        assert names_in(scrape(mesh, node)) == names_in(scrape(other, renamed))
-    assert 'peer="north"' in scrape(other, "core")
+        assert names_in(scrape(mesh.metrics(node))) == names_in(scrape(other.metrics(renamed)))
+    assert 'peer="north"' in scrape(other.metrics("core"))
 
 
 def test_every_series_names_its_mesh_and_node(mesh: Processes) -> None:
     for node in mesh.names():
-        series = [line for line in scrape(mesh, node).splitlines() if not line.startswith("#")]
+        series = [line for line in scrape(mesh.metrics(node)).splitlines() if not line.startswith("#")]
         assert all('mesh="shown' in line and f'node="{node}"' in line for line in series)
 
 
 def test_times_are_measured(mesh: Processes) -> None:
     """400 reports have passed, and one in 16 is measured."""
-    texts = [scrape(mesh, edge) for edge in ("edge-1", "edge-2")]
+    texts = [scrape(mesh.metrics(edge)) for edge in ("edge-1", "edge-2")]
     published = sum(value(text, "mesh_messages_published_total") for text in texts)
     acknowledged = sum(value(text, "mesh_publish_acknowledge_seconds_count") for text in texts)
     delivered = sum(value(text, "mesh_publish_deliver_seconds_count") for text in texts)
@@ -87,7 +81,8 @@ def test_times_are_measured(mesh: Processes) -> None:
 
 
 def test_a_link_that_is_up_is_shown(mesh: Processes) -> None:
-    core = scrape(mesh, "core")
+    core = scrape(mesh.metrics("core"))
     for edge in ("edge-1", "edge-2"):
         assert value(core, f'mesh_link_up{{link="tier",mesh="{mesh.name}",node="core",peer="{edge}"') == 1
-    assert value(scrape(mesh, "door"), f'mesh_link_up{{link="device",mesh="{mesh.name}",node="door",peer="edge-1"') == 1
+    door = scrape(mesh.metrics("door"))
+    assert value(door, f'mesh_link_up{{link="device",mesh="{mesh.name}",node="door",peer="edge-1"') == 1

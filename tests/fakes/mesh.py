@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-
-import uvloop
 
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
@@ -27,14 +25,8 @@ from mesh.wire.limits import Limits
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import NOT_AUTHORIZED
 from tests.fakes.engine import FakeEngine, FakeJournal, vehicle_principal
-from tests.fakes.proxy import Proxy
+from tests.support.proxy import Proxy
 from tests.support.waiting import until
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a test on uvloop, as the nodes do."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main)
 
 
 def prover(secret: bytes) -> Callable[..., bytes]:

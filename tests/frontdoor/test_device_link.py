@@ -25,8 +25,9 @@ from mesh.wire.packets import (
     Subscription,
 )
 from tests.fakes.engine import POISON
-from tests.fakes.mesh import FakeMesh, FakeRecord, run
+from tests.fakes.mesh import FakeMesh, FakeRecord
 from tests.support.bare import Bare
+from tests.support.loop import run
 from tests.support.waiting import until
 
 

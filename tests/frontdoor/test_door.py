@@ -29,9 +29,10 @@ from mesh.wire.packets import (
     Subscription,
 )
 from mesh.wire.tracecontext import TraceContext
-from tests.fakes.mesh import FakeMesh, FakeRecord, run
+from tests.fakes.mesh import FakeMesh, FakeRecord
 from tests.fakes.tracer import KeepingTracer
 from tests.support.bare import Bare
+from tests.support.loop import run
 from tests.support.waiting import until
 
 CONNECT_311 = bytes.fromhex("100f00044d5154540402003c0003434152")  # no user name

@@ -41,8 +41,9 @@ from mesh.wire.packets import (
 )
 from mesh.wire.properties import Properties
 from tests.fakes.engine import vehicle_principal
-from tests.fakes.mesh import FakeMap, FakeMember, FakeMembers, identify, prover, run
+from tests.fakes.mesh import FakeMap, FakeMember, FakeMembers, identify, prover
 from tests.support.bare import Bare
+from tests.support.loop import run
 from tests.support.waiting import PATIENCE, until
 
 

@@ -8,34 +8,17 @@ import socket
 import pytest
 
 from mesh.figures.node import NodeStatus
-from mesh.frontdoor.status import ConnectionsStatus, DoorStatus
 from mesh.node import metrics as metrics_module
 from mesh.node.metrics import Metrics
-from mesh.node.status import ServicesStatus
 from mesh.topology.nodes import metrics_addresses
 from mesh.topology.units import Address
-from mesh.transport.status import CLIENT, Held, SocketsStatus
+from tests.node.scraping import DOOR, get
 from tests.support.places import place
 from tests.support.ports import free_range
-
-DOOR = DoorStatus(
-    host="127.0.0.1",
-    door=ConnectionsStatus(SocketsStatus(CLIENT, 3, 0, 0, 10, 20, Held(link=1), ()), 5, 7, 8, ()),
-    services=ServicesStatus(1.5, True, 4, 0, None),
-)
 
 
 def door_status() -> NodeStatus:
     return DOOR
-
-
-async def get(port: int) -> str:
-    async with asyncio.timeout(10):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer = await reader.read()
-        writer.close()
-    return answer.decode()
 
 
 def port_of(address: str) -> int:

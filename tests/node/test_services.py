@@ -11,7 +11,7 @@ from mesh.frontdoor.status import DoorStatus
 from mesh.node import services
 from mesh.node.services import Services
 from mesh.registry.members import Announcement
-from tests.node.test_metrics import DOOR, get
+from tests.node.scraping import DOOR, get
 from tests.support.places import place
 from tests.support.ports import free_port
 

@@ -15,6 +15,7 @@ from mesh.registry.client import Client, Tls, absent, get, holds, put, unchanged
 from mesh.registry.embedded import EmbeddedEtcd, free_ports
 from mesh.registry.errors import Compacted, LeaseLost, Rejected, Unavailable
 from tests.registry.freezing import freeze
+from tests.support.loop import run
 from tests.support.waiting import until
 
 
@@ -211,15 +212,12 @@ def test_cancelling_a_call_is_not_an_error_of_etcd(etcd: EmbeddedEtcd) -> None:
 
 
 def test_it_runs_on_uvloop(etcd: EmbeddedEtcd) -> None:
-    uvloop = pytest.importorskip("uvloop")
-
     async def main() -> None:
         client = Client([etcd.endpoint])
         assert await asyncio.gather(*(client.get(b"k") for _ in range(50))) == [None] * 50
         await client.close()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+    run(main())
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:2379", "ftp://host:1", "http://", "http://host:1/path", ""])

@@ -13,11 +13,12 @@ import pytest
 
 from mesh.registry import etcd_pb2 as pb
 from mesh.registry import watch as watching
-from mesh.registry.client import Client, WatchCall
+from mesh.registry.client import Client
 from mesh.registry.embedded import EmbeddedEtcd
-from mesh.registry.errors import RegistryError, Unavailable
+from mesh.registry.errors import RegistryError
 from mesh.registry.watch import Watch
 from tests.registry.freezing import freeze
+from tests.registry.gate import Gate
 from tests.support.waiting import until
 
 
@@ -57,29 +58,6 @@ class View:
                 del self.keys[event.kv.key]
             else:
                 self.keys[event.kv.key] = event.kv.value
-
-
-class Gate:
-    """Breaks the watch streams, and lets no new one through, while all other calls work."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.open = True
-        self.calls: list[WatchCall] = []
-        original = Client.watch
-
-        async def watch(client: Client, request: pb.WatchCreate) -> tuple[WatchCall, str]:
-            if not self.open:
-                raise Unavailable("the gate is shut")
-            call, url = await original(client, request)
-            self.calls.append(call)
-            return call, url
-
-        monkeypatch.setattr(Client, "watch", watch)
-
-    def shut(self) -> None:
-        self.open = False
-        for call in self.calls:
-            call.cancel()
 
 
 async def content(client: Client, prefix: bytes) -> dict[bytes, bytes]:

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for code that is not asynchronous itself."""
+"""The event loop of the nodes for a test's own coroutine, and a loop in a thread for code that is not asynchronous."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import uvloop
+
 from tests.support.waiting import PATIENCE
 
 T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a test on uvloop, as the nodes do."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
 
 
 class LoopThread:

@@ -28,8 +28,8 @@ from mesh.wire.packets import (
 )
 from tests.fakes.endpoint import PRINCIPAL, EndpointNode
 from tests.fakes.engine import POISON
-from tests.fakes.mesh import run
 from tests.support.bare import Bare
+from tests.support.loop import run
 from tests.support.shows import shows
 from tests.support.waiting import until
 

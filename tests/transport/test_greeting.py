@@ -43,8 +43,9 @@ from mesh.wire.reasons import (
     USE_ANOTHER_SERVER,
 )
 from tests.fakes.endpoint import PRINCIPAL, EndpointNode
-from tests.fakes.mesh import FakeMesh, run
+from tests.fakes.mesh import FakeMesh
 from tests.support.bare import Bare
+from tests.support.loop import run
 from tests.support.waiting import until
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from mesh.transport.frame import HELLO, LINK, PROOF, Decoder, LinkError, head
 from mesh.transport.handshake import Answering, Asking, epoch_of, new_instance
-from tests.fakes.mesh import FakeEdge, FakeMesh, prover, run
+from tests.fakes.mesh import FakeEdge, FakeMesh, prover
 from tests.support.bare import Bare
+from tests.support.loop import run
 from tests.support.waiting import until
 
 SECRET = b"secret"

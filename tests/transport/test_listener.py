@@ -14,7 +14,7 @@ from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
 from mesh.transport.stream import Home, Stream
 from mesh.transport.wheel import Wheel
-from tests.fakes.mesh import run
+from tests.support.loop import run
 from tests.support.waiting import until
 
 

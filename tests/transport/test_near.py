@@ -13,7 +13,7 @@ from mesh.transport.listener import Listener
 from mesh.transport.near import Near, connect, near_path, nowhere
 from mesh.transport.stream import Home, Stream
 from mesh.transport.wheel import Wheel
-from tests.fakes.mesh import run
+from tests.support.loop import run
 from tests.support.waiting import until
 
 

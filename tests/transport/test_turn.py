@@ -11,7 +11,7 @@ from mesh.broker.shell import Flushable
 from mesh.transport.notices import BURST, Notices
 from mesh.transport.turn import WIDTH, Turn
 from mesh.transport.wheel import SLOTS, TICK, Timed, Wheel
-from tests.fakes.mesh import run
+from tests.support.loop import run
 
 
 class Recorder(Flushable):

@@ -1,0 +1,25 @@
+"""The figures of a node, and how Prometheus asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mesh.frontdoor.status import ConnectionsStatus, DoorStatus
+from mesh.node.status import ServicesStatus
+from mesh.transport.status import CLIENT, Held, SocketsStatus
+
+DOOR = DoorStatus(
+    host="127.0.0.1",
+    door=ConnectionsStatus(SocketsStatus(CLIENT, 3, 0, 0, 10, 20, Held(link=1), ()), 5, 7, 8, ()),
+    services=ServicesStatus(1.5, True, 4, 0, None),
+)
+
+
+async def get(port: int) -> str:
+    """The whole answer to a GET of the metrics on this port."""
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+    return answer.decode()

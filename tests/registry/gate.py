@@ -1,0 +1,32 @@
+"""A fault of watches only."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.registry import etcd_pb2 as pb
+from mesh.registry.client import Client, WatchCall
+from mesh.registry.errors import Unavailable
+
+
+class Gate:
+    """Breaks the watch streams, and lets no new one through, while all other calls work."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = True
+        self.calls: list[WatchCall] = []
+        original = Client.watch
+
+        async def watch(client: Client, request: pb.WatchCreate) -> tuple[WatchCall, str]:
+            if not self.open:
+                raise Unavailable("the gate is shut")
+            call, url = await original(client, request)
+            self.calls.append(call)
+            return call, url
+
+        monkeypatch.setattr(Client, "watch", watch)
+
+    def shut(self) -> None:
+        self.open = False
+        for call in self.calls:
+            call.cancel()
