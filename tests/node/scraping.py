@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from mesh.frontdoor.status import ConnectionsStatus, DoorStatus
 from mesh.node.status import ServicesStatus
 from mesh.transport.status import CLIENT, Held, SocketsStatus
+from tests.support.exchange import exchange
 
 DOOR = DoorStatus(
     host="127.0.0.1",
@@ -17,9 +16,4 @@ DOOR = DoorStatus(
 
 async def get(port: int) -> str:
     """The whole answer to a GET of the metrics on this port."""
-    async with asyncio.timeout(10):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer = await reader.read()
-        writer.close()
-    return answer.decode()
+    return (await exchange(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")).decode()

@@ -15,7 +15,7 @@ from mesh.registry.embedded import find_binary, free_ports
 from mesh.registry.errors import Unauthorised, Unavailable
 from mesh.registry.map import VehicleMap
 from mesh.registry.members import Announcement, Members
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made with openssl")
 
@@ -97,12 +97,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
     async def ready() -> None:
         client = Client([secured.endpoint], tls=secured.tls)
-        for _ in range(100):
-            try:
-                await client.status(timeout=1.0)
-                break
-            except Unavailable:
-                await asyncio.sleep(0.1)
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    await client.status(timeout=1.0)
+                    break
+                except Unavailable:
+                    await asyncio.sleep(0.1)
         await client.close()
 
     asyncio.run(ready())

@@ -60,6 +60,19 @@ class View:
                 self.keys[event.kv.key] = event.kv.value
 
 
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[pb.WatchResponse]:
+    """All responses that watches get from now on."""
+    responses: list[pb.WatchResponse] = []
+    check = Watch._check
+
+    def recording(self: Watch, response: pb.WatchResponse, url: str) -> None:
+        responses.append(response)
+        check(self, response, url)
+
+    monkeypatch.setattr(Watch, "_check", recording)
+    return responses
+
+
 async def content(client: Client, prefix: bytes) -> dict[bytes, bytes]:
     return {entry.key: entry.value async for page in client.pages(prefix) for entry in page.kvs}
 
@@ -108,14 +121,7 @@ def test_a_backlog_larger_than_a_message_is_applied_as_a_whole(
     etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        fragments: list[bool] = []
-        check = Watch._check
-
-        def counting(self: Watch, response: pb.WatchResponse, url: str) -> None:
-            fragments.append(response.fragment)
-            check(self, response, url)
-
-        monkeypatch.setattr(Watch, "_check", counting)
+        responses = recorded(monkeypatch)
         gate = Gate(monkeypatch)
         client = Client([etcd.endpoint])
         prefix = f"/{mesh}/".encode()
@@ -131,7 +137,7 @@ def test_a_backlog_larger_than_a_message_is_applied_as_a_whole(
         gate.open = True
         await same(client, view, prefix)
         assert len(view.keys) == 9
-        assert any(fragments), "etcd sent the backlog in fragments"
+        assert any(response.fragment for response in responses), "etcd sent the backlog in fragments"
         assert watch.rebuilt == 1
         await watch.stop()
         await client.close()
@@ -255,15 +261,17 @@ def test_another_etcd_at_the_same_address(folder: Path, mesh: str) -> None:
 def test_a_watch_that_is_silent_is_rebuilt(etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(watching, "ANSWER", 0.5)
+        responses = recorded(monkeypatch)
         client = Client([etcd.endpoint])
         prefix = f"/{mesh}/".encode()
         view = View()
         watch = Watch(client, prefix, view, quiet=0.1)
         assert await watch.start(10.0)
         await until(lambda: watch.live, "the watch stands")
-        # Long enough for several signs of life; each is answered, so that the stream is kept.
-        await asyncio.sleep(0.5)
+        responses.clear()
+        await until(lambda: len(responses) >= 3, "signs of life are asked for and answered")
         assert watch.live
+        assert watch.rebuilt == 1
         freeze(etcd.pid)
         try:
             await until(lambda: not watch.live, "the silence was noticed")

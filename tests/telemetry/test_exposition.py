@@ -9,6 +9,7 @@ import pytest
 
 from mesh.telemetry import exposition
 from mesh.telemetry.exposition import Exposition
+from tests.support.exchange import exchange
 
 
 async def shown() -> bytes:
@@ -28,11 +29,7 @@ def serving(test: Callable[[int], Awaitable[None]], endpoint: Exposition | None 
 
 
 async def ask(port: int, request: bytes) -> str:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    answer = await reader.read()
-    writer.close()
-    return answer.decode()
+    return (await exchange(port, request)).decode()
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:

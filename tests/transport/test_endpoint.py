@@ -29,6 +29,7 @@ from mesh.wire.packets import (
 from tests.fakes.endpoint import PRINCIPAL, EndpointNode
 from tests.fakes.engine import POISON
 from tests.support.bare import Bare
+from tests.support.exchange import exchange
 from tests.support.loop import run
 from tests.support.shows import shows
 from tests.support.waiting import until
@@ -78,11 +79,7 @@ REFUSED = [
 def test_no_good_connect_is_closed_with_the_right_answer(sent: bytes, answer: bytes) -> None:
     async def main() -> None:
         async with EndpointNode() as node:
-            reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
-            writer.write(sent)
-            async with asyncio.timeout(10):
-                assert await reader.read() == answer
-            writer.close()
+            assert await exchange(node.port, sent) == answer
             assert node.endpoint.status(CLIENT).with_refused() == 1
 
     run(main())

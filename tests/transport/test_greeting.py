@@ -45,6 +45,7 @@ from mesh.wire.reasons import (
 from tests.fakes.endpoint import PRINCIPAL, EndpointNode
 from tests.fakes.mesh import FakeMesh
 from tests.support.bare import Bare
+from tests.support.exchange import exchange
 from tests.support.loop import run
 from tests.support.waiting import until
 
@@ -207,11 +208,7 @@ BAD = [
 def test_what_is_no_good_connect_is_closed_with_the_right_answer(make: Make, sent: bytes, answer: bytes) -> None:
     async def main() -> None:
         async with make() as world:
-            reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
-            writer.write(sent)
-            async with asyncio.timeout(10):
-                assert await reader.read() == answer
-            writer.close()
+            assert await exchange(world.port, sent) == answer
             await until(lambda: world.refused() == 1)
             assert world.opened() == []
 

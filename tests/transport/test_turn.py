@@ -12,6 +12,7 @@ from mesh.transport.notices import BURST, Notices
 from mesh.transport.turn import WIDTH, Turn
 from mesh.transport.wheel import SLOTS, TICK, Timed, Wheel
 from tests.support.loop import run
+from tests.support.waiting import until
 
 
 class Recorder(Flushable):
@@ -88,8 +89,7 @@ def test_what_a_step_marks_is_flushed_in_the_same_turn_and_what_a_flush_marks_in
         turn.add(lambda: turn.mark(Marking()) if not events else None)
         turn.end()
         assert events == ["flush"]
-        await asyncio.sleep(0.01)
-        assert events == ["flush", "late"]
+        await until(lambda: events == ["flush", "late"])
 
     run(main())
 
@@ -155,9 +155,7 @@ def test_the_wheel_runs_by_itself() -> None:
         wheel = Wheel(asyncio.get_running_loop())
         wheel.start()
         wheel.start()
-        async with asyncio.timeout(10):
-            while wheel.now < 1:
-                await asyncio.sleep(0.05)
+        await until(lambda: wheel.now >= 1)
         wheel.stop()
 
     run(main())
