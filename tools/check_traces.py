@@ -27,7 +27,7 @@ from mesh.wire.packets import MQTT5, MQTT311
 from tools import ROOT
 
 # isort: split
-from tests.e2e.test_traces import DOWNSTREAM, UPSTREAM, context, parent_of
+from tests.e2e.ways import DOWNSTREAM, UPSTREAM, context, parent_of
 from tests.support.client import Client
 from tests.support.cluster import Cluster
 

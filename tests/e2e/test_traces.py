@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Iterable, Iterator
 
 import psutil
 import pytest
 
 from mesh.wire.packets import MQTT5, MQTT311
-from tests.support.client import Client, Received
+from tests.e2e.ways import DOWNSTREAM, UPSTREAM, context, parent_of
+from tests.support.client import Client
+from tests.support.mesh import kill_and_wait
 from tests.support.ports import free_port
 from tests.support.processes import Processes
 from tests.support.schema import violations
-from tests.support.waiting import until
 from tools.tracing.collector import Collector
 from tools.tracing.spanvalue import SpanValue
 
 pytestmark = pytest.mark.e2e
-
-# (role, operation), from the publisher to the receiver: each is the child of the one before.
-DOWNSTREAM = [
-    ("core", "process"),
-    ("core", "relay"),
-    ("edge", "process"),
-    ("edge", "wait"),
-    ("edge", "send"),
-    ("door", "relay"),
-]
-UPSTREAM = [
-    ("edge", "process"),
-    ("edge", "wait"),
-    ("edge", "send"),
-    ("core", "process"),
-    ("core", "wait"),
-    ("core", "send"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +32,6 @@ def collector() -> Iterator[Collector]:
 def mesh(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Processes]:
     with Processes(tmp_path_factory.mktemp("traced"), ["edge-1", "edge-2"], collector.endpoint) as running:
         yield running
-
-
-def context() -> tuple[str, str, str]:
-    """A publisher's own trace and span, and its traceparent."""
-    trace, span = secrets.token_hex(16), secrets.token_hex(8)
-    return trace, span, f"00-{trace}-{span}-01"
 
 
 def check_way(spans: list[SpanValue], way: list[tuple[str, str]], root: str) -> dict[tuple[str, str], SpanValue]:
@@ -73,12 +49,6 @@ def check_way(spans: list[SpanValue], way: list[tuple[str, str]], root: str) -> 
         assert span.error is None
         parent, start = span.span_id, span.start_ns
     return found
-
-
-def parent_of(message: Received) -> tuple[str, str]:
-    """Trace and span in the ``traceparent`` that a receiver got."""
-    (value,) = [value for name, value in message.user if name == "traceparent"]
-    return value[3:35], value[36:52]
 
 
 @pytest.mark.parametrize("protocol", [MQTT311, MQTT5])
@@ -212,9 +182,7 @@ def test_a_wait_in_the_journal_is_seen(mesh: Processes, collector: Collector) ->
         backend.publish("vehicles/sleeper/cmd/wake", "up", 1, [("traceparent", traceparent)])
         await backend.settled()
         owner = mesh.where("sleeper")
-        before = mesh.pid(owner)
-        await asyncio.to_thread(mesh.kill, owner)
-        await until(lambda: mesh.pid(owner) not in (0, before) and mesh.figures(owner), "the edge")
+        await kill_and_wait(mesh, owner)
         await car.reconnect(mesh.vehicles)
         await car.until(lambda: car.received, "the command")
         wanted = ("edge", "wait")
