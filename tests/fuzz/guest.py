@@ -11,7 +11,7 @@ from mesh.wire.encode import encode
 from mesh.wire.limits import Limits
 from mesh.wire.packets import MQTT5, PINGREQ, PINGRESP, Connect, Ping
 from tests.fuzz.mutate import mutate_bytes, pieces
-from tests.fuzz.peer import BURSTS, DISCONNECT, answer_to
+from tests.fuzz.peer import BURSTS, DISCONNECT, encoded_answer
 from tests.fuzz.sequences import Sequence
 from tests.fuzz.watch import Breach, Watch
 
@@ -62,7 +62,7 @@ class Wire(asyncio.Protocol):
         for packet in watch.heard(raws):
             if isinstance(packet, Ping) and packet.type == PINGRESP:
                 self._pongs += 1
-            answer = answer_to(packet, watch.protocol)
+            answer = encoded_answer(packet, watch.protocol)
             if answer and self._dice.random() < self._sequence.polite:
                 self.reactions.append(answer if self._dice.random() < 0.98 else mutate_bytes(self._dice, answer))
 

@@ -29,7 +29,7 @@ from mesh.wire.packets import (
 )
 from mesh.wire.properties import Properties
 from tests.fuzz.line import Line
-from tests.fuzz.peer import answer_to
+from tests.fuzz.peer import encoded_answer
 from tests.fuzz.watch import Breach, insist
 
 _WINDOW: Final = 4  # publishes unanswered
@@ -98,7 +98,7 @@ class Neighbour:
             self._take(packet)
         elif isinstance(packet, Ack):
             self._hear_ack(packet)
-        answer = answer_to(packet, MQTT5)
+        answer = encoded_answer(packet, MQTT5)
         if answer:
             self._out.append(answer)
 

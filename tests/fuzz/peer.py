@@ -7,12 +7,13 @@ from typing import Final
 
 from mesh.broker.broker import Broker
 from mesh.broker.principal import Principal
-from mesh.wire.encode import encode_ack
+from mesh.wire.encode import encode
 from mesh.wire.limits import Limits
-from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Packet, Publish
+from mesh.wire.packets import Packet
 from tests.fuzz.line import Line
 from tests.fuzz.mutate import mutate_bytes, pieces
 from tests.fuzz.sequences import Sequence
+from tests.support.answers import answer_to
 
 _PATIENCE: Final = 3  # reads after which a client gives up that waits inside a packet
 BURSTS: Final = (1, 1, 2, 3, 8)  # packets that come with one read
@@ -101,7 +102,7 @@ class Peer:
         dice, polite = self._dice, self.sequence.polite
         for packet in heard:
             if dice.random() < polite:
-                answer = answer_to(packet, self.sequence.protocol)
+                answer = encoded_answer(packet, self.sequence.protocol)
                 if answer:
                     self._reactions.append(answer if dice.random() < 0.98 else mutate_bytes(dice, answer))
 
@@ -113,16 +114,7 @@ class Peer:
         self.line = None
 
 
-def answer_to(packet: Packet, protocol: int) -> bytes:
+def encoded_answer(packet: Packet, protocol: int) -> bytes:
     """What a good client answers; no bytes for nothing."""
-    if isinstance(packet, Publish):
-        if not packet.qos:
-            return b""
-        return encode_ack(PUBACK if packet.qos == 1 else PUBREC, packet.packet_id, 0, protocol)
-    if not isinstance(packet, Ack):
-        return b""
-    if packet.type == PUBREL:
-        return encode_ack(PUBCOMP, packet.packet_id, 0, protocol)
-    if packet.type == PUBREC and packet.reason < 0x80:
-        return encode_ack(PUBREL, packet.packet_id, 0, protocol)
-    return b""
+    answer = answer_to(packet)
+    return b"" if answer is None else encode(answer, protocol)

@@ -15,23 +15,11 @@ from mesh.broker.shell import Flushable
 from mesh.broker.trace import Tracer
 from mesh.wire.decode import CLIENT, Reader
 from mesh.wire.limits import Limits
-from mesh.wire.packets import (
-    PUBACK,
-    PUBCOMP,
-    PUBREC,
-    PUBREL,
-    Ack,
-    Connack,
-    Connect,
-    Packet,
-    Publish,
-    SubAck,
-    Subscribe,
-    Subscription,
-)
+from mesh.wire.packets import Connack, Connect, Packet, Publish, SubAck, Subscribe, Subscription
 from mesh.wire.properties import Properties
 from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
+from tests.support.answers import answer_to
 
 PEER = Peer("192.0.2.7", 50123, "mqtt://127.0.0.1:1884")  # all clients'
 
@@ -145,18 +133,9 @@ class Client(Flushable):
             self.closed = True
         elif self.auto_ack:
             for packet in packets:
-                self._acknowledge(packet)
-
-    def _acknowledge(self, packet: Packet) -> None:
-        answer = 0
-        if isinstance(packet, Publish) and packet.qos:
-            answer = PUBACK if packet.qos == 1 else PUBREC
-        elif isinstance(packet, Ack) and packet.type == PUBREL:
-            answer = PUBCOMP
-        elif isinstance(packet, Ack) and packet.type == PUBREC and packet.reason < 0x80:
-            answer = PUBREL
-        if answer and isinstance(packet, Publish | Ack):
-            self.bench.broker.receive(self.connection, Ack(answer, packet.packet_id))
+                answer = answer_to(packet)
+                if answer is not None:
+                    self.bench.broker.receive(self.connection, answer)
 
     def send(self, packet: Packet) -> None:
         self.bench.broker.receive(self.connection, packet)

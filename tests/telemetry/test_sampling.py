@@ -9,17 +9,10 @@ import pytest
 from mesh.telemetry import sampling
 from mesh.telemetry.sampling import Bucket, Sampler
 from mesh.wire.tracecontext import TraceContext
+from tests.fakes.clock import FakeClock
 
 YES = TraceContext("a" * 32, "b" * 16, 1)
 NO = TraceContext("a" * 32, "b" * 16, 0)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def asked(sampler: Sampler, caller: TraceContext | None, vehicle: str, trusted: bool) -> bool:
@@ -76,7 +69,7 @@ def test_a_wrong_ratio_is_refused(ratio: float) -> None:
 
 
 def test_callers_cannot_force_more_than_the_rate_nor_starve_the_others() -> None:
-    clock = Clock()
+    clock = FakeClock()
     sampler = Sampler(1.0, ["V1"], rate=10.0, burst=5.0, clock=clock)
     assert sum(asked(sampler, YES, "", trusted=False) for _ in range(100)) == 5
     assert sampler.suppressed == 95
@@ -94,12 +87,12 @@ def test_a_node_of_the_mesh_has_decided_already() -> None:
 
 
 def test_what_the_mesh_passes_on_is_bounded_too() -> None:
-    sampler = Sampler(1.0, clock=Clock())
+    sampler = Sampler(1.0, clock=FakeClock())
     assert sum(asked(sampler, YES, "", trusted=True) for _ in range(3000)) == sampling.TRUSTED_RATE
 
 
 def test_bucket_never_holds_more_than_its_burst() -> None:
-    clock = Clock()
+    clock = FakeClock()
     bucket = Bucket(10.0, 3.0, clock)
     assert [bucket.take() for _ in range(4)] == [True, True, True, False]
     clock.now += 3600.0

@@ -25,7 +25,9 @@ from mesh.telemetry.tracing import NodeTracer, open_tracer
 from mesh.version import VERSION
 from mesh.wire.packets import Publish
 from mesh.wire.tracecontext import TraceContext
-from tests.fakes.journey import (
+from tests.support.schema import violations
+from tests.support.waiting import wait_until
+from tests.telemetry.journey import (
     BACKEND,
     CAR,
     COMMAND,
@@ -41,8 +43,6 @@ from tests.fakes.journey import (
     ingress,
     taken,
 )
-from tests.support.schema import violations
-from tests.support.waiting import wait_until
 from tools.tracing.collector import Collector
 from tools.tracing.spanvalue import SpanValue
 
