@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pytest
 
 from mesh.telemetry import logs
 from mesh.telemetry.logs import Logs, lines_lost, one_line
+from tests.support.waiting import wait_until
 
 log = logging.getLogger("mesh.test")
 
@@ -36,13 +36,6 @@ def _process_as_it_was() -> Iterator[None]:
     assert root.level == level
     assert sys.__stderr__ is not None
     faulthandler.enable(sys.__stderr__)
-
-
-def until(met: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not met():
-        assert time.monotonic() < end, "it does not come to that"
-        time.sleep(0.005)
 
 
 class Pipe:
@@ -188,7 +181,7 @@ def test_a_log_that_blocks_holds_nobody_up_and_the_lines_lost_are_counted_and_to
     node = Logs(pipe.path)
     pipe.fill()
     log.info("first")
-    until(lambda: not node._queue)  # it is with the thread, which blocks
+    wait_until(lambda: not node._queue)  # it is with the thread, which blocks
     for number in range(10):
         log.info("line %d", number)
     assert (node.dropped, lines_lost()) == (7, 7)
@@ -207,7 +200,7 @@ def test_the_place_of_lost_lines_is_before_what_follows_them(tmp_path: Path, mon
     node = Logs(pipe.path)
     pipe.fill()
     log.info("first")
-    until(lambda: not node._queue)
+    wait_until(lambda: not node._queue)
     for number in range(3):
         log.info("line %d", number)
     with node._changed:  # as if the thread had taken one, while more come
