@@ -85,9 +85,9 @@ async def sockets(seed: int, sequences: int) -> bool:
     from tests.support.processes import Processes
 
     with tempfile.TemporaryDirectory(prefix="mesh-fuzz-") as folder:
-        home = Path(folder) / "fuzzed"
-        home.mkdir()
-        running = Processes(home, ["edge-1", "edge-2"], extra=LIMITS)
+        group = Path(folder) / "fuzzed"
+        group.mkdir()
+        running = Processes(group, ["edge-1", "edge-2"], extra=LIMITS)
         try:
             await asyncio.to_thread(running.start)
             begun = time.monotonic()

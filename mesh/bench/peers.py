@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final, final
 from mesh.bench.histogram import Histogram
 from mesh.wire.decode import CLIENT, Reader
 from mesh.wire.encode import encode, encode_ack, encode_publish
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     MQTT311,
     PUBACK,
@@ -67,7 +67,7 @@ class Tally:
         self.overdue = 0  # messages that were given up because too many were due
 
 
-class Peer:
+class LoadClient:
     """One connection: ``hello`` is its CONNECT. ``ready`` is called once, with whether it was let in."""
 
     def __init__(self, hello: bytes, tally: Tally, ready: Callable[[bool], None]) -> None:
@@ -75,7 +75,7 @@ class Peer:
         self.tally = tally
         self.ready = ready
         self.transport: Any = None
-        self.reader = Reader(Limits(), CLIENT, MQTT311)
+        self.reader = Reader(PacketLimits(), CLIENT, MQTT311)
         self.leaving = False
         self.out: list[bytes] = []
 
@@ -170,7 +170,7 @@ class Arrivals:
         tally.latency.record((time - due) // 1000)
 
 
-class Sink(Peer):
+class Sink(LoadClient):
     """Subscribes to ``filter`` (none: only connects), and acknowledges what comes."""
 
     def __init__(
@@ -181,13 +181,13 @@ class Sink(Peer):
         self.qos = qos
         self.arrivals = Arrivals(tally)
         self.arrived = 0
-        self.source: Source | None = None  # who waits for the arrival, for want of an acknowledgement
+        self.source: ReportSource | None = None  # who waits for the arrival, for want of an acknowledgement
 
     def data_received(self, data: bytes) -> None:
-        """See ``Peer``; one look at the clock for all that one read brings."""
+        """See ``LoadClient``; one look at the clock for all that one read brings."""
         self.arrived = now()
         before = self.arrivals.expected
-        Peer.data_received(self, data)
+        LoadClient.data_received(self, data)
         if self.source is not None:
             self.source.arrived(self.arrivals.expected - before)
 
@@ -215,7 +215,7 @@ class Sink(Peer):
 
 
 @final
-class Member(Sink):
+class GroupMember(Sink):
     """One of several that share what is published: who gets which message is the broker's choice, and a gap no loss."""
 
     def received(self, packet: Publish) -> None:
@@ -230,7 +230,7 @@ class Member(Sink):
 
 
 @final
-class Collector(Sink):
+class ReportCollector(Sink):
     """A sink for many sources, one for each topic."""
 
     def __init__(
@@ -248,7 +248,7 @@ class Collector(Sink):
         self.acknowledge(packet)
 
 
-class Source(Peer):
+class ReportSource(LoadClient):
     """Publishes to ``topic``: as much as ``window`` allows once ``flow`` is set, or what ``due`` asks for."""
 
     def __init__(
@@ -336,7 +336,7 @@ class Source(Peer):
 
 
 @final
-class Commander(Source):
+class Commander(ReportSource):
     """A source that publishes to ``topics`` in turn."""
 
     def __init__(
@@ -354,7 +354,7 @@ class Commander(Source):
 
 
 @final
-class Car(Source):
+class Car(ReportSource):
     """A source of reports that also subscribes to ``filter``, its commands."""
 
     def __init__(
@@ -375,4 +375,4 @@ class Car(Source):
         elif isinstance(packet, SubAck):
             self.settle(not is_error(packet.reasons[0]))
         else:
-            Source.handle(self, packet)
+            ReportSource.handle(self, packet)

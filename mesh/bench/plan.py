@@ -17,7 +17,7 @@ TOGETHER: Final = 256  # connections that are being made at a time: below any li
 
 @final
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LoadPlan:
     """``pairs`` of a source and a sink; or one source and ``fan_out`` vehicles that read what is for the fleet; or
     ``fleet`` vehicles that are commanded and report in turn, with one back end for each way; or ``idle`` vehicles that
     only connect. ``group``: in place of the sinks of the pairs, so many back ends share what all of them publish.
@@ -43,7 +43,7 @@ class Plan:
     first: int = 0
     together: int = TOGETHER
 
-    def part(self, number: int, of: int) -> Plan:
+    def part(self, number: int, of: int) -> LoadPlan:
         """The share of one of several processes. The receivers of a fan-out, and a group, belong to one process."""
         if (self.fan_out or self.group) and of > 1:
             raise ValueError(f"{self.name}: its sinks are one process's, not that of {of}")
@@ -68,16 +68,16 @@ def _share(total: int, number: int, of: int) -> tuple[int, int]:
 SCENARIOS: Final = {
     plan.name: plan
     for plan in (
-        Plan("down-1x100", DOWN, pairs=1, window=100),
-        Plan("down-20x20", DOWN, pairs=20, window=20),
-        Plan("down-200x1", DOWN, pairs=200, window=1),
-        Plan("down-2000x1", DOWN, pairs=2000, window=1),
-        Plan("up-1x100", UP, pairs=1, window=100),
-        Plan("up-20x20", UP, pairs=20, window=20),
-        Plan("up-200x1", UP, pairs=200, window=1),
-        Plan("up-2000x1", UP, pairs=2000, window=1),
-        Plan("sharedsub-20-5", UP, pairs=20, window=20, group=5),
-        Plan("fanout-1-2000", DOWN, fan_out=2000, window=4),
-        Plan("connect-10K", idle=10_000),
+        LoadPlan("down-1x100", DOWN, pairs=1, window=100),
+        LoadPlan("down-20x20", DOWN, pairs=20, window=20),
+        LoadPlan("down-200x1", DOWN, pairs=200, window=1),
+        LoadPlan("down-2000x1", DOWN, pairs=2000, window=1),
+        LoadPlan("up-1x100", UP, pairs=1, window=100),
+        LoadPlan("up-20x20", UP, pairs=20, window=20),
+        LoadPlan("up-200x1", UP, pairs=200, window=1),
+        LoadPlan("up-2000x1", UP, pairs=2000, window=1),
+        LoadPlan("sharedsub-20-5", UP, pairs=20, window=20, group=5),
+        LoadPlan("fanout-1-2000", DOWN, fan_out=2000, window=4),
+        LoadPlan("connect-10K", idle=10_000),
     )
 }

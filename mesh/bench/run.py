@@ -19,7 +19,7 @@ from typing import Any, Final, final
 
 from mesh.bench.histogram import Histogram
 from mesh.bench.peers import Tally
-from mesh.bench.plan import TOGETHER, Plan
+from mesh.bench.plan import TOGETHER, LoadPlan
 from mesh.bench.usage import cpu_of, memory_of
 
 _ANSWER: Final = 20.0  # seconds for a worker's answer to what is done at once
@@ -103,7 +103,7 @@ class Workers:
                 if pipe is not None:
                     pipe.close()
 
-    def connect(self, plan: Plan, vehicles: Address, backends: Address) -> tuple[float, int]:
+    def connect(self, plan: LoadPlan, vehicles: Address, backends: Address) -> tuple[float, int]:
         """Connect everybody; the seconds that it took, and how many are connected. Raises ``LoadFailed``."""
         count = len(self._processes)
         commands: list[dict[str, Any]] = [
@@ -193,7 +193,7 @@ class Connected:
 
 
 def measure_connections(
-    plan: Plan, vehicles: Address, watched: Mapping[str, int], *, workers: int = 1, cpus: Iterable[int] = ()
+    plan: LoadPlan, vehicles: Address, watched: Mapping[str, int], *, workers: int = 1, cpus: Iterable[int] = ()
 ) -> Connected:
     """Connect the idle vehicles of ``plan``, some at a time, and connect them again, ``plan.together`` at a time.
     Raises ``LoadFailed``."""
@@ -233,7 +233,7 @@ def _settle(watched: Mapping[str, int], seconds: float) -> None:
 
 
 def measure(
-    plan: Plan,
+    plan: LoadPlan,
     vehicles: Address,
     backends: Address,
     watched: Mapping[str, int],
@@ -260,7 +260,7 @@ def measure(
 
 
 def turn(
-    load: Workers, plan: Plan, watched: Mapping[str, int], *, seconds: float, warm_up: float, drain: float = 20.0
+    load: Workers, plan: LoadPlan, watched: Mapping[str, int], *, seconds: float, warm_up: float, drain: float = 20.0
 ) -> Result:
     """One turn of a load that is connected: see ``measure``. It may have another one later; ``sent``, ``received``,
     ``lost`` and ``repeated`` are those of all its turns. Raises ``LoadFailed``."""

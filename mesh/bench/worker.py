@@ -16,8 +16,8 @@ from typing import Any, Final, cast, final
 
 import uvloop
 
-from mesh.bench.peers import Car, Collector, Commander, Member, Peer, Sink, Source, Tally
-from mesh.bench.plan import DIRECT, DOWN, UP, Plan
+from mesh.bench.peers import Car, Commander, GroupMember, LoadClient, ReportCollector, ReportSource, Sink, Tally
+from mesh.bench.plan import DIRECT, DOWN, UP, LoadPlan
 from mesh.cluster.host import all_file_descriptors
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT311, Connect
@@ -37,10 +37,10 @@ Address = tuple[str, int]
 class Load:
     """The peers of one plan. ``vehicles`` and ``backends`` are the addresses of the two ends."""
 
-    def __init__(self, plan: Plan, vehicles: Address, backends: Address) -> None:
+    def __init__(self, plan: LoadPlan, vehicles: Address, backends: Address) -> None:
         self.plan = plan
         self.tally = Tally()
-        self.sources: list[Source] = []
+        self.sources: list[ReportSource] = []
         self.sinks: list[Sink] = []
         self.errors: list[str] = []
         self._vehicles = vehicles
@@ -73,11 +73,11 @@ class Load:
         name = f"bench-{plan.first:07}"
         if plan.first == 0:
             ready = _Ready(self, "collector")
-            collector = Collector(self._hello("collector", "sink", False), self.tally, ready, _REPORTS, plan.qos)
+            collector = ReportCollector(self._hello("collector", "sink", False), self.tally, ready, _REPORTS, plan.qos)
             self.sinks.append(collector)
             await self._all([(collector, self._backends)])
         names = [f"bench-{number:07}" for number in range(plan.first, plan.first + plan.fleet)]
-        cars: list[tuple[Peer, Address]] = []
+        cars: list[tuple[LoadClient, Address]] = []
         topics = [f"vehicles/{car}/cmd/go".encode() for car in names]
         hello = self._hello(name, "commander", False)
         commander = Commander(hello, self.tally, _Ready(self, name), topics, plan.qos, plan.size, plan.window)
@@ -90,20 +90,20 @@ class Load:
         await self._all([(commander, self._backends)])
         await self._all(cars)
 
-    def _sink(self, number: int) -> tuple[Peer, Address]:
+    def _sink(self, number: int) -> tuple[LoadClient, Address]:
         name, vehicle = f"bench-{number:07}", self.plan.direction == DOWN
         topic = "" if self.plan.idle else _SHARED if self.plan.group else self._topic(name)
-        kind = Member if self.plan.group else Sink
+        kind = GroupMember if self.plan.group else Sink
         sink = kind(self._hello(name, "sink", vehicle), self.tally, _Ready(self, name), topic, self.plan.qos)
         self.sinks.append(sink)
         return sink, self._vehicles if vehicle else self._backends
 
-    def _source(self, number: int) -> tuple[Peer, Address]:
+    def _source(self, number: int) -> tuple[LoadClient, Address]:
         plan, name = self.plan, f"bench-{number:07}"
         vehicle = plan.direction == UP
         hello = self._hello(name, "source", vehicle)
         topic = self._topic(name)
-        source = Source(hello, self.tally, _Ready(self, name), topic, plan.qos, plan.size, plan.window)
+        source = ReportSource(hello, self.tally, _Ready(self, name), topic, plan.qos, plan.size, plan.window)
         self.sources.append(source)
         return source, self._vehicles if vehicle else self._backends
 
@@ -120,12 +120,12 @@ class Load:
             return f"bench/{name}"  # no vehicle's: a core keeps it to itself
         return f"vehicles/{name}/{'status' if self.plan.direction == UP else 'cmd/go'}"
 
-    async def _all(self, peers: list[tuple[Peer, Address]]) -> None:
+    async def _all(self, peers: list[tuple[LoadClient, Address]]) -> None:
         gate = asyncio.Semaphore(self.plan.together)
         results = await asyncio.gather(*(self._one(peer, address, gate) for peer, address in peers))
         self.errors += [error for error in results if error]
 
-    async def _one(self, peer: Peer, address: Address, gate: asyncio.Semaphore) -> str:
+    async def _one(self, peer: LoadClient, address: Address, gate: asyncio.Semaphore) -> str:
         ready = peer.ready
         assert isinstance(ready, _Ready)
         async with gate:
@@ -173,7 +173,7 @@ class Load:
         count = 0
         sources = self.sources
         while True:
-            touched: dict[Source, None] = {}
+            touched: dict[ReportSource, None] = {}
             passed = time.monotonic_ns() - began
             while (at := count * period) <= passed:
                 source = sources[count % len(sources)]
@@ -234,7 +234,7 @@ async def main() -> None:
         verb = command["do"]
         answer: dict[str, Any] = {}
         if verb == "connect":
-            load = Load(Plan(**command["plan"]), tuple(command["vehicles"]), tuple(command["backends"]))
+            load = Load(LoadPlan(**command["plan"]), tuple(command["vehicles"]), tuple(command["backends"]))
             answer = {"seconds": await load.connect(), "connected": load.tally.connected, "errors": load.errors[:5]}
             gc.collect()
             gc.freeze()

@@ -1,9 +1,9 @@
 """The engine that edges and cores run: packets of many connections in, packets for many connections out.
 
-It knows how connections come and go, and which part each packet is for: ``Intake`` takes publishes, ``Subscriber``
-subscriptions, ``Courier`` acknowledgements; ``Dispatcher`` finds the receivers, ``Outbox`` has what leaves, ``Keeper``
-writes to the journal, ``Sessions`` ends what has lived long enough. It must never touch a socket, a file or a clock of
-its own. What always holds:
+It knows how connections open and close, and which part each packet is for: ``Intake`` takes publishes, ``Subscriber``
+subscriptions, ``Courier`` acknowledgements; ``Dispatcher`` finds the receivers, ``Outbox`` has what leaves,
+``Persistence`` writes to the journal, ``Sessions`` ends expired sessions. It must never touch a socket, a file or a
+clock of its own. What always holds:
 
 * a session has one connection at most, and a connection that is closing has none;
 * nothing that a client sends raises: it is answered with a reason code, or the connection is closed with one.
@@ -14,18 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, final
 
+from mesh.broker.api import BrokerApi
 from mesh.broker.catchup import CatchUp
-from mesh.broker.counters import Counters
+from mesh.broker.counters import BrokerCounters
 from mesh.broker.courier import Courier
 from mesh.broker.dispatcher import Dispatcher, Forwarder
 from mesh.broker.greeting import greeting_of
 from mesh.broker.inbox import Inbox, InboxRules
-from mesh.broker.inlet import Inlet
 from mesh.broker.intake import Intake
-from mesh.broker.keeper import Keeper
 from mesh.broker.ledger import INSTANCE, Ledger
 from mesh.broker.outbox import Outbox, explained
 from mesh.broker.peer import Peer
+from mesh.broker.persistence import Persistence
 from mesh.broker.principal import TIER, VEHICLE, Principal
 from mesh.broker.retained import Retained
 from mesh.broker.session import Connection, Session
@@ -65,7 +65,7 @@ _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
 
 
 @final
-class Broker(Inlet):
+class Broker(BrokerApi):
     """``clock`` gives seconds since 1970. ``vehicle_of`` tells the vehicle of a topic, for traces."""
 
     def __init__(
@@ -82,40 +82,41 @@ class Broker(Inlet):
         self.store = store
         self.clock = clock
         self.tracer = tracer
-        self.counters = Counters()
-        self.keeper = Keeper(store)
+        self.counters = BrokerCounters()
+        self.persistence = Persistence(store)
         self.outbox = Outbox(self.counters)
         self.dirty = self.outbox.dirty  # connections with something to write; the node empties it at the end of a turn
-        self.courier = Courier(settings, self.keeper, self.outbox, self.counters, clock, tracer)
+        self.courier = Courier(settings, self.persistence, self.outbox, self.counters, clock, tracer)
         self.subscriptions = Subscriptions(settings.routes, settings.refused)
-        self.sessions = Sessions(settings, self.keeper, self.subscriptions)
-        self.retained = Retained(self.keeper, settings.max_retained)
+        self.sessions = Sessions(settings, self.persistence, self.subscriptions)
+        self.retained = Retained(self.persistence, settings.max_retained)
         rules = inbox or InboxRules()
-        self.inbox = Inbox(rules, self.sessions, self.keeper, self.courier, clock, settings.in_flight)
+        self.inbox = Inbox(rules, self.sessions, self.persistence, self.courier, clock, settings.in_flight)
         self.connections = 0
         self.catch_up = CatchUp(
-            settings, self.subscriptions, self.retained, self.keeper, self.courier, self.counters, clock
+            settings, self.subscriptions, self.retained, self.persistence, self.courier, self.counters, clock
         )
         forwarder = forwarder or Forwarder()
         self.dispatcher = Dispatcher(
-            self.subscriptions, self.retained, self.catch_up, self.inbox, self.keeper, self.courier, forwarder, clock
+            self.subscriptions, self.retained, self.catch_up, self.inbox, self.persistence, self.courier, forwarder,
+            clock,
         )
         self._vehicle_of = vehicle_of or _nobody
         self.intake = Intake(
-            self.dispatcher, forwarder, self.sessions, self.keeper, self.outbox, self.counters, tracer, clock,
+            self.dispatcher, forwarder, self.sessions, self.persistence, self.outbox, self.counters, tracer, clock,
             self.fail, self.vehicle_of,
         )  # fmt: skip
-        self.sharing = Sharing(settings, self.subscriptions, self.keeper, self.courier)
+        self.sharing = Sharing(settings, self.subscriptions, self.persistence, self.courier)
         self.system = SystemTopics(settings.system_interval, clock())
         self.subscriber = Subscriber(
-            settings, self.subscriptions, self.catch_up, self.inbox, self.keeper, self.outbox, self.courier,
+            settings, self.subscriptions, self.catch_up, self.inbox, self.persistence, self.outbox, self.courier,
             self.sharing, self.system, self.fail,
         )  # fmt: skip
         self._assigned = 0
 
     def recover(self, items: Iterable[Item]) -> list[Item]:
         """Take back what the journal kept; returns the items of kinds that belong to others. Call it once, first."""
-        found = self.keeper.recover(items, self.settings.in_flight)
+        found = self.persistence.recover(items, self.settings.in_flight)
         for item, topic, expires in found.retained:
             self.retained.restore(topic, item, expires)
         self.sessions.restore(found, self.clock())
@@ -141,7 +142,7 @@ class Broker(Inlet):
         session.will_delay = _will_delay(connect.will)
         session.will = None if connect.will is None else self.dispatcher.will_message(connect.will)
         if session.durable or session.will is not None:
-            self.keeper.keep_session(session)  # a will outlives the server also where its session does not
+            self.persistence.keep_session(session)  # a will outlives the server also where its session does not
         self._accept(connection, connect, session, present)
         return connection
 
@@ -403,7 +404,7 @@ class Broker(Inlet):
         else:
             self.fail(connection, reasons.PROTOCOL_ERROR, "this packet may not come here")
         if connection.held:
-            self.outbox.strain(connection)
+            self.outbox.update_congestion(connection)
 
     def _disconnect(self, connection: Connection, session: Session, packet: Disconnect) -> None:
         expiry = None if packet.properties is None else packet.properties.session_expiry
@@ -466,7 +467,7 @@ class Broker(Inlet):
         if connection.inbound.receipts:
             self.intake.settle(connection)
         if connection.congested:
-            self.outbox.strain(connection)
+            self.outbox.update_congestion(connection)
         session = connection.session
         if session is not None:
             self.courier.pump(session, connection)
@@ -478,7 +479,7 @@ class Broker(Inlet):
             if session.will is not None and session.will_due and session.will_due <= now:
                 self.dispatcher.publish_will(session)
                 if session.durable:
-                    self.keeper.keep_session(session)
+                    self.persistence.keep_session(session)
             if session.ends and session.ends <= now:
                 if session.will is not None:
                     self.dispatcher.publish_will(session)  # [MQTT-3.1.2-8]: at the session's end at the latest
@@ -495,7 +496,7 @@ class Broker(Inlet):
         return BrokerStatus(
             connected=self.connections,
             sessions=len(self.sessions),
-            queued=self.keeper.depth.messages,
+            queued=self.persistence.depth.messages,
             retained=len(self.retained),
             subscriptions=len(self.subscriptions),
             connects=counters.connects,

@@ -20,7 +20,7 @@ _LONGEST_DELIVERY: Final = 32
 
 
 @final
-class Counters:
+class BrokerCounters:
     """Each only grows."""
 
     __slots__ = (

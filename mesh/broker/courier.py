@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
-from mesh.broker.counters import SAMPLED, Counters
-from mesh.broker.keeper import Keeper
+from mesh.broker.counters import SAMPLED, BrokerCounters
 from mesh.broker.outbox import Outbox
+from mesh.broker.persistence import Persistence
 from mesh.broker.principal import TIER
 from mesh.broker.session import Connection, Session
 from mesh.broker.settings import DROP_OLDEST, Settings
@@ -44,24 +44,24 @@ _BYTES_IN_MEMORY: Final = 1 << 20
 class Courier:
     """Packets go out, and wait for the journal, through ``outbox``."""
 
-    __slots__ = ("_clock", "_counters", "_keeper", "_outbox", "_settings", "_spans", "_tracer", "hungry")
+    __slots__ = ("_clock", "_counters", "_outbox", "_persistence", "_settings", "_spans", "_tracer", "backlog_due")
 
     def __init__(
         self,
         settings: Settings,
-        keeper: Keeper,
+        persistence: Persistence,
         outbox: Outbox,
-        counters: Counters,
+        counters: BrokerCounters,
         clock: Callable[[], float],
         tracer: Tracer,
     ) -> None:
         self._settings = settings
-        self._keeper = keeper
+        self._persistence = persistence
         self._outbox = outbox
         self._counters = counters
         self._clock = clock
         self._tracer = tracer
-        self.hungry: list[Session] = []  # sessions with arrears (see catchup.py) whose queue may have run low
+        self.backlog_due: list[Session] = []  # sessions with arrears (see catchup.py) whose queue may have run low
         self._spans: dict[Delivery, Span] = {}  # of sampled messages that are with a receiver
 
     # Queueing
@@ -91,7 +91,7 @@ class Courier:
         outbound.number(delivery)
         connection = session.connection
         if session.durable:
-            self._keeper.keep(session, delivery, message)
+            self._persistence.keep(session, delivery, message)
             if receipt is not None and receipt.position < delivery.position:
                 receipt.position = delivery.position
             if connection is None or outbound.bytes > _BYTES_IN_MEMORY or not self._soon(outbound):
@@ -142,7 +142,7 @@ class Courier:
         outbound = session.outbound
         if len(outbound.waiting) >= messages or outbound.bytes + size > limit:
             for expired in outbound.take_expired(self._clock()):
-                self._keeper.forget(expired)
+                self._persistence.forget(expired)
                 self._counters.dropped_expired += 1
         # What is within the window of a connected receiver is on its way, and does not count as waiting.
         while len(outbound.waiting) >= messages or (outbound.bytes + size > limit and outbound.waiting):
@@ -151,7 +151,7 @@ class Courier:
             oldest = outbound.drop_head()
             if oldest is None:
                 return False
-            self._keeper.forget(oldest)
+            self._persistence.forget(oldest)
             self._counters.dropped_full += 1
         return True
 
@@ -171,32 +171,32 @@ class Courier:
                 self._counters.dropped_expired += 1
                 self._abandon(session, delivery)  # [MQTT-3.3.2-5]
                 continue
-            self._send(session, connection, delivery, self._keeper.load(delivery))
+            self._send(session, connection, delivery, self._persistence.load(delivery))
             if not connection.writable:
                 return
         if outbound.waiting and outbound.waiting.first().position > durable:
             self._outbox.wait(connection)
-        if session.arrears:
-            self.hunger(session)
+        if session.retained_backlog:
+            self.resume_backlog(session)
 
-    def hunger(self, session: Session) -> None:
+    def resume_backlog(self, session: Session) -> None:
         """The session may have room for a portion of its arrears, at the end of this turn."""
-        if not session.hungry:
-            session.hungry = True
-            self.hungry.append(session)
+        if not session.backlog_due:
+            session.backlog_due = True
+            self.backlog_due.append(session)
 
     def take_hungry(self) -> list[Session]:
-        """The sessions that ``hunger`` has named since the last call."""
-        hungry = self.hungry
-        self.hungry = []
-        for session in hungry:
-            session.hungry = False
-        return hungry
+        """The sessions that ``resume_backlog`` has named since the last call."""
+        backlog_due = self.backlog_due
+        self.backlog_due = []
+        for session in backlog_due:
+            session.backlog_due = False
+        return backlog_due
 
     def _abandon(self, session: Session, delivery: Delivery) -> None:
         if delivery.qos:
             session.outbound.finish(packet_id_of(delivery.number))
-        self._keeper.forget(delivery)
+        self._persistence.forget(delivery)
 
     def _send(self, session: Session, connection: Connection, delivery: Delivery, message: Message) -> None:
         now = self._clock() if message.expires != NEVER else 0.0
@@ -271,7 +271,7 @@ class Courier:
         delivery = session.outbound.finish(packet_id)
         if delivery is None:
             return
-        self._keeper.forget(delivery)
+        self._persistence.forget(delivery)
         if self._spans:
             self._ended(delivery, reason)
         self.pump(session, connection)
@@ -284,7 +284,7 @@ class Courier:
             self._outbox.write(connection, encode_ack(PUBREL, packet_id, reason, connection.protocol))
             return
         if delivery.state != RELEASED:
-            self._keeper.release(session, delivery)
+            self._persistence.release(session, delivery)
         packet = encode_ack(PUBREL, packet_id, SUCCESS, connection.protocol)
         self._outbox.write_after(connection, delivery.position, packet)
 

@@ -14,11 +14,11 @@ from mypy_extensions import mypyc_attr
 from mesh.broker.catchup import CatchUp
 from mesh.broker.courier import Courier
 from mesh.broker.inbox import Inbox
-from mesh.broker.keeper import Keeper
+from mesh.broker.persistence import Persistence
 from mesh.broker.principal import BACKEND, TIER, VEHICLE
 from mesh.broker.retained import Retained
 from mesh.broker.session import Session
-from mesh.broker.subscriptions import SharedGroup, Subscriptions, Target
+from mesh.broker.subscriptions import RouteTarget, SharedGroup, Subscriptions
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message, message_of
 from mesh.wire import reasons
@@ -43,7 +43,7 @@ class Dispatcher:
         retained: Retained,
         catch_up: CatchUp,
         inbox: Inbox,
-        keeper: Keeper,
+        persistence: Persistence,
         courier: Courier,
         forwarder: Forwarder,
         clock: Callable[[], float],
@@ -52,8 +52,8 @@ class Dispatcher:
         self.retained = retained
         self.catch_up = catch_up
         self.inbox = inbox
-        self.keeper = keeper
-        self.store = keeper.store
+        self.persistence = persistence
+        self.store = persistence.store
         self.courier = courier
         self.forwarder = forwarder
         self.clock = clock
@@ -91,7 +91,7 @@ class Dispatcher:
         for target in self.subscriptions.route(message.topic).targets:
             interest = target.session.interests.get(filter)
             if interest is not None:
-                self.catch_up.owe_news(interest, message.topic)
+                self.catch_up.queue_retained_update(interest, message.topic)
         if receipt is not None:
             receipt.position = self.store.position
         return reasons.SUCCESS
@@ -114,7 +114,7 @@ class Dispatcher:
         message: Message,
         source: Session | None,
         receipt: Receipt | None,
-        targets: list[Target],
+        targets: list[RouteTarget],
         groups: list[SharedGroup],
     ) -> int:
         targets = self._receivers(targets, message, source)
@@ -130,7 +130,7 @@ class Dispatcher:
         if len(targets) > 1:
             message.fan_out = True
             if message.qos and sum(target.session.durable for target in targets) > 1:
-                self.keeper.share(message)
+                self.persistence.share(message)
         result = reasons.NO_MATCHING_SUBSCRIBERS
         refused = reasons.SUCCESS
         for index, target in enumerate(targets):
@@ -140,14 +140,14 @@ class Dispatcher:
             else:
                 result = reasons.SUCCESS
         if message.body:
-            self.keeper.unshare(message)
+            self.persistence.unshare(message)
         if message.from_tier and not any(target.session.kind == VEHICLE for target in targets):
             reason = self.inbox.offer(message, receipt)
             result = reason if result != reasons.SUCCESS else result
         # Whoever took it has it: an error would have the publisher send it again to all, for one whose queue is full.
         return result if result == reasons.SUCCESS or refused == reasons.SUCCESS else refused
 
-    def _receivers(self, targets: list[Target], message: Message, source: Session | None) -> list[Target]:
+    def _receivers(self, targets: list[RouteTarget], message: Message, source: Session | None) -> list[RouteTarget]:
         """Those of a route who get this message: No Local [MQTT-3.8.3-3] and split horizon."""
         from_tier = message.from_tier
         for target in targets:
@@ -155,7 +155,7 @@ class Dispatcher:
                 break
         else:
             return targets
-        kept: list[Target] = []
+        kept: list[RouteTarget] = []
         for target in targets:
             if from_tier and target.session.kind == TIER:
                 continue
@@ -164,7 +164,7 @@ class Dispatcher:
                 kept.append(receiver)
         return kept
 
-    def _deliver(self, target: Target, message: Message, receipt: Receipt | None, group: str) -> int:
+    def _deliver(self, target: RouteTarget, message: Message, receipt: Receipt | None, group: str) -> int:
         retain = message.retain and target.retain_as_published  # [MQTT-3.3.1-12] [MQTT-3.3.1-13]
         qos = message.qos if message.qos < target.qos else target.qos
         return self.courier.offer(target.session, message, qos, retain, target.identifiers, receipt, group)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import final
 
 from mesh.broker.courier import Courier
-from mesh.broker.keeper import Keeper
+from mesh.broker.persistence import Persistence
 from mesh.broker.principal import VEHICLE
 from mesh.broker.session import Session
 from mesh.broker.sessions import Sessions
@@ -50,20 +50,20 @@ class InboxRules:
 class Inbox:
     """Inboxes of all vehicles of an edge."""
 
-    __slots__ = ("clock", "courier", "keeper", "rules", "sessions", "window")
+    __slots__ = ("clock", "courier", "persistence", "rules", "sessions", "window")
 
     def __init__(
         self,
         rules: InboxRules,
         sessions: Sessions,
-        keeper: Keeper,
+        persistence: Persistence,
         courier: Courier,
         clock: Callable[[], float],
         window: int,
     ) -> None:
         self.rules = rules
         self.sessions = sessions
-        self.keeper = keeper
+        self.persistence = persistence
         self.courier = courier
         self.clock = clock
         self.window = window
@@ -108,9 +108,9 @@ class Inbox:
         waiting = box.outbound.waiting
         while waiting:
             delivery = waiting.first()
-            message = self.keeper.load(delivery)
+            message = self.persistence.load(delivery)
             if self.courier.offer(session, message, delivery.qos, False, (), None) != SUCCESS:
                 return
             box.outbound.drop_head()
-            self.keeper.forget(delivery)
+            self.persistence.forget(delivery)
         self.sessions.end(box)

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
-from mesh.broker.counters import SAMPLED, Counters
+from mesh.broker.counters import SAMPLED, BrokerCounters
 from mesh.broker.dispatcher import Dispatcher, Forwarder
-from mesh.broker.keeper import Keeper
 from mesh.broker.ledger import Ledger
 from mesh.broker.outbox import Outbox, explained
+from mesh.broker.persistence import Persistence
 from mesh.broker.principal import BACKEND, TIER
 from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
@@ -49,9 +49,9 @@ class Intake:
         dispatcher: Dispatcher,
         forwarder: Forwarder,
         sessions: Sessions,
-        keeper: Keeper,
+        persistence: Persistence,
         outbox: Outbox,
-        counters: Counters,
+        counters: BrokerCounters,
         tracer: Tracer,
         clock: Callable[[], float],
         fail: Callable[[Connection, int, str], None],
@@ -60,8 +60,8 @@ class Intake:
         self._dispatcher = dispatcher
         self._forwarder = forwarder
         self._sessions = sessions
-        self._keeper = keeper
-        self._store = keeper.store
+        self._persistence = persistence
+        self._store = persistence.store
         self._outbox = outbox
         self._counters = counters
         self._tracer = tracer
@@ -100,7 +100,7 @@ class Intake:
             self._take(connection, session, packet, receipt)
         if receipt is not None:
             self.settle(connection)
-            self._outbox.strain(connection)
+            self._outbox.update_congestion(connection)
 
     def _check_publish(self, connection: Connection, session: Session, packet: Publish) -> int:
         properties = packet.properties
@@ -168,11 +168,11 @@ class Intake:
         for session in self._touched:
             ledger = session.ledger
             if ledger is not None and ledger.touched and self._sessions.get(session.key) is session:
-                self._keeper.keep_ledger(session, ledger)
+                self._persistence.keep_ledger(session, ledger)
         self._touched.clear()
 
     def _open_identifier(self, session: Session, packet_id: int, receipt: Receipt) -> None:
-        item = self._keeper.keep_incoming(session, packet_id) if session.durable else 0
+        item = self._persistence.keep_incoming(session, packet_id) if session.durable else 0
         session.incoming[packet_id] = item
         if item > receipt.position:
             receipt.position = item
@@ -204,7 +204,7 @@ class Intake:
         if receipts and receipts.first().pending == 0:
             self._outbox.wait(connection)
         if connection.congested:
-            self._outbox.strain(connection)
+            self._outbox.update_congestion(connection)
 
     def _answer(self, connection: Connection, receipt: Receipt) -> None:
         reason = receipt.reason
@@ -241,6 +241,6 @@ class Intake:
         reason = reasons.SUCCESS if known else reasons.PACKET_IDENTIFIER_NOT_FOUND
         position = 0
         if item:
-            self._keeper.drop(item)
+            self._persistence.drop(item)
             position = self._store.position
         self._outbox.write_after(connection, position, encode_ack(PUBCOMP, packet_id, reason, connection.protocol))

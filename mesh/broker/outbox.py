@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from mesh.broker.counters import Counters
+from mesh.broker.counters import BrokerCounters
 from mesh.broker.gate import Gate
 from mesh.broker.session import Connection
 from mesh.wire.encode import encode
@@ -40,7 +40,7 @@ class Outbox:
 
     __slots__ = ("_counters", "dirty", "durable", "waiting")
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: BrokerCounters) -> None:
         self._counters = counters
         self.durable = 0
         self.dirty: list[Connection] = []
@@ -143,7 +143,7 @@ class Outbox:
             else:
                 self.accept(connection, packet)
 
-    def strain(self, connection: Connection) -> None:
+    def update_congestion(self, connection: Connection) -> None:
         """See whether so much of a connection waits for its answer that the shell must not read it, or may again."""
         unanswered, most = len(connection.inbound.receipts), connection.receive_maximum
         if unanswered >= most or len(connection.held) >= _HELD:

@@ -10,7 +10,7 @@ from typing import Final, final
 
 
 @final
-class Tls:
+class TlsFacts:
     """What a TLS handshake established. ``version`` and ``cipher`` are OpenSSL's names (``TLSv1.3``); ``names`` are the
     verified client certificate's common name, if it has one, and its DNS names, e-mail addresses and URIs. Without a
     verified certificate ``names`` is empty."""
@@ -38,7 +38,7 @@ class Peer:
         address: str = "",
         port: int = 0,
         listener: str = "",
-        tls: Tls | None = None,
+        tls: TlsFacts | None = None,
         headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.address = address

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from typing import Final, final
 
-from mesh.broker.keeper import Keeper
+from mesh.broker.persistence import Persistence
 from mesh.session.message import NEVER, Message
 from mesh.wire.topics import matches
 from mesh.wire.tree import TopicTree
@@ -21,11 +21,11 @@ _SLACK: Final = 1024  # timers of messages that were replaced meanwhile
 class Retained:
     """``limit`` bounds the topics. Values of the tree are journal items."""
 
-    __slots__ = ("_expiring", "_keeper", "_limit", "_store", "_timers", "_tree")
+    __slots__ = ("_expiring", "_limit", "_persistence", "_store", "_timers", "_tree")
 
-    def __init__(self, keeper: Keeper, limit: int) -> None:
-        self._keeper = keeper
-        self._store = keeper.store
+    def __init__(self, persistence: Persistence, limit: int) -> None:
+        self._persistence = persistence
+        self._store = persistence.store
         self._limit = limit
         self._tree: TopicTree[int] = TopicTree()
         self._expiring: dict[int, float] = {}  # items that expire
@@ -47,7 +47,7 @@ class Retained:
             return self._store.position
         if len(self._tree) >= self._limit and self._tree.get(message.topic) is None:
             return -1
-        item = self._keeper.keep_retained(message)
+        item = self._persistence.keep_retained(message)
         self._put(message.topic, item, message.expires)
         return item
 
@@ -69,7 +69,7 @@ class Retained:
 
     def _drop(self, item: int) -> None:
         self._expiring.pop(item, None)
-        self._keeper.drop(item)
+        self._persistence.drop(item)
 
     def sweep(self, now: float) -> None:
         """Remove those that have expired [MQTT-3.3.2-5]."""
@@ -82,12 +82,12 @@ class Retained:
     def get(self, topic: str) -> Message | None:
         """The message retained for a topic."""
         item = self._tree.get(topic)
-        return None if item is None else self._keeper.read(item)
+        return None if item is None else self._persistence.read(item)
 
     def forget_upstream(self, filter: str, others: list[str]) -> None:
         """Remove what edges sent for ``filter``, unless one of the ``others`` covers it too."""
         for topic, item in self._tree.match(filter):
-            if self._keeper.read(item).from_tier and not any(matches(other, topic) for other in others):
+            if self._persistence.read(item).from_tier and not any(matches(other, topic) for other in others):
                 self._remove(topic)
 
     def item(self, topic: str) -> int | None:

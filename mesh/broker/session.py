@@ -43,7 +43,7 @@ class Interest:
 
 
 @final
-class Arrears:
+class RetainedBacklog:
     """Retained messages that a subscription has yet to bring: those of ``topics`` from ``at`` on, whose journal items
     are at most ``until``. ``after`` is the item of the last one that it brought."""
 
@@ -62,8 +62,27 @@ class Session:
     """``id`` is its owner number in the journal. Times are seconds since 1970; 0.0 means not set."""
 
     __slots__ = (
-        "arrears", "attached", "connection", "durable", "ends", "expiry", "hungry", "id", "inbox", "incoming",
-        "interests", "item", "key", "kind", "ledger", "outbound", "shared", "stalled", "vehicle", "will", "will_delay",
+        "attached",
+        "backlog_due",
+        "connection",
+        "durable",
+        "ends",
+        "expiry",
+        "id",
+        "inbox",
+        "incoming",
+        "interests",
+        "item",
+        "key",
+        "kind",
+        "ledger",
+        "outbound",
+        "retained_backlog",
+        "shared",
+        "stalled",
+        "vehicle",
+        "will",
+        "will_delay",
         "will_due",
     )  # fmt: skip
 
@@ -75,8 +94,8 @@ class Session:
         self.attached = False  # at recovery: it had a connection when the journal heard of it last
         self.outbound = Outbound(depth, window)
         self.interests: dict[str, Interest] = {}
-        self.arrears: tuple[Arrears, ...] = ()
-        self.hungry = False  # it may have room for a portion of its arrears
+        self.retained_backlog: tuple[RetainedBacklog, ...] = ()
+        self.backlog_due = False  # it may have room for a portion of its arrears
         self.incoming: dict[int, int] = {}  # open QoS 2 identifiers of the client -> their journal items (0: none)
         self.shared = 0  # how many of the interests are shared
         self.stalled = False  # as a member of groups: it has not acknowledged anything for long

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from typing import Final, final
 
-from mesh.broker.keeper import Keeper, Recovered
+from mesh.broker.persistence import Persistence, RecoveredState
 from mesh.broker.session import Interest, Key, Session
 from mesh.broker.settings import FOREVER, Settings
 from mesh.broker.subscriptions import Subscriptions
@@ -22,11 +22,11 @@ _SLACK: Final = 1024  # timers that something has overtaken
 class Sessions:
     """Sessions by key."""
 
-    __slots__ = ("_by_key", "_order", "_settings", "_timers", "keeper", "subscriptions")
+    __slots__ = ("_by_key", "_order", "_settings", "_timers", "persistence", "subscriptions")
 
-    def __init__(self, settings: Settings, keeper: Keeper, subscriptions: Subscriptions) -> None:
+    def __init__(self, settings: Settings, persistence: Persistence, subscriptions: Subscriptions) -> None:
         self._settings = settings
-        self.keeper = keeper
+        self.persistence = persistence
         self.subscriptions = subscriptions
         self._by_key: dict[Key, Session] = {}
         self._timers: list[tuple[float, int, Session]] = []
@@ -47,7 +47,7 @@ class Sessions:
         """A new session; ``None`` if there are as many as the settings allow."""
         if len(self._by_key) >= self._settings.max_sessions:
             return None
-        session = Session(self.keeper.new_id(), key, vehicle, window, self.keeper.depth)
+        session = Session(self.persistence.new_id(), key, vehicle, window, self.persistence.depth)
         self._by_key[key] = session
         return session
 
@@ -56,7 +56,7 @@ class Sessions:
         for interest in session.interests.values():
             self.subscriptions.remove(interest)
         if session.durable or session.item:
-            self.keeper.forget_session(session)
+            self.persistence.forget_session(session)
         session.outbound.discard()
         session.interests.clear()
         session.ends = 0.0
@@ -67,7 +67,7 @@ class Sessions:
         """The connection is gone: the session lives on for its expiry."""
         session.ends = 0.0 if session.expiry == FOREVER else now + session.expiry
         if session.durable:
-            self.keeper.keep_session(session)
+            self.persistence.keep_session(session)
         self.schedule(session)
 
     def schedule(self, session: Session) -> None:
@@ -100,7 +100,7 @@ class Sessions:
                 found.append(session)
         return found
 
-    def restore(self, recovered: Recovered, now: float) -> None:
+    def restore(self, recovered: RecoveredState, now: float) -> None:
         """Take the sessions that the journal kept. One that was connected gets a grace to be attached again."""
         grace = self._settings.attach_grace
         for session in recovered.sessions.values():
@@ -127,6 +127,6 @@ class Sessions:
         old = interest.session.interests.get(full)
         if old is not None:
             self.subscriptions.remove(old)
-            self.keeper.forget_interest(old)
+            self.persistence.forget_interest(old)
         interest.session.interests[full] = interest
         self.subscriptions.add(interest)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import final
 
 from mesh.broker.courier import Courier
-from mesh.broker.keeper import Keeper
+from mesh.broker.persistence import Persistence
 from mesh.broker.session import Session
 from mesh.broker.settings import Settings
 from mesh.broker.subscriptions import SharedGroup, Subscriptions
@@ -25,12 +25,14 @@ from mesh.wire.reasons import SUCCESS
 class Sharing:
     """``look`` is called once a second."""
 
-    __slots__ = ("_seen", "courier", "keeper", "settings", "subscriptions")
+    __slots__ = ("_seen", "courier", "persistence", "settings", "subscriptions")
 
-    def __init__(self, settings: Settings, subscriptions: Subscriptions, keeper: Keeper, courier: Courier) -> None:
+    def __init__(
+        self, settings: Settings, subscriptions: Subscriptions, persistence: Persistence, courier: Courier
+    ) -> None:
         self.settings = settings
         self.subscriptions = subscriptions
-        self.keeper = keeper
+        self.persistence = persistence
         self.courier = courier
         self._seen: dict[Session, tuple[int, float]] = {}  # how many each member had acknowledged, and since when
 
@@ -89,7 +91,7 @@ class Sharing:
             target = group.choose(session)
             if target is None:
                 break
-            message = self.keeper.load(delivery)
+            message = self.persistence.load(delivery)
             qos = min(message.qos, target.qos)
             identifiers = target.identifiers
             offered = self.courier.offer(target.session, message, qos, delivery.retain, identifiers, None, group.full)
@@ -99,7 +101,7 @@ class Sharing:
         if moved:
             session.outbound.withdraw(moved, connected)
             for delivery in moved:
-                self.keeper.forget(delivery)
+                self.persistence.forget(delivery)
 
 
 def _has_connected(group: SharedGroup, session: Session) -> bool:

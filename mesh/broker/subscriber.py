@@ -14,8 +14,8 @@ from mesh.broker.catchup import CatchUp
 from mesh.broker.courier import Courier
 from mesh.broker.gate import Gate
 from mesh.broker.inbox import Inbox
-from mesh.broker.keeper import Keeper
 from mesh.broker.outbox import Outbox, explained
+from mesh.broker.persistence import Persistence
 from mesh.broker.principal import TIER, VEHICLE
 from mesh.broker.session import Connection, Interest, Session
 from mesh.broker.settings import Settings
@@ -38,7 +38,7 @@ class Subscriber:
         subscriptions: Subscriptions,
         catch_up: CatchUp,
         inbox: Inbox,
-        keeper: Keeper,
+        persistence: Persistence,
         outbox: Outbox,
         courier: Courier,
         sharing: Sharing,
@@ -49,8 +49,8 @@ class Subscriber:
         self.subscriptions = subscriptions
         self.catch_up = catch_up
         self.inbox = inbox
-        self.keeper = keeper
-        self.store = keeper.store
+        self.persistence = persistence
+        self.store = persistence.store
         self.outbox = outbox
         self.courier = courier
         self.sharing = sharing
@@ -87,7 +87,7 @@ class Subscriber:
         for interest, due in fresh:
             if due is not None:
                 self._send_figures(interest)
-                self.catch_up.owe(interest, due)
+                self.catch_up.queue_retained(interest, due)
         self.sharing.arrived(session)
         if connection.principal.kind == VEHICLE:
             self.inbox.hand_over(session)
@@ -122,11 +122,11 @@ class Subscriber:
         old = session.interests.get(subscription.filter)
         interest = Interest(session, subscription, identifier)
         if session.durable:
-            self.keeper.keep_interest(interest)
+            self.persistence.keep_interest(interest)
         if old is not None:
             self.subscriptions.replace(old, interest)
             self.catch_up.forget(old)
-            self.keeper.forget_interest(old)
+            self.persistence.forget_interest(old)
         else:
             self.subscriptions.add(interest)
         session.interests[subscription.filter] = interest
@@ -151,7 +151,7 @@ class Subscriber:
                 continue
             self.subscriptions.remove(interest)
             self.catch_up.forget(interest)
-            self.keeper.forget_interest(interest)
+            self.persistence.forget_interest(interest)
             group = self.subscriptions.group(filter, session.kind == TIER)
             if group is not None:
                 self.sharing.left(session, group)

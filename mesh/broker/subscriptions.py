@@ -19,7 +19,7 @@ from mesh.wire.tree import FilterTree
 
 
 @final
-class Target:
+class RouteTarget:
     """One session that receives a topic. ``no_local``: some of its filters do not bring what it has published itself;
     then ``own`` is how it receives that by the others, ``None`` if there are none."""
 
@@ -30,7 +30,7 @@ class Target:
         self.session = interest.session
         self.qos = subscription.qos
         self.no_local = subscription.no_local
-        self.own: Target | None = None
+        self.own: RouteTarget | None = None
         self.retain_as_published = subscription.retain_as_published
         self.identifiers: tuple[int, ...] = (interest.identifier,) if interest.identifier else ()
 
@@ -49,11 +49,11 @@ class Target:
         among them, and with their identifiers [MQTT-3.8.3-3]."""
         if not interest.subscription.no_local:
             if self.own is None:
-                self.own = Target(interest)
+                self.own = RouteTarget(interest)
             else:
                 self.own.merge(interest)
         elif not self.no_local:  # the first one that has it: the others are what was merged until now
-            own = self.own = Target(interest)
+            own = self.own = RouteTarget(interest)
             own.no_local = False
             own.qos = self.qos
             own.retain_as_published = self.retain_as_published
@@ -72,14 +72,14 @@ class SharedGroup:
         self.filter = filter
         self.full = full
         self.of_cores = of_cores
-        self.members: list[Target] = []
+        self.members: list[RouteTarget] = []
         self.turn = 0
 
-    def choose(self, without: Session | None = None) -> Target | None:
+    def choose(self, without: Session | None = None) -> RouteTarget | None:
         """The next member in turn: one that can be served now, or else any that keeps a queue, but not ``without``."""
         members = self.members
         count = len(members)
-        fallback: Target | None = None
+        fallback: RouteTarget | None = None
         for step in range(count):
             target = members[(self.turn + step) % count]
             session = target.session
@@ -114,7 +114,7 @@ class Route:
 
     __slots__ = ("groups", "targets")
 
-    def __init__(self, targets: list[Target], groups: list[SharedGroup]) -> None:
+    def __init__(self, targets: list[RouteTarget], groups: list[SharedGroup]) -> None:
         self.targets = targets
         self.groups = groups
 
@@ -172,7 +172,7 @@ class Subscriptions:
             if group is None:
                 group = self._groups[key] = SharedGroup(filter, full, key[0])
                 self._tree.add(filter, group, group)
-            group.members.append(Target(interest))
+            group.members.append(RouteTarget(interest))
             interest.session.shared += 1
         else:
             self._tree.add(filter, interest.session, interest)
@@ -241,7 +241,7 @@ class Subscriptions:
         return bool(self._refused) and matches_any(self._refused, topic)
 
     def _compute(self, topic: str) -> Route:
-        targets: dict[Session, Target] = {}
+        targets: dict[Session, RouteTarget] = {}
         groups: list[SharedGroup] = []
         refused = self.is_refused(topic)
         for value in self._tree.match(topic):
@@ -253,7 +253,7 @@ class Subscriptions:
                 continue
             target = targets.get(value.session)
             if target is None:
-                targets[value.session] = Target(value)
+                targets[value.session] = RouteTarget(value)
             else:
                 target.merge(value)
         return Route(list(targets.values()), groups)

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Final
 
 from mesh.bench.peers import LEAST_PAYLOAD
-from mesh.bench.plan import DIRECT, SCENARIOS, UP, Plan
+from mesh.bench.plan import DIRECT, SCENARIOS, UP, LoadPlan
 from mesh.bench.run import LoadFailed, Result, measure
-from mesh.cli.client import Refused, target, topology_of
+from mesh.cli.client import ClientRefused, target, topology_of
 from mesh.cli.which import NOT_RUNNING, Unclear, option, which
 from mesh.cluster.look import status_of
 from mesh.cluster.run import Run
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     except Unclear as error:
         print(error, file=sys.stderr)
         return NOT_RUNNING
-    except (LoadFailed, Refused, OSError, ValueError) as error:
+    except (LoadFailed, ClientRefused, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     print(json.dumps(result.plain())) if arguments.json else _show(plan, result)
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 _WINDOW: Final = 1000  # where the rate says how much is under way
 
 
-def _measure(found: Run, plan: Plan, seconds: float) -> Result:
+def _measure(found: Run, plan: LoadPlan, seconds: float) -> Result:
     topology = topology_of(found)
     vehicles = target(topology, "bench", None, None, "bench")
     backends = target(topology, None, None, None, "bench")
@@ -79,7 +79,7 @@ def _measure(found: Run, plan: Plan, seconds: float) -> Result:
     )
 
 
-def _show(plan: Plan, result: Result) -> None:
+def _show(plan: LoadPlan, result: Result) -> None:
     way = {UP: "vehicles report to back ends", DIRECT: "back ends to back ends"}.get(
         plan.direction, "back ends command vehicles"
     )

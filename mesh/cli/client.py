@@ -25,7 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from mesh.cluster.run import Run, load_plan
 from mesh.policy.identity import CLIENT_ID
-from mesh.topology.topology import Core, FrontDoor, Topology, from_dict
+from mesh.topology.topology import CoreSpec, FrontDoorSpec, Topology, from_dict
 from mesh.wire.reasons import name_of
 
 # A vehicle's CONNECT may wait for an edge that is being restarted (connect_wait, 30 s unless set); then it is refused.
@@ -34,13 +34,13 @@ CONNECT_SECONDS: Final = 35.0
 _ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-class Refused(Exception):
+class ClientRefused(Exception):
     """The mesh did not let the client do something, or did not answer; one sentence."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Target:
+class ClientTarget:
     """A listener, and the credentials to show there."""
 
     host: str
@@ -55,7 +55,7 @@ class Target:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Message:
+class ReceivedMessage:
     """One message received. ``properties`` are the user properties; ``retain`` and ``dup`` are the packet's flags."""
 
     topic: str
@@ -81,51 +81,51 @@ def topology_of(run: Run) -> Topology:
     return from_dict(dict(load_plan(Path(run.data)).settings))
 
 
-def target(topology: Topology, vehicle: str | None, user: str | None, at: str | None, purpose: str) -> Target:
-    """Where to connect and as whom. Raises ``Refused`` for what the mesh would refuse anyway.
+def target(topology: Topology, vehicle: str | None, user: str | None, at: str | None, purpose: str) -> ClientTarget:
+    """Where to connect and as whom. Raises ``ClientRefused`` for what the mesh would refuse anyway.
 
     ``purpose`` becomes a part of the client id, which is new each time, so that no other client is disturbed.
     """
     client_id = f"mesh-{purpose}-{secrets.token_hex(4)}"
     if vehicle is not None:
         if user is not None:
-            raise Refused("--user is for back ends and --vehicle for vehicles; give one of them")
+            raise ClientRefused("--user is for back ends and --vehicle for vehicles; give one of them")
         return _as_vehicle(topology, vehicle, _place(at, topology.front_doors), client_id)
     return _as_backend(topology, user, _place(at, topology.cores), client_id)
 
 
-def _as_vehicle(topology: Topology, vehicle: str, place: tuple[str, int], client_id: str) -> Target:
+def _as_vehicle(topology: Topology, vehicle: str, place: tuple[str, int], client_id: str) -> ClientTarget:
     identity = topology.identity
     if not identity.compile().pattern.matches(vehicle):
-        raise Refused(f"{vehicle!r} is no vehicle of mesh {topology.mesh!r}: theirs look like {identity.pattern}")
-    return Target(*place, vehicle) if identity.source == CLIENT_ID else Target(*place, client_id, vehicle)
+        raise ClientRefused(f"{vehicle!r} is no vehicle of mesh {topology.mesh!r}: theirs look like {identity.pattern}")
+    return ClientTarget(*place, vehicle) if identity.source == CLIENT_ID else ClientTarget(*place, client_id, vehicle)
 
 
-def _as_backend(topology: Topology, user: str | None, place: tuple[str, int], client_id: str) -> Target:
+def _as_backend(topology: Topology, user: str | None, place: tuple[str, int], client_id: str) -> ClientTarget:
     backends = topology.backends
     known = {auth.user: auth.password for auth in backends.users}
     if user is None and not backends.anonymous:
         user = backends.users[0].user
     if user is not None and user not in known and not backends.anonymous:
-        raise Refused(f"the topology has no back end named {user!r}; it has {', '.join(sorted(known))}")
-    return Target(*place, client_id, user, known.get(user or ""))
+        raise ClientRefused(f"the topology has no back end named {user!r}; it has {', '.join(sorted(known))}")
+    return ClientTarget(*place, client_id, user, known.get(user or ""))
 
 
-def _place(at: str | None, groups: Sequence[FrontDoor | Core]) -> tuple[str, int]:
+def _place(at: str | None, groups: Sequence[FrontDoorSpec | CoreSpec]) -> tuple[str, int]:
     if at is None:
         address = groups[0].listen[0].address
         return _ANY_HOST.get(address.host, address.host), address.port
     host, colon, port = at.rpartition(":")
     if not colon or not host or not port.isdecimal():
-        raise Refused(f"--at takes HOST:PORT, such as 127.0.0.1:1883, not {at!r}")
+        raise ClientRefused(f"--at takes HOST:PORT, such as 127.0.0.1:1883, not {at!r}")
     return host.strip("[]"), int(port)
 
 
 @final
-class Client:
+class CommandClient:
     """One MQTT 5 connection with a session of its own that ends with it. Use it as a context manager, in one thread."""
 
-    def __init__(self, target: Target, backlog: int) -> None:
+    def __init__(self, target: ClientTarget, backlog: int) -> None:
         """``backlog``: how many messages are kept for ``receive``; then the connection is not read on."""
         self._target = target
         self._backlog = backlog
@@ -134,7 +134,7 @@ class Client:
         self._lost = ""
         self._answers: dict[int, int] = {}
         self._granted: dict[int, list[int]] = {}
-        self._messages: deque[Message] = deque()
+        self._messages: deque[ReceivedMessage] = deque()
         self._closing = False
         self._client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
@@ -150,19 +150,19 @@ class Client:
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
 
-    def __enter__(self) -> Client:
-        """Connect. Raises ``Refused``."""
+    def __enter__(self) -> CommandClient:
+        """Connect. Raises ``ClientRefused``."""
         try:
             self._client.connect(self._target.host, self._target.port, keepalive=30, clean_start=True)
         except OSError as error:
-            raise Refused(f"nobody answers at {self._target}: {error.strerror or error}") from error
+            raise ClientRefused(f"nobody answers at {self._target}: {error.strerror or error}") from error
         self._client.loop_start()
         try:
             self._wait(lambda: self._connected is not None, CONNECT_SECONDS, "CONNECT")
             answer = self._connected
             assert answer is not None, "waited for above"
             if answer.is_failure:
-                raise Refused(f"{self._target} refused the connection: {said(answer.value)}")
+                raise ClientRefused(f"{self._target} refused the connection: {said(answer.value)}")
         except BaseException:
             self.__exit__()
             raise
@@ -176,38 +176,38 @@ class Client:
         self._client.loop_stop()
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool, user: Sequence[tuple[str, str]] = ()) -> int:
-        """Send a message; gives the number to ask ``answer`` for. Raises ``Refused`` for a topic that cannot be."""
+        """Send a message; returns the number to ask ``answer`` for. Raises ``ClientRefused`` for an invalid topic."""
         try:
             sent = self._client.publish(topic, payload, qos, retain, _user_properties(user))
         except ValueError as error:
-            raise Refused(f"{topic!r} cannot be published to: {error}") from error
+            raise ClientRefused(f"{topic!r} cannot be published to: {error}") from error
         if sent.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_QUEUE_SIZE):
-            raise Refused(self._lost or f"{self._target}: {mqtt.error_string(sent.rc)}")
+            raise ClientRefused(self._lost or f"{self._target}: {mqtt.error_string(sent.rc)}")
         return sent.mid
 
     def answer(self, number: int, seconds: float) -> int:
-        """The reason code of a message; for QoS 0, which has none, success when it was sent. Raises ``Refused``."""
+        """The reason code of a message; for QoS 0, which has none, success once sent. Raises ``ClientRefused``."""
         self._wait(lambda: number in self._answers, seconds, "the message")
         return self._answers.pop(number)
 
     def subscribe(self, filters: Sequence[str], qos: int, seconds: float) -> list[int]:
-        """The answer for each filter. Raises ``Refused``."""
+        """The answer for each filter. Raises ``ClientRefused``."""
         try:
             code, number = self._client.subscribe([(filter, qos) for filter in filters])
         except ValueError as error:
-            raise Refused(f"{', '.join(filters)} cannot be subscribed to: {error}") from error
+            raise ClientRefused(f"{', '.join(filters)} cannot be subscribed to: {error}") from error
         if code is not MQTTErrorCode.MQTT_ERR_SUCCESS or number is None:
-            raise Refused(self._lost or f"{self._target}: {mqtt.error_string(code)}")
+            raise ClientRefused(self._lost or f"{self._target}: {mqtt.error_string(code)}")
         self._wait(lambda: number in self._granted, seconds, "SUBSCRIBE")
         return self._granted.pop(number)
 
-    def receive(self, seconds: float | None) -> Message | None:
-        """The next message; ``None`` if none came within ``seconds``. Raises ``Refused`` if no more will come."""
+    def receive(self, seconds: float | None) -> ReceivedMessage | None:
+        """The next message; ``None`` if none came within ``seconds``. Raises ``ClientRefused`` if no more will come."""
         with self._changed:
             if not self._changed.wait_for(lambda: bool(self._messages or self._lost), seconds):
                 return None
             if not self._messages:
-                raise Refused(self._lost)
+                raise ClientRefused(self._lost)
             message = self._messages.popleft()
             self._changed.notify_all()
             return message
@@ -215,9 +215,9 @@ class Client:
     def _wait(self, met: Callable[[], bool], seconds: float, what: str) -> None:
         with self._changed:
             if not self._changed.wait_for(lambda: met() or bool(self._lost), seconds):
-                raise Refused(f"{self._target} did not answer {what} within {seconds:g} s")
+                raise ClientRefused(f"{self._target} did not answer {what} within {seconds:g} s")
             if not met():
-                raise Refused(self._lost)
+                raise ClientRefused(self._lost)
 
     # The callbacks run in paho's thread.
 
@@ -249,7 +249,9 @@ class Client:
 
     def _on_message(self, _client: object, _data: object, packet: mqtt.MQTTMessage) -> None:
         user = () if packet.properties is None else getattr(packet.properties, "UserProperty", ())
-        message = Message(packet.topic, bytes(packet.payload), packet.qos, packet.retain, packet.dup, tuple(user))
+        message = ReceivedMessage(
+            packet.topic, bytes(packet.payload), packet.qos, packet.retain, packet.dup, tuple(user)
+        )
         with self._changed:
             self._changed.wait_for(lambda: len(self._messages) < self._backlog or self._closing)
             self._messages.append(message)

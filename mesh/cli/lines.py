@@ -40,7 +40,7 @@ class Progress:
 
 
 @final
-class Follower:
+class LineFollower:
     """Shows what is appended to the logs of a folder, each line with the name of its file."""
 
     def __init__(self, folder: Path) -> None:

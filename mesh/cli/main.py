@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, Protocol, cast
 from mesh.version import describe
 
 
-class Entry(NamedTuple):
+class CommandEntry(NamedTuple):
     """Where a command lives and what it is for, in one line."""
 
     module: str
@@ -38,21 +38,21 @@ class Command(Protocol):
     run: Callable[[argparse.Namespace], int]
 
 
-COMMANDS: Final[dict[str, Entry]] = {
-    "init": Entry("mesh.cli.init", "write a topology file to begin with"),
-    "check": Entry("mesh.cli.check", "read a topology file and say all that is wrong with it"),
-    "up": Entry("mesh.cli.up", "bring a mesh up from its topology file"),
-    "down": Entry("mesh.cli.down", "end a mesh and all its processes"),
-    "status": Entry("mesh.cli.status", "show how the nodes are"),
-    "where": Entry("mesh.cli.where", "show which edge a vehicle lives on"),
-    "pub": Entry("mesh.cli.pub", "send a message as a back end or as a vehicle"),
-    "sub": Entry("mesh.cli.sub", "show the messages that arrive for a back end or for a vehicle"),
-    "scram": Entry("mesh.cli.scram", "make the line by which a vehicle proves its password"),
-    "bench": Entry("mesh.cli.bench", "put a load on a running mesh and say what it took"),
+COMMANDS: Final[dict[str, CommandEntry]] = {
+    "init": CommandEntry("mesh.cli.init", "write a topology file to begin with"),
+    "check": CommandEntry("mesh.cli.check", "read a topology file and say all that is wrong with it"),
+    "up": CommandEntry("mesh.cli.up", "bring a mesh up from its topology file"),
+    "down": CommandEntry("mesh.cli.down", "end a mesh and all its processes"),
+    "status": CommandEntry("mesh.cli.status", "show how the nodes are"),
+    "where": CommandEntry("mesh.cli.where", "show which edge a vehicle lives on"),
+    "pub": CommandEntry("mesh.cli.pub", "send a message as a back end or as a vehicle"),
+    "sub": CommandEntry("mesh.cli.sub", "show the messages that arrive for a back end or for a vehicle"),
+    "scram": CommandEntry("mesh.cli.scram", "make the line by which a vehicle proves its password"),
+    "bench": CommandEntry("mesh.cli.bench", "put a load on a running mesh and say what it took"),
 }
 
 
-def load(entry: Entry) -> Command:
+def load(entry: CommandEntry) -> Command:
     return cast(Command, importlib.import_module(entry.module))
 
 

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final
 
-from mesh.cli.client import Client, Refused, said, target, topology_of
+from mesh.cli.client import ClientRefused, CommandClient, said, target, topology_of
 from mesh.cli.client import options as connection
 from mesh.cli.which import NOT_RUNNING, Unclear, option, which
 from mesh.telemetry.spans import new_trace
@@ -71,9 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
         topology = topology_of(found)
         where = target(topology, arguments.vehicle, arguments.user, arguments.at, "pub")
         traces: list[str] = []
-        with Client(where, backlog=1) as client:
+        with CommandClient(where, backlog=1) as client:
             answers = _send(client, arguments, traces)
-    except (Refused, OSError, ValueError) as error:
+    except (ClientRefused, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     _tell_json(arguments, answers, traces) if arguments.json else _tell(arguments, answers, traces, topology)
@@ -95,7 +95,7 @@ def _payloads(arguments: argparse.Namespace) -> Iterator[bytes]:
             yield arguments.message.replace("{n}", str(number)).encode()
 
 
-def _send(client: Client, arguments: argparse.Namespace, traces: list[str]) -> Counter[int]:
+def _send(client: CommandClient, arguments: argparse.Namespace, traces: list[str]) -> Counter[int]:
     """Send all; gives how often each reason code came. The ids of their traces are appended to ``traces``."""
     answers: Counter[int] = Counter()
     waiting: deque[int] = deque()

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from mesh.cli.which import NOT_RUNNING, Unclear, option, which
 from mesh.cluster.look import status_of
-from mesh.cluster.status import MeshStatus, Row
+from mesh.cluster.status import MeshStatus, NodeRow
 
 EXAMPLES: Final = """\
 examples:
@@ -64,7 +64,7 @@ def _show(status: MeshStatus) -> None:
     console.print(table)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: NodeRow) -> tuple[str, ...]:
     """The texts of a row, in the order of the columns."""
     return (
         row.name,

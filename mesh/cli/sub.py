@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from mesh.cli.client import Client, Deadline, Message, Refused, said, target, topology_of
+from mesh.cli.client import ClientRefused, CommandClient, Deadline, ReceivedMessage, said, target, topology_of
 from mesh.cli.client import options as connection
 from mesh.cli.which import NOT_RUNNING, Unclear, option, which
 from mesh.wire.reasons import is_error
@@ -58,18 +58,18 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     try:
         where = target(topology, arguments.vehicle, arguments.user, arguments.at, "sub")
-        with Client(where, BACKLOG) as client:
+        with CommandClient(where, BACKLOG) as client:
             if not _subscribe(client, arguments.filters, arguments.qos):
                 return 1
             return _follow(client, arguments)
-    except Refused as error:
+    except ClientRefused as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0
 
 
-def _subscribe(client: Client, filters: Sequence[str], qos: int) -> bool:
+def _subscribe(client: CommandClient, filters: Sequence[str], qos: int) -> bool:
     """Whether at least one filter was granted; those that were not are named."""
     codes = client.subscribe(filters, qos, SUBSCRIBE_SECONDS)
     for filter, code in zip(filters, codes, strict=True):
@@ -81,7 +81,7 @@ def _subscribe(client: Client, filters: Sequence[str], qos: int) -> bool:
     return bool(granted)
 
 
-def _follow(client: Client, arguments: argparse.Namespace) -> int:
+def _follow(client: CommandClient, arguments: argparse.Namespace) -> int:
     deadline = Deadline(arguments.timeout)
     came = 0
     while arguments.count is None or came < arguments.count:
@@ -93,14 +93,14 @@ def _follow(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def as_line(message: Message) -> str:
+def as_line(message: ReceivedMessage) -> str:
     """A message for people. What would move the cursor is escaped, as a vehicle may send anything."""
     text = message.payload.decode(errors="backslashreplace")
     shown = [letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text]
     return f"{message.topic} {''.join(shown)}"
 
 
-def as_json(message: Message, now: float) -> str:
+def as_json(message: ReceivedMessage, now: float) -> str:
     """A message for programs, in one line."""
     try:
         payload = {"payload": message.payload.decode()}

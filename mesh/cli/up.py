@@ -11,9 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from mesh.cli.lines import Follower, Progress
+from mesh.cli.lines import LineFollower, Progress
 from mesh.cluster.lifecycle import NotUp, down, planned, up
-from mesh.cluster.plan import Plan
+from mesh.cluster.plan import ClusterPlan
 from mesh.cluster.run import Run, load_run, logs_path
 from mesh.policy.secrets import SecretError
 from mesh.registry.errors import RegistryError
@@ -58,14 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
 
 
-def _change(plan: Plan, file: str) -> int:
+def _change(plan: ClusterPlan, file: str) -> int:
     """The mesh runs already: have it take the file as it is now."""
     up(plan, file, follow=False, watch=Progress())
     print(f"mesh {plan.mesh!r} runs as the file says; unchanged nodes were not touched")
     return 0
 
 
-def _background(plan: Plan, file: str) -> int:
+def _background(plan: ClusterPlan, file: str) -> int:
     try:
         found = up(plan, file, follow=False, watch=Progress())
     except KeyboardInterrupt:
@@ -76,7 +76,7 @@ def _background(plan: Plan, file: str) -> int:
     return 0
 
 
-def _foreground(plan: Plan, file: str) -> int:
+def _foreground(plan: ClusterPlan, file: str) -> int:
     data = Path(plan.data)
     ends = _Ends()
     try:
@@ -87,7 +87,7 @@ def _foreground(plan: Plan, file: str) -> int:
         down(data)
         return 130
     _tell(found, plan, "Ctrl-C stops it")
-    follower = Follower(logs_path(data))
+    follower = LineFollower(logs_path(data))
     while not ends.asked.wait(0.2):
         follower.show()
         if not found.is_alive():
@@ -127,7 +127,7 @@ def _until(ends: _Ends, progress: Progress) -> Progress:
     return progress
 
 
-def _tell(found: Run, plan: Plan, end: str) -> None:
+def _tell(found: Run, plan: ClusterPlan, end: str) -> None:
     print(f"mesh {found.mesh!r} is ready")
     for node in plan.nodes:
         for listen in node.listens:

@@ -17,7 +17,7 @@ from typing import Final, final
 from mesh.cluster.controller import Controller
 from mesh.cluster.host import Host, Report, all_file_descriptors, log_to_file
 from mesh.cluster.node import Assignment
-from mesh.cluster.plan import LOCAL, Plan, objections
+from mesh.cluster.plan import LOCAL, ClusterPlan, objections
 from mesh.cluster.run import replace, status_path
 from mesh.cluster.runtime import CONTROLLER, RayRuntime, restarted
 from mesh.cluster.spares import Spares
@@ -68,7 +68,7 @@ class NodeActor:
 class ControllerActor:
     """The process of the controller: its rounds run in a thread from the constructor on."""
 
-    def __init__(self, plan: Plan, namespace: str) -> None:
+    def __init__(self, plan: ClusterPlan, namespace: str) -> None:
         data = Path(plan.data)
         self._logs = log_to_file(data, CONTROLLER)
         self._plan = plan
@@ -79,11 +79,11 @@ class ControllerActor:
     def snapshot(self) -> Snapshot:
         return self._controller.snapshot()
 
-    def has(self, plan: Plan) -> bool:
+    def has(self, plan: ClusterPlan) -> bool:
         """Whether this is the controller of this plan, and not one before it."""
         return self._plan == plan
 
-    def objections(self, plan: Plan) -> list[str]:
+    def objections(self, plan: ClusterPlan) -> list[str]:
         return objections(self._plan, plan)
 
     def stop(self, grace: float) -> None:

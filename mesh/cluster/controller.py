@@ -21,8 +21,8 @@ from typing import Final, Protocol, final
 
 from mesh.cluster import host
 from mesh.cluster.host import Report
-from mesh.cluster.plan import Plan, PlannedNode
-from mesh.cluster.status import Row, Snapshot
+from mesh.cluster.plan import ClusterPlan, PlannedNode
+from mesh.cluster.status import NodeRow, Snapshot
 from mesh.figures.node import NodeStatus
 from mesh.figures.status import by_series
 
@@ -85,7 +85,7 @@ class Runtime(Protocol):
         """What nodes say of themselves: ``None`` for one whose process is gone; nothing for one that has not answered
         yet."""
 
-    def create(self, node: PlannedNode, plan: Plan) -> None:
+    def create(self, node: PlannedNode, plan: ClusterPlan) -> None:
         """Have a process for this node; one that exists is kept."""
 
     def begin(self, name: str) -> None:
@@ -101,7 +101,7 @@ class Runtime(Protocol):
         """Kill the node's process for good."""
 
 
-def decide(plan: Plan, seen: Mapping[str, Seen], now: float, opened: bool) -> list[Step]:
+def decide(plan: ClusterPlan, seen: Mapping[str, Seen], now: float, opened: bool) -> list[Step]:
     """The next steps. ``seen`` holds every node that exists or is planned; ``opened``: the mesh has been ready once."""
     steps = []
     unready = {node.stage for node in plan.nodes if seen[node.name].state != host.READY}
@@ -138,7 +138,7 @@ class Controller:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: ClusterPlan,
         runtime: Runtime,
         clock: Callable[[], float] = time.monotonic,
         tell: Callable[[str], None] = lambda line: None,
@@ -268,12 +268,12 @@ class Controller:
         except (OSError, RuntimeError) as error:
             it.note = host.sentence(error)  # the next round tries again
 
-    def _row(self, node: PlannedNode) -> Row:
+    def _row(self, node: PlannedNode) -> NodeRow:
         it = self._seen.get(node.name, _NOTHING)
         report = it.report or Report(it.state, 0)
         gone = it.state in (ABSENT, LOST, host.STOPPED)
         status = report.status if it.state == host.READY else NodeStatus()
-        return Row(
+        return NodeRow(
             name=node.name,
             role=node.role,
             state=_WORDS.get(it.state, it.state),

@@ -16,7 +16,7 @@ from typing import Final, cast
 
 from mesh.cluster import runtime
 from mesh.cluster.actors import ControllerActor
-from mesh.cluster.plan import Plan
+from mesh.cluster.plan import ClusterPlan
 from mesh.cluster.run import Run, load_run, save_plan
 from mesh.cluster.runtime import CONTROLLER
 from mesh.cluster.status import Snapshot
@@ -32,12 +32,12 @@ GRACE: Final = 5.0
 STOP_DEADLINE: Final = 4 * (GRACE + 2.0)
 
 
-def place(plan: Plan, namespace: str) -> None:
+def place(plan: ClusterPlan, namespace: str) -> None:
     """Have a controller for this plan; one that runs already is kept."""
     runtime.create(ControllerActor, CONTROLLER, plan.mesh, namespace, {}, plan, namespace)
 
 
-def adopt(plan: Plan, namespace: str) -> list[str]:
+def adopt(plan: ClusterPlan, namespace: str) -> list[str]:
     """Replace the controller by one with this plan. Gives the objections, if there are any; then nothing has changed.
     """
     old = runtime.find(CONTROLLER, plan.mesh, namespace)
@@ -49,7 +49,7 @@ def adopt(plan: Plan, namespace: str) -> list[str]:
     return wrong
 
 
-def _place_again(plan: Plan, namespace: str) -> None:
+def _place_again(plan: ClusterPlan, namespace: str) -> None:
     """Ray needs a moment until the name of an actor that was killed is free: until then the old one is found by it, may
     even answer, and may be gone at the next call."""
     end = time.monotonic() + _ANSWER
@@ -98,7 +98,7 @@ def main() -> int:
     if run is None:
         print(f"no mesh runs in {data}", file=sys.stderr)
         return 1
-    plan = Plan.from_json(next_path(data).read_text(encoding="utf-8"))
+    plan = ClusterPlan.from_json(next_path(data).read_text(encoding="utf-8"))
     runtime.connect(run.address, run.namespace)
     wrong = adopt(plan, run.namespace)
     print("\n".join(wrong), file=sys.stderr)

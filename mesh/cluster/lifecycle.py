@@ -21,7 +21,7 @@ from typing import Final
 
 from mesh.cluster.etcd import endpoint, etcd_folder
 from mesh.cluster.look import status_of
-from mesh.cluster.plan import LOCAL, Plan, objections, plan_of
+from mesh.cluster.plan import LOCAL, ClusterPlan, objections, plan_of
 from mesh.cluster.processes import kill_session, started, wait_gone
 from mesh.cluster.rayenv import environment
 from mesh.cluster.run import (
@@ -39,7 +39,7 @@ from mesh.cluster.run import (
     status_path,
 )
 from mesh.cluster.run import replace as replace_file
-from mesh.cluster.status import READY, MeshStatus, Row
+from mesh.cluster.status import READY, MeshStatus, NodeRow
 from mesh.policy.secrets import load_or_create
 from mesh.topology.topology import Topology
 
@@ -73,7 +73,7 @@ class NotUp(Exception):
         return "\n".join(self.reasons)
 
 
-def planned(topology: Topology) -> Plan:
+def planned(topology: Topology) -> ClusterPlan:
     """The plan for a topology; the mesh secret and the place of an embedded etcd are made now, if they never were.
 
     Raises ``OSError``, ``SecretError``.
@@ -84,7 +84,7 @@ def planned(topology: Topology) -> Plan:
     return plan_of(topology, [endpoint(etcd_folder(topology.data))], secret)
 
 
-def up(plan: Plan, topology: str, follow: bool, watch: Watcher = lambda status: None) -> Run:
+def up(plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda status: None) -> Run:
     """Bring a mesh up, or have the one that runs take the plan; returns when every node is ready. Raises ``NotUp``.
 
     ``follow``: the mesh ends with this process. ``watch`` is given the status now and then while it comes up.
@@ -156,7 +156,7 @@ def _wait_etcd(lock: Path) -> None:
         os.close(file)
 
 
-def _spawn(plan: Plan, topology: str, follow: bool) -> None:
+def _spawn(plan: ClusterPlan, topology: str, follow: bool) -> None:
     data = Path(plan.data)
     save_plan(plan)
     status_path(data).unlink(missing_ok=True)
@@ -196,7 +196,7 @@ def _wait_registered(supervisor: subprocess.Popen[bytes], data: Path) -> None:
         time.sleep(_POLL)
 
 
-def _change(run: Run, plan: Plan) -> None:
+def _change(run: Run, plan: ClusterPlan) -> None:
     """Have a running mesh take a plan; nothing happens when it is the one it has."""
     if load_plan(Path(run.data)) == plan:
         return
@@ -217,7 +217,7 @@ def _change(run: Run, plan: Plan) -> None:
             raise NotUp(wrong)
 
 
-def _change_here(run: Run, plan: Plan) -> None:
+def _change_here(run: Run, plan: ClusterPlan) -> None:
     """In a process of its own, because Ray reads its environment when it is imported."""
     data = Path(run.data)
     replace_file(data / "next.json", plan.to_json())
@@ -235,7 +235,7 @@ def _change_here(run: Run, plan: Plan) -> None:
         raise NotUp(done.stderr.strip().splitlines()[-1:] or ["the controller did not take the new plan"])
 
 
-def _place(plan: Plan, topology: str) -> None:
+def _place(plan: ClusterPlan, topology: str) -> None:
     """Start a mesh on somebody else's cluster."""
     from mesh.cluster import launch, runtime  # Ray: only where it is needed, so that the command starts quickly
 
@@ -266,7 +266,7 @@ def _stop_on_cluster(run: Run) -> None:
         runtime.disconnect()
 
 
-def _wait_ready(data: Path, plan: Plan, watch: Watcher) -> Run:
+def _wait_ready(data: Path, plan: ClusterPlan, watch: Watcher) -> Run:
     """Until every node of the plan is ready. Raises ``NotUp`` with what keeps it from that."""
     end = time.monotonic() + READY_DEADLINE
     while True:
@@ -286,9 +286,9 @@ def _wait_ready(data: Path, plan: Plan, watch: Watcher) -> Run:
         time.sleep(_POLL if run.local else 1.0)
 
 
-def _hopeless(row: Row) -> bool:
+def _hopeless(row: NodeRow) -> bool:
     return row.state == FAILED and row.attempts >= _HOPELESS
 
 
-def _reason(row: Row) -> str:
+def _reason(row: NodeRow) -> str:
     return f"{row.role} {row.name!r} is not ready: {row.detail or row.state}"

@@ -12,7 +12,7 @@ from typing import Final
 
 from mesh.cluster.processes import started
 from mesh.cluster.run import FAILED, STOPPING, Run, load_plan
-from mesh.cluster.status import READY, UNKNOWN, MeshStatus, Row, Snapshot, load_status
+from mesh.cluster.status import READY, UNKNOWN, MeshStatus, NodeRow, Snapshot, load_status
 
 # The controller writes each second; while Ray brings it back nobody does. Older than this, the states are "unknown".
 FRESH: Final = 15.0
@@ -44,7 +44,7 @@ def _local(run: Run) -> Snapshot:
     return replace(found, nodes=tuple(_as_of_now(row) for row in found.nodes))
 
 
-def _as_of_now(row: Row) -> Row:
+def _as_of_now(row: NodeRow) -> NodeRow:
     """A row that does not show a process as alive that has died since it was written."""
     if row.state == READY and started(row.pid) is None:
         return replace(row, state="starting", pid=0, uptime=0.0)
@@ -54,7 +54,7 @@ def _as_of_now(row: Row) -> Row:
 def unknown(run: Run, state: str) -> Snapshot:
     """A snapshot for a mesh of which nothing is known but its plan."""
     plan = load_plan(Path(run.data))
-    rows = tuple(Row(node.name, node.role, state, listen=node.listens) for node in plan.nodes)
+    rows = tuple(NodeRow(node.name, node.role, state, listen=node.listens) for node in plan.nodes)
     return Snapshot(run.mesh, state, rows)
 
 

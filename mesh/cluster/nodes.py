@@ -6,10 +6,10 @@ from pathlib import Path
 
 from mesh.cluster.etcd import EtcdNode, etcd_folder
 from mesh.cluster.node import CORE, DOOR, EDGE, ETCD, Assignment, Node
-from mesh.core.node import Core
-from mesh.edge.node import Edge
-from mesh.frontdoor.node import Door
-from mesh.node.place import Place
+from mesh.core.node import CoreNode
+from mesh.edge.node import EdgeNode
+from mesh.frontdoor.node import DoorNode
+from mesh.node.config import NodeConfig
 from mesh.topology.nodes import nodes
 from mesh.topology.topology import from_dict
 
@@ -18,20 +18,20 @@ def build(assignment: Assignment) -> Node:
     """The node of an assignment, not yet started. Raises ``ValueError`` for one that the topology does not hold."""
     if assignment.role == ETCD:
         return EtcdNode(etcd_folder(Path(assignment.data)))
-    place = place_of(assignment)
+    config = place_of(assignment)
     if assignment.role == EDGE:
-        return Edge(place)
+        return EdgeNode(config)
     if assignment.role == CORE:
-        return Core(place)
+        return CoreNode(config)
     if assignment.role == DOOR:
-        return Door(place)
+        return DoorNode(config)
     raise ValueError(f"there is no role {assignment.role!r}")
 
 
-def place_of(assignment: Assignment) -> Place:
+def place_of(assignment: Assignment) -> NodeConfig:
     topology = from_dict(dict(assignment.settings))
     spec = next((spec for spec in nodes(topology) if spec.name == assignment.name), None)
     if spec is None:
         raise ValueError(f"the topology has no node {assignment.name!r}")
     assignment.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Place(topology, spec, assignment.endpoints, assignment.folder, bytes.fromhex(assignment.secret))
+    return NodeConfig(topology, spec, assignment.endpoints, assignment.folder, bytes.fromhex(assignment.secret))

@@ -44,7 +44,7 @@ class PlannedNode:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ClusterPlan:
     """A whole mesh. ``ray`` is ``local`` or an address; ``shared`` is the fingerprint of what concerns every node."""
 
     mesh: str
@@ -70,12 +70,12 @@ class Plan:
         return json.dumps(asdict(self))
 
     @staticmethod
-    def from_json(text: str) -> Plan:
+    def from_json(text: str) -> ClusterPlan:
         """The plan that ``to_json`` gave."""
         value = json.loads(text)
         value["endpoints"] = tuple(value["endpoints"])
         value["nodes"] = tuple(PlannedNode(**{**node, "listens": tuple(node["listens"])}) for node in value["nodes"])
-        return Plan(**value)
+        return ClusterPlan(**value)
 
 
 def fingerprint(value: object) -> str:
@@ -83,7 +83,7 @@ def fingerprint(value: object) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
-def plan_of(topology: Topology, endpoints: Iterable[str], secret: bytes) -> Plan:
+def plan_of(topology: Topology, endpoints: Iterable[str], secret: bytes) -> ClusterPlan:
     """The plan for a topology. ``endpoints`` are etcd's: those named in the file, or those of the embedded one.
     ``secret`` is the mesh's: it goes with the plan, so that nodes on other machines have the same."""
     settings = as_dict(topology)
@@ -98,7 +98,7 @@ def plan_of(topology: Topology, endpoints: Iterable[str], secret: bytes) -> Plan
     if topology.console is not None:
         url = f"http://{topology.console}"
         planned.append(PlannedNode(CONSOLE, CONSOLE, fingerprint(url), listens=(url,)))
-    return Plan(
+    return ClusterPlan(
         mesh=topology.mesh,
         data=str(topology.data),
         ray=topology.ray,
@@ -110,7 +110,7 @@ def plan_of(topology: Topology, endpoints: Iterable[str], secret: bytes) -> Plan
     )
 
 
-def objections(old: Plan, new: Plan) -> list[str]:
+def objections(old: ClusterPlan, new: ClusterPlan) -> list[str]:
     """Why a running mesh cannot go from ``old`` to ``new``: one sentence each; empty when it can.
 
     New nodes may be added; front doors and the console may be taken away. Everything else needs ``mesh down`` and

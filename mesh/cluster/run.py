@@ -18,7 +18,7 @@ from typing import Final
 
 import psutil
 
-from mesh.cluster.plan import LOCAL, Plan
+from mesh.cluster.plan import LOCAL, ClusterPlan
 from mesh.cluster.processes import alive
 
 STARTING: Final = "starting"
@@ -102,12 +102,12 @@ def load_run(data: Path) -> Run | None:
         raise ValueError(f"{run_path(data)} is damaged ({error}): remove it if no mesh runs there") from error
 
 
-def save_plan(plan: Plan) -> None:
+def save_plan(plan: ClusterPlan) -> None:
     replace(plan_path(Path(plan.data)), plan.to_json())
 
 
-def load_plan(data: Path) -> Plan:
-    return Plan.from_json(plan_path(data).read_text(encoding="utf-8"))
+def load_plan(data: Path) -> ClusterPlan:
+    return ClusterPlan.from_json(plan_path(data).read_text(encoding="utf-8"))
 
 
 def running() -> list[Run]:

@@ -16,7 +16,7 @@ import ray.exceptions
 import ray.util
 
 from mesh.cluster.host import Report, sentence
-from mesh.cluster.plan import Plan, PlannedNode
+from mesh.cluster.plan import ClusterPlan, PlannedNode
 
 Result = TypeVar("Result")
 
@@ -132,7 +132,7 @@ class RayRuntime:
                 reports[name] = None
         return reports
 
-    def create(self, node: PlannedNode, plan: Plan) -> None:
+    def create(self, node: PlannedNode, plan: ClusterPlan) -> None:
         handle = create(self._actor, node.name, self._mesh, self._namespace, node.resources, plan.assignment(node))
         self._handles[node.name] = handle
 

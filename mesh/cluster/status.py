@@ -19,7 +19,7 @@ UNKNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class NodeRow:
     """One node. ``restarts``: how often it came back; ``attempts``: how often it tried to start; ``uptime``: seconds
     since it was ready; ``detail``: one sentence on why it is as it is; ``metrics``: where Prometheus reads it, kept
     while it is away; ``figures``: its numbers by series (see ``figures.status.by_series``), while it is ready.
@@ -42,7 +42,7 @@ class Row:
     figures: dict[str, float] = field(default_factory=dict)
 
 
-_KNOWN: Final = frozenset(item.name for item in fields(Row))
+_KNOWN: Final = frozenset(item.name for item in fields(NodeRow))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Snapshot:
 
     mesh: str
     state: str
-    nodes: tuple[Row, ...]
+    nodes: tuple[NodeRow, ...]
     written: float = 0.0
 
     @property
@@ -69,7 +69,7 @@ class Snapshot:
         try:
             value = json.loads(text)
             rows = [{name: item for name, item in row.items() if name in _KNOWN} for row in value["nodes"]]
-            nodes = tuple(Row(**{**row, "listen": tuple(row.get("listen", ()))}) for row in rows)
+            nodes = tuple(NodeRow(**{**row, "listen": tuple(row.get("listen", ()))}) for row in rows)
             return Snapshot(str(value["mesh"]), str(value["state"]), nodes, float(value["written"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no status of a mesh: {error!r}") from error
@@ -87,7 +87,7 @@ class MeshStatus:
     ray: str
     etcd: tuple[str, ...]
     supervisor: int
-    nodes: tuple[Row, ...]
+    nodes: tuple[NodeRow, ...]
 
     @property
     def all_ready(self) -> bool:

@@ -29,7 +29,7 @@ from typing import Final, final
 from mesh.cluster import launch, runtime
 from mesh.cluster.head import Head
 from mesh.cluster.host import log_to_file, sentence
-from mesh.cluster.plan import LOCAL, Plan
+from mesh.cluster.plan import LOCAL, ClusterPlan
 from mesh.cluster.processes import adopt_orphans, die_with_parent, kill_session, reap, reap_all, started
 from mesh.cluster.run import FAILED, RUNNING, STARTING, STOPPED, STOPPING, Run, load_plan, ray_namespace, save_run
 
@@ -52,7 +52,7 @@ _EXTRA: Final = 2
 class Supervisor:
     """One run of a mesh."""
 
-    def __init__(self, data: Path, plan: Plan, topology: str) -> None:
+    def __init__(self, data: Path, plan: ClusterPlan, topology: str) -> None:
         self._plan = plan
         self._data = data
         self._since = started(os.getpid()) or time.time()

@@ -1,7 +1,7 @@
 """The HTTP API and the page, as an aiohttp application.
 
-Knows HTTP and a ``Source``; never knows where the answers come from. What always holds: nothing can be changed through
-it (GET and HEAD only); every answer to a well-formed request bears the security headers, every error of it is JSON with
+Knows HTTP and a ``VehicleSource``; never knows where the answers come from. What always holds: nothing can be changed
+through it (GET and HEAD only); every answer to a well-formed request has the security headers, every error is JSON with
 one sentence; only the files named here are served.
 """
 
@@ -19,7 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from mesh.cluster.node import CONSOLE
-from mesh.console.source import NoAnswer, Source
+from mesh.console.source import NoAnswer, VehicleSource
 from mesh.console.status import ConsoleStatus, view
 from mesh.telemetry.prometheus import CONTENT_TYPE, exposition
 from mesh.topology.units import is_loopback
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-SOURCE: Final[web.AppKey[Source]] = web.AppKey("source")
+SOURCE: Final[web.AppKey[VehicleSource]] = web.AppKey("source")
 OWN: Final[web.AppKey[Callable[[], ConsoleStatus]]] = web.AppKey("own")
 
 # For the answer to one request: above the source's own deadline.
@@ -63,7 +63,7 @@ _FILES: Final = {
 _PATHS: Final = ("/", "/api/status", "/api/vehicles/NAME", "/api/targets", "/metrics", "/healthz")
 
 
-def application(source: Source, host: str, own: Callable[[], ConsoleStatus]) -> web.Application:
+def application(source: VehicleSource, host: str, own: Callable[[], ConsoleStatus]) -> web.Application:
     """The application for a console that listens on ``host``; ``own`` gives its own status. Raises ``OSError`` if the
     page's files are missing."""
     app = web.Application(middlewares=[_guard(host)], client_max_size=1024)

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from mesh.cluster.node import Assignment
 from mesh.console.api import application
-from mesh.console.source import MeshSource, Source
+from mesh.console.source import MeshSource, VehicleSource
 from mesh.console.status import ConsoleStatus
 from mesh.topology.topology import from_dict
 from mesh.topology.units import Address, is_loopback
@@ -34,7 +34,7 @@ _LINE: Final = 4096
 class Console:
     """One console. ``start`` raises ``OSError`` with one sentence."""
 
-    def __init__(self, source: Source, address: Address) -> None:
+    def __init__(self, source: VehicleSource, address: Address) -> None:
         self._source = source
         self._address = address
         self._server: asyncio.Server | None = None

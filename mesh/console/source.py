@@ -27,7 +27,7 @@ class NoAnswer(Exception):
     """The mesh's status or map cannot be read at present; the text is one sentence for the user."""
 
 
-class Source(Protocol):
+class VehicleSource(Protocol):
     """What the API shows."""
 
     async def status(self) -> MeshStatus:

@@ -19,15 +19,15 @@ from mesh.core.status import CoreStatus
 from mesh.core.tier import TierLink
 from mesh.core.upstream import Upstream
 from mesh.figures.node import NodeStatus
-from mesh.node.engine import Engine, open_engine
-from mesh.node.place import TIER, Place
+from mesh.node.brokerhost import BrokerHost, open_broker
+from mesh.node.config import TIER, NodeConfig
 from mesh.node.services import Services
 from mesh.registry.members import Member
 from mesh.transport.admission import Admission
 from mesh.transport.dialler import Address, Dialler
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.status import CLIENT, together
-from mesh.transport.stream import Home
+from mesh.transport.stream import StreamGroup
 from mesh.transport.waiting import until
 from mesh.wire.topics import is_shared
 
@@ -35,79 +35,79 @@ _FIRST_LINKS: Final = 5.0  # seconds that a start waits for the edges, so that "
 
 
 @final
-class Core:
+class CoreNode:
     """One core. ``start`` raises ``JournalError``, ``OSError`` or ``RegistryError``, each with one clear sentence."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
         self._services: Services | None = None
-        self._engine: Engine | None = None
+        self._broker_host: BrokerHost | None = None
         self._router: Router | None = None
         self._upstream: Upstream | None = None
         self._links: dict[str, TierLink] = {}
         self._diallers: dict[str, Dialler] = {}
         self._addresses: dict[str, Address] = {}
         self._kept = CoreItems(())
-        self._home: Home | None = None
+        self._group: StreamGroup | None = None
         self._endpoints: list[Endpoint] = []
 
     async def start(self) -> None:
         """Recover, connect to the edges, then listen to back ends."""
-        place = self._place
-        services = self._services = Services(place)
+        config = self._config
+        services = self._services = Services(config)
         # With an inbox the first command for a vehicle that nobody owns has a place to wait, once it has an owner.
-        find = services.map.lookup if place.topology.inbox is None else services.claim
+        find = services.map.lookup if config.topology.inbox is None else services.claim
         owners = MapOwners(services.map.recent, services.is_vehicle, find)
         self._router = Router(
-            place.vehicle_of(), place.topology.fleet, owners, self._links, self._link_to, self._wake
+            config.vehicle_of(), config.topology.fleet, owners, self._links, self._link_to, self._wake
         )
-        settings = place.engine_settings()
-        settings.refused = place.topology.access.backends.refuse
-        settings.in_flight = place.topology.limits.backend_in_flight
-        settings.receive_maximum = place.topology.limits.backend_receive_maximum
-        engine, other = await open_engine(place, services, settings, self._router, None)
-        self._engine = engine
-        self._router.broker = engine.broker
-        self._home = Home(asyncio.get_running_loop(), engine.wheel)
+        settings = config.broker_settings()
+        settings.refused = config.topology.access.backends.refuse
+        settings.in_flight = config.topology.limits.backend_in_flight
+        settings.receive_maximum = config.topology.limits.backend_receive_maximum
+        broker_host, other = await open_broker(config, services, settings, self._router, None)
+        self._broker_host = broker_host
+        self._router.broker = broker_host.broker
+        self._group = StreamGroup(asyncio.get_running_loop(), broker_host.wheel)
         self._kept = CoreItems(other)
-        self._upstream = self._follow_interest(engine)
-        engine.broker.system.transferred = self._transferred
-        engine.turn.add(self._flush)
-        engine.pressing = self._pressing
-        engine.on_durable.append(self._durable)
-        engine.on_tick.append(self._tick)
-        engine.on_disk = self._disk
-        engine.start()
+        self._upstream = self._follow_interest(broker_host)
+        broker_host.broker.system.transferred = self._transferred
+        broker_host.turn.add(self._flush)
+        broker_host.pressing = self._pressing
+        broker_host.on_durable.append(self._durable)
+        broker_host.on_tick.append(self._tick)
+        broker_host.on_disk = self._disk
+        broker_host.start()
         await services.start(self._member)
-        for edge in [*self._kept.links, *(edge.name for edge in place.topology.edges())]:
+        for edge in [*self._kept.links, *(edge.name for edge in config.topology.edges())]:
             self._link_to(edge)
         await self._wait_for_links()
-        await self._listen(engine)
+        await self._listen(broker_host)
         await services.announce({})
         await services.show(self.status)
 
-    def _follow_interest(self, engine: Engine) -> Upstream:
-        upstream = Upstream(engine.journal, self._interest, lambda filter: any(
+    def _follow_interest(self, broker_host: BrokerHost) -> Upstream:
+        upstream = Upstream(broker_host.journal, self._interest, lambda filter: any(
             link.has(filter) for link in self._links.values()
         ))  # fmt: skip
         upstream.restore(self._kept.identifiers)
-        for filter in engine.broker.subscriptions.filters():
+        for filter in broker_host.broker.subscriptions.filters():
             upstream.wanted(filter)
-        engine.broker.subscriptions.listener = upstream
+        broker_host.broker.subscriptions.listener = upstream
         return upstream
 
     async def _wait_for_links(self) -> None:
         await until(lambda: all(link.up for link in self._links.values()), _FIRST_LINKS)
 
-    async def _listen(self, engine: Engine) -> None:
-        place = self._place
-        limits = place.topology.limits
-        access, rule = place.topology.access, place.topology.backends
+    async def _listen(self, broker_host: BrokerHost) -> None:
+        config = self._config
+        limits = config.topology.limits
+        access, rule = config.topology.access, config.topology.backends
         backends = rule.compile(access.grant(access.backends))
-        admission = Admission(place.client_limits(), limits.connections, place.spec.redirect, rule.methods())
-        for listener in place.spec.listen:
+        admission = Admission(config.client_limits(), limits.connections, config.spec.redirect, rule.methods())
+        for listener in config.spec.listen:
             endpoint = Endpoint(
-                place.name, engine.broker, engine.turn, engine.wheel, backends.principal_of,
+                config.name, broker_host.broker, broker_host.turn, broker_host.wheel, backends.principal_of,
                 listen=listener.listen(), admission=admission,
                 connect_timeout=limits.connect_timeout, proven=backends.proven,
             )  # fmt: skip
@@ -116,8 +116,8 @@ class Core:
 
     def _transferred(self) -> tuple[int, int]:
         """Bytes from and to back ends."""
-        homes = [endpoint.home for endpoint in self._endpoints]
-        return sum(home.bytes_in for home in homes), sum(home.bytes_out for home in homes)
+        homes = [endpoint.group for endpoint in self._endpoints]
+        return sum(group.bytes_in for group in homes), sum(group.bytes_out for group in homes)
 
     # Links
 
@@ -125,35 +125,35 @@ class Core:
         """The link to an edge, which need not be there at present."""
         link = self._links.get(edge)
         if link is None:
-            assert self._engine is not None
-            link = self._links[edge] = self._make_link(edge, self._engine)
-            dialler = self._diallers[edge] = self._make_dialler(link, self._engine)
+            assert self._broker_host is not None
+            link = self._links[edge] = self._make_link(edge, self._broker_host)
+            dialler = self._diallers[edge] = self._make_dialler(link, self._broker_host)
             dialler.start()
         return link
 
-    def _make_link(self, edge: str, engine: Engine) -> TierLink:
+    def _make_link(self, edge: str, broker_host: BrokerHost) -> TierLink:
         assert self._upstream is not None
-        place = self._place
-        limits = place.topology.limits
-        spool = Spool(engine.journal, edge, limits.spool_messages, limits.spool_bytes)
+        config = self._config
+        limits = config.topology.limits
+        spool = Spool(broker_host.journal, edge, limits.spool_messages, limits.spool_bytes)
         link = TierLink(
-            edge, place.name, place.tier_password(edge), engine.broker, self._upstream, spool,
-            place.member_limits(), limits.owner_timeout, engine.turn,
+            edge, config.name, config.tier_password(edge), broker_host.broker, self._upstream, spool,
+            config.member_limits(), limits.owner_timeout, broker_host.turn,
         )  # fmt: skip
         kept = self._kept.links.pop(edge, None)
         if kept is not None:
             link.restore(kept.spooled, kept.filters, kept.incoming)
         return link
 
-    def _make_dialler(self, link: TierLink, engine: Engine) -> Dialler:
-        place, edge, home = self._place, link.edge, self._home
-        assert home is not None
+    def _make_dialler(self, link: TierLink, broker_host: BrokerHost) -> Dialler:
+        config, edge, group = self._config, link.edge, self._group
+        assert group is not None
 
         def make() -> TierSocket:
-            return TierSocket(home, link, engine.turn, dialler.welcomed)
+            return TierSocket(group, link, broker_host.turn, dialler.welcomed)
 
         dialler = Dialler(
-            place.name, f"edge {edge}", lambda: self._addresses.get(edge), place.near(edge, TIER), make
+            config.name, f"edge {edge}", lambda: self._addresses.get(edge), config.near(edge, TIER), make
         )  # fmt: skip
         return dialler
 
@@ -171,8 +171,8 @@ class Core:
             dialler.moved()
 
     def _interest(self, filter: str, wanted: bool) -> Gate | None:
-        if not wanted and not is_shared(filter) and self._engine is not None:
-            self._engine.broker.dispatcher.forget_retained(filter)
+        if not wanted and not is_shared(filter) and self._broker_host is not None:
+            self._broker_host.broker.dispatcher.forget_retained(filter)
         gate = Gate(0)
         for link in self._links.values():
             if wanted:
@@ -185,8 +185,8 @@ class Core:
     # The turn
 
     def _wake(self) -> None:
-        if self._engine is not None:
-            self._engine.turn.wake()
+        if self._broker_host is not None:
+            self._broker_host.turn.wake()
 
     def _pressing(self) -> bool:
         return any(link.waits() for link in self._links.values())
@@ -220,26 +220,26 @@ class Core:
             link.abort()
         if self._router is not None:
             await self._router.stop()
-        if self._engine is not None:
-            await self._engine.stop()
+        if self._broker_host is not None:
+            await self._broker_host.stop()
         if self._services is not None:
             await self._services.stop()
 
     def status(self) -> NodeStatus:
         """Figures for ``mesh status`` and metrics."""
-        engine, services, router = self._engine, self._services, self._router
-        if engine is None or services is None or router is None:
-            return NodeStatus(host=self._place.topology.bind)
-        found = engine.status()
+        broker_host, services, router = self._broker_host, self._services, self._router
+        if broker_host is None or services is None or router is None:
+            return NodeStatus(host=self._config.topology.bind)
+        found = broker_host.status()
         links = tuple([link.status(self._diallers[edge].trouble) for edge, link in self._links.items()])
         return CoreStatus(
-            host=self._place.topology.bind,
+            host=self._config.topology.bind,
             metrics=services.metrics,
             detail=found.detail or "; ".join(f"{link.peer} {link.error}" for link in links if link.error),
             connections=found.broker.connected,
             sessions=found.broker.sessions,
             queued=found.broker.queued,
-            engine=found,
+            broker_host=found,
             clients=together(CLIENT, [endpoint.status(CLIENT) for endpoint in self._endpoints]),
             links=links,
             unknown_vehicles=router.unknown,

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import final
 
 from mesh.core.router import Owners, OwnerUnknown
+from mesh.registry.cache import RecordCache
 from mesh.registry.errors import RegistryError
-from mesh.registry.recent import Recent
 from mesh.registry.record import Record
 
 
@@ -23,7 +23,7 @@ class MapOwners(Owners):
     __slots__ = ("_find", "_is_vehicle", "_recent")
 
     def __init__(
-        self, recent: Recent, is_vehicle: Callable[[str], bool], find: Callable[[str], Awaitable[Record | None]]
+        self, recent: RecordCache, is_vehicle: Callable[[str], bool], find: Callable[[str], Awaitable[Record | None]]
     ) -> None:
         self._recent = recent
         self._is_vehicle = is_vehicle

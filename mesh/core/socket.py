@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import final
 
 from mesh.core.tier import TierLink
-from mesh.transport.stream import Home, Stream
+from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.turn import Turn
 
 
@@ -21,12 +21,12 @@ class TierSocket(Stream):
 
     __slots__ = ("_link", "_turn", "_welcomed", "over")
 
-    def __init__(self, home: Home, link: TierLink, turn: Turn, welcomed: Callable[[], None]) -> None:
-        super().__init__(home)
+    def __init__(self, group: StreamGroup, link: TierLink, turn: Turn, welcomed: Callable[[], None]) -> None:
+        super().__init__(group)
         self._link = link
         self._turn = turn
         self._welcomed = welcomed
-        self.over: asyncio.Future[str] = home.loop.create_future()
+        self.over: asyncio.Future[str] = group.loop.create_future()
 
     def accepted(self) -> None:
         """The edge has let this core in."""

@@ -7,7 +7,7 @@ from typing import Annotated, Final, final
 
 from mesh.figures.instrument import counter, gauge
 from mesh.figures.node import NodeStatus
-from mesh.node.status import EngineStatus, ServicesStatus
+from mesh.node.status import BrokerHostStatus, ServicesStatus
 from mesh.transport.status import LinkStatus, SocketsStatus
 
 _LINK: Final = ("link", "peer")
@@ -49,7 +49,7 @@ class TierLinkStatus(LinkStatus):
 class CoreStatus(NodeStatus):
     """A core that has started."""
 
-    engine: EngineStatus
+    broker_host: BrokerHostStatus
     clients: SocketsStatus
     links: tuple[TierLinkStatus, ...]
     unknown_vehicles: Annotated[

@@ -31,7 +31,7 @@ from mesh.session.outbound import Delivery
 from mesh.session.store import Item
 from mesh.transport.status import TIER
 from mesh.transport.turn import Turn
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, Connect
 from mesh.wire.properties import Properties
 
@@ -65,8 +65,8 @@ class TierLink(ClientEvents):
     at the end of every turn."""
 
     def __init__(
-        self, edge: str, core: str, password: bytes, broker: Broker, upstream: Upstream, spool: Spool, limits: Limits,
-        answer: float, turn: Turn,
+        self, edge: str, core: str, password: bytes, broker: Broker, upstream: Upstream, spool: Spool,
+        limits: PacketLimits, answer: float, turn: Turn,
     ) -> None:
         self.edge = edge
         self.spool = spool

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import final
 
-from mesh.broker.inlet import Inlet
+from mesh.broker.api import BrokerApi
 from mesh.broker.session import Connection
 from mesh.broker.shell import Flushable
 from mesh.transport.frame import ACCEPTED, CLOSE, DATA, TRACED, WINDOW, pack_accepted, pack_traced
@@ -22,10 +22,10 @@ class DeviceOwner:
     """What a connection asks of the door that it came by. ``link`` is the door's present link, ``jammed``: that does
     not take more at the moment; ``stalled``: the connections that wait until it does."""
 
-    __slots__ = ("engine", "jammed", "link", "stalled")
+    __slots__ = ("broker", "jammed", "link", "stalled")
 
-    def __init__(self, engine: Inlet) -> None:
-        self.engine = engine
+    def __init__(self, broker: BrokerApi) -> None:
+        self.broker = broker
         self.link: Link | None = None
         self.jammed = False
         self.stalled: set[Device] = set()
@@ -92,10 +92,10 @@ class Device(Flushable):
         self._under_way += self._data(link, out[start:] if start else out)
         if self._under_way > WINDOW:
             self._credited = False
-            self.door.engine.pause(connection)
+            self.door.broker.pause(connection)
         elif self.door.jammed:
             self.door.stalled.add(self)
-            self.door.engine.pause(connection)
+            self.door.broker.pause(connection)
 
     def _data(self, link: Link, packets: list[bytes]) -> int:
         if not packets:
@@ -121,4 +121,4 @@ class Device(Flushable):
             door.stalled.add(self)
         else:
             door.stalled.discard(self)
-            door.engine.resume(connection)
+            door.broker.resume(connection)

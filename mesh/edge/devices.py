@@ -35,10 +35,10 @@ import logging
 from collections.abc import Callable
 from typing import Final, final
 
-from mesh.broker.inlet import Inlet
+from mesh.broker.api import BrokerApi
 from mesh.broker.principal import Principal
 from mesh.edge.device import Device
-from mesh.edge.doors import Door, DoorLink, DoorOwner
+from mesh.edge.doors import DoorLink, DoorOwner, DoorProcess
 from mesh.edge.status import DevicesStatus
 from mesh.journal.errors import JournalError
 from mesh.session.store import Store
@@ -51,12 +51,12 @@ from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused, refusal
 from mesh.transport.status import DEVICE, SocketsStatus
-from mesh.transport.stream import HOLD_NODE, Home
+from mesh.transport.stream import HOLD_NODE, StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.waiting import until
 from mesh.transport.wheel import Wheel
 from mesh.wire.decode import SERVER, Reader
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect, Disconnect
 from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, PROTOCOL_ERROR, SERVER_UNAVAILABLE, name_of
 
@@ -80,29 +80,29 @@ class Devices(DoorOwner):
         self,
         name: str,
         epoch: int,
-        engine: Inlet,
+        broker: BrokerApi,
         journal: Store,
         turn: Turn,
         wheel: Wheel,
         prove: Prove,
         admit: Admit,
-        limits: Limits,
+        limits: PacketLimits,
         *,
         listen: Listen,
         grace: float = 30.0,
         near: Near = nowhere,
     ) -> None:
-        home = Home(asyncio.get_running_loop(), wheel)
-        super().__init__(name, new_instance(epoch), engine, turn, home, prove, limits, grace)
+        group = StreamGroup(asyncio.get_running_loop(), wheel)
+        super().__init__(name, new_instance(epoch), broker, turn, group, prove, limits, grace)
         self.paused = False
         self.notices = Notices(log)
         self.refused = 0
         self._journal = journal
         self._admit = admit
         self._durable = 0
-        self._doors: dict[str, Door] = {}
+        self._doors: dict[str, DoorProcess] = {}
         self._sessions: dict[tuple[str, str], Device] = {}
-        self._listener = Listener(name, listen, self.home, self._link, MAX_LINKS, near=near)
+        self._listener = Listener(name, listen, self.group, self._link, MAX_LINKS, near=near)
 
     @property
     def port(self) -> int:
@@ -119,14 +119,14 @@ class Devices(DoorOwner):
         The vehicles stay connected to their doors and the engine is told nothing. Call it while the journal still
         commits.
         """
-        deadline = self.home.loop.time() + grace
+        deadline = self.group.loop.time() + grace
         self._listener.stop()
         self.stopping = True
         self.turn.wake()
         await until(lambda: all(link.settled() for link in self.links), grace)
         for link in list(self.links):
             link.finish()
-        await settle(self.home, max(0.1, deadline - self.home.loop.time()))
+        await settle(self.group, max(0.1, deadline - self.group.loop.time()))
 
     def pause(self) -> None:
         """Read no door until ``resume``: what the vehicles sent already cannot be kept."""
@@ -157,9 +157,9 @@ class Devices(DoorOwner):
 
     def status(self) -> DevicesStatus:
         """Figures for people and metrics."""
-        home = self.home
+        group = self.group
         sockets = SocketsStatus(
-            DEVICE, len(home.streams), self.refused, 0, home.bytes_in, home.bytes_out, home.held(),
+            DEVICE, len(group.streams), self.refused, 0, group.bytes_in, group.bytes_out, group.held(),
             (self._listener.status(),),
         )  # fmt: skip
         return DevicesStatus(sockets, tuple([door.status() for door in self._doors.values()]))
@@ -169,7 +169,7 @@ class Devices(DoorOwner):
     def _link(self) -> DoorLink:
         return DoorLink(self)
 
-    def welcome(self, link: DoorLink, name: str, instance: bytes) -> Door:
+    def welcome(self, link: DoorLink, name: str, instance: bytes) -> DoorProcess:
         """A door has proved who it is."""
         door = self._doors.get(name)
         if door is not None and door.instance != instance:
@@ -178,14 +178,14 @@ class Devices(DoorOwner):
             door.end()
             door = None
         if door is None:
-            door = self._doors[name] = Door(self, name, instance)
+            door = self._doors[name] = DoorProcess(self, name, instance)
         self.links.add(link)
         if self.paused:
             link.hold(HOLD_NODE)
         door.joined(link)
         return door
 
-    def forget(self, door: Door) -> None:
+    def forget(self, door: DoorProcess) -> None:
         """The door did not come back in time."""
         log.warning("%s: front door %s did not come back within %g s", self.name, door.name, self.grace)
         if self._doors.get(door.name) is door:
@@ -199,7 +199,7 @@ class Devices(DoorOwner):
 
     # Connections
 
-    def open(self, link: DoorLink, door: Door, number: int, opening: Opening) -> None:
+    def open(self, link: DoorLink, door: DoorProcess, number: int, opening: Opening) -> None:
         """OPEN: a vehicle has sent CONNECT."""
         old = door.connections.get(number)
         if old is not None:
@@ -207,7 +207,7 @@ class Devices(DoorOwner):
                 raise LinkError(f"the door opened connection {number} twice")
             door.remove(old)
             if old.connection is not None:
-                self.engine.receive(old.connection, Disconnect())
+                self.broker.receive(old.connection, Disconnect())
         reader, connect = self._read(opening)
         try:
             principal = self._admit(opening.vehicle, opening.epoch)
@@ -216,12 +216,12 @@ class Devices(DoorOwner):
             return
         device = Device(door, number, opening.opened, (opening.vehicle, connect.client_id), reader)
         door.connections[number] = device
-        device.connection = self.engine.open(connect, principal, opening.peer, device)
+        device.connection = self.broker.open(connect, principal, opening.peer, device)
         device.key = (opening.vehicle, connect.client_id)  # the engine has named a client that had no name
         self._sessions[device.key] = device
         self.turn.wake()
 
-    def attach(self, link: DoorLink, door: Door, number: int, opening: Opening) -> None:
+    def attach(self, link: DoorLink, door: DoorProcess, number: int, opening: Opening) -> None:
         """ATTACH: a vehicle's connection outlived the link."""
         reader, connect = self._read(opening)
         if opening.client_id:
@@ -248,7 +248,7 @@ class Devices(DoorOwner):
         device.attached(opening.under_way)
         door.connections[number] = device
         self._sessions[key] = device
-        device.connection = self.engine.attach(connect, principal, opening.peer, device, opening.unacked)
+        device.connection = self.broker.attach(connect, principal, opening.peer, device, opening.unacked)
         self.turn.wake()
 
     def _displace(self, rival: Device) -> None:
@@ -268,15 +268,15 @@ class Devices(DoorOwner):
             if connection.closing:
                 return
             try:
-                self.engine.receive(connection, packet)
+                self.broker.receive(connection, packet)
             except JournalError:
                 raise
             except Exception:  # a fault of ours: it must not take the link down, which would bring the packet again
                 log.exception("%s: a packet of vehicle %s could not be handled", self.name, device.key[0])
-                self.engine.fail(connection, IMPLEMENTATION_SPECIFIC_ERROR)
+                self.broker.fail(connection, IMPLEMENTATION_SPECIFIC_ERROR)
         if reader.error is not None and not connection.closing:
             self.notices.warn("protocol error", "%s: vehicle %s: %s", self.name, device.key[0], reader.error)
-            self.engine.fail(connection, reader.error.reason, str(reader.error))
+            self.broker.fail(connection, reader.error.reason, str(reader.error))
 
     def _read(self, opening: Opening) -> tuple[Reader, Connect]:
         reader = Reader(self.limits, SERVER)

@@ -13,7 +13,7 @@ from typing import final
 
 from mypy_extensions import mypyc_attr
 
-from mesh.broker.inlet import Inlet
+from mesh.broker.api import BrokerApi
 from mesh.edge.device import Device, DeviceOwner
 from mesh.edge.status import DoorLinkStatus
 from mesh.transport.frame import (
@@ -38,9 +38,9 @@ from mesh.transport.frame import (
 from mesh.transport.handshake import Answering, Prove
 from mesh.transport.link import Link
 from mesh.transport.status import DEVICE
-from mesh.transport.stream import Home
+from mesh.transport.stream import StreamGroup
 from mesh.transport.turn import Turn
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -50,14 +50,14 @@ class DoorOwner:
     are handled."""
 
     def __init__(
-        self, name: str, instance: bytes, engine: Inlet, turn: Turn, home: Home, prove: Prove, limits: Limits,
-        grace: float,
+        self, name: str, instance: bytes, broker: BrokerApi, turn: Turn, group: StreamGroup, prove: Prove,
+        limits: PacketLimits, grace: float,
     ) -> None:
         self.name = name
         self.instance = instance
-        self.engine = engine
+        self.broker = broker
         self.turn = turn
-        self.home = home
+        self.group = group
         self.prove = prove
         self.limits = limits
         self.grace = grace
@@ -65,11 +65,11 @@ class DoorOwner:
         self.busy: set[DoorLink] = set()
         self.stopping = False
 
-    def welcome(self, link: DoorLink, name: str, instance: bytes) -> Door:
+    def welcome(self, link: DoorLink, name: str, instance: bytes) -> DoorProcess:
         """A door has proved who it is. Raises ``LinkError`` if a newer process of it is here."""
         raise NotImplementedError
 
-    def forget(self, door: Door) -> None:
+    def forget(self, door: DoorProcess) -> None:
         """The door did not come back in time."""
         raise NotImplementedError
 
@@ -77,11 +77,11 @@ class DoorOwner:
         """``device`` does not stand for its session any more."""
         raise NotImplementedError
 
-    def open(self, link: DoorLink, door: Door, number: int, opening: Opening) -> None:
+    def open(self, link: DoorLink, door: DoorProcess, number: int, opening: Opening) -> None:
         """OPEN: a vehicle has sent CONNECT."""
         raise NotImplementedError
 
-    def attach(self, link: DoorLink, door: Door, number: int, opening: Opening) -> None:
+    def attach(self, link: DoorLink, door: DoorProcess, number: int, opening: Opening) -> None:
         """ATTACH: a vehicle's connection outlived the link."""
         raise NotImplementedError
 
@@ -91,13 +91,13 @@ class DoorOwner:
 
 
 @final
-class Door(DeviceOwner):
+class DoorProcess(DeviceOwner):
     """One front door's process, with its connections."""
 
     __slots__ = ("_grace", "_owner", "complete", "connections", "instance", "name")
 
     def __init__(self, owner: DoorOwner, name: str, instance: bytes) -> None:
-        super().__init__(owner.engine)
+        super().__init__(owner.broker)
         self._owner = owner
         self.name = name
         self.instance = instance
@@ -121,7 +121,7 @@ class Door(DeviceOwner):
             return
         self.link = None
         self._suspend()
-        self._grace = self._owner.home.loop.call_later(self._owner.grace, self._owner.forget, self)
+        self._grace = self._owner.group.loop.call_later(self._owner.grace, self._owner.forget, self)
 
     def _suspend(self) -> None:
         self.jammed = False
@@ -129,7 +129,7 @@ class Door(DeviceOwner):
         for device in self.connections.values():
             device.named = False
             if device.connection is not None:
-                self.engine.pause(device.connection)  # what it would send is dropped
+                self.broker.pause(device.connection)  # what it would send is dropped
 
     def prune(self) -> None:
         """The door has named all that it still has: the rest is lost."""
@@ -142,7 +142,7 @@ class Door(DeviceOwner):
         self.remove(device)
         connection = device.connection
         if connection is not None and not connection.closing:
-            self.engine.lost(connection)
+            self.broker.lost(connection)
             self._owner.turn.wake()
 
     def remove(self, device: Device) -> None:
@@ -177,11 +177,11 @@ class DoorLink(Link):
     __slots__ = ("_answering", "_confirmed", "_door", "_noted", "_owner", "_waiting", "handled")
 
     def __init__(self, owner: DoorOwner) -> None:
-        super().__init__(owner.name, owner.home, owner.turn, owner.limits.max_packet_size + SLACK)
+        super().__init__(owner.name, owner.group, owner.turn, owner.limits.max_packet_size + SLACK)
         self.handled = 0
         self._owner = owner
         self._answering = Answering(owner.name, owner.instance, owner.prove)
-        self._door: Door | None = None
+        self._door: DoorProcess | None = None
         self._noted = 0
         self._confirmed = 0
         self._waiting: deque[tuple[int, int]] = deque()  # (frames handled, journal position that covers them)
@@ -227,13 +227,13 @@ class DoorLink(Link):
         else:
             raise LinkError(f"a frame of kind {kind} came before the handshake was over")
 
-    def _live(self, door: Door, number: int) -> None:
+    def _live(self, door: DoorProcess, number: int) -> None:
         if number == LINK:
             door.prune()
             return
         device = door.connections.get(number)
         if device is not None and device.connection is not None:
-            door.engine.live(device.connection)
+            door.broker.live(device.connection)
             self.turn.wake()
 
     def _count(self) -> None:

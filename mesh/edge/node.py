@@ -14,8 +14,8 @@ from mesh.broker.principal import Principal
 from mesh.edge.devices import Devices
 from mesh.edge.status import EdgeStatus
 from mesh.figures.node import NodeStatus
-from mesh.node.engine import Engine, open_engine
-from mesh.node.place import DEVICE, TIER, Place
+from mesh.node.brokerhost import BrokerHost, open_broker
+from mesh.node.config import DEVICE, TIER, NodeConfig
 from mesh.node.ports import keep_ports
 from mesh.node.services import Services
 from mesh.policy.access import vehicle_principal
@@ -31,63 +31,63 @@ _CORES: Final = 1024  # connections of cores and strangers; each stranger has th
 
 
 @final
-class Edge:
+class EdgeNode:
     """One edge. ``start`` raises ``JournalError``, ``OSError`` or ``RegistryError``, each with one clear sentence."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._template = place.topology.vehicle_template()
-        self._grant = place.topology.access.grant(place.topology.access.vehicles)
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._template = config.topology.vehicle_template()
+        self._grant = config.topology.access.grant(config.topology.access.vehicles)
         self._services: Services | None = None
-        self._engine: Engine | None = None
+        self._broker_host: BrokerHost | None = None
         self._devices: Devices | None = None
         self._cores: Endpoint | None = None
 
     async def start(self) -> None:
         """Recover the sessions, listen to front doors and cores, then announce it."""
-        place = self._place
-        services = self._services = Services(place)
+        config = self._config
+        services = self._services = Services(config)
         await services.start(_ignore)
-        settings = place.engine_settings()
+        settings = config.broker_settings()
         settings.keep_all = True
-        settings.refused = place.topology.access.vehicles.refuse
-        settings.in_flight = place.topology.limits.in_flight
-        settings.receive_maximum = place.topology.limits.receive_maximum
-        engine, _ = await open_engine(place, services, settings, None, self._inbox())
-        self._engine = engine
-        ports = keep_ports(place.folder, place.topology.bind, (DEVICE, TIER))
-        devices = self._devices = self._make_devices(engine, ports[DEVICE])
-        cores = self._cores = self._make_endpoint(engine, ports[TIER])
-        engine.broker.system.transferred = lambda: (devices.home.bytes_in, devices.home.bytes_out)
-        engine.turn.add(devices.settle)
-        engine.on_durable.append(devices.durable)
-        engine.on_disk = self._disk
-        engine.start()
+        settings.refused = config.topology.access.vehicles.refuse
+        settings.in_flight = config.topology.limits.in_flight
+        settings.receive_maximum = config.topology.limits.receive_maximum
+        broker_host, _ = await open_broker(config, services, settings, None, self._inbox())
+        self._broker_host = broker_host
+        ports = keep_ports(config.folder, config.topology.bind, (DEVICE, TIER))
+        devices = self._devices = self._make_devices(broker_host, ports[DEVICE])
+        cores = self._cores = self._make_endpoint(broker_host, ports[TIER])
+        broker_host.broker.system.transferred = lambda: (devices.group.bytes_in, devices.group.bytes_out)
+        broker_host.turn.add(devices.settle)
+        broker_host.on_durable.append(devices.durable)
+        broker_host.on_disk = self._disk
+        broker_host.start()
         await devices.start()
         await cores.start()
         await services.announce({DEVICE: devices.port, TIER: cores.port})
         await services.show(self.status)
 
-    def _make_devices(self, engine: Engine, port: int) -> Devices:
-        place = self._place
-        limits = place.topology.limits
+    def _make_devices(self, broker_host: BrokerHost, port: int) -> Devices:
+        config = self._config
+        limits = config.topology.limits
         epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
         return Devices(
-            place.name, epoch, engine.broker, engine.journal, engine.turn, engine.wheel, place.prove, self._admit,
-            place.device_limits(), listen=Listen(DEVICE, place.topology.bind, port), grace=limits.attach_grace,
-            near=place.near(place.name, DEVICE),
+            config.name, epoch, broker_host.broker, broker_host.journal, broker_host.turn, broker_host.wheel,
+            config.prove, self._admit, config.device_limits(), listen=Listen(DEVICE, config.topology.bind, port),
+            grace=limits.attach_grace, near=config.near(config.name, DEVICE),
         )  # fmt: skip
 
-    def _make_endpoint(self, engine: Engine, port: int) -> Endpoint:
-        place = self._place
+    def _make_endpoint(self, broker_host: BrokerHost, port: int) -> Endpoint:
+        config = self._config
         return Endpoint(
-            place.name, engine.broker, engine.turn, engine.wheel, place.admit_core,
-            listen=Listen(TIER, place.topology.bind, port), admission=Admission(place.member_limits(), _CORES),
-            connect_timeout=place.topology.limits.connect_timeout, near=place.near(place.name, TIER),
+            config.name, broker_host.broker, broker_host.turn, broker_host.wheel, config.admit_core,
+            listen=Listen(TIER, config.topology.bind, port), admission=Admission(config.member_limits(), _CORES),
+            connect_timeout=config.topology.limits.connect_timeout, near=config.near(config.name, TIER),
         )  # fmt: skip
 
     def _inbox(self) -> InboxRules | None:
-        inbox, template = self._place.topology.inbox, self._template
+        inbox, template = self._config.topology.inbox, self._template
         if inbox is None:
             return None
 
@@ -99,9 +99,9 @@ class Edge:
     def _admit(self, vehicle: str, epoch: int) -> Principal:
         assert self._services is not None
         record = self._services.map.cached(vehicle)
-        if record is not None and (record.edge != self._place.name or record.epoch > epoch):
+        if record is not None and (record.edge != self._config.name or record.epoch > epoch):
             raise Refused(SERVER_UNAVAILABLE, f"it belongs to {record.edge} since epoch {record.epoch}")
-        return vehicle_principal(self._template, vehicle, self._grant, self._place.topology.fleet)
+        return vehicle_principal(self._template, vehicle, self._grant, self._config.topology.fleet)
 
     def _disk(self, writable: bool) -> None:
         for intake in (self._cores, self._devices):
@@ -118,25 +118,25 @@ class Edge:
             await self._devices.stop(grace / 2)
         if self._cores is not None:
             await self._cores.stop(grace / 4)
-        if self._engine is not None:
-            await self._engine.stop()
+        if self._broker_host is not None:
+            await self._broker_host.stop()
         if self._services is not None:
             await self._services.stop()
 
     def status(self) -> NodeStatus:
         """Figures for ``mesh status`` and metrics."""
-        engine, devices, services, cores = self._engine, self._devices, self._services, self._cores
-        if engine is None or devices is None or services is None or cores is None:
-            return NodeStatus(host=self._place.topology.bind)
-        found, links = engine.status(), devices.status()
+        broker_host, devices, services, cores = self._broker_host, self._devices, self._services, self._cores
+        if broker_host is None or devices is None or services is None or cores is None:
+            return NodeStatus(host=self._config.topology.bind)
+        found, links = broker_host.status(), devices.status()
         return EdgeStatus(
-            host=self._place.topology.bind,
+            host=self._config.topology.bind,
             metrics=services.metrics,
             detail=found.detail,
             connections=links.connections,
             sessions=found.broker.sessions,
             queued=found.broker.queued,
-            engine=found,
+            broker_host=found,
             devices=links,
             cores=cores.status(TIER),
             services=services.status(),

@@ -8,7 +8,7 @@ from typing import Annotated, final
 from mesh.figures.instrument import gauge
 from mesh.figures.node import NodeStatus
 from mesh.figures.status import Status
-from mesh.node.status import EngineStatus, ServicesStatus
+from mesh.node.status import BrokerHostStatus, ServicesStatus
 from mesh.transport.status import LINK_CONNECTIONS, LinkStatus, SocketsStatus
 
 
@@ -47,7 +47,7 @@ class DevicesStatus(Status):
 class EdgeStatus(NodeStatus):
     """An edge that has started."""
 
-    engine: EngineStatus
+    broker_host: BrokerHostStatus
     devices: DevicesStatus
     cores: SocketsStatus
     services: ServicesStatus

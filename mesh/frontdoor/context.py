@@ -12,8 +12,8 @@ from typing import Protocol, final
 
 from mesh.broker.peer import Peer
 from mesh.broker.trace import Tracer
-from mesh.frontdoor.lane import Lane, Passenger
-from mesh.transport.client import Reception
+from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
+from mesh.transport.client import ClientContext
 from mesh.transport.turn import Turn
 from mesh.wire.packets import Connect
 
@@ -23,11 +23,11 @@ Identify = Callable[[Connect, Peer], str]
 Proven = Callable[[Connect, str], str]
 """The vehicle of a CONNECT whose sender has proved an identity; raises ``Refused``."""
 
-Join = Callable[[str, Passenger], Lane]
+Join = Callable[[str, VehicleConnection], EdgePath]
 """The lane of a connection to the edge of a name, which need not be there at present; the edge gets the CONNECT."""
 
 
-class Record(Protocol):
+class Owner(Protocol):
     """The owner of a vehicle. ``epoch`` grows by one with each change of the owner."""
 
     @property
@@ -37,16 +37,16 @@ class Record(Protocol):
     def epoch(self) -> int: ...
 
 
-class VehicleMap(Protocol):
+class OwnerMap(Protocol):
     """The map from vehicle to edge. Its errors, whatever they are, mean that there is no answer at present."""
 
-    def cached(self, vehicle: str) -> Record | None:
+    def cached(self, vehicle: str) -> Owner | None:
         """The record, if it is known without asking."""
 
-    async def lookup(self, vehicle: str) -> Record | None:
+    async def lookup(self, vehicle: str) -> Owner | None:
         """The record; ``None`` for a vehicle that was never seen."""
 
-    async def claim(self, vehicle: str) -> Record:
+    async def claim(self, vehicle: str) -> Owner:
         """Give the vehicle an owner; the record that won."""
 
 
@@ -71,7 +71,7 @@ class DoorSettings:
 
 
 @final
-class Counters:
+class DoorCounters:
     """Since the start."""
 
     __slots__ = ("accepted", "packets_down", "packets_up")
@@ -84,22 +84,22 @@ class Counters:
 
 @final
 class DoorContext:
-    """``reception`` is the listeners'."""
+    """``clients`` is the listeners'."""
 
-    __slots__ = ("counters", "identify", "join", "map", "proven", "reception", "settings", "tracer", "turn")
+    __slots__ = ("clients", "counters", "identify", "join", "map", "proven", "settings", "tracer", "turn")
 
     def __init__(
         self,
-        reception: Reception,
+        clients: ClientContext,
         turn: Turn,
-        map: VehicleMap,
+        map: OwnerMap,
         identify: Identify,
         proven: Proven,
         join: Join,
         tracer: Tracer,
         settings: DoorSettings,
     ) -> None:
-        self.reception = reception
+        self.clients = clients
         self.turn = turn
         self.map = map
         self.identify = identify
@@ -107,4 +107,4 @@ class DoorContext:
         self.join = join
         self.tracer = tracer
         self.settings = settings
-        self.counters = Counters()
+        self.counters = DoorCounters()

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import final
 
 from mesh.broker.trace import Tracer
-from mesh.frontdoor.context import DoorContext, DoorSettings, Identify, Proven, VehicleMap
-from mesh.frontdoor.links import Links, Members
+from mesh.frontdoor.context import DoorContext, DoorSettings, Identify, OwnerMap, Proven
+from mesh.frontdoor.links import EdgeMembers, Links
 from mesh.frontdoor.status import ConnectionsStatus
 from mesh.frontdoor.vehicle import Vehicle
 from mesh.transport.admission import Admission
-from mesh.transport.client import Reception
+from mesh.transport.client import ClientContext
 from mesh.transport.endpoint import settle
 from mesh.transport.handshake import Prove
 from mesh.transport.listen import Listen
@@ -25,7 +25,7 @@ from mesh.transport.listener import SPARE, Listener
 from mesh.transport.near import Near, nowhere
 from mesh.transport.refusal import Refused
 from mesh.transport.status import CLIENT, SocketsStatus
-from mesh.transport.stream import EAGER, Home
+from mesh.transport.stream import EAGER, StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
 from mesh.wire.packets import Connect
@@ -55,8 +55,8 @@ class FrontDoor:
         name: str,
         epoch: int,
         listen: list[Listen],
-        map: VehicleMap,
-        members: Members,
+        map: OwnerMap,
+        members: EdgeMembers,
         identify: Identify,
         prove: Prove,
         admission: Admission,
@@ -70,20 +70,20 @@ class FrontDoor:
         self.name = name
         self.turn = Turn(loop)
         self.wheel = Wheel(loop)
-        self.home = Home(loop, self.wheel, high=EAGER)
-        self._inside = Home(loop, self.wheel)
+        self.group = StreamGroup(loop, self.wheel, high=EAGER)
+        self._inside = StreamGroup(loop, self.wheel)
         self.links = Links(
             name, epoch, prove, members, near, self._inside, self.turn, admission.limits.max_packet_size,
             settings.held_per_edge, settings.held_per_vehicle,
         )  # fmt: skip
-        self.reception = Reception(name, self.home, admission, settings.connect_timeout, settings.attach_timeout)
+        self.clients = ClientContext(name, self.group, admission, settings.connect_timeout, settings.attach_timeout)
         self._context = DoorContext(
-            self.reception, self.turn, map, identify, proven or _unprovable, self.links.join, tracer or Tracer(),
+            self.clients, self.turn, map, identify, proven or _unprovable, self.links.join, tracer or Tracer(),
             settings,
         )  # fmt: skip
         self._listeners = [
             Listener(
-                name, where, self.home, self._vehicle, admission.most, shared=True, spare=SPARE,
+                name, where, self.group, self._vehicle, admission.most, shared=True, spare=SPARE,
                 handshake=settings.connect_timeout,
             )
             for where in listen
@@ -108,30 +108,30 @@ class FrontDoor:
     async def stop(self, grace: float) -> None:
         """Accept no more and dismiss the vehicles, spread over half of ``grace`` seconds: they all come back to some
         other door."""
-        deadline = self.home.loop.time() + grace
+        deadline = self.group.loop.time() + grace
         for listener in self._listeners:
             listener.stop()
         await self._dismiss(grace / 2)
-        await settle(self.home, max(0.0, deadline - self.home.loop.time()))
+        await settle(self.group, max(0.0, deadline - self.group.loop.time()))
         self.turn.end()
-        await self.links.drain(deadline - self.home.loop.time())
+        await self.links.drain(deadline - self.group.loop.time())
         await self.links.stop()
-        await settle(self._inside, max(0.1, deadline - self.home.loop.time()))
+        await settle(self._inside, max(0.1, deadline - self.group.loop.time()))
         self.wheel.stop()
 
     def status(self) -> ConnectionsStatus:
         """Figures for people and metrics."""
-        counters, reception, home = self._context.counters, self.reception, self.home
-        clients = SocketsStatus(
-            CLIENT, len(home.streams), reception.rejected, reception.silent, home.bytes_in, home.bytes_out,
-            home.held(), tuple([listener.status() for listener in self._listeners]),
+        counters, clients, group = self._context.counters, self.clients, self.group
+        sockets = SocketsStatus(
+            CLIENT, len(group.streams), clients.rejected, clients.silent, group.bytes_in, group.bytes_out,
+            group.held(), tuple([listener.status() for listener in self._listeners]),
         )  # fmt: skip
         return ConnectionsStatus(
-            clients, counters.accepted, counters.packets_up, counters.packets_down, self.links.status()
+            sockets, counters.accepted, counters.packets_up, counters.packets_down, self.links.status()
         )
 
     async def _dismiss(self, seconds: float) -> None:
-        vehicles = [stream for stream in self.home.streams if isinstance(stream, Vehicle)]
+        vehicles = [stream for stream in self.group.streams if isinstance(stream, Vehicle)]
         steps = max(1, min(len(vehicles), int(seconds / 0.05)))
         size = -(-len(vehicles) // steps)
         for start in range(0, len(vehicles), max(1, size)):

@@ -43,7 +43,7 @@ _QOS: Final = 0x06
 
 
 @final
-class Entry:
+class HeldFrame:
     """One replayable frame. ``packets`` is ``None`` for CLOSE; ``size`` in bytes; ``sent``: it was on some link
     already; ``next`` is the one that was kept after it."""
 
@@ -51,7 +51,7 @@ class Entry:
 
     def __init__(self, exchange: Exchange, packets: list[bytes] | None, size: int) -> None:
         self.exchange = exchange
-        self.next: Entry | None = None
+        self.next: HeldFrame | None = None
         self.packets = packets
         self.size = size
         self.sent = False
@@ -67,20 +67,20 @@ class Exchange:
     def __init__(self, number: int) -> None:
         self.number = number
         # A chain: a queue of their own would cost each connection more than it holds at most times.
-        self._oldest: Entry | None = None
-        self._newest: Entry | None = None
+        self._oldest: HeldFrame | None = None
+        self._newest: HeldFrame | None = None
         self.held = 0
         self.over = False
         # Made when they are needed: most vehicles are idle, and two empty tables cost each of them 128 bytes.
-        self._awaiting: dict[int, tuple[Entry, int]] | None = None  # its identifiers -> the packets to be answered
+        self._awaiting: dict[int, tuple[HeldFrame, int]] | None = None  # its identifiers -> the packets to be answered
         self._delivered: dict[int, int] | None = None  # the edge's identifiers -> PUBLISHED, ANSWERED or RELEASED
         self._completed: set[int] | None = None  # identifiers whose PUBREL has no place here any more, after ``reopen``
 
     # From the vehicle
 
-    def up(self, packets: list[bytes]) -> Entry:
+    def up(self, packets: list[bytes]) -> HeldFrame:
         """Packets came from the vehicle: the entry to send, which keeps the list."""
-        entry = Entry(self, packets, 0)
+        entry = HeldFrame(self, packets, 0)
         delivered = self._delivered
         size = 0
         for index, raw in enumerate(packets):
@@ -100,13 +100,13 @@ class Exchange:
         self._keep(entry)
         return entry
 
-    def close(self) -> Entry:
+    def close(self) -> HeldFrame:
         """The vehicle is gone: the entry that says so."""
-        entry = Entry(self, None, 0)
+        entry = HeldFrame(self, None, 0)
         self._keep(entry)
         return entry
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self, entry: HeldFrame) -> None:
         if self._newest is None:
             self._oldest = entry
         else:
@@ -114,7 +114,7 @@ class Exchange:
         self._newest = entry
         self.held += entry.size
 
-    def _await(self, packet_id: int, entry: Entry, index: int) -> None:
+    def _await(self, packet_id: int, entry: HeldFrame, index: int) -> None:
         if packet_id == 0:
             return
         if self._awaiting is None:
@@ -179,7 +179,7 @@ class Exchange:
 
     # The link
 
-    def confirmed(self, entry: Entry) -> None:
+    def confirmed(self, entry: HeldFrame) -> None:
         """The edge has ``entry``, the oldest, on its disk."""
         if self._oldest is entry:
             self.held -= entry.size
@@ -187,7 +187,7 @@ class Exchange:
             if self._oldest is None:
                 self._newest = None
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[HeldFrame]:
         """All that is kept, the oldest first."""
         found = []
         entry = self._oldest
@@ -211,7 +211,7 @@ class Exchange:
         # An identifier that is in use again shows that the edge knows of the completion.
         self._completed = completed.difference(self._delivered or ()) or None
 
-    def frame(self, entry: Entry) -> bytes:
+    def frame(self, entry: HeldFrame) -> bytes:
         """The body of the frame for ``entry``, which is now on a link."""
         packets = entry.packets
         if packets is None:
@@ -219,9 +219,9 @@ class Exchange:
         entry.sent = True
         return packets[0] if len(packets) == 1 else b"".join(packets)
 
-    def replay(self) -> list[Entry]:
+    def replay(self) -> list[HeldFrame]:
         """What must go on the next link, in order. Entries of which nothing is left to send are let go of here."""
-        kept: list[Entry] = []
+        kept: list[HeldFrame] = []
         found = self.entries()
         self._clear()
         for entry in found:

@@ -19,8 +19,8 @@ import logging
 from collections import deque
 from typing import Final, Protocol, final
 
-from mesh.frontdoor.exchange import Entry, Exchange
-from mesh.frontdoor.lane import Lane, Passenger
+from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
+from mesh.frontdoor.exchange import Exchange, HeldFrame
 from mesh.frontdoor.socket import EdgeSocket, SocketOwner
 from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.transport.dialler import Dialler
@@ -29,7 +29,7 @@ from mesh.transport.handshake import Asking, Prove
 from mesh.transport.near import Near
 from mesh.transport.states import REJECTED
 from mesh.transport.status import DEVICE
-from mesh.transport.stream import Home
+from mesh.transport.stream import StreamGroup
 from mesh.transport.turn import Turn
 from mesh.wire.tracecontext import TraceContext
 
@@ -51,13 +51,13 @@ class Directory(Protocol):
 
 
 @final
-class DeviceLane(Lane):
+class DevicePath(EdgePath):
     """A vehicle's connection on the device link. ``linked``: its OPEN or ATTACH is on the present socket; ``client_id``
     is the one that the edge assigned, else empty. The link alone changes both."""
 
     __slots__ = ("_link", "client_id", "exchange", "linked", "vehicle")
 
-    def __init__(self, link: EdgeLink, vehicle: Passenger, number: int) -> None:
+    def __init__(self, link: EdgeLink, vehicle: VehicleConnection, number: int) -> None:
         self._link = link
         self.vehicle = vehicle
         self.exchange = Exchange(number)
@@ -100,7 +100,7 @@ class EdgeLink(SocketOwner):
         prove: Prove,
         directory: Directory,
         near: Near,
-        home: Home,
+        group: StreamGroup,
         turn: Turn,
         max_packet: int,
         limit: int,
@@ -109,7 +109,7 @@ class EdgeLink(SocketOwner):
         self.name = f"{door} to {edge}"
         self.edge = edge
         self.state = AWAY
-        self.lanes: dict[int, DeviceLane] = {}
+        self.paths: dict[int, DevicePath] = {}
         self.held = 0
         self.limit = limit
         self.share = share
@@ -117,13 +117,13 @@ class EdgeLink(SocketOwner):
         self._door = door
         self._instance = instance
         self._prove = prove
-        self._home = home
+        self._group = group
         self._turn = turn
         self._max_packet = max_packet
         self._socket: EdgeSocket | None = None
-        self._sent: deque[Entry] = deque()
+        self._sent: deque[HeldFrame] = deque()
         self._confirmed = 0
-        self._blocked: set[DeviceLane] = set()
+        self._blocked: set[DevicePath] = set()
         self._replay: asyncio.Task[None] | None = None
         self._dialler = Dialler(door, f"edge {edge}", lambda: directory.address(edge), near, self._make)
 
@@ -156,66 +156,66 @@ class EdgeLink(SocketOwner):
     def status(self) -> EdgeLinkStatus:
         """Figures for people and metrics."""
         return EdgeLinkStatus(
-            DEVICE, self.edge, self.state == UP, len(self.lanes), self.held, len(self._sent), self.losses, self.state
+            DEVICE, self.edge, self.state == UP, len(self.paths), self.held, len(self._sent), self.losses, self.state
         )
 
     def _make(self) -> EdgeSocket:
         asking = Asking(self._door, self.edge, self._instance, self._prove)
-        return EdgeSocket(self.name, self, self._home, self._turn, asking, self._max_packet)
+        return EdgeSocket(self.name, self, self._group, self._turn, asking, self._max_packet)
 
     # Lanes
 
-    def add(self, vehicle: Passenger, number: int) -> DeviceLane:
+    def add(self, vehicle: VehicleConnection, number: int) -> DevicePath:
         """A connection belongs to this edge; ``number`` is its number on the link."""
-        lane = self.lanes[number] = DeviceLane(self, vehicle, number)
+        path = self.paths[number] = DevicePath(self, vehicle, number)
         if self.state == UP:
-            self._link(lane)
-        return lane
+            self._link(path)
+        return path
 
-    def carry(self, lane: DeviceLane, entry: Entry) -> bool:
+    def carry(self, path: DevicePath, entry: HeldFrame) -> bool:
         """Bring an entry to the edge, now or later; False: enough is held, so read no more until ``ease``."""
         self.held += entry.size
-        if lane.linked:
+        if path.linked:
             self._transmit(entry)
         if self.held > self.limit:
-            self._blocked.add(lane)
+            self._blocked.add(path)
             return False
-        return lane.exchange.held <= self.share
+        return path.exchange.held <= self.share
 
-    def free(self, lane: DeviceLane) -> bool:
+    def free(self, path: DevicePath) -> bool:
         """Whether there is room for more of the vehicle's packets."""
-        return lane.exchange.held <= self.share // 2 and lane not in self._blocked
+        return path.exchange.held <= self.share // 2 and path not in self._blocked
 
-    def leave(self, lane: DeviceLane) -> None:
+    def leave(self, path: DevicePath) -> None:
         """The vehicle's connection is over: tell the edge, if it knows the connection at all."""
-        if lane.exchange.over:
+        if path.exchange.over:
             return
-        if lane.linked or lane.vehicle.life.was_open():
-            entry = lane.exchange.close()
-            if lane.linked:
+        if path.linked or path.vehicle.life.was_open():
+            entry = path.exchange.close()
+            if path.linked:
                 self._transmit(entry)
         else:
-            self._forget(lane)
+            self._forget(path)
 
-    def credit(self, lane: DeviceLane, size: int) -> None:
+    def credit(self, path: DevicePath, size: int) -> None:
         """``size`` bytes have left towards the vehicle."""
-        if lane.linked and self._socket is not None:
-            self._socket.send(CREDIT, lane.exchange.number, pack_credit(size))
+        if path.linked and self._socket is not None:
+            self._socket.send(CREDIT, path.exchange.number, pack_credit(size))
 
-    def _forget(self, lane: DeviceLane) -> None:
-        exchange = lane.exchange
-        self.lanes.pop(exchange.number, None)
-        self._blocked.discard(lane)
+    def _forget(self, path: DevicePath) -> None:
+        exchange = path.exchange
+        self.paths.pop(exchange.number, None)
+        self._blocked.discard(path)
         self._lower(exchange.held)
         exchange.abandon()
-        lane.linked = False
+        path.linked = False
 
     def _lower(self, size: int) -> None:
         self.held -= size
         if self._blocked and self.held <= self.limit // 2:
             blocked, self._blocked = self._blocked, set()
-            for lane in blocked:
-                lane.vehicle.ease()
+            for path in blocked:
+                path.vehicle.ease()
 
     # The socket
 
@@ -224,7 +224,7 @@ class EdgeLink(SocketOwner):
         self._dialler.welcomed()
         self._socket = socket
         self.state = REPLAYING
-        self._replay = self._home.loop.create_task(self._relink(socket), name=f"replay {self.name}")
+        self._replay = self._group.loop.create_task(self._relink(socket), name=f"replay {self.name}")
 
     def lost(self, socket: EdgeSocket) -> None:
         """The socket is gone: everything waits for the next one."""
@@ -238,21 +238,21 @@ class EdgeLink(SocketOwner):
             self._replay = None
         self._sent.clear()
         self._confirmed = 0
-        for lane in list(self.lanes.values()):
-            lane.linked = False
-            if lane.vehicle.life.state == REJECTED:
-                self._forget(lane)
+        for path in list(self.paths.values()):
+            path.linked = False
+            if path.vehicle.life.state == REJECTED:
+                self._forget(path)
 
     async def _relink(self, socket: EdgeSocket) -> None:
         try:
             while True:
-                waiting = [lane for lane in self.lanes.values() if not lane.linked]
+                waiting = [path for path in self.paths.values() if not path.linked]
                 if not waiting:
                     break
                 for start in range(0, len(waiting), SLICE):
-                    for lane in waiting[start : start + SLICE]:
-                        if not lane.linked and not lane.exchange.over:
-                            self._link(lane)
+                    for path in waiting[start : start + SLICE]:
+                        if not path.linked and not path.exchange.over:
+                            self._link(path)
                     await asyncio.sleep(0)
                     async with asyncio.timeout(JAM):
                         await socket.room.wait()
@@ -264,17 +264,17 @@ class EdgeLink(SocketOwner):
             log.exception("%s: the replay failed", self.name)
             socket.abort()
 
-    def _link(self, lane: DeviceLane) -> None:
+    def _link(self, path: DevicePath) -> None:
         """Put a connection on the present socket."""
         socket = self._socket
         if socket is None:
             return
-        exchange = lane.exchange
-        kind = ATTACH if lane.vehicle.life.was_open() else OPEN
+        exchange = path.exchange
+        kind = ATTACH if path.vehicle.life.was_open() else OPEN
         if kind == ATTACH:
             exchange.reopen()
-        socket.send(kind, exchange.number, lane.opening().pack())
-        lane.linked = True
+        socket.send(kind, exchange.number, path.opening().pack())
+        path.linked = True
         before = exchange.held
         for entry in exchange.replay():
             self._transmit(entry)
@@ -282,7 +282,7 @@ class EdgeLink(SocketOwner):
         if kind == ATTACH:
             socket.send(LIVE, exchange.number)
 
-    def _transmit(self, entry: Entry) -> None:
+    def _transmit(self, entry: HeldFrame) -> None:
         socket = self._socket
         if socket is None:
             return
@@ -292,27 +292,27 @@ class EdgeLink(SocketOwner):
         socket.send(CLOSE if entry.packets is None else DATA, exchange.number, body)
 
     def accepted(self, connection: int, keep_alive: int, client_id: str, connack: bytes) -> None:
-        lane = self.lanes.get(connection)
-        if lane is not None:
-            lane.client_id = client_id
-            lane.vehicle.welcome(keep_alive, connack)
+        path = self.paths.get(connection)
+        if path is not None:
+            path.client_id = client_id
+            path.vehicle.welcome(keep_alive, connack)
 
     def data(self, connection: int, body: bytes, packets: list[bytes]) -> None:
-        lane = self.lanes.get(connection)
-        if lane is not None:
-            lane.vehicle.down(lane.exchange.down(body, packets), len(body), len(packets))
+        path = self.paths.get(connection)
+        if path is not None:
+            path.vehicle.down(path.exchange.down(body, packets), len(body), len(packets))
 
     def traced(self, connection: int, context: TraceContext, publish: bytes) -> None:
-        lane = self.lanes.get(connection)
-        if lane is not None:
-            lane.vehicle.traced(context, publish, lane.client_id)
+        path = self.paths.get(connection)
+        if path is not None:
+            path.vehicle.traced(context, publish, path.client_id)
             self.data(connection, publish, [publish])
 
     def closed(self, connection: int) -> None:
-        lane = self.lanes.get(connection)
-        if lane is not None:
-            self._forget(lane)
-            lane.vehicle.shut()
+        path = self.paths.get(connection)
+        if path is not None:
+            self._forget(path)
+            path.vehicle.shut()
 
     def confirmed(self, count: int) -> None:
         fresh = count - self._confirmed
@@ -327,11 +327,11 @@ class EdgeLink(SocketOwner):
                 continue
             exchange.confirmed(entry)
             freed += entry.size
-            lane = self.lanes.get(exchange.number)
-            if lane is None:
+            path = self.paths.get(exchange.number)
+            if path is None:
                 continue
             if entry.packets is None:
-                self._forget(lane)
+                self._forget(path)
             else:
-                lane.vehicle.ease()
+                path.vehicle.ease()
         self._lower(freed)

@@ -11,17 +11,17 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
-from mesh.frontdoor.lane import Lane, Passenger
+from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
 from mesh.frontdoor.link import UP, EdgeLink
 from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.transport.handshake import Prove, new_instance
 from mesh.transport.near import Near
-from mesh.transport.stream import Home
+from mesh.transport.stream import StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.waiting import until
 
 
-class Member(Protocol):
+class EdgeMember(Protocol):
     """A node that has announced itself. ``ports`` holds ``device`` for an edge."""
 
     @property
@@ -34,19 +34,19 @@ class Member(Protocol):
     def ports(self) -> dict[str, int]: ...
 
 
-class Members(Protocol):
+class EdgeMembers(Protocol):
     """Who is in the mesh."""
 
-    def get(self, name: str) -> Member | None:
+    def get(self, name: str) -> EdgeMember | None:
         """One node, as it last announced itself."""
 
-    def all(self, role: str) -> Sequence[Member]:
+    def all(self, role: str) -> Sequence[EdgeMember]:
         """All nodes of a role: ``edge``."""
 
 
 @final
 class Links:
-    """``near`` gives an edge's socket on this machine. ``home`` is that of the links' own sockets, not of the
+    """``near`` gives an edge's socket on this machine. ``group`` is that of the links' own sockets, not of the
     vehicles'. ``limit``: bytes held for one edge; ``share``: those of them for one vehicle."""
 
     def __init__(
@@ -54,9 +54,9 @@ class Links:
         door: str,
         epoch: int,
         prove: Prove,
-        members: Members,
+        members: EdgeMembers,
         near: Callable[[str], Near],
-        home: Home,
+        group: StreamGroup,
         turn: Turn,
         max_packet: int,
         limit: int,
@@ -67,7 +67,7 @@ class Links:
         self._prove = prove
         self._members = members
         self._near = near
-        self._home = home
+        self._group = group
         self._turn = turn
         self._max_packet = max_packet
         self._limit = limit
@@ -76,7 +76,7 @@ class Links:
         self._addresses: dict[str, tuple[str, int]] = {}
         self._next = 0
 
-    def join(self, edge: str, vehicle: Passenger) -> Lane:
+    def join(self, edge: str, vehicle: VehicleConnection) -> EdgePath:
         """The lane of a connection to ``edge``, which need not be there at present."""
         self._next += 1  # 2^32 connections are more than a door sees between two upgrades
         return self.get(edge).add(vehicle, self._next)
@@ -86,7 +86,7 @@ class Links:
         link = self._links.get(edge)
         if link is None:
             link = EdgeLink(
-                self._door, edge, self._instance, self._prove, self, self._near(edge), self._home, self._turn,
+                self._door, edge, self._instance, self._prove, self, self._near(edge), self._group, self._turn,
                 self._max_packet, self._limit, self._share,
             )  # fmt: skip
             self._links[edge] = link

@@ -11,10 +11,10 @@ from typing import Final, final
 
 from mesh.broker.peer import Peer
 from mesh.figures.node import NodeStatus
-from mesh.frontdoor.context import DoorSettings, Record
+from mesh.frontdoor.context import DoorSettings, Owner
 from mesh.frontdoor.door import FrontDoor
 from mesh.frontdoor.status import DoorStatus
-from mesh.node.place import DEVICE, Place
+from mesh.node.config import DEVICE, NodeConfig
 from mesh.node.services import Services
 from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
@@ -33,15 +33,15 @@ class DoorMap:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def cached(self, vehicle: str) -> Record | None:
+    def cached(self, vehicle: str) -> Owner | None:
         """The record, if it is known without asking."""
         return self._services.map.cached(vehicle)
 
-    async def lookup(self, vehicle: str) -> Record | None:
+    async def lookup(self, vehicle: str) -> Owner | None:
         """The record; ``None`` for a vehicle that was never seen. Raises ``RegistryError``."""
         return await self._services.map.lookup(vehicle)
 
-    async def claim(self, vehicle: str) -> Record:
+    async def claim(self, vehicle: str) -> Owner:
         """The record that won. Raises ``RegistryError``; ``NoEdge`` also if no pool takes the vehicle."""
         record = await self._services.claim(vehicle)
         if record is None:
@@ -50,34 +50,34 @@ class DoorMap:
 
 
 @final
-class Door:
+class DoorNode:
     """One front door. ``start`` raises ``OSError`` that names the address when it cannot be had."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._identity = place.topology.identity.compile()
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._identity = config.topology.identity.compile()
         self._services: Services | None = None
         self._door: FrontDoor | None = None
 
     async def start(self) -> None:
         """Follow the map, link to the edges, then accept vehicles."""
-        place = self._place
-        limits = place.topology.limits
-        services = self._services = Services(place)
+        config = self._config
+        limits = config.topology.limits
+        services = self._services = Services(config)
         settings = DoorSettings(
             connect_timeout=limits.connect_timeout,
             attach_timeout=limits.connect_wait,
             held_per_vehicle=limits.held_bytes,
             topic_aliases=limits.topic_aliases,
         )
-        listen = [listener.listen() for listener in place.spec.listen]
+        listen = [listener.listen() for listener in config.spec.listen]
         admission = Admission(
-            place.client_limits(), limits.connections, place.spec.redirect, place.topology.identity.methods()
+            config.client_limits(), limits.connections, config.spec.redirect, config.topology.identity.methods()
         )
         epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
         door = self._door = FrontDoor(
-            place.name, epoch, listen, DoorMap(services), services.members, self._identify, place.prove,
-            admission, services.tracer, settings, lambda edge: place.near(edge, DEVICE),
+            config.name, epoch, listen, DoorMap(services), services.members, self._identify, config.prove,
+            admission, services.tracer, settings, lambda edge: config.near(edge, DEVICE),
             self._proven,
         )  # fmt: skip
         await services.start(self._member)
@@ -87,7 +87,7 @@ class Door:
         await services.show(self.status)
 
     async def _wait_for_edges(self, services: Services) -> None:
-        names = [edge.name for edge in self._place.topology.edges()]
+        names = [edge.name for edge in self._config.topology.edges()]
         await until(lambda: all(services.members.get(name) is not None for name in names), _FIRST_EDGES)
 
     def _identify(self, connect: Connect, peer: Peer) -> str:
@@ -111,10 +111,10 @@ class Door:
         """Figures for ``mesh status`` and metrics."""
         door, services = self._door, self._services
         if door is None or services is None:
-            return NodeStatus(host=self._place.topology.bind)
+            return NodeStatus(host=self._config.topology.bind)
         found = door.status()
         return DoorStatus(
-            host=self._place.topology.bind,
+            host=self._config.topology.bind,
             metrics=services.metrics,
             connections=found.clients.connections,
             door=found,

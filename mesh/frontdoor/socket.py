@@ -31,7 +31,7 @@ from mesh.transport.frame import (
 )
 from mesh.transport.handshake import Asking
 from mesh.transport.link import Link
-from mesh.transport.stream import Home
+from mesh.transport.stream import StreamGroup
 from mesh.transport.turn import Turn
 from mesh.wire.frames import Framer
 from mesh.wire.limits import MAX_REMAINING_LENGTH
@@ -78,13 +78,15 @@ class EdgeSocket(Link):
 
     __slots__ = ("_asking", "_framer", "_owner", "over", "room")
 
-    def __init__(self, name: str, owner: SocketOwner, home: Home, turn: Turn, asking: Asking, max_packet: int) -> None:
-        super().__init__(name, home, turn, max_packet + SLACK)
+    def __init__(
+        self, name: str, owner: SocketOwner, group: StreamGroup, turn: Turn, asking: Asking, max_packet: int
+    ) -> None:
+        super().__init__(name, group, turn, max_packet + SLACK)
         self._owner = owner
         self._asking = asking
         # The edge may send what it likes up to the frame's limit: the vehicle's own limit is the edge's business.
         self._framer = Framer(MAX_REMAINING_LENGTH)
-        self.over: asyncio.Future[str] = home.loop.create_future()
+        self.over: asyncio.Future[str] = group.loop.create_future()
         self.room = asyncio.Event()  # the edge reads
         self.room.set()
 

@@ -17,7 +17,7 @@ from typing import Final, final
 
 from mesh.broker.trace import CLIENT, RELAY
 from mesh.frontdoor.context import DoorContext
-from mesh.frontdoor.lane import Lane, Passenger
+from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
 from mesh.session.span import Span
 from mesh.transport.frame import CREDIT_STEP
 from mesh.transport.refusal import Refused
@@ -36,16 +36,16 @@ _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
 
 
 @final
-class Vehicle(Passenger):
+class Vehicle(VehicleConnection):
     """One vehicle's connection."""
 
-    __slots__ = ("_aliases", "_door", "_framer", "_lane", "_out", "_pings", "_spans")
+    __slots__ = ("_aliases", "_door", "_framer", "_out", "_path", "_pings", "_spans")
 
     def __init__(self, door: DoorContext) -> None:
-        super().__init__(door.reception)
+        super().__init__(door.clients)
         self._door = door
         self._framer: Framer | None = None
-        self._lane: Lane | None = None
+        self._path: EdgePath | None = None
         self._out: list[bytes] | None = None  # what is written at the end of this turn
         self._aliases: AliasTable | None = None
         self._pings = 0  # PINGREQs that are not answered
@@ -87,8 +87,8 @@ class Vehicle(Passenger):
         door = self._door
         self.epoch = epoch
         early = self.hand_over()
-        self._framer = Framer(door.reception.admission.limits.max_packet_size)
-        self._lane = door.join(edge, self)
+        self._framer = Framer(door.clients.admission.limits.max_packet_size)
+        self._path = door.join(edge, self)
         if early:
             self.packets(early)
 
@@ -112,9 +112,9 @@ class Vehicle(Passenger):
             self.write(b"".join(out))
 
     def ended(self) -> None:
-        lane, self._lane = self._lane, None
-        if lane is not None:
-            lane.leave()
+        path, self._path = self._path, None
+        if path is not None:
+            path.leave()
         spans, self._spans = self._spans, None
         for span in (spans or {}).values():
             span.end(UNSPECIFIED_ERROR)
@@ -163,11 +163,11 @@ class Vehicle(Passenger):
 
     def ease(self) -> None:
         """Read the socket again if nothing speaks against it."""
-        if self.holds & HOLD_LINK and self._lane is not None and self._lane.free():
+        if self.holds & HOLD_LINK and self._path is not None and self._path.free():
             self.release(HOLD_LINK)
 
     def shut(self) -> None:
-        self._lane = None
+        self._path = None
         self.close()
 
     # The turn
@@ -184,8 +184,8 @@ class Vehicle(Passenger):
     # After CONNECT
 
     def _up(self, packets: list[bytes]) -> None:
-        lane = self._lane
-        if lane is None:
+        path = self._path
+        if path is None:
             return
         if self.life.proves():
             packets = self._prove_again(packets)
@@ -197,7 +197,7 @@ class Vehicle(Passenger):
         packets = self._without_pings(packets)
         if self.life.ended() or not packets:
             return
-        if not lane.carry(packets):
+        if not path.carry(packets):
             self.hold(HOLD_LINK)
 
     def _prove_again(self, packets: list[bytes]) -> list[bytes]:
@@ -216,7 +216,7 @@ class Vehicle(Passenger):
 
     def _resolve(self, packets: list[bytes], aliases: AliasTable) -> None:
         """Put topic names in the place of aliases: those belong to the connection, which outlives its edge."""
-        largest = self._door.reception.admission.limits.max_packet_size
+        largest = self._door.clients.admission.limits.max_packet_size
         aliases.grown = 0
         for index, raw in enumerate(packets):
             if raw[0] >> 4 == PUBLISH:
@@ -263,5 +263,5 @@ class Vehicle(Passenger):
 
     def _give_credit(self) -> None:
         size, self.uncredited = self.uncredited, 0
-        if self._lane is not None:
-            self._lane.credit(size)
+        if self._path is not None:
+            self._path.credit(size)

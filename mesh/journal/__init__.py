@@ -3,7 +3,7 @@
 from mesh.journal.errors import BacklogError, DamageError, JournalError, LockedError, UnsavedError
 from mesh.journal.files import Files, SystemFiles
 from mesh.journal.journal import Journal, Notify
-from mesh.journal.limits import Limits
+from mesh.journal.limits import JournalLimits
 
 __all__ = [
     "BacklogError",
@@ -11,7 +11,7 @@ __all__ = [
     "Files",
     "Journal",
     "JournalError",
-    "Limits",
+    "JournalLimits",
     "LockedError",
     "Notify",
     "SystemFiles",

@@ -24,7 +24,7 @@ from typing import final
 from mesh.journal.cleaning import Cleaner, IsLive, Picker
 from mesh.journal.errors import JournalError
 from mesh.journal.files import Files
-from mesh.journal.limits import Limits
+from mesh.journal.limits import JournalLimits
 from mesh.journal.messages import (
     Clean,
     Copies,
@@ -68,7 +68,7 @@ class Committer:
         self,
         files: Files,
         directory: Path,
-        limits: Limits,
+        limits: JournalLimits,
         segments: Segments,
         is_live: IsLive,
         post: Callable[[Report], None],

@@ -43,11 +43,11 @@ from mesh.journal.layout import (
     SEGMENT_SHIFT,
     body_of,
 )
-from mesh.journal.limits import Limits
+from mesh.journal.limits import JournalLimits
 from mesh.journal.lock import DirectoryLock
 from mesh.journal.messages import Clean, Copies, Failed, Handover, Remove, Removed, Report, Unreadable, Written
 from mesh.journal.readers import Readers
-from mesh.journal.recovery import Recovered, recover
+from mesh.journal.recovery import RecoveredJournal, recover
 from mesh.journal.segments import Segments
 from mesh.journal.status import JournalStatus
 from mesh.session.store import Item, Store
@@ -129,7 +129,8 @@ class Journal(Store):
     )
 
     def __init__(
-        self, directory: Path, limits: Limits, notify: Notify, files: Files, recovered: Recovered, lock: DirectoryLock
+        self, directory: Path, limits: JournalLimits, notify: Notify, files: Files, recovered: RecoveredJournal,
+        lock: DirectoryLock,
     ) -> None:
         super().__init__(recovered.position)
         self.durable_position: int = recovered.position
@@ -172,7 +173,7 @@ class Journal(Store):
 
     @classmethod
     def open(
-        cls, directory: Path, *, limits: Limits | None = None, notify: Notify, files: Files | None = None
+        cls, directory: Path, *, limits: JournalLimits | None = None, notify: Notify, files: Files | None = None
     ) -> Journal:
         """Recover the journal in ``directory``, or begin one there.
 
@@ -181,7 +182,7 @@ class Journal(Store):
         bytes that were synced are not as they were, ``OSError`` from the disk.
         """
         layer: Files = files if files is not None else SystemFiles()
-        bounds = limits or Limits()
+        bounds = limits or JournalLimits()
         directory.mkdir(parents=True, exist_ok=True)
         layer.sync_directory(directory.parent)
         lock = DirectoryLock(directory)

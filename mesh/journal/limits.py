@@ -13,7 +13,7 @@ _SMALLEST_SEGMENT: Final = 128
 
 @final
 @dataclass(frozen=True, slots=True)
-class Limits:
+class JournalLimits:
     """Sizes in bytes, times in seconds.
 
     ``ValueError`` names the field that is out of range.

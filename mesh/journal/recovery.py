@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 @final
-class Recovered:
+class RecoveredJournal:
     """What a directory holds. ``live_in`` counts the live items whose newest copy is in a segment; ``spare``: whether
     there is a file that becomes the next segment."""
 
@@ -58,7 +58,7 @@ class Recovered:
         self.spare = spare
 
 
-def recover(files: Files, directory: Path, size: int) -> Recovered:
+def recover(files: Files, directory: Path, size: int) -> RecoveredJournal:
     """Read the journal in ``directory``, or begin one with segments of ``size`` bytes; ``DamageError`` or ``OSError``
     when it cannot be read."""
     return _Recovery(files, directory, size).run()
@@ -76,7 +76,7 @@ class _Recovery:
         self._items: dict[int, Item] = {}
         self._places: dict[int, int] = {}
 
-    def run(self) -> Recovered:
+    def run(self) -> RecoveredJournal:
         headers = self._headers()
         self._files.sync_directory(self._directory)  # names too may have been known to the page cache only
         self._spare = self._spare or make_spare(self._files, self._directory, self._size)
@@ -92,12 +92,12 @@ class _Recovery:
         growing, position = self._last(headers[-1])
         return self._result(growing, sealed, position)
 
-    def _begin(self) -> Recovered:
+    def _begin(self) -> RecoveredJournal:
         growing = begin_segment(self._files, self._directory, fresh_header(1, 0, 0), self._spare)
-        return Recovered(growing, make_spare(self._files, self._directory, self._size))
+        return RecoveredJournal(growing, make_spare(self._files, self._directory, self._size))
 
-    def _result(self, growing: Growing, sealed: dict[int, int], position: int) -> Recovered:
-        result = Recovered(growing, self._spare)
+    def _result(self, growing: Growing, sealed: dict[int, int], position: int) -> RecoveredJournal:
+        result = RecoveredJournal(growing, self._spare)
         result.items = self._items
         result.sealed = sealed
         result.position = position

@@ -13,7 +13,7 @@ from typing import final
 
 from mesh.figures.node import NodeStatus
 from mesh.node.address import own_host
-from mesh.node.place import Place
+from mesh.node.config import NodeConfig
 from mesh.telemetry.exposition import Exposition
 from mesh.telemetry.prometheus import exposition
 from mesh.topology.nodes import metrics_addresses
@@ -22,11 +22,11 @@ from mesh.topology.units import Address
 log = logging.getLogger(__name__)
 
 
-def choices(place: Place) -> list[Address]:
+def choices(config: NodeConfig) -> list[Address]:
     """Where a node may show its figures: at its own place in the topology's range of ports, else at the next one that
     is free. A node that was added to a running mesh moves the places of those behind it, which keep their ports."""
-    addresses = metrics_addresses(place.topology)
-    own = list(addresses).index(place.name)
+    addresses = metrics_addresses(config.topology)
+    own = list(addresses).index(config.name)
     found = list(addresses.values())
     return found[own:] + found[:own]
 
@@ -40,23 +40,23 @@ class Metrics:
     """For a topology that says where metrics are shown. ``status`` is read at each request. ``address`` is where others
     reach it; empty before ``open``, and if no port could be had."""
 
-    def __init__(self, place: Place, status: Callable[[], NodeStatus]) -> None:
+    def __init__(self, config: NodeConfig, status: Callable[[], NodeStatus]) -> None:
         self.address = ""
-        self._place = place
-        self._labels = {"mesh": place.topology.mesh, "node": place.name}
+        self._config = config
+        self._labels = {"mesh": config.topology.mesh, "node": config.name}
         self._status = status
         self._exposition = Exposition(self._render)
 
     async def open(self) -> None:
         """Listen. Ports that cannot be had are logged."""
-        addresses = choices(self._place)
+        addresses = choices(self._config)
         for address in addresses:
             try:
                 port = await self._exposition.open(address.host, address.port)
             except OSError as error:
                 log.warning("no metrics at %s: %s", address, error)
                 continue
-            self.address = str(Address(await own_host(address.host, self._place.endpoints), port))
+            self.address = str(Address(await own_host(address.host, self._config.endpoints), port))
             log.info("metrics at http://%s/metrics", self.address)
             return
         log.error("no metrics: none of the %d ports from %s on can be had", len(addresses), min(addresses, key=_port))

@@ -5,16 +5,16 @@ It knows where the topology keeps what a client needs: never what is asked.
 
 from __future__ import annotations
 
-from mesh.registry.client import Client, Tls
+from mesh.registry.client import EtcdClient, EtcdTls
 from mesh.topology.topology import Topology
 
 
-def client_of(topology: Topology, endpoints: tuple[str, ...]) -> Client:
+def client_of(topology: Topology, endpoints: tuple[str, ...]) -> EtcdClient:
     """A client for ``endpoints`` (URLs) with the topology's TLS and user. Closed by the caller."""
     auth, tls = topology.etcd.auth, topology.etcd.tls
-    return Client(
+    return EtcdClient(
         endpoints,
-        tls=None if tls is None else Tls(tls.ca, tls.cert, tls.key),
+        tls=None if tls is None else EtcdTls(tls.ca, tls.cert, tls.key),
         user=None if auth is None else auth.user,
         password=None if auth is None else auth.password,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, final
 from mesh.broker.trace import Tracer
 from mesh.figures.node import NodeStatus
 from mesh.node.address import own_host
-from mesh.node.place import Place
+from mesh.node.config import NodeConfig
 from mesh.node.registry import client_of
 from mesh.node.status import ServicesStatus
 from mesh.policy.pattern import Pattern
@@ -39,12 +39,12 @@ class Services:
     """Made and started on the node's loop. ``map`` and ``members`` follow etcd; ``tracer`` is the no-op without OTLP.
     """
 
-    def __init__(self, place: Place) -> None:
-        topology = place.topology
-        self._place = place
+    def __init__(self, config: NodeConfig) -> None:
+        topology = config.topology
+        self._config = config
         self._started = time.time()
         self._pattern = Pattern(topology.identity.pattern)
-        self.client = client_of(topology, place.endpoints)
+        self.client = client_of(topology, config.endpoints)
         self.map = VehicleMap(self.client, topology.mesh, limit=topology.map.cache)
         self.members = Members(self.client, topology.mesh)
         self._tracer = self._open_tracer()
@@ -52,7 +52,7 @@ class Services:
         self._metrics: Metrics | None = None
 
     def _open_tracer(self) -> NodeTracer | None:
-        topology, spec = self._place.topology, self._place.spec
+        topology, spec = self._config.topology, self._config.spec
         telemetry = topology.telemetry
         if telemetry.otlp is None:
             return None
@@ -71,12 +71,12 @@ class Services:
         self.members.on_change = on_member
         known = await self.members.start(_WAIT)
         if not (await self.map.start(_WAIT if known else 0.0) and known):
-            log.warning("etcd does not answer at %s; going on without it", ", ".join(self._place.endpoints))
+            log.warning("etcd does not answer at %s; going on without it", ", ".join(self._config.endpoints))
 
     async def announce(self, ports: dict[str, int]) -> None:
         """Let the others know where this node is."""
-        spec, topology = self._place.spec, self._place.topology
-        host = await own_host(topology.bind, self._place.endpoints)
+        spec, topology = self._config.spec, self._config.topology
+        host = await own_host(topology.bind, self._config.endpoints)
         self._announcement = Announcement(
             self.client, topology.mesh, name=spec.name, role=spec.role, host=host, ports=ports, pool=spec.pool
         )
@@ -85,11 +85,11 @@ class Services:
 
     async def show(self, status: Callable[[], NodeStatus]) -> None:
         """Let Prometheus read the node's ``status``, if the topology says so."""
-        if self._place.topology.telemetry.prometheus is None:
+        if self._config.topology.telemetry.prometheus is None:
             return
         from mesh.node.metrics import Metrics  # prometheus-client takes 5 MB: only where it is used
 
-        metrics = self._metrics = Metrics(self._place, status)
+        metrics = self._metrics = Metrics(self._config, status)
         await metrics.open()
 
     @property
@@ -99,7 +99,7 @@ class Services:
 
     def edges_of(self, pool: str) -> dict[str, float]:
         """The pool's edges that announce themselves at present, with their weights."""
-        weights = {edge.name: float(edge.weight) for edge in self._place.topology.edges()}
+        weights = {edge.name: float(edge.weight) for edge in self._config.topology.edges()}
         return {
             member.name: weights.get(member.name, float(_WEIGHT))
             for member in self.members.all("edge")
@@ -112,7 +112,7 @@ class Services:
 
     async def claim(self, vehicle: str) -> Record | None:
         """The record of a vehicle, which is made if there is none. ``None`` if no pool takes the vehicle."""
-        pool = self._place.topology.pool_of(vehicle)
+        pool = self._config.topology.pool_of(vehicle)
         if pool is None:
             return None
         return await self.map.claim(vehicle, pool.name, self.edges_of(pool.name))

@@ -14,7 +14,7 @@ from mesh.telemetry.status import SpansStatus
 
 @final
 @dataclass(frozen=True, slots=True)
-class EngineStatus(Status):
+class BrokerHostStatus(Status):
     """An engine and its journal."""
 
     broker: BrokerStatus

@@ -31,7 +31,7 @@ DEADLINE: Final = 3.0
 """Seconds until a question fails. A vehicle that is refused comes again; one that hangs holds a socket."""
 
 
-class Waiting(Generic[Question, Answer]):
+class PendingLookup(Generic[Question, Answer]):
     """One question, and all who wait for its answer."""
 
     __slots__ = ("deadline", "future", "key", "question")
@@ -67,8 +67,8 @@ class Batcher(Generic[Question, Answer]):
         self._size = size
         self._deadline = deadline
         self._max_waiting = max_waiting
-        self._keys: dict[str, Waiting[Question, Answer]] = {}
-        self._queue: deque[Waiting[Question, Answer]] = deque()
+        self._keys: dict[str, PendingLookup[Question, Answer]] = {}
+        self._queue: deque[PendingLookup[Question, Answer]] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -94,7 +94,7 @@ class Batcher(Generic[Question, Answer]):
             self._fail(waiting, Unavailable(f"{self._what} {waiting.key!r}: the map is closed"))
         self._queue.clear()
 
-    def _enqueue(self, key: str, question: Question) -> Waiting[Question, Answer]:
+    def _enqueue(self, key: str, question: Question) -> PendingLookup[Question, Answer]:
         if self._closed:
             raise Unavailable(f"{self._what} {key!r}: the map is closed")
         if len(self._keys) >= self._max_waiting:
@@ -103,7 +103,7 @@ class Batcher(Generic[Question, Answer]):
         future: asyncio.Future[Answer] = loop.create_future()
         # All who asked may have given up before it fails.
         future.add_done_callback(_seen)
-        waiting = Waiting(key, question, future, loop.time() + self._deadline)
+        waiting = PendingLookup(key, question, future, loop.time() + self._deadline)
         self._keys[key] = waiting
         self._queue.append(waiting)
         if len(self._lanes) < LANES and len(self._queue) % self._size == 1 % self._size:
@@ -124,7 +124,7 @@ class Batcher(Generic[Question, Answer]):
             # lane.
             self._lanes.discard(lane)
 
-    async def _exchange(self, batch: list[Waiting[Question, Answer]]) -> None:
+    async def _exchange(self, batch: list[PendingLookup[Question, Answer]]) -> None:
         left = batch[0].deadline - asyncio.get_running_loop().time()
         try:
             answers = await self._send([(waiting.key, waiting.question) for waiting in batch], left)
@@ -135,10 +135,10 @@ class Batcher(Generic[Question, Answer]):
             for waiting in batch:
                 self._fail(waiting, error)
 
-    def _take(self) -> list[Waiting[Question, Answer]]:
+    def _take(self) -> list[PendingLookup[Question, Answer]]:
         """The next batch, the oldest first; those past their deadline fail on the way."""
         now = asyncio.get_running_loop().time()
-        batch: list[Waiting[Question, Answer]] = []
+        batch: list[PendingLookup[Question, Answer]] = []
         while self._queue and len(batch) < self._size:
             waiting = self._queue.popleft()
             if waiting.deadline <= now:
@@ -149,12 +149,12 @@ class Batcher(Generic[Question, Answer]):
                 batch.append(waiting)
         return batch
 
-    def _finish(self, waiting: Waiting[Question, Answer], answer: Answer) -> None:
+    def _finish(self, waiting: PendingLookup[Question, Answer], answer: Answer) -> None:
         self._keys.pop(waiting.key, None)
         if not waiting.future.done():
             waiting.future.set_result(answer)
 
-    def _fail(self, waiting: Waiting[Question, Answer], error: Exception) -> None:
+    def _fail(self, waiting: PendingLookup[Question, Answer], error: Exception) -> None:
         self._keys.pop(waiting.key, None)
         if not waiting.future.done():
             waiting.future.set_exception(error)

@@ -20,7 +20,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from mesh.registry import etcd_pb2 as pb
-from mesh.registry.errors import Compacted, Full, LeaseLost, RegistryError, Rejected, Unauthorised, Unavailable
+from mesh.registry.errors import Compacted, Full, LeaseLost, RegistryError, RequestRejected, Unauthorised, Unavailable
 from mesh.registry.keys import after
 
 log = logging.getLogger("mesh.registry.client")
@@ -63,7 +63,7 @@ CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
 )
 
 
-class Tls(NamedTuple):
+class EtcdTls(NamedTuple):
     """Files in PEM: who signed the servers' certificates, and what this client shows (both or none)."""
 
     ca: Path | None = None
@@ -85,12 +85,12 @@ def packed(message: Message) -> bytes:
 
 
 @final
-class Endpoint:
+class EtcdEndpoint:
     """One member of the cluster. Its channel is opened at the first use, in the loop that uses it."""
 
     __slots__ = ("address", "channel", "credentials", "methods", "url")
 
-    def __init__(self, url: str, tls: Tls | None) -> None:
+    def __init__(self, url: str, tls: EtcdTls | None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
             raise ValueError(f"an etcd endpoint is http://host:port or https://host:port, not {url!r}")
@@ -99,7 +99,7 @@ class Endpoint:
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         self.url = url
         self.address = f"{host}:{parts.port or 2379}"
-        self.credentials = (tls or Tls()).credentials() if parts.scheme == "https" else None
+        self.credentials = (tls or EtcdTls()).credentials() if parts.scheme == "https" else None
         self.channel: grpc.aio.Channel | None = None
         self.methods: dict[str, Any] = {}
 
@@ -155,7 +155,7 @@ def typed(error: grpc.aio.AioRpcError, method: str, url: str) -> RegistryError:
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.NOT_FOUND,
     ):
-        return Rejected(text)
+        return RequestRejected(text)
     return Unavailable(text)
 
 
@@ -167,13 +167,18 @@ def pause(attempt: int) -> float:
 
 
 @final
-class Client:
+class EtcdClient:
     """Calls one etcd cluster. Use it in one event loop; ``close`` it there."""
 
     __slots__ = ("_closed", "_current", "_endpoints", "_login", "_password", "_token", "_user")
 
     def __init__(
-        self, endpoints: Sequence[str], *, tls: Tls | None = None, user: str | None = None, password: str | None = None
+        self,
+        endpoints: Sequence[str],
+        *,
+        tls: EtcdTls | None = None,
+        user: str | None = None,
+        password: str | None = None,
     ) -> None:
         """``endpoints`` are URLs of members of one cluster. Raises ValueError when they, or the files of ``tls``,
         cannot be used."""
@@ -181,7 +186,7 @@ class Client:
             raise ValueError("at least one etcd endpoint is needed, as https://host:port")
         if (user is None) != (password is None):
             raise ValueError("an etcd user and its password belong together; give both or none")
-        self._endpoints = [Endpoint(url, tls) for url in endpoints]
+        self._endpoints = [EtcdEndpoint(url, tls) for url in endpoints]
         self._current = 0
         self._user = user
         self._password = password
@@ -329,7 +334,7 @@ class Client:
 
     # How calls are made
 
-    def _endpoint(self) -> Endpoint:
+    def _endpoint(self) -> EtcdEndpoint:
         if self._closed:
             raise Unavailable("this etcd client is closed")
         return self._endpoints[self._current]
@@ -376,7 +381,7 @@ class Client:
         return max(0.001, min(left, TRY) if retry and len(self._endpoints) > 1 else left)
 
     async def _once(
-        self, endpoint: Endpoint, method: str, request: Message, answer: type[Answer], timeout: float, token: str
+        self, endpoint: EtcdEndpoint, method: str, request: Message, answer: type[Answer], timeout: float, token: str
     ) -> Answer:
         metadata = (("token", token),) if token else None
         try:

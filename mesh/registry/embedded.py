@@ -30,7 +30,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, final
 
-from mesh.registry.client import Client
+from mesh.registry.client import EtcdClient
 from mesh.registry.errors import EtcdFailed, FolderInUse, RegistryError
 
 log = logging.getLogger("mesh.registry.embedded")
@@ -313,7 +313,7 @@ class EmbeddedEtcd:
 
     async def _ready(self, until: float) -> None:
         loop = asyncio.get_running_loop()
-        client = Client([self.endpoint])
+        client = EtcdClient([self.endpoint])
         try:
             while True:
                 with suppress(RegistryError):

@@ -35,7 +35,7 @@ class Full(RegistryError):
     """etcd's storage quota is used up; it answers reads and refuses writes."""
 
 
-class Rejected(RegistryError):
+class RequestRejected(RegistryError):
     """etcd calls the request itself wrong: a fault of this program."""
 
 

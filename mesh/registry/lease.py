@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
-from mesh.registry.client import Client, pause
+from mesh.registry.client import EtcdClient, pause
 from mesh.registry.errors import LeaseLost, RegistryError, Superseded, Unavailable
 from mesh.registry.tasks import end
 
@@ -43,7 +43,7 @@ class Lease:
     )
 
     def __init__(
-        self, client: Client, attach: Callable[[int], Awaitable[None]], lost: Callable[[], None], *, ttl: int = TTL
+        self, client: EtcdClient, attach: Callable[[int], Awaitable[None]], lost: Callable[[], None], *, ttl: int = TTL
     ) -> None:
         """``attach`` gets the lease's id and writes the keys that hang on it; when it raises Superseded, the lease is
         given up."""

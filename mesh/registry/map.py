@@ -21,10 +21,10 @@ from typing import Final, final
 
 from mesh.registry import etcd_pb2 as pb
 from mesh.registry.batch import DEADLINE, Batcher
-from mesh.registry.client import Client, absent, get, put, unchanged
+from mesh.registry.cache import RecordCache
+from mesh.registry.client import EtcdClient, absent, get, put, unchanged
 from mesh.registry.errors import BadRecord, Conflict, NoEdge, Unavailable
 from mesh.registry.keys import Keys
-from mesh.registry.recent import Recent
 from mesh.registry.record import Record, decode
 from mesh.registry.rendezvous import choose
 from mesh.registry.watch import Watch
@@ -75,13 +75,13 @@ class VehicleMap:
         "recent",
     )
 
-    def __init__(self, client: Client, mesh: str, *, limit: int = LIMIT, deadline: float = DEADLINE) -> None:
+    def __init__(self, client: EtcdClient, mesh: str, *, limit: int = LIMIT, deadline: float = DEADLINE) -> None:
         if limit < 1:
             raise ValueError(f"the limit of the map's memory must be at least 1 record, not {limit}")
         self._client = client
         self._keys = Keys(mesh)
         self._prefix = len(self._keys.vehicles)
-        self.recent = Recent(limit)
+        self.recent = RecordCache(limit)
         """The records in memory, for who asks too often to call ``cached``."""
         self._batcher: Batcher[Wish, Record | BadRecord | None] = Batcher(
             "vehicle", self._ask, size=BATCH, deadline=deadline
@@ -326,14 +326,14 @@ def _given(answer: Record | BadRecord | None) -> Record | None:
     return answer
 
 
-async def where(client: Client, mesh: str, vehicle: str) -> Record | None:
+async def where(client: EtcdClient, mesh: str, vehicle: str) -> Record | None:
     """One vehicle's record straight from etcd, without a map; None if it has none. Raises RegistryError."""
     keys = Keys(mesh)
     entry = await client.get(keys.vehicle(vehicle))
     return None if entry is None else decode(len(keys.vehicles), entry)
 
 
-async def records(client: Client, mesh: str) -> AsyncGenerator[list[Record], None]:
+async def records(client: EtcdClient, mesh: str) -> AsyncGenerator[list[Record], None]:
     """All records of the mesh as of one revision, some hundred at a time, in the order of the vehicles' names. Raises
     RegistryError."""
     keys = Keys(mesh)

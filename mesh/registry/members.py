@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, final
 
 from mesh.registry import etcd_pb2 as pb
-from mesh.registry.client import Client, absent, get, holds, put, unchanged
+from mesh.registry.client import EtcdClient, absent, get, holds, put, unchanged
 from mesh.registry.errors import BadRecord, Conflict, Superseded
 from mesh.registry.keys import Keys
 from mesh.registry.lease import TTL, Lease
@@ -104,7 +104,7 @@ class Announcement:
 
     def __init__(
         self,
-        client: Client,
+        client: EtcdClient,
         mesh: str,
         *,
         name: str,
@@ -210,7 +210,7 @@ class Members:
 
     __slots__ = ("_found", "_keys", "_members", "_watch", "on_change")
 
-    def __init__(self, client: Client, mesh: str) -> None:
+    def __init__(self, client: EtcdClient, mesh: str) -> None:
         self._keys = Keys(mesh)
         self._watch = Watch(client, self._keys.members, self)
         self._members: dict[bytes, Member] = {}
@@ -290,7 +290,7 @@ class Members:
             return None
 
 
-async def members(client: Client, mesh: str) -> list[Member]:
+async def members(client: EtcdClient, mesh: str) -> list[Member]:
     """All members straight from etcd, in the order of their names. Raises RegistryError."""
     found: list[Member] = []
     pages = client.pages(Keys(mesh).members)

@@ -1,6 +1,6 @@
 """Following all keys below one prefix: a snapshot, then every change after it, in order, without a gap, for ever.
 
-It knows revisions, streams and how they break. It never knows what the keys mean; that is its ``Follower``'s business.
+It knows revisions, streams and how they break. It must never know what the keys mean: its ``WatchFollower`` does.
 
 What always holds:
 
@@ -23,7 +23,7 @@ import grpc
 import grpc.aio
 
 from mesh.registry import etcd_pb2 as pb
-from mesh.registry.client import Client, WatchCall, pause
+from mesh.registry.client import EtcdClient, WatchCall, pause
 from mesh.registry.errors import Compacted, RegistryError, Unavailable
 from mesh.registry.keys import after
 from mesh.registry.tasks import end
@@ -45,7 +45,7 @@ MAX_FRAGMENTS: Final = 4096
 """Fragments of one response. etcd cuts at its request size (1.5 MB) and sends at most 1,000 revisions in a response."""
 
 
-class Follower(Protocol):
+class WatchFollower(Protocol):
     """What keeps a view of the keys."""
 
     def begin(self, revision: int, since: int) -> None:
@@ -89,7 +89,7 @@ class Watch:
         "revision",
     )
 
-    def __init__(self, client: Client, prefix: bytes, follower: Follower, *, quiet: float = QUIET) -> None:
+    def __init__(self, client: EtcdClient, prefix: bytes, follower: WatchFollower, *, quiet: float = QUIET) -> None:
         self._client = client
         self._prefix = prefix
         self._follower = follower

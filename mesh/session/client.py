@@ -37,7 +37,7 @@ from mesh.session.outgoing import Outgoing
 from mesh.session.requests import Request, Requests
 from mesh.wire.decode import CLIENT, Reader
 from mesh.wire.encode import encode
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     MQTT5,
     PINGREQ,
@@ -77,7 +77,7 @@ class ClientSession:
         sender: Sender,
         receiver: Receiver,
         outbound: Outbound,
-        limits: Limits,
+        limits: PacketLimits,
         clock: Callable[[], float],
     ) -> None:
         self._events = events

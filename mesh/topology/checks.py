@@ -7,7 +7,7 @@ from typing import Final
 
 from mesh.topology.fields import Table
 from mesh.topology.nodes import RESERVED, metrics_addresses, replica_names
-from mesh.topology.topology import Core, FrontDoor, Topology
+from mesh.topology.topology import CoreSpec, FrontDoorSpec, Topology
 from mesh.topology.tree import Mapping, Node, Sequence
 from mesh.topology.units import Address
 
@@ -46,7 +46,7 @@ def _note(top: Table, what: str, *path: str | int) -> None:
     top.notes.add(_find(top.node, *path), _key(*path), what)
 
 
-def _groups(topology: Topology) -> Iterator[tuple[FrontDoor | Core, str, int]]:
+def _groups(topology: Topology) -> Iterator[tuple[FrontDoorSpec | CoreSpec, str, int]]:
     for index, door in enumerate(topology.front_doors):
         yield door, "front_doors", index
     for index, core in enumerate(topology.cores):

@@ -28,20 +28,20 @@ from mesh.topology.topology import (
     REJECT,
     Access,
     AccessRule,
-    Auth,
     BackendRule,
-    Core,
-    Edge,
-    Etcd,
-    FrontDoor,
+    CoreSpec,
+    EdgeSpec,
+    EtcdAuthSpec,
+    EtcdSpec,
+    EtcdTlsSpec,
+    FrontDoorSpec,
     IdentityRule,
-    Inbox,
-    Limits,
-    Listener,
+    InboxSpec,
+    LimitsSpec,
+    ListenerSpec,
     MapRule,
-    Pool,
-    Telemetry,
-    Tls,
+    PoolSpec,
+    TelemetrySpec,
     Topology,
 )
 from mesh.topology.tree import MAX_BYTES, BrokenText, Mapping, Scalar, Sequence, parse
@@ -143,7 +143,7 @@ def _ray(text: str) -> str:
         raise ValueError(f"{text!r} is not right here; write local, or host:port of a running Ray cluster") from None
 
 
-def _etcd(top: Table, path: Callable[[str], Path]) -> Etcd:
+def _etcd(top: Table, path: Callable[[str], Path]) -> EtcdSpec:
     right = (
         "write embedded, a list such as [https://etcd-1:2379], "
         "or {endpoints: [...], tls: {ca: ...}, auth: {user: ..., password: ...}}"
@@ -151,24 +151,24 @@ def _etcd(top: Table, path: Callable[[str], Path]) -> Etcd:
     endpoint = units.url("http", "https")
     node = top.node_of("etcd")
     if not top.has("etcd"):
-        return Etcd()
+        return EtcdSpec()
     if isinstance(node, Scalar):
         if node.text != EMBEDDED:
             top.wrong("etcd", f"this is {kind(node)}; {right}")
-        return Etcd()
+        return EtcdSpec()
     if isinstance(node, Sequence):
         endpoints = top.values("etcd", endpoint, right)
         _one_scheme(top, "etcd", endpoints)
-        return Etcd(endpoints=endpoints)
+        return EtcdSpec(endpoints=endpoints)
     section = top.table("etcd", ("endpoints", "tls", "auth"))
     if section is None:
-        return Etcd()
+        return EtcdSpec()
     endpoints = section.values("endpoints", endpoint, right)
     _one_scheme(section, "endpoints", endpoints)
     tls = _tls(section, path)
     if tls is not None and any(one.startswith("http:") for one in endpoints):
         section.wrong("tls", "tls: goes with https:// endpoints, and one here is http://")
-    return Etcd(endpoints=endpoints, tls=tls, auth=_auth(section))
+    return EtcdSpec(endpoints=endpoints, tls=tls, auth=_auth(section))
 
 
 def _one_scheme(section: Table, key: str, endpoints: tuple[str, ...]) -> None:
@@ -176,7 +176,7 @@ def _one_scheme(section: Table, key: str, endpoints: tuple[str, ...]) -> None:
         section.wrong(key, "the endpoints of one cluster are all http:// or all https://")
 
 
-def _tls(section: Table, path: Callable[[str], Path]) -> Tls | None:
+def _tls(section: Table, path: Callable[[str], Path]) -> EtcdTlsSpec | None:
     inner = section.table("tls", ("ca", "cert", "key"))
     if inner is None:
         return None
@@ -187,17 +187,19 @@ def _tls(section: Table, path: Callable[[str], Path]) -> Tls | None:
             raise ValueError(f"there is no file {found}")
         return found
 
-    tls = Tls(ca=_optional(inner, "ca", file), cert=_optional(inner, "cert", file), key=_optional(inner, "key", file))
+    tls = EtcdTlsSpec(
+        ca=_optional(inner, "ca", file), cert=_optional(inner, "cert", file), key=_optional(inner, "key", file)
+    )
     if inner.has("cert") != inner.has("key"):
         section.wrong("tls", "cert and key stand together: write both or neither")
     return tls
 
 
-def _auth(section: Table) -> Auth | None:
+def _auth(section: Table) -> EtcdAuthSpec | None:
     inner = section.table("auth", ("user", "password"))
     if inner is None:
         return None
-    return Auth(
+    return EtcdAuthSpec(
         user=inner.value("user", units.plain, "", "write the user's name"),
         password=inner.value("password", units.plain, "", "write the user's password"),
     )
@@ -258,7 +260,7 @@ def _topics(top: Table) -> tuple[str, tuple[str, ...]]:
     return template, section.values("fleet", common)
 
 
-def _inbox(top: Table, template: str) -> Inbox | None:
+def _inbox(top: Table, template: str) -> InboxSpec | None:
     section = top.table("inbox", ("subscribe", "qos", "expiry", "max_messages", "max_bytes", "when_full"))
     if section is None:
         return None
@@ -272,8 +274,8 @@ def _inbox(top: Table, template: str) -> Inbox | None:
             raise ValueError(f"{text!r} is not the vehicle's own; write a filter that begins with {subtree}")
         return text
 
-    defaults = Inbox(subscribe=())
-    return Inbox(
+    defaults = InboxSpec(subscribe=())
+    return InboxSpec(
         subscribe=section.values("subscribe", own_filter, f"write the filters, such as [{subtree}cmd/#]"),
         qos=section.value("qos", units.whole(0, 2), defaults.qos),
         expiry=section.value("expiry", _within(units.duration, 1, NEVER), defaults.expiry),
@@ -298,14 +300,14 @@ def _within(read: Callable[[str], float], least: float, most: float) -> Callable
     return ranged
 
 
-def _front_doors(top: Table) -> tuple[FrontDoor, ...]:
+def _front_doors(top: Table) -> tuple[FrontDoorSpec, ...]:
     right = 'write at least one: front_doors: [{name: door, listen: [{mqtt: "127.0.0.1:1883"}]}]'
-    return tuple(FrontDoor(**_group(section)) for section in top.tables("front_doors", GROUP, right))
+    return tuple(FrontDoorSpec(**_group(section)) for section in top.tables("front_doors", GROUP, right))
 
 
-def _cores(top: Table) -> tuple[Core, ...]:
+def _cores(top: Table) -> tuple[CoreSpec, ...]:
     right = 'write at least one: cores: [{name: core, listen: [{mqtt: "127.0.0.1:1884"}]}]'
-    return tuple(Core(**_group(section)) for section in top.tables("cores", GROUP, right))
+    return tuple(CoreSpec(**_group(section)) for section in top.tables("cores", GROUP, right))
 
 
 def _group(section: Table) -> dict[str, Any]:
@@ -319,8 +321,8 @@ def _group(section: Table) -> dict[str, Any]:
     }
 
 
-def _listeners(section: Table) -> tuple[Listener, ...]:
-    found: list[Listener] = []
+def _listeners(section: Table) -> tuple[ListenerSpec, ...]:
+    found: list[ListenerSpec] = []
     right = 'write at least one listener: listen: [{mqtt: "127.0.0.1:1883"}]'
     for listener in section.tables("listen", ("mqtt", "mqtts", "ws", "wss", "tls", "path"), right):
         later = [key for key in ("mqtts", "ws", "wss") if listener.has(key)]
@@ -331,12 +333,12 @@ def _listeners(section: Table) -> tuple[Listener, ...]:
                 if listener.has(key):
                     listener.wrong(key, f"an mqtt listener has no {key}; remove it")
             if address := listener.value("mqtt", units.address, None, right):
-                found.append(Listener(kind="mqtt", address=address))
+                found.append(ListenerSpec(kind="mqtt", address=address))
     return tuple(found)
 
 
-def _pools(top: Table) -> tuple[Pool, ...]:
-    found: list[Pool] = []
+def _pools(top: Table) -> tuple[PoolSpec, ...]:
+    found: list[PoolSpec] = []
     right = "write at least one: pools: [{name: standard, edges: [{name: edge-1}]}]"
     for section in top.tables("pools", ("name", "match", "edges"), right):
         match = section.table("match", ("prefix",))
@@ -349,7 +351,7 @@ def _pools(top: Table) -> tuple[Pool, ...]:
             "edges", ("name", "weight", "resources", "external"), "write at least one edge: [{name: edge-1}]"
         )
         found.append(
-            Pool(
+            PoolSpec(
                 name=section.value("name", units.name, "", "every pool has a name"),
                 prefix=prefix,
                 edges=tuple(_edge(edge) for edge in edges),
@@ -358,24 +360,24 @@ def _pools(top: Table) -> tuple[Pool, ...]:
     return tuple(found)
 
 
-def _edge(section: Table) -> Edge:
+def _edge(section: Table) -> EdgeSpec:
     if section.has("external"):
         section.wrong(
             "external", f"an external edge (another broker) {LATER}; remove the key to have an edge of the mesh's own"
         )
-    return Edge(
+    return EdgeSpec(
         name=section.value("name", units.name, "", "every edge has a name"),
         weight=section.value("weight", units.whole(0, MAX_WEIGHT), 100),
         resources=section.free("resources", units.real(0, 1_000_000)),
     )
 
 
-def _backends(top: Table, cores: tuple[Core, ...]) -> BackendRule:
+def _backends(top: Table, cores: tuple[CoreSpec, ...]) -> BackendRule:
     """Without users, anybody on this machine gets in, and nobody from elsewhere unless the file says so."""
     section = top.table("backends", ("anonymous", "users"))
     inner = [] if section is None else list(section.tables("users", ("user", "password")))
     users = tuple(
-        Auth(
+        EtcdAuthSpec(
             user=user.value("user", units.plain, "", "write the back end's user name"),
             password=user.value("password", units.plain, "", "write the back end's password"),
         )
@@ -433,13 +435,13 @@ def _refusal(text: str) -> int:
     return REFUSALS[units.choice(*REFUSALS)(text)]
 
 
-def _limits(top: Table) -> Limits:
-    known = {item.name: item for item in fields(Limits)}
+def _limits(top: Table) -> LimitsSpec:
+    known = {item.name: item for item in fields(LimitsSpec)}
     section = top.table("limits", tuple(known))
     if section is None:
-        return Limits()
+        return LimitsSpec()
     values: dict[str, Any] = {name: section.value(name, _limit(item), item.default) for name, item in known.items()}
-    return Limits(**values)
+    return LimitsSpec(**values)
 
 
 def _limit(item: Field[Any]) -> Callable[[str], Any]:
@@ -459,14 +461,14 @@ def _map(top: Table) -> MapRule:
     )
 
 
-def _telemetry(top: Table) -> Telemetry:
+def _telemetry(top: Table) -> TelemetrySpec:
     section = top.table("telemetry", ("otlp", "sample", "watch", "sys_interval", "prometheus"))
     if section is None:
-        return Telemetry()
-    return Telemetry(
+        return TelemetrySpec()
+    return TelemetrySpec(
         otlp=_optional(section, "otlp", units.url("http", "https")),
         sample=section.value("sample", units.real(0, 1), 1.0),
         watch=section.values("watch", units.plain),
-        sys_interval=section.value("sys_interval", _within(units.duration, 0, 3600), Telemetry().sys_interval),
+        sys_interval=section.value("sys_interval", _within(units.duration, 0, 3600), TelemetrySpec().sys_interval),
         prometheus=_optional(section, "prometheus", units.address),
     )

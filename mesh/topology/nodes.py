@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal, final
 
-from mesh.topology.topology import Core, FrontDoor, Listener, Topology
+from mesh.topology.topology import CoreSpec, FrontDoorSpec, ListenerSpec, Topology
 from mesh.topology.units import Address
 
 Role = Literal["door", "edge", "core"]
@@ -23,12 +23,12 @@ class NodeSpec:
     role: Role
     pool: str = ""
     weight: int = 0
-    listen: tuple[Listener, ...] = ()
+    listen: tuple[ListenerSpec, ...] = ()
     redirect: str = ""
     resources: dict[str, float] = field(default_factory=dict)
 
 
-def replica_names(group: FrontDoor | Core) -> list[str]:
+def replica_names(group: FrontDoorSpec | CoreSpec) -> list[str]:
     """``door`` for one replica, ``door-1`` and ``door-2`` for two."""
     if group.replicas == 1:
         return [group.name]

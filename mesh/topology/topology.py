@@ -32,7 +32,7 @@ NEVER: Final = float(0xFFFFFFFF)  # a session expiry that means never (MQTT 5.0 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
+class EtcdTlsSpec:
     """Files in PEM format. ``cert`` and ``key`` are ours, for servers that ask for a certificate."""
 
     ca: Path | None = None
@@ -42,19 +42,19 @@ class Tls:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Auth:
+class EtcdAuthSpec:
     user: str
     password: str = field(repr=False)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Etcd:
+class EtcdSpec:
     """``endpoints`` such as ``https://etcd-1:2379``; none of them: the mesh runs one of its own."""
 
     endpoints: tuple[str, ...] = ()
-    tls: Tls | None = None
-    auth: Auth | None = None
+    tls: EtcdTlsSpec | None = None
+    auth: EtcdAuthSpec | None = None
 
     @property
     def embedded(self) -> bool:
@@ -83,7 +83,7 @@ class IdentityRule:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inbox:
+class InboxSpec:
     """The session that every known vehicle has before it ever connects; its filters have ``{vehicle}`` in them."""
 
     subscribe: tuple[str, ...]
@@ -96,7 +96,7 @@ class Inbox:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
+class ListenerSpec:
     """``kind`` is ``mqtt``: plain TCP."""
 
     kind: str
@@ -109,32 +109,32 @@ class Listener:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrontDoor:
+class FrontDoorSpec:
     """Replicas share the addresses (SO_REUSEPORT on one machine). ``redirect``: the server that clients are sent to;
     empty: they may stay. ``resources`` are Ray's, for placement."""
 
     name: str
     replicas: int = 1
-    listen: tuple[Listener, ...]
+    listen: tuple[ListenerSpec, ...]
     redirect: str = ""
     resources: dict[str, float] = field(default_factory=dict)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Core:
-    """As ``FrontDoor``, for back-end applications."""
+class CoreSpec:
+    """As ``FrontDoorSpec``, for back-end applications."""
 
     name: str
     replicas: int = 1
-    listen: tuple[Listener, ...]
+    listen: tuple[ListenerSpec, ...]
     redirect: str = ""
     resources: dict[str, float] = field(default_factory=dict)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Edge:
+class EdgeSpec:
     """New vehicles go to an edge in proportion to its ``weight``; 0 takes none."""
 
     name: str
@@ -144,12 +144,12 @@ class Edge:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class PoolSpec:
     """``prefix``: the vehicles whose identity begins so; the pool with an empty one takes all others."""
 
     name: str
     prefix: str = ""
-    edges: tuple[Edge, ...]
+    edges: tuple[EdgeSpec, ...]
 
 
 @final
@@ -158,7 +158,7 @@ class BackendRule:
     """Who may connect to a core: ``users`` by password, and without one if ``anonymous``."""
 
     anonymous: bool
-    users: tuple[Auth, ...] = ()
+    users: tuple[EtcdAuthSpec, ...] = ()
 
     def compile(self, grant: Grant) -> Backends:
         return Backends(self.anonymous, {user.user: user.password for user in self.users}, grant)
@@ -201,7 +201,7 @@ class MapRule:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Telemetry:
+class TelemetrySpec:
     """``otlp``: where spans go, if anywhere; ``sample``: the share traced; ``watch``: vehicles always traced;
     ``sys_interval``: seconds between two looks at the figures of $SYS, 0 for none."""
 
@@ -216,13 +216,13 @@ Unit = Literal["count", "size", "time"]
 
 
 def limit(default: float, unit: Unit, least: float, most: float) -> Any:
-    """A field of ``Limits``: its default, what it counts, and its range."""
+    """A field of ``LimitsSpec``: its default, what it counts, and its range."""
     return field(default=default, metadata={"unit": unit, "least": least, "most": most})
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class LimitsSpec:
     """Every bound of the mesh. "Per session" and "per connection" mean one client's."""
 
     # A CONNECT that trickles in holds a slot (SlowITe, CVE-2020-13849); a vehicle on a poor radio link needs some
@@ -279,19 +279,19 @@ class Topology:
     internal ports; ``ray`` is ``local`` or a cluster's address."""
 
     mesh: str
-    etcd: Etcd
+    etcd: EtcdSpec
     identity: IdentityRule
     template: str
     fleet: tuple[str, ...]
-    inbox: Inbox | None
-    front_doors: tuple[FrontDoor, ...]
-    cores: tuple[Core, ...]
-    pools: tuple[Pool, ...]
+    inbox: InboxSpec | None
+    front_doors: tuple[FrontDoorSpec, ...]
+    cores: tuple[CoreSpec, ...]
+    pools: tuple[PoolSpec, ...]
     backends: BackendRule
     access: Access
-    limits: Limits
+    limits: LimitsSpec
     map: MapRule
-    telemetry: Telemetry
+    telemetry: TelemetrySpec
     console: Address | None
     data: Path
     ray: str
@@ -300,12 +300,12 @@ class Topology:
     def vehicle_template(self) -> Template:
         return Template(self.template)
 
-    def pool_of(self, vehicle: str) -> Pool | None:
+    def pool_of(self, vehicle: str) -> PoolSpec | None:
         """The pool with the longest prefix that fits, or ``None`` if no pool takes this vehicle."""
         fitting = [pool for pool in self.pools if vehicle.startswith(pool.prefix)]
         return max(fitting, key=lambda pool: len(pool.prefix), default=None)
 
-    def edges(self) -> list[Edge]:
+    def edges(self) -> list[EdgeSpec]:
         """All edges of all pools, in the order of the file."""
         return [edge for pool in self.pools for edge in pool.edges]
 

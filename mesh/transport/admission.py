@@ -10,7 +10,7 @@ from typing import final
 
 from mesh.transport.authentication import Authentication, Methods
 from mesh.transport.refusal import Refused
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_AUTHENTICATION_METHOD, SERVER_BUSY, USE_ANOTHER_SERVER
 
@@ -22,7 +22,7 @@ class Admission:
 
     __slots__ = ("limits", "methods", "most", "redirect")
 
-    def __init__(self, limits: Limits, most: int, redirect: str = "", methods: Methods | None = None) -> None:
+    def __init__(self, limits: PacketLimits, most: int, redirect: str = "", methods: Methods | None = None) -> None:
         self.limits = limits
         self.most = most
         self.redirect = redirect

@@ -21,11 +21,11 @@ from typing import Final, final
 from mypy_extensions import mypyc_attr
 
 from mesh.transport.admission import Admission
-from mesh.transport.lifecycle import Lifecycle, Rejected
+from mesh.transport.lifecycle import Lifecycle, Rejection
 from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused
 from mesh.transport.states import ACCEPT, CLOSE, HAND_OVER, IDENTIFYING, OPEN, WAITING
-from mesh.transport.stream import HOLD_IDENTITY, HOLD_WRITING, Home, Stream
+from mesh.transport.stream import HOLD_IDENTITY, HOLD_WRITING, Stream, StreamGroup
 from mesh.transport.wheel import TICK
 from mesh.wire.reasons import SERVER_UNAVAILABLE
 
@@ -35,20 +35,20 @@ log = logging.getLogger(__name__)
 
 
 @final
-class Reception:
+class ClientContext:
     """What all clients of one node have in common.
 
     ``connect_timeout`` and ``answer_timeout`` are seconds; an ``answer_timeout`` of 0 lets the first deadline run on
     until CONNACK. ``rejected`` counts connections that ended before CONNACK because of the client or of this node.
     """
 
-    __slots__ = ("admission", "answer_timeout", "connect_timeout", "home", "name", "notices", "rejected", "silent")
+    __slots__ = ("admission", "answer_timeout", "connect_timeout", "group", "name", "notices", "rejected", "silent")
 
     def __init__(
-        self, name: str, home: Home, admission: Admission, connect_timeout: float, answer_timeout: float = 0.0
+        self, name: str, group: StreamGroup, admission: Admission, connect_timeout: float, answer_timeout: float = 0.0
     ) -> None:
         self.name = name
-        self.home = home
+        self.group = group
         self.admission = admission
         self.connect_timeout = connect_timeout
         self.answer_timeout = answer_timeout
@@ -62,12 +62,12 @@ class ClientStream(Stream):
     """Subclasses give ``identify``, ``packets``, ``ended`` and, if they have a better word than DISCONNECT, ``silent``.
     """
 
-    __slots__ = ("_reception", "_task", "_unread", "life")
+    __slots__ = ("_context", "_task", "_unread", "life")
 
-    def __init__(self, reception: Reception) -> None:
-        super().__init__(reception.home)
-        self.life = Lifecycle(reception.admission)
-        self._reception = reception
+    def __init__(self, context: ClientContext) -> None:
+        super().__init__(context.group)
+        self.life = Lifecycle(context.admission)
+        self._context = context
         self._task: asyncio.Task[None] | None = None
         self._unread = 0  # bytes that the client had not read when its deadline was last looked at
 
@@ -98,7 +98,7 @@ class ClientStream(Stream):
         """Run ``search``, and read no more of the client meanwhile. ``search`` ends with ``hand_over`` or ``refuse``;
         it is cancelled if the connection ends."""
         self.hold(HOLD_IDENTITY)
-        self._task = self.home.loop.create_task(search)
+        self._task = self.group.loop.create_task(search)
 
     def hand_over(self) -> bytes:
         """The session is there: its server has the CONNECT. Returns the bytes that came behind it."""
@@ -109,13 +109,13 @@ class ClientStream(Stream):
     def established(self, keep_alive: int) -> None:
         """CONNACK with success is on its way; ``keep_alive`` is in seconds, 0 for none."""
         self.life.move(ACCEPT)
-        self.home.wheel.watch(self, KEEP_ALIVE_FACTOR * keep_alive)
+        self.group.wheel.watch(self, KEEP_ALIVE_FACTOR * keep_alive)
 
     def refuse(self, refused: Refused) -> None:
         """The client is not let in."""
         self.reject(self.life.rejected(refused))
 
-    def reject(self, rejected: Rejected) -> None:
+    def reject(self, rejected: Rejection) -> None:
         """End the connection with the words of ``rejected``."""
         self.drop(str(rejected), rejected.answer)
 
@@ -123,10 +123,10 @@ class ClientStream(Stream):
         """End the connection with ``last`` as the last word, and a line in the log."""
         if self.life.ended():
             return
-        reception = self._reception
+        context = self._context
         if self.life.state != OPEN:
-            reception.rejected += 1
-        reception.notices.warn("closed", "%s: connection of %s closed: %s", reception.name, self.peer, why)
+            context.rejected += 1
+        context.notices.warn("closed", "%s: connection of %s closed: %s", context.name, self.peer, why)
         self.close(last)
 
     def close(self, last: bytes = b"") -> None:
@@ -146,12 +146,12 @@ class ClientStream(Stream):
     # Stream
 
     def accepted(self) -> None:
-        self.home.wheel.watch(self, self._reception.connect_timeout)
+        self.group.wheel.watch(self, self._context.connect_timeout)
 
     def received(self, data: bytes) -> None:
         state = self.life.state
         if state == OPEN:
-            self.heard = self.home.wheel.now
+            self.heard = self.group.wheel.now
             self.packets(data)
         elif state == WAITING:
             self.packets(data)
@@ -160,18 +160,18 @@ class ClientStream(Stream):
 
     def expired(self) -> None:
         state = self.life.state
-        reception = self._reception
+        context = self._context
         if state == OPEN:
             if self._excused():
-                self.home.wheel.watch(self, (self.patience - 1) * TICK)
+                self.group.wheel.watch(self, (self.patience - 1) * TICK)
             else:
-                reception.silent += 1
+                context.silent += 1
                 self.silent()
         elif state in (IDENTIFYING, WAITING):
-            seconds = reception.answer_timeout or reception.connect_timeout
+            seconds = context.answer_timeout or context.connect_timeout
             self.refuse(Refused(SERVER_UNAVAILABLE, f"its session was not there within {seconds:g} s"))
         else:
-            self.drop(f"no whole CONNECT within {reception.connect_timeout:g} s", b"")
+            self.drop(f"no whole CONNECT within {context.connect_timeout:g} s", b"")
 
     def lost(self, error: Exception | None) -> None:
         self._end()
@@ -182,15 +182,15 @@ class ClientStream(Stream):
         """Bytes came before the session is there."""
         life, before = self.life, self.life.state
         try:
-            answer = life.receive(data, len(self.home.streams))
-        except Rejected as rejected:
+            answer = life.receive(data, len(self.group.streams))
+        except Rejection as rejected:
             self.reject(rejected)
             return
         if answer:
             self.write(answer)
         if life.state == IDENTIFYING and before != IDENTIFYING:
-            if self._reception.answer_timeout:
-                self.home.wheel.watch(self, self._reception.answer_timeout)
+            if self._context.answer_timeout:
+                self.group.wheel.watch(self, self._context.answer_timeout)
             try:
                 self.identify()
             except Refused as refused:

@@ -16,20 +16,20 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import final
 
-from mesh.broker.inlet import Inlet
+from mesh.broker.api import BrokerApi
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
 from mesh.broker.session import Connection
 from mesh.journal.errors import JournalError
 from mesh.transport.admission import Admission
-from mesh.transport.client import ClientStream, Reception
+from mesh.transport.client import ClientContext, ClientStream
 from mesh.transport.listen import Listen
 from mesh.transport.listener import SPARE, Listener
 from mesh.transport.near import Near, nowhere
 from mesh.transport.refusal import Refused
 from mesh.transport.states import WAITING
 from mesh.transport.status import SocketsStatus
-from mesh.transport.stream import EAGER, HOLD_ENGINE, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, Home
+from mesh.transport.stream import EAGER, HOLD_ENGINE, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.waiting import until
 from mesh.transport.wheel import Wheel
@@ -48,13 +48,13 @@ Authenticate = Callable[[Connect, Peer], "Awaitable[Principal] | Principal"]
 
 
 @final
-class Client(ClientStream):
+class EndpointClient(ClientStream):
     """One client's socket: the shell of its ``Connection``. ``connection`` is there from WAITING on."""
 
     __slots__ = ("_endpoint", "_reader", "connection")
 
     def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__(endpoint.reception)
+        super().__init__(endpoint.clients)
         self._endpoint = endpoint
         self._reader: Reader | None = None
         self.connection: Connection | None = None
@@ -85,13 +85,13 @@ class Client(ClientStream):
     def silent(self) -> None:
         connection = self.connection
         if connection is not None:
-            self._endpoint.engine.fail(connection, KEEP_ALIVE_TIMEOUT)
+            self._endpoint.broker.fail(connection, KEEP_ALIVE_TIMEOUT)
             self._endpoint.turn.wake()
 
     def ended(self) -> None:
         connection = self.connection
         if connection is not None and not connection.closing:
-            self._endpoint.engine.lost(connection)
+            self._endpoint.broker.lost(connection)
             self._endpoint.turn.wake()
 
     # Stream
@@ -100,14 +100,14 @@ class Client(ClientStream):
         self.hold(HOLD_WRITING)  # who does not read the answers need not ask
         connection = self.connection
         if connection is not None and not self.life.ended():
-            self._endpoint.engine.pause(connection)
+            self._endpoint.broker.pause(connection)
             self._endpoint.turn.wake()
 
     def relieved(self) -> None:
         self.release(HOLD_WRITING)
         connection = self.connection
         if connection is not None and not self.life.ended():
-            self._endpoint.engine.resume(connection)
+            self._endpoint.broker.resume(connection)
             self._endpoint.turn.wake()
 
     # Shell of the connection
@@ -154,16 +154,16 @@ class Client(ClientStream):
         connect = life.connect()
         early = self.hand_over()
         self._reader = reader = Reader(endpoint.admission.limits, SERVER, life.protocol)
-        self.connection = endpoint.engine.open(connect, principal, self.peer, self)
+        self.connection = endpoint.broker.open(connect, principal, self.peer, self)
         self._deliver(reader, reader.feed(early))
         if self.holds & HOLD_WRITING:
-            endpoint.engine.pause(self.connection)
+            endpoint.broker.pause(self.connection)
 
     def _deliver(self, reader: Reader, packets: list[Packet]) -> None:
         connection = self.connection
         if connection is None:
             return
-        engine = self._endpoint.engine
+        broker = self._endpoint.broker
         for packet in packets:
             if connection.closing:
                 break
@@ -173,10 +173,10 @@ class Client(ClientStream):
                 self._pass_on(connection, packet)
         error = reader.error
         if error is not None and not connection.closing:
-            self._endpoint.reception.notices.warn(
+            self._endpoint.clients.notices.warn(
                 "protocol error", "%s: client %s: %s", self._endpoint.name, connection.peer, error
             )
-            engine.fail(connection, error.reason, str(error))
+            broker.fail(connection, error.reason, str(error))
         if connection.congested:
             self.hold(HOLD_ENGINE)
         self._endpoint.turn.wake()
@@ -185,12 +185,12 @@ class Client(ClientStream):
         """To the engine. What it cannot handle, by a fault of ours, ends this connection and no other."""
         endpoint = self._endpoint
         try:
-            endpoint.engine.receive(connection, packet)
+            endpoint.broker.receive(connection, packet)
         except JournalError:
             raise
         except Exception:
             log.exception("%s: a packet of client %s could not be handled", endpoint.name, connection.peer)
-            endpoint.engine.fail(connection, IMPLEMENTATION_SPECIFIC_ERROR)
+            endpoint.broker.fail(connection, IMPLEMENTATION_SPECIFIC_ERROR)
 
     def _prove_again(self, connection: Connection, packet: Auth) -> None:
         """AUTH on an open connection (MQTT 5.0 section 4.12.1)."""
@@ -198,8 +198,8 @@ class Client(ClientStream):
         try:
             answer = self.life.prove_again(packet)
         except Refused as error:
-            endpoint.reception.notices.warn("refused", "%s: client %s: %s", endpoint.name, connection.peer, error)
-            endpoint.engine.fail(connection, error.reason)
+            endpoint.clients.notices.warn("refused", "%s: client %s: %s", endpoint.name, connection.peer, error)
+            endpoint.broker.fail(connection, error.reason)
             return
         self.flush()  # what the engine has put out comes before it
         self.write(answer)
@@ -217,7 +217,7 @@ class Endpoint:
     def __init__(
         self,
         name: str,
-        engine: Inlet,
+        broker: BrokerApi,
         turn: Turn,
         wheel: Wheel,
         authenticate: Authenticate,
@@ -231,15 +231,15 @@ class Endpoint:
         self.name = name
         self.admission = admission
         self.proven = proven or _nobody
-        self.engine = engine
+        self.broker = broker
         self.turn = turn
         self.wheel = wheel
         self.authenticate = authenticate
         self.paused = False
-        self.home = Home(asyncio.get_running_loop(), wheel, high=EAGER)
-        self.reception = Reception(name, self.home, admission, connect_timeout)
+        self.group = StreamGroup(asyncio.get_running_loop(), wheel, high=EAGER)
+        self.clients = ClientContext(name, self.group, admission, connect_timeout)
         self._listener = Listener(
-            name, listen, self.home, self._client, admission.most, near=near, spare=SPARE, handshake=connect_timeout
+            name, listen, self.group, self._client, admission.most, near=near, spare=SPARE, handshake=connect_timeout
         )  # fmt: skip
 
     @property
@@ -255,42 +255,42 @@ class Endpoint:
         """Accept no more, tell every client, and be done within ``grace`` seconds. The engine is not told: its sessions
         stay."""
         self._listener.stop()
-        for stream in list(self.home.streams):
-            if isinstance(stream, Client):
+        for stream in list(self.group.streams):
+            if isinstance(stream, EndpointClient):
                 stream.leave()
-        await settle(self.home, grace)
+        await settle(self.group, grace)
 
     def pause(self) -> None:
         """Read no client until ``resume``: what they sent already cannot be kept."""
         self.paused = True
-        for stream in self.home.streams:
+        for stream in self.group.streams:
             stream.hold(HOLD_NODE)
 
     def resume(self) -> None:
         """Read the clients again."""
         self.paused = False
-        for stream in self.home.streams:
+        for stream in self.group.streams:
             stream.release(HOLD_NODE)
 
     def status(self, link: str) -> SocketsStatus:
         """Figures for people and metrics; ``link`` says whose sockets these are."""
-        reception, home = self.reception, self.home
+        clients, group = self.clients, self.group
         return SocketsStatus(
-            link, len(home.streams), reception.rejected, reception.silent, home.bytes_in, home.bytes_out,
-            home.held(), (self._listener.status(),),
+            link, len(group.streams), clients.rejected, clients.silent, group.bytes_in, group.bytes_out,
+            group.held(), (self._listener.status(),),
         )  # fmt: skip
 
-    def _client(self) -> Client:
-        return Client(self)
+    def _client(self) -> EndpointClient:
+        return EndpointClient(self)
 
 
 def _nobody(_identity: str) -> Principal:
     raise Refused(BAD_AUTHENTICATION_METHOD)
 
 
-async def settle(home: Home, grace: float) -> None:
+async def settle(group: StreamGroup, grace: float) -> None:
     """Wait until every stream is gone; after ``grace`` seconds the rest is aborted."""
-    await until(lambda: not home.streams, grace)
-    for stream in list(home.streams):
+    await until(lambda: not group.streams, grace)
+    for stream in list(group.streams):
         stream.abort()
     await asyncio.sleep(0)

@@ -30,7 +30,7 @@ EARLY: Final = 256 * 1024
 
 
 @final
-class Rejected(Exception):
+class Rejection(Exception):
     """The connection must end. The text is for the log; ``answer`` is what the client is told, often nothing."""
 
     def __init__(self, why: str, answer: bytes = b"") -> None:
@@ -60,11 +60,11 @@ class Lifecycle(State):
     def receive(self, data: bytes, present: int) -> bytes:
         """Bytes came before the session is there, while ``present`` connections are open, this one included.
 
-        Returns what is to be written. Once the state is IDENTIFYING, ``connect`` may be called. Raises ``Rejected``.
+        Returns what is to be written. Once the state is IDENTIFYING, ``connect`` may be called. Raises ``Rejection``.
         """
         if self.state == NEW:
             if data[0] != CONNECT << 4:  # [MQTT-3.1.0-1]
-                raise Rejected("its first packet is no CONNECT")
+                raise Rejection("its first packet is no CONNECT")
             self.move(BEGIN)
             self._splitter = Splitter()
         splitter = self._splitter
@@ -72,10 +72,14 @@ class Lifecycle(State):
         splitter.feed(data)
         answer = b""
         while self.state < IDENTIFYING:
-            raw = self._next(splitter)
-            if not raw:
-                return answer
-            answer += self._greeted(raw, present) if self.state == CONNECTING else self._proved(raw)
+            try:
+                raw = self._next(splitter)
+                if not raw:
+                    return answer
+                answer += self._greeted(raw, present) if self.state == CONNECTING else self._proved(raw)
+            except Rejection as end:
+                end.answer = answer + end.answer  # a question that was asked is not taken back
+                raise
         if splitter.size() > EARLY:
             raise self.rejected(Refused(QUOTA_EXCEEDED, f"more than {EARLY} bytes came before CONNACK"))
         return answer
@@ -108,7 +112,7 @@ class Lifecycle(State):
         try:
             return splitter.take(limits.max_connect_size if self.state == CONNECTING else limits.max_packet_size)
         except ProtocolError as error:
-            raise Rejected(str(error), malformed(self.protocol, error.reason)) from None
+            raise Rejection(str(error), malformed(self.protocol, error.reason)) from None
 
     def _greeted(self, raw: bytes, present: int) -> bytes:
         """CONNECT is complete."""
@@ -118,7 +122,7 @@ class Lifecycle(State):
         connect = packets[0] if packets else None
         if not isinstance(connect, Connect):
             error = reader.error or ProtocolError(PROTOCOL_ERROR, "this is no CONNECT")
-            raise Rejected(str(error), malformed(reader.protocol, error.reason))
+            raise Rejection(str(error), malformed(reader.protocol, error.reason))
         self._connect = connect
         self._raw = raw
         self.maximum = maximum_of(connect)
@@ -135,7 +139,7 @@ class Lifecycle(State):
         try:
             return self._step(authentication.proceed(self._read(raw)))
         except GaveUp:
-            raise Rejected("it gave up proving who it is") from None
+            raise Rejection("it gave up proving who it is") from None
         except Refused as refused:
             raise self.rejected(refused) from None
 
@@ -179,10 +183,10 @@ class Lifecycle(State):
 
     # The end
 
-    def rejected(self, refused: Refused) -> Rejected:
+    def rejected(self, refused: Refused) -> Rejection:
         """The end for a client that is not let in."""
         answer = refusal(self.protocol, refused.reason, refused.reference, self.maximum)
-        return Rejected(f"refused: {name_of(refused.reason)}: {refused}", answer)
+        return Rejection(f"refused: {name_of(refused.reason)}: {refused}", answer)
 
     def goodbye(self, reason: int, why: str = "") -> bytes:
         """The DISCONNECT that tells why the connection ends; nothing unless it is OPEN."""

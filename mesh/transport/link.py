@@ -18,7 +18,7 @@ from typing import Final, final
 
 from mesh.transport.frame import ALIVE, HANDSHAKE_BODY, LINK, Decoder, LinkError, head
 from mesh.transport.notices import Notices
-from mesh.transport.stream import Home, Stream
+from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Timed
 
@@ -43,7 +43,7 @@ class Pulse(Timed):
     def expired(self) -> None:
         """Nothing was sent for a while."""
         self._link.send(ALIVE, LINK)
-        self._link.home.wheel.watch(self, PULSE)
+        self._link.group.wheel.watch(self, PULSE)
 
 
 class Link(Stream):
@@ -51,8 +51,8 @@ class Link(Stream):
 
     __slots__ = ("_decoder", "_out", "_pulse", "max_body", "name", "trusted", "turn")
 
-    def __init__(self, name: str, home: Home, turn: Turn, max_body: int) -> None:
-        super().__init__(home)
+    def __init__(self, name: str, group: StreamGroup, turn: Turn, max_body: int) -> None:
+        super().__init__(group)
         self.name = name
         self.turn = turn
         self.max_body = max_body
@@ -86,15 +86,15 @@ class Link(Stream):
         out = self._out
         if out:
             self._out = []
-            self._pulse.heard = self.home.wheel.now
+            self._pulse.heard = self.group.wheel.now
             self.write(b"".join(out))
 
     def trust(self) -> None:
         """The other end has proved who it is."""
         self.trusted = True
         self._decoder.max_body = self.max_body
-        self.home.wheel.watch(self, SILENCE)
-        self.home.wheel.watch(self._pulse, PULSE)
+        self.group.wheel.watch(self, SILENCE)
+        self.group.wheel.watch(self._pulse, PULSE)
 
     def fail(self, why: object) -> None:
         """End the link with a line in the log."""
@@ -105,11 +105,11 @@ class Link(Stream):
     # Stream
 
     def opened(self) -> None:
-        self.home.wheel.watch(self, HANDSHAKE)
+        self.group.wheel.watch(self, HANDSHAKE)
 
     def received(self, data: bytes) -> None:
         if self.trusted:
-            self.heard = self.home.wheel.now  # before that, trickling bytes must not stretch the deadline
+            self.heard = self.group.wheel.now  # before that, trickling bytes must not stretch the deadline
         try:
             for kind, connection, body in self._decoder.feed(data):
                 if kind != ALIVE:
@@ -119,13 +119,13 @@ class Link(Stream):
 
     def expired(self) -> None:
         if self.trusted and self.holds:
-            self.home.wheel.watch(self, SILENCE)  # nothing can be heard: this end does not read
+            self.group.wheel.watch(self, SILENCE)  # nothing can be heard: this end does not read
         elif self.trusted:
             self.fail(f"nothing was heard for {SILENCE:g} s")
         else:
             self.fail(f"the handshake was not over within {HANDSHAKE:g} s")
 
     def lost(self, error: Exception | None) -> None:
-        self.home.wheel.forget(self._pulse)
+        self.group.wheel.forget(self._pulse)
         self._out = []
         self.ended()

@@ -21,7 +21,7 @@ from mesh.transport.listen import Listen
 from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
 from mesh.transport.status import ListenerStatus
-from mesh.transport.stream import Home, Stream
+from mesh.transport.stream import Stream, StreamGroup
 
 SPARE: Final = 256  # of clients that are told that there is no room, for as long as a CONNECT takes
 
@@ -54,7 +54,7 @@ class Listener:
         "_near_server",
         "_notices",
         "_server",
-        "home",
+        "group",
         "limit",
         "listen",
         "name",
@@ -69,7 +69,7 @@ class Listener:
         self,
         name: str,
         listen: Listen,
-        home: Home,
+        group: StreamGroup,
         factory: Callable[[], Stream],
         limit: int,
         *,
@@ -81,7 +81,7 @@ class Listener:
         self.name = name
         self.listen = listen
         self.port = listen.port
-        self.home = home
+        self.group = group
         self.limit = limit
         self.shared = shared
         self.spare = spare
@@ -99,7 +99,7 @@ class Listener:
         """Listen. Raises ``OSError`` with the address in its text when that cannot be had."""
         listen = self.listen
         try:
-            self._server = await self.home.loop.create_server(
+            self._server = await self.group.loop.create_server(
                 self._accept, listen.host, self.port, backlog=BACKLOG, reuse_address=True, reuse_port=self.shared,
                 ssl=listen.tls, ssl_handshake_timeout=self._handshake if listen.tls is not None else None,
             )  # fmt: skip
@@ -114,7 +114,7 @@ class Listener:
         if not path:
             return
         try:
-            self._near_server = await self.home.loop.create_unix_server(self._accept, path, backlog=BACKLOG)
+            self._near_server = await self.group.loop.create_unix_server(self._accept, path, backlog=BACKLOG)
         except OSError as error:
             log.warning("%s: cannot listen on %s, so nodes of this machine use TCP, too: %s", self.name, path, error)
 
@@ -135,7 +135,7 @@ class Listener:
 
     def _accept(self) -> asyncio.BaseProtocol:
         self.total += 1
-        if len(self.home.streams) >= self.limit + self.spare:
+        if len(self.group.streams) >= self.limit + self.spare:
             self.refused += 1
             self._notices.warn(
                 "connection limit", "%s: connection refused: all %d connections are in use", self.name, self.limit

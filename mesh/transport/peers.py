@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from typing import Any, Final
 
-from mesh.broker.peer import Peer, Tls
+from mesh.broker.peer import Peer, TlsFacts
 
 _NAMED: Final = ("DNS", "email", "URI")  # kinds of alternative names that identify a client
 
@@ -26,9 +26,9 @@ def peer_of(transport: asyncio.Transport, listener: str) -> Peer:
     return Peer(name if isinstance(name, str) else "", 0, listener, tls)
 
 
-def _tls(session: ssl.SSLObject) -> Tls:
+def _tls(session: ssl.SSLObject) -> TlsFacts:
     cipher = session.cipher()
-    return Tls(session.version() or "", "" if cipher is None else cipher[0], _names(session.getpeercert()))
+    return TlsFacts(session.version() or "", "" if cipher is None else cipher[0], _names(session.getpeercert()))
 
 
 def _names(certificate: Any) -> tuple[str, ...]:

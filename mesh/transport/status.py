@@ -25,7 +25,7 @@ class Held(Status):
     """How many streams are not read, by reason (see ``stream``); a stream may have several."""
 
     writing: Annotated[int, _HELD.of(reason="writing")] = 0
-    engine: Annotated[int, _HELD.of(reason="engine")] = 0
+    broker: Annotated[int, _HELD.of(reason="broker")] = 0
     identity: Annotated[int, _HELD.of(reason="identity")] = 0
     link: Annotated[int, _HELD.of(reason="link")] = 0
     node: Annotated[int, _HELD.of(reason="node")] = 0
@@ -97,7 +97,7 @@ def together(link: str, statuses: Sequence[SocketsStatus]) -> SocketsStatus:
         bytes_out=sum(status.bytes_out for status in statuses),
         held=Held(
             writing=sum(one.writing for one in held),
-            engine=sum(one.engine for one in held),
+            broker=sum(one.broker for one in held),
             identity=sum(one.identity for one in held),
             link=sum(one.link for one in held),
             node=sum(one.node for one in held),

@@ -36,7 +36,7 @@ HOLD_NODE: Final = 16  # the whole node asks its clients to wait
 
 
 @final
-class Home:
+class StreamGroup:
     """What the streams of one kind share: the loop, the wheel, and the figures. ``streams`` holds those that are
     open; ``high`` is in bytes."""
 
@@ -55,16 +55,16 @@ class Home:
 
     def held(self) -> Held:
         """How many streams are not read, by reason."""
-        writing = engine = identity = link = node = 0
+        writing = broker = identity = link = node = 0
         for stream in self.streams:
             holds = stream.holds
             if holds:
                 writing += 1 if holds & HOLD_WRITING else 0
-                engine += 1 if holds & HOLD_ENGINE else 0
+                broker += 1 if holds & HOLD_ENGINE else 0
                 identity += 1 if holds & HOLD_IDENTITY else 0
                 link += 1 if holds & HOLD_LINK else 0
                 node += 1 if holds & HOLD_NODE else 0
-        return Held(writing, engine, identity, link, node)
+        return Held(writing, broker, identity, link, node)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -75,11 +75,11 @@ class Stream(Timed):
     stream that a listener accepted belongs to its home, and so counts, before its transport is there: a TLS handshake
     takes a place like a connection."""
 
-    __slots__ = ("_linger", "finishing", "holds", "home", "peer", "transport")
+    __slots__ = ("_linger", "finishing", "group", "holds", "peer", "transport")
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, group: StreamGroup) -> None:
         super().__init__()
-        self.home = home
+        self.group = group
         self.transport: asyncio.Transport | None = None
         self.peer = NOWHERE
         self.holds = 0
@@ -112,7 +112,7 @@ class Stream(Timed):
     def accept(self, listener: str) -> None:
         """The listener of this name has accepted the connection."""
         self.peer = Peer(listener=listener)
-        self.home.streams.add(self)
+        self.group.streams.add(self)
         self.accepted()
 
     def write(self, data: bytes) -> None:
@@ -120,7 +120,7 @@ class Stream(Timed):
         transport = self.transport
         if transport is None or self.finishing:
             return
-        self.home.bytes_out += len(data)
+        self.group.bytes_out += len(data)
         transport.write(data)
 
     def pending(self) -> int:
@@ -150,13 +150,13 @@ class Stream(Timed):
         if self.finishing:
             return
         self.finishing = True
-        self.home.wheel.forget(self)
+        self.group.wheel.forget(self)
         if transport is None:  # accepted, and its transport is not there yet
-            self.home.streams.discard(self)
+            self.group.streams.discard(self)
             return
         if transport.is_closing():
             return
-        self._linger = self.home.loop.call_later(self.home.linger, self.abort)
+        self._linger = self.group.loop.call_later(self.group.linger, self.abort)
         if self.holds:
             transport.resume_reading()
         if transport.can_write_eof():
@@ -176,13 +176,13 @@ class Stream(Timed):
         if self.finishing:
             self.transport.abort()
             return
-        self.transport.set_write_buffer_limits(self.home.high, self.home.high // 4)
+        self.transport.set_write_buffer_limits(self.group.high, self.group.high // 4)
         self.peer = peer_of(self.transport, self.peer.listener)
-        self.home.streams.add(self)
+        self.group.streams.add(self)
         self.opened()
 
     def data_received(self, data: bytes) -> None:
-        self.home.bytes_in += len(data)
+        self.group.bytes_in += len(data)
         if not self.finishing:
             self.received(data)
 
@@ -201,6 +201,6 @@ class Stream(Timed):
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
-        self.home.wheel.forget(self)
-        self.home.streams.discard(self)
+        self.group.wheel.forget(self)
+        self.group.streams.discard(self)
         self.lost(exc)

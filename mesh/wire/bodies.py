@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from mesh.wire.fields import Cursor, malformed
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     AUTH,
     CONNACK,
@@ -88,7 +88,7 @@ def read_protocol(cursor: Cursor) -> int:
     raise _unsupported(f"protocol {name!r} level {level} is not MQTT 3, 4 or 5")  # [MQTT-3.1.2-1] [MQTT-3.1.2-2]
 
 
-def read_connect(cursor: Cursor, protocol: int, limits: Limits) -> Connect:
+def read_connect(cursor: Cursor, protocol: int, limits: PacketLimits) -> Connect:
     """The rest of a CONNECT after its protocol level, section 3.1."""
     flags = cursor.byte("connect flags")
     if flags & _RESERVED and protocol != MQTT31:  # [MQTT-3.1.2-3]; 3.1 did not look at it
@@ -125,7 +125,7 @@ def _cut_short(cursor: Cursor, protocol: int) -> bool:
     return protocol == MQTT31 and cursor.pos == cursor.end
 
 
-def _will(cursor: Cursor, flags: int, protocol: int, limits: Limits) -> Will:
+def _will(cursor: Cursor, flags: int, protocol: int, limits: PacketLimits) -> Will:
     properties: Properties | None = None
     if protocol == MQTT5:
         properties = _properties(cursor, WILL, limits)
@@ -137,7 +137,7 @@ def _will(cursor: Cursor, flags: int, protocol: int, limits: Limits) -> Will:
     return Will(topic, payload, flags >> 3 & 3, flags & _WILL_RETAIN != 0, properties)
 
 
-def read_connack(cursor: Cursor, protocol: int, limits: Limits) -> Connack:
+def read_connack(cursor: Cursor, protocol: int, limits: PacketLimits) -> Connack:
     """CONNACK, section 3.2."""
     flags = cursor.byte("acknowledge flags")
     if protocol == MQTT31:
@@ -157,7 +157,7 @@ def read_connack(cursor: Cursor, protocol: int, limits: Limits) -> Connack:
     return Connack(flags == 1, reason, properties)
 
 
-def read_ack(cursor: Cursor, kind: int, protocol: int, limits: Limits) -> Ack:
+def read_ack(cursor: Cursor, kind: int, protocol: int, limits: PacketLimits) -> Ack:
     """PUBACK, PUBREC, PUBREL or PUBCOMP in any form, sections 3.4 to 3.7."""
     packet_id = read_packet_id(cursor)
     reason = SUCCESS
@@ -171,7 +171,7 @@ def read_ack(cursor: Cursor, kind: int, protocol: int, limits: Limits) -> Ack:
     return Ack(kind, packet_id, reason, properties)
 
 
-def read_subscribe(cursor: Cursor, protocol: int, limits: Limits) -> Subscribe:
+def read_subscribe(cursor: Cursor, protocol: int, limits: PacketLimits) -> Subscribe:
     """SUBSCRIBE, section 3.8."""
     packet_id = read_packet_id(cursor)
     properties: Properties | None = None
@@ -209,7 +209,7 @@ def _subscription(filter: str, options: int, protocol: int) -> Subscription:
     return Subscription(filter, qos, no_local, options & _AS_PUBLISHED != 0, retain_handling)
 
 
-def read_unsubscribe(cursor: Cursor, protocol: int, limits: Limits) -> Unsubscribe:
+def read_unsubscribe(cursor: Cursor, protocol: int, limits: PacketLimits) -> Unsubscribe:
     """UNSUBSCRIBE, section 3.10."""
     packet_id = read_packet_id(cursor)
     properties: Properties | None = None
@@ -224,7 +224,7 @@ def read_unsubscribe(cursor: Cursor, protocol: int, limits: Limits) -> Unsubscri
     return Unsubscribe(packet_id, filters, properties)
 
 
-def read_suback(cursor: Cursor, kind: int, protocol: int, limits: Limits) -> SubAck:
+def read_suback(cursor: Cursor, kind: int, protocol: int, limits: PacketLimits) -> SubAck:
     """SUBACK or UNSUBACK, sections 3.9 and 3.11."""
     packet_id = read_packet_id(cursor)
     properties: Properties | None = None
@@ -246,7 +246,7 @@ def read_suback(cursor: Cursor, kind: int, protocol: int, limits: Limits) -> Sub
     return SubAck(kind, packet_id, reasons, properties)
 
 
-def read_disconnect(cursor: Cursor, protocol: int, from_client: bool, limits: Limits) -> Disconnect:
+def read_disconnect(cursor: Cursor, protocol: int, from_client: bool, limits: PacketLimits) -> Disconnect:
     """DISCONNECT, section 3.14."""
     reason = SUCCESS
     properties: Properties | None = None
@@ -261,7 +261,7 @@ def read_disconnect(cursor: Cursor, protocol: int, from_client: bool, limits: Li
     return Disconnect(reason, properties)
 
 
-def read_auth(cursor: Cursor, from_client: bool, limits: Limits) -> Auth:
+def read_auth(cursor: Cursor, from_client: bool, limits: PacketLimits) -> Auth:
     """AUTH, section 3.15; 5.0 only."""
     reason = SUCCESS
     properties: Properties | None = None
@@ -283,7 +283,7 @@ def read_packet_id(cursor: Cursor) -> int:
     return packet_id
 
 
-def _filter(cursor: Cursor, limits: Limits) -> str:
+def _filter(cursor: Cursor, limits: PacketLimits) -> str:
     filter = cursor.text("topic filter")
     error = filter_error(filter, limits.max_topic_levels)
     if error and too_deep(filter, limits.max_topic_levels):
@@ -293,11 +293,11 @@ def _filter(cursor: Cursor, limits: Limits) -> str:
     return filter
 
 
-def _properties(cursor: Cursor, place: int, limits: Limits) -> Properties | None:
+def _properties(cursor: Cursor, place: int, limits: PacketLimits) -> Properties | None:
     return read_properties(cursor, place, limits.max_user_properties, limits.max_subscriptions)
 
 
-def _check_count(count: int, limits: Limits) -> None:
+def _check_count(count: int, limits: PacketLimits) -> None:
     if count >= limits.max_subscriptions:
         raise ProtocolError(QUOTA_EXCEEDED, f"more than {limits.max_subscriptions} topic filters in one packet")
 

@@ -25,7 +25,7 @@ from mesh.wire.bodies import (
 )
 from mesh.wire.fields import Cursor, length_size, malformed, read_length, read_text
 from mesh.wire.frames import Framer, too_large
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     AUTH,
     CONNACK,
@@ -53,7 +53,7 @@ from mesh.wire.property_codec import read_properties
 from mesh.wire.reasons import PROTOCOL_ERROR, TOPIC_NAME_INVALID, ProtocolError
 from mesh.wire.topics import name_error, too_deep
 
-__all__ = ["CLIENT", "SERVER", "Framer", "Limits", "ProtocolError", "Reader"]
+__all__ = ["CLIENT", "SERVER", "Framer", "PacketLimits", "ProtocolError", "Reader"]
 
 SERVER: Final = 0
 CLIENT: Final = 1
@@ -76,7 +76,7 @@ class Reader:
 
     __slots__ = ("_need", "_partial", "error", "limits", "protocol", "role")
 
-    def __init__(self, limits: Limits, role: int, protocol: int = 0) -> None:
+    def __init__(self, limits: PacketLimits, role: int, protocol: int = 0) -> None:
         if role == CLIENT and protocol == 0:
             raise ValueError("a client's reader needs the protocol (3, 4 or 5) of the CONNECT that was sent")
         self.limits = limits

@@ -9,7 +9,7 @@ MAX_LEVELS: Final = 128
 
 
 @final
-class Limits:
+class PacketLimits:
     """Limits of one connection; sizes in bytes. A packet beyond one of them ends the connection with a reason code.
 
     * ``max_packet_size``: the whole packet, header included. It bounds what is buffered for one connection; 1 MiB

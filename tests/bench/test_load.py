@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.bench.plan import DIRECT, SCENARIOS, Plan
+from mesh.bench.plan import DIRECT, SCENARIOS, LoadPlan
 from mesh.bench.run import LoadFailed, Workers, measure, measure_connections
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
-PAIRS = Plan("pairs", DIRECT, pairs=4, window=8, size=64)
+PAIRS = LoadPlan("pairs", DIRECT, pairs=4, window=8, size=64)
 
 
 def listens(port: int) -> bool:
@@ -60,7 +60,7 @@ def test_everything_that_is_sent_is_accounted_for(broker: tuple[tuple[str, int],
 
 def test_each_receiver_of_a_fan_out_is_counted(broker: tuple[tuple[str, int], int]) -> None:
     address, pid = broker
-    plan = Plan("fan", fan_out=10, window=2)
+    plan = LoadPlan("fan", fan_out=10, window=2)
     result = measure(plan, address, address, {"broker": pid}, seconds=0.5, warm_up=0.1)
     assert result.received == 10 * result.sent > 0
     assert result.lost == 0
@@ -68,7 +68,7 @@ def test_each_receiver_of_a_fan_out_is_counted(broker: tuple[tuple[str, int], in
 
 def test_a_fleet_is_commanded_and_reports_through_several_processes(broker: tuple[tuple[str, int], int]) -> None:
     address, pid = broker
-    plan = Plan("fleet", fleet=31, window=100, rate=800, size=64)
+    plan = LoadPlan("fleet", fleet=31, window=100, rate=800, size=64)
     result = measure(plan, address, address, {"broker": pid}, seconds=0.6, warm_up=0.2, workers=3)
     assert result.connected == 31 + 3 + 1
     assert result.sent == result.received > 0
@@ -77,7 +77,7 @@ def test_a_fleet_is_commanded_and_reports_through_several_processes(broker: tupl
 
 def test_connections_are_counted_and_made_again(broker: tuple[tuple[str, int], int]) -> None:
     address, pid = broker
-    found = measure_connections(Plan("idle", idle=50), address, {"broker": pid})
+    found = measure_connections(LoadPlan("idle", idle=50), address, {"broker": pid})
     assert found.count == 50
     assert found.first > 0
     assert found.again > 0
@@ -112,7 +112,7 @@ def test_a_group_shares_what_all_of_them_publish(broker: tuple[tuple[str, int], 
 
 @given(st.integers(0, 5000), st.integers(1, 8))
 def test_the_parts_of_a_plan_are_the_whole(pairs: int, processes: int) -> None:
-    plan = Plan("many", pairs=pairs, first=7)
+    plan = LoadPlan("many", pairs=pairs, first=7)
     parts = [plan.part(number, processes) for number in range(processes)]
     names = [number for part in parts for number in range(part.first, part.first + part.pairs)]
     assert names == list(range(7, 7 + pairs))

@@ -187,7 +187,7 @@ def test_what_is_due_and_gone_after_a_crash_is_forgotten() -> None:
     for number in range(COUNT):
         sender.publish(f"r/{number}", b"", 0, retain=True)
     mesh = mesh.restart()
-    assert [session.arrears for session in mesh.broker.sessions.all()] == [()]
+    assert [session.retained_backlog for session in mesh.broker.sessions.all()] == [()]
     client = mesh.client("slow", clean=False, expiry=100)
     assert len(client.messages()) <= WINDOW + QUEUE // 2  # what was in its queue already
 
@@ -227,8 +227,8 @@ def test_what_an_edge_retains_waits_for_a_full_queue_too() -> None:
         message = message_of(Publish(f"r/{number}", payload, 1, True, properties=properties), mesh.clock(), True)
         assert mesh.broker.dispatcher.refresh_retained(message, None, "r/+") == SUCCESS
         mesh.turn()
-    (arrears,) = next(session.arrears for session in mesh.broker.sessions.all())
-    assert len(arrears.topics) - arrears.at > QUEUE
+    (retained_backlog,) = next(session.retained_backlog for session in mesh.broker.sessions.all())
+    assert len(retained_backlog.topics) - retained_backlog.at > QUEUE
     assert get(client) == ALL
     assert mesh.broker.counters.rejected == 0
 
@@ -241,6 +241,6 @@ def test_what_edges_retain_is_owed_within_the_limit() -> None:
     for payload in ALL:  # one topic, whose message is news each time
         message = message_of(Publish("r/1", payload, 1, True), mesh.clock(), True)
         assert mesh.broker.dispatcher.refresh_retained(message, None, "r/+") == SUCCESS
-    (arrears,) = next(session.arrears for session in mesh.broker.sessions.all())
-    assert len(arrears.topics) - arrears.at == 20
+    (retained_backlog,) = next(session.retained_backlog for session in mesh.broker.sessions.all())
+    assert len(retained_backlog.topics) - retained_backlog.at == 20
     assert mesh.broker.counters.rejected > 0

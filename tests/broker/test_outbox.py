@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.broker.counters import Counters
+from mesh.broker.counters import BrokerCounters
 from mesh.broker.gate import Gate
 from mesh.broker.outbox import Outbox, explained
 from mesh.broker.peer import NOWHERE
@@ -18,7 +18,7 @@ from mesh.wire.packets import MQTT5, Disconnect
 
 @pytest.fixture
 def outbox() -> Outbox:
-    return Outbox(Counters())
+    return Outbox(BrokerCounters())
 
 
 def connection_of(accepted: bool = True) -> Connection:
@@ -127,12 +127,12 @@ def test_a_connection_with_many_unanswered_publishes_is_not_read_until_half_are_
     receipts = connection.inbound.receipts
     for packet_id in range(1, 5):
         receipts.append(Receipt(packet_id, 1, connection))
-    outbox.strain(connection)
+    outbox.update_congestion(connection)
     assert connection.congested
     receipts.popleft()
-    outbox.strain(connection)
+    outbox.update_congestion(connection)
     assert connection.congested
     receipts.popleft()
-    outbox.strain(connection)
+    outbox.update_congestion(connection)
     assert not connection.congested
     assert outbox.dirty == [connection]  # so that its shell reads again

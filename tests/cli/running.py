@@ -15,7 +15,7 @@ import psutil
 
 from mesh.cluster.lifecycle import planned
 from mesh.cluster.nodes import build
-from mesh.cluster.plan import Plan
+from mesh.cluster.plan import ClusterPlan
 from mesh.cluster.run import RUNNING, Run, save_plan, save_run
 from mesh.topology.load import load
 from tests.support.loop import LoopThread
@@ -65,7 +65,7 @@ def running_mesh(folder: Path) -> Iterator[Path]:
 class Nodes:
     """The nodes of a plan on a loop of their own."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ClusterPlan) -> None:
         self._plan = plan
         self._loop = LoopThread()
         self._nodes: list[Any] = []

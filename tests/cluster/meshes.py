@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from mesh.cluster.lifecycle import down
-from mesh.cluster.plan import Plan, PlannedNode, fingerprint
+from mesh.cluster.plan import ClusterPlan, PlannedNode, fingerprint
 from mesh.cluster.run import Run
 from tests.support.ports import free_ports
 
@@ -22,19 +22,21 @@ FACTORY = "mesh_fake_node:build"
 ROLES = {"edge-1": "edge", "edge-2": "edge", "core": "core", "door": "door"}
 
 
-def fake_plan(data: Path, mesh: str = "fake", names: tuple[str, ...] = ("edge-1", "door"), **settings: object) -> Plan:
+def fake_plan(
+    data: Path, mesh: str = "fake", names: tuple[str, ...] = ("edge-1", "door"), **settings: object
+) -> ClusterPlan:
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     nodes = tuple(PlannedNode(name, ROLES[name], fingerprint(name)) for name in names)
-    return Plan(mesh, str(data), "local", (), nodes, {"ports": ports, **settings}, "shared", FACTORY)
+    return ClusterPlan(mesh, str(data), "local", (), nodes, {"ports": ports, **settings}, "shared", FACTORY)
 
 
-def port_of(plan: Plan, name: str) -> int:
+def port_of(plan: ClusterPlan, name: str) -> int:
     ports = plan.settings["ports"]
     assert isinstance(ports, dict)
     return int(ports[name])
 
 
-def served_by(plan: Plan, name: str) -> int:
+def served_by(plan: ClusterPlan, name: str) -> int:
     """The process number that a fake node answers with; 0 when nobody does."""
     try:
         with socket.create_connection(("127.0.0.1", port_of(plan, name)), timeout=1.0) as connection:

@@ -18,8 +18,8 @@ from mesh.cluster.controller import (
     decide,
 )
 from mesh.cluster.etcd import EtcdStatus
-from mesh.cluster.plan import Plan
-from mesh.cluster.status import Row, Snapshot
+from mesh.cluster.plan import ClusterPlan
+from mesh.cluster.status import NodeRow, Snapshot
 from mesh.figures.node import NodeStatus
 from tests.cluster.meshes import fake_plan
 from tests.fakes.clock import FakeClock
@@ -39,12 +39,12 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
+def plan(tmp_path: Path) -> ClusterPlan:
     return fake_plan(tmp_path, names=NAMES)
 
 
 @pytest.fixture
-def controller(plan: Plan, runtime: FakeRuntime, clock: FakeClock) -> Controller:
+def controller(plan: ClusterPlan, runtime: FakeRuntime, clock: FakeClock) -> Controller:
     return Controller(plan, runtime, clock)
 
 
@@ -56,7 +56,7 @@ def settle(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> No
     runtime.steps.clear()
 
 
-def state_of(controller: Controller, name: str) -> Row:
+def state_of(controller: Controller, name: str) -> NodeRow:
     return next(row for row in controller.snapshot().nodes if row.name == name)
 
 
@@ -194,7 +194,7 @@ def test_what_is_no_longer_planned_is_stopped_first_and_removed(
 
 
 def test_a_new_controller_does_not_touch_what_runs(
-    plan: Plan, controller: Controller, runtime: FakeRuntime, clock: FakeClock
+    plan: ClusterPlan, controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
     after = Controller(plan, runtime, clock)
@@ -215,7 +215,7 @@ def test_stop_ends_the_doors_first_and_nothing_is_created_afterwards(
     assert controller.snapshot().state == host.STOPPING
 
 
-def test_decide_is_idempotent(plan: Plan) -> None:
+def test_decide_is_idempotent(plan: ClusterPlan) -> None:
     seen = {name: Seen(state=host.HELD) for name in NAMES}
     once = decide(plan, seen, 0.0, opened=False)
     assert once == decide(plan, seen, 0.0, opened=False)
@@ -313,7 +313,7 @@ def test_a_snapshot_comes_back_from_its_file(
 def test_a_file_of_another_version_is_read_as_far_as_it_is_known() -> None:
     row = '{"name": "a", "role": "b", "state": "c", "new": 1}'
     text = f'{{"mesh": "m", "state": "ready", "written": 1, "more": 2, "nodes": [{row}]}}'
-    assert Snapshot.from_json(text).nodes == (Row("a", "b", "c"),)
+    assert Snapshot.from_json(text).nodes == (NodeRow("a", "b", "c"),)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"mesh": "m", "state": "x", "written": 1, "nodes": [{"name": "a"}]}'])

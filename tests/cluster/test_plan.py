@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from mesh.cluster.node import STAGES
-from mesh.cluster.plan import Plan, objections, plan_of
+from mesh.cluster.plan import ClusterPlan, objections, plan_of
 from mesh.topology.load import load
 
 LOCAL = Path(__file__).parents[2] / "topology" / "local.yaml"
 
 
-def plan(tmp_path: Path, change: tuple[str, str] = ("", "")) -> Plan:
+def plan(tmp_path: Path, change: tuple[str, str] = ("", "")) -> ClusterPlan:
     text = LOCAL.read_text()
     assert change[0] in text
     file = tmp_path / "topology.yaml"
@@ -35,8 +35,8 @@ def test_every_role_has_a_stage_and_etcd_is_the_first(tmp_path: Path) -> None:
 
 def test_a_plan_survives_the_way_through_its_file(tmp_path: Path) -> None:
     before = plan(tmp_path)
-    assert Plan.from_json(before.to_json()).to_json() == before.to_json()
-    assert objections(before, Plan.from_json(before.to_json())) == []
+    assert ClusterPlan.from_json(before.to_json()).to_json() == before.to_json()
+    assert objections(before, ClusterPlan.from_json(before.to_json())) == []
 
 
 def test_an_edge_may_be_added(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import pytest
 
 from mesh.cluster.lifecycle import NotUp, down, up
 from mesh.cluster.look import status_of
-from mesh.cluster.plan import Plan, PlannedNode
+from mesh.cluster.plan import ClusterPlan, PlannedNode
 from mesh.cluster.run import Run, load_run, running
-from mesh.cluster.status import Row
+from mesh.cluster.status import NodeRow
 from mesh.cluster.supervisor import TOO_SOON
 from tests.cluster.meshes import fake_plan, going_down, offer_fake_nodes, port_of, served_by, session
 from tests.support.ports import free_port
@@ -35,7 +35,7 @@ def fake_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> ClusterPlan:
     base = fake_plan(tmp_path_factory.mktemp("one") / "data", "one", ("edge-1", "core", "door"))
     ports = dict(base.settings["ports"])  # type: ignore[call-overload]
     ports["edge-2"] = free_port()
@@ -43,7 +43,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def run(plan: Plan) -> Iterator[Run]:
+def run(plan: ClusterPlan) -> Iterator[Run]:
     """One mesh for the tests of this file, which leave it ready."""
     data = Path(plan.data)
     with going_down(data):
@@ -56,11 +56,11 @@ def ready_at(run: Run) -> float:
     return time.monotonic()
 
 
-def row(run: Run, name: str) -> Row:
+def row(run: Run, name: str) -> NodeRow:
     return next(each for each in status_of(run).nodes if each.name == name)
 
 
-def wait_replaced(plan: Plan, name: str, killed: int) -> None:
+def wait_replaced(plan: ClusterPlan, name: str, killed: int) -> None:
     """Until another process than the one that was killed serves."""
     wait_until(lambda: served_by(plan, name) not in (0, killed), seconds=60.0)
 
@@ -77,7 +77,7 @@ def title(pid: int) -> str:
         return ""
 
 
-def test_every_node_serves_in_a_process_of_its_own(plan: Plan, run: Run) -> None:
+def test_every_node_serves_in_a_process_of_its_own(plan: ClusterPlan, run: Run) -> None:
     pids = {served_by(plan, node.name) for node in plan.nodes}
     assert len(pids - {0}) == len(plan.nodes)
     assert pids <= session(run)
@@ -91,7 +91,7 @@ def test_only_loopback_is_listened_on_and_the_home_folder_stays_empty(run: Run) 
     assert not (Path.home() / ".ray").exists()
 
 
-def test_a_node_killed_comes_back_and_nobody_else_is_touched(plan: Plan, run: Run) -> None:
+def test_a_node_killed_comes_back_and_nobody_else_is_touched(plan: ClusterPlan, run: Run) -> None:
     before = {node.name: served_by(plan, node.name) for node in plan.nodes}
     for _ in range(2):
         victim = served_by(plan, "edge-1")
@@ -104,7 +104,7 @@ def test_a_node_killed_comes_back_and_nobody_else_is_touched(plan: Plan, run: Ru
         assert served_by(plan, name) == before[name]
 
 
-def test_a_controller_killed_comes_back_and_sees_what_is_there(plan: Plan, run: Run) -> None:
+def test_a_controller_killed_comes_back_and_sees_what_is_there(plan: ClusterPlan, run: Run) -> None:
     before = {node.name: served_by(plan, node.name) for node in plan.nodes}
     (controller,) = children(run, "ray::Controller")
     os.kill(controller, signal.SIGKILL)
@@ -113,7 +113,7 @@ def test_a_controller_killed_comes_back_and_sees_what_is_there(plan: Plan, run: 
     assert {node.name: served_by(plan, node.name) for node in plan.nodes} == before
 
 
-def test_a_new_node_is_started_and_a_wrong_change_is_refused(plan: Plan, run: Run) -> None:
+def test_a_new_node_is_started_and_a_wrong_change_is_refused(plan: ClusterPlan, run: Run) -> None:
     before = {node.name: served_by(plan, node.name) for node in plan.nodes}
     more = replace(plan, nodes=(*plan.nodes, PlannedNode("edge-2", "edge", "new")))
     up(more, "one.yaml", follow=False)
@@ -124,7 +124,7 @@ def test_a_new_node_is_started_and_a_wrong_change_is_refused(plan: Plan, run: Ru
     assert served_by(more, "edge-2") != 0
 
 
-def test_when_ray_breaks_everything_begins_again(plan: Plan, run: Run, ready_at: float) -> None:
+def test_when_ray_breaks_everything_begins_again(plan: ClusterPlan, run: Run, ready_at: float) -> None:
     before = served_by(plan, "door")
     # A Ray that breaks in its first seconds is taken for hopeless.
     wait_until(lambda: time.monotonic() > ready_at + TOO_SOON)
@@ -135,7 +135,7 @@ def test_when_ray_breaks_everything_begins_again(plan: Plan, run: Run, ready_at:
     assert run.is_alive()
 
 
-def test_down_leaves_no_process_and_no_port(plan: Plan, run: Run) -> None:
+def test_down_leaves_no_process_and_no_port(plan: ClusterPlan, run: Run) -> None:
     now = load_run(Path(run.data)) or run
     pids = session(now)
     assert down(Path(run.data))

@@ -8,7 +8,7 @@ from mesh.broker.session import Connection
 from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable
 from mesh.transport.refusal import malformed
-from mesh.wire.decode import SERVER, Limits, Reader
+from mesh.wire.decode import SERVER, PacketLimits, Reader
 from mesh.wire.packets import Connect, Packet
 from tests.conformance import world
 from tests.conformance.world import World
@@ -40,7 +40,7 @@ class EngineWire(Flushable):
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._reader = Reader(Limits(world.MAX_PACKET), SERVER)
+        self._reader = Reader(PacketLimits(world.MAX_PACKET), SERVER)
         self._connection: Connection | None = None
         self._pending = b""
         self._closed = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
-from mesh.wire.decode import CLIENT, Limits, Reader
+from mesh.wire.decode import CLIENT, PacketLimits, Reader
 from mesh.wire.encode import encode
 from mesh.wire.packets import (
     MQTT5,
@@ -59,7 +59,7 @@ class Peer:
         self.connack = Connack()
         self.received = b""
         self.ended = False
-        self._reader = Reader(Limits(max_packet_size=1 << 24), CLIENT, protocol)
+        self._reader = Reader(PacketLimits(max_packet_size=1 << 24), CLIENT, protocol)
         self._packets: list[Packet] = []
         self._last_id = 0
 

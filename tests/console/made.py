@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from mesh.cluster.status import MeshStatus, Row
+from mesh.cluster.status import MeshStatus, NodeRow
 from mesh.console.node import Console
 from mesh.console.source import NoAnswer
 from mesh.topology.units import Address
@@ -19,9 +19,9 @@ class Made:
     def __init__(self) -> None:
         self.away = False
         self.rows = [
-            Row("etcd", "etcd", "ready", pid=6),
-            Row("edge-1", "edge", "ready", pid=7, restarts=2, metrics="127.0.0.1:9464"),
-            Row("core", "core", "starting", metrics="127.0.0.1:9465"),
+            NodeRow("etcd", "etcd", "ready", pid=6),
+            NodeRow("edge-1", "edge", "ready", pid=7, restarts=2, metrics="127.0.0.1:9464"),
+            NodeRow("core", "core", "starting", metrics="127.0.0.1:9465"),
         ]
 
     async def status(self) -> MeshStatus:

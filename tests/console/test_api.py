@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mesh.cluster.plan import plan_of
-from mesh.cluster.status import Row
+from mesh.cluster.status import NodeRow
 from mesh.console.node import Console
 from mesh.topology.load import load
 from tests.console.made import Made, ask, run
@@ -66,7 +66,7 @@ def test_prometheus_finds_every_node_and_this_console() -> None:
         status, headers, body = await ask(console, "/api/targets")
         assert (status, headers["Content-Type"]) == (200, "application/json; charset=utf-8")
         assert json.loads(body) == known
-        made.rows.append(Row("edge-2", "edge", "ready", metrics="127.0.0.1:9466"))
+        made.rows.append(NodeRow("edge-2", "edge", "ready", metrics="127.0.0.1:9466"))
         _, _, body = await ask(console, "/api/targets")
         assert json.loads(body) == [*known[:2], target("127.0.0.1:9466", "edge-2", "edge"), known[2]]
 

@@ -19,7 +19,7 @@ from mesh.core.tier import TierLink
 from mesh.core.upstream import Upstream
 from mesh.transport.turn import Turn
 from mesh.wire.decode import SERVER, Reader
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Ack, Connect, SubAck, Subscribe, Subscription
 from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
@@ -37,7 +37,7 @@ class Pipe(Flushable):
     def __init__(self, link: TierLink, edge: Bench) -> None:
         self.link = link
         self.edge = edge
-        self.reader = Reader(Limits(), SERVER)
+        self.reader = Reader(PacketLimits(), SERVER)
         self.connection: Connection | None = None
         self.open = True
         self.mute = False  # the edge has stopped answering
@@ -134,7 +134,7 @@ class Mesh:
 
     def make_link(self, name: str, kept: CoreItems) -> TierLink:
         spool = Spool(self.core.store, name, 1000, 1 << 20)
-        link = TierLink(name, "core", b"", self.core.broker, self.upstream, spool, Limits(), 5.0, TURN)
+        link = TierLink(name, "core", b"", self.core.broker, self.upstream, spool, PacketLimits(), 5.0, TURN)
         items = kept.links.get(name)
         if items is not None:
             link.restore(items.spooled, items.filters, items.incoming)

@@ -7,7 +7,7 @@ from typing import final
 
 from mesh.cluster import host
 from mesh.cluster.host import Report
-from mesh.cluster.plan import Plan, PlannedNode
+from mesh.cluster.plan import ClusterPlan, PlannedNode
 
 
 @final
@@ -27,7 +27,7 @@ class FakeRuntime:
     def reports(self, names: Iterable[str]) -> Mapping[str, Report | None]:
         return {name: self.nodes[name] for name in names if name not in self.mute}
 
-    def create(self, node: PlannedNode, plan: Plan) -> None:
+    def create(self, node: PlannedNode, plan: ClusterPlan) -> None:
         self.steps.append(f"create {node.name}")
         if node.name in self.refuse:
             raise RuntimeError(f"there is no machine for {node.name}")

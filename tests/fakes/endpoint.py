@@ -10,12 +10,12 @@ from mesh.broker.principal import BACKEND, Principal, everything
 from mesh.transport.admission import Admission
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.listen import Listen
-from mesh.transport.outlet import Outlet
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
-from mesh.wire.limits import Limits
+from mesh.transport.writer import ConnectionWriter
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect
-from tests.fakes.engine import FakeEngine, FakeJournal
+from tests.fakes.engine import FakeBroker, FakeJournal
 
 PRINCIPAL = Principal("app", BACKEND, everything())
 
@@ -26,16 +26,16 @@ class EndpointNode:
     def __init__(self, authenticate: Callable[[Connect, Peer], Awaitable[Principal] | Principal] | None = None) -> None:
         self.authenticate = authenticate or (lambda connect, peer: PRINCIPAL)
         self.connect_timeout = 10.0
-        self.admission = Admission(Limits(), 10)
+        self.admission = Admission(PacketLimits(), 10)
         self.proven: Callable[[str], Principal] | None = None
 
     async def __aenter__(self) -> EndpointNode:
         loop = asyncio.get_running_loop()
         self.journal = FakeJournal()
-        self.engine = FakeEngine(self.journal)
-        self.turn = Turn(loop, Outlet(self.engine))
+        self.engine = FakeBroker(self.journal)
+        self.turn = Turn(loop, ConnectionWriter(self.engine))
         self.turn.add(lambda: self.engine.durable(self.journal.position))
-        self.turn.add(Outlet(self.engine))
+        self.turn.add(ConnectionWriter(self.engine))
         self.wheel = Wheel(loop)
         self.wheel.start()
         self.endpoint = Endpoint(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from mesh.broker.inlet import Inlet
+from mesh.broker.api import BrokerApi
 from mesh.broker.peer import Peer
 from mesh.broker.principal import VEHICLE, Permissions, Principal
 from mesh.broker.session import Connection
@@ -51,7 +51,7 @@ class FakeJournal(Store):
         return self.position
 
 
-class FakeEngine(Inlet):
+class FakeBroker(BrokerApi):
     """``received`` holds (client id, packet) of all connections; ``lost_clients`` those that went without
     DISCONNECT."""
 

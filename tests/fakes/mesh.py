@@ -17,14 +17,14 @@ from mesh.frontdoor.door import FrontDoor
 from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.transport.admission import Admission
 from mesh.transport.listen import Listen
-from mesh.transport.outlet import Outlet
 from mesh.transport.refusal import Refused
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
-from mesh.wire.limits import Limits
+from mesh.transport.writer import ConnectionWriter
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import NOT_AUTHORIZED
-from tests.fakes.engine import FakeEngine, FakeJournal, vehicle_principal
+from tests.fakes.engine import FakeBroker, FakeJournal, vehicle_principal
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
@@ -109,15 +109,15 @@ class FakeEdge:
         self.grace = grace
         self.epoch = 0
         self.journal = FakeJournal()
-        self.engine = FakeEngine(self.journal)
+        self.engine = FakeBroker(self.journal)
         self.admit: Callable[[str, int], Principal] = vehicle_principal
-        self.limits = Limits()
+        self.limits = PacketLimits()
         self.confirming = True
 
     async def start(self) -> FakeEdge:
         loop = asyncio.get_running_loop()
         self.epoch += 1
-        self.turn = Turn(loop, Outlet(self.engine))
+        self.turn = Turn(loop, ConnectionWriter(self.engine))
         self.wheel = Wheel(loop)
         self.wheel.start()
         self.devices = Devices(
@@ -154,7 +154,7 @@ class FakeEdge:
         self.engine.dead = True
         self.wheel.stop()
         self.devices._listener.stop()
-        for stream in list(self.devices.home.streams):
+        for stream in list(self.devices.group.streams):
             stream.abort()
         await asyncio.sleep(0)
 
@@ -162,7 +162,7 @@ class FakeEdge:
         """A new process with the journal of the killed one."""
         sessions = self.engine.sessions
         self.journal = FakeJournal()
-        self.engine = FakeEngine(self.journal)
+        self.engine = FakeBroker(self.journal)
         self.engine.sessions = sessions
         self.confirming = True
         await self.start()
@@ -179,11 +179,11 @@ class FakeMesh:
         self,
         settings: DoorSettings | None = None,
         grace: float = 30.0,
-        limits: Limits | None = None,
+        limits: PacketLimits | None = None,
         connections: int = 100,
     ) -> None:
         self.settings = settings or DoorSettings()
-        self.admission = Admission(limits or Limits(), connections)
+        self.admission = Admission(limits or PacketLimits(), connections)
         self.edge = FakeEdge("edge-1", grace=grace)
         self.members = FakeMembers()
         self.map = FakeMap("edge-1")
@@ -210,7 +210,7 @@ class FakeMesh:
         await self.proxy.stop()
 
     @property
-    def engine(self) -> FakeEngine:
+    def engine(self) -> FakeBroker:
         return self.edge.engine
 
     @property

@@ -10,11 +10,11 @@ from mesh.broker.shell import Flushable
 from mesh.broker.trace import CLIENT, RELAY
 from mesh.frontdoor.context import DoorSettings
 from mesh.transport.frame import WINDOW
-from mesh.transport.outlet import Outlet
 from mesh.transport.refusal import Refused
 from mesh.transport.status import Held
+from mesh.transport.writer import ConnectionWriter
 from mesh.wire.encode import encode
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     MQTT5,
     PINGREQ,
@@ -99,11 +99,11 @@ def test_a_large_connect_is_refused_however_it_comes(first: int) -> None:
     """A stranger gets no more memory than a CONNECT may take; what follows may be larger."""
 
     async def main() -> None:
-        async with FakeMesh(limits=Limits(max_packet_size=100_000, max_connect_size=1000)) as mesh:
+        async with FakeMesh(limits=PacketLimits(max_packet_size=100_000, max_connect_size=1000)) as mesh:
             car = await Bare().connect(mesh.port)
             large = encode(Connect(4, "c" * 1000, username="CAR"), 4)
             car.raw(large[:first])
-            await until(lambda: mesh.door.home.bytes_in >= first or car.closed.is_set())
+            await until(lambda: mesh.door.group.bytes_in >= first or car.closed.is_set())
             car.raw(large[first:-1])
             await car.wait_closed()
             car = await Bare().connect(mesh.port)
@@ -187,7 +187,7 @@ def test_a_silent_vehicle_is_closed_and_a_pinging_one_is_not() -> None:
 
 def test_a_packet_too_large_is_refused_and_a_protocol_error_is_found_by_the_edge() -> None:
     async def main() -> None:
-        limits = Limits(max_packet_size=4096)
+        limits = PacketLimits(max_packet_size=4096)
         async with FakeMesh(limits=limits) as mesh:
             large, wrong = [await Bare(MQTT5).hello(mesh.port, name) for name in ("LARGE", "WRONG")]
             large.send(Publish("vehicles/LARGE/t", bytes(5000)))
@@ -248,7 +248,7 @@ def test_a_vehicle_that_does_not_read_is_paused_and_delays_nobody() -> None:
         async with FakeMesh() as mesh:
             slow, quick = await Bare().hello(mesh.port, "SLOW"), await Bare().hello(mesh.port, "QUICK")
             slow.pause()
-            vehicle = next(stream for stream in mesh.door.home.streams if stream.name == "SLOW")  # type: ignore[attr-defined]
+            vehicle = next(stream for stream in mesh.door.group.streams if stream.name == "SLOW")  # type: ignore[attr-defined]
             sent = 0
             while not (vehicle.pending() and "SLOW" in mesh.engine.paused):
                 if "SLOW" not in mesh.engine.paused:
@@ -364,7 +364,7 @@ def test_outlet_survives_a_shell_that_fails() -> None:
             connection = mesh.engine.current["CAR"]
             shell, connection.shell = connection.shell, BrokenShell()
             mesh.engine.deliver("CAR", Publish("t"))
-            Outlet(mesh.engine)()
+            ConnectionWriter(mesh.engine)()
             connection.shell = shell
             mesh.engine.deliver("CAR", Publish("t"))
             mesh.edge.turn.wake()

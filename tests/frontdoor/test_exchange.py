@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mesh.frontdoor.exchange import Entry, Exchange
-from mesh.wire.decode import SERVER, Limits, Reader
+from mesh.frontdoor.exchange import Exchange, HeldFrame
+from mesh.wire.decode import SERVER, PacketLimits, Reader
 from mesh.wire.encode import encode, encode_ack
 from mesh.wire.frames import ack_packet_id, publish_packet_id
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Publish
@@ -25,7 +25,7 @@ class ExchangeMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.exchange = Exchange(1)
-        self.on_link: list[Entry] = []
+        self.on_link: list[HeldFrame] = []
         self.next_id = 1
         self.counter = 0
         self.unanswered: dict[int, bytes] = {}
@@ -87,7 +87,7 @@ class ExchangeMachine(RuleBasedStateMachine):
             assert self.exchange.frame(entry)
         publishes = [raw for raw in replayed if raw[0] >> 4 == 3]
         assert [publish_packet_id(raw) for raw in publishes if raw[0] & 0x06] == sorted(self.unanswered)
-        reader = Reader(Limits(), SERVER)
+        reader = Reader(PacketLimits(), SERVER)
         reader.feed(CONNECT)
         packets = reader.feed(b"".join(publishes))
         assert reader.error is None

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from mesh.frontdoor import node
-from mesh.frontdoor.node import Door
+from mesh.frontdoor.node import DoorNode
 from mesh.frontdoor.status import DoorStatus
-from mesh.node.place import Place
-from mesh.registry.client import Client
+from mesh.node.config import NodeConfig
+from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.members import Announcement
 from mesh.transport.waiting import until as waited
-from tests.support.places import place
+from tests.support.configs import config
 from tests.support.waiting import PATIENCE
 
 
@@ -29,11 +29,11 @@ def etcd(tmp_path: Path) -> Iterator[EmbeddedEtcd]:
     asyncio.run(server.stop())
 
 
-def door_place(etcd: EmbeddedEtcd) -> Place:
-    return replace(place("door"), endpoints=(etcd.endpoint,))
+def door_place(etcd: EmbeddedEtcd) -> NodeConfig:
+    return replace(config("door"), endpoints=(etcd.endpoint,))
 
 
-def edges_of(door: Door) -> set[str]:
+def edges_of(door: DoorNode) -> set[str]:
     """The edges that the door knows."""
     status = door.status()
     assert isinstance(status, DoorStatus)
@@ -54,13 +54,13 @@ def test_a_door_of_a_new_mesh_accepts_nobody_before_all_edges_are_there(
             return await waited(condition, seconds)
 
         monkeypatch.setattr(node, "until", told)
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         edges = [
             Announcement(client, "demo", name=name, role="edge", host="127.0.0.1", ports={"device": 1, "tier": 2})
             for name in ("edge-1", "edge-2")
         ]
         assert await edges[0].start()
-        door = Door(door_place(etcd))
+        door = DoorNode(door_place(etcd))
         starting = asyncio.create_task(door.start())
         try:
             await asyncio.wait_for(waiting.wait(), PATIENCE)

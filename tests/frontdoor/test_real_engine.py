@@ -22,10 +22,10 @@ from mesh.journal.journal import Journal
 from mesh.transport.admission import Admission
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.listen import Listen
-from mesh.transport.outlet import Outlet
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
-from mesh.wire.limits import Limits
+from mesh.transport.writer import ConnectionWriter
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     MQTT5,
     PUBACK,
@@ -71,16 +71,16 @@ class RealEdge:
         settings.topic_aliases = 0
         self.broker = Broker(settings, self.journal, time.time, Tracer())
         self.broker.recover(self.journal.live())
-        self.turn = Turn(loop, self.journal.commit, Outlet(self.broker))
+        self.turn = Turn(loop, self.journal.commit, ConnectionWriter(self.broker))
         self.wheel = Wheel(loop)
         self.wheel.start()
         self.devices = Devices(
             "edge-1", self.epoch, self.broker, self.journal, self.turn, self.wheel, prover(b"secret"),
-            vehicle_principal, Limits(), listen=Listen("device", "127.0.0.1", 0),
+            vehicle_principal, PacketLimits(), listen=Listen("device", "127.0.0.1", 0),
         )  # fmt: skip
         self.back_ends = Endpoint(
             "edge-1", self.broker, self.turn, self.wheel, back_end, listen=Listen("tier", "127.0.0.1", 0),
-            admission=Admission(Limits(), 99),
+            admission=Admission(PacketLimits(), 99),
         )  # fmt: skip
         self.turn.add(self.devices.settle)
         self.journal.on_durable = self._durable
@@ -97,7 +97,7 @@ class RealEdge:
         """Nothing more is said to anybody; what was not confirmed may or may not be in the journal."""
         self.devices.stopping = True
         self.devices._listener.stop()
-        for stream in [*self.devices.home.streams, *self.back_ends.home.streams]:
+        for stream in [*self.devices.group.streams, *self.back_ends.group.streams]:
             stream.abort()
         await asyncio.sleep(0)
         self.journal.on_durable = lambda position: None
@@ -124,7 +124,7 @@ class RealMesh:
         self._announce()
         self.door = FrontDoor(
             "door", 1, [Listen("mqtt", "127.0.0.1", 0)], FakeMap("edge-1"), self.members, identify, prover(b"secret"),
-            Admission(Limits(), 99),
+            Admission(PacketLimits(), 99),
         )  # fmt: skip
         await self.door.start()
         self.port = self.door.ports[0]

@@ -8,7 +8,7 @@ from typing import Final
 
 from mesh.wire.decode import SERVER, Framer, Reader
 from mesh.wire.encode import encode
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, PINGREQ, PINGRESP, Connect, Ping
 from tests.fuzz.mutate import mutate_bytes, pieces
 from tests.fuzz.peer import BURSTS, DISCONNECT, encoded_answer
@@ -26,8 +26,8 @@ class Wire(asyncio.Protocol):
     def __init__(self, dice: Random, sequence: Sequence) -> None:
         self._dice = dice
         self._sequence = sequence
-        self._mine = Reader(Limits(), SERVER)  # what the server reads of what is said here
-        self._theirs = Framer(Limits().max_packet_size + 1024)
+        self._mine = Reader(PacketLimits(), SERVER)  # what the server reads of what is said here
+        self._theirs = Framer(PacketLimits().max_packet_size + 1024)
         self._watch: Watch | None = None
         self._pongs = 0
         self._event = asyncio.Event()

@@ -13,7 +13,7 @@ from mesh.broker.session import Connection
 from mesh.broker.shell import Flushable
 from mesh.transport.refusal import malformed
 from mesh.wire.decode import CLIENT, SERVER, Reader
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect, Packet
 from tests.fuzz.watch import Watch, insist
 
@@ -26,7 +26,7 @@ class Line(Flushable):
         "_broker", "_principal", "_reader", "_seen", "closed", "connection", "handled", "heard", "refused", "watch",
     )  # fmt: skip
 
-    def __init__(self, broker: Broker, principal: Principal, limits: Limits) -> None:
+    def __init__(self, broker: Broker, principal: Principal, limits: PacketLimits) -> None:
         self._broker = broker
         self._principal = principal
         self._reader = Reader(limits, SERVER)
@@ -62,7 +62,7 @@ class Line(Flushable):
         assert error is not None
         answer = malformed(self._reader.protocol, error.reason)
         if answer:
-            reader = Reader(Limits(), CLIENT, 5 if answer[1] == 3 else 4)
+            reader = Reader(PacketLimits(), CLIENT, 5 if answer[1] == 3 else 4)
             insist(len(reader.feed(answer)) == 1 and reader.error is None, f"a refusal that cannot be read: {answer!r}")
         self.refused = 1
         self.closed = True

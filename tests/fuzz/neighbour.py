@@ -12,7 +12,7 @@ from typing import Final
 from mesh.broker.broker import Broker
 from mesh.broker.principal import Principal
 from mesh.wire.encode import encode
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     MQTT5,
     PUBCOMP,
@@ -39,7 +39,7 @@ _MARK: Final = b"neighbour "
 class Neighbour:
     """``prefix`` is where it may publish. ``published`` and ``arrived`` count its messages."""
 
-    def __init__(self, principal: Principal, limits: Limits, prefix: str) -> None:
+    def __init__(self, principal: Principal, limits: PacketLimits, prefix: str) -> None:
         self._principal = principal
         self._limits = limits
         self._topic = prefix + "neighbour/own"

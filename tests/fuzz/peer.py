@@ -8,7 +8,7 @@ from typing import Final
 from mesh.broker.broker import Broker
 from mesh.broker.principal import Principal
 from mesh.wire.encode import encode
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Packet
 from tests.fuzz.line import Line
 from tests.fuzz.mutate import mutate_bytes, pieces
@@ -28,7 +28,7 @@ class Peer:
         "refused", "said", "sequence",
     )  # fmt: skip
 
-    def __init__(self, dice: Random, sequence: Sequence, principal: Principal, limits: Limits) -> None:
+    def __init__(self, dice: Random, sequence: Sequence, principal: Principal, limits: PacketLimits) -> None:
         self._dice = dice
         self._limits = limits
         self._at = 0

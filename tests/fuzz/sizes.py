@@ -20,7 +20,8 @@ def check(broker: Broker, store: CrashStore) -> None:
     """All of it; ``Breach`` says what does not hold."""
     sessions = broker.sessions.all()
     depth = sum(len(session.outbound) for session in sessions)
-    insist(broker.keeper.depth.messages == depth, f"depth says {broker.keeper.depth.messages}, there are {depth}")
+    said = broker.persistence.depth.messages
+    insist(said == depth, f"depth says {said}, there are {depth}")
     connected = sum(session.connection is not None for session in sessions)
     insist(broker.connections == connected, f"{broker.connections} connections are counted, there are {connected}")
     interests = sum(len(session.interests) for session in sessions)
@@ -42,7 +43,7 @@ def _check_session(broker: Broker, session: Session) -> None:
     insist(len(deliveries) <= most + 2 * settings.in_flight, f"{session.key}: {len(deliveries)} deliveries")
     insist(len(session.interests) <= settings.max_subscriptions, f"{session.key}: too many subscriptions")
     insist(len(session.incoming) <= 0xFFFF, f"{session.key}: too many open identifiers")
-    owed = sum(len(part.topics) - part.at for part in session.arrears)
+    owed = sum(len(part.topics) - part.at for part in session.retained_backlog)
     insist(owed <= settings.max_retained, f"{session.key}: {owed} retained messages are due")
     shared = sum(is_shared(filter) for filter in session.interests)
     insist(session.shared == shared, f"{session.key}: {session.shared} shared are counted, there are {shared}")
@@ -68,12 +69,12 @@ def check_empty(broker: Broker, store: CrashStore) -> None:
     """Every session has ended and nothing is retained: nothing may be left anywhere."""
     insist(len(broker.sessions) == 0, f"{len(broker.sessions)} sessions are left")
     insist(broker.connections == 0, f"{broker.connections} connections are left")
-    insist(broker.keeper.depth.messages == 0, f"{broker.keeper.depth.messages} messages are left")
+    insist(broker.persistence.depth.messages == 0, f"{broker.persistence.depth.messages} messages are left")
     insist(len(broker.subscriptions) == 0, f"{len(broker.subscriptions)} subscriptions are left")
     insist(not broker.subscriptions.groups(), "shared groups are left")
     insist(len(broker.retained) == 0, f"{len(broker.retained)} retained messages are left")
     insist(not store.items, _difference(set(), store))
-    insist(not broker.keeper._bodies, "bodies are counted that no delivery has")
+    insist(not broker.persistence._bodies, "bodies are counted that no delivery has")
     insist(not broker.sharing._seen, "members of groups are remembered that are gone")
     insist(not broker.courier._spans, "spans are left")
     insist(not broker.outbox.waiting, "connections wait for the journal that are gone")

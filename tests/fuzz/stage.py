@@ -15,7 +15,7 @@ from mesh.broker.settings import Settings
 from mesh.broker.trace import Tracer
 from mesh.wire.decode import SERVER, Reader
 from mesh.wire.encode import encode
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     MQTT5,
     PUBREL,
@@ -85,7 +85,7 @@ class Stage:
     def _send(self, user: User, packet: Packet) -> None:
         """Through its bytes, as it comes over a socket."""
         assert user.connection is not None
-        reader = Reader(Limits(), SERVER, user.protocol)
+        reader = Reader(PacketLimits(), SERVER, user.protocol)
         for read in reader.feed(encode(packet, user.protocol)):
             self.broker.receive(user.connection, read)
         assert reader.error is None, reader.error
@@ -282,4 +282,4 @@ class Stage:
         for name, session in self.model.sessions.items():
             assert not session.due, f"{name} never got {session.due}"
             assert not self.users[name].published, f"{name} was never answered: {self.users[name].published}"
-        assert self.broker.keeper.depth.messages == 0
+        assert self.broker.persistence.depth.messages == 0

@@ -17,7 +17,7 @@ from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal
 from mesh.broker.settings import DROP_OLDEST, REJECT, Settings
 from mesh.broker.trace import Tracer
 from mesh.wire.encode import encode
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, Connect, Disconnect, Packet, Publish, Subscription
 from tests.fakes.clock import FakeClock
 from tests.fuzz import sizes
@@ -68,13 +68,15 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-def fuzz_limits(large: bool) -> Limits:
+def fuzz_limits(large: bool) -> PacketLimits:
     """Small, so that they are reached, or large, so that the longest texts there are come in."""
     packet, connect = (300_000, 200_000) if large else (16_384, 4096)
-    return Limits(packet, max_user_properties=20, max_topic_levels=32, max_subscriptions=16, max_connect_size=connect)
+    return PacketLimits(
+        packet, max_user_properties=20, max_topic_levels=32, max_subscriptions=16, max_connect_size=connect
+    )
 
 
-def fuzz_settings(dice: Random, edge: bool, limits: Limits) -> Settings:
+def fuzz_settings(dice: Random, edge: bool, limits: PacketLimits) -> Settings:
     """Small, so that they are reached; an edge keeps every session."""
     settings = Settings()
     settings.keep_all = edge

@@ -7,13 +7,13 @@ from random import Random
 import pytest
 
 from mesh.wire.decode import SERVER, Reader
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from tests.fuzz.draft import assemble
 from tests.fuzz.generate import Cast, Script
 from tests.fuzz.mutate import LIGHT, WILD, mutate, pieces
 from tests.fuzz.sequences import sequence
 
-LIMITS = Limits()
+LIMITS = PacketLimits()
 CONNECT = 0x10
 
 

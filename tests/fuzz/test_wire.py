@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.wire.decode import CLIENT, SERVER, Framer, Limits, Reader
+from mesh.wire.decode import CLIENT, SERVER, Framer, PacketLimits, Reader
 from mesh.wire.encode import encode, encode_properties
 from mesh.wire.fields import Cursor, write_length
 from mesh.wire.frames import ack_packet_id, ack_reason, publish_packet_id
@@ -18,7 +18,7 @@ from mesh.wire.property_codec import WILL, read_properties
 from mesh.wire.reasons import NAMES, ProtocolError
 from tests.support.golden import BROKEN, GOLDEN
 
-LIMITS = Limits(max_packet_size=4096)
+LIMITS = PacketLimits(max_packet_size=4096)
 READERS = pytest.mark.parametrize(
     ("role", "protocol"),
     [(SERVER, 0), (SERVER, 3), (SERVER, 4), (SERVER, 5), (CLIENT, 3), (CLIENT, 4), (CLIENT, 5)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mesh.broker.session import Connection
 from mesh.broker.shell import Flushable
 from mesh.wire.decode import CLIENT, Reader
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Disconnect, Packet, Publish
 from tests.fuzz.model import Due, Model, Session
 
@@ -21,7 +21,7 @@ class User(Flushable):
         self.protocol = MQTT5
         self.window = 0
         self.connection: Connection | None = None
-        self.reader = Reader(Limits(), CLIENT, MQTT5)
+        self.reader = Reader(PacketLimits(), CLIENT, MQTT5)
         self.packets: list[Packet] = []
         # As a receiver.
         self.twice: set[int] = set()  # numbers of QoS 2 that its application has got
@@ -45,7 +45,7 @@ class User(Flushable):
     def begin(self, connection: Connection, protocol: int, window: int) -> None:
         """A new connection."""
         self.connection, self.protocol, self.window = connection, protocol, window
-        self.reader = Reader(Limits(), CLIENT, protocol)
+        self.reader = Reader(PacketLimits(), CLIENT, protocol)
 
     def drop(self) -> None:
         """The connection is gone, with what belonged to it."""

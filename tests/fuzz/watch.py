@@ -11,7 +11,7 @@ from collections import deque
 from typing import Final
 
 from mesh.wire.decode import CLIENT, Reader
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     MQTT5,
     PINGREQ,
@@ -35,7 +35,7 @@ from mesh.wire.packets import (
     Unsubscribe,
 )
 
-_LIMITS: Final = Limits(max_packet_size=4 << 20, max_subscriptions=10_000, max_user_properties=1000)
+_LIMITS: Final = PacketLimits(max_packet_size=4 << 20, max_subscriptions=10_000, max_user_properties=1000)
 _ERROR: Final = 0x80
 _NOT_FOUND: Final = 0x92
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
-from mesh.journal import Journal, Limits
+from mesh.journal import Journal, JournalLimits
 
-LIMITS = Limits(segment=16_384, batch=8_192, step=2_048, picked=20)  # sometimes more live than that
+LIMITS = JournalLimits(segment=16_384, batch=8_192, step=2_048, picked=20)  # sometimes more live than that
 
 
 def body_of(id: int) -> bytes:

@@ -8,13 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from mesh.journal import Files, Journal, Limits
+from mesh.journal import Files, Journal, JournalLimits
 from mesh.session.store import Item
 
 DEADLINE = 10.0
 
 # Small enough that a handful of items rolls segments and starts cleaning.
-TINY = Limits(segment=256, batch=512, step=64, backlog=1 << 20, retry_first=0.001, retry_longest=0.004, readers=2)
+TINY = JournalLimits(
+    segment=256, batch=512, step=64, backlog=1 << 20, retry_first=0.001, retry_longest=0.004, readers=2
+)
 
 # The same, with segments that are read whole when they are cleaned.
 READING = replace(TINY, picked=0)
@@ -31,7 +33,7 @@ def fields(item: Item) -> Fields:
 class Owner:
     """A journal, and every position and failure that it reported."""
 
-    def __init__(self, directory: Path, *, limits: Limits = TINY, files: Files | None = None) -> None:
+    def __init__(self, directory: Path, *, limits: JournalLimits = TINY, files: Files | None = None) -> None:
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.durable: list[int] = []
         self.failures: list[OSError] = []

@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 
-from mesh.journal import Limits, UnsavedError
+from mesh.journal import JournalLimits, UnsavedError
 from tests.fakes.disk import Disk
 from tests.journal.owner import READING, TINY, Owner
 
@@ -61,7 +61,7 @@ def test_nothing_is_acknowledged_while_the_disk_refuses_and_all_of_it_after(
 
 def test_bytes_of_a_failed_sync_are_written_again_to_a_fresh_segment(tmp_path: Path) -> None:
     disk = Disk()
-    owner = Owner(tmp_path, limits=Limits(segment=4096, retry_first=0.001), files=disk)
+    owner = Owner(tmp_path, limits=JournalLimits(segment=4096, retry_first=0.001), files=disk)
     owner.journal.append(1, 1, b"", b"first")
     owner.settle()
     disk.before = failing("sync", times=1, code=errno.EIO)
@@ -92,7 +92,7 @@ def test_closing_while_the_disk_refuses_says_what_is_lost(tmp_path: Path) -> Non
 
 def test_a_disk_that_hangs_does_not_hang_close(tmp_path: Path) -> None:
     disk = Disk()
-    owner = Owner(tmp_path, limits=Limits(close=0.05), files=disk)
+    owner = Owner(tmp_path, limits=JournalLimits(close=0.05), files=disk)
     released = Event()
 
     def hang(operation: str, path: Path) -> None:
@@ -136,7 +136,7 @@ def churn(owner: Owner, count: int) -> int:
 
 
 @pytest.mark.parametrize("limits", [TINY, READING], ids=["picked", "read"])
-def test_cleaning_keeps_the_disk_small_and_the_living(tmp_path: Path, limits: Limits) -> None:
+def test_cleaning_keeps_the_disk_small_and_the_living(tmp_path: Path, limits: JournalLimits) -> None:
     disk = Disk()
     owner = Owner(tmp_path, limits=limits, files=disk)
     kept = churn(owner, 200)
@@ -163,7 +163,7 @@ def test_a_segment_that_cannot_be_removed_is_tried_again(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("limits", [TINY, READING], ids=["picked", "read"])
-def test_damage_stops_cleaning_loudly_and_nothing_else(tmp_path: Path, limits: Limits) -> None:
+def test_damage_stops_cleaning_loudly_and_nothing_else(tmp_path: Path, limits: JournalLimits) -> None:
     disk = Disk()
     owner = Owner(tmp_path, limits=limits, files=disk)
     owner.journal.append(1, 1, b"kept", b"k" * 30)

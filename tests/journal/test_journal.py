@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.journal import BacklogError, Journal, JournalError, Limits, LockedError
+from mesh.journal import BacklogError, Journal, JournalError, JournalLimits, LockedError
 from tests.journal.owner import Owner, fields
 
 
@@ -131,7 +131,7 @@ def test_live_is_given_once_and_leaves_out_what_was_dropped_since(tmp_path: Path
 
 
 def test_the_backlog_is_bounded(tmp_path: Path) -> None:
-    owner = Owner(tmp_path, limits=Limits(backlog=1000))
+    owner = Owner(tmp_path, limits=JournalLimits(backlog=1000))
     id = owner.journal.append(1, 1, b"", b"x" * 900)
     with pytest.raises(BacklogError, match="1000"):
         owner.journal.append(1, 1, b"", b"x" * 100)
@@ -160,4 +160,4 @@ def test_a_closed_owner_loop_does_not_stop_the_commit_thread(tmp_path: Path) -> 
 @pytest.mark.parametrize("wrong", [{"segment": 10}, {"step": 0}, {"backlog": 1 << 31}, {"readers": -1}])
 def test_limits_that_make_no_sense_are_named(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Limits(**wrong)
+        JournalLimits(**wrong)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from mesh.journal import Limits
+from mesh.journal import JournalLimits
 from mesh.journal.errors import UnsavedError
 from mesh.journal.layout import PUT_SIZE
 from tests.fakes.disk import Disk
@@ -35,7 +35,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.acknowledged_at_image = 0
 
     @initialize(limits=st.sampled_from([TINY, READING]))
-    def start(self, limits: Limits) -> None:
+    def start(self, limits: JournalLimits) -> None:
         self.limits = limits
         self.disk.before = self.fault
         self.owner = Owner(self.directory, limits=limits, files=self.disk)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mesh.journal import DamageError, Limits
+from mesh.journal import DamageError, JournalLimits
 from mesh.journal.frames import Frames
 from mesh.journal.layout import FRAME_SIZE, HEADER_SIZE, parse_header
 from tests.fakes.disk import Disk
 from tests.journal.owner import READING, TINY, Owner
 
-ROOMY = Limits(segment=4096, step=512)
+ROOMY = JournalLimits(segment=4096, step=512)
 
 
 def batches(owner: Owner, count: int, body: bytes = b"x" * 40) -> None:
@@ -167,7 +167,7 @@ def test_a_segment_whose_making_was_interrupted_is_removed(tmp_path: Path, size:
 
 def test_starting_reads_no_body_of_a_sealed_segment(tmp_path: Path) -> None:
     disk = Disk()
-    limits = Limits(segment=1 << 16)
+    limits = JournalLimits(segment=1 << 16)
     owner = Owner(tmp_path, limits=limits, files=disk)
     batches(owner, 100, b"x" * 10_000)
     owner.journal.close()
@@ -269,7 +269,7 @@ def test_names_are_synced_before_they_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limits", [TINY, READING], ids=["picked", "read"])
 @pytest.mark.parametrize("operations", range(1, 40))
-def test_removed_segments_never_come_back_out_of_turn(tmp_path: Path, operations: int, limits: Limits) -> None:
+def test_removed_segments_never_come_back_out_of_turn(tmp_path: Path, operations: int, limits: JournalLimits) -> None:
     """The power goes while several segments are cleaned in a row; the drops of a segment are in the next one."""
     for seed in range(6):
         disk = Disk()

@@ -13,7 +13,7 @@ from mesh.node.metrics import Metrics
 from mesh.topology.nodes import metrics_addresses
 from mesh.topology.units import Address
 from tests.node.scraping import DOOR, get
-from tests.support.places import place
+from tests.support.configs import config
 from tests.support.ports import free_range
 
 
@@ -26,7 +26,7 @@ def port_of(address: str) -> int:
 
 
 def made(name: str, port: int) -> Metrics:
-    return Metrics(place(name, f'telemetry: {{prometheus: "127.0.0.1:{port}"}}'), door_status)
+    return Metrics(config(name, f'telemetry: {{prometheus: "127.0.0.1:{port}"}}'), door_status)
 
 
 def test_the_figures_of_the_status_are_served() -> None:
@@ -48,12 +48,12 @@ def test_the_figures_of_the_status_are_served() -> None:
 
 
 def test_each_node_has_the_next_port() -> None:
-    topology = place("door", 'telemetry: {prometheus: "127.0.0.1:9464"}').topology
+    topology = config("door", 'telemetry: {prometheus: "127.0.0.1:9464"}').topology
     names = ("edge-1", "edge-2", "core-1", "core-2", "door")
     addresses = {name: Address("127.0.0.1", 9464 + number) for number, name in enumerate(names)}
     assert metrics_addresses(topology) == addresses
-    assert metrics_addresses(place("door").topology) == {}
-    anywhere = metrics_addresses(place("door", 'telemetry: {prometheus: "127.0.0.1:0"}').topology)
+    assert metrics_addresses(config("door").topology) == {}
+    anywhere = metrics_addresses(config("door", 'telemetry: {prometheus: "127.0.0.1:0"}').topology)
     assert set(anywhere.values()) == {Address("127.0.0.1", 0)}
 
 
@@ -93,7 +93,7 @@ def test_a_node_works_without_a_port(caplog: pytest.LogCaptureFixture, monkeypat
 
 def test_a_wildcard_is_told_as_an_address_that_can_be_reached() -> None:
     async def run() -> str:
-        metrics = Metrics(place("door", 'telemetry: {prometheus: "0.0.0.0:0"}'), door_status)
+        metrics = Metrics(config("door", 'telemetry: {prometheus: "0.0.0.0:0"}'), door_status)
         await metrics.open()
         try:
             assert "200 OK" in await get(port_of(metrics.address))

@@ -12,7 +12,7 @@ from mesh.node import services
 from mesh.node.services import Services
 from mesh.registry.members import Announcement
 from tests.node.scraping import DOOR, get
-from tests.support.places import place
+from tests.support.configs import config
 from tests.support.ports import free_port
 
 
@@ -20,7 +20,7 @@ def test_a_node_on_all_addresses_announces_one_that_can_be_reached(monkeypatch: 
     monkeypatch.setattr(services, "_WAIT", 0.0)
 
     async def run() -> str:
-        node = Services(place("edge-1", 'bind: "0.0.0.0"\n'))
+        node = Services(config("edge-1", 'bind: "0.0.0.0"\n'))
         with patch.object(services, "Announcement", wraps=Announcement) as announcement:
             await node.announce({"device": 1, "tier": 2})
         await node.stop()
@@ -31,7 +31,7 @@ def test_a_node_on_all_addresses_announces_one_that_can_be_reached(monkeypatch: 
 
 def test_metrics_are_there_until_the_node_stops() -> None:
     async def run(port: int) -> None:
-        node = Services(place("edge-1", f'telemetry: {{prometheus: "127.0.0.1:{port}"}}\n'))
+        node = Services(config("edge-1", f'telemetry: {{prometheus: "127.0.0.1:{port}"}}\n'))
         await node.show(lambda: DoorStatus(door=DOOR.door, services=node.status()))
         assert node.metrics == f"127.0.0.1:{port}"
         assert 'mesh_map_records{mesh="demo",node="edge-1"} 0' in await get(port)

@@ -9,7 +9,7 @@ from mesh.broker.settings import Settings
 from mesh.broker.trace import Tracer
 from mesh.figures.instrument import Distribution
 from mesh.journal.status import JournalStatus
-from mesh.node.status import EngineStatus
+from mesh.node.status import BrokerHostStatus
 from mesh.session.store import Store
 
 JOURNAL = JournalStatus(0, 0, 0, 1, 0, 0, Distribution((), (0,), 0.0), failing=False)
@@ -17,7 +17,7 @@ JOURNAL = JournalStatus(0, 0, 0, 1, 0, 0, Distribution((), (0,), 0.0), failing=F
 
 def test_a_journal_that_cannot_be_written_is_told() -> None:
     broker = Broker(Settings(), Store(), lambda: 1.0, Tracer())
-    status = EngineStatus(broker.status(), JOURNAL)
+    status = BrokerHostStatus(broker.status(), JOURNAL)
     assert status.detail == ""
     failing = replace(JOURNAL, failing=True, error="[Errno 28] No space left on device")
     assert replace(status, journal=failing).detail == (

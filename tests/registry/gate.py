@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesh.registry import etcd_pb2 as pb
-from mesh.registry.client import Client, WatchCall
+from mesh.registry.client import EtcdClient, WatchCall
 from mesh.registry.errors import Unavailable
 
 
@@ -15,16 +15,16 @@ class Gate:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open = True
         self.calls: list[WatchCall] = []
-        original = Client.watch
+        original = EtcdClient.watch
 
-        async def watch(client: Client, request: pb.WatchCreate) -> tuple[WatchCall, str]:
+        async def watch(client: EtcdClient, request: pb.WatchCreate) -> tuple[WatchCall, str]:
             if not self.open:
                 raise Unavailable("the gate is shut")
             call, url = await original(client, request)
             self.calls.append(call)
             return call, url
 
-        monkeypatch.setattr(Client, "watch", watch)
+        monkeypatch.setattr(EtcdClient, "watch", watch)
 
     def shut(self) -> None:
         self.open = False

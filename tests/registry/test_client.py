@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from mesh.registry import etcd_pb2 as pb
-from mesh.registry.client import Client, Tls, absent, get, holds, put, unchanged
+from mesh.registry.client import EtcdClient, EtcdTls, absent, get, holds, put, unchanged
 from mesh.registry.embedded import EmbeddedEtcd, free_ports
-from mesh.registry.errors import Compacted, LeaseLost, Rejected, Unavailable
+from mesh.registry.errors import Compacted, LeaseLost, RequestRejected, Unavailable
 from tests.registry.freezing import freeze
 from tests.support.loop import run
 
 
 def test_put_get_delete(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         key = f"/{mesh}/a".encode()
         assert await client.get(key) is None
         revision = await client.put(key, b"1")
@@ -41,7 +41,7 @@ def test_put_get_delete(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_transactions(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         key = f"/{mesh}/a".encode()
         create = pb.TxnRequest(compare=[absent(key)], success=[put(key, b"mine")], failure=[get(key)])
         first = await client.txn(create)
@@ -53,7 +53,7 @@ def test_transactions(etcd: EmbeddedEtcd, mesh: str) -> None:
         assert (await client.txn(pb.TxnRequest(compare=[unchanged(key, revision), holds(key, b"mine")]))).succeeded
         assert not (await client.txn(pb.TxnRequest(compare=[unchanged(key, revision + 1)]))).succeeded
         assert not (await client.txn(pb.TxnRequest(compare=[holds(key, b"theirs")]))).succeeded
-        with pytest.raises(Rejected, match="duplicate key"):
+        with pytest.raises(RequestRejected, match="duplicate key"):
             await client.txn(pb.TxnRequest(success=[put(key, b"1"), put(key, b"2")]))
         await client.close()
 
@@ -62,7 +62,7 @@ def test_transactions(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_pages_are_of_one_revision(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         prefix = f"/{mesh}/".encode()
         for number in range(25):
             await client.put(prefix + b"%03d" % number, b"old")
@@ -86,7 +86,7 @@ def test_pages_are_of_one_revision(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_compacted_history_is_named(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         key = f"/{mesh}/a".encode()
         first = await client.put(key, b"1")
         last = await client.put(key, b"2")
@@ -100,7 +100,7 @@ def test_compacted_history_is_named(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_leases(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         key = f"/{mesh}/a".encode()
         lease, seconds = await client.grant(30)
         assert seconds == 30
@@ -124,7 +124,7 @@ def test_leases(etcd: EmbeddedEtcd, mesh: str) -> None:
 def test_a_dead_endpoint_is_passed_over(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         dead = [f"http://127.0.0.1:{port}" for port in free_ports(2)]
-        client = Client([*dead, etcd.endpoint])
+        client = EtcdClient([*dead, etcd.endpoint])
         assert client.endpoints == [*dead, etcd.endpoint]
         assert await client.get(f"/{mesh}/a".encode()) is None
         # From now on the good one comes first, so that a call that is not repeated gets there too.
@@ -139,7 +139,7 @@ def test_a_silent_endpoint_is_passed_over(etcd: EmbeddedEtcd, mesh: str) -> None
         with socket.socket() as silent:
             silent.bind(("127.0.0.1", 0))
             silent.listen()
-            client = Client([f"http://127.0.0.1:{silent.getsockname()[1]}", etcd.endpoint])
+            client = EtcdClient([f"http://127.0.0.1:{silent.getsockname()[1]}", etcd.endpoint])
             assert await client.get(f"/{mesh}/a".encode(), timeout=10.0) is None
             await client.close()
 
@@ -148,7 +148,7 @@ def test_a_silent_endpoint_is_passed_over(etcd: EmbeddedEtcd, mesh: str) -> None
 
 def test_no_etcd_is_an_error_within_the_deadline() -> None:
     async def main() -> None:
-        client = Client([f"http://127.0.0.1:{port}" for port in free_ports(2)])
+        client = EtcdClient([f"http://127.0.0.1:{port}" for port in free_ports(2)])
         for call in (client.get(b"k", timeout=0.3), client.put(b"k", b"v", timeout=0.3), client.grant(5, timeout=0.3)):
             with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
                 await asyncio.wait_for(call, 10.0)
@@ -161,7 +161,7 @@ def test_no_etcd_is_an_error_within_the_deadline() -> None:
 
 def test_an_etcd_that_hangs_is_an_error_within_the_deadline(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         await client.status()
         freeze(etcd.pid)
         try:
@@ -177,7 +177,7 @@ def test_an_etcd_that_hangs_is_an_error_within_the_deadline(etcd: EmbeddedEtcd) 
 
 def test_closing_ends_calls_as_unavailable(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         await client.status()
         freeze(etcd.pid)
         try:
@@ -194,7 +194,7 @@ def test_closing_ends_calls_as_unavailable(etcd: EmbeddedEtcd) -> None:
 
 def test_cancelling_a_call_is_not_an_error_of_etcd(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         await client.status()
         freeze(etcd.pid)
         try:
@@ -212,7 +212,7 @@ def test_cancelling_a_call_is_not_an_error_of_etcd(etcd: EmbeddedEtcd) -> None:
 
 def test_it_runs_on_uvloop(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         assert await asyncio.gather(*(client.get(b"k") for _ in range(50))) == [None] * 50
         await client.close()
 
@@ -222,15 +222,15 @@ def test_it_runs_on_uvloop(etcd: EmbeddedEtcd) -> None:
 @pytest.mark.parametrize("url", ["127.0.0.1:2379", "ftp://host:1", "http://", "http://host:1/path", ""])
 def test_a_wrong_endpoint_is_explained(url: str) -> None:
     with pytest.raises(ValueError, match="http://host:port"):
-        Client([url])
+        EtcdClient([url])
 
 
 def test_wrong_combinations_are_explained(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
-        Client([])
+        EtcdClient([])
     with pytest.raises(ValueError, match="belong together"):
-        Client(["http://h:1"], user="u")
+        EtcdClient(["http://h:1"], user="u")
     with pytest.raises(ValueError, match="not https"):
-        Client(["http://h:1"], tls=Tls())
+        EtcdClient(["http://h:1"], tls=EtcdTls())
     with pytest.raises(ValueError, match="belong together"):
-        Client(["https://h:1"], tls=Tls(cert=tmp_path))
+        EtcdClient(["https://h:1"], tls=EtcdTls(cert=tmp_path))

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from mesh.registry.client import Client
+from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.errors import Conflict
 from mesh.registry.lease import Lease
@@ -18,7 +18,7 @@ from tests.support.waiting import until
 class Owner:
     """Hangs one key on the lease and writes down what happens."""
 
-    def __init__(self, client: Client, mesh: str) -> None:
+    def __init__(self, client: EtcdClient, mesh: str) -> None:
         self.client = client
         self.key = f"/{mesh}/owner".encode()
         self.value = b"1"
@@ -41,7 +41,7 @@ class Owner:
 
 def test_a_lease_outlives_its_time_and_goes_with_its_owner(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         owner = Owner(client, mesh)
         lease = Lease(client, owner.attach, owner.lost, ttl=1)
         assert await lease.start(10.0)
@@ -63,7 +63,7 @@ def test_a_lease_outlives_its_time_and_goes_with_its_owner(etcd: EmbeddedEtcd, m
 
 def test_a_lease_that_etcd_ended_is_taken_again(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         owner = Owner(client, mesh)
         lease = Lease(client, owner.attach, owner.lost, ttl=1)
         assert await lease.start(10.0)
@@ -80,7 +80,7 @@ def test_a_lease_that_etcd_ended_is_taken_again(etcd: EmbeddedEtcd, mesh: str) -
 
 def test_while_etcd_is_away_the_loss_is_told_once(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         owner = Owner(client, mesh)
         lease = Lease(client, owner.attach, owner.lost, ttl=1)
         assert await lease.start(10.0)
@@ -98,7 +98,7 @@ def test_while_etcd_is_away_the_loss_is_told_once(etcd: EmbeddedEtcd, mesh: str)
 
 def test_a_lease_without_an_owner_expires(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         lease, _ = await client.grant(1)
         key = f"/{mesh}/orphan".encode()
         await client.put(key, b"1", lease=lease)
@@ -113,7 +113,7 @@ def test_a_lease_without_an_owner_expires(etcd: EmbeddedEtcd, mesh: str) -> None
 
 def test_what_trying_again_does_not_cure_is_raised(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         owner = Owner(client, mesh)
         owner.error = Conflict("no")
         lease = Lease(client, owner.attach, owner.lost, ttl=1)

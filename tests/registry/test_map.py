@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from mesh.registry.client import Client
+from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.errors import BadRecord, Conflict, NoEdge, Unavailable
 from mesh.registry.keys import Keys
@@ -30,7 +30,7 @@ def listen(vehicles: VehicleMap) -> list[Change]:
     return changes
 
 
-async def retold(client: Client, mesh: str, vehicle: str, edge: str) -> Record:
+async def retold(client: EtcdClient, mesh: str, vehicle: str, edge: str) -> Record:
     """A claim as another front door makes it."""
     other = VehicleMap(client, mesh)
     record = await other.claim(vehicle, "pool", {edge: 1.0})
@@ -40,7 +40,7 @@ async def retold(client: Client, mesh: str, vehicle: str, edge: str) -> Record:
 
 def test_a_claim_is_for_good(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
         assert await vehicles.start(10.0)
         assert vehicles.cached("V") is None
@@ -65,7 +65,7 @@ def test_a_claim_is_for_good(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_a_new_vehicle_needs_an_edge(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
         for edges in ({}, {"drained": 0.0}):
             with pytest.raises(NoEdge, match=r"'V'.*'pool'"):
@@ -83,7 +83,7 @@ def test_a_new_vehicle_needs_an_edge(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_changes_of_others_arrive(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
         changes = listen(vehicles)
         assert await vehicles.start(10.0)
@@ -109,7 +109,7 @@ def test_changes_of_others_arrive(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_moves(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         maps = [VehicleMap(client, mesh) for _ in range(4)]
         with pytest.raises(Conflict, match="no record"):
             await maps[0].move("V", "edge-2")
@@ -134,7 +134,7 @@ def test_storms_of_claims_from_several_doors_agree(etcd: EmbeddedEtcd, mesh: str
     """Twenty storms: four processes, which see different healthy edges, claim the same new vehicles at once."""
 
     async def main() -> None:
-        clients = [Client([etcd.endpoint]) for _ in range(4)]
+        clients = [EtcdClient([etcd.endpoint]) for _ in range(4)]
         maps = [VehicleMap(client, mesh) for client in clients]
         views = [{f"edge-{number}": 1.0 for number in range(9) if number % 4 != hidden} for hidden in range(4)]
         for vehicles in maps[:2]:
@@ -163,7 +163,7 @@ def test_storms_of_claims_from_several_doors_agree(etcd: EmbeddedEtcd, mesh: str
 
 def test_lookups_and_claims_of_one_vehicle_at_once(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
         found = await asyncio.gather(
             *(vehicles.lookup("V") for _ in range(5)),
@@ -179,7 +179,7 @@ def test_lookups_and_claims_of_one_vehicle_at_once(etcd: EmbeddedEtcd, mesh: str
 
 def test_the_memory_is_bounded(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         writer = VehicleMap(client, mesh)
         names = [f"V{number:04d}" for number in range(700)]
         written = await asyncio.gather(*(writer.claim(name, "pool", EDGES) for name in names))
@@ -219,7 +219,7 @@ def test_the_memory_is_bounded(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_a_complete_map_that_grows_over_its_limit(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         small = VehicleMap(client, mesh, limit=10)
         assert await small.start(10.0)
         await until(lambda: small.live, "all is known")
@@ -239,7 +239,7 @@ def test_etcd_away(etcd: EmbeddedEtcd, mesh: str, blow: signal.Signals) -> None:
     """Dead, or alive and silent: what is known goes on, what is not is refused in time, and all heals by itself."""
 
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh, deadline=0.5)
         assert await vehicles.start(10.0)
         known = await vehicles.claim("known", "pool", EDGES)
@@ -276,7 +276,7 @@ def test_etcd_away(etcd: EmbeddedEtcd, mesh: str, blow: signal.Signals) -> None:
 
 def test_a_map_that_starts_without_etcd(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         await retold(client, mesh, "V", "edge-1")
         os.kill(etcd.pid, signal.SIGKILL)
         await until(lambda: not etcd.alive, "etcd is dead")
@@ -297,7 +297,7 @@ def test_changes_behind_a_compaction(etcd: EmbeddedEtcd, mesh: str, monkeypatch:
 
     async def main() -> None:
         gate = Gate(monkeypatch)
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         writer = VehicleMap(client, mesh)
         before = {name: await writer.claim(name, "pool", EDGES) for name in ("kept", "moved", "deleted", "read")}
         vehicles = VehicleMap(client, mesh)
@@ -327,7 +327,7 @@ def test_an_answer_that_the_watch_overtakes(etcd: EmbeddedEtcd, mesh: str, monke
     """The answer to a question was made before a change and arrives after it: the change counts."""
 
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         writer = VehicleMap(client, mesh)
         vehicles = VehicleMap(client, mesh, limit=1)
         assert await vehicles.start(10.0)
@@ -337,7 +337,7 @@ def test_an_answer_that_the_watch_overtakes(etcd: EmbeddedEtcd, mesh: str, monke
         for name in ("filler 1", "filler 2", "V", "W"):
             await writer.claim(name, "pool", {"edge-1": 1.0})
         await until(lambda: len(changes) == 4, "all changes are applied")
-        original = Client.txn
+        original = EtcdClient.txn
         held = asyncio.Event()
         arrived = asyncio.Event()
 
@@ -349,10 +349,10 @@ def test_an_answer_that_the_watch_overtakes(etcd: EmbeddedEtcd, mesh: str, monke
 
         assert vehicles.cached("V") is None
         assert vehicles.cached("W") is None
-        monkeypatch.setattr(Client, "txn", slow)
+        monkeypatch.setattr(EtcdClient, "txn", slow)
         asked = [asyncio.create_task(vehicles.lookup(name)) for name in ("V", "W")]
         await asyncio.wait_for(arrived.wait(), 10.0)
-        monkeypatch.setattr(Client, "txn", original)
+        monkeypatch.setattr(EtcdClient, "txn", original)
         moved = await writer.move("V", "edge-2")
         await client.delete(Keys(mesh).vehicle("W"))
         await until(lambda: len(changes) == 6, "the watch has told")
@@ -368,7 +368,7 @@ def test_an_answer_that_the_watch_overtakes(etcd: EmbeddedEtcd, mesh: str, monke
 
 def test_a_record_that_is_none_harms_only_itself(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         await client.put(Keys(mesh).vehicle("bad"), b"not a record")
         vehicles = VehicleMap(client, mesh)
         assert await vehicles.start(10.0)
@@ -395,7 +395,7 @@ def test_a_record_that_is_none_harms_only_itself(etcd: EmbeddedEtcd, mesh: str) 
 
 def test_a_listener_that_fails_stops_nothing(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
         failed: list[Record | None] = []
 
@@ -417,7 +417,7 @@ def test_a_listener_that_fails_stops_nothing(etcd: EmbeddedEtcd, mesh: str) -> N
 
 def test_stopping_answers_who_waits(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
         assert await vehicles.start(10.0)
         freeze(etcd.pid)
@@ -436,4 +436,4 @@ def test_stopping_answers_who_waits(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_a_limit_must_leave_room() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        VehicleMap(Client(["http://127.0.0.1:1"]), "m", limit=0)
+        VehicleMap(EtcdClient(["http://127.0.0.1:1"]), "m", limit=0)

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from mesh.registry import etcd_pb2 as pb
-from mesh.registry.client import Client
+from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.errors import BadRecord
 from mesh.registry.keys import Keys
@@ -19,7 +19,9 @@ from tests.support.waiting import until
 Change = tuple[Member | None, Member | None]
 
 
-def announce(client: Client, mesh: str, name: str = "edge-1", *, role: str = "edge", port: int = 7000) -> Announcement:
+def announce(
+    client: EtcdClient, mesh: str, name: str = "edge-1", *, role: str = "edge", port: int = 7000
+) -> Announcement:
     ports = {"device": port, "tier": port + 1}
     return Announcement(client, mesh, name=name, role=role, host="127.0.0.1", ports=ports, pool="standard", ttl=1)
 
@@ -32,7 +34,7 @@ def listen(everybody: Members) -> list[Change]:
 
 def test_members_come_change_and_go(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         edge = announce(client, mesh)
         core = announce(client, mesh, "core-1", role="core", port=8000)
         assert await core.start(10.0)
@@ -68,7 +70,7 @@ def test_members_come_change_and_go(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_each_start_has_a_higher_epoch(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         epochs = []
         for _ in range(3):
             edge = announce(client, mesh)
@@ -89,7 +91,7 @@ def test_each_start_has_a_higher_epoch(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_a_newer_process_of_the_name_silences_the_older(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         old, new = announce(client, mesh, port=7000), announce(client, mesh, port=9000)
         superseded: list[bool] = []
         old.on_superseded = lambda: superseded.append(True)
@@ -109,7 +111,7 @@ def test_a_newer_process_of_the_name_silences_the_older(etcd: EmbeddedEtcd, mesh
 
 def test_while_etcd_is_away_everybody_stays(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         edge = announce(client, mesh)
         lost: list[bool] = []
         edge.on_lost = lambda: lost.append(True)
@@ -135,7 +137,7 @@ def test_while_etcd_is_away_everybody_stays(etcd: EmbeddedEtcd, mesh: str) -> No
 
 def test_it_announces_itself_when_etcd_comes_later(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         os.kill(etcd.pid, signal.SIGKILL)
         await until(lambda: not etcd.alive, "etcd is dead")
         edge = announce(client, mesh)
@@ -155,7 +157,7 @@ def test_it_announces_itself_when_etcd_comes_later(etcd: EmbeddedEtcd, mesh: str
 
 def test_an_etcd_that_lost_its_state_is_filled_again(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         keys = Keys(mesh)
         for _ in range(2):
             edge = announce(client, mesh)
@@ -180,7 +182,7 @@ def test_an_etcd_that_lost_its_state_is_filled_again(etcd: EmbeddedEtcd, mesh: s
 
 def test_what_is_no_member_is_ignored(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         await client.put(Keys(mesh).member("bad"), b"{}")
         everybody = Members(client, mesh)
         assert await everybody.start(10.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.registry.client import Client, Tls
+from mesh.registry.client import EtcdClient, EtcdTls
 from mesh.registry.embedded import find_binary, free_ports
 from mesh.registry.errors import Unauthorised, Unavailable
 from mesh.registry.map import VehicleMap
@@ -50,7 +50,7 @@ class Secured:
         self.client_port, self.peer_port = free_ports(2)
         self.process: subprocess.Popen[bytes] | None = None
         self.endpoint = f"https://127.0.0.1:{self.client_port}"
-        self.tls = Tls(folder / "ca.pem", folder / "client.pem", folder / "client.key")
+        self.tls = EtcdTls(folder / "ca.pem", folder / "client.pem", folder / "client.key")
 
     def start(self) -> None:
         peer = f"http://127.0.0.1:{self.peer_port}"
@@ -84,8 +84,8 @@ class Secured:
         program = find_binary().with_name("etcdctl")
         subprocess.run([program, *tls, *arguments], cwd=self.folder, check=True, capture_output=True, timeout=30.0)
 
-    def client(self, user: str | None = "mesh", password: str | None = "secret") -> Client:
-        return Client([self.endpoint], tls=self.tls, user=user, password=password)
+    def client(self, user: str | None = "mesh", password: str | None = "secret") -> EtcdClient:
+        return EtcdClient([self.endpoint], tls=self.tls, user=user, password=password)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     secured.start()
 
     async def ready() -> None:
-        client = Client([secured.endpoint], tls=secured.tls)
+        client = EtcdClient([secured.endpoint], tls=secured.tls)
         async with asyncio.timeout(PATIENCE):
             while True:
                 try:
@@ -205,8 +205,8 @@ def test_a_user_may_only_what_it_may(server: Secured) -> None:
 
 def test_without_a_certificate_nobody_gets_in(server: Secured) -> None:
     async def main() -> None:
-        for tls in (Tls(server.folder / "ca.pem"), None):
-            client = Client([server.endpoint], tls=tls)
+        for tls in (EtcdTls(server.folder / "ca.pem"), None):
+            client = EtcdClient([server.endpoint], tls=tls)
             with pytest.raises(Unavailable):
                 await client.get(b"/mesh/k", timeout=1.0)
             await client.close()

@@ -13,7 +13,7 @@ import pytest
 
 from mesh.registry import etcd_pb2 as pb
 from mesh.registry import watch as watching
-from mesh.registry.client import Client
+from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.errors import RegistryError
 from mesh.registry.watch import Watch
@@ -73,11 +73,11 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[pb.WatchResponse]:
     return responses
 
 
-async def content(client: Client, prefix: bytes) -> dict[bytes, bytes]:
+async def content(client: EtcdClient, prefix: bytes) -> dict[bytes, bytes]:
     return {entry.key: entry.value async for page in client.pages(prefix) for entry in page.kvs}
 
 
-async def insist(client: Client, key: bytes, value: bytes) -> None:
+async def insist(client: EtcdClient, key: bytes, value: bytes) -> None:
     """Put, however long etcd is away."""
     while True:
         try:
@@ -87,7 +87,7 @@ async def insist(client: Client, key: bytes, value: bytes) -> None:
         return
 
 
-async def same(client: Client, view: View, prefix: bytes) -> None:
+async def same(client: EtcdClient, view: View, prefix: bytes) -> None:
     await insist(client, prefix + b"mark", b"%d" % random.getrandbits(60))
     expected = await content(client, prefix)
     await until(lambda: view.keys == expected, "the view has what etcd has")
@@ -95,7 +95,7 @@ async def same(client: Client, view: View, prefix: bytes) -> None:
 
 def test_changes_arrive_in_order(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         prefix = f"/{mesh}/".encode()
         await client.put(prefix + b"before", b"1")
         view = View()
@@ -123,7 +123,7 @@ def test_a_backlog_larger_than_a_message_is_applied_as_a_whole(
     async def main() -> None:
         responses = recorded(monkeypatch)
         gate = Gate(monkeypatch)
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         prefix = f"/{mesh}/".encode()
         view = View()
         watch = Watch(client, prefix, view)
@@ -152,7 +152,7 @@ def test_a_stream_that_breaks_in_the_middle_of_a_backlog(
 
     async def main() -> None:
         gate = Gate(monkeypatch)
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         prefix = f"/{mesh}/".encode()
         view = View()
         watch = Watch(client, prefix, view)
@@ -183,7 +183,7 @@ def test_a_stream_that_breaks_in_the_middle_of_a_backlog(
 
 def test_etcd_killed_and_back_under_a_running_watch(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         prefix = f"/{mesh}/".encode()
         view = View()
         watch = Watch(client, prefix, view)
@@ -206,7 +206,7 @@ def test_etcd_killed_and_back_under_a_running_watch(etcd: EmbeddedEtcd, mesh: st
 def test_compaction_while_the_watch_is_away(etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         gate = Gate(monkeypatch)
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         prefix = f"/{mesh}/".encode()
         for name in (b"kept", b"changed", b"deleted"):
             await client.put(prefix + name, b"1")
@@ -236,7 +236,7 @@ def test_another_etcd_at_the_same_address(folder: Path, mesh: str) -> None:
     async def main() -> None:
         server = EmbeddedEtcd(folder)
         await server.start()
-        client = Client([server.endpoint])
+        client = EtcdClient([server.endpoint])
         prefix = f"/{mesh}/".encode()
         for number in range(20):
             await client.put(prefix + b"%d" % number, b"old")
@@ -262,7 +262,7 @@ def test_a_watch_that_is_silent_is_rebuilt(etcd: EmbeddedEtcd, mesh: str, monkey
     async def main() -> None:
         monkeypatch.setattr(watching, "ANSWER", 0.5)
         responses = recorded(monkeypatch)
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         prefix = f"/{mesh}/".encode()
         view = View()
         watch = Watch(client, prefix, view, quiet=0.1)
@@ -286,7 +286,7 @@ def test_a_watch_that_is_silent_is_rebuilt(etcd: EmbeddedEtcd, mesh: str, monkey
 
 def test_a_follower_that_fails_gets_a_snapshot(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = Client([etcd.endpoint])
+        client = EtcdClient([etcd.endpoint])
         prefix = f"/{mesh}/".encode()
         view = View()
         watch = Watch(client, prefix, view)
@@ -306,7 +306,7 @@ def test_it_starts_before_etcd_does(folder: Path, mesh: str) -> None:
         server = EmbeddedEtcd(folder)
         await server.start()
         await server.stop()
-        client = Client([server.endpoint])
+        client = EtcdClient([server.endpoint])
         view = View()
         watch = Watch(client, f"/{mesh}/".encode(), view)
         assert not await watch.start(0.2)

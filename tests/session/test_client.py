@@ -21,7 +21,7 @@ from mesh.session.span import Span
 from mesh.wire import reasons
 from mesh.wire.decode import SERVER, Reader
 from mesh.wire.encode import encode
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     MQTT5,
     MQTT31,
@@ -81,7 +81,7 @@ class Noted(Span):
 class Program:
     """The program that uses the session, and the server at the other end."""
 
-    def __init__(self, window: int = 100, limits: Limits | None = None) -> None:
+    def __init__(self, window: int = 100, limits: PacketLimits | None = None) -> None:
         self.now = 1000.0
         self.notes: list[Any] = []
         self.taken: list[Publish] = []
@@ -95,9 +95,9 @@ class Program:
         self.outbound = Outbound(Depth(), window)
         self.wanted: list[Request] = []
         self.client = ClientSession(
-            _Events(self), _Sender(self), _Receiver(self), self.outbound, limits or Limits(), lambda: self.now
+            _Events(self), _Sender(self), _Receiver(self), self.outbound, limits or PacketLimits(), lambda: self.now
         )
-        self.reader = Reader(Limits(), SERVER)
+        self.reader = Reader(PacketLimits(), SERVER)
         self.protocol = MQTT5
 
     # The connection
@@ -105,7 +105,7 @@ class Program:
     def open_socket(self, connect: Connect | None = None) -> Connect:
         connect = connect or Connect(MQTT5, "me", False, 10)
         self.protocol = connect.protocol
-        self.reader = Reader(Limits(), SERVER)
+        self.reader = Reader(PacketLimits(), SERVER)
         self.client.opened(connect)
         (sent,) = self.sent()
         assert isinstance(sent, Connect)

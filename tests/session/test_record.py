@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.broker.keeper import DELIVERY, Keeper
+from mesh.broker.persistence import DELIVERY, Persistence
 from mesh.broker.session import Session
 from mesh.core.spool import SPOOLED, Spool, edge_of
 from mesh.session.message import Message
@@ -48,8 +48,8 @@ def fields(delivery: Delivery) -> tuple[object, ...]:
 @pytest.mark.parametrize(("delivery", "meta"), [(rich(), ENGINE), (plain(), ENGINE_PLAIN)], ids=["rich", "plain"])
 def test_the_engine_reads_what_it_wrote_before(delivery: Delivery, meta: bytes) -> None:
     store = MemoryStore({5: Stored(5, DELIVERY, 1, meta, b"")}, 5)
-    Keeper(store).keep_session(Session(1, (1, "app", "c"), "", 10, Depth()))
-    found = Keeper(store).recover(store.live(), 10)
+    Persistence(store).keep_session(Session(1, (1, "app", "c"), "", 10, Depth()))
+    found = Persistence(store).recover(store.live(), 10)
     (restored,) = found.sessions[1].outbound.waiting
     assert fields(restored) == fields(delivery)
     assert (restored.subscription_ids, restored.group) == (delivery.subscription_ids, delivery.group)
@@ -60,7 +60,8 @@ def test_the_engine_reads_what_it_wrote_before(delivery: Delivery, meta: bytes) 
 def test_the_engine_writes_the_same_bytes(delivery: Delivery, meta: bytes) -> None:
     store = MemoryStore()
     body, delivery.body = delivery.body, 0
-    Keeper(store).keep(Session(1, (1, "app", "c"), "", 10, Depth()), delivery, Message("t", b"", 1, False, b"", 0.0))
+    session = Session(1, (1, "app", "c"), "", 10, Depth())
+    Persistence(store).keep(session, delivery, Message("t", b"", 1, False, b"", 0.0))
     written = store.items[delivery.item].meta
     assert written[:8] + body.to_bytes(8, "big") + written[16:] == meta
 

@@ -14,7 +14,7 @@ from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable
 from mesh.broker.trace import Tracer
 from mesh.wire.decode import CLIENT, Reader
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connack, Connect, Packet, Publish, SubAck, Subscribe, Subscription
 from mesh.wire.properties import Properties
 from tests.fakes.clock import FakeClock
@@ -58,11 +58,11 @@ class Bench:
             self._flush()
             if commit:  # what the clients have acknowledged
                 self.broker.durable(self.store.commit())
-            more = more or bool(self.broker.courier.hungry or self.broker.dirty)
+            more = more or bool(self.broker.courier.backlog_due or self.broker.dirty)
 
     def _flush(self) -> None:
         held = sum(len(session.outbound) for session in self.broker.sessions.all())
-        assert self.broker.keeper.depth.messages == held
+        assert self.broker.persistence.depth.messages == held
         dirty = self.broker.dirty[:]
         self.broker.dirty.clear()
         for connection in dirty:
@@ -106,14 +106,14 @@ class Client(Flushable):
             properties.session_expiry = expiry
         packet = Connect(protocol, self.client_id, clean, 60, None, None, fields.pop("will", None), properties)
         self.protocol = protocol
-        self.reader = Reader(Limits(), CLIENT, protocol)
+        self.reader = Reader(PacketLimits(), CLIENT, protocol)
         self.closed = False
         self.connection = self.bench.broker.open(packet, self.principal, PEER, self)
         self.bench.turn()
 
     def attach(self, unacked: list[int], protocol: int = 5) -> None:
         packet = Connect(protocol, self.client_id, True, 60)
-        self.reader = Reader(Limits(), CLIENT, protocol)
+        self.reader = Reader(PacketLimits(), CLIENT, protocol)
         self.protocol = protocol
         self.connection = self.bench.broker.attach(packet, self.principal, PEER, self, unacked)
         self.bench.turn()

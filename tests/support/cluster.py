@@ -15,8 +15,8 @@ import psutil
 from mesh.cluster.etcd import etcd_folder
 from mesh.cluster.look import status_of
 from mesh.cluster.run import load_run, logs_path
-from mesh.cluster.status import Row
-from mesh.registry.client import Client
+from mesh.cluster.status import NodeRow
+from mesh.registry.client import EtcdClient
 from mesh.registry.map import where
 from mesh.registry.record import Record
 from tests.support.ports import free_ports
@@ -107,18 +107,18 @@ class Cluster:
     async def _where(self, vehicle: str) -> Record | None:
         run = load_run(self._data)
         assert run is not None
-        client = Client(run.endpoints)
+        client = EtcdClient(run.endpoints)
         try:
             return await where(client, run.mesh, vehicle)
         finally:
             await client.close()
 
-    def _rows(self) -> tuple[Row, ...]:
+    def _rows(self) -> tuple[NodeRow, ...]:
         run = load_run(self._data)
         assert run is not None
         return status_of(run).nodes
 
-    def _row(self, name: str) -> Row:
+    def _row(self, name: str) -> NodeRow:
         return next(row for row in self._rows() if row.name == name)
 
     # Harm

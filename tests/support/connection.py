@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from mesh.wire.decode import CLIENT, Limits, Reader
+from mesh.wire.decode import CLIENT, PacketLimits, Reader
 from mesh.wire.encode import encode
 from mesh.wire.packets import Packet
 from tests.support.waiting import PATIENCE
@@ -27,7 +27,7 @@ class Connection(asyncio.Protocol):
         self.closed = asyncio.Event()
         self.reset = False
         self._transport: asyncio.Transport | None = None
-        self._reader = Reader(Limits(), CLIENT, protocol)
+        self._reader = Reader(PacketLimits(), CLIENT, protocol)
         self._changed = asyncio.Event()
 
     def take(self, packet: Packet) -> None:
@@ -42,7 +42,7 @@ class Connection(asyncio.Protocol):
 
     async def open(self, port: int) -> None:
         """Make a TCP connection."""
-        self._reader = Reader(Limits(), CLIENT, self.protocol)
+        self._reader = Reader(PacketLimits(), CLIENT, self.protocol)
         await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", port)
 
     def send(self, *packets: Packet) -> None:

@@ -17,15 +17,19 @@ from pathlib import Path
 
 import uvloop
 
-from mesh.core.node import Core
-from mesh.edge.node import Edge
+from mesh.core.node import CoreNode
+from mesh.edge.node import EdgeNode
 from mesh.figures.status import by_series
-from mesh.frontdoor.node import Door
-from mesh.node.place import Place
+from mesh.frontdoor.node import DoorNode
+from mesh.node.config import NodeConfig
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
 
-ROLES: dict[str, type[Core] | type[Edge] | type[Door]] = {"edge": Edge, "core": Core, "door": Door}
+ROLES: dict[str, type[CoreNode] | type[EdgeNode] | type[DoorNode]] = {
+    "edge": EdgeNode,
+    "core": CoreNode,
+    "door": DoorNode,
+}
 SECRET = b"e2e" * 16
 GRACE = 3.0
 
@@ -37,7 +41,7 @@ async def main(file: Path, name: str, endpoint: str, folder: Path) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     topology = load(file)
     spec = next(spec for spec in nodes(topology) if spec.name == name)
-    node = ROLES[spec.role](Place(topology, spec, (endpoint,), folder, SECRET))
+    node = ROLES[spec.role](NodeConfig(topology, spec, (endpoint,), folder, SECRET))
     await node.start()
     while not ended.is_set() and os.getppid() == parent:
         draft = folder / "status.draft"

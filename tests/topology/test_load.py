@@ -12,7 +12,7 @@ from mesh.broker.peer import NOWHERE
 from mesh.policy.identity import CLIENT_ID
 from mesh.topology.load import load, loads
 from mesh.topology.nodes import nodes
-from mesh.topology.topology import DROP_OLDEST, NEVER, AccessRule, Limits, Topology, as_dict, from_dict
+from mesh.topology.topology import DROP_OLDEST, NEVER, AccessRule, LimitsSpec, Topology, as_dict, from_dict
 from mesh.topology.units import Address
 from mesh.wire.packets import Connect
 
@@ -77,7 +77,7 @@ def test_the_least_file_gets_defaults(tmp_path: Path) -> None:
     assert topology.template == "vehicles/{vehicle}/#"
     assert topology.inbox is None
     assert topology.backends.anonymous
-    assert topology.limits == Limits()
+    assert topology.limits == LimitsSpec()
     assert topology.map.cache == 200_000
     assert topology.telemetry.otlp is None
     assert topology.console is None

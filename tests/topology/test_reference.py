@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mesh.topology.load import SECTIONS
-from mesh.topology.topology import NEVER, Limits
+from mesh.topology.topology import NEVER, LimitsSpec
 from mesh.topology.units import duration, size
 
 TEXT = (Path(__file__).parents[2] / "docs" / "topology.md").read_text()
@@ -29,7 +29,7 @@ READERS: dict[str, Callable[[str], float]] = {
 }
 
 
-@pytest.mark.parametrize("limit", fields(Limits), ids=lambda limit: limit.name)
+@pytest.mark.parametrize("limit", fields(LimitsSpec), ids=lambda limit: limit.name)
 def test_every_limit_is_there_with_its_default(limit: Field[Any]) -> None:
     written = ROWS[f"| `{limit.name}`"].strip("`")
     assert READERS[limit.metadata["unit"]](written) == limit.default

@@ -14,7 +14,7 @@ from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
 from mesh.transport.refusal import Refused
 from mesh.transport.status import CLIENT, Held
-from mesh.transport.stream import Home, Stream
+from mesh.transport.stream import Stream, StreamGroup
 from mesh.wire.encode import encode
 from mesh.wire.packets import (
     MQTT5,
@@ -157,12 +157,12 @@ def test_packets_that_come_while_the_client_is_looked_up_keep_their_order() -> N
             gate.clear()
             flood = await Bare().connect(node.port)
             data = encode(Connect(4, "flood"), 4) + encode(Ping(PINGREQ), 4) * 500_000
-            before = node.endpoint.home.bytes_in
+            before = node.endpoint.group.bytes_in
             flood.raw(data)
             await until(lambda: node.endpoint.status(CLIENT).held == Held(identity=1))
-            assert node.endpoint.home.bytes_in - before <= EARLY
+            assert node.endpoint.group.bytes_in - before <= EARLY
             gate.set()
-            await until(lambda: node.endpoint.home.bytes_in - before == len(data))
+            await until(lambda: node.endpoint.group.bytes_in - before == len(data))
 
     run(main())
 
@@ -219,7 +219,7 @@ def test_an_engine_that_is_congested_is_not_fed() -> None:
             connection = node.engine.current["app"]
             connection.congested = True
             app.send(Publish("t", b"1"))
-            await until(lambda: node.endpoint.status(CLIENT).held == Held(engine=1))
+            await until(lambda: node.endpoint.status(CLIENT).held == Held(broker=1))
             app.send(Publish("t", b"2"))
             connection.congested = False
             node.engine.deliver("app", Publish("t", b"answer"))
@@ -261,12 +261,12 @@ def test_stop_tells_whoever_can_be_told() -> None:
 def test_a_peer_that_never_closes_is_aborted_after_the_linger() -> None:
     async def main() -> None:
         async with EndpointNode() as node:
-            node.endpoint.home.linger = 0.1
+            node.endpoint.group.linger = 0.1
             reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
             writer.write(b"nonsense")
             assert await reader.read() == b""
             writer.write(b"more nonsense")
-            await until(lambda: not node.endpoint.home.streams)
+            await until(lambda: not node.endpoint.group.streams)
             writer.close()
 
     run(main())
@@ -275,12 +275,12 @@ def test_a_peer_that_never_closes_is_aborted_after_the_linger() -> None:
 def test_an_address_in_use_is_named() -> None:
     async def main() -> None:
         async with EndpointNode() as node:
-            home = Home(asyncio.get_running_loop(), node.wheel)
+            group = StreamGroup(asyncio.get_running_loop(), node.wheel)
 
             def refusing() -> Stream:
                 raise AssertionError("nobody connects")
 
-            listener = Listener("edge-1", Listen("tier", "127.0.0.1", node.port), home, refusing, 1)
+            listener = Listener("edge-1", Listen("tier", "127.0.0.1", node.port), group, refusing, 1)
             with pytest.raises(OSError, match=f"edge-1: cannot listen on 127.0.0.1:{node.port}: in use"):
                 await listener.start()
 

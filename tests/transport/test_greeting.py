@@ -15,7 +15,7 @@ from mesh.transport.authentication import Methods, Proof
 from mesh.transport.refusal import Refused
 from mesh.transport.status import CLIENT, Held
 from mesh.wire.encode import encode
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     MQTT5,
     MQTT311,
@@ -74,7 +74,7 @@ class World:
     """One listener. ``gate`` is open unless a test holds up the look-up of clients."""
 
     def __init__(self, most: int = 10, redirect: str = "", connect_timeout: float = 10.0) -> None:
-        self.admission = Admission(Limits(), most, redirect, Passwords())
+        self.admission = Admission(PacketLimits(), most, redirect, Passwords())
         self.connect_timeout = connect_timeout
         self.gate = asyncio.Event()
         self.gate.set()

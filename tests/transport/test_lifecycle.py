@@ -6,7 +6,7 @@ import pytest
 
 from mesh.transport.admission import Admission
 from mesh.transport.authentication import Methods, Proof
-from mesh.transport.lifecycle import EARLY, Lifecycle, Rejected
+from mesh.transport.lifecycle import EARLY, Lifecycle, Rejection
 from mesh.transport.refusal import Refused
 from mesh.transport.states import (
     ACCEPT,
@@ -21,7 +21,7 @@ from mesh.transport.states import (
 )
 from mesh.wire.decode import CLIENT, Reader
 from mesh.wire.encode import encode
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     MQTT5,
     MQTT31,
@@ -61,7 +61,7 @@ class Riddles(Methods):
 
 
 def admission(**fields: object) -> Admission:
-    return Admission(Limits(max_packet_size=2000, max_connect_size=500), 10, methods=Riddles(), **fields)  # type: ignore[arg-type]
+    return Admission(PacketLimits(max_packet_size=2000, max_connect_size=500), 10, methods=Riddles(), **fields)  # type: ignore[arg-type]
 
 
 def asking(client_id: str = "car") -> Connect:
@@ -77,7 +77,7 @@ def auth(data: bytes, reason: int = CONTINUE_AUTHENTICATION) -> Auth:
 
 
 def read(data: bytes, protocol: int = MQTT5) -> list[Packet]:
-    return Reader(Limits(), CLIENT, protocol).feed(data)
+    return Reader(PacketLimits(), CLIENT, protocol).feed(data)
 
 
 def feed(life: Lifecycle, data: bytes, size: int) -> bytes:
@@ -120,7 +120,7 @@ def test_a_client_proves_who_it_is_step_by_step(size: int) -> None:
     assert life.state == IDENTIFYING
     assert life.identity() == "VIN7"
     assert life.proves()
-    connect = Reader(Limits(), 0).feed(life.connect_packet())[0]
+    connect = Reader(PacketLimits(), 0).feed(life.connect_packet())[0]
     assert isinstance(connect, Connect)
     assert connect.properties is not None
     assert connect.properties.auth_data == b"welcome", "the method's last word is for CONNACK"
@@ -135,6 +135,18 @@ def test_the_answers_to_a_client_that_does_not_wait_for_questions_keep_their_ord
     ]  # fmt: skip
     assert life.state == IDENTIFYING
     assert life.take_early() == encode(Ping(PINGREQ), MQTT5)
+
+
+def test_the_question_precedes_the_refusal_of_a_client_that_does_not_wait_for_it() -> None:
+    life = Lifecycle(admission())
+    packets = (asking(), auth(b""), auth(b"wrong"))
+    with pytest.raises(Rejection) as ended:
+        life.receive(b"".join(encode(packet, MQTT5) for packet in packets), 1)
+    first, second, last = read(ended.value.answer)
+    assert isinstance(first, Auth)
+    assert isinstance(second, Auth)
+    assert isinstance(last, Connack)
+    assert last.reason == NOT_AUTHORIZED
 
 
 def test_an_identity_is_proven_again_on_an_open_connection() -> None:
@@ -174,9 +186,10 @@ def test_what_may_not_come_ends_the_connection_with_the_right_answer(
     name: str, packets: list[bytes], answer: bytes, size: int
 ) -> None:
     life = Lifecycle(admission())
-    with pytest.raises(Rejected) as ended:
+    with pytest.raises(Rejection) as ended:
         feed(life, b"".join(packets), size)
-    assert ended.value.answer == answer
+    assert ended.value.answer.endswith(answer)
+    assert size > 1 or ended.value.answer == answer, "the questions have been given out before"
     life.move(CLOSE)
     assert not life.was_open()
 
@@ -190,7 +203,7 @@ def test_what_may_not_come_ends_the_connection_with_the_right_answer(
 )
 def test_admission_is_asked_before_identity(rules: Admission, present: int, answer: Connack | None) -> None:
     life = Lifecycle(rules)
-    with pytest.raises(Rejected) as ended:
+    with pytest.raises(Rejection) as ended:
         life.receive(encode(Connect(MQTT5, "car"), MQTT5), present)
     if answer is not None:
         assert ended.value.answer == encode(answer, MQTT5)
@@ -205,7 +218,7 @@ def test_what_comes_while_the_client_is_looked_up_is_bounded() -> None:
     life = Lifecycle(admission())
     life.receive(encode(Connect(MQTT5, "car"), MQTT5), 1)
     life.receive(bytes(EARLY), 1)
-    with pytest.raises(Rejected, match="before CONNACK") as ended:
+    with pytest.raises(Rejection, match="before CONNACK") as ended:
         life.receive(b"x", 1)
     assert ended.value.answer == b"\x20\x03\x00\x97\x00"
 

@@ -12,7 +12,7 @@ import trustme
 from mesh.broker.peer import Peer
 from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
-from mesh.transport.stream import Home, Stream
+from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.wheel import Wheel
 from tests.support.loop import run
 from tests.support.waiting import until
@@ -22,10 +22,10 @@ class Quiet(Stream):
     """Ends when its deadline is over, which begins with accept."""
 
     def accepted(self) -> None:
-        self.home.wheel.watch(self, 0.5)
+        self.group.wheel.watch(self, 0.5)
 
     def opened(self) -> None:
-        self.home.wheel.forget(self)
+        self.group.wheel.forget(self)
 
     def received(self, data: bytes) -> None:
         self.write(data)
@@ -45,21 +45,21 @@ class Hall:
         loop = asyncio.get_running_loop()
         self.wheel = Wheel(loop)
         self.wheel.start()
-        self.home = Home(loop, self.wheel)
+        self.group = StreamGroup(loop, self.wheel)
         kind = "mqtt" if self.tls is None else "mqtts"
         listen = Listen(kind, "127.0.0.1", 0, tls=self.tls)
-        self.listener = Listener("door", listen, self.home, lambda: Quiet(self.home), self.limit)
+        self.listener = Listener("door", listen, self.group, lambda: Quiet(self.group), self.limit)
         await self.listener.start()
         return self
 
     async def __aexit__(self, *error: object) -> None:
         self.listener.stop()
-        for stream in list(self.home.streams):
+        for stream in list(self.group.streams):
             stream.abort()
         self.wheel.stop()
 
     def streams(self) -> list[Stream]:
-        return list(self.home.streams)
+        return list(self.group.streams)
 
 
 def server_side(authority: trustme.CA) -> ssl.SSLContext:

@@ -11,15 +11,15 @@ from typing import cast
 from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
 from mesh.transport.near import Near, connect, near_path, nowhere
-from mesh.transport.stream import Home, Stream
+from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.wheel import Wheel
 from tests.support.loop import run
 from tests.support.waiting import until
 
 
 class Heard(Stream):
-    def __init__(self, home: Home, heard: list[tuple[str, bytes]]) -> None:
-        super().__init__(home)
+    def __init__(self, group: StreamGroup, heard: list[tuple[str, bytes]]) -> None:
+        super().__init__(group)
         self.said = heard  # ``heard`` is the stream's own
 
     def received(self, data: bytes) -> None:
@@ -40,25 +40,25 @@ class Ends:
 
     def __init__(self, near: Near, limit: int = 9) -> None:
         loop = asyncio.get_running_loop()
-        self.home = Home(loop, Wheel(loop))
+        self.group = StreamGroup(loop, Wheel(loop))
         self.heard: list[tuple[str, bytes]] = []
-        self.listener = Listener("edge-1", Listen("device", "127.0.0.1", 0), self.home, self.stream, limit, near=near)
+        self.listener = Listener("edge-1", Listen("device", "127.0.0.1", 0), self.group, self.stream, limit, near=near)
 
     def stream(self) -> Stream:
-        return Heard(self.home, self.heard)
+        return Heard(self.group, self.heard)
 
     async def say(self, near: str, data: bytes) -> Stream:
         """Connect as another node does."""
-        caller = Heard(self.home, [])
+        caller = Heard(self.group, [])
         protocol = cast(asyncio.BaseProtocol, caller)
-        await connect(self.home.loop, lambda: protocol, near, "127.0.0.1", self.listener.port)
+        await connect(self.group.loop, lambda: protocol, near, "127.0.0.1", self.listener.port)
         caller.write(data)
         return caller
 
     async def stop(self) -> None:
-        for stream in list(self.home.streams):
+        for stream in list(self.group.streams):
             stream.abort()
-        await until(lambda: not self.home.streams)
+        await until(lambda: not self.group.streams)
         self.listener.stop()
 
 

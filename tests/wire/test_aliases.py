@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.wire.aliases import AliasTable
-from mesh.wire.decode import SERVER, Limits, Reader
+from mesh.wire.decode import SERVER, PacketLimits, Reader
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT5, Publish
 from mesh.wire.properties import Properties
@@ -25,7 +25,7 @@ def aliased(topic: str, alias: int | None, qos: int = 1, size: int = 3) -> Publi
 
 
 def read(raw: bytes) -> Publish:
-    (packet,) = Reader(Limits(), SERVER, MQTT5).feed(raw)
+    (packet,) = Reader(PacketLimits(), SERVER, MQTT5).feed(raw)
     assert isinstance(packet, Publish)
     return packet
 
@@ -79,9 +79,9 @@ def test_any_bytes_come_out_as_they_are_or_shorter_of_an_alias(body: bytes, firs
 def test_random_properties_do_no_harm(properties: bytes) -> None:
     body = b"\x00\x01a" + bytes((len(properties),)) + properties
     raw = bytes((0x30, len(body))) + body
-    before = Reader(Limits(), SERVER, MQTT5)
+    before = Reader(PacketLimits(), SERVER, MQTT5)
     packets = before.feed(raw)
-    after = Reader(Limits(), SERVER, MQTT5)
+    after = Reader(PacketLimits(), SERVER, MQTT5)
     plain = after.feed(AliasTable(9).plain(raw))
     assert (before.error is None) == (after.error is None)
     for one, other in zip(packets, plain, strict=True):

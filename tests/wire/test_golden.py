@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.wire.decode import SERVER, Limits, Reader
+from mesh.wire.decode import SERVER, PacketLimits, Reader
 from mesh.wire.encode import encode
 from mesh.wire.packets import Connect, Packet
 from tests.support.golden import BROKEN, GOLDEN, READ_ONLY, Broken, Golden
@@ -14,7 +14,7 @@ LATER = [broken for broken in BROKEN if broken.protocol and broken.role == SERVE
 
 def reader_for(golden: Golden) -> Reader:
     """A reader in the state in which the packet may come."""
-    return Reader(Limits(), golden.role, 0 if isinstance(golden.packet, Connect) else golden.protocol)
+    return Reader(PacketLimits(), golden.role, 0 if isinstance(golden.packet, Connect) else golden.protocol)
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
@@ -56,7 +56,7 @@ def test_cut_short_anywhere_is_malformed(golden: Golden) -> None:
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
 def test_refused(broken: Broken) -> None:
-    reader = Reader(Limits(), broken.role, broken.protocol)
+    reader = Reader(PacketLimits(), broken.role, broken.protocol)
     assert reader.feed(bytes.fromhex(broken.hex)) == []
     assert reader.error is not None
     assert (reader.error.reason, str(reader.error) != "") == (broken.reason, True)
@@ -68,7 +68,7 @@ def test_refused(broken: Broken) -> None:
 def test_good_packets_before_a_bad_one_come_out(broken: Broken) -> None:
     good = [golden for golden in GOLDEN if golden.role == SERVER and golden.protocol == broken.protocol]
     good = [golden for golden in good if not isinstance(golden.packet, Connect)]
-    reader = Reader(Limits(), SERVER, broken.protocol)
+    reader = Reader(PacketLimits(), SERVER, broken.protocol)
     stream = b"".join(bytes.fromhex(golden.hex) for golden in good) + bytes.fromhex(broken.hex) + b"\xc0\x00"
     assert reader.feed(stream) == [golden.packet for golden in good]
     assert reader.error is not None

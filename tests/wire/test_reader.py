@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.wire.decode import CLIENT, SERVER, Framer, Limits, Reader
+from mesh.wire.decode import CLIENT, SERVER, Framer, PacketLimits, Reader
 from mesh.wire.encode import encode
 from mesh.wire.frames import Splitter
 from mesh.wire.packets import Connect, Ping, Publish, Subscribe, Subscription, Unsubscribe
@@ -26,20 +26,20 @@ def reason_of(reader: Reader | Framer) -> int:
 
 def test_protocol_is_known_from_connect() -> None:
     for protocol in (3, 4, 5):
-        reader = Reader(Limits(), SERVER)
+        reader = Reader(PacketLimits(), SERVER)
         assert reader.protocol == 0
         reader.feed(encode(Connect(protocol, "c"), protocol))
         assert reader.protocol == protocol
 
 
 def test_protocol_is_known_though_the_rest_of_connect_is_wrong() -> None:
-    reader = Reader(Limits(), SERVER)
+    reader = Reader(PacketLimits(), SERVER)
     assert reader.feed(bytes.fromhex("10 0d 0004 4d515454 05 03 003c 00 0000")) == []
     assert (reader.protocol, reason_of(reader)) == (5, MALFORMED_PACKET)
 
 
 def test_a_reader_for_a_connection_whose_connect_was_read() -> None:
-    reader = Reader(Limits(), SERVER, 5)
+    reader = Reader(PacketLimits(), SERVER, 5)
     assert reader.feed(encode(Publish("a"), 5)) == [Publish("a")]
     reader.feed(encode(Connect(5, "c"), 5))
     assert reason_of(reader) == PROTOCOL_ERROR
@@ -47,11 +47,11 @@ def test_a_reader_for_a_connection_whose_connect_was_read() -> None:
 
 def test_a_client_must_say_its_protocol() -> None:
     with pytest.raises(ValueError, match="protocol"):
-        Reader(Limits(), CLIENT)
+        Reader(PacketLimits(), CLIENT)
 
 
 def test_a_strangers_first_byte_is_enough() -> None:
-    reader = Reader(Limits(), SERVER)
+    reader = Reader(PacketLimits(), SERVER)
     reader.feed(b"G")
     assert (reason_of(reader), reader.pending) == (PROTOCOL_ERROR, 0)
 
@@ -59,9 +59,9 @@ def test_a_strangers_first_byte_is_enough() -> None:
 @pytest.mark.parametrize("size", [127, 128, 16_383, 16_384, 100_000])
 def test_the_limit_is_exact(size: int) -> None:
     packet = encode(Publish("a", bytes(size)), 4)
-    exact = Reader(Limits(max_packet_size=len(packet)), SERVER, 4)
+    exact = Reader(PacketLimits(max_packet_size=len(packet)), SERVER, 4)
     assert exact.feed(packet) == [Publish("a", bytes(size))]
-    short = Reader(Limits(max_packet_size=len(packet) - 1), SERVER, 4)
+    short = Reader(PacketLimits(max_packet_size=len(packet) - 1), SERVER, 4)
     header = 5 if size > 16_000 else 3
     short.feed(packet[:header])
     assert (reason_of(short), short.pending) == (PACKET_TOO_LARGE, 0)
@@ -73,17 +73,17 @@ def test_the_limit_is_exact(size: int) -> None:
 
 def test_connect_has_its_own_limit() -> None:
     connect = encode(Connect(4, "c", username="u", password=bytes(60_000)), 4)
-    reader = Reader(Limits(max_connect_size=len(connect) - 1), SERVER)
+    reader = Reader(PacketLimits(max_connect_size=len(connect) - 1), SERVER)
     assert reader.feed(connect[:4]) == []
     assert reason_of(reader) == PACKET_TOO_LARGE
-    reader = Reader(Limits(max_connect_size=len(connect)), SERVER)
+    reader = Reader(PacketLimits(max_connect_size=len(connect)), SERVER)
     publish = Publish("a", bytes(70_000))
     assert len(reader.feed(connect + encode(publish, 4))) == 2
     assert reader.feed(encode(publish, 4)) == [publish]
 
 
 def test_only_the_packet_in_progress_is_kept() -> None:
-    reader = Reader(Limits(max_packet_size=1000), SERVER, 4)
+    reader = Reader(PacketLimits(max_packet_size=1000), SERVER, 4)
     framer = Framer(1000)
     packet = encode(Publish("a", bytes(900)), 4)
     stream = packet * 20
@@ -101,19 +101,19 @@ def test_only_the_packet_in_progress_is_kept() -> None:
 def test_a_packet_that_comes_byte_by_byte_is_not_copied_each_time() -> None:
     """256 KiB in single bytes: with a copy for each byte this would move 32 GiB."""
     packet = encode(Publish("a", bytes(1 << 18)), 4)
-    reader = Reader(Limits(), SERVER, 4)
+    reader = Reader(PacketLimits(), SERVER, 4)
     for byte in packet[:-1]:
         assert not reader.feed(bytes((byte,)))
     assert len(reader.feed(packet[-1:])) == 1
 
 
 def test_nothing_in_nothing_out() -> None:
-    assert Reader(Limits(), SERVER).feed(b"") == []
+    assert Reader(PacketLimits(), SERVER).feed(b"") == []
     assert Framer(100).feed(b"") == []
 
 
 def test_limits_of_lists() -> None:
-    limits = Limits(max_user_properties=2, max_subscriptions=2)
+    limits = PacketLimits(max_user_properties=2, max_subscriptions=2)
     user = properties(user=[("k", "v")] * 2)
     more = properties(user=[("k", "v")] * 3)
     filters = [Subscription("a"), Subscription("b")]
@@ -133,7 +133,7 @@ def test_limits_of_lists() -> None:
 
 
 def test_limit_of_levels() -> None:
-    limits = Limits(max_topic_levels=3)
+    limits = PacketLimits(max_topic_levels=3)
     for topic, good in (("a/b/c", True), ("a/b/c/d", False), ("abcdefgh", True), ("///", False)):
         reader = Reader(limits, SERVER, 4)
         assert bool(reader.feed(encode(Publish(topic), 4))) == good
@@ -145,8 +145,8 @@ def test_limit_of_levels() -> None:
 
 def test_limits_refuse_nonsense() -> None:
     with pytest.raises(ValueError, match="max_packet_size"):
-        Limits(max_packet_size=1)
-    assert Limits(max_packet_size=1000).max_connect_size == 1000
+        PacketLimits(max_packet_size=1)
+    assert PacketLimits(max_packet_size=1000).max_connect_size == 1000
 
 
 def test_framer_gives_good_packets_before_a_bad_one() -> None:

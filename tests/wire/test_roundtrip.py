@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.wire.decode import CLIENT, SERVER, Framer, Limits, Reader
+from mesh.wire.decode import CLIENT, SERVER, Framer, PacketLimits, Reader
 from mesh.wire.encode import encode, encode_ack, encode_properties, encode_publish
 from mesh.wire.frames import ack_packet_id, ack_reason, connect_client_id, publish_packet_id, with_dup
 from mesh.wire.packets import PUBACK, PUBCOMP, Ack, Packet, Publish
@@ -38,7 +38,7 @@ def test_client_packets(protocol: int, data: st.DataObject) -> None:
     packets += data.draw(st.lists(strategies.from_client(protocol), max_size=5))
     stream = b"".join(encode(packet, protocol) for packet in packets)
     cuts = data.draw(st.lists(st.integers(0, 10_000), max_size=8))
-    assert read_in_pieces(Reader(Limits(), SERVER), stream, cuts) == packets
+    assert read_in_pieces(Reader(PacketLimits(), SERVER), stream, cuts) == packets
 
 
 @PROTOCOLS
@@ -47,7 +47,7 @@ def test_server_packets(protocol: int, data: st.DataObject) -> None:
     packets: list[Packet] = data.draw(st.lists(strategies.from_server(protocol), min_size=1, max_size=5))
     stream = b"".join(encode(packet, protocol) for packet in packets)
     cuts = data.draw(st.lists(st.integers(0, 10_000), max_size=8))
-    assert read_in_pieces(Reader(Limits(), CLIENT, protocol), stream, cuts) == packets
+    assert read_in_pieces(Reader(PacketLimits(), CLIENT, protocol), stream, cuts) == packets
 
 
 @PROTOCOLS
@@ -70,7 +70,7 @@ def test_raw_publish(protocol: int, data: st.DataObject) -> None:
     raw = encode(publish, protocol)
     assert publish_packet_id(raw) == publish.packet_id
     if publish.qos:
-        repeated = Reader(Limits(), SERVER, protocol).feed(with_dup(raw))
+        repeated = Reader(PacketLimits(), SERVER, protocol).feed(with_dup(raw))
         publish.dup = True
         assert repeated == [publish]
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mesh.bench.plan import DIRECT, Plan
+from mesh.bench.plan import DIRECT, LoadPlan
 from mesh.bench.run import LoadFailed, Result, measure, measure_connections
 from tools import ROOT
 from tools.benchmark.against import ROWS, against
@@ -37,7 +37,7 @@ Ours and the peer run in turn, with fresh processes for each row, on the process
 """
 
 
-def run(row: Row, system: str, plan: Plan, options: argparse.Namespace) -> Figures:
+def run(row: Row, system: str, plan: LoadPlan, options: argparse.Namespace) -> Figures:
     """One system under one load, with fresh processes."""
     running = SYSTEMS[system]()
     every = options.cpus | options.load_cpus
@@ -55,7 +55,7 @@ def run(row: Row, system: str, plan: Plan, options: argparse.Namespace) -> Figur
         running.stop()
 
 
-def plan_of(row: Row, found: Found) -> Plan:
+def plan_of(row: Row, found: Found) -> LoadPlan:
     """The row's load; for a latency at a fixed rate, the rate that the peer has shown in this round."""
     if row.kind != LATENCY:
         return row.plan

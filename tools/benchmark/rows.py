@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from mesh.bench.plan import DIRECT, SCENARIOS, Plan
+from mesh.bench.plan import DIRECT, SCENARIOS, LoadPlan
 from mesh.bench.run import Connected, Result
 from tools.benchmark.systems import Amqtt, CMesh, Mosquitto, Ours, System
 
@@ -31,7 +31,7 @@ class Row:
 
     name: str
     kind: str
-    plan: Plan
+    plan: LoadPlan
     least: float
     peer: str = "c-mesh"
     after: str = ""

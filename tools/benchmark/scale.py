@@ -16,14 +16,14 @@ from typing import Any
 
 import psutil
 
-from mesh.bench.plan import Plan
+from mesh.bench.plan import LoadPlan
 from mesh.bench.run import measure, measure_connections
 from mesh.bench.usage import memory_of
 from mesh.cli.client import topology_of
 from mesh.cli.which import which
 from mesh.node.registry import client_of
 from mesh.registry import etcd_pb2 as pb
-from mesh.registry.client import Client, put
+from mesh.registry.client import EtcdClient, put
 from mesh.registry.keys import Keys
 from mesh.registry.map import where
 from mesh.registry.record import Record
@@ -52,7 +52,7 @@ def fleets(cpus: set[int], load_cpus: set[int], seconds: float) -> list[Found]:
     for size in FLEETS:
         processes = -(-size // PER_PROCESS)
         system = Ours(doors=doors, edges=2)
-        plan = Plan(f"fleet-{size}", fleet=size, window=1000, rate=FLEET_RATE)
+        plan = LoadPlan(f"fleet-{size}", fleet=size, window=1000, rate=FLEET_RATE)
         try:
             system.start(cpus)
             result = measure(
@@ -73,7 +73,7 @@ def storms(cpus: set[int], load_cpus: set[int]) -> list[Found]:
 
 
 def _storm(name: str, system: System, size: int, cpus: set[int], load_cpus: set[int]) -> Found:
-    plan = Plan("storm", idle=size, together=size)
+    plan = LoadPlan("storm", idle=size, together=size)
     try:
         system.start(cpus)
         result = measure_connections(plan, system.vehicles, system.watched, workers=2, cpus=load_cpus)
@@ -100,7 +100,7 @@ def _map(size: int, cpus: set[int], load_cpus: set[int]) -> Found:
         (database,) = system.file.parent.glob("data/**/member/snap/db")
         stored, etcd = database.stat().st_size, sum(memory_of(_etcds(system.file)).values())
         newcomers = measure_connections(
-            Plan("newcomers", idle=NEW), system.vehicles, system.watched, cpus=load_cpus
+            LoadPlan("newcomers", idle=NEW), system.vehicles, system.watched, cpus=load_cpus
         )
         status = {node["name"]: node for node in system.nodes()}
     finally:
@@ -142,7 +142,7 @@ async def _fill_and_ask(file: Path, size: int) -> tuple[float, float]:
         await client.close()
 
 
-async def _fill(client: Client, mesh: str, size: int) -> None:
+async def _fill(client: EtcdClient, mesh: str, size: int) -> None:
     keys = Keys(mesh)
     for start in range(0, size, BATCH):
         names = [f"mapped-{number:07}" for number in range(start, min(size, start + BATCH))]

@@ -20,7 +20,7 @@ from typing import Final, final
 
 from mesh.cluster.look import status_of
 from mesh.cluster.run import load_run, run_path
-from mesh.registry.client import Client
+from mesh.registry.client import EtcdClient
 from mesh.registry.map import records
 from tools.demonstration.setting import MESH
 
@@ -56,10 +56,10 @@ class NodeState:
 class RunningMesh:
     """One run of the mesh."""
 
-    def __init__(self, home: Path) -> None:
-        """``home``: the folder of the topology file and of the mesh's data."""
-        self._file = home / "topology.yaml"
-        self._data = home / "data"
+    def __init__(self, group: Path) -> None:
+        """``group``: the folder of the topology file and of the mesh's data."""
+        self._file = group / "topology.yaml"
+        self._data = group / "data"
         self._starting: subprocess.Popen[str] | None = None
         self._read = 0.0
         self._nodes: list[NodeState] = []
@@ -150,7 +150,7 @@ class RunningMesh:
 
 
 async def _edges(endpoints: tuple[str, ...]) -> dict[str, str]:
-    client = Client(endpoints)
+    client = EtcdClient(endpoints)
     found: dict[str, str] = {}
     try:
         async for page in records(client, MESH):

@@ -49,22 +49,22 @@ async def serve(port: int, folder: Path) -> None:
     from mesh.broker.settings import Settings
     from mesh.broker.trace import Tracer
     from mesh.journal.journal import Journal
-    from mesh.node.engine import Engine
+    from mesh.node.brokerhost import BrokerHost
     from mesh.transport.admission import Admission
     from mesh.transport.endpoint import Endpoint
     from mesh.transport.listen import Listen
-    from mesh.wire.limits import Limits
+    from mesh.wire.limits import PacketLimits
 
     loop = asyncio.get_running_loop()
     journal = Journal.open(folder, notify=loop.call_soon_threadsafe)
     broker = Broker(Settings(), journal, time.time, Tracer())
     broker.recover(journal.live())
-    engine = Engine(journal, broker)
+    engine = BrokerHost(journal, broker)
     engine.start()
     anybody = Principal("bench", BACKEND, everything())
     endpoint = Endpoint(
         "bench", broker, engine.turn, engine.wheel, lambda connect, peer: anybody,
-        listen=Listen("mqtt", "127.0.0.1", port), admission=Admission(Limits(), 100),
+        listen=Listen("mqtt", "127.0.0.1", port), admission=Admission(PacketLimits(), 100),
     )  # fmt: skip
     await endpoint.start()
     await asyncio.Event().wait()

@@ -14,7 +14,7 @@ async def core_is_killed(mesh: Mesh, vehicles: int, kills: int) -> None:
     fleet = Fleet(mesh, "orphan", vehicles, stock=4)
     await fleet.connect()
     fleet.repeats_without_dup = True  # a back end that publishes again after its core died makes a new message of it
-    keeper = asyncio.create_task(stay(mesh, fleet.sender, fleet.reader))
+    persistence = asyncio.create_task(stay(mesh, fleet.sender, fleet.reader))
     try:
         async with fleet.traffic():
             for _ in range(kills):
@@ -26,8 +26,8 @@ async def core_is_killed(mesh: Mesh, vehicles: int, kills: int) -> None:
             assert backend.connack is not None
             assert backend.connack.session_present
     finally:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
+        persistence.cancel()
+        await asyncio.gather(persistence, return_exceptions=True)
         await fleet.leave()
 
 

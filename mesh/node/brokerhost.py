@@ -20,13 +20,13 @@ from mesh.broker.inbox import InboxRules
 from mesh.broker.settings import Settings
 from mesh.journal.errors import LockedError
 from mesh.journal.journal import Journal
-from mesh.node.place import Place
+from mesh.node.config import NodeConfig
 from mesh.node.services import Services
-from mesh.node.status import EngineStatus
+from mesh.node.status import BrokerHostStatus
 from mesh.session.store import Item
-from mesh.transport.outlet import Outlet
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
+from mesh.transport.writer import ConnectionWriter
 from mesh.version import describe
 
 _LOCK_WAIT: Final = 15.0  # seconds for a predecessor that is still dying to let go of the journal
@@ -44,14 +44,14 @@ log = logging.getLogger(__name__)
 
 
 @final
-class Engine:
-    """Made by ``open_engine``. ``on_durable`` are called after the broker, with the journal's position."""
+class BrokerHost:
+    """Made by ``open_broker``. ``on_durable`` are called after the broker, with the journal's position."""
 
     def __init__(self, journal: Journal, broker: Broker) -> None:
         self._loop = asyncio.get_running_loop()
         self.journal = journal
         self.broker = broker
-        self.turn = Turn(self._loop, self._commit, Outlet(broker))
+        self.turn = Turn(self._loop, self._commit, ConnectionWriter(broker))
         self.wheel = Wheel(self._loop)
         self.pressing: Callable[[], bool] = _never  # whether somebody other than the broker waits for the journal
         self._late: asyncio.TimerHandle | None = None
@@ -122,9 +122,9 @@ class Engine:
                 log.exception("the tick of the engine failed")
             self.turn.wake()
 
-    def status(self) -> EngineStatus:
+    def status(self) -> BrokerHostStatus:
         """Figures for people and metrics."""
-        return EngineStatus(self.broker.status(), self.journal.status())
+        return BrokerHostStatus(self.broker.status(), self.journal.status())
 
     async def stop(self) -> None:
         """End the turns; everything that was taken is on disk afterwards."""
@@ -139,26 +139,26 @@ class Engine:
         await asyncio.to_thread(self.journal.close)
 
 
-async def open_engine(
-    place: Place, services: Services, settings: Settings, forwarder: Forwarder | None, inbox: InboxRules | None
-) -> tuple[Engine, list[Item]]:
+async def open_broker(
+    config: NodeConfig, services: Services, settings: Settings, forwarder: Forwarder | None, inbox: InboxRules | None
+) -> tuple[BrokerHost, list[Item]]:
     """The engine with what its journal kept, and the journal's items that are not the engine's.
 
     Raises ``JournalError``, ``OSError``: each says which file and why.
     """
     loop = asyncio.get_running_loop()
-    journal = await _open_journal(place, loop)
-    broker = Broker(settings, journal, time.time, services.tracer, forwarder, inbox, place.vehicle_of())
+    journal = await _open_journal(config, loop)
+    broker = Broker(settings, journal, time.time, services.tracer, forwarder, inbox, config.vehicle_of())
     broker.system.version = describe()
     other = broker.recover(journal.live())
-    return Engine(journal, broker), other
+    return BrokerHost(journal, broker), other
 
 
-async def _open_journal(place: Place, loop: asyncio.AbstractEventLoop) -> Journal:
+async def _open_journal(config: NodeConfig, loop: asyncio.AbstractEventLoop) -> Journal:
     deadline = loop.time() + _LOCK_WAIT
     while True:
         try:
-            return Journal.open(place.folder / "journal", notify=loop.call_soon_threadsafe)
+            return Journal.open(config.folder / "journal", notify=loop.call_soon_threadsafe)
         except LockedError:
             if loop.time() > deadline:
                 raise

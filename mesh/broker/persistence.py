@@ -47,7 +47,7 @@ _RETAINED: Final = struct.Struct("!d")  # when it expires; then the topic
 
 
 @final
-class Recovered:
+class RecoveredState:
     """What ``Keeper.recover`` found. ``retained`` is (item, topic, when it expires); ``other`` are the items of kinds
     that it does not know.
     """
@@ -62,7 +62,7 @@ class Recovered:
 
 
 @final
-class Keeper:
+class Persistence:
     """Writes the engine's state to ``store``. ``depth`` counts what waits in all sessions."""
 
     __slots__ = ("_bodies", "_stale", "depth", "next_session", "store")
@@ -239,12 +239,12 @@ class Keeper:
 
     # Recovery
 
-    def recover(self, items: Iterable[Item], window: int) -> Recovered:
+    def recover(self, items: Iterable[Item], window: int) -> RecoveredState:
         """Rebuild the state from the live items, which come in the order of their identifiers.
 
         A session's state may come after what it owns, because it is written anew whenever it changes.
         """
-        found = Recovered()
+        found = RecoveredState()
         sessions = found.sessions
         known: set[int] = set()
         handlers: dict[int, Callable[[Session, Item], None]] = {
@@ -311,7 +311,7 @@ class Keeper:
         ledger.item = item.id
         session.ledger = ledger
 
-    def _drop_orphans(self, found: Recovered, known: set[int]) -> None:
+    def _drop_orphans(self, found: RecoveredState, known: set[int]) -> None:
         for owner in [owner for owner in found.sessions if owner not in known]:
             session = found.sessions.pop(owner)
             self.forget_deliveries(session)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mesh.node.place import Place
+from mesh.node.config import NodeConfig
 from mesh.topology.load import loads
 from mesh.topology.nodes import nodes
 
@@ -16,8 +16,8 @@ pools: [{name: standard, edges: [{name: edge-1}, {name: edge-2}]}]
 """
 
 
-def place(name: str, more: str = "", secret: bytes = b"s" * 32) -> Place:
+def config(name: str, more: str = "", secret: bytes = b"s" * 32) -> NodeConfig:
     """The place of the node ``name``; ``more`` are further lines of the topology."""
     topology = loads((TOPOLOGY + more).encode(), "mesh.yaml", Path("."))
     spec = next(spec for spec in nodes(topology) if spec.name == name)
-    return Place(topology, spec, ("http://127.0.0.1:2379",), Path("."), secret)
+    return NodeConfig(topology, spec, ("http://127.0.0.1:2379",), Path("."), secret)

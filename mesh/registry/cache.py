@@ -13,7 +13,7 @@ from mesh.registry.record import Record
 
 
 @final
-class Recent:
+class RecordCache:
     """Records by vehicle."""
 
     __slots__ = ("_records", "limit")

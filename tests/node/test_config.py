@@ -9,7 +9,7 @@ from mesh.broker.principal import TIER
 from mesh.broker.settings import DROP_OLDEST, REJECT
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
-from tests.support.places import place
+from tests.support.configs import config
 
 
 def connect(core: str, password: bytes) -> Connect:
@@ -17,17 +17,17 @@ def connect(core: str, password: bytes) -> Connect:
 
 
 def test_a_core_is_let_in_by_the_edge_that_its_password_is_for() -> None:
-    password = place("core-1").tier_password("edge-1")
-    principal = place("edge-1").admit_core(connect("core-1", password), Peer("192.0.2.1", 7))
+    password = config("core-1").tier_password("edge-1")
+    principal = config("edge-1").admit_core(connect("core-1", password), Peer("192.0.2.1", 7))
     assert (principal.name, principal.kind) == ("core-1", TIER)
 
 
 @pytest.mark.parametrize(
     ("edge", "core", "password"),
     [
-        ("edge-2", "core-1", place("core-1").tier_password("edge-1")),
-        ("edge-1", "core-2", place("core-1").tier_password("edge-1")),
-        ("edge-1", "core-1", place("core-1", secret=b"t" * 32).tier_password("edge-1")),
+        ("edge-2", "core-1", config("core-1").tier_password("edge-1")),
+        ("edge-1", "core-2", config("core-1").tier_password("edge-1")),
+        ("edge-1", "core-1", config("core-1", secret=b"t" * 32).tier_password("edge-1")),
         ("edge-1", "core-1", b"\xff no proof"),
         ("edge-1", "core-1", b""),
     ],
@@ -35,7 +35,7 @@ def test_a_core_is_let_in_by_the_edge_that_its_password_is_for() -> None:
 )
 def test_a_password_is_worth_nothing_elsewhere(edge: str, core: str, password: bytes) -> None:
     with pytest.raises(Refused, match="did not prove"):
-        place(edge).admit_core(connect(core, password), Peer("192.0.2.1", 7))
+        config(edge).admit_core(connect(core, password), Peer("192.0.2.1", 7))
 
 
 def test_the_limits_of_the_inbox_are_not_those_of_the_sessions() -> None:
@@ -43,7 +43,7 @@ def test_the_limits_of_the_inbox_are_not_those_of_the_sessions() -> None:
         'inbox: {subscribe: ["vehicles/{vehicle}/#"], max_messages: 7, max_bytes: 2KiB, when_full: drop_oldest}\n'
         "limits: {queue_messages: 9, queue_bytes: 3KiB}\n"
     )
-    settings = place("edge-1", more).engine_settings()
+    settings = config("edge-1", more).broker_settings()
     assert (settings.inbox_messages, settings.inbox_bytes, settings.inbox_when_full) == (7, 2048, DROP_OLDEST)
     assert (settings.max_queue_messages, settings.max_queue_bytes) == (9, 3072)
-    assert place("edge-1").engine_settings().inbox_when_full == REJECT
+    assert config("edge-1").broker_settings().inbox_when_full == REJECT

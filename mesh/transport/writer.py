@@ -14,19 +14,19 @@ from mesh.broker.session import Connection
 log = logging.getLogger(__name__)
 
 
-class Dirty(Protocol):
+class DirtySource(Protocol):
     """What the outlet needs of a ``Broker``."""
 
     dirty: list[Connection]
 
 
 @final
-class Outlet:
+class ConnectionWriter:
     """A step of the turn: ``turn.add(Outlet(broker))``. ``source`` is the engine."""
 
     __slots__ = ("_source",)
 
-    def __init__(self, source: Dirty) -> None:
+    def __init__(self, source: DirtySource) -> None:
         self._source = source
 
     def __call__(self) -> None:

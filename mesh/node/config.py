@@ -21,7 +21,7 @@ from mesh.topology.nodes import NodeSpec
 from mesh.topology.topology import Topology
 from mesh.transport.near import Near, near_path
 from mesh.transport.refusal import Refused
-from mesh.wire.limits import Limits
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
 
@@ -36,7 +36,7 @@ _MAX_PACKET_OF_MESH: Final = 1 << 20  # room for properties that the mesh adds t
 
 @final
 @dataclass(frozen=True, slots=True)
-class Place:
+class NodeConfig:
     """``folder`` is this node's own, ``endpoints`` are etcd's, ``secret`` is the mesh's."""
 
     topology: Topology
@@ -71,22 +71,22 @@ class Place:
             raise Refused(BAD_USER_NAME_OR_PASSWORD, f"{peer} did not prove that it belongs to the mesh")
         return tier_principal(core)
 
-    def client_limits(self) -> Limits:
+    def client_limits(self) -> PacketLimits:
         """Limits of what vehicles and back ends send."""
         limits = self.topology.limits
-        return Limits(limits.max_packet_size, max_topic_levels=limits.topic_levels)
+        return PacketLimits(limits.max_packet_size, max_topic_levels=limits.topic_levels)
 
-    def device_limits(self) -> Limits:
+    def device_limits(self) -> PacketLimits:
         """Limits of what vehicles send by way of a front door, which puts topic names in the place of their aliases."""
         limits = self.topology.limits
-        return Limits(limits.max_packet_size + _MAX_TOPIC, max_topic_levels=limits.topic_levels)
+        return PacketLimits(limits.max_packet_size + _MAX_TOPIC, max_topic_levels=limits.topic_levels)
 
-    def member_limits(self) -> Limits:
+    def member_limits(self) -> PacketLimits:
         """Limits of what members of the mesh send each other."""
         limits = self.topology.limits
-        return Limits(limits.max_packet_size + _MAX_PACKET_OF_MESH, max_topic_levels=limits.topic_levels)
+        return PacketLimits(limits.max_packet_size + _MAX_PACKET_OF_MESH, max_topic_levels=limits.topic_levels)
 
-    def engine_settings(self) -> Settings:
+    def broker_settings(self) -> Settings:
         """What edge and core have in common."""
         limits = self.topology.limits
         settings = Settings()

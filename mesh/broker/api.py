@@ -15,7 +15,7 @@ from mesh.wire.packets import Connect, Packet
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Inlet:
+class BrokerApi:
     """The way in for clients. What the engine answers comes in ``Connection.out``."""
 
     def open(self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable) -> Connection:

@@ -1,6 +1,6 @@
 """The seam between a vehicle's connection and its edge.
 
-It knows what the two ask of each other: never how either does it. The device link implements ``Lane`` for our own
+It knows what the two ask of each other: never how either does it. The device link implements ``EdgePath`` for our own
 edges; a relay to a foreign broker can do so without a change to the vehicle. What always holds: a vehicle has at most
 one lane, from the moment its edge is known until the connection ends.
 
@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from mypy_extensions import mypyc_attr
 
-from mesh.transport.client import ClientStream, Reception
+from mesh.transport.client import ClientContext, ClientStream
 from mesh.wire.tracecontext import TraceContext
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Lane:
+class EdgePath:
     """One vehicle's way to its edge."""
 
     __slots__ = ()
@@ -39,7 +39,7 @@ class Lane:
         raise NotImplementedError
 
 
-class Passenger(ClientStream):
+class VehicleConnection(ClientStream):
     """A vehicle's connection, as an edge sees it.
 
     ``name`` is the vehicle's identity in the map, and ``epoch`` that of its map record; ``since`` is when the
@@ -49,8 +49,8 @@ class Passenger(ClientStream):
 
     __slots__ = ("connect", "epoch", "name", "since", "uncredited")
 
-    def __init__(self, reception: Reception) -> None:
-        super().__init__(reception)
+    def __init__(self, clients: ClientContext) -> None:
+        super().__init__(clients)
         self.name = ""
         self.epoch = 0
         self.since = 0
