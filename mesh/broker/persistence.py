@@ -88,6 +88,7 @@ class Persistence:
         meta = json.dumps([
             kind, name, client_id, session.vehicle, session.expiry, session.ends, session.outbound.window,
             session.will_delay, session.will_due, session.outbound.next_number, session.connection is not None,
+            session.outbound.sent,
         ]).encode()  # fmt: skip
         will = b"" if session.will is None else pack(session.will)
         old = session.item
@@ -279,7 +280,8 @@ class Persistence:
         return found
 
     def _recover_session(self, session: Session, item: Item) -> None:
-        kind, name, client_id, vehicle, expiry, ends, window, delay, due, number, attached = json.loads(item.meta)
+        state = json.loads(item.meta)
+        kind, name, client_id, vehicle, expiry, ends, window, delay, due, number, attached, *later = state
         if session.item:
             self._stale.append(session.item)  # the crash came between a newer state and the drop of the older
         session.item = item.id
@@ -292,6 +294,7 @@ class Persistence:
         session.will_delay = delay
         session.will_due = due
         session.outbound.next_number = max(session.outbound.next_number, number)
+        session.outbound.sent = later[0] if later else number  # journals of version 0.1.0 do not have it
         will = self.store.read(item.id)
         session.will = unpack(will) if will else None
 

@@ -109,15 +109,13 @@ class Sessions:
                 session.ends = now + max(session.expiry, grace)
             if session.will is not None and session.will_due == 0.0:
                 session.will_due = now + max(session.will_delay, grace)
-            # What may have been sent before the crash carries DUP when it is sent again [MQTT-3.3.1-1]. To a client
-            # that was there that may be more than its window: acknowledgements that were not on the disk yet had made
-            # room.
+            # What may have been sent before the crash has DUP when it is sent again [MQTT-3.3.1-1]. The record of a
+            # disconnected session tells what was sent; that of a connected one was written before its last sends.
             outbound = session.outbound
-            sent = len(outbound.waiting) if session.attached else outbound.window
-            for index, delivery in enumerate(outbound.waiting):
-                if index >= sent:
-                    break
-                delivery.dup = True
+            if session.attached:
+                outbound.sent = outbound.next_number
+            for delivery in outbound.waiting:
+                delivery.dup = delivery.number < outbound.sent
             self.schedule(session)
         for interest in recovered.interests:
             self._restore_interest(interest)

@@ -94,8 +94,8 @@ class Outbound:
     """Queue, window and identifiers of one session, which is counted in ``depth``. All times are seconds since 1970."""
 
     __slots__ = (
-        "bytes", "depth", "finished", "in_flight", "next_number", "restored", "resuming", "soonest", "waiting",
-        "window",
+        "bytes", "depth", "finished", "in_flight", "next_number", "restored", "resuming", "sent", "soonest",
+        "waiting", "window",
     )  # fmt: skip
 
     def __init__(self, depth: Depth, window: int = _IDENTIFIERS) -> None:
@@ -104,6 +104,7 @@ class Outbound:
         self.waiting: Fifo[Delivery] = Fifo()
         self.in_flight: dict[int, Delivery] = {}
         self.next_number = 0
+        self.sent = 0  # the number after the highest that was ever sent
         self.finished = 0  # deliveries that the receiver has acknowledged
         self.bytes = 0
         self.soonest = NEVER  # nothing that waits expires before
@@ -162,6 +163,8 @@ class Outbound:
             return None
         waiting.popleft()
         delivery.state = SENT
+        if delivery.number >= self.sent:
+            self.sent = delivery.number + 1
         self.in_flight[packet_id] = delivery
         return delivery
 

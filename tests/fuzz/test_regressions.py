@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mesh.wire.packets import Will
+import pytest
+
+from mesh.wire.packets import Publish, Will
 from mesh.wire.properties import Properties
 from tests.fuzz.stage import Stage
 from tests.support.bench import Bench, subscribe
@@ -23,6 +25,37 @@ def test_what_came_after_an_acknowledgement_that_a_crash_undid_is_repeated_with_
     stage.connect("bert", 5, False, 100, 0)
     assert stage.users["bert"].now == [1, 2]
     stage.finish()
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_what_an_earlier_connection_with_a_larger_window_was_sent_has_dup_after_a_crash(crashed: bool) -> None:
+    """The last connection before the crash had room for the first message only; the one before it got both
+    [MQTT-3.3.1-1]."""
+    stage = Stage(["anna", "bert"])
+    stage.connect("anna", 5, True, 100, 0)
+    stage.connect("bert", 5, True, 100, 0)
+    stage.subscribe("bert", "a", 1, False)
+    stage.publish("anna", "a", 1, True)
+    stage.publish("anna", "a", 1, True)
+    assert stage.users["bert"].now == [1, 2]
+    if crashed:
+        stage.crash()
+    stage.connect("bert", 5, False, 100, 1)
+    stage.leave("bert", politely=False)
+    stage.crash()
+    stage.connect("bert", 5, False, 100, 0)
+    assert stage.users["bert"].now == [1, 2]
+    stage.finish()
+
+
+def test_what_was_never_sent_has_no_dup_after_a_crash() -> None:
+    bench = Bench()
+    receiver = bench.client("r", clean=True, expiry=1000)
+    subscribe(receiver, "t")
+    receiver.lose()
+    bench.client("p").publish("t", b"x", 1)
+    again = bench.restart().client("r", clean=False, expiry=1000)
+    assert [packet.dup for packet in again.take(Publish)] == [False]
 
 
 def test_a_delayed_will_is_published_when_a_takeover_ends_the_session() -> None:
