@@ -1,4 +1,4 @@
-"""The pages name files and classes that exist: paths in links and in code, and the classes of docs/architecture.md."""
+"""The pages name existing files and headings; docs/architecture.md has the rooms, classes and transitions of the code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from mesh.transport.states import EVENTS, STATES, TRANSITIONS
 
 ROOT = Path(__file__).parents[1]
 MESH = ROOT / "mesh"
@@ -65,9 +67,8 @@ def broken(page: str, path: Path) -> list[str]:
             continue
         name, _, anchor = link.partition("#")
         target = path.parent / name
-        if name and not target.exists():
-            found.append(link)
-        elif anchor and anchor not in anchors(target.read_text() if name else page):
+        exists = not name or target.exists()
+        if not exists or (anchor and anchor not in anchors(target.read_text() if name else page)):
             found.append(link)
     return found
 
@@ -92,6 +93,12 @@ def test_architecture_names_existing_classes() -> None:
 def test_architecture_lists_every_room() -> None:
     listed = set(re.findall(r"`mesh/(\w+)`", ARCHITECTURE.read_text()))
     assert listed == ROOMS
+
+
+def test_architecture_has_every_transition_of_a_connection() -> None:
+    rows = re.findall(r"^\| ([A-Z]+) \| .* \| (.*) ?\|$", ARCHITECTURE.read_text(), re.MULTILINE)
+    listed = {(state, step) for state, steps in rows if state in STATES for step in re.findall(r"\w+ → [A-Z]+", steps)}
+    assert listed == {(STATES[at], f"{EVENTS[event]} → {STATES[to]}") for (at, event), to in TRANSITIONS.items()}
 
 
 @pytest.mark.parametrize(
