@@ -1,4 +1,4 @@
-"""The pages name existing files and headings; docs/architecture.md has the rooms, classes and transitions of the code."""
+"""The pages name existing files and headings. The rooms, classes and transitions in docs/architecture.md are the code's."""
 
 from __future__ import annotations
 
