@@ -1,4 +1,4 @@
-"""The pages name existing files and headings. The rooms, classes and transitions in docs/architecture.md are the code's."""
+"""The pages name existing files and headings; docs/architecture.md has the code's rooms, classes and transitions."""
 
 from __future__ import annotations
 
