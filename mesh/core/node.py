@@ -153,7 +153,7 @@ class CoreNode:
             return TierSocket(group, link, broker_host.turn, dialler.welcomed)
 
         dialler = Dialler(
-            config.name, f"edge {edge}", lambda: self._addresses.get(edge), config.near(edge, TIER), make
+            config.name, f"edge {edge}", lambda: self._addresses.get(edge), config.unix_path(edge, TIER), make
         )  # fmt: skip
         return dialler
 

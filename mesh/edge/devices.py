@@ -47,12 +47,12 @@ from mesh.transport.frame import CLOSE, DATA, LinkError, Opening
 from mesh.transport.handshake import Prove, epoch_of, new_instance
 from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
-from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused, refusal
 from mesh.transport.status import DEVICE, SocketsStatus
 from mesh.transport.stream import HOLD_NODE, StreamGroup
 from mesh.transport.turn import Turn
+from mesh.transport.unixsocket import UnixPath, no_unix_path
 from mesh.transport.waiting import until
 from mesh.transport.wheel import Wheel
 from mesh.wire.decode import SERVER, Reader
@@ -90,7 +90,7 @@ class Devices(DoorOwner):
         *,
         listen: Listen,
         grace: float = 30.0,
-        near: Near = nowhere,
+        unix_path: UnixPath = no_unix_path,
     ) -> None:
         group = StreamGroup(asyncio.get_running_loop(), wheel)
         super().__init__(name, new_instance(epoch), broker, turn, group, prove, limits, grace)
@@ -102,7 +102,7 @@ class Devices(DoorOwner):
         self._durable = 0
         self._doors: dict[str, DoorProcess] = {}
         self._sessions: dict[tuple[str, str], Device] = {}
-        self._listener = Listener(name, listen, self.group, self._link, MAX_LINKS, near=near)
+        self._listener = Listener(name, listen, self.group, self._link, MAX_LINKS, unix_path=unix_path)
 
     @property
     def port(self) -> int:

@@ -75,7 +75,7 @@ class EdgeNode:
         return Devices(
             config.name, epoch, broker_host.broker, broker_host.journal, broker_host.turn, broker_host.wheel,
             config.prove, self._admit, config.device_limits(), listen=Listen(DEVICE, config.topology.bind, port),
-            grace=limits.attach_grace, near=config.near(config.name, DEVICE),
+            grace=limits.attach_grace, unix_path=config.unix_path(config.name, DEVICE),
         )  # fmt: skip
 
     def _make_endpoint(self, broker_host: BrokerHost, port: int) -> Endpoint:
@@ -83,7 +83,7 @@ class EdgeNode:
         return Endpoint(
             config.name, broker_host.broker, broker_host.turn, broker_host.wheel, config.admit_core,
             listen=Listen(TIER, config.topology.bind, port), admission=Admission(config.member_limits(), _CORES),
-            connect_timeout=config.topology.limits.connect_timeout, near=config.near(config.name, TIER),
+            connect_timeout=config.topology.limits.connect_timeout, unix_path=config.unix_path(config.name, TIER),
         )  # fmt: skip
 
     def _inbox(self) -> InboxRules | None:

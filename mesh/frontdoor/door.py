@@ -22,11 +22,11 @@ from mesh.transport.endpoint import settle
 from mesh.transport.handshake import Prove
 from mesh.transport.listen import Listen
 from mesh.transport.listener import SPARE, Listener
-from mesh.transport.near import Near, nowhere
 from mesh.transport.refusal import Refused
 from mesh.transport.status import CLIENT, SocketsStatus
 from mesh.transport.stream import EAGER, StreamGroup
 from mesh.transport.turn import Turn
+from mesh.transport.unixsocket import UnixPath, no_unix_path
 from mesh.transport.wheel import Wheel
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_AUTHENTICATION_METHOD
@@ -36,14 +36,14 @@ def _unprovable(_connect: Connect, _identity: str) -> str:
     raise Refused(BAD_AUTHENTICATION_METHOD)
 
 
-def _far(_edge: str) -> Near:
-    return nowhere
+def _no_unix_paths(_edge: str) -> UnixPath:
+    return no_unix_path
 
 
 @final
 class FrontDoor:
     """``listen``: where to listen; the ports really bound are in ``ports``. ``epoch`` grows with each start of this
-    door's name. ``near`` gives an edge's socket on this machine.
+    door's name. ``unix_path`` gives an edge's socket on this machine.
 
     ``identify`` gives the vehicle of a CONNECT; ``proven`` gives that of a client that has proved its identity by a
     method of ``admission``. ``prove`` is the mesh secret's (see ``handshake``).
@@ -62,7 +62,7 @@ class FrontDoor:
         admission: Admission,
         tracer: Tracer | None = None,
         settings: DoorSettings | None = None,
-        near: Callable[[str], Near] = _far,
+        unix_path: Callable[[str], UnixPath] = _no_unix_paths,
         proven: Proven | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -73,7 +73,7 @@ class FrontDoor:
         self.group = StreamGroup(loop, self.wheel, high=EAGER)
         self._inside = StreamGroup(loop, self.wheel)
         self.links = Links(
-            name, epoch, prove, members, near, self._inside, self.turn, admission.limits.max_packet_size,
+            name, epoch, prove, members, unix_path, self._inside, self.turn, admission.limits.max_packet_size,
             settings.held_per_edge, settings.held_per_vehicle,
         )  # fmt: skip
         self.clients = ClientContext(name, self.group, admission, settings.connect_timeout, settings.attach_timeout)

@@ -26,11 +26,11 @@ from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.transport.dialler import Dialler
 from mesh.transport.frame import ATTACH, CLOSE, CREDIT, DATA, LINK, LIVE, OPEN, LinkError, Opening, pack_credit
 from mesh.transport.handshake import Asking, Prove
-from mesh.transport.near import Near
 from mesh.transport.states import REJECTED
 from mesh.transport.status import DEVICE
 from mesh.transport.stream import StreamGroup
 from mesh.transport.turn import Turn
+from mesh.transport.unixsocket import UnixPath
 from mesh.wire.tracecontext import TraceContext
 
 AWAY: Final = "away"
@@ -89,7 +89,7 @@ class DevicePath(EdgePath):
 
 @final
 class EdgeLink(SocketOwner):
-    """``near``: the edge's socket on this machine; ``limit``: bytes that may be held for this edge in all, and
+    """``unix_path``: the edge's socket on this machine; ``limit``: bytes that may be held for this edge in all, and
     ``share`` for one vehicle."""
 
     def __init__(
@@ -99,7 +99,7 @@ class EdgeLink(SocketOwner):
         instance: bytes,
         prove: Prove,
         directory: Directory,
-        near: Near,
+        unix_path: UnixPath,
         group: StreamGroup,
         turn: Turn,
         max_packet: int,
@@ -125,7 +125,7 @@ class EdgeLink(SocketOwner):
         self._confirmed = 0
         self._blocked: set[DevicePath] = set()
         self._replay: asyncio.Task[None] | None = None
-        self._dialler = Dialler(door, f"edge {edge}", lambda: directory.address(edge), near, self._make)
+        self._dialler = Dialler(door, f"edge {edge}", lambda: directory.address(edge), unix_path, self._make)
 
     # Life
 

@@ -15,9 +15,9 @@ from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
 from mesh.frontdoor.link import UP, EdgeLink
 from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.transport.handshake import Prove, new_instance
-from mesh.transport.near import Near
 from mesh.transport.stream import StreamGroup
 from mesh.transport.turn import Turn
+from mesh.transport.unixsocket import UnixPath
 from mesh.transport.waiting import until
 
 
@@ -46,7 +46,7 @@ class EdgeMembers(Protocol):
 
 @final
 class Links:
-    """``near`` gives an edge's socket on this machine. ``group`` is that of the links' own sockets, not of the
+    """``unix_path`` gives an edge's socket on this machine. ``group`` is that of the links' own sockets, not of the
     vehicles'. ``limit``: bytes held for one edge; ``share``: those of them for one vehicle."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Links:
         epoch: int,
         prove: Prove,
         members: EdgeMembers,
-        near: Callable[[str], Near],
+        unix_path: Callable[[str], UnixPath],
         group: StreamGroup,
         turn: Turn,
         max_packet: int,
@@ -66,7 +66,7 @@ class Links:
         self._instance = new_instance(epoch)
         self._prove = prove
         self._members = members
-        self._near = near
+        self._unix_path = unix_path
         self._group = group
         self._turn = turn
         self._max_packet = max_packet
@@ -86,7 +86,7 @@ class Links:
         link = self._links.get(edge)
         if link is None:
             link = EdgeLink(
-                self._door, edge, self._instance, self._prove, self, self._near(edge), self._group, self._turn,
+                self._door, edge, self._instance, self._prove, self, self._unix_path(edge), self._group, self._turn,
                 self._max_packet, self._limit, self._share,
             )  # fmt: skip
             self._links[edge] = link

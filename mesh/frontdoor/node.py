@@ -77,7 +77,7 @@ class DoorNode:
         epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
         door = self._door = FrontDoor(
             config.name, epoch, listen, DoorMap(services), services.members, self._identify, config.prove,
-            admission, services.tracer, settings, lambda edge: config.near(edge, DEVICE),
+            admission, services.tracer, settings, lambda edge: config.unix_path(edge, DEVICE),
             self._proven,
         )  # fmt: skip
         await services.start(self._member)

@@ -19,8 +19,8 @@ from mesh.policy.access import tier_principal
 from mesh.topology import topology as terms
 from mesh.topology.nodes import NodeSpec
 from mesh.topology.topology import Topology
-from mesh.transport.near import Near, near_path
 from mesh.transport.refusal import Refused
+from mesh.transport.unixsocket import UnixPath, socket_path
 from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
@@ -50,10 +50,10 @@ class NodeConfig:
         """The node's name."""
         return self.spec.name
 
-    def near(self, node: str, purpose: str) -> Near:
+    def unix_path(self, node: str, purpose: str) -> UnixPath:
         """The Unix socket of a node, if it is on this machine: nodes' folders stand beside each other there."""
         folder = self.folder.parent / node
-        return lambda port: near_path(folder, purpose, port)
+        return lambda port: socket_path(folder, purpose, port)
 
     def prove(self, purpose: str, *parts: bytes) -> bytes:
         """A proof that this node knows the mesh secret."""

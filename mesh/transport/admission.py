@@ -1,7 +1,7 @@
-"""What every CONNECT must pass at a listener before it is asked who sent it.
+"""The checks that every CONNECT must pass at a listener before the client is identified.
 
-It knows the limits of packets, places, redirection and which authentication methods there are: never identities. What
-always holds: a client that names a method does not get in without going through it.
+It knows the limits of packets and connections, redirection, and the authentication methods: never identities. What
+always holds: a client that names a method is not let in before it completes that method.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mesh.wire.reasons import BAD_AUTHENTICATION_METHOD, SERVER_BUSY, USE_ANOTHE
 
 @final
 class Admission:
-    """``limits`` bound what a client may send; ``most`` connections at a time; ``redirect`` is the server that clients
-    are sent to (empty: they may stay); ``methods`` are those of enhanced authentication."""
+    """``limits`` bound what a client may send; ``most`` is the limit of open connections; ``redirect`` is the server
+    that clients are sent to (empty: they may stay); ``methods`` are those of enhanced authentication."""
 
     __slots__ = ("limits", "methods", "most", "redirect")
 
@@ -29,8 +29,8 @@ class Admission:
         self.methods = methods or Methods()
 
     def check(self, connect: Connect, present: int) -> Authentication | None:
-        """A CONNECT came, while ``present`` connections are there, its own included: the authentication that has to be
-        gone through first, if there is one. Raises ``Refused``."""
+        """Check a CONNECT while ``present`` connections are open, its own included. Returns the authentication that
+        the client must complete first, if any. Raises ``Refused``."""
         if self.redirect:
             raise Refused(USE_ANOTHER_SERVER, "clients are sent to another server", self.redirect)
         if present > self.most:

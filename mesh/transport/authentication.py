@@ -1,8 +1,8 @@
-"""Enhanced authentication (MQTT 5.0 section 4.12): the AUTH packets of one connection, whatever the method is.
+"""Enhanced authentication (MQTT 5.0 section 4.12): the AUTH packets of one connection, for every method.
 
 It knows AUTH packets, and asks a method what to answer: never passwords, nor how an identity becomes a principal. What
-always holds: every packet names the method of the CONNECT [MQTT-4.12.0-5]; who proves itself again proves the same
-identity; an exchange that fails ends the connection; no answer is larger than the client takes [MQTT-3.1.2-24].
+always holds: every packet names the method of the CONNECT [MQTT-4.12.0-5]; re-authentication proves the same identity;
+an exchange that fails ends the connection; no answer is larger than the client accepts [MQTT-3.1.2-24].
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _STEPS: Final = 8  # no method needs more packets of a client
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Proof:
-    """One exchange of a method. ``identity`` is set once ``step`` has said that it is proven."""
+    """One exchange of a method. ``identity`` is set once ``step`` reports that it is proven."""
 
     identity = ""
 
     def step(self, data: bytes) -> tuple[bytes, bool]:
-        """The answer to the client's data, and whether its identity is proven with that. Raises ``Refused``."""
+        """The answer to the client's data, and whether that data completes the proof. Raises ``Refused``."""
         raise NotImplementedError
 
 
@@ -51,13 +51,13 @@ class Methods:
 
 
 class GaveUp(Exception):
-    """The client said DISCONNECT before it was let in."""
+    """The client sent DISCONNECT before it was let in."""
 
 
 @final
 class Authentication:
-    """That of one connection, which ``connect`` asked for. ``identity`` is who it has proved to be; empty until then.
-    All answers are packets of MQTT 5.0."""
+    """The authentication of one connection, requested by ``connect``. ``identity`` is the proven identity; empty before
+    the proof. All answers are packets of MQTT 5.0."""
 
     __slots__ = ("_connect", "_max_packet", "_method", "_methods", "_proof", "_steps", "identity")
 
@@ -71,24 +71,25 @@ class Authentication:
         self._proof: Proof | None = self._begin()
 
     def begin(self) -> bytes:
-        """The answer to CONNECT; empty when ``identity`` is proven by it. Raises ``Refused``."""
+        """The answer to CONNECT; empty if CONNECT already proves ``identity``. Raises ``Refused``."""
         properties = self._of_connect()
         return self._first(properties.auth_data or b"", properties)
 
     def proceed(self, packet: Packet) -> bytes:
-        """A packet came before CONNACK; as ``begin``. Raises ``GaveUp`` as well."""
+        """The answer to a packet that came before CONNACK; empty once ``identity`` is proven. Raises ``Refused`` and
+        ``GaveUp``."""
         if isinstance(packet, Disconnect):
             raise GaveUp
         if not isinstance(packet, Auth):  # [MQTT-3.1.2-30]
-            raise Refused(PROTOCOL_ERROR, "another packet than AUTH before CONNACK")
+            raise Refused(PROTOCOL_ERROR, "a packet other than AUTH came before CONNACK")
         self._check(packet, CONTINUE_AUTHENTICATION)
         return self._first(_data(packet), self._of_connect())
 
     def again(self, packet: Packet) -> bytes:
-        """AUTH came on an open connection (section 4.12.1): the answer. Raises ``Refused``, and then the connection
-        must be closed."""
+        """The answer to an AUTH on an open connection (section 4.12.1). Raises ``Refused``; the caller then closes the
+        connection."""
         if not isinstance(packet, Auth):
-            raise Refused(PROTOCOL_ERROR, "this is no AUTH")
+            raise Refused(PROTOCOL_ERROR, "the packet is not an AUTH")
         if self._proof is None:
             self._check(packet, RE_AUTHENTICATE)
             self._proof = self._begin()
@@ -102,7 +103,7 @@ class Authentication:
         return self._encode(answer)
 
     def _of_connect(self) -> Properties:
-        """The properties of the CONNECT. What the method says at its end is put there, for the CONNACK."""
+        """The properties of the CONNECT. They receive the method's last data, for the CONNACK."""
         assert self._connect is not None
         assert self._connect.properties is not None
         return self._connect.properties
@@ -117,13 +118,16 @@ class Authentication:
     def _encode(self, answer: Auth) -> bytes:
         data = encode(answer, MQTT5)
         if self._max_packet and len(data) > self._max_packet:
-            raise Refused(PACKET_TOO_LARGE, f"it takes no packet of {len(data)} bytes, as the authentication needs")
+            raise Refused(
+                PACKET_TOO_LARGE,
+                f"the authentication needs a packet of {len(data)} bytes; the client accepts {self._max_packet}",
+            )
         return data
 
     def _begin(self) -> Proof:
         proof = self._methods.begin(self._method)
         if proof is None:
-            raise Refused(BAD_AUTHENTICATION_METHOD, f"there is no authentication method {self._method!r} here")
+            raise Refused(BAD_AUTHENTICATION_METHOD, f"the authentication method {self._method!r} is not supported")
         self._steps = 0
         return proof
 
@@ -132,15 +136,17 @@ class Authentication:
         if named != self._method:
             raise Refused(PROTOCOL_ERROR, "an AUTH names another method than the CONNECT")  # [MQTT-4.12.0-5]
         if auth.reason != reason:
-            raise Refused(PROTOCOL_ERROR, f"an AUTH with reason 0x{auth.reason:02X} may not come here")
+            raise Refused(
+                PROTOCOL_ERROR, f"an AUTH has reason 0x{auth.reason:02X}; only 0x{reason:02X} is allowed here"
+            )
 
     def _advance(self, data: bytes, final: Properties) -> Auth | None:
-        """One step of the exchange; at its end ``final`` gets what the method says last."""
+        """One step of the exchange. The last step puts the method's last data into ``final`` and returns ``None``."""
         proof = self._proof
         assert proof is not None
         self._steps += 1
         if self._steps > _STEPS:
-            raise Refused(PROTOCOL_ERROR, "the authentication does not come to an end")
+            raise Refused(PROTOCOL_ERROR, f"the authentication did not end within {_STEPS} packets")
         answer, proven = proof.step(data)
         if not proven:
             properties = Properties()
@@ -148,7 +154,7 @@ class Authentication:
             properties.auth_data = answer
             return Auth(CONTINUE_AUTHENTICATION, properties)
         if self.identity and self.identity != proof.identity:
-            raise Refused(NOT_AUTHORIZED, f"{self.identity} cannot become {proof.identity} by proving it")
+            raise Refused(NOT_AUTHORIZED, f"{self.identity} re-authenticated as {proof.identity}")
         self.identity = proof.identity
         self._proof = None
         final.auth_data = answer or None

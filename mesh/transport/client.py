@@ -1,12 +1,12 @@
-"""The socket of one client until its session is there, and the deadlines of its whole life.
+"""The socket of one client until its session is ready, and the deadlines of its whole life.
 
-It joins a ``Stream`` with a ``Lifecycle``. The front door's vehicle and the endpoint's client derive from it and keep
+It joins a ``Stream`` with a ``Lifecycle``. The front door's vehicle and the endpoint's client derive from it and add
 only what follows CONNACK. It must never know sessions, topics or edges. What always holds:
 
-* from accept on a client has ``connect_timeout`` seconds for CONNECT and its proof, however slowly they come
-  (CVE-2020-13849); after that ``answer_timeout`` seconds until CONNACK;
-* a client whose CONNACK was sent is closed when it is silent for 1.5 times its keep alive [MQTT-3.1.2-22], unless this
-  node does not read it, or it is still reading what was written;
+* after accept a client has ``connect_timeout`` seconds for CONNECT and its proof, even if single bytes keep coming
+  (CVE-2020-13849); after that it has ``answer_timeout`` seconds until CONNACK;
+* after CONNACK a client that is silent for 1.5 times its keep alive is closed [MQTT-3.1.2-22], unless this node does
+  not read its socket, or the client is still reading what was written;
 * the socket is not read while the client is looked up;
 * ``ended`` is called exactly once, whichever side ends the connection.
 """
@@ -38,8 +38,9 @@ log = logging.getLogger(__name__)
 class ClientContext:
     """What all clients of one node have in common.
 
-    ``connect_timeout`` and ``answer_timeout`` are seconds; an ``answer_timeout`` of 0 lets the first deadline run on
-    until CONNACK. ``rejected`` counts connections that ended before CONNACK because of the client or of this node.
+    ``connect_timeout`` and ``answer_timeout`` are in seconds; with an ``answer_timeout`` of 0 the first deadline
+    applies until CONNACK. ``rejected`` counts connections that ended before CONNACK because of the client or of this
+    node.
     """
 
     __slots__ = ("admission", "answer_timeout", "connect_timeout", "group", "name", "notices", "rejected", "silent")
@@ -59,8 +60,7 @@ class ClientContext:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ClientStream(Stream):
-    """Subclasses give ``identify``, ``packets``, ``ended`` and, if they have a better word than DISCONNECT, ``silent``.
-    """
+    """Subclasses implement ``identify``, ``packets`` and ``silent``, and may override ``before_last`` and ``ended``."""
 
     __slots__ = ("_context", "_task", "_unread", "life")
 
@@ -74,12 +74,12 @@ class ClientStream(Stream):
     # For subclasses
 
     def identify(self) -> None:
-        """CONNECT is complete: find out who the client is, then call ``hand_over`` and ``established``, or ``refuse``.
-        What takes a while is given to ``look_up``."""
+        """CONNECT is complete: identify the client, then call ``hand_over`` and ``established``, or ``refuse``. Pass
+        work that waits to ``look_up``."""
         raise NotImplementedError
 
     def packets(self, data: bytes) -> None:
-        """Bytes that came once the session was there; their packets are not checked."""
+        """Bytes came after ``hand_over``; their packets are not checked."""
         raise NotImplementedError
 
     def silent(self) -> None:
@@ -87,40 +87,40 @@ class ClientStream(Stream):
         raise NotImplementedError
 
     def before_last(self) -> None:
-        """The connection is about to end: write what is still to be written."""
+        """The connection is about to end: write what is pending."""
 
     def ended(self) -> None:
-        """The connection is over, whatever its socket still does."""
+        """The connection is over; its socket may close later."""
 
     # For users
 
     def look_up(self, search: Coroutine[object, object, None]) -> None:
-        """Run ``search``, and read no more of the client meanwhile. ``search`` ends with ``hand_over`` or ``refuse``;
-        it is cancelled if the connection ends."""
+        """Run ``search``, and do not read the socket meanwhile. ``search`` ends with ``hand_over`` or ``refuse``; it is
+        cancelled if the connection ends."""
         self.hold(HOLD_IDENTITY)
         self._task = self.group.loop.create_task(search)
 
     def hand_over(self) -> bytes:
-        """The session is there: its server has the CONNECT. Returns the bytes that came behind it."""
+        """The session's server takes over the CONNECT. Returns the bytes that came after it."""
         self._task = None
         self.life.move(HAND_OVER)
         return self.life.take_early()
 
     def established(self, keep_alive: int) -> None:
-        """CONNACK with success is on its way; ``keep_alive`` is in seconds, 0 for none."""
+        """CONNACK with success is written; ``keep_alive`` is in seconds, 0 for none."""
         self.life.move(ACCEPT)
         self.group.wheel.watch(self, KEEP_ALIVE_FACTOR * keep_alive)
 
     def refuse(self, refused: Refused) -> None:
-        """The client is not let in."""
+        """Refuse the client and end the connection."""
         self.reject(self.life.rejected(refused))
 
     def reject(self, rejected: Rejection) -> None:
-        """End the connection with the words of ``rejected``."""
+        """End the connection with the answer of ``rejected``."""
         self.drop(str(rejected), rejected.answer)
 
     def drop(self, why: str, last: bytes) -> None:
-        """End the connection with ``last`` as the last word, and a line in the log."""
+        """Write ``last``, end the connection, and log ``why``."""
         if self.life.ended():
             return
         context = self._context
@@ -130,7 +130,7 @@ class ClientStream(Stream):
         self.close(last)
 
     def close(self, last: bytes = b"") -> None:
-        """End the connection with ``last`` as the last word."""
+        """Write ``last`` and end the connection."""
         if self.life.ended():
             return
         self.before_last()
@@ -140,7 +140,7 @@ class ClientStream(Stream):
         self._end()
 
     def dismiss(self) -> None:
-        """The node stops: tell a client that can be told, and close."""
+        """The node stops: say so in the client's protocol if it allows that, and close."""
         self.close(self.life.farewell())
 
     # Stream
@@ -169,17 +169,17 @@ class ClientStream(Stream):
                 self.silent()
         elif state in (IDENTIFYING, WAITING):
             seconds = context.answer_timeout or context.connect_timeout
-            self.refuse(Refused(SERVER_UNAVAILABLE, f"its session was not there within {seconds:g} s"))
+            self.refuse(Refused(SERVER_UNAVAILABLE, f"its session was not ready within {seconds:g} s"))
         else:
-            self.drop(f"no whole CONNECT within {context.connect_timeout:g} s", b"")
+            self.drop(f"no complete CONNECT within {context.connect_timeout:g} s", b"")
 
     def lost(self, error: Exception | None) -> None:
         self._end()
 
-    # Its own
+    # Internal
 
     def _greet(self, data: bytes) -> None:
-        """Bytes came before the session is there."""
+        """Bytes came before ``hand_over``."""
         life, before = self.life, self.life.state
         try:
             answer = life.receive(data, len(self.group.streams))
@@ -197,7 +197,7 @@ class ClientStream(Stream):
                 self.refuse(refused)
 
     def _excused(self) -> bool:
-        """Whether the silence is not the client's: this node does not read it, or it is reading what was written."""
+        """Whether the silence is not the client's fault: this node does not read it, or it reads what was written."""
         if self.holds & ~HOLD_WRITING:
             return True
         unread, before = self.pending(), self._unread

@@ -1,12 +1,12 @@
-"""An MQTT endpoint: the sockets of clients that talk to an engine of this process.
+"""An MQTT endpoint: the sockets of clients that connect to the broker of this process.
 
-The core serves back ends with it, the edge its tier links. It knows sockets and the engine: never topics, sessions or
+The core uses it for back ends, the edge for tier links. It knows sockets and the broker: never topics, sessions or
 messages. What always holds:
 
-* no packet of a client reaches the engine before ``authenticate`` has named its principal;
-* its packets reach the engine in the order in which they came, and a packet that is wrong ends the connection after
-  those before it were handled;
-* after every call of the engine the turn is woken, so nothing stays unwritten.
+* no packet of a client reaches the broker before ``authenticate`` has named its principal;
+* packets of a client reach the broker in the order in which they came, and a malformed packet ends the connection after
+  the packets before it were handled;
+* after every call of the broker the turn is woken, so that all output is written.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mesh.transport.admission import Admission
 from mesh.transport.client import ClientContext, ClientStream
 from mesh.transport.listen import Listen
 from mesh.transport.listener import SPARE, Listener
-from mesh.transport.near import Near, nowhere
 from mesh.transport.refusal import Refused
 from mesh.transport.states import WAITING
 from mesh.transport.status import SocketsStatus
-from mesh.transport.stream import EAGER, HOLD_ENGINE, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, StreamGroup
+from mesh.transport.stream import EAGER, HOLD_BROKER, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, StreamGroup
 from mesh.transport.turn import Turn
+from mesh.transport.unixsocket import UnixPath, no_unix_path
 from mesh.transport.waiting import until
 from mesh.transport.wheel import Wheel
 from mesh.wire.decode import SERVER, Reader
@@ -49,7 +49,7 @@ Authenticate = Callable[[Connect, Peer], "Awaitable[Principal] | Principal"]
 
 @final
 class EndpointClient(ClientStream):
-    """One client's socket: the shell of its ``Connection``. ``connection`` is there from WAITING on."""
+    """One client's socket: the shell of its ``Connection``. ``connection`` is set from WAITING on."""
 
     __slots__ = ("_endpoint", "_reader", "connection")
 
@@ -97,7 +97,7 @@ class EndpointClient(ClientStream):
     # Stream
 
     def congested(self) -> None:
-        self.hold(HOLD_WRITING)  # who does not read the answers need not ask
+        self.hold(HOLD_WRITING)  # a client that does not read its answers is not read either
         connection = self.connection
         if connection is not None and not self.life.ended():
             self._endpoint.broker.pause(connection)
@@ -113,7 +113,7 @@ class EndpointClient(ClientStream):
     # Shell of the connection
 
     def flush(self) -> None:
-        """Write what the engine has put out."""
+        """Write what the broker has put out."""
         connection = self.connection
         if connection is None:
             return
@@ -127,15 +127,15 @@ class EndpointClient(ClientStream):
             self.close()
         elif self.life.state == WAITING and connection.accepted:
             self.established(connection.keep_alive)
-        if self.holds & HOLD_ENGINE and not connection.congested:
-            self.release(HOLD_ENGINE)
+        if self.holds & HOLD_BROKER and not connection.congested:
+            self.release(HOLD_BROKER)
 
     def leave(self) -> None:
-        """The node stops: say so where the protocol can, without a word to the engine."""
+        """The node stops: tell the client if the protocol allows it; the broker is not told."""
         self.connection = None
         self.dismiss()
 
-    # Its own
+    # Internal
 
     async def _await(self, answer: Awaitable[Principal]) -> None:
         try:
@@ -143,7 +143,7 @@ class EndpointClient(ClientStream):
         except Refused as error:
             self.refuse(error)
         except Exception:
-            log.exception("%s: finding out who the client is failed", self._endpoint.name)
+            log.exception("%s: the client could not be identified", self._endpoint.name)
             self.refuse(Refused(SERVER_UNAVAILABLE))
         else:
             self._open(principal)
@@ -178,11 +178,11 @@ class EndpointClient(ClientStream):
             )
             broker.fail(connection, error.reason, str(error))
         if connection.congested:
-            self.hold(HOLD_ENGINE)
+            self.hold(HOLD_BROKER)
         self._endpoint.turn.wake()
 
     def _pass_on(self, connection: Connection, packet: Packet) -> None:
-        """To the engine. What it cannot handle, by a fault of ours, ends this connection and no other."""
+        """Pass a packet to the broker. A packet that raises an unexpected error ends this connection and no other."""
         endpoint = self._endpoint
         try:
             endpoint.broker.receive(connection, packet)
@@ -201,17 +201,18 @@ class EndpointClient(ClientStream):
             endpoint.clients.notices.warn("refused", "%s: client %s: %s", endpoint.name, connection.peer, error)
             endpoint.broker.fail(connection, error.reason)
             return
-        self.flush()  # what the engine has put out comes before it
+        self.flush()  # the broker's output comes first
         self.write(answer)
 
 
 @final
 class Endpoint:
-    """``authenticate`` gets the CONNECT and the peer, gives the principal at once or later, or raises ``Refused``.
+    """``authenticate`` gets the CONNECT and the peer; it returns the principal or an awaitable of it, or raises
+    ``Refused``.
 
-    ``listen`` is where to listen; the port really bound is in ``port``. ``proven`` gives the principal
-    of who has proved its identity by a method of ``admission``. The composer adds the engine's ``Outlet`` to ``turn``
-    once, whatever number of endpoints share the engine.
+    ``listen`` is where to listen; the port really bound is in ``port``. ``proven`` returns the principal of a client
+    that has proved its identity by a method of ``admission``. The caller adds the broker's ``ConnectionWriter`` to
+    ``turn`` once, also if several endpoints share the broker.
     """
 
     def __init__(
@@ -225,12 +226,12 @@ class Endpoint:
         listen: Listen,
         admission: Admission,
         connect_timeout: float = 10.0,
-        near: Near = nowhere,
+        unix_path: UnixPath = no_unix_path,
         proven: Callable[[str], Principal] | None = None,
     ) -> None:
         self.name = name
         self.admission = admission
-        self.proven = proven or _nobody
+        self.proven = proven or _no_proven_identity
         self.broker = broker
         self.turn = turn
         self.wheel = wheel
@@ -239,7 +240,8 @@ class Endpoint:
         self.group = StreamGroup(asyncio.get_running_loop(), wheel, high=EAGER)
         self.clients = ClientContext(name, self.group, admission, connect_timeout)
         self._listener = Listener(
-            name, listen, self.group, self._client, admission.most, near=near, spare=SPARE, handshake=connect_timeout
+            name, listen, self.group, self._client, admission.most, unix_path=unix_path, spare=SPARE,
+            handshake=connect_timeout,
         )  # fmt: skip
 
     @property
@@ -248,11 +250,11 @@ class Endpoint:
         return self._listener.port
 
     async def start(self) -> None:
-        """Accept clients. Raises ``OSError`` that names the address when it cannot be had."""
+        """Accept clients. Raises ``OSError``, which names the address, if listening fails."""
         await self._listener.start()
 
     async def stop(self, grace: float) -> None:
-        """Accept no more, tell every client, and be done within ``grace`` seconds. The engine is not told: its sessions
+        """Accept no more, tell every client, and end within ``grace`` seconds. The broker is not told: its sessions
         stay."""
         self._listener.stop()
         for stream in list(self.group.streams):
@@ -261,7 +263,7 @@ class Endpoint:
         await settle(self.group, grace)
 
     def pause(self) -> None:
-        """Read no client until ``resume``: what they sent already cannot be kept."""
+        """Read no client until ``resume``: the journal cannot take more."""
         self.paused = True
         for stream in self.group.streams:
             stream.hold(HOLD_NODE)
@@ -284,12 +286,12 @@ class Endpoint:
         return EndpointClient(self)
 
 
-def _nobody(_identity: str) -> Principal:
+def _no_proven_identity(_identity: str) -> Principal:
     raise Refused(BAD_AUTHENTICATION_METHOD)
 
 
 async def settle(group: StreamGroup, grace: float) -> None:
-    """Wait until every stream is gone; after ``grace`` seconds the rest is aborted."""
+    """Wait until every stream is closed; after ``grace`` seconds the rest is aborted."""
     await until(lambda: not group.streams, grace)
     for stream in list(group.streams):
         stream.abort()

@@ -1,8 +1,8 @@
 """The frames of a device link: ``length:u32 connection:u32 kind:u8 body``, where ``length`` counts the body's bytes.
 
-It knows where a frame begins and ends and how each body is laid out: never what a frame leads to. What always holds: a
-frame beyond ``max_body`` is refused from its header alone; what is buffered is never more than the frame in progress;
-numbers are big endian, texts are UTF-8 after a u16 length.
+It knows where a frame begins and ends and how each body is laid out: never what a frame causes. What always holds: a
+frame longer than ``max_body`` is refused from its header alone; at most one incomplete frame is buffered; numbers are
+big endian, texts are UTF-8 after a u16 length.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LINK: Final = 0  # the connection number of frames that concern the link itself
 WINDOW: Final = 256 * 1024
 CREDIT_STEP: Final = WINDOW // 4  # the door gives credit back in steps, so that most vehicles never need the frame
 
-# Above the greatest packet: one DATA frame may carry all that one read of a socket brought.
+# Added to the largest packet: one DATA frame may carry everything that one read of a socket returned.
 SLACK: Final = 512 * 1024
 HANDSHAKE_BODY: Final = 1024  # until the other end has proved who it is
 
@@ -73,7 +73,7 @@ class Decoder:
         self._need = 0
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that ``data`` completes. Raises ``LinkError`` when one is announced that is too long."""
+        """The frames that ``data`` completes. Raises ``LinkError`` if a header announces a frame that is too long."""
         if self._need:
             self._partial += data
             if len(self._partial) < self._need:
@@ -89,7 +89,7 @@ class Decoder:
             if start > size:
                 self._keep(data, pos, 9)
                 break
-            # By hand: what ``struct`` gives has no type, and that costs more, once compiled, than these shifts.
+            # By hand: values from ``struct`` have no static type, which costs more in compiled code than these shifts.
             length: int = data[pos] << 24 | data[pos + 1] << 16 | data[pos + 2] << 8 | data[pos + 3]
             connection: int = data[pos + 4] << 24 | data[pos + 5] << 16 | data[pos + 6] << 8 | data[pos + 7]
             if length > self.max_body:
@@ -112,9 +112,10 @@ class Opening:
     """The body of OPEN and ATTACH.
 
     ``epoch``: of the vehicle's map record; ``opened``: when the door accepted the connection, milliseconds since 1970;
-    ``peer``: where the vehicle connects from, without what TLS and HTTP say, which only the door judges;
-    ``client_id``: the one that the edge assigned, else empty; ``unacked``: identifiers of PUBLISHes that are with the
-    vehicle; ``under_way``: bytes from the edge for which no credit was given back yet; ``connect``: the CONNECT packet.
+    ``peer``: where the vehicle connects from, without the facts of TLS and HTTP, which only the door uses;
+    ``client_id``: the one that the edge assigned, else empty; ``unacked``: identifiers of PUBLISHes that the vehicle
+    has but has not acknowledged; ``under_way``: bytes from the edge for which no credit was given back yet;
+    ``connect``: the CONNECT packet.
     All but ``client_id``, ``unacked`` and ``under_way`` are the same in OPEN and ATTACH.
     """
 
@@ -167,7 +168,7 @@ class Opening:
             client_id, pos = _read_text(body, pos)
         except (struct.error, UnicodeDecodeError) as error:
             raise LinkError(f"an OPEN or ATTACH frame cannot be read: {error}") from None
-        # A door has few listeners and many vehicles: each name is kept once.
+        # A door has few listeners and many vehicles: each listener's name is kept once.
         peer = Peer(address, port, sys.intern(listener))
         return Opening(vehicle, epoch, opened, peer, body[pos:], client_id, unacked, under_way)
 
@@ -214,7 +215,7 @@ def unpack_credit(body: bytes) -> int:
 
 
 def pack_confirm(count: int) -> bytes:
-    """The body of CONFIRM: replayable frames of this link that are processed and durable, all together."""
+    """The body of CONFIRM: the total of replayable frames of this link that are processed and durable."""
     return _COUNT.pack(count)
 
 

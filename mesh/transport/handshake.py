@@ -9,7 +9,7 @@ Both know the mesh secret; neither sends it. It knows names, instances and chall
 
 A proof is an HMAC over both nonces, both instances and both names, for a purpose that names the direction: so a proof
 cannot be used again, in the other direction, by another node, or on another link. What always holds: nothing that the
-other end says is believed before its proof; an *instance* (16 bytes: epoch, then random) stands for one process, so
+other end claims is trusted before its proof; an *instance* (16 bytes: epoch, then random) identifies one process, so
 that frames of two processes with one name are never mixed up.
 """
 
@@ -37,7 +37,7 @@ class Prove(Protocol):
 
 
 def new_instance(epoch: int) -> bytes:
-    """An instance for this process. Of two with the same name the one with the greater epoch is the later one."""
+    """An instance for this process. Of two instances of one name, the one with the greater epoch is the newer."""
     return struct.pack("!Q", epoch) + os.urandom(INSTANCE - 8)
 
 
@@ -63,20 +63,20 @@ class Asking:
         return self._hello
 
     def challenged(self, body: bytes) -> bytes:
-        """CHALLENGE came; returns the body of PROOF. ``LinkError`` if the edge did not prove that it is the one asked
-        for."""
+        """The body of PROOF, in answer to a CHALLENGE. Raises ``LinkError`` if the edge did not prove that it is
+        ``edge``."""
         if len(body) != NONCE + INSTANCE + PROOF_SIZE:
-            raise LinkError("the answer to HELLO is no challenge")
+            raise LinkError("the answer to HELLO is not a CHALLENGE")
         said, proof = body[: NONCE + INSTANCE], body[NONCE + INSTANCE :]
         if not hmac.compare_digest(proof, self._prove(EDGE, self._hello, said)):
-            raise LinkError(f"whoever answers at the address of {self.edge} does not know the mesh secret")
+            raise LinkError(f"the process at the address of {self.edge} does not know the mesh secret")
         self.edge_instance = said[NONCE:]
         return self._prove(DOOR, self._hello, said)
 
 
 @final
 class Answering:
-    """The edge's side. ``door`` and ``instance`` may be believed after ``proved`` only."""
+    """The edge's side. ``door`` and ``instance`` may be trusted only after ``proved``."""
 
     __slots__ = ("_edge", "_hello", "_instance", "_prove", "_said", "door", "instance")
 
@@ -90,23 +90,23 @@ class Answering:
         self.instance = b""
 
     def greeted(self, body: bytes) -> bytes:
-        """HELLO came; returns the body of CHALLENGE. ``LinkError`` if it is of another version or meant for another
-        node."""
+        """The body of CHALLENGE, in answer to a HELLO. Raises ``LinkError`` if the HELLO has another version or is for
+        another node."""
         if self._hello or len(body) < 1 + NONCE + INSTANCE + 2:
-            raise LinkError("the first frame is no HELLO")
+            raise LinkError("the first frame is not a HELLO")
         if body[0] != VERSION:
-            raise LinkError(f"the door speaks version {body[0]} of the device link; this edge speaks {VERSION}")
+            raise LinkError(f"the door uses version {body[0]} of the device link; this edge uses {VERSION}")
         self.instance = body[1 + NONCE : 1 + NONCE + INSTANCE]
         self.door, pos = _read_name(body, 1 + NONCE + INSTANCE)
         asked, _ = _read_name(body, pos)
         if asked != self._edge:
-            raise LinkError(f"the door looks for {asked!r}; this is {self._edge!r}")
+            raise LinkError(f"the door wants to connect to {asked!r}; this is {self._edge!r}")
         self._hello = body
         self._said = os.urandom(NONCE) + self._instance
         return self._said + self._prove(EDGE, body, self._said)
 
     def proved(self, body: bytes) -> None:
-        """PROOF came. ``LinkError`` if it is wrong."""
+        """Check a PROOF. Raises ``LinkError`` if it is wrong."""
         if not self._said or not hmac.compare_digest(body, self._prove(DOOR, self._hello, self._said)):
             raise LinkError("the other end does not know the mesh secret")
 
@@ -123,4 +123,4 @@ def _read_name(body: bytes, pos: int) -> tuple[str, int]:
     try:
         return body[pos + 1 : end].decode(), end
     except UnicodeDecodeError:
-        raise LinkError("a name in HELLO is no UTF-8") from None
+        raise LinkError("a name in HELLO is not UTF-8") from None

@@ -1,13 +1,13 @@
 """One client's connection from accept to its end, for every kind of listener: bytes in, answers out.
 
-It knows CONNECT, the rules of admission, AUTH packets, and the words in which a client is refused or dismissed. It must
-never touch a socket or a clock, and never knows sessions, topics or who the client is. What always holds:
+It knows CONNECT, the rules of admission, AUTH packets, and the packets that refuse or dismiss a client. It must never
+touch a socket or a clock, and never knows sessions, topics or identities. What always holds:
 
-* nothing but CONNECT is read first, and nothing but AUTH and DISCONNECT until the client has proved who it is
-  [MQTT-3.1.0-1] [MQTT-3.1.2-30]; what comes after that stays bytes (``take_early``) until the session is there;
-* a client is answered in its own version of the protocol or not at all, with no packet larger than it takes
+* the first packet must be CONNECT, and only AUTH and DISCONNECT may follow until the client has proved its identity
+  [MQTT-3.1.0-1] [MQTT-3.1.2-30]; later packets stay bytes (``take_early``) until the session is ready;
+* a client is answered in its own version of the protocol or not at all, with no packet larger than it accepts
   [MQTT-3.1.2-24];
-* before CONNACK the only answer is a CONNACK or an AUTH, after it the only last word is a DISCONNECT [MQTT-3.2.0-1].
+* before CONNACK the only answers are CONNACK and AUTH; after it the last packet may only be DISCONNECT [MQTT-3.2.0-1].
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from mesh.wire.frames import Splitter
 from mesh.wire.packets import CONNECT, MQTT5, Auth, Connect, Packet
 from mesh.wire.reasons import PROTOCOL_ERROR, QUOTA_EXCEEDED, SERVER_UNAVAILABLE, ProtocolError, name_of
 
-# Bytes that may come behind CONNECT before the session is there: what one read of a socket brings, since the socket is
-# not read while the client is looked up.
+# Bytes that may follow CONNECT before the session is ready: what one read of a socket returns, since the socket is not
+# read while the client is looked up.
 EARLY: Final = 256 * 1024
 
 
 @final
 class Rejection(Exception):
-    """The connection must end. The text is for the log; ``answer`` is what the client is told, often nothing."""
+    """The connection must end. The text is for the log; ``answer`` is the packet for the client, often empty."""
 
     def __init__(self, why: str, answer: bytes = b"") -> None:
         super().__init__(why)
@@ -40,8 +40,8 @@ class Rejection(Exception):
 
 @final
 class Lifecycle(State):
-    """``protocol`` is 3, 4 or 5, and 0 until CONNECT named it; ``maximum`` is the client's maximum packet size in
-    bytes, 0 if it has none."""
+    """``protocol`` is 3, 4 or 5, and 0 before CONNECT; ``maximum`` is the client's maximum packet size in bytes, 0 if
+    it has none."""
 
     __slots__ = ("_admission", "_authentication", "_connect", "_raw", "_splitter", "maximum", "protocol")
 
@@ -58,13 +58,13 @@ class Lifecycle(State):
     # Before the session
 
     def receive(self, data: bytes, present: int) -> bytes:
-        """Bytes came before the session is there, while ``present`` connections are open, this one included.
+        """Handle bytes that came before the session is ready; ``present`` connections are open, this one included.
 
-        Returns what is to be written. Once the state is IDENTIFYING, ``connect`` may be called. Raises ``Rejection``.
+        Returns the bytes to write. Once the state is IDENTIFYING, ``connect`` may be called. Raises ``Rejection``.
         """
         if self.state == NEW:
             if data[0] != CONNECT << 4:  # [MQTT-3.1.0-1]
-                raise Rejection("its first packet is no CONNECT")
+                raise Rejection("its first packet is not CONNECT")
             self.move(BEGIN)
             self._splitter = Splitter()
         splitter = self._splitter
@@ -78,28 +78,28 @@ class Lifecycle(State):
                     return answer
                 answer += self._greeted(raw, present) if self.state == CONNECTING else self._proved(raw)
             except Rejection as end:
-                end.answer = answer + end.answer  # a question that was asked is not taken back
+                end.answer = answer + end.answer  # an AUTH that was already answered is still written
                 raise
         if splitter.size() > EARLY:
             raise self.rejected(Refused(QUOTA_EXCEEDED, f"more than {EARLY} bytes came before CONNACK"))
         return answer
 
     def connect(self) -> Connect:
-        """The CONNECT of a client that is IDENTIFYING; if it went through an authentication, with what CONNACK is to
-        say of that in place of the proof."""
+        """The CONNECT of a client that is IDENTIFYING. After an enhanced authentication its properties hold the data
+        for CONNACK in place of the client's."""
         assert self._connect is not None
         return self._connect
 
     def connect_packet(self) -> bytes:
-        """The same as the bytes of a packet."""
+        """The same, encoded."""
         return self._raw or encode(self.connect(), MQTT5)
 
     def identity(self) -> str:
-        """Who the client has proved to be; empty if it named no authentication method."""
+        """The identity that the client has proved; empty if it named no authentication method."""
         return "" if self._authentication is None else self._authentication.identity
 
     def take_early(self) -> bytes:
-        """What came behind CONNECT so far. The session is there now, so later bytes are not for ``receive``."""
+        """The bytes that followed CONNECT so far. The session is ready, so ``receive`` is not called again."""
         splitter = self._splitter
         early = b"" if splitter is None else splitter.rest()
         self._splitter = None
@@ -121,7 +121,7 @@ class Lifecycle(State):
         self.protocol = reader.protocol
         connect = packets[0] if packets else None
         if not isinstance(connect, Connect):
-            error = reader.error or ProtocolError(PROTOCOL_ERROR, "this is no CONNECT")
+            error = reader.error or ProtocolError(PROTOCOL_ERROR, "the packet is not a CONNECT")
             raise Rejection(str(error), malformed(reader.protocol, error.reason))
         self._connect = connect
         self._raw = raw
@@ -133,28 +133,28 @@ class Lifecycle(State):
             raise self.rejected(refused) from None
 
     def _proved(self, raw: bytes) -> bytes:
-        """A packet came while the client proves who it is."""
+        """A packet came during the authentication."""
         authentication = self._authentication
         assert authentication is not None
         try:
             return self._step(authentication.proceed(self._read(raw)))
         except GaveUp:
-            raise Rejection("it gave up proving who it is") from None
+            raise Rejection("it sent DISCONNECT during its authentication") from None
         except Refused as refused:
             raise self.rejected(refused) from None
 
     def _step(self, answer: bytes) -> bytes:
-        """The authentication has an answer for the client, or it is over."""
+        """The authentication goes on with ``answer``, or is complete if that is empty."""
         if answer:
             self.move(ASK)
         else:
             self.move(IDENTIFY)
             if self._authentication is not None:
-                self._raw = b""  # the proof stays here
+                self._raw = b""  # the proof is not passed on
         return answer
 
     def _read(self, raw: bytes) -> Packet:
-        """A whole packet. Raises ``Refused`` if it is malformed."""
+        """Decode one whole packet. Raises ``Refused`` if it is malformed."""
         reader = Reader(self._admission.limits, SERVER, self.protocol)
         packets = reader.feed(raw)
         if not packets:
@@ -165,12 +165,11 @@ class Lifecycle(State):
     # With the session
 
     def proves(self) -> bool:
-        """Whether the client uses an authentication method, and may prove again who it is (MQTT 5.0 section 4.12.1).
-        """
+        """Whether the client uses an authentication method, and so may re-authenticate (MQTT 5.0 section 4.12.1)."""
         return self._authentication is not None
 
     def prove_again(self, packet: Auth) -> bytes:
-        """AUTH came on an open connection: the answer. Raises ``Refused``, and then the connection must end."""
+        """The answer to an AUTH on an open connection. Raises ``Refused``; the caller then ends the connection."""
         assert self._authentication is not None
         return self._authentication.again(packet)
 
@@ -178,22 +177,22 @@ class Lifecycle(State):
         """The same for the bytes of an AUTH packet."""
         packet = self._read(raw)
         if not isinstance(packet, Auth):
-            raise Refused(PROTOCOL_ERROR, "this is no AUTH")
+            raise Refused(PROTOCOL_ERROR, "the packet is not an AUTH")
         return self.prove_again(packet)
 
     # The end
 
     def rejected(self, refused: Refused) -> Rejection:
-        """The end for a client that is not let in."""
+        """The rejection for a client that is refused."""
         answer = refusal(self.protocol, refused.reason, refused.reference, self.maximum)
         return Rejection(f"refused: {name_of(refused.reason)}: {refused}", answer)
 
     def goodbye(self, reason: int, why: str = "") -> bytes:
-        """The DISCONNECT that tells why the connection ends; nothing unless it is OPEN."""
+        """The DISCONNECT that says why the connection ends; empty unless it is OPEN."""
         return goodbye(self.protocol, reason, self.maximum, why) if self.state == OPEN else b""
 
     def farewell(self) -> bytes:
-        """The last word of a server that stops (MQTT 5.0 section 4.11): a DISCONNECT, or a CONNACK to who waits."""
+        """The last packet of a server that stops (MQTT 5.0 section 4.11): DISCONNECT, or CONNACK if that is due."""
         if self.state == OPEN:
             return farewell(self.protocol, self._admission.redirect, self.maximum)
         if self.state in (IDENTIFYING, WAITING):

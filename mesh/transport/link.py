@@ -6,8 +6,8 @@ their ends from it. What always holds:
 * frames that are sent during a turn are written at once at its end; reading never waits for writing, or two ends could
   wait for each other;
 * before ``trusted`` a frame has at most ``HANDSHAKE_BODY`` bytes, and the handshake has ``HANDSHAKE`` seconds;
-* an end that hears nothing for ``SILENCE`` seconds closes, and one that has nothing to say sends ALIVE, so a machine
-  that is gone is noticed;
+* an end that receives nothing for ``SILENCE`` seconds closes, and an idle end sends ALIVE, so a machine that failed is
+  noticed;
 * a frame that breaks the protocol ends the link with one log line.
 """
 
@@ -23,7 +23,7 @@ from mesh.transport.turn import Turn
 from mesh.transport.wheel import Timed
 
 HANDSHAKE: Final = 5.0  # seconds: four small frames between machines of one site
-SILENCE: Final = 15.0  # seconds: more than a collection of garbage or a slow disk takes, less than a vehicle's patience
+SILENCE: Final = 15.0  # seconds: longer than a garbage collection or a slow disk takes, shorter than a vehicle waits
 PULSE: Final = 3.0  # seconds between signs of life: five may get lost before the link is given up
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ notices: Final = Notices(log)
 
 @final
 class Pulse(Timed):
-    """Makes a link send ALIVE when it has been quiet."""
+    """Sends ALIVE on a link that has sent nothing for ``PULSE`` seconds."""
 
     __slots__ = ("_link",)
 
@@ -41,13 +41,13 @@ class Pulse(Timed):
         self._link = link
 
     def expired(self) -> None:
-        """Nothing was sent for a while."""
+        """Nothing was sent for ``PULSE`` seconds."""
         self._link.send(ALIVE, LINK)
         self._link.group.wheel.watch(self, PULSE)
 
 
 class Link(Stream):
-    """Subclasses give ``arrived`` and ``ended``, and call ``trust`` when the other end has proved who it is."""
+    """Subclasses implement ``arrived`` and ``ended``, and call ``trust`` when the other end has proved its identity."""
 
     __slots__ = ("_decoder", "_out", "_pulse", "max_body", "name", "trusted", "turn")
 
@@ -68,7 +68,7 @@ class Link(Stream):
         raise NotImplementedError
 
     def ended(self) -> None:
-        """The link is gone, by whomever."""
+        """The link is closed, by either end."""
 
     # For users
 
@@ -90,7 +90,7 @@ class Link(Stream):
             self.write(b"".join(out))
 
     def trust(self) -> None:
-        """The other end has proved who it is."""
+        """The other end has proved its identity."""
         self.trusted = True
         self._decoder.max_body = self.max_body
         self.group.wheel.watch(self, SILENCE)
@@ -109,7 +109,7 @@ class Link(Stream):
 
     def received(self, data: bytes) -> None:
         if self.trusted:
-            self.heard = self.group.wheel.now  # before that, trickling bytes must not stretch the deadline
+            self.heard = self.group.wheel.now  # before that, single bytes must not extend the deadline
         try:
             for kind, connection, body in self._decoder.feed(data):
                 if kind != ALIVE:
@@ -119,11 +119,11 @@ class Link(Stream):
 
     def expired(self) -> None:
         if self.trusted and self.holds:
-            self.group.wheel.watch(self, SILENCE)  # nothing can be heard: this end does not read
+            self.group.wheel.watch(self, SILENCE)  # nothing can arrive: this end does not read
         elif self.trusted:
-            self.fail(f"nothing was heard for {SILENCE:g} s")
+            self.fail(f"nothing was received for {SILENCE:g} s")
         else:
-            self.fail(f"the handshake was not over within {HANDSHAKE:g} s")
+            self.fail(f"the handshake did not end within {HANDSHAKE:g} s")
 
     def lost(self, error: Exception | None) -> None:
         self.group.wheel.forget(self._pulse)

@@ -1,7 +1,7 @@
 """Where a node listens, as one value.
 
-It knows the kind of listener and its address: never who may come in. What always holds: a value never changes; a free
-port that the system chose is known to the ``Listener`` only.
+It knows the kind of listener and its address: never which clients may connect. What always holds: a value never
+changes; only the ``Listener`` knows a free port that the system chose.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import final
 @dataclass(frozen=True, slots=True)
 class Listen:
     """``kind`` is ``mqtt`` for clients; ``device`` and ``tier`` are an edge's ports for front doors and cores. ``port``
-    0 takes a free port. ``path`` is that of a WebSocket listener, else empty. ``tls``: the server's side of TLS;
+    0 takes a free port. ``path`` is the path of a WebSocket listener, else empty. ``tls`` is the server's TLS context;
     ``None`` for a plain listener."""
 
     kind: str

@@ -1,9 +1,9 @@
 """A listening TCP socket, with a Unix socket beside it for nodes of the same machine.
 
-It knows how many streams it let in and how many it turned away: never what they say. What always holds: at most
-``limit`` streams are open; one more is closed at once and counted (a client that is closed can try elsewhere, one that
-waits in the kernel's queue cannot). Only a listener that is ``shared`` lets another process of the same user listen on
-its address: a dying predecessor must not take half of the connections.
+It knows how many streams it accepted and how many it refused: never what they carry. What always holds: at most
+``limit`` streams are open; one more is closed at once and counted (a closed client can try another server, one in the
+kernel's queue cannot). Only a ``shared`` listener lets another process of the same user listen on its address: without
+that rule a dying predecessor would take half of the connections.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from dataclasses import replace
 from typing import Final, cast, final
 
 from mesh.transport.listen import Listen
-from mesh.transport.near import Near, nowhere
 from mesh.transport.notices import Notices
 from mesh.transport.status import ListenerStatus
 from mesh.transport.stream import Stream, StreamGroup
+from mesh.transport.unixsocket import UnixPath, no_unix_path
 
-SPARE: Final = 256  # of clients that are told that there is no room, for as long as a CONNECT takes
+SPARE: Final = 256  # connections beyond the limit that are open just long enough to answer their CONNECT
 
-BACKLOG: Final = 4096  # a city's vehicles come back at once; the kernel's own limit (somaxconn) still holds
+BACKLOG: Final = 4096  # a city's vehicles reconnect at once; the kernel's own limit (somaxconn) still applies
 
 log = logging.getLogger(__name__)
 
 
 @final
 class Refusing(asyncio.Protocol):
-    """What a connection beyond the limit gets."""
+    """The protocol of a connection beyond the limit: it closes at once."""
 
     __slots__ = ()
 
@@ -42,18 +42,18 @@ class Refusing(asyncio.Protocol):
 
 @final
 class Listener:
-    """``factory`` makes the stream of a connection; ``port`` is the one really bound; ``near`` gives the path of the
-    Unix socket for it. A TLS handshake has ``handshake`` seconds. ``spare`` connections beyond ``limit`` are accepted,
-    so that their streams can tell them that there is no room."""
+    """``factory`` makes the stream of a connection; ``port`` is the one really bound; ``unix_path`` gives the path of
+    the Unix socket for it. A TLS handshake has ``handshake`` seconds. ``spare`` connections beyond ``limit`` are
+    accepted, so that their streams can answer that the limit is reached."""
 
     __slots__ = (
         "_factory",
         "_handshake",
         "_label",
-        "_near",
-        "_near_server",
         "_notices",
         "_server",
+        "_unix_path",
+        "_unix_server",
         "group",
         "limit",
         "listen",
@@ -74,7 +74,7 @@ class Listener:
         limit: int,
         *,
         shared: bool = False,
-        near: Near = nowhere,
+        unix_path: UnixPath = no_unix_path,
         spare: int = 0,
         handshake: float = 10.0,
     ) -> None:
@@ -90,13 +90,13 @@ class Listener:
         self._factory = factory
         self._handshake = handshake
         self._label = str(listen)
-        self._near = near
+        self._unix_path = unix_path
         self._server: asyncio.Server | None = None
-        self._near_server: asyncio.Server | None = None
+        self._unix_server: asyncio.Server | None = None
         self._notices = Notices(log)
 
     async def start(self) -> None:
-        """Listen. Raises ``OSError`` with the address in its text when that cannot be had."""
+        """Listen. Raises ``OSError``, which names the address, if that fails."""
         listen = self.listen
         try:
             self._server = await self.group.loop.create_server(
@@ -107,27 +107,27 @@ class Listener:
             reason = "in use by another program" if error.errno == errno.EADDRINUSE else str(error)
             raise OSError(error.errno, f"{self.name}: cannot listen on {listen.host}:{self.port}: {reason}") from error
         self.port = self._server.sockets[0].getsockname()[1]
-        await self._start_near()
+        await self._start_unix()
 
-    async def _start_near(self) -> None:
-        path = self._near(self.port)
+    async def _start_unix(self) -> None:
+        path = self._unix_path(self.port)
         if not path:
             return
         try:
-            self._near_server = await self.group.loop.create_unix_server(self._accept, path, backlog=BACKLOG)
+            self._unix_server = await self.group.loop.create_unix_server(self._accept, path, backlog=BACKLOG)
         except OSError as error:
-            log.warning("%s: cannot listen on %s, so nodes of this machine use TCP, too: %s", self.name, path, error)
+            log.warning("%s: cannot listen on %s, so nodes of this machine use TCP: %s", self.name, path, error)
 
     def stop(self) -> None:
-        """Listen no more. Open streams are their owner's business."""
+        """Stop listening. Open streams stay open; their owner closes them."""
         if self._server is not None:
             self._server.close()
             self._server = None
-        if self._near_server is not None:
-            self._near_server.close()
-            self._near_server = None
+        if self._unix_server is not None:
+            self._unix_server.close()
+            self._unix_server = None
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._near(self.port))
+                os.unlink(self._unix_path(self.port))
 
     def status(self) -> ListenerStatus:
         """Figures for people and metrics."""

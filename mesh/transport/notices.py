@@ -1,8 +1,8 @@
-"""Log lines that a stranger can provoke, bounded.
+"""Log lines that an unknown client can cause, limited in rate.
 
-Every refused connection deserves a line, but not every second of an attack a thousand. What always holds: of one
-subject at most ``burst`` lines a second are written; the line that follows says how many were left out; a line that is
-left out is not formatted.
+A refused connection is logged, but an attack must not cause a thousand lines a second. What always holds: at most
+``burst`` lines a second are written for one subject; the next line says how many were left out; a line that is left out
+is not formatted.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import logging
 import time
 from typing import Final, final
 
-BURST: Final = 5  # lines a second of one subject: enough to see what goes on, too few to fill a disk
-SUBJECTS: Final = 64  # subjects are words of our own, so there are few
+BURST: Final = 5  # lines a second of one subject: enough to diagnose, too few to fill a disk
+SUBJECTS: Final = 64  # subjects are constants of this program, so there are few
 
 
 @final
 class Notices:
-    """Bounded warnings of one logger."""
+    """Rate-limited warnings of one logger."""
 
     __slots__ = ("_burst", "_log", "_seen")
 
@@ -27,7 +27,7 @@ class Notices:
         self._seen: dict[str, list[int]] = {}  # subject -> [second, lines in it, lines left out]
 
     def warn(self, subject: str, message: str, *args: object) -> None:
-        """One line, unless ``subject`` (a constant, never a client's words) had its share of this second."""
+        """Log one line, unless ``subject`` (a constant, never a client's text) has used up this second's lines."""
         second = int(time.monotonic())
         seen = self._seen.get(subject)
         if seen is None:

@@ -1,7 +1,7 @@
-"""Reads off a transport what it knows of the other end.
+"""Reads from a transport what it knows about the other end.
 
 It knows the names under which asyncio keeps these facts: never what they are used for. What always holds: a fact that
-the transport does not have is empty, and nothing here fails.
+the transport does not have is empty, and nothing here raises.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def peer_of(transport: asyncio.Transport, listener: str) -> Peer:
     tls = None if session is None else _tls(session)
     if isinstance(name, tuple):
         return Peer(str(name[0]), int(name[1]), listener, tls)
-    # Over a Unix socket, which has a path for the side that dials, and no name for the side that accepts.
+    # A Unix socket has a path for the side that connects, and no name for the side that accepts.
     return Peer(name if isinstance(name, str) else "", 0, listener, tls)
 
 

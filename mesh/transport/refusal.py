@@ -1,8 +1,8 @@
-"""A CONNECT that is not let in: why, and the bytes that say so.
+"""The refusal of a CONNECT: the reason, and the packet that carries it.
 
-What always holds: a client gets an answer in its own version of the protocol or none at all; none is larger than it
-takes [MQTT-3.1.2-24]; nothing in the answer tells more than the reason code (a stranger is not told what would have
-been right).
+What always holds: a client gets an answer in its own version of the protocol or none at all; no answer is larger than
+the client accepts [MQTT-3.1.2-24]; a CONNACK that refuses tells no more than the reason code, so that an unknown client
+does not learn what would be accepted.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mesh.wire.reasons import (
 
 @final
 class Refused(Exception):
-    """A client, vehicle or node is not let in. ``reason`` is a 5.0 CONNACK code; the text is for the log, never for the
-    client; ``reference`` names another server that it may use."""
+    """A client, vehicle or node is refused. ``reason`` is a 5.0 CONNACK code; the text is for the log, never for the
+    client; ``reference`` names another server that the client may use."""
 
     def __init__(self, reason: int, message: str = "", reference: str = "") -> None:
         super().__init__(message or name_of(reason))
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 def maximum_of(connect: Connect) -> int:
-    """The client's maximum packet size in bytes; 0: it has none."""
+    """The client's maximum packet size in bytes; 0 if it has none."""
     return 0 if connect.properties is None else connect.properties.maximum_packet_size or 0
 
 
@@ -52,7 +52,7 @@ def refusal(protocol: int, reason: int, reference: str = "", maximum: int = 0) -
 
 
 def _fitting(full: bytes, plain: bytes, maximum: int) -> bytes:
-    """What the client takes of an answer."""
+    """The fullest form of an answer that the client accepts; empty if it accepts neither."""
     if maximum == 0 or len(full) <= maximum:
         return full
     return plain if len(plain) <= maximum else b""
@@ -70,16 +70,16 @@ def malformed(protocol: int, reason: int) -> bytes:
     """The answer to a CONNECT that could not be read.
 
     5.0 lets the server say why (section 3.1.4); 3.1.1 has codes for the version and for a client identifier that is
-    missing [MQTT-3.1.2-2] [MQTT-3.1.3-8], and no answer to all else [MQTT-3.1.4-1].
+    missing [MQTT-3.1.2-2] [MQTT-3.1.3-8], and no answer for other errors [MQTT-3.1.4-1].
     """
     if reason == UNSUPPORTED_PROTOCOL_VERSION:
-        return encode(Connack(False, return_code(reason)), 4)  # a form that clients of every version have understood
+        return encode(Connack(False, return_code(reason)), 4)  # clients of every version understand this form
     return refusal(protocol, reason) if protocol == MQTT5 or reason == CLIENT_IDENTIFIER_NOT_VALID else b""
 
 
 def goodbye(protocol: int, reason: int, maximum: int, why: str = "", reference: str = "") -> bytes:
-    """The DISCONNECT that tells a connected client why it is closed; before 5.0 a server has none. ``maximum`` is the
-    client's maximum packet size in bytes, 0 if it has none."""
+    """The DISCONNECT that tells a connected client why it is closed; empty before 5.0, where a server sends none.
+    ``maximum`` is the client's maximum packet size in bytes, 0 if it has none."""
     if protocol != MQTT5:
         return b""
     properties = _referring(reference)

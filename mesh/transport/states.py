@@ -1,7 +1,7 @@
 """The states of a client's connection, from accept to its end, and every transition between them.
 
-This table is the theory; ``lifecycle`` drives it from bytes, and the shells (the front door's vehicle, the endpoint's
-client) drive the rest.
+``lifecycle`` causes the transitions that follow from bytes; the shells (the front door's vehicle, the endpoint's
+client) cause the others.
 
 ::
 
@@ -25,9 +25,9 @@ from mypy_extensions import mypyc_attr
 # States, in the order in which a connection passes them.
 NEW: Final = 0  # accepted; no byte of MQTT has come
 CONNECTING: Final = 1  # a part of CONNECT has come
-PROVING: Final = 2  # AUTH packets of an enhanced authentication go back and forth
-IDENTIFYING: Final = 3  # CONNECT is complete; who the client is, and where its session is, is being found out
-WAITING: Final = 4  # CONNECT is with the session's server (engine or edge), which has not answered
+PROVING: Final = 2  # AUTH packets of an enhanced authentication are exchanged
+IDENTIFYING: Final = 3  # CONNECT is complete; the client and the place of its session are being looked up
+WAITING: Final = 4  # the session's server (broker or edge) has the CONNECT and has not answered
 OPEN: Final = 5  # CONNACK with success was sent
 REJECTED: Final = 6  # ended before CONNACK with success
 CLOSED: Final = 7  # ended after it
@@ -38,7 +38,7 @@ STATES: Final = (
 
 # Events.
 BEGIN: Final = 0  # the first byte is that of a CONNECT
-ASK: Final = 1  # the authentication method asks the client
+ASK: Final = 1  # the authentication method sends a challenge
 IDENTIFY: Final = 2  # nothing is left to prove
 HAND_OVER: Final = 3  # the session's server gets the CONNECT
 ACCEPT: Final = 4  # the session's server accepts the client
@@ -64,7 +64,7 @@ TRANSITIONS: Final[dict[tuple[int, int], int]] = {
 
 
 class IllegalTransition(Exception):
-    """An event came in a state that does not allow it: a fault of this program, not of the client."""
+    """An event came in a state that does not allow it: an error in this program, not in the client."""
 
     def __init__(self, state: int, event: int) -> None:
         super().__init__(f"a connection that is {STATES[state]} cannot {EVENTS[event]}")

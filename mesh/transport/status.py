@@ -1,4 +1,4 @@
-"""What sockets and links tell of themselves. Not compiled: ``mesh.figures.status`` reads the types of the fields."""
+"""The status of sockets and links. Not compiled: ``mesh.figures.status`` reads the types of the fields."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Final, final
 from mesh.figures.instrument import Label, counter, gauge
 from mesh.figures.status import Status
 
-# What a socket or link carries: packets of clients, of vehicles that are connected to a front door, or of a core.
+# What a socket or link carries: packets of clients, of vehicles (a device link), or of a core (a tier link).
 CLIENT: Final = "client"
 DEVICE: Final = "device"
 TIER: Final = "tier"
@@ -53,7 +53,7 @@ class ListenerStatus(Status):
 @final
 @dataclass(frozen=True, slots=True)
 class SocketsStatus(Status):
-    """The sockets of one kind, ``CLIENT``, ``DEVICE`` or ``TIER``, and where they were accepted."""
+    """The sockets of one kind, ``CLIENT``, ``DEVICE`` or ``TIER``, and their listeners."""
 
     link: Annotated[str, Label("link")]
     connections: Annotated[int, gauge("mesh_connections", "Open network connections.", ("link",))]
@@ -81,12 +81,12 @@ class SocketsStatus(Status):
     listeners: tuple[ListenerStatus, ...]
 
     def with_refused(self) -> int:
-        """All that were turned away, by a listener or later."""
+        """All refused connections: by a listener, or later."""
         return self.refused + sum(listener.refused for listener in self.listeners)
 
 
 def together(link: str, statuses: Sequence[SocketsStatus]) -> SocketsStatus:
-    """The sum of several, which have one kind."""
+    """The sum of several statuses of one kind."""
     held = [status.held for status in statuses]
     return SocketsStatus(
         link,

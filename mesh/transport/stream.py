@@ -1,14 +1,14 @@
-"""A byte stream on a socket: bounded reading and writing, and a close that ends.
+"""A byte stream on a socket: bounded reading and writing, and a close with a deadline.
 
-It knows bytes, watermarks and deadlines: never packets. A subclass says what the bytes mean. What always holds:
+It knows bytes, watermarks and deadlines: never packets. Subclasses interpret the bytes. What always holds:
 
-* the socket is read only while ``holds`` is 0; every bit of it is a reason, so that several reasons do not undo each
-  other;
-* once the write buffer is over ``Home.high``, ``congested`` is called, and ``relieved`` when it has fallen to a quarter
-  of that; with 0, what is written goes to the kernel at once and not when the loop has handled all its events;
-* ``finish`` writes what is pending, half-closes, reads on without looking (a close with unread bytes would be a reset
-  that can overtake the last packet), and aborts when ``linger`` has passed;
-* after the stream is gone every call is harmless, and ``lost`` has been called exactly once.
+* the socket is read only while ``holds`` is 0; each of its bits is one reason, so that the end of one reason does not
+  cancel another;
+* ``congested`` is called when the write buffer grows beyond ``StreamGroup.high``, and ``relieved`` when it has fallen
+  to a quarter of that; with 0, written bytes go to the kernel at once and not when the loop has handled all its events;
+* ``finish`` writes what is pending, half-closes, reads on and discards what it reads (a close with unread bytes would
+  send a reset, which can overtake the last packet), and aborts when ``linger`` has passed;
+* after the stream is closed every call is harmless, and ``lost`` has been called exactly once.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from mesh.transport.peers import peer_of
 from mesh.transport.status import Held
 from mesh.transport.wheel import Timed, Wheel
 
-HIGH: Final = 64 * 1024  # bytes of write buffer: what a kernel's socket buffer takes at once, so no reader is starved
-EAGER: Final = 0  # for many small streams, whose answers are to leave while their sockets are in the processor's cache
-LINGER: Final = 2.0  # seconds that a peer gets to read the last packet and to close
+HIGH: Final = 64 * 1024  # bytes of write buffer: a kernel's socket buffer takes as much at once, so no reader starves
+EAGER: Final = 0  # for many small streams: their answers leave while their sockets are in the processor's cache
+LINGER: Final = 2.0  # seconds that a peer has to read the last packet and to close
 
 # Why a socket is not read.
 HOLD_WRITING: Final = 1  # the peer does not read, so its requests are not read either
-HOLD_ENGINE: Final = 2  # too many of its requests are unanswered
-HOLD_IDENTITY: Final = 4  # who it is is being found out
-HOLD_LINK: Final = 8  # the edge is away or behind, and enough is held for it
-HOLD_NODE: Final = 16  # the whole node asks its clients to wait
+HOLD_BROKER: Final = 2  # too many of its requests are unanswered
+HOLD_IDENTITY: Final = 4  # the peer is being looked up
+HOLD_LINK: Final = 8  # the edge is disconnected or behind, and enough is held for it
+HOLD_NODE: Final = 16  # the node reads no client: its journal cannot take more
 
 
 @final
@@ -60,7 +60,7 @@ class StreamGroup:
             holds = stream.holds
             if holds:
                 writing += 1 if holds & HOLD_WRITING else 0
-                broker += 1 if holds & HOLD_ENGINE else 0
+                broker += 1 if holds & HOLD_BROKER else 0
                 identity += 1 if holds & HOLD_IDENTITY else 0
                 link += 1 if holds & HOLD_LINK else 0
                 node += 1 if holds & HOLD_NODE else 0
@@ -69,11 +69,11 @@ class StreamGroup:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Stream(Timed):
-    """An ``asyncio.Protocol`` in all but name: compiled, it cannot derive from a class that is not.
+    """Has the methods of ``asyncio.Protocol``, but cannot derive from it: a compiled class needs a compiled base.
 
-    Subclasses give ``accepted``, ``opened``, ``received``, ``lost``, ``congested``, ``relieved`` and ``expired``. A
-    stream that a listener accepted belongs to its home, and so counts, before its transport is there: a TLS handshake
-    takes a place like a connection."""
+    Subclasses implement ``accepted``, ``opened``, ``received``, ``lost``, ``congested``, ``relieved`` and ``expired``.
+    A stream that a listener accepted belongs to its group, and so counts, before it has a transport: a TLS handshake
+    counts as a connection."""
 
     __slots__ = ("_linger", "finishing", "group", "holds", "peer", "transport")
 
@@ -99,13 +99,13 @@ class Stream(Timed):
         raise NotImplementedError
 
     def lost(self, error: Exception | None) -> None:
-        """The socket is gone, by whomever."""
+        """The socket is closed, by either end."""
 
     def congested(self) -> None:
-        """The write buffer is over the high mark."""
+        """The write buffer is above the high watermark."""
 
     def relieved(self) -> None:
-        """The write buffer is below the low mark again."""
+        """The write buffer is below the low watermark again."""
 
     # For users
 
@@ -116,7 +116,7 @@ class Stream(Timed):
         self.accepted()
 
     def write(self, data: bytes) -> None:
-        """Send bytes; nothing happens when the stream is gone or finishing."""
+        """Send bytes; does nothing when the stream is closed or finishing."""
         transport = self.transport
         if transport is None or self.finishing:
             return
@@ -129,7 +129,7 @@ class Stream(Timed):
         return transport.get_write_buffer_size() if transport is not None else 0
 
     def hold(self, reason: int) -> None:
-        """Do not read the socket, because of ``reason``."""
+        """Stop reading the socket, because of ``reason``."""
         before = self.holds
         self.holds = before | reason
         transport = self.transport
@@ -137,7 +137,7 @@ class Stream(Timed):
             transport.pause_reading()
 
     def release(self, reason: int) -> None:
-        """``reason`` is over; the socket is read again unless there is another one."""
+        """``reason`` is over; the socket is read again unless another reason is left."""
         before = self.holds
         self.holds = before & ~reason
         transport = self.transport
@@ -151,7 +151,7 @@ class Stream(Timed):
             return
         self.finishing = True
         self.group.wheel.forget(self)
-        if transport is None:  # accepted, and its transport is not there yet
+        if transport is None:  # accepted, and not connected yet
             self.group.streams.discard(self)
             return
         if transport.is_closing():
@@ -165,7 +165,7 @@ class Stream(Timed):
             transport.close()
 
     def abort(self) -> None:
-        """Close at once; what is pending is thrown away."""
+        """Close at once and discard what is pending."""
         if self.transport is not None:
             self.transport.abort()
 

@@ -1,12 +1,12 @@
-"""One turn of a node's loop: read all, handle all, then commit once and write every peer once.
+"""One turn of a node's loop: read all, handle all, then commit once and write to every peer once.
 
-It knows when a turn ends and what is to be done then: never what is committed or written. What always holds:
+It knows when a turn ends and which steps run then: never what they commit or write. What always holds:
 
-* a turn ends after every socket that was readable has been read, the end being one ``call_soon`` however often it was
-  asked for; or after ``WIDTH`` steps, whichever is sooner;
+* a turn ends when every readable socket has been read (one ``call_soon``, also if it was requested several times), or
+  after ``WIDTH`` steps, whichever is sooner;
 * the steps run in the order in which they were added (the journal's commit comes first: persist, then acknowledge), and
-  then every object that was marked is flushed once;
-* what fails in one step or one flush is logged and does not keep the others from running.
+  then every marked object is flushed once;
+* an error in one step or flush is logged, and the others still run.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Final, final
 
 from mesh.broker.shell import Flushable
 
-# Steps (a read of a client, or a packet of a link) after which a turn ends although more is there. A thousand clients
-# and their sockets do not fit into a processor's cache, so a wide turn finds cold again in its second half what it has
-# touched in its first; and an answer that leaves more than 40 ms after the question costs a TCP acknowledgement of its
-# own. A core alone with 2,000 pairs of one message each is a third faster with 64 than without a limit; 16 is no
-# better.
+# Steps (a read of a client, or a frame of a link) after which a turn ends although more input is ready. A thousand
+# clients and their sockets do not fit into a processor's cache, so the second half of a wide turn finds out of the
+# cache what the first half has used; and an answer that leaves more than 40 ms after the request costs an extra TCP
+# acknowledgement. A core alone with 2,000 pairs of one message each is a third faster with 64 than without a limit; 16
+# is no better.
 WIDTH: Final = 64
 
 log = logging.getLogger(__name__)
@@ -42,11 +42,11 @@ class Turn:
         self._handled = 0
 
     def add(self, step: Callable[[], object]) -> None:
-        """Call ``step`` at the end of every turn, after the steps that are there already."""
+        """Call ``step`` at the end of every turn, after the steps that were added before."""
         self._steps.append(step)
 
     def wake(self) -> None:
-        """Something happened: this turn must end."""
+        """Request the end of this turn: there is something to commit or write."""
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self.end)
@@ -59,15 +59,15 @@ class Turn:
             self._loop.call_soon(self.end)
 
     def step(self) -> None:
-        """A client's read, or a packet of a link, was handled and nothing is half done: after ``WIDTH`` of these the
-        turn ends here and now."""
+        """A client's read or a frame of a link was handled completely. After ``WIDTH`` of these the turn ends at
+        once."""
         self._handled += 1
         if self._handled >= WIDTH:
             self._finish()
 
     def end(self) -> None:
-        """End the turn now; a node that stops calls it once more by itself."""
-        self._scheduled = False  # first: what a step causes to happen belongs to the next turn
+        """End the turn now; a node that stops calls it once more."""
+        self._scheduled = False  # first: what a step causes belongs to the next turn
         self._finish()
 
     def _finish(self) -> None:

@@ -1,4 +1,4 @@
-"""Waiting for a condition at the start or end of a node's life, when no event is worth its own wiring."""
+"""Waits for a condition by polling, at the start and end of a node's life, where an event would not be worth it."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """A coarse timer wheel: one timer for all deadlines of a node's connections.
 
-It knows that an entry wants to be looked at after some ticks: never why. What always holds:
+It knows after how many ticks an entry is to be checked: never why. What always holds:
 
-* an entry stands in one slot at most, and ``forget`` takes it out at once, so a closed connection is not kept in memory
-  by a long keep alive;
-* an entry is looked at late by up to two ticks, never early;
-* time is counted in ticks that ran, so a loop that stood still expires nobody who could not be heard meanwhile.
+* an entry is in one slot at most, and ``forget`` removes it at once, so a long keep alive does not keep a closed
+  connection in memory;
+* an entry is checked up to two ticks late, never early;
+* time is counted in ticks that ran, so a loop that stood still does not expire connections that it could not read.
 
-A packet that arrives costs one assignment (``heard``); the entry works out what is left only when its slot comes up.
+A packet that arrives costs one assignment (``heard``); the time left is computed only when the entry's slot is due.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from mesh.broker.shell import Flushable
 log = logging.getLogger(__name__)
 
 TICK: Final = 0.5  # seconds; fine enough for 1.5 times a keep alive of 1 s
-SLOTS: Final = 512  # a keep alive beyond 256 s is looked at again every 256 s, which costs nothing
+SLOTS: Final = 512  # an entry with a longer deadline than 256 s is checked every 256 s, which costs next to nothing
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Timed(Flushable):
-    """An entry: it must have been heard (``heard``, in ticks) within ``patience`` ticks, or else ``expired`` is called
-    once. Most entries have something to flush as well, and a compiled class has one base."""
+    """An entry. Its owner sets ``heard`` to the present tick on each sign of life; without one for ``patience`` ticks
+    ``expired`` is called once. It derives from ``Flushable`` because most entries are flushed as well, and a compiled
+    class has one base."""
 
     __slots__ = ("heard", "patience", "place")
 
     def __init__(self) -> None:
         self.heard = 0
         self.patience = 0  # 0: none
-        self.place = -1  # slot of the wheel; -1: in none
+        self.place = -1  # slot of the wheel; -1: none
 
     def expired(self) -> None:
-        """Nothing was heard for ``patience`` ticks. Whoever wants to be looked at again calls ``Wheel.watch``."""
+        """Nothing was heard for ``patience`` ticks. An entry that is to be checked again calls ``Wheel.watch``."""
         raise NotImplementedError
 
 
@@ -57,18 +58,18 @@ class Wheel:
         self.now = 0
 
     def start(self) -> None:
-        """Begin to tick."""
+        """Start the timer; a second call does nothing."""
         if self._handle is None:
             self._handle = self._loop.call_later(TICK, self._run)
 
     def stop(self) -> None:
-        """Tick no more; the entries stay."""
+        """Stop the timer; the entries stay."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
     def watch(self, entry: Timed, seconds: float) -> None:
-        """From now on ``entry`` must be heard every ``seconds``; 0 means that it need not."""
+        """From now on ``entry`` must be heard every ``seconds``; 0 ends that."""
         entry.heard = self.now
         entry.patience = math.ceil(seconds / TICK) + 1 if seconds > 0 else 0
         self.forget(entry)
@@ -76,7 +77,7 @@ class Wheel:
             self._put(entry, entry.patience)
 
     def forget(self, entry: Timed) -> None:
-        """Do not look at ``entry`` any more."""
+        """Remove ``entry``."""
         if entry.place >= 0:
             self._slots[entry.place].discard(entry)
             entry.place = -1
@@ -94,7 +95,7 @@ class Wheel:
         for entry in due:
             left = entry.heard + entry.patience - self.now
             if entry.patience == 0 or entry.place >= 0:
-                continue  # another entry's expiry has changed this one's deadline
+                continue  # the expiry of another entry has changed this deadline
             if left > 0:
                 self._put(entry, left)
                 continue

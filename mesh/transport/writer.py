@@ -1,7 +1,7 @@
-"""From the engine's dirty connections to the sockets: the last step of a turn of a node that runs an engine.
+"""Writes the broker's dirty connections to their sockets: the last step of a turn of a node that runs a broker.
 
 It knows that each connection has a shell that can write: never what kind of socket it is. What always holds: a
-connection is taken off the dirty list before its shell is asked to write.
+connection is removed from the dirty list before its shell writes.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 
 class DirtySource(Protocol):
-    """What the outlet needs of a ``Broker``."""
+    """The part of a ``Broker`` that ``ConnectionWriter`` uses."""
 
     dirty: list[Connection]
 
 
 @final
 class ConnectionWriter:
-    """A step of the turn: ``turn.add(Outlet(broker))``. ``source`` is the engine."""
+    """A step of the turn: ``turn.add(ConnectionWriter(broker))``."""
 
     __slots__ = ("_source",)
 

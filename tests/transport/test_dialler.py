@@ -10,12 +10,12 @@ import pytest
 
 from mesh.transport import dialler as subject
 from mesh.transport.dialler import FIRST_RETRY, LAST_RETRY, Address, Dialler
-from mesh.transport.near import nowhere
+from mesh.transport.unixsocket import no_unix_path
 from tests.support.waiting import until
 
 
 class Connection(asyncio.Protocol):
-    """What is dialled. It is welcome when the other end sends a byte, and bears the reason of its end."""
+    """The dialled connection. It is welcome when the other end sends a byte; ``why`` is the reason of its end."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -39,7 +39,7 @@ class Connection(asyncio.Protocol):
 
 
 class Server:
-    """The other node; ``welcome``: it lets everybody in."""
+    """The other node; ``welcome``: it accepts every connection."""
 
     def __init__(self, welcome: bool = True) -> None:
         self.welcome = welcome
@@ -73,9 +73,9 @@ class World:
         self.address: Address | None = None
         self.connections: list[Connection] = []
         self.welcomes = 0
-        self.near: Callable[[int], str] = nowhere
+        self.unix_path: Callable[[int], str] = no_unix_path
         self.dialler = Dialler(
-            "core-1", "edge edge-1", lambda: self.address, lambda port: self.near(port), self.make
+            "core-1", "edge edge-1", lambda: self.address, lambda port: self.unix_path(port), self.make
         )  # fmt: skip
         self.pauses: list[float] = []
 
@@ -109,12 +109,12 @@ def run(scenario: Callable[[World], Awaitable[None]]) -> None:
 
 @pytest.fixture
 def forever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses outlast the test: only news ends them."""
+    """Pauses last longer than the test: only news ends them."""
     monkeypatch.setattr(subject, "FIRST_RETRY", 1000.0)
     monkeypatch.setattr(subject, "LAST_RETRY", 1000.0)
 
 
-def test_it_connects_again_whenever_the_connection_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+def test_dialler_connects_again_after_each_lost_connection(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, subject.log.name)
 
     async def scenario(world: World) -> None:
@@ -128,10 +128,10 @@ def test_it_connects_again_whenever_the_connection_is_lost(caplog: pytest.LogCap
         server.end()
 
     run(scenario)
-    assert caplog.messages[:6] == ["core-1: edge edge-1 is away", "core-1: edge edge-1 is back"] * 3
+    assert caplog.messages[:6] == ["core-1: edge edge-1 is disconnected", "core-1: edge edge-1 is connected again"] * 3
 
 
-def test_pauses_grow_and_begin_anew_when_the_other_node_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_grow_and_restart_after_a_welcome(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(world: World) -> None:
         world.record_pauses(monkeypatch)
         server = await Server(welcome=False).start()
@@ -157,7 +157,7 @@ def test_pauses_grow_and_begin_anew_when_the_other_node_was_there(monkeypatch: p
     run(scenario)
 
 
-def test_what_is_wrong_is_logged_when_it_changes(
+def test_dialler_logs_a_trouble_only_when_it_changes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(world: World) -> None:
@@ -180,7 +180,7 @@ def test_what_is_wrong_is_logged_when_it_changes(
     unreachable = caplog.messages[1]
     assert unreachable.startswith("core-1: edge edge-1 cannot be reached at 127.0.0.1:1: ")
     assert caplog.messages[:4] == [
-        "core-1: edge edge-1 has not said yet where it is",
+        "core-1: edge edge-1 has not announced its address yet",
         unreachable,
         "core-1: edge edge-1 refused the connection: not authorized",
         "core-1: edge edge-1 closed the connection before it let this node in",
@@ -201,7 +201,7 @@ def test_news_ends_a_pause() -> None:
     run(scenario)
 
 
-def test_news_of_a_node_that_is_connected_spares_no_pause_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_news_while_connected_does_not_shorten_a_later_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(world: World) -> None:
         world.record_pauses(monkeypatch)
         server = await Server().start()
@@ -217,7 +217,7 @@ def test_news_of_a_node_that_is_connected_spares_no_pause_later(monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("forever")
-def test_a_node_that_has_moved_is_dialled_at_its_new_address_at_once() -> None:
+def test_moved_node_is_dialled_at_its_new_address_at_once() -> None:
     async def scenario(world: World) -> None:
         old, new = await Server().start(), await Server().start()
         world.address = old.address
@@ -233,18 +233,18 @@ def test_a_node_that_has_moved_is_dialled_at_its_new_address_at_once() -> None:
     run(scenario)
 
 
-def test_a_node_that_moves_while_it_is_being_dialled_is_not_kept_at_its_old_address() -> None:
+def test_node_that_moves_while_it_is_dialled_is_dialled_again() -> None:
     async def scenario(world: World) -> None:
         old, new = await Server().start(), await Server().start()
         world.address = old.address
 
-        def near(_port: int) -> str:
+        def unix_path(_port: int) -> str:
             if world.address != new.address:
                 world.address = new.address
                 world.dialler.moved()
             return ""
 
-        world.near = near
+        world.unix_path = unix_path
         world.dialler.start()
         await until(lambda: new.arrived == 1 and world.welcomes == 1)
         assert len(world.connections) == 2
@@ -254,7 +254,7 @@ def test_a_node_that_moves_while_it_is_being_dialled_is_not_kept_at_its_old_addr
     run(scenario)
 
 
-def test_a_node_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attempt_without_an_answer_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     async def hang(*_: object) -> None:
         await asyncio.Event().wait()
 
@@ -268,7 +268,7 @@ def test_a_node_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch
     run(scenario)
 
 
-def test_the_end_leaves_an_open_connection_to_its_owner() -> None:
+def test_stop_leaves_an_open_connection_to_its_owner() -> None:
     async def scenario(world: World) -> None:
         server = await Server().start()
         world.address = server.address

@@ -1,4 +1,4 @@
-"""The endpoint over real sockets: who gets in, order, deadlines, and both directions of back-pressure."""
+"""The endpoint over real sockets: admission, order, deadlines, and back-pressure in both directions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.support.shows import shows
 from tests.support.waiting import until
 
 
-def test_a_client_talks_and_leaves() -> None:
+def test_client_connects_publishes_and_disconnects() -> None:
     async def main() -> None:
         async with EndpointNode() as node:
             app = await Bare().hello(node.port, "app")
@@ -53,7 +53,7 @@ def test_a_client_talks_and_leaves() -> None:
     run(main())
 
 
-def test_a_fault_of_the_engine_ends_one_connection_only() -> None:
+def test_broker_error_ends_only_its_own_connection() -> None:
     async def main() -> None:
         async with EndpointNode() as node:
             one, other = await Bare(MQTT5).hello(node.port, "one"), await Bare().hello(node.port, "other")
@@ -76,7 +76,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("sent", "answer"), REFUSED)
-def test_no_good_connect_is_closed_with_the_right_answer(sent: bytes, answer: bytes) -> None:
+def test_invalid_connect_is_answered_and_closed(sent: bytes, answer: bytes) -> None:
     async def main() -> None:
         async with EndpointNode() as node:
             assert await exchange(node.port, sent) == answer
@@ -85,7 +85,7 @@ def test_no_good_connect_is_closed_with_the_right_answer(sent: bytes, answer: by
     run(main())
 
 
-def test_a_silent_stranger_is_closed() -> None:
+def test_client_that_sends_no_connect_is_closed() -> None:
     async def main() -> None:
         node = EndpointNode()
         node.connect_timeout = 0.5
@@ -122,7 +122,7 @@ async def never(connect: Connect, peer: Peer) -> Principal:
     ("authenticate", "old", "new"),
     [(refuse, 4, 0x86), (refuse_identifier, 2, 0x85), (refuse_later, 4, 0x86), (fail_later, 3, 0x88), (never, 3, 0x88)],
 )
-def test_who_is_not_let_in_is_told(
+def test_refused_client_gets_a_connack_with_the_reason(
     authenticate: Callable[[Connect, Peer], Awaitable[Principal] | Principal], old: int, new: int
 ) -> None:
     async def main() -> None:
@@ -139,7 +139,7 @@ def test_who_is_not_let_in_is_told(
     run(main())
 
 
-def test_packets_that_come_while_the_client_is_looked_up_keep_their_order() -> None:
+def test_packets_sent_during_the_look_up_keep_their_order() -> None:
     async def main() -> None:
         gate = asyncio.Event()
 
@@ -167,7 +167,7 @@ def test_packets_that_come_while_the_client_is_looked_up_keep_their_order() -> N
     run(main())
 
 
-def test_packets_before_a_wrong_one_are_handled() -> None:
+def test_packets_before_a_malformed_one_are_handled() -> None:
     async def main() -> None:
         async with EndpointNode() as node:
             app = await Bare(MQTT5).hello(node.port, "app")
@@ -192,7 +192,7 @@ def test_keep_alive_is_enforced() -> None:
     run(main())
 
 
-def test_a_client_that_does_not_read_is_paused_and_its_requests_wait() -> None:
+def test_client_that_does_not_read_is_paused_and_not_read() -> None:
     async def main() -> None:
         async with EndpointNode() as node:
             app = await Bare().hello(node.port, "app")
@@ -212,7 +212,7 @@ def test_a_client_that_does_not_read_is_paused_and_its_requests_wait() -> None:
     run(main())
 
 
-def test_an_engine_that_is_congested_is_not_fed() -> None:
+def test_client_of_a_congested_connection_is_not_read() -> None:
     async def main() -> None:
         async with EndpointNode() as node:
             app = await Bare().hello(node.port, "app")
@@ -229,7 +229,7 @@ def test_an_engine_that_is_congested_is_not_fed() -> None:
     run(main())
 
 
-def test_the_whole_endpoint_can_be_paused() -> None:
+def test_paused_endpoint_reads_no_client() -> None:
     async def main() -> None:
         async with EndpointNode() as node:
             app = await Bare().hello(node.port, "app")
@@ -246,7 +246,7 @@ def test_the_whole_endpoint_can_be_paused() -> None:
     run(main())
 
 
-def test_stop_tells_whoever_can_be_told() -> None:
+def test_stop_sends_disconnect_to_mqtt_5_clients() -> None:
     async def main() -> None:
         async with EndpointNode() as node:
             old, new = await Bare().hello(node.port, "old"), await Bare(MQTT5).hello(node.port, "new")
@@ -258,7 +258,7 @@ def test_stop_tells_whoever_can_be_told() -> None:
     run(main())
 
 
-def test_a_peer_that_never_closes_is_aborted_after_the_linger() -> None:
+def test_peer_that_never_closes_is_aborted_after_the_linger() -> None:
     async def main() -> None:
         async with EndpointNode() as node:
             node.endpoint.group.linger = 0.1
@@ -278,7 +278,7 @@ def test_an_address_in_use_is_named() -> None:
             group = StreamGroup(asyncio.get_running_loop(), node.wheel)
 
             def refusing() -> Stream:
-                raise AssertionError("nobody connects")
+                raise AssertionError("no client connects")
 
             listener = Listener("edge-1", Listen("tier", "127.0.0.1", node.port), group, refusing, 1)
             with pytest.raises(OSError, match=f"edge-1: cannot listen on 127.0.0.1:{node.port}: in use"):

@@ -1,4 +1,4 @@
-"""The frames of the device link: whatever is written is read, in any pieces, and nothing else is."""
+"""The frames of the device link: what is written is read in pieces of any size, and other input is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def written(frames: list[tuple[int, int, bytes]]) -> bytes:
 
 
 @given(FRAMES, st.lists(st.integers(1, 50), min_size=1, max_size=20))
-def test_frames_survive_any_pieces(frames: list[tuple[int, int, bytes]], sizes: list[int]) -> None:
+def test_frames_are_decoded_from_pieces_of_any_size(frames: list[tuple[int, int, bytes]], sizes: list[int]) -> None:
     data = written(frames)
     decoder = Decoder(300)
     read: list[tuple[int, int, bytes]] = []
@@ -45,7 +45,7 @@ def test_a_long_frame_is_refused_from_its_header() -> None:
     st.builds(Peer, TEXT, st.integers(0, 65535), TEXT), st.binary(max_size=200), TEXT,
     st.lists(st.integers(1, 65535), max_size=50), st.integers(0, 2**32 - 1),
 ))  # fmt: skip
-def test_an_opening_comes_back(opening: Opening) -> None:
+def test_opening_survives_pack_and_unpack(opening: Opening) -> None:
     read = Opening.unpack(opening.pack())
     assert vars_of(read) == vars_of(opening)
 
@@ -59,7 +59,7 @@ def vars_of(opening: Opening) -> tuple[object, ...]:
 
 
 @given(st.binary(max_size=100))
-def test_bodies_of_nonsense_are_link_errors(body: bytes) -> None:
+def test_random_bodies_raise_link_error(body: bytes) -> None:
     for unpack in (
         Opening.unpack, frame.unpack_accepted, frame.unpack_confirm, frame.unpack_credit, frame.unpack_traced,
     ):  # fmt: skip
@@ -67,7 +67,7 @@ def test_bodies_of_nonsense_are_link_errors(body: bytes) -> None:
             unpack(body)
 
 
-def test_the_small_bodies_come_back() -> None:
+def test_small_bodies_survive_pack_and_unpack() -> None:
     context = TraceContext("a" * 32, "b" * 16, 1, "k=v")
     assert frame.unpack_accepted(frame.pack_accepted(60, "näme", b"connack")) == (60, "näme", b"connack")
     assert frame.unpack_traced(frame.pack_traced(context, b"0123")) == (context, b"0123")

@@ -1,4 +1,4 @@
-"""The same greetings at a front door and at a core's endpoint, over real sockets: both have one connection machine."""
+"""The same tests of CONNECT at a front door and at a core's endpoint, over real sockets: both use one state machine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from tests.support.waiting import until
 
 
 class Password(Proof):
-    """One question; the answer is the identity, unless it is ``wrong``."""
+    """One challenge; its answer is the identity, unless it is ``wrong``."""
 
     asked = False
 
@@ -71,7 +71,7 @@ class Passwords(Methods):
 
 
 class World:
-    """One listener. ``gate`` is open unless a test holds up the look-up of clients."""
+    """One listener. ``gate`` is open unless a test delays the look-up of clients."""
 
     def __init__(self, most: int = 10, redirect: str = "", connect_timeout: float = 10.0) -> None:
         self.admission = Admission(PacketLimits(), most, redirect, Passwords())
@@ -91,7 +91,7 @@ class World:
         raise NotImplementedError
 
     def opened(self) -> list[str]:
-        """Client ids whose CONNECT has reached the engine."""
+        """Client ids whose CONNECT has reached the broker."""
         raise NotImplementedError
 
     def refused(self) -> int:
@@ -182,7 +182,7 @@ def auth(data: bytes, reason: int = CONTINUE_AUTHENTICATION) -> Auth:
 
 
 async def refusal(world: World, connect: Connect) -> Connack:
-    """The CONNACK of a client that is not let in, after which the connection is closed."""
+    """The CONNACK of a refused client, after which the connection is closed."""
     client = await Bare(connect.protocol).connect(world.port)
     client.send(connect)
     connack = await client.wait(Connack)
@@ -205,7 +205,7 @@ BAD = [
 
 @BOTH
 @pytest.mark.parametrize(("sent", "answer"), BAD)
-def test_what_is_no_good_connect_is_closed_with_the_right_answer(make: Make, sent: bytes, answer: bytes) -> None:
+def test_invalid_connect_is_answered_and_closed(make: Make, sent: bytes, answer: bytes) -> None:
     async def main() -> None:
         async with make() as world:
             assert await exchange(world.port, sent) == answer
@@ -216,7 +216,7 @@ def test_what_is_no_good_connect_is_closed_with_the_right_answer(make: Make, sen
 
 
 @BOTH
-def test_a_connect_that_does_not_come_in_time_ends_the_connection(make: Make) -> None:
+def test_connect_after_its_deadline_ends_the_connection(make: Make) -> None:
     async def main() -> None:
         async with make(connect_timeout=0.5) as world:
             clients = [await Bare(MQTT5).connect(world.port) for _ in range(3)]
@@ -231,7 +231,7 @@ def test_a_connect_that_does_not_come_in_time_ends_the_connection(make: Make) ->
 
 
 @BOTH
-def test_a_client_that_cannot_be_looked_up_in_time_is_told(make: Make) -> None:
+def test_client_whose_look_up_times_out_is_refused(make: Make) -> None:
     async def main() -> None:
         async with make(connect_timeout=0.5) as world:
             world.gate.clear()
@@ -243,7 +243,7 @@ def test_a_client_that_cannot_be_looked_up_in_time_is_told(make: Make) -> None:
 
 
 @BOTH
-def test_a_stranger_is_told(make: Make) -> None:
+def test_unauthorized_client_is_refused(make: Make) -> None:
     async def main() -> None:
         async with make() as world:
             assert (await refusal(world, Connect(MQTT5, "car", username="nobody"))).reason == NOT_AUTHORIZED
@@ -254,7 +254,7 @@ def test_a_stranger_is_told(make: Make) -> None:
 
 
 @BOTH
-def test_one_connection_too_many_and_a_redirected_one_are_told(make: Make) -> None:
+def test_connection_over_the_limit_and_redirected_one_are_refused(make: Make) -> None:
     async def main() -> None:
         async with make(most=1) as world:
             first = await Bare(MQTT5).hello(world.port, "first")
@@ -270,7 +270,7 @@ def test_one_connection_too_many_and_a_redirected_one_are_told(make: Make) -> No
 
 
 @BOTH
-def test_packets_behind_connect_keep_their_order_and_wait_for_connack(make: Make) -> None:
+def test_packets_after_connect_keep_their_order_and_wait_for_connack(make: Make) -> None:
     async def main() -> None:
         async with make() as world:
             world.gate.clear()
@@ -289,7 +289,7 @@ def test_packets_behind_connect_keep_their_order_and_wait_for_connack(make: Make
 
 
 @BOTH
-def test_a_client_proves_who_it_is_and_does_so_again(make: Make) -> None:
+def test_client_authenticates_and_re_authenticates(make: Make) -> None:
     async def main() -> None:
         async with make() as world:
             car = await Bare(MQTT5).connect(world.port)
@@ -316,7 +316,7 @@ def test_a_client_proves_who_it_is_and_does_so_again(make: Make) -> None:
         ([asking("car"), Disconnect()], None),
     ],
 )
-def test_a_client_that_does_not_prove_who_it_is_is_not_let_in(
+def test_client_that_fails_its_authentication_is_refused(
     make: Make, packets: list[Connect | Auth | Publish | Disconnect], reason: int | None
 ) -> None:
     async def main() -> None:
@@ -334,7 +334,7 @@ def test_a_client_that_does_not_prove_who_it_is_is_not_let_in(
 
 
 @BOTH
-def test_a_silent_client_is_closed_and_a_pinging_one_is_not(make: Make) -> None:
+def test_silent_client_is_closed_and_pinging_client_is_not(make: Make) -> None:
     async def main() -> None:
         async with make() as world:
             silent = await Bare(MQTT5).hello(world.port, "silent", keep_alive=1)
@@ -349,7 +349,7 @@ def test_a_silent_client_is_closed_and_a_pinging_one_is_not(make: Make) -> None:
 
 
 @BOTH
-def test_a_node_that_stops_tells_every_client_what_it_can_be_told(make: Make) -> None:
+def test_stopping_node_tells_each_client_in_its_protocol(make: Make) -> None:
     async def main() -> None:
         async with make() as world:
             new, old = await Bare(MQTT5).hello(world.port, "new"), await Bare().hello(world.port, "old")

@@ -1,4 +1,4 @@
-"""The handshake of the device link: only the two ends that are meant, only with the secret, only this time."""
+"""The handshake of the device link: it needs the right two nodes and the secret, and cannot be replayed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pair(door_secret: bytes = SECRET, edge_secret: bytes = SECRET, asked: str = 
     )
 
 
-def test_both_ends_learn_who_the_other_is() -> None:
+def test_both_ends_learn_the_name_of_the_other() -> None:
     asking, answering = pair()
     answering.proved(asking.challenged(answering.greeted(asking.hello())))
     assert answering.door == "door"
@@ -31,14 +31,14 @@ def test_both_ends_learn_who_the_other_is() -> None:
     assert epoch_of(asking.edge_instance) == 9
 
 
-def test_an_edge_without_the_secret_is_found_out() -> None:
+def test_edge_without_the_secret_is_refused() -> None:
     asking, answering = pair(edge_secret=b"another")
     with pytest.raises(LinkError, match="does not know the mesh secret"):
         asking.challenged(answering.greeted(asking.hello()))
     assert asking.edge_instance == b""
 
 
-def test_a_door_without_the_secret_is_found_out() -> None:
+def test_door_without_the_secret_is_refused() -> None:
     asking, answering = pair()
     answering.greeted(asking.hello())
     for proof in (b"", bytes(32), asking.hello()):
@@ -46,7 +46,7 @@ def test_a_door_without_the_secret_is_found_out() -> None:
             answering.proved(proof)
 
 
-def test_a_proof_is_worth_nothing_in_the_other_direction_or_another_time() -> None:
+def test_proof_is_invalid_in_the_other_direction_and_when_replayed() -> None:
     asking, answering = pair()
     challenge = answering.greeted(asking.hello())
     with pytest.raises(LinkError):
@@ -55,29 +55,29 @@ def test_a_proof_is_worth_nothing_in_the_other_direction_or_another_time() -> No
     _, other = pair()
     other.greeted(asking.hello())
     with pytest.raises(LinkError):
-        other.proved(proof)  # recorded, and played to the edge again
+        other.proved(proof)  # recorded, and replayed to the edge
 
 
-def test_a_door_that_looks_for_another_edge_is_told_apart() -> None:
+def test_door_that_asks_for_another_edge_is_refused() -> None:
     asking, answering = pair(asked="edge-2")
-    with pytest.raises(LinkError, match="looks for 'edge-2'; this is 'edge-1'"):
+    with pytest.raises(LinkError, match="wants to connect to 'edge-2'; this is 'edge-1'"):
         answering.greeted(asking.hello())
 
 
-def test_another_version_is_named() -> None:
+def test_error_names_an_unsupported_version() -> None:
     asking, answering = pair()
     with pytest.raises(LinkError, match="version 9"):
         answering.greeted(b"\x09" + asking.hello()[1:])
 
 
 @pytest.mark.parametrize("cut", range(0, 62, 7))
-def test_a_hello_that_is_cut_off_is_a_link_error(cut: int) -> None:
+def test_truncated_hello_raises_link_error(cut: int) -> None:
     asking, answering = pair()
     with pytest.raises(LinkError):
         answering.greeted(asking.hello()[:cut])
 
 
-def test_a_stranger_at_the_edge_gets_no_further() -> None:
+def test_edge_closes_a_connection_that_does_not_prove_itself() -> None:
     async def main() -> None:
         edge = await FakeEdge("edge-1").start()
         asking = Asking("door", "edge-1", new_instance(1), prover(b"wrong"))
@@ -103,7 +103,7 @@ def test_a_stranger_at_the_edge_gets_no_further() -> None:
 def test_a_newer_process_of_a_door_ends_the_older_one() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
-            car = await Bare().hello(mesh.port, "CAR")  # held: a client that is collected closes its socket
+            car = await Bare().hello(mesh.port, "CAR")  # kept: a garbage-collected client closes its socket
             await mesh.up()
             newer = Asking("door", "edge-1", new_instance(2), prover(SECRET))
             older = Asking("door", "edge-1", new_instance(0), prover(SECRET))

@@ -1,4 +1,4 @@
-"""The connection machine without a socket: every way from the first byte to the session, whole and byte by byte."""
+"""The state machine of a connection without a socket: every way from the first byte to the session, in any pieces."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from mesh.wire.reasons import CONTINUE_AUTHENTICATION, NOT_AUTHORIZED, RE_AUTHEN
 
 
 class Riddle(Proof):
-    """Asks twice; the client's third word is its identity."""
+    """Sends two challenges; the client's third data is its identity."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -81,7 +81,7 @@ def read(data: bytes, protocol: int = MQTT5) -> list[Packet]:
 
 
 def feed(life: Lifecycle, data: bytes, size: int) -> bytes:
-    """All of ``data`` in pieces of ``size`` bytes; the answers."""
+    """Feed ``data`` in pieces of ``size`` bytes; returns the answers."""
     return b"".join(life.receive(data[pos : pos + size], 1) for pos in range(0, len(data), size))
 
 
@@ -107,7 +107,7 @@ def test_a_connect_leads_to_a_session(protocol: int, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 1000])
-def test_a_client_proves_who_it_is_step_by_step(size: int) -> None:
+def test_client_authenticates_in_several_steps(size: int) -> None:
     life = Lifecycle(admission())
     (first,) = read(feed(life, encode(asking(), MQTT5), size))
     assert isinstance(first, Auth)
@@ -126,7 +126,7 @@ def test_a_client_proves_who_it_is_step_by_step(size: int) -> None:
     assert connect.properties.auth_data == b"welcome", "the method's last word is for CONNACK"
 
 
-def test_the_answers_to_a_client_that_does_not_wait_for_questions_keep_their_order() -> None:
+def test_answers_to_pipelined_auth_packets_keep_their_order() -> None:
     life = Lifecycle(admission())
     packets = (asking(), auth(b"one"), auth(b"VIN7"), Ping(PINGREQ))
     answers = read(life.receive(b"".join(encode(packet, MQTT5) for packet in packets), 1))
@@ -137,7 +137,7 @@ def test_the_answers_to_a_client_that_does_not_wait_for_questions_keep_their_ord
     assert life.take_early() == encode(Ping(PINGREQ), MQTT5)
 
 
-def test_the_question_precedes_the_refusal_of_a_client_that_does_not_wait_for_it() -> None:
+def test_challenge_precedes_the_refusal_of_a_pipelining_client() -> None:
     life = Lifecycle(admission())
     packets = (asking(), auth(b""), auth(b"wrong"))
     with pytest.raises(Rejection) as ended:
@@ -149,7 +149,7 @@ def test_the_question_precedes_the_refusal_of_a_client_that_does_not_wait_for_it
     assert last.reason == NOT_AUTHORIZED
 
 
-def test_an_identity_is_proven_again_on_an_open_connection() -> None:
+def test_client_re_authenticates_on_an_open_connection() -> None:
     life = Lifecycle(admission())
     life.receive(b"".join(encode(packet, MQTT5) for packet in (asking(), auth(b""), auth(b"VIN7"))), 1)
     life.move(HAND_OVER)
@@ -161,7 +161,7 @@ def test_an_identity_is_proven_again_on_an_open_connection() -> None:
     assert last.reason == SUCCESS
     life.prove_again(auth(b"", RE_AUTHENTICATE))
     life.prove_again(auth(b""))
-    with pytest.raises(Refused, match="VIN7 cannot become VIN8"):
+    with pytest.raises(Refused, match="VIN7 re-authenticated as VIN8"):
         life.prove_again(auth(b"VIN8"))
 
 
@@ -182,7 +182,7 @@ ENDS = [
 
 @pytest.mark.parametrize("size", [1, 10_000])
 @pytest.mark.parametrize(("name", "packets", "answer"), ENDS, ids=[end[0] for end in ENDS])
-def test_what_may_not_come_ends_the_connection_with_the_right_answer(
+def test_disallowed_packet_ends_the_connection_with_its_answer(
     name: str, packets: list[bytes], answer: bytes, size: int
 ) -> None:
     life = Lifecycle(admission())
@@ -201,7 +201,7 @@ def test_what_may_not_come_ends_the_connection_with_the_right_answer(
         (admission(redirect="other:1883"), 1, None),
     ],
 )
-def test_admission_is_asked_before_identity(rules: Admission, present: int, answer: Connack | None) -> None:
+def test_admission_is_checked_before_identity(rules: Admission, present: int, answer: Connack | None) -> None:
     life = Lifecycle(rules)
     with pytest.raises(Rejection) as ended:
         life.receive(encode(Connect(MQTT5, "car"), MQTT5), present)
@@ -214,7 +214,7 @@ def test_admission_is_asked_before_identity(rules: Admission, present: int, answ
         assert connack.properties.server_reference == "other:1883"
 
 
-def test_what_comes_while_the_client_is_looked_up_is_bounded() -> None:
+def test_bytes_that_follow_connect_are_bounded() -> None:
     life = Lifecycle(admission())
     life.receive(encode(Connect(MQTT5, "car"), MQTT5), 1)
     life.receive(bytes(EARLY), 1)
@@ -223,7 +223,7 @@ def test_what_comes_while_the_client_is_looked_up_is_bounded() -> None:
     assert ended.value.answer == b"\x20\x03\x00\x97\x00"
 
 
-def test_no_answer_is_larger_than_the_client_takes() -> None:
+def test_no_answer_exceeds_the_maximum_packet_size_of_the_client() -> None:
     properties = Properties()
     properties.maximum_packet_size = 4
     life = Lifecycle(admission())
@@ -236,7 +236,7 @@ def test_no_answer_is_larger_than_the_client_takes() -> None:
 
 
 @pytest.mark.parametrize("protocol", [MQTT311, MQTT5])
-def test_the_last_word_fits_the_state(protocol: int) -> None:
+def test_last_packet_fits_the_state(protocol: int) -> None:
     life = Lifecycle(admission())
     assert life.farewell() == b""
     assert life.goodbye(NOT_AUTHORIZED) == b""

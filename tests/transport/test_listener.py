@@ -1,4 +1,4 @@
-"""What a listener counts and knows of a connection, with TLS too."""
+"""The counters of a listener, and the peer of a connection, with and without TLS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.waiting import until
 
 
 class Quiet(Stream):
-    """Ends when its deadline is over, which begins with accept."""
+    """Ends at its deadline, which starts at accept."""
 
     def accepted(self) -> None:
         self.group.wheel.watch(self, 0.5)
@@ -35,7 +35,7 @@ class Quiet(Stream):
 
 
 class Hall:
-    """A listener with ``limit`` places; ``tls`` is the server's side of TLS, if there is any."""
+    """A listener for ``limit`` connections; ``tls`` is the server's TLS context, if any."""
 
     def __init__(self, limit: int = 10, tls: ssl.SSLContext | None = None) -> None:
         self.limit = limit
@@ -78,7 +78,7 @@ def client_side(authority: trustme.CA, *names: str) -> ssl.SSLContext:
     return context
 
 
-def test_a_plain_connection_has_an_address_and_a_listener() -> None:
+def test_peer_of_a_plain_connection_has_address_and_listener() -> None:
     async def main() -> None:
         async with Hall() as hall:
             _, writer = await asyncio.open_connection("127.0.0.1", hall.listener.port)
@@ -94,7 +94,7 @@ def test_a_plain_connection_has_an_address_and_a_listener() -> None:
 @pytest.mark.parametrize(
     ("names", "expected"), [((), ()), (("car.example", "car@example.com"), ("VIN7", "car.example", "car@example.com"))]
 )
-def test_what_tls_says_of_a_client_is_in_its_peer(names: tuple[str, ...], expected: tuple[str, ...]) -> None:
+def test_peer_of_a_tls_connection_has_its_tls_facts(names: tuple[str, ...], expected: tuple[str, ...]) -> None:
     async def main() -> None:
         authority = trustme.CA()
         async with Hall(tls=server_side(authority)) as hall:
@@ -116,7 +116,7 @@ def test_what_tls_says_of_a_client_is_in_its_peer(names: tuple[str, ...], expect
     run(main())
 
 
-def test_a_handshake_takes_a_place_from_accept_on_and_gives_it_back() -> None:
+def test_tls_handshake_counts_as_a_connection_until_it_ends() -> None:
     async def main() -> None:
         async with Hall(limit=1, tls=server_side(trustme.CA())) as hall:
             _, silent = await asyncio.open_connection("127.0.0.1", hall.listener.port)

@@ -1,4 +1,4 @@
-"""The table of a connection's states: every transition that it has, and every one that it does not have."""
+"""The table of a connection's states: every transition in it succeeds, and every other one raises."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_other_transition_raises_and_changes_nothing(pair: tuple[int, int]
     assert state.state == pair[0]
 
 
-def test_the_table_names_known_states_and_events_and_each_state_can_be_reached() -> None:
+def test_table_names_known_events_and_every_state_is_reachable() -> None:
     assert {state for state, _ in TRANSITIONS} | set(TRANSITIONS.values()) == set(range(len(STATES)))
     assert {event for _, event in TRANSITIONS} == set(range(len(EVENTS)))
 
@@ -95,7 +95,7 @@ def assignments(source: str) -> list[str]:
 
 
 def test_one_function_assigns_the_state() -> None:
-    """A link has a state of its own, which is not a connection's."""
+    """A link has its own ``state``, which is not the state of a connection."""
     with pytest.raises(AttributeError):
         State().state = OPEN  # type: ignore[misc]
     folder = Path(inspect.getfile(mesh.transport)).parent.parent

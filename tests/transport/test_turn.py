@@ -40,7 +40,7 @@ def test_a_turn_ends_once_with_its_steps_first_and_in_order() -> None:
     run(main())
 
 
-def test_a_turn_ends_when_it_is_wide_enough() -> None:
+def test_turn_ends_after_width_steps() -> None:
     async def main() -> None:
         events: list[str] = []
         turn = Turn(asyncio.get_running_loop(), lambda: events.append("commit"))
@@ -49,12 +49,12 @@ def test_a_turn_ends_when_it_is_wide_enough() -> None:
             turn.step()
             assert len(events) == (number + 1) // WIDTH * (WIDTH + 1)
         await asyncio.sleep(0)
-        assert events[3 * (WIDTH + 1) :] == ["commit"]  # the end that was on its way already
+        assert events[3 * (WIDTH + 1) :] == ["commit"]  # the end that was already scheduled
 
     run(main())
 
 
-def test_what_fails_does_not_keep_the_rest_from_running(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_step_or_flush_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         events: list[str] = []
 
@@ -75,7 +75,7 @@ def test_what_fails_does_not_keep_the_rest_from_running(caplog: pytest.LogCaptur
     run(main())
 
 
-def test_what_a_step_marks_is_flushed_in_the_same_turn_and_what_a_flush_marks_in_the_next() -> None:
+def test_mark_of_a_step_is_flushed_this_turn_mark_of_a_flush_next_turn() -> None:
     async def main() -> None:
         events: list[str] = []
         turn = Turn(asyncio.get_running_loop())
@@ -122,7 +122,7 @@ def test_an_entry_expires_once_late_by_two_ticks_at_most(ticks: int) -> None:
     assert entry.times == 1
 
 
-def test_who_is_heard_does_not_expire_and_who_is_forgotten_is_not_kept() -> None:
+def test_heard_entry_does_not_expire_and_forgotten_entry_is_removed() -> None:
     wheel, heard, forgotten = wheel_of(), Entry(), Entry()
     wheel.watch(heard, 3 * TICK)
     wheel.watch(forgotten, 3 * TICK)
@@ -161,11 +161,11 @@ def test_the_wheel_runs_by_itself() -> None:
     run(main())
 
 
-def test_lines_that_strangers_provoke_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_lines_caused_by_clients_are_limited(caplog: pytest.LogCaptureFixture) -> None:
     notices = Notices(logging.getLogger("test"))
     for n in range(1000):
         notices.warn("door", "line %d", n)
-    assert len(caplog.records) <= 3 * BURST  # the loop may have run through the change of a second or two
+    assert len(caplog.records) <= 3 * BURST  # the second may have changed once or twice during the loop
     notices._seen["door"][0] -= 1
     notices.warn("door", "later")
     assert "more suppressed" in caplog.text

@@ -1,4 +1,4 @@
-"""Nodes of one machine meet at a Unix socket, and at the TCP port where there is none."""
+"""Nodes of one machine connect over a Unix socket, and over TCP if there is none."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import cast
 
 from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
-from mesh.transport.near import Near, connect, near_path, nowhere
 from mesh.transport.stream import Stream, StreamGroup
+from mesh.transport.unixsocket import UnixPath, connect, no_unix_path, socket_path
 from mesh.transport.wheel import Wheel
 from tests.support.loop import run
 from tests.support.waiting import until
@@ -26,32 +26,33 @@ class Heard(Stream):
         self.said.append((str(self.peer), data))
 
     def opened(self) -> None:
-        """Nothing is said first."""
+        """Sends nothing first."""
 
     def lost(self, error: Exception | None) -> None:
         """The tests end it."""
 
     def expired(self) -> None:
-        """No time is short here."""
+        """No deadline applies here."""
 
 
 class Ends:
-    """A listener, and what it hears from whom."""
+    """A listener, and what it received from each peer."""
 
-    def __init__(self, near: Near, limit: int = 9) -> None:
+    def __init__(self, unix_path: UnixPath, limit: int = 9) -> None:
         loop = asyncio.get_running_loop()
         self.group = StreamGroup(loop, Wheel(loop))
         self.heard: list[tuple[str, bytes]] = []
-        self.listener = Listener("edge-1", Listen("device", "127.0.0.1", 0), self.group, self.stream, limit, near=near)
+        listen = Listen("device", "127.0.0.1", 0)
+        self.listener = Listener("edge-1", listen, self.group, self.stream, limit, unix_path=unix_path)
 
     def stream(self) -> Stream:
         return Heard(self.group, self.heard)
 
-    async def say(self, near: str, data: bytes) -> Stream:
+    async def say(self, path: str, data: bytes) -> Stream:
         """Connect as another node does."""
         caller = Heard(self.group, [])
         protocol = cast(asyncio.BaseProtocol, caller)
-        await connect(self.group.loop, lambda: protocol, near, "127.0.0.1", self.listener.port)
+        await connect(self.group.loop, lambda: protocol, path, "127.0.0.1", self.listener.port)
         caller.write(data)
         return caller
 
@@ -62,15 +63,15 @@ class Ends:
         self.listener.stop()
 
 
-def test_the_unix_socket_is_used_where_it_is(tmp_path: Path) -> None:
+def test_unix_socket_is_used_if_it_exists(tmp_path: Path) -> None:
     async def main() -> None:
-        near = partial(near_path, tmp_path, "device")
-        ends = Ends(near)
+        unix_path = partial(socket_path, tmp_path, "device")
+        ends = Ends(unix_path)
         await ends.listener.start()
-        path = near(ends.listener.port)
-        caller = await ends.say(path, b"near")
+        path = unix_path(ends.listener.port)
+        caller = await ends.say(path, b"unix")
         await until(lambda: ends.heard)
-        assert ends.heard == [("this machine", b"near")]
+        assert ends.heard == [("this machine", b"unix")]
         assert (caller.peer.address, caller.peer.port, str(caller.peer)) == (path, 0, path)
         await ends.stop()
         assert not Path(path).exists()
@@ -78,16 +79,16 @@ def test_the_unix_socket_is_used_where_it_is(tmp_path: Path) -> None:
     run(main())
 
 
-def test_a_socket_that_nobody_listens_at_any_more_is_passed_by(tmp_path: Path) -> None:
+def test_unix_socket_without_a_listener_falls_back_to_tcp(tmp_path: Path) -> None:
     async def main() -> None:
-        ends = Ends(nowhere)
+        ends = Ends(no_unix_path)
         await ends.listener.start()
-        left = near_path(tmp_path, "device", ends.listener.port)
+        left = socket_path(tmp_path, "device", ends.listener.port)
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(left)
-        for near in (left, str(tmp_path / "missing"), ""):
+        for path in (left, str(tmp_path / "missing"), ""):
             ends.heard.clear()
-            await ends.say(near, b"far")
+            await ends.say(path, b"tcp")
             await until(lambda: ends.heard)
             assert ends.heard[0][0].startswith("127.0.0.1:")
         await ends.stop()
@@ -95,16 +96,16 @@ def test_a_socket_that_nobody_listens_at_any_more_is_passed_by(tmp_path: Path) -
     run(main())
 
 
-def test_a_successor_takes_the_socket_of_the_dead(tmp_path: Path) -> None:
+def test_listener_replaces_the_socket_of_a_dead_process(tmp_path: Path) -> None:
     async def main() -> None:
-        def near(_port: int) -> str:
+        def unix_path(_port: int) -> str:
             return str(tmp_path / "device.sock")
 
         with socket.socket(socket.AF_UNIX) as dead:
-            dead.bind(near(0))
-        ends = Ends(near)
+            dead.bind(unix_path(0))
+        ends = Ends(unix_path)
         await ends.listener.start()
-        await ends.say(near(0), b"again")
+        await ends.say(unix_path(0), b"again")
         await until(lambda: ends.heard)
         assert ends.heard[0][0] == "this machine"
         await ends.stop()
@@ -112,12 +113,12 @@ def test_a_successor_takes_the_socket_of_the_dead(tmp_path: Path) -> None:
     run(main())
 
 
-def test_both_ways_count_for_the_limit(tmp_path: Path) -> None:
+def test_unix_and_tcp_connections_share_the_limit(tmp_path: Path) -> None:
     async def main() -> None:
-        near = partial(near_path, tmp_path, "tier")
-        ends = Ends(near, limit=2)  # a caller counts as well here: both ends have one home
+        unix_path = partial(socket_path, tmp_path, "tier")
+        ends = Ends(unix_path, limit=2)  # both ends have one group, so the caller counts as well
         await ends.listener.start()
-        await ends.say(near(ends.listener.port), b"first")
+        await ends.say(unix_path(ends.listener.port), b"first")
         await until(lambda: ends.heard)
         await ends.say("", b"second")
         await until(lambda: ends.listener.refused == 1)
@@ -126,25 +127,25 @@ def test_both_ways_count_for_the_limit(tmp_path: Path) -> None:
     run(main())
 
 
-def test_a_folder_with_a_long_name_does_without(tmp_path: Path) -> None:
+def test_folder_with_a_long_name_has_no_unix_socket(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 120)
-    assert near_path(long, "device", 1) == ""
+    assert socket_path(long, "device", 1) == ""
 
     async def main() -> None:
-        ends = Ends(partial(near_path, long, "device"))
+        ends = Ends(partial(socket_path, long, "device"))
         await ends.listener.start()
-        await ends.say("", b"far")
+        await ends.say("", b"tcp")
         await until(lambda: ends.heard)
         await ends.stop()
 
     run(main())
 
 
-def test_a_listener_that_cannot_have_the_unix_socket_has_the_port(tmp_path: Path) -> None:
+def test_listener_without_its_unix_socket_still_has_its_port(tmp_path: Path) -> None:
     async def main() -> None:
-        ends = Ends(partial(near_path, tmp_path / "missing", "device"))
+        ends = Ends(partial(socket_path, tmp_path / "missing", "device"))
         await ends.listener.start()
-        await ends.say(near_path(tmp_path / "missing", "device", ends.listener.port), b"far")
+        await ends.say(socket_path(tmp_path / "missing", "device", ends.listener.port), b"tcp")
         await until(lambda: ends.heard)
         assert ends.heard[0][0].startswith("127.0.0.1:")
         await ends.stop()
