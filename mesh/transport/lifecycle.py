@@ -86,7 +86,7 @@ class Lifecycle(State):
 
     def connect(self) -> Connect:
         """The CONNECT of a client that is IDENTIFYING. After an enhanced authentication its properties hold the data
-        for CONNACK in place of the client's."""
+        for CONNACK instead of the client's."""
         assert self._connect is not None
         return self._connect
 

@@ -26,7 +26,7 @@ from mypy_extensions import mypyc_attr
 NEW: Final = 0  # accepted; no byte of MQTT has come
 CONNECTING: Final = 1  # a part of CONNECT has come
 PROVING: Final = 2  # AUTH packets of an enhanced authentication are exchanged
-IDENTIFYING: Final = 3  # CONNECT is complete; the client and the place of its session are being looked up
+IDENTIFYING: Final = 3  # CONNECT is complete; the client and the server of its session are being looked up
 WAITING: Final = 4  # the session's server (broker or edge) has the CONNECT and has not answered
 OPEN: Final = 5  # CONNACK with success was sent
 REJECTED: Final = 6  # ended before CONNACK with success

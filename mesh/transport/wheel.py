@@ -33,12 +33,12 @@ class Timed(Flushable):
     ``expired`` is called once. It derives from ``Flushable`` because most entries are flushed as well, and a compiled
     class has one base."""
 
-    __slots__ = ("heard", "patience", "place")
+    __slots__ = ("heard", "patience", "slot")
 
     def __init__(self) -> None:
         self.heard = 0
         self.patience = 0  # 0: none
-        self.place = -1  # slot of the wheel; -1: none
+        self.slot = -1  # slot of the wheel; -1: none
 
     def expired(self) -> None:
         """Nothing was heard for ``patience`` ticks. An entry that is to be checked again calls ``Wheel.watch``."""
@@ -78,23 +78,23 @@ class Wheel:
 
     def forget(self, entry: Timed) -> None:
         """Remove ``entry``."""
-        if entry.place >= 0:
-            self._slots[entry.place].discard(entry)
-            entry.place = -1
+        if entry.slot >= 0:
+            self._slots[entry.slot].discard(entry)
+            entry.slot = -1
 
     def tick(self) -> None:
         """Let one tick pass."""
         self.now += 1
-        place = self.now % SLOTS
-        due = self._slots[place]
+        slot = self.now % SLOTS
+        due = self._slots[slot]
         if not due:
             return
-        self._slots[place] = set()
+        self._slots[slot] = set()
         for entry in due:
-            entry.place = -1
+            entry.slot = -1
         for entry in due:
             left = entry.heard + entry.patience - self.now
-            if entry.patience == 0 or entry.place >= 0:
+            if entry.patience == 0 or entry.slot >= 0:
                 continue  # the expiry of another entry has changed this deadline
             if left > 0:
                 self._put(entry, left)
@@ -105,8 +105,8 @@ class Wheel:
                 log.exception("the deadline of %r failed", entry)
 
     def _put(self, entry: Timed, ticks: int) -> None:
-        entry.place = (self.now + min(ticks, SLOTS - 1)) % SLOTS
-        self._slots[entry.place].add(entry)
+        entry.slot = (self.now + min(ticks, SLOTS - 1)) % SLOTS
+        self._slots[entry.slot].add(entry)
 
     def _run(self) -> None:
         self._handle = self._loop.call_later(TICK, self._run)

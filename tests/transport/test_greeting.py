@@ -354,15 +354,15 @@ def test_stopping_node_tells_each_client_in_its_protocol(make: Make) -> None:
         async with make() as world:
             new, old = await Bare(MQTT5).hello(world.port, "new"), await Bare().hello(world.port, "old")
             world.gate.clear()
-            waiting, stranger = await Bare(MQTT5).connect(world.port), await Bare(MQTT5).connect(world.port)
+            waiting, unconnected = await Bare(MQTT5).connect(world.port), await Bare(MQTT5).connect(world.port)
             waiting.send(Connect(MQTT5, "waiting", username="waiting"))
             await until(lambda: world.held() == Held(identity=1))
             await world.stop()
-            for client in (new, old, waiting, stranger):
+            for client in (new, old, waiting, unconnected):
                 await client.wait_closed()
             assert (await new.wait(Disconnect)).reason == SERVER_SHUTTING_DOWN
             assert [type(packet) for packet in old.packets] == [Connack]
             assert [packet.reason for packet in waiting.packets if isinstance(packet, Connack)] == [SERVER_UNAVAILABLE]
-            assert stranger.packets == []
+            assert unconnected.packets == []
 
     run(main())

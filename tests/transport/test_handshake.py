@@ -82,9 +82,9 @@ def test_edge_closes_a_connection_that_does_not_prove_itself() -> None:
         edge = await FakeEdge("edge-1").start()
         asking = Asking("door", "edge-1", new_instance(1), prover(b"wrong"))
         for data in (b"GET / HTTP/1.1\r\n\r\n", head(PROOF, LINK, 32) + bytes(32), head(HELLO, LINK, 2000)):
-            stranger = await Bare().connect(edge.devices.port)
-            stranger.raw(data)
-            await stranger.wait_closed()
+            unproven = await Bare().connect(edge.devices.port)
+            unproven.raw(data)
+            await unproven.wait_closed()
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.devices.port)
         hello = asking.hello()
         writer.write(head(HELLO, LINK, len(hello)) + hello)

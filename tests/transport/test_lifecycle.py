@@ -171,7 +171,7 @@ ENDS = [
     ("more than a CONNECT may have", [b"\x10\xff\xff\xff\x7f"], b""),
     ("another version", [b"\x10\x0c\x00\x04MQTT\x07\x02\x00\x3c\x00\x00"], b"\x20\x02\x00\x01"),
     ("a reserved flag", [b"\x10\x0d\x00\x04MQTT\x05\x03\x00\x3c\x00\x00\x00"], b"\x20\x03\x00\x81\x00"),
-    ("PUBLISH in the place of AUTH", [encode(asking(), MQTT5), encode(Publish("t"), MQTT5)], b"\x20\x03\x00\x82\x00"),
+    ("PUBLISH instead of AUTH", [encode(asking(), MQTT5), encode(Publish("t"), MQTT5)], b"\x20\x03\x00\x82\x00"),
     ("a malformed AUTH", [encode(asking(), MQTT5), b"\xf1\x00"], b"\x20\x03\x00\x81\x00"),
     ("a large AUTH", [encode(asking(), MQTT5), b"\xf0\xff\xff\x7f"], b"\x20\x03\x00\x95\x00"),
     ("it gives up", [encode(asking(), MQTT5), encode(Disconnect(), MQTT5)], b""),

@@ -28,14 +28,14 @@ def test_a_turn_ends_once_with_its_steps_first_and_in_order() -> None:
     async def main() -> None:
         events: list[str] = []
         turn = Turn(asyncio.get_running_loop(), lambda: events.append("commit"))
-        turn.add(lambda: events.append("engine"))
+        turn.add(lambda: events.append("broker"))
         turn.mark(Recorder("a", events))
         turn.wake()
         turn.mark(Recorder("b", events))
         assert events == []
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert events == ["commit", "engine", "a", "b"]
+        assert events == ["commit", "broker", "a", "b"]
 
     run(main())
 
