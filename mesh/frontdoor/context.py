@@ -1,6 +1,6 @@
 """What all vehicles of one front door share.
 
-It holds the door's policy, its map, its settings and its counters: never connections. What always holds: it is made
+It holds the door's policy, its map, its settings and its counters: never connections. What always holds: it is created
 once, before the first vehicle is accepted.
 """
 
@@ -18,13 +18,13 @@ from mesh.transport.turn import Turn
 from mesh.wire.packets import Connect
 
 Identify = Callable[[Connect, Peer], str]
-"""The vehicle of a CONNECT from a peer; raises ``Refused``."""
+"""Returns the vehicle of a CONNECT from a peer; raises ``Refused``."""
 
 Proven = Callable[[Connect, str], str]
-"""The vehicle of a CONNECT whose sender has proved an identity; raises ``Refused``."""
+"""Returns the vehicle of a CONNECT whose sender has proved an identity; raises ``Refused``."""
 
 Join = Callable[[str, VehicleConnection], EdgePath]
-"""The lane of a connection to the edge of a name, which need not be there at present; the edge gets the CONNECT."""
+"""Returns the path of a connection to the named edge, which gets the CONNECT when it is connected."""
 
 
 class Owner(Protocol):
@@ -38,16 +38,16 @@ class Owner(Protocol):
 
 
 class OwnerMap(Protocol):
-    """The map from vehicle to edge. Its errors, whatever they are, mean that there is no answer at present."""
+    """The map from vehicle to edge. Every error that it raises means that there is no answer at present."""
 
     def cached(self, vehicle: str) -> Owner | None:
-        """The record, if it is known without asking."""
+        """The record, if it is cached."""
 
     async def lookup(self, vehicle: str) -> Owner | None:
-        """The record; ``None`` for a vehicle that was never seen."""
+        """The record; ``None`` for a vehicle that has none."""
 
     async def claim(self, vehicle: str) -> Owner:
-        """Give the vehicle an owner; the record that won."""
+        """Give the vehicle an owner; returns the record that won."""
 
 
 @final
@@ -55,12 +55,12 @@ class OwnerMap(Protocol):
 class DoorSettings:
     """Seconds, bytes and counts.
 
-    * ``connect_timeout``: for the whole CONNECT, however slowly it comes (CVE-2020-13849);
-    * ``attach_timeout``: that a CONNECT waits for the vehicle's edge: longer than a restart of it, shorter than clients
-      wait for CONNACK;
+    * ``connect_timeout``: for the whole CONNECT, even if single bytes keep coming (CVE-2020-13849);
+    * ``attach_timeout``: how long a CONNECT waits for the vehicle's edge: longer than an edge takes to restart, shorter
+      than clients wait for CONNACK;
     * ``held_per_vehicle``: bytes of one vehicle that wait for confirmation: some hundred reports;
-    * ``held_per_edge``: the same for all vehicles of one edge: what the door may cost while an edge is away;
-    * ``topic_aliases``: that a vehicle may set up, as the edges tell it.
+    * ``held_per_edge``: the same for all vehicles of one edge: bounds the door's memory while an edge is disconnected;
+    * ``topic_aliases``: topic aliases that a vehicle may set up; the edges announce the same number in CONNACK.
     """
 
     connect_timeout: float = 10.0
@@ -72,7 +72,7 @@ class DoorSettings:
 
 @final
 class DoorCounters:
-    """Since the start."""
+    """Counters since the start of the door."""
 
     __slots__ = ("accepted", "packets_down", "packets_up")
 
@@ -84,7 +84,7 @@ class DoorCounters:
 
 @final
 class DoorContext:
-    """``clients`` is the listeners'."""
+    """``clients`` is the context of the listeners' client streams."""
 
     __slots__ = ("clients", "counters", "identify", "join", "map", "proven", "settings", "tracer", "turn")
 

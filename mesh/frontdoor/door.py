@@ -1,8 +1,8 @@
 """The front door: it owns the vehicles' connections, and nothing else of them.
 
-It composes listeners, links and the map. It must never know sessions or messages: those are the edge's. What always
-holds: a vehicle's connection is not closed because an edge, a core or etcd is away; what is held for whoever is away is
-bounded.
+It composes listeners, links and the map. It must never know sessions or messages, which belong to the edge. What always
+holds: a vehicle's connection is not closed because an edge, a core or etcd is unavailable; the bytes held for an edge
+are bounded.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def _no_unix_paths(_edge: str) -> UnixPath:
 
 @final
 class FrontDoor:
-    """``listen``: where to listen; the ports really bound are in ``ports``. ``epoch`` grows with each start of this
-    door's name. ``unix_path`` gives an edge's socket on this machine.
+    """``listen``: where to listen; the ports really bound are in ``ports``. ``epoch`` grows with each start of a door
+    with this name. ``unix_path`` returns an edge's Unix socket on this machine.
 
-    ``identify`` gives the vehicle of a CONNECT; ``proven`` gives that of a client that has proved its identity by a
-    method of ``admission``. ``prove`` is the mesh secret's (see ``handshake``).
+    ``identify`` returns the vehicle of a CONNECT; ``proven`` that of a client that has proved its identity by a method
+    of ``admission``. ``prove`` computes proofs with the mesh secret (see ``handshake``).
     Several doors of one machine may listen on the same address.
     """
 
@@ -91,23 +91,23 @@ class FrontDoor:
 
     @property
     def ports(self) -> list[int]:
-        """The ports that are listened on, in the order of ``listen``."""
+        """The bound ports, in the order of ``listen``."""
         return [listener.port for listener in self._listeners]
 
     async def start(self) -> None:
-        """Connect to the edges and accept vehicles. Raises ``OSError`` that names the address when it cannot be had."""
+        """Connect to the edges and accept vehicles. Raises ``OSError``, which names the address, if listening fails."""
         self.wheel.start()
         self.links.changed()
         for listener in self._listeners:
             await listener.start()
 
     def members_changed(self) -> None:
-        """To be called whenever the membership has changed."""
+        """Must be called after each change of the membership."""
         self.links.changed()
 
     async def stop(self, grace: float) -> None:
-        """Accept no more and dismiss the vehicles, spread over half of ``grace`` seconds: they all come back to some
-        other door."""
+        """Accept no more and dismiss the vehicles, spread over half of ``grace`` seconds, since all of them connect to
+        other doors."""
         deadline = self.group.loop.time() + grace
         for listener in self._listeners:
             listener.stop()

@@ -1,8 +1,8 @@
-"""The seam between a vehicle's connection and its edge.
+"""The interface between a vehicle's connection and its edge.
 
-It knows what the two ask of each other: never how either does it. The device link implements ``EdgePath`` for our own
-edges; a relay to a foreign broker can do so without a change to the vehicle. What always holds: a vehicle has at most
-one lane, from the moment its edge is known until the connection ends.
+It knows the calls of the two: never how either implements them. The device link implements ``EdgePath`` for the edges
+of the mesh; a relay to another broker can implement it without a change to the vehicle. What always holds: a vehicle
+has at most one path, from the moment its edge is known until the connection ends.
 
 Base classes and not ``Protocol``s, for the reason that ``session/store.py`` gives.
 """
@@ -17,34 +17,34 @@ from mesh.wire.tracecontext import TraceContext
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class EdgePath:
-    """One vehicle's way to its edge."""
+    """The path of one vehicle to its edge."""
 
     __slots__ = ()
 
     def carry(self, packets: list[bytes]) -> bool:
-        """Bring whole packets of the vehicle to the edge, now or when it is back. False: enough is held, so the
-        vehicle is to send no more until ``Passenger.ease``."""
+        """Send whole packets of the vehicle to the edge, now or when it is connected again. False: the limit of held
+        bytes is reached, so the vehicle must not be read until ``VehicleConnection.ease``."""
         raise NotImplementedError
 
     def free(self) -> bool:
-        """Whether there is room again for more of the vehicle's packets."""
+        """Whether more of the vehicle's packets are accepted again."""
         raise NotImplementedError
 
     def credit(self, size: int) -> None:
-        """``size`` bytes from the edge have left towards the vehicle."""
+        """``size`` bytes from the edge were written to the vehicle."""
         raise NotImplementedError
 
     def leave(self) -> None:
-        """The vehicle's connection is over."""
+        """The vehicle's connection has ended."""
         raise NotImplementedError
 
 
 class VehicleConnection(ClientStream):
     """A vehicle's connection, as an edge sees it.
 
-    ``name`` is the vehicle's identity in the map, and ``epoch`` that of its map record; ``since`` is when the
-    connection was accepted, in milliseconds since 1970; ``connect`` the CONNECT packet; ``uncredited`` the bytes from
-    the edge for which no credit was given back yet.
+    ``name`` is the vehicle's identity in the map, and ``epoch`` the epoch of its map record; ``since`` is the time when
+    the connection was accepted, in milliseconds since 1970; ``connect`` the CONNECT packet; ``uncredited`` the bytes
+    from the edge for which no credit was given back yet.
     """
 
     __slots__ = ("connect", "epoch", "name", "since", "uncredited")
@@ -58,24 +58,23 @@ class VehicleConnection(ClientStream):
         self.uncredited = 0
 
     def welcome(self, keep_alive: int, connack: bytes) -> None:
-        """The edge accepts the connection. ``keep_alive``: seconds to enforce."""
+        """The edge accepts the connection. ``keep_alive`` is to be enforced, in seconds."""
         raise NotImplementedError
 
     def down(self, data: bytes, size: int, count: int) -> None:
-        """``data`` for the vehicle. The edge counts it as ``size`` bytes against the credit and as ``count`` packets,
-        also where less of it is to be written."""
+        """Write ``data`` to the vehicle. The edge counts ``size`` bytes against the credit, and ``count`` packets, even
+        if ``data`` is shorter."""
         raise NotImplementedError
 
     def traced(self, context: TraceContext, publish: bytes, client_id: str) -> None:
-        """``publish``, which comes next, belongs to a sampled trace. ``client_id`` is the one that the edge assigned,
-        else empty.
-        """
+        """The next packet, ``publish``, belongs to a sampled trace. ``client_id`` is the one that the edge assigned,
+        else empty."""
         raise NotImplementedError
 
     def ease(self) -> None:
-        """Less is held than before."""
+        """Fewer bytes are held than before."""
         raise NotImplementedError
 
     def shut(self) -> None:
-        """The edge ends the connection; what it sent before is still to be written. The lane is no longer there."""
+        """The edge ends the connection: write what it sent before, and close. The path must not be used any more."""
         raise NotImplementedError

@@ -1,15 +1,15 @@
-"""What is on its way between one vehicle and its edge: enough to go on after the edge, or the link to it, was away.
+"""The packets in flight between one vehicle and its edge: enough state to continue after the edge or the link was lost.
 
-It looks at the type and the identifier of whole raw packets: never into them, and never at a socket. What always holds:
+It reads the type and the identifier of whole raw packets: nothing else of them, and never a socket. What always holds:
 
 * an *entry* (the packets of one DATA frame, or CLOSE) is kept, in order, until the edge has confirmed it;
-* a packet that was answered is not replayed: its identifier may be in use for another one by then, and a second answer
-  would acknowledge that one;
-* a replayed PUBLISH of QoS 1 or 2 bears DUP [MQTT-3.3.1-1], and one of QoS 0 that was sent once is not sent again;
-* ``unacked`` names the PUBLISHes that went to the vehicle and are not acknowledged: for QoS 1 until PUBACK, for QoS 2
-  until PUBCOMP;
-* PUBREL goes to the vehicle once for each message on one connection [MQTT-4.4.0-1]: the edge repeats it when it comes
-  back, because it cannot know whether the first one arrived, and the repeat ends here.
+* an answered packet is not replayed: its identifier may be in use for a newer packet by then, and a second answer would
+  acknowledge that one;
+* a replayed PUBLISH of QoS 1 or 2 has DUP set [MQTT-3.3.1-1], and a QoS 0 PUBLISH that was sent once is not sent again;
+* ``unacked`` names the PUBLISHes that were sent to the vehicle and are not acknowledged: for QoS 1 until PUBACK, for
+  QoS 2 until PUBCOMP;
+* PUBREL is sent to the vehicle once for each message on one connection [MQTT-4.4.0-1]: a restarted edge repeats it,
+  because it cannot know whether the first one arrived, and the repeat is dropped here.
 
 The life of an identifier that the edge chose: PUBLISHED → (QoS 1) PUBACK: free. PUBLISHED → (QoS 2) PUBREC: ANSWERED →
 PUBREL: RELEASED → PUBCOMP: free.
@@ -44,8 +44,8 @@ _QOS: Final = 0x06
 
 @final
 class HeldFrame:
-    """One replayable frame. ``packets`` is ``None`` for CLOSE; ``size`` in bytes; ``sent``: it was on some link
-    already; ``next`` is the one that was kept after it."""
+    """One replayable frame. ``packets`` is ``None`` for CLOSE; ``size`` is in bytes; ``sent``: it was sent on a link
+    already; ``next`` is the entry that was kept after it."""
 
     __slots__ = ("exchange", "next", "packets", "sent", "size")
 
@@ -60,26 +60,26 @@ class HeldFrame:
 @final
 class Exchange:
     """``number`` is the connection's number on the link; ``held`` the bytes of entries that are not confirmed;
-    ``over``: nobody waits for the rest."""
+    ``over``: the connection has ended and the remaining entries were dropped."""
 
     __slots__ = ("_awaiting", "_completed", "_delivered", "_newest", "_oldest", "held", "number", "over")
 
     def __init__(self, number: int) -> None:
         self.number = number
-        # A chain: a queue of their own would cost each connection more than it holds at most times.
+        # A linked list: most connections hold nothing most of the time, and a queue object for each costs more.
         self._oldest: HeldFrame | None = None
         self._newest: HeldFrame | None = None
         self.held = 0
         self.over = False
-        # Made when they are needed: most vehicles are idle, and two empty tables cost each of them 128 bytes.
-        self._awaiting: dict[int, tuple[HeldFrame, int]] | None = None  # its identifiers -> the packets to be answered
+        # Created on first use: most vehicles are idle, and two empty tables cost each of them 128 bytes.
+        self._awaiting: dict[int, tuple[HeldFrame, int]] | None = None  # vehicle's identifiers -> unanswered packets
         self._delivered: dict[int, int] | None = None  # the edge's identifiers -> PUBLISHED, ANSWERED or RELEASED
-        self._completed: set[int] | None = None  # identifiers whose PUBREL has no place here any more, after ``reopen``
+        self._completed: set[int] | None = None  # identifiers whose PUBREL is dropped after ``reopen``
 
     # From the vehicle
 
     def up(self, packets: list[bytes]) -> HeldFrame:
-        """Packets came from the vehicle: the entry to send, which keeps the list."""
+        """Keep packets from the vehicle; returns the entry to send, which owns the list."""
         entry = HeldFrame(self, packets, 0)
         delivered = self._delivered
         size = 0
@@ -101,7 +101,7 @@ class Exchange:
         return entry
 
     def close(self) -> HeldFrame:
-        """The vehicle is gone: the entry that says so."""
+        """The vehicle has disconnected; returns the CLOSE entry to send."""
         entry = HeldFrame(self, None, 0)
         self._keep(entry)
         return entry
@@ -134,7 +134,7 @@ class Exchange:
     # From the edge
 
     def down(self, body: bytes, packets: list[bytes]) -> bytes:
-        """The packets of a DATA frame (``body`` is all of them) came for the vehicle: the bytes to write."""
+        """Note the packets of a DATA frame for the vehicle (``body`` is all of them); returns the bytes to write."""
         whole = True
         for index, raw in enumerate(packets):
             kind = raw[0] & 0xF0
@@ -173,14 +173,14 @@ class Exchange:
         entry, index = waiting
         packets = entry.packets
         if packets is None or (packets[index][0] & 0xF0 == _PUBREL) != (kind == _PUBCOMP):
-            return  # the late answer to something older
+            return  # a late answer to an older packet
         del awaiting[packet_id]
         packets[index] = b""
 
     # The link
 
     def confirmed(self, entry: HeldFrame) -> None:
-        """The edge has ``entry``, the oldest, on its disk."""
+        """The edge has stored ``entry``, the oldest, on its disk."""
         if self._oldest is entry:
             self.held -= entry.size
             self._oldest, entry.next = entry.next, None
@@ -188,7 +188,7 @@ class Exchange:
                 self._newest = None
 
     def entries(self) -> list[HeldFrame]:
-        """All that is kept, the oldest first."""
+        """All kept entries, the oldest first."""
         found = []
         entry = self._oldest
         while entry is not None:
@@ -197,22 +197,22 @@ class Exchange:
         return found
 
     def unacked(self) -> list[int]:
-        """Identifiers of PUBLISHes that are with the vehicle, in the order in which they went there."""
+        """Identifiers of PUBLISHes that the vehicle has not acknowledged, in the order in which they were sent."""
         return [] if self._delivered is None else list(self._delivered)
 
     def reopen(self) -> None:
-        """The connection is about to be attached again: PUBRELs for what the vehicle has completed meanwhile are not
-        for it."""
+        """The connection is about to be attached again: from now on PUBRELs are dropped for the messages that the
+        vehicle has completed meanwhile."""
         completed: set[int] = set()
         for entry in self.entries():
             for raw in entry.packets or ():
                 if raw and raw[0] & 0xF0 == _PUBCOMP:
                     completed.add(ack_packet_id(raw))
-        # An identifier that is in use again shows that the edge knows of the completion.
+        # An identifier that is in use again shows that the edge has processed the completion.
         self._completed = completed.difference(self._delivered or ()) or None
 
     def frame(self, entry: HeldFrame) -> bytes:
-        """The body of the frame for ``entry``, which is now on a link."""
+        """The body of the frame for ``entry``, which counts as sent from now on."""
         packets = entry.packets
         if packets is None:
             return b""
@@ -220,7 +220,7 @@ class Exchange:
         return packets[0] if len(packets) == 1 else b"".join(packets)
 
     def replay(self) -> list[HeldFrame]:
-        """What must go on the next link, in order. Entries of which nothing is left to send are let go of here."""
+        """The entries to send on the next link, in order. Entries with nothing left to send are dropped."""
         kept: list[HeldFrame] = []
         found = self.entries()
         self._clear()
@@ -239,7 +239,7 @@ class Exchange:
         self.held = 0
 
     def abandon(self) -> None:
-        """Nobody waits for what is left."""
+        """The connection is over: drop all entries."""
         self.over = True
         self._clear()
         self._awaiting = None
@@ -247,7 +247,7 @@ class Exchange:
 
 
 def _repeat(packets: list[bytes]) -> None:
-    """Make of packets that were sent once what may be sent again."""
+    """Turn sent packets into what may be sent again: set DUP, and drop QoS 0."""
     for index, raw in enumerate(packets):
         if raw and raw[0] & 0xF0 == _PUBLISH:
             packets[index] = with_dup(raw) if raw[0] & _QOS else b""

@@ -1,15 +1,15 @@
-"""The door's end of the device link to one edge, over all the times that it is lost and made again.
+"""The door's end of the device link to one edge, across all its sockets: it stays when a socket is lost and replaced.
 
 It knows which connections belong to the edge and what is not confirmed: never what a packet means. What always holds:
 
-* a lane is *linked* when its OPEN or ATTACH is on the present socket; before that its packets are kept, after it they
-  are sent at once;
-* when a socket is ready every lane is linked in the order of its age (an older connection of the same session must not
-  take it over from a newer one): OPEN if the edge never accepted it, else ATTACH; then its unconfirmed entries; then
-  LIVE. At the end LIVE for the link itself says that whatever was not named is not coming back;
-* ``sent`` holds the entries of the present socket in their order on it, so that CONFIRM, a count, names them;
-* ``held`` is the sum of all unconfirmed entries. Above ``limit`` every vehicle that brings more is not read until it
-  has fallen to the half.
+* a path is *linked* when its OPEN or ATTACH was sent on the present socket; before that its packets are kept, after it
+  they are sent at once;
+* when a socket is ready, all paths are linked in the order of their age (an older connection must not take a session
+  over from a newer one): OPEN if the edge never accepted the connection, else ATTACH; then its unconfirmed entries;
+  then LIVE. Last, LIVE for the link itself says that connections that were not named have ended;
+* ``sent`` holds the entries of the present socket in the order of sending, so that CONFIRM, a count, identifies them;
+* ``held`` is the sum of all unconfirmed entries. Above ``limit``, a vehicle that sends more is not read until ``held``
+  has fallen to half of ``limit``.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ AWAY: Final = "away"
 REPLAYING: Final = "replaying"
 UP: Final = "up"
 
-SLICE: Final = 200  # connections that are linked in one go: about a millisecond of the loop
-JAM: Final = 10.0  # seconds that a replay waits for an edge that does not read
+SLICE: Final = 200  # connections that are linked at a time: about a millisecond of the loop
+JAM: Final = 10.0  # seconds that a replay waits for an edge that does not read its socket
 
 log = logging.getLogger(__name__)
 
 
 class Directory(Protocol):
-    """Where edges are."""
+    """The addresses of the edges."""
 
     def address(self, edge: str) -> tuple[str, int] | None:
-        """Host and device port of an edge; ``None`` while nobody knows."""
+        """Host and device port of an edge; ``None`` while they are unknown."""
 
 
 @final
 class DevicePath(EdgePath):
-    """A vehicle's connection on the device link. ``linked``: its OPEN or ATTACH is on the present socket; ``client_id``
-    is the one that the edge assigned, else empty. The link alone changes both."""
+    """A vehicle's connection on the device link. ``linked``: its OPEN or ATTACH was sent on the present socket;
+    ``client_id`` is the one that the edge assigned, else empty. Only the link changes both."""
 
     __slots__ = ("_link", "client_id", "exchange", "linked", "vehicle")
 
@@ -89,8 +89,8 @@ class DevicePath(EdgePath):
 
 @final
 class EdgeLink(SocketOwner):
-    """``unix_path``: the edge's socket on this machine; ``limit``: bytes that may be held for this edge in all, and
-    ``share`` for one vehicle."""
+    """``unix_path``: the edge's Unix socket on this machine; ``limit``: bytes that may be held for this edge in total,
+    and ``share`` for one vehicle."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class EdgeLink(SocketOwner):
     # Life
 
     def start(self) -> None:
-        """Connect, and connect again whenever the link is lost."""
+        """Connect, and connect again after each loss of the link."""
         self._dialler.start()
 
     async def stop(self) -> None:
@@ -142,15 +142,15 @@ class EdgeLink(SocketOwner):
             self._socket.finish()
 
     def poke(self) -> None:
-        """There is news of the edge: do not wait for the next attempt's time."""
+        """There is news of the edge: make the next attempt at once."""
         self._dialler.poke()
 
     def moved(self) -> None:
-        """The edge has another address: whoever is at the old one is not it any more."""
+        """The edge has a new address: drop the connection to the old one."""
         self._dialler.moved()
 
     def drained(self) -> bool:
-        """Whether the edge has confirmed everything that it can get."""
+        """Whether the edge has confirmed everything that was sent; true while it is disconnected."""
         return self.state == AWAY or not self._sent
 
     def status(self) -> EdgeLinkStatus:
@@ -163,17 +163,17 @@ class EdgeLink(SocketOwner):
         asking = Asking(self._door, self.edge, self._instance, self._prove)
         return EdgeSocket(self.name, self, self._group, self._turn, asking, self._max_packet)
 
-    # Lanes
+    # Paths
 
     def add(self, vehicle: VehicleConnection, number: int) -> DevicePath:
-        """A connection belongs to this edge; ``number`` is its number on the link."""
+        """Add a connection that belongs to this edge; ``number`` is its number on the link."""
         path = self.paths[number] = DevicePath(self, vehicle, number)
         if self.state == UP:
             self._link(path)
         return path
 
     def carry(self, path: DevicePath, entry: HeldFrame) -> bool:
-        """Bring an entry to the edge, now or later; False: enough is held, so read no more until ``ease``."""
+        """Send an entry to the edge, now or later. False: a limit is reached, so read no more until ``ease``."""
         self.held += entry.size
         if path.linked:
             self._transmit(entry)
@@ -183,11 +183,11 @@ class EdgeLink(SocketOwner):
         return path.exchange.held <= self.share
 
     def free(self, path: DevicePath) -> bool:
-        """Whether there is room for more of the vehicle's packets."""
+        """Whether more of the vehicle's packets are accepted."""
         return path.exchange.held <= self.share // 2 and path not in self._blocked
 
     def leave(self, path: DevicePath) -> None:
-        """The vehicle's connection is over: tell the edge, if it knows the connection at all."""
+        """The vehicle's connection has ended: tell the edge, if the edge knows the connection."""
         if path.exchange.over:
             return
         if path.linked or path.vehicle.life.was_open():
@@ -198,7 +198,7 @@ class EdgeLink(SocketOwner):
             self._forget(path)
 
     def credit(self, path: DevicePath, size: int) -> None:
-        """``size`` bytes have left towards the vehicle."""
+        """``size`` bytes were written to the vehicle."""
         if path.linked and self._socket is not None:
             self._socket.send(CREDIT, path.exchange.number, pack_credit(size))
 
@@ -220,14 +220,14 @@ class EdgeLink(SocketOwner):
     # The socket
 
     def ready(self, socket: EdgeSocket) -> None:
-        """The handshake is over: bring the edge up to date."""
+        """The handshake has succeeded: start the replay."""
         self._dialler.welcomed()
         self._socket = socket
         self.state = REPLAYING
         self._replay = self._group.loop.create_task(self._relink(socket), name=f"replay {self.name}")
 
     def lost(self, socket: EdgeSocket) -> None:
-        """The socket is gone: everything waits for the next one."""
+        """The socket is closed: everything waits for the next one."""
         if socket is not self._socket:
             return
         self._socket = None
@@ -265,7 +265,7 @@ class EdgeLink(SocketOwner):
             socket.abort()
 
     def _link(self, path: DevicePath) -> None:
-        """Put a connection on the present socket."""
+        """Link a connection to the present socket."""
         socket = self._socket
         if socket is None:
             return

@@ -1,8 +1,8 @@
 """All device links of one front door.
 
-It knows the edges by name and gives out connection numbers: never what happens on a link. What always holds: there is
-one link for an edge, made when the edge is first heard of and kept for the life of the door; no connection number is
-given twice in that life.
+It knows the edges by name and assigns connection numbers: never what happens on a link. What always holds: each edge
+has one link, created when its name is first used and kept for the life of the door; no connection number is assigned
+twice in that life.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EdgeMember(Protocol):
 
 
 class EdgeMembers(Protocol):
-    """Who is in the mesh."""
+    """The members of the mesh."""
 
     def get(self, name: str) -> EdgeMember | None:
         """One node, as it last announced itself."""
@@ -46,8 +46,8 @@ class EdgeMembers(Protocol):
 
 @final
 class Links:
-    """``unix_path`` gives an edge's socket on this machine. ``group`` is that of the links' own sockets, not of the
-    vehicles'. ``limit``: bytes held for one edge; ``share``: those of them for one vehicle."""
+    """``unix_path`` returns an edge's Unix socket on this machine. ``group`` is the group of the links' sockets, not of
+    the vehicles'. ``limit``: bytes held for one edge; ``share``: bytes held for one vehicle."""
 
     def __init__(
         self,
@@ -77,12 +77,12 @@ class Links:
         self._next = 0
 
     def join(self, edge: str, vehicle: VehicleConnection) -> EdgePath:
-        """The lane of a connection to ``edge``, which need not be there at present."""
-        self._next += 1  # 2^32 connections are more than a door sees between two upgrades
+        """A new path of a connection to ``edge``, which need not be connected at present."""
+        self._next += 1  # 32 bits on the wire: 2^32 connections are more than a door accepts between two upgrades
         return self.get(edge).add(vehicle, self._next)
 
     def get(self, edge: str) -> EdgeLink:
-        """The link to ``edge``, which need not be there at present."""
+        """The link to ``edge``, which need not be connected at present."""
         link = self._links.get(edge)
         if link is None:
             link = EdgeLink(
@@ -94,14 +94,14 @@ class Links:
         return link
 
     def address(self, edge: str) -> tuple[str, int] | None:
-        """Where ``edge`` is, or was when it was last heard of: its lease may be over while it is only restarting."""
+        """The last announced address of ``edge``: it stays when the lease ends, since the edge may only restart."""
         member = self._members.get(edge)
         if member is not None and "device" in member.ports:
             self._addresses[edge] = (member.host, member.ports["device"])
         return self._addresses.get(edge)
 
     def changed(self) -> None:
-        """The membership has changed: connect to edges that are new, and at once to those that have moved."""
+        """The membership has changed: connect to new edges, and at once to those that have moved."""
         for member in self._members.all("edge"):
             before = self._addresses.get(member.name)
             link = self.get(member.name)
@@ -111,7 +111,7 @@ class Links:
                 link.poke()
 
     async def drain(self, seconds: float) -> None:
-        """Wait until the edges that are there have confirmed what was sent, for ``seconds`` at most."""
+        """Wait until the connected edges have confirmed what was sent, for ``seconds`` at most."""
         await until(lambda: all(link.drained() for link in self._links.values()), seconds)
 
     async def stop(self) -> None:

@@ -1,7 +1,7 @@
 """The front door as a node of the mesh: its policy, the map and the membership put together.
 
-It composes; what happens to connections is ``door``'s. What always holds: a vehicle is identified by the rule of the
-topology before anything is asked about it.
+It only composes; ``door`` handles the connections. What always holds: a vehicle is identified by the rule of the
+topology before it is looked up.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from mesh.transport.admission import Admission
 from mesh.transport.waiting import until
 from mesh.wire.packets import Connect
 
-# Seconds that a start waits for the edges: those that are quickest to start must not be given all the first vehicles.
+# Seconds that a start waits for all edges: otherwise the first edges to start would get all the first vehicles.
 _FIRST_EDGES: Final = 5.0
 
 
 @final
 class DoorMap:
-    """The vehicle map, which gives a vehicle that has no owner one of its pool's edges."""
+    """The vehicle map; ``claim`` assigns one of the pool's edges to a vehicle that has no owner."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def cached(self, vehicle: str) -> Owner | None:
-        """The record, if it is known without asking."""
+        """The record, if it is cached."""
         return self._services.map.cached(vehicle)
 
     async def lookup(self, vehicle: str) -> Owner | None:
-        """The record; ``None`` for a vehicle that was never seen. Raises ``RegistryError``."""
+        """The record; ``None`` for a vehicle that has none. Raises ``RegistryError``."""
         return await self._services.map.lookup(vehicle)
 
     async def claim(self, vehicle: str) -> Owner:
@@ -51,7 +51,7 @@ class DoorMap:
 
 @final
 class DoorNode:
-    """One front door. ``start`` raises ``OSError`` that names the address when it cannot be had."""
+    """One front door. ``start`` raises ``OSError``, which names the address, if listening fails."""
 
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
@@ -74,7 +74,7 @@ class DoorNode:
         admission = Admission(
             config.client_limits(), limits.connections, config.spec.redirect, config.topology.identity.methods()
         )
-        epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
+        epoch = time.time_ns() // 1_000_000  # grows with each start, also without etcd
         door = self._door = FrontDoor(
             config.name, epoch, listen, DoorMap(services), services.members, self._identify, config.prove,
             admission, services.tracer, settings, lambda edge: config.unix_path(edge, DEVICE),
@@ -101,7 +101,7 @@ class DoorNode:
             self._door.members_changed()
 
     async def stop(self, grace: float) -> None:
-        """Dismiss the vehicles, spread over the time that there is; they come back through another door."""
+        """Dismiss the vehicles, spread over the grace period; they connect again through another door."""
         if self._door is not None:
             await self._door.stop(grace)
         if self._services is not None:

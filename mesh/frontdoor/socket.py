@@ -1,8 +1,8 @@
 """One TCP connection from a front door to an edge.
 
-It knows the door's side of the handshake and the frames that an edge may send: never connections, which are its
-owner's. What always holds: the owner gets no frame before the edge has proved who it is; ``over`` is done once the
-connection is gone.
+It knows the door's side of the handshake and the frames that an edge may send: never connections, which its owner
+keeps. What always holds: the owner gets no frame before the edge has proved its identity; ``over`` is done when the
+connection is closed.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from mesh.wire.tracecontext import TraceContext
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class SocketOwner:
-    """Gets what an edge says. ``connection`` is a connection number; an owner ignores one that it has given up while
-    the frame was on its way."""
+    """Receives the frames of an edge. ``connection`` is a connection number; the owner ignores numbers that it has
+    dropped while the frame was in flight."""
 
     def ready(self, socket: EdgeSocket) -> None:
-        """The handshake is over."""
+        """The handshake has succeeded."""
         raise NotImplementedError
 
     def lost(self, socket: EdgeSocket) -> None:
-        """The socket is gone."""
+        """The socket is closed."""
         raise NotImplementedError
 
     def accepted(self, connection: int, keep_alive: int, client_id: str, connack: bytes) -> None:
@@ -68,7 +68,7 @@ class SocketOwner:
         raise NotImplementedError
 
     def confirmed(self, count: int) -> None:
-        """CONFIRM: so many frames of this socket are durable. Raises ``LinkError`` if there are not so many."""
+        """CONFIRM: ``count`` frames of this socket are durable. Raises ``LinkError`` if fewer were sent."""
         raise NotImplementedError
 
 
@@ -84,10 +84,10 @@ class EdgeSocket(Link):
         super().__init__(name, group, turn, max_packet + SLACK)
         self._owner = owner
         self._asking = asking
-        # The edge may send what it likes up to the frame's limit: the vehicle's own limit is the edge's business.
+        # Packets may be as long as a frame allows: the edge enforces the vehicle's own limit.
         self._framer = Framer(MAX_REMAINING_LENGTH)
         self.over: asyncio.Future[str] = group.loop.create_future()
-        self.room = asyncio.Event()  # the edge reads
+        self.room = asyncio.Event()  # set while the write buffer has room, because the edge reads
         self.room.set()
 
     def opened(self) -> None:
@@ -104,7 +104,7 @@ class EdgeSocket(Link):
             self.trust()
             self._owner.ready(self)
         else:
-            raise LinkError(f"a frame of kind {kind} came before the handshake was over")
+            raise LinkError(f"a frame of kind {kind} came before the end of the handshake")
 
     def _frame(self, kind: int, connection: int, body: bytes) -> None:
         owner = self._owner
@@ -121,7 +121,7 @@ class EdgeSocket(Link):
         elif kind == CLOSE:
             owner.closed(connection)
         else:
-            raise LinkError(f"the edge sent a frame of kind {kind}, which is not for it to send")
+            raise LinkError(f"the edge sent a frame of kind {kind}, which an edge may not send")
 
     def _packets(self, body: bytes) -> list[bytes]:
         """The packets of a DATA frame."""
@@ -130,7 +130,7 @@ class EdgeSocket(Link):
         for raw in packets:
             size += len(raw)
         if self._framer.error is not None or size != len(body):
-            raise LinkError("a DATA frame holds something else than whole packets")
+            raise LinkError("a DATA frame does not consist of whole packets")
         return packets
 
     def congested(self) -> None:

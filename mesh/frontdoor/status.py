@@ -1,4 +1,4 @@
-"""What a front door tells of itself."""
+"""The status of a front door."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """One vehicle's socket at the front door.
 
-``ClientStream`` reads CONNECT; this finds the vehicle's edge, and passes whole packets on, of which it looks at no more
-than the types. It must never know topics, sessions, what is stored, or how its edge is reached. What always holds:
+``ClientStream`` reads CONNECT; this finds the vehicle's edge and passes whole packets on. Of their content it reads
+only what PINGREQ, AUTH, topic aliases and traces need. It must never know sessions, what is stored, or how its edge is
+reached. What always holds:
 
-* what the vehicle sends before CONNACK is kept in order, and nothing is sent to it before CONNACK [MQTT-3.2.0-1];
-* PINGREQ is answered here, whether or not the edge is there;
-* a vehicle is not read while its lane holds as much of its packets as it may;
-* bytes that it reads are given back to the edge as credit, so the edge never has more than a window of bytes under way
-  to it.
+* packets that come before CONNACK keep their order, and nothing is sent to the vehicle before CONNACK [MQTT-3.2.0-1];
+* PINGREQ is answered here, whether or not the edge is connected;
+* a vehicle is not read while its path holds as many bytes as it may;
+* bytes that the vehicle reads are given back to the edge as credit, so at most one window of bytes is under way to it.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Vehicle(VehicleConnection):
         self._door = door
         self._framer: Framer | None = None
         self._path: EdgePath | None = None
-        self._out: list[bytes] | None = None  # what is written at the end of this turn
+        self._out: list[bytes] | None = None  # written at the end of this turn
         self._aliases: AliasTable | None = None
-        self._pings = 0  # PINGREQs that are not answered
+        self._pings = 0  # PINGREQs that are not answered yet
         self._spans: dict[int, Span] | None = None
         self.since = time.time_ns() // 1_000_000
 
@@ -71,14 +71,14 @@ class Vehicle(VehicleConnection):
             self.look_up(self._route())
 
     async def _route(self) -> None:
-        """Ask the map, and claim an edge for a vehicle that was never seen."""
+        """Look up the vehicle in the map, and claim an edge for a vehicle that has no record."""
         map, name = self._door.map, self.name
         try:
             record = await map.lookup(name)
             if record is None:
                 record = await map.claim(name)
-        except Exception as error:  # noqa: BLE001  whatever fails at the map: the vehicle is told politely
-            self.refuse(Refused(SERVER_UNAVAILABLE, f"the map gives no edge for {name}: {error}"))
+        except Exception as error:  # noqa: BLE001  any error of the map refuses the vehicle
+            self.refuse(Refused(SERVER_UNAVAILABLE, f"the map has no edge for {name}: {error}"))
             return
         self._join(record.edge, record.epoch)
         self.release(HOLD_IDENTITY)
@@ -122,7 +122,7 @@ class Vehicle(VehicleConnection):
     # Stream
 
     def congested(self) -> None:
-        self.hold(HOLD_WRITING)  # who does not read the answers need not ask
+        self.hold(HOLD_WRITING)  # a vehicle that does not read its answers is not read either
 
     def relieved(self) -> None:
         self.release(HOLD_WRITING)
@@ -162,7 +162,7 @@ class Vehicle(VehicleConnection):
             before.end(UNSPECIFIED_ERROR)
 
     def ease(self) -> None:
-        """Read the socket again if nothing speaks against it."""
+        """Read the socket again if the path accepts more packets."""
         if self.holds & HOLD_LINK and self._path is not None and self._path.free():
             self.release(HOLD_LINK)
 
@@ -173,7 +173,7 @@ class Vehicle(VehicleConnection):
     # The turn
 
     def flush(self) -> None:
-        """Write what came in this turn."""
+        """Write the output of this turn."""
         out = self._out
         if out is not None:
             self._out = None
@@ -201,7 +201,7 @@ class Vehicle(VehicleConnection):
             self.hold(HOLD_LINK)
 
     def _prove_again(self, packets: list[bytes]) -> list[bytes]:
-        """Answer the AUTHs among the packets of an open connection (MQTT 5.0 section 4.12.1); the others."""
+        """Answer the AUTHs of an open connection (MQTT 5.0 section 4.12.1); returns the other packets."""
         others: list[bytes] = []
         for raw in packets:
             if raw[0] >> 4 != AUTH:
@@ -210,24 +210,24 @@ class Vehicle(VehicleConnection):
             try:
                 self._write(self.life.prove_again_raw(raw))
             except Refused as refused:
-                self.drop(f"it did not prove who it is: {refused}", self.life.goodbye(refused.reason))
+                self.drop(f"its re-authentication failed: {refused}", self.life.goodbye(refused.reason))
                 return []
         return others
 
     def _resolve(self, packets: list[bytes], aliases: AliasTable) -> None:
-        """Put topic names in the place of aliases: those belong to the connection, which outlives its edge."""
+        """Replace topic aliases by topic names: aliases belong to the connection, which outlives its edge."""
         largest = self._door.clients.admission.limits.max_packet_size
         aliases.grown = 0
         for index, raw in enumerate(packets):
             if raw[0] >> 4 == PUBLISH:
                 packets[index] = aliases.plain(raw)
-                if aliases.grown > largest:  # a few bytes must not become a flood inside
+                if aliases.grown > largest:  # a few bytes must not expand into many on the link
                     why = "its topic aliases stand for too many bytes at once"
                     self.drop(why, self.life.goodbye(QUOTA_EXCEEDED, why))
                     return
 
     def _without_pings(self, packets: list[bytes]) -> list[bytes]:
-        """The packets that are not PINGREQ; those are answered."""
+        """The packets that are not PINGREQ; PINGREQs are answered."""
         pings = 0
         for raw in packets:
             if raw[0] >> 4 == PINGREQ and raw == _PINGREQ:
@@ -244,7 +244,7 @@ class Vehicle(VehicleConnection):
             self._write(_PINGRESP * pings)
 
     def _settle(self, packets: list[bytes]) -> None:
-        """End the spans of what the vehicle acknowledges."""
+        """End the spans of the messages that the vehicle acknowledges."""
         spans = self._spans
         for raw in packets:
             if spans and raw[0] >> 4 in (PUBACK, PUBCOMP):

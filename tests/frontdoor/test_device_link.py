@@ -1,4 +1,4 @@
-"""Front door and edge against each other over real sockets: the link, and what happens when it or the edge is lost."""
+"""Front door and edge against each other over real sockets: the link, and the loss of the link or the edge."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def payloads(count: int) -> list[bytes]:
     return [b"%d" % n for n in range(count)]
 
 
-def test_a_fault_of_the_engine_ends_one_connection_and_leaves_the_link() -> None:
+def test_broker_error_ends_one_connection_and_keeps_the_link() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             one, other = await Bare(MQTT5).hello(mesh.port, "ONE"), await Bare().hello(mesh.port, "OTHER")
@@ -49,7 +49,7 @@ def test_a_fault_of_the_engine_ends_one_connection_and_leaves_the_link() -> None
             other.send(Publish("vehicles/OTHER/t", b"x", 1, packet_id=1))
             await until(lambda: other.acks(PUBACK) == [1])
             assert mesh.link.state == "up"
-            assert [name for name, _ in mesh.engine.received] == ["ONE", "OTHER"]  # it did not come again
+            assert [name for name, _ in mesh.engine.received] == ["ONE", "OTHER"]  # it was not repeated
 
     run(main())
 
@@ -90,10 +90,10 @@ def test_disconnect_ends_the_connection_without_its_will() -> None:
     run(main())
 
 
-def test_packets_right_behind_connect_keep_their_order() -> None:
+def test_packets_sent_with_connect_keep_their_order() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
-            mesh.map.gate.clear()  # the look-up takes its time
+            mesh.map.gate.clear()  # the look-up waits
             car = await Bare().connect(mesh.port)
             car.send(Connect(4, "CAR", username="CAR"), Ping(PINGREQ), *numbered(20))
             await until(lambda: mesh.door.status().clients.held == Held(identity=1))
@@ -132,11 +132,11 @@ def test_an_edge_restart_closes_no_socket_and_loses_nothing() -> None:
     run(main())
 
 
-def test_what_was_sent_and_not_confirmed_is_repeated_with_dup() -> None:
+def test_unconfirmed_publish_is_repeated_with_dup() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             car = await Bare().hello(mesh.port, "CAR")
-            mesh.edge.journal.automatic = False  # the disk stands still
+            mesh.edge.journal.automatic = False  # the disk stops
             car.send(*numbered(3), Publish("vehicles/CAR/t", b"once", 0))
             await until(lambda: len(mesh.engine.payloads("CAR")) == 4)
             assert car.acks(PUBACK) == []
@@ -149,7 +149,7 @@ def test_what_was_sent_and_not_confirmed_is_repeated_with_dup() -> None:
     run(main())
 
 
-def test_what_was_answered_is_not_repeated_even_without_its_confirmation() -> None:
+def test_answered_publish_is_not_repeated_without_its_confirm() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             car = await Bare().hello(mesh.port, "CAR")
@@ -167,7 +167,7 @@ def test_what_was_answered_is_not_repeated_even_without_its_confirmation() -> No
     run(main())
 
 
-def test_qos_2_goes_on_from_each_of_its_states() -> None:
+def test_qos_2_exchange_continues_from_each_of_its_states() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             car = await Bare().hello(mesh.port, "CAR")
@@ -200,12 +200,12 @@ def test_qos_2_goes_on_from_each_of_its_states() -> None:
     run(main())
 
 
-def test_a_link_that_is_cut_again_and_again_loses_nothing_and_keeps_the_order() -> None:
+def test_link_cut_repeatedly_loses_nothing_and_keeps_the_order() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             cars = [await Bare().hello(mesh.port, f"CAR{n}") for n in range(5)]
             for round in range(8):
-                mesh.proxy.cut_after = mesh.proxy.passed + 700 + 37 * round  # in the middle of a frame, as it comes
+                mesh.proxy.cut_after = mesh.proxy.passed + 700 + 37 * round  # often in the middle of a frame
                 for car in cars:
                     car.send(*numbered(20, 20 * round))
                 await asyncio.gather(*(car.acked(PUBACK, range(1, 20 * round + 21)) for car in cars))
@@ -221,7 +221,7 @@ def test_a_link_that_is_cut_again_and_again_loses_nothing_and_keeps_the_order() 
     run(main())
 
 
-def test_a_vehicle_that_went_while_the_link_was_down_is_lost_for_the_edge() -> None:
+def test_vehicle_that_left_while_the_link_was_down_is_lost() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             gone, stays = await Bare().hello(mesh.port, "GONE"), await Bare().hello(mesh.port, "STAYS")
@@ -240,7 +240,7 @@ def test_a_vehicle_that_went_while_the_link_was_down_is_lost_for_the_edge() -> N
     run(main())
 
 
-def test_connections_of_a_door_that_does_not_come_back_are_lost_after_the_grace() -> None:
+def test_connections_of_a_lost_door_are_lost_after_the_grace() -> None:
     async def main() -> None:
         async with FakeMesh(grace=0.2) as mesh:
             car = await Bare().hello(mesh.port, "CAR")
@@ -248,14 +248,14 @@ def test_connections_of_a_door_that_does_not_come_back_are_lost_after_the_grace(
             mesh.proxy.cut()
             await until(lambda: mesh.engine.lost_clients == ["CAR"])
             assert mesh.edge.devices.status().connections == 0
-            mesh.proxy.open = True  # the door comes too late, but its vehicle is still there
+            mesh.proxy.open = True  # the door reconnects too late, but its vehicle is still connected
             await until(lambda: mesh.engine.attached == [("CAR", [])])
             assert not car.closed.is_set()
 
     run(main())
 
 
-def test_connect_waits_for_an_edge_that_is_away_and_is_then_refused() -> None:
+def test_connect_waits_for_a_missing_edge_and_is_then_refused() -> None:
     async def main() -> None:
         async with FakeMesh(DoorSettings(attach_timeout=0.5)) as mesh:
             mesh.map.stored["V3"] = FakeRecord("V3", "edge-9")
@@ -271,7 +271,7 @@ def test_connect_waits_for_an_edge_that_is_away_and_is_then_refused() -> None:
     run(main())
 
 
-def test_connect_waits_for_an_edge_that_comes_back_in_time() -> None:
+def test_connect_waits_for_an_edge_that_returns_in_time() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             await mesh.up()
@@ -289,7 +289,7 @@ def test_connect_waits_for_an_edge_that_comes_back_in_time() -> None:
     run(main())
 
 
-def test_an_open_that_was_not_answered_is_opened_anew_without_the_first_ones_will() -> None:
+def test_repeated_open_replaces_the_first_without_its_will() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             mesh.engine.accepting = False
@@ -306,7 +306,7 @@ def test_an_open_that_was_not_answered_is_opened_anew_without_the_first_ones_wil
     run(main())
 
 
-def test_a_session_that_is_gone_closes_the_vehicle() -> None:
+def test_attach_without_a_session_closes_the_vehicle() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             car = await Bare().hello(mesh.port, "CAR")
@@ -318,7 +318,7 @@ def test_a_session_that_is_gone_closes_the_vehicle() -> None:
     run(main())
 
 
-def test_an_assigned_client_id_is_attached_by_its_name() -> None:
+def test_attach_carries_an_assigned_client_id() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             car = await Bare(MQTT5).connect(mesh.port)
@@ -331,7 +331,7 @@ def test_an_assigned_client_id_is_attached_by_its_name() -> None:
     run(main())
 
 
-def test_a_connection_that_ended_at_the_edge_is_not_revived() -> None:
+def test_connection_that_ended_at_the_edge_is_not_attached_again() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             car, other = await Bare().hello(mesh.port, "CAR"), await Bare().hello(mesh.port, "OTHER")
@@ -349,7 +349,7 @@ def test_a_connection_that_ended_at_the_edge_is_not_revived() -> None:
     run(main())
 
 
-def test_an_older_connection_does_not_take_the_session_back_from_a_younger_one() -> None:
+def test_older_connection_does_not_take_over_from_a_younger_one() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             old = await Bare().hello(mesh.port, "CAR")

@@ -1,4 +1,4 @@
-"""The front door towards vehicles: who gets in, what is refused how, keep alive, flow control, traces, and the end."""
+"""The front door towards vehicles: admission, refusals, keep alive, flow control, traces, and the stop."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("sent", "answer"), REFUSED)
-def test_what_is_no_good_connect_is_closed_with_the_right_answer(sent: bytes, answer: bytes) -> None:
+def test_invalid_connect_is_answered_and_closed(sent: bytes, answer: bytes) -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             assert await exchange(mesh.port, sent) == answer
@@ -63,7 +63,7 @@ def test_what_is_no_good_connect_is_closed_with_the_right_answer(sent: bytes, an
     run(main())
 
 
-def test_a_5_0_client_is_told_not_authorized() -> None:
+def test_mqtt_5_client_is_refused_as_not_authorized() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             car = await Bare(MQTT5).connect(mesh.port)
@@ -74,7 +74,7 @@ def test_a_5_0_client_is_told_not_authorized() -> None:
     run(main())
 
 
-def test_no_connect_half_a_connect_and_a_trickling_one_are_closed_in_time() -> None:
+def test_missing_partial_and_slow_connect_are_closed_in_time() -> None:
     async def main() -> None:
         async with FakeMesh(DoorSettings(connect_timeout=0.5)) as mesh:
             silent, half, slow = [await Bare().connect(mesh.port) for _ in range(3)]
@@ -95,8 +95,8 @@ def test_no_connect_half_a_connect_and_a_trickling_one_are_closed_in_time() -> N
 
 
 @pytest.mark.parametrize("first", [1, 2, 3, 4, 100])
-def test_a_large_connect_is_refused_however_it_comes(first: int) -> None:
-    """A stranger gets no more memory than a CONNECT may take; what follows may be larger."""
+def test_large_connect_is_refused_in_pieces_of_any_size(first: int) -> None:
+    """Before CONNECT a client uses no more memory than a CONNECT may have; later packets may be larger."""
 
     async def main() -> None:
         async with FakeMesh(limits=PacketLimits(max_packet_size=100_000, max_connect_size=1000)) as mesh:
@@ -114,7 +114,7 @@ def test_a_large_connect_is_refused_however_it_comes(first: int) -> None:
     run(main())
 
 
-def test_a_vehicle_never_seen_is_refused_politely_while_the_map_is_away() -> None:
+def test_unknown_vehicle_is_refused_while_the_map_is_unavailable() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             mesh.map.known["KNOWN"] = FakeRecord("KNOWN", "edge-1")
@@ -146,7 +146,7 @@ def test_a_stale_edge_refuses() -> None:
     run(main())
 
 
-def test_one_more_than_the_limit_is_told_so_and_counted() -> None:
+def test_connection_over_the_limit_is_answered_and_counted() -> None:
     async def main() -> None:
         async with FakeMesh(connections=2) as mesh:
             first, _ = await Bare().hello(mesh.port, "A"), await Bare().hello(mesh.port, "B")
@@ -162,7 +162,7 @@ def test_one_more_than_the_limit_is_told_so_and_counted() -> None:
     run(main())
 
 
-def test_a_silent_vehicle_is_closed_and_a_pinging_one_is_not() -> None:
+def test_silent_vehicle_is_closed_and_pinging_vehicle_is_not() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             silent = await Bare(MQTT5).hello(mesh.port, "SILENT", keep_alive=1)
@@ -185,7 +185,7 @@ def test_a_silent_vehicle_is_closed_and_a_pinging_one_is_not() -> None:
     run(main())
 
 
-def test_a_packet_too_large_is_refused_and_a_protocol_error_is_found_by_the_edge() -> None:
+def test_door_refuses_a_large_packet_and_edge_finds_a_protocol_error() -> None:
     async def main() -> None:
         limits = PacketLimits(max_packet_size=4096)
         async with FakeMesh(limits=limits) as mesh:
@@ -203,7 +203,7 @@ def test_a_packet_too_large_is_refused_and_a_protocol_error_is_found_by_the_edge
     run(main())
 
 
-def test_a_vehicle_is_not_read_beyond_its_limit_while_its_edge_is_away() -> None:
+def test_vehicle_is_not_read_beyond_its_limit_without_its_edge() -> None:
     async def main() -> None:
         async with FakeMesh(DoorSettings(held_per_vehicle=10_000)) as mesh:
             car, other = await Bare().hello(mesh.port, "CAR"), await Bare().hello(mesh.port, "OTHER")
@@ -223,7 +223,7 @@ def test_a_vehicle_is_not_read_beyond_its_limit_while_its_edge_is_away() -> None
     run(main())
 
 
-def test_what_is_held_for_one_edge_is_bounded_in_all() -> None:
+def test_bytes_held_for_one_edge_are_bounded_in_total() -> None:
     async def main() -> None:
         async with FakeMesh(DoorSettings(held_per_edge=20_000)) as mesh:
             cars = [await Bare().hello(mesh.port, f"CAR{n}") for n in range(20)]
@@ -243,7 +243,7 @@ def test_what_is_held_for_one_edge_is_bounded_in_all() -> None:
     run(main())
 
 
-def test_a_vehicle_that_does_not_read_is_paused_and_delays_nobody() -> None:
+def test_vehicle_that_does_not_read_is_paused_and_delays_no_other() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             slow, quick = await Bare().hello(mesh.port, "SLOW"), await Bare().hello(mesh.port, "QUICK")
@@ -269,7 +269,7 @@ def test_a_vehicle_that_does_not_read_is_paused_and_delays_nobody() -> None:
     run(main())
 
 
-def test_a_door_that_is_jammed_pauses_whoever_sends_through_it() -> None:
+def test_jammed_door_pauses_every_vehicle_that_gets_data() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             cars = [await Bare().hello(mesh.port, f"CAR{n}") for n in range(40)]
@@ -282,7 +282,7 @@ def test_a_door_that_is_jammed_pauses_whoever_sends_through_it() -> None:
                         sent += 1
                 mesh.edge.turn.wake()
                 await asyncio.sleep(0.002)
-            assert sent < 40 * 6  # less than the windows together
+            assert sent < 40 * 6  # less than all windows together
             mesh.proxy.thaw()
             await until(lambda: not mesh.engine.paused)
             await until(lambda: sum(len(car.publishes()) for car in cars) == sent)
@@ -290,7 +290,7 @@ def test_a_door_that_is_jammed_pauses_whoever_sends_through_it() -> None:
     run(main())
 
 
-def test_the_door_is_a_hop_of_a_sampled_message() -> None:
+def test_door_has_a_span_of_a_sampled_message() -> None:
     async def main() -> None:
         mesh = FakeMesh()
         tracer = mesh.tracer = KeepingTracer()
@@ -319,7 +319,7 @@ def test_the_door_is_a_hop_of_a_sampled_message() -> None:
     run(main())
 
 
-def test_the_door_stops_politely() -> None:
+def test_stopping_door_tells_its_vehicles() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             old, new = await Bare().hello(mesh.port, "OLD"), await Bare(MQTT5).hello(mesh.port, "NEW")
@@ -335,7 +335,7 @@ def test_the_door_stops_politely() -> None:
     run(main())
 
 
-def test_figures_are_kept() -> None:
+def test_status_counts_connections_packets_and_bytes() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             car = await Bare().hello(mesh.port, "CAR")
@@ -357,7 +357,7 @@ class BrokenShell(Flushable):
         raise ValueError("a fault of the shell")
 
 
-def test_outlet_survives_a_shell_that_fails() -> None:
+def test_writer_survives_a_shell_that_fails() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:
             car = await Bare().hello(mesh.port, "CAR")

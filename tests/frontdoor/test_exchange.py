@@ -1,4 +1,4 @@
-"""The exchange against a model: whatever happens, a replay is what MQTT allows and nothing is forgotten."""
+"""The exchange against a model: after any events a replay contains what MQTT allows, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def publish(qos: int, packet_id: int, payload: bytes = b"") -> bytes:
 
 
 class ExchangeMachine(RuleBasedStateMachine):
-    """A vehicle publishes, an edge answers and confirms, and the link is lost at any moment."""
+    """A vehicle publishes, an edge answers and confirms, and the link is lost at any time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class ExchangeMachine(RuleBasedStateMachine):
         self.next_id = 1
         self.counter = 0
         self.unanswered: dict[int, bytes] = {}
-        self.fresh: list[bytes] = []  # QoS 0 payloads that were not on any link
+        self.fresh: list[bytes] = []  # QoS 0 payloads that were not sent on any link
         self.linked = True
         self.with_vehicle: dict[int, int] = {}  # identifier -> QoS
         self.received: set[int] = set()
@@ -139,7 +139,7 @@ TestExchange = ExchangeMachine.TestCase
 TestExchange.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-def test_a_publish_that_the_vehicle_rejects_is_over() -> None:
+def test_rejected_publish_ends_its_exchange() -> None:
     exchange = Exchange(1)
     raw = publish(2, 7)
     exchange.down(raw, [raw])
@@ -147,7 +147,7 @@ def test_a_publish_that_the_vehicle_rejects_is_over() -> None:
     assert exchange.unacked() == []
 
 
-def test_subscribe_is_replayed_until_it_is_answered() -> None:
+def test_subscribe_is_replayed_until_suback() -> None:
     exchange = Exchange(1)
     subscribe = b"\x82\x06\x00\x01\x00\x01t\x00"
     entry = exchange.up([subscribe])
@@ -159,7 +159,7 @@ def test_subscribe_is_replayed_until_it_is_answered() -> None:
     assert exchange.held == 0
 
 
-def test_the_late_answer_to_an_older_packet_answers_nothing_else() -> None:
+def test_late_answer_to_an_older_packet_answers_no_newer_one() -> None:
     exchange = Exchange(1)
     entry = exchange.up([encode_ack(PUBREL, 1, 0, 4)])
     late = encode_ack(PUBREC, 1, 0, 4)

@@ -34,16 +34,16 @@ def door_place(etcd: EmbeddedEtcd) -> NodeConfig:
 
 
 def edges_of(door: DoorNode) -> set[str]:
-    """The edges that the door knows."""
+    """The edges to which the door has links."""
     status = door.status()
     assert isinstance(status, DoorStatus)
     return {link.peer for link in status.door.links}
 
 
-def test_a_door_of_a_new_mesh_accepts_nobody_before_all_edges_are_there(
+def test_door_of_a_new_mesh_waits_for_all_edges(
     etcd: EmbeddedEtcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the edge that is quickest to start is given all the first vehicles, and keeps them."""
+    """Otherwise the first edge to start would get all the first vehicles, and keep them."""
     monkeypatch.setattr(node, "_FIRST_EDGES", PATIENCE)
 
     async def run() -> None:

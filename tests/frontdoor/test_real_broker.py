@@ -1,4 +1,4 @@
-"""Door and edge around the real engine and journal, with bare and stock clients."""
+"""Door and edge with the real broker and journal, and with bare and stock clients."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def back_end(connect: Connect, peer: Peer) -> Principal:
 
 
 class RealEdge:
-    """An edge without a mesh around it; back ends connect to an endpoint of its own engine."""
+    """An edge without a mesh; back ends connect to an endpoint of its broker."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -94,7 +94,7 @@ class RealEdge:
         self.turn.wake()
 
     async def kill(self) -> None:
-        """Nothing more is said to anybody; what was not confirmed may or may not be in the journal."""
+        """Send nothing more; what was not confirmed may or may not be in the journal."""
         self.devices.stopping = True
         self.devices._listener.stop()
         for stream in [*self.devices.group.streams, *self.back_ends.group.streams]:
@@ -153,7 +153,7 @@ class RealMesh:
         return client
 
 
-def test_upstream_through_restarts_is_acked_once_and_arrives_in_order(tmp_path: Path) -> None:
+def test_upstream_across_restarts_is_acked_once_and_in_order(tmp_path: Path) -> None:
     async def main() -> None:
         async with RealMesh(tmp_path) as mesh:
             await (await mesh.back_end("audit", "vehicles/#")).close()
@@ -195,7 +195,7 @@ def test_upstream_through_restarts_is_acked_once_and_arrives_in_order(tmp_path: 
     run(main())
 
 
-def test_downstream_through_restarts_arrives_once_at_a_vehicle_that_stays(tmp_path: Path) -> None:
+def test_downstream_across_restarts_reaches_a_connected_vehicle_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with RealMesh(tmp_path) as mesh:
             car = await Bare().hello(mesh.port, "CAR", clean_start=False)
@@ -210,7 +210,7 @@ def test_downstream_through_restarts_arrives_once_at_a_vehicle_that_stays(tmp_pa
                 await sender.acked(PUBACK, range(1, 11, 2))
                 await sender.acked(PUBREC, range(2, 12, 2))
                 await car.wait_all(Publish, 10 * round + 10)
-                if round % 2:  # the other rounds' acknowledgements stay away for a while
+                if round % 2:  # in the other rounds the acknowledgements are missing at first
                     for publish in car.publishes()[10 * round - 10 :]:
                         car.send(Ack(PUBACK if publish.qos == 1 else PUBREC, publish.packet_id))
                 await mesh.restart(kill=round != 2)
@@ -224,7 +224,7 @@ def test_downstream_through_restarts_arrives_once_at_a_vehicle_that_stays(tmp_pa
     run(main())
 
 
-def test_stock_clients_talk_through_door_and_edge(tmp_path: Path) -> None:
+def test_stock_clients_exchange_messages_through_door_and_edge(tmp_path: Path) -> None:
     async def main() -> None:
         async with RealMesh(tmp_path) as mesh:
             for version in (MQTTProtocolVersion.MQTTv31, MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5):
