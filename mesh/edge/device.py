@@ -1,9 +1,9 @@
-"""One vehicle's connection at the edge: the shell of its ``Connection``, between the engine and a device link.
+"""One vehicle's connection at the edge: the shell of its ``Connection``, between the broker and a device link.
 
-It knows what is under way to the vehicle: never what a packet means. What always holds: nothing is sent on a link that
-has not named the connection, and nothing is kept for one that has not: ATTACH makes the engine send again whatever is
-not with the vehicle. More than ``WINDOW`` bytes under way, or a link that is jammed, and the engine is asked to pause
-this connection, and no other.
+It knows how many bytes are under way to the vehicle: never what a packet means. What always holds: nothing is sent on a
+link that has not named the connection, and nothing is kept for it either, because ATTACH makes the broker send again
+what the vehicle does not have. With more than ``WINDOW`` bytes under way, or on a jammed link, the broker pauses this
+connection and no other.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mesh.wire.decode import Reader
 
 
 class DeviceOwner:
-    """What a connection asks of the door that it came by. ``link`` is the door's present link, ``jammed``: that does
-    not take more at the moment; ``stalled``: the connections that wait until it does."""
+    """What a connection uses of its front door. ``link`` is the door's present link; ``jammed``: the link's write
+    buffer is full; ``stalled``: the connections that are paused until it is not."""
 
     __slots__ = ("broker", "jammed", "link", "stalled")
 
@@ -31,7 +31,7 @@ class DeviceOwner:
         self.stalled: set[Device] = set()
 
     def remove(self, device: Device) -> None:
-        """The connection is over."""
+        """The connection has ended."""
         raise NotImplementedError
 
 
@@ -54,12 +54,12 @@ class Device(Flushable):
         self._under_way = 0
 
     def attached(self, under_way: int) -> None:
-        """The vehicle has had its CONNACK long since, and ``under_way`` bytes wait at the door until it reads."""
+        """The vehicle already has its CONNACK, and ``under_way`` bytes wait at the door for the vehicle to read."""
         self._greeted = True
         self._under_way = under_way
 
     def flush(self) -> None:
-        """Send what the engine has put out."""
+        """Send what the broker has put out."""
         connection = self.connection
         if connection is None:
             return
@@ -105,14 +105,14 @@ class Device(Flushable):
         return len(body)
 
     def credit(self, size: int) -> None:
-        """``size`` bytes have left the door."""
+        """The door has written ``size`` bytes to the vehicle."""
         self._under_way = max(0, self._under_way - size)
         if not self._credited and self._under_way <= WINDOW // 2:
             self._credited = True
             self.resume()
 
     def resume(self) -> None:
-        """Let the engine go on if nothing speaks against it."""
+        """Let the broker resume the connection if there is credit and the link is not jammed."""
         connection = self.connection
         if connection is None or not self._credited:
             return

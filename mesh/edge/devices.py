@@ -1,31 +1,31 @@
-"""The edge's end of the device links: vehicles' connections that live at front doors.
+"""The edge's end of the device links: the connections of vehicles that are connected to front doors.
 
-It knows links, connection numbers and how far the journal is: never topics or messages. The rules:
+It knows links, connection numbers and the journal's durable position: never topics or messages. The rules:
 
-*A door* is one process, told by the instance in its handshake. It has one link at a time; a newer link of the same
-instance replaces the older, and a newer instance of the same name ends the older one with all its connections.
+*A door* is one process, identified by the instance in its handshake. It has one link at a time; a newer link of the
+same instance replaces the older, and a newer instance of the same name ends the older one with all its connections.
 
-*A link is lost.* Its connections stay attached for ``grace`` seconds and nothing is sent to them; what the engine puts
-out meanwhile is dropped, because ATTACH makes it send again whatever is not with the vehicle. Then they are lost: wills
-are published.
+*When a link is lost*, its connections stay attached for ``grace`` seconds and nothing is sent to them; the broker's
+output meanwhile is dropped, because ATTACH makes the broker send again what the vehicle does not have. After that the
+connections are lost: wills are published.
 
-*The link is back.* The door names every connection that it still has, and then says LIVE for the link itself: whatever
-it did not name is lost at that moment. ATTACH for a number that is not here, from a door that has once said that LIVE,
-is answered with CLOSE: the connection ended here, and the door has not heard of it yet. Before that it means that this
-process is new, and the journal's session is attached. OPEN for a number that is still there means that the door never
-got the answer: the first one is ended without its will, and the connection is opened anew.
+*When the link is made again*, the door names every connection that it still has, and then sends LIVE for the link
+itself: connections that it did not name are lost at that moment. ATTACH for an unknown number, from a door that has
+sent that LIVE before, is answered with CLOSE: the connection ended here, and the door does not know that yet. Before
+that LIVE, it means that this process is new, and the session from the journal is attached. OPEN for a known number
+means that the door never got the answer: the first connection is ended without its will, and a new one is opened.
 
-*Age.* Each connection bears the time when its door accepted it. ATTACH never takes a session over from a younger
-connection: the vehicle has come back through another door while the older one's link was away.
+*Age.* Each connection has the time when its door accepted it. ATTACH never takes a session over from a younger
+connection: the vehicle has connected through another door while the link of the older connection was down.
 
 *Confirmation.* The replayable frames (DATA, CLOSE) of a link are counted as they are handled. At the end of each turn
-the count is noted with the journal's position; when the journal is durable up to there, CONFIRM tells the count. The
-answers to the packets in those frames are sent before it, so a door that sees CONFIRM has the answers.
+the count is noted with the journal's position; when the journal is durable up to there, CONFIRM carries the count. The
+answers to the packets in those frames are sent before it, so a door that receives CONFIRM has the answers.
 
-*Faults.* A packet that the engine cannot handle, by a fault of ours, ends its own connection and no other.
+*Errors.* A packet on which the broker raises an unexpected error ends its own connection and no other.
 
 *Credit.* A connection may have ``WINDOW`` bytes under way to its vehicle; with more, or while the link itself is
-jammed, the engine is asked to pause it. One vehicle that does not read delays itself only.
+jammed, the broker pauses it. A vehicle that does not read delays only itself.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect, Disconnect
 from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, PROTOCOL_ERROR, SERVER_UNAVAILABLE, name_of
 
-MAX_LINKS: Final = 1024  # doors, and strangers that have not proved yet who they are; each stranger has 5 s
+MAX_LINKS: Final = 1024  # doors, and connections that are still in their handshake, which has 5 s
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +69,11 @@ Admit = Callable[[str, int], Principal]
 
 @final
 class Devices(DoorOwner):
-    """``epoch`` grows with each start of this edge. ``admit`` gives the principal of a vehicle for the epoch of its map
-    record, or raises ``Refused``. ``grace``: seconds that connections wait for their lost link.
+    """``epoch`` grows with each start of this edge. ``admit`` returns the principal of a vehicle for the epoch of its
+    map record, or raises ``Refused``. ``grace``: seconds that connections wait for their lost link.
 
-    The node adds ``devices.settle`` to the turn after the journal's commit and the engine's ``Outlet``; it calls
-    ``durable`` after ``Broker.durable``, once also at its start with the position that the journal begins with.
+    The node adds ``devices.settle`` to the turn after the journal's commit and the ``ConnectionWriter``; it calls
+    ``durable`` after ``Broker.durable``, and once at its start with the journal's first position.
     """
 
     def __init__(
@@ -106,18 +106,17 @@ class Devices(DoorOwner):
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The bound port."""
         return self._listener.port
 
     async def start(self) -> None:
-        """Accept doors. Raises ``OSError`` that names the address when it cannot be had."""
+        """Accept doors. Raises ``OSError``, which names the address, if listening fails."""
         await self._listener.start()
 
     async def stop(self, grace: float) -> None:
         """Handle no more frames, confirm what was handled, and close the links within ``grace`` seconds.
 
-        The vehicles stay connected to their doors and the engine is told nothing. Call it while the journal still
-        commits.
+        The vehicles stay connected to their doors and the broker is not told. Call it while the journal still commits.
         """
         deadline = self.group.loop.time() + grace
         self._listener.stop()
@@ -129,7 +128,7 @@ class Devices(DoorOwner):
         await settle(self.group, max(0.1, deadline - self.group.loop.time()))
 
     def pause(self) -> None:
-        """Read no door until ``resume``: what the vehicles sent already cannot be kept."""
+        """Read no door until ``resume``: the journal cannot take more."""
         self.paused = True
         for link in self.links:
             link.hold(HOLD_NODE)
@@ -141,7 +140,7 @@ class Devices(DoorOwner):
             link.release(HOLD_NODE)
 
     def settle(self) -> None:
-        """A step of the turn: note how far the links are, and confirm what needs no waiting."""
+        """A step of the turn: note the handled frames of the links, and confirm those that are durable already."""
         busy = self.busy
         if busy:
             position = self._journal.position
@@ -150,7 +149,7 @@ class Devices(DoorOwner):
             busy.clear()
 
     def durable(self, position: int) -> None:
-        """The journal reached ``position``."""
+        """The journal is durable up to ``position``."""
         self._durable = position
         for link in self.links:
             link.confirm(position)
@@ -170,11 +169,11 @@ class Devices(DoorOwner):
         return DoorLink(self)
 
     def welcome(self, link: DoorLink, name: str, instance: bytes) -> DoorProcess:
-        """A door has proved who it is."""
+        """A door has proved its identity."""
         door = self._doors.get(name)
         if door is not None and door.instance != instance:
             if door.link is not None and epoch_of(instance) < epoch_of(door.instance):
-                raise LinkError(f"a newer process of {name} is here already")
+                raise LinkError(f"a newer process of {name} is connected already")
             door.end()
             door = None
         if door is None:
@@ -186,14 +185,14 @@ class Devices(DoorOwner):
         return door
 
     def forget(self, door: DoorProcess) -> None:
-        """The door did not come back in time."""
-        log.warning("%s: front door %s did not come back within %g s", self.name, door.name, self.grace)
+        """The door did not reconnect in time."""
+        log.warning("%s: front door %s did not reconnect within %g s", self.name, door.name, self.grace)
         if self._doors.get(door.name) is door:
             del self._doors[door.name]
         door.end()
 
     def release(self, device: Device) -> None:
-        """``device`` does not stand for its session any more."""
+        """``device`` is no longer the connection of its session."""
         if self._sessions.get(device.key) is device:
             del self._sessions[device.key]
 
@@ -217,7 +216,7 @@ class Devices(DoorOwner):
         device = Device(door, number, opening.opened, (opening.vehicle, connect.client_id), reader)
         door.connections[number] = device
         device.connection = self.broker.open(connect, principal, opening.peer, device)
-        device.key = (opening.vehicle, connect.client_id)  # the engine has named a client that had no name
+        device.key = (opening.vehicle, connect.client_id)  # the broker has assigned a client id if there was none
         self._sessions[device.key] = device
         self.turn.wake()
 
@@ -252,7 +251,7 @@ class Devices(DoorOwner):
         self.turn.wake()
 
     def _displace(self, rival: Device) -> None:
-        """An older connection of the same session, which the engine is about to leave without a word."""
+        """Close an older connection of the same session; the broker is about to replace it without any output."""
         door = rival.door
         if door.link is not None and rival.named:
             door.link.send(CLOSE, rival.number)
@@ -271,7 +270,7 @@ class Devices(DoorOwner):
                 self.broker.receive(connection, packet)
             except JournalError:
                 raise
-            except Exception:  # a fault of ours: it must not take the link down, which would bring the packet again
+            except Exception:  # an error in this program must not end the link: the door would replay the packet
                 log.exception("%s: a packet of vehicle %s could not be handled", self.name, device.key[0])
                 self.broker.fail(connection, IMPLEMENTATION_SPECIFIC_ERROR)
         if reader.error is not None and not connection.closing:

@@ -1,8 +1,8 @@
-"""The front doors of an edge: their processes, and the links that those make.
+"""The front doors of an edge: their processes and their links.
 
-It knows how a link is lost and comes back, and what of it is confirmed: never how a connection begins. The rules are in
-``devices``. What always holds: a door has one link at a time, and frames of any other are ignored; replayable frames
-are counted in the order in which they are handled.
+It knows how a link is lost and replaced, and which of its frames are confirmed: never how a connection begins. The
+rules are in ``devices``. What always holds: a door has one link at a time, and frames of older links are ignored;
+replayable frames are counted in the order in which they are handled.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from mesh.wire.limits import PacketLimits
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class DoorOwner:
-    """What doors and their links ask of the edge. ``instance`` names its process; ``grace``: seconds that connections
-    wait for their lost link; ``busy``: links with frames that were handled in this turn; ``stopping``: no more frames
-    are handled."""
+    """What doors and their links use of the edge. ``instance`` identifies its process; ``grace``: seconds that
+    connections wait for their lost link; ``busy``: links with frames that were handled in this turn; ``stopping``: no
+    more frames are handled."""
 
     def __init__(
         self, name: str, instance: bytes, broker: BrokerApi, turn: Turn, group: StreamGroup, prove: Prove,
@@ -66,15 +66,15 @@ class DoorOwner:
         self.stopping = False
 
     def welcome(self, link: DoorLink, name: str, instance: bytes) -> DoorProcess:
-        """A door has proved who it is. Raises ``LinkError`` if a newer process of it is here."""
+        """A door has proved its identity. Raises ``LinkError`` if a newer process of the same name is connected."""
         raise NotImplementedError
 
     def forget(self, door: DoorProcess) -> None:
-        """The door did not come back in time."""
+        """The door did not reconnect in time."""
         raise NotImplementedError
 
     def release(self, device: Device) -> None:
-        """``device`` does not stand for its session any more."""
+        """``device`` is no longer the connection of its session."""
         raise NotImplementedError
 
     def open(self, link: DoorLink, door: DoorProcess, number: int, opening: Opening) -> None:
@@ -102,11 +102,11 @@ class DoorProcess(DeviceOwner):
         self.name = name
         self.instance = instance
         self.connections: dict[int, Device] = {}
-        self.complete = False  # it has named all its connections once, so a number that is not here has ended here
+        self.complete = False  # it has named all its connections once, so an unknown number has ended here
         self._grace: asyncio.TimerHandle | None = None
 
     def joined(self, link: Link) -> None:
-        """``link`` is now the one link of this door."""
+        """``link`` is now the only link of this door."""
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
@@ -116,7 +116,7 @@ class DoorProcess(DeviceOwner):
             self._suspend()
 
     def parted(self, link: Link) -> None:
-        """``link`` is gone: wait for the next one."""
+        """``link`` is closed: wait for the next one."""
         if self.link is not link:
             return
         self.link = None
@@ -129,16 +129,16 @@ class DoorProcess(DeviceOwner):
         for device in self.connections.values():
             device.named = False
             if device.connection is not None:
-                self.broker.pause(device.connection)  # what it would send is dropped
+                self.broker.pause(device.connection)  # its output would be dropped
 
     def prune(self) -> None:
-        """The door has named all that it still has: the rest is lost."""
+        """The door has named all connections that it still has: the others are lost."""
         self.complete = True
         for device in [device for device in self.connections.values() if not device.named]:
             self.lose(device)
 
     def lose(self, device: Device) -> None:
-        """The vehicle of ``device`` is gone."""
+        """The vehicle of ``device`` has disconnected."""
         self.remove(device)
         connection = device.connection
         if connection is not None and not connection.closing:
@@ -146,7 +146,7 @@ class DoorProcess(DeviceOwner):
             self._owner.turn.wake()
 
     def remove(self, device: Device) -> None:
-        """``device`` is over."""
+        """``device`` has ended."""
         if self.connections.get(device.number) is device:
             del self.connections[device.number]
         self.stalled.discard(device)
@@ -159,13 +159,13 @@ class DoorProcess(DeviceOwner):
         )
 
     def end(self) -> None:
-        """The door's process is gone: so are its connections."""
+        """The door's process has ended: end its link and lose its connections."""
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
         link, self.link = self.link, None
         if link is not None:
-            link.fail("the door has been started anew")
+            link.fail("the door has been restarted")
         for device in list(self.connections.values()):
             self.lose(device)
 
@@ -191,7 +191,7 @@ class DoorLink(Link):
         if door is None:
             self._prove(kind, body)
         elif door.link is not self or self._owner.stopping:
-            return  # replaced by a newer link, or not to be confirmed any more
+            return  # a newer link replaced this one, or the edge stops and confirms no more
         elif kind == DATA:
             self._count()
             device = door.connections.get(connection)
@@ -214,7 +214,7 @@ class DoorLink(Link):
         elif kind == LIVE:
             self._live(door, connection)
         else:
-            raise LinkError(f"the door sent a frame of kind {kind}, which is not for it to send")
+            raise LinkError(f"the door sent a frame of kind {kind}, which a door may not send")
 
     def _prove(self, kind: int, body: bytes) -> None:
         if kind == HELLO:
@@ -225,7 +225,7 @@ class DoorLink(Link):
             self.trust()
             self.send(WELCOME, LINK)
         else:
-            raise LinkError(f"a frame of kind {kind} came before the handshake was over")
+            raise LinkError(f"a frame of kind {kind} came before the end of the handshake")
 
     def _live(self, door: DoorProcess, number: int) -> None:
         if number == LINK:
@@ -242,14 +242,14 @@ class DoorLink(Link):
         self.turn.wake()
 
     def note(self, position: int, durable: int) -> None:
-        """The turn ends: all that was handled is in the journal up to ``position``."""
+        """The turn ends: the records of all handled frames are in the journal up to ``position``."""
         if self.handled > self._noted:
             self._noted = self.handled
             self._waiting.append((self.handled, position))
         self.confirm(durable)
 
     def confirm(self, durable: int) -> None:
-        """The journal is durable up to ``durable``: tell the door what that covers."""
+        """The journal is durable up to ``durable``: confirm the frames that this covers."""
         waiting = self._waiting
         count = self._confirmed
         while waiting and waiting[0][1] <= durable:
@@ -259,7 +259,7 @@ class DoorLink(Link):
             self.send(CONFIRM, LINK, pack_confirm(count))
 
     def settled(self) -> bool:
-        """Whether all that was handled is confirmed."""
+        """Whether all handled frames are confirmed."""
         return self._confirmed == self.handled
 
     def congested(self) -> None:

@@ -1,7 +1,8 @@
 """The edge: it owns the sessions of its vehicles.
 
-It composes the engine, the device links of the front doors and the endpoint of the cores. What always holds: a vehicle
-whose record names another edge, or a later epoch than the front door knows, is refused: this edge may be the stale one.
+It composes the broker, the device links of the front doors and the endpoint of the cores. What always holds: a vehicle
+whose record names another edge, or a later epoch than the front door knows, is refused: this edge may not be its owner
+any more.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from mesh.transport.refusal import Refused
 from mesh.wire.packets import Subscription
 from mesh.wire.reasons import SERVER_UNAVAILABLE
 
-_CORES: Final = 1024  # connections of cores and strangers; each stranger has the time of a CONNECT
+_CORES: Final = 1024  # connections of cores, and those that have not sent CONNECT yet (``connect_timeout``)
 
 
 @final
 class EdgeNode:
-    """One edge. ``start`` raises ``JournalError``, ``OSError`` or ``RegistryError``, each with one clear sentence."""
+    """One edge. ``start`` raises ``JournalError``, ``OSError`` or ``RegistryError``, each with a one-sentence text."""
 
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
@@ -44,7 +45,7 @@ class EdgeNode:
         self._cores: Endpoint | None = None
 
     async def start(self) -> None:
-        """Recover the sessions, listen to front doors and cores, then announce it."""
+        """Recover the sessions, listen for front doors and cores, then announce the ports."""
         config = self._config
         services = self._services = Services(config)
         await services.start(_ignore)
@@ -71,7 +72,7 @@ class EdgeNode:
     def _make_devices(self, broker_host: BrokerHost, port: int) -> Devices:
         config = self._config
         limits = config.topology.limits
-        epoch = time.time_ns() // 1_000_000  # grows with each start, also while etcd is away
+        epoch = time.time_ns() // 1_000_000  # grows with each start, also without etcd
         return Devices(
             config.name, epoch, broker_host.broker, broker_host.journal, broker_host.turn, broker_host.wheel,
             config.prove, self._admit, config.device_limits(), listen=Listen(DEVICE, config.topology.bind, port),
@@ -113,7 +114,7 @@ class EdgeNode:
                 intake.pause()
 
     async def stop(self, grace: float) -> None:
-        """Confirm what was taken, close the links and the journal; the vehicles stay connected to their doors."""
+        """Confirm the handled frames, close the links and the journal; the vehicles stay connected to their doors."""
         if self._devices is not None:
             await self._devices.stop(grace / 2)
         if self._cores is not None:
@@ -144,4 +145,4 @@ class EdgeNode:
 
 
 def _ignore(_old: Member | None, _new: Member | None) -> None:
-    """An edge asks nobody; front doors and cores come to it."""
+    """Ignores membership: doors and cores dial the edge."""

@@ -1,4 +1,4 @@
-"""What an edge tells of itself."""
+"""The status of an edge."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DoorLinkStatus(LinkStatus):
 @final
 @dataclass(frozen=True, slots=True)
 class DevicesStatus(Status):
-    """The links of all front doors. ``sockets.refused`` are vehicles that this edge does not own."""
+    """The links of all front doors. ``sockets.refused`` counts vehicles that this edge does not own."""
 
     sockets: SocketsStatus
     doors: tuple[DoorLinkStatus, ...]
