@@ -1,7 +1,7 @@
-"""The host under which the others find this node.
+"""The host that this node announces to the others.
 
-It knows addresses of this machine: never who connects. What always holds: what is announced is an address that somebody
-can connect to, so never a wildcard.
+It knows addresses of this machine: never which nodes connect. What always holds: the announced host is an address that
+other nodes can connect to, so never a wildcard.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ETCD: Final = 2379  # any port would do, as nothing is sent
 async def own_host(bind: str, endpoints: tuple[str, ...]) -> str:
     """``bind``; for a wildcard the address, of its family, that this machine uses towards the first etcd endpoint.
 
-    Loopback if there is none: then nobody else is there to be found by.
+    Loopback if there is no route: then no other machine can reach this one anyway.
     """
     if not is_wildcard(bind):
         return bind
@@ -29,7 +29,7 @@ async def own_host(bind: str, endpoints: tuple[str, ...]) -> str:
 
 
 async def _towards(url: str, family: socket.AddressFamily) -> str:
-    """The source address of what would go to ``url``; empty if there is no way. Sends nothing but the name's query."""
+    """The source address of packets to ``url``; empty if there is no route. Sends nothing but the DNS query."""
     parts = urlsplit(url)
     try:
         async with asyncio.timeout(_WAIT):
@@ -37,7 +37,7 @@ async def _towards(url: str, family: socket.AddressFamily) -> str:
                 parts.hostname, parts.port or _ETCD, family=family, type=socket.SOCK_DGRAM
             )
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect(found[0][4])  # UDP: the kernel chooses the route and the source address, and that is all
+            probe.connect(found[0][4])  # UDP: the kernel only chooses the route and the source address
             return str(probe.getsockname()[0])
     except (OSError, TimeoutError):
         return ""

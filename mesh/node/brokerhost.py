@@ -1,8 +1,8 @@
-"""An engine with its journal and the turns of the loop: what edge and core both run.
+"""A broker with its journal and the turns of the loop: edge and core both run one.
 
 It knows how broker, journal and sockets are put together. What always holds: at the end of a turn the journal's buffer
-goes to the commit thread before anything is written to a socket; what waited for the journal goes on when it reports;
-while the disk takes nothing, nothing new is taken from clients.
+goes to the commit thread before anything is written to a socket; work that waits for the journal continues when the
+journal reports; while the disk fails or cannot keep up, nothing new is read from clients.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from mesh.transport.wheel import Wheel
 from mesh.transport.writer import ConnectionWriter
 from mesh.version import describe
 
-_LOCK_WAIT: Final = 15.0  # seconds for a predecessor that is still dying to let go of the journal
+_LOCK_WAIT: Final = 15.0  # seconds for a predecessor that is still ending to release the journal
 _TICK: Final = 1.0
-# Bytes that wait for a slow disk. Far below the journal's own bound, at which it refuses: what clients have sent
-# already is still coming in.
+# Bytes that wait for a slow disk. Far below the journal's own limit, at which it raises: packets that clients have
+# already sent still arrive.
 _BACKLOG_HIGH: Final = 64 << 20
 _BACKLOG_LOW: Final = 16 << 20
-# Seconds that the loop's thread may keep the interpreter while the commit thread wants it, to say that a sync is done.
-# The interpreter's own 5 ms would be several syncs long.
+# Seconds that the loop's thread may hold the interpreter lock while the commit thread waits for it to report a sync.
+# The default of 5 ms is as long as several syncs.
 _SWITCH: Final = 0.0005
-_LATE: Final = 0.01  # seconds until records are synced that nobody waits for: as many as may be undone by a crash
+_LATE: Final = 0.01  # seconds until records are synced that no work waits for: a crash undoes at most this much
 
 log = logging.getLogger(__name__)
 
 
 @final
 class BrokerHost:
-    """Made by ``open_broker``. ``on_durable`` are called after the broker, with the journal's position."""
+    """Created by ``open_broker``. ``on_durable`` are called after the broker, with the journal's position."""
 
     def __init__(self, journal: Journal, broker: Broker) -> None:
         self._loop = asyncio.get_running_loop()
@@ -53,7 +53,7 @@ class BrokerHost:
         self.broker = broker
         self.turn = Turn(self._loop, self._commit, ConnectionWriter(broker))
         self.wheel = Wheel(self._loop)
-        self.pressing: Callable[[], bool] = _never  # whether somebody other than the broker waits for the journal
+        self.pressing: Callable[[], bool] = _never  # whether work outside the broker waits for the journal
         self._late: asyncio.TimerHandle | None = None
         self.on_durable: list[Callable[[int], None]] = []
         self.on_tick: list[Callable[[], None]] = []
@@ -62,7 +62,7 @@ class BrokerHost:
         self._ticker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to follow the journal and the time."""
+        """Begin to follow the journal and to tick."""
         sys.setswitchinterval(_SWITCH)
         self.journal.on_durable = self._durable
         self.journal.on_failure = self._failed
@@ -71,10 +71,10 @@ class BrokerHost:
         self._ticker = self._loop.create_task(self._tick())
 
     def _commit(self) -> None:
-        """Hand the journal's buffer over, now if somebody waits for it.
+        """Commit the journal's buffer: at once if work waits for it, else within ``_LATE`` seconds.
 
-        A record that a message has been delivered is waited for by nobody. Syncing it at once would only make the next
-        message wait for two syncs instead of one.
+        No work waits for the record of a delivery. Syncing that at once would only make the next message wait for two
+        syncs instead of one.
         """
         if self.broker.end_turn():
             self.turn.wake()
@@ -97,7 +97,7 @@ class BrokerHost:
             listener(position)
         if self._pushing_back and self.journal.failed is None and self.journal.backlog_bytes < _BACKLOG_LOW:
             self._pushing_back = False
-            log.warning("the journal is written again: taking messages")
+            log.warning("the journal is written again: clients are read")
             self.on_disk(True)
         self.turn.wake()
 
@@ -105,10 +105,10 @@ class BrokerHost:
         self._push_back(f"the journal cannot be written: {error}")
 
     def _push_back(self, why: str) -> None:
-        """Read no client until the disk has caught up: what cannot be kept must not be taken."""
+        """Read no client until the disk has caught up: what cannot be stored must not be accepted."""
         if not self._pushing_back:
             self._pushing_back = True
-            log.error("%s; nothing new is taken until it can be kept", why)
+            log.error("%s; no client is read until the journal can be written again", why)
             self.on_disk(False)
 
     async def _tick(self) -> None:
@@ -119,7 +119,7 @@ class BrokerHost:
                 for listener in self.on_tick:
                     listener()
             except Exception:
-                log.exception("the tick of the engine failed")
+                log.exception("the tick of the broker failed")
             self.turn.wake()
 
     def status(self) -> BrokerHostStatus:
@@ -127,7 +127,7 @@ class BrokerHost:
         return BrokerHostStatus(self.broker.status(), self.journal.status())
 
     async def stop(self) -> None:
-        """End the turns; everything that was taken is on disk afterwards."""
+        """End the turns; all accepted messages are on disk afterwards."""
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
@@ -142,9 +142,9 @@ class BrokerHost:
 async def open_broker(
     config: NodeConfig, services: Services, settings: Settings, forwarder: Forwarder | None, inbox: InboxRules | None
 ) -> tuple[BrokerHost, list[Item]]:
-    """The engine with what its journal kept, and the journal's items that are not the engine's.
+    """The broker, recovered from its journal, and the journal's items that do not belong to the broker.
 
-    Raises ``JournalError``, ``OSError``: each says which file and why.
+    Raises ``JournalError`` or ``OSError``, which name the file and the reason.
     """
     loop = asyncio.get_running_loop()
     journal = await _open_journal(config, loop)
@@ -166,7 +166,7 @@ async def _open_journal(config: NodeConfig, loop: asyncio.AbstractEventLoop) -> 
 
 
 def _ignore(_writable: bool) -> None:
-    """Nobody takes anything from clients yet."""
+    """No listener is open yet."""
 
 
 def _never() -> bool:
@@ -174,4 +174,4 @@ def _never() -> bool:
 
 
 def _nothing(_position: int) -> None:
-    """Nobody waits any more."""
+    """Nothing waits for the journal any more."""

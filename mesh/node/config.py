@@ -1,7 +1,7 @@
-"""The place of one node: everything that it is made from, as plain values.
+"""The configuration of one node: all its inputs, as plain values.
 
-It knows the topology and this node's part of it. What always holds: two processes made from the same place are the same
-node, so a process that comes back after a crash continues where the other one ended.
+It knows the topology and this node's part of it. What always holds: two processes with the same configuration are the
+same node, so a process that starts after a crash continues where the other one ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
 
-# The two ports of an edge: front doors come to one, cores to the other.
+# The two ports of an edge: front doors connect to one, cores to the other.
 DEVICE: Final = "device"
 TIER: Final = "tier"
 _MAX_TOPIC: Final = 1 << 16
@@ -37,7 +37,7 @@ _MAX_PACKET_OF_MESH: Final = 1 << 20  # room for properties that the mesh adds t
 @final
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """``folder`` is this node's own, ``endpoints`` are etcd's, ``secret`` is the mesh's."""
+    """``folder`` is this node's folder, ``endpoints`` are the URLs of etcd, ``secret`` is the mesh secret."""
 
     topology: Topology
     spec: NodeSpec
@@ -51,7 +51,7 @@ class NodeConfig:
         return self.spec.name
 
     def unix_path(self, node: str, purpose: str) -> UnixPath:
-        """The Unix socket of a node, if it is on this machine: nodes' folders stand beside each other there."""
+        """The Unix socket of a node, if it is on this machine, where all nodes' folders are in one directory."""
         folder = self.folder.parent / node
         return lambda port: socket_path(folder, purpose, port)
 
@@ -60,11 +60,11 @@ class NodeConfig:
         return secrets.prove(self.secret, purpose, *parts)
 
     def tier_password(self, edge: str) -> bytes:
-        """What this core shows ``edge`` as its password; it is worth nothing at any other edge."""
+        """The password of this core for ``edge``; it is invalid at any other edge."""
         return self.prove(_TIER, self.name.encode(), edge.encode()).hex().encode()
 
     def admit_core(self, connect: Connect, peer: Peer) -> Principal:
-        """The principal of a tier link to this edge. Raises ``Refused`` for whoever does not know the mesh secret."""
+        """The principal of a tier link to this edge. Raises ``Refused`` if its password does not prove the secret."""
         core = connect.username or ""
         proof = _unhex(connect.password or b"")
         if not secrets.verify(self.secret, proof, _TIER, core.encode(), self.name.encode()):
@@ -72,22 +72,22 @@ class NodeConfig:
         return tier_principal(core)
 
     def client_limits(self) -> PacketLimits:
-        """Limits of what vehicles and back ends send."""
+        """Limits of packets from vehicles and back ends."""
         limits = self.topology.limits
         return PacketLimits(limits.max_packet_size, max_topic_levels=limits.topic_levels)
 
     def device_limits(self) -> PacketLimits:
-        """Limits of what vehicles send by way of a front door, which puts topic names in the place of their aliases."""
+        """Limits of packets from vehicles through a front door, which replaces topic aliases by topic names."""
         limits = self.topology.limits
         return PacketLimits(limits.max_packet_size + _MAX_TOPIC, max_topic_levels=limits.topic_levels)
 
     def member_limits(self) -> PacketLimits:
-        """Limits of what members of the mesh send each other."""
+        """Limits of packets between members of the mesh."""
         limits = self.topology.limits
         return PacketLimits(limits.max_packet_size + _MAX_PACKET_OF_MESH, max_topic_levels=limits.topic_levels)
 
     def broker_settings(self) -> Settings:
-        """What edge and core have in common."""
+        """The broker's settings that edge and core have in common."""
         limits = self.topology.limits
         settings = Settings()
         settings.max_packet = limits.max_packet_size
@@ -113,7 +113,7 @@ class NodeConfig:
         return settings
 
     def vehicle_of(self) -> Callable[[str], str | None]:
-        """The function from a topic to its vehicle."""
+        """The function that returns the vehicle of a topic."""
         return self.topology.vehicle_template().vehicle_of
 
 

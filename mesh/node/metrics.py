@@ -1,7 +1,7 @@
-"""What a node shows Prometheus: its status, at ``GET /metrics``.
+"""Serves a node's status to Prometheus, at ``GET /metrics``.
 
 It knows ports and addresses: never what a figure means. What always holds: a node works without its metrics; the status
-is read on the loop and written out in another thread, so that a scrape of thousands of series does not stop the node.
+is read on the loop and formatted in another thread, so that a scrape of thousands of series does not stop the node.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 
 def choices(config: NodeConfig) -> list[Address]:
-    """Where a node may show its figures: at its own place in the topology's range of ports, else at the next one that
-    is free. A node that was added to a running mesh moves the places of those behind it, which keep their ports."""
+    """The addresses where a node may serve its metrics, in order of preference: its own port in the topology's range,
+    then the ports after it. A node that was added to a running mesh shifts the ports of the nodes after it, which keep
+    theirs until they restart; so its own port may be taken."""
     addresses = metrics_addresses(config.topology)
     own = list(addresses).index(config.name)
     found = list(addresses.values())
@@ -37,8 +38,8 @@ def _port(address: Address) -> int:
 
 @final
 class Metrics:
-    """For a topology that says where metrics are shown. ``status`` is read at each request. ``address`` is where others
-    reach it; empty before ``open``, and if no port could be had."""
+    """Used only if the topology has an address for metrics. ``status`` is read at each request. ``address`` is the host
+    and port for others; empty before ``open``, and if no port is free."""
 
     def __init__(self, config: NodeConfig, status: Callable[[], NodeStatus]) -> None:
         self.address = ""
@@ -48,7 +49,7 @@ class Metrics:
         self._exposition = Exposition(self._render)
 
     async def open(self) -> None:
-        """Listen. Ports that cannot be had are logged."""
+        """Listen on the first port that can be bound; the others are logged."""
         addresses = choices(self._config)
         for address in addresses:
             try:
@@ -59,7 +60,7 @@ class Metrics:
             self.address = str(Address(await own_host(address.host, self._config.endpoints), port))
             log.info("metrics at http://%s/metrics", self.address)
             return
-        log.error("no metrics: none of the %d ports from %s on can be had", len(addresses), min(addresses, key=_port))
+        log.error("no metrics: none of the %d ports from %s on can be bound", len(addresses), min(addresses, key=_port))
 
     async def _render(self) -> bytes:
         return await asyncio.to_thread(exposition, self._status(), self._labels)

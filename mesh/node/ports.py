@@ -1,7 +1,7 @@
-"""The ports of a node that nobody chose: taken once, and kept for the life of the node's folder.
+"""The ports of a node that are not configured: chosen once, and kept for the life of the node's folder.
 
-It knows port numbers and one file. What always holds: a node that restarts while etcd is away is found where it was
-before, unless somebody else has taken its port meanwhile; then it takes another one, which etcd will tell.
+It knows port numbers and one file. What always holds: a node that restarts while etcd is unavailable has the same ports
+as before, unless another process has taken one meanwhile; then it takes another port, which it announces in etcd.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 
 _FIRST: Final = 20_000
-_TRIES: Final = 1000  # of some ten thousand ports; a machine where all of these are taken has other troubles
+_TRIES: Final = 1000  # of some ten thousand ports: if all of these are taken, the machine has no free port
 
 
 def keep_ports(folder: Path, host: str, names: tuple[str, ...]) -> dict[str, int]:
-    """A port of ``host`` for each name: that of before if it is free, else a free one. Raises ``OSError``."""
+    """A port of ``host`` for each name: the previous port if it is free, else a free one. Raises ``OSError``."""
     file = folder / "ports.json"
     before = _read(file)
     ports: dict[str, int] = {}
@@ -34,7 +34,7 @@ def keep_ports(folder: Path, host: str, names: tuple[str, ...]) -> dict[str, int
 
 
 def _read(file: Path) -> dict[str, int]:
-    """What the file says; what it does not say well is taken for nothing, because any port will do."""
+    """The ports in the file; invalid content is ignored, because any port will do."""
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -45,7 +45,7 @@ def _read(file: Path) -> dict[str, int]:
 
 
 def _free(host: str, port: int) -> bool:
-    """Whether nobody listens there. Connections of a process that was killed do not count (SO_REUSEADDR)."""
+    """Whether no process listens there. Connections of a process that was killed do not count (SO_REUSEADDR)."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -57,8 +57,8 @@ def _free(host: str, port: int) -> bool:
 
 
 def _another(host: str, taken: dict[str, int]) -> int:
-    """A free port below those that the kernel gives to outgoing connections: among them, any connection could have it
-    when the node comes back."""
+    """A free port below the range that the kernel uses for outgoing connections: a port in that range could be in use
+    by some connection when the node restarts."""
     end = 32_768
     with contextlib.suppress(OSError, ValueError):
         end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])

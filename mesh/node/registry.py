@@ -1,6 +1,6 @@
-"""The client of etcd that a topology describes.
+"""The etcd client that a topology describes.
 
-It knows where the topology keeps what a client needs: never what is asked.
+It knows which parts of the topology configure a client: never what the client requests.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What every node runs beside its own work: the registry, the tracer and the metrics.
 
-It knows etcd and OpenTelemetry: never MQTT. What always holds: a node starts and works without etcd, with what it
-knows; whatever was opened here is closed by ``stop``, in the reverse order.
+It knows etcd and OpenTelemetry: never MQTT. What always holds: a node starts and works without etcd, with the data it
+has; everything that was opened here is closed by ``stop``, in the reverse order.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from mesh.telemetry.tracing import NodeTracer, open_tracer
 if TYPE_CHECKING:
     from mesh.node.metrics import Metrics
 
-_WAIT: Final = 3.0  # seconds that a start waits for etcd, which may be away for good reasons
-_WEIGHT: Final = 100  # of an edge that the topology of this node does not know yet
+_WAIT: Final = 3.0  # seconds that a start waits for etcd, which may be unavailable
+_WEIGHT: Final = 100  # of an edge that is not yet in the topology of this node
 
 log = logging.getLogger(__name__)
 
 
 @final
 class Services:
-    """Made and started on the node's loop. ``map`` and ``members`` follow etcd; ``tracer`` is the no-op without OTLP.
-    """
+    """Created and started on the node's loop. ``map`` and ``members`` follow etcd; without OTLP ``tracer`` does
+    nothing."""
 
     def __init__(self, config: NodeConfig) -> None:
         topology = config.topology
@@ -67,24 +67,24 @@ class Services:
         return self._tracer or Tracer()
 
     async def start(self, on_member: Callable[[Member | None, Member | None], None]) -> None:
-        """Follow map and members; waits a little for etcd, and goes on without it."""
+        """Follow map and members; waits up to ``_WAIT`` seconds for etcd, then continues without it."""
         self.members.on_change = on_member
         known = await self.members.start(_WAIT)
         if not (await self.map.start(_WAIT if known else 0.0) and known):
-            log.warning("etcd does not answer at %s; going on without it", ", ".join(self._config.endpoints))
+            log.warning("etcd does not answer at %s; continuing without it", ", ".join(self._config.endpoints))
 
     async def announce(self, ports: dict[str, int]) -> None:
-        """Let the others know where this node is."""
+        """Announce this node's host and ports in etcd."""
         spec, topology = self._config.spec, self._config.topology
         host = await own_host(topology.bind, self._config.endpoints)
         self._announcement = Announcement(
             self.client, topology.mesh, name=spec.name, role=spec.role, host=host, ports=ports, pool=spec.pool
         )
         if not await self._announcement.start(_WAIT):
-            log.warning("not announced in etcd yet; trying on")
+            log.warning("not announced in etcd yet; retrying")
 
     async def show(self, status: Callable[[], NodeStatus]) -> None:
-        """Let Prometheus read the node's ``status``, if the topology says so."""
+        """Serve the node's ``status`` to Prometheus, if the topology has an address for it."""
         if self._config.topology.telemetry.prometheus is None:
             return
         from mesh.node.metrics import Metrics  # prometheus-client takes 5 MB: only where it is used
@@ -94,11 +94,11 @@ class Services:
 
     @property
     def metrics(self) -> str:
-        """Host and port where Prometheus reads this node; empty if nowhere."""
+        """Host and port where Prometheus reads this node; empty if it does not."""
         return "" if self._metrics is None else self._metrics.address
 
     def edges_of(self, pool: str) -> dict[str, float]:
-        """The pool's edges that announce themselves at present, with their weights."""
+        """The edges of the pool that are announced at present, with their weights."""
         weights = {edge.name: float(edge.weight) for edge in self._config.topology.edges()}
         return {
             member.name: weights.get(member.name, float(_WEIGHT))
@@ -107,11 +107,11 @@ class Services:
         }
 
     def is_vehicle(self, name: str) -> bool:
-        """Whether a vehicle may have this name; a topic is anybody's words."""
+        """Whether a vehicle may have this name; names from topics are not trusted."""
         return self._pattern.matches(name)
 
     async def claim(self, vehicle: str) -> Record | None:
-        """The record of a vehicle, which is made if there is none. ``None`` if no pool takes the vehicle."""
+        """The record of a vehicle, created if there is none. ``None`` if no pool takes the vehicle."""
         pool = self._config.topology.pool_of(vehicle)
         if pool is None:
             return None
@@ -123,7 +123,7 @@ class Services:
         return ServicesStatus(self._started, self.members.live, len(self.map), lines_lost(), spans)
 
     async def stop(self) -> None:
-        """Take the announcement back and close everything."""
+        """Withdraw the announcement and close everything."""
         if self._metrics is not None:
             await self._metrics.close()
         if self._announcement is not None:

@@ -1,4 +1,4 @@
-"""What nodes have in common: the engine of edges and cores, and what all run beside their own work."""
+"""The status that nodes have in common: the broker of edges and cores, and the services of all nodes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mesh.telemetry.status import SpansStatus
 @final
 @dataclass(frozen=True, slots=True)
 class BrokerHostStatus(Status):
-    """An engine and its journal."""
+    """A broker and its journal."""
 
     broker: BrokerStatus
     journal: JournalStatus
 
     @property
     def detail(self) -> str:
-        """What is wrong; empty if nothing is."""
+        """One sentence on a failure; empty if there is none."""
         return f"the journal cannot be written: {self.journal.error}" if self.journal.failing else ""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class ServicesStatus(Status):
-    """What a node runs beside its own work; ``spans`` if it traces."""
+    """The services that a node runs beside its own work; ``spans`` is set if it traces."""
 
     started: Annotated[
         float, gauge("mesh_start_time_seconds", "When the node began to start, in seconds since 1970.", unit="seconds")

@@ -1,4 +1,4 @@
-"""The figures of a node, and how Prometheus asks for them."""
+"""The figures of a node, and a scrape of them."""
 
 from __future__ import annotations
 

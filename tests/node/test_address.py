@@ -16,15 +16,15 @@ from mesh.node.address import own_host
         ("edge.example", "http://127.0.0.1:2379", "edge.example"),
         ("0.0.0.0", "http://127.0.0.1:2379", "127.0.0.1"),
         ("0.0.0.0", "https://127.0.0.9", "127.0.0.1"),
-        ("0.0.0.0", "http://[::1]:2379", "127.0.0.1"),  # no way from IPv4 to there
+        ("0.0.0.0", "http://[::1]:2379", "127.0.0.1"),  # no route from IPv4
         ("::", "http://127.0.0.1:2379", "::1"),
     ],
 )
-def test_a_wildcard_becomes_an_address_that_others_reach(bind: str, endpoint: str, host: str) -> None:
+def test_wildcard_becomes_a_reachable_address(bind: str, endpoint: str, host: str) -> None:
     assert asyncio.run(own_host(bind, (endpoint,))) == host
 
 
-def test_the_address_is_that_of_the_way_to_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_announced_address_is_on_the_route_to_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> str:
         async def resolved(*_: object, **__: object) -> list[object]:
             return [(0, 0, 0, "", ("127.0.0.9", 2379))]

@@ -1,4 +1,4 @@
-"""What a node makes of its place: its engine's limits and its proof towards others."""
+"""What a node derives from its configuration: its broker's limits and its proofs towards other nodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def connect(core: str, password: bytes) -> Connect:
     return Connect(5, core, False, 60, core, password)
 
 
-def test_a_core_is_let_in_by_the_edge_that_its_password_is_for() -> None:
+def test_edge_accepts_the_core_with_its_password() -> None:
     password = config("core-1").tier_password("edge-1")
     principal = config("edge-1").admit_core(connect("core-1", password), Peer("192.0.2.1", 7))
     assert (principal.name, principal.kind) == ("core-1", TIER)
@@ -33,12 +33,12 @@ def test_a_core_is_let_in_by_the_edge_that_its_password_is_for() -> None:
     ],
     ids=["another edge", "another core", "another mesh", "no proof", "nothing"],
 )
-def test_a_password_is_worth_nothing_elsewhere(edge: str, core: str, password: bytes) -> None:
+def test_tier_password_is_invalid_for_another_edge_or_core(edge: str, core: str, password: bytes) -> None:
     with pytest.raises(Refused, match="did not prove"):
         config(edge).admit_core(connect(core, password), Peer("192.0.2.1", 7))
 
 
-def test_the_limits_of_the_inbox_are_not_those_of_the_sessions() -> None:
+def test_inbox_limits_differ_from_session_limits() -> None:
     more = (
         'inbox: {subscribe: ["vehicles/{vehicle}/#"], max_messages: 7, max_bytes: 2KiB, when_full: drop_oldest}\n'
         "limits: {queue_messages: 9, queue_bytes: 3KiB}\n"

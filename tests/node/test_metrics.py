@@ -1,4 +1,4 @@
-"""What Prometheus reads from a node, over a real socket."""
+"""The metrics that a node serves, over a real socket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def made(name: str, port: int) -> Metrics:
     return Metrics(config(name, f'telemetry: {{prometheus: "127.0.0.1:{port}"}}'), door_status)
 
 
-def test_the_figures_of_the_status_are_served() -> None:
+def test_metrics_serve_the_figures_of_the_status() -> None:
     async def run() -> str:
         metrics = made("door", 0)
         await metrics.open()
@@ -47,7 +47,7 @@ def test_the_figures_of_the_status_are_served() -> None:
     assert 'mesh_start_time_seconds{mesh="demo",node="door"} 1.5' in lines
 
 
-def test_each_node_has_the_next_port() -> None:
+def test_each_node_gets_the_next_metrics_port() -> None:
     topology = config("door", 'telemetry: {prometheus: "127.0.0.1:9464"}').topology
     names = ("edge-1", "edge-2", "core-1", "core-2", "door")
     addresses = {name: Address("127.0.0.1", 9464 + number) for number, name in enumerate(names)}
@@ -57,8 +57,8 @@ def test_each_node_has_the_next_port() -> None:
     assert set(anywhere.values()) == {Address("127.0.0.1", 0)}
 
 
-def test_a_node_whose_port_another_one_holds_takes_the_next_one() -> None:
-    """A node that was added to the topology has the place of one that runs on."""
+def test_node_takes_the_next_metrics_port_if_its_own_is_taken() -> None:
+    """A node that was added to the topology has the port of a node that is still running."""
 
     async def run(first: int) -> None:
         running = [made(name, first) for name in ("edge-1", "edge-2", "core-1", "core-2")]
@@ -76,7 +76,7 @@ def test_a_node_whose_port_another_one_holds_takes_the_next_one() -> None:
     asyncio.run(run(free_range(5)))
 
 
-def test_a_node_works_without_a_port(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_works_without_a_metrics_port(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run(port: int) -> str:
         metrics = made("edge-1", port)
         await metrics.open()
@@ -91,7 +91,7 @@ def test_a_node_works_without_a_port(caplog: pytest.LogCaptureFixture, monkeypat
     assert "none of the 1 ports from" in caplog.text
 
 
-def test_a_wildcard_is_told_as_an_address_that_can_be_reached() -> None:
+def test_wildcard_is_shown_as_a_reachable_address() -> None:
     async def run() -> str:
         metrics = Metrics(config("door", 'telemetry: {prometheus: "0.0.0.0:0"}'), door_status)
         await metrics.open()

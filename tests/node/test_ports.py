@@ -11,13 +11,13 @@ HOST = "127.0.0.1"
 NAMES = ("device", "tier")
 
 
-def test_a_restart_has_the_ports_of_before(tmp_path: Path) -> None:
+def test_restarted_node_keeps_its_ports(tmp_path: Path) -> None:
     ports = keep_ports(tmp_path / "node", HOST, NAMES)
     assert len(set(ports.values())) == len(NAMES)
     assert keep_ports(tmp_path / "node", HOST, NAMES) == ports
 
 
-def test_a_port_that_somebody_has_taken_is_replaced_and_the_other_kept(tmp_path: Path) -> None:
+def test_taken_port_is_replaced_and_the_other_port_kept(tmp_path: Path) -> None:
     ports = keep_ports(tmp_path, HOST, NAMES)
     with socket.socket() as other:
         other.bind((HOST, ports["device"]))
@@ -28,13 +28,13 @@ def test_a_port_that_somebody_has_taken_is_replaced_and_the_other_kept(tmp_path:
     assert keep_ports(tmp_path, HOST, NAMES) == again
 
 
-def test_a_damaged_file_costs_the_ports_and_not_the_node(tmp_path: Path) -> None:
+def test_damaged_port_file_is_replaced(tmp_path: Path) -> None:
     for text in ("", "[]", "{", '{"device": "x", "tier": 0}', '{"device": 70000}'):
         (tmp_path / "ports.json").write_text(text)
         assert set(keep_ports(tmp_path, HOST, NAMES)) == set(NAMES)
 
 
-def test_one_port_is_not_given_twice(tmp_path: Path) -> None:
+def test_duplicate_port_in_the_file_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "ports.json").write_text('{"device": 23456, "tier": 23456}')
     ports = keep_ports(tmp_path, HOST, NAMES)
     assert ports["device"] != ports["tier"]

@@ -1,4 +1,4 @@
-"""What a node shows others of itself, while etcd is away."""
+"""The addresses that a node announces, without etcd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.configs import config
 from tests.support.ports import free_port
 
 
-def test_a_node_on_all_addresses_announces_one_that_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_bound_to_a_wildcard_announces_a_reachable_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "_WAIT", 0.0)
 
     async def run() -> str:
@@ -29,7 +29,7 @@ def test_a_node_on_all_addresses_announces_one_that_can_be_reached(monkeypatch: 
     assert asyncio.run(run()) == "127.0.0.1"
 
 
-def test_metrics_are_there_until_the_node_stops() -> None:
+def test_metrics_are_served_until_the_node_stops() -> None:
     async def run(port: int) -> None:
         node = Services(config("edge-1", f'telemetry: {{prometheus: "127.0.0.1:{port}"}}\n'))
         await node.show(lambda: DoorStatus(door=DOOR.door, services=node.status()))

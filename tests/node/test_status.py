@@ -1,4 +1,4 @@
-"""What a node says is wrong."""
+"""The failures that a node's status names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mesh.session.store import Store
 JOURNAL = JournalStatus(0, 0, 0, 1, 0, 0, Distribution((), (0,), 0.0), failing=False)
 
 
-def test_a_journal_that_cannot_be_written_is_told() -> None:
+def test_status_names_a_failed_journal() -> None:
     broker = Broker(Settings(), Store(), lambda: 1.0, Tracer())
     status = BrokerHostStatus(broker.status(), JOURNAL)
     assert status.detail == ""
