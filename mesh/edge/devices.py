@@ -155,7 +155,7 @@ class Devices(DoorOwner):
             link.confirm(position)
 
     def status(self) -> DevicesStatus:
-        """Figures for people and metrics."""
+        """The status, for ``mesh status`` and metrics."""
         group = self.group
         sockets = SocketsStatus(
             DEVICE, len(group.streams), self.refused, 0, group.bytes_in, group.bytes_out, group.held(),

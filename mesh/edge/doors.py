@@ -153,7 +153,7 @@ class DoorProcess(DeviceOwner):
         self._owner.release(device)
 
     def status(self) -> DoorLinkStatus:
-        """Figures for people and metrics."""
+        """The status, for ``mesh status`` and metrics."""
         return DoorLinkStatus(
             DEVICE, self.name, self.link is not None, len(self.connections), len(self.stalled)
         )

@@ -125,7 +125,7 @@ class EdgeNode:
             await self._services.stop()
 
     def status(self) -> NodeStatus:
-        """Figures for ``mesh status`` and metrics."""
+        """The status, for ``mesh status`` and metrics."""
         broker_host, devices, services, cores = self._broker_host, self._devices, self._services, self._cores
         if broker_host is None or devices is None or services is None or cores is None:
             return NodeStatus(host=self._config.topology.bind)

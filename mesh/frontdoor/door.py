@@ -32,7 +32,7 @@ from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_AUTHENTICATION_METHOD
 
 
-def _unprovable(_connect: Connect, _identity: str) -> str:
+def _no_proven_identity(_connect: Connect, _identity: str) -> str:
     raise Refused(BAD_AUTHENTICATION_METHOD)
 
 
@@ -78,7 +78,7 @@ class FrontDoor:
         )  # fmt: skip
         self.clients = ClientContext(name, self.group, admission, settings.connect_timeout, settings.attach_timeout)
         self._context = DoorContext(
-            self.clients, self.turn, map, identify, proven or _unprovable, self.links.join, tracer or Tracer(),
+            self.clients, self.turn, map, identify, proven or _no_proven_identity, self.links.join, tracer or Tracer(),
             settings,
         )  # fmt: skip
         self._listeners = [
@@ -120,7 +120,7 @@ class FrontDoor:
         self.wheel.stop()
 
     def status(self) -> ConnectionsStatus:
-        """Figures for people and metrics."""
+        """The status, for ``mesh status`` and metrics."""
         counters, clients, group = self._context.counters, self.clients, self.group
         sockets = SocketsStatus(
             CLIENT, len(group.streams), clients.rejected, clients.silent, group.bytes_in, group.bytes_out,

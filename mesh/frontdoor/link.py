@@ -154,7 +154,7 @@ class EdgeLink(SocketOwner):
         return self.state == AWAY or not self._sent
 
     def status(self) -> EdgeLinkStatus:
-        """Figures for people and metrics."""
+        """The status, for ``mesh status`` and metrics."""
         return EdgeLinkStatus(
             DEVICE, self.edge, self.state == UP, len(self.paths), self.held, len(self._sent), self.losses, self.state
         )

@@ -108,7 +108,7 @@ class DoorNode:
             await self._services.stop()
 
     def status(self) -> NodeStatus:
-        """Figures for ``mesh status`` and metrics."""
+        """The status, for ``mesh status`` and metrics."""
         door, services = self._door, self._services
         if door is None or services is None:
             return NodeStatus(host=self._config.topology.bind)

@@ -25,10 +25,10 @@ async def own_host(bind: str, endpoints: tuple[str, ...]) -> str:
     if not is_wildcard(bind):
         return bind
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    return await _towards(endpoints[0], family) or ("::1" if family == socket.AF_INET6 else "127.0.0.1")
+    return await _source_address(endpoints[0], family) or ("::1" if family == socket.AF_INET6 else "127.0.0.1")
 
 
-async def _towards(url: str, family: socket.AddressFamily) -> str:
+async def _source_address(url: str, family: socket.AddressFamily) -> str:
     """The source address of packets to ``url``; empty if there is no route. Sends nothing but the DNS query."""
     parts = urlsplit(url)
     try:

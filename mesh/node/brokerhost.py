@@ -123,7 +123,7 @@ class BrokerHost:
             self.turn.wake()
 
     def status(self) -> BrokerHostStatus:
-        """Figures for people and metrics."""
+        """The status, for ``mesh status`` and metrics."""
         return BrokerHostStatus(self.broker.status(), self.journal.status())
 
     async def stop(self) -> None:

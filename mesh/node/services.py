@@ -118,7 +118,7 @@ class Services:
         return await self.map.claim(vehicle, pool.name, self.edges_of(pool.name))
 
     def status(self) -> ServicesStatus:
-        """Figures for people and metrics."""
+        """The status, for ``mesh status`` and metrics."""
         spans = None if self._tracer is None else self._tracer.status()
         return ServicesStatus(self._started, self.members.live, len(self.map), lines_lost(), spans)
 

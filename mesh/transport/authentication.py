@@ -51,7 +51,7 @@ class Methods:
 
 
 class GaveUp(Exception):
-    """The client sent DISCONNECT before it was let in."""
+    """The client sent DISCONNECT before it was accepted."""
 
 
 @final

@@ -140,7 +140,7 @@ class ClientStream(Stream):
         self._end()
 
     def dismiss(self) -> None:
-        """The node stops: say so in the client's protocol if it allows that, and close."""
+        """The node stops: tell the client if its protocol allows that, and close."""
         self.close(self.life.farewell())
 
     # Stream

@@ -4,7 +4,7 @@ It knows addresses and time: never what is sent on the connection. What always h
 
 * one task and one connection at a time; ``stop`` ends the task, and leaves an open connection to its owner;
 * attempts are spread by a back-off with jitter from ``FIRST_RETRY`` to ``LAST_RETRY``, which restarts when the other
-  node has let this one in, or when there is news of it (``poke``, ``moved``);
+  node has accepted this one, or when there is news of it (``poke``, ``moved``);
 * a line is logged when the other node's condition changes, not for each attempt.
 """
 
@@ -40,20 +40,20 @@ class Dialled(Protocol):
 
 @final
 class Dialler:
-    """``who`` and ``peer`` are for the log: "``who``: ``peer`` is disconnected". ``address`` returns the address of the
-    other node, or ``None`` while it is unknown; ``unix_path`` its Unix socket on this machine; ``make`` a new protocol,
-    which calls ``welcomed`` when the other node has let this one in."""
+    """``name`` and ``peer`` are for the log: "``name``: ``peer`` is disconnected". ``address`` returns the address of
+    the other node, or ``None`` while it is unknown; ``unix_path`` its Unix socket on this machine; ``make`` a new
+    protocol, which calls ``welcomed`` when the other node has accepted this one."""
 
     def __init__(
         self,
-        who: str,
+        name: str,
         peer: str,
         address: Callable[[], Address | None],
         unix_path: UnixPath,
         make: Callable[[], Dialled],
     ) -> None:
         self.trouble = ""  # what was last logged about the other node; empty while it is connected
-        self._who = who
+        self._name = name
         self._peer = peer
         self._address = address
         self._unix_path = unix_path
@@ -67,7 +67,7 @@ class Dialler:
     def start(self) -> None:
         """Begin to connect; a second call does nothing."""
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name=f"{self._who} to {self._peer}")
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=f"{self._name} to {self._peer}")
 
     async def stop(self) -> None:
         """Stop connecting."""
@@ -88,16 +88,16 @@ class Dialler:
         self._news.set()
 
     def welcomed(self) -> None:
-        """The other node has let this one in."""
+        """The other node has accepted this one."""
         self._welcome = True
         if self.trouble:
             self.trouble = ""
-            log.info("%s: %s is connected again", self._who, self._peer)
+            log.info("%s: %s is connected again", self._name, self._peer)
 
-    def _tell(self, what: str) -> None:
+    def _report(self, what: str) -> None:
         if what != self.trouble:
             self.trouble = what
-            log.warning("%s: %s %s", self._who, self._peer, what)
+            log.warning("%s: %s %s", self._name, self._peer, what)
 
     async def _run(self) -> None:
         pause = FIRST_RETRY
@@ -105,13 +105,14 @@ class Dialler:
             self._news.clear()
             address = self._address()
             if address is None:
-                self._tell("has not announced its address yet")
+                self._report("has not announced its address yet")
             elif await self._connect(address):
                 pause = FIRST_RETRY
             # Nodes that lost the same peer must not reconnect in step.
-            pause = FIRST_RETRY if await self._hears(pause * random.uniform(0.5, 1.0)) else min(2 * pause, LAST_RETRY)
+            news = await self._wait_for_news(pause * random.uniform(0.5, 1.0))
+            pause = FIRST_RETRY if news else min(2 * pause, LAST_RETRY)
 
-    async def _hears(self, seconds: float) -> bool:
+    async def _wait_for_news(self, seconds: float) -> bool:
         """Wait up to ``seconds`` for news; returns whether it came."""
         try:
             async with asyncio.timeout(seconds):
@@ -121,11 +122,11 @@ class Dialler:
         return True
 
     async def _connect(self, address: Address) -> bool:
-        """Run one connection from its beginning to its end; returns whether the other node had let this one in."""
+        """Run one connection from its beginning to its end; returns whether the other node had accepted this one."""
         self._welcome = False
         connection = self._connection = self._make()
         try:
-            if not await self._reaches(connection, address):
+            if not await self._open(connection, address):
                 return False
             self._connected = True
             self._news.clear()
@@ -136,10 +137,11 @@ class Dialler:
         finally:
             self._connection = None
             self._connected = False
-        self._tell(why or ("is disconnected" if self._welcome else "closed the connection before it let this node in"))
+        closed = "is disconnected" if self._welcome else "closed the connection before it accepted this node"
+        self._report(why or closed)
         return self._welcome
 
-    async def _reaches(self, connection: Dialled, address: Address) -> bool:
+    async def _open(self, connection: Dialled, address: Address) -> bool:
         protocol = cast(asyncio.BaseProtocol, connection)
         host, port = address
         try:
@@ -147,6 +149,6 @@ class Dialler:
                 await connect(asyncio.get_running_loop(), lambda: protocol, self._unix_path(port), host, port)
         except (OSError, TimeoutError) as error:
             connection.abort()
-            self._tell(f"cannot be reached at {host}:{port}: {str(error) or 'no answer'}")
+            self._report(f"cannot be reached at {host}:{port}: {str(error) or 'no answer'}")
             return False
         return True

@@ -275,7 +275,7 @@ class Endpoint:
             stream.release(HOLD_NODE)
 
     def status(self, link: str) -> SocketsStatus:
-        """Figures for people and metrics; ``link`` says whose sockets these are."""
+        """The status, for ``mesh status`` and metrics; ``link`` is the kind of the sockets."""
         clients, group = self.clients, self.group
         return SocketsStatus(
             link, len(group.streams), clients.rejected, clients.silent, group.bytes_in, group.bytes_out,

@@ -40,7 +40,7 @@ CREDIT_STEP: Final = WINDOW // 4  # the door gives credit back in steps, so that
 
 # Added to the largest packet: one DATA frame may carry everything that one read of a socket returned.
 SLACK: Final = 512 * 1024
-HANDSHAKE_BODY: Final = 1024  # until the other end has proved who it is
+HANDSHAKE_BODY: Final = 1024  # until the other end has proved its identity
 
 _HEADER: Final = struct.Struct("!IIB")
 _OPENING: Final = struct.Struct("!QQIH")  # epoch, opened, bytes under way, number of identifiers

@@ -130,7 +130,7 @@ class Listener:
                 os.unlink(self._unix_path(self.port))
 
     def status(self) -> ListenerStatus:
-        """Figures for people and metrics."""
+        """The status, for ``mesh status`` and metrics."""
         return ListenerStatus(str(replace(self.listen, port=self.port)), self.total, self.refused)
 
     def _accept(self) -> asyncio.BaseProtocol:

@@ -38,7 +38,12 @@ class ListenerStatus(Status):
 
     listener: Annotated[str, Label("listener")]
     accepted: Annotated[
-        int, counter("mesh_listener_accepted_total", "Connections that came to a listener.", ("link", "listener"))
+        int,
+        counter(
+            "mesh_listener_accepted_total",
+            "Connections that reached a listener, with the refused ones.",
+            ("link", "listener"),
+        ),
     ]
     refused: Annotated[
         int,

@@ -87,13 +87,13 @@ class World:
         """Note each pause without its jitter, and do not wait."""
         monkeypatch.setattr(subject.random, "uniform", lambda low, high: high)
 
-        async def hears(seconds: float) -> bool:
+        async def wait_for_news(seconds: float) -> bool:
             await asyncio.sleep(0)
             heard = self.dialler._news.is_set()
             self.pauses.append(-1.0 if heard else seconds)
             return heard
 
-        monkeypatch.setattr(self.dialler, "_hears", hears)
+        monkeypatch.setattr(self.dialler, "_wait_for_news", wait_for_news)
 
 
 def run(scenario: Callable[[World], Awaitable[None]]) -> None:
@@ -183,7 +183,7 @@ def test_dialler_logs_a_trouble_only_when_it_changes(
         "core-1: edge edge-1 has not announced its address yet",
         unreachable,
         "core-1: edge edge-1 refused the connection: not authorized",
-        "core-1: edge edge-1 closed the connection before it let this node in",
+        "core-1: edge edge-1 closed the connection before it accepted this node",
     ]
 
 
