@@ -1,4 +1,4 @@
-"""What sockets and device links ask of the engine: ``Broker`` provides it, and tests put a small one in its place.
+"""The interface of the broker to sockets and device links. ``Broker`` implements it; tests use a small fake.
 
 A base class and not a ``Protocol``, for the reason that ``session/store.py`` gives.
 """
@@ -16,36 +16,36 @@ from mesh.wire.packets import Connect, Packet
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class BrokerApi:
-    """The way in for clients. What the engine answers comes in ``Connection.out``."""
+    """The calls that a client's connection makes. The broker's answers are in ``Connection.out``."""
 
     def open(self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable) -> Connection:
-        """A client that was let in; the answer to its CONNECT comes in the connection's ``out``."""
+        """Open the connection of an admitted client. The connection's ``out`` has the answer to CONNECT."""
         raise NotImplementedError
 
     def attach(
         self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable, unacked: list[int]
     ) -> Connection:
-        """A connection that outlived its link; ``closing`` if its session is gone."""
+        """Attach a connection that outlived its link. It has ``closing`` set if its session has ended."""
         raise NotImplementedError
 
     def live(self, connection: Connection) -> None:
-        """The replay of an attached connection is over."""
+        """The replay of an attached connection is complete."""
         raise NotImplementedError
 
     def receive(self, connection: Connection, packet: Packet) -> None:
-        """A packet after CONNECT."""
+        """Handle a packet that follows CONNECT."""
         raise NotImplementedError
 
     def fail(self, connection: Connection, reason: int, why: str = "") -> None:
-        """The client broke the protocol or is silent; ``why`` is told to a 5.0 client."""
+        """Close the connection of a client that broke the protocol or timed out. A 5.0 client is told ``why``."""
         raise NotImplementedError
 
     def lost(self, connection: Connection) -> None:
-        """The socket is gone."""
+        """The socket is closed."""
         raise NotImplementedError
 
     def pause(self, connection: Connection) -> None:
-        """The client does not read."""
+        """The client does not read: send it nothing."""
         raise NotImplementedError
 
     def resume(self, connection: Connection) -> None:

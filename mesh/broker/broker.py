@@ -1,12 +1,12 @@
-"""The engine that edges and cores run: packets of many connections in, packets for many connections out.
+"""The broker that edges and cores run: it takes the packets of all connections and makes the packets for them.
 
-It knows how connections open and close, and which part each packet is for: ``Intake`` takes publishes, ``Subscriber``
-subscriptions, ``Courier`` acknowledgements; ``Dispatcher`` finds the receivers, ``Outbox`` has what leaves,
+It knows how connections open and close, and which part handles each packet: ``Intake`` takes publishes, ``Subscriber``
+subscriptions, ``Courier`` acknowledgements; ``Dispatcher`` finds the receivers, ``Outbox`` holds the output,
 ``Persistence`` writes to the journal, ``Sessions`` ends expired sessions. It must never touch a socket, a file or a
 clock of its own. What always holds:
 
-* a session has one connection at most, and a connection that is closing has none;
-* nothing that a client sends raises: it is answered with a reason code, or the connection is closed with one.
+* a session has at most one connection, and a connection that is closing has no session;
+* no packet of a client raises: the broker answers it with a reason code, or closes the connection with one.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
 
 @final
 class Broker(BrokerApi):
-    """``clock`` gives seconds since 1970. ``vehicle_of`` tells the vehicle of a topic, for traces."""
+    """``clock`` gives seconds since 1970. ``vehicle_of`` gives the vehicle of a topic, for traces."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Broker(BrokerApi):
             self.subscriptions, self.retained, self.catch_up, self.inbox, self.persistence, self.courier, forwarder,
             clock,
         )
-        self._vehicle_of = vehicle_of or _nobody
+        self._vehicle_of = vehicle_of or _no_vehicle
         self.intake = Intake(
             self.dispatcher, forwarder, self.sessions, self.persistence, self.outbox, self.counters, tracer, clock,
             self.fail, self.vehicle_of,
@@ -115,7 +115,7 @@ class Broker(BrokerApi):
         self._assigned = 0
 
     def recover(self, items: Iterable[Item]) -> list[Item]:
-        """Take back what the journal kept; returns the items of kinds that belong to others. Call it once, first."""
+        """Restore the state from the journal. Returns the items of other kinds. Call it once, before all else."""
         found = self.persistence.recover(items, self.settings.in_flight)
         for item, topic, expires in found.retained:
             self.retained.restore(topic, item, expires)
@@ -124,15 +124,15 @@ class Broker(BrokerApi):
         return found.other
 
     def vehicle_of(self, topic: str) -> str:
-        """The vehicle that a topic is about, for traces; empty if there is none."""
+        """The vehicle of a topic, for traces; empty if there is none."""
         return self._vehicle_of(topic) or ""
 
-    # Coming
+    # Opening a connection
 
     def open(self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable) -> Connection:
-        """A CONNECT: the connection that it opens, with the CONNACK in ``out``; a refused one has ``closing`` set."""
+        """Open the connection of a CONNECT. CONNACK is in its ``out``. A refused connection has ``closing`` set."""
         connection = self._connection(connect, principal, peer, shell)
-        reason = self._objection(connect, principal)
+        reason = self._reason_to_refuse(connect, principal)
         if reason != reasons.SUCCESS:
             return self._refused(connection, reason)
         session, present = self._session_for(connect, connection)
@@ -142,7 +142,7 @@ class Broker(BrokerApi):
         session.will_delay = _will_delay(connect.will)
         session.will = None if connect.will is None else self.dispatcher.will_message(connect.will)
         if session.durable or session.will is not None:
-            self.persistence.keep_session(session)  # a will outlives the server also where its session does not
+            self.persistence.keep_session(session)  # a will survives a restart even if its session does not
         self._accept(connection, connect, session, present)
         return connection
 
@@ -151,7 +151,7 @@ class Broker(BrokerApi):
         connection = Connection(principal, connect.protocol, peer, shell, settings.topic_aliases)
         connection.keep_alive = connect.keep_alive
         if connect.protocol == MQTT5 and settings.max_keep_alive < 0xFFFF:
-            # Only a 5.0 client can be told of another keep alive [MQTT-3.1.2-21]; none (0) counts as longer than any.
+            # Only a 5.0 client accepts another keep alive [MQTT-3.1.2-21]; none (0) counts as longer than any.
             connection.keep_alive = min(connect.keep_alive or settings.max_keep_alive, settings.max_keep_alive)
         connection.receive_maximum = settings.receive_maximum
         asked = connect.properties
@@ -161,8 +161,8 @@ class Broker(BrokerApi):
             connection.problem_info = asked.request_problem_info != 0
         return connection
 
-    def _objection(self, connect: Connect, principal: Principal) -> int:
-        """Why a CONNECT is refused; SUCCESS if it is not."""
+    def _reason_to_refuse(self, connect: Connect, principal: Principal) -> int:
+        """The reason code that refuses a CONNECT; SUCCESS if it is acceptable."""
         if not connect.client_id and connect.protocol != MQTT5 and not connect.clean_start:
             return reasons.CLIENT_IDENTIFIER_NOT_VALID  # [MQTT-3.1.3-8]
         if connect.will is not None and not principal.permissions.may_publish(connect.will.topic):
@@ -178,12 +178,12 @@ class Broker(BrokerApi):
         return connection
 
     def refuse(self, protocol: int, reason: int) -> bytes:
-        """The CONNACK that refuses a CONNECT with a 5.0 reason code, in the words of the client's version."""
+        """The CONNACK that refuses a CONNECT with a 5.0 reason code, encoded for the client's protocol version."""
         code = reason if protocol == MQTT5 else reasons.return_code(reason)
         return encode(Connack(False, code), protocol)
 
     def _session_for(self, connect: Connect, connection: Connection) -> tuple[Session | None, bool]:
-        """The session that a CONNECT means, and whether it was there before."""
+        """The session for a CONNECT, and whether it existed before."""
         principal = connection.principal
         client_id = connect.client_id
         if not client_id:
@@ -209,7 +209,7 @@ class Broker(BrokerApi):
         return session, present
 
     def _open_ledger(self, session: Session, connect: Connect) -> None:
-        """The ledger of a core that says which process of it this is."""
+        """Give the session of a core its ledger, if CONNECT names the core's process."""
         user = [] if connect.properties is None else connect.properties.user
         instances = [value for name, value in user if name == INSTANCE]
         if not instances:
@@ -233,14 +233,14 @@ class Broker(BrokerApi):
         return min(asked, self.settings.max_session_expiry)
 
     def _take_over(self, session: Session, clean: bool) -> None:
-        """A second CONNECT for a session: the first connection is closed [MQTT-3.1.4-3]; a clean start ends the
+        """Handle a second CONNECT for a session: close the first connection [MQTT-3.1.4-3]. A clean start ends the
         session.
         """
         old = session.connection
-        clean = clean or session.expiry == 0  # it has ended with its connection, if only a crash has ended that
+        clean = clean or session.expiry == 0  # it ends with its connection, also if a crash ended that
         if old is not None:
             self.counters.takeovers += 1
-            self._say_goodbye(old, reasons.SESSION_TAKEN_OVER)
+            self._send_disconnect(old, reasons.SESSION_TAKEN_OVER)
             self._unbind(old)
             if session.will is not None and (clean or session.will_delay == 0):
                 self.dispatcher.publish_will(session)
@@ -251,7 +251,7 @@ class Broker(BrokerApi):
         session.will_due = 0.0
         session.ends = 0.0
         if clean:
-            self._end(session)  # [MQTT-3.1.2-4]
+            self._end_session(session)  # [MQTT-3.1.2-4]
 
     def _bind(self, connection: Connection, session: Session) -> None:
         connection.session = session
@@ -261,16 +261,16 @@ class Broker(BrokerApi):
         self.connections += 1
 
     def _accept(self, connection: Connection, connect: Connect, session: Session, present: bool) -> None:
-        """Answer CONNECT once the session is kept, and give the session what waits for it."""
+        """Answer CONNECT once the session is durable, and give the session the messages that wait for it."""
         vehicle = connection.principal.kind == VEHICLE
         if vehicle and not connect.clean_start and not present:
             for subscription in self.inbox.subscribe(session):
                 self.subscriber.add(session, subscription, 0)
         greeting = greeting_of(connection, connect, session, self.settings)
         packet = encode(Connack(present, reasons.SUCCESS, greeting), connect.protocol)
-        if connection.max_packet and len(packet) > connection.max_packet:  # nothing can be said to it [MQTT-3.1.2-24]
+        if connection.max_packet and len(packet) > connection.max_packet:  # no answer fits [MQTT-3.1.2-24]
             self.counters.dropped_large += 1
-            self._gone(connection, with_will=False)
+            self._end_connection(connection, with_will=False)
             self.outbox.close(connection)
             return
         released = session.outbound.reconnect()
@@ -286,9 +286,9 @@ class Broker(BrokerApi):
     def attach(
         self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable, unacked: list[int]
     ) -> Connection:
-        """A connection that outlived its device link, or this process. Deliveries wait until ``live``.
+        """Attach a connection that outlived its device link, or a restart of the edge. Deliveries wait until ``live``.
 
-        If the session is gone the connection comes back closing, so that the client connects anew.
+        If the session has ended, the connection returned has ``closing`` set, so that the client connects again.
         """
         connection = self._connection(connect, principal, peer, shell)
         session = self.sessions.get((principal.kind, principal.name, connect.client_id))
@@ -305,7 +305,7 @@ class Broker(BrokerApi):
         return connection
 
     def live(self, connection: Connection) -> None:
-        """The replay is over: send what the client does not have."""
+        """The replay is complete: send what the client does not have."""
         session = connection.session
         if connection.live or session is None or connection.closing:
             return
@@ -315,37 +315,37 @@ class Broker(BrokerApi):
         self.courier.release_again(connection, released)
         self.courier.pump(session, connection)
 
-    # Going
+    # Closing a connection
 
     def fail(self, connection: Connection, reason: int, why: str = "") -> None:
-        """A protocol error or a time-out: say why to a 5.0 client, publish the will, close."""
-        if connection.session is not None:  # else it has said good-bye itself
-            self._say_goodbye(connection, reason, why)
-            self._gone(connection, with_will=True)
+        """Handle a protocol error or a time-out: tell a 5.0 client why, publish the will, close the connection."""
+        if connection.session is not None:  # else the client has sent DISCONNECT
+            self._send_disconnect(connection, reason, why)
+            self._end_connection(connection, with_will=True)
         self.outbox.close(connection)
 
     def lost(self, connection: Connection) -> None:
-        """The socket is gone without DISCONNECT [MQTT-3.1.2-8]."""
-        self._gone(connection, with_will=True)
+        """The socket was closed without DISCONNECT [MQTT-3.1.2-8]."""
+        self._end_connection(connection, with_will=True)
         connection.closing = True
         connection.out.clear()
 
     def stop(self, reason: int) -> None:
-        """The node stops: every client is told, sessions stay."""
+        """The node stops: send DISCONNECT to every client and keep the sessions."""
         for session in self.sessions.all():
             connection = session.connection
             if connection is not None:
-                self._say_goodbye(connection, reason)
+                self._send_disconnect(connection, reason)
                 self._unbind(connection)
                 self.sessions.detach(session, self.clock())
                 self.outbox.close(connection)
 
-    def _say_goodbye(self, connection: Connection, reason: int, why: str = "") -> None:
+    def _send_disconnect(self, connection: Connection, reason: int, why: str = "") -> None:
         if connection.protocol == MQTT5 and connection.accepted:
             self.outbox.write_fitting(connection, Disconnect(reason, explained(why)), Disconnect(reason))
 
     def _unbind(self, connection: Connection) -> None:
-        """Part connection and session; nobody waits for the connection's receipts any more."""
+        """Separate connection and session, and close the receipts of the connection."""
         session = connection.session
         if session is None:
             return
@@ -358,7 +358,7 @@ class Broker(BrokerApi):
         connection.held.clear()
         self.courier.detached(session)
 
-    def _gone(self, connection: Connection, with_will: bool) -> None:
+    def _end_connection(self, connection: Connection, with_will: bool) -> None:
         session = connection.session
         if session is None:
             return
@@ -372,19 +372,19 @@ class Broker(BrokerApi):
             else:
                 session.will_due = now + min(session.will_delay, session.expiry)  # [MQTT-3.1.3-9]
         if session.expiry == 0:
-            self._end(session)
+            self._end_session(session)
         else:
             self.sessions.detach(session, now)
             self.sharing.detached(session)
 
-    def _end(self, session: Session) -> None:
+    def _end_session(self, session: Session) -> None:
         self.sharing.leaves(session)
         self.sessions.end(session)
 
     # Packets
 
     def receive(self, connection: Connection, packet: Packet) -> None:
-        """One packet of a connection that was opened. What comes after the end of the connection is passed over."""
+        """Handle one packet of an open connection. Packets after the end of the connection are ignored."""
         session = connection.session
         if connection.closing or session is None:
             return
@@ -402,7 +402,7 @@ class Broker(BrokerApi):
         elif isinstance(packet, Disconnect):
             self._disconnect(connection, session, packet)
         else:
-            self.fail(connection, reasons.PROTOCOL_ERROR, "this packet may not come here")
+            self.fail(connection, reasons.PROTOCOL_ERROR, "a client may not send this packet here")
         if connection.held:
             self.outbox.update_congestion(connection)
 
@@ -414,8 +414,8 @@ class Broker(BrokerApi):
                 return
             session.expiry = min(expiry, self.settings.max_session_expiry)
         kept = session.item
-        self._gone(connection, with_will=packet.reason != reasons.SUCCESS)  # [MQTT-3.14.4-3]
-        # Closed means that no crash undoes it.
+        self._end_connection(connection, with_will=packet.reason != reasons.SUCCESS)  # [MQTT-3.14.4-3]
+        # Close only when the end of the session is durable, so that no crash can undo it.
         self.outbox.close_after(connection, self.store.position if kept else 0)
 
     def _acknowledged(self, connection: Connection, session: Session, packet: Ack) -> None:
@@ -432,12 +432,12 @@ class Broker(BrokerApi):
     # Time and the journal
 
     def end_turn(self) -> bool:
-        """A turn of the node ends, and the journal is committed next: whether there is more to do in another turn."""
+        """End a turn of the node; the journal commits next. Returns whether there is work for another turn."""
         self.intake.keep_ledgers()
         return self.catch_up.serve_all()
 
     def pause(self, connection: Connection) -> None:
-        """The client does not read fast enough: its session queues."""
+        """The client does not read fast enough: queue in its session."""
         connection.writable = False
 
     def resume(self, connection: Connection) -> None:
@@ -447,17 +447,17 @@ class Broker(BrokerApi):
             self.courier.pump(connection.session, connection)
 
     def answered(self, receipt: Receipt) -> None:
-        """One of those that ``receipt`` waits for has answered: answer its publisher, if nothing else is waited for."""
+        """A node that ``receipt`` waits for has answered. Answer the publisher if the receipt waits for no other."""
         holder = receipt.holder
         if not receipt.closed and isinstance(holder, Connection):
             self.intake.settle(holder)
 
     def opened(self) -> None:
-        """A gate may have opened: release what waited for it."""
+        """A gate may have opened: release the packets that waited for it."""
         self.durable(self.outbox.durable)
 
     def durable(self, position: int) -> None:
-        """The journal reached ``position``: release what waited for it."""
+        """The journal is durable up to ``position``: release the packets and deliveries that waited for it."""
         for connection in self.outbox.reached(position):
             self._advance(connection)
 
@@ -473,7 +473,7 @@ class Broker(BrokerApi):
             self.courier.pump(session, connection)
 
     def tick(self) -> None:
-        """Once a second: wills and sessions whose time has come."""
+        """Called once a second: publish wills that are due and end sessions that have expired."""
         now = self.clock()
         for session in self.sessions.due(now):
             if session.will is not None and session.will_due and session.will_due <= now:
@@ -482,16 +482,16 @@ class Broker(BrokerApi):
                     self.persistence.keep_session(session)
             if session.ends and session.ends <= now:
                 if session.will is not None:
-                    self.dispatcher.publish_will(session)  # [MQTT-3.1.2-8]: at the session's end at the latest
+                    self.dispatcher.publish_will(session)  # [MQTT-3.1.2-8]: no later than the end of the session
                 self.counters.expired += 1
-                self._end(session)
-        self.sharing.look(now)
+                self._end_session(session)
+        self.sharing.check(now)
         self.retained.sweep(now)
         for message in self.system.refresh(now, self.status):
             self.dispatcher.announce(message)
 
     def status(self) -> BrokerStatus:
-        """Figures for people, metrics and ``$SYS``."""
+        """Figures for ``mesh status``, metrics and ``$SYS``."""
         counters = self.counters
         return BrokerStatus(
             connected=self.connections,
@@ -523,5 +523,5 @@ def _will_delay(will: Will | None) -> int:
     return will.properties.will_delay or 0
 
 
-def _nobody(topic: str) -> str | None:
+def _no_vehicle(topic: str) -> str | None:
     return None

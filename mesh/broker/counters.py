@@ -1,8 +1,8 @@
-"""What the engine counts; ``BrokerStatus`` shows it.
+"""The counters of the broker; ``BrokerStatus`` shows them.
 
-A counter is a plain integer, which costs one addition where it counts. A time costs two clocks and a table, some
-0.15 µs compiled, so one publish and one delivery in 16 are timed: 0.01 µs for each message. All of them would take more
-than the 1 % of a message that figures may cost.
+A counter is a plain integer: an increment costs one addition. A time measurement costs two clock reads and a table
+access, some 0.15 µs compiled, so one publish and one delivery in 16 are measured: 0.01 µs for each message. To measure
+all of them would exceed the 1 % of a message's cost that figures may take.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Final, final
 
 from mesh.figures.timing import Timing
 
-SAMPLED: Final = 15  # what is timed: that whose count has none of these bits
+SAMPLED: Final = 15  # a message is measured if its count has none of these bits
 
-# The bounds of the times (see ``Timing``): from 64 µs to 34 s, and to 73 minutes for what waits for a sleeping vehicle.
+# The bounds of the times (see ``Timing``): from 64 µs to 34 s, and to 73 minutes for messages that wait for a sleeping
+# vehicle.
 _SHORTEST: Final = 6
 _LONGEST_ANSWER: Final = 25
 _LONGEST_DELIVERY: Final = 32
@@ -21,7 +22,7 @@ _LONGEST_DELIVERY: Final = 32
 
 @final
 class BrokerCounters:
-    """Each only grows."""
+    """All counters only grow."""
 
     __slots__ = (
         "acknowledge", "answered", "connects", "deliver", "delivered", "dropped_expired", "dropped_full",
@@ -31,7 +32,7 @@ class BrokerCounters:
     def __init__(self) -> None:
         self.connects = 0
         self.received = 0  # packets of all kinds
-        self.answered = 0  # packets sent that are no PUBLISH
+        self.answered = 0  # packets sent other than PUBLISH
         self.expired = 0  # sessions that ended without a connection
         self.refused = 0
         self.takeovers = 0
@@ -40,7 +41,7 @@ class BrokerCounters:
         self.rejected = 0  # publishes answered with "quota exceeded"
         self.dropped_full = 0  # oldest messages dropped to make room, and QoS 0 to a receiver that does not keep up
         self.dropped_expired = 0
-        self.dropped_large = 0  # more than the receiver's maximum packet size
+        self.dropped_large = 0  # larger than the receiver's maximum packet size
         self.dropped_offline = 0  # QoS 0 to a session without a connection
         self.acknowledge = Timing(_SHORTEST, _LONGEST_ANSWER)  # from PUBLISH to PUBACK or PUBREC
         self.deliver = Timing(_SHORTEST, _LONGEST_DELIVERY)  # from PUBLISH until it is sent to a receiver

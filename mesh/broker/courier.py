@@ -1,11 +1,11 @@
 """Deliveries: queues a message in the session of its receiver, sends what the window allows, and takes the
 acknowledgements.
 
-It knows sessions, their queues and their connections: never topics or who subscribed to what. What always holds:
+It knows sessions, their queues and their connections: never topics or subscriptions. What always holds:
 
 * a delivery that the journal keeps is sent only when the journal has it on disk;
-* a queue that is full says so (a reason code or a dropped message that is counted), and never grows past its limit;
-* a connection that cannot be written to is left alone: its session queues, nobody else waits.
+* a full queue refuses the message with a reason code, or drops a message and counts it; it never grows past its limit;
+* a connection that is not writable gets nothing: its session queues, and no other session waits.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from mesh.wire.reasons import (
     UNSPECIFIED_ERROR,
 )
 
-# Deliveries of a connected session keep their message in memory as far as its next window reaches, and up to so many
-# bytes; the rest are read from the journal when their turn comes.
+# Deliveries of a connected session keep their message in memory as far as the next window reaches, and up to
+# _BYTES_IN_MEMORY; the messages of the rest are read from the journal when they are sent.
 _IN_MEMORY: Final = 64
 _BYTES_IN_MEMORY: Final = 1 << 20
 
 
 @final
 class Courier:
-    """Packets go out, and wait for the journal, through ``outbox``."""
+    """Packets leave, or wait for the journal, through ``outbox``."""
 
     __slots__ = ("_clock", "_counters", "_outbox", "_persistence", "_settings", "_spans", "_tracer", "backlog_due")
 
@@ -61,8 +61,8 @@ class Courier:
         self._counters = counters
         self._clock = clock
         self._tracer = tracer
-        self.backlog_due: list[Session] = []  # sessions with arrears (see catchup.py) whose queue may have run low
-        self._spans: dict[Delivery, Span] = {}  # of sampled messages that are with a receiver
+        self.backlog_due: list[Session] = []  # sessions with a retained backlog whose queue may have run low
+        self._spans: dict[Delivery, Span] = {}  # of sampled messages that a receiver has not acknowledged
 
     # Queueing
 
@@ -76,7 +76,7 @@ class Courier:
         receipt: Receipt | None,
         group: str = "",
     ) -> int:
-        """Queue ``message`` for a session, which may get it as a member of a shared group; returns SUCCESS or
+        """Queue ``message`` for a session. ``group``: the shared group that it gets the message for. Returns SUCCESS or
         QUOTA_EXCEEDED."""
         if qos == 0:
             self._offer_unreliable(session, message, retain, subscription_ids)
@@ -105,7 +105,7 @@ class Courier:
         return SUCCESS
 
     def _soon(self, outbound: Outbound) -> bool:
-        """Whether what is queued now is sent within a window or so."""
+        """Whether a delivery that is queued now is sent within about one window."""
         ahead = len(outbound.waiting)
         return ahead < _IN_MEMORY or ahead < outbound.window
 
@@ -136,7 +136,7 @@ class Courier:
         return settings.max_queue_messages, settings.max_queue_bytes
 
     def make_room(self, session: Session, size: int) -> bool:
-        """Whether a message of ``size`` bytes can be queued for a session, once what need not be kept is gone."""
+        """Whether a message of ``size`` bytes can be queued for a session, after dropping what may be dropped."""
         settings = self._settings
         messages, limit = self.limits(session)
         outbound = session.outbound
@@ -144,7 +144,7 @@ class Courier:
             for expired in outbound.take_expired(self._clock()):
                 self._persistence.forget(expired)
                 self._counters.dropped_expired += 1
-        # What is within the window of a connected receiver is on its way, and does not count as waiting.
+        # Deliveries in flight to a connected receiver do not count as waiting.
         while len(outbound.waiting) >= messages or (outbound.bytes + size > limit and outbound.waiting):
             if not session.inbox or settings.inbox_when_full != DROP_OLDEST:
                 return False
@@ -158,7 +158,7 @@ class Courier:
     # Sending
 
     def pump(self, session: Session, connection: Connection) -> None:
-        """Send what may be sent now."""
+        """Send the deliveries that may be sent now."""
         if not (connection.writable and connection.accepted and connection.live) or connection.closing:
             return
         outbound = session.outbound
@@ -180,13 +180,13 @@ class Courier:
             self.resume_backlog(session)
 
     def resume_backlog(self, session: Session) -> None:
-        """The session may have room for a portion of its arrears, at the end of this turn."""
+        """The session may have room for a portion of its retained backlog at the end of this turn."""
         if not session.backlog_due:
             session.backlog_due = True
             self.backlog_due.append(session)
 
-    def take_hungry(self) -> list[Session]:
-        """The sessions that ``resume_backlog`` has named since the last call."""
+    def take_backlog_due(self) -> list[Session]:
+        """The sessions that ``resume_backlog`` has marked since the last call."""
         backlog_due = self.backlog_due
         self.backlog_due = []
         for session in backlog_due:
@@ -225,8 +225,9 @@ class Courier:
             self._outbox.mark(connection)
 
     def _alias(self, connection: Connection, topic: str) -> tuple[int, bool]:
-        """The alias of a topic on this connection, and whether the client knows it. The first topics get one, as many
-        as the client takes: those of a connection recur, and taking one away would cost as much as it saves."""
+        """The alias of a topic on this connection, and whether the client knows it. The first topics get the aliases,
+        as many as the client accepts: the topics of a connection recur, and to reassign an alias would cost as much as
+        it saves."""
         aliases = connection.aliases
         if aliases is None:
             aliases = connection.aliases = {}
@@ -236,13 +237,13 @@ class Courier:
         return (len(aliases) + 1, False) if len(aliases) < connection.alias_maximum else (0, False)
 
     def _too_large(self, session: Session, delivery: Delivery) -> None:
-        """More than the client takes: as if it had been sent and acknowledged [MQTT-3.1.2-25]. Its span ends here."""
+        """End a delivery whose packet exceeds the client's maximum, as if it was acknowledged [MQTT-3.1.2-25]."""
         self._counters.dropped_large += 1
-        self._ended(delivery, PACKET_TOO_LARGE)
+        self._end_span(delivery, PACKET_TOO_LARGE)
         self._abandon(session, delivery)
 
     def _span(self, session: Session, connection: Connection, delivery: Delivery, message: Message) -> Span | None:
-        """The spans of a sampled message: the time that it waited, and its way to this receiver."""
+        """The spans of a sampled message: the time that it waited, and the delivery to this receiver."""
         parent = message.trace
         if parent is None or not self._tracer.enabled:
             return None
@@ -257,7 +258,7 @@ class Courier:
             span.end()
         return span
 
-    def _ended(self, delivery: Delivery, reason: int) -> None:
+    def _end_span(self, delivery: Delivery, reason: int) -> None:
         span = self._spans.pop(delivery, None)
         if span is not None:
             span.end(reason)
@@ -265,19 +266,19 @@ class Courier:
     # Acknowledgements of the receiver
 
     def acknowledged(self, session: Session, connection: Connection, packet_id: int, reason: int) -> None:
-        """PUBACK, or PUBCOMP, or PUBREC with an error. One for nothing that is known is ignored, as the client may
-        repeat it.
+        """Handle PUBACK, PUBCOMP, or PUBREC with an error. An unknown identifier is ignored: a client may repeat the
+        packet.
         """
         delivery = session.outbound.finish(packet_id)
         if delivery is None:
             return
         self._persistence.forget(delivery)
         if self._spans:
-            self._ended(delivery, reason)
+            self._end_span(delivery, reason)
         self.pump(session, connection)
 
     def received(self, session: Session, connection: Connection, packet_id: int) -> None:
-        """PUBREC: keep that it came, then answer PUBREL [MQTT-4.3.3-4]."""
+        """Handle PUBREC: record it, then answer PUBREL [MQTT-4.3.3-4]."""
         delivery = session.outbound.received(packet_id)
         if delivery is None:
             reason = PACKET_IDENTIFIER_NOT_FOUND
@@ -289,16 +290,17 @@ class Courier:
         self._outbox.write_after(connection, delivery.position, packet)
 
     def release_again(self, connection: Connection, released: list[Delivery]) -> None:
-        """Send PUBREL for what was released on an earlier connection [MQTT-4.4.0-1]."""
+        """Send PUBREL again for deliveries that were released on an earlier connection [MQTT-4.4.0-1]."""
         for delivery in released:
             packet = encode_ack(PUBREL, packet_id_of(delivery.number), SUCCESS, connection.protocol)
             self._outbox.write_after(connection, delivery.position, packet)
 
     def detached(self, session: Session) -> None:
-        """The session's connection is gone: no span can end well any more, and the journal alone holds what waits."""
+        """The session has lost its connection: end the open spans with an error, and keep its waiting messages in the
+        journal only."""
         for delivery in session.outbound.in_flight.values():
             if self._spans:
-                self._ended(delivery, UNSPECIFIED_ERROR)
+                self._end_span(delivery, UNSPECIFIED_ERROR)
         if session.durable:
             for delivery in session.outbound.waiting:
                 if delivery.item:

@@ -1,7 +1,8 @@
-"""From a message to its receivers: who is to have it here, and what is retained of it.
+"""From a message to its receivers on this node, and to the retained messages.
 
-It knows subscriptions, retained messages and inboxes: never packets or connections. What always holds: what came over a
-tier link never leaves over one (split horizon); of a message for several durable sessions the journal keeps one body.
+It knows subscriptions, retained messages and inboxes: never packets or connections. What always holds: a message that
+came over a tier link never leaves over one (split horizon); the journal keeps one body of a message for several durable
+sessions.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from mesh.wire.packets import Publish, Will
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Forwarder:
-    """Takes the publishes of back ends onwards. This one goes nowhere; the core's leads to the edges."""
+    """Sends the publishes of back ends to other nodes. This one sends nothing; the core's sends to the edges."""
 
     def forward(self, message: Message, receipt: Receipt | None) -> None:
-        """Send ``message`` on. A receipt is told through ``pending``, ``position`` and ``note`` what it waits for."""
+        """Send ``message`` on. ``pending``, ``position`` and ``note`` of the receipt say what its answer waits for."""
 
 
 @final
@@ -59,7 +60,7 @@ class Dispatcher:
         self.clock = clock
 
     def route(self, message: Message, source: Session | None, receipt: Receipt | None) -> int:
-        """Give ``message`` to everybody who is to have it here; returns the reason code for its publisher."""
+        """Queue ``message`` for all its receivers on this node. Returns the reason code for its publisher."""
         if not self._retain(message, receipt):
             return reasons.QUOTA_EXCEEDED
         route = self.subscriptions.route(message.topic)
@@ -68,7 +69,7 @@ class Dispatcher:
     def deliver_upstream(
         self, message: Message, receipt: Receipt | None, plain: bool, shared: list[SharedGroup]
     ) -> int:
-        """What an edge sent to this core: for the plain subscribers, for members of some shared groups, or both."""
+        """Queue a message that an edge sent to this core: for the plain subscribers, for shared groups, or both."""
         if plain:
             if not self._retain(message, receipt):
                 return reasons.QUOTA_EXCEEDED
@@ -82,7 +83,8 @@ class Dispatcher:
         return result
 
     def refresh_retained(self, message: Message, receipt: Receipt | None, filter: str) -> int:
-        """A retained message that an edge has for ``filter``: for those subscribed to it, if it is news here."""
+        """Take a retained message that an edge has for ``filter``, and queue it for the subscribers to ``filter`` if it
+        differs from the one known here."""
         known = self.retained.get(message.topic)
         if known is not None and (known.payload, known.properties) == (message.payload, message.properties):
             return reasons.SUCCESS
@@ -97,7 +99,8 @@ class Dispatcher:
         return reasons.SUCCESS
 
     def forget_retained(self, filter: str) -> None:
-        """Nobody is subscribed to ``filter`` any more, so what edges retain for it is not followed: forget it here."""
+        """No client is subscribed to ``filter`` any more, so the edges send no updates for it: remove the retained
+        messages that they sent for it."""
         self.retained.forget_upstream(filter, self.subscriptions.filters())
 
     def _retain(self, message: Message, receipt: Receipt | None) -> bool:
@@ -144,11 +147,12 @@ class Dispatcher:
         if message.from_tier and not any(target.session.kind == VEHICLE for target in targets):
             reason = self.inbox.offer(message, receipt)
             result = reason if result != reasons.SUCCESS else result
-        # Whoever took it has it: an error would have the publisher send it again to all, for one whose queue is full.
+        # If any receiver took the message, report success: after an error for one full queue the publisher would send
+        # the message again to all receivers.
         return result if result == reasons.SUCCESS or refused == reasons.SUCCESS else refused
 
     def _receivers(self, targets: list[RouteTarget], message: Message, source: Session | None) -> list[RouteTarget]:
-        """Those of a route who get this message: No Local [MQTT-3.8.3-3] and split horizon."""
+        """The targets of a route that get this message, after No Local [MQTT-3.8.3-3] and split horizon."""
         from_tier = message.from_tier
         for target in targets:
             if (from_tier and target.session.kind == TIER) or (target.no_local and target.session is source):
@@ -170,7 +174,7 @@ class Dispatcher:
         return self.courier.offer(target.session, message, qos, retain, target.identifiers, receipt, group)
 
     def announce(self, message: Message) -> None:
-        """A message of the server's own, to the clients that follow it."""
+        """Send a message of the server's own to the clients that are subscribed to it."""
         route = self.subscriptions.route(message.topic)
         for target in route.targets:
             if target.session.kind != TIER:

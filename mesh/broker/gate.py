@@ -1,4 +1,4 @@
-"""What a SUBACK waits for besides the journal: others who must hear of the subscription first."""
+"""What a SUBACK waits for besides the journal: other nodes that must confirm the subscription first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import final
 
 @final
 class Gate:
-    """It is open when ``pending`` is 0: so many of those who must hear have not answered yet."""
+    """``pending`` is the number of nodes that have not answered yet. The gate is open when it is 0."""
 
     __slots__ = ("pending",)
 

@@ -1,4 +1,4 @@
-"""What CONNACK tells a 5.0 client of the connection that it got (MQTT 5.0 section 3.2.2.3)."""
+"""The properties of CONNACK for a 5.0 client (MQTT 5.0 section 3.2.2.3)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def greeting_of(connection: Connection, connect: Connect, session: Session, sett
         answer.session_expiry = session.expiry
     if asked.request_response_info == 1:  # [MQTT-3.1.2-28]
         answer.response_info = _response_topic(connection.principal, connect.client_id)
-    if asked.auth_method is not None:  # it was proven before this; the rest is for the client [MQTT-4.12.0-5]
+    if asked.auth_method is not None:  # the exchange has succeeded; return its method and last data [MQTT-4.12.0-5]
         answer.auth_method = asked.auth_method
         answer.auth_data = asked.auth_data
     return answer
 
 
 def _response_topic(principal: Principal, client_id: str) -> str | None:
-    """Where answers to a client may go, which nobody else is told; ``None`` if its identifier cannot be in a topic."""
+    """A topic for responses to this client alone; ``None`` if its client id cannot be part of a topic."""
     topic = f"{principal.permissions.prefix}response/{client_id}"
     return topic if not name_error(topic) and principal.permissions.may_publish(topic) else None

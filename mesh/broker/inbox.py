@@ -1,9 +1,9 @@
-"""The inbox of a vehicle: messages that wait before it has a session of its own.
+"""The inbox of a vehicle: messages that wait for a vehicle that has no session yet.
 
-The topology names subscriptions that every vehicle is taken to have. A message that they match, and that no session of
-the vehicle takes, waits in the vehicle's inbox; the first client that comes for it gets it: at CONNECT if it asks for
-its old session, or as soon as it subscribes. What always holds: an inbox is a durable session with limits of its own,
-whose client id (empty) no client can bear.
+The topology names subscriptions that every vehicle is assumed to have. A message that matches one of them, and that no
+session of the vehicle takes, waits in the vehicle's inbox. The first client of the vehicle gets it: at CONNECT without
+clean start, or when it subscribes. What always holds: an inbox is a durable session with limits of its own and an empty
+client id, which no client can have.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mesh.wire.topics import matches
 
 
 class InboxRules:
-    """Which topics go into which inbox. This one has none; the edge's come from the topology."""
+    """Which topics go into which inbox. The default has no inboxes; an edge takes the rules from the topology."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Inbox:
         self.window = window
 
     def offer(self, message: Message, receipt: Receipt | None) -> int:
-        """Keep a message that no session of its vehicle took. Returns its reason code."""
+        """Queue a message that no session of its vehicle took. Returns the reason code for its publisher."""
         rules = self.rules
         if rules.vehicle_of is None or message.qos == 0:
             return NO_MATCHING_SUBSCRIBERS
@@ -96,12 +96,12 @@ class Inbox:
         return box
 
     def subscribe(self, session: Session) -> list[Subscription]:
-        """The subscriptions that a vehicle's new session begins with."""
+        """The subscriptions that a new session of a vehicle starts with."""
         rules = self.rules
         return rules.subscriptions_of(session.vehicle) if rules.subscriptions_of is not None else []
 
     def hand_over(self, session: Session) -> None:
-        """What waits for the vehicle of ``session`` moves to that session, as far as its queue has room."""
+        """Move the messages of the vehicle's inbox to ``session``, as far as its queue has room."""
         box = self.sessions.get((VEHICLE, session.vehicle, ""))
         if box is None or box is session:
             return

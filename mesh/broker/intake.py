@@ -1,12 +1,12 @@
-"""What clients publish: checked, taken, and answered in order.
+"""The publishes of clients: checks them, passes them to the dispatcher, and answers them in order.
 
-It knows PUBLISH, PUBREL and the receipts of connections: who receives a message is the dispatcher's business. What
-always holds:
+It knows PUBLISH, PUBREL and the receipts of connections: never the receivers of a message, which ``Dispatcher`` finds.
+What always holds:
 
-* PUBACK and PUBREC leave after everything that the receipt waits for: the journal, and whoever the message was
+* PUBACK and PUBREC leave after everything that the receipt waits for: the journal, and the nodes that the message was
   forwarded to;
 * an identifier of QoS 2 is open from the acceptance of its message until its PUBREL, also on disk;
-* a publish that is refused is never acknowledged as if it had been taken.
+* a refused publish is never acknowledged as if it had been accepted.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from mesh.wire.encode import encode_ack
 from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, Ack, Publish
 
 _WHY: Final = {
-    reasons.IMPLEMENTATION_SPECIFIC_ERROR: "the owner of the vehicle cannot be found out now",
+    reasons.IMPLEMENTATION_SPECIFIC_ERROR: "the owner of the vehicle cannot be determined now",
     reasons.NOT_AUTHORIZED: "this client may not publish to this topic",
     reasons.QUOTA_EXCEEDED: "a queue or table of the server is full",
     reasons.RECEIVE_MAXIMUM_EXCEEDED: "more publishes are unanswered than the receive maximum allows",
-    reasons.TOPIC_ALIAS_INVALID: "the topic alias is not known here, or beyond the maximum",
+    reasons.TOPIC_ALIAS_INVALID: "the topic alias is unknown on this connection, or exceeds the maximum",
 }
 
 
 @final
 class Intake:
-    """What back ends publish goes on to ``forwarder``. ``fail`` closes a connection with a reason code; ``vehicle_of``
-    gives the vehicle of a topic, for traces (empty: none)."""
+    """Passes the publishes of back ends also to ``forwarder``. ``fail`` closes a connection with a reason code;
+    ``vehicle_of`` gives the vehicle of a topic, for traces (empty: none)."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Intake:
         self._clock = clock
         self._fail = fail
         self._vehicle_of = vehicle_of
-        self._touched: list[Session] = []  # whose ledgers are newer than the journal
+        self._touched: list[Session] = []  # sessions whose ledgers are newer than the journal
 
     def publish(self, connection: Connection, session: Session, packet: Publish) -> None:
         reason = self._check_publish(connection, session, packet)
@@ -87,7 +87,7 @@ class Intake:
             if counters.published & SAMPLED == 0:
                 receipt.since = self._clock()
             connection.inbound.receipts.append(receipt)
-        # A repeat is answered again and not delivered again; the first one may still be on its way to the disk.
+        # A repeat is answered again and not delivered again. The first one may not be on disk yet.
         if packet.qos == 2 and packet.packet_id in session.incoming:
             if receipt is not None:  # [MQTT-4.3.3-10]
                 receipt.reason = reasons.SUCCESS
@@ -111,14 +111,15 @@ class Intake:
                 return reasons.TOPIC_ALIAS_INVALID
             packet.topic = topic
         if connection.protocol == MQTT5 and packet.qos and inbound.unanswered() >= connection.receive_maximum:
-            if not inbound.is_open(packet.packet_id):  # a QoS 2 message that comes again takes no further place
+            if not inbound.is_open(packet.packet_id):  # a repeated QoS 2 message does not count twice
                 return reasons.RECEIVE_MAXIMUM_EXCEEDED  # [MQTT-3.3.4-7] [MQTT-3.3.4-8]
         if packet.qos == 2 and len(session.incoming) >= 0xFFFF:
             return reasons.RECEIVE_MAXIMUM_EXCEEDED
         return reasons.SUCCESS
 
     def _refuse_publish(self, connection: Connection, packet: Publish) -> None:
-        """5.0 has a code for one publish that is not allowed; before, closing is the only honest answer [MQTT-3.3.5-2].
+        """Refuse a publish that is not allowed: with a reason code in 5.0; before, by closing the connection
+        [MQTT-3.3.5-2].
         """
         reason = connection.principal.permissions.reason
         if connection.protocol == MQTT5 and packet.qos:
@@ -144,7 +145,7 @@ class Intake:
             if packet.qos == 2 and not reasons.is_error(reason):
                 self._open_identifier(session, packet.packet_id, receipt)
             if packet.qos == 1 and session.ledger is not None:
-                self._note(session, session.ledger, packet.packet_id, reason)
+                self._update_ledger(session, session.ledger, packet.packet_id, reason)
         if session.kind == BACKEND:
             self._forwarder.forward(message, receipt)
         if span is not None:
@@ -153,7 +154,7 @@ class Intake:
             else:
                 receipt.span = span
 
-    def _note(self, session: Session, ledger: Ledger, packet_id: int, reason: int) -> None:
+    def _update_ledger(self, session: Session, ledger: Ledger, packet_id: int, reason: int) -> None:
         if reasons.is_error(reason):
             ledger.forget()
         else:
@@ -163,8 +164,8 @@ class Intake:
             self._touched.append(session)
 
     def keep_ledgers(self) -> None:
-        """Write the ledgers that changed; call it before the journal's buffer is handed over, so that they become
-        durable together with what they tell of."""
+        """Write the ledgers that changed. Call it before the journal's buffer is handed over, so that a ledger becomes
+        durable together with the messages that it records."""
         for session in self._touched:
             ledger = session.ledger
             if ledger is not None and ledger.touched and self._sessions.get(session.key) is session:
@@ -182,14 +183,14 @@ class Intake:
         return self._tracer.ingress(packet, vehicle, session.key[2], connection.peer, session.kind == TIER)
 
     def _trace_refused(self, connection: Connection, session: Session, packet: Publish, reason: int) -> None:
-        """A publish that is refused leaves a span with the reason, if it is sampled."""
+        """Record a span with the reason of a refused publish, if it is sampled."""
         if self._tracer.considers(packet, session.kind == TIER):
             span = self._ingress(connection, session, packet)
             if span is not None:
                 span.end(reason)
 
     def settle(self, connection: Connection) -> None:
-        """Answer the publishes that may be answered now, in their order; none before CONNACK [MQTT-3.2.0-1]."""
+        """Answer the publishes that may be answered now, in order; none before CONNACK [MQTT-3.2.0-1]."""
         if not connection.accepted:
             self._outbox.wait(connection)
             return
@@ -222,7 +223,7 @@ class Intake:
 
     def _answer_error(self, connection: Connection, receipt: Receipt) -> None:
         if connection.protocol != MQTT5:
-            # MQTT 3 cannot say no, and an acknowledgement would be a lie.
+            # MQTT 3 has no negative acknowledgement, and a positive one would be wrong.
             self._fail(connection, receipt.reason, "")
             return
         why = _WHY.get(receipt.reason, "") if connection.problem_info else ""  # [MQTT-3.1.2-29]
@@ -232,11 +233,11 @@ class Intake:
         self._outbox.write_fitting(connection, full, plain)  # [MQTT-3.4.2-2] [MQTT-3.5.2-2]
 
     def released(self, connection: Connection, session: Session, packet_id: int) -> None:
-        """PUBREL: forget the identifier, then say so, in that order also on disk, for the client will use it again."""
+        """Handle PUBREL: forget the identifier; answer PUBCOMP once that is durable, as the client will reuse it."""
         item = session.incoming.pop(packet_id, None)
         connection.inbound.closed(packet_id)
         # 0x92 is no error "during recovery" (MQTT 5.0 table 3-9), but a client whose connection outlived the link has
-        # not seen one. In a replay the release may have been handled already, and its answer lost with the link.
+        # seen no recovery. In a replay the PUBREL may have been handled already, and its answer lost with the link.
         known = item is not None or not connection.live
         reason = reasons.SUCCESS if known else reasons.PACKET_IDENTIFIER_NOT_FOUND
         position = 0

@@ -1,11 +1,11 @@
-"""What leaves for connections: what is to be written in this turn, and what waits until the journal has come further.
+"""The output of connections: what is written in this turn, and what waits for the journal.
 
 It knows connections, the journal's durable position and gates: never sessions, their queues, or why a packet is sent.
 What always holds:
 
 * nothing is put into ``out`` of a connection that is closing;
-* the answers of a connection that wait leave in their order, each when the journal has reached its position and its
-  gate is open; nothing leaves before CONNACK [MQTT-3.2.0-1];
+* the waiting answers of a connection leave in order, each when the journal is durable up to its position and its gate
+  is open; nothing leaves before CONNACK [MQTT-3.2.0-1];
 * a connection is at most once among ``dirty``, and at most once among those that wait.
 """
 
@@ -25,7 +25,7 @@ _CLOSE: Final = b""  # among the answers that wait: close the connection
 
 
 def explained(why: str) -> Properties | None:
-    """The properties of an answer that says why."""
+    """Properties with the reason string ``why``; ``None`` if it is empty."""
     if not why:
         return None
     properties = Properties()
@@ -46,16 +46,16 @@ class Outbox:
         self.dirty: list[Connection] = []
         self.waiting: list[Connection] = []
 
-    # To be written in this turn
+    # Output of this turn
 
     def mark(self, connection: Connection) -> None:
-        """The connection has something to write."""
+        """Mark the connection as dirty: it has output."""
         if not connection.dirty:
             connection.dirty = True
             self.dirty.append(connection)
 
     def write(self, connection: Connection, packet: bytes) -> None:
-        """Put a packet out, unless the connection is closing; behind CONNACK, if that waits for the journal
+        """Put a packet into ``out``, unless the connection is closing; after CONNACK, if that waits for the journal
         [MQTT-3.2.0-1]."""
         if connection.held and not connection.accepted:
             connection.held.append((0, None, packet))
@@ -65,8 +65,8 @@ class Outbox:
             self.mark(connection)
 
     def write_fitting(self, connection: Connection, packet: Packet, plain: Packet) -> None:
-        """Put out ``packet``, or ``plain``, which says less, if the client takes no packet as large as that
-        [MQTT-3.1.2-24]; nothing if even that is too large."""
+        """Write ``packet``, or the shorter ``plain`` if ``packet`` exceeds the client's maximum packet size
+        [MQTT-3.1.2-24]; nothing if ``plain`` exceeds it too."""
         for candidate in (packet, plain):
             data = encode(candidate, connection.protocol)
             if connection.max_packet == 0 or len(data) <= connection.max_packet:
@@ -75,26 +75,26 @@ class Outbox:
         self._counters.dropped_large += 1
 
     def accept(self, connection: Connection, connack: bytes) -> None:
-        """Put CONNACK with success out: the client may be sent packets from now on."""
+        """Write the CONNACK that accepts the client: other packets may follow from now on."""
         connection.accepted = True
         self.write(connection, connack)
 
     def close(self, connection: Connection) -> None:
-        """Close the connection when what is in ``out`` is written."""
+        """Close the connection when its ``out`` is written."""
         self.mark(connection)
         connection.closing = True
 
-    # When the journal has come further
+    # Output that waits for the journal
 
     def wait(self, connection: Connection) -> None:
-        """Look at the connection again when the journal has come further."""
+        """Return the connection from ``reached`` when the journal has advanced."""
         if not connection.waiting:
             connection.waiting = True
             self.waiting.append(connection)
 
     def write_after(self, connection: Connection, position: int, packet: bytes, gate: Gate | None = None) -> None:
-        """Put a packet out when the journal has reached ``position`` and ``gate`` is open, behind those that wait
-        already.
+        """Write a packet when the journal is durable up to ``position`` and ``gate`` is open, after the packets that
+        wait already.
         """
         if position <= self.durable and not connection.held and gate is None:
             self.write(connection, packet)
@@ -103,7 +103,7 @@ class Outbox:
             self.wait(connection)
 
     def accept_after(self, connection: Connection, position: int, connack: bytes) -> None:
-        """Put CONNACK with success out when the journal has reached ``position``."""
+        """Write the CONNACK that accepts the client when the journal is durable up to ``position``."""
         if position <= self.durable:
             self.accept(connection, connack)
         else:
@@ -111,7 +111,7 @@ class Outbox:
             self.wait(connection)
 
     def close_after(self, connection: Connection, position: int) -> None:
-        """Close the connection when the journal has reached ``position``."""
+        """Close the connection when the journal is durable up to ``position``."""
         if position <= self.durable:
             self.close(connection)
         else:
@@ -119,7 +119,7 @@ class Outbox:
             self.wait(connection)
 
     def reached(self, position: int) -> list[Connection]:
-        """The journal has reached ``position``: returns the connections that waited, which are to be looked at now."""
+        """The journal is durable up to ``position``. Returns the connections that waited, for the caller to check."""
         self.durable = position
         waiting = self.waiting
         self.waiting = []
@@ -128,7 +128,7 @@ class Outbox:
         return waiting
 
     def release(self, connection: Connection) -> None:
-        """Put out the answers of a connection that need not wait any longer."""
+        """Write the answers of a connection that need not wait any longer."""
         held = connection.held
         while held:
             position, gate, packet = held.first()
@@ -144,7 +144,7 @@ class Outbox:
                 self.accept(connection, packet)
 
     def update_congestion(self, connection: Connection) -> None:
-        """See whether so much of a connection waits for its answer that the shell must not read it, or may again."""
+        """Set ``congested`` if too many answers of a connection are outstanding, and clear it when half are done."""
         unanswered, most = len(connection.inbound.receipts), connection.receive_maximum
         if unanswered >= most or len(connection.held) >= _HELD:
             connection.congested = True

@@ -1,7 +1,7 @@
-"""Where a client connects from: all that a listener can know of the other end of a connection.
+"""The other end of a connection, as far as a listener can know it.
 
-It knows addresses, the listener, and what TLS and HTTP say of the client. It must never hold what the client says of
-itself in MQTT packets. What always holds: a value never changes, so it may be kept for as long as the connection lives.
+It knows addresses, the listener, and what TLS and HTTP say about the client. It must never hold what the client says
+about itself in MQTT packets. What always holds: a value never changes, so it can be shared.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
-"""What the engine keeps in the journal, and how it comes back.
+"""Writes the state of the broker to the journal, and recovers it.
 
-The only place that knows the form of the engine's journal items. It must never decide what is sent to whom. What always
+The only place that knows the form of the broker's journal items. It must never decide what is sent to whom. What always
 holds:
 
-* a delivery, a session or a subscription that bears an ``item`` is in the journal, and is dropped from it by this class
-  only;
+* a delivery, a session or a subscription with an ``item`` is in the journal, and only this class drops it from there;
 * a body that several deliveries share is dropped with the last of them;
-* recovery reads no message body, whatever waits (a will is the exception: it is part of its session's state).
+* recovery reads no message body (except wills, which are part of the state of their sessions).
 
-Sessions are ``owner`` of their items. The items of a session that is gone (a crash between its parts) are dropped at
-recovery.
+A session is the ``owner`` of its items. Recovery drops the items of a session that has no state in the journal (a crash
+between its parts).
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ INCOMING: Final = 6
 LEDGER: Final = 8
 RETAINED: Final = 9
 
-# options, subscription identifier; then what it is owed if that is anything; then the filter
+# options, subscription identifier; then the retained backlog, if there is any; then the filter
 _INTEREST: Final = struct.Struct("!BI")
-_OWED: Final = struct.Struct("!QQ")  # behind which item, up to which item
-_IS_OWED: Final = 0x40  # in the options
+_DUE: Final = struct.Struct("!QQ")  # the backlog: after which item, up to which item
+_HAS_DUE: Final = 0x40  # in the options
 _INCOMING: Final = struct.Struct("!H")
 _LEDGER: Final = struct.Struct("!HH")  # first and last identifier; then the instance
 _RETAINED: Final = struct.Struct("!d")  # when it expires; then the topic
@@ -48,8 +47,8 @@ _RETAINED: Final = struct.Struct("!d")  # when it expires; then the topic
 
 @final
 class RecoveredState:
-    """What ``Keeper.recover`` found. ``retained`` is (item, topic, when it expires); ``other`` are the items of kinds
-    that it does not know.
+    """The result of ``Persistence.recover``. ``retained`` is (item, topic, expiry time); ``other`` are the items of
+    unknown kinds.
     """
 
     __slots__ = ("interests", "other", "retained", "sessions")
@@ -63,7 +62,7 @@ class RecoveredState:
 
 @final
 class Persistence:
-    """Writes the engine's state to ``store``. ``depth`` counts what waits in all sessions."""
+    """Writes the broker's state to ``store``. ``depth`` counts the deliveries of all sessions."""
 
     __slots__ = ("_bodies", "_stale", "depth", "next_session", "store")
 
@@ -71,8 +70,8 @@ class Persistence:
         self.store = store
         self.depth = Depth()
         self.next_session = 1
-        self._bodies: dict[int, int] = {}  # how many deliveries each shared body has
-        self._stale: list[int] = []  # found at recovery; dropped when all items have been seen
+        self._bodies: dict[int, int] = {}  # shared bodies -> how many deliveries have them
+        self._stale: list[int] = []  # items found at recovery, to be dropped at its end
 
     def new_id(self) -> int:
         """An owner number for a new session."""
@@ -97,7 +96,7 @@ class Persistence:
             self.store.drop(old)
 
     def forget_session(self, session: Session) -> None:
-        """Let the session go, with everything that it owns."""
+        """Drop the session and all its items."""
         self.forget_deliveries(session)
         for interest in session.interests.values():
             self.forget_interest(interest)
@@ -114,7 +113,7 @@ class Persistence:
             session.item = 0
 
     def forget_deliveries(self, session: Session) -> None:
-        """Let all that waits for the session go."""
+        """Drop all deliveries of the session."""
         for delivery in session.outbound.waiting:
             self.forget(delivery)
         for delivery in session.outbound.in_flight.values():
@@ -128,23 +127,23 @@ class Persistence:
             | subscription.no_local << 2
             | subscription.retain_as_published << 3
             | subscription.retain_handling << 4
-            | (_IS_OWED if interest.owed_until else 0)
+            | (_HAS_DUE if interest.due_until else 0)
         )
         meta = _INTEREST.pack(options, interest.identifier)
-        if interest.owed_until:
-            meta += _OWED.pack(interest.owed_after, interest.owed_until)
+        if interest.due_until:
+            meta += _DUE.pack(interest.due_after, interest.due_until)
         interest.item = self.store.append(INTEREST, interest.session.id, meta + subscription.filter.encode(), b"")
 
-    def note_arrears(self, interest: Interest, after: int, until: int) -> None:
-        """Write which retained messages are still due by a subscription; the newer item replaces the older."""
+    def keep_backlog(self, interest: Interest, after: int, until: int) -> None:
+        """Write the retained backlog of a subscription; the newer item replaces the older."""
         old = interest.item
-        interest.owed_after, interest.owed_until = after, until
+        interest.due_after, interest.due_until = after, until
         self.keep_interest(interest)
         if old:
             self.store.drop(old)
 
     def forget_interest(self, interest: Interest) -> None:
-        """Let one subscription go."""
+        """Drop one subscription."""
         if interest.item:
             self.store.drop(interest.item)
             interest.item = 0
@@ -152,13 +151,13 @@ class Persistence:
     # Deliveries
 
     def share(self, message: Message) -> None:
-        """Write the body once, for several deliveries to come, and hold it until ``unshare``: the first of them may be
-        over before the last is made."""
+        """Write the body once for several deliveries, and hold it until ``unshare``: the first delivery may end before
+        the last is made."""
         message.body = self.store.append(BODY, 0, b"", pack(message))
         self._bodies[message.body] = 1
 
     def keep(self, session: Session, delivery: Delivery, message: Message) -> None:
-        """Write a delivery, with the message itself unless ``message.body`` has it already."""
+        """Write a delivery, with its message unless ``message.body`` has it already."""
         body = message.body
         if body:
             self._bodies[body] += 1
@@ -169,14 +168,14 @@ class Persistence:
         delivery.position = delivery.item
 
     def load(self, delivery: Delivery) -> Message:
-        """The message of a delivery, from the journal if need be."""
+        """The message of a delivery, read from the journal if it is not in memory."""
         message = delivery.message
         if message is None:
             message = unpack(self.store.read(delivery.body or delivery.item))
         return message
 
     def release(self, session: Session, delivery: Delivery) -> None:
-        """PUBREC came: from now on only PUBREL is sent, also after a crash [MQTT-4.3.3-8]."""
+        """Record a PUBREC: from now on only PUBREL is sent, also after a crash [MQTT-4.3.3-8]."""
         delivery.state = RELEASED
         delivery.message = None
         if delivery.item:
@@ -187,7 +186,7 @@ class Persistence:
             self._drop(old, body)
 
     def forget(self, delivery: Delivery) -> None:
-        """The delivery is over."""
+        """Drop a delivery that has ended."""
         if delivery.item:
             self._drop(delivery.item, delivery.body)
             delivery.item = 0
@@ -196,9 +195,9 @@ class Persistence:
     def _drop(self, item: int, body: int) -> None:
         self.store.drop(item)
         if body:
-            self._let_go(body)
+            self._release_body(body)
 
-    def _let_go(self, body: int) -> None:
+    def _release_body(self, body: int) -> None:
         left = self._bodies[body] - 1
         if left:
             self._bodies[body] = left
@@ -207,18 +206,18 @@ class Persistence:
             self.store.drop(body)
 
     def unshare(self, message: Message) -> None:
-        """All deliveries that share the body are made, if any."""
-        self._let_go(message.body)
+        """End ``share``: all deliveries of the body are made. A body without deliveries is dropped."""
+        self._release_body(message.body)
         message.body = 0
 
     # QoS 2 identifiers, retained messages
 
     def keep_incoming(self, session: Session, packet_id: int) -> int:
-        """The client's QoS 2 message ``packet_id`` was accepted; returns the journal item."""
+        """Write that the client's QoS 2 message ``packet_id`` was accepted; returns the journal item."""
         return self.store.append(INCOMING, session.id, _INCOMING.pack(packet_id), b"")
 
     def keep_ledger(self, session: Session, ledger: Ledger) -> None:
-        """Write how far a core's messages were taken; the newer item replaces the older."""
+        """Write which messages of a core were taken; the newer item replaces the older."""
         old = ledger.item
         meta = _LEDGER.pack(ledger.first, ledger.last) + ledger.instance.encode()
         ledger.item = self.store.append(LEDGER, session.id, meta, b"")
@@ -231,19 +230,19 @@ class Persistence:
         return self.store.append(RETAINED, 0, _RETAINED.pack(message.expires) + message.topic_bytes, pack(message))
 
     def drop(self, item: int) -> None:
-        """Let a QoS 2 identifier or a retained message go."""
+        """Drop a QoS 2 identifier or a retained message."""
         self.store.drop(item)
 
     def read(self, item: int) -> Message:
-        """A retained message."""
+        """Read a retained message."""
         return unpack(self.store.read(item))
 
     # Recovery
 
     def recover(self, items: Iterable[Item], window: int) -> RecoveredState:
-        """Rebuild the state from the live items, which come in the order of their identifiers.
+        """Rebuild the state from the live items, which are in the order of their identifiers.
 
-        A session's state may come after what it owns, because it is written anew whenever it changes.
+        A session's state may follow the items that it owns, because it is rewritten whenever it changes.
         """
         found = RecoveredState()
         sessions = found.sessions
@@ -336,7 +335,7 @@ class Persistence:
 
 
 def _meta(delivery: Delivery) -> bytes:
-    """The delivery's record; its count is that of the subscription identifiers. They follow, then the shared group."""
+    """The delivery's record, with the number of subscription identifiers; then these, then the shared group."""
     identifiers = delivery.subscription_ids
     meta = SHARED.pack(delivery, len(identifiers))
     if identifiers:
@@ -356,11 +355,11 @@ def _delivery(item: Item) -> Delivery:
 
 def _interest(session: Session, item: Item) -> Interest:
     options, identifier = _INTEREST.unpack_from(item.meta)
-    owed = _OWED.unpack_from(item.meta, _INTEREST.size) if options & _IS_OWED else (0, 0)
-    filter = item.meta[_INTEREST.size + (_OWED.size if options & _IS_OWED else 0) :].decode()
+    backlog = _DUE.unpack_from(item.meta, _INTEREST.size) if options & _HAS_DUE else (0, 0)
+    filter = item.meta[_INTEREST.size + (_DUE.size if options & _HAS_DUE else 0) :].decode()
     no_local, as_published, handling = bool(options & 0x04), bool(options & 0x08), options >> 4 & 0x03
     interest = Interest(session, Subscription(filter, options & 0x03, no_local, as_published, handling), identifier)
     interest.item = item.id
-    interest.owed_after, interest.owed_until = owed
+    interest.due_after, interest.due_until = backlog
     return interest
 

@@ -1,7 +1,7 @@
-"""Who a connection speaks for, and what that one may do.
+"""The identity of a connection, and its permissions.
 
-Made by the policy room when a client is let in; the engine only asks. What always holds: a vehicle's own subtree is a
-literal prefix, so no wildcard in an identity, a topic or a filter can widen it (CVE-2017-7650).
+The policy room makes them when it admits a client; the broker only reads them. What always holds: a vehicle's own
+subtree is a literal prefix, so no wildcard in an identity, a topic or a filter can widen it (CVE-2017-7650).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ TIER: Final = 2  # a core that is a client of this edge
 
 
 ALL_TOPICS: Final = ("#",)
-ALL_FILTERS: Final = ("#", "$SYS/#")  # the first does not take in what begins with $ [MQTT-4.7.2-1]
+ALL_FILTERS: Final = ("#", "$SYS/#")  # "#" does not match topics that begin with $ [MQTT-4.7.2-1]
 
 
 @final
 class Permissions:
-    """What lies below a literal ``prefix`` that ends in a slash (empty: no subtree of its own), and what the filters
-    in ``publish`` and ``subscribe`` match; to read, also what those in ``fleet`` match. Nothing that one in ``refused``
-    matches. ``reason`` is the code for whoever asks for more.
+    """Allows topics below a literal ``prefix`` that ends in a slash (empty: no own subtree), and topics that the
+    filters in ``publish`` and ``subscribe`` match; for subscriptions also those that ``fleet`` matches. Refuses all
+    that a filter in ``refused`` matches. ``reason`` is the reason code of a refusal.
     """
 
     __slots__ = ("_all", "fleet", "prefix", "publish", "reason", "refused", "subscribe")
@@ -47,8 +47,8 @@ class Permissions:
         self._all = publish == ALL_TOPICS and not refused
 
     def may_publish(self, topic: str) -> bool:
-        """Topics that begin with ``$`` are not for the exchange between clients [MQTT-4.7.2-1], unless one of the
-        filters names them; those below ``$SYS`` are the server's own."""
+        """Clients may not publish to topics that begin with ``$`` [MQTT-4.7.2-1], unless a filter names them; topics
+        below ``$SYS`` belong to the server."""
         if topic.startswith("$"):
             return not topic.startswith("$SYS") and matches_any(self.publish, topic) and not self._is_refused(topic)
         if self._all:
@@ -63,10 +63,11 @@ class Permissions:
         return bool(self.refused) and matches_any(self.refused, topic)
 
     def may_subscribe(self, filter: str) -> bool:
-        """The whole filter, or that within ``$share``, must lie below the prefix or within one that is allowed, or the
-        whole filter within one of the fleet's: a group would take from one vehicle what another one reads.
+        """The filter, or the filter within ``$share``, must lie below the prefix or within an allowed filter. A filter
+        without ``$share`` may also lie within a fleet filter; a shared group there would withhold messages from other
+        vehicles.
 
-        A filter that is wider than a refused one is granted, and brings nothing of what is refused (``Subscriptions``).
+        A filter that is wider than a refused one is granted; ``Subscriptions`` withholds the refused topics.
         """
         inner = split_shared(filter)[1]
         if any(covers(refused, inner) for refused in self.refused):
@@ -79,7 +80,7 @@ class Permissions:
 
 
 def everything() -> Permissions:
-    """All that is not the server's own."""
+    """Permissions for all topics that do not belong to the server."""
     return Permissions(publish=ALL_TOPICS, subscribe=ALL_FILTERS)
 
 
@@ -90,7 +91,7 @@ def matches_any(filters: tuple[str, ...], topic: str) -> bool:
 
 @final
 class Principal:
-    """``name`` is the authenticated identity; a session belongs to it and no other identity can take it over."""
+    """``name`` is the authenticated identity. A session belongs to it, and no other identity can take it over."""
 
     __slots__ = ("kind", "name", "permissions", "vehicle")
 

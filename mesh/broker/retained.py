@@ -1,7 +1,7 @@
-"""Retained messages: the last message of a topic that asked to be kept [MQTT-3.3.1-5].
+"""Retained messages: the last message of each topic that was published with RETAIN [MQTT-3.3.1-5].
 
-What always holds: at most one message a topic; every one is in the journal, and in memory only its place, and when it
-expires if it does.
+What always holds: a topic has at most one retained message; the message is in the journal, and memory holds only the
+identifier of its journal item and its expiry time, if any.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from mesh.session.message import NEVER, Message
 from mesh.wire.topics import matches
 from mesh.wire.tree import TopicTree
 
-_SLACK: Final = 1024  # timers of messages that were replaced meanwhile
+_SLACK: Final = 1024  # timers of messages that have been replaced
 
 
 @final
 class Retained:
-    """``limit`` bounds the topics. Values of the tree are journal items."""
+    """``limit`` is the most topics. The values of the tree are journal items."""
 
     __slots__ = ("_expiring", "_limit", "_persistence", "_store", "_timers", "_tree")
 
@@ -35,7 +35,7 @@ class Retained:
         return len(self._tree)
 
     def restore(self, topic: str, item: int, expires: float) -> None:
-        """Put back what the journal kept; of two items for a topic the later one counts."""
+        """Restore a message from the journal. Of two items for a topic the later one counts."""
         self._put(topic, item, expires)
 
     def keep(self, message: Message) -> int:
@@ -72,7 +72,7 @@ class Retained:
         self._persistence.drop(item)
 
     def sweep(self, now: float) -> None:
-        """Remove those that have expired [MQTT-3.3.2-5]."""
+        """Remove the messages that have expired [MQTT-3.3.2-5]."""
         timers = self._timers
         while timers and timers[0][0] <= now:
             _, item, topic = heapq.heappop(timers)
@@ -85,7 +85,7 @@ class Retained:
         return None if item is None else self._persistence.read(item)
 
     def forget_upstream(self, filter: str, others: list[str]) -> None:
-        """Remove what edges sent for ``filter``, unless one of the ``others`` covers it too."""
+        """Remove the messages that edges sent for ``filter``, unless one of ``others`` matches them too."""
         for topic, item in self._tree.match(filter):
             if self._persistence.read(item).from_tier and not any(matches(other, topic) for other in others):
                 self._remove(topic)
@@ -95,5 +95,5 @@ class Retained:
         return self._tree.get(topic)
 
     def items(self, filter: str) -> list[tuple[str, int]]:
-        """Every topic that ``filter`` matches and its message's journal item."""
+        """The topics that ``filter`` matches, each with the journal item of its message."""
         return self._tree.match(filter)

@@ -1,8 +1,8 @@
-"""A session and its connection: what the server remembers of one client between and during its connections (MQTT 5.0
-section 4.1), and the one connection that it has at most.
+"""A session and its connection: the state of one client, also between its connections (MQTT 5.0 section 4.1), and its
+connection, of which it has at most one.
 
-The two point at each other, so they are in one file. The engine puts packets into ``Connection.out`` and marks the
-connection dirty; the shell that owns the socket (or the place on a device link) writes them at the end of the turn.
+The two refer to each other, so they are in one file. The broker puts packets into ``Connection.out`` and marks the
+connection dirty; the shell that owns the socket (or the slot on a device link) writes them at the end of the turn.
 What always holds: ``session.connection is connection`` exactly while ``connection.session is session``; nothing is put
 into ``out`` after ``closing`` was set.
 """
@@ -28,24 +28,24 @@ Key = tuple[int, str, str]  # kind of principal, its name, client id
 
 @final
 class Interest:
-    """One subscription of one session. ``item`` is its journal item, which says that retained messages behind
-    ``owed_after`` and up to ``owed_until`` are still due (0: none)."""
+    """One subscription of one session. ``item`` is its journal item. Retained messages whose items come after
+    ``due_after`` and up to ``due_until`` are still due (0: none)."""
 
-    __slots__ = ("identifier", "item", "owed_after", "owed_until", "session", "subscription")
+    __slots__ = ("due_after", "due_until", "identifier", "item", "session", "subscription")
 
     def __init__(self, session: Session, subscription: Subscription, identifier: int) -> None:
         self.session = session
         self.subscription = subscription
         self.identifier = identifier  # 0: none
         self.item = 0
-        self.owed_after = 0
-        self.owed_until = 0
+        self.due_after = 0
+        self.due_until = 0
 
 
 @final
 class RetainedBacklog:
-    """Retained messages that a subscription has yet to bring: those of ``topics`` from ``at`` on, whose journal items
-    are at most ``until``. ``after`` is the item of the last one that it brought."""
+    """Retained messages that are still due by a subscription: those of ``topics`` from ``at`` on whose journal items
+    are at most ``until``. ``after`` is the item of the last one that was queued."""
 
     __slots__ = ("after", "at", "interest", "topics", "until")
 
@@ -91,15 +91,15 @@ class Session:
         self.name(key)
         self.vehicle = vehicle
         self.connection: Connection | None = None
-        self.attached = False  # at recovery: it had a connection when the journal heard of it last
+        self.attached = False  # at recovery: its last record was written while it had a connection
         self.outbound = Outbound(depth, window)
         self.interests: dict[str, Interest] = {}
         self.retained_backlog: tuple[RetainedBacklog, ...] = ()
-        self.backlog_due = False  # it may have room for a portion of its arrears
+        self.backlog_due = False  # it may have room for a portion of its retained backlog
         self.incoming: dict[int, int] = {}  # open QoS 2 identifiers of the client -> their journal items (0: none)
         self.shared = 0  # how many of the interests are shared
-        self.stalled = False  # as a member of groups: it has not acknowledged anything for long
-        self.expiry = 0  # seconds that it outlives its connection; settings.FOREVER: for good
+        self.stalled = False  # as a member of groups: it has acknowledged nothing for ``shared_patience`` seconds
+        self.expiry = 0  # seconds that it outlives its connection; settings.FOREVER: it never expires
         self.durable = False  # its state and its messages are in the journal
         self.item = 0
         self.ends = 0.0
@@ -109,7 +109,7 @@ class Session:
         self.will_due = 0.0
 
     def name(self, key: Key) -> None:
-        """Say whose session it is; once, but at recovery, where what it owns may come first."""
+        """Set the key. Called again only at recovery, where the items of a session may precede its state."""
         self.key = key
         self.kind = key[0]  # VEHICLE, BACKEND or TIER
         self.inbox = key[0] == VEHICLE and not key[2]  # see inbox.py: no client has an empty client id
@@ -117,7 +117,7 @@ class Session:
 
 @final
 class Connection(Publisher):
-    """``shell`` owns the way to the client, and writes what is in ``out``."""
+    """``shell`` owns the socket or link to the client, and writes the packets in ``out``."""
 
     __slots__ = (
         "accepted", "alias_maximum", "aliases", "assigned", "closing", "congested", "dirty", "held", "inbound",
@@ -132,22 +132,22 @@ class Connection(Publisher):
         self.shell = shell
         self.session: Session | None = None
         self.out: list[bytes] = []
-        self.traced: list[tuple[int, TraceContext]] = []  # places in ``out`` of PUBLISHes of sampled messages
+        self.traced: list[tuple[int, TraceContext]] = []  # indexes in ``out`` of the PUBLISHes of sampled messages
         self.closing = False
         self.accepted = False  # CONNACK with success has been put into ``out``
-        self.assigned = False  # the client id is the server's
-        self.unacked: list[int] = []  # from ``attach`` until ``live``: identifiers that are with the client
+        self.assigned = False  # the server assigned the client id
+        self.unacked: list[int] = []  # from ``attach`` until ``live``: identifiers that the client has
         self.live = True  # False from ``attach`` until the replay is over
         self.writable = True
-        self.congested = False  # too much waits for its answer: the shell stops reading until it is False again
+        self.congested = False  # too many answers are outstanding: the shell does not read while it is True
         self.dirty = False
-        self.waiting = False  # something of it waits for the journal
+        self.waiting = False  # it has output that waits for the journal
         self.keep_alive = 0
         self.max_packet = 0  # the client's own limit in bytes; 0: none
-        self.receive_maximum = 0  # how many publishes the client may have unanswered
-        self.problem_info = True  # the client wants reason strings also where nothing ends
-        self.alias_maximum = 0  # topic aliases that the client takes
-        self.aliases: dict[str, int] | None = None  # those that it was told
+        self.receive_maximum = 0  # the most unanswered publishes of the client
+        self.problem_info = True  # the client accepts reason strings in all packets
+        self.alias_maximum = 0  # the most topic aliases that the client accepts
+        self.aliases: dict[str, int] | None = None  # those that the client knows
         self.inbound = Inbound(alias_maximum)
-        # Packets that wait for a journal position, and for others to hear of a subscription.
+        # Packets that wait for a journal position, and for other nodes to confirm a subscription.
         self.held: Fifo[tuple[int, Gate | None, bytes]] = Fifo()

@@ -1,6 +1,6 @@
-"""All sessions of an engine, and what becomes of them in time: expiry and delayed wills.
+"""All sessions of a broker, with their expiry and delayed wills.
 
-It knows keys, lifetimes and the journal's records of sessions; it must never know packets. What always holds: a session
+It knows keys, lifetimes and the journal's records of sessions: never packets. What always holds: a session
 belongs to one identity (kind, name, client id), and no other identity can reach it (mosquitto#3553); a session without
 a connection has a time at which it ends, or never ends.
 """
@@ -15,7 +15,7 @@ from mesh.broker.session import Interest, Key, Session
 from mesh.broker.settings import FOREVER, Settings
 from mesh.broker.subscriptions import Subscriptions
 
-_SLACK: Final = 1024  # timers that something has overtaken
+_SLACK: Final = 1024  # stale timers: a later change of the session replaced them
 
 
 @final
@@ -30,7 +30,7 @@ class Sessions:
         self.subscriptions = subscriptions
         self._by_key: dict[Key, Session] = {}
         self._timers: list[tuple[float, int, Session]] = []
-        self._order = 0  # tells timers of one moment apart
+        self._order = 0  # breaks ties between timers
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -44,7 +44,7 @@ class Sessions:
         return self._by_key.get(key)
 
     def create(self, key: Key, vehicle: str, window: int) -> Session | None:
-        """A new session; ``None`` if there are as many as the settings allow."""
+        """A new session; ``None`` if there are ``max_sessions`` already."""
         if len(self._by_key) >= self._settings.max_sessions:
             return None
         session = Session(self.persistence.new_id(), key, vehicle, window, self.persistence.depth)
@@ -52,7 +52,7 @@ class Sessions:
         return session
 
     def end(self, session: Session) -> None:
-        """The session is over: its subscriptions, its queue and its records go [MQTT-3.1.2-23]."""
+        """End a session: remove its subscriptions, its queue and its records [MQTT-3.1.2-23]."""
         for interest in session.interests.values():
             self.subscriptions.remove(interest)
         if session.durable or session.item:
@@ -64,20 +64,20 @@ class Sessions:
         del self._by_key[session.key]
 
     def detach(self, session: Session, now: float) -> None:
-        """The connection is gone: the session lives on for its expiry."""
+        """The session has lost its connection: keep it until it expires."""
         session.ends = 0.0 if session.expiry == FOREVER else now + session.expiry
         if session.durable:
             self.persistence.keep_session(session)
         self.schedule(session)
 
     def schedule(self, session: Session) -> None:
-        """Look at the session again when its will or its end is due."""
+        """Return the session from ``due`` when its will or its end is due."""
         if len(self._timers) > 2 * len(self._by_key) + _SLACK:
-            self._forget_overtaken()
+            self._drop_stale_timers()
         self._push(session)
 
-    def _forget_overtaken(self) -> None:
-        """Let the timers of sessions that have ended or come back go: each disconnection leaves one, maybe for days."""
+    def _drop_stale_timers(self) -> None:
+        """Drop the timers of sessions that have ended or reconnected: each disconnection leaves one, maybe for days."""
         self._timers.clear()
         for session in self._by_key.values():
             if session.connection is None:
@@ -90,7 +90,7 @@ class Sessions:
                 heapq.heappush(self._timers, (moment, self._order, session))
 
     def due(self, now: float) -> list[Session]:
-        """Sessions without a connection whose will or end may be due; a timer that a later one overtook is passed over.
+        """Sessions without a connection whose will or end may be due. Timers of other sessions are ignored.
         """
         found: list[Session] = []
         timers = self._timers
@@ -101,7 +101,7 @@ class Sessions:
         return found
 
     def restore(self, recovered: RecoveredState, now: float) -> None:
-        """Take the sessions that the journal kept. One that was connected gets a grace to be attached again."""
+        """Restore the sessions from the journal. One that was connected is kept at least ``attach_grace`` seconds."""
         grace = self._settings.attach_grace
         for session in recovered.sessions.values():
             self._by_key[session.key] = session
@@ -109,8 +109,8 @@ class Sessions:
                 session.ends = now + max(session.expiry, grace)
             if session.will is not None and session.will_due == 0.0:
                 session.will_due = now + max(session.will_delay, grace)
-            # What may have been sent before the crash has DUP when it is sent again [MQTT-3.3.1-1]. The record of a
-            # disconnected session tells what was sent; that of a connected one was written before its last sends.
+            # A delivery that may have been sent before the crash is sent again with DUP [MQTT-3.3.1-1]. The record of a
+            # disconnected session says what was sent; that of a connected one was written before its last sends.
             outbound = session.outbound
             if session.attached:
                 outbound.sent = outbound.next_number

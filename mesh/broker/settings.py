@@ -1,4 +1,4 @@
-"""The limits and manners of one engine, as the topology gives them."""
+"""The limits and options of one broker, from the topology."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class Settings:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        # An edge keeps every session in its journal, also those that end with their connection: the connection is the
-        # front door's and may well outlive the edge's process. A core's connections end with the core.
+        # An edge keeps every session in its journal, also those that end with their connection: the front door owns
+        # the connection, which can outlive the edge's process. A core's connections end with the core.
         self.keep_all = False
         self.attach_grace = 60.0  # seconds that a session waits for its connection after a restart of the edge
-        self.in_flight = 1024  # deliveries with one client unacknowledged, if the client itself sets no lower limit
-        self.receive_maximum = 1024  # publishes of one client that are not answered yet
+        self.in_flight = 1024  # unacknowledged deliveries of one client, unless the client sets a lower limit
+        self.receive_maximum = 1024  # unanswered publishes of one client
         self.max_packet = 1 << 20
-        self.tier_packet = 2 << 20  # of a core, which adds properties of the mesh to what its clients send
+        self.tier_packet = 2 << 20  # of a core, which adds properties of the mesh to its clients' messages
         self.max_keep_alive = 0xFFFF  # a huge keep alive holds a slot for a day (CVE-2020-13849)
         self.max_queue_messages = 1000
         self.max_queue_bytes = 64 << 20
-        # Nobody has ever read from an inbox, so it has limits of its own, and its oldest message may be worth least.
+        # Perhaps no client ever reads an inbox, so it has limits of its own, and can drop its oldest message when full.
         self.inbox_messages = 1000
         self.inbox_bytes = 64 << 20
         self.inbox_when_full = REJECT
-        # A core stands for every back end, so what waits for it is limited apart.
+        # A core's session queues for all its back ends, so it has limits of its own.
         self.tier_queue_messages = 1_000_000
         self.tier_queue_bytes = 1 << 30
         self.max_session_expiry = FOREVER
@@ -45,7 +45,7 @@ class Settings:
         self.max_subscriptions = 10_000
         self.max_retained = 1_000_000
         self.topic_aliases = 16  # of one connection, in either direction
-        self.refused: tuple[str, ...] = ()  # filters of what no client may receive, however wide its own filters are
-        self.system_interval = 10.0  # seconds between two looks at the figures of $SYS; 0: no such topics
+        self.refused: tuple[str, ...] = ()  # filters of topics that no client may receive
+        self.system_interval = 10.0  # seconds between two updates of the $SYS topics; 0: none
         self.shared_patience = 30.0  # seconds without an acknowledgement until a member of a group counts as stalled
         self.routes = 16_384  # topics whose receivers are remembered: about 1 KB each

@@ -1,11 +1,12 @@
-"""Shared subscriptions whose members leave or stall: what they have not acknowledged goes to the others.
+"""Shared subscriptions whose members leave or stall: other members get the messages that they have not acknowledged.
 
 It knows groups, members and their queues: never packets. What always holds:
 
-* a message is put into the new member's queue before it is taken out of the old one's: a crash in between repeats it
-  and does not lose it;
-* what was sent with QoS 2 stays with its receiver, for nobody else may get it [MQTT-4.8.2-4] [MQTT-4.8.2-5];
-* a member that has refused a message has had it [MQTT-4.8.2-6].
+* a message enters the new member's queue before it leaves the old one's: a crash in between repeats it and does not
+  lose it;
+* a message that was sent with QoS 2 stays with its receiver; no other member may get it [MQTT-4.8.2-4]
+  [MQTT-4.8.2-5];
+* a message that a member has refused goes to no other member [MQTT-4.8.2-6].
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mesh.wire.reasons import SUCCESS
 
 @final
 class Sharing:
-    """``look`` is called once a second."""
+    """``check`` is called once a second."""
 
     __slots__ = ("_seen", "courier", "persistence", "settings", "subscriptions")
 
@@ -34,7 +35,7 @@ class Sharing:
         self.subscriptions = subscriptions
         self.persistence = persistence
         self.courier = courier
-        self._seen: dict[Session, tuple[int, float]] = {}  # how many each member had acknowledged, and since when
+        self._seen: dict[Session, tuple[int, float]] = {}  # deliveries that each member has finished, and since when
 
     def leaves(self, session: Session) -> None:
         """The session is about to end."""
@@ -44,18 +45,18 @@ class Sharing:
                 self._move(session, group, False)
 
     def left(self, session: Session, group: SharedGroup) -> None:
-        """The session was unsubscribed from the group, and lives on."""
+        """The session has unsubscribed from the group, and continues."""
         self._move(session, group, session.connection is not None)
 
     def detached(self, session: Session) -> None:
-        """The member's connection is gone: what waits goes to members that are connected."""
+        """A member has lost its connection: move its waiting messages to members that are connected."""
         if session.shared:
             for group in self.subscriptions.groups_of(session):
                 if _has_connected(group, session):
                     self._move(session, group, False)
 
     def arrived(self, session: Session) -> None:
-        """A member is connected, or new: it gets what waits for members that are not."""
+        """A member has connected or subscribed: give it the messages that wait for disconnected members."""
         if session.shared:
             for group in self.subscriptions.groups_of(session):
                 for member in list(group.members):
@@ -63,8 +64,8 @@ class Sharing:
                     if other is not session and other.connection is None and other.outbound.waiting:
                         self._move(other, group, False)
 
-    def look(self, now: float) -> None:
-        """Find members that have not acknowledged anything for long, and those that do again."""
+    def check(self, now: float) -> None:
+        """Find members that have acknowledged nothing for ``shared_patience`` seconds, and those that do again."""
         seen: dict[Session, tuple[int, float]] = {}
         for group in self.subscriptions.groups():
             for member in group.members:
@@ -85,7 +86,7 @@ class Sharing:
         self._seen = seen
 
     def _move(self, session: Session, group: SharedGroup, connected: bool) -> None:
-        """Give what ``session`` has of the group to other members, as far as they have room."""
+        """Move the group's messages from ``session`` to other members, as far as they have room."""
         moved: set[Delivery] = set()
         for delivery in session.outbound.movable({group.full}):
             target = group.choose(session)
@@ -96,7 +97,7 @@ class Sharing:
             identifiers = target.identifiers
             offered = self.courier.offer(target.session, message, qos, delivery.retain, identifiers, None, group.full)
             if offered != SUCCESS:
-                break  # full, and the next one would only be put before those that are left
+                break  # it is full; to go on would change the order of the messages that are left
             moved.add(delivery)
         if moved:
             session.outbound.withdraw(moved, connected)
@@ -105,7 +106,7 @@ class Sharing:
 
 
 def _has_connected(group: SharedGroup, session: Session) -> bool:
-    """Whether the group has a member besides ``session`` that could be served."""
+    """Whether the group has another member that is connected and not stalled."""
     for member in group.members:
         other = member.session
         if other is not session and other.connection is not None and not other.stalled:

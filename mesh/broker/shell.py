@@ -1,7 +1,7 @@
-"""What the engine knows of the object that owns the way to a client: it writes when it is told to.
+"""The broker's view of the object that owns the connection to a client: it writes output on request.
 
-It knows neither sockets nor links: the transport room and the nodes derive it. What always holds: ``flush`` is called
-at the end of a turn only.
+It knows neither sockets nor links: the transport room and the nodes derive from it. What always holds: ``flush`` is
+called only at the end of a turn.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from mypy_extensions import mypyc_attr
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Flushable:
-    """Something that gathers output during a turn and writes it at the end: what owns the way to one client, or a link.
+    """Gathers output during a turn and writes it at the end of the turn. A connection to a client or a link derives it.
     A base class for the reason that ``session/store.py`` gives."""
 
     __slots__ = ()
 
     def flush(self) -> None:
-        """Write what was gathered."""
+        """Write the gathered output."""
         raise NotImplementedError

@@ -1,6 +1,6 @@
-"""What an engine tells of itself. Not compiled: ``mesh.figures.status`` reads the types of the fields.
+"""The status of a broker. Not compiled: ``mesh.figures.status`` reads the types of the fields.
 
-``Counters`` (see ``courier``) counts on the hot path; a status is made of it when somebody looks.
+``BrokerCounters`` (see ``counters``) counts on the hot path; a status is made from it on request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _DROPPED: Final = counter("mesh_messages_dropped_total", "Messages dropped for o
 @final
 @dataclass(frozen=True, slots=True)
 class BrokerStatus(Status):
-    """Sessions and messages of one engine. The topics below ``$SYS`` are made of the same figures."""
+    """Sessions and messages of one broker. The topics below ``$SYS`` show the same figures."""
 
     connected: Annotated[int, gauge("mesh_sessions_connected", "Sessions that have a connection.")]
     sessions: Annotated[int, gauge("mesh_sessions", "Sessions, with and without a connection.")]
@@ -29,7 +29,7 @@ class BrokerStatus(Status):
     subscriptions: Annotated[int, gauge("mesh_subscriptions", "Subscriptions of all sessions.")]
 
     connects: Annotated[int, CONNECTS]
-    refused: Annotated[int, counter("mesh_connects_refused_total", "CONNECT packets that the engine refused.")]
+    refused: Annotated[int, counter("mesh_connects_refused_total", "CONNECT packets that the broker refused.")]
     takeovers: Annotated[
         int, counter("mesh_session_takeovers_total", "Connections closed because their client connected again.")
     ]

@@ -1,8 +1,7 @@
-"""SUBSCRIBE and UNSUBSCRIBE: what a session is interested in.
+"""SUBSCRIBE and UNSUBSCRIBE: the subscriptions of sessions.
 
-It knows permissions, limits and what is retained. What always holds: SUBACK leaves when the subscription is on disk
-(for a durable session) and everybody who must hear of it has; a filter that may not be subscribed to gets a code of its
-own.
+It knows permissions, limits and retained messages. What always holds: SUBACK leaves when the subscription is on disk
+(for a durable session) and every node that must confirm it has done so; each refused filter gets its own reason code.
 """
 
 from __future__ import annotations
@@ -94,11 +93,11 @@ class Subscriber:
         self.courier.pump(session, connection)
 
     def _answer(self, connection: Connection, session: Session, answer: SubAck, gate: Gate | None) -> bool:
-        """Put the answer out when it is true; the client goes if it takes no answer as large as that
-        [MQTT-3.1.2-24]."""
+        """Write the answer when the change is durable and ``gate`` is open; close the connection if the answer exceeds
+        the client's maximum packet size [MQTT-3.1.2-24]."""
         failed = any(reasons.is_error(code) for code in answer.reasons)
         if failed and connection.problem_info and connection.protocol == MQTT5:
-            answer.properties = explained("a filter that this client may not use, or more than a session may have")
+            answer.properties = explained("a filter is not allowed for this client, or the session is at a limit")
         data = encode(answer, connection.protocol)
         if connection.max_packet and len(data) > connection.max_packet:
             answer.properties = None
@@ -118,7 +117,7 @@ class Subscriber:
         return subscription.qos
 
     def add(self, session: Session, subscription: Subscription, identifier: int) -> Interest:
-        """The session is subscribed from now on, in the place of a subscription to the same filter [MQTT-3.8.4-3]."""
+        """Add a subscription. It replaces one of the same session to the same filter [MQTT-3.8.4-3]."""
         old = session.interests.get(subscription.filter)
         interest = Interest(session, subscription, identifier)
         if session.durable:
@@ -133,7 +132,7 @@ class Subscriber:
         return interest
 
     def _send_figures(self, interest: Interest) -> None:
-        """The present values of the ``$SYS`` topics, which are in memory only."""
+        """Send the current values of the ``$SYS`` topics, which are in memory only."""
         session, subscription = interest.session, interest.subscription
         if session.kind == TIER:
             return
@@ -161,7 +160,7 @@ class Subscriber:
 
 
 def _brings_retained(subscription: Subscription, known: bool) -> bool:
-    """Whether retained messages come with a subscription, which may be ``known`` already."""
+    """Whether a subscription brings retained messages. ``known``: the session had it already."""
     if subscription.retain_handling == 2 or (subscription.retain_handling == 1 and known):
         return False  # [MQTT-3.3.1-10] [MQTT-3.3.1-11]
     return not is_shared(subscription.filter)  # section 4.8.2

@@ -1,8 +1,8 @@
-"""Who receives a topic: the filters of all sessions, shared groups, and a bounded memory of recent answers.
+"""The receivers of a topic: the filters of all sessions, shared groups, and a bounded cache of routes.
 
-It knows sessions only as holders of interests. What always holds: a session is named once in a route however many of
-its filters match, with the highest QoS among them [MQTT-3.3.5-1] and every subscription identifier [MQTT-3.3.4-3]; a
-route that was remembered is dropped as soon as any subscription changes.
+It knows sessions only as holders of interests. What always holds: a session is in a route once however many of its
+filters match, with the highest QoS among them [MQTT-3.3.5-1] and every subscription identifier [MQTT-3.3.4-3]; any
+change of a subscription clears the cache.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mesh.wire.tree import FilterTree
 
 @final
 class RouteTarget:
-    """One session that receives a topic. ``no_local``: some of its filters do not bring what it has published itself;
-    then ``own`` is how it receives that by the others, ``None`` if there are none."""
+    """One session that receives a topic. ``no_local``: some of its matching filters have No Local. Then ``own`` is the
+    target for its own publishes, by the filters without No Local; ``None`` if there are none."""
 
     __slots__ = ("identifiers", "no_local", "own", "qos", "retain_as_published", "session")
 
@@ -45,14 +45,14 @@ class RouteTarget:
             self.identifiers = (*self.identifiers, interest.identifier)
 
     def _merge_own(self, interest: Interest) -> None:
-        """What the session itself has published comes by the filters without No Local alone: with the highest QoS
-        among them, and with their identifiers [MQTT-3.8.3-3]."""
+        """The session gets its own publishes by the filters without No Local only: with the highest QoS among them, and
+        with their identifiers [MQTT-3.8.3-3]."""
         if not interest.subscription.no_local:
             if self.own is None:
                 self.own = RouteTarget(interest)
             else:
                 self.own.merge(interest)
-        elif not self.no_local:  # the first one that has it: the others are what was merged until now
+        elif not self.no_local:  # the first filter with No Local: all that were merged before lack it
             own = self.own = RouteTarget(interest)
             own.no_local = False
             own.qos = self.qos
@@ -64,7 +64,7 @@ class RouteTarget:
 @final
 class SharedGroup:
     """The members of one ``full`` = ``$share/{name}/{filter}``; each message goes to one of them [MQTT-4.8.2-4].
-    ``of_cores``: it stands for a group of back ends, and clients of this node are never in it."""
+    ``of_cores``: its members are cores, whose back ends form the group; clients of this node are never in it."""
 
     __slots__ = ("filter", "full", "members", "of_cores", "turn")
 
@@ -76,7 +76,7 @@ class SharedGroup:
         self.turn = 0
 
     def choose(self, without: Session | None = None) -> RouteTarget | None:
-        """The next member in turn: one that can be served now, or else any that keeps a queue, but not ``without``."""
+        """The next member in turn that can be served now, or else one that queues; never ``without``."""
         members = self.members
         count = len(members)
         fallback: RouteTarget | None = None
@@ -98,7 +98,7 @@ class SharedGroup:
         return fallback
 
     def _ready(self, session: Session, connection: Connection) -> bool:
-        """Whether a message would be sent at once."""
+        """Whether a message can be sent at once."""
         outbound = session.outbound
         return (
             connection.writable
@@ -110,7 +110,7 @@ class SharedGroup:
 
 @final
 class Route:
-    """Everybody who receives one topic."""
+    """The receivers of one topic."""
 
     __slots__ = ("groups", "targets")
 
@@ -121,49 +121,49 @@ class Route:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class InterestListener:
-    """Is told when a filter gets its first subscriber and loses its last. This one ignores it; the core's tells the
-    edges.
+    """Is called when a filter gets its first subscriber and loses its last. This one does nothing; the core's tells
+    the edges.
     """
 
     def gate(self, filter: str) -> Gate | None:
-        """Who has yet to hear of ``filter``, if anybody; ``Broker.opened`` is called when that changes."""
+        """The gate that waits for nodes to confirm ``filter``, if any; ``Broker.opened`` is called when it opens."""
         return None
 
     def wanted(self, filter: str) -> None:
-        """``filter`` (with its ``$share/…`` prefix if it has one) has a subscriber now."""
+        """``filter`` (with its ``$share/…`` prefix if it has one) has its first subscriber."""
 
     def unwanted(self, filter: str) -> None:
-        """``filter`` has no subscriber any more."""
+        """``filter`` has lost its last subscriber."""
 
 
-_SILENT: Final = InterestListener()
+_NO_LISTENER: Final = InterestListener()
 
 
 @final
 class Subscriptions:
-    """``routes`` bounds the topics remembered; ``refused``: filters of what no client but a core may receive."""
+    """``routes`` is the most cached routes; ``refused``: filters of topics that only cores may receive."""
 
-    __slots__ = ("_counts", "_groups", "_known", "_limit", "_refused", "_total", "_tree", "listener")
+    __slots__ = ("_counts", "_groups", "_limit", "_refused", "_routes", "_total", "_tree", "listener")
 
     def __init__(self, routes: int, refused: tuple[str, ...] = ()) -> None:
         self._tree: FilterTree[Interest | SharedGroup] = FilterTree()
         self._groups: dict[tuple[bool, str], SharedGroup] = {}
         self._counts: dict[str, int] = {}
-        self._known: dict[str, Route] = {}
+        self._routes: dict[str, Route] = {}
         self._limit = routes
         self._refused = refused
         self._total = 0
-        self.listener = _SILENT
+        self.listener = _NO_LISTENER
 
     def __len__(self) -> int:
         return self._total
 
     def filters(self) -> list[str]:
-        """Every filter that somebody is subscribed to."""
+        """Every filter that has a subscriber."""
         return list(self._counts)
 
     def add(self, interest: Interest) -> None:
-        """A subscription of a session; one that the session had for the same filter must have been removed before."""
+        """Add a subscription. The session must not have another one to the same filter."""
         full = interest.subscription.filter
         name, filter = split_shared(full)
         if name:
@@ -176,7 +176,7 @@ class Subscriptions:
             interest.session.shared += 1
         else:
             self._tree.add(filter, interest.session, interest)
-        self._known.clear()
+        self._routes.clear()
         self._total += 1
         count = self._counts.get(full, 0)
         self._counts[full] = count + 1
@@ -184,9 +184,9 @@ class Subscriptions:
             self.listener.wanted(full)
 
     def replace(self, old: Interest, new: Interest) -> None:
-        """The same session subscribes anew to the same filter: nobody is told, for nobody comes or goes."""
+        """The same session subscribes again to the same filter: the listener is not called."""
         listener = self.listener
-        self.listener = _SILENT
+        self.listener = _NO_LISTENER
         self.remove(old)
         self.add(new)
         self.listener = listener
@@ -203,7 +203,7 @@ class Subscriptions:
                 del self._groups[(group.of_cores, full)]
         else:
             self._tree.remove(full, session)
-        self._known.clear()
+        self._routes.clear()
         self._total -= 1
         count = self._counts[full] - 1
         if count:
@@ -227,17 +227,17 @@ class Subscriptions:
         return [group for group in found if group is not None]
 
     def route(self, topic: str) -> Route:
-        """Who receives ``topic``."""
-        route = self._known.get(topic)
+        """The receivers of ``topic``."""
+        route = self._routes.get(topic)
         if route is None:
             route = self._compute(topic)
-            if len(self._known) >= self._limit:
-                self._known.clear()  # cheaper than keeping their order of use, and as good for topics that recur
-            self._known[topic] = route
+            if len(self._routes) >= self._limit:
+                self._routes.clear()  # cheaper than least recently used, and as good for topics that recur
+            self._routes[topic] = route
         return route
 
     def is_refused(self, topic: str) -> bool:
-        """Whether no client may receive ``topic``, however wide its filters are."""
+        """Whether no client may receive ``topic``, also if its filters match."""
         return bool(self._refused) and matches_any(self._refused, topic)
 
     def _compute(self, topic: str) -> Route:

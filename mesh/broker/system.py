@@ -1,7 +1,7 @@
 """The ``$SYS`` topics: figures of this server under the names that monitoring tools know from Mosquitto.
 
-It knows the engine's status: never who reads them. What always holds: these messages are in memory only; no client
-can publish to them, and no wildcard at the first level brings them [MQTT-4.7.2-1].
+It knows the broker's status: never the subscribers. What always holds: these messages are in memory only; no client
+can publish to them, and no wildcard at the first level matches them [MQTT-4.7.2-1].
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MINUTES: Final = (1, 5, 15)
 
 @final
 class SystemTopics:
-    """``interval`` seconds lie between two looks; 0: there are no such topics."""
+    """``interval``: seconds between two updates; 0: there are no such topics."""
 
     __slots__ = (
         "_began", "_due", "_interval", "_last", "_loads", "_maximum", "_messages", "transferred", "version",
@@ -28,7 +28,7 @@ class SystemTopics:
 
     def __init__(self, interval: float, now: float) -> None:
         self.version = ""
-        self.transferred: Callable[[], tuple[int, int]] = _nothing  # bytes from and to clients, which the node knows
+        self.transferred: Callable[[], tuple[int, int]] = _no_traffic  # bytes from and to clients; the node sets it
         self._interval = interval
         self._began = now
         self._due = now
@@ -38,13 +38,13 @@ class SystemTopics:
         self._messages: dict[str, Message] = {}
 
     def matching(self, filter: str) -> list[Message]:
-        """The present figures that a filter asks for."""
+        """The current figures that a filter matches."""
         if not filter.startswith("$"):
             return []
         return [message for topic, message in self._messages.items() if matches(filter, topic)]
 
     def refresh(self, now: float, status: Callable[[], BrokerStatus]) -> list[Message]:
-        """Look at the figures if it is time; returns those that have changed."""
+        """Update the figures if it is time; returns those that have changed."""
         if not self._interval or now < self._due:
             return []
         self._due = now + self._interval
@@ -79,7 +79,7 @@ class SystemTopics:
         return figures
 
     def _totals(self, status: BrokerStatus) -> dict[str, int]:
-        """What only grows."""
+        """The figures that only grow."""
         bytes_in, bytes_out = self.transferred()
         dropped = status.dropped_expired + status.dropped_full + status.dropped_large + status.dropped_offline
         return {
@@ -94,7 +94,7 @@ class SystemTopics:
         }
 
     def _load(self, totals: dict[str, int]) -> dict[str, str]:
-        """Averages a minute over 1, 5 and 15 minutes, of which older ones count less and less (as a system's load)."""
+        """Rates per minute, as exponential moving averages over 1, 5 and 15 minutes (as a system's load)."""
         found: dict[str, str] = {}
         for name, total in totals.items():
             rate = (total - self._last.get(name, total)) * 60.0 / self._interval
@@ -107,5 +107,5 @@ class SystemTopics:
         return found
 
 
-def _nothing() -> tuple[int, int]:
+def _no_traffic() -> tuple[int, int]:
     return 0, 0

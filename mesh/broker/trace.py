@@ -1,4 +1,4 @@
-"""What the engine asks of tracing, and the tracing that does nothing.
+"""The broker's interface to tracing, and a tracer that does nothing.
 
 It knows when a span begins and what it is called: never how a span is made, kept or exported. The telemetry room
 derives ``Tracer``. What always holds: no call here waits, raises or keeps more than one small object; a message that is
@@ -21,20 +21,20 @@ from mesh.wire.tracecontext import TraceContext
 INTERNAL: Final = 1  # work within one node: waiting
 CLIENT: Final = 3  # a message passed on, and with it the context of an earlier span
 PRODUCER: Final = 4  # a message sent with the context of this span
-CONSUMER: Final = 5  # a message taken in
+CONSUMER: Final = 5  # a message received
 
 # The operations of the mesh, in the order in which a message meets them.
-PROCESS: Final = "process"  # taken in by a node, from a client or over a link
-SPOOL: Final = "spool"  # in the core, while the owner is away
+PROCESS: Final = "process"  # received by a node, from a client or over a link
+SPOOL: Final = "spool"  # in the core, while the owner is disconnected
 RELAY: Final = "relay"  # from core to edge, or through a front door
-WAIT: Final = "wait"  # in a session's queue, until the window, the credit or the client is there
+WAIT: Final = "wait"  # in a session's queue, until the window, the credit or the client allows the send
 SEND: Final = "send"  # to a session's client: out of the mesh, or on to the next node
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Tracer:
-    """The tracer that samples nothing. ``enabled`` is False where no call would ever give a span, so that none need
-    be made.
+    """The tracer that samples nothing. ``enabled`` is False if no call ever gives a span, so that the caller can skip
+    the calls.
     """
 
     __slots__ = ("enabled",)
@@ -43,17 +43,17 @@ class Tracer:
         self.enabled = False
 
     def considers(self, publish: Publish, trusted: bool) -> bool:
-        """Whether a message that was just taken in might be sampled, so that its vehicle is worth finding out.
+        """Whether a received message may be sampled, so that the caller must find its vehicle.
 
-        Called once for each message that a node takes in. ``trusted``: it comes from a node of the mesh, which has
+        Called once for each message that a node receives. ``trusted``: it comes from a node of the mesh, which has
         decided already: no context means no.
         """
         return False
 
     def ingress(self, publish: Publish, vehicle: str, client: str, peer: Peer, trusted: bool = False) -> Span | None:
-        """Decide whether a message that is being considered is sampled; if so, start its ``process`` span.
+        """Decide whether a message is sampled; if so, start its ``process`` span.
 
-        ``vehicle`` is its sender or its addressee, empty if there is none; ``client`` the MQTT client identifier of
+        ``vehicle`` is its sender or its receiver, empty if there is none; ``client`` the MQTT client identifier of
         the connection that it came by, ``peer`` the other end of that connection. The span is a child of the context
         in the user properties, if that is valid. ``trusted`` as above.
         """
@@ -71,9 +71,9 @@ class Tracer:
         link: TraceContext | None = None,
     ) -> Span:
         """Start a further span of a sampled message, which begins now. ``client`` and ``peer`` are those of the
-        connection that the message leaves by; ``vehicle`` may be empty where the topic tells it.
+        connection that the message leaves by; ``vehicle`` may be empty if the topic names it.
 
-        ``link``: of one of several deliveries of the message, the context of the ``process`` span, so that a trace
+        ``link``: for one of several deliveries of a message, the context of the ``process`` span, so that a trace
         page can show that it was one message (OpenTelemetry messaging conventions, "Trace structure").
         """
         return Span(parent)
@@ -81,7 +81,7 @@ class Tracer:
     def record(
         self, operation: str, parent: TraceContext, topic: str, vehicle: str, client: str, start_ns: int, end_ns: int
     ) -> TraceContext:
-        """Make an ``INTERNAL`` span after the fact, from wall-clock nanoseconds since 1970: for what the journal held
-        meanwhile.
+        """Make an ``INTERNAL`` span that has ended, from wall-clock nanoseconds since 1970: for the time that a message
+        waited in the journal.
         """
         return parent

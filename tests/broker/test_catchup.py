@@ -175,7 +175,7 @@ def test_what_has_come_is_not_due_again_after_a_crash() -> None:
     client = mesh.client(clean=False, expiry=100)
     assert client.messages() == []
     (interest,) = [one for session in mesh.broker.sessions.all() for one in session.interests.values()]
-    assert (interest.owed_after, interest.owed_until) == (0, 0)
+    assert (interest.due_after, interest.due_until) == (0, 0)
 
 
 def test_what_is_due_and_gone_after_a_crash_is_forgotten() -> None:

@@ -144,7 +144,7 @@ class Machine(RuleBasedStateMachine):
         assert not any(self.owed.values()), self.owed
         for session in self.bench.broker.sessions.all():
             assert not session.retained_backlog
-            assert not any(interest.owed_until for interest in session.interests.values())
+            assert not any(interest.due_until for interest in session.interests.values())
         assert owned_items(self.bench.broker) == {item.id for item in self.bench.store.live()}
 
 
