@@ -1,8 +1,8 @@
-"""What vehicles publish, as one edge sends it to this core.
+"""The messages of vehicles that one edge sends to this core.
 
-It knows the subscription identifiers that say who a message is for: never acknowledgements or connections. What always
-holds: what durable back ends are to get is in the journal's buffer before a message counts as taken; a QoS 2 identifier
-stays in the journal until its PUBREL.
+It knows the subscription identifiers that name the receivers of a message: never acknowledgements or connections. What
+always holds: the deliveries to durable back ends are in the journal's buffer before a message counts as taken; a QoS 2
+identifier stays in the journal until its PUBREL.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _INCOMING: Final = struct.Struct("!H")  # packet identifier; then the edge's nam
 
 
 def edge_of(item: Item) -> str:
-    """The edge that an identifier kept in the journal belongs to."""
+    """The edge of a QoS 2 identifier in the journal."""
     return item.meta[_INCOMING.size :].decode()
 
 
 def packet_id_in(item: Item) -> int:
-    """The QoS 2 identifier that an item keeps."""
+    """The QoS 2 identifier in an item."""
     packet_id: int = _INCOMING.unpack_from(item.meta)[0]
     return packet_id
 
 
 @final
 class EdgeArrivals(Receiver):
-    """``arrived`` counts messages."""
+    """``arrived`` counts the messages of the edge."""
 
     def __init__(self, edge: str, broker: Broker, upstream: Upstream, ends: Ends) -> None:
         self.arrived = 0
@@ -68,7 +68,7 @@ class EdgeArrivals(Receiver):
             receipt.span = span
 
     def _deliver(self, packet: Publish, message: Message, receipt: Receipt | None) -> int:
-        """Who it is for, its identifiers tell."""
+        """Queue a message for the receivers that its subscription identifiers name."""
         broker = self._broker
         identifiers = [] if packet.properties is None else packet.properties.subscription_ids
         plain = PLAIN in identifiers
@@ -80,7 +80,7 @@ class EdgeArrivals(Receiver):
             if not is_shared(filter):
                 if message.retain:
                     return broker.dispatcher.refresh_retained(message, receipt, filter)
-                plain = True  # published between the two subscriptions that make one
+                plain = True  # it was published between the two subscriptions to one filter (``Following``)
             else:
                 group = broker.subscriptions.group(filter)
                 if group is not None:

@@ -1,12 +1,11 @@
-"""What back ends publish to the vehicles of one edge: sent directly, or by way of the spool.
+"""The messages of back ends to the vehicles of one edge: sent directly, or through the spool.
 
 It knows deliveries, their publishers' receipts and the spool: never packets or the connection. What always holds:
 
-* a publish of a back end is answered when the edge has answered it, or when it is in the spool: as soon as the edge is
-  away, does not answer in ``answer`` seconds, or has messages of its own still waiting in the spool, new ones are
-  spooled;
-* QoS 2 is spooled first, because its packet identifier must be the same after a crash of the core;
-* messages reach the edge in the order in which they came here, spooled or not.
+* a publish of a back end is answered when the edge has answered it, or when it is in the spool. New messages are
+  spooled while the edge is disconnected, does not answer in ``answer`` seconds, or has messages waiting in the spool;
+* a QoS 2 message is always spooled first, because its packet identifier must be the same after a crash of the core;
+* messages reach the edge in the order in which they came to this core, spooled or not.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from mesh.session.store import Item
 from mesh.wire import reasons
 from mesh.wire.tracecontext import TraceContext
 
-IN_FLIGHT: Final = 8192  # publishes with the edge; its own limit may be lower
+IN_FLIGHT: Final = 8192  # unacknowledged publishes to the edge; its own limit may be lower
 
 
 @final
@@ -40,12 +39,12 @@ class Downstream(Sender):
         self._spool = spool
         self._answer_within = answer
         self._spans = RelaySpans(broker, ends)
-        self._spool_waiting = 0  # spooled deliveries in the queue: while there are any, new ones go behind them on disk
+        self._spool_waiting = 0  # spooled deliveries in the queue: while there are any, new messages are spooled too
         self._slow = False  # the edge does not answer in time
-        self._direct = 0  # deliveries whose publisher waits
+        self._direct = 0  # deliveries whose publishers wait for the answer of the edge
 
     def restore(self, items: Iterable[Item]) -> None:
-        """Take back what the journal kept."""
+        """Restore the spooled messages from the journal."""
         self._spool.restore(items, self.outbound)
         self._spool_waiting = len(self.outbound.waiting)
 
@@ -56,8 +55,8 @@ class Downstream(Sender):
     # From the link
 
     def queue(self, message: Message, receipt: Receipt | None, up: bool) -> bool:
-        """Queue a message of QoS 1 or 2; False if the spool is full, as the receipt then says. ``up``: the edge is
-        there."""
+        """Queue a message of QoS 1 or 2. False if the spool is full; the receipt has the reason code. ``up``: the edge
+        is connected."""
         qos = message.qos
         delivery = Delivery(message, qos, message.retain, (), message.received, message.expires, message.size())
         direct = up and qos == 1 and not self._slow and self._spool_waiting == 0
@@ -84,43 +83,43 @@ class Downstream(Sender):
         self._spool.keep(delivery, message)
         self.spooled += 1
         if not up:
-            delivery.message = None  # it may be long until it is sent: the journal alone holds it
+            delivery.message = None  # it may wait for long: keep it in the journal only
 
     def accepted(self) -> None:
-        """The edge is there; what it had not answered is in the queue again."""
+        """The edge has accepted this core; the messages that it had not answered are in the queue again."""
         self._slow = False
         self._spool_waiting = sum(1 for delivery in self.outbound.waiting if delivery.item)
 
     def lost(self) -> None:
-        """The edge is away: what it has not answered goes to the spool, and its publishers get their answers."""
-        self._shelter(False)
+        """The edge is disconnected: spool the messages that it has not answered, and answer their publishers."""
+        self._spool_unanswered(False)
         self._spans.lost()
 
     def tick(self, now: float) -> None:
-        """Once a second while there is a connection: does the edge answer in time?"""
+        """Called once a second while connected: check that the edge answers in time."""
         if self._direct and self._oldest(now) < now - self._answer_within:
             self._slow = True
-            self._shelter(True)
+            self._spool_unanswered(True)
 
     def _oldest(self, now: float) -> float:
-        """When the oldest message was sent whose publisher waits; ``now`` if there is none."""
+        """The send time of the oldest message whose publisher waits; ``now`` if there is none."""
         for delivery in self.outbound.in_flight.values():
             if delivery.receipt is not None:
                 return delivery.started
         return now
 
-    def _shelter(self, up: bool) -> None:
-        """Put all whose publishers wait into the spool; they stay in flight if they are."""
+    def _spool_unanswered(self, up: bool) -> None:
+        """Spool all messages whose publishers wait; those in flight stay in flight."""
         if not self._direct:
             return
         for _, delivery in sorted(self.outbound.in_flight.items()):
-            self._shelter_one(delivery, up)
+            self._spool_one(delivery, up)
         for delivery in self.outbound.waiting:
-            if self._shelter_one(delivery, up):
+            if self._spool_one(delivery, up):
                 self._spool_waiting += 1
         self._direct = 0
 
-    def _shelter_one(self, delivery: Delivery, up: bool) -> bool:
+    def _spool_one(self, delivery: Delivery, up: bool) -> bool:
         receipt, message = delivery.receipt, delivery.message
         if delivery.qos == 0 or delivery.item or message is None:
             return False
@@ -153,7 +152,7 @@ class Downstream(Sender):
         self._spans.end(delivery, reason)
         if reason == reasons.PACKET_TOO_LARGE:
             self._broker.counters.dropped_large += 1
-            reason = reasons.QUOTA_EXCEEDED  # PUBACK has no code of its own for this, table 3-4
+            reason = reasons.QUOTA_EXCEEDED  # PUBACK has no code for a packet that is too large, table 3-4
         receipt = delivery.receipt
         if delivery.item:
             self._spool.forget(delivery)

@@ -1,11 +1,11 @@
-"""The filters that one edge has for this core, and how they are brought up to date.
+"""The subscriptions of this core at one edge.
 
-It knows filters, their identifiers and who waits for the edge to have them: never packets or connections. What always
-holds:
+It knows filters, their identifiers and the gates that wait for the edge's answers: never packets or connections. What
+always holds:
 
-* a filter that the edge has, or may have because it was asked to, is in the journal until the edge has confirmed that
-  it is gone: so none is left behind after a crash;
-* that, and the filter's identifier, is durable before the edge is asked.
+* a filter that the edge has, or may have because this core asked for it, is in the journal until the edge has confirmed
+  its removal: so a crash leaves no filter behind at the edge;
+* that record and the filter's identifier are durable before the edge is asked.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _NOTHING_RETAINED: Final = 2
 
 
 def parts_of(item: Item) -> tuple[str, str]:
-    """The edge and the filter that a journal item tells of."""
+    """The edge and the filter of a journal item."""
     edge, _, filter = item.meta.decode().partition("\0")
     return edge, filter
 
 
 @final
 class Following:
-    """``refused`` says which filter the edge refused last, and why; empty if none since it is up."""
+    """``refused`` says which filter the edge refused last, and why; empty if none on this connection."""
 
     def __init__(self, edge: str, broker: Broker, upstream: Upstream) -> None:
         self.refused = ""
@@ -46,7 +46,7 @@ class Following:
         self._held: dict[str, int] = {}  # filters that the edge may have, with their journal items
 
     def restore(self, filters: dict[str, int]) -> None:
-        """Take back what the journal kept: filters with their items."""
+        """Restore the filters from the journal, with their items."""
         self._held = filters
 
     def has(self, filter: str) -> bool:
@@ -54,7 +54,7 @@ class Following:
         return filter in self._held
 
     def accepted(self, session_present: bool) -> list[Request]:
-        """The edge is there: what to ask of it."""
+        """The edge has accepted this core. Returns the requests that bring its filters up to date."""
         self.refused = ""
         if not session_present:
             for item in self._held.values():
@@ -68,18 +68,18 @@ class Following:
         return requests
 
     def want(self, filter: str, gate: Gate) -> list[Request]:
-        """A back end subscribes: what to ask of the edge, which counts at the gate until it has answered."""
+        """A back end subscribes. Returns the requests to the edge; ``gate`` counts the edge until it has answered."""
         gate.pending += 1
         return self._ask(filter, self._upstream.filters()[filter], _RETAINED, gate)
 
     def unwant(self, filter: str) -> Request:
-        """The last back end is gone."""
+        """No back end is subscribed to ``filter`` any more. Returns the request to the edge."""
         return Follow(self, filter, None, 0, 0, None)
 
     def _ask(self, filter: str, assignment: FilterIdentifier, retain_handling: int, gate: Gate | None) -> list[Request]:
-        """Subscribe; to a plain filter twice: for what is retained under its own identifier, then for what is new.
+        """Subscribe; to a plain filter twice: for retained messages under its own identifier, then for new messages.
 
-        Retain As Published, so that this core keeps what its back ends may ask for later.
+        With Retain As Published, so that this core keeps the retained messages for later subscribers.
         """
         position = max(assignment.item, self._hold(filter))
         identifier = assignment.identifier
@@ -110,7 +110,7 @@ class Following:
                 self._broker.store.drop(item)
 
     def open(self, gate: Gate) -> None:
-        """One edge less is waited for."""
+        """One edge less is pending at ``gate``."""
         gate.pending -= 1
         if gate.pending == 0:
             self._broker.opened()
@@ -118,7 +118,7 @@ class Following:
 
 @final
 class Follow(Request):
-    """A subscription at the edge that is asked for, or its end. ``gate``: who waits for the answer."""
+    """A request to subscribe or unsubscribe at the edge. ``gate`` waits for the answer."""
 
     __slots__ = ("_following", "_gate")
 

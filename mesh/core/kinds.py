@@ -1,4 +1,4 @@
-"""The kinds of the core's journal items. Those below 16 are the engine's (``broker/persistence.py``)."""
+"""The kinds of the core's journal items. Those below 16 belong to the broker (``broker/persistence.py``)."""
 
 from __future__ import annotations
 

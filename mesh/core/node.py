@@ -1,7 +1,7 @@
-"""The core: the one endpoint of back-end applications.
+"""The core: the endpoint of back-end applications.
 
-It composes the engine, the router and a tier link for every edge. What always holds: every edge that the topology or
-the membership names has a link, so that what is meant for it waits in its spool while it is away.
+It composes the broker, the router and a tier link for every edge. What always holds: every edge that the topology or
+the membership names has a link, so that messages for it wait in its spool while it is disconnected.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mesh.transport.stream import StreamGroup
 from mesh.transport.waiting import until
 from mesh.wire.topics import is_shared
 
-_FIRST_LINKS: Final = 5.0  # seconds that a start waits for the edges, so that "ready" means that messages arrive
+_FIRST_LINKS: Final = 5.0  # seconds that a start waits for the edges, so that a ready core reaches them
 
 
 @final
@@ -55,7 +55,7 @@ class CoreNode:
         """Recover, connect to the edges, then listen to back ends."""
         config = self._config
         services = self._services = Services(config)
-        # With an inbox the first command for a vehicle that nobody owns has a place to wait, once it has an owner.
+        # With an inbox, a command to a vehicle without an owner assigns one, whose inbox then holds the command.
         find = services.map.lookup if config.topology.inbox is None else services.claim
         owners = MapOwners(services.map.recent, services.is_vehicle, find)
         self._router = Router(
@@ -116,13 +116,13 @@ class CoreNode:
 
     def _transferred(self) -> tuple[int, int]:
         """Bytes from and to back ends."""
-        homes = [endpoint.group for endpoint in self._endpoints]
-        return sum(group.bytes_in for group in homes), sum(group.bytes_out for group in homes)
+        groups = [endpoint.group for endpoint in self._endpoints]
+        return sum(group.bytes_in for group in groups), sum(group.bytes_out for group in groups)
 
     # Links
 
     def _link_to(self, edge: str) -> TierLink:
-        """The link to an edge, which need not be there at present."""
+        """The link to an edge, made if it is missing. The edge need not be running."""
         link = self._links.get(edge)
         if link is None:
             assert self._broker_host is not None
@@ -158,7 +158,7 @@ class CoreNode:
         return dialler
 
     def _member(self, old: Member | None, new: Member | None) -> None:
-        """Membership changed. An edge that is gone keeps its address: its lease may be over while it is restarting."""
+        """Membership changed. An edge that has left keeps its address: its lease may expire while it restarts."""
         if new is None or new.role != "edge" or TIER not in new.ports:
             return
         before = self._addresses.get(new.name)

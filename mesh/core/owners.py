@@ -1,7 +1,7 @@
-"""The vehicle map as the router asks it.
+"""The router's view of the vehicle map.
 
-It knows records and how one is found: never messages. What always holds: a name that no vehicle may have is not asked
-for.
+It knows records and how to find one: never messages. What always holds: it never looks up a name that no vehicle may
+have.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class MapOwners(Owners):
         self._find = find
 
     def cached(self, vehicle: str) -> str | None:
-        """The owner, if it is in memory."""
+        """The owner, if its record is in memory."""
         record = self._recent.get(vehicle)
         return None if record is None else record.edge
 
     async def find(self, vehicle: str) -> str | None:
-        """The owner. Raises ``OwnerUnknown`` while etcd is away and the vehicle is not in memory."""
+        """The owner. Raises ``OwnerUnknown`` if the record is not in memory and etcd is unavailable."""
         if not self._is_vehicle(vehicle):
             return None
         try:

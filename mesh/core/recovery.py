@@ -1,6 +1,6 @@
-"""What the journal kept for a core, sorted: by edge, and what is for all.
+"""The journal items of a core, sorted by edge, and those that all links share.
 
-It knows the kinds of the core's items: never what is done with them. What always holds: no body is read.
+It knows the kinds of the core's items: never their use. What always holds: no body is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mesh.session.store import Item
 
 @final
 class LinkItems:
-    """The items of one tier link; ``filters`` with the identifiers of their items."""
+    """The items of one tier link. ``filters``: filters with the numbers of their items."""
 
     def __init__(self) -> None:
         self.spooled: list[Item] = []
@@ -27,7 +27,7 @@ class LinkItems:
 
 @final
 class CoreItems:
-    """``links`` by edge; ``identifiers``: those of filters, which all links share."""
+    """``links`` by edge; ``identifiers``: the subscription identifiers of filters, which all links share."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         self.links: dict[str, LinkItems] = {}

@@ -1,7 +1,7 @@
-"""From a back end's message to the tier links that it is for.
+"""From a back end's message to the tier links of its vehicles.
 
-It knows topics, vehicles and who owns them: never packets. What always holds: messages for one vehicle go on in the
-order in which they came, also while its owner is being looked up; a message that cannot be placed is answered with a
+It knows topics, vehicles and their owners: never packets. What always holds: messages for one vehicle are sent on in
+the order in which they came, also while its owner is being looked up; a message without an owner is answered with a
 reason code.
 """
 
@@ -30,30 +30,29 @@ log = logging.getLogger(__name__)
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Owners:
-    """The vehicle map, as the router sees it. A base class for the reason that ``session/store.py`` gives."""
+    """The router's view of the vehicle map. A base class for the reason that ``session/store.py`` gives."""
 
     __slots__ = ()
 
     def cached(self, vehicle: str) -> str | None:
-        """The edge that owns the vehicle, if that is known without asking."""
+        """The edge that owns the vehicle, if it is known without a look-up."""
         raise NotImplementedError
 
     async def find(self, vehicle: str) -> str | None:
-        """The edge that owns the vehicle; ``None`` if nobody does. Raises ``OwnerUnknown`` if it cannot be found out
-        now.
+        """The edge that owns the vehicle; ``None`` if it has no owner. Raises ``OwnerUnknown`` if the map is
+        unavailable.
         """
         raise NotImplementedError
 
 
 class OwnerUnknown(Exception):
-    """The map cannot be asked now."""
+    """The vehicle map is unavailable."""
 
 
 @final
 class Router(Forwarder):
-    """``links`` are the tier links by edge, ``link_to`` makes one that is missing; ``vehicle_of`` gives the vehicle of
-    a topic.
-    ``fleet``: filters of the topics that go to every vehicle's edge.
+    """``links`` are the tier links by edge; ``link_to`` makes one that is missing. ``vehicle_of`` gives the vehicle of
+    a topic. ``fleet``: filters of the topics that go to every edge.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Router(Forwarder):
         wake: Callable[[], None],
     ) -> None:
         self.broker: Broker | None = None
-        self.unknown = 0  # messages for vehicles that nobody owns
+        self.unknown = 0  # messages for vehicles without an owner
         self._vehicle_of = vehicle_of
         self._fleet = fleet
         self._owners = owners
@@ -78,8 +77,8 @@ class Router(Forwarder):
         self._lookups: set[asyncio.Task[None]] = set()
 
     def forward(self, message: Message, receipt: Receipt | None) -> None:
-        """Send a message to the edge of its vehicle, or to every edge if its topic is the fleet's. All others are
-        between back ends, and stay here."""
+        """Send a message to the edge of its vehicle, or to every edge if its topic is fleet-wide. Other messages are
+        between back ends and stay in this core."""
         vehicle = self._vehicle_of(message.topic)
         if vehicle is None:
             self._to_fleet(message, receipt)
@@ -127,7 +126,7 @@ class Router(Forwarder):
             edge = await self._owners.find(vehicle)
         except OwnerUnknown as error:
             reason = reasons.IMPLEMENTATION_SPECIFIC_ERROR  # PUBACK has no code for "unavailable"
-            log.warning("the owner of vehicle %s cannot be found out: %s", vehicle, error)
+            log.warning("the owner of vehicle %s cannot be determined: %s", vehicle, error)
         finally:
             waiting = self._pending.pop(vehicle)
             self._pending_count -= len(waiting)
@@ -147,7 +146,7 @@ class Router(Forwarder):
             self.broker.answered(receipt)
 
     async def stop(self) -> None:
-        """End the look-ups that are under way."""
+        """Cancel the look-ups in progress."""
         tasks = list(self._lookups)
         for task in tasks:
             task.cancel()

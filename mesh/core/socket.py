@@ -1,7 +1,7 @@
 """The socket of a tier link.
 
-It knows when it is open and when it is gone: never packets. What always holds: the link is told of both once; ``over``
-is done once the socket is gone.
+It knows when the socket opens and closes: never packets. What always holds: the link is told of each once; ``over`` is
+done when the socket is closed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mesh.transport.turn import Turn
 
 @final
 class TierSocket(Stream):
-    """``welcomed`` is called when the edge has let this core in."""
+    """``welcomed`` is called when the edge has accepted this core."""
 
     __slots__ = ("_link", "_turn", "_welcomed", "over")
 
@@ -29,7 +29,7 @@ class TierSocket(Stream):
         self.over: asyncio.Future[str] = group.loop.create_future()
 
     def accepted(self) -> None:
-        """The edge has let this core in."""
+        """The edge has accepted this core."""
         self._welcomed()
 
     def opened(self) -> None:
@@ -38,16 +38,16 @@ class TierSocket(Stream):
         self._turn.wake()
 
     def received(self, data: bytes) -> None:
-        """Bytes of the edge."""
+        """Bytes from the edge."""
         self._link.received(data)
         self._turn.wake()
 
     def lost(self, error: Exception | None) -> None:
-        """The socket is gone."""
+        """The socket is closed."""
         self._link.lost()
         self._turn.wake()
         if not self.over.done():
             self.over.set_result(self._link.ended)
 
     def expired(self) -> None:
-        """Silence is noticed by the link."""
+        """Not used: the link itself checks that the edge is alive."""

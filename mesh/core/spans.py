@@ -1,7 +1,7 @@
-"""The spans of sampled messages on their way to one edge.
+"""The spans of sampled messages that are sent to one edge.
 
-It knows deliveries, when they start and end, and between which two ends: never how they are sent. What always holds: a
-span that was started is ended when its delivery is answered, or when the connection is lost.
+It knows deliveries, when they start and end, and the two ends of the connection: never how they are sent. What always
+holds: a span ends when its delivery is answered, or when the connection is lost.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mesh.wire.tracecontext import TraceContext
 
 @final
 class Ends:
-    """Of the connection to one edge: ``client`` is the MQTT client identifier of this core, ``peer`` the edge's end of
-    the present or the last connection."""
+    """The two ends of the connection to one edge: ``client`` is the MQTT client identifier of this core, ``peer`` the
+    edge's end of the current or the last connection."""
 
     __slots__ = ("client", "peer")
 
@@ -32,7 +32,7 @@ class Ends:
 
 @final
 class RelaySpans:
-    """Spans by delivery, for those of QoS 1 and 2 that are with the edge."""
+    """Spans by delivery, for deliveries of QoS 1 and 2 that the edge has not answered."""
 
     __slots__ = ("_broker", "_ends", "_under_way")
 
@@ -42,7 +42,7 @@ class RelaySpans:
         self._under_way: dict[Delivery, Span] = {}
 
     def start(self, delivery: Delivery, message: Message, now: float) -> TraceContext | None:
-        """A delivery is sent: its context, if its message is sampled."""
+        """Start the span of a delivery. Returns its context if the message is sampled."""
         tracer = self._broker.tracer
         parent = message.trace
         if parent is None or not tracer.enabled:
@@ -59,14 +59,14 @@ class RelaySpans:
         return span.context
 
     def end(self, delivery: Delivery, reason: int) -> None:
-        """The edge has answered."""
+        """The edge has answered the delivery."""
         if self._under_way:
             span = self._under_way.pop(delivery, None)
             if span is not None:
                 span.end(reason)
 
     def lost(self) -> None:
-        """The connection is gone: no answer comes any more."""
+        """The connection is lost: end all open spans."""
         for span in self._under_way.values():
             span.end(reasons.SERVER_UNAVAILABLE)
         self._under_way.clear()

@@ -1,4 +1,4 @@
-"""What the core keeps on disk for edges that are away.
+"""The spool: messages on the core's disk for a disconnected edge.
 
 It knows the journal items of one edge's spool and their limits: never connections. What always holds: a spooled
 delivery is in the journal until the edge has acknowledged it; recovery reads no body.
@@ -18,8 +18,8 @@ from mesh.session.store import Item, Store
 
 @final
 class Spool:
-    """The spool of one edge. ``max_messages`` and ``max_bytes`` bound it: a full one refuses (a reason code for the
-    publisher).
+    """The spool of one edge. ``max_messages`` and ``max_bytes`` bound it; the publisher of a message to a full spool
+    gets a reason code.
     """
 
     __slots__ = ("_edge", "_max_bytes", "_max_messages", "_store", "bytes", "messages")
@@ -33,7 +33,7 @@ class Spool:
         self.bytes = 0
 
     def full(self, size: int) -> bool:
-        """Whether a message of ``size`` bytes has no room."""
+        """Whether there is no room for a message of ``size`` bytes."""
         return self.messages >= self._max_messages or self.bytes + size > self._max_bytes
 
     def keep(self, delivery: Delivery, message: Message) -> None:
@@ -43,7 +43,7 @@ class Spool:
         self._count(delivery)
 
     def release(self, delivery: Delivery) -> None:
-        """PUBREC came: only the release is due from now on."""
+        """Record a PUBREC: from now on only PUBREL is sent."""
         old = delivery.item
         delivery.state = RELEASED
         delivery.message = None
@@ -52,7 +52,7 @@ class Spool:
         self._store.drop(old)
 
     def forget(self, delivery: Delivery) -> None:
-        """The edge has it."""
+        """The edge has acknowledged the delivery: drop it."""
         if delivery.item:
             self._store.drop(delivery.item)
             delivery.item = 0
@@ -64,12 +64,12 @@ class Spool:
         return delivery.message if delivery.message is not None else unpack(self._store.read(delivery.item))
 
     def restore(self, items: Iterable[Item], outbound: Outbound) -> None:
-        """Take back this edge's items. Those that were spooled late, when their edge went away, are put in their place.
+        """Restore this edge's items, in the order of their numbers: a message that was spooled late keeps its place.
         """
         found = [_delivery(item) for item in items]
         found.sort(key=_number)
         for delivery in found:
-            delivery.dup = True  # it may have been sent before; an edge takes no harm
+            delivery.dup = True  # it may have been sent before; an edge accepts a repeat
             outbound.restore(delivery)
             self._count(delivery)
 
@@ -78,7 +78,7 @@ class Spool:
         self.bytes += delivery.size
 
     def _meta(self, delivery: Delivery) -> bytes:
-        """The delivery's record; its count is the length of the edge's name, which follows."""
+        """The delivery's record, with the length of the edge's name; then the name."""
         return WHOLE.pack(delivery, len(self._edge)) + self._edge
 
 

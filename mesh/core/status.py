@@ -1,4 +1,4 @@
-"""What a core tells of itself."""
+"""The status of a core."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _LINK: Final = ("link", "peer")
 @final
 @dataclass(frozen=True, slots=True)
 class TierLinkStatus(LinkStatus):
-    """The tier link to one edge. ``error`` is why it is down, or what the edge refused last; it has no subject."""
+    """The tier link to one edge. ``error`` says why it is down, or which filter the edge refused last; the
+    text follows the edge's name."""
 
     in_flight: Annotated[
         int, gauge("mesh_link_in_flight_messages", "Messages sent to the edge and not acknowledged yet.", _LINK)

@@ -1,9 +1,10 @@
 """The tier link: this core's MQTT 5 session with one edge.
 
-It puts together the client's side of the session, what goes to the edge (``Downstream``), what comes from it
-(``EdgeArrivals``) and the filters that it has for this core (``Following``): never where the edge is or how the socket
-is opened. What always holds: requests and messages reach the edge in the order in which they came here; while the edge
-is away what is meant for it waits in ``Downstream``, and the filters are brought up to date when it is back.
+It combines the client's side of the session, the messages to the edge (``Downstream``), the messages from it
+(``EdgeArrivals``) and this core's subscriptions at it (``Following``). It must never know the address of the edge or
+how the socket is opened. What always holds: requests and messages reach the edge in the order in which they came to
+this core; while the edge is disconnected, messages for it wait in ``Downstream``; its filters are brought up to date
+when it is connected again.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, Connect
 from mesh.wire.properties import Properties
 
-KEEP_ALIVE: Final = 10  # seconds; an edge that is silent for 1.5 times that is taken for dead
-_EXPIRY: Final = 7 * 86_400  # seconds that an edge keeps this core's session while the core is away
+KEEP_ALIVE: Final = 10  # seconds; the link drops an edge that is silent for 1.5 times that
+_EXPIRY: Final = 7 * 86_400  # seconds that an edge keeps this core's session while the core is disconnected
 
 
 class Socket(Protocol):
-    """The socket, as the link sees it."""
+    """The link's view of its socket."""
 
     @property
     def peer(self) -> Peer:
         """The edge's end of the connection."""
 
     def accepted(self) -> None:
-        """The edge has let this core in."""
+        """The edge has accepted this core."""
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -70,7 +71,7 @@ class TierLink(ClientEvents):
     ) -> None:
         self.edge = edge
         self.spool = spool
-        self.ended = ""  # why this side ended the last connection, without a subject; empty: it did not
+        self.ended = ""  # why this side ended the last connection, to follow the edge's name; empty: it did not
         self._broker = broker
         self._turn = turn
         self._socket: Socket | None = None
@@ -89,7 +90,7 @@ class TierLink(ClientEvents):
         self._connect = Connect(MQTT5, core, False, KEEP_ALIVE, core, password, None, properties)
 
     def restore(self, spooled: Iterable[Item], filters: dict[str, int], incoming: Iterable[Item]) -> None:
-        """What the journal kept of this link."""
+        """Restore the state of this link from the journal."""
         self._downstream.restore(spooled)
         self._following.restore(filters)
         for item in incoming:
@@ -97,11 +98,11 @@ class TierLink(ClientEvents):
 
     @property
     def up(self) -> bool:
-        """Whether the edge has let this core in."""
+        """Whether the edge has accepted this core."""
         return self._client.up
 
     def status(self, trouble: str) -> TierLinkStatus:
-        """Figures for people and metrics. ``trouble``: why there is no connection, if there is none."""
+        """Figures for ``mesh status`` and metrics. ``trouble``: why there is no connection, if there is none."""
         downstream = self._downstream
         return TierLinkStatus(
             TIER,
@@ -121,7 +122,7 @@ class TierLink(ClientEvents):
     # From the router and the back ends
 
     def send(self, message: Message, receipt: Receipt | None) -> None:
-        """Bring ``message`` to the edge."""
+        """Send or queue ``message`` for the edge."""
         client = self._client
         if message.qos == 0:
             if client.up:
@@ -130,7 +131,7 @@ class TierLink(ClientEvents):
             client.pump()
 
     def want(self, filter: str, gate: Gate) -> None:
-        """A back end subscribes: tell the edge, and count it at the gate until it has answered."""
+        """A back end subscribes: subscribe at the edge; ``gate`` counts the edge until it has answered."""
         if self._client.up:
             for request in self._following.want(filter, gate):
                 self._client.request(request)
@@ -151,7 +152,7 @@ class TierLink(ClientEvents):
         return self._downstream.waits() or self._client.waits()
 
     def flush(self) -> None:
-        """Write what the turn has gathered."""
+        """Write the output of the turn."""
         socket = self._socket
         if socket is not None:
             data = self._client.output()
@@ -159,11 +160,11 @@ class TierLink(ClientEvents):
                 socket.write(data)
 
     def advance(self) -> None:
-        """The journal has come further: send what waited for that."""
+        """The journal has advanced: send the messages that waited for it."""
         self._client.advance(self._broker.outbox.durable)
 
     def tick(self) -> None:
-        """Once a second: is the edge alive, and does it answer?"""
+        """Called once a second: check that the edge is alive and answers in time."""
         if self._socket is not None:
             self._downstream.tick(self._broker.clock())
             self._client.tick()
@@ -176,18 +177,18 @@ class TierLink(ClientEvents):
     # From the socket
 
     def opened(self, socket: Socket) -> None:
-        """The socket is open: say who this is."""
+        """The socket is open: send CONNECT."""
         self.ended = ""
         self._socket = socket
         self._ends.peer = socket.peer
         self._client.opened(self._connect)
 
     def received(self, data: bytes) -> None:
-        """Bytes of the edge."""
+        """Bytes from the edge."""
         self._client.received(data)
 
     def lost(self) -> None:
-        """The socket is gone."""
+        """The socket is closed."""
         self._socket = None
         self._client.lost()
         self._downstream.lost()

@@ -1,14 +1,14 @@
-"""Which topics this core wants from the edges: the union of what its back ends are subscribed to.
+"""The filters that this core subscribes to at the edges: the union of its back ends' subscriptions.
 
-It knows filters and the identifiers under which edges send for them: never connections. What always holds:
+It knows filters and their subscription identifiers: never connections. What always holds:
 
 * all plain filters share identifier 1, so that an edge sends a message once however many of them match;
-* each shared filter has an identifier of its own, so that its message goes to a member of that group alone;
-* each plain filter has a second identifier, under which an edge sends the retained messages that it has for it: so they
-  are told from new ones that ask to be retained;
-* an identifier stands for one filter, also after a restart and for messages that wait at an edge since before it: the
-  filter's own identifier is in the journal before an edge hears of it, and stays there when no back end wants the
-  filter any more. It is forgotten when ``RETIRED`` others have come after it and no edge has the filter.
+* each shared filter has its own identifier, so that its messages go to members of that group only;
+* each plain filter has a second identifier, under which an edge sends its retained messages: so this core can tell
+  them from new messages with RETAIN;
+* an identifier stands for one filter, also after a restart and for messages that were queued at an edge before it: the
+  filter's own identifier is in the journal before an edge gets it, and stays there when no back end wants the filter
+  any more. It is forgotten when ``RETIRED`` other filters were retired after it and no edge has the filter.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from mesh.wire.topics import split_shared
 
 PLAIN: Final = 1
 RETIRED: Final = 65_536  # a hundred bytes each; by then no edge has a message queued for the oldest
-_LOOKS: Final = 8  # retired filters that are looked at in one call, should edges that are away have the oldest of them
-# Where a filter's own identifiers begin, by its checksum. They go up to 268,435,455 [MQTT-3.8.2.1.2], which leaves room
-# for as many again behind the last, for filters whose checksums are equal.
+_CHECKED: Final = 8  # retired filters that one call checks, as disconnected edges may have the oldest of them
+# A filter's checksum, masked with _SPAN, gives its identifier. Identifiers go up to 268,435,455 [MQTT-3.8.2.1.2], which
+# leaves as many again after the last checksum, for filters whose checksums are equal.
 _SPAN: Final = 0x7FFFFFF
 _IDENTIFIER: Final = struct.Struct("!I")  # then the filter
 
 
 @final
 class FilterIdentifier:
-    """The identifier of one filter, and the journal item that keeps it: also the position where that is durable."""
+    """The identifier of one filter, and its journal item, which is also the position at which it is durable."""
 
     __slots__ = ("identifier", "item")
 
@@ -46,8 +46,8 @@ class FilterIdentifier:
 
 @final
 class Upstream(InterestListener):
-    """``on_change(filter, wanted)`` tells the tier links; it gives the gate to wait for, or ``None``. ``held``: whether
-    an edge may have a filter; ``retired``: how many that no back end wants are remembered."""
+    """``on_change(filter, wanted)`` tells the tier links and returns the gate to wait for, or ``None``. ``held``:
+    whether an edge may have a filter; ``retired``: how many filters without a subscriber are remembered."""
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class Upstream(InterestListener):
         self._held = held
         self._most_retired = retired
         self._wanted: dict[str, FilterIdentifier] = {}
-        self._retired: dict[str, FilterIdentifier] = {}  # those that no back end wants, the longest retired first
+        self._retired: dict[str, FilterIdentifier] = {}  # filters without a subscriber, the longest retired first
         self._own: dict[int, str] = {}  # wanted filters, by their own identifiers
         self._taken: set[int] = set()  # every identifier in the journal
         self._gates: dict[str, Gate] = {}
 
     def restore(self, items: Iterable[Item]) -> None:
-        """Take back what the journal kept; call it first."""
+        """Restore the identifiers from the journal; call it first."""
         for item in items:
             (identifier,) = _IDENTIFIER.unpack_from(item.meta)
             self._taken.add(identifier)
@@ -75,7 +75,7 @@ class Upstream(InterestListener):
 
     def wanted(self, filter: str) -> None:
         """The first back end subscribes to ``filter``."""
-        if _of_this_server(filter):
+        if _is_server_filter(filter):
             return
         assignment = self._retired.pop(filter, None)
         if assignment is None:
@@ -88,8 +88,8 @@ class Upstream(InterestListener):
             self._gates[filter] = gate
 
     def unwanted(self, filter: str) -> None:
-        """The last one is gone."""
-        if _of_this_server(filter):
+        """The last back end has unsubscribed from ``filter``."""
+        if _is_server_filter(filter):
             return
         assignment = self._wanted.pop(filter)
         del self._own[assignment.identifier]
@@ -99,12 +99,12 @@ class Upstream(InterestListener):
         self._trim()
 
     def gate(self, filter: str) -> Gate | None:
-        """The edges that have not yet acknowledged ``filter``."""
+        """The gate of the edges that have not yet acknowledged ``filter``."""
         gate = self._gates.get(filter)
         return gate if gate is not None and gate.pending > 0 else None
 
     def filters(self) -> dict[str, FilterIdentifier]:
-        """Every filter wanted, with its own identifier."""
+        """Every wanted filter, with its own identifier."""
         return self._wanted
 
     def filter_of(self, identifier: int) -> str | None:
@@ -120,8 +120,8 @@ class Upstream(InterestListener):
         return FilterIdentifier(identifier, self._store.append(IDENTIFIER, 0, meta, b""))
 
     def _trim(self) -> None:
-        """Forget the filter that was retired first, if there are too many; one that an edge may have stays."""
-        for _ in range(_LOOKS):
+        """Forget the filter that was retired first, if there are too many. A filter that an edge may have stays."""
+        for _ in range(_CHECKED):
             if len(self._retired) <= self._most_retired:
                 return
             filter = next(iter(self._retired))
@@ -133,6 +133,6 @@ class Upstream(InterestListener):
                 self._store.drop(assignment.item)
 
 
-def _of_this_server(filter: str) -> bool:
-    """Whether a filter asks for figures of this server, which no edge has."""
+def _is_server_filter(filter: str) -> bool:
+    """Whether a filter matches ``$SYS`` topics of this server only, which no edge has."""
     return split_shared(filter)[1].startswith("$")
