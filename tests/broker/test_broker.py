@@ -1,4 +1,4 @@
-"""The engine: what each packet does, and what survives a crash."""
+"""The broker: the effect of each packet, and the state after a crash."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_message_reaches_its_subscriber_and_is_acknowledged(protocol: int, qos
     assert acks == {0: [], 1: [(PUBACK, 0)], 2: [(PUBREC, 0), (PUBCOMP, 0)]}[qos]
 
 
-def test_nobody_there_is_said_with_reason_0x10() -> None:
+def test_a_publish_without_subscribers_is_answered_with_0x10() -> None:
     sender = Bench().client("s")
     sender.publish("a", b"", 1)
     assert sender.take(Ack)[0].reason == reasons.NO_MATCHING_SUBSCRIBERS
@@ -73,7 +73,7 @@ def test_a_durable_session_keeps_messages_in_order_through_a_crash() -> None:
     assert not [item for item in bench.store.items.values() if item.body]
 
 
-def test_no_acknowledgement_before_the_journal_has_the_message() -> None:
+def test_a_publish_is_not_acknowledged_before_the_journal_has_it() -> None:
     bench = Bench()
     receiver = bench.client("r", expiry=100)
     subscribe(receiver, "a")
@@ -113,7 +113,7 @@ def test_a_repeat_after_reconnecting_keeps_its_identifier_and_carries_dup() -> N
     assert (again.packet_id, again.dup, again.payload) == (first.packet_id, True, b"1")
 
 
-def test_the_window_is_the_receive_maximum_of_the_client() -> None:
+def test_deliveries_in_flight_stop_at_the_receive_maximum_of_the_client() -> None:
     bench = Bench()
     properties = Properties()
     properties.receive_maximum = 3
@@ -170,7 +170,7 @@ def test_qos_2_from_a_publisher_is_exactly_once_through_a_crash() -> None:
     assert bench.client("r", clean=False, expiry=100).messages() == [b"1"]
 
 
-def test_attaching_after_a_crash_repeats_nothing_that_the_client_has() -> None:
+def test_attach_after_a_crash_repeats_no_message_that_the_client_has() -> None:
     settings = Settings()
     settings.keep_all = True
     bench = Bench(settings)
@@ -186,7 +186,7 @@ def test_attaching_after_a_crash_repeats_nothing_that_the_client_has() -> None:
     vehicle.send(Ack(PUBACK, sent[0].packet_id))  # its drop does not reach the disk
     bench = bench.restart()
     bench.auto = True
-    # With the vehicle: 1 and 2. The acknowledgement of 0 is replayed; 3 was lost on the device link.
+    # The vehicle has 1 and 2. The acknowledgement of 0 is replayed; 3 was lost on the device link.
     vehicle = Client(bench, "v", "V1", VEHICLE)
     vehicle.auto_ack = False
     vehicle.attach([sent[1].packet_id, sent[2].packet_id])
@@ -202,8 +202,8 @@ def test_attaching_after_a_crash_repeats_nothing_that_the_client_has() -> None:
     assert [item for item in bench.store.items.values() if item.kind == 3] == []
 
 
-def test_a_release_that_is_replayed_is_completed_without_an_error() -> None:
-    """The edge had forgotten the identifier on disk, and its PUBCOMP was lost with it: the client has seen no break."""
+def test_a_replayed_pubrel_is_answered_without_an_error() -> None:
+    """The edge had dropped the identifier on disk, and its PUBCOMP was lost in the crash; the client saw no break."""
     settings = Settings()
     settings.keep_all = True
     bench = Bench(settings)
@@ -222,13 +222,13 @@ def test_a_release_that_is_replayed_is_completed_without_an_error() -> None:
     assert answers == [(PUBCOMP, 7, reasons.SUCCESS), (PUBCOMP, 8, reasons.PACKET_IDENTIFIER_NOT_FOUND)]
 
 
-def test_attaching_to_a_session_that_is_gone_closes_the_connection() -> None:
+def test_attach_to_an_ended_session_closes_the_connection() -> None:
     vehicle = Client(Bench(), "v", "V1", VEHICLE)
     vehicle.attach([])
     assert vehicle.closed
 
 
-def test_a_second_connect_takes_the_session_over_and_says_so() -> None:
+def test_a_second_connect_takes_over_the_session_with_reason_0x8e() -> None:
     bench = Bench()
     first = bench.client("c", expiry=10)
     second = bench.client("c", clean=False, expiry=10)
@@ -237,7 +237,7 @@ def test_a_second_connect_takes_the_session_over_and_says_so() -> None:
     assert second.connack().session_present
 
 
-def test_another_identity_does_not_reach_a_session() -> None:
+def test_another_identity_cannot_take_over_a_session() -> None:
     bench = Bench()
     first = bench.client("c", "alice", expiry=10)
     second = bench.client("c", "mallory", clean=False, expiry=10)
@@ -245,7 +245,7 @@ def test_another_identity_does_not_reach_a_session() -> None:
     assert not second.connack().session_present
 
 
-def test_a_vehicle_stays_below_its_own_subtree() -> None:
+def test_a_vehicle_can_use_only_its_own_subtree() -> None:
     bench = Bench()
     vehicle = bench.client("v", "V1", VEHICLE)
     own, shared = "vehicles/V1/cmd", "$share/g/vehicles/V1/x"
@@ -258,7 +258,7 @@ def test_a_vehicle_stays_below_its_own_subtree() -> None:
     assert old.take(Ack) == []
 
 
-def test_retained_messages_survive_a_crash_and_respect_retain_handling() -> None:
+def test_retained_messages_survive_a_crash_and_follow_retain_handling() -> None:
     bench = Bench()
     bench.client("s").publish("a/b", b"kept", retain=True)
     bench = bench.restart()
@@ -270,10 +270,10 @@ def test_retained_messages_survive_a_crash_and_respect_retain_handling() -> None
     assert receiver.messages() == []
     bench.client("s").publish("a/b", b"", retain=True)
     subscribe(receiver, "a/+")
-    assert receiver.messages() == [b""]  # the live one, which removed what was kept
+    assert receiver.messages() == [b""]  # the live message that removed the retained one
 
 
-def test_no_local_keeps_a_client_from_hearing_itself() -> None:
+def test_a_client_with_no_local_does_not_get_its_own_messages() -> None:
     client = Bench().client("c")
     subscribe(client, "a", no_local=True)
     client.publish("a")
@@ -293,7 +293,7 @@ def test_a_shared_group_gets_each_message_once() -> None:
     assert [len(share) for share in shares] == [3, 3, 3]
 
 
-def test_the_will_is_published_when_the_connection_is_lost_and_not_after_disconnect() -> None:
+def test_a_will_is_published_on_a_lost_connection_and_not_after_disconnect() -> None:
     bench = Bench()
     watcher = bench.client("w")
     subscribe(watcher, "gone")
@@ -305,8 +305,8 @@ def test_the_will_is_published_when_the_connection_is_lost_and_not_after_disconn
     assert watcher.messages() == [b"c"]
 
 
-def test_a_shared_body_is_there_until_all_deliveries_of_it_are_made() -> None:
-    """A client gets a message twice, as itself and for its group, and the first one fills its queue and expires."""
+def test_a_shared_body_is_kept_until_all_its_deliveries_are_made() -> None:
+    """A client gets a message twice, by a plain and a shared filter; the first one fills its queue and expires."""
     settings = Settings()
     settings.max_queue_messages = settings.in_flight = 1
     bench = Bench(settings)
@@ -324,7 +324,7 @@ def test_a_shared_body_is_there_until_all_deliveries_of_it_are_made() -> None:
     assert {item.kind for item in bench.store.live()} == {1, 2}  # the session and its subscriptions
 
 
-def test_a_client_is_not_read_while_too_many_answers_wait_for_the_disk() -> None:
+def test_a_client_with_too_many_answers_waiting_for_the_disk_is_not_read() -> None:
     bench = Bench(auto=False)
     client = bench.client("c", expiry=100)
     bench.turn(True)
@@ -356,7 +356,7 @@ def test_a_client_is_read_again_when_its_publishes_are_answered(maximum: int, pr
 
 
 @pytest.mark.parametrize("expiry", [None, 0])
-def test_a_disconnect_closes_once_no_crash_can_undo_it(expiry: int | None) -> None:
+def test_a_disconnect_closes_when_the_end_is_durable(expiry: int | None) -> None:
     bench = Bench(auto=False)
     watcher = bench.client("w")
     subscribe(watcher, "gone")
@@ -366,7 +366,7 @@ def test_a_disconnect_closes_once_no_crash_can_undo_it(expiry: int | None) -> No
     properties.session_expiry = expiry
     client.send(Disconnect(0, properties))
     assert not client.closed
-    client.send(Disconnect(4, Properties()))  # nothing counts after the first one
+    client.send(Disconnect(4, Properties()))  # packets after the first DISCONNECT are ignored
     bench.broker.fail(client.connection, reasons.KEEP_ALIVE_TIMEOUT)
     bench.turn(True)
     assert client.closed
@@ -379,7 +379,7 @@ def test_a_disconnect_closes_once_no_crash_can_undo_it(expiry: int | None) -> No
     assert watcher.messages() == []
 
 
-def test_a_delayed_will_waits_also_through_a_crash_and_is_withdrawn_by_a_return() -> None:
+def test_a_delayed_will_survives_a_crash_and_a_reconnect_cancels_it() -> None:
     bench = Bench()
     properties = Properties()
     properties.will_delay = 10
@@ -408,7 +408,7 @@ def test_a_session_ends_when_its_expiry_has_passed() -> None:
     assert not bench.client("c", clean=False).connack().session_present
 
 
-def test_a_message_expires_and_what_is_left_of_its_time_is_passed_on() -> None:
+def test_a_message_is_sent_with_its_remaining_lifetime_until_it_expires() -> None:
     bench = Bench()
     receiver = bench.client("r", expiry=100)
     subscribe(receiver, "a")
@@ -425,7 +425,7 @@ def test_a_message_expires_and_what_is_left_of_its_time_is_passed_on() -> None:
     assert [item for item in bench.store.items.values() if item.kind == 3] == []
 
 
-def test_a_full_queue_refuses_whatever_the_inbox_does() -> None:
+def test_a_full_queue_refuses_with_either_inbox_setting() -> None:
     settings = Settings()
     settings.max_queue_messages = 3
     settings.inbox_messages = 1
@@ -441,7 +441,7 @@ def test_a_full_queue_refuses_whatever_the_inbox_does() -> None:
     assert bench.client("r", clean=False, expiry=100).messages() == [b"0", b"1", b"2"]
 
 
-def test_an_mqtt_3_publisher_is_closed_rather_than_lied_to() -> None:
+def test_a_refused_publish_of_an_mqtt_3_client_closes_its_connection() -> None:
     settings = Settings()
     settings.max_queue_messages = 1
     bench = Bench(settings)
@@ -455,7 +455,7 @@ def test_an_mqtt_3_publisher_is_closed_rather_than_lied_to() -> None:
     assert sender.closed
 
 
-def test_fan_out_to_durable_sessions_keeps_the_body_once() -> None:
+def test_a_message_for_several_durable_sessions_has_one_body() -> None:
     bench = Bench()
     for number in range(5):
         receiver = bench.client(f"r{number}", expiry=100)
@@ -478,7 +478,7 @@ def inbox_rules() -> InboxRules:
 
 
 @pytest.mark.parametrize("clean", [False, True])
-def test_the_inbox_keeps_commands_for_the_first_drive(clean: bool) -> None:
+def test_an_inbox_keeps_commands_for_a_vehicle_without_a_session(clean: bool) -> None:
     settings = Settings()
     settings.keep_all = True
     bench = Bench(settings, inbox=inbox_rules())
@@ -518,8 +518,8 @@ def test_a_full_inbox_refuses_or_drops_the_oldest(when_full: int, bound: str) ->
     assert vehicle.messages() == [b"%d" % number * 100 for number in range(first, first + 3)]
 
 
-def test_a_recovered_session_keeps_the_limits_of_its_own_kind() -> None:
-    """The inbox drops its oldest; a client's own session never does, also after a crash."""
+def test_a_recovered_session_has_the_limits_of_its_kind() -> None:
+    """The inbox drops its oldest message; a client's own session never does, also after a crash."""
     settings = Settings()
     settings.max_queue_messages = 3
     settings.inbox_messages = 2
@@ -539,7 +539,7 @@ def test_a_recovered_session_keeps_the_limits_of_its_own_kind() -> None:
     assert car.messages() == [b"1", b"2", b"3"]
 
 
-def test_what_came_over_a_tier_link_does_not_leave_over_one() -> None:
+def test_a_message_from_a_tier_link_does_not_leave_over_a_tier_link() -> None:
     bench = Bench()
     one, two = bench.client("one", "one", TIER), bench.client("two", "two", TIER)
     for core in (one, two):
@@ -550,7 +550,7 @@ def test_what_came_over_a_tier_link_does_not_leave_over_one() -> None:
     assert one.messages() == two.messages() == [b"x"]
 
 
-def test_unsubscribing_ends_deliveries_also_after_a_crash() -> None:
+def test_an_unsubscribe_ends_deliveries_also_after_a_crash() -> None:
     bench = Bench()
     receiver = bench.client("r", expiry=100)
     subscribe(receiver, "a", "b")
@@ -564,7 +564,7 @@ def test_unsubscribing_ends_deliveries_also_after_a_crash() -> None:
     assert receiver.messages() == [b"b"]
 
 
-def test_a_receiver_that_does_not_read_is_left_alone() -> None:
+def test_a_receiver_that_does_not_read_gets_nothing_until_it_reads() -> None:
     bench = Bench()
     receiver, sender = bench.client("r", expiry=100), bench.client("s")
     subscribe(receiver, "a")
@@ -606,13 +606,13 @@ def test_topic_aliases_are_resolved_and_bounded() -> None:
     assert sender.take(Disconnect)[0].reason == reasons.TOPIC_ALIAS_INVALID
 
 
-def test_packet_identifiers_never_collide_however_long_one_is_withheld() -> None:
+def test_packet_identifiers_run_from_1_to_65535_and_wrap_around() -> None:
     assert packet_id_of(0) == 1
     assert packet_id_of(65_534) == 65_535
     assert packet_id_of(65_535) == 1
 
 
-def test_the_will_of_a_session_that_is_not_kept_outlives_a_crash() -> None:
+def test_a_will_of_a_session_without_expiry_survives_a_crash() -> None:
     bench = Bench()
     watcher = bench.client("w", expiry=1000)
     subscribe(watcher, "wills")
@@ -627,7 +627,7 @@ def test_the_will_of_a_session_that_is_not_kept_outlives_a_crash() -> None:
     assert bench.restart().broker.sessions.all()[0].key[2] == "w"
 
 
-def test_a_session_without_expiry_is_not_there_after_a_crash() -> None:
+def test_a_session_without_expiry_is_not_present_after_a_crash() -> None:
     settings = Settings()
     settings.keep_all = True  # as on an edge
     bench = Bench(settings)

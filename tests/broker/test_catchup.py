@@ -1,4 +1,4 @@
-"""Retained messages that a new subscription matches and its session's queue does not hold at once."""
+"""The retained backlog: more retained messages for a new subscription than the session's queue holds."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def subscribe(client: Client, filter: str = "r/+", qos: int = 1) -> int:
 
 
 def slow(mesh: Bench, expiry: int = 0, clean: bool = True) -> Client:
-    """A client that acknowledges only when ``get`` has it do so."""
+    """A client that acknowledges only in ``get``."""
     return mesh.client("slow", auto_ack=False, expiry=expiry, clean=clean)
 
 
 def get(client: Client, most: int = 10 * COUNT) -> list[bytes]:
-    """Acknowledge what comes, one after the other, up to so many."""
+    """Receive and acknowledge up to ``most`` messages, one after the other."""
     found: list[bytes] = []
     while len(found) < most and (came := [one for one in client.packets if isinstance(one, Publish)]):
         client.packets.remove(came[0])
@@ -53,7 +53,7 @@ def get(client: Client, most: int = 10 * COUNT) -> list[bytes]:
 
 @pytest.mark.parametrize("expiry", [0, 100])
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_all_of_them_come_the_oldest_first(qos: int, expiry: int) -> None:
+def test_all_retained_messages_arrive_the_oldest_first(qos: int, expiry: int) -> None:
     mesh = bench()
     retain(mesh)
     client = mesh.client(expiry=expiry)
@@ -64,7 +64,7 @@ def test_all_of_them_come_the_oldest_first(qos: int, expiry: int) -> None:
     assert mesh.broker.counters.rejected == mesh.broker.counters.dropped_full == 0
 
 
-def test_no_more_are_on_their_way_than_the_client_takes() -> None:
+def test_retained_messages_in_flight_stop_at_the_window() -> None:
     mesh = bench()
     retain(mesh)
     client = slow(mesh)
@@ -75,7 +75,7 @@ def test_no_more_are_on_their_way_than_the_client_takes() -> None:
     assert get(client) == ALL
 
 
-def test_new_messages_find_room_in_between() -> None:
+def test_live_messages_are_queued_between_portions_of_the_backlog() -> None:
     mesh = bench()
     sender = retain(mesh)
     client = slow(mesh)
@@ -92,7 +92,7 @@ def test_new_messages_find_room_in_between() -> None:
     assert found.count(b"new") == QUEUE // 2
 
 
-def test_a_client_that_does_not_read_gets_them_when_it_does() -> None:
+def test_a_client_that_does_not_read_gets_the_backlog_when_it_reads() -> None:
     mesh = bench()
     retain(mesh)
     client = slow(mesh)
@@ -104,7 +104,7 @@ def test_a_client_that_does_not_read_gets_them_when_it_does() -> None:
     assert client.messages() == ALL
 
 
-def test_what_was_replaced_or_removed_meanwhile_is_passed_over() -> None:
+def test_retained_messages_replaced_or_removed_meanwhile_are_skipped() -> None:
     mesh = bench()
     sender = retain(mesh)
     client = slow(mesh)
@@ -116,7 +116,7 @@ def test_what_was_replaced_or_removed_meanwhile_is_passed_over() -> None:
     assert [one for one in found if one not in (b"newer", b"")] == ALL[:-2]
 
 
-def test_unsubscribed_means_no_more_of_them() -> None:
+def test_an_unsubscribe_ends_the_backlog() -> None:
     mesh = bench()
     retain(mesh)
     client = slow(mesh)
@@ -125,10 +125,10 @@ def test_unsubscribed_means_no_more_of_them() -> None:
     client.take(SubAck)
     assert len(get(client)) <= WINDOW + QUEUE // 2
     assert subscribe(client) == 1
-    assert get(client) == ALL  # and anew, they all come again
+    assert get(client) == ALL  # a new subscription brings all of them again
 
 
-def test_a_second_subscription_to_the_filter_begins_anew() -> None:
+def test_a_repeated_subscription_restarts_the_backlog() -> None:
     mesh = bench()
     retain(mesh)
     client = slow(mesh)
@@ -139,7 +139,7 @@ def test_a_second_subscription_to_the_filter_begins_anew() -> None:
     assert len(found) <= COUNT + WINDOW + QUEUE // 2
 
 
-def test_who_leaves_gets_the_rest_later() -> None:
+def test_a_client_that_reconnects_gets_the_rest_of_the_backlog() -> None:
     mesh = bench()
     retain(mesh)
     client = slow(mesh, expiry=100)
@@ -152,7 +152,7 @@ def test_who_leaves_gets_the_rest_later() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1, 20, COUNT - 1])
-def test_a_crash_leaves_none_of_them_out(before: int) -> None:
+def test_a_crash_loses_no_part_of_the_backlog(before: int) -> None:
     mesh = bench()
     retain(mesh)
     client = slow(mesh, expiry=100)
@@ -162,10 +162,10 @@ def test_a_crash_leaves_none_of_them_out(before: int) -> None:
     client = slow(mesh, expiry=100, clean=False)
     second = get(client)
     assert sorted(set(first + second)) == sorted(ALL)
-    assert len(first + second) == COUNT  # what was acknowledged does not come again
+    assert len(first + second) == COUNT  # an acknowledged message does not come again
 
 
-def test_what_has_come_is_not_due_again_after_a_crash() -> None:
+def test_an_acknowledged_backlog_is_not_due_after_a_crash() -> None:
     mesh = bench()
     retain(mesh)
     client = mesh.client(expiry=100)
@@ -178,7 +178,7 @@ def test_what_has_come_is_not_due_again_after_a_crash() -> None:
     assert (interest.due_after, interest.due_until) == (0, 0)
 
 
-def test_what_is_due_and_gone_after_a_crash_is_forgotten() -> None:
+def test_a_backlog_whose_messages_were_removed_is_dropped_after_a_crash() -> None:
     mesh = bench()
     sender = retain(mesh)
     client = slow(mesh, expiry=100)
@@ -189,10 +189,10 @@ def test_what_is_due_and_gone_after_a_crash_is_forgotten() -> None:
     mesh = mesh.restart()
     assert [session.retained_backlog for session in mesh.broker.sessions.all()] == [()]
     client = mesh.client("slow", clean=False, expiry=100)
-    assert len(client.messages()) <= WINDOW + QUEUE // 2  # what was in its queue already
+    assert len(client.messages()) <= WINDOW + QUEUE // 2  # those that were in its queue already
 
 
-def test_a_session_is_owed_no_more_than_can_be_retained() -> None:
+def test_a_subscription_beyond_the_limit_of_the_backlog_is_refused() -> None:
     mesh = bench()
     retain(mesh)
     mesh.settings.max_retained = COUNT + 10
@@ -207,7 +207,7 @@ def test_a_session_is_owed_no_more_than_can_be_retained() -> None:
     assert subscribe(client, "r/#") == 1
 
 
-def test_several_filters_of_one_packet_count_together() -> None:
+def test_filters_of_one_packet_count_together_against_the_limit() -> None:
     mesh = bench()
     retain(mesh)
     mesh.settings.max_retained = COUNT + 10
@@ -217,8 +217,8 @@ def test_several_filters_of_one_packet_count_together() -> None:
     assert answer.reasons == [1, QUOTA_EXCEEDED, 1]
 
 
-def test_what_an_edge_retains_waits_for_a_full_queue_too() -> None:
-    """A core's subscriber gets an edge's retained messages as they come in."""
+def test_retained_messages_from_an_edge_wait_for_a_full_queue() -> None:
+    """A core's subscriber gets an edge's retained messages one by one, as the edge sends them."""
     mesh = bench()
     client = slow(mesh, expiry=100)
     subscribe(client)
@@ -233,12 +233,12 @@ def test_what_an_edge_retains_waits_for_a_full_queue_too() -> None:
     assert mesh.broker.counters.rejected == 0
 
 
-def test_what_edges_retain_is_owed_within_the_limit() -> None:
+def test_retained_messages_from_edges_stop_at_the_limit_of_the_backlog() -> None:
     mesh = bench()
     client = slow(mesh)
     subscribe(client)
     mesh.settings.max_retained = 20
-    for payload in ALL:  # one topic, whose message is news each time
+    for payload in ALL:  # one topic, with another payload each time
         message = message_of(Publish("r/1", payload, 1, True), mesh.clock(), True)
         assert mesh.broker.dispatcher.refresh_retained(message, None, "r/+") == SUCCESS
     (retained_backlog,) = next(session.retained_backlog for session in mesh.broker.sessions.all())

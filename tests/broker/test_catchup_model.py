@@ -1,4 +1,4 @@
-"""Retained messages against a model: whatever happens meanwhile, a subscription brings all that it is owed."""
+"""The retained backlog against a model: a subscription brings all messages that are due, in any order of events."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FOREVER = 0xFFFFFFFF
 
 
 class Machine(RuleBasedStateMachine):
-    """One subscriber with a small window and a small queue, and what it is owed."""
+    """One subscriber with a small window and a small queue, and the messages that are due to it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.version = 0
         self.retained: dict[str, bytes] = {}
-        self.owed: dict[str, dict[str, bytes]] = {}  # by filter: what was retained at SUBSCRIBE and still is
-        self.brought: set[tuple[str, bytes]] = set()  # what any subscription may have brought until now
+        self.due: dict[str, dict[str, bytes]] = {}  # by filter: messages retained at SUBSCRIBE and since
+        self.brought: set[tuple[str, bytes]] = set()  # messages that any subscription may have brought until now
         self.unacknowledged: list[int] = []  # on this connection
 
     @initialize(queue=st.integers(1, 8), size=st.sampled_from([30, 10_000]), window=st.integers(1, 3))
@@ -49,7 +49,7 @@ class Machine(RuleBasedStateMachine):
     @rule(number=st.integers(0, TOPICS - 1))
     def retain(self, number: int) -> None:
         self.version += 1
-        self._set(f"r/{number}", b"%d" % self.version)  # which may be refused: then it is retained all the same
+        self._set(f"r/{number}", b"%d" % self.version)  # retained even if the publish is refused
 
     @rule(number=st.integers(0, TOPICS - 1))
     def remove(self, number: int) -> None:
@@ -60,32 +60,32 @@ class Machine(RuleBasedStateMachine):
         self.retained.pop(topic, None)
         if payload:
             self.retained[topic] = payload
-        for owed in self.owed.values():
-            owed.pop(topic, None)
+        for due in self.due.values():
+            due.pop(topic, None)
         self.hear()
 
     @rule(filter=st.sampled_from(FILTERS))
     def subscribe(self, filter: str) -> None:
-        self._be_there()
+        self._ensure_connected()
         self.subscriber.send(Subscribe(1, [Subscription(filter, 1)]))
         assert [answer.reasons for answer in self.subscriber.take(SubAck)] == [[1]]
         found = {topic: payload for topic, payload in self.retained.items() if filter != "r/7" or topic == "r/7"}
-        self.owed[filter] = found
+        self.due[filter] = found
         self.brought.update(found.items())
         self.hear()
 
     @rule(filter=st.sampled_from(FILTERS))
     def unsubscribe(self, filter: str) -> None:
-        self._be_there()
+        self._ensure_connected()
         self.subscriber.send(Unsubscribe(1, [filter]))
         self.subscriber.take(SubAck)
-        self.owed.pop(filter, None)
+        self.due.pop(filter, None)
         self.hear()
 
     @rule(count=st.integers(1, 5), late=st.booleans())
     def acknowledge(self, count: int, late: bool) -> None:
-        """``late``: the record of it may be lost in a crash."""
-        self._be_there()
+        """``late``: a crash may lose the record of the acknowledgement."""
+        self._ensure_connected()
         self.bench.auto = not late
         for _ in range(count):
             self.hear()
@@ -108,40 +108,40 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def pause(self) -> None:
-        self._be_there()
+        self._ensure_connected()
         self.bench.broker.pause(self.subscriber.connection)
 
     @rule()
     def resume(self) -> None:
-        self._be_there()
+        self._ensure_connected()
         self.bench.broker.resume(self.subscriber.connection)
         self.bench.turn()
         self.hear()
 
-    def _be_there(self) -> None:
+    def _ensure_connected(self) -> None:
         if self.subscriber.connection.closing:
             self.subscriber = self._join()
             self.hear()
 
     def hear(self) -> None:
-        """What came on this connection."""
+        """Check the messages that came on this connection."""
         for message in self.subscriber.take(Publish):
             if message.qos:
                 self.unacknowledged.append(message.packet_id)
             if message.retain:
                 assert (message.topic, message.payload) in self.brought
-                for owed in self.owed.values():
-                    if owed.get(message.topic) == message.payload:
-                        del owed[message.topic]
+                for due in self.due.values():
+                    if due.get(message.topic) == message.payload:
+                        del due[message.topic]
 
     def teardown(self) -> None:
-        """The subscriber takes all that there is: then nothing is due, and the journal knows of nothing either."""
+        """The subscriber takes all messages: then no message is due, in memory or in the journal."""
         if sys.exc_info()[0] is not None:
-            return  # a rule has failed, and that is what is to be seen
+            return  # a rule has failed: keep its exception
         self.resume()
         while self.unacknowledged:
             self.acknowledge(10, False)
-        assert not any(self.owed.values()), self.owed
+        assert not any(self.due.values()), self.due
         for session in self.bench.broker.sessions.all():
             assert not session.retained_backlog
             assert not any(interest.due_until for interest in session.interests.values())
@@ -149,4 +149,4 @@ class Machine(RuleBasedStateMachine):
 
 
 Machine.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
-TestArrears: Any = Machine.TestCase
+TestRetainedBacklog: Any = Machine.TestCase

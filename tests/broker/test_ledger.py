@@ -1,4 +1,4 @@
-"""A core's repeats over the tier link: what an edge has taken is not taken again, and what it refused is."""
+"""A core's repeats over the tier link: the edge ignores a message that it has taken, and takes one that it refused."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_repeat_after_a_crash_is_acknowledged_and_not_delivered_again() -> Non
     assert vehicle.messages() == [b"3"]
 
 
-def test_another_process_of_the_core_begins_to_count_anew() -> None:
+def test_a_new_process_of_the_core_starts_to_count_again() -> None:
     mesh = bench()
     vehicle = car(mesh)
     core(mesh).publish(TOPIC, b"old", packet_id=7)
@@ -70,7 +70,7 @@ def test_another_process_of_the_core_begins_to_count_anew() -> None:
     assert vehicle.messages() == [b"new"]
 
 
-def test_a_message_that_was_refused_is_not_taken_for_one_that_is_kept() -> None:
+def test_a_repeat_of_a_refused_message_is_refused_again() -> None:
     mesh = bench(max_queue_messages=1)
     car(mesh).lose()
     other = mesh.client("other", "other", VEHICLE, clean=False, expiry=600)
@@ -87,7 +87,7 @@ def test_a_message_that_was_refused_is_not_taken_for_one_that_is_kept() -> None:
     assert reasons(sender)[0] == (2, QUOTA_EXCEEDED)
 
 
-def test_a_session_that_ends_takes_its_ledger_along() -> None:
+def test_the_ledger_ends_with_its_session() -> None:
     mesh = bench()
     car(mesh)
     core(mesh).publish(TOPIC, b"1", packet_id=1)
@@ -102,7 +102,7 @@ def test_a_session_that_ends_takes_its_ledger_along() -> None:
 
 
 @given(st.integers(1, 65_535), st.integers(1, 40_000), st.integers(1, 8192))
-def test_it_knows_what_can_be_under_way_and_nothing_that_comes(start: int, count: int, back: int) -> None:
+def test_the_ledger_has_all_messages_in_flight_and_no_later_one(start: int, count: int, back: int) -> None:
     ledger = Ledger("one")
     for step in range(count):
         ledger.take((start - 1 + step) % 65_535 + 1)

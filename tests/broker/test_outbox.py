@@ -1,4 +1,4 @@
-"""What leaves for connections, and what waits for the journal, without an engine."""
+"""The output of connections, and the output that waits for the journal, without a broker."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def connection_of(accepted: bool = True) -> Connection:
 
 
 def reach(outbox: Outbox, position: int) -> None:
-    """The journal has come to ``position``, and the engine looks at what waited."""
+    """The journal is durable up to ``position``, and the connections that waited are released."""
     for connection in outbox.reached(position):
         outbox.release(connection)
 
 
-def test_a_connection_is_dirty_once_however_much_is_written(outbox: Outbox) -> None:
+def test_a_connection_with_several_packets_is_dirty_once(outbox: Outbox) -> None:
     connection = connection_of()
     outbox.write(connection, b"a")
     outbox.write(connection, b"b")
@@ -43,7 +43,7 @@ def test_a_connection_is_dirty_once_however_much_is_written(outbox: Outbox) -> N
     assert connection.dirty
 
 
-def test_nothing_is_put_out_after_closing(outbox: Outbox) -> None:
+def test_nothing_is_written_to_a_closing_connection(outbox: Outbox) -> None:
     connection = connection_of()
     outbox.close(connection)
     outbox.write(connection, b"late")
@@ -51,10 +51,10 @@ def test_nothing_is_put_out_after_closing(outbox: Outbox) -> None:
     assert outbox.dirty == [connection]  # so that its shell closes the socket
 
 
-def test_answers_leave_in_order_and_none_before_its_position(outbox: Outbox) -> None:
+def test_answers_leave_in_order_each_when_its_position_is_durable(outbox: Outbox) -> None:
     connection = connection_of()
     outbox.write_after(connection, 2, b"second")
-    outbox.write_after(connection, 1, b"third")  # durable sooner, but behind
+    outbox.write_after(connection, 1, b"third")  # durable sooner, but queued later
     outbox.write_after(connection, 0, b"fourth")
     assert outbox.waiting == [connection]
     reach(outbox, 1)
@@ -68,7 +68,7 @@ def test_answers_leave_in_order_and_none_before_its_position(outbox: Outbox) -> 
     assert connection.out[-1] == b"fifth"
 
 
-def test_a_gate_holds_an_answer_and_those_behind_it(outbox: Outbox) -> None:
+def test_a_gate_holds_its_answer_and_all_later_ones(outbox: Outbox) -> None:
     connection, gate = connection_of(), Gate(2)
     outbox.write_after(connection, 0, b"suback", gate)
     outbox.write_after(connection, 0, b"behind")
@@ -76,7 +76,7 @@ def test_a_gate_holds_an_answer_and_those_behind_it(outbox: Outbox) -> None:
     reach(outbox, 9)
     assert connection.out == []
     gate.pending = 0
-    reach(outbox, 9)  # a gate opens without a move of the journal
+    reach(outbox, 9)  # a gate opens while the journal does not advance
     assert connection.out == [b"suback", b"behind"]
 
 
@@ -98,7 +98,7 @@ def test_connack_leaves_at_once_if_the_session_is_on_disk(outbox: Outbox) -> Non
     assert connection.out == [b"connack"]
 
 
-def test_a_connection_closes_when_the_journal_has_its_end(outbox: Outbox) -> None:
+def test_a_connection_closes_when_its_end_is_durable(outbox: Outbox) -> None:
     connection = connection_of()
     outbox.close_after(connection, 3)
     reach(outbox, 2)
@@ -111,7 +111,7 @@ def test_a_connection_closes_when_the_journal_has_its_end(outbox: Outbox) -> Non
     assert soon.closing
 
 
-def test_what_the_client_cannot_take_is_said_in_fewer_words_or_not_at_all(outbox: Outbox) -> None:
+def test_a_packet_too_large_for_the_client_is_shortened_or_dropped(outbox: Outbox) -> None:
     full, plain = Disconnect(0x97, explained("x" * 100)), Disconnect(0x97)
     connection = connection_of()
     connection.max_packet = len(encode(plain, MQTT5))
@@ -122,7 +122,7 @@ def test_what_the_client_cannot_take_is_said_in_fewer_words_or_not_at_all(outbox
     assert len(connection.out) == 1
 
 
-def test_a_connection_with_many_unanswered_publishes_is_not_read_until_half_are_answered(outbox: Outbox) -> None:
+def test_a_congested_connection_is_read_when_half_its_publishes_are_answered(outbox: Outbox) -> None:
     connection = connection_of()
     receipts = connection.inbound.receipts
     for packet_id in range(1, 5):

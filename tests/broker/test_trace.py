@@ -1,4 +1,4 @@
-"""The spans of sampled messages: who is whose child, and the links of messages that go to several receivers."""
+"""The spans of sampled messages: their parents, and the links of messages that go to several receivers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def subscriber(bench: Bench, client_id: str, filter: str = "t", expiry: int | No
 
 
 def check_deliveries(tracer: KeepingTracer, count: int, linked: bool) -> None:
-    """There are ``count`` deliveries of one message, each in its trace behind the time that it waited."""
+    """There are ``count`` deliveries of one message, each a child of its own wait span."""
     [received] = tracer.of(PROCESS)
     waits, sends = tracer.of(WAIT), tracer.of(SEND)
     assert len(waits) == len(sends) == count
@@ -43,7 +43,7 @@ def check_deliveries(tracer: KeepingTracer, count: int, linked: bool) -> None:
 
 
 @pytest.mark.parametrize("qos", [0, 1])
-def test_a_delivery_to_the_one_receiver_is_a_child_without_a_link(
+def test_a_delivery_to_a_single_receiver_is_a_child_without_a_link(
     bench: Bench, tracer: KeepingTracer, qos: int
 ) -> None:
     subscriber(bench, "a")
@@ -52,16 +52,16 @@ def test_a_delivery_to_the_one_receiver_is_a_child_without_a_link(
 
 
 @pytest.mark.parametrize("qos", [0, 1])
-def test_each_of_several_deliveries_is_linked_to_the_message(bench: Bench, tracer: KeepingTracer, qos: int) -> None:
+def test_each_of_several_deliveries_has_a_link_to_the_message(bench: Bench, tracer: KeepingTracer, qos: int) -> None:
     receivers = [subscriber(bench, name) for name in ("a", "b", "c")]
     bench.client("p").publish("t", qos=qos)
     check_deliveries(tracer, 3, linked=True)
     told = {dict(packet.properties.user)["traceparent"] for one in receivers for packet in one.take(Publish)}
-    assert told == {send.context.traceparent() for send in tracer.of(SEND)}  # each that of its own delivery
+    assert told == {send.context.traceparent() for send in tracer.of(SEND)}  # each is that of its own delivery
 
 
 @pytest.mark.parametrize("receivers", [1, 2])
-def test_links_outlive_a_crash(bench: Bench, tracer: KeepingTracer, receivers: int) -> None:
+def test_links_survive_a_crash(bench: Bench, tracer: KeepingTracer, receivers: int) -> None:
     names = ["a", "b"][:receivers]
     for name in names:
         subscriber(bench, name, expiry=100).lose()
@@ -72,7 +72,7 @@ def test_links_outlive_a_crash(bench: Bench, tracer: KeepingTracer, receivers: i
     check_deliveries(tracer, receivers, linked=receivers > 1)
 
 
-def test_one_durable_receiver_among_others_is_linked_after_a_crash(bench: Bench, tracer: KeepingTracer) -> None:
+def test_a_durable_receiver_among_others_has_a_link_after_a_crash(bench: Bench, tracer: KeepingTracer) -> None:
     subscriber(bench, "a", expiry=100).lose()
     subscriber(bench, "b")
     bench.client("p").publish("t")
@@ -87,14 +87,14 @@ def test_members_of_two_groups_are_several_receivers(bench: Bench, tracer: Keepi
     check_deliveries(tracer, 2, linked=True)
 
 
-def test_every_span_of_acknowledged_messages_ends_once(bench: Bench, tracer: KeepingTracer) -> None:
+def test_the_spans_of_acknowledged_messages_end_once(bench: Bench, tracer: KeepingTracer) -> None:
     for name in ("a", "b"):
         subscriber(bench, name)
     bench.client("p").publish("t")
     assert [span.reasons for span in tracer.of(PROCESS) + tracer.of(SEND)] == [[0]] * 3
 
 
-def test_the_spans_tell_the_client_and_its_end_of_the_connection(bench: Bench, tracer: KeepingTracer) -> None:
+def test_the_spans_name_the_client_and_its_address(bench: Bench, tracer: KeepingTracer) -> None:
     for name in ("a", "b"):
         subscriber(bench, name)
     bench.client("p").publish("t")
@@ -106,7 +106,7 @@ def test_the_spans_tell_the_client_and_its_end_of_the_connection(bench: Bench, t
     assert {span.peer for span in sends} == {PEER}
 
 
-def test_the_spans_tell_the_vehicle(tracer: KeepingTracer) -> None:
+def test_the_spans_name_the_vehicle(tracer: KeepingTracer) -> None:
     bench = Bench(Settings(), tracer=tracer)
     receiver = bench.client("r", "V2", VEHICLE)
     receiver.send(Subscribe(1, [Subscription("vehicles/V2/t", 1)]))
@@ -118,7 +118,7 @@ def test_the_spans_tell_the_vehicle(tracer: KeepingTracer) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "qos"), [(5, 0), (5, 1), (5, 2), (4, 0), (4, 1), (4, 2)])
-def test_a_publish_that_is_not_allowed_leaves_a_span_with_the_reason(
+def test_a_forbidden_publish_leaves_a_span_with_the_reason(
     bench: Bench, tracer: KeepingTracer, protocol: int, qos: int
 ) -> None:
     vehicle = bench.client("v", "V1", VEHICLE, protocol=protocol)
@@ -132,7 +132,7 @@ def test_a_publish_that_breaks_the_protocol_leaves_a_span_with_the_reason(
     bench: Bench, tracer: KeepingTracer
 ) -> None:
     properties = Properties()
-    properties.topic_alias = 1  # of which nothing is known
+    properties.topic_alias = 1  # an unknown alias
     client = bench.client("p")
     client.publish("", properties=properties)
     assert client.closed
@@ -141,7 +141,7 @@ def test_a_publish_that_breaks_the_protocol_leaves_a_span_with_the_reason(
 
 
 @pytest.mark.parametrize("qos", [0, 1])
-def test_a_publish_that_finds_a_table_full_leaves_a_span_with_the_reason(tracer: KeepingTracer, qos: int) -> None:
+def test_a_publish_to_a_full_table_leaves_a_span_with_the_reason(tracer: KeepingTracer, qos: int) -> None:
     settings = Settings()
     settings.max_retained = 0
     Bench(settings, tracer=tracer).client("p").publish("t", qos=qos, retain=True)
@@ -149,18 +149,18 @@ def test_a_publish_that_finds_a_table_full_leaves_a_span_with_the_reason(tracer:
     assert span.reasons == [0x97]
 
 
-def test_a_publisher_that_goes_before_its_answer_leaves_a_span(tracer: KeepingTracer) -> None:
+def test_a_publisher_that_closes_before_its_answer_leaves_a_span(tracer: KeepingTracer) -> None:
     bench = Bench(Settings(), tracer=tracer, auto=False)
     subscriber(bench, "a", expiry=100).lose()
     publisher = bench.client("p")
-    bench.broker.receive(publisher.connection, Publish("t", b"x", 1, packet_id=1))  # and the journal takes its time
+    bench.broker.receive(publisher.connection, Publish("t", b"x", 1, packet_id=1))  # the journal does not commit
     [span] = tracer.of(PROCESS)
     assert span.reasons == []
     bench.broker.lost(publisher.connection)
     assert span.reasons == [0x80]
 
 
-def test_a_receiver_that_goes_before_it_acknowledged_leaves_a_span(bench: Bench, tracer: KeepingTracer) -> None:
+def test_a_receiver_that_closes_before_its_answer_leaves_a_span(bench: Bench, tracer: KeepingTracer) -> None:
     receiver = subscriber(bench, "a", expiry=100)
     receiver.auto_ack = False
     bench.client("p").publish("t")

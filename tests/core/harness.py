@@ -1,4 +1,4 @@
-"""A core's engine with its tier links, and edges' engines: pipes of bytes in place of the sockets."""
+"""A core's broker with its tier links, and edges' brokers: pipes of bytes in place of the sockets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EDGE = Peer("192.0.2.1", 7001)
 
 
 class Pipe(Flushable):
-    """The socket between one tier link and one edge's engine; both ends in one."""
+    """The socket between one tier link and one edge's broker; both ends in one."""
 
     peer = EDGE
 
@@ -41,7 +41,7 @@ class Pipe(Flushable):
         self.connection: Connection | None = None
         self.open = True
         self.mute = False  # the edge has stopped answering
-        self.deaf = False  # the core does not get what the edge sends
+        self.deaf = False  # the core does not get the bytes that the edge sends
         self.welcomed = False
         link.opened(self)
 
@@ -81,7 +81,7 @@ class Pipe(Flushable):
 
 
 class Edge(Bench):
-    """An edge's engine."""
+    """An edge's broker."""
 
     def __init__(self, store: MemoryStore | None = None, clock: FakeClock | None = None) -> None:
         settings = Settings()
@@ -157,7 +157,7 @@ class Mesh:
         self.run()
 
     def kill(self, name: str) -> None:
-        """The edge's process dies, with all that its disk does not have."""
+        """The edge's process dies, and loses all that is not on its disk."""
         self.edges[name].gone = True
         self.pipes[name].cut()
         self.edges[name] = Edge(self.edges[name].store.crash(), self.clock)

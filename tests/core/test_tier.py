@@ -1,4 +1,4 @@
-"""The tier link between a core's engine and edges' engines, with a pipe of bytes in place of the socket."""
+"""The tier link between a core's broker and edges' brokers, with a pipe of bytes in place of the socket."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_command_reaches_the_one_edge_that_owns_the_vehicle(mesh: Mesh, qos: i
     assert [reason for _, reason in acks(backend)] == ([0] if qos else [])
 
 
-def test_the_answer_of_the_edge_is_the_answer_of_the_core(mesh: Mesh) -> None:
+def test_the_core_answers_with_the_reason_code_of_the_edge(mesh: Mesh) -> None:
     backend = mesh.backend()
     backend.publish("vehicles/V1/cmd")
     assert acks(backend) == []
@@ -52,7 +52,7 @@ def test_a_fleet_wide_topic_goes_to_every_edge(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize(("topic", "edges"), [("fleet/news", 2), ("vehicles/V1/cmd", 1)])
-def test_what_goes_to_several_edges_is_linked_to_the_message(topic: str, edges: int) -> None:
+def test_deliveries_to_several_edges_have_links_to_the_message(topic: str, edges: int) -> None:
     tracer = KeepingTracer()
     mesh = Mesh(tracer=tracer)
     mesh.connect()
@@ -82,7 +82,7 @@ def test_the_spans_of_a_link_name_its_two_ends() -> None:
     assert (send.client, send.parent) == ("reader", tracer.of(WAIT)[0].context)
 
 
-def test_a_message_that_waits_for_its_edge_has_a_span_in_the_spool() -> None:
+def test_a_message_that_waits_for_its_edge_has_a_spool_span() -> None:
     tracer = KeepingTracer()
     mesh = Mesh(tracer=tracer)
     mesh.backend().publish("vehicles/V1/cmd")
@@ -92,7 +92,7 @@ def test_a_message_that_waits_for_its_edge_has_a_span_in_the_spool() -> None:
     assert (spool.client, spool.parent, relay.parent) == ("core", process.context, spool.context)
 
 
-def test_every_span_ends_also_when_the_edge_is_lost() -> None:
+def test_every_span_ends_when_the_edge_is_lost() -> None:
     tracer = KeepingTracer()
     mesh = Mesh(tracer=tracer)
     mesh.connect()
@@ -102,7 +102,7 @@ def test_every_span_ends_also_when_the_edge_is_lost() -> None:
     mesh.run()
     mesh.pipes["edge-1"].mute = False
     mesh.vehicle(1).publish("vehicles/V1/status")
-    mesh.edges["edge-1"].turn()  # the core has it, and its answer waits for the core's journal
+    mesh.edges["edge-1"].turn()  # the core has the report; its answer waits for the core's journal
     report = tracer.of(PROCESS)[1]
     assert report.reasons == []
     mesh.pipes["edge-1"].cut()
@@ -110,7 +110,7 @@ def test_every_span_ends_also_when_the_edge_is_lost() -> None:
     assert tracer.of(RELAY)[0].reasons == [0x88]
 
 
-def test_what_is_between_back_ends_reaches_no_edge(mesh: Mesh) -> None:
+def test_a_message_between_back_ends_reaches_no_edge(mesh: Mesh) -> None:
     reader = mesh.core.client("r", "reader")
     reader.send(Subscribe(1, [Subscription("orders/#", 1)]))
     mesh.run()
@@ -121,7 +121,7 @@ def test_what_is_between_back_ends_reaches_no_edge(mesh: Mesh) -> None:
     assert not any(link.status("").sent for link in mesh.links.values())
 
 
-def test_reports_come_back_once_and_shared_groups_get_each_once(mesh: Mesh) -> None:
+def test_reports_reach_each_back_end_and_each_shared_group_once(mesh: Mesh) -> None:
     everything = mesh.backend("all", "vehicles/+/status", "vehicles/#")
     group = [mesh.backend(f"g{number}", "$share/g/vehicles/+/status") for number in range(3)]
     vehicles = [mesh.vehicle(1), mesh.vehicle(2)]
@@ -138,7 +138,7 @@ def test_reports_come_back_once_and_shared_groups_get_each_once(mesh: Mesh) -> N
     assert all(shares)
 
 
-def test_an_edge_that_is_away_gets_its_messages_in_order_when_it_is_back(mesh: Mesh) -> None:
+def test_a_reconnected_edge_gets_its_spooled_messages_in_order(mesh: Mesh) -> None:
     vehicle = mesh.vehicle(1, "cmd", expiry=100)
     backend = mesh.backend()
     vehicle.lose()
@@ -157,7 +157,7 @@ def test_an_edge_that_is_away_gets_its_messages_in_order_when_it_is_back(mesh: M
 
 
 @shows(v3="7.0.0-1")
-def test_what_an_edge_had_not_answered_when_it_died_is_spooled_and_sent_again(mesh: Mesh) -> None:
+def test_unanswered_messages_of_a_dead_edge_are_spooled_and_sent_again(mesh: Mesh) -> None:
     vehicle = mesh.vehicle(1, "cmd", expiry=100)
     vehicle.lose()
     backend = mesh.backend()
@@ -172,7 +172,7 @@ def test_what_an_edge_had_not_answered_when_it_died_is_spooled_and_sent_again(me
     assert mesh.vehicle(1, clean=False, expiry=100).messages() == [b"%d" % number for number in range(5)]
 
 
-def test_an_edge_that_does_not_answer_in_time_counts_as_away(mesh: Mesh) -> None:
+def test_messages_for_an_edge_that_answers_late_are_spooled(mesh: Mesh) -> None:
     backend = mesh.backend()
     mesh.pipes["edge-1"].mute = True
     backend.publish("vehicles/V1/cmd")
@@ -187,15 +187,15 @@ def test_an_edge_that_does_not_answer_in_time_counts_as_away(mesh: Mesh) -> None
     assert acks(backend) == [(2, 0)]  # spooled at once
 
 
-def test_a_silent_edge_is_given_up(mesh: Mesh) -> None:
+def test_a_silent_edge_is_disconnected(mesh: Mesh) -> None:
     mesh.pipes["edge-1"].mute = True
     mesh.clock.now += 16
     mesh.links["edge-1"].tick()
     assert not mesh.links["edge-1"].up
 
 
-def test_a_core_that_only_hears_is_not_taken_for_silent(mesh: Mesh) -> None:
-    """Messages of QoS 0 are not answered, and an edge closes a client from which it gets nothing [MQTT-3.1.2-22]."""
+def test_a_core_that_only_receives_is_not_disconnected(mesh: Mesh) -> None:
+    """Messages of QoS 0 are not answered, and an edge closes a client that sends nothing [MQTT-3.1.2-22]."""
     mesh.backend("app", "vehicles/#")
     vehicle = mesh.vehicle(1)
     quiet = mesh.edges["edge-1"].broker.counters.received
@@ -209,7 +209,7 @@ def test_a_core_that_only_hears_is_not_taken_for_silent(mesh: Mesh) -> None:
     assert heard >= 1
 
 
-def test_a_message_that_the_edge_finds_too_large_is_refused_and_holds_nothing_up() -> None:
+def test_a_message_too_large_for_the_edge_is_refused_and_blocks_no_other() -> None:
     mesh = Mesh(1)
     mesh.edges["edge-1"].settings.tier_packet = 100
     mesh.connect()
@@ -219,12 +219,12 @@ def test_a_message_that_the_edge_finds_too_large_is_refused_and_holds_nothing_up
     backend.publish("vehicles/V1/cmd", b"short")
     mesh.run()
     assert vehicle.messages() == [b"short"]
-    assert acks(backend) == [(1, 0x97), (2, 0), (3, 0)]  # QoS 2 is spooled first, and answered then
+    assert acks(backend) == [(1, 0x97), (2, 0), (3, 0)]  # QoS 2 is spooled first, and then answered
     assert mesh.links["edge-1"].spool.messages == 0
     assert mesh.core.broker.counters.dropped_large == 2
 
 
-def test_a_core_may_send_an_edge_more_than_a_client_may() -> None:
+def test_a_core_may_send_larger_packets_than_a_client() -> None:
     mesh = Mesh(1)
     mesh.edges["edge-1"].settings.max_packet = 100
     mesh.connect()
@@ -235,14 +235,14 @@ def test_a_core_may_send_an_edge_more_than_a_client_may() -> None:
     assert vehicle.messages() == [b"x" * 200]
 
 
-def test_a_repeat_of_qos_2_from_an_edge_is_not_answered_before_the_first_is_on_disk(mesh: Mesh) -> None:
+def test_a_repeated_qos_2_message_is_answered_when_the_first_is_durable(mesh: Mesh) -> None:
     mesh.backend("app", "vehicles/+/status", expiry=100).lose()
     mesh.core.auto = False
     vehicle = mesh.vehicle(1)
     vehicle.publish("vehicles/V1/status", b"once", 2)
     mesh.run()
     mesh.pipes["edge-1"].cut()
-    mesh.connect("edge-1")  # the edge sends it again; the core's disk has neither
+    mesh.connect("edge-1")  # the edge sends it again; the core's disk has neither copy
     mesh = mesh.restart_core()
     mesh.connect()
     assert mesh.core.client("app", "app", BACKEND, clean=False, expiry=100).messages() == [b"once"]
@@ -264,14 +264,14 @@ def test_the_spool_survives_a_crash_of_the_core(mesh: Mesh) -> None:
 @shows(v3="7.0.0-1")
 @pytest.mark.parametrize("killed", ["edge", "core"])
 @pytest.mark.parametrize("turns", range(1, 9))
-def test_qos_2_downstream_is_exactly_once_whenever_somebody_dies(killed: str, turns: int) -> None:
+def test_qos_2_downstream_is_exactly_once_when_a_node_dies(killed: str, turns: int) -> None:
     mesh = Mesh()
     mesh.connect()
     vehicle = mesh.vehicle(1, "cmd", expiry=100)
     vehicle.lose()
     backend = mesh.backend(expiry=100)
     mesh.core.broker.receive(backend.connection, Publish("vehicles/V1/cmd", b"once", 2, packet_id=1))
-    for step in range(turns):  # the two nodes come one step further at a time
+    for step in range(turns):  # the two nodes take turns
         if step % 2 == 0:
             mesh.core.turn()
             mesh.links["edge-1"].advance()
@@ -292,7 +292,7 @@ def test_qos_2_downstream_is_exactly_once_whenever_somebody_dies(killed: str, tu
     assert mesh.vehicle(1, clean=False, expiry=100).messages() == [b"once"]
 
 
-def test_a_full_queue_of_one_back_end_takes_nothing_from_the_others() -> None:
+def test_a_full_queue_of_one_back_end_does_not_affect_others() -> None:
     mesh = Mesh()
     mesh.core.settings.max_queue_messages = 2
     mesh.connect()
@@ -303,7 +303,7 @@ def test_a_full_queue_of_one_back_end_takes_nothing_from_the_others() -> None:
         mesh.run()
     assert [ack.reason for ack in vehicle.take(Ack) if ack.type == 5] == [0] * 4
     reader = mesh.backend("reader", "vehicles/+/status")
-    mesh.kill("edge-1")  # its identifiers begin anew
+    mesh.kill("edge-1")  # its identifiers start again
     mesh.connect("edge-1")
     vehicle = mesh.vehicle(1)
     for number in range(4, 8):
@@ -313,7 +313,7 @@ def test_a_full_queue_of_one_back_end_takes_nothing_from_the_others() -> None:
     assert mesh.core.broker.counters.rejected == 6
 
 
-def test_the_edges_forget_what_nobody_wants_any_more(mesh: Mesh) -> None:
+def test_edges_drop_filters_without_a_subscriber(mesh: Mesh) -> None:
     backend = mesh.backend("app", "vehicles/+/status", "$share/g/vehicles/#")
     assert [len(edge.broker.subscriptions) for edge in mesh.edges.values()] == [2, 2]
     backend.lose()
@@ -321,7 +321,7 @@ def test_the_edges_forget_what_nobody_wants_any_more(mesh: Mesh) -> None:
     assert [len(edge.broker.subscriptions) for edge in mesh.edges.values()] == [0, 0]
 
 
-def test_a_core_that_comes_back_takes_back_what_its_durable_back_ends_want(mesh: Mesh) -> None:
+def test_a_restarted_core_restores_the_filters_of_durable_back_ends(mesh: Mesh) -> None:
     mesh.backend("keep", "vehicles/+/status", expiry=100)
     mesh.backend("leave", "vehicles/+/other")
     mesh = mesh.restart_core()
@@ -332,14 +332,14 @@ def test_a_core_that_comes_back_takes_back_what_its_durable_back_ends_want(mesh:
     assert mesh.core.client("keep", "app", BACKEND, clean=False, expiry=100).messages() == [b"while away"]
 
 
-def test_retained_reports_are_there_for_later_subscribers(mesh: Mesh) -> None:
+def test_later_subscribers_get_retained_reports(mesh: Mesh) -> None:
     mesh.vehicle(1).publish("vehicles/V1/status", b"parked", retain=True)
     first = mesh.backend("one", "vehicles/+/status")
     assert first.messages() == [b"parked"]
     assert mesh.backend("two", "vehicles/#").messages() == [b"parked"]
 
 
-def test_a_vehicle_whose_owner_cannot_be_found_out_is_answered_with_a_code(mesh: Mesh) -> None:
+def test_a_publish_whose_owner_look_up_fails_gets_a_reason_code(mesh: Mesh) -> None:
     async def scenario() -> None:
         backend = mesh.backend()
         backend.publish("vehicles/V9/cmd")

@@ -1,4 +1,4 @@
-"""The identifiers of filters: each stands for one filter, in whatever order they are wanted, also after a restart."""
+"""The identifiers of filters: each stands for one filter, in any order of subscription, also after a restart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mesh.wire.packets import Subscribe, Subscription
 from tests.core.harness import Mesh
 from tests.fakes.store import MemoryStore
 
-# Filters whose checksums are equal in the bits that an identifier is made from.
+# Filters whose checksums are equal in the bits that give the identifier.
 ONE, OTHER = "$share/rocket-lilac/vehicles/+/status", "$share/basin-quartz/vehicles/+/alarm"
 PLAIN_ONE, PLAIN_OTHER = "vehicles/+/lantern/yarrow", "vehicles/+/north/berry"
 
@@ -30,7 +30,7 @@ def identifiers(made: Upstream) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("pair", [(ONE, OTHER), (OTHER, ONE), (PLAIN_ONE, PLAIN_OTHER), (PLAIN_OTHER, PLAIN_ONE)])
-def test_equal_checksums_get_identifiers_that_outlive_a_restart_in_another_order(pair: tuple[str, str]) -> None:
+def test_filters_with_equal_checksums_keep_identifiers_after_a_restart(pair: tuple[str, str]) -> None:
     one, other = pair
     assert zlib.crc32(one.encode()) & 0x7FFFFFF == zlib.crc32(other.encode()) & 0x7FFFFFF
     store = MemoryStore()
@@ -47,7 +47,7 @@ def test_equal_checksums_get_identifiers_that_outlive_a_restart_in_another_order
         assert identifiers(after) == given
 
 
-def test_an_identifier_is_not_given_to_another_filter_when_its_own_is_not_wanted_any_more() -> None:
+def test_the_identifier_of_a_retired_filter_is_not_reused() -> None:
     store = MemoryStore()
     before = upstream(store)
     before.wanted(ONE)
@@ -64,7 +64,7 @@ def test_an_identifier_is_not_given_to_another_filter_when_its_own_is_not_wanted
     assert after.filter_of(identifier) == ONE
 
 
-def test_an_identifier_is_written_once_however_often_its_filter_comes_and_goes() -> None:
+def test_an_identifier_is_written_once_for_a_filter_wanted_repeatedly() -> None:
     store = MemoryStore()
     made = upstream(store)
     for _ in range(3):
@@ -73,17 +73,17 @@ def test_an_identifier_is_written_once_however_often_its_filter_comes_and_goes()
     assert store.position == 1
 
 
-def test_the_filters_that_were_retired_first_are_forgotten() -> None:
+def test_the_filters_retired_first_are_forgotten() -> None:
     store = MemoryStore()
     made = upstream(store, "b", retired=3)
     for filter in "abcdef":
         made.wanted(filter)
         made.unwanted(filter)
     kept = {item.meta[4:].decode() for item in store.live()}
-    assert kept == {"b", "e", "f"}  # an edge that is away may still have b
+    assert kept == {"b", "e", "f"}  # a disconnected edge may still have b
 
 
-def test_figures_of_a_server_are_not_asked_of_edges() -> None:
+def test_sys_filters_are_not_sent_to_edges() -> None:
     store = MemoryStore()
     made = upstream(store)
     made.wanted("$SYS/#")
@@ -94,12 +94,12 @@ def test_figures_of_a_server_are_not_asked_of_edges() -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), [(ONE, OTHER), (OTHER, ONE)])
-def test_what_waits_at_an_edge_reaches_its_own_group_after_a_restart(one: str, other: str) -> None:
+def test_a_message_queued_at_an_edge_reaches_its_group_after_a_restart(one: str, other: str) -> None:
     mesh = Mesh(1)
     mesh.connect()
     member = mesh.backend("one", one, expiry=100)
     mesh.backend("other", other, expiry=100)
-    # Subscribed again, it comes after the other one in the journal, so it is the second in the restart.
+    # Subscribed again, it follows the other filter in the journal, so a restart restores it second.
     member.send(Subscribe(2, [Subscription(one, 2)]))
     mesh.run()
     mesh = mesh.restart_core()
@@ -111,7 +111,7 @@ def test_what_waits_at_an_edge_reaches_its_own_group_after_a_restart(one: str, o
         assert client.messages() == [filter.rpartition("/")[2].encode()]
 
 
-def test_an_edge_hears_of_a_filter_when_its_identifier_is_durable() -> None:
+def test_an_edge_gets_a_filter_when_its_identifier_is_durable() -> None:
     mesh = Mesh(1)
     mesh.connect()
     mesh.core.auto = False  # the journal of the core does not commit
@@ -125,13 +125,13 @@ def test_an_edge_hears_of_a_filter_when_its_identifier_is_durable() -> None:
     assert mesh.edges["edge-1"].broker.subscriptions.filters() == [ONE]
 
 
-def test_a_filter_that_an_edge_may_have_is_taken_back_after_a_crash() -> None:
+def test_a_filter_that_an_edge_may_have_is_removed_after_a_crash() -> None:
     mesh = Mesh(1)
     mesh.connect()
     mesh.core.client("app", "app", BACKEND).send(Subscribe(1, [Subscription(ONE, 2)]))
     mesh.core.turn()
     mesh.links["edge-1"].advance()
-    mesh.pipes["edge-1"].deaf = True  # the edge's answer is lost with the core's process
+    mesh.pipes["edge-1"].deaf = True  # the edge's answer does not reach the core before it dies
     mesh.run()
     assert mesh.edges["edge-1"].broker.subscriptions.filters() == [ONE]
     mesh = mesh.restart_core()
