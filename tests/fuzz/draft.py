@@ -1,21 +1,21 @@
-"""A control packet as the list of its fields, so that single fields can be made wrong before it becomes bytes.
+"""A control packet as a list of fields, so that a mutation can change single fields before the packet becomes bytes.
 
-It knows how a field is written and no rule of MQTT: what may stand where is known to whoever makes a draft, and broken
-by whoever mutates it. Nothing of ``mesh.wire`` is used here, so an error there cannot hide an error here.
+It knows how to encode a field, and no rule of MQTT: ``generate`` follows the rules, and ``mutate`` breaks them. It does
+not use ``mesh.wire``, so an error there cannot hide an error here.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# Kinds of fields. Text and binary get their two bytes of length when the packet is assembled, so a mutated text is
-# still framed right; a property list likewise.
+# Kinds of fields. Text, binary data and property lists get their length when the packet is assembled, so a mutated
+# value still has the right length.
 TEXT: Final = 0
 BINARY: Final = 1
 NUMBER: Final = 2  # of one, two or four bytes
 IDENTIFIER: Final = 3  # a packet identifier
 PROPERTIES: Final = 4
-PAYLOAD: Final = 5  # the rest, as it is
+PAYLOAD: Final = 5  # the rest, unchanged
 CODE: Final = 6  # a reason code, flags or options: one byte of which some values mean something
 
 Property = tuple[int, bytes]
@@ -57,7 +57,7 @@ def length(value: int) -> bytes:
 
 
 def framed(data: bytes) -> bytes:
-    """Text or binary data with its two bytes of length, cut to what those can say."""
+    """Text or binary data with its two bytes of length, cut to 65,535 bytes."""
     data = data[:0xFFFF]
     return two(len(data)) + data
 
@@ -69,7 +69,7 @@ def listed(properties: list[Property]) -> bytes:
 
 
 def field_bytes(field: Field) -> bytes:
-    """One field as it stands in the packet."""
+    """The encoded field."""
     kind, value = field
     if isinstance(value, list):
         return listed(value)

@@ -1,6 +1,6 @@
-"""What is elsewhere in a core: edges that are slow to hear of a filter, and slow to take a message.
+"""The edges of a core: slow to confirm a filter, and slow to take a message.
 
-It stands in for the router and its tier links: it says what they say to the engine, at moments that the dice choose.
+Replaces the router and its tier links: it makes their calls to the broker, at random times.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from mesh.session.inbound import Receipt
 from mesh.session.message import Message
 from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED, SUCCESS
 
-_SAFE: Final = "good/"  # what the neighbour publishes is taken
+_SAFE: Final = "good/"  # the edges never refuse messages of the neighbour
 _REASONS: Final = (SUCCESS, SUCCESS, SUCCESS, NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED, IMPLEMENTATION_SPECIFIC_ERROR)
 
 
 class Edges(Forwarder):
-    """Takes a part of the messages, and answers later."""
+    """Takes some of the messages, and answers later."""
 
     def __init__(self, dice: Random) -> None:
         self._dice = dice
@@ -33,7 +33,7 @@ class Edges(Forwarder):
             self._receipts.append((receipt, message.topic.startswith(_SAFE)))
 
     def answer(self, broker: Broker, all: bool = False) -> None:
-        """Some of the answers come, or all."""
+        """Give some of the answers, or all."""
         receipts, self._receipts = self._receipts, []
         for receipt, safe in receipts:
             if not all and self._dice.random() < 0.5:
@@ -45,7 +45,7 @@ class Edges(Forwarder):
 
 
 class Interests(InterestListener):
-    """Makes a part of the subscriptions wait until the edges have heard of them."""
+    """Makes some of the subscriptions wait for the edges."""
 
     def __init__(self, dice: Random) -> None:
         self._dice = dice
@@ -68,7 +68,7 @@ class Interests(InterestListener):
         self.known.remove(filter)
 
     def open(self, broker: Broker, all: bool = False) -> None:
-        """Some of the gates open, or all."""
+        """Open some of the gates, or all."""
         gates, self._gates = self._gates, []
         for gate in gates:
             if all or self._dice.random() < 0.5:

@@ -1,8 +1,8 @@
 """Valid sequences of one client's packets, made from a seeded ``random.Random``.
 
-It knows what a client of MQTT 3.1, 3.1.1 and 5.0 may send, and in which order: never how to break it, that is
-``mutate``'s. What always holds: the same dice give the same sequence; a sequence begins with CONNECT, and after a
-DISCONNECT with the next one.
+It knows what a client of MQTT 3.1, 3.1.1 and 5.0 may send, and in which order: never mutations, which ``mutate`` makes.
+What always holds: the same seed gives the same sequence; a sequence begins with CONNECT, and CONNECT follows each
+DISCONNECT.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from tests.fuzz.draft import (
     two,
 )
 
-ALIASES: Final = 4  # topic aliases that the engine under test grants
-_OPEN: Final = 6  # QoS 2 exchanges that a client of ours leaves open before it releases one
+ALIASES: Final = 4  # topic aliases that the broker under test grants
+_OPEN: Final = 6  # QoS 2 exchanges that a client leaves open before it releases one
 _WEIGHTS: Final = {
     "publish": 46, "acknowledge": 14, "release": 8, "subscribe": 9, "unsubscribe": 4, "ping": 5, "auth": 1,
     "goodbye": 2, "again": 1,
@@ -44,7 +44,7 @@ _EXPIRIES: Final = (0, 0, 1, 600, 100_000, 200_000, 300_000, FOREVER)
 
 
 class Cast:
-    """The names that the clients of one run share, so that they meet: ``client_ids``, ``topics``, ``filters``."""
+    """The names that the clients of one run share, so that they interact: ``client_ids``, ``topics``, ``filters``."""
 
     __slots__ = ("client_ids", "filters", "topics", "usernames")
 
@@ -71,7 +71,7 @@ def _wildcards() -> list[str]:
 
 
 class Script:
-    """One client while its packets are being made up."""
+    """Generates the packets of one client."""
 
     __slots__ = ("_cast", "_dice", "_id", "_open", "_taught", "client_id", "protocol")
 
@@ -85,7 +85,7 @@ class Script:
         self.client_id = dice.choice(cast.client_ids)
 
     def packets(self, count: int) -> list[Draft]:
-        """CONNECT and ``count`` more."""
+        """CONNECT and ``count`` more packets."""
         dice = self._dice
         made = [self.connect()]
         for kind in dice.choices(_KINDS, _SHARES, k=count):
@@ -178,7 +178,7 @@ class Script:
     # PUBLISH
 
     def publish(self, qos: int = -1) -> Draft:
-        """A PUBLISH; an alias only once it has been taught, or with its topic."""
+        """A PUBLISH; an alias without a topic only after it was sent with one."""
         dice = self._dice
         if qos < 0:
             qos = dice.choice((0, 0, 1, 1, 1, 2))
@@ -250,7 +250,7 @@ class Script:
         return self._answer(kind << 4, packet_id, reason)
 
     def release(self) -> Draft:
-        """PUBREL, as a rule for what is open."""
+        """PUBREL, mostly for an open identifier."""
         dice = self._dice
         if self._open and dice.random() < 0.9:
             packet_id = self._open.pop(0)
@@ -297,12 +297,12 @@ class Script:
         return Draft(0xA2, fields)
 
     def auth(self) -> Draft:
-        """AUTH, which no client of this mesh has a use for."""
+        """AUTH, which no client of this mesh needs."""
         reason = self._dice.choice((0x18, 0x19))
         return Draft(0xF0, [(CODE, bytes((reason,))), (PROPERTIES, [(0x15, framed(b"m")), (0x16, framed(b"d"))])])
 
     def disconnect(self) -> Draft:
-        """DISCONNECT, from 5.0 on now and then with a reason, and another session expiry."""
+        """DISCONNECT; in 5.0 sometimes with a reason code and a session expiry."""
         dice = self._dice
         if self.protocol != 5 or dice.random() < 0.5:
             return Draft(0xE0, [])

@@ -1,4 +1,4 @@
-"""A client that says a fuzzed sequence through a socket, and watches what comes back."""
+"""A client that sends a fuzzed sequence through a socket, and checks the answers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tests.fuzz.peer import BURSTS, DISCONNECT, encoded_answer
 from tests.fuzz.sequences import Sequence
 from tests.fuzz.watch import Breach, Watch
 
-_GIVES_UP: Final = 0.3  # seconds without an answer, as there is none inside a packet that never becomes whole
+_GIVES_UP: Final = 0.3  # seconds without an answer; an incomplete packet never gets one
 _FLYING: Final = 0xFFFF
 _PING: Final = encode(Ping(PINGREQ), MQTT5)
 
 
 class Wire(asyncio.Protocol):
-    """One connection. ``reactions`` are the acknowledgements that are due; ``breach`` is what the server did wrong."""
+    """One connection. ``reactions`` are acknowledgements to send; ``breach`` is the rule that the server broke."""
 
     def __init__(self, dice: Random, sequence: Sequence) -> None:
         self._dice = dice
         self._sequence = sequence
-        self._mine = Reader(PacketLimits(), SERVER)  # what the server reads of what is said here
+        self._mine = Reader(PacketLimits(), SERVER)  # the server's view of the bytes sent here
         self._theirs = Framer(PacketLimits().max_packet_size + 1024)
         self._watch: Watch | None = None
         self._pongs = 0
@@ -56,9 +56,9 @@ class Wire(asyncio.Protocol):
     def _hear(self, raws: list[bytes]) -> None:
         watch = self._watch
         if self._theirs.error is not None:
-            raise Breach(f"the server's bytes are no packets: {self._theirs.error}")
+            raise Breach(f"the server's bytes are not packets: {self._theirs.error}")
         if watch is None or not raws:
-            return  # the refusal of something that is no CONNECT
+            return  # the server refused something other than CONNECT
         for packet in watch.heard(raws):
             if isinstance(packet, Ping) and packet.type == PINGRESP:
                 self._pongs += 1
@@ -67,7 +67,7 @@ class Wire(asyncio.Protocol):
                 self.reactions.append(answer if self._dice.random() < 0.98 else mutate_bytes(self._dice, answer))
 
     def say(self, data: bytes) -> None:
-        """Send bytes, in pieces or whole; the watch is told first."""
+        """Send bytes, in pieces or whole, after telling the watch."""
         for packet in self._mine.feed(data):
             self.handled += 1
             if isinstance(packet, Connect):
@@ -83,7 +83,7 @@ class Wire(asyncio.Protocol):
             self.transport.write(piece)
 
     async def answered(self) -> bool:
-        """Ask with a PINGREQ whether all that was said has been read; ``False`` if there is no answer."""
+        """Send PINGREQ and wait until the server has read all; ``False`` if there is no answer."""
         before = self._pongs
         self.say(_PING)
         try:
@@ -97,7 +97,7 @@ class Wire(asyncio.Protocol):
 
 
 class Guest:
-    """Says one sequence, over as many connections as that takes."""
+    """Sends one sequence, over as many connections as it needs."""
 
     def __init__(self, dice: Random, sequence: Sequence, port: int) -> None:
         self._dice = dice
@@ -111,7 +111,7 @@ class Guest:
         self.said: list[bytes] = []
 
     async def run(self) -> None:
-        """All of it. Raises ``Breach``."""
+        """Send the sequence. Raises ``Breach``."""
         packets = self._sequence.packets
         while self._at < len(packets):
             wire = await self._connect()
@@ -138,7 +138,7 @@ class Guest:
         return wire
 
     async def _talk(self, wire: Wire) -> None:
-        """Until the sequence is over, or one side has enough of the other."""
+        """Send until the sequence or the connection ends."""
         packets = self._sequence.packets
         while self._at < len(packets) and wire.breach is None:
             burst, wire.reactions = wire.reactions, []

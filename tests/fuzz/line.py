@@ -1,7 +1,7 @@
-"""One connection to the engine, held as ``mesh.transport.endpoint`` holds it, without the socket.
+"""One connection to the broker, handled as ``mesh.transport.endpoint`` does, without the socket.
 
-Bytes go through ``Reader(SERVER)``, CONNECT opens the connection, what is wrong fails it, and what the engine puts out
-is shown to a ``Watch`` before the client gets it.
+Bytes go through ``Reader(SERVER)``, CONNECT opens the connection, a malformed packet fails it, and a ``Watch`` checks
+the broker's output before the client gets it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tests.fuzz.watch import Watch, insist
 
 
 class Line(Flushable):
-    """``closed``: nothing comes and goes any more. ``handled`` counts the packets that the reader took out, ``refused``
-    is 1 if it then met one that is wrong."""
+    """``closed``: no packet is sent or received any more. ``handled`` counts the packets that were read; ``refused`` is
+    1 if a malformed packet followed."""
 
     __slots__ = (
         "_broker", "_principal", "_reader", "_seen", "closed", "connection", "handled", "heard", "refused", "watch",
@@ -33,7 +33,7 @@ class Line(Flushable):
         self._seen = 0  # how many entries of ``connection.out`` the watch has seen
         self.connection: Connection | None = None
         self.watch: Watch | None = None
-        self.heard: list[Packet] = []  # what the client has received and not looked at
+        self.heard: list[Packet] = []  # packets that the client has received and not handled
         self.closed = False
         self.handled = 0
         self.refused = 0
@@ -86,7 +86,7 @@ class Line(Flushable):
             self._broker.fail(connection, error.reason, str(error))
 
     def look(self) -> None:
-        """Show the watch what the engine has put out since it last looked."""
+        """Show the watch the broker's new output."""
         assert self.connection is not None
         assert self.watch is not None
         out = self.connection.out
@@ -94,12 +94,12 @@ class Line(Flushable):
         self._seen = len(out)
 
     def flush(self) -> None:
-        """The end of a turn: what was put out is written."""
+        """Write the output at the end of a turn."""
         connection = self.connection
         if connection is None:
             return
         if self.closed:
-            insist(not connection.out, "something was put out after the connection was closed")
+            insist(not connection.out, "there is output after the connection was closed")
             return
         if len(connection.out) > self._seen:
             self.look()
@@ -110,17 +110,17 @@ class Line(Flushable):
 
     @property
     def held(self) -> bool:
-        """Whether the endpoint would not read the client now."""
+        """Whether the endpoint does not read the client now."""
         return self.connection is not None and self.connection.congested
 
     def lose(self) -> None:
-        """The socket is gone."""
+        """The socket is closed."""
         connection = self.connection
         if connection is not None and not self.closed:
             if connection.closing:
-                connection.out.clear()  # its last words, which nobody reads
+                connection.out.clear()  # output that the client never reads
             else:
                 self._broker.lost(connection)
-            insist(not connection.out, "something is put out for a client that is gone")
+            insist(not connection.out, "there is output for a client that has disconnected")
         self._seen = 0
         self.closed = True

@@ -1,8 +1,8 @@
-"""What a server owes its clients, as a model that can be thrown back to what is on its disk.
+"""A model of the server: the messages that are due to its clients, and the state that a crash leaves.
 
-It knows sessions, subscriptions and which messages are due to whom: never packets. Everything is in plain values, so
-that a copy of it is what a crash leaves. What always holds: ``due`` is in the order of publishing; a message leaves it
-when its receiver has acknowledged it.
+It knows sessions, subscriptions and the messages that are due to each session: never packets. All state is in plain
+values, so that a copy of it is the state on disk. What always holds: ``due`` is in the order of publishing; a message
+leaves it when its receiver has acknowledged it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from mesh.wire.topics import matches
 
 FOREVER: Final = 0xFFFFFFFF
-GRACE: Final = 60.0  # seconds that a session waits for its client after a restart, whatever its expiry
+GRACE: Final = 60.0  # seconds that a session waits for its client after a restart, for any expiry
 
 
 @dataclass
@@ -36,8 +36,8 @@ class Due:
 
 @dataclass
 class Session:
-    """``ends``: when it expires, 0.0 if it does not or has a connection; ``noted``: what the disk says of that, which
-    is not written anew at a restart. ``durable``: it survives a crash."""
+    """``ends``: when it expires, 0.0 if it does not or has a connection; ``noted``: the same on disk, where a restart
+    does not rewrite it. ``durable``: it survives a crash."""
 
     expiry: int
     durable: bool
@@ -49,24 +49,24 @@ class Session:
     incoming: set[int] = field(default_factory=set)  # QoS 2 identifiers of the client that are open
 
     def interest_in(self, topic: str, own: bool) -> int:
-        """The QoS with which it wants ``topic``; -1 if it does not. ``own``: it is the publisher."""
+        """The QoS of its subscriptions to ``topic``; -1 if there is none. ``own``: it is the publisher."""
         found = [interest for filter, interest in self.interests.items() if matches(filter, topic)]
         return max((interest.qos for interest in found if not (own and interest.no_local)), default=-1)
 
 
 class Model:
-    """The server: ``sessions`` by client id. ``disk`` is what they were at the last commit."""
+    """The server: ``sessions`` by client id. ``_disk`` is their state at the last commit."""
 
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
         self._disk: dict[str, Session] = {}
 
     def commit(self) -> None:
-        """All that happened is on the disk."""
+        """All changes are on disk."""
         self._disk = deepcopy(self.sessions)
 
     def crash(self, now: float) -> None:
-        """Back to the disk; nobody is connected, and who was has a grace to come back."""
+        """Return to the state on disk. No client is connected; sessions that were connected are kept for a grace."""
         self.sessions = {name: session for name, session in deepcopy(self._disk).items() if session.durable}
         for session in self.sessions.values():
             session.connected = False
@@ -76,13 +76,13 @@ class Model:
         self.commit()
 
     def tick(self, now: float) -> None:
-        """Sessions whose time has come end."""
+        """End the sessions that have expired."""
         for name in [name for name, one in self.sessions.items() if not one.connected and 0.0 < one.ends <= now]:
             del self.sessions[name]
 
     def connect(self, name: str, clean: bool, expiry: int) -> bool:
-        """A CONNECT; whether the session was there before. One of expiry 0 has ended with its connection, though after
-        a crash it may still be kept for a client that is attached again."""
+        """Handle a CONNECT. Returns whether the session was present. A session with expiry 0 has ended with its
+        connection, though after a crash it may still be kept for a client that is attached again."""
         old = self.sessions.get(name)
         if old is not None and (clean or old.expiry == 0):
             del self.sessions[name]
@@ -95,7 +95,7 @@ class Model:
         return True
 
     def leave(self, name: str, now: float) -> None:
-        """The connection is gone, whichever way."""
+        """The connection is closed, for any reason."""
         session = self.sessions[name]
         if session.expiry == 0:
             del self.sessions[name]
@@ -104,7 +104,7 @@ class Model:
         session.ends = session.noted = 0.0 if session.expiry == FOREVER else now + session.expiry
 
     def publish(self, name: str, topic: str, qos: int, number: int) -> dict[str, int]:
-        """Who is to get a message, each with its QoS."""
+        """Handle a PUBLISH. Returns the receivers of the message, each with its QoS."""
         receivers: dict[str, int] = {}
         for other, session in self.sessions.items():
             wanted = session.interest_in(topic, other == name)
@@ -116,25 +116,25 @@ class Model:
         return receivers
 
     def on_disk(self, name: str, number: int) -> bool:
-        """Whether a message for a session is on the disk, if the session is at all."""
+        """Whether a session and a message for it are on disk."""
         session = self._disk.get(name)
         return session is not None and any(due.number == number for due in session.due)
 
     def keeps(self, name: str, number: int) -> bool:
-        """Whether a crash would leave a message that is due to a session, if the session itself is left."""
+        """Whether a message that is due to a session survives a crash, if the session itself does."""
         session = self.sessions.get(name)
         if session is None or not session.durable or not any(due.number == number for due in session.due):
             return True
         return self.on_disk(name, number)
 
     def forgets_release(self, name: str, number: int) -> bool:
-        """Whether a crash would undo PUBREC, so that a message that was released would be sent again."""
+        """Whether a crash would undo a PUBREC, so that a released message is sent again."""
         session = self._disk.get(name)
         if session is None or not self.sessions[name].durable:
             return False
         return any(due.number == number and not due.released for due in session.due)
 
     def forgets_completion(self, name: str, packet_id: int) -> bool:
-        """Whether a crash would open an identifier of QoS 2 again that its client may use anew."""
+        """Whether a crash would reopen a QoS 2 identifier that its client may reuse."""
         session = self._disk.get(name)
         return session is not None and self.sessions[name].durable and packet_id in session.incoming

@@ -1,8 +1,8 @@
-"""Makes valid sequences wrong: in single fields, in whole packets, and in bytes.
+"""Mutates valid sequences: single fields, whole packets, and bytes.
 
-It knows what implementations get wrong: boundaries, lengths, UTF-8, identifiers, properties that are misplaced or stand
-twice. It must never know what the server makes of it. What always holds: the same dice make the same mistakes; what
-comes out are the bytes of the packets, one entry each.
+It knows the usual errors of implementations: boundaries, lengths, UTF-8, identifiers, misplaced or repeated properties.
+It must never know how the server handles them. What always holds: the same seed makes the same mutations; the result is
+the bytes of the packets, one entry each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.fuzz.draft import (
     two,
 )
 
-# How much is wrong: the share of packets in which something is. A sequence with few mistakes gets far.
+# The share of packets that are mutated. The server handles more of a sequence with few mutations.
 CALM: Final = 0.0
 LIGHT: Final = 0.03
 ROUGH: Final = 0.15
@@ -41,7 +41,7 @@ _BAD_TEXTS: Final = [
     b"a/#/b", b"a+", b"$SYS/x", b"$share/g", b"$share//a", b"$share/+/a", b"/" * 127, b"/" * 128, b"y" * 1000,
     b"../../etc/passwd", b"a\nb ERROR forged",
 ]  # fmt: skip
-# As long as a text may be, and a little less, for those who put something before it.
+# The longest text, and a little less, so that a server that adds a prefix may exceed the limit.
 _HUGE_TEXTS: Final = [b"z" * 65_535, b"/z" * 10 + b"z" * 65_500, b"\xc3\xa4" * 32_767, b"z" * 60_000]
 _LENGTHS: Final = [
     b"\x00", b"\x01", b"\x7f", b"\x80\x01", b"\xff\x7f", b"\xff\xff\x7f", b"\xff\xff\xff\x7f", b"\x80\x80\x80\x80\x01",
@@ -51,7 +51,7 @@ _BYTES: Final = (0, 1, 2, 3, 4, 5, 0x10, 0x7F, 0x80, 0x81, 0xFE, 0xFF)
 _TWOS: Final = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF)
 _FOURS: Final = (0, 1, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 _IDENTIFIERS: Final = (0, 1, 2, 3, 7, 255, 256, 65_534, 65_535)
-# One well-formed value for each property, to be put where it does not belong.
+# One well-formed value for each property, to insert in wrong places.
 _ALL_PROPERTIES: Final[list[Property]] = [
     (0x01, b"\x01"), (0x02, four(1)), (0x03, framed(b"c")), (0x08, framed(b"r")), (0x09, framed(b"d")),
     (0x0B, length(1)), (0x11, four(1)), (0x12, framed(b"i")), (0x13, two(1)), (0x15, framed(b"m")),
@@ -81,7 +81,7 @@ def _mutate_text(dice: Random, value: bytes) -> bytes | None:
 
 
 def _huge(dice: Random, value: bytes) -> bytes:
-    """A text as long as may be, as a rule with the beginning that it had, which may be all that one is allowed."""
+    """The longest text, mostly with the old text as its beginning, as permissions may require that prefix."""
     huge = dice.choice(_HUGE_TEXTS)
     if dice.random() < 0.3:
         return huge
@@ -105,7 +105,7 @@ def _mutate_number(dice: Random, value: bytes) -> bytes:
 
 
 def _mutate_properties(dice: Random, properties: list[Property]) -> list[Property] | bytes:
-    """Another list, or the bytes of one whose length is wrong."""
+    """Another list, or the bytes of a list with a wrong length."""
     what = dice.randrange(9)
     changed = list(properties)
     if what <= 2:
@@ -129,7 +129,7 @@ def _mutate_properties(dice: Random, properties: list[Property]) -> list[Propert
 
 
 def _mutate_field(dice: Random, draft: Draft) -> None:
-    """Change one field, or its place."""
+    """Change or move one field."""
     fields = draft.fields
     at = dice.randrange(len(fields))
     kind, value = fields[at]
@@ -154,7 +154,7 @@ def _mutate_field(dice: Random, draft: Draft) -> None:
 
 
 def _misplace(dice: Random, draft: Draft, at: int) -> None:
-    """Leave a field out, write it twice, or put it elsewhere."""
+    """Remove, repeat or move a field."""
     fields = draft.fields
     what = dice.randrange(3)
     if what == 0:
@@ -179,7 +179,7 @@ def _mutate_head(dice: Random, draft: Draft) -> None:
 
 
 def _mislength(dice: Random, draft: Draft) -> bytes:
-    """A packet whose remaining length is not what follows."""
+    """A packet with a wrong remaining length."""
     body = b"".join([field_bytes(field) for field in draft.fields])
     first = bytes((draft.first,))
     what = dice.randrange(4)
@@ -228,7 +228,7 @@ def mutate_bytes(dice: Random, raw: bytes) -> bytes:
 
 
 def mutate_packet(dice: Random, draft: Draft) -> bytes:
-    """The bytes of one packet in which something is wrong."""
+    """The bytes of one packet after a mutation."""
     draft = draft.copy()
     what = dice.random()
     if what < 0.6 and draft.fields:
@@ -262,7 +262,7 @@ def _swap(dice: Random, drafts: list[Draft], other: list[Draft]) -> None:
 
 
 def _splice(dice: Random, drafts: list[Draft], other: list[Draft]) -> None:
-    """A part of another client's sequence, whose version may be another one."""
+    """Insert a part of another client's sequence, perhaps of another protocol version."""
     at, start = dice.randrange(len(drafts)), dice.randrange(len(other))
     drafts[at:at] = other[start : start + dice.randint(1, 10)]
 
@@ -272,7 +272,7 @@ def _truncate(dice: Random, drafts: list[Draft], other: list[Draft]) -> None:
 
 
 def _go_on_as(dice: Random, drafts: list[Draft], other: list[Draft]) -> None:
-    """From the midst on, the packets of the other one without its CONNECT."""
+    """Replace the rest by packets of the other sequence without CONNECT."""
     at = dice.randrange(1, len(drafts) + 1)
     drafts[at:] = [draft for draft in other[at:] if draft.first != 0x10]
 
@@ -283,7 +283,7 @@ _ON_SEQUENCES: Final[list[Callable[[Random, list[Draft], list[Draft]], None]]] =
 
 
 def mutate(dice: Random, drafts: list[Draft], other: list[Draft], rate: float) -> list[bytes]:
-    """The packets of ``drafts``, a share of them wrong, and the sequence too; ``other`` is what may be spliced in."""
+    """The packets of ``drafts``, with mutations of packets and of their order; ``other`` is a sequence to splice in."""
     if rate:
         drafts = list(drafts)
         for _ in range(dice.choice((0, 1, 1, 2, 4))):
@@ -293,7 +293,7 @@ def mutate(dice: Random, drafts: list[Draft], other: list[Draft], rate: float) -
 
 
 def pieces(dice: Random, data: bytes) -> list[bytes]:
-    """The same bytes cut at random places; as a rule they stay whole."""
+    """The same bytes cut at random places; mostly they stay whole."""
     if dice.random() < 0.7 or len(data) < 2:
         return [data]
     count = dice.choice((1, 1, 2, 5, len(data) if len(data) < 64 else 8))

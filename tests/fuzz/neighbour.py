@@ -1,7 +1,7 @@
-"""A client that does nothing wrong, beside those that do: whatever they send, it gets its own messages.
+"""A client that follows the protocol, beside fuzzed clients: it always gets its own messages.
 
-It publishes to itself with QoS 1 and 2, keeps its session over connections, and repeats what was not acknowledged. What
-always holds: message after message comes back in order; one of QoS 2 once, one of QoS 1 again only with DUP or if it
+It publishes to itself with QoS 1 and 2, keeps its session over connections, and repeats unacknowledged messages. What
+always holds: its messages come back in order; a QoS 2 message comes once, a QoS 1 message again only with DUP or if it
 was published again.
 """
 
@@ -37,7 +37,7 @@ _MARK: Final = b"neighbour "
 
 
 class Neighbour:
-    """``prefix`` is where it may publish. ``published`` and ``arrived`` count its messages."""
+    """``prefix``: the topics that it may publish to. ``published`` and ``arrived`` count its messages."""
 
     def __init__(self, principal: Principal, limits: PacketLimits, prefix: str) -> None:
         self._principal = principal
@@ -56,18 +56,18 @@ class Neighbour:
         self.arrived = 0
 
     def join(self, broker: Broker) -> None:
-        """Connect, at first or after a crash of the server."""
+        """Connect, also after a crash of the server."""
         self._line = Line(broker, self._principal, self._limits)
         properties = Properties()
-        properties.session_expiry = 100_000_000  # seconds: longer than any clock here goes
+        properties.session_expiry = 100_000_000  # seconds: longer than any test
         hello = Connect(MQTT5, "neighbour", False, 0, properties=properties)
         self._line.feed(encode(hello, MQTT5))
 
     def step(self, publish: bool = True) -> None:
-        """Answer what came; publish one more message if there is room."""
+        """Answer the packets that came; publish one more message if there is room."""
         line = self._line
         assert line is not None
-        insist(not line.closed, "the server has closed the connection of a client that does nothing wrong")
+        insist(not line.closed, "the server has closed the connection of a client that follows the protocol")
         heard, line.heard = line.heard, []
         for packet in heard:
             self._hear(packet)
@@ -104,7 +104,7 @@ class Neighbour:
 
     def _accepted(self, packet: Connack) -> None:
         insist(packet.reason == 0, f"the neighbour was refused: {packet}")
-        insist(packet.session_present or not self._known, "the session of the neighbour is gone")
+        insist(packet.session_present or not self._known, "the session of the neighbour is not present")
         self._known = self._accepting = True
         if not self._subscribed:
             self._say(Subscribe(65_535, [Subscription(self._topic, 2)]))
@@ -123,7 +123,7 @@ class Neighbour:
                 return
             self._received.add(packet.packet_id)
         if packet.topic != self._topic or not packet.payload.startswith(_MARK):
-            return  # somebody else's
+            return  # a message of another client
         number = _number(packet)
         if number > self.arrived or packet.qos != 1 + number % 2:
             raise Breach(f"message {number} came where {self.arrived} was due: {packet}")
@@ -134,13 +134,13 @@ class Neighbour:
 
     def _hear_ack(self, packet: Ack) -> None:
         packet_id = packet.packet_id
-        # After a crash the server may have forgotten an exchange that is over.
+        # After a crash the server may have dropped a completed exchange.
         if packet.reason >= 0x80 and packet.type != PUBCOMP:
             raise Breach(f"the neighbour's message was refused: {packet}")
         if packet.type == PUBREL:
             self._received.discard(packet_id)
         elif packet_id not in self._unanswered:
-            raise Breach(f"an answer to nothing: {packet}")
+            raise Breach(f"an answer to an unknown packet: {packet}")
         elif packet.type == PUBREC:
             self._unanswered[packet_id] = None
         else:
@@ -148,7 +148,7 @@ class Neighbour:
 
     @property
     def settled(self) -> bool:
-        """Whether all is published, acknowledged and back."""
+        """Whether all messages are acknowledged and have come back."""
         return self.arrived == self.published and not self._unanswered and not self._out and not self._received
 
     def lose(self) -> None:

@@ -1,4 +1,4 @@
-"""A client that says what a fuzzed sequence tells it to say, over as many connections as that takes."""
+"""A client that sends a fuzzed sequence to the broker, over as many connections as it needs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.fuzz.mutate import mutate_bytes, pieces
 from tests.fuzz.sequences import Sequence
 from tests.support.answers import answer_to
 
-_PATIENCE: Final = 3  # reads after which a client gives up that waits inside a packet
+_PATIENCE: Final = 3  # reads after which a client closes a connection that waits for the rest of a packet
 BURSTS: Final = (1, 1, 2, 3, 8)  # packets that come with one read
 DISCONNECT: Final = b"\xe0"
 
 
 class Peer:
-    """``said`` are the packets of the present connection, to be shown if something breaks."""
+    """``said`` are the packets of the current connection, for the report of a failure."""
 
     __slots__ = (
         "_at", "_dice", "_limits", "_reactions", "_stuck", "connections", "handled", "line", "packets", "principal",
@@ -45,11 +45,11 @@ class Peer:
 
     @property
     def finished(self) -> bool:
-        """Whether the sequence has been said."""
+        """Whether the whole sequence has been sent."""
         return self._at >= len(self.sequence.packets)
 
     def step(self, broker: Broker) -> None:
-        """Say the next few packets, on a new connection if the last one is closed."""
+        """Send the next few packets, on a new connection if the last one is closed."""
         line = self.line
         if line is None or line.closed:
             line = self._connect(broker)
@@ -81,7 +81,7 @@ class Peer:
             self.refused += self.line.refused
 
     def _next(self) -> list[bytes]:
-        """What is said now. After a DISCONNECT nothing more is said on a connection."""
+        """The packets to send now. DISCONNECT is the last packet on a connection."""
         found = self._reactions
         self._reactions = []
         packets = self.sequence.packets
@@ -97,7 +97,7 @@ class Peer:
         return found
 
     def _react(self, line: Line) -> None:
-        """Acknowledge what was received, as far as this client is polite."""
+        """Acknowledge received packets, a share of ``polite`` of them."""
         heard, line.heard = line.heard, []
         dice, polite = self._dice, self.sequence.polite
         for packet in heard:
@@ -107,7 +107,7 @@ class Peer:
                     self._reactions.append(answer if dice.random() < 0.98 else mutate_bytes(dice, answer))
 
     def leave(self) -> None:
-        """The sequence is over: the client goes without a word."""
+        """The sequence has ended: close the socket without DISCONNECT."""
         if self.line is not None:
             self.line.lose()
         self._count()
@@ -115,6 +115,6 @@ class Peer:
 
 
 def encoded_answer(packet: Packet, protocol: int) -> bytes:
-    """What a good client answers; no bytes for nothing."""
+    """The correct answer to a packet; empty if there is none."""
     answer = answer_to(packet)
     return b"" if answer is None else encode(answer, protocol)

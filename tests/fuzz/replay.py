@@ -1,9 +1,9 @@
-"""The corpus: sequences that are worth being said again, each in a small text file.
+"""The corpus: sequences that are replayed in every run, each in a small text file.
 
-One packet a line, or several that come with one read, in hexadecimal (spaces are allowed, and ``7a*100`` is a hundred
-times 7a). ``#`` begins a comment; the first one says what it is. Other lines say what happens besides: ``-`` the socket
-of the client is lost, ``@b`` client b speaks from here on (at first it is client a), ``wait 60`` the clock goes so many
-seconds, ``crash`` the server dies and comes back, ``repeat 100`` all of that so many times, and it is the last line. A
+A line is one packet, or several that come with one read, in hexadecimal (spaces are allowed, and ``7a*100`` is 7a a
+hundred times). ``#`` begins a comment; the first comment describes the file. Other lines are events: ``-`` the socket
+of the client is lost, ``@b`` client b sends from here on (at first client a does), ``wait 60`` the clock advances 60
+seconds, ``crash`` the server dies and restarts, ``repeat 100`` (the last line) runs all lines before it 100 times. A
 client whose connection was closed connects with its next packet.
 """
 
@@ -19,23 +19,23 @@ from tests.fuzz.target_engine import LATE, STUCK, SYNCED, World
 
 FOLDER: Final = Path(__file__).with_name("corpus")
 
-# How a sequence is said.
+# How a sequence is sent.
 TURNS: Final = "a turn for each line"
 AT_ONCE: Final = "all in one turn"
 BYTES: Final = "byte by byte"
 BEHIND: Final = "the disk is a turn behind"
 NEVER: Final = "the disk is stuck"
-MANNERS: Final = (TURNS, AT_ONCE, BYTES, BEHIND, NEVER)
+MODES: Final = (TURNS, AT_ONCE, BYTES, BEHIND, NEVER)
 _DISK: Final = {BEHIND: LATE, NEVER: STUCK}
 
 
 def files() -> list[Path]:
-    """All of the corpus."""
+    """The files of the corpus."""
     return sorted(FOLDER.glob("*.hex"))
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a file without comments; what is to be repeated is there as often as that."""
+    """The lines of a file without comments, with repetitions written out."""
     found: list[str] = []
     for line in path.read_text().splitlines():
         text = line.partition("#")[0].strip()
@@ -56,21 +56,21 @@ def packet(line: str) -> bytes:
 
 
 class Replay:
-    """Says the lines of one file to an engine with a neighbour."""
+    """Sends the lines of one file to a broker with a neighbour."""
 
-    def __init__(self, manner: str) -> None:
+    def __init__(self, mode: str) -> None:
         self.world = World("corpus", edge=False, large=True)
-        self._manner = manner
+        self._mode = mode
         self._clients: dict[str, Line] = {}
-        self._speaker = "a"
+        self._sender = "a"
 
     def run(self, lines: list[str]) -> None:
-        """All lines, then the end of all sessions."""
+        """Run all lines, then end all sessions."""
         for line in lines:
             self._act(line)
             self.world.neighbour.step()
-            if self._manner != AT_ONCE:
-                self.world.end_turn(_DISK.get(self._manner, SYNCED))
+            if self._mode != AT_ONCE:
+                self.world.end_turn(_DISK.get(self._mode, SYNCED))
         self.world.end_turn()
         world = self.world
         sizes.check(world.broker, world.store)
@@ -82,7 +82,7 @@ class Replay:
     def _act(self, line: str) -> None:
         world = self.world
         if line.startswith("@"):
-            self._speaker = line[1:]
+            self._sender = line[1:]
         elif line == "-":
             self._client().lose()
         elif line == "crash":
@@ -93,20 +93,20 @@ class Replay:
             world.clock.now += float(line.removeprefix("wait "))
             world.broker.tick()
         else:
-            self._say(packet(line))
+            self._send(packet(line))
 
-    def _say(self, packet: bytes) -> None:
+    def _send(self, packet: bytes) -> None:
         client = self._client()
-        if self._manner != BYTES:
+        if self._mode != BYTES:
             client.feed(packet)
             return
         for byte in packet:
             client.feed(bytes((byte,)))
 
     def _client(self) -> Line:
-        """The connection of who speaks, a new one if it was closed."""
-        client = self._clients.get(self._speaker)
+        """The connection of the current client; a new one if it was closed."""
+        client = self._clients.get(self._sender)
         if client is None or client.closed:
-            principal = Principal(self._speaker, BACKEND, everything())
-            client = self._clients[self._speaker] = self.world.line(principal)
+            principal = Principal(self._sender, BACKEND, everything())
+            client = self._clients[self._sender] = self.world.line(principal)
         return client

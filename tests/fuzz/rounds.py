@@ -1,4 +1,4 @@
-"""Runs of the engine target, cut into rounds that can each be replayed by the seed and their number."""
+"""Runs of the broker target, in rounds that can each be replayed by the seed and their number."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Final
 from tests.fuzz.target_engine import Tally, World
 from tests.fuzz.watch import insist
 
-SEQUENCES: Final = 500  # of one round: some 50,000 packets
-# Objects that an engine may keep of a round when all of its sessions have ended: remembered routes, figures of $SYS.
+SEQUENCES: Final = 500  # in one round: some 50,000 packets
+# Objects that a broker may keep when all its sessions have ended: cached routes, figures of $SYS.
 _LEFT: Final = 4000
 
 
 class Failure(Exception):
-    """A round failed. The text says which, why, and what was said last."""
+    """A round failed. The text names the round, the reason and the last packets."""
 
 
 def run_round(seed: int, number: int, sequences: int = SEQUENCES) -> Tally:
-    """One engine from its start to the end of all sessions; odd rounds are an edge's, even ones a core's."""
+    """Run one broker from its start to the end of all sessions: an edge's in odd rounds, a core's in even ones."""
     world = World(f"{seed}:{number}", edge=number % 2 == 1)
     try:
         before = _objects()
@@ -41,7 +41,7 @@ def _objects() -> int:
 
 
 def rounds(seed: int, packets: int, sequences: int) -> Iterator[Tally]:
-    """Round after round until so many packets were judged and so many sequences said; what has been done so far."""
+    """Run rounds until at least ``packets`` were judged and ``sequences`` sent; yields the tally so far."""
     total = Tally()
     number = 0
     while total.judged < packets or total.sequences < sequences:

@@ -13,8 +13,8 @@ _RATES: Final = (CALM, CALM, LIGHT, LIGHT, LIGHT, LIGHT, ROUGH, ROUGH, WILD)
 
 
 class Sequence:
-    """``packets`` of one client; ``hello`` is a CONNECT that is right, for when the server has closed the connection
-    and more is to be said. ``polite`` is the share of what it receives that it acknowledges."""
+    """``packets`` of one client; ``hello`` is a valid CONNECT, to send the rest after the server has closed the
+    connection. ``polite`` is the share of received packets that the client acknowledges."""
 
     __slots__ = ("hello", "packets", "polite", "protocol")
 

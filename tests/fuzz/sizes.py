@@ -1,4 +1,4 @@
-"""What an engine holds, compared with what it may hold, and its journal with what it says it has there."""
+"""Checks the state of a broker against its limits, and its journal against its state."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.fuzz.store import CrashStore
 from tests.fuzz.watch import insist
 from tests.support.items import owned_items
 
-_SLACK: Final = 64  # packets of one read that come after a limit was reached
-_HELD: Final = 4096  # answers that wait for a journal that is never far behind here
+_SLACK: Final = 64  # packets of one read that may exceed a limit
+_HELD: Final = 4096  # answers that wait for the journal, which is never far behind in these tests
 _TIMERS: Final = 1100
 
 
 def check(broker: Broker, store: CrashStore) -> None:
-    """All of it; ``Breach`` says what does not hold."""
+    """Check everything. Raises ``Breach``, which says what is wrong."""
     sessions = broker.sessions.all()
     depth = sum(len(session.outbound) for session in sessions)
     said = broker.persistence.depth.messages
@@ -43,8 +43,8 @@ def _check_session(broker: Broker, session: Session) -> None:
     insist(len(deliveries) <= most + 2 * settings.in_flight, f"{session.key}: {len(deliveries)} deliveries")
     insist(len(session.interests) <= settings.max_subscriptions, f"{session.key}: too many subscriptions")
     insist(len(session.incoming) <= 0xFFFF, f"{session.key}: too many open identifiers")
-    owed = sum(len(part.topics) - part.at for part in session.retained_backlog)
-    insist(owed <= settings.max_retained, f"{session.key}: {owed} retained messages are due")
+    due = sum(len(part.topics) - part.at for part in session.retained_backlog)
+    insist(due <= settings.max_retained, f"{session.key}: {due} retained messages are due")
     shared = sum(is_shared(filter) for filter in session.interests)
     insist(session.shared == shared, f"{session.key}: {session.shared} shared are counted, there are {shared}")
     connection = session.connection
@@ -61,12 +61,12 @@ def _check_session(broker: Broker, session: Session) -> None:
 def _difference(owned: set[int], store: CrashStore) -> str:
     there = set(store.items)
     lost = [store.items[id] for id in sorted(there - owned)[:5]]
-    nobody = [f"item {item.id} of kind {item.kind} of session {item.owner}" for item in lost]
-    return f"in the journal for nobody: {nobody}; in memory only: {sorted(owned - there)[:5]}"
+    unowned = [f"item {item.id} of kind {item.kind} of session {item.owner}" for item in lost]
+    return f"in the journal without an owner: {unowned}; in memory only: {sorted(owned - there)[:5]}"
 
 
 def check_empty(broker: Broker, store: CrashStore) -> None:
-    """Every session has ended and nothing is retained: nothing may be left anywhere."""
+    """Check that no state is left after all sessions have ended and no message is retained."""
     insist(len(broker.sessions) == 0, f"{len(broker.sessions)} sessions are left")
     insist(broker.connections == 0, f"{broker.connections} connections are left")
     insist(broker.persistence.depth.messages == 0, f"{broker.persistence.depth.messages} messages are left")
@@ -74,15 +74,15 @@ def check_empty(broker: Broker, store: CrashStore) -> None:
     insist(not broker.subscriptions.groups(), "shared groups are left")
     insist(len(broker.retained) == 0, f"{len(broker.retained)} retained messages are left")
     insist(not store.items, _difference(set(), store))
-    insist(not broker.persistence._bodies, "bodies are counted that no delivery has")
-    insist(not broker.sharing._seen, "members of groups are remembered that are gone")
+    insist(not broker.persistence._bodies, "bodies without a delivery are counted")
+    insist(not broker.sharing._seen, "members that left their groups are remembered")
     insist(not broker.courier._spans, "spans are left")
-    insist(not broker.outbox.waiting, "connections wait for the journal that are gone")
-    insist(not broker.dirty, "connections are to be written that are gone")
+    insist(not broker.outbox.waiting, "closed connections wait for the journal")
+    insist(not broker.dirty, "closed connections are dirty")
 
 
 def check_timers(broker: Broker) -> None:
-    """Timers are for what is there: those that something overtook are let go of in time."""
+    """Check that stale timers are dropped in time."""
     timers, sessions = len(broker.sessions._timers), len(broker.sessions)
     insist(timers <= 4 * sessions + _TIMERS, f"{timers} timers for {sessions} sessions")
     kept, expiring = len(broker.retained._timers), len(broker.retained._expiring)

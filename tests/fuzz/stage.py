@@ -1,7 +1,7 @@
-"""The engine, its model and a few users: what may happen to them, each as one method that also checks what follows.
+"""The broker, its model and a few users. Each method is one event, and checks its effects.
 
-Publishes and acknowledgements may be on the disk or not when the server crashes (``commit``); all else is committed at
-once, so that the model knows what a crash leaves.
+Publishes and acknowledgements may or may not be on disk when the server crashes (``commit``); all else is committed at
+once, so that the model knows the state after a crash.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.fuzz.model import FOREVER, Interest, Model
 from tests.fuzz.store import CrashStore
 from tests.fuzz.user import User
 
-_WHO: Final = Principal("users", BACKEND, everything())
+_PRINCIPAL: Final = Principal("users", BACKEND, everything())
 _REQUEST: Final = 60_000  # the identifier of SUBSCRIBE and UNSUBSCRIBE
 
 
@@ -63,7 +63,7 @@ class Stage:
     # Turns
 
     def turn(self, commit: bool) -> None:
-        """The end of a turn of the node."""
+        """End a turn of the node."""
         broker = self.broker
         broker.end_turn()
         if commit:
@@ -83,17 +83,17 @@ class Stage:
         self.broker.durable(self.store.commit())
 
     def _send(self, user: User, packet: Packet) -> None:
-        """Through its bytes, as it comes over a socket."""
+        """Encode and read the packet, as over a socket."""
         assert user.connection is not None
         reader = Reader(PacketLimits(), SERVER, user.protocol)
         for read in reader.feed(encode(packet, user.protocol)):
             self.broker.receive(user.connection, read)
         assert reader.error is None, reader.error
 
-    # Coming and going
+    # Connections
 
     def connect(self, name: str, protocol: int, clean: bool, expiry: int, window: int) -> None:
-        """CONNECT, also while connected; what was unanswered is said again if the session is there."""
+        """CONNECT, also while connected. If the session is present, the user repeats its unanswered packets."""
         user = self.users[name]
         user.drop()
         properties = None
@@ -107,8 +107,8 @@ class Stage:
         if not present:
             user.forget()
         hello = Connect(protocol, name, clean, 0, properties=properties)
-        user.begin(self.broker.open(hello, _WHO, NOWHERE, user), protocol, window)
-        self._nothing_early(user, Connack)
+        user.begin(self.broker.open(hello, _PRINCIPAL, NOWHERE, user), protocol, window)
+        self._check_not_early(user, Connack)
         self._commit()
         user.flush()
         connack = user.packets.pop(0)
@@ -116,9 +116,9 @@ class Stage:
         assert (connack.reason, connack.session_present) == (0, present), connack
         user.hear()
         self.turn(True)
-        self._say_again(user)
+        self._send_again(user)
 
-    def _say_again(self, user: User) -> None:
+    def _send_again(self, user: User) -> None:
         for packet_id, message in list(user.published.items()):
             if message is None:
                 self._release(user, packet_id, True)
@@ -140,7 +140,7 @@ class Stage:
         self.turn(True)
 
     def crash(self) -> None:
-        """The server dies; what is on the disk is there again."""
+        """The server dies and restarts with the state on disk."""
         for user in self.users.values():
             user.drop()
         self.store = self.store.crash()
@@ -148,7 +148,7 @@ class Stage:
         self.broker = self._start()
 
     def wait(self, seconds: float) -> None:
-        """Time goes on."""
+        """Advance the clock."""
         self.clock.now += seconds
         self.broker.tick()
         self.model.tick(self.clock.now)
@@ -176,7 +176,7 @@ class Stage:
 
     def _request(self, user: User, packet: Packet) -> list[int]:
         self._send(user, packet)
-        self._nothing_early(user, SubAck)
+        self._check_not_early(user, SubAck)
         self._commit()
         user.flush()
         (answer,) = [packet for packet in user.packets if isinstance(packet, SubAck)]
@@ -186,12 +186,12 @@ class Stage:
         self.turn(True)
         return answer.reasons
 
-    def _nothing_early(self, user: User, answer: type[Connack | SubAck]) -> None:
-        """What a crash would undo is not answered yet."""
+    def _check_not_early(self, user: User, answer: type[Connack | SubAck]) -> None:
+        """Check that no change is answered that a crash would undo."""
         if user.session.durable and self.store.position > self.broker.outbox.durable:
             user.flush()
             early = [packet for packet in user.packets if isinstance(packet, answer)]
-            assert not early, f"{user.name}: {early} before it is on the disk"
+            assert not early, f"{user.name}: {early} before it is on disk"
 
     # Messages
 
@@ -206,8 +206,8 @@ class Stage:
         self._publish(user, Publish(topic, b"", qos, packet_id=packet_id), commit)
 
     def _publish(self, user: User, message: Publish, commit: bool) -> None:
-        """A message that the server takes for a new one gets a number of its own, also when it is said again: each
-        delivery can then be told from every other."""
+        """Give a number of its own to each message that is new to the server, also to a repeat, so that the deliveries
+        can be distinguished."""
         packet_id = message.packet_id
         session = user.session
         if not (message.qos == 2 and packet_id in session.incoming):
@@ -226,18 +226,18 @@ class Stage:
         self.turn(commit)
 
     def acknowledge(self, name: str, count: int, commit: bool) -> None:
-        """The oldest of the PUBACKs, PUBRECs and PUBCOMPs that are due from a user."""
+        """Send the oldest PUBACKs, PUBRECs and PUBCOMPs that are due from a user."""
         user = self.users[name]
         for _ in range(count):
-            if user.connection is None or not user.owes:
+            if user.connection is None or not user.acks_due:
                 return
-            answer = user.owes.pop(0)
+            answer = user.acks_due.pop(0)
             user.acknowledge(answer)
             self._send(user, answer)
             self.turn(commit)
 
     def release(self, name: str, commit: bool) -> None:
-        """PUBREL for the oldest message of a user that has its PUBREC."""
+        """Send PUBREL for the oldest message of a user that has its PUBREC."""
         user = self.users[name]
         if user.connection is None:
             return
@@ -255,7 +255,7 @@ class Stage:
     # What always holds
 
     def check(self) -> None:
-        """Nothing is lost or left over, and what fits a window is on its way."""
+        """No state is lost or left over, and each window is filled."""
         sizes.check(self.broker, self.store)
         assert len(self.broker.sessions) == len(self.model.sessions)
         if self.store.position != self.broker.outbox.durable:
@@ -267,7 +267,7 @@ class Stage:
                 assert len(user.flying()) >= min(window, len(due)), f"{user.name} waits for {due}"
 
     def finish(self) -> None:
-        """Everybody comes back and answers everything: then nothing is owed to anybody."""
+        """All users reconnect and answer all packets: then no message is due."""
         self.turn(True)
         for name, session in list(self.model.sessions.items()):
             if self.users[name].connection is None:
@@ -278,7 +278,7 @@ class Stage:
                 self.acknowledge(name, 10, True)
                 self.release(name, True)
             present = [user for user in self.users.values() if user.connection is not None]
-            busy = any(user.owes or None in user.published.values() for user in present)
+            busy = any(user.acks_due or None in user.published.values() for user in present)
         for name, session in self.model.sessions.items():
             assert not session.due, f"{name} never got {session.due}"
             assert not self.users[name].published, f"{name} was never answered: {self.users[name].published}"

@@ -1,4 +1,4 @@
-"""A journal in memory that can crash at any point, at a price that does not grow with what it keeps."""
+"""A journal in memory that can crash at any point, at a cost that does not depend on its size."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tests.fakes.store import MemoryStore, Stored
 
 
 class CrashStore(MemoryStore):
-    """``items`` are live, ``disk`` is what a crash leaves: the items as of the last ``commit``. An item that is dropped
-    twice, or read after it was dropped, raises ``KeyError``."""
+    """``items`` are live; ``disk`` has the items of the last ``commit``, which survive a crash. To drop an item twice,
+    or to read a dropped item, raises ``KeyError``."""
 
     def __init__(self, disk: dict[int, Stored] | None = None, position: int = 0) -> None:
         super().__init__(disk, position)
-        self._pending: list[Stored | int] = []  # since the last commit: items that came, numbers of those dropped
+        self._pending: list[Stored | int] = []  # since the last commit: new items, and numbers of dropped items
 
     def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
         try:
@@ -31,7 +31,7 @@ class CrashStore(MemoryStore):
         self._pending.append(id)
 
     def commit(self, position: int | None = None) -> int:
-        """What came up to ``position`` is durable, or everything; returns up to where."""
+        """Make the changes up to ``position`` durable, or all; returns the durable position."""
         count = len(self._pending) if position is None else max(0, position - self.durable)
         for record in self._pending[:count]:
             if isinstance(record, int):
@@ -43,5 +43,5 @@ class CrashStore(MemoryStore):
         return self.durable
 
     def crash(self) -> CrashStore:
-        """What is on the disk, under a new journal."""
+        """A new journal with the items on disk."""
         return CrashStore(self.disk, self.position)

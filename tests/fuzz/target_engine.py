@@ -1,8 +1,8 @@
-"""The real engine under fuzzed sequences, in one process and at full speed.
+"""The real broker under fuzzed sequences, in one process and at full speed.
 
-A ``World`` is one engine on a journal in memory with some dozen fuzzed clients at a time, a clock that moves, crashes,
-and a neighbour that does nothing wrong. What it checks is in ``watch`` (each connection), ``sizes`` (the engine and its
-journal) and ``neighbour``; an exception of the engine is a failure as it is.
+A ``World`` is one broker on a journal in memory with ``AT_ONCE`` fuzzed clients, a clock that advances, crashes, and a
+neighbour that follows the protocol. The checks are in ``watch`` (each connection), ``sizes`` (the broker and its
+journal) and ``neighbour``; an exception of the broker is a failure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, Connect, Disconnect, Packet, Publish, Subscription
 from tests.fakes.clock import FakeClock
 from tests.fuzz import sizes
-from tests.fuzz.elsewhere import Edges, Interests
+from tests.fuzz.edges import Edges, Interests
 from tests.fuzz.generate import ALIASES, Cast
 from tests.fuzz.line import Line
 from tests.fuzz.neighbour import Neighbour
@@ -31,9 +31,9 @@ from tests.fuzz.store import CrashStore
 from tests.fuzz.watch import insist
 
 AT_ONCE: Final = 24  # fuzzed clients
-_LOOK: Final = 150  # turns between two looks at all that the engine holds
+_LOOK: Final = 150  # turns between two checks of the whole broker
 _PACKETS: Final = 105  # of one sequence
-# How far the disk is at the end of a turn.
+# How far the journal is durable at the end of a turn.
 SYNCED: Final = "all"
 LATE: Final = "one turn behind"
 STUCK: Final = "no further"
@@ -46,8 +46,8 @@ _AGE: Final = 31 * 86_400.0  # seconds, beyond every session expiry of the seque
 
 @dataclass
 class Tally:
-    """What a run has done. Of the packets ``sent`` the engine handled some, refused some (which ended the connection),
-    and never saw the rest: they came after the end of a connection, or inside a packet that never became whole."""
+    """The counts of a run. Of the packets ``sent`` the broker handled some, refused some (which ended the connection),
+    and never read the rest: they came after the end of a connection, or in an incomplete packet."""
 
     sequences: int = 0
     sent: int = 0
@@ -55,21 +55,21 @@ class Tally:
     refused: int = 0
     connections: int = 0
     crashes: int = 0
-    neighbour: int = 0  # messages that it got back
+    neighbour: int = 0  # messages that came back to the neighbour
 
     @property
     def judged(self) -> int:
-        """Packets that were handled or refused: those that count."""
+        """Packets that were handled or refused."""
         return self.handled + self.refused
 
     def add(self, other: Tally) -> None:
-        """Count what ``other`` has done too."""
+        """Add the counts of ``other``."""
         for name in self.__dict__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 def fuzz_limits(large: bool) -> PacketLimits:
-    """Small, so that they are reached, or large, so that the longest texts there are come in."""
+    """Small limits, so that they are reached, or large ones that allow the longest texts."""
     packet, connect = (300_000, 200_000) if large else (16_384, 4096)
     return PacketLimits(
         packet, max_user_properties=20, max_topic_levels=32, max_subscriptions=16, max_connect_size=connect
@@ -77,7 +77,7 @@ def fuzz_limits(large: bool) -> PacketLimits:
 
 
 def fuzz_settings(dice: Random, edge: bool, limits: PacketLimits) -> Settings:
-    """Small, so that they are reached; an edge keeps every session."""
+    """Small limits, so that they are reached; an edge keeps every session."""
     settings = Settings()
     settings.keep_all = edge
     settings.attach_grace = 20.0
@@ -98,8 +98,8 @@ def fuzz_settings(dice: Random, edge: bool, limits: PacketLimits) -> Settings:
 
 
 class World:
-    """``edge``: the clients are vehicles with inboxes, and cores; else they are back ends of a core. ``large``: what
-    they send may be large; ``None`` leaves it to the dice."""
+    """``edge``: the clients are vehicles with inboxes, and cores; else they are back ends of a core. ``large``: large
+    packets are allowed; ``None``: at random."""
 
     def __init__(self, seed: str, edge: bool, large: bool | None = None) -> None:
         self._dice = Random(seed)
@@ -110,7 +110,7 @@ class World:
         self._rules = _inbox() if edge else None
         self._peers: list[Peer] = []
         self._handed = 0
-        self._speaking: Peer | None = None
+        self._last_sender: Peer | None = None
         self._casts = [Cast(f"vehicles/{name}/", (name,)) for name in _VEHICLES] if edge else [Cast()]
         self._turn = 0
         self._crashes = self._dice.choice(_CRASHES)
@@ -142,7 +142,7 @@ class World:
     # A run
 
     def run(self, sequences: int) -> None:
-        """So many sequences, then the end of all sessions."""
+        """Send ``sequences`` sequences."""
         dice = self._dice
         left = sequences
         while left or self._peers:
@@ -150,14 +150,14 @@ class World:
                 self._peers.append(self._new_peer())
                 left -= 1
             for peer in dice.sample(self._peers, min(4, len(self._peers))):
-                self._speaking = peer
+                self._last_sender = peer
                 peer.step(self.broker)
-                self._hazard(peer)
+                self._disturb(peer)
                 if peer.finished:
-                    self._part(peer)
+                    self._finish_peer(peer)
             self.neighbour.step()
             self.end_turn(dice.choice(_DISKS))
-            self._weather()
+            self._advance()
 
     def _new_peer(self) -> Peer:
         dice = self._dice
@@ -171,8 +171,8 @@ class World:
             principal = _vehicle(_VEHICLES[number])
         return Peer(dice, sequence(dice, cast, _PACKETS), principal, self._limits)
 
-    def _hazard(self, peer: Peer) -> None:
-        """What happens to a connection besides what its client sends."""
+    def _disturb(self, peer: Peer) -> None:
+        """Lose, pause or resume a connection, at random."""
         chance, line = self._dice.random(), peer.line
         if chance > 0.03 or line is None or line.closed or line.connection is None:
             return
@@ -183,8 +183,8 @@ class World:
         else:
             self.broker.resume(line.connection)
 
-    def _part(self, peer: Peer) -> None:
-        """The sequence is over: the client goes without a word."""
+    def _finish_peer(self, peer: Peer) -> None:
+        """The sequence has ended: close the client and count its packets."""
         peer.leave()
         self._peers.remove(peer)
         tally = self.tally
@@ -199,15 +199,14 @@ class World:
         return Line(self.broker, principal, self._limits)
 
     def end_turn(self, disk: str = SYNCED, all: bool = False) -> None:
-        """What a node does at the end of a turn: commit, release what waited for it, write. ``all``: nothing is late
-        elsewhere."""
+        """End a turn as a node does: commit, release the waiting output, write. ``all``: all edges have answered."""
         broker = self.broker
         if self._edges is not None:
             self._edges.answer(broker, all)
         if self._interests is not None:
             self._interests.open(broker, all)
         broker.end_turn()
-        if disk == LATE:  # what was handed over at the end of the turn before
+        if disk == LATE:  # the records of the turn before
             broker.durable(self.store.commit(self._handed))
         elif disk == SYNCED:
             broker.durable(self.store.commit())
@@ -220,8 +219,8 @@ class World:
             assert isinstance(shell, Line)
             shell.flush()
 
-    def _weather(self) -> None:
-        """Time goes on, and now and then the server crashes."""
+    def _advance(self) -> None:
+        """Advance the clock, and at random crash the server."""
         dice = self._dice
         self._turn += 1
         if self._turn % 10 == 0:
@@ -234,7 +233,7 @@ class World:
             self.crash()
 
     def crash(self) -> None:
-        """The server dies without a word; what is on the disk is there again."""
+        """The server dies and restarts with the state on disk."""
         for peer in self._peers:
             if peer.line is not None:
                 peer.line.closed = True
@@ -247,8 +246,8 @@ class World:
         self.tally.crashes += 1
 
     def story(self) -> list[str]:
-        """Who spoke last, and what it has said on its connection, one packet a line: the form of the corpus."""
-        peer = self._speaking
+        """The client that sent last, and its packets on the connection, in the format of the corpus."""
+        peer = self._last_sender
         if peer is None:
             return []
         principal = peer.principal
@@ -258,13 +257,13 @@ class World:
     # The end
 
     def finish(self) -> None:
-        """The neighbour gets the rest; all sessions end; nothing may be left of them."""
+        """The neighbour gets the rest of its messages; all sessions end; no state may be left."""
         for _ in range(100):
             self.neighbour.step(publish=False)
             self.end_turn(all=True)
             if self.neighbour.settled:
                 break
-        late = f"{self.neighbour.published} messages of the neighbour, and {self.neighbour.arrived} are back"
+        late = f"{self.neighbour.published} messages of the neighbour, and {self.neighbour.arrived} came back"
         insist(self.neighbour.settled, late)
         self.tally.neighbour += self.neighbour.arrived
         for _ in range(3):  # the wills of sessions that end may be retained, and wait in inboxes
@@ -277,16 +276,16 @@ class World:
         sizes.check_empty(self.broker, self.store)
 
     def _end_sessions(self) -> None:
-        """A clean start that ends with its connection, for each session that there is."""
+        """End each session with a clean start of expiry 0."""
         for session in self.broker.sessions.all():
             kind, name, client_id = session.key
             if not client_id:
-                continue  # an inbox, which no client can be; it ends with its time
+                continue  # an inbox has no client; it expires
             principal = Principal(name, kind, everything(), session.vehicle)
-            self._say(principal, client_id)
+            self._send(principal, client_id)
         self.end_turn()
 
-    def _say(self, principal: Principal, client_id: str, *packets: Publish) -> None:
+    def _send(self, principal: Principal, client_id: str, *packets: Publish) -> None:
         line = self.line(principal)
         said: list[Packet] = [Connect(MQTT5, client_id, True, 0), *packets, Disconnect()]
         for packet in said:
@@ -295,7 +294,7 @@ class World:
 
     def _clear_retained(self) -> None:
         for topic, _ in self.broker.retained._tree.match("#"):
-            self._say(Principal("broom", BACKEND, everything()), "broom", Publish(topic, b"", 0, True))
+            self._send(Principal("broom", BACKEND, everything()), "broom", Publish(topic, b"", 0, True))
 
 
 def _vehicle(name: str) -> Principal:

@@ -1,7 +1,7 @@
 """A real mesh under fuzzed sequences through its sockets: the front door, and the core's endpoint.
 
-What is checked: every process lives, none has logged an error, none grows, what comes back over each connection is as
-MQTT wants it, and clients of another make (paho) beside them, one at each way in, get all of their own messages.
+It checks that every process runs, that none has logged an error and none grows, that the packets on each connection
+follow MQTT, and that two other clients (paho), one at the door and one at the core, get all of their own messages.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tests.support.mesh import Mesh
 from tests.support.stock import Stock
 from tests.support.waiting import until
 
-# Of the topology: sessions that end soon, and small queues. Else memory grows for as long as it takes to fill all the
-# queues of clients that never come back, and a leak would not be told from that.
+# For the topology: short sessions and small queues. Otherwise memory grows until the queues of all clients that never
+# reconnect are full, which looks like a leak.
 LIMITS: Final = "limits: {session_expiry: 5s, queue_messages: 200}"
 AT_ONCE: Final = 24  # fuzzed clients
-SAMPLES: Final = 10  # looks at the memory of each process
+SAMPLES: Final = 10  # memory samples of each process
 _PACKETS: Final = 105  # of one sequence
 _VEHICLES: Final = tuple(f"F{number}" for number in range(8))
 # A line of the runner's log begins with the date, the time and the level.
@@ -36,7 +36,7 @@ _TRACEBACK: Final = re.compile(r"^Traceback ", re.MULTILINE)
 
 
 class Bystanders:
-    """A vehicle and a back end, both of paho: each gets what it publishes to itself, and what the other sends it."""
+    """A vehicle and a back end, both paho clients. Each gets its own messages and those of the other."""
 
     def __init__(self) -> None:
         self._car = Stock("bystander", paho.MQTTv311, clean=True)
@@ -54,8 +54,8 @@ class Bystanders:
             self._app.subscribe(filter, 2)
 
     def publish(self) -> None:
-        """One message on each of the four ways. Each has its QoS: paho hands over QoS 2 when PUBREL comes, so the two
-        of one topic would be in no order."""
+        """Publish one message to each of the four topics. Each topic has one QoS: paho delivers QoS 2 at PUBREL, so
+        messages of different QoS would lose their order."""
         self._count += 1
         for sender, topic, qos in (
             (self._car, "vehicles/bystander/own/1", 2),
@@ -67,7 +67,7 @@ class Bystanders:
             self._due.setdefault(topic, []).append(str(self._count))
 
     async def check(self) -> int:
-        """Everything arrived, in order and once, and nobody was disconnected; returns how many messages that are."""
+        """Check that all messages arrived once and in order, and no client was disconnected; returns their count."""
         published = sum(len(numbers) for numbers in self._due.values())
 
         def arrived() -> int:
@@ -98,7 +98,7 @@ def _difference(got: list[str], due: list[str]) -> str:
 
 
 class Watchman:
-    """Looks at the processes of a mesh from its creation on. ``memory`` are bytes, a list of looks for each."""
+    """Observes the processes of a mesh. ``memory``: samples in bytes, by process."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
@@ -108,13 +108,13 @@ class Watchman:
         self.memory: dict[str, list[int]] = {name: [] for name in mesh.names()}
 
     def look(self) -> None:
-        """Note the memory of each."""
+        """Sample the memory of each process."""
         for name, looks in self.memory.items():
             looks.append(psutil.Process(self._pids[name]).memory_info().rss)
 
     def check(self, growth: int) -> None:
-        """All are the same processes, none has logged an error, and none took ``growth`` bytes more in the second half
-        than in the first."""
+        """Check that no process was restarted, logged an error, or took ``growth`` bytes more in the second half than
+        in the first."""
         for name in self._names:
             pid = self._mesh.pid(name)
             insist(pid == self._pids[name], f"{name} was process {self._pids[name]} and is {pid}")
@@ -127,25 +127,25 @@ class Watchman:
             insist(self.grown(name) < growth, f"{name} has grown: {self.memory[name]}")
 
     def grown(self, name: str) -> int:
-        """The most memory of a process in the second half less the most in the first, its warm-up left out."""
+        """The peak memory of a process in the second half less the peak in the first, without the first sample."""
         looks = self.memory[name]
         middle = len(looks) // 2
         return max(looks[middle:]) - max(looks[1:middle])
 
 
 class Crowd:
-    """Fuzzed clients, ``AT_ONCE`` of them at a time, at both ways in."""
+    """Fuzzed clients, ``AT_ONCE`` of them at a time, at the door and at the core."""
 
     def __init__(self, mesh: Mesh, seed: int) -> None:
         self._seed = seed
         self._casts = [Cast(f"vehicles/{name}/", (name,)) for name in _VEHICLES]
-        # A back end has the whole topic space, and vehicles to command.
+        # A back end has the whole topic space, and sends commands to vehicles.
         self._apps = [Cast(), Cast(), Cast("vehicles/F1/")]
         self._mesh = mesh
         self.tally = Tally()
 
     async def run(self, first: int, count: int) -> None:
-        """The sequences with the numbers from ``first`` on. Raises ``Breach``."""
+        """Send ``count`` sequences, numbered from ``first``. Raises ``Breach``."""
         numbers = iter(range(first, first + count))
 
         async def some() -> None:
@@ -178,7 +178,7 @@ class Crowd:
 
 
 async def fuzz(mesh: Mesh, seed: int, sequences: int, growth: int) -> tuple[Tally, Watchman]:
-    """So many sequences against a mesh that is ready. Raises ``Breach`` or ``AssertionError``."""
+    """Send ``sequences`` sequences to a mesh that is ready. Raises ``Breach`` or ``AssertionError``."""
     bystanders, crowd, watchman = Bystanders(), Crowd(mesh, seed), Watchman(mesh)
     bystanders.join(mesh)
     try:
@@ -200,7 +200,7 @@ async def fuzz(mesh: Mesh, seed: int, sequences: int, growth: int) -> tuple[Tall
 
 
 async def _publish(bystanders: Bystanders) -> None:
-    """A few messages a second, for as long as the crowd is at it."""
+    """Publish a few messages a second until cancelled."""
     while True:
         bystanders.publish()
         await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""A slice of the fuzzing of the engine; ``scripts/fuzz`` does millions of the same."""
+"""A short run of the broker fuzzer; ``scripts/fuzz`` runs millions of packets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SEQUENCES = 120
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_a_round_of_fuzzed_sequences(number: int) -> None:
+def test_a_round_of_fuzzed_sequences_does_no_harm(number: int) -> None:
     tally = run_round(SEED, number, SEQUENCES)
     assert tally.sequences == SEQUENCES
-    assert tally.judged > 60 * SEQUENCES, "most of what is sent must reach the engine"
-    assert tally.refused > 100, "and a good part of it must be wrong"
+    assert tally.judged > 60 * SEQUENCES, "most packets must reach the broker"
+    assert tally.refused > 100, "a good part of the packets must be wrong"
     assert tally.neighbour > 100
 
 
@@ -25,11 +25,11 @@ def test_a_round_can_be_replayed() -> None:
     assert run_round(SEED, 5, 20) == run_round(SEED, 5, 20)
 
 
-def test_a_failure_names_its_seed_and_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_names_its_seed_and_the_packets(monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(world: World) -> None:
         raise Breach("as an example")
 
-    monkeypatch.setattr(World, "_weather", crash)
+    monkeypatch.setattr(World, "_advance", crash)
     with pytest.raises(Failure, match=r"as an example\nreplay it with scripts/fuzz --seed 1 --round 2 --of 30\n# one"):
         run_round(1, 2, 30)
 

@@ -1,4 +1,4 @@
-"""The sequences themselves: right where they are meant to be, wrong where not, and the same for the same seed."""
+"""The fuzzed sequences: valid without mutations, invalid at the given rate, and the same for the same seed."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def read(packets: list[bytes]) -> list[int]:
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 @pytest.mark.parametrize("prefix", ["", "vehicles/V1/"])
-def test_what_is_not_mutated_is_right(protocol: int, prefix: str) -> None:
+def test_sequences_without_mutations_are_valid(protocol: int, prefix: str) -> None:
     for seed in range(20):
         drafts = Script(Random(seed), Cast(prefix), protocol).packets(200)
         packets = [assemble(draft) for draft in drafts]
         assert sum(read(packets)) == len(packets)
 
 
-def test_what_is_mutated_is_wrong_in_its_share() -> None:
+def test_the_share_of_invalid_packets_is_the_mutation_rate() -> None:
     for rate in (LIGHT, WILD):
         right = wrong = 0
         for seed in range(30):
@@ -56,7 +56,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert one.packets != sequence(Random(8), Cast(), 100).packets
 
 
-def test_pieces_are_the_whole() -> None:
+def test_pieces_join_to_the_whole() -> None:
     dice = Random(1)
     for size in range(200):
         data = dice.randbytes(size)

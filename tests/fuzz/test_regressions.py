@@ -1,4 +1,4 @@
-"""What the state machine has found once and a file of the corpus cannot say: one test each."""
+"""Faults that the state machine found and that a corpus file cannot express: one test each."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.fuzz.stage import Stage
 from tests.support.bench import Bench, subscribe
 
 
-def test_what_came_after_an_acknowledgement_that_a_crash_undid_is_repeated_with_dup() -> None:
-    """The first PUBACK made room for the second message and was not on the disk yet: both were with the client, though
-    its window is 1 [MQTT-3.3.1-1]."""
+def test_a_delivery_after_a_lost_acknowledgement_is_repeated_with_dup() -> None:
+    """The first PUBACK made room for the second message and was not on disk yet: the client had both, though its window
+    is 1 [MQTT-3.3.1-1]."""
     stage = Stage(["anna", "bert"])
     stage.connect("anna", 5, True, 100, 0)
     stage.connect("bert", 5, True, 100, 1)
@@ -28,7 +28,7 @@ def test_what_came_after_an_acknowledgement_that_a_crash_undid_is_repeated_with_
 
 
 @pytest.mark.parametrize("crashed", [False, True])
-def test_what_an_earlier_connection_with_a_larger_window_was_sent_has_dup_after_a_crash(crashed: bool) -> None:
+def test_deliveries_beyond_the_last_window_have_dup_after_a_crash(crashed: bool) -> None:
     """The last connection before the crash had room for the first message only; the one before it got both
     [MQTT-3.3.1-1]."""
     stage = Stage(["anna", "bert"])
@@ -48,7 +48,7 @@ def test_what_an_earlier_connection_with_a_larger_window_was_sent_has_dup_after_
     stage.finish()
 
 
-def test_what_was_never_sent_has_no_dup_after_a_crash() -> None:
+def test_an_unsent_delivery_has_no_dup_after_a_crash() -> None:
     bench = Bench()
     receiver = bench.client("r", clean=True, expiry=1000)
     subscribe(receiver, "t")
@@ -59,8 +59,7 @@ def test_what_was_never_sent_has_no_dup_after_a_crash() -> None:
 
 
 def test_a_delayed_will_is_published_when_a_takeover_ends_the_session() -> None:
-    """A session of expiry 0 ends with its connection, so its will has nothing to wait for (MQTT 5.0 section
-    3.1.2.5)."""
+    """A session with expiry 0 ends with its connection, so its will is not delayed (MQTT 5.0 section 3.1.2.5)."""
     bench = Bench()
     receiver = bench.client("r")
     subscribe(receiver, "w")

@@ -1,4 +1,4 @@
-"""A slice of the fuzzing through sockets; ``scripts/fuzz --sockets`` does more of the same."""
+"""A short run of the fuzzer through sockets; ``scripts/fuzz --sockets`` runs longer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 SEED = 20_261_126
 SEQUENCES = 150
-GROWTH = 24 << 20  # bytes; so short a slice is in part the warm-up of the processes
+GROWTH = 24 << 20  # bytes; a short run includes the warm-up of the processes
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
-"""Clients against the engine, step by step, beside a model that says which messages must arrive.
+"""Clients against the broker, step by step, beside a model that says which messages must arrive.
 
-What a client must not see is found when it arrives; what it must have seen, at the end of each example, when everybody
-comes back and acknowledges everything. The rules only choose: what they do and check is in ``stage`` and ``user``.
+A wrong message is found when it arrives; a missing one at the end of each example, when all clients reconnect and
+acknowledge all messages. The rules only choose the steps; ``stage`` and ``user`` perform and check them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ names = st.sampled_from(NAMES)
 
 
 class Machine(RuleBasedStateMachine):
-    """The rules are what clients and fate may do."""
+    """The rules are actions of clients, crashes and time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,8 +47,8 @@ class Machine(RuleBasedStateMachine):
     def connect(self, name: str, protocol: int, clean: bool, expiry: int, window: int) -> None:
         self.stage.connect(name, protocol, clean, expiry, window)
 
-    def _be_there(self, name: str) -> None:
-        """Most steps would be for nothing otherwise."""
+    def _ensure_connected(self, name: str) -> None:
+        """Connect a disconnected client: most steps need a connection."""
         if self.stage.users[name].connection is None:
             self.stage.connect(name, 5, False, 100, 0)
 
@@ -66,7 +66,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=names, filter=st.sampled_from(FILTERS), qos=st.integers(0, 2), no_local=st.booleans())
     def subscribe(self, name: str, filter: str, qos: int, no_local: bool) -> None:
-        self._be_there(name)
+        self._ensure_connected(name)
         self.stage.subscribe(name, filter, qos, no_local)
 
     @rule(name=names, filter=st.sampled_from(FILTERS))
@@ -81,7 +81,7 @@ class Machine(RuleBasedStateMachine):
         commit=st.booleans(),
     )
     def publish(self, name: str, topic: str, qos: int, count: int, commit: bool) -> None:
-        self._be_there(name)
+        self._ensure_connected(name)
         for _ in range(count):
             self.stage.publish(name, topic, qos, commit)
 
@@ -98,13 +98,13 @@ class Machine(RuleBasedStateMachine):
         self.stage.turn(True)
 
     @invariant()
-    def nothing_is_lost(self) -> None:
+    def no_message_is_lost(self) -> None:
         self.stage.check()
 
     def teardown(self) -> None:
-        if sys.exc_info()[0] is None:  # else a rule has failed, and that is what is to be seen
+        if sys.exc_info()[0] is None:  # else a rule has failed: keep its exception
             self.stage.finish()
 
 
 Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
-TestClientsAgainstTheEngine: Any = Machine.TestCase
+TestClientsAgainstTheBroker: Any = Machine.TestCase

@@ -1,4 +1,4 @@
-"""Bytes that nobody meant to be MQTT: they set ``error`` and do no more, and are read the same in any pieces."""
+"""Random bytes: a reader only sets ``error``, and reads them the same in any pieces."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SEEDS = [bytes.fromhex(golden.hex) for golden in GOLDEN] + [bytes.fromhex(broken
 
 
 def check(role: int, protocol: int, data: bytes) -> None:
-    """Feed it whole and byte by byte; what comes out is the same, and can be written and read again."""
+    """Feed ``data`` whole and byte by byte: the packets are the same, and survive a round trip."""
     whole = Reader(LIMITS, role, protocol)
     packets = whole.feed(data)
     single = Reader(LIMITS, role, protocol)
@@ -49,18 +49,18 @@ def check(role: int, protocol: int, data: bytes) -> None:
 
 @READERS
 @given(data=st.binary(max_size=200))
-def test_random_bytes(role: int, protocol: int, data: bytes) -> None:
+def test_random_bytes_are_read_the_same_in_pieces(role: int, protocol: int, data: bytes) -> None:
     check(role, protocol, data)
 
 
 @READERS
 @given(kind=st.integers(0, 255), body=st.binary(max_size=100))
-def test_random_bodies(role: int, protocol: int, kind: int, body: bytes) -> None:
+def test_random_bodies_are_read_the_same_in_pieces(role: int, protocol: int, kind: int, body: bytes) -> None:
     check(role, protocol, bytes((kind, len(body))) + body)
 
 
 @READERS
-def test_golden_packets_with_faults(role: int, protocol: int) -> None:
+def test_mutated_golden_packets_are_read_the_same_in_pieces(role: int, protocol: int) -> None:
     dice = random.Random(role * 10 + protocol)
     for _ in range(2_000):
         data = bytearray(b"".join(dice.choice(SEEDS) for _ in range(dice.randrange(1, 3))))
@@ -79,7 +79,7 @@ def test_golden_packets_with_faults(role: int, protocol: int) -> None:
 
 
 @given(data=st.binary(max_size=200), limit=st.integers(2, 200))
-def test_framer(data: bytes, limit: int) -> None:
+def test_the_framer_cuts_random_bytes_the_same_in_pieces(data: bytes, limit: int) -> None:
     whole = Framer(limit)
     packets = whole.feed(data)
     single = Framer(limit)
@@ -97,7 +97,7 @@ def test_framer(data: bytes, limit: int) -> None:
 
 @settings(max_examples=300)
 @given(st.binary(max_size=100), st.sampled_from([WILL, *range(CONNECT, AUTH + 1)]))
-def test_properties(data: bytes, place: int) -> None:
+def test_random_properties_survive_a_round_trip(data: bytes, place: int) -> None:
     try:
         properties = properties_in(data, place)
     except ProtocolError:

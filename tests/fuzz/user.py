@@ -1,4 +1,4 @@
-"""A client beside the model: what it has seen and owes, and everything that it must not see."""
+"""A client beside the model: it records the packets that it got and must answer, and rejects wrong ones."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Disconnect, Packet, Publish
 from tests.fuzz.model import Due, Model, Session
 
-NOBODY = 0x10  # the reason code for a publish that has no receiver
+NO_RECEIVER = 0x10  # the reason code of a publish without a receiver
 
 
 class User(Flushable):
-    """``window`` is its receive maximum. The payload of a message is its number."""
+    """``window`` is its receive maximum. The payload of each message is its number."""
 
     def __init__(self, name: str, model: Model) -> None:
         self.name = name
@@ -24,22 +24,22 @@ class User(Flushable):
         self.reader = Reader(PacketLimits(), CLIENT, MQTT5)
         self.packets: list[Packet] = []
         # As a receiver.
-        self.twice: set[int] = set()  # numbers of QoS 2 that its application has got
-        self.seen: set[int] = set()  # numbers of QoS 1 and 2 that came on any connection of the session
-        self.now: list[int] = []  # those of this connection, in their order
+        self.delivered: set[int] = set()  # numbers of QoS 2 that its application got
+        self.seen: set[int] = set()  # numbers of QoS 1 and 2 from all connections of the session
+        self.now: list[int] = []  # those of this connection, in order
         self.unreliable: set[int] = set()  # numbers that may come with QoS 0 on this connection
         self.numbers: dict[int, int] = {}  # identifiers of the server -> numbers
         self.received: set[int] = set()  # QoS 2 identifiers that are not released
-        self.owes: list[Ack] = []  # what it has not acknowledged
+        self.acks_due: list[Ack] = []  # acknowledgements that it has still to send
         # As a publisher.
         self.published: dict[int, Publish | None] = {}  # unanswered, in order; ``None`` once PUBREC came
-        self.receivers: dict[int, dict[str, int]] = {}  # of what is unanswered
-        self.releasing: set[int] = set()  # identifiers whose PUBREL was said on this connection
+        self.receivers: dict[int, dict[str, int]] = {}  # of unanswered messages
+        self.releasing: set[int] = set()  # identifiers whose PUBREL was sent on this connection
         self.last_id = 0
 
     @property
     def session(self) -> Session:
-        """What the model knows of it."""
+        """The session in the model."""
         return self.model.sessions[self.name]
 
     def begin(self, connection: Connection, protocol: int, window: int) -> None:
@@ -48,16 +48,16 @@ class User(Flushable):
         self.reader = Reader(PacketLimits(), CLIENT, protocol)
 
     def drop(self) -> None:
-        """The connection is gone, with what belonged to it."""
+        """The connection is closed: drop its state."""
         self.connection = None
         self.packets.clear()
         self.now.clear()
-        self.owes.clear()
+        self.acks_due.clear()
         self.unreliable.clear()
         self.releasing.clear()
 
     def forget(self) -> None:
-        """The session is gone, as CONNACK says."""
+        """CONNACK says that the session is not present: drop its state."""
         self.seen.clear()
         self.received.clear()
         self.numbers.clear()
@@ -65,7 +65,7 @@ class User(Flushable):
         self.receivers.clear()
 
     def flush(self) -> None:
-        """The server writes."""
+        """Read the output of the server."""
         connection = self.connection
         assert connection is not None
         data = b"".join(connection.out)
@@ -75,7 +75,7 @@ class User(Flushable):
         assert not connection.closing, f"the server has closed the connection of {self.name}: {self.packets}"
 
     def hear(self) -> None:
-        """Look at what came."""
+        """Check the packets that came."""
         packets, self.packets = self.packets, []
         for packet in packets:
             if isinstance(packet, Publish):
@@ -92,17 +92,17 @@ class User(Flushable):
     def _hear_publish(self, packet: Publish) -> None:
         number = int(packet.payload)
         if packet.qos == 0:
-            assert number in self.unreliable, f"{self.name}: nobody sent {packet}, or it came twice"
+            assert number in self.unreliable, f"{self.name}: {packet} was not sent, or came twice"
             self.unreliable.discard(number)
             return
         due = self.due(number)
-        assert due is not None, f"{self.name} is not to get {packet}, or not any more"
+        assert due is not None, f"{self.name}: {packet} is not due"
         assert packet.qos == due.qos, (packet, due)
         assert not due.released, f"{self.name}: {packet} after PUBREC"
         assert packet.dup or number not in self.seen, f"{self.name}: {packet} was sent before, and has no DUP"
         assert not self.now or number > self.now[-1], f"{self.name}: {packet} after {self.now}"
         if self.session.durable:
-            assert self.model.on_disk(self.name, number), f"{self.name}: {packet} is not on the disk"
+            assert self.model.on_disk(self.name, number), f"{self.name}: {packet} is not on disk"
         self.seen.add(number)
         self.now.append(number)
         self._take(packet, number)
@@ -111,15 +111,15 @@ class User(Flushable):
     def _take(self, packet: Publish, number: int) -> None:
         packet_id = packet.packet_id
         if packet.qos == 1:
-            self.owes.append(Ack(PUBACK, packet_id))
+            self.acks_due.append(Ack(PUBACK, packet_id))
         else:
             if packet_id in self.received:
                 assert self.numbers[packet_id] == number, f"{self.name}: {packet} has an identifier in use"
             else:
-                assert number not in self.twice, f"{self.name}: {packet} comes twice to the application"
+                assert number not in self.delivered, f"{self.name}: {packet} comes twice to the application"
                 self.received.add(packet_id)
-                self.twice.add(number)
-            self.owes.append(Ack(PUBREC, packet_id))
+                self.delivered.add(number)
+            self.acks_due.append(Ack(PUBREC, packet_id))
         self.numbers[packet_id] = number
 
     def _hear_release(self, packet: Ack) -> None:
@@ -127,22 +127,22 @@ class User(Flushable):
         due = self.due(self.numbers[packet.packet_id])
         assert due is not None and due.released, f"{self.name}: {packet} for {due}"  # noqa: PT018  one thought
         undone = self.model.forgets_release(self.name, due.number)
-        assert not undone, f"{self.name}: {packet} before the release is on the disk"
+        assert not undone, f"{self.name}: {packet} before the release is on disk"
         self.received.discard(packet.packet_id)
-        self.owes.append(Ack(PUBCOMP, packet.packet_id))
+        self.acks_due.append(Ack(PUBCOMP, packet.packet_id))
 
     def due(self, number: int) -> Due | None:
         """The message that is due to it."""
         return next((due for due in self.session.due if due.number == number), None)
 
     def flying(self) -> list[Due]:
-        """What is with it and not acknowledged."""
+        """The deliveries that it has and has not acknowledged."""
         return [due for due in self.session.due if due.number in self.now or due.released]
 
     def acknowledge(self, answer: Ack) -> None:
-        """It says ``answer``: tell the model."""
+        """It sends ``answer``: update the model."""
         due = self.due(self.numbers[answer.packet_id])
-        assert due is not None, f"{self.name} acknowledges what it has acknowledged: {answer}"
+        assert due is not None, f"{self.name} acknowledges twice: {answer}"
         if answer.type == PUBREC:
             due.released = True
         else:
@@ -165,8 +165,8 @@ class User(Flushable):
             self.releasing.discard(packet_id)
 
     def _check_answer(self, packet: Ack) -> None:
-        """In the order of publishing; and acked means kept: who is durable and gets it with QoS 1 or 2 has it on the
-        disk."""
+        """Check that answers come in the order of publishing, and that the message is on disk for each durable receiver
+        of QoS 1 or 2."""
         message = self.published[packet.packet_id]
         assert message is not None, f"{self.name}: {packet} comes twice"
         oldest = next(packet_id for packet_id, one in self.published.items() if one is not None)
@@ -177,4 +177,4 @@ class User(Flushable):
             kept = not qos or self.model.keeps(name, int(message.payload))
             assert kept, f"{packet}, and {name} would lose it in a crash"
         if self.protocol == MQTT5 and not message.dup:
-            assert packet.reason == (0 if receivers else NOBODY), (packet, receivers)
+            assert packet.reason == (0 if receivers else NO_RECEIVER), (packet, receivers)

@@ -1,8 +1,8 @@
-"""Sees both sides of one connection and objects to whatever the server must not do.
+"""Checks both directions of one connection against the rules of MQTT for a server.
 
-It knows the rules of MQTT that hold whatever the client does: what may be sent when, with which identifier, in which
-order. It must never know sessions or what a message is for. What a client's packets mean is told to it before the
-server sees them, so an answer that comes too early is noticed too.
+It knows the rules that hold for every behaviour of the client: what may be sent when, with which identifier, in which
+order. It must never know sessions or the purpose of a message. It gets a client's packets before the server does, so it
+also finds an answer that comes too early.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def insist(holds: bool, what: str) -> None:
 
 class Watch:
     """``window`` is the server's own limit of deliveries in flight; the client's receive maximum may be lower.
-    ``crossing``: there is a network in between, on which an acknowledgement that a client has made up may cross the
-    message that bears its identifier; nothing is said of such a message."""
+    ``crossing``: there is a network in between, where a fuzzed acknowledgement may cross the message with its
+    identifier; such a message is not checked."""
 
     __slots__ = (
         "_aliases", "_answers", "_completes", "_crossed", "_crossing", "_flying", "_greeted", "_max_alias",
@@ -71,19 +71,19 @@ class Watch:
         self._reader = Reader(_LIMITS, CLIENT, connect.protocol)
         self._greeted = False
         self._over = False
-        self._flying: dict[int, int] = {}  # identifiers of the server that are with the client -> their QoS
+        self._flying: dict[int, int] = {}  # identifiers of the server in flight -> their QoS
         self._proves = properties is not None and properties.auth_method is not None
         self._crossing = crossing
         self._crossed: set[int] = set()
-        self._received: set[int] = set()  # those of them that the client has answered with PUBREC
+        self._received: set[int] = set()  # identifiers in flight that the client has answered with PUBREC
         self._unknown = 0  # PUBRECs for identifiers that were never sent here
         self._answers: deque[tuple[int, int]] = deque()  # PUBACK and PUBREC that are due, in their order
         self._completes: deque[int] = deque()  # PUBCOMPs that are due
         self._requests: deque[tuple[int, int, int]] = deque()  # SUBACK and UNSUBACK that are due, with their codes
         self._pings = 0
-        self._aliases: set[int] = set()  # those that the client was taught
+        self._aliases: set[int] = set()  # those that the client knows
 
-    # What the client says
+    # Packets of the client
 
     def said(self, packet: Packet) -> None:
         """The server is about to see a packet of the client."""
@@ -115,14 +115,14 @@ class Watch:
             self._received.discard(packet_id)
 
     def lost_track(self) -> None:
-        """The client has said what cannot be read. A front door, which looks at first bytes only, may go on answering
+        """The client has sent malformed bytes. A front door, which reads only the first bytes of a packet, may answer
         PINGREQs until the edge ends the connection."""
         self._pings = 1 << 30
 
-    # What the server says (the texts are made only when they are needed: this runs for every packet)
+    # Packets of the server (this runs for every packet, so messages are made only for a breach)
 
     def heard(self, raws: list[bytes]) -> list[Packet]:
-        """The packets that the server has put out, one entry each."""
+        """Check the output of the server, one packet per entry; returns the packets."""
         reader = self._reader
         packets = reader.feed(raws[0] if len(raws) == 1 else b"".join(raws))
         if reader.error is not None:
@@ -151,7 +151,7 @@ class Watch:
         elif isinstance(packet, Disconnect) and self.protocol == MQTT5:
             self._over = True
         else:
-            raise Breach(f"nobody has asked for {packet}")
+            raise Breach(f"unexpected {packet}")
 
     def _check_first(self, packet: Packet) -> None:
         if isinstance(packet, Auth) and self._proves:
@@ -187,7 +187,7 @@ class Watch:
         elif packet.topic:
             self._aliases.add(alias)
         elif alias not in self._aliases:
-            raise Breach(f"the alias was never taught: {packet}")
+            raise Breach(f"the alias is unknown to the client: {packet}")
 
     def _check_ack(self, packet: Ack) -> None:
         packet_id = packet.packet_id
@@ -201,11 +201,11 @@ class Watch:
                 raise Breach(f"{packet} where {due_id} was due")
         elif packet.reason == _NOT_FOUND:
             if not self._unknown:
-                raise Breach(f"nobody has asked for {packet}")
+                raise Breach(f"unexpected {packet}")
             self._unknown -= 1
         elif packet_id in self._flying and packet_id not in self._received:
-            # (One that did not come on this connection was released on an earlier one.) Before 5.0 there is no code to
-            # tell the answer to a PUBREC that nobody was waiting for.
+            # (A delivery that was not sent on this connection was released on an earlier one.) Before 5.0 no reason
+            # code marks the answer to an unexpected PUBREC.
             if self.protocol != MQTT5 and self._unknown:
                 self._unknown -= 1
                 return
