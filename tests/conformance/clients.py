@@ -1,4 +1,4 @@
-"""Clients of the scenarios: in which versions, with what session and will."""
+"""Clients of the scenarios: their MQTT versions, sessions and wills."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def lasting(world: World, protocol: int = 5, client_id: str | None = None, expir
 
 
 def resume(world: World, peer: Peer) -> Peer:
-    """The client connects anew, and finds its session."""
+    """Connect the client again and check that its session is present."""
     again = lasting(world, peer.protocol, peer.client_id)
-    assert again.connack.session_present or peer.protocol == 3  # which cannot be told
+    assert again.connack.session_present or peer.protocol == 3  # 3.1 has no Session Present
     return again

@@ -1,4 +1,4 @@
-"""The worlds in which the scenarios run: the engine alone, and a real mesh at both of its ways in."""
+"""The worlds in which the scenarios run: the broker alone, and a real mesh at the core and at the front door."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def _world(name: str, request: pytest.FixtureRequest) -> World:
 
 @pytest.fixture(params=["engine", *_SOCKETS])
 def world(request: pytest.FixtureRequest) -> World:
-    """Every scenario runs in all three."""
+    """Every scenario runs in all three worlds."""
     return _world(request.param, request)
 
 
 @pytest.fixture(params=_SOCKETS)
 def way(request: pytest.FixtureRequest) -> World:
-    """For what only a server with sockets does: deadlines, keep alive, authentication."""
+    """A world with sockets, for deadlines, keep alive and authentication, which the broker alone does not have."""
     return _world(request.param, request)

@@ -1,4 +1,4 @@
-"""The engine alone: no socket, no file, and a clock that goes when it is told to."""
+"""The broker alone: no socket, no file, and a clock that the tests advance."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def settings() -> Settings:
 
 
 class EngineWire(Flushable):
-    """What an endpoint does between a socket and the engine, without the socket."""
+    """Stands in for an endpoint: passes bytes to the broker and back without a socket."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench

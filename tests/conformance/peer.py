@@ -1,7 +1,7 @@
-"""A client that does nothing by itself: tests send packets or bytes and say what must come back.
+"""A client that does nothing by itself: tests send packets or bytes and state which packets must come back.
 
-It knows MQTT's packets, and a ``Wire`` that may be a socket or the engine itself. What always holds: packets are taken
-in the order in which they came; what is waited for has a deadline.
+It knows MQTT's packets, and a ``Wire`` that is a socket or the broker itself. What always holds: packets are returned
+in the order in which they arrive; every wait has a deadline.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class Wire(Protocol):
     """The connection below a peer."""
 
     def send(self, data: bytes) -> None:
-        """Send bytes; nothing happens on a connection that is closed."""
+        """Send bytes; do nothing if the connection is closed."""
 
     def receive(self, patience: float) -> bytes | None:
-        """The next bytes; ``b""`` when the server has closed; ``None`` if nothing came in time."""
+        """The next bytes; ``b""`` when the server has closed the connection; ``None`` at the deadline."""
 
     def close(self) -> None:
-        """Close without a word."""
+        """Close the connection without DISCONNECT."""
 
 
 class Peer:
-    """One connection. ``connack`` is the answer to CONNECT, ``received`` all bytes that came."""
+    """One connection. ``connack`` is the answer to CONNECT, ``received`` all bytes received."""
 
     def __init__(self, wire: Wire, protocol: int, client_id: str) -> None:
         self.wire = wire
@@ -81,25 +81,25 @@ class Peer:
         self.ended = True
 
     def leave(self, reason: int = 0, properties: Properties | None = None) -> None:
-        """DISCONNECT, and wait until the server has closed."""
+        """Send DISCONNECT and wait until the server has closed the connection."""
         self.send(Disconnect(reason, properties))
         self.expect_close()
 
     # Receiving
 
     def next(self, patience: float = PATIENCE) -> Packet:
-        """The next packet, whatever it is."""
-        assert self._fill(patience), f"{self.client_id}: nothing came"
+        """The next packet of any type."""
+        assert self._fill(patience), f"{self.client_id}: no packet came before the connection was closed"
         return self._packets.pop(0)
 
     def expect(self, kind: type[P], patience: float = PATIENCE) -> P:
         """The next packet, which must be of this kind."""
         packet = self.next(patience)
-        assert isinstance(packet, kind), f"{self.client_id}: {kind.__name__} was expected, and came {packet}"
+        assert isinstance(packet, kind), f"{self.client_id}: expected {kind.__name__}, got {packet}"
         return packet
 
     def find(self, kind: type[P], patience: float = PATIENCE) -> P:
-        """The next packet of this kind; those of others stay for later, in their order."""
+        """The next packet of this kind; packets of other kinds stay for later, in their order."""
         seen = 0
         while True:
             for index in range(seen, len(self._packets)):
@@ -108,17 +108,17 @@ class Peer:
                     del self._packets[index]
                     return packet
             seen = len(self._packets)
-            assert self._more(patience), f"{self.client_id}: no {kind.__name__} came, but {self._packets}"
+            assert self._more(patience), f"{self.client_id}: expected {kind.__name__}, got {self._packets}"
 
     def expect_close(self, patience: float = PATIENCE) -> list[Packet]:
-        """The server closes the connection; the packets that came before it did."""
+        """Wait until the server closes the connection; return the packets that came before."""
         while not self.ended:
             self._read(patience)
         packets, self._packets = self._packets, []
         return packets
 
     def expect_end(self, reason: int) -> Disconnect | None:
-        """The server ends the connection: with this reason to a 5.0 client, without a word to an older one."""
+        """The server ends the connection: with this reason for a 5.0 client, without DISCONNECT for an older one."""
         packets = self.expect_close()
         if self.protocol != MQTT5:
             assert packets == []
@@ -129,16 +129,16 @@ class Peer:
         return packet
 
     def expect_nothing(self) -> None:
-        """Nothing more has come, once the server has handled all that this client sent."""
+        """Check that no packet is left once the server has handled everything that this client sent."""
         assert self.sync() == []
 
     def sync(self) -> list[Packet]:
-        """Have the server handle all that was sent; the packets that came meanwhile.
+        """Wait until the server has handled everything that this client sent; return the packets that came meanwhile.
 
-        It is an UNSUBSCRIBE for nothing: unlike a ping, that is answered by whoever owns the session.
+        It sends an UNSUBSCRIBE for an unknown filter, which the owner of the session answers; a ping would not do.
         """
         packet_id = 65_535
-        self.send(Unsubscribe(packet_id, ["nobody/asks/for/this"]))
+        self.send(Unsubscribe(packet_id, ["no/such/filter"]))
         came: list[Packet] = []
         while True:
             packet = self.next()
@@ -147,7 +147,7 @@ class Peer:
             came.append(packet)
 
     def alive(self) -> None:
-        """The connection is open and answered."""
+        """Check that the connection is open and that the server answers."""
         self.send(Ping(PINGREQ))
         self.find(Ping)
 
@@ -158,7 +158,7 @@ class Peer:
         return True
 
     def _more(self, patience: float) -> bool:
-        """Read once; whether a packet came."""
+        """Read until a packet comes; ``False`` if the connection ends first."""
         before = len(self._packets)
         while len(self._packets) == before:
             if self.ended:
@@ -168,18 +168,18 @@ class Peer:
 
     def _read(self, patience: float) -> None:
         data = self.wire.receive(patience)
-        assert data is not None, f"{self.client_id}: nothing came within {patience:g} s, and the connection is open"
+        assert data is not None, f"{self.client_id}: no bytes within {patience:g} s on an open connection"
         if not data:
             self.ended = True
             return
         self.received += data
         self._packets += self._reader.feed(data)
-        assert self._reader.error is None, f"the server sent what is not MQTT: {self._reader.error}"
+        assert self._reader.error is None, f"the server sent a malformed packet: {self._reader.error}"
 
     # Whole exchanges
 
     def connect(self, packet: Connect) -> Connack:
-        """CONNECT, and its answer."""
+        """Send CONNECT; return the CONNACK."""
         self.send(packet)
         self.connack = self.expect(Connack)
         return self.connack
@@ -187,7 +187,7 @@ class Peer:
     def subscribe(
         self, *filters: str | Subscription, qos: int = 2, identifier: int = 0, properties: Properties | None = None
     ) -> list[int]:
-        """Subscribe; the reason codes. What comes beside the SUBACK stays for later."""
+        """Subscribe; return the reason codes. Packets that come besides the SUBACK stay for later."""
         if identifier:
             properties = properties or Properties()
             properties.subscription_ids = [identifier]
@@ -199,7 +199,7 @@ class Peer:
         return answer.reasons
 
     def unsubscribe(self, *filters: str) -> list[int]:
-        """Unsubscribe; the reason codes."""
+        """Unsubscribe; return the reason codes."""
         packet_id = self.next_id()
         self.send(Unsubscribe(packet_id, list(filters)))
         answer = self.find(SubAck)
@@ -214,9 +214,9 @@ class Peer:
         retain: bool = False,
         properties: Properties | None = None,
     ) -> int:
-        """Publish, with the whole exchange of its QoS; the reason code (0 for QoS 0, once it was handled).
+        """Publish, with the whole exchange of its QoS; return the reason code (0 for QoS 0).
 
-        For peers that receive nothing else meanwhile, or do not mind that it stays for later.
+        Packets that come besides the acknowledgements stay for later.
         """
         packet_id = self.next_id() if qos else 0
         self.send(Publish(topic, payload, qos, retain, False, packet_id, properties))
@@ -235,7 +235,7 @@ class Peer:
         return answer
 
     def message(self, patience: float = PATIENCE) -> Publish:
-        """The next message, acknowledged as its QoS asks."""
+        """The next message, acknowledged as its QoS requires."""
         packet = self.find(Publish, patience)
         self.acknowledge(packet)
         return packet
@@ -245,7 +245,7 @@ class Peer:
         return [self.message().payload for _ in range(count)]
 
     def acknowledge(self, packet: Publish) -> None:
-        """Go through the exchange of a message that was received."""
+        """Acknowledge a received message with the whole exchange of its QoS."""
         if packet.qos == 1:
             self.send(Ack(PUBACK, packet.packet_id))
         elif packet.qos == 2:

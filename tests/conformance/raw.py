@@ -1,10 +1,10 @@
-"""Packets that no encoder of ours would write."""
+"""Packets that the mesh's own encoder cannot write."""
 
 from __future__ import annotations
 
 
 def text(data: bytes) -> bytes:
-    """A string with its length, whatever is in it."""
+    """A string of any bytes, behind its length."""
     return len(data).to_bytes(2, "big") + data
 
 

@@ -36,7 +36,7 @@ limits:
 
 
 def processes(folder: Path) -> Processes:
-    """A mesh with one edge, whose clients may use every topic; it runs within ``with``."""
+    """A mesh with one edge whose clients may use every topic except the refused ones; it runs within ``with``."""
     return Processes(folder, ["edge"], extra=_EXTRA, identity=_IDENTITY, sys_interval=world.SYS_INTERVAL)
 
 
@@ -88,4 +88,4 @@ class SocketWorld(World):
         names = ["core"] if self.name == "core" else ["edge", "door"]
         before = {name: self.mesh.pid(name) for name in names}
         self.mesh.kill(*names)
-        wait_until(lambda: replaced(self.mesh, before), f"{names} back after the kill")
+        wait_until(lambda: replaced(self.mesh, before), f"{names} running again after the kill")

@@ -11,18 +11,18 @@ from tests.conformance.peer import Peer
 from tests.conformance.world import World
 from tests.support.shows import shows
 
-# Without a code; with one; with an empty list; with a reason string and a user property. All say "success".
+# Without a code; with one; with an empty property list; with a reason string and a user property. All mean "success".
 FORMS = [b"", b"\x00", b"\x00\x00", b"\x00\x0b" + b"\x1f\x00\x01a" + b"\x26\x00\x01b\x00\x01c"]
 FIRST = {PUBACK: 0x40, PUBREC: 0x50, PUBREL: 0x62, PUBCOMP: 0x70}
 
 
 def ack(type: int, packet_id: int, rest: bytes = b"") -> bytes:
-    """An acknowledgement with these bytes behind its identifier."""
+    """An acknowledgement with these bytes after its identifier."""
     return raw.packet(FIRST[type], packet_id.to_bytes(2, "big") + rest)
 
 
 def received(world: World, protocol: int, qos: int) -> tuple[Peer, Publish]:
-    """A client that takes one message at a time if it can say so, and a message that it has not acknowledged."""
+    """A client with a message that it has not acknowledged; with 5.0 its receive maximum is 1."""
     peer, topic = world.client(protocol=protocol, receive_maximum=1 if protocol == 5 else None), world.topic()
     peer.subscribe(topic)
     sender = world.client()
@@ -33,8 +33,8 @@ def received(world: World, protocol: int, qos: int) -> tuple[Peer, Publish]:
 
 @shows(v5="4.3.2-3 4.3.3-4 4.3.3-5 3.6.2-1")
 @pytest.mark.parametrize("form", FORMS)
-def test_a_receiver_may_say_more_than_it_must(world: World, form: bytes) -> None:
-    """Whichever way it is said, the exchange goes on, and the next message has room."""
+def test_receiver_may_acknowledge_in_any_form(world: World, form: bytes) -> None:
+    """In every form the exchange continues, and the next message follows."""
     peer, message = received(world, 5, 1)
     peer.send(ack(PUBACK, message.packet_id, form))
     assert peer.expect(Publish).payload == b"second"
@@ -47,7 +47,7 @@ def test_a_receiver_may_say_more_than_it_must(world: World, form: bytes) -> None
 
 @shows(v5="4.3.3-11 3.7.2-1")
 @pytest.mark.parametrize("form", FORMS)
-def test_so_may_a_publisher(world: World, form: bytes) -> None:
+def test_publisher_may_send_pubrel_in_any_form(world: World, form: bytes) -> None:
     peer = world.client()
     peer.send(Publish(world.topic(), b"", 2, False, False, 7))
     assert peer.expect(Ack).type == PUBREC
@@ -58,7 +58,7 @@ def test_so_may_a_publisher(world: World, form: bytes) -> None:
 @shows(v5="4.4.0-2 3.4.2-1 3.5.2-1")
 @pytest.mark.parametrize("reason", [0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])
 @pytest.mark.parametrize(("qos", "type"), [(1, PUBACK), (2, PUBREC)])
-def test_every_error_of_a_receiver_makes_room(world: World, qos: int, type: int, reason: int) -> None:
+def test_error_from_receiver_frees_its_window(world: World, qos: int, type: int, reason: int) -> None:
     peer, message = received(world, 5, qos)
     peer.send(ack(type, message.packet_id, bytes((reason,))))
     assert peer.expect(Publish).payload == b"second"
@@ -66,7 +66,7 @@ def test_every_error_of_a_receiver_makes_room(world: World, qos: int, type: int,
 
 @shows(v5="4.3.2-3 4.3.3-4")
 @pytest.mark.parametrize(("qos", "type"), [(1, PUBACK), (2, PUBREC)])
-def test_no_subscribers_is_no_error(world: World, qos: int, type: int) -> None:
+def test_reason_no_subscribers_continues_the_exchange(world: World, qos: int, type: int) -> None:
     peer, message = received(world, 5, qos)
     peer.send(ack(type, message.packet_id, b"\x10"))
     if qos == 2:
@@ -76,8 +76,8 @@ def test_no_subscribers_is_no_error(world: World, qos: int, type: int) -> None:
 
 
 @shows(v5="3.7.2-1 3.6.2-1 4.3.3-11")
-def test_a_publisher_that_gave_up_is_answered(world: World) -> None:
-    """0x92 in its PUBREL ends the exchange as well."""
+def test_pubrel_with_reason_0x92_gets_pubcomp(world: World) -> None:
+    """0x92 (packet identifier not found) in a PUBREL ends the exchange as well."""
     peer, topic = world.client(), world.topic()
     peer.send(Publish(topic, b"", 2, False, False, 7))
     peer.expect(Ack)
@@ -89,7 +89,7 @@ def test_a_publisher_that_gave_up_is_answered(world: World) -> None:
 @shows(v5="3.4.2-1 3.5.2-1 3.6.2-1 3.7.2-1 4.13.1-1")
 @pytest.mark.parametrize("type", [PUBACK, PUBREC, PUBREL, PUBCOMP])
 @pytest.mark.parametrize("reason", [0x01, 0x04, 0x11, 0x81, 0x93, 0xFF])
-def test_codes_that_none_of_them_has(world: World, type: int, reason: int) -> None:
+def test_unknown_reason_code_ends_connection(world: World, type: int, reason: int) -> None:
     peer = world.client()
     peer.send(ack(type, 1, bytes((reason,))))
     peer.expect_end(0x82)
@@ -97,7 +97,7 @@ def test_codes_that_none_of_them_has(world: World, type: int, reason: int) -> No
 
 @shows(v5="3.4.2-1 3.5.2-1 3.6.2-1 3.7.2-1 4.13.1-1")
 @pytest.mark.parametrize(("type", "reason"), [(PUBACK, 0x92), (PUBREC, 0x92), (PUBREL, 0x10), (PUBCOMP, 0x87)])
-def test_codes_that_only_the_other_ones_have(world: World, type: int, reason: int) -> None:
+def test_reason_code_of_another_packet_type_ends_connection(world: World, type: int, reason: int) -> None:
     peer = world.client()
     peer.send(ack(type, 1, bytes((reason,))))
     peer.expect_end(0x82)
@@ -106,8 +106,8 @@ def test_codes_that_only_the_other_ones_have(world: World, type: int, reason: in
 @shows(v5="4.13.1-1", v3="4.8.0-1")
 @PROTOCOLS
 @pytest.mark.parametrize("type", [PUBACK, PUBREC, PUBREL, PUBCOMP])
-def test_nothing_may_follow_them(world: World, protocol: int, type: int) -> None:
-    """Before 5.0 they are the identifier and nothing else."""
+def test_acknowledgement_with_extra_bytes_ends_connection(world: World, protocol: int, type: int) -> None:
+    """Before 5.0 an acknowledgement holds the identifier only."""
     peer = world.client(protocol=protocol)
     peer.send(ack(type, 1, b"\x00\x00\x00" if protocol == 5 else b"\x00"))
     peer.expect_end(0x81)
@@ -115,8 +115,8 @@ def test_nothing_may_follow_them(world: World, protocol: int, type: int) -> None
 
 @shows(v5="2.2.1-5 4.3.3-11", v3="2.3.1-6 4.3.3-2")
 @PROTOCOLS
-def test_both_directions_have_identifiers_of_their_own(world: World, protocol: int) -> None:
-    """The client's 1 and the server's are exchanges apart, whichever way they mix."""
+def test_identifiers_of_both_directions_are_independent(world: World, protocol: int) -> None:
+    """The same identifier names one exchange from the client and another one from the server."""
     peer, topic, own = world.client(protocol=protocol), world.topic(), world.topic()
     peer.subscribe(topic)
     world.client().publish(topic, b"from the server", 2)

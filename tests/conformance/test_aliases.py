@@ -24,7 +24,7 @@ def alias_of(message: Publish) -> int | None:
 
 @shows(v5="3.3.2-12 3.2.2-17")
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_every_alias_up_to_the_maximum_is_taken(world: World, qos: int) -> None:
+def test_server_accepts_every_alias_up_to_its_maximum(world: World, qos: int) -> None:
     receiver, sender = world.client(), world.client()
     told = sender.connack.properties
     assert told is not None
@@ -42,7 +42,7 @@ def test_every_alias_up_to_the_maximum_is_taken(world: World, qos: int) -> None:
     assert got[-1].properties.content_type == "c"
 
 
-def test_an_alias_may_get_another_topic(world: World) -> None:
+def test_client_may_set_an_alias_again(world: World) -> None:
     receiver, sender = world.client(), world.client()
     one, other = world.topic(), world.topic()
     receiver.subscribe(one, other)
@@ -54,13 +54,13 @@ def test_an_alias_may_get_another_topic(world: World) -> None:
 @shows(v5="3.3.2-8 3.3.2-9 4.13.1-1")
 @pytest.mark.parametrize("alias", [0, ALIASES + 1, 65_535])
 @pytest.mark.parametrize("topic", ["a", ""])
-def test_one_beyond_the_maximum_is_an_error(world: World, alias: int, topic: str) -> None:
+def test_alias_above_the_maximum_ends_connection(world: World, alias: int, topic: str) -> None:
     peer = world.client()
     peer.send(Publish(topic, b"x", properties=aliased(alias)))
     peer.expect_end(0x94)
 
 
-def test_one_that_was_never_set_is_an_error(world: World) -> None:
+def test_alias_that_was_never_set_ends_connection(world: World) -> None:
     peer = world.client()
     peer.send(Publish("", b"x", properties=aliased(1)))
     peer.expect_end(0x94)
@@ -76,7 +76,7 @@ def test_aliases_end_with_the_connection(world: World) -> None:
     second.expect_end(0x94)
 
 
-def test_no_topic_and_no_alias_is_an_error(world: World) -> None:
+def test_publish_without_topic_and_alias_ends_connection(world: World) -> None:
     peer = world.client()
     peer.send(Publish("", b"x"))
     peer.expect_end(0x82)
@@ -86,7 +86,7 @@ def test_no_topic_and_no_alias_is_an_error(world: World) -> None:
 
 
 def receive(world: World, maximum: int | None, topics: int, **fields: int) -> tuple[Peer, list[Publish]]:
-    """What a client with this maximum gets, of each topic two messages."""
+    """A client with this maximum, and two messages that it received from each topic."""
     if maximum is not None:
         fields["topic_alias_maximum"] = maximum
     receiver, sender = world.client(**fields), world.client()
@@ -99,7 +99,7 @@ def receive(world: World, maximum: int | None, topics: int, **fields: int) -> tu
 
 @shows(v5="3.1.2-26 3.3.2-11 3.3.2-8")
 @pytest.mark.parametrize("maximum", [1, 3])
-def test_the_server_uses_no_more_than_the_client_takes(world: World, maximum: int) -> None:
+def test_server_uses_no_alias_above_the_clients_maximum(world: World, maximum: int) -> None:
     _, got = receive(world, maximum, 5)
     first, second = got[:5], got[5:]
     assert [alias_of(message) for message in first] == [*range(1, maximum + 1), *[None] * (5 - maximum)]
@@ -110,13 +110,13 @@ def test_the_server_uses_no_more_than_the_client_takes(world: World, maximum: in
 
 @shows(v5="3.1.2-27")
 @pytest.mark.parametrize("maximum", [None, 0])
-def test_who_takes_none_gets_none(world: World, maximum: int | None) -> None:
+def test_client_without_alias_maximum_gets_no_alias(world: World, maximum: int | None) -> None:
     _, got = receive(world, maximum, 2)
     assert all(alias_of(message) is None and message.topic for message in got)
 
 
 @shows(v5="3.3.2-7")
-def test_a_new_connection_has_new_aliases(world: World) -> None:
+def test_new_connection_has_new_aliases(world: World) -> None:
     topic = world.topic()
     first = world.client(expiry=60, topic_alias_maximum=5)
     first.subscribe(topic)
@@ -130,7 +130,7 @@ def test_a_new_connection_has_new_aliases(world: World) -> None:
     assert (message.topic, alias_of(message)) == (topic, 1)
 
 
-def test_a_message_that_was_too_large_sets_no_alias(world: World) -> None:
+def test_too_large_message_sets_no_alias(world: World) -> None:
     topic = world.topic()
     peer, sender = world.client(topic_alias_maximum=5, maximum_packet_size=100), world.client()
     peer.subscribe(topic)
@@ -140,8 +140,8 @@ def test_a_message_that_was_too_large_sets_no_alias(world: World) -> None:
     assert (message.topic, alias_of(message)) == (topic, 1)
 
 
-def test_a_repeat_has_its_topic(world: World) -> None:
-    """What is sent again on another connection must not count on the aliases of the first."""
+def test_repeated_message_has_its_topic_name(world: World) -> None:
+    """A message sent again on a new connection does not use the aliases of the old one."""
     topic = world.topic()
     first = world.client(expiry=60, topic_alias_maximum=5)
     first.subscribe(topic)
@@ -156,8 +156,8 @@ def test_a_repeat_has_its_topic(world: World) -> None:
 
 
 @shows(v5="3.3.2-12")
-def test_a_topic_that_is_refused_sets_its_alias_all_the_same(world: World) -> None:
-    """The alias is the connection's, whatever becomes of the message."""
+def test_refused_topic_still_sets_its_alias(world: World) -> None:
+    """The alias belongs to the connection, not to the message."""
     peer = world.client()
     assert peer.publish("refused/x", properties=aliased(1)) == 0x87
     assert peer.publish("", properties=aliased(1)) == 0x87
@@ -169,8 +169,8 @@ def test_a_topic_that_is_refused_sets_its_alias_all_the_same(world: World) -> No
 
 
 @shows(v5="3.3.2-7 3.3.2-12 3.3.1-5")
-def test_a_message_is_kept_under_its_name(world: World) -> None:
-    """Where it is retained, or waits: the alias means nothing to others."""
+def test_stored_message_keeps_its_topic_name(world: World) -> None:
+    """A retained or queued message has no alias: an alias is valid on one connection only."""
     sleeper, sender, topic = world.client(expiry=60), world.client(), world.topic()
     sleeper.subscribe(topic)
     sleeper.leave()

@@ -1,4 +1,4 @@
-"""Enhanced authentication with SCRAM-SHA-256 (MQTT 5.0 sections 3.15 and 4.12), at both ways in."""
+"""Enhanced authentication with SCRAM-SHA-256 (MQTT 5.0 sections 3.15 and 4.12), at the core and at the front door."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def proof(data: bytes, reason: int = CONTINUE, method: str = METHOD) -> Auth:
 def begin(
     port: int, client: ScramClient, name: str | None = None, data: bytes | None = None, **further: object
 ) -> Peer:
-    """CONNECT with the first message."""
+    """Send CONNECT with the client's first SCRAM message."""
     peer = Peer(SocketWire(port), 5, "prover")
     first = client.first() if data is None else data
     asked = properties(auth_method=METHOD, auth_data=first, session_expiry=60, **further)
@@ -56,7 +56,7 @@ def begin(
 
 
 def challenge(peer: Peer) -> bytes:
-    """The server's first message."""
+    """The server's first SCRAM message."""
     auth = peer.expect(Auth)
     assert auth.reason == CONTINUE
     asked = auth.properties
@@ -67,7 +67,7 @@ def challenge(peer: Peer) -> bytes:
 
 
 def prove(port: int, name: str | None = None) -> Peer:
-    """A client that has proved who it is."""
+    """A client that has completed the authentication."""
     client = ScramClient(NAME, PASSWORD)
     peer = begin(port, client, name)
     peer.send(proof(client.final(challenge(peer))))
@@ -86,7 +86,7 @@ def check_final(client: ScramClient, final: Properties | None) -> None:
 
 @shows(v5="4.12.0-2 4.12.0-3 4.12.0-5 3.15.2-1")
 @pytest.mark.parametrize("name", [None, NAME])
-def test_who_knows_the_password_gets_in(port: int, name: str | None) -> None:
+def test_client_with_the_right_password_is_accepted(port: int, name: str | None) -> None:
     peer = prove(port, name)
     topic = f"vehicles/{NAME}/x"
     peer.subscribe(topic)
@@ -96,7 +96,7 @@ def test_who_knows_the_password_gets_in(port: int, name: str | None) -> None:
 
 
 @shows(v5="4.12.0-4")
-def test_who_does_not_is_refused(port: int) -> None:
+def test_client_with_a_wrong_password_is_refused(port: int) -> None:
     client = ScramClient(NAME, "wrong")
     peer = begin(port, client)
     peer.send(proof(client.final(challenge(peer))))
@@ -105,20 +105,20 @@ def test_who_does_not_is_refused(port: int) -> None:
 
 
 @shows(v5="3.1.2-24")
-def test_who_cannot_take_the_answer_is_refused(port: int) -> None:
+def test_client_with_too_small_packet_size_is_refused(port: int) -> None:
     peer = begin(port, ScramClient(NAME, PASSWORD), maximum_packet_size=50)
     assert peer.expect(Connack).reason == 0x95
     assert peer.expect_close() == []
 
 
-def test_another_name_than_the_proven_one_is_refused_at_the_door(mesh: Processes) -> None:
+def test_door_refuses_a_user_name_other_than_the_proven_one(mesh: Processes) -> None:
     client = ScramClient(NAME, PASSWORD)
     peer = begin(mesh.vehicles, client, "OTHER")
     peer.send(proof(client.final(challenge(peer))))
     assert peer.expect(Connack).reason == 0x87
 
 
-def test_without_a_proof_no_vehicle_gets_in(mesh: Processes) -> None:
+def test_vehicle_without_a_proof_is_refused(mesh: Processes) -> None:
     peer = Peer(SocketWire(mesh.vehicles), 5, "prover")
     assert_refused(peer, Connect(5, "prover", True, 60, NAME, PASSWORD.encode()), 0x8C)
     peer = Peer(SocketWire(mesh.vehicles), 4, "prover")
@@ -130,14 +130,14 @@ def assert_refused(peer: Peer, connect: Connect, reason: int) -> None:
     assert peer.expect_close() == []
 
 
-def test_a_password_is_as_good_as_a_proof_for_back_ends(mesh: Processes) -> None:
+def test_backend_may_use_a_password_instead_of_a_proof(mesh: Processes) -> None:
     peer = Peer(SocketWire(mesh.backends), 5, "prover")
     assert peer.connect(Connect(5, "prover", True, 60, NAME, PASSWORD.encode())).reason == 0
     peer.leave()
 
 
 @shows(v5="4.12.0-1")
-def test_a_method_that_is_not_there_is_refused(port: int) -> None:
+def test_unknown_method_is_refused(port: int) -> None:
     peer = Peer(SocketWire(port), 5, "prover")
     asked = properties(auth_method="GS2-KRB5", auth_data=b"x")
     assert_refused(peer, Connect(5, "prover", True, 60, None, None, None, asked), 0x8C)
@@ -145,7 +145,7 @@ def test_a_method_that_is_not_there_is_refused(port: int) -> None:
 
 @shows(v5="3.1.2-30")
 @pytest.mark.parametrize("packet", [Publish("a", b"x"), Ping(12), Subscribe(1, [Subscription("a")])])
-def test_only_auth_and_disconnect_may_come_before_connack(port: int, packet: Publish | Ping | Subscribe) -> None:
+def test_packet_other_than_auth_before_connack_is_refused(port: int, packet: Publish | Ping | Subscribe) -> None:
     peer = begin(port, ScramClient(NAME, PASSWORD))
     challenge(peer)
     peer.send(packet)
@@ -153,7 +153,7 @@ def test_only_auth_and_disconnect_may_come_before_connack(port: int, packet: Pub
     assert peer.expect_close() == []
 
 
-def test_a_client_may_give_up(port: int) -> None:
+def test_client_may_disconnect_during_the_exchange(port: int) -> None:
     peer = begin(port, ScramClient(NAME, PASSWORD))
     challenge(peer)
     peer.send(Disconnect())
@@ -162,7 +162,7 @@ def test_a_client_may_give_up(port: int) -> None:
 
 @shows(v5="4.12.0-5")
 @pytest.mark.parametrize("auth", [proof(b"x", CONTINUE, "SCRAM-SHA-1"), proof(b"x", AGAIN), Auth(CONTINUE)])
-def test_an_auth_that_does_not_fit_ends_the_exchange(port: int, auth: Auth) -> None:
+def test_wrong_auth_before_connack_ends_the_exchange(port: int, auth: Auth) -> None:
     peer = begin(port, ScramClient(NAME, PASSWORD))
     challenge(peer)
     peer.send(auth)
@@ -170,8 +170,8 @@ def test_an_auth_that_does_not_fit_ends_the_exchange(port: int, auth: Auth) -> N
     assert peer.expect_close() == []
 
 
-def test_an_auth_that_comes_at_once_with_connect_is_answered(port: int) -> None:
-    """The packets may come in one piece."""
+def test_auth_in_one_piece_with_connect_is_answered(port: int) -> None:
+    """CONNECT and AUTH arrive in one piece."""
     client = ScramClient(NAME, PASSWORD)
     peer = Peer(SocketWire(port), 5, "prover")
     asked = properties(auth_method=METHOD, auth_data=client.first())
@@ -181,7 +181,7 @@ def test_an_auth_that_comes_at_once_with_connect_is_answered(port: int) -> None:
 
 
 @shows(v5="4.12.1-1")
-def test_a_client_proves_itself_again_while_messages_pass(port: int) -> None:
+def test_reauthentication_does_not_stop_messages(port: int) -> None:
     peer = prove(port)
     topic = f"vehicles/{NAME}/y"
     peer.subscribe(topic)
@@ -200,7 +200,7 @@ def test_a_client_proves_itself_again_while_messages_pass(port: int) -> None:
 
 @shows(v5="4.12.1-2")
 @pytest.mark.parametrize(("name", "password"), [(NAME, "wrong"), ("OTHER", "other")])
-def test_who_fails_to_prove_itself_again_is_closed(port: int, name: str, password: str) -> None:
+def test_failed_reauthentication_ends_connection(port: int, name: str, password: str) -> None:
     peer = prove(port)
     client = ScramClient(name, password)
     peer.send(proof(client.first(), AGAIN))
@@ -209,14 +209,14 @@ def test_who_fails_to_prove_itself_again_is_closed(port: int, name: str, passwor
 
 
 @shows(v5="3.15.1-1")
-def test_an_auth_with_flags_is_malformed(port: int) -> None:
+def test_auth_with_flags_is_malformed(port: int) -> None:
     peer = prove(port)
     peer.send(b"\xf1\x02\x19\x00")
     peer.expect_end(0x81)
 
 
 @shows(v5="3.15.2-2 3.15.2-3")
-def test_no_auth_is_larger_than_the_client_takes(port: int) -> None:
+def test_auth_of_the_server_has_no_optional_properties(port: int) -> None:
     """The server puts neither reason strings nor user properties into an AUTH."""
     peer = prove(port)
     client = ScramClient(NAME, PASSWORD)
@@ -228,14 +228,14 @@ def test_no_auth_is_larger_than_the_client_takes(port: int) -> None:
 
 @shows(v5="4.12.1-1")
 @pytest.mark.parametrize("auth", [proof(b"x", AGAIN, "SCRAM-SHA-1"), proof(b"x", CONTINUE), Auth(AGAIN)])
-def test_an_auth_that_does_not_fit_closes_the_connection(port: int, auth: Auth) -> None:
+def test_wrong_auth_after_connack_ends_connection(port: int, auth: Auth) -> None:
     peer = prove(port)
     peer.send(auth)
     peer.expect_end(0x82)
 
 
 @shows(v5="4.12.0-6 4.12.0-7")
-def test_without_a_method_no_auth_is_sent_nor_taken(mesh: Processes) -> None:
+def test_auth_without_a_method_ends_connection(mesh: Processes) -> None:
     peer = Peer(SocketWire(mesh.backends), 5, "prover")
     connack = peer.connect(Connect(5, "prover", True, 60, NAME, PASSWORD.encode()))
     assert connack.properties is not None

@@ -1,4 +1,4 @@
-"""CONNACK: what the server says of a session and of itself (MQTT 5.0 section 3.2)."""
+"""CONNACK: Session Present, and the limits and features that the server announces (MQTT 5.0 section 3.2)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def told(peer: Peer) -> Properties:
     v3="3.1.2-4 3.1.2-6 3.1.4-3 3.2.2-1 3.2.2-2 3.2.2-3",
 )
 @pytest.mark.parametrize("protocol", [4, 5])
-def test_session_present(world: World, protocol: int) -> None:
+def test_session_present_tells_whether_a_session_exists(world: World, protocol: int) -> None:
     expiry = 60 if protocol == 5 else None
     first = world.client(protocol=protocol, clean=False, expiry=expiry)
     assert not first.connack.session_present
@@ -41,27 +41,27 @@ def test_session_present(world: World, protocol: int) -> None:
 
 
 @shows(v5="3.2.2-1")
-def test_3_1_knows_no_session_present(world: World) -> None:
+def test_connack_of_3_1_has_no_session_present(world: World) -> None:
     first = world.client(protocol=3, clean=False)
     first.leave()
     second = world.client(first.client_id, 3, clean=False)
     assert second.received[:4] == b"\x20\x02\x00\x00"
 
 
-def test_the_server_says_what_it_takes(world: World) -> None:
+def test_connack_announces_the_servers_limits(world: World) -> None:
     told_ = told(world.client())
     assert told_.receive_maximum == RECEIVE_MAXIMUM
     assert told_.maximum_packet_size == MAX_PACKET
     assert told_.topic_alias_maximum == ALIASES
     for name in ("retain_available", "wildcard_available", "subscription_id_available", "shared_available"):
-        assert getattr(told_, name) in (None, 1)  # all of it is there
+        assert getattr(told_, name) in (None, 1)  # absent means available
     assert told_.maximum_qos is None
 
 
 @shows(v5="3.2.2-9 3.2.2-10 3.2.2-12 3.2.2-13", v3="3.8.3-2")
 @PROTOCOLS
-def test_nothing_that_is_optional_is_missing(world: World, protocol: int) -> None:
-    """All QoS, retained messages and wildcards: so no statement about a server that lacks them can be broken."""
+def test_server_supports_every_optional_feature(world: World, protocol: int) -> None:
+    """All QoS, retained messages and wildcards: statements about a server without them do not apply."""
     peer = world.client(protocol=protocol)
     topic = world.topic("x")
     assert peer.subscribe(topic.replace("/x", "/+"), qos=2) == [2]
@@ -73,21 +73,21 @@ def test_nothing_that_is_optional_is_missing(world: World, protocol: int) -> Non
     assert peer.message().retain
 
 
-def test_a_longer_session_expiry_is_shortened_and_told(world: World) -> None:
+def test_longer_session_expiry_is_reduced_and_announced(world: World) -> None:
     assert told(world.client(expiry=SESSION_EXPIRY + 1)).session_expiry == SESSION_EXPIRY
     assert told(world.client(expiry=0xFFFFFFFF)).session_expiry == SESSION_EXPIRY
     assert told(world.client(expiry=SESSION_EXPIRY)).session_expiry is None
 
 
 @shows(v5="3.2.2-22")
-def test_a_longer_keep_alive_is_shortened_and_told(world: World) -> None:
+def test_longer_keep_alive_is_reduced_and_announced(world: World) -> None:
     assert told(world.client(keep_alive=KEEP_ALIVE + 1)).server_keep_alive == KEEP_ALIVE
     assert told(world.client(keep_alive=0)).server_keep_alive == KEEP_ALIVE
     assert told(world.client(keep_alive=KEEP_ALIVE)).server_keep_alive is None
 
 
 @shows(v5="3.1.2-28")
-def test_response_information_comes_when_it_is_asked_for(world: World) -> None:
+def test_response_information_is_sent_on_request_only(world: World) -> None:
     assert told(world.client()).response_info is None
     assert told(world.client(request_response_info=0)).response_info is None
     peer = world.client(request_response_info=1)
@@ -101,7 +101,7 @@ def test_response_information_comes_when_it_is_asked_for(world: World) -> None:
 
 @shows(v5="3.2.2-19 3.2.2-20 3.1.2-24")
 @pytest.mark.parametrize("size", [1, 4, 5, 12])
-def test_a_client_that_takes_no_connack_gets_none(world: World, size: int) -> None:
+def test_connack_above_the_clients_packet_size_is_not_sent(world: World, size: int) -> None:
     peer = world.peer()
     asked = Properties()
     asked.maximum_packet_size = size
@@ -111,7 +111,7 @@ def test_a_client_that_takes_no_connack_gets_none(world: World, size: int) -> No
 
 
 @shows(v5="3.2.2-8")
-def test_a_refusal_bears_a_reason_code_of_connack(world: World) -> None:
+def test_refusal_has_a_reason_code_of_connack(world: World) -> None:
     peer = world.peer()
     peer.send(b"\x10\x0d\x00\x04MQTT\x05\x03\x00\x3c\x00\x00\x00")
     assert peer.expect(Connack).reason == 0x81

@@ -1,4 +1,4 @@
-"""What is left of messages when the server was killed: all that was acknowledged, as it was, while it lives."""
+"""Messages after the server was killed: every acknowledged message survives unchanged until it expires."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SHORT, LONG = properties(message_expiry=2), properties(message_expiry=100)
 
 
 @shows(v5="3.3.2-4 3.3.2-5 3.3.2-6 3.3.2-15 3.3.2-16 3.3.2-17 3.3.2-18 3.3.2-20 4.6.0-5")
-def test_what_waits_for_a_client(world: World) -> None:
-    """Its order, properties, subscription identifiers and expiry."""
+def test_queued_messages_survive_a_crash(world: World) -> None:
+    """With their order, properties, subscription identifiers and expiry."""
     sleeper, sender = lasting(world), world.client()
     topic = world.topic()
     sleeper.subscribe(topic, identifier=9)
@@ -43,8 +43,8 @@ def test_what_waits_for_a_client(world: World) -> None:
 
 
 @shows(v5="3.3.1-5 3.3.1-6 3.3.2-5 3.3.2-6", v3="3.1.2-7 3.3.1-5 3.3.1-10")
-def test_retained_messages(world: World) -> None:
-    """The last of each topic, but for what was removed and what has expired meanwhile."""
+def test_retained_messages_survive_a_crash(world: World) -> None:
+    """The last message of each topic, unless it was removed or has expired meanwhile."""
     sender = world.client()
     prefix = world.topic()
     for name, payload, expiry in (
@@ -52,7 +52,7 @@ def test_retained_messages(world: World) -> None:
         ("long", b"x", 100),
     ):  # fmt: skip
         fields = dict(FIELDS) if expiry is None else {**FIELDS, "message_expiry": expiry}
-        qos = 0 if name == "short" else 1  # that one is not held back as what waits would be
+        qos = 0 if name == "short" else 1  # QoS 0, so that it is no queued message
         sender.publish(f"{prefix}/{name}", payload, qos, retain=True, properties=properties(**fields))
     sender.publish(f"{prefix}/removed", b"", 1, retain=True)
     world.crash()
@@ -72,8 +72,8 @@ def test_retained_messages(world: World) -> None:
     assert left.message_expiry < 100
 
 
-def test_members_of_a_group(world: World) -> None:
-    """What waited for a member that does not come back goes to the one that does."""
+def test_messages_of_an_absent_member_go_to_a_returning_one(world: World) -> None:
+    """Messages queued for a member that stays away go to the member that returns."""
     topic = world.topic()
     members = [lasting(world) for _ in range(2)]
     for member in members:
@@ -92,8 +92,8 @@ def test_members_of_a_group(world: World) -> None:
     again.expect_nothing()
 
 
-def test_what_went_to_another_member_stays_there(world: World) -> None:
-    """The one that had it before does not get it again."""
+def test_redistributed_message_stays_with_its_new_member(world: World) -> None:
+    """The member that had it before does not get it again."""
     topic = world.topic()
     members = [lasting(world) for _ in range(2)]
     for member in members:
@@ -105,15 +105,15 @@ def test_what_went_to_another_member_stays_there(world: World) -> None:
     members[0].lose()
     assert sorted(members[1].messages(6)) == [b"%d" % number for number in range(6)]
     members[1].expect_nothing()
-    sender.publish(world.topic())  # once it is acknowledged, all before it is on the disk
+    sender.publish(world.topic())  # its acknowledgement means that everything before it is on the disk
     world.crash()
     for member in members:
         resume(world, member).expect_nothing()
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_all_that_was_acknowledged_until_the_very_end(world: World, qos: int) -> None:
-    """Killed at once after the last acknowledgement."""
+def test_acknowledged_messages_survive_an_immediate_crash(world: World, qos: int) -> None:
+    """The server is killed immediately after the last acknowledgement."""
     sleeper, sender = lasting(world), world.client()
     topic = world.topic()
     sleeper.subscribe(topic)
@@ -127,9 +127,9 @@ def test_all_that_was_acknowledged_until_the_very_end(world: World, qos: int) ->
 
 
 @shows(v5="3.3.1-1 4.4.0-1 4.6.0-5", v3="3.3.1-1 4.4.0-1 4.6.0-1")
-def test_what_was_sent_and_what_was_not(world: World) -> None:
-    """What is with the client comes again first, with DUP and under its identifier; the rest follows in order. All of
-    it has the flags that it had."""
+def test_sent_messages_are_repeated_before_unsent_ones(world: World) -> None:
+    """Sent messages come first, with DUP and their identifiers; the others follow in order. The RETAIN flags are
+    unchanged."""
     receiver, sender = lasting(world), world.client()
     topic = world.topic()
     receiver.subscribe(Subscription(topic, 2, retain_as_published=True))
@@ -149,8 +149,8 @@ def test_what_was_sent_and_what_was_not(world: World) -> None:
 
 
 @shows(v5="4.8.2-4 4.8.2-6")
-def test_qos_2_of_a_group_stays_with_whom_it_was_sent_to(world: World) -> None:
-    """Also after a crash, and whoever comes back first; what was refused is gone for good."""
+def test_qos_2_message_of_a_group_stays_with_its_receiver(world: World) -> None:
+    """Also after a crash, whichever member returns first; a message that was refused is not sent again."""
     topic = world.topic()
     members = [lasting(world) for _ in range(2)]
     for member in members:
@@ -162,7 +162,7 @@ def test_qos_2_of_a_group_stays_with_whom_it_was_sent_to(world: World) -> None:
     theirs = [members[1].expect(Publish) for _ in range(2)]
     members[0].send(Ack(PUBREC, mine[0].packet_id, 0x80))
     members[0].sync()
-    sender.publish(world.topic())  # once it is acknowledged, all before it is on the disk
+    sender.publish(world.topic())  # its acknowledgement means that everything before it is on the disk
     world.crash()
     second, first = resume(world, members[1]), resume(world, members[0])
     got = [second.message() for _ in range(2)]
@@ -176,12 +176,12 @@ def test_qos_2_of_a_group_stays_with_whom_it_was_sent_to(world: World) -> None:
 
 
 @shows(v5="3.3.1-5 3.3.1-8", v3="3.3.1-5 3.3.1-7 3.3.1-12")
-def test_retained_messages_of_every_qos(world: World) -> None:
+def test_retained_messages_of_every_qos_survive_a_crash(world: World) -> None:
     sender, prefix = world.client(), world.topic()
     for qos in range(3):
         sender.publish(f"{prefix}/{qos}", b"kept", qos, retain=True)
         sender.publish(f"{prefix}/{qos}", b"passing", qos)
-    sender.publish(world.topic())  # once it is acknowledged, all before it is on the disk
+    sender.publish(world.topic())  # its acknowledgement means that everything before it is on the disk
     world.crash()
     later = world.client()
     later.subscribe(f"{prefix}/+")
@@ -193,8 +193,8 @@ def test_retained_messages_of_every_qos(world: World) -> None:
 
 
 @shows(v5="3.4.2-1 3.3.2-5")
-def test_limits_hold_for_what_was_there_before(world: World) -> None:
-    """A queue that was full is full, but for what has expired meanwhile."""
+def test_queue_limit_counts_messages_from_before_the_crash(world: World) -> None:
+    """A queue that was full stays full, except for messages that have expired meanwhile."""
     sleeper, sender = lasting(world), world.client()
     topic = world.topic()
     sleeper.subscribe(topic)

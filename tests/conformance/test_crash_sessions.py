@@ -1,6 +1,6 @@
-"""What is left of sessions when the server was killed: all of it, for as long as it would have lived anyway.
+"""Sessions after the server was killed: each survives completely and expires when it would have expired anyway.
 
-Each crash costs seconds in the worlds with sockets, so a scenario looks at several sessions at once.
+Each crash costs seconds in the worlds with sockets, so a scenario checks several sessions at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.support.shows import shows
 
 
 def check_options(peer: Peer, sender: Peer) -> None:
-    """No Local, Retain As Published, the identifier and the shared group are what they were."""
+    """No Local, Retain As Published, the subscription identifier and the shared group are unchanged."""
     (own, shared) = (f"{peer.client_id}/{rest}" for rest in ("options", "shared"))
     peer.publish(own, b"own", 1)
     sender.publish(own, b"another", 2, retain=True)
@@ -29,8 +29,8 @@ def check_options(peer: Peer, sender: Peer) -> None:
 
 
 @shows(v5="3.1.2-5 3.1.2-23 4.1.0-1 4.5.0-1", v3="3.1.2-4 3.1.2-5 4.1.0-1 4.5.0-1")
-def test_sessions_subscriptions_and_messages(world: World) -> None:
-    """Of clients that were connected and of others; a subscription that was given up does not come back."""
+def test_sessions_survive_a_crash(world: World) -> None:
+    """Of connected and disconnected clients, with their messages; an ended subscription does not return."""
     topic = world.topic()
     connected = [lasting(world, protocol) for protocol in VERSIONS]
     away = [lasting(world, protocol) for protocol in VERSIONS]
@@ -56,8 +56,8 @@ def test_sessions_subscriptions_and_messages(world: World) -> None:
 
 
 @shows(v5="4.1.0-2 3.1.2-23", v3="3.1.2-6")
-def test_sessions_end_when_they_would_have_ended(world: World) -> None:
-    """Some end while the server is down, some after it is back, and some with the connection that it closed."""
+def test_sessions_expire_at_the_same_time_after_a_crash(world: World) -> None:
+    """Some expire while the server is down, some after its restart, and some end with the lost connection."""
     sessions = {
         "connected": lasting(world, expiry=1),
         "shortened": lasting(world),
@@ -74,7 +74,7 @@ def test_sessions_end_when_they_would_have_ended(world: World) -> None:
     world.elapse(3)
     sessions["longer"].leave()
     sessions["shortened"].leave(properties=properties(session_expiry=1))
-    world.client().publish(topic)  # once it is acknowledged, all before it is on the disk
+    world.client().publish(topic)  # its acknowledgement means that everything before it is on the disk
     world.crash()
     world.elapse(ATTACH_GRACE + 1.5)
     found = {
@@ -85,8 +85,8 @@ def test_sessions_end_when_they_would_have_ended(world: World) -> None:
 
 
 @shows(v5="3.1.2-7 3.1.2-8 3.1.2-10 3.1.3-9 3.14.4-3", v3="3.1.2-8 3.1.2-10")
-def test_wills(world: World) -> None:
-    """A will is published once, when it is due; not if the client is back before, nor if it said good-bye."""
+def test_wills_are_published_once_despite_a_crash(world: World) -> None:
+    """A will is published once, when it is due; never if the client has returned before or has sent DISCONNECT."""
     topic = world.topic()
     watcher = lasting(world)
     watcher.subscribe(f"{topic}/+", qos=1)
@@ -103,13 +103,13 @@ def test_wills(world: World) -> None:
     published = world.client(expiry=600, will=will(f"{topic}/published", qos=1))
     published.lose()
     assert watcher.message().topic == f"{topic}/published"
-    world.client().publish(f"{topic}/last")  # once it is acknowledged, all before it is on the disk
+    world.client().publish(f"{topic}/last")  # its acknowledgement means that everything before it is on the disk
     assert watcher.message().topic == f"{topic}/last"
     watcher.expect_nothing()
     world.crash()
     watcher = resume(world, watcher)
     world.client(returning.client_id, clean=False, expiry=600)
-    for peer in connected[1:]:  # their sessions ended with their connections, whenever they come back
+    for peer in connected[1:]:  # their sessions ended with their connections
         assert not world.client(peer.client_id, peer.protocol, clean=False).connack.session_present
     world.elapse(4)
     got = sorted(watcher.message().topic for _ in range(5))
@@ -121,7 +121,7 @@ def test_wills(world: World) -> None:
 
 @final
 class Exchanges:
-    """A client with exchanges of every kind in both directions, before a crash and after it."""
+    """A client with exchanges of every state in both directions, before and after a crash."""
 
     def __init__(self, world: World, protocol: int) -> None:
         self.world = world
@@ -143,13 +143,13 @@ class Exchanges:
         self.delivered = {message.payload: message for message in (peer.expect(Publish) for _ in range(4))}
         peer.send(Ack(PUBACK, self.identifier(b"acknowledged")), Ack(PUBREC, self.identifier(b"released")))
         assert peer.expect(Ack).type == PUBREL
-        sender.publish(topic, b"last")  # once it is acknowledged, all before it is on the disk
+        sender.publish(topic, b"last")  # its acknowledgement means that everything before it is on the disk
 
     def identifier(self, payload: bytes) -> int:
         return self.delivered[payload].packet_id
 
     def go_on_receiving(self) -> None:
-        """PUBREL for what was released; the rest again, in order, under its identifiers."""
+        """The server sends PUBREL for the released message and repeats the others in order with their identifiers."""
         self.peer = resume(self.world, self.peer)
         again = [self.peer.next() for _ in range(3)]
         assert Ack(PUBREL, self.identifier(b"released")) in again
@@ -158,7 +158,7 @@ class Exchanges:
         assert [(message.payload, message.dup, message.packet_id) for message in messages] == expected
 
     def go_on_sending(self) -> None:
-        """A repeat is answered and not passed on; an identifier that was given back means a new message."""
+        """A repeat is answered and not passed on; a freed identifier starts a new message."""
         peer = self.peer
         peer.send(Publish(self.topic, b"once", 2, False, True, 7), Ack(PUBREL, 7))
         assert [(ack.type, ack.reason) for ack in (peer.find(Ack) for _ in range(2))] == [(PUBREC, 0), (PUBCOMP, 0)]
@@ -170,8 +170,8 @@ class Exchanges:
 
 
 @shows(v5="3.14.4-3 3.1.2-10 3.1.2-11", v3="3.1.2-10 3.14.4-3")
-def test_no_crash_undoes_a_disconnect(world: World) -> None:
-    """Once the server has closed the connection: the will is withdrawn, and a new expiry holds."""
+def test_disconnect_survives_a_crash(world: World) -> None:
+    """Once the server has closed the connection, the will stays deleted and the new expiry applies."""
     topic = world.topic()
     watcher = lasting(world)
     watcher.subscribe(f"{topic}/+", qos=1)
@@ -189,8 +189,8 @@ def test_no_crash_undoes_a_disconnect(world: World) -> None:
 
 
 @shows(v5="4.3.3-6 4.3.3-10 4.3.3-11 4.4.0-1 3.3.1-1", v3="4.3.3-1 4.3.3-2 4.4.0-1 3.3.1-1 2.3.1-4")
-def test_exchanges_go_on(world: World) -> None:
-    """What was accepted is not taken twice, what was delivered comes again, released or not."""
+def test_exchanges_continue_after_a_crash(world: World) -> None:
+    """An accepted message is not accepted twice; a delivered one is repeated from its state, PUBLISH or PUBREL."""
     both = [Exchanges(world, protocol) for protocol in (4, 5)]
     for exchanges in both:
         exchanges.begin()

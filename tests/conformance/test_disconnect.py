@@ -1,4 +1,4 @@
-"""DISCONNECT in both directions, and what comes after it: nothing (MQTT 5.0 and 3.1.1 section 3.14)."""
+"""DISCONNECT in both directions; no packet follows it (MQTT 5.0 and 3.1.1 section 3.14)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.conformance.peer import Peer
 from tests.conformance.world import World, properties
 from tests.support.shows import shows
 
-WRONG = b"\x36\x00"  # a PUBLISH of QoS 3 without a topic: the server has a reason string for that
+WRONG = b"\x36\x00"  # a PUBLISH of QoS 3 without a topic: the server has a reason string for this error
 
 
 def last_words(peer: Peer) -> Disconnect:
@@ -22,7 +22,7 @@ def last_words(peer: Peer) -> Disconnect:
 
 @shows(v5="3.14.4-1 3.14.4-2", v3="3.14.4-1 3.14.4-2")
 @PROTOCOLS
-def test_nothing_is_handled_or_sent_after_it(world: World, protocol: int) -> None:
+def test_server_ignores_packets_after_disconnect(world: World, protocol: int) -> None:
     watcher, topic = watch(world)
     peer = world.client(protocol=protocol)
     peer.subscribe(topic)
@@ -35,7 +35,7 @@ def test_nothing_is_handled_or_sent_after_it(world: World, protocol: int) -> Non
 
 @shows(v5="3.14.2-1")
 @pytest.mark.parametrize("reason", [0x01, 0x10, 0x87, 0x8B, 0x8E, 0x9C, 0xFF])
-def test_a_client_has_reason_codes_of_its_own(world: World, reason: int) -> None:
+def test_disconnect_with_a_servers_reason_code_is_an_error(world: World, reason: int) -> None:
     peer = world.client()
     peer.send(bytes((0xE0, 2, reason, 0)))
     peer.expect_end(0x82)
@@ -52,14 +52,14 @@ def test_a_client_has_reason_codes_of_its_own(world: World, reason: int) -> None
     ],
 )
 @shows(v5="4.13.1-1")
-def test_its_properties_are_checked(world: World, body: bytes, reason: int) -> None:
+def test_disconnect_with_wrong_properties_ends_connection(world: World, body: bytes, reason: int) -> None:
     peer = world.client(expiry=60)
     peer.send(bytes((0xE0, len(body))) + body)
     peer.expect_end(reason)
 
 
 @shows(v3="3.14.1-1")
-def test_before_5_0_it_has_no_body(world: World) -> None:
+def test_disconnect_with_a_body_is_an_error_before_5_0(world: World) -> None:
     watcher, topic = watch(world)
     peer = world.client(protocol=4)
     peer.send(b"\xe0\x01\x00", Publish(topic, b"after"))
@@ -68,8 +68,8 @@ def test_before_5_0_it_has_no_body(world: World) -> None:
 
 
 @shows(v5="3.14.2-2 3.14.2-1 3.14.4-2")
-def test_the_servers_own_has_no_session_expiry(world: World) -> None:
-    """Also where the client asked for a longer one than it got."""
+def test_disconnect_of_the_server_has_no_session_expiry(world: World) -> None:
+    """Also if the client requested a longer session expiry than the server granted."""
     peer = world.client(expiry=0xFFFFFFFF)
     peer.send(WRONG)
     malformed = last_words(peer)
@@ -82,8 +82,8 @@ def test_the_servers_own_has_no_session_expiry(world: World) -> None:
 
 
 @shows(v5="3.14.2-3 3.14.2-4 3.1.2-24")
-def test_the_reason_string_is_left_out_where_it_does_not_fit(world: World) -> None:
-    """A client that takes more gets one, so this is not because there is none."""
+def test_disconnect_omits_a_reason_string_that_does_not_fit(world: World) -> None:
+    """A client with a larger maximum packet size gets the reason string."""
     free, tight = world.client(), world.client(maximum_packet_size=30)
     for peer in (free, tight):
         peer.send(WRONG)
@@ -95,7 +95,7 @@ def test_the_reason_string_is_left_out_where_it_does_not_fit(world: World) -> No
 
 @shows(v5="3.1.2-23 4.1.0-2")
 @pytest.mark.parametrize("expiry", [0, 0xFFFFFFFF])
-def test_it_may_change_how_long_the_session_lives(world: World, expiry: int) -> None:
+def test_disconnect_may_change_the_session_expiry(world: World, expiry: int) -> None:
     peer = world.client(expiry=60)
     peer.leave(properties=properties(session_expiry=expiry))
     assert world.client(peer.client_id, clean=False).connack.session_present == (expiry > 0)

@@ -1,4 +1,4 @@
-"""Malformed packets and protocol errors: a reason code where there is one, and the end (MQTT 5.0 section 4.13)."""
+"""Malformed packets and protocol errors end the connection, in 5.0 with a reason code (MQTT 5.0 section 4.13)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.support.shows import shows
         (b"\x21\x00\x01\x21\x00\x01", 0x82),
         (b"\x27\x00\x00\x10\x00\x27\x00\x00\x10\x00", 0x82),
         (b"\x17\x01\x17\x01", 0x82),
-        (b"\x16\x00\x01a", 0x82),  # data for no method
+        (b"\x16\x00\x01a", 0x82),  # authentication data without a method
     ],
 )
-def test_the_properties_of_connect(world: World, listed: bytes, reason: int) -> None:
+def test_connect_with_wrong_properties_is_refused(world: World, listed: bytes, reason: int) -> None:
     peer = world.peer()
     peer.send(raw.connect(5, properties=listed))
     assert peer.expect_close() == [Connack(False, reason)]
@@ -42,12 +42,12 @@ def test_the_properties_of_connect(world: World, listed: bytes, reason: int) -> 
     [
         (b"\x11\x00\x00\x00\x01", 0x81),  # a session's expiry
         (b"\x23\x00\x01", 0x81),  # a topic alias
-        (b"\x18\x00\x00\x00\x01\x18\x00\x00\x00\x01", 0x82),  # twice a delay
+        (b"\x18\x00\x00\x00\x01\x18\x00\x00\x00\x01", 0x82),  # the delay twice
         (b"\x01\x02", 0x82),  # a payload format of 2
-        (b"\x08\x00\x01#", 0x82),  # answers to a wildcard
+        (b"\x08\x00\x01#", 0x82),  # a response topic with a wildcard
     ],
 )
-def test_the_properties_of_a_will(world: World, listed: bytes, reason: int) -> None:
+def test_will_with_wrong_properties_is_refused(world: World, listed: bytes, reason: int) -> None:
     peer = world.peer()
     will = bytes((len(listed),)) + listed + raw.text(b"a") + raw.text(b"x")
     peer.send(raw.connect(5, 0x06, rest=will))
@@ -56,8 +56,8 @@ def test_the_properties_of_a_will(world: World, listed: bytes, reason: int) -> N
 
 @shows(v5="3.1.2-9 3.1.3-3 3.1.4-1", v3="3.1.2-9 3.1.3-3 3.1.4-1")
 @PROTOCOLS
-def test_a_connect_that_ends_too_early(world: World, protocol: int) -> None:
-    """Wherever it is cut off behind its version, there is no more than a refusal."""
+def test_truncated_connect_is_refused(world: World, protocol: int) -> None:
+    """Wherever the CONNECT is cut off after its version, the server refuses it and does nothing else."""
     whole = raw.connect(protocol, 0x06, rest=raw.no_properties(protocol) + raw.text(b"a") + raw.text(b"x"))
     after_level = 2 + len(raw.text(b"MQIsdp" if protocol == 3 else b"MQTT")) + 1
     for size in range(after_level, len(whole)):
@@ -71,7 +71,7 @@ def test_a_connect_that_ends_too_early(world: World, protocol: int) -> None:
 
 @shows(v5="3.1.4-1 2.1.3-1", v3="3.1.4-1 2.2.2-2")
 @pytest.mark.parametrize("protocol", [4, 5])
-def test_a_connect_with_flags_in_its_header(world: World, protocol: int) -> None:
+def test_connect_with_header_flags_closes_connection(world: World, protocol: int) -> None:
     peer = world.peer(protocol)
     peer.send(b"\x12" + raw.connect(protocol)[1:])
     assert peer.expect_close() == []
@@ -79,7 +79,7 @@ def test_a_connect_with_flags_in_its_header(world: World, protocol: int) -> None
 
 @shows(v5="3.1.4-6", v3="3.1.4-5")
 @PROTOCOLS
-def test_nothing_behind_a_broken_connect_is_handled(world: World, protocol: int) -> None:
+def test_packets_after_a_malformed_connect_are_ignored(world: World, protocol: int) -> None:
     watcher, topic = watch(world)
     peer = world.peer(protocol)
     peer.send(raw.connect(protocol, 0x0A) + raw.publish(topic.encode(), protocol))
@@ -87,7 +87,7 @@ def test_nothing_behind_a_broken_connect_is_handled(world: World, protocol: int)
     watcher.expect_nothing()
 
 
-# Afterwards
+# After CONNECT
 
 
 @shows(v5="4.13.1-1 4.13.2-1 3.14.4-2", v3="4.8.0-1")
@@ -101,10 +101,10 @@ def test_nothing_behind_a_broken_connect_is_handled(world: World, protocol: int)
         (b"\x40\x01\x01", 0x81),  # half an identifier
         (b"\x82\x01\x01", 0x81),
         (b"\xa2\x00", 0x81),
-        (b"\xf1\x00", 0x81),  # a type that older versions do not have, with flags that none has
+        (b"\xf1\x00", 0x81),  # AUTH, which older versions do not have, with wrong flags
     ],
 )
-def test_packets_that_end_too_early(world: World, protocol: int, packet: bytes, reason: int) -> None:
+def test_truncated_packet_ends_connection(world: World, protocol: int, packet: bytes, reason: int) -> None:
     peer = world.client(protocol=protocol)
     peer.send(packet)
     peer.expect_end(reason)
@@ -113,7 +113,7 @@ def test_packets_that_end_too_early(world: World, protocol: int, packet: bytes, 
 @shows(v5="4.13.1-1 4.12.0-7", v3="4.8.0-1")
 @PROTOCOLS
 @pytest.mark.parametrize("packet", [b"\xf0\x00", b"\xf0\x06\x18\x04\x15\x00\x01a", b"\xf0\x02\x18\x00"])
-def test_there_is_no_auth_without_a_method_in_connect(world: World, protocol: int, packet: bytes) -> None:
+def test_auth_without_a_method_in_connect_is_an_error(world: World, protocol: int, packet: bytes) -> None:
     peer = world.client(protocol=protocol)
     peer.send(packet)
     peer.expect_end(0x82)
@@ -127,14 +127,14 @@ def test_there_is_no_auth_without_a_method_in_connect(world: World, protocol: in
         (raw.packet(0x82, b"\x00\x01\x02\x0b\x00" + raw.text(b"a") + b"\x00"), 0x82),  # subscription identifier 0
         (raw.packet(0x82, b"\x00\x01\x04\x0b\x01\x0b\x02" + raw.text(b"a") + b"\x00"), 0x82),  # two of them
         (raw.packet(0x82, b"\x00\x01\x02\x01\x00" + raw.text(b"a") + b"\x00"), 0x81),  # a payload format
-        (raw.packet(0xA2, b"\x00\x01\x02\x0b\x01" + raw.text(b"a")), 0x81),  # an identifier where none belongs
-        (raw.packet(0x82, b"\x00\x01\x7f" + raw.text(b"a") + b"\x00"), 0x81),  # a list beyond the packet
+        (raw.packet(0xA2, b"\x00\x01\x02\x0b\x01" + raw.text(b"a")), 0x81),  # a subscription identifier in UNSUBSCRIBE
+        (raw.packet(0x82, b"\x00\x01\x7f" + raw.text(b"a") + b"\x00"), 0x81),  # a property list longer than the packet
         (b"\x40\x03\x00\x01\x01", 0x82),  # a reason code that PUBACK does not have
         (b"\x62\x03\x00\x01\x80", 0x82),
         (b"\x40\x06\x00\x01\x00\x02\x11\x00", 0x81),
     ],
 )
-def test_lists_and_codes_of_5_0(world: World, packet: bytes, reason: int) -> None:
+def test_wrong_properties_and_reason_codes_end_connection(world: World, packet: bytes, reason: int) -> None:
     peer = world.client()
     peer.send(packet)
     peer.expect_end(reason)
@@ -142,7 +142,7 @@ def test_lists_and_codes_of_5_0(world: World, packet: bytes, reason: int) -> Non
 
 @shows(v5="4.13.1-1", v3="4.8.0-1")
 @PROTOCOLS
-def test_one_clients_errors_are_no_other_ones(world: World, protocol: int) -> None:
+def test_error_of_one_client_does_not_affect_another(world: World, protocol: int) -> None:
     good, bad = world.client(protocol=protocol), world.client(protocol=protocol)
     bad.send(b"\x36\x00")
     bad.expect_end(0x81)
@@ -151,8 +151,8 @@ def test_one_clients_errors_are_no_other_ones(world: World, protocol: int) -> No
 
 @shows(v3="4.8.0-2")
 @pytest.mark.parametrize("protocol", [4, 5])
-def test_what_cannot_be_taken_now_is_not_acknowledged(world: World, protocol: int) -> None:
-    """A queue is full. In 5.0 the publisher is told so, an older one is closed."""
+def test_message_for_a_full_queue_is_not_acknowledged(world: World, protocol: int) -> None:
+    """A receiver's queue is full. A 5.0 publisher gets a reason code; the server closes an older one."""
     sleeper, topic = world.client(expiry=60), world.topic()
     sleeper.subscribe(topic)
     sleeper.leave()
@@ -176,7 +176,7 @@ def test_what_cannot_be_taken_now_is_not_acknowledged(world: World, protocol: in
 @shows(v5="4.2.0-1", v3="7.1.1-1")
 @PROTOCOLS
 @pytest.mark.parametrize("piece", [1, 2, 7, 100_000])
-def test_packets_are_found_however_the_bytes_come(world: World, protocol: int, piece: int) -> None:
+def test_packets_are_decoded_from_pieces_of_any_size(world: World, protocol: int, piece: int) -> None:
     watcher, topic = watch(world)
     peer = world.peer(protocol)
     packets = [raw.connect(protocol), *(raw.publish(topic.encode(), protocol) for _ in range(5)), b"\xc0\x00"]

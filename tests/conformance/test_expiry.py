@@ -11,7 +11,7 @@ from tests.support.shows import shows
 
 @shows(v5="3.3.2-5 3.3.2-6")
 @pytest.mark.parametrize("qos", [1, 2])
-def test_what_waits_too_long_is_not_delivered(world: World, qos: int) -> None:
+def test_expired_message_is_not_delivered(world: World, qos: int) -> None:
     sleeper, sender = world.client(expiry=60), world.client()
     topic = world.topic()
     sleeper.subscribe(topic)
@@ -30,7 +30,7 @@ def test_what_waits_too_long_is_not_delivered(world: World, qos: int) -> None:
 
 
 @shows(v5="3.3.2-6")
-def test_what_does_not_wait_keeps_its_interval(world: World) -> None:
+def test_message_delivered_at_once_keeps_its_expiry(world: World) -> None:
     peer = world.client()
     topic = world.topic()
     peer.subscribe(topic)
@@ -42,8 +42,8 @@ def test_what_does_not_wait_keeps_its_interval(world: World) -> None:
 
 @shows(v5="3.4.2-1 3.5.2-1 4.4.0-2 4.3.3-9")
 @pytest.mark.parametrize("qos", [1, 2])
-def test_a_full_queue_is_said_so(world: World, qos: int) -> None:
-    """And what it took is kept."""
+def test_full_queue_is_reported_to_the_publisher(world: World, qos: int) -> None:
+    """The queue keeps the messages that it accepted."""
     sleeper, sender = world.client(expiry=60), world.client()
     topic = world.topic()
     sleeper.subscribe(topic)
@@ -60,7 +60,7 @@ def test_a_full_queue_is_said_so(world: World, qos: int) -> None:
     sleeper.expect_nothing()
 
 
-def test_a_full_queue_of_one_does_not_concern_another(world: World) -> None:
+def test_full_queue_of_one_session_does_not_affect_another(world: World) -> None:
     sleeper, awake, sender = world.client(expiry=60), world.client(), world.client()
     topic = world.topic()
     sleeper.subscribe(topic)
@@ -73,9 +73,8 @@ def test_a_full_queue_of_one_does_not_concern_another(world: World) -> None:
 
 @shows(v5="3.3.2-6")
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_the_shortest_interval_is_passed_on_whole(world: World, qos: int) -> None:
-    """A fraction of a second is not a second: the next server on the way would throw away what is told to have none
-    left."""
+def test_shortest_expiry_is_passed_on_unchanged(world: World, qos: int) -> None:
+    """A fraction of a second does not count: the next server would drop a message with 0 seconds left."""
     peer = world.client()
     topic = world.topic()
     peer.subscribe(topic)
@@ -86,8 +85,8 @@ def test_the_shortest_interval_is_passed_on_whole(world: World, qos: int) -> Non
 
 
 @shows(v5="3.3.2-5")
-def test_what_has_expired_takes_no_room(world: World) -> None:
-    """A queue that is full of it takes new messages, and keeps the order of those that live."""
+def test_expired_messages_take_no_room_in_a_queue(world: World) -> None:
+    """A queue full of expired messages accepts new ones, and keeps the order of those that have not expired."""
     sleeper, sender = world.client(expiry=60), world.client()
     topic = world.topic()
     sleeper.subscribe(topic)
@@ -105,8 +104,8 @@ def test_what_has_expired_takes_no_room(world: World) -> None:
 
 
 @shows(v5="3.3.2-5 3.3.2-6")
-def test_an_older_client_is_spared_what_has_expired(world: World) -> None:
-    """It cannot be told of intervals, and they hold for it all the same."""
+def test_older_client_gets_no_expired_message(world: World) -> None:
+    """A client before 5.0 cannot receive the interval; the expiry applies nevertheless."""
     sleeper, sender = world.client(protocol=4, clean=False), world.client()
     topic = world.topic()
     sleeper.subscribe(topic)

@@ -29,7 +29,7 @@ TIGHT = 60  # bytes; more than CONNACK takes
 
 
 def released(peer: Peer, message: Publish) -> None:
-    """PUBREC, and its answer."""
+    """Send PUBREC and receive PUBREL."""
     peer.send(Ack(PUBREC, message.packet_id))
     answer = peer.expect(Ack)
     assert (answer.type, answer.packet_id) == (PUBREL, message.packet_id)
@@ -40,7 +40,7 @@ def released(peer: Peer, message: Publish) -> None:
 
 @shows(v5="3.3.4-9 4.9.0-1 4.9.0-2 4.3.2-3")
 @pytest.mark.parametrize("maximum", [1, 3])
-def test_no_more_is_unacknowledged_than_the_client_takes(world: World, maximum: int) -> None:
+def test_server_keeps_to_the_clients_receive_maximum(world: World, maximum: int) -> None:
     peer, sender = world.client(receive_maximum=maximum), world.client()
     topic = world.topic()
     peer.subscribe(topic)
@@ -55,8 +55,8 @@ def test_no_more_is_unacknowledged_than_the_client_takes(world: World, maximum: 
 
 
 @shows(v5="3.3.4-9 4.9.0-2 4.3.3-3 4.3.3-4 4.3.3-5", v3="4.3.3-1")
-def test_a_place_is_free_again_at_the_end_of_an_exchange(world: World) -> None:
-    """PUBREC is not the end, unless it refuses the message."""
+def test_window_frees_at_the_end_of_an_exchange(world: World) -> None:
+    """PUBREC does not end the exchange, unless it refuses the message."""
     peer, sender = world.client(receive_maximum=1), world.client()
     topic = world.topic()
     peer.subscribe(topic)
@@ -74,7 +74,7 @@ def test_a_place_is_free_again_at_the_end_of_an_exchange(world: World) -> None:
 
 
 @shows(v5="3.3.4-10 4.9.0-3")
-def test_all_else_goes_on_meanwhile(world: World) -> None:
+def test_full_window_stops_only_qos_1_and_2_messages(world: World) -> None:
     peer = world.client(receive_maximum=1)
     topic = world.topic()
     peer.subscribe(topic)
@@ -83,8 +83,8 @@ def test_all_else_goes_on_meanwhile(world: World) -> None:
     held = peer.expect(Publish)
     peer.alive()
     assert peer.subscribe(topic + "/other") == [2]
-    assert peer.publish(topic + "/nobody", qos=1) == 0x10
-    assert peer.publish(topic + "/nobody", qos=2) == 0x10
+    assert peer.publish(topic + "/unknown", qos=1) == 0x10
+    assert peer.publish(topic + "/unknown", qos=2) == 0x10
     assert peer.unsubscribe(topic + "/other") == [0]
     peer.expect_nothing()
     peer.send(Ack(PUBACK, held.packet_id))
@@ -92,7 +92,7 @@ def test_all_else_goes_on_meanwhile(world: World) -> None:
 
 
 @shows(v5="4.9.0-1 3.3.4-9")
-def test_a_new_connection_begins_with_its_own_maximum(world: World) -> None:
+def test_new_connection_has_its_own_receive_maximum(world: World) -> None:
     peer, sender = world.client(expiry=60, receive_maximum=3), world.client()
     topic = world.topic()
     peer.subscribe(topic)
@@ -107,7 +107,7 @@ def test_a_new_connection_begins_with_its_own_maximum(world: World) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "maximum"), [(3, None), (4, None), (5, None), (5, IN_FLIGHT + 1)])
-def test_the_server_has_a_limit_of_its_own(world: World, protocol: int, maximum: int | None) -> None:
+def test_server_keeps_to_its_own_window(world: World, protocol: int, maximum: int | None) -> None:
     peer, sender = world.client(protocol=protocol, receive_maximum=maximum), world.client()
     topic = world.topic()
     peer.subscribe(topic)
@@ -121,8 +121,8 @@ def test_the_server_has_a_limit_of_its_own(world: World, protocol: int, maximum:
 
 @shows(v5="3.1.2-24 3.1.2-25")
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_a_message_that_is_too_large_counts_as_sent(world: World, qos: int) -> None:
-    """It takes no place in the window, and does not come later either."""
+def test_too_large_message_counts_as_sent(world: World, qos: int) -> None:
+    """The message takes no place in the window and is not sent later."""
     peer, sender = world.client(expiry=60, maximum_packet_size=TIGHT, receive_maximum=1), world.client()
     topic = world.topic()
     peer.subscribe(topic)
@@ -136,7 +136,7 @@ def test_a_message_that_is_too_large_counts_as_sent(world: World, qos: int) -> N
 
 
 @shows(v5="3.1.2-24 3.1.2-25")
-def test_the_limit_is_exact(world: World) -> None:
+def test_maximum_packet_size_is_exact(world: World) -> None:
     peer, sender = world.client(maximum_packet_size=TIGHT), world.client()
     topic = world.topic()
     peer.subscribe(topic)
@@ -150,7 +150,7 @@ def test_the_limit_is_exact(world: World) -> None:
 
 
 @shows(v5="3.1.2-24 3.1.2-25")
-def test_what_waited_is_measured_by_the_new_connection(world: World) -> None:
+def test_packet_size_of_the_new_connection_limits_queued_messages(world: World) -> None:
     peer, sender = world.client(expiry=60), world.client()
     topic = world.topic()
     peer.subscribe(topic)
@@ -163,8 +163,8 @@ def test_what_waited_is_measured_by_the_new_connection(world: World) -> None:
 
 
 @shows(v5="3.1.2-24 3.9.2-1")
-def test_an_answer_that_cannot_be_sent_ends_the_connection(world: World) -> None:
-    """SUBACK for so many filters is larger than the client takes, and it waits for it."""
+def test_too_large_suback_ends_connection(world: World) -> None:
+    """The SUBACK for so many filters exceeds the client's maximum, and the client waits for it."""
     peer = world.client(maximum_packet_size=TIGHT)
     peer.subscribe(*(f"a/{number}" for number in range(10)))
     peer.send(raw.packet(0x82, b"\x00\x07\x00" + b"\x00\x01a\x00" * 25))
@@ -176,7 +176,7 @@ def test_an_answer_that_cannot_be_sent_ends_the_connection(world: World) -> None
 
 @shows(v5="3.1.2-26 3.1.2-27 3.3.2-11")
 @pytest.mark.parametrize("maximum", [None, 0, 1, 2, 0xFFFF])
-def test_aliases_are_those_that_the_client_takes(world: World, maximum: int | None) -> None:
+def test_server_uses_at_most_the_clients_number_of_aliases(world: World, maximum: int | None) -> None:
     peer, sender = world.client(topic_alias_maximum=maximum), world.client()
     topic = world.topic()
     peer.subscribe(topic + "/+", qos=1)
@@ -193,20 +193,20 @@ def test_aliases_are_those_that_the_client_takes(world: World, maximum: int | No
 
 
 def fill(peer: Peer, topic: str, number: int = RECEIVE_MAXIMUM) -> None:
-    """Publish so many messages of QoS 2 and leave their exchanges open."""
+    """Publish this number of QoS 2 messages and leave their exchanges open."""
     peer.send(*(Publish(topic, b"%d" % one, 2, False, False, one) for one in range(1, number + 1)))
     expect_all(peer, PUBREC, number)
 
 
 def expect_all(peer: Peer, type: int, number: int) -> None:
-    """The next so many acknowledgements are of this type, in order, and all is well."""
+    """The next acknowledgements have this type, are in order and report no error."""
     got = [peer.find(Ack) for _ in range(number)]
     assert [(one.type, one.packet_id) for one in got] == [(type, packet_id) for packet_id in range(1, number + 1)]
     assert all(one.reason < 0x80 for one in got)
 
 
 @shows(v5="3.3.4-7 4.9.0-2 4.13.1-1")
-def test_a_client_that_exceeds_the_servers_maximum_is_closed(world: World) -> None:
+def test_client_above_the_servers_receive_maximum_is_closed(world: World) -> None:
     watcher, topic = watch(world)
     peer = world.client()
     fill(peer, topic)
@@ -217,7 +217,7 @@ def test_a_client_that_exceeds_the_servers_maximum_is_closed(world: World) -> No
 
 
 @shows(v5="4.9.0-1 4.9.0-2")
-def test_pubrel_makes_room_again(world: World) -> None:
+def test_pubrel_frees_the_servers_window(world: World) -> None:
     peer = world.client()
     topic = world.topic()
     for _ in range(2):
@@ -227,7 +227,7 @@ def test_pubrel_makes_room_again(world: World) -> None:
 
 
 @shows(v5="3.3.4-8 4.9.0-3")
-def test_a_client_at_the_maximum_may_send_all_else(world: World) -> None:
+def test_client_at_the_maximum_may_send_other_packets(world: World) -> None:
     peer = world.client()
     topic = world.topic()
     fill(peer, topic)
@@ -238,13 +238,13 @@ def test_a_client_at_the_maximum_may_send_all_else(world: World) -> None:
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
-def test_an_older_client_was_told_of_no_maximum(world: World, protocol: int) -> None:
+def test_older_client_has_no_receive_maximum(world: World, protocol: int) -> None:
     fill(world.client(protocol=protocol), world.topic(), 3 * RECEIVE_MAXIMUM)
 
 
 @shows(v5="3.2.2-15 4.13.1-1", v3="4.8.0-1")
 @PROTOCOLS
-def test_a_packet_has_its_limit(world: World, protocol: int) -> None:
+def test_packet_above_the_servers_size_ends_connection(world: World, protocol: int) -> None:
     peer = world.client(protocol=protocol)
     topic = world.topic()
     header = 1 + 3 + 2 + len(topic) + 2 + (protocol == 5)
@@ -254,8 +254,8 @@ def test_a_packet_has_its_limit(world: World, protocol: int) -> None:
 
 
 @shows(v5="3.2.2-15")
-def test_its_announcement_is_enough(world: World) -> None:
-    """The server does not wait for what it will not take."""
+def test_too_large_length_alone_ends_connection(world: World) -> None:
+    """The server does not wait for the body of a packet that it refuses."""
     peer = world.client()
     peer.send(b"\x30\xff\xff\xff\x7f")
     peer.expect_end(0x95)
@@ -263,23 +263,23 @@ def test_its_announcement_is_enough(world: World) -> None:
 
 @shows(v5="3.1.4-1")
 @pytest.mark.parametrize("zero", [b"\x21\x00\x00", b"\x27\x00\x00\x00\x00"])
-def test_a_client_cannot_take_nothing(world: World, zero: bytes) -> None:
+def test_maximum_of_0_is_refused(world: World, zero: bytes) -> None:
     peer = world.peer()
     peer.send(raw.connect(5, properties=zero))
     assert peer.expect_close() == [Connack(False, 0x82)]
 
 
-# What is said beyond reason codes
+# Reason strings and user properties
 
 
 def explained(told: Properties | None) -> bool:
-    """Whether there is a reason string or a user property."""
+    """Whether the properties hold a reason string or a user property."""
     return told is not None and (told.reason_string is not None or told.user != [])
 
 
 @shows(v5="3.1.2-29")
 @pytest.mark.parametrize("wanted", [None, 0, 1])
-def test_reasons_are_given_to_who_wants_them(world: World, wanted: int | None) -> None:
+def test_reason_strings_are_sent_unless_the_client_declines(world: World, wanted: int | None) -> None:
     peer = world.client(request_problem_info=wanted, receive_maximum=9)
     for qos, answer in ((1, PUBACK), (2, PUBREC)):
         peer.send(Publish("refused/x", b"", qos, False, False, 9))
@@ -294,7 +294,7 @@ def test_reasons_are_given_to_who_wants_them(world: World, wanted: int | None) -
 
 @shows(v5="3.14.2-3 3.1.2-24")
 @pytest.mark.parametrize("wrong", [b"\x30\xff\xff\xff\x7f", b"\x30\xff\xff\xff\xff\x01", b"\x32\x02\x00\x00"])
-def test_who_is_closed_is_told_why_if_it_can_take_that(world: World, wrong: bytes) -> None:
+def test_disconnect_has_a_reason_string_if_it_fits(world: World, wrong: bytes) -> None:
     for most, told in ((None, True), (20, False)):
         peer = world.client(maximum_packet_size=most)
         peer.send(wrong)
@@ -305,7 +305,7 @@ def test_who_is_closed_is_told_why_if_it_can_take_that(world: World, wrong: byte
 
 
 @shows(v5="3.1.2-29")
-def test_messages_keep_their_user_properties_all_the_same(world: World) -> None:
+def test_messages_keep_user_properties_without_problem_info(world: World) -> None:
     peer = world.client(request_problem_info=0)
     topic = world.topic()
     peer.subscribe(Subscription(topic, 1))
@@ -316,7 +316,7 @@ def test_messages_keep_their_user_properties_all_the_same(world: World) -> None:
 
 
 @shows(v5="3.1.2-28")
-def test_a_connect_asks_with_0_or_1(world: World) -> None:
+def test_request_information_other_than_0_or_1_is_refused(world: World) -> None:
     for identifier in (0x17, 0x19):
         peer = world.peer()
         peer.send(raw.connect(5, properties=bytes((identifier, 2))))

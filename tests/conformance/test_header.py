@@ -10,7 +10,7 @@ from tests.conformance.clients import PROTOCOLS
 from tests.conformance.world import World
 from tests.support.shows import shows
 
-MODERN = pytest.mark.parametrize("protocol", [4, 5])  # 3.1 uses these bits otherwise
+MODERN = pytest.mark.parametrize("protocol", [4, 5])  # 3.1 uses these bits differently
 
 
 @shows(v5="2.1.3-1 3.6.1-1 3.8.1-1 3.10.1-1 3.14.1-1", v3="2.2.2-1 2.2.2-2 3.6.1-1 3.8.1-1 3.10.1-1 3.14.1-1")
@@ -22,7 +22,7 @@ MODERN = pytest.mark.parametrize("protocol", [4, 5])  # 3.1 uses these bits othe
         b"\x72\x02\x00\x01", b"\xc1\x00", b"\xe4\x00",
     ],
 )  # fmt: skip
-def test_reserved_flags_are_as_they_must_be(world: World, protocol: int, packet: bytes) -> None:
+def test_wrong_reserved_flags_end_connection(world: World, protocol: int, packet: bytes) -> None:
     peer = world.client(protocol=protocol)
     peer.send(packet)
     peer.expect_end(0x81)
@@ -31,7 +31,7 @@ def test_reserved_flags_are_as_they_must_be(world: World, protocol: int, packet:
 @shows(v5="3.8.1-1 3.10.1-1", v3="3.8.1-1 3.10.1-1")
 @MODERN
 @pytest.mark.parametrize("flags", [0x00, 0x03, 0x0A])
-def test_subscribe_and_unsubscribe_have_flags_of_their_own(world: World, protocol: int, flags: int) -> None:
+def test_wrong_flags_of_subscribe_or_unsubscribe_end_connection(world: World, protocol: int, flags: int) -> None:
     for packet in (raw.subscribe(b"a", protocol, first=0x80 | flags), raw.unsubscribe(b"a", protocol, 0xA0 | flags)):
         peer = world.client(protocol=protocol)
         peer.send(packet)
@@ -40,7 +40,7 @@ def test_subscribe_and_unsubscribe_have_flags_of_their_own(world: World, protoco
 
 @shows(v5="3.3.1-4 4.3.1-1", v3="3.3.1-4")
 @PROTOCOLS
-def test_there_is_no_qos_3(world: World, protocol: int) -> None:
+def test_publish_with_qos_3_ends_connection(world: World, protocol: int) -> None:
     peer = world.client(protocol=protocol)
     peer.send(raw.publish(b"a", protocol, 0x36, b"\x00\x01"))
     peer.expect_end(0x81)
@@ -48,7 +48,7 @@ def test_there_is_no_qos_3(world: World, protocol: int) -> None:
 
 @shows(v5="3.3.1-2", v3="3.3.1-2")
 @MODERN
-def test_qos_0_has_no_dup(world: World, protocol: int) -> None:
+def test_dup_with_qos_0_ends_connection(world: World, protocol: int) -> None:
     peer = world.client(protocol=protocol)
     peer.send(raw.publish(b"a", protocol, 0x38))
     peer.expect_end(0x81)
@@ -56,7 +56,7 @@ def test_qos_0_has_no_dup(world: World, protocol: int) -> None:
 
 @PROTOCOLS
 @pytest.mark.parametrize("first", [0x00, 0x20, 0x90, 0xB0, 0xD0])
-def test_what_only_servers_send_is_a_protocol_error(world: World, protocol: int, first: int) -> None:
+def test_packet_type_of_the_server_is_a_protocol_error(world: World, protocol: int, first: int) -> None:
     peer = world.client(protocol=protocol)
     peer.send(bytes((first, 2, 0, 1)))
     peer.expect_end(0x81 if first == 0 else 0x82)
@@ -64,7 +64,7 @@ def test_what_only_servers_send_is_a_protocol_error(world: World, protocol: int,
 
 @shows(v5="2.2.1-3 2.2.1-2", v3="2.3.1-1 2.3.1-5")
 @PROTOCOLS
-def test_an_identifier_is_not_0(world: World, protocol: int) -> None:
+def test_packet_identifier_0_ends_connection(world: World, protocol: int) -> None:
     zero = b"\x00\x00" + raw.no_properties(protocol)
     for packet in (
         raw.publish(b"a", protocol, 0x32, b"\x00\x00"),
@@ -81,7 +81,7 @@ def test_an_identifier_is_not_0(world: World, protocol: int) -> None:
 @shows(v5="2.2.1-5 2.2.1-6 3.8.4-2 4.3.2-4 4.3.3-8 4.3.3-11", v3="2.3.1-6 2.3.1-7 3.8.4-2")
 @PROTOCOLS
 @pytest.mark.parametrize("identifier", [1, 255, 256, 40_000, 65_535])
-def test_answers_bear_the_identifier_of_what_they_answer(world: World, protocol: int, identifier: int) -> None:
+def test_answers_repeat_the_packet_identifier(world: World, protocol: int, identifier: int) -> None:
     peer = world.client(protocol=protocol)
     topic = world.topic()
     peer.send(Publish(topic, b"", 1, False, False, identifier))
@@ -101,7 +101,7 @@ def test_answers_bear_the_identifier_of_what_they_answer(world: World, protocol:
 
 @shows(v5="2.2.1-2 2.2.1-4 4.3.2-1 4.3.2-2 4.3.3-1 4.3.3-2 4.3.1-1", v3="2.3.1-4 2.3.1-5 4.3.1-1")
 @PROTOCOLS
-def test_deliveries_bear_identifiers_that_are_free(world: World, protocol: int) -> None:
+def test_deliveries_have_unused_packet_identifiers(world: World, protocol: int) -> None:
     receiver, sender = world.client(protocol=protocol), world.client(protocol=protocol)
     topic = world.topic()
     receiver.subscribe(topic)
@@ -117,8 +117,8 @@ def test_deliveries_bear_identifiers_that_are_free(world: World, protocol: int) 
 
 
 @shows(v5="2.2.2-1")
-def test_an_answer_without_properties_says_so(world: World) -> None:
-    """Where the length of the properties may not be left out it is 0: in SUBACK, UNSUBACK and PUBLISH."""
+def test_packets_without_properties_have_property_length_0(world: World) -> None:
+    """SUBACK, UNSUBACK and PUBLISH may not omit the property length."""
     peer = world.client()
     topic = world.topic("x")
     peer.subscribe(topic, qos=1)
@@ -137,15 +137,15 @@ def test_an_answer_without_properties_says_so(world: World) -> None:
     ("properties", "reason"),
     [
         (b"\x7f\x00", 0x81),  # no such property
-        (b"\x11\x00\x00\x00\x01", 0x81),  # session expiry, which is for CONNECT
-        (b"\x01\x00\x01\x01", 0x82),  # twice the payload format
+        (b"\x11\x00\x00\x00\x01", 0x81),  # session expiry, which belongs to CONNECT
+        (b"\x01\x00\x01\x01", 0x82),  # the payload format twice
         (b"\x01\x02", 0x82),  # a payload format of 2
         (b"\x02\x00\x00", 0x81),  # an expiry of two bytes
         (b"\x0b\x01", 0x82),  # a subscription identifier from a client
     ],
 )
 @shows(v5="3.3.4-6 4.13.1-1")
-def test_properties_are_those_that_the_packet_may_have(world: World, properties: bytes, reason: int) -> None:
+def test_publish_with_wrong_properties_ends_connection(world: World, properties: bytes, reason: int) -> None:
     peer = world.client()
     peer.send(raw.publish(b"a", 5, properties=properties))
     peer.expect_end(reason)
@@ -153,7 +153,7 @@ def test_properties_are_those_that_the_packet_may_have(world: World, properties:
 
 @shows(v5="4.13.1-1 4.13.2-1 3.14.4-2 3.14.4-1", v3="4.8.0-1")
 @PROTOCOLS
-def test_what_comes_after_a_wrong_packet_is_not_handled(world: World, protocol: int) -> None:
+def test_packets_after_a_malformed_one_are_ignored(world: World, protocol: int) -> None:
     watcher, peer = world.client(protocol=protocol), world.client(protocol=protocol)
     topic = world.topic()
     watcher.subscribe(topic)

@@ -1,4 +1,4 @@
-"""Keep alive, pings, and clients that never say who they are (MQTT 5.0 and 3.1.1 sections 3.1.2.10, 3.12, 3.13)."""
+"""Keep alive, pings, and connections without CONNECT (MQTT 5.0 and 3.1.1 sections 3.1.2.10, 3.12, 3.13)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.shows import shows
 
 @shows(v5="3.12.4-1", v3="3.12.4-1")
 @PROTOCOLS
-def test_each_ping_is_answered(world: World, protocol: int) -> None:
+def test_every_pingreq_is_answered(world: World, protocol: int) -> None:
     peer = world.client(protocol=protocol, keep_alive=30)
     before = len(peer.received)
     peer.send(Ping(PINGREQ), Ping(PINGREQ))
@@ -19,15 +19,15 @@ def test_each_ping_is_answered(world: World, protocol: int) -> None:
 
 
 @PROTOCOLS
-def test_a_ping_has_no_body(world: World, protocol: int) -> None:
+def test_pingreq_with_a_body_is_malformed(world: World, protocol: int) -> None:
     peer = world.client(protocol=protocol)
     peer.send(b"\xc0\x01\x00")
     peer.expect_end(0x81)
 
 
 @shows(v5="3.1.2-22 3.1.2-8 3.1.2-20", v3="3.1.2-24 3.1.2-8 3.1.2-23")
-def test_whoever_is_silent_for_too_long_is_gone(way: World) -> None:
-    """As if the network had failed: the will is published, the session stays. Messages to it are no sign of life."""
+def test_silent_client_is_disconnected(way: World) -> None:
+    """As after a network failure: the will is published, the session stays. Messages to the client do not count."""
     watcher, topic = watch(way)
     silent = [
         way.client(protocol=protocol, clean=False, expiry=60 if protocol == 5 else None, keep_alive=1, will=will(topic))
@@ -47,8 +47,8 @@ def test_whoever_is_silent_for_too_long_is_gone(way: World) -> None:
 
 
 @shows(v5="3.1.2-22", v3="3.1.2-24")
-def test_any_packet_is_a_sign_of_life(way: World) -> None:
-    """The pauses are shorter than 1.5 times the keep alive, together they are longer."""
+def test_any_packet_resets_the_keep_alive(way: World) -> None:
+    """Each pause is shorter than 1.5 times the keep alive; their sum is longer."""
     peers = [way.client(protocol=protocol, keep_alive=2) for protocol in (4, 5)]
     for packet in (Publish("t", b""), Ping(PINGREQ), Publish("t", b"")):
         way.elapse(1.3)
@@ -59,7 +59,7 @@ def test_any_packet_is_a_sign_of_life(way: World) -> None:
         peer.expect_nothing()
 
 
-def test_who_never_connects_is_closed(way: World) -> None:
+def test_connection_without_connect_is_closed(way: World) -> None:
     """Neither silence nor a part of a CONNECT keeps a connection open."""
     peers = []
     for beginning in (b"", b"\x10", b"\x10\x10\x00\x04MQTT\x05"):

@@ -12,8 +12,8 @@ from tests.support.shows import shows
 
 @shows(v5="4.3.2-4 4.3.3-8", v3="4.6.0-2 4.6.0-3 4.6.0-6")
 @PROTOCOLS
-def test_publishes_are_answered_in_the_order_in_which_they_came(world: World, protocol: int) -> None:
-    """Whether anybody receives them or not, and however many are sent at a time."""
+def test_publishes_are_acknowledged_in_order(world: World, protocol: int) -> None:
+    """With or without a subscriber, and for any number of messages at a time."""
     peer, sleeper = world.client(protocol=protocol), lasting(world, protocol)
     topic = world.topic()
     sleeper.subscribe(f"{topic}/0")
@@ -31,7 +31,7 @@ def test_publishes_are_answered_in_the_order_in_which_they_came(world: World, pr
 
 @shows(v5="4.3.3-4", v3="4.6.0-4 4.6.0-6")
 @PROTOCOLS
-def test_pubrel_follows_the_order_of_pubrec(world: World, protocol: int) -> None:
+def test_pubrels_follow_the_order_of_pubrecs(world: World, protocol: int) -> None:
     peer, sender = world.client(protocol=protocol), world.client()
     topic = world.topic()
     peer.subscribe(topic)
@@ -45,8 +45,8 @@ def test_pubrel_follows_the_order_of_pubrec(world: World, protocol: int) -> None
 
 @shows(v5="4.4.0-1 3.3.1-1 4.3.2-2 4.3.3-2 4.6.0-5", v3="4.6.0-1 4.6.0-6 3.3.1-1")
 @PROTOCOLS
-def test_what_was_sent_comes_again_before_what_was_not(world: World, protocol: int) -> None:
-    """In the first order, with DUP on what was sent and on nothing else."""
+def test_sent_messages_are_repeated_before_unsent_ones(world: World, protocol: int) -> None:
+    """In the original order, with DUP on sent messages only."""
     receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
@@ -75,8 +75,8 @@ def numbered(topic: str, name: int, number: int, qos: int) -> Publish:
 @shows(v5="4.6.0-5 4.6.0-6", v3="4.6.0-5 4.6.0-6")
 @PROTOCOLS
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_many_at_a_time_from_two_publishers(world: World, protocol: int, qos: int) -> None:
-    """Each one's messages of a topic stay in order, though they come in one go and mix with the other's."""
+def test_bursts_of_two_publishers_stay_in_order(world: World, protocol: int, qos: int) -> None:
+    """The messages of one publisher and topic stay in order, though both publishers send in bursts."""
     receiver = world.client(protocol=protocol)
     topic = world.topic()
     receiver.subscribe(f"{topic}/+")
@@ -101,8 +101,8 @@ def test_many_at_a_time_from_two_publishers(world: World, protocol: int, qos: in
 
 
 @shows(v5="4.6.0-5 3.3.4-9")
-def test_a_window_of_one_keeps_the_order(world: World) -> None:
-    """Also where another QoS would overtake, for QoS 0 needs no window."""
+def test_window_of_one_keeps_the_order(world: World) -> None:
+    """Messages of QoS 1 and 2 do not overtake each other."""
     receiver, sender = world.client(receive_maximum=1), world.client()
     topic = world.topic()
     receiver.subscribe(topic)

@@ -1,4 +1,4 @@
-"""docs/conformance.md says what the tests say."""
+"""docs/conformance.md matches the tests."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 
-def test_the_page_is_what_the_tests_say() -> None:
-    """It also fails for numbers that no specification has, and for explanations that are not needed any more."""
+def test_page_matches_the_tests() -> None:
+    """The check also fails for unknown statement numbers and for explanations of statements that have a test."""
     command = [sys.executable, "-P", "-m", "tools.conformance", "--check"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

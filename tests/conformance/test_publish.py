@@ -1,4 +1,4 @@
-"""PUBLISH from a client, and what its receivers get (MQTT 5.0 and 3.1.1 section 3.3)."""
+"""PUBLISH from a client, and the messages that its receivers get (MQTT 5.0 and 3.1.1 section 3.3)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL_QOS = pytest.mark.parametrize("qos", [0, 1, 2])
 @shows(v5="3.3.4-1 4.3.1-1 4.3.2-4 4.3.3-8 3.3.2-3", v3="3.3.4-1 4.3.1-1 4.3.2-2 3.3.2-3")
 @PROTOCOLS
 @ALL_QOS
-def test_it_is_answered_as_its_qos_asks(world: World, protocol: int, qos: int) -> None:
+def test_publish_is_answered_according_to_its_qos(world: World, protocol: int, qos: int) -> None:
     receiver, sender = world.client(protocol=protocol), world.client(protocol=protocol)
     topic = world.topic("a/b")
     receiver.subscribe(topic.replace("/a/", "/+/"))
@@ -33,7 +33,7 @@ def test_it_is_answered_as_its_qos_asks(world: World, protocol: int, qos: int) -
 @shows(v5="3.3.2-2 4.7.0-1 4.7.3-1", v3="3.3.2-2 4.7.1-1 4.7.3-1")
 @PROTOCOLS
 @pytest.mark.parametrize("topic", [b"a/+", b"#", b"+", b"a/b#", b""])
-def test_a_topic_name_has_a_character_and_no_wildcards(world: World, protocol: int, topic: bytes) -> None:
+def test_empty_or_wildcard_topic_name_ends_connection(world: World, protocol: int, topic: bytes) -> None:
     peer = world.client(protocol=protocol)
     peer.send(raw.publish(topic, protocol))
     peer.expect_end(0x82 if topic == b"" and protocol == 5 else 0x81)
@@ -41,7 +41,7 @@ def test_a_topic_name_has_a_character_and_no_wildcards(world: World, protocol: i
 
 @shows(v5="4.7.3-3", v3="4.7.3-3")
 @PROTOCOLS
-def test_a_topic_may_be_long(world: World, protocol: int) -> None:
+def test_long_topic_name_is_accepted(world: World, protocol: int) -> None:
     peer = world.client(protocol=protocol)
     topic = world.topic("x" * 60_000)
     peer.subscribe(topic)
@@ -51,8 +51,8 @@ def test_a_topic_may_be_long(world: World, protocol: int) -> None:
 
 @shows(v5="3.3.1-3 4.3.2-5", v3="3.3.1-3")
 @PROTOCOLS
-def test_dup_is_not_passed_on(world: World, protocol: int) -> None:
-    """Nor does it make a QoS 1 message an old one: the identifier was free."""
+def test_dup_is_not_passed_on_to_receivers(world: World, protocol: int) -> None:
+    """A QoS 1 message with DUP counts as new if its identifier is free."""
     receiver, sender = world.client(protocol=protocol), world.client(protocol=protocol)
     topic = world.topic()
     receiver.subscribe(topic)
@@ -65,7 +65,7 @@ def test_dup_is_not_passed_on(world: World, protocol: int) -> None:
 
 @shows(v5="3.3.2-4 3.3.2-15 3.3.2-16 3.3.2-17 3.3.2-18 3.3.2-20 3.3.2-13 3.3.2-19")
 @ALL_QOS
-def test_properties_of_the_message_reach_its_receivers_unchanged(world: World, qos: int) -> None:
+def test_message_properties_reach_receivers_unchanged(world: World, qos: int) -> None:
     receiver, sender = world.client(), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
@@ -83,13 +83,13 @@ def test_properties_of_the_message_reach_its_receivers_unchanged(world: World, q
 
 @shows(v5="3.3.2-14")
 @pytest.mark.parametrize("topic", [b"a/+", b"#"])
-def test_a_response_topic_has_no_wildcards(world: World, topic: bytes) -> None:
+def test_response_topic_with_a_wildcard_ends_connection(world: World, topic: bytes) -> None:
     peer = world.client()
     peer.send(raw.publish(b"a", 5, properties=b"\x08" + raw.text(topic)))
     peer.expect_end(0x82)
 
 
-def test_nobody_subscribed_is_told_by_a_reason_code(world: World) -> None:
+def test_missing_subscriber_is_reported_by_a_reason_code(world: World) -> None:
     peer = world.client()
     assert peer.publish(world.topic(), qos=1) == 0x10
     assert peer.publish(world.topic(), qos=2) == 0x10
@@ -98,8 +98,8 @@ def test_nobody_subscribed_is_told_by_a_reason_code(world: World) -> None:
 @shows(v5="3.4.2-1 3.5.2-1 4.4.0-2 4.3.3-9", v3="3.3.5-2")
 @PROTOCOLS
 @pytest.mark.parametrize("qos", [1, 2])
-def test_a_topic_that_is_refused(world: World, protocol: int, qos: int) -> None:
-    """5.0 has a code for it and goes on; before, the connection is closed, for an acknowledgement would not be true."""
+def test_refused_topic_gets_an_error_or_closes_connection(world: World, protocol: int, qos: int) -> None:
+    """5.0 has a reason code and goes on; before 5.0 only closing tells the client that the message was not accepted."""
     peer = world.client(protocol=protocol)
     if protocol != 5:
         peer.send(Publish("refused/x", b"", qos, False, False, 1))
@@ -117,7 +117,7 @@ def test_a_topic_that_is_refused(world: World, protocol: int, qos: int) -> None:
 
 @shows(v5="3.4.2-2 3.4.2-3 3.5.2-2 3.5.2-3 3.1.2-24")
 @pytest.mark.parametrize("qos", [1, 2])
-def test_a_reason_string_is_left_out_where_it_does_not_fit(world: World, qos: int) -> None:
+def test_acknowledgement_omits_a_reason_string_that_does_not_fit(world: World, qos: int) -> None:
     roomy, narrow = world.client(), world.client(maximum_packet_size=30)
     for peer in (roomy, narrow):
         peer.send(Publish("refused/x", b"", qos, False, False, 1))
@@ -128,7 +128,7 @@ def test_a_reason_string_is_left_out_where_it_does_not_fit(world: World, qos: in
 
 
 @shows(v5="3.1.2-29")
-def test_who_wants_no_problem_information_gets_none(world: World) -> None:
+def test_client_may_decline_problem_information(world: World) -> None:
     peer = world.client(request_problem_info=0)
     peer.send(Publish("refused/x", b"", 1, False, False, 1))
     answer = peer.expect(Ack)
@@ -140,8 +140,8 @@ def test_who_wants_no_problem_information_gets_none(world: World) -> None:
 @shows(v5="3.3.4-2 3.3.4-3 3.3.4-4 3.3.4-5", v3="3.3.5-1")
 @PROTOCOLS
 @pytest.mark.parametrize("granted", list(itertools.permutations(range(3))))
-def test_overlapping_filters_bring_the_highest_qos(world: World, protocol: int, granted: tuple[int, ...]) -> None:
-    """Whichever of them has it."""
+def test_overlapping_filters_deliver_at_the_highest_qos(world: World, protocol: int, granted: tuple[int, ...]) -> None:
+    """Whichever of the filters has it."""
     peer, sender = world.client(protocol=protocol), world.client(protocol=protocol)
     topic = world.topic("a/b")
     prefix = topic.split("/")[0]
@@ -159,7 +159,7 @@ def test_overlapping_filters_bring_the_highest_qos(world: World, protocol: int, 
 @shows(v5="3.8.4-8", v3="3.8.4-6")
 @PROTOCOLS
 @pytest.mark.parametrize("granted", [0, 1, 2])
-def test_the_lower_qos_counts(world: World, protocol: int, granted: int) -> None:
+def test_message_comes_at_the_lower_of_both_qos(world: World, protocol: int, granted: int) -> None:
     peer, sender = world.client(protocol=protocol), world.client(protocol=protocol)
     topic = world.topic()
     assert peer.subscribe(topic, qos=granted) == [granted]
@@ -170,7 +170,7 @@ def test_the_lower_qos_counts(world: World, protocol: int, granted: int) -> None
 
 @shows(v5="3.1.2-24 3.1.2-25 4.3.2-3")
 @ALL_QOS
-def test_a_message_that_is_too_large_for_its_receiver_is_passed_over(world: World, qos: int) -> None:
+def test_receiver_does_not_get_a_too_large_message(world: World, qos: int) -> None:
     narrow, roomy, sender = world.client(maximum_packet_size=100), world.client(), world.client()
     topic = world.topic()
     narrow.subscribe(topic)
@@ -182,7 +182,7 @@ def test_a_message_that_is_too_large_for_its_receiver_is_passed_over(world: Worl
     narrow.expect_nothing()
 
 
-def test_a_message_that_is_too_large_for_the_server_ends_the_connection(world: World) -> None:
+def test_too_large_publish_ends_connection(world: World) -> None:
     peer = world.client()
     peer.send(Publish(world.topic(), b"x" * 70_000))
     peer.expect_end(0x95)
@@ -202,7 +202,7 @@ def test_messages_of_a_topic_arrive_in_order(world: World, protocol: int, qos: i
 
 
 @shows(v5="4.8.2-3")
-def test_a_shared_message_comes_at_the_qos_granted(world: World) -> None:
+def test_shared_message_comes_at_the_granted_qos(world: World) -> None:
     peer = world.client()
     peer.subscribe("$share/g/" + world.topic(), qos=0)
     topic = world.topic()

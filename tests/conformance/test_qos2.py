@@ -1,4 +1,4 @@
-"""QoS 1 and 2 in both directions, also where something is repeated (MQTT 5.0 and 3.1.1 sections 4.3 and 4.4)."""
+"""QoS 1 and 2 in both directions, with repeats (MQTT 5.0 and 3.1.1 sections 4.3 and 4.4)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.shows import shows
 
 @shows(v5="4.3.3-8 4.3.3-10 4.3.3-11 4.3.3-12 3.6.2-1 3.7.2-1", v3="4.3.3-2")
 @PROTOCOLS
-def test_a_repeat_before_pubrel_is_answered_and_not_passed_on(world: World, protocol: int) -> None:
+def test_repeat_before_pubrel_is_answered_but_not_passed_on(world: World, protocol: int) -> None:
     receiver, sender = world.client(protocol=protocol), world.client(protocol=protocol)
     topic = world.topic()
     receiver.subscribe(topic)
@@ -33,7 +33,7 @@ def test_a_repeat_before_pubrel_is_answered_and_not_passed_on(world: World, prot
 
 @shows(v5="4.3.3-10", v3="4.3.3-2")
 @PROTOCOLS
-def test_also_across_connections(world: World, protocol: int) -> None:
+def test_repeat_on_a_new_connection_is_not_passed_on(world: World, protocol: int) -> None:
     receiver, sender = world.client(), lasting(world, protocol)
     topic = world.topic()
     receiver.subscribe(topic)
@@ -51,7 +51,7 @@ def test_also_across_connections(world: World, protocol: int) -> None:
 
 @shows(v5="3.7.2-1 4.3.3-11 3.7.2-2 3.7.2-3")
 @PROTOCOLS
-def test_a_pubrel_for_nothing_is_answered_all_the_same(world: World, protocol: int) -> None:
+def test_pubrel_for_an_unknown_identifier_is_answered(world: World, protocol: int) -> None:
     peer = world.client(protocol=protocol)
     peer.send(Ack(PUBREL, 99))
     answer = peer.expect(Ack)
@@ -60,7 +60,7 @@ def test_a_pubrel_for_nothing_is_answered_all_the_same(world: World, protocol: i
 
 
 @shows(v5="4.3.3-13")
-def test_an_exchange_goes_on_though_its_message_has_expired(world: World) -> None:
+def test_exchange_continues_after_its_message_expired(world: World) -> None:
     peer = world.client()
     peer.send(Publish(world.topic(), b"", 2, False, False, 7, properties(message_expiry=1)))
     assert peer.expect(Ack).type == PUBREC
@@ -75,7 +75,7 @@ def test_an_exchange_goes_on_though_its_message_has_expired(world: World) -> Non
 
 @shows(v5="4.3.2-3 4.4.0-1 3.3.1-1", v3="4.3.2-1 4.4.0-1 3.3.1-1 2.3.1-4")
 @PROTOCOLS
-def test_qos_1_is_repeated_on_the_next_connection_until_puback(world: World, protocol: int) -> None:
+def test_qos_1_is_repeated_on_a_new_connection_until_puback(world: World, protocol: int) -> None:
     receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
@@ -98,7 +98,7 @@ def test_qos_1_is_repeated_on_the_next_connection_until_puback(world: World, pro
     v3="4.3.3-1 4.4.0-1 3.3.1-1 2.3.1-4",
 )
 @PROTOCOLS
-def test_qos_2_is_repeated_from_where_it_stopped(world: World, protocol: int) -> None:
+def test_qos_2_exchange_resumes_on_a_new_connection(world: World, protocol: int) -> None:
     receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
@@ -123,7 +123,7 @@ def test_qos_2_is_repeated_from_where_it_stopped(world: World, protocol: int) ->
 
 @shows(v5="4.4.0-1", v3="4.4.0-1")
 @PROTOCOLS
-def test_the_order_is_kept_across_connections(world: World, protocol: int) -> None:
+def test_order_is_kept_across_connections(world: World, protocol: int) -> None:
     receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
@@ -139,7 +139,7 @@ def test_the_order_is_kept_across_connections(world: World, protocol: int) -> No
 
 @shows(v5="4.4.0-2 3.6.2-1")
 @pytest.mark.parametrize("qos", [1, 2])
-def test_an_error_from_the_receiver_ends_the_exchange(world: World, qos: int) -> None:
+def test_error_from_the_receiver_ends_the_exchange(world: World, qos: int) -> None:
     receiver, sender = lasting(world, 5), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
@@ -152,7 +152,7 @@ def test_an_error_from_the_receiver_ends_the_exchange(world: World, qos: int) ->
 
 
 @shows(v5="3.6.2-1")
-def test_a_pubrec_for_nothing_is_told_so(world: World) -> None:
+def test_pubrec_for_an_unknown_identifier_gets_an_error(world: World) -> None:
     peer = world.client()
     peer.send(Ack(PUBREC, 99))
     answer = peer.expect(Ack)
@@ -161,14 +161,14 @@ def test_a_pubrec_for_nothing_is_told_so(world: World) -> None:
 
 @PROTOCOLS
 @pytest.mark.parametrize("type", [PUBACK, PUBCOMP])
-def test_an_acknowledgement_of_nothing_is_passed_over(world: World, protocol: int, type: int) -> None:
+def test_puback_or_pubcomp_for_an_unknown_identifier_is_ignored(world: World, protocol: int, type: int) -> None:
     peer = world.client(protocol=protocol)
     peer.send(Ack(type, 99))
     peer.expect_nothing()
 
 
 @shows(v5="4.3.3-7")
-def test_what_was_sent_expires_no_more(world: World) -> None:
+def test_sent_message_does_not_expire(world: World) -> None:
     receiver, sender = lasting(world, 5), world.client()
     topic = world.topic()
     receiver.subscribe(topic)

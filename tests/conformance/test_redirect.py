@@ -1,4 +1,4 @@
-"""A server that sends its clients to another one (MQTT 5.0 section 4.11)."""
+"""A server that redirects its clients to another server (MQTT 5.0 section 4.11)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def port(request: pytest.FixtureRequest, mesh: Processes) -> int:
 
 
 @shows(v5="3.2.2-7")
-def test_a_client_is_told_which_server_to_use(port: int) -> None:
+def test_redirected_client_gets_the_server_reference(port: int) -> None:
     peer = Peer(SocketWire(port), 5, "c")
     answer = peer.connect(Connect(5, "c", True, 60, "V1"))
     assert answer.reason == 0x9C
@@ -39,14 +39,14 @@ def test_a_client_is_told_which_server_to_use(port: int) -> None:
 
 
 @shows(v5="3.1.2-24")
-def test_a_client_that_cannot_take_the_name_is_told_the_reason(port: int) -> None:
+def test_server_reference_that_does_not_fit_is_omitted(port: int) -> None:
     peer = Peer(SocketWire(port), 5, "c")
     answer = peer.connect(Connect(5, "c", True, 60, "V1", properties=properties(maximum_packet_size=len(OTHER))))
     assert (answer.reason, answer.properties) == (0x9C, None)
     assert peer.expect_close() == []
 
 
-def test_an_older_client_is_told_that_there_is_no_service(port: int) -> None:
+def test_older_client_gets_server_unavailable(port: int) -> None:
     peer = Peer(SocketWire(port), 4, "c")
     assert peer.connect(Connect(4, "c", True, 60, "V1")).reason == 3
     assert peer.expect_close() == []

@@ -12,7 +12,7 @@ from tests.support.shows import shows
 @shows(v5="3.3.1-5 3.3.1-9", v3="3.3.1-5 3.3.1-6 3.3.1-8")
 @PROTOCOLS
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_the_last_one_of_a_topic_comes_to_new_subscribers(world: World, protocol: int, qos: int) -> None:
+def test_new_subscriber_gets_the_last_retained_message(world: World, protocol: int, qos: int) -> None:
     sender = world.client(protocol=protocol)
     topic = world.topic("a")
     for payload in (b"old", b"new"):
@@ -26,7 +26,7 @@ def test_the_last_one_of_a_topic_comes_to_new_subscribers(world: World, protocol
 
 @shows(v5="3.3.1-12", v3="3.3.1-9")
 @PROTOCOLS
-def test_to_others_it_is_a_message_like_any_other(world: World, protocol: int) -> None:
+def test_existing_subscriber_gets_the_message_without_retain(world: World, protocol: int) -> None:
     peer = world.client(protocol=protocol)
     topic = world.topic()
     peer.subscribe(topic)
@@ -37,7 +37,7 @@ def test_to_others_it_is_a_message_like_any_other(world: World, protocol: int) -
 @shows(v5="3.3.1-6 3.3.1-7", v3="3.3.1-10 3.3.1-11")
 @PROTOCOLS
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_an_empty_one_is_passed_on_and_removes_it(world: World, protocol: int, qos: int) -> None:
+def test_empty_message_is_delivered_and_removes_the_retained_one(world: World, protocol: int, qos: int) -> None:
     peer = world.client(protocol=protocol)
     topic = world.topic()
     peer.publish(topic, b"x", 1, retain=True)
@@ -52,7 +52,7 @@ def test_an_empty_one_is_passed_on_and_removes_it(world: World, protocol: int, q
 
 @shows(v5="3.3.1-8", v3="3.3.1-12")
 @PROTOCOLS
-def test_one_without_the_flag_leaves_it_alone(world: World, protocol: int) -> None:
+def test_message_without_retain_keeps_the_retained_one(world: World, protocol: int) -> None:
     sender = world.client(protocol=protocol)
     topic = world.topic()
     sender.publish(topic, b"kept", retain=True)
@@ -66,7 +66,7 @@ def test_one_without_the_flag_leaves_it_alone(world: World, protocol: int) -> No
 
 @shows(v3="3.3.1-7")
 @PROTOCOLS
-def test_one_of_qos_0_takes_the_place_of_another(world: World, protocol: int) -> None:
+def test_qos_0_message_replaces_the_retained_one(world: World, protocol: int) -> None:
     sender = world.client(protocol=protocol)
     topic = world.topic()
     sender.publish(topic, b"old", 2, retain=True)
@@ -78,7 +78,7 @@ def test_one_of_qos_0_takes_the_place_of_another(world: World, protocol: int) ->
 
 
 @shows(v5="3.3.2-5 3.3.2-6")
-def test_it_expires(world: World) -> None:
+def test_retained_message_expires(world: World) -> None:
     sender = world.client()
     short, long = world.topic(), world.topic()
     for qos in range(3):
@@ -94,7 +94,7 @@ def test_it_expires(world: World) -> None:
     later.expect_nothing()
 
 
-def test_its_properties_come_with_it(world: World) -> None:
+def test_retained_message_keeps_its_properties(world: World) -> None:
     sender = world.client()
     topic = world.topic()
     pairs = [("b", "1"), ("a", "2")]
@@ -106,7 +106,7 @@ def test_its_properties_come_with_it(world: World) -> None:
     assert (got.user, got.content_type, got.subscription_ids) == (pairs, "c", [5])
 
 
-def test_groups_get_none(world: World) -> None:
+def test_shared_subscription_gets_no_retained_message(world: World) -> None:
     peer = world.client()
     topic = world.topic()
     peer.publish(topic, b"x", retain=True)
@@ -115,8 +115,8 @@ def test_groups_get_none(world: World) -> None:
 
 
 @shows(v5="3.3.1-5 3.3.2-5")
-def test_the_expiry_is_that_of_the_last_one(world: World) -> None:
-    """However long the one before it would have lived."""
+def test_expiry_of_the_last_message_applies(world: World) -> None:
+    """The expiry of the message before it has no effect."""
     sender = world.client()
     prefix = world.topic()
     for name, expiries in (("longer", (1, None)), ("shorter", (None, 1)), ("again", (1, 100))):
@@ -133,7 +133,7 @@ def test_the_expiry_is_that_of_the_last_one(world: World) -> None:
 
 @shows(v3="3.1.2-7", v5="3.3.1-5")
 @PROTOCOLS
-def test_it_belongs_to_no_session(world: World, protocol: int) -> None:
+def test_retained_message_outlives_its_publishers_session(world: World, protocol: int) -> None:
     sender = world.client(protocol=protocol)
     topic = world.topic()
     sender.publish(topic, b"kept", retain=True)
@@ -146,7 +146,7 @@ def test_it_belongs_to_no_session(world: World, protocol: int) -> None:
 
 @shows(v5="3.3.1-9", v3="3.3.1-6")
 @PROTOCOLS
-def test_only_topics_that_match_bring_theirs(world: World, protocol: int) -> None:
+def test_only_matching_retained_messages_are_sent(world: World, protocol: int) -> None:
     peer = world.client(protocol=protocol)
     prefix = world.topic()
     for topic in ("a", "a/b", "a/b/c", "/b", "a/"):
@@ -162,8 +162,8 @@ def test_only_topics_that_match_bring_theirs(world: World, protocol: int) -> Non
 
 @shows(v5="3.3.1-9", v3="3.3.1-6")
 @PROTOCOLS
-def test_more_than_a_queue_holds_come_all_the_same(world: World, protocol: int) -> None:
-    """They are kept already: what limits that which waits for a client is no reason to leave some of them out."""
+def test_more_retained_messages_than_a_queue_holds_are_sent(world: World, protocol: int) -> None:
+    """The queue limit of a session does not apply to retained messages, which are stored already."""
     sender, peer = world.client(), world.client(protocol=protocol)
     prefix = world.topic()
     count = QUEUE + IN_FLIGHT + 5
@@ -175,5 +175,5 @@ def test_more_than_a_queue_holds_come_all_the_same(world: World, protocol: int) 
         assert (message.topic, message.retain) == (f"{prefix}/{number}", True)
         peer.acknowledge(message)
     peer.expect_nothing()
-    for number in range(count):  # so that other tests do not find them
+    for number in range(count):  # so that other tests do not receive them
         sender.publish(f"{prefix}/{number}", b"", 0, retain=True)

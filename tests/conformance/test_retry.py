@@ -1,4 +1,4 @@
-"""When something is sent again, and when it is not (MQTT 5.0 and 3.1.1 section 4.4)."""
+"""When packets are sent again, and when they are not (MQTT 5.0 and 3.1.1 section 4.4)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.support.shows import shows
 
 
 @shows(v5="4.4.0-1", v3="4.4.0-1")
-def test_time_alone_repeats_nothing(world: World) -> None:
-    """Neither PUBLISH nor PUBREL, however long the answer takes."""
+def test_server_repeats_nothing_on_the_same_connection(world: World) -> None:
+    """Neither PUBLISH nor PUBREL, however late the answer is."""
     receivers, sender = [lasting(world, protocol) for protocol in (4, 5)], world.client()
     topic = world.topic()
     held: list[Publish] = []
@@ -34,8 +34,8 @@ def test_time_alone_repeats_nothing(world: World) -> None:
 
 @shows(v5="4.3.3-7 4.4.0-1 3.3.1-1")
 @pytest.mark.parametrize("qos", [1, 2])
-def test_what_was_sent_is_repeated_though_it_has_expired(world: World, qos: int) -> None:
-    """Its delivery has begun; what waited behind it has gone."""
+def test_sent_message_is_repeated_after_its_expiry(world: World, qos: int) -> None:
+    """Its delivery has begun; the message queued behind it is dropped."""
     receiver, sender = world.client(expiry=60, receive_maximum=1), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
@@ -55,7 +55,7 @@ def test_what_was_sent_is_repeated_though_it_has_expired(world: World, qos: int)
 
 @shows(v5="4.4.0-1 3.1.2-4", v3="4.4.0-1 3.1.2-6")
 @PROTOCOLS
-def test_a_new_session_has_nothing_to_repeat(world: World, protocol: int) -> None:
+def test_new_session_repeats_nothing(world: World, protocol: int) -> None:
     receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
@@ -72,7 +72,7 @@ def test_a_new_session_has_nothing_to_repeat(world: World, protocol: int) -> Non
 
 @shows(v5="3.3.1-1 4.3.2-2 4.3.3-2", v3="3.3.1-1")
 @PROTOCOLS
-def test_what_waited_was_not_sent_before(world: World, protocol: int) -> None:
+def test_queued_message_is_first_sent_without_dup(world: World, protocol: int) -> None:
     receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
@@ -85,7 +85,7 @@ def test_what_waited_was_not_sent_before(world: World, protocol: int) -> None:
 
 @shows(v5="4.3.3-4 4.3.3-5 4.3.3-6", v3="4.3.3-1")
 @PROTOCOLS
-def test_each_pubrec_is_answered(world: World, protocol: int) -> None:
+def test_every_pubrec_is_answered(world: World, protocol: int) -> None:
     receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
@@ -105,7 +105,7 @@ def test_each_pubrec_is_answered(world: World, protocol: int) -> None:
 
 @shows(v5="4.4.0-1", v3="4.4.0-1 4.6.0-4")
 @PROTOCOLS
-def test_pubrels_are_repeated_in_their_order(world: World, protocol: int) -> None:
+def test_pubrels_are_repeated_in_order(world: World, protocol: int) -> None:
     receiver, sender = lasting(world, protocol), world.client()
     topic = world.topic()
     receiver.subscribe(topic)
@@ -122,7 +122,7 @@ def test_pubrels_are_repeated_in_their_order(world: World, protocol: int) -> Non
 
 @shows(v5="4.4.0-2")
 @pytest.mark.parametrize(("qos", "type"), [(1, PUBACK), (2, PUBREC)])
-def test_a_repeat_may_be_refused(world: World, qos: int, type: int) -> None:
+def test_receiver_may_refuse_a_repeat(world: World, qos: int, type: int) -> None:
     receiver, sender = lasting(world, 5), world.client()
     topic = world.topic()
     receiver.subscribe(topic)

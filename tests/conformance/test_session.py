@@ -1,4 +1,4 @@
-"""How long a session lives, and what is in it (MQTT 5.0 sections 3.1.2.11.2 and 4.1, MQTT 3.1.1 section 3.1.2.4)."""
+"""The lifetime and the state of a session (MQTT 5.0 sections 3.1.2.11.2 and 4.1, MQTT 3.1.1 section 3.1.2.4)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.shows import shows
 
 @shows(v5="3.1.2-23 4.1.0-1 4.1.0-2 4.5.0-1", v3="3.1.2-5 4.1.0-1 4.1.0-2 4.5.0-1")
 @PROTOCOLS
-def test_a_session_keeps_what_its_client_missed(world: World, protocol: int) -> None:
+def test_session_keeps_messages_for_its_disconnected_client(world: World, protocol: int) -> None:
     expiry = 60 if protocol == 5 else None
     sleeper = world.client(protocol=protocol, clean=False, expiry=expiry)
     topic = world.topic()
@@ -25,7 +25,7 @@ def test_a_session_keeps_what_its_client_missed(world: World, protocol: int) -> 
 
 
 @shows(v5="4.1.0-2")
-def test_a_session_ends_when_its_expiry_has_passed(world: World) -> None:
+def test_session_ends_at_its_expiry(world: World) -> None:
     first = world.client(expiry=1)
     first.subscribe(world.topic())
     first.leave()
@@ -35,7 +35,7 @@ def test_a_session_ends_when_its_expiry_has_passed(world: World) -> None:
 
 @shows(v5="4.1.0-2 4.1.0-1", v3="3.1.2-6")
 @pytest.mark.parametrize("protocol", [4, 5])
-def test_without_an_expiry_it_ends_with_its_connection(world: World, protocol: int) -> None:
+def test_session_without_expiry_ends_with_its_connection(world: World, protocol: int) -> None:
     first = world.client(protocol=protocol)
     topic = world.topic()
     first.subscribe(topic)
@@ -47,7 +47,7 @@ def test_without_an_expiry_it_ends_with_its_connection(world: World, protocol: i
 
 
 @shows(v5="4.1.0-1")
-def test_not_before_its_connection(world: World) -> None:
+def test_session_does_not_expire_while_connected(world: World) -> None:
     peer = world.client(expiry=1)
     topic = world.topic()
     peer.subscribe(topic)
@@ -57,7 +57,7 @@ def test_not_before_its_connection(world: World) -> None:
 
 
 @shows(v5="3.1.2-23")
-def test_disconnect_may_set_another_expiry(world: World) -> None:
+def test_disconnect_may_set_a_new_session_expiry(world: World) -> None:
     first = world.client(expiry=3600)
     first.leave(properties=properties(session_expiry=0))
     assert not world.client(first.client_id, clean=False).connack.session_present
@@ -67,13 +67,13 @@ def test_disconnect_may_set_another_expiry(world: World) -> None:
     assert world.client(second.client_id, clean=False).connack.session_present
 
 
-def test_it_may_not_begin_one_at_the_end(world: World) -> None:
+def test_disconnect_may_not_raise_an_expiry_of_0(world: World) -> None:
     peer = world.client(expiry=0)
     peer.send(b"\xe0\x07\x00\x05\x11\x00\x00\x00\x05")
     peer.expect_end(0x82)
 
 
-def test_a_newer_connect_decides_on_the_expiry(world: World) -> None:
+def test_newer_connect_replaces_the_expiry(world: World) -> None:
     first = world.client(expiry=60)
     first.leave()
     second = world.client(first.client_id, clean=False)
@@ -83,7 +83,7 @@ def test_a_newer_connect_decides_on_the_expiry(world: World) -> None:
 
 
 @shows(v3="3.1.2-7")
-def test_retained_messages_are_in_no_session(world: World) -> None:
+def test_retained_messages_do_not_belong_to_a_session(world: World) -> None:
     first = world.client(protocol=4)
     topic = world.topic()
     first.publish(topic, b"kept", retain=True)

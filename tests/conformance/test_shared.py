@@ -12,7 +12,7 @@ from tests.support.shows import shows
 
 
 def group(world: World, members: int, **fields: int) -> tuple[list[Peer], str, str]:
-    """Members of a new group, its filter and a topic that it matches."""
+    """The members of a new group, its filter and a topic that it matches."""
     topic = world.topic("x")
     filter = f"$share/g/{topic.replace('/x', '/+')}"
     peers = [world.client(**fields) for _ in range(members)]
@@ -32,7 +32,7 @@ def publish(world: World, topic: str, count: int, qos: int = 1) -> None:
 
 
 def take(peer: Peer) -> list[Publish]:
-    """The messages that have come, unacknowledged."""
+    """The messages received so far, not acknowledged."""
     return [packet for packet in peer.sync() if isinstance(packet, Publish)]
 
 
@@ -44,13 +44,13 @@ def take(peer: Peer) -> list[Publish]:
         b"$share/g/#/a", b"$share/g/a+/b",
     ],
 )  # fmt: skip
-def test_a_group_has_a_name_and_a_filter(world: World, filter: bytes) -> None:
+def test_malformed_shared_filter_ends_connection(world: World, filter: bytes) -> None:
     peer = world.client()
     peer.send(raw.subscribe(filter, 5))
     peer.expect_end(0x81)
 
 
-def test_each_message_comes_to_one_member(world: World) -> None:
+def test_each_message_goes_to_one_member(world: World) -> None:
     members, _, topic = group(world, 3)
     publish(world, topic, 30)
     got = [take(member) for member in members]
@@ -58,7 +58,7 @@ def test_each_message_comes_to_one_member(world: World) -> None:
     assert [len(one) for one in got] == [10, 10, 10]
 
 
-def test_groups_and_others_are_apart(world: World) -> None:
+def test_groups_and_plain_subscribers_each_get_a_copy(world: World) -> None:
     (member,), filter, topic = group(world, 1)
     other = world.client()
     other.subscribe(filter.replace("/g/", "/h/"))
@@ -70,7 +70,7 @@ def test_groups_and_others_are_apart(world: World) -> None:
 
 
 @shows(v5="4.8.2-3")
-def test_the_qos_is_that_of_the_member(world: World) -> None:
+def test_message_comes_at_the_members_qos(world: World) -> None:
     topic = world.topic()
     low, high = world.client(), world.client()
     low.subscribe(f"$share/g/{topic}", qos=0)
@@ -81,7 +81,7 @@ def test_the_qos_is_that_of_the_member(world: World) -> None:
 
 
 @pytest.mark.parametrize("how", ["lost", "left", "unsubscribed"])
-def test_what_a_member_has_not_acknowledged_goes_to_the_others(world: World, how: str) -> None:
+def test_unacknowledged_messages_go_to_other_members(world: World, how: str) -> None:
     (first, second), filter, topic = group(world, 2)
     publish(world, topic, 10)
     mine = take(first)
@@ -99,11 +99,11 @@ def test_what_a_member_has_not_acknowledged_goes_to_the_others(world: World, how
     second.expect_nothing()
     if how == "unsubscribed":
         for message in mine[1:]:
-            first.send(Ack(PUBACK, message.packet_id))  # late, and harmless
+            first.send(Ack(PUBACK, message.packet_id))  # a late acknowledgement is accepted
         first.expect_nothing()
 
 
-def test_also_of_a_session_that_lives_on(world: World) -> None:
+def test_messages_of_a_disconnected_session_go_to_other_members(world: World) -> None:
     (first, second), _, topic = group(world, 2, expiry=60)
     publish(world, topic, 10)
     mine = take(first)
@@ -116,7 +116,7 @@ def test_also_of_a_session_that_lives_on(world: World) -> None:
 
 
 @shows(v5="4.8.2-4")
-def test_qos_2_that_was_sent_stays_with_its_receiver(world: World) -> None:
+def test_sent_qos_2_message_stays_with_its_receiver(world: World) -> None:
     (first, second), _, topic = group(world, 2, expiry=60)
     publish(world, topic, 2, 2)
     (mine,), (theirs,) = take(first), take(second)
@@ -129,7 +129,7 @@ def test_qos_2_that_was_sent_stays_with_its_receiver(world: World) -> None:
 
 
 @shows(v5="4.8.2-5")
-def test_also_when_its_session_ends(world: World) -> None:
+def test_sent_qos_2_message_ends_with_its_receivers_session(world: World) -> None:
     (first, second), _, topic = group(world, 2)
     publish(world, topic, 2, 2)
     assert len(take(first)) == 1
@@ -140,7 +140,7 @@ def test_also_when_its_session_ends(world: World) -> None:
 
 @shows(v5="4.8.2-6")
 @pytest.mark.parametrize("qos", [1, 2])
-def test_a_message_that_was_refused_goes_to_nobody_else(world: World, qos: int) -> None:
+def test_refused_message_goes_to_no_other_member(world: World, qos: int) -> None:
     (first, second), _, topic = group(world, 2)
     publish(world, topic, 2, qos)
     (mine,), (theirs,) = take(first), take(second)
@@ -151,7 +151,7 @@ def test_a_message_that_was_refused_goes_to_nobody_else(world: World, qos: int) 
     second.expect_nothing()
 
 
-def test_a_member_that_stalls_is_not_waited_for(world: World) -> None:
+def test_messages_of_a_stalled_member_go_to_other_members(world: World) -> None:
     (first, second), _, topic = group(world, 2)
     publish(world, topic, 10)
     mine = take(first)
@@ -163,7 +163,7 @@ def test_a_member_that_stalls_is_not_waited_for(world: World) -> None:
     seen += second.messages(5)
     assert sorted(seen) == payloads(10)
     publish(world, topic, 4)
-    assert sorted(second.messages(4)) == payloads(4)  # it gets nothing while it acknowledges nothing
+    assert sorted(second.messages(4)) == payloads(4)  # the stalled member gets nothing while it acknowledges nothing
     for message in mine:
         first.send(Ack(PUBACK, message.packet_id))
     first.sync()
@@ -173,7 +173,7 @@ def test_a_member_that_stalls_is_not_waited_for(world: World) -> None:
     assert len(take(first)) == 1
 
 
-def test_who_comes_back_gets_what_waits_for_the_absent(world: World) -> None:
+def test_returning_member_gets_messages_of_absent_members(world: World) -> None:
     members, _, topic = group(world, 2, expiry=60)
     for member in members:
         member.lose()
@@ -183,8 +183,8 @@ def test_who_comes_back_gets_what_waits_for_the_absent(world: World) -> None:
     again.expect_nothing()
 
 
-def test_the_window_of_a_stalled_member_stays_taken(world: World) -> None:
-    """What went to others meanwhile still counts against its receive maximum until it acknowledges it."""
+def test_redistributed_messages_still_fill_the_stalled_window(world: World) -> None:
+    """Messages given to others count against its receive maximum until it acknowledges them."""
     (first, second), _, topic = group(world, 2, receive_maximum=3)
     own = world.topic()
     first.subscribe(own)
@@ -202,7 +202,7 @@ def test_the_window_of_a_stalled_member_stays_taken(world: World) -> None:
     assert first.expect(Publish).topic == own
 
 
-def test_an_exchange_of_qos_2_is_completed_beside_it(world: World) -> None:
+def test_qos_2_exchange_completes_while_a_member_leaves(world: World) -> None:
     (first, second), _, topic = group(world, 2)
     publish(world, topic, 2, 2)
     (mine,) = take(first)
@@ -214,7 +214,7 @@ def test_an_exchange_of_qos_2_is_completed_beside_it(world: World) -> None:
 
 
 @shows(v5="4.8.2-3")
-def test_a_member_that_subscribes_anew_is_one_member_still(world: World) -> None:
+def test_member_that_subscribes_again_counts_once(world: World) -> None:
     (first, second), filter, topic = group(world, 2)
     assert first.subscribe(filter, qos=1) == [1]
     publish(world, topic, 4, 2)
@@ -223,7 +223,7 @@ def test_a_member_that_subscribes_anew_is_one_member_still(world: World) -> None
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
-def test_older_clients_are_members_too(world: World, protocol: int) -> None:
+def test_client_before_5_0_may_join_a_group(world: World, protocol: int) -> None:
     (modern,), filter, topic = group(world, 1)
     older = world.client(protocol=protocol)
     assert older.subscribe(filter) == [2]
@@ -234,7 +234,7 @@ def test_older_clients_are_members_too(world: World, protocol: int) -> None:
     assert sorted(modern.messages(5)) == sorted(message.payload for message in mine)
 
 
-def test_a_group_without_members_receives_nothing(world: World) -> None:
+def test_group_without_members_receives_nothing(world: World) -> None:
     (first, second), filter, topic = group(world, 2)
     first.unsubscribe(filter)
     second.leave()
@@ -244,8 +244,8 @@ def test_a_group_without_members_receives_nothing(world: World) -> None:
     newcomer.expect_nothing()
 
 
-def test_whoever_is_there_is_served_before_those_who_are_not(world: World) -> None:
-    """Of any QoS: a session that sleeps gets none while another one is awake."""
+def test_connected_members_are_served_before_absent_ones(world: World) -> None:
+    """For every QoS: a disconnected session gets no message while another member is connected."""
     (first, second), _, topic = group(world, 2, expiry=60)
     first.lose()
     for qos in range(3):
@@ -258,8 +258,8 @@ def test_whoever_is_there_is_served_before_those_who_are_not(world: World) -> No
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_what_did_not_fit_into_the_window_goes_on_too(world: World, qos: int) -> None:
-    """Of QoS 2 only what was not sent: the rest is an exchange of two."""
+def test_unsent_messages_of_a_lost_member_go_to_others(world: World, qos: int) -> None:
+    """Of QoS 2 only messages that were not sent: a sent one stays with its receiver."""
     (first, second), _, topic = group(world, 2, expiry=60, receive_maximum=2)
     publish(world, topic, 10, qos)
     mine, seen = take(first), []
@@ -276,7 +276,7 @@ def test_what_did_not_fit_into_the_window_goes_on_too(world: World, qos: int) ->
     assert sorted(seen) == payloads(10)
 
 
-def test_a_message_that_goes_on_is_as_it_was(world: World) -> None:
+def test_redistributed_message_is_unchanged(world: World) -> None:
     (first, second), _, topic = group(world, 2)
     fields = {"content_type": "c", "user": [("b", "1"), ("a", "2")], "message_expiry": 100}
     for _ in range(2):
@@ -292,7 +292,7 @@ def test_a_message_that_goes_on_is_as_it_was(world: World) -> None:
 
 
 @pytest.mark.parametrize("granted", [0, 1])
-def test_a_message_that_goes_on_comes_at_the_qos_of_who_gets_it(world: World, granted: int) -> None:
+def test_redistributed_message_has_its_new_members_qos(world: World, granted: int) -> None:
     topic = world.topic()
     first, second = world.client(receive_maximum=1), world.client()
     first.subscribe(f"$share/g/{topic}", qos=2)
@@ -306,8 +306,8 @@ def test_a_message_that_goes_on_comes_at_the_qos_of_who_gets_it(world: World, gr
     second.expect_nothing()
 
 
-def test_a_new_member_gets_what_waits_for_the_absent(world: World) -> None:
-    """Who is there already gets none of it twice."""
+def test_new_member_gets_messages_of_absent_members(world: World) -> None:
+    """The absent members do not get these messages again when they return."""
     members, filter, topic = group(world, 2, expiry=60)
     for member in members:
         member.leave()

@@ -17,7 +17,7 @@ from tests.support.shows import shows
     v3="3.8.4-1 3.8.4-2 3.8.4-4 3.8.4-5 3.9.3-1 3.9.3-2 2.3.1-7",
 )
 @PROTOCOLS
-def test_each_filter_has_a_code_in_its_place(world: World, protocol: int) -> None:
+def test_suback_has_one_reason_code_per_filter_in_order(world: World, protocol: int) -> None:
     peer = world.client(protocol=protocol)
     topic = world.topic()
     wanted = [Subscription(f"{topic}/{qos}", qos) for qos in (2, 0, 1)]
@@ -33,22 +33,22 @@ def test_each_filter_has_a_code_in_its_place(world: World, protocol: int) -> Non
 @shows(v5="3.8.3-2 3.10.3-2", v3="3.8.3-3 3.10.3-2")
 @PROTOCOLS
 @pytest.mark.parametrize("first", [0x82, 0xA2])
-def test_there_is_a_filter_at_least(world: World, protocol: int, first: int) -> None:
+def test_packet_without_a_filter_ends_connection(world: World, protocol: int, first: int) -> None:
     peer = world.client(protocol=protocol)
     peer.send(raw.packet(first, b"\x00\x01" + raw.no_properties(protocol)))
     peer.expect_end(0x82)
 
 
 @shows(v5="3.8.3-5", v3="3.8.3-4")
-@pytest.mark.parametrize("protocol", [4, 5])  # 3.1 does not look at them
+@pytest.mark.parametrize("protocol", [4, 5])  # 3.1 ignores these bits
 @pytest.mark.parametrize("options", [0x03, 0x40, 0x80, 0xC1])
-def test_reserved_bits_of_the_options_are_0(world: World, protocol: int, options: int) -> None:
+def test_wrong_subscription_options_end_connection(world: World, protocol: int, options: int) -> None:
     peer = world.client(protocol=protocol)
     peer.send(raw.subscribe(b"a", protocol, options))
     peer.expect_end(0x82 if options == 0x03 else 0x81)  # a QoS of 3 is well formed
 
 
-def test_there_is_no_retain_handling_3(world: World) -> None:
+def test_retain_handling_3_ends_connection(world: World) -> None:
     peer = world.client()
     peer.send(raw.subscribe(b"a", 5, 0x30))
     peer.expect_end(0x82)
@@ -56,7 +56,7 @@ def test_there_is_no_retain_handling_3(world: World) -> None:
 
 @shows(v5="3.8.4-3 3.8.4-4", v3="3.8.4-3")
 @PROTOCOLS
-def test_the_same_filter_again_replaces_the_first(world: World, protocol: int) -> None:
+def test_same_filter_replaces_the_subscription(world: World, protocol: int) -> None:
     peer, sender = world.client(protocol=protocol), world.client()
     topic = world.topic()
     sender.publish(topic, b"kept", 1, retain=True)
@@ -71,7 +71,7 @@ def test_the_same_filter_again_replaces_the_first(world: World, protocol: int) -
 
 @shows(v5="3.8.4-4", v3="3.8.4-3")
 @PROTOCOLS
-def test_replacing_loses_no_message(world: World, protocol: int) -> None:
+def test_replacing_a_subscription_loses_no_message(world: World, protocol: int) -> None:
     peer, sender = world.client(protocol=protocol), world.client(protocol=protocol)
     topic = world.topic()
     peer.subscribe(topic, qos=1)
@@ -82,7 +82,7 @@ def test_replacing_loses_no_message(world: World, protocol: int) -> None:
 
 
 @shows(v5="3.8.3-3")
-def test_no_local(world: World) -> None:
+def test_no_local_suppresses_the_clients_own_messages(world: World) -> None:
     peer, other = world.client(), world.client()
     topic = world.topic()
     peer.subscribe(Subscription(topic, 1, no_local=True))
@@ -96,7 +96,7 @@ def test_no_local(world: World) -> None:
 
 
 @shows(v5="3.8.3-3")
-def test_no_local_holds_for_the_client_not_for_the_connection(world: World) -> None:
+def test_no_local_applies_across_connections(world: World) -> None:
     first = world.client(expiry=60)
     topic = world.topic()
     first.subscribe(Subscription(topic, 1, no_local=True))
@@ -107,7 +107,7 @@ def test_no_local_holds_for_the_client_not_for_the_connection(world: World) -> N
 
 
 @shows(v5="3.8.3-4")
-def test_no_local_is_not_for_groups(world: World) -> None:
+def test_no_local_on_a_shared_subscription_is_an_error(world: World) -> None:
     peer = world.client()
     peer.send(Subscribe(1, [Subscription("$share/g/a", 1, no_local=True)]))
     peer.expect_end(0x82)
@@ -116,7 +116,7 @@ def test_no_local_is_not_for_groups(world: World) -> None:
 @shows(v5="3.3.1-12 3.3.1-13", v3="3.3.1-9")
 @pytest.mark.parametrize("protocol", [4, 5])
 @pytest.mark.parametrize("as_published", [False, True])
-def test_retain_as_published(world: World, protocol: int, as_published: bool) -> None:
+def test_retain_as_published_keeps_the_flag(world: World, protocol: int, as_published: bool) -> None:
     peer, sender = world.client(protocol=protocol), world.client()
     topic = world.topic()
     peer.subscribe(Subscription(topic, 1, retain_as_published=as_published))
@@ -127,7 +127,7 @@ def test_retain_as_published(world: World, protocol: int, as_published: bool) ->
 
 @shows(v5="3.3.1-9 3.3.1-10 3.3.1-11")
 @pytest.mark.parametrize(("handling", "first", "again"), [(0, True, True), (1, True, False), (2, False, False)])
-def test_retain_handling(world: World, handling: int, first: bool, again: bool) -> None:
+def test_retain_handling_controls_retained_messages(world: World, handling: int, first: bool, again: bool) -> None:
     peer = world.client()
     topic = world.topic()
     peer.publish(topic, b"kept", retain=True)
@@ -144,7 +144,7 @@ def test_retain_handling(world: World, handling: int, first: bool, again: bool) 
 
 
 @shows(v5="3.3.4-3 3.3.4-4 3.3.4-5")
-def test_subscription_identifiers(world: World) -> None:
+def test_message_has_all_matching_subscription_identifiers(world: World) -> None:
     peer = world.client()
     topic = world.topic("x")
     wide = topic.replace("/x", "/+")
@@ -167,7 +167,7 @@ def test_subscription_identifiers(world: World) -> None:
 
 
 @pytest.mark.parametrize("identifiers", [b"\x0b\x00", b"\x0b\x01\x0b\x02"])
-def test_a_subscription_has_one_identifier_and_not_0(world: World, identifiers: bytes) -> None:
+def test_zero_or_repeated_subscription_identifier_ends_connection(world: World, identifiers: bytes) -> None:
     peer = world.client()
     body = b"\x00\x01" + bytes((len(identifiers),)) + identifiers + raw.text(b"a") + b"\x00"
     peer.send(raw.packet(0x82, body))
@@ -175,8 +175,8 @@ def test_a_subscription_has_one_identifier_and_not_0(world: World, identifiers: 
 
 
 @shows(v5="3.9.2-1 3.9.2-2 3.1.2-24")
-def test_a_suback_is_no_larger_than_its_client_takes(world: World) -> None:
-    """First the reason string is left out; if even the codes are too many, the connection ends."""
+def test_suback_keeps_to_the_clients_maximum_packet_size(world: World) -> None:
+    """The server omits the reason string; if the codes alone do not fit, it ends the connection."""
     peer = world.client(maximum_packet_size=30)
     peer.send(Subscribe(1, [Subscription("refused/x")]))
     answer = peer.expect(SubAck)
@@ -186,7 +186,7 @@ def test_a_suback_is_no_larger_than_its_client_takes(world: World) -> None:
     peer.expect_end(0x95)
 
 
-def test_there_is_a_limit_of_subscriptions(world: World) -> None:
+def test_subscription_above_the_limit_is_refused(world: World) -> None:
     peer = world.client()
     topic = world.topic()
     filters = [f"{topic}/{number}" for number in range(SUBSCRIPTIONS)]
@@ -197,8 +197,8 @@ def test_there_is_a_limit_of_subscriptions(world: World) -> None:
 
 
 @PROTOCOLS
-def test_a_wider_filter_brings_nothing_that_is_refused(world: World, protocol: int) -> None:
-    """What may not be published cannot come. (QoS 0: there may be more retained messages than a queue has room for.)"""
+def test_wide_filter_brings_no_refused_topic(world: World, protocol: int) -> None:
+    """No client can publish a refused topic. (QoS 0: there may be more retained messages than a queue holds.)"""
     peer = world.client(protocol=protocol)
     topic = world.topic()
     assert peer.subscribe("+/#", qos=0) == [0]
@@ -212,8 +212,8 @@ def test_a_wider_filter_brings_nothing_that_is_refused(world: World, protocol: i
     assert not [topic for topic in topics if topic.startswith("refused")]
 
 
-def test_what_the_mesh_itself_has_there_does_not_come_either() -> None:
-    """Neither as it is published, nor retained, nor to a member of a group."""
+def test_wide_filter_brings_no_refused_topic_of_the_mesh() -> None:
+    """Neither live, nor retained, nor to a member of a group, when the mesh itself publishes to a refused topic."""
     world = EngineWorld()
     inside, peer, later = world.bench.client("inside"), world.client(), world.client()
     peer.subscribe("+/#", "$share/g/+/x", "+/x")

@@ -1,4 +1,4 @@
-"""Subscription identifiers beyond single messages: retained ones, groups, sessions (MQTT 5.0 section 3.8.2.1.2)."""
+"""Subscription identifiers of retained messages, groups and sessions (MQTT 5.0 section 3.8.2.1.2)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def identifiers(message: Publish) -> list[int]:
 
 
 @shows(v5="3.3.4-3 3.3.4-5")
-def test_a_retained_message_bears_that_of_its_subscription(world: World) -> None:
-    """Not those of others that match it as well, for it comes by this one."""
+def test_retained_message_has_the_identifier_of_its_subscription(world: World) -> None:
+    """It has no identifier of other matching subscriptions, because the server sends it for this one."""
     peer = world.client()
     topic = world.topic("x")
     peer.publish(topic, b"kept", retain=True)
@@ -25,7 +25,7 @@ def test_a_retained_message_bears_that_of_its_subscription(world: World) -> None
 
 
 @shows(v5="3.3.4-3 3.3.4-4")
-def test_one_for_all_filters_of_a_packet(world: World) -> None:
+def test_identifier_applies_to_all_filters_of_a_packet(world: World) -> None:
     peer = world.client()
     topic = world.topic("x")
     peer.subscribe(topic, topic.replace("/x", "/+"), topic.replace("/x", "/y"), identifier=300)
@@ -37,8 +37,8 @@ def test_one_for_all_filters_of_a_packet(world: World) -> None:
 
 
 @shows(v5="3.3.4-3 3.3.4-5")
-def test_each_way_of_a_client_has_its_own(world: World) -> None:
-    """A client that is in two groups and subscribed by itself as well gets a copy by each of them."""
+def test_each_group_copy_has_its_own_identifier(world: World) -> None:
+    """A client with two shared subscriptions and one of its own gets a copy for each."""
     peer = world.client()
     topic = world.topic()
     for identifier, filter in enumerate((topic, f"$share/g/{topic}", f"$share/h/{topic}"), 1):
@@ -49,7 +49,7 @@ def test_each_way_of_a_client_has_its_own(world: World) -> None:
 
 
 @shows(v5="3.3.4-3 3.3.4-5")
-def test_a_message_that_changes_its_member_changes_its_identifier(world: World) -> None:
+def test_redistributed_message_has_its_new_members_identifier(world: World) -> None:
     topic = world.topic()
     first, second = world.client(), world.client()
     first.subscribe(f"$share/g/{topic}", identifier=1)
@@ -63,8 +63,8 @@ def test_a_message_that_changes_its_member_changes_its_identifier(world: World) 
 
 
 @shows(v5="3.3.4-3 3.1.2-5")
-def test_they_belong_to_the_session(world: World) -> None:
-    """What was queued has those of its time, and what comes now has those of now."""
+def test_identifiers_belong_to_the_session(world: World) -> None:
+    """A queued message has the identifier from when it was queued, a new message the current one."""
     peer, sender = world.client(expiry=60), world.client()
     topic = world.topic()
     peer.subscribe(topic, identifier=1)

@@ -1,4 +1,4 @@
-"""Subscription options where subscriptions meet: overlaps, replacements, sessions (MQTT 5.0 section 3.8.3.1)."""
+"""Options of overlapping, replaced and resumed subscriptions (MQTT 5.0 section 3.8.3.1)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.support.shows import shows
 
 @shows(v5="3.8.3-3 3.3.4-2 3.3.4-3")
 @pytest.mark.parametrize("first", [True, False])
-def test_no_local_beside_a_subscription_without_it(world: World, first: bool) -> None:
-    """One's own message comes by the other subscription alone: with its QoS and its identifier."""
+def test_no_local_applies_to_its_own_subscription_only(world: World, first: bool) -> None:
+    """The client's own message comes for the other subscription only, with its QoS and identifier."""
     peer, other = world.client(), world.client()
     topic = world.topic("x")
     silent = (Subscription(topic, 2, no_local=True), 1)
@@ -29,7 +29,7 @@ def test_no_local_beside_a_subscription_without_it(world: World, first: bool) ->
 
 
 @shows(v5="3.8.3-3")
-def test_no_local_holds_for_a_will(world: World) -> None:
+def test_no_local_applies_to_the_will(world: World) -> None:
     topic = world.topic()
     peer, other = world.client(expiry=60, will=will(topic, qos=1)), world.client()
     peer.subscribe(Subscription(topic, 1, no_local=True))
@@ -40,7 +40,7 @@ def test_no_local_holds_for_a_will(world: World) -> None:
 
 
 @shows(v5="3.8.4-3 3.8.3-3 3.3.1-12 3.3.1-13")
-def test_all_options_are_replaced(world: World) -> None:
+def test_new_subscription_replaces_all_options(world: World) -> None:
     peer = world.client()
     topic = world.topic()
     peer.subscribe(Subscription(topic, 2, no_local=True, retain_as_published=False))
@@ -59,8 +59,8 @@ def test_all_options_are_replaced(world: World) -> None:
 
 @shows(v5="3.8.4-5 3.8.4-3 3.8.4-6", v3="3.8.4-4 3.8.4-3 3.8.4-5")
 @PROTOCOLS
-def test_the_same_filter_twice_in_a_packet(world: World, protocol: int) -> None:
-    """As in two packets: the second one counts."""
+def test_last_of_two_equal_filters_in_a_packet_applies(world: World, protocol: int) -> None:
+    """As with two packets, the second subscription replaces the first."""
     peer = world.client(protocol=protocol)
     topic = world.topic()
     peer.send(Subscribe(7, [Subscription(topic, 2), Subscription(topic, 0)]))
@@ -71,8 +71,8 @@ def test_the_same_filter_twice_in_a_packet(world: World, protocol: int) -> None:
 
 
 @shows(v5="3.3.1-10")
-def test_a_subscription_of_the_session_is_not_new(world: World) -> None:
-    """Nor is one with other options or another identifier."""
+def test_subscription_of_a_resumed_session_is_not_new(world: World) -> None:
+    """Nor is it new with other options or another identifier."""
     peer, topic = world.client(expiry=60), world.topic()
     peer.subscribe(topic, qos=1)
     peer.leave()
@@ -86,7 +86,7 @@ def test_a_subscription_of_the_session_is_not_new(world: World) -> None:
 
 
 @shows(v5="3.3.1-9 3.3.1-11 3.8.4-5")
-def test_each_filter_of_a_packet_has_its_own_handling(world: World) -> None:
+def test_each_filter_has_its_own_retain_handling(world: World) -> None:
     peer, topic = world.client(), world.topic()
     for name in "abc":
         peer.publish(f"{topic}/{name}", name.encode(), retain=True)
@@ -99,7 +99,7 @@ def test_each_filter_of_a_packet_has_its_own_handling(world: World) -> None:
 @shows(v5="3.8.4-8 3.3.1-5", v3="3.8.4-6 3.3.1-5")
 @PROTOCOLS
 @pytest.mark.parametrize("granted", [0, 1, 2])
-def test_retained_messages_come_at_the_lower_qos_too(world: World, protocol: int, granted: int) -> None:
+def test_retained_messages_come_at_the_lower_of_both_qos(world: World, protocol: int, granted: int) -> None:
     peer, topic = world.client(protocol=protocol), world.topic()
     for qos in range(3):
         peer.publish(f"{topic}/{qos}", b"x", qos, retain=True)
@@ -110,8 +110,8 @@ def test_retained_messages_come_at_the_lower_qos_too(world: World, protocol: int
 
 @shows(v5="3.3.1-8 3.3.1-12", v3="3.3.1-8 3.3.1-9")
 @PROTOCOLS
-def test_what_waited_for_a_subscriber_is_not_retained_for_it(world: World, protocol: int) -> None:
-    """The flag tells why a message comes, not when."""
+def test_queued_message_has_no_retain_flag(world: World, protocol: int) -> None:
+    """RETAIN marks a message sent because of a new subscription; a queued message is not such a message."""
     peer = world.client(protocol=protocol, clean=False, expiry=60 if protocol == 5 else None)
     topic = world.topic()
     peer.subscribe(topic, qos=1)

@@ -1,4 +1,4 @@
-"""The server's own topics beside what clients exchange (MQTT 5.0 and 3.1.1 section 4.7.2)."""
+"""The server's own topics below ``$SYS`` (MQTT 5.0 and 3.1.1 section 4.7.2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UPTIME = "$SYS/broker/uptime"
 
 
 def figure(world: World, peer: Peer) -> Publish:
-    """The next figure, which is of QoS 0 whatever was granted. Only the engine's clock has to be told to go on."""
+    """The next figure, always with QoS 0. In the world without sockets, advance the clock first."""
     if world.name == "engine":
         world.elapse(SYS_INTERVAL + 0.5)
     message = peer.find(Publish)
@@ -23,15 +23,15 @@ def figure(world: World, peer: Peer) -> Publish:
 
 
 def present(world: World) -> bytes:
-    """Make sure that there are figures; how long the server has been up by then."""
+    """Wait until the server has published its figures; return its uptime."""
     peer = world.client()
     peer.subscribe(UPTIME)
     return figure(world, peer).payload
 
 
 @PROTOCOLS
-def test_present_figures_come_first_and_changes_later(world: World, protocol: int) -> None:
-    """The first is marked as retained; what follows is not, for it comes because it has changed."""
+def test_current_figures_come_retained_and_changes_live(world: World, protocol: int) -> None:
+    """The first has RETAIN set; the next does not, because it is a change."""
     present(world)
     peer = world.client(protocol=protocol)
     assert peer.subscribe(UPTIME, qos=2) == [2]
@@ -41,8 +41,8 @@ def test_present_figures_come_first_and_changes_later(world: World, protocol: in
 
 
 @shows(v5="3.3.1-11 3.3.1-13 3.3.4-3")
-def test_options_hold_for_them_too(world: World) -> None:
-    """With Retain Handling 2 the first that comes is a change, and marked only because that was asked for."""
+def test_subscription_options_apply_to_system_topics(world: World) -> None:
+    """With Retain Handling 2 the first figure is a change; it has RETAIN set due to Retain As Published."""
     before = present(world)
     peer = world.client()
     peer.subscribe(Subscription(UPTIME, 1, retain_as_published=True, retain_handling=2), identifier=5)
@@ -53,8 +53,8 @@ def test_options_hold_for_them_too(world: World) -> None:
     assert message.properties.subscription_ids == [5]
 
 
-def test_members_of_a_group_share_them(world: World) -> None:
-    """None of the present ones, as with all that is retained, and each change once."""
+def test_group_members_share_system_topics(world: World) -> None:
+    """A group gets no current figures, as with all retained messages, and each change once."""
     before = present(world)
     peers = [world.client() for _ in range(2)]
     for peer in peers:
@@ -68,8 +68,8 @@ def test_members_of_a_group_share_them(world: World) -> None:
 @PROTOCOLS
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.parametrize("topic", ["$SYS/broker/version", "$SYS/mine", "$other/x"])
-def test_no_client_changes_them(world: World, protocol: int, qos: int, topic: str) -> None:
-    """Nor makes some of its own; 5.0 has an answer, otherwise the connection ends."""
+def test_client_cannot_publish_to_system_topics(world: World, protocol: int, qos: int, topic: str) -> None:
+    """Neither existing topics nor new ones. 5.0 gets a reason code for QoS 1 and 2; otherwise the connection ends."""
     present(world)
     peer = world.client(protocol=protocol)
     peer.send(Publish(topic, b"mine", qos, True, False, 9 if qos else 0))
@@ -87,8 +87,8 @@ def test_no_client_changes_them(world: World, protocol: int, qos: int, topic: st
 
 @shows(v5="4.7.2-1", v3="4.7.2-1")
 @PROTOCOLS
-def test_no_wildcard_at_the_first_level_brings_the_servers_topics(world: World, protocol: int) -> None:
-    """They are retained, and change all the time."""
+def test_wildcard_at_the_first_level_matches_no_system_topic(world: World, protocol: int) -> None:
+    """System topics are retained and change continuously, so a match would be noticed."""
     knowing, peer = world.client(), world.client(protocol=protocol)
     peer.subscribe("#", "+/#", "+/broker/uptime", "+/broker/#", "+/+/uptime", "$share/g/#", "$share/g/+/broker/uptime")
     first = present(world)
@@ -107,10 +107,10 @@ FIGURES = [
 ]  # fmt: skip
 
 
-def test_monitoring_tools_find_their_figures(world: World) -> None:
+def test_monitoring_figures_are_published(world: World) -> None:
     peer = world.client()
     peer.subscribe(Subscription(UPTIME, retain_handling=2))
-    figure(world, peer)  # the server has looked since the client came
+    figure(world, peer)  # the server has updated its figures since the client connected
     assert peer.subscribe("$SYS/#", qos=1) == [1]
     got = {}
     while len(got) < len(FIGURES) or not all(f"$SYS/broker/{name}" in got for name in FIGURES):

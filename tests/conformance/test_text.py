@@ -1,4 +1,4 @@
-"""Strings (MQTT 5.0 section 1.5.4, MQTT 3.1.1 section 1.5.3): what is no good UTF-8 ends the connection."""
+"""Strings (MQTT 5.0 section 1.5.4, MQTT 3.1.1 section 1.5.3): malformed UTF-8 ends the connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BROKEN = pytest.mark.parametrize(
 @shows(v5="1.5.4-1 3.3.2-1 4.13.1-1", v3="1.5.3-1 3.3.2-1 4.8.0-1")
 @PROTOCOLS
 @BROKEN
-def test_a_topic_that_is_no_utf_8(world: World, protocol: int, text: bytes) -> None:
+def test_topic_that_is_not_utf_8_ends_connection(world: World, protocol: int, text: bytes) -> None:
     peer = world.client(protocol=protocol)
     peer.send(raw.publish(text, protocol))
     peer.expect_end(0x81)
@@ -31,7 +31,7 @@ def test_a_topic_that_is_no_utf_8(world: World, protocol: int, text: bytes) -> N
 @shows(v5="1.5.4-1 3.8.3-1", v3="1.5.3-1 3.8.3-1")
 @PROTOCOLS
 @BROKEN
-def test_a_filter_that_is_no_utf_8(world: World, protocol: int, text: bytes) -> None:
+def test_filter_that_is_not_utf_8_ends_connection(world: World, protocol: int, text: bytes) -> None:
     peer = world.client(protocol=protocol)
     peer.send(raw.subscribe(text, protocol))
     peer.expect_end(0x81)
@@ -39,7 +39,7 @@ def test_a_filter_that_is_no_utf_8(world: World, protocol: int, text: bytes) -> 
 
 @shows(v5="3.10.3-1", v3="3.10.3-1")
 @PROTOCOLS
-def test_a_filter_to_unsubscribe_that_is_no_utf_8(world: World, protocol: int) -> None:
+def test_unsubscribe_filter_that_is_not_utf_8_ends_connection(world: World, protocol: int) -> None:
     peer = world.client(protocol=protocol)
     peer.send(raw.unsubscribe(b"a\xff", protocol))
     peer.expect_end(0x81)
@@ -47,7 +47,7 @@ def test_a_filter_to_unsubscribe_that_is_no_utf_8(world: World, protocol: int) -
 
 @shows(v5="1.5.4-2 4.7.3-2", v3="1.5.3-2 4.7.3-2")
 @PROTOCOLS
-def test_the_character_0_is_in_no_string(world: World, protocol: int) -> None:
+def test_string_with_u_0000_ends_connection(world: World, protocol: int) -> None:
     for packet in (raw.publish(b"a\0b", protocol), raw.subscribe(b"a\0b", protocol)):
         peer = world.client(protocol=protocol)
         peer.send(packet)
@@ -56,7 +56,7 @@ def test_the_character_0_is_in_no_string(world: World, protocol: int) -> None:
 
 @shows(v5="1.5.7-1")
 @pytest.mark.parametrize("pair", [(b"\xff", b"b"), (b"a", b"\xff"), (b"a\0", b"b"), (b"a", b"b\0")])
-def test_both_parts_of_a_pair_are_strings(world: World, pair: tuple[bytes, bytes]) -> None:
+def test_user_property_that_is_not_utf_8_ends_connection(world: World, pair: tuple[bytes, bytes]) -> None:
     peer = world.client()
     peer.send(raw.publish(b"a", 5, properties=b"\x26" + raw.text(pair[0]) + raw.text(pair[1])))
     peer.expect_end(0x81)
@@ -64,7 +64,7 @@ def test_both_parts_of_a_pair_are_strings(world: World, pair: tuple[bytes, bytes
 
 @shows(v5="3.3.2-13 3.3.2-19")
 @pytest.mark.parametrize("identifier", [0x08, 0x03])
-def test_response_topic_and_content_type_are_strings(world: World, identifier: int) -> None:
+def test_response_topic_or_content_type_not_utf_8_ends_connection(world: World, identifier: int) -> None:
     peer = world.client()
     peer.send(raw.publish(b"a", 5, properties=bytes((identifier,)) + raw.text(b"\xff")))
     peer.expect_end(0x81)
@@ -72,8 +72,8 @@ def test_response_topic_and_content_type_are_strings(world: World, identifier: i
 
 @shows(v5="1.5.4-3 4.7.3-4", v3="1.5.3-3 4.7.3-4")
 @PROTOCOLS
-def test_no_character_is_taken_away_or_changed(world: World, protocol: int) -> None:
-    """U+FEFF at the beginning, the two ways to write an ä, capital letters and blanks: all are different topics."""
+def test_characters_are_never_removed_or_changed(world: World, protocol: int) -> None:
+    """U+FEFF at the beginning, both encodings of ä, capital letters and spaces: each is a different topic."""
     receiver, sender = world.client(protocol=protocol), world.client(protocol=protocol)
     prefix = world.topic()
     levels = ("x", "\ufeffx", "X", "x ", "\u00e4", "a\u0308", "\u0041\u030a", "\u212b")
@@ -89,7 +89,7 @@ def test_no_character_is_taken_away_or_changed(world: World, protocol: int) -> N
 
 
 @shows(v5="1.5.4-3", v3="1.5.3-3")
-def test_a_topic_may_begin_with_u_feff(world: World) -> None:
+def test_topic_may_begin_with_u_feff(world: World) -> None:
     peer = world.client()
     topic = "\ufeff" + world.topic()
     peer.subscribe("#", qos=1)
@@ -103,7 +103,7 @@ def test_a_topic_may_begin_with_u_feff(world: World) -> None:
 @shows(v5="3.1.3-4 3.1.3-12 3.1.4-1", v3="3.1.3-4 3.1.3-11 3.1.4-1")
 @PROTOCOLS
 @pytest.mark.parametrize("where", ["client id", "user name"])
-def test_a_connect_with_a_broken_string_is_refused(world: World, protocol: int, where: str) -> None:
+def test_connect_with_a_malformed_string_is_refused(world: World, protocol: int, where: str) -> None:
     peer = world.peer(protocol)
     if where == "client id":
         peer.send(raw.connect(protocol, client_id=b"a\xff"))
@@ -116,7 +116,7 @@ def test_a_connect_with_a_broken_string_is_refused(world: World, protocol: int, 
 @shows(v5="3.1.3-11", v3="3.1.3-10")
 @PROTOCOLS
 @pytest.mark.parametrize("topic", [b"a\xff", b"", b"a/+", b"#", b"a\0"])
-def test_a_will_needs_a_good_topic(world: World, protocol: int, topic: bytes) -> None:
+def test_will_with_a_wrong_topic_is_refused(world: World, protocol: int, topic: bytes) -> None:
     peer = world.peer(protocol)
     peer.send(raw.connect(protocol, 0x06, rest=raw.no_properties(protocol) + raw.text(topic) + raw.text(b"x")))
     packets = peer.expect_close()
@@ -125,20 +125,20 @@ def test_a_will_needs_a_good_topic(world: World, protocol: int, topic: bytes) ->
 
 @shows(v5="1.5.5-1")
 @pytest.mark.parametrize("length", [b"\x80\x00", b"\x81\x80\x00", b"\x80\x80\x80\x00"])
-def test_a_length_takes_no_more_bytes_than_it_needs(world: World, length: bytes) -> None:
+def test_remaining_length_with_superfluous_bytes_ends_connection(world: World, length: bytes) -> None:
     peer = world.client()
     peer.send(b"\xc0" + length)
     peer.expect_end(0x81)
 
 
-def test_a_length_has_four_bytes_at_most(world: World) -> None:
+def test_remaining_length_of_five_bytes_ends_connection(world: World) -> None:
     peer = world.client()
     peer.send(b"\x30\xff\xff\xff\xff\x01")
     peer.expect_end(0x81)
 
 
 @shows(v5="1.5.4-1 1.5.7-1")
-def test_strings_that_are_good_pass_unchanged(world: World) -> None:
+def test_valid_strings_pass_unchanged(world: World) -> None:
     peer = world.client()
     topic = world.topic("\U0001f697/\u20ac")
     peer.subscribe(topic)

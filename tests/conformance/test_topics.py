@@ -13,7 +13,7 @@ from tests.support.shows import shows
 @shows(v5="4.7.1-1 4.7.1-2 4.7.3-1", v3="4.7.1-2 4.7.1-3 4.7.3-1")
 @PROTOCOLS
 @pytest.mark.parametrize("filter", [b"a#", b"a/#/b", b"#/a", b"a+", b"+a/b", b"a/+b/c", b"##", b"++", b""])
-def test_wildcards_are_whole_levels(world: World, protocol: int, filter: bytes) -> None:
+def test_misplaced_wildcard_ends_connection(world: World, protocol: int, filter: bytes) -> None:
     for packet in (raw.subscribe(filter, protocol), raw.unsubscribe(filter, protocol)):
         peer = world.client(protocol=protocol)
         peer.send(packet)
@@ -34,7 +34,9 @@ MATCHES = [
 @shows(v5="3.3.2-3 4.7.1-1 4.7.1-2", v3="3.3.2-3 4.7.1-2 4.7.1-3")
 @PROTOCOLS
 @pytest.mark.parametrize(("filter", "those", "others"), MATCHES)
-def test_what_filters_match(world: World, protocol: int, filter: str, those: list[str], others: list[str]) -> None:
+def test_filter_matches_its_topics_only(
+    world: World, protocol: int, filter: str, those: list[str], others: list[str]
+) -> None:
     receiver, sender = world.client(protocol=protocol), world.client(protocol=protocol)
     prefix = world.topic()
     receiver.subscribe(f"{prefix}/{filter}", qos=1)
@@ -44,11 +46,11 @@ def test_what_filters_match(world: World, protocol: int, filter: str, those: lis
     receiver.expect_nothing()
 
 
-def test_a_topic_has_so_many_levels_at_most(world: World) -> None:
+def test_topic_with_many_levels_is_accepted(world: World) -> None:
     deep = "/".join("x" * 128)
     peer = world.client()
     assert peer.subscribe(deep) == [2]
-    peer.send(raw.publish(b"/" * 120, 5))  # fits into a small packet, and is well below the limit
+    peer.send(raw.publish(b"/" * 120, 5))  # fits into a small packet and is below the limit
     peer.alive()
 
 
@@ -56,7 +58,7 @@ def test_a_topic_has_so_many_levels_at_most(world: World) -> None:
 @PROTOCOLS
 @pytest.mark.parametrize("group", ["", "$share/g/"])
 @pytest.mark.parametrize("filter", ["refused", "refused/x", "refused/+", "refused/#", "refused/x/#"])
-def test_a_filter_within_what_is_refused_is_refused(world: World, protocol: int, group: str, filter: str) -> None:
+def test_filter_below_a_refused_one_is_refused(world: World, protocol: int, group: str, filter: str) -> None:
     peer = world.client(protocol=protocol)
     good = world.topic()
     assert peer.subscribe(group + filter, good, qos=1) == [0x87 if protocol == 5 else 0x80, 1]
@@ -65,17 +67,17 @@ def test_a_filter_within_what_is_refused_is_refused(world: World, protocol: int,
 
 @pytest.mark.parametrize("topic", ["refused", "refused/x", "refused/x/y", "refused/"])
 @pytest.mark.parametrize("retain", [False, True])
-def test_a_topic_within_what_is_refused_is_refused(world: World, topic: str, retain: bool) -> None:
+def test_topic_below_a_refused_filter_is_refused(world: World, topic: str, retain: bool) -> None:
     peer = world.client()
     assert peer.publish(topic, b"mine", 1, retain) == 0x87
     assert peer.publish(topic, b"mine", 2, retain) == 0x87
-    assert peer.publish(f"x{topic}", b"mine", 1) == 0x10  # names that only look alike
+    assert peer.publish(f"x{topic}", b"mine", 1) == 0x10  # a similar name is not refused
 
 
 @shows(v5="4.7.3-4", v3="4.7.3-4")
 @PROTOCOLS
-def test_names_that_only_look_alike_are_apart(world: World, protocol: int) -> None:
-    """In case, in white space, in the way an accent is written, in empty levels."""
+def test_similar_topic_names_are_different_topics(world: World, protocol: int) -> None:
+    """They differ in case, white space, the encoding of an accent, or empty levels."""
     peer, prefix = world.client(protocol=protocol), world.topic()
     cafe = "caf\u00e9"
     for name in (cafe, "cafe\u0301", "CAF\u00c9", f"{cafe} ", f" {cafe}", f"{cafe}/", f"/{cafe}", f"{cafe}//"):

@@ -12,8 +12,8 @@ from tests.support.shows import shows
 
 @shows(v5="3.10.4-2 3.10.4-1", v3="3.10.4-2 3.10.4-1")
 @PROTOCOLS
-def test_it_holds_for_the_session(world: World, protocol: int) -> None:
-    """What was queued before may still come; afterwards nothing is."""
+def test_unsubscribe_applies_to_the_session(world: World, protocol: int) -> None:
+    """The session of a disconnected client queues nothing for the ended subscription."""
     peer, sender, topic = lasting(world, protocol), world.client(), world.topic()
     peer.subscribe(f"{topic}/a", f"{topic}/b")
     peer.unsubscribe(f"{topic}/a")
@@ -27,7 +27,7 @@ def test_it_holds_for_the_session(world: World, protocol: int) -> None:
 
 @shows(v5="3.10.4-4 3.10.4-5 3.10.4-6 3.11.3-1 3.11.3-2", v3="3.10.4-4 3.10.4-5 3.10.4-6")
 @PROTOCOLS
-def test_twice_in_a_packet_and_once_more(world: World, protocol: int) -> None:
+def test_repeated_filter_gets_no_subscription_existed(world: World, protocol: int) -> None:
     peer, topic = world.client(protocol=protocol), world.topic()
     peer.subscribe(topic)
     for codes in ([0, 0x11], [0x11, 0x11]):
@@ -41,7 +41,7 @@ def test_twice_in_a_packet_and_once_more(world: World, protocol: int) -> None:
 @shows(v5="3.10.4-1", v3="3.10.4-1")
 @PROTOCOLS
 @pytest.mark.parametrize("filter", ["$share/g/{}", "$share/G/{}", "{}/", "/{}", "{}/#", "+"])
-def test_only_the_very_same_characters_are_meant(world: World, protocol: int, filter: str) -> None:
+def test_unsubscribe_needs_exactly_the_same_filter(world: World, protocol: int, filter: str) -> None:
     peer, topic = world.client(protocol=protocol), world.topic()
     peer.subscribe(topic)
     assert peer.unsubscribe(filter.format(topic)) == ([0x11] if protocol == 5 else [])
@@ -50,8 +50,8 @@ def test_only_the_very_same_characters_are_meant(world: World, protocol: int, fi
 
 
 @shows(v5="3.10.4-1 3.10.4-2")
-def test_one_way_of_several(world: World) -> None:
-    """Who leaves a group stays in another one, and keeps its own subscription."""
+def test_unsubscribe_keeps_the_clients_other_subscriptions(world: World) -> None:
+    """A client that leaves a group stays in its other group and keeps its plain subscription."""
     peer, topic = world.client(), world.topic()
     filters = (topic, f"$share/g/{topic}", f"$share/h/{topic}")
     peer.subscribe(*filters)
@@ -67,8 +67,8 @@ def test_one_way_of_several(world: World) -> None:
 
 @shows(v5="3.10.4-2 3.8.4-1", v3="3.10.4-2")
 @PROTOCOLS
-def test_subscribing_anew_begins_anew(world: World, protocol: int) -> None:
-    """What was published between is not made up for, but for what is retained."""
+def test_new_subscription_gets_no_missed_messages(world: World, protocol: int) -> None:
+    """Of the messages published between, only the retained one comes."""
     peer, topic = world.client(protocol=protocol), world.topic()
     peer.subscribe(topic)
     peer.unsubscribe(topic)
@@ -85,8 +85,8 @@ def test_subscribing_anew_begins_anew(world: World, protocol: int) -> None:
     v3="3.10.4-1 3.10.4-2 3.10.4-4 3.10.4-5 3.10.4-6",
 )
 @PROTOCOLS
-def test_unsubscribing(world: World, protocol: int) -> None:
-    """Only a filter with the same characters is meant, however alike others are."""
+def test_unsuback_has_one_reason_code_per_filter_in_order(world: World, protocol: int) -> None:
+    """A filter matches a subscription only if all characters are equal."""
     peer = world.client(protocol=protocol)
     topic = world.topic("a")
     prefix = topic.split("/")[0]
@@ -104,7 +104,7 @@ def test_unsubscribing(world: World, protocol: int) -> None:
 @shows(v5="3.10.4-3", v3="3.10.4-3")
 @PROTOCOLS
 @pytest.mark.parametrize("qos", [1, 2])
-def test_what_has_begun_is_completed(world: World, protocol: int, qos: int) -> None:
+def test_delivery_begun_before_unsubscribe_is_completed(world: World, protocol: int, qos: int) -> None:
     expiry = 60 if protocol == 5 else None
     peer, sender = world.client(protocol=protocol, clean=False, expiry=expiry), world.client()
     topic = world.topic()
@@ -121,7 +121,7 @@ def test_what_has_begun_is_completed(world: World, protocol: int, qos: int) -> N
 
 
 @shows(v5="3.11.2-1 3.11.2-2 3.1.2-24")
-def test_an_unsuback_is_no_larger_than_its_client_takes(world: World) -> None:
+def test_unsuback_keeps_to_the_clients_maximum_packet_size(world: World) -> None:
     peer = world.client(maximum_packet_size=30)
     peer.send(Unsubscribe(1, ["nothing"]))
     answer = peer.expect(SubAck)

@@ -1,4 +1,4 @@
-"""The will: when it is published, when it is not, and what it looks like (MQTT 5.0 and 3.1.1 section 3.1.2.5)."""
+"""The will: when it is published, when it is not, and its content (MQTT 5.0 and 3.1.1 section 3.1.2.5)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.shows import shows
 @shows(v5="3.1.2-7 3.1.2-8 3.1.2-10", v3="3.1.2-8 3.1.2-9 3.1.2-10")
 @PROTOCOLS
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_it_is_published_when_the_connection_is_lost(world: World, protocol: int, qos: int) -> None:
+def test_will_is_published_when_the_connection_is_lost(world: World, protocol: int, qos: int) -> None:
     watcher, topic = watch(world)
     world.client(protocol=protocol, will=will(topic, qos=qos)).lose()
     message = watcher.message()
@@ -22,7 +22,7 @@ def test_it_is_published_when_the_connection_is_lost(world: World, protocol: int
 
 @shows(v5="3.1.2-8 4.13.1-1", v3="3.1.2-8")
 @PROTOCOLS
-def test_it_is_published_after_a_protocol_error(world: World, protocol: int) -> None:
+def test_will_is_published_after_a_protocol_error(world: World, protocol: int) -> None:
     watcher, topic = watch(world)
     peer = world.client(protocol=protocol, will=will(topic))
     peer.send(b"\x36\x00")
@@ -32,16 +32,16 @@ def test_it_is_published_after_a_protocol_error(world: World, protocol: int) -> 
 
 @shows(v5="3.1.2-10 3.14.4-3", v3="3.1.2-10 3.14.4-3 3.1.2-12")
 @PROTOCOLS
-def test_a_good_end_throws_it_away(world: World, protocol: int) -> None:
+def test_normal_disconnect_deletes_the_will(world: World, protocol: int) -> None:
     watcher, topic = watch(world)
     world.client(protocol=protocol, will=will(topic)).leave()
-    world.client(protocol=protocol).lose()  # who has no will leaves none
+    world.client(protocol=protocol).lose()  # a client without a will
     watcher.expect_nothing()
 
 
 @shows(v5="3.1.2-8")
 @pytest.mark.parametrize("reason", [0x04, 0x80, 0x81, 0x83, 0x93])
-def test_any_other_reason_publishes_it(world: World, reason: int) -> None:
+def test_disconnect_with_another_reason_publishes_the_will(world: World, reason: int) -> None:
     watcher, topic = watch(world)
     world.client(will=will(topic)).leave(reason)
     assert watcher.message().payload == b"will"
@@ -50,7 +50,7 @@ def test_any_other_reason_publishes_it(world: World, reason: int) -> None:
 @shows(v5="3.1.2-14 3.1.2-15", v3="3.1.2-16 3.1.2-17")
 @PROTOCOLS
 @pytest.mark.parametrize("retain", [False, True])
-def test_it_is_retained_if_it_asks_for_that(world: World, protocol: int, retain: bool) -> None:
+def test_will_with_will_retain_is_retained(world: World, protocol: int, retain: bool) -> None:
     watcher, topic = watch(world)
     world.client(protocol=protocol, will=will(topic, retain=retain)).lose()
     assert watcher.message().payload == b"will"
@@ -62,7 +62,7 @@ def test_it_is_retained_if_it_asks_for_that(world: World, protocol: int, retain:
 
 
 @shows(v5="3.1.3-10")
-def test_its_properties_are_those_of_the_message(world: World) -> None:
+def test_will_properties_become_message_properties(world: World) -> None:
     watcher, topic = watch(world)
     fields = {
         "payload_format": 1, "content_type": "text", "response_topic": "answer", "correlation_data": b"7",
@@ -77,7 +77,7 @@ def test_its_properties_are_those_of_the_message(world: World) -> None:
 
 
 @shows(v5="3.1.2-8 3.1.2-10")
-def test_it_waits_for_its_delay(world: World) -> None:
+def test_will_is_published_after_its_delay(world: World) -> None:
     watcher, topic = watch(world)
     world.client(expiry=60, will=will(topic, 3)).lose()
     world.elapse(1.5)
@@ -88,7 +88,7 @@ def test_it_waits_for_its_delay(world: World) -> None:
 
 
 @shows(v5="3.1.3-9")
-def test_whoever_comes_back_in_time_takes_it_back(world: World) -> None:
+def test_reconnect_before_the_delay_deletes_the_will(world: World) -> None:
     watcher, topic = watch(world)
     first = world.client(expiry=60, will=will(topic, 1))
     first.lose()
@@ -99,7 +99,7 @@ def test_whoever_comes_back_in_time_takes_it_back(world: World) -> None:
 
 
 @shows(v5="3.1.2-8")
-def test_it_does_not_wait_longer_than_the_session(world: World) -> None:
+def test_will_is_published_at_the_latest_when_the_session_ends(world: World) -> None:
     watcher, topic = watch(world)
     world.client(expiry=0, will=will(topic, 60)).lose()
     assert watcher.message().payload == b"will"
@@ -112,10 +112,8 @@ def test_it_does_not_wait_longer_than_the_session(world: World) -> None:
 @pytest.mark.parametrize(
     ("delay", "clean", "published"), [(None, False, True), (None, True, True), (9, True, True), (9, False, False)]
 )
-def test_a_takeover_ends_the_connection_and_perhaps_the_session(
-    world: World, delay: int | None, clean: bool, published: bool
-) -> None:
-    """A clean start ends the session, and with it the delay."""
+def test_takeover_publishes_a_will_without_delay(world: World, delay: int | None, clean: bool, published: bool) -> None:
+    """Clean Start ends the old session, so it also ends the delay."""
     watcher, topic = watch(world)
     first = world.client(expiry=60, will=will(topic, delay))
     second = world.client(first.client_id, clean=clean, expiry=60)
@@ -127,7 +125,7 @@ def test_a_takeover_ends_the_connection_and_perhaps_the_session(
 
 
 @shows(v5="3.1.2-8")
-def test_a_clean_start_ends_the_session_that_waits(world: World) -> None:
+def test_clean_start_publishes_a_delayed_will(world: World) -> None:
     watcher, topic = watch(world)
     first = world.client(expiry=60, will=will(topic, 30))
     first.lose()
@@ -137,7 +135,7 @@ def test_a_clean_start_ends_the_session_that_waits(world: World) -> None:
 
 
 @shows(v5="3.1.2-10")
-def test_it_is_published_once(world: World) -> None:
+def test_will_is_published_once(world: World) -> None:
     watcher, topic = watch(world)
     first = world.client(expiry=60, will=will(topic))
     first.lose()

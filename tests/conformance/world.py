@@ -1,4 +1,4 @@
-"""The server under test, whichever way clients reach it, and what all ways have in common."""
+"""The server under test, however clients reach it, and what all worlds have in common."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEEP_ALIVE = 60
 SESSION_EXPIRY = 3600
 SHARED_PATIENCE = 2.0
 CONNECT_TIMEOUT = 3.0
-ATTACH_GRACE = 2.0  # seconds that a connection is waited for after a crash
+ATTACH_GRACE = 2.0  # seconds that a session waits for its connection after a crash
 SYS_INTERVAL = 1.0
 REFUSED = "refused/#"  # what no client may publish or receive
 
@@ -43,10 +43,10 @@ class World(ABC):
 
     @abstractmethod
     def crash(self) -> None:
-        """Kill the server with all that is not on its disk, and have it started again. No connection survives."""
+        """Kill the server and wait until it runs again. What is not on its disk is lost, and so is every connection."""
 
     def topic(self, rest: str = "") -> str:
-        """A topic or filter that no other test uses, ``rest`` behind a level of its own."""
+        """A topic or filter that no other test uses; ``rest`` follows behind its first level."""
         return f"t{next(_numbers)}/{rest}" if rest else f"t{next(_numbers)}"
 
     def client_id(self) -> str:
@@ -54,7 +54,7 @@ class World(ABC):
         return f"c{next(_numbers)}"
 
     def peer(self, protocol: int = MQTT5, client_id: str = "") -> Peer:
-        """A connection on which nothing was sent yet."""
+        """A connection before its CONNECT."""
         return Peer(self.wire(), protocol, client_id)
 
     def client(
@@ -67,7 +67,7 @@ class World(ABC):
         will: Will | None = None,
         **properties: Any,
     ) -> Peer:
-        """A client whose CONNECT was accepted. ``expiry`` and further keywords are properties of its CONNECT (5.0)."""
+        """A client with an accepted CONNECT. ``expiry`` and further keywords are properties of the CONNECT (5.0)."""
         name = self.client_id() if client_id is None else client_id
         peer = self.peer(protocol, name)
         packet = Connect(protocol, name, clean, keep_alive, None, None, will, connect_properties(expiry, properties))
