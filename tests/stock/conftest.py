@@ -1,4 +1,4 @@
-"""One mesh for all tests of this folder, the ways into it, and the clients that each test makes."""
+"""One mesh for all tests of this folder, its two listeners, and the clients of each test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.stock.way import CORE, DOOR, Way, way_in
 from tests.support.loop import LoopThread
 from tests.support.processes import Processes
 
-# A burst may be longer than what waits in a session by default.
+# A burst may exceed the default limit of a session's queue.
 EXTRA = "limits: {queue_messages: 10000}"
 KINDS: dict[str, type[Peer]] = {kind.kind: kind for kind in (PahoPeer, JsPeer, GmqttPeer)}
 DIALECTS = [(kind.kind, version) for kind in KINDS.values() for version in kind.versions]
@@ -26,8 +26,8 @@ NAMES = {3: "3.1", 4: "3.1.1", 5: "5.0"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``dialect``: each client in each version; ``current``: without 3.1, for what it shares with 3.1.1; ``modern`` and
-    ``legacy``: in 5.0, and before; ``version``: each that Mosquitto's programs speak; ``way``: where."""
+    """Parameters: ``dialect``, each client in each version; ``current``, the same without 3.1; ``modern``, 5.0 only;
+    ``legacy``, before 5.0; ``version``, each version of Mosquitto's programs; ``way``, the core and the front door."""
     wanted = metafunc.fixturenames
     if "way" in wanted:
         metafunc.parametrize("way", [CORE, DOOR], indirect=True)
@@ -88,7 +88,7 @@ def door(mesh: Processes, numbers: Iterator[int]) -> Way:
 
 @pytest.fixture
 def makers(node: Node, loop: LoopThread) -> Iterator[Makers]:
-    """Makes clients; all leave at the end of the test."""
+    """Makes clients and disconnects them at the end of the test."""
     made = Makers({PahoPeer.kind: PahoPeer, JsPeer.kind: lambda: JsPeer(node), GmqttPeer.kind: lambda: GmqttPeer(loop)})
     yield made
     made.close()
@@ -103,7 +103,7 @@ def mosquitto() -> Iterator[Mosquitto]:
 
 @pytest.fixture
 def line() -> Iterator[Callable[[Way], Line]]:
-    """Makes lines that can be cut; all are closed at the end of the test."""
+    """Makes lines that can be cut, and closes them at the end of the test."""
     lines: list[Line] = []
 
     def lay(way: Way) -> Line:

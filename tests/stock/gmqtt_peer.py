@@ -1,4 +1,4 @@
-"""The client gmqtt: asyncio with protocol code of its own. All gmqtt clients share one event loop in a thread."""
+"""The client gmqtt: asyncio with its own protocol code. All gmqtt clients share one event loop in a thread."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PUBLISH = {
     "payload_format_id": "text",
     "topic_alias": "alias",
 }
-NEVER = -2  # its reconnect_retries: 0 is one, -1 is without end
+NEVER = -2  # for its reconnect_retries: 0 means one retry, -1 no limit
 
 
 class GmqttPeer(Peer):
@@ -85,9 +85,7 @@ class GmqttPeer(Peer):
         extra = {"subscription_identifier": wish.identifier} if wish.identifier else {}
 
         async def send() -> Any:
-            return self._library.subscribe(
-                filter, wish.qos, wish.no_local, wish.as_published, wish.handling, **extra
-            )
+            return self._library.subscribe(filter, wish.qos, wish.no_local, wish.as_published, wish.handling, **extra)
 
         code = self._answer(self._loop.run(send()))
         assert code is not None
@@ -111,7 +109,7 @@ class GmqttPeer(Peer):
             await self._storage.wait_empty()
 
         self._loop.run(send())
-        return None  # it does not tell
+        return None  # the library does not report it
 
     def send(self, topic: str, payload: bytes) -> None:
         async def send() -> None:
@@ -129,7 +127,7 @@ class GmqttPeer(Peer):
         await self._storage.wait_empty()
 
     def _try(self, topic: str, payload: bytes) -> bool:
-        """Publish, if the server's receive maximum leaves an identifier: the library raises if not."""
+        """Publish; ``False`` if the server's receive maximum is reached, for which the library raises."""
         try:
             self._library.publish(topic, payload, 1)
         except OverflowError:
@@ -154,7 +152,7 @@ class GmqttPeer(Peer):
     # Callbacks
 
     def _on_connect(self, client: Client, flags: int, code: int, properties: dict[str, Any]) -> None:
-        own = client._connect_properties  # what it gives are the server's properties with its own laid over them
+        own = client._connect_properties  # the library overwrites the server's properties with the client's
 
         def told(name: str) -> Any:
             return properties[name][0] if name in properties and name not in own else None

@@ -1,6 +1,6 @@
-"""A TCP line between a client and the mesh that can be cut, as it happens to vehicles in tunnels.
+"""A TCP line between a client and the mesh that a test can cut, as a tunnel does.
 
-Knows bytes and sockets: never MQTT. A cut closes both sockets of every connection without a word.
+It knows bytes and sockets. It must never know MQTT. A cut closes both sockets of every connection without DISCONNECT.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ CHUNK = 1 << 16
 
 
 class Line:
-    """``port`` leads to ``target`` on this machine."""
+    """Forwards ``port`` to the port ``target`` of this machine."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -25,7 +25,7 @@ class Line:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self, dead: bool = False) -> None:
-        """End all connections; while the line is ``dead`` new ones end at once, too."""
+        """Close all connections; while the line is ``dead``, close new ones at once."""
         with self._lock:
             self._dead = dead
             pairs, self._pairs = self._pairs, []
@@ -33,12 +33,12 @@ class Line:
             _end(*pair)
 
     def mend(self) -> None:
-        """Let connections through again."""
+        """Forward new connections again."""
         with self._lock:
             self._dead = False
 
     def close(self) -> None:
-        """End it all."""
+        """Close the listener and all connections."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

@@ -1,4 +1,4 @@
-"""Makes connected clients of every kind, and sees to it that they leave."""
+"""Makes connected clients of every kind, and disconnects them at the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Dialect = tuple[str, int]  # the kind of client, and the version that it speaks
 
 
 class Makers:
-    """``kinds`` maps the name of a kind to what makes one."""
+    """``kinds`` maps the name of a kind to its factory."""
 
     def __init__(self, kinds: Mapping[str, Callable[[], Peer]]) -> None:
         self._kinds = kinds
@@ -27,7 +27,7 @@ class Makers:
         return peer
 
     def options(self, dialect: Dialect, way: Way, **changes: Any) -> Options:
-        """A CONNECT of a client with an identifier of its own, clean if nothing else is said."""
+        """The options of a CONNECT with a unique client id; clean by default."""
         own: dict[str, Any] = {"port": way.port, "client_id": f"{way.prefix.replace('/', '-')}-{next(self._numbers)}"}
         return Options(**{**own, "user": way.user, "version": dialect[1], **changes})
 
@@ -36,12 +36,12 @@ class Makers:
         return self.greeted(dialect, way, **changes)[0]
 
     def greeted(self, dialect: Dialect, way: Way, **changes: Any) -> tuple[Peer, Greeting]:
-        """A connected client, and what it was told in CONNACK."""
+        """A connected client, and the content of its CONNACK."""
         peer = self.fresh(dialect[0])
         return peer, peer.connect(self.options(dialect, way, **changes))
 
     def pair(self, dialect: Dialect, way: Way, **changes: Any) -> tuple[Peer, Peer]:
-        """One to publish and one to receive, to which the changes apply."""
+        """A publisher and a receiver; the changes apply to the receiver."""
         return self.join(dialect, way), self.join(dialect, way, **changes)
 
     def close(self) -> None:

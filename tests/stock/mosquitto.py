@@ -1,6 +1,6 @@
-"""The programs ``mosquitto_pub``, ``mosquitto_sub`` and ``mosquitto_rr``, and what they print.
+"""The programs ``mosquitto_pub``, ``mosquitto_sub`` and ``mosquitto_rr``, and their output.
 
-Knows their arguments and output: never what a test expects of them.
+It knows their arguments and output. It must never know what a test expects of them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def arguments(program: str, way: Way, version: str, *more: str) -> list[str]:
 
 
 class Run:
-    """One program in the background. ``said`` is what it printed, with its log (-d)."""
+    """One program in the background. ``said`` holds its output lines, with its log (-d)."""
 
     def __init__(self, program: str, way: Way, version: str, *more: str) -> None:
         command = ["stdbuf", "-oL", *arguments(program, way, version, "-d", *more)]
@@ -59,40 +59,43 @@ class Run:
         self._reader.start()
 
     def count(self, text: str) -> int:
-        """In how many lines it said that."""
+        """The number of output lines that contain this text."""
         return sum(text in line for line in list(self.said))
 
     def says(self, text: str, times: int = 1) -> None:
-        """Wait until it has said that."""
-        wait_until(lambda: self.count(text) >= times, f"{text!r}, but: {self.said[-5:]}")
+        """Wait until the output contains this text."""
+        wait_until(lambda: self.count(text) >= times, f"{text!r} in the output, which ends with {self.said[-5:]}")
 
     @property
     def got(self) -> list[Got]:
         return [_got(line) for line in list(self.said) if line.startswith(MARK)]
 
     def expect(self, count: int) -> list[Got]:
-        """Wait until so many messages have come; all that have come by then."""
-        wait_until(lambda: len(self.got) >= count, f"{count} messages, but: {self.said[-5:]}")
+        """Wait until this many messages have come; return all that have come."""
+        wait_until(lambda: len(self.got) >= count, f"{count} messages in the output, which ends with {self.said[-5:]}")
         return self.got
 
     def expect_last(self, payload: bytes) -> list[Got]:
-        """Wait for a message with this payload; all that have come by then."""
-        wait_until(lambda: any(got.payload == payload for got in self.got), f"{payload!r}, but: {self.said[-5:]}")
+        """Wait for a message with this payload; return all that have come."""
+        wait_until(
+            lambda: any(got.payload == payload for got in self.got),
+            f"{payload!r} in the output, which ends with {self.said[-5:]}",
+        )
         return self.got
 
     def ended(self) -> int:
-        """Wait until it has ended by itself; its exit code."""
+        """Wait until the program ends by itself; return its exit code."""
         self._process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         return self._process.returncode
 
     def kill(self) -> None:
-        """SIGKILL: the process is gone, and has said nothing."""
+        """SIGKILL: the program ends without DISCONNECT."""
         self._process.kill()
         self.ended()
 
     def close(self) -> None:
-        """SIGTERM: it takes its leave."""
+        """SIGTERM: the program sends DISCONNECT and ends."""
         if self._process.poll() is None:
             self._process.terminate()
         self.ended()
@@ -104,7 +107,7 @@ class Run:
 
 
 class Mosquitto:
-    """Starts the programs, and ends those that are left at the end of a test."""
+    """Starts the programs, and ends those that still run at the end of a test."""
 
     def __init__(self) -> None:
         self._runs: list[Run] = []
@@ -116,7 +119,7 @@ class Mosquitto:
         return run
 
     def sub(self, way: Way, version: str, *more: str) -> Run:
-        """Start ``mosquitto_sub``; returns when it is subscribed."""
+        """Start ``mosquitto_sub``; return when it is subscribed."""
         run = self.run("mosquitto_sub", way, version, "-F", FORMAT, *more)
         run.says("Subscribed (mid")
         return run
@@ -129,7 +132,7 @@ class Mosquitto:
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def sent(self, way: Way, version: str, *more: str, given: bytes | None = None) -> None:
-        """Run ``mosquitto_pub``, which must have nothing to complain of."""
+        """Run ``mosquitto_pub``, which must succeed without a message on stderr."""
         done = self.pub(way, version, *more, given=given)
         assert (done.returncode, done.stderr) == (0, "")
 

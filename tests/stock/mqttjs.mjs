@@ -1,8 +1,8 @@
-// MQTT.js under remote control: one JSON command a line comes in, answers and events go out the same way.
+// MQTT.js under remote control: reads one JSON command per line, and writes answers and events in the same form.
 //
 //   node mqttjs.mjs FOLDER      FOLDER/node_modules holds the package mqtt
 //
-// It knows no test and adds nothing to what the library does. It ends with its standard input.
+// It knows no test and adds no behaviour to the library. It ends when its standard input is closed.
 
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -52,7 +52,7 @@ function connect(name, { port, options }) {
   });
 }
 
-// The acknowledgement's reason: with success the library gives no packet, otherwise an error that has the code.
+// The reason code of the acknowledgement: on success the library gives no packet, otherwise an error with the code.
 function publish(client, { topic, payload, options }) {
   return client.publishAsync(topic, payload, options).then(
     () => 0,
@@ -81,8 +81,8 @@ function rush(client, { topic, payloads, options }) {
   return Promise.all(payloads.map((payload) => publish(client, { topic, payload, options })));
 }
 
-// As many at once as the server takes: the library leaves that to its user.
-async function heed(client, { topic, payloads, options }) {
+// Keeps to the server's receive maximum, which the library leaves to its user.
+async function pipeline(client, { topic, payloads, options }) {
   const window = client.serverProperties?.receiveMaximum ?? 65535;
   const running = new Set();
   const codes = [];
@@ -98,12 +98,12 @@ async function heed(client, { topic, payloads, options }) {
   return codes;
 }
 
-// Without a connection it would wait for answers that never come.
+// Forces the end without a connection, because no answers would come.
 function end(client, { options }) {
   return client.endAsync(!client.connected, options ?? {}).then(() => null);
 }
 
-const OPERATIONS = { publish, subscribe, unsubscribe, send, rush, heed, end };
+const OPERATIONS = { publish, subscribe, unsubscribe, send, rush, pipeline, end };
 
 async function handle({ id, client, operation, ...rest }) {
   const details = unpacked(rest);

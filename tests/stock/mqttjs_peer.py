@@ -1,4 +1,4 @@
-"""The client MQTT.js, in a process of Node.js that ``mqttjs.mjs`` runs for all of these clients."""
+"""The client MQTT.js. One Node.js process runs ``mqttjs.mjs`` for all of these clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.stock.peer import PLAIN, QOS1, V5, V31, V311, Greeting, Message, Opti
 from tests.support.waiting import PATIENCE, wait_until
 
 SCRIPT = Path(__file__).with_name("mqttjs.mjs")
-LIBRARY = Path(sys.prefix) / "tools" / "mqttjs"  # where tools/programs.sh puts it
+LIBRARY = Path(sys.prefix) / "tools" / "mqttjs"  # tools/programs.sh installs it there
 CONNECT = {
     "sessionExpiryInterval": "expiry",
     "receiveMaximum": "receive_maximum",
@@ -30,11 +30,11 @@ PUBLISH = {
     "messageExpiryInterval": "expiry",
     "topicAlias": "alias",
 }
-FAST = 20  # milliseconds until it connects again
+FAST = 20  # milliseconds until the library reconnects
 
 
 class Node:
-    """The process, and who is told what it says."""
+    """The Node.js process; passes its answers and events to the peers."""
 
     def __init__(self) -> None:
         command = ["node", str(SCRIPT), str(LIBRARY)]
@@ -47,13 +47,13 @@ class Node:
         self._reader.start()
 
     def name(self, peer: JsPeer) -> str:
-        """A name for a client."""
+        """Register a client; return its name."""
         name = str(next(self._numbers))
         self._peers[name] = peer
         return name
 
     def ask(self, client: str, operation: str, **details: Any) -> Any:
-        """Have something done; raises ``Refused`` with the error's code."""
+        """Have a client do an operation; return its result. Raises ``Refused`` with the reason code of the server."""
         number = next(self._numbers)
         line = json.dumps({"id": number, "client": client, "operation": operation, **_packed(details)})
         with self._lock:
@@ -103,7 +103,7 @@ class JsPeer(Peer):
         packet = self._ask("connect", port=options.port, options=_options(options))
         found = packet.get("properties") or {}
         for filter in options.keeps:
-            self.subscribe(filter)  # the library keeps it from now on
+            self.subscribe(filter)  # the library subscribes to it again after each reconnect
         return Greeting(
             packet["sessionPresent"], found.get("assignedClientIdentifier"), found.get("receiveMaximum"),
             found.get("maximumPacketSize"), found.get("topicAliasMaximum"),
@@ -143,10 +143,10 @@ class JsPeer(Peer):
         self._ask("send", topic=topic, payload=payload, options={"qos": 1})
 
     def pipeline(self, topic: str, payloads: Sequence[bytes]) -> None:
-        self._publish_all("heed" if self._version == V5 else "rush", topic, payloads)
+        self._publish_all("pipeline" if self._version == V5 else "rush", topic, payloads)
 
     def rush(self, topic: str, payloads: Sequence[bytes]) -> None:
-        """As ``pipeline``, and however many the server takes."""
+        """As ``pipeline``, but ignores the server's receive maximum."""
         self._publish_all("rush", topic, payloads)
 
     def _publish_all(self, how: str, topic: str, payloads: Sequence[bytes]) -> None:
@@ -154,7 +154,7 @@ class JsPeer(Peer):
         assert codes == [0] * len(payloads)
 
     def release(self) -> None:
-        raise NotImplementedError("it handles one packet after the other, so it cannot hold one")
+        raise NotImplementedError("MQTT.js handles one packet after the other, so it cannot hold a message")
 
     def _ask(self, operation: str, **details: Any) -> Any:
         return self._node.ask(self._name, operation, **details)
@@ -219,9 +219,7 @@ def _message(detail: dict[str, Any]) -> Message:
         user=tuple(user), text=text,
         identifiers=tuple(identifiers) if isinstance(identifiers, list) else (identifiers,), **names,
     )  # fmt: skip
-    return Message(
-        detail["topic"], detail["payload"], detail["qos"], detail["retain"], detail["dup"], props
-    )
+    return Message(detail["topic"], detail["payload"], detail["qos"], detail["retain"], detail["dup"], props)
 
 
 def _packed(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The client paho-mqtt: callbacks in a thread of its own."""
+"""The client paho-mqtt: calls its callbacks in its own thread."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class PahoPeer(Peer):
         )  # fmt: skip
         client.reconnect_delay_set(0, 1)
         if options.version != V5:
-            client.max_inflight_messages_set(0)  # its 20 of 5.0 are its way to heed a receive maximum
+            client.max_inflight_messages_set(0)  # no limit; in 5.0 its default of 20 keeps to the receive maximum
         if options.user is not None:
             client.username_pw_set(options.user)
         will = options.will
@@ -198,12 +198,10 @@ class PahoPeer(Peer):
 
 
 def _filled(packet: int, names: dict[str, str], source: Options | Props) -> Properties:
-    """Properties with what ``source`` has of them."""
+    """Properties with the fields that are set in ``source``."""
     properties = Properties(packet)
     for name, own in names.items():
         value = getattr(source, own)
         if value:
             setattr(properties, name, value)
     return properties
-
-

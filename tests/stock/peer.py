@@ -1,7 +1,7 @@
-"""What the tests ask of a client that we did not write, in words that hold for every one of them.
+"""One interface for all third-party MQTT clients under test.
 
-Knows MQTT's vocabulary and no library. Each adapter (``PahoPeer``, ``JsPeer``, ``GmqttPeer``) passes these words on to
-its library and keeps what the library tells its user; it adds no protocol behaviour of its own.
+It knows MQTT's vocabulary and no library. Each adapter (``PahoPeer``, ``JsPeer``, ``GmqttPeer``) passes the calls on to
+its library and records what the library reports; it adds no protocol behaviour of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Props:
     expiry: int = 0
     text: int = 0  # payload format indicator
     alias: int = 0
-    identifiers: tuple[int, ...] = ()  # of the subscriptions that it came for
+    identifiers: tuple[int, ...] = ()  # subscription identifiers
 
 
 PLAIN = Props()
@@ -36,7 +36,7 @@ PLAIN = Props()
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message as the library gave it to its user."""
+    """A message as the library reports it to its user."""
 
     topic: str
     payload: bytes
@@ -57,7 +57,7 @@ class Will:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """One CONNECT. ``expiry`` of the session, in 5.0, and what follows it: 0 leaves the property out."""
+    """One CONNECT. For the session's ``expiry`` (5.0) and the maximums, 0 omits the property."""
 
     port: int
     client_id: str
@@ -69,15 +69,15 @@ class Options:
     receive_maximum: int = 0
     maximum_packet: int = 0
     alias_maximum: int = 0
-    alias_itself: bool = False  # the library takes aliases for its publishes itself, if it can
-    reconnect: bool = False  # the library connects again by itself, as fast as it can
-    keeps: tuple[str, ...] = ()  # filters (QoS 1) that are subscribed after each connect, the way users do it
+    alias_itself: bool = False  # the library assigns topic aliases by itself, if it can
+    reconnect: bool = False  # the library reconnects by itself, as fast as it can
+    keeps: tuple[str, ...] = ()  # filters (QoS 1) to subscribe to after each connect, as users do
     hold: bool = False  # acknowledge nothing until ``release``
 
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What a CONNACK says; None for a property that is not in it."""
+    """The content of a CONNACK; ``None`` for a property that is absent."""
 
     present: bool
     assigned: str | None = None
@@ -110,7 +110,7 @@ class Refused(Exception):
 
 @dataclass
 class Record:
-    """What a client has been told, in order."""
+    """The events of a client, in order."""
 
     received: list[Message] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)  # reason codes of the server's DISCONNECT packets
@@ -120,7 +120,7 @@ class Record:
 
 
 class Peer(ABC):
-    """One client; every call returns when the server has answered, or raises after the deadline."""
+    """One client. Every call returns when the server has answered, or raises after the deadline."""
 
     kind: str
     versions: tuple[int, ...]
@@ -134,33 +134,33 @@ class Peer(ABC):
 
     @abstractmethod
     def subscribe(self, filter: str, wish: Wish = QOS1) -> int:
-        """SUBSCRIBE; the reason code."""
+        """SUBSCRIBE; return the reason code."""
 
     @abstractmethod
     def unsubscribe(self, filter: str) -> int | None:
-        """UNSUBSCRIBE; the reason code if the library tells it."""
+        """UNSUBSCRIBE; return the reason code if the library reports it."""
 
     @abstractmethod
     def publish(
         self, topic: str, payload: bytes, qos: int = 1, retain: bool = False, props: Props = PLAIN
     ) -> int | None:
-        """PUBLISH; the reason code if the library tells it."""
+        """PUBLISH; return the reason code if the library reports it."""
 
     @abstractmethod
     def send(self, topic: str, payload: bytes) -> None:
-        """PUBLISH with QoS 1, and do not wait."""
+        """PUBLISH with QoS 1 without waiting for the acknowledgement."""
 
     @abstractmethod
     def pipeline(self, topic: str, payloads: Sequence[bytes]) -> None:
-        """PUBLISH all with QoS 1 as fast as the library takes them; returns when all are acknowledged."""
+        """PUBLISH all with QoS 1 as fast as the library accepts them; return when all are acknowledged."""
 
     @abstractmethod
     def leave(self, expiry: int | None = None) -> None:
-        """DISCONNECT; in 5.0 with a session expiry if there is one. To do it again does nothing."""
+        """DISCONNECT, in 5.0 with a session expiry if given. A second call has no effect."""
 
     @abstractmethod
     def release(self) -> None:
-        """Acknowledge what was held, and hold nothing from now on."""
+        """Acknowledge the held messages, and acknowledge later ones at once."""
 
     @property
     def received(self) -> list[Message]:
@@ -171,12 +171,12 @@ class Peer(ABC):
         return [message.payload for message in self.received]
 
     def expect(self, count: int) -> list[Message]:
-        """Wait until so many messages have come; all that have come by then."""
-        wait_until(lambda: len(self.record.received) >= count, f"{count} messages ({len(self.record.received)} came)")
+        """Wait until this many messages have come; return all that have come."""
+        wait_until(lambda: len(self.record.received) >= count, f"{count} messages")
         return self.received
 
     def expect_last(self, payload: bytes) -> list[Message]:
-        """Wait for a message with this payload; all that have come by then."""
+        """Wait for a message with this payload; return all that have come."""
         return self.expect_that(lambda message: message.payload == payload, f"{payload[:40]!r}")
 
     def expect_that(self, fits: Callable[[Message], bool], what: str) -> list[Message]:

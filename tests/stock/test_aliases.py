@@ -1,4 +1,4 @@
-"""MQTT 5.0: a number stands for a topic that comes again, in both directions."""
+"""MQTT 5.0: topic aliases in both directions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.e2e
 
 
 def topics_of(messages: list[Message]) -> list[str]:
-    """The topics: a library that leaves aliases to its user (paho) gives an empty one for each known alias."""
+    """The topic names. A library that leaves aliases to its user (paho) reports an empty topic for each known alias."""
     known: dict[int, str] = {}
     for message in messages:
         if message.topic and message.props.alias:
@@ -20,7 +20,7 @@ def topics_of(messages: list[Message]) -> list[str]:
     return [message.topic or known[message.props.alias] for message in messages]
 
 
-def test_the_client_uses_one(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_client_uses_aliases(makers: Makers, way: Way, modern: Dialect) -> None:
     publisher, receiver = makers.pair(modern, way)
     receiver.subscribe(way.topic("#"))
     publisher.publish(way.topic("one"), b"1", props=Props(alias=1))
@@ -34,8 +34,8 @@ def test_the_client_uses_one(makers: Makers, way: Way, modern: Dialect) -> None:
     assert found == {payload: way.topic(name) for payload, name in expected.items()}
 
 
-def test_the_library_takes_them_itself(makers: Makers, way: Way) -> None:
-    """MQTT.js does, and gives those to new topics that were not used for longest."""
+def test_library_assigns_aliases_by_itself(makers: Makers, way: Way) -> None:
+    """MQTT.js does so, and gives the least recently used alias to a new topic."""
     receiver = makers.join(("mqttjs", V5), way)
     publisher, greeting = makers.greeted(("mqttjs", V5), way, alias_itself=True)
     assert greeting.alias_maximum
@@ -47,7 +47,7 @@ def test_the_library_takes_them_itself(makers: Makers, way: Way) -> None:
     assert [(int(message.payload), message.topic) for message in messages] == list(enumerate(topics))
 
 
-def test_the_server_uses_them(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_server_uses_aliases_up_to_the_clients_maximum(makers: Makers, way: Way, modern: Dialect) -> None:
     maximum = 3
     publisher, receiver = makers.pair(modern, way, alias_maximum=maximum)
     receiver.subscribe(way.topic("#"))
@@ -61,7 +61,7 @@ def test_the_server_uses_them(makers: Makers, way: Way, modern: Dialect) -> None
     assert max(aliases) <= maximum
 
 
-def test_it_uses_none_if_the_client_takes_none(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_server_uses_no_alias_without_a_maximum(makers: Makers, way: Way, modern: Dialect) -> None:
     publisher, receiver = makers.pair(modern, way)
     receiver.subscribe(way.topic("#"))
     for _ in range(3):

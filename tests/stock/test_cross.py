@@ -1,4 +1,4 @@
-"""A back end at the core and a vehicle at the door, both with the same stock client: command there, report back."""
+"""A back end at the core and a vehicle at the door exchange commands and reports, both with the same client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.e2e
 
 
 @shows(v3="7.0.0-2")
-def test_command_and_report(makers: Makers, core: Way, door: Way, dialect: Dialect) -> None:
+def test_command_and_report_are_delivered(makers: Makers, core: Way, door: Way, dialect: Dialect) -> None:
     backend = makers.join(dialect, core)
     vehicle = makers.join(dialect, door)
     backend.subscribe(door.topic("status"))
@@ -25,7 +25,7 @@ def test_command_and_report(makers: Makers, core: Way, door: Way, dialect: Diale
     assert (report.topic, report.payload, report.qos) == (door.topic("status"), b"done: horn", 1)
 
 
-def test_a_burst_of_commands(makers: Makers, core: Way, door: Way, dialect: Dialect) -> None:
+def test_burst_of_commands_arrives_in_order(makers: Makers, core: Way, door: Way, dialect: Dialect) -> None:
     backend = makers.join(dialect, core)
     vehicle = makers.join(dialect, door)
     vehicle.subscribe(door.topic("cmd"))

@@ -1,4 +1,4 @@
-"""Messages of every QoS go from one stock client to another, whole, in every version of MQTT that the client speaks."""
+"""One client's messages of every QoS reach another client unchanged, in every MQTT version of the client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_a_message_arrives_once(makers: Makers, way: Way, dialect: Dialect, qos: int) -> None:
+def test_message_arrives_once(makers: Makers, way: Way, dialect: Dialect, qos: int) -> None:
     publisher, receiver = makers.pair(dialect, way)
     assert receiver.subscribe(way.topic("report"), Wish(qos)) == qos
     assert publisher.publish(way.topic("report"), b"first", qos) in (0, None)
@@ -22,7 +22,7 @@ def test_a_message_arrives_once(makers: Makers, way: Way, dialect: Dialect, qos:
     assert (second.qos, second.retain, second.dup) == (qos, False, False)
 
 
-def test_the_lower_qos_counts(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_message_comes_at_the_lower_of_both_qos(makers: Makers, way: Way, dialect: Dialect) -> None:
     publisher, receiver = makers.pair(dialect, way)
     receiver.subscribe(way.topic("low"), Wish(0))
     receiver.subscribe(way.topic("high"), Wish(2))
@@ -32,21 +32,21 @@ def test_the_lower_qos_counts(makers: Makers, way: Way, dialect: Dialect) -> Non
     assert {(message.payload, message.qos) for message in receiver.received} == {(b"low", 0), (b"high", 1)}
 
 
-def test_an_empty_payload_is_a_message(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_empty_payload_is_delivered(makers: Makers, way: Way, dialect: Dialect) -> None:
     publisher, receiver = makers.pair(dialect, way)
     receiver.subscribe(way.topic("empty"))
     publisher.publish(way.topic("empty"), b"")
     assert receiver.expect(1)[0].payload == b""
 
 
-def test_it_may_be_its_own_receiver(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_client_receives_its_own_messages(makers: Makers, way: Way, dialect: Dialect) -> None:
     alone = makers.join(dialect, way)
     alone.subscribe(way.topic("echo"))
     alone.publish(way.topic("echo"), b"hello")
     assert alone.expect(1)[0].payload == b"hello"
 
 
-def test_a_large_payload_arrives_whole(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_large_payload_arrives_unchanged(makers: Makers, way: Way, dialect: Dialect) -> None:
     publisher, receiver = makers.pair(dialect, way)
     payload = bytes(range(250)) * 2000
     receiver.subscribe(way.topic("large"), Wish(2))

@@ -1,4 +1,4 @@
-"""MQTT 5.0: messages and sessions end when their time is over, and not before. All clients wait at the same time."""
+"""MQTT 5.0: messages and sessions expire on time, and not before. All clients wait at the same time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 MODERN = [("paho", V5), ("mqttjs", V5), ("gmqtt", V5)]
-PAST = 2.5  # seconds after which one second is surely over
+PAST = 2.5  # seconds; safely longer than an expiry of one second
 
 
 def let_time_pass() -> None:
-    """That something has expired cannot be seen without waking it, so only the clock can tell."""
+    """Wait by the clock: a test cannot see an expiry without resuming the session."""
     over = time.monotonic() + PAST
     wait_until(lambda: time.monotonic() > over, "time passes")
 
 
 def asleep(makers: Makers, dialect: Dialect, way: Way, expiry: int) -> Options:
-    """A client that has subscribed to ``wait``, and left."""
+    """The options of a client that has subscribed to ``wait`` and disconnected."""
     options = makers.options(dialect, way, clean=False, expiry=expiry)
     peer = makers.fresh(dialect[0])
     peer.connect(options)
@@ -32,7 +32,7 @@ def asleep(makers: Makers, dialect: Dialect, way: Way, expiry: int) -> Options:
     return options
 
 
-def test_what_is_left_comes_with_the_message(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_remaining_expiry_comes_with_the_message(makers: Makers, way: Way, modern: Dialect) -> None:
     publisher, receiver = makers.pair(modern, way)
     receiver.subscribe(way.topic("soon"))
     publisher.publish(way.topic("soon"), b"x", props=Props(expiry=600))
@@ -40,7 +40,7 @@ def test_what_is_left_comes_with_the_message(makers: Makers, way: Way, modern: D
 
 
 def publish_for_sleepers(makers: Makers, way: Way) -> None:
-    """What is old when time has passed, and what is not."""
+    """Publish messages that expire while time passes, and one that does not."""
     publisher = makers.join(MODERN[0], way)
     for qos in (1, 2):
         publisher.publish(way.topic("wait"), b"old", qos, props=Props(expiry=1))
@@ -48,17 +48,17 @@ def publish_for_sleepers(makers: Makers, way: Way) -> None:
     publisher.publish(way.topic("state"), b"old", 1, retain=True, props=Props(expiry=1))
 
 
-def wakes_to_what_is_fresh(peer: Peer, way: Way, options: Options) -> None:
-    """The sleeper gets nothing that is old."""
+def check_only_fresh_messages_come(peer: Peer, way: Way, options: Options) -> None:
+    """The resumed client gets no expired message."""
     assert peer.connect(options).present
     peer.subscribe(way.topic("state"))
     fresh, end = peer.expect_last(b"end")
     assert (fresh.payload, end.payload) == (b"fresh", b"end")
-    assert 0 < fresh.props.expiry < 600  # a second and more has passed
+    assert 0 < fresh.props.expiry < 600  # more than a second has passed
     assert end.props.expiry == 0
 
 
-def test_messages_expire(makers: Makers, core: Way, door: Way) -> None:
+def test_expired_messages_are_not_delivered(makers: Makers, core: Way, door: Way) -> None:
     sleepers = [(dialect, way, asleep(makers, dialect, way, 3600)) for dialect in MODERN for way in (core, door)]
     for way in (core, door):
         publish_for_sleepers(makers, way)
@@ -66,10 +66,10 @@ def test_messages_expire(makers: Makers, core: Way, door: Way) -> None:
     for way in (core, door):
         makers.join(MODERN[0], way).publish(way.topic("wait"), b"end", 1)
     for dialect, way, options in sleepers:
-        wakes_to_what_is_fresh(makers.fresh(dialect[0]), way, options)
+        check_only_fresh_messages_come(makers.fresh(dialect[0]), way, options)
 
 
-def test_sessions_expire(makers: Makers, core: Way, door: Way) -> None:
+def test_sessions_end_at_their_expiry(makers: Makers, core: Way, door: Way) -> None:
     short = [asleep(makers, dialect, way, 1) for dialect in MODERN for way in (core, door)]
     long = [asleep(makers, dialect, way, 3600) for dialect in MODERN for way in (core, door)]
     let_time_pass()
@@ -77,7 +77,7 @@ def test_sessions_expire(makers: Makers, core: Way, door: Way) -> None:
         assert makers.fresh("paho").connect(options).present is expected
 
 
-def test_leaving_can_end_the_session(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_disconnect_may_end_the_session(makers: Makers, way: Way, modern: Dialect) -> None:
     for expiry, expected in ((0, False), (3600, True), (None, True)):
         options = makers.options(modern, way, clean=False, expiry=3600)
         peer = makers.fresh(modern[0])

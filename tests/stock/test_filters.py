@@ -1,4 +1,4 @@
-"""Filters bring what they match and nothing else, until they are unsubscribed."""
+"""A filter brings the messages that it matches and no others, until the client unsubscribes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CASES = {
 }
 
 
-def test_wildcards(makers: Makers, way: Way, current: Dialect) -> None:
+def test_filters_match_exactly_their_topics(makers: Makers, way: Way, current: Dialect) -> None:
     publisher = makers.join(current, way)
     receivers = {filter: makers.join(current, way) for filter in CASES}
     for filter, receiver in receivers.items():
@@ -39,7 +39,7 @@ def test_wildcards(makers: Makers, way: Way, current: Dialect) -> None:
         assert len(receiver.received) == len(found) + 1
 
 
-def test_unsubscribed(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_unsubscribed_filter_brings_no_messages(makers: Makers, way: Way, dialect: Dialect) -> None:
     publisher, receiver = makers.pair(dialect, way)
     receiver.subscribe(way.topic("off"))
     receiver.subscribe(way.topic("on"))
@@ -51,7 +51,7 @@ def test_unsubscribed(makers: Makers, way: Way, dialect: Dialect) -> None:
     assert [message.payload for message in receiver.expect_last(b"end")] == [b"before", b"end"]
 
 
-def test_a_second_subscription_replaces_the_first(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_second_subscription_replaces_the_first(makers: Makers, way: Way, dialect: Dialect) -> None:
     publisher, receiver = makers.pair(dialect, way)
     assert receiver.subscribe(way.topic("again"), Wish(0)) == 0
     assert receiver.subscribe(way.topic("again"), Wish(2)) == 2

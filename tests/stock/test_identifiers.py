@@ -1,4 +1,4 @@
-"""A client id belongs to one connection: the second one takes the session over; who brings none is given one."""
+"""Client ids: a second connection takes the session over; a client without an id gets one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.e2e
 SESSION_TAKEN_OVER = 0x8E
 
 
-def test_the_second_takes_over(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_second_connection_takes_over_the_session(makers: Makers, way: Way, dialect: Dialect) -> None:
     options = makers.options(dialect, way, clean=False, expiry=3600)
     first, second = makers.fresh(dialect[0]), makers.fresh(dialect[0])
     first.connect(options)
     first.subscribe(way.topic("t"))
     second.connect(options)
-    wait_until(lambda: first.record.closes, "the first one's connection ends")
+    wait_until(lambda: first.record.closes, "the end of the first connection")
     assert first.record.ends == ([SESSION_TAKEN_OVER] if dialect[1] == V5 else [])
     makers.join(dialect, way).publish(way.topic("t"), b"x")
     assert second.expect(1)[0].payload == b"x"
@@ -27,8 +27,8 @@ def test_the_second_takes_over(makers: Makers, way: Way, dialect: Dialect) -> No
 
 
 @pytest.mark.parametrize("kind", ["paho", "mqttjs"])
-def test_one_is_assigned(makers: Makers, way: Way, kind: str) -> None:
-    """gmqtt makes one itself."""
+def test_server_assigns_a_unique_client_id(makers: Makers, way: Way, kind: str) -> None:
+    """gmqtt generates its client id itself."""
     names = []
     for _ in range(2):
         peer, greeting = makers.greeted((kind, V5), way, client_id="", expiry=3600)
@@ -43,7 +43,7 @@ def test_one_is_assigned(makers: Makers, way: Way, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["paho", "mqttjs"])
-def test_before_5_a_clean_session_needs_none(makers: Makers, way: Way, kind: str) -> None:
+def test_clean_session_before_5_0_needs_no_client_id(makers: Makers, way: Way, kind: str) -> None:
     one = makers.join((kind, 4), way, client_id="")
     two = makers.join((kind, 4), way, client_id="")
     for peer in (one, two):
@@ -53,7 +53,7 @@ def test_before_5_a_clean_session_needs_none(makers: Makers, way: Way, kind: str
         assert peer.expect(1)[0].payload == b"x"
 
 
-def test_vehicles_may_bear_the_same(makers: Makers, door: Way, dialect: Dialect) -> None:
+def test_vehicles_may_use_equal_client_ids(makers: Makers, door: Way, dialect: Dialect) -> None:
     """A session is (vehicle, client id): another vehicle's client does not take it over."""
     mine = makers.join(dialect, door, client_id="same")
     other = makers.join(dialect, door, client_id="same", user=f"{door.user}-other")

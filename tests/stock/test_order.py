@@ -1,4 +1,4 @@
-"""Many messages at once: all arrive, in their order, none twice."""
+"""Many messages at once: all arrive, in order, each once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COUNT = 2000
 WAITING = 500
 
 
-def test_a_burst_arrives_in_order(makers: Makers, way: Way, current: Dialect) -> None:
+def test_burst_arrives_in_order(makers: Makers, way: Way, current: Dialect) -> None:
     publisher, receiver = makers.pair(current, way)
     receiver.subscribe(way.topic("burst"))
     publisher.pipeline(way.topic("burst"), [str(number).encode() for number in range(COUNT)])
@@ -22,7 +22,7 @@ def test_a_burst_arrives_in_order(makers: Makers, way: Way, current: Dialect) ->
     assert not any(message.dup for message in messages)
 
 
-def test_a_burst_waits_in_order(makers: Makers, way: Way, current: Dialect) -> None:
+def test_queued_burst_arrives_in_order(makers: Makers, way: Way, current: Dialect) -> None:
     options = makers.options(current, way, clean=False, expiry=3600)
     sleeper = makers.fresh(current[0])
     sleeper.connect(options)

@@ -1,4 +1,4 @@
-"""MQTT 5.0: what a publisher says about its message arrives with it; a question finds its answer."""
+"""MQTT 5.0: the properties of a message arrive with it; request and response."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.stock.way import Way
 pytestmark = pytest.mark.e2e
 
 
-def test_they_arrive_as_they_were_sent(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_properties_arrive_unchanged(makers: Makers, way: Way, modern: Dialect) -> None:
     publisher, receiver = makers.pair(modern, way)
     receiver.subscribe(way.topic("report"))
     props = Props(
@@ -22,7 +22,7 @@ def test_they_arrive_as_they_were_sent(makers: Makers, way: Way, modern: Dialect
     assert receiver.expect(1)[0].props == props
 
 
-def test_they_wait_with_the_message(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_queued_message_keeps_its_properties(makers: Makers, way: Way, modern: Dialect) -> None:
     options = makers.options(modern, way, clean=False, expiry=3600)
     sleeper = makers.fresh(modern[0])
     sleeper.connect(options)
@@ -35,7 +35,7 @@ def test_they_wait_with_the_message(makers: Makers, way: Way, modern: Dialect) -
     assert awake.expect(1)[0].props == props
 
 
-def test_a_retained_message_keeps_them(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_retained_message_keeps_its_properties(makers: Makers, way: Way, modern: Dialect) -> None:
     publisher, receiver = makers.pair(modern, way)
     props = Props(user=(("k", "v"),), content_type="a/b")
     publisher.publish(way.topic("state"), b"x", retain=True, props=props)
@@ -43,7 +43,7 @@ def test_a_retained_message_keeps_them(makers: Makers, way: Way, modern: Dialect
     assert receiver.expect(1)[0].props == props
 
 
-def test_a_question_finds_its_answer(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_response_reaches_the_requester(makers: Makers, way: Way, modern: Dialect) -> None:
     asking, answering = makers.pair(modern, way)
     asking.subscribe(way.topic("answers", "me"))
     answering.subscribe(way.topic("questions"))
@@ -57,7 +57,7 @@ def test_a_question_finds_its_answer(makers: Makers, way: Way, modern: Dialect) 
     assert answers == [(b"answer 1", b"1"), (b"answer 2", b"2")]
 
 
-def test_an_older_client_gets_the_message_without(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_older_client_gets_the_message_without_properties(makers: Makers, way: Way, modern: Dialect) -> None:
     publisher = makers.join(modern, way)
     receiver = makers.join(("paho", 4), way)
     receiver.subscribe(way.topic("report"))

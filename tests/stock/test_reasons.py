@@ -1,4 +1,4 @@
-"""What a client is told when it asks for what it may not have, or for nothing."""
+"""Reason codes for requests that are refused or have no effect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOREIGN = "vehicles/another/status"
 
 
 @pytest.mark.parametrize("filter", [FOREIGN, "vehicles/+/status", "#", "$share/g/vehicles/another/#"])
-def test_a_vehicle_cannot_listen_to_another(makers: Makers, door: Way, dialect: Dialect, filter: str) -> None:
+def test_vehicle_cannot_subscribe_to_another(makers: Makers, door: Way, dialect: Dialect, filter: str) -> None:
     vehicle = makers.join(dialect, door)
     backend = makers.join(dialect, door, user="another")
     refused = NOT_AUTHORIZED if dialect[1] == V5 else V3_FAILURE
@@ -34,14 +34,14 @@ def test_a_vehicle_cannot_listen_to_another(makers: Makers, door: Way, dialect: 
     ("kind", "qos", "code"),
     [
         ("paho", 1, NOT_AUTHORIZED),
-        ("paho", 2, PACKET_IDENTIFIER_NOT_FOUND),  # it releases what was refused in PUBREC
+        ("paho", 2, PACKET_IDENTIFIER_NOT_FOUND),  # it sends PUBREL even after an error in PUBREC
         ("mqttjs", 1, NOT_AUTHORIZED),
         ("mqttjs", 2, NOT_AUTHORIZED),
-        ("gmqtt", 1, None),  # it tells nothing
+        ("gmqtt", 1, None),  # it does not report reason codes
         ("gmqtt", 2, None),
     ],
 )
-def test_a_vehicle_cannot_speak_for_another(
+def test_vehicle_cannot_publish_for_another(
     makers: Makers, core: Way, door: Way, kind: str, qos: int, code: int | None
 ) -> None:
     watcher = makers.join((kind, V5), core)
@@ -52,7 +52,7 @@ def test_a_vehicle_cannot_speak_for_another(
     assert [message.payload for message in watcher.expect_last(b"true")] == [b"true"]
 
 
-def test_before_5_speaking_for_another_ends_it(makers: Makers, core: Way, door: Way, legacy: Dialect) -> None:
+def test_publish_for_another_ends_connection_before_5_0(makers: Makers, core: Way, door: Way, legacy: Dialect) -> None:
     watcher = makers.join(legacy, core)
     watcher.subscribe("vehicles/+/status")
     vehicle = makers.join(legacy, door)
@@ -62,29 +62,29 @@ def test_before_5_speaking_for_another_ends_it(makers: Makers, core: Way, door: 
     assert [message.payload for message in watcher.expect_last(b"true")] == [b"true"]
 
 
-def test_who_has_no_name_is_not_let_in(makers: Makers, door: Way, dialect: Dialect) -> None:
+def test_vehicle_without_user_name_is_refused(makers: Makers, door: Way, dialect: Dialect) -> None:
     with pytest.raises(Refused) as refusal:
         makers.join(dialect, door, user=None)
-    told_in_5 = dialect[1] == V5 or dialect[0] == "paho"  # which translates return codes
+    told_in_5 = dialect[1] == V5 or dialect[0] == "paho"  # paho translates return codes
     assert refusal.value.code == (NOT_AUTHORIZED if told_in_5 else 5)
 
 
-def test_nobody_listens(makers: Makers, way: Way) -> None:
+def test_missing_subscriber_is_reported_by_a_reason_code(makers: Makers, way: Way) -> None:
     publisher = makers.join(("paho", V5), way)
     assert publisher.publish(way.topic("void"), b"x") == NO_MATCHING_SUBSCRIBERS
     makers.join(("paho", V5), way).subscribe(way.topic("void"))
     assert publisher.publish(way.topic("void"), b"x") == 0
 
 
-def test_there_was_no_such_subscription(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_unsubscribe_of_an_unknown_filter_is_reported(makers: Makers, way: Way, modern: Dialect) -> None:
     peer = makers.join(modern, way)
     peer.subscribe(way.topic("t"))
     assert peer.unsubscribe(way.topic("other")) == NO_SUBSCRIPTION_EXISTED
     assert peer.unsubscribe(way.topic("t")) == 0
 
 
-def test_the_versions_are_told_apart(makers: Makers, way: Way) -> None:
-    """A 3.1 client and a 5.0 client of one session in turn: its messages suit each."""
+def test_session_may_change_its_mqtt_version(makers: Makers, way: Way) -> None:
+    """A 3.1 client and then a 5.0 client use one session; each gets messages in its own version."""
     options = makers.options(("paho", V31), way, clean=False)
     first = makers.fresh("paho")
     first.connect(options)

@@ -1,4 +1,4 @@
-"""Retained messages are there for later subscribers, until they are replaced or cleared."""
+"""Later subscribers get retained messages until they are replaced or cleared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.stock.way import Way
 pytestmark = pytest.mark.e2e
 
 
-def test_the_last_one_is_kept(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_last_retained_message_is_kept(makers: Makers, way: Way, dialect: Dialect) -> None:
     publisher, receiver = makers.pair(dialect, way)
     publisher.publish(way.topic("state"), b"old", retain=True)
     publisher.publish(way.topic("state"), b"new", retain=True)
@@ -21,14 +21,14 @@ def test_the_last_one_is_kept(makers: Makers, way: Way, dialect: Dialect) -> Non
     assert receiver.payloads() == [b"new"]
 
 
-def test_to_who_is_there_it_is_a_message_as_any(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_connected_session_gets_a_live_message(makers: Makers, way: Way, dialect: Dialect) -> None:
     publisher, receiver = makers.pair(dialect, way)
     receiver.subscribe(way.topic("state"))
     publisher.publish(way.topic("state"), b"on", retain=True)
     assert not receiver.expect(1)[0].retain
 
 
-def test_an_empty_one_clears(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_empty_message_clears_the_retained_one(makers: Makers, way: Way, dialect: Dialect) -> None:
     publisher, receiver = makers.pair(dialect, way)
     for name in ("cleared", "kept"):
         publisher.publish(way.topic(name), b"on", retain=True)
@@ -38,7 +38,7 @@ def test_an_empty_one_clears(makers: Makers, way: Way, dialect: Dialect) -> None
     assert [message.topic for message in receiver.expect(1)] == [way.topic("kept")]
 
 
-def test_each_matching_topic_has_one(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_every_matching_retained_message_is_sent(makers: Makers, way: Way, dialect: Dialect) -> None:
     publisher, receiver = makers.pair(dialect, way)
     for number in range(6):
         publisher.publish(way.topic("door", str(number), "state"), str(number).encode(), number % 3, retain=True)

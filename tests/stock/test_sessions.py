@@ -1,4 +1,4 @@
-"""A session that is to last keeps subscriptions and messages while its client is away; a clean start ends it."""
+"""A lasting session keeps subscriptions and messages of its disconnected client; a clean start ends it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ EXPIRY = 3600
 
 
 def lasting(makers: Makers, dialect: Dialect, way: Way) -> Options:
-    """A client whose session lasts."""
+    """The options of a client whose session outlives its connection."""
     return makers.options(dialect, way, clean=False, expiry=EXPIRY)
 
 
 def asleep(makers: Makers, dialect: Dialect, way: Way) -> Options:
-    """A client that has subscribed to ``wait`` with QoS 2, and left."""
+    """The options of a client that has subscribed to ``wait`` with QoS 2 and disconnected."""
     options = lasting(makers, dialect, way)
     first = makers.fresh(dialect[0])
     assert not first.connect(options).present
@@ -28,38 +28,38 @@ def asleep(makers: Makers, dialect: Dialect, way: Way) -> Options:
 
 
 def back(makers: Makers, dialect: Dialect, options: Options) -> Peer:
-    """The client, connected again; its session was there, which MQTT 3.1 does not tell."""
+    """The client, connected again to its session. MQTT 3.1 does not report the session."""
     peer = makers.fresh(dialect[0])
     assert peer.connect(options).present or dialect[1] == V31
     return peer
 
 
-def test_messages_wait_in_order(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_queued_messages_arrive_in_order(makers: Makers, way: Way, dialect: Dialect) -> None:
     options = asleep(makers, dialect, way)
     publisher = makers.join(dialect, way)
     for number in range(10):
         publisher.publish(way.topic("wait"), str(number).encode(), 1 + number % 2)
     messages = back(makers, dialect, options).expect(10)
-    # Libraries give a QoS 2 message to their user when it is complete, so its order is that of its own kind.
+    # Libraries report a QoS 2 message when its exchange is complete, so the order holds within one QoS only.
     assert [int(message.payload) for message in messages if message.qos == 1] == list(range(0, 10, 2))
     assert [int(message.payload) for message in messages if message.qos == 2] == list(range(1, 10, 2))
     assert not any(message.dup or message.retain for message in messages)
 
 
-def test_they_come_once(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_queued_message_arrives_once(makers: Makers, way: Way, dialect: Dialect) -> None:
     options = asleep(makers, dialect, way)
     publisher = makers.join(dialect, way)
     publisher.publish(way.topic("wait"), b"once", 2)
     peer = back(makers, dialect, options)
     peer.expect(1)
-    peer.subscribe(way.topic("other"))  # its answer comes after what was sent before
+    peer.subscribe(way.topic("other"))  # its SUBACK comes after the messages sent before
     peer.leave()
     again = back(makers, dialect, options)
     publisher.publish(way.topic("wait"), b"next")
     assert [message.payload for message in again.expect_last(b"next")] == [b"next"]
 
 
-def test_a_clean_start_ends_it(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_clean_start_ends_the_session(makers: Makers, way: Way, dialect: Dialect) -> None:
     options = asleep(makers, dialect, way)
     publisher = makers.join(dialect, way)
     publisher.publish(way.topic("wait"), b"old")
@@ -71,7 +71,7 @@ def test_a_clean_start_ends_it(makers: Makers, way: Way, dialect: Dialect) -> No
     assert [message.payload for message in peer.expect_last(b"new")] == [b"new"]
 
 
-def test_a_clean_session_does_not_last(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_clean_session_ends_with_its_connection(makers: Makers, way: Way, dialect: Dialect) -> None:
     options = makers.options(dialect, way)
     first = makers.fresh(dialect[0])
     first.connect(options)
@@ -81,7 +81,7 @@ def test_a_clean_session_does_not_last(makers: Makers, way: Way, dialect: Dialec
     assert not greeting.present
 
 
-def test_unsubscribing_lasts_too(makers: Makers, way: Way, dialect: Dialect) -> None:
+def test_unsubscribe_applies_to_the_session(makers: Makers, way: Way, dialect: Dialect) -> None:
     options = asleep(makers, dialect, way)
     peer = back(makers, dialect, options)
     peer.subscribe(way.topic("kept"))

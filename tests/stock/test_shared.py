@@ -13,7 +13,7 @@ COUNT = 40
 WORK = [str(number).encode() for number in range(COUNT)]
 
 
-def test_members_share(makers: Makers, way: Way, current: Dialect) -> None:
+def test_group_members_share_messages(makers: Makers, way: Way, current: Dialect) -> None:
     publisher, plain = makers.pair(current, way)
     members = [makers.join(current, way) for _ in range(2)]
     plain.subscribe(way.topic("work"))
@@ -21,12 +21,12 @@ def test_members_share(makers: Makers, way: Way, current: Dialect) -> None:
         assert member.subscribe(f"$share/group/{way.topic('work')}") == 1
     publisher.pipeline(way.topic("work"), WORK)
     plain.expect(COUNT)
-    wait_until(lambda: sum(len(member.received) for member in members) >= COUNT, "all work is taken")
+    wait_until(lambda: sum(len(member.received) for member in members) >= COUNT, "all messages at the members")
     assert sorted(int(payload) for member in members for payload in member.payloads()) == list(range(COUNT))
     assert all(member.received for member in members)
 
 
-def test_who_is_left_gets_all(makers: Makers, way: Way, current: Dialect) -> None:
+def test_remaining_member_gets_all_messages(makers: Makers, way: Way, current: Dialect) -> None:
     publisher, leaving = makers.pair(current, way)
     staying = makers.join(current, way)
     for member in (leaving, staying):
@@ -37,7 +37,7 @@ def test_who_is_left_gets_all(makers: Makers, way: Way, current: Dialect) -> Non
     assert leaving.received == []
 
 
-def test_groups_do_not_share_with_each_other(makers: Makers, way: Way, current: Dialect) -> None:
+def test_each_group_gets_every_message(makers: Makers, way: Way, current: Dialect) -> None:
     publisher, one = makers.pair(current, way)
     two = makers.join(current, way)
     one.subscribe(f"$share/one/{way.topic('+')}")

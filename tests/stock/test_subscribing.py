@@ -11,7 +11,7 @@ from tests.stock.way import Way
 pytestmark = pytest.mark.e2e
 
 
-def test_messages_bear_the_identifiers(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_messages_have_the_subscription_identifiers(makers: Makers, way: Way, modern: Dialect) -> None:
     publisher, receiver = makers.pair(modern, way)
     receiver.subscribe(way.topic("a", "#"), Wish(1, identifier=7))
     receiver.subscribe(way.topic("a", "b"), Wish(1, identifier=268_435_455))
@@ -25,14 +25,14 @@ def test_messages_bear_the_identifiers(makers: Makers, way: Way, modern: Dialect
     receiver.expect_that(lambda message: message.payload == b"both" and 7 in message.props.identifiers, "and the first")
 
 
-def test_retained_messages_bear_them(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_retained_message_has_the_subscription_identifier(makers: Makers, way: Way, modern: Dialect) -> None:
     publisher, receiver = makers.pair(modern, way)
     publisher.publish(way.topic("state"), b"on", retain=True)
     receiver.subscribe(way.topic("+"), Wish(1, identifier=9))
     assert receiver.expect(1)[0].props.identifiers == (9,)
 
 
-def test_no_local(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_no_local_suppresses_the_clients_own_messages(makers: Makers, way: Way, modern: Dialect) -> None:
     other, own = makers.pair(modern, way)
     own.subscribe(way.topic("talk"), Wish(1, no_local=True))
     own.publish(way.topic("talk"), b"own")
@@ -41,7 +41,7 @@ def test_no_local(makers: Makers, way: Way, modern: Dialect) -> None:
 
 
 @pytest.mark.parametrize("as_published", [False, True])
-def test_retain_as_published(makers: Makers, way: Way, modern: Dialect, as_published: bool) -> None:
+def test_retain_as_published_keeps_the_flag(makers: Makers, way: Way, modern: Dialect, as_published: bool) -> None:
     publisher, receiver = makers.pair(modern, way)
     receiver.subscribe(way.topic("state"), Wish(1, as_published=as_published))
     publisher.publish(way.topic("state"), b"kept", retain=True)
@@ -50,14 +50,14 @@ def test_retain_as_published(makers: Makers, way: Way, modern: Dialect, as_publi
 
 
 def count_retained(peer: Peer, way: Way, handling: int) -> int:
-    """How often a retained message comes when two subscriptions are made to its topic."""
+    """The number of retained messages that come for two subscriptions to their topic."""
     peer.subscribe(way.topic("state"), Wish(1, handling=handling))
     peer.subscribe(way.topic("state"), Wish(1, handling=handling))
     peer.publish(way.topic("state"), b"end")
     return peer.payloads().count(b"on") if peer.expect_last(b"end") else 0
 
 
-def test_retain_handling(makers: Makers, way: Way, modern: Dialect) -> None:
+def test_retain_handling_controls_retained_messages(makers: Makers, way: Way, modern: Dialect) -> None:
     makers.join(modern, way).publish(way.topic("state"), b"on", retain=True)
     found = [count_retained(makers.join(modern, way), way, handling) for handling in (0, 1, 2)]
     assert found == [2, 1, 0]

@@ -1,4 +1,4 @@
-"""A will is published when the line breaks, and is not when the client takes its leave."""
+"""The will is published when the line breaks, but not when the client sends DISCONNECT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 Lines = Callable[[Way], Line]
 
 
-def test_a_broken_line_publishes_it(makers: Makers, way: Way, dialect: Dialect, line: Lines) -> None:
+def test_broken_line_publishes_the_will(makers: Makers, way: Way, dialect: Dialect, line: Lines) -> None:
     watcher = makers.join(dialect, way)
     watcher.subscribe(way.topic("will"))
     wire = line(way)
@@ -26,7 +26,7 @@ def test_a_broken_line_publishes_it(makers: Makers, way: Way, dialect: Dialect, 
     assert (message.payload, message.qos, message.retain) == (b"gone", 1, False)
 
 
-def test_it_can_be_retained(makers: Makers, way: Way, dialect: Dialect, line: Lines) -> None:
+def test_will_may_be_retained(makers: Makers, way: Way, dialect: Dialect, line: Lines) -> None:
     wire = line(way)
     watcher, later = makers.pair(dialect, way)
     watcher.subscribe(way.topic("will"))
@@ -37,7 +37,7 @@ def test_it_can_be_retained(makers: Makers, way: Way, dialect: Dialect, line: Li
     assert (later.expect(1)[0].payload, later.received[0].retain) == (b"offline", True)
 
 
-def test_leaving_does_not(makers: Makers, way: Way, dialect: Dialect, line: Lines) -> None:
+def test_disconnect_does_not_publish_the_will(makers: Makers, way: Way, dialect: Dialect, line: Lines) -> None:
     watcher = makers.join(dialect, way)
     watcher.subscribe(way.topic("+"))
     polite = makers.join(dialect, way, will=Will(way.topic("polite"), b"gone"))
@@ -48,9 +48,7 @@ def test_leaving_does_not(makers: Makers, way: Way, dialect: Dialect, line: Line
     assert [message.topic for message in watcher.expect(1)] == [way.topic("rude")]
 
 
-def test_a_delayed_will_is_forgotten_when_its_client_is_back(
-    makers: Makers, way: Way, modern: Dialect, line: Lines
-) -> None:
+def test_reconnect_deletes_a_delayed_will(makers: Makers, way: Way, modern: Dialect, line: Lines) -> None:
     watcher = makers.join(modern, way)
     watcher.subscribe(way.topic("+"))
     wire = line(way)
@@ -58,7 +56,7 @@ def test_a_delayed_will_is_forgotten_when_its_client_is_back(
     same = {"client_id": f"{way.prefix}/lost", "expiry": 3600, "clean": False}
     lost = makers.join(modern, way, port=wire.port, will=will, **same)
     wire.cut()
-    wait_until(lambda: lost.record.closes, "the line is broken")
+    wait_until(lambda: lost.record.closes, "the client's report that the connection ended")
     makers.join(modern, way, **same)
     makers.join(modern, way).publish(way.topic("end"), b"end")
     assert watcher.expect_last(b"end")[0].payload == b"end"

@@ -1,4 +1,4 @@
-"""The two ways into the mesh: the core's port for back ends, and the front door's for vehicles."""
+"""The two ways into the mesh: the core's port for back ends and the front door's port for vehicles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DOOR = "door"
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way in, for one test: topics below ``prefix`` and the vehicle (at the door) are this test's own."""
+    """One way in for one test. No other test uses its vehicle (at the door) or the topics below ``prefix``."""
 
     name: str
     port: int
@@ -18,7 +18,7 @@ class Way:
     prefix: str
 
     def topic(self, *levels: str) -> str:
-        """A topic, or filter, that this way allows and no other test uses."""
+        """A topic or filter that this way permits and no other test uses."""
         return "/".join((self.prefix, *levels))
 
 
