@@ -1,4 +1,4 @@
-"""What all tests share: which variant of the package is under test, and how hypothesis works here."""
+"""For all tests: the variant of the package under test, and the settings of hypothesis."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import settings
 import mesh
 from mesh.version import compiled
 
-# The machine may be busy: how long an example takes says nothing about the code.
+# No deadline: on a busy machine the time of an example says nothing about the code.
 settings.register_profile("mesh", deadline=None, print_blob=True)
-# In continuous integration the same examples every time, and no state that is left behind.
+# In continuous integration: the same examples in every run, and no stored state.
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "mesh")
 
@@ -21,10 +21,10 @@ VARIANT = "compiled" if compiled() else "pure"
 
 
 def pytest_configure() -> None:
-    """Refuse to test something else than what was asked for: ``MESH_UNDER_TEST`` is ``compiled`` or ``pure``."""
+    """Fail unless the variant is the one in ``MESH_UNDER_TEST`` (``compiled`` or ``pure``), if that is set."""
     wanted = os.environ.get("MESH_UNDER_TEST", VARIANT)
     if wanted != VARIANT:
-        raise pytest.UsageError(f"the {wanted} package is to be tested, but {mesh.__path__[0]} is {VARIANT}")
+        raise pytest.UsageError(f"MESH_UNDER_TEST asks for the {wanted} package, but {mesh.__path__[0]} is {VARIANT}")
 
 
 def pytest_report_header() -> str:
@@ -32,7 +32,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Quiet runs show no header, so it stands at the end as well."""
+    """Print the header at the end as well, because quiet runs do not show it."""
     terminalreporter.write_line(header())
 
 

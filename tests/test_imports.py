@@ -1,9 +1,9 @@
 """No import circle of any size in ``mesh/``: neither between modules nor between the members of a package.
 
-Every ``import`` and ``from … import`` statement counts, wherever it stands: in a function, in a class, under
+Every ``import`` and ``from … import`` statement counts: also in a function, in a class, and under
 ``TYPE_CHECKING``. import-linter's ``layers`` contract keeps the order of the rooms and its ``acyclic_siblings``
-contract finds circles between the members of a package; the latter leaves out a circle between a package's
-``__init__`` and one of its modules, and gives no line numbers. So the check is made here.
+contract finds circles between the members of a package; it misses a circle between a package's
+``__init__`` and one of its modules, and reports no line numbers. So this module checks for circles.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Graph = Mapping[str, set[str]]
 
 
 def modules_of(package: Path) -> dict[str, Path]:
-    """The modules of a package with their files. A package's ``__init__`` bears the name of the package."""
+    """The modules of a package with their files. A package's ``__init__`` has the name of the package."""
     found = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
@@ -55,7 +55,7 @@ def imports_of(package: Path) -> list[Import]:
 
 
 def _wanted(tree: ast.AST, name: str, is_package: bool) -> Iterator[tuple[str, int]]:
-    """The absolute names that a module imports, and the lines where it does."""
+    """The absolute names that a module imports, and the lines of the imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -67,7 +67,7 @@ def _wanted(tree: ast.AST, name: str, is_package: bool) -> Iterator[tuple[str, i
 
 
 def _base(node: ast.ImportFrom, name: str, is_package: bool) -> str:
-    """What stands between ``from`` and ``import``, made absolute."""
+    """The absolute name of the module between ``from`` and ``import``."""
     if not node.level:
         return node.module or ""
     parts = name.split(".") if is_package else name.split(".")[:-1]
@@ -76,7 +76,7 @@ def _base(node: ast.ImportFrom, name: str, is_package: bool) -> str:
 
 
 def _module(wanted: str, modules: Mapping[str, Path]) -> str:
-    """The module that an imported name is, or is in; empty if it is none of these modules."""
+    """The module that an imported name denotes, or that defines it; empty if it is not in ``modules``."""
     if wanted in modules:
         return wanted
     inside = wanted.rpartition(".")[0]
@@ -84,8 +84,8 @@ def _module(wanted: str, modules: Mapping[str, Path]) -> str:
 
 
 def circles(graph: Graph) -> list[set[str]]:
-    """The strongly connected components of more than one node. The graphs are small, so by their definition: nodes
-    that reach each other.
+    """The strongly connected components of more than one node. The graphs are small, so the search follows the
+    definition: nodes that reach each other.
     """
     reach = {node: _reachable(graph, node) for node in graph}
     found = {frozenset({node, *(other for other in reach[node] if node in reach[other])}) for node in graph}
@@ -104,17 +104,17 @@ def _reachable(graph: Graph, start: str) -> set[str]:
 
 
 def circles_of_modules(imports: list[Import]) -> list[str]:
-    """A text for each circle of modules: who they are, and the lines of the imports that make it."""
+    """A text for each circle of modules: their names, and the lines of the imports that form it."""
     return _told([(each.source, each.target, each) for each in imports])
 
 
 def circles_of_siblings(imports: list[Import]) -> list[str]:
-    """A text for each circle of the members of one package, where a package stands for all that is in it."""
+    """A text for each circle between the members of one package. A package stands for all of its modules."""
     edges = []
     for each in imports:
         source, target = each.source.split("."), each.target.split(".")
         depth = next((at for at, (one, other) in enumerate(zip(source, target, strict=False)) if one != other), None)
-        if depth is not None:  # None: one of the two is the package that the other one is in
+        if depth is not None:  # None: one is the package that contains the other
             edges.append((".".join(source[: depth + 1]), ".".join(target[: depth + 1]), each))
     return _told(edges)
 
@@ -135,17 +135,17 @@ def _told(edges: list[tuple[str, str, Import]]) -> list[str]:
     ]
 
 
-def test_no_circle_of_modules() -> None:
+def test_modules_import_each_other_in_no_circle() -> None:
     found = circles_of_modules(imports_of(ROOT / "mesh"))
     assert not found, "\n".join(found)
 
 
-def test_no_circle_between_the_members_of_a_package() -> None:
+def test_members_of_a_package_import_each_other_in_no_circle() -> None:
     found = circles_of_siblings(imports_of(ROOT / "mesh"))
     assert not found, "\n".join(found)
 
 
-def test_the_whole_package_is_read() -> None:
+def test_imports_of_the_whole_package_are_read() -> None:
     imports = imports_of(ROOT / "mesh")
     assert {each.source.split(".")[1] for each in imports} >= {"wire", "broker", "cluster", "cli"}
     assert ("mesh.broker.trace", "mesh.wire.packets") in {(each.source, each.target) for each in imports}
@@ -179,7 +179,7 @@ def write(root: Path, files: Mapping[str, str]) -> Path:
         ("try:\n    from fake.b import (\n        one,\n        two,\n    )\nexcept ImportError:\n    pass", 3),
     ],
 )
-def test_every_kind_of_import_makes_a_circle_of_two(tmp_path: Path, first: str, line: int) -> None:
+def test_circle_of_two_is_found_for_every_kind_of_import(tmp_path: Path, first: str, line: int) -> None:
     package = write(tmp_path, {"a.py": first, "b.py": "\nimport fake.a"})
     (told,) = circles_of_modules(imports_of(package))
     head, *lines = told.splitlines()
@@ -189,7 +189,7 @@ def test_every_kind_of_import_makes_a_circle_of_two(tmp_path: Path, first: str, 
     assert len(circles_of_siblings(imports_of(package))) == 1
 
 
-def test_a_circle_of_three_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_circle_of_three_is_found_without_other_modules(tmp_path: Path) -> None:
     package = write(
         tmp_path,
         {
@@ -210,7 +210,7 @@ def test_a_circle_of_three_and_nothing_beside_it(tmp_path: Path) -> None:
     ]
 
 
-def test_two_circles_are_told_apart(tmp_path: Path) -> None:
+def test_two_circles_are_reported_separately(tmp_path: Path) -> None:
     package = write(
         tmp_path,
         {
@@ -224,7 +224,7 @@ def test_two_circles_are_told_apart(tmp_path: Path) -> None:
     assert heads == ["circle of 2: fake.a, fake.b", "circle of 2: fake.c, fake.d"]
 
 
-def test_packages_in_a_circle_although_no_modules_are(tmp_path: Path) -> None:
+def test_circle_of_packages_without_a_circle_of_modules_is_found(tmp_path: Path) -> None:
     package = write(
         tmp_path,
         {
@@ -245,7 +245,7 @@ def test_packages_in_a_circle_although_no_modules_are(tmp_path: Path) -> None:
     ]
 
 
-def test_a_package_and_its_own_module(tmp_path: Path) -> None:
+def test_circle_of_a_package_and_its_own_module_is_found(tmp_path: Path) -> None:
     package = write(tmp_path, {"one/__init__.py": "from .inner import thing", "one/inner.py": "from fake.one import x"})
     assert circles_of_modules(imports_of(package)) == [
         (
@@ -256,7 +256,7 @@ def test_a_package_and_its_own_module(tmp_path: Path) -> None:
     ]
 
 
-def test_a_package_without_circles_passes(tmp_path: Path) -> None:
+def test_package_without_circles_passes(tmp_path: Path) -> None:
     package = write(
         tmp_path,
         {

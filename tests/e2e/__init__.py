@@ -1,1 +1,1 @@
-"""Whole meshes: every node a process of its own, real clients, and what happens when something dies."""
+"""Whole meshes: every node runs as a process of its own, with real clients; nodes are killed during traffic."""

@@ -1,4 +1,4 @@
-"""What the records of the clients must say, whatever has happened meanwhile."""
+"""Checks of the clients' records that hold after any fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Message = tuple[str, str]
 
 
 def firsts(messages: Iterable[Received]) -> dict[str, list[str]]:
-    """By topic: the payloads in the order of their first arrival. Payloads are different from each other."""
+    """By topic: the payloads in the order of their first arrival. All payloads of a topic must differ."""
     found: dict[str, dict[str, None]] = {}
     for message in messages:
         found.setdefault(message.topic, {}).setdefault(message.payload)
@@ -26,13 +26,13 @@ def by_topic(messages: Iterable[Message]) -> dict[str, list[str]]:
 
 
 def missing(acked: Iterable[Message], received: Iterable[Received]) -> list[Message]:
-    """What was acknowledged and did not arrive."""
+    """The messages that were acknowledged and did not arrive."""
     there = {(message.topic, message.payload) for message in received}
     return [message for message in acked if message not in there]
 
 
 def check_kept(acked: Iterable[Message], received: list[Received], who: str) -> None:
-    """Nothing acknowledged is missing, and the first arrivals of every topic are in publishing order."""
+    """No acknowledged message is missing, and the first arrivals of every topic are in publishing order."""
     lost = missing(acked, received)
     assert not lost, f"{who}: {len(lost)} acknowledged messages are missing, the first is {lost[0]}"
     for topic, payloads in firsts(received).items():
@@ -50,7 +50,7 @@ def check_repeats(received: list[Received], who: str) -> None:
 
 
 def check_once(published: Iterable[Message], received: Iterable[Received], who: str) -> None:
-    """Exactly what was published, each once, in order."""
+    """Exactly the published messages arrived, each once, in order."""
     expected = by_topic(published)
     found = by_topic((message.topic, message.payload) for message in received)
     for topic in expected.keys() | found.keys():

@@ -1,4 +1,4 @@
-"""Vehicles and back ends with traffic in both directions, and the check of what they have seen."""
+"""Vehicles and back ends with traffic in both directions, and the checks of their records."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.support.mesh import Mesh
 from tests.support.stock import Stock
 from tests.support.waiting import until
 
-STOCK = 10  # of the vehicles are paho clients
+STOCK = 10  # vehicles that are paho clients
 ROUND = 0.4  # seconds between two reports of a vehicle, and between two commands to it
-SLICE = 20  # vehicles that do so at one moment
+SLICE = 20  # vehicles that publish and get commands in one burst
 
 
 def command(vehicle: str) -> str:
@@ -31,7 +31,7 @@ def report(vehicle: str) -> str:
 
 
 class Vehicle(Protocol):
-    """What both kinds of clients keep."""
+    """The records that both kinds of clients keep."""
 
     name: str
     received: list[Received]
@@ -60,12 +60,12 @@ class Fleet:
         self.qos = {name: 2 if number % 3 == 2 else 1 for number, name in enumerate(self.names)}
         self.sender = Client(f"{prefix}-sender", MQTT5, clean=True, expiry=3600)
         self.reader = Client(f"{prefix}-reader", MQTT5, clean=True, expiry=3600)
-        self.repeats_without_dup = False  # repeats of publishers are allowed, which are new messages to the mesh
+        self.repeats_without_dup = False  # True: publishers may repeat messages, which are new to the mesh
         self._round = 0
 
     @property
-    def everyone(self) -> Sequence[Vehicle]:
-        """All vehicles, whichever client they are."""
+    def all_vehicles(self) -> Sequence[Vehicle]:
+        """All vehicles, of both kinds of clients."""
         return [*self.cars, *self.stock]
 
     @property
@@ -73,7 +73,7 @@ class Fleet:
         return {name: self.mesh.where(name) for name in self.names}
 
     async def connect(self) -> None:
-        """Connect and subscribe everyone."""
+        """Connect and subscribe all vehicles and back ends."""
         await self.reader.connect(self.mesh.backends)
         await self.reader.subscribe("vehicles/+/status", qos=2)
         await self.sender.connect(self.mesh.backends)
@@ -89,7 +89,7 @@ class Fleet:
 
     @contextlib.asynccontextmanager
     async def traffic(self) -> AsyncIterator[None]:
-        """Commands and reports, for as long as the block lasts; then all of it is waited for and checked."""
+        """Exchange commands and reports while the block runs; then wait for all of them and check them."""
         task = asyncio.create_task(self._flow())
         try:
             yield
@@ -113,39 +113,39 @@ class Fleet:
                 await asyncio.sleep(ROUND * SLICE / len(self.names))
 
     async def rounds(self, count: int) -> None:
-        """Let the traffic go on for so many further rounds, and arrive."""
+        """Wait until the traffic has run for this many further rounds and has arrived."""
         last = self._round + count
         await until(lambda: self._round >= last, "traffic")
         await until(
-            lambda: all(any(int(item.payload) >= last for item in car.received[-50:]) for car in self.everyone),
+            lambda: all(any(int(item.payload) >= last for item in car.received[-50:]) for car in self.all_vehicles),
             "commands of a later round at every vehicle",
         )
 
     async def settle(self) -> None:
-        """Wait until all is acknowledged and has arrived."""
+        """Wait until every message is acknowledged and has arrived."""
         await self.sender.settled()
         for car in self.cars:
             await car.settled()
-        await until(lambda: all(len(car.acked) == len(car.published) for car in self.stock), "paho's answers")
-        for vehicle in self.everyone:
+        await until(lambda: all(len(car.acked) == len(car.published) for car in self.stock), "paho's acknowledgements")
+        for vehicle in self.all_vehicles:
             sent = [message for message in self.sender.acked if message[0] == command(vehicle.name)]
             await until(partial(_all_there, sent, vehicle), f"commands at {vehicle.name}")
-        everything = [message for car in self.everyone for message in car.acked]
+        everything = [message for car in self.all_vehicles for message in car.acked]
         try:
             await until(lambda: not missing(everything, self.reader.received), "reports at the back end")
         except AssertionError as error:
             lost = missing(everything, self.reader.received)
             figures = {name: self.mesh.figures(name) for name in self.mesh.names()}
-            raise AssertionError(f"{error}: {len(lost)} missing, as {lost[:5]}; {figures}") from error
+            raise AssertionError(f"{error}: {len(lost)} missing, for example {lost[:5]}; {figures}") from error
 
     def check(self) -> None:
-        """Nothing acknowledged is missing, the order holds, QoS 2 came once, repeats bear DUP, no socket closed."""
+        """No acknowledged message is missing, order holds, QoS 2 came once, repeats have DUP, no socket was closed."""
         reports: dict[str, list[Received]] = {name: [] for name in self.names}
         for message in self.reader.received:
             name = message.topic.split("/")[1]
             if name in reports:
                 reports[name].append(message)
-        for car in self.everyone:
+        for car in self.all_vehicles:
             name = car.name
             assert not car.closes, f"the socket of {name} was closed: {car.closes}"
             sent = [message for message in self.sender.acked if message[0] == command(name)]
@@ -161,7 +161,7 @@ class Fleet:
         assert not self.sender.refused, f"commands were refused: {self.sender.refused[:3]}"
 
     async def leave(self) -> None:
-        """Disconnect everyone."""
+        """Disconnect all vehicles and back ends."""
         for car in [*self.cars, self.sender, self.reader]:
             car.leave()
         for stock in self.stock:

@@ -1,4 +1,4 @@
-"""How Prometheus asks a real node for its figures."""
+"""Reads a real node's metrics as Prometheus does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from urllib.request import urlopen
 
 
 def scrape(address: str) -> str:
-    """The metrics that are served at ``HOST:PORT``."""
+    """The metrics that ``HOST:PORT`` serves."""
     with urlopen(f"http://{address}/metrics", timeout=10) as answer:
         text: str = answer.read().decode()
     return text

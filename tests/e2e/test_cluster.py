@@ -1,4 +1,4 @@
-"""The scenarios on a mesh that ``mesh up`` started on a real Ray."""
+"""The scenarios on a mesh that ``mesh up`` has started on a real Ray."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.e2e.scenarios.core_kill import core_is_killed
-from tests.e2e.scenarios.edge_kill import edges_are_killed
+from tests.e2e.scenarios.core_kill import traffic_survives_a_killed_core
+from tests.e2e.scenarios.edge_kill import traffic_survives_killed_edges
+from tests.e2e.scenarios.etcd_outage import traffic_survives_an_etcd_outage
 from tests.e2e.scenarios.fan_out import reports_arrive_once
-from tests.e2e.scenarios.map_away import etcd_is_away
-from tests.e2e.scenarios.sleepers import messages_wait
-from tests.e2e.scenarios.stickiness import vehicles_stay
+from tests.e2e.scenarios.sleepers import queued_messages_survive_killed_edges
+from tests.e2e.scenarios.stickiness import vehicles_keep_their_edge
 from tests.e2e.scraping import scrape
 from tests.support.cluster import Cluster
 from tests.support.ports import free_port
@@ -39,7 +39,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         running.stop()
 
 
-def test_status_tells_what_runs(mesh: Cluster) -> None:
+def test_status_lists_every_node(mesh: Cluster) -> None:
     found = json.loads(mesh.command("status", "--json", "--topology", str(mesh.file)))
     assert [node["name"] for node in found["nodes"]] == ["etcd", "edge-1", "edge-2", "core", "door", "console"]
     assert all(node["state"] == "ready" for node in found["nodes"])
@@ -51,15 +51,15 @@ def test_reports_arrive_once(mesh: Cluster) -> None:
     asyncio.run(reports_arrive_once(mesh, vehicles=20, messages=20))
 
 
-def test_where_tells_the_edge_of_a_vehicle(mesh: Cluster) -> None:
-    """Of one that the test before has connected, and of one that nobody has seen."""
+def test_where_prints_the_edge_of_a_vehicle(mesh: Cluster) -> None:
+    """The vehicle was connected by the test before."""
     asked = ["--json", "--topology", str(mesh.file)]
     found = json.loads(mesh.command("where", "fan-00", *asked))
     assert (found["vehicle"], found["edge"]) == ("fan-00", mesh.where("fan-00"))
     assert (found["pool"], found["epoch"]) == ("standard", 1)
 
 
-def test_the_console_shows_what_the_commands_tell(mesh: Cluster) -> None:
+def test_console_agrees_with_the_commands(mesh: Cluster) -> None:
     with urlopen(f"{mesh.console}/api/status", timeout=10) as answer:
         assert [node["name"] for node in json.load(answer)["nodes"]] == ["etcd", *mesh.names(), "console"]
     with urlopen(f"{mesh.console}/api/vehicles/fan-00", timeout=10) as answer:
@@ -67,12 +67,12 @@ def test_the_console_shows_what_the_commands_tell(mesh: Cluster) -> None:
 
 
 def targets(mesh: Cluster) -> dict[str, str]:
-    """What the console tells Prometheus: the address of each node by its name."""
+    """The targets that the console gives to Prometheus: the address of each node by its name."""
     with urlopen(f"{mesh.console}/api/targets", timeout=10) as answer:
         return {one["labels"]["node"]: one["targets"][0] for one in json.load(answer)}
 
 
-def test_prometheus_finds_every_node_and_the_controllers_figures(mesh: Cluster) -> None:
+def test_prometheus_finds_every_node_and_the_controller(mesh: Cluster) -> None:
     found = targets(mesh)
     assert set(found) == {*mesh.names(), "console"}
     for name in mesh.names():
@@ -84,28 +84,28 @@ def test_prometheus_finds_every_node_and_the_controllers_figures(mesh: Cluster) 
         assert f'mesh_node_ready{{mesh="{mesh.name}",node="{name}",role="{role}"}} 1.0' in text
 
 
-def test_messages_wait(mesh: Cluster) -> None:
-    asyncio.run(messages_wait(mesh, vehicles=20, messages=1000))
+def test_queued_messages_survive_killed_edges(mesh: Cluster) -> None:
+    asyncio.run(queued_messages_survive_killed_edges(mesh, vehicles=20, messages=1000))
 
 
-def test_edges_are_killed(mesh: Cluster) -> None:
-    asyncio.run(edges_are_killed(mesh, VEHICLES, kills=2))
+def test_traffic_survives_killed_edges(mesh: Cluster) -> None:
+    asyncio.run(traffic_survives_killed_edges(mesh, VEHICLES, kills=2))
 
 
-def test_core_is_killed(mesh: Cluster) -> None:
-    asyncio.run(core_is_killed(mesh, vehicles=40, kills=1))
+def test_traffic_survives_a_killed_core(mesh: Cluster) -> None:
+    asyncio.run(traffic_survives_a_killed_core(mesh, vehicles=40, kills=1))
 
 
-def test_etcd_is_away(mesh: Cluster) -> None:
-    asyncio.run(etcd_is_away(mesh, vehicles=40, seconds=30))
+def test_traffic_survives_an_etcd_outage(mesh: Cluster) -> None:
+    asyncio.run(traffic_survives_an_etcd_outage(mesh, vehicles=40, seconds=30))
 
 
-def test_vehicles_stay(mesh: Cluster) -> None:
-    """The mesh has a third edge afterwards."""
-    asyncio.run(vehicles_stay(mesh, VEHICLES))
+def test_vehicles_keep_their_edge(mesh: Cluster) -> None:
+    """This adds a third edge to the mesh."""
+    asyncio.run(vehicles_keep_their_edge(mesh, VEHICLES))
 
 
-def test_prometheus_finds_a_node_that_was_added(mesh: Cluster) -> None:
-    if "edge-3" not in mesh.names():  # the test before was left out
+def test_prometheus_finds_an_added_node(mesh: Cluster) -> None:
+    if "edge-3" not in mesh.names():  # the test before did not run
         mesh.add_edge("edge-3")
     assert f'mesh_start_time_seconds{{mesh="{mesh.name}",node="edge-3"}}' in scrape(targets(mesh)["edge-3"])

@@ -1,4 +1,4 @@
-"""What Prometheus reads from real nodes, and what its own tool says of it."""
+"""The metrics of real nodes, checked also with promtool."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ANY = "127.0.0.1:0"
 
 
 def names_in(text: str) -> set[str]:
-    """The names of the families of a text."""
+    """The names of the metric families of a text."""
     return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
 
 
 def value(text: str, series: str) -> float:
-    """The value of the series that begins so."""
+    """The value of the series that begins with this text."""
     found = [line for line in text.splitlines() if line.startswith(series)]
-    assert len(found) == 1, f"{series} is there {len(found)} times"
+    assert len(found) == 1, f"{series}: expected one series, found {len(found)}"
     return float(found[0].split()[-1])
 
 
@@ -38,24 +38,24 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """The same with other names of the mesh and of its edges."""
+    """A mesh with another name and other names of its edges."""
     with Processes(tmp_path_factory.mktemp("renamed"), ["north", "south"], prometheus=ANY) as running:
         yield running
 
 
 @pytest.mark.parametrize("node", ["edge-1", "core", "door"])
-def test_promtool_finds_nothing_wrong(mesh: Processes, node: str) -> None:
+def test_promtool_accepts_the_metrics(mesh: Processes, node: str) -> None:
     check_metrics(scrape(mesh.metrics(node)))
 
 
 @pytest.mark.parametrize("node", ["edge-1", "core", "door"])
-def test_every_family_has_one_help_of_its_own(mesh: Processes, node: str) -> None:
+def test_every_family_has_its_own_help_text(mesh: Processes, node: str) -> None:
     helps = [line.split(maxsplit=3) for line in scrape(mesh.metrics(node)).splitlines() if line.startswith("# HELP ")]
     assert len({name for _, _, name, _ in helps}) == len(helps)
     assert len({text for _, _, _, text in helps}) == len(helps)
 
 
-def test_no_name_of_a_metric_depends_on_the_names_in_the_topology(mesh: Processes, other: Processes) -> None:
+def test_metric_names_do_not_depend_on_the_topology(mesh: Processes, other: Processes) -> None:
     for node, renamed in (("edge-1", "north"), ("core", "core"), ("door", "door")):
         assert names_in(scrape(mesh.metrics(node))) == names_in(scrape(other.metrics(renamed)))
     assert 'peer="north"' in scrape(other.metrics("core"))
@@ -67,8 +67,8 @@ def test_every_series_names_its_mesh_and_node(mesh: Processes) -> None:
         assert all('mesh="shown' in line and f'node="{node}"' in line for line in series)
 
 
-def test_times_are_measured(mesh: Processes) -> None:
-    """400 reports have passed, and one in 16 is measured."""
+def test_durations_are_sampled(mesh: Processes) -> None:
+    """400 reports have passed; one in 16 is measured."""
     texts = [scrape(mesh.metrics(edge)) for edge in ("edge-1", "edge-2")]
     published = sum(value(text, "mesh_messages_published_total") for text in texts)
     acknowledged = sum(value(text, "mesh_publish_acknowledge_seconds_count") for text in texts)
@@ -80,7 +80,7 @@ def test_times_are_measured(mesh: Processes) -> None:
     assert all(value(text, "mesh_journal_commit_seconds_count") > 0 for text in texts)
 
 
-def test_a_link_that_is_up_is_shown(mesh: Processes) -> None:
+def test_links_that_are_up_are_reported(mesh: Processes) -> None:
     core = scrape(mesh.metrics("core"))
     for edge in ("edge-1", "edge-2"):
         assert value(core, f'mesh_link_up{{link="tier",mesh="{mesh.name}",node="core",peer="{edge}"') == 1

@@ -1,4 +1,4 @@
-"""The scenarios on a mesh without Ray, whose nodes are processes of their own."""
+"""The scenarios on a mesh without Ray; every node is a process."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.scenarios.core_kill import core_is_killed
-from tests.e2e.scenarios.edge_kill import edges_are_killed
+from tests.e2e.scenarios.core_kill import traffic_survives_a_killed_core
+from tests.e2e.scenarios.edge_kill import traffic_survives_killed_edges
+from tests.e2e.scenarios.etcd_outage import traffic_survives_an_etcd_outage
 from tests.e2e.scenarios.fan_out import reports_arrive_once
-from tests.e2e.scenarios.map_away import etcd_is_away
-from tests.e2e.scenarios.sleepers import messages_wait
-from tests.e2e.scenarios.stickiness import vehicles_stay
-from tests.e2e.scenarios.strangers import strangers_are_shown_out
+from tests.e2e.scenarios.malformed_clients import malformed_clients_are_disconnected
+from tests.e2e.scenarios.sleepers import queued_messages_survive_killed_edges
+from tests.e2e.scenarios.stickiness import vehicles_keep_their_edge
 from tests.support.processes import Processes
 
 pytestmark = pytest.mark.e2e
@@ -30,26 +30,26 @@ def test_reports_arrive_once(mesh: Processes) -> None:
     asyncio.run(reports_arrive_once(mesh, vehicles=20, messages=50))
 
 
-def test_strangers_are_shown_out(mesh: Processes) -> None:
-    asyncio.run(strangers_are_shown_out(mesh))
+def test_malformed_clients_are_disconnected(mesh: Processes) -> None:
+    asyncio.run(malformed_clients_are_disconnected(mesh))
 
 
-def test_messages_wait(mesh: Processes) -> None:
-    asyncio.run(messages_wait(mesh, vehicles=20, messages=1000))
+def test_queued_messages_survive_killed_edges(mesh: Processes) -> None:
+    asyncio.run(queued_messages_survive_killed_edges(mesh, vehicles=20, messages=1000))
 
 
-def test_edges_are_killed(mesh: Processes) -> None:
-    asyncio.run(edges_are_killed(mesh, VEHICLES, kills=3))
+def test_traffic_survives_killed_edges(mesh: Processes) -> None:
+    asyncio.run(traffic_survives_killed_edges(mesh, VEHICLES, kills=3))
 
 
-def test_core_is_killed(mesh: Processes) -> None:
-    asyncio.run(core_is_killed(mesh, vehicles=40, kills=2))
+def test_traffic_survives_a_killed_core(mesh: Processes) -> None:
+    asyncio.run(traffic_survives_a_killed_core(mesh, vehicles=40, kills=2))
 
 
-def test_etcd_is_away(mesh: Processes) -> None:
-    asyncio.run(etcd_is_away(mesh, vehicles=40, seconds=5))
+def test_traffic_survives_an_etcd_outage(mesh: Processes) -> None:
+    asyncio.run(traffic_survives_an_etcd_outage(mesh, vehicles=40, seconds=5))
 
 
-def test_vehicles_stay(mesh: Processes) -> None:
-    """The last one: the mesh has a third edge afterwards."""
-    asyncio.run(vehicles_stay(mesh, VEHICLES))
+def test_vehicles_keep_their_edge(mesh: Processes) -> None:
+    """This must be the last test: it adds a third edge to the mesh."""
+    asyncio.run(vehicles_keep_their_edge(mesh, VEHICLES))

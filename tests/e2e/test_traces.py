@@ -1,4 +1,4 @@
-"""One trace follows a message through real processes, whichever version each end speaks."""
+"""One trace follows a message through real processes, with every MQTT version at its ends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iter
 
 
 def check_way(spans: list[SpanValue], way: list[tuple[str, str]], root: str) -> dict[tuple[str, str], SpanValue]:
-    """The spans are those of the way and no others, each the child of the one before, and in the order of time."""
+    """There is exactly one span for each step of the way, each the child of the one before, in order of time."""
     found = {(span.service.removeprefix("mesh-"), span.name.split(" ")[0]): span for span in spans}
     assert sorted(found) == sorted(way)
     assert len(spans) == len(way)
@@ -52,7 +52,7 @@ def check_way(spans: list[SpanValue], way: list[tuple[str, str]], root: str) -> 
 
 
 @pytest.mark.parametrize("protocol", [MQTT311, MQTT5])
-def test_a_command_is_followed_to_the_vehicle(mesh: Processes, collector: Collector, protocol: int) -> None:
+def test_command_has_one_trace_to_the_vehicle(mesh: Processes, collector: Collector, protocol: int) -> None:
     async def scenario() -> None:
         car = await Client(f"down-{protocol}", protocol).connect(mesh.vehicles)
         await car.subscribe(f"vehicles/{car.name}/cmd/#")
@@ -76,10 +76,10 @@ def test_a_command_is_followed_to_the_vehicle(mesh: Processes, collector: Collec
         check_ends(found["core", "process"], mesh.backends)
         check_ends(found["edge", "send"], mesh.vehicles)
         check_ends(found["door", "relay"], mesh.vehicles)
-        assert peer(found["edge", "send"]) == peer(found["door", "relay"]), "the vehicle's, not the door's"
+        assert peer(found["edge", "send"]) == peer(found["door", "relay"]), "the peer is the vehicle, not the door"
         if protocol == MQTT5:
             (message,) = car.received
-            assert parent_of(message) == (trace, found["edge", "send"].span_id), "its own delivery, not the publisher's"
+            assert parent_of(message) == (trace, found["edge", "send"].span_id), "not the delivery's span"
             assert ("own", "kept") in message.user
         car.leave()
         backend.leave()
@@ -88,7 +88,7 @@ def test_a_command_is_followed_to_the_vehicle(mesh: Processes, collector: Collec
 
 
 @pytest.mark.parametrize("protocol", [MQTT311, MQTT5])
-def test_a_report_is_followed_to_the_back_end(mesh: Processes, collector: Collector, protocol: int) -> None:
+def test_report_has_one_trace_to_the_back_end(mesh: Processes, collector: Collector, protocol: int) -> None:
     async def scenario() -> None:
         backend = await Client(f"reader-{protocol}", MQTT5).connect(mesh.backends)
         car = await Client(f"up-{protocol}", protocol).connect(mesh.vehicles)
@@ -102,7 +102,7 @@ def test_a_report_is_followed_to_the_back_end(mesh: Processes, collector: Collec
         if protocol == MQTT5:
             assert seen == trace
         else:
-            trace, span = seen, ""  # 3.1.1 has no place for a context: the trace begins at the edge
+            trace, span = seen, ""  # 3.1.1 cannot carry a context: the trace begins at the edge
         spans = await asyncio.to_thread(collector.wait, lambda all: len(of(all, trace)) >= len(UPSTREAM), 20.0)
         found = check_way(of(spans, trace), UPSTREAM, span)
         assert parent == found["core", "send"].span_id
@@ -123,7 +123,7 @@ def test_a_report_is_followed_to_the_back_end(mesh: Processes, collector: Collec
     asyncio.run(scenario())
 
 
-def test_two_receivers_are_told_apart_and_linked_to_the_message(mesh: Processes, collector: Collector) -> None:
+def test_each_receiver_has_a_span_linked_to_the_message(mesh: Processes, collector: Collector) -> None:
     async def scenario() -> None:
         readers = [await Client(f"reader-{letter}", MQTT5).connect(mesh.backends) for letter in "ab"]
         car = await Client("two", MQTT5).connect(mesh.vehicles)
@@ -151,9 +151,7 @@ def test_two_receivers_are_told_apart_and_linked_to_the_message(mesh: Processes,
 
 
 @pytest.mark.parametrize("protocol", [MQTT311, MQTT5])
-def test_a_refused_publish_leaves_a_span_with_its_reason(
-    mesh: Processes, collector: Collector, protocol: int
-) -> None:
+def test_refused_publish_has_a_span_with_its_reason(mesh: Processes, collector: Collector, protocol: int) -> None:
     async def scenario() -> None:
         topic = f"vehicles/other/{protocol}"
         car = await Client(f"refused-{protocol}", protocol).connect(mesh.vehicles)
@@ -170,8 +168,8 @@ def test_a_refused_publish_leaves_a_span_with_its_reason(
     asyncio.run(scenario())
 
 
-def test_a_wait_in_the_journal_is_seen(mesh: Processes, collector: Collector) -> None:
-    """The vehicle sleeps while its edge is killed; the wait spans both."""
+def test_wait_in_the_journal_has_a_span(mesh: Processes, collector: Collector) -> None:
+    """The edge is killed while the vehicle is disconnected; one span covers the whole wait."""
 
     async def scenario() -> None:
         car = await Client("sleeper", MQTT5, clean=False, expiry=600).connect(mesh.vehicles)
@@ -190,14 +188,14 @@ def test_a_wait_in_the_journal_is_seen(mesh: Processes, collector: Collector) ->
             collector.wait, lambda all: any(name(each) == wanted for each in of(all, trace)), 20.0
         )
         (wait,) = [each for each in of(spans, trace) if name(each) == wanted]
-        assert wait.duration_ns > 500_000_000, "it waited for as long as the edge was away, at least"
+        assert wait.duration_ns > 500_000_000, "the wait is shorter than the edge's restart"
         car.leave()
         backend.leave()
 
     asyncio.run(scenario())
 
 
-def test_a_dead_collector_costs_no_message_and_no_memory(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_dead_collector_costs_no_message_and_no_memory(tmp_path_factory: pytest.TempPathFactory) -> None:
     port = free_port()
 
     async def scenario(mesh: Processes) -> None:
@@ -232,7 +230,7 @@ def follow_the_conventions(spans: Iterable[SpanValue], vehicle: str) -> bool:
 
 
 def check_ends(span: SpanValue, port: int) -> None:
-    """The span's connection came to this listener, from this machine."""
+    """The span names this listener, and this machine as its peer."""
     assert span.attributes["network.transport"] == "tcp"
     assert span.attributes["network.peer.address"] == "127.0.0.1"
     assert (span.attributes["server.address"], span.attributes["server.port"]) == ("127.0.0.1", port)

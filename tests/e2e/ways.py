@@ -1,4 +1,4 @@
-"""The ways of traced messages through a mesh, and the contexts that their ends see."""
+"""The ways of traced messages through a mesh, and the trace contexts at their ends."""
 
 from __future__ import annotations
 

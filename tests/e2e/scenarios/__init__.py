@@ -1,1 +1,1 @@
-"""What must hold, each as a function of a running mesh; the test files say on which kind of mesh."""
+"""The scenarios, each a function of a running mesh; the test modules run them on each kind of mesh."""

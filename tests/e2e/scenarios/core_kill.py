@@ -1,4 +1,4 @@
-"""A core is killed with kill -9: its back ends connect again and miss nothing; vehicles notice nothing."""
+"""A core is killed with kill -9: its back ends reconnect and lose no message; vehicles stay connected."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tests.support.client import Client
 from tests.support.mesh import Mesh, kill_and_wait
 
 
-async def core_is_killed(mesh: Mesh, vehicles: int, kills: int) -> None:
+async def traffic_survives_a_killed_core(mesh: Mesh, vehicles: int, kills: int) -> None:
     """Durable sessions of back ends and their unacknowledged publishes survive."""
     fleet = Fleet(mesh, "orphan", vehicles, stock=4)
     await fleet.connect()
-    fleet.repeats_without_dup = True  # a back end that publishes again after its core died makes a new message of it
-    persistence = asyncio.create_task(stay(mesh, fleet.sender, fleet.reader))
+    fleet.repeats_without_dup = True  # a back end's publish repeated after the crash is a new message
+    reconnecting = asyncio.create_task(keep_connected(mesh, fleet.sender, fleet.reader))
     try:
         async with fleet.traffic():
             for _ in range(kills):
@@ -26,13 +26,13 @@ async def core_is_killed(mesh: Mesh, vehicles: int, kills: int) -> None:
             assert backend.connack is not None
             assert backend.connack.session_present
     finally:
-        persistence.cancel()
-        await asyncio.gather(persistence, return_exceptions=True)
+        reconnecting.cancel()
+        await asyncio.gather(reconnecting, return_exceptions=True)
         await fleet.leave()
 
 
-async def stay(mesh: Mesh, *backends: Client) -> None:
-    """Connect back ends again whenever they are not."""
+async def keep_connected(mesh: Mesh, *backends: Client) -> None:
+    """Reconnect back ends whenever they are disconnected."""
     while True:
         for backend in backends:
             backend.clean = False

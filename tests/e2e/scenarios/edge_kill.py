@@ -9,15 +9,15 @@ from tests.e2e.fleet import Fleet
 from tests.support.mesh import Mesh, edges, kill_and_wait
 
 
-async def edges_are_killed(mesh: Mesh, vehicles: int, kills: int) -> None:
-    """One edge after the other, then all at once, at moments that nobody has chosen."""
+async def traffic_survives_killed_edges(mesh: Mesh, vehicles: int, kills: int) -> None:
+    """Kill one edge after the other, then all at once, at random moments."""
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
     print(f"seed {seed}")
     fleet = Fleet(mesh, "killed", vehicles)
     await fleet.connect()
     try:
-        assert set(fleet.edge_of.values()) == set(edges(mesh)), "every edge serves some"
+        assert set(fleet.edge_of.values()) == set(edges(mesh)), "every edge must serve some vehicles"
         async with fleet.traffic():
             await fleet.rounds(2)
             for _ in range(kills):

@@ -1,4 +1,4 @@
-"""Messages wait for vehicles that sleep, also when every edge is killed."""
+"""Messages wait for disconnected vehicles, also when every edge is killed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.mesh import Mesh, edges, kill_and_wait
 from tests.support.waiting import until
 
 
-async def messages_wait(mesh: Mesh, vehicles: int, messages: int) -> None:
-    """QoS 1 for half of the vehicles that have a durable session, and half that never connected (their inbox)."""
+async def queued_messages_survive_killed_edges(mesh: Mesh, vehicles: int, messages: int) -> None:
+    """QoS 1: half of the vehicles have a durable session, the other half have never connected (inbox)."""
     cars = [
         Client(f"sleeper-{number:02}", MQTT311 if number % 2 else MQTT5, clean=False, expiry=3600)
         for number in range(vehicles)
@@ -27,13 +27,13 @@ async def messages_wait(mesh: Mesh, vehicles: int, messages: int) -> None:
     backend.window = 500
     await backend.publish_all((command(car.name), str(number)) for number in range(messages) for car in cars)
     assert len(backend.acked) == vehicles * messages, backend.refused[:3]
-    assert {mesh.where(car.name) for car in cars} == set(edges(mesh)), "every edge serves some"
+    assert {mesh.where(car.name) for car in cars} == set(edges(mesh)), "every edge must serve some vehicles"
 
     await kill_and_wait(mesh, *edges(mesh))
     await asyncio.gather(*(car.connect(mesh.vehicles) for car in cars))
     for car in cars:
         sent = [message for message in backend.acked if message[0] == command(car.name)]
-        await until(partial(_has, car, messages), f"all at {car.name}")
+        await until(partial(_has, car, messages), f"all messages at {car.name}")
         check_kept(sent, car.received, car.name)
         check_repeats(car.received, car.name)
         assert not car.closes

@@ -10,12 +10,12 @@ from tests.support.mesh import Mesh, edges
 from tests.support.waiting import until
 
 
-async def vehicles_stay(mesh: Mesh, vehicles: int) -> None:
-    """Both edges serve some; nobody moves by reconnecting, by a restart of everything, or by a further edge."""
+async def vehicles_keep_their_edge(mesh: Mesh, vehicles: int) -> None:
+    """No vehicle moves when it reconnects, when the whole mesh restarts, or when an edge is added."""
     fleet = Fleet(mesh, "sticky", vehicles, stock=0)
     await fleet.connect()
     owners = fleet.edge_of
-    assert set(owners.values()) == set(edges(mesh)), "every edge serves some"
+    assert set(owners.values()) == set(edges(mesh)), "every edge must serve some vehicles"
     await check_served(fleet, owners)
 
     for car in fleet.cars:
@@ -29,7 +29,7 @@ async def vehicles_stay(mesh: Mesh, vehicles: int) -> None:
     await check_served(fleet, owners)
     for car in fleet.cars:
         assert car.connack is not None
-        assert car.connack.session_present == (not car.clean), f"{car.name} and its session"
+        assert car.connack.session_present == (not car.clean), f"{car.name}: wrong Session Present"
 
     pids = {name: mesh.pid(name) for name in mesh.names()}
     async with fleet.traffic():
@@ -37,29 +37,29 @@ async def vehicles_stay(mesh: Mesh, vehicles: int) -> None:
         await asyncio.to_thread(mesh.add_edge, "edge-3")
         await fleet.rounds(1)
     await check_served(fleet, owners)
-    assert {name: mesh.pid(name) for name in pids} == pids, "no process was replaced"
-    await newcomers_may_go_there(mesh, "edge-3")
+    assert {name: mesh.pid(name) for name in pids} == pids, "adding an edge may restart no node"
+    await check_new_vehicles_use_edge(mesh, "edge-3")
     await fleet.leave()
 
 
 def served(mesh: Mesh, edge: str) -> float:
-    """How many vehicles are connected to an edge, by way of all front doors."""
+    """The number of vehicles connected to an edge through all front doors."""
     figures = mesh.figures(edge)
     return sum(value for series, value in figures.items() if series.startswith("mesh_link_connections{"))
 
 
 async def check_served(fleet: Fleet, owners: dict[str, str]) -> None:
-    """The map says what it said, and each edge has the connections of its vehicles."""
+    """The map is unchanged, and each edge has the connections of its vehicles."""
     assert fleet.edge_of == owners
     shares = {edge: sum(owner == edge for owner in owners.values()) for edge in set(owners.values())}
     await until(
         lambda: all(served(fleet.mesh, edge) == share for edge, share in shares.items()),
-        f"connections as the map says: {shares}",
+        f"connections as in the map: {shares}",
     )
 
 
-async def newcomers_may_go_there(mesh: Mesh, edge: str) -> None:
-    """New vehicles are spread over all edges, the new one among them."""
+async def check_new_vehicles_use_edge(mesh: Mesh, edge: str) -> None:
+    """New vehicles are spread over all edges, including the new one."""
     cars = [Client(f"new-{number}", clean=True) for number in range(40)]
     await asyncio.gather(*(car.connect(mesh.vehicles) for car in cars))
     there = [car for car in cars if mesh.where(car.name) == edge]
@@ -67,6 +67,6 @@ async def newcomers_may_go_there(mesh: Mesh, edge: str) -> None:
     await there[0].subscribe(f"vehicles/{there[0].name}/cmd/#")
     backend = await Client("newcomers-backend").connect(mesh.backends)
     await backend.publish_all([(command(there[0].name), "1")])
-    await there[0].until(lambda: there[0].received, "a command by way of the new edge")
+    await there[0].until(lambda: there[0].received, "a command through the new edge")
     for client in [*cars, backend]:
         client.leave()
