@@ -1,10 +1,10 @@
-"""A clock that goes when it is told to."""
+"""A clock that a test advances."""
 
 from __future__ import annotations
 
 
 class FakeClock:
-    """``now`` are its seconds."""
+    """``now`` is the time in seconds."""
 
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self.now = now

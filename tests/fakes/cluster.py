@@ -1,4 +1,4 @@
-"""A cluster that exists in memory."""
+"""A cluster in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mesh.cluster.plan import ClusterPlan, PlannedNode
 
 @final
 class FakeRuntime:
-    """A ``Runtime``. ``steps`` is what was asked of it; tests change ``nodes`` to let things happen."""
+    """A ``Runtime``. ``steps`` holds the calls in order; tests change ``nodes`` to simulate events."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, Report | None] = {}
@@ -49,7 +49,7 @@ class FakeRuntime:
         self.nodes.pop(name, None)
 
     def come(self, name: str, state: str) -> None:
-        """A new process for a node."""
+        """A node gets a new process."""
         self.pids += 1
         self.nodes[name] = Report(state, self.pids)
 

@@ -1,11 +1,11 @@
-"""A disk in memory that tells apart what was written from what would survive a loss of power.
+"""A disk in memory that distinguishes written bytes from bytes that survive a loss of power.
 
-It implements the journal's ``Files``. What it models, harshly:
+It implements the journal's ``Files``, with the worst behaviour that a disk may have:
 
-- Bytes survive when the file was synced after they were written; before that each write may survive whole, in part,
-  with a hole, or not.
-- Names survive when the directory was synced; before that each change survives or not, independently.
-- After a failed sync the bytes are still read back, and a later sync succeeds, but they never reach the disk.
+- Bytes survive if the file was synced after the write. Before the sync, each write may survive completely, in part,
+  with a hole, or not at all.
+- Names survive if the directory was synced. Before the sync, each change survives or not, independently of others.
+- After a failed sync, reads still return the bytes and a later sync succeeds, but the bytes never reach the disk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Inode:
     def __init__(self, data: bytes = b"") -> None:
         self.data = bytearray(data)
         self.synced = bytearray(data)
-        self.unsynced: list[tuple[int, bytes | None]] = []  # offset and bytes, or None: cut off at the offset
+        self.unsynced: list[tuple[int, bytes | None]] = []  # offset and bytes; None: truncated at the offset
 
     def copy(self) -> _Inode:
         result = _Inode()
@@ -42,8 +42,8 @@ def _apply(data: bytearray, offset: int, piece: bytes | None) -> None:
 
 
 class Disk:
-    """``before`` is called first, with the operation and the path; it may raise ``OSError``: so faults come. ``made``
-    is told of each new file."""
+    """``before`` is called before each operation with its name and path; it raises ``OSError`` to cause a fault.
+    ``made`` is called with the path of each new file."""
 
     def __init__(self) -> None:
         self.made: Callable[[Path], None] = lambda path: None
@@ -60,10 +60,10 @@ class Disk:
         self._handles: dict[int, tuple[Path, _Inode]] = {}
         self._next_handle = 1000
 
-    # What a test does to the disk.
+    # For tests
 
     def crash(self, seed: int) -> Disk:
-        """The disk as it may be found after the power went now."""
+        """The disk as it may be after a loss of power at this moment."""
         chance = random.Random(seed)
         with self._lock:
             names = dict(self._synced_names)
@@ -84,7 +84,7 @@ class Disk:
             return result
 
     def kill(self) -> Disk:
-        """The disk as the next process finds it after this one was killed now: the page cache is still there."""
+        """The disk as the next process finds it if this one is killed now: the page cache survives."""
         with self._lock:
             result = Disk()
             copies = {id(inode): inode.copy() for inode in [*self._names.values(), *self._synced_names.values()]}
@@ -96,7 +96,7 @@ class Disk:
             return result
 
     def take_image(self, operations: int, seed: int, then: Callable[[], None]) -> None:
-        """After so many more changes keep in ``image`` what a crash at that moment would leave, and call ``then``."""
+        """After this number of further changes, store in ``image`` what a crash would leave, and call ``then``."""
         with self._lock:
             self.image = None
             self._image_in = operations
@@ -104,7 +104,7 @@ class Disk:
             self._at_image = then
 
     def damage(self, path: Path, offset: int) -> None:
-        """Flip one bit of what is stored."""
+        """Flip one bit of the stored byte at ``offset``."""
         with self._lock:
             inode = self._names[path]
             inode.data[offset] ^= 0x10
@@ -183,7 +183,7 @@ class Disk:
             try:
                 self.before("sync", path)
             except OSError:
-                inode.unsynced.clear()  # marked clean, and lost
+                inode.unsynced.clear()  # the pages are marked clean, and their bytes are lost
                 raise
             for offset, piece in inode.unsynced:
                 _apply(inode.synced, offset, piece)
@@ -218,7 +218,7 @@ class Disk:
     def open_handles(self) -> int:
         return len(self._handles)
 
-    # Inside
+    # Internal
 
     def _survive(self, chance: random.Random, data: bytearray, offset: int, piece: bytes | None) -> None:
         fate = chance.randrange(4)

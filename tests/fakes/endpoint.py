@@ -1,4 +1,4 @@
-"""An endpoint around the fake engine, over real sockets."""
+"""An endpoint around the fake broker, over real sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PRINCIPAL = Principal("app", BACKEND, everything())
 
 
 class EndpointNode:
-    """An endpoint around the fake engine."""
+    """An endpoint around a ``FakeBroker``."""
 
     def __init__(self, authenticate: Callable[[Connect, Peer], Awaitable[Principal] | Principal] | None = None) -> None:
         self.authenticate = authenticate or (lambda connect, peer: PRINCIPAL)

@@ -1,7 +1,6 @@
-"""A broker-like engine for tests of what surrounds it: it keeps what it was told, and answers as little as MQTT
-demands.
+"""A fake broker for tests of endpoints and links: it records its calls and sends only the answers that MQTT requires.
 
-It acknowledges a PUBLISH when its journal is durable, as the real one does; deliveries are made by the test.
+It acknowledges a PUBLISH when its journal is durable, as the real broker does. The test makes the deliveries.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ from mesh.wire.packets import (
     Subscribe,
 )
 
-POISON = b"poison"  # a payload at which this engine fails
+POISON = b"poison"  # a payload at which this broker fails
 
 
 class FakeJournal(Store):
-    """A position that the test makes durable, or that is durable at once."""
+    """A journal position that the test makes durable; with ``automatic`` it is durable at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +51,7 @@ class FakeJournal(Store):
 
 
 class FakeBroker(BrokerApi):
-    """``received`` holds (client id, packet) of all connections; ``lost_clients`` those that went without
+    """``received`` holds (client id, packet) of all connections; ``lost_clients`` the clients that ended without
     DISCONNECT."""
 
     def __init__(self, journal: FakeJournal) -> None:
@@ -73,7 +72,7 @@ class FakeBroker(BrokerApi):
         self.dead = False
         self._held: deque[tuple[int, Connection, bytes]] = deque()
 
-    # Engine
+    # BrokerApi
 
     def open(self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable) -> Connection:
         name = connect.client_id
@@ -118,7 +117,7 @@ class FakeBroker(BrokerApi):
             return
         self.received.append((self.names[connection], packet))
         if isinstance(packet, Publish) and packet.payload == POISON:
-            raise ValueError("a fault of the engine")
+            raise ValueError("a fault of the broker")
         if isinstance(packet, Publish) and packet.qos:
             kind = PUBACK if packet.qos == 1 else PUBREC
             self.write_durable(connection, encode_ack(kind, packet.packet_id, 0, connection.protocol))
@@ -154,7 +153,7 @@ class FakeBroker(BrokerApi):
         connection.writable = True
         self.paused.discard(self.names[connection])
 
-    # For the test
+    # For tests
 
     def accept(self, connection: Connection) -> None:
         self.write(connection, encode(Connack(False, 0), connection.protocol))
@@ -200,5 +199,5 @@ class FakeBroker(BrokerApi):
 
 
 def vehicle_principal(vehicle: str, epoch: int = 1) -> Principal:
-    """What an edge's policy would say of a vehicle."""
+    """The principal that an edge's policy gives to a vehicle."""
     return Principal(vehicle, VEHICLE, Permissions(f"vehicles/{vehicle}/"), vehicle)

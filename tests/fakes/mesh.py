@@ -1,4 +1,4 @@
-"""A front door and edges over real sockets, around the fake engine: what the device link's tests stand on."""
+"""A front door and edges over real sockets, around fake brokers: the base of the device link's tests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.waiting import until
 
 
 def prover(secret: bytes) -> Callable[..., bytes]:
-    """A proof as the policy room makes it."""
+    """Makes proofs as the policy room does."""
 
     def prove(purpose: str, *parts: bytes) -> bytes:
         text = purpose.encode() + b"\0" + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
@@ -54,7 +54,7 @@ class FakeMember:
 
 
 class FakeMembers:
-    """The membership, as the test says."""
+    """The membership; the test sets ``members``."""
 
     def __init__(self) -> None:
         self.members: dict[str, FakeMember] = {}
@@ -74,7 +74,7 @@ class FakeRecord:
 
 
 class FakeMap:
-    """``known`` is answered at once, ``stored`` after a look-up, and ``away`` makes every question fail."""
+    """``known`` holds cached records and ``stored`` those of a look-up; ``away`` makes look-ups and claims fail."""
 
     def __init__(self, edge: str) -> None:
         self.edge = edge
@@ -90,17 +90,17 @@ class FakeMap:
     async def lookup(self, vehicle: str) -> FakeRecord | None:
         await self.gate.wait()
         if self.away:
-            raise ConnectionError("etcd is away")
+            raise ConnectionError("etcd is unavailable")
         return self.stored.get(vehicle)
 
     async def claim(self, vehicle: str) -> FakeRecord:
         if self.away:
-            raise ConnectionError("etcd is away")
+            raise ConnectionError("etcd is unavailable")
         return self.stored.setdefault(vehicle, FakeRecord(vehicle, self.edge))
 
 
 class FakeEdge:
-    """An edge around a fake engine. ``restart`` makes a new process of it: a new instance, an engine with the old one's
+    """An edge around a ``FakeBroker``. ``restart`` simulates a new process: a new instance whose broker has the old
     sessions."""
 
     def __init__(self, name: str, secret: bytes = b"secret", grace: float = 30.0) -> None:
@@ -138,7 +138,7 @@ class FakeEdge:
             self.commit()
 
     def commit(self) -> None:
-        """The journal is durable."""
+        """Make the journal durable."""
         self.journal.durable = self.journal.position
         asyncio.get_running_loop().call_soon(self._durable, self.journal.position)
 
@@ -149,7 +149,7 @@ class FakeEdge:
         self.turn.wake()
 
     async def kill(self) -> None:
-        """As kill -9: nothing is said to anybody."""
+        """As kill -9: connections end without DISCONNECT."""
         self.devices.stopping = True
         self.engine.dead = True
         self.wheel.stop()
@@ -159,7 +159,7 @@ class FakeEdge:
         await asyncio.sleep(0)
 
     async def restart(self) -> None:
-        """A new process with the journal of the killed one."""
+        """Start a new process with the journal of the killed one."""
         sessions = self.engine.sessions
         self.journal = FakeJournal()
         self.engine = FakeBroker(self.journal)
@@ -173,7 +173,7 @@ class FakeEdge:
 
 
 class FakeMesh:
-    """One door, one edge ``edge-1`` behind a proxy. Use as ``async with``."""
+    """One door, and one edge ``edge-1`` behind a proxy. Use with ``async with``."""
 
     def __init__(
         self,
@@ -223,7 +223,7 @@ class FakeMesh:
         await until(lambda: self.link.state == "up")
 
     async def restart_edge(self) -> None:
-        """The edge is killed and comes back at another port."""
+        """Kill the edge and restart it at another port."""
         await self.edge.kill()
         await until(lambda: self.link.state == "away")
         await self.edge.restart()

@@ -1,4 +1,4 @@
-"""A node that only listens: what the cluster room needs to see that nodes run, die and come back."""
+"""A node that only listens: shows the cluster room's tests that nodes run, end and restart."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from mesh.figures.node import NodeStatus
 
 @final
 class FakeNode:
-    """Answers every connection with its process number. ``settings["ports"][name]`` is its port; ``settings["fail"]``
-    names a node that does not start, ``settings["stick"]`` one whose loop a client can stop for good by sending
-    ``stick``."""
+    """Answers every connection with its process id. ``settings["ports"][name]`` is its port; ``settings["fail"]``
+    names a node that does not start. A client that sends ``stick`` blocks the node's loop."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment

@@ -1,4 +1,4 @@
-"""A journal in memory: what the engine asks of its store."""
+"""A journal in memory: the store of a broker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Stored:
 
 
 class MemoryStore(Store):
-    """A journal whose disk is a dictionary. ``commit`` makes everything durable, ``crash`` gives its disk."""
+    """A journal whose disk is a dictionary. ``commit`` makes everything durable; ``crash`` opens the disk's content."""
 
     def __init__(self, items: dict[int, Stored] | None = None, position: int = 0) -> None:
         self.items = dict(items or {})

@@ -11,7 +11,7 @@ from mesh.wire.tracecontext import TraceContext
 
 
 class KeptSpan(Span):
-    """A span, and what was said when it was started."""
+    """A span with the arguments of its start."""
 
     def __init__(
         self,
@@ -34,14 +34,14 @@ class KeptSpan(Span):
         self.peer = peer
         self.kind = kind
         self.link = link
-        self.reasons: list[int] = []  # of each time that it was ended
+        self.reasons: list[int] = []  # one for each call of ``end``
 
     def end(self, reason: int = 0) -> None:
         self.reasons.append(reason)
 
 
 class KeepingTracer(Tracer):
-    """``spans`` are those of all messages, in the order in which they were started."""
+    """``spans`` holds the spans of all messages in the order of their starts."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a client that heeds MQTT answers to what it receives."""
+"""The acknowledgements that MQTT requires of a client."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Packet, Publ
 
 
 def answer_to(packet: Packet) -> Ack | None:
-    """The acknowledgement of a packet; None for one that asks for none."""
+    """The acknowledgement of a packet; ``None`` if the packet needs none."""
     if isinstance(packet, Publish):
         return Ack(PUBACK if packet.qos == 1 else PUBREC, packet.packet_id) if packet.qos else None
     if not isinstance(packet, Ack):

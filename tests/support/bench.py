@@ -1,4 +1,4 @@
-"""A broker with a journal in memory, and clients that see the packets it sends them. No socket anywhere."""
+"""A broker with a journal in memory, and clients that record the packets they get. There are no sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
 from tests.support.answers import answer_to
 
-PEER = Peer("192.0.2.7", 50123, "mqtt://127.0.0.1:1884")  # all clients'
+PEER = Peer("192.0.2.7", 50123, "mqtt://127.0.0.1:1884")  # of all clients
 
 
 class Bench:
@@ -48,7 +48,7 @@ class Bench:
         self.broker.durable(self.store.position)
 
     def turn(self, commit: bool | None = None) -> None:
-        """As many turns of a node as it takes until nothing is left to do."""
+        """Run a node's turns until no work is left."""
         commit = self.auto if commit is None else commit
         more = True
         while more:
@@ -56,7 +56,7 @@ class Bench:
             if commit:
                 self.broker.durable(self.store.commit())
             self._flush()
-            if commit:  # what the clients have acknowledged
+            if commit:  # the acknowledgements of the clients
                 self.broker.durable(self.store.commit())
             more = more or bool(self.broker.courier.backlog_due or self.broker.dirty)
 
@@ -70,7 +70,7 @@ class Bench:
             connection.shell.flush()
 
     def restart(self) -> Bench:
-        """What a crash leaves, under a new broker."""
+        """A new broker on the journal that a crash leaves."""
         return Bench(self.settings, self.store.crash(), self.clock, None, self.inbox, self.auto, self.tracer)
 
     def client(
@@ -83,7 +83,7 @@ class Bench:
 
 
 class Client(Flushable):
-    """One client; what it receives is in ``packets``."""
+    """One client; ``packets`` holds the packets that it received."""
 
     def __init__(self, bench: Bench, client_id: str, name: str, kind: int) -> None:
         self.bench = bench
@@ -154,7 +154,7 @@ class Client(Flushable):
         self.bench.turn()
 
     def take(self, *types: type) -> list[Any]:
-        """The packets of some types received since the last call, all others kept."""
+        """Remove and return the packets of these types; keep the others."""
         found = [packet for packet in self.packets if isinstance(packet, types)]
         self.packets = [packet for packet in self.packets if not isinstance(packet, types)]
         return found
@@ -167,7 +167,7 @@ class Client(Flushable):
 
 
 def subscribe(client: Client, *filters: str, qos: int = 1, identifier: int = 0, **options: object) -> list[int]:
-    """Subscribe; the reason codes, none if the answer is still due."""
+    """Subscribe; return the reason codes, none if the SUBACK has not come yet."""
     properties = None
     if identifier:
         properties = Properties()

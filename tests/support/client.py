@@ -1,8 +1,8 @@
-"""A small MQTT client that keeps a record of everything: two hundred of them cost little.
+"""A small MQTT client that records everything; a test can run two hundred of them.
 
-Knows one session of either MQTT version, across connections. It behaves as the standard asks of a client: it answers
-in order, repeats unacknowledged publishes with DUP on a new connection if the session is still there, and takes a QoS 2
-message once for each identifier.
+It knows one session of either MQTT version, across connections. It behaves as the standard requires of a client: it
+answers in order, repeats unacknowledged publishes with DUP on a new connection if the session is present, and takes a
+QoS 2 message once for each identifier.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from mesh.wire.properties import Properties
 from tests.support.connection import Connection
 from tests.support.waiting import PATIENCE
 
-WINDOW = 20  # publishes unacknowledged; below every receive maximum of the mesh
+WINDOW = 20  # unacknowledged publishes; below every receive maximum of the mesh
 
 
 @dataclass(slots=True)
 class Received:
-    """One message as it was given to the application."""
+    """One message as the application gets it."""
 
     topic: str
     payload: str
@@ -51,8 +51,8 @@ class Received:
 
 
 class Client(Connection):
-    """``received``: messages; ``acked``: (topic, payload) of acknowledged publishes in the order in which they were
-    published; ``closes``: why each connection ended that this side did not end."""
+    """``received``: messages; ``acked``: (topic, payload) of acknowledged publishes in publishing order;
+    ``closes``: the reason of each end of a connection that this client did not request."""
 
     def __init__(
         self,
@@ -94,14 +94,14 @@ class Client(Connection):
     # Connections
 
     async def connect(self, port: int, patience: float = PATIENCE) -> Client:
-        """Connect and be accepted; refused, ``connack`` tells why."""
+        """Connect; fail unless accepted."""
         await self.knock(port, patience)
         assert self.connected, f"{self.name} was refused: {self.connack}, {self.closes[-1:]}"
         return self
 
     async def knock(self, port: int, patience: float = PATIENCE) -> int:
-        """Connect; the reason of the CONNACK, -1 if the connection was closed without one."""
-        await self.until(lambda: self._transport is None, "the end of the connection before", patience)
+        """Connect; return the reason code of the CONNACK, -1 if the connection was closed without one."""
+        await self.until(lambda: self._transport is None, "the end of the old connection", patience)
         self.connack = None
         self._leaving = False
         before = len(self.closes)
@@ -111,7 +111,7 @@ class Client(Connection):
         return -1 if self.connack is None else self.connack.reason
 
     async def reconnect(self, port: int, patience: float = PATIENCE) -> None:
-        """Connect, again and again until accepted."""
+        """Connect repeatedly until accepted."""
         async with asyncio.timeout(patience):
             while not self.connected:
                 try:
@@ -123,7 +123,7 @@ class Client(Connection):
                 await asyncio.sleep(0.1)
 
     def leave(self) -> None:
-        """DISCONNECT."""
+        """Send DISCONNECT and close the connection."""
         self._leaving = True
         if self.connected and self._transport is not None:
             self.send(Disconnect())
@@ -132,7 +132,7 @@ class Client(Connection):
             self._transport.close()
 
     def drop(self) -> None:
-        """Close the socket without a word."""
+        """Close the socket without DISCONNECT."""
         self._leaving = True
         self.connected = False
         if self._transport is not None:
@@ -153,7 +153,7 @@ class Client(Connection):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.error:
-            self.closes.append(f"what came is no MQTT: {self.error}")
+            self.closes.append(f"malformed packet: {self.error}")
             self.drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -213,7 +213,7 @@ class Client(Connection):
             self.send(Ack(PUBREC, packet.packet_id))
 
     def release(self) -> None:
-        """Take and answer what was held."""
+        """Take and acknowledge the held messages, and hold no later ones."""
         self.holding = False
         held, self._held = self._held, []
         for packet in held:
@@ -239,7 +239,7 @@ class Client(Connection):
         await super().until(condition, f"{what} at {self.name}", patience)
 
     async def subscribe(self, *filters: str, qos: int = 1) -> list[int]:
-        """Subscribe; the reasons of the SUBACK."""
+        """Subscribe; return the reason codes of the SUBACK."""
         identifier = self._identifier()
         self.send(Subscribe(identifier, [Subscription(name, qos) for name in filters]))
         await self.until(lambda: identifier in self._subacks, "SUBACK")
@@ -252,7 +252,7 @@ class Client(Connection):
                 return self._next
 
     def publish(self, topic: str, payload: str, qos: int = 1, user: Iterable[tuple[str, str]] = ()) -> None:
-        """Publish now; while there is no connection it waits for the next one."""
+        """Publish now; without a connection, QoS 1 and 2 wait for the next one."""
         properties = None
         if user:
             properties = Properties()
@@ -266,7 +266,7 @@ class Client(Connection):
             self.send(packet)
 
     async def publish_all(self, messages: Iterable[tuple[str, str]], qos: int = 1, patience: float = PATIENCE) -> None:
-        """Publish with a window; returns when all are acknowledged."""
+        """Publish with a window; return when all are acknowledged."""
         for topic, payload in messages:
             await self.until(lambda: len(self._out) < self.window, "room in the window", patience)
             self.publish(topic, payload, qos)
@@ -277,12 +277,12 @@ class Client(Connection):
         await self.until(lambda: not self._out, f"acknowledgements of {list(self._out)[:5]}", patience)
 
     def payloads(self, topic: str) -> list[str]:
-        """What came on a topic, repeats included."""
+        """The payloads received on a topic, with repeats."""
         return [message.payload for message in self.received if message.topic == topic]
 
 
 def device(name: str, number: int, keep_alive: int = 60) -> Client:
-    """One of four kinds of vehicles: 3.1.1 and 5, with a clean and with a durable session."""
+    """One of four kinds of vehicles: 3.1.1 or 5.0, with a clean or a durable session."""
     protocol = MQTT311 if number % 2 else MQTT5
     clean = number % 4 < 2
     return Client(name, protocol, clean, 0 if clean else 3600, keep_alive)

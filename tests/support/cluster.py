@@ -1,4 +1,4 @@
-"""A mesh as its users run it: the ``mesh`` command and a real Ray. The commands are run as a person would."""
+"""A mesh as its users run it: started with the ``mesh`` command on a real Ray."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.support.ports import free_ports
 from tests.support.topologies import topology
 from tests.support.waiting import PATIENCE, wait_until
 
-COMMAND = 120.0  # seconds that a command may take on a machine that others use as well
+COMMAND = 120.0  # seconds; the deadline of a command on a shared machine
 
 
 class Cluster:
-    """See ``Mesh``. ``mesh up`` writes its data below ``folder``, whose name is the mesh's."""
+    """See ``Mesh``. ``mesh up`` writes its data below ``folder``; the mesh has the name of the folder."""
 
     def __init__(
         self, folder: Path, edge_names: list[str], otlp: str = "", extra: str = "", prometheus: str = ""
@@ -48,7 +48,7 @@ class Cluster:
     # Life
 
     def command(self, *words: str, expected: int = 0) -> str:
-        """What ``mesh WORDS`` prints; it must end with the exit code ``expected``."""
+        """Run ``mesh WORDS``, which must end with the exit code ``expected``; return its output."""
         done = subprocess.run(
             [sys.executable, "-m", "mesh.cli.main", *words], capture_output=True, text=True, timeout=COMMAND
         )
@@ -56,7 +56,7 @@ class Cluster:
         return done.stdout
 
     def start(self) -> None:
-        """``mesh up --detach``, which returns when everything is ready."""
+        """Run ``mesh up --detach``, which returns when all nodes are ready."""
         topology(
             self._folder, self.vehicles, self.backends, self._edges, self._otlp, extra=self._extra,
             prometheus=self._prometheus,
@@ -68,10 +68,10 @@ class Cluster:
         self._processes = [supervisor, *supervisor.children(recursive=True)]
 
     def stop(self) -> None:
-        """``mesh down``, after which no process is left."""
+        """Run ``mesh down``; no process may remain."""
         self.command("down", "--topology", str(self.file))
         left = [process for process in self._processes if process.is_running() and process.status() != "zombie"]
-        assert not left, f"mesh down has left {left}"
+        assert not left, f"processes still running after mesh down: {left}"
 
     def restart(self) -> None:
         self.stop()
@@ -81,7 +81,7 @@ class Cluster:
         self._edges.append(name)
         self.start()
 
-    # Looking
+    # Observation
 
     def names(self) -> list[str]:
         return [row.name for row in self._rows() if row.role not in ("etcd", "console")]
@@ -99,7 +99,7 @@ class Cluster:
         return "".join(file.read_text(errors="replace") for file in files)
 
     def where(self, vehicle: str) -> str:
-        """From etcd itself: the command takes a third of a second, and the scenarios ask for hundreds."""
+        """Reads etcd directly: the ``mesh where`` command takes a third of a second, and scenarios need hundreds."""
         with ThreadPoolExecutor(1) as thread:
             record = thread.submit(asyncio.run, self._where(vehicle)).result(PATIENCE)
         return "" if record is None else record.edge
@@ -121,16 +121,16 @@ class Cluster:
     def _row(self, name: str) -> NodeRow:
         return next(row for row in self._rows() if row.name == name)
 
-    # Harm
+    # Faults
 
     def kill(self, *names: str) -> None:
         pids = [self.pid(name) for name in names]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not any(_alive(pid) for pid in pids), "the killed processes are gone")
+        wait_until(lambda: not any(_alive(pid) for pid in pids), "the end of the killed processes")
 
     def stop_etcd(self) -> None:
-        """Stopped, not killed: its node would bring it back at once. So its connections stay open and say nothing."""
+        """Stop etcd with SIGSTOP, because its node would restart a killed one. Its connections stay open but silent."""
         self._etcd = self.pid("etcd")
         os.kill(self._etcd, signal.SIGSTOP)
 

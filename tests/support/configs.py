@@ -1,4 +1,4 @@
-"""Places of the nodes of one small mesh."""
+"""Configurations of the nodes of one small mesh."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pools: [{name: standard, edges: [{name: edge-1}, {name: edge-2}]}]
 
 
 def config(name: str, more: str = "", secret: bytes = b"s" * 32) -> NodeConfig:
-    """The place of the node ``name``; ``more`` are further lines of the topology."""
+    """The configuration of the node ``name``; ``more`` is appended to the topology."""
     topology = loads((TOPOLOGY + more).encode(), "mesh.yaml", Path("."))
     spec = next(spec for spec in nodes(topology) if spec.name == name)
     return NodeConfig(topology, spec, ("http://127.0.0.1:2379",), Path("."), secret)

@@ -1,6 +1,6 @@
 """One MQTT connection of a test's client: bytes and packets out, packets in.
 
-Knows the socket and our own codec, and nothing of what packets mean: it answers nothing by itself. (The peer of the
+It knows the socket and the mesh's own codec. It does not know what packets mean and answers none. (The peer of the
 conformance tests shares no code with this.)
 """
 
@@ -17,9 +17,9 @@ from tests.support.waiting import PATIENCE
 
 
 class Connection(asyncio.Protocol):
-    """``closed`` is set while there is no connection any more; ``reset``: it did not end in an orderly way.
+    """``closed`` is set when the connection has ended; ``reset`` is true if it was reset.
 
-    A subclass says in ``take`` what becomes of a packet that came. One object may connect again after an end.
+    A subclass handles each received packet in ``take``. One object may connect again after an end.
     """
 
     def __init__(self, protocol: int) -> None:
@@ -31,12 +31,12 @@ class Connection(asyncio.Protocol):
         self._changed = asyncio.Event()
 
     def take(self, packet: Packet) -> None:
-        """A packet has come."""
+        """Handle a received packet."""
         raise NotImplementedError
 
     @property
     def error(self) -> str:
-        """What is wrong with what came; empty while it is MQTT."""
+        """The error in the received bytes; empty if there is none."""
         error = self._reader.error
         return "" if error is None else str(error)
 
@@ -50,22 +50,22 @@ class Connection(asyncio.Protocol):
         self.raw(b"".join(encode(packet, self.protocol) for packet in packets))
 
     def raw(self, data: bytes) -> None:
-        """Send bytes as they are; without a connection they are lost."""
+        """Send bytes unchanged; without a connection they are dropped."""
         if self._transport is not None:
             self._transport.write(data)
 
     def pause(self) -> None:
-        """Read nothing more from the socket."""
+        """Stop reading from the socket."""
         assert self._transport is not None
         self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on."""
+        """Continue to read from the socket."""
         assert self._transport is not None
         self._transport.resume_reading()
 
     async def until(self, condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-        """Wait for a condition that only what comes can make true."""
+        """Wait for a condition that only received packets or the end of the connection can make true."""
         try:
             async with asyncio.timeout(patience):
                 while not condition():
@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # those of uvloop are of no common class
+        self._transport = cast(asyncio.Transport, transport)  # the transports of uvloop do not inherit from it
         self.closed.clear()
         self.reset = False
 

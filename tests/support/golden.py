@@ -1,8 +1,8 @@
-"""The golden packets: what the specifications say, written out by hand, byte by byte.
+"""The golden packets: written by hand from the specifications, byte by byte.
 
-``GOLDEN`` feeds the decoder and the encoder; each packet has the one form that we write. ``READ_ONLY`` are other
-forms that must be understood. ``BROKEN`` are bytes that must be refused, with the reason code. ``role`` is that of the
-reader: SERVER reads what clients send.
+``GOLDEN`` tests the decoder and the encoder; each packet has the one form that the encoder writes. ``READ_ONLY`` are
+other forms that the decoder must accept. ``BROKEN`` are bytes that it must refuse, with the reason code. ``role`` is
+the role of the reader: SERVER reads what clients send.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which items of its journal an engine needs."""
+"""The journal items that a broker needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mesh.session.outbound import Delivery
 
 
 def owned_items(broker: Broker) -> set[int]:
-    """The journal items that something in memory stands for."""
+    """The journal items to which the state in memory refers."""
     found: set[int] = set()
     for session in broker.sessions.all():
         found.add(session.item)

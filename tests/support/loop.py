@@ -1,4 +1,4 @@
-"""The event loop of the nodes for a test's own coroutine, and a loop in a thread for code that is not asynchronous."""
+"""Runs a test's coroutine on the nodes' event loop; runs a loop in a thread for code that is not asynchronous."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 class LoopThread:
-    """Runs from its creation until ``close``."""
+    """An event loop in a thread; runs from its creation until ``close``."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""A running mesh as the scenarios see it, whoever started its processes."""
+"""A running mesh as the scenarios see it, with or without Ray."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from tests.support.waiting import until
 
 
 class Mesh(Protocol):
-    """``vehicles`` and ``backends`` are the ports of front door and core. Nothing here is called on an event loop
-    that has other work, except ``pid`` and ``figures``."""
+    """``vehicles`` and ``backends`` are the ports of front door and core. Only ``pid`` and ``figures`` may be called
+    on an event loop; the other methods block."""
 
     vehicles: int
     backends: int
 
     def names(self) -> list[str]:
-        """All nodes."""
+        """The names of all nodes."""
 
     def pid(self, name: str) -> int:
-        """The process of a node; 0 while there is none."""
+        """The process id of a node; 0 while no process runs."""
 
     def figures(self, name: str) -> dict[str, float]:
-        """The figures of the node's present process, by series; empty until it is ready."""
+        """The figures of the node's current process, by series; empty until it is ready."""
 
     def log(self, name: str) -> str:
-        """All that the processes of a node have logged."""
+        """The log of all processes of a node."""
 
     def kill(self, *names: str) -> None:
-        """Kill processes with SIGKILL, all at once; ``etcd`` is one of them. Their supervisor starts nodes again."""
+        """Send SIGKILL to processes, all at once; ``etcd`` is a valid name. Their supervisor restarts nodes."""
 
     def where(self, vehicle: str) -> str:
-        """The edge that the map names; empty if there is no record."""
+        """The edge of a vehicle in the map; empty if there is no record."""
 
     def restart(self) -> None:
-        """Stop everything in order, and start it again."""
+        """Stop all nodes in order and start them again."""
 
     def add_edge(self, name: str) -> None:
         """Apply the topology with a further edge to the running mesh."""
 
     def stop_etcd(self) -> None:
-        """Kill etcd, and keep it down."""
+        """Make etcd unavailable until ``start_etcd``."""
 
     def start_etcd(self) -> None:
-        """Let etcd be there again."""
+        """Make etcd available again."""
 
 
 async def kill_and_wait(mesh: Mesh, *names: str) -> None:
-    """Kill nodes and wait until other processes of theirs are ready."""
+    """Kill nodes and wait until their new processes are ready."""
     before = {name: mesh.pid(name) for name in names}
     await asyncio.to_thread(mesh.kill, *names)
-    await until(lambda: replaced(mesh, before), f"{', '.join(names)} back after the kill")
+    await until(lambda: replaced(mesh, before), f"{', '.join(names)} running again after the kill")
 
 
 def replaced(mesh: Mesh, before: dict[str, int]) -> bool:
-    """Whether nodes that had these processes have others that are ready."""
+    """Whether each node has a new process that is ready; ``before`` holds the old process ids."""
     return all(mesh.pid(name) not in (0, process) and mesh.figures(name) for name, process in before.items())
 
 

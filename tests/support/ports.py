@@ -1,6 +1,6 @@
-"""Free ports of this machine for what a test starts.
+"""Free ports of this machine for the processes of a test.
 
-They are those that the registry room finds for etcd: below the ones that the kernel gives to outgoing connections, so
+The registry room's search for etcd finds them: below the range that the kernel uses for outgoing connections, so
 that no connection takes a port before the test listens on it.
 """
 

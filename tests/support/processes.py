@@ -1,6 +1,6 @@
-"""A mesh without Ray: etcd and every node as processes of their own, started again a moment after they die.
+"""A mesh without Ray: etcd and every node run as processes, which are restarted a moment after they end.
 
-Their folders are not beside each other, so they meet over TCP as nodes of several machines do.
+Their folders have different parents, so they connect over TCP as nodes on several machines do.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from tests.support.ports import free_ports
 from tests.support.topologies import topology
 from tests.support.waiting import PATIENCE
 
-RESTART = 1.0  # seconds from the death of a node to its next start
+RESTART = 1.0  # seconds from the end of a node's process to its next start
 POLL = 0.02
 STOP = 8.0
-PACKAGE = str(Path(mesh.__path__[0]).parent)  # the nodes run what the tests import
+PACKAGE = str(Path(mesh.__path__[0]).parent)  # the nodes run the package that the tests import
 RUNNER = str(Path(__file__).with_name("runner.py"))
 
 
 class Child:
-    """One node and its present process."""
+    """One node and its current process."""
 
     def __init__(self, name: str, command: list[str], folder: Path) -> None:
         self.name = name
@@ -59,7 +59,7 @@ class Child:
         return process.pid if process is not None and process.poll() is None else 0
 
     def watch(self) -> None:
-        """Start it again when it has been dead for long enough."""
+        """Start a new process ``RESTART`` seconds after the old one ended."""
         if self.pid:
             return
         now = time.monotonic()
@@ -70,13 +70,13 @@ class Child:
             self.start()
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it has taken effect."""
+        """Send SIGKILL and wait until the process has ended."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(PATIENCE)
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL."""
+        """Send SIGTERM, then SIGKILL after ``STOP`` seconds."""
         process = self._process
         if process is None:
             return
@@ -90,12 +90,12 @@ class Child:
 
 
 class Processes:
-    """See ``Mesh``; runs within ``with``. Data, logs and figures are below ``folder``, whose name is the mesh's."""
+    """See ``Mesh``; runs within ``with``. ``folder`` holds data, logs and figures, and gives the mesh its name."""
 
     def __init__(
         self, folder: Path, edge_names: list[str], otlp: str = "", extra: str = "", **options: Any
     ) -> None:
-        """``options`` are further ones of the topology file (see ``topologies.topology``)."""
+        """``options`` are further options of the topology file (see ``topologies.topology``)."""
         self.vehicles, self.backends = free_ports(2)
         self.name = folder.name
         self._folder = folder
@@ -126,14 +126,14 @@ class Processes:
         self.stop()
 
     def start(self) -> None:
-        """Start everything; returns when all nodes are ready."""
+        """Start etcd and all nodes; return when all are ready."""
         self._loop.run(self._etcd.start())
         self._apply()
         self._wait_ready()
         self._watching.set()
 
     def stop(self) -> None:
-        """End everything; nothing is left behind."""
+        """End all processes and threads."""
         self._stop_nodes()
         self._ended.set()
         self._watcher.join(PATIENCE)
@@ -141,7 +141,7 @@ class Processes:
         self._loop.close()
 
     def _apply(self) -> None:
-        """Start the nodes of the topology that are not there yet."""
+        """Start the nodes of the topology that do not run yet."""
         file = topology(
             self._folder, self.vehicles, self.backends, self._edges, self._otlp, extra=self._extra, **self._options
         )  # fmt: skip
@@ -187,11 +187,11 @@ class Processes:
         return found
 
     def metrics(self, name: str) -> str:
-        """Where Prometheus reads the node."""
+        """The address of the node's metrics."""
         return str(self._told(name).get("metrics", ""))
 
     def _told(self, name: str) -> dict[str, Any]:
-        """What the node's present process has written of itself; empty until it is ready."""
+        """The status that the node's current process has written; empty until it is ready."""
         child = self._children[name]
         try:
             told: dict[str, Any] = json.loads((child.folder / "status.json").read_text())

@@ -1,4 +1,4 @@
-"""promtool, which comes with Prometheus: what it says of metrics and configurations."""
+"""Runs promtool, which comes with Prometheus, on metrics and configurations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DEADLINE = 30.0
 
 
 def promtool(*words: str, text: str = "") -> str:
-    """What ``promtool WORDS`` prints, given ``text``; it must find nothing wrong."""
+    """Run ``promtool WORDS`` with ``text`` as its input; it must succeed. Return its output."""
     program = shutil.which("promtool")
     assert program is not None, "promtool is missing: scripts/test gets it, or install Debian's package prometheus"
     done = subprocess.run([program, *words], input=text, capture_output=True, text=True, timeout=DEADLINE)
@@ -18,5 +18,5 @@ def promtool(*words: str, text: str = "") -> str:
 
 
 def check_metrics(text: str) -> None:
-    """Text in Prometheus' format that follows its conventions: not even a warning."""
+    """Check that metrics in Prometheus' format cause no error and no warning."""
     assert promtool("check", "metrics", text=text) == ""

@@ -1,4 +1,4 @@
-"""A TCP proxy that can be cut, frozen and healed: the faults of a network, at the test's word."""
+"""A TCP proxy with which a test causes network faults: it cuts, freezes and resumes connections."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 
 
 class Proxy:
-    """Listens on ``port`` of 127.0.0.1 and passes bytes on to ``target``, which may be changed at any time."""
+    """Listens on ``port`` of 127.0.0.1 and forwards bytes to the port ``target``, which a test may change."""
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = 0
-        self.open = True  # False: connections are closed as soon as they are made
+        self.open = True  # False: new connections are closed at once
         self.passed = 0
-        self.cut_after: int | None = None  # cut everything when so many bytes have passed to the target
+        self.cut_after: int | None = None  # cut all connections after this number of bytes to the target
         self._running = asyncio.Event()
         self._running.set()
         self._server: asyncio.Server | None = None
@@ -39,7 +39,7 @@ class Proxy:
         self._writers.clear()
 
     def freeze(self) -> None:
-        """Pass nothing on, but keep the connections."""
+        """Forward no bytes, but keep the connections open."""
         self._running.clear()
 
     def thaw(self) -> None:
@@ -67,7 +67,7 @@ class Proxy:
                 if counted and self.cut_after is not None:
                     left = self.cut_after - self.passed
                     if len(data) >= left:
-                        sink.write(data[: max(0, left)])  # what was cut in the middle has arrived in part
+                        sink.write(data[: max(0, left)])  # the first part of the data still arrives
                         self.passed += max(0, left)
                         self.cut_after = None
                         await asyncio.sleep(0.01)

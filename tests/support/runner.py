@@ -35,7 +35,7 @@ GRACE = 3.0
 
 
 async def main(file: Path, name: str, endpoint: str, folder: Path) -> None:
-    """Run the node until SIGTERM comes or the parent is gone."""
+    """Run the node until SIGTERM or the end of the parent process."""
     parent = os.getppid()
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)

@@ -1,6 +1,6 @@
-"""What OpenTelemetry's semantic conventions for messaging ask of each span of the mesh, as a table.
+"""The requirements of OpenTelemetry's semantic conventions for messaging on each span of the mesh, as a table.
 
-It knows spans as a receiver gets them. The table is written from the conventions (1.44, "Messaging spans", "Recording
+It knows spans as a collector gets them. The table is written from the conventions (1.44, "Messaging spans", "Recording
 errors") and from docs/tracing.md, and shares no name with the code that makes the spans.
 """
 
@@ -18,7 +18,7 @@ INTERNAL, CLIENT, PRODUCER, CONSUMER = 1, 3, 4, 5
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One operation of one kind of node: its span kind, its operation type (empty: none) and what it must carry."""
+    """One operation of one kind of node: its span kind, operation type (empty: none) and required attributes."""
 
     kind: int
     type: str
@@ -29,14 +29,14 @@ HOP = ("network.transport",)
 
 # (kind of node, messaging.operation.name)
 SPANS: Mapping[tuple[str, str], Rule] = {
-    # Pushed to a consumer: "process". Its context is that of a message's creation on this node.
+    # Pushed to a consumer: "process". Its context is the creation context of the message on this node.
     ("core", "process"): Rule(CONSUMER, "process", ("messaging.message.body.size", *HOP)),
     ("edge", "process"): Rule(CONSUMER, "process", ("messaging.message.body.size", *HOP)),
     # Sent with the span's own context.
     ("core", "relay"): Rule(PRODUCER, "send", HOP),
     ("core", "send"): Rule(PRODUCER, "send", HOP),
     ("edge", "send"): Rule(PRODUCER, "send", HOP),
-    # Sent with the context that came.
+    # Sent with the received context.
     ("door", "relay"): Rule(CLIENT, "send", HOP),
     # Within a node.
     ("core", "spool"): Rule(INTERNAL, ""),
@@ -45,7 +45,7 @@ SPANS: Mapping[tuple[str, str], Rule] = {
 }
 
 ALWAYS = ("messaging.system", "messaging.operation.name", "messaging.client.id")
-OF_A_TOPIC = ("messaging.destination.name", "messaging.destination.template")  # one whose topic is known
+OF_A_TOPIC = ("messaging.destination.name", "messaging.destination.template")  # a span whose topic is known
 
 TYPES: Mapping[str, type] = {
     "messaging.system": str,
@@ -67,7 +67,7 @@ TYPES: Mapping[str, type] = {
 
 
 def violations(span: SpanValue, vehicle: str = "") -> list[str]:
-    """What is wrong with a span. ``vehicle``: the one that it must name."""
+    """The violations of a span. ``vehicle``: the vehicle that it must name."""
     where = f"{span.name} of {span.node}"
     return [f"{where}: {wrong}" for wrong in _wrong(span, vehicle)]
 
@@ -128,7 +128,7 @@ def _wrong_network(attributes: Mapping[str, object]) -> Iterator[str]:
 
 
 def _wrong_status(span: SpanValue) -> Iterator[str]:
-    """"Recording errors": status, error.type and a description that repeats neither."""
+    """"Recording errors": status, error.type and a description that does not repeat the code."""
     code = span.attributes.get("messaging.mqtt.reason_code", 0)
     kind = span.attributes.get("error.type")
     if not isinstance(code, int):
@@ -141,7 +141,7 @@ def _wrong_status(span: SpanValue) -> Iterator[str]:
 
 
 def _wrong_links(span: SpanValue, rule: Rule) -> Iterator[str]:
-    """"Consumer spans": a link to the context that the message was created with; that is the parent here, too."""
+    """"Consumer spans": a link to the message's creation context, which is also the parent here."""
     if rule.type == "process":
         expected = (span.parent_id,) if span.parent_id else ()
         if span.links != expected:

@@ -1,4 +1,4 @@
-"""The client's side of SCRAM-SHA-256, from RFC 5802 alone."""
+"""The client's side of SCRAM-SHA-256, written from RFC 5802 only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import secrets
 
 
 class ScramClient:
-    """One exchange."""
+    """One authentication exchange."""
 
     def __init__(self, name: str, password: str) -> None:
         self._bare = f"n={name.replace('=', '=3D').replace(',', '=2C')},r={secrets.token_hex(12)}"
@@ -21,7 +21,7 @@ class ScramClient:
         return f"n,,{self._bare}".encode()
 
     def final(self, challenge: bytes) -> bytes:
-        """client-final-message for the server's first."""
+        """client-final-message, for the server-first-message ``challenge``."""
         nonce, salt, rounds = (part[2:] for part in challenge.decode().split(","))
         assert nonce.startswith(self._bare.split("r=")[-1])
         salted = hashlib.pbkdf2_hmac("sha256", self._password, base64.b64decode(salt), int(rounds))
@@ -34,7 +34,7 @@ class ScramClient:
         return f"{without},p={base64.b64encode(proof).decode()}".encode()
 
     def check(self, final: bytes) -> None:
-        """The server knows the verifier."""
+        """Check the server's signature: it proves that the server knows the verifier."""
         assert final == b"v=" + base64.b64encode(self._signature)
 
 

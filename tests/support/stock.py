@@ -1,4 +1,4 @@
-"""Vehicles with the paho client, which knows nothing of this mesh."""
+"""Vehicles with the paho client, a third-party library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.waiting import PATIENCE
 
 
 class Stock:
-    """As ``Client`` in what it keeps: ``received``, ``acked`` in order of publishing, ``closes``."""
+    """Keeps the same records as ``Client``: ``received``, ``acked`` in publishing order, ``closes``."""
 
     def __init__(self, name: str, protocol: int, clean: bool) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class Stock:
         self._client.on_subscribe = self._on_subscribe
 
     def connect(self, port: int) -> None:
-        """Connect; returns when accepted."""
+        """Connect; return when accepted."""
         self._connected.clear()
         if self._v5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -52,7 +52,7 @@ class Stock:
         assert self._connected.wait(PATIENCE), f"{self.name} was not accepted"
 
     def subscribe(self, filter: str, qos: int) -> None:
-        """Subscribe; returns when acknowledged."""
+        """Subscribe; return when acknowledged."""
         self._subscribed.clear()
         self._client.subscribe(filter, qos)
         assert self._subscribed.wait(PATIENCE), f"{self.name} was not subscribed"
@@ -64,16 +64,16 @@ class Stock:
 
     @property
     def published(self) -> list[tuple[str, str]]:
-        """Everything published."""
+        """All publishes, in order."""
         return [message for _, message in self._order]
 
     @property
     def acked(self) -> list[tuple[str, str]]:
-        """Acknowledged publishes."""
+        """The acknowledged publishes, in publishing order."""
         return [message for identifier, message in self._order if identifier in self._done]
 
     def leave(self) -> None:
-        """DISCONNECT and end the thread."""
+        """Send DISCONNECT and end the thread."""
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -21,7 +21,7 @@ def topology(
     sys_interval: float = 10.0,
     prometheus: str = "",
 ) -> Path:
-    """Write the file for a mesh with these ports and edges; ``extra`` is put at its end."""
+    """Write the file for a mesh with these ports and edges; ``extra`` is appended."""
     shown = f'prometheus: "{prometheus}", ' if prometheus else ""
     edges = ", ".join(f"{{name: {name}}}" for name in edge_names)
     sent_away = f', redirect: "{redirect}"' if redirect else ""

@@ -1,7 +1,7 @@
-"""Waiting for a condition with a deadline.
+"""Waits for a condition with a deadline.
 
-Knows time, and nothing of what it waits for. A condition is asked for often at first and less often later, so that a
-short wait costs little time and a long one little work. What does not come true in time fails the test.
+It knows time, but not what it waits for. It checks a condition often at first and less often later, so that a short
+wait costs little time and a long wait little work. A condition that is not true in time fails the test.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import inspect
 import time
 from collections.abc import Callable
 
-PATIENCE = 30.0  # seconds; a deadline on a machine that others use as well, not an expectation
-FIRST_PAUSE = 0.001  # seconds; a message takes some milliseconds, and there are thousands of waits
+PATIENCE = 30.0  # seconds; a deadline for a shared machine, not an expectation
+FIRST_PAUSE = 0.001  # seconds; a message takes some milliseconds, and a test run has thousands of waits
 LONGEST_PAUSE = 0.02
 
 
 async def until(condition: Callable[[], object], what: str = "", seconds: float = PATIENCE) -> None:
-    """Wait on the event loop until ``condition()`` is true; after ``seconds`` fail with ``what``, or with the text of
+    """Wait on the event loop until ``condition()`` is true. After ``seconds`` fail with ``what``, or with the source of
     the condition."""
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE
@@ -44,7 +44,7 @@ def _failure(condition: Callable[[], object], what: str, seconds: float) -> str:
 
 
 def _text(condition: Callable[[], object]) -> str:
-    """The statement in which the condition stands, as ``await until(lambda: door.connections == 1)``."""
+    """The statement that contains the condition, for example ``await until(lambda: door.connections == 1)``."""
     try:
         return inspect.getsource(condition).strip()
     except (OSError, TypeError):  # no Python function
