@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conformance import socket_world
-from tests.conformance.engine_world import EngineWorld
+from tests.conformance.broker_world import BrokerWorld
 from tests.conformance.socket_world import SocketWorld
 from tests.conformance.world import World
 from tests.support.processes import Processes
@@ -22,10 +22,10 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 
 
 def _world(name: str, request: pytest.FixtureRequest) -> World:
-    return EngineWorld() if name == "engine" else SocketWorld(name, request.getfixturevalue("mesh"))
+    return BrokerWorld() if name == "broker" else SocketWorld(name, request.getfixturevalue("mesh"))
 
 
-@pytest.fixture(params=["engine", *_SOCKETS])
+@pytest.fixture(params=["broker", *_SOCKETS])
 def world(request: pytest.FixtureRequest) -> World:
     """Every scenario runs in all three worlds."""
     return _world(request.param, request)

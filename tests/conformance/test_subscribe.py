@@ -6,8 +6,8 @@ import pytest
 
 from mesh.wire.packets import Ack, Publish, SubAck, Subscribe, Subscription
 from tests.conformance import raw
+from tests.conformance.broker_world import BrokerWorld
 from tests.conformance.clients import PROTOCOLS
-from tests.conformance.engine_world import EngineWorld
 from tests.conformance.world import SUBSCRIPTIONS, World, properties
 from tests.support.shows import shows
 
@@ -214,7 +214,7 @@ def test_wide_filter_brings_no_refused_topic(world: World, protocol: int) -> Non
 
 def test_wide_filter_brings_no_refused_topic_of_the_mesh() -> None:
     """Neither live, nor retained, nor to a member of a group, when the mesh itself publishes to a refused topic."""
-    world = EngineWorld()
+    world = BrokerWorld()
     inside, peer, later = world.bench.client("inside"), world.client(), world.client()
     peer.subscribe("+/#", "$share/g/+/x", "+/x")
     for topic in ("refused/x", "open/x"):

@@ -15,7 +15,7 @@ UPTIME = "$SYS/broker/uptime"
 
 def figure(world: World, peer: Peer) -> Publish:
     """The next figure, always with QoS 0. In the world without sockets, advance the clock first."""
-    if world.name == "engine":
+    if world.name == "broker":
         world.elapse(SYS_INTERVAL + 0.5)
     message = peer.find(Publish)
     assert (message.topic, message.qos) == (UPTIME, 0)
@@ -117,6 +117,6 @@ def test_monitoring_figures_are_published(world: World) -> None:
         message = peer.message()
         assert message.qos == 0
         got.setdefault(message.topic, (message.payload.decode(), message.retain))
-    assert world.name == "engine" or got["$SYS/broker/version"][0].startswith("vehicle-mesh")
+    assert world.name == "broker" or got["$SYS/broker/version"][0].startswith("vehicle-mesh")
     assert int(got["$SYS/broker/clients/connected"][0]) >= 1
     assert all(retain for _, retain in got.values())

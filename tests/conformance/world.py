@@ -29,7 +29,7 @@ _numbers = itertools.count(1)
 
 
 class World(ABC):
-    """``name`` is ``engine``, ``core`` or ``door``."""
+    """``name`` is ``broker``, ``core`` or ``door``."""
 
     name: str
 

@@ -35,7 +35,7 @@ def settings() -> Settings:
     return made
 
 
-class EngineWire(Flushable):
+class BrokerWire(Flushable):
     """Stands in for an endpoint: passes bytes to the broker and back without a socket."""
 
     def __init__(self, bench: Bench) -> None:
@@ -89,16 +89,16 @@ class EngineWire(Flushable):
         self._closed = True
 
 
-class EngineWorld(World):
+class BrokerWorld(World):
     """A broker on a journal in memory."""
 
-    name = "engine"
+    name = "broker"
 
     def __init__(self) -> None:
         self.bench = Bench(settings())
 
-    def wire(self) -> EngineWire:
-        return EngineWire(self.bench)
+    def wire(self) -> BrokerWire:
+        return BrokerWire(self.bench)
 
     def elapse(self, seconds: float) -> None:
         self.bench.clock.now += seconds
