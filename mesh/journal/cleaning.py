@@ -1,36 +1,34 @@
-"""Cleaning: the live items of the oldest segment go to the end of the log, then the segment is deleted.
+"""Cleaning: the live items of the oldest segment are copied to the end of the log, then the segment is deleted.
 
 This file is the half that reads, in the commit thread. The half that decides is ``Journal``, in the owner's thread.
 
-Why the oldest, and why a drop is never copied
-----------------------------------------------
-The log is a circle: it grows at one end and is cleaned at the other. Let S be the oldest segment.
+Why the oldest segment, and why a drop is never copied
+------------------------------------------------------
+The log grows at one end and is cleaned at the other. Let S be the oldest segment.
 
-1. *No copy follows its drop.* Every record, and every copy, gets its place in the log from the owner's thread, which
-   appends a copy only while the item is live. So all copies of an item stand before its drop.
-2. *A drop in S refers to nothing outside S.* By 1 all copies of its item stand before it, in S or in older segments,
-   and there are none. So when S is deleted the drop goes together with everything it was about. The deletion is one
-   unlink.
-3. *What is not copied was dropped durably, or has a newer copy.* The owner notes the last sequence number when the
-   last copy is appended. An item that was passed over had been dropped by then, so its drop has a number up to that
-   one. S is deleted when that number is durable, and with it every copy. Without this rule a crash could lose an item
-   whose drop, and whatever replaced it, were still in memory.
-4. *A crash between copy and deletion leaves several copies.* They are the same byte for byte, and have the same id, so
-   the order of ids at recovery is kept. Replaying takes the last copy; a drop after any of them stands after all of
-   them (1) and kills all.
-5. *Deletions do not overtake each other.* A drop in the segment after S may be about an item in S. So the removal of
-   S is synced before the next segment is touched.
+1. *No copy follows its drop.* The owner's thread gives every record and every copy its place in the log, and appends a
+   copy only while the item is live. So all copies of an item precede its drop.
+2. *A drop in S refers to nothing outside S.* By 1 all copies of its item precede it, in S or in an older segment, and
+   no segment is older. So one unlink deletes the drop together with all copies of its item.
+3. *An item that is not copied was dropped durably, or has a newer copy.* When the last copy is appended, the owner
+   notes the last sequence number. An item that was not copied was dropped before, so the number of its drop is at most
+   this one. S is deleted when this number, and so every copy, is durable. Without this rule a crash could lose an item
+   while its drop, and the item that replaced it, were still in memory.
+4. *A crash between copy and deletion leaves several copies.* They are the same byte for byte and have the same id, so
+   recovery keeps the order of ids. Replay uses the last copy. A drop follows all copies (1) and removes the item.
+5. *Segments are removed in order.* A drop in the segment after S may refer to an item in S. So the removal of S is
+   synced before the next segment is removed.
 
 What the two threads share
 --------------------------
-``is_live`` reads the owner's table from the commit thread: one dictionary look-up, atomic in CPython, and only a hint
-that saves the reading of dead items. The owner looks again before it appends the copy. An item of a sealed segment can
-only go from live to dead, or to a newer place by way of this cleaning, so the hint never hides a live item. Reads by
-the owner go to the old place until the copy is durable, and S is only deleted after every place in it has been
-replaced; the owner counts them, and a segment in which an item is left is never deleted.
+``is_live`` reads the owner's table from the commit thread. It is one dictionary look-up, which is atomic in CPython,
+and only a hint: it avoids the reading of dead items. The owner checks again before it appends the copy. An item of a
+sealed segment can only die, or move to a newer place through this cleaning, so the hint never hides a live item. The
+owner reads from the old place until the copy is durable, and S is deleted only after every place in it has been
+replaced. The owner counts the places: a segment that still has a live item is never deleted.
 
-Where the owner names the live items itself (``Picker``), the names are those of one moment. The same holds: an item
-can only die or move later, the owner looks again, and nothing new can come to live in a sealed segment.
+Where the owner lists the live items itself (``Picker``), the list is of one moment. The same holds: an item can only
+die or move later, the owner checks again, and no item is added to a sealed segment.
 """
 
 from __future__ import annotations
@@ -48,15 +46,15 @@ from mesh.journal.layout import (
     PLACE_MASK,
     PUT_HEAD,
     PUT_HEAD_SIZE,
+    is_intact,
     parse_header,
     parse_records,
     segment_path,
-    sound,
 )
 from mesh.journal.messages import Copies
 
-# Dead bytes cost the owner nothing, so more may be read than copied: cleaning must gain on a log that grows while
-# half of what is read is live.
+# Dead bytes cost the owner nothing, so more may be read than copied: cleaning must be faster than a log that grows
+# while half of the bytes read are live.
 _READ_PER_COPY: Final = 4
 
 # id, segment, offset << 32 | length
@@ -65,8 +63,8 @@ IsLive = Callable[[int, int, int], bool]
 
 @final
 class Picker:
-    """Gives named items of one sealed segment in bounded steps. Where few items live, as the sessions of clients whose
-    messages are soon delivered, this spares the reading of all that is dead."""
+    """Reads listed items of one sealed segment in bounded steps. Where few items are live (sessions of clients whose
+    messages are soon delivered), this avoids the reading of dead bytes."""
 
     __slots__ = ("_files", "_handle", "_items", "_path", "_taken")
 
@@ -79,7 +77,7 @@ class Picker:
         self._handle = files.open(self._path, create=False)
 
     def step(self, size: int) -> Copies:
-        """The next items that stand within ``size`` bytes, with one read. ``DamageError`` when one is not there."""
+        """The next items within ``size`` bytes, with one read. ``DamageError`` when one is damaged or missing."""
         found: list[tuple[int, int, bytes, int]] = []
         if self._taken < len(self._items):
             first = self._items[self._taken][1]
@@ -99,7 +97,7 @@ class Picker:
         self._files.close(self._handle)
 
     def _item(self, id: int, place: int, record: bytes) -> tuple[int, int, bytes, int]:
-        if len(record) != place & PLACE_MASK or not sound(record) or PUT_HEAD.unpack_from(record)[4] != id:
+        if len(record) != place & PLACE_MASK or not is_intact(record) or PUT_HEAD.unpack_from(record)[4] != id:
             raise DamageError(self._path, place >> OFFSET_SHIFT, f"item {id} is damaged")
         return id, place, record, PUT_HEAD_SIZE + PUT_HEAD.unpack_from(record)[2]
 
@@ -110,7 +108,7 @@ def _place(item: tuple[int, int]) -> int:
 
 @final
 class Cleaner:
-    """A cursor over one sealed segment that finds its live items, and gives them in bounded steps."""
+    """A cursor over one sealed segment that finds its live items and returns them in bounded steps."""
 
     __slots__ = ("_files", "_found", "_frames", "_given", "_handle", "_is_live", "_path", "number")
 
@@ -130,7 +128,7 @@ class Cleaner:
         self._frames = Frames(files, self._handle, header, length)
 
     def step(self, size: int) -> Copies:
-        """Live items of ``size`` bytes or a little more, after reading a few times that at most."""
+        """Live items of ``size`` bytes or a little more; reads at most a few times that."""
         items: list[tuple[int, int, bytes, int]] = []
         live = 0
         limit = self._frames.offset + _READ_PER_COPY * size
@@ -162,7 +160,7 @@ class Cleaner:
         for id, place, _, _, at, stub in entries:
             if place and self._is_live(id, self.number, place):
                 record = frame.payload[at : at + (place & PLACE_MASK)]
-                if not sound(record):
+                if not is_intact(record):
                     raise DamageError(self._path, frame.offset + at, f"item {id} is damaged")
                 self._found.append((id, place, record, stub))
         return True

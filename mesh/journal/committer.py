@@ -1,12 +1,12 @@
-"""The commit thread: one write and one sync for all that was handed over.
+"""The commit thread: one write and one sync for all hand-overs that wait.
 
-It knows orders and reports, and never what an item is. What always holds:
+It knows orders and reports; it must never know what an item is. What always holds:
 
-- Orders are carried out in turn, so the log has the order of the owner's calls. Hand-overs that wait together become
+- Orders are executed in turn, so the log has the order of the owner's calls. Hand-overs that wait together become
   one frame.
-- A report leaves after what it says is true on the disk.
-- A batch that fails is tried again, unchanged, until it is written or the journal is closed. Nothing overtakes it.
-- One step of cleaning is bounded, and only one is under way; a commit waits for one step at most.
+- A report is posted after its content is true on the disk.
+- A batch that fails is retried, unchanged, until it is written or the journal is closed. No later order overtakes it.
+- A step of cleaning is bounded, and only one runs at a time; a commit waits for one step at most.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Committer:
         self._stopping = threading.Event()
         self._cleaner: Cleaner | Picker | None = None
         self._last_batch = 0
-        # A daemon, so that an owner that forgot `close` can still end; what was reported durable is safe either way.
+        # A daemon, so that a process whose owner forgot `close` can still end; reported data is durable either way.
         self._worker = threading.Thread(target=self._run, name=f"journal {directory.name}", daemon=True)
 
     def start(self) -> None:
@@ -95,7 +95,7 @@ class Committer:
         self._orders.put(order)
 
     def stop(self, deadline: float) -> bool:
-        """Finish what was ordered, within ``deadline`` seconds; whether the thread has ended."""
+        """Finish the orders given so far, within ``deadline`` seconds; returns whether the thread has ended."""
         self._stopping.set()
         self._orders.put(Stop())
         self._worker.join(deadline)
@@ -103,16 +103,16 @@ class Committer:
 
     def _run(self) -> None:
         try:
-            while self._carry_out(self._next.popleft() if self._next else self._orders.get()):
+            while self._execute(self._next.popleft() if self._next else self._orders.get()):
                 pass
-        except Exception as error:  # noqa: BLE001 - a fault of ours: the owner must hear that nothing is durable any more
+        except Exception as error:  # noqa: BLE001 - a bug here: the owner must learn that nothing becomes durable
             _log.exception("the commit thread of %s has ended", self._directory)
             self._post(Failed(OSError(errno.EIO, f"the commit thread has ended: {error!r}", str(self._directory))))
         finally:
             self._end_cleaning()
             self._segments.close()
 
-    def _carry_out(self, order: Order) -> bool:
+    def _execute(self, order: Order) -> bool:
         if isinstance(order, Handover):
             return self._commit(self._gather(order))
         if isinstance(order, Clean):
@@ -123,7 +123,7 @@ class Committer:
         return False
 
     def _gather(self, handover: Handover) -> list[Handover]:
-        """This hand-over and those that wait behind it, up to the limit of a batch."""
+        """This hand-over and those queued behind it, up to the limit of a batch."""
         handovers = [handover]
         size = handover.size
         while not self._orders.empty():  # this thread alone takes from the queue, so `get` finds something
@@ -147,7 +147,7 @@ class Committer:
                 offset = self._segments.append(payload, count, first, stubs)
                 break
             except OSError as error:
-                _log.error("journal %s: %d bytes not written, trying again: %s", self._directory, len(payload), error)
+                _log.error("journal %s: %d bytes not written, will retry: %s", self._directory, len(payload), error)
                 self._post(Failed(error))
                 if self._stopping.is_set():
                     return False
@@ -160,7 +160,7 @@ class Committer:
         return True
 
     def _clean(self, order: Clean) -> None:
-        # At least as much as was written last: else a log under heavy load would grow faster than it is cleaned.
+        # At least the size of the last batch: else a log under heavy load would grow faster than it is cleaned.
         size = max(self._limits.step, self._last_batch)
         report: Copies | Unreadable
         try:
@@ -190,10 +190,10 @@ class Committer:
         try:
             self._segments.remove(number)
         except OSError as error:
-            _log.error("journal %s: segment %d not removed, trying again: %s", self._directory, number, error)
+            _log.error("journal %s: segment %d not removed, will retry: %s", self._directory, number, error)
             if self._stopping.wait(self._limits.retry_first):
                 return True
-            self._orders.put(Remove(number))  # behind the commits that wait
+            self._orders.put(Remove(number))  # behind the queued commits
             return True
         self._post(Removed(self._segments.disk, self._segments.count))
         return True

@@ -1,4 +1,4 @@
-"""What can go wrong with a journal, as types. Each message says what was wrong, where, and what would be right."""
+"""The errors of a journal. Each message says what was wrong, where, and what would be right."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import final
 
 
 class JournalError(Exception):
-    """Base of every error that the journal raises for its own reasons."""
+    """Base of all errors that the journal itself raises."""
 
 
 @final
 class DamageError(JournalError):
-    """Bytes that were synced once do not read back as they were written. ``offset`` is in bytes from the file's
-    start.
-    """
+    """Synced bytes do not read back as they were written. ``offset`` is in bytes from the file's start."""
 
     def __init__(self, path: Path, offset: int, what: str) -> None:
         super().__init__(
@@ -31,25 +29,25 @@ class LockedError(JournalError):
 
     def __init__(self, directory: Path, holder: str) -> None:
         super().__init__(
-            f"{directory}: the journal is open already (process {holder or 'unknown'}); one journal has one owner:"
-            " end that process first, or name another directory"
+            f"{directory}: the journal is already open (process {holder or 'unknown'}); a journal has one owner:"
+            " end that process first, or use another directory"
         )
 
 
 @final
 class BacklogError(JournalError):
-    """So many bytes wait for the disk that one more item would pass the limit. Nothing was appended."""
+    """The item would make the bytes that wait for the disk exceed the limit. Nothing was appended."""
 
     def __init__(self, backlog: int, size: int, limit: int) -> None:
         super().__init__(
-            f"{backlog} bytes wait to be written and an item of {size} bytes would pass the limit of {limit};"
+            f"{backlog} bytes wait to be written and an item of {size} bytes would exceed the limit of {limit};"
             " stop taking messages while `failed` is set or `backlog_bytes` is high"
         )
 
 
 @final
 class UnsavedError(JournalError):
-    """The journal was closed before all that was appended could be made durable."""
+    """The journal was closed before all appended records were durable."""
 
     def __init__(self, directory: Path, backlog: int, cause: OSError | None) -> None:
         reason = f"the disk says: {cause}" if cause is not None else "the disk did not answer in time"

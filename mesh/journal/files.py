@@ -1,7 +1,7 @@
-"""The file system as the journal sees it: a small layer, so that tests can make it fail, forget and count.
+"""The file system as the journal sees it: a small layer, so that tests can inject faults, losses and counters.
 
-What always holds: every write names its offset, so a write can be repeated after a failure without knowing how far it
-came.
+What always holds: every write has an explicit offset, so a failed write can be repeated without knowing how much of it
+was done.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol, final
 
 
 class Files(Protocol):
-    """Calls of the operating system. Each raises ``OSError``; sizes and offsets are in bytes."""
+    """Operating system calls. Each raises ``OSError``; sizes and offsets are in bytes."""
 
     def names(self, directory: Path) -> list[str]:
         """The names in a directory, in no order."""
@@ -27,21 +27,21 @@ class Files(Protocol):
     def size(self, handle: int) -> int: ...
 
     def read(self, handle: int, size: int, offset: int) -> bytes:
-        """Up to ``size`` bytes; fewer at the end of the file only."""
+        """Up to ``size`` bytes; fewer only at the end of the file."""
 
     def write(self, handle: int, buffers: Sequence[bytes], offset: int) -> None:
         """All the buffers, one after another, or ``OSError`` with any part of them written."""
 
     def write_synced(self, handle: int, buffers: Sequence[bytes], offset: int) -> None:
-        """``write`` and ``sync`` in one call. After an ``OSError`` nobody knows which of them failed."""
+        """``write`` and ``sync`` in one call. After an ``OSError`` it is unknown which of them failed."""
 
     def truncate(self, handle: int, size: int) -> None: ...
 
     def sync(self, handle: int) -> None:
-        """The file's bytes and its length are on the disk."""
+        """On return the file's bytes and its length are on the disk."""
 
     def sync_directory(self, directory: Path) -> None:
-        """What was created, renamed and deleted in this directory is on the disk."""
+        """On return all creations, renames and deletions in this directory are on the disk."""
 
     def replace(self, source: Path, target: Path) -> None: ...
 
@@ -50,7 +50,7 @@ class Files(Protocol):
 
 @final
 class SystemFiles:
-    """The real calls. Those that read, write and sync release the interpreter's lock while the kernel works."""
+    """The real calls. Reads, writes and syncs release the interpreter's lock while the kernel works."""
 
     __slots__ = ()
 
@@ -83,13 +83,13 @@ class SystemFiles:
             self._write_rest(handle, b"".join(buffers), offset, done)
 
     def write_synced(self, handle: int, buffers: Sequence[bytes], offset: int) -> None:
-        # One system call in place of two: each lets the interpreter's lock go, and has to fight for it afterwards.
+        # One system call in place of two: each releases the interpreter's lock and must acquire it again.
         try:
             done = os.pwritev(handle, buffers, offset, os.RWF_DSYNC)
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 raise
-            done = 0  # as some kernels of sandboxes say
+            done = 0  # some sandbox kernels have no RWF_DSYNC
         if done < sum(map(len, buffers)):
             self._write_rest(handle, b"".join(buffers), offset, done)
             os.fdatasync(handle)

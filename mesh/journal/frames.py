@@ -1,7 +1,7 @@
 """The frames of one segment, read in turn.
 
-It knows the order of frames in a file and their checksums, and never what a record means. What always holds: a frame
-that ``next`` returns is whole, undamaged, and follows the one before it without a gap in the sequence numbers.
+It knows the order of frames in a file and their checksums; it must never know what a record means. What always holds:
+a frame that ``next`` returns is whole, undamaged, and follows the one before it without a gap in the sequence numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from isal.isal_zlib import crc32
 from mesh.journal.files import Files
 from mesh.journal.layout import FRAME_MARK, FRAME_SIZE, HEADER_SIZE, Header, parse_frame
 
-# One read brings many small frames; a frame that is longer is read by itself.
+# One read fetches many small frames; a longer frame is read by itself.
 _READ_AHEAD: Final = 1 << 20
 
 
@@ -43,7 +43,7 @@ class Frames:
         self._start = 0
 
     def next(self) -> Frame | None:
-        """The next frame; ``None`` when no whole frame stands at ``offset``: then it is the end, or damage."""
+        """The next frame; ``None`` when there is no whole frame at ``offset``: the end, or damage."""
         head = parse_frame(self._salt, self._take(self.offset, FRAME_SIZE))
         if head is None or head.first != self.position + 1:
             return None
@@ -55,12 +55,12 @@ class Frames:
         self.position += head.records
         return Frame(payload, head.records, head.first, start)
 
-    def followed(self) -> bool:
-        """Whether the head of a frame stands anywhere behind ``offset``.
+    def has_later_frame(self) -> bool:
+        """Whether there is the head of a frame anywhere behind ``offset``.
 
-        A frame is begun only when the one before it is synced. So a broken frame that is followed by another was whole
-        once, and is damage; one that nothing follows is the torn end of a write that nobody was told about, or what the
-        file held as an older segment.
+        A frame is written only after the one before it is synced. So a broken frame with another one behind it was once
+        whole: it is damage. A broken frame with none behind it is the torn end of a write that was never acknowledged,
+        or old content of the file as an earlier segment.
         """
         data = self._files.read(self._handle, self.end - self.offset, self.offset)
         at = data.find(FRAME_MARK, 1)

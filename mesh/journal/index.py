@@ -1,9 +1,9 @@
 """The index of a sealed segment: the segment without its bodies.
 
-Recovery reads it in place of the segment. It knows the stubs of the records in their order, from which the place of
-each follows, and never what an item is for. What always holds: an index is a cache. It carries checksums, and the salt
-and the length of its segment; one that is missing, torn or of another segment is not believed, and is built again from
-the segment. So it is never synced, and failing to write it harms nothing.
+Recovery reads it in place of the segment. It knows the stubs of the records in order, from which the place of each
+record follows; it must never know what an item is for. What always holds: an index is a cache. It has checksums, and
+the salt and the length of its segment; an index that is missing, torn or of another segment is ignored and built again
+from the segment. So it is never synced, and a failure to write it has no consequence.
 
 ::
 
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 _MAGIC: Final = b"MESHIDX1"
 _HEAD: Final = Struct("<8sIIQQQII")
 _CHUNK: Final = Struct("<II")
-# Stubs are written in pieces of this size while the segment grows: sealing it then takes no time and no memory.
+# Stubs are written in pieces of this size while the segment grows, so that sealing takes little time and memory.
 _PIECE: Final = 256 << 10
 
 SUFFIX: Final = ".index"
@@ -38,20 +38,20 @@ UNFINISHED_SUFFIX: Final = ".index.new"
 
 
 class Stubs(NamedTuple):
-    """The records of one frame as the index has them: ``stubs`` holds what ``entries`` point into."""
+    """The records of one frame as the index has them: ``entries`` point into ``stubs``."""
 
     stubs: bytes
     entries: list[Entry]
 
 
 class Index(NamedTuple):
-    """An index that was read: the last sequence number of its segment, and its chunks."""
+    """A loaded index: the last sequence number of its segment, and its chunks."""
 
     position: int
     chunks: bytes
 
     def frames(self) -> Iterator[Stubs]:
-        """The frames in order. ``ValueError`` when chunks with a right checksum make no sense."""
+        """The frames in order. ``ValueError`` when chunks with a correct checksum are not well formed."""
         at = 0
         offset = HEADER_SIZE
         while at < len(self.chunks):
@@ -68,7 +68,7 @@ def index_path(directory: Path, number: int) -> Path:
 
 
 def load_index(files: Files, directory: Path, header: Header, length: int) -> Index | None:
-    """The index of the segment with this header and synced length; ``None`` when there is none to be believed."""
+    """The index of the segment with this header and synced length; ``None`` when there is no valid one."""
     try:
         handle = files.open(index_path(directory, header.number), create=False)
     except FileNotFoundError:
@@ -92,8 +92,8 @@ def load_index(files: Files, directory: Path, header: Header, length: int) -> In
 
 @final
 class IndexWriter:
-    """Writes the index of one segment while that grows. It raises nothing: a failure is logged, and no index is
-    left.
+    """Writes the index of one segment while the segment grows. Raises nothing: a failure is logged and leaves no
+    index.
     """
 
     __slots__ = (
@@ -148,7 +148,7 @@ class IndexWriter:
             self._give_up(error)
 
     def abandon(self) -> None:
-        """No index is wanted any more; what was written of it is removed."""
+        """Write no index, and remove its unfinished file."""
         self._given_up = True
         self._waiting.clear()
         if self._handle == -1:
@@ -170,7 +170,7 @@ class IndexWriter:
         self._waiting_size = 0
 
     def _give_up(self, error: OSError) -> None:
-        _log.warning("%s: index not written, it will be built at the next start: %s", self._unfinished(), error)
+        _log.warning("%s: index not written; the next start builds it: %s", self._unfinished(), error)
         self.abandon()
 
     def _close(self) -> None:

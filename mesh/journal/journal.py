@@ -1,18 +1,17 @@
 """The journal: a durable, group-committed log of items. This file is the owner's side of it.
 
-It knows items as ``(id, kind, owner, meta, body)`` and nothing of what they stand for; nothing of MQTT, of asyncio, or
-of who waits. What always holds:
+It knows items as ``(id, kind, owner, meta, body)``; it must never know what they mean, MQTT, asyncio, or which caller
+waits. What always holds:
 
-- Every call is made by one thread, the owner's, and so is every callback. The commit thread reaches the owner through
-  ``notify`` only, and reports in the order of its work.
-- The order of calls is the order of the log. After a crash the journal is as it was after some call, never a later one
-  without an earlier one, and that call is at or behind ``durable_position``. What was appended between two returns to
-  the caller of the callbacks (the loop) is in one batch, whole or absent.
-- Nothing is read while it starts but indexes and the last segment. Nothing is kept of a written item but its id and
-  place.
+- One thread, the owner's, makes every call and runs every callback. The commit thread reaches the owner only through
+  ``notify``, and reports in the order of its work.
+- The order of calls is the order of the log. A crash leaves the journal in the state after one of the calls, with all
+  earlier calls and no later one; that call is at or after ``durable_position``. All records appended between two
+  returns to the caller of the callbacks (the loop) are in one batch, which is whole or absent.
+- The start reads only indexes and the last segment. Of a written item only its id and place stay in memory.
 - ``append`` and ``drop`` touch no file, take no lock and never wait.
 
-How cleaning is safe beside all this is argued in ``cleaning``.
+``cleaning`` explains why cleaning is safe.
 """
 
 from __future__ import annotations
@@ -61,10 +60,10 @@ _pack_put: Final = PUT_HEAD.pack
 _pack_drop: Final = DROP_RECORD.pack
 _pack_crc: Final = CRC.pack
 
-# Cleaning begins when this many bytes are on the disk for each live byte, and two segments more: then at least half of
-# what is cleaned is dead on average, so each live byte is copied about once for each byte written, and a small journal
-# is left alone. A segment in which nothing lives is removed one segment sooner, without being read: where messages are
-# soon delivered, two files take turns.
+# Cleaning begins when the disk holds this many bytes for each live byte, and two segments more: then at least half of
+# the cleaned bytes are dead on average, so each live byte is copied about once for each byte written, and a small
+# journal is not cleaned. A segment without live items is removed one segment sooner, without being read: where messages
+# are soon delivered, two files take turns.
 _DISK_PER_LIVE: Final = 2
 _SPARE_SEGMENTS: Final = 2
 _SPARE_SEGMENTS_EMPTY: Final = 1
@@ -82,11 +81,11 @@ _HALTED: Final = 4  # nothing: the oldest segment cannot be cleaned
 
 
 def _ignore_position(_position: int) -> None:
-    """Nobody waits."""
+    """The owner waits for no position."""
 
 
 def _ignore_failure(_error: OSError) -> None:
-    """Nobody listens; the commit thread has logged it."""
+    """The owner handles no failure; the commit thread has logged it."""
 
 
 @final
@@ -94,8 +93,8 @@ class Journal(Store):
     """Made by ``Journal.open``.
 
     ``position`` is the sequence number of the last record, ``durable_position`` that of the last one written and
-    synced. ``on_durable`` is called with the latter whenever it grew, ``on_failure`` whenever the disk refused;
-    ``failed`` is that error until a batch is written again.
+    synced. ``on_durable`` is called with the latter when it has grown, ``on_failure`` with each error of the disk;
+    ``failed`` is the error of the last batch, ``None`` once a batch is written.
     """
 
     __slots__ = (
@@ -144,7 +143,7 @@ class Journal(Store):
         self._reports: deque[Report] = deque()
         self._closed = False
 
-        # A place once the item is written, before that the record itself (without its checksum).
+        # The place of a written item; before it is written, the record itself (without its checksum).
         self._places: dict[int, int | bytes] = recovered.places
         self._recovered: dict[int, Item] | None = recovered.items
         self._live_bytes: int = recovered.live_bytes
@@ -177,9 +176,9 @@ class Journal(Store):
     ) -> Journal:
         """Recover the journal in ``directory``, or begin one there.
 
-        ``notify`` is called from the commit thread and has the callable run in the owner's thread, in order
+        ``notify`` is called from the commit thread and must run the callable in the owner's thread, in order
         (``loop.call_soon_threadsafe``). ``LockedError`` when the directory is open elsewhere, ``DamageError`` when
-        bytes that were synced are not as they were, ``OSError`` from the disk.
+        synced bytes have changed, ``OSError`` from the disk.
         """
         layer: Files = files if files is not None else SystemFiles()
         bounds = limits or JournalLimits()
@@ -193,26 +192,26 @@ class Journal(Store):
             raise
 
     def live(self) -> Iterator[Item]:
-        """The items found by ``open`` that still live, in the order of their ids, without bodies.
+        """The items found by ``open`` that are still live, in the order of their ids, without bodies.
 
-        Once: nothing is kept of what was given. ``JournalError`` the second time.
+        The journal does not keep them: a second call raises ``JournalError``.
         """
         items, self._recovered = self._recovered, None
         if items is None:
-            raise JournalError(f"{self._directory}: the items were given already; read them once, after open")
-        return self._give(items)
+            raise JournalError(f"{self._directory}: live() was called before; call it once, after open")
+        return self._iterate(items)
 
-    def _give(self, items: dict[int, Item]) -> Iterator[Item]:
+    def _iterate(self, items: dict[int, Item]) -> Iterator[Item]:
         for id in sorted(items):
             item = items.pop(id)
             if id in self._places:
                 yield item
 
     def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
-        """Put an item into the log and return its id, which is the record's sequence number.
+        """Append an item to the log and return its id, which is the record's sequence number.
 
         ``kind`` is unsigned 8 bit, ``owner`` unsigned 64 bit, ``meta`` below 4 GiB: ``ValueError`` otherwise.
-        ``BacklogError`` when too much waits for the disk. In both cases nothing has changed.
+        ``BacklogError`` when too many bytes wait for the disk. In both cases the journal is unchanged.
         """
         id = self.position + 1
         try:
@@ -240,7 +239,7 @@ class Journal(Store):
         return id
 
     def drop(self, id: int) -> None:
-        """The item is no longer wanted. A record with its own sequence number. ``KeyError`` when no such item lives."""
+        """Drop an item. The drop is a record with its own sequence number. ``KeyError`` when the item is not live."""
         place = self._places.pop(id)
         if isinstance(place, int):
             self._live_bytes -= place & PLACE_MASK
@@ -255,9 +254,9 @@ class Journal(Store):
         self.position += 1
 
     def read(self, id: int) -> bytes:
-        """The body of a live item, whether written yet or not.
+        """The body of a live item, whether it is written or not.
 
-        ``KeyError`` when no such item lives, ``DamageError`` when the disk gives back other bytes than were written,
+        ``KeyError`` when the item is not live, ``DamageError`` when the disk returns other bytes than were written,
         ``OSError`` from the disk.
         """
         place = self._places[id]
@@ -266,9 +265,9 @@ class Journal(Store):
         return body_of(place)
 
     def commit(self) -> None:
-        """Hand all that is buffered to the commit thread.
+        """Hand all buffered records to the commit thread.
 
-        Never waits; what is handed over while a commit is under way joins the next one.
+        Never waits; records handed over during a commit join the next one.
         """
         buffer = self._buffer
         if self.position < buffer.first:
@@ -302,10 +301,10 @@ class Journal(Store):
         )
 
     def close(self) -> None:
-        """Commit and sync what is buffered and end the thread. Callbacks are called from in here.
+        """Commit and sync all buffered records and end the thread. Calls the callbacks.
 
-        ``UnsavedError`` when the disk refused, or did not answer within the limit; in the latter case the lock is kept
-        until the process ends, as the thread may still write. A second call does nothing.
+        ``UnsavedError`` when the disk reports an error or does not answer within the limit; in the latter case the lock
+        is kept until the process ends, because the thread may still write. A second call does nothing.
         """
         if self._closed:
             return
@@ -319,10 +318,10 @@ class Journal(Store):
         if self.backlog_bytes:
             raise UnsavedError(self._directory, self.backlog_bytes, self.failed)
 
-    # From here on: what the commit thread reports.
+    # Reports of the commit thread.
 
     def _post(self, report: Report) -> None:
-        """In the commit thread."""
+        """Runs in the commit thread."""
         self._reports.append(report)
         try:
             self._notify(self._drain)
@@ -349,7 +348,7 @@ class Journal(Store):
                 self._halt(report)
 
     def _apply(self, report: Written) -> None:
-        """From now on these items are read from their places."""
+        """Record the places of written items: they are read from there from now on."""
         places = self._places
         live_in = self._live_in
         number = report.number
@@ -378,10 +377,10 @@ class Journal(Store):
         self.on_durable(self.durable_position)
         self._advance_cleaning()
 
-    # Cleaning, the half that decides.
+    # Cleaning: the half that decides.
 
     def _is_at(self, id: int, number: int, place: int) -> bool:
-        """In the commit thread, as a hint: whether the newest copy of the item is this one."""
+        """Runs in the commit thread, as a hint: whether this is the newest copy of the item."""
         return self._places.get(id) == number << SEGMENT_SHIFT | place
 
     def _advance_cleaning(self) -> None:
@@ -390,12 +389,12 @@ class Journal(Store):
         if self._cleaning == _IDLE:
             empty = not self._live_in.get(self._oldest)
             spare = (_SPARE_SEGMENTS_EMPTY if empty else _SPARE_SEGMENTS) * self._limits.segment
-            # A segment is known to be sealed, with every place in it, once a later one has been written to.
+            # Once a later segment has been written to, this one is sealed and all its places are known.
             if self._oldest < self._written_to and self._disk > _DISK_PER_LIVE * self._live_bytes + spare:
                 if empty:
                     self._all_copied()
                 else:
-                    self._read_on(self._items_of(self._oldest))
+                    self._request_step(self._items_of(self._oldest))
         elif self._cleaning == _COPIED and self.durable_position >= self._cleaned_at:
             self._remove_oldest()
 
@@ -409,12 +408,12 @@ class Journal(Store):
                 found.append((id, place - (number << SEGMENT_SHIFT)))
         return found
 
-    def _read_on(self, items: list[tuple[int, int]] | None) -> None:
+    def _request_step(self, items: list[tuple[int, int]] | None) -> None:
         self._cleaning = _READING
         self._committer.order(Clean(self._oldest, items))
 
     def _copy(self, report: Copies) -> None:
-        """Append what is still live to the end of the log, with its id."""
+        """Append the items that are still live to the end of the log, with their ids."""
         if self._closed:
             return
         base = self._oldest << SEGMENT_SHIFT
@@ -431,12 +430,12 @@ class Journal(Store):
             self.position += 1
         if not report.finished:
             self.commit()
-            self._read_on(None)  # the thread takes its orders in turn: these copies are written before it reads on
+            self._request_step(None)  # the thread executes orders in turn: it writes these copies before the next step
             return
         self._all_copied()
 
     def _all_copied(self) -> None:
-        """Nothing lives in the oldest segment any more, but its drops and copies are perhaps not durable yet."""
+        """The oldest segment has no live items left; its drops and copies may not be durable yet."""
         self.commit()
         self._cleaning = _COPIED
         self._cleaned_at = self.position
@@ -446,7 +445,7 @@ class Journal(Store):
         left = self._live_in.pop(self._oldest, 0)
         if left:
             self._live_in[self._oldest] = left
-            what = f"{self._directory}: {left} live items of segment {self._oldest} were not found in it; it is kept"
+            what = f"{self._directory}: segment {self._oldest} lacks {left} of its live items; the segment is kept"
             self._halt(Unreadable(OSError(errno.EIO, what)))
             return
         self._cleaning = _REMOVING
@@ -454,7 +453,7 @@ class Journal(Store):
         self._committer.order(Remove(self._oldest))
 
     def _halt(self, report: Unreadable) -> None:
-        """The log goes on and grows; only a person can say what to do with a damaged segment."""
+        """Stop cleaning: only an operator can decide about a damaged segment. The log continues and grows."""
         self._cleaning = _HALTED
         _log.error("journal %s: cleaning has stopped: %s", self._directory, report.error)
         self.on_failure(report.error)

@@ -1,6 +1,6 @@
 """The bytes of a journal's files. Little endian throughout.
 
-It knows how records, frames and segment headers look; it must never know why one is written or where it lives.
+It knows the layout of records, frames and segment headers; it must never know why one is written or in which file.
 
 ::
 
@@ -13,12 +13,12 @@ It knows how records, frames and segment headers look; it must never know why on
 What always holds:
 
 - The records of a frame have the sequence numbers ``first``, ``first + 1``, … A put whose ``id`` is its own sequence
-  number is an original; any other put is a copy that cleaning carried forward, the same byte for byte.
-- ``base`` is the last sequence number before the segment, ``before`` the length of the segment before that was synced.
-  What stands in that file beyond ``before`` was never acknowledged and is no part of the log.
-- Both checksums of a frame start from the segment's random ``salt``. Neither a client's payload nor what a file held
-  when it was an older segment can be mistaken for a frame: no client knows the salt, and each segment has its own.
-- A *stub* is a put without body and checksum, or a whole drop: what the index keeps of a record.
+  number is an original; any other put is a copy that cleaning made, the same byte for byte.
+- ``base`` is the last sequence number before the segment, ``before`` the synced length of the previous segment. Bytes
+  of that file beyond ``before`` were never acknowledged and are not part of the log.
+- Both checksums of a frame start from the segment's random ``salt``. Neither a client's payload nor old content of a
+  reused file can be mistaken for a frame: no client knows the salt, and each segment has its own.
+- A *stub* is a put without body and checksum, or a whole drop: the part of a record that the index keeps.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def segment_path(directory: Path, number: int) -> Path:
 
 
 def spare_path(directory: Path) -> Path:
-    """The file of a segment that was removed, kept to become the next one."""
+    """The file of a removed segment, kept to become the next segment."""
     return directory / "spare"
 
 
@@ -91,7 +91,7 @@ def pack_header(header: Header) -> bytes:
 
 
 def parse_header(data: bytes) -> Header | None:
-    """The header, or ``None`` when these bytes are not a whole and undamaged one."""
+    """The header, or ``None`` when the bytes are not a whole and undamaged header."""
     if len(data) != HEADER_SIZE:
         return None
     magic, number, salt, base, before, crc = HEADER.unpack(data)
@@ -107,7 +107,7 @@ def pack_frame(salt: int, payload: bytes, count: int, first: int) -> bytes:
 
 
 def parse_frame(salt: int, data: bytes) -> FrameHead | None:
-    """The head of a frame, or ``None`` when these bytes are not a whole and undamaged one of this segment."""
+    """The head of a frame, or ``None`` when the bytes are not a whole and undamaged head of this segment."""
     if len(data) != FRAME_SIZE:
         return None
     magic, head_crc, length, count, first, crc = FRAME.unpack(data)
@@ -117,9 +117,9 @@ def parse_frame(salt: int, data: bytes) -> FrameHead | None:
 
 
 def parse_records(data: bytes, count: int, offset: int, bodies: bool) -> tuple[list[Entry], int]:
-    """The records in ``data`` and the offset behind the last one; ``offset`` is where the first stands in the segment.
+    """The records in ``data`` and the offset behind the last one; ``offset`` is where the first starts in the segment.
 
-    Without ``bodies`` the data are stubs. ``ValueError`` when the data are not exactly ``count`` records.
+    Without ``bodies`` the data is stubs. ``ValueError`` when it is not exactly ``count`` records.
     """
     entries: list[Entry] = []
     at = 0
@@ -143,11 +143,11 @@ def parse_records(data: bytes, count: int, offset: int, bodies: bool) -> tuple[l
     return entries, offset
 
 
-def sound(record: bytes) -> bool:
+def is_intact(record: bytes) -> bool:
     """Whether a put, with its checksum, is undamaged."""
     return len(record) >= PUT_SIZE and CRC.unpack_from(record, len(record) - CRC.size)[0] == crc32(record[: -CRC.size])
 
 
 def body_of(record: bytes) -> bytes:
-    """The body of a put that has no checksum behind it."""
+    """The body of a put without its checksum."""
     return record[PUT_HEAD_SIZE + (record[2] | record[3] << 8 | record[4] << 16 | record[5] << 24) :]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, final
 
-# A place in a segment is a 32 bit offset. A segment is rolled before it passes its size, but one hand-over is never
-# split, so a segment may end one backlog beyond it: both together must stay below 4 GiB.
+# A place in a segment has a 32 bit offset. A new segment begins before this one exceeds its size, but a hand-over is
+# never split, so a segment may be one backlog longer: both together must stay below 4 GiB.
 _ADDRESSABLE: Final = 1 << 32
 _SMALLEST_SEGMENT: Final = 128
 
@@ -19,25 +19,26 @@ class JournalLimits:
     ``ValueError`` names the field that is out of range.
     """
 
-    # Big enough that rolling (two syncs) is rare, small enough that one is soon cleaned and its file written to again.
+    # Large enough that a new segment (two syncs) is rare, small enough that one is soon cleaned and its file reused.
     segment: int = 16 << 20
-    # Hand-overs are joined up to this size: one sync for all that waits, without an unbounded copy when the disk was
-    # away.
+    # Hand-overs are joined up to this size: one sync for all that wait, without an unbounded copy after the disk was
+    # unavailable.
     batch: int = 16 << 20
-    # Bytes that one step of cleaning gives to the owner's thread: about a millisecond of its time.
+    # Bytes that one step of cleaning hands to the owner's thread: about a millisecond of its time.
     step: int = 256 << 10
-    # So many live items of the whole journal are looked through for those of the segment that is cleaned, which takes
-    # half a millisecond of the owner's time. Where there are more, or with 0, the segment is read for them.
+    # Up to this many live items in the journal, the owner searches them for those of the cleaned segment, which takes
+    # half a millisecond of its time. With more items, or with 0, the whole segment is read.
     picked: int = 10_000
-    # What may wait in memory for a disk that is slow or full. `append` refuses beyond it.
+    # Bytes that may wait in memory for a slow or full disk. Beyond it `append` raises `BacklogError`.
     backlog: int = 256 << 20
-    # A full disk is asked again after the first wait, doubling up to the longest: soon after space is there, no busy
-    # loop.
+    # A full disk is retried after the first wait, doubling up to the longest: soon after there is space, without a
+    # busy loop.
     retry_first: float = 0.05
     retry_longest: float = 5.0
     # How long `close` waits for the last sync. A disk that hangs must not hang the process with it.
     close: float = 10.0
-    # Files kept open for reading; the oldest used is closed first. A journal may have more segments than file handles.
+    # Files kept open for reading; the least recently used is closed first. A process may have fewer file handles than
+    # its journal has segments.
     readers: int = 64
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""One owner for each directory: an advisory lock that ends with the process, however that ends."""
+"""One owner for each directory: an advisory lock that the system releases when the process ends, for any reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, final
 from mesh.journal.errors import LockedError
 
 _NAME: Final = "lock"
-_LONGEST_HOLDER: Final = 32  # the decimal digits of a process number, and room
+_LONGEST_HOLDER: Final = 32  # bytes; more than the decimal digits of a process number
 
 
 @final
@@ -20,7 +20,7 @@ class DirectoryLock:
     __slots__ = ("_handle",)
 
     def __init__(self, directory: Path) -> None:
-        """``LockedError`` when another holds it, at once."""
+        """Raises ``LockedError`` at once when another process or journal holds the lock."""
         self._handle = os.open(directory / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

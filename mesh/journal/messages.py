@@ -1,6 +1,6 @@
-"""What passes between the owner's thread and the commit thread.
+"""Messages between the owner's thread and the commit thread.
 
-Nothing here is shared in the sense that both change it: who sends a message keeps no hold on its lists.
+The threads never change one object both: the sender of a message keeps no reference to its lists.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ class Handover:
     """Records for one batch, in the order of their sequence numbers: ``first`` to ``last``, set when it is handed over.
 
     ``parts`` joined are the records, ``stubs`` joined their stubs. ``ids`` are the items put here, ``places`` where
-    each stands: ``offset << 32 | length``, with offsets from the start of this hand-over.
+    each starts: ``offset << 32 | length``, with offsets from the start of this hand-over.
     """
 
     __slots__ = ("first", "ids", "last", "parts", "places", "size", "stubs")
@@ -29,10 +29,10 @@ class Handover:
 
 
 class Clean(NamedTuple):
-    """Owner → thread: read on in this segment, the oldest, and say what is live in it.
+    """Owner → thread: run one step of cleaning over this segment, the oldest, and report its live items.
 
-    ``items`` names its live items, id and offset << 32 | length, where the owner could find them all at little cost:
-    then only they are read. It counts in the first order for a segment.
+    ``items`` lists its live items (id, offset << 32 | length) where the owner can find them cheaply: then only they are
+    read. Only the first order for a segment uses it.
     """
 
     number: int
@@ -40,13 +40,13 @@ class Clean(NamedTuple):
 
 
 class Remove(NamedTuple):
-    """Owner → thread: nothing refers to this segment any more."""
+    """Owner → thread: remove this segment; no live item is in it."""
 
     number: int
 
 
 class Stop(NamedTuple):
-    """Owner → thread: end when all before this is done."""
+    """Owner → thread: end after all earlier orders."""
 
 
 class Written(NamedTuple):
@@ -65,7 +65,7 @@ class Written(NamedTuple):
 
 @final
 class Failed:
-    """Thread → owner: the batch was not written and will be tried again."""
+    """Thread → owner: the batch was not written; the thread will retry it."""
 
     __slots__ = ("error",)
 
@@ -74,9 +74,9 @@ class Failed:
 
 
 class Copies(NamedTuple):
-    """Thread → owner: live items of the segment that is cleaned: id, offset << 32 | length, record, stub length.
+    """Thread → owner: live items of the cleaned segment: id, offset << 32 | length, record, stub length.
 
-    ``finished`` when the segment holds no more.
+    ``finished``: the segment has no more.
     """
 
     items: list[tuple[int, int, bytes, int]]
@@ -85,7 +85,7 @@ class Copies(NamedTuple):
 
 @final
 class Unreadable:
-    """Thread → owner: the oldest segment cannot be cleaned, as it is damaged or the disk does not give it."""
+    """Thread → owner: the oldest segment cannot be cleaned, because it is damaged or the disk cannot read it."""
 
     __slots__ = ("error",)
 
@@ -94,7 +94,7 @@ class Unreadable:
 
 
 class Removed(NamedTuple):
-    """Thread → owner: the segment is gone from the disk."""
+    """Thread → owner: the segment is removed from the disk."""
 
     disk: int
     segments: int

@@ -1,7 +1,7 @@
-"""Reading bodies back, in the owner's thread.
+"""Reading of bodies, in the owner's thread.
 
-It knows places, not items. What always holds: at most ``limit`` files are open, the least recently used is closed
-first; a record that is returned has passed its checksum and has the id that was asked for.
+It knows places; it must never know what an item means. What always holds: at most ``limit`` files are open, the least
+recently used is closed first; a returned record has passed its checksum and has the requested id.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mesh.journal.layout import (
     PUT_HEAD,
     PUT_HEAD_SIZE,
     SEGMENT_SHIFT,
+    is_intact,
     segment_path,
-    sound,
 )
 
 
 @final
 class Readers:
-    """The handles of segments that were read lately."""
+    """The handles of recently read segments."""
 
     __slots__ = ("_directory", "_files", "_handles", "_limit")
 
@@ -40,16 +40,16 @@ class Readers:
         number = place >> SEGMENT_SHIFT
         offset = place >> OFFSET_SHIFT & PLACE_MASK
         record = self._files.read(self._handle(number), place & PLACE_MASK, offset)
-        if not sound(record) or len(record) != place & PLACE_MASK:
+        if not is_intact(record) or len(record) != place & PLACE_MASK:
             raise DamageError(segment_path(self._directory, number), offset, f"item {id} is damaged")
         _, _, meta_length, _, found, _ = PUT_HEAD.unpack_from(record)
         if found != id:
-            what = f"item {found} stands in the place of {id}"
+            what = f"found item {found} in place of item {id}"
             raise DamageError(segment_path(self._directory, number), offset, what)
         return record[PUT_HEAD_SIZE + meta_length : -CRC.size]
 
     def forget(self, number: int) -> None:
-        """The segment will be deleted."""
+        """Close the file of a segment that will be deleted."""
         handle = self._handles.pop(number, -1)
         if handle != -1:
             self._files.close(handle)

@@ -1,14 +1,14 @@
-"""From a directory to the items that live in it.
+"""Recovery: from a directory to its live items.
 
-It knows the rules by which files that a crash left become a log again. What always holds afterwards:
+It knows how to restore the log from the files that a crash left. What always holds afterwards:
 
-- Every record that was ever reported durable is there, or ``DamageError`` names the file and the byte. The only bytes
-  that are taken away are the torn end of the last segment, which nobody was told about.
-- What is kept is synced: a process that was killed may have left bytes that were only in the page cache.
+- Every record that was reported durable is present, or ``DamageError`` names the file and the byte. The only bytes that
+  are removed are the torn end of the last segment, which was never acknowledged.
+- All that is kept is synced: a killed process may have left bytes that were only in the page cache.
 - Every segment but the last has an index, if the disk has room for one.
 
-Copies need no thought. Replaying is in the order of the log: a later copy of an item replaces the place of the former,
-a drop removes the item, and no copy ever follows its drop (see ``cleaning``).
+Copies need no special case. Replay follows the order of the log: a later copy of an item replaces the place of the
+earlier one, a drop removes the item, and no copy follows its drop (see ``cleaning``).
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _log = logging.getLogger(__name__)
 
 @final
 class RecoveredJournal:
-    """What a directory holds. ``live_in`` counts the live items whose newest copy is in a segment; ``spare``: whether
-    there is a file that becomes the next segment."""
+    """The content of a directory. ``live_in`` counts, for each segment, the live items whose newest copy is in it;
+    ``spare``: whether there is a file for the next segment."""
 
     __slots__ = ("growing", "items", "live_bytes", "live_in", "places", "position", "sealed", "spare")
 
@@ -78,18 +78,18 @@ class _Recovery:
 
     def run(self) -> RecoveredJournal:
         headers = self._headers()
-        self._files.sync_directory(self._directory)  # names too may have been known to the page cache only
+        self._files.sync_directory(self._directory)  # names, too, may have been only in the page cache
         self._spare = self._spare or make_spare(self._files, self._directory, self._size)
         if not headers:
             return self._begin()
         position = headers[0].base
         sealed: dict[int, int] = {}
         for header, successor in pairwise(headers):
-            self._continues(header, position)
-            position = self._sealed(header, successor.before)
+            self._check_base(header, position)
+            position = self._replay_sealed(header, successor.before)
             sealed[header.number] = successor.before
-        self._continues(headers[-1], position)
-        growing, position = self._last(headers[-1])
+        self._check_base(headers[-1], position)
+        growing, position = self._replay_last(headers[-1])
         return self._result(growing, sealed, position)
 
     def _begin(self) -> RecoveredJournal:
@@ -120,7 +120,7 @@ class _Recovery:
         headers: list[Header] = []
         for number in numbers:
             if headers and number != headers[-1].number + 1:
-                raise DamageError(segment_path(self._directory, headers[-1].number + 1), 0, "segment is missing")
+                raise DamageError(segment_path(self._directory, headers[-1].number + 1), 0, "the segment is missing")
             header = self._header(number, number == numbers[-1])
             if header is not None:
                 headers.append(header)
@@ -138,18 +138,18 @@ class _Recovery:
             return header
         if not last or size > HEADER_SIZE:
             raise DamageError(path, 0, "the header of the segment is damaged")
-        # The crash came while the segment was made: its header was not synced, so no frame was ever written to it.
+        # The crash interrupted the creation of the segment: its header was not synced, so it never had a frame.
         self._files.unlink(path)
         self._files.sync_directory(self._directory)
         return None
 
-    def _continues(self, header: Header, position: int) -> None:
+    def _check_base(self, header: Header, position: int) -> None:
         if header.base != position:
-            what = f"the segment continues record {header.base}, but the one before ends with {position}"
+            what = f"the segment follows record {header.base}, but the one before it ends with record {position}"
             raise DamageError(segment_path(self._directory, header.number), 0, what)
 
-    def _sealed(self, header: Header, length: int) -> int:
-        """Replay a segment that is followed by another; the last sequence number in it."""
+    def _replay_sealed(self, header: Header, length: int) -> int:
+        """Replay a segment that is not the last; returns the last sequence number in it."""
         path = segment_path(self._directory, header.number)
         handle = self._files.open(path, create=False)
         try:
@@ -159,7 +159,7 @@ class _Recovery:
             if index is not None:
                 self._replay_index(header, index)
                 return index.position
-            _log.info("%s: has no index that fits, reading the segment", path)
+            _log.info("%s: has no valid index, reading the segment", path)
             frames = Frames(self._files, handle, header, length)
             writer = IndexWriter(self._files, self._directory, header.number)
             self._scan(header, frames, writer)
@@ -178,8 +178,8 @@ class _Recovery:
         except ValueError as error:
             raise DamageError(index_path(self._directory, header.number), 0, str(error)) from None
 
-    def _last(self, header: Header) -> tuple[Growing, int]:
-        """Replay the last segment, cut off its torn end and sync it; the last sequence number in it."""
+    def _replay_last(self, header: Header) -> tuple[Growing, int]:
+        """Replay the last segment, cut off its torn end and sync it; returns it and the last sequence number in it."""
         path = segment_path(self._directory, header.number)
         handle = self._files.open(path, create=False)
         writer = IndexWriter(self._files, self._directory, header.number)
@@ -187,9 +187,9 @@ class _Recovery:
             frames = Frames(self._files, handle, header, self._files.size(handle))
             self._scan(header, frames, writer)
             if frames.offset != frames.end:
-                if frames.followed():
-                    raise DamageError(path, frames.offset, "the frame is damaged, and whole ones follow it")
-                # A batch that was not finished, or what the file held before.
+                if frames.has_later_frame():
+                    raise DamageError(path, frames.offset, "the frame is damaged, but frames follow it")
+                # An unfinished batch, or old content of a reused file.
                 _log.info("%s: cut off %d bytes that are no whole batch", path, frames.end - frames.offset)
                 self._files.truncate(handle, frames.offset)
             self._files.sync(handle)
@@ -217,6 +217,6 @@ class _Recovery:
                 items[id] = Item(id, kind, owner, data[at + PUT_HEAD_SIZE : at + size])
                 places[id] = base | place
             else:
-                # Unknown when cleaning removed the segment of the item; this drop goes when its own segment is cleaned.
+                # The id is unknown when cleaning removed the segment of the item; cleaning will remove this drop, too.
                 items.pop(id, None)
                 places.pop(id, None)

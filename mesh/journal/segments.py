@@ -1,20 +1,18 @@
 """The segments of one journal on the disk, and the one that grows.
 
-It belongs to the commit thread. It knows files and what of them is synced; it must never know which items are live.
+Used by the commit thread. It knows files and their synced lengths; it must never know which items are live.
 What always holds:
 
 - Everything before ``_synced`` in the growing segment is on the disk, and so is every other segment up to the length
-  that the header of its successor names. Beyond that there is at most one frame, about which nobody was told, and what
-  the file held before.
+  that the header of its successor names. Beyond that there is at most one frame, which was never acknowledged, and old
+  content of a reused file.
 - When there is no room for a write, its torn part is cut off, and the same place is written again.
-- When a write or its sync fails otherwise, the page cache may hold bytes that will never reach the disk and yet look
-  clean. So nothing more is written to that file: the frame goes to a fresh segment, whose header says where the old one
-  ends.
-- A segment is only removed when it is the oldest, and its removal is synced before the next.
-- One file is kept as a spare, and the next segment is written over it: bytes that stand in allocated blocks are synced
-  without the file system's own records, which takes about half the time of a file that grows. A removed segment becomes
-  the spare; where there is none at the start, one is filled with zeros. PostgreSQL does the same with its write-ahead
-  log.
+- When a write or its sync fails for another reason, the page cache may hold bytes that look clean but never reach the
+  disk. So that file is not written again: the frame goes to a new segment, whose header says where the old one ends.
+- Only the oldest segment is removed, and its removal is synced before the next one's.
+- One file is kept as a spare, and the next segment is written over it: a sync of bytes in allocated blocks writes no
+  metadata of the file system and takes about half the time of a growing file. A removed segment becomes the spare. If
+  there is none at the start, one is filled with zeros. PostgreSQL does the same with its write-ahead log.
 """
 
 from __future__ import annotations
@@ -32,18 +30,18 @@ from mesh.journal.layout import FRAME_SIZE, HEADER_SIZE, Header, pack_frame, pac
 _log = logging.getLogger(__name__)
 
 _ZEROS: Final = bytes(1 << 20)
-# The errors that say that the disk has no room. Whether the write or its sync met them, only bytes of this frame can be
-# lost, and all of them are written again; another segment could not be begun anyhow.
+# The errors for a disk without room. Whether the write or its sync fails, only bytes of this frame can be lost, and all
+# of them are written again; there would be no room for another segment.
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 # The spare file.
 _NONE: Final = 0
-_NAMED: Final = 1  # it has its name, but after a crash it may be a segment again
+_NAMED: Final = 1  # it is renamed, but after a crash it may be a segment again
 _READY: Final = 2
 
 
 class Growing(NamedTuple):
-    """The last segment, ready to be appended to: its handle, its synced length and the index that is being written."""
+    """The last segment, ready for appends: its handle, its synced length and the writer of its index."""
 
     header: Header
     handle: int
@@ -56,7 +54,7 @@ def create_segment(files: Files, directory: Path, header: Header) -> Growing:
     path = segment_path(directory, header.number)
     try:
         handle = files.open(path, create=True)
-    except FileExistsError:  # left by a try that failed and could not clean up; nothing in it was ever acknowledged
+    except FileExistsError:  # left by a failed attempt; nothing in it was ever acknowledged
         files.unlink(path)
         handle = files.open(path, create=True)
     try:
@@ -74,8 +72,8 @@ def create_segment(files: Files, directory: Path, header: Header) -> Growing:
 
 
 def reuse_segment(files: Files, directory: Path, header: Header) -> Growing:
-    """The spare file as a new segment, synced together with its name. After ``OSError`` the file may have either name;
-    ``create_segment`` removes it where it is in the way, and the next start where it is not."""
+    """The spare file as a new segment, synced together with its name. After ``OSError`` the file may have either name:
+    ``create_segment`` or the next start removes it."""
     spare = spare_path(directory)
     handle = files.open(spare, create=False)
     try:
@@ -90,13 +88,13 @@ def reuse_segment(files: Files, directory: Path, header: Header) -> Growing:
 
 
 def begin_segment(files: Files, directory: Path, header: Header, spare: bool) -> Growing:
-    """A new segment, over the spare file if there is one. Raises ``OSError`` as the one and the other."""
+    """A new segment, over the spare file if there is one. Raises ``OSError`` as the function that it calls does."""
     return (reuse_segment if spare else create_segment)(files, directory, header)
 
 
 def make_spare(files: Files, directory: Path, size: int) -> bool:
-    """Fill a spare file with ``size`` bytes of zeros, synced together with its name. ``False`` when the disk refuses: a
-    journal can do without."""
+    """Fill a spare file with ``size`` bytes of zeros, synced together with its name. ``False`` when the disk fails: a
+    journal works without it."""
     path = spare_path(directory)
     try:
         handle = files.open(path, create=True)
@@ -117,7 +115,7 @@ def make_spare(files: Files, directory: Path, size: int) -> bool:
 def _remove_unfinished(files: Files, path: Path) -> None:
     try:
         files.unlink(path)
-    except OSError as error:  # the next segment is as long as this file, or a new one; neither harms
+    except OSError as error:  # the next segment reuses this file or replaces it; both are correct
         _log.warning("%s: not removed: %s", path, error)
 
 
@@ -127,7 +125,7 @@ def fresh_header(number: int, base: int, before: int) -> Header:
 
 @final
 class Segments:
-    """Appends frames, rolls to the next segment, removes the oldest. One thread."""
+    """Appends frames, begins the next segment, removes the oldest. Used by one thread."""
 
     __slots__ = (
         "_directory",
@@ -152,8 +150,8 @@ class Segments:
         position: int,
         spare: bool,
     ) -> None:
-        """``sealed`` gives the length of each segment before the growing one; ``position`` is the last record's;
-        ``spare``: whether there is a spare file."""
+        """``sealed`` gives the length of each segment before the growing one; ``position`` is the last record's
+        sequence number; ``spare``: whether there is a spare file."""
         self._files = files
         self._directory = directory
         self._limit = limit
@@ -171,7 +169,7 @@ class Segments:
 
     @property
     def number(self) -> int:
-        """Of the segment that grows."""
+        """The number of the growing segment."""
         return self._growing.header.number
 
     def length(self, number: int) -> int:
@@ -179,7 +177,7 @@ class Segments:
         return self._lengths[number]
 
     def append(self, payload: bytes, count: int, first: int, stubs: bytes) -> int:
-        """Write and sync one frame; where its payload starts in segment ``number``.
+        """Write and sync one frame; returns where its payload starts in segment ``number``.
 
         After ``OSError`` the frame is not part of the log, and the call can be repeated.
         """
@@ -202,12 +200,12 @@ class Segments:
         return offset
 
     def remove(self, number: int) -> None:
-        """Delete the oldest segment for good. ``OSError`` may leave it half done; the call can be repeated."""
+        """Delete the oldest segment. After ``OSError`` the removal may be half done; the call can be repeated."""
         path = segment_path(self._directory, number)
         try:
-            self._take_away(path, self._lengths[number])
+            self._delete_or_keep(path, self._lengths[number])
         except FileNotFoundError:
-            _log.debug("%s: was removed by the try before", path)
+            _log.debug("%s: was removed by the previous attempt", path)
         self._files.sync_directory(self._directory)
         if self._spare == _NAMED:
             self._spare = _READY
@@ -219,8 +217,8 @@ class Segments:
         except OSError as error:  # the next start removes an index without a segment
             _log.warning("%s: index not removed: %s", path, error)
 
-    def _take_away(self, path: Path, length: int) -> None:
-        """No segment has this name any more, once the directory is synced. A file of unusual length is not kept."""
+    def _delete_or_keep(self, path: Path, length: int) -> None:
+        """Make the file the spare, or delete it if there is a spare or its length is unusual."""
         if self._spare == _NONE and length <= 2 * self._limit:
             self._files.replace(path, spare_path(self._directory))
             self._spare = _NAMED
@@ -247,9 +245,9 @@ class Segments:
         self._files.close(old.handle)
 
     def _cut(self) -> None:
-        """Remove what a failed write or sync left behind the synced bytes."""
+        """Remove what a failed write or sync left after the synced bytes."""
         try:
             self._files.truncate(self._growing.handle, self._synced)
         except OSError as error:
             self._distrusted = True
-            _log.warning("segment %d: torn end not cut off, going on in a new segment: %s", self.number, error)
+            _log.warning("segment %d: torn end not cut off, continuing in a new segment: %s", self.number, error)

@@ -1,4 +1,4 @@
-"""What a journal tells of itself. Not compiled: ``mesh.figures.status`` reads the types of the fields."""
+"""The status of a journal. Not compiled: ``mesh.figures.status`` reads the types of the fields."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mesh.figures.status import Status
 @final
 @dataclass(frozen=True, slots=True)
 class JournalStatus(Status):
-    """``error`` is why the last batch could not be written; empty when it was."""
+    """``error`` is why the last batch could not be written; empty if it was written."""
 
     disk_bytes: Annotated[
-        int, gauge("mesh_journal_disk_bytes", "Bytes of the journal's segments, indexes excepted.", unit="bytes")
+        int, gauge("mesh_journal_disk_bytes", "Bytes of the journal's segments, without indexes.", unit="bytes")
     ]
     live_bytes: Annotated[
-        int, gauge("mesh_journal_live_bytes", "Bytes of the journal's records that are still wanted.", unit="bytes")
+        int, gauge("mesh_journal_live_bytes", "Bytes of the journal's live records.", unit="bytes")
     ]
-    live_items: Annotated[int, gauge("mesh_journal_live_items", "Items in the journal that are still wanted.")]
+    live_items: Annotated[int, gauge("mesh_journal_live_items", "Live items in the journal.")]
     segments: Annotated[int, gauge("mesh_journal_segments", "Segment files of the journal.")]
     backlog_bytes: Annotated[
         int, gauge("mesh_journal_backlog_bytes", "Bytes appended to the journal and not durable yet.", unit="bytes")

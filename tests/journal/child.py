@@ -1,7 +1,6 @@
 """A process that appends and drops until it is killed: ``python child.py DIRECTORY SEED``.
 
-It prints what it was told: ``+id`` when an item is durable, ``?id`` before it drops one, ``-id`` when the drop is
-durable.
+It prints ``+id`` when an item is durable, ``?id`` before it drops an item, ``-id`` when the drop is durable.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from queue import SimpleQueue
 
 from mesh.journal import Journal, JournalLimits
 
-LIMITS = JournalLimits(segment=16_384, batch=8_192, step=2_048, picked=20)  # sometimes more live than that
+LIMITS = JournalLimits(segment=16_384, batch=8_192, step=2_048, picked=20)  # sometimes more items than that are live
 
 
 def body_of(id: int) -> bytes:

@@ -1,4 +1,4 @@
-"""An owner's thread without a loop: it runs what the commit thread asks for when the test says so."""
+"""An owner's thread without a loop: the test decides when the reports of the commit thread are handled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TINY = JournalLimits(
     segment=256, batch=512, step=64, backlog=1 << 20, retry_first=0.001, retry_longest=0.004, readers=2
 )
 
-# The same, with segments that are read whole when they are cleaned.
+# The same, but cleaning reads whole segments.
 READING = replace(TINY, picked=0)
 
 
@@ -42,24 +42,24 @@ class Owner:
         self.journal.on_failure = self.failures.append
 
     def pump(self) -> None:
-        """Run what has been reported already."""
+        """Handle the reports so far."""
         while not self._calls.empty():
             self._calls.get()()
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Run reports until the condition holds."""
+        """Handle reports until the condition holds."""
         end = time.monotonic() + DEADLINE
         while not condition():
             try:
                 self._calls.get(timeout=max(0.0, end - time.monotonic()))()
             except Empty:
-                raise AssertionError("the condition did not come true in time") from None
+                raise AssertionError("the condition did not hold in time") from None
 
     def settle(self) -> None:
-        """Commit, and wait until all is durable and cleaning has nothing to do."""
+        """Commit, and wait until all records are durable and cleaning is idle or halted."""
         self.journal.commit()
         self.until(lambda: self.journal.backlog_bytes == 0 and self.journal._cleaning in (0, 4))
 
     def bodies(self) -> dict[int, bytes]:
-        """Everything that lives, after open."""
+        """The bodies of all live items after open, by id."""
         return {item.id: self.journal.read(item.id) for item in self.journal.live()}

@@ -1,4 +1,4 @@
-"""A disk that is full, fails, or comes back."""
+"""The journal on a disk that is full, fails, hangs or recovers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fine(operation: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize("operations", [("write",), ("sync",), ("write", "truncate"), ("sync", "truncate"), ("open",)])
-def test_nothing_is_acknowledged_while_the_disk_refuses_and_all_of_it_after(
+def test_failing_disk_acknowledges_nothing_until_it_recovers(
     tmp_path: Path, operations: tuple[str, ...]
 ) -> None:
     disk = Disk()
@@ -46,7 +46,7 @@ def test_nothing_is_acknowledged_while_the_disk_refuses_and_all_of_it_after(
     assert owner.journal.durable_position == acknowledged < owner.journal.position
     assert isinstance(owner.journal.failed, OSError)
     assert owner.journal.backlog_bytes > 0
-    assert owner.journal.read(owner.journal.position) == b"9" * 40  # reads go on
+    assert owner.journal.read(owner.journal.position) == b"9" * 40  # reads still work
 
     disk.before = fine
     owner.until(lambda: owner.journal.durable_position == owner.journal.position)
@@ -59,7 +59,7 @@ def test_nothing_is_acknowledged_while_the_disk_refuses_and_all_of_it_after(
     again.journal.close()
 
 
-def test_bytes_of_a_failed_sync_are_written_again_to_a_fresh_segment(tmp_path: Path) -> None:
+def test_batch_of_a_failed_sync_goes_to_a_new_segment(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, limits=JournalLimits(segment=4096, retry_first=0.001), files=disk)
     owner.journal.append(1, 1, b"", b"first")
@@ -77,7 +77,7 @@ def test_bytes_of_a_failed_sync_are_written_again_to_a_fresh_segment(tmp_path: P
     again.journal.close()
 
 
-def test_closing_while_the_disk_refuses_says_what_is_lost(tmp_path: Path) -> None:
+def test_close_on_a_failing_disk_raises_unsaved_error(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, files=disk)
     disk.before = failing("write")
@@ -90,7 +90,7 @@ def test_closing_while_the_disk_refuses_says_what_is_lost(tmp_path: Path) -> Non
     again.journal.close()
 
 
-def test_a_disk_that_hangs_does_not_hang_close(tmp_path: Path) -> None:
+def test_hanging_disk_does_not_block_close(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, limits=JournalLimits(close=0.05), files=disk)
     released = Event()
@@ -106,7 +106,7 @@ def test_a_disk_that_hangs_does_not_hang_close(tmp_path: Path) -> None:
     released.set()
 
 
-def test_an_index_that_cannot_be_written_harms_nothing(tmp_path: Path) -> None:
+def test_unwritable_index_loses_no_item(tmp_path: Path) -> None:
     disk = Disk()
 
     def before(operation: str, path: Path) -> None:
@@ -127,7 +127,7 @@ def test_an_index_that_cannot_be_written_harms_nothing(tmp_path: Path) -> None:
 
 
 def churn(owner: Owner, count: int) -> int:
-    """Items that die at once, behind one that lives; the id of the latter."""
+    """Append one item that stays live, then ``count`` that are dropped at once; returns the id of the first."""
     kept = owner.journal.append(1, 1, b"kept", b"k" * 30)
     for _ in range(count):
         owner.journal.drop(owner.journal.append(1, 1, b"", b"x" * 60))
@@ -136,7 +136,7 @@ def churn(owner: Owner, count: int) -> int:
 
 
 @pytest.mark.parametrize("limits", [TINY, READING], ids=["picked", "read"])
-def test_cleaning_keeps_the_disk_small_and_the_living(tmp_path: Path, limits: JournalLimits) -> None:
+def test_cleaning_bounds_the_disk_and_keeps_live_items(tmp_path: Path, limits: JournalLimits) -> None:
     disk = Disk()
     owner = Owner(tmp_path, limits=limits, files=disk)
     kept = churn(owner, 200)
@@ -152,7 +152,7 @@ def test_cleaning_keeps_the_disk_small_and_the_living(tmp_path: Path, limits: Jo
     assert disk.open_handles == 0
 
 
-def test_a_segment_that_cannot_be_removed_is_tried_again(tmp_path: Path) -> None:
+def test_failed_removal_of_a_segment_is_retried(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, files=disk)
     disk.before = failing("unlink", times=3, code=errno.EIO)
@@ -163,7 +163,7 @@ def test_a_segment_that_cannot_be_removed_is_tried_again(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("limits", [TINY, READING], ids=["picked", "read"])
-def test_damage_stops_cleaning_loudly_and_nothing_else(tmp_path: Path, limits: JournalLimits) -> None:
+def test_damaged_segment_halts_cleaning_but_not_appends(tmp_path: Path, limits: JournalLimits) -> None:
     disk = Disk()
     owner = Owner(tmp_path, limits=limits, files=disk)
     owner.journal.append(1, 1, b"kept", b"k" * 30)

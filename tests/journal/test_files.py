@@ -1,4 +1,4 @@
-"""The real file system, and what it may answer."""
+"""``SystemFiles`` against the answers that the operating system may give."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mesh.journal.files import SystemFiles
 
 
 @pytest.mark.parametrize("answer", ["whole", "short", "unsupported"])
-def test_a_synced_write_is_whole_and_synced_whatever_the_system_takes_at_once(
+def test_synced_write_is_complete_and_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     real, synced = os.pwritev, []
@@ -37,7 +37,7 @@ def test_a_synced_write_is_whole_and_synced_whatever_the_system_takes_at_once(
     assert synced == ([] if answer == "whole" else [handle])
 
 
-def test_other_errors_of_a_synced_write_are_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synced_write_raises_other_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def pwritev(handle: int, buffers: Sequence[bytes], offset: int, flags: int = 0) -> int:
         raise OSError(errno.EIO, "broken")
 

@@ -10,7 +10,7 @@ from mesh.journal import BacklogError, Journal, JournalError, JournalLimits, Loc
 from tests.journal.owner import Owner, fields
 
 
-def test_items_come_back_in_order_with_all_their_fields(tmp_path: Path) -> None:
+def test_reopened_journal_returns_items_in_order_with_all_fields(tmp_path: Path) -> None:
     owner = Owner(tmp_path / "new" / "journal")
     first = owner.journal.append(7, 1 << 63, b"meta", b"body")
     second = owner.journal.append(0, 0, b"", b"")
@@ -26,7 +26,7 @@ def test_items_come_back_in_order_with_all_their_fields(tmp_path: Path) -> None:
     again.journal.close()
 
 
-def test_a_drop_is_a_record_and_ids_are_never_used_again(tmp_path: Path) -> None:
+def test_drop_is_a_record_and_ids_are_not_reused(tmp_path: Path) -> None:
     owner = Owner(tmp_path)
     dropped = owner.journal.append(1, 1, b"", b"gone")
     owner.journal.drop(dropped)
@@ -39,7 +39,7 @@ def test_a_drop_is_a_record_and_ids_are_never_used_again(tmp_path: Path) -> None
     again.journal.close()
 
 
-def test_unknown_ids_are_errors(tmp_path: Path) -> None:
+def test_unknown_id_raises_key_error(tmp_path: Path) -> None:
     owner = Owner(tmp_path)
     id = owner.journal.append(1, 1, b"", b"")
     owner.journal.drop(id)
@@ -50,7 +50,7 @@ def test_unknown_ids_are_errors(tmp_path: Path) -> None:
     owner.journal.close()
 
 
-def test_bodies_are_read_before_and_after_they_are_written(tmp_path: Path) -> None:
+def test_body_is_readable_before_and_after_the_write(tmp_path: Path) -> None:
     owner = Owner(tmp_path)
     id = owner.journal.append(1, 1, b"meta", b"body")
     assert owner.journal.read(id) == b"body"
@@ -61,7 +61,7 @@ def test_bodies_are_read_before_and_after_they_are_written(tmp_path: Path) -> No
     owner.journal.close()
 
 
-def test_positions_become_durable_in_order_and_a_commit_of_nothing_is_none(tmp_path: Path) -> None:
+def test_positions_become_durable_in_order_and_an_empty_commit_does_nothing(tmp_path: Path) -> None:
     owner = Owner(tmp_path)
     owner.journal.commit()
     for _ in range(50):
@@ -78,7 +78,7 @@ def test_positions_become_durable_in_order_and_a_commit_of_nothing_is_none(tmp_p
     owner.journal.close()
 
 
-def test_nothing_is_durable_before_the_commit(tmp_path: Path) -> None:
+def test_uncommitted_item_is_not_durable(tmp_path: Path) -> None:
     owner = Owner(tmp_path)
     owner.journal.append(1, 1, b"", b"x")
     owner.journal.commit()
@@ -88,13 +88,13 @@ def test_nothing_is_durable_before_the_commit(tmp_path: Path) -> None:
     assert owner.journal.durable_position == 1
     assert owner.journal.backlog_bytes > 0
     owner.journal.close()
-    assert owner.durable == [1, 2]  # close commits, and says so
+    assert owner.durable == [1, 2]  # close commits and reports it
 
 
 @pytest.mark.parametrize(
     ("kind", "owner_number", "meta"), [(256, 0, b""), (-1, 0, b""), (0, 1 << 64, b""), (0, -1, b"")]
 )
-def test_what_does_not_fit_is_refused_and_changes_nothing(
+def test_item_out_of_range_is_refused_and_changes_nothing(
     tmp_path: Path, kind: int, owner_number: int, meta: bytes
 ) -> None:
     owner = Owner(tmp_path)
@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(
     assert Owner(tmp_path).bodies() == {1: b"good"}
 
 
-def test_a_second_opener_is_told_who_holds_the_journal(tmp_path: Path) -> None:
+def test_second_open_reports_the_process_that_holds_the_lock(tmp_path: Path) -> None:
     owner = Owner(tmp_path)
     with pytest.raises(LockedError, match=r"process \d+"):
         Owner(tmp_path)
@@ -115,7 +115,7 @@ def test_a_second_opener_is_told_who_holds_the_journal(tmp_path: Path) -> None:
     Owner(tmp_path).journal.close()
 
 
-def test_live_is_given_once_and_leaves_out_what_was_dropped_since(tmp_path: Path) -> None:
+def test_live_works_once_and_omits_items_dropped_since_open(tmp_path: Path) -> None:
     owner = Owner(tmp_path)
     for _ in range(3):
         owner.journal.append(1, 1, b"", b"")
@@ -130,19 +130,19 @@ def test_live_is_given_once_and_leaves_out_what_was_dropped_since(tmp_path: Path
     again.journal.close()
 
 
-def test_the_backlog_is_bounded(tmp_path: Path) -> None:
+def test_append_beyond_the_backlog_limit_is_refused(tmp_path: Path) -> None:
     owner = Owner(tmp_path, limits=JournalLimits(backlog=1000))
     id = owner.journal.append(1, 1, b"", b"x" * 900)
     with pytest.raises(BacklogError, match="1000"):
         owner.journal.append(1, 1, b"", b"x" * 100)
     assert owner.journal.position == id
-    owner.journal.drop(id)  # what makes room is never refused
+    owner.journal.drop(id)  # a drop is never refused
     owner.settle()
     owner.journal.append(1, 1, b"", b"x" * 900)
     owner.journal.close()
 
 
-def test_a_closed_owner_loop_does_not_stop_the_commit_thread(tmp_path: Path) -> None:
+def test_closed_owner_loop_does_not_stop_the_commit_thread(tmp_path: Path) -> None:
     def closed(_call: object) -> None:
         raise RuntimeError("Event loop is closed")
 
@@ -158,6 +158,6 @@ def test_a_closed_owner_loop_does_not_stop_the_commit_thread(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("wrong", [{"segment": 10}, {"step": 0}, {"backlog": 1 << 31}, {"readers": -1}])
-def test_limits_that_make_no_sense_are_named(wrong: dict[str, int]) -> None:
+def test_invalid_limit_is_named_in_the_error(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         JournalLimits(**wrong)

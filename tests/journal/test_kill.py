@@ -1,4 +1,4 @@
-"""kill -9, again and again: what was reported durable is there, what was dropped durably is not."""
+"""Repeated kill -9: items reported durable are present, items dropped durably are absent."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.journal.child import LIMITS, body_of
 from tests.journal.owner import Owner
 
 ROUNDS = 20
-LONGEST_LIFE = 0.25  # of a child after its first word, in seconds: enough for some hundred commits
+LONGEST_LIFE = 0.25  # seconds from a child's first output to its kill: enough for some hundred commits
 DEADLINE = 10.0
 
 
-def live_and_die(directory: Path, seed: int, life: float) -> bytes:
-    """Everything that a child said before it was killed."""
-    # By its path: another package, too, may have left a folder of this name where Python looks first.
+def run_and_kill(directory: Path, seed: int, life: float) -> bytes:
+    """All output of a child until it is killed."""
+    # Run it by its path: another package may have a folder of the same name earlier in the search path.
     command = [sys.executable, str(Path(__file__).with_name("child.py")), str(directory), str(seed)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert child.stdout is not None
@@ -37,17 +37,17 @@ def live_and_die(directory: Path, seed: int, life: float) -> bytes:
     child.wait(DEADLINE)
     with child.stdout as rest:
         said.append(rest.read())
-    assert len(said) > 1, "the child said nothing in time"
+    assert len(said) > 1, "the child printed nothing in time"
     return b"".join(said)
 
 
-def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+def test_acknowledged_items_and_drops_survive_kill_9(tmp_path: Path) -> None:
     chance = random.Random(2024)
     kept: set[int] = set()
     gone: set[int] = set()
     for seed in range(ROUNDS):
         doubtful: set[int] = set()
-        for word in live_and_die(tmp_path, seed, chance.random() * LONGEST_LIFE).split(b"\n")[:-1]:
+        for word in run_and_kill(tmp_path, seed, chance.random() * LONGEST_LIFE).split(b"\n")[:-1]:
             id = int(word[1:])
             if word[:1] == b"+":
                 kept.add(id)
@@ -66,4 +66,4 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         owner.journal.close()
         kept = set(found)
     assert len(gone) > 1000
-    assert not (tmp_path / "00000001.log").exists()  # cleaning was at work in the meantime
+    assert not (tmp_path / "00000001.log").exists()  # cleaning ran in the meantime

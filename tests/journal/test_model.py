@@ -23,7 +23,7 @@ PICKS = st.integers(0, 1 << 16)
 
 
 class JournalMachine(RuleBasedStateMachine):
-    """``history`` is what was called, by position: an item and its body, or the id that was dropped."""
+    """``history``: the calls in order: the position, the item or the dropped id, and the body."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,8 +56,8 @@ class JournalMachine(RuleBasedStateMachine):
             self.model[id] = ((id, kind, owner, meta), body)
             self.history.append((id, *self.model[id]))
 
-    # How much a crash leaves depends on how far the commit thread was, so nothing that is drawn may depend on what is
-    # there: hypothesis must be able to draw the same again.
+    # What a crash leaves depends on the progress of the commit thread, so no drawn value may depend on the state:
+    # hypothesis must be able to draw the same values again.
 
     @rule(picks=st.lists(PICKS, min_size=1, max_size=6))
     def drop(self, picks: list[int]) -> None:
@@ -98,13 +98,13 @@ class JournalMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.faults = 0
-        self.owner.settle()  # an attempt that has met its fault already would be the last one of a journal that closes
+        self.owner.settle()  # a closing journal does not retry a failed write
         self.owner.journal.close()
         self.restart(self.disk, self.owner.journal.position)
 
     @rule(operations=st.integers(1, 30), seed=SEEDS)
     def arm(self, operations: int, seed: int) -> None:
-        """The power will go after so many more changes of the disk."""
+        """The power fails after this many further changes of the disk."""
         def note() -> None:
             self.acknowledged_at_image = self.owner.journal.durable_position
 
@@ -117,7 +117,7 @@ class JournalMachine(RuleBasedStateMachine):
         if image is None:
             acknowledged = self.owner.journal.durable_position
             image = self.disk.crash(seed)
-        self.put_down()
+        self.discard_owner()
         self.restart(image, acknowledged)
 
     @rule()
@@ -125,12 +125,12 @@ class JournalMachine(RuleBasedStateMachine):
         self.faults = 0
         acknowledged = self.owner.journal.durable_position
         left = self.disk.kill()
-        self.put_down()
+        self.discard_owner()
         self.restart(left, acknowledged)
 
-    def put_down(self) -> None:
-        """End an owner that nothing is expected of any more: its threads and handles, whatever it has to say."""
-        with suppress(UnsavedError):  # a fault may have hit its last try just before the faults were over
+    def discard_owner(self) -> None:
+        """End the threads and close the handles of an owner whose disk is no longer used; ignore unsaved bytes."""
+        with suppress(UnsavedError):  # a fault may have hit its last attempt
             self.owner.journal.close()
 
     def restart(self, disk: Disk, acknowledged: int) -> None:
@@ -161,7 +161,7 @@ class JournalMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "owner"):
             self.faults = 0
-            self.put_down()
+            self.discard_owner()
         shutil.rmtree(self.directory)
 
 

@@ -1,4 +1,4 @@
-"""What comes back from files that a crash, or a failing disk, has left."""
+"""Recovery from the files that a crash or a failing disk leaves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOMY = JournalLimits(segment=4096, step=512)
 
 
 def batches(owner: Owner, count: int, body: bytes = b"x" * 40) -> None:
-    """One frame for each item."""
+    """Append ``count`` items, each in its own frame."""
     for _ in range(count):
         owner.journal.append(1, 1, b"meta", body)
         owner.settle()
@@ -28,7 +28,7 @@ def logs(disk: Disk) -> list[Path]:
 
 
 def written(disk: Disk, path: Path) -> bytes:
-    """A segment up to the end of its last frame; what is behind it are zeros."""
+    """A segment up to the end of its last frame; only zeros follow."""
     content = disk.content(path)
     handle = disk.open(path, create=False)
     header = parse_header(content[:HEADER_SIZE])
@@ -40,7 +40,7 @@ def written(disk: Disk, path: Path) -> bytes:
     return content[: frames.offset]
 
 
-def test_a_tail_torn_at_any_byte_is_cut_off(tmp_path: Path) -> None:
+def test_torn_tail_is_cut_off_at_any_byte(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, limits=ROOMY, files=disk)
     batches(owner, 3)
@@ -65,7 +65,7 @@ def test_a_tail_torn_at_any_byte_is_cut_off(tmp_path: Path) -> None:
             assert torn.open_handles == 0
 
 
-def test_damage_of_a_synced_frame_in_the_last_segment_is_not_taken_for_a_torn_tail(tmp_path: Path) -> None:
+def test_damaged_frame_in_the_last_segment_is_not_a_torn_tail(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, limits=ROOMY, files=disk)
     batches(owner, 3)
@@ -83,7 +83,7 @@ def test_damage_of_a_synced_frame_in_the_last_segment_is_not_taken_for_a_torn_ta
         assert damaged.open_handles == 0
 
 
-def test_a_payload_that_looks_like_a_frame_does_not_make_a_torn_tail_look_like_damage(tmp_path: Path) -> None:
+def test_frame_like_payload_in_a_torn_tail_is_not_damage(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, limits=ROOMY, files=disk)
     batches(owner, 1)
@@ -101,7 +101,7 @@ def test_a_payload_that_looks_like_a_frame_does_not_make_a_torn_tail_look_like_d
     again.journal.close()
 
 
-def test_damage_in_a_sealed_segment_without_index_is_reported(tmp_path: Path) -> None:
+def test_damage_in_a_sealed_segment_without_index_is_reported_at_open(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, files=disk)
     batches(owner, 20)
@@ -113,7 +113,7 @@ def test_damage_in_a_sealed_segment_without_index_is_reported(tmp_path: Path) ->
         Owner(tmp_path, files=disk)
 
 
-def test_a_damaged_body_behind_an_index_is_reported_when_it_is_read(tmp_path: Path) -> None:
+def test_damaged_body_in_an_indexed_segment_is_reported_at_read(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, files=disk)
     batches(owner, 20)
@@ -127,7 +127,7 @@ def test_a_damaged_body_behind_an_index_is_reported_when_it_is_read(tmp_path: Pa
     again.journal.close()
 
 
-def test_a_missing_or_short_segment_is_reported(tmp_path: Path) -> None:
+def test_missing_short_or_headless_segment_is_reported(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, files=disk)
     batches(owner, 20)
@@ -149,7 +149,7 @@ def test_a_missing_or_short_segment_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 10, HEADER_SIZE])
-def test_a_segment_whose_making_was_interrupted_is_removed(tmp_path: Path, size: int) -> None:
+def test_segment_without_a_header_is_removed(tmp_path: Path, size: int) -> None:
     disk = Disk()
     owner = Owner(tmp_path, files=disk)
     batches(owner, 5)
@@ -165,7 +165,7 @@ def test_a_segment_whose_making_was_interrupted_is_removed(tmp_path: Path, size:
     again.journal.close()
 
 
-def test_starting_reads_no_body_of_a_sealed_segment(tmp_path: Path) -> None:
+def test_open_reads_no_body_of_a_sealed_segment(tmp_path: Path) -> None:
     disk = Disk()
     limits = JournalLimits(segment=1 << 16)
     owner = Owner(tmp_path, limits=limits, files=disk)
@@ -182,7 +182,7 @@ def test_starting_reads_no_body_of_a_sealed_segment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["missing", "damaged", "short", "of another segment"])
-def test_an_index_that_cannot_be_believed_is_built_again(tmp_path: Path, what: str) -> None:
+def test_invalid_index_is_built_again(tmp_path: Path, what: str) -> None:
     disk = Disk()
     owner = Owner(tmp_path, files=disk)
     batches(owner, 20)
@@ -206,7 +206,7 @@ def test_an_index_that_cannot_be_believed_is_built_again(tmp_path: Path, what: s
     assert disk.content(indexes[0])[:40] == good[:40]
 
 
-def test_leftovers_are_removed(tmp_path: Path) -> None:
+def test_leftover_index_files_are_removed(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, files=disk)
     batches(owner, 5)
@@ -218,7 +218,7 @@ def test_leftovers_are_removed(tmp_path: Path) -> None:
     assert not set(leftovers) & set(disk.paths())
 
 
-def test_what_is_recovered_is_synced_before_it_counts(tmp_path: Path) -> None:
+def test_recovered_records_are_synced_before_they_are_durable(tmp_path: Path) -> None:
     """A killed process leaves bytes in the page cache that no sync has seen."""
     disk = Disk()
     owner = Owner(tmp_path, limits=TINY, files=disk)
@@ -241,8 +241,8 @@ def test_what_is_recovered_is_synced_before_it_counts(tmp_path: Path) -> None:
     last.journal.close()
 
 
-def test_names_are_synced_before_they_count(tmp_path: Path) -> None:
-    """The process was killed after it made a segment, and before the name of that was synced."""
+def test_recovered_file_names_are_synced_before_the_first_commit(tmp_path: Path) -> None:
+    """The process is killed after it creates a segment and before it syncs the directory."""
     disk = Disk()
     owner = Owner(tmp_path, files=disk)
     left: list[Disk] = []
@@ -269,8 +269,8 @@ def test_names_are_synced_before_they_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limits", [TINY, READING], ids=["picked", "read"])
 @pytest.mark.parametrize("operations", range(1, 40))
-def test_removed_segments_never_come_back_out_of_turn(tmp_path: Path, operations: int, limits: JournalLimits) -> None:
-    """The power goes while several segments are cleaned in a row; the drops of a segment are in the next one."""
+def test_removed_segments_do_not_return_out_of_order(tmp_path: Path, operations: int, limits: JournalLimits) -> None:
+    """The power fails while several segments are cleaned in a row; the drops of a segment are in the next one."""
     for seed in range(6):
         disk = Disk()
         owner = Owner(tmp_path, limits=limits, files=disk)
@@ -293,7 +293,7 @@ def test_removed_segments_never_come_back_out_of_turn(tmp_path: Path, operations
 
 
 def churn(owner: Owner, rounds: int) -> int:
-    """Every item is dropped when the next one is there; the id of the last, which lives."""
+    """Append items, and drop each after the next is appended; returns the id of the last, the only live one."""
     last = owner.journal.append(1, 1, b"", b"x" * 120)
     for _ in range(rounds):
         before, last = last, owner.journal.append(1, 1, b"", b"x" * 120)
@@ -302,21 +302,21 @@ def churn(owner: Owner, rounds: int) -> int:
     return last
 
 
-def test_the_file_of_a_removed_segment_becomes_the_next_one(tmp_path: Path) -> None:
+def test_file_of_a_removed_segment_is_reused_for_the_next(tmp_path: Path) -> None:
     disk = Disk()
     made: list[Path] = []
     disk.made = made.append
     owner = Owner(tmp_path, limits=ROOMY, files=disk)
-    assert [path.name for path in made] == ["spare", "spare"], "the first segment is written over a file of zeros, too"
+    assert [path.name for path in made] == ["spare", "spare"], "the first segment, too, is written over a file of zeros"
     made.clear()
     churn(owner, 400)
     assert int(logs(disk)[-1].stem) > 10
     assert not [path for path in made if path.suffix in (".log", "")]
-    assert disk.read_bytes["00000001.log"] == 0, "where nothing lives, nothing is read"
+    assert disk.read_bytes["00000001.log"] == 0, "a segment without live items is not read"
     owner.journal.close()
 
 
-def test_the_spare_file_is_there_again_after_a_restart(tmp_path: Path) -> None:
+def test_restart_restores_the_spare_file(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, limits=ROOMY, files=disk)
     churn(owner, 10)
@@ -331,7 +331,7 @@ def test_the_spare_file_is_there_again_after_a_restart(tmp_path: Path) -> None:
         again.journal.close()
 
 
-def test_a_journal_can_do_without_a_spare_file(tmp_path: Path) -> None:
+def test_journal_works_without_a_spare_file(tmp_path: Path) -> None:
     disk = Disk()
 
     def no_room(operation: str, path: Path) -> None:
@@ -348,12 +348,12 @@ def test_a_journal_can_do_without_a_spare_file(tmp_path: Path) -> None:
     again.journal.close()
 
 
-def test_what_a_file_held_before_is_no_part_of_the_log(tmp_path: Path) -> None:
-    """Whatever the power takes of the batch that is written over an older segment."""
+def test_old_content_of_a_reused_file_is_not_replayed(tmp_path: Path) -> None:
+    """A power failure may lose any part of the batch that is written over an older segment."""
     disk = Disk()
     owner = Owner(tmp_path, files=disk)
     last = churn(owner, 20)
-    left: list[tuple[Disk, int, int, bytes]] = []  # with the position that is durable, and the item that may be
+    left: list[tuple[Disk, int, int, bytes]] = []  # with the durable position, and the item that may be durable
 
     for length in range(1, 200, 7):
         position, body = owner.journal.position, b"y" * length
@@ -382,7 +382,7 @@ def test_what_a_file_held_before_is_no_part_of_the_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("operations", range(1, 60))
-def test_the_power_may_go_while_a_file_becomes_the_next_segment(tmp_path: Path, operations: int) -> None:
+def test_power_failure_during_reuse_of_a_file_loses_nothing(tmp_path: Path, operations: int) -> None:
     for seed in range(6):
         disk = Disk()
         owner = Owner(tmp_path, files=disk)
@@ -406,7 +406,7 @@ def test_the_power_may_go_while_a_file_becomes_the_next_segment(tmp_path: Path, 
         again.journal.close()
 
 
-def test_of_a_segment_with_few_live_items_only_they_are_read(tmp_path: Path) -> None:
+def test_cleaning_reads_only_live_items_if_they_are_few(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, limits=ROOMY, files=disk)
     kept = [owner.journal.append(1, 1, b"meta", b"k" * 20) for _ in range(5)]
