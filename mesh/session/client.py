@@ -1,13 +1,13 @@
 """The client's side of one MQTT session with a server, over all its connections. MQTT 3.1, 3.1.1 and 5.0.
 
-It knows the life of a connection and which part each packet is for: ``Outgoing`` sends messages, ``Incoming`` takes
-them, ``Requests`` are SUBSCRIBE and UNSUBSCRIBE, ``KeepAlive`` watches the time. It never knows a socket, a journal, or
-what messages mean. Bytes of the server go into ``received``, bytes for it come from ``output``; what the program has to
-decide or to keep it is asked through the base classes in ``application``. What always holds:
+It knows the states of a connection and which part handles each packet: ``Outgoing`` sends messages, ``Incoming``
+receives them, ``Requests`` are SUBSCRIBE and UNSUBSCRIBE, ``KeepAlive`` watches the time. It must never know a socket,
+a journal, or what messages mean. ``received`` takes the server's bytes, ``output`` returns bytes for the server; the
+program decides and keeps things through the base classes in ``application``. What always holds:
 
-* the state changes in ``_step`` alone, as the table in ``clientstate`` allows;
-* nothing but CONNECT is sent before CONNACK, and nothing after this side has ended the connection;
-* a server that breaks the protocol, refuses, closes or falls silent ends the connection, not the session.
+* only ``_step`` changes the state, as the table in ``clientstate`` allows;
+* only CONNECT is sent before CONNACK, and nothing after this side has ended the connection;
+* a server that breaks the protocol, refuses, closes or becomes silent ends the connection, not the session.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ from mesh.wire.packets import (
 )
 from mesh.wire.reasons import CLIENT_DISCONNECT_REASONS, PROTOCOL_ERROR, SUCCESS, is_error, name_of
 
-CONNACK_WAIT: Final = 15.0  # seconds from CONNECT to CONNACK: a server that is starting may still recover its sessions
-_UNLIMITED: Final = 0xFFFF  # the receive maximum where none is given, section 3.2.2.3.3
+CONNACK_WAIT: Final = 15.0  # seconds from CONNECT to CONNACK: a starting server may still be recovering its sessions
+_UNLIMITED: Final = 0xFFFF  # the default receive maximum, section 3.2.2.3.3
 _PING: Final = encode(Ping(PINGREQ), MQTT5)
 
 
 @final
 class ClientSession:
-    """``outbound`` holds the messages for the server; its window at this moment is the most that this client has under
-    way. ``limits`` bound what the server may send. ``clock`` gives seconds since 1970."""
+    """``outbound`` holds the messages for the server; its window at construction is the most that this client keeps in
+    flight. ``limits`` bound what the server may send. ``clock`` returns seconds since 1970."""
 
     __slots__ = (
         "_clean", "_clock", "_events", "_incoming", "_keep_alive", "_limits", "_line", "_outbound", "_outgoing",
@@ -95,7 +95,7 @@ class ClientSession:
 
     @property
     def state(self) -> int:
-        """The state of the connection, as ``clientstate`` names it."""
+        """The state of the connection, one of ``clientstate.STATES``."""
         return self._state
 
     @property
@@ -105,14 +105,14 @@ class ClientSession:
 
     @property
     def sent(self) -> int:
-        """How many PUBLISHes were sent."""
+        """The number of PUBLISH packets sent."""
         return self._outgoing.sent
 
     def _step(self, event: int) -> None:
         self._state = after(self._state, event)
 
     def restore(self, packet_id: int, position: int) -> None:
-        """Take back a QoS 2 identifier that ``Receiver.keep`` had kept at ``position``."""
+        """Restore a QoS 2 identifier that ``Receiver.keep`` kept at ``position``."""
         self._incoming.restore(packet_id, position)
 
     # The connection
@@ -129,24 +129,24 @@ class ClientSession:
         self._line.out.append(encode(connect, connect.protocol))
 
     def received(self, data: bytes) -> None:
-        """Bytes of the server. While this side waits for the end of the connection they are ignored."""
+        """Handle bytes from the server. In state CLOSING they are ignored."""
         if self._state == DISCONNECTED:
-            raise IllegalCall("bytes came without a connection")
+            raise IllegalCall("bytes were received without a connection")
         self._keep_alive.heard(self._clock())
         for packet in self._reader.feed(data):
             self._handle(packet)
             self._events.handled()
         error = self._reader.error
         if error is not None and (self._state == UP or self._state == CONNECTING):
-            self.close(error.reason, f"sent what is not MQTT: {error}")
-        self._go_on()
+            self.close(error.reason, f"broke the protocol: {error}")
+        self._send_ready()
 
     def advance(self, durable: int) -> None:
-        """The journal is durable up to ``durable``: send what waited for that."""
+        """The journal is durable up to ``durable``: send what waited for it."""
         self._line.durable = durable
-        self._go_on()
+        self._send_ready()
 
-    def _go_on(self) -> None:
+    def _send_ready(self) -> None:
         if self._state != UP:
             return
         reason = self._incoming.settle()
@@ -154,11 +154,11 @@ class ClientSession:
             self._fail(reason)
             return
         self._outgoing.release()
-        self._ask()
+        self._send_requests()
         self._outgoing.pump()
 
     def tick(self) -> None:
-        """Once a second: is the server alive, and is a PINGREQ due?"""
+        """Call once a second: checks whether the server is alive and whether a PINGREQ is due."""
         now = self._clock()
         if self._state == CONNECTING:
             if self._keep_alive.silence(now) > CONNACK_WAIT:
@@ -171,7 +171,7 @@ class ClientSession:
                 self._end("is silent")
 
     def close(self, reason: int, why: str) -> None:
-        """End the connection from this side, with DISCONNECT where MQTT has one for ``reason``. ``why`` as in
+        """End the connection from this side, with DISCONNECT if the protocol has one for ``reason``. For ``why`` see
         ``ClientEvents.closing``."""
         protocol = self._line.protocol
         if self._state == UP and (
@@ -181,14 +181,14 @@ class ClientSession:
         self._end(why)
 
     def _fail(self, reason: int) -> None:
-        self.close(reason, f"sent a PUBLISH that cannot be taken: {name_of(reason)}")
+        self.close(reason, f"sent a PUBLISH that cannot be accepted: {name_of(reason)}")
 
     def _end(self, why: str) -> None:
         self._step(ENDED)
         self._events.closing(why)
 
     def lost(self) -> None:
-        """The socket is closed. What was sent and not acknowledged stays in flight until the next connection."""
+        """The socket is closed. Unacknowledged deliveries stay in flight until the next connection."""
         self._step(LOST)
         self._line.out.clear()
         self._outgoing.lost()
@@ -196,7 +196,7 @@ class ClientSession:
         self._requests.abandon()
 
     def output(self) -> bytes:
-        """Take what is to be sent now; empty if there is nothing."""
+        """Take the bytes to send now; empty if there are none."""
         out = self._line.out
         if not out:
             return b""
@@ -209,17 +209,17 @@ class ClientSession:
         """Whether an answer or a request waits for the journal."""
         return self._incoming.waits() or self._outgoing.waits() or bool(self._requests.waiting)
 
-    # What the program wants
+    # Calls of the program
 
     def request(self, request: Request) -> None:
-        """Subscribe or unsubscribe. Raises ``IllegalCall`` while the session is not up: what a server is to have
-        is said when it has accepted."""
+        """Subscribe or unsubscribe. Raises ``IllegalCall`` while the session is not up: make requests after
+        ``ClientEvents.accepted``."""
         if self._state != UP:
             raise IllegalCall(f"a request is not possible while {STATES[self._state]}")
         self._requests.waiting.append(request)
-        self._ask()
+        self._send_requests()
 
-    def _ask(self) -> None:
+    def _send_requests(self) -> None:
         while True:
             packet = self._requests.next(self._line.durable, self._outbound.in_flight)
             if packet is None:
@@ -227,15 +227,15 @@ class ClientSession:
             self._line.out.append(encode(packet, self._line.protocol))
 
     def pump(self) -> None:
-        """Send what may be sent of ``outbound``."""
+        """Send the deliveries of ``outbound`` that may leave now."""
         if self._state == UP:
             self._outgoing.pump()
 
     def transmit(self, delivery: Delivery, message: Message) -> None:
-        """Send a QoS 0 message now, past the queue. The session must be up."""
+        """Send a QoS 0 message now, without queuing it. The session must be up."""
         self._outgoing.transmit(delivery, message)
 
-    # Packets of the server
+    # Packets from the server
 
     def _handle(self, packet: Packet) -> None:
         state = self._state
@@ -247,35 +247,35 @@ class ClientSession:
                 if reason != SUCCESS:
                     self._fail(reason)
             elif isinstance(packet, SubAck):
-                self._answered(packet)
+                self._suback(packet)
             elif isinstance(packet, Disconnect):
                 self._end(f"closed the connection: {name_of(packet.reason)}")
             elif not isinstance(packet, Ping):
                 self.close(PROTOCOL_ERROR, f"sent {type(packet).__name__} after CONNACK")
         elif state == CONNECTING:
             if isinstance(packet, Connack):
-                self._greeted(packet)
+                self._connack(packet)
             else:
                 self.close(PROTOCOL_ERROR, f"sent {type(packet).__name__} before CONNACK")  # [MQTT-3.2.0-1]
 
-    def _greeted(self, packet: Connack) -> None:
+    def _connack(self, packet: Connack) -> None:
         if packet.reason != SUCCESS:
             code = name_of(packet.reason) if self._line.protocol == MQTT5 else f"return code {packet.reason}"
             self._end(f"refused the connection: {code}")
             return
         if packet.session_present and self._clean:
-            self.close(PROTOCOL_ERROR, "kept a session that was to begin anew")  # [MQTT-3.2.2-2]
+            self.close(PROTOCOL_ERROR, "reported a present session after Clean Start")  # [MQTT-3.2.2-2]
             return
         self._step(ACCEPTED)
         receive_maximum = self._take_limits(packet)
         if not packet.session_present:
-            self._incoming.begin_anew()
+            self._incoming.discard_session()
         self._outgoing.accepted(packet.session_present, receive_maximum)
         self._events.accepted(packet.session_present)
         self.pump()
 
     def _take_limits(self, packet: Connack) -> int:
-        """The server's limits; returns its receive maximum."""
+        """Store the server's limits; returns its receive maximum."""
         properties = packet.properties
         if properties is None:
             return _UNLIMITED
@@ -296,18 +296,18 @@ class ClientSession:
             if fault != SUCCESS:
                 self._fail(fault)
 
-    def _answered(self, packet: SubAck) -> None:
-        """SUBACK or UNSUBACK. For an identifier that is not in use it means nothing."""
+    def _suback(self, packet: SubAck) -> None:
+        """SUBACK or UNSUBACK. One with an identifier that is not in use is ignored."""
         request = self._requests.open.pop(packet.packet_id, None)
         if request is None:
             return
         answers = packet.reasons
         if packet.type == UNSUBACK and self._line.protocol != MQTT5:
-            answers = [SUCCESS]  # it cannot fail
+            answers = [SUCCESS]  # UNSUBACK has no reason codes before 5.0
         if len(answers) != 1 or (packet.type == UNSUBACK) != (request.subscription is None):
             request.abandoned()
-            self.close(PROTOCOL_ERROR, "answered a request with reason codes for another")  # [MQTT-3.8.4-6]
+            self.close(PROTOCOL_ERROR, "sent an answer that does not fit its request")  # [MQTT-3.8.4-6]
             return
         request.answered(answers[0])
-        self._ask()
+        self._send_requests()
         self._outgoing.pump()

@@ -1,8 +1,8 @@
-"""The states of a client's connection to a server, and the one table of its transitions.
+"""The states of a client's connection to a server, and the table of its transitions.
 
-It knows which event may follow in which state: never what is done then. What always holds: an event that the table does
-not have in the present state raises, because it is a fault of the caller. What the server does wrong is no such event;
-the session answers it by ending the connection (``ENDED``).
+It knows which event may occur in which state; it must never know what the session does then. What always holds: an
+event that the table does not allow in the present state raises, because it is a fault of the caller. A fault of the
+server is no such event; the session ends the connection then (``ENDED``).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ CLOSING: Final = 3  # this side has ended the connection and waits until the soc
 
 # Events.
 OPENED: Final = 0  # the socket is open
-ACCEPTED: Final = 1  # CONNACK with success came
-ENDED: Final = 2  # this side ends it: the server refused, closed, broke the protocol or is silent, or the user wants to
+ACCEPTED: Final = 1  # CONNACK with success was received
+ENDED: Final = 2  # this side ends it: the server refused, closed, broke the protocol or is silent, or the program asks
 LOST: Final = 3  # the socket is closed
 
 STATES: Final[dict[int, str]] = {
@@ -42,11 +42,11 @@ TRANSITIONS: Final[dict[tuple[int, int], int]] = {
 
 @final
 class IllegalCall(Exception):
-    """A call that the present state does not allow."""
+    """The present state does not allow the call."""
 
 
 def after(state: int, event: int) -> int:
-    """The state that follows. Raises ``IllegalCall``."""
+    """The state after ``event``. Raises ``IllegalCall`` if the state does not allow it."""
     following = TRANSITIONS.get((state, event))
     if following is None:
         raise IllegalCall(f"{EVENTS[event]}: not possible while {STATES[state]}")

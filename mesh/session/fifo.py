@@ -1,8 +1,8 @@
-"""A queue that costs next to nothing while it is empty, as most queues of most sessions are at most times.
+"""A queue that takes little memory while it is empty. Most queues of most sessions are empty at most times.
 
 An empty ``collections.deque`` takes 600 bytes, an empty ``Fifo`` 120, and each connected vehicle has three: that is
-1.4 KB of the 5 KB that it may take. What always holds: an item that was taken out is let go of at once; taking out
-costs the same however long the queue is.
+1.4 KB of the 5 KB that it may take. What always holds: the queue keeps no reference to an item that was
+taken out; taking out takes constant time, whatever the length of the queue.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Final, Generic, TypeVar, cast, final
 
 T = TypeVar("T")
 
-# Places before the head that are kept: then moving the rest costs less than one step for each item taken out.
+# Up to this many free places stay before the head: then moving the rest costs less than one step per item taken out.
 _SLACK: Final = 32
 
 
 @final
 class Fifo(Generic[T]):
-    """First in, first out. ``first`` and ``popleft`` raise ``IndexError`` when there is nothing."""
+    """First in, first out. ``first`` and ``popleft`` raise ``IndexError`` when the queue is empty."""
 
     __slots__ = ("_head", "_items")
 
     def __init__(self, items: list[T] | None = None) -> None:
         self._items: list[T] = [] if items is None else items
-        self._head = 0  # where the oldest item stands; the places before it are empty
+        self._head = 0  # index of the oldest item; the places before it are free
 
     def __len__(self) -> int:
         return len(self._items) - self._head
@@ -33,11 +33,11 @@ class Fifo(Generic[T]):
         return len(self._items) > self._head
 
     def __iter__(self) -> Iterator[T]:
-        """The items that are there now, oldest first."""
+        """The present items, oldest first."""
         return iter(self._items[self._head :])
 
     def append(self, item: T) -> None:
-        """Put an item at the end."""
+        """Add an item at the end."""
         self._items.append(item)
 
     def first(self) -> T:
@@ -45,7 +45,7 @@ class Fifo(Generic[T]):
         return self._items[self._head]
 
     def popleft(self) -> T:
-        """Take the oldest item out."""
+        """Take out the oldest item."""
         items, head = self._items, self._head
         item = items[head]
         items[head] = cast(T, None)
@@ -60,15 +60,15 @@ class Fifo(Generic[T]):
         return item
 
     def take(self, index: int) -> T:
-        """Take the item ``index`` places behind the oldest out."""
+        """Take out the item ``index`` places behind the oldest."""
         return self._items.pop(self._head + index)
 
     def prepend(self, items: list[T]) -> None:
-        """Put items before the oldest, in their order."""
+        """Add items before the oldest, in their order."""
         self._items[: self._head] = items
         self._head = 0
 
     def clear(self) -> None:
-        """Let all go."""
+        """Remove all items."""
         self._items.clear()
         self._head = 0

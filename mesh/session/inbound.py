@@ -1,9 +1,9 @@
-"""The receiving side of one MQTT session: what came in and is not answered yet.
+"""The receiving side of one MQTT session: the publishes that are not answered yet.
 
-It knows the order of the answers, the QoS 2 identifiers that are open and the topic aliases of the connection. It must
-never know who the messages are for. What always holds: publishes are answered in the order in which they came
-[MQTT-4.6.0-2], each after everything that its receipt waits for; an identifier of QoS 2 that was accepted is not
-delivered again before its PUBREL [MQTT-4.3.3-10].
+It knows the order of the answers, the open QoS 2 identifiers and the topic aliases of the connection. It must never
+know the receivers of the messages. What always holds: publishes are answered in the order of their arrival
+[MQTT-4.6.0-2], each after everything that its receipt waits for; a message with an accepted QoS 2 identifier is not
+delivered again before the PUBREL [MQTT-4.3.3-10].
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, SUCCESS, UNSPECIFIED_ERRO
 
 
 class Publisher:
-    """The one that published, and is to be answered: a client's connection, or a link. Rooms above derive it."""
+    """The sender of a PUBLISH, which gets the answer: a client's connection, or a link. Rooms above derive it."""
 
     __slots__ = ()
 
 
 @final
 class Receipt:
-    """The answer that one PUBLISH of QoS 1 or 2 is waiting for.
+    """The pending answer to one PUBLISH of QoS 1 or 2.
 
-    It may leave when the journal has reached ``position`` and ``pending`` parties have answered. ``reason`` is the code
-    that the publisher gets; an error outweighs a success, and a success outweighs "no matching subscribers".
+    It may be sent when the journal is durable up to ``position`` and ``pending`` is 0: each party that still has to
+    answer counts one. ``reason`` is the code for the publisher; an error overrides a success, and a success overrides
+    "no matching subscribers".
     """
 
     __slots__ = ("closed", "holder", "packet_id", "pending", "position", "qos", "reason", "since", "span")
@@ -38,36 +39,36 @@ class Receipt:
         self.pending = 0
         self.position = 0
         self.reason = NO_MATCHING_SUBSCRIBERS
-        self.closed = False  # the connection is gone: nobody is answered
-        self.since = 0.0  # when it came, in seconds since 1970, if the time to its answer is measured
-        self.span: Span | None = None  # of a sampled message, from its arrival to this answer
+        self.closed = False  # the connection is closed: no answer is sent
+        self.since = 0.0  # arrival in seconds since 1970, if the time to the answer is measured
+        self.span: Span | None = None  # of a sampled message: from its arrival to this answer
 
     def note(self, reason: int) -> None:
-        """One party's answer."""
+        """Add the answer of one party."""
         if is_error(reason) or (reason == SUCCESS and not is_error(self.reason)):
             self.reason = reason
 
     def end_span(self) -> None:
-        """The message was taken in, and its publisher is being told."""
+        """End the span: the publisher gets its answer now."""
         span = self.span
         if span is not None:
             span.end(self.reason)
 
     def close(self) -> None:
-        """The connection is gone: the publisher is not answered."""
+        """The connection is closed: the publisher gets no answer."""
         self.closed = True
         if self.span is not None:
             self.span.end(UNSPECIFIED_ERROR)
 
     def ready(self, durable: int) -> bool:
-        """Whether the answer may leave."""
+        """Whether the answer may be sent."""
         return self.pending == 0 and self.position <= durable
 
 
 @final
 class Inbound:
-    """Receipts of one connection in their order, the topic aliases it has set up, and in ``_open`` the QoS 2 exchanges
-    that are between PUBREC and PUBREL."""
+    """The receipts of one connection in order, its topic aliases, and in ``_open`` the QoS 2 exchanges between PUBREC
+    and PUBREL."""
 
     __slots__ = ("_open", "alias_maximum", "aliases", "receipts")
 
@@ -78,12 +79,12 @@ class Inbound:
         self._open: set[int] | None = None
 
     def unanswered(self) -> int:
-        """How many publishes count against the receive maximum: those without PUBACK, or without PUBREC or PUBREL
-        (MQTT 5.0 section 4.9)."""
+        """How many publishes count against the receive maximum: QoS 1 before PUBACK, QoS 2 before PUBREL or a PUBREC
+        with an error (MQTT 5.0 section 4.9)."""
         return len(self.receipts) + (0 if self._open is None else len(self._open))
 
     def opened(self, packet_id: int) -> None:
-        """PUBREC is on its way."""
+        """PUBREC is sent."""
         if self._open is None:
             self._open = set()
         self._open.add(packet_id)
@@ -93,14 +94,12 @@ class Inbound:
         return self._open is not None and packet_id in self._open
 
     def closed(self, packet_id: int) -> None:
-        """PUBREL came."""
+        """PUBREL was received."""
         if self._open is not None:
             self._open.discard(packet_id)
 
     def resolve(self, topic: str, alias: int) -> str | None:
-        """The topic that a PUBLISH with a topic alias means; ``None`` if the alias is invalid [MQTT-3.3.2-8] or
-        unknown.
-        """
+        """The topic of a PUBLISH with a topic alias; ``None`` if the alias is invalid [MQTT-3.3.2-8] or unknown."""
         if alias == 0 or alias > self.alias_maximum:
             return None
         if topic:
@@ -111,7 +110,7 @@ class Inbound:
         return None if self.aliases is None else self.aliases.get(alias)
 
     def settled(self, durable: int) -> Receipt | None:
-        """Take out the oldest receipt if its answer may leave."""
+        """Take out the oldest receipt if its answer may be sent."""
         receipts = self.receipts
         if receipts and receipts.first().ready(durable):
             return receipts.popleft()

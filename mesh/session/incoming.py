@@ -1,14 +1,14 @@
-"""What the server of a client's session publishes: taken, and answered in order.
+"""The receiving side of a client's session: takes the server's messages and answers them in order.
 
-It knows receipts, QoS 2 identifiers and topic aliases: never what a message means, nor how an identifier is kept. It is
-used while the session is up. What always holds:
+It knows receipts, QoS 2 identifiers and topic aliases; it must never know what a message means, or how an identifier is
+kept. It is used while the session is up. What always holds:
 
-* publishes are answered in the order in which they came [MQTT-4.6.0-2], each when its receipt is ready;
-* a QoS 2 message is taken once [MQTT-4.3.3-10]: its identifier is durable before PUBREC, and forgotten on disk before
-  PUBCOMP, because the server may use it again then.
+* publishes are answered in the order of their arrival [MQTT-4.6.0-2], each when its receipt is ready;
+* a QoS 2 message is taken once [MQTT-4.3.3-10]: its identifier is durable before PUBREC, and durably deleted before
+  PUBCOMP, because the server may then use it again.
 
-Where the server breaks the protocol, or cannot be answered, a call returns the reason code to end the connection with;
-else SUCCESS.
+If the server breaks the protocol or cannot be answered, a call returns the reason code to end the connection with;
+otherwise SUCCESS.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mesh.wire.reasons import (
     is_error,
 )
 
-_UNLIMITED: Final = 0xFFFF  # the receive maximum where none is given, section 3.1.2.11.3
+_UNLIMITED: Final = 0xFFFF  # the default receive maximum, section 3.1.2.11.3
 
 
 @final
@@ -43,28 +43,28 @@ class Incoming(Publisher):
         self._line = line
         self._inbound = Inbound(0)
         self._receive_maximum = _UNLIMITED
-        self._held: Fifo[tuple[int, bytes]] = Fifo()  # PUBCOMPs, with the positions that they wait for
-        self._open: dict[int, int] = {}  # QoS 2 identifiers from the taking until PUBREL, with their positions
+        self._held: Fifo[tuple[int, bytes]] = Fifo()  # PUBCOMPs that wait, with their positions
+        self._open: dict[int, int] = {}  # QoS 2 identifiers between PUBLISH and PUBREL, with their positions
 
     def restore(self, packet_id: int, position: int) -> None:
-        """Take back a QoS 2 identifier that ``Receiver.keep`` had kept at ``position``."""
+        """Restore a QoS 2 identifier that ``Receiver.keep`` kept at ``position``."""
         self._open[packet_id] = position
 
     def opened(self, connect: Connect) -> None:
-        """A connection begins, with what this CONNECT says of it."""
+        """Begin a connection with the properties of this CONNECT."""
         asked = connect.properties if connect.protocol == MQTT5 else None
         maximum = None if asked is None else asked.receive_maximum
         self._receive_maximum = _UNLIMITED if maximum is None else maximum
         self._inbound = Inbound(0 if asked is None else asked.topic_alias_maximum or 0)
 
-    def begin_anew(self) -> None:
-        """The server has no session: its identifiers mean nothing any more."""
+    def discard_session(self) -> None:
+        """Delete all QoS 2 identifiers: the server has no session, so it will not repeat them."""
         for position in self._open.values():
             self._receiver.forget(position)
         self._open.clear()
 
     def lost(self) -> None:
-        """The connection is gone: the server sends again what was not acknowledged [MQTT-4.4.0-1]."""
+        """The connection is closed: the server repeats unacknowledged messages on the next one [MQTT-4.4.0-1]."""
         for receipt in self._inbound.receipts:
             receipt.close()
         self._inbound.receipts.clear()
@@ -75,7 +75,7 @@ class Incoming(Publisher):
         return bool(self._inbound.receipts or self._held)
 
     def publish(self, packet: Publish) -> int:
-        """PUBLISH."""
+        """Handle PUBLISH."""
         properties = packet.properties
         if properties is not None and properties.topic_alias is not None:
             topic = self._inbound.resolve(packet.topic, properties.topic_alias)
@@ -91,7 +91,7 @@ class Incoming(Publisher):
         receipt = Receipt(packet.packet_id, packet.qos, self)
         if packet.qos == 2 and packet.packet_id in self._open:
             receipt.note(SUCCESS)
-            receipt.position = self._open[packet.packet_id]  # the first one may not be durable yet
+            receipt.position = self._open[packet.packet_id]  # the first PUBLISH may not be durable yet
         else:
             self._take(packet, receipt)
         inbound.receipts.append(receipt)
@@ -105,7 +105,7 @@ class Incoming(Publisher):
             receipt.position = max(receipt.position, position)
 
     def release(self, packet_id: int) -> int:
-        """PUBREL."""
+        """Handle PUBREL."""
         self._inbound.closed(packet_id)
         reason = SUCCESS if packet_id in self._open else PACKET_IDENTIFIER_NOT_FOUND
         position = self._receiver.forget(self._open.pop(packet_id, 0))
@@ -113,14 +113,14 @@ class Incoming(Publisher):
         return self.settle()
 
     def settle(self) -> int:
-        """Send the answers that may leave now."""
+        """Send the answers that are ready."""
         line = self._line
         receipts = self._inbound.receipts
         while receipts and receipts.first().ready(line.durable):
             receipt = receipts.popleft()
             receipt.end_span()
             if is_error(receipt.reason) and line.protocol != MQTT5:
-                # MQTT 3 cannot refuse a message. Without an answer it comes again on the next connection.
+                # MQTT 3 cannot refuse a message. Without an answer the server repeats it on the next connection.
                 return receipt.reason
             self._answer(receipt)
         held = self._held
@@ -131,7 +131,7 @@ class Incoming(Publisher):
     def _answer(self, receipt: Receipt) -> None:
         reason = receipt.reason
         if not is_error(reason):
-            reason = SUCCESS  # "no matching subscribers" is for servers to say, table 3-4
+            reason = SUCCESS  # only servers send "no matching subscribers", table 3-4
             if receipt.qos == 2:
                 self._inbound.opened(receipt.packet_id)
         type = PUBACK if receipt.qos == 1 else PUBREC

@@ -1,26 +1,26 @@
-"""The keep alive of a client's connection: when a PINGREQ is due, and when the server is taken for dead.
+"""The keep alive of a client's connection: when a PINGREQ is due, and when the server counts as dead.
 
-It knows moments, which its caller passes in as seconds: never packets. What always holds: with a keep alive of n
-seconds a PINGREQ is due when nothing was sent, or nothing was heard, for n / 2 [MQTT-3.1.2-20]; a server that is silent
-for 1.5 n is dead. The moment of sending is known to the interval between two calls of ``check`` only, so that nothing
-reads a clock for each packet; with one second and a keep alive of ten there is ample room.
+It knows times, which its caller passes in seconds; it must never know packets. What always holds: with a keep alive of
+n seconds a PINGREQ is due when nothing was sent, or nothing was received, for n / 2 [MQTT-3.1.2-20]; a server that is
+silent for 1.5 n is dead. The time of sending is only as exact as the interval between two calls of ``check``, so that
+no clock is read for each packet; one second is exact enough for a keep alive of ten.
 """
 
 from __future__ import annotations
 
 from typing import Final, final
 
-# What ``check`` finds.
+# Results of ``check``.
 QUIET: Final = 0
 PING: Final = 1
 DEAD: Final = 2
 
-_SILENCE: Final = 1.5  # times the keep alive, as the server grants it to clients [MQTT-3.1.2-22]
+_SILENCE: Final = 1.5  # times the keep alive, as a server allows its clients [MQTT-3.1.2-22]
 
 
 @final
 class KeepAlive:
-    """``seconds``: 0 for none; ``wrote``: something was sent since the last ``check``."""
+    """``seconds``: the keep alive, 0 for none; ``wrote``: bytes were sent since the last ``check``."""
 
     __slots__ = ("_heard", "_pinged", "_sent", "seconds", "wrote")
 
@@ -29,26 +29,26 @@ class KeepAlive:
         self.wrote = False
         self._heard = 0.0
         self._sent = 0.0
-        self._pinged = False  # since something was heard
+        self._pinged = False  # a PINGREQ was due since bytes were last received
 
     def begin(self, now: float, seconds: int) -> None:
-        """A connection is open."""
+        """A connection begins."""
         self.seconds = seconds
         self.wrote = False
         self._heard = self._sent = now
         self._pinged = False
 
     def heard(self, now: float) -> None:
-        """Bytes of the server came."""
+        """Bytes from the server were received."""
         self._heard = now
         self._pinged = False
 
     def silence(self, now: float) -> float:
-        """Seconds since something was heard."""
+        """Seconds since bytes were last received."""
         return now - self._heard
 
     def check(self, now: float) -> int:
-        """What is due at present; the caller does it."""
+        """What the caller must do now: ``QUIET``, ``PING`` or ``DEAD``."""
         if self.wrote:
             self.wrote = False
             self._sent = now

@@ -1,4 +1,4 @@
-"""What the parts of a client's session share of the present connection."""
+"""State of the present connection that the parts of a client's session share."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from mesh.wire.packets import MQTT5
 
 @final
 class Line:
-    """``out``: packets to be sent, in order; ``protocol``: 3, 4 or 5; ``durable``: the journal's durable position;
-    ``max_packet``: bytes that the server takes, 0 for any."""
+    """``out``: packets to send, in order; ``protocol``: 3, 4 or 5; ``durable``: the journal's durable position;
+    ``max_packet``: the server's maximum packet size in bytes, 0 for no limit."""
 
     __slots__ = ("durable", "max_packet", "out", "protocol")
 

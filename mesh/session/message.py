@@ -1,9 +1,9 @@
 """An application message on its way through the mesh.
 
-It knows what was published and what must travel with it: never who receives it, nor where it waits. A message is made
-once, when it comes in, and is shared by all its deliveries. What always holds: ``properties`` are the encoded PUBLISH
-properties that are forwarded unaltered [MQTT-3.3.2-17] [MQTT-3.3.2-20]; message expiry, topic alias, subscription
-identifiers and the context of a sampled trace are not among them, because each delivery has its own.
+It knows what was published and what must travel with it; it must never know its receivers, or where it waits. A message
+is created once, on arrival, and is shared by all its deliveries. What always holds: ``properties`` are the encoded
+PUBLISH properties that are forwarded unaltered [MQTT-3.3.2-17] [MQTT-3.3.2-20]; message expiry, topic alias,
+subscription identifiers and the context of a sampled trace are not among them, because each delivery has its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mesh.wire.properties import Properties
 from mesh.wire.tracecontext import TraceContext
 
 NEVER: Final = 0.0
-_ROUGH: Final = 0.001  # seconds; moments are less exact than intervals, and no interval may grow on its way
+_ROUGH: Final = 0.001  # seconds; a time is less exact than an interval, and an interval must not grow on the way
 
 _HEAD: Final = struct.Struct("!BddHHI")  # flags, expires, received, and the lengths of trace, topic and properties
 _QOS: Final = 0x03
@@ -30,7 +30,7 @@ _TRACE_NAMES: Final = ("traceparent", "tracestate")
 
 @final
 class Message:
-    """``received`` and ``expires`` are seconds since 1970; ``expires`` is 0.0 for a message that never does."""
+    """``received`` and ``expires`` are seconds since 1970; ``expires`` is ``NEVER`` if it does not expire."""
 
     __slots__ = (
         "body", "expires", "fan_out", "from_tier", "packet", "payload", "properties", "qos", "received", "retain",
@@ -59,23 +59,23 @@ class Message:
         self.expires = expires
         self.trace = trace
         self.from_tier = from_tier
-        self.fan_out = False  # it goes to several receivers: the span of each delivery has a link to ``trace``
-        self.body = 0  # journal id of the body that several sessions share; 0: none
-        self.packet = b""  # the QoS 0 PUBLISH of MQTT 3, which is the same for every receiver
+        self.fan_out = False  # it has several receivers: the span of each delivery has a link to ``trace``
+        self.body = 0  # journal item of the body that several sessions share; 0: none
+        self.packet = b""  # cache of ``plain_packet``
 
     def plain_packet(self) -> bytes:
-        """The PUBLISH for QoS 0, no retain, MQTT 3: encoded once, however many receive it."""
+        """The PUBLISH with QoS 0, without retain, for MQTT 3: the same for all receivers, so encoded once."""
         if not self.packet:
             self.packet = encode_publish(self.topic_bytes, self.payload, 0, False, False, 0, b"", 4)
         return self.packet
 
     def size(self) -> int:
-        """Bytes that the message counts for in a limit."""
+        """The bytes that the message counts in a limit."""
         return len(self.topic_bytes) + len(self.payload) + len(self.properties)
 
 
 def message_of(publish: Publish, now: float, from_tier: bool = False) -> Message:
-    """The message that a PUBLISH brings. Its topic alias must have been resolved before."""
+    """The message of a PUBLISH. Its topic alias must already be resolved."""
     properties = publish.properties
     if properties is None:
         return Message(publish.topic, publish.payload, publish.qos, publish.retain, b"", now, NEVER, None, from_tier)
@@ -87,7 +87,7 @@ def message_of(publish: Publish, now: float, from_tier: bool = False) -> Message
 
 
 def forwarded_properties(properties: Properties) -> Properties:
-    """A copy with the properties that go to every receiver as they came."""
+    """A copy with only the properties that are forwarded unaltered to every receiver."""
     kept = Properties()
     kept.payload_format = properties.payload_format
     kept.content_type = properties.content_type
@@ -98,8 +98,7 @@ def forwarded_properties(properties: Properties) -> Properties:
 
 
 def without_trace(properties: Properties) -> bytes:
-    """The forwarded properties, encoded, less the publisher's trace context: a receiver gets that of its own delivery.
-    """
+    """The encoded forwarded properties without the publisher's trace context: a receiver gets that of its delivery."""
     kept = forwarded_properties(properties)
     kept.user = [pair for pair in kept.user if pair[0] not in _TRACE_NAMES]
     return encode_properties(kept)
@@ -118,8 +117,8 @@ def publish_packet(
     alias: int = 0,
     known: bool = False,
 ) -> bytes:
-    """The PUBLISH that brings ``message`` to one receiver. ``alias`` is its topic alias there (0: none); if that is
-    ``known`` to the receiver, the topic name is left out (MQTT 5.0 section 3.3.2.3.4).
+    """The PUBLISH of ``message`` for one receiver. ``alias`` is its topic alias there (0: none); if it is ``known`` to
+    the receiver, the topic name is left out (MQTT 5.0 section 3.3.2.3.4).
     """
     if protocol != MQTT5:
         if qos == 0 and not retain:
@@ -139,8 +138,8 @@ def _own_properties(
     if alias:
         own.topic_alias = alias
     if message.expires != NEVER:
-        # What is left of it [MQTT-3.3.2-6]. Only whole seconds of waiting count: told of a second too little, the next
-        # server on the way would throw away what has none left.
+        # The remaining interval [MQTT-3.3.2-6]. It is rounded up: with a second too few, the next server on the way
+        # would discard a message that has less than one second left.
         own.message_expiry = max(0, math.ceil(message.expires - now - _ROUGH))
     own.subscription_ids = list(subscription_ids)
     if context is not None:
@@ -164,7 +163,7 @@ def pack(message: Message) -> bytes:
 
 
 def unpack(data: bytes) -> Message:
-    """The message that ``pack`` packed. The journal has checked its bytes."""
+    """The inverse of ``pack``. The journal has checked the bytes."""
     flags, expires, received, trace_size, topic_size, properties_size = _HEAD.unpack_from(data)
     trace_end = _HEAD.size + trace_size
     topic_end = trace_end + topic_size

@@ -1,15 +1,14 @@
-"""The sending side of one MQTT session: what waits, what is with the receiver, and what may go next.
+"""The sending side of one MQTT session: what waits, what is in flight, and what may be sent next.
 
-A server's session to a subscriber and a core's session to an edge are the same thing, and both use this class. It knows
-order, window and packet identifiers; it must never know sockets, subscriptions, or how a delivery is kept on disk.
+A server's session with a subscriber and a core's session with an edge both use this class. It knows order, window and
+packet identifiers; it must never know sockets, subscriptions, or how a delivery is kept on disk.
 
 What always holds:
 
-* Deliveries of QoS 1 and 2 are numbered in the order in which they were queued, and are sent in that order
-  [MQTT-4.6.0-6].
-* The packet identifier of delivery *n* is ``n % 65535 + 1``: it is the same after a crash [MQTT-4.4.0-1], without
-  having been written anywhere but in the delivery's own record. No identifier is used twice at a time, because a
-  delivery waits while its identifier is still taken.
+* Deliveries of QoS 1 and 2 are numbered in queue order, and are sent in that order [MQTT-4.6.0-6].
+* The packet identifier of delivery *n* is ``n % 65535 + 1``. So it is the same after a crash [MQTT-4.4.0-1], and only
+  the delivery's own record stores it. Two deliveries never use one identifier at a time, because a delivery waits while
+  its identifier is in use.
 * At most ``window`` deliveries are unacknowledged (the receiver's receive maximum [MQTT-3.3.4-9]).
 * A delivery is not sent before the journal has reached its ``position``.
 """
@@ -25,8 +24,8 @@ from mesh.session.message import NEVER, Message
 # States of a delivery.
 QUEUED: Final = 0
 SENT: Final = 1
-RELEASED: Final = 2  # QoS 2: PUBREC came; PUBREL is due until PUBCOMP comes
-WITHDRAWN: Final = 3  # another receiver has it now; this one has a copy and may still acknowledge it
+RELEASED: Final = 2  # QoS 2: PUBREC was received; PUBREL is due until PUBCOMP
+WITHDRAWN: Final = 3  # moved to another receiver; this one has a copy and may still acknowledge it
 
 _IDENTIFIERS: Final = 65_535
 
@@ -38,11 +37,10 @@ def packet_id_of(number: int) -> int:
 
 @final
 class Delivery:
-    """One message for one receiver. ``message`` is ``None`` while the journal alone holds it (then ``item`` says
-    where).
+    """One message for one receiver. ``message`` is ``None`` while only the journal holds it, as ``item``.
 
     ``since`` is when it was queued (seconds since 1970); ``number`` is 0 for QoS 0, which has no identifier; ``group``
-    is the ``$share/…`` that it came by, if it did.
+    is the filter ``$share/…`` of a shared subscription, empty for none.
     """
 
     __slots__ = (
@@ -73,15 +71,15 @@ class Delivery:
         self.dup = False
         self.item = 0  # journal item of this delivery; 0: not journalled
         self.body = 0  # journal item of a body shared with other sessions; 0: the body is in ``item``
-        self.position = 0  # journal position that must be durable before it is sent
-        self.receipt: Receipt | None = None  # who waits for the receiver's acknowledgement (tier link)
-        self.started = 0.0  # when it was written towards the receiver
+        self.position = 0  # the journal must be durable up to here before it is sent
+        self.receipt: Receipt | None = None  # the answer that waits for the receiver's acknowledgement (tier link)
+        self.started = 0.0  # when it was sent, in seconds since 1970
 
 
 @final
 class Depth:
-    """How many deliveries wait or are in flight in many sessions together. It is counted, because adding up a hundred
-    thousand sessions, all of them in cold memory, would stop a node for tens of milliseconds at each look."""
+    """How many deliveries wait or are in flight in all sessions together. It is a counter, because adding up a hundred
+    thousand sessions, which are not in the CPU's cache, would block a node for tens of milliseconds each time."""
 
     __slots__ = ("messages",)
 
@@ -91,7 +89,7 @@ class Depth:
 
 @final
 class Outbound:
-    """Queue, window and identifiers of one session, which is counted in ``depth``. All times are seconds since 1970."""
+    """Queue, window and identifiers of one session, counted in ``depth``. All times are seconds since 1970."""
 
     __slots__ = (
         "bytes", "depth", "finished", "in_flight", "next_number", "restored", "resuming", "sent", "soonest",
@@ -104,35 +102,35 @@ class Outbound:
         self.waiting: Fifo[Delivery] = Fifo()
         self.in_flight: dict[int, Delivery] = {}
         self.next_number = 0
-        self.sent = 0  # the number after the highest that was ever sent
-        self.finished = 0  # deliveries that the receiver has acknowledged
+        self.sent = 0  # one more than the highest number ever sent
+        self.finished = 0  # how many deliveries the receiver has acknowledged
         self.bytes = 0
-        self.soonest = NEVER  # nothing that waits expires before
-        self.restored = False  # by recovery: it is not known what was sent
-        self.resuming = False  # between ``attach`` and ``live``: acknowledgements may come for what still waits
+        self.soonest = NEVER  # no waiting delivery expires before
+        self.restored = False  # by recovery: it is unknown which deliveries were sent
+        self.resuming = False  # between ``attach`` and ``live``: waiting deliveries may be acknowledged
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.in_flight)
 
     def number(self, delivery: Delivery) -> None:
-        """Give a delivery of QoS 1 or 2 its place in the order."""
+        """Give a delivery of QoS 1 or 2 its number."""
         delivery.number = self.next_number
         self.next_number += 1
 
     def push(self, delivery: Delivery) -> None:
-        """Put a delivery at the end of the queue."""
+        """Add a delivery at the end of the queue."""
         self.bytes += delivery.size
         self.depth.messages += 1
         self.waiting.append(delivery)
         if delivery.expires != NEVER:
-            self._expires(delivery.expires)
+            self._note_expiry(delivery.expires)
 
-    def _expires(self, moment: float) -> None:
-        if self.soonest == NEVER or moment < self.soonest:
-            self.soonest = moment
+    def _note_expiry(self, time: float) -> None:
+        if self.soonest == NEVER or time < self.soonest:
+            self.soonest = time
 
     def restore(self, delivery: Delivery) -> None:
-        """Put back a delivery that the journal kept; they come in order. It may have been sent before."""
+        """Restore a delivery from the journal; call in order of their numbers. It may have been sent before."""
         if delivery.number >= self.next_number:
             self.next_number = delivery.number + 1
         self.bytes += delivery.size
@@ -143,10 +141,10 @@ class Outbound:
         else:
             self.waiting.append(delivery)
             if delivery.expires != NEVER:
-                self._expires(delivery.expires)
+                self._note_expiry(delivery.expires)
 
     def take(self, durable: int) -> Delivery | None:
-        """The next delivery that may be sent now, given the journal's durable position; it is then in flight."""
+        """Take the next delivery that may be sent at the journal's durable position; QoS 1 and 2 are then in flight."""
         waiting = self.waiting
         if not waiting:
             return None
@@ -169,7 +167,7 @@ class Outbound:
         return delivery
 
     def drop_head(self) -> Delivery | None:
-        """Take out the oldest delivery that was not sent yet, to make room."""
+        """Take out the oldest waiting delivery, to make room."""
         if not self.waiting:
             return None
         delivery = self.waiting.popleft()
@@ -178,8 +176,8 @@ class Outbound:
         return delivery
 
     def take_expired(self, now: float) -> list[Delivery]:
-        """Take out what has expired while it waited [MQTT-3.3.2-5]. It looks through the queue only if there is such a
-        thing; and not in a replay, where some of it may be with the receiver."""
+        """Take out the waiting deliveries that have expired [MQTT-3.3.2-5]. Searches the queue only if one has; takes
+        out none during a replay, when the receiver may have some of them."""
         found: list[Delivery] = []
         if self.soonest == NEVER or self.soonest > now or self.resuming:
             return found
@@ -187,27 +185,27 @@ class Outbound:
         self.soonest = NEVER
         for delivery in self.waiting:
             if delivery.expires != NEVER and delivery.expires <= now:
-                self._let_go(delivery)
+                self._uncount(delivery)
                 found.append(delivery)
             else:
                 kept.append(delivery)
                 if delivery.expires != NEVER:
-                    self._expires(delivery.expires)
+                    self._note_expiry(delivery.expires)
         self.waiting = kept
         return found
 
     def discard(self) -> None:
-        """The session is over, with all that it held."""
+        """Remove all deliveries: the session has ended."""
         self.depth.messages -= len(self)
         self.waiting.clear()
         self.in_flight.clear()
         self.bytes = 0
 
     def finish(self, packet_id: int) -> Delivery | None:
-        """The receiver has it: PUBACK, PUBCOMP, or PUBREC with an error. ``None`` if nothing bears the identifier."""
+        """Handle PUBACK, PUBCOMP, or PUBREC with an error. Returns the delivery, ``None`` for an unknown identifier."""
         delivery = self.in_flight.pop(packet_id, None)
         if delivery is None:
-            delivery = self._out_of_queue(packet_id)
+            delivery = self._take_from_queue(packet_id)
             if delivery is None:
                 return None
         self.bytes -= delivery.size
@@ -216,19 +214,19 @@ class Outbound:
         return delivery
 
     def movable(self, groups: set[str]) -> list[Delivery]:
-        """What came by one of the shared groups and may go to another member, in order: all that was not sent, and of
-        QoS 1 also what was, for QoS 2 stays with whom it was sent to [MQTT-4.8.2-4]."""
+        """The deliveries of these shared groups that may move to another member, in order: those not sent, and those of
+        QoS 1 that are in flight. QoS 2 stays with the member that it was sent to [MQTT-4.8.2-4]."""
         found = [one for one in self.in_flight.values() if one.group in groups and one.qos == 1 and one.state == SENT]
         found.sort(key=_by_number)
         return found + [one for one in self.waiting if one.group in groups and (one.qos == 1 or not one.dup)]
 
     def withdraw(self, moved: set[Delivery], connected: bool) -> None:
-        """Take out what others got. A receiver that is ``connected`` keeps the places of what was sent to it until it
-        acknowledges: they count against its receive maximum [MQTT-3.3.4-9]."""
+        """Take out deliveries that moved to other members. For a ``connected`` receiver those in flight keep their
+        places until it acknowledges them: they count against its receive maximum [MQTT-3.3.4-9]."""
         kept: Fifo[Delivery] = Fifo()
         for delivery in self.waiting:
             if delivery in moved:
-                self._let_go(delivery)
+                self._uncount(delivery)
             else:
                 kept.append(delivery)
         self.waiting = kept
@@ -239,27 +237,27 @@ class Outbound:
                     delivery.message = None
                 else:
                     del self.in_flight[packet_id]
-                    self._let_go(delivery)
+                    self._uncount(delivery)
 
-    def _let_go(self, delivery: Delivery) -> None:
+    def _uncount(self, delivery: Delivery) -> None:
         self.bytes -= delivery.size
         self.depth.messages -= 1
 
     def received(self, packet_id: int) -> Delivery | None:
-        """PUBREC came: the delivery is released, or was already. ``None`` if nothing bears the identifier."""
+        """Handle PUBREC. Returns the delivery, which may be released already; ``None`` for an unknown identifier."""
         delivery = self.in_flight.get(packet_id)
         if delivery is None:
-            delivery = self._out_of_queue(packet_id)
+            delivery = self._take_from_queue(packet_id)
             if delivery is None:
                 return None
             self.in_flight[packet_id] = delivery
         return delivery
 
-    def _out_of_queue(self, packet_id: int) -> Delivery | None:
-        """A restored delivery whose acknowledgement is replayed: the connection outlived the server that had sent it.
+    def _take_from_queue(self, packet_id: int) -> Delivery | None:
+        """Take out a restored delivery whose acknowledgement is replayed: the connection outlived the process that sent
+        it.
 
-        Acknowledgements come in the order of the sending [MQTT-4.6.0-2], so the search ends at the head in all but odd
-        cases.
+        Acknowledgements arrive in sending order [MQTT-4.6.0-2], so the search nearly always ends at the head.
         """
         if not self.resuming:
             return None
@@ -269,14 +267,14 @@ class Outbound:
         return None
 
     def reconnect(self) -> list[Delivery]:
-        """A new connection: what was with the receiver goes first, in order, with DUP [MQTT-3.3.1-1].
+        """Begin a new connection: deliveries in flight are sent first, in order, with DUP [MQTT-3.3.1-1].
 
-        Returns the released deliveries, whose PUBREL is due again [MQTT-4.4.0-1]. QoS 0 does not outlive a connection.
+        Returns the released deliveries, whose PUBREL is due again [MQTT-4.4.0-1]. Deliveries of QoS 0 are removed.
         """
         for delivery in self.in_flight.values():
             if delivery.state == SENT:
                 delivery.dup = True
-                delivery.expires = NEVER  # its delivery has begun, and is gone through with [MQTT-4.3.3-7]
+                delivery.expires = NEVER  # a delivery that has begun is completed [MQTT-4.3.3-7]
         kept = [delivery for delivery in self.waiting if delivery.qos]
         self.bytes -= sum(delivery.size for delivery in self.waiting if delivery.qos == 0)
         self.depth.messages -= len(self.waiting) - len(kept)
@@ -285,11 +283,12 @@ class Outbound:
         return self._requeue(set())
 
     def resume(self, unacknowledged: list[int]) -> list[Delivery]:
-        """The connection outlived its link, or this process: ``unacknowledged`` identifiers are with the receiver.
+        """Continue a connection that outlived its link, or this process. The receiver has the ``unacknowledged``
+        identifiers.
 
-        Those stay in flight and are not repeated, which MQTT allows on a new connection only [MQTT-4.4.0-1]. Whatever
-        else was sent got lost on the way, and goes again as if for the first time. Returns the released deliveries,
-        whose PUBREL is due again.
+        Those stay in flight and are not repeated: MQTT allows repeats only on a new connection [MQTT-4.4.0-1]. All
+        other sent deliveries were lost on the way and are sent again, without a new DUP flag. Returns the released
+        deliveries, whose PUBREL is due again.
         """
         with_receiver = set(unacknowledged)
         if self.restored:
@@ -298,7 +297,8 @@ class Outbound:
         return self._requeue(with_receiver)
 
     def _adopt(self, with_receiver: set[int]) -> None:
-        """After a crash: put what the receiver has in flight again; the rest was not sent on this connection."""
+        """After a crash: mark the deliveries that the receiver has as in flight; the others were not sent on this
+        connection."""
         kept: Fifo[Delivery] = Fifo()
         for delivery in self.waiting:
             packet_id = packet_id_of(delivery.number)
@@ -311,26 +311,27 @@ class Outbound:
         self.waiting = kept
 
     def _requeue(self, with_receiver: set[int]) -> list[Delivery]:
-        """Put what is in flight and not ``with_receiver`` back in its place; returns the released deliveries."""
+        """Return deliveries in flight that are not ``with_receiver`` to their place in the queue; returns the released
+        ones."""
         self.resuming = False
-        again: list[Delivery] = []
+        requeued: list[Delivery] = []
         released: list[Delivery] = []
-        flying: dict[int, Delivery] = {}
+        in_flight: dict[int, Delivery] = {}
         for packet_id, delivery in self.in_flight.items():
             if delivery.state == RELEASED:
                 released.append(delivery)
             if delivery.state == RELEASED or packet_id in with_receiver:
-                flying[packet_id] = delivery
+                in_flight[packet_id] = delivery
             elif delivery.state == WITHDRAWN:
-                self._let_go(delivery)
+                self._uncount(delivery)
             else:
                 delivery.state = QUEUED
-                again.append(delivery)
+                requeued.append(delivery)
                 if delivery.expires != NEVER:
-                    self._expires(delivery.expires)
-        again.sort(key=_by_number)
-        self.waiting.prepend(again)
-        self.in_flight = flying
+                    self._note_expiry(delivery.expires)
+        requeued.sort(key=_by_number)
+        self.waiting.prepend(requeued)
+        self.in_flight = in_flight
         return released
 
 

@@ -1,13 +1,13 @@
-"""What a client publishes: sent as the server and the journal allow, and acknowledged.
+"""The sending side of a client's session: sends messages as the server and the journal allow, until acknowledged.
 
-It knows the queue, the acknowledgements and the server's limits: never where a message comes from, nor how a delivery
-is kept. It is used while the session is up. What always holds:
+It knows the queue, the acknowledgements and the server's limits; it must never know where a message comes from, or how
+a delivery is kept. It is used while the session is up. What always holds:
 
 * a message is sent when its delivery's position is durable, in order, within the server's receive maximum
   [MQTT-3.3.4-7] and maximum packet size [MQTT-3.2.2-15];
-* PUBREL is sent when the release is durable: before, a crash would be followed by the same PUBLISH with the same
-  identifier, which a server that has seen the PUBREL would take for a new message;
-* no message bears the packet identifier of an unanswered request [MQTT-2.2.1-3].
+* PUBREL is sent when the release is durable: otherwise, after a crash, this client would repeat the PUBLISH with the
+  same identifier, and a server that has received the PUBREL would take it for a new message;
+* no message has the packet identifier of an unanswered request [MQTT-2.2.1-3].
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mesh.wire.reasons import PACKET_TOO_LARGE, SUCCESS
 
 @final
 class Outgoing:
-    """The sending side of one session with a server. ``sent`` counts PUBLISHes."""
+    """The sending side of one session with a server. ``sent`` counts PUBLISH packets."""
 
     __slots__ = ("_clock", "_line", "_outbound", "_releases", "_requests", "_sender", "_window", "sent")
 
@@ -41,19 +41,19 @@ class Outgoing:
         self._requests = requests
         self._line = line
         self._clock = clock
-        self._window = outbound.window  # the most that this client has under way
-        self._releases: Fifo[tuple[int, int]] = Fifo()  # positions that PUBRELs wait for, and their identifiers
+        self._window = outbound.window  # the most that this client keeps in flight
+        self._releases: Fifo[tuple[int, int]] = Fifo()  # PUBRELs that wait: position and identifier
 
     def accepted(self, session_present: bool, receive_maximum: int) -> None:
-        """The server has accepted a connection: what was under way goes again."""
+        """The server has accepted a connection: deliveries in flight are sent again."""
         self._outbound.window = min(self._window, receive_maximum)
         released = self._outbound.reconnect()
         if session_present:
             for delivery in released:
                 self._releases.append((delivery.position, packet_id_of(delivery.number)))
             return
-        # No identifier means anything to the server, and nothing was sent to it before [MQTT-3.2.2-5]. What it had
-        # received before it lost the session is not sent again.
+        # The server has no session: no identifier is in use, and no message is a repeat [MQTT-3.2.2-5]. It had received
+        # the released messages before it lost the session, so they are not sent again.
         for delivery in released:
             self._outbound.finish(packet_id_of(delivery.number))
             self._sender.finished(delivery, SUCCESS)
@@ -61,7 +61,7 @@ class Outgoing:
             delivery.dup = False
 
     def lost(self) -> None:
-        """The connection is gone. What was not acknowledged stays in flight until the next one."""
+        """The connection is closed. Unacknowledged deliveries stay in flight until the next one."""
         self._releases.clear()
 
     def waits(self) -> bool:
@@ -69,11 +69,11 @@ class Outgoing:
         return bool(self._releases)
 
     def pump(self) -> None:
-        """Send what may be sent of the queue."""
+        """Send the waiting deliveries that may leave now."""
         outbound = self._outbound
         durable = self._line.durable
         while True:
-            if self._requests.open and self._is_taken():
+            if self._requests.open and self._next_identifier_in_use():
                 return
             delivery = outbound.take(durable)
             if delivery is None:
@@ -83,8 +83,8 @@ class Outgoing:
                 continue
             self.transmit(delivery, self._sender.load(delivery))
 
-    def _is_taken(self) -> bool:
-        """Whether the next message waits until the request that bears its identifier is answered."""
+    def _next_identifier_in_use(self) -> bool:
+        """Whether an unanswered request uses the identifier of the next message."""
         waiting = self._outbound.waiting
         return bool(waiting) and packet_id_of(waiting.first().number) in self._requests.open
 
@@ -112,21 +112,21 @@ class Outgoing:
         line.out.append(packet)
 
     def finish(self, packet_id: int, reason: int) -> None:
-        """PUBACK, PUBCOMP, or PUBREC with an error. For an identifier that is not in use it means nothing."""
+        """Handle PUBACK, PUBCOMP, or PUBREC with an error. One with an identifier that is not in use is ignored."""
         delivery = self._outbound.finish(packet_id)
         if delivery is not None:
             self._sender.finished(delivery, reason)
         self.pump()
 
     def received(self, packet_id: int) -> None:
-        """PUBREC with success."""
+        """Handle PUBREC with success."""
         delivery = self._outbound.received(packet_id)
         if delivery is not None and delivery.state != RELEASED:
             self._sender.released(delivery)
         self._releases.append((0 if delivery is None else delivery.position, packet_id))
 
     def release(self) -> None:
-        """Send each PUBREL that may leave now."""
+        """Send each PUBREL whose release is durable."""
         line = self._line
         releases = self._releases
         while releases and releases.first()[0] <= line.durable:

@@ -1,7 +1,7 @@
-"""A delivery as the journal keeps it: the fields that every item of a delivery begins with.
+"""The journal's record of a delivery: the fields that every item of a delivery begins with.
 
-It knows these fields and their layout: never the kind of the item, nor what its owner puts behind them. What always
-holds: a layout never changes, so journals of earlier versions are read.
+It knows these fields and their layout; it must never know the kind of the item, or what its owner puts behind them.
+What always holds: a layout never changes, so that journals of earlier versions can be read.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _RETAIN: Final = 0x04
 
 @final
 class Layout:
-    """``shared``: several deliveries may share one body, so the record names the body's item. ``size``: bytes.
+    """``shared``: several deliveries may share one body, so the record names its item. ``size``: bytes of a record.
 
-    Fields, big-endian: number (u64), the shared body's item if there is one (u64), size of the message (u32), flags
-    (u8), when it was queued and when it expires (f64 each, seconds since 1970), and a count (u16) for the owner's use.
+    Fields, big-endian: number (u64), the shared body's item (u64; only with ``shared``), size of the message (u32),
+    flags (u8), time of queuing and time of expiry (f64 each, seconds since 1970), and a count (u16) for the owner.
     """
 
     __slots__ = ("_fields", "_shared", "size")
@@ -32,7 +32,7 @@ class Layout:
         self.size = self._fields.size
 
     def pack(self, delivery: Delivery, count: int) -> bytes:
-        """The record of a delivery; ``count`` says how many of the owner's things follow it."""
+        """The record of a delivery; ``count`` is how many fields of the owner follow it."""
         flags = delivery.qos | (_RETAIN if delivery.retain else 0)
         number, size, since, expires = delivery.number, delivery.size, delivery.since, delivery.expires
         if self._shared:
@@ -40,7 +40,7 @@ class Layout:
         return self._fields.pack(number, size, flags, since, expires, count)
 
     def unpack(self, item: Item) -> tuple[Delivery, int]:
-        """The delivery that an item's ``meta`` begins with, and the count. The journal alone holds its message."""
+        """The delivery at the start of an item's ``meta``, without its message, and the count."""
         body = 0
         if self._shared:
             number, body, size, flags, since, expires, count = self._fields.unpack_from(item.meta)

@@ -1,11 +1,11 @@
 """SUBSCRIBE and UNSUBSCRIBE of a client: which wait, which are unanswered, and their packet identifiers.
 
-It knows topic filters and identifiers: never why a filter is asked for. What always holds:
+It knows topic filters and identifiers; it must never know why a filter is requested. What always holds:
 
-* requests leave in the order in which they were made, each when the journal has reached its ``position``;
-* the identifier of an unanswered request is not one of a PUBLISH that is under way [MQTT-2.2.1-3];
+* requests are sent in the order in which they were made, each when the journal has reached its ``position``;
+* the identifier of an unanswered request is not that of a PUBLISH in flight [MQTT-2.2.1-3];
 * every request is answered or abandoned, once;
-* at most ``OPEN`` are unanswered, so that identifiers are left for messages.
+* at most ``OPEN`` requests are unanswered, so that identifiers remain for messages.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Request:
         raise NotImplementedError
 
     def abandoned(self) -> None:
-        """The connection is gone, and no answer will come."""
+        """The connection is closed: there will be no answer."""
         raise NotImplementedError
 
     def packet(self, packet_id: int) -> Packet:
-        """The packet that asks."""
+        """The request as a packet."""
         if self.subscription is None:
             return Unsubscribe(packet_id, [self.filter])
         properties: Properties | None = None
@@ -59,7 +59,7 @@ class Request:
 
 @final
 class Requests:
-    """The requests of one session. ``open`` are unanswered, by packet identifier."""
+    """The requests of one session. ``open``: the unanswered ones, by packet identifier."""
 
     __slots__ = ("_last", "open", "waiting")
 
@@ -69,7 +69,7 @@ class Requests:
         self._last = 0
 
     def next(self, durable: int, in_flight: dict[int, Delivery]) -> Packet | None:
-        """The packet of the oldest request that waits, if it may leave now; it is then open."""
+        """The packet of the oldest waiting request, if it may be sent now; the request is then open."""
         waiting = self.waiting
         if not waiting or waiting.first().position > durable or len(self.open) >= OPEN:
             return None
@@ -81,7 +81,7 @@ class Requests:
         return request.packet(packet_id)
 
     def _free(self, in_flight: dict[int, Delivery]) -> int:
-        """An identifier that is not in use; 0 if all are. It goes downwards, messages go upwards."""
+        """An identifier that is not in use; 0 if all are. Requests count down, because messages count up."""
         for _ in range(_IDENTIFIERS):
             self._last = self._last - 1 if self._last > 1 else _IDENTIFIERS
             if self._last not in self.open and self._last not in in_flight:
@@ -89,7 +89,7 @@ class Requests:
         return 0
 
     def abandon(self) -> None:
-        """The connection is gone."""
+        """The connection is closed: abandon all requests."""
         requests = [*self.open.values(), *self.waiting]
         self.open.clear()
         self.waiting.clear()

@@ -1,7 +1,7 @@
-"""What a message on its way knows of its tracing: a span to end, and the context that its receiver gets.
+"""The trace data of a message on its way: a span to end, and the context for its receiver.
 
-It knows neither how a span is made nor where it goes: the telemetry room derives it. What always holds: a span is ended
-once, by the one that started it or was given it; to end it neither waits nor raises.
+It must never know how a span is created or exported: the telemetry room derives the class. What always holds: a span is
+ended once, by the code that started it or was given it; ``end`` neither waits nor raises.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mesh.wire.tracecontext import TraceContext
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Span:
-    """A span under way. ``context`` is what a receiver gets as its parent."""
+    """A span that has not ended. ``context`` is the parent context for a receiver."""
 
     __slots__ = ("context",)
 
@@ -21,4 +21,4 @@ class Span:
         self.context = context
 
     def end(self, reason: int = 0) -> None:
-        """End the span now. ``reason`` is an MQTT reason code, which says whether it failed."""
+        """End the span now. ``reason`` is an MQTT reason code: the span failed if it is an error."""

@@ -1,8 +1,7 @@
-"""What sessions ask of the journal, and what it gives back. The journal room provides it; tests put a dictionary in its
-place.
+"""The interface between sessions and the journal. The journal room implements it; tests use a dictionary.
 
-``Store`` is a base class and not a ``Protocol``: compiled, a call through a base is a jump through a table, one through
-a protocol a search by name, which costs twenty times as much.
+``Store`` is a base class and not a ``Protocol``: compiled, a call through a base class is a jump through a table; a
+call through a protocol is a look-up by name, which takes twenty times as long.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from mypy_extensions import mypyc_attr
 
 @final
 class Item:
-    """One item as recovery gives it back: without its body, which ``Store.read`` reads when it is wanted.
+    """One recovered item, without its body, which ``Store.read`` reads.
 
     ``id`` is the number that ``Store.append`` returned (unsigned 64 bit); it orders all items. ``kind`` (8 bit),
-    ``owner`` (64 bit) and ``meta`` are what was appended.
+    ``owner`` (64 bit) and ``meta`` are as appended.
     """
 
     __slots__ = ("id", "kind", "meta", "owner")
@@ -31,8 +30,8 @@ class Item:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Store:
-    """Items with an identifier that grows; see ``mesh.journal.journal.Journal`` for the meaning of each call.
-    ``position`` is the sequence number of the last record appended."""
+    """Items with growing identifiers; see ``mesh.journal.journal.Journal`` for each call. ``position`` is the sequence
+    number of the last appended record."""
 
     __slots__ = ("position",)
 
@@ -40,11 +39,11 @@ class Store:
         self.position = position
 
     def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
-        """Keep an item; it is durable once the journal reports a position of at least the identifier returned."""
+        """Append an item. It is durable when the journal reports a position of at least the returned identifier."""
         raise NotImplementedError
 
     def drop(self, id: int) -> None:
-        """Let an item go."""
+        """Drop an item."""
         raise NotImplementedError
 
     def read(self, id: int) -> bytes:

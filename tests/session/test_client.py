@@ -1,4 +1,4 @@
-"""The client's side of a session, against the server's side of our own codec. No socket and no journal anywhere."""
+"""The client's side of a session, against the server's side of the mesh's own codec, without sockets or a journal."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ from mesh.wire.tracecontext import TraceContext
 CONTEXT = TraceContext.parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "")
 
 
-class Asked(Request):
-    """A request that notes what became of it."""
+class RecordedRequest(Request):
+    """A request that records its outcome."""
 
     def __init__(self, filter: str, subscribe: bool = True, identifier: int = 0, position: int = 0) -> None:
         super().__init__(filter, Subscription(filter, 1) if subscribe else None, identifier, position)
@@ -67,8 +67,8 @@ class Asked(Request):
         self.outcome.append("abandoned")
 
 
-class Noted(Span):
-    """A span that notes with which reason it was ended."""
+class RecordedSpan(Span):
+    """A span that records the reasons it was ended with."""
 
     def __init__(self) -> None:
         super().__init__(CONTEXT)
@@ -79,15 +79,15 @@ class Noted(Span):
 
 
 class Program:
-    """The program that uses the session, and the server at the other end."""
+    """The program that uses the session, and the server."""
 
     def __init__(self, window: int = 100, limits: PacketLimits | None = None) -> None:
         self.now = 1000.0
         self.notes: list[Any] = []
         self.taken: list[Publish] = []
         self.receipts: list[Receipt] = []
-        self.answers = reasons.SUCCESS  # to what the server publishes
-        self.ready = True  # receipts are ready when they are made
+        self.answers = reasons.SUCCESS  # reason code for the server's publishes
+        self.ready = True  # new receipts are ready at once
         self.position = 0
         self.durable = 0
         self.open: dict[int, int] = {}
@@ -238,7 +238,7 @@ def in_state(state: int) -> Program:
 
 CALLS = {
     states.OPENED: lambda client: client.opened(Connect()),
-    states.ACCEPTED: lambda client: client._greeted(Connack()),
+    states.ACCEPTED: lambda client: client._connack(Connack()),
     states.ENDED: lambda client: client.close(reasons.SUCCESS, ""),
     states.LOST: lambda client: client.lost(),
 }
@@ -246,7 +246,7 @@ CALLS = {
 
 @pytest.mark.parametrize("event", states.EVENTS)
 @pytest.mark.parametrize("state", states.STATES)
-def test_every_transition_is_as_the_table_says(state: int, event: int) -> None:
+def test_every_event_in_every_state_follows_the_table(state: int, event: int) -> None:
     client = in_state(state).client
     following = states.TRANSITIONS.get((state, event))
     if following is None:
@@ -258,7 +258,7 @@ def test_every_transition_is_as_the_table_says(state: int, event: int) -> None:
         assert client.state == following
 
 
-def test_the_state_is_assigned_in_one_place() -> None:
+def test_only_step_assigns_the_state() -> None:
     assigned = []
     for node in ast.walk(ast.parse((Path(mesh.session.__file__).parent / "client.py").read_text())):
         if isinstance(node, ast.FunctionDef):
@@ -269,18 +269,18 @@ def test_the_state_is_assigned_in_one_place() -> None:
 
 
 @pytest.mark.parametrize("state", [DISCONNECTED, CONNECTING, CLOSING])
-def test_a_request_needs_a_session_that_is_up(state: int) -> None:
+def test_request_in_another_state_than_up_raises(state: int) -> None:
     with pytest.raises(IllegalCall):
-        in_state(state).client.request(Asked("a"))
+        in_state(state).client.request(RecordedRequest("a"))
 
 
-def test_bytes_need_a_connection() -> None:
+def test_bytes_without_a_connection_raise() -> None:
     with pytest.raises(IllegalCall):
         Program().client.received(b"\x20\x02\x00\x00")
 
 
 @pytest.mark.parametrize("state", [DISCONNECTED, CONNECTING, CLOSING])
-def test_nothing_is_sent_unless_the_session_is_up(state: int) -> None:
+def test_message_in_another_state_than_up_is_not_sent(state: int) -> None:
     program = in_state(state)
     program.sent()
     program.send(b"one")
@@ -289,7 +289,7 @@ def test_nothing_is_sent_unless_the_session_is_up(state: int) -> None:
     assert program.sent() == []
 
 
-def test_what_comes_after_the_end_is_ignored(program: Program) -> None:
+def test_bytes_after_close_are_ignored(program: Program) -> None:
     program.accept()
     program.client.close(reasons.SUCCESS, "")
     program.server(Publish("t", b"late", 1, packet_id=1), Disconnect(reasons.SERVER_BUSY))
@@ -302,7 +302,7 @@ def test_what_comes_after_the_end_is_ignored(program: Program) -> None:
 # CONNECT and CONNACK
 
 
-def test_connect_goes_out_first_and_nothing_else_before_connack(program: Program) -> None:
+def test_only_connect_is_sent_before_connack(program: Program) -> None:
     program.send(b"one")
     connect = program.open_socket(Connect(MQTT5, "me", False, 10, "me", b"secret"))
     assert (connect.client_id, connect.username, connect.password) == ("me", "me", b"secret")
@@ -314,7 +314,7 @@ def test_connect_goes_out_first_and_nothing_else_before_connack(program: Program
 @pytest.mark.parametrize(
     ("protocol", "reason", "why"), [(MQTT5, reasons.NOT_AUTHORIZED, "not authorized"), (MQTT311, 5, "return code 5")]
 )
-def test_a_refusal_ends_the_connection(program: Program, protocol: int, reason: int, why: str) -> None:
+def test_refusing_connack_ends_the_connection(program: Program, protocol: int, reason: int, why: str) -> None:
     program.open_socket(Connect(protocol, "me", False, 10))
     program.server(Connack(False, reason))
     assert program.notes[0] == ("closing", f"refused the connection: {why}")
@@ -326,7 +326,7 @@ def test_a_refusal_ends_the_connection(program: Program, protocol: int, reason: 
 @pytest.mark.parametrize(
     "packet", [Publish("t"), Ack(PUBACK, 1), Disconnect(reasons.SERVER_BUSY), Auth(reasons.CONTINUE_AUTHENTICATION)]
 )
-def test_anything_before_connack_ends_the_connection(program: Program, packet: Packet) -> None:
+def test_other_packet_before_connack_ends_the_connection(program: Program, packet: Packet) -> None:
     program.open_socket()
     program.server(packet)
     assert program.client.state == CLOSING
@@ -334,20 +334,20 @@ def test_anything_before_connack_ends_the_connection(program: Program, packet: P
 
 
 @pytest.mark.parametrize("packet", [Connack(), Auth(reasons.CONTINUE_AUTHENTICATION)])
-def test_connack_and_auth_have_no_place_later(program: Program, packet: Packet) -> None:
+def test_connack_or_auth_after_connack_ends_the_connection(program: Program, packet: Packet) -> None:
     program.accept()
     program.server(packet)
     assert program.client.state == CLOSING
     assert program.sent() == [Disconnect(reasons.PROTOCOL_ERROR)]
 
 
-def test_a_server_keeps_no_session_that_was_to_begin_anew(program: Program) -> None:
+def test_session_present_after_clean_start_ends_the_connection(program: Program) -> None:
     program.open_socket(Connect(MQTT5, "me", True, 10))
     program.server(Connack(True))
     assert program.client.state == CLOSING
 
 
-def test_a_connack_that_does_not_come_in_time_ends_the_connection(program: Program) -> None:
+def test_late_connack_ends_the_connection(program: Program) -> None:
     program.open_socket(Connect(MQTT5, "me", False, 0))
     program.now += CONNACK_WAIT
     program.client.tick()
@@ -360,7 +360,7 @@ def test_a_connack_that_does_not_come_in_time_ends_the_connection(program: Progr
 # Ends
 
 
-def test_a_disconnect_of_the_server_ends_the_connection(program: Program) -> None:
+def test_disconnect_from_the_server_ends_the_connection(program: Program) -> None:
     program.accept()
     program.server(Disconnect(reasons.SERVER_SHUTTING_DOWN))
     assert program.notes[-2] == ("closing", "closed the connection: server shutting down")
@@ -370,7 +370,7 @@ def test_a_disconnect_of_the_server_ends_the_connection(program: Program) -> Non
 @pytest.mark.parametrize(
     ("protocol", "answer"), [(MQTT5, [Disconnect(reasons.PROTOCOL_ERROR)]), (MQTT311, []), (MQTT31, [])]
 )
-def test_what_is_not_mqtt_ends_the_connection(program: Program, protocol: int, answer: list[Packet]) -> None:
+def test_malformed_packet_ends_the_connection(program: Program, protocol: int, answer: list[Packet]) -> None:
     program.accept(connect=Connect(protocol, "me", False, 10))
     program.client.received(encode(Publish("t", b"good"), protocol) + b"\xc0\x00")
     assert [packet.payload for packet in program.taken] == [b"good"]
@@ -379,9 +379,9 @@ def test_what_is_not_mqtt_ends_the_connection(program: Program, protocol: int, a
 
 
 @pytest.mark.parametrize("protocol", [MQTT5, MQTT311])
-def test_a_client_that_has_done_says_so(program: Program, protocol: int) -> None:
+def test_close_sends_disconnect(program: Program, protocol: int) -> None:
     program.accept(connect=Connect(protocol, "me", False, 10))
-    program.client.close(reasons.SUCCESS, "has done")
+    program.client.close(reasons.SUCCESS, "")
     assert program.sent() == [Disconnect()]
 
 
@@ -399,7 +399,7 @@ def seconds(program: Program, count: int, each: Any = None) -> list[Packet]:
     return packets
 
 
-def test_a_quiet_client_pings_and_a_silent_server_is_given_up(program: Program) -> None:
+def test_idle_client_pings_and_closes_when_the_server_is_silent(program: Program) -> None:
     program.accept()
     assert seconds(program, 6) == [Ping(PINGREQ)]
     program.server(Ping(PINGRESP))
@@ -410,14 +410,14 @@ def test_a_quiet_client_pings_and_a_silent_server_is_given_up(program: Program) 
     assert program.notes[-1] == ("closing", "is silent")
 
 
-def test_a_client_that_only_hears_pings_too(program: Program) -> None:
-    """A server closes a client from which it gets nothing [MQTT-3.1.2-22], and QoS 0 is not answered."""
+def test_client_that_only_receives_pings(program: Program) -> None:
+    """A server closes a client that sends nothing [MQTT-3.1.2-22], and a client does not answer QoS 0."""
     program.accept()
     for _ in range(5):
         assert Ping(PINGREQ) in seconds(program, 10, lambda: program.server(Publish("t", b"x")))
 
 
-def test_a_client_that_sends_does_not_ping_a_server_that_answers(program: Program) -> None:
+def test_client_does_not_ping_while_the_server_acknowledges(program: Program) -> None:
     program.accept()
 
     def exchange() -> None:
@@ -427,7 +427,7 @@ def test_a_client_that_sends_does_not_ping_a_server_that_answers(program: Progra
     assert not any(isinstance(packet, Ping) for packet in seconds(program, 30, exchange))
 
 
-def test_a_client_that_sends_pings_a_server_that_does_not_answer(program: Program) -> None:
+def test_sending_client_pings_a_server_that_sends_nothing(program: Program) -> None:
     program.accept()
     packets = seconds(program, 14, lambda: program.send(b"x", 0))
     assert Ping(PINGREQ) in packets
@@ -435,13 +435,13 @@ def test_a_client_that_sends_pings_a_server_that_does_not_answer(program: Progra
     assert program.client.state == CLOSING
 
 
-def test_the_keep_alive_of_the_server_counts(program: Program) -> None:
+def test_server_keep_alive_overrides_that_of_the_client(program: Program) -> None:
     program.accept(server_keep_alive=40)
     assert seconds(program, 20) == []
     assert seconds(program, 1) == [Ping(PINGREQ)]
 
 
-def test_without_keep_alive_nothing_is_due(program: Program) -> None:
+def test_keep_alive_zero_sends_no_ping(program: Program) -> None:
     program.accept(connect=Connect(MQTT5, "me", False, 0))
     assert seconds(program, 100) == []
     assert program.client.state == UP
@@ -450,9 +450,9 @@ def test_without_keep_alive_nothing_is_due(program: Program) -> None:
 # Subscriptions
 
 
-def test_requests_are_answered_each_for_itself(program: Program) -> None:
+def test_each_request_gets_its_own_answer(program: Program) -> None:
     program.accept()
-    one, other, gone = Asked("a/+", identifier=7), Asked("b"), Asked("c", subscribe=False)
+    one, other, gone = RecordedRequest("a/+", identifier=7), RecordedRequest("b"), RecordedRequest("c", subscribe=False)
     for request in (one, other, gone):
         program.client.request(request)
     first, second, third = program.sent()
@@ -469,9 +469,9 @@ def test_requests_are_answered_each_for_itself(program: Program) -> None:
 
 
 @pytest.mark.parametrize("protocol", [MQTT311, MQTT31])
-def test_mqtt_3_has_no_reasons_in_unsuback_and_no_properties(program: Program, protocol: int) -> None:
+def test_mqtt_3_request_has_no_properties_and_unsuback_succeeds(program: Program, protocol: int) -> None:
     program.accept(connect=Connect(protocol, "me", False, 10))
-    one, other = Asked("a", identifier=7), Asked("b", subscribe=False)
+    one, other = RecordedRequest("a", identifier=7), RecordedRequest("b", subscribe=False)
     program.client.request(one)
     program.client.request(other)
     first, second = program.sent()
@@ -482,14 +482,14 @@ def test_mqtt_3_has_no_reasons_in_unsuback_and_no_properties(program: Program, p
     assert (one.outcome, other.outcome) == ([0x80], [0])
 
 
-def test_an_answer_of_the_wrong_shape_ends_the_connection() -> None:
+def test_answer_that_does_not_fit_its_request_ends_the_connection() -> None:
     for answer in (
         lambda id: SubAck(SUBACK, id, [0, 0]),
         lambda id: SubAck(UNSUBACK, id, [0]),
     ):
         program = Program()
         program.accept()
-        request = Asked("a")
+        request = RecordedRequest("a")
         program.client.request(request)
         (sent,) = program.sent()
         assert isinstance(sent, Subscribe)
@@ -498,16 +498,16 @@ def test_an_answer_of_the_wrong_shape_ends_the_connection() -> None:
         assert request.outcome == ["abandoned"]
 
 
-def test_an_answer_for_nothing_is_ignored(program: Program) -> None:
+def test_suback_with_an_unknown_identifier_is_ignored(program: Program) -> None:
     program.accept()
     program.server(SubAck(SUBACK, 9, [0]))
     assert program.client.state == UP
 
 
-def test_a_request_waits_for_the_journal_and_those_behind_it_wait_too(program: Program) -> None:
+def test_request_and_later_ones_wait_for_the_journal(program: Program) -> None:
     program.accept()
-    program.client.request(Asked("a", position=5))
-    program.client.request(Asked("b"))
+    program.client.request(RecordedRequest("a", position=5))
+    program.client.request(RecordedRequest("b"))
     assert program.sent() == []
     assert program.client.waits()
     program.client.advance(5)
@@ -515,8 +515,8 @@ def test_a_request_waits_for_the_journal_and_those_behind_it_wait_too(program: P
     assert not program.client.waits()
 
 
-def test_a_bounded_number_of_requests_is_unanswered(program: Program) -> None:
-    requests = [Asked(f"f/{number}") for number in range(OPEN + 10)]
+def test_at_most_open_requests_are_unanswered(program: Program) -> None:
+    requests = [RecordedRequest(f"f/{number}") for number in range(OPEN + 10)]
     program.wanted = requests
     program.accept()
     sent = program.sent()
@@ -528,9 +528,9 @@ def test_a_bounded_number_of_requests_is_unanswered(program: Program) -> None:
     assert [len(request.outcome) for request in requests] == [1] * 10 + [0] * OPEN
 
 
-def test_requests_end_with_the_connection(program: Program) -> None:
+def test_lost_connection_abandons_requests(program: Program) -> None:
     program.accept()
-    open, waiting = Asked("a"), Asked("b", position=5)
+    open, waiting = RecordedRequest("a"), RecordedRequest("b", position=5)
     program.client.request(open)
     program.client.request(waiting)
     program.client.lost()
@@ -540,18 +540,18 @@ def test_requests_end_with_the_connection(program: Program) -> None:
     assert program.sent() == []
 
 
-def test_requests_and_messages_never_share_an_identifier() -> None:
+def test_requests_and_messages_do_not_share_identifiers() -> None:
     program = Program(window=65_535)
     program.accept()
-    request = Asked("a")
+    request = RecordedRequest("a")
     program.client.request(request)
     (subscribe,) = program.sent()
     assert isinstance(subscribe, Subscribe)
-    program.outbound.next_number = subscribe.packet_id - 2  # the message after the next would bear its identifier
+    program.outbound.next_number = subscribe.packet_id - 2  # the message after the next would have its identifier
     for payload in (b"1", b"2", b"3"):
         program.send(payload)
     assert [packet.payload for packet in program.sent()] == [b"1"]
-    second = Asked("b")
+    second = RecordedRequest("b")
     program.client.request(second)
     (other,) = program.sent()
     assert isinstance(other, Subscribe)
@@ -565,7 +565,7 @@ def test_requests_and_messages_never_share_an_identifier() -> None:
 # Messages to the server
 
 
-def test_messages_of_every_qos_leave_in_order_and_are_finished(program: Program) -> None:
+def test_messages_of_every_qos_are_sent_in_order_and_finished(program: Program) -> None:
     program.accept()
     deliveries = [program.send(b"%d" % qos, qos) for qos in (0, 1, 2)]
     sent = program.sent()
@@ -580,7 +580,7 @@ def test_messages_of_every_qos_leave_in_order_and_are_finished(program: Program)
     assert len(program.outbound) == 0
 
 
-def test_a_pubrec_with_an_error_ends_the_exchange(program: Program) -> None:
+def test_pubrec_with_an_error_finishes_the_delivery(program: Program) -> None:
     program.accept()
     delivery = program.send(b"x", 2)
     program.server(Ack(PUBREC, packet_id_of(delivery.number), reasons.QUOTA_EXCEEDED))
@@ -589,14 +589,14 @@ def test_a_pubrec_with_an_error_ends_the_exchange(program: Program) -> None:
     assert ids(program.sent()) == []
 
 
-def test_acknowledgements_for_nothing_are_harmless(program: Program) -> None:
+def test_acknowledgement_with_an_unknown_identifier_finishes_nothing(program: Program) -> None:
     program.accept()
     program.server(Ack(PUBACK, 7), Ack(PUBCOMP, 7), Ack(PUBREC, 7))
     assert ids(program.sent()) == [(PUBREL, 7)]
     assert finished(program) == []
 
 
-def test_the_receive_maximum_of_the_server_bounds_the_window(program: Program) -> None:
+def test_receive_maximum_of_the_server_bounds_the_window(program: Program) -> None:
     program.accept(receive_maximum=2)
     deliveries = [program.send(b"%d" % number) for number in range(4)]
     assert len(program.sent()) == 2
@@ -607,7 +607,7 @@ def test_the_receive_maximum_of_the_server_bounds_the_window(program: Program) -
     assert len(program.sent()) == 3
 
 
-def test_the_own_window_bounds_too() -> None:
+def test_own_window_below_the_receive_maximum_applies() -> None:
     program = Program(window=3)
     program.accept(receive_maximum=10)
     for number in range(5):
@@ -615,7 +615,7 @@ def test_the_own_window_bounds_too() -> None:
     assert len(program.sent()) == 3
 
 
-def test_what_is_larger_than_the_server_takes_is_not_sent(program: Program) -> None:
+def test_message_above_the_maximum_packet_size_is_not_sent(program: Program) -> None:
     program.accept(maximum_packet_size=100)
     large = program.send(b"x" * 100)
     small = program.send(b"x" * 50)
@@ -629,7 +629,7 @@ def test_what_is_larger_than_the_server_takes_is_not_sent(program: Program) -> N
     assert len(program.sent()) == 2
 
 
-def test_a_message_waits_for_the_journal(program: Program) -> None:
+def test_message_and_later_ones_wait_for_the_journal(program: Program) -> None:
     program.accept()
     program.send(b"1", position=3)
     program.send(b"2")
@@ -638,7 +638,7 @@ def test_a_message_waits_for_the_journal(program: Program) -> None:
     assert [packet.payload for packet in program.sent()] == [b"1", b"2"]
 
 
-def test_an_expired_message_is_not_sent(program: Program) -> None:
+def test_expired_message_is_not_sent(program: Program) -> None:
     program.accept(receive_maximum=1)
     first = program.send(b"1")
     late = program.send(b"2", expires=program.now + 5)
@@ -655,7 +655,7 @@ def test_an_expired_message_is_not_sent(program: Program) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "user"), [(MQTT5, True), (MQTT311, False)])
-def test_a_sampled_message_carries_its_context(program: Program, protocol: int, user: bool) -> None:
+def test_sampled_message_has_its_trace_context_in_mqtt_5(program: Program, protocol: int, user: bool) -> None:
     program.accept(connect=Connect(protocol, "me", False, 10))
     program.context_of = CONTEXT
     program.send(b"plain")
@@ -667,7 +667,7 @@ def test_a_sampled_message_carries_its_context(program: Program, protocol: int, 
     assert (sampled.properties is not None) == user
 
 
-def test_what_was_not_answered_goes_again_on_the_next_connection(program: Program) -> None:
+def test_unacknowledged_messages_are_sent_again_on_the_next_connection(program: Program) -> None:
     program.accept()
     program.send(b"1")
     two = program.send(b"2", 2)
@@ -684,7 +684,7 @@ def test_what_was_not_answered_goes_again_on_the_next_connection(program: Progra
     assert ids(program.sent()) == [(PUBREL, packet_id_of(two.number))]
 
 
-def test_a_server_without_the_session_gets_all_as_new(program: Program) -> None:
+def test_messages_to_a_server_without_the_session_have_no_dup(program: Program) -> None:
     program.accept()
     program.send(b"1")
     two = program.send(b"2", 2)
@@ -702,10 +702,10 @@ def test_a_server_without_the_session_gets_all_as_new(program: Program) -> None:
     assert [packet.payload for packet in program.taken] == [b"in", b"new"]
 
 
-# Messages of the server
+# Messages from the server
 
 
-def test_publishes_are_answered_in_their_order(program: Program) -> None:
+def test_publishes_are_answered_in_order_of_arrival(program: Program) -> None:
     program.accept()
     program.ready = False
     program.server(*(Publish("t", b"%d" % id, 1, packet_id=id) for id in (5, 6, 7)), Publish("t", b"zero"))
@@ -727,14 +727,14 @@ def test_publishes_are_answered_in_their_order(program: Program) -> None:
     assert not program.client.waits()
 
 
-def test_a_client_does_not_speak_of_matching_subscribers(program: Program) -> None:
+def test_client_does_not_send_no_matching_subscribers(program: Program) -> None:
     program.accept()
     program.answers = reasons.NO_MATCHING_SUBSCRIBERS
     program.server(Publish("t", b"x", 1, packet_id=1))
     assert program.sent() == [Ack(PUBACK, 1, reasons.SUCCESS)]
 
 
-def test_qos_2_is_taken_once_and_kept_until_its_release(program: Program) -> None:
+def test_qos_2_message_is_taken_once_until_pubrel(program: Program) -> None:
     program.accept()
     program.server(Publish("t", b"once", 2, packet_id=3))
     assert program.sent() == []
@@ -743,7 +743,7 @@ def test_qos_2_is_taken_once_and_kept_until_its_release(program: Program) -> Non
     program.server(Publish("t", b"once", 2, dup=True, packet_id=3))
     assert ids(program.sent()) == [(PUBREC, 3)]
     program.server(Ack(PUBREL, 3))
-    assert program.sent() == []  # the identifier is not forgotten on disk yet
+    assert program.sent() == []  # the deletion of the identifier is not durable yet
     program.commit()
     assert program.sent() == [Ack(PUBCOMP, 3)]
     assert program.open == {}
@@ -751,7 +751,7 @@ def test_qos_2_is_taken_once_and_kept_until_its_release(program: Program) -> Non
     assert [packet.payload for packet in program.taken] == [b"once", b"another"]
 
 
-def test_a_repeat_of_qos_2_is_not_answered_before_the_first_is_durable(program: Program) -> None:
+def test_repeated_qos_2_publish_is_answered_when_the_first_is_durable(program: Program) -> None:
     program.accept()
     program.server(Publish("t", b"once", 2, packet_id=3))
     program.client.lost()
@@ -763,7 +763,7 @@ def test_a_repeat_of_qos_2_is_not_answered_before_the_first_is_durable(program: 
     assert ids(program.sent()) == [(PUBREC, 3)]
 
 
-def test_a_release_of_something_unknown_is_answered_when_earlier_ones_are_durable(program: Program) -> None:
+def test_unknown_pubrel_is_answered_after_earlier_ones_are_durable(program: Program) -> None:
     program.accept()
     program.server(Publish("t", b"once", 2, packet_id=3))
     program.commit()
@@ -773,7 +773,7 @@ def test_a_release_of_something_unknown_is_answered_when_earlier_ones_are_durabl
     assert program.sent() == [Ack(PUBCOMP, 3), Ack(PUBCOMP, 3, reasons.PACKET_IDENTIFIER_NOT_FOUND)]
 
 
-def test_an_identifier_from_before_a_restart_is_known(program: Program) -> None:
+def test_restored_identifier_is_recognized(program: Program) -> None:
     program.position = program.durable = 8
     program.open[8] = 3
     program.client.restore(3, 8)
@@ -787,7 +787,7 @@ def test_an_identifier_from_before_a_restart_is_known(program: Program) -> None:
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_a_refused_message_is_refused_by_its_code(program: Program, qos: int) -> None:
+def test_refused_message_is_answered_with_its_reason_code(program: Program, qos: int) -> None:
     program.accept()
     program.answers = reasons.QUOTA_EXCEEDED
     program.server(Publish("t", b"x", qos, packet_id=1))
@@ -796,7 +796,7 @@ def test_a_refused_message_is_refused_by_its_code(program: Program, qos: int) ->
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_mqtt_3_cannot_refuse_so_the_message_comes_again(program: Program, qos: int) -> None:
+def test_message_refused_in_mqtt_3_is_repeated_on_the_next_connection(program: Program, qos: int) -> None:
     connect = Connect(MQTT311, "me", False, 10)
     program.accept(connect=connect)
     program.answers = reasons.QUOTA_EXCEEDED
@@ -812,13 +812,13 @@ def test_mqtt_3_cannot_refuse_so_the_message_comes_again(program: Program, qos: 
     assert len(program.taken) == 2
 
 
-def test_a_span_ends_when_its_message_is_answered(program: Program) -> None:
+def test_span_ends_when_its_message_is_answered(program: Program) -> None:
     program.accept()
     program.ready = False
     program.server(Publish("t", b"x", 1, packet_id=1), Publish("t", b"x", 1, packet_id=2))
     for receipt in program.receipts:
         receipt.pending = 0
-    span = program.receipts[1].span = Noted()
+    span = program.receipts[1].span = RecordedSpan()
     program.commit()
     assert span.ended == [0]
 
@@ -831,7 +831,7 @@ def receiving(**properties: Any) -> Connect:
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_more_than_the_own_receive_maximum_ends_the_connection(program: Program, qos: int) -> None:
+def test_publish_beyond_the_receive_maximum_ends_the_connection(program: Program, qos: int) -> None:
     program.accept(connect=receiving(receive_maximum=2))
     program.ready = False
     program.server(*(Publish("t", b"x", qos, packet_id=id) for id in (1, 2)))
@@ -841,7 +841,7 @@ def test_more_than_the_own_receive_maximum_ends_the_connection(program: Program,
     assert len(program.taken) == 2
 
 
-def test_an_exchange_of_qos_2_counts_until_its_release(program: Program) -> None:
+def test_qos_2_publish_counts_against_the_receive_maximum_until_pubrel(program: Program) -> None:
     program.accept(connect=receiving(receive_maximum=1))
     program.server(Publish("t", b"x", 2, packet_id=1))
     program.commit()
@@ -860,7 +860,7 @@ def aliased(topic: str, alias: int) -> Publish:
     return Publish(topic, b"x", 1, packet_id=1, properties=properties)
 
 
-def test_topic_aliases_are_resolved_if_they_were_offered(program: Program) -> None:
+def test_topic_aliases_within_the_maximum_are_resolved(program: Program) -> None:
     program.accept(connect=receiving(topic_alias_maximum=2))
     program.server(aliased("long/topic", 2), aliased("", 2))
     assert [packet.topic for packet in program.taken] == ["long/topic"] * 2
@@ -870,14 +870,14 @@ def test_topic_aliases_are_resolved_if_they_were_offered(program: Program) -> No
     assert program.sent()[-1] == Disconnect(reasons.TOPIC_ALIAS_INVALID)
 
 
-def test_topic_aliases_that_were_not_offered_end_the_connection(program: Program) -> None:
+def test_topic_alias_above_the_maximum_ends_the_connection(program: Program) -> None:
     program.accept()
     program.server(aliased("long/topic", 1))
     assert program.client.state == CLOSING
     assert program.taken == []
 
 
-def test_every_packet_is_reported_as_handled(program: Program) -> None:
+def test_handled_is_called_for_every_packet(program: Program) -> None:
     program.accept()
     program.notes.clear()
     program.server(Publish("t"), Ping(PINGRESP), Ack(PUBACK, 1))

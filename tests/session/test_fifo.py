@@ -1,4 +1,4 @@
-"""The queue against the deque that it stands for."""
+"""``Fifo`` against ``collections.deque``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_behaves_as_a_deque(steps: list[tuple[str, int]]) -> None:
+def test_fifo_behaves_as_a_deque(steps: list[tuple[str, int]]) -> None:
     queue: Fifo[int] = Fifo()
     model: deque[int] = deque()
     number = 0
@@ -53,7 +53,7 @@ def test_behaves_as_a_deque(steps: list[tuple[str, int]]) -> None:
         assert (len(queue), bool(queue)) == (len(model), bool(model))
 
 
-def test_an_empty_queue_has_no_first() -> None:
+def test_empty_queue_raises_index_error() -> None:
     queue: Fifo[int] = Fifo([1])
     assert queue.popleft() == 1
     for ask in (queue.first, queue.popleft):
@@ -61,7 +61,7 @@ def test_an_empty_queue_has_no_first() -> None:
             ask()
 
 
-def test_what_was_taken_out_is_let_go_of() -> None:
+def test_queue_keeps_no_reference_to_an_item_taken_out() -> None:
     class Item:
         pass
 

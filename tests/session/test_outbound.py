@@ -18,7 +18,7 @@ def delivery(name: int, qos: int = 1) -> Delivery:
 
 
 class SendingSide(RuleBasedStateMachine):
-    """The model: what was queued, what the receiver was sent and has not answered, and what it has finished with."""
+    """The model: the deliveries queued, those that the receiver has and has not answered, and those it has finished."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,8 +27,8 @@ class SendingSide(RuleBasedStateMachine):
         self.unfinished: list[Delivery] = []  # QoS 1 and 2, in order
         self.with_receiver: list[int] = []  # identifiers that the receiver has and has not answered
         self.released: set[int] = set()
-        self.received: list[int] = []  # first arrivals, by number
-        self.answered = -1  # the highest number that the receiver has answered: what it was sent before has arrived
+        self.received: list[int] = []  # numbers in the order of their first arrival
+        self.answered = -1  # the highest number that the receiver has answered: all lower ones have arrived
 
     @rule(qos=st.sampled_from([0, 1, 2]))
     def queue(self, qos: int) -> None:
@@ -71,7 +71,7 @@ class SendingSide(RuleBasedStateMachine):
 
     @rule()
     def make_room(self) -> None:
-        """The oldest that was not sent goes, as a full inbox lets it go."""
+        """Drop the oldest waiting delivery, as a full inbox does."""
         item = self.outbound.drop_head()
         if item is not None and item.qos:
             self.unfinished.remove(item)
@@ -84,11 +84,11 @@ class SendingSide(RuleBasedStateMachine):
 
     @rule(lost=st.integers(0, 3))
     def resume(self, lost: int) -> None:
-        """The link broke; the last ``lost`` publishes never reached the receiver."""
+        """The link breaks; the last ``lost`` publishes do not reach the receiver."""
         flying = self.outbound.in_flight
         may_be_lost = [packet_id for packet_id in self.with_receiver if flying[packet_id].number > self.answered]
-        gone = may_be_lost[len(may_be_lost) - min(lost, len(may_be_lost)) :]
-        for packet_id in gone:
+        lost_ids = may_be_lost[len(may_be_lost) - min(lost, len(may_be_lost)) :]
+        for packet_id in lost_ids:
             number = self.outbound.in_flight[packet_id].number
             if not self.outbound.in_flight[packet_id].dup:
                 self.received.remove(number)
@@ -97,7 +97,7 @@ class SendingSide(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        """Only what the journal keeps comes back: numbers, and which were released."""
+        """Restore only what the journal keeps: the numbers, and which deliveries are released."""
         fresh = Outbound(Depth(), 4)
         restored: list[Delivery] = []
         for item in self.unfinished:
@@ -131,7 +131,7 @@ SendingSide.TestCase.settings = settings(max_examples=60, stateful_step_count=30
 TestSendingSide = SendingSide.TestCase
 
 
-def test_what_a_session_held_is_not_counted_when_it_is_over() -> None:
+def test_discarded_session_is_not_counted_in_the_depth() -> None:
     depth = Depth()
     first, second = Outbound(depth), Outbound(depth)
     for outbound in (first, second):
@@ -146,7 +146,7 @@ def test_what_a_session_held_is_not_counted_when_it_is_over() -> None:
     assert (len(first), first.bytes) == (0, 0)
 
 
-def test_a_delivery_is_not_sent_before_the_journal_has_it() -> None:
+def test_delivery_is_not_sent_before_its_position_is_durable() -> None:
     outbound = Outbound(Depth())
     item = delivery(1)
     item.position = 5
@@ -156,7 +156,7 @@ def test_a_delivery_is_not_sent_before_the_journal_has_it() -> None:
     assert outbound.take(5) is item
 
 
-def test_an_identifier_that_is_withheld_is_not_used_again() -> None:
+def test_delivery_waits_while_its_identifier_is_in_use() -> None:
     outbound = Outbound(Depth())
     outbound.next_number = 65_535
     first = delivery(1)
@@ -174,7 +174,7 @@ def test_an_identifier_that_is_withheld_is_not_used_again() -> None:
 
 
 def expiring(outbound: Outbound, *moments: float) -> list[Delivery]:
-    """Deliveries that wait and expire at these moments; 0: never."""
+    """Queue deliveries that expire at these times; 0: never."""
     made = [delivery(number) for number in range(len(moments))]
     for item, moment in zip(made, moments, strict=True):
         item.expires = moment
@@ -183,7 +183,7 @@ def expiring(outbound: Outbound, *moments: float) -> list[Delivery]:
     return made
 
 
-def test_what_has_expired_is_taken_out_as_time_goes_on() -> None:
+def test_expired_deliveries_are_taken_out_as_time_passes() -> None:
     outbound = Outbound(Depth(), 4)
     never, late, soon, later = expiring(outbound, 0.0, 20.0, 10.0, 30.0)
     size = outbound.bytes
@@ -195,8 +195,8 @@ def test_what_has_expired_is_taken_out_as_time_goes_on() -> None:
     assert (outbound.bytes, outbound.depth.messages) == (size // 4, 1)
 
 
-def test_what_was_sent_and_goes_back_expires_only_if_it_did_not_arrive() -> None:
-    """On a new connection it is repeated in any case; after a link was lost it may never have left the server."""
+def test_requeued_delivery_expires_after_resume_but_not_after_reconnect() -> None:
+    """A new connection repeats it in any case; after a lost link the receiver may not have it."""
     outbound = Outbound(Depth(), 1)
     first, second = expiring(outbound, 10.0, 10.0)
     assert outbound.take(0) is first
@@ -212,14 +212,14 @@ def test_what_was_sent_and_goes_back_expires_only_if_it_did_not_arrive() -> None
     assert outbound.take_expired(20.0) == [lost]
 
 
-def test_a_replay_finds_all_that_waits() -> None:
+def test_no_delivery_expires_during_a_replay() -> None:
     outbound = Outbound(Depth(), 4)
     expiring(outbound, 10.0)
     outbound.resuming = True
     assert outbound.take_expired(99.0) == []
 
 
-def test_identifiers_are_never_zero() -> None:
+def test_packet_identifier_is_1_to_65535() -> None:
     assert packet_id_of(0) == 1
     assert packet_id_of(65_534) == 65_535
     assert packet_id_of(65_535) == 1
@@ -227,8 +227,8 @@ def test_identifiers_are_never_zero() -> None:
 
 @pytest.mark.parametrize("interval", [1, 100, 0xFFFFFFFF])
 @pytest.mark.parametrize("now", [1_700_000_000.1, 1_795_694_536.333, 1_700_000_000.999999])
-def test_an_interval_does_not_grow_on_its_way(interval: int, now: float) -> None:
-    """Though a moment is less exact than an interval."""
+def test_message_expiry_interval_does_not_grow(interval: int, now: float) -> None:
+    """A time is less exact than an interval, so the sum must be rounded."""
     message = Message("a", b"", 0, False, b"", now, now + interval)
     packet = publish_packet(message, MQTT5, 0, False, False, 0, now, (), None)
     assert packet[6:11] == b"\x02" + interval.to_bytes(4, "big")

@@ -1,4 +1,4 @@
-"""The journal's record of a delivery: what earlier versions wrote is read, and the bytes are still the same."""
+"""The journal's record of a delivery: records of earlier versions are read, and the bytes have not changed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mesh.session.store import Item
 from tests.fakes.store import MemoryStore, Stored
 
 SINCE, EXPIRES = 1_700_000_000.5, 1_700_000_060.25
-# Written by the version before the two had a record in common: with a shared body, two subscription identifiers and a
-# group, and with nothing of these.
-ENGINE = bytes.fromhex(
+# Written by the version before broker and spool shared a record: with a shared body, two subscription identifiers and a
+# group, and without any of them.
+BROKER = bytes.fromhex(
     "000000000001117000000002dfdc1c35000001590641d954fc4020000041d954fc4f1000000002000000070000012c"
     "2473686172652f672f76656869636c65732f2b2f636d64"
 )
-ENGINE_PLAIN = bytes.fromhex("00000000000000030000000000000000000000110141d954fc4020000000000000000000000000")
+BROKER_PLAIN = bytes.fromhex("00000000000000030000000000000000000000110141d954fc4020000000000000000000000000")
 SPOOL = bytes.fromhex("0000000000011170000001590641d954fc4020000041d954fc4f1000000006656467652d31")
 SPOOL_PLAIN = bytes.fromhex("0000000000000003000000110141d954fc4020000000000000000000000006656467652d31")
 
@@ -45,8 +45,8 @@ def fields(delivery: Delivery) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("delivery", "meta"), [(rich(), ENGINE), (plain(), ENGINE_PLAIN)], ids=["rich", "plain"])
-def test_the_engine_reads_what_it_wrote_before(delivery: Delivery, meta: bytes) -> None:
+@pytest.mark.parametrize(("delivery", "meta"), [(rich(), BROKER), (plain(), BROKER_PLAIN)], ids=["rich", "plain"])
+def test_broker_reads_records_of_earlier_versions(delivery: Delivery, meta: bytes) -> None:
     store = MemoryStore({5: Stored(5, DELIVERY, 1, meta, b"")}, 5)
     Persistence(store).keep_session(Session(1, (1, "app", "c"), "", 10, Depth()))
     found = Persistence(store).recover(store.live(), 10)
@@ -56,8 +56,8 @@ def test_the_engine_reads_what_it_wrote_before(delivery: Delivery, meta: bytes) 
     assert (restored.body, restored.item, restored.position) == (delivery.body, 5, 5)
 
 
-@pytest.mark.parametrize(("delivery", "meta"), [(rich(), ENGINE), (plain(), ENGINE_PLAIN)], ids=["rich", "plain"])
-def test_the_engine_writes_the_same_bytes(delivery: Delivery, meta: bytes) -> None:
+@pytest.mark.parametrize(("delivery", "meta"), [(rich(), BROKER), (plain(), BROKER_PLAIN)], ids=["rich", "plain"])
+def test_broker_writes_the_same_bytes_as_earlier_versions(delivery: Delivery, meta: bytes) -> None:
     store = MemoryStore()
     body, delivery.body = delivery.body, 0
     session = Session(1, (1, "app", "c"), "", 10, Depth())
@@ -67,7 +67,7 @@ def test_the_engine_writes_the_same_bytes(delivery: Delivery, meta: bytes) -> No
 
 
 @pytest.mark.parametrize(("delivery", "meta"), [(rich(), SPOOL), (plain(), SPOOL_PLAIN)], ids=["rich", "plain"])
-def test_the_spool_reads_and_writes_what_it_wrote_before(delivery: Delivery, meta: bytes) -> None:
+def test_spool_reads_and_writes_the_bytes_of_earlier_versions(delivery: Delivery, meta: bytes) -> None:
     outbound = Outbound(Depth())
     item = Item(5, SPOOLED, 0, meta)
     store = MemoryStore()
@@ -82,7 +82,7 @@ def test_the_spool_reads_and_writes_what_it_wrote_before(delivery: Delivery, met
 
 
 @pytest.mark.parametrize("layout", [SHARED, WHOLE])
-def test_an_owner_finds_its_own_fields_behind_the_record(layout: Layout) -> None:
+def test_fields_of_the_owner_follow_the_record(layout: Layout) -> None:
     meta = layout.pack(plain(), 65_535) + b"mine"
     delivery, count = layout.unpack(Item(9, 1, 1, meta))
     assert (fields(delivery), count) == (fields(plain()), 65_535)
