@@ -1,8 +1,8 @@
-"""Topic aliases of raw PUBLISHes, resolved by whoever passes packets on to where the aliases are not known.
+"""Topic aliases of raw PUBLISH packets, resolved before a packet is forwarded to a node that does not know the aliases.
 
-It knows where a PUBLISH of MQTT 5.0 has its topic name and its properties (section 3.3): never sessions or sockets.
-What always holds: a packet that bears no alias, or one that cannot be resolved, stays as it is, so that whoever reads
-it says what is wrong; what aliases make packets grow by is counted.
+It knows where a PUBLISH of MQTT 5.0 has its topic name and its properties (section 3.3); it must never know sessions or
+sockets. What always holds: a packet without an alias, or with one that cannot be resolved, is unchanged, so that its
+reader reports what is wrong; the bytes by which resolved packets grow are counted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _NONE: Final = (-1, 0)
 
 @final
 class AliasTable:
-    """The aliases of one connection; ``maximum`` of them. ``grown`` counts bytes and is the owner's to reset."""
+    """The aliases of one connection, at most ``maximum``. ``grown`` counts the bytes by which packets grew; the owner
+    resets it."""
 
     __slots__ = ("_topics", "grown", "maximum")
 
@@ -37,7 +38,7 @@ class AliasTable:
         self._topics: dict[int, bytes] | None = None
 
     def plain(self, raw: bytes) -> bytes:
-        """The PUBLISH with its topic name in place of its alias [MQTT-3.3.2-12]."""
+        """The PUBLISH with its topic name in place of its alias [MQTT-3.3.2-12]; stores a new alias."""
         size = len(raw)
         pos = 1
         while pos < size and raw[pos] >= 0x80:
@@ -85,8 +86,8 @@ class AliasTable:
 
 
 def _find(raw: bytes, pos: int, end: int) -> tuple[int, int]:
-    """Where the topic alias stands among the properties, and its value; ``(-1, 0)`` if there is none or something is
-    wrong, such as two of them."""
+    """The position of the topic alias among the properties, and its value; ``(-1, 0)`` if there is none or the
+    properties are malformed, such as two aliases."""
     found = _NONE
     while pos < end:
         following = _after(raw, pos, end)
@@ -101,7 +102,7 @@ def _find(raw: bytes, pos: int, end: int) -> tuple[int, int]:
 
 
 def _after(raw: bytes, pos: int, end: int) -> int:
-    """Where the property after the one at ``pos`` stands; -1 if this is none that a PUBLISH may have."""
+    """The position of the property after the one at ``pos``; -1 if a PUBLISH may not have this one."""
     identifier = raw[pos]
     pos += 1
     if identifier == TOPIC_ALIAS:

@@ -1,8 +1,8 @@
-"""The bodies of all packets but PUBLISH and short acknowledgements: from the bytes after the fixed header to a value.
+"""The bodies of all packets except PUBLISH and short acknowledgements, decoded from the bytes after the fixed header.
 
-It knows the layout of each packet in 3.1, 3.1.1 and 5.0 and every rule about its own fields. It must never know what
-came before on the connection. What always holds: a body is used up to its last byte, or ``ProtocolError`` is raised
-with the reason code for the peer.
+It knows the layout of each packet in 3.1, 3.1.1 and 5.0 and every rule about its fields. It must never know the earlier
+packets of the connection. What always holds: a body is read to its last byte, or ``ProtocolError`` is raised with the
+reason code for the peer.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _NO_LOCAL: Final = 0x04
 _AS_PUBLISHED: Final = 0x08
 _OPTIONS_RESERVED: Final = 0xC0
 
-# The longest protocol name that exists, "MQIsdp": a longer one is refused without being decoded.
+# Bytes of the longest protocol name, "MQIsdp": a longer one is refused without being decoded.
 _NAME_SIZE: Final = 6
 
 
@@ -79,7 +79,7 @@ def read_protocol(cursor: Cursor) -> int:
     """Protocol name and level of a CONNECT: 3, 4 or 5; ``ProtocolError`` with 0x84 for any other."""
     size = cursor.two("protocol name")
     if size > _NAME_SIZE:
-        raise _unsupported("its protocol name is longer than any that exists")
+        raise _unsupported("the protocol name is longer than MQTT and MQIsdp")
     cursor.pos -= 2
     name = cursor.text("protocol name")
     level = cursor.byte("protocol level")
@@ -89,9 +89,9 @@ def read_protocol(cursor: Cursor) -> int:
 
 
 def read_connect(cursor: Cursor, protocol: int, limits: PacketLimits) -> Connect:
-    """The rest of a CONNECT after its protocol level, section 3.1."""
+    """A CONNECT after its protocol level, section 3.1."""
     flags = cursor.byte("connect flags")
-    if flags & _RESERVED and protocol != MQTT31:  # [MQTT-3.1.2-3]; 3.1 did not look at it
+    if flags & _RESERVED and protocol != MQTT31:  # [MQTT-3.1.2-3]; 3.1 ignores it
         raise malformed("the reserved connect flag must be 0")
     _check_flags(flags, protocol)
     keep_alive = cursor.two("keep alive")
@@ -104,7 +104,7 @@ def read_connect(cursor: Cursor, protocol: int, limits: PacketLimits) -> Connect
         # [MQTT-3.1.3-7] [MQTT-3.1.3-8] of 3.1.1
         raise ProtocolError(CLIENT_IDENTIFIER_NOT_VALID, "an empty client identifier needs 5.0 or Clean Session")
     will = _will(cursor, flags, protocol, limits) if flags & _WILL else None
-    # 3.1 allows the strings to be missing though their flags are set (its section on the user name flag).
+    # 3.1 allows the strings to be absent although their flags are set (its section on the user name flag).
     username = cursor.text("user name") if flags & _USERNAME and not _cut_short(cursor, protocol) else None
     password = cursor.binary("password") if flags & _PASSWORD and not _cut_short(cursor, protocol) else None
     cursor.finish("CONNECT")
@@ -141,7 +141,7 @@ def read_connack(cursor: Cursor, protocol: int, limits: PacketLimits) -> Connack
     """CONNACK, section 3.2."""
     flags = cursor.byte("acknowledge flags")
     if protocol == MQTT31:
-        flags = 0  # a reserved byte, not looked at
+        flags = 0  # a reserved byte, ignored
     if flags > 1:
         raise malformed("bits 7 to 1 of the acknowledge flags must be 0")  # [MQTT-3.2.2-1]
     reason = cursor.byte("reason code")
@@ -152,7 +152,7 @@ def read_connack(cursor: Cursor, protocol: int, limits: PacketLimits) -> Connack
     elif reason > REFUSED_NOT_AUTHORIZED:
         raise malformed(f"a CONNACK before MQTT 5 has return codes 0 to 5, not {reason}")
     if flags and reason:
-        raise _wrong("a refusal must not say that a session is present")  # [MQTT-3.2.2-6]
+        raise _wrong("a CONNACK with an error must not have Session Present set")  # [MQTT-3.2.2-6]
     cursor.finish("CONNACK")
     return Connack(flags == 1, reason, properties)
 
@@ -162,7 +162,7 @@ def read_ack(cursor: Cursor, kind: int, protocol: int, limits: PacketLimits) -> 
     packet_id = read_packet_id(cursor)
     reason = SUCCESS
     properties: Properties | None = None
-    if protocol == MQTT5 and cursor.pos < cursor.end:  # section 3.4.2.1: left out if success without properties
+    if protocol == MQTT5 and cursor.pos < cursor.end:  # section 3.4.2.1: absent for success without properties
         reason = cursor.byte("reason code")
         _check_reason(reason, PUBLISHED_REASONS if kind <= PUBREC else RELEASED_REASONS, "acknowledgement")
         if cursor.pos < cursor.end:
@@ -184,13 +184,13 @@ def read_subscribe(cursor: Cursor, protocol: int, limits: PacketLimits) -> Subsc
         options = cursor.byte("subscription options")
         subscriptions.append(_subscription(filter, options, protocol))
     if not subscriptions:
-        raise _wrong("a SUBSCRIBE must have a topic filter or more")  # [MQTT-3.8.3-2]
+        raise _wrong("a SUBSCRIBE must have at least one topic filter")  # [MQTT-3.8.3-2]
     return Subscribe(packet_id, subscriptions, properties)
 
 
 def _subscription(filter: str, options: int, protocol: int) -> Subscription:
     if protocol == MQTT31:
-        options &= 3  # 3.1 does not use the other bits
+        options &= 3  # 3.1 ignores the other bits
     qos = options & 3
     if qos == 3:
         raise _wrong("a subscription must not ask for QoS 3")  # section 3.8.3.1, [MQTT-3.8.3-4] of 3.1.1
@@ -220,7 +220,7 @@ def read_unsubscribe(cursor: Cursor, protocol: int, limits: PacketLimits) -> Uns
         _check_count(len(filters), limits)
         filters.append(_filter(cursor, limits))
     if not filters:
-        raise _wrong("an UNSUBSCRIBE must have a topic filter or more")  # [MQTT-3.10.3-2]
+        raise _wrong("an UNSUBSCRIBE must have at least one topic filter")  # [MQTT-3.10.3-2]
     return Unsubscribe(packet_id, filters, properties)
 
 
@@ -287,7 +287,7 @@ def _filter(cursor: Cursor, limits: PacketLimits) -> str:
     filter = cursor.text("topic filter")
     error = filter_error(filter, limits.max_topic_levels)
     if error and too_deep(filter, limits.max_topic_levels):
-        raise ProtocolError(TOPIC_FILTER_INVALID, error)  # well formed, but not accepted here
+        raise ProtocolError(TOPIC_FILTER_INVALID, error)  # well formed, but beyond a limit of this server
     if error:
         raise malformed(error)
     return filter
@@ -304,7 +304,7 @@ def _check_count(count: int, limits: PacketLimits) -> None:
 
 def _check_reason(reason: int, allowed: frozenset[int], what: str) -> None:
     if reason not in allowed:
-        raise _wrong(f"reason code 0x{reason:02X} may not stand in this {what}")
+        raise _wrong(f"reason code 0x{reason:02X} is not allowed in this {what}")
 
 
 def _wrong(message: str) -> ProtocolError:

@@ -1,11 +1,12 @@
 """Bytes to packets: one side of one connection.
 
-It knows the framing, which packets the other side may send, and that CONNECT comes first and once. The bodies of the
-rarer packets are in ``bodies``. It must never know sessions, nor what a packet will lead to. What always holds:
+It knows the framing, which packets the other side may send, and that CONNECT is the first packet and is sent once. The
+bodies of the rarer packets are in ``bodies``. It must never know sessions, or the effect of a packet. What always
+holds:
 
-* Bytes may come in any pieces; the packets that come out are the same.
-* Packets before a bad one come out; then ``error`` is set, and nothing comes out any more.
-* What is buffered is the one packet in progress, and its announced length is checked before any of it is kept.
+* The packets returned do not depend on the pieces in which the bytes arrive.
+* The packets before an invalid one are returned; then ``error`` is set, and no further packet is returned.
+* Only the packet in progress is buffered, and its announced length is checked before any of its bytes are kept.
 """
 
 from __future__ import annotations
@@ -61,17 +62,18 @@ CLIENT: Final = 1
 # Who may send a packet type, section 2.1.2: bit n for type n.
 _FROM_CLIENT: Final = 1 << CONNECT | 1 << SUBSCRIBE | 1 << UNSUBSCRIBE | 1 << PINGREQ
 _FROM_SERVER: Final = 1 << CONNACK | 1 << SUBACK | 1 << UNSUBACK | 1 << PINGRESP
-_QOS1_FLAGS: Final = 0x02  # what 5.0 calls reserved bits is QoS 1 in 3.1
+_QOS1_FLAGS: Final = 0x02  # the reserved bits of 5.0 are QoS 1 in 3.1
 _DUP: Final = 0x08
 
 
 @final
 class Reader:
-    """Reads what the other side sends. ``role`` is our own: ``SERVER`` reads a client's packets, ``CLIENT`` a server's.
+    """Reads the packets of the other side. ``role`` is this side: ``SERVER`` reads a client's packets, ``CLIENT`` a
+    server's.
 
-    ``protocol`` is 3, 4 or 5. A server's reader has 0 until a CONNECT named a version; given another number it takes
-    CONNECT as received. A client's reader needs the version of the CONNECT that was sent; that CONNACK comes first is
-    left to the session.
+    ``protocol`` is 3, 4 or 5. A server's reader has 0 until CONNECT gives the version; with another initial value,
+    CONNECT counts as received. A client's reader needs the version of the CONNECT that was sent; the session checks
+    that CONNACK is the first packet.
     """
 
     __slots__ = ("_need", "_partial", "error", "limits", "protocol", "role")
@@ -83,16 +85,16 @@ class Reader:
         self.role = role
         self.protocol = protocol
         self.error: ProtocolError | None = None
-        self._partial: bytearray | None = None  # made when needed: most connections are idle
-        self._need = 0  # bytes that must be there before anything can be said; 0: no packet in progress
+        self._partial: bytearray | None = None  # created when needed: most connections are idle
+        self._need = 0  # bytes needed for the next step; 0: no packet in progress
 
     @property
     def pending(self) -> int:
-        """How many bytes of a packet in progress are kept."""
+        """How many bytes of the packet in progress are buffered."""
         return 0 if self._partial is None else len(self._partial)
 
     def feed(self, data: bytes) -> list[Packet]:
-        """The packets that ``data`` completes. After a wrong one ``error`` is set, and nothing comes out any more."""
+        """The packets that ``data`` completes. After an invalid packet ``error`` is set, and no more are returned."""
         packets: list[Packet] = []
         if self.error is not None:
             return packets
@@ -117,7 +119,7 @@ class Reader:
             first = data[pos]
             kind = first >> 4
             if self.protocol == 0:
-                if first != CONNECT << 4:  # seen from the first byte: a stranger's bytes are not kept
+                if first != CONNECT << 4:  # the first byte decides: bytes of other protocols are not kept
                     raise _wrong("the first packet must be a CONNECT")  # [MQTT-3.1.0-1] [MQTT-2.1.3-1]
                 limit = self.limits.max_connect_size
             body = pos + 2
@@ -147,7 +149,7 @@ class Reader:
             pos = end
 
     def _keep(self, data: bytes, pos: int, need: int) -> None:
-        # A bytearray grows in place: a packet that comes byte by byte costs no more than its size.
+        # A bytearray grows in place, so a packet that arrives byte by byte is not copied for each byte.
         self._partial = bytearray(data[pos:])
         self._need = need
 
@@ -177,7 +179,7 @@ class Reader:
             raise malformed("DUP must be 0 in a PUBLISH with QoS 0")  # [MQTT-3.3.1-2]
         properties: Properties | None = None
         if self.protocol == MQTT5:
-            if pos < end and data[pos] == 0:  # by far the most common: no properties
+            if pos < end and data[pos] == 0:  # by far the most common case: no properties
                 pos += 1
             else:
                 cursor = Cursor(data, pos, end)
@@ -189,10 +191,10 @@ class Reader:
 
     def _check_topic(self, topic: str) -> None:
         if not topic and self.protocol == MQTT5:
-            return  # allowed with a topic alias, which comes later
+            return  # allowed with a topic alias, which is read later
         error = name_error(topic, self.limits.max_topic_levels)
         if error and too_deep(topic, self.limits.max_topic_levels):
-            raise ProtocolError(TOPIC_NAME_INVALID, error)  # well formed, but not accepted here
+            raise ProtocolError(TOPIC_NAME_INVALID, error)  # well formed, but beyond a limit of this server
         if error:
             raise malformed(error)
 
@@ -210,7 +212,7 @@ class Reader:
         return Ack(kind, packet_id)
 
     def _other(self, data: bytes, first: int, pos: int, end: int) -> Packet:
-        """Everything that is not on the hot path."""
+        """All packets that are not on the hot path."""
         kind = first >> 4
         self._check_header(kind, first & 0x0F)
         limits = self.limits
@@ -239,12 +241,12 @@ class Reader:
         if kind == 0 or (kind == AUTH and self.protocol != MQTT5):
             raise malformed(f"packet type {kind} does not exist in this version of MQTT")  # section 2.1.2
         if (_FROM_SERVER if self.role == SERVER else _FROM_CLIENT) >> kind & 1:
-            raise _wrong(f"packet type {kind} goes the other way")
+            raise _wrong(f"packet type {kind} must not be sent by {'clients' if self.role == SERVER else 'servers'}")
         if kind == CONNECT and self.protocol:
-            raise _wrong("a client must send CONNECT once")  # [MQTT-3.1.0-2]
+            raise _wrong("a client must not send CONNECT twice")  # [MQTT-3.1.0-2]
         wanted = _QOS1_FLAGS if kind in (PUBREL, SUBSCRIBE, UNSUBSCRIBE) else 0
         if self.protocol == MQTT31:
-            # 3.1 has DUP, QoS and RETAIN in every header; it asks for QoS 1 in these three, and leaves the rest unused.
+            # 3.1 has DUP, QoS and RETAIN in every header; it requires QoS 1 in these three and ignores the other bits.
             flags &= 0x06 if wanted else 0
         if flags != wanted:
             raise malformed(f"the flags of packet type {kind} must be {wanted:04b}, not {flags:04b}")  # [MQTT-2.1.3-1]

@@ -1,8 +1,8 @@
 """Packets to bytes.
 
 It knows the layout of every packet in 3.1, 3.1.1 and 5.0. It must never know why a packet is sent. What always holds:
-what is written can be read back by ``decode``; a value that does not fit its field raises ``ValueError`` and is never
-cut. Properties and reason codes that a version does not have are left out.
+``decode`` can read the bytes back; a value that does not fit its field raises ``ValueError`` and is never truncated.
+Properties and reason codes that a version does not have are left out.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = ["encode", "encode_ack", "encode_properties", "encode_publish"]
 
 
 def _ack_heads() -> list[list[bytes]]:
-    """For each acknowledgement and each high byte of an identifier the first three bytes of the short form."""
+    """The first three bytes of the short form, for each acknowledgement and each high byte of an identifier."""
     heads: list[list[bytes]] = []
     for kind in range(PUBACK, PUBCOMP + 1):
         first = kind << 4 | (2 if kind == PUBREL else 0)  # [MQTT-3.6.1-1]
@@ -57,7 +57,7 @@ _ACK_HEADS: Final[list[list[bytes]]] = _ack_heads()
 
 
 def encode(packet: Packet, protocol: int) -> bytes:
-    """The bytes of any packet for version 3, 4 or 5. A CONNECT is written for the version that it names itself."""
+    """The bytes of a packet for version 3, 4 or 5. A CONNECT is encoded for its own version."""
     if isinstance(packet, Publish):
         return _publish(packet, protocol)
     if isinstance(packet, Ack):
@@ -84,14 +84,14 @@ def encode(packet: Packet, protocol: int) -> bytes:
 def encode_publish(
     topic: bytes, payload: bytes, qos: int, retain: bool, dup: bool, packet_id: int, properties: bytes, protocol: int
 ) -> bytes:
-    """A PUBLISH, from a topic in UTF-8 and properties that are encoded already (without their length; empty for none).
+    """A PUBLISH, from a topic in UTF-8 and encoded properties (without their length; empty for none).
 
-    ``packet_id`` is not looked at for QoS 0, ``properties`` not before 5.0. ``ValueError`` if the packet would be
-    longer than MQTT can say.
+    ``packet_id`` is ignored for QoS 0, ``properties`` before 5.0. ``ValueError`` if the packet exceeds the maximum
+    length of MQTT.
     """
     topic_size = len(topic)
     if topic_size > 0xFFFF:
-        raise ValueError(f"a topic name has 65535 bytes at most, not {topic_size}")
+        raise ValueError(f"a topic name has at most 65535 bytes, not {topic_size}")
     first = 0x30 | qos << 1
     if retain:
         first |= 0x01
@@ -110,7 +110,7 @@ def encode_publish(
         else:
             length += length_size(size) + size
             tail += write_length(size) + properties
-    # Fixed header and topic length as one number: one object in place of four or five.
+    # Fixed header and topic length are one number: one object instead of four or five.
     if length < 0x80:
         head = (first << 24 | length << 16 | topic_size).to_bytes(4, "big")
     elif length < 0x4000:
@@ -121,7 +121,7 @@ def encode_publish(
 
 
 def encode_ack(type: int, packet_id: int, reason: int, protocol: int) -> bytes:
-    """PUBACK, PUBREC, PUBREL or PUBCOMP without properties; the reason is left out for success and before 5.0."""
+    """PUBACK, PUBREC, PUBREL or PUBCOMP without properties; the reason code is left out for success and before 5.0."""
     if reason == SUCCESS or protocol != MQTT5:
         return _ACK_HEADS[type - PUBACK][packet_id >> 8] + BYTE[packet_id & 0xFF]
     first = type << 4 | (2 if type == PUBREL else 0)
@@ -133,7 +133,7 @@ def _framed(first: int, body: bytes) -> bytes:
 
 
 def _listed(properties: Properties | None) -> bytes:
-    """A property list with its length."""
+    """The properties with their length."""
     if properties is None:
         return b"\x00"
     encoded = encode_properties(properties)
@@ -164,7 +164,7 @@ def _suback(packet: SubAck, protocol: int) -> bytes:
     if protocol == MQTT5:
         body += _listed(packet.properties) + bytes(packet.reasons)
     elif packet.type == SUBACK:
-        # 3.1.1 has one code for failure (its section 3.9.3); 3.1 has none, and its clients know this one.
+        # 3.1.1 has one failure code (its section 3.9.3); 3.1 has none, but its clients know this one.
         body += bytes([min(reason, UNSPECIFIED_ERROR) for reason in packet.reasons])
     return _framed(packet.type << 4, body)
 
@@ -180,7 +180,7 @@ def _subscribe(packet: Subscribe, protocol: int) -> bytes:
 
 
 def _options(subscription: Subscription) -> int:
-    """Section 3.8.3.1."""
+    """The subscription options byte, section 3.8.3.1."""
     options = subscription.qos | subscription.retain_handling << 4
     if subscription.no_local:
         options |= 0x04
@@ -199,7 +199,7 @@ def _unsubscribe(packet: Unsubscribe, protocol: int) -> bytes:
 
 
 def _short(kind: int, reason: int, properties: Properties | None, protocol: int) -> bytes:
-    """A packet whose body is left out when it says nothing: DISCONNECT."""
+    """DISCONNECT: the body is left out for success without properties."""
     if protocol != MQTT5 or (reason == SUCCESS and properties is None):
         return bytes((kind << 4, 0))
     return _framed(kind << 4, write_one(reason) + (b"" if properties is None else _listed(properties)))

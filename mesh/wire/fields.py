@@ -1,8 +1,7 @@
-"""The data types that packets are made of (MQTT 5.0 section 1.5): reading them with every check, and writing them.
+"""The data types of packet fields (MQTT 5.0 section 1.5): reading them with all checks, and writing them.
 
 It knows integers, strings and binary data; it must never know packets. What always holds: nothing is read beyond the
-end that the cursor was given, and what is too short or against the rules raises ``ProtocolError`` with 0x81,
-malformed packet.
+end of the cursor, and a field that is too short or invalid raises ``ProtocolError`` with 0x81, malformed packet.
 """
 
 from __future__ import annotations
@@ -12,20 +11,20 @@ from typing import Final, final
 from mesh.wire.limits import MAX_REMAINING_LENGTH
 from mesh.wire.reasons import MALFORMED_PACKET, ProtocolError
 
-# A byte as bytes. CPython has these 256 objects once, so the list costs its pointers only; joining them is the
-# fastest way to write small integers, pure and compiled.
+# Each byte as bytes. CPython keeps these 256 objects, so the list costs only its pointers; joining them is the fastest
+# way to write small integers, interpreted and compiled.
 BYTE: Final[list[bytes]] = [bytes((value,)) for value in range(256)]
 
 
 def malformed(message: str) -> ProtocolError:
-    """The error for a packet that cannot be read."""
+    """The error for a malformed packet."""
     return ProtocolError(MALFORMED_PACKET, message)
 
 
 def read_text(data: bytes, start: int, end: int, what: str) -> str:
-    """The UTF-8 string in these bytes (its length prefix is before them)."""
+    """The UTF-8 string in ``data[start:end]``, after its length prefix."""
     try:
-        text = data[start:end].decode("utf-8")  # refuses surrogates and overlong forms [MQTT-1.5.4-1]
+        text = data[start:end].decode("utf-8")  # rejects surrogates and overlong forms [MQTT-1.5.4-1]
     except UnicodeDecodeError:
         raise malformed(f"the {what} is not well-formed UTF-8") from None
     if "\0" in text:  # [MQTT-1.5.4-2]
@@ -34,7 +33,7 @@ def read_text(data: bytes, start: int, end: int, what: str) -> str:
 
 
 def read_length(data: bytes, pos: int, size: int) -> int:
-    """The variable byte integer at ``pos``; -1 if ``size`` ends before it does. ``length_size`` tells its size."""
+    """The variable byte integer at ``pos``; -1 if it is incomplete at ``size``. ``length_size`` gives its size."""
     value = 0
     shift = 0
     while pos < size:
@@ -42,7 +41,7 @@ def read_length(data: bytes, pos: int, size: int) -> int:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             if byte == 0 and shift:
-                raise malformed("a variable byte integer is longer than it need be")  # [MQTT-1.5.5-1]
+                raise malformed("a variable byte integer has more bytes than necessary")  # [MQTT-1.5.5-1]
             return value
         if shift == 21:
             raise malformed("a variable byte integer has more than four bytes")  # section 1.5.5
@@ -62,7 +61,7 @@ def length_size(length: int) -> int:
 
 @final
 class Cursor:
-    """A place in the bytes of one packet. ``what`` names the field in the error's text."""
+    """A read position in the bytes of one packet. ``what`` names the field in error messages."""
 
     __slots__ = ("data", "end", "pos")
 
@@ -123,9 +122,9 @@ class Cursor:
         return start
 
     def finish(self, what: str) -> None:
-        """Check that nothing is left."""
+        """Check that no bytes are left."""
         if self.pos != self.end:
-            raise malformed(f"{self.end - self.pos} bytes too many at the end of the {what}")
+            raise malformed(f"the {what} has {self.end - self.pos} bytes too many at its end")
 
 
 def write_one(value: int) -> bytes:
@@ -166,7 +165,7 @@ def write_binary(value: bytes) -> bytes:
     """Binary data with its length prefix; ``ValueError`` beyond 65,535 bytes."""
     size = len(value)
     if size > 0xFFFF:
-        raise ValueError(f"a string or binary field has 65535 bytes at most, not {size}")
+        raise ValueError(f"a string or binary field has at most 65535 bytes, not {size}")
     return BYTE[size >> 8] + BYTE[size & 0xFF] + value
 
 

@@ -1,8 +1,8 @@
-"""Whole packets as raw bytes, for those who pass them on without decoding them.
+"""Whole packets as raw bytes, for nodes that forward them without decoding them.
 
-It knows the fixed header (MQTT 5.0 section 2.1) and where identifiers and the topic name stand; it must never know
-more of a packet. What always holds: what is buffered is never more than the packet in progress, and that is never more
-than the limit.
+It knows the fixed header (MQTT 5.0 section 2.1) and the positions of identifiers and the topic name; it must never know
+more of a packet. What always holds for ``Framer``: only the packet in progress is buffered, and it is never longer than
+the limit.
 """
 
 from __future__ import annotations
@@ -17,27 +17,24 @@ _DUP: Final = 0x08
 
 
 def too_large(size: int, limit: int) -> ProtocolError:
-    """The error for a packet that announces more bytes than it may have."""
+    """The error for a packet that announces more bytes than allowed."""
     return ProtocolError(PACKET_TOO_LARGE, f"a packet of {size} bytes is announced; at most {limit} are accepted")
 
 
 @final
 class Framer:
-    """Cuts a stream into whole packets without looking into them.
-
-    ``largest`` bounds the packets in bytes, header included.
-    """
+    """Splits a stream into whole packets without decoding them. ``largest``: bytes of a packet, header included."""
 
     __slots__ = ("_largest", "_need", "_partial", "error")
 
     def __init__(self, largest: int) -> None:
         self._largest = largest
         self.error: ProtocolError | None = None
-        self._partial: bytearray | None = None  # made when needed: most connections are idle
-        self._need = 0  # bytes that must be there before anything can be said; 0: no packet in progress
+        self._partial: bytearray | None = None  # created when needed: most connections are idle
+        self._need = 0  # bytes needed for the next step; 0: no packet in progress
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The packets that ``data`` completes. After a wrong one ``error`` is set, and nothing comes out any more."""
+        """The packets that ``data`` completes. After an invalid packet ``error`` is set, and no more are returned."""
         packets: list[bytes] = []
         if self.error is not None:
             return packets
@@ -79,20 +76,20 @@ class Framer:
 
 @final
 class Splitter:
-    """Takes whole packets off a stream one at a time; what follows stays bytes."""
+    """Takes whole packets from a stream one at a time; the bytes after them stay undivided."""
 
     __slots__ = ("_bytes", "_need")
 
     def __init__(self) -> None:
-        self._bytes = bytearray()  # grows in place: a packet that comes byte by byte costs no more than its size
-        self._need = 2  # bytes that must be there before anything can be said
+        self._bytes = bytearray()  # grows in place: not copied for each byte that arrives
+        self._need = 2  # bytes needed for the next step
 
     def feed(self, data: bytes) -> None:
-        """Bytes came."""
+        """Add received bytes."""
         self._bytes += data
 
     def size(self) -> int:
-        """How many bytes are kept."""
+        """How many bytes are buffered."""
         return len(self._bytes)
 
     def take(self, largest: int) -> bytes:
@@ -118,7 +115,7 @@ class Splitter:
         return packet
 
     def rest(self) -> bytes:
-        """What is kept, which then is no longer kept."""
+        """Take all buffered bytes."""
         rest = bytes(self._bytes)
         self._bytes.clear()
         self._need = 2
@@ -126,7 +123,7 @@ class Splitter:
 
 
 def publish_packet_id(raw: bytes) -> int:
-    """The packet identifier of a raw PUBLISH; 0 for QoS 0 and for a packet that is too short to have one."""
+    """The packet identifier of a raw PUBLISH; 0 for QoS 0 or if the packet is too short."""
     if raw[0] & 0x06 == 0:
         return 0
     pos = _body(raw)
@@ -173,7 +170,7 @@ def with_dup(raw: bytes) -> bytes:
 
 
 def _body(raw: bytes) -> int:
-    """Where the variable header starts."""
+    """The position of the variable header."""
     pos = 1
     while pos < len(raw) and raw[pos] >= 0x80:
         pos += 1

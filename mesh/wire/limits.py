@@ -1,4 +1,4 @@
-"""What a peer may make us hold, as one value."""
+"""The limits for the packets of a peer, as one value."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ MAX_LEVELS: Final = 128
 
 @final
 class PacketLimits:
-    """Limits of one connection; sizes in bytes. A packet beyond one of them ends the connection with a reason code.
+    """Limits of one connection; sizes in bytes. A packet that exceeds one ends the connection with a reason code.
 
-    * ``max_packet_size``: the whole packet, header included. It bounds what is buffered for one connection; 1 MiB
-      holds any command or report of a vehicle, while 10,000 connections that all stop inside a packet still fit the
+    * ``max_packet_size``: the whole packet, header included. It bounds the buffer of one connection: 1 MiB is
+      enough for any command or report of a vehicle, and 10,000 connections that all stop inside a packet still fit the
       memory of one machine.
-    * ``max_connect_size``: the same for CONNECT: a peer that nobody has authenticated yet gets less. Will, password
-      and user name may be 64 KiB each.
-    * ``max_user_properties``: in one list of properties. Every message keeps them as objects, at about 200 bytes for
-      a few on the wire.
+    * ``max_connect_size``: the same for CONNECT: a peer that is not authenticated yet may use less. Will, password
+      and user name may have 64 KiB each.
+    * ``max_user_properties``: in one list of properties. A message keeps each as objects of about 200 bytes, for a
+      few bytes on the wire.
     * ``max_topic_levels``: of a name or a filter; a filter costs a node of the tree for each level.
     * ``max_subscriptions``: in one SUBSCRIBE, UNSUBSCRIBE, SUBACK or UNSUBACK, and the subscription identifiers of
-      one PUBLISH. A packet of 1 MiB could bring 260,000, and all would be handled in one turn of the loop.
+      one PUBLISH. A packet of 1 MiB could have 260,000, all handled in one iteration of the event loop.
     """
 
     __slots__ = ("max_connect_size", "max_packet_size", "max_subscriptions", "max_topic_levels", "max_user_properties")

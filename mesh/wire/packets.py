@@ -1,8 +1,8 @@
 """The control packets of MQTT 3.1, 3.1.1 and 5.0 as values.
 
-One small class for each packet. A packet knows its fields and nothing else: bytes are the business of ``decode`` and
-``encode``, meaning that of ``session`` and ``broker``. What always holds: a packet that ``decode`` returned is well
-formed for its protocol version; ``properties`` is ``None`` wherever a packet carries none, and always for MQTT 3.
+One small class for each packet. A packet knows only its fields: ``decode`` and ``encode`` handle its bytes, ``session``
+and ``broker`` its meaning. What always holds: a packet from ``decode`` is well formed for its protocol version;
+``properties`` is ``None`` if a packet has none, and always for MQTT 3.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ AUTH: Final = 15
 
 
 def same(left: object, right: object) -> bool:
-    """Whether two packets are of one class and equal in every field (for tests and tables, not for the hot path)."""
+    """Whether two packets have the same class and equal fields (for tests and tables, not for the hot path)."""
     if type(left) is not type(right):
         return False
     names = type(left).FIELDS  # type: ignore[attr-defined]
@@ -42,7 +42,7 @@ def same(left: object, right: object) -> bool:
 
 
 def show(packet: object) -> str:
-    """A packet as a call of its constructor, for messages to people."""
+    """A packet as a call of its constructor, for log messages and test reports."""
     names = type(packet).FIELDS  # type: ignore[attr-defined]
     fields = ", ".join(f"{name}={getattr(packet, name)!r}" for name in names)
     return f"{type(packet).__name__}({fields})"
@@ -50,7 +50,7 @@ def show(packet: object) -> str:
 
 @final
 class Will:
-    """The message that the broker publishes when a client goes without saying so (MQTT 5.0 section 3.1.2.5)."""
+    """The message that the broker publishes unless the client ends with a normal DISCONNECT (section 3.1.2.5)."""
 
     FIELDS: ClassVar[tuple[str, ...]] = ("topic", "payload", "qos", "retain", "properties")
     __slots__ = FIELDS
@@ -135,7 +135,7 @@ class Connack:
 
 @final
 class Publish:
-    """PUBLISH, section 3.3. ``packet_id`` is 0 for QoS 0. An empty ``topic`` stands with a topic alias only."""
+    """PUBLISH, section 3.3. ``packet_id`` is 0 for QoS 0. ``topic`` is empty only with a topic alias."""
 
     FIELDS: ClassVar[tuple[str, ...]] = ("topic", "payload", "qos", "retain", "dup", "packet_id", "properties")
     __slots__ = FIELDS
@@ -167,7 +167,7 @@ class Publish:
 
 @final
 class Ack:
-    """PUBACK, PUBREC, PUBREL and PUBCOMP, sections 3.4 to 3.7: one class, told apart by ``type``."""
+    """PUBACK, PUBREC, PUBREL and PUBCOMP, sections 3.4 to 3.7, distinguished by ``type``."""
 
     FIELDS: ClassVar[tuple[str, ...]] = ("type", "packet_id", "reason", "properties")
     __slots__ = FIELDS

@@ -1,7 +1,7 @@
 """The properties of MQTT 5.0 (section 2.2.2.2) as one value.
 
-``None`` (or an empty list) means that the property is absent. Only packets that carry properties at all have a
-``Properties``; which property may stand in which packet is checked by ``decode``.
+``None`` (or an empty list) means that the property is absent. A packet without properties has no ``Properties``.
+``decode`` checks which packet may have which property.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import ClassVar, final
 
 @final
 class Properties:
-    """Every property of table 2-4. Times in seconds, sizes in bytes; user properties keep their order and repeats."""
+    """Every property of table 2-4. Times are in seconds, sizes in bytes; user properties keep order and duplicates."""
 
     FIELDS: ClassVar[tuple[str, ...]] = (
         "payload_format", "message_expiry", "content_type", "response_topic", "correlation_data",

@@ -1,8 +1,7 @@
 """The properties of MQTT 5.0 (section 2.2.2) as bytes, without the length that precedes them.
 
-It knows every identifier, its type, the packets that may carry it and the values it may have. What always holds: a
-property that may stand once stands once (all but user properties, and the subscription identifiers of a PUBLISH), and
-what is written can be read back.
+It knows each property's identifier, type, packets and allowed values. What always holds: a property occurs at most once
+(except user properties, and the subscription identifiers of a PUBLISH), and encoded properties can be read back.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from mesh.wire.packets import (
 from mesh.wire.properties import Properties
 from mesh.wire.reasons import PROTOCOL_ERROR, QUOTA_EXCEEDED, TOPIC_ALIAS_INVALID, ProtocolError
 
-# A place of properties besides the packet types of table 2-1.
+# A place of properties in addition to the packet types of table 2-1.
 WILL: Final = 0
 
 PAYLOAD_FORMAT: Final = 0x01
@@ -99,7 +98,7 @@ _PLACES: Final[dict[int, tuple[int, ...]]] = {
 
 
 def _masks() -> list[int]:
-    """For each identifier the places where it may stand, one bit each; 0 for an identifier that does not exist."""
+    """For each identifier the places where it is allowed, one bit each; 0 for an unknown identifier."""
     masks = [0] * 128
     for identifier, places in _PLACES.items():
         for place in places:
@@ -111,18 +110,18 @@ _ALLOWED: Final[list[int]] = _masks()
 
 
 def read_properties(cursor: Cursor, place: int, max_user: int, max_ids: int) -> Properties | None:
-    """The property list at the cursor with its length; ``None`` if it is empty.
+    """Read the properties at the cursor, with their length; ``None`` if there are none.
 
     ``place`` is a packet type or ``WILL``. Raises ``ProtocolError``: 0x81 for an unknown, misplaced or
-    broken property, 0x82 for a repeated one or a value that is not allowed, 0x97 beyond ``max_user`` user properties
-    or ``max_ids`` identifiers.
+    malformed property, 0x82 for a duplicate or an invalid value, 0x97 for more than ``max_user`` user properties or
+    ``max_ids`` subscription identifiers.
     """
     size = cursor.length("property length")
     if size == 0:
         return None
     end = cursor.pos + size
     if end > cursor.end:
-        raise malformed("the property length goes beyond the packet")
+        raise malformed("the property length exceeds the packet")
     whole = cursor.end
     cursor.end = end
     properties = _read_list(cursor, place, max_user, max_ids)
@@ -131,14 +130,14 @@ def read_properties(cursor: Cursor, place: int, max_user: int, max_ids: int) -> 
 
 
 def _read_list(cursor: Cursor, place: int, max_user: int, max_ids: int) -> Properties:
-    """The properties from the cursor to its end, as ``read_properties`` does it."""
+    """Read the properties from the cursor to its end; errors as in ``read_properties``."""
     properties = Properties()
     bit = 1 << place
     seen = 0
     while cursor.pos < cursor.end:
-        identifier = cursor.byte("property identifier")  # all identifiers that exist take one byte
+        identifier = cursor.byte("property identifier")  # all known identifiers have one byte
         if identifier >= 0x80 or _ALLOWED[identifier] & bit == 0:
-            raise malformed(f"property 0x{identifier:02X} may not stand in this packet")  # section 2.2.2.2
+            raise malformed(f"property 0x{identifier:02X} is not allowed in this packet")  # section 2.2.2.2
         if identifier == USER:
             if len(properties.user) >= max_user:
                 raise ProtocolError(QUOTA_EXCEEDED, f"more than {max_user} user properties in one packet")
@@ -146,7 +145,7 @@ def _read_list(cursor: Cursor, place: int, max_user: int, max_ids: int) -> Prope
             properties.user.append((name, cursor.text("value of a user property")))
             continue
         if seen >> identifier & 1 and not (identifier == SUBSCRIPTION_ID and place != SUBSCRIBE):
-            raise _wrong(f"property 0x{identifier:02X} stands more than once")  # section 3.1.2.11 and others
+            raise _wrong(f"property 0x{identifier:02X} must not occur more than once")  # section 3.1.2.11 and others
         seen |= 1 << identifier
         if identifier == SUBSCRIPTION_ID:
             _read_subscription_id(cursor, properties, max_ids)
@@ -173,7 +172,7 @@ def _read_subscription_id(cursor: Cursor, properties: Properties, max_ids: int) 
 
 
 def _read_message(cursor: Cursor, properties: Properties, identifier: int) -> bool:
-    """A property of a message or a will; ``False`` if it is none of them."""
+    """Read a property of a message or a will; ``False`` if it is none."""
     if identifier == MESSAGE_EXPIRY:
         properties.message_expiry = cursor.four("message expiry interval")
     elif identifier == TOPIC_ALIAS:
@@ -198,7 +197,7 @@ def _read_message(cursor: Cursor, properties: Properties, identifier: int) -> bo
 
 
 def _read_connection(cursor: Cursor, properties: Properties, identifier: int) -> bool:
-    """A property of CONNECT, of answers, or of an end; ``False`` if it is none of them."""
+    """Read a property of CONNECT, an answer or DISCONNECT; ``False`` if it is none."""
     if identifier == REASON_STRING:
         properties.reason_string = cursor.text("reason string")
     elif identifier == SESSION_EXPIRY:
@@ -223,7 +222,7 @@ def _read_connection(cursor: Cursor, properties: Properties, identifier: int) ->
 
 
 def _read_capability(cursor: Cursor, properties: Properties, identifier: int) -> None:
-    """What only a server says."""
+    """Read a property that only servers send."""
     if identifier == ASSIGNED_CLIENT_ID:
         properties.assigned_client_id = cursor.text("assigned client identifier")
     elif identifier == SERVER_KEEP_ALIVE:
@@ -258,7 +257,7 @@ def _positive(value: int, what: str) -> int:
 
 
 def encode_properties(properties: Properties) -> bytes:
-    """All properties that are set, without the length before them; user properties last, in their order.
+    """All present properties, without their length; user properties last, in their order.
 
     Raises ``ValueError`` for a value that does not fit its field.
     """

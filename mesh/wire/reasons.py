@@ -1,13 +1,13 @@
 """The reason codes of MQTT 5.0 (section 2.4), and the error that carries one.
 
-It knows the codes, their names, which packet may carry which from which side, and what a refused CONNECT becomes for
-an older client. It must never know why somebody chose a code. What always holds: a code below 0x80 is a success, one
-from 0x80 on is a failure; ``is_error`` alone knows that.
+It knows the codes, their names, which packet of which side may have which code, and the return code of a refused
+CONNECT for an older client. It must never know why a code was chosen. What always holds: a code below 0x80 is a
+success, a code from 0x80 on is a failure; only ``is_error`` knows this.
 
-A code is a plain ``int``, and whether it is an error is a function. Measured, compiled: to make a packet from a byte
-and compare its code takes 27 ns; ``is_error`` adds 0.5 ns, a ``NewType`` 1.5 ns (its constructor is a call), an object
-for each code with an ``is_error`` field 2 ns, a subclass of ``int`` 26 ns (it is always boxed). Codes come and leave as
-bytes, in packets and in frames of links, so an object would be looked up and taken apart at each of these borders.
+A code is a plain ``int``, and ``is_error`` is a function. Measured, compiled: to create a packet from a byte and
+compare its code takes 27 ns; ``is_error`` adds 0.5 ns, a ``NewType`` 1.5 ns (its constructor is a call), an object
+for each code with an ``is_error`` field 2 ns, a subclass of ``int`` 26 ns (it is always boxed). Codes are bytes in
+packets and in frames of links, so each of these borders would convert to or from the object.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ UNSUBACK_REASONS: Final = frozenset((0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91)) 
 CLIENT_DISCONNECT_REASONS: Final = frozenset(  # 3.14.2.1, "sent by" client
     (0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99)
 )
-SERVER_DISCONNECT_REASONS: Final = frozenset(  # 3.14.2.1, "sent by" server; 0x8C is there by section 2.4 only
+SERVER_DISCONNECT_REASONS: Final = frozenset(  # 3.14.2.1, "sent by" server; 0x8C only by section 2.4
     (
         0x00, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8C, 0x8D, 0x8E, 0x8F, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97,
         0x98, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0, 0xA1, 0xA2,
@@ -144,7 +144,7 @@ _RETURN_CODES: Final[dict[int, int]] = {
     UNSUPPORTED_PROTOCOL_VERSION: REFUSED_VERSION,
     CLIENT_IDENTIFIER_NOT_VALID: REFUSED_IDENTIFIER,
     BAD_USER_NAME_OR_PASSWORD: REFUSED_CREDENTIALS,
-    # What the same CONNECT will meet again, however often it is tried.
+    # A repeat of the same CONNECT gets the same result.
     NOT_AUTHORIZED: REFUSED_NOT_AUTHORIZED,
     BANNED: REFUSED_NOT_AUTHORIZED,
     BAD_AUTHENTICATION_METHOD: REFUSED_NOT_AUTHORIZED,
@@ -158,7 +158,7 @@ _RETURN_CODES: Final[dict[int, int]] = {
 
 @final
 class ProtocolError(Exception):
-    """The peer broke the protocol or a limit. ``reason`` is the 5.0 code to end with; the text says what was wrong."""
+    """The peer broke the protocol or exceeded a limit. ``reason`` is the 5.0 code to end with; the text says why."""
 
     def __init__(self, reason: int, message: str) -> None:
         super().__init__(message)
@@ -166,16 +166,16 @@ class ProtocolError(Exception):
 
 
 def is_error(reason: int) -> bool:
-    """Whether a reason code says that something failed (MQTT 5.0 section 2.4)."""
+    """Whether a reason code is a failure (MQTT 5.0 section 2.4)."""
     return reason >= UNSPECIFIED_ERROR
 
 
 def name_of(reason: int) -> str:
-    """The name of a reason code in plain words; the number itself if the specification has no such code."""
+    """The name of a reason code in lower case; its number if the specification does not have the code."""
     name = NAMES.get(reason)
     return f"reason 0x{reason:02X}" if name is None else name
 
 
 def return_code(reason: int) -> int:
-    """The CONNACK return code of 3.1.1 for a 5.0 reason code; "server unavailable" for all that may pass with time."""
+    """The CONNACK return code of 3.1.1 for a 5.0 reason code; "server unavailable" for all that may be temporary."""
     return _RETURN_CODES.get(reason, REFUSED_UNAVAILABLE)

@@ -1,8 +1,7 @@
 """Topic names and topic filters (MQTT 5.0 section 4.7), and shared subscriptions (4.8.2).
 
-It knows what a valid name and a valid filter are and which filter matches which name. It must never know who
-subscribed. What always holds: no function here takes longer than the length of its arguments, and none uses a regular
-expression.
+It knows valid names, valid filters and which filter matches which name. It must never know the subscribers. What always
+holds: the time of each function is at most linear in the length of its arguments, and none uses a regular expression.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ _MAX_BYTES: Final = 65_535
 
 
 def name_error(topic: str, max_levels: int = MAX_LEVELS) -> str:
-    """What is wrong with a topic name, in words; an empty string if it is valid."""
+    """Why a topic name is invalid; an empty string if it is valid."""
     if "+" in topic or "#" in topic:
         return "a topic name must not contain the wildcards + and #"  # [MQTT-3.3.2-2] [MQTT-4.7.1-1]
     return _text_error(topic, "topic name", max_levels)
 
 
 def filter_error(filter: str, max_levels: int = MAX_LEVELS) -> str:
-    """What is wrong with a topic filter, a shared one included, in words; an empty string if it is valid."""
+    """Why a topic filter, shared or not, is invalid; an empty string if it is valid."""
     error = _text_error(filter, "topic filter", max_levels)
     if error:
         return error
     if filter.startswith(SHARE):
         group, slash, rest = filter[len(SHARE) :].partition("/")
         if not group or "+" in group or "#" in group:  # [MQTT-4.8.2-1] [MQTT-4.8.2-2]
-            return "the group of a shared subscription must have a character or more, and no + or #"
+            return "the group of a shared subscription must have at least one character, and no + or #"
         if not slash or not rest:  # [MQTT-4.8.2-2]
             return "a shared subscription must be $share/{group}/{filter}, with a filter"
         filter = rest
@@ -39,7 +38,7 @@ def filter_error(filter: str, max_levels: int = MAX_LEVELS) -> str:
 
 
 def too_deep(text: str, max_levels: int) -> bool:
-    """Whether a name or filter has more levels than are accepted."""
+    """Whether a name or filter has more than ``max_levels`` levels."""
     return text.count("/") >= max_levels
 
 
@@ -49,7 +48,7 @@ def levels(topic: str) -> list[str]:
 
 
 def is_shared(filter: str) -> bool:
-    """Whether a valid filter is one of a shared subscription."""
+    """Whether a valid filter is that of a shared subscription."""
     return filter.startswith(SHARE)
 
 
@@ -69,14 +68,14 @@ def matches(filter: str, topic: str) -> bool:
     given = topic.split("/")
     for index, level in enumerate(wanted):
         if level == "#":
-            return True  # also if the name ended just before: "a/#" matches "a", section 4.7.1.2
+            return True  # also one level up: "a/#" matches "a", section 4.7.1.2
         if index >= len(given) or (level != "+" and level != given[index]):
             return False
     return len(wanted) == len(given)
 
 
 def covers(outer: str, inner: str) -> bool:
-    """Whether every topic name that the valid filter ``inner`` matches is matched by the valid filter ``outer`` too."""
+    """Whether the valid filter ``outer`` matches every topic name that the valid filter ``inner`` matches."""
     if inner[:1] == "$" and outer[:1] in "+#":
         return False  # [MQTT-4.7.2-1]
     wide = outer.split("/")
@@ -90,7 +89,7 @@ def covers(outer: str, inner: str) -> bool:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether some topic name is matched by both valid filters."""
+    """Whether both valid filters match a common topic name."""
     if one[:1] != other[:1] and "$" in (one[:1], other[:1]):
         return False  # [MQTT-4.7.2-1]
     left, right = one.split("/"), other.split("/")
@@ -106,7 +105,7 @@ def overlap(one: str, other: str) -> bool:
 
 def _text_error(text: str, what: str, max_levels: int) -> str:
     if not text:
-        return f"a {what} must have a character or more"  # [MQTT-4.7.3-1]
+        return f"a {what} must have at least one character"  # [MQTT-4.7.3-1]
     if "\0" in text:
         return f"a {what} must not contain the character U+0000"  # [MQTT-4.7.3-2]
     try:
@@ -116,7 +115,7 @@ def _text_error(text: str, what: str, max_levels: int) -> str:
     if size > _MAX_BYTES:
         return f"a {what} must not be longer than {_MAX_BYTES} bytes"  # [MQTT-4.7.3-3]
     if too_deep(text, max_levels):
-        return f"a {what} must not have more than {max_levels} levels here"
+        return f"a {what} must not have more than {max_levels} levels"
     return ""
 
 
@@ -127,7 +126,7 @@ def _wildcard_error(filter: str) -> str:
     last = len(parts) - 1
     for index, level in enumerate(parts):
         if "#" in level and (level != "#" or index != last):
-            return "the wildcard # must be a whole level, and the last one"  # [MQTT-4.7.1-1]
+            return "the wildcard # must be a whole level, and the last level"  # [MQTT-4.7.1-1]
         if "+" in level and level != "+":
             return "the wildcard + must be a whole level"  # [MQTT-4.7.1-2]
     return ""

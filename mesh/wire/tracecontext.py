@@ -1,9 +1,9 @@
-"""The context of a trace, as W3C Trace Context level 1 writes it.
+"""The context of a trace, as defined by W3C Trace Context level 1.
 
-It knows the two texts ``traceparent`` and ``tracestate``, where MQTT 5 carries them (user properties of the same
-names, in lower case) and a short binary form for links and journal. It must never know spans or exporters. What
-always holds: a context that was parsed is valid, and no longer than its limits; what is not valid is left out,
-because a trace must never stop a message.
+It knows the texts ``traceparent`` and ``tracestate``, their place in MQTT 5 (user properties of the same names, in
+lower case) and a short binary form for links and journal. It must never know spans or exporters. What always holds: a
+parsed context is valid and within its limits; an invalid context is left out, because a trace must never stop a
+message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STATE: Final = "tracestate"
 
 _PARENT_SIZE: Final = 55  # "00-" trace id "-" span id "-" flags
 _PACKED_SIZE: Final = 25  # trace id, span id, flags
-_MAX_STATE: Final = 512  # section 3.3.1.5: what an implementation should carry at least; more is dropped
+_MAX_STATE: Final = 512  # section 3.3.1.5: the least that an implementation should propagate; a longer one is dropped
 _MAX_MEMBERS: Final = 32  # section 3.3.1.1
 _HEX: Final = frozenset("0123456789abcdef")
 _KEY: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-*/@")
@@ -55,9 +55,9 @@ class TraceContext:
 
     @staticmethod
     def unpack(data: bytes) -> TraceContext:
-        """The context that ``pack`` packed; ``ValueError`` if the bytes are not of that form."""
+        """The inverse of ``pack``; ``ValueError`` if the bytes are invalid."""
         if not _PACKED_SIZE <= len(data) <= _PACKED_SIZE + _MAX_STATE:
-            raise ValueError(f"a packed trace context has 25 bytes and its state of 512 at most, not {len(data)} bytes")
+            raise ValueError(f"a packed trace context has 25 bytes and at most 512 of state, not {len(data)} bytes")
         return TraceContext(data[:16].hex(), data[16:24].hex(), data[24], data[25:].decode("ascii"))
 
     def traceparent(self) -> str:
@@ -92,7 +92,7 @@ def find(properties: Properties | None) -> TraceContext | None:
     for name, value in properties.user:
         if name == PARENT:
             if parent:
-                return None  # which of them is right cannot be known
+                return None  # it is unknown which of them is right
             parent = value
         elif name == STATE:
             states.append(value)
@@ -100,7 +100,7 @@ def find(properties: Properties | None) -> TraceContext | None:
 
 
 def _parent_valid(text: str) -> bool:
-    """Section 3.2.2; a later version may be longer, and its start is read as version 00."""
+    """Section 3.2.2; a later version may be longer: its start is read as version 00."""
     if len(text) != _PARENT_SIZE and (text.startswith("00") or len(text) < _PARENT_SIZE or text[_PARENT_SIZE] != "-"):
         return False
     if text[2] != "-" or text[35] != "-" or text[52] != "-":
@@ -140,7 +140,7 @@ def _key_valid(key: str) -> bool:
 
 
 def _value_valid(value: str) -> bool:
-    """Section 3.3.1.3.2: 1 to 256 printable ASCII characters, but no comma (it separates) and ``=``; no space last."""
+    """Section 3.3.1.3.2: 1 to 256 printable ASCII characters, without comma and ``=``, and no space last."""
     if not 0 < len(value) <= 256 or value.endswith(" ") or "=" in value:
         return False
     return all(" " <= character <= "~" for character in value)

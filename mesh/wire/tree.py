@@ -1,9 +1,9 @@
-"""Two trees over topic levels: filters that look for topics, and topics that look for a filter.
+"""Two trees over topic levels: one finds the filters that match a topic, one the topics that match a filter.
 
-They know levels, wildcards and the ``$`` rule; they must never know what the values are. What always holds: the work
-to match depends on the levels of the topic and on what matches, never on how many other filters or topics there are;
-nothing recurses, so that depth costs no stack; a branch without a value is gone. Shared subscriptions come without
-their ``$share/{group}/``.
+They know levels, wildcards and the ``$`` rule; they must never know what the values are. What always holds: the work of
+a match depends on the levels of the topic and on the matches, never on the number of other filters or topics; nothing
+recurses, so that depth needs no stack; a branch without a value is removed. Filters of shared subscriptions are used
+without ``$share/{group}/``.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ V = TypeVar("V")
 
 @final
 class FilterNode(Generic[V]):
-    """One level of filters. ``here`` holds what ends at this level, ``below`` what ends with ``#`` after it."""
+    """One level of filters. ``here`` has the values of filters that end at this level, ``below`` of those
+    that end with ``#`` after it."""
 
     __slots__ = ("below", "children", "here", "plus")
 
     def __init__(self) -> None:
-        # Made when first needed: a node for each vehicle is the common case, and an empty dictionary takes 64 bytes.
+        # Created when first needed: a node for each vehicle is the common case, and an empty dictionary takes 64 bytes.
         self.children: dict[str, FilterNode[V]] | None = None
         self.plus: FilterNode[V] | None = None
         self.here: dict[object, V] | None = None
         self.below: dict[object, V] | None = None
 
     def child(self, level: str) -> FilterNode[V] | None:
-        """The node of one more level, ``+`` included; ``None`` if there is none."""
+        """The child node for a level, also for ``+``; ``None`` if there is none."""
         if level == "+":
             return self.plus
         return None if self.children is None else self.children.get(level)
 
     def grow(self, level: str) -> FilterNode[V]:
-        """The node of one more level, made if it was not there."""
+        """The child node for a level; creates it if there is none."""
         node = self.child(level)
         if node is None:
             node = FilterNode()
@@ -46,7 +47,7 @@ class FilterNode(Generic[V]):
         return node
 
     def cut(self, level: str) -> None:
-        """Take away the node of one more level."""
+        """Remove the child node for a level."""
         if level == "+":
             self.plus = None
         elif self.children is not None:
@@ -55,13 +56,13 @@ class FilterNode(Generic[V]):
                 self.children = None
 
     def empty(self) -> bool:
-        """Whether nothing is at this node or after it."""
+        """Whether this node has no values and no children."""
         return self.children is None and self.plus is None and self.here is None and self.below is None
 
 
 @final
 class FilterTree(Generic[V]):
-    """Topic filters, each with values under keys; asked for the values whose filter matches a topic name."""
+    """Topic filters, each with values under keys; finds the values whose filter matches a topic name."""
 
     __slots__ = ("_root", "_size")
 
@@ -70,11 +71,11 @@ class FilterTree(Generic[V]):
         self._size = 0
 
     def __len__(self) -> int:
-        """How many values there are."""
+        """The number of values."""
         return self._size
 
     def add(self, filter: str, key: object, value: V) -> bool:
-        """Put ``value`` under a valid filter and a key; ``True`` if there was none, ``False`` if it replaced one."""
+        """Store ``value`` under a valid filter and a key; returns ``False`` if it replaced a value."""
         parts = filter.split("/")
         rest = parts[-1] == "#"
         if rest:
@@ -96,7 +97,7 @@ class FilterTree(Generic[V]):
         return not known
 
     def remove(self, filter: str, key: object) -> bool:
-        """Take out a value, and the branch that it leaves empty; ``False`` if there is none."""
+        """Remove a value, and the branch that becomes empty; returns ``False`` if there is none."""
         parts = filter.split("/")
         rest = parts[-1] == "#"
         if rest:
@@ -148,26 +149,26 @@ class FilterTree(Generic[V]):
         for node in at:
             if node.here is not None:
                 found.extend(node.here.values())
-            if node.below is not None:  # "a/#" matches "a" too, section 4.7.1.2
+            if node.below is not None:  # "a/#" also matches "a", section 4.7.1.2
                 found.extend(node.below.values())
         return found
 
 
 @final
 class TopicNode(Generic[V]):
-    """One level of topics. ``topic`` is the whole name if a value is here, else empty."""
+    """One level of topics. ``topic`` is the whole name if the node has a value, else empty."""
 
     __slots__ = ("children", "topic", "value")
 
     def __init__(self) -> None:
         self.children: dict[str, TopicNode[V]] | None = None
-        self.topic = ""  # a topic name has a character or more [MQTT-4.7.3-1], so empty means that there is no value
+        self.topic = ""  # a topic name is never empty [MQTT-4.7.3-1]; empty: no value
         self.value: V | None = None
 
 
 @final
 class TopicTree(Generic[V]):
-    """Topic names, each with one value (never ``None``); asked for the topics that match a filter."""
+    """Topic names, each with one value (never ``None``); finds the topics that match a filter."""
 
     __slots__ = ("_root", "_size")
 
@@ -176,7 +177,7 @@ class TopicTree(Generic[V]):
         self._size = 0
 
     def __len__(self) -> int:
-        """How many topics have a value."""
+        """The number of topics with a value."""
         return self._size
 
     def get(self, topic: str) -> V | None:
@@ -190,7 +191,7 @@ class TopicTree(Generic[V]):
         return node.value
 
     def set(self, topic: str, value: V) -> V | None:
-        """Give a valid topic name a value; returns the one it had, or ``None``."""
+        """Set the value of a valid topic name; returns the previous one, or ``None``."""
         node = self._root
         for level in topic.split("/"):
             if node.children is None:
@@ -208,7 +209,7 @@ class TopicTree(Generic[V]):
         return before
 
     def delete(self, topic: str) -> V | None:
-        """Take out the value of a topic, and the branch that it leaves empty; returns the value, or ``None``."""
+        """Remove the value of a topic, and the branch that becomes empty; returns the value, or ``None``."""
         parts = topic.split("/")
         node = self._root
         path: list[TopicNode[V]] = []
@@ -233,7 +234,7 @@ class TopicTree(Generic[V]):
         return before
 
     def match(self, filter: str) -> list[tuple[str, V]]:
-        """Every topic that a valid filter matches, with its value."""
+        """All topics that a valid filter matches, with their values."""
         found: list[tuple[str, V]] = []
         at: list[TopicNode[V]] = [self._root]
         first = True
@@ -263,7 +264,7 @@ class TopicTree(Generic[V]):
         return found
 
     def _collect(self, at: list[TopicNode[V]], first: bool, found: list[tuple[str, V]]) -> None:
-        """All that is at these nodes and below: ``#`` stands for its parent level too."""
+        """Collect the values at these nodes and below: ``#`` includes its parent level."""
         stack = list(at)
         while stack:
             node = stack.pop()
@@ -274,4 +275,4 @@ class TopicTree(Generic[V]):
             for name, child in node.children.items():
                 if not (first and name.startswith("$")):  # [MQTT-4.7.2-1]
                     stack.append(child)
-            first = False  # only the first node that is taken can be the root
+            first = False  # only the first node can be the root

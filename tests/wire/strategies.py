@@ -1,4 +1,4 @@
-"""Hypothesis strategies for everything that ``wire`` reads and writes."""
+"""Hypothesis strategies for all values that ``wire`` reads and writes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ users = st.lists(st.tuples(texts, texts), max_size=4)
 
 @st.composite
 def filters(draw: st.DrawFn, shared: bool = True) -> str:
-    """Valid filters, now and then with a share group."""
+    """Valid filters, some with a share group."""
     parts = draw(st.lists(st.one_of(levels, st.just("+")), min_size=1, max_size=6))
     if draw(st.booleans()):
         parts.append("#")
@@ -72,7 +72,7 @@ def filters(draw: st.DrawFn, shared: bool = True) -> str:
 
 
 def some(draw: Draw, fields: dict[str, st.SearchStrategy[object]]) -> Properties | None:
-    """Properties with some of the fields; ``None`` if that is none."""
+    """Properties with some of the fields; ``None`` if there are none."""
     chosen = draw(st.lists(st.sampled_from(sorted(fields)), unique=True))
     made = Properties()
     empty = True

@@ -1,4 +1,4 @@
-"""Topic aliases of raw PUBLISHes: what comes out means the same without them."""
+"""Topic aliases of raw PUBLISH packets: the resolved packet has the same meaning without an alias."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(raw: bytes) -> Publish:
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.parametrize("size", [0, 3, 100, 200, 20_000])
-def test_an_alias_is_replaced_by_its_topic(qos: int, size: int) -> None:
+def test_alias_is_replaced_by_its_topic(qos: int, size: int) -> None:
     table = AliasTable(5)
     for topic in ("a/b", ""):
         packet = aliased(topic, 5, qos, size)
@@ -40,7 +40,7 @@ def test_an_alias_is_replaced_by_its_topic(qos: int, size: int) -> None:
         assert plain == aliased("a/b", None, qos, size)
 
 
-def test_an_alias_can_be_given_to_another_topic() -> None:
+def test_alias_can_be_set_to_another_topic() -> None:
     table = AliasTable(1)
     table.plain(encode(aliased("a", 1), MQTT5))
     table.plain(encode(aliased("b", 1), MQTT5))
@@ -48,19 +48,19 @@ def test_an_alias_can_be_given_to_another_topic() -> None:
 
 
 @pytest.mark.parametrize(("topic", "alias"), [("a", None), ("a", 6), ("", 4)])
-def test_what_cannot_be_resolved_stays_as_it_is(topic: str, alias: int | None) -> None:
+def test_publish_without_a_resolvable_alias_is_unchanged(topic: str, alias: int | None) -> None:
     raw = encode(aliased(topic or "x", alias), MQTT5) if topic else encode(aliased("", alias), MQTT5)
     assert AliasTable(5).plain(raw) == raw
 
 
-def test_alias_0_and_two_aliases_stay_for_whoever_complains() -> None:
+def test_publish_with_alias_0_or_two_aliases_is_unchanged() -> None:
     for properties in (b"\x23\x00\x00", b"\x23\x00\x01\x23\x00\x01"):
         body = b"\x00\x01a" + bytes((len(properties),)) + properties + b"x"
         raw = bytes((0x30, len(body))) + body
         assert AliasTable(5).plain(raw) == raw
 
 
-def test_growth_is_counted() -> None:
+def test_growth_in_bytes_is_counted() -> None:
     table = AliasTable(1)
     table.plain(encode(aliased("t" * 500, 1), MQTT5))
     assert table.grown == 0
@@ -69,14 +69,14 @@ def test_growth_is_counted() -> None:
 
 
 @given(st.binary(max_size=60), st.integers(0x30, 0x3F), st.booleans())
-def test_any_bytes_come_out_as_they_are_or_shorter_of_an_alias(body: bytes, first: int, framed: bool) -> None:
+def test_random_bytes_are_unchanged_or_lose_one_alias(body: bytes, first: int, framed: bool) -> None:
     raw = bytes((first, len(body))) + body if framed else bytes((first,)) + body
     plain = AliasTable(9).plain(raw)
     assert plain == raw or len(plain) == len(raw) - 3
 
 
 @given(st.binary(max_size=40))
-def test_random_properties_do_no_harm(properties: bytes) -> None:
+def test_random_properties_keep_the_meaning_of_a_publish(properties: bytes) -> None:
     body = b"\x00\x01a" + bytes((len(properties),)) + properties
     raw = bytes((0x30, len(body))) + body
     before = Reader(PacketLimits(), SERVER, MQTT5)

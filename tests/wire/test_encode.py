@@ -1,4 +1,4 @@
-"""What does not fit is refused, not cut."""
+"""``encode`` refuses values that do not fit; it does not truncate them."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ LONG = "x" * 65_536
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, int) else str(value),
 )
-def test_too_large_for_its_field(packet: Packet, protocol: int) -> None:
+def test_value_that_does_not_fit_raises_value_error(packet: Packet, protocol: int) -> None:
     with pytest.raises(ValueError, match=r"."):
         encode(packet, protocol)
 
 
-def test_what_a_version_does_not_have_is_left_out() -> None:
+def test_fields_that_a_version_does_not_have_are_left_out() -> None:
     text = properties(reason_string="why")
     assert encode(Ack(4, 1, 0x87, text), 4) == bytes.fromhex("40020001")
     assert encode(Disconnect(0x87, text), 4) == bytes.fromhex("e000")
@@ -64,7 +64,7 @@ def test_what_a_version_does_not_have_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("payload", [0, 123, 124, 125, 16_379, 16_380, 2_097_148, 2_097_149])
-def test_the_length_field_of_a_publish(payload: int) -> None:
+def test_length_field_of_a_publish_is_exact(payload: int) -> None:
     for protocol in (4, 5):
         for qos in (0, 1):
             packet = encode_publish(b"t", bytes(payload), qos, False, False, 1, b"", protocol)

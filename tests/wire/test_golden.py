@@ -1,4 +1,4 @@
-"""Every golden packet read and written, and every broken one refused."""
+"""Every golden packet is read and written, every broken packet is refused."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ LATER = [broken for broken in BROKEN if broken.protocol and broken.role == SERVE
 
 
 def reader_for(golden: Golden) -> Reader:
-    """A reader in the state in which the packet may come."""
+    """A reader in a state in which the packet is allowed."""
     return Reader(PacketLimits(), golden.role, 0 if isinstance(golden.packet, Connect) else golden.protocol)
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
-def test_written(golden: Golden) -> None:
+def test_golden_packet_is_encoded(golden: Golden) -> None:
     assert encode(golden.packet, golden.protocol).hex() == golden.hex.replace(" ", "")
 
 
 @pytest.mark.parametrize("golden", GOLDEN + READ_ONLY, ids=lambda golden: golden.name)
-def test_read_whole(golden: Golden) -> None:
+def test_golden_packet_is_read_whole(golden: Golden) -> None:
     reader = reader_for(golden)
     assert reader.feed(bytes.fromhex(golden.hex)) == [golden.packet]
     assert reader.error is None
@@ -32,7 +32,7 @@ def test_read_whole(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize("golden", GOLDEN + READ_ONLY, ids=lambda golden: golden.name)
-def test_read_byte_by_byte(golden: Golden) -> None:
+def test_golden_packet_is_read_byte_by_byte(golden: Golden) -> None:
     reader = reader_for(golden)
     packets: list[Packet] = []
     for byte in bytes.fromhex(golden.hex):
@@ -43,8 +43,8 @@ def test_read_byte_by_byte(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
-def test_cut_short_anywhere_is_malformed(golden: Golden) -> None:
-    """A body that ends early, with a length that says so, never means the same, and never crashes."""
+def test_truncated_body_is_not_read_as_the_packet(golden: Golden) -> None:
+    """The length field matches the truncated body."""
     data = bytes.fromhex(golden.hex)
     start = 2 if data[1] < 0x80 else 3
     for size in range(min(len(data) - start, 127)):
@@ -55,7 +55,7 @@ def test_cut_short_anywhere_is_malformed(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
-def test_refused(broken: Broken) -> None:
+def test_broken_packet_is_refused(broken: Broken) -> None:
     reader = Reader(PacketLimits(), broken.role, broken.protocol)
     assert reader.feed(bytes.fromhex(broken.hex)) == []
     assert reader.error is not None
@@ -65,7 +65,7 @@ def test_refused(broken: Broken) -> None:
 
 
 @pytest.mark.parametrize("broken", LATER, ids=lambda broken: broken.name)
-def test_good_packets_before_a_bad_one_come_out(broken: Broken) -> None:
+def test_valid_packets_before_a_broken_one_are_returned(broken: Broken) -> None:
     good = [golden for golden in GOLDEN if golden.role == SERVER and golden.protocol == broken.protocol]
     good = [golden for golden in good if not isinstance(golden.packet, Connect)]
     reader = Reader(PacketLimits(), SERVER, broken.protocol)
@@ -75,6 +75,6 @@ def test_good_packets_before_a_bad_one_come_out(broken: Broken) -> None:
     assert reader.error.reason == broken.reason
 
 
-def test_names_are_unique() -> None:
+def test_names_of_golden_and_broken_packets_are_unique() -> None:
     names = [golden.name for golden in GOLDEN + READ_ONLY] + [broken.name for broken in BROKEN]
     assert len(names) == len(set(names))

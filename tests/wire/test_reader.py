@@ -1,4 +1,4 @@
-"""What the reader keeps, what it refuses to keep, and what state it is in."""
+"""The reader and the framers: protocol version, limits and buffering."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def reason_of(reader: Reader | Framer) -> int:
     return 0 if reader.error is None else reader.error.reason
 
 
-def test_protocol_is_known_from_connect() -> None:
+def test_connect_sets_the_protocol() -> None:
     for protocol in (3, 4, 5):
         reader = Reader(PacketLimits(), SERVER)
         assert reader.protocol == 0
@@ -32,32 +32,32 @@ def test_protocol_is_known_from_connect() -> None:
         assert reader.protocol == protocol
 
 
-def test_protocol_is_known_though_the_rest_of_connect_is_wrong() -> None:
+def test_connect_with_an_invalid_rest_sets_the_protocol() -> None:
     reader = Reader(PacketLimits(), SERVER)
     assert reader.feed(bytes.fromhex("10 0d 0004 4d515454 05 03 003c 00 0000")) == []
     assert (reader.protocol, reason_of(reader)) == (5, MALFORMED_PACKET)
 
 
-def test_a_reader_for_a_connection_whose_connect_was_read() -> None:
+def test_reader_with_a_protocol_takes_connect_as_received() -> None:
     reader = Reader(PacketLimits(), SERVER, 5)
     assert reader.feed(encode(Publish("a"), 5)) == [Publish("a")]
     reader.feed(encode(Connect(5, "c"), 5))
     assert reason_of(reader) == PROTOCOL_ERROR
 
 
-def test_a_client_must_say_its_protocol() -> None:
+def test_client_reader_without_a_protocol_raises_value_error() -> None:
     with pytest.raises(ValueError, match="protocol"):
         Reader(PacketLimits(), CLIENT)
 
 
-def test_a_strangers_first_byte_is_enough() -> None:
+def test_first_byte_that_is_not_connect_is_refused() -> None:
     reader = Reader(PacketLimits(), SERVER)
     reader.feed(b"G")
     assert (reason_of(reader), reader.pending) == (PROTOCOL_ERROR, 0)
 
 
 @pytest.mark.parametrize("size", [127, 128, 16_383, 16_384, 100_000])
-def test_the_limit_is_exact(size: int) -> None:
+def test_max_packet_size_is_exact(size: int) -> None:
     packet = encode(Publish("a", bytes(size)), 4)
     exact = Reader(PacketLimits(max_packet_size=len(packet)), SERVER, 4)
     assert exact.feed(packet) == [Publish("a", bytes(size))]
@@ -71,7 +71,7 @@ def test_the_limit_is_exact(size: int) -> None:
     assert Framer(len(packet)).feed(packet) == [packet]
 
 
-def test_connect_has_its_own_limit() -> None:
+def test_connect_has_its_own_size_limit() -> None:
     connect = encode(Connect(4, "c", username="u", password=bytes(60_000)), 4)
     reader = Reader(PacketLimits(max_connect_size=len(connect) - 1), SERVER)
     assert reader.feed(connect[:4]) == []
@@ -82,7 +82,7 @@ def test_connect_has_its_own_limit() -> None:
     assert reader.feed(encode(publish, 4)) == [publish]
 
 
-def test_only_the_packet_in_progress_is_kept() -> None:
+def test_only_the_packet_in_progress_is_buffered() -> None:
     reader = Reader(PacketLimits(max_packet_size=1000), SERVER, 4)
     framer = Framer(1000)
     packet = encode(Publish("a", bytes(900)), 4)
@@ -98,8 +98,8 @@ def test_only_the_packet_in_progress_is_kept() -> None:
     assert reader.pending == 500
 
 
-def test_a_packet_that_comes_byte_by_byte_is_not_copied_each_time() -> None:
-    """256 KiB in single bytes: with a copy for each byte this would move 32 GiB."""
+def test_packet_that_arrives_byte_by_byte_is_not_copied_each_time() -> None:
+    """256 KiB in single bytes: a copy for each byte would move 32 GiB."""
     packet = encode(Publish("a", bytes(1 << 18)), 4)
     reader = Reader(PacketLimits(), SERVER, 4)
     for byte in packet[:-1]:
@@ -107,12 +107,12 @@ def test_a_packet_that_comes_byte_by_byte_is_not_copied_each_time() -> None:
     assert len(reader.feed(packet[-1:])) == 1
 
 
-def test_nothing_in_nothing_out() -> None:
+def test_empty_input_returns_no_packets() -> None:
     assert Reader(PacketLimits(), SERVER).feed(b"") == []
     assert Framer(100).feed(b"") == []
 
 
-def test_limits_of_lists() -> None:
+def test_lists_beyond_their_limits_are_refused() -> None:
     limits = PacketLimits(max_user_properties=2, max_subscriptions=2)
     user = properties(user=[("k", "v")] * 2)
     more = properties(user=[("k", "v")] * 3)
@@ -132,7 +132,7 @@ def test_limits_of_lists() -> None:
     assert reason_of(reader) == QUOTA_EXCEEDED
 
 
-def test_limit_of_levels() -> None:
+def test_topics_beyond_max_topic_levels_are_refused() -> None:
     limits = PacketLimits(max_topic_levels=3)
     for topic, good in (("a/b/c", True), ("a/b/c/d", False), ("abcdefgh", True), ("///", False)):
         reader = Reader(limits, SERVER, 4)
@@ -143,13 +143,13 @@ def test_limit_of_levels() -> None:
         assert good or reason_of(reader) == TOPIC_FILTER_INVALID
 
 
-def test_limits_refuse_nonsense() -> None:
+def test_invalid_max_packet_size_raises_value_error() -> None:
     with pytest.raises(ValueError, match="max_packet_size"):
         PacketLimits(max_packet_size=1)
     assert PacketLimits(max_packet_size=1000).max_connect_size == 1000
 
 
-def test_framer_gives_good_packets_before_a_bad_one() -> None:
+def test_framer_returns_valid_packets_before_an_invalid_one() -> None:
     framer = Framer(100)
     assert framer.feed(b"\xc0\x00\xc0\x00\x30\xff\xff\xff\xff\x01") == [b"\xc0\x00"] * 2
     assert reason_of(framer) == MALFORMED_PACKET
@@ -157,7 +157,7 @@ def test_framer_gives_good_packets_before_a_bad_one() -> None:
 
 
 @pytest.mark.parametrize("size", range(1, 13))
-def test_splitter_takes_one_packet_at_a_time_and_leaves_the_rest(size: int) -> None:
+def test_splitter_takes_one_packet_at_a_time_and_keeps_the_rest(size: int) -> None:
     first, second, rest = b"\x10\x08" + bytes(8), b"\xf0\x80\x01" + bytes(128), b"\x30\x7f?"
     data = first + second + rest
     splitter, taken = Splitter(), []
@@ -174,7 +174,7 @@ def test_splitter_takes_one_packet_at_a_time_and_leaves_the_rest(size: int) -> N
 @pytest.mark.parametrize(
     ("data", "reason"), [(b"\x10\x09", PACKET_TOO_LARGE), (b"\x10\xff\xff\xff\xff", MALFORMED_PACKET)]
 )
-def test_splitter_finds_a_wrong_length_before_the_packet_is_there(data: bytes, reason: int) -> None:
+def test_splitter_refuses_an_invalid_length_before_the_packet_arrives(data: bytes, reason: int) -> None:
     splitter = Splitter()
     splitter.feed(data[:1])
     assert splitter.take(10) == b""
@@ -184,7 +184,7 @@ def test_splitter_finds_a_wrong_length_before_the_packet_is_there(data: bytes, r
     assert found.value.reason == reason
 
 
-def test_values_show_themselves() -> None:
+def test_repr_of_packets_shows_their_fields() -> None:
     assert repr(Ping(12)) == "Ping(type=12)"
     assert repr(properties(user=[("k", "v")], maximum_qos=0)) == "Properties(maximum_qos=0, user=[('k', 'v')])"
     assert Ping(12) != Ping(13)

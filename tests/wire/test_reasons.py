@@ -1,4 +1,4 @@
-"""Reason codes, their names and what becomes of them for older clients."""
+"""Reason codes, their names and their return codes for older clients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from mesh.wire import reasons
 
 
-def test_every_code_has_a_name_and_is_written_once() -> None:
+def test_every_code_has_a_unique_name() -> None:
     codes = {
         value for name, value in vars(reasons).items() if name.isupper() and isinstance(value, int) and value >= 0x10
     }
@@ -29,11 +29,11 @@ def test_every_code_has_a_name_and_is_written_once() -> None:
         reasons.SERVER_AUTH_REASONS,
     ],
 )
-def test_tables_hold_codes_that_exist(table: frozenset[int]) -> None:
+def test_tables_have_only_known_codes(table: frozenset[int]) -> None:
     assert table <= set(reasons.NAMES)
 
 
-def test_names() -> None:
+def test_name_of_known_and_unknown_codes() -> None:
     assert reasons.name_of(reasons.NOT_AUTHORIZED) == "not authorized"
     assert reasons.name_of(0x7F) == "reason 0x7F"
 
@@ -41,20 +41,20 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     ("reason", "code"), [(0, 0), (0x84, 1), (0x85, 2), (0x88, 3), (0x89, 3), (0x9F, 3), (0x86, 4), (0x87, 5), (0x8A, 5)]
 )
-def test_return_codes(reason: int, code: int) -> None:
+def test_return_code_for_older_clients(reason: int, code: int) -> None:
     assert reasons.return_code(reason) == code
 
 
-def test_every_refusal_is_one_for_older_clients_too() -> None:
+def test_every_error_in_connack_has_a_return_code() -> None:
     assert all(1 <= reasons.return_code(code) <= 5 for code in reasons.CONNACK_REASONS if code)
 
 
-def test_the_error_says_what_was_wrong() -> None:
+def test_protocol_error_has_reason_and_message() -> None:
     error = reasons.ProtocolError(reasons.MALFORMED_PACKET, "the topic is missing")
     assert (error.reason, str(error)) == (0x81, "the topic is missing")
 
 
-def test_an_error_is_known_by_its_code() -> None:
+def test_codes_from_0x80_are_errors() -> None:
     failures = {code for code in reasons.NAMES if reasons.is_error(code)}
     assert min(failures) == reasons.UNSPECIFIED_ERROR
     assert set(reasons.NAMES) - failures == {0x00, 0x01, 0x02, 0x04, 0x10, 0x11, 0x18, 0x19}

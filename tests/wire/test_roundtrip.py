@@ -1,4 +1,4 @@
-"""What is written is read back, in whatever pieces it comes."""
+"""Encoded packets are read back, in pieces of any size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROTOCOLS = pytest.mark.parametrize("protocol", [3, 4, 5])
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
-    """``data`` cut at these places (modulo its length)."""
+    """``data`` cut at these positions (modulo its length)."""
     at = sorted({cut % (len(data) + 1) for cut in cuts})
     return [data[start:end] for start, end in zip([0, *at], [*at, len(data)], strict=True)]
 
@@ -33,7 +33,7 @@ def read_in_pieces(reader: Reader, data: bytes, cuts: list[int]) -> list[Packet]
 
 @PROTOCOLS
 @given(data=st.data())
-def test_client_packets(protocol: int, data: st.DataObject) -> None:
+def test_client_packets_are_read_back(protocol: int, data: st.DataObject) -> None:
     packets: list[Packet] = [data.draw(strategies.connects(protocol))]
     packets += data.draw(st.lists(strategies.from_client(protocol), max_size=5))
     stream = b"".join(encode(packet, protocol) for packet in packets)
@@ -43,7 +43,7 @@ def test_client_packets(protocol: int, data: st.DataObject) -> None:
 
 @PROTOCOLS
 @given(data=st.data())
-def test_server_packets(protocol: int, data: st.DataObject) -> None:
+def test_server_packets_are_read_back(protocol: int, data: st.DataObject) -> None:
     packets: list[Packet] = data.draw(st.lists(strategies.from_server(protocol), min_size=1, max_size=5))
     stream = b"".join(encode(packet, protocol) for packet in packets)
     cuts = data.draw(st.lists(st.integers(0, 10_000), max_size=8))
@@ -52,7 +52,7 @@ def test_server_packets(protocol: int, data: st.DataObject) -> None:
 
 @PROTOCOLS
 @given(data=st.data())
-def test_framer_cuts_where_the_reader_does(protocol: int, data: st.DataObject) -> None:
+def test_framer_and_reader_split_at_the_same_positions(protocol: int, data: st.DataObject) -> None:
     packets = data.draw(st.lists(strategies.from_client(protocol), min_size=1, max_size=5))
     raws = [encode(packet, protocol) for packet in packets]
     framer = Framer(1 << 20)
@@ -65,7 +65,7 @@ def test_framer_cuts_where_the_reader_does(protocol: int, data: st.DataObject) -
 
 @PROTOCOLS
 @given(data=st.data())
-def test_raw_publish(protocol: int, data: st.DataObject) -> None:
+def test_fields_of_a_raw_publish(protocol: int, data: st.DataObject) -> None:
     publish = data.draw(strategies.publishes(protocol, True))
     raw = encode(publish, protocol)
     assert publish_packet_id(raw) == publish.packet_id
@@ -77,14 +77,14 @@ def test_raw_publish(protocol: int, data: st.DataObject) -> None:
 
 @PROTOCOLS
 @given(data=st.data())
-def test_raw_connect(protocol: int, data: st.DataObject) -> None:
+def test_client_id_of_a_raw_connect(protocol: int, data: st.DataObject) -> None:
     connect = data.draw(strategies.connects(protocol))
     assert connect_client_id(encode(connect, protocol)) == connect.client_id
 
 
 @PROTOCOLS
 @given(data=st.data())
-def test_raw_ack(protocol: int, data: st.DataObject) -> None:
+def test_fields_of_a_raw_acknowledgement(protocol: int, data: st.DataObject) -> None:
     ack = data.draw(strategies.acks(protocol))
     raw = encode(ack, protocol)
     assert (ack_packet_id(raw), ack_reason(raw)) == (ack.packet_id, ack.reason)
@@ -92,7 +92,7 @@ def test_raw_ack(protocol: int, data: st.DataObject) -> None:
 
 @PROTOCOLS
 @given(data=st.data())
-def test_the_fast_way_to_publish_writes_the_same(protocol: int, data: st.DataObject) -> None:
+def test_encode_publish_writes_the_same_as_encode(protocol: int, data: st.DataObject) -> None:
     publish: Publish = data.draw(strategies.publishes(protocol, False))
     properties = b"" if publish.properties is None else encode_properties(publish.properties)
     topic = publish.topic.encode()
@@ -105,10 +105,10 @@ def test_the_fast_way_to_publish_writes_the_same(protocol: int, data: st.DataObj
 @PROTOCOLS
 @pytest.mark.parametrize("kind", range(PUBACK, PUBCOMP + 1))
 @pytest.mark.parametrize("reason", [0, 0x92])
-def test_the_fast_way_to_acknowledge_writes_the_same(protocol: int, kind: int, reason: int) -> None:
+def test_encode_ack_writes_the_same_as_encode(protocol: int, kind: int, reason: int) -> None:
     for packet_id in (1, 0xFF, 0x100, 0xABCD, 0xFFFF):
         assert encode_ack(kind, packet_id, reason, protocol) == encode(Ack(kind, packet_id, reason), protocol)
 
 
-def test_no_properties() -> None:
+def test_empty_properties_encode_to_no_bytes() -> None:
     assert encode_properties(Properties()) == b""

@@ -1,4 +1,4 @@
-"""Names, filters and the two trees against the plain definition of a match."""
+"""Topic names, filters and the two trees against the definition of a match."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mesh.wire.topics import covers, filter_error, is_shared, levels, matches, n
 from mesh.wire.tree import FilterTree, TopicTree
 from tests.wire import strategies
 
-# Few letters, so that filters and topics do match.
+# Few letters, so that many filters match topics.
 few_levels = st.sampled_from(["", "a", "b", "$s"])
 few_topics = st.lists(few_levels, min_size=1, max_size=5).map("/".join).filter(bool)
 
@@ -24,7 +24,7 @@ def few_filters(draw: st.DrawFn) -> str:
 
 
 def defined(filter: list[str], topic: list[str]) -> bool:
-    """Section 4.7 word by word."""
+    """Section 4.7, literally."""
     if not filter:
         return not topic
     if filter[0] == "#":
@@ -58,7 +58,7 @@ def defined(filter: list[str], topic: list[str]) -> bool:
         ("+/$x", "a/$x", True),
     ],
 )
-def test_examples_of_the_specification(filter: str, topic: str, expected: bool) -> None:
+def test_matches_examples_of_the_specification(filter: str, topic: str, expected: bool) -> None:
     assert matches(filter, topic) == expected
     tree: FilterTree[int] = FilterTree()
     tree.add(filter, "key", 1)
@@ -85,12 +85,12 @@ def test_examples_of_the_specification(filter: str, topic: str, expected: bool) 
         ("+/x", "$SYS/x", False),
     ],
 )
-def test_a_filter_within_another(outer: str, inner: str, expected: bool) -> None:
+def test_covers_examples(outer: str, inner: str, expected: bool) -> None:
     assert covers(outer, inner) == expected
 
 
 @given(few_filters(), few_filters(), few_topics)
-def test_what_a_covered_filter_matches_the_covering_one_matches_too(outer: str, inner: str, topic: str) -> None:
+def test_covering_filter_matches_all_topics_of_the_covered_one(outer: str, inner: str, topic: str) -> None:
     if covers(outer, inner) and matches(inner, topic):
         assert matches(outer, topic)
 
@@ -108,31 +108,31 @@ def test_what_a_covered_filter_matches_the_covering_one_matches_too(outer: str, 
         ("$SYS/#", "$SYS/+", True),
     ],
 )
-def test_filters_that_have_a_topic_in_common(one: str, other: str, expected: bool) -> None:
+def test_overlap_examples(one: str, other: str, expected: bool) -> None:
     assert overlap(one, other) == overlap(other, one) == expected
 
 
 @given(few_filters(), few_filters(), few_topics)
-def test_filters_that_match_one_topic_overlap(one: str, other: str, topic: str) -> None:
+def test_filters_that_match_a_common_topic_overlap(one: str, other: str, topic: str) -> None:
     if matches(one, topic) and matches(other, topic):
         assert overlap(one, other)
 
 
 @given(few_filters(), few_topics)
-def test_matches_as_defined(filter: str, topic: str) -> None:
+def test_matches_agrees_with_the_definition(filter: str, topic: str) -> None:
     hidden = topic.startswith("$") and filter[0] in "+#"
     assert matches(filter, topic) == (not hidden and defined(levels(filter), levels(topic)))
 
 
 @given(strategies.topics)
-def test_valid_names(topic: str) -> None:
+def test_valid_name_has_no_error(topic: str) -> None:
     assert name_error(topic) == ""
     assert matches(topic, topic)
     assert matches("#", topic) == (not topic.startswith("$"))
 
 
 @given(strategies.filters())
-def test_valid_filters(filter: str) -> None:
+def test_valid_filter_has_no_error(filter: str) -> None:
     assert filter_error(filter) == ""
     group, rest = split_shared(filter)
     assert is_shared(filter) == bool(group)
@@ -144,7 +144,7 @@ def test_valid_filters(filter: str) -> None:
     ["", "a/+", "#", "a\0", "\ud800", "x" * 65_536, "ä" * 32_768, "/".join("a" * 129)],
     ids=lambda name: name[:6],
 )
-def test_invalid_names(name: str) -> None:
+def test_invalid_name_has_an_error(name: str) -> None:
     assert name_error(name)
 
 
@@ -175,11 +175,11 @@ def test_invalid_names(name: str) -> None:
     ],
     ids=lambda filter: filter[:12],
 )
-def test_invalid_filters(filter: str) -> None:
+def test_invalid_filter_has_an_error(filter: str) -> None:
     assert filter_error(filter)
 
 
-def test_the_longest_and_deepest_that_is_valid() -> None:
+def test_longest_and_deepest_names_and_filters_are_valid() -> None:
     assert name_error("x" * 65_535) == ""
     assert name_error("/".join("a" * 128)) == ""
     assert filter_error("/".join("+" * 128)) == ""
@@ -188,7 +188,7 @@ def test_the_longest_and_deepest_that_is_valid() -> None:
 @given(
     st.lists(st.tuples(few_filters(), st.integers(0, 3), st.booleans()), max_size=30), st.lists(few_topics, min_size=1)
 )
-def test_filter_tree_is_a_list_of_filters(steps: list[tuple[str, int, bool]], topics: list[str]) -> None:
+def test_filter_tree_agrees_with_a_list_of_filters(steps: list[tuple[str, int, bool]], topics: list[str]) -> None:
     tree: FilterTree[tuple[str, int]] = FilterTree()
     plain: dict[tuple[str, int], tuple[str, int]] = {}
     for filter, key, there in steps:
@@ -209,7 +209,7 @@ def test_filter_tree_is_a_list_of_filters(steps: list[tuple[str, int, bool]], to
 @given(
     st.lists(st.tuples(few_topics, st.integers(0, 9), st.booleans()), max_size=30), st.lists(few_filters(), min_size=1)
 )
-def test_topic_tree_is_a_table_of_topics(steps: list[tuple[str, int, bool]], filters: list[str]) -> None:
+def test_topic_tree_agrees_with_a_table_of_topics(steps: list[tuple[str, int, bool]], filters: list[str]) -> None:
     tree: TopicTree[int] = TopicTree()
     plain: dict[str, int] = {}
     for topic, value, there in steps:
@@ -227,7 +227,7 @@ def test_topic_tree_is_a_table_of_topics(steps: list[tuple[str, int, bool]], fil
     assert tree._root.children is None
 
 
-def test_a_value_that_is_replaced() -> None:
+def test_second_value_under_a_key_replaces_the_first() -> None:
     tree: FilterTree[int] = FilterTree()
     assert tree.add("a/#", "k", 1)
     assert not tree.add("a/#", "k", 2)
@@ -237,7 +237,7 @@ def test_a_value_that_is_replaced() -> None:
     assert not tree.remove("b/#", "k")
 
 
-def test_depth_costs_no_stack() -> None:
+def test_deep_trees_need_no_stack() -> None:
     deep = "/".join("a" * 50_000)
     tree: FilterTree[int] = FilterTree()
     tree.add(deep + "/#", 1, 1)
@@ -245,7 +245,7 @@ def test_depth_costs_no_stack() -> None:
     names.set(deep, 1)
     left: FilterTree[int] = FilterTree()
     left.add(deep, 1, 1)
-    del left  # a long chain of nodes that is let go at once
+    del left  # frees a long chain of nodes at once
     assert tree.match(deep) == [1]
     assert names.match("#") == [(deep, 1)]
     assert tree.remove(deep + "/#", 1)

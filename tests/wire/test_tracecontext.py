@@ -1,4 +1,4 @@
-"""W3C Trace Context: what is valid goes through unaltered, what is not is left out."""
+"""W3C Trace Context: valid contexts are passed on unaltered, invalid ones are left out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def hexadecimal(size: int) -> st.SearchStrategy[str]:
     return st.text("0123456789abcdef", min_size=size, max_size=size).filter(lambda text: text.strip("0") != "")
 
 
-def test_the_example_of_the_recommendation() -> None:
+def test_example_of_the_recommendation_is_parsed() -> None:
     context = TraceContext.parse(PARENT, "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE")
     assert context == TraceContext(TRACE, SPAN, 1, "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE")
     assert context is not None
@@ -47,18 +47,18 @@ def test_the_example_of_the_recommendation() -> None:
         f"00-{TRACE[:-1]}é-{SPAN}-01",
     ],
 )
-def test_invalid_parents(parent: str) -> None:
+def test_invalid_traceparent_is_left_out(parent: str) -> None:
     assert TraceContext.parse(parent, "") is None
 
 
-def test_a_later_version_is_read_as_the_first() -> None:
+def test_later_version_is_read_as_version_00() -> None:
     for parent in (f"01-{TRACE}-{SPAN}-01", f"cc-{TRACE}-{SPAN}-09-what-comes-later"):
         context = TraceContext.parse(parent, "")
         assert context is not None
         assert context.traceparent() == PARENT
 
 
-def test_unknown_flags_are_not_passed_on() -> None:
+def test_unknown_flags_are_cleared() -> None:
     context = TraceContext.parse(f"00-{TRACE}-{SPAN}-fe", "")
     assert context is not None
     assert (context.flags, context.sampled) == (0, False)
@@ -78,7 +78,7 @@ def test_unknown_flags_are_not_passed_on() -> None:
         ",".join(f"k{n}=v" for n in range(32)),
     ],
 )
-def test_valid_states(state: str) -> None:
+def test_valid_tracestate_is_kept(state: str) -> None:
     context = TraceContext.parse(PARENT, state)
     assert context is not None
     assert context.state == state
@@ -108,12 +108,12 @@ def test_valid_states(state: str) -> None:
         "x" * 513,
     ],
 )
-def test_an_invalid_state_is_left_out(state: str) -> None:
+def test_invalid_tracestate_is_left_out(state: str) -> None:
     assert TraceContext.parse(PARENT, state) == TraceContext(TRACE, SPAN, 1, "")
 
 
 @given(hexadecimal(32), hexadecimal(16), st.integers(0, 1), st.sampled_from(["", "a=b", "k=" + "v" * 256]))
-def test_packed_and_unpacked(trace: str, span: str, flags: int, state: str) -> None:
+def test_packed_context_is_unpacked(trace: str, span: str, flags: int, state: str) -> None:
     context = TraceContext(trace, span, flags, state)
     packed = context.pack()
     assert len(packed) == 25 + len(state)
@@ -124,12 +124,12 @@ def test_packed_and_unpacked(trace: str, span: str, flags: int, state: str) -> N
 
 
 @pytest.mark.parametrize("data", [b"", bytes(24), bytes(538), bytes(25) + b"\xff"])
-def test_what_was_not_packed(data: bytes) -> None:
+def test_unpack_of_invalid_bytes_raises_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         TraceContext.unpack(data)
 
 
-def test_found_in_properties() -> None:
+def test_context_is_found_in_user_properties() -> None:
     found = find(properties(user=[("x", "y"), ("traceparent", PARENT), ("tracestate", "a=b"), ("tracestate", "c=d")]))
     assert found == TraceContext(TRACE, SPAN, 1, "a=b,c=d")
 
@@ -144,13 +144,13 @@ def test_found_in_properties() -> None:
         [("traceparent", "")],
     ],
 )
-def test_not_found_in_properties(user: list[tuple[str, str]]) -> None:
+def test_missing_or_ambiguous_context_is_not_found(user: list[tuple[str, str]]) -> None:
     assert find(properties(user=user)) is None
     assert find(None) is None
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
-def test_any_text_is_safe(parent: str, state: str) -> None:
+def test_random_text_parses_to_a_valid_context_or_none(parent: str, state: str) -> None:
     TraceContext.parse(parent, state)
     context = TraceContext.parse(PARENT, state)
     assert context is not None
