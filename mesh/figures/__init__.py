@@ -1,1 +1,1 @@
-"""Figures: what a node counts and measures, and how others read it."""
+"""Figures: the counters and measurements of a node, and how other code reads them."""

@@ -1,12 +1,13 @@
-"""Instruments: the declaration of a figure, from which all that show it take its name, kind, unit, help and labels.
+"""Instruments: the declaration of a figure. All outputs take its name, kind, unit, help and labels from it.
 
-It knows the conventions of Prometheus for names: never who counts, nor who reads. A figure is declared once, in the
-type of the field that holds it (see ``status``):
+It knows the naming conventions of Prometheus; it must never know which code counts or reads. A figure is declared once,
+in the type of the field that holds it (see ``status``):
 
     up: Annotated[bool, gauge("mesh_link_up", "Whether the link is up.", labels=("link", "peer"))]
 
-What always holds: a name is written down in the source and never made from data, so a node, a peer, a link, a listener
-or a reason is a label; a counter's name ends in ``_total`` and no other's does; a name that has a unit ends in it.
+What always holds: a name is a literal in the source and never built from data, so a node, a peer, a link, a listener or
+a reason is a label; a counter's name ends in ``_total`` and no other name does; the name of a figure with a unit ends
+in the unit (before ``_total``).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 @final
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Marks a text field of a status: its value is the label ``name`` of all figures in that status and below it."""
+    """Marks a text field of a status: its value is the label ``name`` of all figures of that status and its parts."""
 
     name: str
 
@@ -37,8 +38,8 @@ class Label:
 @final
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """``labels`` are those of its series, besides the mesh and the node, which every series has. ``help`` is one
-    sentence, and no two instruments share it. Raises ``ValueError`` for a name that breaks the conventions."""
+    """``labels`` are those of its series, in addition to the mesh and the node, which every series has. ``help`` is one
+    sentence, different for each instrument. Raises ``ValueError`` for a name that breaks the conventions."""
 
     name: str
     kind: Kind
@@ -49,25 +50,25 @@ class Instrument:
     def __post_init__(self) -> None:
         name = self.name
         if not name.startswith("mesh_") or not _LETTERS.issuperset(name):
-            raise ValueError(f"{name!r} is not mesh_ and then lower-case letters, digits and underscores")
+            raise ValueError(f"{name!r} is not mesh_ followed by lower-case letters, digits and underscores")
         if name.endswith(_TOTAL) != (self.kind == COUNTER):
-            raise ValueError(f"{name} is a {self.kind}: the names of counters, and no others, end in _total")
+            raise ValueError(f"{name} is a {self.kind}: names of counters, and only those, end in _total")
         stem = name.removesuffix(_TOTAL)
         unit = next((unit for unit in _UNITS if stem.endswith(f"_{unit}")), "")
         if unit != self.unit:
             raise ValueError(f"{name} does not end in its unit, {self.unit or 'none'}")
         if not self.help.endswith(".") or "\n" in self.help:
-            raise ValueError(f"the help of {name} is not one sentence")
+            raise ValueError(f"the help of {name} is not one sentence: one line that ends in a full stop")
 
     def of(self, **labels: str) -> Series:
-        """The series of this instrument whose labels have these values."""
+        """The series of this instrument with these label values."""
         return Series(self, tuple(sorted(labels.items())))
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One series of an instrument that several fields share: ``labels`` are pairs of a name and a value."""
+    """One series of an instrument that several fields share. ``labels`` are pairs of name and value."""
 
     instrument: Instrument
     labels: tuple[tuple[str, str], ...]
@@ -76,8 +77,8 @@ class Series:
 @final
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """The value of a histogram. ``counts[i]`` values were at most ``bounds[i]`` and above the bound before; the last
-    count, which has no bound, is of those above all bounds. ``total`` is the sum of all values."""
+    """The value of a histogram. ``counts[i]`` is the number of values up to ``bounds[i]`` and above the previous bound;
+    the last count is that of the values above all bounds. ``total`` is the sum of all values."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
@@ -85,20 +86,20 @@ class Distribution:
 
     @property
     def count(self) -> int:
-        """How many values there are."""
+        """The number of values."""
         return sum(self.counts)
 
 
 def counter(name: str, help: str, labels: tuple[str, ...] = (), unit: Unit = "") -> Instrument:
-    """A number that only grows, from 0 at the start of the process."""
+    """A number that only increases, from 0 at the start of the process."""
     return Instrument(name, COUNTER, unit, help, labels)
 
 
 def gauge(name: str, help: str, labels: tuple[str, ...] = (), unit: Unit = "") -> Instrument:
-    """A number that goes up and down."""
+    """A number that increases and decreases."""
     return Instrument(name, GAUGE, unit, help, labels)
 
 
 def histogram(name: str, help: str, labels: tuple[str, ...] = ()) -> Instrument:
-    """How often a duration was how long; the field holds a ``Distribution``."""
+    """A distribution of durations; the field holds a ``Distribution``."""
     return Instrument(name, HISTOGRAM, "seconds", help, labels)

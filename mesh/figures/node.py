@@ -1,7 +1,7 @@
-"""What every kind of node tells of itself, whatever runs in it.
+"""The status that every kind of node has.
 
-It knows no kind of node: each adds its own parts in a subclass. It is here, and not in a room above, so that the
-commands that look at a mesh load nothing of what a node runs.
+It must never know the kinds of nodes: each adds its parts in a subclass. It is in this room, and not in a room above,
+so that the commands that show a mesh load no code of the nodes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from mesh.figures.status import Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus(Status):
-    """What ``mesh status`` shows of a node; this alone while the node starts, a subclass for its role afterwards.
+    """What ``mesh status`` shows of a node: this class while the node starts, then a subclass for its role.
 
-    ``host`` is where it listens; ``metrics`` where Prometheus reads it, empty if nowhere; ``detail`` is one sentence on
-    what is wrong. ``queued`` are messages that wait.
+    ``host`` is the address that it listens on; ``metrics`` the address for Prometheus, empty for none; ``detail`` says
+    in one sentence what is wrong. ``queued`` is the number of messages that wait.
     """
 
     host: str = ""

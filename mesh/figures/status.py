@@ -1,14 +1,14 @@
-"""Statuses: what a part of a node tells of itself at one moment, as values that do not change.
+"""Statuses: the state of a part of a node at one moment, as immutable values.
 
-It knows how the figures of a status are found by the types of its fields: never what they mean. A status is a frozen
-dataclass. A field is one of four things:
+It knows how to find the figures of a status by the types of its fields; it must never know what they mean. A status is
+a frozen dataclass. A field is one of four things:
 
 * a figure, ``Annotated[int, counter(…)]``: also ``float``, ``bool`` and, for histograms, ``Distribution``;
 * a label, ``Annotated[str, Label(…)]``, of every figure in this status and in its parts;
 * a part: another status, a tuple of them, or ``None`` where there is none;
-* anything else, which is for people and for the code that reads this type.
+* any other value, for people and for the code that reads this type.
 
-What always holds: one name stands for one instrument; every label of an instrument has a value in every series.
+What always holds: a name has one instrument; every label of an instrument has a value in every series.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Reading:
 @final
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What the fields of a class are: names with what they stand for."""
+    """The fields of a class by use: each name with its label, instrument or part."""
 
     labels: tuple[tuple[str, str], ...]
     figures: tuple[tuple[str, Instrument, tuple[tuple[str, str], ...]], ...]
@@ -52,7 +52,7 @@ class _Form:
 
 
 def readings(status: Status, labels: Mapping[str, str] = _NO_LABELS) -> Iterator[Reading]:
-    """All figures of a status and its parts. ``labels`` are those of what it is a part of."""
+    """All figures of a status and its parts. ``labels`` are those of the status that it is a part of."""
     form = _form_of(type(status))
     if form.labels:
         labels = {**labels, **{label: getattr(status, field) for field, label in form.labels}}
@@ -67,23 +67,23 @@ def readings(status: Status, labels: Mapping[str, str] = _NO_LABELS) -> Iterator
 
 
 def instruments_of(kind: type[Status]) -> tuple[Instrument, ...]:
-    """All instruments of a class of statuses and of its parts, in the order of their names.
+    """All instruments of a status class and its parts, in the order of their names.
 
-    Raises ``TypeError`` if two instruments have one name, or if the labels of one do not get their values.
+    Raises ``TypeError`` if two instruments have the same name, or if a label of an instrument has no value.
     """
     found: dict[str, Instrument] = {}
     for instrument, labels in _declared(kind, frozenset()):
         if found.setdefault(instrument.name, instrument) != instrument:
             raise TypeError(f"{instrument.name} is declared twice")
         if not labels.issuperset(instrument.labels):
-            raise TypeError(f"{kind.__name__}: {instrument.name} gets no value for some of {instrument.labels}")
+            raise TypeError(f"{kind.__name__}: {instrument.name} gets no value for a label of {instrument.labels}")
     return tuple(found[name] for name in sorted(found))
 
 
 def by_series(status: Status) -> dict[str, float]:
-    """The numbers of a status by series, as Prometheus writes one: ``mesh_link_up{link="tier",peer="edge-1"}``.
+    """The numbers of a status by series, in the notation of Prometheus: ``mesh_link_up{link="tier",peer="edge-1"}``.
 
-    Of a histogram only ``_count`` and ``_sum``, for these are for people and small programs.
+    A histogram has only ``_count`` and ``_sum``, because people and small programs read these.
     """
     found: dict[str, float] = {}
     for reading in readings(status):
@@ -107,18 +107,18 @@ def _declared(kind: type[Status], labels: frozenset[str]) -> Iterator[tuple[Inst
         yield from _declared(part, labels)
 
 
-_FORMS: Final[dict[type[Status], _Form]] = {}  # each class is looked at once
+_FORMS: Final[dict[type[Status], _Form]] = {}  # each class is inspected once
 
 
 def _form_of(kind: type[Status]) -> _Form:
     form = _FORMS.get(kind)
     if form is None:
-        form = _FORMS[kind] = _look_at(kind)
+        form = _FORMS[kind] = _inspect(kind)
     return form
 
 
-def _look_at(kind: type[Status]) -> _Form:
-    assert is_dataclass(kind), f"{kind.__name__} is no dataclass"
+def _inspect(kind: type[Status]) -> _Form:
+    assert is_dataclass(kind), f"{kind.__name__} is not a dataclass"
     hints = get_type_hints(kind, include_extras=True)
     labels: list[tuple[str, str]] = []
     figures: list[tuple[str, Instrument, tuple[tuple[str, str], ...]]] = []
@@ -140,11 +140,12 @@ def _look_at(kind: type[Status]) -> _Form:
 
 def _check(field: str, instrument: Instrument, hint: object) -> None:
     if (instrument.kind == HISTOGRAM) != (get_args(hint)[0] is Distribution):
-        raise TypeError(f"{field}: a histogram, and nothing else, is a Distribution; {instrument.name} is none")
+        found = f"{field}: {instrument.name} is a {instrument.kind}"
+        raise TypeError(f"{found}; the field of a histogram, and no other, is a Distribution")
 
 
 def _parts_in(hint: object) -> list[type[Status]]:
-    """The statuses in the type of a field: itself, those of a tuple, or what is not ``None``."""
+    """The status classes in the type of a field: the type itself, or those in a tuple or union."""
     if get_origin(hint) in (tuple, UnionType, Union):
         return [part for inner in get_args(hint) if inner not in (NoneType, Ellipsis) for part in _parts_in(inner)]
     return [hint] if _is_status(hint) else []

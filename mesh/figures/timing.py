@@ -1,8 +1,8 @@
-"""Durations in a table of bounded size, at a cost that a hot path can pay. Compiled.
+"""A histogram of durations of bounded size, cheap enough for a hot path. Compiled.
 
-It knows seconds: never what took them. The bounds are powers of two in microseconds, so the place of a value is its
-number of bits, and a quantile is known to a factor of two. (A value that is exactly a bound counts as above it; no
-clock is that exact.) What always holds: recording takes no memory and no lock; it belongs to one thread.
+It knows seconds; it must never know what took them. The bounds are powers of two in microseconds, so the bucket of a
+value is its number of bits, and a quantile is exact to a factor of two. (A value equal to a bound counts as above it;
+no clock is that exact.) What always holds: ``record`` allocates no memory and takes no lock; one thread uses it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Timing:
     def __init__(self, first: int, last: int) -> None:
         self._first = first
         self._last = last
-        self._counts: list[int] = [0] * (last - first + 2)  # the last one is of what is beyond all bounds
+        self._counts: list[int] = [0] * (last - first + 2)  # the last one counts values above all bounds
         self._total = 0.0
 
     def record(self, seconds: float) -> None:
-        """Count one duration. A clock that was set back makes it negative: then it counts as 0."""
+        """Count one duration. A negative one, after the clock was set back, counts as 0."""
         if seconds < 0.0:
             seconds = 0.0
         self._total += seconds
@@ -35,6 +35,6 @@ class Timing:
         self._counts[min(max(bits, self._first), self._last + 1) - self._first] += 1
 
     def value(self) -> Distribution:
-        """What was counted until now."""
+        """The distribution of the durations so far."""
         bounds = [2.0**power / _MICROSECONDS for power in range(self._first, self._last + 1)]
         return Distribution(tuple(bounds), tuple(self._counts), self._total)

@@ -1,4 +1,4 @@
-"""What an instrument may be called."""
+"""Instruments: their names, kinds and units."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from mesh.figures.instrument import Distribution, Instrument, Kind, Unit, counter, gauge, histogram
 
 
-def test_right_names() -> None:
+def test_valid_declaration_is_accepted() -> None:
     assert counter("mesh_sent_bytes_total", "Bytes sent.", unit="bytes").kind == "counter"
     assert gauge("mesh_link_up", "Whether it is up.", ("peer",)).labels == ("peer",)
     assert histogram("mesh_commit_seconds", "Time of a commit.").unit == "seconds"
@@ -29,10 +29,10 @@ WRONG: list[tuple[str, Kind, Unit, str, str]] = [
 
 
 @pytest.mark.parametrize(("name", "kind", "unit", "help", "word"), WRONG)
-def test_wrong_names(name: str, kind: Kind, unit: Unit, help: str, word: str) -> None:
+def test_invalid_declaration_raises_value_error(name: str, kind: Kind, unit: Unit, help: str, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         Instrument(name, kind, unit, help)
 
 
-def test_the_count_of_a_distribution() -> None:
+def test_count_of_a_distribution_is_the_sum_of_its_counts() -> None:
     assert Distribution((0.1, 0.2), (3, 4, 5), 1.5).count == 12

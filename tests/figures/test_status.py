@@ -1,4 +1,4 @@
-"""How the figures of a status are found."""
+"""The figures of a status and its parts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Node(Status):
 NODE = Node(2.5, (Link("a", True, 1, 2), Link("b", False, 3, 4)), Journal(Distribution((0.5,), (7, 1), 9.0)))
 
 
-def test_readings_have_their_labels() -> None:
+def test_readings_have_labels_and_values() -> None:
     found = [(one.instrument.name, one.labels, one.value) for one in readings(NODE)]
     assert found == [
         ("mesh_start_seconds", (), 2.5),
@@ -52,11 +52,11 @@ def test_readings_have_their_labels() -> None:
     ]
 
 
-def test_a_part_may_be_missing() -> None:
+def test_missing_parts_have_no_readings() -> None:
     assert [one.instrument.name for one in readings(Node(0.0, (), None))] == ["mesh_start_seconds"]
 
 
-def test_numbers_by_series() -> None:
+def test_by_series_returns_numbers_by_series_name() -> None:
     found = by_series(NODE)
     assert found == {
         "mesh_start_seconds": 2.5,
@@ -72,12 +72,12 @@ def test_numbers_by_series() -> None:
     assert type(found['mesh_up{peer="a"}']) is int
 
 
-def test_the_instruments_of_a_class_are_known_without_a_value() -> None:
+def test_instruments_of_a_class_are_found_without_an_instance() -> None:
     names = ["mesh_commit_seconds", "mesh_dropped_total", "mesh_start_seconds", "mesh_up"]
     assert [instrument.name for instrument in instruments_of(Node)] == names
 
 
-def test_a_label_that_gets_no_value_is_found() -> None:
+def test_label_without_a_value_raises_type_error() -> None:
     @dataclass(frozen=True, slots=True)
     class Nameless(Status):
         up: Annotated[bool, gauge("mesh_up", "Whether it is up.", ("peer",))]
@@ -86,7 +86,7 @@ def test_a_label_that_gets_no_value_is_found() -> None:
         instruments_of(Nameless)
 
 
-def test_two_instruments_of_one_name_are_found() -> None:
+def test_two_instruments_with_one_name_raise_type_error() -> None:
     @dataclass(frozen=True, slots=True)
     class Twice(Status):
         one: Annotated[int, gauge("mesh_links", "One.")]
@@ -96,7 +96,7 @@ def test_two_instruments_of_one_name_are_found() -> None:
         instruments_of(Twice)
 
 
-def test_a_histogram_is_a_distribution() -> None:
+def test_histogram_in_a_field_of_another_type_raises_type_error() -> None:
     @dataclass(frozen=True, slots=True)
     class Wrong(Status):
         commit: Annotated[int, COMMIT]

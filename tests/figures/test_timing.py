@@ -1,4 +1,4 @@
-"""Durations by their size."""
+"""The histogram of durations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from mesh.figures.timing import Timing
 
 
-def test_each_duration_is_in_its_place() -> None:
+def test_each_duration_is_counted_in_its_bucket() -> None:
     timing = Timing(6, 8)  # 64, 128 and 256 µs
     for seconds in (0.0, 63e-6, 65e-6, 127e-6, 200e-6, 300e-6, 1e9):
         timing.record(seconds)
@@ -18,14 +18,14 @@ def test_each_duration_is_in_its_place() -> None:
     assert found.total == pytest.approx(1e9)
 
 
-def test_a_clock_that_was_set_back_counts_as_no_time() -> None:
+def test_negative_duration_counts_as_zero() -> None:
     timing = Timing(6, 8)
     timing.record(-5.0)
     assert timing.value().counts == (1, 0, 0, 0)
     assert timing.value().total == 0.0
 
 
-def test_a_value_does_not_change() -> None:
+def test_value_is_immutable() -> None:
     timing = Timing(6, 8)
     before = timing.value()
     timing.record(0.0)
