@@ -9,7 +9,7 @@ The log grows at one end and is cleaned at the other. Let S be the oldest segmen
 1. *No copy follows its drop.* The owner's thread gives every record and every copy its place in the log, and appends a
    copy only while the item is live. So all copies of an item precede its drop.
 2. *A drop in S refers to nothing outside S.* By 1 all copies of its item precede it, in S or in an older segment, and
-   no segment is older. So one unlink deletes the drop together with all copies of its item.
+   no segment is older. So one unlink deletes the drop and the remaining copies of its item.
 3. *An item that is not copied was dropped durably, or has a newer copy.* When the last copy is appended, the owner
    notes the last sequence number. An item that was not copied was dropped before, so the number of its drop is at most
    this one. S is deleted when this number, and so every copy, is durable. Without this rule a crash could lose an item

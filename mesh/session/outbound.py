@@ -311,8 +311,7 @@ class Outbound:
         self.waiting = kept
 
     def _requeue(self, with_receiver: set[int]) -> list[Delivery]:
-        """Return deliveries in flight that are not ``with_receiver`` to their place in the queue; returns the released
-        ones."""
+        """Put deliveries in flight that are not ``with_receiver`` back in the queue; returns the released ones."""
         self.resuming = False
         requeued: list[Delivery] = []
         released: list[Delivery] = []
