@@ -1,1 +1,1 @@
-"""The topology file as types: ``load`` reads it, ``nodes`` says which nodes it describes."""
+"""The topology file as types: ``load`` reads it, ``nodes`` lists its nodes."""

@@ -1,4 +1,4 @@
-"""What must hold between the sections: names are unique, an address is used once, every vehicle has one pool."""
+"""Checks across sections: names are unique, each address is used once, every vehicle has at most one pool."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mesh.topology.tree import Mapping, Node, Sequence
 from mesh.topology.units import Address
 
 _LAST_PORT: Final = 65_535
-_USUAL: Final = range(9464, 10_000)  # where exporters of Prometheus are found
+_USUAL: Final = range(9464, 10_000)  # the usual ports of Prometheus exporters
 
 
 def run(top: Table, topology: Topology) -> None:
-    """Note all that is wrong with the topology as a whole. ``top`` is the file it came from."""
+    """Note every mistake of the topology as a whole. ``top`` is its file."""
     _names(top, topology)
     _pools(top, topology)
     _users(top, topology)
@@ -24,7 +24,7 @@ def run(top: Table, topology: Topology) -> None:
 
 
 def _find(node: Node, *path: str | int) -> Node:
-    """The node at a path below ``node``, or the nearest one that is there."""
+    """The node at a path below ``node``, or the last one on the way that exists."""
     for step in path:
         found: Node | None = None
         if isinstance(step, int) and isinstance(node, Sequence) and step < len(node.items):
@@ -54,16 +54,16 @@ def _groups(topology: Topology) -> Iterator[tuple[FrontDoorSpec | CoreSpec, str,
 
 
 def _names(top: Table, topology: Topology) -> None:
-    """Every node has a name of its own, and so has every pool."""
+    """The names of nodes are unique, and so are the names of pools."""
     seen: dict[str, str] = {}
 
     def claim(name: str, *path: str | int) -> None:
         if not name:
             return  # noted already
         if name in RESERVED:
-            _note(top, f"the mesh itself uses the name {name!r}; choose another", *path)
+            _note(top, f"the name {name!r} is reserved for the mesh itself; choose another", *path)
         elif name in seen:
-            _note(top, f"the name {name!r} is taken by {seen[name]}; every node has a name of its own", *path)
+            _note(top, f"the name {name!r} is taken by {seen[name]}; choose another", *path)
         else:
             seen[name] = _key(*path)
 
@@ -74,14 +74,18 @@ def _names(top: Table, topology: Topology) -> None:
     for index, pool in enumerate(topology.pools):
         if pool.name and pools.setdefault(pool.name, index) != index:
             _note(
-                top, f"the name {pool.name!r} is taken by pools[{pools[pool.name]}]; rename one", "pools", index, "name"
+                top,
+                f"the name {pool.name!r} is taken by pools[{pools[pool.name]}]; choose another",
+                "pools",
+                index,
+                "name",
             )
         for number, edge in enumerate(pool.edges):
             claim(edge.name, "pools", index, "edges", number, "name")
 
 
 def _pools(top: Table, topology: Topology) -> None:
-    """No two pools take the same vehicles, and some edge takes new ones."""
+    """No two pools take the same vehicles, and every pool has an edge for new ones."""
     prefixes: dict[str, str] = {}
     for index, pool in enumerate(topology.pools):
         if pool.prefix in prefixes:
@@ -102,7 +106,7 @@ def _pools(top: Table, topology: Topology) -> None:
         if pool.edges and not any(edge.weight for edge in pool.edges):
             _note(
                 top,
-                f"every edge of the pool {pool.name!r} has weight 0, so it takes no vehicle",
+                f"every edge of the pool {pool.name!r} has weight 0, so it takes no vehicle; give one a weight above 0",
                 "pools",
                 index,
                 "edges",
@@ -113,12 +117,12 @@ def _users(top: Table, topology: Topology) -> None:
     seen: set[str] = set()
     for index, user in enumerate(topology.backends.users):
         if user.user and user.user in seen:
-            _note(top, f"the user {user.user!r} stands here twice; remove one", "backends", "users", index, "user")
+            _note(top, f"duplicate user {user.user!r}; remove one", "backends", "users", index, "user")
         seen.add(user.user)
 
 
 def _addresses(top: Table, topology: Topology) -> None:
-    """Every address is listened on once; the replicas of one door or core share theirs."""
+    """Each address has one listener; the replicas of one door or core share it."""
     used: list[tuple[Address, str]] = []
 
     def claim(address: Address | None, *path: str | int) -> None:
@@ -126,7 +130,7 @@ def _addresses(top: Table, topology: Topology) -> None:
             return
         for other, where in used:
             if address.clashes(other):
-                _note(top, f"{address} is used by {where} ({other}) already; choose another port", *path)
+                _note(top, f"{address} is already used by {where} ({other}); choose another port", *path)
                 return
         used.append((address, _key(*path)))
 
@@ -138,8 +142,8 @@ def _addresses(top: Table, topology: Topology) -> None:
 
 
 def _metrics(top: Table, topology: Topology, used: list[tuple[Address, str]]) -> None:
-    """``telemetry.prometheus`` names the first of a range of ports, one for each node: none of them is in use, and the
-    last one is a port."""
+    """``telemetry.prometheus`` gives the first of a range of ports, one for each node. The range must be free and end
+    at or below the last port."""
     first = topology.telemetry.prometheus
     if first is None:
         return
@@ -149,12 +153,12 @@ def _metrics(top: Table, topology: Topology, used: list[tuple[Address, str]]) ->
         starts = range(first.port + 1, _LAST_PORT + 2 - len(places))
         free = next((port for port in (*starts, *_USUAL) if not _wrong_with(_moved(places, port), used)), None)
         right = "choose another port" if free is None else f"choose {Address(first.host, free)}, for example"
-        what = f"the metrics of {len(places)} nodes take as many ports, from {first.port} on: {wrong}; {right}"
+        what = f"the metrics of {len(places)} nodes need {len(places)} ports from {first.port} on: {wrong}; {right}"
         _note(top, what, "telemetry", "prometheus")
 
 
 def _wrong_with(places: dict[str, Address], used: list[tuple[Address, str]]) -> str:
-    """What is wrong with these addresses of nodes' metrics; empty if nothing is."""
+    """The mistake in these metrics addresses; empty if there is none."""
     for name, address in places.items():
         if address.port > _LAST_PORT:
             return f"{name!r} would have {address.port}, and the last port is {_LAST_PORT}"

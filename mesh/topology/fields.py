@@ -1,7 +1,7 @@
-"""Reads the keys of a mapping and notes everything that is wrong, instead of stopping at the first mistake.
+"""Reads the keys of a mapping and notes every mistake, instead of stopping at the first one.
 
-It knows trees and readers of texts, nothing of what the keys mean. What always holds: every reader here returns a value
-of the right type, whatever the file says; a file that made one note is never used.
+It knows trees and readers of texts. It must never know what the keys mean. What always holds: every reader here returns
+a value of the right type, whatever the file says; a file that made one note is never used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mesh.topology.units import near
 
 T = TypeVar("T")
 
-# A file that is wrong in more places is wrong as a whole.
+# Further mistakes are not reported: such a file is no topology at all.
 MAX_MISTAKES: Final = 100
 
 
@@ -34,7 +34,8 @@ class Notes:
 
 @final
 class Table:
-    """A mapping whose keys are known. ``path`` is where it stands, such as ``pools[0]``; empty for the whole file."""
+    """A mapping whose keys are known. ``path`` is its place in the file, such as ``pools[0]``; empty for the whole
+    file."""
 
     def __init__(self, notes: Notes, node: Mapping, path: str, keys: tuple[str, ...]) -> None:
         self.notes = notes
@@ -44,12 +45,12 @@ class Table:
         for key, value in node.entries:
             name = key.text or ""
             if name not in keys:
-                notes.add(key, self.at(name), f"this key is not known{near(name, keys)} Known here: {', '.join(keys)}")
+                notes.add(key, self.at(name), f"unknown key{near(name, keys) or '.'} Known keys: {', '.join(keys)}")
             elif name in self._values:
                 notes.add(
                     key,
                     self.at(name),
-                    f"this key stands here twice (first in line {self._values[name].line}); remove one",
+                    f"duplicate key (first in line {self._values[name].line}); remove one",
                 )
             else:
                 self._values[name] = value
@@ -62,26 +63,26 @@ class Table:
         return key in self._values
 
     def node_of(self, key: str) -> Node:
-        """The node of a key, or that of the whole mapping: a place to point at."""
+        """The node of a key, or of the whole mapping if it has no such key: the place of a mistake."""
         return self._values.get(key, self.node)
 
     def wrong(self, key: str, what: str) -> None:
         self.notes.add(self.node_of(key), self.at(key), what)
 
     def value(self, key: str, read: Callable[[str], T], default: T, needed: str = "") -> T:
-        """The value of a key as ``read`` makes it; ``default`` if it is not there or wrong.
+        """The value of a key, read by ``read``; ``default`` if the key is missing or wrong.
 
-        ``needed`` says what would be right if the key is missing although it may not be.
+        A non-empty ``needed`` makes the key mandatory; it says what would be right.
         """
         node = self._values.get(key)
         if node is None:
             if needed:
-                self.wrong(key, f"this key is missing; {needed}")
+                self.wrong(key, f"missing key; {needed}")
             return default
         return scalar(self.notes, node, self.at(key), read, default)
 
     def table(self, key: str, keys: tuple[str, ...]) -> Table | None:
-        """The mapping under a key, or ``None`` if it is not there or no mapping."""
+        """The mapping under a key, or ``None`` if the key is missing or its value is not a mapping."""
         node = self._values.get(key)
         return None if node is None else table(self.notes, node, self.at(key), keys)
 
@@ -90,10 +91,10 @@ class Table:
         node = self._values.get(key)
         if node is None:
             if needed:
-                self.wrong(key, f"this key is missing; {needed}")
+                self.wrong(key, f"missing key; {needed}")
             return
         if not isinstance(node, Sequence):
-            self.wrong(key, f"this is {kind(node)}; write a list: [..., ...], or lines that begin with '- '")
+            self.wrong(key, f"expected a list, found {kind(node)}; write [..., ...], or lines that begin with '- '")
             return
         if needed and not node.items:
             self.wrong(key, f"the list is empty; {needed}")
@@ -108,17 +109,17 @@ class Table:
                 yield found
 
     def values(self, key: str, read: Callable[[str], T], needed: str = "") -> tuple[T, ...]:
-        """The scalars in a sequence; those that are wrong are left out."""
+        """The scalars in a sequence, without the wrong ones."""
         found = (scalar(self.notes, item, path, read, None) for item, path in self.items(key, needed))
         return tuple(item for item in found if item is not None)
 
     def free(self, key: str, read: Callable[[str], T]) -> dict[str, T]:
-        """A mapping with keys of the user's own."""
+        """A mapping whose keys the user chooses."""
         node = self._values.get(key)
         if node is None:
             return {}
         if not isinstance(node, Mapping):
-            self.wrong(key, f"this is {kind(node)}; write keys with values: {{name: 1}}")
+            self.wrong(key, f"expected a mapping, found {kind(node)}; write keys with values, such as {{name: 1}}")
             return {}
         found = self.table(key, tuple(name.text or "" for name, _ in node.entries))
         if found is None:
@@ -131,17 +132,17 @@ def table(notes: Notes, node: Node, path: str, keys: tuple[str, ...]) -> Table |
     """A node as a mapping, or ``None`` and a note."""
     if isinstance(node, Mapping):
         return Table(notes, node, path, keys)
-    notes.add(node, path, f"this is {kind(node)}; write keys with values. Known here: {', '.join(keys)}")
+    notes.add(node, path, f"expected a mapping, found {kind(node)}. Known keys: {', '.join(keys)}")
     return None
 
 
 def scalar(notes: Notes, node: Node, path: str, read: Callable[[str], T], default: T) -> T:
     """A node as one value, or ``default`` and a note."""
     if not isinstance(node, Scalar):
-        notes.add(node, path, f"this is {kind(node)}; write one value")
+        notes.add(node, path, f"expected one value, found {kind(node)}")
         return default
     if node.text is None:
-        notes.add(node, path, "nothing stands here; write a value or remove the key")
+        notes.add(node, path, "the value is empty; write one or remove the key")
         return default
     try:
         return read(node.text)
@@ -151,7 +152,7 @@ def scalar(notes: Notes, node: Node, path: str, read: Callable[[str], T], defaul
 
 
 def kind(node: Node) -> str:
-    """A node in words."""
+    """What a node is, for a message."""
     if isinstance(node, Scalar):
-        return "empty" if node.text is None else f"the value {node.text!r}"
-    return "a list" if isinstance(node, Sequence) else "a group of keys"
+        return "nothing" if node.text is None else f"the value {node.text!r}"
+    return "a list" if isinstance(node, Sequence) else "a mapping"

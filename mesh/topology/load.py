@@ -1,8 +1,8 @@
-"""Reads a topology file: ``load(path)`` gives a ``Topology`` or raises ``TopologyErrors`` with all that is wrong.
+"""Reads a topology file: ``load(path)`` returns a ``Topology`` or raises ``TopologyErrors`` with every mistake.
 
-It knows every key of the file, its default and what would be right. It must never touch the network or make a folder.
-What always holds: each reader below reads one section and returns a value even where the section is wrong; ``load``
-raises if anything was noted.
+It knows every key of the file, its default and its right values. It must never touch the network or make a folder. What
+always holds: each reader below reads one section and returns a value even if the section is wrong; ``load`` raises if
+there is at least one mistake.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ SECTIONS: Final = (
     "map", "telemetry", "console", "data", "ray", "bind",
 )  # fmt: skip
 GROUP: Final = ("name", "replicas", "listen", "redirect", "resources")
-# What a client hears that asks for what is not its own: the second tells nothing of why.
+# The reason code for a client without permission; the second one does not reveal the reason.
 REFUSALS: Final = {"not_authorized": NOT_AUTHORIZED, "unspecified_error": UNSPECIFIED_ERROR}
 LATER: Final = "comes with a later release"
-# One machine; more of one kind are better told apart by name.
+# Replicas share one machine; larger groups need names of their own.
 MAX_REPLICAS: Final = 64
 # Each edge is a process with a journal.
 MAX_WEIGHT: Final = 1000
@@ -74,7 +74,7 @@ def load(path: str | os.PathLike[str]) -> Topology:
 
 
 def loads(data: bytes, file: str, folder: Path) -> Topology:
-    """The topology in ``data``. ``file`` stands in the messages; relative paths begin in ``folder``.
+    """The topology in ``data``. Messages name ``file``; relative paths start at ``folder``.
 
     Raises ``TopologyErrors``.
     """
@@ -97,7 +97,7 @@ def _topology(top: Table, folder: Path) -> Topology:
     template, fleet = _topics(top)
     cores = _cores(top)
     return Topology(
-        mesh=top.value("mesh", units.name, "mesh", "name the mesh: mesh: demo"),
+        mesh=top.value("mesh", units.name, "mesh", "write the name of the mesh, such as mesh: demo"),
         etcd=_etcd(top, path),
         identity=_identity(top, path),
         template=template,
@@ -119,7 +119,7 @@ def _topology(top: Table, folder: Path) -> Topology:
 
 
 def _path(folder: Path) -> Callable[[str], Path]:
-    """A reader of paths; what is relative begins in the folder of the topology file."""
+    """A reader of paths; a relative path starts at the folder of the topology file."""
 
     def read(text: str) -> Path:
         return Path(os.path.normpath(folder / Path(units.plain(text)).expanduser()))
@@ -136,11 +136,11 @@ def _ray(text: str) -> str:
     if text == LOCAL:
         return text
     if text == "auto":
-        raise ValueError("name the cluster: local, or the address of a running one such as 10.0.0.5:6379")
+        raise ValueError("'auto' is not supported; write local, or the address of a Ray cluster such as 10.0.0.5:6379")
     try:
         return str(units.address(text))
     except ValueError:
-        raise ValueError(f"{text!r} is not right here; write local, or host:port of a running Ray cluster") from None
+        raise ValueError(f"{text!r} is not valid here; write local, or host:port of a running Ray cluster") from None
 
 
 def _etcd(top: Table, path: Callable[[str], Path]) -> EtcdSpec:
@@ -154,7 +154,7 @@ def _etcd(top: Table, path: Callable[[str], Path]) -> EtcdSpec:
         return EtcdSpec()
     if isinstance(node, Scalar):
         if node.text != EMBEDDED:
-            top.wrong("etcd", f"this is {kind(node)}; {right}")
+            top.wrong("etcd", f"found {kind(node)}; {right}")
         return EtcdSpec()
     if isinstance(node, Sequence):
         endpoints = top.values("etcd", endpoint, right)
@@ -167,13 +167,13 @@ def _etcd(top: Table, path: Callable[[str], Path]) -> EtcdSpec:
     _one_scheme(section, "endpoints", endpoints)
     tls = _tls(section, path)
     if tls is not None and any(one.startswith("http:") for one in endpoints):
-        section.wrong("tls", "tls: goes with https:// endpoints, and one here is http://")
+        section.wrong("tls", "tls needs https:// endpoints, and one endpoint is http://; write https:// or remove tls")
     return EtcdSpec(endpoints=endpoints, tls=tls, auth=_auth(section))
 
 
 def _one_scheme(section: Table, key: str, endpoints: tuple[str, ...]) -> None:
     if len({endpoint.partition(":")[0] for endpoint in endpoints}) > 1:
-        section.wrong(key, "the endpoints of one cluster are all http:// or all https://")
+        section.wrong(key, "the endpoints mix http:// and https://; write all http:// or all https://")
 
 
 def _tls(section: Table, path: Callable[[str], Path]) -> EtcdTlsSpec | None:
@@ -184,14 +184,14 @@ def _tls(section: Table, path: Callable[[str], Path]) -> EtcdTlsSpec | None:
     def file(text: str) -> Path:
         found = path(text)
         if not found.is_file():
-            raise ValueError(f"there is no file {found}")
+            raise ValueError(f"{found} is not a file; write the path of a PEM file")
         return found
 
     tls = EtcdTlsSpec(
         ca=_optional(inner, "ca", file), cert=_optional(inner, "cert", file), key=_optional(inner, "key", file)
     )
     if inner.has("cert") != inner.has("key"):
-        section.wrong("tls", "cert and key stand together: write both or neither")
+        section.wrong("tls", "cert and key belong together; write both or neither")
     return tls
 
 
@@ -229,7 +229,7 @@ def _identity(top: Table, path: Callable[[str], Path]) -> IdentityRule:
     default = section.value("default", fitting, "")
     scram = _optional(section, "scram", verifiers)
     if default and scram is not None:
-        section.wrong("default", "with scram every vehicle proves who it is, so none can be taken for another")
+        section.wrong("default", "with scram every vehicle proves its identity, so there is no default; remove one")
     return IdentityRule(source=source, pattern=pattern, default=default, scram=scram)
 
 
@@ -240,7 +240,7 @@ def _source(text: str) -> str:
 
 
 def _topics(top: Table) -> tuple[str, tuple[str, ...]]:
-    """The template of the vehicles' topics, and the filters of the fleet's."""
+    """The template of the vehicles' topics, and the filters of the fleet topics."""
     default = f"vehicles/{PLACE}/#"
     section = top.table("topics", ("vehicle", "fleet"))
     if section is None:
@@ -252,9 +252,9 @@ def _topics(top: Table) -> tuple[str, tuple[str, ...]]:
         if error:
             raise ValueError(f"{text!r}: {error}")
         if text[0] in "+#$":
-            raise ValueError(f"{text!r} must begin with a name of the fleet's own; write one such as fleet/#")
+            raise ValueError(f"{text!r} begins with a wildcard or $; begin with a literal level, such as fleet/#")
         if overlap(text, template.replace(PLACE, "+")):
-            raise ValueError(f"{text!r} takes in topics of single vehicles; write one such as fleet/#")
+            raise ValueError(f"{text!r} matches topics of single vehicles; write a filter such as fleet/#")
         return text
 
     return template, section.values("fleet", common)
@@ -271,22 +271,22 @@ def _inbox(top: Table, template: str) -> InboxSpec | None:
         if error:
             raise ValueError(f"{text!r}: {error}")
         if not text.startswith(subtree) or text.count(PLACE) != 1:
-            raise ValueError(f"{text!r} is not the vehicle's own; write a filter that begins with {subtree}")
+            raise ValueError(f"{text!r} must be a filter that begins with {subtree} and has no further {PLACE}")
         return text
 
     defaults = InboxSpec(subscribe=())
     return InboxSpec(
         subscribe=section.values("subscribe", own_filter, f"write the filters, such as [{subtree}cmd/#]"),
-        qos=section.value("qos", units.whole(0, 2), defaults.qos),
+        qos=section.value("qos", units.integer(0, 2), defaults.qos),
         expiry=section.value("expiry", _within(units.duration, 1, NEVER), defaults.expiry),
-        max_messages=section.value("max_messages", units.whole(1, 1_000_000), defaults.max_messages),
+        max_messages=section.value("max_messages", units.integer(1, 1_000_000), defaults.max_messages),
         max_bytes=section.value("max_bytes", _within(units.size, 1024, 1 << 40), defaults.max_bytes),
         when_full=section.value("when_full", units.choice(REJECT, DROP_OLDEST), defaults.when_full),
     )
 
 
 def _within(read: Callable[[str], float], least: float, most: float) -> Callable[[str], Any]:
-    """``read`` with a range, which the message gives in the file's own units as far as it can."""
+    """``read`` with a range. The message gives the range in seconds or bytes."""
 
     def ranged(text: str) -> float:
         if text == "never" and most == NEVER:
@@ -294,7 +294,7 @@ def _within(read: Callable[[str], float], least: float, most: float) -> Callable
         value = read(text)
         if not least <= value <= most:
             unit = "B" if read is units.size else "s"
-            raise ValueError(f"{text} is out of range; write from {least:.15g}{unit} to {most:.15g}{unit}")
+            raise ValueError(f"{text!r} is out of range; write a value from {least:.15g}{unit} to {most:.15g}{unit}")
         return value
 
     return ranged
@@ -311,13 +311,13 @@ def _cores(top: Table) -> tuple[CoreSpec, ...]:
 
 
 def _group(section: Table) -> dict[str, Any]:
-    """What doors and cores have in common."""
+    """The keys that doors and cores share."""
     return {
-        "name": section.value("name", units.name, "", "every one has a name"),
-        "replicas": section.value("replicas", units.whole(1, MAX_REPLICAS), 1),
+        "name": section.value("name", units.name, "", "every front door and core needs a name"),
+        "replicas": section.value("replicas", units.integer(1, MAX_REPLICAS), 1),
         "listen": _listeners(section),
         "redirect": section.value("redirect", units.plain, ""),
-        "resources": section.free("resources", units.real(0, 1_000_000)),
+        "resources": section.free("resources", units.decimal(0, 1_000_000)),
     }
 
 
@@ -327,7 +327,7 @@ def _listeners(section: Table) -> tuple[ListenerSpec, ...]:
     for listener in section.tables("listen", ("mqtt", "mqtts", "ws", "wss", "tls", "path"), right):
         later = [key for key in ("mqtts", "ws", "wss") if listener.has(key)]
         for key in later:
-            listener.wrong(key, f"a {key} listener {LATER}; use mqtt")
+            listener.wrong(key, f"the listener kind {key} {LATER}; use mqtt")
         if not later:
             for key in ("tls", "path"):
                 if listener.has(key):
@@ -345,14 +345,14 @@ def _pools(top: Table) -> tuple[PoolSpec, ...]:
         prefix = (
             ""
             if match is None
-            else match.value("prefix", units.plain, "", "write how the identities begin: {prefix: OLD}")
+            else match.value("prefix", units.plain, "", "write the first characters of the identities: {prefix: OLD}")
         )
         edges = section.tables(
             "edges", ("name", "weight", "resources", "external"), "write at least one edge: [{name: edge-1}]"
         )
         found.append(
             PoolSpec(
-                name=section.value("name", units.name, "", "every pool has a name"),
+                name=section.value("name", units.name, "", "every pool needs a name"),
                 prefix=prefix,
                 edges=tuple(_edge(edge) for edge in edges),
             )
@@ -363,17 +363,17 @@ def _pools(top: Table) -> tuple[PoolSpec, ...]:
 def _edge(section: Table) -> EdgeSpec:
     if section.has("external"):
         section.wrong(
-            "external", f"an external edge (another broker) {LATER}; remove the key to have an edge of the mesh's own"
+            "external", f"an external edge (another broker) {LATER}; remove the key to use an edge of this mesh"
         )
     return EdgeSpec(
-        name=section.value("name", units.name, "", "every edge has a name"),
-        weight=section.value("weight", units.whole(0, MAX_WEIGHT), 100),
-        resources=section.free("resources", units.real(0, 1_000_000)),
+        name=section.value("name", units.name, "", "every edge needs a name"),
+        weight=section.value("weight", units.integer(0, MAX_WEIGHT), 100),
+        resources=section.free("resources", units.decimal(0, 1_000_000)),
     )
 
 
 def _backends(top: Table, cores: tuple[CoreSpec, ...]) -> BackendRule:
-    """Without users, anybody on this machine gets in, and nobody from elsewhere unless the file says so."""
+    """Without users: if the cores listen on loopback only they admit every client, else the file must say so."""
     section = top.table("backends", ("anonymous", "users"))
     inner = [] if section is None else list(section.tables("users", ("user", "password")))
     users = tuple(
@@ -386,11 +386,11 @@ def _backends(top: Table, cores: tuple[CoreSpec, ...]) -> BackendRule:
     local = all(listener.address.loopback for core in cores for listener in core.listen)
     anonymous = local and not users
     if section is not None:
-        anonymous = section.value("anonymous", units.truth, anonymous)
+        anonymous = section.value("anonymous", units.boolean, anonymous)
     if not anonymous and not users:
         what = "no back end could connect; write users: [{user: ..., password: ...}]"
         if section is None or not section.has("anonymous"):
-            what = f"a core listens beyond this machine, so {what}, or anonymous: true to let everybody in"
+            what = f"a core listens beyond this machine, so {what}, or anonymous: true to admit every client"
         top.wrong("backends", what)
     return BackendRule(anonymous=anonymous, users=users)
 
@@ -427,7 +427,7 @@ def _plain_filter(text: str) -> str:
     if error:
         raise ValueError(f"{text!r}: {error}")
     if is_shared(text):
-        raise ValueError(f"{text!r}: write the filter without $share; it holds for shared subscriptions too")
+        raise ValueError(f"{text!r}: write the filter without $share; it applies to shared subscriptions too")
     return text
 
 
@@ -448,7 +448,7 @@ def _limit(item: Field[Any]) -> Callable[[str], Any]:
     """The reader for one of the limits."""
     least, most = item.metadata["least"], item.metadata["most"]
     if item.metadata["unit"] == "count":
-        return units.whole(least, most)
+        return units.integer(least, most)
     return _within(units.size if item.metadata["unit"] == "size" else units.duration, least, most)
 
 
@@ -457,7 +457,7 @@ def _map(top: Table) -> MapRule:
     return (
         MapRule()
         if section is None
-        else MapRule(cache=section.value("cache", units.whole(1000, 100_000_000), MapRule().cache))
+        else MapRule(cache=section.value("cache", units.integer(1000, 100_000_000), MapRule().cache))
     )
 
 
@@ -467,7 +467,7 @@ def _telemetry(top: Table) -> TelemetrySpec:
         return TelemetrySpec()
     return TelemetrySpec(
         otlp=_optional(section, "otlp", units.url("http", "https")),
-        sample=section.value("sample", units.real(0, 1), 1.0),
+        sample=section.value("sample", units.decimal(0, 1), 1.0),
         watch=section.values("watch", units.plain),
         sys_interval=section.value("sys_interval", _within(units.duration, 0, 3600), TelemetrySpec().sys_interval),
         prometheus=_optional(section, "prometheus", units.address),

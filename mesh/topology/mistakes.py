@@ -1,4 +1,4 @@
-"""What is wrong with a topology file: all of it at once, each with its place."""
+"""The mistakes in a topology file: all at once, each with its place."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import final
 @final
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One place that is wrong.
+    """One mistake.
 
-    ``line`` and ``column`` count from 1; ``key`` is a path such as ``pools[0].name``; ``what`` also says what is right.
+    ``line`` and ``column`` count from 1; ``key`` is a path such as ``pools[0].name``; ``what`` says what is wrong and
+    what would be right.
     """
 
     file: str
@@ -27,7 +28,7 @@ class Mistake:
 
 @final
 class TopologyErrors(Exception):
-    """At least one mistake, in the order of the file. Its text has one line for each."""
+    """At least one mistake, in the order of the file. The text has one line for each."""
 
     def __init__(self, mistakes: list[Mistake]) -> None:
         super().__init__(mistakes)  # the arguments of the constructor, so that it can be pickled

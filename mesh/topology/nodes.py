@@ -1,4 +1,4 @@
-"""Which nodes a topology describes: one for each replica of a door or core, and one for each edge."""
+"""The nodes of a topology: one for each replica of a door or core, and one for each edge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mesh.topology.units import Address
 
 Role = Literal["door", "edge", "core"]
 
-# Names that the cluster room gives to parts of its own.
+# Names of the processes that ``mesh.cluster`` runs besides the nodes.
 RESERVED: Final = frozenset({"controller", "etcd", "console", "supervisor"})
 
 
@@ -36,7 +36,7 @@ def replica_names(group: FrontDoorSpec | CoreSpec) -> list[str]:
 
 
 def nodes(topology: Topology) -> list[NodeSpec]:
-    """All nodes: edges first, then cores, then doors, which is also the order in which they are best started."""
+    """All nodes: edges first, then cores, then doors, which is also the best order to start them."""
     found = [
         NodeSpec(name=edge.name, role="edge", pool=pool.name, weight=edge.weight, resources=edge.resources)
         for pool in topology.pools
@@ -56,10 +56,10 @@ def nodes(topology: Topology) -> list[NodeSpec]:
 
 
 def metrics_addresses(topology: Topology) -> dict[str, Address]:
-    """Where each node shows its figures to Prometheus, by its name; empty if nowhere.
+    """The metrics address of each node, by its name; empty without ``telemetry.prometheus``.
 
-    One port cannot serve all nodes of a machine, so each node has the next one, in the order of ``nodes``. Port 0 is 0
-    for all.
+    Nodes of one machine cannot share a port, so each node gets the next one, in the order of ``nodes``. If the first
+    port is 0, all are 0.
     """
     first = topology.telemetry.prometheus
     if first is None:

@@ -1,8 +1,9 @@
-"""The topology as values: what the file says, with every default filled in.
+"""The topology as values: the content of the file, with every default filled in.
 
-It knows the shape and nothing of YAML or of running nodes. What always holds: a ``Topology`` that ``load`` returned is
-consistent (names are unique, every port is used once, patterns and templates compile); values are frozen, can be
-pickled, and go to plain dictionaries and back (``as_dict``, ``from_dict``). Times are seconds, sizes bytes.
+It knows the shape of the data. It must never know YAML or running nodes. What always holds: a ``Topology`` that
+``load`` returned is consistent (names are unique, every port is used once, patterns and templates compile); values are
+frozen, can be pickled, and convert to plain dictionaries and back (``as_dict``, ``from_dict``). Times are seconds,
+sizes bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ NEVER: Final = float(0xFFFFFFFF)  # a session expiry that means never (MQTT 5.0 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtcdTlsSpec:
-    """Files in PEM format. ``cert`` and ``key`` are ours, for servers that ask for a certificate."""
+    """Files in PEM format. ``cert`` and ``key`` are the client's, for servers that ask for a certificate."""
 
     ca: Path | None = None
     cert: Path | None = None
@@ -50,7 +51,7 @@ class EtcdAuthSpec:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtcdSpec:
-    """``endpoints`` such as ``https://etcd-1:2379``; none of them: the mesh runs one of its own."""
+    """``endpoints`` such as ``https://etcd-1:2379``; empty: the mesh runs its own etcd."""
 
     endpoints: tuple[str, ...] = ()
     tls: EtcdTlsSpec | None = None
@@ -64,9 +65,9 @@ class EtcdSpec:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityRule:
-    """Which field of the CONNECT names the vehicle, and what it must look like (see ``mesh.policy.pattern``).
-    ``default`` is the vehicle that a client without that field is; empty: none. ``scram``: a file of verifiers (see
-    ``mesh.policy.scram``), by which every vehicle must prove its identity."""
+    """The field of CONNECT that names the vehicle, and its pattern (see ``mesh.policy.pattern``). ``default`` is the
+    vehicle of a client that leaves the field out; empty: none. ``scram``: a file of verifiers (see
+    ``mesh.policy.scram``), with which every vehicle must prove its identity."""
 
     source: str
     pattern: str
@@ -84,7 +85,7 @@ class IdentityRule:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxSpec:
-    """The session that every known vehicle has before it ever connects; its filters have ``{vehicle}`` in them."""
+    """The session that every known vehicle has before its first connection; its filters contain ``{vehicle}``."""
 
     subscribe: tuple[str, ...]
     qos: int = 1
@@ -103,7 +104,7 @@ class ListenerSpec:
     address: Address
 
     def listen(self) -> Listen:
-        """What a node listens with."""
+        """The listener in the form that a node takes."""
         return Listen(self.kind, self.address.host, self.address.port)
 
 
@@ -111,7 +112,7 @@ class ListenerSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontDoorSpec:
     """Replicas share the addresses (SO_REUSEPORT on one machine). ``redirect``: the server that clients are sent to;
-    empty: they may stay. ``resources`` are Ray's, for placement."""
+    empty: no redirect. ``resources`` are Ray resources, for placement."""
 
     name: str
     replicas: int = 1
@@ -145,7 +146,7 @@ class EdgeSpec:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSpec:
-    """``prefix``: the vehicles whose identity begins so; the pool with an empty one takes all others."""
+    """``prefix``: the pool takes the vehicles whose identity begins with it; the empty one takes all others."""
 
     name: str
     prefix: str = ""
@@ -155,7 +156,7 @@ class PoolSpec:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendRule:
-    """Who may connect to a core: ``users`` by password, and without one if ``anonymous``."""
+    """The clients that may connect to a core: ``users`` with a password, and clients without one if ``anonymous``."""
 
     anonymous: bool
     users: tuple[EtcdAuthSpec, ...] = ()
@@ -171,7 +172,7 @@ class BackendRule:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRule:
-    """Filters of topics that one class of clients may publish to and subscribe to, and of those that it never may."""
+    """Topic filters that one class of clients may publish to and subscribe to; ``refuse`` takes precedence."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
@@ -181,7 +182,7 @@ class AccessRule:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """``vehicles``: besides each one's own subtree. ``refusal`` is the MQTT 5.0 reason code for what is not allowed."""
+    """``vehicles``: in addition to each vehicle's own subtree. ``refusal``: the MQTT 5.0 reason code of a refusal."""
 
     vehicles: AccessRule = AccessRule(publish=(), subscribe=())
     backends: AccessRule = AccessRule(publish=ALL_TOPICS, subscribe=ALL_FILTERS)
@@ -194,7 +195,7 @@ class Access:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapRule:
-    """``cache``: how many vehicles' records a node holds; about 300 bytes each."""
+    """``cache``: how many records of vehicles a node keeps in memory; about 300 bytes each."""
 
     cache: int = 200_000
 
@@ -202,8 +203,8 @@ class MapRule:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySpec:
-    """``otlp``: where spans go, if anywhere; ``sample``: the share traced; ``watch``: vehicles always traced;
-    ``sys_interval``: seconds between two looks at the figures of $SYS, 0 for none."""
+    """``otlp``: the receiver of spans, or ``None``; ``sample``: the share of messages traced; ``watch``: vehicles that
+    are always traced; ``sys_interval``: seconds between two updates of $SYS, 0 for none."""
 
     otlp: str | None = None
     sample: float = 1.0
@@ -216,42 +217,43 @@ Unit = Literal["count", "size", "time"]
 
 
 def limit(default: float, unit: Unit, least: float, most: float) -> Any:
-    """A field of ``LimitsSpec``: its default, what it counts, and its range."""
+    """A field of ``LimitsSpec``: its default, unit and range."""
     return field(default=default, metadata={"unit": unit, "least": least, "most": most})
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsSpec:
-    """Every bound of the mesh. "Per session" and "per connection" mean one client's."""
+    """Every bound of the mesh. "Session" and "connection" mean those of one client."""
 
     # A CONNECT that trickles in holds a slot (SlowITe, CVE-2020-13849); a vehicle on a poor radio link needs some
     # seconds.
     connect_timeout: float = limit(10.0, "time", 1, 120)
-    # The largest packet that is read. MQTT's own limit is 256 MiB, which one client could make us hold.
+    # The largest packet that is read. MQTT's own limit is 256 MiB, all of which one client could make a node hold.
     max_packet_size: int = limit(1 << 20, "size", 1024, 268_435_455)
     # Very deep topics cost a step each (mosquitto#1412, CVE-2021-33176).
     topic_levels: int = limit(128, "count", 3, 1024)
-    # Deliveries unacknowledged per vehicle, if it sets no lower limit itself, and its publishes that are not answered
-    # yet: some clients do not heed the number, and send at once what they have collected on the way.
+    # Unacknowledged deliveries per vehicle, unless it sets a lower limit itself, and its own unanswered publishes. The
+    # second number is higher, as some clients ignore it and send at once all that they collected while offline.
     in_flight: int = limit(32, "count", 1, 65_535)
     receive_maximum: int = limit(1024, "count", 1, 65_535)
-    # The same for a back end, which pipelines.
+    # The same for a back end, which pipelines its publishes.
     backend_in_flight: int = limit(1024, "count", 1, 65_535)
     backend_receive_maximum: int = limit(1024, "count", 1, 65_535)
-    # A longer keep alive is shortened (5.0) or not granted (3.x): it would hold a dead connection's slot for most of a
+    # A longer keep alive is shortened (5.0) or not granted (3.x): a dead connection would keep its slot for most of a
     # day.
     max_keep_alive: int = limit(3600, "time", 10, 65_535)
-    # Messages that wait per session.
+    # Queued messages per session.
     queue_messages: int = limit(1000, "count", 1, 1_000_000)
     queue_bytes: int = limit(64 << 20, "size", 1024, 1 << 40)
-    # A core's session on an edge stands for every back end.
+    # A core's session on an edge carries the messages of all its back ends.
     tier_queue_messages: int = limit(1_000_000, "count", 1, 1_000_000_000)
     tier_queue_bytes: int = limit(1 << 30, "size", 1 << 20, 1 << 44)
-    # What a core keeps for one edge that is away.
+    # What a core keeps for one disconnected edge.
     spool_messages: int = limit(1_000_000, "count", 1, 1_000_000_000)
     spool_bytes: int = limit(1 << 30, "size", 1 << 20, 1 << 44)
-    # What a front door holds per connection while the edge is away, in either direction; then the vehicle is not read.
+    # What a front door holds per connection and direction while the edge is unavailable; at the limit the door stops
+    # reading.
     held_bytes: int = limit(256 << 10, "size", 1024, 1 << 30)
     # Per front door. A connection costs some kilobytes and a file descriptor.
     connections: int = limit(100_000, "count", 1, 10_000_000)
@@ -262,21 +264,21 @@ class LimitsSpec:
     subscriptions: int = limit(10_000, "count", 1, 1_000_000)
     topic_aliases: int = limit(16, "count", 0, 65_535)
     session_expiry: float = limit(NEVER, "time", 0, NEVER)
-    # A member of a shared group that acknowledges nothing for so long has its messages given to others.
+    # The messages of a member of a shared group that acknowledges nothing for this time go to other members.
     shared_patience: float = limit(30.0, "time", 1, 86_400)
-    # An edge that does not acknowledge in this time counts as away, so that it does not hold back its back ends.
+    # An edge that does not acknowledge in this time counts as unavailable, so that its back ends do not wait for it.
     owner_timeout: float = limit(2.0, "time", 0.05, 60)
-    # How long a vehicle's CONNECT waits for its edge: less than the patience of usual clients.
+    # How long a vehicle's CONNECT waits for its edge: less than the timeout of usual clients.
     connect_wait: float = limit(30.0, "time", 1, 300)
-    # How long a session waits for its connection after its edge restarted or the device link broke.
+    # How long a session waits for its connection after a restart of its edge or a break of the device link.
     attach_grace: float = limit(60.0, "time", 1, 3600)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """``fleet``: filters of what back ends publish to all vehicles. ``data`` is absolute; ``bind`` is the host of the
-    internal ports; ``ray`` is ``local`` or a cluster's address."""
+    """``fleet``: topic filters that back ends publish to and all vehicles may read. ``data`` is absolute; ``bind`` is
+    the host of the internal ports; ``ray`` is ``local`` or a cluster's address."""
 
     mesh: str
     etcd: EtcdSpec
@@ -301,7 +303,7 @@ class Topology:
         return Template(self.template)
 
     def pool_of(self, vehicle: str) -> PoolSpec | None:
-        """The pool with the longest prefix that fits, or ``None`` if no pool takes this vehicle."""
+        """The pool with the longest matching prefix, or ``None`` if no pool takes this vehicle."""
         fitting = [pool for pool in self.pools if vehicle.startswith(pool.prefix)]
         return max(fitting, key=lambda pool: len(pool.prefix), default=None)
 
@@ -311,14 +313,14 @@ class Topology:
 
 
 def as_dict(topology: Topology) -> dict[str, Any]:
-    """The topology in dictionaries, lists, texts and numbers only (fit for JSON). Passwords are in it."""
+    """The topology in dictionaries, lists, texts and numbers only (fit for JSON), passwords included."""
     plain = _plain(asdict(topology))
     assert isinstance(plain, dict)
     return plain
 
 
 def from_dict(data: dict[str, Any]) -> Topology:
-    """The topology that ``as_dict`` was given. Raises ``KeyError`` or ``TypeError`` for other dictionaries."""
+    """The inverse of ``as_dict``. Raises ``KeyError`` or ``TypeError`` for other dictionaries."""
     restored = _restore(Topology, data)
     assert isinstance(restored, Topology)
     return restored

@@ -1,7 +1,7 @@
-"""A YAML text as a tree of scalars, sequences and mappings that know their lines.
+"""A YAML text as a tree of scalars, sequences and mappings with their lines and columns.
 
-It knows YAML's syntax and nothing of topologies. What always holds: scalars stay the text that was written, so YAML's
-surprises (``no`` as a truth value, ``1:30`` as a number) cannot happen; the tree is bounded in size and depth, and has
+It knows YAML's syntax. It must never know topologies. What always holds: scalars stay the text of the file, so YAML's
+implicit types (``no`` as a boolean, ``1:30`` as a number) do not apply; the tree is bounded in size and depth, and has
 no shared parts.
 """
 
@@ -12,7 +12,7 @@ from typing import Final, Union, final
 
 import yaml
 
-# Room for some thousand edges; beyond it a mistaken file name is likelier. Also bounds the time of the parser (about 4
+# Enough for some thousand edges; a larger file is probably the wrong file. Also bounds the time of the parser (about 4
 # µs a byte).
 MAX_BYTES: Final = 256 * 1024
 # The format needs six levels.
@@ -20,7 +20,7 @@ MAX_DEPTH: Final = 16
 
 
 class BrokenText(Exception):
-    """The text is not the YAML that we read; ``line`` and ``column`` count from 1."""
+    """The text is not YAML, or uses YAML that a topology does not support. ``line`` and ``column`` count from 1."""
 
     def __init__(self, what: str, line: int = 1, column: int = 1) -> None:
         super().__init__(what)
@@ -32,7 +32,7 @@ class BrokenText(Exception):
 @final
 @dataclass(slots=True)
 class Scalar:
-    """``text`` is ``None`` where nothing was written at all, or a plain ``null`` or ``~``."""
+    """``text`` is ``None`` for an empty value and for a plain ``null`` or ``~``."""
 
     line: int
     column: int
@@ -50,7 +50,7 @@ class Sequence:
 @final
 @dataclass(slots=True)
 class Mapping:
-    """Entries in the order of the file; a key may stand there twice."""
+    """Entries in the order of the file; a key may occur twice."""
 
     line: int
     column: int
@@ -85,7 +85,7 @@ def parse(data: bytes) -> Node | None:
 
 
 def _build(text: str) -> Node | None:
-    """Builds the tree from the parser's events, with a stack of its own, so that depth costs no recursion."""
+    """Builds the tree from the parser's events, with an explicit stack instead of recursion."""
     root: Node | None = None
     documents = 0
     stack: list[Sequence | Mapping] = []
@@ -103,7 +103,7 @@ def _build(text: str) -> Node | None:
             continue
         node: Node
         if isinstance(event, yaml.AliasEvent):
-            raise BrokenText(f"the alias *{event.anchor} is not supported; write the value out", line, column)
+            raise BrokenText(f"the alias *{event.anchor} is not supported; repeat the value itself", line, column)
         elif isinstance(event, yaml.ScalarEvent):
             node = Scalar(line, column, _text(event))
         elif isinstance(event, yaml.MappingStartEvent):
@@ -112,15 +112,15 @@ def _build(text: str) -> Node | None:
             node = Sequence(line, column)
         else:
             continue
-        if event.tag is not None and event.tag != "!":  # "!" is how the parser marks what is quoted
-            raise BrokenText(f"the tag {event.tag} is not supported; leave it out", line, column)
+        if event.tag is not None and event.tag != "!":  # the parser gives quoted scalars the tag "!"
+            raise BrokenText(f"the tag {event.tag} is not supported; remove it", line, column)
         if not stack:
             root = node
         else:
             _attach(stack[-1], keys, node)
         if not isinstance(node, Scalar):
             if len(stack) == MAX_DEPTH:
-                raise BrokenText(f"more than {MAX_DEPTH} levels inside each other", line, column)
+                raise BrokenText(f"nested deeper than {MAX_DEPTH} levels; a topology has at most six", line, column)
             stack.append(node)
             keys.append(None)
     return root
@@ -143,7 +143,7 @@ def _attach(parent: Sequence | Mapping, keys: list[Scalar | None], node: Node) -
     elif isinstance(node, Scalar) and node.text is not None:
         keys[-1] = node
     else:
-        raise BrokenText("a key must be a plain word", node.line, node.column)
+        raise BrokenText("a key must be a plain word, not a list, a mapping or nothing", node.line, node.column)
 
 
 def _text(event: yaml.ScalarEvent) -> str | None:

@@ -1,6 +1,6 @@
-"""The texts of a topology as values: durations, sizes, numbers, names, addresses, URLs.
+"""Readers of the scalars of a topology: durations, sizes, numbers, names, addresses, URLs.
 
-Each function takes the text that was written and raises ``ValueError`` with a sentence that says what would be right.
+Each reader takes the text from the file. It raises ``ValueError``, whose text says what would be right.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BYTES: Final = {
 @final
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A host name or IP address, and a port; port 0 lets the system choose one."""
+    """A host name or IP address, and a port; port 0: the system chooses one."""
 
     host: str
     port: int
@@ -35,11 +35,11 @@ class Address:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether the address is reachable from this machine only."""
         return is_loopback(self.host)
 
     def clashes(self, other: Address) -> bool:
-        """Whether both cannot be listened on at once."""
+        """Whether only one of the two addresses can be listened on at a time."""
         if self.port != other.port or self.port == 0:
             return False
         return self.host == other.host or is_wildcard(self.host) or is_wildcard(other.host)
@@ -60,7 +60,7 @@ def duration(text: str) -> float:
     """Seconds, from ``30d``, ``15s`` or ``500ms``."""
     number, unit = _split(text)
     if unit not in _SECONDS or number is None:
-        raise ValueError(f"{text!r} is no duration; write a number with ms, s, m, h or d, such as 15s or 30d")
+        raise ValueError(f"{text!r} is not a duration; write a number with ms, s, m, h or d, such as 15s or 30d")
     return number * _SECONDS[unit]
 
 
@@ -68,12 +68,12 @@ def size(text: str) -> int:
     """Bytes, from ``64MiB``, ``1MB`` or a plain number of bytes."""
     number, unit = _split(text)
     if number is None or (unit and unit not in _BYTES):
-        raise ValueError(f"{text!r} is no size; write a number with KiB, MiB or GiB, such as 64MiB")
+        raise ValueError(f"{text!r} is not a size; write a number with KiB, MiB or GiB, such as 64MiB")
     return int(number * _BYTES.get(unit, 1))
 
 
 def _split(text: str) -> tuple[float | None, str]:
-    """A decimal number and the unit behind it."""
+    """The decimal number of a text and the unit after it."""
     end = len(text)
     while end and not ("0" <= text[end - 1] <= "9"):
         end -= 1
@@ -88,39 +88,38 @@ def _split(text: str) -> tuple[float | None, str]:
     return float(number), unit
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """A reader of whole numbers from ``least`` to ``most``; underscores may group the digits."""
+def integer(least: int, most: int) -> Callable[[str], int]:
+    """A reader of integers from ``least`` to ``most``; underscores may group the digits."""
 
     def read(text: str) -> int:
         digits = text.replace("_", "")
-        if not (digits.isascii() and digits.isdecimal() and len(digits) <= 18):
-            raise ValueError(f"{text!r} is no whole number; write one from {least} to {most}")
-        number = int(digits)
-        if not least <= number <= most:
-            raise ValueError(f"{number} is out of range; write a number from {least} to {most}")
-        return number
+        readable = digits.isascii() and digits.isdecimal() and len(digits) <= 18
+        if not readable or not least <= int(digits) <= most:
+            raise ValueError(f"{text!r} is not an integer from {least} to {most}")
+        return int(digits)
 
     return read
 
 
-def real(least: float, most: float) -> Callable[[str], float]:
+def decimal(least: float, most: float) -> Callable[[str], float]:
     """A reader of decimal numbers from ``least`` to ``most``."""
 
     def read(text: str) -> float:
+        wrong = f"{text!r} is not a number from {least:.15g} to {most:.15g}"
         try:
             number = float(text)
         except ValueError:
-            raise ValueError(f"{text!r} is no number; write one from {least:g} to {most:g}") from None
+            raise ValueError(wrong) from None
         if not isfinite(number) or not least <= number <= most:
-            raise ValueError(f"{text} is out of range; write a number from {least:g} to {most:g}")
+            raise ValueError(wrong)
         return number
 
     return read
 
 
-def truth(text: str) -> bool:
+def boolean(text: str) -> bool:
     if text not in ("true", "false"):
-        raise ValueError(f"{text!r} is neither true nor false")
+        raise ValueError(f"{text!r} is not a boolean; write true or false")
     return text == "true"
 
 
@@ -129,7 +128,7 @@ def choice(*words: str) -> Callable[[str], str]:
 
     def read(text: str) -> str:
         if text not in words:
-            raise ValueError(f"{text!r} is not known; write {' or '.join(words)}{near(text, words)}")
+            raise ValueError(f"{text!r} is not a known value; write {' or '.join(words)}{near(text, words)}")
         return text
 
     return read
@@ -153,8 +152,8 @@ def name(text: str) -> str:
         or text[-1] == "-"
     ):
         raise ValueError(
-            f"{text!r} is no name; write at most {MAX_NAME} lower-case letters, digits and hyphens, "
-            "a letter first and no hyphen last"
+            f"{text!r} is not a valid name; write at most {MAX_NAME} lower-case letters, digits and hyphens, "
+            "with a letter first and no hyphen last"
         )
     return text
 
@@ -162,7 +161,7 @@ def name(text: str) -> str:
 def plain(text: str) -> str:
     """Any text that is not empty and has no control characters."""
     if not text or not text.isprintable():
-        raise ValueError("write a text without control characters")
+        raise ValueError("the value is empty or has control characters; write printable text")
     return text
 
 
@@ -176,7 +175,7 @@ def host(text: str) -> str:
             label and label.isascii() and label.replace("-", "a").isalnum() and label[0] != "-" for label in labels
         )
         if not right or labels[-1].isdecimal():
-            raise ValueError(f"{text!r} is no host; write a name or an IP address such as 127.0.0.1") from None
+            raise ValueError(f"{text!r} is not a host; write a host name or an IP address such as 127.0.0.1") from None
         return text
 
 
@@ -185,13 +184,13 @@ def address(text: str) -> Address:
     where, colon, port = text.rpartition(":")
     right = "write host:port such as 127.0.0.1:1883 (0.0.0.0:1883 for all interfaces)"
     if not colon or not where:
-        raise ValueError(f"{text!r} is no address; {right}")
+        raise ValueError(f"{text!r} is not an address; {right}")
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
-        raise ValueError(f"{port!r} is no port; {right}")
+        raise ValueError(f"{port!r} is not a port from 0 to 65535; {right}")
     if where.startswith("[") and where.endswith("]"):
         where = where[1:-1]
     elif ":" in where:
-        raise ValueError(f"an IPv6 address stands in brackets: [{where}]:{port}")
+        raise ValueError(f"an IPv6 address needs brackets; write [{where}]:{port}")
     return Address(host(where), int(port))
 
 
@@ -199,12 +198,12 @@ def url(*schemes: str) -> Callable[[str], str]:
     """A reader of ``scheme://host:port``."""
 
     def read(text: str) -> str:
-        right = f"write {schemes[0]}://host:port"
+        right = f"write {' or '.join(f'{scheme}://host:port' for scheme in schemes)}"
         try:
             parts = urlsplit(text)
             port = parts.port
         except ValueError:
-            raise ValueError(f"{text!r} is no URL; {right}") from None
+            raise ValueError(f"{text!r} is not a URL; {right}") from None
         if (
             parts.scheme not in schemes
             or not parts.hostname
@@ -213,7 +212,7 @@ def url(*schemes: str) -> Callable[[str], str]:
             or parts.fragment
             or parts.username
         ):
-            raise ValueError(f"{text!r} is not right here; {right}")
+            raise ValueError(f"{text!r} is not valid here; {right}")
         host(parts.hostname)
         return text.rstrip("/")
 

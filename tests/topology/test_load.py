@@ -1,4 +1,4 @@
-"""Loading: defaults, every key, and the examples that we ship."""
+"""Loading: defaults, every key, and the shipped examples."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def full(tmp_path: Path) -> Topology:
     return loads(FULL.encode(), "full.yaml", tmp_path)
 
 
-def test_the_least_file_gets_defaults(tmp_path: Path) -> None:
+def test_smallest_file_gets_defaults(tmp_path: Path) -> None:
     topology = loads(SMALL.encode(), "small.yaml", tmp_path)
     assert topology.etcd.embedded
     assert topology.identity.compile().vehicle_of_connect(Connect(username="VIN_1-a")) == "VIN_1-a"
@@ -85,7 +85,7 @@ def test_the_least_file_gets_defaults(tmp_path: Path) -> None:
     assert (topology.ray, topology.bind) == ("local", "127.0.0.1")
 
 
-def test_every_key(full: Topology, tmp_path: Path) -> None:
+def test_every_key_is_read(full: Topology, tmp_path: Path) -> None:
     assert full.etcd.endpoints == ("https://etcd-1:2379", "https://10.0.0.2:2379")
     assert full.etcd.tls is not None
     assert full.etcd.tls.ca == tmp_path / "ca.pem"
@@ -127,14 +127,14 @@ def test_every_key(full: Topology, tmp_path: Path) -> None:
     assert (full.console, full.ray, full.bind) == (Address("127.0.0.1", 8080), "10.0.0.5:6379", "10.0.0.7")
 
 
-def test_the_longest_prefix_picks_the_pool(full: Topology, tmp_path: Path) -> None:
-    picked = [full.pool_of(vehicle) for vehicle in ("VIN1", "OLD", "OLDE1", "OLDEST1")]
-    assert [pool.name if pool else None for pool in picked] == ["standard", "legacy", "legacy", "oldest"]
+def test_longest_prefix_chooses_the_pool(full: Topology, tmp_path: Path) -> None:
+    chosen = [full.pool_of(vehicle) for vehicle in ("VIN1", "OLD", "OLDE1", "OLDEST1")]
+    assert [pool.name if pool else None for pool in chosen] == ["standard", "legacy", "legacy", "oldest"]
     only_old = loads(SMALL.replace("name: standard,", "name: standard, match: {prefix: OLD},").encode(), "x", tmp_path)
     assert only_old.pool_of("VIN1") is None
 
 
-def test_nodes(full: Topology) -> None:
+def test_nodes_are_listed_in_start_order(full: Topology) -> None:
     found = [(node.role, node.name, node.pool, node.weight, len(node.listen), node.resources) for node in nodes(full)]
     assert found == [
         ("edge", "edge-1", "standard", 200, 0, {}),
@@ -147,25 +147,25 @@ def test_nodes(full: Topology) -> None:
     ]
 
 
-def test_goes_to_dictionaries_and_back(full: Topology, tmp_path: Path) -> None:
+def test_topology_survives_dictionaries_and_pickle(full: Topology, tmp_path: Path) -> None:
     for topology in (full, loads(SMALL.encode(), "small.yaml", tmp_path)):
         assert from_dict(json.loads(json.dumps(as_dict(topology)))) == topology
         assert pickle.loads(pickle.dumps(topology)) == topology
 
 
-def test_passwords_are_not_shown(full: Topology) -> None:
+def test_repr_hides_passwords(full: Topology) -> None:
     assert "secret" not in repr(full)
     assert "pass word" not in repr(full)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_the_examples_are_right(path: Path) -> None:
+def test_shipped_examples_are_valid(path: Path) -> None:
     topology = load(path)
     assert nodes(topology)
     assert (topology.inbox is not None) == (path.name != "conformance.yaml")
 
 
-def test_the_local_example_keeps_its_data_in_the_checkout() -> None:
+def test_local_example_stores_its_data_in_the_checkout() -> None:
     example = next(path for path in EXAMPLES if path.name == "local.yaml")
     topology = load(example)
     assert topology.data == example.parents[1] / ".mesh" / "local"
@@ -173,8 +173,8 @@ def test_the_local_example_keeps_its_data_in_the_checkout() -> None:
     assert [str(core.address) for group in topology.cores for core in group.listen] == ["127.0.0.1:1884"]
 
 
-def test_yaml_surprises_do_not_happen(tmp_path: Path) -> None:
-    """``no`` is Norway, and a name made of digits after a letter is a text."""
+def test_scalars_stay_text(tmp_path: Path) -> None:
+    """``no`` is not a boolean, and ``e1e5`` is not a number."""
     text = SMALL.replace("mesh: demo", "mesh: no").replace("edge-1", "e1e5")
     topology = loads(text.encode(), "x.yaml", tmp_path)
     assert (topology.mesh, topology.edges()[0].name) == ("no", "e1e5")

@@ -1,4 +1,4 @@
-"""Every mistake is found, at its place, and says what would be right."""
+"""Every mistake is reported with its place and with what would be right."""
 
 from __future__ import annotations
 
@@ -34,47 +34,48 @@ def only(text: str | bytes) -> Mistake:
     return found[0]
 
 
-# What is added to a right file, the path that is named, and a word of what would be right.
+# The line added to a valid file, the path in the message, and a part of the message.
 ADDED = [
-    ("telemtry: {sample: 1}", "telemtry", "did you mean 'telemetry'?"),
-    ("color: red", "color", "Known here: mesh, etcd"),
-    ("mesh: again", "mesh", "twice (first in line 1)"),
+    ("telemtry: {sample: 1}", "telemtry", "unknown key; did you mean 'telemetry'? Known keys: mesh"),
+    ("flavour: x", "flavour", "unknown key. Known keys: mesh, etcd"),
+    ("mesh: again", "mesh", "duplicate key (first in line 1)"),
     ("etcd: embeded", "etcd", "write embedded"),
     ("etcd: []", "etcd", "empty"),
     ("etcd: [etcd-1]", "etcd[0]", "http://host:port"),
     ('etcd: ["https://a:1", "http://b:1"]', "etcd", "all http:// or all https://"),
     ('etcd: {endpoints: ["http://a:1"], tls: {}}', "etcd.tls", "https://"),
-    ('etcd: {endpoints: ["https://a:1"], tls: {ca: /no/such/file}}', "etcd.tls.ca", "no file"),
+    ('etcd: {endpoints: ["https://a:1"], tls: {ca: /no/such/file}}', "etcd.tls.ca", "is not a file"),
     ('etcd: {endpoints: ["https://a:1"], auth: {user: me}}', "etcd.auth.password", "missing"),
     ("etcd: {auth: {user: me, password: x}}", "etcd.endpoints", "missing"),
     ("identity: {from: certificate}", "identity.from", "username or client_id"),
     ("identity: {from: user_name}", "identity.from", "did you mean 'username'?"),
     ("identity: {from: tls_common_name}", "identity.from", "comes with a later release"),
     ('identity: {pattern: "[A-Z]+"}', "identity.pattern", "{1,64}"),
-    ("identity: username", "identity", "Known here: from, pattern"),
-    ("identity:", "identity", "Known here: from, pattern"),
+    ("identity: username", "identity", "Known keys: from, pattern"),
+    ("identity:", "identity", "Known keys: from, pattern"),
     ("topics: {vehicle: vehicles/#}", "topics.vehicle", "vehicles/{vehicle}/#"),
-    ("topics: {fleet: ['#']}", "topics.fleet[0]", "name of the fleet's own"),
-    ("topics: {fleet: ['+/news']}", "topics.fleet[0]", "name of the fleet's own"),
-    ("topics: {fleet: [$SYS/x]}", "topics.fleet[0]", "name of the fleet's own"),
+    ("topics: {fleet: ['#']}", "topics.fleet[0]", "literal level"),
+    ("topics: {fleet: ['+/news']}", "topics.fleet[0]", "literal level"),
+    ("topics: {fleet: [$SYS/x]}", "topics.fleet[0]", "literal level"),
     ("topics: {fleet: ['vehicles/all/#']}", "topics.fleet[0]", "topics of single vehicles"),
     ("topics: {vehicle: 'eu/cars/{vehicle}/#', fleet: ['eu/#']}", "topics.fleet[0]", "topics of single vehicles"),
     ("topics: {vehicle: 'eu/cars/{vehicle}/#', fleet: ['eu/+/+/cmd']}", "topics.fleet[0]", "topics of single vehicles"),
     ("topics: {fleet: ['a/#/b']}", "topics.fleet[0]", "wildcard # must be"),
     ("inbox: {qos: 1}", "inbox.subscribe", "vehicles/{vehicle}/cmd/#"),
-    ('inbox: {subscribe: ["#"]}', "inbox.subscribe[0]", "begins with vehicles/{vehicle}/"),
+    ('inbox: {subscribe: ["#"]}', "inbox.subscribe[0]", "begins with vehicles/{vehicle}/ and has no further"),
     ('inbox: {subscribe: ["vehicles/+/cmd"]}', "inbox.subscribe[0]", "begins with"),
     ('inbox: {subscribe: ["vehicles/{vehicle}/#/x"]}', "inbox.subscribe[0]", "wildcard #"),
     ('inbox: {subscribe: ["vehicles/{vehicle}/#"], qos: 3}', "inbox.qos", "from 0 to 2"),
     ('inbox: {subscribe: ["vehicles/{vehicle}/#"], expiry: 30}', "inbox.expiry", "30d"),
     ('inbox: {subscribe: ["vehicles/{vehicle}/#"], max_bytes: 5 apples}', "inbox.max_bytes", "64MiB"),
     ('inbox: {subscribe: ["vehicles/{vehicle}/#"], when_full: drop}', "inbox.when_full", "reject or drop_oldest"),
-    ("backends: {anonymous: yes}", "backends.anonymous", "true nor false"),
+    ("backends: {anonymous: yes}", "backends.anonymous", "write true or false"),
     ("backends: {anonymous: false}", "backends", "no back end could connect"),
-    ("backends: {users: [{user: a, password: b}, {user: a, password: c}]}", "backends.users[1].user", "twice"),
+    ("backends: {users: [{user: a, password: b}, {user: a, password: c}]}", "backends.users[1].user", "duplicate user"),
     ("backends: {users: [{user: a}]}", "backends.users[0].password", "missing"),
     ("limits: {in_flite: 5}", "limits.in_flite", "did you mean 'in_flight'?"),
-    ("limits: {in_flight: many}", "limits.in_flight", "whole number"),
+    ("limits: {in_flight: many}", "limits.in_flight", "'many' is not an integer from 1"),
+    ("limits: {in_flight: -3}", "limits.in_flight", "'-3' is not an integer from 1 to 65535"),
     ("limits: {in_flight: 0}", "limits.in_flight", "from 1 to 65535"),
     ("limits: {connect_timeout: 10}", "limits.connect_timeout", "15s"),
     ("limits: {connect_timeout: 1h}", "limits.connect_timeout", "from 1s to 120s"),
@@ -93,23 +94,23 @@ ADDED = [
     ("console: 0.0.0.0:1884", "console", "used by cores[0].listen[0].mqtt"),
     ("console: ::1:8080", "console", "[::1]:8080"),
     ("console: 127.0.0.1:99999", "console", "port"),
-    ("console: 127.0.0.256:80", "console", "no host"),
+    ("console: 127.0.0.256:80", "console", "not a host"),
     ("ray: remote", "ray", "local, or host:port"),
     ("ray: auto", "ray", "local, or the address"),
-    ("bind: 127.0.0.1:80", "bind", "no host"),
+    ("bind: 127.0.0.1:80", "bind", "not a host"),
     ("data: [a]", "data", "one value"),
-    ("data:", "data", "nothing stands here"),
+    ("data:", "data", "the value is empty"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("line", "key", "word"), ADDED)
-def test_a_line_that_is_wrong(line: str, key: str, word: str) -> None:
+def test_wrong_line_is_reported_with_its_place(line: str, key: str, word: str) -> None:
     found = only(f"{SMALL}{line}\n")
     assert (found.line, found.key) == (5, key)
     assert word in found.what, found.what
 
 
-# The whole lists of nodes, with the path and a word.
+# A whole file, the path in the message, and a part of the message.
 NODES = [
     (f"mesh: Demo\n{DOOR}{CORE}{POOL}", "mesh", "lower-case"),
     (f"{DOOR}{CORE}{POOL}", "mesh", "missing"),
@@ -117,13 +118,13 @@ NODES = [
     (f"mesh: demo\n{DOOR}{CORE}pools: []\n", "pools", "empty"),
     (f"mesh: demo\n{DOOR}{CORE}pools: [{{name: standard, edges: []}}]\n", "pools[0].edges", "empty"),
     (f"mesh: demo\n{DOOR}{CORE}pools: [{{edges: [{{name: edge-1}}]}}]\n", "pools[0].name", "missing"),
-    (f"mesh: demo\n{DOOR}{CORE}pools: edge-1\n", "pools", "write a list"),
+    (f"mesh: demo\n{DOOR}{CORE}pools: edge-1\n", "pools", "expected a list"),
     (SMALL.replace("edge-1", "core"), "pools[0].edges[0].name", "taken by cores[0].name"),
     (SMALL.replace("edge-1", "etcd"), "pools[0].edges[0].name", "mesh itself"),
     (SMALL.replace("edge-1", "edge_1"), "pools[0].edges[0].name", "hyphens"),
     (SMALL.replace("edge-1", "edge-1, external: mqtt://a:1883"), "pools[0].edges[0].external", "later release"),
     (SMALL.replace("edge-1", "edge-1, weight: 0"), "pools[0].edges", "weight 0"),
-    (SMALL.replace("edge-1", "edge-1, resources: {a: x}"), "pools[0].edges[0].resources.a", "no number"),
+    (SMALL.replace("edge-1", "edge-1, resources: {a: x}"), "pools[0].edges[0].resources.a", "not a number"),
     (SMALL.replace("1884", "1883"), "cores[0].listen[0].mqtt", "used by front_doors[0].listen[0].mqtt"),
     (SMALL.replace(LISTEN, 'mqtts: "127.0.0.1:1", tls: {}'), "front_doors[0].listen[0].mqtts", "later release"),
     (SMALL.replace(LISTEN, 'ws: "127.0.0.1:1", path: /mqtt'), "front_doors[0].listen[0].ws", "later release"),
@@ -135,13 +136,13 @@ NODES = [
 
 
 @pytest.mark.parametrize(("text", "key", "word"), NODES)
-def test_nodes_that_are_wrong(text: str, key: str, word: str) -> None:
+def test_wrong_nodes_are_reported_with_their_place(text: str, key: str, word: str) -> None:
     found = only(text)
     assert found.key == key
     assert word in found.what, found.what
 
 
-def test_metrics_keep_off_the_console() -> None:
+def test_metrics_ports_must_not_include_the_console() -> None:
     found = only(f'{SMALL}telemetry: {{prometheus: "127.0.0.1:9464"}}\nconsole: "127.0.0.1:9465"\n')
     assert (found.line, found.key) == (5, "telemetry.prometheus")
     assert "'core' would have 127.0.0.1:9465, which console (127.0.0.1:9465) uses" in found.what
@@ -149,16 +150,16 @@ def test_metrics_keep_off_the_console() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "127.0.0.1:65533", "127.0.0.2:1883", "127.0.0.1:1880"])
-def test_metrics_that_are_in_nobodys_way(address: str) -> None:
+def test_metrics_addresses_without_a_conflict_are_accepted(address: str) -> None:
     assert loads(f'{SMALL}telemetry: {{prometheus: "{address}"}}\n'.encode(), "t.yaml", Path("/")).telemetry.prometheus
 
 
-def test_replicas_have_names_that_others_must_not_take() -> None:
+def test_names_of_replicas_are_reserved() -> None:
     text = SMALL.replace("name: door,", "name: door, replicas: 2,").replace("edge-1", "door-2")
     assert only(text).what.startswith("the name 'door-2' is taken by front_doors[0].name")
 
 
-def test_two_pools_for_the_same_vehicles() -> None:
+def test_two_pools_for_the_same_vehicles_are_refused() -> None:
     second = "pools:\n- {name: a, edges: [{name: e1}]}\n- {name: b, edges: [{name: e2}]}\n"
     found = only(f"mesh: demo\n{DOOR}{CORE}{second}")
     assert (found.line, found.key) == (6, "pools[1]")
@@ -167,7 +168,7 @@ def test_two_pools_for_the_same_vehicles() -> None:
     assert "begin with 'X'" in only(f"mesh: demo\n{DOOR}{CORE}{second}").what
 
 
-def test_all_mistakes_at_once_in_the_order_of_the_file() -> None:
+def test_all_mistakes_are_reported_in_the_order_of_the_file() -> None:
     text = (
         "colour: red\nmesh: UP\nfront_doors:\n  - name: door\n    listen: [{mqtt: here}]\ncores: 5\n"
         + POOL
@@ -183,13 +184,13 @@ def test_all_mistakes_at_once_in_the_order_of_the_file() -> None:
     ]
 
 
-def test_a_mistake_reads_well() -> None:
+def test_mistake_text_has_place_key_and_advice() -> None:
     assert str(only(SMALL + "ray: remote\n")) == (
-        "t.yaml:5:6: ray: 'remote' is not right here; write local, or host:port of a running Ray cluster"
+        "t.yaml:5:6: ray: 'remote' is not valid here; write local, or host:port of a running Ray cluster"
     )
 
 
-def test_the_errors_can_be_pickled() -> None:
+def test_topology_errors_can_be_pickled() -> None:
     with pytest.raises(TopologyErrors) as errors:
         loads(b"ray: auto", "t.yaml", Path("/"))
     assert str(pickle.loads(pickle.dumps(errors.value))) == str(errors.value)
@@ -210,22 +211,22 @@ def test_the_errors_can_be_pickled() -> None:
         (b"#" * (MAX_BYTES + 1), 1, "at most"),
     ],
 )
-def test_texts_that_are_no_topology(text: bytes, line: int, word: str) -> None:
+def test_unsupported_text_is_refused_with_its_line(text: bytes, line: int, word: str) -> None:
     found = only(text)
     assert found.line == line
     assert word in found.what
 
 
 @pytest.mark.parametrize("text", [b"", b"# nothing\n", b"null\n"])
-def test_an_empty_file(text: bytes) -> None:
+def test_empty_file_is_refused(text: bytes) -> None:
     assert mistakes(text)
 
 
-def test_a_list_is_no_topology() -> None:
-    assert "Known here: mesh" in only(b"- mesh: demo\n").what
+def test_list_at_the_top_is_refused() -> None:
+    assert "expected a mapping, found a list. Known keys: mesh" in only(b"- mesh: demo\n").what
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TopologyErrors, match="No such file"):
         load(tmp_path / "none.yaml")
     with pytest.raises(TopologyErrors, match="directory"):
@@ -234,20 +235,20 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_topology_or_topology_errors(data: bytes) -> None:
+def test_any_bytes_give_a_topology_or_topology_errors(data: bytes) -> None:
     attempt(data)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_a_right_file_with_a_wrong_spot(data: st.DataObject) -> None:
+def test_changed_file_gives_a_topology_or_topology_errors(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(SMALL)))
-    gone = data.draw(st.integers(0, 8))
-    attempt((SMALL[:at] + data.draw(st.text(":,[]{}-'\"# \nab1", max_size=5)) + SMALL[at + gone :]).encode())
+    removed = data.draw(st.integers(0, 8))
+    attempt((SMALL[:at] + data.draw(st.text(":,[]{}-'\"# \nab1", max_size=5)) + SMALL[at + removed :]).encode())
 
 
 def attempt(data: bytes) -> None:
-    """Load; whatever happens is a topology or a list of mistakes with places."""
+    """Load; the result is a topology or a list of mistakes with places."""
     found: list[Mistake] = []
     try:
         assert isinstance(loads(data, "t.yaml", Path("/")), Topology)

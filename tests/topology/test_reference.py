@@ -1,4 +1,4 @@
-"""docs/topology.md names every key with the default that the code has."""
+"""docs/topology.md lists every section, and every limit with its default."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS = dict(line.split(" | ")[:2] for line in TEXT.splitlines() if line.startswi
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_every_section_is_explained(section: str) -> None:
+def test_every_section_is_documented(section: str) -> None:
     assert f"`{section}" in TEXT
 
 
@@ -30,6 +30,6 @@ READERS: dict[str, Callable[[str], float]] = {
 
 
 @pytest.mark.parametrize("limit", fields(LimitsSpec), ids=lambda limit: limit.name)
-def test_every_limit_is_there_with_its_default(limit: Field[Any]) -> None:
+def test_every_limit_is_documented_with_its_default(limit: Field[Any]) -> None:
     written = ROWS[f"| `{limit.name}`"].strip("`")
     assert READERS[limit.metadata["unit"]](written) == limit.default
