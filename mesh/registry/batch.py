@@ -1,11 +1,11 @@
-"""Questions about single keys, merged and sent many at a time.
+"""Batches questions about single keys: merges equal ones and sends many in one request.
 
-A fleet that reconnects asks for a hundred thousand keys within seconds. Those asked in one turn of the loop travel in
-one request; a key that is asked for already is not asked for twice; only ``LANES`` requests are under way at a time. It
-knows keys, answers and deadlines, never what they mean.
+A fleet that reconnects asks for a hundred thousand keys within seconds. Questions of one turn of the loop share
+requests; a key with a pending question is not asked again; at most ``LANES`` requests run at a time. It knows keys,
+answers and deadlines. It must never know their meaning.
 
-What always holds: every question is answered or fails by its deadline, also when nobody answers any more; one that
-gives up waiting takes nothing from the others who wait for the same key.
+What always holds: every question is answered or fails by its deadline, even if etcd does not answer; a caller that is
+cancelled does not affect other callers that wait for the same key.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 LANES: Final = 4
-"""Requests under way at a time: enough to hide the way to etcd, few enough that a storm makes the batches full."""
+"""Requests that run at a time: enough to hide the round trip to etcd, few enough that a storm fills the batches."""
 
 MAX_WAITING: Final = 100_000
-"""Keys that may wait: what etcd answers within the deadline, and some 50 MB at most."""
+"""Keys that may wait: as many as etcd answers within the deadline; some 50 MB at most."""
 
 DEADLINE: Final = 3.0
-"""Seconds until a question fails. A vehicle that is refused comes again; one that hangs holds a socket."""
+"""Seconds until a question fails. A refused vehicle connects again; a waiting one holds a socket."""
 
 
 class PendingLookup(Generic[Question, Answer]):
-    """One question, and all who wait for its answer."""
+    """One question, and the future that all its callers wait for."""
 
     __slots__ = ("deadline", "future", "key", "question")
 
@@ -44,11 +44,11 @@ class PendingLookup(Generic[Question, Answer]):
 
 
 Send = Callable[[Sequence[tuple[str, Question]], float], Awaitable[Mapping[str, Answer]]]
-"""Asks for several keys at once, with so many seconds; gives an answer for each, or raises RegistryError."""
+"""Sends several questions with a timeout in seconds; returns an answer for each key, or raises RegistryError."""
 
 
 class Batcher(Generic[Question, Answer]):
-    """Merges and batches questions to ``send``."""
+    """Merges questions and sends them in batches with ``send``."""
 
     __slots__ = ("_closed", "_deadline", "_keys", "_lanes", "_max_waiting", "_queue", "_send", "_size", "_what")
 
@@ -73,12 +73,12 @@ class Batcher(Generic[Question, Answer]):
         self._closed = False
 
     def __contains__(self, key: str) -> bool:
-        """Whether an answer for this key is awaited."""
+        """Whether a question about this key is pending."""
         return key in self._keys
 
     async def ask(self, key: str, question: Question) -> Answer:
-        """The answer for ``key``. If it is asked for already, ``question`` is not sent; the answer to the first one is
-        for all.
+        """The answer for ``key``. If a question about it is pending, ``question`` is not sent: all callers get the
+        answer to the first one.
 
         Raises Unavailable at the deadline, Overloaded when too many wait, and what ``send`` raised."""
         waiting = self._keys.get(key)
@@ -87,7 +87,7 @@ class Batcher(Generic[Question, Answer]):
         return await asyncio.shield(waiting.future)
 
     async def close(self) -> None:
-        """End what is under way; all who wait get Unavailable."""
+        """End the running requests; all pending questions fail with Unavailable."""
         self._closed = True
         await end(*self._lanes)
         for waiting in list(self._keys.values()):
@@ -98,16 +98,16 @@ class Batcher(Generic[Question, Answer]):
         if self._closed:
             raise Unavailable(f"{self._what} {key!r}: the map is closed")
         if len(self._keys) >= self._max_waiting:
-            raise Overloaded(f"{self._what} {key!r}: {self._max_waiting} questions wait for etcd already")
+            raise Overloaded(f"{self._what} {key!r}: {self._max_waiting} questions already wait for etcd")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        # All who asked may have given up before it fails.
-        future.add_done_callback(_seen)
+        # All callers may be cancelled before it fails.
+        future.add_done_callback(_retrieve_exception)
         waiting = PendingLookup(key, question, future, loop.time() + self._deadline)
         self._keys[key] = waiting
         self._queue.append(waiting)
         if len(self._lanes) < LANES and len(self._queue) % self._size == 1 % self._size:
-            # A new task first runs in the next turn, so that it finds all questions of this one.
+            # A new task starts in the next turn of the loop, so it sends all questions of this turn.
             self._lanes.add(asyncio.create_task(self._lane(), name=f"etcd {self._what}"))
         return waiting
 
@@ -120,8 +120,7 @@ class Batcher(Generic[Question, Answer]):
                 if batch:
                     await self._exchange(batch)
         finally:
-            # In the same breath as the queue was found empty: a question that comes later must see that it needs a
-            # lane.
+            # In the same turn in which the queue is found empty: a later question must see that it needs a lane.
             self._lanes.discard(lane)
 
     async def _exchange(self, batch: list[PendingLookup[Question, Answer]]) -> None:
@@ -131,12 +130,12 @@ class Batcher(Generic[Question, Answer]):
             for waiting in batch:
                 self._finish(waiting, answers[waiting.key])
         except Exception as error:  # noqa: BLE001
-            # Also a fault of the program reaches those who asked, and the lane lives on for the others.
+            # The callers get every error, also a fault of the program; the lane goes on with other questions.
             for waiting in batch:
                 self._fail(waiting, error)
 
     def _take(self) -> list[PendingLookup[Question, Answer]]:
-        """The next batch, the oldest first; those past their deadline fail on the way."""
+        """The next batch, oldest first; questions past their deadline fail here."""
         now = asyncio.get_running_loop().time()
         batch: list[PendingLookup[Question, Answer]] = []
         while self._queue and len(batch) < self._size:
@@ -160,6 +159,6 @@ class Batcher(Generic[Question, Answer]):
             waiting.future.set_exception(error)
 
 
-def _seen(future: asyncio.Future[Answer]) -> None:
+def _retrieve_exception(future: asyncio.Future[Answer]) -> None:
     if not future.cancelled():
         future.exception()

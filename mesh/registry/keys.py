@@ -1,7 +1,7 @@
-"""Where things are in etcd.
+"""The keys of the mesh in etcd.
 
-Several meshes share one etcd, so that all keys of a mesh are below ``/mesh/{mesh}/``. What always holds: a name that
-has passed ``checked`` cannot reach into the keys of another mesh or another kind, because it holds no slash.
+Several meshes may share one etcd, so all keys of a mesh are below ``/mesh/{mesh}/``. What always holds: a name that
+passed ``checked`` cannot address the keys of another mesh or another kind, because it has no slash.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 from typing import Final, final
 
 MAX_NAME: Final = 512
-"""Longest name in bytes. etcd has no limit of its own below the size of a request (1.5 MB); a vehicle's name is kept in
-the memory of every node, so that it must not be of any size."""
+"""Longest name in bytes. etcd has no limit of its own below the size of a request (1.5 MB); every node keeps names of
+vehicles in memory, so their size is bounded here."""
 
 
 def checked(kind: str, name: str) -> str:
-    """``name``, if it can be one part of a key; else ValueError says why not."""
+    """``name``, if it may be one part of a key. Raises ValueError otherwise."""
     if not name:
         raise ValueError(f"the name of a {kind} must not be empty")
     if "/" in name or "\0" in name:
-        raise ValueError(f"the name of a {kind} must have no '/' and no NUL, not {name!r}")
+        raise ValueError(f"the name of a {kind} must not contain '/' or NUL, and {name!r} does")
     if len(name) > MAX_NAME or len(name.encode()) > MAX_NAME:
         raise ValueError(f"the name of a {kind} must have at most {MAX_NAME} bytes, not {len(name.encode())}")
     return name
 
 
 def after(prefix: bytes) -> bytes:
-    """The end of the range of all keys that begin with ``prefix``: the prefix with its last byte, which is not 0xff,
-    raised by one."""
+    """The end of the range of all keys that begin with ``prefix``: the prefix with its last byte, which must not be
+    0xff, plus one."""
     return prefix[:-1] + bytes([prefix[-1] + 1])
 
 

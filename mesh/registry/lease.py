@@ -1,8 +1,7 @@
-"""A lease that is kept for as long as its owner lives, and taken anew when it was lost.
+"""A lease that is renewed while its owner lives, and replaced by a new one if it is lost.
 
-It knows a lease's time and what must be done again when there is a new one (``attach``). It never knows what hangs on
-it. What always holds: ``lost`` is called once for each time that the lease may have ended, before ``attach`` is called
-again.
+It knows the time of a lease and the callback that writes its keys (``attach``). It must never know those keys. What
+always holds: ``lost`` is called once for each time that the lease may have ended, before ``attach`` is called again.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from mesh.registry.tasks import end
 log = logging.getLogger("mesh.registry.lease")
 
 TTL: Final = 10
-"""Seconds that etcd keeps a lease without a sign of life. A dead node is noticed by its broken links at once; the lease
-only cleans up, so that it should not end in a pause of the process."""
+"""Seconds that etcd keeps a lease without a renewal. Broken links reveal a dead node at once; the lease only cleans up,
+so it must survive a pause of the process."""
 
 
 @final
@@ -45,8 +44,8 @@ class Lease:
     def __init__(
         self, client: EtcdClient, attach: Callable[[int], Awaitable[None]], lost: Callable[[], None], *, ttl: int = TTL
     ) -> None:
-        """``attach`` gets the lease's id and writes the keys that hang on it; when it raises Superseded, the lease is
-        given up."""
+        """``attach`` gets the lease's id and writes the keys that belong to it; if it raises Superseded, the lease is
+        not renewed any longer."""
         self._client = client
         self._attach = attach
         self._lost = lost
@@ -59,17 +58,18 @@ class Lease:
         self._expires = 0.0
         self._due = 0.0
         self.id = 0
-        """etcd's number of the lease; 0 while there is none."""
+        """etcd's id of the lease; 0 while there is none."""
 
     @property
     def held(self) -> bool:
-        """Whether the lease was renewed in its time and everything is attached to it."""
+        """Whether the lease was renewed in time and its keys are written."""
         return self.id != 0 and not self._stale
 
     async def start(self, wait: float) -> bool:
-        """Take the lease and keep it; gives whether it was there within ``wait`` seconds. If not, it goes on trying.
+        """Take the lease and keep it; return whether that succeeded within ``wait`` seconds. If not, the attempts
+        continue.
 
-        Raises RegistryError when trying again will not help."""
+        Raises RegistryError if a retry cannot help."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="etcd lease")
         try:
@@ -84,12 +84,12 @@ class Lease:
         return True
 
     def refresh(self) -> None:
-        """Attach again, soon: what hangs on the lease has changed."""
+        """Call ``attach`` again, soon: the keys of the lease have changed."""
         self._stale = True
         self._poke.set()
 
     async def stop(self) -> None:
-        """Give the lease back, so that its keys are gone at once; without etcd they go when it ends."""
+        """Revoke the lease, which deletes its keys at once; if etcd is unavailable they are deleted when it expires."""
         task, self._task = self._task, None
         if task is not None:
             await end(task)
@@ -98,7 +98,7 @@ class Lease:
             try:
                 await self._client.revoke(lease, timeout=1.0)
             except RegistryError as error:
-                log.info("lease %x was not given back and ends by itself: %s", lease, error)
+                log.info("lease %x was not revoked and expires by itself: %s", lease, error)
 
     async def _run(self) -> None:
         failures = 0
@@ -107,7 +107,7 @@ class Lease:
                 await self._keep()
                 failures = 0
             except LeaseLost as error:
-                log.warning("%s; a new one is taken", error)
+                log.warning("%s; taking a new one", error)
                 self._gone()
                 self.id = 0
             except Superseded as error:
@@ -118,13 +118,13 @@ class Lease:
             except RegistryError as error:
                 failures = self._failed(error, failures)
             except Exception:
-                log.exception("what hangs on a lease could not be attached")
+                log.exception("the keys of a lease could not be written")
                 failures += 1
             if failures:
                 await asyncio.sleep(pause(failures))
 
     async def _keep(self) -> None:
-        """One round: a lease, its keys, and a third of its time after the last sign of life the next one."""
+        """One round: take the lease, write its keys, and renew it a third of its time after the last renewal."""
         now = asyncio.get_running_loop().time
         if not self.id:
             asked = now()
@@ -132,7 +132,7 @@ class Lease:
             self._renewed(asked, seconds)
             self._stale = True
         if self._stale:
-            # Before the call: what changes while it runs must be attached again.
+            # Before the call: a change during the call must be written again.
             self._stale = False
             try:
                 await self._attach(self.id)
@@ -147,7 +147,7 @@ class Lease:
         self._renewed(asked, await self._client.keep_alive(self.id))
 
     def _renewed(self, asked: float, seconds: int) -> None:
-        """etcd gave the lease so many seconds, at the earliest when it was asked."""
+        """etcd gave the lease ``seconds``, counted at the earliest from the request."""
         self._expires = asked + seconds
         self._due = asked + seconds / 3
 
@@ -171,8 +171,8 @@ class Lease:
         return failures + 1
 
     def _gone(self) -> None:
-        """The lease has, or may have, ended. If etcd still knows it later (its clock stood still), its keys are written
-        again all the same."""
+        """The lease has ended, or may have. If etcd still has it later (its clock stood still), its keys are written
+        again anyway."""
         if not self._stale:
             self._stale = True
             self._lost()

@@ -1,16 +1,16 @@
 """The vehicle map: which edge owns which vehicle.
 
-It knows records, a bounded part of which it keeps in memory, and how one comes to be: by the first claim that etcd
-accepts. It never knows members' health, connections or messages.
+It knows records, keeps a bounded part of them in memory, and creates a record by the first claim that etcd accepts. It
+must never know the health of members, connections or messages.
 
 What always holds:
 
-- A record, once written, is the answer, whoever is healthy; ``claim`` chooses only for a vehicle that has none, and
-  only ``move`` changes one.
-- A cached record is never older than one that was given before, and follows etcd by a watch.
-- While etcd is away, cached records are given as before; a miss raises Unavailable within ``DEADLINE`` seconds. Nothing
-  needs to be called when etcd is back.
-- Never more than ``limit`` records are in memory; the one not used for longest goes first.
+- An existing record is the answer, whichever edges are healthy; ``claim`` chooses only for a vehicle without a record,
+  and only ``move`` changes one.
+- A cached record is never older than one that was returned before, and follows etcd by a watch.
+- While etcd is unavailable, cached records are returned as before; a miss raises Unavailable within ``DEADLINE``
+  seconds. When etcd is available again, the map recovers without a call.
+- At most ``limit`` records are in memory; the least recently used one is evicted first.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from mesh.registry.watch import Watch
 log = logging.getLogger("mesh.registry.map")
 
 LIMIT: Final = 200_000
-"""Records in memory: about 0.3 KB each, so some 60 MB. It is the number of vehicles that one process serves at most;
-the fleet may be any times larger."""
+"""Records in memory: about 0.3 KB each, so some 60 MB. One process serves at most about as many vehicles; the fleet may
+be many times larger."""
 
 BATCH: Final = 120
-"""Keys in one transaction. etcd takes 128 operations, counting the outer and the inner ones of a claim together."""
+"""Keys in one transaction. etcd accepts 128 operations, and counts the outer and the inner ones of a claim together."""
 
 TRIES: Final = 8
-"""How often a claim may come too late to a question that was a mere lookup and found nothing."""
+"""How often a claim may be merged into a pending lookup that finds no record."""
 
 OnChange = Callable[[Record | None, Record | None], None]
-"""Old and new record of one vehicle. ``old`` None: it had none, or it is not known any more. ``new`` None: it was
+"""Old and new record of one vehicle. ``old`` None: it had none, or the old one is unknown. ``new`` None: it was
 deleted."""
 
 Wish = tuple[str, str] | None
@@ -50,7 +50,7 @@ Wish = tuple[str, str] | None
 
 
 def ignore(old: Record | None, new: Record | None) -> None:
-    """Nobody listens."""
+    """The default: no listener."""
 
 
 @final
@@ -82,42 +82,42 @@ class VehicleMap:
         self._keys = Keys(mesh)
         self._prefix = len(self._keys.vehicles)
         self.recent = RecordCache(limit)
-        """The records in memory, for who asks too often to call ``cached``."""
+        """The records in memory, for callers that look up too often to call ``cached``."""
         self._batcher: Batcher[Wish, Record | BadRecord | None] = Batcher(
             "vehicle", self._ask, size=BATCH, deadline=deadline
         )
         self._watch = Watch(client, self._keys.vehicles, self)
-        # What the watch told about vehicles while a question about them was on its way: (revision, record).
+        # Changes that the watch reported for vehicles with a pending question: (revision, record).
         self._heard: dict[str, tuple[int, Record | None]] = {}
         self._complete = False
         self._loaded = False
-        # Of the snapshot that is being read: its revision, the last one applied before it, whether all fits, whom it
-        # has.
+        # Of the snapshot that is being read: its revision, the last revision applied before it, whether all records fit
+        # into memory, and its vehicles.
         self._snapshot = 0
         self._since = 0
         self._fits = False
         self._seen: set[str] = set()
         self.on_change: OnChange = ignore
-        """Called for every change of the map, in order, once it is applied here: cached or not, own claims and moves
-        included."""
+        """Called for every change of the map, in order, after it is applied here: for cached and other records, and for
+        own claims and moves."""
         self.evicted = 0
-        """Records that had to leave the memory for others."""
+        """Records evicted from memory to make room for others."""
 
     async def start(self, wait: float = 5.0) -> bool:
-        """Load and follow the map; gives whether it was loaded within ``wait`` seconds. If not, it goes on trying, and
-        questions are answered one by one as soon as etcd is there. Raises RegistryError for what waiting does not cure
+        """Load and follow the map; return whether it was loaded within ``wait`` seconds. If not, the attempts continue,
+        and single questions are answered as soon as etcd is available. Raises RegistryError if waiting cannot help
         (wrong password)."""
         return await self._watch.start(wait)
 
     async def stop(self) -> None:
-        """End the watch; all questions that wait get Unavailable. The client is left open."""
+        """End the watch; all pending questions fail with Unavailable. The client stays open."""
         await self._watch.stop()
         await self._batcher.close()
         self._heard.clear()
 
     @property
     def live(self) -> bool:
-        """Whether changes arrive at this time."""
+        """Whether the watch is open and up to date."""
         return self._watch.live
 
     def __len__(self) -> int:
@@ -125,12 +125,11 @@ class VehicleMap:
         return len(self.recent)
 
     def cached(self, vehicle: str) -> Record | None:
-        """The record in memory, or None: not known here, which says nothing about etcd."""
+        """The record in memory, or None, which does not mean that etcd has none."""
         return self.recent.get(vehicle)
 
     async def lookup(self, vehicle: str) -> Record | None:
-        """The vehicle's record; None if it has none. Raises Unavailable, BadRecord; ValueError for a name that cannot
-        be one."""
+        """The vehicle's record; None if it has none. Raises Unavailable, BadRecord; ValueError for an invalid name."""
         record = self.cached(vehicle)
         if record is None:
             self._keys.vehicle(vehicle)
@@ -138,34 +137,35 @@ class VehicleMap:
         return record
 
     async def claim(self, vehicle: str, pool: str, edges: Mapping[str, float]) -> Record:
-        """The vehicle's record; if it has none, one is written for the edge chosen from ``edges``, the pool's healthy
-        edges (name → weight).
+        """The vehicle's record; if it has none, write one with an edge chosen from ``edges``, the pool's healthy edges
+        (name → weight).
 
-        Whoever writes first decides; all others get the same answer. Raises NoEdge if there is no record and nothing to
-        choose from, and what ``lookup`` raises. After Unavailable the record may have been written; claiming again is
-        safe."""
+        The first write decides; all other callers get the same answer. Raises NoEdge if there is neither a record nor
+        an edge to choose, and what ``lookup`` raises. After Unavailable the record may have been written; claiming
+        again is safe."""
         record = await self.lookup(vehicle) if not edges else self.cached(vehicle)
         if record is not None:
             return record
         edge = choose(vehicle, edges)
         if edge is None:
-            raise NoEdge(f"vehicle {vehicle!r} is new and pool {pool!r} has no healthy edge to take it")
+            raise NoEdge(f"vehicle {vehicle!r} is new and pool {pool!r} has no healthy edge for it")
         self._keys.vehicle(vehicle)
         for _ in range(TRIES):
             record = _given(await self._batcher.ask(vehicle, (pool, edge)))
             if record is not None:
                 return record
-        raise Unavailable(f"vehicle {vehicle!r}: no claim got through among the lookups")
+        raise Unavailable(f"vehicle {vehicle!r}: {TRIES} claims were merged into lookups")
 
     async def move(self, vehicle: str, edge: str, pool: str | None = None) -> Record:
-        """Give the vehicle to ``edge``, with the next epoch; it stays in its pool unless one is named.
+        """Make ``edge`` the owner of the vehicle, with the next epoch; the pool stays the same unless ``pool`` is
+        given.
 
-        Raises Conflict if it has no record or somebody else changes it at the same time, Unavailable if it is not known
-        whether it was moved; moving again is safe."""
+        Raises Conflict if the vehicle has no record or another process changes it at the same time, Unavailable if the
+        result is unknown; moving again is safe."""
         key = self._keys.vehicle(vehicle)
         old = await where(self._client, self._keys.mesh, vehicle)
         if old is None:
-            raise Conflict(f"vehicle {vehicle!r} has no record to move")
+            raise Conflict(f"vehicle {vehicle!r} has no record, so it cannot be moved")
         if old.edge == edge and pool in (None, old.pool):
             return old
         new = Record(vehicle, edge, old.pool if pool is None else pool, old.epoch + 1)
@@ -176,11 +176,11 @@ class VehicleMap:
         if done.succeeded:
             new.revision = done.header.revision
         else:
-            # A try whose answer was lost may have written just this.
+            # An earlier try whose answer was lost may have written this record.
             found = done.responses[0].range.kvs
             current = decode(self._prefix, found[0]) if found else None
             if current != new or current is None:
-                raise Conflict(f"vehicle {vehicle!r} was changed by somebody else to {current!r}; nothing was moved")
+                raise Conflict(f"vehicle {vehicle!r} was not moved: another process changed it to {current!r}")
             new = current
         self._learn(vehicle, new, done.header.revision)
         return new
@@ -191,7 +191,7 @@ class VehicleMap:
         """Look up or claim several vehicles in one transaction. Without a claim among them etcd writes nothing."""
         try:
             request = pb.TxnRequest(success=[self._operation(vehicle, wish) for vehicle, wish in batch])
-            # Claiming twice is harmless: the second time finds the record of the first.
+            # A retry of a claim is harmless: it finds the record of the first try.
             done = await self._client.txn(request, timeout=timeout, retry=True)
             answers: dict[str, Record | BadRecord | None] = {}
             for (vehicle, wish), outcome in zip(batch, done.responses, strict=True):
@@ -224,7 +224,7 @@ class VehicleMap:
         return decode(self._prefix, found[0]) if found else None
 
     def _learn(self, vehicle: str, record: Record | None, revision: int) -> Record | None:
-        """Take in what etcd answered as of ``revision``, unless the watch was faster; gives what holds."""
+        """Apply etcd's answer as of ``revision``, unless the watch reported a newer state; return the newest record."""
         heard = self._heard.pop(vehicle, None)
         if heard is not None and heard[0] > revision:
             record = heard[1]
@@ -252,8 +252,8 @@ class VehicleMap:
         self._seen = set()
 
     def page(self, entries: Sequence[pb.KeyValue]) -> bool:
-        """The first snapshot fills the memory and stops there. A later one is read to its end, because it stands for
-        changes that were missed, and somebody may wait for those of a vehicle that is not in memory."""
+        """The first snapshot fills the memory and stops there. A later one is read to its end: it replaces changes that
+        the watch missed, and a listener may wait for a change of a vehicle that is not in memory."""
         for entry in entries:
             record = self._decoded(entry)
             if record is not None:
@@ -281,7 +281,7 @@ class VehicleMap:
         self._loaded = True
 
     def _drop_unseen(self) -> None:
-        """What is in memory and not in the snapshot was deleted, unless it is younger."""
+        """A record in memory that is not in the snapshot was deleted, unless it is newer than the snapshot."""
         for record in self.recent.all():
             if record.vehicle not in self._seen and not (self._since and record.revision > self._snapshot):
                 self.recent.forget(record.vehicle)
@@ -316,7 +316,7 @@ class VehicleMap:
         try:
             return decode(self._prefix, entry)
         except BadRecord as error:
-            log.error("a record of the map is ignored: %s", error)
+            log.error("ignoring a record of the map: %s", error)
             return None
 
 
@@ -327,15 +327,14 @@ def _given(answer: Record | BadRecord | None) -> Record | None:
 
 
 async def where(client: EtcdClient, mesh: str, vehicle: str) -> Record | None:
-    """One vehicle's record straight from etcd, without a map; None if it has none. Raises RegistryError."""
+    """One vehicle's record, read from etcd without a map; None if it has none. Raises RegistryError."""
     keys = Keys(mesh)
     entry = await client.get(keys.vehicle(vehicle))
     return None if entry is None else decode(len(keys.vehicles), entry)
 
 
 async def records(client: EtcdClient, mesh: str) -> AsyncGenerator[list[Record], None]:
-    """All records of the mesh as of one revision, some hundred at a time, in the order of the vehicles' names. Raises
-    RegistryError."""
+    """All records of the mesh as of one revision, some hundred at a time, sorted by vehicle. Raises RegistryError."""
     keys = Keys(mesh)
     pages = client.pages(keys.vehicles)
     try:

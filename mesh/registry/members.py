@@ -1,13 +1,13 @@
-"""Who is there: edges, cores and front doors announce themselves in etcd under a lease.
+"""Membership: edges, cores and front doors announce themselves in etcd under a lease.
 
-It knows names, addresses and epochs. It never knows what members say to each other, nor whether one is well: that the
-links show.
+It knows names, addresses and epochs. It must never know the messages between members, nor their health: the links show
+that.
 
 What always holds:
 
-- A member's epoch is higher than that of every process that had its name before, and a process that sees a higher one
+- A member's epoch is higher than that of every earlier process with its name, and a process that sees a higher one
   stops announcing itself.
-- While etcd is away the last known members stay: a registry that is away must not make anybody disappear.
+- While etcd is unavailable the last known members stay: an unavailable registry must not remove any member.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from mesh.registry.watch import Watch
 log = logging.getLogger("mesh.registry.members")
 
 MAX_MEMBERS: Final = 10_000
-"""Members that are kept; far more than one mesh can link, so only a fault, or somebody else's keys, gets there."""
+"""Members in memory; far more than one mesh can link, so only a fault or foreign keys can reach this limit."""
 
 TRIES: Final = 16
-"""How often an epoch is asked for again, because another process of the same name took one at the same time."""
+"""How often an epoch is requested again because another process of the same name took one at the same time."""
 
 
 @final
 class Member:
-    """One node. ``role`` is ``edge``, ``core`` or ``door``; ``ports`` are TCP ports of ``host`` by their purpose, as
-    ``device`` and ``tier``; ``pool`` is that of an edge, else empty. Two are equal if they say the same."""
+    """One node. ``role`` is ``edge``, ``core`` or ``door``; ``ports`` are TCP ports of ``host`` by purpose, such as
+    ``device`` and ``tier``; ``pool`` is the pool of an edge, else empty. Members with equal fields are equal."""
 
     FIELDS = ("name", "role", "host", "ports", "pid", "epoch", "pool")
     __slots__ = FIELDS
@@ -66,7 +66,7 @@ class Member:
         return f"Member({', '.join(f'{name}={value!r}' for name, value in self.fields().items())})"
 
     def value(self) -> bytes:
-        """The form in etcd: a JSON object with all fields."""
+        """The value in etcd: a JSON object with all fields."""
         return json.dumps(self.fields(), separators=(",", ":")).encode()
 
 
@@ -81,24 +81,27 @@ def decode(entry: pb.KeyValue) -> Member:
             return member
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    raise BadRecord(f"{entry.key.decode(errors='replace')} holds {entry.value[:200]!r}, which is no member")
+    raise BadRecord(
+        f"{entry.key.decode(errors='replace')} holds {entry.value[:200]!r}, which is not a member; "
+        f"right would be a JSON object with the fields {', '.join(Member.FIELDS)}"
+    )
 
 
 OnChange = Callable[[Member | None, Member | None], None]
-"""Old and new state of one member; ``old`` None: it has come, ``new`` None: it has gone."""
+"""Old and new state of one member; ``old`` None: it is new, ``new`` None: it was removed."""
 
 
 def ignore(old: Member | None, new: Member | None) -> None:
-    """Nobody listens."""
+    """The default: no listener."""
 
 
 def nothing() -> None:
-    """Nobody listens."""
+    """The default: no listener."""
 
 
 @final
 class Announcement:
-    """One process's own entry, kept for as long as it lives."""
+    """The entry of this process, kept while the process lives."""
 
     __slots__ = ("_client", "_keys", "_lease", "member", "on_lost", "on_superseded")
 
@@ -119,11 +122,12 @@ class Announcement:
         self._keys.member(name)
         self._lease = Lease(client, self._announce, self._lost, ttl=ttl)
         self.member = Member(name, role, host, ports, os.getpid(), 0, pool)
-        """What is announced. Its epoch is 0 until etcd gave one."""
+        """The announced entry. Its epoch is 0 until etcd assigned one."""
         self.on_lost: Callable[[], None] = nothing
-        """The lease may have ended: others may not see this member, until it is announced again by itself."""
+        """Called if the lease may have ended: others may not see this member until it is announced again, without a
+        call."""
         self.on_superseded: Callable[[], None] = nothing
-        """A newer process has this name. This one is not announced any more, and should end."""
+        """Called if a newer process has this name. This process is not announced any longer, and should end."""
 
     @property
     def epoch(self) -> int:
@@ -131,17 +135,18 @@ class Announcement:
 
     @property
     def announced(self) -> bool:
-        """Whether others can see the present entry, as far as this process knows."""
+        """Whether the current entry is in etcd, as far as this process knows."""
         return self._lease.held
 
     async def start(self, wait: float = 5.0) -> bool:
-        """Take an epoch and announce; gives whether that was done within ``wait`` seconds. If not, it goes on trying.
+        """Take an epoch and announce; return whether that succeeded within ``wait`` seconds. If not, the attempts
+        continue.
 
-        Raises RegistryError for what waiting does not cure (wrong password)."""
+        Raises RegistryError if waiting cannot help (wrong password)."""
         return await self._lease.start(wait)
 
     def update(self, *, host: str | None = None, ports: Mapping[str, int] | None = None) -> None:
-        """Announce another address, soon; etcd may be away."""
+        """Announce another address, as soon as etcd is available."""
         old = self.member
         self.member = Member(
             old.name, old.role, host or old.host, old.ports if ports is None else ports, old.pid, old.epoch, old.pool
@@ -149,14 +154,14 @@ class Announcement:
         self._lease.refresh()
 
     async def stop(self) -> None:
-        """Take the entry back."""
+        """Remove the entry."""
         await self._lease.stop()
 
     def _lost(self) -> None:
         self.on_lost()
 
     async def _announce(self, lease: int) -> None:
-        """Write the entry, if no newer process has the name: the counter still stands at our epoch."""
+        """Write the entry if no newer process has the name, that is, if the counter still equals this epoch."""
         if not self.member.epoch:
             self.member.epoch = await self._take_epoch()
         counter = self._keys.epoch(self.member.name)
@@ -171,10 +176,10 @@ class Announcement:
             found = done.responses[0].range.kvs
             if found and _number(found[0]) > self.member.epoch:
                 self.on_superseded()
-                raise Superseded(f"{self.member.name} was started again elsewhere, with epoch {_number(found[0])}")
-            # etcd lost its state, or was set back: the counter must not go back with it.
+                raise Superseded(f"a newer process has the name {self.member.name}: its epoch is {_number(found[0])}")
+            # etcd lost its state, or was restored to an older one: the counter must not go back.
             await self._count(counter, found, self.member.epoch)
-        raise Conflict(f"the epoch of {self.member.name} is changed by others all the time")
+        raise Conflict(f"the epoch of {self.member.name} was changed by other processes in {TRIES} tries")
 
     async def _take_epoch(self) -> int:
         counter = self._keys.epoch(self.member.name)
@@ -182,14 +187,14 @@ class Announcement:
             entry = await self._client.get(counter)
             found = [] if entry is None else [entry]
             epoch = _number(found[0]) + 1 if found else 1
-            # If this is done twice because an answer was lost, the second try fails and takes the number after it: a
-            # gap harms nobody.
+            # If an answer is lost and the call is repeated, the second try fails and the next number is taken: a gap in
+            # the epochs is harmless.
             if await self._count(counter, found, epoch):
                 return epoch
-        raise Conflict(f"the epoch of {self.member.name} is changed by others all the time")
+        raise Conflict(f"the epoch of {self.member.name} was changed by other processes in {TRIES} tries")
 
     async def _count(self, counter: bytes, found: Sequence[pb.KeyValue], epoch: int) -> bool:
-        """Set the counter from what was found to ``epoch``; gives whether it was still so."""
+        """Set the counter to ``epoch`` if it is still as found; return whether it was set."""
         unseen = unchanged(counter, found[0].mod_revision) if found else absent(counter)
         request = pb.TxnRequest(compare=[unseen], success=[put(counter, b"%d" % epoch)])
         return (await self._client.txn(request, retry=True)).succeeded
@@ -200,7 +205,7 @@ def _number(entry: pb.KeyValue) -> int:
         return int(entry.value)
     except ValueError:
         raise BadRecord(
-            f"{entry.key.decode(errors='replace')} holds {entry.value[:80]!r}, which is no number"
+            f"{entry.key.decode(errors='replace')} holds {entry.value[:80]!r}; right would be an integer"
         ) from None
 
 
@@ -216,13 +221,13 @@ class Members:
         self._members: dict[bytes, Member] = {}
         self._found: dict[bytes, Member] = {}
         self.on_change: OnChange = ignore
-        """Called for every change, once it is applied; also for those who are there at the start."""
+        """Called for every change, after it is applied; also for each member that exists at the start."""
 
     async def start(self, wait: float = 5.0) -> bool:
-        """Load and follow the members; gives whether they were loaded within ``wait`` seconds. If not, it goes on
-        trying.
+        """Load and follow the members; return whether they were loaded within ``wait`` seconds. If not, the attempts
+        continue.
 
-        Raises RegistryError for what waiting does not cure (wrong password)."""
+        Raises RegistryError if waiting cannot help (wrong password)."""
         return await self._watch.start(wait)
 
     async def stop(self) -> None:
@@ -230,14 +235,14 @@ class Members:
 
     @property
     def live(self) -> bool:
-        """Whether changes arrive at this time."""
+        """Whether the watch is open and up to date."""
         return self._watch.live
 
     def get(self, name: str) -> Member | None:
         return self._members.get(self._keys.member(name))
 
     def all(self, role: str | None = None) -> list[Member]:
-        """The members, or those of one role, in the order of their names."""
+        """The members, or those of one role, sorted by name."""
         found = (member for member in self._members.values() if role is None or member.role == role)
         return sorted(found, key=lambda member: member.name)
 
@@ -276,7 +281,7 @@ class Members:
         if new is None:
             del self._members[key]
         elif old is None and len(self._members) >= MAX_MEMBERS:
-            log.error("%s is ignored: there are %d members already", key.decode(errors="replace"), MAX_MEMBERS)
+            log.error("ignoring %s: there are already %d members", key.decode(errors="replace"), MAX_MEMBERS)
             return
         else:
             self._members[key] = new
@@ -286,12 +291,12 @@ class Members:
         try:
             return decode(entry)
         except BadRecord as error:
-            log.error("a member is ignored: %s", error)
+            log.error("ignoring a member: %s", error)
             return None
 
 
 async def members(client: EtcdClient, mesh: str) -> list[Member]:
-    """All members straight from etcd, in the order of their names. Raises RegistryError."""
+    """All members, read from etcd, sorted by name. Raises RegistryError."""
     found: list[Member] = []
     pages = client.pages(Keys(mesh).members)
     try:

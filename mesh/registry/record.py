@@ -1,8 +1,7 @@
-"""One vehicle's record in the map, and its form in etcd.
+"""One vehicle's record in the map, and its value in etcd.
 
-The value is a small JSON object, so that people can read it with ``etcdctl``:
-``{"edge":"edge-1","epoch":1,"pool":"standard"}``. Unknown members of it are left alone, so that a newer version may add
-some.
+The value is a small JSON object that people can read with ``etcdctl``:
+``{"edge":"edge-1","epoch":1,"pool":"standard"}``. Unknown fields are ignored, so that a newer version may add fields.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ from mesh.registry.errors import BadRecord
 
 @final
 class Record:
-    """Who owns a vehicle. ``epoch`` counts the owners, from 1: an edge that was told a higher one refuses a lower one.
-    ``revision`` is etcd's of the last write; of two records of one vehicle, the one with the higher revision is the
-    newer."""
+    """The owner of a vehicle. ``epoch`` starts at 1 and grows by one with each change of the owner: an edge that knows
+    a higher epoch refuses a lower one. ``revision`` is etcd's revision of the last write; the higher one is the newer
+    record."""
 
     __slots__ = ("edge", "epoch", "pool", "revision", "vehicle")
 
     def __init__(self, vehicle: str, edge: str, pool: str, epoch: int, revision: int = 0) -> None:
         self.vehicle = vehicle
-        # A mesh has millions of vehicles and few edges and pools: one string for each name.
+        # A mesh has millions of vehicles and few edges and pools, so records share the strings.
         self.edge = intern(edge)
         self.pool = intern(pool)
         self.epoch = epoch
         self.revision = revision
 
     def __eq__(self, other: object) -> bool:
-        """Whether both say the same; the revision is how they were stored, not what they say."""
+        """Whether both have the same content; the revision belongs to the storage."""
         return (
             isinstance(other, Record)
             and self.vehicle == other.vehicle
@@ -49,7 +48,7 @@ class Record:
         return f"Record({self.vehicle!r}, {owner}, revision={self.revision})"
 
     def plain(self) -> dict[str, object]:
-        """The record as programs get it (``mesh where --json``)."""
+        """The record as JSON output has it (``mesh where --json``)."""
         return {
             "vehicle": self.vehicle,
             "edge": self.edge,
@@ -59,13 +58,13 @@ class Record:
         }
 
     def value(self) -> bytes:
-        """The form in etcd."""
+        """The value in etcd."""
         text = json.dumps({"edge": self.edge, "epoch": self.epoch, "pool": self.pool}, separators=(",", ":"))
         return text.encode()
 
 
 def decode(prefix: int, entry: pb.KeyValue) -> Record:
-    """The record in ``entry``, whose key has the vehicle after ``prefix`` bytes. Raises BadRecord."""
+    """The record in ``entry``; the vehicle follows the first ``prefix`` bytes of the key. Raises BadRecord."""
     try:
         fields = json.loads(entry.value)
         edge, pool, epoch = fields["edge"], fields["pool"], fields["epoch"]

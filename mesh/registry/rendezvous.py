@@ -1,12 +1,12 @@
-"""Which edge a new vehicle goes to: weighted rendezvous hashing.
+"""The edge for a new vehicle: weighted rendezvous hashing.
 
-Every edge gets a score from (vehicle, edge); the highest wins. So all who know the same edges choose the same one
-without talking, and an edge that is added takes its share from each of the others and moves nothing between them. The
-score -weight / ln(u), u uniform in (0, 1), gives each edge its weight's share (Thaler and Ravishankar 1998; the
-weighted form: Schindelhauer and Schomaker 2005).
+Every edge gets a score from (vehicle, edge); the highest one wins. So all processes that know the same edges choose the
+same one without communication, and a new edge takes its share from each of the others and moves no vehicle between
+them. The score -weight / ln(u), u uniform in (0, 1), gives each edge its weight's share (Thaler and Ravishankar 1998;
+the weighted form: Schindelhauer and Schomaker 2005).
 
 What always holds: the choice is the same on every machine, in every process and every version of Python; it is part of
-the mesh's contract, although a record once written counts more than any hash.
+the mesh's contract, although an existing record takes precedence over the hash.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from math import log
 from typing import Final
 
 _BITS: Final = 53
-"""A float holds so many bits exactly; the hash is cut to them, so that no rounding differs between machines."""
+"""The bits that a float holds exactly; the hash is cut to them, so that rounding cannot differ between machines."""
 
 
 def score(vehicle: str, edge: str, weight: float) -> float:
-    """The edge's score for the vehicle: positive, the higher the better. ``weight`` must be above 0."""
+    """The edge's score for the vehicle: positive; the highest one wins. ``weight`` must be above 0."""
     # The length goes first, so that ("ab", "c") and ("a", "bc") differ.
     name = vehicle.encode()
     digest = blake2b(len(name).to_bytes(4, "big") + name + edge.encode(), digest_size=8).digest()
@@ -30,14 +30,14 @@ def score(vehicle: str, edge: str, weight: float) -> float:
 
 
 def choose(vehicle: str, edges: Mapping[str, float]) -> str | None:
-    """The edge among ``edges`` (name → weight) for the vehicle; None if there is none with a weight above 0."""
+    """The edge of ``edges`` (name → weight) for the vehicle; None if none has a weight above 0."""
     best: str | None = None
     highest = 0.0
     for edge, weight in edges.items():
         if weight <= 0:
             continue
         value = score(vehicle, edge, weight)
-        # Equal scores are as good as impossible, but the order of a dictionary must never decide.
+        # Equal scores are extremely unlikely, but the order of a dictionary must never decide.
         if best is None or value > highest or (value == highest and edge < best):
             best, highest = edge, value
     return best

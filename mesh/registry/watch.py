@@ -1,15 +1,16 @@
-"""Following all keys below one prefix: a snapshot, then every change after it, in order, without a gap, for ever.
+"""Follows all keys below one prefix: a snapshot, then every later change, in order, without a gap, until stopped.
 
-It knows revisions, streams and how they break. It must never know what the keys mean: its ``WatchFollower`` does.
+It knows revisions, streams and how they fail. It must never know the meaning of the keys: its ``WatchFollower`` does.
 
 What always holds:
 
-- A follower sees a snapshot of one revision, then the changes of each later revision once, in order. Where that is no
-  longer possible (the history was compacted, or etcd was set back to an older state) it gets another snapshot and works
-  out the difference itself.
-- ``revision`` advances only when a whole response, all its fragments included, has been applied. So a stream that
-  breaks in the middle of one is resumed before it, not after.
-- A stream that says nothing for ``QUIET`` seconds is asked for a sign of life, and given up when none comes.
+- A follower sees a snapshot of one revision, then the changes of each later revision once, in order. If that is not
+  possible (the history was compacted, or etcd was restored to an older state) it gets another snapshot and computes the
+  difference itself.
+- ``revision`` advances only after a whole response with all its fragments is applied. So a stream that breaks in the
+  middle of a response resumes before it, not after.
+- After ``QUIET`` seconds of silence on a stream, etcd is asked for a progress notice; without an answer the stream is
+  closed.
 """
 
 from __future__ import annotations
@@ -31,39 +32,40 @@ from mesh.registry.tasks import end
 log = logging.getLogger("mesh.registry.watch")
 
 QUIET: Final = 10.0
-"""Seconds of silence after which etcd is asked whether the watch still lives. gRPC's own pings find a dead connection;
-this finds an etcd that holds the connection but forgot the watch."""
+"""Seconds of silence after which etcd is asked for a progress notice. gRPC's own pings detect a dead connection; this
+detects an etcd that keeps the connection but lost the watch."""
 
 ANSWER: Final = 5.0
-"""Seconds that etcd has for its first answer and for a sign of life."""
+"""Seconds that etcd has for its first answer and for a progress notice."""
 
 SETTLE: Final = 0.5
-"""Seconds without a change after which a resumed watch counts as having caught up. etcd does not say so, but it sends
-what a watch has missed every 0.1 s until nothing is left."""
+"""Seconds without a change after which a resumed watch counts as up to date. etcd does not announce this, but it sends
+missed changes every 0.1 s until none is left."""
 
 MAX_FRAGMENTS: Final = 4096
-"""Fragments of one response. etcd cuts at its request size (1.5 MB) and sends at most 1,000 revisions in a response."""
+"""Fragments of one response. etcd splits at its request size (1.5 MB) and sends at most 1,000 revisions in a
+response."""
 
 
 class WatchFollower(Protocol):
-    """What keeps a view of the keys."""
+    """Keeps a view of the keys."""
 
     def begin(self, revision: int, since: int) -> None:
-        """A snapshot as of ``revision`` starts. ``since`` is the last revision whose changes were applied; 0: none
-        were, or the history is another one, so that revisions known so far mean nothing."""
+        """A snapshot as of ``revision`` starts. ``since`` is the last revision whose changes were applied; 0: there is
+        none, or etcd has another history, so that earlier revisions are not comparable."""
 
     def page(self, entries: Sequence[pb.KeyValue]) -> bool:
-        """Some entries of the snapshot, in the order of keys. False: no more are wanted."""
+        """Some entries of the snapshot, sorted by key. Returns False to end the snapshot."""
 
     def end(self) -> None:
-        """All wanted pages were given. Not called when the snapshot failed; then ``begin`` is called again."""
+        """The snapshot is complete. Not called if it failed; then ``begin`` is called again."""
 
     def apply(self, events: Sequence[pb.Event]) -> None:
         """Changes after the snapshot, in order."""
 
 
 class Rebuild(Exception):
-    """The stream cannot be resumed where it ended. ``reset``: etcd's history is not the one that we followed."""
+    """The stream cannot resume where it ended. ``reset``: etcd's history is not the one followed so far."""
 
     def __init__(self, why: str, reset: bool = False) -> None:
         super().__init__(why)
@@ -72,7 +74,7 @@ class Rebuild(Exception):
 
 @final
 class Watch:
-    """Keeps one follower up to date until it is stopped. One task, one stream."""
+    """Keeps one follower up to date until ``stop``. One task, one stream."""
 
     __slots__ = (
         "_client",
@@ -95,24 +97,23 @@ class Watch:
         self._follower = follower
         self._quiet = quiet
         self._cluster = 0
-        # etcd's revision when the stream was opened; 0: it is not open yet.
+        # etcd's revision when the stream was opened; 0: not open yet.
         self._head = 0
         self._task: asyncio.Task[None] | None = None
         self._first = asyncio.Event()
         self._failure: RegistryError | None = None
         self.live = False
-        """Whether a stream is open and has caught up: the follower lags behind etcd by no more than a message on its
-        way."""
+        """Whether a stream is open and up to date: the follower lags behind etcd by at most the messages in transit."""
         self.revision = 0
-        """The last revision that is applied as a whole."""
+        """The last revision that is completely applied."""
         self.rebuilt = 0
-        """How many snapshots were taken."""
+        """The number of snapshots so far."""
 
     async def start(self, wait: float) -> bool:
-        """Start following; gives whether the first snapshot was there within ``wait`` seconds. If not, it goes on
-        trying.
+        """Start following; return whether the first snapshot was applied within ``wait`` seconds. If not, the attempts
+        continue.
 
-        Raises RegistryError when trying again will not help, as for a wrong password."""
+        Raises RegistryError if a retry cannot help, as for a wrong password."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"watch {self._prefix.decode(errors='replace')}")
         try:
@@ -144,15 +145,15 @@ class Watch:
                     self._first.set()
                 await self._stream()
             except Rebuild as reason:
-                log.warning("the watch of %s starts over with a snapshot: %s", self._prefix.decode(), reason)
+                log.warning("the watch of %s restarts with a snapshot: %s", self._prefix.decode(), reason)
                 fresh = False
                 since = 0 if reason.reset else self.revision
                 failures = 0
             except RegistryError as error:
                 failures = self._failed(error, 0 if self.live or self._head else failures)
             except Exception:
-                # A follower that fails must not leave a node that never hears of a change again.
-                log.exception("the watch of %s failed and starts over", self._prefix.decode())
+                # A fault of the follower must not end the watch: the node would miss all later changes.
+                log.exception("the watch of %s failed and restarts with a snapshot", self._prefix.decode())
                 fresh = False
                 since = self.revision
                 failures += 1
@@ -186,7 +187,7 @@ class Watch:
         self.rebuilt += 1
 
     async def _stream(self) -> None:
-        """Apply what comes until the stream ends. Always raises: Rebuild, or why it ended."""
+        """Apply changes until the stream ends. Always raises: Rebuild, or the reason of the end."""
         request = pb.WatchCreate(
             key=self._prefix,
             range_end=after(self._prefix),
@@ -214,7 +215,8 @@ class Watch:
                 pieces += 1
                 if not response.fragment:
                     self._follower.apply(fragments)
-                    # Not the header's: while a watch catches up, that is etcd's own, ahead of what is still to come.
+                    # Not the header's revision: while a watch catches up, that is etcd's current one, ahead of changes
+                    # that are still to come.
                     self.revision = fragments[-1].kv.mod_revision
                     self.live = self.live or self.revision >= self._head
                     fragments, pieces = [], 0
@@ -227,8 +229,8 @@ class Watch:
                 await asyncio.gather(reading, return_exceptions=True)
 
     async def _next(self, call: WatchCall, reading: asyncio.Task[object], url: str) -> pb.WatchResponse:
-        """The next response; asks for a sign of life when it does not come. Cancelling a read would cancel the stream,
-        hence the task."""
+        """The next response; after silence, asks for a progress notice. The read is a task because cancelling a read
+        cancels the stream."""
         silence = self._quiet if self.live else SETTLE if self._head else ANSWER
         done, _ = await asyncio.wait({reading}, timeout=silence)
         if not done and self._head and not self.live:
@@ -240,7 +242,7 @@ class Watch:
                     await call.write(pb.WatchRequest(progress=pb.WatchProgress()))
                 done, _ = await asyncio.wait({reading}, timeout=ANSWER)
             if not done:
-                raise TimeoutError("no sign of life")
+                raise TimeoutError("etcd did not answer")
             response = reading.result()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as error:
             raise self._client.broken(error, url) from None
@@ -253,32 +255,32 @@ class Watch:
         return response
 
     def _check(self, response: pb.WatchResponse, url: str) -> None:
-        """Raise if this response says that the watch is over or follows something else."""
+        """Raise if the response ends the watch or comes from another cluster."""
         if response.canceled:
             if response.compact_revision:
                 raise Rebuild(f"etcd's history now begins at revision {response.compact_revision}")
-            # etcd calls it "permission denied" when it no longer knows the token of a watch.
+            # etcd reports "permission denied" if it no longer knows the token of a watch.
             self._client.forget_token()
             raise Unavailable(f"Watch at {url}: etcd ended it: {response.cancel_reason or 'no reason given'}")
         if response.header.cluster_id != self._cluster:
-            raise Rebuild(f"{url} belongs to another cluster than before", reset=True)
+            raise Rebuild(f"{url} now belongs to another cluster", reset=True)
 
     async def _created(self, revision: int, url: str) -> None:
-        """The watch stands; the member that serves it is at ``revision``."""
+        """etcd created the watch; the member that serves it is at ``revision``."""
         if revision < self.revision:
-            # This member may only lag behind the others; a read that a majority confirms tells.
+            # This member may lag behind the others; a read that a majority confirms shows whether it does.
             head = await self._client.range(pb.RangeRequest(key=self._prefix, count_only=True))
             if head.header.revision < self.revision:
-                # A watch that starts in the future would stay silent until the new history has grown that long.
-                why = f"etcd is at revision {head.header.revision}, before {self.revision}: it was set back"
+                # A watch from a future revision would stay silent until the new history reaches that revision.
+                why = f"etcd is at revision {head.header.revision}, before {self.revision}: its state was reset"
                 raise Rebuild(why, reset=True)
         self._head = max(revision, 1)
         self.live = revision <= self.revision
 
     def _idle(self, response: pb.WatchResponse) -> None:
-        """A response without events. etcd's own progress notice carries the watch's id and says that all up to its
-        revision was sent. The answer to a request has id -1 and, before etcd 3.5.8, may overtake changes, so it proves
-        life and nothing else."""
+        """A response without events. A progress notice that etcd sends unasked has the watch's id, and all changes up
+        to its revision were sent. The answer to a request has id -1 and, before etcd 3.5.8, may overtake changes, so it
+        shows only that the watch is alive."""
         if not response.created and response.watch_id >= 0:
             self.revision = max(self.revision, response.header.revision)
 

@@ -1,4 +1,4 @@
-"""One real etcd for each test file, and a mesh of its own for each test."""
+"""One real etcd for each test file, and a separate mesh for each test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEtcd]:
 
 @pytest.fixture
 def etcd(running: EmbeddedEtcd) -> EmbeddedEtcd:
-    """An etcd that runs, whatever the test before did to it."""
+    """A running etcd, restarted if an earlier test stopped it."""
     asyncio.run(running.start())
     return running
 

@@ -1,4 +1,4 @@
-"""Stopping a process as if it hung."""
+"""Stops a process, as if it hung."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from tests.support.waiting import wait_until
 
 
 def freeze(pid: int) -> None:
-    """Stop a process; returns once each of its threads has stopped, which the signal alone does not promise."""
+    """Stop a process; return when each of its threads has stopped, which the signal alone does not guarantee."""
     os.kill(pid, signal.SIGSTOP)
-    wait_until(
-        lambda: all(_state(task) == "T" for task in Path(f"/proc/{pid}/task").iterdir()), f"process {pid} stops"
-    )
+    wait_until(lambda: all(_state(task) == "T" for task in Path(f"/proc/{pid}/task").iterdir()), f"process {pid} stops")
 
 
 def _state(task: Path) -> str:

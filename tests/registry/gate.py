@@ -1,4 +1,4 @@
-"""A fault of watches only."""
+"""A fault that affects watches only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mesh.registry.errors import Unavailable
 
 
 class Gate:
-    """Breaks the watch streams, and lets no new one through, while all other calls work."""
+    """Breaks the watch streams and refuses new ones; all other calls work."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open = True
@@ -19,7 +19,7 @@ class Gate:
 
         async def watch(client: EtcdClient, request: pb.WatchCreate) -> tuple[WatchCall, str]:
             if not self.open:
-                raise Unavailable("the gate is shut")
+                raise Unavailable("the gate is closed")
             call, url = await original(client, request)
             self.calls.append(call)
             return call, url

@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 
 class Server:
-    """Answers every key with its upper case, when it may."""
+    """Answers every key with its upper case while it is open."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -55,7 +55,7 @@ def test_questions_of_one_turn_share_requests() -> None:
     asyncio.run(main())
 
 
-def test_one_key_is_asked_once() -> None:
+def test_concurrent_questions_about_one_key_are_merged() -> None:
     async def main() -> None:
         server = Server()
         batch = batcher(server)
@@ -68,7 +68,7 @@ def test_one_key_is_asked_once() -> None:
     asyncio.run(main())
 
 
-def test_who_gives_up_takes_nothing_from_others() -> None:
+def test_cancelled_caller_does_not_affect_other_callers() -> None:
     async def main() -> None:
         server = Server()
         server.open.clear()
@@ -83,7 +83,7 @@ def test_who_gives_up_takes_nothing_from_others() -> None:
     asyncio.run(main())
 
 
-def test_all_fail_by_their_deadline_when_nobody_answers() -> None:
+def test_questions_fail_by_their_deadline_without_an_answer() -> None:
     async def main() -> None:
         server = Server()
         server.open.clear()
@@ -91,14 +91,14 @@ def test_all_fail_by_their_deadline_when_nobody_answers() -> None:
         found = await asyncio.gather(*(batch.ask(f"k{n}", 0) for n in range(500)), return_exceptions=True)
         assert all(isinstance(answer, Unavailable) for answer in found)
         asked = [key for sent in server.batches for key in sent]
-        assert len(asked) == len(set(asked)), "nothing that failed is asked again"
+        assert len(asked) == len(set(asked)), "failed questions are not asked again"
         server.open.set()
         assert await batch.ask("again", 0) == "AGAIN"
 
     asyncio.run(main())
 
 
-def test_a_fault_reaches_who_asked_and_ends_nothing() -> None:
+def test_fault_reaches_the_caller_and_later_questions_work() -> None:
     async def main() -> None:
         server = Server()
         batch = batcher(server)
@@ -111,7 +111,7 @@ def test_a_fault_reaches_who_asked_and_ends_nothing() -> None:
     asyncio.run(main())
 
 
-def test_too_many_are_refused_at_once() -> None:
+def test_questions_above_the_limit_are_refused_at_once() -> None:
     async def main() -> None:
         server = Server()
         server.open.clear()
@@ -128,7 +128,7 @@ def test_too_many_are_refused_at_once() -> None:
     asyncio.run(main())
 
 
-def test_closing_answers_everybody() -> None:
+def test_close_fails_all_pending_questions() -> None:
     async def main() -> None:
         server = Server()
         server.open.clear()
@@ -144,8 +144,8 @@ def test_closing_answers_everybody() -> None:
     asyncio.run(main())
 
 
-def test_a_question_right_after_the_last_answer_is_not_forgotten() -> None:
-    """Each answer asks the next question in the very turn in which the lanes end."""
+def test_question_right_after_the_last_answer_is_sent() -> None:
+    """Each answer asks the next question in the same turn in which the lanes end."""
 
     async def main() -> None:
         server = Server()

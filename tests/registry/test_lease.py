@@ -1,4 +1,4 @@
-"""Leases that are kept, lost and taken again."""
+"""Leases are renewed, lost and taken again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.waiting import until
 
 
 class Owner:
-    """Hangs one key on the lease and writes down what happens."""
+    """Attaches one key to the lease and records the callbacks."""
 
     def __init__(self, client: EtcdClient, mesh: str) -> None:
         self.client = client
@@ -39,7 +39,7 @@ class Owner:
         return None if entry is None else entry.value
 
 
-def test_a_lease_outlives_its_time_and_goes_with_its_owner(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_lease_is_renewed_until_its_owner_stops(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         owner = Owner(client, mesh)
@@ -61,7 +61,7 @@ def test_a_lease_outlives_its_time_and_goes_with_its_owner(etcd: EmbeddedEtcd, m
     asyncio.run(main())
 
 
-def test_a_lease_that_etcd_ended_is_taken_again(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_lease_revoked_by_etcd_is_taken_again(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         owner = Owner(client, mesh)
@@ -78,14 +78,14 @@ def test_a_lease_that_etcd_ended_is_taken_again(etcd: EmbeddedEtcd, mesh: str) -
     asyncio.run(main())
 
 
-def test_while_etcd_is_away_the_loss_is_told_once(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_loss_is_reported_once_while_etcd_is_unavailable(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         owner = Owner(client, mesh)
         lease = Lease(client, owner.attach, owner.lost, ttl=1)
         assert await lease.start(10.0)
         os.kill(etcd.pid, signal.SIGKILL)
-        await until(lambda: owner.log == ["attached", "lost"], "the loss is told")
+        await until(lambda: owner.log == ["attached", "lost"], "the loss is reported")
         assert not lease.held
         await etcd.start()
         await until(lambda: owner.log == ["attached", "lost", "attached"], "attached again")
@@ -96,7 +96,7 @@ def test_while_etcd_is_away_the_loss_is_told_once(etcd: EmbeddedEtcd, mesh: str)
     asyncio.run(main())
 
 
-def test_a_lease_without_an_owner_expires(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_lease_without_an_owner_expires(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         lease, _ = await client.grant(1)
@@ -111,7 +111,7 @@ def test_a_lease_without_an_owner_expires(etcd: EmbeddedEtcd, mesh: str) -> None
     asyncio.run(main())
 
 
-def test_what_trying_again_does_not_cure_is_raised(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_start_raises_an_error_that_a_retry_cannot_cure(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         owner = Owner(client, mesh)

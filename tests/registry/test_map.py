@@ -31,14 +31,14 @@ def listen(vehicles: VehicleMap) -> list[Change]:
 
 
 async def retold(client: EtcdClient, mesh: str, vehicle: str, edge: str) -> Record:
-    """A claim as another front door makes it."""
+    """A claim by another front door."""
     other = VehicleMap(client, mesh)
     record = await other.claim(vehicle, "pool", {edge: 1.0})
     await other.stop()
     return record
 
 
-def test_a_claim_is_for_good(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_claim_is_permanent(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
@@ -48,7 +48,7 @@ def test_a_claim_is_for_good(etcd: EmbeddedEtcd, mesh: str) -> None:
         record = await vehicles.claim("V", "pool", EDGES)
         assert record == Record("V", choose("V", EDGES) or "", "pool", 1)
         assert vehicles.cached("V") == record
-        # Whatever edges are healthy, and whichever pool a rule now says.
+        # With other healthy edges and another pool.
         for edges in ({"edge-9": 1.0}, {}):
             assert await vehicles.claim("V", "other", edges) == record
             fresh = VehicleMap(client, mesh)
@@ -63,7 +63,7 @@ def test_a_claim_is_for_good(etcd: EmbeddedEtcd, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_a_new_vehicle_needs_an_edge(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_claim_of_a_new_vehicle_needs_an_edge(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
@@ -81,7 +81,7 @@ def test_a_new_vehicle_needs_an_edge(etcd: EmbeddedEtcd, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_changes_of_others_arrive(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_changes_by_other_processes_are_reported(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
@@ -97,9 +97,9 @@ def test_changes_of_others_arrive(etcd: EmbeddedEtcd, mesh: str) -> None:
         await until(lambda: len(changes) == 4, "all changes")
         assert changes == [(None, first), (first, second), (second, third), (third, None)]
         assert vehicles.cached("V") is None
-        # Own ones are told as well.
+        # Own changes are reported too.
         own = await vehicles.claim("W", "pool", EDGES)
-        await until(lambda: changes[4:] == [(None, own)], "the own claim")
+        await until(lambda: changes[4:] == [(None, own)], "the own claim is reported")
         await other.stop()
         await vehicles.stop()
         await client.close()
@@ -107,14 +107,14 @@ def test_changes_of_others_arrive(etcd: EmbeddedEtcd, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_moves(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_move_changes_the_owner_and_raises_the_epoch(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         maps = [VehicleMap(client, mesh) for _ in range(4)]
         with pytest.raises(Conflict, match="no record"):
             await maps[0].move("V", "edge-2")
         await maps[0].claim("V", "pool", {"edge-1": 1.0})
-        assert (await maps[0].move("V", "edge-1")).epoch == 1, "it is there already"
+        assert (await maps[0].move("V", "edge-1")).epoch == 1, "edge-1 already owns it"
         moved = await asyncio.gather(
             *(vehicles.move("V", f"to-{number}") for number, vehicles in enumerate(maps)), return_exceptions=True
         )
@@ -130,7 +130,7 @@ def test_moves(etcd: EmbeddedEtcd, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_storms_of_claims_from_several_doors_agree(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_concurrent_claims_of_several_doors_agree(etcd: EmbeddedEtcd, mesh: str) -> None:
     """Twenty storms: four processes, which see different healthy edges, claim the same new vehicles at once."""
 
     async def main() -> None:
@@ -161,7 +161,7 @@ def test_storms_of_claims_from_several_doors_agree(etcd: EmbeddedEtcd, mesh: str
     asyncio.run(main())
 
 
-def test_lookups_and_claims_of_one_vehicle_at_once(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_concurrent_lookups_and_claims_of_one_vehicle(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
@@ -177,7 +177,7 @@ def test_lookups_and_claims_of_one_vehicle_at_once(etcd: EmbeddedEtcd, mesh: str
     asyncio.run(main())
 
 
-def test_the_memory_is_bounded(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_memory_is_bounded(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         writer = VehicleMap(client, mesh)
@@ -190,25 +190,25 @@ def test_the_memory_is_bounded(etcd: EmbeddedEtcd, mesh: str) -> None:
         assert await asyncio.gather(*(small.lookup(name) for name in names)) == written
         assert len(small) == 600
         assert small.evicted > 0
-        # What was used last stays.
+        # The most recently used record stays.
         small.cached(names[650])
         await asyncio.gather(*(writer.claim(f"W{number}", "pool", EDGES) for number in range(599)))
         await asyncio.gather(*(small.lookup(f"W{number}") for number in range(599)))
         assert small.cached(names[650]) == written[650]
-        # A change of a vehicle that is not in memory is told, and does not take its place.
+        # A change of a vehicle that is not in memory is reported, and its record is not stored.
         changes = listen(small)
         gone = next(name for name in names if small.cached(name) is None)
         moved = await writer.move(gone, "edge-9")
-        await until(lambda: any(new == moved for _, new in changes), "the move is told")
+        await until(lambda: any(new == moved for _, new in changes), "the move is reported")
         assert small.cached(gone) is None
         assert changes[-1] == (written[names.index(gone)], moved)
-        # One that is in memory is kept current.
+        # A record in memory is updated.
         moved = await writer.move(names[650], "edge-9")
         await until(lambda: small.cached(names[650]) == moved, "the cached record follows")
-        # A large enough map knows all.
+        # A large enough map has all records.
         large = VehicleMap(client, mesh)
         assert await large.start(10.0)
-        await until(lambda: large.live, "all is known")
+        await until(lambda: large.live, "all records are known")
         assert len(large) == 700 + 599
         for vehicles in (writer, small, large):
             await vehicles.stop()
@@ -217,15 +217,15 @@ def test_the_memory_is_bounded(etcd: EmbeddedEtcd, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_a_complete_map_that_grows_over_its_limit(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_complete_map_evicts_above_its_limit(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         small = VehicleMap(client, mesh, limit=10)
         assert await small.start(10.0)
-        await until(lambda: small.live, "all is known")
+        await until(lambda: small.live, "all records are known")
         writer = VehicleMap(client, mesh)
         await asyncio.gather(*(writer.claim(f"V{number}", "pool", EDGES) for number in range(11)))
-        await until(lambda: small.evicted == 1, "one had to go")
+        await until(lambda: small.evicted == 1, "one record is evicted")
         assert len(small) == 10
         await writer.stop()
         await small.stop()
@@ -235,19 +235,20 @@ def test_a_complete_map_that_grows_over_its_limit(etcd: EmbeddedEtcd, mesh: str)
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
-def test_etcd_away(etcd: EmbeddedEtcd, mesh: str, blow: signal.Signals) -> None:
-    """Dead, or alive and silent: what is known goes on, what is not is refused in time, and all heals by itself."""
+def test_map_recovers_after_etcd_is_unavailable(etcd: EmbeddedEtcd, mesh: str, blow: signal.Signals) -> None:
+    """etcd is dead, or silent: cached records are returned, other lookups fail in time, and the map recovers by
+    itself."""
 
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh, deadline=0.5)
         assert await vehicles.start(10.0)
         known = await vehicles.claim("known", "pool", EDGES)
-        await until(lambda: vehicles.live, "all is known")
+        await until(lambda: vehicles.live, "all records are known")
         os.kill(etcd.pid, blow)
         try:
             if blow == signal.SIGKILL:
-                await until(lambda: not vehicles.live, "the map says that it may be behind")
+                await until(lambda: not vehicles.live, "the map is not live")
             assert await vehicles.lookup("known") == known
             assert await vehicles.claim("known", "pool", {}) == known
             asked = [vehicles.lookup("unknown"), vehicles.claim("new", "pool", EDGES)]
@@ -274,7 +275,7 @@ def test_etcd_away(etcd: EmbeddedEtcd, mesh: str, blow: signal.Signals) -> None:
     asyncio.run(main())
 
 
-def test_a_map_that_starts_without_etcd(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_map_starts_without_etcd(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         await retold(client, mesh, "V", "edge-1")
@@ -285,15 +286,17 @@ def test_a_map_that_starts_without_etcd(etcd: EmbeddedEtcd, mesh: str) -> None:
         assert not await vehicles.start(0.1)
         await etcd.start()
         await until(lambda: vehicles.cached("V"), "the map is loaded")
-        assert changes == [], "what was there is no change"
+        assert changes == [], "existing records are not reported as changes"
         await vehicles.stop()
         await client.close()
 
     asyncio.run(main())
 
 
-def test_changes_behind_a_compaction(etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The history that the watch missed is gone: the new snapshot tells each change all the same."""
+def test_compacted_changes_are_reported_from_a_snapshot(
+    etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """etcd compacted changes that the watch missed: the new snapshot reports each of them anyway."""
 
     async def main() -> None:
         gate = Gate(monkeypatch)
@@ -303,7 +306,7 @@ def test_changes_behind_a_compaction(etcd: EmbeddedEtcd, mesh: str, monkeypatch:
         vehicles = VehicleMap(client, mesh)
         changes = listen(vehicles)
         assert await vehicles.start(10.0)
-        await until(lambda: vehicles.live, "all is known")
+        await until(lambda: vehicles.live, "all records are known")
         gate.shut()
         await until(lambda: not vehicles.live, "the stream is broken")
         moved = await writer.move("moved", "edge-9")
@@ -312,7 +315,7 @@ def test_changes_behind_a_compaction(etcd: EmbeddedEtcd, mesh: str, monkeypatch:
         assert await vehicles.lookup("added") == added
         await client.compact(await client.put(f"/{mesh}-other".encode(), b""))
         gate.open = True
-        await until(lambda: vehicles.live, "all is known again")
+        await until(lambda: vehicles.live, "all records are known again")
         assert changes == [(None, added), (before["moved"], moved), (before["deleted"], None)]
         assert len(vehicles) == 4
         assert vehicles.cached("kept") == before["kept"]
@@ -323,8 +326,10 @@ def test_changes_behind_a_compaction(etcd: EmbeddedEtcd, mesh: str, monkeypatch:
     asyncio.run(main())
 
 
-def test_an_answer_that_the_watch_overtakes(etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer to a question was made before a change and arrives after it: the change counts."""
+def test_change_overtakes_the_answer_to_a_lookup(
+    etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """etcd answered before a change, and the answer arrives after the change: the change is kept."""
 
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
@@ -333,7 +338,7 @@ def test_an_answer_that_the_watch_overtakes(etcd: EmbeddedEtcd, mesh: str, monke
         assert await vehicles.start(10.0)
         await until(lambda: vehicles.live, "the map is followed")
         changes = listen(vehicles)
-        # The first two overflow the memory; from then on a new vehicle is not kept.
+        # The first two overflow the memory; after that, a new vehicle is not stored.
         for name in ("filler 1", "filler 2", "V", "W"):
             await writer.claim(name, "pool", {"edge-1": 1.0})
         await until(lambda: len(changes) == 4, "all changes are applied")
@@ -355,7 +360,7 @@ def test_an_answer_that_the_watch_overtakes(etcd: EmbeddedEtcd, mesh: str, monke
         monkeypatch.setattr(EtcdClient, "txn", original)
         moved = await writer.move("V", "edge-2")
         await client.delete(Keys(mesh).vehicle("W"))
-        await until(lambda: len(changes) == 6, "the watch has told")
+        await until(lambda: len(changes) == 6, "the watch has reported the change")
         held.set()
         assert await asyncio.gather(*asked) == [moved, None]
         assert vehicles.cached("V") == moved
@@ -366,7 +371,7 @@ def test_an_answer_that_the_watch_overtakes(etcd: EmbeddedEtcd, mesh: str, monke
     asyncio.run(main())
 
 
-def test_a_record_that_is_none_harms_only_itself(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_bad_record_does_not_affect_other_records(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         await client.put(Keys(mesh).vehicle("bad"), b"not a record")
@@ -385,7 +390,7 @@ def test_a_record_that_is_none_harms_only_itself(etcd: EmbeddedEtcd, mesh: str) 
         await client.put(Keys(mesh).vehicle("good"), b"{}")
         repaired = await client.put(Keys(mesh).vehicle("bad"), Record("bad", "edge-1", "pool", 1).value())
         await until(lambda: vehicles.cached("bad"), "the repaired record arrives")
-        assert vehicles.cached("good") == answers[2], "the last good one stays"
+        assert vehicles.cached("good") == answers[2], "the last valid record stays"
         assert repaired
         await vehicles.stop()
         await client.close()
@@ -393,7 +398,7 @@ def test_a_record_that_is_none_harms_only_itself(etcd: EmbeddedEtcd, mesh: str) 
     asyncio.run(main())
 
 
-def test_a_listener_that_fails_stops_nothing(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_failing_listener_does_not_stop_the_map(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
@@ -407,7 +412,7 @@ def test_a_listener_that_fails_stops_nothing(etcd: EmbeddedEtcd, mesh: str) -> N
         vehicles.on_change = fail
         assert await vehicles.start(10.0)
         record = await retold(client, mesh, "V", "edge-1")
-        await until(lambda: len(failed) == 2, "it is told again")
+        await until(lambda: len(failed) == 2, "it is reported again")
         assert vehicles.cached("V") == record
         await vehicles.stop()
         await client.close()
@@ -415,7 +420,7 @@ def test_a_listener_that_fails_stops_nothing(etcd: EmbeddedEtcd, mesh: str) -> N
     asyncio.run(main())
 
 
-def test_stopping_answers_who_waits(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_stop_fails_pending_lookups(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         vehicles = VehicleMap(client, mesh)
@@ -434,6 +439,6 @@ def test_stopping_answers_who_waits(etcd: EmbeddedEtcd, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_a_limit_must_leave_room() -> None:
+def test_limit_below_one_record_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         VehicleMap(EtcdClient(["http://127.0.0.1:1"]), "m", limit=0)

@@ -1,4 +1,4 @@
-"""Who is there, on a real etcd."""
+"""Membership on a real etcd."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ def announce(
     return Announcement(client, mesh, name=name, role=role, host="127.0.0.1", ports=ports, pool="standard", ttl=1)
 
 
-def listen(everybody: Members) -> list[Change]:
+def listen(view: Members) -> list[Change]:
     changes: list[Change] = []
-    everybody.on_change = lambda old, new: changes.append((old, new))
+    view.on_change = lambda old, new: changes.append((old, new))
     return changes
 
 
-def test_members_come_change_and_go(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_members_are_added_changed_and_removed(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         edge = announce(client, mesh)
         core = announce(client, mesh, "core-1", role="core", port=8000)
         assert await core.start(10.0)
-        everybody = Members(client, mesh)
-        changes = listen(everybody)
-        assert await everybody.start(10.0)
-        assert changes == [(None, core.member)], "who is there already comes too"
+        view = Members(client, mesh)
+        changes = listen(view)
+        assert await view.start(10.0)
+        assert changes == [(None, core.member)], "existing members are reported too"
         assert await edge.start(10.0)
         assert edge.announced
-        await until(lambda: everybody.get("edge-1"), "the edge is seen")
-        assert everybody.get("edge-1") == Member(
+        await until(lambda: view.get("edge-1"), "the edge is seen")
+        assert view.get("edge-1") == Member(
             "edge-1", "edge", "127.0.0.1", {"device": 7000, "tier": 7001}, os.getpid(), 1, "standard"
         )
-        assert [member.name for member in everybody.all()] == ["core-1", "edge-1"]
-        assert everybody.all("edge") == [edge.member]
-        assert everybody.all("door") == []
-        assert await members(client, mesh) == everybody.all()
+        assert [member.name for member in view.all()] == ["core-1", "edge-1"]
+        assert view.all("edge") == [edge.member]
+        assert view.all("door") == []
+        assert await members(client, mesh) == view.all()
         assert await members(client, mesh + "-other") == []
         before = edge.member
         edge.update(ports={"device": 7100, "tier": 7101})
@@ -59,16 +59,16 @@ def test_members_come_change_and_go(etcd: EmbeddedEtcd, mesh: str) -> None:
         after = edge.member
         assert after.epoch == 1
         await edge.stop()
-        await until(lambda: changes[-1] == (after, None), "it is gone")
-        assert everybody.get("edge-1") is None
+        await until(lambda: changes[-1] == (after, None), "it is removed")
+        assert view.get("edge-1") is None
         await core.stop()
-        await everybody.stop()
+        await view.stop()
         await client.close()
 
     asyncio.run(main())
 
 
-def test_each_start_has_a_higher_epoch(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_each_start_gets_a_higher_epoch(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         epochs = []
@@ -78,7 +78,7 @@ def test_each_start_has_a_higher_epoch(etcd: EmbeddedEtcd, mesh: str) -> None:
             epochs.append(edge.epoch)
             await edge.stop()
         assert epochs == [1, 2, 3]
-        # Many at once: all differ.
+        # Many concurrent starts: all epochs differ.
         several = [announce(client, mesh, "busy") for _ in range(5)]
         await asyncio.gather(*(edge.start(10.0) for edge in several), return_exceptions=True)
         taken = [edge.epoch for edge in several]
@@ -89,7 +89,7 @@ def test_each_start_has_a_higher_epoch(etcd: EmbeddedEtcd, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_a_newer_process_of_the_name_silences_the_older(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_newer_process_of_a_name_supersedes_the_older(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         old, new = announce(client, mesh, port=7000), announce(client, mesh, port=9000)
@@ -99,63 +99,63 @@ def test_a_newer_process_of_the_name_silences_the_older(etcd: EmbeddedEtcd, mesh
         assert await new.start(10.0)
         assert new.epoch > old.epoch
         old.update(host="stale")
-        await until(lambda: superseded, "the older one knows")
+        await until(lambda: superseded, "the older one is superseded")
         assert await members(client, mesh) == [new.member]
         await old.stop()
-        assert await members(client, mesh) == [new.member], "the older one takes nothing with it"
+        assert await members(client, mesh) == [new.member], "the older one leaves the newer entry"
         await new.stop()
         await client.close()
 
     asyncio.run(main())
 
 
-def test_while_etcd_is_away_everybody_stays(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_members_stay_while_etcd_is_unavailable(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         edge = announce(client, mesh)
         lost: list[bool] = []
         edge.on_lost = lambda: lost.append(True)
         assert await edge.start(10.0)
-        everybody = Members(client, mesh)
-        assert await everybody.start(10.0)
-        await until(lambda: everybody.live, "members are followed")
+        view = Members(client, mesh)
+        assert await view.start(10.0)
+        await until(lambda: view.live, "members are followed")
         os.kill(etcd.pid, signal.SIGKILL)
         await until(lambda: lost, "the lease is lost")
-        assert everybody.get("edge-1") == edge.member
-        assert not everybody.live
+        assert view.get("edge-1") == edge.member
+        assert not view.live
         edge.update(host="moved")
         await etcd.start()
-        await until(lambda: everybody.get("edge-1") == edge.member and everybody.live, "the new address is seen")
+        await until(lambda: view.get("edge-1") == edge.member and view.live, "the new address is seen")
         assert edge.member.host == "moved"
         assert edge.epoch == 1, "the process is the same"
         await edge.stop()
-        await everybody.stop()
+        await view.stop()
         await client.close()
 
     asyncio.run(main())
 
 
-def test_it_announces_itself_when_etcd_comes_later(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_member_is_announced_when_etcd_starts_later(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         os.kill(etcd.pid, signal.SIGKILL)
         await until(lambda: not etcd.alive, "etcd is dead")
         edge = announce(client, mesh)
-        everybody = Members(client, mesh)
+        view = Members(client, mesh)
         assert not await edge.start(0.1)
-        assert not await everybody.start(0.1)
+        assert not await view.start(0.1)
         assert edge.epoch == 0
         await etcd.start()
-        await until(lambda: everybody.get("edge-1"), "the edge is seen")
+        await until(lambda: view.get("edge-1"), "the edge is seen")
         assert edge.epoch == 1
         await edge.stop()
-        await everybody.stop()
+        await view.stop()
         await client.close()
 
     asyncio.run(main())
 
 
-def test_an_etcd_that_lost_its_state_is_filled_again(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_member_is_announced_again_after_etcd_lost_its_state(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         keys = Keys(mesh)
@@ -167,31 +167,31 @@ def test_an_etcd_that_lost_its_state_is_filled_again(etcd: EmbeddedEtcd, mesh: s
         await client.delete(keys.epoch("edge-1"))
         await client.delete(keys.member("edge-1"))
         edge.update()
-        everybody = Members(client, mesh)
-        assert await everybody.start(10.0)
-        await until(lambda: everybody.get("edge-1"), "the edge is seen again")
+        view = Members(client, mesh)
+        assert await view.start(10.0)
+        await until(lambda: view.get("edge-1"), "the edge is seen again")
         counter = await client.get(keys.epoch("edge-1"))
         assert counter is not None
         assert counter.value == b"2", "the counter does not go back"
         await edge.stop()
-        await everybody.stop()
+        await view.stop()
         await client.close()
 
     asyncio.run(main())
 
 
-def test_what_is_no_member_is_ignored(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_bad_member_is_ignored(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         await client.put(Keys(mesh).member("bad"), b"{}")
-        everybody = Members(client, mesh)
-        assert await everybody.start(10.0)
+        view = Members(client, mesh)
+        assert await view.start(10.0)
         await client.put(Keys(mesh).member("worse"), b"\xff")
         good = Member("good", "core", "h", {"tier": 1})
         await client.put(Keys(mesh).member("good"), good.value())
-        await until(lambda: everybody.get("good"), "the good one is seen")
-        assert everybody.all() == [good]
-        await everybody.stop()
+        await until(lambda: view.get("good"), "the valid one is seen")
+        assert view.all() == [good]
+        await view.stop()
         await client.close()
 
     asyncio.run(main())
@@ -201,6 +201,6 @@ def test_what_is_no_member_is_ignored(etcd: EmbeddedEtcd, mesh: str) -> None:
     "value",
     [b"", b"[]", b"{}", Member("n", "edge", "h", {"device": "x"}).value(), Member("n", "edge", "h", {}, 1.5).value()],  # type: ignore[dict-item,arg-type]
 )
-def test_a_member_must_have_the_right_types(value: bytes) -> None:
-    with pytest.raises(BadRecord, match="no member"):
+def test_member_with_wrong_types_is_refused(value: bytes) -> None:
+    with pytest.raises(BadRecord, match="not a member"):
         decode(pb.KeyValue(key=b"/mesh/m/members/n", value=value))

@@ -1,4 +1,4 @@
-"""Keys and values as they stand in etcd."""
+"""Keys and values in etcd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ names = st.text(min_size=1, max_size=40).filter(lambda name: "/" not in name and
 
 
 @given(names, names, names, st.integers(min_value=1, max_value=2**62))
-def test_a_record_survives_etcd(vehicle: str, edge: str, pool: str, epoch: int) -> None:
+def test_record_is_decoded_from_its_value(vehicle: str, edge: str, pool: str, epoch: int) -> None:
     record = Record(vehicle, edge, pool, epoch)
     entry = pb.KeyValue(key=Keys("m").vehicle(vehicle), value=record.value(), mod_revision=7)
     found = decode(PREFIX, entry)
@@ -24,7 +24,7 @@ def test_a_record_survives_etcd(vehicle: str, edge: str, pool: str, epoch: int) 
     assert found.revision == 7
 
 
-def test_a_newer_version_may_add_fields() -> None:
+def test_unknown_fields_of_a_record_are_ignored() -> None:
     entry = pb.KeyValue(key=b"/mesh/m/vehicles/V", value=b'{"edge":"e","epoch":2,"pool":"p","since":1}')
     assert decode(PREFIX, entry) == Record("V", "e", "p", 2)
 
@@ -43,18 +43,18 @@ def test_a_newer_version_may_add_fields() -> None:
         b'{"edge":1,"epoch":1,"pool":"p"}',
     ],
 )
-def test_what_is_no_record_is_named(value: bytes) -> None:
+def test_bad_record_error_names_the_key(value: bytes) -> None:
     with pytest.raises(BadRecord, match="/mesh/m/vehicles/V"):
         decode(PREFIX, pb.KeyValue(key=b"/mesh/m/vehicles/V", value=value))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a\0", "x" * (MAX_NAME + 1), "ü" * MAX_NAME])
-def test_a_name_stays_in_its_place(name: str) -> None:
+def test_keys_refuse_invalid_names(name: str) -> None:
     for make in (Keys("m").vehicle, Keys("m").member, Keys):
         with pytest.raises(ValueError, match="name of a"):
             make(name)
 
 
 @given(st.binary(min_size=1).filter(lambda prefix: prefix[-1] != 255), st.binary())
-def test_a_range_has_what_begins_with_its_prefix(prefix: bytes, rest: bytes) -> None:
+def test_range_of_a_prefix_contains_its_keys(prefix: bytes, rest: bytes) -> None:
     assert prefix <= prefix + rest < after(prefix)

@@ -1,4 +1,4 @@
-"""Who gets a new vehicle."""
+"""The choice of an edge for a new vehicle."""
 
 from __future__ import annotations
 
@@ -29,26 +29,28 @@ GOLDEN = [
 
 
 def test_known_choices_never_change() -> None:
-    """The hash is part of the mesh's contract: these answers hold for ever, on every machine."""
+    """The hash is part of the mesh's contract: these choices must never change, on any machine."""
     edges = {f"edge-{number}": 1.0 for number in range(1, 6)}
     chosen = [choose(f"VIN{number:05d}", edges) for number in range(10)]
     assert chosen == GOLDEN
 
 
 @given(names, pools)
-def test_order_of_edges_does_not_matter(vehicle: str, edges: dict[str, float]) -> None:
+def test_order_of_edges_does_not_affect_the_choice(vehicle: str, edges: dict[str, float]) -> None:
     assert choose(vehicle, edges) == choose(vehicle, dict(reversed(edges.items())))
 
 
 @given(names, pools, names, weights)
-def test_a_new_edge_only_takes(vehicle: str, edges: dict[str, float], new: str, weight: float) -> None:
+def test_new_edge_moves_no_vehicle_between_others(
+    vehicle: str, edges: dict[str, float], new: str, weight: float
+) -> None:
     before = choose(vehicle, {name: value for name, value in edges.items() if name != new})
     after = choose(vehicle, {**edges, new: weight})
     assert after in (before, new)
 
 
 @given(names, pools, st.data())
-def test_losing_an_edge_moves_only_its_own(vehicle: str, edges: dict[str, float], data: st.DataObject) -> None:
+def test_lost_edge_moves_only_its_own_vehicles(vehicle: str, edges: dict[str, float], data: st.DataObject) -> None:
     lost = data.draw(st.sampled_from(sorted(edges)))
     before = choose(vehicle, edges)
     after = choose(vehicle, {name: value for name, value in edges.items() if name != lost})
@@ -56,7 +58,7 @@ def test_losing_an_edge_moves_only_its_own(vehicle: str, edges: dict[str, float]
 
 
 @given(names, names, weights)
-def test_scores_are_positive_and_grow_with_the_weight(vehicle: str, edge: str, weight: float) -> None:
+def test_score_is_positive_and_grows_with_the_weight(vehicle: str, edge: str, weight: float) -> None:
     assert 0 < score(vehicle, edge, weight) < score(vehicle, edge, weight * 2)
 
 
@@ -67,7 +69,7 @@ def test_shares_follow_the_weights() -> None:
         assert abs(count[name] / 20_000 - weight / 8.0) < 0.02
 
 
-def test_no_weight_means_no_vehicles() -> None:
+def test_edges_without_weight_get_no_vehicle() -> None:
     assert choose("V", {}) is None
     assert choose("V", {"drained": 0.0}) is None
     assert choose("V", {"drained": 0.0, "open": 0.1}) == "open"

@@ -27,12 +27,12 @@ def openssl(folder: Path, *arguments: str) -> None:
 
 
 def certificates(folder: Path) -> None:
-    """An authority, and certificates for the server and the client that it signed."""
+    """An authority, and the server's and client's certificates that it signed."""
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     openssl(folder, "req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=ca")
     (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
     for name in ("server", "client"):
-        # etcd takes the name in a client's certificate for its user, if no other is given; this one has none.
+        # etcd uses the common name of a client's certificate as the user if none is given; this one has none.
         openssl(folder, "req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/O={name}")
         openssl(
             folder,
@@ -118,7 +118,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     secured.kill()
 
 
-def test_a_map_with_tls_and_a_user(server: Secured, mesh: str) -> None:
+def test_map_works_with_tls_and_a_user(server: Secured, mesh: str) -> None:
     async def main() -> None:
         client = server.client()
         vehicles, everybody = VehicleMap(client, mesh), Members(client, mesh)
@@ -127,13 +127,13 @@ def test_a_map_with_tls_and_a_user(server: Secured, mesh: str) -> None:
         assert await everybody.start(10.0)
         assert await edge.start(10.0)
         record = await vehicles.claim("V", "pool", EDGES)
-        await until(lambda: everybody.get("edge-1") and vehicles.live, "the watches stand")
-        # Simple tokens are in etcd's memory: after its restart they are unknown, and new ones are taken without a word.
+        await until(lambda: everybody.get("edge-1") and vehicles.live, "the watches are live")
+        # etcd keeps simple tokens in memory: after its restart they are unknown, and the client logs in again.
         server.kill()
-        await until(lambda: not vehicles.live, "etcd is away")
+        await until(lambda: not vehicles.live, "etcd is unavailable")
         assert vehicles.cached("V") == record
         server.start()
-        await until(lambda: vehicles.live and everybody.live, "the watches stand again")
+        await until(lambda: vehicles.live and everybody.live, "the watches are live again")
         again = await vehicles.claim("W", "pool", EDGES)
         assert again.epoch == 1
         other = server.client()
@@ -148,13 +148,13 @@ def test_a_map_with_tls_and_a_user(server: Secured, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_a_token_that_expires_is_renewed_in_the_call(server: Secured) -> None:
+def test_expired_token_is_renewed_within_the_call(server: Secured) -> None:
     async def main() -> None:
         client = server.client()
         await client.put(b"/mesh/k", b"1")
         first = client._token
         assert first
-        # etcd forgets a token that was not used for a second.
+        # etcd drops a token that was not used for a second.
         await asyncio.sleep(3.0)
         await client.put(b"/mesh/k", b"2")
         assert client._token != first
@@ -163,7 +163,7 @@ def test_a_token_that_expires_is_renewed_in_the_call(server: Secured) -> None:
     asyncio.run(main())
 
 
-def test_many_calls_share_one_login(server: Secured) -> None:
+def test_concurrent_calls_share_one_login(server: Secured) -> None:
     async def main() -> None:
         client = server.client()
         await asyncio.gather(*(client.get(b"/mesh/k") for _ in range(50)))
@@ -177,7 +177,7 @@ def test_many_calls_share_one_login(server: Secured) -> None:
 
 
 @pytest.mark.parametrize(("user", "password"), [("mesh", "wrong"), ("nobody", "secret"), (None, None)])
-def test_a_wrong_user_is_refused_and_told_at_the_start(
+def test_start_raises_unauthorised_for_a_wrong_user(
     server: Secured, mesh: str, user: str | None, password: str | None
 ) -> None:
     async def main() -> None:
@@ -193,7 +193,7 @@ def test_a_wrong_user_is_refused_and_told_at_the_start(
     asyncio.run(main())
 
 
-def test_a_user_may_only_what_it_may(server: Secured) -> None:
+def test_user_is_refused_outside_its_permissions(server: Secured) -> None:
     async def main() -> None:
         client = server.client()
         with pytest.raises(Unauthorised, match="permission denied"):
@@ -203,7 +203,7 @@ def test_a_user_may_only_what_it_may(server: Secured) -> None:
     asyncio.run(main())
 
 
-def test_without_a_certificate_nobody_gets_in(server: Secured) -> None:
+def test_client_without_a_certificate_is_refused(server: Secured) -> None:
     async def main() -> None:
         for tls in (EtcdTls(server.folder / "ca.pem"), None):
             client = EtcdClient([server.endpoint], tls=tls)

@@ -1,4 +1,4 @@
-"""A view that is never behind and never wrong, whatever happens to the watch."""
+"""A follower stays complete and up to date through every fault of the watch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.waiting import until
 
 
 class View:
-    """Keeps all keys as bytes, and checks the order in which changes come."""
+    """Keeps all keys as bytes, and checks the order of changes."""
 
     def __init__(self) -> None:
         self.keys: dict[bytes, bytes] = {}
@@ -49,7 +49,7 @@ class View:
         if self.fail:
             self.fail = False
             raise ZeroDivisionError("a follower with a fault")
-        assert events[0].kv.mod_revision > self.last, "a revision came twice"
+        assert events[0].kv.mod_revision > self.last, "a revision was applied twice"
         for event in events:
             assert event.kv.mod_revision >= self.last
             self.last = event.kv.mod_revision
@@ -61,7 +61,7 @@ class View:
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[pb.WatchResponse]:
-    """All responses that watches get from now on."""
+    """All responses that watches receive from now on."""
     responses: list[pb.WatchResponse] = []
     check = Watch._check
 
@@ -78,7 +78,7 @@ async def content(client: EtcdClient, prefix: bytes) -> dict[bytes, bytes]:
 
 
 async def insist(client: EtcdClient, key: bytes, value: bytes) -> None:
-    """Put, however long etcd is away."""
+    """Put a key, and retry while etcd is unavailable."""
     while True:
         try:
             await client.put(key, value, retry=True)
@@ -90,7 +90,7 @@ async def insist(client: EtcdClient, key: bytes, value: bytes) -> None:
 async def same(client: EtcdClient, view: View, prefix: bytes) -> None:
     await insist(client, prefix + b"mark", b"%d" % random.getrandbits(60))
     expected = await content(client, prefix)
-    await until(lambda: view.keys == expected, "the view has what etcd has")
+    await until(lambda: view.keys == expected, "the view equals etcd")
 
 
 def test_changes_arrive_in_order(etcd: EmbeddedEtcd, mesh: str) -> None:
@@ -117,7 +117,7 @@ def test_changes_arrive_in_order(etcd: EmbeddedEtcd, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_a_backlog_larger_than_a_message_is_applied_as_a_whole(
+def test_backlog_larger_than_a_message_is_applied_at_once(
     etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
@@ -128,7 +128,7 @@ def test_a_backlog_larger_than_a_message_is_applied_as_a_whole(
         view = View()
         watch = Watch(client, prefix, view)
         assert await watch.start(10.0)
-        await until(lambda: watch.live, "the watch stands")
+        await until(lambda: watch.live, "the watch is live")
         gate.shut()
         await until(lambda: not watch.live, "the stream is broken")
         large = os.urandom(1_000_000)
@@ -145,7 +145,7 @@ def test_a_backlog_larger_than_a_message_is_applied_as_a_whole(
     asyncio.run(main())
 
 
-def test_a_stream_that_breaks_in_the_middle_of_a_backlog(
+def test_stream_resumes_after_a_break_within_a_backlog(
     etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """etcd sends a backlog a thousand revisions at a time, each part with its newest revision in the header."""
@@ -157,7 +157,7 @@ def test_a_stream_that_breaks_in_the_middle_of_a_backlog(
         view = View()
         watch = Watch(client, prefix, view)
         assert await watch.start(10.0)
-        await until(lambda: watch.live, "the watch stands")
+        await until(lambda: watch.live, "the watch is live")
         gate.shut()
         await until(lambda: not watch.live, "the stream is broken")
         await asyncio.gather(*(insist(client, prefix + b"%d" % number, b"x") for number in range(2500)))
@@ -173,7 +173,7 @@ def test_a_stream_that_breaks_in_the_middle_of_a_backlog(
         monkeypatch.setattr(view, "apply", breaking)
         gate.open = True
         await same(client, view, prefix)
-        assert len(parts) > 1, "the backlog came in parts"
+        assert len(parts) > 1, "the backlog arrived in parts"
         assert watch.rebuilt == 1
         await watch.stop()
         await client.close()
@@ -181,7 +181,7 @@ def test_a_stream_that_breaks_in_the_middle_of_a_backlog(
     asyncio.run(main())
 
 
-def test_etcd_killed_and_back_under_a_running_watch(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_watch_resumes_after_a_restart_of_etcd(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         prefix = f"/{mesh}/".encode()
@@ -192,10 +192,10 @@ def test_etcd_killed_and_back_under_a_running_watch(etcd: EmbeddedEtcd, mesh: st
             await insist(client, prefix + b"%d" % random.randrange(100), b"x")
             os.kill(etcd.pid, signal.SIGKILL)
             await until(lambda: not etcd.alive, "etcd is dead")
-            await until(lambda: not watch.live, "the watch has noticed")
+            await until(lambda: not watch.live, "the watch has detected the break")
             await etcd.start()
             await same(client, view, prefix)
-        await until(lambda: watch.live, "the watch stands again")
+        await until(lambda: watch.live, "the watch is live again")
         assert watch.rebuilt == 1, "a stream that can be resumed needs no new snapshot"
         await watch.stop()
         await client.close()
@@ -203,7 +203,9 @@ def test_etcd_killed_and_back_under_a_running_watch(etcd: EmbeddedEtcd, mesh: st
     asyncio.run(main())
 
 
-def test_compaction_while_the_watch_is_away(etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compaction_during_a_break_causes_a_snapshot(
+    etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         gate = Gate(monkeypatch)
         client = EtcdClient([etcd.endpoint])
@@ -213,7 +215,7 @@ def test_compaction_while_the_watch_is_away(etcd: EmbeddedEtcd, mesh: str, monke
         view = View()
         watch = Watch(client, prefix, view)
         assert await watch.start(10.0)
-        await until(lambda: watch.live, "the watch stands")
+        await until(lambda: watch.live, "the watch is live")
         gate.shut()
         await until(lambda: not watch.live, "the stream is broken")
         known = watch.revision
@@ -223,15 +225,15 @@ def test_compaction_while_the_watch_is_away(etcd: EmbeddedEtcd, mesh: str, monke
         await client.compact(last)
         gate.open = True
         await same(client, view, prefix)
-        assert view.since == [0, known], "the second snapshot says from where changes were missed"
+        assert view.since == [0, known], "the second snapshot has the last applied revision"
         await watch.stop()
         await client.close()
 
     asyncio.run(main())
 
 
-def test_another_etcd_at_the_same_address(folder: Path, mesh: str) -> None:
-    """Its data was lost: the history begins again, with lower revisions."""
+def test_new_etcd_at_the_same_address_causes_a_snapshot(folder: Path, mesh: str) -> None:
+    """The old etcd lost its data: the history starts again, with lower revisions."""
 
     async def main() -> None:
         server = EmbeddedEtcd(folder)
@@ -243,12 +245,12 @@ def test_another_etcd_at_the_same_address(folder: Path, mesh: str) -> None:
         view = View()
         watch = Watch(client, prefix, view)
         assert await watch.start(10.0)
-        await until(lambda: watch.live, "the watch stands")
+        await until(lambda: watch.live, "the watch is live")
         await server.stop()
         (folder / "data").rename(folder / "lost")
         await server.start()
         await insist(client, prefix + b"new", b"1")
-        await until(lambda: view.keys == {prefix + b"new": b"1"}, "the view is that of the new etcd")
+        await until(lambda: view.keys == {prefix + b"new": b"1"}, "the view equals the new etcd")
         assert view.since[-1] == 0
         await same(client, view, prefix)
         await watch.stop()
@@ -258,7 +260,7 @@ def test_another_etcd_at_the_same_address(folder: Path, mesh: str) -> None:
     asyncio.run(main())
 
 
-def test_a_watch_that_is_silent_is_rebuilt(etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_watch_is_opened_again(etcd: EmbeddedEtcd, mesh: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(watching, "ANSWER", 0.5)
         responses = recorded(monkeypatch)
@@ -267,14 +269,14 @@ def test_a_watch_that_is_silent_is_rebuilt(etcd: EmbeddedEtcd, mesh: str, monkey
         view = View()
         watch = Watch(client, prefix, view, quiet=0.1)
         assert await watch.start(10.0)
-        await until(lambda: watch.live, "the watch stands")
+        await until(lambda: watch.live, "the watch is live")
         responses.clear()
-        await until(lambda: len(responses) >= 3, "signs of life are asked for and answered")
+        await until(lambda: len(responses) >= 3, "progress notices are requested and answered")
         assert watch.live
         assert watch.rebuilt == 1
         freeze(etcd.pid)
         try:
-            await until(lambda: not watch.live, "the silence was noticed")
+            await until(lambda: not watch.live, "the silence is detected")
         finally:
             os.kill(etcd.pid, signal.SIGCONT)
         await same(client, view, prefix)
@@ -284,7 +286,7 @@ def test_a_watch_that_is_silent_is_rebuilt(etcd: EmbeddedEtcd, mesh: str, monkey
     asyncio.run(main())
 
 
-def test_a_follower_that_fails_gets_a_snapshot(etcd: EmbeddedEtcd, mesh: str) -> None:
+def test_failing_follower_gets_a_snapshot(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
         client = EtcdClient([etcd.endpoint])
         prefix = f"/{mesh}/".encode()
@@ -301,7 +303,7 @@ def test_a_follower_that_fails_gets_a_snapshot(etcd: EmbeddedEtcd, mesh: str) ->
     asyncio.run(main())
 
 
-def test_it_starts_before_etcd_does(folder: Path, mesh: str) -> None:
+def test_watch_starts_before_etcd(folder: Path, mesh: str) -> None:
     async def main() -> None:
         server = EmbeddedEtcd(folder)
         await server.start()
@@ -314,7 +316,7 @@ def test_it_starts_before_etcd_does(folder: Path, mesh: str) -> None:
         await server.start()
         assert await watch.start(20.0)
         await same(client, view, f"/{mesh}/".encode())
-        # Closing the client under a running watch leaves nothing that hangs.
+        # Closing the client of a running watch must not leave a hanging task.
         await client.close()
         await asyncio.wait_for(watch.stop(), 10.0)
         await server.stop()
