@@ -1,1 +1,2 @@
-"""Who a client is, what it may do, and how the nodes of one mesh prove themselves. No I/O but the secret file."""
+"""Identity and permissions of clients, and authentication between the nodes of a mesh. No I/O except for files of
+secrets and verifiers."""

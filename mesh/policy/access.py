@@ -1,8 +1,8 @@
-"""Who is let in as what: the principals of vehicles, of back ends and of the mesh's own tier links.
+"""Admission: the principals of vehicles, of back ends and of the mesh's own tier links.
 
 It knows the template of the vehicles' topics and the back ends' credentials. It must never read a packet other than
-CONNECT. What always holds: a vehicle publishes to the literal subtree of that vehicle only, whatever its name looks
-like; a password is compared in a time that does not depend on it.
+CONNECT. What always holds: a vehicle's own permission covers its literal subtree only, even if its name contains
+wildcards; the time to compare a password does not depend on the password.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ ANONYMOUS: Final = "anonymous"
 
 @final
 class Grant:
-    """What one class of clients may do: filters of topics to publish to and to subscribe to, and of those refused
-    whatever else says; ``reason`` is the MQTT 5.0 code for what is not allowed."""
+    """The permissions of one class of clients: topic filters to publish to and to subscribe to, and filters that are
+    refused in any case; ``reason`` is the MQTT 5.0 reason code of a refusal."""
 
     __slots__ = ("publish", "reason", "refused", "subscribe")
 
@@ -38,28 +38,28 @@ class Grant:
         self.reason = reason
 
     def permissions(self, prefix: str = "", fleet: tuple[str, ...] = ()) -> Permissions:
-        """These, and the subtree below ``prefix``, and to read, what is the fleet's."""
+        """These permissions, the subtree below ``prefix``, and subscriptions to the topics of ``fleet``."""
         return Permissions(prefix, fleet, self.publish, self.subscribe, self.refused, self.reason)
 
 
 def vehicle_principal(template: Template, vehicle: str, grant: Grant, fleet: tuple[str, ...] = ()) -> Principal:
-    """A vehicle, which may publish and subscribe below its own subtree, read what the filters in ``fleet`` match, and
-    do what all vehicles may.
+    """A vehicle. It may publish and subscribe in its own subtree, subscribe to the topics of ``fleet``, and use the
+    permissions of all vehicles.
     """
     return Principal(vehicle, VEHICLE, grant.permissions(template.subtree(vehicle), fleet), vehicle)
 
 
 def tier_principal(core: str) -> Principal:
-    """A core as a client of an edge, after it has proved that it knows the mesh secret."""
+    """A core as a client of an edge, after it proved that it knows the mesh secret."""
     return Principal(core, TIER, everything())
 
 
 @final
 class Backends:
-    """The back-end applications that a core lets in: those with a password, or all.
+    """The back-end applications that a core admits: those with a password, or all.
 
-    ``users`` maps names to passwords. Without ``anonymous`` only those names get in; with it, a client without a user
-    name too, as ``anonymous``, and so does a name that has no password here.
+    ``users`` maps names to passwords. Without ``anonymous`` a core admits only those names. With it, a core also admits
+    a client without a user name, as ``anonymous``, and a client whose user name has no password here.
     """
 
     __slots__ = ("_anonymous", "_passwords", "_permissions")
@@ -79,20 +79,20 @@ class Backends:
         known = self._passwords.get(name)
         if known is None and self._anonymous:
             return Principal(name, BACKEND, self._permissions)
-        # An unknown name costs the same comparison, so that its time does not tell which names exist.
-        right = compare_digest(_digest(connect.password or b""), known if known is not None else _NOBODY)
-        if not right or known is None:
+        # An unknown name costs the same comparison, so that the time does not reveal which names exist.
+        matches = compare_digest(_digest(connect.password or b""), known if known is not None else _NO_DIGEST)
+        if not matches or known is None:
             raise Refused(BAD_USER_NAME_OR_PASSWORD, f"the back end at {peer} gave a wrong user name or password")
         return Principal(name, BACKEND, self._permissions)
 
     def proven(self, identity: str) -> Principal:
-        """The back end that has proved that it is ``identity``."""
+        """The back end that proved the identity ``identity``."""
         return Principal(identity, BACKEND, self._permissions)
 
 
 def _digest(password: bytes) -> bytes:
-    """Digests have one length, so comparing them does not tell the length of the password."""
+    """Digests have equal lengths, so the time to compare them does not reveal the length of the password."""
     return sha256(password).digest()
 
 
-_NOBODY: Final = bytes(32)
+_NO_DIGEST: Final = bytes(32)

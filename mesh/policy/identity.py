@@ -1,8 +1,7 @@
-"""Who a vehicle is, from its CONNECT.
+"""The identity of a vehicle, from its CONNECT.
 
-It knows the field that the topology names and the pattern that the identity must match. It must never know whether the
-vehicle exists. What always holds: an identity that comes back matches the pattern as a whole, so it is one safe level
-of a topic.
+It knows the field that the topology names and the pattern of identities. It must never know whether the vehicle exists.
+What always holds: a returned identity matches the pattern as a whole, so it is one safe level of a topic.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ SOURCES: Final = (USERNAME, CLIENT_ID)
 
 @final
 class Identity:
-    """Takes the identity from ``source``, one of ``SOURCES``, and holds it against ``pattern``. A client that leaves
-    the field out is ``default``, unless that is empty."""
+    """Takes the identity from ``source``, one of ``SOURCES``, and checks it with ``pattern``. A client that leaves the
+    field out gets the identity ``default``, unless that is empty."""
 
     __slots__ = ("default", "pattern", "source")
 
@@ -36,8 +35,8 @@ class Identity:
     def vehicle_of_connect(self, connect: Connect) -> str:
         """The vehicle that connects.
 
-        Raises ``Refused``: 0x85 if the client id is not a vehicle's, 0x87 if the user name is not (return codes 2 and 5
-        before MQTT 5.0 [MQTT-3.2.2-5]).
+        Raises ``Refused``: 0x85 for an invalid client id, 0x87 for an invalid user name (return codes 2 and 5 before
+        MQTT 5.0 [MQTT-3.2.2-5]).
         """
         if self.default and not (connect.client_id if self.source == CLIENT_ID else connect.username):
             return self.default
@@ -46,17 +45,18 @@ class Identity:
                 raise Refused(CLIENT_IDENTIFIER_NOT_VALID, "the client id does not match the identity pattern")
             return connect.client_id
         if connect.username is None:
-            raise Refused(NOT_AUTHORIZED, "no user name, which is the vehicle's identity here")
+            raise Refused(NOT_AUTHORIZED, "CONNECT has no user name, which must be the vehicle's identity")
         if not self.pattern.matches(connect.username):
             raise Refused(NOT_AUTHORIZED, "the user name does not match the identity pattern")
         return connect.username
 
     def vehicle_of_proof(self, connect: Connect, identity: str) -> str:
-        """The vehicle that has proved that it is ``identity``, which its CONNECT may leave out but not gainsay.
+        """The vehicle that proved the identity ``identity``. Its CONNECT may omit the identity but must not contradict
+        it.
 
         Raises ``Refused``: 0x87.
         """
         named = connect.client_id if self.source == CLIENT_ID else connect.username
         if (named and named != identity) or not self.pattern.matches(identity):
-            raise Refused(NOT_AUTHORIZED, "who it has proved to be is not who it says it is")
+            raise Refused(NOT_AUTHORIZED, "the proven identity does not match CONNECT or the identity pattern")
         return identity

@@ -1,9 +1,8 @@
-"""Patterns of identities: a small part of the regular expressions, matched by hand.
+"""Patterns of identities: a small subset of regular expressions, with its own matcher.
 
-It knows characters and counts. It must never hand anything that a client sent to a regular expression (amqtt was
-stopped that way, by a published denial of service). What always holds: a match takes at most (pieces x length) steps,
-and no identity that matches can contain ``/``, ``+`` or ``#``, so it is always exactly one level of a topic
-(CVE-2017-7650).
+It knows characters and counts. It must never match client input with a regular expression (amqtt had a published denial
+of service from that). What always holds: a match takes at most (pieces x length) steps, and no identity that matches
+can contain ``/``, ``+`` or ``#``, so it is always exactly one level of a topic (CVE-2017-7650).
 
 The language: a sequence of characters, escaped characters (``\\.``) and classes (``[A-Za-z0-9_-]``), each with an
 optional count ``{n}`` or ``{min,max}``. The whole identity must match. Everything else is an error when the topology is
@@ -22,17 +21,17 @@ MAX_PIECES: Final = 32
 
 _FORBIDDEN: Final = frozenset("/+#")
 _SPECIAL: Final = {
-    "^": "leave it out: the whole identity must match anyway",
-    "$": "leave it out: the whole identity must match anyway",
-    "*": "give a count such as {0,64}",
-    "+": "give a count such as {1,64}",
-    "?": "give a count: {0,1}",
+    "^": "remove it: the whole identity must match anyway",
+    "$": "remove it: the whole identity must match anyway",
+    "*": "write a count such as {0,64}",
+    "+": "write a count such as {1,64}",
+    "?": "write the count {0,1}",
     ".": "name the characters in a class such as [A-Za-z0-9], or write \\. for a dot",
     "(": "groups are not supported",
     ")": "groups are not supported",
     "|": "alternatives are not supported",
-    "{": "a count stands behind a character or a class",
-    "}": "a count stands behind a character or a class; write \\} for a brace",
+    "{": "a count follows a character or a class",
+    "}": "a count follows a character or a class; write \\} for a brace",
     "]": "a class begins with [; write \\] for a bracket",
 }
 
@@ -43,7 +42,7 @@ class PatternError(ValueError):
 
 @final
 class Piece:
-    """``least`` to ``most`` characters out of ``characters``."""
+    """``least`` to ``most`` characters of the set ``characters``."""
 
     __slots__ = ("characters", "least", "most")
 
@@ -60,7 +59,7 @@ class Pattern:
     __slots__ = ("longest", "pieces", "shortest", "text")
 
     def __init__(self, text: str) -> None:
-        """Raises ``PatternError`` for what is not in the language, and for patterns that match an empty identity."""
+        """Raises ``PatternError`` for text outside the language, and for patterns that match an empty identity."""
         self.text = text
         self.pieces = tuple(_Parser(text).pieces())
         self.shortest = sum(piece.least for piece in self.pieces)
@@ -90,12 +89,12 @@ class Pattern:
 
 
 def _after(piece: Piece, identity: str, begins: list[bool]) -> list[bool]:
-    """Where ``piece`` can end, given where it can begin: one pass with running sums, so no text makes it try twice."""
+    """Where ``piece`` can end, given where it can begin: one pass with running sums, without backtracking."""
     sums = [0]  # sums[i]: how many of begins[:i] are true
     for begin in begins:
         sums.append(sums[-1] + begin)
     ends = []
-    run = 0  # where the run of fitting characters that ends here began
+    run = 0  # the start of the run of matching characters that ends here
     for end in range(len(identity) + 1):
         if end and identity[end - 1] not in piece.characters:
             run = end
@@ -137,19 +136,19 @@ class _Parser:
         return frozenset(self.one())
 
     def one(self) -> str:
-        """One character, escaped or not, that may stand in an identity."""
+        """One character, escaped or not, that an identity may contain."""
         character = self.text[self.at]
         if character == "\\":
             self.at += 1
             if self.at == len(self.text):
-                raise self.error("a backslash stands before the character that it escapes")
+                raise self.error("a backslash must be followed by the character that it escapes")
             character = self.text[self.at]
             if character.isalnum():
                 raise self.error(f"\\{character} is not supported; name the characters in a class such as [0-9]")
         if character in _FORBIDDEN:
             raise self.error(f"an identity is one level of a topic, so it cannot contain {character!r}")
         if not "!" <= character <= "~":
-            raise self.error("an identity is made of printable ASCII characters without blanks")
+            raise self.error("an identity has printable ASCII characters without blanks only")
         self.at += 1
         return character
 
@@ -158,9 +157,9 @@ class _Parser:
         found: set[str] = set()
         while self.at < len(self.text) and self.text[self.at] != "]":
             if self.text[self.at] == "^" and not found:
-                raise self.error("name the characters that are allowed, not those that are not")
+                raise self.error("a negated class is not supported; write the allowed characters")
             if self.text[self.at] == "[":
-                raise self.error("a class cannot stand in a class; write \\[ for a bracket")
+                raise self.error("a class cannot contain a class; write \\[ for a bracket")
             first = self.one()
             if self.text[self.at : self.at + 1] == "-" and self.text[self.at + 1 : self.at + 2] not in ("", "]"):
                 self.at += 1
@@ -170,34 +169,34 @@ class _Parser:
         if self.at == len(self.text):
             raise self.error("the class has no closing ]")
         if not found:
-            raise self.error("the class is empty")
+            raise self.error("the class is empty; write the allowed characters, such as [A-Z0-9]")
         self.at += 1
         return frozenset(found)
 
     def span(self, first: str, last: str) -> set[str]:
         if last < first:
-            raise self.error(f"the range {first}-{last} runs backwards")
+            raise self.error(f"the range {first}-{last} is reversed; write {last}-{first}")
         characters = {chr(code) for code in range(ord(first), ord(last) + 1)}
         if characters & _FORBIDDEN:
-            raise self.error(f"the range {first}-{last} contains /, + or #, which cannot stand in one level of a topic")
+            raise self.error(f"the range {first}-{last} contains /, + or #, which one level of a topic cannot contain")
         return characters
 
     def count(self) -> tuple[int, int]:
-        """The count behind a piece; 1 if there is none."""
+        """The count after a piece; 1 if there is none."""
         if self.text[self.at : self.at + 1] != "{":
             return 1, 1
         end = self.text.find("}", self.at)
         if end < 0:
-            raise self.error("the count has no closing }")
+            raise self.error("the count has no closing }; write {n} or {min,max}")
         least, comma, most = self.text[self.at + 1 : end].partition(",")
         numbers = (least, most) if comma else (least, least)
-        # Six digits are plenty, and keep int() away from very long texts.
+        # Six digits are enough, and int() never gets a very long text.
         if not all(number.isascii() and number.isdecimal() and len(number) <= 6 for number in numbers):
-            raise self.error("a count is {n} or {min,max}")
+            raise self.error("a count must be {n} or {min,max}")
         low, high = int(numbers[0]), int(numbers[1])
         if low > high or not high:
             raise self.error(
-                f"the count {{{low},{high}}} can never be met; write the smaller number first and at least 1 last"
+                f"the count {{{low},{high}}} matches nothing; write the smaller number first and at least 1 last"
             )
         self.at = end + 1
         return low, high

@@ -1,8 +1,9 @@
 """SCRAM-SHA-256 as an authentication method of MQTT (RFC 5802, RFC 7677): the server's side.
 
-A client proves that it knows a password without sending it, and the server that it knows the verifier. It knows
-verifiers and nonces: never packets. What always holds: what the server stores does not let anybody log in; an unknown
-name is answered like a known one, up to the end; a comparison takes a time that does not depend on what is compared.
+A client proves that it knows a password without sending it; the server proves that it knows the verifier. It knows
+verifiers and nonces. It must never know packets. What always holds: a stored verifier is not sufficient to log in; the
+server answers an unknown name like a known one until the last message; the time of a comparison does not depend on the
+compared values.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ SCRAM_SHA_256: Final = "SCRAM-SHA-256"
 ITERATIONS: Final = 4096  # RFC 7677 section 4: at least
 _SALT: Final = 16
 _NONCE: Final = 18
-_MAX_MESSAGE: Final = 1024  # a client's message with a name and two nonces has some hundred bytes
+_MAX_MESSAGE: Final = 1024  # a message with a name and two nonces has some hundred bytes
 
 
 class Verifier(NamedTuple):
-    """What is stored of a password (RFC 5802 section 3)."""
+    """The stored form of a password (RFC 5802 section 3)."""
 
     iterations: int
     salt: bytes
@@ -38,13 +39,13 @@ class Verifier(NamedTuple):
 
 
 class VerifierError(ValueError):
-    """A file of verifiers cannot be used; says which line and what would be right."""
+    """A line of a file of verifiers is invalid; the message names the line and the right form."""
 
 
 def make_verifier(password: str, iterations: int = ITERATIONS, salt: bytes = b"") -> Verifier:
-    """The verifier of a password, with a salt of its own if none is given."""
+    """The verifier of a password, with a random salt if none is given."""
     salt = salt or secrets.token_bytes(_SALT)
-    # RFC 5802 prepares passwords by SASLprep, whose main part this is.
+    # RFC 5802 prepares passwords with SASLprep; NFKC is its main part.
     salted = pbkdf2_hmac("sha256", unicodedata.normalize("NFKC", password).encode(), salt, iterations)
     stored = sha256(digest(salted, b"Client Key", sha256)).digest()
     return Verifier(iterations, salt, stored, digest(salted, b"Server Key", sha256))
@@ -57,7 +58,7 @@ def write_line(name: str, verifier: Verifier) -> str:
 
 
 def read_verifiers(path: Path) -> dict[str, Verifier]:
-    """The verifiers in a file: a line each, as ``write_line`` writes it; lines with ``#`` are comments.
+    """The verifiers in a file: one line each, in the form of ``write_line``; lines that begin with ``#`` are comments.
 
     Raises ``OSError``, ``VerifierError``.
     """
@@ -70,7 +71,9 @@ def read_verifiers(path: Path) -> dict[str, Verifier]:
             found[name] = _parse(rest)
         except (ValueError, binascii.Error):
             right = f"name:{SCRAM_SHA_256}${ITERATIONS}:salt$stored key:server key"
-            raise VerifierError(f"{path}:{number}: this is no verifier; write {right}, as mesh scram does") from None
+            raise VerifierError(
+                f"{path}:{number}: this is not a verifier; write {right}, as printed by mesh scram"
+            ) from None
     return found
 
 
@@ -85,7 +88,7 @@ def _parse(text: str) -> Verifier:
 
 @final
 class ScramMethods(Methods):
-    """SCRAM-SHA-256 for those who have a verifier. ``required``: nobody else gets in."""
+    """SCRAM-SHA-256 for names with a verifier. ``required``: clients without this proof are refused."""
 
     def __init__(self, verifiers: Mapping[str, Verifier], required: bool) -> None:
         self._verifiers = verifiers
@@ -98,7 +101,7 @@ class ScramMethods(Methods):
         return ScramProof(self, _to_base64(secrets.token_bytes(_NONCE)))
 
     def verifier(self, name: str) -> Verifier:
-        """The verifier of a name; for a name that is not known, one that looks the same each time and fits nothing."""
+        """The verifier of a name; for an unknown name, one with a constant salt that no password matches."""
         known = self._verifiers.get(name)
         if known is not None:
             return known
@@ -109,7 +112,7 @@ class ScramMethods(Methods):
 @final
 class ScramProof(Proof):
     """One exchange: client-first, server-first, client-final, server-final (RFC 5802 section 5). ``nonce`` is the
-    server's part of it."""
+    server's part of the nonce."""
 
     def __init__(self, methods: ScramMethods, nonce: str) -> None:
         self._methods = methods
@@ -124,21 +127,21 @@ class ScramProof(Proof):
     def step(self, data: bytes) -> tuple[bytes, bool]:
         try:
             if len(data) > _MAX_MESSAGE:
-                raise ValueError("too long")
+                raise ValueError(f"it has {len(data)} bytes, and the limit is {_MAX_MESSAGE}")
             text = data.decode()
             if self._verifier is None:
                 return self._first(text), False
             return self._final(text, self._verifier), True
         except (ValueError, binascii.Error) as error:
-            raise Refused(NOT_AUTHORIZED, f"SCRAM: a message cannot be read: {error}") from None
+            raise Refused(NOT_AUTHORIZED, f"SCRAM: invalid message: {error}") from None
 
     def _first(self, text: str) -> bytes:
         binding, authzid, bare = text.split(",", 2)
         if binding not in ("n", "y") or authzid:
-            raise ValueError("channel binding and acting for others are not offered")
+            raise ValueError("channel binding and an authorization identity are not supported")
         fields = _fields(bare)
         if "m" in fields or list(fields)[:2] != ["n", "r"] or not fields["r"]:
-            raise ValueError("name and nonce are expected")
+            raise ValueError("it must begin with a name and a nonce")
         self._name = _unescape(fields["n"])
         self._header, self._bare = f"{binding},,", bare
         self._nonce = fields["r"] + self._own_nonce
@@ -150,12 +153,12 @@ class ScramProof(Proof):
         without, _, proof = text.rpartition(",p=")
         fields = _fields(without)
         if fields.get("c") != _to_base64(self._header.encode()) or fields.get("r") != self._nonce:
-            raise ValueError("the header or the nonce is another than before")
+            raise ValueError("the header or the nonce differs from the first message")
         message = f"{self._bare},{self._challenge},{without}".encode()
         signature = digest(verifier.stored_key, message, sha256)
         key = bytes(a ^ b for a, b in zip(base64.b64decode(proof, validate=True), signature, strict=True))
         if not compare_digest(sha256(key).digest(), verifier.stored_key):
-            raise Refused(NOT_AUTHORIZED, f"SCRAM: {self._name!r} did not prove the password")
+            raise Refused(NOT_AUTHORIZED, f"SCRAM: {self._name!r} did not prove that it knows the password")
         self.identity = self._name
         return b"v=" + base64.b64encode(digest(verifier.server_key, message, sha256))
 
@@ -166,7 +169,7 @@ def _fields(text: str) -> dict[str, str]:
     for part in text.split(","):
         name, equals, value = part.partition("=")
         if len(name) != 1 or not equals or name in found:
-            raise ValueError(f"{part!r} is no attribute")
+            raise ValueError(f"{part!r} is not an attribute")
         found[name] = value
     return found
 
@@ -175,7 +178,7 @@ def _unescape(name: str) -> str:
     """A name in which ``=2C`` stands for a comma and ``=3D`` for an equals sign (RFC 5802 section 5.1)."""
     for part in name.split("=")[1:]:
         if part[:2] not in ("2C", "3D"):
-            raise ValueError("the name has a = that stands for nothing")
+            raise ValueError("the name has a = that is neither =2C nor =3D")
     return name.replace("=2C", ",").replace("=3D", "=")
 
 

@@ -1,8 +1,7 @@
-"""The secret that all nodes of one mesh share, and proofs that one knows it.
+"""The secret that all nodes of one mesh share, and proofs of its knowledge.
 
 It knows 32 bytes in a file that only its owner can read. It must never send or log them. What always holds: the file is
-there whole or not at all, also when several nodes make it at the same moment; a proof for one purpose is worth nothing
-for another.
+complete or absent, even if several nodes create it at the same time; a proof for one purpose is not valid for another.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ FILE: Final = "secret"
 
 
 class SecretError(Exception):
-    """The secret file cannot be used; says why and what to do."""
+    """The secret file cannot be used; the message says why and what to do."""
 
 
 def load_or_create(folder: Path) -> bytes:
-    """The secret in ``folder``/secret, which is made (mode 0600, the folder 0700) if it is not there yet.
+    """The secret in ``folder``/secret. A missing file is created (mode 0600, the folder 0700).
 
-    Raises ``SecretError`` if others may read it or if it is no secret of ours, ``OSError`` if it can be neither read
-    nor made.
+    Raises ``SecretError`` if others may read the file or its length is wrong, ``OSError`` if it can be neither read nor
+    created.
     """
     path = folder / FILE
     try:
@@ -42,18 +41,18 @@ def read(path: Path) -> bytes:
     with path.open("rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if mode & 0o077:
-            raise SecretError(f"{path}: others may read the secret of the mesh; run: chmod 600 {path}")
+            raise SecretError(f"{path}: other users may read the secret of the mesh; run: chmod 600 {path}")
         secret = file.read(SIZE + 1)
     if len(secret) != SIZE:
         raise SecretError(
-            f"{path}: a secret of the mesh has {SIZE} bytes; copy the file from another node, or remove it, "
-            "and a new one is made"
+            f"{path}: the secret of the mesh must have {SIZE} bytes; copy the file from another node, or remove it "
+            "to have a new one created"
         )
     return secret
 
 
 def _create(path: Path) -> None:
-    """Write a new secret beside ``path`` and give it that name, unless somebody else was first."""
+    """Write a new secret beside ``path`` and link it to that name, unless another process was first."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -62,7 +61,7 @@ def _create(path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         try:
-            os.link(fresh, path)  # unlike rename, this never replaces the secret of whoever was first
+            os.link(fresh, path)  # unlike rename, link never replaces the secret of another process
         except FileExistsError:
             return
     finally:
@@ -77,12 +76,12 @@ def _create(path: Path) -> None:
 def prove(secret: bytes, purpose: str, *parts: bytes) -> bytes:
     """HMAC-SHA256 (RFC 2104) over the purpose and the parts, 32 bytes.
 
-    Each is preceded by its length, so that ``(b"ab", b"c")`` and ``(b"a", b"bc")`` have different proofs.
+    The length of each precedes it, so that ``(b"ab", b"c")`` and ``(b"a", b"bc")`` have different proofs.
     """
     message = b"".join(len(part).to_bytes(4, "big") + part for part in (purpose.encode(), *parts))
     return digest(secret, message, sha256)
 
 
 def verify(secret: bytes, proof: bytes, purpose: str, *parts: bytes) -> bool:
-    """Whether ``proof`` is the proof of these parts, in a time that does not tell how nearly."""
+    """Whether ``proof`` is the proof of these parts; takes constant time."""
     return compare_digest(prove(secret, purpose, *parts), proof)

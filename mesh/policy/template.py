@@ -1,8 +1,8 @@
-"""The topic template of the vehicles: which topic belongs to which vehicle.
+"""The topic template of the vehicles: maps a topic to its vehicle.
 
 It knows one literal prefix. It must never know the map. What always holds: a vehicle is exactly one whole level of the
-topic, found without a regular expression; ``low_cardinality`` never contains a vehicle or a level deeper than the first
-behind it, so what it returns may name spans and metrics.
+topic, found without a regular expression; ``low_cardinality`` never returns a vehicle or more than one level after it,
+so its result may name spans and metrics.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ PLACE: Final = "{vehicle}"
 
 
 class TemplateError(ValueError):
-    """Says what is wrong with a template and what would be right."""
+    """An invalid template; the message says what is wrong and what would be right."""
 
 
 @final
@@ -35,7 +35,7 @@ class Template:
                 raise TemplateError(f"the level {level!r} of the template {text!r} must be plain text; {right}")
         if text.startswith("$"):
             raise TemplateError(
-                f"the template {text!r} must not begin with $: such topics are the broker's own [MQTT-4.7.2-1]"
+                f"the template {text!r} must not begin with $, which is reserved for the server [MQTT-4.7.2-1]; {right}"
             )
         self.text = text
         self.prefix = "/".join(literal) + "/"
@@ -44,7 +44,7 @@ class Template:
     def vehicle_of(self, topic: str) -> str | None:
         """The vehicle that a topic name belongs to, or ``None`` for topics of the whole fleet.
 
-        ``vehicles/V1`` is V1's too, since ``vehicles/V1/#`` matches it (MQTT 5.0 section 4.7.1.2).
+        ``vehicles/V1`` belongs to V1 too, as ``vehicles/V1/#`` matches it (MQTT 5.0 section 4.7.1.2).
         """
         if not topic.startswith(self.prefix):
             return None
@@ -52,18 +52,18 @@ class Template:
         return (topic[self._start :] if end < 0 else topic[self._start : end]) or None
 
     def subtree(self, vehicle: str) -> str:
-        """The literal prefix of all that lies below a vehicle, with its closing slash: ``vehicles/V1/``."""
+        """The literal prefix of all topics below a vehicle, with the last slash: ``vehicles/V1/``."""
         return f"{self.prefix}{vehicle}/"
 
     def fill(self, text: str, vehicle: str) -> str:
-        """A text of the topology with the vehicle in its places, such as a filter of the inbox."""
+        """A text of the topology, such as a filter of the inbox, with ``vehicle`` in place of ``{vehicle}``."""
         return text.replace(PLACE, vehicle)
 
     def low_cardinality(self, topic: str) -> str:
-        """The topic with ``{vehicle}`` for the vehicle, and no more than one level behind it.
+        """The topic with ``{vehicle}`` in place of the vehicle, and at most one level after it.
 
-        ``vehicles/V1/cmd`` becomes ``vehicles/{vehicle}/cmd``, and so does ``vehicles/V1/cmd/lights/on``. Of a topic
-        that is no vehicle's two levels are kept.
+        ``vehicles/V1/cmd`` becomes ``vehicles/{vehicle}/cmd``, and so does ``vehicles/V1/cmd/lights/on``. A topic of no
+        vehicle is cut to two levels.
         """
         vehicle = self.vehicle_of(topic)
         if vehicle is None:
@@ -72,7 +72,7 @@ class Template:
         return f"{self.prefix}{PLACE}/{_cut(rest, 1)}" if rest else f"{self.prefix}{PLACE}"
 
     def __reduce__(self) -> tuple[type[Template], tuple[str]]:
-        """A topology is sent to other processes, and a compiled class cannot be pickled by its slots."""
+        """Templates are pickled for other processes, and a compiled class cannot be pickled by its slots."""
         return Template, (self.text,)
 
     def __repr__(self) -> str:
@@ -80,7 +80,7 @@ class Template:
 
 
 def _cut(topic: str, levels: int) -> str:
-    """The first ``levels`` levels."""
+    """The first ``levels`` levels of ``topic``."""
     at = -1
     for _ in range(levels):
         at = topic.find("/", at + 1)

@@ -1,4 +1,4 @@
-"""Who gets in, as whom, and how far."""
+"""Identities, admission and permissions."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ NOTHING = Grant((), (), (), 0x87)
 ALL = Grant(ALL_TOPICS, ALL_FILTERS, (), 0x87)
 
 
-def test_the_vehicle_is_the_user_name() -> None:
+def test_user_name_identifies_the_vehicle() -> None:
     identity = Identity(USERNAME, PATTERN)
     assert identity.vehicle_of_connect(Connect(client_id="app-7", username="VIN1")) == "VIN1"
 
 
 @pytest.mark.parametrize("username", [None, "", "vin1", "V#1", "+++", "VIN1/x", "V" * 33])
-def test_other_user_names_are_not_authorized(username: str | None) -> None:
+def test_invalid_user_name_is_not_authorized(username: str | None) -> None:
     with pytest.raises(Refused) as refused:
         Identity(USERNAME, PATTERN).vehicle_of_connect(Connect(username=username))
     assert refused.value.reason == 0x87
 
 
-def test_the_vehicle_is_the_client_id() -> None:
+def test_client_id_identifies_the_vehicle() -> None:
     identity = Identity(CLIENT_ID, PATTERN)
     assert identity.vehicle_of_connect(Connect(client_id="VIN1", username="somebody else")) == "VIN1"
     with pytest.raises(Refused) as refused:
@@ -39,12 +39,12 @@ def test_the_vehicle_is_the_client_id() -> None:
     assert refused.value.reason == 0x85
 
 
-def test_an_identity_has_a_known_source() -> None:
+def test_unknown_source_of_the_identity_is_refused() -> None:
     with pytest.raises(ValueError, match="username or client_id"):
         Identity("password", PATTERN)
 
 
-def test_a_vehicle_stays_below_its_subtree() -> None:
+def test_vehicle_is_limited_to_its_subtree() -> None:
     principal = vehicle_principal(TEMPLATE, "VIN1", NOTHING)
     permissions = principal.permissions
     assert (principal.kind, principal.name, principal.vehicle) == (VEHICLE, "VIN1", "VIN1")
@@ -65,19 +65,19 @@ def test_a_vehicle_stays_below_its_subtree() -> None:
         assert not permissions.may_subscribe(filter)
 
 
-def test_a_vehicle_reads_what_is_for_the_fleet_and_writes_none_of_it() -> None:
+def test_vehicle_subscribes_to_fleet_topics_but_never_publishes() -> None:
     permissions = vehicle_principal(TEMPLATE, "VIN1", NOTHING, ("fleet/#", "weather/+/now")).permissions
     for filter in ("fleet/#", "fleet/+/x", "fleet/news", "fleet", "weather/+/now", "weather/north/now"):
         assert permissions.may_subscribe(filter)
     for filter in ("#", "+/#", "weather/#", "weather/+/+", "weather/+", "fleets/news", "vehicles/VIN2/#"):
         assert not permissions.may_subscribe(filter)
         assert not permissions.may_subscribe(f"$share/g/{filter}")
-    for filter in ("$share/g/fleet/#", "$share/g/fleet/news"):  # one vehicle would take what another one reads
+    for filter in ("$share/g/fleet/#", "$share/g/fleet/news"):  # one vehicle would take the messages of others
         assert not permissions.may_subscribe(filter)
     assert not permissions.may_publish("fleet/news")
 
 
-def test_what_all_vehicles_may_do_and_what_none_may() -> None:
+def test_grant_and_refusal_apply_to_all_vehicles() -> None:
     grant = Grant(("common/#",), ("common/#", "news/+"), ("common/secret/#", "vehicles/VIN1/private"), 0x80)
     permissions = vehicle_principal(TEMPLATE, "VIN1", grant).permissions
     assert permissions.reason == 0x80
@@ -91,7 +91,7 @@ def test_what_all_vehicles_may_do_and_what_none_may() -> None:
         assert not permissions.may_subscribe(filter)
 
 
-def test_the_default_vehicle_is_who_names_none() -> None:
+def test_client_without_identity_is_the_default_vehicle() -> None:
     identity = Identity(USERNAME, PATTERN, "GUEST")
     assert identity.vehicle_of_connect(Connect()) == "GUEST"
     assert identity.vehicle_of_connect(Connect(username="VIN1")) == "VIN1"
@@ -99,8 +99,8 @@ def test_the_default_vehicle_is_who_names_none() -> None:
         identity.vehicle_of_connect(Connect(username="V#1"))
 
 
-def test_a_name_with_wildcards_widens_nothing() -> None:
-    """CVE-2017-7650: should such a name ever get here, it is only text."""
+def test_name_with_wildcards_does_not_widen_permissions() -> None:
+    """CVE-2017-7650: the name of a vehicle is never a filter."""
     for name in ("#", "+"):
         permissions = vehicle_principal(TEMPLATE, name, NOTHING).permissions
         assert not permissions.may_publish("vehicles/VIN2/status")
@@ -108,7 +108,7 @@ def test_a_name_with_wildcards_widens_nothing() -> None:
         assert not permissions.may_subscribe("#")
 
 
-def test_a_core_may_do_everything_but_write_to_the_servers_topics() -> None:
+def test_core_may_do_all_except_publish_to_server_topics() -> None:
     principal = tier_principal("core-1")
     assert (principal.kind, principal.name, principal.vehicle) == (TIER, "core-1", "")
     assert principal.permissions.may_publish("vehicles/VIN1/cmd")
@@ -116,7 +116,7 @@ def test_a_core_may_do_everything_but_write_to_the_servers_topics() -> None:
     assert not principal.permissions.may_publish("$SYS/x")
 
 
-def test_anonymous_back_ends() -> None:
+def test_anonymous_back_end_is_admitted() -> None:
     backends = Backends(True, {}, ALL)
     anonymous = backends.principal_of(Connect(), NOWHERE)
     assert anonymous.name == ANONYMOUS
@@ -143,7 +143,7 @@ def test_anonymous_back_ends() -> None:
         ("", b"right"),
     ],
 )
-def test_back_ends_need_their_password(username: str | None, password: bytes | None) -> None:
+def test_back_end_without_its_password_is_refused(username: str | None, password: bytes | None) -> None:
     with pytest.raises(Refused) as refused:
         backends = Backends(False, {"fleet": "right"}, ALL)
         backends.principal_of(Connect(username=username, password=password), Peer("10.0.0.9", 5))
@@ -151,13 +151,13 @@ def test_back_ends_need_their_password(username: str | None, password: bytes | N
     assert "right" not in str(refused.value)
 
 
-def test_back_ends_with_their_password_get_in() -> None:
+def test_back_end_with_its_password_is_admitted() -> None:
     backends = Backends(False, {"fleet": "right"}, ALL)
     principal = backends.principal_of(Connect(username="fleet", password=b"right"), NOWHERE)
     assert (principal.name, principal.kind) == ("fleet", BACKEND)
 
 
-def test_a_name_with_a_password_needs_it_even_where_others_need_none() -> None:
+def test_name_with_a_password_needs_it_despite_anonymous() -> None:
     backends = Backends(True, {"fleet": "right"}, ALL)
     with pytest.raises(Refused):
         backends.principal_of(Connect(username="fleet"), NOWHERE)

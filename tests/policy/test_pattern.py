@@ -1,4 +1,4 @@
-"""Identity patterns: the language, its limits, and agreement with regular expressions where both know the pattern."""
+"""Identity patterns: the language, its limits, and agreement with regular expressions for common patterns."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from mesh.policy.pattern import MAX_IDENTITY, MAX_PIECES, Pattern, PatternError
         ("[a-z]{1,9}[a-z0-9]{1,9}z", "az", False),
     ],
 )
-def test_matching(pattern: str, identity: str, fits: bool) -> None:
+def test_pattern_matches_the_whole_identity(pattern: str, identity: str, fits: bool) -> None:
     assert Pattern(pattern).matches(identity) is fits
 
 
@@ -53,13 +53,13 @@ def test_matching(pattern: str, identity: str, fits: bool) -> None:
         ("[^A]{3}", "allowed"),
         ("[A-Z", "closing ]"),
         ("[]{1,3}", "empty"),
-        ("[Z-A]{3}", "backwards"),
+        ("[Z-A]{3}", "write A-Z"),
         ("[A-Z]{3", "closing }"),
         ("[A-Z]{3,x}", "{min,max}"),
         ("[A-Z]{5,3}", "smaller number first"),
-        ("[A-Z]{0}", "never be met"),
+        ("[A-Z]{0}", "matches nothing"),
         ("[A-Z]{0,5}", "empty identity"),
-        ("{3}", "behind a character"),
+        ("{3}", "follows a character"),
         (r"\d{3}", "[0-9]"),
         ("A\\", "backslash"),
         ("a/b", "one level"),
@@ -73,7 +73,7 @@ def test_matching(pattern: str, identity: str, fits: bool) -> None:
         ("a" * (MAX_PIECES + 1), str(MAX_PIECES)),
     ],
 )
-def test_what_is_not_in_the_language_is_explained(pattern: str, word: str) -> None:
+def test_unsupported_pattern_is_refused_with_an_explanation(pattern: str, word: str) -> None:
     with pytest.raises(PatternError, match=re.escape(word)):
         Pattern(pattern)
 
@@ -84,13 +84,13 @@ PIECES = st.tuples(
 
 
 @given(st.lists(PIECES, min_size=1, max_size=6), st.text("abc-", max_size=14))
-def test_agrees_with_regular_expressions(pieces: list[str], identity: str) -> None:
+def test_pattern_agrees_with_regular_expressions(pieces: list[str], identity: str) -> None:
     text = "".join(pieces) + "a"
     assert Pattern(text).matches(identity) is (re.fullmatch(text, identity) is not None)
 
 
 @given(st.text(max_size=300))
-def test_any_text_is_a_pattern_or_a_pattern_error(text: str) -> None:
+def test_any_text_gives_a_pattern_or_pattern_error(text: str) -> None:
     try:
         pattern = Pattern(text)
     except PatternError:
@@ -104,5 +104,5 @@ def test_wildcards_and_slashes_never_match() -> None:
         assert not widest.matches(identity)
 
 
-def test_can_be_pickled() -> None:
+def test_pattern_can_be_pickled() -> None:
     assert pickle.loads(pickle.dumps(Pattern("[A-Z]{3}"))).matches("ABC")

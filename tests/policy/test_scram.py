@@ -1,4 +1,4 @@
-"""SCRAM-SHA-256: the example of RFC 7677, whoever does not know the password, and files of verifiers."""
+"""SCRAM-SHA-256: the example of RFC 7677, wrong passwords, and files of verifiers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PENCIL = make_verifier("pencil", 4096, base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ=
 METHODS = ScramMethods({"user": PENCIL, "a,b=c": make_verifier("pencil")}, required=False)
 
 
-def test_the_example_of_the_rfc() -> None:
+def test_exchange_matches_the_example_of_the_rfc() -> None:
     """RFC 7677 section 3."""
     proof = ScramProof(METHODS, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0")
     first, proven = proof.step(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO")
@@ -49,18 +49,18 @@ def exchange(name: str, password: str) -> ScramProof:
 
 
 @pytest.mark.parametrize("name", ["user", "a,b=c"])
-def test_who_knows_the_password_is_proven(name: str) -> None:
+def test_right_password_proves_the_identity(name: str) -> None:
     assert exchange(name, "pencil").identity == name
 
 
 @pytest.mark.parametrize(("name", "password"), [("user", "pencils"), ("user", ""), ("nobody", "pencil")])
-def test_nobody_else_is(name: str, password: str) -> None:
+def test_wrong_name_or_password_is_refused(name: str, password: str) -> None:
     with pytest.raises(Refused) as refused:
         exchange(name, password)
     assert refused.value.reason == 0x87
 
 
-def test_a_name_that_is_not_known_looks_like_one_that_is() -> None:
+def test_unknown_name_gets_a_constant_challenge() -> None:
     challenges = set()
     for _ in range(2):
         proof = METHODS.begin(SCRAM_SHA_256)
@@ -77,7 +77,7 @@ def test_a_name_that_is_not_known_looks_like_one_that_is() -> None:
     [b"", b"n,,n=user", b"n,,r=abc,n=user", b"n,a=other,n=user,r=abc", b"p=tls-unique,,n=user,r=abc", b"n,,n=user,r=",
      b"n,,m=x,n=user,r=abc", b"n,,n=us=er,r=abc", b"\xff,,n=user,r=abc", b"n,,n=user,r=abc,n=other", b"x" * 2000],
 )  # fmt: skip
-def test_what_is_no_first_message_is_refused(first: bytes) -> None:
+def test_invalid_first_message_is_refused(first: bytes) -> None:
     proof = METHODS.begin(SCRAM_SHA_256)
     assert proof is not None
     with pytest.raises(Refused):
@@ -85,7 +85,7 @@ def test_what_is_no_first_message_is_refused(first: bytes) -> None:
 
 
 @pytest.mark.parametrize("change", [("c=biws", "c=eSws"), ("r=", "r=x"), (",p=", ",p=AAAA"), (",p=", ",q=")])
-def test_a_final_message_that_was_changed_is_refused(change: tuple[str, str]) -> None:
+def test_changed_final_message_is_refused(change: tuple[str, str]) -> None:
     proof = METHODS.begin(SCRAM_SHA_256)
     assert proof is not None
     client = ScramClient("user", "pencil")
@@ -94,14 +94,14 @@ def test_a_final_message_that_was_changed_is_refused(change: tuple[str, str]) ->
         proof.step(final.decode().replace(*change, 1).encode())
 
 
-def test_there_is_no_other_method() -> None:
+def test_other_methods_are_not_supported() -> None:
     assert METHODS.begin("SCRAM-SHA-1") is None
 
 
-def test_verifiers_come_back_from_a_file(tmp_path: Path) -> None:
+def test_verifiers_are_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "vehicles.scram"
     file.write_text(f"# comment\n\n{write_line('V1', PENCIL)}\n{write_line('a:b', PENCIL)}\n")
     assert read_verifiers(file) == {"V1": PENCIL, "a:b": PENCIL}
     file.write_text(f"{write_line('V1', PENCIL)}\nV2:password\n")
-    with pytest.raises(VerifierError, match=":2: this is no verifier"):
+    with pytest.raises(VerifierError, match=":2: this is not a verifier"):
         read_verifiers(file)

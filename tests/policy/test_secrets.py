@@ -1,4 +1,4 @@
-"""The mesh's secret: made once, kept close, and proofs that cannot be mixed up."""
+"""The mesh secret: its file and its proofs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mesh.policy.secrets import FILE, SIZE, SecretError, load_or_create, prove, 
 SECRET = bytes(range(32))
 
 
-def test_the_file_is_made_once_and_only_for_its_owner(tmp_path: Path) -> None:
+def test_file_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "mesh"
     secret = load_or_create(folder)
     assert len(secret) == SIZE
@@ -24,14 +24,14 @@ def test_the_file_is_made_once_and_only_for_its_owner(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == [FILE]
 
 
-def test_all_who_make_it_at_once_get_the_same(tmp_path: Path) -> None:
+def test_concurrent_creators_get_the_same_secret(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = set(pool.map(lambda _: load_or_create(tmp_path / "data"), range(32)))
     assert len(found) == 1
     assert [path.name for path in (tmp_path / "data").iterdir()] == [FILE]
 
 
-def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+def test_file_readable_by_others_is_refused(tmp_path: Path) -> None:
     load_or_create(tmp_path)
     (tmp_path / FILE).chmod(0o640)
     with pytest.raises(SecretError, match="chmod 600"):
@@ -39,14 +39,14 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"short", bytes(33)])
-def test_a_file_of_another_length_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_file_of_wrong_length_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).touch(0o600)
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(SecretError, match="32 bytes"):
         load_or_create(tmp_path)
 
 
-def test_proofs() -> None:
+def test_proof_holds_for_its_secret_purpose_and_parts() -> None:
     proof = prove(SECRET, "link", b"door-1", b"edge-1")
     assert len(proof) == 32
     assert verify(SECRET, proof, "link", b"door-1", b"edge-1")

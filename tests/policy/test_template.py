@@ -1,4 +1,4 @@
-"""The topic template: whose topic is it, and by what name is it called in traces."""
+"""The topic template: the vehicle of a topic, and its name in traces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEMPLATE = Template("vehicles/{vehicle}/#")
         ("", None),
     ],
 )
-def test_vehicle_of(topic: str, vehicle: str | None) -> None:
+def test_vehicle_of_a_topic(topic: str, vehicle: str | None) -> None:
     assert TEMPLATE.vehicle_of(topic) == vehicle
 
 
@@ -46,11 +46,11 @@ def test_vehicle_of(topic: str, vehicle: str | None) -> None:
         ("fleet", "fleet"),
     ],
 )
-def test_names_have_low_cardinality(topic: str, name: str) -> None:
+def test_low_cardinality_hides_the_vehicle(topic: str, name: str) -> None:
     assert TEMPLATE.low_cardinality(topic) == name
 
 
-def test_a_deep_prefix() -> None:
+def test_prefix_may_have_several_levels() -> None:
     template = Template("fleet/eu/vehicles/{vehicle}/#")
     assert template.vehicle_of("fleet/eu/vehicles/V1/cmd") == "V1"
     assert template.vehicle_of("fleet/us/vehicles/V1/cmd") is None
@@ -60,7 +60,7 @@ def test_a_deep_prefix() -> None:
 
 
 @given(st.text(st.characters(exclude_characters="/"), min_size=1), st.text())
-def test_the_vehicle_of_any_topic_below_its_subtree(vehicle: str, rest: str) -> None:
+def test_any_topic_of_a_subtree_belongs_to_the_vehicle(vehicle: str, rest: str) -> None:
     assert TEMPLATE.subtree(vehicle) == f"vehicles/{vehicle}/"
     assert TEMPLATE.vehicle_of(f"vehicles/{vehicle}/{rest}") == vehicle
 
@@ -73,10 +73,10 @@ def test_the_vehicle_of_any_topic_below_its_subtree(vehicle: str, rest: str) -> 
         "a//{vehicle}/#", "$SYS/{vehicle}/#", "vehicles/{car}/#",
     ],
 )  # fmt: skip
-def test_other_shapes_are_refused_with_an_example(text: str) -> None:
+def test_other_forms_are_refused_with_an_example(text: str) -> None:
     with pytest.raises(TemplateError, match=r"vehicles/\{vehicle\}/#|begin with \$"):
         Template(text)
 
 
-def test_can_be_pickled() -> None:
+def test_template_can_be_pickled() -> None:
     assert pickle.loads(pickle.dumps(TEMPLATE)).vehicle_of("vehicles/V1/cmd") == "V1"
