@@ -1,10 +1,10 @@
-"""What a span is called and which attributes it carries: OpenTelemetry's semantic conventions for messaging.
+"""Names and attributes of spans: OpenTelemetry's semantic conventions for messaging.
 
-It knows names only, and turns a ``LiveSpan`` into the SDK's ``ReadableSpan``; runs on the export thread. What always
-holds: a span's name has few different values, because the destination in it is a template; what differs from message
-to message is an attribute. Source: OpenTelemetry semantic conventions 1.44, "Messaging spans". Every node of the mesh
-is pushed to, so it takes a message in by ``process``; ``receive`` is for consumers that ask. What happens within a
-node has no operation type. Attributes that MQTT alone has are in ``messaging.mqtt``, as the conventions demand.
+It knows names only, and converts a ``LiveSpan`` into the SDK's ``ReadableSpan`` on the export thread. What always
+holds: the name of a span has few different values, because its destination is a template; values of a single message
+are attributes. Source: OpenTelemetry semantic conventions 1.44, "Messaging spans". Messages are pushed to every node of
+the mesh, so a node takes a message in with ``process``; ``receive`` is for consumers that pull. Spans within a node
+have no operation type. Attributes specific to MQTT are in ``messaging.mqtt``, as the conventions demand.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ Value = str | int
 
 
 def resource(service: str, node: str, mesh: str) -> Resource:
-    """Who makes the spans: ``service`` is the kind of node (``mesh-edge``), ``node`` its name."""
+    """The source of the spans: ``service`` is the kind of node (``mesh-edge``), ``node`` its name."""
     return Resource({SERVICE: service, SERVICE_VERSION: VERSION, INSTANCE: node, MESH: mesh}, SCHEMA)
 
 
 @final
 class Convention:
-    """``topics`` tells the vehicle and the low-cardinality form of a topic."""
+    """Converts spans. ``topics`` gives the vehicle and the low-cardinality form of a topic."""
 
     def __init__(self, resource: Resource, topics: Template) -> None:
         self._resource = resource
@@ -75,11 +75,11 @@ class Convention:
         self._scope = InstrumentationScope(SCOPE, VERSION, SCHEMA)
 
     def readable(self, span: LiveSpan) -> ReadableSpan:
-        """The span as the SDK's exporters want it."""
+        """The span in the form of the SDK's exporters."""
         template = self._topics.low_cardinality(span.topic) if span.topic else ""
         vehicle = span.vehicle or self._topics.vehicle_of(span.topic) or ""
         context = span.context
-        # What a span of this kind continues may have happened on another node; what the others do happened here.
+        # The parent of a span of this kind may be on another node; the parent of any other span is on this node.
         remote = span.operation == PROCESS or span.kind == CLIENT
         parent = _span_context(context, span.parent_id, remote) if span.parent_id else None
         failed = is_error(span.reason)
@@ -99,8 +99,8 @@ class Convention:
 
 
 def _links(span: LiveSpan, parent: SpanContext | None) -> tuple[Link, ...]:
-    """To the context that the message was created with: a ``process`` span always has it, if there is one; a delivery
-    when there are several.
+    """Links to the context in which the message was created: for each ``process`` span with a parent, and for a
+    delivery if there are several.
     """
     if span.link_id:
         return (Link(_span_context(span.context, span.link_id, False)),)
@@ -130,8 +130,8 @@ def _attributes(span: LiveSpan, template: str, vehicle: str) -> dict[str, Value]
 
 
 def _add_network(attributes: dict[str, Value], peer: Peer) -> None:
-    """The other end, and the server of the connection: the listener that accepted it, or the other end that was
-    dialled. A Unix socket has a path for the side that dials and no name for the side that accepts.
+    """The peer, and the server of the connection: the listener that accepted it, or the dialled peer. A Unix socket has
+    a path on the dialling side and no name on the accepting side.
     """
     if not peer.address and not peer.listener:
         return
@@ -148,7 +148,7 @@ def _add_network(attributes: dict[str, Value], peer: Peer) -> None:
 
 
 def _host_and_port(listener: str) -> tuple[str, int]:
-    """Of the name of a listener, such as ``mqtt://[::1]:1883``."""
+    """Host and port of a listener's name, such as ``mqtt://[::1]:1883``."""
     place = listener.partition("://")[2].partition("/")[0]
     host, _, port = place.rpartition(":")
     return host.strip("[]"), int(port) if port.isdecimal() else 0

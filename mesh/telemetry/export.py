@@ -1,11 +1,11 @@
-"""The thread that takes ended spans out of the loop's way and exports them.
+"""The thread that exports ended spans, so that the loop does not.
 
-It knows a bounded queue, an exporter and what became of each span; never what a span is about. What always holds:
-``recorded == exported + dropped + queued``; putting a span never waits; an endpoint that is away costs spans, a line
-in the log when it goes and one when it is back, and nothing else.
+It knows a bounded queue, an exporter and the count of exported and dropped spans. It must never know the content of a
+span. What always holds: ``recorded == exported + dropped + queued``; putting a span never waits; an unavailable
+endpoint costs spans, one log line when it fails and one when it recovers, and nothing else.
 
-The SDK's batch processor is not used because it drops without a count that can be shown, and because it wants spans
-that are finished objects: those cost the loop ten times as much (47 against 4.8 µs, measured side by side).
+The SDK's batch processor is not used because it drops spans without a readable count, and because it needs spans that
+are complete objects: those cost the loop ten times as much (47 against 4.8 µs, measured side by side).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from mesh.telemetry.spans import LiveSpan
 
 log = logging.getLogger("mesh.telemetry")
 
-# 8,192 spans are about 6 MB: what a node may spend on traces that it cannot send.
+# 8,192 spans are about 6 MB: the memory that a node may use for traces that it cannot send.
 QUEUE: Final = 8192
-# Encoding a span takes 30 to 140 µs in which no other thread runs Python: 32 of them keep the loop waiting for less
-# than the interpreter's own turn of 5 ms. The request is some 11 KB.
+# Encoding a span takes 30 to 140 µs in which no other thread runs Python: 32 of them block the loop for less than the
+# interpreter's switch interval of 5 ms. The request is some 11 KB.
 BATCH: Final = 32
-# A trace should be on the page by the time that someone has switched to its window.
+# A trace should be visible soon after the message.
 DELAY: Final = 1.0
 
 _CANCEL_SECONDS: Final = 0.5  # for a cancelled request to return; the thread is a daemon if it does not
@@ -40,8 +40,8 @@ _EXPORTER_LOGGER: Final = "opentelemetry.exporter.otlp.proto.grpc.exporter"
 class ExportThread:
     """Owns one daemon thread from ``start`` to ``close``.
 
-    ``recorded`` is written by the putting thread only, ``exported`` and what was dropped late by the export thread
-    only: so none of them needs a lock, and all may be read from anywhere.
+    Only the loop's thread writes ``recorded``; only the export thread writes ``exported`` and the count of spans
+    dropped late. So no counter needs a lock, and any thread may read them.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ExportThread:
         self._settled = Condition()
         self._stopping = False
         self._reachable = True
-        self._last_word = _LastWord()
+        self._last_message = _LastMessage()
         self._thread = Thread(target=self._run, name="mesh-traces", daemon=True)
         self.recorded = 0
         self.exported = 0
@@ -73,40 +73,38 @@ class ExportThread:
 
     @property
     def dropped(self) -> int:
-        """Spans lost: the queue was full, or the endpoint did not take them."""
+        """Spans lost: the queue was full, or the endpoint did not accept them."""
         return self._dropped_full + self._dropped_late
 
     @property
     def queued(self) -> int:
-        """Spans that wait, or are on their way."""
+        """Spans in the queue or being exported."""
         return self.recorded - self.exported - self.dropped
 
     @property
     def reachable(self) -> bool:
-        """Whether the endpoint took the last batch (True before the first)."""
+        """Whether the endpoint accepted the last batch (True before the first)."""
         return self._reachable
 
     def start(self) -> None:
-        """Start the thread; to be called once."""
-        logging.getLogger(_EXPORTER_LOGGER).addFilter(self._last_word)
+        """Start the thread. Call it once."""
+        logging.getLogger(_EXPORTER_LOGGER).addFilter(self._last_message)
         self._thread.start()
 
     def put(self, span: LiveSpan) -> None:
-        """Take an ended span. Called by the loop's thread only; when the queue is full the span is dropped and
-        counted.
-        """
+        """Queue an ended span; drop and count it if the queue is full. Only the loop's thread may call this."""
         self.recorded += 1
         waiting = len(self._queue)
         if waiting >= self._limit or self._stopping:
             self._dropped_full += 1
             return
         self._queue.append(span)
-        if waiting + 1 == self._batch:  # later ones need not wake a thread that is awake
+        if waiting + 1 == self._batch:  # further spans need not wake it again
             self._wake.set()
 
     def flush(self, seconds: float) -> bool:
-        """Wait (this blocks: not on the loop) until every span put so far is exported or dropped; False if time ran
-        out.
+        """Wait until every span put so far is exported or dropped; return False at the timeout. Blocks: do not call it
+        on the loop.
         """
         target = self.recorded
         end = monotonic() + seconds
@@ -120,21 +118,21 @@ class ExportThread:
         return True
 
     def close(self, seconds: float) -> None:
-        """Export what is left within ``seconds``, drop the rest, end the thread. Blocks: not on the loop. Safe to
-        call twice.
+        """Export the queue within ``seconds``, drop the rest, end the thread. Blocks: do not call it on the loop. A
+        second call is harmless.
         """
         self._stopping = True
         self._wake.set()
         self._thread.join(seconds)
-        self._exporter.shutdown()  # ends a waiting retry and the request under way
+        self._exporter.shutdown()  # ends a waiting retry and the running request
         self._thread.join(_CANCEL_SECONDS)
-        logging.getLogger(_EXPORTER_LOGGER).removeFilter(self._last_word)
+        logging.getLogger(_EXPORTER_LOGGER).removeFilter(self._last_message)
         if not self._thread.is_alive():
             self._dropped_full += len(self._queue)
             self._queue.clear()
 
     def _run(self) -> None:
-        self._last_word.thread = get_ident()
+        self._last_message.thread = get_ident()
         while True:
             if not self._stopping and len(self._queue) < self._batch:
                 self._wake.wait(self._delay)
@@ -142,48 +140,49 @@ class ExportThread:
             while self._queue:
                 self._export_batch()
                 if self._stopping and not self._reachable:
-                    return  # what the endpoint did not take now it will not take within the deadline either
+                    return  # the endpoint will not accept more within the deadline either
             if self._stopping:
                 return
 
     def _export_batch(self) -> None:
         count = min(self._batch, len(self._queue))
         batch = [self._queue.popleft() for _ in range(count)]
-        trouble = self._send(batch)
-        if trouble:
+        failure = self._send(batch)
+        if failure:
             self._dropped_late += count
         else:
             self.exported += count
         with self._settled:
             self._settled.notify_all()
-        self._report(trouble)
+        self._report(failure)
 
     def _send(self, batch: list[LiveSpan]) -> str:
-        """Export a batch; what went wrong, empty if nothing did."""
-        self._last_word.text = ""
+        """Export a batch; return the error, empty if there is none."""
+        self._last_message.text = ""
         try:
             result = self._exporter.export([self._readable(span) for span in batch])
-        except Exception as error:  # noqa: BLE001 - an exporter or a template that fails may not end the thread
+        except Exception as error:  # noqa: BLE001 - a failing exporter or template must not end the thread
             return f"{type(error).__name__}: {error}"
         if result is SpanExportResult.SUCCESS:
             return ""
-        return self._last_word.text or "the exporter gave no reason"
+        return self._last_message.text or "the exporter gave no reason"
 
-    def _report(self, trouble: str) -> None:
-        """One line per change of state: an endpoint that is away for a day is two lines."""
-        if trouble and self._reachable and not self._stopping:
+    def _report(self, failure: str) -> None:
+        """Log one line per change of state: an endpoint that is unavailable for a day costs two lines."""
+        if failure and self._reachable and not self._stopping:
             log.warning(
                 "traces cannot be sent to %s and are dropped until it answers; messages are not affected: %s",
                 self._endpoint,
-                trouble,
+                failure,
             )
-        elif not trouble and not self._reachable:
+        elif not failure and not self._reachable:
             log.warning("traces are sent to %s again; %d spans were dropped so far", self._endpoint, self.dropped)
-        self._reachable = not trouble
+        self._reachable = not failure
 
 
-class _LastWord(logging.Filter):
-    """Keeps what the SDK's exporter says on our thread, instead of letting it say so at every retry."""
+class _LastMessage(logging.Filter):
+    """Keeps the last message that the SDK's exporter logs on the export thread, and suppresses it: it repeats at every
+    retry."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """The HTTP endpoint that Prometheus reads: GET /metrics and nothing else.
 
-It knows as much HTTP/1.1 as that takes. What always holds: one request per connection, of bounded size and within a
-bounded time, and only a few connections at once; whoever can reach the port can read the figures, so the port belongs
-on an inner address.
+It knows the part of HTTP/1.1 that this needs. What always holds: one request per connection, of bounded size and in
+bounded time, and only a few connections at once. There is no login: any client that reaches the port can read the
+metrics, so the port belongs on an internal address.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ log = logging.getLogger("mesh.telemetry")
 
 # A scraper uses one connection, a person with curl another.
 MAX_CONNECTIONS: Final = 8
-# Prometheus sends some 300 bytes of head.
+# The head of a request from Prometheus has some 300 bytes.
 MAX_HEAD: Final = 8192
-# For the whole of a request and its answer; scrapers give up after ten by default.
+# For a whole request and its answer; scrapers time out after ten by default.
 SECONDS: Final = 5.0
 
 _PLAIN: Final = "text/plain; charset=utf-8"
@@ -36,13 +36,13 @@ class Exposition:
         self._open: set[asyncio.Task[None]] = set()
 
     async def open(self, host: str, port: int) -> int:
-        """Listen; the port, which is a free one for 0. ``OSError`` if that cannot be."""
+        """Listen; return the port, which the system chooses for 0. Raises ``OSError``."""
         self._server = await asyncio.start_server(self._connected, host, port, limit=MAX_HEAD)
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
     async def close(self) -> None:
-        """Stop listening and end what is open."""
+        """Stop listening and end all open connections."""
         if self._server is not None:
             self._server.close()
         for task in self._open:
@@ -62,26 +62,28 @@ class Exposition:
                 writer.close()
                 await writer.wait_closed()
         except (OSError, TimeoutError) as error:
-            log.debug("a request for the figures broke off: %s", error)
+            log.debug("a request for the metrics failed: %s", error)
         finally:
-            writer.transport.abort()  # does nothing to one that is closed
+            writer.transport.abort()  # no effect on a closed connection
             self._open.discard(task)
 
     async def _answer(self, head: bytes | None) -> bytes:
         if head is None:
-            return _response("431 Request Header Fields Too Large", f"a request has {MAX_HEAD} bytes at most\n")
+            return _response(
+                "431 Request Header Fields Too Large", f"the head of a request must have at most {MAX_HEAD} bytes\n"
+            )
         method, target = _request_line(head)
         if not target:
-            return _response("400 Bad Request", "this is no HTTP/1.1 request\n")
+            return _response("400 Bad Request", "this is not an HTTP/1.1 request\n")
         if target.partition("?")[0] != "/metrics":
-            return _response("404 Not Found", "there is nothing here but /metrics\n")
+            return _response("404 Not Found", "the only path is /metrics\n")
         if method != "GET":
-            return _response("405 Method Not Allowed", "/metrics can only be read\n", "Allow: GET\r\n")
+            return _response("405 Method Not Allowed", "the only method for /metrics is GET\n", "Allow: GET\r\n")
         return _framed("200 OK", CONTENT_TYPE, await self._render())
 
 
 async def _head(reader: asyncio.StreamReader) -> bytes | None:
-    """The head of a request, what came of it if the peer broke off, or ``None`` if it is too long."""
+    """The head of a request; incomplete if the peer closed the connection, ``None`` if it is too long."""
     try:
         return await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
@@ -91,7 +93,7 @@ async def _head(reader: asyncio.StreamReader) -> bytes | None:
 
 
 def _request_line(head: bytes) -> tuple[str, str]:
-    """Method and target, both empty if the head does not begin with a request line (RFC 9112 section 3)."""
+    """Method and target; both empty if the head does not begin with a request line (RFC 9112 section 3)."""
     parts = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
     return (parts[0], parts[1]) if len(parts) == 3 and parts[2].startswith("HTTP/1.") else ("", "")
 

@@ -1,12 +1,12 @@
 """The log of a process: one line per event, in UTC, in files whose number and size are bounded.
 
-It knows how lines look and which files they go to, never what they are about. What always holds: the thread that logs
-never waits for a disk and reads no file: lines go through a queue, bounded in lines and bytes, to a thread of their
-own; a line that did not fit, or could not be written, is counted, and the log says where and how many; a text from
-outside cannot forge a line. What clients can provoke is bounded per second elsewhere (``transport/notices``).
+It knows the format of lines and their files. It must never know their content. What always holds: the thread that logs
+never waits for a disk and reads no file: lines go through a queue, bounded in lines and bytes, to a writing thread; a
+line that does not fit or cannot be written is counted, and the log shows where and how many; text from outside cannot
+forge a line. ``transport/notices`` bounds the lines per second that clients can cause.
 
-The writing thread uses neither the handlers of ``logging`` nor a buffered file: Python takes the locks of both at its
-end, and would wait for ever for a disk that hangs.
+The writing thread uses neither the handlers of ``logging`` nor a buffered file: Python takes the locks of both when it
+ends, and would wait for ever for a disk that hangs.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from time import monotonic
 from traceback import TracebackException
 from typing import Final, final
 
-# At some 200 bytes a line this is 2 MB, and more than a node says in an hour.
+# At some 200 bytes a line this is 2 MB, and more than a node logs in an hour.
 LINES: Final = 10_000
-# What a process may spend on lines that its disk does not take.
+# The memory that a process may use for lines that its disk does not accept.
 BYTES: Final = 4 << 20
-# Four files of 8 MB hold weeks of a healthy node and are small enough to send to somebody.
+# Four files of 8 MB hold weeks of a healthy node and are small enough to send.
 FILE_BYTES: Final = 8 << 20
 FILES: Final = 4
-# For what is queued when the process ends; a disk that hangs may not keep it from ending.
+# For the queued lines when the process ends; a disk that hangs must not block the end.
 CLOSE_SECONDS: Final = 2.0
 
-# What a line, and one frame of a traceback, take in memory beside the text.
+# The memory of a line, and of one frame of a traceback, in addition to the text.
 _LINE_BYTES: Final = 200
 _FRAME_BYTES: Final = 300
 
@@ -46,23 +46,23 @@ _STDERR: Final = 2
 class Logs(logging.Handler):
     """The log of this process from its creation to ``close``, which ``logging.shutdown`` calls when Python ends.
 
-    Lines may come from any thread, also from a finaliser that runs while another line is put into the queue (the lock
-    is reentrant). ``dropped``: lines for which the queue had no room; ``failed``: lines that could not be written.
+    Any thread may log, also a finaliser that runs while another line is put into the queue (the lock is reentrant).
+    ``dropped``: lines for which the queue had no room; ``failed``: lines that could not be written.
     """
 
     def __init__(self, path: Path, level: int = logging.INFO) -> None:
-        """Open the file, make its folder, and take the lines of all loggers from ``level`` on.
+        """Open the file, create its folder, and take the lines of all loggers from ``level`` on.
 
-        If the process dies of a fatal signal (SIGSEGV and its kin), the stacks of its threads are in the file, too.
-        ``OSError`` if the file cannot be opened.
+        If a fatal signal (such as SIGSEGV) ends the process, the stacks of its threads are written to the file, too.
+        Raises ``OSError`` if the file cannot be opened.
         """
         super().__init__()
         self.dropped = 0
         self.failed = 0
-        self._told = 0  # of these two, how many the log has told of
+        self._reported = 0  # the part of these two that the log has reported
         self._file = _File(path)
         self._queue: deque[_Line] = deque()
-        self._bytes = 0  # of the lines that are queued or being written
+        self._bytes = 0  # of the lines queued or being written
         self._writing = False
         self._closing = False
         self._changed = Condition()
@@ -74,12 +74,12 @@ class Logs(logging.Handler):
         root.setLevel(level)
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Without the lock of a handler: ``logging.shutdown`` holds that while it waits for ``close``."""
+        """Emit without the lock of a handler: ``logging.shutdown`` holds it while it waits for ``close``."""
         self.emit(record)
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue a line, or count it if there is no room. The text is made now, as what it shows may change."""
+        """Queue a line, or count it if there is no room. The text is formatted now, as its arguments may change."""
         line = _Line(record)
         with self._changed:
             if len(self._queue) >= LINES or self._bytes + line.size > BYTES or self._closing:
@@ -91,7 +91,7 @@ class Logs(logging.Handler):
             self._changed.notify_all()
 
     def drain(self, seconds: float) -> None:
-        """Wait until all that is queued is written, but no longer than ``seconds``. Not for a loop that serves."""
+        """Wait until the queued lines are written, at most ``seconds``. Blocks: do not call it on a serving loop."""
         end = monotonic() + seconds
         with self._changed:
             while self._queue or self._writing:
@@ -101,7 +101,7 @@ class Logs(logging.Handler):
                 self._changed.wait(left)
 
     def close(self) -> None:
-        """Write what is queued, within ``CLOSE_SECONDS``, and end the thread. Safe to call twice."""
+        """Write the queued lines within ``CLOSE_SECONDS`` and end the thread. A second call is harmless."""
         if not self._closing:
             root = logging.getLogger()
             root.removeHandler(self)
@@ -110,25 +110,25 @@ class Logs(logging.Handler):
                 self._closing = True
                 self._changed.notify_all()
             self._writer.join(CLOSE_SECONDS)
-            if not self._writer.is_alive():  # else the disk hangs, and the thread, a daemon, keeps its file
+            if not self._writer.is_alive():  # else the disk hangs, and the daemon thread keeps its file
                 self._file.close()
         super().close()
 
     def _write(self) -> None:
-        """What the writing thread does."""
+        """The writing thread."""
         while (line := self._next()) is not None:
-            self._tell(line.dropped_before)
+            self._report_lost(line.dropped_before)
             if not self._put(line.text()):
                 self.failed += 1
             with self._changed:
                 self._bytes -= line.size
                 follows, dropped = bool(self._queue), self.dropped
             if not follows:
-                self._tell(dropped)
-        self._tell(self.dropped)
+                self._report_lost(dropped)
+        self._report_lost(self.dropped)
 
     def _next(self) -> _Line | None:
-        """Wait for the next line; ``None`` when there is none left and ``close`` was called."""
+        """Wait for the next line; ``None`` if the queue is empty and ``close`` was called."""
         with self._changed:
             self._writing = False
             self._changed.notify_all()
@@ -139,14 +139,14 @@ class Logs(logging.Handler):
             self._writing = True
             return self._queue.popleft()
 
-    def _tell(self, dropped: int) -> None:
-        """Say how many lines are missing at this place: ``dropped`` so far, and those that could not be written."""
-        lost = dropped + self.failed - self._told
+    def _report_lost(self, dropped: int) -> None:
+        """Log the number of lines missing at this place: ``dropped`` so far, and those that could not be written."""
+        lost = dropped + self.failed - self._reported
         if lost:
             text = f"{lost} lines were lost here: the log could not be written, or not fast enough"
             record = logging.LogRecord("mesh.telemetry.logs", logging.WARNING, "", 0, text, None, None)
             if self._put(_Line(record).text()):
-                self._told += lost
+                self._reported += lost
 
     def _put(self, text: str) -> bool:
         try:
@@ -164,45 +164,45 @@ def lines_lost() -> int:
 
 @final
 class _Line:
-    """An event on its way into the log. ``size``: what it takes in memory, in bytes, roughly."""
+    """An event in the queue. ``size``: its approximate memory in bytes."""
 
-    __slots__ = ("_begin", "_created", "_text", "_trouble", "dropped_before", "size")
+    __slots__ = ("_begin", "_created", "_text", "_traceback", "dropped_before", "size")
 
     def __init__(self, record: logging.LogRecord) -> None:
         self._created = record.created
         self._begin = f"{record.levelname:<7} {record.name}: "
         try:
             self._text = record.getMessage()
-        except Exception as error:  # noqa: BLE001 - a wrong format is told, and may not end what logs
+        except Exception as error:  # noqa: BLE001 - a wrong format is logged, and must not end the caller
             self._text = f"{record.msg} {record.args} ({error})"
-        self._trouble: TracebackException | None = None
+        self._traceback: TracebackException | None = None
         self.dropped_before = 0
         self.size = _LINE_BYTES + sys.getsizeof(self._text)
         if record.exc_info and record.exc_info[1] is not None:
-            # It lets go of the frames, and leaves it to the writing thread to read the source files.
-            self._trouble = TracebackException.from_exception(record.exc_info[1], lookup_lines=False, compact=True)
-            self.size += _frames(self._trouble) * _FRAME_BYTES
+            # It does not keep the frames, and the writing thread reads the source files.
+            self._traceback = TracebackException.from_exception(record.exc_info[1], lookup_lines=False, compact=True)
+            self.size += _frames(self._traceback) * _FRAME_BYTES
 
     def text(self) -> str:
-        """``2026-11-23T23:40:00.123Z WARNING mesh.edge: text``, a traceback written out in the same line."""
+        """``2026-11-23T23:40:00.123Z WARNING mesh.edge: text``, with a traceback in the same line."""
         at = datetime.fromtimestamp(self._created, UTC).isoformat(timespec="milliseconds")
         text = self._text
-        if self._trouble is not None:
-            text = f"{text}\n{''.join(self._trouble.format()).rstrip()}"
+        if self._traceback is not None:
+            text = f"{text}\n{''.join(self._traceback.format()).rstrip()}"
         return f"{at.removesuffix('+00:00')}Z {self._begin}{one_line(text)}"
 
 
-def _frames(trouble: TracebackException | None) -> int:
-    """Frames in a traceback and in those of its causes."""
+def _frames(traceback: TracebackException | None) -> int:
+    """The number of frames in a traceback and in those of its causes."""
     number = 0
-    while trouble is not None:
-        number += 1 + len(trouble.stack)
-        trouble = trouble.__cause__ or trouble.__context__
+    while traceback is not None:
+        number += 1 + len(traceback.stack)
+        traceback = traceback.__cause__ or traceback.__context__
     return number
 
 
 def one_line(text: str) -> str:
-    """The text with line breaks and control characters written out, so that it is one line and moves no terminal."""
+    """The text with line breaks and control characters escaped: one line, without effect on a terminal."""
     if text.isprintable():
         return text
     return "".join(
@@ -212,16 +212,16 @@ def one_line(text: str) -> str:
 
 @final
 class _File:
-    """An unbuffered file that is put aside when it is full: ``edge-1.log``, then ``edge-1.log.1`` and so on."""
+    """An unbuffered file that is renamed when it is full: ``edge-1.log`` to ``edge-1.log.1`` and so on."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._torn = False  # the last line is not whole
+        self._torn = False  # the last line is incomplete
         self._descriptor = self._open()
 
     def write(self, data: bytes) -> None:
-        """Append a line. ``OSError`` if it is not, or not wholly, written."""
+        """Append a line. Raises ``OSError`` if it is not or only partly written."""
         if 0 < self._size > self._full - len(data):
             self._rotate()
         if self._torn:
@@ -233,7 +233,7 @@ class _File:
             self._torn = bool(data)
 
     def close(self) -> None:
-        """Close the file. From here on fatal signals are told on standard error."""
+        """Close the file. From here on fatal signals are reported on standard error."""
         faulthandler.enable(_STDERR)
         os.close(self._descriptor)
 
@@ -246,11 +246,11 @@ class _File:
         return descriptor
 
     def _rotate(self) -> None:
-        """Begin a new file; where that is impossible the old one goes on."""
+        """Start a new file; if that fails, continue with the old one."""
         with contextlib.suppress(OSError):
             for number in range(FILES - 1, 0, -1):
                 older = self._path if number == 1 else self._path.with_name(f"{self._path.name}.{number - 1}")
                 if older.exists():
                     older.replace(self._path.with_name(f"{self._path.name}.{number}"))
             before, self._descriptor = self._descriptor, self._open()
-            os.close(before)  # only now, as a fatal signal may be told in it until then
+            os.close(before)  # only now: until then a fatal signal may be reported there

@@ -1,8 +1,8 @@
-"""Figures in Prometheus' text format.
+"""Metrics in Prometheus' text format.
 
-It knows the families of ``prometheus-client`` and how a status is read: never what a figure means. What always holds:
-each family is there once, with its one HELP and TYPE; the number of series is bounded, since labels are names of the
-mesh's nodes and listeners and reasons that the source names; nothing on a hot path knows of this file.
+It knows the families of ``prometheus-client`` and how to read a status. It must never know the meaning of a metric.
+What always holds: each family occurs once, with one HELP and TYPE; the number of series is bounded, since labels are
+names of the mesh's nodes and listeners, and reasons from the source code; no hot path uses this file.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
 def exposition(status: Status, common: Mapping[str, str]) -> bytes:
-    """All figures of ``status``. ``common`` are labels of every series that has no such label of its own.
+    """All metrics of ``status``. ``common`` are labels for every series that has no such label itself.
 
-    It takes some 10 µs for each series; as a status does not change, any thread may do it.
+    It takes some 10 µs for each series; as a status is immutable, any thread may call it.
     """
     return generate_latest(_Scrape(status, common))
 

@@ -1,8 +1,8 @@
-"""Which messages are sampled: the caller's decision, else the watch list, else the ratio.
+"""Decides which messages are sampled: the caller's decision, else the watch list, else the ratio.
 
-It knows rates and names of vehicles, never spans. What always holds: a message that is not sampled costs one
-subtraction, for the number of messages until the next one that the ratio picks is drawn in advance; what outsiders can
-force stays below a rate, so that no caller can make the mesh spend itself on tracing.
+It knows rates and names of vehicles. It must never know spans. What always holds: a message that is not sampled costs
+one subtraction, because the number of messages until the next sampled one is drawn in advance; samples that callers
+force are bounded by a rate, so no caller can overload the mesh with tracing.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Final, final
 from mesh.wire.tracecontext import TraceContext
 
 # A recorded span costs up to 150 µs in all (nearly all of it on the export thread) and a node makes about three for a
-# message: 200 messages a second keep tracing below a tenth of a core. Each of the three reasons has a budget of its
-# own, so that none starves another.
+# message: 200 messages a second keep tracing below a tenth of a core. Each of the three reasons has a separate budget,
+# so that none starves another.
 RATE: Final = 200.0
-# What nobody has asked for by name must cost next to nothing. A message makes six spans on its way downstream, some
-# 110 µs each with their export: 10 messages a second are 0.7 % of a core that all nodes share.
+# Messages that the ratio samples must cost almost nothing. A message makes six spans on its way downstream, some 110 µs
+# each with their export: 10 messages a second are 0.7 % of a core that all nodes share.
 RATIO_RATE: Final = 10.0
-# What other nodes of the mesh decided was bounded there, once per node. They also pass on what they left out
-# themselves, with the publisher's context as it came, so this needs a bound too; it is as wide as ten busy nodes.
+# Other nodes of the mesh bound their own decisions, once per node. They also pass on messages that they do not sample,
+# with the publisher's context unchanged, so this needs a bound too; it allows for ten busy nodes.
 TRUSTED_RATE: Final = 2000.0
-# Someone who looks at one trace sends a handful of messages at once and wants to see them all.
+# A user who examines one trace sends a few messages at once and expects to see them all.
 BURST: Final = 400.0
-# More messages than a node will ever see: the ratio picks none.
+# More messages than a node ever processes: the ratio picks none.
 _NEVER: Final = 1 << 60
 
 
@@ -61,7 +61,7 @@ class Bucket:
 
 @final
 class Sampler:
-    """``suppressed`` counts the messages that would have been sampled but for the rate."""
+    """Decides for one node. ``suppressed`` counts the messages that only the rate kept from being sampled."""
 
     __slots__ = (
         "_by_caller", "_by_mesh", "_by_ratio", "_by_watch", "_ratio", "_skip", "_watched", "suppressed",
@@ -76,13 +76,13 @@ class Sampler:
         clock: Callable[[], float] = monotonic,
         ratio_rate: float = RATIO_RATE,
     ) -> None:
-        """``ratio``: of the messages that nobody else decides on, from 0.0 to 1.0; ``watch``: the vehicles of which
-        every message is sampled.
+        """``ratio``: the share of the remaining messages, from 0.0 to 1.0; ``watch``: the vehicles whose every message
+        is sampled.
         """
         if not 0.0 <= ratio <= 1.0:
             raise ValueError(f"the ratio of messages to sample must be between 0 and 1, not {ratio}")
         self._ratio = ratio
-        self._skip = _gap(ratio)  # messages until the ratio picks one; below 0: the present one is picked
+        self._skip = _gap(ratio)  # messages until the ratio picks one; below 0: it picks the current one
         self._by_caller = Bucket(rate, burst, clock)
         self._by_mesh = Bucket(TRUSTED_RATE, TRUSTED_RATE, clock)
         self._by_watch = Bucket(rate, burst, clock)
@@ -91,16 +91,17 @@ class Sampler:
         self.suppressed = 0
 
     def picks(self) -> bool:
-        """Count a message that no node of the mesh has decided on; whether it may be sampled without its caller's
-        asking. What the caller decides takes precedence in ``decide``: then the ratio picks the next one instead.
+        """Count a message that no node of the mesh has decided on; return whether it may be sampled without a request
+        of its caller. A caller's decision takes precedence in ``decide``: then the ratio picks the next message
+        instead.
         """
         self._skip -= 1
         return self._skip < 0 or bool(self._watched)
 
     def decide(self, caller: TraceContext | None, vehicle: str, trusted: bool) -> bool:
-        """Whether to sample a message. A caller that decided against it is obeyed.
+        """Whether to sample a message. A caller's decision against it is respected.
 
-        ``trusted``: the caller is a node of the mesh, which made the decision when the message came in, so that no
+        ``trusted``: the caller is a node of the mesh. It decided when the message entered the mesh, so a missing
         context means no.
         """
         if trusted:

@@ -1,7 +1,7 @@
-"""A span of a sampled message while it is under way and until it is exported.
+"""A span of a sampled message, from its start until it is exported.
 
-It knows plain values only: what an exporter makes of them is the business of ``convention``, so that the loop pays
-for two small objects and the export thread for the rest. What always holds: a span is handed on once, when it ends.
+It knows plain values only; ``convention`` converts them for the exporter, so that the loop creates two small objects
+and the export thread does the rest. What always holds: a span is passed to the exporter once, when it ends.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from mesh.wire.tracecontext import SAMPLED, TraceContext
 class LiveSpan(Span):
     """Times are nanoseconds since 1970. ``parent_id`` is 16 hexadecimal digits, empty for the root of a trace;
     ``link_id``: a span of the same trace that this one is linked to, empty for none; ``peer``: the other end of the
-    connection, ``None`` for what happens within the node; ``size``: bytes, -1 if unknown.
+    connection, ``None`` for a span within the node; ``size``: bytes, -1 if unknown.
     """
 
     __slots__ = (
-        "_hand_on", "client", "end_ns", "kind", "link_id", "operation", "parent_id", "peer", "reason", "size",
+        "_export", "client", "end_ns", "kind", "link_id", "operation", "parent_id", "peer", "reason", "size",
         "start_ns", "topic", "vehicle",
     )  # fmt: skip
 
     def __init__(
         self,
-        hand_on: Callable[[LiveSpan], None],
+        export: Callable[[LiveSpan], None],
         context: TraceContext,
         parent_id: str,
         operation: str,
@@ -44,7 +44,7 @@ class LiveSpan(Span):
         size: int = -1,
     ) -> None:
         super().__init__(context)
-        self._hand_on = hand_on
+        self._export = export
         self.parent_id = parent_id
         self.operation = operation
         self.topic = topic
@@ -59,7 +59,7 @@ class LiveSpan(Span):
         self.reason = 0
 
     def end(self, reason: int = 0) -> None:
-        """End the span now; a second call changes nothing, as the span may already be with the export thread."""
+        """End the span now. A second call changes nothing, as the export thread may already have the span."""
         if not self.end_ns:
             self.end_at(time_ns(), reason)
 
@@ -67,11 +67,12 @@ class LiveSpan(Span):
         """End the span at a given time, but not before it began (the wall clock may have been set back)."""
         self.end_ns = max(end_ns, self.start_ns)
         self.reason = reason
-        self._hand_on(self)
+        self._export(self)
 
 
 def new_trace() -> TraceContext:
-    """The context of a first span. All zeroes is the one invalid identifier (W3C Trace Context section 3.2.2.3)."""
+    """The context of the first span of a trace. All zeroes is the one invalid identifier (W3C Trace Context section
+    3.2.2.3)."""
     return TraceContext(f"{getrandbits(128) or 1:032x}", f"{getrandbits(64) or 1:016x}", SAMPLED)
 
 

@@ -1,4 +1,4 @@
-"""What the tracer of a node tells of itself."""
+"""The status of a node's tracer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mesh.figures.status import Status
 @final
 @dataclass(frozen=True, slots=True)
 class SpansStatus(Status):
-    """What became of the spans: those that were recorded are exported, dropped or queued."""
+    """Counts of spans: every recorded one is exported, dropped or queued."""
 
     recorded: Annotated[int, counter("mesh_spans_recorded_total", "Spans of sampled messages that ended.")]
-    exported: Annotated[int, counter("mesh_spans_exported_total", "Spans that the OTLP endpoint took.")]
+    exported: Annotated[int, counter("mesh_spans_exported_total", "Spans that the OTLP endpoint accepted.")]
     dropped: Annotated[
-        int, counter("mesh_spans_dropped_total", "Spans lost: the queue was full, or the endpoint did not take them.")
+        int, counter("mesh_spans_dropped_total", "Spans lost: the queue was full, or the endpoint did not accept them.")
     ]
     queued: Annotated[int, gauge("mesh_spans_queued", "Spans that wait to be exported.")]
     suppressed: Annotated[
         int, counter("mesh_traces_suppressed_total", "Messages not traced because the budget of traces was used up.")
     ]
-    reachable: Annotated[bool, gauge("mesh_spans_endpoint_up", "Whether the OTLP endpoint took the last spans.")]
+    reachable: Annotated[bool, gauge("mesh_spans_endpoint_up", "Whether the OTLP endpoint accepted the last spans.")]

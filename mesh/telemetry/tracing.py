@@ -1,7 +1,7 @@
-"""The tracer of a node: sampling, spans and their export behind the engine's ``Tracer``.
+"""The tracer of a node: implements the broker's ``Tracer`` with sampling, spans and their export.
 
-It knows how the three fit together. It must never wait or raise on the loop. What always holds: a node has one
-tracer of its own and no global one, so several nodes can live in one process.
+It knows how these three work together. It must never wait or raise on the loop. What always holds: each node has its
+own tracer and there is no global one, so several nodes can run in one process.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from mesh.telemetry.status import SpansStatus
 from mesh.wire.packets import Publish
 from mesh.wire.tracecontext import TraceContext, find
 
-# An endpoint that is up answers in milliseconds. Within five seconds the exporter tries three times.
+# A running endpoint answers in milliseconds. Within five seconds the exporter tries three times.
 EXPORT_SECONDS: Final = 5.0
-# A node that stops is waited for by people and by the controller.
+# The controller and the operator wait for a node that stops.
 CLOSE_SECONDS: Final = 2.0
 
 
 @final
 class NodeTracer(Tracer):
-    """To be used by one thread, that of the node's loop; ``flush`` and ``close`` block and belong on another."""
+    """For the thread of the node's loop only, except ``flush`` and ``close``, which block and belong on another
+    thread."""
 
     def __init__(self, sampler: Sampler, thread: ExportThread) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ class NodeTracer(Tracer):
         kind: int,
         link: TraceContext | None = None,
     ) -> Span:
-        if not parent.sampled:  # such a context may come over a link; it is passed on and not recorded
+        if not parent.sampled:  # such a context may arrive over a link; it is passed on and not recorded
             return Span(parent)
         return LiveSpan(
             self._exporter.put, child(parent), parent.span_id, operation, topic, vehicle, client, peer, kind, time_ns(),
@@ -89,7 +90,7 @@ class NodeTracer(Tracer):
         return context
 
     def status(self) -> SpansStatus:
-        """Figures for people and metrics."""
+        """The status for operators and metrics."""
         thread = self._exporter
         return SpansStatus(
             recorded=thread.recorded,
@@ -101,11 +102,11 @@ class NodeTracer(Tracer):
         )
 
     def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
-        """Wait until every span so far is exported or dropped; False if time ran out."""
+        """Wait until every span so far is exported or dropped; return False at the timeout."""
         return self._exporter.flush(seconds)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Export what is left within ``seconds`` and end the thread; spans that end later are dropped and counted."""
+        """Export the remaining spans within ``seconds`` and end the thread; later spans are dropped and counted."""
         self._exporter.close(seconds)
 
 
@@ -121,10 +122,10 @@ def open_tracer(
 ) -> NodeTracer:
     """The running tracer of a node.
 
-    ``endpoint``: of an OTLP/gRPC receiver, ``http://host:port`` in plain or ``https://`` with TLS; ``service``:
-    ``mesh-edge`` and the like; ``sample``: the ratio from 0.0 to 1.0; ``topics`` tells the vehicle of a topic;
-    ``watch``: the vehicles of which every message is sampled. ``OTEL_EXPORTER_OTLP_HEADERS`` and its kin are honoured
-    by the SDK. Nothing is sent before the first span, so an endpoint that is away is no error.
+    ``endpoint``: an OTLP/gRPC receiver, ``http://host:port`` in plain text or ``https://`` with TLS; ``service``: such
+    as ``mesh-edge``; ``sample``: the ratio from 0.0 to 1.0; ``topics`` gives the vehicle of a topic; ``watch``: the
+    vehicles whose every message is sampled. The SDK reads ``OTEL_EXPORTER_OTLP_HEADERS`` and similar variables. Nothing
+    is sent before the first span, so an unavailable endpoint is not an error.
     """
     sampler = Sampler(sample, watch)
     if exporter is None:

@@ -1,4 +1,4 @@
-"""A message's way through a mesh as spans, made by the real tracers of three nodes, without the nodes."""
+"""The spans of a message's path through a mesh, made by the real tracers of three nodes, without the nodes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ REPORT = f"vehicles/{VEHICLE}/position"
 
 CAR = Peer("192.0.2.7", 50123, "mqtt://127.0.0.1:1883")
 BACKEND = Peer("2001:db8::7", 40001, "mqtt://[::1]:1884")
-CORE = Peer(listener="tier://127.0.0.1:7001")  # by the Unix socket of the edge
-EDGE = Peer("/run/mesh/tier-7001.sock")  # the same connection from its other side
+CORE = Peer(listener="tier://127.0.0.1:7001")  # over the Unix socket of the edge
+EDGE = Peer("/run/mesh/tier-7001.sock")  # the same connection, seen from its other side
 
-DOWNSTREAM = {  # name at its node: name of the parent at its node; empty: the publisher's own span
+DOWNSTREAM = {  # name at its node: name of the parent at its node; empty: the publisher's span
     ("core-1", "process vehicles/{vehicle}/cmd"): "",
     ("core-1", "spool vehicles/{vehicle}/cmd"): "process",
     ("core-1", "relay vehicles/{vehicle}/cmd"): "spool",
@@ -66,7 +66,7 @@ class Journey:
         return Journey(*(open_tracer(endpoint, f"mesh-{kind}", f"{kind}-1", "demo", 1.0, TOPICS) for kind in kinds))
 
     def downstream(self, caller: TraceContext | None) -> str:
-        """A command from a back end to a vehicle that was away; the identifier of its trace."""
+        """A command from a back end to a vehicle that was offline; returns the identifier of its trace."""
         received = taken(ingress(self.core, carrying(COMMAND, caller), VEHICLE, "erp", BACKEND))
         now = time_ns()
         spooled = self.core.record(SPOOL, received.context, COMMAND, VEHICLE, "core-1", now - 30_000_000, now)
@@ -82,7 +82,7 @@ class Journey:
         return received.context.trace_id
 
     def upstream(self) -> str:
-        """A report of a vehicle to two back ends; the identifier of its trace."""
+        """A report of a vehicle to two back ends; returns the identifier of its trace."""
         received = taken(ingress(self.edge, carrying(REPORT, None), VEHICLE, "car", CAR))
         sent = self.edge.start(SEND, received.context, REPORT, VEHICLE, "core-1", CORE, PRODUCER)
         arrived = taken(ingress(self.core, carrying(REPORT, sent.context), VEHICLE, "core-1", EDGE, trusted=True))
@@ -97,7 +97,7 @@ class Journey:
         return received.context.trace_id
 
     def end(self) -> bool:
-        """Export all and stop; whether every span was taken."""
+        """Export all and stop; return whether every span was accepted."""
         tracers = (self.core, self.edge, self.door)
         flushed = [tracer.flush(10.0) for tracer in tracers]
         for tracer in tracers:
@@ -108,11 +108,11 @@ class Journey:
 def ingress(
     tracer: Tracer, publish: Publish, vehicle: str, client: str = "car", peer: Peer = CAR, trusted: bool = False
 ) -> Span | None:
-    """As a node takes a message in."""
+    """Take a message in as a node does."""
     return tracer.ingress(publish, vehicle, client, peer, trusted) if tracer.considers(publish, trusted) else None
 
 
 def taken(span: Span | None) -> Span:
-    """The span that an ingress gave."""
+    """The span that an ingress returned."""
     assert span is not None, "the message was not sampled"
     return span

@@ -1,4 +1,4 @@
-"""The endpoint that shows the figures."""
+"""The HTTP endpoint of the metrics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def ask(port: int, request: bytes) -> str:
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:
-    """Wait for the end of a connection, by an end or a reset; whether nothing came before."""
+    """Wait until the peer closes or resets the connection; return whether it sent nothing before."""
     try:
         return await reader.read() == b""
     except ConnectionError:
@@ -52,7 +52,7 @@ async def ended(reader: asyncio.StreamReader) -> bool:
         (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 20_000, "431 Request Header Fields Too Large"),
     ],
 )
-def test_answers(request_head: bytes, status: str) -> None:
+def test_request_gets_its_status(request_head: bytes, status: str) -> None:
     async def test(port: int) -> None:
         answer = await ask(port, request_head)
         assert answer.startswith(f"HTTP/1.1 {status}\r\n")
@@ -66,7 +66,7 @@ def test_answers(request_head: bytes, status: str) -> None:
     serving(test)
 
 
-def test_a_peer_that_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_peer_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exposition, "SECONDS", 0.05)
 
     async def test(port: int) -> None:
@@ -78,7 +78,7 @@ def test_a_peer_that_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> 
     serving(test)
 
 
-def test_more_connections_than_allowed_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_above_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exposition, "MAX_CONNECTIONS", 1)
 
     async def test(port: int) -> None:
@@ -93,7 +93,7 @@ def test_more_connections_than_allowed_are_closed(monkeypatch: pytest.MonkeyPatc
     serving(test)
 
 
-def test_closing_ends_what_is_open() -> None:
+def test_close_ends_open_connections() -> None:
     async def run() -> None:
         endpoint = Exposition(shown)
         port = await endpoint.open("127.0.0.1", 0)

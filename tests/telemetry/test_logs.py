@@ -28,7 +28,7 @@ LOST = "lines were lost here: the log could not be written, or not fast enough"
 
 
 @pytest.fixture(autouse=True)
-def _process_as_it_was() -> Iterator[None]:
+def _process_state_is_restored() -> Iterator[None]:
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     yield
@@ -39,7 +39,7 @@ def _process_as_it_was() -> Iterator[None]:
 
 
 class Pipe:
-    """A log that is a pipe which nobody reads until ``read_all``: once it is full, writing to it blocks."""
+    """A log file that is a pipe without a reader until ``drain``: once it is full, writing to it blocks."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "edge-1.log"
@@ -49,7 +49,7 @@ class Pipe:
         self._read = b""
 
     def fill(self) -> None:
-        """Leave no room in it."""
+        """Fill the pipe."""
         descriptor = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
         for size in (1 << 16, 1):
             try:
@@ -60,7 +60,7 @@ class Pipe:
         os.close(descriptor)
 
     def drain(self) -> Callable[[], list[str]]:
-        """Read all that comes from now on; gives what returns the lines at the end, when its writers are gone."""
+        """Read everything from now on; return a function that waits for the writers to close and returns the lines."""
         thread = threading.Thread(target=self._drain)
         thread.start()
 
@@ -86,7 +86,7 @@ def test_one_event_is_one_line_in_utc(tmp_path: Path) -> None:
     node = Logs(path)
     log.info("vehicle %s said %s", "V1", "hello\n2026-01-01T00:00:00.000Z ERROR   forged\x1b[2J")
     log.debug("not shown")
-    # Not by a logger: the test runner can neither keep nor send such a text.
+    # Not with a logger: the test runner cannot store such a text.
     node.handle(logging.LogRecord("mesh.test", logging.INFO, "", 0, "a lone surrogate: \udc80", None, None))
     node.close()
     node.close()
@@ -96,7 +96,7 @@ def test_one_event_is_one_line_in_utc(tmp_path: Path) -> None:
     assert lines[1].endswith(r"a lone surrogate: \udc80")
 
 
-def test_an_exception_is_in_the_line_with_its_source_and_its_cause(tmp_path: Path) -> None:
+def test_exception_is_logged_in_one_line_with_source_and_cause(tmp_path: Path) -> None:
     path = tmp_path / "edge-1.log"
     node = Logs(path)
     try:
@@ -115,7 +115,7 @@ def test_an_exception_is_in_the_line_with_its_source_and_its_cause(tmp_path: Pat
     assert found[1].endswith("RuntimeError: stopped")
 
 
-def test_what_an_exception_refers_to_is_let_go_of(tmp_path: Path) -> None:
+def test_log_keeps_no_reference_to_frames(tmp_path: Path) -> None:
     pipe = Pipe(tmp_path)
     node = Logs(pipe.path)
     pipe.fill()
@@ -130,7 +130,7 @@ def test_what_an_exception_refers_to_is_let_go_of(tmp_path: Path) -> None:
     for _ in range(3):
         try:
             fails()
-        except OSError:  # not by a logger: the test runner keeps what those are given
+        except OSError:  # not with a logger: the test runner keeps its records
             node.handle(logging.LogRecord("mesh.test", logging.ERROR, "", 0, "stopped", None, sys.exc_info()))
     gc.collect()
     assert not [each for each in gc.get_objects() if type(each) is Large]
@@ -139,7 +139,7 @@ def test_what_an_exception_refers_to_is_let_go_of(tmp_path: Path) -> None:
     assert len(lines()) == 3
 
 
-def test_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_bounded_in_number_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "FILE_BYTES", 2000)
     path = tmp_path / "edge-1.log"
     path.write_text("of the run before\n")
@@ -154,7 +154,7 @@ def test_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert shown == [f"line {number}" for number in range(200 - len(shown), 200)]
 
 
-def test_a_log_goes_on_in_the_file_of_the_run_before(tmp_path: Path) -> None:
+def test_log_appends_to_the_file_of_the_previous_run(tmp_path: Path) -> None:
     path = tmp_path / "edge-1.log"
     for number in range(2):
         node = Logs(path)
@@ -163,7 +163,7 @@ def test_a_log_goes_on_in_the_file_of_the_run_before(tmp_path: Path) -> None:
     assert texts(path.read_text().splitlines()) == ["run 0", "run 1"]
 
 
-def test_drain_waits_for_what_is_queued(tmp_path: Path) -> None:
+def test_drain_waits_for_the_queued_lines(tmp_path: Path) -> None:
     path = tmp_path / "edge-1.log"
     node = Logs(path)
     for number in range(100):
@@ -173,19 +173,17 @@ def test_drain_waits_for_what_is_queued(tmp_path: Path) -> None:
     node.close()
 
 
-def test_a_log_that_blocks_holds_nobody_up_and_the_lines_lost_are_counted_and_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocked_log_never_waits_and_reports_the_lost_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "LINES", 3)
     pipe = Pipe(tmp_path)
     node = Logs(pipe.path)
     pipe.fill()
     log.info("first")
-    wait_until(lambda: not node._queue)  # it is with the thread, which blocks
+    wait_until(lambda: not node._queue)  # the thread has it, and blocks
     for number in range(10):
         log.info("line %d", number)
     assert (node.dropped, lines_lost()) == (7, 7)
-    node.drain(0.01)  # gives up
+    node.drain(0.01)  # times out
     lines = pipe.drain()
     node.drain(DEADLINE)
     log.info("last")
@@ -194,7 +192,7 @@ def test_a_log_that_blocks_holds_nobody_up_and_the_lines_lost_are_counted_and_to
     assert (node.dropped, node.failed) == (7, 0)
 
 
-def test_the_place_of_lost_lines_is_before_what_follows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_lines_are_reported_before_the_next_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "LINES", 2)
     pipe = Pipe(tmp_path)
     node = Logs(pipe.path)
@@ -203,7 +201,7 @@ def test_the_place_of_lost_lines_is_before_what_follows_them(tmp_path: Path, mon
     wait_until(lambda: not node._queue)
     for number in range(3):
         log.info("line %d", number)
-    with node._changed:  # as if the thread had taken one, while more come
+    with node._changed:  # as if the thread had taken a line while more arrive
         taken = node._queue.popleft()
         log.info("follows")
         node._queue.appendleft(taken)
@@ -212,7 +210,7 @@ def test_the_place_of_lost_lines_is_before_what_follows_them(tmp_path: Path, mon
     assert texts(lines()) == ["first", "line 0", "line 1", f"1 {LOST}", "follows"]
 
 
-def test_the_queue_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queue_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "BYTES", 100_000)
     pipe = Pipe(tmp_path)
     node = Logs(pipe.path)
@@ -229,9 +227,7 @@ def test_the_queue_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(shown) == 100 - node.dropped + 2
 
 
-def test_a_log_that_blocks_does_not_keep_the_process_from_ending(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_close_returns_although_the_log_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "CLOSE_SECONDS", 0.05)
     pipe = Pipe(tmp_path)
     node = Logs(pipe.path)
@@ -245,7 +241,7 @@ def test_a_log_that_blocks_does_not_keep_the_process_from_ending(
     assert texts(lines()) == ["first"]
 
 
-def test_a_disk_that_is_full_costs_lines_and_says_how_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_loses_lines_and_reports_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "edge-1.log"
     node = Logs(path)
     log.info("first")
@@ -270,10 +266,10 @@ def test_a_disk_that_is_full_costs_lines_and_says_how_many(tmp_path: Path, monke
     assert re.fullmatch(rf"{STAMP} INFO    mesh\.tes", part)
 
 
-def test_a_finaliser_that_logs_while_a_line_is_queued(tmp_path: Path) -> None:
+def test_finaliser_may_log_while_a_line_is_queued(tmp_path: Path) -> None:
     path = tmp_path / "edge-1.log"
     node = Logs(path)
-    with node._changed:  # as in the middle of ``emit``, where Python may collect garbage
+    with node._changed:  # as within ``emit``, where Python may collect garbage
         log.info("from the finaliser")
     node.close()
     assert texts(path.read_text().splitlines()) == ["from the finaliser"]
@@ -293,7 +289,7 @@ def run(code: str, path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_wrong_format_is_a_line_and_no_failure(tmp_path: Path) -> None:
+def test_wrong_format_is_logged_without_an_error(tmp_path: Path) -> None:
     path = tmp_path / "edge-1.log"
     ended = run("log.info('%d sessions', 'many')", path)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -301,20 +297,20 @@ def test_a_wrong_format_is_a_line_and_no_failure(tmp_path: Path) -> None:
     assert "mesh.test: %d sessions ('many',) (%d format" in line
 
 
-def test_what_is_queued_is_written_when_python_ends(tmp_path: Path) -> None:
+def test_queued_lines_are_written_when_python_ends(tmp_path: Path) -> None:
     path = tmp_path / "edge-1.log"
     ended = run("for number in range(1000): log.info('line %d', number)\nraise SystemExit(3)", path)
     assert ended.returncode == 3
     assert texts(path.read_text().splitlines()) == [f"line {number}" for number in range(1000)]
 
 
-def test_a_process_ends_although_its_log_blocks(tmp_path: Path) -> None:
+def test_process_ends_although_its_log_blocks(tmp_path: Path) -> None:
     pipe = Pipe(tmp_path)
     ended = run("import os\nfor number in range(1000): log.info('x' * 1000)\nraise SystemExit(3)", pipe.path)
     assert (ended.returncode, ended.stderr) == (3, "")
 
 
-def test_a_fatal_signal_leaves_its_stacks_in_the_newest_file(tmp_path: Path) -> None:
+def test_fatal_signal_writes_its_stacks_to_the_newest_file(tmp_path: Path) -> None:
     path = tmp_path / "edge-1.log"
     code = (
         "from mesh.telemetry import logs as module\nmodule.FILE_BYTES = 2000\nlogs._file._full = 2000\n"
@@ -330,5 +326,5 @@ def test_a_fatal_signal_leaves_its_stacks_in_the_newest_file(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("text", "line"), [("plain – text", "plain – text"), ("a\r\nb\tc", "a\\r\\nb\\tc"), ("", "")])
-def test_one_line(text: str, line: str) -> None:
+def test_one_line_escapes_control_characters(text: str, line: str) -> None:
     assert one_line(text) == line

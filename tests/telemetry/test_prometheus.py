@@ -1,4 +1,4 @@
-"""The text that Prometheus reads."""
+"""Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Node(Status):
     commit: Annotated[Distribution, histogram("mesh_commit_seconds", "Time of a commit.")]
 
 
-def test_text_format() -> None:
+def test_status_is_rendered_in_the_text_format() -> None:
     node = Node((Link("edge-1", True, 3), Link('e"\\\n2', False, 4)), Distribution((0.5, 1.0), (3, 0, 2), 4.5))
     assert exposition(node, {"mesh": "demo", "node": "core"}).decode() == (
         "# HELP mesh_commit_seconds Time of a commit.\n"
@@ -44,7 +44,7 @@ def test_text_format() -> None:
     )
 
 
-def test_a_label_of_its_own_takes_the_place_of_a_common_one() -> None:
+def test_own_label_replaces_a_common_one() -> None:
     @dataclass(frozen=True, slots=True)
     class View(Status):
         node: Annotated[str, Label("node")]

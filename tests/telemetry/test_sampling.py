@@ -1,4 +1,4 @@
-"""Which messages are sampled."""
+"""The decision to sample a message."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ NO = TraceContext("a" * 32, "b" * 16, 0)
 
 
 def asked(sampler: Sampler, caller: TraceContext | None, vehicle: str, trusted: bool) -> bool:
-    """As the tracer asks: a message that no node has decided on is counted first."""
+    """Ask as the tracer does: a message that no node has decided on is counted first."""
     considered = not trusted and sampler.picks()
     return (considered or caller is not None) and sampler.decide(caller, vehicle, trusted)
 
 
-def test_a_caller_is_obeyed_whatever_the_ratio() -> None:
+def test_decision_of_the_caller_overrides_the_ratio() -> None:
     assert asked(Sampler(0.0), YES, "", trusted=False)
     assert not asked(Sampler(1.0), NO, "", trusted=False)
 
 
-def test_a_caller_that_decided_against_it_wins_over_the_watch_list() -> None:
+def test_decision_of_the_caller_overrides_the_watch_list() -> None:
     assert not asked(Sampler(0.0, ["V1"]), NO, "V1", trusted=False)
 
 
-def test_a_watched_vehicle_is_sampled() -> None:
+def test_watched_vehicle_is_sampled() -> None:
     sampler = Sampler(0.0, ["V1"])
     assert asked(sampler, None, "V1", trusted=False)
     assert not asked(sampler, None, "V2", trusted=False)
     assert not asked(sampler, None, "", trusted=False)
 
 
-def test_the_ratio_is_met() -> None:
+def test_ratio_is_met() -> None:
     sampler = Sampler(0.25, ratio_rate=1e9, burst=1e9)
     hits = sum(asked(sampler, None, "", trusted=False) for _ in range(20_000))
     assert 4_000 < hits < 6_000  # 16 standard deviations
 
 
-def test_the_ratio_picks_each_message_alike() -> None:
-    """The gaps are geometric: a picked message is followed by another as often as one that was not picked."""
+def test_ratio_picks_each_message_with_equal_probability() -> None:
+    """The gaps are geometric: a message is picked with the same probability after a picked and an unpicked one."""
     sampler = Sampler(0.25, ratio_rate=1e9, burst=1e9)
     picked = [asked(sampler, None, "", trusted=False) for _ in range(40_000)]
     after = [second for first, second in pairwise(picked) if first]
     assert 0.2 < sum(after) / len(after) < 0.3  # 11 standard deviations
 
 
-def test_what_a_caller_decides_takes_nothing_from_the_ratio() -> None:
+def test_decision_of_a_caller_does_not_use_up_the_ratio() -> None:
     sampler = Sampler(1.0)
     assert not asked(sampler, NO, "", trusted=False)
     assert asked(sampler, None, "", trusted=False)
@@ -63,12 +63,12 @@ def test_ratio_one_samples_all_and_zero_none() -> None:
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1])
-def test_a_wrong_ratio_is_refused(ratio: float) -> None:
+def test_wrong_ratio_is_refused(ratio: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         Sampler(ratio)
 
 
-def test_callers_cannot_force_more_than_the_rate_nor_starve_the_others() -> None:
+def test_callers_cannot_exceed_their_rate_or_starve_others() -> None:
     clock = FakeClock()
     sampler = Sampler(1.0, ["V1"], rate=10.0, burst=5.0, clock=clock)
     assert sum(asked(sampler, YES, "", trusted=False) for _ in range(100)) == 5
@@ -79,14 +79,14 @@ def test_callers_cannot_force_more_than_the_rate_nor_starve_the_others() -> None
     assert asked(sampler, None, "V2", trusted=False)
 
 
-def test_a_node_of_the_mesh_has_decided_already() -> None:
+def test_decision_of_another_node_is_followed() -> None:
     sampler = Sampler(1.0, rate=1.0, burst=1.0)
     assert not asked(sampler, None, "V1", trusted=True)
     assert not asked(sampler, NO, "V1", trusted=True)
     assert sum(asked(sampler, YES, "V1", trusted=True) for _ in range(100)) == 100
 
 
-def test_what_the_mesh_passes_on_is_bounded_too() -> None:
+def test_samples_from_other_nodes_are_bounded() -> None:
     sampler = Sampler(1.0, clock=FakeClock())
     assert sum(asked(sampler, YES, "", trusted=True) for _ in range(3000)) == sampling.TRUSTED_RATE
 

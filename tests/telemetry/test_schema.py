@@ -1,4 +1,4 @@
-"""The table of the conventions finds what does not follow them."""
+"""The table of the conventions detects violations of them."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ RIGHT = SpanValue(
 )  # fmt: skip
 
 
-def test_a_right_span_passes() -> None:
+def test_valid_span_passes() -> None:
     assert violations(RIGHT) == []
     assert violations(RIGHT, "V1") == []
 
 
 @pytest.mark.parametrize("name", sorted(RIGHT.attributes))
-def test_an_attribute_that_is_missing_is_found(name: str) -> None:
+def test_missing_attribute_is_detected(name: str) -> None:
     attributes = {key: value for key, value in RIGHT.attributes.items() if key != name}
     assert violations(replace(RIGHT, attributes=attributes), "V1")
 
@@ -74,7 +74,7 @@ def test_an_attribute_that_is_missing_is_found(name: str) -> None:
         {"messaging.mqtt.topic": "x"},
     ],
 )
-def test_an_attribute_that_is_wrong_is_found(wrong: dict[str, Scalar]) -> None:
+def test_wrong_attribute_is_detected(wrong: dict[str, Scalar]) -> None:
     assert violations(replace(RIGHT, attributes={**RIGHT.attributes, **wrong}))
 
 
@@ -93,5 +93,5 @@ def test_an_attribute_that_is_wrong_is_found(wrong: dict[str, Scalar]) -> None:
         replace(RIGHT, resource={"service.name": "mesh-edge", "service.version": VERSION, "mesh.name": "demo"}),
     ],
 )
-def test_a_span_that_is_wrong_is_found(wrong: SpanValue) -> None:
+def test_wrong_span_is_detected(wrong: SpanValue) -> None:
     assert violations(wrong)

@@ -1,4 +1,4 @@
-"""The tracer of a node with a real receiver, without one, and with one that goes and comes."""
+"""The tracer of a node with a real receiver, without one, and with one that fails and recovers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def check(spans: list[SpanValue], expected: dict[tuple[str, str], str], root: st
             assert span.parent_id == root
 
 
-def test_downstream_and_upstream_arrive_as_whole_trees(collector: Collector) -> None:
+def test_downstream_and_upstream_traces_are_complete_trees(collector: Collector) -> None:
     journey = Journey.begin(collector.endpoint)
     publisher = new_trace()
     down, up = journey.downstream(publisher), journey.upstream()
@@ -88,7 +88,7 @@ def test_downstream_and_upstream_arrive_as_whole_trees(collector: Collector) -> 
         assert violations(span, VEHICLE) == []
 
 
-def test_several_deliveries_link_to_the_message_and_tell_their_receivers(collector: Collector) -> None:
+def test_each_delivery_links_to_the_message_and_names_its_receiver(collector: Collector) -> None:
     journey = Journey.begin(collector.endpoint)
     trace = journey.upstream()
     assert journey.end()
@@ -160,7 +160,7 @@ def test_names_and_attributes_follow_the_conventions() -> None:
         (NOWHERE, {}),
     ],
 )  # fmt: skip
-def test_the_two_ends_of_the_connection(peer: Peer, expected: dict[str, str | int]) -> None:
+def test_span_names_both_ends_of_the_connection(peer: Peer, expected: dict[str, str | int]) -> None:
     tracer, exporter = in_memory()
     tracer.start(SEND, new_trace(), COMMAND, VEHICLE, "car", peer, PRODUCER).end()
     assert tracer.flush(5.0)
@@ -169,7 +169,7 @@ def test_the_two_ends_of_the_connection(peer: Peer, expected: dict[str, str | in
     tracer.close()
 
 
-def test_a_span_within_a_node_has_no_operation_type_and_no_error() -> None:
+def test_span_within_a_node_has_no_operation_type_and_no_error() -> None:
     tracer, exporter = in_memory()
     tracer.record(WAIT, new_trace(), COMMAND, "", "", 1_000, 5_000)
     assert tracer.flush(5.0)
@@ -183,7 +183,7 @@ def test_a_span_within_a_node_has_no_operation_type_and_no_error() -> None:
     tracer.close()
 
 
-def test_a_reason_code_that_is_no_failure_is_no_error() -> None:
+def test_reason_code_of_success_is_not_an_error() -> None:
     tracer, exporter = in_memory()
     taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end(0x10)
     assert tracer.flush(5.0)
@@ -195,7 +195,7 @@ def test_a_reason_code_that_is_no_failure_is_no_error() -> None:
     tracer.close()
 
 
-def test_a_message_whose_topic_is_not_known_has_a_name_and_no_destination() -> None:
+def test_span_without_a_topic_has_a_name_and_no_destination() -> None:
     tracer, exporter = in_memory()
     taken(ingress(tracer, Publish("", b"x"), "")).end(0x94)
     assert tracer.flush(5.0)
@@ -205,7 +205,7 @@ def test_a_message_whose_topic_is_not_known_has_a_name_and_no_destination() -> N
     tracer.close()
 
 
-def test_tracestate_is_carried_on() -> None:
+def test_tracestate_is_passed_on() -> None:
     tracer, exporter = in_memory()
     parent = TraceContext("a" * 32, "b" * 16, 1, "one=1,two=2")
     span = tracer.start(SEND, parent, COMMAND, VEHICLE, "car", CAR, PRODUCER)
@@ -217,7 +217,7 @@ def test_tracestate_is_carried_on() -> None:
     tracer.close()
 
 
-def test_record_makes_a_span_of_the_past() -> None:
+def test_record_makes_a_span_with_past_times() -> None:
     tracer, exporter = in_memory()
     parent = new_trace()
     context = tracer.record(WAIT, parent, COMMAND, VEHICLE, "car", 1_000, 5_000)
@@ -229,7 +229,7 @@ def test_record_makes_a_span_of_the_past() -> None:
     tracer.close()
 
 
-def test_a_clock_set_back_gives_no_negative_duration() -> None:
+def test_clock_set_back_gives_no_negative_duration() -> None:
     tracer, exporter = in_memory()
     tracer.record(WAIT, new_trace(), COMMAND, VEHICLE, "car", 5_000, 1_000)
     assert tracer.flush(5.0)
@@ -238,7 +238,7 @@ def test_a_clock_set_back_gives_no_negative_duration() -> None:
     tracer.close()
 
 
-def test_a_span_ends_once() -> None:
+def test_span_ends_once() -> None:
     tracer, exporter = in_memory()
     span = taken(ingress(tracer, carrying(COMMAND, None), VEHICLE))
     span.end(0x80)
@@ -249,7 +249,7 @@ def test_a_span_ends_once() -> None:
     tracer.close()
 
 
-def test_an_unsampled_context_is_passed_on_and_not_recorded() -> None:
+def test_unsampled_context_is_passed_on_and_not_recorded() -> None:
     tracer, _ = in_memory()
     parent = TraceContext("a" * 32, "b" * 16, 0)
     assert tracer.start(SEND, parent, COMMAND, VEHICLE, "car", CAR, PRODUCER).context is parent
@@ -259,7 +259,7 @@ def test_an_unsampled_context_is_passed_on_and_not_recorded() -> None:
     tracer.close()
 
 
-def test_the_tracer_that_does_nothing() -> None:
+def test_disabled_tracer_does_nothing() -> None:
     tracer = Tracer()
     parent = new_trace()
     assert not tracer.enabled
@@ -270,7 +270,7 @@ def test_the_tracer_that_does_nothing() -> None:
     assert tracer.record(WAIT, parent, COMMAND, VEHICLE, "car", 1, 2) is parent
 
 
-def test_a_watched_vehicle_is_traced() -> None:
+def test_watched_vehicle_is_traced() -> None:
     exporter = InMemorySpanExporter()
     tracer = open_tracer("memory", "mesh-edge", "edge-1", "demo", 0.0, TOPICS, watch=["V1"], exporter=exporter)
     assert ingress(tracer, Publish(COMMAND), "V1") is not None
@@ -279,7 +279,7 @@ def test_a_watched_vehicle_is_traced() -> None:
 
 
 class Stuck(SpanExporter):
-    """An endpoint that takes a request and does not answer until it is let go."""
+    """An endpoint that accepts a request and does not answer until it is released."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -296,7 +296,7 @@ class Stuck(SpanExporter):
 
 
 class Moody(SpanExporter):
-    """An endpoint that is up or down as a test says."""
+    """An endpoint that a test switches between up and down."""
 
     def __init__(self) -> None:
         self.up = False
@@ -321,7 +321,7 @@ def make(exporter: SpanExporter, queue: int) -> tuple[ExportThread, Callable[[],
     return thread, put
 
 
-def test_a_full_queue_drops_and_counts_and_never_waits() -> None:
+def test_full_queue_drops_and_counts_without_waiting() -> None:
     exporter = Stuck()
     thread, put = make(exporter, queue=10)
     for _ in range(4):
@@ -339,7 +339,7 @@ def test_a_full_queue_drops_and_counts_and_never_waits() -> None:
     thread.close(5.0)
 
 
-def test_flush_says_when_time_ran_out() -> None:
+def test_flush_returns_false_at_the_timeout() -> None:
     exporter = Stuck()
     thread, put = make(exporter, queue=10)
     put()
@@ -349,7 +349,7 @@ def test_flush_says_when_time_ran_out() -> None:
     thread.close(5.0)
 
 
-def test_closing_does_not_wait_for_an_endpoint_that_hangs() -> None:
+def test_close_does_not_wait_for_a_hung_endpoint() -> None:
     exporter = Stuck()
     thread, put = make(exporter, queue=100)
     for _ in range(8):
@@ -362,7 +362,7 @@ def test_closing_does_not_wait_for_an_endpoint_that_hangs() -> None:
     wait_until(lambda: thread.queued == 0)
 
 
-def test_an_endpoint_that_goes_and_comes_is_two_lines(caplog: pytest.LogCaptureFixture) -> None:
+def test_endpoint_that_fails_and_recovers_logs_two_lines(caplog: pytest.LogCaptureFixture) -> None:
     exporter = Moody()
     thread, put = make(exporter, queue=100)
     with caplog.at_level(logging.INFO):
@@ -383,9 +383,9 @@ def test_an_endpoint_that_goes_and_comes_is_two_lines(caplog: pytest.LogCaptureF
     thread.close(5.0)
 
 
-def test_a_dead_endpoint_costs_spans_and_one_line_only(caplog: pytest.LogCaptureFixture) -> None:
+def test_dead_endpoint_costs_spans_and_one_log_line(caplog: pytest.LogCaptureFixture) -> None:
     spare = Collector()
-    spare.close()  # its port is free now, and nobody listens there
+    spare.close()  # its port is free now, without a listener
     tracer = open_tracer(spare.endpoint, "mesh-edge", "edge-1", "demo", 1.0, TOPICS)
     with caplog.at_level(logging.INFO):
         for _ in range(3):
@@ -399,7 +399,7 @@ def test_a_dead_endpoint_costs_spans_and_one_line_only(caplog: pytest.LogCapture
     assert "UNAVAILABLE" in ours[0].getMessage()
 
 
-def test_a_span_that_cannot_be_shown_costs_its_batch_and_not_the_thread(caplog: pytest.LogCaptureFixture) -> None:
+def test_span_that_cannot_be_converted_costs_only_its_batch(caplog: pytest.LogCaptureFixture) -> None:
     def broken(span: LiveSpan) -> ReadableSpan:
         raise KeyError(span.topic)
 
@@ -413,7 +413,7 @@ def test_a_span_that_cannot_be_shown_costs_its_batch_and_not_the_thread(caplog: 
     thread.close(5.0)
 
 
-def test_the_topic_tells_the_vehicle() -> None:
+def test_topic_determines_the_vehicle() -> None:
     tracer, exporter = in_memory()
     tracer.start(SEND, new_trace(), REPORT, "", "erp", BACKEND, PRODUCER).end()
     tracer.start(SEND, new_trace(), "fleet/news", "V7", "car", CAR, PRODUCER).end()
@@ -424,7 +424,7 @@ def test_the_topic_tells_the_vehicle() -> None:
     tracer.close()
 
 
-def test_figures_show_what_became_of_the_spans() -> None:
+def test_status_counts_the_spans() -> None:
     tracer, _ = in_memory()
     taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end()
     assert tracer.flush(5.0)
@@ -439,7 +439,7 @@ def test_figures_show_what_became_of_the_spans() -> None:
     tracer.close()
 
 
-def test_the_collector_keeps_a_bounded_number_of_spans() -> None:
+def test_collector_keeps_a_bounded_number_of_spans() -> None:
     receiver = Collector(limit=5)
     tracer = open_tracer(receiver.endpoint, "mesh-edge", "edge-1", "demo", 1.0, TOPICS)
     for _ in range(20):
