@@ -34,10 +34,10 @@ class Lease:
         "_failure",
         "_first",
         "_lost",
-        "_poke",
         "_stale",
         "_task",
         "_ttl",
+        "_wake",
         "id",
     )
 
@@ -52,7 +52,7 @@ class Lease:
         self._ttl = ttl
         self._task: asyncio.Task[None] | None = None
         self._first = asyncio.Event()
-        self._poke = asyncio.Event()
+        self._wake = asyncio.Event()
         self._failure: RegistryError | None = None
         self._stale = True
         self._expires = 0.0
@@ -86,7 +86,7 @@ class Lease:
     def refresh(self) -> None:
         """Call ``attach`` again, soon: the keys of the lease have changed."""
         self._stale = True
-        self._poke.set()
+        self._wake.set()
 
     async def stop(self) -> None:
         """Revoke the lease, which deletes its keys at once; if etcd is unavailable they are deleted when it expires."""
@@ -108,7 +108,7 @@ class Lease:
                 failures = 0
             except LeaseLost as error:
                 log.warning("%s; taking a new one", error)
-                self._gone()
+                self._mark_lost()
                 self.id = 0
             except Superseded as error:
                 log.error("%s", error)
@@ -141,7 +141,7 @@ class Lease:
                 raise
             self._failure = None
             self._first.set()
-        if now() < self._due and await self._poked(self._due - now()):
+        if now() < self._due and await self._woken(self._due - now()):
             return
         asked = now()
         self._renewed(asked, await self._client.keep_alive(self.id))
@@ -151,13 +151,13 @@ class Lease:
         self._expires = asked + seconds
         self._due = asked + seconds / 3
 
-    async def _poked(self, wait: float) -> bool:
+    async def _woken(self, wait: float) -> bool:
         try:
             async with asyncio.timeout(wait):
-                await self._poke.wait()
+                await self._wake.wait()
         except TimeoutError:
             return False
-        self._poke.clear()
+        self._wake.clear()
         return True
 
     def _failed(self, error: RegistryError, failures: int) -> int:
@@ -167,10 +167,10 @@ class Lease:
         if failures == 0:
             log.warning("a lease could not be renewed: %s", error)
         if self.id and asyncio.get_running_loop().time() > self._expires:
-            self._gone()
+            self._mark_lost()
         return failures + 1
 
-    def _gone(self) -> None:
+    def _mark_lost(self) -> None:
         """The lease has ended, or may have. If etcd still has it later (its clock stood still), its keys are written
         again anyway."""
         if not self._stale:

@@ -5,8 +5,8 @@ must never know the health of members, connections or messages.
 
 What always holds:
 
-- An existing record is the answer, whichever edges are healthy; ``claim`` chooses only for a vehicle without a record,
-  and only ``move`` changes one.
+- An existing record is the answer, even if its edge is not healthy; ``claim`` chooses only for a vehicle without a
+  record, and only ``move`` changes one.
 - A cached record is never older than one that was returned before, and follows etcd by a watch.
 - While etcd is unavailable, cached records are returned as before; a miss raises Unavailable within ``DEADLINE``
   seconds. When etcd is available again, the map recovers without a call.
@@ -45,8 +45,8 @@ OnChange = Callable[[Record | None, Record | None], None]
 """Old and new record of one vehicle. ``old`` None: it had none, or the old one is unknown. ``new`` None: it was
 deleted."""
 
-Wish = tuple[str, str] | None
-"""The (pool, edge) to write if the vehicle has no record; None: only look."""
+Proposal = tuple[str, str] | None
+"""The (pool, edge) to write if the vehicle has no record; None: only look up."""
 
 
 def ignore(old: Record | None, new: Record | None) -> None:
@@ -59,10 +59,10 @@ class VehicleMap:
 
     __slots__ = (
         "_batcher",
+        "_changes",
         "_client",
         "_complete",
         "_fits",
-        "_heard",
         "_keys",
         "_loaded",
         "_prefix",
@@ -83,12 +83,12 @@ class VehicleMap:
         self._prefix = len(self._keys.vehicles)
         self.recent = RecordCache(limit)
         """The records in memory, for callers that look up too often to call ``cached``."""
-        self._batcher: Batcher[Wish, Record | BadRecord | None] = Batcher(
+        self._batcher: Batcher[Proposal, Record | BadRecord | None] = Batcher(
             "vehicle", self._ask, size=BATCH, deadline=deadline
         )
         self._watch = Watch(client, self._keys.vehicles, self)
         # Changes that the watch reported for vehicles with a pending question: (revision, record).
-        self._heard: dict[str, tuple[int, Record | None]] = {}
+        self._changes: dict[str, tuple[int, Record | None]] = {}
         self._complete = False
         self._loaded = False
         # Of the snapshot that is being read: its revision, the last revision applied before it, whether all records fit
@@ -113,7 +113,7 @@ class VehicleMap:
         """End the watch; all pending questions fail with Unavailable. The client stays open."""
         await self._watch.stop()
         await self._batcher.close()
-        self._heard.clear()
+        self._changes.clear()
 
     @property
     def live(self) -> bool:
@@ -133,7 +133,7 @@ class VehicleMap:
         record = self.cached(vehicle)
         if record is None:
             self._keys.vehicle(vehicle)
-            record = _given(await self._batcher.ask(vehicle, None))
+            record = _unwrap(await self._batcher.ask(vehicle, None))
         return record
 
     async def claim(self, vehicle: str, pool: str, edges: Mapping[str, float]) -> Record:
@@ -151,7 +151,7 @@ class VehicleMap:
             raise NoEdge(f"vehicle {vehicle!r} is new and pool {pool!r} has no healthy edge for it")
         self._keys.vehicle(vehicle)
         for _ in range(TRIES):
-            record = _given(await self._batcher.ask(vehicle, (pool, edge)))
+            record = _unwrap(await self._batcher.ask(vehicle, (pool, edge)))
             if record is not None:
                 return record
         raise Unavailable(f"vehicle {vehicle!r}: {TRIES} claims were merged into lookups")
@@ -187,16 +187,16 @@ class VehicleMap:
 
     # Questions
 
-    async def _ask(self, batch: Sequence[tuple[str, Wish]], timeout: float) -> dict[str, Record | BadRecord | None]:
+    async def _ask(self, batch: Sequence[tuple[str, Proposal]], timeout: float) -> dict[str, Record | BadRecord | None]:
         """Look up or claim several vehicles in one transaction. Without a claim among them etcd writes nothing."""
         try:
-            request = pb.TxnRequest(success=[self._operation(vehicle, wish) for vehicle, wish in batch])
+            request = pb.TxnRequest(success=[self._operation(vehicle, proposal) for vehicle, proposal in batch])
             # A retry of a claim is harmless: it finds the record of the first try.
             done = await self._client.txn(request, timeout=timeout, retry=True)
             answers: dict[str, Record | BadRecord | None] = {}
-            for (vehicle, wish), outcome in zip(batch, done.responses, strict=True):
+            for (vehicle, proposal), outcome in zip(batch, done.responses, strict=True):
                 try:
-                    record = self._result(vehicle, wish, outcome, done.header.revision)
+                    record = self._result(vehicle, proposal, outcome, done.header.revision)
                 except BadRecord as error:
                     answers[vehicle] = error
                 else:
@@ -204,30 +204,30 @@ class VehicleMap:
             return answers
         finally:
             for vehicle, _ in batch:
-                self._heard.pop(vehicle, None)
+                self._changes.pop(vehicle, None)
 
-    def _operation(self, vehicle: str, wish: Wish) -> pb.Operation:
+    def _operation(self, vehicle: str, proposal: Proposal) -> pb.Operation:
         key = self._keys.vehicle(vehicle)
-        if wish is None:
+        if proposal is None:
             return get(key)
-        record = Record(vehicle, wish[1], wish[0], 1)
+        record = Record(vehicle, proposal[1], proposal[0], 1)
         return pb.Operation(
             txn=pb.TxnRequest(compare=[absent(key)], success=[put(key, record.value())], failure=[get(key)])
         )
 
-    def _result(self, vehicle: str, wish: Wish, outcome: pb.Outcome, revision: int) -> Record | None:
-        if wish is not None:
+    def _result(self, vehicle: str, proposal: Proposal, outcome: pb.Outcome, revision: int) -> Record | None:
+        if proposal is not None:
             if outcome.txn.succeeded:
-                return Record(vehicle, wish[1], wish[0], 1, revision)
+                return Record(vehicle, proposal[1], proposal[0], 1, revision)
             outcome = outcome.txn.responses[0]
         found = outcome.range.kvs
         return decode(self._prefix, found[0]) if found else None
 
     def _learn(self, vehicle: str, record: Record | None, revision: int) -> Record | None:
         """Apply etcd's answer as of ``revision``, unless the watch reported a newer state; return the newest record."""
-        heard = self._heard.pop(vehicle, None)
-        if heard is not None and heard[0] > revision:
-            record = heard[1]
+        change = self._changes.pop(vehicle, None)
+        if change is not None and change[0] > revision:
+            record = change[1]
         else:
             known = self.recent.peek(vehicle)
             if known is not None and known.revision > revision:
@@ -302,7 +302,7 @@ class VehicleMap:
         if old is None and event.prev_kv.mod_revision:
             old = self._decoded(event.prev_kv)
         if vehicle in self._batcher:
-            self._heard[vehicle] = (revision, record)
+            self._changes[vehicle] = (revision, record)
         if known is None or known.revision < revision:
             if record is None:
                 self.recent.forget(vehicle)
@@ -320,7 +320,7 @@ class VehicleMap:
             return None
 
 
-def _given(answer: Record | BadRecord | None) -> Record | None:
+def _unwrap(answer: Record | BadRecord | None) -> Record | None:
     if isinstance(answer, BadRecord):
         raise answer
     return answer

@@ -1,7 +1,7 @@
 """Reads the keys of a mapping and notes every mistake, instead of stopping at the first one.
 
 It knows trees and readers of texts. It must never know what the keys mean. What always holds: every reader here returns
-a value of the right type, whatever the file says; a file that made one note is never used.
+a value of the right type, even for a wrong file; a file with at least one mistake is never used.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def test_invalid_user_name_is_not_authorized(username: str | None) -> None:
 
 def test_client_id_identifies_the_vehicle() -> None:
     identity = Identity(CLIENT_ID, PATTERN)
-    assert identity.vehicle_of_connect(Connect(client_id="VIN1", username="somebody else")) == "VIN1"
+    assert identity.vehicle_of_connect(Connect(client_id="VIN1", username="other")) == "VIN1"
     with pytest.raises(Refused) as refused:
         identity.vehicle_of_connect(Connect(client_id=""))
     assert refused.value.reason == 0x85

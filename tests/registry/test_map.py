@@ -197,11 +197,11 @@ def test_memory_is_bounded(etcd: EmbeddedEtcd, mesh: str) -> None:
         assert small.cached(names[650]) == written[650]
         # A change of a vehicle that is not in memory is reported, and its record is not stored.
         changes = listen(small)
-        gone = next(name for name in names if small.cached(name) is None)
-        moved = await writer.move(gone, "edge-9")
+        evicted = next(name for name in names if small.cached(name) is None)
+        moved = await writer.move(evicted, "edge-9")
         await until(lambda: any(new == moved for _, new in changes), "the move is reported")
-        assert small.cached(gone) is None
-        assert changes[-1] == (written[names.index(gone)], moved)
+        assert small.cached(evicted) is None
+        assert changes[-1] == (written[names.index(evicted)], moved)
         # A record in memory is updated.
         moved = await writer.move(names[650], "edge-9")
         await until(lambda: small.cached(names[650]) == moved, "the cached record follows")

@@ -121,19 +121,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 def test_map_works_with_tls_and_a_user(server: Secured, mesh: str) -> None:
     async def main() -> None:
         client = server.client()
-        vehicles, everybody = VehicleMap(client, mesh), Members(client, mesh)
+        vehicles, members = VehicleMap(client, mesh), Members(client, mesh)
         edge = Announcement(client, mesh, name="edge-1", role="edge", host="h", ports={}, ttl=2)
         assert await vehicles.start(10.0)
-        assert await everybody.start(10.0)
+        assert await members.start(10.0)
         assert await edge.start(10.0)
         record = await vehicles.claim("V", "pool", EDGES)
-        await until(lambda: everybody.get("edge-1") and vehicles.live, "the watches are live")
+        await until(lambda: members.get("edge-1") and vehicles.live, "the watches are live")
         # etcd keeps simple tokens in memory: after its restart they are unknown, and the client logs in again.
         server.kill()
         await until(lambda: not vehicles.live, "etcd is unavailable")
         assert vehicles.cached("V") == record
         server.start()
-        await until(lambda: vehicles.live and everybody.live, "the watches are live again")
+        await until(lambda: vehicles.live and members.live, "the watches are live again")
         again = await vehicles.claim("W", "pool", EDGES)
         assert again.epoch == 1
         other = server.client()
@@ -141,7 +141,7 @@ def test_map_works_with_tls_and_a_user(server: Secured, mesh: str) -> None:
         await until(lambda: (vehicles.cached("W") or again).epoch == 2, "changes arrive")
         await other.close()
         await edge.stop()
-        await everybody.stop()
+        await members.stop()
         await vehicles.stop()
         await client.close()
 

@@ -261,8 +261,8 @@ def test_full_disk_loses_lines_and_reports_their_number(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "write", write)
     log.info("last")
     node.close()
-    first, part, told, last = path.read_text().splitlines()
-    assert texts([first, told, last]) == ["first", f"5 {LOST}", "last"]
+    first, part, lost, last = path.read_text().splitlines()
+    assert texts([first, lost, last]) == ["first", f"5 {LOST}", "last"]
     assert re.fullmatch(rf"{STAMP} INFO    mesh\.tes", part)
 
 

@@ -303,7 +303,7 @@ class Moody(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         if not self.up:
-            raise ConnectionError("nobody there")
+            raise ConnectionError("no listener")
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
@@ -378,7 +378,7 @@ def test_endpoint_that_fails_and_recovers_logs_two_lines(caplog: pytest.LogCaptu
     assert (thread.exported, thread.dropped) == (5, 5)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
-    assert re.match("traces cannot be sent to there .* ConnectionError: nobody there", lines[0])
+    assert re.match("traces cannot be sent to there .* ConnectionError: no listener", lines[0])
     assert lines[1] == "traces are sent to there again; 5 spans were dropped so far"
     thread.close(5.0)
 
