@@ -18,7 +18,7 @@ def checked(kind: str, name: str) -> str:
     if not name:
         raise ValueError(f"the name of a {kind} must not be empty")
     if "/" in name or "\0" in name:
-        raise ValueError(f"the name of a {kind} must not contain '/' or NUL, and {name!r} does")
+        raise ValueError(f"the name of a {kind} must have no '/' and no NUL, and {name!r} has one")
     if len(name) > MAX_NAME or len(name.encode()) > MAX_NAME:
         raise ValueError(f"the name of a {kind} must have at most {MAX_NAME} bytes, not {len(name.encode())}")
     return name
