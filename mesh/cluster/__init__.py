@@ -1,1 +1,1 @@
-"""Placing, starting and watching the nodes of a mesh: the only room that knows Ray."""
+"""Places, starts and watches the nodes of a mesh: the only room that knows Ray."""

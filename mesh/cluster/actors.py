@@ -1,8 +1,8 @@
-"""The processes that Ray runs for us: one for each node, one for the controller.
+"""The Ray actors of a mesh: one process for each node, one for the controller.
 
 They hold the parts that do the work (``Host``, ``Controller``) and nothing else. What always holds: the constructor
-alone brings a process back into service, because after a crash Ray runs nothing else; identity is the node's name and
-its epoch in etcd, and never that an actor of this name exists.
+alone brings a process back into service, because after a crash Ray calls nothing else; a node's identity is its name
+and its epoch in etcd, never the existence of an actor of this name.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from mesh.cluster.status import Snapshot
 
 log = logging.getLogger(__name__)
 
-# Between two rounds of the controller while something is on its way, and between two parts of one when all is ready.
+# Seconds between two rounds of the controller until all nodes are ready; then between two parts of one round.
 _BUSY: Final = 0.1
 _CALM: Final = 0.2
 _PARTS: Final = 5
 
-# Seconds until the spare processes are counted again although no node came back: counting looks at all processes.
+# Seconds between two counts of the spare processes while no node restarts: a count reads the list of all processes.
 _COUNT: Final = 10.0
 
-# Seconds for the last lines of the log: Ray kills a process that has ended its work.
+# Seconds to write the last lines of the log: Ray kills a process when its last call has returned.
 _DRAIN: Final = 0.5
 
-# One process waits, ready to become a node. Two crashes in one second are rare, and each costs its memory.
+# One spare process is enough: two crashes within one second are rare, and each spare costs memory.
 _SPARES: Final = 1
 
 
@@ -60,13 +60,13 @@ class NodeActor:
         return ended
 
     def _end_now(self) -> None:
-        """End without Python's own end, in which Ray waits for what is gone."""
+        """Exit at once: in a normal exit of Python, Ray waits for processes that have ended already."""
         self._logs.close()
         os._exit(1)
 
 
 class ControllerActor:
-    """The process of the controller: its rounds run in a thread from the constructor on."""
+    """The process of the controller. The constructor starts a thread that runs its rounds."""
 
     def __init__(self, plan: ClusterPlan, namespace: str) -> None:
         data = Path(plan.data)
@@ -80,7 +80,7 @@ class ControllerActor:
         return self._controller.snapshot()
 
     def has(self, plan: ClusterPlan) -> bool:
-        """Whether this is the controller of this plan, and not one before it."""
+        """Whether this controller has this plan: a controller that is being replaced still has the old one."""
         return self._plan == plan
 
     def objections(self, plan: ClusterPlan) -> list[str]:
@@ -94,7 +94,7 @@ class ControllerActor:
 
 @final
 class Rounds:
-    """The controller's rounds, each followed by what others may know of it."""
+    """The controller's rounds. After each one the status file is written."""
 
     def __init__(self, controller: Controller, status_file: Path, spares: Spares | None) -> None:
         self._controller = controller
@@ -108,7 +108,7 @@ class Rounds:
             try:
                 self._next()
             except Exception:
-                log.exception("a round of the controller failed; the next one tries again")
+                log.exception("a round of the controller failed; the next round tries again")
             pause = _CALM if self._controller.ready else _BUSY
             time.sleep(max(0.02, begun + pause - time.monotonic()))
 
@@ -123,7 +123,7 @@ class Rounds:
             self._tend()
 
     def _tend(self) -> None:
-        """Count the spare processes, if one may have been used."""
+        """Count the spare processes if a node may have taken one, and ask Ray for those that are missing."""
         then, restarts = self._counted
         now = time.monotonic()
         if self._spares is None or not self._controller.ready:

@@ -1,12 +1,12 @@
-"""Reconciliation: what the plan wants against what is there.
+"""Reconciliation: compares the plan with the nodes that run.
 
 Knows plans, reports and a ``Runtime`` that carries out single steps; never knows Ray itself, sockets or files. What
 always holds:
 
-* ``decide`` is a pure function; a step may be repeated, or be lost, and the next round comes to the same end;
-* nothing is remembered that could not be seen again, so that a controller that is killed is simply started anew (how
-  often nodes came back is only counted, not needed);
-* a node is told to start when every node of the stages before it is ready, or the mesh has been ready once;
+* ``decide`` is a pure function; if a step is repeated or lost, the next round reaches the same state;
+* the controller remembers nothing that it cannot observe again, so a new one can replace it at any time (the counts of
+  restarts are lost then; no decision uses them);
+* a node is told to start when every node of the earlier stages is ready, or the mesh has been ready once;
 * a node that is ready is not touched.
 """
 
@@ -27,20 +27,20 @@ from mesh.figures.node import NodeStatus
 from mesh.figures.status import by_series
 
 ABSENT: Final = "absent"
-"""There is no process yet."""
+"""The node has no process yet."""
 LOST: Final = "lost"
-"""There was one; Ray is bringing it back."""
+"""The node's process has ended; Ray is restarting it."""
 
-# A loop that has not turned for so long is stuck: longer than any pause that a healthy node makes, because a
-# restart that was not needed costs all its vehicles a pause.
+# A node whose event loop has not run for this many seconds is stuck. This is longer than any pause of a healthy node,
+# because a needless restart interrupts all its vehicles.
 HUNG_AFTER: Final = 20.0
-# The same while it starts: recovery of a journal may work through gigabytes in one go.
+# The same while a node starts: recovery of a journal may read gigabytes without a pause.
 HUNG_STARTING: Final = 180.0
-# No answer from the process at all. Ray tells a dead process by itself within a second or two.
+# Seconds without any answer from the process. Ray itself reports a dead process within two seconds.
 SILENT_AFTER: Final = 60.0
 
 
-# Ray starts a process within a few seconds. Longer: there is no machine with what the node asks for.
+# Ray starts a process within a few seconds. If it takes longer, no machine has the resources that the node asks for.
 NO_PLACE_AFTER: Final = 15.0
 
 
@@ -62,8 +62,8 @@ class Step:
 
 @dataclass(slots=True)
 class Seen:
-    """What is known of one node. Times are of the controller's clock; ``changed`` is when it last came or went.
-    ``metrics`` is where Prometheus reads it, or read it last: a node that is away is to be seen as away."""
+    """What the controller knows about one node. Times are of its clock; ``changed``: when the state last changed;
+    ``metrics``: the address of its metrics, kept while the node does not run, so that Prometheus shows it as down."""
 
     report: Report | None = None
     state: str = ABSENT
@@ -75,34 +75,33 @@ class Seen:
 
 
 class Runtime(Protocol):
-    """Single steps, each of which ends soon. Errors are raised as ``OSError`` or ``RuntimeError`` with one clear
-    sentence."""
+    """Single steps. Each returns soon. Raises ``OSError`` or ``RuntimeError`` with one clear sentence."""
 
     def names(self) -> set[str]:
-        """Nodes that exist, in whatever state."""
+        """All nodes that exist, in any state."""
 
     def reports(self, names: Iterable[str]) -> Mapping[str, Report | None]:
-        """What nodes say of themselves: ``None`` for one whose process is gone; nothing for one that has not answered
+        """The nodes' reports: ``None`` for a node whose process has ended; no entry for a node that has not answered
         yet."""
 
     def create(self, node: PlannedNode, plan: ClusterPlan) -> None:
-        """Have a process for this node; one that exists is kept."""
+        """Create a process for this node; keep it if it exists."""
 
     def begin(self, name: str) -> None:
         """Tell the node to start."""
 
     def restart(self, name: str) -> None:
-        """Kill the node's process; it comes back by itself."""
+        """Kill the node's process; Ray restarts it."""
 
     def end(self, names: Iterable[str], grace: float) -> None:
-        """Stop nodes within ``grace`` seconds, all at the same time, and wait for it."""
+        """Stop nodes at the same time, within ``grace`` seconds, and wait until they have stopped."""
 
     def remove(self, name: str) -> None:
         """Kill the node's process for good."""
 
 
 def decide(plan: ClusterPlan, seen: Mapping[str, Seen], now: float, opened: bool) -> list[Step]:
-    """The next steps. ``seen`` holds every node that exists or is planned; ``opened``: the mesh has been ready once."""
+    """The next steps. ``seen`` has every node that exists or is planned; ``opened``: the mesh has been ready once."""
     steps = []
     unready = {node.stage for node in plan.nodes if seen[node.name].state != host.READY}
     first = min(unready, default=0)
@@ -120,7 +119,7 @@ def decide(plan: ClusterPlan, seen: Mapping[str, Seen], now: float, opened: bool
 
 
 def _hung(it: Seen, now: float) -> str:
-    """Why this node has to be killed; empty when it has not."""
+    """Why this node must be killed; empty if it must not."""
     silent = now - max(it.heard, it.changed)
     if it.state in (ABSENT, LOST) or it.report is None:
         return ""
@@ -128,13 +127,13 @@ def _hung(it: Seen, now: float) -> str:
         return f"its process has not answered for {silent:.0f} s"
     lag = it.report.lag
     if lag > (HUNG_STARTING if it.state == host.STARTING else HUNG_AFTER):
-        return f"its event loop has not turned for {lag:.0f} s"
+        return f"its event loop has not run for {lag:.0f} s"
     return ""
 
 
 @final
 class Controller:
-    """The loop around ``decide``. ``tick`` is for one thread; the others may be called from any."""
+    """The loop around ``decide``. One thread calls ``tick``; any thread may call the other methods."""
 
     def __init__(
         self,
@@ -160,19 +159,19 @@ class Controller:
 
     @property
     def restarts(self) -> int:
-        """How often any node came back, as far as this controller has seen."""
+        """The restarts of all nodes since this controller started."""
         return sum(it.restarts for it in self._seen.values())
 
     def tick(self) -> None:
-        """Look once at everything, and do what is to be done."""
+        """Look at all nodes once, and carry out the next steps."""
         with self._turn:
             if not self._stopping.is_set():
                 self._act(self._names())
 
     def glance(self, parts: int) -> bool:
-        """Look at the next one of ``parts`` shares of the nodes only, and do what is to be done; whether that was the
-        last share. A whole round takes some milliseconds of a node's own processor: where all is well it need not take
-        them at once."""
+        """Look at the next of ``parts`` shares of the nodes, and carry out the next steps. ``True``: it was the last
+        share. A whole round takes some milliseconds of a processor that the nodes use; in parts, a mesh that is ready
+        has shorter pauses."""
         with self._turn:
             if self._stopping.is_set():
                 return True
@@ -180,12 +179,12 @@ class Controller:
                 self._unread = sorted(self._names())
             share = -(-len(self._seen) // parts)
             these, self._unread = self._unread[:share], self._unread[share:]
-            # One that was retired since the names were read is nobody's any more.
+            # A node may have been retired since the names were read.
             self._act([name for name in these if name in self._seen])
             return not self._unread
 
     def stop(self, grace: float) -> None:
-        """Stop all nodes, the last stage first, and remove them. Within ``grace`` seconds for each of the stages."""
+        """Stop all nodes, the last stage first, and remove them. Each stage gets ``grace`` seconds."""
         self._stopping.set()
         with self._turn:
             names = self._runtime.names()
@@ -201,12 +200,12 @@ class Controller:
                 self._runtime.remove(name)
 
     def snapshot(self) -> Snapshot:
-        """The state of everything."""
+        """The state of the mesh and of all planned nodes."""
         state = host.STOPPING if self._stopping.is_set() else host.READY if self.ready else host.STARTING
         return Snapshot(self.plan.mesh, state, tuple(self._row(node) for node in self.plan.nodes))
 
     def _names(self) -> set[str]:
-        """The nodes that exist; those that do not are noted as absent."""
+        """The names of the nodes that exist. Planned nodes that do not exist are marked as absent."""
         now = self._clock()
         there = self._runtime.names()
         for name in there.union(node.name for node in self.plan.nodes):
@@ -292,12 +291,12 @@ class Controller:
         )
 
     def _detail(self, node: PlannedNode, it: Seen, status: NodeStatus) -> str:
-        """One sentence on why the node is as it is; empty when there is nothing to say."""
+        """One sentence that explains the node's state; empty if it needs no explanation."""
         if it.state == host.FAILED and it.report is not None:
             return it.report.error
         if it.state == LOST and self._clock() - it.changed > NO_PLACE_AFTER:
             asks = f", which asks for {dict(node.resources)}" if node.resources else ""
-            return f"Ray has given no process to it for {self._clock() - it.changed:.0f} s{asks}"
+            return f"Ray has not started its process for {self._clock() - it.changed:.0f} s{asks}"
         if it.state == host.HELD and not self._opened:
             waits = [
                 other.name
@@ -310,8 +309,8 @@ class Controller:
 
 _NOTHING: Final = Seen()
 
-# A front door that is taken out of the topology has this long to send its vehicles away.
+# Seconds for a front door that was removed from the topology to disconnect its vehicles.
 _RETIRE_GRACE: Final = 5.0
 
-# What a user needs to know of the two states in which there is no process: it is on its way.
+# The user sees both states without a process as "starting".
 _WORDS: Final = {ABSENT: host.STARTING, LOST: host.STARTING, host.HELD: host.STARTING}

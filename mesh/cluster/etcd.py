@@ -19,8 +19,8 @@ from mesh.registry.errors import RegistryError
 
 log = logging.getLogger(__name__)
 
-_LOOK: Final = 0.1  # how soon a dead etcd is seen
-_AGAIN: Final = 1.0  # between attempts to bring it back
+_LOOK: Final = 0.1  # seconds between two checks of etcd's process
+_AGAIN: Final = 1.0  # seconds between two attempts to restart it
 
 
 def etcd_folder(data: Path) -> Path:
@@ -28,21 +28,21 @@ def etcd_folder(data: Path) -> Path:
 
 
 def endpoint(folder: Path) -> str:
-    """The address of the etcd in this folder, which keeps it for life; chosen now if this folder is new."""
+    """The address of the etcd in this folder. It is chosen once, when the folder is new, and never changes."""
     return f"http://{HOST}:{keep_ports(folder)[0]}"
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtcdStatus(NodeStatus):
-    """How the embedded etcd is."""
+    """The status of the embedded etcd."""
 
-    revived: Annotated[int, counter("mesh_etcd_restarts_total", "How often etcd's process was started again.")]
+    revived: Annotated[int, counter("mesh_etcd_restarts_total", "Restarts of etcd's process.")]
 
 
 @final
 class EtcdNode:
-    """An etcd that is kept alive. A ``Node``."""
+    """The embedded etcd; restarts it when it ends. A ``Node``."""
 
     def __init__(self, folder: Path) -> None:
         self._etcd = EmbeddedEtcd(folder)
@@ -75,5 +75,5 @@ class EtcdNode:
                 await self._etcd.start()
                 self._revived += 1
             except RegistryError as error:
-                log.error("etcd does not come back: %s", error)
+                log.error("etcd could not be restarted: %s", error)
                 await asyncio.sleep(_AGAIN)

@@ -1,8 +1,8 @@
-"""A Ray of our own, for a mesh on one machine: head node, started in this process's session and gone with it.
+"""The mesh's own Ray on one machine: a head node that runs in this process's session and ends with this process.
 
-Knows Ray's processes and no actor. ``ray start`` does the same, but opens a client server on a fixed port and keeps one
-more process; ``ray.init`` starts two more that we do not need. Hence Ray's own ``Node`` class, which both of them use.
-What always holds: the kernel kills Ray when this process ends (Ray sets PR_SET_PDEATHSIG on its processes).
+Knows Ray's processes and no actor. It uses Ray's ``Node`` class directly: ``ray start`` also opens a client server on a
+fixed port and keeps one more process, and ``ray.init`` starts two more that the mesh does not need. What always holds:
+the kernel kills Ray when this process ends (Ray sets PR_SET_PDEATHSIG on its processes).
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ray._private.parameter import RayParams
 
 from mesh.cluster.rayenv import LONGEST_RAY_FOLDER, OBJECT_STORE_BYTES, ray_folder
 
-# Sessions of earlier runs whose logs are kept.
+# How many earlier sessions of Ray keep their logs.
 _KEPT: Final = 2
 
-# Enough of any resource that the topology asks for: on one machine there is nothing to place.
+# The amount of each resource that the topology asks for: enough for all nodes, as there is only one machine.
 _PLENTY: Final = 1_000_000.0
 
 
 @final
 class Head:
-    """The running head node. Start it in a process that does nothing else."""
+    """The running head node. Create it in a process that does nothing else."""
 
     def __init__(self, data: Path, processes: int, resources: Iterable[str]) -> None:
-        """``processes``: how many workers Ray starts at once, ahead of need. Raises whatever Ray raises."""
+        """``processes``: how many workers Ray starts in advance. Raises any exception that Ray raises."""
         folder = ray_folder(data)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _forget(folder)
@@ -59,13 +59,13 @@ class Head:
         return str(self._node.gcs_address)
 
     def fault(self) -> str:
-        """Which process of Ray has died; empty when all live."""
+        """A sentence that names Ray's processes that have ended; empty if all run."""
         dead = [str(kind) for kind, process in self._node.dead_processes()]
         return f"Ray's {' and '.join(dead)} ended unexpectedly" if dead else ""
 
     def _short(self, folder: Path) -> str:
-        """A name of the folder that is short enough for the sockets in it: by way of this process's open file, if need
-        be."""
+        """A path of the folder that is short enough for the sockets in it. If its own path is too long, the path leads
+        through an open file of this process."""
         if len(os.fsencode(folder)) <= LONGEST_RAY_FOLDER or not Path("/proc/self/fd").exists():
             return str(folder)
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -73,7 +73,7 @@ class Head:
 
 
 def _forget(folder: Path) -> None:
-    """Remove what earlier runs left, but for the latest logs."""
+    """Remove the files of earlier runs, except for the latest logs."""
     sessions = sorted(path for path in folder.glob("session_*") if path.is_dir() and not path.is_symlink())
     for path in sessions[: max(0, len(sessions) - _KEPT)]:
         shutil.rmtree(path, ignore_errors=True)

@@ -1,10 +1,9 @@
-"""One node in one process: its event loop, its start with retries, its end.
+"""One node in one process: its event loop, its start with retries, its stop.
 
-Knows a node by the three calls of ``Node`` and nothing of Ray. The node gets an event loop of its own (uvloop) in a
-thread of its own, so that neither Ray's calls nor its loop stand between two turns of the node, and so that a node that
-is stuck can be told from a process that is stuck. What always holds: one node at most is built at a time; a start that
-failed is undone before the next attempt; ``report`` never waits; the process does not outlive the Ray node that it
-belongs to.
+Knows the three calls of ``Node`` and nothing of Ray. The node runs on its own event loop (uvloop) in its own thread.
+So Ray's calls and Ray's loop do not delay the node, and the controller can tell a stuck node from a stuck process. What
+always holds: at most one node is built at a time; a failed start is undone before the next attempt; ``report`` never
+waits; the process does not outlive the Ray node that it belongs to.
 """
 
 from __future__ import annotations
@@ -38,25 +37,25 @@ FAILED: Final = "failed"
 STOPPING: Final = "stopping"
 STOPPED: Final = "stopped"
 
-# Recovery of a large journal takes its time; a start that takes longer than this is not going to end.
+# Seconds for a start. Recovery of a large journal takes minutes; a start that takes longer than this will not succeed.
 START_DEADLINE: Final = 300.0
 
-# A predecessor that is just dying still holds its port or its lock for a moment: the first attempts follow quickly.
+# The first attempts follow quickly: a predecessor that is ending holds its port or its lock for a moment.
 _RETRY_FIRST: Final = 0.1
 _RETRY_LONGEST: Final = 2.0
 
-# Objects that came and were not let go of until Python looks for cycles. Messages are never in one, and at its own 700
-# it would look after every few of them.
+# Objects allocated, less those freed, between two runs of Python's cycle collector. Messages are never in a cycle, and
+# with the default of 700 it would run every few messages.
 _YOUNG: Final = 50_000
 _OLDER: Final = (20, 100)
 
-# How often the node's figures are taken. A status of that age is good enough for people and for the controller.
+# Seconds between two readings of the node's figures. A status of that age is fresh enough for users and the controller.
 _BEAT: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a node is. ``lag``: seconds since its loop last turned; ``uptime``: seconds since it became ready, else 0."""
+    """A node's state. ``lag``: seconds since its loop last ran; ``uptime``: seconds since it became ready, else 0."""
 
     state: str
     pid: int
@@ -74,8 +73,8 @@ class Host:
     def __init__(
         self, assignment: Assignment, begin: bool, on_orphan: Callable[[], None] = lambda: os._exit(1)
     ) -> None:
-        """``begin``: start the node at once, as a process must that came back after a crash. ``on_orphan`` ends this
-        process; it is called on the loop.
+        """``begin``: start the node at once; true in a process that Ray restarted. ``on_orphan`` ends this process; it
+        is called on the loop.
         """
         self._assignment = assignment
         self._on_orphan = on_orphan
@@ -99,12 +98,12 @@ class Host:
         self._thread.start()
 
     def begin(self) -> None:
-        """Start the node, if that was not asked for yet."""
+        """Start the node. A second call has no effect."""
         self._begin.set()
         self._poke()
 
     def end(self, grace: float) -> bool:
-        """Stop the node; ``True`` when it has ended within ``grace`` seconds and a little."""
+        """Stop the node; ``True`` if it has stopped within ``grace`` seconds (and a short margin)."""
         self._grace = grace
         self._ending = True
         self._poke()
@@ -139,7 +138,7 @@ class Host:
             self._stopped.set()
 
     async def _live(self) -> None:
-        """From the first turn of the loop to the last."""
+        """Run the node from start to stop."""
         beat = asyncio.create_task(self._beats(), name="beats")
         try:
             node = await self._bring_up()
@@ -154,7 +153,7 @@ class Host:
             await asyncio.gather(beat, return_exceptions=True)
 
     async def _bring_up(self) -> Node | None:
-        """A started node; ``None`` when the end came first."""
+        """A started node; ``None`` if the host was stopped first."""
         while not self._begin.is_set() and not self._ending:
             await self._pause(None)
         wait = _RETRY_FIRST
@@ -173,7 +172,7 @@ class Host:
                 wait = min(wait * 2, _RETRY_LONGEST)
                 continue
             gc.collect()
-            gc.freeze()  # code and recovered sessions stay: they need not be looked at again
+            gc.freeze()  # code and recovered sessions are long-lived: the cycle collector need not scan them again
             self._ready_at = time.monotonic()
             self._error = ""
             self._status = self._read(node)
@@ -184,7 +183,7 @@ class Host:
         return None
 
     def _failed(self, error: Exception) -> None:
-        """Note why the start failed; in the log only when it is news."""
+        """Note why the start failed; log it only if the reason has changed."""
         text = sentence(error)
         if text != self._error:
             log.warning("%s did not start (attempt %d)", self._assignment.name, self._attempts, exc_info=error)
@@ -203,13 +202,13 @@ class Host:
             log.warning("%s did not stop cleanly", self._assignment.name, exc_info=error)
 
     async def _beats(self) -> None:
-        """Shows that the loop turns, takes the node's figures, and ends the process when Ray's node is gone."""
+        """Record that the loop runs, read the node's figures, and end the process when Ray's node has ended."""
         while True:
             self._beat = time.monotonic()
             if self._node is not None:
                 self._status = self._read(self._node)
             if os.getppid() != self._parent:
-                log.error("the Ray node of %s is gone: ending", self._assignment.name)
+                log.error("the Ray node of %s has ended: this process ends, too", self._assignment.name)
                 self._on_orphan()
             await asyncio.sleep(_BEAT)
 
@@ -220,7 +219,7 @@ class Host:
             return NodeStatus(detail=f"no figures: {sentence(error)}")
 
     async def _pause(self, seconds: float | None) -> None:
-        """Until something is asked of the host, or ``seconds`` have passed."""
+        """Wait until the host is told to start or to stop, or ``seconds`` have passed."""
         try:
             await asyncio.wait_for(self._wake.wait(), seconds)
         except TimeoutError:
@@ -229,7 +228,7 @@ class Host:
 
 
 def sentence(error: BaseException) -> str:
-    """An error in one line for the user."""
+    """An error as one line for the user."""
     text = " ".join(str(error).split())
     if isinstance(error, TimeoutError) and not text:
         return "it took too long"
@@ -237,7 +236,7 @@ def sentence(error: BaseException) -> str:
 
 
 def all_file_descriptors() -> None:
-    """Raise the soft limit of open files to the hard one: each connection takes one."""
+    """Raise the soft limit of open files to the hard limit: each connection takes one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

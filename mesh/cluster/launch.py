@@ -1,10 +1,10 @@
-"""What is asked of the controller from outside: be there, take another plan, stop, tell.
+"""Requests to the controller from other processes: create it, change its plan, stop it, read its status.
 
-Knows the controller's actor by name. What always holds: the controller is created with the whole plan, so that a
-changed plan means another controller, and the nodes do not notice.
+Knows the controller's actor by name. What always holds: a controller has one whole plan for its lifetime; a changed
+plan takes a new controller, and the nodes go on running.
 
-As a program, ``python -m mesh.cluster.launch DATA``: have the running mesh take the plan in ``DATA/next.json``; for a
-mesh with a Ray of its own, whose environment the caller must give.
+As a program, ``python -m mesh.cluster.launch DATA`` gives the running mesh the plan in ``DATA/next.json``. It is for a
+mesh with its own Ray, and the caller must set Ray's environment.
 """
 
 from __future__ import annotations
@@ -21,25 +21,24 @@ from mesh.cluster.run import Run, load_run, save_plan
 from mesh.cluster.runtime import CONTROLLER
 from mesh.cluster.status import Snapshot
 
-# Longer than a controller needs to come back after a crash.
+# Seconds. Longer than a controller needs to restart after a crash.
 _ANSWER: Final = 30.0
 
-# Between attempts to have a name that is not free yet.
+# Seconds between attempts to use a name that is not free yet.
 _AGAIN: Final = 0.05
 
-# For each of the four stages.
+# Seconds for each of the four stages.
 GRACE: Final = 5.0
 STOP_DEADLINE: Final = 4 * (GRACE + 2.0)
 
 
 def place(plan: ClusterPlan, namespace: str) -> None:
-    """Have a controller for this plan; one that runs already is kept."""
+    """Create a controller for this plan; keep one that runs already."""
     runtime.create(ControllerActor, CONTROLLER, plan.mesh, namespace, {}, plan, namespace)
 
 
 def adopt(plan: ClusterPlan, namespace: str) -> list[str]:
-    """Replace the controller by one with this plan. Gives the objections, if there are any; then nothing has changed.
-    """
+    """Replace the controller by one with this plan. Returns the objections; if there are any, nothing has changed."""
     old = runtime.find(CONTROLLER, plan.mesh, namespace)
     wrong = cast("list[str]", runtime.ask(old.objections.remote(plan), _ANSWER))
     if not wrong:
@@ -50,15 +49,15 @@ def adopt(plan: ClusterPlan, namespace: str) -> list[str]:
 
 
 def _place_again(plan: ClusterPlan, namespace: str) -> None:
-    """Ray needs a moment until the name of an actor that was killed is free: until then the old one is found by it, may
-    even answer, and may be gone at the next call."""
+    """Create the controller until it has this plan: for a moment after an actor was killed, Ray still finds it by its
+    name, and it may even answer one more call."""
     end = time.monotonic() + _ANSWER
     while True:
         try:
             place(plan, namespace)
             if runtime.ask(runtime.find(CONTROLLER, plan.mesh, namespace).has.remote(plan), _ANSWER):
                 return
-            fault = RuntimeError("the controller before does not end")
+            fault = RuntimeError("the previous controller does not end")
         except RuntimeError as error:
             fault = error
         if time.monotonic() > end:
@@ -83,7 +82,7 @@ def snapshot(run: Run) -> Snapshot:
 
 
 def snapshot_within(run: Run) -> Snapshot:
-    """The same, for a process that is connected already, as every node is."""
+    """The same, for a process that is connected to Ray already, as every node is."""
     controller = runtime.find(CONTROLLER, run.mesh, run.namespace)
     return cast("Snapshot", runtime.ask(controller.snapshot.remote(), _ANSWER))
 

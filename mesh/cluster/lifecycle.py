@@ -1,8 +1,8 @@
-"""Up and down: what the ``mesh`` command does to a whole mesh.
+"""Starts and stops a whole mesh, for ``mesh up`` and ``mesh down``.
 
-Knows the run files and processes; Ray only by way of ``launch``, and only for a mesh on somebody else's cluster. What
-always holds: ``down`` may be repeated and touches the processes of this mesh alone; ``up`` leaves either a mesh that is
-ready or nothing.
+Knows the run files and processes; uses Ray only through ``launch``, and only for a mesh on an existing Ray cluster.
+What always holds: ``down`` may be repeated and ends only the processes of this mesh; after ``up``, either the mesh is
+ready or none of its processes runs.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from mesh.topology.topology import Topology
 
 log = logging.getLogger(__name__)
 
-# Ray takes five seconds on two slow cores; journals are recovered in the rest.
+# Seconds. Ray takes five of them on two slow cores; the rest is for the recovery of journals.
 READY_DEADLINE: Final = 300.0
 
-# A node that failed so often has not just met a predecessor on its way out.
+# After this many failed attempts the reason is not a predecessor that is still ending.
 _HOPELESS: Final = 6
 
-# For a stop in order: all stages within their grace, and Ray.
+# Seconds for an orderly stop: the grace of all stages, and Ray.
 _STOP_DEADLINE: Final = 40.0
 
-# Connecting to Ray takes a second or two.
+# Seconds for the command that changes the plan. Connecting to Ray takes two of them.
 _CHANGE_DEADLINE: Final = 120.0
 
 _POLL: Final = 0.05
@@ -63,7 +63,7 @@ Watcher = Callable[[MeshStatus], None]
 
 
 class NotUp(Exception):
-    """The mesh did not come up, or did not take the change; one sentence for each reason."""
+    """The mesh did not start, or refused the change; one sentence for each reason."""
 
     def __init__(self, reasons: list[str]) -> None:
         super().__init__(reasons)
@@ -74,7 +74,7 @@ class NotUp(Exception):
 
 
 def planned(topology: Topology) -> ClusterPlan:
-    """The plan for a topology; the mesh secret and the place of an embedded etcd are made now, if they never were.
+    """The plan for a topology. Creates the mesh secret, and chooses the address of an embedded etcd, if there is none.
 
     Raises ``OSError``, ``SecretError``.
     """
@@ -85,9 +85,9 @@ def planned(topology: Topology) -> ClusterPlan:
 
 
 def up(plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda status: None) -> Run:
-    """Bring a mesh up, or have the one that runs take the plan; returns when every node is ready. Raises ``NotUp``.
+    """Start a mesh, or apply the plan to the mesh that runs; returns when every node is ready. Raises ``NotUp``.
 
-    ``follow``: the mesh ends with this process. ``watch`` is given the status now and then while it comes up.
+    ``follow``: the mesh ends with this process. ``watch`` gets the status repeatedly until the mesh is ready.
     """
     data = Path(plan.data)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def up(plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda s
 
 
 def down(data: Path) -> bool:
-    """End the mesh of this data folder; ``False`` if none ran. All its processes are gone afterwards."""
+    """Stop the mesh of this data folder; ``False`` if none ran. Afterwards all its processes have ended."""
     run = load_run(data)
     if run is None:
         return False
@@ -128,7 +128,7 @@ def down(data: Path) -> bool:
 
 
 def clear(run: Run) -> None:
-    """End whatever a local run left behind."""
+    """End all processes that remain of a local run."""
     left = kill_session(run.supervisor, run.since)
     if left:
         raise NotUp([f"processes {', '.join(map(str, left))} of the last run in {run.data} do not end"])
@@ -136,7 +136,7 @@ def clear(run: Run) -> None:
 
 
 def _wait_etcd(lock: Path) -> None:
-    """Wait for the embedded etcd, which ends by itself when its node has; it holds the lock to its last instruction."""
+    """Wait until the embedded etcd has ended. It ends by itself after its node, and holds its lock until then."""
     try:
         file = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -177,14 +177,14 @@ def _spawn(plan: ClusterPlan, topology: str, follow: bool) -> None:
     try:
         _wait_registered(supervisor, data)
     except BaseException:
-        # Not on record yet, so that nobody else would find it. Also after Ctrl-C.
+        # The run is not on record yet, so no other command would find these processes. This runs after Ctrl-C, too.
         kill_session(supervisor.pid, started(supervisor.pid) or 0.0)
         supervisor.wait()
         raise
 
 
 def _wait_registered(supervisor: subprocess.Popen[bytes], data: Path) -> None:
-    """Until the supervisor has written that it is there."""
+    """Wait until the supervisor has written the run file."""
     end = time.monotonic() + 60.0
     while True:
         run = load_run(data)
@@ -197,7 +197,7 @@ def _wait_registered(supervisor: subprocess.Popen[bytes], data: Path) -> None:
 
 
 def _change(run: Run, plan: ClusterPlan) -> None:
-    """Have a running mesh take a plan; nothing happens when it is the one it has."""
+    """Apply a plan to a running mesh; does nothing if it has this plan already."""
     if load_plan(Path(run.data)) == plan:
         return
     if run.local:
@@ -206,7 +206,7 @@ def _change(run: Run, plan: ClusterPlan) -> None:
             raise NotUp(wrong)
         _change_here(run, plan)
     else:
-        from mesh.cluster import launch, runtime  # Ray: only where it is needed, so that the command starts quickly
+        from mesh.cluster import launch, runtime  # imports Ray: here, so that other commands start quickly
 
         runtime.connect(run.address, run.namespace)
         try:
@@ -218,7 +218,7 @@ def _change(run: Run, plan: ClusterPlan) -> None:
 
 
 def _change_here(run: Run, plan: ClusterPlan) -> None:
-    """In a process of its own, because Ray reads its environment when it is imported."""
+    """Apply the plan in a separate process, because Ray reads its environment when it is imported."""
     data = Path(run.data)
     replace_file(data / "next.json", plan.to_json())
     command = [sys.executable, "-P", "-m", "mesh.cluster.launch", run.data]
@@ -232,12 +232,12 @@ def _change_here(run: Run, plan: ClusterPlan) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise NotUp(done.stderr.strip().splitlines()[-1:] or ["the controller did not take the new plan"])
+        raise NotUp(done.stderr.strip().splitlines()[-1:] or ["the controller did not accept the new plan"])
 
 
 def _place(plan: ClusterPlan, topology: str) -> None:
-    """Start a mesh on somebody else's cluster."""
-    from mesh.cluster import launch, runtime  # Ray: only where it is needed, so that the command starts quickly
+    """Start a mesh on an existing Ray cluster."""
+    from mesh.cluster import launch, runtime  # imports Ray: here, so that other commands start quickly
 
     namespace = ray_namespace(plan.mesh)
     try:
@@ -255,7 +255,7 @@ def _place(plan: ClusterPlan, topology: str) -> None:
 
 
 def _stop_on_cluster(run: Run) -> None:
-    from mesh.cluster import launch, runtime  # Ray: only where it is needed, so that the command starts quickly
+    from mesh.cluster import launch, runtime  # imports Ray: here, so that other commands start quickly
 
     try:
         runtime.connect(run.address, run.namespace)
@@ -267,7 +267,7 @@ def _stop_on_cluster(run: Run) -> None:
 
 
 def _wait_ready(data: Path, plan: ClusterPlan, watch: Watcher) -> Run:
-    """Until every node of the plan is ready. Raises ``NotUp`` with what keeps it from that."""
+    """Wait until every node of the plan is ready. Raises ``NotUp`` with the reasons if the mesh cannot become ready."""
     end = time.monotonic() + READY_DEADLINE
     while True:
         run = load_run(data)

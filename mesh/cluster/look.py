@@ -1,6 +1,6 @@
-"""Looking at a mesh: its status from the data folder, or from the controller when the mesh is on a cluster.
+"""Reads the status of a mesh: from its data folder, or from the controller if the mesh runs on a Ray cluster.
 
-Knows how fresh a snapshot must be. What always holds: a snapshot that nobody renews is not shown as the truth.
+Knows how fresh a snapshot must be. What always holds: a snapshot that is out of date is not shown as the present state.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from mesh.cluster.processes import started
 from mesh.cluster.run import FAILED, STOPPING, Run, load_plan
 from mesh.cluster.status import READY, UNKNOWN, MeshStatus, NodeRow, Snapshot, load_status
 
-# The controller writes each second; while Ray brings it back nobody does. Older than this, the states are "unknown".
+# The controller writes every second, except while Ray restarts it. In an older snapshot the states are "unknown".
 FRESH: Final = 15.0
 
 
 def status_of(run: Run, ask: Callable[[Run], Snapshot] | None = None) -> MeshStatus:
-    """The state of a run that is alive, with one row for each planned node. ``ask`` gets the answer of a controller on
-    a cluster; else this process connects to Ray for it."""
+    """The state of a living run, with one row for each planned node. ``ask`` gets the snapshot from a controller on a
+    Ray cluster; without it this process connects to Ray itself."""
     found = _local(run) if run.local else (ask or ask_cluster)(run)
     return MeshStatus(
         mesh=run.mesh,
@@ -37,7 +37,7 @@ def status_of(run: Run, ask: Callable[[Run], Snapshot] | None = None) -> MeshSta
 
 def _local(run: Run) -> Snapshot:
     found = load_status(Path(run.data))
-    if found is None or found.written < run.since:  # none, or that of an earlier run in the same folder
+    if found is None or found.written < run.since:  # no snapshot, or the snapshot of an earlier run in this folder
         return unknown(run, "starting")
     if found.age > FRESH:
         return unknown(run, UNKNOWN)
@@ -45,21 +45,21 @@ def _local(run: Run) -> Snapshot:
 
 
 def _as_of_now(row: NodeRow) -> NodeRow:
-    """A row that does not show a process as alive that has died since it was written."""
+    """The row, without a process that has ended since the row was written."""
     if row.state == READY and started(row.pid) is None:
         return replace(row, state="starting", pid=0, uptime=0.0)
     return row
 
 
 def unknown(run: Run, state: str) -> Snapshot:
-    """A snapshot for a mesh of which nothing is known but its plan."""
+    """The snapshot of a mesh of which only the plan is known."""
     plan = load_plan(Path(run.data))
     rows = tuple(NodeRow(node.name, node.role, state, listen=node.listens) for node in plan.nodes)
     return Snapshot(run.mesh, state, rows)
 
 
 def ask_cluster(run: Run) -> Snapshot:
-    """The controller's own answer. Takes the seconds that Ray needs to connect."""
-    from mesh.cluster import launch  # Ray: only where it is needed, so that the command starts quickly
+    """The snapshot from the controller. Takes some seconds, because it connects to Ray."""
+    from mesh.cluster import launch  # imports Ray: here, so that other commands start quickly
 
     return launch.snapshot(run)

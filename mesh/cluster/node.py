@@ -1,7 +1,7 @@
-"""What the cluster asks of a node, and what it hands to it.
+"""The interface between the cluster and a node: ``Node`` and ``Assignment``.
 
 Knows no role, no Ray and no process. What always holds: a node is built from one ``Assignment`` and nothing else, so
-that a process that comes back after a crash builds the same node again from the same values.
+that a restarted process builds the same node again from the same values.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ CORE: Final = "core"
 DOOR: Final = "door"
 CONSOLE: Final = "console"
 
-# Starting order: each role may lean on those before it. Stopping is the other way round. The console leans on nobody;
-# it comes last so that nobody waits for it.
+# The order of start: each role may need those before it. The order of stop is the reverse. The console needs no other
+# node; it is last so that no node waits for it.
 STAGES: Final[dict[str, int]] = {ETCD: 0, EDGE: 1, CORE: 2, DOOR: 3, CONSOLE: 3}
 
 
 class Node(Protocol):
-    """One running part of the mesh. All three are called on the node's own event loop."""
+    """One running part of the mesh. All three methods are called on the node's own event loop."""
 
     async def start(self) -> None:
-        """Serve. Whatever is raised is shown to the user as it reads, so it must be one clear sentence."""
+        """Start to serve. The user sees the text of any exception, so it must be one clear sentence."""
 
     async def stop(self, grace: float) -> None:
-        """End within ``grace`` seconds. Called at most once, also after a ``start`` that failed half-way."""
+        """Stop within ``grace`` seconds. Called at most once, also after a ``start`` that failed."""
 
     def status(self) -> NodeStatus:
-        """How it is at present; its class says more than ``NodeStatus`` where there is more."""
+        """The node's present status. A role with more figures returns a subclass of ``NodeStatus``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """All that a node is built from; plain values, so that it travels to any machine.
+    """All inputs of a node, as plain values that can be sent to another machine.
 
     ``settings`` is the whole topology as plain values, ``endpoints`` are etcd's, ``data`` is the folder of the whole
     mesh, ``secret`` is the mesh's in hexadecimal, and ``factory`` is ``module:function`` with
@@ -57,5 +57,5 @@ class Assignment:
 
     @property
     def folder(self) -> Path:
-        """The folder of this node alone; not made yet."""
+        """The folder of this node alone. The node creates it."""
         return Path(self.data) / "nodes" / self.name

@@ -1,4 +1,4 @@
-"""Composition: from an assignment to a node that can run."""
+"""Composition: builds the node of an assignment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mesh.topology.topology import from_dict
 
 
 def build(assignment: Assignment) -> Node:
-    """The node of an assignment, not yet started. Raises ``ValueError`` for one that the topology does not hold."""
+    """The node of an assignment, not started. Raises ``ValueError`` if the topology does not have this node."""
     if assignment.role == ETCD:
         return EtcdNode(etcd_folder(Path(assignment.data)))
     config = place_of(assignment)

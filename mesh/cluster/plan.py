@@ -1,8 +1,8 @@
-"""The plan: which nodes a mesh consists of, as plain values.
+"""The plan: the nodes of a mesh, as plain values.
 
-Knows the topology's nodes and how one plan may follow another on a running mesh; never knows Ray, processes or clocks.
-What always holds: a plan is complete (any controller can be restarted from it alone), and two plans with equal
-fingerprints of a node mean that nothing which concerns this node has changed.
+Knows the topology's nodes and which changes a running mesh accepts; never knows Ray, processes or clocks. What always
+holds: a plan is complete (a controller needs nothing else to restart), and if a node has the same fingerprint in two
+plans, none of its settings differs.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mesh.topology.topology import Topology, as_dict
 
 FACTORY: Final = "mesh.cluster.nodes:build"
 
-# By its name only: the room lies below this one.
+# A name, not an import: this room must not import the rooms of the nodes.
 CONSOLE_FACTORY: Final = "mesh.console.node:build"
 
 LOCAL: Final = "local"
 
-# The keys of a topology that only name nodes. Everything else is shared by all of them.
+# The keys of a topology that only list nodes. All nodes share the values of the other keys.
 NODE_LISTS: Final = ("front_doors", "cores", "pools", "console")
 
 
@@ -45,7 +45,7 @@ class PlannedNode:
 
 @dataclass(frozen=True, slots=True)
 class ClusterPlan:
-    """A whole mesh. ``ray`` is ``local`` or an address; ``shared`` is the fingerprint of what concerns every node."""
+    """A whole mesh. ``ray`` is ``local`` or an address; ``shared`` is the fingerprint of the settings of all nodes."""
 
     mesh: str
     data: str
@@ -79,13 +79,13 @@ class ClusterPlan:
 
 
 def fingerprint(value: object) -> str:
-    """A short name for a plain value that changes with it."""
+    """A short hash of a plain value."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
 def plan_of(topology: Topology, endpoints: Iterable[str], secret: bytes) -> ClusterPlan:
-    """The plan for a topology. ``endpoints`` are etcd's: those named in the file, or those of the embedded one.
-    ``secret`` is the mesh's: it goes with the plan, so that nodes on other machines have the same."""
+    """The plan for a topology. ``endpoints`` are etcd's: those named in the file, or those of the embedded etcd.
+    ``secret`` is the mesh's; the plan carries it, so that nodes on other machines have the same secret."""
     settings = as_dict(topology)
     shared = fingerprint({key: value for key, value in settings.items() if key not in NODE_LISTS})
     planned: list[PlannedNode] = []
@@ -111,9 +111,9 @@ def plan_of(topology: Topology, endpoints: Iterable[str], secret: bytes) -> Clus
 
 
 def objections(old: ClusterPlan, new: ClusterPlan) -> list[str]:
-    """Why a running mesh cannot go from ``old`` to ``new``: one sentence each; empty when it can.
+    """Why a running mesh cannot change from ``old`` to ``new``: one sentence for each reason; empty if it can.
 
-    New nodes may be added; front doors and the console may be taken away. Everything else needs ``mesh down`` and
+    New nodes may be added; front doors and the console may be removed. Any other change needs ``mesh down`` and
     ``mesh up``.
     """
     wrong = []

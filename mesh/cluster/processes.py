@@ -1,9 +1,9 @@
-"""The processes of one mesh on this machine: who they are, and how they end.
+"""The processes of one mesh on this machine: how to find them and how to end them.
 
 Knows process numbers and sessions (setsid), never Ray or nodes. What always holds: every process of a local mesh is in
-the session that its supervisor leads, so that they are found again when the supervisor is gone, and no process of
-anybody else is ever signalled. A session's number is not given out again while one process of it lives; the start time
-guards the rest.
+the session that its supervisor leads. So all are found even if the supervisor has ended, and no other process is ever
+signalled. The kernel does not reuse a session's number while one of its processes lives; after that, the start time
+shows that the number belongs to another process.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ import psutil
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
-# Kernel clock ticks: two readings of one process's start differ by less than this, two processes by more.
+# Seconds. Two readings of one process's start time differ by less (kernel clock ticks); those of two processes by more.
 _SAME: Final = 0.05
 
 _POLL: Final = 0.02
 
 
 def die_with_parent(parent: int, number: signal.Signals) -> None:
-    """Ask the kernel for a signal when the process ``parent``, which started this one, ends in any way (Linux only)."""
+    """Ask the kernel for a signal when the process ``parent``, which started this one, ends for any reason (Linux)."""
     _prctl(_PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:  # it ended before the call above
         os.kill(os.getpid(), number)
 
 
 def adopt_orphans() -> None:
-    """Become the parent of processes below this one whose own parent ends, so that ``reap`` finds them (Linux only)."""
+    """Become the parent of all descendants whose own parent ends, so that ``reap`` finds them (Linux only)."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def reap() -> None:
-    """Take leave of all children that have ended: in a container nobody else may, and they would be listed for ever."""
+    """Reap all children that have ended. In a container there may be no init process that does so."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
 def reap_all(deadline: float) -> None:
-    """Wait until no child is left; the last of a tree become our children only when their parents have ended."""
+    """Reap until no child is left. Descendants become children of this process only when their parents have ended."""
     end = time.monotonic() + deadline
     with contextlib.suppress(ChildProcessError):
         while time.monotonic() < end:
@@ -63,7 +63,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def started(pid: int) -> float | None:
-    """When a living process started (seconds of the wall clock), ``None`` if there is none."""
+    """When a process started, in seconds since 1970; ``None`` if no such process lives."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
@@ -78,10 +78,10 @@ def alive(pid: int, since: float) -> bool:
 
 
 def of_session(session: int, since: float) -> list[int]:
-    """Living processes of the session whose leader ``session`` started at ``since``; without the caller itself."""
+    """Living processes of the session whose leader ``session`` started at ``since``, without the caller."""
     leader = started(session)
     if leader is not None and abs(leader - since) >= _SAME:
-        return []  # the number was given to somebody else: nothing of ours is left
+        return []  # another process has this number now: none of ours is left
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(OSError):
@@ -94,9 +94,9 @@ def of_session(session: int, since: float) -> list[int]:
 
 
 def kill_session(session: int, since: float, deadline: float = 10.0) -> list[int]:
-    """Kill every process of a session but the caller; gives those still there after ``deadline`` seconds.
+    """Kill every process of a session except the caller; returns those that still live after ``deadline`` seconds.
 
-    The leader goes first: it would only start others again.
+    The leader is killed first, because it would restart the others.
     """
     end = time.monotonic() + deadline
     while True:
@@ -110,13 +110,13 @@ def kill_session(session: int, since: float, deadline: float = 10.0) -> list[int
 
 
 def wait_gone(pid: int, since: float, deadline: float) -> bool:
-    """Wait until a process has ended; ``False`` when it still lives after ``deadline`` seconds."""
+    """Wait until a process has ended; ``False`` if it still lives after ``deadline`` seconds."""
     end = time.monotonic() + deadline
     while alive(pid, since):
         if time.monotonic() > end:
             return False
         time.sleep(_POLL)
-    with contextlib.suppress(ChildProcessError):  # whoever started it has to take leave of it, too
+    with contextlib.suppress(ChildProcessError):  # a zombie until its parent reaps it
         while not os.waitpid(pid, os.WNOHANG)[0] and time.monotonic() < end:
-            time.sleep(_POLL)  # its first thread has ended, the others are about to
+            time.sleep(_POLL)  # its first thread has ended, the others are still ending
     return True

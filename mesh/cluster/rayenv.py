@@ -1,7 +1,7 @@
-"""The environment in which a local Ray runs: everything on loopback and inside the data folder.
+"""The environment variables of a local Ray: it listens on loopback only and writes inside the data folder.
 
-Knows Ray's variables and not Ray. What always holds: two meshes on one machine share nothing; whatever the user's shell
-says of Ray does not reach us. The reasons and what cannot be changed are in docs/ray.md.
+Knows Ray's variables and not Ray. What always holds: two meshes on one machine share nothing; Ray's variables in the
+user's shell have no effect on the mesh. docs/ray.md gives the reasons and what cannot be changed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 import mesh
 from mesh.cluster.run import replace
 
-# Ray's minimum is 75 MiB. We put nothing in it.
+# Bytes of Ray's object store: Ray's minimum is 75 MiB. The mesh stores nothing in it.
 OBJECT_STORE_BYTES: Final = 80 << 20
 
 # sun_path holds 108 bytes with the final NUL (Linux, unix(7)); Ray appends about 70 of its own to its folder:
@@ -31,18 +31,19 @@ _LOG_BYTES: Final = 4 << 20
 _FIXED: Final[dict[str, str]] = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # With this, and only with this, Ray takes 127.0.0.1 for a node's address instead of the machine's; and with that
-    # address its servers listen on loopback only.
+    # Only with this does Ray use 127.0.0.1 as the node's address instead of the machine's address; with 127.0.0.1 its
+    # servers listen on loopback only.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Our object store is a file in the data folder, because /dev/shm is outside of it and small in containers; it is
-    # never used.
+    # The object store, which is never used, is a file in the data folder: /dev/shm is outside of it, and small in
+    # containers.
     "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
     "RAY_preload_python_modules": _PRELOAD,
-    # Idle workers are our spares.
+    # Idle workers are the spare processes.
     "RAY_idle_worker_killing_time_threshold_ms": str(365 * 86400 * 1000),
-    # Ray makes its workers polite (nice 15), which suits batch jobs.
+    # By default Ray gives its workers a low priority (nice 15), which suits batch jobs.
     "RAY_worker_niceness": "0",
-    # Ray kills workers when the machine's memory runs low, whoever fills it. Our limits are in the topology.
+    # By default Ray kills workers when the machine's memory runs low, even if other programs use it. The mesh's own
+# limits are in the topology.
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
@@ -59,14 +60,13 @@ def ray_folder(data: Path) -> Path:
 
 
 def environment(data: Path, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment for the supervisor of a mesh, and so for all its processes. Makes Ray's token if there is none.
-    """
+    """The environment of a mesh's supervisor, which all its processes inherit. Creates Ray's token if there is none."""
     kept = {name: value for name, value in inherited.items() if not name.startswith("RAY_")}
     return {**kept, **_FIXED, "RAY_AUTH_TOKEN_PATH": str(token(data)), "PYTHONPATH": python_path(inherited)}
 
 
 def token(data: Path) -> Path:
-    """The file with the token of this mesh's Ray: without it nobody on this machine may call it."""
+    """The file with the token of this mesh's Ray: Ray refuses calls without it."""
     path = ray_folder(data) / "token"
     if not path.exists():
         replace(path, secrets.token_hex(32))
@@ -74,7 +74,7 @@ def token(data: Path) -> Path:
 
 
 def python_path(inherited: Mapping[str, str]) -> str:
-    """``PYTHONPATH`` with which a process finds the same ``mesh`` as this one, from whatever folder it runs."""
+    """``PYTHONPATH`` with which a process in any folder finds the same ``mesh`` as this one."""
     home = Path(mesh.__path__[0]).resolve().parent
     paths = [str(Path(part).resolve()) for part in inherited.get("PYTHONPATH", "").split(os.pathsep) if part]
     installed = {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")}

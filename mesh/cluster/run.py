@@ -1,8 +1,8 @@
-"""The run of a mesh as its data folder tells it, so that any command finds it.
+"""The files in the data folder by which any command finds the run of a mesh.
 
-``run.json`` says which processes and which Ray this run is, ``plan.json`` what it consists of, ``status.json`` (see
-``status``) how the nodes were a moment ago. Knows files only. What always holds: a file is replaced whole, never
-written in place, and only its owner can read it, for the plan holds passwords.
+``run.json`` names the run's processes and its Ray, ``plan.json`` has the plan, and ``status.json`` (see ``status``) has
+the latest states of the nodes. Knows files only. What always holds: a file is replaced whole, never written in place,
+and only its owner can read it, because the plan has passwords.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SUPERVISOR: Final = "mesh.cluster.supervisor"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. ``supervisor`` leads the session of all its processes and started at ``since``; 0 when ``ray`` is not
-    local.
+    """One run. ``supervisor`` leads the session of all its processes and started at ``since``; both are 0 if ``ray`` is
+    not local.
 
     ``state`` is one of the words above; ``error`` is one sentence. ``address`` and ``namespace`` are Ray's.
     """
@@ -55,7 +55,7 @@ class Run:
         return self.ray == LOCAL
 
     def is_alive(self) -> bool:
-        """Whether the mesh is up as far as this machine can tell without asking it."""
+        """Whether the mesh runs, as far as its files and this machine's processes show."""
         if self.local:
             return alive(self.supervisor, self.since)
         return self.state in (STARTING, RUNNING)
@@ -78,7 +78,7 @@ def logs_path(data: Path) -> Path:
 
 
 def replace(path: Path, text: str) -> None:
-    """Put ``text`` in the place of a file: a reader sees the old or the new one. Makes the folder; 0600."""
+    """Replace a file by ``text``: a reader sees the old or the new content. Creates the folder. Mode 0600."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -92,7 +92,7 @@ def save_run(run: Run) -> None:
 
 
 def load_run(data: Path) -> Run | None:
-    """The last run in this data folder, alive or not."""
+    """The last run in this data folder, living or ended."""
     try:
         value = json.loads(run_path(data).read_text(encoding="utf-8"))
         return Run(**{**value, "endpoints": tuple(value["endpoints"])})
@@ -111,23 +111,23 @@ def load_plan(data: Path) -> ClusterPlan:
 
 
 def running() -> list[Run]:
-    """The local meshes that run on this machine, whoever's folder they are in, and those on clusters started from below
-    here."""
+    """The local meshes that run on this machine, and the meshes on Ray clusters that have their data folder in a
+    ``.mesh`` folder of the current folder or of one of its parents."""
     folders = {folder.resolve() for folder in _supervised()}
-    folders |= {path.parent.resolve() for path in _below_here()}
+    folders |= {path.parent.resolve() for path in _nearby()}
     runs = []
     for folder in sorted(folders):
         try:
             run = load_run(folder)
         except (OSError, ValueError):
-            continue  # another user's, or damaged: `mesh status --topology FILE` tells
+            continue  # another user's, or damaged: `mesh status --topology FILE` shows the error
         if run is not None and run.is_alive():
             runs.append(run)
     return runs
 
 
 def _supervised() -> Iterator[Path]:
-    """The data folders named on the command lines of supervisors."""
+    """The data folders on the command lines of supervisors."""
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if SUPERVISOR in words:
@@ -136,7 +136,7 @@ def _supervised() -> Iterator[Path]:
                 yield Path(words[place])
 
 
-def _below_here() -> Iterator[Path]:
+def _nearby() -> Iterator[Path]:
     here = Path.cwd()
     for folder in (here, *here.parents):
         yield from (folder / ".mesh").glob("run.json")

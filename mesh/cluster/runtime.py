@@ -1,8 +1,8 @@
-"""All calls of Ray to actors, and no thought of our own.
+"""All calls of Ray that concern actors.
 
-With ``head`` and ``spares`` the only files that import it. What always holds: no call waits longer than its deadline;
-Ray's errors leave this file as ``OSError`` or ``RuntimeError`` with one sentence. What Ray does on its own is listed in
-docs/ray.md.
+Makes no decisions. Only this file, ``head`` and ``spares`` import Ray. What always holds: no call waits longer than its
+deadline; Ray's errors leave this file as ``OSError`` or ``RuntimeError`` with one sentence. docs/ray.md lists what Ray
+does by itself.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Result = TypeVar("Result")
 
 CONTROLLER: Final = "controller"
 
-# How long a round waits for answers. Who is later answers in the next round.
+# Seconds that a round waits for answers. A later answer counts in the next round.
 _ANSWER: Final = 0.5
 
-# Calls of one actor at a time: a report must get through while another call waits for the node to end.
+# Calls of one actor at the same time: ``report`` must be answered while ``end`` waits for the node to stop.
 _CALLS: Final = 4
 
 
@@ -34,8 +34,8 @@ def actor_name(mesh: str, node: str) -> str:
 
 
 def options(mesh: str, node: str, namespace: str, resources: Mapping[str, float]) -> dict[str, Any]:
-    """How our actors run: for ever, in no need of a processor by Ray's account, never called a second time by Ray
-    itself."""
+    """The options of our actors: they outlive their creator, reserve no processor, restart without limit, and Ray does
+    not repeat calls."""
     return {
         "name": actor_name(mesh, node),
         "namespace": namespace,
@@ -50,7 +50,7 @@ def options(mesh: str, node: str, namespace: str, resources: Mapping[str, float]
 
 
 def guarded(call: Callable[[], Result]) -> Result:
-    """``call()``, with Ray's errors as ``RuntimeError`` in one sentence."""
+    """The result of ``call()``. Turns Ray's errors into ``RuntimeError`` with one sentence."""
     try:
         return call()
     except (ray.exceptions.RayError, ValueError) as error:
@@ -72,27 +72,27 @@ def disconnect() -> None:
 def create(
     actor: type, name: str, mesh: str, namespace: str, resources: Mapping[str, float], *arguments: object
 ) -> Any:
-    """The actor of that name; made, if there is none."""
+    """The actor of this name. Creates it if there is none."""
     return guarded(lambda: ray.remote(actor).options(**options(mesh, name, namespace, resources)).remote(*arguments))
 
 
 def find(name: str, mesh: str, namespace: str) -> Any:
-    """The actor of that name. Raises ``RuntimeError`` if there is none."""
+    """The actor of this name. Raises ``RuntimeError`` if there is none."""
     return guarded(lambda: ray.get_actor(actor_name(mesh, name), namespace=namespace))
 
 
 def ask(call: Any, timeout: float) -> Any:
-    """The answer to a call of an actor. Raises ``RuntimeError``, also when it takes longer than ``timeout`` seconds."""
+    """The answer to a call of an actor. Raises ``RuntimeError``, also if there is no answer in ``timeout`` seconds."""
     return guarded(lambda: ray.get(call, timeout=timeout))
 
 
 def kill(handle: Any, restart: bool) -> None:
-    """Kill the actor's process; with ``restart`` Ray starts another."""
+    """Kill the actor's process; with ``restart`` Ray starts a new one."""
     guarded(lambda: ray.kill(handle, no_restart=not restart))
 
 
 def restarted() -> bool:
-    """Whether this process is an actor that Ray brought back."""
+    """Whether this process is an actor that Ray has restarted."""
     return bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 

@@ -1,10 +1,10 @@
-"""A spare process: a Ray worker that waits with all our code imported.
+"""A spare process: an idle Ray worker that has imported the mesh's code.
 
-A node whose process was killed is back in 0.03 s when a spare waits, and in 0.7 to 1 s when Ray has to start Python
-first. Ray starts workers ahead of time only when it boots, so the controller asks its raylet for more over the raylet's
-own gRPC service (``NodeManagerService.PrestartWorkers``). That is no public interface: if it is not there, nodes come
-back more slowly, and that is all. For our own local Ray only: on somebody else's cluster we start nothing that was not
-asked for.
+If a spare is idle, a killed node has a new process in 0.03 s; if Ray must start Python first, in 0.7 to 1 s. Ray starts
+workers in advance only when it boots, so the controller asks its raylet for more through the raylet's gRPC service
+(``NodeManagerService.PrestartWorkers``). This is not a public interface: if a version of Ray does not have it, nodes
+restart more slowly, with no other effect. Spares are for the mesh's own local Ray; on an existing cluster the mesh
+starts no process that was not asked for.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import ray
 
 log = logging.getLogger(__name__)
 
-# What Ray calls a worker that has nothing to do, and the program of one that is only starting.
+# The title of an idle worker's process, and the program of a worker that is starting.
 _IDLE: Final = "ray::IDLE"
 _NEW: Final = "default_worker.py"
 
 _CALL: Final = 5.0
 
-# After a failure; it may be for good, and the log is bounded.
+# Seconds between attempts after a failure: it may be permanent, and the log is bounded.
 _AGAIN: Final = 60.0
 
-# Ray ends idle workers; ours may wait for years.
+# Seconds, ten years: by default Ray ends idle workers.
 _KEEP_ALIVE: Final = 10 * 365 * 86400
 
 
@@ -43,7 +43,7 @@ class Spares:
         self._not_before = 0.0
 
     def tend(self) -> None:
-        """Ask for what is missing. Never raises."""
+        """Count the idle workers, and ask Ray for those that are missing. Never raises."""
         if time.monotonic() < self._not_before:
             return
         try:
@@ -53,10 +53,10 @@ class Spares:
         except Exception as error:  # noqa: BLE001 - a spare is a convenience; without it all still works
             self._not_before = time.monotonic() + _AGAIN
             self._stub = None
-            log.warning("no spare process: a node that crashes comes back more slowly (%s)", error)
+            log.warning("no spare process: a node that crashes restarts more slowly (%s)", error)
 
     def _prestart(self, count: int) -> None:
-        from ray.core.generated import node_manager_pb2 as messages  # inside: may be away in another version of Ray
+        from ray.core.generated import node_manager_pb2 as messages  # here: another version of Ray may not have it
 
         request = messages.PrestartWorkersRequest(num_workers=count, keep_alive_duration_secs=_KEEP_ALIVE)
         if self._stub is None:
@@ -65,7 +65,7 @@ class Spares:
 
 
 def waiting(raylet: int) -> int:
-    """Workers of a raylet that wait, or are just starting."""
+    """The number of workers of a raylet that are idle or starting."""
     count = 0
     for child in psutil.Process(raylet).children():
         try:

@@ -1,7 +1,7 @@
-"""The state of a mesh, as the controller writes it and ``mesh status`` and the console show it.
+"""The status of a mesh: the controller writes it, ``mesh status`` and the console show it.
 
-Knows the values and their form as JSON; never asks for them (``look`` does). What always holds: all are plain values of
-known types; a file of another version of this package is read as far as both know it.
+Knows the values and their form as JSON; never reads them from a mesh (``look`` does). What always holds: all are plain
+values of known types; keys that this version of the package does not know are ignored.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ UNKNOWN: Final = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """One node. ``restarts``: how often it came back; ``attempts``: how often it tried to start; ``uptime``: seconds
-    since it was ready; ``detail``: one sentence on why it is as it is; ``metrics``: where Prometheus reads it, kept
-    while it is away; ``figures``: its numbers by series (see ``figures.status.by_series``), while it is ready.
+    """One node. ``restarts``: how often its process was restarted; ``attempts``: how often it tried to start;
+    ``uptime``: seconds since it became ready; ``detail``: one sentence that explains its state; ``metrics``: the
+    address of its metrics, kept while it does not run; ``figures``: its numbers by series (see
+    ``figures.status.by_series``), while it is ready.
     """
 
     name: str
@@ -47,7 +48,7 @@ _KNOWN: Final = frozenset(item.name for item in fields(NodeRow))
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the controller sees. ``written`` is the time of the wall clock at which it was put into the file."""
+    """The controller's view of a mesh. ``written``: when it was written to the file, in seconds since 1970."""
 
     mesh: str
     state: str
@@ -60,12 +61,12 @@ class Snapshot:
         return max(0.0, time.time() - self.written)
 
     def to_json(self) -> str:
-        """For the file: with the time, by which a reader sees whether anybody still writes."""
+        """The text for the file, with the present time: by it a reader sees whether the controller still writes."""
         return json.dumps(asdict(replace(self, written=time.time())))
 
     @staticmethod
     def from_json(text: str) -> Snapshot:
-        """What ``to_json`` gave. Raises ``ValueError`` for anything else."""
+        """The snapshot in a text of ``to_json``. Raises ``ValueError`` for any other text."""
         try:
             value = json.loads(text)
             rows = [{name: item for name, item in row.items() if name in _KNOWN} for row in value["nodes"]]
@@ -77,7 +78,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class MeshStatus:
-    """The value of ``mesh status --json``: a run and what is known of its nodes. ``error`` is one sentence."""
+    """The value of ``mesh status --json``: a run and its nodes. ``error`` is one sentence."""
 
     mesh: str
     state: str
@@ -100,7 +101,7 @@ class MeshStatus:
 
 
 def load_status(data: Path) -> Snapshot | None:
-    """What the controller wrote last, or ``None``."""
+    """The latest snapshot that the controller wrote, or ``None``."""
     try:
         return Snapshot.from_json(status_path(data).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

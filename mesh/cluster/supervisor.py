@@ -1,14 +1,13 @@
-"""The process that holds a local mesh together: ``python -m mesh.cluster.supervisor DATA [--follow PID]``.
+"""The supervisor of a local mesh: ``python -m mesh.cluster.supervisor DATA [--follow PID]``.
 
-It owns the mesh's own Ray and the file that says that the mesh runs; the nodes are the controller's business. What
-always holds:
+It starts the mesh's own Ray and writes the run file; the controller starts and watches the nodes. What always holds:
 
-* it leads a session (setsid) in which all processes of the mesh are, so that none can be forgotten;
-* one supervisor at most works on a data folder: the kernel's lock on ``DATA/lock``;
-* when Ray itself breaks, it clears everything away and begins again: the journals make that the same as a crash of the
-  machine;
-* it ends nothing but its own session, and ends all of that, however it is told to end. With ``--follow`` it stops the
-  mesh when that process is gone.
+* it leads a session (setsid) that has all processes of the mesh, so that every one can be found;
+* at most one supervisor works on a data folder: it holds a lock on ``DATA/lock``;
+* when a process of Ray ends unexpectedly, it kills all processes of the mesh and starts again; for the nodes this is
+  the same as a crash of the machine, and they recover from their journals;
+* when it ends, it ends all processes of its session, and no others. With ``--follow`` it stops the mesh when the
+  process ``PID`` has ended.
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ from mesh.cluster.run import FAILED, RUNNING, STARTING, STOPPED, STOPPING, Run, 
 
 log = logging.getLogger(__name__)
 
-# How soon a broken Ray is seen.
+# Seconds between two checks of Ray's processes.
 _LOOK: Final = 0.5
 
-# Ray broke so soon after it began that beginning again is no help.
+# If Ray fails within this many seconds of its start, the supervisor does not start it again.
 TOO_SOON: Final = 10.0
 
-# For the last child to end: the embedded etcd ends by itself when its node has.
+# Seconds for the last child to end: the embedded etcd ends by itself after its node.
 _LAST: Final = 6.0
 
-# Idle workers at the start: each node and the controller takes one, one stays as a spare.
+# Workers at the start, besides one for each node: one for the controller, and one spare.
 _EXTRA: Final = 2
 
 
@@ -71,74 +70,73 @@ class Supervisor:
         )
 
     def run(self) -> int:
-        """From the first process to the last. Gives the exit code."""
-        self._say(STARTING)
-        self._listen()
+        """Run the mesh until it is stopped or cannot go on. Returns the exit code."""
+        self._record(STARTING)
+        self._handle_signals()
         try:
             begun = time.monotonic()
-            head = self._begin()
+            head = self._start()
             fault = self._watch(head)
         except Exception as error:
             log.exception("the mesh could not be started")
-            self._clear()
-            self._say(FAILED, f"the mesh could not be started: {sentence(error)}")
+            self._end_all()
+            self._record(FAILED, f"the mesh could not be started: {sentence(error)}")
             return 1
         if fault:
-            log.error("%s: beginning again", fault)
-            self._clear()
+            log.error("%s: starting the mesh again", fault)
+            self._end_all()
             if time.monotonic() - begun < TOO_SOON:
-                self._say(FAILED, fault)
+                self._record(FAILED, fault)
                 return 1
             logging.shutdown()
-            # A fresh process image: Ray keeps state in the process that cannot be taken back.
+            # A new process image, because Ray keeps state in the process that cannot be reset.
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-        self._say(STOPPING)
+        self._record(STOPPING)
         try:
             launch.stop(self._plan.mesh, self._run.namespace)
         except RuntimeError as error:
-            log.error("not every node stopped by itself: %s", error)
-        self._clear()
-        self._say(STOPPED)
+            log.error("the nodes could not be stopped in order and are killed: %s", error)
+        self._end_all()
+        self._record(STOPPED)
         return 0
 
-    def _begin(self) -> Head:
+    def _start(self) -> Head:
         resources = {name for node in self._plan.nodes for name in node.resources}
         head = Head(self._data, len(self._plan.nodes) + _EXTRA, resources)
         runtime.connect(head.address, self._run.namespace)
-        self._listen()  # ray.init has put handlers of its own in place
+        self._handle_signals()  # ray.init has installed its own handlers
         self._run = replace(self._run, address=head.address)
         launch.place(self._plan, self._run.namespace)
-        self._say(RUNNING)
+        self._record(RUNNING)
         return head
 
     def _watch(self, head: Head) -> str:
-        """Until it is told to stop, or Ray is broken; then says what broke."""
+        """Wait until a signal asks for the stop (returns "") or a process of Ray has ended (returns a sentence)."""
         while not self._stop.wait(_LOOK):
             reap()
             if fault := head.fault():
                 return fault
         return ""
 
-    def _listen(self) -> None:
+    def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: self._stop.set())
 
-    def _clear(self) -> None:
+    def _end_all(self) -> None:
         left = kill_session(os.getpid(), self._since)
         reap_all(_LAST)
         if left:
             log.error("these processes do not end: %s", left)
 
-    def _say(self, state: str, error: str = "") -> None:
+    def _record(self, state: str, error: str = "") -> None:
         self._run = replace(self._run, state=state, error=error)
         save_run(self._run)
         log.info("the mesh is %s%s", state, f": {error}" if error else "")
 
 
 def locked(data: Path) -> int:
-    """The open file whose lock says that this process owns the data folder. Raises ``BlockingIOError`` if another does.
-
-    Survives ``exec`` of this process, but is not given to children.
+    """The open file whose lock gives this process the data folder. Raises ``BlockingIOError`` if another process holds
+    it. The lock survives ``exec`` of this process; children do not inherit it.
     """
     file = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     end = time.monotonic() + 5.0
@@ -158,7 +156,7 @@ def main() -> None:
     parser.add_argument("--topology", default="")
     parser.add_argument("--follow", type=int, default=0)
     arguments = parser.parse_args()
-    with contextlib.suppress(PermissionError):  # it leads its session already, if it was started as it should be
+    with contextlib.suppress(PermissionError):  # the process that started it has made it a session leader already
         os.setsid()
     if arguments.follow and not os.environ.get(_AGAIN):
         die_with_parent(arguments.follow, signal.SIGTERM)
@@ -175,11 +173,11 @@ def main() -> None:
     finally:
         os.close(lock)
         logging.shutdown()
-        # Not sys.exit: Ray's handlers at exit would talk for half a minute to a Ray that is gone.
+        # Not sys.exit: Ray's exit handlers would try for half a minute to reach a Ray that has ended.
         os._exit(code)
 
 
-# Set in a supervisor that began again: it has the kernel's promise for its parent already.
+# Set in a supervisor that has started again: the kernel signals it already when its parent ends.
 _AGAIN: Final = "MESH_SUPERVISOR_AGAIN"
 
 

@@ -16,7 +16,7 @@ from mesh.cluster.plan import ClusterPlan, PlannedNode, fingerprint
 from mesh.cluster.run import Run
 from tests.support.ports import free_ports
 
-# The nodes' processes do not have the tests on their path, and must not: the checkout would hide an installed mesh.
+# The nodes' processes must not have the checkout on their path: it would hide an installed mesh.
 FACTORY = "mesh_fake_node:build"
 
 ROLES = {"edge-1": "edge", "edge-2": "edge", "core": "core", "door": "door"}
@@ -37,7 +37,7 @@ def port_of(plan: ClusterPlan, name: str) -> int:
 
 
 def served_by(plan: ClusterPlan, name: str) -> int:
-    """The process number that a fake node answers with; 0 when nobody does."""
+    """The process number that a fake node answers with; 0 if it does not answer."""
     try:
         with socket.create_connection(("127.0.0.1", port_of(plan, name)), timeout=1.0) as connection:
             return int(connection.makefile("rb").readline() or b"0")
@@ -46,7 +46,7 @@ def served_by(plan: ClusterPlan, name: str) -> int:
 
 
 def offer_fake_nodes(folder: Path) -> None:
-    """Let the processes of meshes started from here import the fake node."""
+    """Put the fake node on the path of the meshes that these tests start."""
     folder.mkdir(exist_ok=True)
     shutil.copy(Path(__file__).parents[1] / "fakes" / "node.py", folder / "mesh_fake_node.py")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])

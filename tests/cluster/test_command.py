@@ -1,4 +1,4 @@
-"""The ``mesh`` command on a whole real mesh: in the foreground, in the background, and killed."""
+"""The ``mesh`` command with a whole real mesh: in the foreground, in the background, and killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOCAL = Path(__file__).parents[2] / "topology" / "local.yaml"
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[Path]:
-    """The example topology on ports of its own; whatever runs from it is ended."""
+    """The example topology on free ports; afterwards its mesh is stopped."""
     vehicles, backends = free_ports(2)
     text = LOCAL.read_text().replace("1883", str(vehicles)).replace("1884", str(backends))
     path = tmp_path / "local.yaml"
@@ -55,11 +55,11 @@ def run_of(file: Path) -> Run:
 
 
 def etcd_of(run: Run) -> int:
-    """The process of etcd itself, as its lock names it."""
+    """The process number of etcd itself, from its lock."""
     return int((etcd_folder(Path(run.data)) / "lock").read_text())
 
 
-def test_the_background_from_up_to_down(file: Path) -> None:
+def test_a_mesh_in_the_background_runs_from_up_to_down(file: Path) -> None:
     code, out, err = done("up", str(file), "--detach")
     assert (code, "is ready" in out) == (0, True), err
     code, out, _ = done("status", "--json", "--topology", str(file))
@@ -86,7 +86,7 @@ def test_the_background_from_up_to_down(file: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_the_foreground_takes_the_mesh_with_it(file: Path, number: signal.Signals) -> None:
+def test_the_mesh_ends_with_up_in_the_foreground(file: Path, number: signal.Signals) -> None:
     process = mesh("up", str(file))
     assert process.stdout is not None
     wait_until(lambda: "is ready" in process.stdout.readline() or process.poll() is not None, seconds=60.0)  # type: ignore[union-attr]
@@ -98,7 +98,7 @@ def test_the_foreground_takes_the_mesh_with_it(file: Path, number: signal.Signal
     wait_until(lambda: not session(run) and not psutil.pid_exists(etcd))
 
 
-def test_a_port_in_use_is_told_in_one_sentence(file: Path) -> None:
+def test_up_names_a_port_that_is_in_use(file: Path) -> None:
     port = int(file.read_text().split('mqtt: "127.0.0.1:')[1].split('"')[0])
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))

@@ -60,7 +60,7 @@ def state_of(controller: Controller, name: str) -> NodeRow:
     return next(row for row in controller.snapshot().nodes if row.name == name)
 
 
-def test_all_processes_are_asked_for_at_once_and_started_stage_by_stage(
+def test_processes_are_created_at_once_and_begin_stage_by_stage(
     controller: Controller, runtime: FakeRuntime
 ) -> None:
     controller.tick()
@@ -72,7 +72,7 @@ def test_all_processes_are_asked_for_at_once_and_started_stage_by_stage(
     assert controller.ready
 
 
-def test_a_stage_waits_for_the_one_before_and_says_so(controller: Controller, runtime: FakeRuntime) -> None:
+def test_a_held_node_shows_the_nodes_it_waits_for(controller: Controller, runtime: FakeRuntime) -> None:
     controller.tick()
     runtime.begin = lambda name: None  # type: ignore[method-assign]
     controller.tick()
@@ -81,7 +81,7 @@ def test_a_stage_waits_for_the_one_before_and_says_so(controller: Controller, ru
     assert state_of(controller, "door").detail == "waits for edge-1, edge-2, core"
 
 
-def test_a_ready_mesh_is_left_alone(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
+def test_a_ready_mesh_gets_no_steps(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
     settle(controller, runtime, clock)
     for _ in range(100):
         controller.tick()
@@ -89,7 +89,7 @@ def test_a_ready_mesh_is_left_alone(controller: Controller, runtime: FakeRuntime
     assert runtime.steps == []
 
 
-def test_a_node_that_came_back_is_started_whatever_the_others_do(
+def test_a_restarted_node_begins_while_another_is_lost(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
@@ -112,7 +112,7 @@ def test_restarts_are_counted(controller: Controller, runtime: FakeRuntime, cloc
     assert controller.ready
 
 
-def test_an_actor_that_vanished_is_created_again(
+def test_an_absent_actor_is_created_again(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
@@ -121,7 +121,7 @@ def test_an_actor_that_vanished_is_created_again(
     assert runtime.steps == ["create core"]
 
 
-def test_a_loop_that_stands_still_is_killed_and_not_before_its_time(
+def test_a_stuck_loop_is_killed_only_after_hung_after(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
@@ -133,7 +133,9 @@ def test_a_loop_that_stands_still_is_killed_and_not_before_its_time(
     assert runtime.steps == ["restart edge-1"]
 
 
-def test_a_long_recovery_is_no_hang(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
+def test_a_starting_node_has_more_time_before_it_is_killed(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
     settle(controller, runtime, clock)
     runtime.come("edge-1", host.STARTING)
     runtime.say("edge-1", host.STARTING, lag=HUNG_AFTER + 30)
@@ -144,7 +146,7 @@ def test_a_long_recovery_is_no_hang(controller: Controller, runtime: FakeRuntime
     assert runtime.steps == ["restart edge-1"]
 
 
-def test_a_process_that_does_not_answer_is_killed_once(
+def test_a_silent_process_is_killed_once(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
@@ -156,7 +158,7 @@ def test_a_process_that_does_not_answer_is_killed_once(
     assert runtime.steps == ["restart core"]
 
 
-def test_why_a_node_does_not_start_is_told(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
+def test_a_failed_node_shows_its_error(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
     settle(controller, runtime, clock)
     runtime.come("door", host.FAILED)
     runtime.say("door", host.FAILED, error="port 1883 is in use", attempts=3)
@@ -166,7 +168,7 @@ def test_why_a_node_does_not_start_is_told(controller: Controller, runtime: Fake
     assert not controller.ready
 
 
-def test_a_node_that_cannot_be_created_is_tried_again(
+def test_a_failed_create_is_shown_and_repeated(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     runtime.refuse.add("core")
@@ -176,16 +178,18 @@ def test_a_node_that_cannot_be_created_is_tried_again(
     settle(controller, runtime, clock)
 
 
-def test_a_node_without_a_place_is_told(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
+def test_a_node_that_ray_does_not_start_is_explained(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
     controller.tick()
     runtime.nodes["edge-1"] = None
     controller.tick()
     clock.now += NO_PLACE_AFTER + 1
     controller.tick()
-    assert "no process" in state_of(controller, "edge-1").detail
+    assert "has not started its process" in state_of(controller, "edge-1").detail
 
 
-def test_what_is_no_longer_planned_is_stopped_first_and_removed(
+def test_a_node_no_longer_planned_is_removed(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     runtime.come("old-door", host.READY)
@@ -193,7 +197,7 @@ def test_what_is_no_longer_planned_is_stopped_first_and_removed(
     assert "old-door" not in runtime.nodes
 
 
-def test_a_new_controller_does_not_touch_what_runs(
+def test_a_new_controller_does_not_touch_running_nodes(
     plan: ClusterPlan, controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
@@ -203,7 +207,7 @@ def test_a_new_controller_does_not_touch_what_runs(
     assert after.ready
 
 
-def test_stop_ends_the_doors_first_and_nothing_is_created_afterwards(
+def test_stop_ends_the_doors_first_and_ticks_create_no_nodes(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
@@ -215,14 +219,14 @@ def test_stop_ends_the_doors_first_and_nothing_is_created_afterwards(
     assert controller.snapshot().state == host.STOPPING
 
 
-def test_decide_is_idempotent(plan: ClusterPlan) -> None:
+def test_decide_gives_the_same_steps_for_the_same_input(plan: ClusterPlan) -> None:
     seen = {name: Seen(state=host.HELD) for name in NAMES}
     once = decide(plan, seen, 0.0, opened=False)
     assert once == decide(plan, seen, 0.0, opened=False)
     assert [(step.kind, step.name) for step in once] == [(Kind.BEGIN, "edge-1"), (Kind.BEGIN, "edge-2")]
 
 
-def test_a_round_in_parts_comes_to_every_node(
+def test_glances_reach_every_node(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
@@ -235,7 +239,7 @@ def test_a_round_in_parts_comes_to_every_node(
     assert not controller.ready
 
 
-def test_a_node_that_is_gone_is_made_again_by_the_next_round_in_parts(
+def test_glances_create_an_absent_node_again(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
@@ -255,7 +259,7 @@ def test_restarts_of_all_nodes_are_counted(controller: Controller, runtime: Fake
     assert controller.restarts == 2
 
 
-def test_a_node_that_is_retired_in_the_midst_of_a_round_is_no_fault(
+def test_glances_skip_a_node_retired_during_the_round(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
@@ -267,7 +271,7 @@ def test_a_node_that_is_retired_in_the_midst_of_a_round_is_no_fault(
     assert controller.ready
 
 
-def test_a_row_shows_what_the_node_tells(
+def test_a_row_shows_the_node_status_and_figures(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
@@ -279,7 +283,7 @@ def test_a_row_shows_what_the_node_tells(
     assert row.figures == {"mesh_etcd_restarts_total": 4}
 
 
-def test_a_node_that_is_away_keeps_its_place_among_the_targets(
+def test_a_lost_node_keeps_its_metrics_address(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
@@ -297,7 +301,7 @@ def test_a_node_that_is_away_keeps_its_place_among_the_targets(
     assert state_of(controller, "core").metrics == "127.0.0.1:9468"
 
 
-def test_a_snapshot_comes_back_from_its_file(
+def test_a_snapshot_survives_json(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
@@ -310,13 +314,13 @@ def test_a_snapshot_comes_back_from_its_file(
     assert 0 <= read.age < 60
 
 
-def test_a_file_of_another_version_is_read_as_far_as_it_is_known() -> None:
+def test_unknown_keys_of_a_snapshot_are_ignored() -> None:
     row = '{"name": "a", "role": "b", "state": "c", "new": 1}'
     text = f'{{"mesh": "m", "state": "ready", "written": 1, "more": 2, "nodes": [{row}]}}'
     assert Snapshot.from_json(text).nodes == (NodeRow("a", "b", "c"),)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"mesh": "m", "state": "x", "written": 1, "nodes": [{"name": "a"}]}'])
-def test_what_is_no_snapshot_is_told(text: str) -> None:
+def test_an_invalid_snapshot_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no status of a mesh"):
         Snapshot.from_json(text)

@@ -21,7 +21,7 @@ LOG: list[str] = []
 
 
 class Scripted:
-    """Fails to start as often as ``SCRIPT["failures"]`` says."""
+    """The first ``SCRIPT["failures"]`` starts fail."""
 
     async def start(self) -> None:
         left = SCRIPT.get("failures", 0)
@@ -65,7 +65,7 @@ def wait(it: Host, state: str) -> Report:
     return it.report()
 
 
-def test_it_waits_until_it_is_told_and_then_serves(tmp_path: Path) -> None:
+def test_a_host_holds_its_node_until_begin(tmp_path: Path) -> None:
     it = make(tmp_path, begin=False)
     assert wait(it, host.HELD).attempts == 0
     it.begin()
@@ -76,7 +76,7 @@ def test_it_waits_until_it_is_told_and_then_serves(tmp_path: Path) -> None:
     assert LOG == ["started", "stopped"]
 
 
-def test_a_start_that_fails_is_undone_tried_again_and_told_in_one_line(tmp_path: Path) -> None:
+def test_a_failed_start_is_undone_repeated_and_reported_in_one_line(tmp_path: Path) -> None:
     SCRIPT["failures"] = 2
     it = make(tmp_path)
     assert wait(it, host.FAILED).error == "the journal is locked by process 7"
@@ -86,7 +86,7 @@ def test_a_start_that_fails_is_undone_tried_again_and_told_in_one_line(tmp_path:
     assert it.end(1.0)
 
 
-def test_the_end_may_come_before_the_beginning(tmp_path: Path) -> None:
+def test_a_host_can_end_before_begin(tmp_path: Path) -> None:
     it = make(tmp_path, begin=False)
     assert it.end(1.0)
     assert it.report().state == host.STOPPED
@@ -94,7 +94,7 @@ def test_the_end_may_come_before_the_beginning(tmp_path: Path) -> None:
     assert LOG == []
 
 
-def test_a_loop_that_stands_still_shows(tmp_path: Path) -> None:
+def test_a_blocked_loop_shows_its_lag(tmp_path: Path) -> None:
     it = make(tmp_path)
     wait(it, host.READY)
     SCRIPT["sleep"] = 1.5
@@ -103,7 +103,7 @@ def test_a_loop_that_stands_still_shows(tmp_path: Path) -> None:
     assert it.end(1.0)
 
 
-def test_a_node_whose_log_blocks_serves_and_ends(tmp_path: Path) -> None:
+def test_a_node_with_a_blocked_log_serves_and_ends(tmp_path: Path) -> None:
     pipe = logs_path(tmp_path) / "edge-1.log"
     pipe.parent.mkdir()
     os.mkfifo(pipe)
@@ -113,16 +113,16 @@ def test_a_node_whose_log_blocks_serves_and_ends(tmp_path: Path) -> None:
         SCRIPT["says"] = "x" * 3_000_000
         it = make(tmp_path)
         wait(it, host.READY)
-        wait_until(lambda: log.dropped > 0)  # at each beat the node says more than a pipe, and later the queue, holds
+        wait_until(lambda: log.dropped > 0)  # at each beat the node logs more than the pipe or the queue can hold
         assert it.report().state == host.READY
         assert it.end(1.0)
         assert LOG == ["started", "stopped"]
     finally:
-        os.close(reader)  # the thread that writes gets an error, and comes to its end
+        os.close(reader)  # the thread that writes gets an error and ends
         log.close()
 
 
-def test_a_factory_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_factory_is_reported(tmp_path: Path) -> None:
     it = Host(Assignment("m", "edge-1", "edge", {}, (), str(tmp_path), "no.such.module:build"), True)
     assert wait(it, host.FAILED).error == "No module named 'no'"
     assert it.end(1.0)

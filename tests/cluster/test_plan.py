@@ -1,4 +1,4 @@
-"""Plans: what follows from a topology, and which plan may follow another."""
+"""Plans: the plan of a topology, and the changes that a running mesh accepts."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def plan(tmp_path: Path, change: tuple[str, str] = ("", "")) -> ClusterPlan:
     return plan_of(load(file), ["http://127.0.0.1:2379"], bytes(32))
 
 
-def test_a_topology_becomes_its_nodes_and_an_etcd(tmp_path: Path) -> None:
+def test_a_plan_has_the_topologys_nodes_and_etcd(tmp_path: Path) -> None:
     found = {node.name: node.role for node in plan(tmp_path).nodes}
     assert found == {"etcd": "etcd", "edge-1": "edge", "edge-2": "edge", "core": "core", "door": "door"}
 
 
-def test_every_role_has_a_stage_and_etcd_is_the_first(tmp_path: Path) -> None:
+def test_every_role_has_a_stage_and_etcd_has_the_first(tmp_path: Path) -> None:
     stages = [node.stage for node in plan(tmp_path).nodes]
     assert stages == sorted(stages)
     assert STAGES["etcd"] == 0
 
 
-def test_a_plan_survives_the_way_through_its_file(tmp_path: Path) -> None:
+def test_a_plan_survives_json(tmp_path: Path) -> None:
     before = plan(tmp_path)
     assert ClusterPlan.from_json(before.to_json()).to_json() == before.to_json()
     assert objections(before, ClusterPlan.from_json(before.to_json())) == []
@@ -65,5 +65,5 @@ def test_a_front_door_may_be_removed(tmp_path: Path) -> None:
         (("mesh: local", "mesh: other"), "cannot become 'other'"),
     ],
 )
-def test_what_cannot_change_is_named(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+def test_a_refused_change_is_named(tmp_path: Path, change: tuple[str, str], said: str) -> None:
     assert any(said in line for line in objections(plan(tmp_path), plan(tmp_path, change)))

@@ -1,4 +1,4 @@
-"""Meshes of fake nodes on a real Ray: the whole way from ``up`` to ``down``, and what dies in between."""
+"""Meshes of fake nodes on a real Ray: from ``up`` to ``down``, with killed processes in between."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run(plan: ClusterPlan) -> Iterator[Run]:
 
 @pytest.fixture(scope="module", autouse=True)
 def ready_at(run: Run) -> float:
-    """When the mesh was ready, by the monotonic clock; its supervisor began before that."""
+    """When the mesh was ready, by the monotonic clock. Its supervisor started earlier."""
     return time.monotonic()
 
 
@@ -61,7 +61,7 @@ def row(run: Run, name: str) -> NodeRow:
 
 
 def wait_replaced(plan: ClusterPlan, name: str, killed: int) -> None:
-    """Until another process than the one that was killed serves."""
+    """Wait until a new process serves instead of the killed one."""
     wait_until(lambda: served_by(plan, name) not in (0, killed), seconds=60.0)
 
 
@@ -77,13 +77,13 @@ def title(pid: int) -> str:
         return ""
 
 
-def test_every_node_serves_in_a_process_of_its_own(plan: ClusterPlan, run: Run) -> None:
+def test_every_node_serves_in_its_own_process(plan: ClusterPlan, run: Run) -> None:
     pids = {served_by(plan, node.name) for node in plan.nodes}
     assert len(pids - {0}) == len(plan.nodes)
     assert pids <= session(run)
 
 
-def test_only_loopback_is_listened_on_and_the_home_folder_stays_empty(run: Run) -> None:
+def test_the_mesh_listens_on_loopback_and_leaves_the_home_folder_alone(run: Run) -> None:
     for pid in session(run):
         for connection in psutil.Process(pid).net_connections("inet"):
             if connection.status == psutil.CONN_LISTEN:
@@ -91,7 +91,7 @@ def test_only_loopback_is_listened_on_and_the_home_folder_stays_empty(run: Run) 
     assert not (Path.home() / ".ray").exists()
 
 
-def test_a_node_killed_comes_back_and_nobody_else_is_touched(plan: ClusterPlan, run: Run) -> None:
+def test_a_killed_node_restarts_and_the_others_run_on(plan: ClusterPlan, run: Run) -> None:
     before = {node.name: served_by(plan, node.name) for node in plan.nodes}
     for _ in range(2):
         victim = served_by(plan, "edge-1")
@@ -104,7 +104,7 @@ def test_a_node_killed_comes_back_and_nobody_else_is_touched(plan: ClusterPlan, 
         assert served_by(plan, name) == before[name]
 
 
-def test_a_controller_killed_comes_back_and_sees_what_is_there(plan: ClusterPlan, run: Run) -> None:
+def test_a_killed_controller_restarts_and_the_nodes_run_on(plan: ClusterPlan, run: Run) -> None:
     before = {node.name: served_by(plan, node.name) for node in plan.nodes}
     (controller,) = children(run, "ray::Controller")
     os.kill(controller, signal.SIGKILL)
@@ -113,7 +113,7 @@ def test_a_controller_killed_comes_back_and_sees_what_is_there(plan: ClusterPlan
     assert {node.name: served_by(plan, node.name) for node in plan.nodes} == before
 
 
-def test_a_new_node_is_started_and_a_wrong_change_is_refused(plan: ClusterPlan, run: Run) -> None:
+def test_a_new_node_starts_and_removing_an_edge_is_refused(plan: ClusterPlan, run: Run) -> None:
     before = {node.name: served_by(plan, node.name) for node in plan.nodes}
     more = replace(plan, nodes=(*plan.nodes, PlannedNode("edge-2", "edge", "new")))
     up(more, "one.yaml", follow=False)
@@ -124,9 +124,9 @@ def test_a_new_node_is_started_and_a_wrong_change_is_refused(plan: ClusterPlan, 
     assert served_by(more, "edge-2") != 0
 
 
-def test_when_ray_breaks_everything_begins_again(plan: ClusterPlan, run: Run, ready_at: float) -> None:
+def test_a_killed_raylet_restarts_the_whole_mesh(plan: ClusterPlan, run: Run, ready_at: float) -> None:
     before = served_by(plan, "door")
-    # A Ray that breaks in its first seconds is taken for hopeless.
+    # If Ray fails within its first seconds, the supervisor gives up.
     wait_until(lambda: time.monotonic() > ready_at + TOO_SOON)
     (raylet,) = (pid for pid in children(run, "raylet/raylet") if title(pid).split()[0].endswith("raylet"))
     os.kill(raylet, signal.SIGKILL)
@@ -142,14 +142,14 @@ def test_down_leaves_no_process_and_no_port(plan: ClusterPlan, run: Run) -> None
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), seconds=5.0)
     for node in plan.nodes:
         with socket.socket() as free:
-            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what was connected does not count
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections (TIME_WAIT) do not count
             free.bind(("127.0.0.1", port_of(plan, node.name)))
         assert (Path(plan.data) / "nodes" / node.name / "stopped").exists()
     assert not down(Path(run.data))
 
 
-def test_two_meshes_side_by_side_and_one_in_a_folder_with_a_long_name(tmp_path: Path) -> None:
-    # Longer than the 107 bytes that a UNIX socket's name may have.
+def test_two_meshes_run_side_by_side_one_in_a_long_path(tmp_path: Path) -> None:
+    # Longer than the 107 bytes that the path of a UNIX socket may have.
     plans = [fake_plan(tmp_path / "a" / "data", "two-a"), fake_plan(tmp_path / ("b" * 120) / "data", "two-b")]
     first, second = plans
     with going_down(*(Path(plan.data) for plan in plans)):
@@ -158,7 +158,7 @@ def test_two_meshes_side_by_side_and_one_in_a_folder_with_a_long_name(tmp_path: 
         assert down(Path(first.data))
         assert served_by(first, "door") == 0
         assert served_by(second, "door") in session(runs[1])
-        # A supervisor that is killed takes its mesh with it, and the next 'up' starts from clean ground.
+        # The mesh ends with its killed supervisor, and the next 'up' starts it again.
         os.kill(runs[1].supervisor, signal.SIGKILL)
         wait_until(lambda: served_by(second, "door") == 0)
         again = up(second, "two-b.yaml", follow=False)
@@ -166,7 +166,7 @@ def test_two_meshes_side_by_side_and_one_in_a_folder_with_a_long_name(tmp_path: 
     assert not session(again)
 
 
-def test_a_node_that_cannot_start_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+def test_up_reports_a_node_that_cannot_start_and_ends_the_mesh(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path / "data", "fails", ("edge-1", "door"), fail="door")
     with pytest.raises(NotUp) as caught:
         up(plan, "fails.yaml", follow=False)
