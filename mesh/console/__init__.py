@@ -1,1 +1,1 @@
-"""The console: an HTTP API and one web page, to look at the mesh and change nothing."""
+"""The console: a read-only HTTP API and one web page that show the mesh."""

@@ -1,7 +1,7 @@
 """The HTTP API and the page, as an aiohttp application.
 
-Knows HTTP and a ``VehicleSource``; never knows where the answers come from. What always holds: nothing can be changed
-through it (GET and HEAD only); every answer to a well-formed request has the security headers, every error is JSON with
+Knows HTTP and a ``VehicleSource``; never knows where the answers come from. What always holds: no request changes
+anything (GET and HEAD only); every answer to a well-formed request has the security headers; every error is JSON with
 one sentence; only the files named here are served.
 """
 
@@ -31,10 +31,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SOURCE: Final[web.AppKey[VehicleSource]] = web.AppKey("source")
 OWN: Final[web.AppKey[Callable[[], ConsoleStatus]]] = web.AppKey("own")
 
-# For the answer to one request: above the source's own deadline.
+# Seconds for the answer to one request: longer than the source's own deadline.
 ANSWER: Final = 5.0
 
-# The longest name that a vehicle's key in etcd can hold is far below it.
+# Characters. The longest name that fits into a vehicle's key in etcd is far shorter.
 _NAME: Final = 512
 
 _READING: Final = frozenset({"GET", "HEAD"})
@@ -86,20 +86,21 @@ def _guard(host: str) -> Middleware:
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await _answer(request, handler, own)
         response.headers.update(_HEADERS)
-        response.force_close()  # one request for each connection, so that each ends within its deadline
+        response.force_close()  # one request for each connection, so that each connection ends within its deadline
         return response
 
     return guard
 
 
 async def _answer(request: web.Request, handler: Handler, own: str | None) -> web.StreamResponse:
-    """``own``: the host of a console on this machine only. A web page elsewhere could point a name of its own at it and
-    read it through the user's browser (DNS rebinding); such a request names a host that is not this machine."""
+    """``own``: the host of a console that listens on loopback only. A foreign web page could resolve its own name to
+    this address and read the console through the user's browser (DNS rebinding). Such a request has a foreign host
+    name, so it is refused."""
     if request.method not in _READING:
-        sentence = f"{request.method} is not possible here: the console only reads; use GET or HEAD"
+        sentence = f"{request.method} is not allowed: the console is read-only; use GET or HEAD"
         return _error(405, sentence, "GET, HEAD")
     if own is not None and not _names_this_machine(request.host):
-        return _error(421, f"this console is {own} only and not {request.host!r}")
+        return _error(421, f"this console answers requests to {own} only, not to {request.host!r}")
     try:
         async with asyncio.timeout(ANSWER):
             return await handler(request)
@@ -111,9 +112,9 @@ async def _answer(request: web.Request, handler: Handler, own: str | None) -> we
         return _error(404, f"there is nothing at {request.path!r}: try one of {', '.join(_PATHS)}")
     except web.HTTPException as error:
         return _error(error.status, error.reason)
-    except Exception:  # the client gets JSON too; the log has the rest
+    except Exception:  # the client gets JSON for this error, too; the log has the details
         log.exception("a request for %s failed", request.path)
-        return _error(500, "the console failed on this request; its log tells why")
+        return _error(500, "the console failed on this request; its log has the reason")
 
 
 def _names_this_machine(header: str) -> bool:
@@ -139,8 +140,8 @@ async def _status(request: web.Request) -> web.Response:
 
 
 async def _targets(request: web.Request) -> web.Response:
-    """Prometheus' HTTP service discovery: every node that shows its figures, and this console. A node that is away
-    stays, so that it is seen to be away."""
+    """Prometheus' HTTP service discovery: every node with metrics, and this console. A node that does not run stays in
+    the list, so that Prometheus shows it as down."""
     status = await request.app[SOURCE].status()
     places = [(row.metrics, row.name, row.role) for row in status.nodes if row.metrics]
     places.append((request.host, CONSOLE, CONSOLE))
@@ -151,7 +152,7 @@ async def _targets(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    """What only the controller knows of the nodes: which are up and ready, and how often each came back."""
+    """The controller's view of the nodes: which are up, which are ready, and the restarts of each."""
     status = await request.app[SOURCE].status()
     labels = {"mesh": status.mesh, "node": CONSOLE}
     body = await asyncio.to_thread(exposition, view(request.app[OWN](), status), labels)

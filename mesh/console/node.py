@@ -1,7 +1,7 @@
 """The console as a node of the mesh: its listener, from start to stop.
 
-Knows sockets, the application and nothing of what it answers. What always holds: a bounded number of connections, each
-of which ends within a bounded time whatever its peer does; a console that fails costs no message.
+Knows sockets and the application, and nothing of its answers. What always holds: the number of connections is bounded,
+and each ends within a bounded time, even if its peer neither reads nor writes; a console that fails costs no message.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from mesh.topology.units import Address, is_loopback
 
 log = logging.getLogger(__name__)
 
-# A browser uses six at a time.
+# A browser opens six connections at a time.
 MAX_CONNECTIONS: Final = 64
-# For a whole request and its answer; the API's own deadlines are shorter.
+# Seconds for a whole request and its answer; the API's own deadlines are shorter.
 SECONDS: Final = 10.0
-# One line of a request, and one header.
+# Bytes of one line of a request, and of one header.
 _LINE: Final = 4096
 
 
@@ -51,7 +51,7 @@ class Console:
     async def start(self) -> None:
         host = self._address.host
         if not is_loopback(host):
-            log.warning("the console at %s shows the mesh to everybody who can reach it", self._address)
+            log.warning("every client that can reach the console at %s can see the mesh", self._address)
         runner = self._runner = web.AppRunner(
             application(self._source, host, self.status), access_log=None, max_line_size=_LINE, max_field_size=_LINE,
             shutdown_timeout=1.0,
@@ -70,7 +70,7 @@ class Console:
         return handler
 
     async def stop(self, grace: float) -> None:
-        """Stop listening, end all connections within ``grace`` seconds."""
+        """Stop listening, and close all connections within ``grace`` seconds."""
         if self._server is not None:
             self._server.close()
         try:
@@ -79,10 +79,10 @@ class Console:
                     await self._runner.cleanup()
                 await self._source.close()
         except TimeoutError:
-            log.warning("the console's connections did not end within %.1f s", grace)
+            log.warning("the console's connections did not close within %.1f s", grace)
 
     def status(self) -> ConsoleStatus:
-        """Figures for ``mesh status`` and metrics."""
+        """The figures for ``mesh status`` and the metrics."""
         server = None if self._runner is None else self._runner.server
         connections = 0 if server is None else len(server.connections)
         return ConsoleStatus(
@@ -91,14 +91,14 @@ class Console:
 
 
 def _end(handler: web.RequestHandler) -> None:
-    """Not ``force_close``: that waits until the peer has read what is buffered, which it may never do."""
+    """Abort the connection. ``force_close`` would wait until the peer has read the buffered bytes, perhaps for ever."""
     if handler.transport is not None:
         handler.transport.abort()
 
 
 @final
 class _Refusal(asyncio.Protocol):
-    """One connection too many."""
+    """Closes a connection above the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -106,7 +106,7 @@ class _Refusal(asyncio.Protocol):
 
 
 def build(assignment: Assignment) -> Console:
-    """The console of an assignment, not yet started. Raises ``ValueError`` if the topology has none."""
+    """The console of an assignment, not started. Raises ``ValueError`` if the topology has none."""
     topology = from_dict(dict(assignment.settings))
     if topology.console is None:
         raise ValueError(f"the topology of mesh {assignment.mesh!r} has no 'console: host:port'")

@@ -1,7 +1,7 @@
-"""Where the console's answers come from: the controller's status file, and the map in etcd.
+"""The source of the console's answers: the controller's status file, and the map in etcd.
 
-Knows the mesh's data folder and its registry; never knows HTTP. What always holds: it only reads, every question has a
-deadline, and a status that nobody renews is not given as the truth (``mesh.cluster.look``).
+Knows the mesh's data folder and its registry; never knows HTTP. What always holds: it only reads; every request has a
+deadline; a status that is out of date is not given as the present state (``mesh.cluster.look``).
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from mesh.registry.errors import RegistryError
 from mesh.registry.map import where
 from mesh.topology.topology import Topology
 
-# A person waits for the answer.
+# Seconds for an answer of etcd: a user waits for it.
 DEADLINE: Final = 4.0
 
 
 class NoAnswer(Exception):
-    """The mesh's status or map cannot be read at present; the text is one sentence for the user."""
+    """The mesh's status or map cannot be read at present. The text is one sentence for the user."""
 
 
 class VehicleSource(Protocol):
-    """What the API shows."""
+    """The data behind the API."""
 
     async def status(self) -> MeshStatus:
         """The value of ``mesh status --json``. Raises ``NoAnswer``."""
 
     async def vehicle(self, name: str) -> dict[str, object] | None:
         """The value of ``mesh where --json``; ``None`` if the vehicle has no record. Raises ``NoAnswer``, and
-        ``ValueError`` for a name that cannot be one."""
+        ``ValueError`` for an invalid name."""
 
     async def close(self) -> None:
-        """End what is open."""
+        """Close the connections."""
 
 
 @final
@@ -71,9 +71,9 @@ class MeshSource:
 
 
 def read_status(mesh: str, data: Path) -> MeshStatus:
-    """The status as ``mesh status --json`` gives it: of the file in ``data``, or of the controller on a Ray cluster, to
-    which this node is connected already. Raises ``NoAnswer``, ``OSError`` or ``ValueError``."""
+    """The value of ``mesh status --json``: from the file in ``data``, or from the controller on a Ray cluster, to which
+    this node is connected already. Raises ``NoAnswer``, ``OSError`` or ``ValueError``."""
     run = load_run(data)
     if run is None:
-        raise NoAnswer(f"mesh {mesh!r} was started on another machine: 'mesh status' tells its state there")
+        raise NoAnswer(f"mesh {mesh!r} was started on another machine: run 'mesh status' there")
     return status_of(run, snapshot_within)

@@ -1,4 +1,4 @@
-"""What the console tells: of itself, and of the whole mesh as the controller sees it."""
+"""The console's metrics: its own, and the controller's view of the whole mesh."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ConsoleStatus(NodeStatus):
     open: Annotated[int, gauge("mesh_console_connections", "Open connections of the console.")]
     refused: Annotated[
         int,
-        counter("mesh_console_refused_total", "Connections that the console closed at once, since it had too many."),
+        counter("mesh_console_refused_total", "Connections that the console closed at once because it had too many."),
     ]
 
 
@@ -36,20 +36,20 @@ class NodeView(Status):
     ready: Annotated[bool, gauge("mesh_node_ready", "Whether the node serves.", _NODE)]
     restarts: Annotated[
         int,
-        counter("mesh_node_restarts_total", "How often the node came back, since the controller began.", _NODE),
+        counter("mesh_node_restarts_total", "Restarts of the node since the controller started.", _NODE),
     ]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class MeshView(Status):
-    """What the console shows Prometheus."""
+    """All metrics of the console."""
 
     console: ConsoleStatus
     nodes: tuple[NodeView, ...]
 
 
 def view(console: ConsoleStatus, mesh: MeshStatus) -> MeshView:
-    """The whole mesh."""
+    """The metrics for the console's own status and the status of the mesh."""
     nodes = [NodeView(row.name, row.role, row.pid != 0, row.state == READY, row.restarts) for row in mesh.nodes]
     return MeshView(console, tuple(nodes))

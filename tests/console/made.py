@@ -1,4 +1,4 @@
-"""A console over real sockets, with a made-up mesh behind it."""
+"""A console on real sockets, with an invented mesh as its source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mesh.topology.units import Address
 
 
 class Made:
-    """A mesh with one edge, a core that is away, and one vehicle."""
+    """A mesh with one edge, a core that is not running, and one vehicle."""
 
     def __init__(self) -> None:
         self.away = False

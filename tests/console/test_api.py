@@ -1,4 +1,4 @@
-"""What the console answers, and what it refuses."""
+"""The console's HTTP API: its answers and its refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.console.made import Made, ask, run
 from tests.support.topologies import topology
 
 
-def test_the_api_gives_what_the_commands_give() -> None:
+def test_the_api_answers_as_the_commands_do() -> None:
     async def scenario(console: Console, made: Made) -> None:
         status, _, body = await ask(console, "/api/status")
         assert (status, json.loads(body)["nodes"][1]["name"]) == (200, "edge-1")
@@ -27,7 +27,7 @@ def test_the_api_gives_what_the_commands_give() -> None:
     run(scenario)
 
 
-def test_errors_are_json_with_one_sentence() -> None:
+def test_api_errors_are_json_with_one_sentence() -> None:
     async def scenario(console: Console, made: Made) -> None:
         made.away = True
         wrong = [(path, "GET", 503) for path in ("/api/status", "/api/targets", "/metrics")]
@@ -41,7 +41,7 @@ def test_errors_are_json_with_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/icon.svg"])
-def test_the_page_loads_nothing_from_elsewhere(path: str) -> None:
+def test_the_page_loads_only_from_the_console(path: str) -> None:
     async def scenario(console: Console, made: Made) -> None:
         status, headers, body = await ask(console, path)
         assert status == 200
@@ -53,7 +53,7 @@ def test_the_page_loads_nothing_from_elsewhere(path: str) -> None:
     run(scenario)
 
 
-def test_prometheus_finds_every_node_and_this_console() -> None:
+def test_targets_list_every_node_and_the_console() -> None:
     def target(place: str, name: str, role: str) -> dict[str, Any]:
         return {"targets": [place], "labels": {"mesh": "made", "node": name, "role": role}}
 
@@ -73,7 +73,7 @@ def test_prometheus_finds_every_node_and_this_console() -> None:
     run(scenario)
 
 
-def test_what_the_controller_knows_is_shown_to_prometheus() -> None:
+def test_metrics_show_the_controllers_view_of_the_nodes() -> None:
     async def scenario(console: Console, made: Made) -> None:
         status, headers, body = await ask(console, "/metrics")
         assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
@@ -88,14 +88,14 @@ def test_what_the_controller_knows_is_shown_to_prometheus() -> None:
     run(scenario)
 
 
-def test_a_foreign_name_for_this_machine_is_refused() -> None:
+def test_a_foreign_host_header_is_refused() -> None:
     async def scenario(console: Console, made: Made) -> None:
         assert (await ask(console, "/api/status", Host="evil.example"))[0] == 421
 
     run(scenario)
 
 
-def test_the_topology_leads_to_a_console(tmp_path: Path) -> None:
+def test_a_topology_with_a_console_plans_its_node(tmp_path: Path) -> None:
     folder = tmp_path / "shown"
     folder.mkdir()
     file = topology(folder, 2883, 2884, ["edge-1"], extra="console: 127.0.0.1:2885")

@@ -1,4 +1,4 @@
-"""What Prometheus' own tool says of the console: of its metrics, and of the targets that it tells."""
+"""Prometheus' own tool, promtool, accepts the console's metrics and targets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.promtool import check_metrics, promtool
 CONFIG = Path(__file__).parents[2] / "observability" / "prometheus.yml"
 
 
-def test_promtool_finds_nothing_wrong() -> None:
+def test_promtool_accepts_the_metrics() -> None:
     async def scenario(console: Any, made: Any) -> None:
         _, _, body = await ask(console, "/metrics")
         await asyncio.to_thread(check_metrics, body)
@@ -23,8 +23,8 @@ def test_promtool_finds_nothing_wrong() -> None:
     run(scenario)
 
 
-def test_the_configuration_finds_the_nodes(tmp_path: Path) -> None:
-    """With the address of this console in the place of the one that is written there."""
+def test_the_prometheus_configuration_finds_the_nodes(tmp_path: Path) -> None:
+    """The configuration finds the targets when it has this console's address."""
 
     async def scenario(console: Any, made: Any) -> None:
         config = yaml.safe_load(CONFIG.read_text())
@@ -45,5 +45,5 @@ def test_the_configuration_finds_the_nodes(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_the_configuration_is_right() -> None:
+def test_promtool_accepts_the_configuration() -> None:
     promtool("check", "config", str(CONFIG))

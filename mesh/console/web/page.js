@@ -1,26 +1,26 @@
-// Reads /api/status each two seconds and shows it. Text goes into the page as text only, never as HTML.
+// Reads /api/status every two seconds and shows it. Values enter the page as text only, never as HTML.
 "use strict";
 
-const PERIOD = 2000;          // between two readings, in ms
-const DEADLINE = 8000;        // for one answer, in ms
-const SAMPLES = 6;            // a rate is taken over the last ten seconds: short enough to follow, long enough to be calm
-const HISTORY = 90;           // points of the curve: three minutes
-const ENGINE = ["mesh_messages_published_total", "mesh_messages_delivered_total"];
+const PERIOD = 2000;          // ms between two readings
+const DEADLINE = 8000;        // ms for one answer
+const SAMPLES = 6;            // a rate is a mean over ten seconds: current enough, and steady
+const HISTORY = 90;           // points of the curve, which are three minutes
+const BROKER = ["mesh_messages_published_total", "mesh_messages_delivered_total"];
 const WAYS = {
   door: ["upstream", "downstream"].map((way) => `mesh_relayed_packets_total{direction="${way}"}`),
-  edge: ENGINE,
-  core: ENGINE,
+  edge: BROKER,
+  core: BROKER,
 };
 
 const byId = (id) => document.getElementById(id);
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-const samples = new Map();    // node → its last counters, each with the node's own clock
+const samples = new Map();    // node → its last counters, each with the node's uptime
 const history = [];
 let readAt = 0;
-let found = "";               // the edge of the vehicle that was asked for
+let found = "";               // the edge of the vehicle that the user searched for
 
-// Numbers and times for people.
+// Numbers and times as text.
 
 const count = (value) => (value < 100000 ? whole : short).format(value);
 const perSecond = (value) => value === null ? "–" : value > 0 && value < 10 ? value.toFixed(1) : count(Math.round(value));
@@ -32,7 +32,7 @@ function since(seconds) {
   return `${Math.round(seconds)} s`;
 }
 
-// Messages a second: two samples of one process, divided by what passed on its own clock between them.
+// Messages per second: the difference of two samples of one process, divided by the difference of its uptimes.
 
 function counters(node) {
   const ways = WAYS[node.role];
@@ -62,7 +62,7 @@ function figuresOf(node, rate) {
   const [up, down] = rate || [null, null];
   const traffic = node.role === "door" ? ["packets up /s", "down /s"] : ["messages /s", "deliveries /s"];
   const pairs = [["connections", node.connections]];
-  if (node.role !== "door") pairs.push(["sessions", node.sessions], ["waiting", node.queued]);
+  if (node.role !== "door") pairs.push(["sessions", node.sessions], ["queued", node.queued]);
   pairs.push([traffic[0], up, true], [traffic[1], down, true], ["restarts", node.restarts]);
   return pairs;
 }
@@ -110,7 +110,7 @@ function part(node) {
   return line;
 }
 
-// The lines: each node joins the hub between its column and the next, so a large mesh stays readable.
+// The lines: each node is joined to a hub between its column and the next, so that a large mesh stays readable.
 
 function draw() {
   const canvas = byId("lines"), frame = canvas.getBoundingClientRect();
@@ -143,7 +143,7 @@ function shape(kind, attributes) {
   return made;
 }
 
-// The whole mesh. Every message passes one edge, so the edges' sum counts each once.
+// The totals. Every message passes through one edge, so the sum over the edges counts each message once.
 
 function totals(nodes, rateOf) {
   const sum = (role, figure) => nodes.filter((node) => node.role === role).reduce((all, node) => all + node[figure], 0);
@@ -186,7 +186,7 @@ async function refresh() {
     document.title = `${body.mesh || "mesh"} · ${body.state || "unknown"}`;
     setState(body.state || "unknown");
   } catch (error) {
-    trouble = "The console does not answer; trying again.";
+    trouble = "The console does not answer. Trying again.";
     setState("unknown");
   }
   byId("trouble").textContent = trouble;
@@ -220,7 +220,7 @@ byId("search").addEventListener("submit", async (event) => {
   try {
     const { status, body } = await ask(`/api/vehicles/${encodeURIComponent(vehicle)}`);
     found = status === 200 ? body.edge : "";
-    text = found ? `${vehicle} lives on ${body.edge}, pool ${body.pool}, epoch ${body.epoch}` : body.error;
+    text = found ? `${vehicle} is on ${body.edge}, pool ${body.pool}, epoch ${body.epoch}` : body.error;
   } catch (error) {
     text = "The console does not answer.";
   }
