@@ -1,1 +1,1 @@
-"""The ``mesh`` command: composition only."""
+"""The ``mesh`` command: parses the command line and calls the other rooms."""

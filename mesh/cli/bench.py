@@ -1,4 +1,4 @@
-"""``mesh bench``: a load on a running mesh, and what it took."""
+"""``mesh bench``: puts a load on a running mesh and reports speed, losses and cost."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ EXAMPLES: Final = """\
 examples:
   mesh bench                          one back end commands one vehicle, 100 messages unacknowledged
   mesh bench down-200x1               200 back ends, each with a vehicle of its own and one message unacknowledged
-  mesh bench up-200x1 --rate 5000     200 vehicles report, 5,000 times a second in all; how late is it?
+  mesh bench up-200x1 --rate 5000     200 vehicles send 5,000 reports per second in total: shows the latency
   mesh bench down-1x100 --json | jq .rate
 
 The vehicles are named bench-0000000 and so on, and keep their edges in the map. Only messages that arrived are counted;
-latencies begin when a message was due. The load runs on this machine and takes its processors, too.
+a latency starts when the message was due. The load runs on this machine and uses its processors, too.
 
-exit codes: 0 nothing was lost, 1 something was, or the load could not be made, 3 no such mesh runs
+exit codes: 0 no loss, 1 a message or a connection was lost, or the load failed, 3 no such mesh runs
 """
 
 
@@ -34,18 +34,18 @@ def options(parser: argparse.ArgumentParser) -> None:
     named = [name for name, plan in SCENARIOS.items() if plan.pairs]
     parser.add_argument("scenario", nargs="?", choices=named, default=named[0], metavar="SCENARIO",
                         help=f"{', '.join(named)} (default {named[0]})")  # fmt: skip
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long to measure (default 5)")
-    parser.add_argument("--rate", type=int, default=0, help="messages a second (default: as many as are acknowledged)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="duration of the measurement (default 5)")
+    parser.add_argument("--rate", type=int, default=0, help="messages/s (default: as many as are acknowledged)")
     parser.add_argument("-q", "--qos", type=int, choices=(0, 1, 2), default=1, help="quality of service (default 1)")
     parser.add_argument("--size", type=_size, default=200, help="bytes of payload, 16 or more (default 200)")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     option(parser)
 
 
 def _size(text: str) -> int:
     size = int(text)
     if size < LEAST_PAYLOAD:
-        raise argparse.ArgumentTypeError(f"a message bears its time and its number: {LEAST_PAYLOAD} bytes or more")
+        raise argparse.ArgumentTypeError(f"must be {LEAST_PAYLOAD} or more: the payload has a time and a number")
     return size
 
 
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if result.lost or result.lost_connections else 0
 
 
-_WINDOW: Final = 1000  # where the rate says how much is under way
+_WINDOW: Final = 1000  # with a rate, the rate limits the messages in flight
 
 
 def _measure(found: Run, plan: LoadPlan, seconds: float) -> Result:
@@ -84,12 +84,12 @@ def _show(plan: LoadPlan, result: Result) -> None:
         plan.direction, "back ends command vehicles"
     )
     print(f"{plan.name}: {way}, QoS {plan.qos}, {plan.size} bytes, {result.seconds:.1f} s")
-    print(f"  {result.rate:,.0f} messages a second arrived")
-    print(f"  {result.sent:,} were sent in all; {result.lost:,} were acknowledged and lost")
+    print(f"  {result.rate:,.0f} messages per second arrived")
+    print(f"  {result.sent:,} were sent in total; {result.lost:,} were acknowledged and lost")
     if result.overdue:
-        print(f"  {result.overdue:,} were due and never sent: the rate is more than is acknowledged here")
-    times = f"median {result.p50:.2f}, p99 {result.p99:.2f}, p99.9 {result.p999:.2f}, most {result.greatest:.2f}"
+        print(f"  {result.overdue:,} were due and not sent: the rate is higher than this mesh acknowledges")
+    times = f"median {result.p50:.2f}, p99 {result.p99:.2f}, p99.9 {result.p999:.2f}, maximum {result.greatest:.2f}"
     print(f"  latency in ms: {times}")
     each = ", ".join(f"{name} {used:.1f}" for name, used in result.cpu.items())
-    print(f"  processor time for a message: {result.cpu_total:.1f} us ({each})")
-    print(f"  the load itself took {result.load_cpu:.0%} of a processor")
+    print(f"  processor time per message: {result.cpu_total:.1f} us ({each})")
+    print(f"  the load itself used {result.load_cpu:.0%} of a processor")

@@ -1,4 +1,4 @@
-"""``mesh check``: is this topology file right?"""
+"""``mesh check``: checks a topology file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mesh.topology.nodes import nodes
 
 EXAMPLES: Final = """\
 examples:
-  mesh check topology/local.yaml      every error with its line, or the nodes that the file describes
+  mesh check topology/local.yaml      shows the nodes that the file describes, or every error with its line
 
-exit codes: 0 the file is right, 1 it is not
+exit codes: 0 the file is valid, 1 it is not
 """
 
 
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     except TopologyErrors as errors:
         print(errors, file=sys.stderr)
         return 1
-    print(f"{arguments.file} is right: mesh {topology.mesh!r}, data in {topology.data}")
+    print(f"{arguments.file} is valid: mesh {topology.mesh!r}, data in {topology.data}")
     for node in nodes(topology):
         listens = ", ".join(f"mqtt://{listener.address}" for listener in node.listen)
         where = f"pool {node.pool}" if node.pool else listens

@@ -1,8 +1,8 @@
 """A short-lived MQTT client of a running mesh, for ``mesh pub`` and ``mesh sub``.
 
-It knows which listener of the mesh to use, as whom, and how to wait for the answers. It is built on paho-mqtt, as any
-user's client may be: it knows nothing of the mesh's insides. What always holds: every wait has an end; a connection
-that is lost is an error, never a silent second try.
+It knows which listener and which credentials to use, and how to wait for the answers. It uses paho-mqtt, like a user's
+own client, and knows nothing of the mesh's internals. What always holds: every wait has a deadline; a lost connection
+is an error, and the client does not reconnect.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from mesh.policy.identity import CLIENT_ID
 from mesh.topology.topology import CoreSpec, FrontDoorSpec, Topology, from_dict
 from mesh.wire.reasons import name_of
 
-# A vehicle's CONNECT may wait for an edge that is being restarted (connect_wait, 30 s unless set); then it is refused.
+# Seconds. A vehicle's CONNECT may wait for an edge that restarts (connect_wait, 30 s by default) until it is refused.
 CONNECT_SECONDS: Final = 35.0
 
 _ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class ClientRefused(Exception):
-    """The mesh did not let the client do something, or did not answer; one sentence."""
+    """The mesh refused a request of the client, or did not answer; one sentence."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class ClientTarget:
-    """A listener, and the credentials to show there."""
+    """The address of a listener, and the credentials for it."""
 
     host: str
     port: int
@@ -67,29 +67,29 @@ class ReceivedMessage:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say as whom to connect."""
+    """The arguments that select the identity and the listener."""
     parser.add_argument("-q", "--qos", type=int, choices=(0, 1, 2), default=1, help="quality of service (default 1)")
     parser.add_argument(
         "--vehicle", metavar="ID", help="connect to a front door as this vehicle (default: to a core as a back end)"
     )
-    parser.add_argument("--user", metavar="NAME", help="back end: the user; the password is the topology's")
+    parser.add_argument("--user", metavar="NAME", help="the back end's user name; the topology has its password")
     parser.add_argument("--at", metavar="HOST:PORT", help="the listener to use (default: the first of the topology)")
 
 
 def topology_of(run: Run) -> Topology:
-    """What a running mesh was brought up from. Raises ``OSError``, ``ValueError``."""
+    """The topology of a running mesh. Raises ``OSError``, ``ValueError``."""
     return from_dict(dict(load_plan(Path(run.data)).settings))
 
 
 def target(topology: Topology, vehicle: str | None, user: str | None, at: str | None, purpose: str) -> ClientTarget:
-    """Where to connect and as whom. Raises ``ClientRefused`` for what the mesh would refuse anyway.
+    """The listener and the credentials. Raises ``ClientRefused`` if the mesh would refuse them.
 
-    ``purpose`` becomes a part of the client id, which is new each time, so that no other client is disturbed.
+    ``purpose`` becomes part of the client id. The id is new each time, so that it takes over no other client's session.
     """
     client_id = f"mesh-{purpose}-{secrets.token_hex(4)}"
     if vehicle is not None:
         if user is not None:
-            raise ClientRefused("--user is for back ends and --vehicle for vehicles; give one of them")
+            raise ClientRefused("--user is for back ends and --vehicle is for vehicles; give one of them")
         return _as_vehicle(topology, vehicle, _place(at, topology.front_doors), client_id)
     return _as_backend(topology, user, _place(at, topology.cores), client_id)
 
@@ -97,7 +97,7 @@ def target(topology: Topology, vehicle: str | None, user: str | None, at: str | 
 def _as_vehicle(topology: Topology, vehicle: str, place: tuple[str, int], client_id: str) -> ClientTarget:
     identity = topology.identity
     if not identity.compile().pattern.matches(vehicle):
-        raise ClientRefused(f"{vehicle!r} is no vehicle of mesh {topology.mesh!r}: theirs look like {identity.pattern}")
+        raise ClientRefused(f"{vehicle!r} is no vehicle of mesh {topology.mesh!r}: names match {identity.pattern}")
     return ClientTarget(*place, vehicle) if identity.source == CLIENT_ID else ClientTarget(*place, client_id, vehicle)
 
 
@@ -123,10 +123,10 @@ def _place(at: str | None, groups: Sequence[FrontDoorSpec | CoreSpec]) -> tuple[
 
 @final
 class CommandClient:
-    """One MQTT 5 connection with a session of its own that ends with it. Use it as a context manager, in one thread."""
+    """One MQTT 5 connection; its session ends with it. Use it as a context manager, in one thread."""
 
     def __init__(self, target: ClientTarget, backlog: int) -> None:
-        """``backlog``: how many messages are kept for ``receive``; then the connection is not read on."""
+        """``backlog``: how many messages are kept for ``receive``; with so many, the connection is not read."""
         self._target = target
         self._backlog = backlog
         self._changed = threading.Condition()
@@ -155,7 +155,7 @@ class CommandClient:
         try:
             self._client.connect(self._target.host, self._target.port, keepalive=30, clean_start=True)
         except OSError as error:
-            raise ClientRefused(f"nobody answers at {self._target}: {error.strerror or error}") from error
+            raise ClientRefused(f"cannot connect to {self._target}: {error.strerror or error}") from error
         self._client.loop_start()
         try:
             self._wait(lambda: self._connected is not None, CONNECT_SECONDS, "CONNECT")
@@ -176,7 +176,7 @@ class CommandClient:
         self._client.loop_stop()
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool, user: Sequence[tuple[str, str]] = ()) -> int:
-        """Send a message; returns the number to ask ``answer`` for. Raises ``ClientRefused`` for an invalid topic."""
+        """Send a message; returns its number for ``answer``. Raises ``ClientRefused`` for an invalid topic."""
         try:
             sent = self._client.publish(topic, payload, qos, retain, _user_properties(user))
         except ValueError as error:
@@ -186,12 +186,12 @@ class CommandClient:
         return sent.mid
 
     def answer(self, number: int, seconds: float) -> int:
-        """The reason code of a message; for QoS 0, which has none, success once sent. Raises ``ClientRefused``."""
+        """The reason code of a message; for QoS 0, which has none: success when sent. Raises ``ClientRefused``."""
         self._wait(lambda: number in self._answers, seconds, "the message")
         return self._answers.pop(number)
 
     def subscribe(self, filters: Sequence[str], qos: int, seconds: float) -> list[int]:
-        """The answer for each filter. Raises ``ClientRefused``."""
+        """Subscribe; returns the reason code for each filter. Raises ``ClientRefused``."""
         try:
             code, number = self._client.subscribe([(filter, qos) for filter in filters])
         except ValueError as error:
@@ -202,7 +202,8 @@ class CommandClient:
         return self._granted.pop(number)
 
     def receive(self, seconds: float | None) -> ReceivedMessage | None:
-        """The next message; ``None`` if none came within ``seconds``. Raises ``ClientRefused`` if no more will come."""
+        """The next message; ``None`` if none arrives within ``seconds``. Raises ``ClientRefused`` if the connection is
+        lost."""
         with self._changed:
             if not self._changed.wait_for(lambda: bool(self._messages or self._lost), seconds):
                 return None
@@ -267,17 +268,17 @@ def _user_properties(pairs: Sequence[tuple[str, str]]) -> Properties | None:
 
 
 def said(code: int) -> str:
-    """A reason code for people."""
+    """A reason code with its name."""
     return f"0x{code:02x} ({name_of(code)})"
 
 
 @final
 class Deadline:
-    """A time by which something has to be done; ``None`` seconds: never."""
+    """A deadline, ``seconds`` from now; ``None``: no deadline."""
 
     def __init__(self, seconds: float | None) -> None:
         self._end = None if seconds is None else time.monotonic() + seconds
 
     def left(self) -> float | None:
-        """Seconds that are left, 0 at least; ``None`` without an end."""
+        """The seconds that remain, at least 0; ``None`` without a deadline."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())

@@ -1,4 +1,4 @@
-"""``mesh down``: end a mesh and all its processes."""
+"""``mesh down``: stops a mesh and ends all its processes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mesh.topology.mistakes import TopologyErrors
 EXAMPLES: Final = """\
 examples:
   mesh down                                  the only mesh that runs on this machine
-  mesh down --topology topology/local.yaml   that mesh, and what a crash may have left of it
+  mesh down --topology topology/local.yaml   that mesh, also processes that remain after a crash
 
-All that was acknowledged is in the data folder, and is there again after the next 'mesh up'.
+All acknowledged messages are in the data folder; the next 'mesh up' recovers them.
 Ends the processes of this mesh only; a second 'mesh down' does nothing.
 
-exit codes: 0 the mesh does not run (any more), 1 it could not be ended
+exit codes: 0 the mesh does not run, 1 it could not be stopped
 """
 
 

@@ -1,4 +1,4 @@
-"""``mesh init``: a topology file to begin with."""
+"""``mesh init``: writes a topology file to start from."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ EXAMPLES: Final = """\
 examples:
   mesh init                    writes mesh.yaml: a whole mesh on this machine, with a comment on each key
   mesh init fleet.yaml         writes that file
-  mesh init --force            overwrites mesh.yaml, if it is there
+  mesh init --force            overwrites mesh.yaml if it exists
   mesh init --json             {"file": "/home/me/mesh.yaml", "mesh": "local"}
 
 'mesh up FILE' then starts the mesh that the file describes.
 
-exit codes: 0 the file is written, 1 it is not: it exists, or cannot be written
+exit codes: 0 the file was written, 1 it exists or cannot be written
 """
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", nargs="?", default="mesh.yaml", help="default mesh.yaml")
     parser.add_argument("--force", action="store_true", help="overwrite the file if it exists")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
             output.write(starter())
     except FileExistsError:
         right = f"name another file, or overwrite this one with: mesh init {name} --force"
-        print(f"{arguments.file} exists and was left as it is; {right}", file=sys.stderr)
+        print(f"{arguments.file} exists and was not changed; {right}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"{arguments.file} cannot be written: {error.strerror}", file=sys.stderr)
@@ -53,5 +53,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def starter() -> str:
-    """The topology file that is written: that of ``topology/local.yaml``, with its data beside the file."""
+    """The text to write: that of ``topology/local.yaml``, with the data folder beside the file."""
     return resources.files("mesh.topology").joinpath("starter.yaml").read_text(encoding="utf-8")

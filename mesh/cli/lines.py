@@ -1,4 +1,4 @@
-"""Lines about a mesh on the terminal: how it comes up, and what its processes log."""
+"""Lines on the terminal about a mesh: the progress of its start, and its logs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final, final
 from mesh.cluster.run import FAILED
 from mesh.cluster.status import MeshStatus
 
-# Bytes of one log that are shown at a time: a node that logs without end must not block Ctrl-C.
+# Bytes of one log that are shown at a time, so that a node that logs without pause does not delay Ctrl-C.
 _AT_A_TIME: Final = 64 << 10
 
 
 @final
 class Progress:
-    """Says on stderr when a node changes. Raises ``KeyboardInterrupt`` when it is asked to stop."""
+    """Prints a line on stderr when a node's state changes. Raises ``KeyboardInterrupt`` when asked to stop."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
@@ -41,7 +41,7 @@ class Progress:
 
 @final
 class LineFollower:
-    """Shows what is appended to the logs of a folder, each line with the name of its file."""
+    """Prints the new lines of all logs in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,14 +1,14 @@
 """The entry of the ``mesh`` command.
 
-Knows the names of the commands and nothing of what they do: each is a module of its own that is imported only when it
-is asked for, so that ``mesh --help`` is there at once. What always holds: a command returns its exit code; 2 stands for
-a wrong command line, and errors go to stderr.
+Knows the names of the commands and nothing of what they do. Each command is a module that is imported only to run that
+command, so that ``mesh --help`` is fast. What always holds: a command returns its exit code; 2 is for a wrong command
+line; errors go to stderr.
 
-A command module gives::
+A command module has::
 
     EXAMPLES = "..."                                        # shown below its help
     def options(parser: argparse.ArgumentParser) -> None    # adds its arguments
-    def run(arguments: argparse.Namespace) -> int           # does it
+    def run(arguments: argparse.Namespace) -> int           # runs it
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from mesh.version import describe
 
 
 class CommandEntry(NamedTuple):
-    """Where a command lives and what it is for, in one line."""
+    """A command's module, and its purpose in one line."""
 
     module: str
     summary: str
 
 
 class Command(Protocol):
-    """What a command module gives."""
+    """A command's module."""
 
     EXAMPLES: str
     options: Callable[[argparse.ArgumentParser], None]
@@ -39,16 +39,16 @@ class Command(Protocol):
 
 
 COMMANDS: Final[dict[str, CommandEntry]] = {
-    "init": CommandEntry("mesh.cli.init", "write a topology file to begin with"),
-    "check": CommandEntry("mesh.cli.check", "read a topology file and say all that is wrong with it"),
-    "up": CommandEntry("mesh.cli.up", "bring a mesh up from its topology file"),
-    "down": CommandEntry("mesh.cli.down", "end a mesh and all its processes"),
-    "status": CommandEntry("mesh.cli.status", "show how the nodes are"),
-    "where": CommandEntry("mesh.cli.where", "show which edge a vehicle lives on"),
+    "init": CommandEntry("mesh.cli.init", "write a topology file to start from"),
+    "check": CommandEntry("mesh.cli.check", "check a topology file and show every error"),
+    "up": CommandEntry("mesh.cli.up", "start a mesh from its topology file"),
+    "down": CommandEntry("mesh.cli.down", "stop a mesh and end all its processes"),
+    "status": CommandEntry("mesh.cli.status", "show the state of every node"),
+    "where": CommandEntry("mesh.cli.where", "show the edge of a vehicle"),
     "pub": CommandEntry("mesh.cli.pub", "send a message as a back end or as a vehicle"),
-    "sub": CommandEntry("mesh.cli.sub", "show the messages that arrive for a back end or for a vehicle"),
-    "scram": CommandEntry("mesh.cli.scram", "make the line by which a vehicle proves its password"),
-    "bench": CommandEntry("mesh.cli.bench", "put a load on a running mesh and say what it took"),
+    "sub": CommandEntry("mesh.cli.sub", "show the messages for a back end or a vehicle"),
+    "scram": CommandEntry("mesh.cli.scram", "make the SCRAM credential line of a vehicle's password"),
+    "bench": CommandEntry("mesh.cli.bench", "put a load on a running mesh and measure it"),
 }
 
 
@@ -64,7 +64,7 @@ def overview() -> argparse.ArgumentParser:
         prog="mesh",
         usage="mesh [--version] [--help] COMMAND ...",
         description="A distributed MQTT routing mesh for vehicles.",
-        epilog="commands:\n" + "\n".join(lines) + "\n\n'mesh COMMAND --help' explains a command with examples.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\n'mesh COMMAND --help' explains a command and shows examples.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=describe())
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if words[0].startswith("-"):
         parser = overview()
-        parser.parse_args(words)  # ends the process for --help, --version and whatever is no option
+        parser.parse_args(words)  # exits after --help, --version and for an unknown option
         parser.error("a command is missing")
     entry = COMMANDS.get(words[0])
     if entry is None:
@@ -100,15 +100,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output went (`mesh ... | head`). Python flushes stdout once more at exit: give it a place to
-        # go.
+        # The reader of our output has ended (`mesh ... | head`). Python flushes stdout once more at exit, so stdout
+        # must be writable.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
 def suggestion(word: str) -> str:
     """`` (did you mean ...)`` or nothing."""
-    import difflib  # only needed once something is wrong
+    import difflib  # needed only after an error
 
     near = difflib.get_close_matches(word, COMMANDS, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,4 +1,4 @@
-"""``mesh pub``: send a message into a running mesh, and say what became of it."""
+"""``mesh pub``: sends messages into a running mesh and shows the answers."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ EXAMPLES: Final = """\
 examples:
   mesh pub vehicles/CAR-7/cmd/lights on            a back end's command, to the core
   mesh pub vehicles/CAR-7/report '{"speed": 42}' --vehicle CAR-7
-                                                   what vehicle CAR-7 says, to a front door
+                                                   a report of vehicle CAR-7, to a front door
   mesh pub vehicles/CAR-7/cmd/n 'number {n}' --count 100
                                                    100 messages; {n} becomes 1, 2, 3, ...
   mesh pub vehicles/CAR-7/update < update.bin      the message from standard input
-  mesh pub vehicles/CAR-7/cmd/lights on --trace    with a trace of its own; prints the trace's id
+  mesh pub vehicles/CAR-7/cmd/lights on --trace    starts a trace and prints its id
   mesh pub vehicles/CAR-7/cmd/lights on --json     {"accepted": 1, "nobody": 0, "refused": 0, ...}
 
-With QoS 1 "accepted" means that the message is on disk. A vehicle that sleeps gets it when it wakes.
-With QoS 0 there is no answer, and with QoS 2 only a refusal shows.
+With QoS 1 "accepted" means that the message is on disk. A disconnected vehicle gets it when it connects.
+With QoS 0 there is no answer, and with QoS 2 only refusals are shown.
 
 exit codes: 0 accepted, 1 refused or unanswered, 2 wrong command line, 3 no such mesh runs,
-            4 nobody would receive it (reason code 0x10)
+            4 no client receives it (reason code 0x10, "nobody" in JSON)
 """
 
-# A message that waits for an edge which is being restarted is answered after owner_timeout; this is for a busy disk.
+# Seconds. A message for an edge that restarts is answered after owner_timeout; the rest is for a busy disk.
 ANSWER_SECONDS: Final = 30.0
-# Messages sent and not answered yet: enough to keep the mesh busy, and all that is held here of a large --count.
+# Messages in flight: enough to keep the mesh busy. No more are in memory, even with a large --count.
 WINDOW: Final = 1000
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topic", metavar="TOPIC", help="the topic, such as vehicles/CAR-7/cmd/lights")
-    parser.add_argument("message", metavar="MESSAGE", nargs="?", help="the text; without it standard input is sent")
+    parser.add_argument("message", metavar="MESSAGE", nargs="?", help="the message as text (default: standard input)")
     connection(parser)
-    parser.add_argument("--retain", action="store_true", help="keep it as the topic's retained message")
+    parser.add_argument("--retain", action="store_true", help="store it as the topic's retained message")
     parser.add_argument("--count", type=_count, metavar="N", help="send N messages")
-    parser.add_argument("--trace", action="store_true", help="begin a trace with each message")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--trace", action="store_true", help="start a trace with each message")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     option(parser)
 
 
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (ClientRefused, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    _tell_json(arguments, answers, traces) if arguments.json else _tell(arguments, answers, traces, topology)
+    _print_json(arguments, answers, traces) if arguments.json else _print_answers(arguments, answers, traces, topology)
     return _exit_code(answers)
 
 
@@ -96,7 +96,7 @@ def _payloads(arguments: argparse.Namespace) -> Iterator[bytes]:
 
 
 def _send(client: CommandClient, arguments: argparse.Namespace, traces: list[str]) -> Counter[int]:
-    """Send all; gives how often each reason code came. The ids of their traces are appended to ``traces``."""
+    """Send all; returns the count of each reason code. Appends the ids of the traces to ``traces``."""
     answers: Counter[int] = Counter()
     waiting: deque[int] = deque()
 
@@ -122,14 +122,14 @@ def _exit_code(answers: Counter[int]) -> int:
     return NOBODY if any(code == NO_MATCHING_SUBSCRIBERS for code in answers) else 0
 
 
-def _tell(arguments: argparse.Namespace, answers: Counter[int], traces: list[str], topology: Topology) -> None:
+def _print_answers(arguments: argparse.Namespace, answers: Counter[int], traces: list[str], topology: Topology) -> None:
     several = sum(answers.values()) > 1
     for code, number in answers.items():
         count = f"{number} " if several else ""
         if code == SUCCESS:
             print(f"{count}{'sent' if arguments.qos == 0 else 'accepted'}: {arguments.topic}, QoS {arguments.qos}")
             continue
-        word = "refused" if is_error(code) else "not received by anybody"
+        word = "refused" if is_error(code) else "not received by any client"
         print(f"{count}{word}: {arguments.topic}, {said(code)}", file=sys.stderr)
         hint = _hint(code, arguments, topology)
         if hint:
@@ -139,23 +139,23 @@ def _tell(arguments: argparse.Namespace, answers: Counter[int], traces: list[str
 
 
 def _hint(code: int, arguments: argparse.Namespace, topology: Topology) -> str:
-    """What the user may do about an answer; empty for the answers that speak for themselves."""
+    """Advice about an answer; empty if the answer needs none."""
     vehicle = topology.vehicle_template().vehicle_of(arguments.topic)
     if code == NO_MATCHING_SUBSCRIBERS:
         if arguments.vehicle is not None:
-            return f"no back end subscribes to it; 'mesh sub {arguments.topic}' would"
+            return f"no back end subscribes to it; to receive it: mesh sub {arguments.topic}"
         if vehicle is None:
-            return f"it is no topic of a vehicle ({topology.template}), and nobody subscribes to it"
+            return f"it is no topic of a vehicle ({topology.template}), and no client subscribes to it"
         inbox = ", ".join(topology.inbox.subscribe) if topology.inbox is not None else "nothing"
         return f"vehicle {vehicle} does not subscribe to this topic, and no inbox keeps it (they keep {inbox})"
     if code == PACKET_IDENTIFIER_NOT_FOUND and arguments.qos == 2:
-        return "with QoS 2 the reason does not show; with -q 1 it does"
+        return "QoS 2 does not show the reason; use -q 1 to see it"
     if arguments.vehicle is not None and vehicle != arguments.vehicle:
         return f"a vehicle may publish below {topology.template.replace('{vehicle}', arguments.vehicle)} only"
     return ""
 
 
-def _tell_json(arguments: argparse.Namespace, answers: Counter[int], traces: list[str]) -> None:
+def _print_json(arguments: argparse.Namespace, answers: Counter[int], traces: list[str]) -> None:
     refused = sum(number for code, number in answers.items() if is_error(code))
     nobody = sum(number for code, number in answers.items() if code == NO_MATCHING_SUBSCRIBERS)
     report = {

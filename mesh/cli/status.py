@@ -1,4 +1,4 @@
-"""``mesh status``: how the nodes are."""
+"""``mesh status``: shows the state of every node."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ exit codes: 0 every node is ready, 1 some are not, 3 no such mesh runs
 
 _COLUMNS: Final = ("name", "role", "state", "pid", "connections", "sessions", "queued", "restarts", "uptime", "detail")
 _NUMBERS: Final = frozenset({"pid", "connections", "sessions", "queued", "restarts", "uptime"})
-_WIDE: Final = 200  # where the output goes to a file or a pipe
+_WIDE: Final = 200  # columns, if the output is a file or a pipe
 _COLOURS: Final = {"ready": "green", "failed": "red", "unknown": "red"}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     option(parser)
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(status: MeshStatus) -> None:
-    from rich.console import Console  # some 100 ms: not for --json
+    from rich.console import Console  # here, as the import takes 100 ms and --json does not need it
     from rich.table import Table
     from rich.text import Text
 
@@ -65,7 +65,7 @@ def _show(status: MeshStatus) -> None:
 
 
 def _cells(row: NodeRow) -> tuple[str, ...]:
-    """The texts of a row, in the order of the columns."""
+    """The cells of a row, in the order of the columns."""
     return (
         row.name,
         row.role,

@@ -1,4 +1,4 @@
-"""``mesh sub``: show what arrives."""
+"""``mesh sub``: subscribes and shows the messages that arrive."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from mesh.wire.reasons import is_error
 
 EXAMPLES: Final = """\
 examples:
-  mesh sub 'vehicles/+/report'                     what all vehicles report, as a back end
+  mesh sub 'vehicles/+/report'                     the reports of all vehicles, as a back end
   mesh sub 'vehicles/CAR-7/#' 'fleet/news'         several filters
-  mesh sub 'vehicles/CAR-7/cmd/#' --vehicle CAR-7  what vehicle CAR-7 would get; takes what waits in its inbox
+  mesh sub 'vehicles/CAR-7/cmd/#' --vehicle CAR-7  as vehicle CAR-7; takes the messages from its inbox
   mesh sub 'vehicles/+/report' --count 1 --timeout 10
-                                                   the next one, if it comes within 10 s
+                                                   the next message, if it arrives within 10 s
   mesh sub 'vehicles/+/report' --json | jq .payload
 
-One line for each message: the topic, a space, the message. With --json one object for each message:
-topic, payload (a text; bytes that are no text are in payload_hex instead), qos, retain, dup, time (seconds since
+Prints one line for each message: the topic, a space, the message. With --json it prints one object for each message:
+topic, payload (text; bytes that are not text are in payload_hex instead), qos, retain, dup, time (seconds since
 1970), properties (the user properties, as a list of pairs).
 
 The session lasts as long as the command. Quote the filters: # begins a comment in the shell.
 
-exit codes: 0 Ctrl-C was pressed, or --count messages came, or the --timeout passed without a --count,
-            1 refused, the connection was lost, or fewer than --count came in time, 3 no such mesh runs
+exit codes: 0 Ctrl-C was pressed, --count messages arrived, or the --timeout passed without a --count,
+            1 refused, the connection was lost, or fewer than --count arrived in time, 3 no such mesh runs
 """
 
 SUBSCRIBE_SECONDS: Final = 15.0
-# Messages that wait for a slow terminal; then the connection is not read, and the mesh keeps them.
+# Messages that wait for a slow terminal. With so many, the connection is not read, and the mesh keeps the others.
 BACKLOG: Final = 10_000
 
 
@@ -43,7 +43,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     connection(parser)
     parser.add_argument("--count", type=int, metavar="N", help="end after N messages")
     parser.add_argument("--timeout", type=float, metavar="S", help="end after S seconds")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     option(parser)
 
 
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _subscribe(client: CommandClient, filters: Sequence[str], qos: int) -> bool:
-    """Whether at least one filter was granted; those that were not are named."""
+    """Whether at least one filter was granted. Prints those that were refused."""
     codes = client.subscribe(filters, qos, SUBSCRIBE_SECONDS)
     for filter, code in zip(filters, codes, strict=True):
         if is_error(code):
@@ -94,14 +94,14 @@ def _follow(client: CommandClient, arguments: argparse.Namespace) -> int:
 
 
 def as_line(message: ReceivedMessage) -> str:
-    """A message for people. What would move the cursor is escaped, as a vehicle may send anything."""
+    """A message as a line for the terminal. Control characters are escaped, because a vehicle may send any bytes."""
     text = message.payload.decode(errors="backslashreplace")
     shown = [letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text]
     return f"{message.topic} {''.join(shown)}"
 
 
 def as_json(message: ReceivedMessage, now: float) -> str:
-    """A message for programs, in one line."""
+    """A message as one line of JSON."""
     try:
         payload = {"payload": message.payload.decode()}
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""``mesh up``: bring a mesh up from its topology file."""
+"""``mesh up``: starts a mesh from its topology file, or applies a changed file to the running mesh."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from mesh.topology.mistakes import TopologyErrors
 
 EXAMPLES: Final = """\
 examples:
-  mesh up topology/local.yaml             in this terminal: shows the log; Ctrl-C stops everything
-  mesh up topology/local.yaml --detach    in the background: returns once everything is ready; 'mesh down' ends it
-  mesh up topology/local.yaml             again, with the file changed: starts what is new, touches nothing else
+  mesh up topology/local.yaml             in this terminal: shows the log; Ctrl-C stops the mesh
+  mesh up topology/local.yaml --detach    in the background: returns when every node is ready; 'mesh down' stops it
+  mesh up topology/local.yaml             again, after a change of the file: starts new nodes, touches no others
 
-exit codes: 0 it was up, 1 it did not come up, or broke, 130 it was interrupted before it was ready
+exit codes: 0 the mesh was ready, 1 it did not start, or failed, 130 interrupted before it was ready
 """
 
 
@@ -59,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _change(plan: ClusterPlan, file: str) -> int:
-    """The mesh runs already: have it take the file as it is now."""
+    """Apply the file to the mesh that runs already."""
     up(plan, file, follow=False, watch=Progress())
-    print(f"mesh {plan.mesh!r} runs as the file says; unchanged nodes were not touched")
+    print(f"mesh {plan.mesh!r} runs as the file describes; unchanged nodes were not touched")
     return 0
 
 
@@ -72,23 +72,23 @@ def _background(plan: ClusterPlan, file: str) -> int:
         print("stopping", file=sys.stderr)
         down(Path(plan.data))
         return 130
-    _tell(found, plan, f"'mesh down --topology {file}' stops it")
+    _show_ready(found, plan, f"'mesh down --topology {file}' stops it")
     return 0
 
 
 def _foreground(plan: ClusterPlan, file: str) -> int:
     data = Path(plan.data)
-    ends = _Ends()
+    signals = _StopSignals()
     try:
-        found = up(plan, file, follow=True, watch=_until(ends, Progress()))
+        found = up(plan, file, follow=True, watch=_until(signals, Progress()))
     except KeyboardInterrupt:
         print("stopping", file=sys.stderr)
-        ends.ignore()
+        signals.ignore()
         down(data)
         return 130
-    _tell(found, plan, "Ctrl-C stops it")
+    _show_ready(found, plan, "Ctrl-C stops it")
     follower = LineFollower(logs_path(data))
-    while not ends.asked.wait(0.2):
+    while not signals.asked.wait(0.2):
         follower.show()
         if not found.is_alive():
             last = load_run(data)
@@ -96,7 +96,7 @@ def _foreground(plan: ClusterPlan, file: str) -> int:
             print(f"the mesh ended: {why}", file=sys.stderr)
             down(data)
             return 0 if last is not None and last.state == "stopped" else 1
-    ends.ignore()
+    signals.ignore()
     print("stopping", file=sys.stderr)
     begun = time.monotonic()
     down(data)
@@ -105,8 +105,8 @@ def _foreground(plan: ClusterPlan, file: str) -> int:
     return 0
 
 
-class _Ends:
-    """Signals that ask for the end."""
+class _StopSignals:
+    """The signals that ask for the stop."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
@@ -117,17 +117,17 @@ class _Ends:
         self.asked.set()
 
     def ignore(self) -> None:
-        """From now on the stop is under way: a second Ctrl-C must not leave half of it."""
+        """Ignore further signals: a second Ctrl-C must not interrupt the stop."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 
 
-def _until(ends: _Ends, progress: Progress) -> Progress:
-    progress.stop_when(ends.asked)
+def _until(signals: _StopSignals, progress: Progress) -> Progress:
+    progress.stop_when(signals.asked)
     return progress
 
 
-def _tell(found: Run, plan: ClusterPlan, end: str) -> None:
+def _show_ready(found: Run, plan: ClusterPlan, end: str) -> None:
     print(f"mesh {found.mesh!r} is ready")
     for node in plan.nodes:
         for listen in node.listens:

@@ -1,4 +1,4 @@
-"""``mesh where``: which edge a vehicle lives on."""
+"""``mesh where``: shows the edge of a vehicle."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ examples:
   mesh where CAR-7 --json          {"vehicle": "CAR-7", "edge": "edge-1", "pool": "standard", "epoch": 1, ...}
   mesh where CAR-7 --json | jq -r .edge
 
-A vehicle is given an edge when it first connects, or when the first message for its inbox comes, and keeps it: edges
-that are added, restarted or lost move nobody. The epoch counts the owners; it goes up when the vehicle is moved.
+A vehicle gets an edge when it first connects, or when the first message for its inbox arrives, and keeps it: adding,
+restarting or losing an edge moves no vehicle. The epoch grows by one with each change of the owner.
 
 exit codes: 0 it has an edge, 1 the map could not be read, 3 no such mesh runs, 4 the vehicle has no edge yet
 """
@@ -33,7 +33,7 @@ exit codes: 0 it has an edge, 1 the map could not be read, 3 no such mesh runs, 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("vehicle", metavar="VEHICLE", help="the vehicle's identity")
-    parser.add_argument("--json", action="store_true", help="for programs; edge is null if the vehicle has none")
+    parser.add_argument("--json", action="store_true", help="print JSON; edge is null if the vehicle has none")
     option(parser)
 
 
@@ -66,7 +66,7 @@ async def _ask(found: Run, vehicle: str) -> Record | None:
 
 
 def _plain(mesh: str, vehicle: str, record: Record | None) -> dict[str, object]:
-    """The answer for programs. ``revision`` is etcd's of the last write of the record."""
+    """The record as JSON. ``revision`` is etcd's revision of its last write."""
     if record is None:
         return {"mesh": mesh, "vehicle": vehicle, "edge": None, "pool": None, "epoch": 0, "revision": 0}
     return {"mesh": mesh, **record.plain()}

@@ -1,4 +1,4 @@
-"""Which mesh is meant: the one of ``--topology FILE``, or the only one that runs on this machine."""
+"""Finds the mesh for a command: the one of ``--topology FILE``, or the only one that runs on this machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ NOT_RUNNING: Final = 3
 
 
 class Unclear(Exception):
-    """No mesh is meant, or more than one could be; one sentence."""
+    """No mesh matches, or more than one; one sentence."""
 
 
 def option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--topology", metavar="FILE", help="the mesh's topology file; not needed while only one runs on this machine"
+        "--topology", metavar="FILE", help="the mesh's topology file; not needed if only one mesh runs on this machine"
     )
 
 
@@ -36,7 +36,7 @@ def which(file: str | None) -> Run:
         raise Unclear("no mesh runs on this machine; 'mesh up FILE' starts one")
     if len(found) > 1:
         names = "\n".join(f"  {run.mesh}: --topology {run.topology}" for run in found)
-        raise Unclear(f"{len(found)} meshes run on this machine; say which:\n{names}")
+        raise Unclear(f"{len(found)} meshes run on this machine; choose one:\n{names}")
     return found[0]
 
 

@@ -1,6 +1,6 @@
-"""One mesh with real sockets in this process, and the ``mesh`` command called on it.
+"""One mesh with real sockets in this process, for tests of the ``mesh`` command.
 
-The nodes run on one event loop in a thread, with a real etcd, so that the commands find a mesh without starting Ray.
+The nodes run on one event loop in a thread, with a real etcd, so that the tests need no Ray.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ data: data
 
 @contextmanager
 def running_mesh(folder: Path) -> Iterator[Path]:
-    """A mesh whose topology file this gives."""
+    """A running mesh; gives its topology file."""
     file = folder / "mesh.yaml"
     door, core = free_ports(2)
     file.write_text(TOPOLOGY.format(door=door, core=core))
@@ -63,7 +63,7 @@ def running_mesh(folder: Path) -> Iterator[Path]:
 
 
 class Nodes:
-    """The nodes of a plan on a loop of their own."""
+    """The nodes of a plan, on an event loop in a thread."""
 
     def __init__(self, plan: ClusterPlan) -> None:
         self._plan = plan

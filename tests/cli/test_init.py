@@ -1,4 +1,4 @@
-"""``mesh init``: the file that it writes, and the file that it leaves alone."""
+"""``mesh init``: the file that it writes, and the existing file that it keeps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LOCAL = Path(__file__).parents[2] / "topology" / "local.yaml"
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside of the checkout."""
+    """Run outside of the checkout."""
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_file_that_is_written_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_writes_a_valid_topology(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init"]) == 0
     assert capsys.readouterr().out == "mesh.yaml describes mesh 'local'; next: mesh up mesh.yaml\n"
     assert main(["check", "mesh.yaml"]) == 0
@@ -27,7 +27,7 @@ def test_the_file_that_is_written_is_right(tmp_path: Path, capsys: pytest.Captur
     assert Path("mesh.yaml").read_text() == starter()
 
 
-def test_a_file_that_exists_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_overwrites_a_file_only_with_force(capsys: pytest.CaptureFixture[str]) -> None:
     Path("my mesh.yaml").write_text("mine")
     assert main(["init", "my mesh.yaml"]) == 1
     captured = capsys.readouterr()
@@ -39,12 +39,12 @@ def test_a_file_that_exists_is_left_alone(capsys: pytest.CaptureFixture[str]) ->
     assert Path("my mesh.yaml").read_text() == starter()
 
 
-def test_json_says_where_the_file_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_json_has_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "fleet.yaml", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"file": str(tmp_path / "fleet.yaml"), "mesh": "local"}
 
 
-def test_what_cannot_be_written_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_reports_a_file_it_cannot_write(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "nowhere/mesh.yaml"]) == 1
     assert capsys.readouterr().err == "nowhere/mesh.yaml cannot be written: No such file or directory\n"
     Path("folder").mkdir()
@@ -52,8 +52,8 @@ def test_what_cannot_be_written_is_said(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == "folder cannot be written: Is a directory\n"
 
 
-def test_it_is_the_topology_of_the_checkout() -> None:
-    """Only how it is brought up and where its data is may differ."""
+def test_the_starter_differs_from_the_local_topology_only_in_its_place() -> None:
+    """Only the command in its comment and its data folder may differ."""
     ours, theirs = LOCAL.read_text().splitlines(), starter().splitlines()
     assert len(ours) == len(theirs)
     differ = [line for line, other in zip(ours, theirs, strict=True) if line != other]

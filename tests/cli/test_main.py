@@ -1,4 +1,4 @@
-"""The command line: what it says when asked rightly and wrongly."""
+"""The command line: its help, its errors and its exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mesh.version import VERSION, compiled, describe
 LOCAL = Path(__file__).parents[2] / "topology" / "local.yaml"
 
 
-def test_version_tells_whether_it_is_compiled(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_shows_whether_the_package_is_compiled(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--version"])
     assert end.value.code == 0
@@ -57,7 +57,7 @@ def test_check_lists_the_nodes(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(word in said for word in ("edge-1", "edge-2", "mqtt://127.0.0.1:1883", "mqtt://127.0.0.1:1884"))
 
 
-def test_check_says_all_that_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_every_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text("mesh: UP\nray: auto\n")
     assert main(["check", str(file)]) == 1
@@ -66,8 +66,8 @@ def test_check_says_all_that_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"{file}:2:6: ray: " in said
 
 
-def test_help_needs_nothing_heavy() -> None:
-    """The command line answers at once because it imports a command only when it is asked for."""
+def test_help_imports_no_heavy_module() -> None:
+    """``mesh --help`` is fast because a command's module is imported only to run that command."""
     look = "import sys, mesh.cli.main as m; m.main([]); print(*{'ray', 'grpc', 'yaml'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.splitlines()[-1] == ""

@@ -1,4 +1,4 @@
-"""``mesh where``, ``pub`` and ``sub`` on a mesh that runs."""
+"""``mesh where``, ``pub`` and ``sub`` on a running mesh."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def known(mesh: str, vehicle: str) -> None:
     assert main(["sub", f"vehicles/{vehicle}/cmd/#", "--vehicle", vehicle, "--timeout", "0.1", "--topology", mesh]) == 0
 
 
-def test_where_tells_the_edge(mesh: str, capsys: Captured) -> None:
+def test_where_shows_the_edge(mesh: str, capsys: Captured) -> None:
     known(mesh, "CAR-1")
     assert main(["where", "CAR-1", "--topology", mesh]) == 0
     assert capsys.readouterr().out == "CAR-1 is on edge-1 (pool standard, epoch 1)\n"
@@ -49,7 +49,7 @@ def test_where_ends_with_4_for_a_vehicle_without_an_edge(mesh: str, capsys: Capt
     assert json.loads(capsys.readouterr().out)["edge"] is None
 
 
-def test_where_says_why_a_name_cannot_be(mesh: str, capsys: Captured) -> None:
+def test_where_explains_an_invalid_name(mesh: str, capsys: Captured) -> None:
     assert main(["where", "a/b", "--topology", mesh]) == 1
     assert "must have no '/'" in capsys.readouterr().err
 
@@ -76,7 +76,7 @@ def test_a_vehicles_report_reaches_a_back_end(mesh: str, capsys: Captured) -> No
     back_end = threading.Thread(target=lambda: codes.append(main([*words, "--topology", mesh])))
     back_end.start()
     report = ["pub", "vehicles/CAR-3/report", "42", "--vehicle", "CAR-3", "--trace", "--json", "--topology", mesh]
-    wait_until(lambda: main(report) == 0)  # 4 until the subscription is there
+    wait_until(lambda: main(report) == 0)  # the exit code is 4 until the subscription exists
     back_end.join(30)
     assert codes == [0]
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -86,7 +86,7 @@ def test_a_vehicles_report_reaches_a_back_end(mesh: str, capsys: Captured) -> No
     assert any(name == "traceparent" and value[3:35] in traces for name, value in got["properties"])
 
 
-def test_standard_input_is_the_message(mesh: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pub_sends_standard_input(mesh: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\x00")))
     assert main(["pub", "vehicles/CAR-4/cmd", "--topology", mesh]) == 0
     capsys.readouterr()
@@ -95,7 +95,7 @@ def test_standard_input_is_the_message(mesh: str, capsys: Captured, monkeypatch:
     assert json.loads(capsys.readouterr().out)["payload_hex"] == "ff00"
 
 
-def test_nobody_to_receive_it_ends_with_4(mesh: str, capsys: Captured) -> None:
+def test_pub_ends_with_4_without_a_receiver(mesh: str, capsys: Captured) -> None:
     known(mesh, "CAR-5")
     for words, hint in (
         (["vehicles/CAR-5/other"], "vehicle CAR-5 does not subscribe to this topic, and no inbox keeps it"),
@@ -111,7 +111,7 @@ def test_nobody_to_receive_it_ends_with_4(mesh: str, capsys: Captured) -> None:
     assert (report["accepted"], report["nobody"], report["reasons"]) == (0, 1, {"0x10": 1})
 
 
-def test_a_refusal_ends_with_1_and_says_what_is_allowed(mesh: str, capsys: Captured) -> None:
+def test_pub_and_sub_end_with_1_when_refused(mesh: str, capsys: Captured) -> None:
     words = ["pub", "vehicles/CAR-7/report", "x", "--vehicle", "CAR-6", "--topology", mesh]
     assert main(words) == 1
     said = capsys.readouterr().err
@@ -130,16 +130,16 @@ def test_a_refusal_ends_with_1_and_says_what_is_allowed(mesh: str, capsys: Captu
         (["pub", "a", "x", "--vehicle", "a b"], "'a b' is no vehicle of mesh 'commands'"),
         (["pub", "a", "x", "--vehicle", "CAR-1", "--user", "u"], "give one of them"),
         (["pub", "a", "x", "--at", "here"], "--at takes HOST:PORT"),
-        (["pub", "a", "x", "--at", "127.0.0.1:1"], "nobody answers at 127.0.0.1:1"),
+        (["pub", "a", "x", "--at", "127.0.0.1:1"], "cannot connect to 127.0.0.1:1"),
         (["sub", "a/#/b"], "a/#/b cannot be subscribed to"),
     ],
 )
-def test_what_cannot_be_is_explained(words: list[str], error: str, mesh: str, capsys: Captured) -> None:
+def test_impossible_requests_are_explained(words: list[str], error: str, mesh: str, capsys: Captured) -> None:
     assert main([*words, "--topology", mesh]) == 1
     assert error in capsys.readouterr().err
 
 
-def test_too_few_messages_in_time_end_with_1(mesh: str) -> None:
+def test_sub_ends_with_1_after_too_few_messages(mesh: str) -> None:
     assert main(["sub", "nothing/here", "--count", "1", "--timeout", "0.2", "--topology", mesh]) == 1
     assert main(["sub", "nothing/here", "--timeout", "0.2", "--topology", mesh]) == 0
 
