@@ -1,5 +1,5 @@
-"""Load on a mesh, or on any MQTT broker, and what it took.
+"""The load generator: puts load on a mesh, or on any MQTT broker, and measures speed, losses and cost.
 
-This is the load generator behind ``mesh bench``, so it is a part of the product. The benchmarks of the checkout
-(``tools/benchmark``) start what they compare and make their load with it.
+It is a part of the product, because ``mesh bench`` uses it. The benchmarks of the checkout (``tools/benchmark``) start
+the systems that they compare, and use it for the load.
 """

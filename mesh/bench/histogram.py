@@ -1,8 +1,8 @@
 """Latencies in a table of bounded size.
 
-It knows whole numbers: never what they measure. The buckets are those of a HdrHistogram (Gil Tene): each power of two
-is cut into 64 equal parts, so that a value is known to 1.6 %, whatever its size. What always holds: recording takes
-no memory, and two histograms can be added.
+It knows whole numbers; it must never know what they measure. The buckets are those of a HdrHistogram (Gil Tene): each
+power of two has 64 equal buckets, so that every value is known to 1.6 %. What always holds: recording allocates no
+memory, and two histograms can be added.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Final, final
 
 _PARTS: Final = 64
 _BITS: Final = 6
-_POWERS: Final = 34  # values up to 2^40: with microseconds 12 days
+_POWERS: Final = 34  # values up to 2^40, in microseconds 12 days
 _BUCKETS: Final = _PARTS * (_POWERS + 1)
 
 
 def _bucket(value: int) -> int:
-    """The bucket of a value: itself below 64, then 64 for each power of two."""
+    """The bucket of a value: the value itself below 64, then 64 buckets for each power of two."""
     shift = value.bit_length() - _BITS - 1
     if shift <= 0:
         return value if value > 0 else 0
@@ -33,7 +33,7 @@ def _upper(bucket: int) -> int:
 
 @final
 class Histogram:
-    """How often each value was recorded. Values below 0 count as 0."""
+    """The count of each recorded value. Values below 0 count as 0."""
 
     __slots__ = ("_counts", "count", "greatest")
 
@@ -60,7 +60,7 @@ class Histogram:
         return 0
 
     def add(self, buckets: list[tuple[int, int]], greatest: int) -> None:
-        """Add what ``buckets`` of another histogram gave."""
+        """Add the result of ``buckets`` of another histogram."""
         for bucket, count in buckets:
             self._counts[bucket] += count
             self.count += count

@@ -1,13 +1,13 @@
-"""The clients of a load: sources that publish and sinks that receive, as bare as MQTT 3.1.1 allows.
+"""The clients of a load: sources that publish and sinks that receive, with the least that MQTT 3.1.1 requires.
 
-They are protocols of an asyncio transport and do nothing but answer bytes with bytes, so that the load costs less than
-what it measures; compiled with the hot rooms. They know packets and counts: never addresses or time, which comes from
+They are protocols of an asyncio transport. They are small, and compiled with the hot rooms, so that the load costs less
+than the system that it measures. They know packets and counts; they must never know addresses, or a clock other than
 ``now``. What always holds:
 
-* each message bears the time when it was to be sent (nanoseconds of the monotonic clock) and its number within its
-  source, so a sink knows how long it took, and whether one is missing or came again;
-* a source has at most ``window`` messages unacknowledged (with QoS 0: not arrived yet at its sink); what is due
-  beyond that waits in ``owed``, and its time counts from when it was due (no coordinated omission).
+* each message has the time when it was due (nanoseconds of the monotonic clock) and its number within its source, so
+  that a sink can measure its latency and count missing and repeated messages;
+* a source has at most ``window`` messages unacknowledged (with QoS 0: not yet arrived at its sink); further messages
+  that are due wait in ``waiting``, and their latency starts when they were due (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from mesh.wire.reasons import is_error
 STAMP: Final = Struct("<QQ")  # due, number; then the filler
 LEAST_PAYLOAD: Final = STAMP.size
 _IDENTIFIERS: Final = 65_535
-_MOST_OWED: Final = 100_000  # messages that are due and not sent: then the rate is far beyond what the system takes
+_MOST_WAITING: Final = 100_000  # messages that are due and not sent; with more, the rate is far too high for the system
 
 now: Callable[[], int] = time.monotonic_ns
 
 
 @final
 class Tally:
-    """What all peers of a process count. ``latency`` is in microseconds."""
+    """The counts of all peers of a process. ``latency`` is in microseconds."""
 
     FIELDS: ClassVar[tuple[str, ...]] = (
         "acked", "connected", "lost_connections", "missing", "overdue", "received", "repeated", "sent",
@@ -62,13 +62,13 @@ class Tally:
         self.sent = 0
         self.acked = 0
         self.received = 0
-        self.missing = 0  # numbers that were passed over
-        self.repeated = 0  # numbers that came again
-        self.overdue = 0  # messages that were given up because too many were due
+        self.missing = 0  # numbers that were skipped
+        self.repeated = 0  # messages that arrived again
+        self.overdue = 0  # messages that were never sent because too many were due
 
 
 class LoadClient:
-    """One connection: ``hello`` is its CONNECT. ``ready`` is called once, with whether it was let in."""
+    """One connection. ``hello`` is its CONNECT; ``ready`` is called once, with ``True`` if it was accepted."""
 
     def __init__(self, hello: bytes, tally: Tally, ready: Callable[[bool], None]) -> None:
         self.hello = hello
@@ -85,7 +85,7 @@ class LoadClient:
         transport.write(self.hello)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came: answer all of them with one write."""
+        """Handle all packets of one read, and answer them with one write."""
         for packet in self.reader.feed(data):
             self.handle(packet)
         self.answered()
@@ -100,20 +100,20 @@ class LoadClient:
         """One packet."""
 
     def answered(self) -> None:
-        """All packets of one read were handled."""
+        """Called when all packets of one read are handled."""
 
     def connection_lost(self, error: Any) -> None:
-        """The socket is gone."""
+        """The socket is closed."""
         self.transport = None
         if not self.leaving:
             self.tally.lost_connections += 1
             self.settle(False)
 
     def eof_received(self) -> None:
-        """The other side is done; the transport closes."""
+        """The other side has closed its end; the transport closes."""
 
     def pause_writing(self) -> None:
-        """What is unacknowledged is bounded, and so is what is buffered."""
+        """Nothing to do: the unacknowledged messages are bounded, and so is the buffer."""
 
     def resume_writing(self) -> None:
         """See ``pause_writing``."""
@@ -126,7 +126,7 @@ class LoadClient:
             self.out.append(encode_ack(PUBREC, packet.packet_id, 0, MQTT311))
 
     def settle(self, accepted: bool) -> None:
-        """Say once how the connection began."""
+        """Call ``ready`` once."""
         ready = self.ready
         self.ready = _settled
         if accepted:
@@ -134,14 +134,14 @@ class LoadClient:
         ready(accepted)
 
     def leave(self) -> None:
-        """Close the connection without a word: what is measured is over."""
+        """Abort the connection, without a DISCONNECT: the measurement is over."""
         self.leaving = True
         if self.transport is not None:
             self.transport.abort()
 
 
 def _settled(_accepted: bool) -> None:
-    """Nobody waits any more."""
+    """``ready`` was called already."""
 
 
 @final
@@ -171,7 +171,7 @@ class Arrivals:
 
 
 class Sink(LoadClient):
-    """Subscribes to ``filter`` (none: only connects), and acknowledges what comes."""
+    """Subscribes to ``filter`` (if empty, only connects), and acknowledges the messages."""
 
     def __init__(
         self, hello: bytes, tally: Tally, ready: Callable[[bool], None], filter: str, qos: int
@@ -181,10 +181,10 @@ class Sink(LoadClient):
         self.qos = qos
         self.arrivals = Arrivals(tally)
         self.arrived = 0
-        self.source: ReportSource | None = None  # who waits for the arrival, for want of an acknowledgement
+        self.source: ReportSource | None = None  # with QoS 0: told of arrivals, as there are no acknowledgements
 
     def data_received(self, data: bytes) -> None:
-        """See ``LoadClient``; one look at the clock for all that one read brings."""
+        """See ``LoadClient``. The clock is read once for all packets of one read."""
         self.arrived = now()
         before = self.arrivals.expected
         LoadClient.data_received(self, data)
@@ -192,7 +192,7 @@ class Sink(LoadClient):
             self.source.arrived(self.arrivals.expected - before)
 
     def handle(self, packet: Packet) -> None:
-        """PUBLISH in the main."""
+        """Handle a packet; most are PUBLISH."""
         if isinstance(packet, Publish):
             self.received(packet)
         elif isinstance(packet, Ack):
@@ -216,7 +216,7 @@ class Sink(LoadClient):
 
 @final
 class GroupMember(Sink):
-    """One of several that share what is published: who gets which message is the broker's choice, and a gap no loss."""
+    """One of several sinks of a shared subscription: the broker chooses the sink, so a skipped number is no loss."""
 
     def received(self, packet: Publish) -> None:
         """See ``Sink``."""
@@ -249,7 +249,7 @@ class ReportCollector(Sink):
 
 
 class ReportSource(LoadClient):
-    """Publishes to ``topic``: as much as ``window`` allows once ``flow`` is set, or what ``due`` asks for."""
+    """Publishes to ``topic``: as many messages as ``window`` allows while ``flow`` is set, or those of ``due``."""
 
     def __init__(
         self, hello: bytes, tally: Tally, ready: Callable[[bool], None], topic: str, qos: int, size: int, window: int
@@ -262,10 +262,10 @@ class ReportSource(LoadClient):
         self.flow = False
         self.number = 0
         self.in_flight = 0
-        self.owed: deque[int] = deque()
+        self.waiting: deque[int] = deque()
 
     def handle(self, packet: Packet) -> None:
-        """PUBACK in the main."""
+        """Handle a packet; most are PUBACK."""
         if isinstance(packet, Ack):
             if packet.type == PUBREC:
                 self.out.append(encode_ack(PUBREL, packet.packet_id, 0, MQTT311))
@@ -277,23 +277,23 @@ class ReportSource(LoadClient):
 
     def answered(self) -> None:
         """Fill the window again."""
-        owed = self.owed
-        if owed:
-            while owed and self.in_flight < self.window:
-                self._publish(owed.popleft())
+        waiting = self.waiting
+        if waiting:
+            while waiting and self.in_flight < self.window:
+                self._publish(waiting.popleft())
         elif self.flow and self.in_flight < self.window:
             time = now()
             while self.in_flight < self.window:
                 self._publish(time)
 
     def arrived(self, count: int) -> None:
-        """So many messages of QoS 0 have reached the sink."""
+        """``count`` messages of QoS 0 have reached the sink."""
         self.in_flight -= count
         self.answered()
         self._write()
 
     def start(self) -> None:
-        """Publish as much as the window allows from now on."""
+        """Start to publish as many messages as the window allows."""
         self.flow = True
         self.answered()
         self._write()
@@ -301,19 +301,19 @@ class ReportSource(LoadClient):
     def stop(self) -> None:
         """Publish no more."""
         self.flow = False
-        self.owed.clear()
+        self.waiting.clear()
 
     def due(self, time: int) -> None:
         """One message is due at ``time``; ``flush`` sends it."""
-        if self.in_flight < self.window and not self.owed:
+        if self.in_flight < self.window and not self.waiting:
             self._publish(time)
-        elif len(self.owed) < _MOST_OWED:
-            self.owed.append(time)
+        elif len(self.waiting) < _MOST_WAITING:
+            self.waiting.append(time)
         else:
             self.tally.overdue += 1
 
     def flush(self) -> None:
-        """Write what ``due`` has made."""
+        """Write the messages of ``due``."""
         self._write()
 
     def _write(self) -> None:
@@ -366,7 +366,7 @@ class Car(ReportSource):
         self.arrivals = Arrivals(tally)
 
     def handle(self, packet: Packet) -> None:
-        """Commands, and what a source hears."""
+        """Handle a command, or a packet of a source."""
         if isinstance(packet, Publish):
             self.arrivals.take(packet.payload, now())
             self.acknowledge(packet)

@@ -1,6 +1,6 @@
-"""What a load is: how many pairs, which way, how fast.
+"""The plan of a load: the number of clients, the direction and the rate.
 
-It knows numbers and names: never sockets. A plan is plain values, so it can be sent to another process.
+It knows numbers and names; it must never know sockets. A plan is plain values, so it can be sent to another process.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ DOWN: Final = "down"  # back end -> vehicle
 UP: Final = "up"  # vehicle -> back end
 DIRECT: Final = "direct"  # both at one address: one broker alone
 
-TOGETHER: Final = 256  # connections that are being made at a time: below any listener's backlog
+TOGETHER: Final = 256  # connections that are opened at the same time: fewer than any listener's backlog
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """``pairs`` of a source and a sink; or one source and ``fan_out`` vehicles that read what is for the fleet; or
-    ``fleet`` vehicles that are commanded and report in turn, with one back end for each way; or ``idle`` vehicles that
-    only connect. ``group``: in place of the sinks of the pairs, so many back ends share what all of them publish.
+    """One of: ``pairs`` of a source and a sink; one source and ``fan_out`` vehicles that subscribe to the fleet topic;
+    ``fleet`` vehicles that get commands and send reports in turn, with one back end for each direction; ``idle``
+    vehicles that only connect. ``group``: instead of the pairs' sinks, this many back ends share one subscription.
 
-    ``together``: connections that are being made at a time, in each process.
+    ``together``: connections that each process opens at the same time.
 
-    ``window``: messages of a source that are not acknowledged; ``rate``: messages a second of all sources together, 0
-    for as many as the window allows; ``size``: bytes of payload. ``first``: the number of the first vehicle, so that
-    several processes share a plan.
+    ``window``: unacknowledged messages of a source; ``rate``: messages per second of all sources together, 0 for as
+    many as the window allows; ``size``: bytes of payload. ``first``: the number of the first vehicle, so that several
+    processes can share a plan.
     """
 
     name: str
@@ -44,9 +44,9 @@ class LoadPlan:
     together: int = TOGETHER
 
     def part(self, number: int, of: int) -> LoadPlan:
-        """The share of one of several processes. The receivers of a fan-out, and a group, belong to one process."""
+        """The share of process ``number`` of ``of``. The receivers of a fan-out, and a group, need one process."""
         if (self.fan_out or self.group) and of > 1:
-            raise ValueError(f"{self.name}: its sinks are one process's, not that of {of}")
+            raise ValueError(f"{self.name}: its sinks must be in one process, not in {of}")
         pairs, first = _share(self.pairs, number, of)
         fleet, first_of_fleet = _share(self.fleet, number, of)
         idle, first_idle = _share(self.idle, number, of)
@@ -55,12 +55,12 @@ class LoadPlan:
 
     @property
     def receivers(self) -> int:
-        """How many get each message."""
+        """How many clients get each message."""
         return self.fan_out or 1
 
 
 def _share(total: int, number: int, of: int) -> tuple[int, int]:
-    """How many of ``total``, and after how many others."""
+    """The size of share ``number`` of ``total``, and the sum of the shares before it."""
     begin, end = total * number // of, total * (number + 1) // of
     return end - begin, begin
 

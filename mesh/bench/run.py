@@ -1,7 +1,7 @@
-"""A load in processes of its own, and what it found.
+"""Runs a load in worker processes and collects the result.
 
-It knows worker processes and the system's accounts: never packets. What always holds: every wait has a deadline, and no
-worker outlives ``Workers``; a result says what it cost and what was lost beside what was reached.
+It knows worker processes and the system's accounting; it must never know packets. What always holds: every wait has a
+deadline; no worker outlives ``Workers``; a result has the cost and the losses beside the rate.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from mesh.bench.peers import Tally
 from mesh.bench.plan import TOGETHER, LoadPlan
 from mesh.bench.usage import cpu_of, memory_of
 
-_ANSWER: Final = 20.0  # seconds for a worker's answer to what is done at once
+_ANSWER: Final = 20.0  # seconds for a worker's answer to a short command
 _QUIET: Final = 0.35  # seconds of processor time in one second, of all nodes together
-_LOOK: Final = 0.1  # seconds between two looks at what has arrived
-_PARTING: Final = 3.0  # seconds until a system has noticed that thousands of connections are gone
-_CONNECT: Final = 600.0  # seconds until all connections are there: a hundred thousand take a while
+_LOOK: Final = 0.1  # seconds between two readings of the arrivals
+_PARTING: Final = 3.0  # seconds until a system has handled the loss of thousands of connections
+_CONNECT: Final = 600.0  # seconds until all connections are open; there may be a hundred thousand
 
 Address = tuple[str, int]
 
 
 class LoadFailed(Exception):
-    """The load could not be made; one sentence."""
+    """The load failed; one sentence."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Result:
-    """``rate``: messages a second that arrived; latencies in milliseconds; ``cpu``: microseconds of processor time for
-    each message, by the name of the process; ``load_cpu``: the load's own share of its processor, 0 to 1 for each
-    worker; ``lost``: acknowledged, and not arrived when the load was over for some seconds; ``missing``: numbers that a
-    sink saw passed over; ``overdue``: due at the rate that was asked for, and never sent because too many were."""
+    """``rate``: messages per second that arrived; latencies in milliseconds; ``cpu``: microseconds of processor time
+    per message, by the name of the process; ``load_cpu``: the load's own share of its processor, 0 to 1 for each
+    worker; ``lost``: acknowledged, but not arrived some seconds after the load; ``missing``: numbers that the sinks
+    saw skipped; ``overdue``: due at the requested rate, but never sent because too many were due."""
 
     name: str
     seconds: float
@@ -64,7 +64,7 @@ class Result:
 
     @property
     def cpu_total(self) -> float:
-        """Microseconds of processor time for each message, of all processes together."""
+        """Microseconds of processor time per message, of all processes together."""
         return sum(self.cpu.values())
 
     def plain(self) -> dict[str, object]:
@@ -74,7 +74,7 @@ class Result:
 
 @final
 class Workers:
-    """``count`` processes that share a plan, on the processors ``cpus`` if any are given."""
+    """``count`` processes that share a plan; they run on the processors ``cpus``, if given."""
 
     def __init__(self, count: int, cpus: Iterable[int] = ()) -> None:
         pinned = set(cpus)
@@ -104,7 +104,7 @@ class Workers:
                     pipe.close()
 
     def connect(self, plan: LoadPlan, vehicles: Address, backends: Address) -> tuple[float, int]:
-        """Connect everybody; the seconds that it took, and how many are connected. Raises ``LoadFailed``."""
+        """Connect all clients; returns the seconds that it took and the number of clients. Raises ``LoadFailed``."""
         count = len(self._processes)
         commands: list[dict[str, Any]] = [
             {"do": "connect", "plan": asdict(plan.part(number, count)), "vehicles": vehicles, "backends": backends}
@@ -113,7 +113,7 @@ class Workers:
         answers = self._each(commands, _CONNECT)
         errors = [error for answer in answers for error in answer["errors"]]
         if errors:
-            raise LoadFailed(f"{plan.name}: not everybody was connected: {errors[0]}")
+            raise LoadFailed(f"{plan.name}: some clients could not connect: {errors[0]}")
         self.connect_seconds = max(answer["seconds"] for answer in answers)
         self.connected = sum(answer["connected"] for answer in answers)
         return self.connect_seconds, self.connected
@@ -123,11 +123,11 @@ class Workers:
         self._all({"do": "start"})
 
     def snap(self) -> dict[str, Any]:
-        """The sums so far; the latencies since the last time, as ``latency``."""
+        """The sums so far; ``latency`` has the latencies since the previous call."""
         return _sum(self._all({"do": "snap"}))
 
     def stop(self, seconds: float, receivers: int = 1) -> dict[str, Any]:
-        """Publish no more, and wait up to ``seconds`` until all has arrived; the last sums."""
+        """Stop publishing, and wait up to ``seconds`` until all messages have arrived; returns the last sums."""
         found = _sum(self._all({"do": "stop"}))
         deadline = time.monotonic() + seconds
         while found["received"] < found["sent"] * receivers and time.monotonic() < deadline:
@@ -176,8 +176,8 @@ def _sum(answers: list[dict[str, Any]]) -> dict[str, Any]:
 @final
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """``first`` and ``again``: connections a second when the vehicles come for the first time, and when they come back;
-    ``cpu``: microseconds for each that comes back, by process; ``memory``: bytes for each while it is idle, likewise.
+    """``first`` and ``again``: connections per second of vehicles that connect for the first time, and again; ``cpu``:
+    microseconds per second connection, by process; ``memory``: bytes per idle vehicle, by process.
     """
 
     name: str
@@ -195,7 +195,7 @@ class Connected:
 def measure_connections(
     plan: LoadPlan, vehicles: Address, watched: Mapping[str, int], *, workers: int = 1, cpus: Iterable[int] = ()
 ) -> Connected:
-    """Connect the idle vehicles of ``plan``, some at a time, and connect them again, ``plan.together`` at a time.
+    """Connect the idle vehicles of ``plan``, disconnect them, and connect them again, ``plan.together`` at a time.
     Raises ``LoadFailed``."""
     before = memory_of(watched.values())
     with Workers(workers, cpus) as load:
@@ -221,7 +221,7 @@ def measure_connections(
 
 
 def _settle(watched: Mapping[str, int], seconds: float) -> None:
-    """Wait until the processes do next to nothing: what a connection causes in other nodes may come later. Raises
+    """Wait until the processes are almost idle: other nodes may handle a connection later than the door. Raises
     ``LoadFailed``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -229,7 +229,7 @@ def _settle(watched: Mapping[str, int], seconds: float) -> None:
         time.sleep(1.0)
         if sum(cpu_of(watched.values()).values()) - before < _QUIET:
             return
-    raise LoadFailed(f"{', '.join(watched)} were still busy {seconds:g} s after everybody was connected")
+    raise LoadFailed(f"{', '.join(watched)} were still busy {seconds:g} s after all clients were connected")
 
 
 def measure(
@@ -247,8 +247,8 @@ def measure(
 ) -> Result:
     """Put the load of ``plan`` on two addresses for ``seconds``, after ``warm_up`` seconds that do not count.
 
-    ``watched``: processes whose time is read, by name. ``settle``: seconds that they may take until they are quiet
-    after everybody is connected, 0 for not waiting. Raises ``LoadFailed``.
+    ``watched``: the processes whose processor time is read, by name. ``settle``: the seconds in which they must become
+    idle after all clients are connected; 0: do not wait. Raises ``LoadFailed``.
     """
     with Workers(workers, cpus) as load:
         load.connect(plan, vehicles, backends)
@@ -262,8 +262,8 @@ def measure(
 def turn(
     load: Workers, plan: LoadPlan, watched: Mapping[str, int], *, seconds: float, warm_up: float, drain: float = 20.0
 ) -> Result:
-    """One turn of a load that is connected: see ``measure``. It may have another one later; ``sent``, ``received``,
-    ``lost`` and ``repeated`` are those of all its turns. Raises ``LoadFailed``."""
+    """One turn of a connected load: see ``measure``. A load can have several turns: ``sent``, ``received``, ``lost``
+    and ``repeated`` are the sums over all turns so far. Raises ``LoadFailed``."""
     load.start()
     time.sleep(warm_up)
     before, used_before = load.snap(), cpu_of(watched.values())

@@ -1,4 +1,4 @@
-"""What processes have used: read from the system, never from the processes themselves."""
+"""The processor time and memory of processes, as the system reports them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psutil
 
 
 def cpu_of(pids: Iterable[int]) -> dict[int, float]:
-    """Seconds of processor time (user and system) that each process has used so far; one that is gone is left out."""
+    """Seconds of processor time (user and system) of each process so far; processes that have ended are left out."""
     found: dict[int, float] = {}
     for pid in pids:
         try:
@@ -20,7 +20,7 @@ def cpu_of(pids: Iterable[int]) -> dict[int, float]:
 
 
 def memory_of(pids: Iterable[int]) -> dict[int, int]:
-    """Bytes of memory of each process, pages that several share divided among them (PSS)."""
+    """Bytes of memory of each process; shared pages are divided among the processes that share them (PSS)."""
     found: dict[int, int] = {}
     for pid in pids:
         try:

@@ -1,7 +1,7 @@
-"""One process of a load: ``python -m mesh.bench.worker``, which is told what to do by lines of JSON.
+"""One worker process of a load: ``python -m mesh.bench.worker``. It reads commands as lines of JSON.
 
-It knows how peers are connected, started and asked. What always holds: it obeys ``connect``, ``start``, ``snap``,
-``stop`` and ``close`` in turn, and answers each with one line; it ends when its input ends.
+It knows how to connect, start and stop peers. What always holds: it executes ``connect``, ``start``, ``snap``, ``stop``
+and ``close`` one after another, and answers each with one line; it ends when its input ends.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT311, Connect
 
 _PATIENCE: Final = 60.0  # seconds for one connection
-_TICK: Final = 0.001  # seconds between two looks at what a rate has made due
-_PER_ADDRESS: Final = 5_000  # connections from one local address; with most of its 28,000 ports taken, looking for a
+_TICK: Final = 0.001  # seconds between two checks for messages that are due
+_PER_ADDRESS: Final = 5_000  # connections from one local address; with most of its 28,000 ports taken, the search for a
 # free one takes the kernel milliseconds
 _BIND_ADDRESS_NO_PORT: Final = 24  # linux/in.h, IP_BIND_ADDRESS_NO_PORT: a port may serve several destinations
 _REPORTS: Final = "vehicles/+/status"
@@ -35,7 +35,7 @@ Address = tuple[str, int]
 
 @final
 class Load:
-    """The peers of one plan. ``vehicles`` and ``backends`` are the addresses of the two ends."""
+    """The peers of one plan. ``vehicles`` and ``backends`` are the addresses for vehicles and for back ends."""
 
     def __init__(self, plan: LoadPlan, vehicles: Address, backends: Address) -> None:
         self.plan = plan
@@ -52,7 +52,7 @@ class Load:
     # Connecting
 
     async def connect(self) -> float:
-        """Connect everybody, sinks first; the seconds that it took."""
+        """Connect all peers, sinks first; returns the seconds that it took."""
         began = time.monotonic()
         plan = self.plan
         if plan.fleet:
@@ -68,7 +68,7 @@ class Load:
         return time.monotonic() - began
 
     async def _connect_fleet(self) -> None:
-        """The back end that collects all reports belongs to the first process."""
+        """Connect the peers of a fleet. Only the first process has the back end that collects all reports."""
         plan = self.plan
         name = f"bench-{plan.first:07}"
         if plan.first == 0:
@@ -108,8 +108,8 @@ class Load:
         return source, self._vehicles if vehicle else self._backends
 
     def _hello(self, name: str, role: str, vehicle: bool) -> bytes:
-        """A CONNECT without keep alive, as a load is never silent by mistake. A vehicle is the same by user name and by
-        client id."""
+        """A CONNECT without keep alive: a load needs no check for lost peers. A vehicle's user name is its client
+        id."""
         client_id = name if vehicle else f"{name}-{role}"
         return encode(Connect(MQTT311, client_id, True, 0, client_id), MQTT311)
 
@@ -117,7 +117,7 @@ class Load:
         if self.plan.fan_out:
             return "fleet/bench"
         if self.plan.direction == DIRECT:
-            return f"bench/{name}"  # no vehicle's: a core keeps it to itself
+            return f"bench/{name}"  # not a vehicle's topic, so that the core alone carries it
         return f"vehicles/{name}/{'status' if self.plan.direction == UP else 'cmd/go'}"
 
     async def _all(self, peers: list[tuple[LoadClient, Address]]) -> None:
@@ -131,7 +131,7 @@ class Load:
         async with gate:
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    protocol = cast(asyncio.BaseProtocol, peer)  # in all but name: compiled, it cannot derive from it
+                    protocol = cast(asyncio.BaseProtocol, peer)  # a compiled class cannot derive from BaseProtocol
                     connected = await self._socket(address)
                     await self._loop.create_connection(lambda: protocol, sock=connected)
                     accepted = await ready.done
@@ -140,7 +140,7 @@ class Load:
         return "" if accepted else f"{ready.name} was refused"
 
     async def _socket(self, address: Address) -> socket.socket:
-        """Connected, from another local address for every so many."""
+        """A connected socket. Every ``_PER_ADDRESS`` connections have another local address."""
         block = (self.plan.first + self._opened) // _PER_ADDRESS
         self._opened += 1
         made = socket.socket()
@@ -167,7 +167,7 @@ class Load:
                 source.start()
 
     async def _keep_pace(self) -> None:
-        """Make messages due at their times, one source after the other."""
+        """Tell the sources in turn that a message is due, at the plan's rate."""
         period = 1e9 / self.plan.rate
         began = time.monotonic_ns()
         count = 0
@@ -185,7 +185,7 @@ class Load:
             await asyncio.sleep(_TICK)
 
     def snap(self) -> dict[str, Any]:
-        """The counts so far, and the latencies since the last time."""
+        """The counts so far, and the latencies since the previous call."""
         tally = self.tally
         figures: dict[str, Any] = {name: getattr(tally, name) for name in Tally.FIELDS}
         figures["latency"] = tally.latency.buckets()
@@ -196,7 +196,7 @@ class Load:
         return figures
 
     async def stop(self) -> dict[str, Any]:
-        """Publish no more."""
+        """Stop publishing."""
         if self._pacer is not None:
             self._pacer.cancel()
             await asyncio.gather(self._pacer, return_exceptions=True)
@@ -205,14 +205,14 @@ class Load:
         return self.snap()
 
     def close(self) -> None:
-        """Leave."""
+        """Close all connections."""
         for peer in {*self.sources, *self.sinks}:
             peer.leave()
 
 
 @final
 class _Ready:
-    """Callable once by a peer; ``done`` tells with what."""
+    """The ``ready`` callback of a peer; ``done`` has its result."""
 
     def __init__(self, load: Load, name: str) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""Latencies in buckets against the values themselves."""
+"""Quantiles from the histogram's buckets, compared with those of the values."""
 
 from __future__ import annotations
 
