@@ -1,10 +1,10 @@
-"""Check that traces arrive whole, with a receiver that is not ours: the Aspire dashboard, which has a page and an API.
+"""Check with an independent receiver that traces are complete: the Aspire dashboard, which has a page and an API.
 
-    scripts/check_traces           commands and reports of a vehicle on MQTT 3.1.1 and one on 5.0 through a real mesh
-    scripts/check_traces --keep    leave the page up to look at, until Ctrl-C
+    scripts/check_traces           commands and reports of a vehicle with MQTT 3.1.1 and one with 5.0 on a real mesh
+    scripts/check_traces --keep    leaves the dashboard running until Ctrl-C
 
-Ends with 0 if every span of every message arrived, each as the child of the one before. Needs npm;
-the dashboard is put below build/, and nothing outside of it is written.
+The exit code is 0 if every span of every message arrived, each as the child of the span before. Needs npm. Installs the
+dashboard below build/, and writes nothing outside of it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Span = dict[str, Any]
 
 
 def install() -> None:
-    """Put the dashboard below build/, if it is not there."""
+    """Install the dashboard below build/, if it is missing."""
     if BINARY.exists():
         return
     HOME.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def start(page: str, otlp: str, otlp_http: str) -> subprocess.Popen[bytes]:
 
 
 def received(page: str) -> list[Span]:
-    """All spans that the dashboard has; each with ``service``, the kind of node that made it."""
+    """All spans in the dashboard, each with ``service``: the kind of node that made it."""
     with urllib.request.urlopen(f"{page}/api/telemetry/traces?limit=1000", timeout=5) as answer:
         groups = json.load(answer)["data"]["resourceSpans"]
     spans: list[Span] = []
@@ -98,7 +98,7 @@ def step(span: Span) -> tuple[str, str]:
 
 
 def check_way(spans: list[Span], way: list[tuple[str, str]], root: str) -> list[str]:
-    """What is wrong with one message's spans, which should be those of ``way``, each the child of the one before."""
+    """The faults in one message's spans, which should be those of ``way``, each the child of the span before."""
     found = {step(span): span for span in spans}
     if len(spans) != len(way) or set(found) != set(way):
         return [f"the spans are {sorted(found)} instead of {sorted(way)}"]
@@ -111,7 +111,7 @@ def check_way(spans: list[Span], way: list[tuple[str, str]], root: str) -> list[
 
 
 async def send_messages(mesh: Cluster) -> dict[str, tuple[list[tuple[str, str]], str]]:
-    """A command to and a report from a vehicle of each version: their traces, with the way and the publisher's span."""
+    """Send a command and a report for a vehicle of each version; returns their traces, ways and publishers' spans."""
     sent = {}
     backend = await Client("checker", MQTT5).connect(mesh.backends)
     await backend.subscribe("vehicles/+/status")
@@ -127,7 +127,7 @@ async def send_messages(mesh: Cluster) -> dict[str, tuple[list[tuple[str, str]],
         backend.received.clear()
         car.publish(f"vehicles/{car.name}/status", "parked", 1, user)
         await backend.until(lambda: backend.received, "the report")
-        # 3.1.1 has no place for a context: the trace begins at the edge.
+        # MQTT 3.1.1 cannot carry a trace context, so the trace begins at the edge.
         sent[parent_of(backend.received[0])[0]] = (UPSTREAM, span if user else "")
         await car.settled()
         car.leave()
@@ -137,7 +137,7 @@ async def send_messages(mesh: Cluster) -> dict[str, tuple[list[tuple[str, str]],
 
 
 def through_a_mesh(page: str, otlp: str) -> list[str]:
-    """What is wrong with the traces of a real mesh."""
+    """The faults in the traces of a real mesh."""
     with tempfile.TemporaryDirectory(dir=HOME) as folder:
         mesh = Cluster(Path(folder), ["edge-1", "edge-2"], otlp)
         mesh.start()
@@ -156,10 +156,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/check_traces", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--otlp", default="http://127.0.0.1:24317", help="where to listen for OTLP/gRPC")
-    parser.add_argument("--otlp-http", default="http://127.0.0.1:24318", help="where to listen for OTLP/HTTP")
-    parser.add_argument("--page", default="http://127.0.0.1:24888", help="where to show the page")
-    parser.add_argument("--keep", action="store_true", help="keep the page up afterwards")
+    parser.add_argument("--otlp", default="http://127.0.0.1:24317", help="the port for OTLP/gRPC")
+    parser.add_argument("--otlp-http", default="http://127.0.0.1:24318", help="the port for OTLP/HTTP")
+    parser.add_argument("--page", default="http://127.0.0.1:24888", help="the port of the page")
+    parser.add_argument("--keep", action="store_true", help="leave the dashboard running until Ctrl-C")
     options = parser.parse_args()
     install()
     process = start(options.page, options.otlp, options.otlp_http)
@@ -169,9 +169,9 @@ def main() -> int:
         spans = received(options.page)
         print(*faults, sep="\n", end="\n" if faults else "")
         traces = {span["traceId"] for span in spans}
-        print(f"{len(spans)} spans of {len(traces)} traces: {'FAILED' if faults else 'as they should be'}")
+        print(f"{len(spans)} spans of {len(traces)} traces: {'FAILED' if faults else 'complete'}")
         if options.keep:
-            print(f"the page is at {options.page}; Ctrl-C ends it")
+            print(f"the page is at {options.page}; Ctrl-C stops it")
             process.wait()
     except KeyboardInterrupt:
         return 130

@@ -1,7 +1,7 @@
-"""Imported before ``tests`` by the tools that use it: then that name is the checkout's.
+"""Makes ``tests`` the package of this checkout. A tool that uses ``tests`` imports this module first.
 
-A library that the tests use installs a package of the same name, which would be found first. What always holds:
-``mesh`` is the one that was found before: the installed package, or with PYTHONPATH that of a checkout.
+Without it Python would find another package ``tests``, which a library of the tests installs. What always holds: this
+module does not change which ``mesh`` is found: the installed package, or with PYTHONPATH that of a checkout.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """All checks of the project: style, types, imports, and every test.
 
-    ./scripts/test            everything, some ten minutes on two cores
-    ./scripts/test --quick    the same without the tests that start whole meshes
+    ./scripts/test            all checks; about ten minutes on two cores
+    ./scripts/test --quick    all checks except the tests that start whole meshes
 
-It knows which tests run on which variant of the package (compiled or pure): never what they test. What always holds:
-the last line has the counts; the exit code is 0 only if every step succeeded; a run that hangs is stopped and says
-where it was.
+It knows which tests run on which variant of the package (compiled or pure); it must never know what they test. What
+always holds: the last line has the counts; the exit code is 0 only if every step succeeded; a run that hangs is stopped
+and its position is printed.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _SUMMARY: Final = re.compile(r"\d+ (passed|failed|error|skipped|deselected).* in
 
 
 def say(*lines: str) -> None:
-    """To people, beside what the steps print."""
+    """Print a line on stderr, beside the output of the steps."""
     sys.stdout.flush()
     print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 def counts(output: str) -> tuple[int, int, int]:
-    """How many tests passed, failed and were skipped, as the last line of a run of pytest says."""
+    """How many tests passed, failed and were skipped, from the last summary line of pytest."""
     summaries = [line for line in output.splitlines() if _SUMMARY.search(line)]
     last = summaries[-1] if summaries else ""
 
@@ -70,13 +70,13 @@ class Checks:
             self.failed.append(name)
 
     def tests(self, name: str, *words: str, sources: bool = False) -> None:
-        """One run of pytest; with ``sources``, of the checkout's instead of the installed package."""
+        """Run pytest on the installed package; with ``sources``, on the package of the checkout."""
         say("", f"--- tests: {name}")
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         if sources:
             environment["PYTHONPATH"] = str(ROOT)
         environment["MESH_UNDER_TEST"] = "compiled" if compiled() and not sources else "pure"
-        # A run that hangs is interrupted, and pytest then says where it was.
+        # A run that hangs is interrupted; then pytest prints its position.
         command = ["timeout", "--signal=INT", "--kill-after=30", str(SECONDS)]
         command += [sys.executable, "-m", "pytest", "-q", *words]
         output = []
@@ -105,13 +105,13 @@ def run(checks: Checks, quick: bool) -> None:
     if not compiled():
         say("the package is not compiled, so only the uncompiled one is tested")
         if os.environ.get("MESH_PURE") != "1" and shutil.which("cc"):
-            say("there is a C compiler: why it failed stands in .venv/install.log"
+            say("there is a C compiler; .venv/install.log shows why it failed"
                 " (on Debian or Ubuntu: apt-get install python3-dev)")  # fmt: skip
             checks.failed.append("compilation")
     checks.step("style", "ruff", "check", ".")
     checks.step("types", "mypy", "--strict")
     checks.step("imports", "lint-imports")
-    # Most tests wait more than they work, so several processes run side by side.
+    # Most tests wait more than they compute, so several processes run at the same time.
     spread = ("-n", "3", "--dist", "worksteal")
     checks.tests("compiled" if compiled() else "pure", "-m", FAST, *spread)
     if compiled():

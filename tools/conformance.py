@@ -1,10 +1,10 @@
-"""Makes docs/conformance.md: which test shows which normative statement of MQTT 3.1.1 and 5.0.
+"""Makes docs/conformance.md: the normative statements of MQTT 3.1.1 and 5.0, and the tests that show each of them.
 
     scripts/conformance            writes the page
-    scripts/conformance --check    writes nothing; exit code 1 if the page is not what would be written
+    scripts/conformance --check    writes nothing; exit code 1 if the page is not current
 
-It reads the statements (tests/conformance/statements, in our own words) and, without running anything, the decorator
-``shows`` above the tests; so the page says what the tests say.
+It reads the statements (tests/conformance/statements, in our own words) and the decorators ``shows`` of the tests. It
+does not import or run the tests.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ CHAPTERS = {
 
 
 class Statement(NamedTuple):
-    """One normative statement: whom it binds (``server``, ``client`` or ``both``), and what it says."""
+    """One normative statement. ``who`` it binds is ``server``, ``client`` or ``both``."""
 
     who: str
     says: str
 
 
 class Shown(NamedTuple):
-    """A test, by its file below the root and its name, and the numbers of the statements that it shows."""
+    """A test: its file below the root, its name, and the numbers of the statements that it shows."""
 
     file: str
     test: str
@@ -51,7 +51,7 @@ class Shown(NamedTuple):
 
 
 class Mistake(Exception):
-    """The sources contradict each other; one sentence."""
+    """The statements and the tests contradict each other; one sentence."""
 
 
 @cache
@@ -62,13 +62,13 @@ def statements(version: str) -> dict[str, Statement]:
 
 
 def unshown(version: str) -> dict[str, str]:
-    """Why statements have no test, by number."""
+    """The reasons for statements without a test, by number."""
     data = yaml.safe_load((STATEMENTS / "unshown.yaml").read_text()) or {}
     return {str(number): why for number, why in (data.get(version) or {}).items()}
 
 
 def shown() -> Iterator[Shown]:
-    """What all tests show, in the order of files and lines."""
+    """All tests that show statements, in the order of files and lines."""
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
@@ -78,7 +78,7 @@ def shown() -> Iterator[Shown]:
 
 
 def numbers(call: ast.Call, path: Path, test: str) -> Iterator[Shown]:
-    """The statements in one decorator."""
+    """The statement numbers in one decorator."""
     for keyword in call.keywords:
         value = ast.literal_eval(keyword.value)
         for number in value.split():
@@ -104,17 +104,17 @@ _HEAD = """\
 # Conformance
 
 Every normative statement of MQTT 5.0 and MQTT 3.1.1 in our own words, and the tests that show that this broker keeps
-it. Made by `scripts/conformance` from the tests themselves; do not edit it. Scenarios in `tests/conformance` run three
-times: against the engine without a socket, and through sockets at the core's endpoint and at the front door. A
-statement that binds clients only needs no test; some have one, because what a server does about a client that breaks
-it is prescribed.
+it. `scripts/conformance` makes this page from the tests; do not edit it. Scenarios in `tests/conformance` run three
+times: against the broker without a socket, and through sockets at the core's endpoint and at the front door. A
+statement that binds clients only needs no test; some have one, because the specification prescribes how a server
+reacts to a client that breaks it.
 
 The suites of eclipse/paho.mqtt.testing are run by `scripts/suites` against `topology/conformance.yaml`.
 """
 
 
 def section(version: str, tests: dict[str, list[Shown]]) -> str:
-    """All of one specification."""
+    """The section of one specification."""
     known, reasons = statements(version), unshown(version)
     for number in reasons:
         if number not in known or number in tests:
@@ -154,7 +154,7 @@ def main() -> int:
         return 1
     if sys.argv[1:] == ["--check"]:
         if not PAGE.exists() or PAGE.read_text() != text:
-            print("docs/conformance.md is not what the tests say; run scripts/conformance", file=sys.stderr)
+            print("docs/conformance.md is not current; run scripts/conformance", file=sys.stderr)
             return 1
         return 0
     PAGE.write_text(text)

@@ -1,20 +1,21 @@
 # The checkout's own environment in .venv; sourced by everything in scripts/. Nothing is written outside the checkout.
 #
-#   ensure_environment run|test    makes .venv if need be, and installs the package in it, compiled, if its sources changed;
+#   ensure_environment run|test    creates .venv if needed, and installs the compiled package in it if its sources changed;
 #                                  "test" adds the tools of the tests
-#   run_tool NAME ARGUMENT …       becomes that module of tools/, which finds the installed package
-#   offer_help NAME ARGUMENT …     answers --help before anything is installed, for a module that needs nothing for that
+#   run_tool NAME ARGUMENT …       runs this module of tools/ with the installed package, in place of the shell
+#   offer_help NAME ARGUMENT …     answers --help before anything is installed, if the module needs no package for it
 #
-# Programs besides Python are gotten by programs.sh, which is sourced along with this file.
+# programs.sh, which this file sources, installs other programs.
 #
-# What always holds: .venv/installed names the sources that are installed whole, or is not there. MESH_PURE=1 installs uncompiled.
+# What always holds: if .venv/installed exists, the sources that it names are installed completely.
+# MESH_PURE=1 installs uncompiled.
 
 root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 venv=$root/.venv
 stamp=$venv/installed
 log=$venv/install.log
 export PIP_CACHE_DIR=$venv/cache PIP_DISABLE_PIP_VERSION_CHECK=1
-# The installed package is what runs, also when the current folder holds its sources.
+# The installed package is used, even if the current folder has its sources.
 export PYTHONSAFEPATH=1
 
 say() { printf '%s\n' "$@" >&2; }
@@ -24,7 +25,7 @@ fail() {
     exit 1
 }
 
-# All that the installed package is made from, and the way it is built.
+# A hash of the package's sources and of the kind of build.
 fingerprint() {
     (
         cd "$root" || exit 1
@@ -33,7 +34,7 @@ fingerprint() {
     ) | sha256sum | cut -d' ' -f1
 }
 
-# Whether the sources with this fingerprint are installed, and with these extras.
+# Whether the sources with this fingerprint, and these extras, are installed.
 current() {
     [ -x "$venv/bin/mesh" ] && [ -r "$stamp" ] || return 1
     local sources extras
@@ -41,7 +42,7 @@ current() {
     [ "$sources" = "$1" ] && { [ "$extras" = "$2" ] || [ "$extras" = test ]; }
 }
 
-# A Python that the package runs on: python3 if it fits, else one that is named by its version.
+# A Python of a supported version: python3, else one with its version in its name.
 find_python() {
     local candidate
     for candidate in python3 python3.13 python3.12 python3.11; do
@@ -71,7 +72,7 @@ install_package() {
     fi
     rm -f "$stamp"
     say "installing vehicle-mesh into .venv (the first time takes a few minutes, later about one)"
-    # From a copy: the build leaves nothing in the checkout, and a change made meanwhile is not half in it.
+    # From a copy, so that the build writes nothing into the checkout, and edits during the build have no effect.
     rm -rf "$copy"
     mkdir -p "$copy/source" "$copy/tmp"
     (cd "$root" && tar -cf - --exclude=__pycache__ --exclude='*.so' mesh pyproject.toml setup.py README.md LICENSE) |
@@ -80,11 +81,11 @@ install_package() {
     [ "$extras" = test ] && package="$copy/source[test]"
     if ! TMPDIR=$copy/tmp "$venv/bin/python" -m pip install "$package" -v </dev/null >"$log" 2>&1; then
         tail -n 30 "$log" >&2
-        fail "The installation failed; all of it is in .venv/install.log"
+        fail "The installation failed; the log is .venv/install.log"
     fi
-    grep -h '^ *vehicle-mesh: ' "$log" >&2 || true # what setup.py says when it cannot compile
+    grep -h '^ *vehicle-mesh: ' "$log" >&2 || true # setup.py's message if it cannot compile
     rm -rf "$copy"
-    # Every process finds tools and tests, and still the installed package first: this comes last on its path.
+    # Every process finds tools and tests. The checkout is last on the path, so the installed package is found first.
     printf '%s\n' "$root" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
     printf '%s %s\n' "$wanted" "$extras" >"$stamp.new"
     mv "$stamp.new" "$stamp"
@@ -94,7 +95,8 @@ install_package() {
 ensure_environment() {
     local extras=$1
     current "$(fingerprint)" "$extras" && return
-    # Two at once: the second waits, and then finds the work done. The lock is on this file, which is always there.
+    # Of two calls at the same time, the second waits, and then has nothing to install. This file, which always exists, is
+    # the lock.
     exec 9<"$root/tools/environment.sh"
     flock --nonblock 9 || {
         say "waiting for another installation of this checkout"

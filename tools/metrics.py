@@ -1,7 +1,7 @@
 """Makes docs/metrics.md: the table of the metrics, from their declarations.
 
     scripts/metrics            writes the page
-    scripts/metrics --check    writes nothing; exit code 1 if the page is not what would be written
+    scripts/metrics --check    writes nothing; exit code 1 if the page is not current
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tools import ROOT
 
 PAGE = ROOT / "docs" / "metrics.md"
 
-# What each kind of node tells. The embedded etcd's node answers no GET /metrics.
+# The status class of each kind of node. The node of the embedded etcd has no GET /metrics.
 TOLD_BY: dict[str, type[Status]] = {
     "door": DoorStatus, "edge": EdgeStatus, "core": CoreStatus, "console": MeshView, "etcd": EtcdStatus
 }  # fmt: skip

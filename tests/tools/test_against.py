@@ -1,4 +1,4 @@
-"""When ``scripts/bench against`` says that a row has become worse."""
+"""The verdicts of ``scripts/bench against``: when a row counts as worse."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tools.benchmark.against import MISSING, SIDES, Judged, Turn, chosen, plain,
 
 
 def judged(*rounds: list[tuple[float, float, float]]) -> Judged:
-    """A row whose new, old and old again sides have cost so much in the turns of each round."""
+    """A row with the costs of its three sides (new, old, old again) for each turn of each round."""
     (row,) = chosen("connect-9000")
 
     def turn(costs: tuple[float, float, float]) -> Turn:
@@ -25,20 +25,20 @@ def test_without_noise_three_per_cent_are_allowed() -> None:
     assert judged([(103.1, 100.0, 100.0)]).verdict == "WORSE"
 
 
-def test_what_may_be_noise_is_not_worse_and_more_rounds_tell() -> None:
+def test_worse_beyond_the_noise_needs_enough_rounds() -> None:
     rounds = [[(105.0, 100.0, 102.0)], [(105.0, 100.0, 98.0)]]
     assert judged(*rounds).verdict == "within noise"
     assert judged(*rounds * 8).verdict == "WORSE"
 
 
-def test_a_round_counts_by_the_median_of_its_turns_and_sides_of_one_turn_are_compared() -> None:
+def test_a_round_counts_the_median_ratio_of_its_turns() -> None:
     drifting = [(100.0, 100.0, 100.0), (300.0, 300.0, 300.0), (900.0, 300.0, 300.0)]
     one = judged(drifting, [], drifting)
     assert one.ratios("new") == [1.0, 1.0]
     assert one.verdict == "holds"
 
 
-def test_a_row_that_no_round_has_measured_is_no_success() -> None:
+def test_a_row_without_a_measurement_is_missing() -> None:
     assert judged([], []).verdict == MISSING
     assert MISSING in table([judged([], [])])
     assert plain(judged([], []))["limit"] is None

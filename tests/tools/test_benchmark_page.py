@@ -1,4 +1,4 @@
-"""docs/benchmarks.md is made from what a comparison has written."""
+"""docs/benchmarks.md and docs/scaling.md from the JSON of the measurements."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_the_picture_has_a_bar_and_a_mark_for_each_row_that_was_measured() -> No
     short = {"name": "up-200x1", "asked": 2.0, "ratios": [1.0]}
     svg = ElementTree.fromstring(picture([held, short, {"name": "none", "asked": 1.0, "ratios": []}]))
     space = "{http://www.w3.org/2000/svg}"
-    bars = svg.findall(f"{space}rect")[1:]  # the first is the paper
+    bars = svg.findall(f"{space}rect")[1:]  # the first is the background
     assert [bar.get("fill") for bar in bars] == [HELD, SHORT]
     assert [float(bar.get("width", 0)) for bar in bars] == [280.0, 80.0]
     assert [text.text for text in svg.findall(f"{space}text")][1:] == ["down-1x100", "3.50", "up-200x1", "1.00"]
 
 
-def test_what_a_fleet_needs_follows_from_what_was_measured() -> None:
+def test_the_needs_of_a_fleet_follow_from_the_measurements() -> None:
     def row(name: str, **figures: Any) -> dict[str, Any]:
         return {"name": name, "systems": {"ours": [figures]}}
 
@@ -77,7 +77,7 @@ def test_what_a_fleet_needs_follows_from_what_was_measured() -> None:
     assert "which is 60 million vehicles" in text
 
 
-def test_a_file_of_results_keeps_the_rows_that_were_not_measured_again(tmp_path: Path) -> None:
+def test_a_file_of_results_keeps_rows_not_measured_again(tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     first, second = (next(row for row in rows() if row.name == name) for name in ("down-1x100", "up-1x100"))
     write(file, [second], {second.name: {"ours": [], second.peer: []}}, 3)

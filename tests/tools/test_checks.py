@@ -1,4 +1,4 @@
-"""What ``scripts/test`` makes of what pytest says."""
+"""How ``scripts/test`` reads the summary of pytest."""
 
 from __future__ import annotations
 

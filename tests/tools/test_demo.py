@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".mesh" / "demo"
 
-# It takes half a minute; this is for a machine that does other things too.
+# It takes half a minute; a busy machine may need longer.
 SECONDS = 240.0
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
@@ -40,7 +40,7 @@ def demo(*words: str) -> subprocess.Popen[str]:
 
 
 def left_over() -> list[str]:
-    """Processes that the demonstration started and that still run."""
+    """The command lines of processes of the demonstration that still run."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or [])
@@ -55,7 +55,7 @@ def nothing_is_left() -> Iterator[None]:
     assert left_over() == []
 
 
-def test_nothing_is_lost_and_no_connection_dropped() -> None:
+def test_the_demo_loses_no_message_and_no_connection() -> None:
     process = demo()
     said, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, said + errors
@@ -71,7 +71,7 @@ def test_nothing_is_lost_and_no_connection_dropped() -> None:
     assert "Nothing was lost, and no vehicle's connection was dropped." in said
 
 
-def test_an_interrupt_leaves_nothing_behind() -> None:
+def test_an_interrupted_demo_leaves_no_process() -> None:
     process = demo()
     assert process.stdout is not None
     assert "the mesh starts" in process.stdout.readline()

@@ -1,4 +1,4 @@
-"""The demonstration's parts that need no mesh: its ledger, its topology, its picture."""
+"""The parts of the demonstration that need no mesh: its ledger, its topology, its picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOCAL = Path(__file__).parents[2] / "topology" / "local.yaml"
 OTLP = "http://127.0.0.1:4999"
 
 
-def test_what_has_not_arrived_is_missing() -> None:
+def test_the_ledger_counts_messages_that_have_not_arrived() -> None:
     ledger = Ledger(["A", "B"])
     ledger.sent("A", 1)
     ledger.sent("B", 2)
@@ -36,7 +36,7 @@ def test_what_has_not_arrived_is_missing() -> None:
     assert ledger.totals().flawless
 
 
-def test_a_repeat_changes_nothing_else() -> None:
+def test_a_repeat_changes_only_the_count_of_repeats() -> None:
     ledger = Ledger(["A"])
     for number in (1, 2):
         ledger.sent("A", number)
@@ -66,12 +66,12 @@ def test_disorder_refusal_and_a_dropped_connection_are_flaws() -> None:
     assert refused.refusals() == {"Quota exceeded": 1}
 
 
-def test_a_fleet_that_was_sent_nothing_proves_nothing() -> None:
+def test_a_ledger_without_messages_is_not_flawless() -> None:
     assert not Ledger(["A"]).totals().flawless
 
 
 @given(st.lists(st.integers(1, 30), max_size=60), st.sets(st.integers(1, 30)))
-def test_missing_is_what_was_sent_and_did_not_arrive(arrived: list[int], sent: set[int]) -> None:
+def test_missing_is_the_number_sent_and_not_arrived(arrived: list[int], sent: set[int]) -> None:
     ledger = Ledger(["A"])
     for number in sent:
         ledger.sent("A", number)
@@ -81,7 +81,7 @@ def test_missing_is_what_was_sent_and_did_not_arrive(arrived: list[int], sent: s
     assert ledger.totals().repeats == len(arrived) - len(set(arrived))
 
 
-def test_the_topology_is_the_local_one_with_its_own_place(tmp_path: Path) -> None:
+def test_the_demo_topology_is_the_local_one_with_its_own_place(tmp_path: Path) -> None:
     text = derive(LOCAL.read_text(), OTLP, 2001, 2002)
     made, local = loads(text.encode(), "demo", tmp_path), load(LOCAL)
     assert (made.mesh, made.data, made.telemetry.otlp) == ("demo", tmp_path / "data", OTLP)
@@ -125,7 +125,7 @@ def view() -> View:
     return View(rows, NODES, ledger.totals())
 
 
-def test_the_picture_fits_on_a_small_terminal() -> None:
+def test_the_live_picture_fits_80_columns_and_24_lines() -> None:
     out = StringIO()
     console = Console(file=out, force_terminal=True, color_system=None, width=80, height=24)
     shown = screen(console, view)
@@ -140,7 +140,7 @@ def test_the_picture_fits_on_a_small_terminal() -> None:
     assert "…" not in said
 
 
-def test_elsewhere_there_are_lines() -> None:
+def test_output_without_a_terminal_is_plain_lines() -> None:
     out = StringIO()
     console = Console(file=out, width=80)
     shown = screen(console, view)

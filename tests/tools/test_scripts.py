@@ -36,5 +36,5 @@ def test_a_script_is_an_entry_point(script: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["environment.sh", "programs.sh"])
-def test_what_scripts_source_is_good_bash(file: str) -> None:
+def test_sourced_bash_files_have_valid_syntax(file: str) -> None:
     subprocess.run(["bash", "-n", ROOT / "tools" / file], check=True)

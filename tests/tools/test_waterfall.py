@@ -1,4 +1,4 @@
-"""A trace as a picture."""
+"""The waterfall picture of a trace."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ def shape(found: list[Row]) -> list[tuple[str, int, int, int]]:
     return [(row.span.span_id, row.depth, row.offset, row.length) for row in found]
 
 
-def test_children_follow_their_parent_in_the_order_of_their_beginning() -> None:
+def test_children_follow_their_parent_by_start_time() -> None:
     spans = [
         span("d", "b", 30, 40), span("c", "a", 50, 100), span("b", "a", 10, 50), span("a", "elsewhere", 0, 100)
     ]  # fmt: skip
     assert shape(rows(spans, 10)) == [("a", 0, 0, 10), ("b", 1, 1, 4), ("d", 2, 3, 1), ("c", 1, 5, 5)]
 
 
-def test_a_short_span_beside_a_long_wait_is_still_seen() -> None:
+def test_a_short_span_beside_a_long_one_has_a_bar() -> None:
     hour = 3_600_000_000_000
     found = rows([span("a", "", 0, hour), span("b", "a", hour - 1, hour)], 10)
     assert shape(found) == [("a", 0, 0, 10), ("b", 1, 9, 1)]
 
 
-def test_nothing_to_show() -> None:
+def test_no_spans_give_no_rows() -> None:
     assert rows([]) == []
 
 
-def test_all_in_one_moment() -> None:
+def test_a_span_without_duration_has_a_bar() -> None:
     assert shape(rows([span("a", "", 5, 5)], 10)) == [("a", 0, 0, 1)]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 99), st.integers(0, 99)), max_size=12))
-def test_every_span_is_shown_once_within_the_width_whatever_the_parents(made: list[tuple[int, int, int, int]]) -> None:
+def test_every_span_is_shown_once_within_the_width(made: list[tuple[int, int, int, int]]) -> None:
     spans = [span(str(own), str(parent), start, start + length) for own, parent, start, length in made]
     found = rows(spans, 10)
     assert sorted(row.span.span_id for row in found) == sorted({one.span_id for one in spans})
     assert all(row.length >= 1 and row.offset >= 0 and row.offset + row.length <= 10 for row in found)
 
 
-def test_a_deep_trace_needs_no_recursion() -> None:
+def test_a_trace_5000_spans_deep_is_shown() -> None:
     found = rows([span(str(number), str(number - 1), number, number + 1) for number in range(5000)])
     assert found[-1].depth == 4999
 
 
-def test_the_picture() -> None:
+def test_the_waterfall_shows_spans_errors_and_bars() -> None:
     spans = [span("a", "", 0, 100 * MS), span("b", "a", 50 * MS, 75 * MS, "door-1", "Quota exceeded")]
     screen = io.StringIO()
     Console(file=screen, width=100).print(waterfall(spans, 8))

@@ -1,1 +1,1 @@
-"""The mesh beside what one would build instead: the same load, in one run, on the same processors."""
+"""Compares the mesh with its alternatives: the same load, in one run, on the same processors."""

@@ -26,19 +26,19 @@ DOCS = ROOT / "docs"
 
 EXAMPLES = """\
 examples:
-  scripts/bench compare                              every row, five rounds: some 35 minutes
+  scripts/bench compare                              every row, five rounds: about 35 minutes
   scripts/bench compare --rows down-1x100 --rounds 3
-  scripts/bench compare --systems ours               no peers
-  scripts/bench against main --rounds 5              are the present sources slower? six minutes a round
+  scripts/bench compare --systems ours               without the peers
+  scripts/bench against main --rounds 5              is the installed package slower than main? six minutes a round
   scripts/bench compare --json build/bench.json && scripts/bench page build/bench.json build/scale.json
 
-Ours and the peer run in turn, with fresh processes for each row, on the processor of --cpus; the load runs on that of
---load-cpus. What is printed are medians over the rounds, and by how many times ours is better in each round.
+Ours and the peer run in turn, with new processes for each row, on the processors of --cpus; the load runs on those of
+--load-cpus. Prints the medians over the rounds, and how many times better ours is in each round.
 """
 
 
 def run(row: Row, system: str, plan: LoadPlan, options: argparse.Namespace) -> Figures:
-    """One system under one load, with fresh processes."""
+    """Measure one system under one load, with new processes."""
     running = SYSTEMS[system]()
     every = options.cpus | options.load_cpus
     cpus, load_cpus = (every, every) if row.shared else (options.cpus, options.load_cpus)
@@ -56,17 +56,17 @@ def run(row: Row, system: str, plan: LoadPlan, options: argparse.Namespace) -> F
 
 
 def plan_of(row: Row, found: Found) -> LoadPlan:
-    """The row's load; for a latency at a fixed rate, the rate that the peer has shown in this round."""
+    """The row's load. For a latency at a fixed rate, the rate follows from the peer's rate in this round."""
     if row.kind != LATENCY:
         return row.plan
     shown = [one for one in found[row.after][row.peer] if isinstance(one, Result)]
     if not shown:
-        raise LoadFailed(f"row {row.after} gives the rate, and has not been measured")
+        raise LoadFailed(f"row {row.after}, which gives the rate, was not measured")
     return replace(row.plan, rate=int(row.share * shown[-1].rate))
 
 
 def compare(options: argparse.Namespace) -> int:
-    """All rows, round by round."""
+    """Measure all rows, round by round."""
     words = options.rows.split(",")
     chosen = [row for row in rows() if any(word in row.name for word in words)]
     wanted = set(options.systems.split(",")) if options.systems else set(SYSTEMS)
@@ -88,7 +88,7 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def scale(options: argparse.Namespace) -> int:
-    """The experiments of ``scale``, one after the other; each is shown and kept as soon as it is done."""
+    """Run the experiments of ``scale``. Each result is shown and saved as soon as the experiment ends."""
     results: dict[str, Any] = {"about": about(options.rounds)}
     for name in options.experiments.split(","):
         results[name] = EXPERIMENTS[name](options.cpus, options.load_cpus, options.rounds, options.seconds)
@@ -101,7 +101,7 @@ def scale(options: argparse.Namespace) -> int:
 
 
 def pages(options: argparse.Namespace) -> int:
-    """The page of the comparison with its picture, and that of fleets of other sizes if both were measured."""
+    """Write the page of the comparison with its picture, and the page of scaling if both were measured."""
     bench = json.loads(options.bench.read_text())
     (DOCS / "benchmarks.md").write_text(page(bench))
     (DOCS / "benchmarks.svg").write_text(picture(bench["rows"]))
@@ -114,7 +114,7 @@ def processors(text: str) -> set[int]:
     """``0`` or ``0,1``."""
     chosen = {int(number) for number in text.split(",")}
     if not chosen <= os.sched_getaffinity(0):
-        raise argparse.ArgumentTypeError(f"this machine lets us use {sorted(os.sched_getaffinity(0))}")
+        raise argparse.ArgumentTypeError(f"this process may use only {sorted(os.sched_getaffinity(0))}")
     return chosen
 
 
@@ -127,41 +127,41 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("compare", help="ours and the peers in one run, in turn")
     command.add_argument("--rounds", type=int, default=5)
-    command.add_argument("--seconds", type=float, default=3.0, help="that are measured in each row")
+    command.add_argument("--seconds", type=float, default=3.0, help="seconds to measure each row")
     command.add_argument("--warm-up", type=float, default=1.0, help="seconds before that")
     command.add_argument("--rows", default="", help="only rows with one of these words in the name, as A,B")
     command.add_argument("--systems", default="", help="only these systems, as A,B")
     command.add_argument("--cpus", type=processors, default={0}, help="processors of the system under test (0)")
     command.add_argument("--load-cpus", type=processors, default={1}, help="processors of the load (1)")
-    command.add_argument("--json", type=Path, help="write the results to this file; other rows in it stay")
+    command.add_argument("--json", type=Path, help="write the results to this file; its other rows are kept")
     command.set_defaults(run=compare)
     command = commands.add_parser(
-        "against", help="what is installed and a revision, in turn; exit code 1 if a row has become worse"
+        "against", help="the installed package and a revision, in turn; exit code 1 if a row has become worse"
     )
-    command.add_argument("revision", help="of git: a commit, a branch, a tag")
-    command.add_argument("--rounds", type=int, default=3, help="each with fresh processes (3)")
-    command.add_argument("--seconds", type=float, default=5.0, help="that are measured in each row and round (5)")
+    command.add_argument("revision", help="a revision of git: a commit, a branch or a tag")
+    command.add_argument("--rounds", type=int, default=3, help="number of rounds, each with new processes (3)")
+    command.add_argument("--seconds", type=float, default=5.0, help="seconds to measure each row in each round (5)")
     command.add_argument(
         "--rows", default="", help=f"only rows with one of these words in the name, as A,B, of {', '.join(ROWS)}"
     )
     command.add_argument("--cpus", type=processors, default={0}, help="processors of the meshes (0)")
     command.add_argument("--load-cpus", type=processors, default={1}, help="processors of the load (1)")
-    command.add_argument("--json", type=Path, help="write all that was measured to this file")
+    command.add_argument("--json", type=Path, help="write all measurements to this file")
     command.set_defaults(run=against)
-    command = commands.add_parser("scale", help="how cost grows with the fleet: some ten minutes")
-    command.add_argument("--experiments", default=",".join(EXPERIMENTS), help="only these, as A,B")
-    command.add_argument("--rounds", type=int, default=5, help="of the tracing experiment")
-    command.add_argument("--seconds", type=float, default=5.0, help="that are measured in each round")
+    command = commands.add_parser("scale", help="how the cost grows with the fleet: about ten minutes")
+    command.add_argument("--experiments", default=",".join(EXPERIMENTS), help="only these experiments, as A,B")
+    command.add_argument("--rounds", type=int, default=5, help="rounds of the tracing experiment")
+    command.add_argument("--seconds", type=float, default=5.0, help="seconds to measure in each round")
     command.add_argument("--cpus", type=processors, default={0}, help="processors of the system under test (0)")
     command.add_argument("--load-cpus", type=processors, default={1}, help="processors of the load (1)")
-    command.add_argument("--json", type=Path, help="write the results to this file; what else is in it stays")
+    command.add_argument("--json", type=Path, help="write the results to this file; its other results are kept")
     command.set_defaults(run=scale)
-    command = commands.add_parser("page", help="make docs/benchmarks.md and docs/scaling.md from what was measured")
+    command = commands.add_parser("page", help="make docs/benchmarks.md and docs/scaling.md from the measurements")
     command.add_argument("bench", type=Path, help="the JSON of compare")
     command.add_argument("scale", type=Path, nargs="?", help="the JSON of scale, for docs/scaling.md")
     command.set_defaults(run=pages)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that all started processes are ended
     return int(options.run(options) or 0)
 
 

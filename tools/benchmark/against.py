@@ -1,9 +1,9 @@
-"""The present package against that of a revision: what a message, a connection and an idle vehicle cost.
+"""The installed package against the package of a revision: the cost of a message, a connection and an idle vehicle.
 
-It knows three sides (the installed package, that of the revision, and that of the revision again, which shows the
-noise), their turns and their ratios: never what a load is. What always holds: the three sides are up at the same time,
-with fresh processes in each round, on the same processors; they get the same load from the same generator in turn, and
-a ratio compares turns that followed one another; the order of the turns changes, so that no side always comes first.
+It knows three sides (the installed package, the revision, and the revision again, which shows the noise), their turns
+and their ratios; it must never know what a load is. What always holds: the three sides run at the same time, with new
+processes in each round, on the same processors; they get the same load from the same generator in turn; a ratio
+compares consecutive turns; the order of the turns changes, so that no side is always the first.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ ROWS: Final = (
     "down-1x100", "down-20x20", "up-20x20", "down-200x1", "up-200x1", "alone-1x100-qos1", "alone-200x1-qos1",
     "connect-9000", "memory-18000",
 )  # fmt: skip
-TURN: Final = 1.0  # seconds of one turn, about: the machine drifts, and the sides are to share that
-WARM_UP: Final = 0.4  # seconds of each turn before that
-CONNECTING: Final = 2  # turns of a row that connects
-ALLOWED: Final = 1.03  # times the cost of before, beyond the noise
+TURN: Final = 1.0  # seconds of one turn, about: short, so that all sides share the drift of the machine's speed
+WARM_UP: Final = 0.4  # seconds of warm-up before each turn
+CONNECTING: Final = 2  # turns of a row of connections
+ALLOWED: Final = 1.03  # allowed ratio of the new cost to the old cost, without the noise
 
 WORSE: Final = "WORSE"
 MISSING: Final = "NOT MEASURED"
@@ -55,7 +55,7 @@ Order = Iterator[tuple[str, ...]]
 @final
 @dataclass(slots=True)
 class Turn:
-    """What each side has shown in one turn; ``memory``: bytes of all its nodes afterwards."""
+    """The result of each side in one turn; ``memory``: bytes of all its nodes afterwards."""
 
     figures: dict[str, Figures]
     memory: dict[str, int]
@@ -70,7 +70,7 @@ class Judged:
     rounds: list[list[Turn]]
 
     def ratios(self, side: str) -> list[float]:
-        """A side to the old one, by round: the median of its turns, in which the sides followed one another."""
+        """The ratios of a side's cost to the old side's cost: for each round the median over its turns."""
         return [statistics.median(self._ratio(one, side) for one in turns) for turns in self.rounds if turns]
 
     def _ratio(self, one: Turn, side: str) -> float:
@@ -78,11 +78,10 @@ class Judged:
 
     @property
     def noise(self) -> float:
-        """By how many times a ratio may be off: two standard errors of the median, from what old again shows against
-        old.
+        """The relative error of a ratio: two standard errors of the median, from the ratios of old again to old.
 
-        From round to round, with other processes, and from turn to turn: the greater of the two. A median of n has a
-        standard error of 1.25 / sqrt(n) standard deviations; of turns, a few that something has disturbed do not count.
+        It is the greater of two errors: from round to round (new processes) and from turn to turn. The standard error
+        of a median of n values is 1.25 / sqrt(n) standard deviations; among turns, a few outliers do not count.
         """
         rounds = [math.log(ratio) for ratio in self.ratios(AGAIN)]
         turns = [abs(math.log(self._ratio(one, AGAIN))) for one in itertools.chain(*self.rounds)]
@@ -92,7 +91,7 @@ class Judged:
 
     @property
     def limit(self) -> float:
-        """The greatest ratio that is not worse."""
+        """The greatest ratio that does not count as worse."""
         return ALLOWED * self.noise
 
     @property
@@ -104,7 +103,7 @@ class Judged:
         return "holds" if ratio <= ALLOWED else "within noise" if ratio <= self.limit else WORSE
 
     def medians(self, side: str) -> tuple[float, float, float]:
-        """Of all turns of a side: cost, rate, bytes of memory."""
+        """The medians over all turns of a side: cost, rate, bytes of memory."""
         turns = list(itertools.chain(*self.rounds))
         costs = [cost(self.row, one.figures[side]) for one in turns]
         rates = [rate(one.figures[side]) for one in turns]
@@ -119,7 +118,7 @@ def cost(row: Row, found: Figures) -> float:
 
 
 def rate(found: Figures) -> float:
-    """Messages or connections a second."""
+    """Messages or connections per second."""
     return found.again if isinstance(found, Connected) else found.rate
 
 
@@ -130,9 +129,9 @@ def chosen(words: str) -> list[Row]:
 
 
 def against(options: argparse.Namespace) -> int:
-    """Measure, show, and say whether a row is worse."""
+    """Measure and show all rows; returns 1 if a row is worse."""
     if not compiled():
-        raise SystemExit(f"what is installed is {describe()}: only compiled packages are compared")
+        raise SystemExit(f"the installed package is {describe()}: only compiled packages can be compared")
     picked = chosen(options.rows)
     if not picked:
         raise SystemExit(f"no row has one of these words: {options.rows}; there are {', '.join(ROWS)}")
@@ -156,13 +155,13 @@ def against(options: argparse.Namespace) -> int:
 
 
 def groups(picked: list[Row]) -> list[list[Row]]:
-    """The rows that the same processes carry: all of messages, and each of connections alone."""
+    """The groups of rows that share processes: all rows of messages together, each row of connections alone."""
     messages = [row for row in picked if row.kind == THROUGHPUT]
     return [group for group in (messages, *([row] for row in picked if row.kind != THROUGHPUT)) if group]
 
 
 def one_round(group: list[Row], old: Path, order: Order, options: argparse.Namespace) -> dict[str, list[Turn]]:
-    """One round of some rows, with fresh meshes for all sides."""
+    """One round of some rows, with new meshes for all sides."""
     found: dict[str, list[Turn]] = {row.name: [] for row in group}
     try:
         with ExitStack() as ended:
@@ -184,7 +183,7 @@ def one_round(group: list[Row], old: Path, order: Order, options: argparse.Names
 
 
 def messages(row: Row, meshes: dict[str, Ours], order: Order, options: argparse.Namespace, turns: list[Turn]) -> None:
-    """Some turns of a load of messages, whose clients stay connected. Raises ``LoadFailed``."""
+    """The turns of a row of messages. Its clients stay connected. Raises ``LoadFailed``."""
     with ExitStack() as ended:
         loads: dict[str, Workers] = {}
         for side in next(order):
@@ -199,7 +198,7 @@ def messages(row: Row, meshes: dict[str, Ours], order: Order, options: argparse.
                 watched = meshes[side].watched
                 result = turn(loads[side], row.plan, watched, seconds=options.seconds / count, warm_up=WARM_UP)
                 if not result.rate or result.lost or len(result.cpu) < len(watched):
-                    raise LoadFailed(f"{side}: {result.rate:.0f} messages a second, {result.lost} lost")
+                    raise LoadFailed(f"{side}: {result.rate:.0f} messages per second, {result.lost} lost")
                 one.figures[side] = result
                 one.memory[side] = memory(meshes[side])
             turns.append(one)
@@ -208,8 +207,8 @@ def messages(row: Row, meshes: dict[str, Ours], order: Order, options: argparse.
 def connections(
     row: Row, meshes: dict[str, Ours], order: Order, options: argparse.Namespace, turns: list[Turn]
 ) -> None:
-    """Some turns of vehicles that connect; one if their memory is looked for, which only the first one shows. Raises
-    ``LoadFailed``."""
+    """The turns of a row of connections; only one if the row measures memory, because only the first turn shows it.
+    Raises ``LoadFailed``."""
     for _ in range(1 if row.kind == MEMORY else CONNECTING):
         one = Turn({}, {})
         for side in next(order):
@@ -225,7 +224,7 @@ def memory(mesh: Ours) -> int:
 
 
 def show(row: Row, turns: list[Turn]) -> None:
-    """What one round has found."""
+    """Print the results of one round."""
     print(f"\n{row.name}")
     for side in SIDES:
         if turns:

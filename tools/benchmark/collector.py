@@ -1,7 +1,7 @@
-"""A receiver of traces that forgets them: ``python -m tools.benchmark.collector PORT``.
+"""A receiver that discards traces: ``python -m tools.benchmark.collector PORT``.
 
-It prints a line once it listens. It stands for the collector of a real installation, so that exporting costs the mesh
-what it costs there.
+It prints a line when it listens. It replaces the collector of a real installation, so that exporting costs the mesh as
+much as it does there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 
 
 def export(request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
-    """Take spans, and forget them."""
+    """Receives spans and discards them."""
     return ExportTraceServiceResponse()
 
 

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, from the JSON of a comparison: no figure on that page is written by hand."""
+"""Makes docs/benchmarks.md from the JSON of a comparison. No figure on that page is written by hand."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 HEAD = """\
 # Benchmarks
 
-Ours, with its journals synced to disk, beside what one would build instead: the C mesh, which is HAProxy (sticky by
-client id) before a Mosquitto as edge, with a bridge to a Mosquitto as core; none of these syncs anything. One edge
-each, everything of a system on one processor, the load on another. Both ran in turn, with fresh processes for each row;
-Nagle is off and queues are unlimited everywhere. QoS 1 and 200 bytes unless the name says otherwise; `1x100` is one
-pair of clients with 100 messages unacknowledged. In the rows `alone` our core carries all by itself, beside one
-Mosquitto, or one amqtt with the load that suits it best. In the rows `2-cores` each system has two processors, and the
-load runs on the same two. `latency-200` is at the rate that the C mesh has shown in down-200x1, and at 90 % of it,
-where its queues do not grow. `sharedsub-20-5`: five back ends share what twenty vehicles report. The ratio says how
-many times better ours is: the median of the rounds, and their range. Why some rows fall short stands in
-[decisions.md](decisions.md#what-is-a-cost-when-one-core-carries-everything).
+Our mesh, with its journals synced to disk, compared with the C mesh: HAProxy (sticky by client id) before a Mosquitto
+as edge, with a bridge to a Mosquitto as core. The C mesh syncs nothing to disk. Each system has one edge and runs on
+one processor; the load runs on another. The systems run in turn, with new processes for each row. Everywhere Nagle is
+off and the queues are unlimited. Messages have QoS 1 and 200 bytes, unless the name of the row says otherwise.
+`1x100` is one pair of clients with 100 messages unacknowledged. In the rows `alone` our core runs without the other
+nodes, compared with one Mosquitto, or with one amqtt under the load that suits it best. In the rows `2-cores` each
+system has two processors, and the load runs on the same two. `latency-200` is at the rate that the C mesh reaches in
+down-200x1, and at 90 % of it, where its queues do not grow. In `sharedsub-20-5` five back ends share the reports of
+twenty vehicles. The ratio says how many times better ours is: the median of the rounds, and their range.
+[decisions.md](decisions.md#what-is-a-cost-when-one-core-carries-everything) explains why some rows fall short.
 
-This page is made by a script from one run:
+A script makes this page from one run:
 
 ```sh
 ./scripts/bench compare --json build/bench.json     # about seven minutes a round; --rows, --rounds, --help
@@ -36,7 +36,7 @@ UNITS = {
 
 
 def page(found: dict[str, Any]) -> str:
-    """The page, for the JSON that ``scripts/bench compare`` has written."""
+    """The page for the JSON of ``scripts/bench compare``."""
     about = found["about"]
     machine = f"Python {about['python']}, Linux {about['kernel']}, {about['cpus']} processors"
     lines = [HEAD, f"{about['version']}; {machine}; rounds: {about['rounds']}.\n"]

@@ -1,6 +1,6 @@
-"""The comparison as a picture, for docs/benchmarks.md: a bar for each row, and a mark where it was to reach.
+"""The comparison as a picture for docs/benchmarks.md: a bar for each row, and a mark at the ratio that is required.
 
-It knows ratios and names only. SVG that needs no script, no font and no other file.
+It knows ratios and names only. It is SVG without scripts, fonts or other files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a comparison has found, for people and for programs."""
+"""The results of a comparison, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mesh.bench.run import Connected
 from mesh.version import describe
 from tools.benchmark.rows import Figures, Row, rows
 
-Found = dict[str, dict[str, list[Figures]]]  # by row, by system: one for each round
+Found = dict[str, dict[str, list[Figures]]]  # by row and system: one result for each round
 
 
 def show(row: Row, found: dict[str, list[Figures]]) -> None:
-    """A line for each system, and the ratio round by round."""
+    """Print a line for each system, and the ratio."""
     print(f"\n{row.name}: {row.kind}")
     for system, results in found.items():
         if results:
@@ -58,7 +58,7 @@ def _part(row: Row, result: Figures) -> dict[str, float]:
 
 
 def write(file: Path, measured: list[Row], found: Found, rounds: int) -> None:
-    """Everything, as JSON, in the order of ``rows``; of an older file the rows that were not measured now."""
+    """Write all results as JSON, in the order of ``rows``. Rows of an existing file that were not measured now stay."""
     plain = {
         row.name: {
             "name": row.name, "kind": row.kind, "asked": row.least, "ratios": ratios_of(row, found[row.name]),
@@ -72,7 +72,7 @@ def write(file: Path, measured: list[Row], found: Found, rounds: int) -> None:
 
 
 def about(rounds: int) -> dict[str, Any]:
-    """What was measured, and where."""
+    """The package and the machine of a measurement."""
     return {
         "version": describe(), "python": platform.python_version(),
         "kernel": ".".join(platform.release().split(".")[:2]),
@@ -81,7 +81,7 @@ def about(rounds: int) -> dict[str, Any]:
 
 
 def keep(file: Path, results: dict[str, Any]) -> None:
-    """Put results into a file of JSON, beside those of other names."""
+    """Put results into a JSON file. Its other names stay."""
     file.parent.mkdir(parents=True, exist_ok=True)
     before: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps({**before, **results}, indent=1) + "\n")

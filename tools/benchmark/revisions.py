@@ -1,8 +1,8 @@
-"""The package of a revision, compiled, in a folder of its own.
+"""Builds the compiled package of a revision in a separate folder.
 
-It knows git, pip and folders: never what is measured. What always holds: a folder below ``build/revisions`` holds a
-package whole and compiled, or is not there, and what is built once is found again; the libraries that the package uses
-are those that are installed.
+It knows git, pip and folders; it must never know what is measured. What always holds: a folder below
+``build/revisions`` has a complete compiled package, or does not exist; a package is built once and then reused; it uses
+the installed libraries.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pathlib import Path
 from tools import ROOT
 
 BUILT = ROOT / "build" / "revisions"
-PARTS = ("mesh", "pyproject.toml", "setup.py", "README.md", "LICENSE")  # what the package is made from
+PARTS = ("mesh", "pyproject.toml", "setup.py", "README.md", "LICENSE")  # the sources of the package
 PATIENCE = 1200.0  # seconds for one build
 
 
 class NotBuilt(Exception):
-    """There is no package of this revision; one sentence."""
+    """The package of this revision could not be built; one sentence."""
 
 
 def git(*words: str) -> str:
-    """What git says. Raises ``NotBuilt``."""
+    """The output of git. Raises ``NotBuilt``."""
     done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
     if done.returncode:
         raise NotBuilt(f"git {' '.join(words)}: {done.stderr.strip()}")
@@ -35,12 +35,12 @@ def git(*words: str) -> str:
 
 
 def commit_of(revision: str) -> str:
-    """The commit of a revision. Raises ``NotBuilt`` if there is none of this name."""
+    """The commit of a revision. Raises ``NotBuilt`` if git does not know it."""
     return git("rev-parse", "--verify", f"{revision}^{{commit}}")
 
 
 def package_of(commit: str) -> Path:
-    """The folder of the compiled package of a commit; built if it is not there. Raises ``NotBuilt``."""
+    """The folder of the compiled package of a commit. Builds it if it does not exist. Raises ``NotBuilt``."""
     parts = git("ls-tree", commit, "--", *PARTS)
     folder = BUILT / hashlib.sha256(f"{sys.implementation.cache_tag}\n{parts}".encode()).hexdigest()[:16]
     if not folder.exists():
@@ -49,7 +49,7 @@ def package_of(commit: str) -> Path:
 
 
 def _build(commit: str, parts: list[str], folder: Path) -> None:
-    print(f"building {commit[:12]} into {folder.relative_to(ROOT)}: some minutes, once", file=sys.stderr)
+    print(f"building {commit[:12]} into {folder.relative_to(ROOT)}: this takes some minutes, once", file=sys.stderr)
     BUILT.mkdir(parents=True, exist_ok=True)
     log = folder.with_suffix(".log")
     with tempfile.TemporaryDirectory(prefix="new-", dir=BUILT) as name:
@@ -67,5 +67,5 @@ def _build(commit: str, parts: list[str], folder: Path) -> None:
             )  # fmt: skip
         if done.returncode or not any((made / "mesh" / "wire").glob("*.so")):
             raise NotBuilt(f"{commit[:12]} could not be built and compiled; see {log.relative_to(ROOT)}")
-        if not folder.exists():  # another run may have built the same
+        if not folder.exists():  # another run may have built the same folder
             made.rename(folder)

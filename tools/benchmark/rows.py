@@ -1,7 +1,7 @@
-"""What is compared: loads, the two systems that carry each, and how many times better ours is to be.
+"""The rows of the comparison: a load, the two systems that carry it, and the ratio that is required.
 
-It knows plans and figures: never how a system is started. What always holds: the ratio of a row says how many times
-better ours is, whether more or less is better.
+It knows plans and figures; it must never know how a system is started. What always holds: the ratio of a row says how
+many times better ours is, also for figures of which less is better.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ Figures = Result | Connected
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``kind`` is what is measured; ``least`` the ratio that is asked for; ``after``: the row whose rate of the peer
-    this one's rate is taken from, ``share`` how much of it; ``shared``: the load runs on the same processors as the
-    system, which has all."""
+    """``kind``: what is measured; ``least``: the required ratio; ``after``: the row whose peer's rate gives this row's
+    rate, and ``share``: the share of that rate; ``shared``: the system and the load share all processors."""
 
     name: str
     kind: str
@@ -60,14 +59,14 @@ def rows() -> list[Row]:
     }  # fmt: skip
     found = [Row(name, THROUGHPUT, SCENARIOS[name], least) for name, least in asked.items()]
     paced = replace(SCENARIOS["down-200x1"], window=1000)
-    # At its greatest rate the peer's queues grow, so there is one row at which they do not.
+    # At its greatest rate the peer's queues grow; a second row has a rate at which they do not.
     found.append(Row("latency-200", LATENCY, paced, 2.0, after="down-200x1"))
     found.append(Row("latency-200-at-90%", LATENCY, paced, 2.0, after="down-200x1", share=0.9))
     alone = [("1x100", 0, 2.0), ("1x100", 1, 5.0), ("200x1", 1, 1.2), ("2000x1", 1, 1.2)]
     for name, qos, least in alone:
         plan = replace(SCENARIOS[f"down-{name}"], direction=DIRECT, qos=qos)
         found.append(Row(f"alone-{name}-qos{qos}", THROUGHPUT, plan, least, "mosquitto"))
-    # With more than one message in flight amqtt takes longer for each, so this is where it does best.
+    # With more than one message in flight amqtt takes longer for each message, so this load suits it best.
     alone_with_one = replace(SCENARIOS["down-1x100"], direction=DIRECT, window=1)
     found.append(Row("alone-amqtt-1x1", THROUGHPUT, alone_with_one, 1.0, "amqtt"))
     for name in ("down-1x100", "down-200x1", "up-20x20", "up-200x1"):

@@ -1,7 +1,7 @@
-"""How cost grows with the fleet: many vehicles connected, many mapped, all coming back at once, and messages traced.
+"""How the cost grows with the fleet: many connected vehicles, many mapped vehicles, all reconnecting at once, tracing.
 
-It knows experiments and what each has found: never how the figures are shown. What always holds: an experiment compares
-with itself at another size (or, for the storm, with the C mesh), with fresh processes for each, in one run.
+It knows experiments and their results; it must never know how the figures are shown. What always holds: an experiment
+compares itself at two sizes (or, for the storm, with the C mesh), with new processes for each, in one run.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from tools.benchmark.traced import samples
 
 FLEETS = (1_000, 100_000)
 FLEET_RATE = 6_000  # messages a second, half of them each way: a vehicle of 100,000 has one each way in 33 s
-SETTLE = 180.0  # seconds for all nodes to hear of all vehicles
+SETTLE = 180.0  # seconds until all nodes know all vehicles
 PER_PROCESS = 17_000  # connections: a process may have 20,000 descriptors here
 MAPPED = (1_000, 1_000_000)
-NEW = 5_000  # vehicles that come for the first time
+NEW = 5_000  # vehicles that are new to the map
 ASKED = 2_000  # times `where`
 STORM = 20_000
 STORM_OF_C_MESH = 19_500  # its edge has a descriptor for each vehicle
@@ -45,8 +45,8 @@ Found = dict[str, Any]
 
 
 def fleets(cpus: set[int], load_cpus: set[int], seconds: float) -> list[Found]:
-    """Commands and reports at one rate, for fleets of different sizes on the same mesh: with as many doors as the
-    largest one needs."""
+    """Commands and reports at one rate, for fleets of different sizes on the same mesh, which has as many doors as the
+    largest fleet needs."""
     found = []
     doors = -(-max(FLEETS) // PER_PROCESS)
     for size in FLEETS:
@@ -66,7 +66,7 @@ def fleets(cpus: set[int], load_cpus: set[int], seconds: float) -> list[Found]:
 
 
 def storms(cpus: set[int], load_cpus: set[int]) -> list[Found]:
-    """Everybody comes back at once."""
+    """All vehicles reconnect at once."""
     found = [_storm("ours", Ours(doors=2), STORM, cpus, load_cpus)]
     found.append(_storm("c-mesh", CMesh(fronts=3), STORM_OF_C_MESH, cpus, load_cpus))
     return found
@@ -84,7 +84,7 @@ def _storm(name: str, system: System, size: int, cpus: set[int], load_cpus: set[
 
 
 def maps(cpus: set[int], load_cpus: set[int]) -> list[Found]:
-    """Looking up and claiming edges, with few and with many vehicles mapped."""
+    """The cost of looking up and claiming edges, with few and with many mapped vehicles."""
     return [_map(size, cpus, load_cpus) for size in MAPPED]
 
 
@@ -113,7 +113,7 @@ def _map(size: int, cpus: set[int], load_cpus: set[int]) -> Found:
 
 
 def _etcds(file: Path) -> list[int]:
-    """The etcd of the mesh of this file: it has its folder on its command line."""
+    """The process number of the mesh's etcd, found by the data folder on its command line."""
     folder = str(file.parent)
     return [
         process.pid
@@ -123,7 +123,7 @@ def _etcds(file: Path) -> list[int]:
 
 
 async def _fill_and_ask(file: Path, size: int) -> tuple[float, float]:
-    """Microseconds of one ``where`` (the median), and records written in a second."""
+    """Microseconds of one ``where`` (the median), and records written per second."""
     run = which(str(file))
     client = client_of(topology_of(run), run.endpoints)
     try:

@@ -1,7 +1,7 @@
-"""docs/scaling.md, from the JSON of a comparison and of the experiments of ``scale``: what fleets of other sizes need.
+"""Makes docs/scaling.md, the needs of larger fleets, from the JSON of ``compare`` and of the experiments of ``scale``.
 
-It knows what was measured for one message, one connection and one record, and multiplies. What always holds: no figure
-of that page is written by hand, and what is assumed stands beside it.
+It multiplies the measured costs of one message, one connection and one record. What always holds: no figure of that
+page is written by hand, and the page states every assumption.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from tools.benchmark.traced import COUNTS
 
 FLEETS = (1_000_000, 10_000_000, 100_000_000)
 EVERY = 60  # seconds between two messages of a vehicle, each way
-BUSY = 0.5  # of a processor, at most, on average
-VEHICLES_OF_A_DOOR = 50_000  # so that its death does not send too many to the others at once
-ETCD_COMFORT = 8 << 30  # bytes that etcd is recommended to store at most
+BUSY = 0.5  # greatest average load of a processor
+VEHICLES_OF_A_DOOR = 50_000  # vehicles of one door, so that its end does not send too many to the other doors at once
+ETCD_COMFORT = 8 << 30  # recommended greatest size of etcd's data, in bytes
 
 HEAD = """\
 # Scaling
 
-What fleets of other sizes need, worked out from what was measured on one core. This page is made by a script from the
-same files as [benchmarks.md](benchmarks.md):
+The needs of larger fleets, calculated from measurements on one core. A script makes this page from the same files as
+[benchmarks.md](benchmarks.md):
 
 ```sh
 ./scripts/bench compare --json build/bench.json
@@ -34,14 +34,14 @@ same files as [benchmarks.md](benchmarks.md):
 
 UNITS = """\
 Loaded: mean of the rows down-2000x1 and up-2000x1, one core busy. Light load: a core that is half idle syncs and wakes
-up for a few messages at a time, so each costs more; it has the time.
+up for a few messages at a time, so each message costs more; the core has the time.
 
-A mapped vehicle takes {stored:.0f} bytes on etcd's disk and {etcd:.0f} in its memory; {claims:,.0f} new ones a second
-get an edge, with one core for everything.
+A mapped vehicle takes {stored:.0f} bytes on etcd's disk and {etcd:.0f} in its memory. With one core for everything,
+{claims:,.0f} new vehicles per second get an edge.
 """
 
 TRIED = """\
-## What was tried here
+## Experiments
 
 | | fewer | more | |
 |---|---|---|---|
@@ -50,34 +50,35 @@ TRIED = """\
 ASSUMED = """\
 ## What fleets need
 
-Assumed: every vehicle is connected, and has one message each way in {every} s; a process keeps its core {busy:.0%} busy
-at most; a front door has {door:,} vehicles at most. A process is one core. Links are the TCP connections within the
-mesh: each door and each core has one to each edge.
+Assumptions: every vehicle is connected, and has one message each way in {every} s; a process uses at most {busy:.0%} of
+its core; a front door has at most {door:,} vehicles. Each process has one core. Links are the TCP connections within
+the mesh: each door and each core has one to each edge.
 
 | vehicles | msg/s | doors | edges | cores | doors' memory | edges' memory | etcd's disk | etcd's memory | links |
 |---|---|---|---|---|---|---|---|---|---|
 """
 
 GIVES = """
-## What gives first
+## First limits
 
-1. **New vehicles.** {claims:,.0f} a second means that a fleet of a million that comes for the first time takes
-   {minutes:.0f} minutes. Claims are batched, by each front door. Vehicles that are known need none.
-2. **etcd's size.** etcd is recommended up to {comfort} GiB, which is {most:,.0f} million vehicles. Beyond that the
-   fleet is cut into several meshes, each with its own etcd, by market or by the first letters of the identity.
-3. **Watches.** Every door and core follows the map. A record changes only when a vehicle is claimed or moved, so the
-   load is claims and moves a second, times nodes. What is remembered is bounded (`map.cache`).
-4. **Links.** Doors times edges. A quiet link sends a sign of life every 3 s, which is nothing; but an edge with a
-   thousand links shares its wake-ups less well. Then the doors of a region are given that region's pools only.
-5. **One back end for everything.** A filter such as `vehicles/+/status` brings all reports to one connection, which one
-   core must write. `$share` spreads them over several back ends, and over several cores.
+1. **New vehicles.** At {claims:,.0f} per second, a fleet of a million new vehicles takes {minutes:.0f} minutes. Each
+   front door batches its claims. Vehicles that are in the map need no claim.
+2. **etcd's size.** etcd is recommended up to {comfort} GiB, which is {most:,.0f} million vehicles. A larger fleet
+   needs several meshes, each with its own etcd, split by market or by the first letters of the identity.
+3. **Watches.** Every door and core watches the map. A record changes only when a vehicle is claimed or moved, so the
+   load is the claims and moves per second, times the nodes. The cache of each node is bounded (`map.cache`).
+4. **Links.** Their number is doors times edges. An idle link sends a keep-alive every 3 s, which costs almost nothing;
+   but an edge with a thousand links handles fewer messages per wake-up. Then give the doors of a region only that
+   region's pools.
+5. **One back end for all reports.** A filter such as `vehicles/+/status` brings all reports to one connection, which
+   one core must write. `$share` spreads them over several back ends, and over several cores.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What one thing costs. Processor times in microseconds for a message, by role, loaded and idling; the rest in
-    bytes, for a vehicle."""
+    """The cost of one unit: microseconds of processor time per message, by role, loaded and with light load; the other
+    figures are bytes per vehicle."""
 
     loaded: dict[str, float]
     light: dict[str, float]
@@ -89,7 +90,7 @@ class Unit:
 
 
 def unit_of(bench: dict[str, Any], scale: dict[str, Any]) -> Unit:
-    """``LookupError`` if something was not measured."""
+    """Raises ``LookupError`` if a figure was not measured."""
     rows = {row["name"]: row["systems"]["ours"] for row in bench["rows"] if row["systems"]["ours"]}
     down, up = medians(rows["down-2000x1"], "cpu"), medians(rows["up-2000x1"], "cpu")
     loaded = {role: (by_role(down)[role] + by_role(up)[role]) / 2 for role in ("door", "edge", "core")}
@@ -103,7 +104,7 @@ def unit_of(bench: dict[str, Any], scale: dict[str, Any]) -> Unit:
 
 
 def medians(rounds: list[dict[str, Any]], what: str) -> dict[str, float]:
-    """Of each process, over the rounds."""
+    """The median of each process over the rounds."""
     return {name: median(one[what][name] for one in rounds) for name in rounds[0][what]}
 
 
@@ -132,12 +133,12 @@ def _measured(unit: Unit) -> str:
         rows.append([f"one message, {name}", *(f"{each[role]:.1f} us" for role in unit.loaded)])
     rows.append(["one idle vehicle", f"{unit.door_bytes:,.0f} B", f"{unit.edge_bytes:,.0f} B", "none"])
     text = UNITS.format(stored=unit.stored_bytes, etcd=unit.etcd_bytes, claims=unit.claims)
-    return f"## What one thing costs\n\n{_table(rows)}\n{text}"
+    return f"## Cost of one unit\n\n{_table(rows)}\n{text}"
 
 
 def _tried(scale: dict[str, Any]) -> str:
     rows = [*_fleets(scale["fleet"][0], scale["fleet"][-1]), *_maps(scale["map"][0], scale["map"][-1])]
-    storm = [["everybody comes back at once", "vehicles", "seconds"], ["---"] * 3]
+    storm = [["all vehicles reconnect at once", "vehicles", "seconds"], ["---"] * 3]
     storm += [[one["system"], f"{one['vehicles']:,}", f"{one['seconds']:.1f}"] for one in scale["storm"]]
     traced = [["traced (down-20x20)", "msg/s", "us a message", "of the rate without", "lost", *COUNTS[1:]], ["---"] * 8]
     traced += [_sample(one, scale["sample"][0]) for one in scale["sample"]]

@@ -1,8 +1,8 @@
-"""The systems that are compared: how each is started on given processors, and where it is then.
+"""The systems that are compared: starts each one on given processors, and gives its addresses.
 
-It knows programs and their settings: never a load. What always holds: a system has fresh processes and an empty folder
-each time, listens on loopback only, and is gone after ``stop``; settings are as kind to the peers as they are to us
-(Nagle off, queues unlimited, one thread where there is one processor).
+It knows programs and their settings; it must never know a load. What always holds: a system has new processes and an
+empty folder each time, listens on loopback only, and has ended after ``stop``; the peers have settings as favourable as
+ours (Nagle off, queues unlimited, one thread on one processor).
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ import psutil
 
 from mesh.registry.embedded import free_ports
 
-READY = 90.0  # seconds until a system listens: ours starts Ray, on one processor
+READY = 90.0  # seconds until a system listens: ours starts Ray on one processor
 STOP = 60.0
 
 Address = tuple[str, int]
 
 
 class System(Protocol):
-    """``watched``: the processes that the load goes through, by name; ``vehicles`` and ``backends``: its two ends."""
+    """``watched``: the processes that carry the load, by name; ``vehicles`` and ``backends``: the two addresses."""
 
     vehicles: Address
     backends: Address
     watched: dict[str, int]
 
     def start(self, cpus: set[int]) -> None:
-        """Start everything on these processors; returns when it is ready."""
+        """Start the system on these processors; returns when it is ready."""
 
     def stop(self) -> None:
         """End everything."""
@@ -47,7 +47,7 @@ class System(Protocol):
 
 @contextmanager
 def pinned(cpus: set[int]) -> Iterator[None]:
-    """What is started within inherits these processors."""
+    """Processes that start within this context run on these processors."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cpus)
     try:
@@ -57,7 +57,7 @@ def pinned(cpus: set[int]) -> Iterator[None]:
 
 
 def program(name: str) -> str:
-    """Where a program is; ``LookupError`` if nowhere."""
+    """The path of a program. Raises ``LookupError`` if it is not on the PATH."""
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
     if found is None:
         raise LookupError(f"{name} is not on the PATH")
@@ -65,7 +65,7 @@ def program(name: str) -> str:
 
 
 def wait_for(address: Address, process: subprocess.Popen[bytes]) -> None:
-    """Until somebody listens there."""
+    """Wait until a process listens at this address."""
     deadline = time.monotonic() + READY
     while True:
         try:
@@ -78,7 +78,7 @@ def wait_for(address: Address, process: subprocess.Popen[bytes]) -> None:
 
 
 class Programs:
-    """What systems of plain programs share."""
+    """Base of the systems that consist of ordinary programs."""
 
     def __init__(self) -> None:
         self.vehicles: Address = ("127.0.0.1", 0)
@@ -129,7 +129,7 @@ class Mosquitto(Programs):
 
 @final
 class Amqtt(Programs):
-    """One amqtt alone, which is Python as well."""
+    """One amqtt alone: a broker in Python, like ours."""
 
     def start(self, cpus: set[int]) -> None:
         (port,) = free_ports(1)
@@ -145,11 +145,11 @@ class Amqtt(Programs):
 
 @final
 class CMesh(Programs):
-    """HAProxy, sticky by client id, before a Mosquitto as edge; a bridge to it from a Mosquitto as core."""
+    """HAProxy, sticky by client id, before a Mosquitto as edge, with a bridge from a Mosquitto as core."""
 
     def __init__(self, fronts: int = 1) -> None:
-        """``fronts``: so many HAProxys share the port. One takes 9,900 connections where a process may have 20,000
-        descriptors."""
+        """``fronts``: the number of HAProxys that share the port. One takes 9,900 connections if a process may have
+        20,000 descriptors."""
         super().__init__()
         self._fronts = fronts
 
@@ -191,11 +191,11 @@ class CMesh(Programs):
 
 @final
 class Ours:
-    """The mesh as ``mesh up`` starts it, with its journals, on a Ray of its own."""
+    """The mesh as ``mesh up`` starts it, with its journals and its own Ray."""
 
     def __init__(self, doors: int = 1, edges: int = 1, telemetry: str = "", package: Path | None = None) -> None:
-        """``telemetry``: what stands under that key of the topology; ``package``: the folder of the ``mesh`` that runs,
-        if it is not the one that is installed."""
+        """``telemetry``: the value of this key of the topology; ``package``: the folder of the ``mesh`` package to run
+        (default: the installed one)."""
         self.vehicles: Address = ("127.0.0.1", 0)
         self.backends: Address = ("127.0.0.1", 0)
         self.watched: dict[str, int] = {}
@@ -217,13 +217,13 @@ class Ours:
             self._see_that_it_runs(self._package)
 
     def _see_that_it_runs(self, package: Path) -> None:
-        """Raise ``RuntimeError`` if a node has no compiled code of this folder in its memory."""
+        """Raise ``RuntimeError`` if a node has not loaded compiled code from this folder."""
         for name, pid in self.watched.items():
             if not any(Path(mapped.path).is_relative_to(package) for mapped in psutil.Process(pid).memory_maps()):
                 raise RuntimeError(f"{name} does not run the compiled code of {package}")
 
     def nodes(self) -> list[dict[str, Any]]:
-        """What ``mesh status`` says of each node."""
+        """The nodes of ``mesh status``."""
         nodes: list[dict[str, Any]] = json.loads(self._mesh("status", "--topology", str(self.file), "--json"))["nodes"]
         return nodes
 

@@ -1,8 +1,8 @@
-"""What tracing costs: the same load with no message traced, some and all.
+"""The cost of tracing: the same load with none, some and all of the messages traced.
 
-It knows meshes that are up together and get the load in turn, for some seconds each: what is looked for is less than
-what the machine drifts by within minutes. What always holds: a mesh is measured when it has used up what it may trace
-at once, so that the figure is that of a node that traces all day.
+It knows meshes that run at the same time and get the load in short turns, because the cost is smaller than the drift of
+the machine's speed within minutes. What always holds: a mesh is measured after it has used its burst allowance of
+traces, so that the figure is that of continuous tracing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PLAN = SCENARIOS["down-20x20"]
 SAMPLES = (0.0, 0.01, 1.0)
 TURNS = 4  # for each round
 TURN = 2.0  # seconds of one turn
-FIRST = 1.0  # seconds of a turn before that
+FIRST = 1.0  # seconds of warm-up before each turn
 DRAIN = 20.0
 SERIES = {
     "recorded": "mesh_spans_recorded_total", "exported": "mesh_spans_exported_total",
@@ -35,7 +35,7 @@ Found = dict[str, Any]
 
 @contextmanager
 def collector(cpus: set[int]) -> Iterator[str]:
-    """Where traces can be sent to."""
+    """A running collector; gives its address."""
     (port,) = free_ports(1)
     with pinned(cpus):
         command = [sys.executable, "-m", "tools.benchmark.collector", str(port)]
@@ -51,7 +51,7 @@ def collector(cpus: set[int]) -> Iterator[str]:
 
 @final
 class Traced:
-    """A mesh that samples a share of the messages, and its load."""
+    """A mesh that traces a share of the messages, and its load."""
 
     def __init__(self, share: float, endpoint: str, cpus: set[int], load_cpus: set[int], ended: ExitStack) -> None:
         self._mesh = Ours(telemetry=f'telemetry: {{otlp: "{endpoint}", sample: {share}}}\n' if share else "")
@@ -63,12 +63,12 @@ class Traced:
         self._results: list[Result] = []
 
     def turn(self) -> None:
-        """Some seconds of load."""
+        """One turn of load."""
         watched = self._mesh.watched
         self._results.append(turn(self._load, PLAN, watched, seconds=TURN, warm_up=FIRST, drain=DRAIN))
 
     def found(self) -> Found:
-        """``rates`` and ``cpu`` (microseconds a message) of each turn; ``lost`` of all; what became of the spans."""
+        """``rates`` and ``cpu`` (microseconds per message) of each turn; ``lost`` of all turns; the counts of spans."""
         figures = [node["figures"] for node in self._mesh.nodes()]
         return {
             "sample": self._share, "rates": [one.rate for one in self._results],
@@ -78,7 +78,7 @@ class Traced:
 
 
 def samples(cpus: set[int], load_cpus: set[int], rounds: int) -> list[Found]:
-    """One mesh for each share, in turn; the order changes, so that none always comes after the same one."""
+    """Measure one mesh for each share, in turn. The order changes, so that none always follows the same one."""
     with ExitStack() as ended:
         endpoint = ended.enter_context(collector(load_cpus))
         meshes = [Traced(share, endpoint, cpus, load_cpus, ended) for share in SAMPLES]

@@ -1,1 +1,1 @@
-"""The demonstration behind ``scripts/demo``: a mesh, a small fleet, a crash, and what arrived all the same."""
+"""The demonstration of ``scripts/demo``: a mesh and a small fleet through the crash of an edge."""

@@ -1,4 +1,4 @@
-"""``scripts/demo``: tells the story, and ends all that it began."""
+"""``scripts/demo``: runs the demonstration, and stops everything that it started."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from tools.tracing.spanvalue import SpanValue
 
 ABOUT: Final = """\
-Shows the mesh at work, in about a minute. Nothing needs to be installed before, and nothing is left running after.
+Shows a running mesh, in about a minute. It installs what it needs, and leaves no process behind.
 
-  1. the mesh of topology/local.yaml starts: a front door, two edges, a core, etcd; each a process that Ray looks after
+  1. the mesh of topology/local.yaml starts: a front door, two edges, a core, etcd; each is a process that Ray restarts
   2. ten vehicles connect, half with MQTT 3.1.1, half with MQTT 5; a back end sends them commands, they answer
   3. one vehicle falls asleep; then its edge is killed with kill -9 while commands go on
-  4. the edge comes back, the vehicle wakes, and everything that was sent arrives
+  4. the edge restarts, the vehicle wakes, and all messages arrive
   5. one more command is followed through the mesh by its trace
 
 The vehicles and the back end are ordinary clients made with paho-mqtt.
@@ -37,14 +37,14 @@ The vehicles and the back end are ordinary clients made with paho-mqtt.
 
 EXAMPLES: Final = """\
 examples:
-  ./scripts/demo            watch it
-  ./scripts/demo --keep     afterwards the mesh goes on running, for your own clients
-  ./scripts/demo | cat      as plain lines
+  ./scripts/demo            a live picture on the terminal
+  ./scripts/demo --keep     leaves the mesh running afterwards, for your own clients
+  ./scripts/demo | cat      plain lines
 
-exit codes: 0 nothing was lost and no connection dropped, 1 something was, or the mesh did not come up,
-            130 interrupted (Ctrl-C ends everything that was started)
+exit codes: 0 no message was lost and no connection dropped, 1 a loss or a drop, or the mesh did not start,
+            130 interrupted (Ctrl-C stops everything that was started)
 
-It keeps its data in .mesh/demo, and takes other ports if 1883 or 1884 are taken.
+It keeps its data in .mesh/demo, and uses other ports if 1883 or 1884 are in use.
 """
 
 
@@ -52,7 +52,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="demo", description=ABOUT, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--keep", action="store_true", help="leave the mesh running, and say where")
+    parser.add_argument("--keep", action="store_true", help="leave the mesh running, and print its addresses")
     return parser.parse_args()
 
 
@@ -61,7 +61,7 @@ def interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def deaf() -> None:
-    """From now on everything is being ended: a second Ctrl-C must not leave half of it."""
+    """Ignore further signals: a second Ctrl-C must not interrupt the stop."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
@@ -75,14 +75,15 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output went (`demo | head`). Python flushes stdout once more at exit: give it a place to go.
+        # The reader of our output has ended (`demo | head`). Python flushes stdout once more at exit, so stdout must be
+        # writable.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
 def tell(keep: bool) -> int:
-    """The whole demonstration; gives its exit code."""
-    from rich.console import Console  # here, because --help works before anything is installed
+    """Run the whole demonstration; returns its exit code."""
+    from rich.console import Console  # imported here, because --help must work before anything is installed
 
     from tools.demonstration.running import Failed, RunningMesh, folder
     from tools.demonstration.screen import screen
@@ -95,7 +96,7 @@ def tell(keep: bool) -> int:
     home.mkdir(parents=True, exist_ok=True)
     with ExitStack() as ending:
         if not alone(ending.enter_context((home / "lock").open("w"))):
-            print("another demo runs in this checkout: wait for its end", file=sys.stderr)
+            print("another demo runs in this checkout; wait until it has ended", file=sys.stderr)
             return 1
         collector = Collector()
         ending.callback(collector.close)
@@ -103,14 +104,14 @@ def tell(keep: bool) -> int:
         kept = ending.enter_context(ExitStack())
         kept.callback(mesh.stop)
         try:
-            mesh.clear()  # before ports are chosen: what an earlier demo left may hold them
+            mesh.clear()  # before the ports are chosen, because an earlier demo may still use them
             setting = write(ROOT / "topology" / "local.yaml", home, collector.endpoint)
             story = Story(setting, mesh, collector)
             ending.callback(story.close)
             with screen(console, story.look) as shown:
                 vehicle, spans = play(story, shown)
         except KeyboardInterrupt:
-            print("stopping; everything that was started is being ended", file=sys.stderr)
+            print("stopping everything that was started", file=sys.stderr)
             raise
         except (Failed, OSError) as error:
             print(f"{error}\nthe logs are in {home / 'data' / 'logs'}", file=sys.stderr)
@@ -123,12 +124,12 @@ def tell(keep: bool) -> int:
             tell_addresses(console, setting)
         elif not end(console, story, mesh):
             return 1
-        kept.pop_all()  # there is nothing to stop any more, or it is to go on
+        kept.pop_all()  # the mesh is stopped already, or goes on running
         return 0 if totals.flawless else 1
 
 
 def alone(lock: IO[str]) -> bool:
-    """Whether no other demo runs; the lock goes with the file."""
+    """Whether no other demo runs. Closing the file releases the lock."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -137,7 +138,7 @@ def alone(lock: IO[str]) -> bool:
 
 
 def play(story: Story, shown: Screen) -> tuple[str, list[SpanValue]]:
-    """All acts; gives the vehicle and the spans of the traced command."""
+    """Run all acts; returns the vehicle and the spans of the traced command."""
     story.rise(shown)
     story.gather(shown)
     story.drive(shown)
@@ -149,23 +150,23 @@ def play(story: Story, shown: Screen) -> tuple[str, list[SpanValue]]:
 
 
 def end(console: Console, story: Story, mesh: RunningMesh) -> bool:
-    """Stop everything; whether that was possible."""
+    """Stop everything; ``False`` if that failed."""
     with console.status("the mesh is being stopped"):
         story.close()
         stopped = mesh.stop()
     if stopped:
-        console.print("The mesh is stopped; nothing is left running.")
+        console.print("The mesh is stopped; no process is left.")
     else:
-        print("the mesh could not be stopped; './scripts/mesh down' tells why", file=sys.stderr)
+        print("the mesh could not be stopped; './scripts/mesh down' shows why", file=sys.stderr)
     return stopped
 
 
 def conclude(console: Console, ledger: Ledger, vehicle: str, spans: list[SpanValue]) -> None:
-    """The trace and the sums."""
+    """Print the trace and the sums."""
     from tools.demonstration.screen import summary
     from tools.tracing.waterfall import waterfall
 
-    console.print(f"\n[bold]one command to {vehicle}, as its trace shows it[/bold]\n")
+    console.print(f"\n[bold]the trace of one command to {vehicle}[/bold]\n")
     console.print(waterfall(spans, max(10, min(40, console.width - 62))))
     totals = ledger.totals()
     console.print()
@@ -173,7 +174,7 @@ def conclude(console: Console, ledger: Ledger, vehicle: str, spans: list[SpanVal
     for why, number in ledger.refusals().items():
         console.print(f"[red]{number} commands were not accepted: {why}[/red]")
     good = "[bold green]Nothing was lost, and no vehicle's connection was dropped.[/bold green]"
-    bad = "[bold red]This is not as it should be: see above.[/bold red]"
+    bad = "[bold red]The demonstration failed: see above.[/bold red]"
     console.print(f"\n{good if totals.flawless else bad}")
 
 

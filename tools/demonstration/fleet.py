@@ -1,7 +1,7 @@
 """The fleet and its back end: ordinary MQTT clients, made with paho-mqtt.
 
-They know topics, and tell the ledger what they send and get. What always holds: a vehicle answers each command once,
-however often it arrives; a connection that ends without having been closed here is counted as dropped.
+They know topics, and record in the ledger what they send and receive. What always holds: a vehicle answers each command
+once, even if it arrives again; a connection that the client itself did not close counts as dropped.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 from tools.demonstration.ledger import Ledger
 from tools.demonstration.setting import HOST
 
-# Longer than the demonstration takes, so that no session ends in it.
+# Longer than the demonstration takes, so that no session expires.
 _EXPIRY: Final = 3600
 _KEEP_ALIVE: Final = 20
-# Commands that wait for their acknowledgement while an edge is away.
+# Commands that wait for their acknowledgement while an edge restarts.
 _IN_FLIGHT: Final = 500
 
 ASLEEP: Final = "asleep"
@@ -70,7 +70,7 @@ class Vehicle:
         return "5" if self.protocol == MQTTProtocolVersion.MQTTv5 else "3.1.1"
 
     def drive(self) -> None:
-        """Connect; ``state`` tells when the vehicle is there."""
+        """Start to connect; ``state`` changes when the vehicle is connected."""
         self.state = OFFLINE
         _connect(self._client, self._port)
         self._client.loop_start()
@@ -122,7 +122,7 @@ class BackEnd:
         self._client.on_publish = self._on_publish
 
     def connect(self) -> None:
-        """Connect; ``ready`` tells when it is done."""
+        """Start to connect; ``ready`` changes when it is connected."""
         _connect(self._client, self._port)
         self._client.loop_start()
 
@@ -163,7 +163,7 @@ class BackEnd:
 
 @final
 class Fleet:
-    """Some vehicles: every second one speaks MQTT 3.1.1, the others MQTT 5."""
+    """Some vehicles: every second one uses MQTT 3.1.1, the others MQTT 5."""
 
     def __init__(self, names: Sequence[str], port: int, ledger: Ledger) -> None:
         versions = (MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5)

@@ -1,7 +1,7 @@
-"""The ledger: what was sent, what arrived, and what is missing.
+"""The ledger: the messages that were sent, that arrived and that are missing.
 
-It knows numbers of messages per vehicle, never sockets. What always holds: a message counts as lost until it has
-arrived; one that arrives again is a repeat and changes nothing else; every method may be called from any thread.
+It knows numbers of messages per vehicle; it must never know sockets. What always holds: a message counts as missing
+until it has arrived; if it arrives again, only the count of repeats changes; any thread may call every method.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import final
 
 @final
 class Account:
-    """The messages of one vehicle. Commands have numbers that grow."""
+    """The messages of one vehicle. Its commands have increasing numbers."""
 
     __slots__ = ("delivered", "disordered", "dropped", "heard", "last", "newest", "repeats", "reported", "sent")
 
@@ -74,12 +74,12 @@ class Ledger:
             self._accounts[vehicle].sent.add(number)
 
     def refused(self, why: str) -> None:
-        """The core did not take a command."""
+        """The core refused a command."""
         with self._lock:
             self._refused[why] = self._refused.get(why, 0) + 1
 
     def delivered(self, vehicle: str, number: int, text: str) -> bool:
-        """A command reached its vehicle; ``False`` if it did before."""
+        """A command reached its vehicle; ``False`` if it had arrived before."""
         with self._lock:
             account = self._accounts[vehicle]
             if number in account.delivered:
@@ -104,7 +104,7 @@ class Ledger:
             account.heard.add(number)
 
     def dropped(self, vehicle: str) -> None:
-        """A vehicle lost its connection without having closed it."""
+        """A vehicle lost its connection, which it had not closed."""
         with self._lock:
             self._accounts[vehicle].dropped += 1
 
@@ -118,7 +118,7 @@ class Ledger:
             return copy
 
     def refusals(self) -> dict[str, int]:
-        """Why the core did not take commands, and how many."""
+        """The reasons why the core refused commands, with counts."""
         with self._lock:
             return dict(self._refused)
 

@@ -1,7 +1,7 @@
-"""The mesh that the demonstration runs, by way of the ``mesh`` command.
+"""The mesh of the demonstration, run through the ``mesh`` command.
 
-It knows the command and the status that it gives. What always holds: once ``start`` was called, ``stop`` ends all that
-it began, also half-way; signals from the terminal reach the demonstration alone, which decides.
+It knows the command and its status. What always holds: ``stop`` ends every process that ``start`` has started, also
+during the start; signals from the terminal reach only the demonstration, which stops the mesh.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from mesh.registry.map import records
 from tools.demonstration.setting import MESH
 
 READY: Final = "ready"
-# Bringing the mesh down takes a few seconds; this is for a machine that is busy with other things.
+# Seconds. Stopping the mesh takes a few; a busy machine needs longer.
 _STOP_SECONDS: Final = 90.0
-# The first thing that a mesh which starts does is to put itself on record.
+# Seconds until a starting mesh has written its run file, which it does first.
 _RECORD_SECONDS: Final = 30.0
-# The screen asks several times a second, the status changes once or twice.
+# Seconds between two readings. The screen asks several times a second; the status changes once or twice.
 _FRESH: Final = 0.2
 
 
 class Failed(Exception):
-    """The demonstration cannot go on; one sentence, or the output of the command that failed."""
+    """The demonstration cannot go on; one sentence, or the output of the failed command."""
 
 
 @final
@@ -57,7 +57,7 @@ class RunningMesh:
     """One run of the mesh."""
 
     def __init__(self, group: Path) -> None:
-        """``group``: the folder of the topology file and of the mesh's data."""
+        """``group``: the folder of the topology file and the mesh's data."""
         self._file = group / "topology.yaml"
         self._data = group / "data"
         self._starting: subprocess.Popen[str] | None = None
@@ -65,7 +65,7 @@ class RunningMesh:
         self._nodes: list[NodeState] = []
 
     def clear(self) -> None:
-        """End what an earlier run left, and forget its data. Raises ``Failed``, ``OSError``."""
+        """Stop the mesh of an earlier run, and delete its data. Raises ``Failed``, ``OSError``."""
         if self._file.exists():
             if not self.stop():
                 raise Failed(f"the mesh of an earlier demo could not be stopped: 'mesh down --topology {self._file}'")
@@ -74,16 +74,16 @@ class RunningMesh:
             shutil.rmtree(self._data)
 
     def start(self) -> None:
-        """Bring the mesh up. Raises ``Failed``."""
+        """Start the mesh. Raises ``Failed``."""
         with self._command("up", str(self._file), "--detach") as process:
             self._starting = process
             said, _ = process.communicate()
         self._starting = None
         if process.returncode:
-            raise Failed("the mesh did not come up:\n" + "\n".join(said.splitlines()[-20:]))
+            raise Failed("the mesh did not start:\n" + "\n".join(said.splitlines()[-20:]))
 
     def stop(self) -> bool:
-        """End the mesh and all its processes; ``False`` if that cannot be."""
+        """Stop the mesh and all its processes; ``False`` if that failed."""
         if self._starting is not None:
             self._interrupt(self._starting)
         if not self._file.exists():
@@ -96,7 +96,7 @@ class RunningMesh:
         return process.returncode == 0
 
     def _interrupt(self, starting: subprocess.Popen[str]) -> None:
-        """Break off a start. Not before the mesh's run is on record, as 'mesh down' ends what is on record."""
+        """Interrupt a start. Waits until the run file exists, because 'mesh down' needs it."""
         end = time.monotonic() + _RECORD_SECONDS
         while starting.poll() is None and not run_path(self._data).exists() and time.monotonic() < end:
             time.sleep(_FRESH)
@@ -106,7 +106,7 @@ class RunningMesh:
                 starting.wait(_STOP_SECONDS)
 
     def nodes(self) -> list[NodeState]:
-        """All nodes, as of a moment ago."""
+        """The latest known state of all nodes."""
         now = time.monotonic()
         if now - self._read > _FRESH:
             self._read = now
@@ -117,7 +117,7 @@ class RunningMesh:
         return next((node for node in self.nodes() if node.name == name), None)
 
     def kill(self, name: str) -> NodeState:
-        """``kill -9`` the process of a node; gives what the node was. Raises ``Failed``."""
+        """``kill -9`` the process of a node; returns its state before that. Raises ``Failed``."""
         node = self.node(name)
         if node is None or not node.pid:
             raise Failed(f"{name} has no process to kill")
@@ -125,10 +125,10 @@ class RunningMesh:
         return node
 
     def edges(self) -> dict[str, str]:
-        """The map: the edge of each vehicle."""
+        """The edge of each vehicle in the map."""
         run = load_run(self._data)
         if run is None:
-            raise Failed("the mesh is gone")
+            raise Failed("the mesh has ended")
         return asyncio.run(_edges(run.endpoints))
 
     def _ask(self) -> list[NodeState]:
@@ -138,7 +138,7 @@ class RunningMesh:
         return [NodeState(row.name, row.role, row.state, row.pid) for row in status_of(run).nodes]
 
     def _command(self, *words: str) -> subprocess.Popen[str]:
-        """Run ``mesh`` in a session of its own, so that Ctrl-C does not reach it."""
+        """Run ``mesh`` in its own session, so that Ctrl-C does not reach it."""
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "mesh.cli.main", *words],
             stdin=subprocess.DEVNULL,
@@ -161,5 +161,5 @@ async def _edges(endpoints: tuple[str, ...]) -> dict[str, str]:
 
 
 def folder(root: Path) -> Path:
-    """Where the demonstration keeps all that is its own."""
+    """The folder for all files of the demonstration."""
     return root / ".mesh" / "demo"

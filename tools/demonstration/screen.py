@@ -1,7 +1,7 @@
-"""What the demonstration shows: a live picture on a terminal, plain lines elsewhere.
+"""The output of the demonstration: a live picture on a terminal, plain lines elsewhere.
 
-It knows how things look, and asks a ``View`` for what is to be seen. What always holds: what has happened stays above
-the picture as a line; the picture fits on a terminal of 24 lines and 80 columns.
+It knows the layout, and reads the figures from a ``View``. What always holds: every past event stays above the picture
+as a line; the picture fits on a terminal of 24 lines and 80 columns.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tools.demonstration.fleet import ASLEEP, DRIVING
 from tools.demonstration.ledger import Totals
 from tools.demonstration.running import NodeState
 
-# Often enough to look alive, seldom enough to leave the processor to the mesh.
+# Pictures per second: enough to look smooth, few enough to leave the processor to the mesh.
 _FRAMES_PER_SECOND: Final = 6
-# On a terminal that is no terminal: how often the figures are said.
+# Seconds between two lines of figures, when the output is not a terminal.
 _PLAIN_SECONDS: Final = 3.0
-# What takes longer than this shows its seconds.
+# An act that takes longer than this shows its seconds.
 _LONG: Final = 2.0
 
 _EDGE_COLOURS: Final = ("cyan", "magenta", "yellow", "blue")
@@ -53,7 +53,7 @@ class Row:
 @final
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that is to be seen at one moment. No rows: the fleet is not there yet."""
+    """The figures of one moment. Without rows, the fleet has not started yet."""
 
     rows: Sequence[Row]
     nodes: Sequence[NodeState]
@@ -61,30 +61,30 @@ class View:
 
 
 class Screen(Protocol):
-    """Where the story is told."""
+    """Shows the progress of the demonstration."""
 
     def begin(self, text: str) -> None:
-        """Something begins, and is under way until ``done``."""
+        """A step begins; it is in progress until ``done``."""
 
     def note(self, text: str) -> None:
-        """How it goes, in a few words."""
+        """The progress of the step, in a few words."""
 
     def done(self, text: str) -> None:
-        """What came of it."""
+        """The result of the step."""
 
     def wait(self, seconds: float) -> None:
         """Let time pass."""
 
 
 def screen(console: Console, look: Callable[[], View]) -> LiveScreen | PlainScreen:
-    """The screen that fits where the output goes. Use it as a context manager."""
+    """The screen for this output: live on a terminal, else plain. Use it as a context manager."""
     live = console.is_terminal and not console.is_dumb_terminal
     return LiveScreen(console, look) if live else PlainScreen(console, look)
 
 
 @final
 class LiveScreen:
-    """Redraws the picture in place; it stays when the story ends."""
+    """Redraws the picture in place; the last picture stays on the terminal."""
 
     def __init__(self, console: Console, look: Callable[[], View]) -> None:
         self._console = console
@@ -137,7 +137,7 @@ class LiveScreen:
 
 @final
 class PlainScreen:
-    """One line for each thing that happens, and the figures now and then."""
+    """Prints one line for each event, and the figures at intervals."""
 
     def __init__(self, console: Console, look: Callable[[], View]) -> None:
         self._console = console
@@ -148,13 +148,13 @@ class PlainScreen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is left open."""
+        """Nothing to close."""
 
     def begin(self, text: str) -> None:
         self._print(f"- {text}")
 
     def note(self, text: str) -> None:
-        """Too much for lines that stay."""
+        """Not shown, because there would be too many lines."""
 
     def done(self, text: str) -> None:
         self._print(f"  {text}")
@@ -170,21 +170,21 @@ class PlainScreen:
 
 
 def _done(text: str) -> Table:
-    """A line with its mark; what does not fit goes on below the text."""
+    """A line with its mark; long text is wrapped and indented."""
     line = Table.grid(padding=(0, 1))
     line.add_row(Text("✓", "green"), Text(text))
     return line
 
 
 def fleet_table(rows: Sequence[Row]) -> Table:
-    """The fleet, a line for each vehicle."""
+    """The fleet, with a line for each vehicle."""
     edges = sorted({row.edge for row in rows if row.edge})
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name, width in (("vehicle", 7), ("MQTT", 5), ("edge", 6), ("state", 10)):
         table.add_column(name, no_wrap=True, min_width=width)
     for name, width in (("commands", 9), ("answers", 7), ("waiting", 7)):
         table.add_column(name, justify="right", no_wrap=True, min_width=width)
-    table.add_column("last command", no_wrap=True)  # the one that shrinks
+    table.add_column("last command", no_wrap=True)  # the only column that shrinks
     for row in rows:
         colour = _EDGE_COLOURS[edges.index(row.edge) % len(_EDGE_COLOURS)] if row.edge else "dim"
         table.add_row(
@@ -207,7 +207,7 @@ def _state(row: Row) -> Text:
 
 
 def footer(view: View) -> Table:
-    """The nodes, the messages and the connections, a line for each."""
+    """One line each for the nodes, the messages and the connections."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", min_width=8)
     table.add_column(no_wrap=True)
@@ -219,7 +219,7 @@ def footer(view: View) -> Table:
 
 
 def node_line(nodes: Sequence[NodeState]) -> Text:
-    """All nodes; a circle that is not full stands for one on its way."""
+    """All nodes; a node that is not ready has an empty circle."""
     line = Text()
     for node in nodes:
         line.append("● " if node.ready else "◌ ", "green" if node.ready else "yellow")
@@ -235,7 +235,7 @@ def message_line(totals: Totals) -> Text:
 
 
 def vehicle_line(rows: Sequence[Row], totals: Totals) -> Text:
-    """How many vehicles are connected, asleep, and have lost their connection."""
+    """The numbers of vehicles that are connected and asleep, and of dropped connections."""
     states = Counter(row.state for row in rows)
     line = Text(f"{states[DRIVING]} connected · {states[ASLEEP]} asleep")
     line.append(f" · {totals.dropped} connections dropped", "red" if totals.dropped else "dim")
@@ -243,7 +243,7 @@ def vehicle_line(rows: Sequence[Row], totals: Totals) -> Text:
 
 
 def summary(totals: Totals) -> Table:
-    """The end: what was sent, what arrived, what is missing."""
+    """The summary: messages sent, arrived and missing."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("")
     for name in ("sent", "delivered", "lost"):
@@ -253,7 +253,7 @@ def summary(totals: Totals) -> Table:
         ("answers to the back end", totals.reported, totals.heard),
     ):
         table.add_row(name, str(sent), str(arrived), _verdict(sent - arrived))
-    table.add_row("arrived twice (at least once is the promise)", "", "", str(totals.repeats))
+    table.add_row("arrived again (QoS 1 allows it)", "", "", str(totals.repeats))
     table.add_row("arrived out of order", "", "", _verdict(totals.disordered))
     table.add_row("connections dropped", "", "", _verdict(totals.dropped))
     return table

@@ -1,7 +1,7 @@
-"""The topology of the demonstration: ``topology/local.yaml`` with a folder of its own, free ports, and traces.
+"""The topology of the demonstration: ``topology/local.yaml`` with its own data folder, free ports, and traces.
 
-It knows the file's keys and which ports are free. What always holds: the demonstration never touches the data or the
-ports of another mesh.
+It knows the file's keys and which ports are free. What always holds: the demonstration never uses the data or the ports
+of another mesh.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def write(source: Path, folder: Path, otlp: str) -> Setting:
 
 
 def choose(port: int, free: Callable[[int], bool]) -> int:
-    """``port`` if it is free, else one that the system gives."""
+    """``port`` if it is free, else a free port from the system."""
     if free(port):
         return port
     with socket.socket() as listener:
@@ -63,7 +63,7 @@ def choose(port: int, free: Callable[[int], bool]) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether this port can be listened on: on our address, and on all of them, where another program may be."""
+    """Whether this port is free on our address and on the wildcard address."""
     for host in (HOST, "0.0.0.0"):
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,7 @@
-"""The story that the demonstration tells, act by act.
+"""The story of the demonstration, act by act.
 
-It knows what happens when, and what has to be true before it goes on. What always holds: every wait has an end, and
-what does not happen in time ends the story with ``Failed``.
+It knows the order of the events, and the condition for each next step. What always holds: every wait has a deadline; if
+a condition is not met in time, the story ends with ``Failed``.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ DOINGS: Final = (
     "lights off",
 )  # fmt: skip
 
-# Between two commands: 20 a second in all, so that one can still see them come.
+# Seconds between two commands: 20 per second in total, slow enough to watch.
 _PACE: Final = 0.05
 _POLL: Final = 0.1
-# The usual second or less, on a machine that is busy.
+# Seconds for a step that usually takes one second or less: a busy machine needs longer.
 _CONNECT_SECONDS: Final = 60.0
-# So long the line about the crash can be read, however quick the edge is.
+# Seconds that the line about the crash stays visible, even if the edge restarts sooner.
 _READ_SECONDS: Final = 3.0
-# Ray notices the death, and starts the process again.
+# Seconds for Ray to notice the end of the process, and to restart it.
 _RETURN_SECONDS: Final = 90.0
 _ARRIVE_SECONDS: Final = 60.0
 # Nodes export their spans once a second.
@@ -45,7 +45,7 @@ _TRACE_NODES: Final = 3
 
 @final
 class Story:
-    """One telling. ``close`` ends the clients; the mesh is the caller's."""
+    """One run of the story. ``close`` ends the clients; the caller stops the mesh."""
 
     def __init__(self, setting: Setting, mesh: RunningMesh, collector: Collector) -> None:
         self._mesh = mesh
@@ -64,7 +64,7 @@ class Story:
         self.fleet.close()
 
     def look(self) -> View:
-        """What is to be seen now."""
+        """The figures of this moment."""
         nodes = self._mesh.nodes()
         up = {node.name for node in nodes if node.ready}
         rows = []
@@ -81,14 +81,14 @@ class Story:
     # The acts
 
     def rise(self, screen: Screen) -> None:
-        """The mesh comes up."""
+        """The mesh starts."""
         screen.begin("the mesh starts")
         begun = time.monotonic()
         self._mesh.start()
         door, core = self._setting.door, self._setting.core
         screen.done(
-            f"the mesh is up after {time.monotonic() - begun:.0f} s: a front door for vehicles (port {door}),"
-            f" two edges, a core for back ends (port {core}), etcd; Ray looks after each"
+            f"the mesh is ready after {time.monotonic() - begun:.0f} s: a front door for vehicles (port {door}),"
+            f" two edges, a core for back ends (port {core}), etcd; Ray restarts each after a crash"
         )
 
     def gather(self, screen: Screen) -> None:
@@ -116,10 +116,10 @@ class Story:
         screen.done(f"the back end sends {1 / _PACE:.0f} commands a second, every vehicle answers each")
 
     def sleep(self, screen: Screen) -> tuple[str, str]:
-        """One vehicle goes away; gives its name and its edge, which has the most vehicles."""
+        """One vehicle disconnects; returns its name and its edge, which has the most vehicles."""
         crowded = Counter(self._edges[name] for name in VEHICLES).most_common(1)[0][0]
         name = next(name for name in VEHICLES if self._edges[name] == crowded)
-        screen.begin(f"{name} drives into a tunnel and is gone")
+        screen.begin(f"{name} drives into a tunnel and disconnects")
         self.fleet.vehicle(name).sleep()
         self._send(screen, 2.5)
         screen.done(f"{name} drove into a tunnel; its commands wait in the journal of {crowded}")
@@ -138,7 +138,7 @@ class Story:
 
         while not returned():
             if time.monotonic() - begun > _RETURN_SECONDS:
-                raise Failed(f"{edge} did not come back within {_RETURN_SECONDS:.0f} s")
+                raise Failed(f"{edge} did not restart within {_RETURN_SECONDS:.0f} s")
             self._send(screen, _POLL)
             screen.note(f"{self._waiting()} wait")
         took, after = time.monotonic() - begun, self._mesh.node(edge)
@@ -149,7 +149,7 @@ class Story:
         )
 
     def wake(self, screen: Screen, name: str) -> None:
-        """The vehicle comes back and gets what waited."""
+        """The vehicle reconnects and gets the messages that waited for it."""
         screen.begin(f"{name} is still in its tunnel")
         self._send(screen, 1.5)
         account = self.ledger.account(name)
@@ -163,13 +163,13 @@ class Story:
             screen,
             lambda: waited <= self.ledger.account(name).delivered,
             _ARRIVE_SECONDS,
-            f"{name} did not get all that had waited for it",
+            f"{name} did not get all commands that waited for it",
         )
         screen.done(f"{name} came out of the tunnel and got the {len(waited)} commands that had waited for it")
 
     def settle(self, screen: Screen) -> None:
-        """No more is sent; what is on its way arrives."""
-        screen.begin("what is still on its way arrives")
+        """Sending stops; the messages in flight arrive."""
+        screen.begin("the messages in flight arrive")
         end = time.monotonic() + _ARRIVE_SECONDS
         while (self.ledger.totals().missing or self.back_end.unanswered) and time.monotonic() < end:
             screen.wait(_POLL)
@@ -177,7 +177,7 @@ class Story:
         screen.done("everything has arrived" if totals.flawless else f"{totals.missing} messages did not arrive")
 
     def trace(self, screen: Screen) -> tuple[str, list[SpanValue]]:
-        """One more command, followed through the mesh; gives its vehicle and spans."""
+        """Trace one more command; returns its vehicle and spans."""
         screen.begin("one more command, with a trace")
         name = next(vehicle.name for vehicle in self.fleet.vehicles if vehicle.version == "5")
         trace = new_trace()

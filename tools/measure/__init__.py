@@ -1,1 +1,1 @@
-"""Single figures behind the decisions of the design, each measured by a module of its own."""
+"""Single figures on which decisions of the design rest. One module measures each."""

@@ -1,4 +1,4 @@
-"""``scripts/measure NAME …``: what each measures, and its options, stands in the module of that name."""
+"""``scripts/measure NAME …``: runs the module of this name, which describes its figures and its options."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Puts per second of the journal and of SQLite, and what is left of another thread's speed meanwhile.
+"""Puts per second of the journal and of SQLite, and the speed that another thread keeps at the same time.
 
 Both store 100 items of 200 bytes for each synced batch, one batch after another. SQLite is in WAL mode with
-``synchronous=FULL`` and gets one packed row for each batch. A second thread counts in pure Python: what it keeps of its
-speed is what a loop keeps while the disk is written; the time the writer takes to append counts against it too. The
-journal is measured twice: waiting for each sync (a quiet node), and handing over as fast as it can.
+``synchronous=FULL`` and gets one packed row for each batch. A second thread counts in pure Python: its remaining speed
+shows how much an event loop is slowed while the disk is written; it also includes the time that the writer takes to
+append. The journal is measured twice: waiting for each sync (a quiet node), and appending as fast as possible.
 
     ./scripts/measure journal [DIRECTORY] [SECONDS]
 """
@@ -72,7 +72,7 @@ class JournalStore:
             self._calls.get()()
 
     def stream(self) -> None:
-        """Append and commit; wait only when a megabyte is under way."""
+        """Append and commit; wait only when a megabyte is not synced yet."""
         journal = self.journal
         for _ in range(ITEMS):
             journal.append(1, 7, META, BODY)
@@ -100,14 +100,14 @@ class SqliteStore:
 
 
 def alone(seconds: float) -> float:
-    """Turns per second of the spinner with nobody else."""
+    """Turns per second of the spinner alone."""
     with Spinner() as spinner:
         time.sleep(seconds)
         return spinner.turns / seconds
 
 
 def measure(batch: Callable[[], None], seconds: float) -> tuple[float, float, float]:
-    """Puts/s with nobody else; then puts/s beside a spinner, and the share of its speed that the spinner keeps."""
+    """Puts/s alone; then puts/s beside a spinner, and the share of its speed that the spinner keeps."""
     count, elapsed = run_for(seconds, batch)
     before = alone(seconds / 2)
     with Spinner() as spinner:

@@ -1,14 +1,12 @@
-"""How long it takes to find who receives a topic, and that filters which do not match cost nothing.
+"""The time to find the receivers of a topic, and whether filters that do not match cost anything.
 
-Sets of 100 to 100,000 filters, a fifth each of these shapes: plain ones, ``+`` in the midst, ``+`` at the end, ``#`` at
-the end, and ``+`` at the first level; some share their beginning with the topic that is asked for. Eight filters match
-in every set. Two rows: the tree alone, and a route as the engine asks for it, with its memory of earlier answers
-defeated. Rounds are interleaved; printed are medians in microseconds with their range, and the largest set's as a
-multiple of the smallest's.
+The sets have 100 to 100,000 filters, a fifth each of these shapes: without wildcard, ``+`` in the middle, ``+`` at the
+end, ``#`` at the end, and ``+`` at the first level; some share their first levels with the topic. Eight filters match
+in every set. There are two rows: the tree alone, and a route of the broker whose cache does not have the topic. Rounds
+are interleaved. It prints the medians in microseconds with their range, the ratio of the largest set to the smallest,
+and whether the package is compiled.
 
     ./scripts/measure matching [--rounds 7] [--calls 20000]
-
-Says whether the package is compiled.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ SHAPES = (
 
 
 def filters(size: int) -> list[str]:
-    """The eight that match, and others."""
+    """The eight filters that match, and others."""
     others = [SHAPES[number % len(SHAPES)].format(number) for number in range(size - len(MATCHING))]
     return [*MATCHING, *others]
 
@@ -53,7 +51,7 @@ def tree(size: int) -> Callable[[], int]:
 
 
 def routes(size: int) -> Callable[[], int]:
-    """A route of the engine that it has to find anew: one topic is remembered, and two are asked for in turn."""
+    """A route of the broker without its cache: the cache has one topic, and two topics alternate."""
     made = Subscriptions(1)
     depth = Depth()
     for number, filter in enumerate(filters(size)):

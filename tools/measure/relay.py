@@ -1,14 +1,14 @@
-"""How many QoS 1 messages a second one core relays: our engine, and Mosquitto in the same run.
+"""QoS 1 messages per second that one core relays: our broker, and Mosquitto in the same run.
 
-One publisher keeps 100 messages of 200 bytes in flight, or as many as are asked for; one subscriber acknowledges each.
-The broker runs on the first processor that this process may use, the load on the second. Rounds are interleaved, every
-row has a fresh process, and what is printed are medians with their range, the processor time of the broker for a
-message, and the ratio to Mosquitto. Rows: ours with a clean session, ours with a durable one (journal synced), and
-Mosquitto likewise, which syncs nothing to disk.
+One publisher keeps 100 messages (or ``--in-flight``) of 200 bytes in flight; one subscriber acknowledges each. The
+broker runs on the first processor that this process may use, the load on the second. Rounds are interleaved, and every
+row has a new process. It prints medians with their range, the broker's processor time per message, the ratio to
+Mosquitto, and whether the package is compiled. The rows are: ours with a clean session, ours with a durable session
+(journal synced), and the same for Mosquitto, which syncs nothing to disk.
 
     ./scripts/measure relay [--rounds 5] [--seconds 3] [--in-flight 100]
 
-Says whether the package is compiled. Mosquitto's rows need `mosquitto` on the PATH.
+Mosquitto's rows need `mosquitto` on the PATH.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ READY = 20.0
 
 
 async def serve(port: int, folder: Path) -> None:
-    """Our engine with its journal behind one endpoint, as a core runs it."""
+    """Our broker with its journal behind one endpoint, as a core runs it."""
     from mesh.broker.broker import Broker
     from mesh.broker.principal import BACKEND, Principal, everything
     from mesh.broker.settings import Settings
@@ -71,7 +71,7 @@ async def serve(port: int, folder: Path) -> None:
 
 
 def start_ours(port: int, folder: Path) -> subprocess.Popen[bytes]:
-    """The engine in a process of its own."""
+    """Our broker in a separate process."""
     return subprocess.Popen([sys.executable, "-m", "tools.measure.relay", "--serve", str(port), str(folder)])
 
 
@@ -115,7 +115,7 @@ class Peer(asyncio.Protocol):
 
 
 class Publisher(Peer):
-    """Keeps the window full. Packets are made ahead, so that the load is cheap beside the broker."""
+    """Keeps the window full. Packets are encoded in advance, so that the load costs little."""
 
     def __init__(self) -> None:
         super().__init__(encode(Connect(MQTT311, "publisher", True, 0), MQTT311), 4)
@@ -188,7 +188,7 @@ async def connect(peer: Peer, port: int) -> None:
 
 
 async def load(port: int, pid: int, durable: bool, seconds: float, in_flight: int) -> tuple[float, float]:
-    """Messages a second that arrived, and microseconds of the broker's processor time for each."""
+    """Messages per second that arrived, and microseconds of the broker's processor time per message."""
     publisher = Publisher()
     subscriber = Subscriber(durable, publisher.packet_size)
     await connect(subscriber, port)
@@ -215,7 +215,7 @@ ROWS = {
 
 
 def measure(name: str, seconds: float, in_flight: int, processors: list[int]) -> tuple[float, float]:
-    """One row, with a fresh process."""
+    """One row, with a new process."""
     start, durable = ROWS[name]
     (port,) = free_ports(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -244,7 +244,7 @@ def main() -> None:
     processors = sorted(os.sched_getaffinity(0))[:2]
     how = "compiled" if compiled() else "pure Python"
     rounds = f"{options.rounds} rounds of {options.seconds:g} s"
-    print(f"engine: {how}; {options.in_flight} in flight, {rounds}")
+    print(f"broker: {how}; {options.in_flight} in flight, {rounds}")
     there = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin") is not None
     names = [name for name in ROWS if there or "mosquitto" not in name]
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
@@ -255,7 +255,7 @@ def main() -> None:
         rates = [rate for rate, _ in found[name]]
         costs = [cost for _, cost in found[name]]
         line = f"{name:28} {statistics.median(rates):9,.0f} msg/s ({min(rates):,.0f} to {max(rates):,.0f})"
-        line += f"  {statistics.median(costs):5.1f} us of CPU a message"
+        line += f"  {statistics.median(costs):5.1f} us of CPU per message"
         peer = "mosquitto" + name.removeprefix("ours")
         if name.startswith("ours") and peer in found:
             ratios = [mine[0] / theirs[0] for mine, theirs in zip(found[name], found[peer], strict=True)]

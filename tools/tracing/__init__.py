@@ -1,1 +1,1 @@
-"""Traces, received and shown: for the demonstration and the tests."""
+"""Receives and shows traces, for the demonstration and the tests."""

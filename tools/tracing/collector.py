@@ -1,8 +1,7 @@
-"""A small OTLP/gRPC receiver within the process: for the demonstration and the tests.
+"""A small OTLP/gRPC receiver in this process, for the demonstration and the tests.
 
-It knows how spans arrive and keeps the last of them; what they mean is for others. What always holds: it keeps a
-bounded number of spans, dropping the oldest; it listens on the loopback interface unless told otherwise. It is no
-place to store traces.
+It knows how spans arrive, and keeps the latest; it does not interpret them. What always holds: it keeps a bounded
+number of spans and drops the oldest; it listens on loopback by default. It does not store traces on disk.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from mesh.telemetry.convention import INSTANCE, SERVICE
 from tools.tracing.spanvalue import Scalar, SpanValue
 
-# A span is about 2 KB here, so 20,000 are 40 MB: some 2,000 messages with all their hops.
+# A span takes about 2 KB here, so 20,000 take 40 MB: about 2,000 messages with all their hops.
 LIMIT: Final = 20_000
-# One thread per node that sends at the same moment; the others wait a millisecond.
+# One thread for each node that sends at the same time; further nodes wait about a millisecond.
 WORKERS: Final = 4
 
 
@@ -42,7 +41,7 @@ class Collector:
     def __init__(self, host: str = "127.0.0.1", port: int = 0, limit: int = LIMIT) -> None:
         self._spans: deque[SpanValue] = deque(maxlen=limit)
         self._arrived = Condition()
-        # Two receivers on one port would each see a part of every trace.
+        # Two receivers on one port would each get a part of every trace.
         self._server = grpc.server(ThreadPoolExecutor(WORKERS, "otlp"), options=(("grpc.so_reuseport", 0),))
         add_TraceServiceServicer_to_server(_Service(self._take), self._server)  # type: ignore[no-untyped-call]
         try:
@@ -53,7 +52,7 @@ class Collector:
         self._server.start()
 
     def spans(self) -> list[SpanValue]:
-        """All spans kept, in the order in which they came."""
+        """All spans kept, in the order of arrival."""
         with self._arrived:
             return list(self._spans)
 
@@ -66,8 +65,8 @@ class Collector:
         return list(dict.fromkeys(span.trace_id for span in self.spans()))
 
     def wait(self, met: Callable[[list[SpanValue]], bool], seconds: float) -> list[SpanValue]:
-        """All spans, as soon as they meet a condition. ``TimeoutError`` if they do not in time. Blocks: not on the
-        loop.
+        """Wait until the spans meet a condition; returns all spans. Raises ``TimeoutError``. It blocks, so do not call
+        it on an event loop.
         """
         end = monotonic() + seconds
         with self._arrived:
@@ -76,7 +75,7 @@ class Collector:
                 if left <= 0.0 or not self._arrived.wait(left):
                     if met(list(self._spans)):
                         break
-                    raise TimeoutError(f"the {len(self._spans)} spans received are not what was waited for")
+                    raise TimeoutError(f"the {len(self._spans)} received spans do not meet the condition")
             return list(self._spans)
 
     def clear(self) -> None:
@@ -85,7 +84,7 @@ class Collector:
             self._spans.clear()
 
     def close(self, seconds: float = 1.0) -> None:
-        """Stop listening; requests under way get ``seconds`` to end."""
+        """Stop listening; requests in progress get ``seconds`` to end."""
         self._server.stop(seconds).wait(seconds)
 
     def _take(self, request: ExportTraceServiceRequest) -> None:

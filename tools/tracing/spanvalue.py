@@ -1,4 +1,4 @@
-"""A span as somebody who looks at traces sees it: received, finished, plain."""
+"""A received, finished span as a plain value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Scalar = str | int | float | bool
 @dataclass(frozen=True, slots=True)
 class SpanValue:
     """Identifiers in hexadecimal, ``parent_id`` empty for a root; times in nanoseconds since 1970; ``kind`` as in
-    OTLP; ``links``: span identifiers; ``scope``: name and version of what made the span.
+    OTLP; ``links``: span identifiers; ``scope``: name and version of the library that made the span.
     """
 
     trace_id: str
@@ -33,5 +33,5 @@ class SpanValue:
 
     @property
     def duration_ns(self) -> int:
-        """How long it took."""
+        """The duration in nanoseconds."""
         return self.end_ns - self.start_ns

@@ -1,8 +1,7 @@
-"""One trace as a waterfall for a terminal: who called whom, when, and for how long.
+"""One trace as a waterfall for a terminal: which span called which, when, and for how long.
 
-It knows span values and nothing of where they come from. What always holds: every span given is shown once, also one
-whose parent is missing or whose parents form a circle; the same spans give the same picture, in whatever order they
-came.
+It knows span values and nothing of their source. What always holds: every span is shown once, even if its parent is
+missing or its parents form a circle; the same spans give the same picture in any order.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from rich.text import Text
 
 from tools.tracing.spanvalue import SpanValue
 
-WIDTH: Final = 40  # cells of the bars; with names, nodes and times it fits into 120 columns
+WIDTH: Final = 40  # cells of the bars; with names, nodes and times a line fits into 120 columns
 
 _COLOURS: Final = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
 _STEPS: Final = ((1_000_000_000 * 3600, "h"), (1_000_000_000 * 60, "min"), (1_000_000_000, "s"), (1_000_000, "ms"))
@@ -34,8 +33,8 @@ class Row:
 
 
 def rows(spans: Sequence[SpanValue], width: int = WIDTH) -> list[Row]:
-    """The spans as a tree, each followed by its children in the order in which they began; bars are ``width`` cells
-    in all.
+    """The spans as a tree, each followed by its children in the order of their start; the whole trace is ``width``
+    cells wide.
     """
     if not spans:
         return []
@@ -48,7 +47,7 @@ def rows(spans: Sequence[SpanValue], width: int = WIDTH) -> list[Row]:
 
 
 def waterfall(spans: Sequence[SpanValue], width: int = WIDTH) -> Table:
-    """The picture, to be printed with rich: a colour for each node, red for what failed."""
+    """The picture, to be printed with rich: a colour for each node, red for failed spans."""
     shown = rows(spans, width)
     colours = _colours(shown)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -68,7 +67,7 @@ def waterfall(spans: Sequence[SpanValue], width: int = WIDTH) -> Table:
 
 
 def duration(nanoseconds: int) -> str:
-    """A time for people, such as ``1.25 ms``, with three digits that count."""
+    """A duration as text, such as ``1.25 ms``, with three significant digits."""
     for size, unit in _STEPS:
         if nanoseconds >= size:
             value = nanoseconds / size
@@ -87,14 +86,14 @@ def _colours(shown: list[Row]) -> dict[str, str]:
 
 
 def _tree(ordered: list[SpanValue]) -> list[tuple[SpanValue, int]]:
-    """Depth first without recursion, as a trace that somebody sends may be as deep as it is long."""
+    """Depth first, without recursion, because a received trace may be very deep."""
     known = {span.span_id for span in ordered}
     children: dict[str, list[SpanValue]] = {}
     for span in ordered:
         children.setdefault(span.parent_id if span.parent_id in known else "", []).append(span)
     found: list[tuple[SpanValue, int]] = []
     seen: set[str] = set()
-    # After the roots everything once more: what was not reached belongs to a circle.
+    # After the roots all spans again: those not reached yet belong to a circle.
     pending = [(span, 0) for span in (*reversed(ordered), *reversed(children.get("", [])))]
     while pending:
         span, depth = pending.pop()
