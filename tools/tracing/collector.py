@@ -75,7 +75,7 @@ class Collector:
                 if left <= 0.0 or not self._arrived.wait(left):
                     if met(list(self._spans)):
                         break
-                    raise TimeoutError(f"the {len(self._spans)} received spans do not meet the condition")
+                    raise TimeoutError(f"the {len(self._spans)} spans received do not meet the condition")
             return list(self._spans)
 
     def clear(self) -> None:
