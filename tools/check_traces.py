@@ -51,7 +51,7 @@ def install() -> None:
 
 
 def start(page: str, otlp: str, otlp_http: str) -> subprocess.Popen[bytes]:
-    """Start the dashboard on loopback, in a process group of its own."""
+    """Start the dashboard on loopback, in its own process group."""
     command = [str(BINARY), "dashboard", "run", "--nologo", "--non-interactive", "--allow-anonymous"]
     command += ["--frontend-url", page, "--otlp-grpc-url", otlp, "--otlp-http-url", otlp_http]
     environment = {**os.environ, "HOME": str(HOME), "ASPIRE_CLI_TELEMETRY_OPTOUT": "true"}

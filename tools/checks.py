@@ -100,7 +100,7 @@ class Checks:
 
 
 def run(checks: Checks, quick: bool) -> None:
-    """All steps."""
+    """Run all steps."""
     say(f"under test: {describe()}, Python {platform.python_version()}")
     if not compiled():
         say("the package is not compiled, so only the uncompiled one is tested")

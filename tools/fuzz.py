@@ -51,7 +51,7 @@ def line(tally: Tally, begun: float) -> str:
     )
 
 
-def engine(seed: int, packets: int, sequences: int) -> bool:
+def fuzz_broker(seed: int, packets: int, sequences: int) -> bool:
     """Run rounds in this process; ``True`` if its memory did not grow."""
     begun = shown = time.monotonic()
     looks: list[int] = []
@@ -80,7 +80,7 @@ def flat(memory: dict[str, list[int]], growth: int) -> bool:
 
 
 async def sockets(seed: int, sequences: int) -> bool:
-    """A mesh of two edges, a core and a front door, each a process of its own."""
+    """A mesh of two edges, a core and a front door, each in its own process."""
     from tests.fuzz.target_sockets import LIMITS, fuzz
     from tests.support.processes import Processes
 
@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> bool:
         return True
     if options.sockets:
         return asyncio.run(sockets(options.seed, options.sequences or 2000))
-    return engine(options.seed, options.packets, options.sequences)
+    return fuzz_broker(options.seed, options.packets, options.sequences)
 
 
 def main() -> int:

@@ -71,7 +71,7 @@ class Histogram:
         return [(bucket, count) for bucket, count in enumerate(self._counts) if count]
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Remove all values."""
         for bucket, count in enumerate(self._counts):
             if count:
                 self._counts[bucket] = 0

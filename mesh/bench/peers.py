@@ -97,7 +97,7 @@ class LoadClient:
             out.clear()
 
     def handle(self, packet: Packet) -> None:
-        """One packet."""
+        """Handle one packet."""
 
     def answered(self) -> None:
         """Called when all packets of one read are handled."""
@@ -119,7 +119,7 @@ class LoadClient:
         """See ``pause_writing``."""
 
     def acknowledge(self, packet: Publish) -> None:
-        """Answer a message."""
+        """Acknowledge a message."""
         if packet.qos == 1:
             self.out.append(encode_ack(PUBACK, packet.packet_id, 0, MQTT311))
         elif packet.qos == 2:
@@ -299,7 +299,7 @@ class ReportSource(LoadClient):
         self._write()
 
     def stop(self) -> None:
-        """Publish no more."""
+        """Stop publishing."""
         self.flow = False
         self.waiting.clear()
 

@@ -68,7 +68,7 @@ class Result:
         return sum(self.cpu.values())
 
     def plain(self) -> dict[str, object]:
-        """For JSON."""
+        """The values for JSON."""
         return {**asdict(self), "cpu_total": self.cpu_total}
 
 
@@ -119,7 +119,7 @@ class Workers:
         return self.connect_seconds, self.connected
 
     def start(self) -> None:
-        """Begin to publish."""
+        """Start to publish."""
         self._all({"do": "start"})
 
     def snap(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Workers:
         return found
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Close all connections."""
         self._all({"do": "close"})
 
     def _all(self, command: dict[str, Any], patience: float = _ANSWER) -> list[dict[str, Any]]:
@@ -188,7 +188,7 @@ class Connected:
     memory: dict[str, float]
 
     def plain(self) -> dict[str, object]:
-        """For JSON."""
+        """The values for JSON."""
         return asdict(self)
 
 

@@ -159,7 +159,7 @@ class Load:
     # The load
 
     def start(self) -> None:
-        """Begin to publish."""
+        """Start to publish."""
         if self.plan.rate:
             self._pacer = self._loop.create_task(self._keep_pace())
         else:

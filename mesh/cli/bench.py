@@ -19,7 +19,7 @@ from mesh.cluster.run import Run
 EXAMPLES: Final = """\
 examples:
   mesh bench                          one back end commands one vehicle, 100 messages unacknowledged
-  mesh bench down-200x1               200 back ends, each with a vehicle of its own and one message unacknowledged
+  mesh bench down-200x1               200 back ends command one vehicle each, one message unacknowledged
   mesh bench up-200x1 --rate 5000     200 vehicles send 5,000 reports per second in total: shows the latency
   mesh bench down-1x100 --json | jq .rate
 

@@ -126,7 +126,7 @@ class CommandClient:
     """One MQTT 5 connection; its session ends with it. Use it as a context manager, in one thread."""
 
     def __init__(self, target: ClientTarget, backlog: int) -> None:
-        """``backlog``: how many messages are kept for ``receive``; with so many, the connection is not read."""
+        """``backlog``: how many messages are kept for ``receive``; with more, the connection is not read."""
         self._target = target
         self._backlog = backlog
         self._changed = threading.Condition()

@@ -34,7 +34,7 @@ exit codes: 0 Ctrl-C was pressed, --count messages arrived, or the --timeout pas
 """
 
 SUBSCRIBE_SECONDS: Final = 15.0
-# Messages that wait for a slow terminal. With so many, the connection is not read, and the mesh keeps the others.
+# Messages that wait for a slow terminal. With more, the connection is not read, and the mesh keeps the others.
 BACKLOG: Final = 10_000
 
 

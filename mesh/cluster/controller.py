@@ -233,7 +233,7 @@ class Controller:
         it = self._seen[name]
         if it.report is not None and it.report.pid != report.pid:
             it.restarts += 1
-            self._tell(f"{name} came back as process {report.pid}")
+            self._tell(f"{name} restarted as process {report.pid}")
         it.report, it.heard, it.note = report, now, ""
         it.metrics = report.status.metrics or it.metrics
         self._set(name, report.state, report.error)

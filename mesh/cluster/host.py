@@ -164,7 +164,7 @@ class Host:
             try:
                 node = self._build()
                 await asyncio.wait_for(node.start(), START_DEADLINE)
-            except Exception as error:  # noqa: BLE001 - whatever keeps a node from starting is shown and tried again
+            except Exception as error:  # noqa: BLE001 - any failure to start is shown, and the start repeated
                 self._failed(error)
                 if node is not None:
                     await self._take_down(node, 1.0)
@@ -215,7 +215,7 @@ class Host:
     def _read(self, node: Node) -> NodeStatus:
         try:
             return node.status()
-        except Exception as error:  # noqa: BLE001 - figures are not worth a node
+        except Exception as error:  # noqa: BLE001 - a fault in the figures must not end the node
             return NodeStatus(detail=f"no figures: {sentence(error)}")
 
     async def _pause(self, seconds: float | None) -> None:

@@ -50,7 +50,7 @@ class Spares:
             missing = self._wanted - waiting(os.getppid())
             if missing > 0:
                 self._prestart(missing)
-        except Exception as error:  # noqa: BLE001 - a spare is a convenience; without it all still works
+        except Exception as error:  # noqa: BLE001 - without a spare the mesh works, too
             self._not_before = time.monotonic() + _AGAIN
             self._stub = None
             log.warning("no spare process: a node that crashes restarts more slowly (%s)", error)

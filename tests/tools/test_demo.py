@@ -60,7 +60,7 @@ def test_the_demo_loses_no_message_and_no_connection() -> None:
     said, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, said + errors
     assert errors == ""
-    assert re.search(r"edge-\d was killed \(kill -9 \d+\) and came back after [\d.]+ s as process \d+", said)
+    assert re.search(r"edge-\d was killed \(kill -9 \d+\) and restarted after [\d.]+ s as process \d+", said)
     sums = re.search(r"commands to vehicles +(\d+) +(\d+) +0\n", said)
     assert sums is not None, said
     assert sums[1] == sums[2]

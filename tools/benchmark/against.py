@@ -259,7 +259,7 @@ def _cells(one: Judged) -> list[str]:
 
 
 def plain(one: Judged) -> dict[str, Any]:
-    """For JSON."""
+    """The values for JSON."""
     missing = one.verdict == MISSING
     return {
         "name": one.row.name, "unit": UNITS[one.row.kind], "verdict": one.verdict,

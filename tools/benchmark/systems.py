@@ -42,7 +42,7 @@ class System(Protocol):
         """Start the system on these processors; returns when it is ready."""
 
     def stop(self) -> None:
-        """End everything."""
+        """End all processes."""
 
 
 @contextmanager

@@ -73,7 +73,7 @@ class Screen(Protocol):
         """The result of the step."""
 
     def wait(self, seconds: float) -> None:
-        """Let time pass."""
+        """Wait, and keep the picture current."""
 
 
 def screen(console: Console, look: Callable[[], View]) -> LiveScreen | PlainScreen:

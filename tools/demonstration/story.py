@@ -113,7 +113,7 @@ class Story:
         """Commands go out, answers come back."""
         screen.begin("a back end sends commands, every vehicle answers")
         self._send(screen, 3.0)
-        screen.done(f"the back end sends {1 / _PACE:.0f} commands a second, every vehicle answers each")
+        screen.done(f"the back end sends {1 / _PACE:.0f} commands per second, every vehicle answers each")
 
     def sleep(self, screen: Screen) -> tuple[str, str]:
         """One vehicle disconnects; returns its name and its edge, which has the most vehicles."""
@@ -144,7 +144,7 @@ class Story:
         took, after = time.monotonic() - begun, self._mesh.node(edge)
         self._send(screen, max(0.0, _READ_SECONDS - took))
         screen.done(
-            f"{edge} was killed (kill -9 {before.pid}) and came back after {took:.1f} s as process"
+            f"{edge} was killed (kill -9 {before.pid}) and restarted after {took:.1f} s as process"
             f" {after.pid if after else '?'}; connections dropped: {self.ledger.totals().dropped}"
         )
 

@@ -59,11 +59,11 @@ async def serve(port: int, folder: Path) -> None:
     journal = Journal.open(folder, notify=loop.call_soon_threadsafe)
     broker = Broker(Settings(), journal, time.time, Tracer())
     broker.recover(journal.live())
-    engine = BrokerHost(journal, broker)
-    engine.start()
-    anybody = Principal("bench", BACKEND, everything())
+    host = BrokerHost(journal, broker)
+    host.start()
+    principal = Principal("bench", BACKEND, everything())
     endpoint = Endpoint(
-        "bench", broker, engine.turn, engine.wheel, lambda connect, peer: anybody,
+        "bench", broker, host.turn, host.wheel, lambda connect, peer: principal,
         listen=Listen("mqtt", "127.0.0.1", port), admission=Admission(PacketLimits(), 100),
     )  # fmt: skip
     await endpoint.start()
