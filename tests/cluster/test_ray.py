@@ -98,7 +98,7 @@ def test_a_killed_node_restarts_and_the_others_run_on(plan: ClusterPlan, run: Ru
         os.kill(victim, signal.SIGKILL)
         wait_replaced(plan, "edge-1", victim)
         wait_until(lambda: row(run, "edge-1").pid == served_by(plan, "edge-1"))
-        assert status_of(run).all_ready
+        wait_until(lambda: status_of(run).all_ready)
     assert row(run, "edge-1").restarts == 2
     for name in ("core", "door"):
         assert served_by(plan, name) == before[name]
