@@ -99,7 +99,7 @@ class Dispatcher:
         return reasons.SUCCESS
 
     def forget_retained(self, filter: str) -> None:
-        """No client is subscribed to ``filter`` any more, so the edges send no updates for it: remove the retained
+        """The last client has unsubscribed from ``filter``, so the edges send no updates for it: remove the retained
         messages that they sent for it."""
         self.retained.forget_upstream(filter, self.subscriptions.filters())
 

@@ -73,7 +73,7 @@ class Following:
         return self._ask(filter, self._upstream.filters()[filter], _RETAINED, gate)
 
     def unwant(self, filter: str) -> Request:
-        """No back end is subscribed to ``filter`` any more. Returns the request to the edge."""
+        """The last back end has unsubscribed from ``filter``. Returns the request to the edge."""
         return Follow(self, filter, None, 0, 0, None)
 
     def _ask(self, filter: str, assignment: FilterIdentifier, retain_handling: int, gate: Gate | None) -> list[Request]:

@@ -28,7 +28,7 @@ class TierSocket(Stream):
         self._welcomed = welcomed
         self.over: asyncio.Future[str] = group.loop.create_future()
 
-    def accepted(self) -> None:
+    def established(self) -> None:
         """The edge has accepted this core."""
         self._welcomed()
 

@@ -47,7 +47,7 @@ class Socket(Protocol):
     def peer(self) -> Peer:
         """The edge's end of the connection."""
 
-    def accepted(self) -> None:
+    def established(self) -> None:
         """The edge has accepted this core."""
 
     def write(self, data: bytes) -> None:
@@ -137,7 +137,7 @@ class TierLink(ClientEvents):
                 self._client.request(request)
 
     def unwant(self, filter: str) -> None:
-        """No back end is subscribed to ``filter`` any more."""
+        """The last back end has unsubscribed from ``filter``."""
         if self._client.up:
             self._client.request(self._following.unwant(filter))
 
@@ -197,7 +197,7 @@ class TierLink(ClientEvents):
 
     def accepted(self, session_present: bool) -> None:
         if self._socket is not None:
-            self._socket.accepted()
+            self._socket.established()
         for request in self._following.accepted(session_present):
             self._client.request(request)
         self._downstream.accepted()

@@ -7,8 +7,8 @@ It knows filters and their subscription identifiers: never connections. What alw
 * each plain filter has a second identifier, under which an edge sends its retained messages: so this core can tell
   them from new messages with RETAIN;
 * an identifier stands for one filter, also after a restart and for messages that were queued at an edge before it: the
-  filter's own identifier is in the journal before an edge gets it, and stays there when no back end wants the filter
-  any more. It is forgotten when ``RETIRED`` other filters were retired after it and no edge has the filter.
+  filter's own identifier is in the journal before an edge gets it, and stays there after the last back end has
+  unsubscribed. It is forgotten when ``RETIRED`` other filters were retired after it and no edge has the filter.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The edge: it owns the sessions of its vehicles.
 
 It composes the broker, the device links of the front doors and the endpoint of the cores. What always holds: a vehicle
-whose record names another edge, or a later epoch than the front door knows, is refused: this edge may not be its owner
-any more.
+whose record names another edge, or a later epoch than the front door knows, is refused: another edge may be its owner
+by now.
 """
 
 from __future__ import annotations

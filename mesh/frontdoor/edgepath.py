@@ -76,5 +76,5 @@ class VehicleConnection(ClientStream):
         raise NotImplementedError
 
     def shut(self) -> None:
-        """The edge ends the connection: write what it sent before, and close. The path must not be used any more."""
+        """The edge ends the connection: write what it sent before, and close. The path must not be used after this."""
         raise NotImplementedError

@@ -174,4 +174,4 @@ def _never() -> bool:
 
 
 def _nothing(_position: int) -> None:
-    """Nothing waits for the journal any more."""
+    """Nothing waits for the journal."""

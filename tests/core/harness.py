@@ -63,7 +63,7 @@ class Pipe(Flushable):
         if self.open and not self.mute and not self.deaf:
             self.link.received(data)
 
-    def accepted(self) -> None:
+    def established(self) -> None:
         self.welcomed = True
 
     def finish(self) -> None:
