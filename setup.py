@@ -53,12 +53,13 @@ FILES = (  # of other rooms: what each message passes
     "transport/frame.py",
     "transport/lifecycle.py",
     "transport/link.py",
-    "transport/writer.py",
+    "transport/peers.py",
     "transport/refusal.py",
     "transport/states.py",
     "transport/stream.py",
     "transport/turn.py",
     "transport/wheel.py",
+    "transport/writer.py",
 )
 
 # The project's mypy settings are for the checks of the developer, and a build must not depend on them; nor on the

@@ -43,7 +43,7 @@ SLACK: Final = 512 * 1024
 HANDSHAKE_BODY: Final = 1024  # until the other end has proved its identity
 
 _HEADER: Final = struct.Struct("!IIB")
-_OPENING: Final = struct.Struct("!QQIH")  # epoch, opened, bytes under way, number of identifiers
+_OPENING: Final = struct.Struct("!QQIHH")  # epoch, opened, bytes under way, peer's port, number of identifiers
 _COUNT: Final = struct.Struct("!Q")
 _SIZE: Final = struct.Struct("!I")
 _SHORT: Final = struct.Struct("!H")
@@ -145,11 +145,10 @@ class Opening:
         """The body."""
         count = len(self.unacked)
         return b"".join((
-            _OPENING.pack(self.epoch, self.opened, self.under_way, count),
-            struct.pack(f"!{count}H", *self.unacked),
+            _OPENING.pack(self.epoch, self.opened, self.under_way, self.peer.port, count),
+            struct.pack(f"!{count}H", *self.unacked) if count else b"",
             _text(self.vehicle),
             _text(self.peer.address),
-            _SHORT.pack(self.peer.port),
             _text(self.peer.listener),
             _text(self.client_id),
             self.connect,
@@ -159,12 +158,11 @@ class Opening:
     def unpack(body: bytes) -> Opening:
         """The opening in ``body``; ``LinkError`` if it is not one."""
         try:
-            epoch, opened, under_way, count = _OPENING.unpack_from(body)
-            unacked = list(struct.unpack_from(f"!{count}H", body, _OPENING.size))
+            epoch, opened, under_way, port, count = _OPENING.unpack_from(body)
+            unacked = list(struct.unpack_from(f"!{count}H", body, _OPENING.size)) if count else []
             vehicle, pos = _read_text(body, _OPENING.size + 2 * count)
             address, pos = _read_text(body, pos)
-            (port,) = _SHORT.unpack_from(body, pos)
-            listener, pos = _read_text(body, pos + _SHORT.size)
+            listener, pos = _read_text(body, pos)
             client_id, pos = _read_text(body, pos)
         except (struct.error, UnicodeDecodeError) as error:
             raise LinkError(f"an OPEN or ATTACH frame cannot be read: {error}") from None

@@ -22,7 +22,7 @@ from typing import Final, Protocol, final
 
 from mesh.transport.frame import LinkError
 
-VERSION: Final = 1
+VERSION: Final = 2
 NONCE: Final = 32
 INSTANCE: Final = 16
 PROOF_SIZE: Final = 32

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, cast, final
 
+from mesh.broker.peer import Peer
 from mesh.transport.listen import Listen
 from mesh.transport.notices import Notices
 from mesh.transport.status import ListenerStatus
@@ -49,8 +50,8 @@ class Listener:
     __slots__ = (
         "_factory",
         "_handshake",
-        "_label",
         "_notices",
+        "_peer",
         "_server",
         "_unix_path",
         "_unix_server",
@@ -89,7 +90,7 @@ class Listener:
         self.refused = 0
         self._factory = factory
         self._handshake = handshake
-        self._label = str(listen)
+        self._peer = Peer(listener=str(listen))  # of a connection that has no transport yet
         self._unix_path = unix_path
         self._server: asyncio.Server | None = None
         self._unix_server: asyncio.Server | None = None
@@ -142,5 +143,5 @@ class Listener:
             )
             return Refusing()
         stream = self._factory()
-        stream.accept(self._label)
+        stream.accept(self._peer)
         return cast(asyncio.BaseProtocol, stream)

@@ -61,6 +61,12 @@ TRANSITIONS: Final[dict[tuple[int, int], int]] = {
     (WAITING, CLOSE): REJECTED,
     (OPEN, CLOSE): CLOSED,
 }
+# The same by ``state * _WIDTH + event``, -1 for no transition: a connection moves five times, and a look-up with a
+# tuple as its key costs several times as much.
+_WIDTH: Final = len(EVENTS)
+_AFTER: Final[list[int]] = [
+    TRANSITIONS.get((state, event), -1) for state in range(len(STATES)) for event in range(_WIDTH)
+]
 
 
 class IllegalTransition(Exception):
@@ -86,7 +92,7 @@ class State:
 
     def move(self, event: int) -> None:
         """Let ``event`` happen. Raises ``IllegalTransition`` and changes nothing if the state does not allow it."""
-        after = TRANSITIONS.get((self._state, event), -1)
+        after = _AFTER[self._state * _WIDTH + event]
         if after < 0:
             raise IllegalTransition(self._state, event)
         self._state = after

@@ -109,9 +109,9 @@ class Stream(Timed):
 
     # For users
 
-    def accept(self, listener: str) -> None:
-        """The listener of this name has accepted the connection."""
-        self.peer = Peer(listener=listener)
+    def accept(self, peer: Peer) -> None:
+        """A listener has accepted the connection; ``peer`` has only the listener's name."""
+        self.peer = peer
         self.group.streams.add(self)
         self.accepted()
 
