@@ -27,13 +27,14 @@ from mesh.broker.outbox import Outbox, explained
 from mesh.broker.peer import Peer
 from mesh.broker.persistence import Persistence
 from mesh.broker.principal import TIER, VEHICLE, Principal
+from mesh.broker.quotas import Quotas
 from mesh.broker.retained import Retained
 from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import Settings
 from mesh.broker.sharing import Sharing
 from mesh.broker.shell import Flushable
-from mesh.broker.status import BrokerStatus
+from mesh.broker.status import BrokerStatus, QuotaStatus
 from mesh.broker.subscriber import Subscriber
 from mesh.broker.subscriptions import Subscriptions
 from mesh.broker.system import SystemTopics
@@ -86,12 +87,14 @@ class Broker(BrokerApi):
         self.persistence = Persistence(store)
         self.outbox = Outbox(self.counters)
         self.dirty = self.outbox.dirty  # connections with something to write; the node empties it at the end of a turn
-        self.courier = Courier(settings, self.persistence, self.outbox, self.counters, clock, tracer)
+        self._vehicle_of = vehicle_of or _no_vehicle
+        self.quotas = Quotas(settings, self.persistence.depth, self.vehicle_of)
+        self.courier = Courier(settings, self.persistence, self.outbox, self.counters, clock, tracer, self.quotas)
         self.subscriptions = Subscriptions(settings.routes, settings.refused)
-        self.sessions = Sessions(settings, self.persistence, self.subscriptions)
-        self.retained = Retained(self.persistence, settings.max_retained)
+        self.sessions = Sessions(settings, self.persistence, self.subscriptions, self.quotas)
+        self.retained = Retained(self.persistence, settings.max_retained, self.quotas)
         rules = inbox or InboxRules()
-        self.inbox = Inbox(rules, self.sessions, self.persistence, self.courier, clock, settings.in_flight)
+        self.inbox = Inbox(rules, self.sessions, self.persistence, self.courier, clock, settings.in_flight, self.quotas)
         self.connections = 0
         self.catch_up = CatchUp(
             settings, self.subscriptions, self.retained, self.persistence, self.courier, self.counters, clock
@@ -101,7 +104,6 @@ class Broker(BrokerApi):
             self.subscriptions, self.retained, self.catch_up, self.inbox, self.persistence, self.courier, forwarder,
             clock,
         )
-        self._vehicle_of = vehicle_of or _no_vehicle
         self.intake = Intake(
             self.dispatcher, forwarder, self.sessions, self.persistence, self.outbox, self.counters, tracer, clock,
             self.fail, self.vehicle_of,
@@ -110,7 +112,7 @@ class Broker(BrokerApi):
         self.system = SystemTopics(settings.system_interval, clock())
         self.subscriber = Subscriber(
             settings, self.subscriptions, self.catch_up, self.inbox, self.persistence, self.outbox, self.courier,
-            self.sharing, self.system, self.fail,
+            self.sharing, self.system, self.fail, self.quotas,
         )  # fmt: skip
         self._assigned = 0
 
@@ -135,12 +137,13 @@ class Broker(BrokerApi):
         reason = self._reason_to_refuse(connect, principal)
         if reason != reasons.SUCCESS:
             return self._refused(connection, reason)
-        session, present = self._session_for(connect, connection)
+        session, present, reason = self._session_for(connect, connection)
         if session is None:
-            return self._refused(connection, reasons.QUOTA_EXCEEDED)
+            return self._refused(connection, reason)
         self._bind(connection, session)
         session.will_delay = _will_delay(connect.will)
         session.will = None if connect.will is None else self.dispatcher.will_message(connect.will)
+        self.sessions.weigh(session)
         if session.durable or session.will is not None:
             self.persistence.keep_session(session)  # a will survives a restart even if its session does not
         self._accept(connection, connect, session, present)
@@ -182,8 +185,8 @@ class Broker(BrokerApi):
         code = reason if protocol == MQTT5 else reasons.return_code(reason)
         return encode(Connack(False, code), protocol)
 
-    def _session_for(self, connect: Connect, connection: Connection) -> tuple[Session | None, bool]:
-        """The session for a CONNECT, and whether it existed before."""
+    def _session_for(self, connect: Connect, connection: Connection) -> tuple[Session | None, bool, int]:
+        """The session for a CONNECT, whether it existed before, and the reason code that refuses it."""
         principal = connection.principal
         client_id = connect.client_id
         if not client_id:
@@ -192,21 +195,23 @@ class Broker(BrokerApi):
             connection.assigned = True
         key = (principal.kind, principal.name, client_id)
         session = self.sessions.get(key)
+        again = session is not None
         if session is not None:
             self._take_over(session, connect.clean_start)
             session = self.sessions.get(key)
         present = session is not None
         window = self._window(connect)
         if session is None:
+            reason = self.sessions.refuses(key, again)
+            if reason != reasons.SUCCESS:
+                return None, False, reason
             session = self.sessions.create(key, principal.vehicle, window)
-            if session is None:
-                return None, False
         session.outbound.window = window
         session.expiry = self._expiry(connect)
         session.durable = session.durable or session.expiry > 0 or self.settings.keep_all
         if principal.kind == TIER:
             self._open_ledger(session, connect)
-        return session, present
+        return session, present, reasons.SUCCESS
 
     def _open_ledger(self, session: Session, connect: Connect) -> None:
         """Give the session of a core its ledger, if CONNECT names the core's process."""
@@ -434,6 +439,7 @@ class Broker(BrokerApi):
     def end_turn(self) -> bool:
         """End a turn of the node; the journal commits next. Returns whether there is work for another turn."""
         self.intake.keep_ledgers()
+        self.quotas.measure()
         return self.catch_up.serve_all()
 
     def pause(self, connection: Connection) -> None:
@@ -486,6 +492,7 @@ class Broker(BrokerApi):
                 self.counters.expired += 1
                 self._end_session(session)
         self.sharing.check(now)
+        self.quotas.tick()
         self.retained.sweep(now)
         for message in self.system.refresh(now, self.status):
             self.dispatcher.announce(message)
@@ -499,6 +506,7 @@ class Broker(BrokerApi):
             queued=self.persistence.depth.messages,
             retained=len(self.retained),
             subscriptions=len(self.subscriptions),
+            quotas=self._quota_status(),
             connects=counters.connects,
             refused=counters.refused,
             takeovers=counters.takeovers,
@@ -514,6 +522,20 @@ class Broker(BrokerApi):
             dropped_offline=counters.dropped_offline,
             acknowledge=counters.acknowledge.value(),
             deliver=counters.deliver.value(),
+        )
+
+    def _quota_status(self) -> QuotaStatus:
+        quotas, settings = self.quotas, self.settings
+        return QuotaStatus(
+            memory=quotas.memory(),
+            memory_limit=settings.memory,
+            disk_limit=settings.disk,
+            strained=quotas.strained,
+            refused_sessions=quotas.refused_sessions,
+            refused_subscriptions=quotas.refused_subscriptions,
+            refused_retained=quotas.refused_retained,
+            refused_queued=quotas.refused_queued,
+            strain=quotas.strain(),
         )
 
 

@@ -174,7 +174,7 @@ class CatchUp:
         item = self._retained.item(topic)
         if item is not None and item <= part.until:
             message = self._persistence.read(item)
-            if not self._courier.make_room(session, message.size()):
+            if not self._courier.make_room(session, message.size(), True):
                 return False
             part.after = item
             if not (message.from_tier and session.kind == TIER):

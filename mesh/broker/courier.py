@@ -17,6 +17,7 @@ from mesh.broker.counters import SAMPLED, BrokerCounters
 from mesh.broker.outbox import Outbox
 from mesh.broker.persistence import Persistence
 from mesh.broker.principal import TIER
+from mesh.broker.quotas import Quotas
 from mesh.broker.session import Connection, Session
 from mesh.broker.settings import DROP_OLDEST, Settings
 from mesh.broker.trace import PRODUCER, SEND, WAIT, Tracer
@@ -44,7 +45,9 @@ _BYTES_IN_MEMORY: Final = 1 << 20
 class Courier:
     """Packets leave, or wait for the journal, through ``outbox``."""
 
-    __slots__ = ("_clock", "_counters", "_outbox", "_persistence", "_settings", "_spans", "_tracer", "backlog_due")
+    __slots__ = (
+        "_clock", "_counters", "_outbox", "_persistence", "_quotas", "_settings", "_spans", "_tracer", "backlog_due",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -54,8 +57,10 @@ class Courier:
         counters: BrokerCounters,
         clock: Callable[[], float],
         tracer: Tracer,
+        quotas: Quotas,
     ) -> None:
         self._settings = settings
+        self._quotas = quotas
         self._persistence = persistence
         self._outbox = outbox
         self._counters = counters
@@ -94,7 +99,12 @@ class Courier:
             self._persistence.keep(session, delivery, message)
             if receipt is not None and receipt.position < delivery.position:
                 receipt.position = delivery.position
-            if connection is None or outbound.bytes > _BYTES_IN_MEMORY or not self._soon(outbound):
+            if (
+                connection is None
+                or outbound.bytes > _BYTES_IN_MEMORY
+                or not self._soon(outbound)
+                or self._quotas.strained
+            ):
                 delivery.message = None
         outbound.push(delivery)
         if connection is not None:
@@ -120,10 +130,12 @@ class Courier:
         if not outbound.waiting and connection.writable and connection.accepted and connection.live:
             delivery = Delivery(message, 0, retain, subscription_ids, message.received, message.expires)
             self._send(session, connection, delivery, message)
-        elif len(outbound.waiting) >= self._settings.max_queue_messages:
+            return
+        size = message.size()
+        full = len(outbound.waiting) >= self._settings.max_queue_messages
+        if full or outbound.bytes + size > self.limits(session)[1] or self._refused_by_quota(session, size, False):
             self._counters.dropped_full += 1
         else:
-            size = message.size()
             outbound.push(Delivery(message, 0, retain, subscription_ids, message.received, message.expires, size))
 
     def limits(self, session: Session) -> tuple[int, int]:
@@ -135,8 +147,9 @@ class Courier:
             return settings.tier_queue_messages, settings.tier_queue_bytes
         return settings.max_queue_messages, settings.max_queue_bytes
 
-    def make_room(self, session: Session, size: int) -> bool:
-        """Whether a message of ``size`` bytes can be queued for a session, after dropping what may be dropped."""
+    def make_room(self, session: Session, size: int, can_wait: bool = False) -> bool:
+        """Whether a message of ``size`` bytes can be queued for a session, after dropping what may be dropped.
+        ``can_wait``: if not, it is offered again later, so it is not refused."""
         settings = self._settings
         messages, limit = self.limits(session)
         outbound = session.outbound
@@ -153,6 +166,18 @@ class Courier:
                 return False
             self._persistence.forget(oldest)
             self._counters.dropped_full += 1
+        return not self._refused_by_quota(session, size, can_wait)
+
+    def _refused_by_quota(self, session: Session, size: int, can_wait: bool) -> bool:
+        """Whether the limits of the session's owner, or of the node, refuse a message for its queue."""
+        queue = session.outbound.share
+        quotas = self._quotas
+        if not quotas.strained and queue.bytes + size <= queue.limit:
+            return False
+        if quotas.may_queue(session.share, session.outbound.bytes, size):
+            return False
+        if not can_wait:
+            quotas.refuse_queued(session.share, size)
         return True
 
     # Sending
@@ -304,4 +329,4 @@ class Courier:
         if session.durable:
             for delivery in session.outbound.waiting:
                 if delivery.item:
-                    delivery.message = None
+                    session.outbound.unload(delivery)

@@ -61,7 +61,7 @@ class Dispatcher:
 
     def route(self, message: Message, source: Session | None, receipt: Receipt | None) -> int:
         """Queue ``message`` for all its receivers on this node. Returns the reason code for its publisher."""
-        if not self._retain(message, receipt):
+        if not self._retain(message, receipt, source):
             return reasons.QUOTA_EXCEEDED
         route = self.subscriptions.route(message.topic)
         return self._fan_out(message, source, receipt, route.targets, route.groups)
@@ -69,10 +69,14 @@ class Dispatcher:
     def deliver_upstream(
         self, message: Message, receipt: Receipt | None, plain: bool, shared: list[SharedGroup]
     ) -> int:
-        """Queue a message that an edge sent to this core: for the plain subscribers, for shared groups, or both."""
+        """Queue a message that an edge sent to this core: for the plain subscribers, for shared groups, or both.
+
+        The vehicle has its acknowledgement already. So at a limit of retained messages this core keeps no copy for
+        later subscribers, and the present ones get the message.
+        """
         if plain:
-            if not self._retain(message, receipt):
-                return reasons.QUOTA_EXCEEDED
+            if not self._retain(message, receipt, None):
+                self.retained.discard(message.topic)
             return self._fan_out(message, None, receipt, self.subscriptions.route(message.topic).targets, shared)
         message.fan_out = len(shared) > 1
         result = reasons.NO_MATCHING_SUBSCRIBERS
@@ -88,7 +92,8 @@ class Dispatcher:
         known = self.retained.get(message.topic)
         if known is not None and (known.payload, known.properties) == (message.payload, message.properties):
             return reasons.SUCCESS
-        if not self._retain(message, receipt):
+        if not self._retain(message, receipt, None):
+            self.retained.discard(message.topic)
             return reasons.QUOTA_EXCEEDED
         for target in self.subscriptions.route(message.topic).targets:
             interest = target.session.interests.get(filter)
@@ -103,9 +108,9 @@ class Dispatcher:
         messages that they sent for it."""
         self.retained.forget_upstream(filter, self.subscriptions.filters())
 
-    def _retain(self, message: Message, receipt: Receipt | None) -> bool:
+    def _retain(self, message: Message, receipt: Receipt | None, source: Session | None) -> bool:
         if message.retain:
-            position = self.retained.keep(message)
+            position = self.retained.keep(message, None if source is None else source.share)
             if position < 0:
                 return False
             if receipt is not None and position > receipt.position:

@@ -14,12 +14,13 @@ from typing import final
 from mesh.broker.courier import Courier
 from mesh.broker.persistence import Persistence
 from mesh.broker.principal import VEHICLE
+from mesh.broker.quotas import Quotas
 from mesh.broker.session import Session
 from mesh.broker.sessions import Sessions
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
 from mesh.wire.packets import Subscription
-from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, SUCCESS
+from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED, SUCCESS
 from mesh.wire.topics import matches
 
 
@@ -50,7 +51,7 @@ class InboxRules:
 class Inbox:
     """Inboxes of all vehicles of an edge."""
 
-    __slots__ = ("clock", "courier", "persistence", "rules", "sessions", "window")
+    __slots__ = ("clock", "courier", "persistence", "quotas", "rules", "sessions", "window")
 
     def __init__(
         self,
@@ -60,7 +61,9 @@ class Inbox:
         courier: Courier,
         clock: Callable[[], float],
         window: int,
+        quotas: Quotas,
     ) -> None:
+        self.quotas = quotas
         self.rules = rules
         self.sessions = sessions
         self.persistence = persistence
@@ -81,18 +84,19 @@ class Inbox:
             return NO_MATCHING_SUBSCRIBERS
         box = self._box(vehicle)
         if box is None:
-            return NO_MATCHING_SUBSCRIBERS
+            return QUOTA_EXCEEDED
         return self.courier.offer(box, message, min(message.qos, subscription.qos), False, (), receipt)
 
     def _box(self, vehicle: str) -> Session | None:
         key = (VEHICLE, vehicle, "")
         box = self.sessions.get(key)
         if box is None:
+            if self.sessions.refuses(key, False) != SUCCESS:
+                return None
             box = self.sessions.create(key, vehicle, self.window)
-            if box is not None:
-                box.durable = True
-                box.expiry = self.rules.expiry
-                self.sessions.detach(box, self.clock())
+            box.durable = True
+            box.expiry = self.rules.expiry
+            self.sessions.detach(box, self.clock())
         return box
 
     def subscribe(self, session: Session) -> list[Subscription]:
@@ -109,7 +113,10 @@ class Inbox:
         while waiting:
             delivery = waiting.first()
             message = self.persistence.load(delivery)
-            if self.courier.offer(session, message, delivery.qos, False, (), None) != SUCCESS:
+            self.quotas.moving = True
+            taken = self.courier.offer(session, message, delivery.qos, False, (), None)
+            self.quotas.moving = False
+            if taken != SUCCESS:
                 return
             box.outbound.drop_head()
             self.persistence.forget(delivery)

@@ -177,7 +177,7 @@ class Persistence:
     def release(self, session: Session, delivery: Delivery) -> None:
         """Record a PUBREC: from now on only PUBREL is sent, also after a crash [MQTT-4.3.3-8]."""
         delivery.state = RELEASED
-        delivery.message = None
+        session.outbound.unload(delivery)
         if delivery.item:
             old, body = delivery.item, delivery.body
             delivery.body = 0

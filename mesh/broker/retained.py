@@ -10,6 +10,7 @@ import heapq
 from typing import Final, final
 
 from mesh.broker.persistence import Persistence
+from mesh.broker.quotas import Quotas, Share, topic_weight
 from mesh.session.message import NEVER, Message
 from mesh.wire.topics import matches
 from mesh.wire.tree import TopicTree
@@ -18,13 +19,27 @@ _SLACK: Final = 1024  # timers of messages that have been replaced
 
 
 @final
+class Held:
+    """What one retained message counts in a share: its bytes, and those of them that are in memory."""
+
+    __slots__ = ("memory", "share", "size")
+
+    def __init__(self, share: Share, size: int, memory: int) -> None:
+        self.share = share
+        self.size = size
+        self.memory = memory
+
+
+@final
 class Retained:
     """``limit`` is the most topics. The values of the tree are journal items."""
 
-    __slots__ = ("_expiring", "_limit", "_persistence", "_store", "_timers", "_tree")
+    __slots__ = ("_expiring", "_held", "_limit", "_persistence", "_quotas", "_store", "_timers", "_tree")
 
-    def __init__(self, persistence: Persistence, limit: int) -> None:
+    def __init__(self, persistence: Persistence, limit: int, quotas: Quotas) -> None:
         self._persistence = persistence
+        self._quotas = quotas
+        self._held: dict[int, Held] = {}  # by item
         self._store = persistence.store
         self._limit = limit
         self._tree: TopicTree[int] = TopicTree()
@@ -36,22 +51,40 @@ class Retained:
 
     def restore(self, topic: str, item: int, expires: float) -> None:
         """Restore a message from the journal. Of two items for a topic the later one counts."""
-        self._put(topic, item, expires)
+        self._put(topic, item, expires, None, self._store.size(item))
 
-    def keep(self, message: Message) -> int:
+    def keep(self, message: Message, publisher: Share | None = None) -> int:
         """Store, replace, or with an empty payload remove [MQTT-3.3.1-6]. Returns the journal position to wait for, or
-        -1 if full.
+        -1 if a limit of the node or of the topic's vehicle refuses it. ``publisher``: of a topic that has no vehicle.
         """
+        topic = message.topic
         if not message.payload:
-            self._remove(message.topic)
+            self._remove(topic)
             return self._store.position
-        if len(self._tree) >= self._limit and self._tree.get(message.topic) is None:
+        if not self._has_room(topic, message.size(), publisher):
             return -1
         item = self._persistence.keep_retained(message)
-        self._put(message.topic, item, message.expires)
+        self._put(topic, item, message.expires, publisher, self._store.size(item))
         return item
 
-    def _put(self, topic: str, item: int, expires: float) -> None:
+    def _has_room(self, topic: str, size: int, publisher: Share | None) -> bool:
+        quotas = self._quotas
+        old = self._tree.get(topic)
+        share = quotas.holder_of(topic, publisher)
+        if old is None and len(self._tree) >= self._limit:
+            quotas.retained_full(share, topic)
+            return False
+        before = 0 if old is None else self._held[old].size
+        return quotas.may_retain(share, topic, topic_weight(topic) + size, before)
+
+    def discard(self, topic: str) -> None:
+        """Remove a message that has a successor which cannot be kept."""
+        self._remove(topic)
+
+    def _put(self, topic: str, item: int, expires: float, publisher: Share | None, size: int) -> None:
+        memory = topic_weight(topic)
+        held = self._held[item] = Held(self._quotas.holder_of(topic, publisher), memory + size, memory)
+        self._quotas.retained(held.share, held.size, memory)
         old = self._tree.set(topic, item)
         if old is not None:
             self._drop(old)
@@ -69,6 +102,8 @@ class Retained:
 
     def _drop(self, item: int) -> None:
         self._expiring.pop(item, None)
+        held = self._held.pop(item)
+        self._quotas.unretained(held.share, held.size, held.memory)
         self._persistence.drop(item)
 
     def sweep(self, now: float) -> None:

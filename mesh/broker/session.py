@@ -15,6 +15,7 @@ from mesh.broker.gate import Gate
 from mesh.broker.ledger import Ledger
 from mesh.broker.peer import Peer
 from mesh.broker.principal import VEHICLE, Principal
+from mesh.broker.quotas import NO_LIMIT, SESSION, Share
 from mesh.broker.shell import Flushable
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Inbound, Publisher
@@ -78,21 +79,27 @@ class Session:
         "ledger",
         "outbound",
         "retained_backlog",
+        "share",
         "shared",
         "stalled",
         "vehicle",
+        "weight",
         "will",
         "will_delay",
         "will_due",
     )  # fmt: skip
 
-    def __init__(self, id: int, key: Key, vehicle: str, window: int, depth: Depth) -> None:
+    def __init__(
+        self, id: int, key: Key, vehicle: str, window: int, depth: Depth, share: Share | None = None
+    ) -> None:
         self.id = id
         self.name(key)
+        self.share = share or Share(key[0], key[1], NO_LIMIT)  # at recovery it gets the right one when its key is known
+        self.weight = SESSION  # bytes that it counts in its share, without its queue
         self.vehicle = vehicle
         self.connection: Connection | None = None
         self.attached = False  # at recovery: its last record was written while it had a connection
-        self.outbound = Outbound(depth, window)
+        self.outbound = Outbound(depth, window, self.share.queue)
         self.interests: dict[str, Interest] = {}
         self.retained_backlog: tuple[RetainedBacklog, ...] = ()
         self.backlog_due = False  # it may have room for a portion of its retained backlog

@@ -11,9 +11,11 @@ import heapq
 from typing import Final, final
 
 from mesh.broker.persistence import Persistence, RecoveredState
+from mesh.broker.quotas import SESSION, Quotas
 from mesh.broker.session import Interest, Key, Session
 from mesh.broker.settings import FOREVER, Settings
 from mesh.broker.subscriptions import Subscriptions
+from mesh.wire.reasons import QUOTA_EXCEEDED, SERVER_BUSY, SUCCESS
 
 _SLACK: Final = 1024  # stale timers: a later change of the session replaced them
 
@@ -22,10 +24,13 @@ _SLACK: Final = 1024  # stale timers: a later change of the session replaced the
 class Sessions:
     """Sessions by key."""
 
-    __slots__ = ("_by_key", "_order", "_settings", "_timers", "persistence", "subscriptions")
+    __slots__ = ("_by_key", "_order", "_quotas", "_settings", "_timers", "persistence", "subscriptions")
 
-    def __init__(self, settings: Settings, persistence: Persistence, subscriptions: Subscriptions) -> None:
+    def __init__(
+        self, settings: Settings, persistence: Persistence, subscriptions: Subscriptions, quotas: Quotas
+    ) -> None:
         self._settings = settings
+        self._quotas = quotas
         self.persistence = persistence
         self.subscriptions = subscriptions
         self._by_key: dict[Key, Session] = {}
@@ -43,18 +48,37 @@ class Sessions:
         """The session of one identity and client id."""
         return self._by_key.get(key)
 
-    def create(self, key: Key, vehicle: str, window: int) -> Session | None:
-        """A new session; ``None`` if there are ``max_sessions`` already."""
+    def refuses(self, key: Key, again: bool) -> int:
+        """The reason code that refuses a new session, SUCCESS if it may be made. ``again``: it replaces one that has
+        just ended. An inbox (no client id) is no session that the vehicle asked for."""
         if len(self._by_key) >= self._settings.max_sessions:
-            return None
-        session = Session(self.persistence.new_id(), key, vehicle, window, self.persistence.depth)
+            return QUOTA_EXCEEDED
+        if again:
+            return SUCCESS
+        share = self._quotas.share_of(key[0], key[1])
+        if key[2] and not self._quotas.may_create(share):
+            return QUOTA_EXCEEDED
+        return SERVER_BUSY if self._quotas.is_strained_for(share) else SUCCESS
+
+    def create(self, key: Key, vehicle: str, window: int) -> Session:
+        """A new session; ``refuses`` has allowed it."""
+        share = self._quotas.share_of(key[0], key[1])
+        session = Session(self.persistence.new_id(), key, vehicle, window, self.persistence.depth, share)
+        self._quotas.opened(share, session.inbox, session.weight)
         self._by_key[key] = session
         return session
+
+    def weigh(self, session: Session) -> None:
+        """Count the session with its present will."""
+        weight = SESSION + (0 if session.will is None else session.will.size())
+        self._quotas.weigh(session.share, weight - session.weight)
+        session.weight = weight
 
     def end(self, session: Session) -> None:
         """End a session: remove its subscriptions, its queue and its records [MQTT-3.1.2-23]."""
         for interest in session.interests.values():
             self.subscriptions.remove(interest)
+            self._quotas.unsubscribed(session.share, interest.subscription.filter)
         if session.durable or session.item:
             self.persistence.forget_session(session)
         session.outbound.discard()
@@ -62,6 +86,7 @@ class Sessions:
         session.ends = 0.0
         session.will_due = 0.0
         del self._by_key[session.key]
+        self._quotas.closed(session.share, session.inbox, session.weight)
 
     def detach(self, session: Session, now: float) -> None:
         """The session has lost its connection: keep it until it expires."""
@@ -105,6 +130,10 @@ class Sessions:
         grace = self._settings.attach_grace
         for session in recovered.sessions.values():
             self._by_key[session.key] = session
+            session.share = self._quotas.share_of(session.kind, session.key[1])
+            session.outbound.join(session.share.queue)
+            self._quotas.opened(session.share, session.inbox, session.weight)
+            self.weigh(session)
             if session.ends == 0.0 and session.expiry != FOREVER:
                 session.ends = now + max(session.expiry, grace)
             if session.will is not None and session.will_due == 0.0:
@@ -126,5 +155,7 @@ class Sessions:
         if old is not None:
             self.subscriptions.remove(old)
             self.persistence.forget_interest(old)
+        else:
+            self._quotas.subscribed(interest.session.share, full)
         interest.session.interests[full] = interest
         self.subscriptions.add(interest)

@@ -15,10 +15,11 @@ class Settings:
     """Counts, bytes and seconds. The defaults are those of the topology file."""
 
     __slots__ = (
-        "attach_grace", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all",
+        "attach_grace", "disk", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all",
         "max_keep_alive", "max_packet", "max_queue_bytes", "max_queue_messages", "max_retained",
-        "max_session_expiry", "max_sessions", "max_subscriptions", "receive_maximum", "refused", "routes",
+        "max_session_expiry", "max_sessions", "max_subscriptions", "memory", "receive_maximum", "refused", "routes",
         "shared_patience", "system_interval", "tier_packet", "tier_queue_bytes", "tier_queue_messages", "topic_aliases",
+        "vehicle_queue_bytes", "vehicle_retained_bytes", "vehicle_sessions", "vehicle_subscription_bytes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -44,6 +45,14 @@ class Settings:
         self.max_sessions = 1_000_000
         self.max_subscriptions = 10_000
         self.max_retained = 1_000_000
+        # Of one vehicle, with all its clients.
+        self.vehicle_sessions = 16
+        self.vehicle_subscription_bytes = 64 << 20
+        self.vehicle_retained_bytes = 64 << 20
+        self.vehicle_queue_bytes = 128 << 20
+        # Budgets of the node: bytes of memory, and of the journal on disk; 0: none.
+        self.memory = 0
+        self.disk = 0
         self.topic_aliases = 16  # of one connection, in either direction
         self.refused: tuple[str, ...] = ()  # filters of topics that no client may receive
         self.system_interval = 10.0  # seconds between two updates of the $SYS topics; 0: none

@@ -15,6 +15,40 @@ CONNECTS: Final = counter("mesh_connects_total", "CONNECT packets that were acce
 _DROPPED: Final = counter("mesh_messages_dropped_total", "Messages dropped for one receiver, by reason.", ("reason",))
 
 
+_REFUSALS: Final = counter(
+    "mesh_quota_refusals_total", "New load that a limit of a vehicle or a budget of the node refused.", ("kind",)
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class QuotaStatus(Status):
+    """The budgets of a node. ``strain`` is one sentence while new load is refused, else empty."""
+
+    memory: Annotated[
+        int,
+        gauge(
+            "mesh_budget_memory_bytes",
+            "Memory of sessions, subscriptions, retained messages and queues, as estimated.",
+            unit="bytes",
+        ),
+    ]
+    memory_limit: Annotated[
+        int, gauge("mesh_budget_memory_limit_bytes", "The memory budget of the node; 0: none.", unit="bytes")
+    ]
+    disk_limit: Annotated[
+        int, gauge("mesh_budget_disk_limit_bytes", "The disk budget of the journal; 0: none.", unit="bytes")
+    ]
+    strained: Annotated[
+        bool, gauge("mesh_budget_strained", "Whether new load is refused because a budget is used up to nine tenths.")
+    ]
+    refused_sessions: Annotated[int, _REFUSALS.of(kind="session")]
+    refused_subscriptions: Annotated[int, _REFUSALS.of(kind="subscription")]
+    refused_retained: Annotated[int, _REFUSALS.of(kind="retained")]
+    refused_queued: Annotated[int, _REFUSALS.of(kind="queued")]
+    strain: str = ""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class BrokerStatus(Status):
@@ -27,6 +61,8 @@ class BrokerStatus(Status):
     ]
     retained: Annotated[int, gauge("mesh_messages_retained", "Topics that have a retained message.")]
     subscriptions: Annotated[int, gauge("mesh_subscriptions", "Subscriptions of all sessions.")]
+
+    quotas: QuotaStatus
 
     connects: Annotated[int, CONNECTS]
     refused: Annotated[int, counter("mesh_connects_refused_total", "CONNECT packets that the broker refused.")]

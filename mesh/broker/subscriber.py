@@ -16,6 +16,7 @@ from mesh.broker.inbox import Inbox
 from mesh.broker.outbox import Outbox, explained
 from mesh.broker.persistence import Persistence
 from mesh.broker.principal import TIER, VEHICLE
+from mesh.broker.quotas import Quotas
 from mesh.broker.session import Connection, Interest, Session
 from mesh.broker.settings import Settings
 from mesh.broker.sharing import Sharing
@@ -43,7 +44,9 @@ class Subscriber:
         sharing: Sharing,
         system: SystemTopics,
         fail: Callable[[Connection, int, str], None],
+        quotas: Quotas,
     ) -> None:
+        self.quotas = quotas
         self.settings = settings
         self.subscriptions = subscriptions
         self.catch_up = catch_up
@@ -114,6 +117,9 @@ class Subscriber:
         full = len(session.interests) >= self.settings.max_subscriptions
         if full and subscription.filter not in session.interests:
             return reasons.QUOTA_EXCEEDED
+        known = subscription.filter in session.interests
+        if not known and not self.quotas.may_subscribe(session.share, subscription.filter):
+            return reasons.QUOTA_EXCEEDED
         return subscription.qos
 
     def add(self, session: Session, subscription: Subscription, identifier: int) -> Interest:
@@ -128,6 +134,7 @@ class Subscriber:
             self.persistence.forget_interest(old)
         else:
             self.subscriptions.add(interest)
+            self.quotas.subscribed(session.share, subscription.filter)
         session.interests[subscription.filter] = interest
         return interest
 
@@ -149,6 +156,7 @@ class Subscriber:
                 codes.append(reasons.NO_SUBSCRIPTION_EXISTED)
                 continue
             self.subscriptions.remove(interest)
+            self.quotas.unsubscribed(session.share, filter)
             self.catch_up.forget(interest)
             self.persistence.forget_interest(interest)
             group = self.subscriptions.group(filter, session.kind == TIER)

@@ -25,6 +25,7 @@ from mesh.wire import reasons
 from mesh.wire.tracecontext import TraceContext
 
 IN_FLIGHT: Final = 8192  # unacknowledged publishes to the edge; its own limit may be lower
+_BYTES_IN_MEMORY: Final = 16 << 20  # of messages that wait for the edge; those beyond are in the journal only
 
 
 @final
@@ -33,6 +34,7 @@ class Downstream(Sender):
 
     def __init__(self, broker: Broker, spool: Spool, answer: float, ends: Ends) -> None:
         self.outbound = Outbound(Depth(), IN_FLIGHT)
+        broker.quotas.depths.append(self.outbound.depth)
         self.spooled = 0
         self.rejected = 0  # spooled messages that the edge refused after the back end had been answered
         self._broker = broker
@@ -60,7 +62,7 @@ class Downstream(Sender):
         qos = message.qos
         delivery = Delivery(message, qos, message.retain, (), message.received, message.expires, message.size())
         direct = up and qos == 1 and not self._slow and self._spool_waiting == 0
-        if not direct and self._spool.full(delivery.size):
+        if not direct and not self._may_spool(delivery.size):
             if receipt is not None:
                 receipt.note(reasons.QUOTA_EXCEEDED)
             return False
@@ -79,11 +81,15 @@ class Downstream(Sender):
         self.outbound.push(delivery)
         return True
 
+    def _may_spool(self, size: int) -> bool:
+        spool = self._spool
+        return not spool.full(size) and self._broker.quotas.may_spool(spool.edge, spool.bytes, size)
+
     def _to_spool(self, delivery: Delivery, message: Message, up: bool) -> None:
         self._spool.keep(delivery, message)
         self.spooled += 1
-        if not up:
-            delivery.message = None  # it may wait for long: keep it in the journal only
+        if not up or self.outbound.bytes > _BYTES_IN_MEMORY:
+            self.outbound.unload(delivery)  # it may wait for long: keep it in the journal only
 
     def accepted(self) -> None:
         """The edge has accepted this core; the messages that it had not answered are in the queue again."""
@@ -147,6 +153,7 @@ class Downstream(Sender):
 
     def released(self, delivery: Delivery) -> None:
         self._spool.release(delivery)
+        self.outbound.unload(delivery)
 
     def finished(self, delivery: Delivery, reason: int) -> None:
         self._spans.end(delivery, reason)

@@ -22,10 +22,11 @@ class Spool:
     gets a reason code.
     """
 
-    __slots__ = ("_edge", "_max_bytes", "_max_messages", "_store", "bytes", "messages")
+    __slots__ = ("_edge", "_max_bytes", "_max_messages", "_store", "bytes", "edge", "messages")
 
     def __init__(self, store: Store, edge: str, max_messages: int, max_bytes: int) -> None:
         self._store = store
+        self.edge = edge
         self._edge = edge.encode()
         self._max_messages = max_messages
         self._max_bytes = max_bytes
@@ -46,7 +47,6 @@ class Spool:
         """Record a PUBREC: from now on only PUBREL is sent."""
         old = delivery.item
         delivery.state = RELEASED
-        delivery.message = None
         delivery.item = self._store.append(SPOOL_RELEASED, 0, self._meta(delivery), b"")
         delivery.position = delivery.item
         self._store.drop(old)

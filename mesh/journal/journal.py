@@ -253,6 +253,11 @@ class Journal(Store):
         buffer.size += DROP_SIZE
         self.position += 1
 
+    def size(self, id: int) -> int:
+        """The bytes of a live item's record. ``KeyError`` when the item is not live."""
+        place = self._places[id]
+        return place & PLACE_MASK if isinstance(place, int) else len(place) + _CRC_SIZE
+
     def read(self, id: int) -> bytes:
         """The body of a live item, whether it is written or not.
 
@@ -279,6 +284,11 @@ class Journal(Store):
         self._buffer = Handover(self.position + 1)
         self._commits += 1
         self._committer.order(buffer)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of the segments, without indexes."""
+        return self._disk
 
     @property
     def backlog_bytes(self) -> int:

@@ -92,6 +92,7 @@ class BrokerHost:
         self.journal.commit()
 
     def _durable(self, position: int) -> None:
+        self.broker.quotas.disk = self.journal.disk_bytes
         self.broker.durable(position)
         for listener in self.on_durable:
             listener(position)
@@ -116,6 +117,8 @@ class BrokerHost:
             await asyncio.sleep(_TICK)
             try:
                 self.broker.tick()
+                for line in self.broker.quotas.take_lines():
+                    log.warning("%s", line)
                 for listener in self.on_tick:
                     listener()
             except Exception:

@@ -14,10 +14,11 @@ from typing import Final, final
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
 from mesh.broker.settings import DROP_OLDEST, REJECT, Settings
+from mesh.node.budget import memory_budget
 from mesh.policy import secrets
 from mesh.policy.access import tier_principal
 from mesh.topology import topology as terms
-from mesh.topology.nodes import NodeSpec
+from mesh.topology.nodes import NodeSpec, nodes
 from mesh.topology.topology import Topology
 from mesh.transport.refusal import Refused
 from mesh.transport.unixsocket import UnixPath, socket_path
@@ -100,6 +101,12 @@ class NodeConfig:
         settings.max_sessions = limits.sessions
         settings.max_retained = limits.retained
         settings.max_subscriptions = limits.subscriptions
+        settings.vehicle_sessions = limits.vehicle_sessions
+        settings.vehicle_subscription_bytes = limits.vehicle_subscription_bytes
+        settings.vehicle_retained_bytes = limits.vehicle_retained_bytes
+        settings.vehicle_queue_bytes = limits.vehicle_queue_bytes
+        settings.memory = self.memory_budget()
+        settings.disk = limits.disk
         settings.topic_aliases = limits.topic_aliases
         settings.max_session_expiry = int(limits.session_expiry)
         settings.attach_grace = limits.attach_grace
@@ -111,6 +118,12 @@ class NodeConfig:
             settings.inbox_bytes = inbox.max_bytes
             settings.inbox_when_full = DROP_OLDEST if inbox.when_full == terms.DROP_OLDEST else REJECT
         return settings
+
+    def memory_budget(self) -> int:
+        """The bytes of memory that this node may use for what clients make it keep."""
+        topology = self.topology
+        local = topology.ray == terms.LOCAL
+        return memory_budget(topology.limits.memory, len(nodes(topology)), local)
 
     def vehicle_of(self) -> Callable[[str], str | None]:
         """The function that returns the vehicle of a topic."""

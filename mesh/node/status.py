@@ -22,8 +22,9 @@ class BrokerHostStatus(Status):
 
     @property
     def detail(self) -> str:
-        """One sentence on a failure; empty if there is none."""
-        return f"the journal cannot be written: {self.journal.error}" if self.journal.failing else ""
+        """What is wrong, in one sentence each; empty if nothing is."""
+        failure = f"the journal cannot be written: {self.journal.error}" if self.journal.failing else ""
+        return "; ".join(part for part in (failure, self.broker.quotas.strain) if part)
 
 
 @final

@@ -44,8 +44,8 @@ class Delivery:
     """
 
     __slots__ = (
-        "body", "dup", "expires", "group", "item", "message", "number", "position", "qos", "receipt", "retain",
-        "since", "size", "started", "state", "subscription_ids",
+        "body", "dup", "expires", "group", "item", "loaded", "message", "number", "position", "qos", "receipt",
+        "retain", "since", "size", "started", "state", "subscription_ids",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +71,7 @@ class Delivery:
         self.dup = False
         self.item = 0  # journal item of this delivery; 0: not journalled
         self.body = 0  # journal item of a body shared with other sessions; 0: the body is in ``item``
+        self.loaded = 0  # bytes that it counts in ``Depth.loaded``
         self.position = 0  # the journal must be durable up to here before it is sent
         self.receipt: Receipt | None = None  # the answer that waits for the receiver's acknowledgement (tier link)
         self.started = 0.0  # when it was sent, in seconds since 1970
@@ -78,26 +79,41 @@ class Delivery:
 
 @final
 class Depth:
-    """How many deliveries wait or are in flight in all sessions together. It is a counter, because adding up a hundred
-    thousand sessions, which are not in the CPU's cache, would block a node for tens of milliseconds each time."""
+    """How many deliveries wait or are in flight in all sessions together, and the bytes of those messages that are in
+    memory, without bodies that sessions share. They are counters, because adding up a hundred thousand sessions, which
+    are not in the CPU's cache, would block a node for tens of milliseconds each time."""
 
-    __slots__ = ("messages",)
+    __slots__ = ("loaded", "messages")
 
     def __init__(self) -> None:
         self.messages = 0
+        self.loaded = 0
+
+
+@final
+class QueueBytes:
+    """The bytes of the queues of all sessions of one identity. At ``limit`` the owner refuses further messages."""
+
+    __slots__ = ("bytes", "limit")
+
+    def __init__(self, limit: int = 1 << 62) -> None:
+        self.bytes = 0
+        self.limit = limit
 
 
 @final
 class Outbound:
-    """Queue, window and identifiers of one session, counted in ``depth``. All times are seconds since 1970."""
+    """Queue, window and identifiers of one session, counted in ``depth`` and ``share``. All times are seconds since
+    1970."""
 
     __slots__ = (
-        "bytes", "depth", "finished", "in_flight", "next_number", "restored", "resuming", "sent", "soonest",
-        "waiting", "window",
+        "bytes", "depth", "finished", "in_flight", "next_number", "restored", "resuming", "sent", "share",
+        "soonest", "waiting", "window",
     )  # fmt: skip
 
-    def __init__(self, depth: Depth, window: int = _IDENTIFIERS) -> None:
+    def __init__(self, depth: Depth, window: int = _IDENTIFIERS, share: QueueBytes | None = None) -> None:
         self.depth = depth
+        self.share = share or QueueBytes()
         self.window = window
         self.waiting: Fifo[Delivery] = Fifo()
         self.in_flight: dict[int, Delivery] = {}
@@ -119,11 +135,41 @@ class Outbound:
 
     def push(self, delivery: Delivery) -> None:
         """Add a delivery at the end of the queue."""
-        self.bytes += delivery.size
-        self.depth.messages += 1
+        self._count(delivery)
         self.waiting.append(delivery)
         if delivery.expires != NEVER:
             self._note_expiry(delivery.expires)
+
+    def join(self, share: QueueBytes) -> None:
+        """Count the queue in ``share`` from now on; at recovery the owner is known later than the deliveries."""
+        self.share.bytes -= self.bytes
+        share.bytes += self.bytes
+        self.share = share
+
+    def unload(self, delivery: Delivery) -> None:
+        """Keep the message of a counted delivery in the journal only."""
+        self.depth.loaded -= delivery.loaded
+        delivery.loaded = 0
+        delivery.message = None
+
+    def _count(self, delivery: Delivery) -> None:
+        size = delivery.size
+        depth = self.depth
+        self.bytes += size
+        self.share.bytes += size
+        depth.messages += 1
+        if delivery.message is not None and not delivery.body:
+            delivery.loaded = size
+            depth.loaded += size
+
+    def _uncount(self, delivery: Delivery) -> None:
+        size = delivery.size
+        depth = self.depth
+        self.bytes -= size
+        self.share.bytes -= size
+        depth.messages -= 1
+        depth.loaded -= delivery.loaded
+        delivery.loaded = 0
 
     def _note_expiry(self, time: float) -> None:
         if self.soonest == NEVER or time < self.soonest:
@@ -133,8 +179,7 @@ class Outbound:
         """Restore a delivery from the journal; call in order of their numbers. It may have been sent before."""
         if delivery.number >= self.next_number:
             self.next_number = delivery.number + 1
-        self.bytes += delivery.size
-        self.depth.messages += 1
+        self._count(delivery)
         self.restored = True
         if delivery.state == RELEASED:
             self.in_flight[packet_id_of(delivery.number)] = delivery
@@ -153,8 +198,7 @@ class Outbound:
             return None
         if delivery.qos == 0:
             waiting.popleft()
-            self.bytes -= delivery.size
-            self.depth.messages -= 1
+            self._uncount(delivery)
             return delivery
         packet_id = delivery.number % _IDENTIFIERS + 1
         if len(self.in_flight) >= self.window or packet_id in self.in_flight:
@@ -171,8 +215,7 @@ class Outbound:
         if not self.waiting:
             return None
         delivery = self.waiting.popleft()
-        self.bytes -= delivery.size
-        self.depth.messages -= 1
+        self._uncount(delivery)
         return delivery
 
     def take_expired(self, now: float) -> list[Delivery]:
@@ -196,10 +239,12 @@ class Outbound:
 
     def discard(self) -> None:
         """Remove all deliveries: the session has ended."""
-        self.depth.messages -= len(self)
+        for delivery in self.waiting:
+            self._uncount(delivery)
+        for delivery in self.in_flight.values():
+            self._uncount(delivery)
         self.waiting.clear()
         self.in_flight.clear()
-        self.bytes = 0
 
     def finish(self, packet_id: int) -> Delivery | None:
         """Handle PUBACK, PUBCOMP, or PUBREC with an error. Returns the delivery, ``None`` for an unknown identifier."""
@@ -208,8 +253,7 @@ class Outbound:
             delivery = self._take_from_queue(packet_id)
             if delivery is None:
                 return None
-        self.bytes -= delivery.size
-        self.depth.messages -= 1
+        self._uncount(delivery)
         self.finished += 1
         return delivery
 
@@ -233,15 +277,11 @@ class Outbound:
         for packet_id, delivery in list(self.in_flight.items()):
             if delivery in moved:
                 if connected:
+                    self.unload(delivery)
                     delivery.state = WITHDRAWN
-                    delivery.message = None
                 else:
                     del self.in_flight[packet_id]
                     self._uncount(delivery)
-
-    def _uncount(self, delivery: Delivery) -> None:
-        self.bytes -= delivery.size
-        self.depth.messages -= 1
 
     def received(self, packet_id: int) -> Delivery | None:
         """Handle PUBREC. Returns the delivery, which may be released already; ``None`` for an unknown identifier."""
@@ -275,9 +315,12 @@ class Outbound:
             if delivery.state == SENT:
                 delivery.dup = True
                 delivery.expires = NEVER  # a delivery that has begun is completed [MQTT-4.3.3-7]
-        kept = [delivery for delivery in self.waiting if delivery.qos]
-        self.bytes -= sum(delivery.size for delivery in self.waiting if delivery.qos == 0)
-        self.depth.messages -= len(self.waiting) - len(kept)
+        kept: list[Delivery] = []
+        for delivery in self.waiting:
+            if delivery.qos:
+                kept.append(delivery)
+            else:
+                self._uncount(delivery)
         self.waiting = Fifo(kept)
         self.restored = False
         return self._requeue(set())

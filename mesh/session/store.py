@@ -46,6 +46,10 @@ class Store:
         """Drop an item."""
         raise NotImplementedError
 
+    def size(self, id: int) -> int:
+        """The bytes that a live item takes on disk."""
+        raise NotImplementedError
+
     def read(self, id: int) -> bytes:
         """The body of a live item."""
         raise NotImplementedError

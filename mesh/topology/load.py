@@ -449,7 +449,23 @@ def _limit(item: Field[Any]) -> Callable[[str], Any]:
     least, most = item.metadata["least"], item.metadata["most"]
     if item.metadata["unit"] == "count":
         return units.integer(least, most)
-    return _within(units.size if item.metadata["unit"] == "size" else units.duration, least, most)
+    read = _within(units.duration if item.metadata["unit"] == "time" else units.size, least, most)
+    word = item.metadata["unit"]
+    return _or_word(word, read) if word in ("auto", "none") else read
+
+
+def _or_word(word: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The reader of a word that stands for 0, or of what ``read`` takes."""
+
+    def either(text: str) -> Any:
+        if text == word:
+            return 0
+        try:
+            return read(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or {word}") from None
+
+    return either
 
 
 def _map(top: Table) -> MapRule:

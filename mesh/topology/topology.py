@@ -213,7 +213,7 @@ class TelemetrySpec:
     prometheus: Address | None = None
 
 
-Unit = Literal["count", "size", "time"]
+Unit = Literal["count", "size", "time", "auto", "none"]  # the last two: a size, or this word for the default 0
 
 
 def limit(default: float, unit: Unit, least: float, most: float) -> Any:
@@ -260,6 +260,17 @@ class LimitsSpec:
     # Per edge or core.
     sessions: int = limit(1_000_000, "count", 1, 100_000_000)
     retained: int = limit(1_000_000, "count", 0, 100_000_000)
+    # Of one vehicle, with all its clients. The bytes of a subscription are those that it takes in memory: 600, twice
+    # its text, and 350 for each level; of a retained message 400, twice its topic, 350 for each level, and its bytes on
+    # disk. At the defaults 1,000 subscriptions of 128 levels and 10,000 retained topics of eight levels fit.
+    vehicle_sessions: int = limit(16, "count", 1, 1_000_000)
+    vehicle_subscription_bytes: int = limit(64 << 20, "size", 1024, 1 << 40)
+    vehicle_retained_bytes: int = limit(64 << 20, "size", 1024, 1 << 40)
+    vehicle_queue_bytes: int = limit(128 << 20, "size", 1024, 1 << 40)
+    # Budgets of one node: memory of all that clients make it keep, 0 for a part of what the machine has; and bytes of
+    # its journal (with the spools) on disk, 0 for none.
+    memory: int = limit(0, "auto", 64 << 20, 1 << 44)
+    disk: int = limit(0, "none", 256 << 20, 1 << 50)
     # Per session.
     subscriptions: int = limit(10_000, "count", 1, 1_000_000)
     topic_aliases: int = limit(16, "count", 0, 65_535)

@@ -37,6 +37,10 @@ class MemoryStore(Store):
         del self.items[id]
         self.position += 1
 
+    def size(self, id: int) -> int:
+        item = self.items[id]
+        return 42 + len(item.meta) + len(item.body)
+
     def read(self, id: int) -> bytes:
         return self.items[id].body
 

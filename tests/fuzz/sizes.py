@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mesh.broker.broker import Broker
+from mesh.broker.quotas import MESSAGE, Share, filter_weight
 from mesh.broker.session import Session
 from mesh.wire.topics import is_shared
 from tests.fuzz.store import CrashStore
@@ -30,8 +31,39 @@ def check(broker: Broker, store: CrashStore) -> None:
         _check_session(broker, session)
     insist(len(broker.retained) <= broker.settings.max_retained, "more retained messages than allowed")
     insist(len(sessions) <= broker.settings.max_sessions, "more sessions than allowed")
+    _check_quotas(broker)
     owned = owned_items(broker)
     insist(owned == set(store.items), _difference(owned, store))
+
+
+def _check_quotas(broker: Broker) -> None:
+    """Count again what the shares of all identities count."""
+    quotas, held = broker.quotas, broker.retained._held
+    counted = {key: _parts(share) for key, share in quotas._shares.items()}
+    there: dict[tuple[int, str], list[int]] = {}
+    memory = loaded = 0
+    for session in broker.sessions.all():
+        parts = there.setdefault((session.kind, session.key[1]), [0, 0, 0, 0, 0])
+        parts[0] += not session.inbox
+        parts[1] += session.weight
+        filters = sum(filter_weight(filter) for filter in session.interests)
+        parts[2] += filters
+        parts[4] += session.outbound.bytes
+        memory += session.weight + filters
+        loaded += sum(one.loaded for one in (*session.outbound.waiting, *session.outbound.in_flight.values()))
+    for one in held.values():
+        there.setdefault((one.share.kind, one.share.name), [0, 0, 0, 0, 0])[3] += one.size
+        memory += one.memory
+    insist(counted == there, f"the shares count {counted}, there are {there}")
+    insist(len(held) == len(broker.retained), f"{len(held)} retained messages are counted")
+    depth = broker.persistence.depth
+    insist(depth.loaded == loaded, f"{depth.loaded} bytes in memory are counted, there are {loaded}")
+    memory += loaded + MESSAGE * depth.messages
+    insist(quotas.memory() == memory, f"{quotas.memory()} bytes of memory are counted, there are {memory}")
+
+
+def _parts(share: Share) -> list[int]:
+    return [share.sessions, share.session_bytes, share.subscriptions, share.retained, share.queue.bytes]
 
 
 def _check_session(broker: Broker, session: Session) -> None:
@@ -77,6 +109,7 @@ def check_empty(broker: Broker, store: CrashStore) -> None:
     insist(not broker.persistence._bodies, "bodies without a delivery are counted")
     insist(not broker.sharing._seen, "members that left their groups are remembered")
     insist(not broker.courier._spans, "spans are left")
+    insist(not broker.quotas._shares, f"shares are left: {list(broker.quotas._shares)}")
     insist(not broker.outbox.waiting, "closed connections wait for the journal")
     insist(not broker.dirty, "closed connections are dirty")
 

@@ -91,6 +91,10 @@ def fuzz_settings(dice: Random, edge: bool, limits: PacketLimits) -> Settings:
     settings.inbox_when_full = dice.choice((REJECT, DROP_OLDEST))
     settings.max_subscriptions = 12
     settings.max_retained = 12
+    if settings.max_keep_alive == 30:  # in half of the worlds
+        settings.vehicle_sessions = 8
+        settings.vehicle_subscription_bytes = settings.vehicle_retained_bytes = 20_000
+        settings.vehicle_queue_bytes = settings.max_queue_bytes // 2
     settings.topic_aliases = ALIASES
     settings.routes = 20
     settings.system_interval = dice.choice((0.0, 10.0))

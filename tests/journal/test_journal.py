@@ -61,6 +61,22 @@ def test_body_is_readable_before_and_after_the_write(tmp_path: Path) -> None:
     owner.journal.close()
 
 
+def test_the_size_of_an_item_is_the_same_before_and_after_the_write_and_a_restart(tmp_path: Path) -> None:
+    owner = Owner(tmp_path)
+    small, large = owner.journal.append(1, 2, b"m", b"b"), owner.journal.append(1, 2, b"meta", b"x" * 5000)
+    sizes = [owner.journal.size(id) for id in (small, large)]
+    assert sizes[1] - sizes[0] == 3 + 4999
+    owner.settle()
+    assert [owner.journal.size(id) for id in (small, large)] == sizes
+    assert owner.journal.disk_bytes == owner.journal.status().disk_bytes > 5000
+    owner.journal.close()
+    again = Owner(tmp_path)
+    assert [again.journal.size(id) for id in (small, large)] == sizes
+    with pytest.raises(KeyError):
+        again.journal.size(99)
+    again.journal.close()
+
+
 def test_positions_become_durable_in_order_and_an_empty_commit_does_nothing(tmp_path: Path) -> None:
     owner = Owner(tmp_path)
     owner.journal.commit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mesh.broker.broker import Broker
+from mesh.broker.principal import VEHICLE
 from mesh.broker.settings import Settings
 from mesh.broker.trace import Tracer
 from mesh.figures.instrument import Distribution
@@ -13,6 +14,25 @@ from mesh.node.status import BrokerHostStatus
 from mesh.session.store import Store
 
 JOURNAL = JournalStatus(0, 0, 0, 1, 0, 0, Distribution((), (0,), 0.0), failing=False)
+
+
+def test_status_names_a_budget_that_is_used_up_and_who_holds_the_most() -> None:
+    settings = Settings()
+    settings.disk = 1000
+    broker = Broker(settings, Store(), lambda: 1.0, Tracer())
+    share = broker.quotas.share_of(VEHICLE, "V7")
+    broker.quotas.opened(share, False, 4096)
+    broker.quotas.disk = 950
+    broker.end_turn()
+    status = BrokerHostStatus(broker.status(), replace(JOURNAL, failing=True, error="no space"))
+    assert status.detail == (
+        "the journal cannot be written: no space; the disk is at 950 bytes of 1000: new load is refused; "
+        "vehicle 'V7' holds the most, 4096 bytes"
+    )
+    assert status.broker.quotas.strained
+    broker.quotas.disk = 799
+    broker.end_turn()
+    assert BrokerHostStatus(broker.status(), JOURNAL).detail == ""
 
 
 def test_status_names_a_failed_journal() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mesh.broker.broker import Broker
@@ -36,14 +37,16 @@ class Bench:
         inbox: InboxRules | None = None,
         auto: bool = True,
         tracer: Tracer | None = None,
+        vehicle_of: Callable[[str], str | None] | None = None,
     ) -> None:
+        self.vehicle_of = vehicle_of
         self.tracer = tracer or Tracer()
         self.settings = settings or Settings()
         self.store = store or MemoryStore()
         self.clock = clock or FakeClock()
         self.auto = auto
         self.inbox = inbox
-        self.broker = Broker(self.settings, self.store, self.clock, self.tracer, forwarder, inbox)
+        self.broker = Broker(self.settings, self.store, self.clock, self.tracer, forwarder, inbox, vehicle_of)
         self.broker.recover(self.store.live())
         self.broker.durable(self.store.position)
 
@@ -71,7 +74,8 @@ class Bench:
 
     def restart(self) -> Bench:
         """A new broker on the journal that a crash leaves."""
-        return Bench(self.settings, self.store.crash(), self.clock, None, self.inbox, self.auto, self.tracer)
+        store = self.store.crash()
+        return Bench(self.settings, store, self.clock, None, self.inbox, self.auto, self.tracer, self.vehicle_of)
 
     def client(
         self, client_id: str = "c", name: str = "app", kind: int = BACKEND, auto_ack: bool = True, **fields: Any

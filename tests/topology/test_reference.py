@@ -26,6 +26,8 @@ READERS: dict[str, Callable[[str], float]] = {
     "count": int,
     "size": size,
     "time": lambda text: NEVER if text == "never" else duration(text),
+    "auto": lambda text: 0 if text == "auto" else size(text),
+    "none": lambda text: 0 if text == "none" else size(text),
 }
 
 
