@@ -121,6 +121,8 @@ class Broker(BrokerApi):
         found = self.persistence.recover(items, self.settings.in_flight)
         for item, topic, expires in found.retained:
             self.retained.restore(topic, item, expires)
+        for item, topic, deleted in found.tombstones:
+            self.dispatcher.tombstones.restore(topic, deleted, item)
         self.sessions.restore(found, self.clock())
         self.catch_up.restore(found.interests)
         return found.other

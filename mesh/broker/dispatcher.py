@@ -20,6 +20,7 @@ from mesh.broker.principal import BACKEND, TIER, VEHICLE
 from mesh.broker.retained import Retained
 from mesh.broker.session import Session
 from mesh.broker.subscriptions import RouteTarget, SharedGroup, Subscriptions
+from mesh.broker.versions import Tombstones, Version
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message, message_of
 from mesh.wire import reasons
@@ -58,6 +59,7 @@ class Dispatcher:
         self.courier = courier
         self.forwarder = forwarder
         self.clock = clock
+        self.tombstones = Tombstones(persistence)
 
     def route(self, message: Message, source: Session | None, receipt: Receipt | None) -> int:
         """Queue ``message`` for all its receivers on this node. Returns the reason code for its publisher."""
@@ -90,7 +92,7 @@ class Dispatcher:
         """Take a retained message that an edge has for ``filter``, and queue it for the subscribers to ``filter`` if it
         differs from the one known here."""
         known = self.retained.get(message.topic)
-        if known is not None and (known.payload, known.properties) == (message.payload, message.properties):
+        if known is not None and _same(known, message):
             return reasons.SUCCESS
         if not self._retain(message, receipt, None):
             self.retained.discard(message.topic)
@@ -102,6 +104,39 @@ class Dispatcher:
         if receipt is not None:
             receipt.position = self.store.position
         return reasons.SUCCESS
+
+    def take_fleet(self, message: Message, source: Session, receipt: Receipt | None, version: Version) -> int:
+        """Take a fleet-wide retained message of a core. One that is *given* (see ``versions``) counts only if this edge
+        has nothing later of its topic; the subscribers get it if it differs from what they have."""
+        topic = message.topic
+        known = self.retained.get(topic)
+        latest = self.tombstones.time(topic) if known is None else known.received
+        if version.given and version.time <= latest:
+            return reasons.SUCCESS
+        time = max(version.time, latest)
+        if version.given and known is not None and _same(known, message):
+            result = reasons.SUCCESS
+        else:
+            result = self.route(message, source, receipt)
+        if reasons.is_error(result):
+            return result
+        if message.payload:
+            arrived, message.received = message.received, time
+            self.retained.keep(message, source.share)  # again, with the time of the version
+            message.received = arrived
+            self.tombstones.remove(topic)
+        else:
+            self.tombstones.add(topic, time)
+        if receipt is not None:
+            receipt.position = max(receipt.position, self.store.position)
+        return result
+
+    def note_fleet(self, message: Message) -> None:
+        """A back end of this core has published a retained message on a fleet-wide topic, or deleted it."""
+        if message.payload:
+            self.tombstones.remove(message.topic)
+        else:
+            self.tombstones.add(message.topic, message.received)
 
     def forget_retained(self, filter: str) -> None:
         """The last client has unsubscribed from ``filter``, so the edges send no updates for it: remove the retained
@@ -207,3 +242,8 @@ class Dispatcher:
         self.route(will, session, None)
         if session.kind == BACKEND:
             self.forwarder.forward(will, None)
+
+
+def _same(known: Message, message: Message) -> bool:
+    """Whether two retained messages of one topic have the same content."""
+    return known.payload == message.payload and known.properties == message.properties

@@ -23,6 +23,7 @@ from mesh.broker.principal import BACKEND, TIER
 from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.trace import Tracer
+from mesh.broker.versions import take_version
 from mesh.session.inbound import Receipt
 from mesh.session.message import message_of, without_trace
 from mesh.session.span import Span
@@ -132,6 +133,7 @@ class Intake:
 
     def _take(self, connection: Connection, session: Session, packet: Publish, receipt: Receipt | None) -> None:
         from_tier = session.kind == TIER
+        version = take_version(packet) if from_tier and packet.retain else None
         message = message_of(packet, self._clock(), from_tier)
         considered = self._tracer.considers(packet, from_tier)
         span = self._ingress(connection, session, packet) if considered else None
@@ -139,7 +141,10 @@ class Intake:
             message.trace = span.context
             if packet.properties is not None:
                 message.properties = without_trace(packet.properties)
-        reason = self._dispatcher.route(message, session, receipt)
+        if version is None:
+            reason = self._dispatcher.route(message, session, receipt)
+        else:
+            reason = self._dispatcher.take_fleet(message, session, receipt, version)
         if receipt is not None:
             receipt.note(reason)
             if packet.qos == 2 and not reasons.is_error(reason):

@@ -35,6 +35,7 @@ RELEASE: Final = 5
 INCOMING: Final = 6
 LEDGER: Final = 8
 RETAINED: Final = 9
+TOMBSTONE: Final = 11  # of a fleet-wide topic whose retained message was deleted
 
 # options, subscription identifier; then the retained backlog, if there is any; then the filter
 _INTEREST: Final = struct.Struct("!BI")
@@ -43,20 +44,22 @@ _HAS_DUE: Final = 0x40  # in the options
 _INCOMING: Final = struct.Struct("!H")
 _LEDGER: Final = struct.Struct("!HH")  # first and last identifier; then the instance
 _RETAINED: Final = struct.Struct("!d")  # when it expires; then the topic
+_TOMBSTONE: Final = struct.Struct("!d")  # when the message was deleted; then the topic
 
 
 @final
 class RecoveredState:
-    """The result of ``Persistence.recover``. ``retained`` is (item, topic, expiry time); ``other`` are the items of
-    unknown kinds.
+    """The result of ``Persistence.recover``. ``retained`` is (item, topic, expiry time), ``tombstones`` (item, topic,
+    time of the deletion); ``other`` are the items of unknown kinds.
     """
 
-    __slots__ = ("interests", "other", "retained", "sessions")
+    __slots__ = ("interests", "other", "retained", "sessions", "tombstones")
 
     def __init__(self) -> None:
         self.sessions: dict[int, Session] = {}
         self.interests: list[Interest] = []
         self.retained: list[tuple[int, str, float]] = []
+        self.tombstones: list[tuple[int, str, float]] = []
         self.other: list[Item] = []
 
 
@@ -229,8 +232,12 @@ class Persistence:
         """Write a retained message; returns its item."""
         return self.store.append(RETAINED, 0, _RETAINED.pack(message.expires) + message.topic_bytes, pack(message))
 
+    def keep_tombstone(self, topic: str, time: float) -> int:
+        """Write that the retained message of a topic was deleted; returns the item."""
+        return self.store.append(TOMBSTONE, 0, _TOMBSTONE.pack(time) + topic.encode(), b"")
+
     def drop(self, item: int) -> None:
-        """Drop a QoS 2 identifier or a retained message."""
+        """Drop a QoS 2 identifier, a retained message or a tombstone."""
         self.store.drop(item)
 
     def read(self, item: int) -> Message:
@@ -261,6 +268,9 @@ class Persistence:
             elif kind == RETAINED:
                 expires: float = _RETAINED.unpack_from(item.meta)[0]
                 found.retained.append((item.id, item.meta[_RETAINED.size :].decode(), expires))
+            elif kind == TOMBSTONE:
+                deleted: float = _TOMBSTONE.unpack_from(item.meta)[0]
+                found.tombstones.append((item.id, item.meta[_TOMBSTONE.size :].decode(), deleted))
             elif kind == INTEREST or kind in handlers:
                 session = sessions.get(item.owner)
                 if session is None:

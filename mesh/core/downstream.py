@@ -81,6 +81,18 @@ class Downstream(Sender):
         self.outbound.push(delivery)
         return True
 
+    def give(self, message: Message) -> bool:
+        """Spool a message of QoS 1 or 2 that no publisher waits for. False if the spool is full."""
+        size = message.size()
+        if self._spool.full(size):
+            return False
+        delivery = Delivery(message, message.qos, message.retain, (), message.received, message.expires, size)
+        self.outbound.number(delivery)
+        self._to_spool(delivery, message, False)
+        self._spool_waiting += 1
+        self.outbound.push(delivery)
+        return True
+
     def _may_spool(self, size: int) -> bool:
         spool = self._spool
         return not spool.full(size) and self._broker.quotas.may_spool(spool.edge, spool.bytes, size)

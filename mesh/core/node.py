@@ -138,11 +138,11 @@ class CoreNode:
         spool = Spool(broker_host.journal, edge, limits.spool_messages, limits.spool_bytes)
         link = TierLink(
             edge, config.name, config.tier_password(edge), broker_host.broker, self._upstream, spool,
-            config.member_limits(), limits.owner_timeout, broker_host.turn,
+            config.member_limits(), limits.owner_timeout, broker_host.turn, config.topology.fleet,
         )  # fmt: skip
         kept = self._kept.links.pop(edge, None)
         if kept is not None:
-            link.restore(kept.spooled, kept.filters, kept.incoming)
+            link.restore(kept.spooled, kept.filters, kept.incoming, kept.given)
         return link
 
     def _make_dialler(self, link: TierLink, broker_host: BrokerHost) -> Dialler:

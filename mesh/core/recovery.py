@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from typing import final
 
 from mesh.core.arrivals import edge_of as edge_of_incoming
+from mesh.core.fleet import edge_and_filters
 from mesh.core.following import parts_of
-from mesh.core.kinds import IDENTIFIER, SPOOL_RELEASED, SPOOLED, TIER_FILTER, TIER_INCOMING
+from mesh.core.kinds import FLEET_GIVEN, IDENTIFIER, SPOOL_RELEASED, SPOOLED, TIER_FILTER, TIER_INCOMING
 from mesh.core.spool import edge_of
 from mesh.session.store import Item
 
@@ -23,6 +24,7 @@ class LinkItems:
         self.spooled: list[Item] = []
         self.incoming: list[Item] = []
         self.filters: dict[str, int] = {}
+        self.given: list[Item] = []
 
 
 @final
@@ -41,6 +43,8 @@ class CoreItems:
             elif kind == TIER_FILTER:
                 edge, filter = parts_of(item)
                 self._link(edge).filters[filter] = item.id
+            elif kind == FLEET_GIVEN:
+                self._link(edge_and_filters(item)[0]).given.append(item)
             elif kind == IDENTIFIER:
                 self.identifiers.append(item)
 

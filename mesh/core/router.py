@@ -98,8 +98,15 @@ class Router(Forwarder):
                 links = list(self._links.values())
                 if len(links) > 1:
                     message.fan_out = True
+                if message.retain and self.broker is not None:
+                    self.broker.dispatcher.note_fleet(message)
+                    if receipt is not None:
+                        receipt.position = max(receipt.position, self.broker.store.position)
                 for link in links:
-                    link.send(message, receipt)
+                    if message.retain:
+                        link.send_retained(message, receipt)
+                    else:
+                        link.send(message, receipt)
                 return
 
     def _look_up(self, vehicle: str, message: Message, receipt: Receipt | None) -> None:

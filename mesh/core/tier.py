@@ -17,8 +17,10 @@ from mesh.broker.broker import Broker
 from mesh.broker.gate import Gate
 from mesh.broker.ledger import INSTANCE
 from mesh.broker.peer import Peer
+from mesh.broker.versions import versioned
 from mesh.core.arrivals import EdgeArrivals, packet_id_in
 from mesh.core.downstream import IN_FLIGHT, Downstream
+from mesh.core.fleet import PORTION, FleetBackfill
 from mesh.core.following import Following
 from mesh.core.spans import Ends
 from mesh.core.spool import Spool
@@ -62,12 +64,12 @@ class Socket(Protocol):
 
 @final
 class TierLink(ClientEvents):
-    """``limits`` bound what the edge may send; ``answer``: seconds that it has to answer a publish. ``flush`` is called
-    at the end of every turn."""
+    """``limits`` bound what the edge may send; ``answer``: seconds that it has to answer a publish; ``fleet``: filters
+    of the fleet's topics. ``flush`` is called at the end of every turn."""
 
     def __init__(
         self, edge: str, core: str, password: bytes, broker: Broker, upstream: Upstream, spool: Spool,
-        limits: PacketLimits, answer: float, turn: Turn,
+        limits: PacketLimits, answer: float, turn: Turn, fleet: tuple[str, ...] = (),
     ) -> None:
         self.edge = edge
         self.spool = spool
@@ -79,6 +81,7 @@ class TierLink(ClientEvents):
         self._downstream = Downstream(broker, spool, answer, self._ends)
         self._arrivals = EdgeArrivals(edge, broker, upstream, self._ends)
         self._following = Following(edge, broker, upstream)
+        self._backfill = FleetBackfill(edge, broker, fleet)
         self._client = ClientSession(
             self, self._downstream, self._arrivals, self._downstream.outbound, limits, broker.clock
         )
@@ -89,8 +92,11 @@ class TierLink(ClientEvents):
         properties.user = [(INSTANCE, secrets.token_hex(8))]
         self._connect = Connect(MQTT5, core, False, KEEP_ALIVE, core, password, None, properties)
 
-    def restore(self, spooled: Iterable[Item], filters: dict[str, int], incoming: Iterable[Item]) -> None:
+    def restore(
+        self, spooled: Iterable[Item], filters: dict[str, int], incoming: Iterable[Item], given: Iterable[Item] = ()
+    ) -> None:
         """Restore the state of this link from the journal."""
+        self._backfill.restore(given)
         self._downstream.restore(spooled)
         self._following.restore(filters)
         for item in incoming:
@@ -130,6 +136,24 @@ class TierLink(ClientEvents):
         elif self._downstream.queue(message, receipt, client.up):
             client.pump()
 
+    def send_retained(self, message: Message, receipt: Receipt | None) -> None:
+        """Send a retained message of a fleet-wide topic, or its deletion. A disconnected edge gets one of QoS 0, too:
+        when it is back."""
+        if message.qos or self._client.up:
+            self.send(versioned(message, message.received, False), receipt)
+        else:
+            self._downstream.give(versioned(message, message.received, True))
+
+    def _give(self) -> None:
+        """Give the edge some of the fleet's retained messages that it does not have."""
+        backfill, downstream = self._backfill, self._downstream
+        while backfill.active and len(downstream.outbound.waiting) < PORTION:
+            message = backfill.next()
+            if message is None or not downstream.give(message):
+                break
+            backfill.given()
+        self._client.pump()
+
     def want(self, filter: str, gate: Gate) -> None:
         """A back end subscribes: subscribe at the edge; ``gate`` counts the edge until it has answered."""
         if self._client.up:
@@ -162,12 +186,16 @@ class TierLink(ClientEvents):
     def advance(self) -> None:
         """The journal has advanced: send the messages that waited for it."""
         self._client.advance(self._broker.outbox.durable)
+        if self._backfill.active:
+            self._give()
 
     def tick(self) -> None:
         """Called once a second: check that the edge is alive and answers in time."""
         if self._socket is not None:
             self._downstream.tick(self._broker.clock())
             self._client.tick()
+            if self._backfill.active:
+                self._give()
 
     def abort(self) -> None:
         """Close the connection at once, if there is one."""
@@ -191,6 +219,7 @@ class TierLink(ClientEvents):
         """The socket is closed."""
         self._socket = None
         self._client.lost()
+        self._backfill.stop()
         self._downstream.lost()
 
     # From the session
@@ -201,6 +230,9 @@ class TierLink(ClientEvents):
         for request in self._following.accepted(session_present):
             self._client.request(request)
         self._downstream.accepted()
+        self._backfill.begin(session_present)
+        if self._backfill.active:
+            self._give()
 
     def closing(self, why: str) -> None:
         self.ended = why

@@ -110,14 +110,18 @@ class Mesh:
         store: MemoryStore | None = None,
         clock: FakeClock | None = None,
         tracer: Tracer | None = None,
+        fleet: tuple[str, ...] = ("fleet/#",),
+        core: str = "core",
     ) -> None:
+        self.fleet = fleet
+        self.core_name = core
         self.clock = clock or FakeClock()
         self.names = [f"edge-{number}" for number in range(1, edges + 1)]
         owners = KnownOwners({f"V{number}": name for number, name in enumerate(self.names, 1)})
         self.links: dict[str, TierLink] = {}
         links = self.links
         self.router = Router(
-            vehicle_of, ("fleet/#",), owners, links, links.__getitem__, lambda: None
+            vehicle_of, fleet, owners, links, links.__getitem__, lambda: None
         )
         self.core = Bench(Settings(), store, self.clock, self.router, tracer=tracer)
         self.router.broker = self.core.broker
@@ -134,10 +138,12 @@ class Mesh:
 
     def make_link(self, name: str, kept: CoreItems) -> TierLink:
         spool = Spool(self.core.store, name, 1000, 1 << 20)
-        link = TierLink(name, "core", b"", self.core.broker, self.upstream, spool, PacketLimits(), 5.0, TURN)
+        link = TierLink(
+            name, self.core_name, b"", self.core.broker, self.upstream, spool, PacketLimits(), 5.0, TURN, self.fleet
+        )
         items = kept.links.get(name)
         if items is not None:
-            link.restore(items.spooled, items.filters, items.incoming)
+            link.restore(items.spooled, items.filters, items.incoming, items.given)
         return link
 
     def held(self, filter: str) -> bool:
@@ -156,6 +162,14 @@ class Mesh:
             self.pipes[name] = Pipe(self.links[name], self.edges[name])
         self.run()
 
+    def add_edge(self) -> str:
+        """An edge that the core did not know."""
+        name = f"edge-{len(self.names) + 1}"
+        self.names.append(name)
+        self.links[name] = self.make_link(name, CoreItems(()))
+        self.edges[name] = Edge(None, self.clock)
+        return name
+
     def kill(self, name: str) -> None:
         """The edge's process dies, and loses all that is not on its disk."""
         self.edges[name].gone = True
@@ -173,7 +187,7 @@ class Mesh:
                 edge.turn()
 
     def restart_core(self) -> Mesh:
-        fresh = Mesh(len(self.names), self.core.store.crash(), self.clock)
+        fresh = Mesh(len(self.names), self.core.store.crash(), self.clock, None, self.fleet, self.core_name)
         for name, pipe in self.pipes.items():
             if pipe.open and pipe.connection is not None:
                 self.edges[name].broker.lost(pipe.connection)

@@ -18,6 +18,7 @@ def owned_items(broker: Broker) -> set[int]:
         for delivery in [*session.outbound.waiting, *session.outbound.in_flight.values()]:
             _add(found, delivery)
     found.update(item for _, item in broker.retained._tree.match("#"))
+    found.update(broker.dispatcher.tombstones._items.values())
     found.discard(0)
     return found
 

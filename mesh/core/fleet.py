@@ -1,0 +1,97 @@
+"""Gives one edge the retained messages of fleet-wide topics that it does not have: those from before it was added.
+
+The core's broker keeps the retained messages of its back ends; a message that is published while an edge is known
+reaches the edge, directly or through the spool. So an edge needs the older ones once: when it accepts this core for the
+first time, or has lost the session of this core, or when the fleet's filters have changed. It must never know packets
+or connections. What always holds: the record that an edge has all of them is in the journal behind the spooled messages
+themselves, so that a crash repeats some and leaves none out; a deletion is given too, because another core may give the
+edge an older message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, final
+
+from mesh.broker.broker import Broker
+from mesh.broker.principal import matches_any
+from mesh.broker.versions import versioned
+from mesh.core.kinds import FLEET_GIVEN
+from mesh.session.message import NEVER, Message
+from mesh.session.store import Item
+
+PORTION: Final = 64  # messages that wait for the edge at a time
+
+
+def edge_and_filters(item: Item) -> tuple[str, tuple[str, ...]]:
+    """The edge that has the retained messages, and the filters of their topics."""
+    edge, *filters = item.meta.decode().split("\0")
+    return edge, tuple(filters)
+
+
+@final
+class FleetBackfill:
+    """``filters`` are those of the fleet's topics. ``active``: messages are still to be given on this connection."""
+
+    __slots__ = ("_at", "_broker", "_edge", "_filters", "_item", "_topics", "active")
+
+    def __init__(self, edge: str, broker: Broker, filters: tuple[str, ...]) -> None:
+        self._edge = edge
+        self._broker = broker
+        self._filters = filters
+        self._item = 0  # the record that the edge has all
+        self._topics: list[str] = []
+        self._at = 0
+        self.active = False
+
+    def restore(self, items: Iterable[Item]) -> None:
+        """Restore from the journal."""
+        for item in items:
+            if self._item == 0 and edge_and_filters(item)[1] == self._filters:
+                self._item = item.id
+            else:
+                self._broker.store.drop(item.id)
+
+    def begin(self, session_present: bool) -> None:
+        """The edge has accepted this core. Without the session it may have lost all that this core gave it."""
+        if self._item and not session_present:
+            self._broker.store.drop(self._item)
+            self._item = 0
+        if not self._filters or self._item:
+            return
+        broker = self._broker
+        topics = {topic for filter in self._filters for topic, _ in broker.retained.items(filter)}
+        deleted = [topic for topic in broker.dispatcher.tombstones.topics() if matches_any(self._filters, topic)]
+        self._topics = [*sorted(topics), *(topic for topic in deleted if topic not in topics)]
+        self._at = 0
+        self.active = True
+
+    def stop(self) -> None:
+        """The edge is disconnected: begin anew at the next connection."""
+        self._topics = []
+        self.active = False
+
+    def next(self) -> Message | None:
+        """The message to give now; ``None`` after the last. ``given`` goes on."""
+        while self._at < len(self._topics):
+            message = self._message(self._topics[self._at])
+            if message is not None:
+                return message
+            self._at += 1
+        self._item = self._broker.store.append(FLEET_GIVEN, 0, "\0".join((self._edge, *self._filters)).encode(), b"")
+        self.stop()
+        return None
+
+    def given(self) -> None:
+        """The message that ``next`` returned is in the spool."""
+        self._at += 1
+
+    def _message(self, topic: str) -> Message | None:
+        """The present retained message or deletion of a topic; ``None`` if an edge sent it, or there is none by now."""
+        broker = self._broker
+        message = broker.retained.get(topic)
+        if message is None:
+            deleted = broker.dispatcher.tombstones.time(topic)
+            return versioned(Message(topic, b"", 1, True, b"", deleted), deleted, True) if deleted else None
+        expired = message.expires != NEVER and message.expires <= broker.clock()
+        return None if message.from_tier or expired else versioned(message, message.received, True)
