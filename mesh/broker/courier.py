@@ -39,6 +39,7 @@ from mesh.wire.reasons import (
 # _BYTES_IN_MEMORY; the messages of the rest are read from the journal when they are sent.
 _IN_MEMORY: Final = 64
 _BYTES_IN_MEMORY: Final = 1 << 20
+_LONGEST_ALIASED: Final = 1024  # characters: what a connection remembers is bounded in bytes, too
 
 
 @final
@@ -259,6 +260,8 @@ class Courier:
         alias = aliases.get(topic, 0)
         if alias:
             return alias, True
+        if len(topic) > _LONGEST_ALIASED:
+            return 0, False
         return (len(aliases) + 1, False) if len(aliases) < connection.alias_maximum else (0, False)
 
     def _too_large(self, session: Session, delivery: Delivery) -> None:

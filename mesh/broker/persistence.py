@@ -67,13 +67,14 @@ class RecoveredState:
 class Persistence:
     """Writes the broker's state to ``store``. ``depth`` counts the deliveries of all sessions."""
 
-    __slots__ = ("_bodies", "_stale", "depth", "next_session", "store")
+    __slots__ = ("_bodies", "_groups", "_stale", "depth", "next_session", "store")
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.depth = Depth()
         self.next_session = 1
         self._bodies: dict[int, int] = {}  # shared bodies -> how many deliveries have them
+        self._groups: dict[bytes, str] = {}  # of recovered deliveries: one text for all of a group
         self._stale: list[int] = []  # items found at recovery, to be dropped at its end
 
     def new_id(self) -> int:
@@ -284,6 +285,7 @@ class Persistence:
                     known.add(item.owner)
             else:
                 found.other.append(item)
+        self._groups.clear()
         self._drop_orphans(found, known)
         self.next_session = max(sessions, default=0) + 1
         return found
@@ -308,10 +310,24 @@ class Persistence:
         session.will = unpack(will) if will else None
 
     def _recover_delivery(self, session: Session, item: Item) -> None:
-        delivery = _delivery(item)
+        delivery = self._delivery(item)
         if delivery.body:
             self._bodies[delivery.body] = self._bodies.get(delivery.body, 0) + 1
         session.outbound.restore(delivery)
+
+    def _delivery(self, item: Item) -> Delivery:
+        delivery, count = SHARED.unpack(item)
+        if count:
+            delivery.subscription_ids = struct.unpack_from(f"!{count}I", item.meta, SHARED.size)
+        group = item.meta[SHARED.size + 4 * count :]
+        if group:
+            text = self._groups.get(group)
+            if text is None:
+                text = self._groups[group] = group.decode()
+            delivery.group = text
+        if item.kind == RELEASE:
+            delivery.state = RELEASED
+        return delivery
 
     def _recover_incoming(self, session: Session, item: Item) -> None:
         session.incoming[_INCOMING.unpack(item.meta)[0]] = item.id
@@ -351,16 +367,6 @@ def _meta(delivery: Delivery) -> bytes:
     if identifiers:
         meta += struct.pack(f"!{len(identifiers)}I", *identifiers)
     return meta + delivery.group.encode() if delivery.group else meta
-
-
-def _delivery(item: Item) -> Delivery:
-    delivery, count = SHARED.unpack(item)
-    if count:
-        delivery.subscription_ids = struct.unpack_from(f"!{count}I", item.meta, SHARED.size)
-    delivery.group = item.meta[SHARED.size + 4 * count :].decode()
-    if item.kind == RELEASE:
-        delivery.state = RELEASED
-    return delivery
 
 
 def _interest(session: Session, item: Item) -> Interest:

@@ -41,6 +41,11 @@ COMMON: Final = -1  # the kind of the share that holds the retained messages of 
 _KINDS: Final = {VEHICLE: "vehicle", BACKEND: "back end", TIER: "core", COMMON: "the topics of no vehicle"}
 
 
+def session_weight(client_id: str, will: int) -> int:
+    """The bytes that a session counts without its queue; ``will``: those of its will."""
+    return SESSION + _TEXTS * len(client_id) + will
+
+
 def filter_weight(filter: str) -> int:
     """The bytes that a subscription counts."""
     return _FILTER + _TEXTS * len(filter.encode()) + _LEVEL * (filter.count("/") + 1)

@@ -15,7 +15,7 @@ from mesh.broker.gate import Gate
 from mesh.broker.ledger import Ledger
 from mesh.broker.peer import Peer
 from mesh.broker.principal import VEHICLE, Principal
-from mesh.broker.quotas import NO_LIMIT, SESSION, Share
+from mesh.broker.quotas import NO_LIMIT, Share, session_weight
 from mesh.broker.shell import Flushable
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Inbound, Publisher
@@ -95,7 +95,7 @@ class Session:
         self.id = id
         self.name(key)
         self.share = share or Share(key[0], key[1], NO_LIMIT)  # at recovery it gets the right one when its key is known
-        self.weight = SESSION  # bytes that it counts in its share, without its queue
+        self.weight = session_weight(key[2], 0)  # bytes that it counts in its share, without its queue
         self.vehicle = vehicle
         self.connection: Connection | None = None
         self.attached = False  # at recovery: its last record was written while it had a connection

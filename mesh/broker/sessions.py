@@ -11,7 +11,7 @@ import heapq
 from typing import Final, final
 
 from mesh.broker.persistence import Persistence, RecoveredState
-from mesh.broker.quotas import SESSION, Quotas
+from mesh.broker.quotas import Quotas, session_weight
 from mesh.broker.session import Interest, Key, Session
 from mesh.broker.settings import FOREVER, Settings
 from mesh.broker.subscriptions import Subscriptions
@@ -70,7 +70,7 @@ class Sessions:
 
     def weigh(self, session: Session) -> None:
         """Count the session with its present will."""
-        weight = SESSION + (0 if session.will is None else session.will.size())
+        weight = session_weight(session.key[2], 0 if session.will is None else session.will.size())
         self._quotas.weigh(session.share, weight - session.weight)
         session.weight = weight
 

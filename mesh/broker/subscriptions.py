@@ -17,6 +17,9 @@ from mesh.broker.session import Connection, Interest, Session
 from mesh.wire.topics import is_shared, split_shared
 from mesh.wire.tree import FilterTree
 
+_ROUTE: Final = 300  # bytes of a remembered route besides its topic and receivers
+_RECEIVER: Final = 150
+
 
 @final
 class RouteTarget:
@@ -141,16 +144,22 @@ _NO_LISTENER: Final = InterestListener()
 
 @final
 class Subscriptions:
-    """``routes`` is the most cached routes; ``refused``: filters of topics that only cores may receive."""
+    """``routes`` and ``route_bytes`` bound the cached routes; ``refused``: filters of topics that only cores may
+    receive."""
 
-    __slots__ = ("_counts", "_groups", "_limit", "_refused", "_routes", "_total", "_tree", "listener")
+    __slots__ = (
+        "_counts", "_groups", "_limit", "_most_bytes", "_refused", "_route_bytes", "_routes", "_total", "_tree",
+        "listener",
+    )  # fmt: skip
 
-    def __init__(self, routes: int, refused: tuple[str, ...] = ()) -> None:
+    def __init__(self, routes: int, refused: tuple[str, ...] = (), route_bytes: int = 64 << 20) -> None:
         self._tree: FilterTree[Interest | SharedGroup] = FilterTree()
         self._groups: dict[tuple[bool, str], SharedGroup] = {}
         self._counts: dict[str, int] = {}
         self._routes: dict[str, Route] = {}
+        self._route_bytes = 0
         self._limit = routes
+        self._most_bytes = route_bytes
         self._refused = refused
         self._total = 0
         self.listener = _NO_LISTENER
@@ -176,7 +185,7 @@ class Subscriptions:
             interest.session.shared += 1
         else:
             self._tree.add(filter, interest.session, interest)
-        self._routes.clear()
+        self._forget_routes()
         self._total += 1
         count = self._counts.get(full, 0)
         self._counts[full] = count + 1
@@ -203,7 +212,7 @@ class Subscriptions:
                 del self._groups[(group.of_cores, full)]
         else:
             self._tree.remove(full, session)
-        self._routes.clear()
+        self._forget_routes()
         self._total -= 1
         count = self._counts[full] - 1
         if count:
@@ -231,10 +240,17 @@ class Subscriptions:
         route = self._routes.get(topic)
         if route is None:
             route = self._compute(topic)
-            if len(self._routes) >= self._limit:
-                self._routes.clear()  # cheaper than least recently used, and as good for topics that recur
+            # A topic may have 64 KiB, and a fleet-wide one a receiver for each vehicle.
+            size = _ROUTE + len(topic) + _RECEIVER * (len(route.targets) + len(route.groups))
+            if len(self._routes) >= self._limit or self._route_bytes + size > self._most_bytes:
+                self._forget_routes()  # cheaper than least recently used, and as good for topics that recur
             self._routes[topic] = route
+            self._route_bytes += size
         return route
+
+    def _forget_routes(self) -> None:
+        self._routes.clear()
+        self._route_bytes = 0
 
     def is_refused(self, topic: str) -> bool:
         """Whether no client may receive ``topic``, also if its filters match."""

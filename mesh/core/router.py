@@ -24,6 +24,7 @@ from mesh.wire.topics import matches
 
 # Messages whose vehicle is being looked up. At 100,000 lookups a second this is a tenth of a second of work.
 _MAX_PENDING: Final = 10_000
+_MAX_PENDING_BYTES: Final = 64 << 20
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Router(Forwarder):
         self._wake = wake
         self._pending: dict[str, list[tuple[Message, Receipt | None]]] = {}
         self._pending_count = 0
+        self._pending_bytes = 0
         self._lookups: set[asyncio.Task[None]] = set()
 
     def forward(self, message: Message, receipt: Receipt | None) -> None:
@@ -110,11 +112,13 @@ class Router(Forwarder):
                 return
 
     def _look_up(self, vehicle: str, message: Message, receipt: Receipt | None) -> None:
-        if self._pending_count >= _MAX_PENDING:
+        size = message.size()
+        if self._pending_count >= _MAX_PENDING or self._pending_bytes + size > _MAX_PENDING_BYTES:
             if receipt is not None:
                 receipt.note(reasons.QUOTA_EXCEEDED)
             return
         self._pending_count += 1
+        self._pending_bytes += size
         if receipt is not None:
             receipt.pending += 1
         waiting = self._pending.get(vehicle)
@@ -137,6 +141,7 @@ class Router(Forwarder):
         finally:
             waiting = self._pending.pop(vehicle)
             self._pending_count -= len(waiting)
+            self._pending_bytes -= sum(message.size() for message, _ in waiting)
         for message, receipt in waiting:
             if edge is not None:
                 self._link_to(edge).send(message, receipt)

@@ -8,7 +8,8 @@ It knows filters and their subscription identifiers: never connections. What alw
   them from new messages with RETAIN;
 * an identifier stands for one filter, also after a restart and for messages that were queued at an edge before it: the
   filter's own identifier is in the journal before an edge gets it, and stays there after the last back end has
-  unsubscribed. It is forgotten when ``RETIRED`` other filters were retired after it and no edge has the filter.
+  unsubscribed. It is forgotten when ``RETIRED`` other filters, or ``RETIRED_BYTES`` of them, were retired after it
+  and no edge has the filter.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mesh.wire.topics import split_shared
 
 PLAIN: Final = 1
 RETIRED: Final = 65_536  # a hundred bytes each; by then no edge has a message queued for the oldest
+RETIRED_BYTES: Final = 16 << 20  # of their texts: a filter may have 64 KiB
 _CHECKED: Final = 8  # retired filters that one call checks, as disconnected edges may have the oldest of them
 # A filter's checksum, masked with _SPAN, gives its identifier. Identifiers go up to 268,435,455 [MQTT-3.8.2.1.2], which
 # leaves as many again after the last checksum, for filters whose checksums are equal.
@@ -55,11 +57,14 @@ class Upstream(InterestListener):
         on_change: Callable[[str, bool], Gate | None],
         held: Callable[[str], bool],
         retired: int = RETIRED,
+        retired_bytes: int = RETIRED_BYTES,
     ) -> None:
         self._store = store
         self._on_change = on_change
         self._held = held
         self._most_retired = retired
+        self._most_bytes = retired_bytes
+        self._retired_bytes = 0
         self._wanted: dict[str, FilterIdentifier] = {}
         self._retired: dict[str, FilterIdentifier] = {}  # filters without a subscriber, the longest retired first
         self._own: dict[int, str] = {}  # wanted filters, by their own identifiers
@@ -71,7 +76,7 @@ class Upstream(InterestListener):
         for item in items:
             (identifier,) = _IDENTIFIER.unpack_from(item.meta)
             self._taken.add(identifier)
-            self._retired[item.meta[_IDENTIFIER.size :].decode()] = FilterIdentifier(identifier, item.id)
+            self._retire(item.meta[_IDENTIFIER.size :].decode(), FilterIdentifier(identifier, item.id))
 
     def wanted(self, filter: str) -> None:
         """The first back end subscribes to ``filter``."""
@@ -80,6 +85,8 @@ class Upstream(InterestListener):
         assignment = self._retired.pop(filter, None)
         if assignment is None:
             assignment = self._assign(filter)
+        else:
+            self._retired_bytes -= len(filter)
         self._wanted[filter] = assignment
         self._own[assignment.identifier] = filter
         gate = self._on_change(filter, True)
@@ -93,7 +100,7 @@ class Upstream(InterestListener):
             return
         assignment = self._wanted.pop(filter)
         del self._own[assignment.identifier]
-        self._retired[filter] = assignment
+        self._retire(filter, assignment)
         self._gates.pop(filter, None)
         self._on_change(filter, False)
         self._trim()
@@ -119,15 +126,20 @@ class Upstream(InterestListener):
         meta = _IDENTIFIER.pack(identifier) + filter.encode()
         return FilterIdentifier(identifier, self._store.append(IDENTIFIER, 0, meta, b""))
 
+    def _retire(self, filter: str, assignment: FilterIdentifier) -> None:
+        self._retired[filter] = assignment
+        self._retired_bytes += len(filter)
+
     def _trim(self) -> None:
         """Forget the filter that was retired first, if there are too many. A filter that an edge may have stays."""
         for _ in range(_CHECKED):
-            if len(self._retired) <= self._most_retired:
+            if len(self._retired) <= self._most_retired and self._retired_bytes <= self._most_bytes:
                 return
             filter = next(iter(self._retired))
             assignment = self._retired.pop(filter)
+            self._retired_bytes -= len(filter)
             if self._held(filter):
-                self._retired[filter] = assignment
+                self._retire(filter, assignment)
             else:
                 self._taken.discard(assignment.identifier)
                 self._store.drop(assignment.item)

@@ -137,3 +137,22 @@ def test_a_filter_that_an_edge_may_have_is_removed_after_a_crash() -> None:
     mesh = mesh.restart_core()
     mesh.connect()
     assert mesh.edges["edge-1"].broker.subscriptions.filters() == []
+
+
+def test_retired_filters_are_bounded_in_bytes() -> None:
+    store = MemoryStore()
+    made = Upstream(store, lambda _filter, _wanted: None, lambda _filter: False, retired_bytes=200_000)
+    filters = [f"{number}" + "x" * 60_000 for number in range(20)]
+    for filter in filters:
+        made.wanted(filter)
+        made.unwanted(filter)
+    assert len(store.items) == 3
+    made.wanted(filters[-1])  # one that is remembered keeps its identifier, and is not counted as retired
+    made.unwanted(filters[-1])
+    assert len(store.items) == 3
+    store.commit()
+    again = Upstream(store.crash(), lambda _filter, _wanted: None, lambda _filter: False, retired_bytes=200_000)
+    again.restore(store.live())
+    again.wanted("a")
+    again.unwanted("a")
+    assert len(again._retired) == 4

@@ -1,0 +1,58 @@
+"""The router: messages whose vehicle is being looked up are bounded in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mesh.core.router import Owners, Router
+from mesh.session.inbound import Publisher, Receipt
+from mesh.session.message import Message
+from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED
+from tests.core.harness import vehicle_of
+
+MIB = 1 << 20
+
+
+class SlowOwners(Owners):
+    """The map does not answer before ``answer`` is set."""
+
+    def __init__(self) -> None:
+        self.answer = asyncio.Event()
+
+    def cached(self, vehicle: str) -> str | None:
+        return None
+
+    async def find(self, vehicle: str) -> str | None:
+        await self.answer.wait()
+        return None
+
+
+def _no_link(_edge: str) -> object:
+    raise AssertionError("no vehicle has an edge in this test")
+
+
+def test_messages_that_wait_for_a_look_up_are_bounded_in_bytes() -> None:
+    async def run() -> None:
+        owners = SlowOwners()
+        router = Router(vehicle_of, (), owners, {}, _no_link, lambda: None)  # type: ignore[arg-type]
+        receipts = [Receipt(number + 1, 1, Publisher()) for number in range(100)]
+
+        def forward(some: list[Receipt]) -> None:
+            for number, receipt in enumerate(some):
+                message = Message(f"vehicles/V{number % 7}/cmd", b"x" * MIB, 1, False, b"", 1.0)
+                router.forward(message, receipt)
+
+        forward(receipts)
+        refused = [receipt.reason == QUOTA_EXCEEDED for receipt in receipts]
+        assert refused.index(True) == 63  # 64 MiB, with the topics
+        assert all(refused[63:])
+        owners.answer.set()
+        async with asyncio.timeout(5):
+            while any(receipt.pending for receipt in receipts):
+                await asyncio.sleep(0)
+        more = [Receipt(200 + number, 1, Publisher()) for number in range(10)]
+        forward(more)
+        assert [receipt.reason for receipt in more] == [NO_MATCHING_SUBSCRIBERS] * 10
+        await router.stop()
+
+    asyncio.run(run())
