@@ -118,10 +118,6 @@ class Quotas:
             share = self._shares[key] = Share(kind, name, limit)
         return share
 
-    def find(self, kind: int, name: str) -> Share | None:
-        """The share of an identity, if it holds anything."""
-        return self._shares.get((kind, name))
-
     def _forget_empty(self, share: Share) -> None:
         if share.sessions == 0 and share.total() == 0:
             self._shares.pop((share.kind, share.name), None)
@@ -320,10 +316,6 @@ class Quotas:
         if self._unsaid and not self._unscanned:
             self._unsaid = False
             self._lines.append(self.strain())
-
-    def worst(self) -> Share | None:
-        """The identity that holds the most, as far as is known."""
-        return self._worst
 
     def strain(self) -> str:
         """One sentence on the strain; empty if there is none."""

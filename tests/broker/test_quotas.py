@@ -412,11 +412,11 @@ def test_every_count_returns_to_zero() -> None:
     client.publish("vehicles/V1/state", b"1", retain=True)
     client.publish("vehicles/V1/state", b"", retain=True)
     quotas = bench.broker.quotas
-    assert quotas.find(VEHICLE, "V1") is not None
+    assert (VEHICLE, "V1") in quotas._shares
     client.lose()
     sender.lose()
     bench.broker.sessions.end(bench.broker.sessions.get((TIER, "core", "core")))  # type: ignore[arg-type]
-    assert (quotas.memory(), quotas.find(VEHICLE, "V1"), quotas.find(TIER, "core")) == (0, None, None)
+    assert (quotas.memory(), quotas._shares) == (0, {})
 
 
 def test_a_refusal_is_logged_at_a_bounded_rate() -> None:
