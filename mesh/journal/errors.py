@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import final
+from typing import Final, final
+
+# The offset of damage that concerns a whole file.
+NOWHERE: Final = -1
 
 
 class JournalError(Exception):
@@ -12,15 +15,18 @@ class JournalError(Exception):
 
 @final
 class DamageError(JournalError):
-    """Synced bytes do not read back as they were written. ``offset`` is in bytes from the file's start."""
+    """Synced bytes do not read back as they were written, or are missing. ``offset`` is in bytes from the file's start,
+    ``NOWHERE`` if it does not apply."""
 
     def __init__(self, path: Path, offset: int, what: str) -> None:
+        where = "" if offset == NOWHERE else f" at byte {offset}"
         super().__init__(
-            f"{path}: {what} at byte {offset};"
-            " restore this file from a copy, or move the whole journal away to start empty"
+            f"{path}: {what}{where}; restore the journal from a copy, or let 'mesh journal verify' say what is lost and"
+            " 'mesh journal salvage' start with the rest"
         )
         self.path = path
         self.offset = offset
+        self.what = f"{what}{where}"
 
 
 @final

@@ -62,14 +62,40 @@ class Frames:
         whole: it is damage. A broken frame with none behind it is the torn end of a write that was never acknowledged,
         or old content of the file as an earlier segment.
         """
+        return self._later_frame() is not None
+
+    def skip(self) -> bool:
+        """Move to the next head of a frame behind the damaged one at ``offset``; ``False`` when there is none."""
+        found = self._later_frame()
+        if found is None:
+            return False
+        self.offset, self.position = found
+        return True
+
+    def damaged(self) -> Frame | None:
+        """The frame at ``offset`` with a whole head and a damaged payload, to read what is left of its records. Moves
+        on as ``next`` does."""
+        head = parse_frame(self._salt, self._take(self.offset, FRAME_SIZE))
+        if head is None or head.first != self.position + 1:
+            return None
+        start = self.offset + FRAME_SIZE
+        payload = self._take(start, head.length)
+        if len(payload) != head.length:
+            return None
+        self.offset = start + head.length
+        self.position += head.records
+        return Frame(payload, head.records, head.first, start)
+
+    def _later_frame(self) -> tuple[int, int] | None:
+        """Where the next head of a frame is, and the last position before that frame."""
         data = self._files.read(self._handle, self.end - self.offset, self.offset)
         at = data.find(FRAME_MARK, 1)
         while at != -1:
             head = parse_frame(self._salt, data[at : at + FRAME_SIZE])
             if head is not None and head.first > self.position:
-                return True
+                return self.offset + at, head.first - 1
             at = data.find(FRAME_MARK, at + 1)
-        return False
+        return None
 
     def _take(self, offset: int, size: int) -> bytes:
         size = min(size, self.end - offset)

@@ -28,7 +28,7 @@ from isal.isal_zlib import crc32
 
 from mesh.figures.timing import Timing
 from mesh.journal.committer import Committer
-from mesh.journal.errors import BacklogError, JournalError, UnsavedError
+from mesh.journal.errors import BacklogError, DamageError, JournalError, UnsavedError
 from mesh.journal.files import Files, SystemFiles
 from mesh.journal.layout import (
     CRC,
@@ -44,9 +44,10 @@ from mesh.journal.layout import (
 )
 from mesh.journal.limits import JournalLimits
 from mesh.journal.lock import DirectoryLock
+from mesh.journal.manifest import Manifest, Mark, note_damage
 from mesh.journal.messages import Clean, Copies, Failed, Handover, Remove, Removed, Report, Unreadable, Written
 from mesh.journal.readers import Readers
-from mesh.journal.recovery import RecoveredJournal, recover
+from mesh.journal.recovery import RecoveredJournal, check_mark, recover
 from mesh.journal.segments import Segments
 from mesh.journal.status import JournalStatus
 from mesh.session.store import Item, Store
@@ -88,12 +89,17 @@ def _ignore_failure(_error: OSError) -> None:
     """The owner handles no failure; the commit thread has logged it."""
 
 
+def _ignore_damage(_error: DamageError) -> None:
+    """The reader gets the error."""
+
+
 @final
 class Journal(Store):
     """Made by ``Journal.open``.
 
     ``position`` is the sequence number of the last record, ``durable_position`` that of the last one written and
-    synced. ``on_durable`` is called with the latter when it has grown, ``on_failure`` with each error of the disk;
+    synced. ``on_durable`` is called with the latter when it has grown, ``on_failure`` with each error of the disk,
+    ``on_damage`` when ``read`` finds damage, which is noted for the next ``open``;
     ``failed`` is the error of the last batch, ``None`` once a batch is written.
     """
 
@@ -107,12 +113,15 @@ class Journal(Store):
         "_committer",
         "_directory",
         "_disk",
+        "_files",
         "_handed",
         "_largest_backlog",
         "_limits",
         "_live_bytes",
         "_live_in",
         "_lock",
+        "_manifest",
+        "_named",
         "_notify",
         "_oldest",
         "_places",
@@ -123,6 +132,7 @@ class Journal(Store):
         "_written_to",
         "durable_position",
         "failed",
+        "on_damage",
         "on_durable",
         "on_failure",
     )
@@ -136,6 +146,8 @@ class Journal(Store):
         self.failed: OSError | None = None
         self.on_durable: Callable[[int], None] = _ignore_position
         self.on_failure: Callable[[OSError], None] = _ignore_failure
+        self.on_damage: Callable[[DamageError], None] = _ignore_damage
+        self._files = files
         self._directory = directory
         self._limits = limits
         self._lock = lock
@@ -159,8 +171,10 @@ class Journal(Store):
 
         segments = Segments(
             files, directory, limits.segment, recovered.sealed, recovered.growing, recovered.position,
-            recovered.spare,
+            recovered.spare, recovered.manifest, recovered.named,
         )  # fmt: skip
+        self._manifest: Manifest = recovered.manifest
+        self._named: bool = recovered.named  # whether a manifest with this id is on the disk
         self._disk: int = segments.disk
         self._segments: int = segments.count
         self._commits: int = 0
@@ -172,13 +186,20 @@ class Journal(Store):
 
     @classmethod
     def open(
-        cls, directory: Path, *, limits: JournalLimits | None = None, notify: Notify, files: Files | None = None
+        cls,
+        directory: Path,
+        *,
+        limits: JournalLimits | None = None,
+        notify: Notify,
+        files: Files | None = None,
+        mark: Mark | None = None,
     ) -> Journal:
         """Recover the journal in ``directory``, or begin one there.
 
         ``notify`` is called from the commit thread and must run the callable in the owner's thread, in order
-        (``loop.call_soon_threadsafe``). ``LockedError`` when the directory is open elsewhere, ``DamageError`` when
-        synced bytes have changed, ``OSError`` from the disk.
+        (``loop.call_soon_threadsafe``). ``mark`` is what ``mark()`` of this journal returned before, if the caller
+        kept it. ``LockedError`` when the directory is open elsewhere, ``DamageError`` when synced bytes have changed or
+        are missing, ``OSError`` from the disk.
         """
         layer: Files = files if files is not None else SystemFiles()
         bounds = limits or JournalLimits()
@@ -186,10 +207,21 @@ class Journal(Store):
         layer.sync_directory(directory.parent)
         lock = DirectoryLock(directory)
         try:
-            return cls(directory, bounds, notify, layer, recover(layer, directory, bounds.segment), lock)
+            return cls(directory, bounds, notify, layer, recover(layer, directory, bounds.segment, mark), lock)
         except BaseException:
             lock.release()
             raise
+
+    def mark(self) -> Mark | None:
+        """The mark to keep outside of the directory, as of ``open``; ``None`` while the manifest could not be written:
+        a mark promises that there is one."""
+        return Mark(self._manifest.id.hex(), self._manifest.position) if self._named else None
+
+    def check(self, mark: Mark | None) -> None:
+        """Compare a mark that was not known at ``open``: ``DamageError`` when it is of another journal, or says that
+        this one is an older copy."""
+        if mark is not None:
+            check_mark(self._directory, self._manifest, self._manifest.position, mark)
 
     def live(self) -> Iterator[Item]:
         """The items found by ``open`` that are still live, in the order of their ids, without bodies.
@@ -265,9 +297,22 @@ class Journal(Store):
         ``OSError`` from the disk.
         """
         place = self._places[id]
-        if isinstance(place, int):
+        if not isinstance(place, int):
+            return body_of(place)
+        try:
             return self._readers.body(id, place)
-        return body_of(place)
+        except DamageError as error:
+            self._note_damage(error)
+            raise
+
+    def _note_damage(self, error: DamageError) -> None:
+        """Make sure that the next ``open`` refuses: with an index it reads no body, and would not see the damage."""
+        _log.error("journal %s: %s", self._directory, error)
+        try:
+            note_damage(self._files, self._directory, f"{error.path.name}: {error.what}")
+        except OSError as failure:
+            _log.error("journal %s: the damage could not be noted: %s", self._directory, failure)
+        self.on_damage(error)
 
     def commit(self) -> None:
         """Hand all buffered records to the commit thread.
@@ -307,7 +352,7 @@ class Journal(Store):
             commits=self._commits,
             commit=self._commit_time.value(),
             failing=failed is not None,
-            error="" if failed is None else str(failed),
+            error="" if failed is None else f"{self._directory}: {failed.strerror or failed}",
         )
 
     def close(self) -> None:
@@ -380,6 +425,7 @@ class Journal(Store):
             self.durable_position = handover.last
         live_in[number] = live_in.get(number, 0) + here
         self._written_to = number
+        self._named = True
         self._disk = report.disk
         self._segments = report.segments
         self._commit_time.record(report.duration)

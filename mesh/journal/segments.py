@@ -9,6 +9,7 @@ What always holds:
 - When there is no room for a write, its torn part is cut off, and the same place is written again.
 - When a write or its sync fails for another reason, the page cache may hold bytes that look clean but never reach the
   disk. So that file is not written again: the frame goes to a new segment, whose header says where the old one ends.
+- A segment is named in the manifest before its first frame is written, and no longer named before it is removed.
 - Only the oldest segment is removed, and its removal is synced before the next one's.
 - One file is kept as a spare, and the next segment is written over it: a sync of bytes in allocated blocks writes no
   metadata of the file system and takes about half the time of a growing file. A removed segment becomes the spare. If
@@ -26,6 +27,7 @@ from typing import Final, NamedTuple, final
 from mesh.journal.files import Files
 from mesh.journal.index import IndexWriter, index_path
 from mesh.journal.layout import FRAME_SIZE, HEADER_SIZE, Header, pack_frame, pack_header, segment_path, spare_path
+from mesh.journal.manifest import Manifest, Named, save_manifest
 
 _log = logging.getLogger(__name__)
 
@@ -132,9 +134,14 @@ class Segments:
         "_distrusted",
         "_files",
         "_growing",
-        "_lengths",
+        "_id",
+        "_leaving",
         "_limit",
+        "_named",
         "_position",
+        "_salvaged",
+        "_saved",
+        "_sealed",
         "_spare",
         "_synced",
         "disk",
@@ -145,27 +152,35 @@ class Segments:
         files: Files,
         directory: Path,
         limit: int,
-        sealed: dict[int, int],
+        sealed: dict[int, Named],
         growing: Growing,
         position: int,
         spare: bool,
+        manifest: Manifest,
+        named: bool,
     ) -> None:
-        """``sealed`` gives the length of each segment before the growing one; ``position`` is the last record's
-        sequence number; ``spare``: whether there is a spare file."""
+        """``sealed`` are the segments before the growing one, oldest first; ``position`` is the last record's sequence
+        number; ``spare``: whether there is a spare file; ``named``: whether ``manifest``, which is on the disk, names
+        the growing segment."""
         self._files = files
         self._directory = directory
         self._limit = limit
-        self._lengths = sealed
+        self._sealed = sealed
         self._growing = growing
         self._synced = growing.length
         self._position = position
         self._distrusted = False
         self._spare = _READY if spare else _NONE
-        self.disk = sum(sealed.values()) + growing.length
+        self._id = manifest.id
+        self._salvaged = manifest.salvaged
+        self._leaving = 0  # the segment that is being removed
+        self._saved = manifest.position
+        self._named = named
+        self.disk = sum([segment.length for segment in sealed.values()]) + growing.length
 
     @property
     def count(self) -> int:
-        return len(self._lengths) + 1
+        return len(self._sealed) + 1
 
     @property
     def number(self) -> int:
@@ -174,7 +189,7 @@ class Segments:
 
     def length(self, number: int) -> int:
         """Synced bytes of a sealed segment."""
-        return self._lengths[number]
+        return self._sealed[number].length
 
     def append(self, payload: bytes, count: int, first: int, stubs: bytes) -> int:
         """Write and sync one frame; returns where its payload starts in segment ``number``.
@@ -184,6 +199,8 @@ class Segments:
         size = FRAME_SIZE + len(payload)
         if self._distrusted or (self._synced > HEADER_SIZE and self._synced + size > self._limit):
             self._roll()
+        if not self._named:
+            self._save_manifest()
         growing = self._growing
         try:
             head = pack_frame(growing.header.salt, payload, count, first)
@@ -202,14 +219,15 @@ class Segments:
     def remove(self, number: int) -> None:
         """Delete the oldest segment. After ``OSError`` the removal may be half done; the call can be repeated."""
         path = segment_path(self._directory, number)
+        self._unname(number)
         try:
-            self._delete_or_keep(path, self._lengths[number])
+            self._delete_or_keep(path, self._sealed[number].length)
         except FileNotFoundError:
             _log.debug("%s: was removed by the previous attempt", path)
         self._files.sync_directory(self._directory)
         if self._spare == _NAMED:
             self._spare = _READY
-        self.disk -= self._lengths.pop(number)
+        self.disk -= self._sealed.pop(number).length
         try:
             self._files.unlink(index_path(self._directory, number))
         except FileNotFoundError:
@@ -226,8 +244,36 @@ class Segments:
             self._files.unlink(path)
 
     def close(self) -> None:
+        """Record how far the growing segment is synced, and close it."""
+        if self._position != self._saved or not self._named:
+            try:
+                self._save_manifest()
+            except OSError as error:  # it has an earlier length and position, which are true as well
+                _log.warning("%s: manifest not written: %s", self._directory, error)
         self._growing.indexer.abandon()
         self._files.close(self._growing.handle)
+
+    def _save_manifest(self) -> None:
+        segments = [segment for segment in self._sealed.values() if segment.number != self._leaving]
+        header = self._growing.header
+        segments.append(Named(header.number, header.salt, header.base, self._synced))
+        manifest = Manifest(self._id, self._salvaged, self._position, tuple(segments))
+        save_manifest(self._files, self._directory, manifest)
+        self._saved = self._position
+        self._named = True
+
+    def _unname(self, number: int) -> None:
+        """Write the manifest without a segment that will be removed. A full disk must not prevent that: the removal is
+        what makes room. So the spare file is given up for it."""
+        self._leaving = number
+        try:
+            self._save_manifest()
+        except OSError as error:
+            if error.errno not in _NO_ROOM or self._spare != _READY:
+                raise
+            self._spare = _NONE
+            self._files.unlink(spare_path(self._directory))
+            self._save_manifest()
 
     def _roll(self) -> None:
         old = self._growing
@@ -237,8 +283,10 @@ class Segments:
             self._spare = _NONE
         new = begin_segment(self._files, self._directory, header, spare)
         old.indexer.seal(old.header, self._synced, self._position)
-        self._lengths[old.header.number] = self._synced
+        was = old.header
+        self._sealed[was.number] = Named(was.number, was.salt, was.base, self._synced)
         self._growing = new
+        self._named = False
         self._synced = new.length
         self.disk += new.length
         self._distrusted = False

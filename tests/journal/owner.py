@@ -9,6 +9,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from mesh.journal import Files, Journal, JournalLimits
+from mesh.journal.manifest import Mark
 from mesh.session.store import Item
 
 DEADLINE = 10.0
@@ -33,11 +34,13 @@ def fields(item: Item) -> Fields:
 class Owner:
     """A journal, and every position and failure that it reported."""
 
-    def __init__(self, directory: Path, *, limits: JournalLimits = TINY, files: Files | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, limits: JournalLimits = TINY, files: Files | None = None, mark: Mark | None = None
+    ) -> None:
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.durable: list[int] = []
         self.failures: list[OSError] = []
-        self.journal = Journal.open(directory, limits=limits, notify=self._calls.put, files=files)
+        self.journal = Journal.open(directory, limits=limits, notify=self._calls.put, files=files, mark=mark)
         self.journal.on_durable = self.durable.append
         self.journal.on_failure = self.failures.append
 

@@ -44,13 +44,14 @@ def test_torn_tail_is_cut_off_at_any_byte(tmp_path: Path) -> None:
     disk = Disk()
     owner = Owner(tmp_path, limits=ROOMY, files=disk)
     batches(owner, 3)
+    left = disk.crash(0)  # not after an orderly end, which records how far the segment was synced
     owner.journal.close()
     path = logs(disk)[-1]
     whole = written(disk, path)
     frame = (len(whole) - HEADER_SIZE) // 3
     for end in range(HEADER_SIZE + 2 * frame, len(whole)):
         for tail in (b"", bytes(30), b"\xff" * 200):
-            torn = disk.crash(0)
+            torn = left.crash(0)
             handle = torn.open(path, create=False)
             torn.truncate(handle, end)
             torn.write(handle, [tail], end)
@@ -69,11 +70,12 @@ def test_damaged_frame_in_the_last_segment_is_not_a_torn_tail(tmp_path: Path) ->
     disk = Disk()
     owner = Owner(tmp_path, limits=ROOMY, files=disk)
     batches(owner, 3)
+    left = disk.crash(0)
     owner.journal.close()
     path = logs(disk)[-1]
     frame = (len(written(disk, path)) - HEADER_SIZE) // 3
     for at in range(HEADER_SIZE, HEADER_SIZE + 2 * frame):
-        damaged = disk.crash(0)
+        damaged = left.crash(0)
         damaged.damage(path, at)
         with pytest.raises(DamageError) as caught:
             Owner(tmp_path, limits=ROOMY, files=damaged)
@@ -91,8 +93,8 @@ def test_frame_like_payload_in_a_torn_tail_is_not_damage(tmp_path: Path) -> None
     forged = bytearray(written(disk, path)[HEADER_SIZE:])  # a client that saw a frame of another segment
     forged[4] ^= 1
     batches(owner, 1, bytes(forged) * 3)
-    owner.journal.close()
     torn = disk.crash(0)
+    owner.journal.close()
     handle = torn.open(path, create=False)
     torn.truncate(handle, len(written(disk, path)) - 1)
     torn.close(handle)
@@ -307,7 +309,8 @@ def test_file_of_a_removed_segment_is_reused_for_the_next(tmp_path: Path) -> Non
     made: list[Path] = []
     disk.made = made.append
     owner = Owner(tmp_path, limits=ROOMY, files=disk)
-    assert [path.name for path in made] == ["spare", "spare"], "the first segment, too, is written over a file of zeros"
+    names = [path.name for path in made]
+    assert names == ["spare", "spare", "manifest.new"], "the first segment, too, is written over a file of zeros"
     made.clear()
     churn(owner, 400)
     assert int(logs(disk)[-1].stem) > 10
@@ -340,7 +343,7 @@ def test_journal_works_without_a_spare_file(tmp_path: Path) -> None:
 
     disk.before = no_room
     owner = Owner(tmp_path, limits=ROOMY, files=disk)
-    assert [path.name for path in disk.paths()] == ["00000001.log"]
+    assert [path.name for path in disk.paths()] == ["00000001.log", "manifest"]
     batches(owner, 2)
     owner.journal.close()
     again = Owner(tmp_path, limits=ROOMY, files=disk.crash(0))
