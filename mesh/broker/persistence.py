@@ -65,14 +65,16 @@ class RecoveredState:
 
 @final
 class Persistence:
-    """Writes the broker's state to ``store``. ``depth`` counts the deliveries of all sessions."""
+    """Writes the broker's state to ``store``. ``depth`` counts the deliveries of all sessions; ``lost`` those that
+    recovery dropped because their body or their session is missing, as in a salvaged journal."""
 
-    __slots__ = ("_bodies", "_groups", "_stale", "depth", "next_session", "store")
+    __slots__ = ("_bodies", "_groups", "_stale", "depth", "lost", "next_session", "store")
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.depth = Depth()
         self.next_session = 1
+        self.lost = 0
         self._bodies: dict[int, int] = {}  # shared bodies -> how many deliveries have them
         self._groups: dict[bytes, str] = {}  # of recovered deliveries: one text for all of a group
         self._stale: list[int] = []  # items found at recovery, to be dropped at its end
@@ -268,7 +270,7 @@ class Persistence:
                 self._bodies.setdefault(item.id, 0)
             elif kind == RETAINED:
                 expires: float = _RETAINED.unpack_from(item.meta)[0]
-                found.retained.append((item.id, item.meta[_RETAINED.size :].decode(), expires))
+                found.retained.append((item.id, retained_topic(item.meta), expires))
             elif kind == TOMBSTONE:
                 deleted: float = _TOMBSTONE.unpack_from(item.meta)[0]
                 found.tombstones.append((item.id, item.meta[_TOMBSTONE.size :].decode(), deleted))
@@ -312,7 +314,11 @@ class Persistence:
     def _recover_delivery(self, session: Session, item: Item) -> None:
         delivery = self._delivery(item)
         if delivery.body:
-            self._bodies[delivery.body] = self._bodies.get(delivery.body, 0) + 1
+            if delivery.body not in self._bodies:  # bodies come first, in the order of the identifiers
+                self._stale.append(item.id)
+                self.lost += 1
+                return
+            self._bodies[delivery.body] += 1
         session.outbound.restore(delivery)
 
     def _delivery(self, item: Item) -> Delivery:
@@ -342,6 +348,7 @@ class Persistence:
     def _drop_orphans(self, found: RecoveredState, known: set[int]) -> None:
         for owner in [owner for owner in found.sessions if owner not in known]:
             session = found.sessions.pop(owner)
+            self.lost += len(session.outbound)
             self.forget_deliveries(session)
             session.outbound.discard()
             for item in session.incoming.values():
@@ -358,6 +365,17 @@ class Persistence:
         for item in self._stale:
             self.store.drop(item)
         self._stale.clear()
+
+
+def session_key(meta: bytes) -> tuple[str, str]:
+    """The name (of a vehicle, or of a back end's user) and the client id in the record of a session."""
+    state = json.loads(meta)
+    return str(state[1]), str(state[2])
+
+
+def retained_topic(meta: bytes) -> str:
+    """The topic in the record of a retained message."""
+    return meta[_RETAINED.size :].decode()
 
 
 def _meta(delivery: Delivery) -> bytes:

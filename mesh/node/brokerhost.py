@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,9 +19,11 @@ from mesh.broker.broker import Broker
 from mesh.broker.dispatcher import Forwarder
 from mesh.broker.inbox import InboxRules
 from mesh.broker.settings import Settings
-from mesh.journal.errors import LockedError
+from mesh.journal.errors import DamageError, JournalError
 from mesh.journal.journal import Journal
 from mesh.node.config import NodeConfig
+from mesh.node.journals import JournalKeeper
+from mesh.node.marks import JournalMarks
 from mesh.node.services import Services
 from mesh.node.status import BrokerHostStatus
 from mesh.session.store import Item
@@ -29,7 +32,6 @@ from mesh.transport.wheel import Wheel
 from mesh.transport.writer import ConnectionWriter
 from mesh.version import describe
 
-_LOCK_WAIT: Final = 15.0  # seconds for a predecessor that is still ending to release the journal
 _TICK: Final = 1.0
 # Bytes that wait for a slow disk. Far below the journal's own limit, at which it raises: packets that clients have
 # already sent still arrive.
@@ -47,8 +49,9 @@ log = logging.getLogger(__name__)
 class BrokerHost:
     """Created by ``open_broker``. ``on_durable`` are called after the broker, with the journal's position."""
 
-    def __init__(self, journal: Journal, broker: Broker) -> None:
+    def __init__(self, journal: Journal, broker: Broker, keeper: JournalKeeper | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._keeper = keeper
         self.journal = journal
         self.broker = broker
         self.turn = Turn(self._loop, self._commit, ConnectionWriter(broker))
@@ -58,6 +61,7 @@ class BrokerHost:
         self.on_durable: list[Callable[[int], None]] = []
         self.on_tick: list[Callable[[], None]] = []
         self.on_disk: Callable[[bool], None] = _ignore
+        self.on_damage: Callable[[], None] = _end_process
         self._pushing_back = False
         self._ticker: asyncio.Task[None] | None = None
 
@@ -66,6 +70,7 @@ class BrokerHost:
         sys.setswitchinterval(_SWITCH)
         self.journal.on_durable = self._durable
         self.journal.on_failure = self._failed
+        self.journal.on_damage = self._damaged
         self._durable(self.journal.durable_position)
         self.wheel.start()
         self._ticker = self._loop.create_task(self._tick())
@@ -105,6 +110,12 @@ class BrokerHost:
     def _failed(self, error: OSError) -> None:
         self._push_back(f"the journal cannot be written: {error}")
 
+    def _damaged(self, error: DamageError) -> None:
+        """End the process: what it would go on to do rests on a journal that is not what was written. All that was
+        acknowledged is durable. The next start refuses the journal, so that the node stays down."""
+        log.critical("the journal is damaged; this node ends, and stays down until it is salvaged: %s", error)
+        self.on_damage()
+
     def _push_back(self, why: str) -> None:
         """Read no client until the disk has caught up: what cannot be stored must not be accepted."""
         if not self._pushing_back:
@@ -127,7 +138,8 @@ class BrokerHost:
 
     def status(self) -> BrokerHostStatus:
         """The status, for ``mesh status`` and metrics."""
-        return BrokerHostStatus(self.broker.status(), self.journal.status())
+        trouble = "" if self._keeper is None else self._keeper.trouble
+        return BrokerHostStatus(self.broker.status(), self.journal.status(), trouble)
 
     async def stop(self) -> None:
         """End the turns; all accepted messages are on disk afterwards."""
@@ -138,6 +150,8 @@ class BrokerHost:
         if self._late is not None:
             self._late.cancel()
         self.wheel.stop()
+        if self._keeper is not None:
+            await self._keeper.stop()
         self.journal.on_durable = _nothing
         await asyncio.to_thread(self.journal.close)
 
@@ -149,23 +163,29 @@ async def open_broker(
 
     Raises ``JournalError`` or ``OSError``, which name the file and the reason.
     """
-    loop = asyncio.get_running_loop()
-    journal = await _open_journal(config, loop)
-    broker = Broker(settings, journal, time.time, services.tracer, forwarder, inbox, config.vehicle_of())
-    broker.system.version = describe()
-    other = broker.recover(journal.live())
-    return BrokerHost(journal, broker), other
-
-
-async def _open_journal(config: NodeConfig, loop: asyncio.AbstractEventLoop) -> Journal:
-    deadline = loop.time() + _LOCK_WAIT
-    while True:
+    keeper = JournalKeeper(
+        config.folder / "journal", JournalMarks(services.client, config.topology.mesh, config.name)
+    )
+    journal = await keeper.open()
+    try:
+        broker = Broker(settings, journal, time.time, services.tracer, forwarder, inbox, config.vehicle_of())
+        broker.system.version = describe()
+        other = broker.recover(journal.live())
+        if broker.persistence.lost:
+            log.error("%d messages lack their body or their session and are dropped", broker.persistence.lost)
+    except BaseException:
+        await keeper.stop()
         try:
-            return Journal.open(config.folder / "journal", notify=loop.call_soon_threadsafe)
-        except LockedError:
-            if loop.time() > deadline:
-                raise
-            await asyncio.sleep(0.1)
+            await asyncio.to_thread(journal.close)  # else the next attempt would find it locked
+        except JournalError as error:
+            log.warning("the journal was not closed cleanly: %s", error)
+        raise
+    return BrokerHost(journal, broker, keeper), other
+
+
+def _end_process() -> None:
+    logging.shutdown()
+    os._exit(1)
 
 
 def _ignore(_writable: bool) -> None:

@@ -19,12 +19,13 @@ class BrokerHostStatus(Status):
 
     broker: BrokerStatus
     journal: JournalStatus
+    trouble: str = ""
 
     @property
     def detail(self) -> str:
         """What is wrong, in one sentence each; empty if nothing is."""
         failure = f"the journal cannot be written: {self.journal.error}" if self.journal.failing else ""
-        return "; ".join(part for part in (failure, self.broker.quotas.strain) if part)
+        return "; ".join(part for part in (failure, self.broker.quotas.strain, self.trouble) if part)
 
 
 @final

@@ -34,7 +34,7 @@ def after(prefix: bytes) -> bytes:
 class Keys:
     """The keys of one mesh."""
 
-    __slots__ = ("epochs", "members", "mesh", "vehicles")
+    __slots__ = ("epochs", "journals", "members", "mesh", "vehicles")
 
     def __init__(self, mesh: str) -> None:
         self.mesh = checked("mesh", mesh)
@@ -42,12 +42,16 @@ class Keys:
         self.vehicles = root + b"vehicles/"
         self.members = root + b"members/"
         self.epochs = root + b"epochs/"
+        self.journals = root + b"journals/"
 
     def vehicle(self, vehicle: str) -> bytes:
         return self.vehicles + checked("vehicle", vehicle).encode()
 
     def member(self, name: str) -> bytes:
         return self.members + checked("member", name).encode()
+
+    def journal(self, name: str) -> bytes:
+        return self.journals + checked("member", name).encode()
 
     def epoch(self, name: str) -> bytes:
         return self.epochs + checked("member", name).encode()
