@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, final
 
 from mesh.cluster.run import FAILED
-from mesh.cluster.status import MeshStatus
+from mesh.cluster.status import DAMAGED, MeshStatus
 
 # Bytes of one log that are shown at a time, so that a node that logs without pause does not delay Ctrl-C.
 _AT_A_TIME: Final = 64 << 10
@@ -29,7 +29,7 @@ class Progress:
 
     def __call__(self, status: MeshStatus) -> None:
         for row in status.nodes:
-            now = (row.state, row.detail if row.state == FAILED else "")
+            now = (row.state, row.detail if row.state in (FAILED, DAMAGED) else "")
             if self._shown.get(row.name) != now:
                 self._shown[row.name] = now
                 seconds = time.monotonic() - self._begun

@@ -17,13 +17,15 @@ examples:
   mesh status --topology topology/local.yaml   that mesh
   mesh status --json | jq '.nodes[] | {name, state, pid}'
 
+A node that is "damaged" stays down: 'mesh journal verify NODE' says what is lost.
+
 exit codes: 0 every node is ready, 1 some are not, 3 no such mesh runs
 """
 
 _COLUMNS: Final = ("name", "role", "state", "pid", "connections", "sessions", "queued", "restarts", "uptime", "detail")
 _NUMBERS: Final = frozenset({"pid", "connections", "sessions", "queued", "restarts", "uptime"})
 _WIDE: Final = 200  # columns, if the output is a file or a pipe
-_COLOURS: Final = {"ready": "green", "failed": "red", "unknown": "red"}
+_COLOURS: Final = {"ready": "green", "failed": "red", "damaged": "red", "unknown": "red"}
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from mesh.cli.lines import LineFollower, Progress
 from mesh.cluster.lifecycle import NotUp, down, planned, up
+from mesh.cluster.look import status_of
 from mesh.cluster.plan import ClusterPlan
 from mesh.cluster.run import Run, load_run, logs_path
 from mesh.policy.secrets import SecretError
@@ -26,8 +27,12 @@ examples:
   mesh up topology/local.yaml --detach    in the background: returns when every node is ready; 'mesh down' stops it
   mesh up topology/local.yaml             again, after a change of the file: starts new nodes, touches no others
 
-exit codes: 0 the mesh was ready, 1 it did not start, or failed, 130 interrupted before it was ready
+exit codes: 0 the mesh was ready, 1 it did not start, or failed, 4 it serves, but nodes with a damaged journal stay
+down ('mesh journal verify NODE' says what is lost), 130 interrupted before it was ready
 """
+
+
+DAMAGED: Final = 4
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -60,9 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _change(plan: ClusterPlan, file: str) -> int:
     """Apply the file to the mesh that runs already."""
-    up(plan, file, follow=False, watch=Progress())
+    found = up(plan, file, follow=False, watch=Progress())
     print(f"mesh {plan.mesh!r} runs as the file describes; unchanged nodes were not touched")
-    return 0
+    return _warn(found)
 
 
 def _background(plan: ClusterPlan, file: str) -> int:
@@ -73,7 +78,7 @@ def _background(plan: ClusterPlan, file: str) -> int:
         down(Path(plan.data))
         return 130
     _show_ready(found, plan, f"'mesh down --topology {file}' stops it")
-    return 0
+    return _warn(found)
 
 
 def _foreground(plan: ClusterPlan, file: str) -> int:
@@ -87,6 +92,7 @@ def _foreground(plan: ClusterPlan, file: str) -> int:
         down(data)
         return 130
     _show_ready(found, plan, "Ctrl-C stops it")
+    _warn(found)
     follower = LineFollower(logs_path(data))
     while not signals.asked.wait(0.2):
         follower.show()
@@ -125,6 +131,14 @@ class _StopSignals:
 def _until(signals: _StopSignals, progress: Progress) -> Progress:
     progress.stop_when(signals.asked)
     return progress
+
+
+def _warn(found: Run) -> int:
+    """Name the nodes that stay down; returns the exit code."""
+    damaged = status_of(found).damaged
+    for row in damaged:
+        print(f"{row.role} {row.name!r} stays down, its journal is damaged: {row.detail}", file=sys.stderr, flush=True)
+    return DAMAGED if damaged else 0
 
 
 def _show_ready(found: Run, plan: ClusterPlan, end: str) -> None:

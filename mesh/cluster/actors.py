@@ -18,10 +18,9 @@ from mesh.cluster.controller import Controller
 from mesh.cluster.host import Host, Report, all_file_descriptors, log_to_file
 from mesh.cluster.node import Assignment
 from mesh.cluster.plan import LOCAL, ClusterPlan, objections
-from mesh.cluster.run import replace, status_path
 from mesh.cluster.runtime import CONTROLLER, RayRuntime, restarted
 from mesh.cluster.spares import Spares
-from mesh.cluster.status import Snapshot
+from mesh.cluster.status import Snapshot, save_status
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +72,7 @@ class ControllerActor:
         self._logs = log_to_file(data, CONTROLLER)
         self._plan = plan
         self._controller = Controller(plan, RayRuntime(NodeActor, plan.mesh, namespace), tell=log.info)
-        self._rounds = Rounds(self._controller, status_path(data), Spares(_SPARES) if plan.ray == LOCAL else None)
+        self._rounds = Rounds(self._controller, data, Spares(_SPARES) if plan.ray == LOCAL else None)
         threading.Thread(target=self._rounds.run, name="mesh-controller", daemon=True).start()
 
     def snapshot(self) -> Snapshot:
@@ -96,9 +95,9 @@ class ControllerActor:
 class Rounds:
     """The controller's rounds. After each one the status file is written."""
 
-    def __init__(self, controller: Controller, status_file: Path, spares: Spares | None) -> None:
+    def __init__(self, controller: Controller, data: Path, spares: Spares | None) -> None:
         self._controller = controller
-        self._status_file = status_file
+        self._data = data
         self._spares = spares
         self._counted = (0.0, 0)
 
@@ -109,11 +108,11 @@ class Rounds:
                 self._next()
             except Exception:
                 log.exception("a round of the controller failed; the next round tries again")
-            pause = _CALM if self._controller.ready else _BUSY
+            pause = _CALM if self._controller.settled else _BUSY
             time.sleep(max(0.02, begun + pause - time.monotonic()))
 
     def _next(self) -> None:
-        if self._controller.ready:
+        if self._controller.settled:
             whole = self._controller.glance(_PARTS)
         else:
             self._controller.tick()
@@ -126,11 +125,11 @@ class Rounds:
         """Count the spare processes if a node may have taken one, and ask Ray for those that are missing."""
         then, restarts = self._counted
         now = time.monotonic()
-        if self._spares is None or not self._controller.ready:
+        if self._spares is None or not self._controller.settled:
             return
         if now - then > _COUNT or self._controller.restarts != restarts:
             self._counted = (now, self._controller.restarts)
             self._spares.tend()
 
     def write(self) -> None:
-        replace(self._status_file, self._controller.snapshot().to_json())
+        save_status(self._data, self._controller.snapshot())

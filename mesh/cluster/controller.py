@@ -6,7 +6,8 @@ always holds:
 * ``decide`` is a pure function; if a step is repeated or lost, the next round reaches the same state;
 * the controller remembers nothing that it cannot observe again, so a new one can replace it at any time (the counts of
   restarts are lost then; no decision uses them);
-* a node is told to start when every node of the earlier stages is ready, or the mesh has been ready once;
+* a node is told to start when every node of the earlier stages is ready, or the mesh has been ready once; a node with
+  a damaged journal, which stays down until an operator acts, holds up no other;
 * a node that is ready is not touched.
 """
 
@@ -22,7 +23,7 @@ from typing import Final, Protocol, final
 from mesh.cluster import host
 from mesh.cluster.host import Report
 from mesh.cluster.plan import ClusterPlan, PlannedNode
-from mesh.cluster.status import NodeRow, Snapshot
+from mesh.cluster.status import DEGRADED, NodeRow, Snapshot
 from mesh.figures.node import NodeStatus
 from mesh.figures.status import by_series
 
@@ -30,6 +31,9 @@ ABSENT: Final = "absent"
 """The node has no process yet."""
 LOST: Final = "lost"
 """The node's process has ended; Ray is restarting it."""
+
+_SETTLED: Final = (host.READY, host.DAMAGED)
+_RECOVERING: Final = (host.STARTING, host.DAMAGED)
 
 # A node whose event loop has not run for this many seconds is stuck. This is longer than any pause of a healthy node,
 # because a needless restart interrupts all its vehicles.
@@ -103,7 +107,7 @@ class Runtime(Protocol):
 def decide(plan: ClusterPlan, seen: Mapping[str, Seen], now: float, opened: bool) -> list[Step]:
     """The next steps. ``seen`` has every node that exists or is planned; ``opened``: the mesh has been ready once."""
     steps = []
-    unready = {node.stage for node in plan.nodes if seen[node.name].state != host.READY}
+    unready = {node.stage for node in plan.nodes if seen[node.name].state not in _SETTLED}
     first = min(unready, default=0)
     for node in plan.nodes:
         it = seen[node.name]
@@ -126,7 +130,7 @@ def _hung(it: Seen, now: float) -> str:
     if silent > SILENT_AFTER:
         return f"its process has not answered for {silent:.0f} s"
     lag = it.report.lag
-    if lag > (HUNG_STARTING if it.state == host.STARTING else HUNG_AFTER):
+    if lag > (HUNG_STARTING if it.state in _RECOVERING else HUNG_AFTER):
         return f"its event loop has not run for {lag:.0f} s"
     return ""
 
@@ -156,6 +160,11 @@ class Controller:
     def ready(self) -> bool:
         """Whether every planned node serves."""
         return all(self._seen.get(node.name, _NOTHING).state == host.READY for node in self.plan.nodes)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every planned node serves, or stays down until an operator acts."""
+        return all(self._seen.get(node.name, _NOTHING).state in _SETTLED for node in self.plan.nodes)
 
     @property
     def restarts(self) -> int:
@@ -201,8 +210,14 @@ class Controller:
 
     def snapshot(self) -> Snapshot:
         """The state of the mesh and of all planned nodes."""
-        state = host.STOPPING if self._stopping.is_set() else host.READY if self.ready else host.STARTING
-        return Snapshot(self.plan.mesh, state, tuple(self._row(node) for node in self.plan.nodes))
+        return Snapshot(self.plan.mesh, self._state(), tuple(self._row(node) for node in self.plan.nodes))
+
+    def _state(self) -> str:
+        if self._stopping.is_set():
+            return host.STOPPING
+        if self.ready:
+            return host.READY
+        return DEGRADED if self.settled else host.STARTING
 
     def _names(self) -> set[str]:
         """The names of the nodes that exist. Planned nodes that do not exist are marked as absent."""
@@ -225,7 +240,7 @@ class Controller:
                 self._set(name, LOST)
             else:
                 self._hear(name, report, now)
-        self._opened = self._opened or self.ready
+        self._opened = self._opened or self.settled
         for step in decide(self.plan, self._seen, now, self._opened):
             self._do(step)
 
@@ -292,7 +307,7 @@ class Controller:
 
     def _detail(self, node: PlannedNode, it: Seen, status: NodeStatus) -> str:
         """One sentence that explains the node's state; empty if it needs no explanation."""
-        if it.state == host.FAILED and it.report is not None:
+        if it.state in (host.FAILED, host.DAMAGED) and it.report is not None:
             return it.report.error
         if it.state == LOST and self._clock() - it.changed > NO_PLACE_AFTER:
             asks = f", which asks for {dict(node.resources)}" if node.resources else ""
@@ -301,7 +316,7 @@ class Controller:
             waits = [
                 other.name
                 for other in self.plan.nodes
-                if other.stage < node.stage and self._seen.get(other.name, _NOTHING).state != host.READY
+                if other.stage < node.stage and self._seen.get(other.name, _NOTHING).state not in _SETTLED
             ]
             return f"waits for {', '.join(waits)}" if waits else ""
         return it.note or status.detail

@@ -48,6 +48,7 @@ class EtcdNode:
         self._etcd = EmbeddedEtcd(folder)
         self._keeper: asyncio.Task[None] | None = None
         self._revived = 0
+        self._trouble = ""
 
     async def start(self) -> None:
         await self._etcd.start()
@@ -62,7 +63,7 @@ class EtcdNode:
     def status(self) -> EtcdStatus:
         alive = self._etcd.alive
         where = f"{self._etcd.endpoint}, process {self._etcd.pid}"
-        detail = where if alive else "etcd has ended and is being started again"
+        detail = where if alive else "etcd has ended and is being started again" + self._trouble
         return EtcdStatus(detail=detail, revived=self._revived)
 
     async def _keep(self) -> None:
@@ -74,6 +75,8 @@ class EtcdNode:
             try:
                 await self._etcd.start()
                 self._revived += 1
+                self._trouble = ""
             except RegistryError as error:
+                self._trouble = f": {error}"
                 log.error("etcd could not be restarted: %s", error)
                 await asyncio.sleep(_AGAIN)

@@ -26,6 +26,7 @@ import uvloop
 from mesh.cluster.node import Assignment, Node
 from mesh.cluster.run import logs_path
 from mesh.figures.node import NodeStatus
+from mesh.journal.errors import DamageError
 from mesh.telemetry.logs import Logs
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ HELD: Final = "held"
 STARTING: Final = "starting"
 READY: Final = "ready"
 FAILED: Final = "failed"
+DAMAGED: Final = "damaged"
+"""The node's journal is damaged: the node stays down, and comes back when the journal is restored or salvaged."""
 STOPPING: Final = "stopping"
 STOPPED: Final = "stopped"
 
@@ -43,6 +46,8 @@ START_DEADLINE: Final = 300.0
 # The first attempts follow quickly: a predecessor that is ending holds its port or its lock for a moment.
 _RETRY_FIRST: Final = 0.1
 _RETRY_LONGEST: Final = 2.0
+# Seconds between two looks at a damaged journal. Only an operator can change it.
+_RETRY_DAMAGED: Final = 5.0
 
 # Objects allocated, less those freed, between two runs of Python's cycle collector. Messages are never in a cycle, and
 # with the default of 700 it would run every few messages.
@@ -158,7 +163,8 @@ class Host:
             await self._pause(None)
         wait = _RETRY_FIRST
         while not self._ending:
-            self._state = STARTING
+            if self._state != DAMAGED:
+                self._state = STARTING
             self._attempts += 1
             node: Node | None = None
             try:
@@ -168,7 +174,7 @@ class Host:
                 self._failed(error)
                 if node is not None:
                     await self._take_down(node, 1.0)
-                await self._pause(wait)
+                await self._pause(_RETRY_DAMAGED if self._state == DAMAGED else wait)
                 wait = min(wait * 2, _RETRY_LONGEST)
                 continue
             gc.collect()
@@ -185,9 +191,12 @@ class Host:
     def _failed(self, error: Exception) -> None:
         """Note why the start failed; log it only if the reason has changed."""
         text = sentence(error)
-        if text != self._error:
+        damaged = isinstance(error, DamageError)
+        if text != self._error and damaged:
+            log.error("%s stays down, its journal is damaged: %s", self._assignment.name, text)
+        elif text != self._error:
             log.warning("%s did not start (attempt %d)", self._assignment.name, self._attempts, exc_info=error)
-        self._state, self._error = FAILED, text
+        self._state, self._error = (DAMAGED if damaged else FAILED), text
 
     def _build(self) -> Node:
         module, _, function = self._assignment.factory.partition(":")

@@ -85,7 +85,8 @@ def planned(topology: Topology) -> ClusterPlan:
 
 
 def up(plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda status: None) -> Run:
-    """Start a mesh, or apply the plan to the mesh that runs; returns when every node is ready. Raises ``NotUp``.
+    """Start a mesh, or apply the plan to the mesh that runs; returns when every node is ready, but those with a damaged
+    journal, which stay down. Raises ``NotUp``.
 
     ``follow``: the mesh ends with this process. ``watch`` gets the status repeatedly until the mesh is ready.
     """
@@ -267,7 +268,8 @@ def _stop_on_cluster(run: Run) -> None:
 
 
 def _wait_ready(data: Path, plan: ClusterPlan, watch: Watcher) -> Run:
-    """Wait until every node of the plan is ready. Raises ``NotUp`` with the reasons if the mesh cannot become ready."""
+    """Wait until every node of the plan is ready, or stays down because of its journal. Raises ``NotUp`` with the
+    reasons if the mesh cannot become ready."""
     end = time.monotonic() + READY_DEADLINE
     while True:
         run = load_run(data)
@@ -277,7 +279,7 @@ def _wait_ready(data: Path, plan: ClusterPlan, watch: Watcher) -> Run:
             raise NotUp([run.error or f"the mesh ended; see {logs_path(data)}"])
         status = status_of(run)
         watch(status)
-        if status.all_ready and {row.name for row in status.nodes} == {node.name for node in plan.nodes}:
+        if status.settled and {row.name for row in status.nodes} == {node.name for node in plan.nodes}:
             return run
         late = time.monotonic() > end
         reasons = [_reason(row) for row in status.nodes if _hopeless(row) or (late and row.state != READY)]

@@ -25,7 +25,7 @@ def status_of(run: Run, ask: Callable[[Run], Snapshot] | None = None) -> MeshSta
     return MeshStatus(
         mesh=run.mesh,
         state=run.state if run.state in (STOPPING, FAILED) else found.state,
-        error=run.error,
+        error=run.error or found.note,
         topology=run.topology,
         data=run.data,
         ray=run.address,

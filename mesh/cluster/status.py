@@ -1,21 +1,29 @@
 """The status of a mesh: the controller writes it, ``mesh status`` and the console show it.
 
-Knows the values and their form as JSON; never reads them from a mesh (``look`` does). What always holds: all are plain
-values of known types; keys that this version of the package does not know are ignored.
+Knows the values, their form as JSON and the file; never reads them from a mesh (``look`` does). What always holds: all
+are plain values of known types; keys that this version of the package does not know are ignored; a full disk does not
+keep the status from being written.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
 
 from mesh.cluster.run import FAILED, STOPPING, status_path
+from mesh.cluster.run import replace as replace_file
 
 READY: Final = "ready"
 UNKNOWN: Final = "unknown"
+DAMAGED: Final = "damaged"
+"""The node stays down: its journal is damaged."""
+DEGRADED: Final = "degraded"
+"""All nodes of the mesh are ready, but those with a damaged journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +51,28 @@ class NodeRow:
     figures: dict[str, float] = field(default_factory=dict)
 
 
+# The file is filled up with spaces to a multiple of this, and has at least half of it as a reserve: on a full disk the
+# next status is written over the last one.
+_ROOM: Final = 16 << 10
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+
+# A reader may meet a file that is being written over: it tries again.
+_TRIES: Final = 5
+_AGAIN: Final = 0.01
+
 _KNOWN: Final = frozenset(item.name for item in fields(NodeRow))
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The controller's view of a mesh. ``written``: when it was written to the file, in seconds since 1970."""
+    """The controller's view of a mesh. ``written``: when it was written to the file, in seconds since 1970; ``note``:
+    what is wrong with the data folder, in one sentence."""
 
     mesh: str
     state: str
     nodes: tuple[NodeRow, ...]
     written: float = 0.0
+    note: str = ""
 
     @property
     def age(self) -> float:
@@ -71,7 +90,8 @@ class Snapshot:
             value = json.loads(text)
             rows = [{name: item for name, item in row.items() if name in _KNOWN} for row in value["nodes"]]
             nodes = tuple(NodeRow(**{**row, "listen": tuple(row.get("listen", ()))}) for row in rows)
-            return Snapshot(str(value["mesh"]), str(value["state"]), nodes, float(value["written"]))
+            note = str(value.get("note", ""))
+            return Snapshot(str(value["mesh"]), str(value["state"]), nodes, float(value["written"]), note)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no status of a mesh: {error!r}") from error
 
@@ -96,14 +116,59 @@ class MeshStatus:
         ready = all(row.state == READY for row in self.nodes)
         return bool(self.nodes) and ready and self.state not in (STOPPING, FAILED)
 
+    @property
+    def damaged(self) -> tuple[NodeRow, ...]:
+        """The nodes that stay down because of their journals."""
+        return tuple(row for row in self.nodes if row.state == DAMAGED)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every node serves, or stays down because of its journal."""
+        settled = all(row.state in (READY, DAMAGED) for row in self.nodes)
+        return bool(self.nodes) and settled and self.state not in (STOPPING, FAILED)
+
     def to_json(self, indent: int | None = None) -> str:
         return json.dumps(asdict(self), indent=indent)
 
 
 def load_status(data: Path) -> Snapshot | None:
     """The latest snapshot that the controller wrote, or ``None``."""
-    try:
-        return Snapshot.from_json(status_path(data).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
+    for _ in range(_TRIES):
+        try:
+            return Snapshot.from_json(status_path(data).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            time.sleep(_AGAIN)
+    return None
 
+
+def save_status(data: Path, snapshot: Snapshot) -> None:
+    """Write the snapshot to the file of this data folder. On a full disk it is written over the present file, which
+    needs no room. Raises ``OSError``, also if there is no file yet."""
+    path = status_path(data)
+    text = snapshot.to_json()
+    size = -(-(len(text) + _ROOM // 2) // _ROOM) * _ROOM
+    try:
+        replace_file(path, text.ljust(size))
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _write_over(path, replace(snapshot, note=f"the status in {data} cannot be replaced: {error.strerror}"), error)
+
+
+def _write_over(path: Path, snapshot: Snapshot, cause: OSError) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise cause from None
+    try:
+        size = os.fstat(descriptor).st_size
+        text = snapshot.to_json()
+        if len(text) > size:  # more nodes, or longer sentences, than there was room for
+            text = replace(snapshot, nodes=tuple(replace(row, figures={}) for row in snapshot.nodes)).to_json()
+        if len(text) > size:
+            raise cause
+        os.pwrite(descriptor, text.ljust(size).encode(), 0)
+    finally:
+        os.close(descriptor)

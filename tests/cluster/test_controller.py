@@ -81,6 +81,33 @@ def test_a_held_node_shows_the_nodes_it_waits_for(controller: Controller, runtim
     assert state_of(controller, "door").detail == "waits for edge-1, edge-2, core"
 
 
+def test_a_node_with_a_damaged_journal_holds_up_no_other(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    controller.tick()
+    begin = runtime.begin
+
+    def damaged(name: str) -> None:
+        begin(name)
+        if name == "edge-1":
+            runtime.say(name, host.DAMAGED, error="00000007.log: the segment is missing")
+
+    runtime.begin = damaged  # type: ignore[method-assign]
+    for _ in range(6):
+        controller.tick()
+        clock.now += 0.1
+    assert [state_of(controller, name).state for name in NAMES] == ["damaged", "ready", "ready", "ready"]
+    assert state_of(controller, "edge-1").detail == "00000007.log: the segment is missing"
+    assert (controller.ready, controller.settled, controller.snapshot().state) == (False, True, "degraded")
+    runtime.steps.clear()
+    runtime.say("edge-1", host.DAMAGED, lag=HUNG_AFTER + 1)  # it may read a large journal again
+    controller.tick()
+    assert runtime.steps == []
+    runtime.say("edge-1", host.READY)
+    controller.tick()
+    assert (controller.ready, controller.snapshot().state) == (True, "ready")
+
+
 def test_a_ready_mesh_gets_no_steps(controller: Controller, runtime: FakeRuntime, clock: FakeClock) -> None:
     settle(controller, runtime, clock)
     for _ in range(100):

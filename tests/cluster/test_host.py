@@ -14,6 +14,7 @@ from mesh.cluster.host import Host, Report
 from mesh.cluster.node import Assignment
 from mesh.cluster.run import logs_path
 from mesh.figures.node import NodeStatus
+from mesh.journal.errors import NOWHERE, DamageError
 from tests.support.waiting import wait_until
 
 SCRIPT: dict[str, object] = {}
@@ -24,6 +25,8 @@ class Scripted:
     """The first ``SCRIPT["failures"]`` starts fail."""
 
     async def start(self) -> None:
+        if SCRIPT.get("damaged"):
+            raise DamageError(Path("00000007.log"), NOWHERE, "the segment is missing")
         left = SCRIPT.get("failures", 0)
         assert isinstance(left, int)
         if left:
@@ -74,6 +77,23 @@ def test_a_host_holds_its_node_until_begin(tmp_path: Path) -> None:
     assert (report.attempts, report.status, report.error) == (1, NodeStatus(connections=7), "")
     assert it.end(1.0)
     assert LOG == ["started", "stopped"]
+
+
+def test_a_node_with_a_damaged_journal_stays_down_until_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(host, "_RETRY_DAMAGED", 0.02)
+    SCRIPT["damaged"] = True
+    it = make(tmp_path)
+    report = wait(it, host.DAMAGED)
+    wait_until(lambda: it.report().attempts >= 8)
+    assert it.report().state == host.DAMAGED
+    assert "the segment is missing" in report.error
+    said = [record for record in caplog.records if "stays down" in record.getMessage()]
+    assert [record.levelname for record in said] == ["ERROR"]
+    SCRIPT.pop("damaged")
+    assert wait(it, host.READY).error == ""
+    assert it.end(1.0)
 
 
 def test_a_failed_start_is_undone_repeated_and_reported_in_one_line(tmp_path: Path) -> None:
