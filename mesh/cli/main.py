@@ -44,6 +44,7 @@ COMMANDS: Final[dict[str, CommandEntry]] = {
     "up": CommandEntry("mesh.cli.up", "start a mesh from its topology file"),
     "down": CommandEntry("mesh.cli.down", "stop a mesh and end all its processes"),
     "status": CommandEntry("mesh.cli.status", "show the state of every node"),
+    "journal": CommandEntry("mesh.cli.journal", "check, show or salvage the journal of a node"),
     "where": CommandEntry("mesh.cli.where", "show the edge of a vehicle"),
     "pub": CommandEntry("mesh.cli.pub", "send a message as a back end or as a vehicle"),
     "sub": CommandEntry("mesh.cli.sub", "show the messages for a back end or a vehicle"),
