@@ -114,6 +114,7 @@ class Journal(Store):
         "_directory",
         "_disk",
         "_files",
+        "_halted",
         "_handed",
         "_largest_backlog",
         "_limits",
@@ -144,6 +145,7 @@ class Journal(Store):
         super().__init__(recovered.position)
         self.durable_position: int = recovered.position
         self.failed: OSError | None = None
+        self._halted: str = ""
         self.on_durable: Callable[[int], None] = _ignore_position
         self.on_failure: Callable[[OSError], None] = _ignore_failure
         self.on_damage: Callable[[DamageError], None] = _ignore_damage
@@ -352,6 +354,7 @@ class Journal(Store):
             commits=self._commits,
             commit=self._commit_time.value(),
             failing=failed is not None,
+            halted=self._halted,
             error="" if failed is None else f"{self._directory}: {failed.strerror or failed}",
         )
 
@@ -511,5 +514,6 @@ class Journal(Store):
     def _halt(self, report: Unreadable) -> None:
         """Stop cleaning: only an operator can decide about a damaged segment. The log continues and grows."""
         self._cleaning = _HALTED
+        self._halted = f"{self._directory}: {report.error.strerror or report.error}"
         _log.error("journal %s: cleaning has stopped: %s", self._directory, report.error)
         self.on_failure(report.error)

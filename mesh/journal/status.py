@@ -12,7 +12,8 @@ from mesh.figures.status import Status
 @final
 @dataclass(frozen=True, slots=True)
 class JournalStatus(Status):
-    """``error`` is why the last batch could not be written; empty if it was written."""
+    """``error`` is why the last batch could not be written, ``halted`` why the journal is no longer cleaned; each is
+    empty if that does not apply."""
 
     disk_bytes: Annotated[
         int, gauge("mesh_journal_disk_bytes", "Bytes of the journal's segments, without indexes.", unit="bytes")
@@ -32,6 +33,7 @@ class JournalStatus(Status):
         Distribution, histogram("mesh_journal_commit_seconds", "Time to write and sync one batch of the journal.")
     ]
     failing: Annotated[bool, gauge("mesh_journal_failing", "Whether the last batch could not be written to the disk.")]
+    halted: str = ""
     error: str = ""
 
     @property

@@ -10,17 +10,18 @@ What always holds:
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from pathlib import Path
 from typing import Final, final
 
-from mesh.journal.errors import DamageError, JournalError, LockedError
+from mesh.journal.errors import NOWHERE, DamageError, JournalError, LockedError
 from mesh.journal.files import SystemFiles
 from mesh.journal.journal import Journal
 from mesh.journal.manifest import Mark
 from mesh.journal.recovery import has_journal
 from mesh.node.marks import JournalMarks
-from mesh.registry.errors import RegistryError, Unavailable
+from mesh.registry.errors import BadRecord, RegistryError, Unavailable
 
 _LOCK_WAIT: Final = 15.0  # seconds for a predecessor that is still ending to release the journal
 _MARK_WAIT: Final = 3.0  # seconds for etcd, if the folder has no journal
@@ -58,7 +59,7 @@ class JournalKeeper:
         known, found = True, None
         try:
             found = await self._marks.read(_MARK_GLANCE if there else _MARK_WAIT)
-        except Unavailable as error:
+        except (Unavailable, BadRecord) as error:
             if not there:
                 raise UnknownJournalError(self._folder, error) from None
             known = False
@@ -78,6 +79,10 @@ class JournalKeeper:
                 if loop.time() > deadline:
                     raise
                 await asyncio.sleep(0.1)
+            except OSError as error:
+                if error.errno == errno.EIO:  # the disk has lost what it was given: no other node must wait for it
+                    raise DamageError(self._folder, NOWHERE, f"the disk cannot read the journal ({error})") from error
+                raise
 
     async def _keep(self, journal: Journal, known: bool) -> None:
         """Compare and write the mark when etcd answers and the manifest is on the disk."""

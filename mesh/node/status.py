@@ -24,8 +24,10 @@ class BrokerHostStatus(Status):
     @property
     def detail(self) -> str:
         """What is wrong, in one sentence each; empty if nothing is."""
-        failure = f"the journal cannot be written: {self.journal.error}" if self.journal.failing else ""
-        return "; ".join(part for part in (failure, self.broker.quotas.strain, self.trouble) if part)
+        journal = self.journal
+        failure = f"the journal cannot be written: {journal.error}" if journal.failing else ""
+        grows = f"the journal grows, because a segment cannot be cleaned: {journal.halted}" if journal.halted else ""
+        return "; ".join(part for part in (failure, grows, self.broker.quotas.strain, self.trouble) if part)
 
 
 @final

@@ -174,6 +174,7 @@ def test_damaged_segment_halts_cleaning_but_not_appends(tmp_path: Path, limits: 
         owner.settle()
     assert [error.errno for error in owner.failures] == [errno.EIO]
     assert "00000001.log" in str(owner.failures[0])
+    assert "00000001.log" in owner.journal.status().halted
     assert (tmp_path / "00000001.log") in disk.paths()
     assert owner.journal.durable_position == owner.journal.position
     owner.journal.close()

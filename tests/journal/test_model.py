@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from mesh.journal import JournalLimits
 from mesh.journal.errors import UnsavedError
 from mesh.journal.layout import PUT_SIZE
+from mesh.journal.manifest import Mark
 from tests.fakes.disk import Disk
 from tests.journal.owner import READING, TINY, Fields, Owner, fields
 
@@ -33,12 +34,15 @@ class JournalMachine(RuleBasedStateMachine):
         self.model: dict[int, tuple[Fields, bytes]] = {}
         self.faults = 0
         self.acknowledged_at_image = 0
+        self.mark: Mark | None = None
+        self.mark_at_image: Mark | None = None
 
     @initialize(limits=st.sampled_from([TINY, READING]))
     def start(self, limits: JournalLimits) -> None:
         self.limits = limits
         self.disk.before = self.fault
         self.owner = Owner(self.directory, limits=limits, files=self.disk)
+        self.mark = self.owner.journal.mark()
 
     def fault(self, operation: str, path: Path) -> None:
         if self.faults > 0 and operation in ("write", "sync", "truncate"):
@@ -107,6 +111,7 @@ class JournalMachine(RuleBasedStateMachine):
         """The power fails after this many further changes of the disk."""
         def note() -> None:
             self.acknowledged_at_image = self.owner.journal.durable_position
+            self.mark_at_image = self.mark
 
         self.disk.take_image(operations, seed, note)
 
@@ -117,6 +122,8 @@ class JournalMachine(RuleBasedStateMachine):
         if image is None:
             acknowledged = self.owner.journal.durable_position
             image = self.disk.crash(seed)
+        else:
+            self.mark = self.mark_at_image
         self.discard_owner()
         self.restart(image, acknowledged)
 
@@ -137,7 +144,9 @@ class JournalMachine(RuleBasedStateMachine):
         assert self.disk.open_handles == 0
         self.disk = disk
         disk.before = self.fault
-        self.owner = Owner(self.directory, limits=self.limits, files=disk)
+        # A start with the mark of any earlier start: no crash is taken for damage.
+        self.owner = Owner(self.directory, limits=self.limits, files=disk, mark=self.mark)
+        self.mark = self.owner.journal.mark() or self.mark
         reached = self.owner.journal.position
         assert reached >= acknowledged
         self.history = [entry for entry in self.history if entry[0] <= reached]

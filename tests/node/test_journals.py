@@ -15,6 +15,7 @@ from mesh.node import journals
 from mesh.node.journals import JournalKeeper, UnknownJournalError
 from mesh.node.marks import JournalMarks, decode
 from mesh.registry.errors import BadRecord, Unavailable
+from tests.support.waiting import until
 
 
 class FakeMarks:
@@ -51,12 +52,6 @@ async def started(folder: Path, marks: FakeMarks, items: int = 0) -> JournalKeep
         journal.append(1, 1, b"", b"x")
     await asyncio.to_thread(journal.close)
     return keeper
-
-
-async def until(condition: object) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.005)
 
 
 def test_the_mark_is_kept_and_grows(tmp_path: Path, marks: FakeMarks) -> None:
