@@ -68,6 +68,7 @@ _KINDS: Final = {
     persistence.INCOMING: "QoS 2 identifier",
     persistence.LEDGER: "ledger",
     persistence.RETAINED: "retained message",
+    persistence.TOMBSTONE: "deleted retained message",
     kinds.SPOOLED: "spooled message",
     kinds.SPOOL_RELEASED: "released spooled message",
     kinds.TIER_INCOMING: "QoS 2 identifier of an edge",
