@@ -48,6 +48,7 @@ FILES = (  # of other rooms: what each message passes
     "telemetry/tracing.py",
     "transport/admission.py",
     "transport/authentication.py",
+    "transport/buffers.py",
     "transport/client.py",
     "transport/endpoint.py",
     "transport/frame.py",

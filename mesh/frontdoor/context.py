@@ -13,7 +13,8 @@ from typing import Protocol, final
 from mesh.broker.peer import Peer
 from mesh.broker.trace import Tracer
 from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
-from mesh.transport.client import ClientContext
+from mesh.transport.buffers import BUFFERS
+from mesh.transport.client import PACKET_RATE, ClientContext
 from mesh.transport.turn import Turn
 from mesh.wire.packets import Connect
 
@@ -60,6 +61,9 @@ class DoorSettings:
       than clients wait for CONNACK;
     * ``held_per_vehicle``: bytes of one vehicle that wait for confirmation: some hundred reports;
     * ``held_per_edge``: the same for all vehicles of one edge: bounds the door's memory while an edge is disconnected;
+    * ``held``: the same for all edges;
+    * ``buffers``: bytes of unfinished packets, unread packets, CONNECTs and topic aliases of all vehicles;
+    * ``packet_rate``: bytes a second at which a packet must come to count as a sign of life;
     * ``topic_aliases``: topic aliases that a vehicle may set up; the edges announce the same number in CONNACK.
     """
 
@@ -67,6 +71,9 @@ class DoorSettings:
     attach_timeout: float = 30.0
     held_per_vehicle: int = 256 * 1024
     held_per_edge: int = 64 * 1024 * 1024
+    held: int = 256 * 1024 * 1024
+    buffers: int = BUFFERS
+    packet_rate: int = PACKET_RATE
     topic_aliases: int = 0
 
 

@@ -17,6 +17,7 @@ from mesh.frontdoor.links import EdgeMembers, Links
 from mesh.frontdoor.status import ConnectionsStatus
 from mesh.frontdoor.vehicle import Vehicle
 from mesh.transport.admission import Admission
+from mesh.transport.buffers import Buffers
 from mesh.transport.client import ClientContext
 from mesh.transport.endpoint import settle
 from mesh.transport.handshake import Prove
@@ -74,9 +75,12 @@ class FrontDoor:
         self._inside = StreamGroup(loop, self.wheel)
         self.links = Links(
             name, epoch, prove, members, unix_path, self._inside, self.turn, admission.limits.max_packet_size,
-            settings.held_per_edge, settings.held_per_vehicle,
+            settings.held_per_edge, settings.held_per_vehicle, settings.held,
         )  # fmt: skip
-        self.clients = ClientContext(name, self.group, admission, settings.connect_timeout, settings.attach_timeout)
+        self.clients = ClientContext(
+            name, self.group, admission, settings.connect_timeout, settings.attach_timeout, settings.packet_rate,
+            Buffers(settings.buffers),
+        )  # fmt: skip
         self._context = DoorContext(
             self.clients, self.turn, map, identify, proven or _no_proven_identity, self.links.join, tracer or Tracer(),
             settings,
@@ -127,8 +131,9 @@ class FrontDoor:
             group.held(), tuple([listener.status() for listener in self._listeners]),
         )  # fmt: skip
         return ConnectionsStatus(
-            sockets, counters.accepted, counters.packets_up, counters.packets_down, self.links.status()
-        )
+            sockets, clients.buffers.status(), counters.accepted, counters.packets_up, counters.packets_down,
+            self.links.status(),
+        )  # fmt: skip
 
     async def _dismiss(self, seconds: float) -> None:
         vehicles = [stream for stream in self.group.streams if isinstance(stream, Vehicle)]

@@ -9,7 +9,8 @@ It knows which connections belong to the edge and what is not confirmed: never w
   then LIVE. Last, LIVE for the link itself says that connections that were not named have ended;
 * ``sent`` holds the entries of the present socket in the order of sending, so that CONFIRM, a count, identifies them;
 * ``held`` is the sum of all unconfirmed entries. Above ``limit``, a vehicle that sends more is not read until ``held``
-  has fallen to half of ``limit``.
+  has fallen to half of ``limit``. What such vehicles had sent before is held as well, until all links together hold
+  ``Allowance.most``; then the vehicle is closed. A vehicle that sends nothing is read, and its PINGREQs are answered.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import asyncio
 import logging
 from collections import deque
 from typing import Final, Protocol, final
+
+from mypy_extensions import mypyc_attr
 
 from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
 from mesh.frontdoor.exchange import Exchange, HeldFrame
@@ -37,7 +40,7 @@ AWAY: Final = "away"
 REPLAYING: Final = "replaying"
 UP: Final = "up"
 
-SLICE: Final = 200  # connections that are linked at a time: about a millisecond of the loop
+SLICE: Final = 200  # connections that are linked or resumed at a time: about a millisecond of the loop
 JAM: Final = 10.0  # seconds that a replay waits for an edge that does not read its socket
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,20 @@ class Directory(Protocol):
 
     def address(self, edge: str) -> tuple[str, int] | None:
         """Host and device port of an edge; ``None`` while they are unknown."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Allowance:
+    """What all links of a door may hold together: ``most`` bytes."""
+
+    __slots__ = ("most",)
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def held(self) -> int:
+        """The bytes that all links hold at present."""
+        raise NotImplementedError
 
 
 @final
@@ -65,7 +82,10 @@ class DevicePath(EdgePath):
         self.linked = False
 
     def carry(self, packets: list[bytes]) -> bool:
-        return self._link.carry(self, self.exchange.up(packets))
+        link = self._link
+        if link.held > link.limit:
+            return link.overrun(self, packets)
+        return link.carry(self, self.exchange.up(packets))
 
     def free(self) -> bool:
         return self._link.free(self)
@@ -90,7 +110,7 @@ class DevicePath(EdgePath):
 @final
 class EdgeLink(SocketOwner):
     """``unix_path``: the edge's Unix socket on this machine; ``limit``: bytes that may be held for this edge in total,
-    and ``share`` for one vehicle."""
+    and ``share`` for one vehicle; ``overruns`` counts the vehicles that were closed because of ``allowance``."""
 
     def __init__(
         self,
@@ -105,6 +125,7 @@ class EdgeLink(SocketOwner):
         max_packet: int,
         limit: int,
         share: int,
+        allowance: Allowance,
     ) -> None:
         self.name = f"{door} to {edge}"
         self.edge = edge
@@ -114,16 +135,19 @@ class EdgeLink(SocketOwner):
         self.limit = limit
         self.share = share
         self.losses = 0
+        self.overruns = 0
         self._door = door
         self._instance = instance
         self._prove = prove
         self._group = group
         self._turn = turn
         self._max_packet = max_packet
+        self._allowance = allowance
         self._socket: EdgeSocket | None = None
         self._sent: deque[HeldFrame] = deque()
         self._confirmed = 0
         self._blocked: set[DevicePath] = set()
+        self._easing: asyncio.Task[None] | None = None
         self._replay: asyncio.Task[None] | None = None
         self._dialler = Dialler(door, f"edge {edge}", lambda: directory.address(edge), unix_path, self._make)
 
@@ -136,8 +160,9 @@ class EdgeLink(SocketOwner):
     async def stop(self) -> None:
         """Close the link for good."""
         await self._dialler.stop()
-        if self._replay is not None:
-            self._replay.cancel()
+        for task in (self._replay, self._easing):
+            if task is not None:
+                task.cancel()
         if self._socket is not None:
             self._socket.finish()
 
@@ -156,8 +181,9 @@ class EdgeLink(SocketOwner):
     def status(self) -> EdgeLinkStatus:
         """The status, for ``mesh status`` and metrics."""
         return EdgeLinkStatus(
-            DEVICE, self.edge, self.state == UP, len(self.paths), self.held, len(self._sent), self.losses, self.state
-        )
+            DEVICE, self.edge, self.state == UP, len(self.paths), self.held, len(self._sent), self.losses,
+            self.overruns, self.state,
+        )  # fmt: skip
 
     def _make(self) -> EdgeSocket:
         asking = Asking(self._door, self.edge, self._instance, self._prove)
@@ -173,14 +199,23 @@ class EdgeLink(SocketOwner):
         return path
 
     def carry(self, path: DevicePath, entry: HeldFrame) -> bool:
-        """Send an entry to the edge, now or later. False: a limit is reached, so read no more until ``ease``."""
+        """Send an entry to the edge, now or later. False: the vehicle's share is used, so read no more until
+        ``ease``."""
         self.held += entry.size
         if path.linked:
             self._transmit(entry)
-        if self.held > self.limit:
-            self._blocked.add(path)
-            return False
         return path.exchange.held <= self.share
+
+    def overrun(self, path: DevicePath, packets: list[bytes]) -> bool:
+        """``carry`` above ``limit``. False: read no more until ``ease``."""
+        self._blocked.add(path)
+        held, most = self._allowance.held(), self._allowance.most
+        if held > most:
+            self.overruns += 1
+            path.vehicle.shed(f"{held} bytes are held for edges, {self.held} of them for {self.edge}; {most} may be")
+        else:
+            self.carry(path, path.exchange.up(packets))
+        return False
 
     def free(self, path: DevicePath) -> bool:
         """Whether more of the vehicle's packets are accepted."""
@@ -212,10 +247,20 @@ class EdgeLink(SocketOwner):
 
     def _lower(self, size: int) -> None:
         self.held -= size
-        if self._blocked and self.held <= self.limit // 2:
-            blocked, self._blocked = self._blocked, set()
-            for path in blocked:
-                path.vehicle.ease()
+        if self._blocked and self._easing is None and self.held <= self.limit // 2:
+            self._easing = self._group.loop.create_task(self._ease(), name=f"resume vehicles of {self.name}")
+
+    async def _ease(self) -> None:
+        """Read the blocked vehicles again, a slice at a time, while half of the limit is free."""
+        try:
+            while self._blocked and self.held <= self.limit // 2:
+                for _ in range(min(SLICE, len(self._blocked))):
+                    self._blocked.pop().vehicle.ease()
+                await asyncio.sleep(0)
+        except Exception:
+            log.exception("%s: the vehicles could not be read again", self.name)
+        finally:
+            self._easing = None
 
     # The socket
 

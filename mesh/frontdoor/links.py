@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
 from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
-from mesh.frontdoor.link import UP, EdgeLink
+from mesh.frontdoor.link import UP, Allowance, EdgeLink
 from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.transport.handshake import Prove, new_instance
 from mesh.transport.stream import StreamGroup
@@ -45,9 +45,10 @@ class EdgeMembers(Protocol):
 
 
 @final
-class Links:
+class Links(Allowance):
     """``unix_path`` returns an edge's Unix socket on this machine. ``group`` is the group of the links' sockets, not of
-    the vehicles'. ``limit``: bytes held for one edge; ``share``: bytes held for one vehicle."""
+    the vehicles'. ``limit``: bytes held for one edge, fewer if there are so many edges that they would hold more than
+    half of ``most`` together; ``share``: bytes held for one vehicle; ``most``: bytes held for all edges."""
 
     def __init__(
         self,
@@ -61,7 +62,9 @@ class Links:
         max_packet: int,
         limit: int,
         share: int,
+        most: int,
     ) -> None:
+        super().__init__(most)
         self._door = door
         self._instance = new_instance(epoch)
         self._prove = prove
@@ -87,11 +90,16 @@ class Links:
         if link is None:
             link = EdgeLink(
                 self._door, edge, self._instance, self._prove, self, self._unix_path(edge), self._group, self._turn,
-                self._max_packet, self._limit, self._share,
+                self._max_packet, self._limit, self._share, self,
             )  # fmt: skip
             self._links[edge] = link
+            for each in self._links.values():
+                each.limit = min(self._limit, self.most // 2 // len(self._links))
             link.start()
         return link
+
+    def held(self) -> int:
+        return sum(link.held for link in self._links.values())
 
     def address(self, edge: str) -> tuple[str, int] | None:
         """The last announced address of ``edge``: it stays when the lease ends, since the edge may only restart."""

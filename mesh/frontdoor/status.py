@@ -10,7 +10,7 @@ from mesh.figures.instrument import counter, gauge
 from mesh.figures.node import NodeStatus
 from mesh.figures.status import Status
 from mesh.node.status import ServicesStatus
-from mesh.transport.status import LINK_CONNECTIONS, LinkStatus, SocketsStatus
+from mesh.transport.status import LINK_CONNECTIONS, BuffersStatus, LinkStatus, SocketsStatus
 
 _LINK: Final = ("link", "peer")
 _RELAYED: Final = counter(
@@ -31,6 +31,14 @@ class EdgeLinkStatus(LinkStatus):
         int, gauge("mesh_link_unconfirmed_frames", "Frames sent on the present link and not confirmed.", _LINK)
     ]
     losses: Annotated[int, counter("mesh_link_losses_total", "How often the link was lost.", _LINK)]
+    closed: Annotated[
+        int,
+        counter(
+            "mesh_link_closed_connections_total",
+            "Connections closed because the front door holds as much for the edges as it may.",
+            _LINK,
+        ),
+    ]
     state: str
 
 
@@ -40,6 +48,7 @@ class ConnectionsStatus(Status):
     """The connections of a front door and its links."""
 
     clients: SocketsStatus
+    buffers: BuffersStatus
     accepted: Annotated[int, CONNECTS]
     packets_up: Annotated[int, _RELAYED.of(direction="upstream")]
     packets_down: Annotated[int, _RELAYED.of(direction="downstream")]

@@ -26,9 +26,9 @@ from mesh.transport.stream import HOLD_IDENTITY, HOLD_LINK, HOLD_WRITING
 from mesh.wire.aliases import AliasTable
 from mesh.wire.decode import Framer
 from mesh.wire.encode import encode
-from mesh.wire.frames import ack_packet_id, connect_client_id, publish_packet_id, publish_topic
+from mesh.wire.frames import ack_packet_id, connect_client_id, large, publish_packet_id, publish_topic
 from mesh.wire.packets import AUTH, MQTT5, PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBLISH, Ping
-from mesh.wire.reasons import KEEP_ALIVE_TIMEOUT, QUOTA_EXCEEDED, SERVER_UNAVAILABLE, UNSPECIFIED_ERROR
+from mesh.wire.reasons import QUOTA_EXCEEDED, SERVER_UNAVAILABLE, UNSPECIFIED_ERROR
 from mesh.wire.tracecontext import TraceContext
 
 _PINGREQ: Final = encode(Ping(PINGREQ), MQTT5)
@@ -92,19 +92,34 @@ class Vehicle(VehicleConnection):
         if early:
             self.packets(early)
 
-    def packets(self, data: bytes) -> None:
+    def packets(self, data: bytes) -> bool:
         framer = self._framer
         if framer is None:
-            return
+            return False
         packets = framer.feed(data)
         if packets:
             self._up(packets)
         error = framer.error
         if error is not None and not self.life.ended():
             self.drop(str(error), self.life.goodbye(error.reason, str(error)))
+        if framer.kept != self.kept:
+            self.keep(framer.kept)
+        return len(packets) > 0
 
-    def silent(self) -> None:
-        self.drop("it was silent for 1.5 times its keep alive", self.life.goodbye(KEEP_ALIVE_TIMEOUT))
+    def progress(self) -> int:
+        return -1 if self._framer is None else self._framer.progress()
+
+    def fail(self, reason: int, why: str) -> None:
+        self.drop(f"{self.name}: {why}", self.life.goodbye(reason))
+
+    def client(self) -> str:
+        return self.name or self.peer.address
+
+    def buffered(self) -> int:
+        if self.life.state < WAITING:
+            return 0  # the CONNECT is still counted with the first packet
+        aliases = self._aliases
+        return large(len(self.connect)) + (0 if aliases is None else large(aliases.size))
 
     def before_last(self) -> None:
         out, self._out = self._out, None
@@ -113,6 +128,8 @@ class Vehicle(VehicleConnection):
 
     def ended(self) -> None:
         path, self._path = self._path, None
+        self._framer = None  # and what it buffers
+        self._aliases = None
         if path is not None:
             path.leave()
         spans, self._spans = self._spans, None
@@ -126,6 +143,7 @@ class Vehicle(VehicleConnection):
 
     def relieved(self) -> None:
         self.release(HOLD_WRITING)
+        self.owe()
         if self.uncredited >= CREDIT_STEP:
             self._give_credit()
 
@@ -178,7 +196,9 @@ class Vehicle(VehicleConnection):
         if out is not None:
             self._out = None
             self.write(out[0] if len(out) == 1 else b"".join(out))
-        if self.uncredited >= CREDIT_STEP and not self.holds & HOLD_WRITING:
+        if self.holds & HOLD_WRITING:
+            self.owe()
+        elif self.uncredited >= CREDIT_STEP:
             self._give_credit()
 
     # After CONNECT
@@ -217,6 +237,7 @@ class Vehicle(VehicleConnection):
     def _resolve(self, packets: list[bytes], aliases: AliasTable) -> None:
         """Replace topic aliases by topic names: aliases belong to the connection, which outlives its edge."""
         largest = self._door.clients.admission.limits.max_packet_size
+        size = aliases.size
         aliases.grown = 0
         for index, raw in enumerate(packets):
             if raw[0] >> 4 == PUBLISH:
@@ -225,6 +246,8 @@ class Vehicle(VehicleConnection):
                     why = "its topic aliases stand for too many bytes at once"
                     self.drop(why, self.life.goodbye(QUOTA_EXCEEDED, why))
                     return
+        if aliases.size != size:
+            self.recount()
 
     def _without_pings(self, packets: list[bytes]) -> list[bytes]:
         """The packets that are not PINGREQ; PINGREQs are answered."""

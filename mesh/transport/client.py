@@ -5,9 +5,12 @@ only what follows CONNACK. It must never know sessions, topics or edges. What al
 
 * after accept a client has ``connect_timeout`` seconds for CONNECT and its proof, even if single bytes keep coming
   (CVE-2020-13849); after that it has ``answer_timeout`` seconds until CONNACK;
-* after CONNACK a client that is silent for 1.5 times its keep alive is closed [MQTT-3.1.2-22], unless this node does
-  not read its socket, or the client is still reading what was written;
+* after CONNACK a client that sends no whole packet for 1.5 times its keep alive is closed [MQTT-3.1.2-22], unless a
+  packet came at ``packet_rate`` or faster in this time, this node does not read its socket, or the client is still
+  reading what was written;
+* without a keep alive a packet that has begun must come at that rate, measured over ``STALL`` seconds;
 * the socket is not read while the client is looked up;
+* what the client makes this node buffer is counted in the node's ``Buffers``, from the first byte to the end;
 * ``ended`` is called exactly once, whichever side ends the connection.
 """
 
@@ -21,15 +24,19 @@ from typing import Final, final
 from mypy_extensions import mypyc_attr
 
 from mesh.transport.admission import Admission
+from mesh.transport.buffers import Buffering, Buffers
 from mesh.transport.lifecycle import Lifecycle, Rejection
 from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused
 from mesh.transport.states import ACCEPT, CLOSE, HAND_OVER, IDENTIFYING, OPEN, WAITING
-from mesh.transport.stream import HOLD_IDENTITY, HOLD_WRITING, Stream, StreamGroup
+from mesh.transport.stream import HOLD_IDENTITY, HOLD_WRITING, StreamGroup
 from mesh.transport.wheel import TICK
-from mesh.wire.reasons import SERVER_UNAVAILABLE
+from mesh.wire.frames import LARGE, large
+from mesh.wire.reasons import KEEP_ALIVE_TIMEOUT, QUOTA_EXCEEDED, SERVER_UNAVAILABLE
 
 KEEP_ALIVE_FACTOR: Final = 1.5  # [MQTT-3.1.2-22]
+STALL: Final = 10.0  # seconds: longer than a phone network needs to change the cell
+PACKET_RATE: Final = 256  # bytes a second: the slowest mobile network is ten times as fast
 
 log = logging.getLogger(__name__)
 
@@ -39,35 +46,60 @@ class ClientContext:
     """What all clients of one node have in common.
 
     ``connect_timeout`` and ``answer_timeout`` are in seconds; with an ``answer_timeout`` of 0 the first deadline
-    applies until CONNACK. ``rejected`` counts connections that ended before CONNACK because of the client or of this
-    node.
+    applies until CONNACK. ``packet_rate`` is in bytes a second. ``buffers`` may be shared. ``rejected`` counts
+    connections that ended before CONNACK because of the client or of this node.
     """
 
-    __slots__ = ("admission", "answer_timeout", "connect_timeout", "group", "name", "notices", "rejected", "silent")
+    __slots__ = (
+        "admission",
+        "answer_timeout",
+        "buffers",
+        "connect_timeout",
+        "group",
+        "name",
+        "notices",
+        "packet_rate",
+        "rejected",
+        "silent",
+    )
 
     def __init__(
-        self, name: str, group: StreamGroup, admission: Admission, connect_timeout: float, answer_timeout: float = 0.0
+        self,
+        name: str,
+        group: StreamGroup,
+        admission: Admission,
+        connect_timeout: float,
+        answer_timeout: float = 0.0,
+        packet_rate: int = PACKET_RATE,
+        buffers: Buffers | None = None,
     ) -> None:
         self.name = name
         self.group = group
         self.admission = admission
         self.connect_timeout = connect_timeout
         self.answer_timeout = answer_timeout
+        self.packet_rate = packet_rate
+        self.buffers = buffers or Buffers()
         self.notices = Notices(log)
         self.rejected = 0
         self.silent = 0  # closed because of keep alive
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class ClientStream(Stream):
-    """Subclasses implement ``identify``, ``packets`` and ``silent``, and may override ``before_last`` and ``ended``."""
+class ClientStream(Buffering):
+    """Subclasses implement ``identify``, ``packets``, ``progress`` and ``fail``, and may override ``client``,
+    ``buffered``, ``before_last`` and ``ended``. ``kept``: bytes of the packet in progress that are counted; ``unread``:
+    those that the client has not read."""
 
-    __slots__ = ("_context", "_task", "_unread", "life")
+    __slots__ = ("_context", "_endless", "_task", "_unread", "kept", "life", "unread")
 
     def __init__(self, context: ClientContext) -> None:
         super().__init__(context.group)
         self.life = Lifecycle(context.admission)
+        self.kept = 0
+        self.unread = 0
         self._context = context
+        self._endless = False  # the session has no keep alive
         self._task: asyncio.Task[None] | None = None
         self._unread = 0  # bytes that the client had not read when its deadline was last looked at
 
@@ -78,13 +110,24 @@ class ClientStream(Stream):
         work that waits to ``look_up``."""
         raise NotImplementedError
 
-    def packets(self, data: bytes) -> None:
-        """Bytes came after ``hand_over``; their packets are not checked."""
+    def packets(self, data: bytes) -> bool:
+        """Bytes came after ``hand_over``; their packets are not checked. Returns whether they complete a packet."""
         raise NotImplementedError
 
-    def silent(self) -> None:
-        """The client is silent for 1.5 times its keep alive."""
+    def progress(self) -> int:
+        """How many bytes of the packet in progress came since the last call; -1 if no packet is in progress."""
         raise NotImplementedError
+
+    def fail(self, reason: int, why: str) -> None:
+        """End an open connection, and tell a 5.0 client the reason code; ``why`` is for the log."""
+        raise NotImplementedError
+
+    def client(self) -> str:
+        return self.peer.address
+
+    def buffered(self) -> int:
+        """Bytes that are buffered for the client, besides ``kept`` and ``unread``."""
+        return 0
 
     def before_last(self) -> None:
         """The connection is about to end: write what is pending."""
@@ -104,12 +147,19 @@ class ClientStream(Stream):
         """The session's server takes over the CONNECT. Returns the bytes that came after it."""
         self._task = None
         self.life.move(HAND_OVER)
-        return self.life.take_early()
+        early = self.life.take_early()
+        self.kept = 0
+        self.recount()  # not more than before, so it does not close this connection
+        return early
 
     def established(self, keep_alive: int) -> None:
         """CONNACK with success is written; ``keep_alive`` is in seconds, 0 for none."""
         self.life.move(ACCEPT)
-        self.group.wheel.watch(self, KEEP_ALIVE_FACTOR * keep_alive)
+        self._endless = keep_alive == 0
+        if self._endless and self.progress() >= 0:
+            self.group.wheel.watch(self, STALL)
+        else:
+            self.group.wheel.watch(self, KEEP_ALIVE_FACTOR * keep_alive)
 
     def refuse(self, refused: Refused) -> None:
         """Refuse the client and end the connection."""
@@ -139,6 +189,33 @@ class ClientStream(Stream):
         self.finish()
         self._end()
 
+    def keep(self, size: int) -> None:
+        """``size`` bytes of the packet in progress are buffered, 0 if they are few."""
+        self.kept = size
+        self.recount()
+        if size and self.patience == 0:
+            self._begun()
+
+    def owe(self) -> None:
+        """The client has not read all that was written, or has read it now."""
+        size = large(self.pending())
+        if size != self.unread:
+            self.unread = size
+            self.recount()
+
+    def recount(self) -> None:
+        """Count what is buffered. Afterwards the connection may be closed."""
+        if not self.life.ended():
+            self._context.buffers.count(self, self.kept + self.unread + self.buffered())
+
+    def shed(self, why: str) -> None:
+        if self.life.state == OPEN:
+            self.fail(QUOTA_EXCEEDED, why)
+        else:
+            self.refuse(Refused(QUOTA_EXCEEDED, why))
+        if self.pending() >= LARGE:
+            self.abort()  # else the bytes would stay until the client has read them
+
     def dismiss(self) -> None:
         """The node stops: tell the client if its protocol allows that, and close."""
         self.close(self.life.farewell())
@@ -151,8 +228,10 @@ class ClientStream(Stream):
     def received(self, data: bytes) -> None:
         state = self.life.state
         if state == OPEN:
-            self.heard = self.group.wheel.now
-            self.packets(data)
+            if self.packets(data):
+                self.heard = self.group.wheel.now
+            elif self.patience == 0:
+                self._begun()
         elif state == WAITING:
             self.packets(data)
         else:
@@ -162,11 +241,7 @@ class ClientStream(Stream):
         state = self.life.state
         context = self._context
         if state == OPEN:
-            if self._excused():
-                self.group.wheel.watch(self, (self.patience - 1) * TICK)
-            else:
-                context.silent += 1
-                self.silent()
+            self._inactive()
         elif state in (IDENTIFYING, WAITING):
             seconds = context.answer_timeout or context.connect_timeout
             self.refuse(Refused(SERVER_UNAVAILABLE, f"its session was not ready within {seconds:g} s"))
@@ -188,6 +263,11 @@ class ClientStream(Stream):
             return
         if answer:
             self.write(answer)
+        size = large(life.buffered())
+        if size != self.kept:
+            self.keep(size)
+            if life.ended():
+                return
         if life.state == IDENTIFYING and before != IDENTIFYING:
             if self._context.answer_timeout:
                 self.group.wheel.watch(self, self._context.answer_timeout)
@@ -195,6 +275,24 @@ class ClientStream(Stream):
                 self.identify()
             except Refused as refused:
                 self.refuse(refused)
+
+    def _begun(self) -> None:
+        """A packet has begun on a connection without a deadline."""
+        if not self.life.ended():
+            self.group.wheel.watch(self, STALL)
+
+    def _inactive(self) -> None:
+        """No whole packet came for as long as the client may be silent."""
+        context, came = self._context, self.progress()
+        seconds = (self.patience - 1) * TICK
+        if self._endless and came < 0:
+            self.group.wheel.watch(self, 0)  # the packet that was watched is complete
+        elif self._excused() or came >= context.packet_rate * seconds:
+            self.group.wheel.watch(self, seconds)
+        else:
+            context.silent += 1
+            slow = f"{came} bytes of its packet came in {seconds:g} s; the least is {context.packet_rate} a second"
+            self.fail(KEEP_ALIVE_TIMEOUT, "it was silent for 1.5 times its keep alive" if came < 0 else slow)
 
     def _excused(self) -> bool:
         """Whether the silence is not the client's fault: this node does not read it, or it reads what was written."""
@@ -208,6 +306,7 @@ class ClientStream(Stream):
         if self.life.ended():
             return
         self.life.move(CLOSE)
+        self._context.buffers.count(self, 0)
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()

@@ -22,7 +22,8 @@ from mesh.broker.principal import Principal
 from mesh.broker.session import Connection
 from mesh.journal.errors import JournalError
 from mesh.transport.admission import Admission
-from mesh.transport.client import ClientContext, ClientStream
+from mesh.transport.buffers import Buffers
+from mesh.transport.client import PACKET_RATE, ClientContext, ClientStream
 from mesh.transport.listen import Listen
 from mesh.transport.listener import SPARE, Listener
 from mesh.transport.refusal import Refused
@@ -38,8 +39,8 @@ from mesh.wire.packets import Auth, Connect, Packet
 from mesh.wire.reasons import (
     BAD_AUTHENTICATION_METHOD,
     IMPLEMENTATION_SPECIFIC_ERROR,
-    KEEP_ALIVE_TIMEOUT,
     SERVER_UNAVAILABLE,
+    name_of,
 )
 
 log = logging.getLogger(__name__)
@@ -76,20 +77,33 @@ class EndpointClient(ClientStream):
         else:
             self.look_up(self._await(answer))
 
-    def packets(self, data: bytes) -> None:
+    def packets(self, data: bytes) -> bool:
         reader = self._reader
-        if reader is not None:
-            self._deliver(reader, reader.feed(data))
-            self._endpoint.turn.step()
+        if reader is None:
+            return False
+        packets = reader.feed(data)
+        self._deliver(reader, packets)
+        if reader.kept != self.kept:
+            self.keep(reader.kept)
+        self._endpoint.turn.step()
+        return len(packets) > 0
 
-    def silent(self) -> None:
-        connection = self.connection
+    def progress(self) -> int:
+        return -1 if self._reader is None else self._reader.progress()
+
+    def fail(self, reason: int, why: str) -> None:
+        connection, endpoint = self.connection, self._endpoint
         if connection is not None:
-            self._endpoint.broker.fail(connection, KEEP_ALIVE_TIMEOUT)
-            self._endpoint.turn.wake()
+            endpoint.clients.notices.warn(
+                "closed", "%s: client %s closed: %s: %s", endpoint.name, connection.peer, name_of(reason), why
+            )
+            self._reader = None
+            endpoint.broker.fail(connection, reason)
+            endpoint.turn.wake()
 
     def ended(self) -> None:
         connection = self.connection
+        self._reader = None  # and what it buffers
         if connection is not None and not connection.closing:
             self._endpoint.broker.lost(connection)
             self._endpoint.turn.wake()
@@ -105,6 +119,7 @@ class EndpointClient(ClientStream):
 
     def relieved(self) -> None:
         self.release(HOLD_WRITING)
+        self.owe()
         connection = self.connection
         if connection is not None and not self.life.ended():
             self._endpoint.broker.resume(connection)
@@ -127,8 +142,10 @@ class EndpointClient(ClientStream):
             self.close()
         elif self.life.state == WAITING and connection.accepted:
             self.established(connection.keep_alive)
-        if self.holds & HOLD_BROKER and not connection.congested:
-            self.release(HOLD_BROKER)
+        if self.holds:
+            if self.holds & HOLD_BROKER and not connection.congested:
+                self.release(HOLD_BROKER)
+            self.owe()
 
     def leave(self) -> None:
         """The node stops: tell the client if the protocol allows it; the broker is not told."""
@@ -211,8 +228,8 @@ class Endpoint:
     ``Refused``.
 
     ``listen`` is where to listen; the port really bound is in ``port``. ``proven`` returns the principal of a client
-    that has proved its identity by a method of ``admission``. The caller adds the broker's ``ConnectionWriter`` to
-    ``turn`` once, also if several endpoints share the broker.
+    that has proved its identity by a method of ``admission``. ``buffers`` may be shared with other endpoints. The
+    caller adds the broker's ``ConnectionWriter`` to ``turn`` once, also if several endpoints share the broker.
     """
 
     def __init__(
@@ -226,6 +243,8 @@ class Endpoint:
         listen: Listen,
         admission: Admission,
         connect_timeout: float = 10.0,
+        packet_rate: int = PACKET_RATE,
+        buffers: Buffers | None = None,
         unix_path: UnixPath = no_unix_path,
         proven: Callable[[str], Principal] | None = None,
     ) -> None:
@@ -238,7 +257,7 @@ class Endpoint:
         self.authenticate = authenticate
         self.paused = False
         self.group = StreamGroup(asyncio.get_running_loop(), wheel, high=EAGER)
-        self.clients = ClientContext(name, self.group, admission, connect_timeout)
+        self.clients = ClientContext(name, self.group, admission, connect_timeout, 0.0, packet_rate, buffers)
         self._listener = Listener(
             name, listen, self.group, self._client, admission.most, unix_path=unix_path, spare=SPARE,
             handshake=connect_timeout,

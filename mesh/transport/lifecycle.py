@@ -94,6 +94,10 @@ class Lifecycle(State):
         """The same, encoded."""
         return self._raw or encode(self.connect(), MQTT5)
 
+    def buffered(self) -> int:
+        """Bytes that are kept until ``take_early``."""
+        return len(self._raw) + (0 if self._splitter is None else self._splitter.size())
+
     def identity(self) -> str:
         """The identity that the client has proved; empty if it named no authentication method."""
         return "" if self._authentication is None else self._authentication.identity

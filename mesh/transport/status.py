@@ -33,6 +33,26 @@ class Held(Status):
 
 @final
 @dataclass(frozen=True, slots=True)
+class BuffersStatus(Status):
+    """What the clients of a node make it buffer (see ``buffers``)."""
+
+    used: Annotated[
+        int,
+        gauge(
+            "mesh_buffered_bytes",
+            "Bytes buffered for clients: unfinished and unread packets, CONNECTs, topic aliases.",
+            unit="bytes",
+        ),
+    ]
+    limit: Annotated[int, gauge("mesh_buffers_limit_bytes", "The most bytes that may be buffered.", unit="bytes")]
+    closed: Annotated[
+        int,
+        counter("mesh_buffers_closed_total", "Connections closed because they buffered the most at the limit."),
+    ]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class ListenerStatus(Status):
     """One listening socket; ``listener`` is its name: ``mqtt://127.0.0.1:1883``."""
 

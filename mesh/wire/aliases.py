@@ -27,14 +27,15 @@ _NONE: Final = (-1, 0)
 
 @final
 class AliasTable:
-    """The aliases of one connection, at most ``maximum``. ``grown`` counts the bytes by which packets grew; the owner
-    resets it."""
+    """The aliases of one connection, at most ``maximum``. ``size`` is the bytes of their topics; ``grown`` counts the
+    bytes by which packets grew; the owner resets it."""
 
-    __slots__ = ("_topics", "grown", "maximum")
+    __slots__ = ("_topics", "grown", "maximum", "size")
 
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
         self.grown = 0
+        self.size = 0
         self._topics: dict[int, bytes] | None = None
 
     def plain(self, raw: bytes) -> bytes:
@@ -81,7 +82,10 @@ class AliasTable:
             return b"" if topics is None else topics.get(alias, b"")
         if topics is None:
             topics = self._topics = {}
-        topics[alias] = topic
+        before = topics.get(alias)
+        if before != topic:
+            topics[alias] = topic
+            self.size += len(topic) - (0 if before is None else len(before))
         return topic
 
 

@@ -25,7 +25,7 @@ from mesh.wire.bodies import (
     read_unsubscribe,
 )
 from mesh.wire.fields import Cursor, length_size, malformed, read_length, read_text
-from mesh.wire.frames import Framer, too_large
+from mesh.wire.frames import Framer, large, too_large
 from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     AUTH,
@@ -69,14 +69,14 @@ _DUP: Final = 0x08
 @final
 class Reader:
     """Reads the packets of the other side. ``role`` is this side: ``SERVER`` reads a client's packets, ``CLIENT`` a
-    server's.
+    server's. ``kept``: as for ``Framer``.
 
     ``protocol`` is 3, 4 or 5. A server's reader has 0 until CONNECT gives the version; with another initial value,
     CONNECT counts as received. A client's reader needs the version of the CONNECT that was sent; the session checks
     that CONNACK is the first packet.
     """
 
-    __slots__ = ("_need", "_partial", "error", "limits", "protocol", "role")
+    __slots__ = ("_need", "_partial", "_seen", "error", "kept", "limits", "protocol", "role")
 
     def __init__(self, limits: PacketLimits, role: int, protocol: int = 0) -> None:
         if role == CLIENT and protocol == 0:
@@ -87,6 +87,16 @@ class Reader:
         self.error: ProtocolError | None = None
         self._partial: bytearray | None = None  # created when needed: most connections are idle
         self._need = 0  # bytes needed for the next step; 0: no packet in progress
+        self._seen = 0  # bytes of the packet in progress at the last call of ``progress``
+        self.kept = 0
+
+    def progress(self) -> int:
+        """How many bytes of the packet in progress came since the last call; -1 if no packet is in progress."""
+        partial = self._partial
+        if partial is None:
+            return -1
+        before, self._seen = self._seen, len(partial)
+        return self._seen - before
 
     @property
     def pending(self) -> int:
@@ -102,9 +112,11 @@ class Reader:
         if partial is not None:
             partial += data
             if len(partial) < self._need:
+                self.kept = large(len(partial))
                 return packets
             data = bytes(partial)
             self._partial = None
+            self.kept = 0
         try:
             self._read(data, packets)
         except ProtocolError as error:
@@ -152,6 +164,8 @@ class Reader:
         # A bytearray grows in place, so a packet that arrives byte by byte is not copied for each byte.
         self._partial = bytearray(data[pos:])
         self._need = need
+        self._seen = 0
+        self.kept = large(len(data) - pos)
 
     def _publish(self, data: bytes, first: int, pos: int, end: int) -> Publish:
         """PUBLISH, section 3.3."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from mesh.frontdoor.status import ConnectionsStatus, DoorStatus
 from mesh.node.status import ServicesStatus
-from mesh.transport.status import CLIENT, Held, SocketsStatus
+from mesh.transport.status import CLIENT, BuffersStatus, Held, SocketsStatus
 from tests.support.exchange import exchange
 
 DOOR = DoorStatus(
     host="127.0.0.1",
-    door=ConnectionsStatus(SocketsStatus(CLIENT, 3, 0, 0, 10, 20, Held(link=1), ()), 5, 7, 8, ()),
+    door=ConnectionsStatus(
+        SocketsStatus(CLIENT, 3, 0, 0, 10, 20, Held(link=1), ()), BuffersStatus(0, 1, 0), 5, 7, 8, ()
+    ),
     services=ServicesStatus(1.5, True, 4, 0, None),
 )
 

@@ -88,3 +88,11 @@ def test_random_properties_keep_the_meaning_of_a_publish(properties: bytes) -> N
         assert isinstance(one, Publish)
         assert isinstance(other, Publish)
         assert (one.topic, one.payload) == (other.topic, other.payload)
+
+
+def test_size_is_that_of_the_topics_that_are_kept() -> None:
+    table = AliasTable(5)
+    steps = (("a/b", 1, 3), ("a/b", 1, 3), ("c", 2, 4), ("long/topic", 1, 11), ("", 1, 11), ("x", 9, 11))
+    for topic, alias, size in steps:
+        table.plain(encode(aliased(topic, alias), MQTT5))
+        assert table.size == size

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from mesh.wire.decode import CLIENT, SERVER, Framer, PacketLimits, Reader
 from mesh.wire.encode import encode
-from mesh.wire.frames import Splitter
+from mesh.wire.frames import LARGE, Splitter
 from mesh.wire.packets import Connect, Ping, Publish, Subscribe, Subscription, Unsubscribe
 from mesh.wire.reasons import (
     MALFORMED_PACKET,
@@ -189,3 +191,22 @@ def test_repr_of_packets_shows_their_fields() -> None:
     assert repr(properties(user=[("k", "v")], maximum_qos=0)) == "Properties(maximum_qos=0, user=[('k', 'v')])"
     assert Ping(12) != Ping(13)
     assert Publish("a") != Ping(12)
+
+
+@pytest.mark.parametrize("make", [lambda: Framer(1 << 20), lambda: Reader(PacketLimits(), SERVER, 4)])
+def test_progress_and_size_of_the_packet_in_progress(make: Callable[[], Framer | Reader]) -> None:
+    """``progress`` counts since its last call, from the first byte of each packet; ``kept`` counts large parts only."""
+    packet = encode(Publish("t", bytes(10_000)), 4)
+    reader = make()
+    assert (reader.progress(), reader.kept) == (-1, 0)
+    reader.feed(packet[:1])
+    reader.feed(packet[1:3])
+    assert (reader.progress(), reader.progress(), reader.kept) == (3, 0, 0)
+    reader.feed(packet[3 : LARGE - 1])
+    assert (reader.progress(), reader.kept) == (LARGE - 4, 0)
+    reader.feed(packet[LARGE - 1 : LARGE])
+    assert (reader.progress(), reader.kept) == (1, LARGE)
+    assert len(reader.feed(packet[LARGE:] + packet + packet[:5000])) == 2
+    assert (reader.progress(), reader.kept) == (5000, 5000)
+    assert len(reader.feed(packet[5000:])) == 1
+    assert (reader.progress(), reader.kept) == (-1, 0)
