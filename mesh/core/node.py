@@ -24,6 +24,7 @@ from mesh.node.config import TIER, NodeConfig
 from mesh.node.services import Services
 from mesh.registry.members import Member
 from mesh.transport.admission import Admission
+from mesh.transport.buffers import Buffers
 from mesh.transport.dialler import Address, Dialler
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.status import CLIENT, together
@@ -50,6 +51,7 @@ class CoreNode:
         self._kept = CoreItems(())
         self._group: StreamGroup | None = None
         self._endpoints: list[Endpoint] = []
+        self._buffers = Buffers()
 
     async def start(self) -> None:
         """Recover, connect to the edges, then listen to back ends."""
@@ -104,12 +106,14 @@ class CoreNode:
         limits = config.topology.limits
         access, rule = config.topology.access, config.topology.backends
         backends = rule.compile(access.grant(access.backends))
-        admission = Admission(config.client_limits(), limits.connections, config.spec.redirect, rule.methods())
+        share = max(1, config.connections() // max(1, len(config.spec.listen)))  # each listener counts its own clients
+        admission = Admission(config.client_limits(), share, config.spec.redirect, rule.methods())
         for listener in config.spec.listen:
             endpoint = Endpoint(
                 config.name, broker_host.broker, broker_host.turn, broker_host.wheel, backends.principal_of,
                 listen=listener.listen(), admission=admission,
-                connect_timeout=limits.connect_timeout, proven=backends.proven,
+                connect_timeout=limits.connect_timeout, packet_rate=limits.packet_rate, buffers=self._buffers,
+                proven=backends.proven,
             )  # fmt: skip
             await endpoint.start()
             self._endpoints.append(endpoint)
@@ -241,6 +245,7 @@ class CoreNode:
             queued=found.broker.queued,
             broker_host=found,
             clients=together(CLIENT, [endpoint.status(CLIENT) for endpoint in self._endpoints]),
+            buffers=self._buffers.status(),
             links=links,
             unknown_vehicles=router.unknown,
             services=services.status(),

@@ -8,7 +8,7 @@ from typing import Annotated, Final, final
 from mesh.figures.instrument import counter, gauge
 from mesh.figures.node import NodeStatus
 from mesh.node.status import BrokerHostStatus, ServicesStatus
-from mesh.transport.status import LinkStatus, SocketsStatus
+from mesh.transport.status import BuffersStatus, LinkStatus, SocketsStatus
 
 _LINK: Final = ("link", "peer")
 
@@ -52,6 +52,7 @@ class CoreStatus(NodeStatus):
 
     broker_host: BrokerHostStatus
     clients: SocketsStatus
+    buffers: BuffersStatus
     links: tuple[TierLinkStatus, ...]
     unknown_vehicles: Annotated[
         int, counter("mesh_unknown_vehicle_messages_total", "Messages for vehicles that no edge owns.")

@@ -91,6 +91,7 @@ class Devices(DoorOwner):
         listen: Listen,
         grace: float = 30.0,
         unix_path: UnixPath = no_unix_path,
+        links: int = MAX_LINKS,
     ) -> None:
         group = StreamGroup(asyncio.get_running_loop(), wheel)
         super().__init__(name, new_instance(epoch), broker, turn, group, prove, limits, grace)
@@ -102,7 +103,7 @@ class Devices(DoorOwner):
         self._durable = 0
         self._doors: dict[str, DoorProcess] = {}
         self._sessions: dict[tuple[str, str], Device] = {}
-        self._listener = Listener(name, listen, self.group, self._link, MAX_LINKS, unix_path=unix_path)
+        self._listener = Listener(name, listen, self.group, self._link, links, unix_path=unix_path)
 
     @property
     def port(self) -> int:

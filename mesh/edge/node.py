@@ -12,7 +12,7 @@ from typing import Final, final
 
 from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import Principal
-from mesh.edge.devices import Devices
+from mesh.edge.devices import MAX_LINKS, Devices
 from mesh.edge.status import EdgeStatus
 from mesh.figures.node import NodeStatus
 from mesh.node.brokerhost import BrokerHost, open_broker
@@ -77,14 +77,17 @@ class EdgeNode:
             config.name, epoch, broker_host.broker, broker_host.journal, broker_host.turn, broker_host.wheel,
             config.prove, self._admit, config.device_limits(), listen=Listen(DEVICE, config.topology.bind, port),
             grace=limits.attach_grace, unix_path=config.unix_path(config.name, DEVICE),
+            links=config.members(MAX_LINKS),
         )  # fmt: skip
 
     def _make_endpoint(self, broker_host: BrokerHost, port: int) -> Endpoint:
         config = self._config
         return Endpoint(
             config.name, broker_host.broker, broker_host.turn, broker_host.wheel, config.admit_core,
-            listen=Listen(TIER, config.topology.bind, port), admission=Admission(config.member_limits(), _CORES),
-            connect_timeout=config.topology.limits.connect_timeout, unix_path=config.unix_path(config.name, TIER),
+            listen=Listen(TIER, config.topology.bind, port),
+            admission=Admission(config.member_limits(), config.members(_CORES)),
+            connect_timeout=config.topology.limits.connect_timeout, packet_rate=config.topology.limits.packet_rate,
+            unix_path=config.unix_path(config.name, TIER),
         )  # fmt: skip
 
     def _inbox(self) -> InboxRules | None:

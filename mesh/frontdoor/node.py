@@ -68,11 +68,12 @@ class DoorNode:
             connect_timeout=limits.connect_timeout,
             attach_timeout=limits.connect_wait,
             held_per_vehicle=limits.held_bytes,
+            packet_rate=limits.packet_rate,
             topic_aliases=limits.topic_aliases,
         )
         listen = [listener.listen() for listener in config.spec.listen]
         admission = Admission(
-            config.client_limits(), limits.connections, config.spec.redirect, config.topology.identity.methods()
+            config.client_limits(), config.connections(), config.spec.redirect, config.topology.identity.methods()
         )
         epoch = time.time_ns() // 1_000_000  # grows with each start, also without etcd
         door = self._door = FrontDoor(

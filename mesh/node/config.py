@@ -6,6 +6,8 @@ same node, so a process that starts after a crash continues where the other one 
 
 from __future__ import annotations
 
+import errno
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from mesh.broker.settings import DROP_OLDEST, REJECT, Settings
 from mesh.node.budget import memory_budget
 from mesh.policy import secrets
 from mesh.policy.access import tier_principal
+from mesh.topology import descriptors
 from mesh.topology import topology as terms
 from mesh.topology.nodes import NodeSpec, nodes
 from mesh.topology.topology import Topology
@@ -124,6 +127,21 @@ class NodeConfig:
         topology = self.topology
         local = topology.ray == terms.LOCAL
         return memory_budget(topology.limits.memory, len(nodes(topology)), local)
+
+    def connections(self) -> int:
+        """How many clients this node lets in. Raises ``OSError``, which names the limit, if its process may not open as
+        many files as the topology asks for."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            return descriptors.connections(self.topology, files)
+        except ValueError as error:
+            raise OSError(errno.EMFILE, f"{self.name}: limits.connections: {error}") from None
+
+    def members(self, most: int) -> int:
+        """How many nodes may be connected to one internal port of this node: ``most``, or fewer if its process may open
+        few files."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return descriptors.members(self.topology, files, most)
 
     def vehicle_of(self) -> Callable[[str], str | None]:
         """The function that returns the vehicle of a topic."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from mesh.topology import descriptors
 from mesh.topology.fields import Table
 from mesh.topology.nodes import RESERVED, metrics_addresses, replica_names
-from mesh.topology.topology import CoreSpec, FrontDoorSpec, Topology
+from mesh.topology.topology import AUTO, LOCAL, CoreSpec, FrontDoorSpec, Topology
 from mesh.topology.tree import Mapping, Node, Sequence
 from mesh.topology.units import Address
 
@@ -21,6 +22,7 @@ def run(top: Table, topology: Topology) -> None:
     _pools(top, topology)
     _users(top, topology)
     _addresses(top, topology)
+    _connections(top, topology)
 
 
 def _find(node: Node, *path: str | int) -> Node:
@@ -119,6 +121,17 @@ def _users(top: Table, topology: Topology) -> None:
         if user.user and user.user in seen:
             _note(top, f"duplicate user {user.user!r}; remove one", "backends", "users", index, "user")
         seen.add(user.user)
+
+
+def _connections(top: Table, topology: Topology) -> None:
+    """On this machine a node can have as many clients as the topology asks for. Other machines check that themselves,
+    when their nodes start."""
+    if topology.ray != LOCAL or topology.limits.connections == AUTO:
+        return
+    try:
+        descriptors.connections(topology, descriptors.openable())
+    except ValueError as error:
+        _note(top, str(error), "limits", "connections")
 
 
 def _addresses(top: Table, topology: Topology) -> None:

@@ -449,6 +449,8 @@ def _limit(item: Field[Any]) -> Callable[[str], Any]:
     least, most = item.metadata["least"], item.metadata["most"]
     if item.metadata["unit"] == "count":
         return units.integer(least, most)
+    if item.metadata["unit"] == "files":
+        return _or_word("auto", units.integer(least, most))
     read = _within(units.duration if item.metadata["unit"] == "time" else units.size, least, most)
     word = item.metadata["unit"]
     return _or_word(word, read) if word in ("auto", "none") else read

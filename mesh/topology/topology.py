@@ -213,7 +213,9 @@ class TelemetrySpec:
     prometheus: Address | None = None
 
 
-Unit = Literal["count", "size", "time", "auto", "none"]  # the last two: a size, or this word for the default 0
+AUTO: Final = 0  # a limit that follows from what a process may do
+# auto, none: a size, or this word for the default 0; files: a count, or auto for the default ``AUTO``.
+Unit = Literal["count", "files", "size", "time", "auto", "none"]
 
 
 def limit(default: float, unit: Unit, least: float, most: float) -> Any:
@@ -243,6 +245,9 @@ class LimitsSpec:
     # A longer keep alive is shortened (5.0) or not granted (3.x): a dead connection would keep its slot for most of a
     # day.
     max_keep_alive: int = limit(3600, "time", 10, 65_535)
+    # Bytes a second. A packet that comes more slowly is no sign of life: single bytes would keep a connection, and the
+    # part of the packet that is buffered, for ever.
+    packet_rate: int = limit(256, "size", 16, 1 << 20)
     # Queued messages per session.
     queue_messages: int = limit(1000, "count", 1, 1_000_000)
     queue_bytes: int = limit(64 << 20, "size", 1024, 1 << 40)
@@ -255,8 +260,8 @@ class LimitsSpec:
     # What a front door holds per connection and direction while the edge is unavailable; at the limit the door stops
     # reading.
     held_bytes: int = limit(256 << 10, "size", 1024, 1 << 30)
-    # Per front door. A connection costs some kilobytes and a file descriptor.
-    connections: int = limit(100_000, "count", 1, 10_000_000)
+    # Per front door or core. A connection costs some kilobytes and a file descriptor; see ``descriptors``.
+    connections: int = limit(AUTO, "files", 1, 10_000_000)
     # Per edge or core.
     sessions: int = limit(1_000_000, "count", 1, 100_000_000)
     retained: int = limit(1_000_000, "count", 0, 100_000_000)

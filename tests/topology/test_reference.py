@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mesh.topology.load import SECTIONS
-from mesh.topology.topology import NEVER, LimitsSpec
+from mesh.topology.topology import AUTO, NEVER, LimitsSpec
 from mesh.topology.units import duration, size
 
 TEXT = (Path(__file__).parents[2] / "docs" / "topology.md").read_text()
@@ -24,6 +24,7 @@ def test_every_section_is_documented(section: str) -> None:
 
 READERS: dict[str, Callable[[str], float]] = {
     "count": int,
+    "files": lambda text: AUTO if text == "auto" else int(text),
     "size": size,
     "time": lambda text: NEVER if text == "never" else duration(text),
     "auto": lambda text: 0 if text == "auto" else size(text),
