@@ -51,11 +51,12 @@ class CoreNode:
         self._kept = CoreItems(())
         self._group: StreamGroup | None = None
         self._endpoints: list[Endpoint] = []
-        self._buffers = Buffers()
+        self._buffers = Buffers(config.buffer_bytes())
 
     async def start(self) -> None:
         """Recover, connect to the edges, then listen to back ends."""
         config = self._config
+        config.connections()  # a mistake is named before anything is opened
         services = self._services = Services(config)
         # With an inbox, a command to a vehicle without an owner assigns one, whose inbox then holds the command.
         find = services.map.lookup if config.topology.inbox is None else services.claim
@@ -239,7 +240,9 @@ class CoreNode:
         return CoreStatus(
             host=self._config.topology.bind,
             metrics=services.metrics,
-            detail=found.detail or "; ".join(f"{link.peer} {link.error}" for link in links if link.error),
+            detail=found.detail
+            or self._buffers.strain()
+            or "; ".join(f"{link.peer} {link.error}" for link in links if link.error),
             connections=found.broker.connected,
             sessions=found.broker.sessions,
             queued=found.broker.queued,

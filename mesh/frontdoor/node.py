@@ -68,6 +68,8 @@ class DoorNode:
             connect_timeout=limits.connect_timeout,
             attach_timeout=limits.connect_wait,
             held_per_vehicle=limits.held_bytes,
+            held=config.buffer_bytes(),
+            buffers=config.buffer_bytes(),
             packet_rate=limits.packet_rate,
             topic_aliases=limits.topic_aliases,
         )
@@ -117,6 +119,7 @@ class DoorNode:
         return DoorStatus(
             host=self._config.topology.bind,
             metrics=services.metrics,
+            detail=door.clients.buffers.strain(),
             connections=found.clients.connections,
             door=found,
             services=services.status(),

@@ -137,6 +137,11 @@ class NodeConfig:
         except ValueError as error:
             raise OSError(errno.EMFILE, f"{self.name}: limits.connections: {error}") from None
 
+    def buffer_bytes(self) -> int:
+        """The bytes that clients may make this node buffer, and those that a front door may hold for its edges: a
+        quarter of its memory each, with room for some of the largest packets in any case."""
+        return max(self.memory_budget() // 4, 4 * self.topology.limits.max_packet_size)
+
     def members(self, most: int) -> int:
         """How many nodes may be connected to one internal port of this node: ``most``, or fewer if its process may open
         few files."""

@@ -76,6 +76,15 @@ class Buffers:
         if self.used > self.limit and size > before:
             self._relieve()
 
+    def strain(self) -> str:
+        """Which client uses the most, if nine tenths of the limit are in use; else empty."""
+        if 10 * self.used < 9 * self.limit or not self._entries:
+            return ""
+        client = self._entries[self._worst()]
+        return (
+            f"{self.used} of {self.limit} bytes for buffers are in use; {client} uses the most, {self._totals[client]}"
+        )
+
     def status(self) -> BuffersStatus:
         """The status, for ``mesh status`` and metrics."""
         return BuffersStatus(self.used, self.limit, self.closed)

@@ -95,8 +95,9 @@ class EndpointClient(ClientStream):
         connection, endpoint = self.connection, self._endpoint
         if connection is not None:
             endpoint.clients.notices.warn(
-                "closed", "%s: client %s closed: %s: %s", endpoint.name, connection.peer, name_of(reason), why
-            )
+                "closed", "%s: client %s of %s closed: %s: %s",
+                endpoint.name, connection.peer, connection.principal.name, name_of(reason), why,
+            )  # fmt: skip
             self._reader = None
             endpoint.broker.fail(connection, reason)
             endpoint.turn.wake()
@@ -107,6 +108,10 @@ class EndpointClient(ClientStream):
         if connection is not None and not connection.closing:
             self._endpoint.broker.lost(connection)
             self._endpoint.turn.wake()
+
+    def client(self) -> str:
+        connection = self.connection
+        return self.peer.address if connection is None else f"{connection.principal.name} at {self.peer.address}"
 
     # Stream
 

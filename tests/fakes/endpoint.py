@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from mesh.broker.peer import Peer
 from mesh.broker.principal import BACKEND, Principal, everything
 from mesh.transport.admission import Admission
+from mesh.transport.buffers import Buffers
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.listen import Listen
 from mesh.transport.turn import Turn
@@ -26,6 +27,7 @@ class EndpointNode:
     def __init__(self, authenticate: Callable[[Connect, Peer], Awaitable[Principal] | Principal] | None = None) -> None:
         self.authenticate = authenticate or (lambda connect, peer: PRINCIPAL)
         self.connect_timeout = 10.0
+        self.buffers = Buffers()
         self.admission = Admission(PacketLimits(), 10)
         self.proven: Callable[[str], Principal] | None = None
 
@@ -41,7 +43,7 @@ class EndpointNode:
         self.endpoint = Endpoint(
             "core", self.engine, self.turn, self.wheel, self.authenticate,
             listen=Listen("mqtt", "127.0.0.1", 0), admission=self.admission,
-            connect_timeout=self.connect_timeout, proven=self.proven,
+            connect_timeout=self.connect_timeout, buffers=self.buffers, proven=self.proven,
         )  # fmt: skip
         await self.endpoint.start()
         self.port = self.endpoint.port

@@ -52,6 +52,7 @@ def test_the_client_that_uses_most_loses_connections_until_the_rest_fits() -> No
         buffers, group = Buffers(10_000), await _group()
         good = Sock(group, "GOOD")
         buffers.count(good, 5000)
+        assert buffers.strain() == ""
         bad = [Sock(group, "BAD") for _ in range(20)]
         for sock in bad:
             buffers.count(sock, 1000)
@@ -59,6 +60,7 @@ def test_the_client_that_uses_most_loses_connections_until_the_rest_fits() -> No
         assert sum(1 for sock in bad if sock.why) == 15
         assert (buffers.used, buffers.closed) == (10_000, 15)
         assert bad[0].why == "all 10000 bytes for buffers are in use, and BAD uses the most, 6000"
+        assert buffers.strain() == "10000 of 10000 bytes for buffers are in use; GOOD uses the most, 5000"
 
     run(main())
 

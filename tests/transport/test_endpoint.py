@@ -285,3 +285,48 @@ def test_an_address_in_use_is_named() -> None:
                 await listener.start()
 
     run(main())
+
+
+def test_what_clients_make_the_endpoint_buffer_is_bounded() -> None:
+    async def main() -> None:
+        node = EndpointNode()
+        node.buffers.limit = 1_099_999
+        node.admission.most = 100
+        async with node:
+            apps = [await Bare(MQTT5).hello(node.port, f"app-{n}") for n in range(20)]
+            packet = encode(Publish("t", bytes(190_000), 1, packet_id=1), MQTT5)
+            for app in apps:
+                app.raw(packet[:100_000])
+            await until(lambda: node.buffers.closed == sum(1 for app in apps if app.closed.is_set()) == 10)
+            assert node.buffers.used <= node.buffers.limit
+            for app in apps:
+                if app.closed.is_set():
+                    assert (await app.wait(Disconnect)).reason == 0x97
+                else:
+                    app.raw(packet[100_000:])
+                    await app.acked(PUBACK, [1])
+            await until(lambda: node.buffers.used == 0)
+
+    run(main())
+
+
+def test_what_clients_of_the_endpoint_do_not_read_is_bounded() -> None:
+    async def main() -> None:
+        node = EndpointNode()
+        node.buffers.limit = 10_000_000
+        async with node:
+            slow, good = await Bare().hello(node.port, "slow"), await Bare().hello(node.port, "good")
+            slow.pause()
+            sent = 0
+            while node.buffers.closed == 0:
+                node.engine.deliver("slow", Publish("t", bytes(1_000_000)))
+                node.engine.deliver("good", Publish("t", b"x"))
+                node.turn.wake()
+                sent += 1
+                await good.wait_all(Publish, sent)
+                assert node.buffers.used <= node.buffers.limit
+                assert sent < 100
+            await until(lambda: node.endpoint.status(CLIENT).connections == 1)
+            assert (node.buffers.used, good.closed.is_set()) == (0, False)
+
+    run(main())
