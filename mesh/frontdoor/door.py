@@ -1,8 +1,8 @@
 """The front door: it owns the vehicles' connections, and nothing else of them.
 
 It composes listeners, links and the map. It must never know sessions or messages, which belong to the edge. What always
-holds: a vehicle's connection is not closed because an edge, a core or etcd is unavailable; the bytes held for an edge
-are bounded.
+holds: the bytes held for edges and the bytes buffered for vehicles are bounded; unless such a bound is reached, no
+vehicle's connection is closed because an edge, a core or etcd is unavailable.
 """
 
 from __future__ import annotations

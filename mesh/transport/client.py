@@ -25,6 +25,7 @@ from mypy_extensions import mypyc_attr
 
 from mesh.transport.admission import Admission
 from mesh.transport.buffers import Buffering, Buffers
+from mesh.transport.frame import WINDOW
 from mesh.transport.lifecycle import Lifecycle, Rejection
 from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused
@@ -197,8 +198,9 @@ class ClientStream(Buffering):
             self._begun()
 
     def owe(self) -> None:
-        """The client has not read all that was written, or has read it now."""
-        size = large(self.pending())
+        """The client has not read all that was written, or has read it now. What this node has written beyond a window
+        at once does not count: no client may be closed for that."""
+        size = large(min(self.pending(), WINDOW))
         if size != self.unread:
             self.unread = size
             self.recount()

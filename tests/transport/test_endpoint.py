@@ -9,6 +9,7 @@ import pytest
 
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
+from mesh.transport.frame import WINDOW
 from mesh.transport.lifecycle import EARLY
 from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
@@ -313,20 +314,27 @@ def test_what_clients_make_the_endpoint_buffer_is_bounded() -> None:
 def test_what_clients_of_the_endpoint_do_not_read_is_bounded() -> None:
     async def main() -> None:
         node = EndpointNode()
-        node.buffers.limit = 10_000_000
+        node.buffers.limit = 4 * WINDOW - 1
         async with node:
-            slow, good = await Bare().hello(node.port, "slow"), await Bare().hello(node.port, "good")
-            slow.pause()
+            good = await Bare().hello(node.port, "good")
+            slow = [await Bare().hello(node.port, f"slow-{n}") for n in range(5)]
+            for one in slow:
+                one.pause()
             sent = 0
-            while node.buffers.closed == 0:
-                node.engine.deliver("slow", Publish("t", bytes(1_000_000)))
+            while node.buffers.closed < 2:
+                for n in range(5):
+                    if (f"slow-{n}", 0x97) not in node.engine.failed:
+                        node.engine.deliver(f"slow-{n}", Publish("t", bytes(1_000_000)))
                 node.engine.deliver("good", Publish("t", b"x"))
                 node.turn.wake()
                 sent += 1
                 await good.wait_all(Publish, sent)
                 assert node.buffers.used <= node.buffers.limit
-                assert sent < 100
-            await until(lambda: node.endpoint.status(CLIENT).connections == 1)
-            assert (node.buffers.used, good.closed.is_set()) == (0, False)
+                assert sent < 1000
+            for one in slow:
+                one.resume()
+            await until(lambda: sum(1 for one in slow if one.closed.is_set()) == 2)
+            await until(lambda: node.buffers.used == 0)
+            assert not good.closed.is_set()
 
     run(main())
