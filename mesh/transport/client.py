@@ -150,6 +150,7 @@ class ClientStream(Buffering):
         self.life.move(HAND_OVER)
         early = self.life.take_early()
         self.kept = 0
+        self._context.buffers.count(self, 0)  # the client was not known before
         self.recount()  # not more than before, so it does not close this connection
         return early
 

@@ -86,6 +86,7 @@ def test_connects_that_are_kept_are_bounded() -> None:
                 one.send(Connect(MQTT5, f"bad-{n}", username="BAD", password=bytes(60_000), will=will))
             await until(lambda: buffers(mesh).closed == sum(1 for one in bad if one.closed.is_set()) == 12)
             assert buffers(mesh).used <= LIMIT
+            assert set(mesh.door.clients.buffers._totals) == {"BAD"}
             for one in bad:
                 assert one.closed.is_set() or (await one.wait(Connack)).reason == 0
 
