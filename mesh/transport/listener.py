@@ -23,8 +23,11 @@ from mesh.transport.notices import Notices
 from mesh.transport.status import ListenerStatus
 from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.unixsocket import UnixPath, no_unix_path
+from mesh.transport.wheel import Timed
 
 SPARE: Final = 256  # connections beyond the limit that are open just long enough to answer their CONNECT
+
+PROBE: Final = 1.0  # seconds
 
 BACKLOG: Final = 4096  # a city's vehicles reconnect at once; the kernel's own limit (somaxconn) still applies
 
@@ -42,6 +45,26 @@ class Refusing(asyncio.Protocol):
 
 
 @final
+class Probe(Timed):
+    """Finds out whether this process can open a file, once in ``PROBE`` seconds. The event loop closes connections that
+    it cannot accept for that reason, and tells no one."""
+
+    __slots__ = ("_listener",)
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__()
+        self._listener = listener
+
+    def expired(self) -> None:
+        listener = self._listener
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            listener.starve(error)
+        listener.group.wheel.watch(self, PROBE)
+
+
+@final
 class Listener:
     """``factory`` makes the stream of a connection; ``port`` is the one really bound; ``unix_path`` gives the path of
     the Unix socket for it. A TLS handshake has ``handshake`` seconds. ``spare`` connections beyond ``limit`` are
@@ -52,6 +75,7 @@ class Listener:
         "_handshake",
         "_notices",
         "_peer",
+        "_probe",
         "_server",
         "_unix_path",
         "_unix_server",
@@ -63,6 +87,7 @@ class Listener:
         "refused",
         "shared",
         "spare",
+        "starved",
         "total",
     )
 
@@ -88,6 +113,8 @@ class Listener:
         self.spare = spare
         self.total = 0
         self.refused = 0
+        self.starved = 0
+        self._probe = Probe(self)
         self._factory = factory
         self._handshake = handshake
         self._peer = Peer(listener=str(listen))  # of a connection that has no transport yet
@@ -109,6 +136,7 @@ class Listener:
             raise OSError(error.errno, f"{self.name}: cannot listen on {listen.host}:{self.port}: {reason}") from error
         self.port = self._server.sockets[0].getsockname()[1]
         await self._start_unix()
+        self.group.wheel.watch(self._probe, PROBE)
 
     async def _start_unix(self) -> None:
         path = self._unix_path(self.port)
@@ -121,6 +149,7 @@ class Listener:
 
     def stop(self) -> None:
         """Stop listening. Open streams stay open; their owner closes them."""
+        self.group.wheel.forget(self._probe)
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -132,7 +161,12 @@ class Listener:
 
     def status(self) -> ListenerStatus:
         """The status, for ``mesh status`` and metrics."""
-        return ListenerStatus(str(replace(self.listen, port=self.port)), self.total, self.refused)
+        return ListenerStatus(str(replace(self.listen, port=self.port)), self.total, self.refused, self.starved)
+
+    def starve(self, error: OSError) -> None:
+        """This process can open no file: new connections are refused by the event loop."""
+        self.starved += 1
+        self._notices.warn("descriptors", "%s: connections are refused: no file can be opened: %s", self.name, error)
 
     def _accept(self) -> asyncio.BaseProtocol:
         self.total += 1

@@ -73,6 +73,14 @@ class ListenerStatus(Status):
             ("link", "listener"),
         ),
     ]
+    starved: Annotated[
+        int,
+        counter(
+            "mesh_listener_starved_total",
+            "Times, one a second, at which the process could open no file and so accept no connection.",
+            ("link", "listener"),
+        ),
+    ]
 
 
 @final

@@ -78,6 +78,7 @@ def test_a_door_without_descriptors_goes_on_when_some_are_free() -> None:
             with may_open(next_descriptor() + 20):
                 async with flood(mesh.port, 100):
                     await until(full)
+                    await until(lambda: mesh.door.status().clients.listeners[0].starved > 0)
                     car.send(Publish("vehicles/CAR/t", b"x", 1, packet_id=1))
                     await car.acked(PUBACK, [1])
                 await until(lambda: mesh.door.status().clients.connections == 1)
