@@ -26,7 +26,7 @@ class LoadPlan:
 
     ``window``: unacknowledged messages of a source; ``rate``: messages per second of all sources together, 0 for as
     many as the window allows; ``size``: bytes of payload. ``first``: the number of the first vehicle, so that several
-    processes can share a plan.
+    processes can share a plan. ``names``: the pattern that the names of the vehicles have to match; empty: any.
     """
 
     name: str
@@ -42,6 +42,7 @@ class LoadPlan:
     idle: int = 0
     first: int = 0
     together: int = TOGETHER
+    names: str = ""
 
     def part(self, number: int, of: int) -> LoadPlan:
         """The share of process ``number`` of ``of``. The receivers of a fan-out, and a group, need one process."""

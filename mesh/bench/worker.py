@@ -16,6 +16,7 @@ from typing import Any, Final, cast, final
 
 import uvloop
 
+from mesh.bench.names import VehicleNames
 from mesh.bench.peers import Car, Commander, GroupMember, LoadClient, ReportCollector, ReportSource, Sink, Tally
 from mesh.bench.plan import DIRECT, DOWN, UP, LoadPlan
 from mesh.cluster.host import all_file_descriptors
@@ -39,6 +40,7 @@ class Load:
 
     def __init__(self, plan: LoadPlan, vehicles: Address, backends: Address) -> None:
         self.plan = plan
+        self._names = VehicleNames(plan.names)
         self.tally = Tally()
         self.sources: list[ReportSource] = []
         self.sinks: list[Sink] = []
@@ -70,13 +72,14 @@ class Load:
     async def _connect_fleet(self) -> None:
         """Connect the peers of a fleet. Only the first process has the back end that collects all reports."""
         plan = self.plan
-        name = f"bench-{plan.first:07}"
+        name_of = self._names.name_of
+        name = name_of(plan.first)
         if plan.first == 0:
             ready = _Ready(self, "collector")
             collector = ReportCollector(self._hello("collector", "sink", False), self.tally, ready, _REPORTS, plan.qos)
             self.sinks.append(collector)
             await self._all([(collector, self._backends)])
-        names = [f"bench-{number:07}" for number in range(plan.first, plan.first + plan.fleet)]
+        names = [name_of(number) for number in range(plan.first, plan.first + plan.fleet)]
         cars: list[tuple[LoadClient, Address]] = []
         topics = [f"vehicles/{car}/cmd/go".encode() for car in names]
         hello = self._hello(name, "commander", False)
@@ -91,7 +94,7 @@ class Load:
         await self._all(cars)
 
     def _sink(self, number: int) -> tuple[LoadClient, Address]:
-        name, vehicle = f"bench-{number:07}", self.plan.direction == DOWN
+        name, vehicle = self._names.name_of(number), self.plan.direction == DOWN
         topic = "" if self.plan.idle else _SHARED if self.plan.group else self._topic(name)
         kind = GroupMember if self.plan.group else Sink
         sink = kind(self._hello(name, "sink", vehicle), self.tally, _Ready(self, name), topic, self.plan.qos)
@@ -99,7 +102,7 @@ class Load:
         return sink, self._vehicles if vehicle else self._backends
 
     def _source(self, number: int) -> tuple[LoadClient, Address]:
-        plan, name = self.plan, f"bench-{number:07}"
+        plan, name = self.plan, self._names.name_of(number)
         vehicle = plan.direction == UP
         hello = self._hello(name, "source", vehicle)
         topic = self._topic(name)

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from typing import Final
 
+from mesh.bench.names import VehicleNames
 from mesh.bench.peers import LEAST_PAYLOAD
 from mesh.bench.plan import DIRECT, SCENARIOS, UP, LoadPlan
 from mesh.bench.run import LoadFailed, Result, measure
@@ -23,8 +24,9 @@ examples:
   mesh bench up-200x1 --rate 5000     200 vehicles send 5,000 reports per second in total: shows the latency
   mesh bench down-1x100 --json | jq .rate
 
-The vehicles are named bench-0000000 and so on, and keep their edges in the map. Only messages that arrived are counted;
-a latency starts when the message was due. The load runs on this machine and uses its processors, too.
+The vehicles are named bench-0000000 and so on, or as the topology's pattern for names allows, and keep their edges in
+the map. Only messages that arrived are counted; a latency starts when the message was due. The load runs on this
+machine and uses its processors, too.
 
 exit codes: 0 no loss, 1 a message or a connection was lost, or the load failed, 3 no such mesh runs
 """
@@ -71,7 +73,10 @@ _WINDOW: Final = 1000  # with a rate, the rate limits the messages in flight
 
 def _measure(found: Run, plan: LoadPlan, seconds: float) -> Result:
     topology = topology_of(found)
-    vehicles = target(topology, "bench", None, None, "bench")
+    plan = replace(plan, names=topology.identity.pattern)
+    names = VehicleNames(plan.names)
+    names.name_of(max(plan.pairs, plan.fan_out, plan.idle) - 1)  # is there a name for the last one?
+    vehicles = target(topology, names.name_of(0), None, None, "bench")
     backends = target(topology, None, None, None, "bench")
     watched = {row.name: row.pid for row in status_of(found).nodes if row.role in ("edge", "core", "door")}
     return measure(
