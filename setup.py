@@ -23,6 +23,7 @@ FILES = (  # of other rooms: what each message passes
     "core/arrivals.py",
     "core/downstream.py",
     "core/following.py",
+    "core/holding.py",
     "core/kinds.py",
     "core/owners.py",
     "core/router.py",

@@ -26,6 +26,7 @@ from mesh.broker.ledger import INSTANCE, Ledger
 from mesh.broker.outbox import Outbox, explained
 from mesh.broker.peer import Peer
 from mesh.broker.persistence import Persistence
+from mesh.broker.pressure import FOLLOW
 from mesh.broker.principal import TIER, VEHICLE, Principal
 from mesh.broker.quotas import Quotas
 from mesh.broker.retained import Retained
@@ -108,6 +109,7 @@ class Broker(BrokerApi):
             self.dispatcher, forwarder, self.sessions, self.persistence, self.outbox, self.counters, tracer, clock,
             self.fail, self.vehicle_of,
         )  # fmt: skip
+        self.courier.slowdown.answered = self.answered
         self.sharing = Sharing(settings, self.subscriptions, self.persistence, self.courier)
         self.system = SystemTopics(settings.system_interval, clock())
         self.subscriber = Subscriber(
@@ -266,6 +268,8 @@ class Broker(BrokerApi):
         session.ends = 0.0
         session.will_due = 0.0
         self.connections += 1
+        if session.kind == TIER:
+            self.courier.pressure.joined(connection)
 
     def _accept(self, connection: Connection, connect: Connect, session: Session, present: bool) -> None:
         """Answer CONNECT once the session is durable, and give the session the messages that wait for it."""
@@ -274,6 +278,8 @@ class Broker(BrokerApi):
             for subscription in self.inbox.subscribe(session):
                 self.subscriber.add(session, subscription, 0)
         greeting = greeting_of(connection, connect, session, self.settings)
+        if greeting is not None and session.kind == TIER and len(self.courier.pressure):
+            greeting.user.append((FOLLOW, "1"))
         packet = encode(Connack(present, reasons.SUCCESS, greeting), connect.protocol)
         if connection.max_packet and len(packet) > connection.max_packet:  # no answer fits [MQTT-3.1.2-24]
             self.counters.dropped_large += 1
@@ -359,6 +365,8 @@ class Broker(BrokerApi):
         connection.session = None
         session.connection = None
         self.connections -= 1
+        if session.kind == TIER:
+            self.courier.pressure.left(connection)
         for receipt in connection.inbound.receipts:
             receipt.close()
         connection.inbound.receipts.clear()
@@ -442,7 +450,9 @@ class Broker(BrokerApi):
         """End a turn of the node; the journal commits next. Returns whether there is work for another turn."""
         self.intake.keep_ledgers()
         self.quotas.measure()
-        return self.catch_up.serve_all()
+        more = self.catch_up.serve_all()
+        self.courier.slowdown.serve()
+        return self.courier.pressure.serve() or more
 
     def pause(self, connection: Connection) -> None:
         """The client does not read fast enough: queue in its session."""
@@ -509,6 +519,8 @@ class Broker(BrokerApi):
             retained=len(self.retained),
             subscriptions=len(self.subscriptions),
             quotas=self._quota_status(),
+            pressed=len(self.courier.pressure),
+            delayed=len(self.courier.slowdown),
             connects=counters.connects,
             refused=counters.refused,
             takeovers=counters.takeovers,
@@ -518,6 +530,7 @@ class Broker(BrokerApi):
             published=counters.published,
             delivered=counters.delivered,
             rejected=counters.rejected,
+            presses=self.courier.pressure.presses,
             dropped_expired=counters.dropped_expired,
             dropped_full=counters.dropped_full,
             dropped_large=counters.dropped_large,

@@ -4,7 +4,8 @@ acknowledgements.
 It knows sessions, their queues and their connections: never topics or subscriptions. What always holds:
 
 * a delivery that the journal keeps is sent only when the journal has it on disk;
-* a full queue refuses the message with a reason code, or drops a message and counts it; it never grows past its limit;
+* a full queue refuses the message with a reason code, or drops a message and counts it; it grows past its limit only by
+  the messages of cores that ``Pressure`` allows;
 * a connection that is not writable gets nothing: its session queues, and no other session waits.
 """
 
@@ -16,10 +17,12 @@ from typing import Final, final
 from mesh.broker.counters import SAMPLED, BrokerCounters
 from mesh.broker.outbox import Outbox
 from mesh.broker.persistence import Persistence
+from mesh.broker.pressure import Pressure
 from mesh.broker.principal import TIER
 from mesh.broker.quotas import Quotas
 from mesh.broker.session import Connection, Session
 from mesh.broker.settings import DROP_OLDEST, Settings
+from mesh.broker.slowdown import BEHIND, BYTES_BEHIND, Slowdown
 from mesh.broker.trace import PRODUCER, SEND, WAIT, Tracer
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message, publish_packet
@@ -35,10 +38,10 @@ from mesh.wire.reasons import (
     UNSPECIFIED_ERROR,
 )
 
-# Deliveries of a connected session keep their message in memory as far as the next window reaches, and up to
-# _BYTES_IN_MEMORY; the messages of the rest are read from the journal when they are sent.
-_IN_MEMORY: Final = 64
-_BYTES_IN_MEMORY: Final = 1 << 20
+# Deliveries of a connected session keep their message in memory until the session is behind (``slowdown``); the
+# messages of the rest are read from the journal when they are sent.
+_IN_MEMORY: Final = BEHIND
+_BYTES_IN_MEMORY: Final = BYTES_BEHIND
 _LONGEST_ALIASED: Final = 1024  # characters: what a connection remembers is bounded in bytes, too
 
 
@@ -48,6 +51,7 @@ class Courier:
 
     __slots__ = (
         "_clock", "_counters", "_outbox", "_persistence", "_quotas", "_settings", "_spans", "_tracer", "backlog_due",
+        "pressure", "slowdown",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +64,8 @@ class Courier:
         tracer: Tracer,
         quotas: Quotas,
     ) -> None:
+        self.pressure = Pressure(settings, outbox)
+        self.slowdown = Slowdown(settings, clock)
         self._settings = settings
         self._quotas = quotas
         self._persistence = persistence
@@ -89,7 +95,11 @@ class Courier:
             return SUCCESS
         outbound = session.outbound
         size = message.size()
-        if not self.make_room(session, size):
+        # Only a publisher that waits for an answer can be held back by pressure: a message that was moved here from
+        # another queue (``receipt`` is None) stays there until there is room.
+        if not self.make_room(session, size) and (
+            receipt is None or not message.from_tier or not self.pressure.takes(session, size)
+        ):
             self._counters.rejected += 1
             return QUOTA_EXCEEDED
         delivery = Delivery(message, qos, retain, subscription_ids, message.received, message.expires, size)
@@ -107,12 +117,16 @@ class Courier:
                 or self._quotas.strained
             ):
                 delivery.message = None
+                if connection is not None and receipt is not None:
+                    self.slowdown.wait(session, message.from_tier, receipt)
         outbound.push(delivery)
         if connection is not None:
             if session.durable:
                 self._outbox.wait(connection)
             else:
                 self.pump(session, connection)
+                if outbound.waiting and receipt is not None and not self._soon(outbound):
+                    self.slowdown.wait(session, message.from_tier, receipt)
         return SUCCESS
 
     def _soon(self, outbound: Outbound) -> bool:

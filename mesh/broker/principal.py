@@ -16,6 +16,8 @@ BACKEND: Final = 1
 TIER: Final = 2  # a core that is a client of this edge
 
 
+MESH_TOPICS: Final = "$mesh/"  # signals between nodes; no client may publish or subscribe to them
+
 ALL_TOPICS: Final = ("#",)
 ALL_FILTERS: Final = ("#", "$SYS/#")  # "#" does not match topics that begin with $ [MQTT-4.7.2-1]
 
@@ -48,9 +50,11 @@ class Permissions:
 
     def may_publish(self, topic: str) -> bool:
         """Clients may not publish to topics that begin with ``$`` [MQTT-4.7.2-1], unless a filter names them; topics
-        below ``$SYS`` belong to the server."""
+        below ``$SYS`` belong to the server, those below ``$mesh`` to the mesh."""
         if topic.startswith("$"):
-            return not topic.startswith("$SYS") and matches_any(self.publish, topic) and not self._is_refused(topic)
+            if topic.startswith(("$SYS", MESH_TOPICS)):
+                return False
+            return matches_any(self.publish, topic) and not self._is_refused(topic)
         if self._all:
             return True
         if self._is_refused(topic):
@@ -70,7 +74,7 @@ class Permissions:
         A filter that is wider than a refused one is granted; ``Subscriptions`` withholds the refused topics.
         """
         inner = split_shared(filter)[1]
-        if any(covers(refused, inner) for refused in self.refused):
+        if inner.startswith(MESH_TOPICS) or any(covers(refused, inner) for refused in self.refused):
             return False
         if self.prefix and inner.startswith(self.prefix):
             return True

@@ -7,6 +7,10 @@ from typing import Final, final
 REJECT: Final = 0
 DROP_OLDEST: Final = 1
 
+# Bytes of unacknowledged publishes that a core sends to an edge, one packet more excepted: what some 10 ms of a fast
+# network carry.
+IN_FLIGHT_BYTES: Final = 16 << 20
+
 FOREVER: Final = 0xFFFFFFFF  # a session expiry that means never, MQTT 5.0 section 3.1.2.11.2
 
 
@@ -17,8 +21,9 @@ class Settings:
     __slots__ = (
         "attach_grace", "disk", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all",
         "max_keep_alive", "max_packet", "max_queue_bytes", "max_queue_messages", "max_retained",
-        "max_session_expiry", "max_sessions", "max_subscriptions", "memory", "receive_maximum", "refused", "routes",
-        "shared_patience", "system_interval", "tier_packet", "tier_queue_bytes", "tier_queue_messages", "topic_aliases",
+        "max_session_expiry", "max_sessions", "max_subscriptions", "memory", "overshoot_bytes", "queue_patience",
+        "receive_maximum", "refused", "routes", "shared_patience", "system_interval", "tier_packet",
+        "tier_queue_bytes", "tier_queue_messages", "topic_aliases",
         "vehicle_queue_bytes", "vehicle_retained_bytes", "vehicle_sessions", "vehicle_subscription_bytes",
     )  # fmt: skip
 
@@ -34,6 +39,10 @@ class Settings:
         self.max_keep_alive = 0xFFFF  # a huge keep alive holds a slot for a day (CVE-2020-13849)
         self.max_queue_messages = 1000
         self.max_queue_bytes = 64 << 20
+        self.queue_patience = 10.0  # seconds that a publisher waits for a receiver that is behind (``slowdown``)
+        # By how many bytes the queue of a connected vehicle may exceed its limit, for each connected core: what a core
+        # has in flight when it learns that the queue is full (``pressure``). In messages that is ``receive_maximum``.
+        self.overshoot_bytes = IN_FLIGHT_BYTES + (2 << 20)
         # Perhaps no client ever reads an inbox, so it has limits of its own, and can drop its oldest message when full.
         self.inbox_messages = 1000
         self.inbox_bytes = 64 << 20

@@ -63,6 +63,12 @@ class BrokerStatus(Status):
     subscriptions: Annotated[int, gauge("mesh_subscriptions", "Subscriptions of all sessions.")]
 
     quotas: QuotaStatus
+    pressed: Annotated[
+        int, gauge("mesh_sessions_pressed", "Sessions of connected vehicles whose queue is full: cores hold back.")
+    ]
+    delayed: Annotated[
+        int, gauge("mesh_publishes_delayed", "Publishes whose answers wait because a connected receiver is behind.")
+    ]
 
     connects: Annotated[int, CONNECTS]
     refused: Annotated[int, counter("mesh_connects_refused_total", "CONNECT packets that the broker refused.")]
@@ -75,6 +81,9 @@ class BrokerStatus(Status):
     published: Annotated[int, counter("mesh_messages_published_total", "PUBLISH packets taken from clients.")]
     delivered: Annotated[int, counter("mesh_messages_delivered_total", "PUBLISH packets sent to clients.")]
     rejected: Annotated[int, counter("mesh_messages_rejected_total", "Messages refused because a queue was full.")]
+    presses: Annotated[
+        int, counter("mesh_sessions_pressed_total", "How often the queue of a connected vehicle became full.")
+    ]
     dropped_expired: Annotated[int, _DROPPED.of(reason="expired")]
     dropped_full: Annotated[int, _DROPPED.of(reason="full")]
     dropped_large: Annotated[int, _DROPPED.of(reason="large")]

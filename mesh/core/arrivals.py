@@ -8,9 +8,11 @@ identifier stays in the journal until its PUBREL.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final, final
 
 from mesh.broker.broker import Broker
+from mesh.broker.pressure import HIGH, signalled
 from mesh.broker.subscriptions import SharedGroup
 from mesh.core.kinds import TIER_INCOMING
 from mesh.core.spans import Ends
@@ -19,6 +21,7 @@ from mesh.session.application import Receiver
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message, message_of, without_trace
 from mesh.session.store import Item
+from mesh.wire import reasons
 from mesh.wire.packets import Publish
 from mesh.wire.topics import is_shared
 
@@ -38,9 +41,13 @@ def packet_id_in(item: Item) -> int:
 
 @final
 class EdgeArrivals(Receiver):
-    """``arrived`` counts the messages of the edge."""
+    """``arrived`` counts the messages of the edge. ``signal`` gets its signals: a vehicle (empty: all are known), and
+    whether its queue is full."""
 
-    def __init__(self, edge: str, broker: Broker, upstream: Upstream, ends: Ends) -> None:
+    def __init__(
+        self, edge: str, broker: Broker, upstream: Upstream, ends: Ends, signal: Callable[[str, bool], None]
+    ) -> None:
+        self._signal = signal
         self.arrived = 0
         self._edge = edge.encode()
         self._broker = broker
@@ -70,7 +77,12 @@ class EdgeArrivals(Receiver):
     def _deliver(self, packet: Publish, message: Message, receipt: Receipt | None) -> int:
         """Queue a message for the receivers that its subscription identifiers name."""
         broker = self._broker
-        identifiers = [] if packet.properties is None else packet.properties.subscription_ids
+        if packet.properties is None:  # no subscription has brought it
+            vehicle = signalled(packet.topic)
+            if vehicle is not None:
+                self._signal(vehicle, packet.payload == HIGH)
+            return reasons.NO_MATCHING_SUBSCRIBERS
+        identifiers = packet.properties.subscription_ids
         plain = PLAIN in identifiers
         groups: list[SharedGroup] = []
         for identifier in identifiers:

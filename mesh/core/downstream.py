@@ -4,35 +4,64 @@ It knows deliveries, their publishers' receipts and the spool: never packets or 
 
 * a publish of a back end is answered when the edge has answered it, or when it is in the spool. New messages are
   spooled while the edge is disconnected, does not answer in ``answer`` seconds, or has messages waiting in the spool;
+* no more than ``IN_FLIGHT_BYTES``, and one message, are sent and not acknowledged;
 * a QoS 2 message is always spooled first, because its packet identifier must be the same after a crash of the core;
-* messages reach the edge in the order in which they came to this core, spooled or not.
+* messages reach the edge in the order in which they came to this core, spooled or not; those for a vehicle whose queue
+  is full wait in ``Holding``, where messages of other vehicles overtake them;
+* deliveries of QoS 1 leave with growing numbers (``broker/ledger.py``), so one that was held gets a new number. Its
+  record in the spool keeps the first one, so that recovery restores the order in which messages came. A delivery of
+  QoS 2 keeps its number, because its packet identifier must be the same after a crash.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Final, final
 
 from mesh.broker.broker import Broker
+from mesh.broker.settings import IN_FLIGHT_BYTES
+from mesh.core.holding import KEPT, PASSES, HeldVehicle, Holding
 from mesh.core.spans import Ends, RelaySpans
 from mesh.core.spool import Spool
 from mesh.session.application import Sender
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
-from mesh.session.outbound import Delivery, Depth, Outbound
+from mesh.session.outbound import Delivery, Depth, Outbound, packet_id_of
 from mesh.session.store import Item
 from mesh.wire import reasons
 from mesh.wire.tracecontext import TraceContext
 
 IN_FLIGHT: Final = 8192  # unacknowledged publishes to the edge; its own limit may be lower
 _BYTES_IN_MEMORY: Final = 16 << 20  # of messages that wait for the edge; those beyond are in the journal only
+# The edge's ledger remembers identifiers, which repeat after 65,535. If so many consecutive numbers are not sent, it
+# could take the next message for one that it has.
+_GAP: Final = 32_768
+
+# Why no message is sent.
+GREETING: Final = 1  # the edge has not named all vehicles whose queues are full
+SOCKET: Final = 2  # the edge does not read
+BYTES: Final = 4  # ``IN_FLIGHT_BYTES`` are not acknowledged
+
+log = logging.getLogger(__name__)
 
 
 @final
 class Downstream(Sender):
-    """``outbound`` is the queue of the session with the edge."""
+    """``outbound`` is the queue of the session with the edge; ``holding`` has the messages that are held back."""
 
-    def __init__(self, broker: Broker, spool: Spool, answer: float, ends: Ends) -> None:
+    def __init__(self, broker: Broker, spool: Spool, answer: float, patience: float, ends: Ends) -> None:
+        self.withholding = False
+        self.holding = Holding(patience)
+        self._places: dict[Delivery, int] = {}  # of deliveries that were held: the number that each had first
+        self._window = 0  # of ``outbound`` while nothing stops it
+        self._stops = 0  # why no message is sent now; 0: for no reason
+        self._weighs = False  # so many bytes wait and are in flight that ``_flying`` is counted
+        self._flying = 0  # bytes in flight
+        self._unsent = 0  # how many consecutive numbers up to ``_next`` were not sent
+        self._next = 0
+        self._gap = False  # among the numbers sent on this connection is a gap that confuses the edge's ledger
+        self._distrust = False  # the same for the connection before
         self.outbound = Outbound(Depth(), IN_FLIGHT)
         broker.quotas.depths.append(self.outbound.depth)
         self.spooled = 0
@@ -98,23 +127,181 @@ class Downstream(Sender):
         return not spool.full(size) and self._broker.quotas.may_spool(spool.edge, spool.bytes, size)
 
     def _to_spool(self, delivery: Delivery, message: Message, up: bool) -> None:
-        self._spool.keep(delivery, message)
+        self._spool.keep(delivery, message, self._places.get(delivery, delivery.number))
         self.spooled += 1
         if not up or self.outbound.bytes > _BYTES_IN_MEMORY:
             self.outbound.unload(delivery)  # it may wait for long: keep it in the journal only
 
-    def accepted(self) -> None:
-        """The edge has accepted this core; the messages that it had not answered are in the queue again."""
+    def accepted(self, signals: bool) -> None:
+        """The edge has accepted this core; the messages that it had not answered are in the queue again. ``signals``:
+        it names the vehicles whose queues are full first."""
+        self._window = self.outbound.window
+        self._stops = 0
+        self._weighs = False
+        if signals:
+            self.stop(GREETING)
         self._slow = False
         self._spool_waiting = sum(1 for delivery in self.outbound.waiting if delivery.item)
+        if self._distrust:
+            self._distrust = False
+            for delivery in self.outbound.waiting:
+                if delivery.qos == 1:
+                    delivery.dup = False  # a copy is better than a message that the edge takes for a repeat
+
+    def stop(self, why: int) -> None:
+        """Send no message of QoS 1 or 2 until ``go``."""
+        self._stops |= why
+        self.outbound.window = 0
+
+    def go(self, why: int) -> None:
+        """A reason to stop has ended; the caller sends what waits."""
+        if self._stops:
+            self._stops &= ~why
+            if not self._stops:
+                self.outbound.window = self._window
+
+    def _weigh(self, delivery: Delivery) -> None:
+        """Count the bytes in flight, and stop at the limit. ``delivery`` is in flight now."""
+        if self._weighs:
+            self._flying += delivery.size
+        else:
+            self._weighs = True
+            self._flying = sum(one.size for one in self.outbound.in_flight.values())
+        if self._flying >= IN_FLIGHT_BYTES:
+            self.stop(BYTES)
+
+    def _lighten(self, delivery: Delivery) -> None:
+        """A delivery is not in flight any more."""
+        self._flying -= delivery.size
+        if 2 * self._flying <= IN_FLIGHT_BYTES:
+            self.go(BYTES)
+            self._weighs = self.outbound.bytes > IN_FLIGHT_BYTES
 
     def lost(self) -> None:
         """The edge is disconnected: spool the messages that it has not answered, and answer their publishers."""
+        if self._gap:
+            self._gap, self._distrust = False, True
+        kept = self.holding.forget()
+        if kept:
+            self._rejoin(kept)
         self._spool_unanswered(False)
+        if kept:
+            self._renumber()
+        self._places.clear()
+        self.withholding = False
         self._spans.lost()
 
+    def _rejoin(self, kept: list[Delivery]) -> None:
+        """Put held deliveries back into the queue, in the order in which they came; those that were sent come first.
+        """
+        for delivery in kept:
+            if delivery.receipt is not None:
+                self._direct += 1
+        queue = [*self.outbound.waiting, *kept]
+        queue.sort(key=self._order)
+        self.outbound.replace(queue)
+
+    def _order(self, delivery: Delivery) -> tuple[bool, int]:
+        return (not _was_sent(delivery), self._places.get(delivery, delivery.number))
+
+    def _renumber(self) -> None:
+        """Number the deliveries of QoS 1 that were never sent in the order of the queue."""
+        fresh = [delivery for delivery in self.outbound.waiting if delivery.qos == 1 and not _was_sent(delivery)]
+        if not fresh:
+            return
+        first = min(delivery.number for delivery in fresh)
+        self._gap = self.outbound.next_number - first >= _GAP
+        for delivery in fresh:
+            self.outbound.number(delivery)
+
+    # Vehicles whose queues are full
+
+    def admits(self, message: Message, receipt: Receipt | None) -> bool:
+        """Whether a message is queued while messages are held; if not, its receipt has the reason code."""
+        if self.holding.admits(self._broker.vehicle_of(message.topic), message.size()):
+            return True
+        if receipt is not None:
+            receipt.note(reasons.QUOTA_EXCEEDED)
+        return False
+
+    def signal(self, vehicle: str, high: bool) -> None:
+        """The edge says that the queue of a vehicle is full, or has drained; without a name, that it has named all."""
+        if not vehicle:
+            self.go(GREETING)
+            return
+        draining = self.holding.signal(vehicle, high, self._broker.clock())
+        self.withholding = bool(self.holding.vehicles)
+        if draining is not None:
+            self._send_portion(draining)
+
+    def withholds(self, delivery: Delivery, message: Message) -> bool:
+        if delivery.qos == 1 and _was_sent(delivery):
+            return False  # the edge may have it, and knows it by its number
+        vehicle = self._broker.vehicle_of(message.topic)
+        fate = self.holding.judge(vehicle, delivery)
+        if fate == PASSES:
+            return False
+        self.outbound.take_out(packet_id_of(delivery.number))
+        if self._weighs:
+            self._lighten(delivery)
+        self._skip(delivery)
+        if delivery.receipt is not None:
+            self._direct -= 1
+        if fate == KEPT:
+            self._places.setdefault(delivery, delivery.number)
+            if delivery.item:
+                delivery.message = None
+            held = self.holding.vehicles[vehicle]
+            if held.open == 0:
+                self._send_portion(held)
+        else:
+            self._refuse(delivery)
+        return True
+
+    def _send_portion(self, vehicle: HeldVehicle) -> None:
+        """Queue the next portion of a draining vehicle, if it is due."""
+        for delivery in self.holding.portion(vehicle):
+            if delivery.qos == 1:
+                self.outbound.number(delivery)
+            if delivery.item:
+                self._spool_waiting += 1
+            elif delivery.receipt is not None:
+                self._direct += 1
+            self.outbound.push(delivery)
+        self.withholding = bool(self.holding.vehicles)
+
+    def _refuse(self, delivery: Delivery) -> None:
+        self._places.pop(delivery, None)
+        receipt = delivery.receipt
+        if receipt is not None:
+            self._answer(receipt, reasons.QUOTA_EXCEEDED)
+
+    def _skip(self, delivery: Delivery) -> None:
+        """A number is not sent."""
+        self._unsent = self._unsent + 1 if delivery.number == self._next else 1
+        self._next = delivery.number + 1
+        if self._unsent >= _GAP:
+            self._gap = True
+
+    def _lose_patience(self, now: float) -> None:
+        refused = 0
+        spent = self.holding.impatient(now)
+        for vehicle in spent:
+            for delivery in self.holding.refuse(vehicle):
+                refused += 1
+                self._refuse(delivery)
+        if spent:
+            others = "" if len(spent) == 1 else f" and {len(spent) - 1} other vehicles"
+            log.warning(
+                "%d messages for vehicle %s%s are refused: its queue is full for longer than queue_patience, and "
+                "further messages are refused until it has drained", refused, spent[0].name, others,
+            )  # fmt: skip
+
     def tick(self, now: float) -> None:
-        """Called once a second while connected: check that the edge answers in time."""
+        """Called once a second while connected: check that the edge answers in time, and that held messages do not wait
+        for too long."""
+        if self.withholding:
+            self._lose_patience(now)
         if self._direct and self._oldest(now) < now - self._answer_within:
             self._slow = True
             self._spool_unanswered(True)
@@ -156,6 +343,8 @@ class Downstream(Sender):
     # From the session
 
     def load(self, delivery: Delivery) -> Message:
+        if self.outbound.bytes > IN_FLIGHT_BYTES:
+            self._weigh(delivery)
         if delivery.item:
             self._spool_waiting -= 1
         return self._spool.load(delivery)
@@ -169,6 +358,10 @@ class Downstream(Sender):
 
     def finished(self, delivery: Delivery, reason: int) -> None:
         self._spans.end(delivery, reason)
+        if self._weighs:
+            self._lighten(delivery)
+        if self._places:
+            self._finished_held(delivery)
         if reason == reasons.PACKET_TOO_LARGE:
             self._broker.counters.dropped_large += 1
             reason = reasons.QUOTA_EXCEEDED  # PUBACK has no code for a packet that is too large, table 3-4
@@ -183,7 +376,21 @@ class Downstream(Sender):
         if not self.outbound.in_flight:
             self._slow = False
 
+    def _finished_held(self, delivery: Delivery) -> None:
+        self._places.pop(delivery, None)
+        vehicle = self.holding.answered(delivery)
+        if vehicle is not None:
+            self._send_portion(vehicle)
+
     def expired(self, delivery: Delivery) -> None:
         if delivery.item:
             self._spool_waiting -= 1
+        if self._weighs:
+            self._flying += delivery.size  # ``load`` has not counted it
+        self._skip(delivery)
         self.finished(delivery, reasons.SUCCESS)
+
+
+def _was_sent(delivery: Delivery) -> bool:
+    """Whether this process has sent a delivery of QoS 1: a repeat has the same identifier."""
+    return delivery.qos == 1 and delivery.started != 0.0

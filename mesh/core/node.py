@@ -32,6 +32,8 @@ from mesh.transport.stream import StreamGroup
 from mesh.transport.waiting import until
 from mesh.wire.topics import is_shared
 
+# Bytes that wait to be written to an edge before messages for it wait in their queue.
+_WRITE_BUFFER: Final = 1 << 20
 _FIRST_LINKS: Final = 5.0  # seconds that a start waits for the edges, so that a ready core reaches them
 
 
@@ -71,7 +73,7 @@ class CoreNode:
         broker_host, other = await open_broker(config, services, settings, self._router, None)
         self._broker_host = broker_host
         self._router.broker = broker_host.broker
-        self._group = StreamGroup(asyncio.get_running_loop(), broker_host.wheel)
+        self._group = StreamGroup(asyncio.get_running_loop(), broker_host.wheel, high=_WRITE_BUFFER)
         self._kept = CoreItems(other)
         self._upstream = self._follow_interest(broker_host)
         broker_host.broker.system.transferred = self._transferred
@@ -79,6 +81,7 @@ class CoreNode:
         broker_host.pressing = self._pressing
         broker_host.on_durable.append(self._durable)
         broker_host.on_tick.append(self._tick)
+        broker_host.broker.courier.slowdown.released = self._released
         broker_host.on_disk = self._disk
         broker_host.start()
         await services.start(self._member)
@@ -143,7 +146,7 @@ class CoreNode:
         spool = Spool(broker_host.journal, edge, limits.spool_messages, limits.spool_bytes)
         link = TierLink(
             edge, config.name, config.tier_password(edge), broker_host.broker, self._upstream, spool,
-            config.member_limits(), limits.owner_timeout, broker_host.turn, config.topology.fleet,
+            config.member_limits(), limits.owner_timeout, limits.queue_patience, broker_host.turn, config.topology.fleet,
         )  # fmt: skip
         kept = self._kept.links.pop(edge, None)
         if kept is not None:
@@ -201,6 +204,10 @@ class CoreNode:
             link.flush()
 
     def _durable(self, position: int) -> None:
+        for link in self._links.values():
+            link.advance()
+
+    def _released(self) -> None:
         for link in self._links.values():
             link.advance()
 

@@ -1,7 +1,7 @@
 """The socket of a tier link.
 
-It knows when the socket opens and closes: never packets. What always holds: the link is told of each once; ``over`` is
-done when the socket is closed.
+It knows when the socket opens, closes, and takes no more bytes: never packets. What always holds: the link is told of
+each once; ``over`` is done when the socket is closed.
 """
 
 from __future__ import annotations
@@ -40,6 +40,15 @@ class TierSocket(Stream):
     def received(self, data: bytes) -> None:
         """Bytes from the edge."""
         self._link.received(data)
+        self._turn.wake()
+
+    def congested(self) -> None:
+        """The edge does not read."""
+        self._link.congested()
+
+    def relieved(self) -> None:
+        """The edge reads again."""
+        self._link.relieved()
         self._turn.wake()
 
     def lost(self, error: Exception | None) -> None:

@@ -37,9 +37,13 @@ class Spool:
         """Whether there is no room for a message of ``size`` bytes."""
         return self.messages >= self._max_messages or self.bytes + size > self._max_bytes
 
-    def keep(self, delivery: Delivery, message: Message) -> None:
-        """Write a delivery."""
+    def keep(self, delivery: Delivery, message: Message, place: int) -> None:
+        """Write a delivery. ``place`` is the number that it had when it came, which recovery sorts by: a delivery of
+        QoS 1 that was held back is sent with another one."""
+        number = delivery.number
+        delivery.number = place
         delivery.item = self._store.append(SPOOLED, 0, self._meta(delivery), pack(message))
+        delivery.number = number
         delivery.position = delivery.item
         self._count(delivery)
 

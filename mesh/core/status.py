@@ -42,6 +42,20 @@ class TierLinkStatus(LinkStatus):
             _LINK,
         ),
     ]
+    held: Annotated[
+        int,
+        gauge("mesh_link_held_messages", "Messages held back because the queues of their vehicles are full.", _LINK),
+    ]
+    pressed: Annotated[int, gauge("mesh_link_held_vehicles", "Vehicles whose messages are held back.", _LINK)]
+    refused: Annotated[
+        int,
+        counter(
+            "mesh_link_refused_messages_total",
+            "Messages refused because the queue of their vehicle was full for longer than queue_patience, or too many "
+            "messages were held back.",
+            _LINK,
+        ),
+    ]
     error: str
 
 

@@ -17,9 +17,10 @@ from mesh.broker.broker import Broker
 from mesh.broker.gate import Gate
 from mesh.broker.ledger import INSTANCE
 from mesh.broker.peer import Peer
+from mesh.broker.pressure import FOLLOW
 from mesh.broker.versions import versioned
 from mesh.core.arrivals import EdgeArrivals, packet_id_in
-from mesh.core.downstream import IN_FLIGHT, Downstream
+from mesh.core.downstream import IN_FLIGHT, SOCKET, Downstream
 from mesh.core.fleet import PORTION, FleetBackfill
 from mesh.core.following import Following
 from mesh.core.spans import Ends
@@ -64,12 +65,13 @@ class Socket(Protocol):
 
 @final
 class TierLink(ClientEvents):
-    """``limits`` bound what the edge may send; ``answer``: seconds that it has to answer a publish; ``fleet``: filters
-    of the fleet's topics. ``flush`` is called at the end of every turn."""
+    """``limits`` bound what the edge may send; ``answer``: seconds that it has to answer a publish; ``patience``:
+    seconds that messages wait for a vehicle whose queue is full; ``fleet``: filters of the fleet's topics. ``flush`` is
+    called at the end of every turn."""
 
     def __init__(
         self, edge: str, core: str, password: bytes, broker: Broker, upstream: Upstream, spool: Spool,
-        limits: PacketLimits, answer: float, turn: Turn, fleet: tuple[str, ...] = (),
+        limits: PacketLimits, answer: float, patience: float, turn: Turn, fleet: tuple[str, ...] = (),
     ) -> None:
         self.edge = edge
         self.spool = spool
@@ -77,9 +79,10 @@ class TierLink(ClientEvents):
         self._broker = broker
         self._turn = turn
         self._socket: Socket | None = None
+        self._congested = False  # the edge does not read: the socket's buffer is full
         self._ends = Ends(core)
-        self._downstream = Downstream(broker, spool, answer, self._ends)
-        self._arrivals = EdgeArrivals(edge, broker, upstream, self._ends)
+        self._downstream = Downstream(broker, spool, answer, patience, self._ends)
+        self._arrivals = EdgeArrivals(edge, broker, upstream, self._ends, self._downstream.signal)
         self._following = Following(edge, broker, upstream)
         self._backfill = FleetBackfill(edge, broker, fleet)
         self._client = ClientSession(
@@ -122,6 +125,9 @@ class TierLink(ClientEvents):
             arrived=self._arrivals.arrived,
             spooled=downstream.spooled,
             rejected=downstream.rejected,
+            held=len(downstream.holding),
+            pressed=len(downstream.holding.vehicles),
+            refused=downstream.holding.refused,
             error=trouble or self._following.refused,
         )
 
@@ -131,9 +137,15 @@ class TierLink(ClientEvents):
         """Send or queue ``message`` for the edge."""
         client = self._client
         if message.qos == 0:
-            if client.up:
+            if self._congested:
+                self._broker.counters.dropped_full += 1
+            elif client.up:
                 client.transmit(Delivery(message, 0, message.retain, (), message.received, message.expires), message)
-        elif self._downstream.queue(message, receipt, client.up):
+            return
+        downstream = self._downstream
+        if downstream.withholding and not downstream.admits(message, receipt):
+            return
+        if downstream.queue(message, receipt, client.up):
             client.pump()
 
     def send_retained(self, message: Message, receipt: Receipt | None) -> None:
@@ -215,9 +227,21 @@ class TierLink(ClientEvents):
         """Bytes from the edge."""
         self._client.received(data)
 
+    def congested(self) -> None:
+        """The socket's buffer is full: send no message until ``relieved``."""
+        self._congested = True
+        self._downstream.stop(SOCKET)
+
+    def relieved(self) -> None:
+        """The socket's buffer has drained."""
+        self._congested = False
+        self._downstream.go(SOCKET)
+        self._client.pump()
+
     def lost(self) -> None:
         """The socket is closed."""
         self._socket = None
+        self._congested = False
         self._client.lost()
         self._backfill.stop()
         self._downstream.lost()
@@ -229,7 +253,8 @@ class TierLink(ClientEvents):
             self._socket.established()
         for request in self._following.accepted(session_present):
             self._client.request(request)
-        self._downstream.accepted()
+        greeting = self._client.greeting
+        self._downstream.accepted(greeting is not None and (FOLLOW, "1") in greeting.user)
         self._backfill.begin(session_present)
         if self._backfill.active:
             self._give()

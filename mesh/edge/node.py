@@ -12,6 +12,7 @@ from typing import Final, final
 
 from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import Principal
+from mesh.broker.settings import IN_FLIGHT_BYTES
 from mesh.edge.devices import MAX_LINKS, Devices
 from mesh.edge.status import EdgeStatus
 from mesh.figures.node import NodeStatus
@@ -54,6 +55,7 @@ class EdgeNode:
         settings.refused = config.topology.access.vehicles.refuse
         settings.in_flight = config.topology.limits.in_flight
         settings.receive_maximum = config.topology.limits.receive_maximum
+        settings.overshoot_bytes = IN_FLIGHT_BYTES + settings.tier_packet
         broker_host, _ = await open_broker(config, services, settings, None, self._inbox())
         self._broker_host = broker_host
         ports = keep_ports(config.folder, config.topology.bind, (DEVICE, TIER))

@@ -99,6 +99,7 @@ class NodeConfig:
         settings.max_keep_alive = int(limits.max_keep_alive)
         settings.max_queue_messages = limits.queue_messages
         settings.max_queue_bytes = limits.queue_bytes
+        settings.queue_patience = limits.queue_patience
         settings.tier_queue_messages = limits.tier_queue_messages
         settings.tier_queue_bytes = limits.tier_queue_bytes
         settings.max_sessions = limits.sessions

@@ -36,7 +36,14 @@ class ClientEvents:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Sender:
-    """Owns the deliveries in ``ClientSession.outbound``."""
+    """Owns the deliveries in ``ClientSession.outbound``. While ``withholding`` is true, ``withholds`` is asked about
+    each delivery that is about to be sent."""
+
+    withholding: bool = False
+
+    def withholds(self, delivery: Delivery, message: Message) -> bool:
+        """Whether a delivery of QoS 1 or 2 is not sent now. If so, the sender has taken it; it may push it again."""
+        return False
 
     def load(self, delivery: Delivery) -> Message:
         """The message of a delivery that is about to be sent."""

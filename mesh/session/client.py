@@ -54,6 +54,7 @@ from mesh.wire.packets import (
     Publish,
     SubAck,
 )
+from mesh.wire.properties import Properties
 from mesh.wire.reasons import CLIENT_DISCONNECT_REASONS, PROTOCOL_ERROR, SUCCESS, is_error, name_of
 
 CONNACK_WAIT: Final = 15.0  # seconds from CONNECT to CONNACK: a starting server may still be recovering its sessions
@@ -68,7 +69,7 @@ class ClientSession:
 
     __slots__ = (
         "_clean", "_clock", "_events", "_incoming", "_keep_alive", "_limits", "_line", "_outbound", "_outgoing",
-        "_reader", "_requests", "_state",
+        "_reader", "_requests", "_state", "greeting",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +92,7 @@ class ClientSession:
         self._incoming = Incoming(receiver, self._line)
         self._outgoing = Outgoing(sender, outbound, self._requests, self._line, clock)
         self._clean = False
+        self.greeting: Properties | None = None  # the properties of the last CONNACK with success
         self._reader = Reader(limits, CLIENT, MQTT5)
 
     @property
@@ -267,6 +269,7 @@ class ClientSession:
             self.close(PROTOCOL_ERROR, "reported a present session after Clean Start")  # [MQTT-3.2.2-2]
             return
         self._step(ACCEPTED)
+        self.greeting = packet.properties
         receive_maximum = self._take_limits(packet)
         if not packet.session_present:
             self._incoming.discard_session()

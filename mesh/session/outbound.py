@@ -210,6 +210,20 @@ class Outbound:
         self.in_flight[packet_id] = delivery
         return delivery
 
+    def take_out(self, packet_id: int) -> None:
+        """Take out a delivery of QoS 1 or 2 that ``take`` returned and that is not sent now."""
+        delivery = self.in_flight.pop(packet_id)
+        delivery.state = QUEUED
+        self._uncount(delivery)
+
+    def replace(self, waiting: list[Delivery]) -> None:
+        """Replace the queue by these deliveries, in their order."""
+        for delivery in self.waiting:
+            self._uncount(delivery)
+        self.waiting = Fifo()
+        for delivery in waiting:
+            self.push(delivery)
+
     def drop_head(self) -> Delivery | None:
         """Take out the oldest waiting delivery, to make room."""
         if not self.waiting:

@@ -81,7 +81,10 @@ class Outgoing:
             if delivery.expires != NEVER and delivery.expires <= self._clock():
                 self._expire(delivery)  # [MQTT-3.3.2-5]
                 continue
-            self.transmit(delivery, self._sender.load(delivery))
+            message = self._sender.load(delivery)
+            if self._sender.withholding and delivery.qos and self._sender.withholds(delivery, message):
+                continue
+            self.transmit(delivery, message)
 
     def _next_identifier_in_use(self) -> bool:
         """Whether an unanswered request uses the identifier of the next message."""

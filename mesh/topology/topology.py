@@ -251,6 +251,9 @@ class LimitsSpec:
     # Queued messages per session.
     queue_messages: int = limit(1000, "count", 1, 1_000_000)
     queue_bytes: int = limit(64 << 20, "size", 1024, 1 << 40)
+    # How long the messages for a connected vehicle with a full queue wait at the core before they are refused: more
+    # than a busy vehicle needs for half its queue, less than most publishers wait for an answer.
+    queue_patience: float = limit(10.0, "time", 0.1, 3600)
     # A core's session on an edge carries the messages of all its back ends.
     tier_queue_messages: int = limit(1_000_000, "count", 1, 1_000_000_000)
     tier_queue_bytes: int = limit(1 << 30, "size", 1 << 20, 1 << 44)

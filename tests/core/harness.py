@@ -25,6 +25,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
 from tests.support.bench import Bench, Client
 
+PATIENCE = 10.0
 TURN = Turn(asyncio.new_event_loop())  # its steps are not under test here
 EDGE = Peer("192.0.2.1", 7001)
 
@@ -83,8 +84,10 @@ class Pipe(Flushable):
 class Edge(Bench):
     """An edge's broker."""
 
-    def __init__(self, store: MemoryStore | None = None, clock: FakeClock | None = None) -> None:
-        settings = Settings()
+    def __init__(
+        self, store: MemoryStore | None = None, clock: FakeClock | None = None, settings: Settings | None = None
+    ) -> None:
+        settings = settings or Settings()
         settings.keep_all = True
         super().__init__(settings, store, clock)
         self.gone = False
@@ -117,13 +120,14 @@ class Mesh:
         self.core_name = core
         self.clock = clock or FakeClock()
         self.names = [f"edge-{number}" for number in range(1, edges + 1)]
-        owners = KnownOwners({f"V{number}": name for number, name in enumerate(self.names, 1)})
+        self.owners = {f"V{number}": name for number, name in enumerate(self.names, 1)}
+        owners = KnownOwners(self.owners)
         self.links: dict[str, TierLink] = {}
         links = self.links
         self.router = Router(
             vehicle_of, fleet, owners, links, links.__getitem__, lambda: None
         )
-        self.core = Bench(Settings(), store, self.clock, self.router, tracer=tracer)
+        self.core = Bench(Settings(), store, self.clock, self.router, tracer=tracer, vehicle_of=vehicle_of)
         self.router.broker = self.core.broker
         kept = CoreItems(self.core.store.live())
         self.upstream = Upstream(self.core.store, self.interest, self.held)
@@ -139,8 +143,9 @@ class Mesh:
     def make_link(self, name: str, kept: CoreItems) -> TierLink:
         spool = Spool(self.core.store, name, 1000, 1 << 20)
         link = TierLink(
-            name, self.core_name, b"", self.core.broker, self.upstream, spool, PacketLimits(), 5.0, TURN, self.fleet
-        )
+            name, self.core_name, b"", self.core.broker, self.upstream, spool, PacketLimits(), 5.0, PATIENCE, TURN,
+            self.fleet,
+        )  # fmt: skip
         items = kept.links.get(name)
         if items is not None:
             link.restore(items.spooled, items.filters, items.incoming, items.given)
@@ -159,7 +164,7 @@ class Mesh:
 
     def connect(self, *names: str) -> None:
         for name in names or self.names:
-            self.pipes[name] = Pipe(self.links[name], self.edges[name])
+            self.pipes[name] = self.pipe(self.links[name], self.edges[name])
         self.run()
 
     def add_edge(self) -> str:
@@ -170,11 +175,15 @@ class Mesh:
         self.edges[name] = Edge(None, self.clock)
         return name
 
+    def pipe(self, link: TierLink, edge: Edge) -> Pipe:
+        return Pipe(link, edge)
+
+
     def kill(self, name: str) -> None:
         """The edge's process dies, and loses all that is not on its disk."""
         self.edges[name].gone = True
         self.pipes[name].cut()
-        self.edges[name] = Edge(self.edges[name].store.crash(), self.clock)
+        self.edges[name] = Edge(self.edges[name].store.crash(), self.clock, self.edges[name].settings)
         self.run()
 
     def run(self) -> None:
@@ -187,16 +196,17 @@ class Mesh:
                 edge.turn()
 
     def restart_core(self) -> Mesh:
-        fresh = Mesh(len(self.names), self.core.store.crash(), self.clock, None, self.fleet, self.core_name)
+        fresh = type(self)(len(self.names), self.core.store.crash(), self.clock, None, self.fleet, self.core_name)
         for name, pipe in self.pipes.items():
             if pipe.open and pipe.connection is not None:
                 self.edges[name].broker.lost(pipe.connection)
             pipe.open = False
+        fresh.owners.update(self.owners)
         fresh.edges = self.edges
         return fresh
 
     def vehicle(self, number: int, *filters: str, **fields: Any) -> Client:
-        client = self.edges[f"edge-{number}"].client("v", f"V{number}", VEHICLE, **fields)
+        client = self.edges[self.owners[f"V{number}"]].client("v", f"V{number}", VEHICLE, **fields)
         for filter in filters:
             client.send(Subscribe(1, [Subscription(f"vehicles/V{number}/{filter}", 2)]))
         self.run()

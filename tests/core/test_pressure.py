@@ -1,0 +1,325 @@
+"""A vehicle whose queue is full at its edge, and the core that holds messages for it back."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.wire.packets import PUBACK, Ack, Publish
+from tests.core.harness import PATIENCE, Mesh, acks
+from tests.support.bench import Client
+
+QUEUE = 10  # messages that the queue of a vehicle holds
+FLIGHT = 2  # messages that a vehicle has in flight
+WINDOW = 20  # messages that a core has in flight
+
+
+@pytest.fixture
+def mesh() -> Mesh:
+    mesh = Mesh(1)
+    mesh.owners["V2"] = "edge-1"
+    settings = mesh.edges["edge-1"].settings
+    settings.max_queue_messages, settings.in_flight, settings.receive_maximum = QUEUE, FLIGHT, WINDOW
+    mesh.connect()
+    return mesh
+
+
+def numbers(first: int, last: int) -> list[bytes]:
+    return [b"%d" % number for number in range(first, last)]
+
+
+def flood(mesh: Mesh, backend: Client, first: int, last: int, vehicle: str = "V1", qos: int = 1) -> None:
+    for payload in numbers(first, last):
+        backend.publish(f"vehicles/{vehicle}/cmd", payload, qos)
+    mesh.run()
+
+
+def read(mesh: Mesh, vehicle: Client, count: int = 1 << 30) -> list[bytes]:
+    """Acknowledge up to ``count`` messages one by one; returns their payloads."""
+    found: list[bytes] = []
+    while len(found) < count:
+        packets = [packet for packet in vehicle.packets if isinstance(packet, Publish)]
+        if not packets:
+            break
+        vehicle.packets.remove(packets[0])
+        found.append(packets[0].payload)
+        vehicle.send(Ack(PUBACK, packets[0].packet_id))
+        mesh.run()
+    return found
+
+
+def tick(mesh: Mesh, seconds: float) -> None:
+    mesh.clock.now += seconds
+    for link in mesh.links.values():
+        link.tick()
+    mesh.run()
+
+
+def codes(backend: Client) -> list[int]:
+    return [reason for _, reason in acks(backend)]
+
+
+def test_the_publishers_wait_while_the_queue_is_full(mesh: Mesh) -> None:
+    vehicle, backend = mesh.vehicle(1, "cmd", auto_ack=False), mesh.backend()
+    flood(mesh, backend, 0, 100)
+    assert codes(backend) == [0] * WINDOW
+    status = mesh.links["edge-1"].status("")
+    assert (status.held, status.pressed) == (100 - WINDOW, 1)
+    assert mesh.edges["edge-1"].broker.status().pressed == 1
+    assert read(mesh, vehicle) == numbers(0, 100)
+    assert codes(backend) == [0] * (100 - WINDOW)
+    status = mesh.links["edge-1"].status("")
+    assert (status.held, status.pressed, status.refused) == (0, 0, 0)
+    assert mesh.edges["edge-1"].broker.status().pressed == 0
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_messages_for_other_vehicles_pass(mesh: Mesh, qos: int) -> None:
+    mesh.vehicle(1, "cmd", auto_ack=False)
+    other, backend = mesh.vehicle(2, "cmd"), mesh.backend()
+    flood(mesh, backend, 0, 100)
+    mesh.core.client("second", "app").publish("vehicles/V2/cmd", b"pass", qos)
+    mesh.run()
+    assert other.messages() == [b"pass"]
+
+
+def test_patience_is_spent_once(mesh: Mesh) -> None:
+    vehicle, backend = mesh.vehicle(1, "cmd", auto_ack=False), mesh.backend()
+    flood(mesh, backend, 0, 50)
+    assert codes(backend) == [0] * WINDOW
+    tick(mesh, PATIENCE - 1)
+    assert codes(backend) == []
+    tick(mesh, 1)
+    assert codes(backend) == [0x97] * (50 - WINDOW)
+    flood(mesh, backend, 50, 60)
+    assert codes(backend) == [0x97] * 10
+    assert read(mesh, vehicle, 10) == numbers(0, 10)  # the queue is above its low watermark
+    flood(mesh, backend, 60, 61)
+    assert codes(backend) == [0x97]
+    assert read(mesh, vehicle) == numbers(10, WINDOW)
+    flood(mesh, backend, 61, 62)
+    assert codes(backend) == [0]
+    assert read(mesh, vehicle) == numbers(61, 62)
+    assert mesh.links["edge-1"].status("").refused == 50 - WINDOW + 11
+
+
+def test_the_overshoot_of_a_queue_is_bounded(mesh: Mesh) -> None:
+    """A core that does not mind the signals gets a reason code."""
+    mesh.vehicle(1, "cmd", auto_ack=False)
+    core = mesh.edges["edge-1"].client("deaf", "deaf", kind=2)
+    for payload in numbers(0, 100):
+        core.publish("vehicles/V1/cmd", payload)
+    taken = FLIGHT + QUEUE + 2 * WINDOW  # two cores are connected
+    assert codes(core) == [0] * taken + [0x97] * (100 - taken)
+
+
+def test_the_overshoot_is_bounded_in_bytes(mesh: Mesh) -> None:
+    settings = mesh.edges["edge-1"].settings
+    settings.max_queue_messages, settings.max_queue_bytes, settings.overshoot_bytes = 1000, 2000, 3000
+    mesh.vehicle(1, "cmd", auto_ack=False)
+    core = mesh.edges["edge-1"].client("deaf", "deaf", kind=2)
+    for _ in range(15):
+        core.publish("vehicles/V1/cmd", b"x" * (1000 - len("vehicles/V1/cmd")))
+    assert codes(core) == [0] * 8 + [0x97] * 7
+
+
+def test_the_queue_of_a_disconnected_vehicle_has_no_overshoot(mesh: Mesh) -> None:
+    mesh.vehicle(1, "cmd", auto_ack=False, expiry=100).lose()
+    backend = mesh.backend()
+    flood(mesh, backend, 0, 15)
+    assert codes(backend) == [0] * QUEUE + [0x97] * 5
+    assert mesh.links["edge-1"].status("").pressed == 0
+
+
+def test_messages_are_released_when_the_vehicle_disconnects(mesh: Mesh) -> None:
+    vehicle, backend = mesh.vehicle(1, "cmd", auto_ack=False, expiry=100), mesh.backend()
+    flood(mesh, backend, 0, 30)
+    assert codes(backend) == [0] * WINDOW
+    vehicle.lose()
+    mesh.run()
+    assert codes(backend) == [0x97] * 10
+    assert mesh.links["edge-1"].status("").pressed == 0
+
+
+def test_messages_are_released_when_the_session_ends(mesh: Mesh) -> None:
+    vehicle, backend = mesh.vehicle(1, "cmd", auto_ack=False), mesh.backend()
+    flood(mesh, backend, 0, 30)
+    vehicle.lose()
+    mesh.run()
+    assert codes(backend) == [0] * WINDOW + [0x10] * 10
+
+
+def test_a_core_that_connects_learns_which_queues_are_full(mesh: Mesh) -> None:
+    mesh.vehicle(1, "cmd", auto_ack=False)
+    flood(mesh, mesh.backend(), 0, 30)
+    late = mesh.edges["edge-1"].client("late", "late", kind=2)
+    greeting = late.connack().properties
+    assert greeting is not None
+    assert greeting.user == [("mesh-queue-signals", "1")]
+    signals = [("$mesh/queue/V1", b"high"), ("$mesh/queue/", b"known")]
+    assert [(packet.topic, packet.payload) for packet in late.take(Publish)] == signals
+
+
+def test_a_core_that_reconnects_sends_nothing_to_a_full_queue(mesh: Mesh) -> None:
+    vehicle, backend = mesh.vehicle(1, "cmd", auto_ack=False), mesh.backend()
+    flood(mesh, backend, 0, 200)
+    for _ in range(3):
+        mesh.pipes["edge-1"].cut()
+        mesh.connect("edge-1")
+    assert codes(backend) == [0] * 200
+    assert mesh.links["edge-1"].status("").rejected == 0
+    assert read(mesh, vehicle) == numbers(0, 200)
+
+
+def test_a_queue_with_one_place(mesh: Mesh) -> None:
+    mesh.edges["edge-1"].settings.max_queue_messages = 1
+    vehicle, backend = mesh.vehicle(1, "cmd", auto_ack=False), mesh.backend()
+    flood(mesh, backend, 0, 200)
+    assert read(mesh, vehicle) == numbers(0, 200)
+    assert codes(backend) == [0] * 200
+
+
+def test_the_spool_drains_into_a_small_queue(mesh: Mesh) -> None:
+    vehicle, backend = mesh.vehicle(1, "cmd", expiry=100), mesh.backend()
+    vehicle.lose()
+    mesh.kill("edge-1")
+    flood(mesh, backend, 0, 300)
+    assert codes(backend) == [0] * 300
+    vehicle = mesh.vehicle(1, auto_ack=False, clean=False, expiry=100)
+    mesh.connect("edge-1")
+    flood(mesh, backend, 300, 310)
+    tick(mesh, PATIENCE + 1)
+    assert mesh.links["edge-1"].status("").rejected == 0
+    flood(mesh, backend, 310, 311)
+    assert codes(backend)[-1] == 0x97  # new messages do not wait for ever
+    assert read(mesh, vehicle)[:300] == numbers(0, 300)
+    assert mesh.links["edge-1"].spool.messages == 0
+
+
+@pytest.mark.parametrize("acknowledged", [0, 7, 33, 70])
+def test_held_messages_survive_a_lost_link_in_order(mesh: Mesh, acknowledged: int) -> None:
+    vehicle, backend = mesh.vehicle(1, "cmd", auto_ack=False, expiry=100), mesh.backend()
+    flood(mesh, backend, 0, 200)
+    got = read(mesh, vehicle, acknowledged)
+    mesh.pipes["edge-1"].mute = True
+    flood(mesh, backend, 200, 220)
+    mesh.pipes["edge-1"].cut()
+    mesh.run()
+    assert codes(backend) == [0] * 220
+    flood(mesh, backend, 220, 230)
+    mesh.connect("edge-1")
+    assert got + read(mesh, vehicle) == numbers(0, 230)
+    assert mesh.links["edge-1"].spool.messages == 0
+
+
+@pytest.mark.parametrize("acknowledged", [0, 7, 33, 70, 150])
+def test_held_messages_of_the_spool_survive_a_crash_of_the_core_in_order(mesh: Mesh, acknowledged: int) -> None:
+    vehicle, backend = mesh.vehicle(1, "cmd", expiry=100), mesh.backend()
+    vehicle.lose()
+    mesh.kill("edge-1")
+    flood(mesh, backend, 0, 200)
+    vehicle = mesh.vehicle(1, auto_ack=False, clean=False, expiry=100)
+    mesh.connect("edge-1")
+    got = read(mesh, vehicle, acknowledged)
+    mesh = mesh.restart_core()
+    mesh.connect()
+    got += read(mesh, vehicle)
+    first: list[bytes] = []
+    for payload in got:  # the restarted core repeats what it does not know to be acknowledged
+        if payload not in first:
+            first.append(payload)
+    assert first == numbers(0, 200)
+    assert len(got) <= 200 + WINDOW
+
+
+def test_qos_2_messages_are_held_and_arrive_once(mesh: Mesh) -> None:
+    vehicle, backend = mesh.vehicle(1, "cmd", auto_ack=False), mesh.backend()
+    flood(mesh, backend, 0, 30)
+    flood(mesh, backend, 30, 100, qos=2)
+    got = read(mesh, vehicle, 12)
+    vehicle.auto_ack = True
+    for packet in [packet for packet in vehicle.packets if isinstance(packet, Publish)]:
+        vehicle.send(Ack(PUBACK, packet.packet_id))
+    mesh.run()
+    got += vehicle.messages()
+    assert got == numbers(0, 100)
+
+
+@pytest.mark.parametrize("topic", ["$mesh/queue/V1", "$mesh/x"])
+def test_clients_cannot_send_signals(mesh: Mesh, topic: str) -> None:
+    backend = mesh.backend()
+    backend.publish(topic)
+    mesh.run()
+    assert codes(backend) == [0x87]
+    assert mesh.links["edge-1"].status("").pressed == 0
+
+
+@pytest.mark.parametrize("expiry", [0, 100])
+def test_an_edge_waits_while_a_back_end_is_behind(mesh: Mesh, expiry: int) -> None:
+    mesh.core.settings.in_flight = 8
+    reader = mesh.backend("reader", "vehicles/+/status", auto_ack=False, expiry=expiry)
+    vehicle = mesh.vehicle(1)
+    sent = answered = 0
+    while sent - answered < WINDOW:
+        vehicle.publish("vehicles/V1/status")
+        mesh.run()
+        sent += 1
+        answered += len(codes(vehicle))
+    assert 130 < answered < 150  # a window at each node, and what makes it behind
+    while read(mesh, reader, 50):
+        pass
+    assert answered + len(codes(vehicle)) == sent
+
+
+def test_a_slow_back_end_delays_others_once(mesh: Mesh) -> None:
+    mesh.core.settings.in_flight = 8
+    mesh.backend("slow", "vehicles/+/status", auto_ack=False)
+    reader, vehicle = mesh.backend("reader", "vehicles/+/status"), mesh.vehicle(1)
+    sent = answered = 0
+    while sent - answered < WINDOW:
+        vehicle.publish("vehicles/V1/status")
+        mesh.run()
+        sent += 1
+        answered += len(codes(vehicle))
+    assert len(reader.messages()) < sent
+    mesh.clock.now += PATIENCE
+    mesh.run()
+    assert answered + len(codes(vehicle)) == sent
+    for _ in range(100):
+        vehicle.publish("vehicles/V1/status")
+        mesh.run()
+        assert codes(vehicle) == [0]
+
+
+def test_the_bytes_in_flight_to_an_edge_are_bounded(mesh: Mesh) -> None:
+    vehicle, backend = mesh.vehicle(1, "cmd"), mesh.backend()
+    mesh.edges["edge-1"].settings.receive_maximum = 1000
+    mesh.pipes["edge-1"].cut()
+    mesh.connect("edge-1")
+    link, pipe = mesh.links["edge-1"], mesh.pipes["edge-1"]
+    pipe.deaf = True  # the core gets no acknowledgement
+    for number in range(100):
+        backend.publish("vehicles/V1/cmd", b"%d " % number + b"x" * (1 << 19))
+    mesh.run()
+    assert link.status("").in_flight == 32
+    assert link.status("").waiting == 68
+    got = vehicle.messages()
+    mesh.kill("edge-1")
+    vehicle = mesh.vehicle(1, "cmd")
+    mesh.connect("edge-1")
+    got += vehicle.messages()
+    assert [payload.split()[0] for payload in got] == numbers(0, 100)
+    assert mesh.links["edge-1"].status("").waiting == 0
+
+
+def test_messages_wait_while_the_edge_does_not_read(mesh: Mesh) -> None:
+    vehicle, backend = mesh.vehicle(1, "cmd"), mesh.backend()
+    link = mesh.links["edge-1"]
+    link.congested()
+    flood(mesh, backend, 0, 5)
+    backend.publish("vehicles/V1/cmd", b"dropped", 0)
+    assert (link.status("").waiting, codes(backend)) == (5, [])
+    assert mesh.core.broker.counters.dropped_full == 1
+    link.relieved()
+    mesh.run()
+    assert vehicle.messages() == numbers(0, 5)
+    assert codes(backend) == [0] * 5
