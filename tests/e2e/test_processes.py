@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.e2e.scenarios.core_kill import traffic_survives_a_killed_core
 from tests.e2e.scenarios.edge_kill import traffic_survives_killed_edges
 from tests.e2e.scenarios.etcd_outage import traffic_survives_an_etcd_outage
 from tests.e2e.scenarios.fan_out import reports_arrive_once
+from tests.e2e.scenarios.full_queues import a_flood_is_not_refused, a_slow_vehicle_stalls_no_back_end
 from tests.e2e.scenarios.malformed_clients import malformed_clients_are_disconnected
 from tests.e2e.scenarios.sleepers import queued_messages_survive_killed_edges
 from tests.e2e.scenarios.stickiness import vehicles_keep_their_edge
@@ -53,3 +55,15 @@ def test_traffic_survives_an_etcd_outage(mesh: Processes) -> None:
 def test_vehicles_keep_their_edge(mesh: Processes) -> None:
     """This must be the last test: it adds a third edge to the mesh."""
     asyncio.run(vehicles_keep_their_edge(mesh, VEHICLES))
+
+
+@pytest.mark.parametrize("limits", ["", "queue_messages: 10"])
+def test_a_flood_is_not_refused(tmp_path: Path, limits: str) -> None:
+    with Processes(tmp_path / "flood", ["edge-1"], extra=f"limits: {{{limits}}}") as mesh:
+        asyncio.run(a_flood_is_not_refused(mesh, messages=10_000, window=1000))
+
+
+def test_a_slow_vehicle_stalls_no_back_end(tmp_path: Path) -> None:
+    limits = "limits: {queue_messages: 10, receive_maximum: 50, queue_patience: 2s}"
+    with Processes(tmp_path / "slow", ["edge-1"], extra=limits) as mesh:
+        asyncio.run(a_slow_vehicle_stalls_no_back_end(mesh, cars=5, backends=3, messages=300))

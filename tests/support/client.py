@@ -219,6 +219,13 @@ class Client(Connection):
         for packet in held:
             self._publish(packet)
 
+    def release_one(self) -> None:
+        """Take and acknowledge the oldest held message, if there is one."""
+        if self._held and self.connected:
+            self.holding = False
+            self._publish(self._held.pop(0))
+            self.holding = True
+
     def _acknowledged(self, packet: Ack) -> None:
         identifier = packet.packet_id
         if packet.type == PUBREL:
