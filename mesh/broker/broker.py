@@ -126,6 +126,7 @@ class Broker(BrokerApi):
         for item, topic, deleted in found.tombstones:
             self.dispatcher.tombstones.restore(topic, deleted, item)
         self.sessions.restore(found, self.clock())
+        self.courier.pressure.recovered(found.sessions.values())
         self.catch_up.restore(found.interests)
         return found.other
 
@@ -267,9 +268,12 @@ class Broker(BrokerApi):
         session.connection = connection
         session.ends = 0.0
         session.will_due = 0.0
+        session.attached = False
         self.connections += 1
         if session.kind == TIER:
             self.courier.pressure.joined(connection)
+        else:
+            self.courier.pressure.bound(session)
 
     def _accept(self, connection: Connection, connect: Connect, session: Session, present: bool) -> None:
         """Answer CONNECT once the session is durable, and give the session the messages that wait for it."""

@@ -64,7 +64,7 @@ class Courier:
         tracer: Tracer,
         quotas: Quotas,
     ) -> None:
-        self.pressure = Pressure(settings, outbox)
+        self.pressure = Pressure(settings, outbox, clock)
         self.slowdown = Slowdown(settings, clock)
         self._settings = settings
         self._quotas = quotas
@@ -95,11 +95,7 @@ class Courier:
             return SUCCESS
         outbound = session.outbound
         size = message.size()
-        # Only a publisher that waits for an answer can be held back by pressure: a message that was moved here from
-        # another queue (``receipt`` is None) stays there until there is room.
-        if not self.make_room(session, size) and (
-            receipt is None or not message.from_tier or not self.pressure.takes(session, size)
-        ):
+        if not self.make_room(session, size) and not self._overshoots(session, message, size, receipt):
             self._counters.rejected += 1
             return QUOTA_EXCEEDED
         delivery = Delivery(message, qos, retain, subscription_ids, message.received, message.expires, size)
@@ -128,6 +124,13 @@ class Courier:
                 if outbound.waiting and receipt is not None and not self._soon(outbound):
                     self.slowdown.wait(session, message.from_tier, receipt)
         return SUCCESS
+
+    def _overshoots(self, session: Session, message: Message, size: int, receipt: Receipt | None) -> bool:
+        """Whether a full queue takes a message all the same, because the core that sent it will be told. A message that
+        was moved here from another queue (``receipt`` is None) stays there until there is room."""
+        if receipt is None or not message.from_tier or not self.pressure.takes(session, size):
+            return False
+        return not self._refused_by_quota(session, size, False)
 
     def _soon(self, outbound: Outbound) -> bool:
         """Whether a delivery that is queued now is sent within about one window."""

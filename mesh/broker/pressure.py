@@ -3,13 +3,15 @@
 It knows the sessions of connected vehicles whose queues are full, and the connections of cores: never a message. What
 always holds:
 
-* a session is pressed from the first message that its full queue takes, until its queue reaches the low watermark or
-  the session has no connection;
+* a session is pressed from the first message that its full queue takes, or from its connection if the queue is full
+  then, until its queue reaches the low watermark or the session has no connection. For ``attach_grace`` seconds after a
+  restart, a session that had a connection counts as connected: the connection outlives the edge's process;
 * each core gets HIGH for a vehicle before the PUBACK of the message that pressed it, and LOW when no session of the
   vehicle is pressed any more;
 * a core that connects while vehicles are pressed learns so from its CONNACK (``FOLLOW``), then gets HIGH for each of
   them, then KNOWN; it sends no message of QoS 1 or 2 before;
-* a pressed queue exceeds its limit by no more than the cores had in flight before they could know.
+* a pressed queue exceeds its limit by no more than the cores had in flight before they could know, and what was in
+  flight to the vehicle on an earlier connection.
 
 A signal is a PUBLISH of QoS 0 to ``$mesh/queue/{vehicle}``, KNOWN one to ``$mesh/queue/``. It exists on tier links
 only; no client can send or get it.
@@ -17,6 +19,7 @@ only; no client can send or get it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Final, final
 
 from mesh.broker.outbox import Outbox
@@ -39,12 +42,17 @@ _PORTION: Final = 256  # sessions, or signals of one core, that one turn handles
 class Pressure:
     """``presses`` counts how often a session was pressed."""
 
-    __slots__ = ("_cores", "_most", "_newcomers", "_outbox", "_sessions", "_settings", "_vehicles", "presses")
+    __slots__ = (
+        "_clock", "_cores", "_most", "_newcomers", "_outbox", "_sessions", "_settings", "_vehicles", "_waits_until",
+        "presses",
+    )  # fmt: skip
 
-    def __init__(self, settings: Settings, outbox: Outbox) -> None:
+    def __init__(self, settings: Settings, outbox: Outbox, clock: Callable[[], float]) -> None:
         self.presses = 0
         self._settings = settings
         self._outbox = outbox
+        self._clock = clock
+        self._waits_until = 0.0  # the end of the grace in which connections are attached after a restart
         self._sessions: dict[Session, None] = {}  # pressed; those that were checked last are at the end
         self._vehicles: dict[str, int] = {}  # how many sessions of a vehicle are pressed
         self._cores: list[Connection] = []
@@ -58,19 +66,26 @@ class Pressure:
     # Messages
 
     def takes(self, session: Session, size: int) -> bool:
-        """Whether the full queue of a session takes a message of a core, of ``size`` bytes. This presses the session.
-        """
-        connection = session.connection
-        if session.kind != VEHICLE or connection is None or connection.closing:
-            return False
+        """Whether a message of a core, of ``size`` bytes, is queued though the session is at its limits. This presses
+        the session."""
         settings, outbound, cores = self._settings, session.outbound, self._most
-        if len(outbound.waiting) >= settings.max_queue_messages + cores * settings.receive_maximum:
+        if session.kind != VEHICLE or not self._connected(session):
+            return False
+        if len(outbound.waiting) < settings.max_queue_messages and outbound.bytes + size <= settings.max_queue_bytes:
+            return False  # it was refused for another reason
+        most = settings.max_queue_messages + outbound.window + cores * settings.receive_maximum
+        if len(outbound.waiting) >= most:
             return False
         if outbound.bytes + size > settings.max_queue_bytes + cores * settings.overshoot_bytes:
             return False
         if session not in self._sessions:
             self._press(session)
         return True
+
+    def _connected(self, session: Session) -> bool:
+        if session.connection is None:
+            return session.attached and self._clock() < self._waits_until
+        return not session.connection.closing
 
     def _press(self, session: Session) -> None:
         self._sessions[session] = None
@@ -84,6 +99,24 @@ class Pressure:
         packet = _signal(vehicle, payload)
         for core in self._cores:
             self._outbox.write(core, packet)
+
+    # Sessions
+
+    def recovered(self, sessions: Iterable[Session]) -> None:
+        """The broker has restarted with these sessions."""
+        self._waits_until = self._clock() + self._settings.attach_grace
+        for session in sessions:
+            if session.attached:
+                self.bound(session)
+
+    def bound(self, session: Session) -> None:
+        """A session has a connection, or may still have it after a restart."""
+        if session.kind == VEHICLE and self._full(session) and session not in self._sessions:
+            self._press(session)
+
+    def _full(self, session: Session) -> bool:
+        outbound, settings = session.outbound, self._settings
+        return len(outbound.waiting) >= settings.max_queue_messages or outbound.bytes >= settings.max_queue_bytes
 
     # Cores
 
@@ -131,7 +164,7 @@ class Pressure:
     def _drained(self, session: Session) -> bool:
         outbound, settings = session.outbound, self._settings
         waiting = len(outbound.waiting)
-        if session.connection is None or waiting == 0:
+        if waiting == 0 or not self._connected(session):
             return True
         return 2 * waiting <= settings.max_queue_messages and 2 * outbound.bytes <= settings.max_queue_bytes
 

@@ -98,7 +98,7 @@ class Session:
         self.weight = session_weight(key[2], 0)  # bytes that it counts in its share, without its queue
         self.vehicle = vehicle
         self.connection: Connection | None = None
-        self.attached = False  # at recovery: its last record was written while it had a connection
+        self.attached = False  # after recovery, until it is attached: its last record says that it had a connection
         self.outbound = Outbound(depth, window, self.share.queue)
         self.interests: dict[str, Interest] = {}
         self.retained_backlog: tuple[RetainedBacklog, ...] = ()

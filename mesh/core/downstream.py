@@ -297,11 +297,20 @@ class Downstream(Sender):
                 "further messages are refused until it has drained", refused, spent[0].name, others,
             )  # fmt: skip
 
+    def _report_overflow(self) -> None:
+        vehicle, self.holding.overflowed = self.holding.overflowed, ""
+        log.warning(
+            "messages for vehicle %s are refused: its queue is full, and %d messages wait for such vehicles",
+            vehicle, self.holding.messages,
+        )  # fmt: skip
+
     def tick(self, now: float) -> None:
         """Called once a second while connected: check that the edge answers in time, and that held messages do not wait
         for too long."""
         if self.withholding:
             self._lose_patience(now)
+        if self.holding.overflowed:
+            self._report_overflow()
         if self._direct and self._oldest(now) < now - self._answer_within:
             self._slow = True
             self._spool_unanswered(True)

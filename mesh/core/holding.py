@@ -101,13 +101,14 @@ class Holding:
     """``vehicles``: those that are not free. ``messages`` and ``bytes`` count the held deliveries whose publishers
     wait, ``refused`` the refused ones. ``patience`` in seconds."""
 
-    __slots__ = ("_patience", "_portions", "bytes", "messages", "refused", "vehicles")
+    __slots__ = ("_patience", "_portions", "bytes", "messages", "overflowed", "refused", "vehicles")
 
     def __init__(self, patience: float) -> None:
         self.vehicles: dict[str, HeldVehicle] = {}
         self.messages = 0
         self.bytes = 0
         self.refused = 0
+        self.overflowed = ""  # a vehicle whose message was refused because too many are held; its reader clears it
         self._patience = patience
         self._portions: dict[Delivery, HeldVehicle] = {}  # the deliveries that ``HeldVehicle.open`` counts
 
@@ -125,6 +126,8 @@ class Holding:
         full = self.messages >= _MESSAGES or self.bytes + size > _BYTES or len(vehicle.held) >= _OF_VEHICLE
         if full or vehicle.state == REFUSING:
             self.refused += 1
+            if full:
+                self.overflowed = name
             return False
         return True
 

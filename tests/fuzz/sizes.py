@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mesh.broker.broker import Broker
+from mesh.broker.principal import VEHICLE
 from mesh.broker.quotas import MESSAGE, Share, filter_weight
 from mesh.broker.session import Session
 from mesh.wire.topics import is_shared
@@ -15,6 +16,7 @@ from tests.support.items import owned_items
 _SLACK: Final = 64  # packets of one read that may exceed a limit
 _HELD: Final = 4096  # answers that wait for the journal, which is never far behind in these tests
 _TIMERS: Final = 1100
+_CORES: Final = 24  # that may be connected at a time: all clients
 
 
 def check(broker: Broker, store: CrashStore) -> None:
@@ -72,6 +74,8 @@ def _check_session(broker: Broker, session: Session) -> None:
     size = sum(delivery.size for delivery in deliveries)
     insist(outbound.bytes == size, f"{session.key}: {outbound.bytes} bytes are counted, there are {size}")
     most = max(settings.max_queue_messages, settings.tier_queue_messages, settings.inbox_messages)
+    if session.kind == VEHICLE and not session.inbox:
+        most += settings.in_flight + _CORES * settings.receive_maximum  # see ``Pressure``
     insist(len(deliveries) <= most + 2 * settings.in_flight, f"{session.key}: {len(deliveries)} deliveries")
     insist(len(session.interests) <= settings.max_subscriptions, f"{session.key}: too many subscriptions")
     insist(len(session.incoming) <= 0xFFFF, f"{session.key}: too many open identifiers")

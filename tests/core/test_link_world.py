@@ -12,8 +12,7 @@ from mesh.core import holding
 from mesh.core.holding import HELD, HeldVehicle, Holding
 from mesh.session.outbound import Delivery
 from mesh.version import compiled
-from tests.fuzz.target_link import run_link
-from tests.fuzz.watch import Breach
+from tests.core.link_world import Breach, run_link
 
 SEED = 20_261_127
 STEPS = 250

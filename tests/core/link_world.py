@@ -22,7 +22,6 @@ from mesh.wire.decode import CLIENT, Reader
 from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish, Subscribe, Subscription
 from tests.core.harness import PATIENCE, Edge, Mesh, Pipe
-from tests.fuzz.watch import insist
 from tests.support.bench import Client
 
 EDGE: Final = "edge-1"
@@ -30,6 +29,16 @@ _VEHICLES: Final = 3
 _UNANSWERED: Final = 150  # publishes of one publisher
 _BURST: Final = 40
 _FOREVER: Final = 1_000_000
+
+
+class Breach(AssertionError):
+    """A rule was broken."""
+
+
+def insist(holds: bool, what: str) -> None:
+    """Raise ``Breach`` unless a rule holds."""
+    if not holds:
+        raise Breach(what)
 
 
 class SpyPipe(Pipe):
@@ -160,6 +169,8 @@ class LinkWorld:
             mesh.pipes[EDGE].cut()
         elif chance < 0.93:
             self._crash_core()
+        elif chance < 0.95:
+            self._restart_edge()
         elif not self.calm:
             self._disturb(name)
         if not self.mesh.pipes[EDGE].open and dice.random() < 0.5:
@@ -231,6 +242,23 @@ class LinkWorld:
             self._join(name)
         self.deaf = self.mesh.edges[EDGE].client("deaf", "deaf", TIER)
 
+    def _restart_edge(self) -> None:
+        """The edge dies; the connections of its vehicles outlive it."""
+        mesh = self.mesh
+        mesh.kill(EDGE)
+        if self._dice.random() < 0.5:
+            mesh.connect(EDGE)
+        for name, vehicle in self.vehicles.items():
+            vehicle.bench = mesh.edges[EDGE]
+            if vehicle.connection.session is not None:
+                flow = self.flows[name]
+                here = {packet.packet_id for packet in vehicle.packets if isinstance(packet, Publish)}
+                here |= flow.taken | {ack.packet_id for ack in flow.due}
+                vehicle.attach(sorted(here))
+                vehicle.live()
+        if self.deaf is not None:
+            self.deaf = mesh.edges[EDGE].client("deaf", "deaf", TIER)
+
     def _note_link(self) -> None:
         self.rejected += self._link.status("").rejected
         self.refusals += self._link.status("").refused
@@ -263,7 +291,7 @@ class LinkWorld:
         edge, link = self.mesh.edges[EDGE], self._link
         settings = edge.settings
         cores = 1 if self.calm else 2
-        most = settings.max_queue_messages + cores * settings.receive_maximum + settings.in_flight
+        most = settings.max_queue_messages + cores * settings.receive_maximum + 2 * settings.in_flight
         for session in edge.broker.sessions.all():
             if session.kind == VEHICLE:
                 waiting = len(session.outbound.waiting)
