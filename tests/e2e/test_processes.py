@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mesh.bench.plan import SCENARIOS
+from mesh.bench.run import measure
 from tests.e2e.scenarios.core_kill import traffic_survives_a_killed_core
 from tests.e2e.scenarios.edge_kill import traffic_survives_killed_edges
 from tests.e2e.scenarios.etcd_outage import traffic_survives_an_etcd_outage
@@ -67,3 +70,15 @@ def test_a_slow_vehicle_stalls_no_back_end(tmp_path: Path) -> None:
     limits = "limits: {queue_messages: 10, receive_maximum: 50, queue_patience: 2s}"
     with Processes(tmp_path / "slow", ["edge-1"], extra=limits) as mesh:
         asyncio.run(a_slow_vehicle_stalls_no_back_end(mesh, cars=5, backends=3, messages=300))
+
+
+def test_mesh_bench_works_without_a_rate(tmp_path: Path) -> None:
+    """At default limits, and with a pattern for the vehicles' names."""
+    pattern = "[A-Z0-9]{3,32}"
+    with Processes(tmp_path / "bench", ["edge-1"], identity=f'{{from: username, pattern: "{pattern}"}}') as mesh:
+        doors, cores = ("127.0.0.1", mesh.vehicles), ("127.0.0.1", mesh.backends)
+        for name in ("down-1x100", "down-20x20", "up-20x20"):
+            plan = replace(SCENARIOS[name], names=pattern)
+            result = measure(plan, doors, cores, {}, seconds=2.0, warm_up=0.5)
+            assert result.received == result.sent > 1000
+            assert (result.lost, result.missing, result.lost_connections) == (0, 0, 0)
