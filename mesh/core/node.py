@@ -146,7 +146,8 @@ class CoreNode:
         spool = Spool(broker_host.journal, edge, limits.spool_messages, limits.spool_bytes)
         link = TierLink(
             edge, config.name, config.tier_password(edge), broker_host.broker, self._upstream, spool,
-            config.member_limits(), limits.owner_timeout, limits.queue_patience, broker_host.turn, config.topology.fleet,
+            config.member_limits(), limits.owner_timeout, limits.queue_patience, broker_host.turn,
+            config.topology.fleet,
         )  # fmt: skip
         kept = self._kept.links.pop(edge, None)
         if kept is not None:

@@ -77,7 +77,7 @@ def test_spool_reads_and_writes_the_bytes_of_earlier_versions(delivery: Delivery
     assert edge_of(item) == "edge-1"
     assert fields(restored) == fields(delivery)
     assert (restored.item, restored.position, spool.bytes) == (5, 5, delivery.size)
-    spool.keep(delivery, Message("t", b"", 1, False, b"", 0.0))
+    spool.keep(delivery, Message("t", b"", 1, False, b"", 0.0), delivery.number)
     assert store.items[delivery.item].meta == meta
 
 
