@@ -293,8 +293,8 @@ class Downstream(Sender):
         if spent:
             others = "" if len(spent) == 1 else f" and {len(spent) - 1} other vehicles"
             log.warning(
-                "%d messages for vehicle %s%s are refused: its queue is full for longer than queue_patience, and "
-                "further messages are refused until it has drained", refused, spent[0].name, others,
+                "the queue of vehicle %s%s is full for longer than queue_patience: %d held messages are refused, and "
+                "new ones until it has drained", spent[0].name, others, refused,
             )  # fmt: skip
 
     def _report_overflow(self) -> None:

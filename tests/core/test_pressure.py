@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mesh.version import compiled
 from mesh.wire.packets import PUBACK, Ack, Publish
 from tests.core.harness import PATIENCE, Mesh, acks
 from tests.support.bench import Client
@@ -323,3 +324,20 @@ def test_messages_wait_while_the_edge_does_not_read(mesh: Mesh) -> None:
     mesh.run()
     assert vehicle.messages() == numbers(0, 5)
     assert codes(backend) == [0] * 5
+
+
+@pytest.mark.skipif(compiled(), reason="a constant of a compiled module cannot be changed")
+def test_after_a_large_gap_in_the_numbers_a_copy_is_sent_rather_than_nothing(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edge's ledger could take the repeat of a message behind the gap for one that it has."""
+    monkeypatch.setattr("mesh.core.downstream._GAP", 10)
+    mesh.vehicle(1, "cmd", auto_ack=False)
+    other, backend = mesh.vehicle(2, "cmd"), mesh.backend()
+    flood(mesh, backend, 0, 50)
+    mesh.pipes["edge-1"].deaf = True
+    mesh.core.client("second", "app").publish("vehicles/V2/cmd", b"twice")
+    mesh.run()
+    mesh.pipes["edge-1"].cut()
+    mesh.connect("edge-1")
+    assert other.messages() == [b"twice", b"twice"]
