@@ -32,6 +32,7 @@ FILES = (  # of other rooms: what each message passes
     "core/spool.py",
     "core/tier.py",
     "core/upstream.py",
+    "edge/breadcrumb.py",
     "edge/device.py",
     "edge/devices.py",
     "edge/doors.py",

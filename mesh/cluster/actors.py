@@ -21,6 +21,7 @@ from mesh.cluster.plan import LOCAL, ClusterPlan, objections
 from mesh.cluster.runtime import CONTROLLER, RayRuntime, restarted
 from mesh.cluster.spares import Spares
 from mesh.cluster.status import Snapshot, save_status
+from mesh.node.ending import Ending
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ class NodeActor:
     def __init__(self, assignment: Assignment) -> None:
         self._logs = log_to_file(Path(assignment.data), assignment.name)
         all_file_descriptors()
-        self._host = Host(assignment, begin=restarted(), on_orphan=self._end_now)
+        ending = Ending(assignment.folder)
+        self._host = Host(assignment, begin=restarted(), on_orphan=self._end_now, ending=ending)
 
     def report(self) -> Report:
         return self._host.report()

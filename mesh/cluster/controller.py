@@ -33,14 +33,13 @@ LOST: Final = "lost"
 """The node's process has ended; Ray is restarting it."""
 
 _SETTLED: Final = (host.READY, host.DAMAGED)
-_RECOVERING: Final = (host.STARTING, host.DAMAGED)
 
-# A node whose event loop has not run for this many seconds is stuck. This is longer than any pause of a healthy node,
-# because a needless restart interrupts all its vehicles.
-HUNG_AFTER: Final = 20.0
-# The same while a node starts: recovery of a journal may read gigabytes without a pause.
-HUNG_STARTING: Final = 180.0
-# Seconds without any answer from the process. Ray itself reports a dead process within two seconds.
+# Seconds that a process whose event loop hangs has to end itself (``host.HUNG_AFTER``) before it is killed: it leaves a
+# report, and a kill leaves none.
+TOO_LATE: Final = 10.0
+# Seconds without any answer from the process; Ray itself reports a dead process within two seconds. A process that
+# hangs in compiled code cannot answer, but ends itself. So this is for a process that is stopped, and long, because Ray
+# may be slow.
 SILENT_AFTER: Final = 60.0
 
 
@@ -127,10 +126,11 @@ def _hung(it: Seen, now: float) -> str:
     silent = now - max(it.heard, it.changed)
     if it.state in (ABSENT, LOST) or it.report is None:
         return ""
-    if silent > SILENT_AFTER:
+    hung = (host.HUNG_STARTING if it.state in host.RECOVERING else host.HUNG_AFTER) + TOO_LATE
+    if silent > max(SILENT_AFTER, hung):
         return f"its process has not answered for {silent:.0f} s"
     lag = it.report.lag
-    if lag > (HUNG_STARTING if it.state in _RECOVERING else HUNG_AFTER):
+    if lag > hung:
         return f"its event loop has not run for {lag:.0f} s"
     return ""
 

@@ -3,7 +3,8 @@
 Knows the three calls of ``Node`` and nothing of Ray. The node runs on its own event loop (uvloop) in its own thread.
 So Ray's calls and Ray's loop do not delay the node, and the controller can tell a stuck node from a stuck process. What
 always holds: at most one node is built at a time; a failed start is undone before the next attempt; ``report`` never
-waits; the process does not outlive the Ray node that it belongs to.
+waits; the process does not outlive the Ray node that it belongs to, nor an event loop that does not run any more
+(``node/ending.py`` ends it then).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from mesh.cluster.node import Assignment, Node
 from mesh.cluster.run import logs_path
 from mesh.figures.node import NodeStatus
 from mesh.journal.errors import DamageError
+from mesh.node.ending import KILLED, Ending
 from mesh.telemetry.logs import Logs
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,13 @@ STOPPED: Final = "stopped"
 
 # Seconds for a start. Recovery of a large journal takes minutes; a start that takes longer than this will not succeed.
 START_DEADLINE: Final = 300.0
+
+# Seconds without a turn of the event loop after which the process ends. This is longer than any pause of a healthy
+# node, because a needless restart interrupts all its vehicles.
+HUNG_AFTER: Final = 20.0
+# The same while a node starts: recovery of a journal may read gigabytes without a pause.
+HUNG_STARTING: Final = 180.0
+RECOVERING: Final = (STARTING, DAMAGED)
 
 # The first attempts follow quickly: a predecessor that is ending holds its port or its lock for a moment.
 _RETRY_FIRST: Final = 0.1
@@ -76,13 +85,18 @@ class Host:
     """Runs the node of one assignment. All methods may be called from any thread."""
 
     def __init__(
-        self, assignment: Assignment, begin: bool, on_orphan: Callable[[], None] = lambda: os._exit(1)
+        self,
+        assignment: Assignment,
+        begin: bool,
+        on_orphan: Callable[[], None] = lambda: os._exit(1),
+        ending: Ending | None = None,
     ) -> None:
         """``begin``: start the node at once; true in a process that Ray restarted. ``on_orphan`` ends this process; it
-        is called on the loop.
+        is called on the loop. ``ending`` records how this process ends, and ends it when the loop hangs.
         """
         self._assignment = assignment
         self._on_orphan = on_orphan
+        self._record = ending
         self._parent = os.getppid()
         self._state = HELD
         self._error = ""
@@ -132,15 +146,38 @@ class Host:
 
     def _run(self) -> None:
         gc.set_threshold(_YOUNG, *_OLDER)
+        ending = self._record
+        if ending is not None:
+            self._tell_how_the_last_ended(ending)
+            ending.watch()
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._live())
         except BaseException as error:
             self._state, self._error = FAILED, sentence(error)
             log.exception("the event loop of %s ended", self._assignment.name)
+            if ending is not None:
+                ending.failed(sentence(error))
             raise
+        else:
+            if ending is not None:
+                ending.stopped()
         finally:
             self._stopped.set()
+
+    def _tell_how_the_last_ended(self, ending: Ending) -> None:
+        before = ending.before
+        if before is not None and before.how != KILLED:
+            log.error("the last process of %s ended: %s\n%s", self._assignment.name, before.what, before.report)
+
+    def _enter(self, state: str) -> None:
+        self._state = state
+        self._alive()
+
+    def _alive(self) -> None:
+        self._beat = time.monotonic()
+        if self._record is not None:
+            self._record.alive(HUNG_STARTING if self._state in RECOVERING else HUNG_AFTER)
 
     async def _live(self) -> None:
         """Run the node from start to stop."""
@@ -150,7 +187,7 @@ class Host:
             if node is not None:
                 while not self._ending:
                     await self._pause(None)
-                self._state = STOPPING
+                self._enter(STOPPING)
                 await self._take_down(node, self._grace)
             self._state = STOPPED
         finally:
@@ -163,8 +200,7 @@ class Host:
             await self._pause(None)
         wait = _RETRY_FIRST
         while not self._ending:
-            if self._state != DAMAGED:
-                self._state = STARTING
+            self._enter(DAMAGED if self._state == DAMAGED else STARTING)
             self._attempts += 1
             node: Node | None = None
             try:
@@ -183,7 +219,7 @@ class Host:
             self._error = ""
             self._status = self._read(node)
             self._node = node
-            self._state = READY
+            self._enter(READY)
             log.info("%s is ready", self._assignment.name)
             return node
         return None
@@ -213,7 +249,7 @@ class Host:
     async def _beats(self) -> None:
         """Record that the loop runs, read the node's figures, and end the process when Ray's node has ended."""
         while True:
-            self._beat = time.monotonic()
+            self._alive()
             if self._node is not None:
                 self._status = self._read(self._node)
             if os.getppid() != self._parent:

@@ -39,7 +39,10 @@ class DeviceOwner:
 class Device(Flushable):
     """One vehicle's connection: the shell of its ``Connection``."""
 
-    __slots__ = ("_credited", "_greeted", "_under_way", "age", "connection", "door", "key", "named", "number", "reader")
+    __slots__ = (
+        "_credited", "_greeted", "_under_way", "age", "condemned", "connection", "door", "key", "named", "number",
+        "reader",
+    )  # fmt: skip
 
     def __init__(self, door: DeviceOwner, number: int, age: int, key: tuple[str, str], reader: Reader) -> None:
         self.door = door
@@ -49,6 +52,7 @@ class Device(Flushable):
         self.reader = reader
         self.connection: Connection | None = None
         self.named = True  # on the present link
+        self.condemned: frozenset[str] | None = None  # fingerprints of its packets that are refused, if there are any
         self._greeted = False
         self._credited = True
         self._under_way = 0

@@ -24,6 +24,9 @@ answers to the packets in those frames are sent before it, so a door that receiv
 
 *Errors.* A packet on which the broker raises an unexpected error ends its own connection and no other.
 
+*Poison.* A packet that has ended two processes of this edge is not handled again (``suspects``): its connection is
+refused, and later connections of the same client are closed when they bring it.
+
 *Credit.* A connection may have ``WINDOW`` bytes under way to its vehicle; with more, or while the link itself is
 jammed, the broker pauses it. A vehicle that does not read delays only itself.
 """
@@ -37,9 +40,12 @@ from typing import Final, final
 
 from mesh.broker.api import BrokerApi
 from mesh.broker.principal import Principal
+from mesh.edge.breadcrumb import Breadcrumb, no_breadcrumb
 from mesh.edge.device import Device
 from mesh.edge.doors import DoorLink, DoorOwner, DoorProcess
+from mesh.edge.fingerprint import fingerprint, packets_of
 from mesh.edge.status import DevicesStatus
+from mesh.edge.suspects import DEATHS, Suspects
 from mesh.journal.errors import JournalError
 from mesh.session.store import Store
 from mesh.transport.endpoint import settle
@@ -48,7 +54,7 @@ from mesh.transport.handshake import Prove, epoch_of, new_instance
 from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
 from mesh.transport.notices import Notices
-from mesh.transport.refusal import Refused, refusal
+from mesh.transport.refusal import Refused, goodbye, maximum_of, refusal
 from mesh.transport.status import DEVICE, SocketsStatus
 from mesh.transport.stream import HOLD_NODE, StreamGroup
 from mesh.transport.turn import Turn
@@ -92,12 +98,17 @@ class Devices(DoorOwner):
         grace: float = 30.0,
         unix_path: UnixPath = no_unix_path,
         links: int = MAX_LINKS,
+        breadcrumb: Breadcrumb | None = None,
+        suspects: Suspects | None = None,
     ) -> None:
         group = StreamGroup(asyncio.get_running_loop(), wheel)
-        super().__init__(name, new_instance(epoch), broker, turn, group, prove, limits, grace)
+        breadcrumb = breadcrumb or no_breadcrumb()
+        super().__init__(name, new_instance(epoch), broker, turn, group, prove, limits, grace, breadcrumb)
         self.paused = False
         self.notices = Notices(log)
         self.refused = 0
+        self.poisoned = 0
+        self._suspects = suspects or Suspects()
         self._journal = journal
         self._admit = admit
         self._durable = 0
@@ -162,7 +173,8 @@ class Devices(DoorOwner):
             DEVICE, len(group.streams), self.refused, 0, group.bytes_in, group.bytes_out, group.held(),
             (self._listener.status(),),
         )  # fmt: skip
-        return DevicesStatus(sockets, tuple([door.status() for door in self._doors.values()]))
+        doors = tuple([door.status() for door in self._doors.values()])
+        return DevicesStatus(sockets, doors, self.poisoned, self._suspects.detail)
 
     # Doors
 
@@ -211,10 +223,13 @@ class Devices(DoorOwner):
         reader, connect = self._read(opening)
         try:
             principal = self._admit(opening.vehicle, opening.epoch)
+            condemned = self._examine(door, number, opening, connect)
         except Refused as error:
-            self._refuse(link, number, opening, connect, error)
+            answer = refusal(connect.protocol, error.reason or SERVER_UNAVAILABLE)
+            self._refuse(link, number, opening, answer, error)
             return
         device = Device(door, number, opening.opened, (opening.vehicle, connect.client_id), reader)
+        device.condemned = condemned
         door.connections[number] = device
         device.connection = self.broker.open(connect, principal, opening.peer, device)
         device.key = (opening.vehicle, connect.client_id)  # the broker has assigned a client id if there was none
@@ -237,14 +252,18 @@ class Devices(DoorOwner):
             return
         try:
             principal = self._admit(opening.vehicle, opening.epoch)
+            condemned = self._examine(door, number, opening, connect)
         except Refused as error:
-            self._refuse(link, number, opening, None, error)
+            told = error.reason == IMPLEMENTATION_SPECIFIC_ERROR  # other reasons are those of a CONNACK
+            answer = goodbye(connect.protocol, error.reason, maximum_of(connect)) if told else b""
+            self._refuse(link, number, opening, answer, error)
             return
         if before is not None:
             door.remove(before)
         if rival is not None and rival is not before:
             self._displace(rival)
         device = Device(door, number, opening.opened, key, reader)
+        device.condemned = condemned
         device.attached(opening.under_way)
         door.connections[number] = device
         self._sessions[key] = device
@@ -263,10 +282,14 @@ class Devices(DoorOwner):
         connection = device.connection
         if connection is None:
             return
+        if device.condemned is not None and self._is_poison(device, device.condemned, body):
+            return
         reader = device.reader
-        for packet in reader.feed(body):
+        for index, packet in enumerate(reader.feed(body)):
             if connection.closing:
                 return
+            if index:
+                self.breadcrumb.packet(index)
             try:
                 self.broker.receive(connection, packet)
             except JournalError:
@@ -278,6 +301,39 @@ class Devices(DoorOwner):
             self.notices.warn("protocol error", "%s: vehicle %s: %s", self.name, device.key[0], reader.error)
             self.broker.fail(connection, reader.error.reason, str(reader.error))
 
+    def _examine(
+        self, door: DoorProcess, number: int, opening: Opening, connect: Connect
+    ) -> frozenset[str] | None:
+        """The packets of this client that are refused, if there are any. Raises ``Refused`` if the connection is."""
+        suspects = self._suspects
+        if not suspects:
+            return None
+        vehicle, client = opening.vehicle, connect.client_id
+        found = suspects.meet(door.instance, number, vehicle, client)
+        condemned = suspects.condemned(vehicle, client)
+        if found is not None or fingerprint(opening.connect) in condemned:
+            self.poisoned += 1
+            packet = "CONNECT" if found is None else found.packet
+            raise Refused(
+                IMPLEMENTATION_SPECIFIC_ERROR,
+                f"client {client!r}: this process ended {DEATHS} times while it handled the same {packet} of it",
+            )
+        return condemned or None
+
+    def _is_poison(self, device: Device, condemned: frozenset[str], body: bytes) -> bool:
+        """Close the connection if it brings a condemned packet."""
+        connection = device.connection
+        if connection is None or not any(fingerprint(raw) in condemned for raw in packets_of(body)):
+            return False
+        self.poisoned += 1
+        vehicle, client = device.key
+        self.notices.warn(
+            "poison", "%s: vehicle %s, client %r, is closed: it sent a packet that ended this process %d times",
+            self.name, vehicle, client, DEATHS,
+        )  # fmt: skip
+        self.broker.fail(connection, IMPLEMENTATION_SPECIFIC_ERROR)
+        return True
+
     def _read(self, opening: Opening) -> tuple[Reader, Connect]:
         reader = Reader(self.limits, SERVER)
         packets = reader.feed(opening.connect)
@@ -286,9 +342,9 @@ class Devices(DoorOwner):
             raise LinkError(f"the door sent a CONNECT that cannot be read: {reader.error or name_of(PROTOCOL_ERROR)}")
         return reader, connect
 
-    def _refuse(self, link: DoorLink, number: int, opening: Opening, connect: Connect | None, error: Refused) -> None:
+    def _refuse(self, link: DoorLink, number: int, opening: Opening, answer: bytes, error: Refused) -> None:
         self.refused += 1
         self.notices.warn("refused", "%s: vehicle %s refused: %s", self.name, opening.vehicle, error)
-        if connect is not None:
-            link.send(DATA, number, refusal(connect.protocol, error.reason or SERVER_UNAVAILABLE))
+        if answer:
+            link.send(DATA, number, answer)
         link.send(CLOSE, number)

@@ -14,6 +14,7 @@ from typing import final
 from mypy_extensions import mypyc_attr
 
 from mesh.broker.api import BrokerApi
+from mesh.edge.breadcrumb import Breadcrumb, source_of
 from mesh.edge.device import Device, DeviceOwner
 from mesh.edge.status import DoorLinkStatus
 from mesh.transport.frame import (
@@ -46,12 +47,12 @@ from mesh.wire.limits import PacketLimits
 @mypyc_attr(allow_interpreted_subclasses=True)
 class DoorOwner:
     """What doors and their links use of the edge. ``instance`` identifies its process; ``grace``: seconds that
-    connections wait for their lost link; ``busy``: links with frames that were handled in this turn; ``stopping``: no
-    more frames are handled."""
+    connections wait for their lost link; ``breadcrumb`` names the frame that is handled; ``busy``: links with frames
+    that were handled in this turn; ``stopping``: no more frames are handled."""
 
     def __init__(
         self, name: str, instance: bytes, broker: BrokerApi, turn: Turn, group: StreamGroup, prove: Prove,
-        limits: PacketLimits, grace: float,
+        limits: PacketLimits, grace: float, breadcrumb: Breadcrumb,
     ) -> None:
         self.name = name
         self.instance = instance
@@ -61,6 +62,7 @@ class DoorOwner:
         self.prove = prove
         self.limits = limits
         self.grace = grace
+        self.breadcrumb = breadcrumb
         self.links: set[DoorLink] = set()
         self.busy: set[DoorLink] = set()
         self.stopping = False
@@ -174,12 +176,16 @@ class DoorProcess(DeviceOwner):
 class DoorLink(Link):
     """One TCP connection from a door."""
 
-    __slots__ = ("_answering", "_confirmed", "_door", "_noted", "_owner", "_waiting", "handled")
+    __slots__ = (
+        "_answering", "_breadcrumb", "_confirmed", "_door", "_noted", "_owner", "_source", "_waiting", "handled",
+    )  # fmt: skip
 
     def __init__(self, owner: DoorOwner) -> None:
         super().__init__(owner.name, owner.group, owner.turn, owner.limits.max_packet_size + SLACK)
         self.handled = 0
         self._owner = owner
+        self._breadcrumb = owner.breadcrumb
+        self._source = b""
         self._answering = Answering(owner.name, owner.instance, owner.prove)
         self._door: DoorProcess | None = None
         self._noted = 0
@@ -192,7 +198,19 @@ class DoorLink(Link):
             self._prove(kind, body)
         elif door.link is not self or self._owner.stopping:
             return  # a newer link replaced this one, or the edge stops and confirms no more
-        elif kind == DATA:
+        else:
+            breadcrumb = self._breadcrumb
+            breadcrumb.follow(self._source)
+            breadcrumb.begin(kind, connection, body)
+            try:
+                self._handle(door, kind, connection, body)
+            except Exception:  # not ``finally``: what ends the loop is named
+                breadcrumb.end()
+                raise
+            breadcrumb.end()
+
+    def _handle(self, door: DoorProcess, kind: int, connection: int, body: bytes) -> None:
+        if kind == DATA:
             self._count()
             device = door.connections.get(connection)
             if device is not None and device.named:
@@ -221,7 +239,9 @@ class DoorLink(Link):
             self.send(CHALLENGE, LINK, self._answering.greeted(body))
         elif kind == PROOF:
             self._answering.proved(body)
-            self._door = self._owner.welcome(self, self._answering.door, self._answering.instance)
+            door, instance = self._answering.door, self._answering.instance
+            self._source = source_of(door, instance)
+            self._door = self._owner.welcome(self, door, instance)
             self.trust()
             self.send(WELCOME, LINK)
         else:

@@ -7,17 +7,21 @@ by now.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Final, final
 
 from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import Principal
 from mesh.broker.settings import IN_FLIGHT_BYTES
+from mesh.edge.breadcrumb import Breadcrumb, last_crumb, lay_breadcrumb, no_breadcrumb, remove_breadcrumb
 from mesh.edge.devices import MAX_LINKS, Devices
 from mesh.edge.status import EdgeStatus
+from mesh.edge.suspects import Suspects
 from mesh.figures.node import NodeStatus
 from mesh.node.brokerhost import BrokerHost, open_broker
 from mesh.node.config import DEVICE, TIER, NodeConfig
+from mesh.node.ending import last_ending, process_token
 from mesh.node.ports import keep_ports
 from mesh.node.services import Services
 from mesh.policy.access import vehicle_principal
@@ -28,6 +32,8 @@ from mesh.transport.listen import Listen
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Subscription
 from mesh.wire.reasons import SERVER_UNAVAILABLE
+
+log = logging.getLogger(__name__)
 
 _CORES: Final = 1024  # connections of cores, and those that have not sent CONNECT yet (``connect_timeout``)
 
@@ -75,12 +81,21 @@ class EdgeNode:
         config = self._config
         limits = config.topology.limits
         epoch = time.time_ns() // 1_000_000  # grows with each start, also without etcd
+        suspects = Suspects(config.folder / "suspects.json")
+        suspects.blame(last_ending(config.folder), last_crumb(config.folder))
         return Devices(
             config.name, epoch, broker_host.broker, broker_host.journal, broker_host.turn, broker_host.wheel,
             config.prove, self._admit, config.device_limits(), listen=Listen(DEVICE, config.topology.bind, port),
             grace=limits.attach_grace, unix_path=config.unix_path(config.name, DEVICE),
-            links=config.members(MAX_LINKS),
+            links=config.members(MAX_LINKS), breadcrumb=self._lay_breadcrumb(), suspects=suspects,
         )  # fmt: skip
+
+    def _lay_breadcrumb(self) -> Breadcrumb:
+        try:
+            return lay_breadcrumb(self._config.folder, process_token())
+        except OSError as error:
+            log.warning("a packet that ends this process will not be found: %s", error)
+            return no_breadcrumb()
 
     def _make_endpoint(self, broker_host: BrokerHost, port: int) -> Endpoint:
         config = self._config
@@ -128,6 +143,8 @@ class EdgeNode:
             await self._broker_host.stop()
         if self._services is not None:
             await self._services.stop()
+        if self._devices is not None:  # otherwise the breadcrumb is that of the process before this one
+            remove_breadcrumb(self._config.folder)
 
     def status(self) -> NodeStatus:
         """The status, for ``mesh status`` and metrics."""
@@ -138,7 +155,7 @@ class EdgeNode:
         return EdgeStatus(
             host=self._config.topology.bind,
             metrics=services.metrics,
-            detail=found.detail,
+            detail=found.detail or links.detail,
             connections=links.connections,
             sessions=found.broker.sessions,
             queued=found.broker.queued,

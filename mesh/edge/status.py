@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, final
 
-from mesh.figures.instrument import gauge
+from mesh.figures.instrument import counter, gauge
 from mesh.figures.node import NodeStatus
 from mesh.figures.status import Status
 from mesh.node.status import BrokerHostStatus, ServicesStatus
@@ -31,10 +31,19 @@ class DoorLinkStatus(LinkStatus):
 @final
 @dataclass(frozen=True, slots=True)
 class DevicesStatus(Status):
-    """The links of all front doors. ``sockets.refused`` counts vehicles that this edge does not own."""
+    """The links of all front doors. ``sockets.refused`` counts vehicles that this edge does not own, or whose packet
+    ended its process; ``detail`` names the last such packet."""
 
     sockets: SocketsStatus
     doors: tuple[DoorLinkStatus, ...]
+    poisoned: Annotated[
+        int,
+        counter(
+            "mesh_poisoned_connections_total",
+            "Connections of vehicles that were closed because handling the same packet ended the edge's process twice.",
+        ),
+    ]
+    detail: str
 
     @property
     def connections(self) -> int:

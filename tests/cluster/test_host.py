@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from mesh.cluster.node import Assignment
 from mesh.cluster.run import logs_path
 from mesh.figures.node import NodeStatus
 from mesh.journal.errors import NOWHERE, DamageError
-from tests.support.waiting import wait_until
+from mesh.node.ending import CRASH, ERROR, HANG, Ending
+from tests.support.waiting import PATIENCE, wait_until
 
 SCRIPT: dict[str, object] = {}
 LOG: list[str] = []
@@ -146,3 +149,86 @@ def test_a_missing_factory_is_reported(tmp_path: Path) -> None:
     it = Host(Assignment("m", "edge-1", "edge", {}, (), str(tmp_path), "no.such.module:build"), True)
     assert wait(it, host.FAILED).error == "No module named 'no'"
     assert it.end(1.0)
+
+
+# A host in a process of its own. Its node does ``during`` while it starts and ``after`` a moment later.
+PROGRAM = """
+import asyncio, ctypes, os, sys, threading
+from pathlib import Path
+from mesh.cluster import host
+from mesh.cluster.node import Assignment
+from mesh.figures.node import NodeStatus
+from mesh.node.ending import Ending
+
+host.HUNG_STARTING, host.HUNG_AFTER = {starting}, {after_start}
+
+def hang():
+    ctypes.PyDLL(None).sleep(600)  # holds the interpreter lock, as compiled code does
+
+def leave():
+    sys.exit("no more")
+
+class Node:
+    async def start(self):
+        {during}
+        asyncio.get_running_loop().call_later(0.1, lambda: {after})
+
+    async def stop(self, grace):
+        pass
+
+    def status(self):
+        return NodeStatus()
+
+def build(assignment):
+    return Node()
+
+sys.modules["hanging"] = sys.modules["__main__"]
+folder = Path(sys.argv[1])
+assignment = Assignment("m", "edge-1", "edge", {{}}, (), str(folder), "hanging:build")
+it = host.Host(assignment, True, ending=Ending(assignment.folder))
+if {ends}:
+    while it.report().state != host.READY:
+        pass
+    assert it.end(5.0)
+else:
+    threading.Event().wait()
+"""
+
+
+def run(
+    folder: Path, starting: float = 60, after_start: float = 60, during: str = "pass", after: str = "None",
+    ends: bool = False,
+) -> Ending:
+    """Run a host in a process until it ends; returns what its next process finds."""
+    program = PROGRAM.format(starting=starting, after_start=after_start, during=during, after=after, ends=ends)
+    subprocess.run([sys.executable, "-c", program, str(folder)], timeout=PATIENCE, check=False)
+    return Ending(folder / "nodes" / "edge-1")
+
+
+def test_a_node_that_hangs_while_it_starts_ends_its_process(tmp_path: Path) -> None:
+    before = run(tmp_path, starting=0.7, during="hang()").before
+    assert before is not None
+    assert (before.how, before.responsible) == (HANG, True)
+
+
+def test_a_node_that_hangs_ends_its_process(tmp_path: Path) -> None:
+    before = run(tmp_path, after_start=0.7, after="hang()").before
+    assert before is not None
+    assert (before.how, before.responsible) == (HANG, True)
+
+
+def test_a_node_has_more_time_while_it_starts(tmp_path: Path) -> None:
+    before = run(tmp_path, after_start=0.7, during="ctypes.PyDLL(None).sleep(2)", after="os.abort()").before
+    assert before is not None
+    assert (before.how, before.responsible) == (CRASH, True)
+
+
+def test_an_exception_that_ends_the_loop_ends_the_process(tmp_path: Path) -> None:
+    before = run(tmp_path, after_start=0.7, after="leave()").before
+    assert before is not None
+    assert (before.how, before.responsible) == (ERROR, True)
+    assert "no more" in before.what
+
+
+def test_a_node_that_stops_in_order_leaves_no_report(tmp_path: Path) -> None:
+    assert run(tmp_path, ends=True).before is None

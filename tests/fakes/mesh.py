@@ -11,7 +11,9 @@ from typing import Any
 
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
+from mesh.edge.breadcrumb import Breadcrumb
 from mesh.edge.devices import Devices
+from mesh.edge.suspects import Suspects
 from mesh.frontdoor.context import DoorSettings
 from mesh.frontdoor.door import FrontDoor
 from mesh.frontdoor.status import EdgeLinkStatus
@@ -113,6 +115,8 @@ class FakeEdge:
         self.admit: Callable[[str, int], Principal] = vehicle_principal
         self.limits = PacketLimits()
         self.confirming = True
+        self.breadcrumb: Breadcrumb | None = None
+        self.suspects: Suspects | None = None
 
     async def start(self) -> FakeEdge:
         loop = asyncio.get_running_loop()
@@ -122,7 +126,8 @@ class FakeEdge:
         self.wheel.start()
         self.devices = Devices(
             self.name, self.epoch, self.engine, self.journal, self.turn, self.wheel, prover(self.secret), self._admit,
-            self.limits, listen=Listen("device", "127.0.0.1", 0), grace=self.grace,
+            self.limits, listen=Listen("device", "127.0.0.1", 0), grace=self.grace, breadcrumb=self.breadcrumb,
+            suspects=self.suspects,
         )  # fmt: skip
         self.turn.add(self.devices.settle)
         self.turn.add(self._commit)

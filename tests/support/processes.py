@@ -93,15 +93,18 @@ class Processes:
     """See ``Mesh``; runs within ``with``. ``folder`` holds data, logs and figures, and gives the mesh its name."""
 
     def __init__(
-        self, folder: Path, edge_names: list[str], otlp: str = "", extra: str = "", **options: Any
+        self, folder: Path, edge_names: list[str], otlp: str = "", extra: str = "", edge_runner: str = RUNNER,
+        **options: Any,
     ) -> None:
-        """``options`` are further options of the topology file (see ``topologies.topology``)."""
+        """``edge_runner`` is the program of an edge; ``options`` are further options of the topology file (see
+        ``topologies.topology``)."""
         self.vehicles, self.backends = free_ports(2)
         self.name = folder.name
         self._folder = folder
         self._edges = list(edge_names)
         self._otlp = otlp
         self._extra = extra
+        self._edge_runner = edge_runner
         self._options = options
         self._children: dict[str, Child] = {}
         self._etcd = EmbeddedEtcd(folder / "data" / "etcd")
@@ -149,7 +152,8 @@ class Processes:
             for spec in nodes(load(file)):
                 if spec.name not in self._children:
                     folder = self._folder / "data" / spec.name / spec.name
-                    command = [sys.executable, "-P", RUNNER, str(file), spec.name, self._etcd.endpoint]
+                    runner = self._edge_runner if spec.role == "edge" else RUNNER
+                    command = [sys.executable, "-P", runner, str(file), spec.name, self._etcd.endpoint]
                     child = self._children[spec.name] = Child(spec.name, [*command, str(folder)], folder)
                     child.start()
 

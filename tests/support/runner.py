@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
@@ -25,25 +26,30 @@ from mesh.node.config import NodeConfig
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
 
-ROLES: dict[str, type[CoreNode] | type[EdgeNode] | type[DoorNode]] = {
-    "edge": EdgeNode,
-    "core": CoreNode,
-    "door": DoorNode,
-}
+Make = Callable[[NodeConfig], CoreNode | EdgeNode | DoorNode]
+ROLES: dict[str, Make] = {"edge": EdgeNode, "core": CoreNode, "door": DoorNode}
 SECRET = b"e2e" * 16
 GRACE = 3.0
 
 
-async def main(file: Path, name: str, endpoint: str, folder: Path) -> None:
-    """Run the node until SIGTERM or the end of the parent process."""
+def nothing() -> None:
+    """The loop runs."""
+
+
+async def main(
+    file: Path, name: str, endpoint: str, folder: Path, make: Make | None = None, alive: Callable[[], None] = nothing
+) -> None:
+    """Run the node until SIGTERM or the end of the parent process. ``make`` builds it; ``alive`` is called five times a
+    second."""
     parent = os.getppid()
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     topology = load(file)
     spec = next(spec for spec in nodes(topology) if spec.name == name)
-    node = ROLES[spec.role](NodeConfig(topology, spec, (endpoint,), folder, SECRET))
+    node = (make or ROLES[spec.role])(NodeConfig(topology, spec, (endpoint,), folder, SECRET))
     await node.start()
     while not ended.is_set() and os.getppid() == parent:
+        alive()
         draft = folder / "status.draft"
         status = node.status()
         told = {"pid": os.getpid(), "metrics": status.metrics, "figures": by_series(status)}
@@ -54,9 +60,19 @@ async def main(file: Path, name: str, endpoint: str, folder: Path) -> None:
     await node.stop(GRACE)
 
 
-if __name__ == "__main__":
-    own = Path(sys.argv[4])
-    own.mkdir(parents=True, exist_ok=True)
+def run(make: Make | None = None, alive: Callable[[], None] = nothing) -> None:
+    """Run the node that the command line names."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     gc.freeze()
-    uvloop.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], own))
+    uvloop.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], own_folder(), make, alive))
+
+
+def own_folder() -> Path:
+    """The folder that the command line names."""
+    own = Path(sys.argv[4])
+    own.mkdir(parents=True, exist_ok=True)
+    return own
+
+
+if __name__ == "__main__":
+    run()

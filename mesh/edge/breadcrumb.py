@@ -1,0 +1,171 @@
+"""The breadcrumb: which frame of which door the edge handles at this moment, in memory that outlives the process.
+
+It knows frames and their positions in a block of memory: never why a process ended, nor what follows from it. What
+always holds: ``begin`` is called before a frame is handled and ``end`` after it, so the block names a frame only if the
+process ended in the middle of it; in work that belongs to no frame (timers, the end of a turn) it names none.
+
+The block is a file on ``/dev/shm`` that the node's folder points to, and not a file in the folder: a page of a file on
+a disk blocks the loop when the disk hangs, and ends the process when the disk is full. A restart of the machine loses
+the block, and no client is to blame for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import struct
+import tempfile
+from pathlib import Path
+from typing import Final, final
+
+from mesh.transport.handshake import INSTANCE
+
+# Bytes of a frame that are kept. Most frames are smaller; a larger one is recognised by its beginning.
+KEPT: Final = 4096
+
+_MAGIC: Final = b"mesh breadcrumb1"
+_TOKEN: Final = 16  # positions in the block; each field before the words begins with its length
+_SOURCE: Final = 96
+_WORD: Final = 224
+_INDEX: Final = 232
+_BODY: Final = 256
+_SIZE: Final = _BODY + KEPT
+_TEXT: Final = _WORD - _SOURCE - 1  # bytes of the longest field: an instance and the name of a door
+_WORDS: Final = struct.Struct("=QQ")
+_SHARED: Final = Path("/dev/shm")
+_NAME: Final = "breadcrumb"
+
+
+@final
+class Breadcrumb:
+    """Writes the block: 0.1 microseconds for a frame, and 0.02 for each further packet of it (compiled; frames of up to
+    1,000 bytes, 0.2 for 16,000)."""
+
+    __slots__ = ("_index", "_memory", "_source", "_words")
+
+    def __init__(self, memory: mmap.mmap, token: str = "") -> None:
+        """``token`` identifies this process."""
+        self._memory = memory
+        self._words = memoryview(memory).cast("Q")
+        self._source = b""
+        self._index = 0
+        memory[: len(_MAGIC)] = _MAGIC
+        self._put(_TOKEN, token.encode()[: _SOURCE - _TOKEN - 1])
+
+    def _put(self, place: int, text: bytes) -> None:
+        self._memory[place : place + 1 + len(text)] = bytes((len(text),)) + text
+
+    def follow(self, source: bytes) -> None:
+        """The next frames come from the door with this ``source_of``. Called for each frame, and cheap if it is the
+        door of the frame before."""
+        if source is not self._source:
+            self._source = source
+            self._put(_SOURCE, source)
+
+    def begin(self, kind: int, connection: int, body: bytes) -> None:
+        """A frame is about to be handled."""
+        size = len(body)
+        if size > KEPT:
+            size = KEPT
+            body = body[:KEPT]
+        if self._index:
+            self._index = 0
+            self._words[_INDEX // 8] = 0
+        self._memory[_BODY : _BODY + size] = body
+        self._words[_WORD // 8] = connection << 20 | kind << 16 | size
+
+    def packet(self, index: int) -> None:
+        """The packet ``index`` of this frame is about to be handled; ``begin`` stands for the first one, 0."""
+        self._index = index
+        self._words[_INDEX // 8] = index
+
+    def end(self) -> None:
+        """The frame has been handled."""
+        self._words[_WORD // 8] = 0
+
+
+@final
+class Crumb:
+    """What a process left: the frame that it handled when it ended. ``token`` identifies the process; ``index`` is the
+    position in the frame of the packet that it handled; ``body`` may be the beginning of the frame only (``KEPT``)."""
+
+    __slots__ = ("body", "connection", "door", "index", "instance", "kind", "token")
+
+    def __init__(
+        self, token: str, door: str, instance: bytes, connection: int, kind: int, index: int, body: bytes
+    ) -> None:
+        self.token = token
+        self.door = door
+        self.instance = instance
+        self.connection = connection
+        self.kind = kind
+        self.index = index
+        self.body = body
+
+
+def source_of(door: str, instance: bytes) -> bytes:
+    """What the block says of a door's process. A door's name may be cut: the instance tells doors apart."""
+    return instance + door.encode()[: _TEXT - INSTANCE]
+
+
+def no_breadcrumb() -> Breadcrumb:
+    """A breadcrumb that ends with the process."""
+    return Breadcrumb(mmap.mmap(-1, _SIZE))
+
+
+def lay_breadcrumb(folder: Path, token: str) -> Breadcrumb:
+    """A new breadcrumb of the node with this folder; the old one is removed. Raises ``OSError``."""
+    remove_breadcrumb(folder)
+    path = folder / _NAME
+    if os.access(_SHARED, os.W_OK):
+        file, name = tempfile.mkstemp(prefix="mesh-", dir=_SHARED)
+        path.symlink_to(name)
+    else:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(file, bytes(_SIZE))  # all of it: a page that cannot be had later would end the process
+        return Breadcrumb(mmap.mmap(file, _SIZE), token)
+    finally:
+        os.close(file)
+
+
+def remove_breadcrumb(folder: Path) -> None:
+    """Remove the breadcrumb of the node with this folder, if there is one."""
+    path = folder / _NAME
+    with contextlib.suppress(OSError):
+        if path.is_symlink() and _own(path):
+            path.resolve().unlink()
+        path.unlink()
+
+
+def last_crumb(folder: Path) -> Crumb | None:
+    """The frame that the process before this one handled when it ended; ``None`` if it handled none."""
+    path = folder / _NAME
+    try:
+        if not _own(path):
+            return None  # the link is older than the machine's start, and another user has taken the name
+        return _read(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _own(path: Path) -> bool:
+    return path.stat().st_uid == os.geteuid()
+
+
+def _read(block: bytes) -> Crumb | None:
+    if len(block) != _SIZE or not block.startswith(_MAGIC):
+        return None
+    word, index = _WORDS.unpack_from(block, _WORD)
+    source = _field(block, _SOURCE)
+    if word == 0 or len(source) < INSTANCE:
+        return None
+    body = block[_BODY : _BODY + min(word & 0xFFFF, KEPT)]
+    door = source[INSTANCE:].decode(errors="replace")
+    token = _field(block, _TOKEN).decode(errors="replace")
+    return Crumb(token, door, source[:INSTANCE], word >> 20, word >> 16 & 0xF, index, body)
+
+
+def _field(block: bytes, place: int) -> bytes:
+    return block[place + 1 : place + 1 + block[place]]

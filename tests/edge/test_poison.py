@@ -1,0 +1,221 @@
+"""Packets in whose handling an edge dies: front door and edge over real sockets, around a fake broker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from mesh.broker.peer import Peer
+from mesh.broker.principal import Principal
+from mesh.broker.session import Connection
+from mesh.broker.shell import Flushable
+from mesh.edge.breadcrumb import Crumb, last_crumb, lay_breadcrumb
+from mesh.edge.suspects import Suspects
+from mesh.figures.status import by_series
+from mesh.node.ending import CRASH, KILLED, Ended
+from mesh.wire.packets import MQTT5, MQTT311, PUBACK, Connack, Connect, Disconnect, Packet, Publish
+from tests.fakes.mesh import FakeMesh
+from tests.support.bare import Bare
+from tests.support.loop import run
+from tests.support.waiting import until
+
+FATAL = b"fatal"
+FATAL_CLIENT = "FATAL"
+
+
+class Mortal:
+    """The edge of ``mesh``. Its process dies when it handles a PUBLISH with the payload ``FATAL`` or a CONNECT of
+    ``FATAL_CLIENT``; ``how`` says what that looks like."""
+
+    def __init__(self, mesh: FakeMesh, folder: Path) -> None:
+        self.mesh = mesh
+        self.how = CRASH
+        self.deaths = 0
+        self._folder = folder
+        self._left: Crumb | None = None
+
+    def prepare(self) -> None:
+        """What a new process does before it listens."""
+        edge = self.mesh.edge
+        edge.suspects = Suspects(self._folder / "suspects.json")
+        edge.suspects.blame(Ended(f"{self.deaths}", self.how, self.how != KILLED, "", ""), self._left)
+        edge.breadcrumb = lay_breadcrumb(self._folder, f"{self.deaths + 1}")
+
+    def arm(self) -> None:
+        engine = self.mesh.engine
+        receive, open = engine.receive, engine.open
+
+        def received(connection: Connection, packet: Packet) -> None:
+            if isinstance(packet, Publish) and packet.payload == FATAL:
+                self._die()
+            receive(connection, packet)
+
+        def opened(connect: Connect, principal: Principal, peer: Peer, shell: Flushable) -> Connection:
+            if connect.client_id == FATAL_CLIENT:
+                self._die()
+            return open(connect, principal, peer, shell)
+
+        engine.receive = received  # type: ignore[method-assign]
+        engine.open = opened  # type: ignore[method-assign]
+
+    def _die(self) -> None:
+        """From now on nothing of this process is seen."""
+        if not self.mesh.engine.dead:
+            self.mesh.engine.dead = True
+            self.mesh.edge.confirming = False
+            self._left = last_crumb(self._folder)
+            for link in self.mesh.edge.devices.links:
+                link.abort()
+
+    async def dies(self) -> None:
+        """Wait until the process has died; start the next one."""
+        await until(lambda: self.mesh.engine.dead)
+        assert self._left is not None
+        self.deaths += 1
+        self.prepare()
+        await self.mesh.restart_edge()
+        self.arm()
+
+    async def killed(self) -> None:
+        """Kill the process from outside; start the next one."""
+        self.deaths += 1
+        self.prepare()
+        await self.mesh.restart_edge()
+        self.arm()
+
+    @property
+    def poisoned(self) -> float:
+        return by_series(self.mesh.edge.devices.status())["mesh_poisoned_connections_total"]
+
+
+@asynccontextmanager
+async def mortal(folder: Path) -> AsyncIterator[Mortal]:
+    mesh = FakeMesh()
+    it = Mortal(mesh, folder)
+    it.prepare()
+    async with mesh:
+        it.arm()
+        yield it
+
+
+def fatal(name: str, packet_id: int = 1) -> Publish:
+    return Publish(f"vehicles/{name}/t", FATAL, 1, packet_id=packet_id)
+
+
+def test_the_second_death_by_a_packet_closes_its_connection_and_no_other(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with mortal(tmp_path) as edge:
+            port = edge.mesh.port
+            other, car = await Bare().hello(port, "OTHER"), await Bare(MQTT5).hello(port, "CAR")
+            car.send(Publish("vehicles/CAR/t", b"before", 1, packet_id=1), fatal("CAR", 2))
+            await edge.dies()
+            await edge.dies()
+            assert (await car.wait(Disconnect)).reason == 0x83
+            await car.wait_closed()
+            assert edge.poisoned == 1
+            status = edge.mesh.edge.devices.status()
+            assert "2 times in the handling of a PUBLISH of vehicle CAR" in status.detail
+            other.send(Publish("vehicles/OTHER/t", b"x", 1, packet_id=5))
+            await other.acked(PUBACK, [5])
+            assert not edge.mesh.engine.dead
+            assert edge.mesh.link.connections == 1
+            await edge.killed()
+            other.send(Publish("vehicles/OTHER/t", b"y", 1, packet_id=6))
+            await other.acked(PUBACK, [5, 6])
+
+    run(main())
+
+
+def test_a_client_that_sends_a_condemned_packet_again_is_closed(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with mortal(tmp_path) as edge:
+            car = await Bare().hello(edge.mesh.port, "CAR")
+            car.send(fatal("CAR"))
+            await edge.dies()
+            await edge.dies()
+            await car.wait_closed()
+            again = await Bare(MQTT5).hello(edge.mesh.port, "CAR")
+            again.send(Publish("vehicles/CAR/t", b"x", 1, packet_id=1))
+            await again.acked(PUBACK, [1])
+            again = await Bare().hello(edge.mesh.port, "CAR")
+            again.send(fatal("CAR", 9))
+            await again.wait_closed()
+            assert edge.poisoned == 2
+            assert not edge.mesh.engine.dead
+            assert ("CAR", 0x83) in edge.mesh.engine.failed
+
+    run(main())
+
+
+def test_a_packet_of_many_in_a_frame_is_found(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with mortal(tmp_path) as edge:
+            car = await Bare().hello(edge.mesh.port, "CAR")
+            car.send(*[Publish("vehicles/CAR/t", b"%d" % n, 1, packet_id=n + 1) for n in range(9)], fatal("CAR", 10))
+            await edge.dies()
+            await edge.dies()
+            await car.wait_closed()
+            assert "a PUBLISH of vehicle CAR" in edge.mesh.edge.devices.status().detail
+
+    run(main())
+
+
+def test_a_connect_that_ends_the_process_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with mortal(tmp_path) as edge:
+            for _ in range(2):
+                car = await Bare(MQTT5).connect(edge.mesh.port)
+                car.send(Connect(MQTT5, FATAL_CLIENT, username="CAR"))
+                if not edge.deaths:
+                    await edge.dies()
+                    await edge.dies()
+                assert (await car.wait(Connack)).reason == 0x83
+                await car.wait_closed()
+            assert edge.poisoned == 2
+            old = await Bare().connect(edge.mesh.port)
+            old.send(Connect(MQTT311, "SANE", username="CAR"))
+            assert (await old.wait(Connack)).reason == 0
+
+    run(main())
+
+
+def test_an_accident_closes_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with mortal(tmp_path) as edge:
+            car = await Bare().hello(edge.mesh.port, "CAR")
+            car.send(fatal("CAR"))
+            await until(lambda: edge.mesh.engine.dead)
+            edge.how = KILLED  # from outside, while the packet was handled
+            for _ in range(3):
+                await edge.dies()
+            assert not car.closed.is_set()
+            assert edge.poisoned == 0
+
+    run(main())
+
+
+def test_kills_close_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with mortal(tmp_path) as edge:
+            edge.how = KILLED
+            car = await Bare().hello(edge.mesh.port, "CAR")
+            for number in range(1, 21):
+                car.send(Publish("vehicles/CAR/t", b"%d" % number, 1, packet_id=number))
+                await edge.killed()
+            await until(lambda: len(car.acks(PUBACK)) == 20)
+            assert edge.poisoned == 0
+
+    run(main())
+
+
+def test_a_frame_that_breaks_the_link_leaves_no_crumb(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with mortal(tmp_path) as edge:
+            await Bare().hello(edge.mesh.port, "CAR")
+            door = next(iter(edge.mesh.edge.devices.links))
+            door.received(b"\0\0\0\0" b"\0\0\0\1" b"\x63")  # a frame of an unknown kind
+            await until(lambda: edge.mesh.link.losses == 1)
+            assert last_crumb(tmp_path) is None
+
+    run(main())
