@@ -16,7 +16,7 @@ import pytest
 from mesh.cluster.lifecycle import NotUp, down, up
 from mesh.cluster.look import status_of
 from mesh.cluster.plan import ClusterPlan, PlannedNode
-from mesh.cluster.run import Run, load_run, running
+from mesh.cluster.run import Run, load_run, logs_path, running
 from mesh.cluster.status import NodeRow
 from mesh.cluster.supervisor import TOO_SOON
 from tests.cluster.meshes import fake_plan, going_down, offer_fake_nodes, port_of, served_by, session
@@ -102,6 +102,22 @@ def test_a_killed_node_restarts_and_the_others_run_on(plan: ClusterPlan, run: Ru
     assert row(run, "edge-1").restarts == 2
     for name in ("core", "door"):
         assert served_by(plan, name) == before[name]
+
+
+@pytest.mark.parametrize(
+    ("word", "what"), [("crash", "it crashed: Segmentation fault"), ("stick", "its event loop did not run any more")]
+)
+def test_a_node_that_crashes_or_hangs_restarts_and_leaves_its_stacks(
+    plan: ClusterPlan, run: Run, word: str, what: str
+) -> None:
+    victim = served_by(plan, "edge-1")
+    with socket.create_connection(("127.0.0.1", port_of(plan, "edge-1"))) as connection:
+        connection.sendall(word.encode())
+        wait_replaced(plan, "edge-1", victim)
+    wait_until(lambda: status_of(run).all_ready)
+    log = (logs_path(Path(run.data)) / "edge-1.log").read_text()
+    assert f"the last process of edge-1 ended: {what}" in log
+    assert "in _serve" in log.split(what)[1]
 
 
 def test_a_killed_controller_restarts_and_the_nodes_run_on(plan: ClusterPlan, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import time
 from typing import final
@@ -14,7 +15,8 @@ from mesh.figures.node import NodeStatus
 @final
 class FakeNode:
     """Answers every connection with its process id. ``settings["ports"][name]`` is its port; ``settings["fail"]``
-    names a node that does not start. A client that sends ``stick`` blocks the node's loop."""
+    names a node that does not start. A client that sends ``stick`` blocks the node's loop, which holds the interpreter
+    lock meanwhile, as compiled code does; one that sends ``crash`` ends the process by a signal of the processor."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -40,8 +42,11 @@ class FakeNode:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"%d\n" % os.getpid())
         await writer.drain()
-        if await reader.read(5) == b"stick":
-            time.sleep(3600)
+        word = await reader.read(5)
+        if word == b"stick":
+            ctypes.PyDLL(None).sleep(3600)
+        elif word == b"crash":
+            ctypes.string_at(1)
         writer.close()
 
 
