@@ -120,12 +120,18 @@ def lay_breadcrumb(folder: Path, token: str) -> Breadcrumb:
     path = folder / _NAME
     if os.access(_SHARED, os.W_OK):
         file, name = tempfile.mkstemp(prefix="mesh-", dir=_SHARED)
-        path.symlink_to(name)
     else:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        file, name = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), ""
     try:
-        os.write(file, bytes(_SIZE))  # all of it: a page that cannot be had later would end the process
+        if name:
+            path.symlink_to(name)
+        if os.write(file, bytes(_SIZE)) < _SIZE:  # a page that cannot be had later would end the process
+            raise OSError(f"there is no room for {_SIZE} bytes in {name or path}")
         return Breadcrumb(mmap.mmap(file, _SIZE), token)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(name or path)
+        raise
     finally:
         os.close(file)
 

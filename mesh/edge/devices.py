@@ -316,7 +316,7 @@ class Devices(DoorOwner):
             packet = "CONNECT" if found is None else found.packet
             raise Refused(
                 IMPLEMENTATION_SPECIFIC_ERROR,
-                f"client {client!r}: this process ended {DEATHS} times while it handled the same {packet} of it",
+                f"client {client!r}: the edge's process ended {DEATHS} times while it handled the same {packet}",
             )
         return condemned or None
 
@@ -328,7 +328,7 @@ class Devices(DoorOwner):
         self.poisoned += 1
         vehicle, client = device.key
         self.notices.warn(
-            "poison", "%s: vehicle %s, client %r, is closed: it sent a packet that ended this process %d times",
+            "poison", "%s: vehicle %s, client %r, is closed: it sent a packet that ended the edge's process %d times",
             self.name, vehicle, client, DEATHS,
         )  # fmt: skip
         self.broker.fail(connection, IMPLEMENTATION_SPECIFIC_ERROR)

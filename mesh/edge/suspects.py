@@ -103,6 +103,10 @@ class Suspects:
         fresh = Suspect(crumb.door, crumb.instance.hex(), crumb.connection, packet, fingerprint, self._clock())
         self._add(fresh)
         self._save()
+        log.error(
+            "the last process: %s; it handled a %s of connection %d of front door %s (death %d of %d)",
+            ended.what, packet, crumb.connection, crumb.door, fresh.deaths, DEATHS,
+        )  # fmt: skip
         return fresh
 
     def meet(self, instance: bytes, connection: int, vehicle: str, client: str) -> Suspect | None:
@@ -118,8 +122,8 @@ class Suspects:
             if it.condemned:
                 continue
             log.warning(
-                "the last process ended while it handled a %s of vehicle %s, client %r: if that happens again, "
-                "its connection is closed", it.packet, vehicle, client,
+                "the last process ended while it handled a %s of vehicle %s, client %r: if that happens again, this "
+                "connection is closed", it.packet, vehicle, client,
             )  # fmt: skip
         return next((it for it in mine if it.condemned), None)
 

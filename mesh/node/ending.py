@@ -138,7 +138,7 @@ class Ending:
         faulthandler.cancel_dump_traceback_later()
         if self._file < 0:
             return
-        faulthandler.enable(sys.__stderr__ or 2, all_threads=True)
+        faulthandler.enable(2, all_threads=True)
         os.close(self._file)
         self._file = -1
         with contextlib.suppress(OSError):

@@ -120,6 +120,13 @@ def test_nothing_is_left_behind(tmp_path: Path, crumb: Breadcrumb) -> None:
     remove_breadcrumb(tmp_path)
 
 
+def test_a_folder_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    before = set(Path("/dev/shm").iterdir())
+    with pytest.raises(OSError, match="missing"):
+        lay_breadcrumb(tmp_path / "missing", "t")
+    assert set(Path("/dev/shm").glob("mesh-*")) <= before
+
+
 def test_a_damaged_or_missing_block_names_nothing(tmp_path: Path) -> None:
     assert last_crumb(tmp_path) is None
     (tmp_path / "breadcrumb").write_bytes(os.urandom(5000))
