@@ -11,6 +11,7 @@ clock of its own. What always holds:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Final, final
 
@@ -18,21 +19,34 @@ from mesh.broker.api import BrokerApi
 from mesh.broker.catchup import CatchUp
 from mesh.broker.counters import BrokerCounters
 from mesh.broker.courier import Courier
+from mesh.broker.deadletters import DeadLetters
 from mesh.broker.dispatcher import Dispatcher, Forwarder
 from mesh.broker.greeting import greeting_of
 from mesh.broker.inbox import Inbox, InboxRules
 from mesh.broker.intake import Intake
 from mesh.broker.ledger import INSTANCE, Ledger
+from mesh.broker.letter import (
+    EXPIRED,
+    NO_OWNER,
+    OTHER,
+    QUEUE_FULL,
+    REFUSED,
+    TOO_LARGE,
+    read_letter,
+)
+from mesh.broker.letterreaders import LetterReaders
+from mesh.broker.notices import Notices
 from mesh.broker.outbox import Outbox, explained
 from mesh.broker.peer import Peer
 from mesh.broker.persistence import Persistence
 from mesh.broker.pressure import FOLLOW
 from mesh.broker.principal import TIER, VEHICLE, Principal
 from mesh.broker.quotas import Quotas
+from mesh.broker.refusals import Refusals
 from mesh.broker.retained import Retained
 from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
-from mesh.broker.settings import Settings
+from mesh.broker.settings import HOLD, Settings
 from mesh.broker.sharing import Sharing
 from mesh.broker.shell import Flushable
 from mesh.broker.status import BrokerStatus, QuotaStatus
@@ -41,6 +55,8 @@ from mesh.broker.subscriptions import Subscriptions
 from mesh.broker.system import SystemTopics
 from mesh.broker.trace import Tracer
 from mesh.session.inbound import Receipt
+from mesh.session.message import Message
+from mesh.session.outbound import RELEASED, Delivery
 from mesh.session.store import Item, Store
 from mesh.wire import reasons
 from mesh.wire.encode import encode
@@ -62,6 +78,9 @@ from mesh.wire.packets import (
     Unsubscribe,
     Will,
 )
+from mesh.wire.properties import Properties
+
+log = logging.getLogger(__name__)
 
 _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
 
@@ -84,14 +103,31 @@ class Broker(BrokerApi):
         self.store = store
         self.clock = clock
         self.tracer = tracer
+        self.notices = Notices(log, clock)
         self.counters = BrokerCounters()
         self.persistence = Persistence(store)
         self.outbox = Outbox(self.counters)
         self.dirty = self.outbox.dirty  # connections with something to write; the node empties it at the end of a turn
         self._vehicle_of = vehicle_of or _no_vehicle
         self.quotas = Quotas(settings, self.persistence.depth, self.vehicle_of)
-        self.courier = Courier(settings, self.persistence, self.outbox, self.counters, clock, tracer, self.quotas)
+        self.letters = DeadLetters(
+            settings, self.persistence, self.counters, clock, self.answered, self.notices
+        )
+        self.quotas.depths.append(self.letters.depth)
+        self.courier = Courier(
+            settings, self.persistence, self.outbox, self.letters, self.counters, clock, tracer, self.quotas,
+            self.notices,
+        )  # fmt: skip
         self.subscriptions = Subscriptions(settings.routes, settings.refused)
+        self.readers = LetterReaders(settings, self.subscriptions, self.letters, self.courier, clock)
+        self.letters.added = self.readers.added
+        self.persistence.letter_read = self.readers.read
+        self.courier.lost = self.readers.lost
+        self.courier.refused = self._refused_by_core
+        self.refusals = Refusals(
+            settings, self.persistence, self.letters, self.courier, self.counters, self.answered, self.vehicle_of,
+            self.notices,
+        )  # fmt: skip
         self.sessions = Sessions(settings, self.persistence, self.subscriptions, self.quotas)
         self.retained = Retained(self.persistence, settings.max_retained, self.quotas)
         rules = inbox or InboxRules()
@@ -102,9 +138,9 @@ class Broker(BrokerApi):
         )
         forwarder = forwarder or Forwarder()
         self.dispatcher = Dispatcher(
-            self.subscriptions, self.retained, self.catch_up, self.inbox, self.persistence, self.courier, forwarder,
-            clock,
-        )
+            self.subscriptions, self.retained, self.catch_up, self.inbox, self.persistence, self.courier,
+            self.refusals, forwarder, clock,
+        )  # fmt: skip
         self.intake = Intake(
             self.dispatcher, forwarder, self.sessions, self.persistence, self.outbox, self.counters, tracer, clock,
             self.fail, self.vehicle_of,
@@ -128,6 +164,7 @@ class Broker(BrokerApi):
         self.sessions.restore(found, self.clock())
         self.courier.pressure.recovered(found.sessions.values())
         self.catch_up.restore(found.interests)
+        self.letters.restore(found.letters)
         return found.other
 
     def vehicle_of(self, topic: str) -> str:
@@ -452,9 +489,12 @@ class Broker(BrokerApi):
 
     def end_turn(self) -> bool:
         """End a turn of the node; the journal commits next. Returns whether there is work for another turn."""
+        self.refusals.release()
+        self.letters.release()
+        more = self.readers.serve()
         self.intake.keep_ledgers()
         self.quotas.measure()
-        more = self.catch_up.serve_all()
+        more = self.catch_up.serve_all() or more
         self.courier.slowdown.serve()
         return self.courier.pressure.serve() or more
 
@@ -473,6 +513,24 @@ class Broker(BrokerApi):
         holder = receipt.holder
         if not receipt.closed and isinstance(holder, Connection):
             self.intake.settle(holder)
+
+    def collect(self, form: Message, properties: Properties | None, receipt: Receipt | None) -> int:
+        """Take a dead letter of another node. Returns the reason code for that node, which keeps the letter after an
+        error: to withhold the answer would also withhold those of the messages behind it."""
+        letter, message = read_letter(form, properties, self.clock())
+        if self.letters.keep(letter, message, None):
+            if receipt is not None and receipt.position < letter.item:
+                receipt.position = letter.item
+        elif self.settings.dead_letter_when_full == HOLD:
+            return reasons.QUOTA_EXCEEDED
+        return reasons.SUCCESS
+
+    def _refused_by_core(self, session: Session, delivery: Delivery, reason: int) -> None:
+        """A core has refused a message whose publisher was answered, or a reader cannot take a dead letter."""
+        if delivery.body and not delivery.item:
+            self.readers.refused(session, delivery, reason)
+        elif delivery.qos and delivery.state != RELEASED:
+            self.refusals.keep_refused(self.persistence.load(delivery), None, reason, session)
 
     def opened(self) -> None:
         """A gate may have opened: release the packets that waited for it."""
@@ -510,6 +568,8 @@ class Broker(BrokerApi):
         self.sharing.check(now)
         self.quotas.tick()
         self.retained.sweep(now)
+        self.letters.tick()
+        self.courier.check_filling()
         for message in self.system.refresh(now, self.status):
             self.dispatcher.announce(message)
 
@@ -539,6 +599,20 @@ class Broker(BrokerApi):
             dropped_full=counters.dropped_full,
             dropped_large=counters.dropped_large,
             dropped_offline=counters.dropped_offline,
+            letters=len(self.letters),
+            letters_bytes=self.letters.queue.bytes,
+            letters_waiting=self.letters.waiting + self.refusals.held,
+            letters_full=counters.letters[QUEUE_FULL],
+            letters_refused=counters.letters[REFUSED],
+            letters_large=counters.letters[TOO_LARGE],
+            letters_expired=counters.letters[EXPIRED],
+            letters_no_owner=counters.letters[NO_OWNER],
+            letters_other=counters.letters[OTHER],
+            letters_read=counters.letters_read,
+            letters_dropped_share=counters.letters_dropped_share,
+            letters_dropped_node=counters.letters_dropped_node,
+            letters_dropped_age=counters.letters_dropped_age,
+            filling=len(self.courier.filling),
             acknowledge=counters.acknowledge.value(),
             deliver=counters.deliver.value(),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
+from mesh.broker.letter import NAMES
 from mesh.figures.timing import Timing
 
 SAMPLED: Final = 15  # a message is measured if its count has none of these bits
@@ -26,7 +27,8 @@ class BrokerCounters:
 
     __slots__ = (
         "acknowledge", "answered", "connects", "deliver", "delivered", "dropped_expired", "dropped_full",
-        "dropped_large", "dropped_offline", "expired", "published", "received", "refused", "rejected", "takeovers",
+        "dropped_large", "dropped_offline", "expired", "letters", "letters_dropped_age", "letters_dropped_node",
+        "letters_dropped_share", "letters_read", "published", "received", "refused", "rejected", "takeovers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -43,5 +45,10 @@ class BrokerCounters:
         self.dropped_expired = 0
         self.dropped_large = 0  # larger than the receiver's maximum packet size
         self.dropped_offline = 0  # QoS 0 to a session without a connection
+        self.letters = [0] * len(NAMES)  # dead letters kept, by reason
+        self.letters_read = 0  # acknowledged by a reader
+        self.letters_dropped_share = 0
+        self.letters_dropped_node = 0
+        self.letters_dropped_age = 0
         self.acknowledge = Timing(_SHORTEST, _LONGEST_ANSWER)  # from PUBLISH to PUBACK or PUBREC
         self.deliver = Timing(_SHORTEST, _LONGEST_DELIVERY)  # from PUBLISH until it is sent to a receiver

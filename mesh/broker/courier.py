@@ -4,8 +4,9 @@ acknowledgements.
 It knows sessions, their queues and their connections: never topics or subscriptions. What always holds:
 
 * a delivery that the journal keeps is sent only when the journal has it on disk;
-* a full queue refuses the message with a reason code, or drops a message and counts it; it grows past its limit only by
-  the messages of cores that ``Pressure`` allows;
+* a full queue refuses the message with a reason code, or drops a message and counts it (``Refusals`` decides what
+  becomes of a refused one); it grows past its limit only by the messages of cores that ``Pressure`` allows, and by
+  ``offer_above``;
 * a connection that is not writable gets nothing: its session queues, and no other session waits.
 """
 
@@ -15,10 +16,13 @@ from collections.abc import Callable
 from typing import Final, final
 
 from mesh.broker.counters import SAMPLED, BrokerCounters
+from mesh.broker.deadletters import DeadLetters
+from mesh.broker.letter import EXPIRED
+from mesh.broker.notices import Notices, shortened
 from mesh.broker.outbox import Outbox
 from mesh.broker.persistence import Persistence
 from mesh.broker.pressure import Pressure
-from mesh.broker.principal import TIER
+from mesh.broker.principal import BACKEND, TIER, VEHICLE
 from mesh.broker.quotas import Quotas
 from mesh.broker.session import Connection, Session
 from mesh.broker.settings import DROP_OLDEST, Settings
@@ -36,6 +40,7 @@ from mesh.wire.reasons import (
     QUOTA_EXCEEDED,
     SUCCESS,
     UNSPECIFIED_ERROR,
+    is_error,
 )
 
 # Deliveries of a connected session keep their message in memory until the session is behind (``slowdown``); the
@@ -47,11 +52,12 @@ _LONGEST_ALIASED: Final = 1024  # characters: what a connection remembers is bou
 
 @final
 class Courier:
-    """Packets leave, or wait for the journal, through ``outbox``."""
+    """Packets leave, or wait for the journal, through ``outbox``. ``refused`` is called with a delivery that a core
+    has refused with a reason code, and ``lost`` with a session that has lost its connection."""
 
     __slots__ = (
-        "_clock", "_counters", "_outbox", "_persistence", "_quotas", "_settings", "_spans", "_tracer", "backlog_due",
-        "pressure", "slowdown",
+        "_clock", "_counters", "_letters", "_notices", "_outbox", "_persistence", "_quotas", "_settings", "_spans",
+        "_tracer", "backlog_due", "filling", "lost", "pressure", "refused", "slowdown",
     )  # fmt: skip
 
     def __init__(
@@ -59,13 +65,20 @@ class Courier:
         settings: Settings,
         persistence: Persistence,
         outbox: Outbox,
+        letters: DeadLetters,
         counters: BrokerCounters,
         clock: Callable[[], float],
         tracer: Tracer,
         quotas: Quotas,
+        notices: Notices,
     ) -> None:
         self.pressure = Pressure(settings, outbox, clock)
         self.slowdown = Slowdown(settings, clock)
+        self.refused: Callable[[Session, Delivery, int], None] = _ignore_refusal
+        self.lost: Callable[[Session], None] = _ignore_loss
+        self.filling: set[Session] = set()  # of back ends whose queues are three quarters full
+        self._letters = letters
+        self._notices = notices
         self._settings = settings
         self._quotas = quotas
         self._persistence = persistence
@@ -93,11 +106,37 @@ class Courier:
         if qos == 0:
             self._offer_unreliable(session, message, retain, subscription_ids)
             return SUCCESS
-        outbound = session.outbound
         size = message.size()
         if not self.make_room(session, size) and not self._overshoots(session, message, size, receipt):
-            self._counters.rejected += 1
             return QUOTA_EXCEEDED
+        self._queue(session, message, qos, retain, subscription_ids, receipt, group, size)
+        return SUCCESS
+
+    def offer_above(
+        self,
+        session: Session,
+        message: Message,
+        qos: int,
+        retain: bool,
+        subscription_ids: tuple[int, ...],
+        receipt: Receipt | None,
+        group: str,
+    ) -> Delivery:
+        """Queue a message of QoS 1 or 2 though the queue is full. The caller bounds how many."""
+        return self._queue(session, message, qos, retain, subscription_ids, receipt, group, message.size())
+
+    def _queue(
+        self,
+        session: Session,
+        message: Message,
+        qos: int,
+        retain: bool,
+        subscription_ids: tuple[int, ...],
+        receipt: Receipt | None,
+        group: str,
+        size: int,
+    ) -> Delivery:
+        outbound = session.outbound
         delivery = Delivery(message, qos, retain, subscription_ids, message.received, message.expires, size)
         delivery.group = group
         outbound.number(delivery)
@@ -123,7 +162,18 @@ class Courier:
                 self.pump(session, connection)
                 if outbound.waiting and receipt is not None and not self._soon(outbound):
                     self.slowdown.wait(session, message.from_tier, receipt)
-        return SUCCESS
+        return delivery
+
+    def lend(self, session: Session, message: Message, identifiers: tuple[int, ...], item: int) -> Delivery:
+        """Queue a message that is kept elsewhere as journal item ``item`` (0: nowhere), and only for the present
+        connection. ``Persistence.letter_read`` is called with the item when the receiver has acknowledged it."""
+        delivery = Delivery(message, 1, False, identifiers, self._clock(), NEVER, message.size())
+        session.outbound.number(delivery)
+        delivery.body = delivery.position = item
+        session.outbound.push(delivery)
+        if session.connection is not None:
+            self.pump(session, session.connection)  # which waits for the journal, if the item is not durable yet
+        return delivery
 
     def _overshoots(self, session: Session, message: Message, size: int, receipt: Receipt | None) -> bool:
         """Whether a full queue takes a message all the same, because the core that sent it will be told. A message that
@@ -156,25 +206,51 @@ class Courier:
         else:
             outbound.push(Delivery(message, 0, retain, subscription_ids, message.received, message.expires, size))
 
+    def dropped(self, message: Message) -> None:
+        """A message of QoS 0 is dropped, because a queue or table is full."""
+        self._counters.dropped_full += 1
+        topic = shortened(message.topic)
+        self._notices.warn("unreliable", "a message on %s is dropped: a queue or table is full", topic)
+
     def limits(self, session: Session) -> tuple[int, int]:
         """How many messages may wait for a session, and how many bytes it may hold."""
+        if session.kind == BACKEND and session.durable:
+            return self._settings.backend_queue_messages, self._settings.backend_queue_bytes
+        return self._bounds(session)
+
+    def _bounds(self, session: Session) -> tuple[int, int]:
+        """As ``limits``, but the queue of a back end has three quarters of them until it was warned about."""
         settings = self._settings
-        if session.inbox:
-            return settings.inbox_messages, settings.inbox_bytes
+        if session.kind == VEHICLE:
+            if session.inbox:
+                return settings.inbox_messages, settings.inbox_bytes
+            return settings.max_queue_messages, settings.max_queue_bytes
         if session.kind == TIER:
             return settings.tier_queue_messages, settings.tier_queue_bytes
-        return settings.max_queue_messages, settings.max_queue_bytes
+        if not session.durable:
+            return settings.max_queue_messages, settings.max_queue_bytes
+        messages, size = settings.backend_queue_messages, settings.backend_queue_bytes
+        return (messages, size) if session.filling else (messages - messages // 4, size - size // 4)
+
+    def is_full(self, session: Session) -> bool:
+        """Whether the queue of a session is at its limits or above them."""
+        messages, size = self.limits(session)
+        return len(session.outbound.waiting) > messages or session.outbound.bytes > size
 
     def make_room(self, session: Session, size: int, can_wait: bool = False) -> bool:
         """Whether a message of ``size`` bytes can be queued for a session, after dropping what may be dropped.
         ``can_wait``: if not, it is offered again later, so it is not refused."""
         settings = self._settings
-        messages, limit = self.limits(session)
+        messages, limit = self._bounds(session)
         outbound = session.outbound
         if len(outbound.waiting) >= messages or outbound.bytes + size > limit:
             for expired in outbound.take_expired(self._clock()):
+                self._expired(session, expired)
                 self._persistence.forget(expired)
-                self._counters.dropped_expired += 1
+            if not session.filling and session.kind == BACKEND and session.durable:
+                if len(outbound.waiting) >= messages or outbound.bytes + size > limit:
+                    self._warn_filling(session)
+                    messages, limit = self.limits(session)
         # Deliveries in flight to a connected receiver do not count as waiting.
         while len(outbound.waiting) >= messages or (outbound.bytes + size > limit and outbound.waiting):
             if not session.inbox or settings.inbox_when_full != DROP_OLDEST:
@@ -184,6 +260,8 @@ class Courier:
                 return False
             self._persistence.forget(oldest)
             self._counters.dropped_full += 1
+            self._notices.warn("oldest", "the inbox of vehicle %s is full: its oldest message is dropped",
+                               session.vehicle)  # fmt: skip
         return not self._refused_by_quota(session, size, can_wait)
 
     def _refused_by_quota(self, session: Session, size: int, can_wait: bool) -> bool:
@@ -198,6 +276,28 @@ class Courier:
             quotas.refuse_queued(session.share, size)
         return True
 
+    def _warn_filling(self, session: Session) -> None:
+        session.filling = True
+        self.filling.add(session)
+        share, outbound = shortened(session.letter_share()), session.outbound
+        self._notices.warn("filling", "the queue of %s is three quarters full: %d messages, %d bytes",
+                           share, len(outbound.waiting), outbound.bytes)  # fmt: skip
+
+    def check_filling(self) -> None:
+        """Called once a second: find the queues that are no more than half full again, or whose sessions have ended."""
+        for session in list(self.filling):
+            messages, size = self.limits(session)
+            outbound = session.outbound
+            if 2 * len(outbound.waiting) <= messages and 2 * outbound.bytes <= size:
+                session.filling = False
+                self.filling.discard(session)
+
+    def _expired(self, session: Session, delivery: Delivery) -> None:
+        """A message is not sent, because it has expired [MQTT-3.3.2-5]."""
+        self._counters.dropped_expired += 1
+        if self._settings.dead_letter_expired and delivery.qos:
+            self._letters.take(self._persistence.load(delivery), EXPIRED, session.letter_share(), None)
+
     # Sending
 
     def pump(self, session: Session, connection: Connection) -> None:
@@ -211,7 +311,7 @@ class Courier:
             if delivery is None:
                 break
             if delivery.expires != NEVER and delivery.expires <= self._clock():
-                self._counters.dropped_expired += 1
+                self._expired(session, delivery)
                 self._abandon(session, delivery)  # [MQTT-3.3.2-5]
                 continue
             self._send(session, connection, delivery, self._persistence.load(delivery))
@@ -282,8 +382,11 @@ class Courier:
         return (len(aliases) + 1, False) if len(aliases) < connection.alias_maximum else (0, False)
 
     def _too_large(self, session: Session, delivery: Delivery) -> None:
-        """End a delivery whose packet exceeds the client's maximum, as if it was acknowledged [MQTT-3.1.2-25]."""
+        """End a delivery whose packet exceeds the client's maximum, as if it was acknowledged [MQTT-3.1.2-25]. A dead
+        letter stays where it is kept."""
         self._counters.dropped_large += 1
+        if delivery.body and not delivery.item:
+            self.refused(session, delivery, PACKET_TOO_LARGE)
         self._end_span(delivery, PACKET_TOO_LARGE)
         self._abandon(session, delivery)
 
@@ -317,6 +420,8 @@ class Courier:
         delivery = session.outbound.finish(packet_id)
         if delivery is None:
             return
+        if session.kind == TIER and is_error(reason):
+            self.refused(session, delivery, reason)
         self._persistence.forget(delivery)
         if self._spans:
             self._end_span(delivery, reason)
@@ -343,6 +448,7 @@ class Courier:
     def detached(self, session: Session) -> None:
         """The session has lost its connection: end the open spans with an error, and keep its waiting messages in the
         journal only."""
+        self.lost(session)
         for delivery in session.outbound.in_flight.values():
             if self._spans:
                 self._end_span(delivery, UNSPECIFIED_ERROR)
@@ -350,3 +456,11 @@ class Courier:
             for delivery in session.outbound.waiting:
                 if delivery.item:
                     session.outbound.unload(delivery)
+
+
+def _ignore_refusal(_session: Session, _delivery: Delivery, _reason: int) -> None:
+    """Nothing keeps a message that a core refuses."""
+
+
+def _ignore_loss(_session: Session) -> None:
+    """Nothing is lent to sessions."""

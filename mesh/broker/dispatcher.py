@@ -17,6 +17,7 @@ from mesh.broker.courier import Courier
 from mesh.broker.inbox import Inbox
 from mesh.broker.persistence import Persistence
 from mesh.broker.principal import BACKEND, TIER, VEHICLE
+from mesh.broker.refusals import Missed, Refusals
 from mesh.broker.retained import Retained
 from mesh.broker.session import Session
 from mesh.broker.subscriptions import RouteTarget, SharedGroup, Subscriptions
@@ -47,6 +48,7 @@ class Dispatcher:
         inbox: Inbox,
         persistence: Persistence,
         courier: Courier,
+        refusals: Refusals,
         forwarder: Forwarder,
         clock: Callable[[], float],
     ) -> None:
@@ -57,6 +59,7 @@ class Dispatcher:
         self.persistence = persistence
         self.store = persistence.store
         self.courier = courier
+        self.refusals = refusals
         self.forwarder = forwarder
         self.clock = clock
         self.tombstones = Tombstones(persistence)
@@ -64,9 +67,17 @@ class Dispatcher:
     def route(self, message: Message, source: Session | None, receipt: Receipt | None) -> int:
         """Queue ``message`` for all its receivers on this node. Returns the reason code for its publisher."""
         if not self._retain(message, receipt, source):
-            return reasons.QUOTA_EXCEEDED
+            return self._refuse(message, source, receipt)
         route = self.subscriptions.route(message.topic)
         return self._fan_out(message, source, receipt, route.targets, route.groups)
+
+    def _refuse(self, message: Message, source: Session | None, receipt: Receipt | None) -> int:
+        """There is no room for a retained message. Returns the reason code for its publisher."""
+        if message.qos == 0:
+            self.courier.dropped(message)
+            return reasons.QUOTA_EXCEEDED
+        self.refusals.refuse(message, receipt, reasons.QUOTA_EXCEEDED, source)
+        return reasons.SUCCESS if receipt is None else receipt.reason
 
     def deliver_upstream(
         self, message: Message, receipt: Receipt | None, plain: bool, shared: list[SharedGroup]
@@ -86,6 +97,9 @@ class Dispatcher:
             chosen = group.choose()
             if chosen is not None:
                 result = self._deliver(chosen, message, receipt, group.full)
+                if reasons.is_error(result):
+                    missed = [Missed(chosen.session, chosen, group.full)]
+                    result = self.refusals.settle(message, None, receipt, missed, False)
         return result
 
     def refresh_retained(self, message: Message, receipt: Receipt | None, filter: str) -> int:
@@ -175,21 +189,26 @@ class Dispatcher:
             if message.qos and sum(target.session.durable for target in targets) > 1:
                 self.persistence.share(message)
         result = reasons.NO_MATCHING_SUBSCRIBERS
-        refused = reasons.SUCCESS
+        missed: list[Missed] | None = None  # those that have no room
         for index, target in enumerate(targets):
-            reason = self._deliver(target, message, receipt, "" if index < plain else by[index - plain])
+            group = "" if index < plain else by[index - plain]
+            reason = self._deliver(target, message, receipt, group)
             if reasons.is_error(reason):
-                refused = reason
+                missed = _add(missed, Missed(target.session, target, group))
             else:
                 result = reasons.SUCCESS
-        if message.body:
-            self.persistence.unshare(message)
         if message.from_tier and not any(target.session.kind == VEHICLE for target in targets):
             reason = self.inbox.offer(message, receipt)
-            result = reason if result != reasons.SUCCESS else result
-        # If any receiver took the message, report success: after an error for one full queue the publisher would send
-        # the message again to all receivers.
-        return result if result == reasons.SUCCESS or refused == reasons.SUCCESS else refused
+            box = self.inbox.box(message.topic) if reasons.is_error(reason) else None
+            if box is not None:
+                missed = _add(missed, Missed(box, None, ""))
+            elif result != reasons.SUCCESS:
+                result = reason
+        if missed is not None:
+            result = self.refusals.settle(message, source, receipt, missed, result == reasons.SUCCESS)
+        if message.body:
+            self.persistence.unshare(message)
+        return result
 
     def _receivers(self, targets: list[RouteTarget], message: Message, source: Session | None) -> list[RouteTarget]:
         """The targets of a route that get this message, after No Local [MQTT-3.8.3-3] and split horizon."""
@@ -247,3 +266,10 @@ class Dispatcher:
 def _same(known: Message, message: Message) -> bool:
     """Whether two retained messages of one topic have the same content."""
     return known.payload == message.payload and known.properties == message.properties
+
+
+def _add(missed: list[Missed] | None, one: Missed) -> list[Missed]:
+    if missed is None:
+        return [one]
+    missed.append(one)
+    return missed

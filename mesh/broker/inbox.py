@@ -87,6 +87,11 @@ class Inbox:
             return QUOTA_EXCEEDED
         return self.courier.offer(box, message, min(message.qos, subscription.qos), False, (), receipt)
 
+    def box(self, topic: str) -> Session | None:
+        """The inbox of the vehicle of a topic, if there is one."""
+        vehicle = None if self.rules.vehicle_of is None else self.rules.vehicle_of(topic)
+        return None if vehicle is None else self.sessions.get((VEHICLE, vehicle, ""))
+
     def _box(self, vehicle: str) -> Session | None:
         key = (VEHICLE, vehicle, "")
         box = self.sessions.get(key)

@@ -147,12 +147,12 @@ class Intake:
             reason = self._dispatcher.take_fleet(message, session, receipt, version)
         if receipt is not None:
             receipt.note(reason)
-            if packet.qos == 2 and not reasons.is_error(reason):
-                self._open_identifier(session, packet.packet_id, receipt)
             if packet.qos == 1 and session.ledger is not None:
                 self._update_ledger(session, session.ledger, packet.packet_id, reason)
         if session.kind == BACKEND:
             self._forwarder.forward(message, receipt)
+        if packet.qos == 2 and receipt is not None and not reasons.is_error(receipt.reason):
+            self._open_identifier(session, packet.packet_id, receipt)
         if span is not None:
             if receipt is None:
                 span.end(reason if reasons.is_error(reason) else reasons.SUCCESS)
@@ -227,8 +227,14 @@ class Intake:
         self._outbox.write(connection, encode_ack(type, receipt.packet_id, reason, connection.protocol))
 
     def _answer_error(self, connection: Connection, receipt: Receipt) -> None:
+        session = connection.session
+        if receipt.qos == 2 and session is not None:  # no PUBREL comes [MQTT-4.3.3-4]; the identifier is used again
+            item = session.incoming.pop(receipt.packet_id, 0)
+            if item:
+                self._persistence.drop(item)
         if connection.protocol != MQTT5:
-            # MQTT 3 has no negative acknowledgement, and a positive one would be wrong.
+            # MQTT 3 has no negative acknowledgement, and a positive one would be wrong. (A message that finds no room
+            # is in the dead letters and has a positive one: see ``Refusals``.)
             self._fail(connection, receipt.reason, "")
             return
         why = _WHY.get(receipt.reason, "") if connection.problem_info else ""  # [MQTT-3.1.2-29]

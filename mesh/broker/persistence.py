@@ -4,7 +4,7 @@ The only place that knows the form of the broker's journal items. It must never 
 holds:
 
 * a delivery, a session or a subscription with an ``item`` is in the journal, and only this class drops it from there;
-* a body that several deliveries share is dropped with the last of them;
+* a body that several deliveries or dead letters share is dropped with the last of them;
 * recovery reads no message body (except wills, which are part of the state of their sessions).
 
 A session is the ``owner`` of its items. Recovery drops the items of a session that has no state in the journal (a crash
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, final
 
 from mesh.broker.ledger import Ledger
+from mesh.broker.letter import Letter
 from mesh.broker.session import Interest, Session
 from mesh.session.message import Message, pack, unpack
 from mesh.session.outbound import RELEASED, Delivery, Depth
@@ -35,6 +36,7 @@ RELEASE: Final = 5
 INCOMING: Final = 6
 LEDGER: Final = 8
 RETAINED: Final = 9
+DEAD_LETTER: Final = 10
 TOMBSTONE: Final = 11  # of a fleet-wide topic whose retained message was deleted
 
 # options, subscription identifier; then the retained backlog, if there is any; then the filter
@@ -45,32 +47,36 @@ _INCOMING: Final = struct.Struct("!H")
 _LEDGER: Final = struct.Struct("!HH")  # first and last identifier; then the instance
 _RETAINED: Final = struct.Struct("!d")  # when it expires; then the topic
 _TOMBSTONE: Final = struct.Struct("!d")  # when the message was deleted; then the topic
+_LETTER: Final = struct.Struct("!dBQIH")  # time, reason, body, size, length of the share; then the share, the topic
 
 
 @final
 class RecoveredState:
     """The result of ``Persistence.recover``. ``retained`` is (item, topic, expiry time), ``tombstones`` (item, topic,
-    time of the deletion); ``other`` are the items of unknown kinds.
+    time of the deletion); ``letters`` are in the order of their items; ``other`` are the items of unknown kinds.
     """
 
-    __slots__ = ("interests", "other", "retained", "sessions", "tombstones")
+    __slots__ = ("interests", "letters", "other", "retained", "sessions", "tombstones")
 
     def __init__(self) -> None:
         self.sessions: dict[int, Session] = {}
         self.interests: list[Interest] = []
         self.retained: list[tuple[int, str, float]] = []
         self.tombstones: list[tuple[int, str, float]] = []
+        self.letters: list[Letter] = []
         self.other: list[Item] = []
 
 
 @final
 class Persistence:
     """Writes the broker's state to ``store``. ``depth`` counts the deliveries of all sessions; ``lost`` those that
-    recovery dropped because their body or their session is missing, as in a salvaged journal."""
+    recovery dropped because their body or their session is missing, as in a salvaged journal. ``letter_read`` is called
+    with the item of a dead letter whose reader has acknowledged it."""
 
-    __slots__ = ("_bodies", "_groups", "_stale", "depth", "lost", "next_session", "store")
+    __slots__ = ("_bodies", "_groups", "_stale", "depth", "letter_read", "lost", "next_session", "store")
 
     def __init__(self, store: Store) -> None:
+        self.letter_read: Callable[[int], None] = _ignore
         self.store = store
         self.depth = Depth()
         self.next_session = 1
@@ -197,6 +203,9 @@ class Persistence:
             self._drop(delivery.item, delivery.body)
             delivery.item = 0
             delivery.body = 0
+        elif delivery.body:  # a dead letter that was lent to its reader (``Courier.lend``)
+            self.letter_read(delivery.body)
+            delivery.body = 0
 
     def _drop(self, item: int, body: int) -> None:
         self.store.drop(item)
@@ -215,6 +224,28 @@ class Persistence:
         """End ``share``: all deliveries of the body are made. A body without deliveries is dropped."""
         self._release_body(message.body)
         message.body = 0
+
+    # Dead letters
+
+    def keep_letter(self, letter: Letter, message: Message) -> None:
+        """Write a dead letter, with its message unless ``message.body`` has it already."""
+        letter.body = message.body
+        share = letter.share.encode()
+        head = _LETTER.pack(letter.time, letter.reason, letter.body, letter.size, len(share))
+        meta = b"".join((head, share, letter.topic.encode()))
+        if letter.body:
+            self._bodies[letter.body] += 1
+            letter.item = self.store.append(DEAD_LETTER, 0, meta, b"")
+        else:
+            letter.item = self.store.append(DEAD_LETTER, 0, meta, pack(message))
+
+    def load_letter(self, letter: Letter) -> Message:
+        """Read the message of a dead letter."""
+        return unpack(self.store.read(letter.body or letter.item))
+
+    def forget_letter(self, letter: Letter) -> None:
+        """Drop a dead letter."""
+        self._drop(letter.item, letter.body)
 
     # QoS 2 identifiers, retained messages
 
@@ -274,6 +305,8 @@ class Persistence:
             elif kind == TOMBSTONE:
                 deleted: float = _TOMBSTONE.unpack_from(item.meta)[0]
                 found.tombstones.append((item.id, item.meta[_TOMBSTONE.size :].decode(), deleted))
+            elif kind == DEAD_LETTER:
+                self._recover_letter(found, item)
             elif kind == INTEREST or kind in handlers:
                 session = sessions.get(item.owner)
                 if session is None:
@@ -335,6 +368,20 @@ class Persistence:
             delivery.state = RELEASED
         return delivery
 
+    def _recover_letter(self, found: RecoveredState, item: Item) -> None:
+        time, reason, body, size, length = _LETTER.unpack_from(item.meta)
+        share, topic = _letter_texts(item.meta, length)
+        letter = Letter(reason, time, share, topic, size)
+        letter.item = item.id
+        letter.body = body
+        if body:
+            if body not in self._bodies:
+                self._stale.append(item.id)
+                self.lost += 1
+                return
+            self._bodies[body] += 1
+        found.letters.append(letter)
+
     def _recover_incoming(self, session: Session, item: Item) -> None:
         session.incoming[_INCOMING.unpack(item.meta)[0]] = item.id
 
@@ -378,6 +425,16 @@ def retained_topic(meta: bytes) -> str:
     return meta[_RETAINED.size :].decode()
 
 
+def letter_texts(meta: bytes) -> tuple[str, str]:
+    """The share and the topic in the record of a dead letter."""
+    return _letter_texts(meta, _LETTER.unpack_from(meta)[4])
+
+
+def _letter_texts(meta: bytes, length: int) -> tuple[str, str]:
+    end = _LETTER.size + length
+    return meta[_LETTER.size : end].decode(), meta[end:].decode()
+
+
 def _meta(delivery: Delivery) -> bytes:
     """The delivery's record, with the number of subscription identifiers; then these, then the shared group."""
     identifiers = delivery.subscription_ids
@@ -397,3 +454,6 @@ def _interest(session: Session, item: Item) -> Interest:
     interest.due_after, interest.due_until = backlog
     return interest
 
+
+def _ignore(_item: int) -> None:
+    """There are no dead letters."""

@@ -19,7 +19,8 @@ TIER: Final = 2  # a core that is a client of this edge
 MESH_TOPICS: Final = "$mesh/"  # signals between nodes; no client may publish or subscribe to them
 
 ALL_TOPICS: Final = ("#",)
-ALL_FILTERS: Final = ("#", "$SYS/#")  # "#" does not match topics that begin with $ [MQTT-4.7.2-1]
+ALL_FILTERS: Final = ("#", "$SYS/#", "$dead-letters/#")  # "#" matches no topic that begins with $ [MQTT-4.7.2-1]
+_SERVERS: Final = ("$SYS", "$dead-letters", MESH_TOPICS)  # topics that only the server publishes to
 
 
 @final
@@ -49,12 +50,10 @@ class Permissions:
         self._all = publish == ALL_TOPICS and not refused
 
     def may_publish(self, topic: str) -> bool:
-        """Clients may not publish to topics that begin with ``$`` [MQTT-4.7.2-1], unless a filter names them; topics
-        below ``$SYS`` belong to the server, those below ``$mesh`` to the mesh."""
+        """Clients may not publish to topics that begin with ``$`` [MQTT-4.7.2-1], unless a filter names them; some of
+        them belong to the server or to the mesh."""
         if topic.startswith("$"):
-            if topic.startswith(("$SYS", MESH_TOPICS)):
-                return False
-            return matches_any(self.publish, topic) and not self._is_refused(topic)
+            return not topic.startswith(_SERVERS) and matches_any(self.publish, topic) and not self._is_refused(topic)
         if self._all:
             return True
         if self._is_refused(topic):

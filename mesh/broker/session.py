@@ -14,7 +14,7 @@ from typing import final
 from mesh.broker.gate import Gate
 from mesh.broker.ledger import Ledger
 from mesh.broker.peer import Peer
-from mesh.broker.principal import VEHICLE, Principal
+from mesh.broker.principal import BACKEND, VEHICLE, Principal
 from mesh.broker.quotas import NO_LIMIT, Share, session_weight
 from mesh.broker.shell import Flushable
 from mesh.session.fifo import Fifo
@@ -69,6 +69,7 @@ class Session:
         "durable",
         "ends",
         "expiry",
+        "filling",
         "id",
         "inbox",
         "incoming",
@@ -104,6 +105,7 @@ class Session:
         self.retained_backlog: tuple[RetainedBacklog, ...] = ()
         self.backlog_due = False  # it may have room for a portion of its retained backlog
         self.incoming: dict[int, int] = {}  # open QoS 2 identifiers of the client -> their journal items (0: none)
+        self.filling = False  # a back end's: its queue was three quarters full and has not been half full since
         self.shared = 0  # how many of the interests are shared
         self.stalled = False  # as a member of groups: it has acknowledged nothing for ``shared_patience`` seconds
         self.expiry = 0  # seconds that it outlives its connection; settings.FOREVER: it never expires
@@ -120,6 +122,12 @@ class Session:
         self.key = key
         self.kind = key[0]  # VEHICLE, BACKEND or TIER
         self.inbox = key[0] == VEHICLE and not key[2]  # see inbox.py: no client has an empty client id
+
+    def letter_share(self) -> str:
+        """The share of the dead letters that its messages belong to."""
+        if self.kind == VEHICLE:
+            return f"vehicle/{self.vehicle}"
+        return f"backend/{self.key[1]}/{self.key[2]}" if self.kind == BACKEND else f"core/{self.key[1]}"
 
 
 @final

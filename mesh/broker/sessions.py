@@ -134,6 +134,8 @@ class Sessions:
             session.outbound.join(session.share.queue)
             self._quotas.opened(session.share, session.inbox, session.weight)
             self.weigh(session)
+            if session.expiry > self._settings.max_session_expiry:  # the limit was lowered
+                session.expiry = self._settings.max_session_expiry
             if session.ends == 0.0 and session.expiry != FOREVER:
                 session.ends = now + max(session.expiry, grace)
             if session.will is not None and session.will_due == 0.0:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Final, final
 
+# What happens when a queue, or the dead letters, are full.
 REJECT: Final = 0
 DROP_OLDEST: Final = 1
+DEAD_LETTER: Final = 2
+HOLD: Final = 3
 
 # Bytes of unacknowledged publishes that a core sends to an edge, one packet more excepted: what some 10 ms of a fast
 # network carry.
@@ -19,15 +22,18 @@ class Settings:
     """Counts, bytes and seconds. The defaults are those of the topology file."""
 
     __slots__ = (
-        "attach_grace", "disk", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all",
-        "max_keep_alive", "max_packet", "max_queue_bytes", "max_queue_messages", "max_retained",
-        "max_session_expiry", "max_sessions", "max_subscriptions", "memory", "overshoot_bytes", "queue_patience",
-        "receive_maximum", "refused", "routes", "shared_patience", "system_interval", "tier_packet",
-        "tier_queue_bytes", "tier_queue_messages", "topic_aliases",
+        "attach_grace", "backend_queue_bytes", "backend_queue_messages", "backend_when_full", "dead_letter_age",
+        "dead_letter_bytes", "dead_letter_expired", "dead_letter_share", "dead_letter_when_full", "disk", "in_flight",
+        "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all", "max_keep_alive", "max_packet",
+        "max_queue_bytes", "max_queue_messages", "max_retained", "max_session_expiry", "max_sessions",
+        "max_subscriptions", "memory", "node", "overshoot_bytes", "queue_patience", "receive_maximum", "refused",
+        "routes", "shared_patience", "system_interval", "tier_packet", "tier_queue_bytes", "tier_queue_messages",
+        "topic_aliases",
         "vehicle_queue_bytes", "vehicle_retained_bytes", "vehicle_sessions", "vehicle_subscription_bytes",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.node = ""  # the node's name
         # An edge keeps every session in its journal, also those that end with their connection: the front door owns
         # the connection, which can outlive the edge's process. A core's connections end with the core.
         self.keep_all = False
@@ -46,10 +52,21 @@ class Settings:
         # Perhaps no client ever reads an inbox, so it has limits of its own, and can drop its oldest message when full.
         self.inbox_messages = 1000
         self.inbox_bytes = 64 << 20
+        # DEAD_LETTER applies to the queues of all sessions of vehicles, DROP_OLDEST to inboxes.
         self.inbox_when_full = REJECT
         # A core's session queues for all its back ends, so it has limits of its own.
         self.tier_queue_messages = 1_000_000
         self.tier_queue_bytes = 1 << 30
+        # A durable session of a back end waits for a program that may be down for days.
+        self.backend_queue_messages = 1_000_000
+        self.backend_queue_bytes = 1 << 30
+        self.backend_when_full = DEAD_LETTER  # or HOLD
+        # Dead letters: bytes of the node, bytes of one vehicle or back end, and seconds until they are dropped.
+        self.dead_letter_bytes = 1 << 30
+        self.dead_letter_share = 64 << 20
+        self.dead_letter_age = 30 * 86_400.0
+        self.dead_letter_expired = False  # also messages that expire in a queue
+        self.dead_letter_when_full = DROP_OLDEST  # or HOLD
         self.max_session_expiry = FOREVER
         self.max_sessions = 1_000_000
         self.max_subscriptions = 10_000

@@ -13,6 +13,12 @@ from mesh.figures.status import Status
 
 CONNECTS: Final = counter("mesh_connects_total", "CONNECT packets that were accepted.")
 _DROPPED: Final = counter("mesh_messages_dropped_total", "Messages dropped for one receiver, by reason.", ("reason",))
+_LETTERS: Final = counter(
+    "mesh_dead_letters_kept_total", "Messages that were put into the dead letters, by reason.", ("reason",)
+)
+_LETTERS_DROPPED: Final = counter(
+    "mesh_dead_letters_dropped_total", "Dead letters dropped before a reader had them, by cause.", ("cause",)
+)
 
 
 _REFUSALS: Final = counter(
@@ -88,6 +94,27 @@ class BrokerStatus(Status):
     dropped_full: Annotated[int, _DROPPED.of(reason="full")]
     dropped_large: Annotated[int, _DROPPED.of(reason="large")]
     dropped_offline: Annotated[int, _DROPPED.of(reason="offline")]
+
+    letters: Annotated[int, gauge("mesh_dead_letters", "Messages in the dead letters.")]
+    letters_bytes: Annotated[int, gauge("mesh_dead_letters_bytes", "Bytes of the dead letters.", unit="bytes")]
+    letters_waiting: Annotated[
+        int, gauge("mesh_dead_letters_waiting", "Publishers' messages that wait for room in the dead letters.")
+    ]
+    letters_full: Annotated[int, _LETTERS.of(reason="full")]
+    letters_refused: Annotated[int, _LETTERS.of(reason="refused")]
+    letters_large: Annotated[int, _LETTERS.of(reason="large")]
+    letters_expired: Annotated[int, _LETTERS.of(reason="expired")]
+    letters_no_owner: Annotated[int, _LETTERS.of(reason="no owner")]
+    letters_other: Annotated[int, _LETTERS.of(reason="other")]
+    letters_read: Annotated[
+        int, counter("mesh_dead_letters_read_total", "Dead letters that a reader has acknowledged.")
+    ]
+    letters_dropped_share: Annotated[int, _LETTERS_DROPPED.of(cause="share")]
+    letters_dropped_node: Annotated[int, _LETTERS_DROPPED.of(cause="node")]
+    letters_dropped_age: Annotated[int, _LETTERS_DROPPED.of(cause="age")]
+    filling: Annotated[
+        int, gauge("mesh_backend_queues_filling", "Queues of back ends that are at least three quarters full.")
+    ]
 
     acknowledge: Annotated[
         Distribution,

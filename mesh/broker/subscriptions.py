@@ -12,6 +12,7 @@ from typing import Final, final
 from mypy_extensions import mypyc_attr
 
 from mesh.broker.gate import Gate
+from mesh.broker.letter import PREFIX, TOPIC
 from mesh.broker.principal import TIER, matches_any
 from mesh.broker.session import Connection, Interest, Session
 from mesh.wire.topics import is_shared, split_shared
@@ -148,7 +149,8 @@ class Subscriptions:
     receive."""
 
     __slots__ = (
-        "_counts", "_groups", "_limit", "_most_bytes", "_refused", "_route_bytes", "_routes", "_total", "_tree",
+        "_counts", "_groups", "_letters", "_limit", "_most_bytes", "_refused", "_route_bytes", "_routes", "_total",
+        "_tree", "letters_version",
         "listener",
     )  # fmt: skip
 
@@ -162,6 +164,8 @@ class Subscriptions:
         self._most_bytes = route_bytes
         self._refused = refused
         self._total = 0
+        self._letters: dict[Interest, None] = {}  # subscriptions to dead letters, in order
+        self.letters_version = 0
         self.listener = _NO_LISTENER
 
     def __len__(self) -> int:
@@ -185,6 +189,9 @@ class Subscriptions:
             interest.session.shared += 1
         else:
             self._tree.add(filter, interest.session, interest)
+        if _is_of_letters(filter):
+            self._letters[interest] = None
+            self.letters_version += 1
         self._forget_routes()
         self._total += 1
         count = self._counts.get(full, 0)
@@ -212,6 +219,9 @@ class Subscriptions:
                 del self._groups[(group.of_cores, full)]
         else:
             self._tree.remove(full, session)
+        if interest in self._letters:
+            del self._letters[interest]
+            self.letters_version += 1
         self._forget_routes()
         self._total -= 1
         count = self._counts[full] - 1
@@ -220,6 +230,10 @@ class Subscriptions:
         else:
             del self._counts[full]
             self.listener.unwanted(full)
+
+    def letter_interests(self) -> list[Interest]:
+        """The subscriptions to dead letters. ``letters_version`` grows with each change of them."""
+        return list(self._letters)
 
     def groups(self) -> list[SharedGroup]:
         """All shared groups."""
@@ -273,3 +287,8 @@ class Subscriptions:
             else:
                 target.merge(value)
         return Route(list(targets.values()), groups)
+
+
+def _is_of_letters(filter: str) -> bool:
+    """Whether a filter, without ``$share``, matches dead letters."""
+    return filter == TOPIC or filter.startswith(PREFIX)

@@ -1,4 +1,4 @@
-"""A short-lived MQTT client of a running mesh, for ``mesh pub`` and ``mesh sub``.
+"""A short-lived MQTT client of a running mesh, for ``mesh pub``, ``mesh sub`` and ``mesh dead-letters``.
 
 It knows which listener and which credentials to use, and how to wait for the answers. It uses paho-mqtt, like a user's
 own client, and knows nothing of the mesh's internals. What always holds: every wait has a deadline; a lost connection
@@ -56,7 +56,8 @@ class ClientTarget:
 @final
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """One message received. ``properties`` are the user properties; ``retain`` and ``dup`` are the packet's flags."""
+    """One message received. ``properties`` are the user properties; ``retain`` and ``dup`` are the packet's flags;
+    ``number`` is its packet identifier, ``all`` are all its properties."""
 
     topic: str
     payload: bytes
@@ -64,6 +65,8 @@ class ReceivedMessage:
     retain: bool
     dup: bool
     properties: tuple[tuple[str, str], ...]
+    number: int = 0
+    all: Properties | None = None
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +95,11 @@ def target(topology: Topology, vehicle: str | None, user: str | None, at: str | 
             raise ClientRefused("--user is for back ends and --vehicle is for vehicles; give one of them")
         return _as_vehicle(topology, vehicle, _place(at, topology.front_doors), client_id)
     return _as_backend(topology, user, _place(at, topology.cores), client_id)
+
+
+def backend_target(topology: Topology, core: CoreSpec, user: str | None, purpose: str) -> ClientTarget:
+    """The first listener of a core, and the credentials of a back end. Raises ``ClientRefused``."""
+    return _as_backend(topology, user, _place(None, (core,)), f"mesh-{purpose}-{secrets.token_hex(4)}")
 
 
 def _as_vehicle(topology: Topology, vehicle: str, place: tuple[str, int], client_id: str) -> ClientTarget:
@@ -125,9 +133,13 @@ def _place(at: str | None, groups: Sequence[FrontDoorSpec | CoreSpec]) -> tuple[
 class CommandClient:
     """One MQTT 5 connection; its session ends with it. Use it as a context manager, in one thread."""
 
-    def __init__(self, target: ClientTarget, backlog: int) -> None:
-        """``backlog``: how many messages are kept for ``receive``; with more, the connection is not read."""
+    def __init__(self, target: ClientTarget, backlog: int, expiry: int = 0, window: int = 0) -> None:
+        """``backlog``: how many messages are kept for ``receive``; with more, the connection is not read. ``expiry``:
+        seconds that the session outlives a lost connection. ``window``: the most messages without an acknowledgement,
+        which ``acknowledge`` sends; 0: each message is acknowledged when it arrives."""
         self._target = target
+        self._expiry = expiry
+        self._window = window
         self._backlog = backlog
         self._changed = threading.Condition()
         self._connected: ReasonCode | None = None
@@ -141,6 +153,7 @@ class CommandClient:
             target.client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
             reconnect_on_failure=False,
+            manual_ack=window > 0,
         )
         if target.username is not None:
             self._client.username_pw_set(target.username, target.password)
@@ -153,7 +166,9 @@ class CommandClient:
     def __enter__(self) -> CommandClient:
         """Connect. Raises ``ClientRefused``."""
         try:
-            self._client.connect(self._target.host, self._target.port, keepalive=30, clean_start=True)
+            self._client.connect(
+                self._target.host, self._target.port, keepalive=30, clean_start=True, properties=self._hello()
+            )
         except OSError as error:
             raise ClientRefused(f"cannot connect to {self._target}: {error.strerror or error}") from error
         self._client.loop_start()
@@ -175,10 +190,26 @@ class CommandClient:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool, user: Sequence[tuple[str, str]] = ()) -> int:
-        """Send a message; returns its number for ``answer``. Raises ``ClientRefused`` for an invalid topic."""
+    def _hello(self) -> Properties:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        if self._expiry:
+            properties.SessionExpiryInterval = self._expiry
+        if self._window:
+            properties.ReceiveMaximum = self._window
+        return properties
+
+    def acknowledge(self, message: ReceivedMessage) -> None:
+        """Acknowledge a message of QoS 1."""
+        self._client.ack(message.number, 1)
+
+    def publish(
+        self, topic: str, payload: bytes, qos: int, retain: bool, user: Sequence[tuple[str, str]] = (),
+        properties: Properties | None = None,
+    ) -> int:  # fmt: skip
+        """Send a message; returns its number for ``answer``. ``properties`` replace those of ``user``. Raises
+        ``ClientRefused`` for an invalid topic."""
         try:
-            sent = self._client.publish(topic, payload, qos, retain, _user_properties(user))
+            sent = self._client.publish(topic, payload, qos, retain, properties or _user_properties(user))
         except ValueError as error:
             raise ClientRefused(f"{topic!r} cannot be published to: {error}") from error
         if sent.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_QUEUE_SIZE):
@@ -251,8 +282,9 @@ class CommandClient:
     def _on_message(self, _client: object, _data: object, packet: mqtt.MQTTMessage) -> None:
         user = () if packet.properties is None else getattr(packet.properties, "UserProperty", ())
         message = ReceivedMessage(
-            packet.topic, bytes(packet.payload), packet.qos, packet.retain, packet.dup, tuple(user)
-        )
+            packet.topic, bytes(packet.payload), packet.qos, packet.retain, packet.dup, tuple(user), packet.mid,
+            packet.properties,
+        )  # fmt: skip
         with self._changed:
             self._changed.wait_for(lambda: len(self._messages) < self._backlog or self._closing)
             self._messages.append(message)

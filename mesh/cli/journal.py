@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from mesh.broker import persistence
-from mesh.broker.persistence import retained_topic, session_key
+from mesh.broker.persistence import letter_texts, retained_topic, session_key
 from mesh.cli.client import topology_of
 from mesh.cli.which import NOT_RUNNING, Unclear, which
 from mesh.cluster.node import CORE, EDGE
@@ -69,6 +69,7 @@ _KINDS: Final = {
     persistence.LEDGER: "ledger",
     persistence.RETAINED: "retained message",
     persistence.TOMBSTONE: "deleted retained message",
+    persistence.DEAD_LETTER: "dead letter",
     kinds.SPOOLED: "spooled message",
     kinds.SPOOL_RELEASED: "released spooled message",
     kinds.TIER_INCOMING: "QoS 2 identifier of an edge",
@@ -276,6 +277,8 @@ def _item(item: LiveItem, sessions: dict[int, tuple[str, str]]) -> dict[str, obj
         plain["name"], plain["client"] = sessions[item.owner]
     if item.kind == persistence.RETAINED:
         plain["topic"] = retained_topic(item.meta)
+    elif item.kind == persistence.DEAD_LETTER:
+        plain["share"], plain["topic"] = letter_texts(item.meta)
     return plain
 
 

@@ -48,6 +48,7 @@ COMMANDS: Final[dict[str, CommandEntry]] = {
     "where": CommandEntry("mesh.cli.where", "show the edge of a vehicle"),
     "pub": CommandEntry("mesh.cli.pub", "send a message as a back end or as a vehicle"),
     "sub": CommandEntry("mesh.cli.sub", "show the messages for a back end or a vehicle"),
+    "dead-letters": CommandEntry("mesh.cli.deadletters", "list, show, replay or purge the dead letters of the cores"),
     "scram": CommandEntry("mesh.cli.scram", "make the SCRAM credential line of a vehicle's password"),
     "bench": CommandEntry("mesh.cli.bench", "put a load on a running mesh and measure it"),
 }

@@ -16,7 +16,7 @@ from mesh.broker.pressure import HIGH, signalled
 from mesh.broker.subscriptions import SharedGroup
 from mesh.core.kinds import TIER_INCOMING
 from mesh.core.spans import Ends
-from mesh.core.upstream import PLAIN, Upstream
+from mesh.core.upstream import LETTERS, PLAIN, Upstream
 from mesh.session.application import Receiver
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message, message_of, without_trace
@@ -88,6 +88,8 @@ class EdgeArrivals(Receiver):
         for identifier in identifiers:
             filter = self._upstream.filter_of(identifier)
             if filter is None:
+                if identifier == LETTERS:
+                    return broker.collect(message, packet.properties, receipt)
                 continue
             if not is_shared(filter):
                 if message.retain:

@@ -10,7 +10,8 @@ It knows deliveries, their publishers' receipts and the spool: never packets or 
   is full wait in ``Holding``, where messages of other vehicles overtake them;
 * deliveries of QoS 1 leave with growing numbers (``broker/ledger.py``), so one that was held gets a new number. Its
   record in the spool keeps the first one, so that recovery restores the order in which messages came. A delivery of
-  QoS 2 keeps its number, because its packet identifier must be the same after a crash.
+  QoS 2 keeps its number, because its packet identifier must be the same after a crash;
+* a message that the edge refuses after its publisher was answered leaves the spool when it is in the dead letters.
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ from collections.abc import Iterable
 from typing import Final, final
 
 from mesh.broker.broker import Broker
+from mesh.broker.refusals import can_be_told
 from mesh.broker.settings import IN_FLIGHT_BYTES
 from mesh.core.holding import KEPT, PASSES, HeldVehicle, Holding
 from mesh.core.spans import Ends, RelaySpans
 from mesh.core.spool import Spool
 from mesh.session.application import Sender
+from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
-from mesh.session.outbound import Delivery, Depth, Outbound, packet_id_of
+from mesh.session.outbound import RELEASED, Delivery, Depth, Outbound, packet_id_of
 from mesh.session.store import Item
 from mesh.wire import reasons
 from mesh.wire.tracecontext import TraceContext
 
+_PORTION: Final = 64  # refused messages that go to the dead letters in one step
 IN_FLIGHT: Final = 8192  # unacknowledged publishes to the edge; its own limit may be lower
 _BYTES_IN_MEMORY: Final = 16 << 20  # of messages that wait for the edge; those beyond are in the journal only
 # The edge's ledger remembers identifiers, which repeat after 65,535. If so many consecutive numbers are not sent, it
@@ -73,6 +77,7 @@ class Downstream(Sender):
         self._spool_waiting = 0  # spooled deliveries in the queue: while there are any, new messages are spooled too
         self._slow = False  # the edge does not answer in time
         self._direct = 0  # deliveries whose publishers wait for the answer of the edge
+        self._refusals: Fifo[tuple[Delivery, int]] = Fifo()  # of the edge, for messages that are still in the spool
 
     def restore(self, items: Iterable[Item]) -> None:
         """Restore the spooled messages from the journal."""
@@ -92,8 +97,7 @@ class Downstream(Sender):
         delivery = Delivery(message, qos, message.retain, (), message.received, message.expires, message.size())
         direct = up and qos == 1 and not self._slow and self._spool_waiting == 0
         if not direct and not self._may_spool(delivery.size):
-            if receipt is not None:
-                receipt.note(reasons.QUOTA_EXCEEDED)
+            self._broker.refusals.refuse(message, receipt, reasons.QUOTA_EXCEEDED)
             return False
         self.outbound.number(delivery)
         if direct:
@@ -220,8 +224,7 @@ class Downstream(Sender):
         """Whether a message is queued while messages are held; if not, its receipt has the reason code."""
         if self.holding.admits(self._broker.vehicle_of(message.topic), message.size()):
             return True
-        if receipt is not None:
-            receipt.note(reasons.QUOTA_EXCEEDED)
+        self._broker.refusals.refuse(message, receipt, reasons.QUOTA_EXCEEDED)
         return False
 
     def signal(self, vehicle: str, high: bool) -> None:
@@ -272,9 +275,16 @@ class Downstream(Sender):
 
     def _refuse(self, delivery: Delivery) -> None:
         self._places.pop(delivery, None)
+        self._refuse_unanswered(delivery, reasons.QUOTA_EXCEEDED)
+
+    def _refuse_unanswered(self, delivery: Delivery, reason: int) -> None:
+        """A message whose publisher is not answered is refused."""
         receipt = delivery.receipt
         if receipt is not None:
-            self._answer(receipt, reasons.QUOTA_EXCEEDED)
+            receipt.pending -= 1
+        self._broker.refusals.refuse(self._spool.load(delivery), receipt, reason)
+        if receipt is not None:
+            self._broker.answered(receipt)
 
     def _skip(self, delivery: Delivery) -> None:
         """A number is not sent."""
@@ -307,6 +317,7 @@ class Downstream(Sender):
     def tick(self, now: float) -> None:
         """Called once a second while connected: check that the edge answers in time, and that held messages do not wait
         for too long."""
+        self.keep_refused()
         if self.withholding:
             self._lose_patience(now)
         if self.holding.overflowed:
@@ -371,17 +382,13 @@ class Downstream(Sender):
             self._lighten(delivery)
         if self._places:
             self._finished_held(delivery)
-        if reason == reasons.PACKET_TOO_LARGE:
-            self._broker.counters.dropped_large += 1
-            reason = reasons.QUOTA_EXCEEDED  # PUBACK has no code for a packet that is too large, table 3-4
-        receipt = delivery.receipt
-        if delivery.item:
+        if reasons.is_error(reason):
+            self._refused(delivery, reason)
+        elif delivery.item:
             self._spool.forget(delivery)
-            if reasons.is_error(reason):
-                self.rejected += 1
-        elif receipt is not None:
+        elif delivery.receipt is not None:
             self._direct -= 1
-            self._answer(receipt, reason)
+            self._answer(delivery.receipt, reason)
         if not self.outbound.in_flight:
             self._slow = False
 
@@ -391,7 +398,43 @@ class Downstream(Sender):
         if vehicle is not None:
             self._send_portion(vehicle)
 
+    def _refused(self, delivery: Delivery, reason: int) -> None:
+        """The edge has refused a message. One whose publisher was answered goes to the dead letters."""
+        if reason == reasons.PACKET_TOO_LARGE:
+            self._broker.counters.dropped_large += 1
+        receipt = delivery.receipt
+        if delivery.qos == 0:
+            return
+        if delivery.item:
+            if delivery.state == RELEASED:  # the edge has it: PUBREC came before
+                self._spool.forget(delivery)
+                return
+            self.rejected += 1
+            self._refusals.append((delivery, reason))
+            self.keep_refused()
+            return
+        if receipt is not None:
+            self._direct -= 1
+        # PUBACK has no code for a packet that is too large, table 3-4.
+        code = reasons.QUOTA_EXCEEDED if reason == reasons.PACKET_TOO_LARGE else reason
+        if receipt is None or not can_be_told(receipt):
+            code = reason
+        self._refuse_unanswered(delivery, code)
+
+    def keep_refused(self) -> None:
+        """Put spooled messages that the edge refused into the dead letters, then drop them from the spool; as long as
+        there is no room, they stay in the spool and count there. Called once a second."""
+        refused = self._refusals
+        for _ in range(min(len(refused), _PORTION)):
+            delivery, reason = refused.first()
+            if not self._broker.refusals.keep_spooled(self._spool.load(delivery), reason):
+                return
+            refused.popleft()
+            self._spool.forget(delivery)
+
     def expired(self, delivery: Delivery) -> None:
+        if self._broker.settings.dead_letter_expired:
+            self._broker.refusals.keep_expired(self._spool.load(delivery))
         if delivery.item:
             self._spool_waiting -= 1
         if self._weighs:

@@ -14,13 +14,17 @@ from typing import Final, final
 
 from mesh.broker.broker import Broker
 from mesh.broker.gate import Gate
+from mesh.broker.letter import ALL
 from mesh.core.kinds import TIER_FILTER
-from mesh.core.upstream import PLAIN, FilterIdentifier, Upstream
+from mesh.core.upstream import LETTERS, PLAIN, FilterIdentifier, Upstream
 from mesh.session.requests import Request
 from mesh.session.store import Item
 from mesh.wire.packets import Subscription
 from mesh.wire.reasons import is_error, name_of
 from mesh.wire.topics import is_shared
+
+# The dead letters of an edge: each goes to one core, which keeps it for the back ends.
+_DEAD_LETTERS: Final = f"$share/mesh/{ALL}"
 
 # Retain handling (MQTT 5.0 section 3.8.3.1).
 _RETAINED: Final = 0
@@ -61,7 +65,8 @@ class Following:
                 self._broker.store.drop(item)
             self._held.clear()
         wanted = self._upstream.filters()
-        requests: list[Request] = []
+        letters = Subscription(_DEAD_LETTERS, 1)
+        requests: list[Request] = [Follow(self, _DEAD_LETTERS, letters, LETTERS, 0, None)]
         for filter, assignment in wanted.items():
             requests += self._ask(filter, assignment, _RETAINED_IF_NEW, None)
         requests += [self.unwant(filter) for filter in self._held if filter not in wanted]

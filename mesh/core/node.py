@@ -70,6 +70,8 @@ class CoreNode:
         settings.refused = config.topology.access.backends.refuse
         settings.in_flight = config.topology.limits.backend_in_flight
         settings.receive_maximum = config.topology.limits.backend_receive_maximum
+        longest = int(config.topology.limits.backend_session_expiry)
+        settings.max_session_expiry = min(settings.max_session_expiry, longest)
         broker_host, other = await open_broker(config, services, settings, self._router, None)
         self._broker_host = broker_host
         self._router.broker = broker_host.broker

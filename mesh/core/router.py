@@ -114,8 +114,7 @@ class Router(Forwarder):
     def _look_up(self, vehicle: str, message: Message, receipt: Receipt | None) -> None:
         size = message.size()
         if self._pending_count >= _MAX_PENDING or self._pending_bytes + size > _MAX_PENDING_BYTES:
-            if receipt is not None:
-                receipt.note(reasons.QUOTA_EXCEEDED)
+            self._refuse(message, receipt, reasons.QUOTA_EXCEEDED)
             return
         self._pending_count += 1
         self._pending_bytes += size
@@ -147,13 +146,18 @@ class Router(Forwarder):
                 self._link_to(edge).send(message, receipt)
             else:
                 self.unknown += 1
+                if reasons.is_error(reason):
+                    self._refuse(message, receipt, reason)
             if receipt is not None:
-                self._placed(receipt, reasons.NO_MATCHING_SUBSCRIBERS if edge is not None else reason)
+                self._placed(receipt)
         self._wake()
 
-    def _placed(self, receipt: Receipt, reason: int) -> None:
+    def _refuse(self, message: Message, receipt: Receipt | None, reason: int) -> None:
+        if message.qos and self.broker is not None:
+            self.broker.refusals.refuse(message, receipt, reason)
+
+    def _placed(self, receipt: Receipt) -> None:
         receipt.pending -= 1
-        receipt.note(reason)
         if self.broker is not None:
             self.broker.answered(receipt)
 

@@ -26,11 +26,12 @@ from mesh.session.store import Item, Store
 from mesh.wire.topics import split_shared
 
 PLAIN: Final = 1
+LETTERS: Final = 268_435_455  # the dead letters of an edge; the highest identifier, which no filter gets
 RETIRED: Final = 65_536  # a hundred bytes each; by then no edge has a message queued for the oldest
 RETIRED_BYTES: Final = 16 << 20  # of their texts: a filter may have 64 KiB
 _CHECKED: Final = 8  # retired filters that one call checks, as disconnected edges may have the oldest of them
 # A filter's checksum, masked with _SPAN, gives its identifier. Identifiers go up to 268,435,455 [MQTT-3.8.2.1.2], which
-# leaves as many again after the last checksum, for filters whose checksums are equal.
+# leaves as many after the last checksum, for filters whose checksums are equal.
 _SPAN: Final = 0x7FFFFFF
 _IDENTIFIER: Final = struct.Struct("!I")  # then the filter
 

@@ -35,10 +35,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Final, final
 
 from mesh.broker.api import BrokerApi
+from mesh.broker.notices import Notices
 from mesh.broker.principal import Principal
 from mesh.edge.breadcrumb import Breadcrumb, no_breadcrumb
 from mesh.edge.device import Device
@@ -53,7 +55,6 @@ from mesh.transport.frame import CLOSE, DATA, LinkError, Opening
 from mesh.transport.handshake import Prove, epoch_of, new_instance
 from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
-from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused, goodbye, maximum_of, refusal
 from mesh.transport.status import DEVICE, SocketsStatus
 from mesh.transport.stream import HOLD_NODE, StreamGroup
@@ -105,7 +106,7 @@ class Devices(DoorOwner):
         breadcrumb = breadcrumb or no_breadcrumb()
         super().__init__(name, new_instance(epoch), broker, turn, group, prove, limits, grace, breadcrumb)
         self.paused = False
-        self.notices = Notices(log)
+        self.notices = Notices(log, time.monotonic)
         self.refused = 0
         self.poisoned = 0
         self._suspects = suspects or Suspects()

@@ -15,7 +15,7 @@ from typing import Final, final
 
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
-from mesh.broker.settings import DROP_OLDEST, REJECT, Settings
+from mesh.broker.settings import DEAD_LETTER, DROP_OLDEST, HOLD, REJECT, Settings
 from mesh.node.budget import memory_budget
 from mesh.policy import secrets
 from mesh.policy.access import tier_principal
@@ -33,9 +33,18 @@ from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
 DEVICE: Final = "device"
 TIER: Final = "tier"
 _MAX_TOPIC: Final = 1 << 16
+_WHEN_FULL: Final = {
+    terms.REJECT: REJECT,
+    terms.DROP_OLDEST: DROP_OLDEST,
+    terms.DEAD_LETTER: DEAD_LETTER,
+    terms.HOLD: HOLD,
+}
 
 _TIER: Final = "tier link"
 _MAX_PACKET_OF_MESH: Final = 1 << 20  # room for properties that the mesh adds to a client's largest packet
+_OWN_PROPERTIES: Final = 16  # user properties that the mesh adds: a trace context, and those of a dead letter
+_OWN_LEVELS: Final = 1  # of a topic: $dead-letters/
+_CLIENTS: Final = PacketLimits()
 
 
 @final
@@ -88,12 +97,16 @@ class NodeConfig:
     def member_limits(self) -> PacketLimits:
         """Limits of packets between members of the mesh."""
         limits = self.topology.limits
-        return PacketLimits(limits.max_packet_size + _MAX_PACKET_OF_MESH, max_topic_levels=limits.topic_levels)
+        return PacketLimits(
+            limits.max_packet_size + _MAX_PACKET_OF_MESH, _CLIENTS.max_user_properties + _OWN_PROPERTIES,
+            limits.topic_levels + _OWN_LEVELS,
+        )  # fmt: skip
 
     def broker_settings(self) -> Settings:
         """The broker's settings that edge and core have in common."""
         limits = self.topology.limits
         settings = Settings()
+        settings.node = self.name
         settings.max_packet = limits.max_packet_size
         settings.tier_packet = self.member_limits().max_packet_size
         settings.max_keep_alive = int(limits.max_keep_alive)
@@ -120,7 +133,16 @@ class NodeConfig:
         if inbox is not None:
             settings.inbox_messages = inbox.max_messages
             settings.inbox_bytes = inbox.max_bytes
-            settings.inbox_when_full = DROP_OLDEST if inbox.when_full == terms.DROP_OLDEST else REJECT
+            settings.inbox_when_full = _WHEN_FULL[inbox.when_full]
+        settings.backend_queue_messages = limits.backend_queue_messages
+        settings.backend_queue_bytes = limits.backend_queue_bytes
+        settings.backend_when_full = _WHEN_FULL[self.topology.backends.when_full]
+        letters = self.topology.dead_letters
+        settings.dead_letter_bytes = letters.bytes
+        settings.dead_letter_share = letters.share
+        settings.dead_letter_age = letters.age
+        settings.dead_letter_expired = letters.expired
+        settings.dead_letter_when_full = _WHEN_FULL[letters.when_full]
         return settings
 
     def memory_budget(self) -> int:

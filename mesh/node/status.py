@@ -27,7 +27,21 @@ class BrokerHostStatus(Status):
         journal = self.journal
         failure = f"the journal cannot be written: {journal.error}" if journal.failing else ""
         grows = f"the journal grows, because a segment cannot be cleaned: {journal.halted}" if journal.halted else ""
-        return "; ".join(part for part in (failure, grows, self.broker.quotas.strain, self.trouble) if part)
+        parts = (failure, grows, self.broker.quotas.strain, self.trouble, *self._queues())
+        return "; ".join(part for part in parts if part)
+
+    def _queues(self) -> list[str]:
+        """What is wrong with queues of back ends and the dead letters."""
+        broker, found = self.broker, list[str]()
+        if broker.filling:
+            found.append(f"{broker.filling} queues of back ends are three quarters full or more")
+        if broker.letters_waiting:
+            wait = "messages wait for room in queues of back ends or in the dead letters"
+            found.append(f"{broker.letters_waiting} {wait}")
+        dropped = broker.letters_dropped_share + broker.letters_dropped_node
+        if dropped:
+            found.append(f"{dropped} dead letters were dropped because the dead letters are full")
+        return found
 
 
 @final

@@ -25,7 +25,7 @@ _QOS: Final = 0x03
 _RETAIN: Final = 0x04
 _FROM_TIER: Final = 0x08
 _FAN_OUT: Final = 0x10
-_TRACE_NAMES: Final = ("traceparent", "tracestate")
+TRACE_NAMES: Final = ("traceparent", "tracestate")
 
 
 @final
@@ -100,7 +100,7 @@ def forwarded_properties(properties: Properties) -> Properties:
 def without_trace(properties: Properties) -> bytes:
     """The encoded forwarded properties without the publisher's trace context: a receiver gets that of its delivery."""
     kept = forwarded_properties(properties)
-    kept.user = [pair for pair in kept.user if pair[0] not in _TRACE_NAMES]
+    kept.user = [pair for pair in kept.user if pair[0] not in TRACE_NAMES]
     return encode_properties(kept)
 
 

@@ -3,7 +3,7 @@
 It knows the format of lines and their files. It must never know their content. What always holds: the thread that logs
 never waits for a disk and reads no file: lines go through a queue, bounded in lines and bytes, to a writing thread; a
 line that does not fit or cannot be written is counted, and the log shows where and how many; text from outside cannot
-forge a line. ``transport/notices`` bounds the lines per second that clients can cause.
+forge a line. ``broker/notices`` bounds the lines per second that clients can cause.
 
 The writing thread uses neither the handlers of ``logging`` nor a buffered file: Python takes the locks of both when it
 ends, and would wait for ever for a disk that hangs.

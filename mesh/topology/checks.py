@@ -8,10 +8,11 @@ from typing import Final
 from mesh.topology import descriptors
 from mesh.topology.fields import Table
 from mesh.topology.nodes import RESERVED, metrics_addresses, replica_names
-from mesh.topology.topology import AUTO, LOCAL, CoreSpec, FrontDoorSpec, Topology
+from mesh.topology.topology import AUTO, HOLD, LOCAL, CoreSpec, FrontDoorSpec, Topology
 from mesh.topology.tree import Mapping, Node, Sequence
 from mesh.topology.units import Address
 
+LETTER: Final = 1024  # bytes that a dead letter counts besides its packet
 _LAST_PORT: Final = 65_535
 _USUAL: Final = range(9464, 10_000)  # the usual ports of Prometheus exporters
 
@@ -21,6 +22,7 @@ def run(top: Table, topology: Topology) -> None:
     _names(top, topology)
     _pools(top, topology)
     _users(top, topology)
+    _dead_letters(top, topology)
     _addresses(top, topology)
     _connections(top, topology)
 
@@ -132,6 +134,20 @@ def _connections(top: Table, topology: Topology) -> None:
         descriptors.connections(topology, descriptors.openable())
     except ValueError as error:
         _note(top, str(error), "limits", "connections")
+
+
+def _dead_letters(top: Table, topology: Topology) -> None:
+    """A share is part of the whole, each message fits it, and nothing that has expired must wait for room."""
+    letters, largest = topology.dead_letters, topology.limits.max_packet_size + LETTER
+    if letters.share > letters.bytes:
+        what = f"a share of {letters.share} bytes is more than dead_letters.bytes ({letters.bytes}); write less"
+        _note(top, what, "dead_letters", "share")
+    if letters.share < largest:
+        what = f"the largest packet (limits.max_packet_size) does not fit; write {largest}B or more"
+        _note(top, what, "dead_letters", "share")
+    if letters.expired and letters.when_full == HOLD:
+        what = "an expired message cannot wait for room; write when_full: drop_oldest, or expired: false"
+        _note(top, what, "dead_letters", "expired")
 
 
 def _addresses(top: Table, topology: Topology) -> None:

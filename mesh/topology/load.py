@@ -21,8 +21,10 @@ from mesh.topology import checks, units
 from mesh.topology.fields import Notes, Table, kind, table
 from mesh.topology.mistakes import Mistake, TopologyErrors
 from mesh.topology.topology import (
+    DEAD_LETTER,
     DROP_OLDEST,
     EMBEDDED,
+    HOLD,
     LOCAL,
     NEVER,
     REJECT,
@@ -30,6 +32,7 @@ from mesh.topology.topology import (
     AccessRule,
     BackendRule,
     CoreSpec,
+    DeadLettersSpec,
     EdgeSpec,
     EtcdAuthSpec,
     EtcdSpec,
@@ -49,12 +52,13 @@ from mesh.wire.reasons import NOT_AUTHORIZED, UNSPECIFIED_ERROR
 from mesh.wire.topics import filter_error, is_shared, overlap
 
 SECTIONS: Final = (
-    "mesh", "etcd", "identity", "topics", "inbox", "front_doors", "cores", "pools", "backends", "access", "limits",
-    "map", "telemetry", "console", "data", "ray", "bind",
+    "mesh", "etcd", "identity", "topics", "inbox", "front_doors", "cores", "pools", "backends", "access",
+    "dead_letters", "limits", "map", "telemetry", "console", "data", "ray", "bind",
 )  # fmt: skip
 GROUP: Final = ("name", "replicas", "listen", "redirect", "resources")
 # The reason code for a client without permission; the second one does not reveal the reason.
 REFUSALS: Final = {"not_authorized": NOT_AUTHORIZED, "unspecified_error": UNSPECIFIED_ERROR}
+_DEAD_LETTERS: Final = "$dead-letters"
 LATER: Final = "comes with a later release"
 # Replicas share one machine; larger groups need names of their own.
 MAX_REPLICAS: Final = 64
@@ -96,6 +100,7 @@ def _topology(top: Table, folder: Path) -> Topology:
     path = _path(folder)
     template, fleet = _topics(top)
     cores = _cores(top)
+    limits = _limits(top)
     return Topology(
         mesh=top.value("mesh", units.name, "mesh", "write the name of the mesh, such as mesh: demo"),
         etcd=_etcd(top, path),
@@ -108,7 +113,8 @@ def _topology(top: Table, folder: Path) -> Topology:
         pools=_pools(top),
         backends=_backends(top, cores),
         access=_access(top),
-        limits=_limits(top),
+        dead_letters=_dead_letters(top, limits),
+        limits=limits,
         map=_map(top),
         telemetry=_telemetry(top),
         console=_optional(top, "console", units.address),
@@ -281,7 +287,7 @@ def _inbox(top: Table, template: str) -> InboxSpec | None:
         expiry=section.value("expiry", _within(units.duration, 1, NEVER), defaults.expiry),
         max_messages=section.value("max_messages", units.integer(1, 1_000_000), defaults.max_messages),
         max_bytes=section.value("max_bytes", _within(units.size, 1024, 1 << 40), defaults.max_bytes),
-        when_full=section.value("when_full", units.choice(REJECT, DROP_OLDEST), defaults.when_full),
+        when_full=section.value("when_full", units.choice(REJECT, DROP_OLDEST, DEAD_LETTER), defaults.when_full),
     )
 
 
@@ -374,7 +380,7 @@ def _edge(section: Table) -> EdgeSpec:
 
 def _backends(top: Table, cores: tuple[CoreSpec, ...]) -> BackendRule:
     """Without users: if the cores listen on loopback only they admit every client, else the file must say so."""
-    section = top.table("backends", ("anonymous", "users"))
+    section = top.table("backends", ("anonymous", "users", "when_full"))
     inner = [] if section is None else list(section.tables("users", ("user", "password")))
     users = tuple(
         EtcdAuthSpec(
@@ -385,14 +391,16 @@ def _backends(top: Table, cores: tuple[CoreSpec, ...]) -> BackendRule:
     )
     local = all(listener.address.loopback for core in cores for listener in core.listen)
     anonymous = local and not users
+    when_full = DEAD_LETTER
     if section is not None:
+        when_full = section.value("when_full", units.choice(DEAD_LETTER, HOLD), when_full)
         anonymous = section.value("anonymous", units.boolean, anonymous)
     if not anonymous and not users:
         what = "no back end could connect; write users: [{user: ..., password: ...}]"
         if section is None or not section.has("anonymous"):
             what = f"a core listens beyond this machine, so {what}, or anonymous: true to admit every client"
         top.wrong("backends", what)
-    return BackendRule(anonymous=anonymous, users=users)
+    return BackendRule(anonymous=anonymous, users=users, when_full=when_full)
 
 
 def _access(top: Table) -> Access:
@@ -412,8 +420,10 @@ def _access_rule(section: Table, key: str, default: AccessRule) -> AccessRule:
     if rule is None:
         return default
 
+    read = _vehicles_filter if key == "vehicles" else _plain_filter
+
     def filters(name: str, otherwise: tuple[str, ...]) -> tuple[str, ...]:
-        return rule.values(name, _plain_filter) if rule.has(name) else otherwise
+        return rule.values(name, read) if rule.has(name) else otherwise
 
     return AccessRule(
         publish=filters("publish", default.publish),
@@ -431,8 +441,30 @@ def _plain_filter(text: str) -> str:
     return text
 
 
+def _vehicles_filter(text: str) -> str:
+    if text.split("/")[0] == _DEAD_LETTERS:
+        raise ValueError(f"{text!r}: only back ends may read dead letters, which are messages of other vehicles, too")
+    return _plain_filter(text)
+
+
 def _refusal(text: str) -> int:
     return REFUSALS[units.choice(*REFUSALS)(text)]
+
+
+def _dead_letters(top: Table, limits: LimitsSpec) -> DeadLettersSpec:
+    section = top.table("dead_letters", ("bytes", "share", "age", "expired", "when_full"))
+    share = max(DeadLettersSpec().share, limits.max_packet_size + checks.LETTER)
+    defaults = DeadLettersSpec(share=share, bytes=max(DeadLettersSpec().bytes, share))
+    if section is None:
+        return defaults
+    size = _within(units.size, 1 << 20, 1 << 44)
+    return DeadLettersSpec(
+        bytes=section.value("bytes", size, defaults.bytes),
+        share=section.value("share", size, defaults.share),
+        age=section.value("age", _within(units.duration, 1, NEVER), defaults.age),
+        expired=section.value("expired", units.boolean, defaults.expired),
+        when_full=section.value("when_full", units.choice(DROP_OLDEST, HOLD), defaults.when_full),
+    )
 
 
 def _limits(top: Table) -> LimitsSpec:

@@ -28,6 +28,8 @@ EMBEDDED: Final = "embedded"
 LOCAL: Final = "local"
 REJECT: Final = "reject"
 DROP_OLDEST: Final = "drop_oldest"
+DEAD_LETTER: Final = "dead_letter"
+HOLD: Final = "hold"
 NEVER: Final = float(0xFFFFFFFF)  # a session expiry that means never (MQTT 5.0 section 3.1.2.11.2)
 
 
@@ -156,10 +158,12 @@ class PoolSpec:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendRule:
-    """The clients that may connect to a core: ``users`` with a password, and clients without one if ``anonymous``."""
+    """The clients that may connect to a core: ``users`` with a password, and clients without one if ``anonymous``.
+    ``when_full``: what becomes of messages for a full queue of a back end."""
 
     anonymous: bool
     users: tuple[EtcdAuthSpec, ...] = ()
+    when_full: str = DEAD_LETTER
 
     def compile(self, grant: Grant) -> Backends:
         return Backends(self.anonymous, {user.user: user.password for user in self.users}, grant)
@@ -190,6 +194,19 @@ class Access:
 
     def grant(self, rule: AccessRule) -> Grant:
         return Grant(rule.publish, rule.subscribe, rule.refuse, self.refusal)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLettersSpec:
+    """Of each edge and core: ``bytes`` for all dead letters, ``share`` for those of one vehicle or back end, ``age``
+    until a letter is dropped. ``expired``: also keep messages that expire in a queue."""
+
+    bytes: int = 1 << 30
+    share: int = 64 << 20
+    age: float = 30 * 86_400.0
+    expired: bool = False
+    when_full: str = DROP_OLDEST
 
 
 @final
@@ -257,6 +274,11 @@ class LimitsSpec:
     # A core's session on an edge carries the messages of all its back ends.
     tier_queue_messages: int = limit(1_000_000, "count", 1, 1_000_000_000)
     tier_queue_bytes: int = limit(1 << 30, "size", 1 << 20, 1 << 44)
+    # The queue of a durable session of a back end, which may wait for a program that is down for days.
+    backend_queue_messages: int = limit(1_000_000, "count", 1, 1_000_000_000)
+    backend_queue_bytes: int = limit(1 << 30, "size", 1024, 1 << 44)
+    # A forgotten session of a back end would keep messages for ever.
+    backend_session_expiry: float = limit(30 * 86_400.0, "time", 0, NEVER)
     # What a core keeps for one disconnected edge.
     spool_messages: int = limit(1_000_000, "count", 1, 1_000_000_000)
     spool_bytes: int = limit(1 << 30, "size", 1 << 20, 1 << 44)
@@ -310,6 +332,7 @@ class Topology:
     pools: tuple[PoolSpec, ...]
     backends: BackendRule
     access: Access
+    dead_letters: DeadLettersSpec
     limits: LimitsSpec
     map: MapRule
     telemetry: TelemetrySpec

@@ -18,16 +18,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine
 from typing import Final, final
 
 from mypy_extensions import mypyc_attr
 
+from mesh.broker.notices import Notices
 from mesh.transport.admission import Admission
 from mesh.transport.buffers import Buffering, Buffers
 from mesh.transport.frame import WINDOW
 from mesh.transport.lifecycle import Lifecycle, Rejection
-from mesh.transport.notices import Notices
 from mesh.transport.refusal import Refused
 from mesh.transport.states import ACCEPT, CLOSE, HAND_OVER, IDENTIFYING, OPEN, WAITING
 from mesh.transport.stream import HOLD_IDENTITY, HOLD_WRITING, StreamGroup
@@ -81,7 +82,7 @@ class ClientContext:
         self.answer_timeout = answer_timeout
         self.packet_rate = packet_rate
         self.buffers = buffers or Buffers()
-        self.notices = Notices(log)
+        self.notices = Notices(log, time.monotonic)
         self.rejected = 0
         self.silent = 0  # closed because of keep alive
 

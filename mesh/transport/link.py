@@ -14,10 +14,11 @@ their ends from it. What always holds:
 from __future__ import annotations
 
 import logging
+import time
 from typing import Final, final
 
+from mesh.broker.notices import Notices
 from mesh.transport.frame import ALIVE, HANDSHAKE_BODY, LINK, Decoder, LinkError, head
-from mesh.transport.notices import Notices
 from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Timed
@@ -27,7 +28,7 @@ SILENCE: Final = 15.0  # seconds: longer than a garbage collection or a slow dis
 PULSE: Final = 3.0  # seconds between signs of life: five may get lost before the link is given up
 
 log = logging.getLogger(__name__)
-notices: Final = Notices(log)
+notices: Final = Notices(log, time.monotonic)
 
 
 @final

@@ -13,13 +13,14 @@ import contextlib
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, cast, final
 
+from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
 from mesh.transport.listen import Listen
-from mesh.transport.notices import Notices
 from mesh.transport.status import ListenerStatus
 from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.unixsocket import UnixPath, no_unix_path
@@ -121,7 +122,7 @@ class Listener:
         self._unix_path = unix_path
         self._server: asyncio.Server | None = None
         self._unix_server: asyncio.Server | None = None
-        self._notices = Notices(log)
+        self._notices = Notices(log, time.monotonic)
 
     async def start(self) -> None:
         """Listen. Raises ``OSError``, which names the address, if that fails."""

@@ -18,7 +18,8 @@ ALL = [b"%d" % number for number in range(COUNT)]
 
 def bench() -> Bench:
     settings = Settings()
-    settings.max_queue_messages, settings.in_flight, settings.system_interval = QUEUE, WINDOW, 0.0
+    settings.max_queue_messages = settings.backend_queue_messages = QUEUE
+    settings.in_flight, settings.system_interval = WINDOW, 0.0
     return Bench(settings)
 
 

@@ -34,6 +34,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self, queue: int, size: int, window: int) -> None:
         limits = Settings()
         limits.max_queue_messages, limits.max_queue_bytes = queue, size
+        limits.backend_queue_messages, limits.backend_queue_bytes = queue, size
         limits.in_flight, limits.system_interval = window, 0.0
         self.bench = Bench(limits)
         self.sender = self.bench.client("sender", "other")

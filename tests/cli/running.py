@@ -38,11 +38,11 @@ data: data
 
 
 @contextmanager
-def running_mesh(folder: Path) -> Iterator[Path]:
-    """A running mesh; gives its topology file."""
+def running_mesh(folder: Path, extra: str = "") -> Iterator[Path]:
+    """A running mesh; gives its topology file. ``extra`` is appended to it."""
     file = folder / "mesh.yaml"
     door, core = free_ports(2)
-    file.write_text(TOPOLOGY.format(door=door, core=core))
+    file.write_text(TOPOLOGY.format(door=door, core=core) + extra)
     topology = load(file)
     topology.data.mkdir()
     plan = planned(topology)

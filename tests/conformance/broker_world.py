@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mesh.broker.peer import NOWHERE
-from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, BACKEND, Permissions, Principal
+from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, VEHICLE, Permissions, Principal
 from mesh.broker.session import Connection
 from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable
@@ -24,6 +24,7 @@ def settings() -> Settings:
     made.receive_maximum = world.RECEIVE_MAXIMUM
     made.in_flight = world.IN_FLIGHT
     made.max_queue_messages = world.QUEUE
+    made.vehicle_sessions = 1_000_000  # all clients without a name are one vehicle
     made.max_subscriptions = world.SUBSCRIPTIONS
     made.topic_aliases = world.ALIASES
     made.max_keep_alive = world.KEEP_ALIVE
@@ -62,7 +63,7 @@ class BrokerWire(Flushable):
     def _handle(self, packet: Packet) -> None:
         if self._connection is None:
             assert isinstance(packet, Connect)
-            principal = Principal(packet.username or "anonymous", BACKEND, _PERMISSIONS)
+            principal = Principal(packet.username or "anonymous", VEHICLE, _PERMISSIONS)
             self._connection = self._bench.broker.open(packet, principal, NOWHERE, self)
         elif not self._connection.closing:
             self._bench.broker.receive(self._connection, packet)

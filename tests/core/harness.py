@@ -226,5 +226,10 @@ def vehicle_of(topic: str) -> str | None:
     return parts[1] if parts[0] == "vehicles" and len(parts) > 1 else None
 
 
+def filters(edge: Bench) -> list[str]:
+    """The filters that an edge has, without that of its dead letters, which every core has."""
+    return [filter for filter in edge.broker.subscriptions.filters() if not filter.endswith("$dead-letters/#")]
+
+
 def acks(client: Client) -> list[tuple[int, int]]:
     return [(ack.packet_id, ack.reason) for ack in client.take(Ack) if ack.type in (4, 5)]

@@ -9,6 +9,7 @@ from mesh.session.inbound import Publisher, Receipt
 from mesh.session.message import Message
 from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED
 from tests.core.harness import vehicle_of
+from tests.support.bench import Bench
 
 MIB = 1 << 20
 
@@ -35,6 +36,7 @@ def test_messages_that_wait_for_a_look_up_are_bounded_in_bytes() -> None:
     async def run() -> None:
         owners = SlowOwners()
         router = Router(vehicle_of, (), owners, {}, _no_link, lambda: None)  # type: ignore[arg-type]
+        router.broker = Bench().broker
         receipts = [Receipt(number + 1, 1, Publisher()) for number in range(100)]
 
         def forward(some: list[Receipt]) -> None:

@@ -11,7 +11,7 @@ from mesh.core.kinds import IDENTIFIER
 from mesh.core.recovery import CoreItems
 from mesh.core.upstream import RETIRED, Upstream
 from mesh.wire.packets import Subscribe, Subscription
-from tests.core.harness import Mesh
+from tests.core.harness import Mesh, filters
 from tests.fakes.store import MemoryStore
 
 # Filters whose checksums are equal in the bits that give the identifier.
@@ -118,11 +118,11 @@ def test_an_edge_gets_a_filter_when_its_identifier_is_durable() -> None:
     backend = mesh.core.client("app", "app", BACKEND)
     backend.send(Subscribe(1, [Subscription(ONE, 2)]))
     mesh.run()
-    assert mesh.edges["edge-1"].broker.subscriptions.filters() == []
+    assert filters(mesh.edges["edge-1"]) == []
     assert mesh.links["edge-1"].waits()
     mesh.core.auto = True
     mesh.run()
-    assert mesh.edges["edge-1"].broker.subscriptions.filters() == [ONE]
+    assert filters(mesh.edges["edge-1"]) == [ONE]
 
 
 def test_a_filter_that_an_edge_may_have_is_removed_after_a_crash() -> None:
@@ -133,10 +133,10 @@ def test_a_filter_that_an_edge_may_have_is_removed_after_a_crash() -> None:
     mesh.links["edge-1"].advance()
     mesh.pipes["edge-1"].deaf = True  # the edge's answer does not reach the core before it dies
     mesh.run()
-    assert mesh.edges["edge-1"].broker.subscriptions.filters() == [ONE]
+    assert filters(mesh.edges["edge-1"]) == [ONE]
     mesh = mesh.restart_core()
     mesh.connect()
-    assert mesh.edges["edge-1"].broker.subscriptions.filters() == []
+    assert filters(mesh.edges["edge-1"]) == []
 
 
 def test_retired_filters_are_bounded_in_bytes() -> None:

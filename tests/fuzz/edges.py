@@ -14,7 +14,7 @@ from mesh.broker.gate import Gate
 from mesh.broker.subscriptions import InterestListener
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
-from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED, SUCCESS
+from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED, SUCCESS, is_error
 
 _SAFE: Final = "good/"  # the edges never refuse messages of the neighbour
 _REASONS: Final = (SUCCESS, SUCCESS, SUCCESS, NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED, IMPLEMENTATION_SPECIFIC_ERROR)
@@ -25,22 +25,26 @@ class Edges(Forwarder):
 
     def __init__(self, dice: Random) -> None:
         self._dice = dice
-        self._receipts: list[tuple[Receipt, bool]] = []
+        self._receipts: list[tuple[Message, Receipt]] = []
 
     def forward(self, message: Message, receipt: Receipt | None) -> None:
         if receipt is not None and self._dice.random() < 0.3:
             receipt.pending += 1
-            self._receipts.append((receipt, message.topic.startswith(_SAFE)))
+            self._receipts.append((message, receipt))
 
     def answer(self, broker: Broker, all: bool = False) -> None:
         """Give some of the answers, or all."""
         receipts, self._receipts = self._receipts, []
-        for receipt, safe in receipts:
+        for message, receipt in receipts:
             if not all and self._dice.random() < 0.5:
-                self._receipts.append((receipt, safe))
+                self._receipts.append((message, receipt))
                 continue
             receipt.pending -= 1
-            receipt.note(SUCCESS if safe else self._dice.choice(_REASONS))
+            reason = SUCCESS if message.topic.startswith(_SAFE) else self._dice.choice(_REASONS)
+            if is_error(reason):
+                broker.refusals.refuse(message, receipt, reason)
+            else:
+                receipt.note(reason)
             broker.answered(receipt)
 
 

@@ -55,6 +55,7 @@ class Cast:
         self.filters = [prefix + name for name in (*_names(), *_wildcards())]
         self.filters += [f"$share/g{number}/{prefix}{name}" for number in (1, 2) for name in ("a/#", "b/+", "a/b")]
         self.filters += ["#", "+/+", "$SYS/#", "$SYS/broker/clients/connected"]
+        self.filters += ["$dead-letters/#", "$share/g1/$dead-letters/#", "$dead-letters"]
         if not prefix:
             self.topics += ["/", "$SYS/broker/uptime", "$other/topic"]
 

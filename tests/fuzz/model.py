@@ -1,8 +1,8 @@
 """A model of the server: the messages that are due to its clients, and the state that a crash leaves.
 
-It knows sessions, subscriptions and the messages that are due to each session: never packets. All state is in plain
-values, so that a copy of it is the state on disk. What always holds: ``due`` is in the order of publishing; a message
-leaves it when its receiver has acknowledged it.
+It knows sessions, subscriptions, the messages that are due to each session, and the dead letters: never packets. All
+state is in plain values, so that a copy of it is the state on disk. What always holds: ``due`` is in the order of
+publishing; a message leaves it when its receiver has acknowledged it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,15 @@ class Due:
 
 
 @dataclass
+class DeadLetter:
+    """One message of one receiver that had no room for it. ``size``: bytes that it counts in the limits."""
+
+    number: int
+    share: str
+    size: int
+
+
+@dataclass
 class Session:
     """``ends``: when it expires, 0.0 if it does not or has a connection; ``noted``: the same on disk, where a restart
     does not rewrite it. ``durable``: it survives a crash."""
@@ -55,18 +64,44 @@ class Session:
 
 
 class Model:
-    """The server: ``sessions`` by client id. ``_disk`` is their state at the last commit."""
+    """The server: ``sessions`` by client id, and its dead ``letters`` in order, of at most ``letter_bytes`` and
+    ``share_bytes`` for one receiver. ``_disk`` and ``_kept`` are their state at the last commit."""
 
-    def __init__(self) -> None:
+    def __init__(self, letter_bytes: int, share_bytes: int) -> None:
         self.sessions: dict[str, Session] = {}
+        self.letters: list[DeadLetter] = []
+        self.dropped: list[DeadLetter] = []  # by these bounds; a reader may have them already
+        self.letter_bytes = letter_bytes
+        self.share_bytes = share_bytes
         self._disk: dict[str, Session] = {}
+        self._kept: list[DeadLetter] = []
 
     def commit(self) -> None:
         """All changes are on disk."""
         self._disk = deepcopy(self.sessions)
+        self._kept = list(self.letters)
+
+    def miss(self, name: str, letter: DeadLetter) -> None:
+        """A receiver had no room: the message goes to the dead letters, where the oldest ones make room for it."""
+        due = self.sessions[name].due
+        self.sessions[name].due = [one for one in due if one.number != letter.number]
+        while sum(one.size for one in self.letters if one.share == letter.share) + letter.size > self.share_bytes:
+            self._drop(next(one for one in self.letters if one.share == letter.share))
+        while sum(one.size for one in self.letters) + letter.size > self.letter_bytes:
+            self._drop(self.letters[0])
+        self.letters.append(letter)
+
+    def _drop(self, letter: DeadLetter) -> None:
+        self.letters.remove(letter)
+        self.dropped.append(letter)
+
+    def forgets_letter(self, letter: DeadLetter) -> bool:
+        """Whether a crash would undo a letter that is not dropped."""
+        return letter in self.letters and letter not in self._kept
 
     def crash(self, now: float) -> None:
         """Return to the state on disk. No client is connected; sessions that were connected are kept for a grace."""
+        self.letters = list(self._kept)
         self.sessions = {name: session for name, session in deepcopy(self._disk).items() if session.durable}
         for session in self.sessions.values():
             session.connected = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from collections.abc import Iterator
 from typing import Final
@@ -22,6 +23,7 @@ class Failure(Exception):
 def run_round(seed: int, number: int, sequences: int = SEQUENCES) -> Tally:
     """Run one broker from its start to the end of all sessions: an edge's in odd rounds, a core's in even ones."""
     world = World(f"{seed}:{number}", edge=number % 2 == 1)
+    logging.disable()  # pytest keeps every line
     try:
         before = _objects()
         world.run(sequences)
@@ -32,6 +34,8 @@ def run_round(seed: int, number: int, sequences: int = SEQUENCES) -> Tally:
         story = "\n".join(world.story())
         replay = f"scripts/fuzz --seed {seed} --round {number} --of {sequences}"
         raise Failure(f"{type(error).__name__}: {error}\nreplay it with {replay}\n{story}") from error
+    finally:
+        logging.disable(logging.NOTSET)
     return world.tally
 
 

@@ -8,6 +8,7 @@ from mesh.broker.broker import Broker
 from mesh.broker.principal import VEHICLE
 from mesh.broker.quotas import MESSAGE, Share, filter_weight
 from mesh.broker.session import Session
+from mesh.broker.settings import DROP_OLDEST, HOLD
 from mesh.wire.topics import is_shared
 from tests.fuzz.store import CrashStore
 from tests.fuzz.watch import insist
@@ -15,6 +16,7 @@ from tests.support.items import owned_items
 
 _SLACK: Final = 64  # packets of one read that may exceed a limit
 _HELD: Final = 4096  # answers that wait for the journal, which is never far behind in these tests
+_ABOVE: Final = 1000  # messages above the limit of a back end's queue that holds: all that clients have unanswered
 _TIMERS: Final = 1100
 _CORES: Final = 24  # that may be connected at a time: all clients
 
@@ -31,6 +33,7 @@ def check(broker: Broker, store: CrashStore) -> None:
     insist(len(broker.subscriptions) == interests, f"{len(broker.subscriptions)} subscriptions counted, {interests}")
     for session in sessions:
         _check_session(broker, session)
+    _check_letters(broker)
     insist(len(broker.retained) <= broker.settings.max_retained, "more retained messages than allowed")
     insist(len(sessions) <= broker.settings.max_sessions, "more sessions than allowed")
     _check_quotas(broker)
@@ -60,7 +63,7 @@ def _check_quotas(broker: Broker) -> None:
     insist(len(held) == len(broker.retained), f"{len(held)} retained messages are counted")
     depth = broker.persistence.depth
     insist(depth.loaded == loaded, f"{depth.loaded} bytes in memory are counted, there are {loaded}")
-    memory += loaded + MESSAGE * depth.messages
+    memory += loaded + MESSAGE * (depth.messages + len(broker.letters))
     insist(quotas.memory() == memory, f"{quotas.memory()} bytes of memory are counted, there are {memory}")
 
 
@@ -68,12 +71,33 @@ def _parts(share: Share) -> list[int]:
     return [share.sessions, share.session_bytes, share.subscriptions, share.retained, share.queue.bytes]
 
 
+def _check_letters(broker: Broker) -> None:
+    settings, letters = broker.settings, broker.letters
+    found = letters.queue.after(0, len(letters))
+    size = sum(letter.size for letter in found)
+    insist((len(found), size) == (len(letters), letters.queue.bytes), f"{len(letters)} letters are counted")
+    shares: dict[str, int] = {}
+    for letter in found:
+        shares[letter.share] = shares.get(letter.share, 0) + letter.size
+    counted = {name: share.bytes for name, share in letters._shares.items()}
+    insist(counted == shares, f"{counted} are counted, there are {shares}")
+    lent = {item for given in broker.readers._lent.values() for item in given}
+    insist({letter.item for letter in found if letter.lent} <= lent, "a letter is lent to nobody")
+    if settings.dead_letter_when_full == DROP_OLDEST:
+        insist(size <= settings.dead_letter_bytes, f"{size} bytes of dead letters")
+        insist(max(shares.values(), default=0) <= settings.dead_letter_share, f"a share is too large: {shares}")
+        insist(not letters.waiting, "a publisher waits, and the oldest letter could be dropped")
+
+
 def _check_session(broker: Broker, session: Session) -> None:
     settings, outbound = broker.settings, session.outbound
     deliveries = [*outbound.waiting, *outbound.in_flight.values()]
     size = sum(delivery.size for delivery in deliveries)
     insist(outbound.bytes == size, f"{session.key}: {outbound.bytes} bytes are counted, there are {size}")
-    most = max(settings.max_queue_messages, settings.tier_queue_messages, settings.inbox_messages)
+    queues = (settings.backend_queue_messages, settings.max_queue_messages, settings.tier_queue_messages)
+    most = max(*queues, settings.inbox_messages)
+    if settings.backend_when_full == HOLD:
+        most += _ABOVE
     if session.kind == VEHICLE and not session.inbox:
         most += settings.in_flight + _CORES * settings.receive_maximum  # see ``Pressure``
     insist(len(deliveries) <= most + 2 * settings.in_flight, f"{session.key}: {len(deliveries)} deliveries")
@@ -109,6 +133,11 @@ def check_empty(broker: Broker, store: CrashStore) -> None:
     insist(len(broker.subscriptions) == 0, f"{len(broker.subscriptions)} subscriptions are left")
     insist(not broker.subscriptions.groups(), "shared groups are left")
     insist(len(broker.retained) == 0, f"{len(broker.retained)} retained messages are left")
+    insist(not len(broker.letters), f"{len(broker.letters)} dead letters are left")
+    insist(not broker.letters.waiting, "publishers wait for room in the dead letters")
+    insist(not broker.refusals.held, "publishers wait for queues of back ends")
+    insist(not broker.readers._lent, "dead letters are lent to sessions that have ended")
+    insist(not broker.courier.filling, "queues of sessions that have ended count as filling")
     insist(not store.items, _difference(set(), store))
     insist(not broker.persistence._bodies, "bodies without a delivery are counted")
     insist(not broker.sharing._seen, "members that left their groups are remembered")

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from mesh.broker.broker import Broker
+from mesh.broker.letter import ALL, COST
 from mesh.broker.peer import NOWHERE
-from mesh.broker.principal import BACKEND, Principal, everything
+from mesh.broker.principal import BACKEND, VEHICLE, Principal, everything
+from mesh.broker.session import Session
 from mesh.broker.settings import Settings
 from mesh.broker.trace import Tracer
 from mesh.wire.decode import SERVER, Reader
@@ -33,24 +35,35 @@ from mesh.wire.packets import (
 from mesh.wire.properties import Properties
 from tests.fakes.clock import FakeClock
 from tests.fuzz import sizes
-from tests.fuzz.model import FOREVER, Interest, Model
+from tests.fuzz.model import FOREVER, DeadLetter, Interest, Model
 from tests.fuzz.store import CrashStore
 from tests.fuzz.user import User
 
-_PRINCIPAL: Final = Principal("users", BACKEND, everything())
+DESK: Final = "desk"  # the user that reads dead letters
+_LETTER: Final = COST + 40  # bytes of a dead letter: its topic, its number and its share have up to forty
 _REQUEST: Final = 60_000  # the identifier of SUBSCRIBE and UNSUBSCRIBE
 
 
 class Stage:
-    """``users`` by name, which is also the client id."""
+    """``users`` by name, which is also the client id. ``room``: messages that may wait for one of them (0: many).
+    ``vehicles``: they are vehicles, whose publishers are told if nobody has room; else they are back ends, whose queues
+    spill into the dead letters. ``letters``: how many of those have room, of one receiver and of all."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(
+        self, names: list[str], room: int = 0, vehicles: bool = False, letters: tuple[int, int] = (1000, 1000)
+    ) -> None:
         self.clock = FakeClock()
         self.store = CrashStore()
-        self.model = Model()
+        share, whole = letters[0] * _LETTER, letters[1] * _LETTER
+        self.model = Model(whole, share)
         self.users = {name: User(name, self.model) for name in names}
+        self.vehicles = vehicles
+        self.room = room or 1000
         self.settings = Settings()
         self.settings.system_interval = 0.0
+        self.settings.max_queue_messages = self.settings.backend_queue_messages = self.room
+        self.settings.dead_letter_share = share
+        self.settings.dead_letter_bytes = whole
         self._number = 0
         self.broker = self._start()
 
@@ -107,7 +120,7 @@ class Stage:
         if not present:
             user.forget()
         hello = Connect(protocol, name, clean, 0, properties=properties)
-        user.begin(self.broker.open(hello, _PRINCIPAL, NOWHERE, user), protocol, window)
+        user.begin(self.broker.open(hello, self._principal(name), NOWHERE, user), protocol, window)
         self._check_not_early(user, Connack)
         self._commit()
         user.flush()
@@ -117,6 +130,14 @@ class Stage:
         user.hear()
         self.turn(True)
         self._send_again(user)
+
+    def _principal(self, name: str) -> Principal:
+        if self.vehicles and name != DESK:
+            return Principal(name, VEHICLE, everything(), name)
+        return Principal("users", BACKEND, everything())
+
+    def _share(self, name: str) -> str:
+        return f"vehicle/{name}" if self.vehicles and name != DESK else f"backend/users/{name}"
 
     def _send_again(self, user: User) -> None:
         for packet_id, message in list(user.published.items()):
@@ -146,6 +167,10 @@ class Stage:
         self.store = self.store.crash()
         self.model.crash(self.clock.now)
         self.broker = self._start()
+
+    def compact(self) -> None:
+        """The journal copies its live items."""
+        self.store.compact()
 
     def wait(self, seconds: float) -> None:
         """Advance the clock."""
@@ -210,7 +235,8 @@ class Stage:
         can be distinguished."""
         packet_id = message.packet_id
         session = user.session
-        if not (message.qos == 2 and packet_id in session.incoming):
+        new = not (message.qos == 2 and packet_id in session.incoming)
+        if new:
             self._number += 1
             message.payload = b"%d" % self._number
             receivers = self.model.publish(user.name, message.topic, message.qos, self._number)
@@ -222,8 +248,83 @@ class Stage:
             user.published[packet_id] = message
         if message.qos == 2:
             session.incoming.add(packet_id)
+        before = self._letters()
         self._send(user, message)
+        if new:
+            self._miss(user, message, [one for one in self._letters() if one not in before])
         self.turn(commit)
+
+    def _letters(self) -> list[DeadLetter]:
+        """The dead letters of the server."""
+        letters = self.broker.letters
+        return [
+            DeadLetter(int(letters.load(one).payload), one.share, one.size)
+            for one in letters.queue.after(0, len(letters))
+        ]
+
+    def _miss(self, user: User, message: Publish, letters: list[DeadLetter]) -> None:
+        """Check which receivers missed a new message, and that they had no room. ``letters`` are new."""
+        packet_id = message.packet_id
+        receivers = [name for name, qos in user.receivers.get(packet_id, {}).items() if qos]
+        took = [name for name in receivers if self._holds(name, self._number)]
+        user.letters[packet_id] = letters
+        for letter in letters:
+            (name,) = [name for name in receivers if self._share(name) == letter.share]
+            assert name not in took, f"{letter}, and {name} has the message, too"
+            self._check_full(name)
+            self.model.miss(name, letter)
+            self._copy(letter)
+            del user.receivers[packet_id][name]
+        missed = [name for name in receivers if name not in took and name in user.receivers[packet_id]]
+        if not missed:
+            if letters and not user.receivers[packet_id]:
+                user.receivers[packet_id][DESK] = 0  # it counts as taken
+            return
+        assert not took, f"{missed} lost a message that {took} have"
+        assert not letters, f"{missed} lost a message, and others have {letters}"
+        assert user.protocol == MQTT5, f"{missed} lost a message whose publisher cannot be told"
+        for name in missed:
+            self._check_full(name)
+            due = self.model.sessions[name].due
+            self.model.sessions[name].due = [one for one in due if one.number != self._number]
+        user.refused.add(packet_id)
+        user.session.incoming.discard(packet_id)
+
+    def _holds(self, name: str, number: int) -> bool:
+        """Whether the queue of a user has a message, in memory or in the journal."""
+        session = self._session(name)
+        found = [*session.outbound.waiting, *session.outbound.in_flight.values()]
+        return any(int(self.broker.persistence.load(one).payload) == number for one in found if one.state < 2)
+
+    def _session(self, name: str) -> Session:
+        principal = self._principal(name)
+        session = self.broker.sessions.get((principal.kind, principal.name, name))
+        assert session is not None
+        return session
+
+    def _unreliable(self, name: str) -> int:
+        """How many messages of QoS 0 wait in the queue of a user."""
+        return sum(one.qos == 0 for one in self._session(name).outbound.waiting)
+
+    def _check_full(self, name: str) -> None:
+        due = len(self.model.sessions[name].due) - 1
+        if name == DESK:
+            return  # the dead letters that it has not acknowledged take room, too
+        due += self._unreliable(name)  # those wait in the same queue
+        assert due >= self.room, f"{name} missed a message with {due} in its queue of {self.room}"
+
+    def _copy(self, letter: DeadLetter) -> None:
+        """A reader that is connected and not durable gets a copy of a new letter."""
+        desk = self.users.get(DESK)
+        if desk is None or desk.connection is None:
+            return
+        interest = desk.session.interests.get(ALL)
+        if interest is not None and (interest.qos == 0 or not desk.session.durable):
+            desk.copies.append(letter.number)
+
+    def read_letters(self, qos: int) -> None:
+        """The desk subscribes to all dead letters."""
+        self.subscribe(DESK, ALL, qos, False)
 
     def acknowledge(self, name: str, count: int, commit: bool) -> None:
         """Send the oldest PUBACKs, PUBRECs and PUBCOMPs that are due from a user."""
@@ -264,7 +365,12 @@ class Stage:
             if user.connection is not None:
                 due = user.session.due
                 window = user.window or self.settings.in_flight
-                assert len(user.flying()) >= min(window, len(due)), f"{user.name} waits for {due}"
+                assert len(user.flying()) >= min(window - len(user.lent), len(due)), f"{user.name} waits for {due}"
+        self._check_letters()
+
+    def _check_letters(self) -> None:
+        found, wanted = _by_number(self._letters()), _by_number(self.model.letters)
+        assert found == wanted, f"the dead letters are {found}, not {wanted}"
 
     def finish(self) -> None:
         """All users reconnect and answer all packets: then no message is due."""
@@ -282,4 +388,9 @@ class Stage:
         for name, session in self.model.sessions.items():
             assert not session.due, f"{name} never got {session.due}"
             assert not self.users[name].published, f"{name} was never answered: {self.users[name].published}"
+        self._check_letters()
         assert self.broker.persistence.depth.messages == 0
+
+
+def _by_number(letters: list[DeadLetter]) -> list[tuple[int, str]]:
+    return sorted((one.number, one.share) for one in letters)

@@ -42,6 +42,11 @@ class CrashStore(MemoryStore):
         self.durable += count
         return self.durable
 
+    def compact(self) -> None:
+        """Copy the live items that are on disk, as the journal does to give back the space of others."""
+        pending = {record for record in self._pending if isinstance(record, int)}
+        self.disk = {id: item for id, item in self.disk.items() if id in self.items or id in pending}
+
     def crash(self) -> CrashStore:
         """A new journal with the items on disk."""
         return CrashStore(self.disk, self.position)

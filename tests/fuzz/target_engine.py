@@ -14,7 +14,7 @@ from typing import Final
 from mesh.broker.broker import Broker
 from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
-from mesh.broker.settings import DROP_OLDEST, REJECT, Settings
+from mesh.broker.settings import DEAD_LETTER, DROP_OLDEST, HOLD, REJECT, Settings
 from mesh.broker.trace import Tracer
 from mesh.wire.encode import encode
 from mesh.wire.limits import PacketLimits
@@ -88,7 +88,15 @@ def fuzz_settings(dice: Random, edge: bool, limits: PacketLimits) -> Settings:
     settings.max_queue_messages = settings.tier_queue_messages = 40
     settings.max_queue_bytes = settings.tier_queue_bytes = 20_000 if limits.max_packet_size < 100_000 else 1_000_000
     settings.inbox_messages = 10
-    settings.inbox_when_full = dice.choice((REJECT, DROP_OLDEST))
+    settings.inbox_when_full = dice.choice((REJECT, DROP_OLDEST, DEAD_LETTER))
+    settings.backend_queue_messages = dice.choice((5, 40))
+    settings.backend_queue_bytes = settings.max_queue_bytes
+    settings.backend_when_full = dice.choice((DEAD_LETTER, DEAD_LETTER, HOLD))
+    settings.dead_letter_share = dice.choice((5000, limits.max_packet_size + 2000))
+    settings.dead_letter_bytes = 10 * settings.dead_letter_share
+    settings.dead_letter_age = dice.choice((60.0, 30 * 86_400.0))
+    settings.dead_letter_when_full = dice.choice((DROP_OLDEST, DROP_OLDEST, HOLD))
+    settings.dead_letter_expired = settings.dead_letter_when_full == DROP_OLDEST and dice.random() < 0.5
     settings.max_subscriptions = 12
     settings.max_retained = 12
     if settings.max_keep_alive == 30:  # in half of the worlds
@@ -262,6 +270,9 @@ class World:
 
     def finish(self) -> None:
         """The neighbour gets the rest of its messages; all sessions end; no state may be left."""
+        if HOLD in (self._settings.backend_when_full, self._settings.dead_letter_when_full):
+            self._end_sessions("neighbour")  # it may wait for queues, and for room in the dead letters
+            self._age()
         for _ in range(100):
             self.neighbour.step(publish=False)
             self.end_turn(all=True)
@@ -277,13 +288,21 @@ class World:
             self.end_turn()
         self._clear_retained()
         self._end_sessions()
+        self._age()
         sizes.check_empty(self.broker, self.store)
 
-    def _end_sessions(self) -> None:
-        """End each session with a clean start of expiry 0."""
+    def _age(self) -> None:
+        """All dead letters become too old."""
+        self.clock.now += _AGE
+        for _ in range(10):  # they are dropped in portions
+            self.broker.tick()
+            self.end_turn()
+
+    def _end_sessions(self, but: str = "") -> None:
+        """End each session with a clean start of expiry 0, except that of the client ``but``."""
         for session in self.broker.sessions.all():
             kind, name, client_id = session.key
-            if not client_id:
+            if client_id in ("", but):
                 continue  # an inbox has no client; it expires
             principal = Principal(name, kind, everything(), session.vehicle)
             self._send(principal, client_id)

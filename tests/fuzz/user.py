@@ -7,9 +7,11 @@ from mesh.broker.shell import Flushable
 from mesh.wire.decode import CLIENT, Reader
 from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Disconnect, Packet, Publish
-from tests.fuzz.model import Due, Model, Session
+from tests.fuzz.model import DeadLetter, Due, Model, Session
 
 NO_RECEIVER = 0x10  # the reason code of a publish without a receiver
+FULL = 0x97  # of one that every receiver has no room for
+LETTERS = "$dead-letters/"
 
 
 class User(Flushable):
@@ -31,9 +33,13 @@ class User(Flushable):
         self.numbers: dict[int, int] = {}  # identifiers of the server -> numbers
         self.received: set[int] = set()  # QoS 2 identifiers that are not released
         self.acks_due: list[Ack] = []  # acknowledgements that it has still to send
+        self.lent: dict[int, DeadLetter] = {}  # dead letters that it has not acknowledged, by identifier
+        self.copies: list[int] = []  # numbers of dead letters that may come as copies
         # As a publisher.
         self.published: dict[int, Publish | None] = {}  # unanswered, in order; ``None`` once PUBREC came
         self.receivers: dict[int, dict[str, int]] = {}  # of unanswered messages
+        self.letters: dict[int, list[DeadLetter]] = {}  # of unanswered messages that receivers missed
+        self.refused: set[int] = set()  # unanswered messages that no receiver has room for
         self.releasing: set[int] = set()  # identifiers whose PUBREL was sent on this connection
         self.last_id = 0
 
@@ -55,6 +61,9 @@ class User(Flushable):
         self.acks_due.clear()
         self.unreliable.clear()
         self.releasing.clear()
+        self.lent.clear()
+        self.copies.clear()
+        self.refused.clear()
 
     def forget(self) -> None:
         """CONNACK says that the session is not present: drop its state."""
@@ -63,6 +72,7 @@ class User(Flushable):
         self.numbers.clear()
         self.published.clear()
         self.receivers.clear()
+        self.letters.clear()
 
     def flush(self) -> None:
         """Read the output of the server."""
@@ -91,6 +101,9 @@ class User(Flushable):
 
     def _hear_publish(self, packet: Publish) -> None:
         number = int(packet.payload)
+        if packet.topic.startswith(LETTERS):
+            self._hear_letter(packet, number)
+            return
         if packet.qos == 0:
             assert number in self.unreliable, f"{self.name}: {packet} was not sent, or came twice"
             self.unreliable.discard(number)
@@ -106,7 +119,33 @@ class User(Flushable):
         self.seen.add(number)
         self.now.append(number)
         self._take(packet, number)
-        assert len(self.flying()) <= (self.window or 0xFFFF), f"{self.name}: more than its receive maximum"
+        assert self._in_flight() <= (self.window or 0xFFFF), f"{self.name}: more than its receive maximum"
+
+    def _in_flight(self) -> int:
+        return len(self.flying()) + len(self.lent)
+
+    def _hear_letter(self, packet: Publish, number: int) -> None:
+        """A dead letter: a durable reader gets it until it has acknowledged it; another gets one copy."""
+        user = [] if packet.properties is None else packet.properties.user
+        if self.protocol == MQTT5:
+            assert [name for name, _ in user[:4]] == ["reason", "time", "share", "expires"], packet
+        if packet.qos == 0 or not self.session.durable:
+            assert number in self.copies, f"{self.name}: {packet} is no copy of a new dead letter"
+            self.copies.remove(number)
+            if packet.qos:
+                self.numbers.pop(packet.packet_id, None)
+                self.acks_due.append(Ack(PUBACK, packet.packet_id))
+            return
+        share = user[2][1] if self.protocol == MQTT5 else None
+        letters = self.model.letters + self.model.dropped
+        found = [one for one in letters if one.number == number and share in (None, one.share)]
+        found = [one for one in found if one not in self.lent.values()]
+        assert found, f"{self.name}: {packet} is no dead letter"
+        assert packet.qos == 1
+        assert not self.model.forgets_letter(found[0]), f"{self.name}: {packet} is not on disk"
+        self.lent[packet.packet_id] = found[0]
+        self.acks_due.append(Ack(PUBACK, packet.packet_id))
+        assert self._in_flight() <= (self.window or 0xFFFF), f"{self.name}: more than its receive maximum"
 
     def _take(self, packet: Publish, number: int) -> None:
         packet_id = packet.packet_id
@@ -141,6 +180,13 @@ class User(Flushable):
 
     def acknowledge(self, answer: Ack) -> None:
         """It sends ``answer``: update the model."""
+        if answer.packet_id in self.lent:
+            letter = self.lent.pop(answer.packet_id)
+            if letter in self.model.letters:
+                self.model.letters.remove(letter)
+            return
+        if answer.packet_id not in self.numbers:
+            return  # a copy of a letter
         due = self.due(self.numbers[answer.packet_id])
         assert due is not None, f"{self.name} acknowledges twice: {answer}"
         if answer.type == PUBREC:
@@ -158,7 +204,7 @@ class User(Flushable):
             assert not undone, f"{self.name}: {packet}, and a crash would open the identifier again"
         else:
             self._check_answer(packet)
-        if packet.type == PUBREC:
+        if packet.type == PUBREC and packet.reason < 0x80:
             self.published[packet_id] = None
         else:
             del self.published[packet_id]
@@ -173,6 +219,12 @@ class User(Flushable):
         assert oldest == packet.packet_id, f"{self.name}: {packet}, and {oldest} was published before"
         assert packet.type == (PUBACK if message.qos == 1 else PUBREC), packet
         receivers = self.receivers.pop(packet.packet_id, {})
+        if packet.packet_id in self.refused:
+            self.refused.discard(packet.packet_id)
+            assert (self.protocol, packet.reason) == (MQTT5, FULL), packet
+            return
+        for letter in self.letters.pop(packet.packet_id, ()):
+            assert not self.model.forgets_letter(letter), f"{packet}, and a crash would undo {letter}"
         for name, qos in receivers.items():
             kept = not qos or self.model.keeps(name, int(message.payload))
             assert kept, f"{packet}, and {name} would lose it in a crash"

@@ -6,7 +6,7 @@ import pytest
 
 from mesh.broker.peer import Peer
 from mesh.broker.principal import TIER
-from mesh.broker.settings import DROP_OLDEST, REJECT
+from mesh.broker.settings import DEAD_LETTER, DROP_OLDEST, HOLD, REJECT
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
 from tests.support.configs import config
@@ -47,3 +47,25 @@ def test_inbox_limits_differ_from_session_limits() -> None:
     assert (settings.inbox_messages, settings.inbox_bytes, settings.inbox_when_full) == (7, 2048, DROP_OLDEST)
     assert (settings.max_queue_messages, settings.max_queue_bytes) == (9, 3072)
     assert config("edge-1").broker_settings().inbox_when_full == REJECT
+
+
+def test_dead_letters_and_queues_of_back_ends_have_their_limits() -> None:
+    more = (
+        'inbox: {subscribe: ["vehicles/{vehicle}/#"], when_full: dead_letter}\n'
+        "dead_letters: {bytes: 8MiB, share: 4MiB, age: 1d, when_full: hold}\n"
+        "limits: {backend_queue_messages: 5, backend_queue_bytes: 2KiB}\n"
+    )
+    settings = config("edge-1", more).broker_settings()
+    assert (settings.inbox_when_full, settings.dead_letter_when_full) == (DEAD_LETTER, HOLD)
+    assert (settings.dead_letter_bytes, settings.dead_letter_share, settings.dead_letter_age) == (
+        8 << 20, 4 << 20, 86_400.0
+    )  # fmt: skip
+    assert (settings.backend_queue_messages, settings.backend_queue_bytes) == (5, 2048)
+    assert settings.node == "edge-1"
+
+
+def test_a_letter_fits_the_tier_link_that_its_message_came_by() -> None:
+    """A client's message may have as many levels and user properties as are allowed; a letter has more."""
+    clients, members = config("edge-1").client_limits(), config("edge-1").member_limits()
+    assert members.max_topic_levels > clients.max_topic_levels
+    assert members.max_user_properties >= clients.max_user_properties + 4 + 2

@@ -45,6 +45,7 @@ class Bench:
         self.store = store or MemoryStore()
         self.clock = clock or FakeClock()
         self.auto = auto
+        self.answered = False  # clients have acknowledged messages in this turn
         self.inbox = inbox
         self.broker = Broker(self.settings, self.store, self.clock, self.tracer, forwarder, inbox, vehicle_of)
         self.broker.recover(self.store.live())
@@ -61,7 +62,8 @@ class Bench:
             self._flush()
             if commit:  # the acknowledgements of the clients
                 self.broker.durable(self.store.commit())
-            more = more or bool(self.broker.courier.backlog_due or self.broker.dirty)
+            more = more or bool(self.broker.courier.backlog_due or self.broker.dirty) or self.answered
+            self.answered = False
 
     def _flush(self) -> None:
         held = sum(len(session.outbound) for session in self.broker.sessions.all())
@@ -139,6 +141,7 @@ class Client(Flushable):
             for packet in packets:
                 answer = answer_to(packet)
                 if answer is not None:
+                    self.bench.answered = True
                     self.bench.broker.receive(self.connection, answer)
 
     def send(self, packet: Packet) -> None:

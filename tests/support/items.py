@@ -17,6 +17,9 @@ def owned_items(broker: Broker) -> set[int]:
         found.update(interest.item for interest in session.interests.values())
         for delivery in [*session.outbound.waiting, *session.outbound.in_flight.values()]:
             _add(found, delivery)
+    for letter in broker.letters.queue.after(0, len(broker.letters)):
+        found.add(letter.item)
+        found.add(letter.body)
     found.update(item for _, item in broker.retained._tree.match("#"))
     found.update(broker.dispatcher.tombstones._items.values())
     found.discard(0)
@@ -25,4 +28,5 @@ def owned_items(broker: Broker) -> set[int]:
 
 def _add(found: set[int], delivery: Delivery) -> None:
     found.add(delivery.item)
-    found.add(delivery.body)
+    if delivery.item:  # else the body is a dead letter, which may be dropped though a reader has it
+        found.add(delivery.body)

@@ -9,10 +9,22 @@ from pathlib import Path
 import pytest
 
 from mesh.broker.peer import NOWHERE
+from mesh.broker.principal import ALL_FILTERS
 from mesh.policy.identity import CLIENT_ID
 from mesh.topology.load import load, loads
 from mesh.topology.nodes import nodes
-from mesh.topology.topology import DROP_OLDEST, NEVER, AccessRule, LimitsSpec, Topology, as_dict, from_dict
+from mesh.topology.topology import (
+    DEAD_LETTER,
+    DROP_OLDEST,
+    HOLD,
+    NEVER,
+    AccessRule,
+    DeadLettersSpec,
+    LimitsSpec,
+    Topology,
+    as_dict,
+    from_dict,
+)
 from mesh.topology.units import Address
 from mesh.wire.packets import Connect
 
@@ -48,7 +60,8 @@ pools:
   - {name: standard, edges: [{name: edge-1, weight: 200}, {name: edge-2, weight: 0, resources: {big: 1}}]}
   - {name: legacy, match: {prefix: OLD}, edges: [{name: old-1}]}
   - {name: oldest, match: {prefix: OLDEST}, edges: [{name: old-2}]}
-backends: {anonymous: false, users: [{user: fleet, password: "pass word"}]}
+backends: {anonymous: false, users: [{user: fleet, password: "pass word"}], when_full: hold}
+dead_letters: {bytes: 2GiB, share: 32MiB, age: 7d, expired: true, when_full: drop_oldest}
 access:
   vehicles: {publish: [common/#], subscribe: [common/#], refuse: [common/no]}
   backends: {refuse: [closed/#]}
@@ -78,6 +91,8 @@ def test_smallest_file_gets_defaults(tmp_path: Path) -> None:
     assert topology.inbox is None
     assert topology.backends.anonymous
     assert topology.limits == LimitsSpec()
+    assert topology.dead_letters == DeadLettersSpec()
+    assert topology.backends.when_full == DEAD_LETTER
     assert topology.map.cache == 200_000
     assert topology.telemetry.otlp is None
     assert topology.console is None
@@ -114,7 +129,9 @@ def test_every_key_is_read(full: Topology, tmp_path: Path) -> None:
     ]
     assert (full.identity.default, full.telemetry.sys_interval) == ("GUEST", 30)
     assert full.access.vehicles == AccessRule(publish=("common/#",), subscribe=("common/#",), refuse=("common/no",))
-    assert full.access.backends == AccessRule(publish=("#",), subscribe=("#", "$SYS/#"), refuse=("closed/#",))
+    assert full.access.backends == AccessRule(publish=("#",), subscribe=ALL_FILTERS, refuse=("closed/#",))
+    assert full.dead_letters == DeadLettersSpec(bytes=2 << 30, share=32 << 20, age=7 * 86_400.0, expired=True)
+    assert full.backends.when_full == HOLD
     assert full.access.refusal == 0x80
     grant = full.access.grant(full.access.backends)
     fleet = Connect(username="fleet", password=b"pass word")
@@ -125,6 +142,11 @@ def test_every_key_is_read(full: Topology, tmp_path: Path) -> None:
     assert (full.telemetry.sample, full.telemetry.watch) == (0.25, ("VIN1",))
     assert full.telemetry.prometheus == Address("127.0.0.1", 9464)
     assert (full.console, full.ray, full.bind) == (Address("127.0.0.1", 8080), "10.0.0.5:6379", "10.0.0.7")
+
+
+def test_a_share_of_the_dead_letters_has_room_for_the_largest_packet(tmp_path: Path) -> None:
+    topology = loads(f"{SMALL}limits: {{max_packet_size: 200MiB}}\n".encode(), "x", tmp_path)
+    assert topology.dead_letters.share > 200 << 20
 
 
 def test_longest_prefix_chooses_the_pool(full: Topology, tmp_path: Path) -> None:

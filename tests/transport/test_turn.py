@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import pytest
 
+from mesh.broker.notices import BURST, Notices
 from mesh.broker.shell import Flushable
-from mesh.transport.notices import BURST, Notices
 from mesh.transport.turn import WIDTH, Turn
 from mesh.transport.wheel import SLOTS, TICK, Timed, Wheel
 from tests.support.loop import run
@@ -162,7 +163,7 @@ def test_the_wheel_runs_by_itself() -> None:
 
 
 def test_log_lines_caused_by_clients_are_limited(caplog: pytest.LogCaptureFixture) -> None:
-    notices = Notices(logging.getLogger("test"))
+    notices = Notices(logging.getLogger("test"), time.monotonic)
     for n in range(1000):
         notices.warn("door", "line %d", n)
     assert len(caplog.records) <= 3 * BURST  # the second may have changed once or twice during the loop

@@ -8,27 +8,29 @@ is not formatted.
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Callable
 from typing import Final, final
 
 BURST: Final = 5  # lines a second of one subject: enough to diagnose, too few to fill a disk
+TEXT: Final = 200  # characters of a topic in a line: enough to find it; a client could write 64 KB of it each time
 SUBJECTS: Final = 64  # subjects are constants of this program, so there are few
 
 
 @final
 class Notices:
-    """Rate-limited warnings of one logger."""
+    """Rate-limited warnings of one logger. ``clock`` gives seconds, from any start."""
 
-    __slots__ = ("_burst", "_log", "_seen")
+    __slots__ = ("_burst", "_clock", "_log", "_seen")
 
-    def __init__(self, log: logging.Logger, burst: int = BURST) -> None:
+    def __init__(self, log: logging.Logger, clock: Callable[[], float], burst: int = BURST) -> None:
         self._log = log
+        self._clock = clock
         self._burst = burst
         self._seen: dict[str, list[int]] = {}  # subject -> [second, lines in it, lines left out]
 
     def warn(self, subject: str, message: str, *args: object) -> None:
         """Log one line, unless ``subject`` (a constant, never a client's text) has used up this second's lines."""
-        second = int(time.monotonic())
+        second = int(self._clock())
         seen = self._seen.get(subject)
         if seen is None:
             if len(self._seen) >= SUBJECTS:
@@ -43,3 +45,8 @@ class Notices:
             return
         seen[1] += 1
         self._log.warning(message, *args)
+
+
+def shortened(text: str) -> str:
+    """A client's text for a line, quoted."""
+    return repr(text) if len(text) <= TEXT else f"{text[:TEXT]!r}… ({len(text)} characters)"
