@@ -35,7 +35,7 @@ from mesh.broker.letter import (
     read_letter,
 )
 from mesh.broker.letterreaders import LetterReaders
-from mesh.broker.notices import Notices
+from mesh.broker.notices import Notices, shortened
 from mesh.broker.outbox import Outbox, explained
 from mesh.broker.peer import Peer
 from mesh.broker.persistence import Persistence
@@ -46,7 +46,7 @@ from mesh.broker.refusals import Refusals
 from mesh.broker.retained import Retained
 from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
-from mesh.broker.settings import HOLD, Settings
+from mesh.broker.settings import HOLD, IGNORE, Settings
 from mesh.broker.sharing import Sharing
 from mesh.broker.shell import Flushable
 from mesh.broker.status import BrokerStatus, QuotaStatus
@@ -142,8 +142,8 @@ class Broker(BrokerApi):
             self.refusals, forwarder, clock,
         )  # fmt: skip
         self.intake = Intake(
-            self.dispatcher, forwarder, self.sessions, self.persistence, self.outbox, self.counters, tracer, clock,
-            self.fail, self.vehicle_of,
+            settings, self.dispatcher, forwarder, self.sessions, self.persistence, self.outbox, self.counters, tracer,
+            clock, self.fail, self.vehicle_of, self.notices,
         )  # fmt: skip
         self.courier.slowdown.answered = self.answered
         self.sharing = Sharing(settings, self.subscriptions, self.persistence, self.courier)
@@ -183,8 +183,11 @@ class Broker(BrokerApi):
         if session is None:
             return self._refused(connection, reason)
         self._bind(connection, session)
-        session.will_delay = _will_delay(connect.will)
-        session.will = None if connect.will is None else self.dispatcher.will_message(connect.will)
+        will = connect.will
+        if will is not None and not principal.permissions.may_publish(will.topic):
+            will = None  # counted in ``_reason_to_refuse``
+        session.will_delay = _will_delay(will)
+        session.will = None if will is None else self.dispatcher.will_message(will)
         self.sessions.weigh(session)
         if session.durable or session.will is not None:
             self.persistence.keep_session(session)  # a will survives a restart even if its session does not
@@ -210,9 +213,23 @@ class Broker(BrokerApi):
         """The reason code that refuses a CONNECT; SUCCESS if it is acceptable."""
         if not connect.client_id and connect.protocol != MQTT5 and not connect.clean_start:
             return reasons.CLIENT_IDENTIFIER_NOT_VALID  # [MQTT-3.1.3-8]
-        if connect.will is not None and not principal.permissions.may_publish(connect.will.topic):
-            return principal.permissions.reason
-        return reasons.SUCCESS
+        will = connect.will
+        return reasons.SUCCESS if will is None else self._reason_to_refuse_will(connect, will, principal)
+
+    def _reason_to_refuse_will(self, connect: Connect, will: Will, principal: Principal) -> int:
+        """A will that the client may not publish refuses a 5.0 client with the reason code. Before 5.0 the client could
+        not learn why, and would never be accepted: its will is dropped instead."""
+        if will.properties is not None and will.properties.response_topic == "":
+            return reasons.PROTOCOL_ERROR  # section 3.1.3.2.7: it is a topic name [MQTT-4.7.3-1]
+        if principal.permissions.may_publish(will.topic):
+            return reasons.SUCCESS
+        self.counters.forbidden_wills += 1
+        topic = shortened(will.topic)
+        self.notices.warn(
+            "forbidden will", "%s (client %s) may not publish its will to %s", principal, connect.client_id, topic
+        )
+        ignored = connect.protocol != MQTT5 and self.settings.on_refusal == IGNORE
+        return reasons.SUCCESS if ignored else principal.permissions.reason
 
     def _refused(self, connection: Connection, reason: int) -> Connection:
         self.counters.refused += 1
@@ -595,6 +612,9 @@ class Broker(BrokerApi):
             delivered=counters.delivered,
             rejected=counters.rejected,
             presses=self.courier.pressure.presses,
+            forbidden=counters.forbidden,
+            forbidden_wills=counters.forbidden_wills,
+            misfits=counters.misfits,
             dropped_expired=counters.dropped_expired,
             dropped_full=counters.dropped_full,
             dropped_large=counters.dropped_large,

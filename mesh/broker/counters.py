@@ -27,8 +27,9 @@ class BrokerCounters:
 
     __slots__ = (
         "acknowledge", "answered", "connects", "deliver", "delivered", "dropped_expired", "dropped_full",
-        "dropped_large", "dropped_offline", "expired", "letters", "letters_dropped_age", "letters_dropped_node",
-        "letters_dropped_share", "letters_read", "published", "received", "refused", "rejected", "takeovers",
+        "dropped_large", "dropped_offline", "expired", "forbidden", "forbidden_wills", "letters",
+        "letters_dropped_age", "letters_dropped_node", "letters_dropped_share", "letters_read", "misfits", "published",
+        "received", "refused", "rejected", "takeovers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -40,6 +41,9 @@ class BrokerCounters:
         self.takeovers = 0
         self.published = 0
         self.delivered = 0
+        self.forbidden = 0  # publishes to topics that their client may not publish to
+        self.forbidden_wills = 0
+        self.misfits = 0  # acknowledgements that did not fit their delivery
         self.rejected = 0  # publishes answered with "quota exceeded"
         self.dropped_full = 0  # oldest messages dropped to make room, and QoS 0 to a receiver that does not keep up
         self.dropped_expired = 0

@@ -6,7 +6,8 @@ What always holds:
 * PUBACK and PUBREC leave after everything that the receipt waits for: the journal, and the nodes that the message was
   forwarded to;
 * an identifier of QoS 2 is open from the acceptance of its message until its PUBREL, also on disk;
-* a refused publish is never acknowledged as if it had been accepted.
+* a refused publish is never acknowledged as if it had been accepted, with one exception: a publish that is not allowed,
+  of a client before 5.0 and with ``on_refusal`` IGNORE.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from typing import Final, final
 from mesh.broker.counters import SAMPLED, BrokerCounters
 from mesh.broker.dispatcher import Dispatcher, Forwarder
 from mesh.broker.ledger import Ledger
+from mesh.broker.notices import Notices, shortened
 from mesh.broker.outbox import Outbox, explained
 from mesh.broker.persistence import Persistence
 from mesh.broker.principal import BACKEND, TIER
 from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
+from mesh.broker.settings import IGNORE, Settings
 from mesh.broker.trace import Tracer
 from mesh.broker.versions import take_version
 from mesh.session.inbound import Receipt
@@ -33,6 +36,7 @@ from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, Ack, Publish
 
 _WHY: Final = {
     reasons.IMPLEMENTATION_SPECIFIC_ERROR: "the owner of the vehicle cannot be determined now",
+    reasons.PROTOCOL_ERROR: "a response topic must not be empty",
     reasons.NOT_AUTHORIZED: "this client may not publish to this topic",
     reasons.QUOTA_EXCEEDED: "a queue or table of the server is full",
     reasons.RECEIVE_MAXIMUM_EXCEEDED: "more publishes are unanswered than the receive maximum allows",
@@ -47,6 +51,7 @@ class Intake:
 
     def __init__(
         self,
+        settings: Settings,
         dispatcher: Dispatcher,
         forwarder: Forwarder,
         sessions: Sessions,
@@ -57,7 +62,10 @@ class Intake:
         clock: Callable[[], float],
         fail: Callable[[Connection, int, str], None],
         vehicle_of: Callable[[str], str],
+        notices: Notices,
     ) -> None:
+        self._settings = settings
+        self._notices = notices
         self._dispatcher = dispatcher
         self._forwarder = forwarder
         self._sessions = sessions
@@ -79,7 +87,7 @@ class Intake:
             return
         if not connection.principal.permissions.may_publish(packet.topic):
             self._trace_refused(connection, session, packet, connection.principal.permissions.reason)
-            self._refuse_publish(connection, packet)
+            self._refuse_publish(connection, session, packet)
             return
         counters = self._counters
         counters.published += 1
@@ -106,11 +114,15 @@ class Intake:
     def _check_publish(self, connection: Connection, session: Session, packet: Publish) -> int:
         properties = packet.properties
         inbound = connection.inbound
-        if properties is not None and properties.topic_alias is not None:
-            topic = inbound.resolve(packet.topic, properties.topic_alias)
-            if topic is None:
-                return reasons.TOPIC_ALIAS_INVALID
-            packet.topic = topic
+        if properties is not None:
+            if properties.topic_alias is not None:
+                topic = inbound.resolve(packet.topic, properties.topic_alias)
+                if topic is None:
+                    return reasons.TOPIC_ALIAS_INVALID
+                packet.topic = topic
+            # A journal of an earlier version may have such a message, and a core must not be closed for passing it on.
+            if properties.response_topic == "" and session.kind != TIER:
+                return reasons.PROTOCOL_ERROR  # section 3.3.2.3.5: it is a topic name [MQTT-4.7.3-1]
         if connection.protocol == MQTT5 and packet.qos and inbound.unanswered() >= connection.receive_maximum:
             if not inbound.is_open(packet.packet_id):  # a repeated QoS 2 message does not count twice
                 return reasons.RECEIVE_MAXIMUM_EXCEEDED  # [MQTT-3.3.4-7] [MQTT-3.3.4-8]
@@ -118,18 +130,23 @@ class Intake:
             return reasons.RECEIVE_MAXIMUM_EXCEEDED
         return reasons.SUCCESS
 
-    def _refuse_publish(self, connection: Connection, packet: Publish) -> None:
-        """Refuse a publish that is not allowed: with a reason code in 5.0; before, by closing the connection
-        [MQTT-3.3.5-2].
-        """
-        reason = connection.principal.permissions.reason
-        if connection.protocol == MQTT5 and packet.qos:
+    def _refuse_publish(self, connection: Connection, session: Session, packet: Publish) -> None:
+        """Refuse a publish that is not allowed. 5.0 has a reason code for QoS 1 and 2. All else can only be answered as
+        usual and dropped, or closes the connection [MQTT-3.3.5-2]."""
+        principal = connection.principal
+        reason = principal.permissions.reason
+        self._counters.forbidden += 1
+        client_id, topic = session.key[2], shortened(packet.topic)
+        self._notices.warn("forbidden", "%s (client %s) may not publish to %s", principal, client_id, topic)
+        told = connection.protocol == MQTT5 and packet.qos > 0
+        if not told and self._settings.on_refusal != IGNORE:
+            self._fail(connection, reason, _WHY[reasons.NOT_AUTHORIZED])
+        elif packet.qos:
             receipt = Receipt(packet.packet_id, packet.qos, connection)
-            receipt.note(reason)
+            receipt.reason = reason if told else reasons.SUCCESS
             connection.inbound.receipts.append(receipt)
             self.settle(connection)
-        else:
-            self._fail(connection, reason, _WHY[reasons.NOT_AUTHORIZED])
+            self._outbox.update_congestion(connection)
 
     def _take(self, connection: Connection, session: Session, packet: Publish, receipt: Receipt | None) -> None:
         from_tier = session.kind == TIER

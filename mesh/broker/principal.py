@@ -14,6 +14,7 @@ from mesh.wire.topics import covers, matches, split_shared
 VEHICLE: Final = 0
 BACKEND: Final = 1
 TIER: Final = 2  # a core that is a client of this edge
+_KINDS: Final = ("vehicle", "back end", "core")
 
 
 MESH_TOPICS: Final = "$mesh/"  # signals between nodes; no client may publish or subscribe to them
@@ -103,3 +104,7 @@ class Principal:
         self.kind = kind
         self.permissions = permissions
         self.vehicle = vehicle
+
+    def __str__(self) -> str:
+        """The principal for people: ``vehicle CAR-7``, ``back end fleet`` or ``core core-1``."""
+        return f"{_KINDS[self.kind]} {self.name}"

@@ -10,6 +10,9 @@ DROP_OLDEST: Final = 1
 DEAD_LETTER: Final = 2
 HOLD: Final = 3
 
+IGNORE: Final = 0
+DISCONNECT: Final = 1
+
 # Bytes of unacknowledged publishes that a core sends to an edge, one packet more excepted: what some 10 ms of a fast
 # network carry.
 IN_FLIGHT_BYTES: Final = 16 << 20
@@ -26,10 +29,10 @@ class Settings:
         "dead_letter_bytes", "dead_letter_expired", "dead_letter_share", "dead_letter_when_full", "disk", "in_flight",
         "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all", "max_keep_alive", "max_packet",
         "max_queue_bytes", "max_queue_messages", "max_retained", "max_session_expiry", "max_sessions",
-        "max_subscriptions", "memory", "node", "overshoot_bytes", "queue_patience", "receive_maximum", "refused",
-        "routes", "shared_patience", "system_interval", "tier_packet", "tier_queue_bytes", "tier_queue_messages",
-        "topic_aliases",
-        "vehicle_queue_bytes", "vehicle_retained_bytes", "vehicle_sessions", "vehicle_subscription_bytes",
+        "max_subscriptions", "memory", "node", "on_refusal", "overshoot_bytes", "queue_patience", "receive_maximum",
+        "refused", "routes", "shared_patience", "system_interval", "tier_packet", "tier_queue_bytes",
+        "tier_queue_messages", "topic_aliases", "vehicle_queue_bytes", "vehicle_retained_bytes", "vehicle_sessions",
+        "vehicle_subscription_bytes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -80,6 +83,9 @@ class Settings:
         self.memory = 0
         self.disk = 0
         self.topic_aliases = 16  # of one connection, in either direction
+        # A client before 5.0 cannot be told that it may not publish to a topic. Closed for it, most send the message
+        # again on each connection, for ever.
+        self.on_refusal = IGNORE
         self.refused: tuple[str, ...] = ()  # filters of topics that no client may receive
         self.system_interval = 10.0  # seconds between two updates of the $SYS topics; 0: none
         self.shared_patience = 30.0  # seconds without an acknowledgement until a member of a group counts as stalled

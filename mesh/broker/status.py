@@ -20,6 +20,12 @@ _LETTERS_DROPPED: Final = counter(
     "mesh_dead_letters_dropped_total", "Dead letters dropped before a reader had them, by cause.", ("cause",)
 )
 
+_FORBIDDEN: Final = counter(
+    "mesh_messages_forbidden_total",
+    "Messages that their sender may not publish: with PUBLISH (reason topic), or as its will (reason will).",
+    ("reason",),
+)
+
 
 _REFUSALS: Final = counter(
     "mesh_quota_refusals_total", "New load that a limit of a vehicle or a budget of the node refused.", ("kind",)
@@ -89,6 +95,15 @@ class BrokerStatus(Status):
     rejected: Annotated[int, counter("mesh_messages_rejected_total", "Messages refused because a queue was full.")]
     presses: Annotated[
         int, counter("mesh_sessions_pressed_total", "How often the queue of a connected vehicle became full.")
+    ]
+    forbidden: Annotated[int, _FORBIDDEN.of(reason="topic")]
+    forbidden_wills: Annotated[int, _FORBIDDEN.of(reason="will")]
+    misfits: Annotated[
+        int,
+        counter(
+            "mesh_acknowledgements_misfit_total",
+            "Acknowledgements that did not fit the state of their delivery; each closed its connection.",
+        ),
     ]
     dropped_expired: Annotated[int, _DROPPED.of(reason="expired")]
     dropped_full: Annotated[int, _DROPPED.of(reason="full")]

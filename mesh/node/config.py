@@ -15,7 +15,7 @@ from typing import Final, final
 
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
-from mesh.broker.settings import DEAD_LETTER, DROP_OLDEST, HOLD, REJECT, Settings
+from mesh.broker.settings import DEAD_LETTER, DISCONNECT, DROP_OLDEST, HOLD, IGNORE, REJECT, Settings
 from mesh.node.budget import memory_budget
 from mesh.policy import secrets
 from mesh.policy.access import tier_principal
@@ -128,6 +128,8 @@ class NodeConfig:
         settings.max_session_expiry = int(limits.session_expiry)
         settings.attach_grace = limits.attach_grace
         settings.shared_patience = limits.shared_patience
+        ignored = self.topology.access.on_refusal == terms.IGNORE
+        settings.on_refusal = IGNORE if ignored else DISCONNECT
         settings.system_interval = self.topology.telemetry.sys_interval
         inbox = self.topology.inbox
         if inbox is not None:

@@ -22,9 +22,11 @@ from mesh.topology.fields import Notes, Table, kind, table
 from mesh.topology.mistakes import Mistake, TopologyErrors
 from mesh.topology.topology import (
     DEAD_LETTER,
+    DISCONNECT,
     DROP_OLDEST,
     EMBEDDED,
     HOLD,
+    IGNORE,
     LOCAL,
     NEVER,
     REJECT,
@@ -404,7 +406,7 @@ def _backends(top: Table, cores: tuple[CoreSpec, ...]) -> BackendRule:
 
 
 def _access(top: Table) -> Access:
-    section = top.table("access", ("vehicles", "backends", "refusal"))
+    section = top.table("access", ("vehicles", "backends", "refusal", "on_refusal"))
     if section is None:
         return Access()
     defaults = Access()
@@ -412,6 +414,7 @@ def _access(top: Table) -> Access:
         vehicles=_access_rule(section, "vehicles", defaults.vehicles),
         backends=_access_rule(section, "backends", defaults.backends),
         refusal=section.value("refusal", _refusal, defaults.refusal),
+        on_refusal=section.value("on_refusal", units.choice(IGNORE, DISCONNECT), defaults.on_refusal),
     )
 
 

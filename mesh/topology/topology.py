@@ -26,6 +26,8 @@ from mesh.wire.reasons import NOT_AUTHORIZED
 
 EMBEDDED: Final = "embedded"
 LOCAL: Final = "local"
+IGNORE: Final = "ignore"
+DISCONNECT: Final = "disconnect"
 REJECT: Final = "reject"
 DROP_OLDEST: Final = "drop_oldest"
 DEAD_LETTER: Final = "dead_letter"
@@ -186,11 +188,13 @@ class AccessRule:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """``vehicles``: in addition to each vehicle's own subtree. ``refusal``: the MQTT 5.0 reason code of a refusal."""
+    """``vehicles``: in addition to each vehicle's own subtree. ``refusal``: the MQTT 5.0 reason code of a refusal.
+    ``on_refusal``: ``ignore`` or ``disconnect``, for a publish or will of a client that cannot get a reason code."""
 
     vehicles: AccessRule = AccessRule(publish=(), subscribe=())
     backends: AccessRule = AccessRule(publish=ALL_TOPICS, subscribe=ALL_FILTERS)
     refusal: int = NOT_AUTHORIZED
+    on_refusal: str = IGNORE
 
     def grant(self, rule: AccessRule) -> Grant:
         return Grant(rule.publish, rule.subscribe, rule.refuse, self.refusal)

@@ -136,26 +136,50 @@ def test_client_of_3_1_1_may_omit_its_client_id(world: World) -> None:
     second.alive()
 
 
-@shows(v3="3.1.3-7 3.1.3-8 3.1.3-9 3.2.2-4 3.2.2-5")
+@shows(v3="3.1.3-7 3.1.3-8 3.1.3-9 3.1.4-5 3.2.2-4 3.2.2-5")
 @pytest.mark.parametrize("protocol", [3, 4])
 def test_session_before_5_0_needs_a_client_id(world: World, protocol: int) -> None:
-    peer = world.peer(protocol)
-    peer.send(raw.connect(protocol, 0x00, client_id=b""))
-    assert peer.expect_close() == [Connack(False, 2)]
-
-
-@shows(v5="3.1.4-2 3.1.4-6 3.2.2-6 3.2.2-7 3.2.2-8 4.13.2-1", v3="3.1.4-5 3.2.2-4 3.2.2-5")
-@PROTOCOLS
-def test_connect_with_a_refused_will_topic_is_refused(world: World, protocol: int) -> None:
     """The server handles no packet after the refused CONNECT."""
     watcher = world.client()
     topic = world.topic()
     watcher.subscribe(topic)
     peer = world.peer(protocol)
-    will = Will("refused/will", b"x")
-    peer.send(Connect(protocol, world.client_id(), True, 60, None, None, will), Publish(topic, b"late"))
-    assert peer.expect_close() == [Connack(False, 0x87 if protocol == 5 else 5)]
+    peer.send(raw.connect(protocol, 0x00, client_id=b""), Publish(topic, b"late"))
+    assert peer.expect_close() == [Connack(False, 2)]
     watcher.expect_nothing()
+
+
+@shows(v5="3.1.4-2 3.1.4-6 3.2.2-6 3.2.2-7 3.2.2-8 4.13.2-1")
+def test_connect_with_a_refused_will_topic_is_refused(world: World) -> None:
+    """The server handles no packet after the refused CONNECT."""
+    watcher = world.client()
+    topic = world.topic()
+    watcher.subscribe(topic)
+    peer = world.peer()
+    will = Will("refused/will", b"x")
+    peer.send(Connect(5, world.client_id(), True, 60, None, None, will), Publish(topic, b"late"))
+    assert peer.expect_close() == [Connack(False, 0x87)]
+    watcher.expect_nothing()
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize("retain", [False, True])
+def test_refused_will_is_dropped_before_5_0(world: World, protocol: int, retain: bool) -> None:
+    """A client that cannot be told why would be refused for ever."""
+    watcher = world.client()
+    watcher.subscribe("#")
+    peer = world.client(protocol=protocol, will=Will("refused/will", b"x", 1, retain))
+    peer.alive()
+    peer.lose()
+    watcher.expect_nothing()
+
+
+@shows(v5="3.1.4-1 4.13.1-1")
+def test_will_with_an_empty_response_topic_is_refused(world: World) -> None:
+    peer = world.peer()
+    will = Will(world.topic(), b"x", 0, False, properties(response_topic=""))
+    peer.send(Connect(5, world.client_id(), True, 60, None, None, will))
+    assert peer.expect_close() == [Connack(False, 0x82)]
 
 
 @shows(v5="3.1.4-3 3.1.3-2 3.14.2-1", v3="3.1.4-2 3.1.3-2")

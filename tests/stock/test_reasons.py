@@ -7,7 +7,6 @@ import pytest
 from tests.stock.makers import Dialect, Makers
 from tests.stock.peer import V5, V31, Refused
 from tests.stock.way import Way
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 NOT_AUTHORIZED = 0x87
@@ -52,13 +51,16 @@ def test_vehicle_cannot_publish_for_another(
     assert [message.payload for message in watcher.expect_last(b"true")] == [b"true"]
 
 
-def test_publish_for_another_ends_connection_before_5_0(makers: Makers, core: Way, door: Way, legacy: Dialect) -> None:
+@pytest.mark.parametrize("qos", [1, 2])
+def test_publish_for_another_is_acknowledged_and_dropped_before_5_0(
+    makers: Makers, core: Way, door: Way, legacy: Dialect, qos: int
+) -> None:
     watcher = makers.join(legacy, core)
     watcher.subscribe("vehicles/+/status")
     vehicle = makers.join(legacy, door)
-    vehicle.send(FOREIGN, b"forged")
-    wait_until(lambda: vehicle.record.closes, "the end of the connection")
-    makers.join(legacy, door).publish(door.topic("status"), b"true")
+    assert vehicle.publish(FOREIGN, b"forged", qos) in (0, None)
+    vehicle.publish(door.topic("status"), b"true", qos)
+    assert not vehicle.record.closes
     assert [message.payload for message in watcher.expect_last(b"true")] == [b"true"]
 
 

@@ -66,6 +66,7 @@ access:
   vehicles: {publish: [common/#], subscribe: [common/#], refuse: [common/no]}
   backends: {refuse: [closed/#]}
   refusal: unspecified_error
+  on_refusal: disconnect
 limits: {connect_timeout: 5s, max_packet_size: 64KiB, in_flight: 16, session_expiry: 30d, owner_timeout: 500ms}
 map: {cache: 500_000}
 telemetry: {otlp: "http://127.0.0.1:4317", sample: 0.25, watch: [VIN1], sys_interval: 30s, prometheus: "127.0.0.1:9464"}
@@ -132,7 +133,7 @@ def test_every_key_is_read(full: Topology, tmp_path: Path) -> None:
     assert full.access.backends == AccessRule(publish=("#",), subscribe=ALL_FILTERS, refuse=("closed/#",))
     assert full.dead_letters == DeadLettersSpec(bytes=2 << 30, share=32 << 20, age=7 * 86_400.0, expired=True)
     assert full.backends.when_full == HOLD
-    assert full.access.refusal == 0x80
+    assert (full.access.refusal, full.access.on_refusal) == (0x80, "disconnect")
     grant = full.access.grant(full.access.backends)
     fleet = Connect(username="fleet", password=b"pass word")
     assert full.backends.compile(grant).principal_of(fleet, NOWHERE).name == "fleet"
