@@ -67,6 +67,7 @@ from mesh.wire.packets import (
     PUBACK,
     PUBCOMP,
     PUBREC,
+    PUBREL,
     Ack,
     Connack,
     Connect,
@@ -83,6 +84,7 @@ from mesh.wire.properties import Properties
 log = logging.getLogger(__name__)
 
 _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
+_ACKS: Final = {PUBACK: "PUBACK", PUBREC: "PUBREC", PUBCOMP: "PUBCOMP"}
 
 
 @final
@@ -492,15 +494,23 @@ class Broker(BrokerApi):
         self.outbox.close_after(connection, self.store.position if kept else 0)
 
     def _acknowledged(self, connection: Connection, session: Session, packet: Ack) -> None:
-        if packet.type == PUBACK or packet.type == PUBCOMP:
-            self.courier.acknowledged(session, connection, packet.packet_id, packet.reason)
-        elif packet.type == PUBREC:
-            if reasons.is_error(packet.reason):
-                self.courier.acknowledged(session, connection, packet.packet_id, packet.reason)
-            else:
-                self.courier.received(session, connection, packet.packet_id)
-        else:
+        if packet.type == PUBREL:
             self.intake.released(connection, session, packet.packet_id)
+        elif packet.type != PUBREC or reasons.is_error(packet.reason):
+            if packet.packet_id in connection.unacked:  # of a replay
+                connection.unacked.remove(packet.packet_id)
+            if not self.courier.acknowledged(session, connection, packet):
+                self._misfit(connection, packet)
+        elif not self.courier.received(session, connection, packet.packet_id):
+            self._misfit(connection, packet)
+
+    def _misfit(self, connection: Connection, packet: Ack) -> None:
+        """An acknowledgement does not fit the state of the delivery with its identifier: a protocol error. The delivery
+        stays as it is."""
+        self.counters.misfits += 1
+        why = f"a {_ACKS[packet.type]} came for a message that does not wait for one"
+        self.notices.warn("misfit", "%s: %s", connection.principal, why)
+        self.fail(connection, reasons.PROTOCOL_ERROR, why)
 
     # Time and the journal
 

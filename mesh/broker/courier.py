@@ -33,7 +33,7 @@ from mesh.session.message import NEVER, Message, publish_packet
 from mesh.session.outbound import RELEASED, Delivery, Outbound, packet_id_of
 from mesh.session.span import Span
 from mesh.wire.encode import encode_ack
-from mesh.wire.packets import PUBREL
+from mesh.wire.packets import PUBREL, Ack
 from mesh.wire.reasons import (
     PACKET_IDENTIFIER_NOT_FOUND,
     PACKET_TOO_LARGE,
@@ -338,7 +338,7 @@ class Courier:
 
     def _abandon(self, session: Session, delivery: Delivery) -> None:
         if delivery.qos:
-            session.outbound.finish(packet_id_of(delivery.number))
+            session.outbound.remove(delivery)
         self._persistence.forget(delivery)
 
     def _send(self, session: Session, connection: Connection, delivery: Delivery, message: Message) -> None:
@@ -413,31 +413,36 @@ class Courier:
 
     # Acknowledgements of the receiver
 
-    def acknowledged(self, session: Session, connection: Connection, packet_id: int, reason: int) -> None:
-        """Handle PUBACK, PUBCOMP, or PUBREC with an error. An unknown identifier is ignored: a client may repeat the
-        packet.
+    def acknowledged(self, session: Session, connection: Connection, packet: Ack) -> bool:
+        """Handle PUBACK, PUBCOMP, or PUBREC with an error. Returns ``False`` if it does not fit the delivery with its
+        identifier. An unknown identifier is ignored: a client may repeat the packet.
         """
-        delivery = session.outbound.finish(packet_id)
+        delivery = session.outbound.finish(packet.packet_id, packet.type)
         if delivery is None:
-            return
-        if session.kind == TIER and is_error(reason):
-            self.refused(session, delivery, reason)
+            return not session.outbound.misfit(packet.packet_id)
+        if session.kind == TIER and is_error(packet.reason):
+            self.refused(session, delivery, packet.reason)
         self._persistence.forget(delivery)
         if self._spans:
-            self._end_span(delivery, reason)
+            self._end_span(delivery, packet.reason)
         self.pump(session, connection)
+        return True
 
-    def received(self, session: Session, connection: Connection, packet_id: int) -> None:
-        """Handle PUBREC: record it, then answer PUBREL [MQTT-4.3.3-4]."""
+    def received(self, session: Session, connection: Connection, packet_id: int) -> bool:
+        """Handle PUBREC: record it, then answer PUBREL [MQTT-4.3.3-4]. Returns ``False`` if a delivery of QoS 1 has its
+        identifier."""
         delivery = session.outbound.received(packet_id)
         if delivery is None:
+            if packet_id in session.outbound.in_flight:
+                return not session.outbound.misfit(packet_id)
             reason = PACKET_IDENTIFIER_NOT_FOUND
             self._outbox.write(connection, encode_ack(PUBREL, packet_id, reason, connection.protocol))
-            return
+            return True
         if delivery.state != RELEASED:
             self._persistence.release(session, delivery)
         packet = encode_ack(PUBREL, packet_id, SUCCESS, connection.protocol)
         self._outbox.write_after(connection, delivery.position, packet)
+        return True
 
     def release_again(self, connection: Connection, released: list[Delivery]) -> None:
         """Send PUBREL again for deliveries that were released on an earlier connection [MQTT-4.4.0-1]."""

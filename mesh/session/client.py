@@ -41,9 +41,8 @@ from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     MQTT5,
     PINGREQ,
-    PUBACK,
-    PUBCOMP,
     PUBREC,
+    PUBREL,
     UNSUBACK,
     Ack,
     Connack,
@@ -289,15 +288,18 @@ class ClientSession:
         return _UNLIMITED if properties.receive_maximum is None else properties.receive_maximum
 
     def _acknowledged(self, packet: Ack) -> None:
-        type, packet_id, reason = packet.type, packet.packet_id, packet.reason
-        if type in (PUBACK, PUBCOMP) or (type == PUBREC and is_error(reason)):
-            self._outgoing.finish(packet_id, reason)
-        elif type == PUBREC:
-            self._outgoing.received(packet_id)
-        else:
+        type, packet_id = packet.type, packet.packet_id
+        if type == PUBREL:
             fault = self._incoming.release(packet_id)
             if fault != SUCCESS:
                 self._fail(fault)
+            return
+        if type == PUBREC and not is_error(packet.reason):
+            fits = self._outgoing.received(packet_id)
+        else:
+            fits = self._outgoing.finish(packet)
+        if not fits:
+            self.close(PROTOCOL_ERROR, "sent an acknowledgement that does not fit its message")
 
     def _suback(self, packet: SubAck) -> None:
         """SUBACK or UNSUBACK. One with an identifier that is not in use is ignored."""

@@ -11,6 +11,8 @@ What always holds:
   its identifier is in use.
 * At most ``window`` deliveries are unacknowledged (the receiver's receive maximum [MQTT-3.3.4-9]).
 * A delivery is not sent before the journal has reached its ``position``.
+* Only an acknowledgement of its own exchange ends a delivery: PUBACK for QoS 1; for QoS 2 PUBREC with an error, or
+  PUBCOMP after PUBREC.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Final, final
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message
+from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC
 
 # States of a delivery.
 QUEUED: Final = 0
@@ -107,7 +110,7 @@ class Outbound:
     1970."""
 
     __slots__ = (
-        "bytes", "depth", "finished", "in_flight", "next_number", "restored", "resuming", "sent", "share",
+        "bytes", "depth", "finished", "in_flight", "next_number", "reserved", "restored", "resuming", "sent", "share",
         "soonest", "waiting", "window",
     )  # fmt: skip
 
@@ -118,6 +121,7 @@ class Outbound:
         self.waiting: Fifo[Delivery] = Fifo()
         self.in_flight: dict[int, Delivery] = {}
         self.next_number = 0
+        self.reserved = 0  # lower numbers are never used again, also after a crash
         self.sent = 0  # one more than the highest number ever sent
         self.finished = 0  # how many deliveries the receiver has acknowledged
         self.bytes = 0
@@ -260,16 +264,33 @@ class Outbound:
         self.waiting.clear()
         self.in_flight.clear()
 
-    def finish(self, packet_id: int) -> Delivery | None:
-        """Handle PUBACK, PUBCOMP, or PUBREC with an error. Returns the delivery, ``None`` for an unknown identifier."""
-        delivery = self.in_flight.pop(packet_id, None)
+    def finish(self, packet_id: int, type: int) -> Delivery | None:
+        """Handle PUBACK, PUBCOMP, or PUBREC with an error. Returns the delivery, which has ended; ``None`` for an
+        unknown identifier, and for a delivery that waits for another acknowledgement (see ``misfit``)."""
+        delivery = self.in_flight.get(packet_id)
         if delivery is None:
-            delivery = self._take_from_queue(packet_id)
+            delivery = self._take_from_queue(packet_id, type)
             if delivery is None:
                 return None
+        elif _fits(delivery, type):
+            del self.in_flight[packet_id]
+        else:
+            return None
         self._uncount(delivery)
         self.finished += 1
         return delivery
+
+    def remove(self, delivery: Delivery) -> None:
+        """End a delivery in flight that the receiver does not get, or need not answer."""
+        del self.in_flight[packet_id_of(delivery.number)]
+        self._uncount(delivery)
+        self.finished += 1
+
+    def misfit(self, packet_id: int) -> bool:
+        """Whether an acknowledgement that ``finish`` or ``received`` has not accepted is an error of the receiver: a
+        delivery with its identifier waits for another one. In a replay it is none: the acknowledgement may be older
+        than the delivery."""
+        return packet_id in self.in_flight and not self.resuming
 
     def movable(self, groups: set[str]) -> list[Delivery]:
         """The deliveries of these shared groups that may move to another member, in order: those not sent, and those of
@@ -298,16 +319,19 @@ class Outbound:
                     self._uncount(delivery)
 
     def received(self, packet_id: int) -> Delivery | None:
-        """Handle PUBREC. Returns the delivery, which may be released already; ``None`` for an unknown identifier."""
+        """Handle PUBREC. Returns the delivery, which may be released already; ``None`` for an unknown identifier, and
+        for a delivery of QoS 1 (see ``misfit``)."""
         delivery = self.in_flight.get(packet_id)
         if delivery is None:
-            delivery = self._take_from_queue(packet_id)
+            delivery = self._take_from_queue(packet_id, PUBREC)
             if delivery is None:
                 return None
             self.in_flight[packet_id] = delivery
+        elif not _fits(delivery, PUBREC):
+            return None
         return delivery
 
-    def _take_from_queue(self, packet_id: int) -> Delivery | None:
+    def _take_from_queue(self, packet_id: int, type: int) -> Delivery | None:
         """Take out a restored delivery whose acknowledgement is replayed: the connection outlived the process that sent
         it.
 
@@ -317,7 +341,7 @@ class Outbound:
             return None
         for index, delivery in enumerate(self.waiting):
             if delivery.qos > 0 and packet_id_of(delivery.number) == packet_id:
-                return self.waiting.take(index)
+                return self.waiting.take(index) if _fits(delivery, type) else None
         return None
 
     def reconnect(self) -> list[Delivery]:
@@ -351,7 +375,19 @@ class Outbound:
         if self.restored:
             self.restored = False
             self._adopt(with_receiver)
+        for packet_id in unacknowledged:
+            if packet_id not in self.in_flight:
+                self._occupy(packet_id)
         return self._requeue(with_receiver)
+
+    def _occupy(self, packet_id: int) -> None:
+        """The receiver has a message that is no longer in this session: it went to another receiver. Keep its
+        identifier in use until the receiver acknowledges it, by any acknowledgement (QoS 0 fits all)."""
+        delivery = Delivery(None, 0, False, (), 0.0)
+        delivery.number = packet_id - 1
+        delivery.state = WITHDRAWN
+        self.in_flight[packet_id] = delivery
+        self._count(delivery)
 
     def _adopt(self, with_receiver: set[int]) -> None:
         """After a crash: mark the deliveries that the receiver has as in flight; the others were not sent on this
@@ -389,6 +425,15 @@ class Outbound:
         self.waiting.prepend(requeued)
         self.in_flight = in_flight
         return released
+
+
+def _fits(delivery: Delivery, type: int) -> bool:
+    """Whether an acknowledgement of this packet type fits the state of a delivery."""
+    if delivery.qos == 0:
+        return True  # see ``Outbound._occupy``
+    if type == PUBCOMP:
+        return delivery.state == RELEASED
+    return delivery.qos == (1 if type == PUBACK else 2)
 
 
 def _by_number(delivery: Delivery) -> int:

@@ -22,7 +22,7 @@ from mesh.session.message import NEVER, Message, publish_packet
 from mesh.session.outbound import RELEASED, Delivery, Outbound, packet_id_of
 from mesh.session.requests import Requests
 from mesh.wire.encode import encode_ack
-from mesh.wire.packets import PUBREL
+from mesh.wire.packets import PUBREL, Ack
 from mesh.wire.reasons import PACKET_TOO_LARGE, SUCCESS
 
 
@@ -55,7 +55,7 @@ class Outgoing:
         # The server has no session: no identifier is in use, and no message is a repeat [MQTT-3.2.2-5]. It had received
         # the released messages before it lost the session, so they are not sent again.
         for delivery in released:
-            self._outbound.finish(packet_id_of(delivery.number))
+            self._outbound.remove(delivery)
             self._sender.finished(delivery, SUCCESS)
         for delivery in self._outbound.waiting:
             delivery.dup = False
@@ -93,7 +93,7 @@ class Outgoing:
 
     def _expire(self, delivery: Delivery) -> None:
         if delivery.qos:
-            self._outbound.finish(packet_id_of(delivery.number))
+            self._outbound.remove(delivery)
         self._sender.expired(delivery)
 
     def transmit(self, delivery: Delivery, message: Message) -> None:
@@ -108,25 +108,32 @@ class Outgoing:
         )
         if line.max_packet and len(packet) > line.max_packet:
             if delivery.qos:
-                self._outbound.finish(packet_id)
+                self._outbound.remove(delivery)
             self._sender.finished(delivery, PACKET_TOO_LARGE)
             return
         self.sent += 1
         line.out.append(packet)
 
-    def finish(self, packet_id: int, reason: int) -> None:
-        """Handle PUBACK, PUBCOMP, or PUBREC with an error. One with an identifier that is not in use is ignored."""
-        delivery = self._outbound.finish(packet_id)
+    def finish(self, packet: Ack) -> bool:
+        """Handle PUBACK, PUBCOMP, or PUBREC with an error. One with an identifier that is not in use is ignored.
+        Returns ``False`` if it does not fit the delivery with its identifier."""
+        delivery = self._outbound.finish(packet.packet_id, packet.type)
         if delivery is not None:
-            self._sender.finished(delivery, reason)
+            self._sender.finished(delivery, packet.reason)
+        elif self._outbound.misfit(packet.packet_id):
+            return False
         self.pump()
+        return True
 
-    def received(self, packet_id: int) -> None:
-        """Handle PUBREC with success."""
+    def received(self, packet_id: int) -> bool:
+        """Handle PUBREC with success. Returns ``False`` if it does not fit the delivery with its identifier."""
         delivery = self._outbound.received(packet_id)
+        if delivery is None and self._outbound.misfit(packet_id):
+            return False
         if delivery is not None and delivery.state != RELEASED:
             self._sender.released(delivery)
         self._releases.append((0 if delivery is None else delivery.position, packet_id))
+        return True
 
     def release(self) -> None:
         """Send each PUBREL whose release is durable."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Publish
+from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Disconnect, Publish
 from tests.conformance import raw
 from tests.conformance.clients import PROTOCOLS
 from tests.conformance.peer import Peer
@@ -129,4 +129,53 @@ def test_identifiers_of_both_directions_are_independent(world: World, protocol: 
     peer.send(Ack(PUBREL, packet_id))
     assert peer.expect(Ack) == Ack(PUBCOMP, packet_id)
     peer.send(Ack(PUBCOMP, packet_id))
+    peer.expect_nothing()
+
+
+@shows(v5="4.13.1-1 4.3.2-2 4.3.3-2", v3="4.8.0-1")
+@PROTOCOLS
+@pytest.mark.parametrize(
+    ("qos", "type"), [(1, PUBREC), (1, PUBCOMP), (2, PUBACK), (2, PUBCOMP)], ids=lambda value: str(value)
+)
+def test_acknowledgement_of_another_exchange_ends_connection(world: World, protocol: int, qos: int, type: int) -> None:
+    """The message is not acknowledged: the client gets it again on its next connection."""
+    peer = world.client(protocol=protocol, clean=False, expiry=60 if protocol == 5 else None)
+    topic = world.topic()
+    peer.subscribe(topic)
+    world.client().publish(topic, b"kept", qos)
+    message = peer.expect(Publish)
+    peer.send(Ack(type, message.packet_id))
+    peer.expect_end(0x82)
+    again = world.client(peer.client_id, protocol, clean=False, expiry=60 if protocol == 5 else None)
+    repeat = again.message()
+    assert (repeat.payload, repeat.packet_id, repeat.dup) == (b"kept", message.packet_id, True)
+    again.expect_nothing()
+
+
+@shows(v5="4.13.1-1 4.3.3-5", v3="4.8.0-1")
+@PROTOCOLS
+def test_puback_of_a_released_message_ends_connection(world: World, protocol: int) -> None:
+    peer, message = received(world, protocol, 2)
+    peer.send(Ack(PUBREC, message.packet_id))
+    assert peer.find(Ack).type == PUBREL
+    peer.send(Ack(PUBACK, message.packet_id))
+    packets = peer.expect_close()
+    assert [packet.reason for packet in packets if isinstance(packet, Disconnect)] == ([0x82] if protocol == 5 else [])
+
+
+@pytest.mark.parametrize(("qos", "type"), [(1, PUBREC)])
+def test_pubrec_with_an_error_for_qos_1_ends_connection(world: World, qos: int, type: int) -> None:
+    peer, message = received(world, 5, qos)
+    peer.send(ack(type, message.packet_id, b"\x80"))
+    peer.expect_end(0x82)
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("type", [PUBACK, PUBREC, PUBCOMP])
+def test_acknowledgement_of_an_unknown_identifier_is_no_error(world: World, protocol: int, type: int) -> None:
+    """A client may have acknowledged the message before, on a connection that was lost."""
+    peer = world.client(protocol=protocol)
+    peer.send(Ack(type, 77))
+    if type == PUBREC:
+        assert peer.expect(Ack).type == PUBREL
     peer.expect_nothing()

@@ -80,6 +80,7 @@ class Line(Flushable):
             watch.said(packet)
             receive(connection, packet)
             self.handled += 1
+            insist(connection.closing or not watch.misfit, f"{packet} does not fit, and the client is not closed")
         error = self._reader.error
         if error is not None and not connection.closing:
             self.refused = 1

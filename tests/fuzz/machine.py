@@ -99,6 +99,10 @@ class Machine(RuleBasedStateMachine):
     def acknowledge(self, name: str, count: int, commit: bool) -> None:
         self.stage.acknowledge(name, count, commit)
 
+    @rule(name=names, index=st.integers(0, 9))
+    def misfit(self, name: str, index: int) -> None:
+        self.stage.misfit(name, index)
+
     @rule(name=names, commit=st.booleans())
     def release(self, name: str, commit: bool) -> None:
         self.stage.release(name, commit)

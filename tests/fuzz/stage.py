@@ -337,6 +337,19 @@ class Stage:
             self._send(user, answer)
             self.turn(commit)
 
+    def misfit(self, name: str, index: int) -> None:
+        """Send an acknowledgement that does not fit a delivery: the server closes the connection, and the delivery
+        stays due. For the model the connection is lost, too."""
+        user = self.users[name]
+        wrong = [] if user.connection is None else user.misfits()
+        if not wrong:
+            return
+        self._send(user, wrong[index % len(wrong)])
+        user.expect_end()
+        user.drop()
+        self.model.leave(name, self.clock.now)
+        self.turn(True)
+
     def release(self, name: str, commit: bool) -> None:
         """Send PUBREL for the oldest message of a user that has its PUBREC."""
         user = self.users[name]

@@ -7,6 +7,7 @@ from mesh.broker.shell import Flushable
 from mesh.wire.decode import CLIENT, Reader
 from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Disconnect, Packet, Publish
+from mesh.wire.reasons import PROTOCOL_ERROR
 from tests.fuzz.model import DeadLetter, Due, Model, Session
 
 NO_RECEIVER = 0x10  # the reason code of a publish without a receiver
@@ -177,6 +178,25 @@ class User(Flushable):
     def flying(self) -> list[Due]:
         """The deliveries that it has and has not acknowledged."""
         return [due for due in self.session.due if due.number in self.now or due.released]
+
+    def misfits(self) -> list[Ack]:
+        """The acknowledgements that do not fit the state of a delivery that it has, in the order of the deliveries."""
+        found: list[Ack] = []
+        identifiers = {number: packet_id for packet_id, number in self.numbers.items()}
+        for due in self.flying():
+            wrong = (PUBREC, PUBCOMP) if due.qos == 1 else (PUBACK,) if due.released else (PUBACK, PUBCOMP)
+            found += [Ack(type, identifiers[due.number]) for type in wrong]
+        return found
+
+    def expect_end(self) -> None:
+        """The server has closed the connection for a protocol error, and has said nothing else."""
+        connection = self.connection
+        assert connection is not None
+        assert connection.closing, f"the server has not closed the connection of {self.name}"
+        packets = self.reader.feed(b"".join(connection.out))
+        connection.out.clear()
+        reasons = [packet.reason if isinstance(packet, Disconnect) else -1 for packet in packets]
+        assert reasons == ([PROTOCOL_ERROR] if self.protocol == MQTT5 else []), packets
 
     def acknowledge(self, answer: Ack) -> None:
         """It sends ``answer``: update the model."""

@@ -34,10 +34,15 @@ from mesh.wire.packets import (
     Subscribe,
     Unsubscribe,
 )
+from mesh.wire.reasons import PROTOCOL_ERROR
 
 _LIMITS: Final = PacketLimits(max_packet_size=4 << 20, max_subscriptions=10_000, max_user_properties=1000)
 _ERROR: Final = 0x80
 _NOT_FOUND: Final = 0x92
+
+
+def _is_protocol_error(packet: Packet) -> bool:
+    return isinstance(packet, Disconnect) and packet.reason == PROTOCOL_ERROR
 
 
 class Breach(AssertionError):
@@ -53,12 +58,13 @@ def insist(holds: bool, what: str) -> None:
 class Watch:
     """``window`` is the server's own limit of deliveries in flight; the client's receive maximum may be lower.
     ``crossing``: there is a network in between, where a fuzzed acknowledgement may cross the message with its
-    identifier; such a message is not checked."""
+    identifier; such a message is not checked. ``misfit``: the client has sent an acknowledgement that does not fit the
+    delivery with its identifier, so the server must end the connection."""
 
     __slots__ = (
         "_aliases", "_answers", "_completes", "_crossed", "_crossing", "_flying", "_greeted", "_max_alias",
         "_max_packet", "_over", "_pings", "_proves", "_reader", "_received", "_requests", "_unknown", "_window",
-        "protocol",
+        "misfit", "protocol",
     )  # fmt: skip
 
     def __init__(self, connect: Connect, window: int, crossing: bool = False) -> None:
@@ -82,6 +88,7 @@ class Watch:
         self._requests: deque[tuple[int, int, int]] = deque()  # SUBACK and UNSUBACK that are due, with their codes
         self._pings = 0
         self._aliases: set[int] = set()  # those that the client knows
+        self.misfit = False
 
     # Packets of the client
 
@@ -105,6 +112,8 @@ class Watch:
             self._crossed.add(packet_id)
         if packet.type == PUBREL:
             self._completes.append(packet_id)
+        elif packet_id not in self._crossed and not self._fits(packet):
+            self.misfit = True
         elif packet.type == PUBREC and packet.reason < _ERROR:
             if packet_id in self._flying:
                 self._received.add(packet_id)
@@ -113,6 +122,15 @@ class Watch:
         else:
             self._flying.pop(packet_id, None)
             self._received.discard(packet_id)
+
+    def _fits(self, packet: Ack) -> bool:
+        """Whether an acknowledgement fits the message with its identifier that was sent on this connection, if any."""
+        qos = self._flying.get(packet.packet_id)
+        if qos is None:
+            return True
+        if packet.type == PUBCOMP:
+            return packet.packet_id in self._received
+        return qos == (1 if packet.type == PUBACK else 2)
 
     def lost_track(self) -> None:
         """The client has sent malformed bytes. A front door, which reads only the first bytes of a packet, may answer
@@ -138,6 +156,8 @@ class Watch:
     def _check(self, packet: Packet) -> None:
         if self._over:
             raise Breach(f"after the end of the connection came {packet}")
+        if self.misfit and not self._crossing and not _is_protocol_error(packet):
+            raise Breach(f"after an acknowledgement that does not fit came {packet}")
         if not self._greeted:
             self._check_first(packet)
         elif isinstance(packet, Publish):

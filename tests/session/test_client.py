@@ -589,6 +589,20 @@ def test_pubrec_with_an_error_finishes_the_delivery(program: Program) -> None:
     assert ids(program.sent()) == []
 
 
+@pytest.mark.parametrize(
+    ("qos", "wrong"), [(1, Ack(PUBREC, 1)), (1, Ack(PUBCOMP, 1)), (2, Ack(PUBACK, 1)), (2, Ack(PUBCOMP, 1))]
+)
+def test_acknowledgement_of_another_exchange_ends_the_connection(program: Program, qos: int, wrong: Ack) -> None:
+    program.accept()
+    delivery = program.send(b"kept", qos)
+    program.sent()
+    wrong.packet_id = packet_id_of(delivery.number)
+    program.server(wrong)
+    assert program.sent() == [Disconnect(reasons.PROTOCOL_ERROR)]
+    assert finished(program) == []
+    assert list(program.outbound.in_flight.values()) == [delivery]
+
+
 def test_acknowledgement_with_an_unknown_identifier_finishes_nothing(program: Program) -> None:
     program.accept()
     program.server(Ack(PUBACK, 7), Ack(PUBCOMP, 7), Ack(PUBREC, 7))

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mesh.session.message import Message, publish_packet
 from mesh.session.outbound import RELEASED, SENT, Delivery, Depth, Outbound, packet_id_of
-from mesh.wire.packets import MQTT5
+from mesh.wire.packets import MQTT5, PUBACK, PUBCOMP, PUBREC
 
 
 def delivery(name: int, qos: int = 1) -> Delivery:
@@ -63,11 +63,26 @@ class SendingSide(RuleBasedStateMachine):
             item.state = RELEASED
             self.released.add(packet_id)
             return
-        assert self.outbound.finish(packet_id) is item
-        assert self.outbound.finish(packet_id) is None
+        type = PUBACK if item.qos == 1 else PUBCOMP
+        assert self.outbound.finish(packet_id, type) is item
+        assert self.outbound.finish(packet_id, type) is None
+        assert not self.outbound.misfit(packet_id)
         self.with_receiver.remove(packet_id)
         self.released.discard(packet_id)
         self.unfinished.remove(item)
+
+    @precondition(lambda self: self.with_receiver)
+    @rule(data=st.data())
+    def misfit(self, data: st.DataObject) -> None:
+        """An acknowledgement of another exchange changes nothing."""
+        packet_id = data.draw(st.sampled_from(self.with_receiver))
+        item = self.outbound.in_flight[packet_id]
+        wrong = [PUBREC, PUBCOMP] if item.qos == 1 else [PUBACK] if item.state == RELEASED else [PUBACK, PUBCOMP]
+        for type in wrong:
+            assert self.outbound.finish(packet_id, type) is None
+            assert self.outbound.misfit(packet_id)
+        if item.qos == 1:
+            assert self.outbound.received(packet_id) is None
 
     @rule()
     def make_room(self) -> None:
@@ -169,7 +184,7 @@ def test_delivery_waits_while_its_identifier_is_in_use() -> None:
     outbound.push(second)
     assert packet_id_of(first.number) == packet_id_of(second.number)
     assert outbound.take(0) is None
-    outbound.finish(packet_id_of(first.number))
+    outbound.finish(packet_id_of(first.number), PUBACK)
     assert outbound.take(0) is second
 
 
@@ -204,12 +219,34 @@ def test_requeued_delivery_expires_after_resume_but_not_after_reconnect() -> Non
     assert outbound.take_expired(10.0) == [second]
     lost, passing = expiring(outbound, 20.0, 12.0)
     assert outbound.take(0) is first
-    assert outbound.finish(packet_id_of(first.number)) is first
+    assert outbound.finish(packet_id_of(first.number), PUBACK) is first
     assert outbound.take(0) is lost
     assert outbound.take_expired(15.0) == [passing]
     outbound.resuming = True
     assert outbound.resume([]) == []
     assert outbound.take_expired(20.0) == [lost]
+
+
+def test_unknown_identifier_of_the_receiver_stays_in_use() -> None:
+    """Its message went to another receiver while the link was lost, or before a crash."""
+    outbound = Outbound(Depth(), 4)
+    outbound.resuming = True
+    assert outbound.resume([1, 2]) == []
+    items = [delivery(number) for number in range(3)]
+    for item in items:
+        outbound.number(item)
+        outbound.push(item)
+    assert outbound.take(0) is None
+    assert outbound.finish(1, PUBACK) is not None
+    assert outbound.take(0) is items[0]
+    assert outbound.take(0) is None
+    held = outbound.received(2)
+    assert held is not None
+    held.state = RELEASED
+    assert outbound.finish(2, PUBCOMP) is held
+    assert outbound.take(0) is items[1]
+    outbound.reconnect()
+    assert (len(outbound), outbound.depth.messages) == (3, 3)
 
 
 def test_no_delivery_expires_during_a_replay() -> None:
