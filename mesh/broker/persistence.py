@@ -27,6 +27,8 @@ from mesh.session.record import SHARED
 from mesh.session.store import Item, Store
 from mesh.wire.packets import Subscription
 
+_RESERVED: Final = 1024  # numbers of deliveries: one record of the session in so many messages costs nothing
+
 # Kinds of items. Those from 16 on belong to the core.
 SESSION: Final = 1
 INTEREST: Final = 2
@@ -94,12 +96,18 @@ class Persistence:
     # Sessions
 
     def keep_session(self, session: Session) -> None:
-        """Write the session's state; the newer item replaces the older."""
+        """Write the session's state; the newer item replaces the older.
+
+        It reserves the numbers of the next deliveries of a connected session. The connection may outlive this process,
+        and a repeated acknowledgement of a delivery that is forgotten by then must not end a new one with its number.
+        """
         kind, name, client_id = session.key
+        outbound = session.outbound
+        connected = session.connection is not None
+        outbound.reserved = outbound.next_number + _RESERVED if connected else outbound.next_number
         meta = json.dumps([
-            kind, name, client_id, session.vehicle, session.expiry, session.ends, session.outbound.window,
-            session.will_delay, session.will_due, session.outbound.next_number, session.connection is not None,
-            session.outbound.sent,
+            kind, name, client_id, session.vehicle, session.expiry, session.ends, outbound.window,
+            session.will_delay, session.will_due, outbound.reserved, connected, outbound.sent,
         ]).encode()  # fmt: skip
         will = b"" if session.will is None else pack(session.will)
         old = session.item
@@ -178,6 +186,8 @@ class Persistence:
         else:
             delivery.item = self.store.append(DELIVERY, session.id, _meta(delivery), pack(message))
         delivery.position = delivery.item
+        if delivery.number >= session.outbound.reserved and session.connection is not None:
+            self.keep_session(session)
 
     def load(self, delivery: Delivery) -> Message:
         """The message of a delivery, read from the journal if it is not in memory."""
@@ -340,6 +350,7 @@ class Persistence:
         session.will_delay = delay
         session.will_due = due
         session.outbound.next_number = max(session.outbound.next_number, number)
+        session.outbound.reserved = session.outbound.next_number
         session.outbound.sent = later[0] if later else number  # journals of version 0.1.0 do not have it
         will = self.store.read(item.id)
         session.will = unpack(will) if will else None
