@@ -11,7 +11,6 @@ clock of its own. What always holds:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Final, final
 
@@ -81,15 +80,14 @@ from mesh.wire.packets import (
 )
 from mesh.wire.properties import Properties
 
-log = logging.getLogger(__name__)
-
 _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
 _ACKS: Final = {PUBACK: "PUBACK", PUBREC: "PUBREC", PUBCOMP: "PUBCOMP"}
 
 
 @final
 class Broker(BrokerApi):
-    """``clock`` gives seconds since 1970. ``vehicle_of`` gives the vehicle of a topic, for traces."""
+    """``clock`` gives seconds since 1970. ``vehicle_of`` gives the vehicle of a topic, for traces. ``notices`` are the
+    lines of the log about refusals."""
 
     def __init__(
         self,
@@ -100,12 +98,13 @@ class Broker(BrokerApi):
         forwarder: Forwarder | None = None,
         inbox: InboxRules | None = None,
         vehicle_of: Callable[[str], str | None] | None = None,
+        notices: Notices | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
         self.clock = clock
         self.tracer = tracer
-        self.notices = Notices(log, clock)
+        self.notices = notices or Notices(_discard, clock)
         self.counters = BrokerCounters()
         self.persistence = Persistence(store)
         self.outbox = Outbox(self.counters)
@@ -666,6 +665,10 @@ def _will_delay(will: Will | None) -> int:
     if will is None or will.properties is None:
         return 0
     return will.properties.will_delay or 0
+
+
+def _discard(_message: str, *_args: object) -> None:
+    """There is no log."""
 
 
 def _no_vehicle(topic: str) -> str | None:

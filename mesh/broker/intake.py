@@ -83,7 +83,9 @@ class Intake:
         reason = self._check_publish(connection, session, packet)
         if reason != reasons.SUCCESS:
             self._trace_refused(connection, session, packet, reason)
-            self._fail(connection, reason, _WHY.get(reason, ""))
+            why = _WHY.get(reason, "")
+            self._notices.warn("publish", "%s (client %s): %s", connection.principal, session.key[2], why)
+            self._fail(connection, reason, why)
             return
         if not connection.principal.permissions.may_publish(packet.topic):
             self._trace_refused(connection, session, packet, connection.principal.permissions.reason)

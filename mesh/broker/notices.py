@@ -7,7 +7,6 @@ is not formatted.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Final, final
 
@@ -18,12 +17,13 @@ SUBJECTS: Final = 64  # subjects are constants of this program, so there are few
 
 @final
 class Notices:
-    """Rate-limited warnings of one logger. ``clock`` gives seconds, from any start."""
+    """Rate-limited warnings. ``write`` takes a format and its arguments, like ``warning`` of a logger; ``clock`` gives
+    seconds, from any start."""
 
-    __slots__ = ("_burst", "_clock", "_log", "_seen")
+    __slots__ = ("_burst", "_clock", "_seen", "_write")
 
-    def __init__(self, log: logging.Logger, clock: Callable[[], float], burst: int = BURST) -> None:
-        self._log = log
+    def __init__(self, write: Callable[..., object], clock: Callable[[], float], burst: int = BURST) -> None:
+        self._write = write
         self._clock = clock
         self._burst = burst
         self._seen: dict[str, list[int]] = {}  # subject -> [second, lines in it, lines left out]
@@ -38,13 +38,13 @@ class Notices:
             seen = self._seen[subject] = [second, 0, 0]
         if seen[0] != second:
             if seen[2]:
-                self._log.warning("%s: %d more suppressed", subject, seen[2])
+                self._write("%s: %d more suppressed", subject, seen[2])
             seen[:] = [second, 0, 0]
         if seen[1] >= self._burst:
             seen[2] += 1
             return
         seen[1] += 1
-        self._log.warning(message, *args)
+        self._write(message, *args)
 
 
 def shortened(text: str) -> str:

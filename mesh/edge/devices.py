@@ -106,7 +106,7 @@ class Devices(DoorOwner):
         breadcrumb = breadcrumb or no_breadcrumb()
         super().__init__(name, new_instance(epoch), broker, turn, group, prove, limits, grace, breadcrumb)
         self.paused = False
-        self.notices = Notices(log, time.monotonic)
+        self.notices = Notices(log.warning, time.monotonic)
         self.refused = 0
         self.poisoned = 0
         self._suspects = suspects or Suspects()

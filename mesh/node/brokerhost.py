@@ -18,6 +18,7 @@ from typing import Final, final
 from mesh.broker.broker import Broker
 from mesh.broker.dispatcher import Forwarder
 from mesh.broker.inbox import InboxRules
+from mesh.broker.notices import Notices
 from mesh.broker.settings import Settings
 from mesh.journal.errors import DamageError, JournalError
 from mesh.journal.journal import Journal
@@ -167,8 +168,11 @@ async def open_broker(
         config.folder / "journal", JournalMarks(services.client, config.topology.mesh, config.name)
     )
     journal = await keeper.open()
+    notices = Notices(log.warning, time.monotonic)
     try:
-        broker = Broker(settings, journal, time.time, services.tracer, forwarder, inbox, config.vehicle_of())
+        broker = Broker(
+            settings, journal, time.time, services.tracer, forwarder, inbox, config.vehicle_of(), notices
+        )
         broker.system.version = describe()
         other = broker.recover(journal.live())
         if broker.persistence.lost:

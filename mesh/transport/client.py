@@ -82,7 +82,7 @@ class ClientContext:
         self.answer_timeout = answer_timeout
         self.packet_rate = packet_rate
         self.buffers = buffers or Buffers()
-        self.notices = Notices(log, time.monotonic)
+        self.notices = Notices(log.warning, time.monotonic)
         self.rejected = 0
         self.silent = 0  # closed because of keep alive
 

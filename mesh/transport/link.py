@@ -28,7 +28,7 @@ SILENCE: Final = 15.0  # seconds: longer than a garbage collection or a slow dis
 PULSE: Final = 3.0  # seconds between signs of life: five may get lost before the link is given up
 
 log = logging.getLogger(__name__)
-notices: Final = Notices(log, time.monotonic)
+notices: Final = Notices(log.warning, time.monotonic)
 
 
 @final

@@ -122,7 +122,7 @@ class Listener:
         self._unix_path = unix_path
         self._server: asyncio.Server | None = None
         self._unix_server: asyncio.Server | None = None
-        self._notices = Notices(log, time.monotonic)
+        self._notices = Notices(log.warning, time.monotonic)
 
     async def start(self) -> None:
         """Listen. Raises ``OSError``, which names the address, if that fails."""

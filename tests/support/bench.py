@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from mesh.broker.broker import Broker
 from mesh.broker.dispatcher import Forwarder
 from mesh.broker.inbox import InboxRules
+from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
 from mesh.broker.principal import BACKEND, VEHICLE, Permissions, Principal, everything
 from mesh.broker.session import Connection
@@ -21,6 +23,8 @@ from mesh.wire.properties import Properties
 from tests.fakes.clock import FakeClock
 from tests.fakes.store import MemoryStore
 from tests.support.answers import answer_to
+
+log = logging.getLogger(__name__)
 
 PEER = Peer("192.0.2.7", 50123, "mqtt://127.0.0.1:1884")  # of all clients
 
@@ -47,7 +51,8 @@ class Bench:
         self.auto = auto
         self.answered = False  # clients have acknowledged messages in this turn
         self.inbox = inbox
-        self.broker = Broker(self.settings, self.store, self.clock, self.tracer, forwarder, inbox, vehicle_of)
+        notices = Notices(log.warning, self.clock)
+        self.broker = Broker(self.settings, self.store, self.clock, self.tracer, forwarder, inbox, vehicle_of, notices)
         self.broker.recover(self.store.live())
         self.broker.durable(self.store.position)
 

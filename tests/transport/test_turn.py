@@ -163,7 +163,7 @@ def test_the_wheel_runs_by_itself() -> None:
 
 
 def test_log_lines_caused_by_clients_are_limited(caplog: pytest.LogCaptureFixture) -> None:
-    notices = Notices(logging.getLogger("test"), time.monotonic)
+    notices = Notices(logging.getLogger("test").warning, time.monotonic)
     for n in range(1000):
         notices.warn("door", "line %d", n)
     assert len(caplog.records) <= 3 * BURST  # the second may have changed once or twice during the loop
