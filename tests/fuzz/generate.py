@@ -241,10 +241,11 @@ class Script:
     # Answers
 
     def acknowledge(self) -> Draft:
-        """PUBACK, PUBREC or PUBCOMP for an identifier that the server may have in flight: it counts from 1."""
+        """PUBACK, PUBREC or PUBCOMP, in part for an identifier that the server may have in flight: it counts from 1. Of
+        these most end the connection, as they do not fit."""
         dice = self._dice
         kind = dice.choice((4, 4, 5, 7))
-        packet_id = dice.randint(1, 12) if dice.random() < 0.9 else dice.randint(1, 65_535)
+        packet_id = dice.randint(1, 12) if dice.random() < 0.3 else dice.randint(1, 65_535)
         reason = -1
         if self.protocol == 5 and dice.random() < 0.2:
             reason = dice.choice((0x00, 0x92)) if kind == 7 else dice.choice(_PUBLISH_REASONS)
