@@ -117,7 +117,7 @@ def attack(names: list[str], options: argparse.Namespace) -> int:
     if options.json:
         options.json.write_text(json.dumps([result.as_dict() for result in results], indent=1), encoding="utf-8")
     if options.page:
-        write(PAGE, results)
+        write(PAGE, results, ATTACKS)
     return 1 if any(problems(result) for result in results) else 0
 
 

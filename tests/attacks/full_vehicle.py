@@ -33,11 +33,11 @@ class FullVehicle(Attack):
         for attempt in range(_AGAIN):
             async with await self.backend(f"full-{protocol}", protocol) as raw:
                 codes = await publish_all(raw, (Publish(topic, b"x" * 100, 1) for _ in range(left)))
-            name = "3.1.1" if protocol == MQTT311 else "5.0"
-            self.count(f"{name}: acknowledged", sum(code < 0x80 for code in codes))
-            self.count(f"{name}: refused with 0x97", sum(code == 0x97 for code in codes))
+            version = "3.1.1" if protocol == MQTT311 else "5.0"
+            self.count(f"acknowledged to {version}", sum(code < 0x80 for code in codes))
+            self.count(f"refused to {version}", sum(code >= 0x80 for code in codes))
             left -= len(codes)
             if not left:
                 return
-            self.count(f"{name}: closed or not answered")
+            self.count(f"connections of {version} closed or not answered")
             await asyncio.sleep(0.1 * attempt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -52,16 +53,15 @@ def _costs(result: Result) -> str:
     return "; ".join(found) or "nothing"
 
 
-def table(results: list[Result]) -> str:
-    """The whole table."""
-    return "\n".join([_HEAD, *(line(result) for result in results)])
-
-
-def write(page: Path, results: list[Result]) -> None:
-    """Replace the table of ``page``. Raises ``ValueError`` if the page has no place for it."""
+def write(page: Path, results: list[Result], names: Iterable[str]) -> None:
+    """Write the results into the table of ``page``, whose rows have the order of ``names``; rows of other attacks stay.
+    Raises ``ValueError`` if the page has no place for the table."""
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    old, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{page} has no lines {BEGIN!r} and {END!r}")
-    page.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{after}", encoding="utf-8")
+    rows = {row.split("`")[1]: row for row in old.splitlines() if row.startswith("| `")}
+    rows.update((result.name, line(result)) for result in results)
+    table = [_HEAD, *(rows[name] for name in names if name in rows)]
+    page.write_text("\n".join([before + BEGIN, "", *table, "", end + after]), encoding="utf-8")

@@ -18,7 +18,7 @@ from tests.attacks.attack import Attack, Target
 from tests.attacks.cost import Cost, Meter, Pids
 
 VEHICLE: Final = "bystander"
-_REST: Final = 2.0  # seconds before an attack
+_REST: Final = 3.0  # seconds before an attack, and at least during one
 _START: Final = 60.0
 _ANSWER: Final = 120.0
 
@@ -102,6 +102,7 @@ async def run(kind: type[Attack], target: Target, pids: Pids, size: float = 1.0,
         except AssertionError as error:
             failed = str(error) or repr(error)
         seconds = loop.time() - begun
+        await asyncio.sleep(max(0.0, rest - seconds))  # a short attack, too, needs some round trips
         trips = await bystanders.end()
         await asyncio.sleep(rest)
         costs = await meter.end()
