@@ -32,6 +32,7 @@ limits:
   shared_patience: {world.SHARED_PATIENCE}s
   connect_timeout: {world.CONNECT_TIMEOUT}s
   attach_grace: {world.ATTACH_GRACE}s
+  vehicle_sessions: 100_000  # all clients of the front door are one vehicle
 """
 
 
