@@ -11,7 +11,7 @@ clock of its own. What always holds:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, final
 
 from mesh.broker.api import BrokerApi
@@ -37,7 +37,7 @@ from mesh.broker.letterreaders import LetterReaders
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.outbox import Outbox, explained
 from mesh.broker.peer import Peer
-from mesh.broker.persistence import Persistence
+from mesh.broker.persistence import Persistence, RecoveredState
 from mesh.broker.pressure import FOLLOW
 from mesh.broker.principal import TIER, VEHICLE, Principal
 from mesh.broker.quotas import Quotas
@@ -53,6 +53,7 @@ from mesh.broker.subscriber import Subscriber
 from mesh.broker.subscriptions import Subscriptions
 from mesh.broker.system import SystemTopics
 from mesh.broker.trace import Tracer
+from mesh.broker.work import Work
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
 from mesh.session.outbound import RELEASED, Delivery
@@ -79,6 +80,11 @@ from mesh.wire.packets import (
     Will,
 )
 from mesh.wire.properties import Properties
+
+# Steps of the work, see ``work``.
+_EXPIRY: Final = 32  # the end of a session, or its will
+_RETAINED: Final = 8  # a retained message that is restored
+_FIGURE: Final = 4  # a figure of $SYS for one receiver
 
 _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
 _ACKS: Final = {PUBACK: "PUBACK", PUBREC: "PUBREC", PUBCOMP: "PUBCOMP"}
@@ -109,6 +115,7 @@ class Broker(BrokerApi):
         self.persistence = Persistence(store)
         self.outbox = Outbox(self.counters)
         self.dirty = self.outbox.dirty  # connections with something to write; the node empties it at the end of a turn
+        self.work = Work()
         self._vehicle_of = vehicle_of or _no_vehicle
         self.quotas = Quotas(settings, self.persistence.depth, self.vehicle_of)
         self.letters = DeadLetters(
@@ -117,7 +124,7 @@ class Broker(BrokerApi):
         self.quotas.depths.append(self.letters.depth)
         self.courier = Courier(
             settings, self.persistence, self.outbox, self.letters, self.counters, clock, tracer, self.quotas,
-            self.notices,
+            self.notices, self.work,
         )  # fmt: skip
         self.subscriptions = Subscriptions(settings.routes, settings.refused)
         self.readers = LetterReaders(settings, self.subscriptions, self.letters, self.courier, clock)
@@ -129,8 +136,11 @@ class Broker(BrokerApi):
             settings, self.persistence, self.letters, self.courier, self.counters, self.answered, self.vehicle_of,
             self.notices,
         )  # fmt: skip
-        self.sessions = Sessions(settings, self.persistence, self.subscriptions, self.quotas)
-        self.retained = Retained(self.persistence, settings.max_retained, self.quotas)
+        self.sharing = Sharing(settings, self.subscriptions, self.persistence, self.courier, self.work)
+        self.sessions = Sessions(
+            settings, self.persistence, self.subscriptions, self.quotas, self.sharing, self.work
+        )
+        self.retained = Retained(self.persistence, settings.max_retained, self.quotas, self.work)
         rules = inbox or InboxRules()
         self.inbox = Inbox(rules, self.sessions, self.persistence, self.courier, clock, settings.in_flight, self.quotas)
         self.connections = 0
@@ -147,26 +157,38 @@ class Broker(BrokerApi):
             clock, self.fail, self.vehicle_of, self.notices,
         )  # fmt: skip
         self.courier.slowdown.answered = self.answered
-        self.sharing = Sharing(settings, self.subscriptions, self.persistence, self.courier)
         self.system = SystemTopics(settings.system_interval, clock())
         self.subscriber = Subscriber(
             settings, self.subscriptions, self.catch_up, self.inbox, self.persistence, self.outbox, self.courier,
             self.sharing, self.system, self.fail, self.quotas,
         )  # fmt: skip
         self._assigned = 0
+        self._expiring = False
+        self._announcing = False
 
     def recover(self, items: Iterable[Item]) -> list[Item]:
         """Restore the state from the journal. Returns the items of other kinds. Call it once, before all else."""
-        found = self.persistence.recover(items, self.settings.in_flight)
+        other: list[Item] = []
+        for _ in self.recovery(items, other):
+            pass
+        return other
+
+    def recovery(self, items: Iterable[Item], other: list[Item]) -> Iterator[int]:
+        """As ``recover``, in slices: yields now and then, with the steps of work that were done. The items of other
+        kinds are added to ``other``."""
+        found = RecoveredState()
+        yield from self.persistence.recover(items, self.settings.in_flight, found)
         for item, topic, expires in found.retained:
             self.retained.restore(topic, item, expires)
+            yield _RETAINED
         for item, topic, deleted in found.tombstones:
             self.dispatcher.tombstones.restore(topic, deleted, item)
-        self.sessions.restore(found, self.clock())
+            yield _RETAINED
+        yield from self.sessions.restore(found, self.clock())
         self.courier.pressure.recovered(found.sessions.values())
         self.catch_up.restore(found.interests)
         self.letters.restore(found.letters)
-        return found.other
+        other += found.other
 
     def vehicle_of(self, topic: str) -> str:
         """The vehicle of a topic, for traces; empty if there is none."""
@@ -265,7 +287,10 @@ class Broker(BrokerApi):
             reason = self.sessions.refuses(key, again)
             if reason != reasons.SUCCESS:
                 return None, False, reason
-            session = self.sessions.create(key, principal.vehicle, window)
+            if principal.kind == VEHICLE and not connect.clean_start:
+                session = self.inbox.adopt(key, principal.vehicle)
+            if session is None:
+                session = self.sessions.create(key, principal.vehicle, window)
         session.outbound.window = window
         session.expiry = self._expiry(connect)
         session.durable = session.durable or session.expiry > 0 or self.settings.keep_all
@@ -316,7 +341,7 @@ class Broker(BrokerApi):
         session.will_due = 0.0
         session.ends = 0.0
         if clean:
-            self._end_session(session)  # [MQTT-3.1.2-4]
+            self.sessions.end(session)  # [MQTT-3.1.2-4]
 
     def _bind(self, connection: Connection, session: Session) -> None:
         connection.session = session
@@ -333,25 +358,27 @@ class Broker(BrokerApi):
     def _accept(self, connection: Connection, connect: Connect, session: Session, present: bool) -> None:
         """Answer CONNECT once the session is durable, and give the session the messages that wait for it."""
         vehicle = connection.principal.kind == VEHICLE
-        if vehicle and not connect.clean_start and not present:
-            for subscription in self.inbox.subscribe(session):
-                self.subscriber.add(session, subscription, 0)
         greeting = greeting_of(connection, connect, session, self.settings)
         if greeting is not None and session.kind == TIER and len(self.courier.pressure):
             greeting.user.append((FOLLOW, "1"))
         packet = encode(Connack(present, reasons.SUCCESS, greeting), connect.protocol)
         if connection.max_packet and len(packet) > connection.max_packet:  # no answer fits [MQTT-3.1.2-24]
             self.counters.dropped_large += 1
+            if not present and len(session.outbound):
+                self.inbox.take_back(session)
             self._end_connection(connection, with_will=False)
             self.outbox.close(connection)
             return
+        if vehicle and not connect.clean_start and not present:
+            for subscription in self.inbox.subscribe(session):
+                self.subscriber.add(session, subscription, 0)
         released = session.outbound.reconnect()
         position = self.store.position if session.item else 0
         self.counters.connects += 1
         self.outbox.accept_after(connection, position, packet)
         self.courier.release_again(connection, released)
         if vehicle and not connect.clean_start:
-            self.inbox.hand_over(session)
+            self.inbox.hand_over(session)  # to a session that was present
         self.sharing.arrived(session)
         self.courier.pump(session, connection)
 
@@ -446,14 +473,10 @@ class Broker(BrokerApi):
             else:
                 session.will_due = now + min(session.will_delay, session.expiry)  # [MQTT-3.1.3-9]
         if session.expiry == 0:
-            self._end_session(session)
+            self.sessions.end(session)
         else:
             self.sessions.detach(session, now)
             self.sharing.detached(session)
-
-    def _end_session(self, session: Session) -> None:
-        self.sharing.leaves(session)
-        self.sessions.end(session)
 
     # Packets
 
@@ -515,6 +538,7 @@ class Broker(BrokerApi):
 
     def end_turn(self) -> bool:
         """End a turn of the node; the journal commits next. Returns whether there is work for another turn."""
+        working = self.work.run()
         self.refusals.release()
         self.letters.release()
         more = self.readers.serve()
@@ -522,7 +546,7 @@ class Broker(BrokerApi):
         self.quotas.measure()
         more = self.catch_up.serve_all() or more
         self.courier.slowdown.serve()
-        return self.courier.pressure.serve() or more
+        return self.courier.pressure.serve() or more or working
 
     def pause(self, connection: Connection) -> None:
         """The client does not read fast enough: queue in its session."""
@@ -581,23 +605,51 @@ class Broker(BrokerApi):
     def tick(self) -> None:
         """Called once a second: publish wills that are due and end sessions that have expired."""
         now = self.clock()
-        for session in self.sessions.due(now):
-            if session.will is not None and session.will_due and session.will_due <= now:
-                self.dispatcher.publish_will(session)
-                if session.durable:
-                    self.persistence.keep_session(session)
-            if session.ends and session.ends <= now:
-                if session.will is not None:
-                    self.dispatcher.publish_will(session)  # [MQTT-3.1.2-8]: no later than the end of the session
-                self.counters.expired += 1
-                self._end_session(session)
+        if not self._expiring:
+            self._expiring = True
+            self.work.start(self._expire(now))
         self.sharing.check(now)
         self.quotas.tick()
         self.retained.sweep(now)
         self.letters.tick()
         self.courier.check_filling()
-        for message in self.system.refresh(now, self.status):
-            self.dispatcher.announce(message)
+        if not self._announcing:
+            changed = self.system.refresh(now, self.status)
+            if changed:
+                self._announcing = True
+                self.work.start(self._announce(changed))
+
+    def _expire(self, now: float) -> Iterator[int]:
+        """Publish the wills that are due, and end the sessions that have expired."""
+        try:
+            while True:
+                session = self.sessions.next_due(now)
+                if session is None:
+                    break
+                if session.will_due and session.will_due <= now:
+                    self.dispatcher.publish_will(session)
+                    if session.durable:
+                        self.persistence.keep_session(session)
+                if session.ends and session.ends <= now:
+                    if session.will is not None:
+                        self.dispatcher.publish_will(session)  # [MQTT-3.1.2-8]: no later than the end of the session
+                    self.counters.expired += 1
+                    self.sessions.end(session)
+                else:
+                    self.sessions.schedule(session)
+                yield _EXPIRY
+        finally:
+            self._expiring = False
+
+    def _announce(self, changed: list[Message]) -> Iterator[int]:
+        """Send the figures that have changed to their subscribers."""
+        try:
+            for message in changed:
+                for listener in self.dispatcher.listeners(message):
+                    self.dispatcher.announce(message, listener)
+                    yield _FIGURE
+        finally:
+            self._announcing = False
 
     def status(self) -> BrokerStatus:
         """Figures for ``mesh status``, metrics and ``$SYS``."""

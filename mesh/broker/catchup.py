@@ -7,6 +7,8 @@ messages and queues: never packets. What always holds:
 * a message is read from the journal when it is queued, not before; a message that was replaced in the meantime is
   skipped, because the subscriber got its successor as a live message;
 * half of a queue is left to live messages;
+* the topics of a subscription are looked up when those of the subscriptions before it are queued, a bounded number of
+  steps in each turn: a session holds one list of topics at most, beside the updates that an edge sends to a core;
 * the backlog of a durable session survives a crash: the record of its subscription says which journal items are due.
   A crash between a portion and that record repeats the portion.
 """
@@ -24,17 +26,22 @@ from mesh.broker.retained import Retained
 from mesh.broker.session import Interest, RetainedBacklog, Session
 from mesh.broker.settings import Settings
 from mesh.broker.subscriptions import Subscriptions
+from mesh.broker.work import STEPS
 
 _PORTION: Final = 64  # messages that a session gets in one turn of the node
+
+# Steps of the work, see ``work``.
+_MESSAGE: Final = 16  # a message that is read from the journal and queued
+_SHARE: Final = 1024  # of one session at the end of a turn: sixty messages
 
 
 @final
 class CatchUp:
-    """``serve_all`` is called at the end of every turn. The backlog of a session has at most ``settings.max_retained``
-    topics."""
+    """``serve_all`` is called at the end of every turn."""
 
     __slots__ = (
-        "_clock", "_counters", "_courier", "_persistence", "_retained", "_settings", "_store", "_subscriptions",
+        "_clock", "_counters", "_courier", "_left", "_persistence", "_retained", "_settings", "_store",
+        "_subscriptions",
     )  # fmt: skip
 
     def __init__(
@@ -55,111 +62,122 @@ class CatchUp:
         self._courier = courier
         self._counters = counters
         self._clock = clock
+        self._left = STEPS  # in this turn, for subscriptions that are made in it
 
     # The backlog
 
-    def due(self, session: Session, filter: str, promised: int) -> list[str] | None:
-        """The topics whose retained messages a new subscription to ``filter`` brings, the oldest first; ``None`` if the
-        backlog would exceed its limit. ``promised``: topics due by other subscriptions of the same packet."""
-        due = promised
-        for part in session.retained_backlog:
-            if part.interest.subscription.filter != filter:
-                due += len(part.topics) - part.at
-        topics = self._topics(session, filter, 0, self._store.position)
-        return topics if not due or due + len(topics) <= self._settings.max_retained else None
-
-    def _topics(self, session: Session, filter: str, after: int, until: int) -> list[str]:
-        """Topics that match ``filter`` and whose messages are journal items after ``after`` and up to ``until``."""
-        self._retained.sweep(self._clock())
-        found = [(item, topic) for topic, item in self._retained.items(filter) if after < item <= until]
-        found.sort()
-        everything = session.kind == TIER
-        return [topic for _, topic in found if everything or not self._subscriptions.is_refused(topic)]
-
-    def queue_retained(self, interest: Interest, topics: list[str]) -> None:
-        """Add ``topics`` to the backlog of a subscription, and queue as many messages as the session has room for."""
+    def begin(self, interest: Interest) -> None:
+        """A new subscription: all retained messages that it matches now are due. Queues as many of them as the session
+        has room for."""
         session = interest.session
-        if not topics or session.interests.get(interest.subscription.filter) is not interest:
+        if not len(self._retained) or session.interests.get(interest.subscription.filter) is not interest:
             return
-        until = self._store.position
-        last = session.retained_backlog[-1] if session.retained_backlog else None
-        if last is not None and last.interest is interest:
-            last.topics += topics
-            last.until = until
-        else:
-            session.retained_backlog += (RetainedBacklog(interest, topics, until),)
-        self._serve(session)
-        if session.retained_backlog and session.retained_backlog[-1].interest is interest:
-            self._record_due(interest)
+        part = RetainedBacklog(interest, 0, self._store.position)
+        if self._left > 0:
+            self._left -= self._search(part, self._left)
+            if part.searched and not part.topics:
+                return
+            if session.retained_backlog:  # it has a list of topics already: look again when that is served
+                part = RetainedBacklog(interest, 0, self._store.position)
+        self._serve_now(_add(part))
+
+    def _serve_now(self, part: RetainedBacklog) -> None:
+        interest = part.interest
+        self._left -= self._serve(interest.session, self._left)
+        backlog = interest.session.retained_backlog
+        if backlog is not None and backlog.get(interest) is part:
+            self._record_due(part)
 
     def queue_retained_update(self, interest: Interest, topic: str) -> None:
-        """Add a message that an edge retains to the backlog of a subscription. A session already at ``max_retained``
-        does not get it."""
-        due = 0
-        for part in interest.session.retained_backlog:
-            due += len(part.topics) - part.at
-            if 2 * part.at > len(part.topics):
-                del part.topics[: part.at]
-                part.at = 0
-        if due < self._settings.max_retained:
-            self.queue_retained(interest, [topic])
-        else:
+        """Add a message that an edge retains to the backlog of a subscription. A subscription that has ``max_retained``
+        due does not get it."""
+        node, backlog = self._retained.node(topic), interest.session.retained_backlog
+        part = None if backlog is None else backlog.get(interest)
+        if part is None:
+            part = _add(RetainedBacklog(interest, 0, 0))
+            part.searched = True
+        elif 2 * part.at > len(part.topics):
+            del part.topics[: part.at]
+            part.at = 0
+        if node is None or len(part.topics) - part.at >= self._settings.max_retained:
             self._counters.rejected += 1
+            return
+        part.until = self._store.position
+        if part.searched or part.search is not None:  # else the search finds it
+            part.topics.append(node)
+        self._serve_now(part)
 
     def forget(self, interest: Interest) -> None:
         """Remove the backlog of a subscription that has ended or was replaced."""
-        session = interest.session
-        if session.retained_backlog:
-            kept = [part for part in session.retained_backlog if part.interest is not interest]
-            session.retained_backlog = tuple(kept)
+        backlog = interest.session.retained_backlog
+        if backlog is not None and backlog.pop(interest, None) is not None and not backlog:
+            interest.session.retained_backlog = None
 
     def restore(self, interests: list[Interest]) -> None:
         """Restore the backlogs after recovery, from the records of the subscriptions."""
         for interest in interests:
-            session, filter = interest.session, interest.subscription.filter
-            if interest.due_until == 0 or session.interests.get(filter) is not interest:
-                continue
-            topics = self._topics(session, filter, interest.due_after, interest.due_until)
-            if topics:
-                part = RetainedBacklog(interest, topics, interest.due_until)
-                part.after = interest.due_after
-                session.retained_backlog += (part,)
-            else:
-                self._persistence.keep_backlog(interest, 0, 0)
+            if interest.due_until and interest.session.interests.get(interest.subscription.filter) is interest:
+                _add(RetainedBacklog(interest, interest.due_after, interest.due_until))
 
     # Portions
 
     def serve_all(self) -> bool:
         """Queue the next portions at the end of a turn. Returns whether a session has room for more in the next."""
-        courier = self._courier
-        if not courier.backlog_due:
+        self._left = STEPS
+        due = self._courier.backlog_due
+        if not due:
             return False
-        for session in courier.take_backlog_due():
-            self._serve(session)
-        return bool(courier.backlog_due)
+        steps = STEPS
+        for _ in range(len(due)):
+            if steps <= 0:
+                break
+            steps -= self._serve(self._courier.next_backlog(), min(_SHARE, steps))
+        return bool(due)
 
-    def _serve(self, session: Session) -> None:
-        """Queue one portion, if the queue has run low."""
+    def _serve(self, session: Session, steps: int) -> int:
+        """Queue one portion, if the queue has run low, with about ``steps`` steps of work. Returns how many it took."""
         room = max(1, min(_PORTION, self._courier.limits(session)[0] // 2))
         if 2 * len(session.outbound.waiting) > room:
-            return
-        self._retained.sweep(self._clock())
+            return 1
         looked = 0
+        used = 1
         while session.retained_backlog and looked < _PORTION and self._can_take(session, room):
-            part = session.retained_backlog[0]
+            if used >= steps:
+                self._courier.resume_backlog(session)
+                break
+            part = next(iter(session.retained_backlog.values()))
+            if not part.searched:
+                used += self._search(part, steps - used)
+                continue
             begun = part.at
-            while part.at < len(part.topics) and looked < _PORTION and self._can_take(session, room):
+            while part.at < len(part.topics) and looked < _PORTION and used < steps and self._can_take(session, room):
                 if not self._offer(session, part):
                     break
                 looked += 1
-            if part.at == len(part.topics):
-                session.retained_backlog = session.retained_backlog[1:]
-            elif part.at == begun:
-                break
+                used += _MESSAGE
+            over = part.at == len(part.topics)
+            if over:
+                self.forget(part.interest)
             if part.interest.due_until:
-                self._record_due(part.interest)
+                self._record_due(part)
+            if part.at == begun and not over:
+                break
         if looked == _PORTION:
             self._courier.resume_backlog(session)
+        return used
+
+    def _search(self, part: RetainedBacklog, steps: int) -> int:
+        """Look for the topics of a part of a backlog; returns the steps that it took."""
+        search = part.search
+        if search is None:
+            filter = part.interest.subscription.filter
+            search = part.search = self._retained.search(filter, part.after, part.until)
+        used = search.run(steps)
+        if search.done:
+            part.topics = search.found + part.topics  # those that came meanwhile are newer
+            part.search = None
+            part.searched = True
+        return used
 
     def _can_take(self, session: Session, room: int) -> bool:
         """Whether the session is connected, its client reads, and its queue has room."""
@@ -170,9 +188,12 @@ class CatchUp:
 
     def _offer(self, session: Session, part: RetainedBacklog) -> bool:
         """Queue the next message of ``part``; ``False`` if there is no room for it now."""
-        topic = part.topics[part.at]
-        item = self._retained.item(topic)
-        if item is not None and item <= part.until:
+        node = part.topics[part.at]
+        item = node.value
+        refused = session.kind != TIER and self._subscriptions.is_refused(node.topic)
+        if item is not None and item <= part.until and not refused and not self._retained.has_expired(
+            item, self._clock()
+        ):
             message = self._persistence.read(item)
             if not self._courier.make_room(session, message.size(), True):
                 return False
@@ -185,11 +206,19 @@ class CatchUp:
         part.at += 1
         return True
 
-    def _record_due(self, interest: Interest) -> None:
+    def _record_due(self, part: RetainedBacklog) -> None:
         """Write to the journal what is still due by a subscription of a durable session."""
+        interest = part.interest
         if not interest.session.durable:
             return
-        parts = [part for part in interest.session.retained_backlog if part.interest is interest]
-        after = min((part.after for part in parts), default=0)
-        until = max((part.until for part in parts), default=0)
-        self._persistence.keep_backlog(interest, after, until)
+        over = part.searched and part.at == len(part.topics)
+        self._persistence.keep_backlog(interest, 0 if over else part.after, 0 if over else part.until)
+
+
+def _add(part: RetainedBacklog) -> RetainedBacklog:
+    """Put a part behind the others of its session."""
+    session = part.interest.session
+    if session.retained_backlog is None:
+        session.retained_backlog = {}
+    session.retained_backlog[part.interest] = part
+    return part

@@ -12,7 +12,7 @@ It knows sessions, their queues and their connections: never topics or subscript
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, final
 
 from mesh.broker.counters import SAMPLED, BrokerCounters
@@ -28,6 +28,8 @@ from mesh.broker.session import Connection, Session
 from mesh.broker.settings import DROP_OLDEST, Settings
 from mesh.broker.slowdown import BEHIND, BYTES_BEHIND, Slowdown
 from mesh.broker.trace import PRODUCER, SEND, WAIT, Tracer
+from mesh.broker.work import Work
+from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message, publish_packet
 from mesh.session.outbound import RELEASED, Delivery, Outbound, packet_id_of
@@ -48,6 +50,8 @@ from mesh.wire.reasons import (
 _IN_MEMORY: Final = BEHIND
 _BYTES_IN_MEMORY: Final = BYTES_BEHIND
 _LONGEST_ALIASED: Final = 1024  # characters: what a connection remembers is bounded in bytes, too
+_BATCH: Final = 64  # deliveries that are sent before the work of this turn is looked at
+_DELIVERY: Final = 4  # steps of one delivery, see ``work``
 
 
 @final
@@ -57,7 +61,7 @@ class Courier:
 
     __slots__ = (
         "_clock", "_counters", "_letters", "_notices", "_outbox", "_persistence", "_quotas", "_settings", "_spans",
-        "_tracer", "backlog_due", "filling", "lost", "pressure", "refused", "slowdown",
+        "_tracer", "_work", "backlog_due", "filling", "lost", "pressure", "refused", "slowdown",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +75,7 @@ class Courier:
         tracer: Tracer,
         quotas: Quotas,
         notices: Notices,
+        work: Work,
     ) -> None:
         self.pressure = Pressure(settings, outbox, clock)
         self.slowdown = Slowdown(settings, clock)
@@ -81,12 +86,13 @@ class Courier:
         self._notices = notices
         self._settings = settings
         self._quotas = quotas
+        self._work = work
         self._persistence = persistence
         self._outbox = outbox
         self._counters = counters
         self._clock = clock
         self._tracer = tracer
-        self.backlog_due: list[Session] = []  # sessions with a retained backlog whose queue may have run low
+        self.backlog_due: Fifo[Session] = Fifo()  # sessions with a retained backlog whose queue may have run low
         self._spans: dict[Delivery, Span] = {}  # of sampled messages that a receiver has not acknowledged
 
     # Queueing
@@ -306,7 +312,16 @@ class Courier:
             return
         outbound = session.outbound
         durable = self._outbox.durable
+        looked = 0
         while True:
+            if looked == _BATCH:
+                looked = 0
+                work = self._work
+                work.left -= _BATCH * _DELIVERY
+                if work.left <= 0:
+                    self._pump_later(session)
+                    return
+            looked += 1
             delivery = outbound.take(durable)
             if delivery is None:
                 break
@@ -322,19 +337,31 @@ class Courier:
         if session.retained_backlog:
             self.resume_backlog(session)
 
+    def _pump_later(self, session: Session) -> None:
+        """Go on at the end of this turn or in the next: many sessions may resume at once, and one that was away for
+        long may have any number of expired deliveries."""
+        if not session.pumping:
+            session.pumping = True
+            self._work.start(self._pump_again(session))
+
+    def _pump_again(self, session: Session) -> Iterator[int]:
+        session.pumping = False
+        before = self._work.left
+        if session.connection is not None:
+            self.pump(session, session.connection)
+        yield max(before - self._work.left, 1)
+
     def resume_backlog(self, session: Session) -> None:
         """The session may have room for a portion of its retained backlog at the end of this turn."""
         if not session.backlog_due:
             session.backlog_due = True
             self.backlog_due.append(session)
 
-    def take_backlog_due(self) -> list[Session]:
-        """The sessions that ``resume_backlog`` has marked since the last call."""
-        backlog_due = self.backlog_due
-        self.backlog_due = []
-        for session in backlog_due:
-            session.backlog_due = False
-        return backlog_due
+    def next_backlog(self) -> Session:
+        """The session that ``resume_backlog`` has marked before all others; it is not marked any more."""
+        session = self.backlog_due.popleft()
+        session.backlog_due = False
+        return session
 
     def _abandon(self, session: Session, delivery: Delivery) -> None:
         if delivery.qos:
@@ -458,9 +485,13 @@ class Courier:
             if self._spans:
                 self._end_span(delivery, UNSPECIFIED_ERROR)
         if session.durable:
-            for delivery in session.outbound.waiting:
-                if delivery.item:
-                    session.outbound.unload(delivery)
+            # Only deliveries near the head have their message in memory, see ``_soon``.
+            outbound = session.outbound
+            begin = outbound.waiting.begin()
+            for place in range(begin, min(begin + _IN_MEMORY + 2 * outbound.window, outbound.waiting.end())):
+                waits = outbound.waiting.at(place)
+                if waits is not None and waits.item:
+                    outbound.unload(waits)
 
 
 def _ignore_refusal(_session: Session, _delivery: Delivery, _reason: int) -> None:

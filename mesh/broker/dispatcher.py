@@ -155,7 +155,7 @@ class Dispatcher:
     def forget_retained(self, filter: str) -> None:
         """The last client has unsubscribed from ``filter``, so the edges send no updates for it: remove the retained
         messages that they sent for it."""
-        self.retained.forget_upstream(filter, self.subscriptions.filters())
+        self.retained.forget_upstream(filter, self.subscriptions.follows)
 
     def _retain(self, message: Message, receipt: Receipt | None, source: Session | None) -> bool:
         if message.retain:
@@ -232,16 +232,22 @@ class Dispatcher:
         qos = message.qos if message.qos < target.qos else target.qos
         return self.courier.offer(target.session, message, qos, retain, target.identifiers, receipt, group)
 
-    def announce(self, message: Message) -> None:
-        """Send a message of the server's own to the clients that are subscribed to it."""
+    def listeners(self, message: Message) -> list[tuple[RouteTarget, str]]:
+        """The clients that get a message of the server's own, each with the shared group that it gets it for, if any.
+        """
         route = self.subscriptions.route(message.topic)
-        for target in route.targets:
-            if target.session.kind != TIER:
-                self._deliver(target, message, None, "")
+        found = [(target, "") for target in route.targets if target.session.kind != TIER]
         for group in route.groups:
             chosen = None if group.of_cores else group.choose()
             if chosen is not None:
-                self._deliver(chosen, message, None, group.full)
+                found.append((chosen, group.full))
+        return found
+
+    def announce(self, message: Message, listener: tuple[RouteTarget, str]) -> None:
+        """Send a message of the server's own to one of ``listeners``."""
+        target, group = listener
+        if not target.session.ended:
+            self._deliver(target, message, None, group)
 
     def will_message(self, will: Will) -> Message:
         properties = will.properties

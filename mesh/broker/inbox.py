@@ -15,7 +15,7 @@ from mesh.broker.courier import Courier
 from mesh.broker.persistence import Persistence
 from mesh.broker.principal import VEHICLE
 from mesh.broker.quotas import Quotas
-from mesh.broker.session import Session
+from mesh.broker.session import Key, Session
 from mesh.broker.sessions import Sessions
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
@@ -108,6 +108,19 @@ class Inbox:
         """The subscriptions that a new session of a vehicle starts with."""
         rules = self.rules
         return rules.subscriptions_of(session.vehicle) if rules.subscriptions_of is not None else []
+
+    def adopt(self, key: Key, vehicle: str) -> Session | None:
+        """Make the vehicle's inbox the new session of its client ``key``, with the messages that wait in it, whatever
+        their number; ``None`` if there is no inbox."""
+        box = self.sessions.get((VEHICLE, vehicle, ""))
+        if box is not None:
+            self.sessions.rename(box, key)
+        return box
+
+    def take_back(self, session: Session) -> None:
+        """The client of an adopted inbox cannot be accepted: its session is the inbox again."""
+        self.sessions.rename(session, (VEHICLE, session.vehicle, ""))
+        session.expiry = self.rules.expiry
 
     def hand_over(self, session: Session) -> None:
         """Move the messages of the vehicle's inbox to ``session``, as far as its queue has room."""

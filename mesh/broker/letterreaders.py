@@ -133,7 +133,7 @@ class LetterReaders:
         for item, delivery in lent.items():
             delivery.body = 0
             self._free(item)
-        session.outbound.withdraw(set(lent.values()), False)
+        session.outbound.withdraw_all(set(lent.values()), False)
 
     def _free(self, item: int) -> None:
         letter = self._letters.queue.get(item)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, final
 
 from mesh.broker.ledger import Ledger
@@ -40,6 +40,9 @@ LEDGER: Final = 8
 RETAINED: Final = 9
 DEAD_LETTER: Final = 10
 TOMBSTONE: Final = 11  # of a fleet-wide topic whose retained message was deleted
+
+_PORTION: Final = 256  # items that are recovered between two looks at the clock
+_ITEM: Final = 4  # steps for one of them, see ``work``
 
 # options, subscription identifier; then the retained backlog, if there is any; then the filter
 _INTEREST: Final = struct.Struct("!BI")
@@ -115,15 +118,9 @@ class Persistence:
         if old:
             self.store.drop(old)
 
-    def forget_session(self, session: Session) -> None:
-        """Drop the session and all its items."""
-        self.forget_deliveries(session)
-        for interest in session.interests.values():
-            self.forget_interest(interest)
-        for item in session.incoming.values():
-            if item:
-                self.store.drop(item)
-        session.incoming.clear()
+    def forget_state(self, session: Session) -> None:
+        """Drop the session's state. Recovery drops all items of a session that has none, so a crash cannot bring back
+        a session whose items are dropped later."""
         ledger = session.ledger
         if ledger is not None and ledger.item:
             self.store.drop(ledger.item)
@@ -131,13 +128,6 @@ class Persistence:
         if session.item:
             self.store.drop(session.item)
             session.item = 0
-
-    def forget_deliveries(self, session: Session) -> None:
-        """Drop all deliveries of the session."""
-        for delivery in session.outbound.waiting:
-            self.forget(delivery)
-        for delivery in session.outbound.in_flight.values():
-            self.forget(delivery)
 
     def keep_interest(self, interest: Interest) -> None:
         """Write one subscription."""
@@ -290,12 +280,12 @@ class Persistence:
 
     # Recovery
 
-    def recover(self, items: Iterable[Item], window: int) -> RecoveredState:
-        """Rebuild the state from the live items, which are in the order of their identifiers.
+    def recover(self, items: Iterable[Item], window: int, found: RecoveredState) -> Iterator[int]:
+        """Rebuild the state from the live items, which are in the order of their identifiers, into ``found``; yields
+        now and then, with the steps of work that were done.
 
         A session's state may follow the items that it owns, because it is rewritten whenever it changes.
         """
-        found = RecoveredState()
         sessions = found.sessions
         known: set[int] = set()
         handlers: dict[int, Callable[[Session, Item], None]] = {
@@ -305,7 +295,9 @@ class Persistence:
             INCOMING: self._recover_incoming,
             LEDGER: self._recover_ledger,
         }
-        for item in items:
+        for count, item in enumerate(items):
+            if count % _PORTION == 0:
+                yield _PORTION * _ITEM
             kind = item.kind
             if kind == BODY:
                 self._bodies.setdefault(item.id, 0)
@@ -331,9 +323,8 @@ class Persistence:
             else:
                 found.other.append(item)
         self._groups.clear()
-        self._drop_orphans(found, known)
+        yield from self._drop_orphans(found, known)
         self.next_session = max(sessions, default=0) + 1
-        return found
 
     def _recover_session(self, session: Session, item: Item) -> None:
         state = json.loads(item.meta)
@@ -403,23 +394,33 @@ class Persistence:
         ledger.item = item.id
         session.ledger = ledger
 
-    def _drop_orphans(self, found: RecoveredState, known: set[int]) -> None:
-        for owner in [owner for owner in found.sessions if owner not in known]:
+    def _drop_orphans(self, found: RecoveredState, known: set[int]) -> Iterator[int]:
+        """Drop the items of sessions that have no state, and the bodies that no delivery has."""
+        orphans = {owner for owner in found.sessions if owner not in known}
+        for owner in orphans:
             session = found.sessions.pop(owner)
             self.lost += len(session.outbound)
-            self.forget_deliveries(session)
-            session.outbound.discard()
+            while True:
+                delivery = session.outbound.drop_any()
+                if delivery is None:
+                    break
+                self.forget(delivery)
+                yield _ITEM
             for item in session.incoming.values():
                 self.store.drop(item)
             if session.ledger is not None:
                 self.store.drop(session.ledger.item)
+            yield _ITEM
+        if orphans:
             for interest in found.interests:
-                if interest.session is session:
+                if interest.session.id in orphans:
                     self.store.drop(interest.item)
-            found.interests = [interest for interest in found.interests if interest.session is not session]
+                    yield _ITEM
+            found.interests = [interest for interest in found.interests if interest.session.id not in orphans]
         for body in [body for body, count in self._bodies.items() if count == 0]:
             del self._bodies[body]
             self.store.drop(body)
+            yield _ITEM
         for item in self._stale:
             self.store.drop(item)
         self._stale.clear()

@@ -162,11 +162,15 @@ class Quotas:
             self._grown(share)
 
     def closed(self, share: Share, inbox: bool, weight: int) -> None:
-        """A session has ended; its subscriptions and its queue were counted out before."""
+        """A session has ended; its subscriptions and its queue are counted out as they are removed, see ``settled``."""
         if not inbox:
             share.sessions -= 1
         share.session_bytes -= weight
         self._held -= weight
+        self._forget_empty(share)
+
+    def settled(self, share: Share) -> None:
+        """The subscriptions and the queue of a session that has ended are counted out."""
         self._forget_empty(share)
 
     # Subscriptions

@@ -205,7 +205,7 @@ class Refusals:
                 receipt.note(SUCCESS)
                 self._answered(receipt)
         if repeated:
-            session.outbound.withdraw(repeated, True)
+            session.outbound.withdraw_all(repeated, True)
             for delivery in repeated:
                 self._persistence.forget(delivery)
         if kept:

@@ -6,16 +6,21 @@ identifier of its journal item and its expiry time, if any.
 
 from __future__ import annotations
 
-import heapq
+from collections.abc import Callable, Iterator
 from typing import Final, final
 
 from mesh.broker.persistence import Persistence
 from mesh.broker.quotas import Quotas, Share, topic_weight
+from mesh.broker.search import Search
+from mesh.broker.timers import Timer, Timers
+from mesh.broker.work import Work
 from mesh.session.message import NEVER, Message
-from mesh.wire.topics import matches
-from mesh.wire.tree import TopicTree
+from mesh.wire.tree import TopicNode, TopicTree
 
-_SLACK: Final = 1024  # timers of messages that have been replaced
+# Steps of the work, see ``work``.
+_REMOVAL: Final = 4  # the end of a message
+_READ: Final = 16  # a body that the journal reads from its file
+_PORTION: Final = 512  # nodes at a time
 
 
 @final
@@ -34,17 +39,21 @@ class Held:
 class Retained:
     """``limit`` is the most topics. The values of the tree are journal items."""
 
-    __slots__ = ("_expiring", "_held", "_limit", "_persistence", "_quotas", "_store", "_timers", "_tree")
+    __slots__ = (
+        "_expiring", "_held", "_limit", "_persistence", "_quotas", "_store", "_sweeping", "_timers", "_tree", "_work",
+    )  # fmt: skip
 
-    def __init__(self, persistence: Persistence, limit: int, quotas: Quotas) -> None:
+    def __init__(self, persistence: Persistence, limit: int, quotas: Quotas, work: Work) -> None:
         self._persistence = persistence
         self._quotas = quotas
+        self._work = work
         self._held: dict[int, Held] = {}  # by item
         self._store = persistence.store
         self._limit = limit
         self._tree: TopicTree[int] = TopicTree()
-        self._expiring: dict[int, float] = {}  # items that expire
-        self._timers: list[tuple[float, int, str]] = []  # (when, item, topic), a heap
+        self._expiring: dict[int, Timer[str]] = {}  # items that expire
+        self._timers: Timers[str] = Timers()  # topics whose messages expire
+        self._sweeping = False
 
     def __len__(self) -> int:
         return len(self._tree)
@@ -89,11 +98,7 @@ class Retained:
         if old is not None:
             self._drop(old)
         if expires != NEVER:
-            self._expiring[item] = expires
-            heapq.heappush(self._timers, (expires, item, topic))
-            if len(self._timers) > 2 * len(self._expiring) + _SLACK:
-                self._timers = [timer for timer in self._timers if timer[1] in self._expiring]
-                heapq.heapify(self._timers)
+            self._expiring[item] = self._timers.add(expires, topic)
 
     def _remove(self, topic: str) -> None:
         old = self._tree.delete(topic)
@@ -101,34 +106,68 @@ class Retained:
             self._drop(old)
 
     def _drop(self, item: int) -> None:
-        self._expiring.pop(item, None)
+        timer = self._expiring.pop(item, None)
+        if timer is not None:
+            self._timers.remove(timer)
         held = self._held.pop(item)
         self._quotas.unretained(held.share, held.size, held.memory)
         self._persistence.drop(item)
 
     def sweep(self, now: float) -> None:
-        """Remove the messages that have expired [MQTT-3.3.2-5]."""
-        timers = self._timers
-        while timers and timers[0][0] <= now:
-            _, item, topic = heapq.heappop(timers)
-            if item in self._expiring:
-                self._remove(topic)
+        """Begin to remove the messages that have expired. Until they are removed, ``has_expired`` tells [MQTT-3.3.2-5].
+        """
+        if not self._sweeping:
+            self._sweeping = True
+            self._work.start(self._sweep(now))
+
+    def _sweep(self, now: float) -> Iterator[int]:
+        try:
+            while True:
+                timer = self._timers.pop(now)
+                if timer is None:
+                    break
+                self._remove(timer.value)
+                yield _REMOVAL
+        finally:
+            self._sweeping = False
+
+    def has_expired(self, item: int, now: float) -> bool:
+        """Whether the message of a journal item has expired."""
+        timer = self._expiring.get(item)
+        return timer is not None and timer.when <= now
 
     def get(self, topic: str) -> Message | None:
         """The message retained for a topic."""
         item = self._tree.get(topic)
         return None if item is None else self._persistence.read(item)
 
-    def forget_upstream(self, filter: str, others: list[str]) -> None:
-        """Remove the messages that edges sent for ``filter``, unless one of ``others`` matches them too."""
-        for topic, item in self._tree.match(filter):
-            if self._persistence.read(item).from_tier and not any(matches(other, topic) for other in others):
-                self._remove(topic)
+    def forget_upstream(self, filter: str, follows: Callable[[str], bool]) -> None:
+        """Begin to remove the messages that edges sent for ``filter``. Those of topics that ``follows`` is true for
+        stay."""
+        self._work.start(self._forget_upstream(filter, follows, self._store.position))
 
-    def item(self, topic: str) -> int | None:
-        """The journal item of the message retained for a topic."""
-        return self._tree.get(topic)
+    def _forget_upstream(self, filter: str, follows: Callable[[str], bool], until: int) -> Iterator[int]:
+        walk = self._tree.walk(filter)
+        while not walk.done():
+            yield walk.run(_PORTION)
+            found = walk.found
+            walk.found = []
+            for node in found:
+                item = node.value
+                if item is not None and item <= until and not follows(node.topic):
+                    if self._persistence.read(item).from_tier:
+                        self._remove(node.topic)
+                    yield _READ
+
+    def node(self, topic: str) -> TopicNode[int] | None:
+        """The node of a topic; its value is the journal item of the retained message, ``None`` if there is none."""
+        return self._tree.node(topic)
 
     def items(self, filter: str) -> list[tuple[str, int]]:
-        """The topics that ``filter`` matches, each with the journal item of its message."""
+        """The topics that ``filter`` matches, each with the journal item of its message; takes as long as it takes."""
         return self._tree.match(filter)
+
+    def search(self, filter: str, after: int, until: int) -> Search:
+        """Begin to look for the messages that ``filter`` matches and whose journal items are after ``after`` and up to
+        ``until``."""
+        return Search(self._tree, filter, after, until)

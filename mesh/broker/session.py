@@ -16,13 +16,16 @@ from mesh.broker.ledger import Ledger
 from mesh.broker.peer import Peer
 from mesh.broker.principal import BACKEND, VEHICLE, Principal
 from mesh.broker.quotas import NO_LIMIT, Share, session_weight
+from mesh.broker.search import Search
 from mesh.broker.shell import Flushable
+from mesh.broker.timers import Timer
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Inbound, Publisher
 from mesh.session.message import Message
 from mesh.session.outbound import Depth, Outbound
 from mesh.wire.packets import Subscription
 from mesh.wire.tracecontext import TraceContext
+from mesh.wire.tree import TopicNode
 
 Key = tuple[int, str, str]  # kind of principal, its name, client id
 
@@ -46,15 +49,18 @@ class Interest:
 @final
 class RetainedBacklog:
     """Retained messages that are still due by a subscription: those of ``topics`` from ``at`` on whose journal items
-    are at most ``until``. ``after`` is the item of the last one that was queued."""
+    are at most ``until``. ``after`` is the item of the last one that was queued. ``searched``: all topics were found;
+    until then, ``search`` looks for them, or has not begun."""
 
-    __slots__ = ("after", "at", "interest", "topics", "until")
+    __slots__ = ("after", "at", "interest", "search", "searched", "topics", "until")
 
-    def __init__(self, interest: Interest, topics: list[str], until: int) -> None:
+    def __init__(self, interest: Interest, after: int, until: int) -> None:
         self.interest = interest
-        self.topics = topics
+        self.topics: list[TopicNode[int]] = []
+        self.search: Search | None = None
+        self.searched = False
         self.until = until
-        self.after = 0
+        self.after = after
         self.at = 0
 
 
@@ -67,6 +73,7 @@ class Session:
         "backlog_due",
         "connection",
         "durable",
+        "ended",
         "ends",
         "expiry",
         "filling",
@@ -79,10 +86,12 @@ class Session:
         "kind",
         "ledger",
         "outbound",
+        "pumping",
         "retained_backlog",
         "share",
         "shared",
         "stalled",
+        "timer",
         "vehicle",
         "weight",
         "will",
@@ -102,7 +111,8 @@ class Session:
         self.attached = False  # after recovery, until it is attached: its last record says that it had a connection
         self.outbound = Outbound(depth, window, self.share.queue)
         self.interests: dict[str, Interest] = {}
-        self.retained_backlog: tuple[RetainedBacklog, ...] = ()
+        self.retained_backlog: dict[Interest, RetainedBacklog] | None = None  # in the order in which they are served
+        self.pumping = False  # the broker's work has a job that sends what waits for it
         self.backlog_due = False  # it may have room for a portion of its retained backlog
         self.incoming: dict[int, int] = {}  # open QoS 2 identifiers of the client -> their journal items (0: none)
         self.filling = False  # a back end's: its queue was three quarters full and has not been half full since
@@ -112,13 +122,16 @@ class Session:
         self.durable = False  # its state and its messages are in the journal
         self.item = 0
         self.ends = 0.0
+        self.ended = False
+        self.timer: Timer[Session] | None = None  # for its end and its will
         self.will: Message | None = None
         self.ledger: Ledger | None = None  # of a core's session on an edge
         self.will_delay = 0
         self.will_due = 0.0
 
     def name(self, key: Key) -> None:
-        """Set the key. Called again only at recovery, where the items of a session may precede its state."""
+        """Set the key. Called again at recovery, where the items of a session may precede its state, and for an inbox
+        that becomes the session of a client."""
         self.key = key
         self.kind = key[0]  # VEHICLE, BACKEND or TIER
         self.inbox = key[0] == VEHICLE and not key[2]  # see inbox.py: no client has an empty client id

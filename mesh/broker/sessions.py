@@ -7,35 +7,45 @@ a connection has a time at which it ends, or never ends.
 
 from __future__ import annotations
 
-import heapq
+from collections.abc import Iterator
 from typing import Final, final
 
 from mesh.broker.persistence import Persistence, RecoveredState
 from mesh.broker.quotas import Quotas, session_weight
 from mesh.broker.session import Interest, Key, Session
 from mesh.broker.settings import FOREVER, Settings
+from mesh.broker.sharing import Sharing
 from mesh.broker.subscriptions import Subscriptions
+from mesh.broker.timers import Timers
+from mesh.broker.work import Work
 from mesh.wire.reasons import QUOTA_EXCEEDED, SERVER_BUSY, SUCCESS
 
-_SLACK: Final = 1024  # stale timers: a later change of the session replaced them
+# Steps of the work, see ``work``.
+_SUBSCRIPTION: Final = 16  # the end of a subscription
+_DELIVERY: Final = 4  # the end of a delivery
 
 
 @final
 class Sessions:
-    """Sessions by key."""
+    """Sessions by key. ``ending``: sessions that have ended, and whose items are not all dropped yet."""
 
-    __slots__ = ("_by_key", "_order", "_quotas", "_settings", "_timers", "persistence", "subscriptions")
+    __slots__ = (
+        "_by_key", "_quotas", "_settings", "_sharing", "_timers", "_work", "ending", "persistence", "subscriptions",
+    )  # fmt: skip
 
     def __init__(
-        self, settings: Settings, persistence: Persistence, subscriptions: Subscriptions, quotas: Quotas
+        self, settings: Settings, persistence: Persistence, subscriptions: Subscriptions, quotas: Quotas,
+        sharing: Sharing, work: Work,
     ) -> None:
         self._settings = settings
         self._quotas = quotas
         self.persistence = persistence
         self.subscriptions = subscriptions
+        self._sharing = sharing
+        self._work = work
         self._by_key: dict[Key, Session] = {}
-        self._timers: list[tuple[float, int, Session]] = []
-        self._order = 0  # breaks ties between timers
+        self._timers: Timers[Session] = Timers()
+        self.ending: set[Session] = set()
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -74,19 +84,63 @@ class Sessions:
         self._quotas.weigh(session.share, weight - session.weight)
         session.weight = weight
 
+    def rename(self, session: Session, key: Key) -> None:
+        """Give a session without a connection another key of the same identity, which no session has."""
+        inbox, weight = session.inbox, session.weight
+        del self._by_key[session.key]
+        session.name(key)
+        self._by_key[key] = session
+        session.weight = session_weight(key[2], 0)
+        self._quotas.opened(session.share, session.inbox, session.weight)
+        self._quotas.closed(session.share, inbox, weight)
+
     def end(self, session: Session) -> None:
-        """End a session: remove its subscriptions, its queue and its records [MQTT-3.1.2-23]."""
-        for interest in session.interests.values():
-            self.subscriptions.remove(interest)
-            self._quotas.unsubscribed(session.share, interest.subscription.filter)
-        if session.durable or session.item:
-            self.persistence.forget_session(session)
-        session.outbound.discard()
-        session.interests.clear()
+        """End a session: it gets no more messages, and its subscriptions, its queue and its records are removed
+        [MQTT-3.1.2-23], the first of them at once. Its key is free."""
+        session.ended = True
         session.ends = 0.0
         session.will_due = 0.0
-        del self._by_key[session.key]
+        if session.timer is not None:
+            self._timers.remove(session.timer)
+            session.timer = None
+        if self._by_key.get(session.key) is session:
+            del self._by_key[session.key]
+        self.subscriptions.leave_out()
+        if session.shared and session.item:
+            session.expiry = 0
+            self.persistence.keep_session(session)  # if a crash interrupts the end, it has no will and no future
+        self.ending.add(session)
         self._quotas.closed(session.share, session.inbox, session.weight)
+        self._work.start(self._end(session))
+
+    def _end(self, session: Session) -> Iterator[int]:
+        """The rest of the end. Other members of its groups get their messages first: a crash must not lose them."""
+        try:
+            if session.shared:
+                for group in self.subscriptions.groups_of(session):
+                    yield from self._sharing.move(session, group)
+            self.persistence.forget_state(session)
+            for filter, interest in list(session.interests.items()):
+                self.subscriptions.remove(interest)
+                self.persistence.forget_interest(interest)
+                self._quotas.unsubscribed(session.share, filter)
+                del session.interests[filter]
+                yield _SUBSCRIPTION
+            session.retained_backlog = None
+            for item in list(session.incoming.values()):
+                if item:
+                    self.persistence.drop(item)
+                    yield _DELIVERY
+            session.incoming.clear()
+            while True:
+                delivery = session.outbound.drop_any()
+                if delivery is None:
+                    break
+                self.persistence.forget(delivery)
+                yield _DELIVERY
+        finally:
+            self.ending.discard(session)
+            self._quotas.settled(session.share)
 
     def detach(self, session: Session, now: float) -> None:
         """The session has lost its connection: keep it until it expires."""
@@ -96,46 +150,46 @@ class Sessions:
         self.schedule(session)
 
     def schedule(self, session: Session) -> None:
-        """Return the session from ``due`` when its will or its end is due."""
-        if len(self._timers) > 2 * len(self._by_key) + _SLACK:
-            self._drop_stale_timers()
-        self._push(session)
+        """Return the session from ``next_due`` when its will or its end is due. It has one timer, also after it has
+        reconnected: then the timer is ignored when it fires."""
+        if session.timer is not None:
+            self._timers.remove(session.timer)
+            session.timer = None
+        when = session.ends
+        if session.will_due and (not when or session.will_due < when):
+            when = session.will_due
+        if when:
+            session.timer = self._timers.add(when, session)
 
-    def _drop_stale_timers(self) -> None:
-        """Drop the timers of sessions that have ended or reconnected: each disconnection leaves one, maybe for days."""
-        self._timers.clear()
-        for session in self._by_key.values():
+    def next_due(self, now: float) -> Session | None:
+        """A session without a connection whose will or end is due; ``None`` if there is no other."""
+        while True:
+            timer = self._timers.pop(now)
+            if timer is None:
+                return None
+            session = timer.value
+            session.timer = None
             if session.connection is None:
-                self._push(session)
+                return session
 
-    def _push(self, session: Session) -> None:
-        for moment in (session.ends, session.will_due):
-            if moment:
-                self._order += 1
-                heapq.heappush(self._timers, (moment, self._order, session))
-
-    def due(self, now: float) -> list[Session]:
-        """Sessions without a connection whose will or end may be due. Timers of other sessions are ignored.
-        """
-        found: list[Session] = []
-        timers = self._timers
-        while timers and timers[0][0] <= now:
-            session = heapq.heappop(timers)[2]
-            if session.connection is None and self._by_key.get(session.key) is session:
-                found.append(session)
-        return found
-
-    def restore(self, recovered: RecoveredState, now: float) -> None:
-        """Restore the sessions from the journal. One that was connected is kept at least ``attach_grace`` seconds."""
+    def restore(self, recovered: RecoveredState, now: float) -> Iterator[int]:
+        """Restore the sessions from the journal. One that was connected is kept at least ``attach_grace`` seconds.
+        Yields now and then, with the steps of work that were done."""
         grace = self._settings.attach_grace
+        replaced: list[Session] = []
         for session in recovered.sessions.values():
-            self._by_key[session.key] = session
             session.share = self._quotas.share_of(session.kind, session.key[1])
             session.outbound.join(session.share.queue)
             self._quotas.opened(session.share, session.inbox, session.weight)
             self.weigh(session)
             if session.expiry > self._settings.max_session_expiry:  # the limit was lowered
                 session.expiry = self._settings.max_session_expiry
+            other = self._by_key.get(session.key)
+            if other is None or other.id < session.id:
+                self._by_key[session.key] = session
+            older = other if other is None or other.id < session.id else session
+            if older is not None:  # a crash came between its end and the drop of its state
+                replaced.append(older)
             if session.ends == 0.0 and session.expiry != FOREVER:
                 session.ends = now + max(session.expiry, grace)
             if session.will is not None and session.will_due == 0.0:
@@ -145,11 +199,20 @@ class Sessions:
             outbound = session.outbound
             if session.attached:
                 outbound.sent = outbound.next_number
-            for delivery in outbound.waiting:
-                delivery.dup = delivery.number < outbound.sent
+            waiting = outbound.waiting
+            for place in range(waiting.begin(), waiting.end()):
+                delivery = waiting.at(place)
+                if delivery is None or delivery.number >= outbound.sent:
+                    break  # they are in the order of their numbers, and have no DUP yet
+                delivery.dup = True
+                yield 1
             self.schedule(session)
+            yield _DELIVERY
         for interest in recovered.interests:
             self._restore_interest(interest)
+            yield _SUBSCRIPTION
+        for session in replaced:
+            self.end(session)
 
     def _restore_interest(self, interest: Interest) -> None:
         full = interest.subscription.filter

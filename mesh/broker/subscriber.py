@@ -63,8 +63,7 @@ class Subscriber:
         identifiers = [] if packet.properties is None else packet.properties.subscription_ids
         identifier = identifiers[0] if identifiers else 0
         codes: list[int] = []
-        fresh: list[tuple[Interest, list[str] | None]] = []
-        promised = 0
+        fresh: list[tuple[Interest, bool]] = []
         gate: Gate | None = None
         for subscription in packet.subscriptions:
             if subscription.no_local and is_shared(subscription.filter):
@@ -72,24 +71,17 @@ class Subscriber:
                 self._fail(connection, reasons.PROTOCOL_ERROR, why)  # [MQTT-3.8.3-4]
                 return
             code = self._may_subscribe(connection, session, subscription)
-            due: list[str] | None = None
-            known = subscription.filter in session.interests
-            if not reasons.is_error(code) and _brings_retained(subscription, known):
-                due = self.catch_up.due(session, subscription.filter, promised)
-                if due is None:
-                    code = reasons.QUOTA_EXCEEDED
-                else:
-                    promised += len(due)
             if not reasons.is_error(code):
-                fresh.append((self.add(session, subscription, identifier), due))
+                brings = _brings_retained(subscription, subscription.filter in session.interests)
+                fresh.append((self.add(session, subscription, identifier), brings))
                 gate = self.subscriptions.listener.gate(subscription.filter) or gate
             codes.append(code)
         if not self._answer(connection, session, SubAck(SUBACK, packet.packet_id, codes), gate):
             return
-        for interest, due in fresh:
-            if due is not None:
+        for interest, brings in fresh:
+            if brings:
                 self._send_figures(interest)
-                self.catch_up.queue_retained(interest, due)
+                self.catch_up.begin(interest)
         self.sharing.arrived(session)
         if connection.principal.kind == VEHICLE:
             self.inbox.hand_over(session)

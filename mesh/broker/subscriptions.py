@@ -20,6 +20,7 @@ from mesh.wire.tree import FilterTree
 
 _ROUTE: Final = 300  # bytes of a remembered route besides its topic and receivers
 _RECEIVER: Final = 150
+_CHOICES: Final = 64  # members that are looked at for one that can be served now, before one that queues is taken
 
 
 @final
@@ -27,7 +28,7 @@ class RouteTarget:
     """One session that receives a topic. ``no_local``: some of its matching filters have No Local. Then ``own`` is the
     target for its own publishes, by the filters without No Local; ``None`` if there are none."""
 
-    __slots__ = ("identifiers", "no_local", "own", "qos", "retain_as_published", "session")
+    __slots__ = ("identifiers", "no_local", "own", "place", "qos", "retain_as_published", "session")
 
     def __init__(self, interest: Interest) -> None:
         subscription = interest.subscription
@@ -35,6 +36,7 @@ class RouteTarget:
         self.qos = subscription.qos
         self.no_local = subscription.no_local
         self.own: RouteTarget | None = None
+        self.place = 0  # among the members of a shared group
         self.retain_as_published = subscription.retain_as_published
         self.identifiers: tuple[int, ...] = (interest.identifier,) if interest.identifier else ()
 
@@ -70,7 +72,7 @@ class SharedGroup:
     """The members of one ``full`` = ``$share/{name}/{filter}``; each message goes to one of them [MQTT-4.8.2-4].
     ``of_cores``: its members are cores, whose back ends form the group; clients of this node are never in it."""
 
-    __slots__ = ("filter", "full", "members", "of_cores", "turn")
+    __slots__ = ("_by_session", "filter", "full", "members", "of_cores", "turn")
 
     def __init__(self, filter: str, full: str, of_cores: bool) -> None:
         self.filter = filter
@@ -78,6 +80,21 @@ class SharedGroup:
         self.of_cores = of_cores
         self.members: list[RouteTarget] = []
         self.turn = 0
+        self._by_session: dict[Session, RouteTarget] = {}
+
+    def add(self, interest: Interest) -> None:
+        """Add a member."""
+        target = self._by_session[interest.session] = RouteTarget(interest)
+        target.place = len(self.members)
+        self.members.append(target)
+
+    def remove(self, session: Session) -> None:
+        """Remove a member; the last one takes its place."""
+        target = self._by_session.pop(session)
+        last = self.members.pop()
+        if last is not target:
+            self.members[target.place] = last
+            last.place = target.place
 
     def choose(self, without: Session | None = None) -> RouteTarget | None:
         """The next member in turn that can be served now, or else one that queues; never ``without``."""
@@ -85,6 +102,8 @@ class SharedGroup:
         count = len(members)
         fallback: RouteTarget | None = None
         for step in range(count):
+            if step >= _CHOICES and fallback is not None:
+                break
             target = members[(self.turn + step) % count]
             session = target.session
             if session is without:
@@ -96,7 +115,7 @@ class SharedGroup:
                     return target
                 if fallback is None or fallback.session.connection is None or fallback.session.stalled:
                     fallback = target
-            elif fallback is None and session.durable:
+            elif fallback is None and session.durable and not session.ended:
                 fallback = target
         self.turn = (self.turn + 1) % count if count else 0
         return fallback
@@ -185,7 +204,7 @@ class Subscriptions:
             if group is None:
                 group = self._groups[key] = SharedGroup(filter, full, key[0])
                 self._tree.add(filter, group, group)
-            group.members.append(RouteTarget(interest))
+            group.add(interest)
             interest.session.shared += 1
         else:
             self._tree.add(filter, interest.session, interest)
@@ -213,7 +232,7 @@ class Subscriptions:
         if is_shared(full):
             group = self._groups[(session.kind == TIER, full)]
             session.shared -= 1
-            group.members = [target for target in group.members if target.session is not session]
+            group.remove(session)
             if not group.members:
                 self._tree.remove(group.filter, group)
                 del self._groups[(group.of_cores, full)]
@@ -234,6 +253,14 @@ class Subscriptions:
     def letter_interests(self) -> list[Interest]:
         """The subscriptions to dead letters. ``letters_version`` grows with each change of them."""
         return list(self._letters)
+
+    def leave_out(self) -> None:
+        """A session has ended: it is no receiver any more, although its subscriptions are still to be removed."""
+        self._forget_routes()
+
+    def has_groups(self) -> bool:
+        """Whether there is a shared group."""
+        return bool(self._groups)
 
     def groups(self) -> list[SharedGroup]:
         """All shared groups."""
@@ -266,6 +293,10 @@ class Subscriptions:
         self._routes.clear()
         self._route_bytes = 0
 
+    def follows(self, topic: str) -> bool:
+        """Whether a subscription that is not shared matches ``topic``."""
+        return any(not isinstance(value, SharedGroup) for value in self._tree.match(topic))
+
     def is_refused(self, topic: str) -> bool:
         """Whether no client may receive ``topic``, also if its filters match."""
         return bool(self._refused) and matches_any(self._refused, topic)
@@ -279,7 +310,7 @@ class Subscriptions:
                 if value.of_cores or not refused:
                     groups.append(value)
                 continue
-            if refused and value.session.kind != TIER:
+            if value.session.ended or (refused and value.session.kind != TIER):
                 continue
             target = targets.get(value.session)
             if target is None:

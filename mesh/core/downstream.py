@@ -145,7 +145,7 @@ class Downstream(Sender):
         if signals:
             self.stop(GREETING)
         self._slow = False
-        self._spool_waiting = sum(1 for delivery in self.outbound.waiting if delivery.item)
+        self._spool_waiting = len(self.outbound.waiting) - self.outbound.unreliable
         if self._distrust:
             self._distrust = False
             for delivery in self.outbound.waiting:

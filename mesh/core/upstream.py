@@ -29,6 +29,7 @@ PLAIN: Final = 1
 LETTERS: Final = 268_435_455  # the dead letters of an edge; the highest identifier, which no filter gets
 RETIRED: Final = 65_536  # a hundred bytes each; by then no edge has a message queued for the oldest
 RETIRED_BYTES: Final = 16 << 20  # of their texts: a filter may have 64 KiB
+_GATES: Final = 1024  # gates after which the open ones are removed
 _CHECKED: Final = 8  # retired filters that one call checks, as disconnected edges may have the oldest of them
 # A filter's checksum, masked with _SPAN, gives its identifier. Identifiers go up to 268,435,455 [MQTT-3.8.2.1.2], which
 # leaves as many after the last checksum, for filters whose checksums are equal.
@@ -71,6 +72,7 @@ class Upstream(InterestListener):
         self._own: dict[int, str] = {}  # wanted filters, by their own identifiers
         self._taken: set[int] = set()  # every identifier in the journal
         self._gates: dict[str, Gate] = {}
+        self._most_gates = _GATES
 
     def restore(self, items: Iterable[Item]) -> None:
         """Restore the identifiers from the journal; call it first."""
@@ -92,7 +94,9 @@ class Upstream(InterestListener):
         self._own[assignment.identifier] = filter
         gate = self._on_change(filter, True)
         if gate is not None:
-            self._gates = {name: waiting for name, waiting in self._gates.items() if waiting.pending > 0}
+            if len(self._gates) >= self._most_gates:  # rarely, since it looks at all of them
+                self._gates = {name: waiting for name, waiting in self._gates.items() if waiting.pending > 0}
+                self._most_gates = 2 * len(self._gates) + _GATES
             self._gates[filter] = gate
 
     def unwanted(self, filter: str) -> None:

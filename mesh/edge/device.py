@@ -79,6 +79,7 @@ class Device(Flushable):
             if link is not None and self.named:
                 link.send(CLOSE, self.number)
             self.door.remove(self)
+            self.connection = None  # the two refer to each other: without a cycle they are freed at once
 
     def _send(self, connection: Connection, link: Link) -> None:
         out = connection.out

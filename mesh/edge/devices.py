@@ -36,7 +36,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, final
 
 from mesh.broker.api import BrokerApi
@@ -67,6 +69,9 @@ from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect, Disconnect
 from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, PROTOCOL_ERROR, SERVER_UNAVAILABLE, name_of
 
+# Connections that are lost, or resumed, in one turn, when a door or its network fails: 100,000 of them at once would
+# take five seconds.
+PORTION: Final = 128
 MAX_LINKS: Final = 1024  # doors, and connections that are still in their handshake, which has 5 s
 
 log = logging.getLogger(__name__)
@@ -115,6 +120,10 @@ class Devices(DoorOwner):
         self._durable = 0
         self._doors: dict[str, DoorProcess] = {}
         self._sessions: dict[tuple[str, str], Device] = {}
+        # Connections that the broker does not know to be lost, by session, and doors with connections to resume.
+        self._losing: dict[tuple[str, str], Device] = {}
+        self._resuming: deque[DoorProcess] = deque()
+        self._lost = 0  # in this turn
         self._listener = Listener(name, listen, self.group, self._link, links, unix_path=unix_path)
 
     @property
@@ -160,6 +169,34 @@ class Devices(DoorOwner):
             for link in busy:
                 link.note(position, self._durable)
             busy.clear()
+        self._lost = 0
+        if self._losing:
+            self._lose_some()
+        if self._resuming:
+            self._resume_some()
+
+    def _lose_some(self) -> None:
+        losing = self._losing
+        for key in list(islice(losing, PORTION)):
+            self._lose(losing.pop(key))
+        self.turn.wake()
+
+    def _lose(self, device: Device) -> None:
+        connection = device.connection
+        device.connection = None  # the two refer to each other
+        if connection is not None and not connection.closing:
+            self.broker.lost(connection)
+            self.turn.wake()
+
+    def _resume_some(self) -> None:
+        door = self._resuming.popleft()
+        for _ in range(PORTION):
+            if door.jammed or not door.stalled:
+                break
+            door.stalled.pop().resume()
+        if door.stalled and not door.jammed:
+            self._resuming.append(door)
+        self.turn.wake()
 
     def durable(self, position: int) -> None:
         """The journal is durable up to ``position``."""
@@ -210,6 +247,29 @@ class Devices(DoorOwner):
         if self._sessions.get(device.key) is device:
             del self._sessions[device.key]
 
+    def lost(self, device: Device) -> None:
+        self._lost += 1
+        if self._lost <= PORTION:
+            self._lose(device)
+            return
+        before = self._losing.pop(device.key, None)
+        if before is not None:
+            self._lose(before)
+        self._losing[device.key] = device
+        self.turn.wake()
+
+    def _lose_first(self, key: tuple[str, str]) -> None:
+        """A vehicle is back before the broker was told that its last connection is lost."""
+        if self._losing:
+            device = self._losing.pop(key, None)
+            if device is not None:
+                self._lose(device)
+
+    def relieved(self, door: DoorProcess) -> None:
+        if door not in self._resuming:
+            self._resuming.append(door)
+        self.turn.wake()
+
     # Connections
 
     def open(self, link: DoorLink, door: DoorProcess, number: int, opening: Opening) -> None:
@@ -229,6 +289,7 @@ class Devices(DoorOwner):
             answer = refusal(connect.protocol, error.reason or SERVER_UNAVAILABLE)
             self._refuse(link, number, opening, answer, error)
             return
+        self._lose_first((opening.vehicle, connect.client_id))
         device = Device(door, number, opening.opened, (opening.vehicle, connect.client_id), reader)
         device.condemned = condemned
         door.connections[number] = device
@@ -243,6 +304,7 @@ class Devices(DoorOwner):
         if opening.client_id:
             connect.client_id = opening.client_id
         key = (opening.vehicle, connect.client_id)
+        self._lose_first(key)
         before = door.connections.get(number)
         if before is None and door.complete:
             link.send(CLOSE, number)
@@ -261,6 +323,7 @@ class Devices(DoorOwner):
             return
         if before is not None:
             door.remove(before)
+            before.connection = None
         if rival is not None and rival is not before:
             self._displace(rival)
         device = Device(door, number, opening.opened, key, reader)
@@ -277,6 +340,7 @@ class Devices(DoorOwner):
         if door.link is not None and rival.named:
             door.link.send(CLOSE, rival.number)
         door.remove(rival)
+        rival.connection = None
 
     def receive(self, device: Device, body: bytes) -> None:
         """DATA: packets of a vehicle."""

@@ -79,6 +79,14 @@ class DoorOwner:
         """``device`` is no longer the connection of its session."""
         raise NotImplementedError
 
+    def lost(self, device: Device) -> None:
+        """The vehicle of ``device`` has disconnected: tell the broker, now or in one of the next turns."""
+        raise NotImplementedError
+
+    def relieved(self, door: DoorProcess) -> None:
+        """The link of ``door`` is not jammed any more: resume its connections, now or in the next turns."""
+        raise NotImplementedError
+
     def open(self, link: DoorLink, door: DoorProcess, number: int, opening: Opening) -> None:
         """OPEN: a vehicle has sent CONNECT."""
         raise NotImplementedError
@@ -142,10 +150,7 @@ class DoorProcess(DeviceOwner):
     def lose(self, device: Device) -> None:
         """The vehicle of ``device`` has disconnected."""
         self.remove(device)
-        connection = device.connection
-        if connection is not None and not connection.closing:
-            self.broker.lost(connection)
-            self._owner.turn.wake()
+        self._owner.lost(device)
 
     def remove(self, device: Device) -> None:
         """``device`` has ended."""
@@ -291,9 +296,7 @@ class DoorLink(Link):
         door = self._door
         if door is not None and door.link is self:
             door.jammed = False
-            for device in list(door.stalled):
-                device.resume()
-            self.turn.wake()
+            self._owner.relieved(door)
 
     def ended(self) -> None:
         self._owner.links.discard(self)

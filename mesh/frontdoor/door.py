@@ -70,7 +70,7 @@ class FrontDoor:
         settings = settings or DoorSettings()
         self.name = name
         self.turn = Turn(loop)
-        self.wheel = Wheel(loop)
+        self.wheel = Wheel(loop, self.turn.wake)  # a turn at least once a tick, so that its time is that of one tick
         self.group = StreamGroup(loop, self.wheel, high=EAGER)
         self._inside = StreamGroup(loop, self.wheel)
         self.links = Links(
@@ -132,7 +132,7 @@ class FrontDoor:
         )  # fmt: skip
         return ConnectionsStatus(
             sockets, clients.buffers.status(), counters.accepted, counters.packets_up, counters.packets_down,
-            self.links.status(),
+            self.links.status(), self.turn.status(),
         )  # fmt: skip
 
     async def _dismiss(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ from mesh.figures.instrument import counter, gauge
 from mesh.figures.node import NodeStatus
 from mesh.figures.status import Status
 from mesh.node.status import ServicesStatus
-from mesh.transport.status import LINK_CONNECTIONS, BuffersStatus, LinkStatus, SocketsStatus
+from mesh.transport.status import LINK_CONNECTIONS, BuffersStatus, LinkStatus, SocketsStatus, TurnStatus
 
 _LINK: Final = ("link", "peer")
 _RELAYED: Final = counter(
@@ -53,6 +53,7 @@ class ConnectionsStatus(Status):
     packets_up: Annotated[int, _RELAYED.of(direction="upstream")]
     packets_down: Annotated[int, _RELAYED.of(direction="downstream")]
     links: tuple[EdgeLinkStatus, ...]
+    turns: TurnStatus
 
 
 @final

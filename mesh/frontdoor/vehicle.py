@@ -99,6 +99,7 @@ class Vehicle(VehicleConnection):
         packets = framer.feed(data)
         if packets:
             self._up(packets)
+            self._door.turn.relayed(len(packets))
         error = framer.error
         if error is not None and not self.life.ended():
             self.drop(str(error), self.life.goodbye(error.reason, str(error)))

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, final
 
 from mesh.broker.broker import Broker
@@ -20,6 +20,7 @@ from mesh.broker.dispatcher import Forwarder
 from mesh.broker.inbox import InboxRules
 from mesh.broker.notices import Notices
 from mesh.broker.settings import Settings
+from mesh.broker.work import STEPS
 from mesh.journal.errors import DamageError, JournalError
 from mesh.journal.journal import Journal
 from mesh.node.config import NodeConfig
@@ -140,7 +141,7 @@ class BrokerHost:
     def status(self) -> BrokerHostStatus:
         """The status, for ``mesh status`` and metrics."""
         trouble = "" if self._keeper is None else self._keeper.trouble
-        return BrokerHostStatus(self.broker.status(), self.journal.status(), trouble)
+        return BrokerHostStatus(self.broker.status(), self.journal.status(), self.turn.status(), trouble)
 
     async def stop(self) -> None:
         """End the turns; all accepted messages are on disk afterwards."""
@@ -174,7 +175,8 @@ async def open_broker(
             settings, journal, time.time, services.tracer, forwarder, inbox, config.vehicle_of(), notices
         )
         broker.system.version = describe()
-        other = broker.recover(journal.live())
+        other: list[Item] = []
+        await recover(broker, journal.live(), other)
         if broker.persistence.lost:
             log.error("%d messages lack their body or their session and are dropped", broker.persistence.lost)
     except BaseException:
@@ -185,6 +187,17 @@ async def open_broker(
             log.warning("the journal was not closed cleanly: %s", error)
         raise
     return BrokerHost(journal, broker, keeper), other
+
+
+async def recover(broker: Broker, items: Iterable[Item], other: list[Item]) -> None:
+    """Recover the broker, which takes minutes for a large journal. The loop runs meanwhile: those who watch this
+    process see that it is alive."""
+    steps = 0
+    for done in broker.recovery(items, other):
+        steps += done
+        if steps >= STEPS:
+            steps = 0
+            await asyncio.sleep(0)
 
 
 def _end_process() -> None:

@@ -10,6 +10,7 @@ from mesh.figures.instrument import counter, gauge
 from mesh.figures.status import Status
 from mesh.journal.status import JournalStatus
 from mesh.telemetry.status import SpansStatus
+from mesh.transport.status import TurnStatus
 
 
 @final
@@ -19,6 +20,7 @@ class BrokerHostStatus(Status):
 
     broker: BrokerStatus
     journal: JournalStatus
+    turns: TurnStatus
     trouble: str = ""
 
     @property

@@ -16,7 +16,7 @@ What always holds:
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from typing import Final, final
 
 from mesh.registry import etcd_pb2 as pb
@@ -27,7 +27,7 @@ from mesh.registry.errors import BadRecord, Conflict, NoEdge, Unavailable
 from mesh.registry.keys import Keys
 from mesh.registry.record import Record, decode
 from mesh.registry.rendezvous import choose
-from mesh.registry.watch import Watch
+from mesh.registry.watch import PORTION, Watch
 
 log = logging.getLogger("mesh.registry.map")
 
@@ -273,17 +273,21 @@ class VehicleMap:
         if (known is not None and known != record) or (self._since and record.revision > self._since):
             self.on_change(None if known == record else known, record)
 
-    def end(self) -> None:
+    def end(self) -> Iterator[None]:
         if self._loaded:
-            self._drop_unseen()
+            yield from self._drop_unseen()
         self._seen = set()
         self._complete = self._fits
         self._loaded = True
 
-    def _drop_unseen(self) -> None:
-        """A record in memory that is not in the snapshot was deleted, unless it is newer than the snapshot."""
-        for record in self.recent.all():
-            if record.vehicle not in self._seen and not (self._since and record.revision > self._snapshot):
+    def _drop_unseen(self) -> Iterator[None]:
+        """A record in memory that is not in the snapshot was deleted, unless it is newer than the snapshot: written
+        after it, or in the meantime."""
+        for index, record in enumerate(self.recent.all()):
+            if index % PORTION == 0:
+                yield
+            newer = self._since and record.revision > self._snapshot
+            if self.recent.peek(record.vehicle) is record and record.vehicle not in self._seen and not newer:
                 self.recent.forget(record.vehicle)
                 self.on_change(record, None)
 

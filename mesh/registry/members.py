@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, final
 
 from mesh.registry import etcd_pb2 as pb
@@ -23,7 +23,7 @@ from mesh.registry.client import EtcdClient, absent, get, holds, put, unchanged
 from mesh.registry.errors import BadRecord, Conflict, Superseded
 from mesh.registry.keys import Keys
 from mesh.registry.lease import TTL, Lease
-from mesh.registry.watch import Watch
+from mesh.registry.watch import PORTION, Watch
 
 log = logging.getLogger("mesh.registry.members")
 
@@ -258,12 +258,14 @@ class Members:
                 self._found[entry.key] = member
         return len(self._found) < MAX_MEMBERS
 
-    def end(self) -> None:
+    def end(self) -> Iterator[None]:
         found, self._found = self._found, {}
-        for key in [key for key in self._members if key not in found]:
-            self._set(key, None)
-        for key, member in found.items():
+        changes: list[tuple[bytes, Member | None]] = [(key, None) for key in self._members if key not in found]
+        changes += found.items()
+        for index, (key, member) in enumerate(changes):
             self._set(key, member)
+            if index % PORTION == PORTION - 1:
+                yield
 
     def apply(self, events: Sequence[pb.Event]) -> None:
         for event in events:

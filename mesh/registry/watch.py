@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, Protocol, final
 
 import grpc
@@ -42,6 +42,9 @@ SETTLE: Final = 0.5
 """Seconds without a change after which a resumed watch counts as up to date. etcd does not announce this, but it sends
 missed changes every 0.1 s until none is left."""
 
+PORTION: Final = 256
+"""Entries or changes that are applied before the loop runs again: about five milliseconds."""
+
 MAX_FRAGMENTS: Final = 4096
 """Fragments of one response. etcd splits at its request size (1.5 MB) and sends at most 1,000 revisions in a
 response."""
@@ -57,8 +60,9 @@ class WatchFollower(Protocol):
     def page(self, entries: Sequence[pb.KeyValue]) -> bool:
         """Some entries of the snapshot, sorted by key. Returns False to end the snapshot."""
 
-    def end(self) -> None:
-        """The snapshot is complete. Not called if it failed; then ``begin`` is called again."""
+    def end(self) -> Iterator[None]:
+        """The snapshot is complete: compare it with what was known, and yield after each ``PORTION`` of entries. Not
+        called if the snapshot failed; then ``begin`` is called again."""
 
     def apply(self, events: Sequence[pb.Event]) -> None:
         """Changes after the snapshot, in order."""
@@ -178,11 +182,16 @@ class Watch:
                     revision = page.header.revision
                     self._cluster = page.header.cluster_id
                     self._follower.begin(revision, since)
-                if not self._follower.page(page.kvs):
+                more = True
+                for start in range(0, max(len(page.kvs), 1), PORTION):
+                    more = more and self._follower.page(page.kvs[start : start + PORTION])
+                    await asyncio.sleep(0)
+                if not more:
                     break
         finally:
             await pages.aclose()
-        self._follower.end()
+        for _ in self._follower.end():
+            await asyncio.sleep(0)
         self.revision = revision
         self.rebuilt += 1
 
@@ -214,7 +223,7 @@ class Watch:
                 fragments.extend(response.events)
                 pieces += 1
                 if not response.fragment:
-                    self._follower.apply(fragments)
+                    await self._apply(fragments)
                     # Not the header's revision: while a watch catches up, that is etcd's current one, ahead of changes
                     # that are still to come.
                     self.revision = fragments[-1].kv.mod_revision
@@ -227,6 +236,13 @@ class Watch:
             if reading is not None:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
+
+    async def _apply(self, events: list[pb.Event]) -> None:
+        """Apply a response. One can have a hundred thousand changes: the loop runs in between."""
+        for start in range(0, len(events), PORTION):
+            if start:
+                await asyncio.sleep(0)
+            self._follower.apply(events[start : start + PORTION])
 
     async def _next(self, call: WatchCall, reading: asyncio.Task[object], url: str) -> pb.WatchResponse:
         """The next response; after silence, asks for a progress notice. The read is a task because cancelling a read

@@ -31,6 +31,7 @@ RELEASED: Final = 2  # QoS 2: PUBREC was received; PUBREL is due until PUBCOMP
 WITHDRAWN: Final = 3  # moved to another receiver; this one has a copy and may still acknowledge it
 
 _IDENTIFIERS: Final = 65_535
+_SEARCH: Final = 1024  # deliveries that one search for expired ones looks at: less than a tenth of a millisecond
 
 
 def packet_id_of(number: int) -> int:
@@ -110,8 +111,8 @@ class Outbound:
     1970."""
 
     __slots__ = (
-        "bytes", "depth", "finished", "in_flight", "next_number", "reserved", "restored", "resuming", "sent", "share",
-        "soonest", "waiting", "window",
+        "_later", "_searched", "bytes", "depth", "finished", "in_flight", "next_number", "reserved", "restored",
+        "resuming", "sent", "share", "soonest", "unreliable", "waiting", "window",
     )  # fmt: skip
 
     def __init__(self, depth: Depth, window: int = _IDENTIFIERS, share: QueueBytes | None = None) -> None:
@@ -126,6 +127,9 @@ class Outbound:
         self.finished = 0  # how many deliveries the receiver has acknowledged
         self.bytes = 0
         self.soonest = NEVER  # no waiting delivery expires before
+        self.unreliable = 0  # waiting deliveries of QoS 0
+        self._searched = 0  # the place up to which the present search for expired ones has come
+        self._later = NEVER  # the soonest expiry that it has passed
         self.restored = False  # by recovery: it is unknown which deliveries were sent
         self.resuming = False  # between ``attach`` and ``live``: waiting deliveries may be acknowledged
 
@@ -141,6 +145,8 @@ class Outbound:
         """Add a delivery at the end of the queue."""
         self._count(delivery)
         self.waiting.append(delivery)
+        if delivery.qos == 0:
+            self.unreliable += 1
         if delivery.expires != NEVER:
             self._note_expiry(delivery.expires)
 
@@ -174,6 +180,8 @@ class Outbound:
         depth.messages -= 1
         depth.loaded -= delivery.loaded
         delivery.loaded = 0
+        if delivery.qos == 0:
+            self.unreliable -= 1
 
     def _note_expiry(self, time: float) -> None:
         if self.soonest == NEVER or time < self.soonest:
@@ -237,32 +245,44 @@ class Outbound:
         return delivery
 
     def take_expired(self, now: float) -> list[Delivery]:
-        """Take out the waiting deliveries that have expired [MQTT-3.3.2-5]. Searches the queue only if one has; takes
-        out none during a replay, when the receiver may have some of them."""
+        """Take out waiting deliveries that have expired [MQTT-3.3.2-5], and search the queue for them only if one has.
+        A long queue is searched in portions, one in each call. Takes out none during a replay, when the receiver may
+        have some of them."""
         found: list[Delivery] = []
         if self.soonest == NEVER or self.soonest > now or self.resuming:
             return found
-        kept: Fifo[Delivery] = Fifo()
-        self.soonest = NEVER
-        for delivery in self.waiting:
-            if delivery.expires != NEVER and delivery.expires <= now:
+        waiting = self.waiting
+        if self._searched < waiting.begin():
+            self._searched = waiting.begin()
+            self._later = NEVER
+        end = min(self._searched + _SEARCH, waiting.end())
+        for place in range(self._searched, end):
+            delivery = waiting.at(place)
+            if delivery is None or delivery.expires == NEVER:
+                continue
+            if delivery.expires <= now:
+                waiting.remove(place)
                 self._uncount(delivery)
                 found.append(delivery)
-            else:
-                kept.append(delivery)
-                if delivery.expires != NEVER:
-                    self._note_expiry(delivery.expires)
-        self.waiting = kept
+            elif self._later == NEVER or delivery.expires < self._later:
+                self._later = delivery.expires
+        self._searched = end
+        if end >= waiting.end():
+            self.soonest = self._later
+            self._later = NEVER
+            waiting.tidy()
+            self._searched = waiting.begin()
         return found
 
-    def discard(self) -> None:
-        """Remove all deliveries: the session has ended."""
-        for delivery in self.waiting:
-            self._uncount(delivery)
-        for delivery in self.in_flight.values():
-            self._uncount(delivery)
-        self.waiting.clear()
-        self.in_flight.clear()
+    def drop_any(self) -> Delivery | None:
+        """Take out a delivery, whether it waits or is in flight: the session has ended. ``None`` if there is none."""
+        if self.waiting:
+            return self.drop_head()
+        if not self.in_flight:
+            return None
+        delivery = self.in_flight.popitem()[1]
+        self._uncount(delivery)
+        return delivery
 
     def finish(self, packet_id: int, type: int) -> Delivery | None:
         """Handle PUBACK, PUBCOMP, or PUBREC with an error. Returns the delivery, which has ended; ``None`` for an
@@ -292,31 +312,49 @@ class Outbound:
         than the delivery."""
         return packet_id in self.in_flight and not self.resuming
 
-    def movable(self, groups: set[str]) -> list[Delivery]:
-        """The deliveries of these shared groups that may move to another member, in order: those not sent, and those of
-        QoS 1 that are in flight. QoS 2 stays with the member that it was sent to [MQTT-4.8.2-4]."""
-        found = [one for one in self.in_flight.values() if one.group in groups and one.qos == 1 and one.state == SENT]
-        found.sort(key=_by_number)
-        return found + [one for one in self.waiting if one.group in groups and (one.qos == 1 or not one.dup)]
+    def movable(self, delivery: Delivery, group: str) -> bool:
+        """Whether a delivery of a shared group may move to another member: if it was not sent, or with QoS 1. QoS 2
+        stays with the member that it was sent to [MQTT-4.8.2-4]."""
+        if delivery.group != group:
+            return False
+        if delivery.state == QUEUED:
+            return delivery.qos == 1 or not delivery.dup
+        return delivery.qos == 1 and delivery.state == SENT
 
-    def withdraw(self, moved: set[Delivery], connected: bool) -> None:
-        """Take out deliveries that moved to other members. For a ``connected`` receiver those in flight keep their
-        places until it acknowledges them: they count against its receive maximum [MQTT-3.3.4-9]."""
-        kept: Fifo[Delivery] = Fifo()
-        for delivery in self.waiting:
-            if delivery in moved:
-                self._uncount(delivery)
-            else:
-                kept.append(delivery)
-        self.waiting = kept
-        for packet_id, delivery in list(self.in_flight.items()):
-            if delivery in moved:
-                if connected:
-                    self.unload(delivery)
-                    delivery.state = WITHDRAWN
-                else:
-                    del self.in_flight[packet_id]
-                    self._uncount(delivery)
+    def sent_of(self, group: str) -> list[Delivery]:
+        """The deliveries of a shared group that are in flight and may move, in order."""
+        found = [delivery for delivery in self.in_flight.values() if self.movable(delivery, group)]
+        found.sort(key=_by_number)
+        return found
+
+    def withdraw(self, delivery: Delivery, place: int, connected: bool) -> None:
+        """Take out a delivery that moved to another member, from its ``place`` in the queue, or from those in flight if
+        that is negative. One that is in flight to a ``connected`` receiver keeps its place until the receiver
+        acknowledges it: it counts against the receive maximum [MQTT-3.3.4-9]."""
+        if place >= 0:
+            self.waiting.remove(place)
+            self._uncount(delivery)
+        elif connected:
+            self.unload(delivery)
+            delivery.state = WITHDRAWN
+        else:
+            del self.in_flight[packet_id_of(delivery.number)]
+            self._uncount(delivery)
+
+    def withdraw_all(self, moved: set[Delivery], connected: bool) -> None:
+        """As ``withdraw``, for several deliveries, wherever they are."""
+        left = len(moved)
+        waiting = self.waiting
+        for place in range(waiting.begin(), waiting.end()):
+            if not left:
+                return
+            delivery = waiting.at(place)
+            if delivery is not None and delivery in moved:
+                self.withdraw(delivery, place, connected)
+                left -= 1
+        for sent in list(self.in_flight.values()):
+            if sent in moved:
+                self.withdraw(sent, -1, connected)
 
     def received(self, packet_id: int) -> Delivery | None:
         """Handle PUBREC. Returns the delivery, which may be released already; ``None`` for an unknown identifier, and
@@ -339,9 +377,14 @@ class Outbound:
         """
         if not self.resuming:
             return None
-        for index, delivery in enumerate(self.waiting):
-            if delivery.qos > 0 and packet_id_of(delivery.number) == packet_id:
-                return self.waiting.take(index) if _fits(delivery, type) else None
+        waiting = self.waiting
+        for place in range(waiting.begin(), waiting.end()):
+            delivery = waiting.at(place)
+            if delivery is not None and delivery.qos > 0 and packet_id_of(delivery.number) == packet_id:
+                if not _fits(delivery, type):
+                    return None
+                waiting.remove(place)
+                return delivery
         return None
 
     def reconnect(self) -> list[Delivery]:
@@ -353,13 +396,15 @@ class Outbound:
             if delivery.state == SENT:
                 delivery.dup = True
                 delivery.expires = NEVER  # a delivery that has begun is completed [MQTT-4.3.3-7]
-        kept: list[Delivery] = []
-        for delivery in self.waiting:
-            if delivery.qos:
-                kept.append(delivery)
-            else:
-                self._uncount(delivery)
-        self.waiting = Fifo(kept)
+        waiting = self.waiting
+        for place in range(waiting.begin(), waiting.end()):
+            if not self.unreliable:  # those of QoS 0 are near the head: they are dropped when the queue is long
+                break
+            waits = waiting.at(place)
+            if waits is not None and waits.qos == 0:
+                waiting.remove(place)
+                self._uncount(waits)
+        waiting.tidy()
         self.restored = False
         return self._requeue(set())
 
@@ -423,6 +468,8 @@ class Outbound:
                     self._note_expiry(delivery.expires)
         requeued.sort(key=_by_number)
         self.waiting.prepend(requeued)
+        self._searched = self.waiting.begin()  # a search for expired ones begins again
+        self._later = NEVER
         self.in_flight = in_flight
         return released
 

@@ -85,7 +85,7 @@ class EndpointClient(ClientStream):
         self._deliver(reader, packets)
         if reader.kept != self.kept:
             self.keep(reader.kept)
-        self._endpoint.turn.step()
+        self._endpoint.turn.step(len(packets))
         return len(packets) > 0
 
     def progress(self) -> int:
@@ -104,6 +104,7 @@ class EndpointClient(ClientStream):
 
     def ended(self) -> None:
         connection = self.connection
+        self.connection = None  # the two refer to each other: without a cycle they are freed at once
         self._reader = None  # and what it buffers
         if connection is not None and not connection.closing:
             self._endpoint.broker.lost(connection)
@@ -176,10 +177,10 @@ class EndpointClient(ClientStream):
         connect = life.connect()
         early = self.hand_over()
         self._reader = reader = Reader(endpoint.admission.limits, SERVER, life.protocol)
-        self.connection = endpoint.broker.open(connect, principal, self.peer, self)
+        connection = self.connection = endpoint.broker.open(connect, principal, self.peer, self)
         self._deliver(reader, reader.feed(early))
         if self.holds & HOLD_WRITING:
-            endpoint.broker.pause(self.connection)
+            endpoint.broker.pause(connection)
 
     def _deliver(self, reader: Reader, packets: list[Packet]) -> None:
         connection = self.connection

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, final
 
-from mesh.figures.instrument import Label, counter, gauge
+from mesh.figures.instrument import Distribution, Label, counter, gauge, histogram
 from mesh.figures.status import Status
 
 # What a socket or link carries: packets of clients, of vehicles (a device link), or of a core (a tier link).
@@ -29,6 +29,25 @@ class Held(Status):
     identity: Annotated[int, _HELD.of(reason="identity")] = 0
     link: Annotated[int, _HELD.of(reason="link")] = 0
     node: Annotated[int, _HELD.of(reason="node")] = 0
+    turn: Annotated[int, _HELD.of(reason="turn")] = 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TurnStatus(Status):
+    """The turns of a node's loop. A turn's time is that of the loop's thread, with everything that ran in it."""
+
+    longest: Annotated[
+        float,
+        gauge(
+            "mesh_turn_longest_seconds", "The longest turn of the loop since the start, in processor time.", (),
+            "seconds",
+        ),
+    ]
+    spent: Annotated[
+        Distribution,
+        histogram("mesh_turn_seconds", "Processor time of the turns of the loop, garbage collection included."),
+    ]
 
 
 @final
@@ -134,6 +153,7 @@ def together(link: str, statuses: Sequence[SocketsStatus]) -> SocketsStatus:
             identity=sum(one.identity for one in held),
             link=sum(one.link for one in held),
             node=sum(one.node for one in held),
+            turn=sum(one.turn for one in held),
         ),
         listeners=tuple(listener for status in statuses for listener in status.listeners),
     )

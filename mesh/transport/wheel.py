@@ -15,6 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
+from collections.abc import Callable
 from typing import Final, final
 
 from mypy_extensions import mypyc_attr
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 TICK: Final = 0.5  # seconds; fine enough for 1.5 times a keep alive of 1 s
 SLOTS: Final = 512  # an entry with a longer deadline than 256 s is checked every 256 s, which costs next to nothing
+PORTION: Final = 256  # entries that are checked in one turn: after a network fault all its clients are silent at once
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -47,12 +50,14 @@ class Timed(Flushable):
 
 @final
 class Wheel:
-    """``now`` is the number of ticks so far."""
+    """``now`` is the number of ticks so far. ``each`` is called at every tick."""
 
-    __slots__ = ("_handle", "_loop", "_slots", "now")
+    __slots__ = ("_due", "_each", "_handle", "_loop", "_slots", "now")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, each: Callable[[], None] | None = None) -> None:
         self._loop = loop
+        self._each = each
+        self._due: deque[Timed] = deque()  # entries of past ticks that are still to be checked
         self._slots: list[set[Timed]] = [set() for _ in range(SLOTS)]
         self._handle: asyncio.TimerHandle | None = None
         self.now = 0
@@ -70,29 +75,36 @@ class Wheel:
 
     def watch(self, entry: Timed, seconds: float) -> None:
         """From now on ``entry`` must be heard every ``seconds``; 0 ends that."""
+        self.forget(entry)
         entry.heard = self.now
         entry.patience = math.ceil(seconds / TICK) + 1 if seconds > 0 else 0
-        self.forget(entry)
         if entry.patience:
             self._put(entry, entry.patience)
 
     def forget(self, entry: Timed) -> None:
         """Remove ``entry``."""
+        entry.patience = 0
         if entry.slot >= 0:
             self._slots[entry.slot].discard(entry)
             entry.slot = -1
 
     def tick(self) -> None:
-        """Let one tick pass."""
+        """Let one tick pass, and check the first ``PORTION`` of the entries that are due."""
         self.now += 1
         slot = self.now % SLOTS
         due = self._slots[slot]
-        if not due:
-            return
-        self._slots[slot] = set()
-        for entry in due:
-            entry.slot = -1
-        for entry in due:
+        if due:
+            self._slots[slot] = set()
+            for entry in due:
+                entry.slot = -1
+            self._due.extend(due)
+        self.check()
+
+    def check(self) -> bool:
+        """Check some of the entries that are due. Returns whether others are left."""
+        due = self._due
+        for _ in range(min(len(due), PORTION)):
+            entry = due.popleft()
             left = entry.heard + entry.patience - self.now
             if entry.patience == 0 or entry.slot >= 0:
                 continue  # the expiry of another entry has changed this deadline
@@ -103,6 +115,7 @@ class Wheel:
                 entry.expired()
             except Exception:
                 log.exception("the deadline of %r failed", entry)
+        return bool(due)
 
     def _put(self, entry: Timed, ticks: int) -> None:
         entry.slot = (self.now + min(ticks, SLOTS - 1)) % SLOTS
@@ -111,3 +124,11 @@ class Wheel:
     def _run(self) -> None:
         self._handle = self._loop.call_later(TICK, self._run)
         self.tick()
+        if self._each is not None:
+            self._each()
+        if self._due:
+            self._loop.call_soon(self._check)
+
+    def _check(self) -> None:
+        if self.check():
+            self._loop.call_soon(self._check)

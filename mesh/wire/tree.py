@@ -2,7 +2,8 @@
 
 They know levels, wildcards and the ``$`` rule; they must never know what the values are. What always holds: the work of
 a match depends on the levels of the topic and on the matches, never on the number of other filters or topics; nothing
-recurses, so that depth needs no stack; a branch without a value is removed. Filters of shared subscriptions are used
+recurses, so that depth needs no stack; a branch without a value is removed. A filter can match as many topics as there
+are, so that match can be done in portions (``TopicWalk``). Filters of shared subscriptions are used
 without ``$share/{group}/``.
 """
 
@@ -156,51 +157,153 @@ class FilterTree(Generic[V]):
 
 @final
 class TopicNode(Generic[V]):
-    """One level of topics. ``topic`` is the whole name if the node has a value, else empty."""
+    """One level of topics. ``topic`` is the whole name if the node has a value, else empty. ``first`` and ``next``
+    chain the nodes below one node, the newest first; a node that was removed keeps its ``next``, so that a walk that
+    has stopped at it can go on."""
 
-    __slots__ = ("children", "topic", "value")
+    __slots__ = ("children", "first", "next", "previous", "topic", "value")
 
     def __init__(self) -> None:
         self.children: dict[str, TopicNode[V]] | None = None
+        self.first: TopicNode[V] | None = None  # of ``children``
+        self.next: TopicNode[V] | None = None
+        self.previous: TopicNode[V] | None = None
         self.topic = ""  # a topic name is never empty [MQTT-4.7.3-1]; empty: no value
         self.value: V | None = None
+
+    def child(self, level: str) -> TopicNode[V] | None:
+        """The child node for a level; ``None`` if there is none."""
+        return None if self.children is None else self.children.get(level)
+
+    def grow(self, level: str) -> TopicNode[V]:
+        """The child node for a level; creates it if there is none."""
+        if self.children is None:
+            self.children = {}
+        child = self.children.get(level)
+        if child is None:
+            child = TopicNode()
+            child.next = self.first
+            if self.first is not None:
+                self.first.previous = child
+            self.first = child
+            self.children[level] = child
+        return child
+
+    def cut(self, level: str) -> None:
+        """Remove the child node for a level."""
+        if self.children is None:
+            return
+        child = self.children.pop(level)
+        if child.previous is None:
+            self.first = child.next
+        else:
+            child.previous.next = child.next
+        if child.next is not None:
+            child.next.previous = child.previous
+        child.previous = None
+        if not self.children:
+            self.children = None
+
+
+@final
+class TopicWalk(Generic[V]):
+    """Finds the topics that a filter matches, a bounded number of nodes at a time; the tree may change in between.
+
+    It finds each topic that had a value from its beginning to its end, once. Of the topics that got or lost their value
+    meanwhile it may find some: a node in ``found`` has no value any more if its topic was removed.
+    """
+
+    __slots__ = ("_depths", "_levels", "_nodes", "_rest", "_wide", "found")
+
+    def __init__(self, root: TopicNode[V], filter: str) -> None:
+        levels = filter.split("/")
+        self._rest = levels[-1] == "#"
+        if self._rest:
+            levels.pop()
+        self._levels = levels
+        # The walk is depth first. The stacks have one entry for each level that it is in: the next node to visit, the
+        # number of levels that lead to it, and whether the nodes that are chained to it are due as well.
+        self._nodes: list[TopicNode[V]] = [root]
+        self._depths: list[int] = [0]
+        self._wide: list[bool] = [False]
+        self.found: list[TopicNode[V]] = []
+
+    def done(self) -> bool:
+        """Whether everything was found."""
+        return not self._nodes
+
+    def run(self, steps: int) -> int:
+        """Visit up to ``steps`` nodes; returns how many it visited."""
+        nodes, depths, wide, levels = self._nodes, self._depths, self._wide, self._levels
+        deepest, rest = len(levels), self._rest
+        visited = 0
+        while nodes and visited < steps:
+            visited += 1
+            node, depth = nodes[-1], depths[-1]
+            following = node.next if wide[-1] else None
+            if following is None:
+                nodes.pop()
+                depths.pop()
+                wide.pop()
+            else:
+                nodes[-1] = following
+            below: TopicNode[V] | None = None
+            spread = True
+            if depth == deepest:
+                if node.value is not None:  # "a/#" also matches "a", section 4.7.1.2
+                    self.found.append(node)
+                if rest:
+                    below = node.first
+            else:
+                level = levels[depth]
+                depth += 1
+                if level == "+":
+                    below = node.first
+                else:
+                    below = node.child(level)
+                    spread = False
+            if below is not None:
+                nodes.append(below)
+                depths.append(depth)
+                wide.append(spread)
+        return visited
 
 
 @final
 class TopicTree(Generic[V]):
     """Topic names, each with one value (never ``None``); finds the topics that match a filter."""
 
-    __slots__ = ("_root", "_size")
+    __slots__ = ("_hidden", "_root", "_size")
 
     def __init__(self) -> None:
         self._root: TopicNode[V] = TopicNode()
+        self._hidden: TopicNode[V] = TopicNode()  # of the names with $, which no wildcard at the first level matches
         self._size = 0
 
     def __len__(self) -> int:
         """The number of topics with a value."""
         return self._size
 
-    def get(self, topic: str) -> V | None:
-        """The value of a topic; ``None`` if it has none."""
-        node = self._root
+    def node(self, topic: str) -> TopicNode[V] | None:
+        """The node of a topic; ``None`` if it has none. It may have no value."""
+        node = self._root_of(topic)
         for level in topic.split("/"):
-            child = None if node.children is None else node.children.get(level)
+            child = node.child(level)
             if child is None:
                 return None
             node = child
-        return node.value
+        return node
+
+    def get(self, topic: str) -> V | None:
+        """The value of a topic; ``None`` if it has none."""
+        node = self.node(topic)
+        return None if node is None else node.value
 
     def set(self, topic: str, value: V) -> V | None:
         """Set the value of a valid topic name; returns the previous one, or ``None``."""
-        node = self._root
+        node = self._root_of(topic)
         for level in topic.split("/"):
-            if node.children is None:
-                node.children = {}
-            child = node.children.get(level)
-            if child is None:
-                child = TopicNode()
-                node.children[level] = child
-            node = child
+            node = node.grow(level)
         before = node.value
         if not node.topic:
             self._size += 1
@@ -211,11 +314,11 @@ class TopicTree(Generic[V]):
     def delete(self, topic: str) -> V | None:
         """Remove the value of a topic, and the branch that becomes empty; returns the value, or ``None``."""
         parts = topic.split("/")
-        node = self._root
+        node = self._root_of(topic)
         path: list[TopicNode[V]] = []
         for level in parts:
             path.append(node)
-            child = None if node.children is None else node.children.get(level)
+            child = node.child(level)
             if child is None:
                 return None
             node = child
@@ -227,52 +330,20 @@ class TopicTree(Generic[V]):
         self._size -= 1
         while path and not node.topic and node.children is None:
             node = path.pop()
-            if node.children is not None:
-                del node.children[parts[len(path)]]
-                if not node.children:
-                    node.children = None
+            node.cut(parts[len(path)])
         return before
 
-    def match(self, filter: str) -> list[tuple[str, V]]:
-        """All topics that a valid filter matches, with their values."""
-        found: list[tuple[str, V]] = []
-        at: list[TopicNode[V]] = [self._root]
-        first = True
-        for level in filter.split("/"):
-            if level == "#":
-                self._collect(at, first, found)
-                return found
-            following: list[TopicNode[V]] = []
-            for node in at:
-                if node.children is None:
-                    continue
-                if level == "+":
-                    for name, child in node.children.items():
-                        if not (first and name.startswith("$")):  # [MQTT-4.7.2-1]
-                            following.append(child)
-                else:
-                    named = node.children.get(level)
-                    if named is not None:
-                        following.append(named)
-            if not following:
-                return found
-            at = following
-            first = False
-        for node in at:
-            if node.value is not None:
-                found.append((node.topic, node.value))
-        return found
+    def walk(self, filter: str) -> TopicWalk[V]:
+        """Begin to look for all topics that a valid filter matches."""
+        return TopicWalk(self._root_of(filter), filter)
 
-    def _collect(self, at: list[TopicNode[V]], first: bool, found: list[tuple[str, V]]) -> None:
-        """Collect the values at these nodes and below: ``#`` includes its parent level."""
-        stack = list(at)
-        while stack:
-            node = stack.pop()
-            if node.value is not None:
-                found.append((node.topic, node.value))
-            if node.children is None:
-                continue
-            for name, child in node.children.items():
-                if not (first and name.startswith("$")):  # [MQTT-4.7.2-1]
-                    stack.append(child)
-            first = False  # only the first node can be the root
+    def match(self, filter: str) -> list[tuple[str, V]]:
+        """All topics that a valid filter matches, with their values; takes as long as it takes."""
+        walk = self.walk(filter)
+        while not walk.done():
+            walk.run(1024)
+        return [(node.topic, node.value) for node in walk.found if node.value is not None]
+
+    def _root_of(self, name: str) -> TopicNode[V]:
+        """The root for a topic or a filter [MQTT-4.7.2-1]."""
+        return self._hidden if name.startswith("$") else self._root

@@ -8,7 +8,7 @@ from mesh.broker.settings import Settings
 from mesh.session.message import message_of
 from mesh.wire.packets import PUBACK, Ack, Publish, SubAck, Subscribe, Subscription, Unsubscribe
 from mesh.wire.properties import Properties
-from mesh.wire.reasons import QUOTA_EXCEEDED, SUCCESS
+from mesh.wire.reasons import SUCCESS
 from tests.support.bench import Bench, Client
 
 QUEUE, WINDOW = 10, 3
@@ -188,34 +188,26 @@ def test_a_backlog_whose_messages_were_removed_is_dropped_after_a_crash() -> Non
     for number in range(COUNT):
         sender.publish(f"r/{number}", b"", 0, retain=True)
     mesh = mesh.restart()
-    assert [session.retained_backlog for session in mesh.broker.sessions.all()] == [()]
     client = mesh.client("slow", clean=False, expiry=100)
     assert len(client.messages()) <= WINDOW + QUEUE // 2  # those that were in its queue already
+    (session,) = mesh.broker.sessions.all()
+    assert not session.retained_backlog
+    assert [interest.due_until for interest in session.interests.values()] == [0]
 
 
-def test_a_subscription_beyond_the_limit_of_the_backlog_is_refused() -> None:
+def test_the_backlogs_of_several_subscriptions_come_one_after_the_other() -> None:
     mesh = bench()
     retain(mesh)
-    mesh.settings.max_retained = COUNT + 10
-    mesh = mesh.restart()
     client = slow(mesh)
-    assert subscribe(client) == 1
-    assert subscribe(client, "r/#") == QUOTA_EXCEEDED
-    assert subscribe(client, "r/7") == 1
-    assert subscribe(client, "#", 0) == QUOTA_EXCEEDED
-    found = get(client)
-    assert sorted(found) == sorted([*ALL, b"7"])
-    assert subscribe(client, "r/#") == 1
-
-
-def test_filters_of_one_packet_count_together_against_the_limit() -> None:
-    mesh = bench()
-    retain(mesh)
-    mesh.settings.max_retained = COUNT + 10
-    client = slow(mesh.restart())
-    client.send(Subscribe(1, [Subscription("r/+", 1), Subscription("r/#", 1), Subscription("r/1", 1)]))
+    filters = [Subscription("r/+", 1), Subscription("r/#", 1), Subscription("r/1", 1), Subscription("none", 1)]
+    client.send(Subscribe(1, filters))
     (answer,) = client.take(SubAck)
-    assert answer.reasons == [1, QUOTA_EXCEEDED, 1]
+    assert answer.reasons == [1, 1, 1, 1]
+    (session,) = [one for one in mesh.broker.sessions.all() if one.connection is client.connection]
+    assert session.retained_backlog is not None
+    assert [len(part.topics) for part in session.retained_backlog.values()] == [COUNT, 0, 0]  # one list at a time
+    assert get(client) == [*ALL, *ALL, b"1"]
+    assert session.retained_backlog is None
 
 
 def test_retained_messages_from_an_edge_wait_for_a_full_queue() -> None:
@@ -228,7 +220,9 @@ def test_retained_messages_from_an_edge_wait_for_a_full_queue() -> None:
         message = message_of(Publish(f"r/{number}", payload, 1, True, properties=properties), mesh.clock(), True)
         assert mesh.broker.dispatcher.refresh_retained(message, None, "r/+") == SUCCESS
         mesh.turn()
-    (retained_backlog,) = next(session.retained_backlog for session in mesh.broker.sessions.all())
+    (session,) = mesh.broker.sessions.all()
+    assert session.retained_backlog is not None
+    (retained_backlog,) = session.retained_backlog.values()
     assert len(retained_backlog.topics) - retained_backlog.at > QUEUE
     assert get(client) == ALL
     assert mesh.broker.counters.rejected == 0
@@ -242,6 +236,8 @@ def test_retained_messages_from_edges_stop_at_the_limit_of_the_backlog() -> None
     for payload in ALL:  # one topic, with another payload each time
         message = message_of(Publish("r/1", payload, 1, True), mesh.clock(), True)
         assert mesh.broker.dispatcher.refresh_retained(message, None, "r/+") == SUCCESS
-    (retained_backlog,) = next(session.retained_backlog for session in mesh.broker.sessions.all())
+    (session,) = mesh.broker.sessions.all()
+    assert session.retained_backlog is not None
+    (retained_backlog,) = session.retained_backlog.values()
     assert len(retained_backlog.topics) - retained_backlog.at == 20
     assert mesh.broker.counters.rejected > 0

@@ -17,13 +17,13 @@ from tests.support.items import owned_items
 _SLACK: Final = 64  # packets of one read that may exceed a limit
 _HELD: Final = 4096  # answers that wait for the journal, which is never far behind in these tests
 _ABOVE: Final = 1000  # messages above the limit of a back end's queue that holds: all that clients have unanswered
-_TIMERS: Final = 1100
 _CORES: Final = 24  # that may be connected at a time: all clients
 
 
 def check(broker: Broker, store: CrashStore) -> None:
     """Check everything. Raises ``Breach``, which says what is wrong."""
-    sessions = broker.sessions.all()
+    alive = broker.sessions.all()
+    sessions = [*alive, *broker.sessions.ending]
     depth = sum(len(session.outbound) for session in sessions)
     said = broker.persistence.depth.messages
     insist(said == depth, f"depth says {said}, there are {depth}")
@@ -31,11 +31,11 @@ def check(broker: Broker, store: CrashStore) -> None:
     insist(broker.connections == connected, f"{broker.connections} connections are counted, there are {connected}")
     interests = sum(len(session.interests) for session in sessions)
     insist(len(broker.subscriptions) == interests, f"{len(broker.subscriptions)} subscriptions counted, {interests}")
-    for session in sessions:
+    for session in alive:
         _check_session(broker, session)
     _check_letters(broker)
     insist(len(broker.retained) <= broker.settings.max_retained, "more retained messages than allowed")
-    insist(len(sessions) <= broker.settings.max_sessions, "more sessions than allowed")
+    insist(len(alive) <= broker.settings.max_sessions, "more sessions than allowed")
     _check_quotas(broker)
     owned = owned_items(broker)
     insist(owned == set(store.items), _difference(owned, store))
@@ -47,14 +47,15 @@ def _check_quotas(broker: Broker) -> None:
     counted = {key: _parts(share) for key, share in quotas._shares.items()}
     there: dict[tuple[int, str], list[int]] = {}
     memory = loaded = 0
-    for session in broker.sessions.all():
+    for session in [*broker.sessions.all(), *broker.sessions.ending]:
         parts = there.setdefault((session.kind, session.key[1]), [0, 0, 0, 0, 0])
-        parts[0] += not session.inbox
-        parts[1] += session.weight
+        weight = 0 if session.ended else session.weight
+        parts[0] += not session.ended and not session.inbox
+        parts[1] += weight
         filters = sum(filter_weight(filter) for filter in session.interests)
         parts[2] += filters
         parts[4] += session.outbound.bytes
-        memory += session.weight + filters
+        memory += weight + filters
         loaded += sum(one.loaded for one in (*session.outbound.waiting, *session.outbound.in_flight.values()))
     for one in held.values():
         there.setdefault((one.share.kind, one.share.name), [0, 0, 0, 0, 0])[3] += one.size
@@ -103,8 +104,9 @@ def _check_session(broker: Broker, session: Session) -> None:
     insist(len(deliveries) <= most + 2 * settings.in_flight, f"{session.key}: {len(deliveries)} deliveries")
     insist(len(session.interests) <= settings.max_subscriptions, f"{session.key}: too many subscriptions")
     insist(len(session.incoming) <= 0xFFFF, f"{session.key}: too many open identifiers")
-    due = sum(len(part.topics) - part.at for part in session.retained_backlog)
-    insist(due <= settings.max_retained, f"{session.key}: {due} retained messages are due")
+    for part in (session.retained_backlog or {}).values():
+        due = len(part.topics) - part.at
+        insist(due <= settings.max_retained, f"{session.key}: {due} retained messages are due")
     shared = sum(is_shared(filter) for filter in session.interests)
     insist(session.shared == shared, f"{session.key}: {session.shared} shared are counted, there are {shared}")
     connection = session.connection
@@ -128,6 +130,7 @@ def _difference(owned: set[int], store: CrashStore) -> str:
 def check_empty(broker: Broker, store: CrashStore) -> None:
     """Check that no state is left after all sessions have ended and no message is retained."""
     insist(len(broker.sessions) == 0, f"{len(broker.sessions)} sessions are left")
+    insist(not broker.work and not broker.sessions.ending, "work of sessions that have ended is left")
     insist(broker.connections == 0, f"{broker.connections} connections are left")
     insist(broker.persistence.depth.messages == 0, f"{broker.persistence.depth.messages} messages are left")
     insist(len(broker.subscriptions) == 0, f"{len(broker.subscriptions)} subscriptions are left")
@@ -140,6 +143,7 @@ def check_empty(broker: Broker, store: CrashStore) -> None:
     insist(not broker.courier.filling, "queues of sessions that have ended count as filling")
     insist(not store.items, _difference(set(), store))
     insist(not broker.persistence._bodies, "bodies without a delivery are counted")
+    broker.sharing.check(0.0)
     insist(not broker.sharing._seen, "members that left their groups are remembered")
     insist(not broker.courier._spans, "spans are left")
     insist(not broker.quotas._shares, f"shares are left: {list(broker.quotas._shares)}")
@@ -148,8 +152,8 @@ def check_empty(broker: Broker, store: CrashStore) -> None:
 
 
 def check_timers(broker: Broker) -> None:
-    """Check that stale timers are dropped in time."""
+    """Check that no timer is left of a session that has ended, or of a message that was replaced."""
     timers, sessions = len(broker.sessions._timers), len(broker.sessions)
-    insist(timers <= 4 * sessions + _TIMERS, f"{timers} timers for {sessions} sessions")
+    insist(timers <= sessions, f"{timers} timers for {sessions} sessions")
     kept, expiring = len(broker.retained._timers), len(broker.retained._expiring)
-    insist(kept <= 2 * expiring + _TIMERS, f"{kept} timers for {expiring} retained messages that expire")
+    insist(kept == expiring, f"{kept} timers for {expiring} retained messages that expire")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from mesh.figures.instrument import Distribution
 from mesh.frontdoor.status import ConnectionsStatus, DoorStatus
 from mesh.node.status import ServicesStatus
-from mesh.transport.status import CLIENT, BuffersStatus, Held, SocketsStatus
+from mesh.transport.status import CLIENT, BuffersStatus, Held, SocketsStatus, TurnStatus
 from tests.support.exchange import exchange
 
+TURNS = TurnStatus(0.25, Distribution((0.5,), (1, 0), 0.25))
 DOOR = DoorStatus(
     host="127.0.0.1",
     door=ConnectionsStatus(
-        SocketsStatus(CLIENT, 3, 0, 0, 10, 20, Held(link=1), ()), BuffersStatus(0, 1, 0), 5, 7, 8, ()
+        SocketsStatus(CLIENT, 3, 0, 0, 10, 20, Held(link=1), ()), BuffersStatus(0, 1, 0), 5, 7, 8, (), TURNS
     ),
     services=ServicesStatus(1.5, True, 4, 0, None),
 )

@@ -12,6 +12,7 @@ from mesh.figures.instrument import Distribution
 from mesh.journal.status import JournalStatus
 from mesh.node.status import BrokerHostStatus
 from mesh.session.store import Store
+from mesh.transport.status import TurnStatus
 
 JOURNAL = JournalStatus(0, 0, 0, 1, 0, 0, Distribution((), (0,), 0.0), failing=False)
 
@@ -37,7 +38,7 @@ def test_status_names_a_budget_that_is_used_up_and_who_holds_the_most() -> None:
 
 def test_status_names_a_failed_journal() -> None:
     broker = Broker(Settings(), Store(), lambda: 1.0, Tracer())
-    status = BrokerHostStatus(broker.status(), JOURNAL)
+    status = BrokerHostStatus(broker.status(), JOURNAL, TurnStatus(0.0, Distribution((), (0,), 0.0)))
     assert status.detail == ""
     failing = replace(JOURNAL, failing=True, error="[Errno 28] No space left on device")
     assert replace(status, journal=failing).detail == (

@@ -146,7 +146,7 @@ SendingSide.TestCase.settings = settings(max_examples=60, stateful_step_count=30
 TestSendingSide = SendingSide.TestCase
 
 
-def test_discarded_session_is_not_counted_in_the_depth() -> None:
+def test_abandoned_session_is_not_counted_in_the_depth() -> None:
     depth = Depth()
     first, second = Outbound(depth), Outbound(depth)
     for outbound in (first, second):
@@ -156,7 +156,7 @@ def test_discarded_session_is_not_counted_in_the_depth() -> None:
             outbound.push(item)
     assert first.take(0) is not None
     assert depth.messages == 6
-    first.discard()
+    assert [first.drop_any() is not None for _ in range(4)] == [True, True, True, False]
     assert depth.messages == 3
     assert (len(first), first.bytes) == (0, 0)
 
@@ -196,6 +196,33 @@ def expiring(outbound: Outbound, *moments: float) -> list[Delivery]:
         outbound.number(item)
         outbound.push(item)
     return made
+
+
+def test_a_long_queue_is_searched_for_expired_deliveries_in_portions() -> None:
+    outbound = Outbound(Depth(), 4)
+    made = expiring(outbound, *[10.0, 0.0, 20.0] * 1000)
+    found: list[Delivery] = []
+    calls = 0
+    while outbound.soonest == 10.0:
+        calls += 1
+        portion = outbound.take_expired(10.0)
+        assert len(portion) < 400
+        found += portion
+    assert found == made[::3]
+    assert calls == 3
+    assert outbound.soonest == 20.0
+    assert list(outbound.waiting) == [item for item in made if item.expires != 10.0]
+
+
+def test_a_delivery_that_is_queued_again_is_found_by_a_search_that_has_begun() -> None:
+    outbound = Outbound(Depth(), 4)
+    first = expiring(outbound, 30.0)[0]
+    assert outbound.take(0) is first
+    expiring(outbound, *[10.0] * 2000)
+    assert len(outbound.take_expired(10.0)) == 1024
+    first.expires = 10.0
+    outbound.resume([])
+    assert first in outbound.take_expired(10.0)
 
 
 def test_expired_deliveries_are_taken_out_as_time_passes() -> None:

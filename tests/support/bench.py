@@ -71,7 +71,8 @@ class Bench:
             self.answered = False
 
     def _flush(self) -> None:
-        held = sum(len(session.outbound) for session in self.broker.sessions.all())
+        sessions = [*self.broker.sessions.all(), *self.broker.sessions.ending]
+        held = sum(len(session.outbound) for session in sessions)
         assert self.broker.persistence.depth.messages == held
         dirty = self.broker.dirty[:]
         self.broker.dirty.clear()

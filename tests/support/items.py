@@ -9,7 +9,7 @@ from mesh.session.outbound import Delivery
 def owned_items(broker: Broker) -> set[int]:
     """The journal items to which the state in memory refers."""
     found: set[int] = set()
-    for session in broker.sessions.all():
+    for session in [*broker.sessions.all(), *broker.sessions.ending]:
         found.add(session.item)
         if session.ledger is not None:
             found.add(session.ledger.item)

@@ -11,7 +11,7 @@ import pytest
 from mesh.broker.notices import BURST, Notices
 from mesh.broker.shell import Flushable
 from mesh.transport.turn import WIDTH, Turn
-from mesh.transport.wheel import SLOTS, TICK, Timed, Wheel
+from mesh.transport.wheel import PORTION, SLOTS, TICK, Timed, Wheel
 from tests.support.loop import run
 from tests.support.waiting import until
 
@@ -149,6 +149,82 @@ def test_an_entry_that_fails_does_not_stop_the_wheel(caplog: pytest.LogCaptureFi
         wheel.tick()
     assert entry.times == 1
     assert "ValueError: broken" in caplog.text
+
+
+def test_entries_that_expire_together_are_checked_in_portions() -> None:
+    wheel = wheel_of()
+    entries = [Entry() for _ in range(3 * PORTION)]
+    for entry in entries:
+        wheel.watch(entry, TICK)
+    for _ in range(2):
+        wheel.tick()
+    assert sum(entry.times for entry in entries) == PORTION
+    wheel.forget(next(entry for entry in entries if not entry.times))
+    while wheel.check():
+        pass
+    assert sum(entry.times for entry in entries) == 3 * PORTION - 1
+
+
+def test_the_wheel_checks_all_that_expire_together_by_itself() -> None:
+    async def main() -> None:
+        beats: list[int] = []
+        wheel = Wheel(asyncio.get_running_loop(), lambda: beats.append(wheel.now))
+        entries = [Entry() for _ in range(3 * PORTION)]
+        for entry in entries:
+            wheel.watch(entry, TICK)
+        wheel.start()
+        await until(lambda: all(entry.times for entry in entries))
+        assert beats
+        wheel.stop()
+
+    run(main())
+
+
+def test_a_turn_is_as_long_as_the_processor_time_since_the_one_before() -> None:
+    async def main() -> None:
+        now = [10.0]
+        turn = Turn(asyncio.get_running_loop(), clock=lambda: now[0])
+        for spent in (0.25, 0.0, 0.5, 0.125):
+            now[0] += spent
+            turn.end()
+        status = turn.status()
+        assert status.longest == 0.5
+        assert status.spent.count == 4
+        assert status.spent.total == 0.875
+
+    run(main())
+
+
+def test_a_long_turn_has_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        now = [10.0]
+        turn = Turn(asyncio.get_running_loop(), clock=lambda: now[0])
+        now[0] += 0.04
+        turn.end()
+        assert caplog.text == ""
+        now[0] += 0.25
+        turn.end()
+        assert "a turn of the loop took 250 ms of processor time" in caplog.text
+
+    run(main())
+
+
+def test_reads_of_many_packets_end_a_turn_sooner() -> None:
+    async def main() -> None:
+        events: list[str] = []
+        turn = Turn(asyncio.get_running_loop(), lambda: events.append("end"))
+        turn.step(32 * WIDTH)
+        assert events == ["end"]
+        for _ in range(WIDTH - 1):
+            turn.step(10)
+            turn.relayed(10)
+        assert events == ["end"]
+        turn.step()
+        assert events == ["end"] * 2
+        turn.relayed(32 * WIDTH)
+        assert events == ["end"] * 3
+
+    run(main())
 
 
 def test_the_wheel_runs_by_itself() -> None:

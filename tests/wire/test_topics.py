@@ -224,7 +224,52 @@ def test_topic_tree_agrees_with_a_table_of_topics(steps: list[tuple[str, int, bo
         assert sorted(tree.match(filter)) == sorted(item for item in plain.items() if matches(filter, item[0]))
     for topic in plain:
         tree.delete(topic)
-    assert tree._root.children is None
+    for root in (tree._root, tree._hidden):
+        assert root.children is None
+        assert root.first is None
+
+
+STEP = st.tuples(few_topics, st.integers(0, 9), st.booleans())
+
+
+@given(st.lists(STEP, max_size=30), few_filters(), st.lists(st.lists(STEP, max_size=3), max_size=30))
+def test_a_walk_finds_each_topic_that_stays_once_while_others_come_and_go(
+    before: list[tuple[str, int, bool]], filter: str, steps: list[list[tuple[str, int, bool]]]
+) -> None:
+    tree: TopicTree[int] = TopicTree()
+    for topic, value, there in before:
+        if there:
+            tree.set(topic, value)
+        else:
+            tree.delete(topic)
+    staying = {topic for topic, _ in tree.match(filter)}
+    walk = tree.walk(filter)
+    for changes in steps:
+        assert walk.run(1) <= 1
+        for topic, value, there in changes:
+            if there:
+                tree.set(topic, value)
+            else:
+                tree.delete(topic)
+                staying.discard(topic)
+    while not walk.done():
+        assert walk.run(2) > 0
+    found = [node.topic for node in walk.found if node.value is not None]
+    assert len(found) == len(set(found))
+    assert staying <= set(found)
+    assert all(matches(filter, topic) for topic in found)
+
+
+def test_a_walk_takes_one_step_for_each_node() -> None:
+    tree: TopicTree[int] = TopicTree()
+    for number in range(10):
+        tree.set(f"{number}/a/b", number)
+    walk = tree.walk("+/+/+")
+    assert walk.run(5) == 5
+    assert not walk.done()
+    assert walk.run(1000) == 26
+    assert walk.done()
+    assert sorted(node.value or 0 for node in walk.found) == list(range(10))
 
 
 def test_second_value_under_a_key_replaces_the_first() -> None:

@@ -1,0 +1,447 @@
+"""Long work is done in slices: no turn does more than a bounded part of it, whatever is stored or asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from mesh.broker import work
+from mesh.broker.inbox import InboxRules
+from mesh.broker.principal import VEHICLE
+from mesh.broker.settings import Settings
+from mesh.broker.work import STEPS, Work
+from mesh.session.message import message_of
+from mesh.wire import tree
+from mesh.wire.packets import Publish, SubAck, Subscribe, Subscription, Will
+from mesh.wire.properties import Properties
+from mesh.wire.reasons import SUCCESS
+from tests.fakes.store import MemoryStore
+from tests.support.bench import Bench, Client, subscribe
+
+LEVELS = 125
+TOPICS = 300
+FILTERS = 60
+DROPS = 2 * STEPS  # more than one turn may drop, far less than these tests have
+
+
+class CountingStore(MemoryStore):
+    """Counts the calls since the last turn."""
+
+    calls = 0
+
+    def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
+        self.calls += 1
+        return super().append(kind, owner, meta, body)
+
+    def drop(self, id: int) -> None:
+        self.calls += 1
+        super().drop(id)
+
+
+def bench(**options: Any) -> Bench:
+    settings = Settings()
+    settings.system_interval = 0.0
+    for name, value in options.items():
+        setattr(settings, name, value)
+    return Bench(settings, CountingStore())
+
+
+def turns(mesh: Bench, most: int = 10_000) -> list[int]:
+    """Run turns until no work is left; the calls of the journal in each."""
+    store = mesh.store
+    assert isinstance(store, CountingStore)
+    found = [store.calls]
+    store.calls = 0
+    while mesh.broker.end_turn():
+        found.append(store.calls)
+        store.calls = 0
+        assert len(found) < most
+    found.append(store.calls)
+    store.calls = 0
+    mesh.turn()
+    store.calls = 0
+    return found
+
+
+def lines(call: Callable[[], object]) -> int:
+    """How many lines of the tree of topics ``call`` executes."""
+    count = 0
+
+    def local(frame: FrameType, event: str, _: object) -> object:
+        nonlocal count
+        count += event == "line"
+        return local
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        return local if frame.f_code.co_filename == tree.__file__ else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def retain_deep(mesh: Bench, topics: int = TOPICS) -> None:
+    """Retain topics of as many levels as a client may use."""
+    for number in range(topics):
+        topic = f"{number}/" + "/".join("x" * (LEVELS - 1))
+        mesh.broker.dispatcher.route(message_of(Publish(topic, b"r", 1, True), mesh.clock(), False), None, None)
+    mesh.turn()
+
+
+@pytest.mark.skipif(not tree.__file__.endswith(".py"), reason="lines are counted in Python only")
+def test_a_subscription_to_deep_retained_topics_takes_a_bounded_part_of_each_turn() -> None:
+    mesh = bench()
+    retain_deep(mesh)
+    client = mesh.client()
+    other = mesh.client("other")
+    subscribe(other, "news")
+    filters = [Subscription("/".join("+" * depth), 1) for depth in range(LEVELS - FILTERS, LEVELS)]
+    most = lines(lambda: mesh.broker.receive(client.connection, Subscribe(1, filters)))
+    more = True
+    while more:
+        again: list[bool] = []
+        most = max(most, lines(lambda: again.append(mesh.broker.end_turn())))  # noqa: B023
+        mesh.broker.durable(mesh.store.commit())
+        more = again[0]
+    assert most < 40 * STEPS
+    mesh.turn()
+    assert client.take(SubAck)[0].reasons == [1] * FILTERS
+
+
+def test_the_retained_messages_of_a_long_search_arrive_once_the_oldest_first() -> None:
+    mesh = bench()
+    retain_deep(mesh)
+    client = mesh.client()
+    client.send(Subscribe(1, [Subscription("/".join("+" * LEVELS), 1)]))
+    found = client.take(Publish)
+    assert [message.topic.split("/")[0] for message in found] == [str(number) for number in range(TOPICS)]
+
+
+def test_a_search_finds_what_was_retained_when_it_began_and_not_what_was_replaced_since() -> None:
+    mesh = bench()
+    retain_deep(mesh)
+    client = mesh.client()
+    mesh.auto = False
+    mesh.broker.receive(client.connection, Subscribe(1, [Subscription("#", 1)]))
+    assert mesh.broker.end_turn()
+    rest = "/".join("x" * (LEVELS - 1))
+    for number, payload in ((0, b"new"), (1, b""), (TOPICS, b"new")):
+        publish = Publish(f"{number}/{rest}", payload, 1, True)
+        mesh.broker.dispatcher.route(message_of(publish, mesh.clock(), False), None, None)
+    mesh.auto = True
+    mesh.turn()
+    found = client.take(Publish)
+    retained = [message.topic.split("/")[0] for message in found if message.retain]
+    live = [(message.topic.split("/")[0], message.payload) for message in found if not message.retain]
+    assert retained == [str(number) for number in range(2, TOPICS)]
+    assert live == [("0", b"new"), ("1", b""), (str(TOPICS), b"new")]
+
+
+def test_an_unsubscribe_ends_a_search() -> None:
+    mesh = bench()
+    retain_deep(mesh)
+    client = mesh.client()
+    mesh.broker.receive(client.connection, Subscribe(1, [Subscription("#", 1)]))
+    (session,) = mesh.broker.sessions.all()
+    assert session.retained_backlog
+    mesh.broker.catch_up.forget(next(iter(session.retained_backlog)))
+    assert session.retained_backlog is None
+    mesh.turn()
+    assert client.messages() == []
+
+
+def fill(mesh: Bench, client_id: str, count: int, topic: str = "t", **fields: Any) -> Client:
+    """A disconnected client with this many messages in its queue."""
+    client = mesh.client(client_id, expiry=100, **fields)
+    subscribe(client, topic)
+    client.lose()
+    put(mesh, count, topic.removeprefix("$share/g/"))
+    return client
+
+
+def put(mesh: Bench, count: int, topic: str = "t", expires: float = 0.0) -> None:
+    for _ in range(count):
+        properties = Properties()
+        if expires:
+            properties.message_expiry = int(expires)
+        mesh.broker.dispatcher.route(
+            message_of(Publish(topic, b"x", 1, False, properties=properties), mesh.clock(), False), None, None
+        )
+    mesh.turn()
+    turns(mesh)
+
+
+COUNT = 20_000
+
+
+def test_the_end_of_a_session_drops_its_queue_in_slices() -> None:
+    mesh = bench(max_queue_messages=COUNT)
+    fill(mesh, "c", COUNT)
+    mesh.clock.now += 101
+    mesh.broker.tick()
+    found = turns(mesh)
+    assert max(found) <= DROPS
+    assert len(found) > COUNT // STEPS
+    assert mesh.store.items == {}
+    assert mesh.broker.persistence.depth.messages == 0
+
+
+def test_a_crash_in_the_middle_of_the_end_of_a_session_does_not_bring_it_back() -> None:
+    mesh = bench(max_queue_messages=COUNT)
+    fill(mesh, "c", COUNT)
+    mesh.clock.now += 101
+    mesh.broker.tick()
+    mesh.broker.end_turn()
+    mesh.store.commit()
+    assert mesh.store.items
+    again = mesh.restart()
+    assert again.broker.sessions.all() == []
+    assert again.store.items == {}
+
+
+def test_a_clean_start_gives_a_new_session_while_the_old_one_ends() -> None:
+    mesh = bench(max_queue_messages=COUNT)
+    fill(mesh, "c", COUNT)
+    client = mesh.client("c", clean=True, expiry=100)
+    assert not client.connack().session_present
+    subscribe(client, "t")
+    put(mesh, 1)
+    assert client.messages() == [b"x"]
+    assert len(mesh.broker.subscriptions) == 1
+
+
+def test_a_session_that_has_ended_gets_no_message() -> None:
+    mesh = bench(max_queue_messages=COUNT, max_subscriptions=COUNT)
+    client = mesh.client("c", expiry=100)
+    for number in range(3000):
+        client.bench.broker.receive(client.connection, Subscribe(1, [Subscription(f"t/{number}", 1)]))
+    mesh.turn()
+    client.lose()
+    mesh.clock.now += 101
+    mesh.broker.tick()
+    assert len(mesh.broker.subscriptions) > 0
+    route = mesh.broker.subscriptions.route("t/2999")
+    assert route.targets == []
+    assert max(turns(mesh)) <= DROPS
+    assert len(mesh.broker.subscriptions) == 0
+    assert mesh.store.items == {}
+
+
+def test_sessions_that_expire_together_end_in_slices() -> None:
+    mesh = bench()
+    for number in range(1000):
+        client = mesh.client(f"c{number}", expiry=100)
+        client.lose()
+    turns(mesh)
+    mesh.clock.now += 101
+    mesh.broker.tick()
+    found = turns(mesh)
+    assert max(found) <= DROPS // 8
+    assert len(mesh.broker.sessions) == 0
+
+
+def test_wills_and_ends_come_at_their_times() -> None:
+    mesh = bench()
+    listener = mesh.client("listener")
+    subscribe(listener, "will")
+    properties = Properties()
+    properties.will_delay = 10
+    client = mesh.client("c", expiry=20, will=Will("will", b"gone", 1, False, properties))
+    client.lose()
+    for seconds, wills, sessions in ((9, 0, 2), (2, 1, 2), (8, 0, 2), (2, 0, 1)):
+        mesh.clock.now += seconds
+        mesh.broker.tick()
+        mesh.turn()
+        assert (len(listener.messages()), len(mesh.broker.sessions)) == (wills, sessions)
+
+
+def test_retained_messages_that_expire_together_are_removed_in_slices() -> None:
+    mesh = bench()
+    properties = Properties()
+    properties.message_expiry = 10
+    for number in range(5000):
+        publish = Publish(f"r/{number}", b"x", 1, True, properties=properties)
+        mesh.broker.dispatcher.route(message_of(publish, mesh.clock(), False), None, None)
+    turns(mesh)
+    mesh.clock.now += 11
+    client = mesh.client()
+    subscribe(client, "r/+")
+    assert client.messages() == []  # they are not sent, although they are not removed yet
+    mesh.broker.tick()
+    found = turns(mesh)
+    assert max(found) <= DROPS
+    assert len(mesh.broker.retained) == 0
+    assert len(mesh.broker.retained._timers) == 0
+
+
+def test_messages_of_a_member_that_leaves_move_in_slices_and_in_order() -> None:
+    mesh = bench(max_queue_messages=COUNT, in_flight=10)
+    fill(mesh, "c", 2000, "$share/g/t")
+    other = mesh.client("other", expiry=100, auto_ack=False)
+    mesh.broker.receive(other.connection, Subscribe(1, [Subscription("$share/g/t", 1)]))
+    found = turns(mesh)
+    assert max(found) <= DROPS
+    assert len(found) > 10
+    first, second = sorted(mesh.broker.sessions.all(), key=lambda session: session.id)
+    assert (len(first.outbound), len(second.outbound)) == (0, 2000)
+    numbers = [delivery.number for delivery in [*second.outbound.in_flight.values(), *second.outbound.waiting]]
+    assert numbers == sorted(numbers)
+
+
+def test_a_full_queue_is_searched_for_expired_messages_in_portions() -> None:
+    mesh = bench(max_queue_messages=5000)
+    fill(mesh, "c", 1)
+    put(mesh, 4999, expires=10)
+    mesh.clock.now += 11
+    (session,) = mesh.broker.sessions.all()
+    before = mesh.broker.counters.dropped_expired
+    assert mesh.broker.courier.make_room(session, 1)
+    assert 0 < mesh.broker.counters.dropped_expired - before <= 1024
+    mesh.turn()
+
+
+def test_expired_messages_of_a_session_that_resumes_are_dropped_in_slices() -> None:
+    mesh = bench(max_queue_messages=COUNT)
+    client = fill(mesh, "c", 1)
+    put(mesh, COUNT - 1, expires=10)
+    put(mesh, 1)
+    mesh.clock.now += 11
+    client.packets.clear()
+    mesh.auto = False
+    client.connect(clean=False, expiry=100)
+    mesh.store.commit()
+    mesh.broker.durable(mesh.store.position)
+    found = turns(mesh)
+    assert max(found) <= DROPS
+    mesh.auto = True
+    mesh.turn()
+    assert len(client.take(Publish)) == 1
+    assert mesh.broker.persistence.depth.messages == 0
+
+
+def test_figures_reach_many_subscribers_in_slices() -> None:
+    mesh = bench(system_interval=10.0)
+    clients = [mesh.client(f"c{number}") for number in range(100)]
+    for client in clients:
+        subscribe(client, "$SYS/#", qos=0)
+        client.take(Publish)
+    mesh.clock.now += 11
+    before = mesh.broker.counters.delivered
+    mesh.broker.tick()
+    assert 0 < mesh.broker.counters.delivered - before < STEPS
+    mesh.turn()
+    assert len({len(client.take(Publish)) for client in clients}) == 1
+
+
+# The queue of jobs
+
+
+def job(log: list[str], name: str, portions: int, steps: int) -> Iterator[int]:
+    for _ in range(portions):
+        log.append(name)
+        yield steps
+
+
+def test_small_work_ends_at_once() -> None:
+    log: list[str] = []
+    jobs = Work()
+    jobs.start(job(log, "a", 10, 1))
+    assert log == ["a"] * 10
+    assert not jobs.run()
+
+
+def test_a_turn_does_a_bounded_number_of_steps_for_all_jobs() -> None:
+    log: list[str] = []
+    jobs = Work()
+    for name in "abc":
+        jobs.start(job(log, name, 100, STEPS // 4))
+    assert log == ["a"] * 4
+    log.clear()
+    assert jobs.run()
+    assert len(log) == 4
+    assert set(log) > {"a"}
+
+
+def test_a_long_job_does_not_keep_a_short_one_waiting() -> None:
+    log: list[str] = []
+    jobs = Work()
+    jobs.start(job(log, "long", 100_000, STEPS // 8))
+    jobs.start(job(log, "short", 1, 1))
+    jobs.run()
+    assert "short" in log
+
+
+def test_a_job_that_fails_is_logged_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    log: list[str] = []
+    jobs = Work()
+
+    def failing() -> Iterator[int]:
+        yield STEPS
+        raise ValueError("a fault")
+
+    jobs.start(failing())
+    jobs.start(job(log, "b", 3, 1))
+    while jobs.run():
+        pass
+    assert log == ["b"] * 3
+    assert "long work of the broker failed" in caplog.text
+    assert len(jobs) == 0
+
+
+def test_the_share_of_a_job_is_less_than_a_turn() -> None:
+    assert work._SHARE < STEPS
+
+
+# Inboxes
+
+
+def inbox_bench() -> Bench:
+    def subscriptions_of(vehicle: str) -> list[Subscription]:
+        return [Subscription(f"vehicles/{vehicle}/cmd/#", 1)]
+
+    settings = Settings()
+    settings.system_interval, settings.inbox_messages, settings.keep_all = 0.0, COUNT, True
+    mesh = Bench(
+        settings,
+        CountingStore(),
+        inbox=InboxRules(lambda topic: topic.split("/")[1], subscriptions_of, 1000),
+    )
+    for number in range(3000):
+        message = message_of(Publish("vehicles/V/cmd/x", b"%d" % number, 1), mesh.clock(), True)
+        assert mesh.broker.dispatcher.route(message, None, None) == SUCCESS
+    turns(mesh)
+    return mesh
+
+
+def test_a_full_inbox_becomes_the_session_of_the_first_client_at_once() -> None:
+    mesh = inbox_bench()
+    client = mesh.client("c", "V", VEHICLE, clean=False, expiry=100, auto_ack=False)
+    assert not client.connack().session_present
+    (session,) = mesh.broker.sessions.all()
+    assert session.key == (VEHICLE, "V", "c")
+    assert len(session.outbound) == 3000
+    assert list(session.interests) == ["vehicles/V/cmd/#"]
+    mesh = mesh.restart()
+    client = mesh.client("c", "V", VEHICLE, clean=False, expiry=100)
+    assert client.connack().session_present
+    assert client.messages() == [b"%d" % number for number in range(3000)]
+
+
+def test_an_inbox_survives_a_client_that_cannot_be_accepted() -> None:
+    mesh = inbox_bench()
+    properties = Properties()
+    properties.maximum_packet_size = 2
+    client = mesh.client("c", "V", VEHICLE, clean=False, properties=properties)
+    assert client.closed
+    (session,) = mesh.broker.sessions.all()
+    assert session.inbox
+    again = mesh.restart().client("c", "V", VEHICLE, clean=False, expiry=100)
+    assert len(again.messages()) == 3000
