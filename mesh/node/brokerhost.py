@@ -83,7 +83,11 @@ class BrokerHost:
         No work waits for the record of a delivery. Syncing that at once would only make the next message wait for two
         syncs instead of one.
         """
-        if self.broker.end_turn():
+        try:
+            if self.broker.end_turn():
+                self.turn.wake()
+        except Exception:
+            log.exception("a part of the broker's work failed; the rest goes on in the next turn")
             self.turn.wake()
         if self.journal.backlog_bytes > _BACKLOG_HIGH:
             self._push_back(f"{self.journal.backlog_bytes} bytes wait for the disk")

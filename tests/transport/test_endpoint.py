@@ -160,7 +160,7 @@ def test_packets_sent_during_the_look_up_keep_their_order() -> None:
             data = encode(Connect(4, "flood"), 4) + encode(Ping(PINGREQ), 4) * 500_000
             before = node.endpoint.group.bytes_in
             flood.raw(data)
-            await until(lambda: node.endpoint.status(CLIENT).held == Held(identity=1))
+            await until(lambda: node.endpoint.status(CLIENT).held.identity == 1)
             assert node.endpoint.group.bytes_in - before <= EARLY
             gate.set()
             await until(lambda: node.endpoint.group.bytes_in - before == len(data))
