@@ -169,15 +169,15 @@ class Devices(DoorOwner):
             for link in busy:
                 link.note(position, self._durable)
             busy.clear()
-        self._lost = 0
         if self._losing:
-            self._lose_some()
+            self._lose_some(PORTION - self._lost)
+        self._lost = 0
         if self._resuming:
             self._resume_some()
 
-    def _lose_some(self) -> None:
+    def _lose_some(self, count: int) -> None:
         losing = self._losing
-        for key in list(islice(losing, PORTION)):
+        for key in list(islice(losing, max(count, 0))):
             self._lose(losing.pop(key))
         self.turn.wake()
 

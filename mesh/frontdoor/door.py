@@ -70,7 +70,7 @@ class FrontDoor:
         settings = settings or DoorSettings()
         self.name = name
         self.turn = Turn(loop)
-        self.wheel = Wheel(loop, self.turn.wake)  # a turn at least once a tick, so that its time is that of one tick
+        self.wheel = Wheel(loop)
         self.group = StreamGroup(loop, self.wheel, high=EAGER)
         self._inside = StreamGroup(loop, self.wheel)
         self.links = Links(

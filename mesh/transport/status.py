@@ -35,7 +35,7 @@ class Held(Status):
 @final
 @dataclass(frozen=True, slots=True)
 class TurnStatus(Status):
-    """The turns of a node's loop. A turn's time is that of the loop's thread, with everything that ran in it."""
+    """The turns of a node's loop; see ``turn``."""
 
     longest: Annotated[
         float,

@@ -16,7 +16,6 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
 from typing import Final, final
 
 from mypy_extensions import mypyc_attr
@@ -50,13 +49,12 @@ class Timed(Flushable):
 
 @final
 class Wheel:
-    """``now`` is the number of ticks so far. ``each`` is called at every tick."""
+    """``now`` is the number of ticks so far."""
 
-    __slots__ = ("_due", "_each", "_handle", "_loop", "_slots", "now")
+    __slots__ = ("_due", "_handle", "_loop", "_slots", "now")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, each: Callable[[], None] | None = None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._each = each
         self._due: deque[Timed] = deque()  # entries of past ticks that are still to be checked
         self._slots: list[set[Timed]] = [set() for _ in range(SLOTS)]
         self._handle: asyncio.TimerHandle | None = None
@@ -124,8 +122,6 @@ class Wheel:
     def _run(self) -> None:
         self._handle = self._loop.call_later(TICK, self._run)
         self.tick()
-        if self._each is not None:
-            self._each()
         if self._due:
             self._loop.call_soon(self._check)
 

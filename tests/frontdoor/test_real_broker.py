@@ -71,7 +71,7 @@ class RealEdge:
         settings.topic_aliases = 0
         self.broker = Broker(settings, self.journal, time.time, Tracer())
         self.broker.recover(self.journal.live())
-        self.turn = Turn(loop, self.journal.commit, ConnectionWriter(self.broker))
+        self.turn = Turn(loop, self._end_turn, ConnectionWriter(self.broker))
         self.wheel = Wheel(loop)
         self.wheel.start()
         self.devices = Devices(
@@ -87,6 +87,11 @@ class RealEdge:
         self._durable(self.journal.durable_position)
         await self.devices.start()
         await self.back_ends.start()
+
+    def _end_turn(self) -> None:
+        if self.broker.end_turn():
+            self.turn.wake()
+        self.journal.commit()
 
     def _durable(self, position: int) -> None:
         self.broker.durable(position)

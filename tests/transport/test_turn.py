@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import cast
 
 import pytest
 
@@ -167,46 +168,70 @@ def test_entries_that_expire_together_are_checked_in_portions() -> None:
 
 def test_the_wheel_checks_all_that_expire_together_by_itself() -> None:
     async def main() -> None:
-        beats: list[int] = []
-        wheel = Wheel(asyncio.get_running_loop(), lambda: beats.append(wheel.now))
+        wheel = Wheel(asyncio.get_running_loop())
         entries = [Entry() for _ in range(3 * PORTION)]
         for entry in entries:
             wheel.watch(entry, TICK)
         wheel.start()
         await until(lambda: all(entry.times for entry in entries))
-        assert beats
         wheel.stop()
 
     run(main())
 
 
-def test_a_turn_is_as_long_as_the_processor_time_since_the_one_before() -> None:
-    async def main() -> None:
-        now = [10.0]
-        turn = Turn(asyncio.get_running_loop(), clock=lambda: now[0])
-        for spent in (0.25, 0.0, 0.5, 0.125):
-            now[0] += spent
-            turn.end()
-        status = turn.status()
-        assert status.longest == 0.5
-        assert status.spent.count == 4
-        assert status.spent.total == 0.875
+class Clocks:
+    """A loop of which only the clocks are used. ``begun`` is when its present iteration began, ``now`` the time, and
+    ``spent`` the thread's processor time, all in seconds."""
 
-    run(main())
+    def __init__(self) -> None:
+        self.begun = self.now = self.spent = 100.0
+
+    def time(self) -> float:
+        return self.begun
+
+    def turn(self) -> Turn:
+        loop = cast(asyncio.AbstractEventLoop, self)
+        return Turn(loop, clock=lambda: self.now, processor=lambda: self.spent)
+
+    def work(self, seconds: float, idle: float = 0.0, preempted: float = 0.0) -> None:
+        """An iteration after ``idle`` seconds without work; others had the processor for ``preempted`` seconds."""
+        self.begun = self.now + idle
+        self.now = self.begun + seconds + preempted
+        self.spent += seconds
+
+
+def test_a_turn_is_as_long_as_its_processor_time() -> None:
+    clocks = Clocks()
+    turn = clocks.turn()
+    for seconds, idle, preempted in ((0.25, 5, 0), (0.001, 9, 0), (0.5, 0, 2), (0.125, 0, 1), (0.0, 0, 3)):
+        clocks.work(seconds, idle, preempted)
+        turn.end()
+    status = turn.status()
+    assert status.longest == pytest.approx(0.5)
+    assert status.spent.count == 5
+    assert status.spent.total == pytest.approx(0.876)
+
+
+def test_short_turns_before_a_long_one_do_not_count_for_it() -> None:
+    clocks = Clocks()
+    turn = clocks.turn()
+    for _ in range(1000):
+        clocks.work(0.01)
+        turn.end()
+    clocks.work(0.2, preempted=5)
+    turn.end()
+    assert turn.status().longest == pytest.approx(0.2)
 
 
 def test_a_long_turn_has_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        now = [10.0]
-        turn = Turn(asyncio.get_running_loop(), clock=lambda: now[0])
-        now[0] += 0.04
-        turn.end()
-        assert caplog.text == ""
-        now[0] += 0.25
-        turn.end()
-        assert "a turn of the loop took 250 ms of processor time" in caplog.text
-
-    run(main())
+    clocks = Clocks()
+    turn = clocks.turn()
+    clocks.work(0.04, preempted=1)
+    turn.end()
+    assert caplog.text == ""
+    clocks.work(0.25)
+    turn.end()
+    assert "a turn of the loop took 250 ms of processor time" in caplog.text
 
 
 def test_reads_of_many_packets_end_a_turn_sooner() -> None:
