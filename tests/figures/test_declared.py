@@ -37,7 +37,8 @@ def test_names_and_helps_are_unique() -> None:
 def test_required_figures_are_declared() -> None:
     names = {instrument.name: instrument.kind for instrument in ALL}
     assert {name for name, kind in names.items() if kind == "histogram"} == {
-        "mesh_journal_commit_seconds", "mesh_publish_acknowledge_seconds", "mesh_publish_deliver_seconds"
+        "mesh_journal_commit_seconds", "mesh_publish_acknowledge_seconds", "mesh_publish_deliver_seconds",
+        "mesh_turn_seconds",
     }  # fmt: skip
     assert {"mesh_node_up", "mesh_node_ready", "mesh_node_restarts_total", "mesh_link_up"} < set(names)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mesh.wire.packets import MQTT5, PUBACK, PUBREC, PUBREL, Ack, Disconnect, Publish, SubAck, Subscribe, Subscription
 from mesh.wire.properties import Properties
-from tests.frontdoor.test_real_broker import RealMesh
 from tests.support.bare import Bare
 from tests.support.loop import run
+from tests.support.real import RealMesh
 from tests.support.waiting import until
 
 # Of the clients in this test there are readers and packets as well, so these are only of the server.

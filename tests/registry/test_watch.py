@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,8 +42,9 @@ class View:
         self.loading.update((entry.key, entry.value) for entry in entries)
         return True
 
-    def end(self) -> None:
+    def end(self) -> Iterator[None]:
         self.keys = self.loading
+        return iter(())
 
     def apply(self, events: Sequence[pb.Event]) -> None:
         if self.fail:
