@@ -194,6 +194,8 @@ class TierLink(ClientEvents):
             data = self._client.output()
             if data:
                 socket.write(data)
+            if self._client.behind:
+                self._turn.wake()
 
     def advance(self) -> None:
         """The journal has advanced: send the messages that waited for it."""

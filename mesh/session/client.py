@@ -197,7 +197,10 @@ class ClientSession:
         self._requests.abandon()
 
     def output(self) -> bytes:
-        """Take the bytes to send now; empty if there are none."""
+        """Take the bytes to send now; empty if there are none. The program calls it once a turn, and again in the next
+        turn if ``behind``."""
+        if self._state == UP:
+            self._outgoing.next_turn()
         out = self._line.out
         if not out:
             return b""
@@ -205,6 +208,11 @@ class ClientSession:
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
+
+    @property
+    def behind(self) -> bool:
+        """Whether deliveries may leave that were left for the next turn."""
+        return self._outgoing.behind
 
     def waits(self) -> bool:
         """Whether an answer or a request waits for the journal."""

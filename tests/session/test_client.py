@@ -16,6 +16,7 @@ from mesh.session.clientstate import CLOSING, CONNECTING, DISCONNECTED, UP, Ille
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
 from mesh.session.outbound import RELEASED, Delivery, Depth, Outbound, packet_id_of
+from mesh.session.outgoing import BATCH
 from mesh.session.requests import OPEN, Request
 from mesh.session.span import Span
 from mesh.wire import reasons
@@ -397,6 +398,28 @@ def seconds(program: Program, count: int, each: Any = None) -> list[Packet]:
         program.client.tick()
         packets += program.sent()
     return packets
+
+
+def test_many_deliveries_leave_in_several_turns() -> None:
+    program = Program(window=5000)
+    for number in range(2 * BATCH + 10):
+        program.send(b"%d" % number)
+    for _ in range(BATCH):
+        program.send(b"late", expires=program.now + 1)
+    program.now += 2
+    program.accept(receive_maximum=60_000)
+    payloads: list[bytes] = []
+    turns = 0
+    while True:
+        found = [packet.payload for packet in program.sent() if isinstance(packet, Publish)]
+        assert len(found) <= (BATCH if turns else 2 * BATCH)
+        payloads += found
+        turns += 1
+        if not program.client.behind:
+            break
+    assert payloads == [b"%d" % number for number in range(2 * BATCH + 10)]
+    assert turns == 3
+    assert len(program.outbound) == len(payloads)
 
 
 def test_idle_client_pings_and_closes_when_the_server_is_silent(program: Program) -> None:
