@@ -74,7 +74,7 @@ class JournalKeeper:
         deadline = loop.time() + _LOCK_WAIT
         while True:
             try:
-                return Journal.open(self._folder, notify=loop.call_soon_threadsafe, mark=mark)
+                return await open_in_thread(self._folder, loop, mark)
             except LockedError:
                 if loop.time() > deadline:
                     raise
@@ -116,3 +116,19 @@ class JournalKeeper:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def open_in_thread(folder: Path, loop: asyncio.AbstractEventLoop, mark: Mark | None) -> Journal:
+    """Open the journal in a thread, since it reads the indexes of all segments. It belongs to this thread afterwards.
+    If this call is cancelled, the journal is closed as soon as it is open, so that the next attempt finds no lock."""
+    opening = loop.create_task(asyncio.to_thread(Journal.open, folder, notify=loop.call_soon_threadsafe, mark=mark))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close)
+        raise
+
+
+def _close(opening: asyncio.Task[Journal]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
