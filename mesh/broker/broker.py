@@ -83,8 +83,11 @@ from mesh.wire.properties import Properties
 
 # Steps of the work, see ``work``.
 _EXPIRY: Final = 32  # the end of a session, or its will
+_RELEASE: Final = 8  # what one connection waited for
 _RETAINED: Final = 8  # a retained message that is restored
 _FIGURE: Final = 4  # a figure of $SYS for one receiver
+
+_RELEASED: Final = 512  # connections whose packets are released at once, some 5 ms
 
 _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
 _ACKS: Final = {PUBACK: "PUBACK", PUBREC: "PUBREC", PUBCOMP: "PUBCOMP"}
@@ -163,6 +166,7 @@ class Broker(BrokerApi):
             self.sharing, self.system, self.fail, self.quotas,
         )  # fmt: skip
         self._assigned = 0
+        self.releasing = 0  # calls of ``durable`` that are not finished
         self._expiring = False
         self._announcing = False
 
@@ -587,9 +591,23 @@ class Broker(BrokerApi):
         self.durable(self.outbox.durable)
 
     def durable(self, position: int) -> None:
-        """The journal is durable up to ``position``: release the packets and deliveries that waited for it."""
-        for connection in self.outbox.reached(position):
-            self._advance(connection)
+        """The journal is durable up to ``position``: release the packets and deliveries that waited for it. Those of
+        many connections, after a disk was slow, are released in this turn and the next: ``releasing`` says so."""
+        waiting = self.outbox.reached(position)
+        if len(waiting) <= _RELEASED:
+            for connection in waiting:
+                self._advance(connection)
+        else:
+            self.releasing += 1
+            self.work.start(self._release(waiting))
+
+    def _release(self, waiting: list[Connection]) -> Iterator[int]:
+        try:
+            for connection in waiting:
+                self._advance(connection)
+                yield _RELEASE
+        finally:
+            self.releasing -= 1
 
     def _advance(self, connection: Connection) -> None:
         if connection.held:

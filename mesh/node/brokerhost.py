@@ -64,6 +64,8 @@ class BrokerHost:
         self.on_tick: list[Callable[[], None]] = []
         self.on_disk: Callable[[bool], None] = _ignore
         self.on_damage: Callable[[], None] = _end_process
+        self._position = -1  # up to which the journal is durable
+        self._told = -1  # up to which the listeners know it
         self._pushing_back = False
         self._ticker: asyncio.Task[None] | None = None
 
@@ -89,6 +91,7 @@ class BrokerHost:
         except Exception:
             log.exception("a part of the broker's work failed; the rest goes on in the next turn")
             self.turn.wake()
+        self._tell()
         if self.journal.backlog_bytes > _BACKLOG_HIGH:
             self._push_back(f"{self.journal.backlog_bytes} bytes wait for the disk")
         if self.broker.outbox.waiting or self.pressing():
@@ -105,13 +108,21 @@ class BrokerHost:
     def _durable(self, position: int) -> None:
         self.broker.quotas.disk = self.journal.disk_bytes
         self.broker.durable(position)
-        for listener in self.on_durable:
-            listener(position)
+        self._position = position
+        self._tell()
         if self._pushing_back and self.journal.failed is None and self.journal.backlog_bytes < _BACKLOG_LOW:
             self._pushing_back = False
             log.warning("the journal is written again: clients are read")
             self.on_disk(True)
         self.turn.wake()
+
+    def _tell(self) -> None:
+        """Tell the listeners how far the journal is durable, when the broker has released all that waited for it: a
+        front door may forget a packet only after the answer to it was sent."""
+        if self._told < self._position and not self.broker.releasing:
+            self._told = self._position
+            for listener in self.on_durable:
+                listener(self._told)
 
     def _failed(self, error: OSError) -> None:
         self._push_back(f"the journal cannot be written: {error}")

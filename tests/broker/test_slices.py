@@ -341,6 +341,36 @@ def test_figures_reach_many_subscribers_in_slices() -> None:
     assert len({len(client.take(Publish)) for client in clients}) == 1
 
 
+def test_answers_that_waited_for_a_slow_disk_leave_in_slices() -> None:
+    mesh = bench()
+    mesh.auto = False
+    clients = [mesh.client(f"c{number}", expiry=100) for number in range(2000)]
+    assert not any(client.connection.accepted for client in clients)
+    store = mesh.store
+    mesh.broker.durable(store.commit())
+    accepted = [client.connection.accepted for client in clients]
+    assert 0 < sum(accepted) <= STEPS
+    assert mesh.broker.releasing
+    while mesh.broker.releasing:
+        before = sum(client.connection.accepted for client in clients)
+        mesh.broker.end_turn()
+        assert sum(client.connection.accepted for client in clients) - before <= STEPS
+    assert all(client.connection.accepted for client in clients)
+
+
+def test_members_of_a_group_get_messages_in_turn_while_others_leave() -> None:
+    mesh = bench()
+    clients = [mesh.client(f"c{number}") for number in range(5)]
+    for client in clients:
+        subscribe(client, "$share/g/t")
+    (group,) = mesh.broker.subscriptions.groups()
+    for client in (clients[1], clients[4], clients[0]):
+        client.lose()
+        assert [member.place for member in group.members] == list(range(len(group.members)))
+    put(mesh, 10)
+    assert [len(client.messages()) for client in clients] == [0, 0, 5, 5, 0]
+
+
 # The queue of jobs
 
 
