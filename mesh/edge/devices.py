@@ -118,6 +118,7 @@ class Devices(DoorOwner):
         self._journal = journal
         self._admit = admit
         self._durable = 0
+        self._fresh = False  # the links are still to be told of ``_durable``
         self._doors: dict[str, DoorProcess] = {}
         self._sessions: dict[tuple[str, str], Device] = {}
         # Connections that the broker does not know to be lost, by session, and doors with connections to resume.
@@ -162,13 +163,17 @@ class Devices(DoorOwner):
             link.release(HOLD_NODE)
 
     def settle(self) -> None:
-        """A step of the turn: note the handled frames of the links, and confirm those that are durable already."""
+        """A step of the turn: note the handled frames of the links, and confirm those that are durable."""
         busy = self.busy
         if busy:
             position = self._journal.position
             for link in busy:
                 link.note(position, self._durable)
             busy.clear()
+        if self._fresh:
+            self._fresh = False
+            for link in self.links:
+                link.confirm(self._durable)
         if self._losing:
             self._lose_some(PORTION - self._lost)
         self._lost = 0
@@ -199,10 +204,10 @@ class Devices(DoorOwner):
         self.turn.wake()
 
     def durable(self, position: int) -> None:
-        """The journal is durable up to ``position``."""
+        """The journal is durable up to ``position``: confirm what that covers at the end of this turn, behind the
+        answers."""
         self._durable = position
-        for link in self.links:
-            link.confirm(position)
+        self._fresh = True
 
     def status(self) -> DevicesStatus:
         """The status, for ``mesh status`` and metrics."""

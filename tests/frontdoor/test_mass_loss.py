@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
+
 from mesh.broker.peer import Peer
+from mesh.edge import doors
 from mesh.edge.device import Device
 from mesh.edge.devices import PORTION
-from mesh.edge.doors import DoorProcess
+from mesh.edge.doors import DoorLink, DoorProcess
 from mesh.wire.decode import SERVER, Reader
 from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect
@@ -85,6 +88,28 @@ def test_connections_that_waited_for_the_link_are_resumed_in_slices() -> None:
         await until(lambda: not edge.engine.paused)
         assert max(-step for step in growth(counts)) <= PORTION
         assert not door.stalled
+        await edge.stop()
+
+    run(main())
+
+
+@pytest.mark.skipif(not doors.__file__.endswith(".py"), reason="a compiled class cannot be patched")
+def test_answers_are_sent_before_the_confirmation_of_what_they_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        edge = await FakeEdge("edge-1").start()
+        door = DoorProcess(edge.devices, "door", b"instance")
+        device = connect(edge, door, 1)
+        assert device.connection is not None
+        edge.turn.end()
+        waiting: list[int] = []
+        out = device.connection.out
+        monkeypatch.setattr(DoorLink, "confirm", lambda link, position: waiting.append(len(out)))
+        edge.devices.links.add(DoorLink(edge.devices))
+        edge.engine.write(device.connection, b"answer")
+        edge.devices.durable(7)
+        edge.turn.end()
+        assert waiting == [0]  # nothing is left to be written
+        edge.devices.links.clear()
         await edge.stop()
 
     run(main())
