@@ -21,7 +21,8 @@ class PacketLimits:
       few bytes on the wire.
     * ``max_topic_levels``: of a name or a filter; a filter costs a node of the tree for each level.
     * ``max_subscriptions``: in one SUBSCRIBE, UNSUBSCRIBE, SUBACK or UNSUBACK, and the subscription identifiers of
-      one PUBLISH. A packet of 1 MiB could have 260,000, all handled in one turn of the event loop; these take 25 ms.
+      one PUBLISH. A packet of 1 MiB could have 260,000, all handled in one turn of the event loop. As many as allowed
+      take 10 ms with ten levels each, 55 ms with a hundred.
     """
 
     __slots__ = ("max_connect_size", "max_packet_size", "max_subscriptions", "max_topic_levels", "max_user_properties")

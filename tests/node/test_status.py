@@ -15,6 +15,7 @@ from mesh.session.store import Store
 from mesh.transport.status import TurnStatus
 
 JOURNAL = JournalStatus(0, 0, 0, 1, 0, 0, Distribution((), (0,), 0.0), failing=False)
+TURNS = TurnStatus(0.0, Distribution((), (0,), 0.0))
 
 
 def test_status_names_a_budget_that_is_used_up_and_who_holds_the_most() -> None:
@@ -25,7 +26,7 @@ def test_status_names_a_budget_that_is_used_up_and_who_holds_the_most() -> None:
     broker.quotas.opened(share, False, 4096)
     broker.quotas.disk = 950
     broker.end_turn()
-    status = BrokerHostStatus(broker.status(), replace(JOURNAL, failing=True, error="no space"))
+    status = BrokerHostStatus(broker.status(), replace(JOURNAL, failing=True, error="no space"), TURNS)
     assert status.detail == (
         "the journal cannot be written: no space; the disk is at 950 bytes of 1000: new load is refused; "
         "vehicle 'V7' holds the most, 4096 bytes"
@@ -33,12 +34,12 @@ def test_status_names_a_budget_that_is_used_up_and_who_holds_the_most() -> None:
     assert status.broker.quotas.strained
     broker.quotas.disk = 799
     broker.end_turn()
-    assert BrokerHostStatus(broker.status(), JOURNAL).detail == ""
+    assert BrokerHostStatus(broker.status(), JOURNAL, TURNS).detail == ""
 
 
 def test_status_names_a_failed_journal() -> None:
     broker = Broker(Settings(), Store(), lambda: 1.0, Tracer())
-    status = BrokerHostStatus(broker.status(), JOURNAL, TurnStatus(0.0, Distribution((), (0,), 0.0)))
+    status = BrokerHostStatus(broker.status(), JOURNAL, TURNS)
     assert status.detail == ""
     failing = replace(JOURNAL, failing=True, error="[Errno 28] No space left on device")
     assert replace(status, journal=failing).detail == (
