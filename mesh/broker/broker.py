@@ -181,7 +181,7 @@ class Broker(BrokerApi):
         """As ``recover``, in slices: yields now and then, with the steps of work that were done. The items of other
         kinds are added to ``other``."""
         found = RecoveredState()
-        yield from self.persistence.recover(items, self.settings.in_flight, found)
+        yield from self.persistence.recovery(items, self.settings.in_flight, found)
         for item, topic, expires in found.retained:
             self.retained.restore(topic, item, expires)
             yield _RETAINED

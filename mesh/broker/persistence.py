@@ -119,8 +119,8 @@ class Persistence:
             self.store.drop(old)
 
     def forget_state(self, session: Session) -> None:
-        """Drop the session's state. Recovery drops all items of a session that has none, so a crash cannot bring back
-        a session whose items are dropped later."""
+        """Drop the session's state, after all its other items: recovery takes items of a session without a state for
+        lost."""
         ledger = session.ledger
         if ledger is not None and ledger.item:
             self.store.drop(ledger.item)
@@ -280,9 +280,15 @@ class Persistence:
 
     # Recovery
 
-    def recover(self, items: Iterable[Item], window: int, found: RecoveredState) -> Iterator[int]:
-        """Rebuild the state from the live items, which are in the order of their identifiers, into ``found``; yields
-        now and then, with the steps of work that were done.
+    def recover(self, items: Iterable[Item], window: int) -> RecoveredState:
+        """Rebuild the state from the live items, which are in the order of their identifiers."""
+        found = RecoveredState()
+        for _ in self.recovery(items, window, found):
+            pass
+        return found
+
+    def recovery(self, items: Iterable[Item], window: int, found: RecoveredState) -> Iterator[int]:
+        """As ``recover``, in slices, into ``found``: yields now and then, with the steps of work that were done.
 
         A session's state may follow the items that it owns, because it is rewritten whenever it changes.
         """

@@ -24,6 +24,8 @@ from mesh.wire.reasons import QUOTA_EXCEEDED, SERVER_BUSY, SUCCESS
 _SUBSCRIPTION: Final = 16  # the end of a subscription
 _DELIVERY: Final = 4  # the end of a delivery
 
+_ENDED: Final = 1.0  # in ``ends``: the session has ended, and a part of its items may be dropped
+
 
 @final
 class Sessions:
@@ -106,12 +108,15 @@ class Sessions:
         if self._by_key.get(session.key) is session:
             del self._by_key[session.key]
         self.subscriptions.leave_out()
-        if session.shared and session.item:
-            session.expiry = 0
-            self.persistence.keep_session(session)  # if a crash interrupts the end, it has no will and no future
         self.ending.add(session)
         self._quotas.closed(session.share, session.inbox, session.weight)
         self._work.start(self._end(session))
+        if session in self.ending and session.item:
+            # All records of a turn are on disk together or not at all, so a crash finds either the session as it was,
+            # or this mark, with which recovery ends it.
+            session.ends = _ENDED
+            session.will = None
+            self.persistence.keep_session(session)
 
     def _end(self, session: Session) -> Iterator[int]:
         """The rest of the end. Other members of its groups get their messages first: a crash must not lose them."""
@@ -119,7 +124,6 @@ class Sessions:
             if session.shared:
                 for group in self.subscriptions.groups_of(session):
                     yield from self._sharing.move(session, group)
-            self.persistence.forget_state(session)
             for filter, interest in list(session.interests.items()):
                 self.subscriptions.remove(interest)
                 self.persistence.forget_interest(interest)
@@ -138,6 +142,7 @@ class Sessions:
                     break
                 self.persistence.forget(delivery)
                 yield _DELIVERY
+            self.persistence.forget_state(session)
         finally:
             self.ending.discard(session)
             self._quotas.settled(session.share)
@@ -176,20 +181,18 @@ class Sessions:
         """Restore the sessions from the journal. One that was connected is kept at least ``attach_grace`` seconds.
         Yields now and then, with the steps of work that were done."""
         grace = self._settings.attach_grace
-        replaced: list[Session] = []
+        ended: list[Session] = []
         for session in recovered.sessions.values():
             session.share = self._quotas.share_of(session.kind, session.key[1])
             session.outbound.join(session.share.queue)
             self._quotas.opened(session.share, session.inbox, session.weight)
             self.weigh(session)
+            if session.ends == _ENDED:
+                ended.append(session)
+                continue
+            self._by_key[session.key] = session
             if session.expiry > self._settings.max_session_expiry:  # the limit was lowered
                 session.expiry = self._settings.max_session_expiry
-            other = self._by_key.get(session.key)
-            if other is None or other.id < session.id:
-                self._by_key[session.key] = session
-            older = other if other is None or other.id < session.id else session
-            if older is not None:  # a crash came between its end and the drop of its state
-                replaced.append(older)
             if session.ends == 0.0 and session.expiry != FOREVER:
                 session.ends = now + max(session.expiry, grace)
             if session.will is not None and session.will_due == 0.0:
@@ -211,7 +214,7 @@ class Sessions:
         for interest in recovered.interests:
             self._restore_interest(interest)
             yield _SUBSCRIPTION
-        for session in replaced:
+        for session in ended:
             self.end(session)
 
     def _restore_interest(self, interest: Interest) -> None:

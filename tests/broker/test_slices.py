@@ -204,7 +204,10 @@ def test_a_crash_in_the_middle_of_the_end_of_a_session_does_not_bring_it_back() 
     assert mesh.store.items
     again = mesh.restart()
     assert again.broker.sessions.all() == []
+    again.turn()
     assert again.store.items == {}
+    assert again.broker.persistence.lost == 0
+    assert again.broker.persistence.depth.messages == 0
 
 
 def test_a_clean_start_gives_a_new_session_while_the_old_one_ends() -> None:
