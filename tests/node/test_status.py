@@ -49,8 +49,8 @@ def test_status_names_a_failed_journal() -> None:
 
 def test_status_names_queues_of_back_ends_and_full_dead_letters() -> None:
     broker = Broker(Settings(), Store(), lambda: 0.0, Tracer()).status()
-    assert BrokerHostStatus(broker, JOURNAL).detail == ""
+    assert BrokerHostStatus(broker, JOURNAL, TURNS).detail == ""
     broker = replace(broker, filling=2, letters_waiting=3, letters_dropped_share=4, letters_dropped_node=1)
-    found = BrokerHostStatus(broker, JOURNAL).detail
+    found = BrokerHostStatus(broker, JOURNAL, TURNS).detail
     assert found.startswith("2 queues of back ends are three quarters full or more; 3 messages wait for room in ")
     assert found.endswith("; 5 dead letters were dropped because the dead letters are full")
