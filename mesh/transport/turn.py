@@ -77,7 +77,7 @@ class Turn:
         self._asked = processor()  # the processor time when it was asked for last
         self._short = 0.0  # the time of the turns since then
         self._spent = Timing(_SHORTEST, _LONGEST)
-        self._notices = Notices(log, time.monotonic)
+        self._notices = Notices(log.warning, time.monotonic)
         self.longest = 0.0
 
     def add(self, step: Callable[[], object]) -> None:

@@ -52,7 +52,8 @@ def test_fifo_behaves_as_a_deque(steps: list[tuple[str, int]]) -> None:
         elif step == "tidy":
             queue.tidy()
         elif step == "prepend":
-            fresh = [-number - place for place in range(count)]
+            number += count
+            fresh = [-number + place for place in range(count)]
             queue.prepend(list(fresh))
             model.extendleft(reversed(fresh))
         elif step == "clear":
