@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(json.dumps({"mesh": None, "state": "not running", "error": str(error), "nodes": []}))
         print(error, file=sys.stderr)
         return NOT_RUNNING
-    except (ConnectionError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
     print(status.to_json(indent=2)) if arguments.json else _show(status)

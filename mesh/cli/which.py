@@ -43,7 +43,7 @@ def which(file: str | None) -> Run:
 def in_folder(data: Path, mesh: str) -> Run:
     try:
         run = load_run(data)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise Unclear(str(error)) from error
     if run is None or not run.is_alive():
         raise Unclear(f"mesh {mesh!r} does not run (data folder {data})")

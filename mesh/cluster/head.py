@@ -2,7 +2,8 @@
 
 Knows Ray's processes and no actor. It uses Ray's ``Node`` class directly: ``ray start`` also opens a client server on a
 fixed port and keeps one more process, and ``ray.init`` starts two more that the mesh does not need. What always holds:
-the kernel kills Ray when this process ends (Ray sets PR_SET_PDEATHSIG on its processes).
+the kernel kills Ray when this process ends (Ray sets PR_SET_PDEATHSIG on its processes); Ray's folders, which it gives
+mode 0777 again and again, lie in one that no other user can enter.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ray._private.node import Node as RayNode
 from ray._private.parameter import RayParams
 
 from mesh.cluster.rayenv import LONGEST_RAY_FOLDER, OBJECT_STORE_BYTES, ray_folder
+from mesh.private import make_private
 
 # How many earlier sessions of Ray keep their logs.
 _KEPT: Final = 2
@@ -31,8 +33,11 @@ class Head:
 
     def __init__(self, data: Path, processes: int, resources: Iterable[str]) -> None:
         """``processes``: how many workers Ray starts in advance. Raises any exception that Ray raises."""
-        folder = ray_folder(data)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        above = ray_folder(data)
+        make_private(above)
+        _forget(above)  # where earlier releases had them
+        folder = above / "run"
+        folder.mkdir(exist_ok=True)
         _forget(folder)
         self._folder = -1
         self._node = RayNode(

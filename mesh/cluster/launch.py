@@ -20,6 +20,7 @@ from mesh.cluster.plan import ClusterPlan
 from mesh.cluster.run import Run, load_run, save_plan
 from mesh.cluster.runtime import CONTROLLER
 from mesh.cluster.status import Snapshot
+from mesh.private import read_own
 
 # Seconds. Longer than a controller needs to restart after a crash.
 _ANSWER: Final = 30.0
@@ -97,7 +98,7 @@ def main() -> int:
     if run is None:
         print(f"no mesh runs in {data}", file=sys.stderr)
         return 1
-    plan = ClusterPlan.from_json(next_path(data).read_text(encoding="utf-8"))
+    plan = ClusterPlan.from_json(read_own(next_path(data), secret=True))
     runtime.connect(run.address, run.namespace)
     wrong = adopt(plan, run.namespace)
     print("\n".join(wrong), file=sys.stderr)

@@ -41,6 +41,7 @@ from mesh.cluster.run import (
 from mesh.cluster.run import replace as replace_file
 from mesh.cluster.status import READY, MeshStatus, NodeRow
 from mesh.policy.secrets import load_or_create
+from mesh.private import make_private
 from mesh.topology.topology import Topology
 
 log = logging.getLogger(__name__)
@@ -76,8 +77,9 @@ class NotUp(Exception):
 def planned(topology: Topology) -> ClusterPlan:
     """The plan for a topology. Creates the mesh secret, and chooses the address of an embedded etcd, if there is none.
 
-    Raises ``OSError``, ``SecretError``.
+    Raises ``OSError`` (``NotPrivate`` for a data folder that others have used), ``SecretError``.
     """
+    make_private(topology.data)
     secret = load_or_create(topology.data)
     if not topology.etcd.embedded:
         return plan_of(topology, topology.etcd.endpoints, secret)
@@ -91,7 +93,7 @@ def up(plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda s
     ``follow``: the mesh ends with this process. ``watch`` gets the status repeatedly until the mesh is ready.
     """
     data = Path(plan.data)
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(data)
     run = load_run(data)
     if run is not None and run.is_alive():
         _change(run, plan)
@@ -161,7 +163,7 @@ def _spawn(plan: ClusterPlan, topology: str, follow: bool) -> None:
     data = Path(plan.data)
     save_plan(plan)
     status_path(data).unlink(missing_ok=True)
-    logs_path(data).mkdir(exist_ok=True)
+    make_private(logs_path(data))
     command = [sys.executable, "-P", "-m", SUPERVISOR, plan.data, "--topology", topology]
     if follow:
         command += ["--follow", str(os.getpid())]

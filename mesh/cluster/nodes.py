@@ -10,6 +10,7 @@ from mesh.core.node import CoreNode
 from mesh.edge.node import EdgeNode
 from mesh.frontdoor.node import DoorNode
 from mesh.node.config import NodeConfig
+from mesh.private import make_private
 from mesh.topology.nodes import nodes
 from mesh.topology.topology import from_dict
 
@@ -33,5 +34,6 @@ def place_of(assignment: Assignment) -> NodeConfig:
     spec = next((spec for spec in nodes(topology) if spec.name == assignment.name), None)
     if spec is None:
         raise ValueError(f"the topology has no node {assignment.name!r}")
-    assignment.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(Path(assignment.data))
+    make_private(assignment.folder)
     return NodeConfig(topology, spec, assignment.endpoints, assignment.folder, bytes.fromhex(assignment.secret))

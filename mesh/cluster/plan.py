@@ -70,7 +70,7 @@ class ClusterPlan:
         return json.dumps(asdict(self))
 
     @staticmethod
-    def from_json(text: str) -> ClusterPlan:
+    def from_json(text: str | bytes) -> ClusterPlan:
         """The plan that ``to_json`` gave."""
         value = json.loads(text)
         value["endpoints"] = tuple(value["endpoints"])

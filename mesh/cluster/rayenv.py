@@ -15,6 +15,7 @@ from typing import Final
 
 import mesh
 from mesh.cluster.run import replace
+from mesh.private import make_private, read_own
 
 # Bytes of Ray's object store: Ray's minimum is 75 MiB. The mesh stores nothing in it.
 OBJECT_STORE_BYTES: Final = 80 << 20
@@ -60,15 +61,27 @@ def ray_folder(data: Path) -> Path:
 
 
 def environment(data: Path, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of a mesh's supervisor, which all its processes inherit. Creates Ray's token if there is none."""
+    """The environment of a mesh's supervisor, which all its processes inherit. Creates Ray's token if there is none.
+
+    Raises ``NotPrivate``, ``OSError``.
+    """
     kept = {name: value for name, value in inherited.items() if not name.startswith("RAY_")}
     return {**kept, **_FIXED, "RAY_AUTH_TOKEN_PATH": str(token(data)), "PYTHONPATH": python_path(inherited)}
 
 
 def token(data: Path) -> Path:
-    """The file with the token of this mesh's Ray: Ray refuses calls without it."""
-    path = ray_folder(data) / "token"
-    if not path.exists():
+    """The file with the token of this mesh's Ray: Ray refuses calls without it. Who has the token runs code as the user
+    of the mesh, so its file and the folders above it must be private.
+
+    Raises ``NotPrivate``, ``OSError``.
+    """
+    folder = ray_folder(data)
+    make_private(data)
+    make_private(folder)
+    path = folder / "token"
+    try:
+        read_own(path, secret=True)
+    except FileNotFoundError:
         replace(path, secrets.token_hex(32))
     return path
 

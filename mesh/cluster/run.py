@@ -2,7 +2,8 @@
 
 ``run.json`` names the run's processes and its Ray, ``plan.json`` has the plan, and ``status.json`` (see ``status``) has
 the latest states of the nodes. Knows files only. What always holds: a file is replaced whole, never written in place,
-and only its owner can read it, because the plan has passwords.
+and only its owner can read it, because the plan has passwords; a file of another user is not read, because commands act
+on what it says: ``mesh down`` ends the processes that it names.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import psutil
 
 from mesh.cluster.plan import LOCAL, ClusterPlan
 from mesh.cluster.processes import alive
+from mesh.private import read_own
 
 STARTING: Final = "starting"
 RUNNING: Final = "running"
@@ -79,7 +81,7 @@ def logs_path(data: Path) -> Path:
 
 def replace(path: Path, text: str) -> None:
     """Replace a file by ``text``: a reader sees the old or the new content. Creates the folder. Mode 0600."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -96,9 +98,9 @@ def save_run(run: Run) -> None:
 
 
 def load_run(data: Path) -> Run | None:
-    """The last run in this data folder, living or ended."""
+    """The last run in this data folder, living or ended. Raises ``NotPrivate``, ``ValueError``."""
     try:
-        value = json.loads(run_path(data).read_text(encoding="utf-8"))
+        value = json.loads(read_own(run_path(data)))
         return Run(**{**value, "endpoints": tuple(value["endpoints"])})
     except FileNotFoundError:
         return None
@@ -111,7 +113,8 @@ def save_plan(plan: ClusterPlan) -> None:
 
 
 def load_plan(data: Path) -> ClusterPlan:
-    return ClusterPlan.from_json(plan_path(data).read_text(encoding="utf-8"))
+    """The plan of the last run in this data folder. Raises ``NotPrivate``, ``FileNotFoundError``, ``ValueError``."""
+    return ClusterPlan.from_json(read_own(plan_path(data), secret=True))
 
 
 def running() -> list[Run]:

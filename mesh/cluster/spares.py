@@ -18,6 +18,8 @@ from typing import Any, Final, final
 import psutil
 import ray
 
+from mesh.private import read_own
+
 log = logging.getLogger(__name__)
 
 # The title of an idle worker's process, and the program of a worker that is starting.
@@ -88,5 +90,5 @@ def _stub() -> Any:
 
 def _proof() -> list[tuple[str, str]]:
     """Ray's own token, which every process of this Ray has."""
-    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"]).read_text(encoding="ascii").strip()
+    token = read_own(Path(os.environ["RAY_AUTH_TOKEN_PATH"]), secret=True).decode("ascii").strip()
     return [("authorization", f"Bearer {token}")]

@@ -17,6 +17,7 @@ from typing import Final
 
 from mesh.cluster.run import FAILED, STOPPING, status_path
 from mesh.cluster.run import replace as replace_file
+from mesh.private import read_own
 
 READY: Final = "ready"
 UNKNOWN: Final = "unknown"
@@ -84,7 +85,7 @@ class Snapshot:
         return json.dumps(asdict(replace(self, written=time.time())))
 
     @staticmethod
-    def from_json(text: str) -> Snapshot:
+    def from_json(text: str | bytes) -> Snapshot:
         """The snapshot in a text of ``to_json``. Raises ``ValueError`` for any other text."""
         try:
             value = json.loads(text)
@@ -132,10 +133,10 @@ class MeshStatus:
 
 
 def load_status(data: Path) -> Snapshot | None:
-    """The latest snapshot that the controller wrote, or ``None``."""
+    """The latest snapshot that the controller wrote, or ``None``. Raises ``NotPrivate``."""
     for _ in range(_TRIES):
         try:
-            return Snapshot.from_json(status_path(data).read_text(encoding="utf-8"))
+            return Snapshot.from_json(read_own(status_path(data)))
         except FileNotFoundError:
             return None
         except ValueError:

@@ -161,6 +161,7 @@ def main() -> None:
     if arguments.follow and not os.environ.get(_AGAIN):
         die_with_parent(arguments.follow, signal.SIGTERM)
     os.environ[_AGAIN] = "1"
+    os.umask(0o077)  # all processes inherit it: their files are for the user of the mesh alone
     adopt_orphans()
     log_to_file(arguments.data, "supervisor")
     try:

@@ -13,6 +13,8 @@ from hmac import compare_digest, digest
 from pathlib import Path
 from typing import Final
 
+from mesh.private import NotPrivate, make_private, read_own
+
 SIZE: Final = 32  # as long as the digest that it keys (RFC 2104 section 3)
 FILE: Final = "secret"
 
@@ -24,25 +26,24 @@ class SecretError(Exception):
 def load_or_create(folder: Path) -> bytes:
     """The secret in ``folder``/secret. A missing file is created (mode 0600, the folder 0700).
 
-    Raises ``SecretError`` if others may read the file or its length is wrong, ``OSError`` if it can be neither read nor
-    created.
+    Raises ``SecretError`` if others may read the file, it is another user's, or its length is wrong; ``OSError`` if it
+    can be neither read nor created.
     """
     path = folder / FILE
     try:
         return read(path)
     except FileNotFoundError:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         _create(path)
         return read(path)
 
 
 def read(path: Path) -> bytes:
     """The secret in a file. Raises ``FileNotFoundError``, ``SecretError``."""
-    with path.open("rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if mode & 0o077:
-            raise SecretError(f"{path}: other users may read the secret of the mesh; run: chmod 600 {path}")
-        secret = file.read(SIZE + 1)
+    try:
+        secret = read_own(path, secret=True)
+    except NotPrivate as error:
+        raise SecretError(str(error)) from None
     if len(secret) != SIZE:
         raise SecretError(
             f"{path}: the secret of the mesh must have {SIZE} bytes; copy the file from another node, or remove it "

@@ -215,7 +215,7 @@ class _File:
     """An unbuffered file that is renamed when it is full: ``edge-1.log`` to ``edge-1.log.1`` and so on."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
         self._torn = False  # the last line is incomplete
         self._descriptor = self._open()
@@ -238,7 +238,7 @@ class _File:
         os.close(self._descriptor)
 
     def _open(self) -> int:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         about = os.fstat(descriptor)
         self._size = about.st_size
         self._full = FILE_BYTES if stat.S_ISREG(about.st_mode) else sys.maxsize  # a pipe does not grow

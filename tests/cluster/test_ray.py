@@ -91,6 +91,18 @@ def test_the_mesh_listens_on_loopback_and_leaves_the_home_folder_alone(run: Run)
     assert not (Path.home() / ".ray").exists()
 
 
+def test_no_other_user_can_enter_a_folder_of_the_mesh(plan: ClusterPlan, run: Run) -> None:
+    """Ray gives its own folders mode 0777; they are in ``ray/run``."""
+    data = Path(plan.data)
+    assert [oct(path.stat().st_mode & 0o777) for path in (data, data / "ray", data / "ray" / "token")] == [
+        "0o700",
+        "0o700",
+        "0o600",
+    ]
+    others = [path for path in data.rglob("*") if path.is_dir() and data / "ray" / "run" not in (path, *path.parents)]
+    assert {str(path): oct(path.stat().st_mode) for path in others if path.stat().st_mode & 0o077} == {}
+
+
 def test_a_killed_node_restarts_and_the_others_run_on(plan: ClusterPlan, run: Run) -> None:
     before = {node.name: served_by(plan, node.name) for node in plan.nodes}
     for _ in range(2):
