@@ -14,22 +14,13 @@ from typing import Annotated, Final, final
 
 from mesh.figures.instrument import counter
 from mesh.figures.node import NodeStatus
-from mesh.registry.embedded import HOST, EmbeddedEtcd, keep_ports
+from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.errors import RegistryError
 
 log = logging.getLogger(__name__)
 
 _LOOK: Final = 0.1  # seconds between two checks of etcd's process
 _AGAIN: Final = 1.0  # seconds between two attempts to restart it
-
-
-def etcd_folder(data: Path) -> Path:
-    return data / "etcd"
-
-
-def endpoint(folder: Path) -> str:
-    """The address of the etcd in this folder. It is chosen once, when the folder is new, and never changes."""
-    return f"http://{HOST}:{keep_ports(folder)[0]}"
 
 
 @final

@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from mesh.cluster.etcd import endpoint, etcd_folder
 from mesh.cluster.look import status_of
 from mesh.cluster.plan import LOCAL, ClusterPlan, objections, plan_of
 from mesh.cluster.processes import kill_session, started, wait_gone
@@ -40,8 +39,10 @@ from mesh.cluster.run import (
 )
 from mesh.cluster.run import replace as replace_file
 from mesh.cluster.status import READY, MeshStatus, NodeRow
+from mesh.node.registry import etcd_folder
 from mesh.policy.secrets import load_or_create
 from mesh.private import make_private
+from mesh.registry.embedded import endpoint_of
 from mesh.topology.topology import Topology
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def planned(topology: Topology) -> ClusterPlan:
     secret = load_or_create(topology.data)
     if not topology.etcd.embedded:
         return plan_of(topology, topology.etcd.endpoints, secret)
-    return plan_of(topology, [endpoint(etcd_folder(topology.data))], secret)
+    return plan_of(topology, [endpoint_of(etcd_folder(topology.data))], secret)
 
 
 def up(plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda status: None) -> Run:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mesh.cluster.etcd import EtcdNode, etcd_folder
+from mesh.cluster.etcd import EtcdNode
 from mesh.cluster.node import CORE, DOOR, EDGE, ETCD, Assignment, Node
 from mesh.core.node import CoreNode
 from mesh.edge.node import EdgeNode
 from mesh.frontdoor.node import DoorNode
 from mesh.node.config import NodeConfig
+from mesh.node.registry import etcd_folder
 from mesh.private import make_private
 from mesh.topology.nodes import nodes
 from mesh.topology.topology import from_dict

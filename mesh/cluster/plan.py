@@ -123,6 +123,11 @@ def objections(old: ClusterPlan, new: ClusterPlan) -> list[str]:
         keys = [key for key in sorted({*old.settings, *new.settings}) if key not in NODE_LISTS]
         changed = [key for key in keys if fingerprint(old.settings.get(key)) != fingerprint(new.settings.get(key))]
         wrong.append(f"{', '.join(changed)} cannot change while the mesh runs: 'mesh down', then 'mesh up'")
+    if new.endpoints != old.endpoints and not wrong:
+        wrong.append(
+            f"etcd is at {', '.join(old.endpoints)} and cannot become {', '.join(new.endpoints)} while the mesh runs: "
+            "'mesh down', then 'mesh up'"
+        )
     for before in old.nodes:
         after = new.node(before.name)
         if after is None:

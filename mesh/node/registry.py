@@ -5,13 +5,28 @@ It knows which parts of the topology configure a client: never what the client r
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mesh.registry.client import EtcdClient, EtcdTls
+from mesh.registry.embedded import client_tls
 from mesh.topology.topology import Topology
 
 
+def etcd_folder(data: Path) -> Path:
+    """The folder of the embedded etcd."""
+    return data / "etcd"
+
+
 def client_of(topology: Topology, endpoints: tuple[str, ...]) -> EtcdClient:
-    """A client for ``endpoints`` (URLs) with the topology's TLS and user. Closed by the caller."""
+    """A client for ``endpoints`` (URLs) with the topology's TLS and user, or the certificate of the embedded etcd.
+    Closed by the caller.
+
+    Raises ``NotPrivate`` if other users of the host could have changed a certificate or read a key; ``OSError``,
+    ``ValueError``.
+    """
     auth, tls = topology.etcd.auth, topology.etcd.tls
+    if topology.etcd.embedded:
+        return EtcdClient(endpoints, tls=client_tls(etcd_folder(topology.data)))
     return EtcdClient(
         endpoints,
         tls=None if tls is None else EtcdTls(tls.ca, tls.cert, tls.key),

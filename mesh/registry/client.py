@@ -19,6 +19,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from mesh.private import read_given
 from mesh.registry import etcd_pb2 as pb
 from mesh.registry.errors import Compacted, Full, LeaseLost, RegistryError, RequestRejected, Unauthorised, Unavailable
 from mesh.registry.keys import after
@@ -72,12 +73,13 @@ class EtcdTls(NamedTuple):
     key: Path | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
+        """Raises NotPrivate if other users of the host could have changed a file, or read the key; OSError."""
         if (self.cert is None) != (self.key is None):
             raise ValueError("tls: cert and key belong together; give both or neither")
         return grpc.ssl_channel_credentials(
-            root_certificates=None if self.ca is None else self.ca.read_bytes(),
-            private_key=None if self.key is None else self.key.read_bytes(),
-            certificate_chain=None if self.cert is None else self.cert.read_bytes(),
+            root_certificates=None if self.ca is None else read_given(self.ca),
+            private_key=None if self.key is None else read_given(self.key, secret=True),
+            certificate_chain=None if self.cert is None else read_given(self.cert),
         )
 
 

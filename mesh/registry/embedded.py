@@ -9,6 +9,7 @@ What always holds:
   a stale lock cannot exist, and an etcd that still runs is detected.
 - The address stays the same for the life of the folder.
 - etcd ends with the process that started it, even if that process is killed.
+- etcd takes only clients and peers with a certificate from its folder, which other users of the host cannot enter.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final, final
 
-from mesh.registry.client import EtcdClient
+from mesh.private import make_private, read_own
+from mesh.registry.certificates import AUTHORITY, CLIENT, SERVER, certificate, keep_certificates, key
+from mesh.registry.client import EtcdClient, EtcdTls
 from mesh.registry.errors import EtcdFailed, FolderInUse, RegistryError
 
 log = logging.getLogger("mesh.registry.embedded")
@@ -140,10 +143,10 @@ def free_ports(count: int) -> list[int]:
 
 def keep_ports(folder: Path) -> tuple[int, int]:
     """The client port and the peer port of the etcd in ``folder``, stored there; a new folder gets free ones. Raises
-    EtcdFailed if the stored file cannot be read."""
+    EtcdFailed if the stored file cannot be read, NotPrivate if it is another user's."""
     file = folder / "ports.json"
+    make_private(folder)
     if not file.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         client, peer = free_ports(2)
         draft = file.with_name(f".{file.name}.{os.getpid()}")
         draft.write_text(json.dumps({"client": client, "peer": peer}))
@@ -151,10 +154,29 @@ def keep_ports(folder: Path) -> tuple[int, int]:
             os.link(draft, file)  # the first of two processes wins
         draft.unlink()
     try:
-        ports = json.loads(file.read_text())
+        ports = json.loads(read_own(file))
         return int(ports["client"]), int(ports["peer"])
     except (ValueError, KeyError, TypeError):
         raise EtcdFailed(f'{file} must hold {{"client": port, "peer": port}}; correct it or delete it') from None
+
+
+def endpoint_of(folder: Path) -> str:
+    """The URL of the etcd in ``folder``, for clients with ``client_tls``. Raises what ``keep_ports`` raises."""
+    return f"https://{HOST}:{keep_ports(folder)[0]}"
+
+
+def _certificates(folder: Path) -> Path:
+    return folder / "certificates"
+
+
+def client_tls(folder: Path) -> EtcdTls:
+    """The certificate with which the etcd in ``folder`` takes a client; made if there is none yet.
+
+    Raises NotPrivate if other users of the host could have changed or read it; OSError."""
+    made = _certificates(folder)
+    make_private(folder)
+    keep_certificates(made, HOST)
+    return EtcdTls(made / AUTHORITY, certificate(made, CLIENT), key(made, CLIENT))
 
 
 @final
@@ -176,7 +198,11 @@ class EmbeddedEtcd:
     @property
     def endpoint(self) -> str:
         """The URL for a client. Valid after the first start."""
-        return f"http://{HOST}:{self.client_port}"
+        return f"https://{HOST}:{self.client_port}"
+
+    def client(self) -> EtcdClient:
+        """A client of this etcd. Valid after the first start. Closed by the caller."""
+        return EtcdClient([self.endpoint], tls=client_tls(self._folder))
 
     @property
     def pid(self) -> int:
@@ -195,12 +221,13 @@ class EmbeddedEtcd:
         """Start etcd if it is not running, and return once it answers. May be called again after etcd ended.
 
         Raises FolderInUse if another etcd uses the folder, EtcdFailed with the end of the log if etcd does not answer
-        in ``deadline`` s."""
+        in ``deadline`` s, NotPrivate if other users could have used the folder."""
         if self.alive:
             return
         loop = asyncio.get_running_loop()
         until = loop.time() + deadline
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self._folder)
+        keep_certificates(_certificates(self._folder), HOST)
         binary = self._binary if self._binary is not None else await asyncio.to_thread(find_binary)
         await self._warn(binary)
         lock = await self._lock(min(until, loop.time() + STOP))
@@ -265,7 +292,9 @@ class EmbeddedEtcd:
                 raise
 
     def _arguments(self) -> list[str]:
-        client, peer = self.endpoint, f"http://{HOST}:{self.peer_port}"
+        client, peer = self.endpoint, f"https://{HOST}:{self.peer_port}"
+        made = _certificates(self._folder)
+        own, own_key, authority = certificate(made, SERVER), key(made, SERVER), made / AUTHORITY
         return [
             "--name=mesh",
             f"--data-dir={self._folder / 'data'}",
@@ -274,6 +303,15 @@ class EmbeddedEtcd:
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=mesh={peer}",
+            f"--cert-file={own}",
+            f"--key-file={own_key}",
+            f"--trusted-ca-file={authority}",
+            "--client-cert-auth",
+            # There is no other member, but the peer port takes changes of the store from who can reach it.
+            f"--peer-cert-file={own}",
+            f"--peer-key-file={own_key}",
+            f"--peer-trusted-ca-file={authority}",
+            "--peer-client-cert-auth",
             # A single member elects itself after a restart; the default of a second allows for the network between
             # members.
             "--heartbeat-interval=50",
@@ -314,7 +352,7 @@ class EmbeddedEtcd:
 
     async def _ready(self, until: float) -> None:
         loop = asyncio.get_running_loop()
-        client = EtcdClient([self.endpoint])
+        client = self.client()
         try:
             while True:
                 with suppress(RegistryError):

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mesh.cluster.etcd import etcd_folder
 from mesh.cluster.lifecycle import down
 from mesh.cluster.run import Run, load_run
+from mesh.node.registry import etcd_folder
 from tests.cluster.meshes import session
 from tests.support.ports import free_ports
 from tests.support.waiting import wait_until

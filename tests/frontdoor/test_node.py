@@ -13,9 +13,9 @@ from mesh.frontdoor import node
 from mesh.frontdoor.node import DoorNode
 from mesh.frontdoor.status import DoorStatus
 from mesh.node.config import NodeConfig
-from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.members import Announcement
+from mesh.topology.topology import EtcdSpec
 from mesh.transport.waiting import until as waited
 from tests.support.configs import config
 from tests.support.waiting import PATIENCE
@@ -30,7 +30,9 @@ def etcd(tmp_path: Path) -> Iterator[EmbeddedEtcd]:
 
 
 def door_place(etcd: EmbeddedEtcd) -> NodeConfig:
-    return replace(config("door"), endpoints=(etcd.endpoint,))
+    place = config("door")
+    topology = replace(place.topology, etcd=EtcdSpec(), data=etcd.log_file.parent.parent)
+    return replace(place, topology=topology, endpoints=(etcd.endpoint,))
 
 
 def edges_of(door: DoorNode) -> set[str]:
@@ -54,7 +56,7 @@ def test_door_of_a_new_mesh_waits_for_all_edges(
             return await waited(condition, seconds)
 
         monkeypatch.setattr(node, "until", told)
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         edges = [
             Announcement(client, "demo", name=name, role="edge", host="127.0.0.1", ports={"device": 1, "tier": 2})
             for name in ("edge-1", "edge-2")

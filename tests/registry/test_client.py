@@ -12,7 +12,7 @@ import pytest
 
 from mesh.registry import etcd_pb2 as pb
 from mesh.registry.client import EtcdClient, EtcdTls, absent, get, holds, put, unchanged
-from mesh.registry.embedded import EmbeddedEtcd, free_ports
+from mesh.registry.embedded import EmbeddedEtcd, client_tls, free_ports
 from mesh.registry.errors import Compacted, LeaseLost, RequestRejected, Unavailable
 from tests.registry.freezing import freeze
 from tests.support.loop import run
@@ -20,7 +20,7 @@ from tests.support.loop import run
 
 def test_put_get_and_delete_keys(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         key = f"/{mesh}/a".encode()
         assert await client.get(key) is None
         revision = await client.put(key, b"1")
@@ -41,7 +41,7 @@ def test_put_get_and_delete_keys(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_transaction_applies_the_branch_of_its_condition(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         key = f"/{mesh}/a".encode()
         create = pb.TxnRequest(compare=[absent(key)], success=[put(key, b"mine")], failure=[get(key)])
         first = await client.txn(create)
@@ -62,7 +62,7 @@ def test_transaction_applies_the_branch_of_its_condition(etcd: EmbeddedEtcd, mes
 
 def test_pages_have_one_revision(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         prefix = f"/{mesh}/".encode()
         for number in range(25):
             await client.put(prefix + b"%03d" % number, b"old")
@@ -86,7 +86,7 @@ def test_pages_have_one_revision(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_compacted_revision_raises_compacted(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         key = f"/{mesh}/a".encode()
         first = await client.put(key, b"1")
         last = await client.put(key, b"2")
@@ -100,7 +100,7 @@ def test_compacted_revision_raises_compacted(etcd: EmbeddedEtcd, mesh: str) -> N
 
 def test_lease_is_granted_kept_and_revoked(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         key = f"/{mesh}/a".encode()
         lease, seconds = await client.grant(30)
         assert seconds == 30
@@ -123,8 +123,8 @@ def test_lease_is_granted_kept_and_revoked(etcd: EmbeddedEtcd, mesh: str) -> Non
 
 def test_call_fails_over_from_a_dead_endpoint(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        dead = [f"http://127.0.0.1:{port}" for port in free_ports(2)]
-        client = EtcdClient([*dead, etcd.endpoint])
+        dead = [f"https://127.0.0.1:{port}" for port in free_ports(2)]
+        client = EtcdClient([*dead, etcd.endpoint], tls=client_tls(etcd.log_file.parent))
         assert client.endpoints == [*dead, etcd.endpoint]
         assert await client.get(f"/{mesh}/a".encode()) is None
         # The client now tries the good endpoint first, so a call without retry succeeds too.
@@ -139,7 +139,8 @@ def test_call_fails_over_from_a_silent_endpoint(etcd: EmbeddedEtcd, mesh: str) -
         with socket.socket() as silent:
             silent.bind(("127.0.0.1", 0))
             silent.listen()
-            client = EtcdClient([f"http://127.0.0.1:{silent.getsockname()[1]}", etcd.endpoint])
+            endpoints = [f"https://127.0.0.1:{silent.getsockname()[1]}", etcd.endpoint]
+            client = EtcdClient(endpoints, tls=client_tls(etcd.log_file.parent))
             assert await client.get(f"/{mesh}/a".encode(), timeout=10.0) is None
             await client.close()
 
@@ -161,7 +162,7 @@ def test_call_without_etcd_fails_within_the_deadline() -> None:
 
 def test_call_to_a_hung_etcd_fails_within_the_deadline(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         await client.status()
         freeze(etcd.pid)
         try:
@@ -177,7 +178,7 @@ def test_call_to_a_hung_etcd_fails_within_the_deadline(etcd: EmbeddedEtcd) -> No
 
 def test_close_ends_running_calls_with_unavailable(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         await client.status()
         freeze(etcd.pid)
         try:
@@ -194,7 +195,7 @@ def test_close_ends_running_calls_with_unavailable(etcd: EmbeddedEtcd) -> None:
 
 def test_cancelled_call_raises_cancelled_error(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         await client.status()
         freeze(etcd.pid)
         try:
@@ -212,7 +213,7 @@ def test_cancelled_call_raises_cancelled_error(etcd: EmbeddedEtcd) -> None:
 
 def test_client_runs_on_uvloop(etcd: EmbeddedEtcd) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         assert await asyncio.gather(*(client.get(b"k") for _ in range(50))) == [None] * 50
         await client.close()
 

@@ -16,7 +16,6 @@ import psutil
 import pytest
 
 from mesh.registry import embedded
-from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd, find_binary, free_ports, version
 from mesh.registry.errors import EtcdFailed, FolderInUse, RegistryError
 from tests.support.waiting import until
@@ -29,7 +28,7 @@ def test_data_and_address_survive_stop_and_kill(folder: Path) -> None:
         address, first = server.endpoint, server.pid
         await server.start()
         assert server.pid == first, "a second start changes nothing"
-        client = EtcdClient([address])
+        client = server.client()
         await client.put(b"k", b"kept")
         await server.stop()
         assert not server.alive
@@ -154,7 +153,7 @@ def test_quota_bounds_the_store(folder: Path) -> None:
     async def main() -> None:
         server = EmbeddedEtcd(folder, quota=1_000_000)
         await server.start()
-        client = EtcdClient([server.endpoint])
+        client = server.client()
         with pytest.raises(RegistryError, match="quota"):
             for number in range(100):
                 await client.put(b"%d" % number, os.urandom(100_000))

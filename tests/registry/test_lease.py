@@ -41,7 +41,7 @@ class Owner:
 
 def test_lease_is_renewed_until_its_owner_stops(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         owner = Owner(client, mesh)
         lease = Lease(client, owner.attach, owner.lost, ttl=1)
         assert await lease.start(10.0)
@@ -63,7 +63,7 @@ def test_lease_is_renewed_until_its_owner_stops(etcd: EmbeddedEtcd, mesh: str) -
 
 def test_lease_revoked_by_etcd_is_taken_again(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         owner = Owner(client, mesh)
         lease = Lease(client, owner.attach, owner.lost, ttl=1)
         assert await lease.start(10.0)
@@ -80,7 +80,7 @@ def test_lease_revoked_by_etcd_is_taken_again(etcd: EmbeddedEtcd, mesh: str) -> 
 
 def test_loss_is_reported_once_while_etcd_is_unavailable(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         owner = Owner(client, mesh)
         lease = Lease(client, owner.attach, owner.lost, ttl=1)
         assert await lease.start(10.0)
@@ -98,7 +98,7 @@ def test_loss_is_reported_once_while_etcd_is_unavailable(etcd: EmbeddedEtcd, mes
 
 def test_lease_without_an_owner_expires(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         lease, _ = await client.grant(1)
         key = f"/{mesh}/orphan".encode()
         await client.put(key, b"1", lease=lease)
@@ -113,7 +113,7 @@ def test_lease_without_an_owner_expires(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_start_raises_an_error_that_a_retry_cannot_cure(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         owner = Owner(client, mesh)
         owner.error = Conflict("no")
         lease = Lease(client, owner.attach, owner.lost, ttl=1)

@@ -40,7 +40,7 @@ async def retold(client: EtcdClient, mesh: str, vehicle: str, edge: str) -> Reco
 
 def test_claim_is_permanent(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         vehicles = VehicleMap(client, mesh)
         assert await vehicles.start(10.0)
         assert vehicles.cached("V") is None
@@ -65,7 +65,7 @@ def test_claim_is_permanent(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_claim_of_a_new_vehicle_needs_an_edge(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         vehicles = VehicleMap(client, mesh)
         for edges in ({}, {"drained": 0.0}):
             with pytest.raises(NoEdge, match=r"'V'.*'pool'"):
@@ -83,7 +83,7 @@ def test_claim_of_a_new_vehicle_needs_an_edge(etcd: EmbeddedEtcd, mesh: str) -> 
 
 def test_changes_by_other_processes_are_reported(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         vehicles = VehicleMap(client, mesh)
         changes = listen(vehicles)
         assert await vehicles.start(10.0)
@@ -109,7 +109,7 @@ def test_changes_by_other_processes_are_reported(etcd: EmbeddedEtcd, mesh: str) 
 
 def test_move_changes_the_owner_and_raises_the_epoch(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         maps = [VehicleMap(client, mesh) for _ in range(4)]
         with pytest.raises(Conflict, match="no record"):
             await maps[0].move("V", "edge-2")
@@ -134,7 +134,7 @@ def test_concurrent_claims_of_several_doors_agree(etcd: EmbeddedEtcd, mesh: str)
     """Twenty storms: four processes, which see different healthy edges, claim the same new vehicles at once."""
 
     async def main() -> None:
-        clients = [EtcdClient([etcd.endpoint]) for _ in range(4)]
+        clients = [etcd.client() for _ in range(4)]
         maps = [VehicleMap(client, mesh) for client in clients]
         views = [{f"edge-{number}": 1.0 for number in range(9) if number % 4 != hidden} for hidden in range(4)]
         for vehicles in maps[:2]:
@@ -163,7 +163,7 @@ def test_concurrent_claims_of_several_doors_agree(etcd: EmbeddedEtcd, mesh: str)
 
 def test_concurrent_lookups_and_claims_of_one_vehicle(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         vehicles = VehicleMap(client, mesh)
         found = await asyncio.gather(
             *(vehicles.lookup("V") for _ in range(5)),
@@ -179,7 +179,7 @@ def test_concurrent_lookups_and_claims_of_one_vehicle(etcd: EmbeddedEtcd, mesh: 
 
 def test_memory_is_bounded(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         writer = VehicleMap(client, mesh)
         names = [f"V{number:04d}" for number in range(700)]
         written = await asyncio.gather(*(writer.claim(name, "pool", EDGES) for name in names))
@@ -219,7 +219,7 @@ def test_memory_is_bounded(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_complete_map_evicts_above_its_limit(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         small = VehicleMap(client, mesh, limit=10)
         assert await small.start(10.0)
         await until(lambda: small.live, "all records are known")
@@ -240,7 +240,7 @@ def test_map_recovers_after_etcd_is_unavailable(etcd: EmbeddedEtcd, mesh: str, b
     itself."""
 
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         vehicles = VehicleMap(client, mesh, deadline=0.5)
         assert await vehicles.start(10.0)
         known = await vehicles.claim("known", "pool", EDGES)
@@ -277,7 +277,7 @@ def test_map_recovers_after_etcd_is_unavailable(etcd: EmbeddedEtcd, mesh: str, b
 
 def test_map_starts_without_etcd(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         await retold(client, mesh, "V", "edge-1")
         os.kill(etcd.pid, signal.SIGKILL)
         await until(lambda: not etcd.alive, "etcd is dead")
@@ -300,7 +300,7 @@ def test_compacted_changes_are_reported_from_a_snapshot(
 
     async def main() -> None:
         gate = Gate(monkeypatch)
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         writer = VehicleMap(client, mesh)
         before = {name: await writer.claim(name, "pool", EDGES) for name in ("kept", "moved", "deleted", "read")}
         vehicles = VehicleMap(client, mesh)
@@ -332,7 +332,7 @@ def test_change_overtakes_the_answer_to_a_lookup(
     """etcd answered before a change, and the answer arrives after the change: the change is kept."""
 
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         writer = VehicleMap(client, mesh)
         vehicles = VehicleMap(client, mesh, limit=1)
         assert await vehicles.start(10.0)
@@ -373,7 +373,7 @@ def test_change_overtakes_the_answer_to_a_lookup(
 
 def test_bad_record_does_not_affect_other_records(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         await client.put(Keys(mesh).vehicle("bad"), b"not a record")
         vehicles = VehicleMap(client, mesh)
         assert await vehicles.start(10.0)
@@ -400,7 +400,7 @@ def test_bad_record_does_not_affect_other_records(etcd: EmbeddedEtcd, mesh: str)
 
 def test_failing_listener_does_not_stop_the_map(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         vehicles = VehicleMap(client, mesh)
         failed: list[Record | None] = []
 
@@ -422,7 +422,7 @@ def test_failing_listener_does_not_stop_the_map(etcd: EmbeddedEtcd, mesh: str) -
 
 def test_stop_fails_pending_lookups(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         vehicles = VehicleMap(client, mesh)
         assert await vehicles.start(10.0)
         freeze(etcd.pid)

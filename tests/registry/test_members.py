@@ -34,7 +34,7 @@ def listen(view: Members) -> list[Change]:
 
 def test_members_are_added_changed_and_removed(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         edge = announce(client, mesh)
         core = announce(client, mesh, "core-1", role="core", port=8000)
         assert await core.start(10.0)
@@ -70,7 +70,7 @@ def test_members_are_added_changed_and_removed(etcd: EmbeddedEtcd, mesh: str) ->
 
 def test_each_start_gets_a_higher_epoch(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         epochs = []
         for _ in range(3):
             edge = announce(client, mesh)
@@ -91,7 +91,7 @@ def test_each_start_gets_a_higher_epoch(etcd: EmbeddedEtcd, mesh: str) -> None:
 
 def test_newer_process_of_a_name_supersedes_the_older(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         old, new = announce(client, mesh, port=7000), announce(client, mesh, port=9000)
         superseded: list[bool] = []
         old.on_superseded = lambda: superseded.append(True)
@@ -111,7 +111,7 @@ def test_newer_process_of_a_name_supersedes_the_older(etcd: EmbeddedEtcd, mesh: 
 
 def test_members_stay_while_etcd_is_unavailable(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         edge = announce(client, mesh)
         lost: list[bool] = []
         edge.on_lost = lambda: lost.append(True)
@@ -137,7 +137,7 @@ def test_members_stay_while_etcd_is_unavailable(etcd: EmbeddedEtcd, mesh: str) -
 
 def test_member_is_announced_when_etcd_starts_later(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         os.kill(etcd.pid, signal.SIGKILL)
         await until(lambda: not etcd.alive, "etcd is dead")
         edge = announce(client, mesh)
@@ -157,7 +157,7 @@ def test_member_is_announced_when_etcd_starts_later(etcd: EmbeddedEtcd, mesh: st
 
 def test_member_is_announced_again_after_etcd_lost_its_state(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         keys = Keys(mesh)
         for _ in range(2):
             edge = announce(client, mesh)
@@ -182,7 +182,7 @@ def test_member_is_announced_again_after_etcd_lost_its_state(etcd: EmbeddedEtcd,
 
 def test_bad_member_is_ignored(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         await client.put(Keys(mesh).member("bad"), b"{}")
         view = Members(client, mesh)
         assert await view.start(10.0)

@@ -96,7 +96,7 @@ async def same(client: EtcdClient, view: View, prefix: bytes) -> None:
 
 def test_changes_arrive_in_order(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         prefix = f"/{mesh}/".encode()
         await client.put(prefix + b"before", b"1")
         view = View()
@@ -124,7 +124,7 @@ def test_backlog_larger_than_a_message_is_applied_at_once(
     async def main() -> None:
         responses = recorded(monkeypatch)
         gate = Gate(monkeypatch)
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         prefix = f"/{mesh}/".encode()
         view = View()
         watch = Watch(client, prefix, view)
@@ -153,7 +153,7 @@ def test_stream_resumes_after_a_break_within_a_backlog(
 
     async def main() -> None:
         gate = Gate(monkeypatch)
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         prefix = f"/{mesh}/".encode()
         view = View()
         watch = Watch(client, prefix, view)
@@ -184,7 +184,7 @@ def test_stream_resumes_after_a_break_within_a_backlog(
 
 def test_watch_resumes_after_a_restart_of_etcd(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         prefix = f"/{mesh}/".encode()
         view = View()
         watch = Watch(client, prefix, view)
@@ -209,7 +209,7 @@ def test_compaction_during_a_break_causes_a_snapshot(
 ) -> None:
     async def main() -> None:
         gate = Gate(monkeypatch)
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         prefix = f"/{mesh}/".encode()
         for name in (b"kept", b"changed", b"deleted"):
             await client.put(prefix + name, b"1")
@@ -239,7 +239,7 @@ def test_new_etcd_at_the_same_address_causes_a_snapshot(folder: Path, mesh: str)
     async def main() -> None:
         server = EmbeddedEtcd(folder)
         await server.start()
-        client = EtcdClient([server.endpoint])
+        client = server.client()
         prefix = f"/{mesh}/".encode()
         for number in range(20):
             await client.put(prefix + b"%d" % number, b"old")
@@ -265,7 +265,7 @@ def test_silent_watch_is_opened_again(etcd: EmbeddedEtcd, mesh: str, monkeypatch
     async def main() -> None:
         monkeypatch.setattr(watching, "ANSWER", 0.5)
         responses = recorded(monkeypatch)
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         prefix = f"/{mesh}/".encode()
         view = View()
         watch = Watch(client, prefix, view, quiet=0.1)
@@ -289,7 +289,7 @@ def test_silent_watch_is_opened_again(etcd: EmbeddedEtcd, mesh: str, monkeypatch
 
 def test_failing_follower_gets_a_snapshot(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def main() -> None:
-        client = EtcdClient([etcd.endpoint])
+        client = etcd.client()
         prefix = f"/{mesh}/".encode()
         view = View()
         watch = Watch(client, prefix, view)
@@ -309,7 +309,7 @@ def test_watch_starts_before_etcd(folder: Path, mesh: str) -> None:
         server = EmbeddedEtcd(folder)
         await server.start()
         await server.stop()
-        client = EtcdClient([server.endpoint])
+        client = server.client()
         view = View()
         watch = Watch(client, f"/{mesh}/".encode(), view)
         assert not await watch.start(0.2)

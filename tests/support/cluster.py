@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psutil
 
-from mesh.cluster.etcd import etcd_folder
+from mesh.cli.client import topology_of
 from mesh.cluster.look import status_of
 from mesh.cluster.run import load_run, logs_path
 from mesh.cluster.status import NodeRow
-from mesh.registry.client import EtcdClient
+from mesh.node.registry import client_of, etcd_folder
 from mesh.registry.map import where
 from mesh.registry.record import Record
 from tests.support.ports import free_ports
@@ -107,7 +107,7 @@ class Cluster:
     async def _where(self, vehicle: str) -> Record | None:
         run = load_run(self._data)
         assert run is not None
-        client = EtcdClient(run.endpoints)
+        client = client_of(topology_of(run), run.endpoints)
         try:
             return await where(client, run.mesh, vehicle)
         finally:

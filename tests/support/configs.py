@@ -10,6 +10,7 @@ from mesh.topology.nodes import nodes
 
 TOPOLOGY = """
 mesh: demo
+etcd: ["http://127.0.0.1:2379"]
 front_doors: [{name: door, listen: [{mqtt: "127.0.0.1:0"}]}]
 cores: [{name: core, replicas: 2, listen: [{mqtt: "127.0.0.1:0"}]}]
 pools: [{name: standard, edges: [{name: edge-1}, {name: edge-2}]}]

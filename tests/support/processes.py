@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import mesh
-from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.keys import Keys
 from mesh.registry.record import decode
@@ -225,7 +224,7 @@ class Processes:
 
     async def _where(self, vehicle: str) -> str:
         keys = Keys(self._folder.name)
-        client = EtcdClient([self._etcd.endpoint])
+        client = self._etcd.client()
         try:
             entry = await client.get(keys.vehicle(vehicle))
         finally:

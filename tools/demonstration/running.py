@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
+from mesh.cli.client import topology_of
 from mesh.cluster.look import status_of
-from mesh.cluster.run import load_run, run_path
-from mesh.registry.client import EtcdClient
+from mesh.cluster.run import Run, load_run, run_path
+from mesh.node.registry import client_of
 from mesh.registry.map import records
 from tools.demonstration.setting import MESH
 
@@ -129,7 +130,7 @@ class RunningMesh:
         run = load_run(self._data)
         if run is None:
             raise Failed("the mesh has ended")
-        return asyncio.run(_edges(run.endpoints))
+        return asyncio.run(_edges(run))
 
     def _ask(self) -> list[NodeState]:
         run = load_run(self._data)
@@ -149,8 +150,8 @@ class RunningMesh:
         )
 
 
-async def _edges(endpoints: tuple[str, ...]) -> dict[str, str]:
-    client = EtcdClient(endpoints)
+async def _edges(run: Run) -> dict[str, str]:
+    client = client_of(topology_of(run), run.endpoints)
     found: dict[str, str] = {}
     try:
         async for page in records(client, MESH):
