@@ -55,6 +55,8 @@ def make_private(folder: Path) -> None:
                 f"chown -R {own} {folder}"
             )
         mode = stat.S_IMODE(about.st_mode)
+        if mode & stat.S_ISVTX:
+            raise NotPrivate(f"{folder} has mode {mode:04o}: it is for all users; choose a folder for the mesh alone")
         if mode & _OTHERS:
             os.fchmod(handle, mode & FOLDER)  # first, so that no entry can appear after they are looked at
             log.warning("%s had mode %04o: other users could enter it; now it has %04o", folder, mode, mode & FOLDER)
@@ -114,14 +116,31 @@ def read_given(path: Path, secret: bool = False) -> bytes:
     """
     with path.open("rb") as file:
         about = os.fstat(file.fileno())
-        own = os.geteuid()
-        if about.st_uid not in (own, ROOT):
-            raise NotPrivate(
-                f"{path} belongs to {user_name(about.st_uid)}; it must belong to {user_name(own)} or root; "
-                f"run: chown {user_name(own)} {path}"
-            )
-        _check_mode(path, about.st_mode, _limit_of(secret, about.st_uid != own))
+        _check_owner(path, about.st_uid)
+        _check_mode(path, about.st_mode, _limit_of(secret, about.st_uid != os.geteuid()))
         return file.read()
+
+
+def read_named(path: Path, most: int) -> bytes:
+    """The first ``most`` bytes of a file that a user named on the command line. Root may name a file of any user.
+
+    Raises ``NotPrivate`` if another user can have written it, ``OSError``.
+    """
+    with path.open("rb") as file:
+        about = os.fstat(file.fileno())
+        if os.geteuid() != ROOT:
+            _check_owner(path, about.st_uid)
+        _check_mode(path, about.st_mode, _limit_of(False, False))
+        return file.read(most)
+
+
+def _check_owner(path: Path, owner: int) -> None:
+    own = os.geteuid()
+    if owner not in (own, ROOT):
+        raise NotPrivate(
+            f"{path} belongs to {user_name(owner)}; it must belong to {user_name(own)} or root; "
+            f"run: chown {user_name(own)} {path}"
+        )
 
 
 def _limit_of(secret: bool, of_root: bool) -> int:

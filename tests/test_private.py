@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.private import NotPrivate, make_private, read_given, read_own
+from mesh.private import NotPrivate, make_private, read_given, read_named, read_own
 
 STRANGER = 54_321
 
@@ -142,3 +142,34 @@ def test_error_has_its_sentence_as_text_and_as_reason(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="chmod 664") as caught:
         read_given(path)
     assert str(caught.value) == caught.value.strerror
+
+
+def test_folder_for_all_users_is_refused_and_unchanged(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    with pytest.raises(NotPrivate, match="has mode 1777: it is for all users; choose a folder for the mesh alone"):
+        make_private(folder)
+    assert folder.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_named_file_is_read_up_to_a_size(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.yaml"
+    path.write_bytes(b"content")
+    path.chmod(0o644)
+    assert read_named(path, 4) == b"cont"
+    assert read_named(path, 100) == b"content"
+    path.chmod(0o646)
+    with pytest.raises(NotPrivate, match="other users could change it; run: chmod 664"):
+        read_named(path, 100)
+
+
+def test_only_root_may_name_a_file_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mesh.yaml"
+    path.touch(0o600)
+    monkeypatch.setattr("mesh.private.ROOT", 12_345)
+    monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
+    with pytest.raises(NotPrivate, match=f"it must belong to {STRANGER} or root"):
+        read_named(path, 100)
+    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    assert read_named(path, 100) == b""

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Final
 
-from mesh.topology.load import load
+from mesh.topology.load import exposure, load
 from mesh.topology.mistakes import TopologyErrors
 from mesh.topology.nodes import nodes
 
@@ -33,4 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
         listens = ", ".join(f"mqtt://{listener.address}" for listener in node.listen)
         where = f"pool {node.pool}" if node.pool else listens
         print(f"  {node.role:<5} {node.name:<16} {where}")
+    if exposed := exposure(arguments.file, topology):
+        print(f"mesh up will refuse it here: {exposed}", file=sys.stderr)
     return 0

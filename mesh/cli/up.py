@@ -18,7 +18,7 @@ from mesh.cluster.plan import ClusterPlan
 from mesh.cluster.run import Run, load_run, logs_path
 from mesh.policy.secrets import SecretError
 from mesh.registry.errors import RegistryError
-from mesh.topology.load import load
+from mesh.topology.load import exposure, load
 from mesh.topology.mistakes import TopologyErrors
 
 EXAMPLES: Final = """\
@@ -48,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     data = topology.data
     try:
+        if exposed := exposure(arguments.file, topology):
+            raise NotUp([exposed])
         before = load_run(data)
         plan = planned(topology)
         file = str(Path(arguments.file).resolve())

@@ -25,11 +25,10 @@ from typing import Final, final
 import uvloop
 
 from mesh.cluster.node import Assignment, Node
-from mesh.cluster.run import logs_path
+from mesh.cluster.run import claim_folder, logs_path
 from mesh.figures.node import NodeStatus
 from mesh.journal.errors import DamageError
 from mesh.node.ending import KILLED, Ending
-from mesh.private import make_private
 from mesh.telemetry.logs import Logs
 
 log = logging.getLogger(__name__)
@@ -292,5 +291,5 @@ def all_file_descriptors() -> None:
 
 def log_to_file(data: Path, name: str) -> Logs:
     """Send this process's log to the mesh's data folder. Raises ``NotPrivate``, ``OSError``."""
-    make_private(data)
+    claim_folder(data)
     return Logs(logs_path(data) / f"{name}.log")

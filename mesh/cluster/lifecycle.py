@@ -29,6 +29,7 @@ from mesh.cluster.run import (
     STOPPED,
     SUPERVISOR,
     Run,
+    claim_folder,
     load_plan,
     load_run,
     logs_path,
@@ -80,7 +81,7 @@ def planned(topology: Topology) -> ClusterPlan:
 
     Raises ``OSError`` (``NotPrivate`` for a data folder that others have used), ``SecretError``.
     """
-    make_private(topology.data)
+    claim_folder(topology.data)
     secret = load_or_create(topology.data)
     if not topology.etcd.embedded:
         return plan_of(topology, topology.etcd.endpoints, secret)
@@ -94,7 +95,7 @@ def up(plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda s
     ``follow``: the mesh ends with this process. ``watch`` gets the status repeatedly until the mesh is ready.
     """
     data = Path(plan.data)
-    make_private(data)
+    claim_folder(data)
     run = load_run(data)
     if run is not None and run.is_alive():
         _change(run, plan)

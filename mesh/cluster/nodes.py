@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mesh.cluster.etcd import EtcdNode
 from mesh.cluster.node import CORE, DOOR, EDGE, ETCD, Assignment, Node
+from mesh.cluster.run import claim_folder
 from mesh.core.node import CoreNode
 from mesh.edge.node import EdgeNode
 from mesh.frontdoor.node import DoorNode
@@ -35,6 +36,6 @@ def place_of(assignment: Assignment) -> NodeConfig:
     spec = next((spec for spec in nodes(topology) if spec.name == assignment.name), None)
     if spec is None:
         raise ValueError(f"the topology has no node {assignment.name!r}")
-    make_private(Path(assignment.data))
+    claim_folder(Path(assignment.data))
     make_private(assignment.folder)
     return NodeConfig(topology, spec, assignment.endpoints, assignment.folder, bytes.fromhex(assignment.secret))

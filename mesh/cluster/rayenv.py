@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import mesh
-from mesh.cluster.run import replace
+from mesh.cluster.run import claim_folder, replace
 from mesh.private import make_private, read_own
 
 # Bytes of Ray's object store: Ray's minimum is 75 MiB. The mesh stores nothing in it.
@@ -76,7 +76,7 @@ def token(data: Path) -> Path:
     Raises ``NotPrivate``, ``OSError``.
     """
     folder = ray_folder(data)
-    make_private(data)
+    claim_folder(data)
     make_private(folder)
     path = folder / "token"
     try:

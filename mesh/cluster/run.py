@@ -8,6 +8,7 @@ on what it says: ``mesh down`` ends the processes that it names.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import psutil
 
 from mesh.cluster.plan import LOCAL, ClusterPlan
 from mesh.cluster.processes import alive
-from mesh.private import read_own
+from mesh.private import NotPrivate, make_private, read_own
 
 STARTING: Final = "starting"
 RUNNING: Final = "running"
@@ -30,6 +31,9 @@ STOPPED: Final = "stopped"
 FAILED: Final = "failed"
 
 SUPERVISOR: Final = "mesh.cluster.supervisor"
+
+# Entries of a data folder. One of them is there once a mesh has started in it.
+_OWN: Final = frozenset({"secret", "run.json", "plan.json", "etcd", "logs", "nodes", "ray"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,21 @@ class Run:
         if self.local:
             return alive(self.supervisor, self.since)
         return self.state in (STARTING, RUNNING)
+
+
+def claim_folder(data: Path) -> None:
+    """Create the data folder, or take the access of other users away from one that exists.
+
+    Raises ``NotPrivate`` if other users have used it, and if other programs use it: their users need its mode.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = os.listdir(data)
+        if found and _OWN.isdisjoint(found) and data.stat().st_mode & 0o077:
+            raise NotPrivate(
+                f"{data} has files of other programs, and other users may enter it; choose a folder for the mesh "
+                f"alone, or run: chmod 700 {data}"
+            )
+    make_private(data)
 
 
 def run_path(data: Path) -> Path:

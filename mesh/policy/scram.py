@@ -18,6 +18,7 @@ from hmac import compare_digest, digest
 from pathlib import Path
 from typing import Final, NamedTuple, final
 
+from mesh.private import read_given
 from mesh.transport.authentication import Methods, Proof
 from mesh.transport.refusal import Refused
 from mesh.wire.reasons import NOT_AUTHORIZED
@@ -60,10 +61,10 @@ def write_line(name: str, verifier: Verifier) -> str:
 def read_verifiers(path: Path) -> dict[str, Verifier]:
     """The verifiers in a file: one line each, in the form of ``write_line``; lines that begin with ``#`` are comments.
 
-    Raises ``OSError``, ``VerifierError``.
+    Raises ``OSError`` (``NotPrivate`` if other users can have changed the file), ``VerifierError``.
     """
     found: dict[str, Verifier] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(read_given(path).decode().splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         name, _, rest = line.strip().partition(f":{SCRAM_SHA_256}$")

@@ -8,6 +8,7 @@ there is at least one mistake.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from mesh.policy.identity import CLIENT_ID, SOURCES, USERNAME
 from mesh.policy.pattern import Pattern
 from mesh.policy.scram import read_verifiers
 from mesh.policy.template import PLACE, Template
+from mesh.private import read_given, read_named
 from mesh.topology import checks, units
 from mesh.topology.fields import Notes, Table, kind, table
 from mesh.topology.mistakes import Mistake, TopologyErrors
@@ -72,11 +74,20 @@ def load(path: str | os.PathLike[str]) -> Topology:
     """The topology in a file. Raises ``TopologyErrors``; a file that cannot be read is one of them."""
     place = Path(path)
     try:
-        with place.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_named(place, MAX_BYTES + 1)
     except OSError as error:
         raise TopologyErrors([Mistake(str(path), 1, 1, "", f"the file cannot be read: {error.strerror}")]) from None
     return loads(data, str(path), place.resolve().parent)
+
+
+def exposure(path: str | os.PathLike[str], topology: Topology) -> str:
+    """One sentence if every user of the host can read the passwords in the file of a topology; else empty. A mesh must
+    not start with such passwords. Raises ``OSError``."""
+    if topology.etcd.auth is None and not topology.backends.users:
+        return ""
+    if not Path(path).stat().st_mode & stat.S_IROTH:
+        return ""
+    return f"{path} has passwords, and every user of this machine can read it; run: chmod o-r {path}"
 
 
 def loads(data: bytes, file: str, folder: Path) -> Topology:
@@ -189,14 +200,20 @@ def _tls(section: Table, path: Callable[[str], Path]) -> EtcdTlsSpec | None:
     if inner is None:
         return None
 
-    def file(text: str) -> Path:
+    def file(text: str, secret: bool = False) -> Path:
         found = path(text)
         if not found.is_file():
             raise ValueError(f"{found} is not a file; write the path of a PEM file")
+        try:
+            read_given(found, secret)
+        except OSError as error:
+            raise ValueError(f"the file cannot be used: {error.strerror}") from None
         return found
 
     tls = EtcdTlsSpec(
-        ca=_optional(inner, "ca", file), cert=_optional(inner, "cert", file), key=_optional(inner, "key", file)
+        ca=_optional(inner, "ca", file),
+        cert=_optional(inner, "cert", file),
+        key=_optional(inner, "key", lambda text: file(text, secret=True)),
     )
     if inner.has("cert") != inner.has("key"):
         section.wrong("tls", "cert and key belong together; write both or neither")

@@ -66,6 +66,18 @@ def test_check_reports_every_error(tmp_path: Path, capsys: pytest.CaptureFixture
     assert f"{file}:2:6: ray: " in said
 
 
+def test_up_refuses_passwords_that_every_user_can_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mesh.yaml"
+    users = "  users: [{user: app, password: secret}]"
+    file.write_text(LOCAL.read_text().replace("../.mesh/local", "data").replace("  anonymous: true", users))
+    file.chmod(0o644)
+    assert main(["up", str(file), "--detach"]) == 1
+    assert f"run: chmod o-r {file}" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+    assert main(["check", str(file)]) == 0
+    assert f"mesh up will refuse it here: {file} has passwords" in capsys.readouterr().err
+
+
 def test_help_imports_no_heavy_module() -> None:
     """``mesh --help`` is fast because a command's module is imported only to run that command."""
     look = "import sys, mesh.cli.main as m; m.main([]); print(*{'ray', 'grpc', 'yaml'} & set(sys.modules))"

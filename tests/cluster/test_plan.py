@@ -67,3 +67,11 @@ def test_a_front_door_may_be_removed(tmp_path: Path) -> None:
 )
 def test_a_refused_change_is_named(tmp_path: Path, change: tuple[str, str], said: str) -> None:
     assert any(said in line for line in objections(plan(tmp_path), plan(tmp_path, change)))
+
+
+def test_etcd_may_not_get_another_address(tmp_path: Path) -> None:
+    """As when the mesh was started by a release whose embedded etcd has no certificate."""
+    before = plan(tmp_path)
+    after = replace(before, endpoints=("https://127.0.0.1:2379",))
+    said = "etcd is at http://127.0.0.1:2379 and cannot become https://127.0.0.1:2379 while the mesh runs: "
+    assert objections(before, after) == [said + "'mesh down', then 'mesh up'"]

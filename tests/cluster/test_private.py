@@ -11,7 +11,18 @@ from mesh.cluster.lifecycle import down, planned
 from mesh.cluster.node import Assignment
 from mesh.cluster.nodes import place_of
 from mesh.cluster.rayenv import environment, ray_folder
-from mesh.cluster.run import STOPPED, Run, load_plan, load_run, plan_path, run_path, save_plan, save_run, status_path
+from mesh.cluster.run import (
+    STOPPED,
+    Run,
+    claim_folder,
+    load_plan,
+    load_run,
+    plan_path,
+    run_path,
+    save_plan,
+    save_run,
+    status_path,
+)
 from mesh.cluster.status import load_status
 from mesh.policy.secrets import FILE, SecretError
 from mesh.private import NotPrivate
@@ -32,6 +43,23 @@ def test_data_folder_that_exists_is_tightened_by_the_start(tmp_path: Path) -> No
     data = tmp_path / "data"
     data.mkdir(0o755)
     planned(load(file))
+    assert mode_of(data) == 0o700
+
+
+def test_folder_of_other_programs_is_refused_and_unchanged(tmp_path: Path) -> None:
+    """``data: /etc`` must not take /etc away from everybody else."""
+    data = tmp_path / "etc"
+    data.mkdir()
+    (data / "hosts").touch()
+    data.chmod(0o755)
+    with pytest.raises(NotPrivate, match=f"has files of other programs.* run: chmod 700 {data}"):
+        claim_folder(data)
+    assert mode_of(data) == 0o755
+    data.chmod(0o700)
+    claim_folder(data)
+    (data / "plan.json").touch()
+    data.chmod(0o755)
+    claim_folder(data)
     assert mode_of(data) == 0o700
 
 

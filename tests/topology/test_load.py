@@ -80,7 +80,7 @@ bind: 10.0.0.7
 @pytest.fixture
 def full(tmp_path: Path) -> Topology:
     for name in ("ca.pem", "mesh.pem", "key.pem"):
-        (tmp_path / name).touch()
+        (tmp_path / name).touch(0o600)
     return loads(FULL.encode(), "full.yaml", tmp_path)
 
 
