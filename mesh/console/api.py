@@ -13,7 +13,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -22,7 +21,7 @@ from mesh.cluster.node import CONSOLE
 from mesh.console.source import NoAnswer, VehicleSource
 from mesh.console.status import ConsoleStatus, view
 from mesh.telemetry.prometheus import CONTENT_TYPE, exposition
-from mesh.topology.units import is_loopback
+from mesh.topology.units import is_loopback, names_loopback
 
 log = logging.getLogger(__name__)
 
@@ -93,13 +92,11 @@ def _guard(host: str) -> Middleware:
 
 
 async def _answer(request: web.Request, handler: Handler, own: str | None) -> web.StreamResponse:
-    """``own``: the host of a console that listens on loopback only. A foreign web page could resolve its own name to
-    this address and read the console through the user's browser (DNS rebinding). Such a request has a foreign host
-    name, so it is refused."""
+    """``own``: the host of a console that listens on loopback only, which refuses foreign host names."""
     if request.method not in _READING:
         sentence = f"{request.method} is not allowed: the console is read-only; use GET or HEAD"
         return _error(405, sentence, "GET, HEAD")
-    if own is not None and not _names_this_machine(request.host):
+    if own is not None and not names_loopback(request.host):
         return _error(421, f"this console answers requests to {own} only, not to {request.host!r}")
     try:
         async with asyncio.timeout(ANSWER):
@@ -115,13 +112,6 @@ async def _answer(request: web.Request, handler: Handler, own: str | None) -> we
     except Exception:  # the client gets JSON for this error, too; the log has the details
         log.exception("a request for %s failed", request.path)
         return _error(500, "the console failed on this request; its log has the reason")
-
-
-def _names_this_machine(header: str) -> bool:
-    try:
-        return is_loopback(urlsplit(f"//{header}").hostname or "")
-    except ValueError:
-        return False
 
 
 def _file(body: bytes, kind: str) -> Handler:

@@ -1,7 +1,8 @@
 """Serves a node's status to Prometheus, at ``GET /metrics``.
 
 It knows ports and addresses: never what a figure means. What always holds: a node works without its metrics; the status
-is read on the loop and formatted in another thread, so that a scrape of thousands of series does not stop the node.
+is read on the loop and formatted in another thread, so that a scrape of thousands of series does not stop the node; a
+port on loopback answers no request for another host.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mesh.node.config import NodeConfig
 from mesh.telemetry.exposition import Exposition
 from mesh.telemetry.prometheus import exposition
 from mesh.topology.nodes import metrics_addresses
-from mesh.topology.units import Address
+from mesh.topology.units import Address, names_loopback
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,11 @@ def choices(config: NodeConfig) -> list[Address]:
     own = list(addresses).index(config.name)
     found = list(addresses.values())
     return found[own:] + found[:own]
+
+
+def _any_name(_header: str) -> bool:
+    """A port that other machines can reach may have any name."""
+    return True
 
 
 def _port(address: Address) -> int:
@@ -46,7 +52,9 @@ class Metrics:
         self._config = config
         self._labels = {"mesh": config.topology.mesh, "node": config.name}
         self._status = status
-        self._exposition = Exposition(self._render)
+        first = config.topology.telemetry.prometheus
+        local = first is not None and first.loopback
+        self._exposition = Exposition(self._render, names_loopback if local else _any_name)
 
     async def open(self) -> None:
         """Listen on the first port that can be bound; the others are logged."""

@@ -1,8 +1,8 @@
 """The HTTP endpoint that Prometheus reads: GET /metrics and nothing else.
 
 It knows the part of HTTP/1.1 that this needs. What always holds: one request per connection, of bounded size and in
-bounded time, and only a few connections at once. There is no login: any client that reaches the port can read the
-metrics, so the port belongs on an internal address.
+bounded time, and only a few connections at once; no answer to a request for another host. There is no login: any client
+that reaches the port can read the metrics, so the port belongs on an internal address.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ _PLAIN: Final = "text/plain; charset=utf-8"
 class Exposition:
     """The endpoint from ``open`` to ``close``."""
 
-    def __init__(self, render: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(self, render: Callable[[], Awaitable[bytes]], is_own: Callable[[str], bool]) -> None:
+        """``is_own``: whether a Host header names this endpoint; a request for another host is refused."""
         self._render = render
+        self._is_own = is_own
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
 
@@ -75,6 +77,12 @@ class Exposition:
         method, target = _request_line(head)
         if not target:
             return _response("400 Bad Request", "this is not an HTTP/1.1 request\n")
+        hosts = _hosts(head)
+        if len(hosts) != 1:  # RFC 9112 section 3.2
+            return _response("400 Bad Request", f"a request has one Host header, and this one has {len(hosts)}\n")
+        if not self._is_own(hosts[0]):
+            sentence = "these metrics answer requests to localhost and loopback addresses only\n"
+            return _response("421 Misdirected Request", sentence)
         if target.partition("?")[0] != "/metrics":
             return _response("404 Not Found", "the only path is /metrics\n")
         if method != "GET":
@@ -96,6 +104,12 @@ def _request_line(head: bytes) -> tuple[str, str]:
     """Method and target; both empty if the head does not begin with a request line (RFC 9112 section 3)."""
     parts = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
     return (parts[0], parts[1]) if len(parts) == 3 and parts[2].startswith("HTTP/1.") else ("", "")
+
+
+def _hosts(head: bytes) -> list[str]:
+    """The values of all Host headers of a request."""
+    fields = (line.partition(":") for line in head.decode("latin-1").split("\r\n")[1:])
+    return [value.strip() for name, _, value in fields if name.lower() == "host"]
 
 
 def _response(status: str, text: str, more: str = "") -> bytes:

@@ -52,6 +52,18 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def names_loopback(header: str) -> bool:
+    """Whether a Host header of HTTP names this machine by a loopback address or as ``localhost``.
+
+    A foreign web page could resolve its own name to a loopback address and read a server there through the browser of a
+    user of this machine (DNS rebinding). Such a request has the foreign name in its Host header.
+    """
+    try:
+        return is_loopback(urlsplit(f"//{header}").hostname or "")
+    except ValueError:
+        return False
+
+
 def is_wildcard(host: str) -> bool:
     return host in ("0.0.0.0", "::")
 

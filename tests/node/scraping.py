@@ -18,6 +18,6 @@ DOOR = DoorStatus(
 )
 
 
-async def get(port: int) -> str:
+async def get(port: int, host: str = "127.0.0.1") -> str:
     """The whole answer to a GET of the metrics on this port."""
-    return (await exchange(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")).decode()
+    return (await exchange(port, f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())).decode()

@@ -47,6 +47,39 @@ def test_metrics_serve_the_figures_of_the_status() -> None:
     assert 'mesh_start_time_seconds{mesh="demo",node="door"} 1.5' in lines
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:9464", 200), ("[::1]:9464", 200), ("127.0.0.2", 200), ("evil.example", 421),
+        ("127.0.0.1.evil.example:9464", 421), ("10.0.0.1", 421), ("[", 421), ("", 421),
+    ],
+)  # fmt: skip
+def test_metrics_on_loopback_answer_no_foreign_web_page(host: str, status: int) -> None:
+    """A page could resolve its own name to 127.0.0.1 and read the metrics through a browser of this machine."""
+
+    async def run() -> str:
+        metrics = made("door", 0)
+        await metrics.open()
+        try:
+            return await get(port_of(metrics.address), host)
+        finally:
+            await metrics.close()
+
+    assert asyncio.run(run()).startswith(f"HTTP/1.1 {status} ")
+
+
+def test_metrics_that_other_machines_can_reach_have_any_name() -> None:
+    async def run() -> str:
+        metrics = Metrics(config("door", 'telemetry: {prometheus: "0.0.0.0:0"}'), door_status)
+        await metrics.open()
+        try:
+            return await get(port_of(metrics.address), "door-1.internal:9464")
+        finally:
+            await metrics.close()
+
+    assert asyncio.run(run()).startswith("HTTP/1.1 200 ")
+
+
 def test_each_node_gets_the_next_metrics_port() -> None:
     topology = config("door", 'telemetry: {prometheus: "127.0.0.1:9464"}').topology
     names = ("edge-1", "edge-2", "core-1", "core-2", "door")

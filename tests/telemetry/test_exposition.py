@@ -16,9 +16,13 @@ async def shown() -> bytes:
     return b"mesh_up 1\n"
 
 
+def is_own(host: str) -> bool:
+    return host == "x"
+
+
 def serving(test: Callable[[int], Awaitable[None]], endpoint: Exposition | None = None) -> None:
     async def run() -> None:
-        served = endpoint or Exposition(shown)
+        served = endpoint or Exposition(shown, is_own)
         port = await served.open("127.0.0.1", 0)
         try:
             await asyncio.wait_for(test(port), 20.0)
@@ -45,8 +49,13 @@ async def ended(reader: asyncio.StreamReader) -> bool:
     [
         (b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK"),
         (b"GET /metrics?name=x HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK"),
-        (b"GET / HTTP/1.1\r\n\r\n", "404 Not Found"),
-        (b"POST /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed"),
+        (b"GET /metrics HTTP/1.1\r\nAccept: */*\r\nhOST:x \r\n\r\n", "200 OK"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "404 Not Found"),
+        (b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "405 Method Not Allowed"),
+        (b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n", "421 Misdirected Request"),
+        (b"GET /metrics HTTP/1.1\r\nHost: x.evil.example:9464\r\n\r\n", "421 Misdirected Request"),
+        (b"GET /metrics HTTP/1.1\r\nX-Host: x\r\n\r\n", "400 Bad Request"),
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\nHost: evil.example\r\n\r\n", "400 Bad Request"),
         (b"GET /metrics\r\n\r\n", "400 Bad Request"),
         (b"\x16\x03\x01\xff\r\n\r\n", "400 Bad Request"),
         (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 20_000, "431 Request Header Fields Too Large"),
@@ -73,7 +82,7 @@ def test_silent_peer_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         assert await ended(reader)
         writer.close()
-        assert (await ask(port, b"GET /metrics HTTP/1.1\r\n\r\n")).startswith("HTTP/1.1 200")
+        assert (await ask(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")).startswith("HTTP/1.1 200")
 
     serving(test)
 
@@ -86,7 +95,7 @@ def test_connections_above_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch)
         second, second_writer = await asyncio.open_connection("127.0.0.1", port)
         assert await ended(second)
         second_writer.close()
-        first_writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        first_writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await first.read()).startswith(b"HTTP/1.1 200")
         first_writer.close()
 
@@ -95,7 +104,7 @@ def test_connections_above_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch)
 
 def test_close_ends_open_connections() -> None:
     async def run() -> None:
-        endpoint = Exposition(shown)
+        endpoint = Exposition(shown, is_own)
         port = await endpoint.open("127.0.0.1", 0)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.sleep(0)
