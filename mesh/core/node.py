@@ -22,6 +22,7 @@ from mesh.figures.node import NodeStatus
 from mesh.node.brokerhost import BrokerHost, open_broker
 from mesh.node.config import TIER, NodeConfig
 from mesh.node.services import Services
+from mesh.policy.attempts import Attempts
 from mesh.registry.members import Member
 from mesh.transport.admission import Admission
 from mesh.transport.buffers import Buffers
@@ -53,6 +54,7 @@ class CoreNode:
         self._kept = CoreItems(())
         self._group: StreamGroup | None = None
         self._endpoints: list[Endpoint] = []
+        self._attempts = Attempts(config.topology.limits.wrong_passwords)
         self._buffers = Buffers(config.buffer_bytes())
 
     async def start(self) -> None:
@@ -111,9 +113,10 @@ class CoreNode:
         config = self._config
         limits = config.topology.limits
         access, rule = config.topology.access, config.topology.backends
-        backends = rule.compile(access.grant(access.backends))
+        attempts = self._attempts
+        backends = rule.compile(access.grant(access.backends), attempts)
         share = max(1, config.connections() // max(1, len(config.spec.listen)))  # each listener counts its own clients
-        admission = Admission(config.client_limits(), share, config.spec.redirect, rule.methods())
+        admission = Admission(config.client_limits(), share, config.spec.redirect, rule.methods(attempts))
         for listener in config.spec.listen:
             endpoint = Endpoint(
                 config.name, broker_host.broker, broker_host.turn, broker_host.wheel, backends.principal_of,
@@ -261,5 +264,7 @@ class CoreNode:
             buffers=self._buffers.status(),
             links=links,
             unknown_vehicles=router.unknown,
+            wrong_passwords=self._attempts.failures,
+            unseen_passwords=self._attempts.refusals,
             services=services.status(),
         )

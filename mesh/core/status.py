@@ -71,4 +71,12 @@ class CoreStatus(NodeStatus):
     unknown_vehicles: Annotated[
         int, counter("mesh_unknown_vehicle_messages_total", "Messages for vehicles that no edge owns.")
     ]
+    wrong_passwords: Annotated[int, counter("mesh_wrong_passwords_total", "Wrong passwords of back ends.")]
+    unseen_passwords: Annotated[
+        int,
+        counter(
+            "mesh_unseen_passwords_total",
+            "Passwords of back ends that were refused without a look, because too many wrong ones came before.",
+        ),
+    ]
     services: ServicesStatus

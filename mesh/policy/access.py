@@ -14,6 +14,7 @@ from typing import Final, final
 
 from mesh.broker.peer import Peer
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
+from mesh.policy.attempts import Attempts
 from mesh.policy.template import Template
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
@@ -62,15 +63,17 @@ class Backends:
     a client without a user name, as ``anonymous``, and a client whose user name has no password here.
     """
 
-    __slots__ = ("_anonymous", "_passwords", "_permissions")
+    __slots__ = ("_anonymous", "_attempts", "_passwords", "_permissions")
 
-    def __init__(self, anonymous: bool, users: Mapping[str, str], grant: Grant) -> None:
+    def __init__(self, anonymous: bool, users: Mapping[str, str], grant: Grant, attempts: Attempts) -> None:
         self._anonymous = anonymous
+        self._attempts = attempts
         self._permissions = grant.permissions()
         self._passwords = {name: _digest(password.encode()) for name, password in users.items()}
 
     def principal_of(self, connect: Connect, peer: Peer) -> Principal:
-        """The back end that connects from ``peer``. Raises ``Refused`` with 0x86 (4 before MQTT 5.0)."""
+        """The back end that connects from ``peer``. Raises ``Refused`` with 0x86 (4 before MQTT 5.0), and with 0x9F (3)
+        if too many wrong passwords came before."""
         name = connect.username
         if name is None:
             if self._anonymous:
@@ -79,10 +82,13 @@ class Backends:
         known = self._passwords.get(name)
         if known is None and self._anonymous:
             return Principal(name, BACKEND, self._permissions)
+        self._attempts.check(peer.address, name)
         # An unknown name costs the same comparison, so that the time does not reveal which names exist.
         matches = compare_digest(_digest(connect.password or b""), known if known is not None else _NO_DIGEST)
         if not matches or known is None:
+            self._attempts.failed(peer.address, name)
             raise Refused(BAD_USER_NAME_OR_PASSWORD, f"the back end at {peer} gave a wrong user name or password")
+        self._attempts.succeeded(peer.address, name)
         return Principal(name, BACKEND, self._permissions)
 
     def proven(self, identity: str) -> Principal:

@@ -18,6 +18,7 @@ from hmac import compare_digest, digest
 from pathlib import Path
 from typing import Final, NamedTuple, final
 
+from mesh.policy.attempts import Attempts
 from mesh.private import read_given
 from mesh.transport.authentication import Methods, Proof
 from mesh.transport.refusal import Refused
@@ -89,17 +90,19 @@ def _parse(text: str) -> Verifier:
 
 @final
 class ScramMethods(Methods):
-    """SCRAM-SHA-256 for names with a verifier. ``required``: clients without this proof are refused."""
+    """SCRAM-SHA-256 for names with a verifier. ``required``: clients without this proof are refused. ``attempts`` slows
+    who guesses passwords; ``None`` where many honest clients share an address."""
 
-    def __init__(self, verifiers: Mapping[str, Verifier], required: bool) -> None:
+    def __init__(self, verifiers: Mapping[str, Verifier], required: bool, attempts: Attempts | None = None) -> None:
         self._verifiers = verifiers
+        self.attempts = attempts
         self._secret = secrets.token_bytes(sha256().digest_size)
         self.required = required
 
-    def begin(self, method: str) -> Proof | None:
+    def begin(self, method: str, address: str = "") -> Proof | None:
         if method != SCRAM_SHA_256:
             return None
-        return ScramProof(self, _to_base64(secrets.token_bytes(_NONCE)))
+        return ScramProof(self, _to_base64(secrets.token_bytes(_NONCE)), address)
 
     def verifier(self, name: str) -> Verifier:
         """The verifier of a name; for an unknown name, one with a constant salt that no password matches."""
@@ -115,8 +118,9 @@ class ScramProof(Proof):
     """One exchange: client-first, server-first, client-final, server-final (RFC 5802 section 5). ``nonce`` is the
     server's part of the nonce."""
 
-    def __init__(self, methods: ScramMethods, nonce: str) -> None:
+    def __init__(self, methods: ScramMethods, nonce: str, address: str = "") -> None:
         self._methods = methods
+        self._address = address
         self._own_nonce = nonce
         self._name = ""
         self._header = ""
@@ -158,8 +162,15 @@ class ScramProof(Proof):
         message = f"{self._bare},{self._challenge},{without}".encode()
         signature = digest(verifier.stored_key, message, sha256)
         key = bytes(a ^ b for a, b in zip(base64.b64decode(proof, validate=True), signature, strict=True))
+        attempts = self._methods.attempts
+        if attempts is not None:
+            attempts.check(self._address, self._name)  # only now: many exchanges may be open at the same time
         if not compare_digest(sha256(key).digest(), verifier.stored_key):
+            if attempts is not None:
+                attempts.failed(self._address, self._name)
             raise Refused(NOT_AUTHORIZED, f"SCRAM: {self._name!r} did not prove that it knows the password")
+        if attempts is not None:
+            attempts.succeeded(self._address, self._name)
         self.identity = self._name
         return b"v=" + base64.b64encode(digest(verifier.server_key, message, sha256))
 

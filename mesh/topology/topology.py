@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, final, get_args, get_origin, get_type_hi
 
 from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS
 from mesh.policy.access import Backends, Grant
+from mesh.policy.attempts import Attempts
 from mesh.policy.identity import Identity
 from mesh.policy.pattern import Pattern
 from mesh.policy.scram import ScramMethods, make_verifier, read_verifiers
@@ -167,12 +168,13 @@ class BackendRule:
     users: tuple[EtcdAuthSpec, ...] = ()
     when_full: str = DEAD_LETTER
 
-    def compile(self, grant: Grant) -> Backends:
-        return Backends(self.anonymous, {user.user: user.password for user in self.users}, grant)
+    def compile(self, grant: Grant, attempts: Attempts) -> Backends:
+        return Backends(self.anonymous, {user.user: user.password for user in self.users}, grant, attempts)
 
-    def methods(self) -> Methods:
+    def methods(self, attempts: Attempts) -> Methods:
         """The users may also prove their passwords without sending them."""
-        return ScramMethods({user.user: make_verifier(user.password) for user in self.users}, required=False)
+        verifiers = {user.user: make_verifier(user.password) for user in self.users}
+        return ScramMethods(verifiers, required=False, attempts=attempts)
 
 
 @final
@@ -252,6 +254,9 @@ class LimitsSpec:
     # A CONNECT that trickles in holds a slot (SlowITe, CVE-2020-13849); a vehicle on a poor radio link needs some
     # seconds.
     connect_timeout: float = limit(10.0, "time", 1, 120)
+    # Wrong passwords a minute at a core, from one address and for one user. A person mistypes a few; with this one a
+    # guesser needs a year for ten million.
+    wrong_passwords: int = limit(20, "count", 1, 1_000_000)
     # The largest packet that is read. MQTT's own limit is 256 MiB, all of which one client could make a node hold.
     max_packet_size: int = limit(1 << 20, "size", 1024, 268_435_455)
     # Very deep topics cost a step each (mosquitto#1412, CVE-2021-33176).

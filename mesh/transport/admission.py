@@ -28,9 +28,9 @@ class Admission:
         self.redirect = redirect
         self.methods = methods or Methods()
 
-    def check(self, connect: Connect, present: int) -> Authentication | None:
-        """Check a CONNECT while ``present`` connections are open, its own included. Returns the authentication that
-        the client must complete first, if any. Raises ``Refused``."""
+    def check(self, connect: Connect, present: int, address: str = "") -> Authentication | None:
+        """Check a CONNECT from ``address`` while ``present`` connections are open, its own included. Returns the
+        authentication that the client must complete first, if any. Raises ``Refused``."""
         if self.redirect:
             raise Refused(USE_ANOTHER_SERVER, "clients are sent to another server", self.redirect)
         if present > self.most:
@@ -38,7 +38,7 @@ class Admission:
         properties = connect.properties
         method = None if properties is None else properties.auth_method
         if method is not None:
-            return Authentication(self.methods, method, connect)
+            return Authentication(self.methods, method, connect, address)
         if self.methods.required:
             raise Refused(BAD_AUTHENTICATION_METHOD, "only clients with an authentication method get in")
         return None

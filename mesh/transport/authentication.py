@@ -45,8 +45,8 @@ class Methods:
 
     required = False  # whether a CONNECT without a method is refused
 
-    def begin(self, method: str) -> Proof | None:
-        """A new exchange of a method; ``None`` if there is no such method."""
+    def begin(self, method: str, address: str = "") -> Proof | None:
+        """A new exchange of a method with a client at ``address`` (see ``Peer``); ``None`` if it is not offered."""
         return None
 
 
@@ -59,10 +59,11 @@ class Authentication:
     """The authentication of one connection, requested by ``connect``. ``identity`` is the proven identity; empty before
     the proof. All answers are packets of MQTT 5.0."""
 
-    __slots__ = ("_connect", "_max_packet", "_method", "_methods", "_proof", "_steps", "identity")
+    __slots__ = ("_address", "_connect", "_max_packet", "_method", "_methods", "_proof", "_steps", "identity")
 
-    def __init__(self, methods: Methods, method: str, connect: Connect) -> None:
+    def __init__(self, methods: Methods, method: str, connect: Connect, address: str = "") -> None:
         self.identity = ""
+        self._address = address
         self._method = method
         self._methods = methods
         self._connect: Connect | None = connect
@@ -125,7 +126,7 @@ class Authentication:
         return data
 
     def _begin(self) -> Proof:
-        proof = self._methods.begin(self._method)
+        proof = self._methods.begin(self._method, self._address)
         if proof is None:
             raise Refused(BAD_AUTHENTICATION_METHOD, f"the authentication method {self._method!r} is not supported")
         self._steps = 0

@@ -261,7 +261,7 @@ class ClientStream(Buffering):
         """Bytes came before ``hand_over``."""
         life, before = self.life, self.life.state
         try:
-            answer = life.receive(data, len(self.group.streams))
+            answer = life.receive(data, len(self.group.streams), self.peer.address)
         except Rejection as rejected:
             self.reject(rejected)
             return

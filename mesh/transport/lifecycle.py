@@ -57,8 +57,9 @@ class Lifecycle(State):
 
     # Before the session
 
-    def receive(self, data: bytes, present: int) -> bytes:
+    def receive(self, data: bytes, present: int, address: str = "") -> bytes:
         """Handle bytes that came before the session is ready; ``present`` connections are open, this one included.
+        ``address`` is the client's (see ``Peer``).
 
         Returns the bytes to write. Once the state is IDENTIFYING, ``connect`` may be called. Raises ``Rejection``.
         """
@@ -76,7 +77,7 @@ class Lifecycle(State):
                 raw = self._next(splitter)
                 if not raw:
                     return answer
-                answer += self._greeted(raw, present) if self.state == CONNECTING else self._proved(raw)
+                answer += self._greeted(raw, present, address) if self.state == CONNECTING else self._proved(raw)
             except Rejection as end:
                 end.answer = answer + end.answer  # an AUTH that was already answered is still written
                 raise
@@ -118,7 +119,7 @@ class Lifecycle(State):
         except ProtocolError as error:
             raise Rejection(str(error), malformed(self.protocol, error.reason)) from None
 
-    def _greeted(self, raw: bytes, present: int) -> bytes:
+    def _greeted(self, raw: bytes, present: int, address: str) -> bytes:
         """CONNECT is complete."""
         reader = Reader(self._admission.limits, SERVER)
         packets = reader.feed(raw)
@@ -131,7 +132,7 @@ class Lifecycle(State):
         self._raw = raw
         self.maximum = maximum_of(connect)
         try:
-            self._authentication = authentication = self._admission.check(connect, present)
+            self._authentication = authentication = self._admission.check(connect, present, address)
             return self._step(b"" if authentication is None else authentication.begin())
         except Refused as refused:
             raise self.rejected(refused) from None

@@ -7,6 +7,7 @@ import pytest
 from mesh.broker.peer import NOWHERE, Peer
 from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, BACKEND, TIER, VEHICLE
 from mesh.policy.access import ANONYMOUS, Backends, Grant, tier_principal, vehicle_principal
+from mesh.policy.attempts import Attempts
 from mesh.policy.identity import CLIENT_ID, USERNAME, Identity
 from mesh.policy.pattern import Pattern
 from mesh.policy.template import Template
@@ -117,7 +118,7 @@ def test_core_may_do_all_except_publish_to_server_topics() -> None:
 
 
 def test_anonymous_back_end_is_admitted() -> None:
-    backends = Backends(True, {}, ALL)
+    backends = Backends(True, {}, ALL, Attempts(20))
     anonymous = backends.principal_of(Connect(), NOWHERE)
     assert anonymous.name == ANONYMOUS
     assert anonymous.permissions.may_publish("anything/at/all")
@@ -145,20 +146,20 @@ def test_anonymous_back_end_is_admitted() -> None:
 )
 def test_back_end_without_its_password_is_refused(username: str | None, password: bytes | None) -> None:
     with pytest.raises(Refused) as refused:
-        backends = Backends(False, {"fleet": "right"}, ALL)
+        backends = Backends(False, {"fleet": "right"}, ALL, Attempts(20))
         backends.principal_of(Connect(username=username, password=password), Peer("10.0.0.9", 5))
     assert refused.value.reason == 0x86
     assert "right" not in str(refused.value)
 
 
 def test_back_end_with_its_password_is_admitted() -> None:
-    backends = Backends(False, {"fleet": "right"}, ALL)
+    backends = Backends(False, {"fleet": "right"}, ALL, Attempts(20))
     principal = backends.principal_of(Connect(username="fleet", password=b"right"), NOWHERE)
     assert (principal.name, principal.kind) == ("fleet", BACKEND)
 
 
 def test_name_with_a_password_needs_it_despite_anonymous() -> None:
-    backends = Backends(True, {"fleet": "right"}, ALL)
+    backends = Backends(True, {"fleet": "right"}, ALL, Attempts(20))
     with pytest.raises(Refused):
         backends.principal_of(Connect(username="fleet"), NOWHERE)
     assert backends.principal_of(Connect(username="other"), NOWHERE).name == "other"

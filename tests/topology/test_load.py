@@ -10,6 +10,7 @@ import pytest
 
 from mesh.broker.peer import NOWHERE
 from mesh.broker.principal import ALL_FILTERS
+from mesh.policy.attempts import Attempts
 from mesh.policy.identity import CLIENT_ID
 from mesh.topology.load import load, loads
 from mesh.topology.nodes import nodes
@@ -136,7 +137,7 @@ def test_every_key_is_read(full: Topology, tmp_path: Path) -> None:
     assert (full.access.refusal, full.access.on_refusal) == (0x80, "disconnect")
     grant = full.access.grant(full.access.backends)
     fleet = Connect(username="fleet", password=b"pass word")
-    assert full.backends.compile(grant).principal_of(fleet, NOWHERE).name == "fleet"
+    assert full.backends.compile(grant, Attempts(20)).principal_of(fleet, NOWHERE).name == "fleet"
     assert (full.limits.connect_timeout, full.limits.max_packet_size, full.limits.in_flight) == (5.0, 65536, 16)
     assert (full.limits.session_expiry, full.limits.owner_timeout) == (30 * 86400, 0.5)
     assert full.map.cache == 500_000

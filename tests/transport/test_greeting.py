@@ -66,7 +66,7 @@ class Password(Proof):
 
 
 class Passwords(Methods):
-    def begin(self, method: str) -> Proof | None:
+    def begin(self, method: str, address: str = "") -> Proof | None:
         return Password() if method == "word" else None
 
 

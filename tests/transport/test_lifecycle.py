@@ -56,7 +56,7 @@ class Riddle(Proof):
 
 
 class Riddles(Methods):
-    def begin(self, method: str) -> Proof | None:
+    def begin(self, method: str, address: str = "") -> Proof | None:
         return Riddle() if method == "riddle" else None
 
 
@@ -254,3 +254,16 @@ def test_last_packet_fits_the_state(protocol: int) -> None:
     life.move(CLOSE)
     assert life.farewell() == b""
     assert life.goodbye(NOT_AUTHORIZED) == b""
+
+
+def test_a_method_is_told_the_address() -> None:
+    told: list[str] = []
+
+    class Told(Methods):
+        def begin(self, method: str, address: str = "") -> Proof | None:
+            told.append(address)
+            return Riddle()
+
+    life = Lifecycle(Admission(PacketLimits(), 10, methods=Told()))
+    life.receive(encode(asking(), MQTT5), 1, "192.0.2.7")
+    assert told == ["192.0.2.7"]

@@ -1,0 +1,139 @@
+"""Guessing passwords is slow, and slows only who guesses."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.broker.peer import Peer
+from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS
+from mesh.policy import attempts as module
+from mesh.policy.access import Backends, Grant
+from mesh.policy.attempts import Allowances, Attempts
+from mesh.policy.scram import SCRAM_SHA_256, ScramMethods, make_verifier
+from mesh.transport.refusal import Refused
+from mesh.wire.packets import Connect
+from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD, CONNECTION_RATE_EXCEEDED, NOT_AUTHORIZED, SUCCESS, return_code
+from tests.fakes.clock import FakeClock
+from tests.support.scram_client import ScramClient
+
+USERS = {"app": "right", "other": "right"}
+MOST = 20  # a minute
+PAIR = 5  # of these, for one user from one address
+
+
+class Core:
+    """Log-ins at a core, with both ways to show a password."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.attempts = Attempts(MOST, self.clock)
+        grant = Grant(ALL_TOPICS, ALL_FILTERS, (), NOT_AUTHORIZED)
+        self._backends = Backends(False, USERS, grant, self.attempts)
+        verifiers = {name: make_verifier(password, 1) for name, password in USERS.items()}
+        self._methods = ScramMethods(verifiers, required=False, attempts=self.attempts)
+
+    def plain(self, address: str, name: str, password: str) -> int:
+        """The reason code."""
+        try:
+            self._backends.principal_of(Connect(username=name, password=password.encode()), Peer(address, 5))
+        except Refused as refused:
+            return refused.reason
+        return SUCCESS
+
+    def scram(self, address: str, name: str, password: str) -> int:
+        proof = self._methods.begin(SCRAM_SHA_256, address)
+        assert proof is not None
+        client = ScramClient(name, password)
+        try:
+            challenge, _ = proof.step(client.first())
+            proof.step(client.final(challenge))
+        except Refused as refused:
+            return refused.reason
+        return SUCCESS
+
+
+@pytest.mark.parametrize(("way", "wrong"), [("plain", BAD_USER_NAME_OR_PASSWORD), ("scram", NOT_AUTHORIZED)])
+@pytest.mark.parametrize("name", ["app", "nobody"])
+def test_further_passwords_of_a_guesser_are_not_looked_at(way: str, wrong: int, name: str) -> None:
+    core = Core()
+    log_in = getattr(core, way)
+    assert [log_in("192.0.2.1", name, "wrong") for _ in range(PAIR)] == [wrong] * PAIR
+    assert log_in("192.0.2.1", name, "wrong") == CONNECTION_RATE_EXCEEDED
+    assert log_in("192.0.2.1", "app", "right") == (CONNECTION_RATE_EXCEEDED if name == "app" else SUCCESS)
+    assert (core.attempts.failures, core.attempts.refusals) == (PAIR, 2 if name == "app" else 1)
+    core.clock.now += 60.0 / PAIR
+    assert log_in("192.0.2.1", name, "wrong") == wrong
+    assert log_in("192.0.2.1", name, "wrong") == CONNECTION_RATE_EXCEEDED
+
+
+def test_refusal_says_when_the_next_password_is_looked_at_and_names_no_password() -> None:
+    core = Core()
+    for _ in range(PAIR):
+        core.plain("192.0.2.1", "app", "sesame")
+    with pytest.raises(Refused, match=r"from 192\.0\.2\.1 or for 'app'; the next one is looked at in 12 s"):
+        core.attempts.check("192.0.2.1", "app")
+    assert return_code(CONNECTION_RATE_EXCEEDED) == 3
+
+
+def test_many_names_from_one_address_are_slowed() -> None:
+    core = Core()
+    codes = [core.plain("192.0.2.1", f"user-{number}", "wrong") for number in range(MOST + 1)]
+    assert codes == [BAD_USER_NAME_OR_PASSWORD] * MOST + [CONNECTION_RATE_EXCEEDED]
+    assert core.plain("192.0.2.1", "app", "right") == CONNECTION_RATE_EXCEEDED
+    assert core.plain("192.0.2.2", "app", "right") == SUCCESS
+
+
+def test_many_addresses_for_one_user_are_slowed_and_its_clients_are_not() -> None:
+    core = Core()
+    assert core.plain("192.0.2.250", "app", "right") == SUCCESS
+    codes = [core.plain(f"192.0.2.{number}", "app", "wrong") for number in range(MOST + 1)]
+    assert codes == [BAD_USER_NAME_OR_PASSWORD] * MOST + [CONNECTION_RATE_EXCEEDED]
+    assert core.plain("192.0.2.251", "app", "right") == CONNECTION_RATE_EXCEEDED
+    assert core.plain("192.0.2.250", "app", "right") == SUCCESS
+    assert core.plain("192.0.2.251", "other", "right") == SUCCESS
+
+
+def test_client_with_an_old_password_does_not_slow_the_others_of_its_machine() -> None:
+    core = Core()
+    codes = []
+    for _ in range(600):  # it tries again each second
+        codes.append(core.plain("127.0.0.1", "app", "old"))
+        assert core.plain("127.0.0.1", "other", "right") == SUCCESS
+        core.clock.now += 1.0
+    assert codes.count(BAD_USER_NAME_OR_PASSWORD) <= PAIR * 11
+    assert codes.count(CONNECTION_RATE_EXCEEDED) > 500
+
+
+def test_right_password_does_not_forgive_the_wrong_ones() -> None:
+    """Who has one password could guess others."""
+    core = Core()
+    codes = []
+    for number in range(MOST + 1):
+        assert core.plain("192.0.2.1", "app", "right") == SUCCESS or number == MOST
+        codes.append(core.plain("192.0.2.1", f"user-{number}", "wrong"))
+    assert codes[-1] == CONNECTION_RATE_EXCEEDED
+
+
+def test_host_cannot_choose_another_address_of_its_ipv6_network() -> None:
+    core = Core()
+    for number in range(PAIR):
+        core.plain(f"2001:db8::{number:x}", "app", "wrong")
+    assert core.plain("2001:db8::ffff:1", "app", "right") == CONNECTION_RATE_EXCEEDED
+    assert core.plain("2001:db8:0:1::1", "app", "right") == SUCCESS
+    for _ in range(PAIR):
+        core.plain("::ffff:192.0.2.1", "other", "wrong")
+    assert core.plain("192.0.2.1", "other", "right") == CONNECTION_RATE_EXCEEDED
+
+
+def test_tables_are_bounded_in_entries_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ENTRIES", 3)
+    allowances = Allowances(1, 60.0)
+    for number in range(10):
+        allowances.take(str(number), 0.0)
+    assert len(allowances) == 3
+    assert [allowances.wait(key, 0.0) > 0 for key in ("9", "8", "7", "6")] == [True, True, True, False]
+    core = Core()
+    for _ in range(PAIR):
+        core.plain("192.0.2.1", "n" * 60_000, "wrong")
+    assert max(len(key) for key in core.attempts._pairs._left) < 100
+    assert core.plain("192.0.2.1", "n" * 60_000, "wrong") == CONNECTION_RATE_EXCEEDED
