@@ -34,7 +34,7 @@ def after(prefix: bytes) -> bytes:
 class Keys:
     """The keys of one mesh."""
 
-    __slots__ = ("epochs", "journals", "members", "mesh", "vehicles")
+    __slots__ = ("epochs", "generation", "journals", "kept", "members", "mesh", "vehicles")
 
     def __init__(self, mesh: str) -> None:
         self.mesh = checked("mesh", mesh)
@@ -43,6 +43,8 @@ class Keys:
         self.members = root + b"members/"
         self.epochs = root + b"epochs/"
         self.journals = root + b"journals/"
+        self.generation = root + b"generation"
+        self.kept = root + b"kept/"
 
     def vehicle(self, vehicle: str) -> bytes:
         return self.vehicles + checked("vehicle", vehicle).encode()
@@ -52,6 +54,13 @@ class Keys:
 
     def journal(self, name: str) -> bytes:
         return self.journals + checked("member", name).encode()
+
+    def kept_by(self, vehicle: str, edge: str) -> bytes:
+        """Says that ``edge`` keeps sessions of a vehicle that belongs to another edge."""
+        return self.kept_of(vehicle) + checked("edge", edge).encode()
+
+    def kept_of(self, vehicle: str) -> bytes:
+        return self.kept + checked("vehicle", vehicle).encode() + b"/"
 
     def epoch(self, name: str) -> bytes:
         return self.epochs + checked("member", name).encode()

@@ -53,6 +53,10 @@ def ignore(old: Record | None, new: Record | None) -> None:
     """The default: no listener."""
 
 
+def nothing() -> None:
+    """The default: no listener."""
+
+
 @final
 class VehicleMap:
     """The map of one mesh, as one process sees it. Use it in one event loop."""
@@ -66,12 +70,14 @@ class VehicleMap:
         "_keys",
         "_loaded",
         "_prefix",
+        "_renewed",
         "_seen",
         "_since",
         "_snapshot",
         "_watch",
         "evicted",
         "on_change",
+        "on_reset",
         "recent",
     )
 
@@ -97,6 +103,9 @@ class VehicleMap:
         self._since = 0
         self._fits = False
         self._seen: set[str] = set()
+        self._renewed = False
+        self.on_reset: Callable[[], None] = nothing
+        """Called after a snapshot of another history than the one followed before: etcd was emptied or set back."""
         self.on_change: OnChange = ignore
         """Called for every change of the map, in order, after it is applied here: for cached and other records, and for
         own claims and moves."""
@@ -107,6 +116,14 @@ class VehicleMap:
         """Load and follow the map; return whether it was loaded within ``wait`` seconds. If not, the attempts continue,
         and single questions are answered as soon as etcd is available. Raises RegistryError if waiting cannot help
         (wrong password)."""
+        return await self._watch.start(wait)
+
+    async def renew(self, wait: float = 5.0) -> bool:
+        """Load the map again, as after a reset that the watch cannot have seen; ``on_reset`` is not called. Returns
+        whether it was loaded within ``wait`` seconds; if not, the attempts continue."""
+        await self._watch.stop()
+        self._renewed = True
+        self._watch = Watch(self._client, self._keys.vehicles, self)
         return await self._watch.start(wait)
 
     async def stop(self) -> None:
@@ -184,6 +201,20 @@ class VehicleMap:
             new = current
         self._learn(vehicle, new, done.header.revision)
         return new
+
+    async def reclaim(self, vehicles: Sequence[str], pool: str, edge: str) -> list[Record]:
+        """The records of at most ``BATCH`` vehicles whose sessions ``edge`` has; ``edge`` becomes the owner of those
+        without a record. A record that cannot be read is left out, and logged.
+
+        Raises Unavailable; reclaiming again is safe."""
+        answers = await self._ask([(vehicle, (pool, edge)) for vehicle in vehicles], DEADLINE)
+        found = []
+        for vehicle, answer in answers.items():
+            if isinstance(answer, Record):
+                found.append(answer)
+            else:
+                log.error("vehicle %s is not reclaimed: %s", vehicle, answer)
+        return found
 
     # Questions
 
@@ -278,7 +309,11 @@ class VehicleMap:
             yield from self._drop_unseen()
         self._seen = set()
         self._complete = self._fits
+        reset = self._loaded and self._since == 0 and not self._renewed
         self._loaded = True
+        self._renewed = False
+        if reset:
+            self.on_reset()
 
     def _drop_unseen(self) -> Iterator[None]:
         """A record in memory that is not in the snapshot was deleted, unless it is newer than the snapshot: written

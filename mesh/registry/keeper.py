@@ -1,0 +1,83 @@
+"""Keeps the generation of the map up to date while a process runs.
+
+It knows the map, its generation and time: never vehicles. What always holds: after a reset of etcd the generation is
+checked at once, and otherwise every ``PERIOD`` seconds, since a process that was disconnected meanwhile cannot see from
+the watch that etcd was emptied and filled again; a new generation is told only after the map was loaded again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, final
+
+from mesh.registry.errors import RegistryError
+from mesh.registry.generation import Generation
+from mesh.registry.map import VehicleMap
+from mesh.registry.tasks import end
+
+log = logging.getLogger("mesh.registry.keeper")
+
+PERIOD: Final = 5.0
+"""Seconds between two checks: one small question to etcd for each process."""
+
+
+def nothing() -> None:
+    """The default: no listener."""
+
+
+@final
+class GenerationKeeper:
+    """One task. ``on_generation`` is called once the map of a new generation is loaded; also for the first one."""
+
+    __slots__ = ("_generation", "_map", "_reset", "_task", "_told", "_wake", "on_generation")
+
+    def __init__(self, map: VehicleMap, generation: Generation) -> None:
+        self._map = map
+        self._generation = generation
+        self._wake = asyncio.Event()
+        self._reset = False
+        self._told = 0
+        self._task: asyncio.Task[None] | None = None
+        self.on_generation: Callable[[], None] = nothing
+
+    def start(self) -> None:
+        """Begin. The map may have been started already."""
+        self._map.on_reset = self._was_reset
+        self._task = asyncio.create_task(self._run(), name="generation of the map")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            await end(self._task)
+
+    def _was_reset(self) -> None:
+        self._reset = True
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._check()
+            except RegistryError as error:
+                log.debug("the generation of the map is not known: %s", error)
+            except Exception:
+                log.exception("the generation of the map could not be checked")
+            try:
+                async with asyncio.timeout(PERIOD):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def _check(self) -> None:
+        reset = self._reset
+        number = await self._generation.check(reset)
+        self._reset = self._reset and not reset
+        if number == self._told:
+            return
+        # After a reset that the watch saw, the map is that of the new generation already.
+        if self._told and not reset and not await self._map.renew():
+            return
+        self._told = number
+        self.on_generation()
