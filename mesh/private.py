@@ -96,7 +96,7 @@ def read_own(path: Path, secret: bool = False) -> bytes:
         if path.is_symlink():
             raise NotPrivate(f"{path} is a symbolic link, which the mesh never makes; remove it") from None
         raise
-    with os.fdopen(handle, "rb") as file:
+    with open(handle, "rb") as file:
         about = os.fstat(handle)
         if about.st_uid != os.geteuid():
             owner, own = user_name(about.st_uid), user_name(os.geteuid())

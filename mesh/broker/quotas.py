@@ -118,6 +118,14 @@ class Quotas:
             share = self._shares[key] = Share(kind, name, limit)
         return share
 
+    def identities(self) -> list[tuple[int, str]]:
+        """Kind and name of all identities that hold something."""
+        return list(self._shares)
+
+    def holds(self, kind: int, name: str) -> bool:
+        """Whether an identity holds something."""
+        return (kind, name) in self._shares
+
     def _forget_empty(self, share: Share) -> None:
         if share.sessions == 0 and share.total() == 0:
             self._shares.pop((share.kind, share.name), None)

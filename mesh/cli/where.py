@@ -13,7 +13,7 @@ from mesh.cli.which import NOT_RUNNING, Unclear, option, which
 from mesh.cluster.run import Run
 from mesh.node.registry import client_of
 from mesh.registry.errors import RegistryError
-from mesh.registry.map import where
+from mesh.registry.map import kept_by, where
 from mesh.registry.record import Record
 
 NO_RECORD: Final = 4
@@ -44,23 +44,26 @@ def run(arguments: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return NOT_RUNNING
     try:
-        record = asyncio.run(_ask(found, arguments.vehicle))
+        record, keepers = asyncio.run(_ask(found, arguments.vehicle))
     except (RegistryError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     if arguments.json:
-        print(json.dumps(_plain(found.mesh, arguments.vehicle, record)))
+        print(json.dumps({**_plain(found.mesh, arguments.vehicle, record), "kept_by": keepers}))
     elif record is not None:
         print(f"{record.vehicle} is on {record.edge} (pool {record.pool}, epoch {record.epoch})")
     else:
         print(f"{arguments.vehicle} has no edge yet: it gets one when it first connects", file=sys.stderr)
+    if keepers and not arguments.json:
+        print(f"{', '.join(keepers)} owned it before, does not serve it, and keeps what waits for it there")
     return NO_RECORD if record is None else 0
 
 
-async def _ask(found: Run, vehicle: str) -> Record | None:
+async def _ask(found: Run, vehicle: str) -> tuple[Record | None, list[str]]:
+    """The vehicle's record, and the other edges that keep sessions of it."""
     client = client_of(topology_of(found), found.endpoints)
     try:
-        return await where(client, found.mesh, vehicle)
+        return await where(client, found.mesh, vehicle), await kept_by(client, found.mesh, vehicle)
     finally:
         await client.close()
 

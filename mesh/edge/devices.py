@@ -37,7 +37,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final, final
 
@@ -246,6 +246,18 @@ class Devices(DoorOwner):
         if self._doors.get(door.name) is door:
             del self._doors[door.name]
         door.end()
+
+    def expel(self, vehicles: set[str]) -> Iterator[None]:
+        """End the connections of vehicles that belong to another edge now, without their wills, one at each step. Their
+        doors close the sockets, and the vehicles connect to their edge."""
+        for device in [device for (vehicle, _), device in self._sessions.items() if vehicle in vehicles]:
+            if self._sessions.get(device.key) is device:
+                connection = device.connection
+                self._displace(device)
+                if connection is not None:
+                    self.broker.receive(connection, Disconnect())
+                self.turn.wake()
+            yield
 
     def release(self, device: Device) -> None:
         """``device`` is no longer the connection of its session."""

@@ -16,6 +16,7 @@ from mesh.broker.principal import Principal
 from mesh.broker.settings import IN_FLIGHT_BYTES
 from mesh.edge.breadcrumb import Breadcrumb, last_crumb, lay_breadcrumb, no_breadcrumb, remove_breadcrumb
 from mesh.edge.devices import MAX_LINKS, Devices
+from mesh.edge.ownership import Ownership
 from mesh.edge.status import EdgeStatus
 from mesh.edge.suspects import Suspects
 from mesh.figures.node import NodeStatus
@@ -25,7 +26,9 @@ from mesh.node.ending import last_ending, process_token
 from mesh.node.ports import keep_ports
 from mesh.node.services import Services
 from mesh.policy.access import vehicle_principal
+from mesh.registry.generation import EPOCH_BITS, MOST
 from mesh.registry.members import Member
+from mesh.registry.record import Record
 from mesh.transport.admission import Admission
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.listen import Listen
@@ -50,6 +53,7 @@ class EdgeNode:
         self._broker_host: BrokerHost | None = None
         self._devices: Devices | None = None
         self._cores: Endpoint | None = None
+        self._ownership: Ownership | None = None
 
     async def start(self) -> None:
         """Recover the sessions, listen for front doors and cores, then announce the ports."""
@@ -72,6 +76,12 @@ class EdgeNode:
         broker_host.on_durable.append(devices.durable)
         broker_host.on_disk = self._disk
         broker_host.start()
+        ownership = self._ownership = Ownership(
+            config.name, config.spec.pool, services.map, services.client, config.topology.mesh,
+            broker_host.broker.quotas, devices,
+        )  # fmt: skip
+        ownership.start()
+        services.keeper.follow(ownership.compare)
         await devices.start()
         await cores.start()
         await services.announce({DEVICE: devices.port, TIER: cores.port})
@@ -117,12 +127,24 @@ class EdgeNode:
 
         return InboxRules(template.vehicle_of, subscriptions_of, int(inbox.expiry))
 
-    def _admit(self, vehicle: str, epoch: int) -> Principal:
-        assert self._services is not None
-        record = self._services.map.cached(vehicle)
-        if record is not None and (record.edge != self._config.name or record.epoch > epoch):
+    def _admit(self, vehicle: str, term: int) -> Principal:
+        """``term``: the generation of the door's map, and the epoch of the vehicle's record in it."""
+        services, ownership = self._services, self._ownership
+        assert services is not None
+        record = services.map.cached(vehicle)
+        if record is not None and not self._may_serve(record, services.generation.number, term):
             raise Refused(SERVER_UNAVAILABLE, f"it belongs to {record.edge} since epoch {record.epoch}")
+        if record is None and ownership is not None and vehicle in ownership.foreign:
+            raise Refused(SERVER_UNAVAILABLE, f"it belongs to {ownership.foreign[vehicle]}")
         return vehicle_principal(self._template, vehicle, self._grant, self._config.topology.fleet)
+
+    def _may_serve(self, record: Record, own: int, term: int) -> bool:
+        """Whether this edge may serve a vehicle. Epochs are compared only if both are of the same map. A record of an
+        older map than the door's says nothing; with a record of a later one, only its edge counts."""
+        generation, epoch = term >> EPOCH_BITS, term & MOST
+        if generation > own:
+            return True
+        return record.edge == self._config.name and (generation < own or record.epoch <= epoch)
 
     def _disk(self, writable: bool) -> None:
         for intake in (self._cores, self._devices):
@@ -139,6 +161,8 @@ class EdgeNode:
             await self._devices.stop(grace / 2)
         if self._cores is not None:
             await self._cores.stop(grace / 4)
+        if self._ownership is not None:
+            await self._ownership.stop()
         if self._broker_host is not None:
             await self._broker_host.stop()
         if self._services is not None:
@@ -149,13 +173,14 @@ class EdgeNode:
     def status(self) -> NodeStatus:
         """The status, for ``mesh status`` and metrics."""
         broker_host, devices, services, cores = self._broker_host, self._devices, self._services, self._cores
-        if broker_host is None or devices is None or services is None or cores is None:
+        ownership = self._ownership
+        if broker_host is None or devices is None or services is None or cores is None or ownership is None:
             return NodeStatus(host=self._config.topology.bind)
         found, links = broker_host.status(), devices.status()
         return EdgeStatus(
             host=self._config.topology.bind,
             metrics=services.metrics,
-            detail=found.detail or links.detail,
+            detail="; ".join(part for part in (found.detail, ownership.detail, links.detail) if part),
             connections=links.connections,
             sessions=found.broker.sessions,
             queued=found.broker.queued,
@@ -163,6 +188,8 @@ class EdgeNode:
             devices=links,
             cores=cores.status(TIER),
             services=services.status(),
+            foreign=len(ownership.foreign),
+            reclaimed=ownership.reclaimed,
         )
 
 

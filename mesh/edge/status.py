@@ -56,6 +56,15 @@ class DevicesStatus(Status):
 class EdgeStatus(NodeStatus):
     """An edge that has started."""
 
+    foreign: Annotated[
+        int, gauge("mesh_foreign_vehicles", "Vehicles of which the edge keeps messages, and which other edges own.")
+    ]
+    reclaimed: Annotated[
+        int,
+        counter(
+            "mesh_reclaimed_vehicles_total", "Vehicles with sessions here that had no record in the map, and got one."
+        ),
+    ]
     broker_host: BrokerHostStatus
     devices: DevicesStatus
     cores: SocketsStatus

@@ -29,7 +29,7 @@ Join = Callable[[str, VehicleConnection], EdgePath]
 
 
 class Owner(Protocol):
-    """The owner of a vehicle. ``epoch`` grows by one with each change of the owner."""
+    """The owner of a vehicle. ``epoch`` grows with each change of the owner, and with each new map."""
 
     @property
     def edge(self) -> str: ...

@@ -7,7 +7,7 @@ topology before it is looked up.
 from __future__ import annotations
 
 import time
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from mesh.broker.peer import Peer
 from mesh.figures.node import NodeStatus
@@ -18,12 +18,20 @@ from mesh.node.config import DEVICE, NodeConfig
 from mesh.node.services import Services
 from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
+from mesh.registry.record import Record
 from mesh.transport.admission import Admission
 from mesh.transport.waiting import until
 from mesh.wire.packets import Connect
 
 # Seconds that a start waits for all edges: otherwise the first edges to start would get all the first vehicles.
 _FIRST_EDGES: Final = 5.0
+
+
+class Owned(NamedTuple):
+    """An ``Owner``."""
+
+    edge: str
+    epoch: int
 
 
 @final
@@ -34,19 +42,22 @@ class DoorMap:
         self._services = services
 
     def cached(self, vehicle: str) -> Owner | None:
-        """The record, if it is cached."""
-        return self._services.map.cached(vehicle)
+        """The owner, if its record is cached."""
+        return self._owner(self._services.map.cached(vehicle))
 
     async def lookup(self, vehicle: str) -> Owner | None:
-        """The record; ``None`` for a vehicle that has none. Raises ``RegistryError``."""
-        return await self._services.map.lookup(vehicle)
+        """The owner; ``None`` for a vehicle that has none. Raises ``RegistryError``."""
+        return self._owner(await self._services.map.lookup(vehicle))
 
     async def claim(self, vehicle: str) -> Owner:
-        """The record that won. Raises ``RegistryError``; ``NoEdge`` also if no pool takes the vehicle."""
-        record = await self._services.claim(vehicle)
-        if record is None:
+        """The owner that won. Raises ``RegistryError``; ``NoEdge`` also if no pool takes the vehicle."""
+        owner = self._owner(await self._services.claim(vehicle))
+        if owner is None:
             raise NoEdge(f"no pool of the topology takes vehicle {vehicle!r}")
-        return record
+        return owner
+
+    def _owner(self, record: Record | None) -> Owner | None:
+        return None if record is None else Owned(record.edge, self._services.term(record.epoch))
 
 
 @final

@@ -19,6 +19,8 @@ from mesh.node.config import NodeConfig
 from mesh.node.registry import client_of
 from mesh.node.status import ServicesStatus
 from mesh.policy.pattern import Pattern
+from mesh.registry.generation import EPOCH_BITS, Generation
+from mesh.registry.keeper import GenerationKeeper
 from mesh.registry.map import VehicleMap
 from mesh.registry.members import Announcement, Member, Members
 from mesh.registry.record import Record
@@ -47,6 +49,10 @@ class Services:
         self.client = client_of(topology, config.endpoints)
         self.map = VehicleMap(self.client, topology.mesh, limit=topology.map.cache)
         self.members = Members(self.client, topology.mesh)
+        # Edges compare their sessions with the map, so they must know after a restart which map it was.
+        kept = config.folder / "map.json" if config.spec.role == "edge" else None
+        self.generation = Generation(self.client, topology.mesh, kept)
+        self.keeper = GenerationKeeper(self.map, self.generation)
         self._tracer = self._open_tracer()
         self._announcement: Announcement | None = None
         self._metrics: Metrics | None = None
@@ -72,6 +78,7 @@ class Services:
         known = await self.members.start(_WAIT)
         if not (await self.map.start(_WAIT if known else 0.0) and known):
             log.warning("etcd does not answer at %s; continuing without it", ", ".join(self._config.endpoints))
+        self.keeper.start()
 
     async def announce(self, ports: dict[str, int]) -> None:
         """Announce this node's host and ports in etcd."""
@@ -110,6 +117,10 @@ class Services:
         """Whether a vehicle may have this name; names from topics are not trusted."""
         return self._pattern.matches(name)
 
+    def term(self, epoch: int) -> int:
+        """An epoch of the present map as doors tell it to edges: of two terms, that of the later map is the higher."""
+        return self.generation.number << EPOCH_BITS | epoch
+
     async def claim(self, vehicle: str) -> Record | None:
         """The record of a vehicle, created if there is none. ``None`` if no pool takes the vehicle."""
         pool = self._config.topology.pool_of(vehicle)
@@ -128,6 +139,7 @@ class Services:
             await self._metrics.close()
         if self._announcement is not None:
             await self._announcement.stop()
+        await self.keeper.stop()
         await self.map.stop()
         await self.members.stop()
         await self.client.close()

@@ -33,8 +33,9 @@ log = logging.getLogger("mesh.registry.generation")
 TRIES: Final = 16
 """How often the key is read again because another process wrote it at the same time."""
 
+EPOCH_BITS: Final = 32
 MOST: Final = (1 << 32) - 1
-"""The generation shares 64 bits with the epoch where a front door tells an edge of a record."""
+"""Generation and epoch share 64 bits where a front door tells an edge of a record."""
 
 
 class Known(NamedTuple):

@@ -29,9 +29,9 @@ def nothing() -> None:
 
 @final
 class GenerationKeeper:
-    """One task. ``on_generation`` is called once the map of a new generation is loaded; also for the first one."""
+    """One task."""
 
-    __slots__ = ("_generation", "_map", "_reset", "_task", "_told", "_wake", "on_generation")
+    __slots__ = ("_generation", "_listener", "_map", "_reset", "_task", "_told", "_wake")
 
     def __init__(self, map: VehicleMap, generation: Generation) -> None:
         self._map = map
@@ -40,12 +40,19 @@ class GenerationKeeper:
         self._reset = False
         self._told = 0
         self._task: asyncio.Task[None] | None = None
-        self.on_generation: Callable[[], None] = nothing
+        self._listener: Callable[[], None] = nothing
 
     def start(self) -> None:
         """Begin. The map may have been started already."""
         self._map.on_reset = self._was_reset
         self._task = asyncio.create_task(self._run(), name="generation of the map")
+
+    def follow(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` once the map of a new generation is loaded; also for the first one, even if that was before
+        this call."""
+        self._listener = listener
+        if self._told:
+            listener()
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -80,4 +87,4 @@ class GenerationKeeper:
         if self._told and not reset and not await self._map.renew():
             return
         self._told = number
-        self.on_generation()
+        self._listener()

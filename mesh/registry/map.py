@@ -24,7 +24,7 @@ from mesh.registry.batch import DEADLINE, Batcher
 from mesh.registry.cache import RecordCache
 from mesh.registry.client import EtcdClient, absent, get, put, unchanged
 from mesh.registry.errors import BadRecord, Conflict, NoEdge, Unavailable
-from mesh.registry.keys import Keys
+from mesh.registry.keys import Keys, after
 from mesh.registry.record import Record, decode
 from mesh.registry.rendezvous import choose
 from mesh.registry.watch import PORTION, Watch
@@ -137,6 +137,11 @@ class VehicleMap:
         """Whether the watch is open and up to date."""
         return self._watch.live
 
+    @property
+    def revision(self) -> int:
+        """etcd's revision up to which changes are applied here."""
+        return self._watch.revision
+
     def __len__(self) -> int:
         """Records in memory."""
         return len(self.recent)
@@ -201,20 +206,6 @@ class VehicleMap:
             new = current
         self._learn(vehicle, new, done.header.revision)
         return new
-
-    async def reclaim(self, vehicles: Sequence[str], pool: str, edge: str) -> list[Record]:
-        """The records of at most ``BATCH`` vehicles whose sessions ``edge`` has; ``edge`` becomes the owner of those
-        without a record. A record that cannot be read is left out, and logged.
-
-        Raises Unavailable; reclaiming again is safe."""
-        answers = await self._ask([(vehicle, (pool, edge)) for vehicle in vehicles], DEADLINE)
-        found = []
-        for vehicle, answer in answers.items():
-            if isinstance(answer, Record):
-                found.append(answer)
-            else:
-                log.error("vehicle %s is not reclaimed: %s", vehicle, answer)
-        return found
 
     # Questions
 
@@ -370,6 +361,13 @@ async def where(client: EtcdClient, mesh: str, vehicle: str) -> Record | None:
     keys = Keys(mesh)
     entry = await client.get(keys.vehicle(vehicle))
     return None if entry is None else decode(len(keys.vehicles), entry)
+
+
+async def kept_by(client: EtcdClient, mesh: str, vehicle: str) -> list[str]:
+    """The edges that keep sessions of a vehicle that belongs to another edge, sorted. Raises RegistryError."""
+    prefix = Keys(mesh).kept_of(vehicle)
+    found = await client.range(pb.RangeRequest(key=prefix, range_end=after(prefix), keys_only=True, limit=BATCH))
+    return [entry.key[len(prefix) :].decode(errors="replace") for entry in found.kvs]
 
 
 async def records(client: EtcdClient, mesh: str) -> AsyncGenerator[list[Record], None]:

@@ -39,6 +39,7 @@ def test_where_shows_the_edge(mesh: str, capsys: Captured) -> None:
     assert main(["where", "CAR-1", "--topology", mesh, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found.pop("revision") > 0
+    assert found.pop("kept_by") == []
     assert found == {"mesh": "commands", "vehicle": "CAR-1", "edge": "edge-1", "pool": "standard", "epoch": 1}
 
 

@@ -90,6 +90,21 @@ def test_disconnect_ends_the_connection_without_its_will() -> None:
     run(main())
 
 
+def test_vehicles_of_another_edge_are_closed_without_their_wills() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            car, other = await Bare().hello(mesh.port, "CAR"), await Bare().hello(mesh.port, "OTHER")
+            assert len(list(mesh.edge.devices.expel({"CAR", "AWAY"}))) == 1
+            await car.wait_closed()
+            await until(lambda: mesh.link.connections == 1)
+            assert mesh.engine.lost_clients == []
+            assert ("CAR", Disconnect) in [(name, type(packet)) for name, packet in mesh.engine.received]
+            other.send(Ping(PINGREQ))
+            await other.wait(Ping)
+
+    run(main())
+
+
 def test_packets_sent_with_connect_keep_their_order() -> None:
     async def main() -> None:
         async with FakeMesh() as mesh:

@@ -159,7 +159,7 @@ def test_running_process_gets_the_new_map_before_it_is_told(folder: Path) -> Non
         map = VehicleMap(client, "m")
         keeper = GenerationKeeper(map, Generation(client, "m", clock=clock))
         told: list[str] = []
-        keeper.on_generation = lambda: told.append(repr(map.cached("CAR-1") and map.cached("CAR-1").edge))  # type: ignore[union-attr]
+        keeper.follow(lambda: told.append(repr(map.cached("CAR-1"))))
         assert await map.start()
         keeper.start()
         await until(lambda: len(told) == 1, "the first generation")
@@ -174,20 +174,5 @@ def test_running_process_gets_the_new_map_before_it_is_told(folder: Path) -> Non
         await map.stop()
         await client.close()
         await server.stop()
-
-    asyncio.run(main())
-
-
-def test_only_vehicles_without_a_record_are_reclaimed(etcd: EmbeddedEtcd, mesh: str) -> None:
-    async def main() -> None:
-        client = etcd.client()
-        map = VehicleMap(client, mesh)
-        await map.claim("CAR-1", "standard", {"edge-2": 1.0})
-        found = await map.reclaim(["CAR-1", "CAR-2"], "standard", "edge-1")
-        assert {record.vehicle: record.edge for record in found} == {"CAR-1": "edge-2", "CAR-2": "edge-1"}
-        await client.put(Keys(mesh).vehicle("CAR-3"), b"{")
-        assert await map.reclaim(["CAR-3"], "standard", "edge-1") == []
-        await map.stop()
-        await client.close()
 
     asyncio.run(main())
