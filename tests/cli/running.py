@@ -70,6 +70,10 @@ class Nodes:
         self._loop = LoopThread()
         self._nodes: list[Any] = []
 
+    def node(self, name: str) -> Any:
+        """A started node."""
+        return self._nodes[[one.name for one in sorted(self._plan.nodes, key=lambda one: one.stage)].index(name)]
+
     def start(self) -> None:
         self._loop.run(self._start(), START_SECONDS)
 
