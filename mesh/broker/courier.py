@@ -246,17 +246,27 @@ class Courier:
     def make_room(self, session: Session, size: int, can_wait: bool = False) -> bool:
         """Whether a message of ``size`` bytes can be queued for a session, after dropping what may be dropped.
         ``can_wait``: if not, it is offered again later, so it is not refused."""
-        settings = self._settings
         messages, limit = self._bounds(session)
         outbound = session.outbound
         if len(outbound.waiting) >= messages or outbound.bytes + size > limit:
-            for expired in outbound.take_expired(self._clock()):
-                self._expired(session, expired)
-                self._persistence.forget(expired)
-            if not session.filling and session.kind == BACKEND and session.durable:
-                if len(outbound.waiting) >= messages or outbound.bytes + size > limit:
-                    self._warn_filling(session)
-                    messages, limit = self.limits(session)
+            return self._make_room(session, size, can_wait)
+        queue = outbound.share
+        if self._quotas.strained or queue.bytes + size > queue.limit:
+            return not self._refused_by_quota(session, size, can_wait)
+        return True
+
+    def _make_room(self, session: Session, size: int, can_wait: bool) -> bool:
+        """As ``make_room``, for a queue at its limits."""
+        settings = self._settings
+        messages, limit = self._bounds(session)
+        outbound = session.outbound
+        for expired in outbound.take_expired(self._clock()):
+            self._expired(session, expired)
+            self._persistence.forget(expired)
+        if not session.filling and session.kind == BACKEND and session.durable:
+            if len(outbound.waiting) >= messages or outbound.bytes + size > limit:
+                self._warn_filling(session)
+                messages, limit = self.limits(session)
         # Deliveries in flight to a connected receiver do not count as waiting.
         while len(outbound.waiting) >= messages or (outbound.bytes + size > limit and outbound.waiting):
             if not session.inbox or settings.inbox_when_full != DROP_OLDEST:

@@ -287,14 +287,13 @@ class Outbound:
     def finish(self, packet_id: int, type: int) -> Delivery | None:
         """Handle PUBACK, PUBCOMP, or PUBREC with an error. Returns the delivery, which has ended; ``None`` for an
         unknown identifier, and for a delivery that waits for another acknowledgement (see ``misfit``)."""
-        delivery = self.in_flight.get(packet_id)
+        delivery = self.in_flight.pop(packet_id, None)
         if delivery is None:
             delivery = self._take_from_queue(packet_id, type)
             if delivery is None:
                 return None
-        elif _fits(delivery, type):
-            del self.in_flight[packet_id]
-        else:
+        elif not _fits(delivery, type):
+            self.in_flight[packet_id] = delivery  # a misfit is rare: look up once for each acknowledgement
             return None
         self._uncount(delivery)
         self.finished += 1
