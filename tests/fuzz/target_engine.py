@@ -56,6 +56,7 @@ class Tally:
     connections: int = 0
     crashes: int = 0
     neighbour: int = 0  # messages that came back to the neighbour
+    holding: int = 0  # worlds in which publishers wait for full queues and full dead letters
 
     @property
     def judged(self) -> int:
@@ -128,7 +129,7 @@ class World:
         self._crashes = self._dice.choice(_CRASHES)
         self._edges: Edges | None = None
         self._interests: Interests | None = None
-        self.tally = Tally()
+        self.tally = Tally(holding=int(self._holds()))
         self.clock = FakeClock()
         self.store = CrashStore()
         self.broker = self._start()
@@ -270,7 +271,7 @@ class World:
 
     def finish(self) -> None:
         """The neighbour gets the rest of its messages; all sessions end; no state may be left."""
-        if HOLD in (self._settings.backend_when_full, self._settings.dead_letter_when_full):
+        if self._holds():
             self._end_sessions("neighbour")  # it may wait for queues, and for room in the dead letters
             self._age()
         for _ in range(100):
@@ -290,6 +291,9 @@ class World:
         self._end_sessions()
         self._age()
         sizes.check_empty(self.broker, self.store)
+
+    def _holds(self) -> bool:
+        return HOLD in (self._settings.backend_when_full, self._settings.dead_letter_when_full)
 
     def _age(self) -> None:
         """All dead letters become too old."""

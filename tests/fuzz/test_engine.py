@@ -18,7 +18,7 @@ def test_a_round_of_fuzzed_sequences_does_no_harm(number: int) -> None:
     assert tally.sequences == SEQUENCES
     assert tally.judged > 60 * SEQUENCES, "most packets must reach the broker"
     assert tally.refused > 100, "a good part of the packets must be wrong"
-    assert tally.neighbour > 100
+    assert tally.neighbour > (10 if tally.holding else 100)
 
 
 def test_a_round_can_be_replayed() -> None:

@@ -1,4 +1,4 @@
-"""A process that floods a port with connections which send nothing: ``python -m tests.support.flood PORT COUNT``.
+"""A process that floods a port with connections which send nothing: ``python -P flood.py PORT COUNT``.
 
 It keeps ``COUNT`` connections open, and replaces each that the server closes, until its standard input ends."""
 
@@ -18,7 +18,7 @@ _PAUSE: Final = 0.02  # seconds before a closed connection is replaced
 async def flood(port: int, count: int) -> AsyncIterator[None]:
     """A flood from another process, whose descriptors are its own."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.flood", str(port), str(count), stdin=asyncio.subprocess.PIPE
+        sys.executable, "-P", __file__, str(port), str(count), stdin=asyncio.subprocess.PIPE
     )
     try:
         yield
