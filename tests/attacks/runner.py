@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Final, final
 
 from tests.attacks.attack import Attack, Target
@@ -21,6 +22,12 @@ VEHICLE: Final = "bystander"
 _REST: Final = 3.0  # seconds before an attack, and at least during one
 _START: Final = 60.0
 _ANSWER: Final = 120.0
+# The process finds ``mesh`` as this one does, and ``tests`` in this checkout.
+_PROGRAM: Final = (
+    "import sys, mesh, runpy; sys.path.insert(0, sys.argv.pop(1)); "
+    "runpy.run_module('tests.attacks.bystanders', run_name='__main__', alter_sys=True)"
+)
+_CHECKOUT: Final = Path(__file__).parents[2]
 
 
 @final
@@ -50,7 +57,7 @@ class Bystanders:
 
     def __init__(self, target: Target) -> None:
         door, core = (f"{host}:{port}" for host, port in (target.door, target.core))
-        command = [sys.executable, "-P", "-m", "tests.attacks.bystanders", door, core, VEHICLE]
+        command = [sys.executable, "-P", "-c", _PROGRAM, str(_CHECKOUT), door, core, VEHICLE]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     async def ready(self) -> None:
