@@ -25,6 +25,7 @@ limits:
   in_flight: {world.IN_FLIGHT}
   backend_in_flight: {world.IN_FLIGHT}
   queue_messages: {world.QUEUE}
+  backend_queue_messages: {world.QUEUE}
   subscriptions: {world.SUBSCRIPTIONS}
   topic_aliases: {world.ALIASES}
   max_keep_alive: {world.KEEP_ALIVE}s

@@ -52,9 +52,10 @@ def test_full_queue_is_reported_to_the_publisher(world: World, qos: int) -> None
         assert sender.publish(topic, b"%d" % number, qos) == 0
     last = sender.next_id()
     sender.send(Publish(topic, b"too many", qos, False, False, last))
-    assert sender.expect(Ack).reason == 0x97
-    sender.send(Publish(world.topic(), b"", qos, False, False, last))  # the exchange is over: this is a new message
-    assert sender.expect(Ack).reason == 0x10
+    assert sender.expect(Ack).reason == world.full
+    if world.full:  # the exchange is over: this is a new message
+        sender.send(Publish(world.topic(), b"", qos, False, False, last))
+        assert sender.expect(Ack).reason == 0x10
     sleeper = world.client(sleeper.client_id, clean=False, expiry=60)
     assert sleeper.messages(QUEUE) == [b"%d" % number for number in range(QUEUE)]
     sleeper.expect_nothing()
@@ -94,7 +95,7 @@ def test_expired_messages_take_no_room_in_a_queue(world: World) -> None:
     for number in range(QUEUE):
         fields = None if number % 10 == 0 else properties(message_expiry=1)
         assert sender.publish(topic, b"%d" % number, 1 + number % 2, properties=fields) == 0
-    assert sender.publish(topic, b"too many") == 0x97
+    assert sender.publish(topic, b"too many") == world.full
     world.elapse(1.2)
     for number in range(QUEUE, QUEUE + 5):
         assert sender.publish(topic, b"%d" % number) == 0

@@ -33,6 +33,12 @@ class World(ABC):
 
     name: str
 
+    @property
+    def full(self) -> int:
+        """The reason code for a message to a durable session whose queue is full. A back end's message goes to the dead
+        letters then, so its publisher is told of no error."""
+        return 0 if self.name == "core" else 0x97
+
     @abstractmethod
     def wire(self) -> Wire:
         """A new connection."""

@@ -15,14 +15,13 @@ FOREIGN = "vehicles/another/status"
 
 @pytest.mark.parametrize("qos", ["1", "2"])
 def test_vehicle_cannot_publish_for_another(mosquitto: Mosquitto, core: Way, door: Way, version: str, qos: str) -> None:
-    """5.0 gets a reason code; before 5.0 the connection ends, and the PUBLISH is not acknowledged."""
+    """5.0 gets a reason code; before 5.0 the message is acknowledged and dropped."""
     watcher = mosquitto.sub(core, version, "-q", "1", "-t", "vehicles/+/status")
     done = mosquitto.pub(door, version, "-q", qos, "-t", FOREIGN, "-m", "forged")
     if version == V5:
         assert "Publish 1 failed: Not authorized" in done.stderr
     else:
-        assert done.returncode != 0
-        assert "The connection was lost" in done.stderr
+        assert done.returncode == 0, done.stderr
     mosquitto.sent(door, version, "-q", "1", "-t", door.topic("status"), "-m", "true")
     assert [got.payload for got in watcher.expect_last(b"true")] == [b"true"]
 
