@@ -5,7 +5,7 @@ or who reads a letter. What always holds:
 
 * a letter is in the journal before its publisher is answered: its item is part of the receipt's position;
 * the letters of the node, and those of one share, are within their bytes; with ``hold`` they exceed them at most by the
-  messages whose publishers wait for their answers;
+  messages whose publishers wait for their answers, and those of cores that lost their connection while they waited;
 * a letter ends in one of three ways: a reader has acknowledged it, it is too old, or (with ``drop_oldest``) it made
   room for a newer one. The last two are counted by cause and logged.
 """
@@ -20,6 +20,8 @@ from mesh.broker.letter import NAMES, Letter, size_of
 from mesh.broker.letterqueue import LetterQueue
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.persistence import Persistence
+from mesh.broker.principal import TIER
+from mesh.broker.session import Connection
 from mesh.broker.settings import HOLD, Settings
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
@@ -192,13 +194,14 @@ class DeadLetters:
         """Answer the publishers whose letters are within the bounds now. Called at the end of every turn.
 
         A publisher that has lost its connection sends a message of QoS 1 again, so its letter is dropped here. It does
-        not send one of QoS 2 again as a new message: its identifier is open."""
+        not send one of QoS 2 again as a new message: its identifier is open; and a core's repeat is known by the
+        ledger, which has the message as taken."""
         if not self._waiting:
             return
         kept: Fifo[tuple[Letter, Receipt]] = Fifo()
         for letter, receipt in self._waiting:
             if receipt.closed:
-                if receipt.qos == 1 and self.queue.get(letter.item) is letter:
+                if receipt.qos == 1 and not _of_core(receipt) and self.queue.get(letter.item) is letter:
                     self._forget(letter)
                 continue
             share = self._shares.get(letter.share)
@@ -224,6 +227,11 @@ class DeadLetters:
         for letter in found:
             if letter.time <= before:
                 self._drop(letter, TOO_OLD)
+
+
+def _of_core(receipt: Receipt) -> bool:
+    holder = receipt.holder
+    return isinstance(holder, Connection) and holder.principal.kind == TIER
 
 
 def _ignore(_letter: Letter, _message: Message) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mesh.broker.ledger import INSTANCE, Ledger
 from mesh.broker.principal import TIER, VEHICLE
-from mesh.broker.settings import Settings
+from mesh.broker.settings import DEAD_LETTER, HOLD, Settings
 from mesh.wire.packets import PUBACK, Ack, Subscribe, Subscription
 from mesh.wire.properties import Properties
 from mesh.wire.reasons import QUOTA_EXCEEDED, SUCCESS
@@ -111,3 +111,22 @@ def test_the_ledger_has_all_messages_in_flight_and_no_later_one(start: int, coun
     ahead = (last - 1 + back) % 65_535 + 1
     assert ledger.has(behind)
     assert not ledger.has(ahead)
+
+
+def test_a_message_that_waits_for_room_in_the_dead_letters_survives_a_lost_link() -> None:
+    """Its core repeats it, and the ledger takes the repeat for one that the edge has."""
+    mesh = bench(
+        max_queue_messages=1, inbox_when_full=DEAD_LETTER, dead_letter_when_full=HOLD, dead_letter_share=1000
+    )
+    vehicle, sender = car(mesh), core(mesh)
+    vehicle.lose()
+    for number in (1, 2, 3):  # the queue, the share, above the share
+        sender.publish(TOPIC, b"%d" % number + bytes(300), packet_id=number)
+    assert reasons(sender) == [(1, SUCCESS), (2, SUCCESS)]
+    sender.lose()
+    mesh.turn()
+    sender = core(mesh)
+    sender.publish(TOPIC, b"3" + bytes(300), packet_id=3, dup=True)
+    assert reasons(sender) == [(3, SUCCESS)]
+    letters = mesh.broker.letters
+    assert [letters.load(one).payload[:1] for one in letters.queue.after(0, 10)] == [b"2", b"3"]
