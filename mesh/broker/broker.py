@@ -404,6 +404,8 @@ class Broker(BrokerApi):
         connection.live = False
         session.outbound.resuming = True
         self._bind(connection, session)
+        if session.durable and session.outbound.next_number > session.outbound.reserved:
+            self.persistence.keep_session(session)  # what came before ATTACH is about to be sent with these numbers
         connection.unacked = unacked
         return connection
 

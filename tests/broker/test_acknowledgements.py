@@ -112,6 +112,25 @@ def test_replayed_acknowledgement_does_not_end_a_newer_message() -> None:
     assert vehicle.messages() == [b"next"]
 
 
+def test_replayed_acknowledgement_does_not_end_a_newer_message_after_two_crashes() -> None:
+    """The first crash used up the reserved numbers: a message that came before ATTACH has one beyond them."""
+    bench, vehicle, _ = edge_with(1)
+    (message,) = vehicle.take(Publish)
+    vehicle.send(Ack(PUBACK, message.packet_id))
+    bench = bench.restart()
+    bench.client("s", "core", TIER).publish(TOPIC, b"second")
+    vehicle = again(bench, [])
+    vehicle.live()
+    (message,) = vehicle.take(Publish)
+    vehicle.send(Ack(PUBACK, message.packet_id))
+    bench = bench.restart()
+    bench.client("s", "core", TIER).publish(TOPIC, b"third")
+    vehicle = again(bench, [])
+    vehicle.send(Ack(PUBACK, message.packet_id))
+    vehicle.live()
+    assert vehicle.messages() == [b"third"]
+
+
 @pytest.mark.parametrize("crashed", [False, True])
 def test_identifiers_of_withdrawn_messages_stay_in_use_until_they_are_acknowledged(crashed: bool) -> None:
     """The message went to another member of the group while the link was down. The vehicle still has it, so its
