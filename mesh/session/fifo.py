@@ -103,10 +103,12 @@ class Fifo(Generic[T]):
             self._gaps -= 1
 
     def tidy(self) -> None:
-        """Close the gaps, if they take more than half of the queue: places change. Call it after ``remove``, when no
-        place is needed any more."""
+        """Close the gaps, if they take more than half of the queue: places grow, so one who goes through the queue
+        may see an item twice and misses none. Call it after ``remove``."""
         if self._gaps > _SLACK and self._gaps * 2 > len(self._items):
+            end = self.end()
             self._items = [item for item in self._items[self._head :] if item is not None]
+            self._base = end - len(self._items)
             self._head = 0
             self._gaps = 0
 

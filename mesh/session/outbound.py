@@ -435,17 +435,18 @@ class Outbound:
 
     def _adopt(self, with_receiver: set[int]) -> None:
         """After a crash: mark the deliveries that the receiver has as in flight; the others were not sent on this
-        connection."""
-        kept: Fifo[Delivery] = Fifo()
-        for delivery in self.waiting:
+        connection. They keep their places: a job that moves them may be under way."""
+        waiting = self.waiting
+        for place in range(waiting.begin(), waiting.end()):
+            delivery = waiting.at(place)
+            if delivery is None:
+                continue
             packet_id = packet_id_of(delivery.number)
             delivery.dup = False
             if packet_id in with_receiver and packet_id not in self.in_flight:
                 delivery.state = SENT
                 self.in_flight[packet_id] = delivery
-            else:
-                kept.append(delivery)
-        self.waiting = kept
+                waiting.remove(place)
 
     def _requeue(self, with_receiver: set[int]) -> list[Delivery]:
         """Put deliveries in flight that are not ``with_receiver`` back in the queue; returns the released ones."""

@@ -299,6 +299,37 @@ def test_messages_of_a_member_that_leaves_move_in_slices_and_in_order() -> None:
     assert numbers == sorted(numbers)
 
 
+def test_a_member_that_is_attached_while_its_messages_move_keeps_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart the messages that its client has are sorted out of the queue in which the job has a place."""
+    mesh = bench(max_queue_messages=COUNT, in_flight=10, keep_all=True)
+    first = mesh.client("v", "V1", VEHICLE, expiry=100, auto_ack=False)
+    subscribe(first, "$share/g/vehicles/V1/t")
+    for number in range(1000):
+        publish = Publish("vehicles/V1/t", b"%d" % number, 1)
+        mesh.broker.dispatcher.route(message_of(publish, mesh.clock(), False), None, None)
+    mesh.turn()
+    unacked = [packet.packet_id for packet in first.take(Publish)]
+    mesh = mesh.restart()
+    with monkeypatch.context() as patch:
+        patch.setattr(mesh, "turn", lambda: None)
+        other = mesh.client("w", "V1", VEHICLE, expiry=100, auto_ack=False)
+        subscribe(other, "$share/g/vehicles/V1/t")
+        first = Client(mesh, "v", "V1", VEHICLE)
+        first.auto_ack = False
+        first.attach(unacked)
+        first.live()
+    assert len(mesh.broker.work) == 1
+    mesh.turn()
+    first.live()
+    mesh = mesh.restart()
+    payloads = [
+        mesh.broker.persistence.load(delivery).payload
+        for session in mesh.broker.sessions.all()
+        for delivery in session.outbound.waiting
+    ]
+    assert sorted(payloads, key=int) == [b"%d" % number for number in range(1000)]
+
+
 def test_a_full_queue_is_searched_for_expired_messages_in_portions() -> None:
     mesh = bench(backend_queue_messages=5000)
     fill(mesh, "c", 1)
