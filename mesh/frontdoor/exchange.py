@@ -2,7 +2,8 @@
 
 It reads the type and the identifier of whole raw packets: nothing else of them, and never a socket. What always holds:
 
-* an *entry* (the packets of one DATA frame, or CLOSE) is kept, in order, until the edge has confirmed it;
+* an *entry* (the packets of one DATA frame, or CLOSE) is kept, in order, until the edge has confirmed it; a packet of it
+  that the edge must answer, until it is answered: the edge withholds answers while a queue is full;
 * an answered packet is not replayed: its identifier may be in use for a newer packet by then, and a second answer would
   acknowledge that one;
 * a replayed PUBLISH of QoS 1 or 2 has DUP set [MQTT-3.3.1-1], and a QoS 0 PUBLISH that was sent once is not sent again;
@@ -223,6 +224,7 @@ class Exchange:
         """The entries to send on the next link, in order. Entries with nothing left to send are dropped."""
         kept: list[HeldFrame] = []
         found = self.entries()
+        found = self._withheld(found) + found
         self._clear()
         for entry in found:
             if entry.sent and entry.packets is not None:
@@ -231,6 +233,28 @@ class Exchange:
                 self._keep(entry)
                 kept.append(entry)
         return kept
+
+    def _withheld(self, held: list[HeldFrame]) -> list[HeldFrame]:
+        """New entries for the packets that were confirmed and not answered, those of each frame in one. The edge has
+        forgotten with the link that it owes the answers."""
+        again: dict[HeldFrame, HeldFrame] = {}
+        awaiting = self._awaiting
+        if not awaiting:
+            return []
+        present = set(held)
+        for packet_id, (frame, index) in list(awaiting.items()):
+            packets = frame.packets
+            if packets is None or frame in present:
+                continue
+            entry = again.get(frame)
+            if entry is None:
+                entry = again[frame] = HeldFrame(self, [], 0)
+                entry.sent = True
+            if entry.packets is not None:
+                awaiting[packet_id] = (entry, len(entry.packets))
+                entry.packets.append(packets[index])
+                entry.size += len(packets[index])
+        return list(again.values())
 
     def _clear(self) -> None:
         for entry in self.entries():
