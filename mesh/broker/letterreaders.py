@@ -219,10 +219,9 @@ class LetterReaders:
             form = letter_message(letter, self._letters.load(letter))
             if reader.takes:
                 letter.lent = True
-                lent = self._lent.get(session)
-                if lent is None:
-                    lent = self._lent[session] = {}
-                lent[letter.item] = self._courier.lend(session, form, reader.identifiers, letter.item)
+                delivery = self._courier.lend(session, form, reader.identifiers, letter.item)
+                if delivery.body:  # else it was refused at once: its packet is too large
+                    self._lent.setdefault(session, {})[letter.item] = delivery
             else:
                 self._courier.lend(session, form, reader.identifiers, 0)
         if len(found) == _PORTION:

@@ -671,3 +671,19 @@ def test_the_form_of_a_collected_letter_gives_the_original() -> None:
     assert other.broker.letters.queue.after(0, 1)[0].time == bench.clock.now
     assert isinstance(bench.broker, Broker)
     assert kept(bench) == []
+
+
+def test_a_letter_that_one_reader_cannot_take_is_lent_to_another_once() -> None:
+    """Its packet is too large for the first reader, which has other letters when it loses its connection."""
+    bench = full_edge()
+    letters_of(bench, "V1", 1, size=0)
+    letters_of(bench, "V2", 1)
+    small = Properties()
+    small.maximum_packet_size = 500
+    first = reader(bench, name="first", auto_ack=False, properties=small)
+    assert len(first.messages()) == 1
+    assert bench.broker.counters.dropped_large == 1
+    second = reader(bench, f"{PREFIX}vehicles/V2/#", name="second", auto_ack=False)
+    assert len(second.messages()) == 1
+    first.lose()
+    assert second.messages() == []
