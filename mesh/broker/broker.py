@@ -139,7 +139,9 @@ class Broker(BrokerApi):
             settings, self.persistence, self.letters, self.courier, self.counters, self.answered, self.vehicle_of,
             self.notices,
         )  # fmt: skip
-        self.sharing = Sharing(settings, self.subscriptions, self.persistence, self.courier, self.work)
+        self.sharing = Sharing(
+            settings, self.subscriptions, self.persistence, self.courier, self.work, self.quotas
+        )
         self.sessions = Sessions(
             settings, self.persistence, self.subscriptions, self.quotas, self.sharing, self.work
         )

@@ -16,6 +16,7 @@ from typing import Final, final
 
 from mesh.broker.courier import Courier
 from mesh.broker.persistence import Persistence
+from mesh.broker.quotas import Quotas
 from mesh.broker.session import Session
 from mesh.broker.settings import Settings
 from mesh.broker.subscriptions import SharedGroup, Subscriptions
@@ -32,11 +33,15 @@ _MOVE: Final = 32  # of a message: its body is read from the journal and written
 class Sharing:
     """``check`` is called once a second."""
 
-    __slots__ = ("_checking", "_moving", "_seen", "courier", "persistence", "settings", "subscriptions", "work")
+    __slots__ = (
+        "_checking", "_moving", "_seen", "courier", "persistence", "quotas", "settings", "subscriptions", "work",
+    )  # fmt: skip
 
     def __init__(
-        self, settings: Settings, subscriptions: Subscriptions, persistence: Persistence, courier: Courier, work: Work
+        self, settings: Settings, subscriptions: Subscriptions, persistence: Persistence, courier: Courier, work: Work,
+        quotas: Quotas,
     ) -> None:
+        self.quotas = quotas
         self.settings = settings
         self.subscriptions = subscriptions
         self.persistence = persistence
@@ -149,9 +154,11 @@ class Sharing:
             return False
         message = self.persistence.load(delivery)
         qos = min(message.qos, target.qos)
+        self.quotas.moving = True
         offered = self.courier.offer(
             target.session, message, qos, delivery.retain, target.identifiers, None, group.full
         )
+        self.quotas.moving = False
         if offered != SUCCESS:
             return False
         session.outbound.withdraw(delivery, place, session.connection is not None)

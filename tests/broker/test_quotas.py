@@ -492,3 +492,20 @@ def test_recovered_messages_of_a_shared_group_share_its_name() -> None:
     first, second = session.outbound.waiting
     assert first.group is second.group
     assert first.group == "$share/g/vehicles/V1/#"
+
+
+def test_messages_of_a_group_move_to_another_member_whatever_the_budgets() -> None:
+    bench = strained(disk=1 << 20)
+    for name in ("one", "two"):
+        member = bench.client(name, "V1", VEHICLE, expiry=100)
+        subscribe(member, "$share/g/vehicles/V1/cmd")
+        member.lose()
+    core(bench).publish("vehicles/V1/cmd", b"kept")
+    holders = [name for name in ("one", "two") if len(bench.broker.sessions.get((VEHICLE, "V1", name)).outbound)]  # type: ignore[union-attr]
+    assert len(holders) == 1
+    bench.broker.quotas.disk = 1 << 20
+    bench.turn()
+    assert bench.broker.quotas.full
+    bench.client(holders[0], "V1", VEHICLE)  # a clean start ends the session
+    (other,) = {"one", "two"} - set(holders)
+    assert bench.client(other, "V1", VEHICLE, clean=False, expiry=100).messages() == [b"kept"]
