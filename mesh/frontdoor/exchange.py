@@ -2,8 +2,8 @@
 
 It reads the type and the identifier of whole raw packets: nothing else of them, and never a socket. What always holds:
 
-* an *entry* (the packets of one DATA frame, or CLOSE) is kept, in order, until the edge has confirmed it; a packet of it
-  that the edge must answer, until it is answered: the edge withholds answers while a queue is full;
+* an *entry* (the packets of one DATA frame, or CLOSE) is kept, in order, until the edge has confirmed it. A packet that
+  the edge must answer is kept until it is answered: the edge withholds answers while a queue is full;
 * an answered packet is not replayed: its identifier may be in use for a newer packet by then, and a second answer would
   acknowledge that one;
 * a replayed PUBLISH of QoS 1 or 2 has DUP set [MQTT-3.3.1-1], and a QoS 0 PUBLISH that was sent once is not sent again;
