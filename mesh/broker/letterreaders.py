@@ -20,6 +20,7 @@ from mesh.broker.principal import TIER, VEHICLE
 from mesh.broker.session import Interest, Session
 from mesh.broker.settings import Settings
 from mesh.broker.subscriptions import Subscriptions
+from mesh.session.fifo import Fifo
 from mesh.session.message import NEVER, Message
 from mesh.session.outbound import Delivery
 from mesh.wire.encode import encode_properties
@@ -78,8 +79,8 @@ class LetterReaders:
     """``serve`` is called at the end of every turn."""
 
     __slots__ = (
-        "_clock", "_courier", "_lent", "_letters", "_listing", "_next", "_readers", "_settings", "_subscriptions",
-        "_version",
+        "_clock", "_copies", "_courier", "_lent", "_letters", "_listing", "_next", "_readers", "_settings",
+        "_subscriptions", "_version",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +99,9 @@ class LetterReaders:
         self._version = 0
         self._readers: dict[Session, Reader] = {}
         self._listing = False  # a reader waits for the end of its list
+        # Copies of new letters, with their readers. They are queued at the end of the turn: a letter may be made while
+        # the queue of its reader is being sent.
+        self._copies: Fifo[tuple[Reader, Message]] = Fifo()
         self._lent: dict[Session, dict[int, Delivery]] = {}  # letters with readers, by their items
         self._next = 0  # the reader that is served first in the next turn
 
@@ -178,8 +182,14 @@ class LetterReaders:
         for session, reader in self._readers.items():
             if reader.takes or reader.lists or session.kind == TIER or not reader.wants(letter):
                 continue
-            form = letter_message(letter, message)
-            self._courier.offer(session, form, self._qos(session), False, reader.identifiers, None)
+            self._copies.append((reader, letter_message(letter, message)))
+
+    def _send_copies(self) -> None:
+        for _ in range(len(self._copies)):
+            reader, form = self._copies.popleft()
+            session = reader.session
+            if not session.ended and session in self._readers:
+                self._courier.offer(session, form, self._qos(session), False, reader.identifiers, None)
 
     def _qos(self, session: Session) -> int:
         """The QoS of copies: not above that of any of its filters."""
@@ -189,11 +199,12 @@ class LetterReaders:
     def serve(self) -> bool:
         """Give the readers their next letters. Returns whether there is more to do in the next turn."""
         self._refresh()
+        self._send_copies()
         if not self._readers or not (len(self._letters) or self._listing):
-            return False
+            return bool(self._copies)
         now = self._clock()
         readers = list(self._readers.values())
-        more = False
+        more = bool(self._copies)
         for step in range(min(_LOOKED_AT, len(readers))):
             reader = readers[(self._next + step) % len(readers)]
             if (reader.takes or reader.lists) and reader.paused <= now and self._serve(reader):

@@ -687,3 +687,21 @@ def test_a_letter_that_one_reader_cannot_take_is_lent_to_another_once() -> None:
     assert len(second.messages()) == 1
     first.lose()
     assert second.messages() == []
+
+
+def test_expired_messages_of_one_who_watches_the_letters_do_not_nest() -> None:
+    """Each becomes a letter, and the copy of the letter goes into the queue that is being sent."""
+    bench = core(dead_letter_expired=True)
+    watcher = bench.client("w", "app", BACKEND)
+    subscribe(watcher, "t", ALL)
+    bench.broker.pause(watcher.connection)
+    sender = bench.client("s", "app", BACKEND)
+    properties = Properties()
+    properties.message_expiry = 1
+    for number in range(500):
+        sender.publish("t", b"%d" % number, properties=properties)
+    bench.clock.now += 2
+    bench.broker.resume(watcher.connection)
+    bench.turn()
+    assert watcher.messages() == [b"%d" % number for number in range(500)]
+    assert len(kept(bench)) == 500
