@@ -634,6 +634,7 @@ class Broker(BrokerApi):
         self.quotas.tick()
         self.retained.sweep(now)
         self.letters.tick()
+        self.catch_up.tick()
         self.courier.check_filling()
         if not self._announcing:
             changed = self.system.refresh(now, self.status)

@@ -37,11 +37,11 @@ _SHARE: Final = 1024  # of one session at the end of a turn: sixty messages
 
 @final
 class CatchUp:
-    """``serve_all`` is called at the end of every turn."""
+    """``serve_all`` is called at the end of every turn, ``tick`` once a second."""
 
     __slots__ = (
         "_clock", "_counters", "_courier", "_left", "_persistence", "_retained", "_settings", "_store",
-        "_subscriptions",
+        "_subscriptions", "_without_room",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +63,9 @@ class CatchUp:
         self._counters = counters
         self._clock = clock
         self._left = STEPS  # in this turn, for subscriptions that are made in it
+        # Sessions with a message that found no room. If the node is full, no acknowledgement may come that says when
+        # there is room again.
+        self._without_room: set[Session] = set()
 
     # The backlog
 
@@ -134,6 +137,12 @@ class CatchUp:
             steps -= self._serve(self._courier.next_backlog(), min(_SHARE, steps))
         return bool(due)
 
+    def tick(self) -> None:
+        """Called once a second: try again what found no room."""
+        for session in self._without_room:
+            self._courier.resume_backlog(session)
+        self._without_room.clear()
+
     def _serve(self, session: Session, steps: int) -> int:
         """Queue one portion, if the queue has run low, with about ``steps`` steps of work. Returns how many it took."""
         room = max(1, min(_PORTION, self._courier.limits(session)[0] // 2))
@@ -161,6 +170,7 @@ class CatchUp:
             if part.interest.due_until:
                 self._record_due(part)
             if part.at == begun and not over:
+                self._without_room.add(session)
                 break
         if looked == _PORTION:
             self._courier.resume_backlog(session)

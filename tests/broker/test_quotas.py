@@ -10,7 +10,7 @@ from mesh.broker.quotas import SMALL, topic_weight
 from mesh.broker.settings import Settings
 from mesh.broker.subscriptions import Subscriptions
 from mesh.wire import reasons
-from mesh.wire.packets import Ack, Publish, Subscription, Unsubscribe, Will
+from mesh.wire.packets import PUBACK, Ack, Publish, Subscription, Unsubscribe, Will
 from mesh.wire.properties import Properties
 from tests.support.bench import Bench, Client, subscribe
 
@@ -509,3 +509,28 @@ def test_messages_of_a_group_move_to_another_member_whatever_the_budgets() -> No
     bench.client(holders[0], "V1", VEHICLE)  # a clean start ends the session
     (other,) = {"one", "two"} - set(holders)
     assert bench.client(other, "V1", VEHICLE, clean=False, expiry=100).messages() == [b"kept"]
+
+
+def test_a_retained_backlog_goes_on_when_the_node_is_full_no_more() -> None:
+    bench = strained(disk=1 << 20)
+    sender = core(bench)
+    for number in range(200):
+        sender.publish(f"vehicles/V2/cmd/{number}", b"r", retain=True)
+    few = Properties()
+    few.receive_maximum = 4
+    client = bench.client("late", "V2", VEHICLE, auto_ack=False, properties=few)
+    subscribe(client, "vehicles/V2/cmd/#")
+    bench.broker.quotas.disk = 1 << 20
+    bench.turn()
+    found: list[bytes] = []
+    while packets := client.take(Publish):
+        for packet in packets:
+            found.append(packet.payload)
+            client.send(Ack(PUBACK, packet.packet_id))
+    assert 0 < len(found) < 200
+    bench.broker.quotas.disk = 0
+    bench.turn()
+    client.auto_ack = True
+    bench.broker.tick()
+    bench.turn()
+    assert len(found + client.messages()) == 200
