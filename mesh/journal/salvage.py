@@ -194,7 +194,8 @@ def _put_in_place(files: Files, directory: Path, manifest: Manifest) -> None:
             files.unlink(directory / name)
     files.sync_directory(directory)
     save_manifest(files, directory, manifest)
-    for name in (SALVAGED, PLAN):
+    # The plan first: a plan without ``manifest.salvage`` says that the new segments are to be removed.
+    for name in (PLAN, SALVAGED):
         if name in files.names(directory):
             files.unlink(directory / name)
             files.sync_directory(directory)
