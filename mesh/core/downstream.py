@@ -95,16 +95,16 @@ class Downstream(Sender):
         is connected."""
         qos = message.qos
         delivery = Delivery(message, qos, message.retain, (), message.received, message.expires, message.size())
-        direct = up and qos == 1 and not self._slow and self._spool_waiting == 0
+        # A will has no publisher that would send it again, so it is spooled at once.
+        direct = up and qos == 1 and receipt is not None and not self._slow and self._spool_waiting == 0
         if not direct and not self._may_spool(delivery.size):
             self._broker.refusals.refuse(message, receipt, reasons.QUOTA_EXCEEDED)
             return False
         self.outbound.number(delivery)
-        if direct:
+        if direct and receipt is not None:
             delivery.receipt = receipt
-            if receipt is not None:
-                receipt.pending += 1
-                self._direct += 1
+            receipt.pending += 1
+            self._direct += 1
         else:
             self._to_spool(delivery, message, up)
             self._spool_waiting += 1

@@ -9,7 +9,7 @@ import pytest
 from mesh.broker.principal import BACKEND, TIER
 from mesh.broker.trace import PROCESS, PRODUCER, RELAY, SEND, SPOOL, WAIT
 from mesh.core.kinds import SPOOLED
-from mesh.wire.packets import Ack, Publish, Subscribe, Subscription
+from mesh.wire.packets import Ack, Publish, Subscribe, Subscription, Will
 from tests.core.harness import EDGE, Mesh, acks, filters
 from tests.fakes.tracer import KeepingTracer
 from tests.support.shows import shows
@@ -352,3 +352,30 @@ def test_a_publish_whose_owner_look_up_fails_gets_a_reason_code(mesh: Mesh) -> N
         assert acks(backend) == [(1, 0x83), (2, 0x10)]
 
     asyncio.run(scenario())
+
+
+def test_a_will_survives_a_lost_link_and_a_crash_of_the_core(mesh: Mesh) -> None:
+    """It has no publisher that would send it again."""
+    vehicle = mesh.vehicle(1, "cmd")
+    mesh.pipes["edge-1"].mute = True
+    mesh.core.client("dying", "app", BACKEND, will=Will("vehicles/V1/cmd", b"will", 1)).lose()
+    mesh.run()
+    mesh.pipes["edge-1"].cut()
+    mesh.run()
+    mesh = mesh.restart_core()
+    mesh.connect()
+    assert vehicle.messages() == [b"will"]
+
+
+def test_messages_are_sent_directly_after_a_will_that_was_repeated(mesh: Mesh) -> None:
+    vehicle = mesh.vehicle(1, "cmd")
+    mesh.pipes["edge-1"].mute = True
+    mesh.core.client("dying", "app", BACKEND, will=Will("vehicles/V1/cmd", b"will", 1)).lose()
+    mesh.run()
+    mesh.pipes["edge-1"].cut()
+    mesh.connect("edge-1")
+    spooled = mesh.links["edge-1"].status("").spooled
+    mesh.backend().publish("vehicles/V1/cmd", b"next")
+    mesh.run()
+    assert vehicle.messages() == [b"will", b"next"]
+    assert mesh.links["edge-1"].status("").spooled == spooled
