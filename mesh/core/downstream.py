@@ -62,7 +62,7 @@ class Downstream(Sender):
         self._stops = 0  # why no message is sent now; 0: for no reason
         self._weighs = False  # so many bytes wait and are in flight that ``_flying`` is counted
         self._flying = 0  # bytes in flight
-        self._unsent = 0  # how many consecutive numbers up to ``_next`` were not sent
+        self._unsent = 0  # how many consecutive numbers up to ``_next`` no delivery of QoS 1 was sent with
         self._next = 0
         self._gap = False  # among the numbers sent on this connection is a gap that confuses the edge's ledger
         self._distrust = False  # the same for the connection before
@@ -149,8 +149,9 @@ class Downstream(Sender):
         if self._distrust:
             self._distrust = False
             for delivery in self.outbound.waiting:
-                if delivery.qos == 1:
+                if delivery.qos == 1 and delivery.dup:
                     delivery.dup = False  # a copy is better than a message that the edge takes for a repeat
+                    self._gap = True  # it is still before this one
 
     def stop(self, why: int) -> None:
         """Send no message of QoS 1 or 2 until ``go``."""
@@ -184,7 +185,8 @@ class Downstream(Sender):
     def lost(self) -> None:
         """The edge is disconnected: spool the messages that it has not answered, and answer their publishers."""
         if self._gap:
-            self._gap, self._distrust = False, True
+            self._distrust = True
+            self._gap = self._unsent >= _GAP and self.outbound.sent <= self._next  # nothing was sent behind it yet
         kept = self.holding.forget()
         if kept:
             self._rejoin(kept)
@@ -214,7 +216,8 @@ class Downstream(Sender):
         if not fresh:
             return
         first = min(delivery.number for delivery in fresh)
-        self._gap = self.outbound.next_number - first >= _GAP
+        if self.outbound.next_number - first >= _GAP:
+            self._gap = True
         for delivery in fresh:
             self.outbound.number(delivery)
 
@@ -287,7 +290,9 @@ class Downstream(Sender):
             self._broker.answered(receipt)
 
     def _skip(self, delivery: Delivery) -> None:
-        """A number is not sent."""
+        """A number is not sent, or not with QoS 1: the edge's ledger does not see it."""
+        if delivery.number < self._next:
+            return  # a delivery of QoS 2 that comes again
         self._unsent = self._unsent + 1 if delivery.number == self._next else 1
         self._next = delivery.number + 1
         if self._unsent >= _GAP:
@@ -367,6 +372,8 @@ class Downstream(Sender):
             self._weigh(delivery)
         if delivery.item:
             self._spool_waiting -= 1
+            if delivery.qos == 2:
+                self._skip(delivery)
         return self._spool.load(delivery)
 
     def context(self, delivery: Delivery, message: Message, now: float) -> TraceContext | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from mesh.core.tier import TierLink
 from mesh.version import compiled
 from mesh.wire.packets import PUBACK, Ack, Publish
-from tests.core.harness import PATIENCE, Mesh, acks
+from tests.core.harness import PATIENCE, Edge, Mesh, Pipe, acks
 from tests.support.bench import Client
 
 QUEUE = 10  # messages that the queue of a vehicle holds
@@ -341,3 +342,66 @@ def test_after_a_large_gap_in_the_numbers_a_copy_is_sent_rather_than_nothing(
     mesh.pipes["edge-1"].cut()
     mesh.connect("edge-1")
     assert other.messages() == [b"twice", b"twice"]
+
+
+class DeafPipe(Pipe):
+    """The core gets nothing after CONNACK."""
+
+    def established(self) -> None:
+        super().established()
+        self.deaf = True
+
+
+class DeafMesh(Mesh):
+    """``lossy``: no acknowledgement of the edge reaches the core."""
+
+    lossy = False
+
+    def pipe(self, link: TierLink, edge: Edge) -> Pipe:
+        return (DeafPipe if self.lossy else Pipe)(link, edge)
+
+    def reconnect(self, lossy: bool) -> None:
+        self.pipes["edge-1"].cut()
+        self.lossy = lossy
+        self.connect("edge-1")
+
+
+@pytest.fixture
+def gaps(monkeypatch: pytest.MonkeyPatch) -> DeafMesh:
+    monkeypatch.setattr("mesh.core.downstream._GAP", 10)
+    mesh = DeafMesh(1)
+    mesh.owners["V2"] = "edge-1"
+    settings = mesh.edges["edge-1"].settings
+    settings.max_queue_messages, settings.in_flight, settings.receive_maximum = QUEUE, FLIGHT, WINDOW
+    mesh.connect()
+    return mesh
+
+
+@pytest.mark.skipif(compiled(), reason="a constant of a compiled module cannot be changed")
+def test_numbers_of_qos_2_are_a_gap_for_the_ledger(gaps: DeafMesh) -> None:
+    one, backend = gaps.vehicle(1, "cmd"), gaps.backend()
+    flood(gaps, backend, 0, 20, qos=2)
+    assert len(one.messages()) == 20
+    other = gaps.vehicle(2, "cmd")
+    gaps.pipes["edge-1"].deaf = True
+    flood(gaps, backend, 0, 1, "V2")
+    gaps.reconnect(lossy=False)
+    assert other.messages() == [b"0", b"0"]
+
+
+@pytest.mark.skipif(compiled(), reason="a constant of a compiled module cannot be changed")
+def test_a_gap_counts_until_the_message_behind_it_is_acknowledged(gaps: DeafMesh) -> None:
+    gaps.vehicle(1, "cmd", auto_ack=False)
+    other, backend = gaps.vehicle(2, "cmd"), gaps.backend()
+    flood(gaps, backend, 0, 50)
+    tick(gaps, PATIENCE)
+    gaps.reconnect(lossy=False)  # nothing was sent behind the gap
+    gaps.pipes["edge-1"].deaf = True
+    flood(gaps, gaps.core.client("second", "app"), 0, 1, "V2")
+    assert other.messages() == [b"0"]
+    gaps.reconnect(lossy=True)
+    assert other.messages() == [b"0"]
+    gaps.reconnect(lossy=False)
+    assert other.messages() == [b"0"]
+    gaps.reconnect(lossy=False)
+    assert other.messages() == []
