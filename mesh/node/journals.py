@@ -21,7 +21,7 @@ from mesh.journal.journal import Journal
 from mesh.journal.manifest import Mark
 from mesh.journal.recovery import has_journal
 from mesh.node.marks import JournalMarks
-from mesh.registry.errors import BadRecord, RegistryError, Unavailable
+from mesh.registry.errors import RegistryError, Unavailable
 
 _LOCK_WAIT: Final = 15.0  # seconds for a predecessor that is still ending to release the journal
 _MARK_WAIT: Final = 3.0  # seconds for etcd, if the folder has no journal
@@ -59,7 +59,7 @@ class JournalKeeper:
         known, found = True, None
         try:
             found = await self._marks.read(_MARK_GLANCE if there else _MARK_WAIT)
-        except (Unavailable, BadRecord) as error:
+        except RegistryError as error:
             if not there:
                 raise UnknownJournalError(self._folder, error) from None
             known = False
@@ -95,21 +95,33 @@ class JournalKeeper:
                 if not known:
                     journal.check(await self._marks.read(_MARK_GLANCE))
                     known = True
+            except DamageError as error:
+                self._note(f"{error}; the next start will refuse this journal")
+                return
             except Unavailable:
                 continue
-            except (DamageError, RegistryError) as error:
-                self.trouble = f"{error}; the next start will refuse this journal"
-                log.error("%s", self.trouble)
-                return
+            except RegistryError as error:
+                self._note(f"the journal is not compared with its mark in etcd: {error}")
+                continue
             if await self._write(mark):
                 return
+
+    def _note(self, trouble: str) -> None:
+        """Log what is wrong with the mark, once."""
+        if trouble != self.trouble:
+            log.error("%s", trouble)
+        self.trouble = trouble
 
     async def _write(self, mark: Mark) -> bool:
         try:
             await self._marks.write(mark, _MARK_GLANCE)
-        except RegistryError as error:
-            log.warning("the mark of the journal in %s is not in etcd yet; retrying: %s", self._folder, error)
+        except Unavailable as error:
+            log.debug("the mark of the journal in %s is not in etcd yet: %s", self._folder, error)
             return False
+        except RegistryError as error:
+            self._note(f"the mark of the journal in {self._folder} cannot be written to etcd: {error}")
+            return False
+        self.trouble = ""
         return True
 
     async def stop(self) -> None:

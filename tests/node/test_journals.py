@@ -14,26 +14,31 @@ from mesh.journal.manifest import Mark
 from mesh.node import journals
 from mesh.node.journals import JournalKeeper, UnknownJournalError
 from mesh.node.marks import JournalMarks, decode
-from mesh.registry.errors import BadRecord, Unavailable
+from mesh.registry.errors import BadRecord, RegistryError, Unauthorised, Unavailable
 from tests.support.waiting import until
 
 
 class FakeMarks:
-    """etcd's mark of one node. ``away``: etcd does not answer."""
+    """etcd's mark of one node. ``away``: etcd does not answer. ``refusal``: what it answers instead."""
 
     def __init__(self) -> None:
         self.mark: Mark | None = None
         self.away = False
+        self.refusal: RegistryError | None = None
         self.wrote = 0
 
     async def read(self, wait: float) -> Mark | None:
         if self.away:
             raise Unavailable("etcd does not answer")
+        if self.refusal is not None:
+            raise self.refusal
         return self.mark
 
     async def write(self, mark: Mark, wait: float) -> None:
         if self.away:
             raise Unavailable("etcd does not answer")
+        if self.refusal is not None:
+            raise self.refusal
         self.mark = mark
         self.wrote += 1
 
@@ -99,6 +104,27 @@ def test_without_etcd_a_journal_opens_and_its_mark_follows(tmp_path: Path, marks
         assert marks.mark.position == 5
         assert keeper.trouble == ""
         await keeper.stop()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("refusal", [Unauthorised("permission denied"), BadRecord("the key holds something else")])
+def test_a_journal_opens_when_etcd_refuses_its_mark(tmp_path: Path, marks: FakeMarks, refusal: RegistryError) -> None:
+    async def play() -> None:
+        await (await started(tmp_path / "journal", marks, items=5)).stop()
+        marks.refusal = refusal
+        keeper = await started(tmp_path / "journal", marks)
+        await until(lambda: keeper.trouble)
+        assert str(refusal) in keeper.trouble
+        assert "the next start" not in keeper.trouble
+        marks.refusal = None
+        await until(lambda: marks.wrote == 2)
+        assert keeper.trouble == ""
+        await keeper.stop()
+        marks.refusal = refusal
+        shutil.rmtree(tmp_path / "journal")
+        with pytest.raises(UnknownJournalError, match=str(refusal)):
+            await started(tmp_path / "journal", marks)
 
     asyncio.run(play())
 
