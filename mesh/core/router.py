@@ -137,6 +137,9 @@ class Router(Forwarder):
         except OwnerUnknown as error:
             reason = reasons.IMPLEMENTATION_SPECIFIC_ERROR  # PUBACK has no code for "unavailable"
             log.warning("the owner of vehicle %s cannot be determined: %s", vehicle, error)
+        except Exception:  # the publishers wait for an answer, also after an error in this program
+            reason = reasons.IMPLEMENTATION_SPECIFIC_ERROR
+            log.exception("the owner of vehicle %s cannot be determined", vehicle)
         finally:
             waiting = self._pending.pop(vehicle)
             self._pending_count -= len(waiting)

@@ -1,4 +1,4 @@
-"""The router: messages whose vehicle is being looked up are bounded in bytes."""
+"""The router: messages whose vehicle is being looked up are bounded in bytes, and always answered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 from mesh.core.router import Owners, Router
 from mesh.session.inbound import Publisher, Receipt
 from mesh.session.message import Message
-from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED
+from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED
 from tests.core.harness import vehicle_of
 from tests.support.bench import Bench
 
@@ -26,6 +26,16 @@ class SlowOwners(Owners):
     async def find(self, vehicle: str) -> str | None:
         await self.answer.wait()
         return None
+
+
+class FaultyOwners(Owners):
+    """The look-up has a fault, or the map refuses the name."""
+
+    def cached(self, vehicle: str) -> str | None:
+        return None
+
+    async def find(self, vehicle: str) -> str | None:
+        raise ValueError("the name of a vehicle must have at most 512 bytes")
 
 
 def _no_link(_edge: str) -> object:
@@ -55,6 +65,22 @@ def test_messages_that_wait_for_a_look_up_are_bounded_in_bytes() -> None:
         more = [Receipt(200 + number, 1, Publisher()) for number in range(10)]
         forward(more)
         assert [receipt.reason for receipt in more] == [NO_MATCHING_SUBSCRIBERS] * 10
+        await router.stop()
+
+    asyncio.run(run())
+
+
+def test_an_error_in_the_look_up_is_an_answer() -> None:
+    async def run() -> None:
+        router = Router(vehicle_of, (), FaultyOwners(), {}, _no_link, lambda: None)  # type: ignore[arg-type]
+        router.broker = Bench().broker
+        receipts = [Receipt(number, 1, Publisher()) for number in (1, 2)]
+        for receipt in receipts:
+            router.forward(Message("vehicles/V1/cmd", b"x", 1, False, b"", 1.0), receipt)
+        async with asyncio.timeout(5):
+            while any(receipt.pending for receipt in receipts):
+                await asyncio.sleep(0)
+        assert [receipt.reason for receipt in receipts] == [IMPLEMENTATION_SPECIFIC_ERROR] * 2
         await router.stop()
 
     asyncio.run(run())
