@@ -14,6 +14,7 @@ It knows one key, revisions and the number. It must never know vehicles. What al
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -85,7 +86,7 @@ class Generation:
             header = found.header
             number = _number(found.kvs)
             if number and not self._is_older(number, header, reset):
-                self._learn(Known(number, header.revision, header.cluster_id))
+                await self._learn(Known(number, header.revision, header.cluster_id))
                 return number
             reset = False  # if another process writes first, the key shows that
             fresh = min(MOST, max(number + 1, self.known.generation + 1, int(self._clock())))
@@ -93,7 +94,7 @@ class Generation:
             if made is not None:
                 if self.known.generation:
                     log.warning("etcd was emptied or set back: generation %d of the map begins", fresh)
-                self._learn(Known(fresh, made.revision, made.cluster_id))
+                await self._learn(Known(fresh, made.revision, made.cluster_id))
                 return fresh
         raise Conflict(f"{self._key.decode()} was changed by other processes in {TRIES} tries")
 
@@ -113,10 +114,10 @@ class Generation:
         done = await self._client.txn(request, retry=True)
         return done.header if done.succeeded else None
 
-    def _learn(self, known: Known) -> None:
+    async def _learn(self, known: Known) -> None:
         before, self.known = self.known, known
         if self._path is not None:
-            _save(self._path, known)
+            await asyncio.to_thread(_save, self._path, known)  # a disk that hangs must not block the loop
         if before.generation != known.generation:
             self.on_change(known.generation)
 

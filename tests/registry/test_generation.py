@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -174,5 +175,22 @@ def test_running_process_gets_the_new_map_before_it_is_told(folder: Path) -> Non
         await map.stop()
         await client.close()
         await server.stop()
+
+    asyncio.run(main())
+
+
+def test_what_is_known_is_written_outside_of_the_loop(
+    etcd: EmbeddedEtcd, mesh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that hangs does not block the loop."""
+    wrote: list[int] = []
+    monkeypatch.setattr("mesh.registry.generation._save", lambda _path, _known: wrote.append(threading.get_ident()))
+
+    async def main() -> None:
+        client = etcd.client()
+        await Generation(client, mesh, tmp_path / "map.json").check()
+        assert len(wrote) == 1
+        assert wrote[0] != threading.get_ident()
+        await client.close()
 
     asyncio.run(main())
