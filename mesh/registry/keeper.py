@@ -31,7 +31,7 @@ def nothing() -> None:
 class GenerationKeeper:
     """One task."""
 
-    __slots__ = ("_generation", "_listener", "_map", "_reset", "_task", "_told", "_wake")
+    __slots__ = ("_generation", "_listener", "_loading", "_map", "_reset", "_task", "_told", "_wake")
 
     def __init__(self, map: VehicleMap, generation: Generation) -> None:
         self._map = map
@@ -39,6 +39,7 @@ class GenerationKeeper:
         self._wake = asyncio.Event()
         self._reset = False
         self._told = 0
+        self._loading = 0  # the generation for which the map is being loaded again
         self._task: asyncio.Task[None] | None = None
         self._listener: Callable[[], None] = nothing
 
@@ -84,7 +85,14 @@ class GenerationKeeper:
         if number == self._told:
             return
         # After a reset that the watch saw, the map is that of the new generation already.
-        if self._told and not reset and not await self._map.renew():
+        if self._told and not reset and not await self._loaded(number):
             return
         self._told = number
         self._listener()
+
+    async def _loaded(self, number: int) -> bool:
+        """Load the map again for a generation. False: it takes longer, and goes on; a large one is not begun anew."""
+        if self._loading == number:
+            return await self._map.start()
+        self._loading = number
+        return await self._map.renew()

@@ -6,7 +6,9 @@ import asyncio
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -175,6 +177,44 @@ def test_running_process_gets_the_new_map_before_it_is_told(folder: Path) -> Non
         await map.stop()
         await client.close()
         await server.stop()
+
+    asyncio.run(main())
+
+
+def test_loading_of_a_large_map_is_not_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map that is not loaded at the next check goes on loading."""
+    monkeypatch.setattr("mesh.registry.keeper.PERIOD", 0.001)
+
+    class LargeMap:
+        def __init__(self) -> None:
+            self.on_reset: Callable[[], None] = lambda: None
+            self.renewed = 0
+            self.waited = 0
+
+        async def renew(self) -> bool:
+            self.renewed += 1
+            self.waited = 0
+            return False
+
+        async def start(self) -> bool:
+            self.waited += 1
+            return self.waited == 3
+
+    class Numbers:
+        number = 1
+
+        async def check(self, _reset: bool) -> int:
+            return self.number
+
+    async def main() -> None:
+        map, numbers, told = LargeMap(), Numbers(), list[int]()
+        keeper = GenerationKeeper(cast(VehicleMap, map), cast(Generation, numbers))
+        keeper.follow(lambda: told.append(numbers.number))
+        keeper.start()
+        for numbers.number in (1, 2, 3):
+            await until(lambda: told[-1:] == [numbers.number], "the generation")
+        assert map.renewed == 2
+        await keeper.stop()
 
     asyncio.run(main())
 
