@@ -7,6 +7,7 @@ the membership names has a link, so that messages for it wait in its spool while
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Final, final
 
 from mesh.broker.gate import Gate
@@ -32,6 +33,8 @@ from mesh.transport.status import CLIENT, together
 from mesh.transport.stream import StreamGroup
 from mesh.transport.waiting import until
 from mesh.wire.topics import is_shared
+
+log = logging.getLogger(__name__)
 
 # Bytes that wait to be written to an edge before messages for it wait in their queue.
 _WRITE_BUFFER: Final = 1 << 20
@@ -218,8 +221,11 @@ class CoreNode:
             link.advance()
 
     def _tick(self) -> None:
-        for link in self._links.values():
-            link.tick()
+        for link in list(self._links.values()):
+            try:
+                link.tick()
+            except Exception:
+                log.exception("the tick of the link to edge %s failed; the other links go on", link.edge)
 
     def _disk(self, writable: bool) -> None:
         for endpoint in self._endpoints:

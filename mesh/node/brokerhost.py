@@ -143,15 +143,16 @@ class BrokerHost:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
-            try:
-                self.broker.tick()
-                for line in self.broker.quotas.take_lines():
-                    log.warning("%s", line)
-                for listener in self.on_tick:
-                    listener()
-            except Exception:
-                log.exception("the tick of the broker failed")
+            for part in (self.broker.tick, self._log_quotas, *self.on_tick):
+                try:
+                    part()
+                except Exception:
+                    log.exception("a part of the tick failed; the other parts go on")
             self.turn.wake()
+
+    def _log_quotas(self) -> None:
+        for line in self.broker.quotas.take_lines():
+            log.warning("%s", line)
 
     def status(self) -> BrokerHostStatus:
         """The status, for ``mesh status`` and metrics."""
