@@ -155,7 +155,9 @@ class Ownership:
                 self._wake.set()
             except Exception:
                 log.exception("the vehicles could not be compared with the map")
+                self._compare = True
                 await asyncio.sleep(AGAIN)
+                self._wake.set()
             await asyncio.sleep(REST)
             try:
                 async with asyncio.timeout(SWEEP):
@@ -217,10 +219,15 @@ class Ownership:
     async def _expel(self) -> None:
         """End the connections of vehicles that have become foreign."""
         expelled, self._expelled = self._expelled, set()
-        if expelled:
+        if not expelled:
+            return
+        try:
             for number, _ in enumerate(self._connections.expel(expelled), 1):
                 if number % BATCH == 0:
                     await asyncio.sleep(0)
+        except Exception:  # for instance, the journal takes no more
+            self._expelled |= expelled
+            raise
 
     async def _write(self) -> None:
         """Bring the keys for ``mesh where`` up to date. Raises RegistryError; the rest is written later."""

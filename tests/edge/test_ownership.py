@@ -35,13 +35,17 @@ class Holdings:
 
 
 class Connections:
-    """Records whose connections were ended."""
+    """Records whose connections were ended. ``faults``: how often that fails."""
 
     def __init__(self) -> None:
         self.ended: list[str] = []
+        self.faults = 0
 
     def expel(self, vehicles: set[str]) -> Iterator[None]:
         for vehicle in sorted(vehicles):
+            if self.faults:
+                self.faults -= 1
+                raise OSError("the journal takes no more")
             self.ended.append(vehicle)
             yield
 
@@ -110,6 +114,22 @@ def test_unclaimed_vehicles_are_claimed_and_those_of_other_edges_are_foreign(
         assert await kept_by(edge.client, edge.mesh, "CAR-1") == []
 
     with_edge(etcd, ["CAR-1", "CAR-2", "CAR-3"], test)
+
+
+def test_comparison_that_failed_is_repeated(etcd: EmbeddedEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No foreign vehicle is served on, and none is left unclaimed."""
+    monkeypatch.setattr(module, "AGAIN", 0.01)
+    monkeypatch.setattr(module, "SLICE", 1)
+
+    async def test(edge: Edge) -> None:
+        await edge.claim("CAR-1", "edge-2")
+        await edge.map.start()
+        edge.connections.faults = 2
+        edge.own.start()
+        edge.own.compare()
+        await until(lambda: edge.own.reclaimed == 1 and edge.connections.ended == ["CAR-1"], "the comparison")
+
+    with_edge(etcd, ["CAR-1", "CAR-2"], test)
 
 
 def test_change_of_a_record_makes_a_vehicle_foreign_and_back(etcd: EmbeddedEtcd) -> None:
