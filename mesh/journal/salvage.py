@@ -187,9 +187,10 @@ def _without_body(item: LiveItem) -> bytes:
 def _put_in_place(files: Files, directory: Path, manifest: Manifest) -> None:
     """Rename the old files, then write the manifest. Each step may have been done already."""
     new = {segment_path(directory, segment.number).name for segment in manifest.segments}
-    for name in files.names(directory):
+    names = files.names(directory)
+    for name in names:
         if (name.endswith(".log") and name not in new) or (name == NAME and not _is(files, directory / name, manifest)):
-            files.replace(directory / name, directory / (name + OLD))
+            files.replace(directory / name, directory / _old_name(name, names))
         elif name.endswith((SUFFIX, UNFINISHED_SUFFIX)) or name == DAMAGE:
             files.unlink(directory / name)
     files.sync_directory(directory)
@@ -199,6 +200,15 @@ def _put_in_place(files: Files, directory: Path, manifest: Manifest) -> None:
         if name in files.names(directory):
             files.unlink(directory / name)
             files.sync_directory(directory)
+
+
+def _old_name(name: str, names: list[str]) -> str:
+    """The name of an old file. A salvage before this one may have left a file of the same name."""
+    old, number = name + OLD, 1
+    while old in names:
+        number += 1
+        old = f"{name}.{number}{OLD}"
+    return old
 
 
 def _is(files: Files, path: Path, manifest: Manifest) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from mesh.journal import DamageError, JournalLimits, LockedError
 from mesh.journal.layout import FRAME_SIZE, HEADER_SIZE
 from mesh.journal.manifest import DAMAGE, NAME, Mark
-from mesh.journal.salvage import Salvaged, salvage
+from mesh.journal.salvage import OLD, Salvaged, salvage
 from mesh.journal.survey import DAMAGED, MISSING, WHOLE, Gap, Survey, survey
 from tests.fakes.disk import Disk
 from tests.journal.owner import TINY, Owner, fields
@@ -40,6 +40,14 @@ def filled(tmp_path: Path, limits: JournalLimits = TINY, count: int = 20) -> tup
 
 def logs(disk: Disk) -> list[Path]:
     return [path for path in disk.paths() if path.suffix == ".log"]
+
+
+def content(disk: Disk, path: Path) -> bytes:
+    handle = disk.open(path, create=False)
+    try:
+        return disk.read(handle, disk.size(handle), 0)
+    finally:
+        disk.close(handle)
 
 
 def look(disk: Disk, tmp_path: Path, mark: Mark | None = None) -> Survey:
@@ -235,6 +243,18 @@ def test_damage_found_in_use_keeps_the_journal_closed(tmp_path: Path) -> None:
     mend(disk, tmp_path, mark)
     assert tmp_path / DAMAGE not in disk.paths()
     assert set(kept(disk, tmp_path, mark)) == set(ALL) - {1}
+
+
+def test_a_second_salvage_keeps_the_files_of_the_first(tmp_path: Path) -> None:
+    disk, mark = filled(tmp_path)
+    contents: list[bytes] = []
+    for _ in range(3):
+        disk.unlink(logs(disk)[0])
+        contents.append(content(disk, tmp_path / NAME))
+        mend(disk, tmp_path, mark)
+    old = {content(disk, path) for path in disk.paths() if path.name.startswith(NAME) and path.suffix == OLD}
+    assert old == set(contents)
+    assert len(old) == 3
 
 
 def test_salvage_does_not_touch_a_journal_in_use(tmp_path: Path) -> None:
