@@ -30,7 +30,7 @@ from mesh.transport.buffers import Buffers
 from mesh.transport.dialler import Address, Dialler
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.status import CLIENT, together
-from mesh.transport.stream import StreamGroup
+from mesh.transport.stream import LINK_PORTION, StreamGroup
 from mesh.transport.waiting import until
 from mesh.wire.topics import is_shared
 
@@ -80,7 +80,8 @@ class CoreNode:
         broker_host, other = await open_broker(config, services, settings, self._router, None)
         self._broker_host = broker_host
         self._router.broker = broker_host.broker
-        self._group = StreamGroup(asyncio.get_running_loop(), broker_host.wheel, high=_WRITE_BUFFER)
+        loop = asyncio.get_running_loop()
+        self._group = StreamGroup(loop, broker_host.wheel, high=_WRITE_BUFFER, portion=LINK_PORTION)
         self._kept = CoreItems(other)
         self._upstream = self._follow_interest(broker_host)
         broker_host.broker.system.transferred = self._transferred

@@ -59,7 +59,7 @@ from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
 from mesh.transport.refusal import Refused, goodbye, maximum_of, refusal
 from mesh.transport.status import DEVICE, SocketsStatus
-from mesh.transport.stream import HOLD_NODE, StreamGroup
+from mesh.transport.stream import HOLD_NODE, LINK_PORTION, StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.unixsocket import UnixPath, no_unix_path
 from mesh.transport.waiting import until
@@ -107,7 +107,7 @@ class Devices(DoorOwner):
         breadcrumb: Breadcrumb | None = None,
         suspects: Suspects | None = None,
     ) -> None:
-        group = StreamGroup(asyncio.get_running_loop(), wheel)
+        group = StreamGroup(asyncio.get_running_loop(), wheel, portion=LINK_PORTION)
         breadcrumb = breadcrumb or no_breadcrumb()
         super().__init__(name, new_instance(epoch), broker, turn, group, prove, limits, grace, breadcrumb)
         self.paused = False

@@ -33,6 +33,7 @@ from mesh.transport.admission import Admission
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.listen import Listen
 from mesh.transport.refusal import Refused
+from mesh.transport.stream import LINK_PORTION
 from mesh.wire.packets import Subscription
 from mesh.wire.reasons import SERVER_UNAVAILABLE
 
@@ -114,7 +115,7 @@ class EdgeNode:
             listen=Listen(TIER, config.topology.bind, port),
             admission=Admission(config.member_limits(), config.members(_CORES)),
             connect_timeout=config.topology.limits.connect_timeout, packet_rate=config.topology.limits.packet_rate,
-            unix_path=config.unix_path(config.name, TIER),
+            portion=LINK_PORTION, unix_path=config.unix_path(config.name, TIER),
         )  # fmt: skip
 
     def _inbox(self) -> InboxRules | None:

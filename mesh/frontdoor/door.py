@@ -25,7 +25,7 @@ from mesh.transport.listen import Listen
 from mesh.transport.listener import SPARE, Listener
 from mesh.transport.refusal import Refused
 from mesh.transport.status import CLIENT, SocketsStatus
-from mesh.transport.stream import EAGER, StreamGroup
+from mesh.transport.stream import EAGER, LINK_PORTION, StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.unixsocket import UnixPath, no_unix_path
 from mesh.transport.wheel import Wheel
@@ -72,7 +72,7 @@ class FrontDoor:
         self.turn = Turn(loop)
         self.wheel = Wheel(loop)
         self.group = StreamGroup(loop, self.wheel, high=EAGER)
-        self._inside = StreamGroup(loop, self.wheel)
+        self._inside = StreamGroup(loop, self.wheel, portion=LINK_PORTION)
         self.links = Links(
             name, epoch, prove, members, unix_path, self._inside, self.turn, admission.limits.max_packet_size,
             settings.held_per_edge, settings.held_per_vehicle, settings.held,

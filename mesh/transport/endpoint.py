@@ -29,7 +29,7 @@ from mesh.transport.listener import SPARE, Listener
 from mesh.transport.refusal import Refused
 from mesh.transport.states import WAITING
 from mesh.transport.status import SocketsStatus
-from mesh.transport.stream import EAGER, HOLD_BROKER, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, StreamGroup
+from mesh.transport.stream import EAGER, HOLD_BROKER, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, PORTION, StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.unixsocket import UnixPath, no_unix_path
 from mesh.transport.waiting import until
@@ -234,8 +234,9 @@ class Endpoint:
     ``Refused``.
 
     ``listen`` is where to listen; the port really bound is in ``port``. ``proven`` returns the principal of a client
-    that has proved its identity by a method of ``admission``. ``buffers`` may be shared with other endpoints. The
-    caller adds the broker's ``ConnectionWriter`` to ``turn`` once, also if several endpoints share the broker.
+    that has proved its identity by a method of ``admission``. ``buffers`` may be shared with other endpoints.
+    ``portion``: bytes of one read that are handled in one turn. The caller adds the broker's ``ConnectionWriter`` to
+    ``turn`` once, also if several endpoints share the broker.
     """
 
     def __init__(
@@ -251,6 +252,7 @@ class Endpoint:
         connect_timeout: float = 10.0,
         packet_rate: int = PACKET_RATE,
         buffers: Buffers | None = None,
+        portion: int = PORTION,
         unix_path: UnixPath = no_unix_path,
         proven: Callable[[str], Principal] | None = None,
     ) -> None:
@@ -262,7 +264,7 @@ class Endpoint:
         self.wheel = wheel
         self.authenticate = authenticate
         self.paused = False
-        self.group = StreamGroup(asyncio.get_running_loop(), wheel, high=EAGER)
+        self.group = StreamGroup(asyncio.get_running_loop(), wheel, high=EAGER, portion=portion)
         self.clients = ClientContext(name, self.group, admission, connect_timeout, 0.0, packet_rate, buffers)
         self._listener = Listener(
             name, listen, self.group, self._client, admission.most, unix_path=unix_path, spare=SPARE,

@@ -39,18 +39,27 @@ HOLD_TURN: Final = 32  # a part of what was read is left for the next turns
 # Bytes of one read of the socket that are handled in one turn. The loop reads up to 256 kB at once: that is 43,000 of
 # the smallest PUBLISHes, which take 150 ms.
 PORTION: Final = 32 * 1024
+# The same for links between nodes, whose reads are large: a portion costs a wake-up and smaller writes. Messages on a
+# link take more bytes than the smallest of clients, so this is about 20 ms.
+LINK_PORTION: Final = 128 * 1024
 
 
 @final
 class StreamGroup:
     """What the streams of one kind share: the loop, the wheel, and the figures. ``streams`` holds those that are
-    open; ``high`` is in bytes."""
+    open; ``high`` is in bytes; ``portion``: bytes of one read that are handled in one turn."""
 
-    __slots__ = ("bytes_in", "bytes_out", "high", "linger", "loop", "streams", "wheel")
+    __slots__ = ("bytes_in", "bytes_out", "high", "linger", "loop", "portion", "streams", "wheel")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, wheel: Wheel, linger: float = LINGER, high: int = HIGH
+        self,
+        loop: asyncio.AbstractEventLoop,
+        wheel: Wheel,
+        linger: float = LINGER,
+        high: int = HIGH,
+        portion: int = PORTION,
     ) -> None:
+        self.portion = portion
         self.loop = loop
         self.wheel = wheel
         self.linger = linger
@@ -198,12 +207,13 @@ class Stream(Timed):
             return
         if self._rest:  # the transport had read it before it was paused
             self._rest += data
-        elif len(data) <= PORTION:
+        elif len(data) <= self.group.portion:
             self.received(data)
         else:
-            self._rest = data[PORTION:]
+            portion = self.group.portion
+            self._rest = data[portion:]
             self.hold(HOLD_TURN)
-            self.received(data[:PORTION])
+            self.received(data[:portion])
             self._continue()
 
     def _continue(self) -> None:
@@ -216,11 +226,12 @@ class Stream(Timed):
         data = self._rest
         if self.finishing or not data or self.holds != HOLD_TURN:
             return
-        self._rest = data[PORTION:]
+        portion = self.group.portion
+        self._rest = data[portion:]
         if not self._rest:
             self.release(HOLD_TURN)
         try:
-            self.received(data[:PORTION])
+            self.received(data[:portion])
         except BaseException:
             self.abort()  # as the transport does when ``data_received`` fails
             raise
@@ -250,6 +261,7 @@ class Stream(Timed):
     def _flush_rest(self) -> None:
         """The other end is gone: what it sent before still counts. At its end there may be a DISCONNECT."""
         data, self._rest = self._rest, b""
-        for start in range(0, len(data), PORTION):
+        portion = self.group.portion
+        for start in range(0, len(data), portion):
             if not self.finishing:
-                self.received(data[start : start + PORTION])
+                self.received(data[start : start + portion])
