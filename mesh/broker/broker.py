@@ -572,6 +572,11 @@ class Broker(BrokerApi):
         if not receipt.closed and isinstance(holder, Connection):
             self.intake.settle(holder)
 
+    def placed(self, receipt: Receipt) -> None:
+        """The message of ``receipt``, which was ``unplaced``, is where it belongs, or refused."""
+        for one in self.intake.placed(receipt):
+            self.answered(one)
+
     def collect(self, form: Message, properties: Properties | None, receipt: Receipt | None) -> int:
         """Take a dead letter of another node. Returns the reason code for that node, which keeps the letter after an
         error: to withhold the answer would also withhold those of the messages behind it."""

@@ -5,7 +5,8 @@ What always holds:
 
 * PUBACK and PUBREC leave after everything that the receipt waits for: the journal, and the nodes that the message was
   forwarded to;
-* an identifier of QoS 2 is open from the acceptance of its message until its PUBREL, also on disk;
+* an identifier of QoS 2 is open from the acceptance of its message until its PUBREL. It goes into the journal together
+  with the message: before that, a crash would lose the message and answer its repeat;
 * a refused publish is never acknowledged as if it had been accepted, with one exception: a publish that is not allowed,
   of a client before 5.0 and with ``on_refusal`` IGNORE.
 """
@@ -78,6 +79,9 @@ class Intake:
         self._fail = fail
         self._vehicle_of = vehicle_of
         self._touched: list[Session] = []  # sessions whose ledgers are newer than the journal
+        # Unplaced messages of QoS 2: their sessions, and by session and identifier the receipts of their repeats.
+        self._unplaced: dict[Receipt, Session] = {}
+        self._repeats: dict[tuple[int, int], list[Receipt]] = {}
 
     def publish(self, connection: Connection, session: Session, packet: Publish) -> None:
         reason = self._check_publish(connection, session, packet)
@@ -103,6 +107,8 @@ class Intake:
             if receipt is not None:  # [MQTT-4.3.3-10]
                 receipt.reason = reasons.SUCCESS
                 receipt.position = self._store.position
+                if self._repeats:
+                    self._join_unplaced(session, receipt)
         elif packet.qos == 1 and packet.dup and session.ledger is not None and session.ledger.has(packet.packet_id):
             if receipt is not None:
                 receipt.reason = reasons.SUCCESS
@@ -171,7 +177,12 @@ class Intake:
         if session.kind == BACKEND:
             self._forwarder.forward(message, receipt)
         if packet.qos == 2 and receipt is not None and not reasons.is_error(receipt.reason):
-            self._open_identifier(session, packet.packet_id, receipt)
+            if receipt.unplaced:
+                session.incoming[packet.packet_id] = 0
+                self._unplaced[receipt] = session
+                self._repeats[session.id, packet.packet_id] = []
+            else:
+                self._open_identifier(session, packet.packet_id, receipt)
         if span is not None:
             if receipt is None:
                 span.end(reason if reasons.is_error(reason) else reasons.SUCCESS)
@@ -195,6 +206,29 @@ class Intake:
             if ledger is not None and ledger.touched and self._sessions.get(session.key) is session:
                 self._persistence.keep_ledger(session, ledger)
         self._touched.clear()
+
+    def _join_unplaced(self, session: Session, receipt: Receipt) -> None:
+        """Let the receipt of a repeat wait as long as the first one, if that one's message is unplaced."""
+        repeats = self._repeats.get((session.id, receipt.packet_id))
+        if repeats is not None:
+            receipt.pending += 1
+            repeats.append(receipt)
+
+    def placed(self, receipt: Receipt) -> list[Receipt]:
+        """A message that was ``unplaced`` is where it belongs, or refused. Returns the receipts that may be answered:
+        its own, and those of its repeats."""
+        session = self._unplaced.pop(receipt, None)
+        if session is None:
+            return [receipt]
+        packet_id = receipt.packet_id
+        repeats = self._repeats.pop((session.id, packet_id))
+        if session.incoming.get(packet_id) == 0 and not reasons.is_error(receipt.reason):
+            self._open_identifier(session, packet_id, receipt)
+        for repeat in repeats:
+            repeat.pending -= 1
+            repeat.reason = receipt.reason
+            repeat.position = self._store.position
+        return [receipt, *repeats]
 
     def _open_identifier(self, session: Session, packet_id: int, receipt: Receipt) -> None:
         item = self._persistence.keep_incoming(session, packet_id) if session.durable else 0

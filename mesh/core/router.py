@@ -120,6 +120,7 @@ class Router(Forwarder):
         self._pending_bytes += size
         if receipt is not None:
             receipt.pending += 1
+            receipt.unplaced = True
         waiting = self._pending.get(vehicle)
         if waiting is not None:
             waiting.append((message, receipt))
@@ -161,8 +162,9 @@ class Router(Forwarder):
 
     def _placed(self, receipt: Receipt) -> None:
         receipt.pending -= 1
+        receipt.unplaced = False
         if self.broker is not None:
-            self.broker.answered(receipt)
+            self.broker.placed(receipt)
 
     async def stop(self) -> None:
         """Cancel the look-ups in progress."""

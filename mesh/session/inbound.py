@@ -30,7 +30,7 @@ class Receipt:
     "no matching subscribers".
     """
 
-    __slots__ = ("closed", "holder", "packet_id", "pending", "position", "qos", "reason", "since", "span")
+    __slots__ = ("closed", "holder", "packet_id", "pending", "position", "qos", "reason", "since", "span", "unplaced")
 
     def __init__(self, packet_id: int, qos: int, holder: Publisher) -> None:
         self.packet_id = packet_id
@@ -40,6 +40,7 @@ class Receipt:
         self.position = 0
         self.reason = NO_MATCHING_SUBSCRIBERS
         self.closed = False  # the connection is closed: no answer is sent
+        self.unplaced = False  # the message is in memory only: where it belongs is being looked up
         self.since = 0.0  # arrival in seconds since 1970, if the time to the answer is measured
         self.span: Span | None = None  # of a sampled message: from its arrival to this answer
 

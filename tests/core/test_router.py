@@ -7,9 +7,11 @@ import asyncio
 from mesh.core.router import Owners, Router
 from mesh.session.inbound import Publisher, Receipt
 from mesh.session.message import Message
+from mesh.wire.packets import PUBREC, Ack
 from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED
 from tests.core.harness import vehicle_of
-from tests.support.bench import Bench
+from tests.fakes.store import MemoryStore
+from tests.support.bench import Bench, Client
 
 MIB = 1 << 20
 
@@ -82,5 +84,88 @@ def test_an_error_in_the_look_up_is_an_answer() -> None:
                 await asyncio.sleep(0)
         assert [receipt.reason for receipt in receipts] == [IMPLEMENTATION_SPECIFIC_ERROR] * 2
         await router.stop()
+
+    asyncio.run(run())
+
+
+def _core(store: MemoryStore, owners: Owners) -> tuple[Bench, Router]:
+    router = Router(vehicle_of, (), owners, {}, _no_link, lambda: None)  # type: ignore[arg-type]
+    bench = Bench(store=store, forwarder=router, vehicle_of=vehicle_of)
+    router.broker = bench.broker
+    return bench, router
+
+
+def _answers(sender: Client) -> list[tuple[int, int]]:
+    return [(ack.packet_id, ack.reason) for ack in sender.take(Ack) if ack.type == PUBREC]
+
+
+async def _placed(router: Router) -> None:
+    async with asyncio.timeout(5):
+        while router._pending_count:
+            await asyncio.sleep(0)
+
+
+def test_crash_before_the_owner_is_found_leaves_no_qos_2_identifier() -> None:
+    """The message was in memory only, so its repeat is a new message."""
+
+    async def run() -> None:
+        store = MemoryStore()
+        bench, router = _core(store, SlowOwners())
+        sender = bench.client("s", expiry=100)
+        sender.publish("vehicles/V1/cmd", qos=2, packet_id=1)
+        bench.turn()
+        await router.stop()
+        owners = SlowOwners()
+        bench, router = _core(store.crash(), owners)
+        sender = bench.client("s", auto_ack=False, clean=False, expiry=100)
+        sender.publish("vehicles/V1/cmd", qos=2, packet_id=1, dup=True)
+        bench.turn()
+        assert (_answers(sender), router._pending_count) == ([], 1)
+        owners.answer.set()
+        await _placed(router)
+        bench.turn()
+        assert _answers(sender) == [(1, NO_MATCHING_SUBSCRIBERS)]
+        bench, router = _core(bench.store.crash(), SlowOwners())
+        sender = bench.client("s", clean=False, expiry=100)
+        sender.publish("vehicles/V1/cmd", qos=2, packet_id=1, dup=True)
+        bench.turn()
+        assert (_answers(sender), router._pending_count) == ([(1, 0)], 0)
+
+    asyncio.run(run())
+
+
+def test_repeat_of_a_qos_2_message_waits_for_the_same_look_up() -> None:
+    async def run() -> None:
+        owners = SlowOwners()
+        bench, router = _core(MemoryStore(), owners)
+        sender = bench.client("s", expiry=100)
+        sender.publish("vehicles/V1/cmd", qos=2, packet_id=1)
+        bench.turn()
+        sender.lose()
+        sender.connect(clean=False, expiry=100)
+        sender.publish("vehicles/V1/cmd", qos=2, packet_id=1, dup=True)
+        bench.turn()
+        assert (_answers(sender), router._pending_count) == ([], 1)
+        owners.answer.set()
+        await _placed(router)
+        bench.turn()
+        assert _answers(sender) == [(1, NO_MATCHING_SUBSCRIBERS)]
+
+    asyncio.run(run())
+
+
+def test_session_that_ends_during_the_look_up_leaves_nothing_in_the_journal() -> None:
+    async def run() -> None:
+        owners = SlowOwners()
+        bench, router = _core(MemoryStore(), owners)
+        sender = bench.client("s", expiry=100)
+        sender.publish("vehicles/V1/cmd", qos=2, packet_id=1)
+        bench.turn()
+        sender.lose()
+        bench.client("s", clean=True, expiry=0).lose()
+        owners.answer.set()
+        await _placed(router)
+        bench.turn()
+        assert bench.store.items == {}
 
     asyncio.run(run())
