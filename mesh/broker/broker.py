@@ -553,7 +553,7 @@ class Broker(BrokerApi):
         self.intake.keep_ledgers()
         self.quotas.measure()
         more = self.catch_up.serve_all() or more
-        self.courier.slowdown.serve()
+        more = self.courier.slowdown.serve() or more
         return self.courier.pressure.serve() or more or working
 
     def pause(self, connection: Connection) -> None:

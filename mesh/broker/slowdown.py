@@ -5,7 +5,8 @@ It knows receivers, how much waits for them, and the receipts of publishes: neve
 * only the answer to a publish waits: the message is queued, so nothing is lost and nothing changes its place;
 * the answers wait until the queue of the receiver has drained, the receiver disconnects, or ``queue_patience`` seconds
   have passed. The patience is granted once until the queue has drained, so a receiver that reads too slowly delays
-  others once. The vehicle that waits is slowed by its receive maximum.
+  others once. The vehicle that waits is slowed by its receive maximum;
+* a turn releases a bounded number of answers: tens of thousands may wait for one receiver.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import Final, final
 from mesh.broker.principal import BACKEND, TIER
 from mesh.broker.session import Session
 from mesh.broker.settings import Settings
+from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 
 BEHIND: Final = 64  # messages that wait for a receiver, and a window of it, above which it is behind
 BYTES_BEHIND: Final = 1 << 20  # bytes for a receiver, above which it is behind
 
 _PORTION: Final = 256  # receivers that one turn checks
+RELEASED: Final = 2048  # answers that one turn releases: a few milliseconds
 _ANSWERS: Final = 65_536  # that wait for one receiver; the publishers' receive maximum bounds them too
 
 
@@ -41,18 +44,19 @@ class Delay:
 class Slowdown:
     """``answered`` is called for each answer that waits no longer, ``released`` after some of them."""
 
-    __slots__ = ("_clock", "_delays", "_settings", "answered", "released")
+    __slots__ = ("_clock", "_delays", "_due", "_settings", "answered", "released")
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
         self._delays: dict[Session, Delay] = {}  # those that were checked last are at the end
+        self._due: Fifo[Receipt] = Fifo()  # they wait no longer, and are released in the order of their arrival
         self.answered: Callable[[Receipt], None] = _nothing
         self.released: Callable[[], None] = _never
 
     def __len__(self) -> int:
         """How many answers wait."""
-        return sum(len(delay.receipts) for delay in self._delays.values())
+        return len(self._due) + sum(len(delay.receipts) for delay in self._delays.values())
 
     def wait(self, session: Session, from_tier: bool, receipt: Receipt) -> None:
         """A message was queued for a connected session that is behind: its publisher waits. ``from_tier``: it came over
@@ -66,35 +70,39 @@ class Slowdown:
             receipt.pending += 1
             delay.receipts.append(receipt)
 
-    def serve(self) -> None:
-        """At the end of a turn: release the answers that need not wait any longer."""
-        if not self._delays:
-            return
-        due: list[Session] = []
+    def serve(self) -> bool:
+        """At the end of a turn: release the answers that need not wait any longer. Returns whether some are left for
+        the next turn."""
+        if self._delays:
+            self._check()
+        due = self._due
+        if not due:
+            return False
+        for _ in range(min(len(due), RELEASED)):
+            receipt = due.popleft()
+            receipt.pending -= 1
+            self.answered(receipt)
+        self.released()
+        return bool(due)
+
+    def _check(self) -> None:
+        """Check the receivers that were not checked for the longest time."""
+        checked: list[Session] = []
         for session in self._delays:
-            due.append(session)
-            if len(due) == _PORTION:
+            checked.append(session)
+            if len(checked) == _PORTION:
                 break
         now = self._clock()
-        released = False
-        for session in due:
+        for session in checked:
             delay = self._delays.pop(session)
             drained = _drained(session)
             if not drained:
                 self._delays[session] = delay
             if drained or now - delay.since >= self._settings.queue_patience:
                 delay.spent = True
-                released = released or bool(delay.receipts)
-                self._release(delay)
-        if released:
-            self.released()
-
-    def _release(self, delay: Delay) -> None:
-        receipts = delay.receipts
-        delay.receipts = []
-        for receipt in receipts:
-            receipt.pending -= 1
-            self.answered(receipt)
+                receipts, delay.receipts = delay.receipts, []
+                for receipt in receipts:
+                    self._due.append(receipt)
 
 
 def _drained(session: Session) -> bool:

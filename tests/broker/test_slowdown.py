@@ -6,6 +6,7 @@ import pytest
 
 from mesh.broker.principal import BACKEND, TIER, VEHICLE
 from mesh.broker.settings import Settings
+from mesh.broker.slowdown import RELEASED
 from mesh.wire.packets import PUBACK, Ack, Publish, Subscribe, Subscription
 from tests.support.bench import Bench, Client
 
@@ -123,3 +124,20 @@ def test_large_messages_are_counted_in_bytes(bench: Bench) -> None:
     for _ in range(5):
         vehicle.publish("vehicles/V1/status", b"x" * (1 << 19))
     assert answers(vehicle) == 2
+
+
+def test_a_turn_releases_a_bounded_number_of_answers(bench: Bench) -> None:
+    bench.settings.receive_maximum = 10_000
+    core(bench)
+    vehicle = bench.client("v", "V1", VEHICLE)
+    report(vehicle, 8 + BEHIND + 2 * RELEASED + 1)
+    assert answers(vehicle) == 8 + BEHIND
+    bench.clock.now += PATIENCE
+    left: list[int] = []
+    more = True
+    while more:
+        more = bench.broker.end_turn()
+        left.append(bench.broker.status().delayed)
+    assert left == [RELEASED + 1, 1, 0]
+    bench.turn()
+    assert answers(vehicle) == 2 * RELEASED + 1
