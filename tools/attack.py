@@ -6,7 +6,7 @@
     ./scripts/attack --all --topology mine.yaml     on that mesh, which 'mesh up' has started on this machine
     ./scripts/attack many_sessions --size 0.1       a tenth of the full attack
 
-It attacks the installed package; with PYTHONPATH set to a checkout, its sources. Attack only a mesh that nobody uses:
+It attacks the installed package; with PYTHONPATH set to a checkout, its sources. Attack only a mesh without users:
 an attack leaves messages and sessions of the vehicle 'attacker' behind. The attacks are in tests/attacks. The exit code
 is 0 if nothing acknowledged was lost, no process ended, no well-behaved client was closed, and their round trips stayed
 below 250 ms at the 99th percentile.

@@ -368,7 +368,7 @@ class Courier:
             self.backlog_due.append(session)
 
     def next_backlog(self) -> Session:
-        """The session that ``resume_backlog`` has marked before all others; it is not marked any more."""
+        """The session that ``resume_backlog`` has marked before all others; its mark is removed."""
         session = self.backlog_due.popleft()
         session.backlog_due = False
         return session

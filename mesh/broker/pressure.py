@@ -6,8 +6,8 @@ always holds:
 * a session is pressed from the first message that its full queue takes, or from its connection if the queue is full
   then, until its queue reaches the low watermark or the session has no connection. For ``attach_grace`` seconds after a
   restart, a session that had a connection counts as connected: the connection outlives the edge's process;
-* each core gets HIGH for a vehicle before the PUBACK of the message that pressed it, and LOW when no session of the
-  vehicle is pressed any more;
+* each core gets HIGH for a vehicle before the PUBACK of the message that pressed it, and LOW when the last
+  pressed session of the vehicle is released;
 * a core that connects while vehicles are pressed learns so from its CONNACK (``FOLLOW``), then gets HIGH for each of
   them, then KNOWN; it sends no message of QoS 1 or 2 before;
 * a pressed queue exceeds its limit by no more than the cores had in flight before they could know, and what was in

@@ -3,8 +3,8 @@
 It knows the receivers that missed a message, its publisher's receipt and the settings; it must never know packets. What
 always holds:
 
-* a publisher that can be told (MQTT 5.0) gets a reason code only if nobody took the message: after an error it would
-  send the message again to all;
+* a publisher that can be told (MQTT 5.0) gets a reason code only if no receiver took the message: after an error it
+  would send the message again to all;
 * a publisher that cannot be told (MQTT 3.1 and 3.1.1, and a will) is never closed for that: the message goes to the
   dead letters, and the publisher is answered when it is there;
 * a back end's full queue spills into its dead letters, or (``hold``) takes the message and keeps its publisher waiting.

@@ -255,7 +255,7 @@ class Subscriptions:
         return list(self._letters)
 
     def leave_out(self) -> None:
-        """A session has ended: it is no receiver any more, although its subscriptions are still to be removed."""
+        """A session has ended: it receives nothing, although its subscriptions are still to be removed."""
         self._forget_routes()
 
     def has_groups(self) -> bool:

@@ -3,7 +3,7 @@
 Knows the three calls of ``Node`` and nothing of Ray. The node runs on its own event loop (uvloop) in its own thread.
 So Ray's calls and Ray's loop do not delay the node, and the controller can tell a stuck node from a stuck process. What
 always holds: at most one node is built at a time; a failed start is undone before the next attempt; ``report`` never
-waits; the process does not outlive the Ray node that it belongs to, nor an event loop that does not run any more
+waits; the process does not outlive the Ray node that it belongs to, nor a stopped event loop
 (``node/ending.py`` ends it then).
 """
 

@@ -176,7 +176,7 @@ class Downstream(Sender):
             self.stop(BYTES)
 
     def _lighten(self, delivery: Delivery) -> None:
-        """A delivery is not in flight any more."""
+        """A delivery has left those in flight."""
         self._flying -= delivery.size
         if 2 * self._flying <= IN_FLIGHT_BYTES:
             self.go(BYTES)

@@ -84,7 +84,7 @@ class DoorOwner:
         raise NotImplementedError
 
     def relieved(self, door: DoorProcess) -> None:
-        """The link of ``door`` is not jammed any more: resume its connections, now or in the next turns."""
+        """The link of ``door`` has room again: resume its connections, now or in the next turns."""
         raise NotImplementedError
 
     def open(self, link: DoorLink, door: DoorProcess, number: int, opening: Opening) -> None:

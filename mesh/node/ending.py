@@ -94,7 +94,7 @@ def _read(text: str) -> Ended | None:
         responsible = current is not None and thread is not None and int(current.group(1), 16) == int(thread, 16)
         return Ended(token, CRASH, responsible, f"it crashed: {fatal.group(1)}", text)
     if late is not None:
-        return Ended(token, HANG, True, "its event loop did not run any more", text)
+        return Ended(token, HANG, True, "its event loop had stopped", text)
     return Ended(token, KILLED, False, "it was killed", text)
 
 

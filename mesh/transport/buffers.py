@@ -5,8 +5,8 @@ holds:
 
 * ``used`` is the sum of what the open connections have reported with ``count``; buffers of less than ``LARGE`` bytes
   are a part of what a connection costs, and are not reported;
-* above ``limit`` the client that uses the most loses a connection, until the sum is at the limit again; so whoever
-  opens many connections loses those, and a client with one packet keeps it;
+* above ``limit`` the client that uses the most loses a connection, until the sum is at the limit again; so a
+  client with many connections loses some of them, and one with a single packet keeps it;
 * one call looks at ``SAMPLE`` connections at most for each one that it closes: those that have buffered for longest.
 """
 

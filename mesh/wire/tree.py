@@ -210,7 +210,7 @@ class TopicWalk(Generic[V]):
     """Finds the topics that a filter matches, a bounded number of nodes at a time; the tree may change in between.
 
     It finds each topic that had a value from its beginning to its end, once. Of the topics that got or lost their value
-    meanwhile it may find some: a node in ``found`` has no value any more if its topic was removed.
+    meanwhile it may find some: a node in ``found`` has lost its value if its topic was removed.
     """
 
     __slots__ = ("_depths", "_levels", "_nodes", "_rest", "_wide", "found")

@@ -117,7 +117,7 @@ def test_a_killed_node_restarts_and_the_others_run_on(plan: ClusterPlan, run: Ru
 
 
 @pytest.mark.parametrize(
-    ("word", "what"), [("crash", "it crashed: Segmentation fault"), ("stick", "its event loop did not run any more")]
+    ("word", "what"), [("crash", "it crashed: Segmentation fault"), ("stick", "its event loop had stopped")]
 )
 def test_a_node_that_crashes_or_hangs_restarts_and_leaves_its_stacks(
     plan: ClusterPlan, run: Run, word: str, what: str

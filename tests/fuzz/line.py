@@ -19,7 +19,7 @@ from tests.fuzz.watch import Watch, insist
 
 
 class Line(Flushable):
-    """``closed``: no packet is sent or received any more. ``handled`` counts the packets that were read; ``refused`` is
+    """``closed``: packets are neither sent nor received. ``handled`` counts the packets that were read; ``refused`` is
     1 if a malformed packet followed."""
 
     __slots__ = (

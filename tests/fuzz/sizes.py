@@ -83,7 +83,7 @@ def _check_letters(broker: Broker) -> None:
     counted = {name: share.bytes for name, share in letters._shares.items()}
     insist(counted == shares, f"{counted} are counted, there are {shares}")
     lent = {item for given in broker.readers._lent.values() for item in given}
-    insist({letter.item for letter in found if letter.lent} <= lent, "a letter is lent to nobody")
+    insist({letter.item for letter in found if letter.lent} <= lent, "a letter is lent to no reader")
     if settings.dead_letter_when_full == DROP_OLDEST:
         insist(size <= settings.dead_letter_bytes, f"{size} bytes of dead letters")
         insist(max(shares.values(), default=0) <= settings.dead_letter_share, f"a share is too large: {shares}")

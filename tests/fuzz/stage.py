@@ -46,8 +46,8 @@ _REQUEST: Final = 60_000  # the identifier of SUBSCRIBE and UNSUBSCRIBE
 
 class Stage:
     """``users`` by name, which is also the client id. ``room``: messages that may wait for one of them (0: many).
-    ``vehicles``: they are vehicles, whose publishers are told if nobody has room; else they are back ends, whose queues
-    spill into the dead letters. ``letters``: how many of those have room, of one receiver and of all."""
+    ``vehicles``: they are vehicles, whose publishers are told if no receiver has room; else they are back ends, whose
+    queues spill into the dead letters. ``letters``: how many of those have room, of one receiver and of all."""
 
     def __init__(
         self, names: list[str], room: int = 0, vehicles: bool = False, letters: tuple[int, int] = (1000, 1000)
