@@ -126,7 +126,7 @@ def _hung(it: Seen, now: float) -> str:
     silent = now - max(it.heard, it.changed)
     if it.state in (ABSENT, LOST) or it.report is None:
         return ""
-    hung = (host.HUNG_STARTING if it.state in host.RECOVERING else host.HUNG_AFTER) + TOO_LATE
+    hung = (host.HUNG_LOADING if it.state in host.RECOVERING else host.HUNG_AFTER) + TOO_LATE
     if silent > max(SILENT_AFTER, hung):
         return f"its process has not answered for {silent:.0f} s"
     lag = it.report.lag

@@ -42,14 +42,16 @@ DAMAGED: Final = "damaged"
 STOPPING: Final = "stopping"
 STOPPED: Final = "stopped"
 
-# Seconds for a start. Recovery of a large journal takes minutes; a start that takes longer than this will not succeed.
-START_DEADLINE: Final = 300.0
+# Seconds for a start. Recovery of the largest journals takes many minutes, and a start that is cancelled begins anew.
+# All other parts of a start have deadlines of their own.
+START_DEADLINE: Final = 3600.0
 
 # Seconds without a turn of the event loop after which the process ends. This is longer than any pause of a healthy
 # node, because a needless restart interrupts all its vehicles.
 HUNG_AFTER: Final = 20.0
-# The same while a node starts: recovery of a journal may read gigabytes without a pause.
-HUNG_STARTING: Final = 180.0
+# The same while the code of a node is loaded: the processes of all nodes of a machine do so at the same time. It ends
+# before the node handles any packet.
+HUNG_LOADING: Final = 180.0
 RECOVERING: Final = (STARTING, DAMAGED)
 
 # The first attempts follow quickly: a predecessor that is ending holds its port or its lock for a moment.
@@ -114,6 +116,7 @@ class Host:
         self._loop = uvloop.new_event_loop()
         self._wake = asyncio.Event()
         self._ending = False
+        self._loading = False
         self._node: Node | None = None
         if begin:
             self._begin.set()
@@ -181,7 +184,7 @@ class Host:
     def _alive(self) -> None:
         self._beat = time.monotonic()
         if self._record is not None:
-            self._record.alive(HUNG_STARTING if self._state in RECOVERING else HUNG_AFTER)
+            self._record.alive(HUNG_LOADING if self._loading else HUNG_AFTER)
 
     async def _live(self) -> None:
         """Run the node from start to stop."""
@@ -238,8 +241,14 @@ class Host:
         self._state, self._error = (DAMAGED if damaged else FAILED), text
 
     def _build(self) -> Node:
-        module, _, function = self._assignment.factory.partition(":")
-        node: Node = getattr(importlib.import_module(module), function)(self._assignment)
+        self._loading = True
+        self._alive()
+        try:
+            module, _, function = self._assignment.factory.partition(":")
+            node: Node = getattr(importlib.import_module(module), function)(self._assignment)
+        finally:
+            self._loading = False
+            self._alive()
         return node
 
     async def _take_down(self, node: Node, grace: float) -> None:

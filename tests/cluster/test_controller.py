@@ -17,7 +17,7 @@ from mesh.cluster.controller import (
     decide,
 )
 from mesh.cluster.etcd import EtcdStatus
-from mesh.cluster.host import HUNG_AFTER, HUNG_STARTING
+from mesh.cluster.host import HUNG_AFTER, HUNG_LOADING
 from mesh.cluster.plan import ClusterPlan
 from mesh.cluster.status import NodeRow, Snapshot
 from mesh.figures.node import NodeStatus
@@ -168,7 +168,7 @@ def test_a_starting_node_has_more_time_before_it_is_killed(
     runtime.say("edge-1", host.STARTING, lag=HUNG_AFTER + 30)
     controller.tick()
     assert runtime.steps == []
-    runtime.say("edge-1", host.STARTING, lag=HUNG_STARTING + TOO_LATE + 1)
+    runtime.say("edge-1", host.STARTING, lag=HUNG_LOADING + TOO_LATE + 1)
     controller.tick()
     assert runtime.steps == ["restart edge-1"]
 
@@ -183,7 +183,7 @@ def test_a_silent_process_that_starts_has_the_time_of_a_start(
     clock.now += SILENT_AFTER + 1
     controller.tick()
     assert runtime.steps == []
-    clock.now += HUNG_STARTING
+    clock.now += HUNG_LOADING
     controller.tick()
     assert runtime.steps == ["restart edge-1"]
 

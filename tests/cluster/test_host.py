@@ -151,7 +151,8 @@ def test_a_missing_factory_is_reported(tmp_path: Path) -> None:
     assert it.end(1.0)
 
 
-# A host in a process of its own. Its node does ``during`` while it starts and ``after`` a moment later.
+# A host in a process of its own. It does ``loading`` while it loads the node, ``during`` while the node starts, and
+# ``after`` a moment later.
 PROGRAM = """
 import asyncio, ctypes, os, sys, threading
 from pathlib import Path
@@ -160,7 +161,7 @@ from mesh.cluster.node import Assignment
 from mesh.figures.node import NodeStatus
 from mesh.node.ending import Ending
 
-host.HUNG_STARTING, host.HUNG_AFTER = {starting}, {after_start}
+host.HUNG_LOADING, host.HUNG_AFTER = {hung_loading}, {hung_after}
 
 def hang():
     ctypes.PyDLL(None).sleep(600)  # holds the interpreter lock, as compiled code does
@@ -180,6 +181,7 @@ class Node:
         return NodeStatus()
 
 def build(assignment):
+    {loading}
     return Node()
 
 sys.modules["hanging"] = sys.modules["__main__"]
@@ -196,35 +198,43 @@ else:
 
 
 def run(
-    folder: Path, starting: float = 60, after_start: float = 60, during: str = "pass", after: str = "None",
-    ends: bool = False,
+    folder: Path, hung_loading: float = 60, hung_after: float = 60, loading: str = "pass", during: str = "pass",
+    after: str = "None", ends: bool = False,
 ) -> Ending:
     """Run a host in a process until it ends; returns what its next process finds."""
-    program = PROGRAM.format(starting=starting, after_start=after_start, during=during, after=after, ends=ends)
+    program = PROGRAM.format(
+        hung_loading=hung_loading, hung_after=hung_after, loading=loading, during=during, after=after, ends=ends
+    )
     subprocess.run([sys.executable, "-c", program, str(folder)], timeout=PATIENCE, check=False)
     return Ending(folder / "nodes" / "edge-1")
 
 
+def test_a_node_that_hangs_while_it_is_loaded_ends_its_process(tmp_path: Path) -> None:
+    before = run(tmp_path, hung_loading=0.7, loading="hang()").before
+    assert before is not None
+    assert (before.how, before.responsible) == (HANG, True)
+
+
 def test_a_node_that_hangs_while_it_starts_ends_its_process(tmp_path: Path) -> None:
-    before = run(tmp_path, starting=0.7, during="hang()").before
+    before = run(tmp_path, hung_after=0.7, during="hang()").before
     assert before is not None
     assert (before.how, before.responsible) == (HANG, True)
 
 
 def test_a_node_that_hangs_ends_its_process(tmp_path: Path) -> None:
-    before = run(tmp_path, after_start=0.7, after="hang()").before
+    before = run(tmp_path, hung_after=0.7, after="hang()").before
     assert before is not None
     assert (before.how, before.responsible) == (HANG, True)
 
 
-def test_a_node_has_more_time_while_it_starts(tmp_path: Path) -> None:
-    before = run(tmp_path, after_start=0.7, during="ctypes.PyDLL(None).sleep(2)", after="os.abort()").before
+def test_a_node_has_more_time_while_it_is_loaded(tmp_path: Path) -> None:
+    before = run(tmp_path, hung_after=0.7, loading="ctypes.PyDLL(None).sleep(2)", after="os.abort()").before
     assert before is not None
     assert (before.how, before.responsible) == (CRASH, True)
 
 
 def test_an_exception_that_ends_the_loop_ends_the_process(tmp_path: Path) -> None:
-    before = run(tmp_path, after_start=0.7, after="leave()").before
+    before = run(tmp_path, hung_after=0.7, after="leave()").before
     assert before is not None
     assert (before.how, before.responsible) == (ERROR, True)
     assert "no more" in before.what

@@ -47,9 +47,9 @@ async def main(
     topology = load(file)
     spec = next(spec for spec in nodes(topology) if spec.name == name)
     node = (make or ROLES[spec.role])(NodeConfig(topology, spec, (endpoint,), folder, SECRET))
+    beats = asyncio.create_task(beat(alive))
     await node.start()
     while not ended.is_set() and os.getppid() == parent:
-        alive()
         draft = folder / "status.draft"
         status = node.status()
         told = {"pid": os.getpid(), "metrics": status.metrics, "figures": by_series(status)}
@@ -58,6 +58,14 @@ async def main(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), 0.2)
     await node.stop(GRACE)
+    beats.cancel()
+
+
+async def beat(alive: Callable[[], None]) -> None:
+    """Say from the first turn of the loop on that it runs: a node handles packets before its start is over."""
+    while True:
+        alive()
+        await asyncio.sleep(0.2)
 
 
 def run(make: Make | None = None, alive: Callable[[], None] = nothing) -> None:
