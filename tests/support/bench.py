@@ -179,6 +179,17 @@ class Client(Flushable):
         return self.take(Connack)[-1]
 
 
+def vehicle_of(topic: str) -> str | None:
+    """The vehicle to which a topic below ``vehicles/`` belongs."""
+    parts = topic.split("/")
+    return parts[1] if parts[0] == "vehicles" and len(parts) > 1 else None
+
+
+def inbox_rules() -> InboxRules:
+    """An inbox takes the commands for its vehicle."""
+    return InboxRules(vehicle_of, lambda vehicle: [Subscription(f"vehicles/{vehicle}/cmd/#", 1)], 1000)
+
+
 def subscribe(client: Client, *filters: str, qos: int = 1, identifier: int = 0, **options: object) -> list[int]:
     """Subscribe; return the reason codes, none if the SUBACK has not come yet."""
     properties = None
