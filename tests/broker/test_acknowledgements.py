@@ -36,9 +36,15 @@ def again(bench: Bench, unacked: list[int]) -> Client:
 @pytest.mark.parametrize("protocol", [4, 5])
 @pytest.mark.parametrize(
     ("qos", "wrong"),
-    [(1, [(PUBREC, 0)]), (1, [(PUBCOMP, 0)]), (1, [(PUBREC, 0x80)]), (2, [(PUBACK, 0)]), (2, [(PUBCOMP, 0)]),
-     (2, [(PUBREC, 0), (PUBACK, 0)])],
-)  # fmt: skip
+    [
+        (1, [(PUBREC, 0)]),
+        (1, [(PUBCOMP, 0)]),
+        (1, [(PUBREC, 0x80)]),
+        (2, [(PUBACK, 0)]),
+        (2, [(PUBCOMP, 0)]),
+        (2, [(PUBREC, 0), (PUBACK, 0)]),
+    ],
+)
 def test_misfit_closes_the_connection_and_keeps_the_message(
     protocol: int, qos: int, wrong: list[tuple[int, int]]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Publishes and wills that a client may not send: what its version is told, what is counted, and what is logged."""
+"""What a client may not do: what its version is told, what is counted, and what is logged."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from mesh.broker.principal import BACKEND, VEHICLE, Permissions, Principal
 from mesh.broker.settings import DISCONNECT, IGNORE, Settings
+from mesh.wire import reasons
 from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Connack, Disconnect, Will
 from mesh.wire.properties import Properties
 from tests.support.bench import Bench, Client, subscribe
@@ -163,3 +164,14 @@ def test_empty_response_topic_in_a_will_is_a_protocol_error() -> None:
     assert len(bench.broker.sessions) == 0
 
 
+def test_a_vehicle_can_use_only_its_own_subtree() -> None:
+    bench = Bench()
+    vehicle = bench.client("v", "V1", VEHICLE)
+    own, shared = "vehicles/V1/cmd", "$share/g/vehicles/V1/x"
+    assert subscribe(vehicle, own, "vehicles/+/cmd", "#", "vehicles/V2/cmd", shared) == [1, 0x87, 0x87, 0x87, 1]
+    vehicle.publish("vehicles/V2/cmd")
+    assert vehicle.take(Ack)[0].reason == reasons.NOT_AUTHORIZED
+    old = bench.client("o", "V3", VEHICLE, protocol=4)
+    old.publish("vehicles/V2/cmd")
+    assert [ack.type for ack in old.take(Ack)] == [PUBACK]  # before 5.0 no code says that it was refused
+    assert old.take(Ack) == []

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import pytest
 
-from mesh.broker import work
-from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import VEHICLE
 from mesh.broker.settings import Settings
-from mesh.broker.work import STEPS, Work
+from mesh.broker.work import STEPS
 from mesh.session.message import message_of
 from mesh.wire import tree
-from mesh.wire.packets import Publish, SubAck, Subscribe, Subscription, Will
+from mesh.wire.packets import Publish, SubAck, Subscribe, Subscription
 from mesh.wire.properties import Properties
-from mesh.wire.reasons import SUCCESS
 from tests.fakes.store import MemoryStore
 from tests.support.bench import Bench, Client, subscribe
 
@@ -251,21 +248,6 @@ def test_sessions_that_expire_together_end_in_slices() -> None:
     assert len(mesh.broker.sessions) == 0
 
 
-def test_wills_and_ends_come_at_their_times() -> None:
-    mesh = bench()
-    listener = mesh.client("listener")
-    subscribe(listener, "will")
-    properties = Properties()
-    properties.will_delay = 10
-    client = mesh.client("c", expiry=20, will=Will("will", b"gone", 1, False, properties))
-    client.lose()
-    for seconds, wills, sessions in ((9, 0, 2), (2, 1, 2), (8, 0, 2), (2, 0, 1)):
-        mesh.clock.now += seconds
-        mesh.broker.tick()
-        mesh.turn()
-        assert (len(listener.messages()), len(mesh.broker.sessions)) == (wills, sessions)
-
-
 def test_retained_messages_that_expire_together_are_removed_in_slices() -> None:
     mesh = bench()
     properties = Properties()
@@ -403,108 +385,3 @@ def test_members_of_a_group_get_messages_in_turn_while_others_leave() -> None:
         assert [member.place for member in group.members] == list(range(len(group.members)))
     put(mesh, 10)
     assert [len(client.messages()) for client in clients] == [0, 0, 5, 5, 0]
-
-
-# The queue of jobs
-
-
-def job(log: list[str], name: str, portions: int, steps: int) -> Iterator[int]:
-    for _ in range(portions):
-        log.append(name)
-        yield steps
-
-
-def test_small_work_ends_at_once() -> None:
-    log: list[str] = []
-    jobs = Work()
-    jobs.start(job(log, "a", 10, 1))
-    assert log == ["a"] * 10
-    assert not jobs.run()
-
-
-def test_a_turn_does_a_bounded_number_of_steps_for_all_jobs() -> None:
-    log: list[str] = []
-    jobs = Work()
-    for name in "abc":
-        jobs.start(job(log, name, 100, STEPS // 4))
-    assert log == ["a"] * 4
-    log.clear()
-    assert jobs.run()
-    assert len(log) == 4
-    assert set(log) > {"a"}
-
-
-def test_a_long_job_does_not_keep_a_short_one_waiting() -> None:
-    log: list[str] = []
-    jobs = Work()
-    jobs.start(job(log, "long", 100_000, STEPS // 8))
-    jobs.start(job(log, "short", 1, 1))
-    jobs.run()
-    assert "short" in log
-
-
-def test_a_job_that_fails_is_dropped_and_the_others_go_on() -> None:
-    log: list[str] = []
-    jobs = Work()
-
-    def failing() -> Iterator[int]:
-        yield STEPS
-        raise ValueError("a fault")
-
-    jobs.start(failing())
-    jobs.start(job(log, "b", 3, 1))
-    with pytest.raises(ValueError, match="a fault"):
-        jobs.run()
-    assert not jobs.run()
-    assert log == ["b"] * 3
-
-
-def test_the_share_of_a_job_is_less_than_a_turn() -> None:
-    assert work._SHARE < STEPS
-
-
-# Inboxes
-
-
-def inbox_bench() -> Bench:
-    def subscriptions_of(vehicle: str) -> list[Subscription]:
-        return [Subscription(f"vehicles/{vehicle}/cmd/#", 1)]
-
-    settings = Settings()
-    settings.system_interval, settings.inbox_messages, settings.keep_all = 0.0, COUNT, True
-    mesh = Bench(
-        settings,
-        CountingStore(),
-        inbox=InboxRules(lambda topic: topic.split("/")[1], subscriptions_of, 1000),
-    )
-    for number in range(3000):
-        message = message_of(Publish("vehicles/V/cmd/x", b"%d" % number, 1), mesh.clock(), True)
-        assert mesh.broker.dispatcher.route(message, None, None) == SUCCESS
-    turns(mesh)
-    return mesh
-
-
-def test_a_full_inbox_becomes_the_session_of_the_first_client_at_once() -> None:
-    mesh = inbox_bench()
-    client = mesh.client("c", "V", VEHICLE, clean=False, expiry=100, auto_ack=False)
-    assert not client.connack().session_present
-    (session,) = mesh.broker.sessions.all()
-    assert session.key == (VEHICLE, "V", "c")
-    assert len(session.outbound) == 3000
-    assert list(session.interests) == ["vehicles/V/cmd/#"]
-    mesh = mesh.restart()
-    client = mesh.client("c", "V", VEHICLE, clean=False, expiry=100)
-    assert client.connack().session_present
-    assert client.messages() == [b"%d" % number for number in range(3000)]
-
-
-def test_an_inbox_survives_a_client_that_cannot_be_accepted() -> None:
-    mesh = inbox_bench()
-    properties = Properties()
-    properties.maximum_packet_size = 2
-    client = mesh.client("c", "V", VEHICLE, clean=False, properties=properties)
-    assert client.closed
-    (session,) = mesh.broker.sessions.all()
-    assert session.inbox
-    again = mesh.restart().client("c", "V", VEHICLE, clean=False, expiry=100)
-    assert len(again.messages()) == 3000
