@@ -24,10 +24,10 @@ from mesh.transport.refusal import Refused
 from mesh.transport.states import OPEN, WAITING
 from mesh.transport.stream import HOLD_IDENTITY, HOLD_LINK, HOLD_WRITING
 from mesh.wire.aliases import AliasTable
-from mesh.wire.decode import Framer
 from mesh.wire.encode import encode
-from mesh.wire.frames import ack_packet_id, connect_client_id, large, publish_packet_id, publish_topic
+from mesh.wire.frames import Framer, ack_packet_id, connect_client_id, publish_packet_id, publish_topic
 from mesh.wire.packets import AUTH, MQTT5, PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBLISH, Ping
+from mesh.wire.partial import large
 from mesh.wire.reasons import QUOTA_EXCEEDED, SERVER_UNAVAILABLE, UNSPECIFIED_ERROR
 from mesh.wire.tracecontext import TraceContext
 

@@ -33,7 +33,7 @@ from mesh.transport.refusal import Refused
 from mesh.transport.states import ACCEPT, CLOSE, HAND_OVER, IDENTIFYING, OPEN, WAITING
 from mesh.transport.stream import HOLD_IDENTITY, HOLD_WRITING, StreamGroup
 from mesh.transport.wheel import TICK
-from mesh.wire.frames import LARGE, large
+from mesh.wire.partial import LARGE, large
 from mesh.wire.reasons import KEEP_ALIVE_TIMEOUT, QUOTA_EXCEEDED, SERVER_UNAVAILABLE
 
 KEEP_ALIVE_FACTOR: Final = 1.5  # [MQTT-3.1.2-22]

@@ -25,7 +25,6 @@ from mesh.wire.bodies import (
     read_unsubscribe,
 )
 from mesh.wire.fields import Cursor, length_size, malformed, read_length, read_text
-from mesh.wire.frames import Framer, large, too_large
 from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     AUTH,
@@ -49,12 +48,13 @@ from mesh.wire.packets import (
     Ping,
     Publish,
 )
+from mesh.wire.partial import Partial, too_large
 from mesh.wire.properties import Properties
 from mesh.wire.property_codec import read_properties
 from mesh.wire.reasons import PROTOCOL_ERROR, TOPIC_NAME_INVALID, ProtocolError
 from mesh.wire.topics import name_error, too_deep
 
-__all__ = ["CLIENT", "SERVER", "Framer", "PacketLimits", "ProtocolError", "Reader"]
+__all__ = ["CLIENT", "SERVER", "PacketLimits", "ProtocolError", "Reader"]
 
 SERVER: Final = 0
 CLIENT: Final = 1
@@ -67,41 +67,24 @@ _DUP: Final = 0x08
 
 
 @final
-class Reader:
+class Reader(Partial):
     """Reads the packets of the other side. ``role`` is this side: ``SERVER`` reads a client's packets, ``CLIENT`` a
-    server's. ``kept``: as for ``Framer``.
+    server's.
 
     ``protocol`` is 3, 4 or 5. A server's reader has 0 until CONNECT gives the version; with another initial value,
     CONNECT counts as received. A client's reader needs the version of the CONNECT that was sent; the session checks
     that CONNACK is the first packet.
     """
 
-    __slots__ = ("_need", "_partial", "_seen", "error", "kept", "limits", "protocol", "role")
+    __slots__ = ("limits", "protocol", "role")
 
     def __init__(self, limits: PacketLimits, role: int, protocol: int = 0) -> None:
         if role == CLIENT and protocol == 0:
             raise ValueError("a client's reader needs the protocol (3, 4 or 5) of the CONNECT that was sent")
+        super().__init__()
         self.limits = limits
         self.role = role
         self.protocol = protocol
-        self.error: ProtocolError | None = None
-        self._partial: bytearray | None = None  # created when needed: most connections are idle
-        self._need = 0  # bytes needed for the next step; 0: no packet in progress
-        self._seen = 0  # bytes of the packet in progress at the last call of ``progress``
-        self.kept = 0
-
-    def progress(self) -> int:
-        """How many bytes of the packet in progress came since the last call; -1 if no packet is in progress."""
-        partial = self._partial
-        if partial is None:
-            return -1
-        before, self._seen = self._seen, len(partial)
-        return self._seen - before
-
-    @property
-    def pending(self) -> int:
-        """How many bytes of the packet in progress are buffered."""
-        return 0 if self._partial is None else len(self._partial)
 
     def feed(self, data: bytes) -> list[Packet]:
         """The packets that ``data`` completes. After an invalid packet ``error`` is set, and no more are returned."""
@@ -110,13 +93,9 @@ class Reader:
             return packets
         partial = self._partial
         if partial is not None:
-            partial += data
-            if len(partial) < self._need:
-                self.kept = large(len(partial))
+            data = self._joined(partial, data)
+            if not data:
                 return packets
-            data = bytes(partial)
-            self._partial = None
-            self.kept = 0
         try:
             self._read(data, packets)
         except ProtocolError as error:
@@ -159,13 +138,6 @@ class Reader:
                 packets.append(self._other(data, first, body, end))
                 limit = self.limits.max_packet_size
             pos = end
-
-    def _keep(self, data: bytes, pos: int, need: int) -> None:
-        # A bytearray grows in place, so a packet that arrives byte by byte is not copied for each byte.
-        self._partial = bytearray(data[pos:])
-        self._need = need
-        self._seen = 0
-        self.kept = large(len(data) - pos)
 
     def _publish(self, data: bytes, first: int, pos: int, end: int) -> Publish:
         """PUBLISH, section 3.3."""

@@ -3,10 +3,6 @@
 It knows the fixed header (MQTT 5.0 section 2.1) and the positions of identifiers and the topic name; it must never know
 more of a packet. What always holds for ``Framer``: only the packet in progress is buffered, and it is never longer than
 the limit.
-
-``Framer`` and ``Reader`` say of the packet in progress how many of its bytes came since they were last asked
-(``progress``: a packet that comes too slowly is no sign of life), and how many they buffer if these are many (``kept``:
-the memory of a node is bounded).
 """
 
 from __future__ import annotations
@@ -15,47 +11,21 @@ from typing import Final, final
 
 from mesh.wire.fields import BYTE, length_size, read_length
 from mesh.wire.packets import MQTT5
-from mesh.wire.reasons import PACKET_TOO_LARGE, ProtocolError
+from mesh.wire.partial import Partial, too_large
+from mesh.wire.reasons import ProtocolError
 
 _DUP: Final = 0x08
 
-# Bytes of a packet in progress from which on they are counted: fewer are a part of what a connection costs, and a
-# packet that a network has cut in two is not worth the counting.
-LARGE: Final = 4096
-
-
-def too_large(size: int, limit: int) -> ProtocolError:
-    """The error for a packet that announces more bytes than allowed."""
-    return ProtocolError(PACKET_TOO_LARGE, f"a packet of {size} bytes is announced; at most {limit} are accepted")
-
-
-def large(size: int) -> int:
-    """``size`` in bytes of a packet in progress if it is to be counted, else 0."""
-    return size if size >= LARGE else 0
-
 
 @final
-class Framer:
-    """Splits a stream into whole packets without decoding them. ``largest``: bytes of a packet, header included;
-    ``kept``: bytes buffered of the packet in progress, 0 if they are fewer than ``LARGE``."""
+class Framer(Partial):
+    """Splits a stream into whole packets without decoding them. ``largest``: bytes of a packet, header included."""
 
-    __slots__ = ("_largest", "_need", "_partial", "_seen", "error", "kept")
+    __slots__ = ("_largest",)
 
     def __init__(self, largest: int) -> None:
+        super().__init__()
         self._largest = largest
-        self.error: ProtocolError | None = None
-        self._partial: bytearray | None = None  # created when needed: most connections are idle
-        self._need = 0  # bytes needed for the next step; 0: no packet in progress
-        self._seen = 0  # bytes of the packet in progress at the last call of ``progress``
-        self.kept = 0
-
-    def progress(self) -> int:
-        """How many bytes of the packet in progress came since the last call; -1 if no packet is in progress."""
-        partial = self._partial
-        if partial is None:
-            return -1
-        before, self._seen = self._seen, len(partial)
-        return self._seen - before
 
     def feed(self, data: bytes) -> list[bytes]:
         """The packets that ``data`` completes. After an invalid packet ``error`` is set, and no more are returned."""
@@ -64,13 +34,9 @@ class Framer:
             return packets
         partial = self._partial
         if partial is not None:
-            partial += data
-            if len(partial) < self._need:
-                self.kept = large(len(partial))
+            data = self._joined(partial, data)
+            if not data:
                 return packets
-            data = bytes(partial)
-            self._partial = None
-            self.kept = 0
         try:
             self._cut(data, packets)
         except ProtocolError as error:
@@ -94,12 +60,6 @@ class Framer:
                 return
             packets.append(data if whole == size else data[pos:end])
             pos = end
-
-    def _keep(self, data: bytes, pos: int, need: int) -> None:
-        self._partial = bytearray(data[pos:])
-        self._need = need
-        self._seen = 0
-        self.kept = large(len(data) - pos)
 
 
 @final

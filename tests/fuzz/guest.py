@@ -6,8 +6,9 @@ import asyncio
 from random import Random
 from typing import Final
 
-from mesh.wire.decode import SERVER, Framer, Reader
+from mesh.wire.decode import SERVER, Reader
 from mesh.wire.encode import encode
+from mesh.wire.frames import Framer
 from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, PINGREQ, PINGRESP, Connect, Ping
 from tests.fuzz.mutate import mutate_bytes, pieces

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.wire.decode import CLIENT, SERVER, Framer, PacketLimits, Reader
+from mesh.wire.decode import CLIENT, SERVER, PacketLimits, Reader
 from mesh.wire.encode import encode, encode_properties
 from mesh.wire.fields import Cursor, write_length
-from mesh.wire.frames import ack_packet_id, ack_reason, publish_packet_id
+from mesh.wire.frames import Framer, ack_packet_id, ack_reason, publish_packet_id
 from mesh.wire.packets import AUTH, CONNECT, Packet
 from mesh.wire.properties import Properties
 from mesh.wire.property_codec import WILL, read_properties

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from mesh.wire.decode import CLIENT, SERVER, Framer, PacketLimits, Reader
+from mesh.wire.decode import CLIENT, SERVER, PacketLimits, Reader
 from mesh.wire.encode import encode
-from mesh.wire.frames import LARGE, Splitter
+from mesh.wire.frames import Framer, Splitter
 from mesh.wire.packets import Connect, Ping, Publish, Subscribe, Subscription, Unsubscribe
+from mesh.wire.partial import LARGE
 from mesh.wire.reasons import (
     MALFORMED_PACKET,
     PACKET_TOO_LARGE,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.wire.decode import CLIENT, SERVER, Framer, PacketLimits, Reader
+from mesh.wire.decode import CLIENT, SERVER, PacketLimits, Reader
 from mesh.wire.encode import encode, encode_ack, encode_properties, encode_publish
-from mesh.wire.frames import ack_packet_id, ack_reason, connect_client_id, publish_packet_id, with_dup
+from mesh.wire.frames import Framer, ack_packet_id, ack_reason, connect_client_id, publish_packet_id, with_dup
 from mesh.wire.packets import PUBACK, PUBCOMP, Ack, Packet, Publish
 from mesh.wire.properties import Properties
 from tests.wire import strategies
