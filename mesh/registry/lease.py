@@ -13,6 +13,7 @@ from typing import Final, final
 
 from mesh.registry.client import EtcdClient, pause
 from mesh.registry.errors import LeaseLost, RegistryError, Superseded, Unavailable
+from mesh.registry.first import FirstResult
 from mesh.registry.tasks import end
 
 log = logging.getLogger("mesh.registry.lease")
@@ -31,7 +32,6 @@ class Lease:
         "_client",
         "_due",
         "_expires",
-        "_failure",
         "_first",
         "_lost",
         "_stale",
@@ -51,9 +51,8 @@ class Lease:
         self._lost = lost
         self._ttl = ttl
         self._task: asyncio.Task[None] | None = None
-        self._first = asyncio.Event()
+        self._first = FirstResult()
         self._wake = asyncio.Event()
-        self._failure: RegistryError | None = None
         self._stale = True
         self._expires = 0.0
         self._due = 0.0
@@ -73,15 +72,10 @@ class Lease:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="etcd lease")
         try:
-            async with asyncio.timeout(wait):
-                await self._first.wait()
-        except TimeoutError:
-            return False
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
+            return await self._first.wait(wait)
+        except RegistryError:
             await self.stop()
-            raise failure
-        return True
+            raise
 
     def refresh(self) -> None:
         """Call ``attach`` again, soon: the keys of the lease have changed."""
@@ -112,8 +106,7 @@ class Lease:
                 self.id = 0
             except Superseded as error:
                 log.error("%s", error)
-                self._failure = error
-                self._first.set()
+                self._first.failed(error)
                 return
             except RegistryError as error:
                 failures = self._failed(error, failures)
@@ -139,8 +132,7 @@ class Lease:
             except BaseException:
                 self._stale = True
                 raise
-            self._failure = None
-            self._first.set()
+            self._first.succeeded()
         if now() < self._due and await self._woken(self._due - now()):
             return
         asked = now()
@@ -161,9 +153,8 @@ class Lease:
         return True
 
     def _failed(self, error: RegistryError, failures: int) -> int:
-        if not self._first.is_set() and not isinstance(error, Unavailable):
-            self._failure = error
-            self._first.set()
+        if not self._first.known and not isinstance(error, Unavailable):
+            self._first.failed(error)
         if failures == 0:
             log.warning("a lease could not be renewed: %s", error)
         if self.id and asyncio.get_running_loop().time() > self._expires:

@@ -26,6 +26,7 @@ import grpc.aio
 from mesh.registry import etcd_pb2 as pb
 from mesh.registry.client import EtcdClient, WatchCall, pause
 from mesh.registry.errors import Compacted, RegistryError, Unavailable
+from mesh.registry.first import FirstResult
 from mesh.registry.keys import after
 from mesh.registry.tasks import end
 
@@ -83,7 +84,6 @@ class Watch:
     __slots__ = (
         "_client",
         "_cluster",
-        "_failure",
         "_first",
         "_follower",
         "_head",
@@ -104,8 +104,7 @@ class Watch:
         # etcd's revision when the stream was opened; 0: not open yet.
         self._head = 0
         self._task: asyncio.Task[None] | None = None
-        self._first = asyncio.Event()
-        self._failure: RegistryError | None = None
+        self._first = FirstResult()
         self.live = False
         """Whether a stream is open and up to date: the follower lags behind etcd by at most the messages in transit."""
         self.revision = 0
@@ -121,15 +120,10 @@ class Watch:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"watch {self._prefix.decode(errors='replace')}")
         try:
-            async with asyncio.timeout(wait):
-                await self._first.wait()
-        except TimeoutError:
-            return False
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
+            return await self._first.wait(wait)
+        except RegistryError:
             await self.stop()
-            raise failure
-        return True
+            raise
 
     async def stop(self) -> None:
         task, self._task = self._task, None
@@ -145,8 +139,7 @@ class Watch:
                 if not fresh:
                     await self._snapshot(since)
                     fresh = True
-                    self._failure = None
-                    self._first.set()
+                    self._first.succeeded()
                 await self._stream()
             except Rebuild as reason:
                 log.warning("the watch of %s restarts with a snapshot: %s", self._prefix.decode(), reason)
@@ -166,9 +159,8 @@ class Watch:
             await asyncio.sleep(pause(failures))
 
     def _failed(self, error: RegistryError, failures: int) -> int:
-        if not self._first.is_set() and not isinstance(error, Unavailable | Compacted):
-            self._failure = error
-            self._first.set()
+        if not self._first.known and not isinstance(error, Unavailable | Compacted):
+            self._first.failed(error)
         if failures == 0:
             log.warning("the watch of %s is interrupted: %s", self._prefix.decode(), error)
         return failures + 1
