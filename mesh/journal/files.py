@@ -48,6 +48,15 @@ class Files(Protocol):
     def unlink(self, path: Path) -> None: ...
 
 
+def read_whole(files: Files, path: Path) -> bytes:
+    """The content of a file."""
+    handle = files.open(path, create=False)
+    try:
+        return files.read(handle, files.size(handle), 0)
+    finally:
+        files.close(handle)
+
+
 @final
 class SystemFiles:
     """The real calls. Reads, writes and syncs release the interpreter's lock while the kernel works."""

@@ -44,12 +44,21 @@ class Frames:
 
     def next(self) -> Frame | None:
         """The next frame; ``None`` when there is no whole frame at ``offset``: the end, or damage."""
+        return self._read(True)
+
+    def damaged(self) -> Frame | None:
+        """The frame at ``offset`` with a whole head and a damaged payload, to read what is left of its records. Moves
+        on as ``next`` does."""
+        return self._read(False)
+
+    def _read(self, whole: bool) -> Frame | None:
+        """The frame at ``offset``; ``whole``: only if its payload is undamaged."""
         head = parse_frame(self._salt, self._take(self.offset, FRAME_SIZE))
         if head is None or head.first != self.position + 1:
             return None
         start = self.offset + FRAME_SIZE
         payload = self._take(start, head.length)
-        if len(payload) != head.length or crc32(payload, self._salt) != head.crc:
+        if len(payload) != head.length or (whole and crc32(payload, self._salt) != head.crc):
             return None
         self.offset = start + head.length
         self.position += head.records
@@ -71,20 +80,6 @@ class Frames:
             return False
         self.offset, self.position = found
         return True
-
-    def damaged(self) -> Frame | None:
-        """The frame at ``offset`` with a whole head and a damaged payload, to read what is left of its records. Moves
-        on as ``next`` does."""
-        head = parse_frame(self._salt, self._take(self.offset, FRAME_SIZE))
-        if head is None or head.first != self.position + 1:
-            return None
-        start = self.offset + FRAME_SIZE
-        payload = self._take(start, head.length)
-        if len(payload) != head.length:
-            return None
-        self.offset = start + head.length
-        self.position += head.records
-        return Frame(payload, head.records, head.first, start)
 
     def _later_frame(self) -> tuple[int, int] | None:
         """Where the next head of a frame is, and the last position before that frame."""

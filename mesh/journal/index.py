@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, final
 
 from isal.isal_zlib import crc32
 
-from mesh.journal.files import Files
+from mesh.journal.files import Files, read_whole
 from mesh.journal.layout import CRC, FRAME_SIZE, HEADER_SIZE, Entry, Header, parse_records
 
 _log = logging.getLogger(__name__)
@@ -70,13 +70,9 @@ def index_path(directory: Path, number: int) -> Path:
 def load_index(files: Files, directory: Path, header: Header, length: int) -> Index | None:
     """The index of the segment with this header and synced length; ``None`` when there is no valid one."""
     try:
-        handle = files.open(index_path(directory, header.number), create=False)
+        data = read_whole(files, index_path(directory, header.number))
     except FileNotFoundError:
         return None
-    try:
-        data = files.read(handle, files.size(handle), 0)
-    finally:
-        files.close(handle)
     if len(data) < _HEAD.size:
         return None
     magic, number, salt, indexed, position, size, crc, head_crc = _HEAD.unpack_from(data)

@@ -32,7 +32,7 @@ from typing import Final, NamedTuple
 from isal.isal_zlib import crc32
 
 from mesh.journal.errors import DamageError
-from mesh.journal.files import Files
+from mesh.journal.files import Files, read_whole
 from mesh.journal.layout import CRC
 
 NAME: Final = "manifest"
@@ -109,13 +109,9 @@ def parse_manifest(data: bytes) -> Manifest | None:
 def read_manifest(files: Files, path: Path) -> Manifest | None:
     """The manifest in a file; ``None`` when there is no such file. ``DamageError`` or ``OSError``."""
     try:
-        handle = files.open(path, create=False)
+        data = read_whole(files, path)
     except FileNotFoundError:
         return None
-    try:
-        data = files.read(handle, files.size(handle), 0)
-    finally:
-        files.close(handle)
     manifest = parse_manifest(data)
     if manifest is None:
         raise DamageError(path, 0, "the manifest is damaged")
@@ -156,11 +152,7 @@ def note_damage(files: Files, directory: Path, text: str) -> None:
 
 def noted_damage(files: Files, directory: Path) -> str:
     """The text of the note."""
-    handle = files.open(directory / DAMAGE, create=False)
-    try:
-        return files.read(handle, files.size(handle), 0).decode(errors="replace")
-    finally:
-        files.close(handle)
+    return read_whole(files, directory / DAMAGE).decode(errors="replace")
 
 
 def describe(missing: Named, following: int) -> str:
