@@ -13,7 +13,7 @@ from mesh.bench.peers import LEAST_PAYLOAD
 from mesh.bench.plan import DIRECT, SCENARIOS, UP, LoadPlan
 from mesh.bench.run import LoadFailed, Result, measure
 from mesh.cli.client import ClientRefused, target, topology_of
-from mesh.cli.which import NOT_RUNNING, Unclear, option, which
+from mesh.cli.which import option, which
 from mesh.cluster.look import status_of
 from mesh.cluster.run import Run
 
@@ -58,9 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
         plan = replace(plan, window=_WINDOW)
     try:
         result = _measure(which(arguments.topology), plan, arguments.seconds)
-    except Unclear as error:
-        print(error, file=sys.stderr)
-        return NOT_RUNNING
     except (LoadFailed, ClientRefused, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -27,7 +27,7 @@ from mesh.cli.client import (
     topology_of,
 )
 from mesh.cli.sub import as_line
-from mesh.cli.which import NOT_RUNNING, Unclear, option, which
+from mesh.cli.which import option, which
 from mesh.topology.nodes import replica_names
 from mesh.topology.topology import CoreSpec, Topology
 from mesh.wire.reasons import is_error, name_of
@@ -71,9 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     try:
         topology = topology_of(which(arguments.topology))
-    except Unclear as error:
-        print(error, file=sys.stderr)
-        return NOT_RUNNING
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -20,7 +20,7 @@ from typing import Final
 from mesh.broker import persistence
 from mesh.broker.persistence import letter_texts, retained_topic, session_key
 from mesh.cli.client import topology_of
-from mesh.cli.which import NOT_RUNNING, Unclear, which
+from mesh.cli.which import Unclear, which
 from mesh.cluster.node import CORE, EDGE
 from mesh.cluster.run import load_run
 from mesh.core import kinds
@@ -106,9 +106,6 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.action == "salvage" and arguments.yes:
             return _salvage(target, arguments.json)
         found, in_use = _look(target)
-    except Unclear as error:
-        print(error, file=sys.stderr)
-        return NOT_RUNNING
     except (_Wrong, OSError, LockedError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ A command module has::
 
     EXAMPLES = "..."                                        # shown below its help
     def options(parser: argparse.ArgumentParser) -> None    # adds its arguments
-    def run(arguments: argparse.Namespace) -> int           # runs it
+    def run(arguments: argparse.Namespace) -> int           # runs it; may raise Failed
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol, cast
 
+from mesh.cli.failed import Failed
 from mesh.version import describe
 
 
@@ -99,6 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = command.run(arguments)
         sys.stdout.flush()
         return code
+    except Failed as failed:
+        print(failed, file=sys.stderr)
+        return failed.code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

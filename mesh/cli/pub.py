@@ -11,7 +11,7 @@ from typing import Final
 
 from mesh.cli.client import ClientRefused, CommandClient, said, target, topology_of
 from mesh.cli.client import options as connection
-from mesh.cli.which import NOT_RUNNING, Unclear, option, which
+from mesh.cli.which import option, which
 from mesh.telemetry.spans import new_trace
 from mesh.topology.topology import Topology
 from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, PACKET_IDENTIFIER_NOT_FOUND, SUCCESS, is_error
@@ -62,11 +62,7 @@ def _count(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    try:
-        found = which(arguments.topology)
-    except Unclear as error:
-        print(error, file=sys.stderr)
-        return NOT_RUNNING
+    found = which(arguments.topology)
     try:
         topology = topology_of(found)
         where = target(topology, arguments.vehicle, arguments.user, arguments.at, "pub")

@@ -11,7 +11,7 @@ from typing import Final
 
 from mesh.cli.client import ClientRefused, CommandClient, Deadline, ReceivedMessage, said, target, topology_of
 from mesh.cli.client import options as connection
-from mesh.cli.which import NOT_RUNNING, Unclear, option, which
+from mesh.cli.which import option, which
 from mesh.wire.reasons import is_error
 
 EXAMPLES: Final = """\
@@ -50,9 +50,6 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     try:
         topology = topology_of(which(arguments.topology))
-    except Unclear as error:
-        print(error, file=sys.stderr)
-        return NOT_RUNNING
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

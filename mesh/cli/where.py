@@ -9,7 +9,7 @@ import sys
 from typing import Final
 
 from mesh.cli.client import topology_of
-from mesh.cli.which import NOT_RUNNING, Unclear, option, which
+from mesh.cli.which import option, which
 from mesh.cluster.run import Run
 from mesh.node.registry import client_of
 from mesh.registry.errors import RegistryError
@@ -38,11 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    try:
-        found = which(arguments.topology)
-    except Unclear as error:
-        print(error, file=sys.stderr)
-        return NOT_RUNNING
+    found = which(arguments.topology)
     try:
         record, keepers = asyncio.run(_ask(found, arguments.vehicle))
     except (RegistryError, OSError, ValueError) as error:

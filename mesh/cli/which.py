@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from mesh.cli.failed import Failed
 from mesh.cluster.run import Run, load_run, running
 from mesh.topology.load import load
 from mesh.topology.mistakes import TopologyErrors
@@ -13,8 +14,10 @@ from mesh.topology.mistakes import TopologyErrors
 NOT_RUNNING: Final = 3
 
 
-class Unclear(Exception):
+class Unclear(Failed):
     """No mesh matches, or more than one; one sentence."""
+
+    code = NOT_RUNNING
 
 
 def option(parser: argparse.ArgumentParser) -> None:
