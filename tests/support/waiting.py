@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 PATIENCE = 30.0  # seconds; a deadline for a shared machine, not an expectation
 FIRST_PAUSE = 0.001  # seconds; a message takes some milliseconds, and a test run has thousands of waits
@@ -19,23 +19,23 @@ LONGEST_PAUSE = 0.02
 async def until(condition: Callable[[], object], what: str = "", seconds: float = PATIENCE) -> None:
     """Wait on the event loop until ``condition()`` is true. After ``seconds`` fail with ``what``, or with the source of
     the condition."""
-    deadline = time.monotonic() + seconds
-    pause = FIRST_PAUSE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(_failure(condition, what, seconds))
+    for pause in _pauses(condition, what, seconds):
         await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def wait_until(condition: Callable[[], object], what: str = "", seconds: float = PATIENCE) -> None:
     """As ``until``, in a thread without an event loop."""
+    for pause in _pauses(condition, what, seconds):
+        time.sleep(pause)
+
+
+def _pauses(condition: Callable[[], object], what: str, seconds: float) -> Iterator[float]:
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(_failure(condition, what, seconds))
-        time.sleep(pause)
+        yield pause
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
