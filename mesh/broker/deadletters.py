@@ -1,7 +1,7 @@
 """The dead letters: acknowledged messages that could not be kept where they belong.
 
 It knows letters, their shares (a vehicle's or a back end's) and their bounds; it must never know why a queue was full,
-or who reads a letter. What always holds:
+or which clients read letters. What always holds:
 
 * a letter is in the journal before its publisher is answered: its item is part of the receipt's position;
 * the letters of the node, and those of one share, are within their bytes; with ``hold`` they exceed them at most by the
@@ -193,9 +193,9 @@ class DeadLetters:
     def release(self) -> None:
         """Answer the publishers whose letters are within the bounds now. Called at the end of every turn.
 
-        A publisher that has lost its connection sends a message of QoS 1 again, so its letter is dropped here. It does
-        not send one of QoS 2 again as a new message: its identifier is open; and a core's repeat is known by the
-        ledger, which has the message as taken."""
+        A publisher that has lost its connection sends a message of QoS 1 again, so its letter is dropped here. The
+        letter of a message of QoS 2 stays: its identifier is open, so its repeat is no new message. So does that of a
+        core's message: the ledger recognises its repeat as a message that was taken."""
         if not self._waiting:
             return
         kept: Fifo[tuple[Letter, Receipt]] = Fifo()

@@ -1,7 +1,7 @@
 """Letters in the order of their journal items, of which any can be taken out.
 
-It knows items and their order, never their content. What always holds: to add, to find and to take out a letter takes
-the time of a search in one block, however many letters there are; a letter that was taken out is not referred to.
+It knows items and their order, never their content. What always holds: adding, finding or taking out a letter costs a
+binary search and one block, however many letters there are; no reference to a letter that was taken out is kept.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The readers of dead letters: sessions of back ends and cores that are subscribed to ``$dead-letters/…``.
 
-It knows readers, their filters and letters; it must never know why a letter is one. What always holds:
+It knows readers, their filters and letters; it must never know why a message became a letter. What always holds:
 
-* a letter is lent to one durable reader at a time, as its queue has room, and ends when that one has acknowledged it:
-  so a crash, a lost connection and the end of a session lose none;
+* a letter is lent to one durable reader at a time, when its queue has room, and ends when that reader has acknowledged
+  it: no letter is lost by a crash, a lost connection or the end of a session;
 * other readers get copies of new letters, as of any message;
-* no vehicle reads letters, and a reader that cannot take one does not keep them from others.
+* no vehicle reads letters; a letter that one reader cannot take is offered to others.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _PAUSE: Final = 10.0  # seconds until a core that refused a letter is offered on
 
 @final
 class Reader:
-    """One session with its filters for letters. ``after``: it was offered, or does not want, the letters up to this
-    item. ``lists``: it also wants to know the node, and when it has had all letters (a filter ``$dead-letters``);
-    ``begun``: it was told the node."""
+    """One session with its filters for letters. ``after``: the letters up to this item were offered to it, or match
+    none of its filters. ``lists``: it has the filter ``$dead-letters``, so its letters come between two messages that
+    name the node; ``begun``: it has got the first of these."""
 
     __slots__ = ("after", "begun", "filters", "identifiers", "lists", "paused", "reliable", "session")
 
@@ -130,7 +130,7 @@ class LetterReaders:
         self._listing = any(one.lists for one in self._readers.values())
 
     def lost(self, session: Session) -> None:
-        """The session has lost its connection: its letters are for any reader again."""
+        """The session has lost its connection: its letters may be lent to any reader again."""
         lent = self._lent.pop(session, None)
         if lent is None:
             return

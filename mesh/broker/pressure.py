@@ -8,10 +8,10 @@ always holds:
   restart, a session that had a connection counts as connected: the connection outlives the edge's process;
 * each core gets HIGH for a vehicle before the PUBACK of the message that pressed it, and LOW when the last
   pressed session of the vehicle is released;
-* a core that connects while vehicles are pressed learns so from its CONNACK (``FOLLOW``), then gets HIGH for each of
-  them, then KNOWN; it sends no message of QoS 1 or 2 before;
-* a pressed queue exceeds its limit by no more than the cores had in flight before they could know, and what was in
-  flight to the vehicle on an earlier connection.
+* a core that connects while vehicles are pressed is told so in its CONNACK (``FOLLOW``), then gets HIGH for each of
+  these vehicles, then KNOWN; before KNOWN it sends no message of QoS 1 or 2;
+* a pressed queue exceeds its limit by no more than what the cores had in flight before HIGH reached them, and what was
+  in flight to the vehicle on an earlier connection.
 
 A signal is a PUBLISH of QoS 0 to ``$mesh/queue/{vehicle}``, KNOWN one to ``$mesh/queue/``. It exists on tier links
 only; no client can send or get it.
@@ -136,7 +136,8 @@ class Pressure:
     # The end of a turn
 
     def serve(self) -> bool:
-        """Release sessions whose queues have drained, and greet cores. Returns whether another turn has work."""
+        """Release sessions whose queues have drained, and send HIGH to cores that have connected. Returns whether
+        another turn has work."""
         released = False
         if self._sessions:
             released = self._check()

@@ -1,14 +1,14 @@
 """What each identity holds on this node, what the node holds in all, and what is refused at a limit.
 
-It counts bytes and sessions in plain integers, where sessions, subscriptions, retained messages and queues change. It
-knows identities and sizes: never packets, topics' receivers or connections. What always holds:
+It counts bytes and sessions, in plain integers, when sessions, subscriptions, retained messages and queues change. It
+knows identities and sizes: never packets, receivers or connections. What always holds:
 
-* a limit refuses what is new; what is kept stays, also if it is above a limit (after a restart with lower limits);
+* a limit refuses only what is new; what is stored stays, also above a limit (after a restart with lower limits);
 * a vehicle's limits concern that vehicle alone. At nine tenths of the node's memory or disk budget the node is
   *strained*, until it is below eight tenths: new sessions, subscriptions and retained messages are refused, and so are
   messages for long queues. At the whole budget every message that would have to be queued is refused;
 * what makes room is never refused: acknowledgements, removals, and what moves from one queue to another;
-* a core may always connect and subscribe: its back ends would be told that they are subscribed.
+* a core may always connect and subscribe: its back ends have been told that they are subscribed.
 
 The sizes are estimates of what the node's process needs, a little too large rather than too small.
 """
@@ -29,7 +29,7 @@ _TOPIC: Final = 400  # of a retained message besides its topic and payload
 _LEVEL: Final = 350  # of one level of a filter or topic: a node of a tree, with a dictionary
 _TEXTS: Final = 2  # a filter or topic is stored whole, and level by level
 
-# A queue of up to these bytes is no cause of the strain: the messages of clients that take them go on.
+# While the node is strained, a queue still takes messages up to these bytes: clients that read go on undisturbed.
 SMALL: Final = 64 << 10
 NO_LIMIT: Final = 1 << 62
 

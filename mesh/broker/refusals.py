@@ -1,12 +1,12 @@
-"""What becomes of a message that a receiver has no room for: the one place that decides it.
+"""What happens to a message that a receiver has no room for: only this file decides it.
 
 It knows the receivers that missed a message, its publisher's receipt and the settings; it must never know packets. What
 always holds:
 
 * a publisher that can be told (MQTT 5.0) gets a reason code only if no receiver took the message: after an error it
-  would send the message again to all;
-* a publisher that cannot be told (MQTT 3.1 and 3.1.1, and a will) is never closed for that: the message goes to the
-  dead letters, and the publisher is answered when it is there;
+  would send the message again, to all receivers;
+* a publisher that cannot be told (MQTT 3.1 and 3.1.1) is not closed: its message goes to the dead letters, and it is
+  answered when the letter is durable. A will goes to the dead letters, too;
 * a back end's full queue spills into its dead letters, or (``hold``) takes the message and keeps its publisher waiting.
 """
 
@@ -106,7 +106,7 @@ class Refusals:
             return QUOTA_EXCEEDED
         for one in left:
             share = one.session.letter_share()
-            if one.session.kind not in (VEHICLE, BACKEND):  # a core's: the message is one of its publisher
+            if one.session.kind not in (VEHICLE, BACKEND):  # a core: the message belongs to its publisher
                 share = self.share_of(message.topic, source)
             self._keep(message, share, receipt, many)
         return SUCCESS

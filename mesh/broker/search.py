@@ -1,5 +1,4 @@
-"""Looks for the retained messages that a subscription brings, in portions, and puts them in the order of their journal
-items.
+"""Finds the retained messages for a subscription, in portions, in the order of their journal items.
 
 It knows the tree of retained topics and the numbers of journal items: never sessions or messages. What always holds:
 the work of one call is bounded, whatever the filter and the number of topics; a topic that was replaced or removed

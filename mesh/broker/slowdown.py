@@ -5,7 +5,7 @@ It knows receivers, how much waits for them, and the receipts of publishes: neve
 * only the answer to a publish waits: the message is queued, so nothing is lost and nothing changes its place;
 * the answers wait until the queue of the receiver has drained, the receiver disconnects, or ``queue_patience`` seconds
   have passed. The patience is granted once until the queue has drained, so a receiver that reads too slowly delays
-  others once. The vehicle that waits is slowed by its receive maximum;
+  publishers once. A vehicle whose answers wait stops publishing at its receive maximum;
 * a turn releases a bounded number of answers: tens of thousands may wait for one receiver.
 """
 

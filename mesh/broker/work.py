@@ -1,11 +1,12 @@
-"""Long work of a broker, in slices: what takes long because of what is stored, or of what a client asks for.
+"""Long work of a broker, in slices: work that grows with what is stored, or with what a client asks for.
 
 It knows jobs and steps: never what a job does. A *step* is about a microsecond of compiled code. A job is an iterator:
 each ``next`` does a small piece of work, and gives the number of steps that it took. What always holds:
 
-* the jobs of one turn take about ``STEPS`` steps, and so does the work that begins in it, whatever their number;
+* whatever their number, the jobs of one turn take about ``STEPS`` steps together, and so does the work that begins in
+  it;
 * the jobs take turns, so that a long one delays a short one by no more than the number of jobs;
-* small work ends in the call that starts it, so only large work is seen half done;
+* small work ends in the call that starts it; only large work is interrupted by other work;
 * a job that fails is dropped, and its exception leaves the call; the other jobs go on in the next turn.
 """
 
