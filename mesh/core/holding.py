@@ -4,7 +4,7 @@ It knows vehicles, the edge's signals and the order of deliveries: never packets
 holds:
 
 * messages of one vehicle pass in the order in which they came; those of other vehicles are not delayed;
-* a held message that its publisher waits for is refused when the vehicle's queue has been full for ``patience``
+* a held message whose publisher waits is refused when the vehicle's queue has been full for ``patience``
   seconds. That time is granted once until the queue reaches its low watermark. A message from the spool is
   acknowledged already, so it is never refused here;
 * what waits for the edge's acknowledgement is a *portion*: after LOW, one portion is sent at a time, so that HIGH can
