@@ -1,8 +1,9 @@
 """The breadcrumb: which frame of which door the edge handles at this moment, in memory that outlives the process.
 
-It knows frames and their positions in a block of memory: never why a process ended, nor what follows from it. What
-always holds: ``begin`` is called before a frame is handled and ``end`` after it, so the block names a frame only if the
-process ended in the middle of it; in work that belongs to no frame (timers, the end of a turn) it names none.
+It knows frames and their positions in a block of memory: never why a process ended, nor what that means for a client.
+What always holds: ``begin`` is called before a frame is handled and ``end`` after it, so the block names a frame only
+if the process ended while it handled that frame; during work that belongs to no frame (timers, the end of a turn) it
+names none.
 
 The block is a file on ``/dev/shm`` that the node's folder points to, and not a file in the folder: a page of a file on
 a disk blocks the loop when the disk hangs, and ends the process when the disk is full. A restart of the machine loses
@@ -125,7 +126,7 @@ def lay_breadcrumb(folder: Path, token: str) -> Breadcrumb:
     try:
         if name:
             path.symlink_to(name)
-        if os.write(file, bytes(_SIZE)) < _SIZE:  # a page that cannot be had later would end the process
+        if os.write(file, bytes(_SIZE)) < _SIZE:  # a page that cannot be allocated later would end the process
             raise OSError(f"there is no room for {_SIZE} bytes in {name or path}")
         return Breadcrumb(mmap.mmap(file, _SIZE), token)
     except OSError:

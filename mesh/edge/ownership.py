@@ -1,9 +1,10 @@
-"""Which of the vehicles that this edge has sessions of belong to it, by the map.
+"""Compares the vehicles of which this edge holds anything with the map: which of them belong to this edge.
 
-After a loss of the map a vehicle may have been claimed by another edge while this one was away. Two owners would both
-take messages for it. So this edge compares its vehicles with the map when it starts, at each new generation of the map,
-and at each change of a record: it claims those without a record; those that belong to another edge are *foreign*: it
-serves them no more, keeps what waits for them, and says so in its log, its status and a key that ``mesh where`` reads.
+After a loss of the map another edge may have claimed a vehicle while this one was away. Two owners would both take
+messages for it. So this edge compares its vehicles with the map when it starts, at each new generation of the map, and
+at each change of a record. It claims those without a record. Those that belong to another edge are *foreign*: this edge
+no longer serves them, keeps what waits for them, and names them in its log, its status and a key that ``mesh where``
+reads.
 
 It knows vehicles, records and a few functions of the node. It must never know sockets, sessions or packets. What always
 holds:

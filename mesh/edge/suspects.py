@@ -1,14 +1,14 @@
-"""The packets in whose handling this edge's process ended: what is suspected, and what is refused.
+"""The packets during whose handling this edge's process ended: which are suspected, and which are refused.
 
 It knows how the last process ended, its breadcrumb and one file in the node's folder: never links or sessions. The
 rules:
 
 *The first death* may be an accident. The front door repeats the packet to the next process, which handles it.
 
-*The second death* condemns the packet: it is not handled again. Its connection is not attached, and later connections
-of the same client are closed when they bring the packet.
+*The second death* condemns the packet: it is refused. Its connection is not attached, and later connections of the same
+client are closed when they send the packet.
 
-*A kill from outside counts for nothing*, nor does a process that ended while it handled no frame.
+*A kill from outside* does not count, nor does the end of a process that handled no frame.
 
 What always holds: the file is written before the process handles a frame; a packet that cannot be told apart from
 another (too little of it was kept) counts as the same one on the same connection only; at most ``MOST`` packets are
@@ -36,8 +36,8 @@ MOST: Final = 64
 
 # Seconds. A packet that ends the process does so again within a minute: as soon as the door has repeated it.
 ACCIDENT: Final = 3600.0
-# Seconds. Long enough that a client which sends the packet again and again disturbs its edge twice a day at most, and
-# short enough that a program without the fault accepts the packet soon.
+# Seconds. Long enough that a client which repeats the packet ends its edge twice a day at most, and short enough that
+# the packet is accepted soon after the fault in the program is mended.
 CONDEMNED: Final = 86_400.0
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,8 @@ class Suspects:
         return bool(self._found)
 
     def blame(self, ended: Ended | None, crumb: Crumb | None) -> Suspect | None:
-        """Take note of how the process before this one ended. Returns the packet that it handled, if it is to blame."""
+        """Record how the process before this one ended. Returns the packet that it handled, if that counts as a
+        death."""
         if ended is None or crumb is None or not ended.responsible or ended.token != crumb.token:
             return None
         packet, fingerprint = examine(crumb)
@@ -110,7 +111,8 @@ class Suspects:
         return fresh
 
     def meet(self, instance: bytes, connection: int, vehicle: str, client: str) -> Suspect | None:
-        """A connection is opened or attached: give its packets their names. Returns the one that is condemned."""
+        """A connection is opened or attached: note vehicle and client of its suspected packets. Returns the packet
+        that is condemned."""
         self._forget()
         mine = [it for it in self._found if it.connection == connection and it.instance == instance.hex()]
         for it in mine:
