@@ -5,8 +5,8 @@ It knows names, lengths and positions of segments; it must never know items. Wha
 - A segment is in the manifest before it has a frame, and its file is durable before the manifest names it. So a
   segment that the manifest names and the directory lacks was deleted; one that follows the last named segment was made
   by a process that ended before it could name it, and is empty.
-- The manifest stops to name a segment before the file is removed. So a file older than the first named segment is a
-  leftover of cleaning.
+- The manifest stops naming a segment before the file is removed. So a file older than the first named segment is left
+  over from cleaning.
 - ``length`` and ``position`` of the growing segment were durable when the manifest was written; the segment may have
   grown since. A torn end lies behind them.
 - The file is replaced whole: write, sync, rename, sync of the directory. It is written when segments change, at the

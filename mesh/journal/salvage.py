@@ -3,9 +3,10 @@
 It knows what ``survey`` found; it must never know what an item means. It runs while the journal's owner does not, under
 the journal's lock. What always holds:
 
-- No byte of the damaged journal is deleted: its files get the suffix ``.damaged``, and stay until someone removes them.
-- ``salvage.plan`` is on the disk before the first new segment, and says the number of it: what an interrupted salvage
-  has written is removed by the next one. When all new segments are synced, ``manifest.salvage`` is written; from then
+- No byte of the damaged journal is deleted: its files get the suffix ``.damaged``, and stay until the operator removes
+  them.
+- ``salvage.plan`` is on the disk before the first new segment, and has its number: the next salvage removes what an
+  interrupted one has written. When all new segments are synced, ``manifest.salvage`` is written; from then
   on an interrupted salvage is finished, not repeated. While one of the two files exists the journal does not open.
 - Items keep their ids. The new journal has an id of its own and says that it replaces another (``Manifest.salvaged``),
   and its positions begin far behind the last known one: numbers of lost records are not used again.

@@ -1,11 +1,11 @@
 """A survey: what of a journal can be read, and what is lost. It reads all bytes and changes nothing.
 
-Recovery stops at the first damage; the survey goes on behind it. It knows the layout; it must never know what an item
+Recovery stops at the first damage; the survey continues after it. It knows the layout; it must never know what an item
 means. What always holds:
 
 - An item counts as kept only if its newest copy passes its checksum.
 - Where the frame is damaged, records are read one by one. The index, if it is valid, says where they are; else their
-  own lengths do, and what follows the first record without a valid length is lost up to the next frame.
+  own lengths do, and everything from the first record without a valid length to the next frame is lost.
 - A drop has no checksum of its own. In a damaged frame without an index, drops count only if a damaged record explains
   the damage: to deliver a message again is better than to lose another one.
 """

@@ -1,4 +1,4 @@
-"""The generation of the map: which of several maps, one after the other, etcd holds.
+"""The generation of the map: a number that tells the maps apart that etcd has held one after the other.
 
 etcd may be emptied, or set back to an older state. Then vehicles get new owners, and epochs begin again; an epoch of
 the map before must not be compared with one of the map after. So each map has a generation, a number in one key, and
@@ -7,9 +7,10 @@ every process that sees that the map is not the one it knew writes a higher numb
 It knows one key, revisions and the number. It must never know vehicles. What always holds:
 
 - The generation that a process knows never goes down, also across its restarts if it has a file.
-- After etcd was emptied (no key), or set back (a lower number, another cluster, a revision below the one known, or a
-  watch whose history ended), the number is higher than each one that a process which saw it has known.
-- Of several processes that see it at the same time, one writes and the others take its number.
+- etcd was emptied if it has no key. It was set back if the number is lower, the cluster another one, the revision below
+  the one known, or the history of a watch ended. The process that notices this writes a number that is higher than any
+  that it knew.
+- Of several processes that notice it at the same time, one writes, and the others take its number.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 It knows the map, its generation and time: never vehicles. What always holds: after a reset of etcd the generation is
 checked at once, and otherwise every ``PERIOD`` seconds, since a process that was disconnected meanwhile cannot see from
-the watch that etcd was emptied and filled again; a new generation is told only after the map was loaded again.
+the watch that etcd was emptied and filled again; the listener is called only after the map of a new generation was
+loaded.
 """
 
 from __future__ import annotations
