@@ -243,6 +243,14 @@ class Courier:
         messages, size = self.limits(session)
         return len(session.outbound.waiting) > messages or session.outbound.bytes > size
 
+    def is_short(self, session: Session, size: int) -> bool:
+        """Whether a message of ``size`` bytes would need room that is perhaps not there."""
+        messages, limit = self._bounds(session)
+        outbound = session.outbound
+        if len(outbound.waiting) >= messages or outbound.bytes + size > limit or self._quotas.strained:
+            return True
+        return outbound.share.bytes + size > outbound.share.limit
+
     def make_room(self, session: Session, size: int, can_wait: bool = False) -> bool:
         """Whether a message of ``size`` bytes can be queued for a session, after dropping what may be dropped.
         ``can_wait``: if not, it is offered again later, so it is not refused."""

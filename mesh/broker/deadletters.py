@@ -4,8 +4,9 @@ It knows letters, their shares (a vehicle's or a back end's) and their bounds; i
 or which clients read letters. What always holds:
 
 * a letter is in the journal before its publisher is answered: its item is part of the receipt's position;
-* the letters of the node, and those of one share, are within their bytes; with ``hold`` they exceed them at most by the
-  messages whose publishers wait for their answers, and those of cores that lost their connection while they waited;
+* the letters of the node, and those of one share, are within their bytes; with ``hold`` they exceed them at most by
+  ``hold_bytes`` (see ``may_exceed``), what is on its way from other nodes, and those of cores that lost their
+  connection while they waited;
 * a letter ends in one of three ways: a reader has acknowledged it, it is too old, or (with ``drop_oldest``) it made
   room for a newer one. The last two are counted by cause and logged.
 """
@@ -141,6 +142,17 @@ class DeadLetters:
     def _within(self, of_share: int, size: int) -> bool:
         settings = self._settings
         return of_share + size <= settings.dead_letter_share and self.queue.bytes + size <= settings.dead_letter_bytes
+
+    def may_exceed(self, message: Message, shares: set[str]) -> bool:
+        """With ``hold``: whether letters of a message may be above the bounds, one in each of the shares. Publishers
+        that lose their connections while they wait leave such letters behind."""
+        settings, total = self._settings, 0
+        for name in shares:
+            size, share = size_of(message, name), self._shares.get(name)
+            total += size
+            if size + (0 if share is None else share.bytes) > settings.dead_letter_share + settings.hold_bytes:
+                return False
+        return self.queue.bytes + total <= settings.dead_letter_bytes + settings.hold_bytes
 
     def _drop_until(self, queue: LetterQueue, most: int, cause: int) -> None:
         while queue.bytes > most:

@@ -64,6 +64,14 @@ class Dispatcher:
         self.clock = clock
         self.tombstones = Tombstones(persistence)
 
+    def has_room(self, message: Message, source: Session) -> bool:
+        """With ``hold``: whether the receivers on this node may take a message of a client."""
+        if not self.refusals.holds():
+            return True
+        route = self.subscriptions.route(message.topic)
+        members = [member for group in route.groups for member in group.members]
+        return self.refusals.has_room(message, source, route.targets + members)
+
     def route(self, message: Message, source: Session | None, receipt: Receipt | None) -> int:
         """Queue ``message`` for all its receivers on this node. Returns the reason code for its publisher."""
         if not self._retain(message, receipt, source):

@@ -27,9 +27,9 @@ from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import IGNORE, Settings
 from mesh.broker.trace import Tracer
-from mesh.broker.versions import take_version
+from mesh.broker.versions import Version, take_version
 from mesh.session.inbound import Receipt
-from mesh.session.message import message_of, without_trace
+from mesh.session.message import Message, message_of, without_trace
 from mesh.session.span import Span
 from mesh.wire import reasons
 from mesh.wire.encode import encode_ack
@@ -166,16 +166,11 @@ class Intake:
             message.trace = span.context
             if packet.properties is not None:
                 message.properties = without_trace(packet.properties)
-        if version is None:
-            reason = self._dispatcher.route(message, session, receipt)
-        else:
-            reason = self._dispatcher.take_fleet(message, session, receipt, version)
-        if receipt is not None:
+        if receipt is not None and not from_tier and not self._dispatcher.has_room(message, session):
+            reason = reasons.QUOTA_EXCEEDED
             receipt.note(reason)
-            if packet.qos == 1 and session.ledger is not None:
-                self._update_ledger(session, session.ledger, packet.packet_id, reason)
-        if session.kind == BACKEND:
-            self._forwarder.forward(message, receipt)
+        else:
+            reason = self._pass_on(message, packet, session, receipt, version)
         if packet.qos == 2 and receipt is not None and not reasons.is_error(receipt.reason):
             if receipt.unplaced:
                 session.incoming[packet.packet_id] = 0
@@ -188,6 +183,23 @@ class Intake:
                 span.end(reason if reasons.is_error(reason) else reasons.SUCCESS)
             else:
                 receipt.span = span
+
+    def _pass_on(
+        self, message: Message, packet: Publish, session: Session, receipt: Receipt | None,
+        version: Version | None,
+    ) -> int:
+        """Pass a message to its receivers on this node, and to the other nodes. Returns the reason code of this one."""
+        if version is None:
+            reason = self._dispatcher.route(message, session, receipt)
+        else:
+            reason = self._dispatcher.take_fleet(message, session, receipt, version)
+        if receipt is not None:
+            receipt.note(reason)
+            if packet.qos == 1 and session.ledger is not None:
+                self._update_ledger(session, session.ledger, packet.packet_id, reason)
+        if session.kind == BACKEND:
+            self._forwarder.forward(message, receipt)
+        return reason
 
     def _update_ledger(self, session: Session, ledger: Ledger, packet_id: int, reason: int) -> None:
         if reasons.is_error(reason):

@@ -7,7 +7,9 @@ always holds:
   would send the message again, to all receivers;
 * a publisher that cannot be told (MQTT 3.1 and 3.1.1) is not closed: its message goes to the dead letters, and it is
   answered when the letter is durable. A will goes to the dead letters, too;
-* a back end's full queue spills into its dead letters, or (``hold``) takes the message and keeps its publisher waiting.
+* a back end's full queue spills into its dead letters, or (``hold``) takes the message and keeps its publisher waiting;
+* with ``hold``, a queue or the dead letters exceed their limits by a bound at most. A publish beyond it is an error,
+  and no receiver gets it; a publisher that cannot be told is closed.
 """
 
 from __future__ import annotations
@@ -146,6 +148,47 @@ class Refusals:
             self._notices.warn("held", "the queue of %s is full: publishers wait until it reads", share)
         held.append((delivery, receipt))
 
+    def holds(self) -> bool:
+        """Whether publishers wait for full queues or full dead letters."""
+        settings = self._settings
+        return settings.backend_when_full == HOLD or settings.dead_letter_when_full == HOLD
+
+    def has_room(self, message: Message, source: Session, receivers: list[RouteTarget]) -> bool:
+        """With ``hold``: whether the receivers' queues and dead letters may take a message of a client, also above
+        their limits. Publishers that lose their connections while they wait leave such messages behind. Call it before
+        any receiver gets the message."""
+        shares: set[str] = set()
+        for target in receivers:
+            session = target.session
+            if not self._courier.is_short(session, message.size()):
+                continue
+            if session.kind == BACKEND and session.durable and self._settings.backend_when_full == HOLD:
+                if not self._may_exceed(session, message):
+                    return self._beyond(message, session.letter_share())
+            elif session.kind in (VEHICLE, BACKEND):
+                shares.add(session.letter_share())
+            else:
+                shares.add(self.share_of(message.topic, source))
+        return not shares or self._may_bury(message, shares)
+
+    def _may_exceed(self, session: Session, message: Message) -> bool:
+        settings, outbound = self._settings, session.outbound
+        messages, size = self._courier.limits(session)
+        if len(outbound.waiting) >= messages + settings.hold_messages:
+            return False
+        return outbound.bytes + message.size() <= size + settings.hold_bytes
+
+    def _may_bury(self, message: Message, shares: set[str]) -> bool:
+        if self._settings.dead_letter_when_full != HOLD or self._letters.may_exceed(message, shares):
+            return True
+        return self._beyond(message, next(iter(shares)))
+
+    def _beyond(self, message: Message, share: str) -> bool:
+        self._counters.rejected += 1
+        self._notices.warn("beyond", "a message on %s is refused: too many wait for room for %s",
+                           shortened(message.topic), shortened(share))  # fmt: skip
+        return False
+
     # Messages that other nodes, or tables of this one, refuse
 
     def refuse(self, message: Message, receipt: Receipt | None, reason: int, source: Session | None = None) -> None:
@@ -158,7 +201,10 @@ class Refusals:
             self._notices.warn("refused", "a message on %s is refused: %s", shortened(message.topic), name_of(reason))
             receipt.note(reason)
             return
-        self.keep_refused(message, None if closed else receipt, reason, source)
+        if receipt is not None and not self._may_bury(message, {self.share_of(message.topic, source)}):
+            receipt.note(reason)
+            return
+        self.keep_refused(message, receipt, reason, source)
         if receipt is not None:
             receipt.note(SUCCESS)
 

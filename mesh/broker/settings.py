@@ -26,9 +26,9 @@ class Settings:
 
     __slots__ = (
         "attach_grace", "backend_queue_bytes", "backend_queue_messages", "backend_when_full", "dead_letter_age",
-        "dead_letter_bytes", "dead_letter_expired", "dead_letter_share", "dead_letter_when_full", "disk", "in_flight",
-        "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all", "max_keep_alive", "max_packet",
-        "max_queue_bytes", "max_queue_messages", "max_retained", "max_session_expiry", "max_sessions",
+        "dead_letter_bytes", "dead_letter_expired", "dead_letter_share", "dead_letter_when_full", "disk", "hold_bytes",
+        "hold_messages", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all", "max_keep_alive",
+        "max_packet", "max_queue_bytes", "max_queue_messages", "max_retained", "max_session_expiry", "max_sessions",
         "max_subscriptions", "memory", "node", "on_refusal", "overshoot_bytes", "queue_patience", "receive_maximum",
         "refused", "routes", "shared_patience", "system_interval", "tier_packet", "tier_queue_bytes",
         "tier_queue_messages", "topic_aliases", "vehicle_queue_bytes", "vehicle_retained_bytes", "vehicle_sessions",
@@ -70,6 +70,10 @@ class Settings:
         self.dead_letter_age = 30 * 86_400.0
         self.dead_letter_expired = False  # also messages that expire in a queue
         self.dead_letter_when_full = DROP_OLDEST  # or HOLD
+        # With HOLD: how far a queue of a back end, or the dead letters, may exceed their limits. Publishers wait for
+        # those messages, or have lost their connections while they waited. Beyond that a publish is refused.
+        self.hold_messages = 65_536
+        self.hold_bytes = 64 << 20
         self.max_session_expiry = FOREVER
         self.max_sessions = 1_000_000
         self.max_subscriptions = 10_000

@@ -62,3 +62,25 @@ def test_a_publisher_that_left_while_it_waited_for_a_back_end_sends_again() -> N
         sender.connect(protocol=4)
     check_items(bench)
     assert bench.client("slow", "app", clean=False, expiry=1000).messages() == [b"0"]
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_publishers_that_leave_while_they_wait_for_a_back_end_fill_its_queue_up_to_a_bound(protocol: int) -> None:
+    """The identifier of a QoS 2 message is open, so its publisher does not send it again as a new one: it stays."""
+    bench = core(backend_queue_messages=2, backend_when_full=HOLD, hold_messages=3)
+    away(bench, "slow", "t")
+    for number in range(9):
+        sender = bench.client("s", protocol=protocol)
+        sender.publish("t", b"%d" % number, 2)
+        if number < 2:
+            assert answers(sender) == [0]
+        elif number < 5:
+            assert (answers(sender), sender.closed) == ([], False)
+        elif protocol == 5:
+            assert answers(sender) == [0x97]
+        else:
+            assert (answers(sender), sender.closed) == ([], True)
+        sender.lose()
+        bench.turn()
+    assert bench.client("slow", "app", clean=False, expiry=1000).messages() == [b"%d" % number for number in range(5)]
+    check_items(bench)

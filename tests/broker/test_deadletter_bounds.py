@@ -78,6 +78,19 @@ def test_with_hold_a_repeat_after_a_lost_connection_takes_no_second_place() -> N
     check_items(bench)
 
 
+def test_with_hold_publishers_that_leave_exceed_the_bounds_by_a_bound() -> None:
+    bench = full_edge(dead_letter_share=SIZE, dead_letter_when_full=HOLD, hold_bytes=3 * SIZE)
+    letters_of(bench, "V1", 1)
+    for number in range(8):
+        vehicle = bench.client("q", "V1", VEHICLE, protocol=4)
+        vehicle.publish("vehicles/V1/status", b"%d" % number + b"." * 1000, 2)
+        assert (answers(vehicle), vehicle.closed) == ([], number >= 3)
+        vehicle.lose()
+        bench.turn()
+    assert len(kept(bench)) == 4
+    check_items(bench)
+
+
 def test_with_hold_a_qos_2_message_that_waits_survives_a_crash() -> None:
     """Its identifier is open in the journal, so its publisher's repeat is no new message."""
     bench = full_edge(dead_letter_share=SIZE, dead_letter_when_full=HOLD)

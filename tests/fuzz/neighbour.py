@@ -28,6 +28,7 @@ from mesh.wire.packets import (
     Subscription,
 )
 from mesh.wire.properties import Properties
+from mesh.wire.reasons import QUOTA_EXCEEDED
 from tests.fuzz.line import Line
 from tests.fuzz.peer import encoded_answer
 from tests.fuzz.watch import Breach, insist
@@ -37,9 +38,12 @@ _MARK: Final = b"neighbour "
 
 
 class Neighbour:
-    """``prefix``: the topics that it may publish to. ``published`` and ``arrived`` count its messages."""
+    """``prefix``: the topics that it may publish to. ``published`` and ``arrived`` count its messages. ``refusable``:
+    its messages may be refused because other receivers hold too many. No receiver gets such a message."""
 
-    def __init__(self, principal: Principal, limits: PacketLimits, prefix: str) -> None:
+    def __init__(self, principal: Principal, limits: PacketLimits, prefix: str, refusable: bool = False) -> None:
+        self._refusable = refusable
+        self._skipped: set[int] = set()  # numbers before ``arrived`` that did not come: they must be refused
         self._principal = principal
         self._limits = limits
         self._topic = prefix + "neighbour/own"
@@ -125,23 +129,47 @@ class Neighbour:
         if packet.topic != self._topic or not packet.payload.startswith(_MARK):
             return  # a message of another client
         number = _number(packet)
-        if number > self.arrived or packet.qos != 1 + number % 2:
+        if packet.qos != 1 + number % 2 or number in self._skipped:
             raise Breach(f"message {number} came where {self.arrived} was due: {packet}")
+        while number > self.arrived:
+            self._skip(packet)
         if number == self.arrived:
             self.arrived += 1
         elif packet.qos == 2 or not (packet.dup or number in self._again):
             raise Breach(f"message {number} came twice: {packet}")
 
+    def _skip(self, packet: Packet) -> None:
+        if not self._refusable:
+            raise Breach(f"{self.arrived} was due: {packet}")
+        self._skipped.add(self.arrived)
+        self.arrived += 1
+
+    def _refused(self, packet: Ack) -> None:
+        """A message was refused, so it does not come."""
+        if not self._refusable or packet.reason != QUOTA_EXCEEDED:
+            raise Breach(f"the neighbour's message was refused: {packet}")
+        message = self._unanswered[packet.packet_id]
+        if message is None:
+            raise Breach(f"an exchange that was open was refused: {packet}")
+        number = _number(message)
+        while self.arrived <= number:
+            self._skip(packet)
+        if number in self._skipped:
+            self._skipped.discard(number)
+        elif number not in self._again:  # of a repeat, the first may have come
+            raise Breach(f"message {number} came and was refused: {packet}")
+
     def _hear_ack(self, packet: Ack) -> None:
         packet_id = packet.packet_id
         # After a crash the server may have dropped a completed exchange.
-        if packet.reason >= 0x80 and packet.type != PUBCOMP:
-            raise Breach(f"the neighbour's message was refused: {packet}")
+        refused = packet.reason >= 0x80 and packet.type != PUBCOMP
+        if refused:
+            self._refused(packet)
         if packet.type == PUBREL:
             self._received.discard(packet_id)
         elif packet_id not in self._unanswered:
             raise Breach(f"an answer to an unknown packet: {packet}")
-        elif packet.type == PUBREC:
+        elif packet.type == PUBREC and not refused:
             self._unanswered[packet_id] = None
         else:
             del self._unanswered[packet_id]
@@ -149,7 +177,8 @@ class Neighbour:
     @property
     def settled(self) -> bool:
         """Whether all messages are acknowledged and have come back."""
-        return self.arrived == self.published and not self._unanswered and not self._out and not self._received
+        left = self._unanswered or self._out or self._received or self._skipped
+        return self.arrived == self.published and not left
 
     def lose(self) -> None:
         """The server has crashed."""

@@ -8,7 +8,7 @@ from mesh.broker.broker import Broker
 from mesh.broker.principal import VEHICLE
 from mesh.broker.quotas import MESSAGE, Share, filter_weight
 from mesh.broker.session import Session
-from mesh.broker.settings import DROP_OLDEST, HOLD
+from mesh.broker.settings import HOLD
 from mesh.wire.topics import is_shared
 from tests.fuzz.store import CrashStore
 from tests.fuzz.watch import insist
@@ -16,7 +16,6 @@ from tests.support.items import owned_items
 
 _SLACK: Final = 64  # packets of one read that may exceed a limit
 _HELD: Final = 4096  # answers that wait for the journal, which is never far behind in these tests
-_ABOVE: Final = 1000  # messages above the limit of a back end's queue that holds: all that clients have unanswered
 _CORES: Final = 24  # that may be connected at a time: all clients
 
 
@@ -84,10 +83,11 @@ def _check_letters(broker: Broker) -> None:
     insist(counted == shares, f"{counted} are counted, there are {shares}")
     lent = {item for given in broker.readers._lent.values() for item in given}
     insist({letter.item for letter in found if letter.lent} <= lent, "a letter is lent to no reader")
-    if settings.dead_letter_when_full == DROP_OLDEST:
-        insist(size <= settings.dead_letter_bytes, f"{size} bytes of dead letters")
-        insist(max(shares.values(), default=0) <= settings.dead_letter_share, f"a share is too large: {shares}")
-        insist(not letters.waiting, "a publisher waits, and the oldest letter could be dropped")
+    above = settings.hold_bytes if settings.dead_letter_when_full == HOLD else 0
+    insist(size <= settings.dead_letter_bytes + above, f"{size} bytes of dead letters")
+    most = settings.dead_letter_share + above
+    insist(max(shares.values(), default=0) <= most, f"a share is too large: {shares}")
+    insist(not (letters.waiting and above == 0), "a publisher waits, and the oldest letter could be dropped")
 
 
 def _check_session(broker: Broker, session: Session) -> None:
@@ -98,7 +98,7 @@ def _check_session(broker: Broker, session: Session) -> None:
     queues = (settings.backend_queue_messages, settings.max_queue_messages, settings.tier_queue_messages)
     most = max(*queues, settings.inbox_messages)
     if settings.backend_when_full == HOLD:
-        most += _ABOVE
+        most += settings.hold_messages
     if session.kind == VEHICLE and not session.inbox:
         most += settings.in_flight + _CORES * settings.receive_maximum  # see ``Pressure``
     insist(len(deliveries) <= most + 2 * settings.in_flight, f"{session.key}: {len(deliveries)} deliveries")

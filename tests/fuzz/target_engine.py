@@ -41,6 +41,7 @@ _DISKS: Final = (SYNCED, SYNCED, LATE, LATE, STUCK)
 _CRASHES: Final = (0.0, 0.0002, 0.002)  # chance in a turn
 _VEHICLES: Final = tuple(f"V{number}" for number in range(6))
 
+_TICKS: Final = 100  # in which all dead letters that are too old are dropped
 _AGE: Final = 31 * 86_400.0  # seconds, beyond every session expiry of the sequences but "never"
 
 
@@ -98,6 +99,8 @@ def fuzz_settings(dice: Random, edge: bool, limits: PacketLimits) -> Settings:
     settings.dead_letter_age = dice.choice((60.0, 30 * 86_400.0))
     settings.dead_letter_when_full = dice.choice((DROP_OLDEST, DROP_OLDEST, HOLD))
     settings.dead_letter_expired = settings.dead_letter_when_full == DROP_OLDEST and dice.random() < 0.5
+    settings.hold_messages = dice.choice((10, 200))
+    settings.hold_bytes = dice.choice((limits.max_packet_size + 2000, 10 * limits.max_packet_size))
     settings.max_subscriptions = 12
     settings.max_retained = 12
     if settings.max_keep_alive == 30:  # in half of the worlds
@@ -149,8 +152,8 @@ class World:
 
     def _neighbour(self) -> Neighbour:
         if self._edge:
-            return Neighbour(_vehicle("GOOD"), self._limits, "vehicles/GOOD/")
-        return Neighbour(Principal("good", BACKEND, everything()), self._limits, "good/")
+            return Neighbour(_vehicle("GOOD"), self._limits, "vehicles/GOOD/", self._holds())
+        return Neighbour(Principal("good", BACKEND, everything()), self._limits, "good/", self._holds())
 
     # A run
 
@@ -298,9 +301,11 @@ class World:
     def _age(self) -> None:
         """All dead letters become too old."""
         self.clock.now += _AGE
-        for _ in range(10):  # they are dropped in portions
+        for _ in range(_TICKS):  # they are dropped in portions
             self.broker.tick()
             self.end_turn()
+            if not len(self.broker.letters):
+                break
 
     def _end_sessions(self, but: str = "") -> None:
         """End each session with a clean start of expiry 0, except that of the client ``but``."""
