@@ -5,8 +5,7 @@ or which clients read letters. What always holds:
 
 * a letter is in the journal before its publisher is answered: its item is part of the receipt's position;
 * the letters of the node, and those of one share, are within their bytes; with ``hold`` they exceed them at most by
-  ``hold_bytes`` (see ``may_exceed``), what is on its way from other nodes, and those of cores that lost their
-  connection while they waited;
+  ``hold_bytes`` (see ``may_exceed``), and by what edges refuse that was on its way to them;
 * a letter ends in one of three ways: a reader has acknowledged it, it is too old, or (with ``drop_oldest``) it made
   room for a newer one. The last two are counted by cause and logged.
 """
@@ -143,16 +142,18 @@ class DeadLetters:
         settings = self._settings
         return of_share + size <= settings.dead_letter_share and self.queue.bytes + size <= settings.dead_letter_bytes
 
-    def may_exceed(self, message: Message, shares: set[str]) -> bool:
-        """With ``hold``: whether letters of a message may be above the bounds, one in each of the shares. Publishers
-        that lose their connections while they wait leave such letters behind."""
-        settings, total = self._settings, 0
+    def may_exceed(self, message: Message, shares: list[str]) -> bool:
+        """With ``hold``: whether letters of a message may be above the bounds, one for each entry of ``shares``.
+        Publishers that lose their connections while they wait leave such letters behind."""
+        above = self._settings.hold_bytes
+        added: dict[str, int] = {}
         for name in shares:
-            size, share = size_of(message, name), self._shares.get(name)
-            total += size
-            if size + (0 if share is None else share.bytes) > settings.dead_letter_share + settings.hold_bytes:
+            added[name] = added.get(name, 0) + size_of(message, name)
+        for name, size in added.items():
+            share = self._shares.get(name)
+            if size + (0 if share is None else share.bytes) > self._settings.dead_letter_share + above:
                 return False
-        return self.queue.bytes + total <= settings.dead_letter_bytes + settings.hold_bytes
+        return self.queue.bytes + sum(added.values()) <= self._settings.dead_letter_bytes + above
 
     def _drop_until(self, queue: LetterQueue, most: int, cause: int) -> None:
         while queue.bytes > most:

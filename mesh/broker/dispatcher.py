@@ -65,7 +65,7 @@ class Dispatcher:
         self.tombstones = Tombstones(persistence)
 
     def has_room(self, message: Message, source: Session) -> bool:
-        """With ``hold``: whether the receivers on this node may take a message of a client."""
+        """With ``hold``: whether the receivers on this node may take a message."""
         if not self.refusals.holds():
             return True
         route = self.subscriptions.route(message.topic)

@@ -166,9 +166,11 @@ class Intake:
             message.trace = span.context
             if packet.properties is not None:
                 message.properties = without_trace(packet.properties)
-        if receipt is not None and not from_tier and not self._dispatcher.has_room(message, session):
+        if receipt is not None and not self._dispatcher.has_room(message, session):
             reason = reasons.QUOTA_EXCEEDED
             receipt.note(reason)
+            if session.ledger is not None:
+                self._update_ledger(session, session.ledger, packet.packet_id, reason)
         else:
             reason = self._pass_on(message, packet, session, receipt, version)
         if packet.qos == 2 and receipt is not None and not reasons.is_error(receipt.reason):

@@ -154,10 +154,12 @@ class Refusals:
         return settings.backend_when_full == HOLD or settings.dead_letter_when_full == HOLD
 
     def has_room(self, message: Message, source: Session, receivers: list[RouteTarget]) -> bool:
-        """With ``hold``: whether the receivers' queues and dead letters may take a message of a client, also above
-        their limits. Publishers that lose their connections while they wait leave such messages behind. Call it before
-        any receiver gets the message."""
-        shares: set[str] = set()
+        """With ``hold``: whether the receivers' queues and dead letters may take a message, also above their limits.
+        Publishers that lose their connections while they wait leave such messages behind. Call it before any receiver
+        gets the message."""
+        shares: list[str] = []  # of the letters that may be made
+        if message.from_tier and self._settings.inbox_when_full == DEAD_LETTER:
+            shares.append(self.share_of(message.topic))  # of an inbox
         for target in receivers:
             session = target.session
             if not self._courier.is_short(session, message.size()):
@@ -166,9 +168,9 @@ class Refusals:
                 if not self._may_exceed(session, message):
                     return self._beyond(message, session.letter_share())
             elif session.kind in (VEHICLE, BACKEND):
-                shares.add(session.letter_share())
+                shares.append(session.letter_share())
             else:
-                shares.add(self.share_of(message.topic, source))
+                shares.append(self.share_of(message.topic, source))
         return not shares or self._may_bury(message, shares)
 
     def _may_exceed(self, session: Session, message: Message) -> bool:
@@ -178,10 +180,10 @@ class Refusals:
             return False
         return outbound.bytes + message.size() <= size + settings.hold_bytes
 
-    def _may_bury(self, message: Message, shares: set[str]) -> bool:
+    def _may_bury(self, message: Message, shares: list[str]) -> bool:
         if self._settings.dead_letter_when_full != HOLD or self._letters.may_exceed(message, shares):
             return True
-        return self._beyond(message, next(iter(shares)))
+        return self._beyond(message, shares[0])
 
     def _beyond(self, message: Message, share: str) -> bool:
         self._counters.rejected += 1
@@ -201,7 +203,7 @@ class Refusals:
             self._notices.warn("refused", "a message on %s is refused: %s", shortened(message.topic), name_of(reason))
             receipt.note(reason)
             return
-        if receipt is not None and not self._may_bury(message, {self.share_of(message.topic, source)}):
+        if receipt is not None and not self._may_bury(message, [self.share_of(message.topic, source)]):
             receipt.note(reason)
             return
         self.keep_refused(message, receipt, reason, source)
