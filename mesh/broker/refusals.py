@@ -158,7 +158,7 @@ class Refusals:
         Publishers that lose their connections while they wait leave such messages behind. Call it before any receiver
         gets the message."""
         shares: list[str] = []  # of the letters that may be made
-        if message.from_tier and self._settings.inbox_when_full == DEAD_LETTER:
+        if message.from_tier:
             shares.append(self.share_of(message.topic))  # of an inbox
         for target in receivers:
             session = target.session
