@@ -44,6 +44,7 @@ class Neighbour:
     def __init__(self, principal: Principal, limits: PacketLimits, prefix: str, refusable: bool = False) -> None:
         self._refusable = refusable
         self._skipped: set[int] = set()  # numbers before ``arrived`` that did not come: they must be refused
+        self._refused: set[int] = set()  # numbers from ``arrived`` on that do not come
         self._principal = principal
         self._limits = limits
         self._topic = prefix + "neighbour/own"
@@ -135,16 +136,22 @@ class Neighbour:
             self._skip(packet)
         if number == self.arrived:
             self.arrived += 1
+            while self.arrived in self._refused:
+                self._skip(packet)
         elif packet.qos == 2 or not (packet.dup or number in self._again):
             raise Breach(f"message {number} came twice: {packet}")
 
     def _skip(self, packet: Packet) -> None:
-        if not self._refusable:
+        """The message that was due did not come: it was refused, or will be."""
+        if self.arrived in self._refused:
+            self._refused.discard(self.arrived)
+        elif self._refusable:
+            self._skipped.add(self.arrived)
+        else:
             raise Breach(f"{self.arrived} was due: {packet}")
-        self._skipped.add(self.arrived)
         self.arrived += 1
 
-    def _refused(self, packet: Ack) -> None:
+    def _hear_refusal(self, packet: Ack) -> None:
         """A message was refused, so it does not come."""
         if not self._refusable or packet.reason != QUOTA_EXCEEDED:
             raise Breach(f"the neighbour's message was refused: {packet}")
@@ -152,9 +159,11 @@ class Neighbour:
         if message is None:
             raise Breach(f"an exchange that was open was refused: {packet}")
         number = _number(message)
-        while self.arrived <= number:
-            self._skip(packet)
-        if number in self._skipped:
+        if number >= self.arrived:
+            self._refused.add(number)
+            while self.arrived in self._refused:
+                self._skip(packet)
+        elif number in self._skipped:
             self._skipped.discard(number)
         elif number not in self._again:  # of a repeat, the first may have come
             raise Breach(f"message {number} came and was refused: {packet}")
@@ -164,7 +173,7 @@ class Neighbour:
         # After a crash the server may have dropped a completed exchange.
         refused = packet.reason >= 0x80 and packet.type != PUBCOMP
         if refused:
-            self._refused(packet)
+            self._hear_refusal(packet)
         if packet.type == PUBREL:
             self._received.discard(packet_id)
         elif packet_id not in self._unanswered:
