@@ -208,7 +208,7 @@ class Courier:
         size = message.size()
         full = len(outbound.waiting) >= self._settings.max_queue_messages
         if full or outbound.bytes + size > self.limits(session)[1] or self._refused_by_quota(session, size, False):
-            self._counters.dropped_full += 1
+            self.dropped(message)
         else:
             outbound.push(Delivery(message, 0, retain, subscription_ids, message.received, message.expires, size))
 

@@ -5,7 +5,9 @@ It knows deliveries, their publishers' receipts and the spool: never packets or 
 * a publish of a back end is answered when the edge has answered it, or when it is in the spool. New messages are
   spooled while the edge is disconnected, does not answer in ``answer`` seconds, or has messages waiting in the spool;
 * no more than ``IN_FLIGHT_BYTES``, and one message, are sent and not acknowledged;
-* a QoS 2 message is always spooled first, because its packet identifier must be the same after a crash of the core;
+* a QoS 2 message is always spooled before it is sent, because its packet identifier must be the same after a crash of
+  the core. One for a vehicle whose queue is full is spooled when it is due, and its publisher waits for PUBREC, the
+  last answer that can refuse it. Until then nothing of it is in the journal (``Receipt.unplaced``);
 * messages reach the edge in the order in which they came to this core, spooled or not; those for a vehicle whose queue
   is full wait in ``Holding``, where messages of other vehicles overtake them;
 * deliveries of QoS 1 leave with growing numbers (``broker/ledger.py``), so one that was held gets a new number. Its
@@ -42,6 +44,9 @@ _BYTES_IN_MEMORY: Final = 16 << 20  # of messages that wait for the edge; those 
 # could take the next message for one that it has.
 _GAP: Final = 32_768
 
+# Spooled messages in the queue up to which the publisher of a message for a full vehicle waits behind them.
+_AHEAD: Final = IN_FLIGHT
+
 # Why no message is sent.
 GREETING: Final = 1  # the edge has not named all vehicles whose queues are full
 SOCKET: Final = 2  # the edge does not read
@@ -77,6 +82,7 @@ class Downstream(Sender):
         self._spool_waiting = 0  # spooled deliveries in the queue: while there are any, new messages are spooled too
         self._slow = False  # the edge does not answer in time
         self._direct = 0  # deliveries whose publishers wait for the answer of the edge
+        self._unspooled = 0  # those of QoS 2 among them
         self._refusals: Fifo[tuple[Delivery, int]] = Fifo()  # of the edge, for messages that are still in the spool
 
     def restore(self, items: Iterable[Item]) -> None:
@@ -96,7 +102,9 @@ class Downstream(Sender):
         qos = message.qos
         delivery = Delivery(message, qos, message.retain, (), message.received, message.expires, message.size())
         # A will has no publisher that would send it again, so it is spooled at once.
-        direct = up and qos == 1 and receipt is not None and not self._slow and self._spool_waiting == 0
+        direct = up and receipt is not None and not self._slow and (
+            (qos == 1 and self._spool_waiting == 0) or (self.withholding and self._may_wait(message, receipt))
+        )  # fmt: skip
         if not direct and not self._may_spool(delivery.size):
             self._broker.refusals.refuse(message, receipt, reasons.QUOTA_EXCEEDED)
             return False
@@ -105,6 +113,9 @@ class Downstream(Sender):
             delivery.receipt = receipt
             receipt.pending += 1
             self._direct += 1
+            if qos == 2:
+                receipt.unplaced += 1
+                self._unspooled += 1
         else:
             self._to_spool(delivery, message, up)
             self._spool_waiting += 1
@@ -113,6 +124,13 @@ class Downstream(Sender):
                 receipt.position = max(receipt.position, delivery.position)
         self.outbound.push(delivery)
         return True
+
+    def _may_wait(self, message: Message, receipt: Receipt) -> bool:
+        """Whether the publisher of a new message waits because its vehicle's queue is full. A message of QoS 2 that
+        this core has kept, for a back end or as a retained message, does not: its identifier is in the journal too."""
+        if self._spool_waiting > _AHEAD or (message.qos == 2 and receipt.position):
+            return False
+        return self._broker.vehicle_of(message.topic) in self.holding.vehicles
 
     def give(self, message: Message) -> bool:
         """Spool a message of QoS 1 or 2 that no publisher waits for. False if the spool is full."""
@@ -236,16 +254,20 @@ class Downstream(Sender):
             self.go(GREETING)
             return
         draining = self.holding.signal(vehicle, high, self._broker.clock())
-        self.withholding = bool(self.holding.vehicles)
+        self._update_withholding()
         if draining is not None:
             self._send_portion(draining)
+
+    def _update_withholding(self) -> None:
+        self.withholding = bool(self.holding.vehicles) or self._unspooled > 0
 
     def withholds(self, delivery: Delivery, message: Message) -> bool:
         if delivery.qos == 1 and _was_sent(delivery):
             return False  # the edge may have it, and knows it by its number
         vehicle = self._broker.vehicle_of(message.topic)
         fate = self.holding.judge(vehicle, delivery)
-        if fate == PASSES:
+        unspooled = delivery.qos == 2 and not delivery.item
+        if fate == PASSES and not unspooled:
             return False
         self.outbound.take_out(packet_id_of(delivery.number))
         if self._weighs:
@@ -253,7 +275,13 @@ class Downstream(Sender):
         self._skip(delivery)
         if delivery.receipt is not None:
             self._direct -= 1
-        if fate == KEPT:
+        if unspooled:
+            self._unspooled -= 1
+            self._update_withholding()
+        if fate == PASSES:
+            self._spool_due(delivery)
+            self.outbound.put_first(delivery)
+        elif fate == KEPT:
             self._places.setdefault(delivery, delivery.number)
             if delivery.item:
                 delivery.message = None
@@ -271,10 +299,17 @@ class Downstream(Sender):
                 self.outbound.number(delivery)
             if delivery.item:
                 self._spool_waiting += 1
+            elif delivery.qos == 2:
+                self._spool_due(delivery)
             elif delivery.receipt is not None:
                 self._direct += 1
             self.outbound.push(delivery)
-        self.withholding = bool(self.holding.vehicles)
+        self._update_withholding()
+
+    def _spool_due(self, delivery: Delivery) -> None:
+        """A message of QoS 2 need not wait any longer: spool it, and answer its publisher."""
+        self._spool_one(delivery, True)
+        self._spool_waiting += 1
 
     def _refuse(self, delivery: Delivery) -> None:
         self._places.pop(delivery, None)
@@ -287,7 +322,7 @@ class Downstream(Sender):
             receipt.pending -= 1
         self._broker.refusals.refuse(self._spool.load(delivery), receipt, reason)
         if receipt is not None:
-            self._broker.answered(receipt)
+            self._answered(receipt)
 
     def _skip(self, delivery: Delivery) -> None:
         """A number is not sent, or not with QoS 1: the edge's ledger does not see it."""
@@ -347,7 +382,8 @@ class Downstream(Sender):
         for delivery in self.outbound.waiting:
             if self._spool_one(delivery, up):
                 self._spool_waiting += 1
-        self._direct = 0
+        self._direct = self._unspooled = 0
+        self._update_withholding()
 
     def _spool_one(self, delivery: Delivery, up: bool) -> bool:
         receipt, message = delivery.receipt, delivery.message
@@ -363,7 +399,15 @@ class Downstream(Sender):
     def _answer(self, receipt: Receipt, reason: int) -> None:
         receipt.pending -= 1
         receipt.note(reason)
-        self._broker.answered(receipt)
+        self._answered(receipt)
+
+    def _answered(self, receipt: Receipt) -> None:
+        if receipt.qos != 2:
+            self._broker.answered(receipt)
+            return
+        receipt.unplaced -= 1
+        if not receipt.unplaced:
+            self._broker.placed(receipt)
 
     # From the session
 
@@ -395,6 +439,9 @@ class Downstream(Sender):
             self._spool.forget(delivery)
         elif delivery.receipt is not None:
             self._direct -= 1
+            if delivery.qos == 2:  # it has expired
+                self._unspooled -= 1
+                self._update_withholding()
             self._answer(delivery.receipt, reason)
         if not self.outbound.in_flight:
             self._slow = False

@@ -120,7 +120,7 @@ class Router(Forwarder):
         self._pending_bytes += size
         if receipt is not None:
             receipt.pending += 1
-            receipt.unplaced = True
+            receipt.unplaced += 1
         waiting = self._pending.get(vehicle)
         if waiting is not None:
             waiting.append((message, receipt))
@@ -162,8 +162,8 @@ class Router(Forwarder):
 
     def _placed(self, receipt: Receipt) -> None:
         receipt.pending -= 1
-        receipt.unplaced = False
-        if self.broker is not None:
+        receipt.unplaced -= 1
+        if self.broker is not None and not receipt.unplaced:
             self.broker.placed(receipt)
 
     async def stop(self) -> None:

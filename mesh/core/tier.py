@@ -138,7 +138,7 @@ class TierLink(ClientEvents):
         client = self._client
         if message.qos == 0:
             if self._congested:
-                self._broker.counters.dropped_full += 1
+                self._broker.courier.dropped(message)
             elif client.up:
                 client.transmit(Delivery(message, 0, message.retain, (), message.received, message.expires), message)
             return

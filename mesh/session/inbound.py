@@ -40,7 +40,7 @@ class Receipt:
         self.position = 0
         self.reason = NO_MATCHING_SUBSCRIBERS
         self.closed = False  # the connection is closed: no answer is sent
-        self.unplaced = False  # the message is in memory only: where it belongs is being looked up
+        self.unplaced = 0  # parts of this program that have the message in memory only, until it is where it belongs
         self.since = 0.0  # arrival in seconds since 1970, if the time to the answer is measured
         self.span: Span | None = None  # of a sampled message: from its arrival to this answer
 

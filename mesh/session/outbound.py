@@ -228,6 +228,13 @@ class Outbound:
         delivery.state = QUEUED
         self._uncount(delivery)
 
+    def put_first(self, delivery: Delivery) -> None:
+        """Add a delivery at the head of the queue, as the next to be sent."""
+        self._count(delivery)
+        self.waiting.prepend([delivery])
+        if delivery.expires != NEVER:
+            self._note_expiry(delivery.expires)
+
     def replace(self, waiting: list[Delivery]) -> None:
         """Replace the queue by these deliveries, in their order."""
         for delivery in self.waiting:

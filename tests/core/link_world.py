@@ -7,6 +7,7 @@ Each vehicle has a publisher of its own, whose messages are numbered for each Qo
   which vehicles stay connected and every core minds the signals, nothing is refused so;
 * what was refused never arrives;
 * no queue exceeds its limit by more than the cores had in flight;
+* while the core knows that a queue is full, no publisher of a new message for it is answered with success;
 * when a queue was full for longer than the patience, no publisher waits for it, until it has drained.
 """
 
@@ -83,6 +84,7 @@ class Flow:
         self.seen: set[tuple[int, int]] = set()
         self.taken: set[int] = set()  # QoS 2 identifiers at the vehicle
         self.due: list[Ack] = []
+        self.waiting: tuple[float, set[tuple[int, int]]] | None = None  # published in this step; full since then
 
     def take(self, packet: Publish) -> None:
         """The vehicle gets a message."""
@@ -193,16 +195,27 @@ class LinkWorld:
 
     def _publish(self, name: str, count: int, qos: int) -> None:
         flow, sender = self.flows[name], self.senders[name]
+        full = self._known_full(name)
+        if full is not None:
+            flow.waiting = (full, set())
         for _ in range(count):
             self._hear(name)
             if len(flow.under_way) >= _UNANSWERED:
                 return
             number = flow.next[qos]
+            if self._known_full(name) is not None and flow.waiting is not None:
+                flow.waiting[1].add((qos, number))
             flow.next[qos] += 1
             self.messages += 1
             packet_id = sender.last_id = sender.last_id % 60_000 + 1
             flow.under_way[packet_id] = (qos, number, self.mesh.clock.now)
             sender.publish(f"vehicles/{name}/cmd", b"%d:%d" % (qos, number), qos, packet_id=packet_id)
+
+    def _known_full(self, name: str) -> float | None:
+        """Since when the queue of a vehicle is full, if the core knows that and waits for the edge to read."""
+        pipe = self.mesh.pipes[EDGE]
+        assert isinstance(pipe, SpyPipe)
+        return pipe.full.get(name) if self._link.up and not pipe.mute else None
 
     def _answer(self, name: str, count: int) -> None:
         """The vehicle reads, and sends up to ``count`` acknowledgements."""
@@ -296,6 +309,11 @@ class LinkWorld:
             if session.kind == VEHICLE:
                 waiting = len(session.outbound.waiting)
                 insist(waiting <= most, f"{session.key}: {waiting} messages wait, at most {most} are allowed")
+        for name, flow in self.flows.items():
+            if flow.waiting is not None and self._known_full(name) == flow.waiting[0]:
+                early = flow.waiting[1] & flow.acked
+                insist(not early, f"{name} is full, and the publishers of {sorted(early)} do not wait")
+            flow.waiting = None
         status = link.status("")
         insist(not self.calm or status.rejected == 0, f"{status.rejected} acknowledged messages were refused")
         pipe = self.mesh.pipes[EDGE]

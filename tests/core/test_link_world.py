@@ -70,8 +70,18 @@ def _wrong_record(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("mesh.core.downstream.Downstream._order", lambda self, delivery: (True, delivery.number))
 
 
+def _no_waiting(patch: pytest.MonkeyPatch) -> None:
+    """A message of QoS 2 for a full vehicle is acknowledged when it is in the spool."""
+    patch.setattr("mesh.core.downstream.Downstream._may_wait", lambda self, message, receipt: False)
+
+
+def _placed_late(patch: pytest.MonkeyPatch) -> None:
+    """A message of QoS 2 that waited is sent with the others that were not spooled."""
+    patch.setattr("mesh.core.downstream.Downstream._spool_due", lambda self, delivery: None)
+
+
 @pytest.mark.skipif(compiled(), reason="a compiled class cannot be given a fault")
-@pytest.mark.parametrize("fault", [_patience_twice, _unbounded, _overtaken, _wrong_record])
+@pytest.mark.parametrize("fault", [_patience_twice, _unbounded, _overtaken, _wrong_record, _no_waiting, _placed_late])
 def test_deliberate_faults_are_found(monkeypatch: pytest.MonkeyPatch, fault: Patch) -> None:
     fault(monkeypatch)
     with pytest.raises(Breach):

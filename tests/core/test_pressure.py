@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from mesh.broker.persistence import INCOMING
+from mesh.core.router import Owners
 from mesh.core.tier import TierLink
 from mesh.version import compiled
-from mesh.wire.packets import PUBACK, Ack, Publish
+from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish
 from tests.core.harness import PATIENCE, Edge, Mesh, Pipe, acks
 from tests.support.bench import Client
 
@@ -23,6 +27,20 @@ def mesh() -> Mesh:
     settings.max_queue_messages, settings.in_flight, settings.receive_maximum = QUEUE, FLIGHT, WINDOW
     mesh.connect()
     return mesh
+
+
+class SlowOwners(Owners):
+    """The map does not answer before ``answer`` is set."""
+
+    def __init__(self) -> None:
+        self.answer = asyncio.Event()
+
+    def cached(self, vehicle: str) -> str | None:
+        return None
+
+    async def find(self, vehicle: str) -> str | None:
+        await self.answer.wait()
+        return "edge-1"
 
 
 def numbers(first: int, last: int) -> list[bytes]:
@@ -244,6 +262,166 @@ def test_qos_2_messages_are_held_and_arrive_once(mesh: Mesh) -> None:
     mesh.run()
     got += vehicle.messages()
     assert got == numbers(0, 100)
+
+
+def read_all(mesh: Mesh, vehicle: Client) -> list[bytes]:
+    """Acknowledge all messages, those of QoS 2 too; returns their payloads."""
+    vehicle.auto_ack = True
+    got = vehicle.take(Publish)
+    for packet in got:
+        vehicle.send(Ack(PUBACK if packet.qos == 1 else PUBREC, packet.packet_id))
+    mesh.run()
+    return [packet.payload for packet in got] + vehicle.messages()
+
+
+def full_vehicle(mesh: Mesh) -> Client:
+    """V1, whose queue is full with the messages 0 to 9 and those of the overshoot up to 19."""
+    vehicle = mesh.vehicle(1, "cmd", auto_ack=False)
+    filler = mesh.core.client("filler", "app")
+    flood(mesh, filler, 0, WINDOW)
+    assert codes(filler) == [0] * WINDOW
+    assert mesh.links["edge-1"].status("").pressed == 1
+    return vehicle
+
+
+def test_the_publishers_of_qos_2_wait_while_the_queue_is_full(mesh: Mesh) -> None:
+    vehicle, backend = full_vehicle(mesh), mesh.backend()
+    flood(mesh, backend, 20, 60, qos=2)
+    flood(mesh, backend, 60, 80)
+    flood(mesh, backend, 80, 100, qos=2)
+    assert codes(backend) == []
+    assert (mesh.links["edge-1"].status("").held, mesh.links["edge-1"].spool.messages) == (80, 0)
+    assert read_all(mesh, vehicle) == numbers(0, 100)
+    assert codes(backend) == [0] * 80
+    assert (mesh.links["edge-1"].status("").held, mesh.links["edge-1"].spool.messages) == (0, 0)
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_patience_is_spent_for_qos_2_too(mesh: Mesh, protocol: int) -> None:
+    vehicle, backend = full_vehicle(mesh), mesh.backend(protocol=protocol)
+    flood(mesh, backend, 20, 50, qos=2)
+    tick(mesh, PATIENCE - 1)
+    assert codes(backend) == []
+    tick(mesh, 1)
+    flood(mesh, backend, 50, 60, qos=2)
+    told = protocol == 5
+    assert codes(backend) == [0x97 if told else 0] * 40
+    assert len(mesh.core.broker.letters) == (0 if told else 40)
+    assert read_all(mesh, vehicle) == numbers(0, 20)
+    flood(mesh, backend, 60, 90, qos=2)
+    assert codes(backend) == [0] * 30
+    assert vehicle.messages() == numbers(60, 90)
+    assert mesh.links["edge-1"].spool.messages == 0
+    assert not any(one.kind == INCOMING for one in mesh.core.store.items.values())
+
+
+def test_other_messages_that_wait_for_the_journal_do_not_end_the_waiting(mesh: Mesh) -> None:
+    """A message of QoS 2 for another vehicle is in the spool until it is on disk: those behind it wait all the same."""
+    full_vehicle(mesh)
+    other, backend, second = mesh.vehicle(2, "cmd"), mesh.backend(), mesh.backend("second")
+    for number in range(10):
+        second.publish("vehicles/V2/cmd", b"%d" % number, 2)
+        backend.publish("vehicles/V1/cmd", b"%d" % number, 1)
+    mesh.run()
+    assert (codes(backend), codes(second)) == ([], [0] * 10)
+    assert other.messages() == numbers(0, 10)
+
+
+def test_a_message_of_qos_2_waits_in_the_queue_until_the_vehicle_is_free(mesh: Mesh) -> None:
+    vehicle, backend, link = full_vehicle(mesh), mesh.backend(), mesh.links["edge-1"]
+    link.congested()
+    flood(mesh, backend, 20, 25, qos=2)
+    assert (codes(backend), link.status("").waiting) == ([], 5)
+    got = read(mesh, vehicle)
+    assert link.status("").pressed == 0
+    flood(mesh, backend, 25, 30, qos=2)
+    link.relieved()
+    mesh.run()
+    assert codes(backend) == [0] * 10
+    assert got + read_all(mesh, vehicle) == numbers(0, 30)
+    assert link.spool.messages == 0
+
+
+def test_waiting_messages_of_qos_2_survive_a_lost_link_and_a_crash(mesh: Mesh) -> None:
+    vehicle, backend = full_vehicle(mesh), mesh.backend()
+    flood(mesh, backend, 20, 40, qos=2)
+    flood(mesh, backend, 40, 50)
+    mesh.pipes["edge-1"].cut()
+    mesh.run()
+    assert codes(backend) == [0] * 30
+    mesh = mesh.restart_core()
+    mesh.connect()
+    assert read_all(mesh, vehicle) == numbers(0, 50)
+
+
+def test_a_crash_leaves_nothing_of_a_message_of_qos_2_that_waits(mesh: Mesh) -> None:
+    vehicle, backend = full_vehicle(mesh), mesh.backend(expiry=100)
+    backend.publish("vehicles/V1/cmd", b"20", 2, packet_id=1)
+    mesh.run()
+    mesh = mesh.restart_core()
+    mesh.connect()
+    backend = mesh.backend(clean=False, expiry=100)
+    backend.publish("vehicles/V1/cmd", b"20", 2, packet_id=1, dup=True)
+    mesh.run()
+    assert codes(backend) == []
+    assert read_all(mesh, vehicle) == numbers(0, 21)
+    assert codes(backend) == [(0)]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_repeat_of_a_message_of_qos_2_waits_as_the_first_one(mesh: Mesh, refused: bool) -> None:
+    vehicle, backend = full_vehicle(mesh), mesh.backend(expiry=100)
+    backend.publish("vehicles/V1/cmd", b"20", 2, packet_id=1)
+    backend.lose()
+    backend = mesh.backend(clean=False, expiry=100)
+    backend.publish("vehicles/V1/cmd", b"20", 2, packet_id=1, dup=True)
+    mesh.run()
+    assert codes(backend) == []
+    if refused:
+        tick(mesh, PATIENCE)
+    assert read_all(mesh, vehicle) == numbers(0, 20 if refused else 21)
+    assert codes(backend) == [0]
+    assert len(mesh.core.broker.letters) == int(refused)
+
+
+def test_a_message_of_qos_2_that_this_core_has_kept_does_not_wait(mesh: Mesh) -> None:
+    """A durable back end has it, too: after a crash the repeat must be known, so both are in the journal at once."""
+    vehicle, reader = full_vehicle(mesh), mesh.backend("reader", "vehicles/+/cmd", expiry=100)
+    backend = mesh.backend(expiry=100)
+    flood(mesh, backend, 20, 30, qos=2)
+    assert codes(backend) == [0] * 10
+    assert reader.messages() == numbers(20, 30)
+    assert mesh.links["edge-1"].status("").held == 10
+    assert read_all(mesh, vehicle) == numbers(0, 30)
+
+
+def test_a_message_of_qos_2_waits_behind_the_look_up_of_its_owner(mesh: Mesh) -> None:
+    async def run() -> None:
+        vehicle, backend = full_vehicle(mesh), mesh.backend()
+        slow = SlowOwners()
+        mesh.router._owners = slow
+        flood(mesh, backend, 20, 25, qos=2)
+        slow.answer.set()
+        async with asyncio.timeout(5):
+            while mesh.router._pending_count:
+                await asyncio.sleep(0)
+        mesh.run()
+        assert (codes(backend), mesh.links["edge-1"].status("").held) == ([], 5)
+        assert not any(one.kind == INCOMING for one in mesh.core.store.items.values())
+        assert read_all(mesh, vehicle) == numbers(0, 25)
+        assert codes(backend) == [0] * 5
+
+    asyncio.run(run())
+
+
+def test_messages_of_qos_0_are_dropped_at_a_full_vehicle(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> None:
+    vehicle, backend = full_vehicle(mesh), mesh.backend()
+    flood(mesh, backend, 20, 120, qos=0)
+    assert mesh.edges["edge-1"].broker.counters.dropped_full == 100
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines.count("a message on 'vehicles/V1/cmd' is dropped: a queue or table is full") == 5  # in a second
+    assert read_all(mesh, vehicle) == numbers(0, 20)
+    assert mesh.links["edge-1"].status("").held == 0
 
 
 @pytest.mark.parametrize("topic", ["$mesh/queue/V1", "$mesh/x"])

@@ -30,6 +30,8 @@ class Edges(Forwarder):
     def forward(self, message: Message, receipt: Receipt | None) -> None:
         if receipt is not None and self._dice.random() < 0.3:
             receipt.pending += 1
+            if receipt.qos == 2 and not receipt.position:  # as the core does: nothing of it is in the journal yet
+                receipt.unplaced += 1
             self._receipts.append((message, receipt))
 
     def answer(self, broker: Broker, all: bool = False) -> None:
@@ -45,7 +47,11 @@ class Edges(Forwarder):
                 broker.refusals.refuse(message, receipt, reason)
             else:
                 receipt.note(reason)
-            broker.answered(receipt)
+            if receipt.unplaced:
+                receipt.unplaced = 0
+                broker.placed(receipt)
+            else:
+                broker.answered(receipt)
 
 
 class Interests(InterestListener):
