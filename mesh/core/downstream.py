@@ -10,6 +10,8 @@ It knows deliveries, their publishers' receipts and the spool: never packets or 
   last answer that can refuse it. Until then nothing of it is in the journal (``Receipt.unplaced``);
 * messages reach the edge in the order in which they came to this core, spooled or not; those for a vehicle whose queue
   is full wait in ``Holding``, where messages of other vehicles overtake them;
+* work on all messages that wait is done in slices (``broker/work.py``): when the link is lost, when the edge does not
+  answer, when the patience with a vehicle is spent. A message that comes meanwhile waits behind the others;
 * deliveries of QoS 1 leave with growing numbers (``broker/ledger.py``), so one that was held gets a new number. Its
   record in the spool keeps the first one, so that recovery restores the order in which messages came. A delivery of
   QoS 2 keeps its number, because its packet identifier must be the same after a crash;
@@ -19,20 +21,20 @@ It knows deliveries, their publishers' receipts and the spool: never packets or 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, final
 
 from mesh.broker.broker import Broker
 from mesh.broker.refusals import can_be_told
 from mesh.broker.settings import IN_FLIGHT_BYTES
-from mesh.core.holding import KEPT, PASSES, HeldVehicle, Holding
+from mesh.core.holding import KEPT, PASSES, PORTION, REFUSING, HeldVehicle, Holding
 from mesh.core.spans import Ends, RelaySpans
 from mesh.core.spool import Spool
 from mesh.session.application import Sender
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
-from mesh.session.outbound import RELEASED, Delivery, Depth, Outbound, packet_id_of
+from mesh.session.outbound import QUEUED, RELEASED, Delivery, Depth, Outbound, packet_id_of
 from mesh.session.store import Item
 from mesh.wire import reasons
 from mesh.wire.tracecontext import TraceContext
@@ -47,21 +49,34 @@ _GAP: Final = 32_768
 # Spooled messages in the queue up to which the publisher of a message for a full vehicle waits behind them.
 _AHEAD: Final = IN_FLIGHT
 
+# Steps of work on one delivery, see ``broker/work.py``: to write it, to refuse it, to look at it, to queue it again.
+_WRITE: Final = 8
+_REFUSE: Final = 16
+_LOOK: Final = 1
+_QUEUE: Final = 4
+
 # Why no message is sent.
 GREETING: Final = 1  # the edge has not named all vehicles whose queues are full
 SOCKET: Final = 2  # the edge does not read
 BYTES: Final = 4  # ``IN_FLIGHT_BYTES`` are not acknowledged
+REPEATS: Final = 8  # it is not decided yet which messages are marked as repeats
 
 log = logging.getLogger(__name__)
 
 
 @final
 class Downstream(Sender):
-    """``outbound`` is the queue of the session with the edge; ``holding`` has the messages that are held back."""
+    """``outbound`` is the queue of the session with the edge; ``holding`` has the messages that are held back. ``pump``
+    is called when messages may be sent after a step of long work."""
 
     def __init__(self, broker: Broker, spool: Spool, answer: float, patience: float, ends: Ends) -> None:
         self.withholding = False
         self.holding = Holding(patience)
+        self.pump: Callable[[], None] = _no_session
+        self._unnamed: dict[str, None] = {}  # held vehicles that the edge has not named on this connection
+        self._connections = 0  # how many connections the edge has accepted
+        self._up = False  # it has accepted the present one
+        self._spooling = False  # messages whose publishers wait are being spooled
         self._places: dict[Delivery, int] = {}  # of deliveries that were held: the number that each had first
         self._window = 0  # of ``outbound`` while nothing stops it
         self._stops = 0  # why no message is sent now; 0: for no reason
@@ -102,10 +117,11 @@ class Downstream(Sender):
         qos = message.qos
         delivery = Delivery(message, qos, message.retain, (), message.received, message.expires, message.size())
         # A will has no publisher that would send it again, so it is spooled at once.
-        direct = up and receipt is not None and not self._slow and (
-            (qos == 1 and self._spool_waiting == 0) or (self.withholding and self._may_wait(message, receipt))
-        )  # fmt: skip
-        if not direct and not self._may_spool(delivery.size):
+        direct = receipt is not None and (
+            (qos == 1 and up and not self._slow and self._spool_waiting == 0)
+            or ((self.withholding or self._spooling) and self._may_wait(message, receipt, up))
+        )
+        if (not direct or self._spooling) and not self._may_spool(delivery.size):
             self._broker.refusals.refuse(message, receipt, reasons.QUOTA_EXCEEDED)
             return False
         self.outbound.number(delivery)
@@ -116,8 +132,9 @@ class Downstream(Sender):
             if qos == 2:
                 receipt.unplaced += 1
                 self._unspooled += 1
+                self.withholding = True
         else:
-            self._to_spool(delivery, message, up)
+            self._to_spool(delivery, message)
             self._spool_waiting += 1
             if receipt is not None:
                 receipt.note(reasons.SUCCESS)
@@ -125,10 +142,15 @@ class Downstream(Sender):
         self.outbound.push(delivery)
         return True
 
-    def _may_wait(self, message: Message, receipt: Receipt) -> bool:
-        """Whether the publisher of a new message waits because its vehicle's queue is full. A message of QoS 2 that
-        this core has kept, for a back end or as a retained message, does not: its identifier is in the journal too."""
-        if self._spool_waiting > _AHEAD or (message.qos == 2 and receipt.position):
+    def _may_wait(self, message: Message, receipt: Receipt, up: bool) -> bool:
+        """Whether the publisher of a new message waits: because its vehicle's queue is full, or because older messages
+        are being spooled. For a message of QoS 2 that this core has kept, for a back end or as a retained message, it
+        does not: the identifier is in the journal too."""
+        if message.qos == 2 and receipt.position:
+            return False
+        if self._spooling:
+            return True
+        if not up or self._slow or self._spool_waiting > _AHEAD:
             return False
         return self._broker.vehicle_of(message.topic) in self.holding.vehicles
 
@@ -139,7 +161,7 @@ class Downstream(Sender):
             return False
         delivery = Delivery(message, message.qos, message.retain, (), message.received, message.expires, size)
         self.outbound.number(delivery)
-        self._to_spool(delivery, message, False)
+        self._to_spool(delivery, message)
         self._spool_waiting += 1
         self.outbound.push(delivery)
         return True
@@ -148,28 +170,47 @@ class Downstream(Sender):
         spool = self._spool
         return not spool.full(size) and self._broker.quotas.may_spool(spool.edge, spool.bytes, size)
 
-    def _to_spool(self, delivery: Delivery, message: Message, up: bool) -> None:
+    def _to_spool(self, delivery: Delivery, message: Message) -> None:
         self._spool.keep(delivery, message, self._places.get(delivery, delivery.number))
         self.spooled += 1
-        if not up or self.outbound.bytes > _BYTES_IN_MEMORY:
+        if not self._up or self.outbound.bytes > _BYTES_IN_MEMORY:
             self.outbound.unload(delivery)  # it may wait for long: keep it in the journal only
 
     def accepted(self, signals: bool) -> None:
         """The edge has accepted this core; the messages that it had not answered are in the queue again. ``signals``:
         it names the vehicles whose queues are full first."""
+        self._up = True
+        self._connections += 1
         self._window = self.outbound.window
         self._stops = 0
         self._weighs = False
+        self._slow = False
+        self._spool_waiting = len(self.outbound.waiting) - self.outbound.unreliable - self._direct
+        if self._distrust:
+            self.stop(REPEATS)
+            self._broker.work.start(self._send_anew(self._connections))
+        self._unnamed = dict.fromkeys(self.holding.vehicles)
         if signals:
             self.stop(GREETING)
-        self._slow = False
-        self._spool_waiting = len(self.outbound.waiting) - self.outbound.unreliable
-        if self._distrust:
-            self._distrust = False
-            for delivery in self.outbound.waiting:
-                if delivery.qos == 1 and delivery.dup:
-                    delivery.dup = False  # a copy is better than a message that the edge takes for a repeat
-                    self._gap = True  # it is still before this one
+        else:
+            self._drain_unnamed()
+
+    def _send_anew(self, connection: int) -> Iterator[int]:
+        """Mark no message as a repeat: a copy is better than a message that the edge takes for one that it has."""
+        waiting = self.outbound.waiting
+        place = waiting.begin()
+        while place < waiting.end():
+            delivery = waiting.at(place)
+            place += 1
+            if delivery is not None and delivery.qos == 1 and delivery.dup:
+                delivery.dup = False
+                self._gap = True  # it is still before this one
+            yield _LOOK
+            if self._connections != connection or not self._up:
+                return
+        self._distrust = False
+        self.go(REPEATS)
+        self.pump()
 
     def stop(self, why: int) -> None:
         """Send no message of QoS 1 or 2 until ``go``."""
@@ -202,42 +243,13 @@ class Downstream(Sender):
 
     def lost(self) -> None:
         """The edge is disconnected: spool the messages that it has not answered, and answer their publishers."""
+        self._up = False
+        self._unnamed = {}
         if self._gap:
             self._distrust = True
             self._gap = self._unsent >= _GAP and self.outbound.sent <= self._next  # nothing was sent behind it yet
-        kept = self.holding.forget()
-        if kept:
-            self._rejoin(kept)
-        self._spool_unanswered(False)
-        if kept:
-            self._renumber()
-        self._places.clear()
-        self.withholding = False
+        self._spool_unanswered()
         self._spans.lost()
-
-    def _rejoin(self, kept: list[Delivery]) -> None:
-        """Put held deliveries back into the queue, in the order in which they came; those that were sent come first.
-        """
-        for delivery in kept:
-            if delivery.receipt is not None:
-                self._direct += 1
-        queue = [*self.outbound.waiting, *kept]
-        queue.sort(key=self._order)
-        self.outbound.replace(queue)
-
-    def _order(self, delivery: Delivery) -> tuple[bool, int]:
-        return (not _was_sent(delivery), self._places.get(delivery, delivery.number))
-
-    def _renumber(self) -> None:
-        """Number the deliveries of QoS 1 that were never sent in the order of the queue."""
-        fresh = [delivery for delivery in self.outbound.waiting if delivery.qos == 1 and not _was_sent(delivery)]
-        if not fresh:
-            return
-        first = min(delivery.number for delivery in fresh)
-        if self.outbound.next_number - first >= _GAP:
-            self._gap = True
-        for delivery in fresh:
-            self.outbound.number(delivery)
 
     # Vehicles whose queues are full
 
@@ -252,11 +264,24 @@ class Downstream(Sender):
         """The edge says that the queue of a vehicle is full, or has drained; without a name, that it has named all."""
         if not vehicle:
             self.go(GREETING)
+            self._drain_unnamed()
             return
+        self._unnamed.pop(vehicle, None)
         draining = self.holding.signal(vehicle, high, self._broker.clock())
         self._update_withholding()
         if draining is not None:
             self._send_portion(draining)
+
+    def _drain_unnamed(self) -> None:
+        """The edge has named all vehicles whose queues are full: the others drain."""
+        if self._unnamed:
+            self._broker.work.start(self._drain_others(self._unnamed))
+
+    def _drain_others(self, unnamed: dict[str, None]) -> Iterator[int]:
+        while unnamed and self._unnamed is unnamed:
+            self.signal(unnamed.popitem()[0], False)
+            self.pump()
+            yield PORTION * _QUEUE
 
     def _update_withholding(self) -> None:
         self.withholding = bool(self.holding.vehicles) or self._unspooled > 0
@@ -308,7 +333,7 @@ class Downstream(Sender):
 
     def _spool_due(self, delivery: Delivery) -> None:
         """A message of QoS 2 need not wait any longer: spool it, and answer its publisher."""
-        self._spool_one(delivery, True)
+        self._spool_now(delivery)
         self._spool_waiting += 1
 
     def _refuse(self, delivery: Delivery) -> None:
@@ -334,18 +359,31 @@ class Downstream(Sender):
             self._gap = True
 
     def _lose_patience(self, now: float) -> None:
-        refused = 0
         spent = self.holding.impatient(now)
-        for vehicle in spent:
-            for delivery in self.holding.refuse(vehicle):
-                refused += 1
-                self._refuse(delivery)
         if spent:
-            others = "" if len(spent) == 1 else f" and {len(spent) - 1} other vehicles"
-            log.warning(
-                "the queue of vehicle %s%s is full for longer than queue_patience: %d held messages are refused, and "
-                "new ones until it has drained", spent[0].name, others, refused,
-            )  # fmt: skip
+            self._broker.work.start(self._refuse_held(spent))
+
+    def _refuse_held(self, spent: list[HeldVehicle]) -> Iterator[int]:
+        """Refuse the held messages of vehicles whose publishers wait, unless the queue of the vehicle drains first."""
+        refused = 0
+        for vehicle in spent:
+            for held in (vehicle.returned, vehicle.held):
+                place = held.begin()
+                while place < held.end() and vehicle.state == REFUSING:
+                    delivery = self.holding.refuse(held, place)
+                    place += 1
+                    if delivery is None:
+                        yield _LOOK
+                    else:
+                        refused += 1
+                        self._refuse(delivery)
+                        yield _REFUSE
+                held.tidy()
+        others = "" if len(spent) == 1 else f" and {len(spent) - 1} other vehicles"
+        log.warning(
+            "the queue of vehicle %s%s is full for longer than queue_patience: %d held messages are refused, and "
+            "new ones until it has drained", spent[0].name, others, refused,
+        )  # fmt: skip
 
     def _report_overflow(self) -> None:
         vehicle, self.holding.overflowed = self.holding.overflowed, ""
@@ -364,7 +402,7 @@ class Downstream(Sender):
             self._report_overflow()
         if self._direct and self._oldest(now) < now - self._answer_within:
             self._slow = True
-            self._spool_unanswered(True)
+            self._spool_unanswered()
 
     def _oldest(self, now: float) -> float:
         """The send time of the oldest message whose publisher waits; ``now`` if there is none."""
@@ -373,28 +411,82 @@ class Downstream(Sender):
                 return delivery.started
         return now
 
-    def _spool_unanswered(self, up: bool) -> None:
-        """Spool all messages whose publishers wait; those in flight stay in flight."""
-        if not self._direct:
-            return
-        for _, delivery in sorted(self.outbound.in_flight.items()):
-            self._spool_one(delivery, up)
-        for delivery in self.outbound.waiting:
-            if self._spool_one(delivery, up):
-                self._spool_waiting += 1
-        self._direct = self._unspooled = 0
-        self._update_withholding()
+    def _spool_unanswered(self) -> None:
+        """Spool all messages whose publishers wait; those in flight stay in flight. Held messages are spooled if the
+        edge is disconnected."""
+        if not self._spooling and (self._direct or (self.holding.messages and not self._up)):
+            self._spooling = True
+            self._broker.work.start(self._spool_all())
 
-    def _spool_one(self, delivery: Delivery, up: bool) -> bool:
+    def _spool_all(self) -> Iterator[int]:
+        try:
+            again = True
+            while again:
+                before = self.spooled
+                yield from self._spool_sent()
+                if not self._up and self.holding.messages:
+                    yield from self._spool_held()
+                yield from self._spool_queued()
+                # The link may have come back and been lost again.
+                left = self._direct > 0 or self.holding.messages > 0
+                again = left and not self._up and self.spooled > before
+        finally:
+            self._spooling = False
+
+    def _spool_sent(self) -> Iterator[int]:
+        sent = [delivery for delivery in self.outbound.in_flight.values() if delivery.receipt is not None]
+        sent.sort(key=_by_number)
+        for delivery in sent:
+            if delivery.receipt is not None:  # not answered meanwhile
+                self._spool_one(delivery)
+                yield _WRITE
+
+    def _spool_held(self) -> Iterator[int]:
+        """Messages that are held wait for the edge again when the link is back."""
+        for vehicle in list(self.holding.vehicles.values()):
+            for held in (vehicle.returned, vehicle.held):
+                place = held.begin()
+                while place < held.end() and not self._up:
+                    delivery = held.at(place)
+                    place += 1
+                    if delivery is None or delivery.receipt is None:
+                        yield _LOOK
+                    else:
+                        self.holding.spooled(delivery)
+                        self._spool_now(delivery)
+                        delivery.message = None
+                        yield _WRITE
+
+    def _spool_queued(self) -> Iterator[int]:
+        waiting = self.outbound.waiting
+        place = waiting.begin()
+        while place < waiting.end() and self._direct:
+            delivery = waiting.at(place)
+            place += 1
+            if delivery is None or delivery.receipt is None:
+                yield _LOOK
+            else:
+                self._spool_one(delivery)
+                yield _WRITE
+
+    def _spool_one(self, delivery: Delivery) -> None:
+        """Spool a message that is in the queue or in flight, and answer its publisher."""
+        self._direct -= 1
+        if delivery.state == QUEUED:
+            self._spool_waiting += 1
+        if delivery.qos == 2:
+            self._unspooled -= 1
+            self._update_withholding()
+        self._spool_now(delivery)
+
+    def _spool_now(self, delivery: Delivery) -> None:
         receipt, message = delivery.receipt, delivery.message
-        if delivery.qos == 0 or delivery.item or message is None:
-            return False
+        assert receipt is not None
+        assert message is not None
         delivery.receipt = None
-        self._to_spool(delivery, message, up)
-        if receipt is not None:
-            receipt.position = max(receipt.position, delivery.position)
-            self._answer(receipt, reasons.SUCCESS)
-        return True
+        self._to_spool(delivery, message)
+        receipt.position = max(receipt.position, delivery.position)
+        self._answer(receipt, reasons.SUCCESS)
 
     def _answer(self, receipt: Receipt, reason: int) -> None:
         receipt.pending -= 1
@@ -442,7 +534,8 @@ class Downstream(Sender):
             if delivery.qos == 2:  # it has expired
                 self._unspooled -= 1
                 self._update_withholding()
-            self._answer(delivery.receipt, reason)
+            receipt, delivery.receipt = delivery.receipt, None
+            self._answer(receipt, reason)
         if not self.outbound.in_flight:
             self._slow = False
 
@@ -500,3 +593,11 @@ class Downstream(Sender):
 def _was_sent(delivery: Delivery) -> bool:
     """Whether this process has sent a delivery of QoS 1: a repeat has the same identifier."""
     return delivery.qos == 1 and delivery.started != 0.0
+
+
+def _by_number(delivery: Delivery) -> int:
+    return delivery.number
+
+
+def _no_session() -> None:
+    """There is no session yet."""

@@ -5,12 +5,12 @@ reaches the edge, directly or through the spool. So an edge needs the older ones
 first time, or has lost the session of this core, or when the fleet's filters have changed. It must never know packets
 or connections. What always holds: the record that an edge has all of them is in the journal behind the spooled messages
 themselves, so that a crash repeats some and leaves none out; a deletion is given too, because another core may give the
-edge an older message.
+edge an older message; the topics are looked up in slices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, final
 
 from mesh.broker.broker import Broker
@@ -21,6 +21,7 @@ from mesh.session.message import NEVER, Message
 from mesh.session.store import Item
 
 PORTION: Final = 64  # messages that wait for the edge at a time
+_SLICE: Final = 128  # steps of a search, see ``broker/work.py``
 
 
 def edge_and_filters(item: Item) -> tuple[str, tuple[str, ...]]:
@@ -31,9 +32,9 @@ def edge_and_filters(item: Item) -> tuple[str, tuple[str, ...]]:
 
 @final
 class FleetBackfill:
-    """``filters`` are those of the fleet's topics. ``active``: messages are still to be given on this connection."""
+    """``filters`` are those of the fleet's topics. ``active``: messages are to be given now on this connection."""
 
-    __slots__ = ("_at", "_broker", "_edge", "_filters", "_item", "_topics", "active")
+    __slots__ = ("_at", "_begun", "_broker", "_edge", "_filters", "_item", "_topics", "active")
 
     def __init__(self, edge: str, broker: Broker, filters: tuple[str, ...]) -> None:
         self._edge = edge
@@ -42,6 +43,7 @@ class FleetBackfill:
         self._item = 0  # the record that the edge has all
         self._topics: list[str] = []
         self._at = 0
+        self._begun = 0  # how often the topics were looked up
         self.active = False
 
     def restore(self, items: Iterable[Item]) -> None:
@@ -52,22 +54,44 @@ class FleetBackfill:
             else:
                 self._broker.store.drop(item.id)
 
-    def begin(self, session_present: bool) -> None:
-        """The edge has accepted this core. Without the session it may have lost all that this core gave it."""
+    def begin(self, session_present: bool, found: Callable[[], None]) -> None:
+        """The edge has accepted this core. Without the session it may have lost all that this core gave it. ``found``
+        is called when messages are to be given."""
         if self._item and not session_present:
             self._broker.store.drop(self._item)
             self._item = 0
         if not self._filters or self._item:
             return
+        self._begun += 1
+        self._broker.work.start(self._look_up(self._begun, found))
+
+    def _look_up(self, begun: int, found: Callable[[], None]) -> Iterator[int]:
         broker = self._broker
-        topics = {topic for filter in self._filters for topic, _ in broker.retained.items(filter)}
-        deleted = [topic for topic in broker.dispatcher.tombstones.topics() if matches_any(self._filters, topic)]
-        self._topics = [*sorted(topics), *(topic for topic in deleted if topic not in topics)]
-        self._at = 0
-        self.active = True
+        topics: dict[str, None] = {}
+        for filter in self._filters:
+            search = broker.retained.search(filter, 0, broker.store.position)
+            while not search.done:
+                yield search.run(_SLICE)
+            for node in search.found:
+                topics[node.topic] = None
+                yield 1
+        for topic in broker.dispatcher.tombstones.topics():
+            if topic not in topics and matches_any(self._filters, topic):
+                topics[topic] = None
+            yield 1
+        if self._begun == begun:
+            topics.pop("", None)  # of a message that was deleted meanwhile, which every edge is told
+            self._topics = list(topics)
+            self._at = 0
+            self.active = True
+            found()
 
     def stop(self) -> None:
         """The edge is disconnected: begin anew at the next connection."""
+        self._begun += 1
+        self._end()
+
+    def _end(self) -> None:
         self._topics = []
         self.active = False
 
@@ -79,7 +103,7 @@ class FleetBackfill:
                 return message
             self._at += 1
         self._item = self._broker.store.append(FLEET_GIVEN, 0, "\0".join((self._edge, *self._filters)).encode(), b"")
-        self.stop()
+        self._end()
         return None
 
     def given(self) -> None:

@@ -5,11 +5,13 @@ always holds:
 
 * a filter that the edge has, or may have because this core asked for it, is in the journal until the edge has confirmed
   its removal: so a crash leaves no filter behind at the edge;
-* that record and the filter's identifier are durable before the edge is asked.
+* that record and the filter's identifier are durable before the edge is asked;
+* after a connection, the filters are brought up to date in slices: back ends decide how many there are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Final, final
 
 from mesh.broker.broker import Broker
@@ -25,6 +27,8 @@ from mesh.wire.topics import is_shared
 
 # The dead letters of an edge: each goes to one core, which keeps it for the back ends.
 _DEAD_LETTERS: Final = f"$share/mesh/{ALL}"
+
+_ASK: Final = 16  # steps of the requests for one filter, see ``broker/work.py``
 
 # Retain handling (MQTT 5.0 section 3.8.3.1).
 _RETAINED: Final = 0
@@ -47,6 +51,7 @@ class Following:
         self._edge = edge
         self._broker = broker
         self._upstream = upstream
+        self._connections = 0  # how many were accepted and lost
         self._held: dict[str, int] = {}  # filters that the edge may have, with their journal items
 
     def restore(self, filters: dict[str, int]) -> None:
@@ -57,20 +62,33 @@ class Following:
         """Whether the edge may have ``filter``."""
         return filter in self._held
 
-    def accepted(self, session_present: bool) -> list[Request]:
-        """The edge has accepted this core. Returns the requests that bring its filters up to date."""
+    def accepted(self, session_present: bool, ask: Callable[[Request], None]) -> None:
+        """The edge has accepted this core: ``ask`` for what brings its filters up to date."""
         self.refused = ""
-        if not session_present:
-            for item in self._held.values():
-                self._broker.store.drop(item)
-            self._held.clear()
+        self._connections += 1
+        ask(Follow(self, _DEAD_LETTERS, Subscription(_DEAD_LETTERS, 1), LETTERS, 0, None))
+        self._broker.work.start(self._bring_up_to_date(self._connections, session_present, ask))
+
+    def lost(self) -> None:
+        """The edge is disconnected."""
+        self._connections += 1
+
+    def _bring_up_to_date(
+        self, connection: int, session_present: bool, ask: Callable[[Request], None]
+    ) -> Iterator[int]:
         wanted = self._upstream.filters()
-        letters = Subscription(_DEAD_LETTERS, 1)
-        requests: list[Request] = [Follow(self, _DEAD_LETTERS, letters, LETTERS, 0, None)]
-        for filter, assignment in wanted.items():
-            requests += self._ask(filter, assignment, _RETAINED_IF_NEW, None)
-        requests += [self.unwant(filter) for filter in self._held if filter not in wanted]
-        return requests
+        for filter in [*wanted, *[filter for filter in self._held if filter not in wanted]]:
+            if self._connections != connection:
+                return
+            assignment = wanted.get(filter)
+            if assignment is not None:
+                for request in self._ask(filter, assignment, _RETAINED_IF_NEW, None):
+                    ask(request)
+            elif session_present:
+                ask(self.unwant(filter))
+            else:
+                self._release(filter)  # the edge has lost it with the session
+            yield _ASK
 
     def want(self, filter: str, gate: Gate) -> list[Request]:
         """A back end subscribes. Returns the requests to the edge; ``gate`` counts the edge until it has answered."""
@@ -110,9 +128,12 @@ class Following:
         if is_error(reason):
             self.refused = f"refused {filter}: {name_of(reason)}"
         elif request.subscription is None and filter not in self._upstream.filters():  # else it is asked for again
-            item = self._held.pop(filter, 0)
-            if item:
-                self._broker.store.drop(item)
+            self._release(filter)
+
+    def _release(self, filter: str) -> None:
+        item = self._held.pop(filter, 0)
+        if item:
+            self._broker.store.drop(item)
 
     def open(self, gate: Gate) -> None:
         """One edge less is pending at ``gate``."""

@@ -7,6 +7,8 @@ holds:
 * a held message whose publisher waits is refused when the vehicle's queue has been full for ``patience``
   seconds. That time is granted once until the queue reaches its low watermark. A message from the spool is
   acknowledged already, so it is never refused here;
+* a lost link changes no state: the edge names the vehicles whose queues are full when it is connected again, before
+  messages are sent, and the others drain then;
 * what waits for the edge's acknowledgement is a *portion*: after LOW, one portion is sent at a time, so that HIGH can
   come before the next one.
 """
@@ -198,7 +200,7 @@ class Holding:
         return taken
 
     def impatient(self, now: float) -> list[HeldVehicle]:
-        """The vehicles whose patience is spent now; ``refuse`` has to follow for each."""
+        """The vehicles whose patience is spent now; their held messages have to be refused with ``refuse``."""
         spent = [
             vehicle
             for vehicle in self.vehicles.values()
@@ -208,27 +210,17 @@ class Holding:
             vehicle.step(SPENT)
         return spent
 
-    def refuse(self, vehicle: HeldVehicle) -> list[Delivery]:
-        """Take out the held deliveries whose publishers wait, oldest first."""
-        refused: list[Delivery] = []
-        returned, held = vehicle.returned, vehicle.held
-        vehicle.returned, vehicle.held = Fifo(), Fifo()
-        for delivery in returned:
-            (vehicle.returned if delivery.item else refused).append(delivery)
-        for delivery in held:
-            (vehicle.held if delivery.item else refused).append(delivery)
-        for delivery in refused:
-            self._count(delivery, -1)
-        self.refused += len(refused)
-        return refused
+    def refuse(self, held: Fifo[Delivery], place: int) -> Delivery | None:
+        """Take out the delivery at a place of ``HeldVehicle.returned`` or ``held``, if its publisher waits."""
+        delivery = held.at(place)
+        if delivery is None or delivery.item:
+            return None
+        held.remove(place)
+        self._count(delivery, -1)
+        self.refused += 1
+        return delivery
 
-    def forget(self) -> list[Delivery]:
-        """The link is lost: take out all deliveries, those of each vehicle in order, and forget all states."""
-        kept: list[Delivery] = []
-        for vehicle in self.vehicles.values():
-            kept += vehicle.returned
-            kept += vehicle.held
-        self.vehicles.clear()
-        self._portions.clear()
-        self.messages = self.bytes = 0
-        return kept
+    def spooled(self, delivery: Delivery) -> None:
+        """The publisher of a held delivery was answered: it is in the spool from now on, and waits."""
+        self.messages -= 1
+        self.bytes -= delivery.size

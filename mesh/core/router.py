@@ -2,14 +2,14 @@
 
 It knows topics, vehicles and their owners: never packets. What always holds: messages for one vehicle are sent on in
 the order in which they came, also while its owner is being looked up; a message without an owner is answered with a
-reason code.
+reason code; the messages that waited for a look-up are sent on in slices.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, final
 
 from mypy_extensions import mypyc_attr
@@ -17,6 +17,7 @@ from mypy_extensions import mypyc_attr
 from mesh.broker.broker import Broker
 from mesh.broker.dispatcher import Forwarder
 from mesh.core.tier import TierLink
+from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
 from mesh.wire import reasons
@@ -25,6 +26,7 @@ from mesh.wire.topics import matches
 # Messages whose vehicle is being looked up. At 100,000 lookups a second this is a tenth of a second of work.
 _MAX_PENDING: Final = 10_000
 _MAX_PENDING_BYTES: Final = 64 << 20
+_SEND: Final = 8  # steps of one message, see ``broker/work.py``
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ class Router(Forwarder):
         self._link_to = link_to
         self._links = links
         self._wake = wake
-        self._pending: dict[str, list[tuple[Message, Receipt | None]]] = {}
+        self._pending: dict[str, Fifo[tuple[Message, Receipt | None]]] = {}
         self._pending_count = 0
         self._pending_bytes = 0
         self._lookups: set[asyncio.Task[None]] = set()
@@ -125,7 +127,8 @@ class Router(Forwarder):
         if waiting is not None:
             waiting.append((message, receipt))
             return
-        self._pending[vehicle] = [(message, receipt)]
+        waiting = self._pending[vehicle] = Fifo()
+        waiting.append((message, receipt))
         task = asyncio.get_running_loop().create_task(self._resolve(vehicle))
         self._lookups.add(task)
         task.add_done_callback(self._lookups.discard)
@@ -141,20 +144,30 @@ class Router(Forwarder):
         except Exception:  # the publishers wait for an answer, also after an error in this program
             reason = reasons.IMPLEMENTATION_SPECIFIC_ERROR
             log.exception("the owner of vehicle %s cannot be determined", vehicle)
-        finally:
-            waiting = self._pending.pop(vehicle)
-            self._pending_count -= len(waiting)
-            self._pending_bytes -= sum(message.size() for message, _ in waiting)
-        for message, receipt in waiting:
-            if edge is not None:
-                self._link_to(edge).send(message, receipt)
-            else:
-                self.unknown += 1
-                if reasons.is_error(reason):
-                    self._refuse(message, receipt, reason)
-            if receipt is not None:
-                self._placed(receipt)
+        if self.broker is not None:
+            self.broker.work.start(self._found(vehicle, edge, reason))
         self._wake()
+
+    def _found(self, vehicle: str, edge: str | None, reason: int) -> Iterator[int]:
+        """The owner of a vehicle is known: send on what waited for it. Messages that come meanwhile wait behind it."""
+        waiting = self._pending[vehicle]
+        while waiting:
+            message, receipt = waiting.popleft()
+            self._pending_count -= 1
+            self._pending_bytes -= message.size()
+            self._place(message, receipt, edge, reason)
+            yield _SEND
+        del self._pending[vehicle]
+
+    def _place(self, message: Message, receipt: Receipt | None, edge: str | None, reason: int) -> None:
+        if edge is not None:
+            self._link_to(edge).send(message, receipt)
+        else:
+            self.unknown += 1
+            if reasons.is_error(reason):
+                self._refuse(message, receipt, reason)
+        if receipt is not None:
+            self._placed(receipt)
 
     def _refuse(self, message: Message, receipt: Receipt | None, reason: int) -> None:
         if message.qos and self.broker is not None:

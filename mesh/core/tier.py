@@ -88,6 +88,7 @@ class TierLink(ClientEvents):
         self._client = ClientSession(
             self, self._downstream, self._arrivals, self._downstream.outbound, limits, broker.clock
         )
+        self._downstream.pump = self._client.pump
         self._client.advance(broker.outbox.durable)
         properties = Properties()
         properties.session_expiry = _EXPIRY
@@ -143,7 +144,7 @@ class TierLink(ClientEvents):
                 client.transmit(Delivery(message, 0, message.retain, (), message.received, message.expires), message)
             return
         downstream = self._downstream
-        if downstream.withholding and not downstream.admits(message, receipt):
+        if downstream.withholding and client.up and not downstream.admits(message, receipt):
             return
         if downstream.queue(message, receipt, client.up):
             client.pump()
@@ -245,6 +246,7 @@ class TierLink(ClientEvents):
         self._socket = None
         self._congested = False
         self._client.lost()
+        self._following.lost()
         self._backfill.stop()
         self._downstream.lost()
 
@@ -253,13 +255,10 @@ class TierLink(ClientEvents):
     def accepted(self, session_present: bool) -> None:
         if self._socket is not None:
             self._socket.established()
-        for request in self._following.accepted(session_present):
-            self._client.request(request)
+        self._following.accepted(session_present, self._client.request)
         greeting = self._client.greeting
         self._downstream.accepted(greeting is not None and (FOLLOW, "1") in greeting.user)
-        self._backfill.begin(session_present)
-        if self._backfill.active:
-            self._give()
+        self._backfill.begin(session_present, self._give)
 
     def closing(self, why: str) -> None:
         self.ended = why

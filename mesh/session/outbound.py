@@ -235,14 +235,6 @@ class Outbound:
         if delivery.expires != NEVER:
             self._note_expiry(delivery.expires)
 
-    def replace(self, waiting: list[Delivery]) -> None:
-        """Replace the queue by these deliveries, in their order."""
-        for delivery in self.waiting:
-            self._uncount(delivery)
-        self.waiting = Fifo()
-        for delivery in waiting:
-            self.push(delivery)
-
     def drop_head(self) -> Delivery | None:
         """Take out the oldest waiting delivery, to make room."""
         if not self.waiting:

@@ -105,7 +105,7 @@ def test_patience_is_spent_once_until_the_queue_has_drained() -> None:
     holding.signal("V", True, 5.0)  # a repeated signal grants no more time
     assert holding.impatient(9.9) == []
     (vehicle,) = holding.impatient(10.0)
-    assert holding.refuse(vehicle) == made
+    assert [holding.refuse(vehicle.held, place) for place in range(2)] == made
     assert not holding.admits("V", 1)
     assert holding.judge("V", deliveries(1)[0]) == REFUSED
     holding.signal("V", True, 11.0)
@@ -123,7 +123,7 @@ def test_a_spooled_delivery_is_never_refused() -> None:
     holding.signal("V", True, 0.0)
     holding.judge("V", spooled)
     (vehicle,) = holding.impatient(10.0)
-    assert holding.refuse(vehicle) == []
+    assert holding.refuse(vehicle.held, 0) is None
     assert holding.judge("V", late) == KEPT
     holding.signal("V", False, 11.0)
     assert holding.portion(vehicle) == [spooled, late]
@@ -148,7 +148,7 @@ def test_held_messages_are_bounded_in_count_and_bytes() -> None:
     assert not many.admits("E", 1)
 
 
-def test_a_lost_link_returns_all_in_order() -> None:
+def test_a_portion_that_was_not_sent_is_the_first_of_the_next() -> None:
     holding = Holding(10.0)
     made = held(holding, 70)
     vehicle = holding.signal("V", False, 1.0)
@@ -157,8 +157,12 @@ def test_a_lost_link_returns_all_in_order() -> None:
     holding.signal("V", True, 2.0)
     for delivery in portion:
         holding.judge("V", delivery)
-    assert holding.forget() == made
-    assert not holding.vehicles
+    assert len(holding) == 70
+    holding.signal("V", False, 3.0)
+    assert holding.portion(vehicle) == made[:64]
+    for delivery in portion:
+        holding.answered(delivery)
+    assert holding.portion(vehicle) == made[64:]
     assert (holding.messages, holding.bytes) == (0, 0)
 
 

@@ -10,6 +10,7 @@ from mesh.broker.pressure import Pressure
 from mesh.broker.session import Session
 from mesh.core import holding
 from mesh.core.holding import HELD, HeldVehicle, Holding
+from mesh.core.spool import Spool
 from mesh.session.outbound import Delivery
 from mesh.version import compiled
 from tests.core.link_world import Breach, run_link
@@ -66,13 +67,14 @@ def _overtaken(patch: pytest.MonkeyPatch) -> None:
 
 
 def _wrong_record(patch: pytest.MonkeyPatch) -> None:
-    """The messages that return to the queue are put behind those that came later."""
-    patch.setattr("mesh.core.downstream.Downstream._order", lambda self, delivery: (True, delivery.number))
+    """The record of a message that was held puts it behind those that came later."""
+    keep = Spool.keep
+    patch.setattr(Spool, "keep", lambda self, delivery, message, place: keep(self, delivery, message, delivery.number))
 
 
 def _no_waiting(patch: pytest.MonkeyPatch) -> None:
     """A message of QoS 2 for a full vehicle is acknowledged when it is in the spool."""
-    patch.setattr("mesh.core.downstream.Downstream._may_wait", lambda self, message, receipt: False)
+    patch.setattr("mesh.core.downstream.Downstream._may_wait", lambda self, message, receipt, up: False)
 
 
 def _placed_late(patch: pytest.MonkeyPatch) -> None:
