@@ -60,6 +60,7 @@ FILES = (  # of other rooms: what each message passes
     "transport/refusal.py",
     "transport/states.py",
     "transport/stream.py",
+    "transport/trail.py",
     "transport/turn.py",
     "transport/wheel.py",
     "transport/writer.py",

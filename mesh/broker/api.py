@@ -36,6 +36,10 @@ class BrokerApi:
         """Handle a packet that follows CONNECT."""
         raise NotImplementedError
 
+    def set_aside(self, connection: Connection, packet: Packet) -> None:
+        """Put a PUBLISH in whose handling this process would end into the dead letters, and answer it."""
+        raise NotImplementedError
+
     def fail(self, connection: Connection, reason: int, why: str = "") -> None:
         """Close the connection of a client that broke the protocol or timed out. A 5.0 client is told ``why``."""
         raise NotImplementedError

@@ -28,6 +28,7 @@ from mesh.broker.letter import (
     EXPIRED,
     NO_OWNER,
     OTHER,
+    POISON,
     QUEUE_FULL,
     REFUSED,
     TOO_LARGE,
@@ -159,7 +160,7 @@ class Broker(BrokerApi):
         )  # fmt: skip
         self.intake = Intake(
             settings, self.dispatcher, forwarder, self.sessions, self.persistence, self.outbox, self.counters, tracer,
-            clock, self.fail, self.vehicle_of, self.notices,
+            clock, self.fail, self.vehicle_of, self.notices, self.refusals,
         )  # fmt: skip
         self.courier.slowdown.answered = self.answered
         self.system = SystemTopics(settings.system_interval, clock())
@@ -511,6 +512,14 @@ class Broker(BrokerApi):
         if connection.held:
             self.outbox.update_congestion(connection)
 
+    def set_aside(self, connection: Connection, packet: Packet) -> None:
+        """Put a PUBLISH in whose handling this process would end into the dead letters, and answer it."""
+        session = connection.session
+        if connection.closing or session is None or not isinstance(packet, Publish):
+            return
+        self.counters.received += 1
+        self.intake.set_aside(connection, session, packet)
+
     def _disconnect(self, connection: Connection, session: Session, packet: Disconnect) -> None:
         expiry = None if packet.properties is None else packet.properties.session_expiry
         if expiry is not None:
@@ -708,6 +717,7 @@ class Broker(BrokerApi):
             dropped_full=counters.dropped_full,
             dropped_large=counters.dropped_large,
             dropped_offline=counters.dropped_offline,
+            dropped_poison=counters.dropped_poison,
             letters=len(self.letters),
             letters_bytes=self.letters.queue.bytes,
             letters_waiting=self.letters.waiting + self.refusals.held,
@@ -716,6 +726,7 @@ class Broker(BrokerApi):
             letters_large=counters.letters[TOO_LARGE],
             letters_expired=counters.letters[EXPIRED],
             letters_no_owner=counters.letters[NO_OWNER],
+            letters_poison=counters.letters[POISON],
             letters_other=counters.letters[OTHER],
             letters_read=counters.letters_read,
             letters_dropped_share=counters.letters_dropped_share,

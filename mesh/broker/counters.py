@@ -27,7 +27,7 @@ class BrokerCounters:
 
     __slots__ = (
         "acknowledge", "answered", "connects", "deliver", "delivered", "dropped_expired", "dropped_full",
-        "dropped_large", "dropped_offline", "expired", "forbidden", "forbidden_wills", "letters",
+        "dropped_large", "dropped_offline", "dropped_poison", "expired", "forbidden", "forbidden_wills", "letters",
         "letters_dropped_age", "letters_dropped_node", "letters_dropped_share", "letters_read", "misfits", "published",
         "received", "refused", "rejected", "takeovers",
     )  # fmt: skip
@@ -49,6 +49,7 @@ class BrokerCounters:
         self.dropped_expired = 0
         self.dropped_large = 0  # larger than the receiver's maximum packet size
         self.dropped_offline = 0  # QoS 0 to a session without a connection
+        self.dropped_poison = 0  # QoS 0 in whose handling the process has ended
         self.letters = [0] * len(NAMES)  # dead letters kept, by reason
         self.letters_read = 0  # acknowledged by a reader
         self.letters_dropped_share = 0

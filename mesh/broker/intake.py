@@ -23,6 +23,7 @@ from mesh.broker.notices import Notices, shortened
 from mesh.broker.outbox import Outbox, explained
 from mesh.broker.persistence import Persistence
 from mesh.broker.principal import BACKEND, TIER
+from mesh.broker.refusals import Refusals
 from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import IGNORE, Settings
@@ -64,9 +65,11 @@ class Intake:
         fail: Callable[[Connection, int, str], None],
         vehicle_of: Callable[[str], str],
         notices: Notices,
+        refusals: Refusals,
     ) -> None:
         self._settings = settings
         self._notices = notices
+        self._refusals = refusals
         self._dispatcher = dispatcher
         self._forwarder = forwarder
         self._sessions = sessions
@@ -155,6 +158,42 @@ class Intake:
             connection.inbound.receipts.append(receipt)
             self.settle(connection)
             self._outbox.update_congestion(connection)
+
+    def set_aside(self, connection: Connection, session: Session, packet: Publish) -> None:
+        """Acknowledge a PUBLISH in whose handling this process would end, and keep its message in the dead letters: it
+        takes no other way."""
+        reason = self._check_publish(connection, session, packet)
+        if reason != reasons.SUCCESS:
+            self._fail(connection, reason, _WHY.get(reason, ""))
+            return
+        if not connection.principal.permissions.may_publish(packet.topic):
+            self._refuse_publish(connection, session, packet)
+            return
+        self._notices.warn(
+            "poison", "%s (client %s): a message on %s is not handled: this process has ended twice in its handling",
+            connection.principal, session.key[2], shortened(packet.topic),
+        )  # fmt: skip
+        if not packet.qos:
+            self._counters.dropped_poison += 1
+            return
+        receipt = Receipt(packet.packet_id, packet.qos, connection)
+        receipt.reason = reasons.SUCCESS
+        connection.inbound.receipts.append(receipt)
+        ledger = session.ledger
+        known = packet.packet_id in session.incoming if packet.qos == 2 else (
+            packet.dup and ledger is not None and ledger.has(packet.packet_id)
+        )  # fmt: skip
+        if known:
+            receipt.position = self._store.position
+        else:
+            message = message_of(packet, self._clock(), session.kind == TIER)
+            self._refusals.keep_poison(message, receipt, session)
+            if packet.qos == 2:
+                self._open_identifier(session, packet.packet_id, receipt)
+            elif ledger is not None:
+                self._update_ledger(session, ledger, packet.packet_id, reasons.SUCCESS)
+        self.settle(connection)
+        self._outbox.update_congestion(connection)
 
     def _take(self, connection: Connection, session: Session, packet: Publish, receipt: Receipt | None) -> None:
         from_tier = session.kind == TIER

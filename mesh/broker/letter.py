@@ -27,7 +27,8 @@ REFUSED: Final = 2
 TOO_LARGE: Final = 3
 EXPIRED: Final = 4
 NO_OWNER: Final = 5
-NAMES: Final = ("other", "queue full", "refused", "packet too large", "expired", "owner unknown")
+POISON: Final = 6  # the process has ended in its handling
+NAMES: Final = ("other", "queue full", "refused", "packet too large", "expired", "owner unknown", "poison")
 
 # What a letter counts in the limits besides its message: its record in the journal and its entry in memory.
 COST: Final = 512

@@ -20,7 +20,7 @@ from typing import Final, final
 from mesh.broker.counters import BrokerCounters
 from mesh.broker.courier import Courier
 from mesh.broker.deadletters import DeadLetters
-from mesh.broker.letter import EXPIRED, QUEUE_FULL, reason_of
+from mesh.broker.letter import EXPIRED, POISON, QUEUE_FULL, reason_of
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.persistence import Persistence
 from mesh.broker.principal import BACKEND, VEHICLE
@@ -216,6 +216,12 @@ class Refusals:
         """Put a refused message into the dead letters."""
         share = self.share_of(message.topic, source)
         if not self._letters.take(message, reason_of(reason), share, receipt):
+            self._lost(message, share)
+
+    def keep_poison(self, message: Message, receipt: Receipt | None, source: Session | None) -> None:
+        """Put a message of QoS 1 or 2 in whose handling this process would end into the dead letters."""
+        share = self.share_of(message.topic, source)
+        if not self._letters.take(message, POISON, share, receipt):
             self._lost(message, share)
 
     def keep_spooled(self, message: Message, reason: int) -> bool:

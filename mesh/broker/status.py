@@ -109,6 +109,7 @@ class BrokerStatus(Status):
     dropped_full: Annotated[int, _DROPPED.of(reason="full")]
     dropped_large: Annotated[int, _DROPPED.of(reason="large")]
     dropped_offline: Annotated[int, _DROPPED.of(reason="offline")]
+    dropped_poison: Annotated[int, _DROPPED.of(reason="poison")]
 
     letters: Annotated[int, gauge("mesh_dead_letters", "Messages in the dead letters.")]
     letters_bytes: Annotated[int, gauge("mesh_dead_letters_bytes", "Bytes of the dead letters.", unit="bytes")]
@@ -120,6 +121,7 @@ class BrokerStatus(Status):
     letters_large: Annotated[int, _LETTERS.of(reason="large")]
     letters_expired: Annotated[int, _LETTERS.of(reason="expired")]
     letters_no_owner: Annotated[int, _LETTERS.of(reason="no owner")]
+    letters_poison: Annotated[int, _LETTERS.of(reason="poison")]
     letters_other: Annotated[int, _LETTERS.of(reason="other")]
     letters_read: Annotated[
         int, counter("mesh_dead_letters_read_total", "Dead letters that a reader has acknowledged.")

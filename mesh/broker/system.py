@@ -82,6 +82,7 @@ class SystemTopics:
         """The figures that only grow."""
         bytes_in, bytes_out = self.transferred()
         dropped = status.dropped_expired + status.dropped_full + status.dropped_large + status.dropped_offline
+        dropped += status.dropped_poison
         return {
             "messages/received": status.received,
             "messages/sent": status.answered + status.delivered,

@@ -2,7 +2,8 @@
 
 It knows the subscription identifiers that name the receivers of a message: never acknowledgements or connections. What
 always holds: the deliveries to durable back ends are in the journal's buffer before a message counts as taken; a QoS 2
-identifier stays in the journal until its PUBREL.
+identifier stays in the journal until its PUBREL; a message in whose handling the processes before this one have ended
+is put aside.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import Final, final
 
 from mesh.broker.broker import Broker
+from mesh.broker.notices import shortened
 from mesh.broker.pressure import HIGH, signalled
 from mesh.broker.subscriptions import SharedGroup
 from mesh.core.kinds import TIER_INCOMING
@@ -21,6 +23,7 @@ from mesh.session.application import Receiver
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message, message_of, without_trace
 from mesh.session.store import Item
+from mesh.transport.trail import Trail
 from mesh.wire import reasons
 from mesh.wire.packets import Publish
 from mesh.wire.topics import is_shared
@@ -45,8 +48,11 @@ class EdgeArrivals(Receiver):
     whether its queue is full."""
 
     def __init__(
-        self, edge: str, broker: Broker, upstream: Upstream, ends: Ends, signal: Callable[[str, bool], None]
+        self, edge: str, broker: Broker, upstream: Upstream, ends: Ends, signal: Callable[[str, bool], None],
+        trail: Trail | None = None,
     ) -> None:
+        self._trail = trail
+        self._name = edge
         self._signal = signal
         self.arrived = 0
         self._edge = edge.encode()
@@ -57,10 +63,28 @@ class EdgeArrivals(Receiver):
     def take(self, packet: Publish, receipt: Receipt | None) -> int:
         self.arrived += 1
         broker = self._broker
+        trail = self._trail
+        if trail is not None:
+            trail.handle()
+            if trail.refused and trail.refuses(packet):
+                return self._set_aside(packet, receipt)
         message = message_of(packet, broker.clock(), True)
         if broker.tracer.considers(packet, True):
             self._trace(packet, message, receipt)
         return self._deliver(packet, message, receipt)
+
+    def _set_aside(self, packet: Publish, receipt: Receipt | None) -> int:
+        """Keep a message in whose handling this process would end in the dead letters: it takes no other way."""
+        broker = self._broker
+        broker.notices.warn(
+            "poison", "edge %s: a message on %s is not handled: this process has ended twice in its handling",
+            self._name, shortened(packet.topic),
+        )  # fmt: skip
+        if receipt is None:
+            broker.counters.dropped_poison += 1
+        else:
+            broker.refusals.keep_poison(message_of(packet, broker.clock(), True), receipt, None)
+        return reasons.SUCCESS
 
     def _trace(self, packet: Publish, message: Message, receipt: Receipt | None) -> None:
         span = self._broker.tracer.ingress(packet, "", self._ends.client, self._ends.peer, True)

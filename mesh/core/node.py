@@ -22,6 +22,7 @@ from mesh.core.upstream import Upstream
 from mesh.figures.node import NodeStatus
 from mesh.node.brokerhost import BrokerHost, open_broker
 from mesh.node.config import TIER, NodeConfig
+from mesh.node.poison import begin_trail, end_trail
 from mesh.node.services import Services
 from mesh.policy.attempts import Attempts
 from mesh.registry.members import Member
@@ -31,6 +32,7 @@ from mesh.transport.dialler import Address, Dialler
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.status import CLIENT, together
 from mesh.transport.stream import LINK_PORTION, StreamGroup
+from mesh.transport.trail import Trail
 from mesh.transport.waiting import until
 from mesh.wire.topics import is_shared
 
@@ -59,11 +61,13 @@ class CoreNode:
         self._endpoints: list[Endpoint] = []
         self._attempts = Attempts(config.topology.limits.wrong_passwords)
         self._buffers = Buffers(config.buffer_bytes())
+        self._trail: Trail | None = None
 
     async def start(self) -> None:
         """Recover, connect to the edges, then listen to back ends."""
         config = self._config
         config.connections()  # a mistake is named before anything is opened
+        self._trail = begin_trail(config.folder)
         services = self._services = Services(config)
         # With an inbox, a command to a vehicle without an owner assigns one, whose inbox then holds the command.
         find = services.map.lookup if config.topology.inbox is None else services.claim
@@ -126,7 +130,7 @@ class CoreNode:
                 config.name, broker_host.broker, broker_host.turn, broker_host.wheel, backends.principal_of,
                 listen=listener.listen(), admission=admission,
                 connect_timeout=limits.connect_timeout, packet_rate=limits.packet_rate, buffers=self._buffers,
-                proven=backends.proven,
+                proven=backends.proven, trail=self._trail,
             )  # fmt: skip
             await endpoint.start()
             self._endpoints.append(endpoint)
@@ -156,7 +160,7 @@ class CoreNode:
         link = TierLink(
             edge, config.name, config.tier_password(edge), broker_host.broker, self._upstream, spool,
             config.member_limits(), limits.owner_timeout, limits.queue_patience, broker_host.turn,
-            config.topology.fleet,
+            config.topology.fleet, self._trail,
         )  # fmt: skip
         kept = self._kept.links.pop(edge, None)
         if kept is not None:
@@ -249,6 +253,8 @@ class CoreNode:
             await self._broker_host.stop()
         if self._services is not None:
             await self._services.stop()
+        if self._trail is not None:
+            end_trail(self._config.folder)
 
     def status(self) -> NodeStatus:
         """Figures for ``mesh status`` and metrics."""

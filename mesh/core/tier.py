@@ -34,6 +34,7 @@ from mesh.session.message import Message
 from mesh.session.outbound import Delivery
 from mesh.session.store import Item
 from mesh.transport.status import TIER
+from mesh.transport.trail import Trail
 from mesh.transport.turn import Turn
 from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, Connect
@@ -66,12 +67,13 @@ class Socket(Protocol):
 @final
 class TierLink(ClientEvents):
     """``limits`` bound what the edge may send; ``answer``: seconds that it has to answer a publish; ``patience``:
-    seconds that messages wait for a vehicle whose queue is full; ``fleet``: filters of the fleet's topics. ``flush`` is
-    called at the end of every turn."""
+    seconds that messages wait for a vehicle whose queue is full; ``fleet``: filters of the fleet's topics; ``trail``
+    names the packet that is handled. ``flush`` is called at the end of every turn."""
 
     def __init__(
         self, edge: str, core: str, password: bytes, broker: Broker, upstream: Upstream, spool: Spool,
         limits: PacketLimits, answer: float, patience: float, turn: Turn, fleet: tuple[str, ...] = (),
+        trail: Trail | None = None,
     ) -> None:
         self.edge = edge
         self.spool = spool
@@ -80,9 +82,11 @@ class TierLink(ClientEvents):
         self._turn = turn
         self._socket: Socket | None = None
         self._congested = False  # the edge does not read: the socket's buffer is full
+        self._trail = trail
+        self._source = f"edge {edge}".encode()
         self._ends = Ends(core)
         self._downstream = Downstream(broker, spool, answer, patience, self._ends)
-        self._arrivals = EdgeArrivals(edge, broker, upstream, self._ends, self._downstream.signal)
+        self._arrivals = EdgeArrivals(edge, broker, upstream, self._ends, self._downstream.signal, trail)
         self._following = Following(edge, broker, upstream)
         self._backfill = FleetBackfill(edge, broker, fleet)
         self._client = ClientSession(
@@ -228,7 +232,17 @@ class TierLink(ClientEvents):
 
     def received(self, data: bytes) -> None:
         """Bytes from the edge."""
-        self._client.received(data)
+        trail, client = self._trail, self._client
+        if trail is None:
+            client.received(data)
+            return
+        trail.begin(self._source, MQTT5, client.reader, data)
+        try:
+            client.received(data)
+        except Exception:  # not ``finally``: what ends the loop is named
+            trail.end()
+            raise
+        trail.end()
 
     def congested(self) -> None:
         """The socket's buffer is full: send no message until ``relieved``."""
@@ -267,4 +281,7 @@ class TierLink(ClientEvents):
             self._socket.finish()
 
     def handled(self) -> None:
+        if self._trail is not None:
+            self._trail.next()
+            self._trail.rest()
         self._turn.step()

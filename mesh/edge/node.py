@@ -23,6 +23,7 @@ from mesh.figures.node import NodeStatus
 from mesh.node.brokerhost import BrokerHost, open_broker
 from mesh.node.config import DEVICE, TIER, NodeConfig
 from mesh.node.ending import last_ending, process_token
+from mesh.node.poison import begin_trail, end_trail
 from mesh.node.ports import keep_ports
 from mesh.node.services import Services
 from mesh.policy.access import vehicle_principal
@@ -34,6 +35,7 @@ from mesh.transport.endpoint import Endpoint
 from mesh.transport.listen import Listen
 from mesh.transport.refusal import Refused
 from mesh.transport.stream import LINK_PORTION
+from mesh.transport.trail import Trail
 from mesh.wire.packets import Subscription
 from mesh.wire.reasons import SERVER_UNAVAILABLE
 
@@ -55,6 +57,7 @@ class EdgeNode:
         self._devices: Devices | None = None
         self._cores: Endpoint | None = None
         self._ownership: Ownership | None = None
+        self._trail: Trail | None = None
 
     async def start(self) -> None:
         """Recover the sessions, listen for front doors and cores, then announce the ports."""
@@ -70,6 +73,7 @@ class EdgeNode:
         broker_host, _ = await open_broker(config, services, settings, None, self._inbox())
         self._broker_host = broker_host
         ports = keep_ports(config.folder, config.topology.bind, (DEVICE, TIER))
+        self._trail = begin_trail(config.folder)
         devices = self._devices = self._make_devices(broker_host, ports[DEVICE])
         cores = self._cores = self._make_endpoint(broker_host, ports[TIER])
         broker_host.broker.system.transferred = lambda: (devices.group.bytes_in, devices.group.bytes_out)
@@ -115,7 +119,7 @@ class EdgeNode:
             listen=Listen(TIER, config.topology.bind, port),
             admission=Admission(config.member_limits(), config.members(_CORES)),
             connect_timeout=config.topology.limits.connect_timeout, packet_rate=config.topology.limits.packet_rate,
-            portion=LINK_PORTION, unix_path=config.unix_path(config.name, TIER),
+            portion=LINK_PORTION, unix_path=config.unix_path(config.name, TIER), trail=self._trail,
         )  # fmt: skip
 
     def _inbox(self) -> InboxRules | None:
@@ -170,6 +174,8 @@ class EdgeNode:
             await self._services.stop()
         if self._devices is not None:  # otherwise the breadcrumb is that of the process before this one
             remove_breadcrumb(self._config.folder)
+        if self._trail is not None:
+            end_trail(self._config.folder)
 
     def status(self) -> NodeStatus:
         """The status, for ``mesh status`` and metrics."""

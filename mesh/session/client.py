@@ -68,7 +68,7 @@ class ClientSession:
 
     __slots__ = (
         "_clean", "_clock", "_events", "_incoming", "_keep_alive", "_limits", "_line", "_outbound", "_outgoing",
-        "_reader", "_requests", "_state", "greeting",
+        "_requests", "_state", "greeting", "reader",
     )  # fmt: skip
 
     def __init__(
@@ -92,7 +92,7 @@ class ClientSession:
         self._outgoing = Outgoing(sender, outbound, self._requests, self._line, clock)
         self._clean = False
         self.greeting: Properties | None = None  # the properties of the last CONNACK with success
-        self._reader = Reader(limits, CLIENT, MQTT5)
+        self.reader = Reader(limits, CLIENT, MQTT5)  # of the present connection
 
     @property
     def state(self) -> int:
@@ -125,7 +125,7 @@ class ClientSession:
         self._line.protocol = connect.protocol
         self._line.max_packet = 0
         self._incoming.opened(connect)
-        self._reader = Reader(self._limits, CLIENT, connect.protocol)
+        self.reader = Reader(self._limits, CLIENT, connect.protocol)
         self._keep_alive.begin(self._clock(), connect.keep_alive)
         self._line.out.append(encode(connect, connect.protocol))
 
@@ -134,10 +134,10 @@ class ClientSession:
         if self._state == DISCONNECTED:
             raise IllegalCall("bytes were received without a connection")
         self._keep_alive.heard(self._clock())
-        for packet in self._reader.feed(data):
+        for packet in self.reader.feed(data):
             self._handle(packet)
             self._events.handled()
-        error = self._reader.error
+        error = self.reader.error
         if error is not None and (self._state == UP or self._state == CONNECTING):
             self.close(error.reason, f"broke the protocol: {error}")
         self._send_ready()

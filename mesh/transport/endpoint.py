@@ -6,7 +6,8 @@ messages. What always holds:
 * no packet of a client reaches the broker before ``authenticate`` has named its principal;
 * packets of a client reach the broker in the order in which they came, and a malformed packet ends the connection after
   the packets before it were handled;
-* after every call of the broker the turn is woken, so that all output is written.
+* after every call of the broker the turn is woken, so that all output is written;
+* a message in whose handling the processes before this one have ended is put aside (``trail``).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from mesh.transport.refusal import Refused
 from mesh.transport.states import WAITING
 from mesh.transport.status import SocketsStatus
 from mesh.transport.stream import EAGER, HOLD_BROKER, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, PORTION, StreamGroup
+from mesh.transport.trail import Trail
 from mesh.transport.turn import Turn
 from mesh.transport.unixsocket import UnixPath, no_unix_path
 from mesh.transport.waiting import until
@@ -52,12 +54,13 @@ Authenticate = Callable[[Connect, Peer], "Awaitable[Principal] | Principal"]
 class EndpointClient(ClientStream):
     """One client's socket: the shell of its ``Connection``. ``connection`` is set from WAITING on."""
 
-    __slots__ = ("_endpoint", "_reader", "connection")
+    __slots__ = ("_endpoint", "_reader", "_source", "connection")
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(endpoint.clients)
         self._endpoint = endpoint
         self._reader: Reader | None = None
+        self._source = b""  # what the trail says of this client
         self.connection: Connection | None = None
 
     # ClientStream
@@ -81,12 +84,11 @@ class EndpointClient(ClientStream):
         reader = self._reader
         if reader is None:
             return False
-        packets = reader.feed(data)
-        self._deliver(reader, packets)
+        packets = self._handle(reader, data)
         if reader.kept != self.kept:
             self.keep(reader.kept)
-        self._endpoint.turn.step(len(packets))
-        return len(packets) > 0
+        self._endpoint.turn.step(packets)
+        return packets > 0
 
     def progress(self) -> int:
         return -1 if self._reader is None else self._reader.progress()
@@ -178,11 +180,29 @@ class EndpointClient(ClientStream):
         early = self.hand_over()
         self._reader = reader = Reader(endpoint.admission.limits, SERVER, life.protocol)
         connection = self.connection = endpoint.broker.open(connect, principal, self.peer, self)
-        self._deliver(reader, reader.feed(early))
+        self._source = f"{principal.name}, client {connect.client_id}".encode()
+        self._handle(reader, early)
         if self.holds & HOLD_WRITING:
             endpoint.broker.pause(connection)
 
-    def _deliver(self, reader: Reader, packets: list[Packet]) -> None:
+    def _handle(self, reader: Reader, data: bytes) -> int:
+        """Handle bytes of the client; returns how many packets they complete."""
+        trail = self._endpoint.trail
+        if trail is None:
+            packets = reader.feed(data)
+            self._deliver(reader, packets, None)
+            return len(packets)
+        trail.begin(self._source, reader.protocol, reader, data)
+        try:
+            packets = reader.feed(data)
+            self._deliver(reader, packets, trail)
+        except Exception:  # not ``finally``: what ends the loop is named
+            trail.end()
+            raise
+        trail.end()
+        return len(packets)
+
+    def _deliver(self, reader: Reader, packets: list[Packet], trail: Trail | None) -> None:
         connection = self.connection
         if connection is None:
             return
@@ -190,10 +210,18 @@ class EndpointClient(ClientStream):
         for packet in packets:
             if connection.closing:
                 break
+            if trail is not None:
+                trail.handle()
             if isinstance(packet, Auth) and self.life.proves():
                 self._prove_again(connection, packet)
+            elif trail is not None and trail.refused and trail.refuses(packet):
+                broker.set_aside(connection, packet)
             else:
                 self._pass_on(connection, packet)
+            if trail is not None:
+                trail.next()
+        if trail is not None:
+            trail.rest()
         error = reader.error
         if error is not None and not connection.closing:
             self._endpoint.clients.notices.warn(
@@ -235,8 +263,8 @@ class Endpoint:
 
     ``listen`` is where to listen; the port really bound is in ``port``. ``proven`` returns the principal of a client
     that has proved its identity by a method of ``admission``. ``buffers`` may be shared with other endpoints.
-    ``portion``: bytes of one read that are handled in one turn. The caller adds the broker's ``ConnectionWriter`` to
-    ``turn`` once, also if several endpoints share the broker.
+    ``portion``: bytes of one read that are handled in one turn. ``trail`` names the packet that is handled. The caller
+    adds the broker's ``ConnectionWriter`` to ``turn`` once, also if several endpoints share the broker.
     """
 
     def __init__(
@@ -255,8 +283,10 @@ class Endpoint:
         portion: int = PORTION,
         unix_path: UnixPath = no_unix_path,
         proven: Callable[[str], Principal] | None = None,
+        trail: Trail | None = None,
     ) -> None:
         self.name = name
+        self.trail = trail
         self.admission = admission
         self.proven = proven or _no_proven_identity
         self.broker = broker

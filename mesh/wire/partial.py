@@ -51,6 +51,10 @@ class Partial:
         before, self._seen = self._seen, len(partial)
         return self._seen - before
 
+    def head(self, most: int) -> bytes:
+        """The first bytes of the packet in progress, at most so many."""
+        return b"" if self._partial is None else bytes(self._partial[:most])
+
     @property
     def pending(self) -> int:
         """How many bytes of the packet in progress are buffered."""

@@ -17,6 +17,7 @@ from mesh.core.router import Owners, OwnerUnknown, Router
 from mesh.core.spool import Spool
 from mesh.core.tier import TierLink
 from mesh.core.upstream import Upstream
+from mesh.transport.trail import Trail
 from mesh.transport.turn import Turn
 from mesh.wire.decode import SERVER, Reader
 from mesh.wire.limits import PacketLimits
@@ -115,7 +116,9 @@ class Mesh:
         tracer: Tracer | None = None,
         fleet: tuple[str, ...] = ("fleet/#",),
         core: str = "core",
+        trail: Trail | None = None,
     ) -> None:
+        self.trail = trail
         self.fleet = fleet
         self.core_name = core
         self.clock = clock or FakeClock()
@@ -144,7 +147,7 @@ class Mesh:
         spool = Spool(self.core.store, name, 1000, 1 << 20)
         link = TierLink(
             name, self.core_name, b"", self.core.broker, self.upstream, spool, PacketLimits(), 5.0, PATIENCE, TURN,
-            self.fleet,
+            self.fleet, self.trail,
         )  # fmt: skip
         items = kept.links.get(name)
         if items is not None:

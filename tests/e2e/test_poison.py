@@ -74,6 +74,34 @@ def test_the_second_death_by_a_packet_closes_its_connection_and_no_other(mesh: P
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("payload", ["crash", "hang"])
+def test_a_command_that_ends_the_edge_twice_goes_to_the_dead_letters(mesh: Processes, payload: str) -> None:
+    async def main() -> None:
+        car = await Client(f"{payload}-taker", MQTT5).connect(mesh.vehicles)
+        topic = f"vehicles/{car.name}/cmd/go"
+        await car.subscribe(f"vehicles/{car.name}/cmd/#")
+        app = await Client(f"{payload}-app", MQTT5).connect(mesh.backends)
+        letters = await Client(f"{payload}-letters", MQTT5).connect(mesh.backends)
+        await letters.subscribe("$dead-letters/#")
+        await app.publish_all([(topic, "before")])
+        await app.publish_all([(topic, payload), (topic, "after")])
+        await until(lambda: "after" in car.payloads(topic), "the message behind the one that ends the edge")
+        assert payload not in car.payloads(topic)
+        await until(lambda: payload in letters.payloads(f"$dead-letters/{topic}"), "the dead letter")
+        log = mesh.log("edge-1")
+        assert re.search(rf"it handled a message of core\S*, client core\S* on '{topic}' \(death 2 of 2\)", log)
+        process = mesh.pid("edge-1")
+        await app.publish_all([(topic, payload), (topic, "still there")])
+        await until(lambda: "still there" in car.payloads(topic))
+        assert mesh.pid("edge-1") == process
+        assert not car.closes
+        for client in (car, app, letters):
+            client.leave()
+        await kill_and_wait(mesh, "edge-1")
+
+    asyncio.run(main())
+
+
 def test_kills_from_outside_close_no_connection(mesh: Processes) -> None:
     async def main() -> None:
         fleet = Fleet(mesh, "outside", 30)

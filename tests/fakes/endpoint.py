@@ -11,6 +11,7 @@ from mesh.transport.admission import Admission
 from mesh.transport.buffers import Buffers
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.listen import Listen
+from mesh.transport.trail import Trail
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
 from mesh.transport.writer import ConnectionWriter
@@ -30,6 +31,7 @@ class EndpointNode:
         self.buffers = Buffers()
         self.admission = Admission(PacketLimits(), 10)
         self.proven: Callable[[str], Principal] | None = None
+        self.trail: Trail | None = None
 
     async def __aenter__(self) -> EndpointNode:
         loop = asyncio.get_running_loop()
@@ -44,6 +46,7 @@ class EndpointNode:
             "core", self.engine, self.turn, self.wheel, self.authenticate,
             listen=Listen("mqtt", "127.0.0.1", 0), admission=self.admission,
             connect_timeout=self.connect_timeout, buffers=self.buffers, proven=self.proven,
+            trail=self.trail,
         )  # fmt: skip
         await self.endpoint.start()
         self.port = self.endpoint.port

@@ -58,6 +58,7 @@ class FakeBroker(BrokerApi):
         self.journal = journal
         self.dirty: list[Connection] = []
         self.received: list[tuple[str, Packet]] = []
+        self.aside: list[Packet] = []
         self.opened: list[str] = []
         self.attached: list[tuple[str, list[int]]] = []
         self.alive: list[str] = []
@@ -133,6 +134,9 @@ class FakeBroker(BrokerApi):
         elif isinstance(packet, Disconnect):
             self.current.pop(self.names[connection], None)
             self._close(connection)
+
+    def set_aside(self, connection: Connection, packet: Packet) -> None:
+        self.aside.append(packet)
 
     def fail(self, connection: Connection, reason: int, why: str = "") -> None:
         self.failed.append((self.names[connection], reason))

@@ -54,6 +54,9 @@ class Mortal(BrokerApi):
             ctypes.PyDLL(None).sleep(600)
         self._broker.receive(connection, packet)
 
+    def set_aside(self, connection: Connection, packet: Packet) -> None:
+        self._broker.set_aside(connection, packet)
+
     def fail(self, connection: Connection, reason: int, why: str = "") -> None:
         self._broker.fail(connection, reason, why)
 
@@ -68,16 +71,20 @@ class Mortal(BrokerApi):
 
 
 def make(config: NodeConfig) -> EdgeNode:
-    """An edge whose vehicles' packets go to a mortal broker."""
+    """An edge whose vehicles' and cores' packets go to a mortal broker."""
     node: Any = EdgeNode(config)
-    made = node._make_devices
+    made, made_endpoint = node._make_devices, node._make_endpoint
 
     def make_devices(host: Any, port: int) -> Any:
         return made(
             SimpleNamespace(broker=Mortal(host.broker), journal=host.journal, turn=host.turn, wheel=host.wheel), port
         )
 
+    def make_endpoint(host: Any, port: int) -> Any:
+        return made_endpoint(SimpleNamespace(broker=Mortal(host.broker), turn=host.turn, wheel=host.wheel), port)
+
     node._make_devices = make_devices
+    node._make_endpoint = make_endpoint
     edge: EdgeNode = node
     return edge
 

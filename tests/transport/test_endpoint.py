@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
+from mesh.broker.session import Connection
 from mesh.transport.frame import WINDOW
 from mesh.transport.lifecycle import EARLY
 from mesh.transport.listen import Listen
@@ -16,7 +18,10 @@ from mesh.transport.listener import Listener
 from mesh.transport.refusal import Refused
 from mesh.transport.status import CLIENT, Held
 from mesh.transport.stream import Stream, StreamGroup
+from mesh.transport.trail import BLOCK, Trail, read_trail
+from mesh.wire.decode import SERVER, Reader
 from mesh.wire.encode import encode
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import (
     MQTT5,
     PINGREQ,
@@ -24,6 +29,7 @@ from mesh.wire.packets import (
     Connack,
     Connect,
     Disconnect,
+    Packet,
     Ping,
     Publish,
 )
@@ -63,6 +69,54 @@ def test_broker_error_ends_only_its_own_connection() -> None:
             await one.wait_closed()
             other.send(Publish("t", b"x", 1, packet_id=1))
             await other.acked(PUBACK, [1])
+
+    run(main())
+
+
+def test_the_trail_names_the_packet_that_is_handled() -> None:
+    async def main() -> None:
+        node = EndpointNode()
+        memory = mmap.mmap(-1, BLOCK)
+        node.trail = Trail(memory, "token")
+        async with node:
+            seen: list[tuple[str, str]] = []
+            receive = node.engine.receive
+
+            def received(connection: Connection, packet: Packet) -> None:
+                left = read_trail(bytes(memory))
+                assert left is not None
+                seen.append((left.source, left.topic))
+                receive(connection, packet)
+
+            node.engine.receive = received  # type: ignore[method-assign]
+            app = await Bare(MQTT5).hello(node.port, "one")
+            app.send(Publish("t/1", b"x", 1, packet_id=1), Publish("t/2", b"x", 1, packet_id=2), Ping(PINGREQ))
+            app.send(Publish("t/3", POISON))
+            await app.wait_closed()
+            assert seen == [("app, client one", topic) for topic in ("t/1", "t/2", "", "t/3")]
+            assert read_trail(bytes(memory)) is None
+
+    run(main())
+
+
+def test_a_message_that_has_ended_processes_is_put_aside() -> None:
+    async def main() -> None:
+        node = EndpointNode()
+        node.trail = Trail(mmap.mmap(-1, BLOCK))
+        left = Trail(memory := mmap.mmap(-1, BLOCK))
+        fatal = Publish("t", b"fatal", 1, packet_id=1)
+        reader = Reader(PacketLimits(), SERVER, MQTT5)
+        left.begin(b"app", MQTT5, reader, encode(fatal, MQTT5))
+        left.handle()
+        found = read_trail(bytes(memory))
+        assert found is not None
+        node.trail.refused = frozenset((found.fingerprint,))
+        async with node:
+            app = await Bare(MQTT5).hello(node.port, "one")
+            app.send(Publish("t", b"sane", 1, packet_id=1), Publish("t", b"fatal", 1, packet_id=2, dup=True))
+            app.send(Publish("t", b"more", 1, packet_id=3))
+            await app.acked(PUBACK, [1, 3])
+            assert [packet.payload for packet in node.engine.aside if isinstance(packet, Publish)] == [b"fatal"]
 
     run(main())
 

@@ -1,0 +1,129 @@
+"""The messages of back ends and nodes in whose handling this node's process has ended.
+
+Back ends and the tier links of cores send a message again by themselves until it is acknowledged. So a message that
+ends the process would end the next one, for ever. It knows how the last process ended, what its trail says, and one
+file in the node's folder: never connections or sessions. The rules are those of ``edge/suspects.py``: the first death
+may be an accident; after the second one, the message is not handled again, but put aside; a kill from outside counts
+for nothing. What always holds: the file is written before the process handles a message; at most ``MOST`` messages are
+remembered, for ``ACCIDENT`` seconds after one death and ``CONDEMNED`` seconds after more.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, final
+
+from mesh.node.block import lay_block, read_block, remove_block
+from mesh.node.ending import Ended, last_ending, process_token
+from mesh.transport.trail import BLOCK, Footprint, Trail, read_trail
+
+DEATHS: Final = 2
+
+MOST: Final = 64
+ACCIDENT: Final = 3600.0
+CONDEMNED: Final = 86_400.0
+
+_TRAIL: Final = "trail"
+_FILE: Final = "poison.json"
+
+log = logging.getLogger(__name__)
+
+
+@final
+@dataclass(slots=True)
+class Suspect:
+    """One message. ``at``: the time of the last death, in seconds since 1970."""
+
+    publisher: str
+    topic: str
+    fingerprint: str
+    at: float
+    deaths: int = 1
+
+    @property
+    def condemned(self) -> bool:
+        """Whether the message is not handled again."""
+        return self.deaths >= DEATHS
+
+
+@final
+class Poison:
+    """``folder`` is the node's."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._clock = clock
+        now = clock()
+        self._found = [it for it in self._load() if now - it.at < (CONDEMNED if it.condemned else ACCIDENT)]
+
+    def blame(self, ended: Ended | None, left: Footprint | None) -> None:
+        """Take note of how the process before this one ended, and of the message that it handled."""
+        if ended is None or left is None or not ended.responsible or ended.token != left.token:
+            return
+        if not left.fingerprint:
+            log.error("the last process: %s; it handled a packet of %s", ended.what, left.source)
+            return
+        fresh = Suspect(left.source, left.topic, left.fingerprint, self._clock())
+        for it in self._found:
+            if it.fingerprint == fresh.fingerprint:
+                fresh.deaths += it.deaths
+                self._found.remove(it)
+                break
+        self._found = [*self._found, fresh][-MOST:]
+        self._save()
+        log.error(
+            "the last process: %s; it handled a message of %s on %r (death %d of %d)%s",
+            ended.what, fresh.publisher, fresh.topic[:200], fresh.deaths, DEATHS,
+            ": the message goes to the dead letters" if fresh.condemned else "",
+        )  # fmt: skip
+
+    @property
+    def condemned(self) -> frozenset[str]:
+        """The fingerprints of the messages that are not handled again."""
+        return frozenset(it.fingerprint for it in self._found if it.condemned)
+
+    def _load(self) -> list[Suspect]:
+        path = self._folder / _FILE
+        try:
+            return [Suspect(**value) for value in json.loads(path.read_text(encoding="utf-8"))]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("%s cannot be read and is replaced: %s", path, error)
+            return []
+
+    def _save(self) -> None:
+        path = self._folder / _FILE
+        draft = path.with_suffix(".draft")
+        try:
+            file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(file, "w", encoding="utf-8") as text:
+                json.dump([asdict(it) for it in self._found], text)
+            draft.replace(path)
+        except OSError as error:
+            log.error("%s cannot be written: a message may end this process more than twice: %s", path, error)
+
+
+def begin_trail(folder: Path) -> Trail | None:
+    """The trail of this process, which knows what the processes before it died of. ``None`` if there is no room for
+    one. ``folder`` is the node's."""
+    poison = Poison(folder)
+    poison.blame(last_ending(folder), read_trail(read_block(folder / _TRAIL)))
+    try:
+        trail = Trail(lay_block(folder / _TRAIL, BLOCK), process_token())
+    except OSError as error:
+        log.warning("a message that ends this process will not be found: %s", error)
+        return None
+    trail.refused = poison.condemned
+    return trail
+
+
+def end_trail(folder: Path) -> None:
+    """The process stops in order."""
+    remove_block(folder / _TRAIL)

@@ -1,0 +1,141 @@
+"""Messages in whose handling a node has ended: which are suspected, which are put aside, and how long."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mesh.node.block import lay_block, read_block, remove_block
+from mesh.node.ending import CRASH, KILLED, Ended
+from mesh.node.poison import ACCIDENT, CONDEMNED, MOST, Poison, begin_trail, end_trail
+from mesh.transport.trail import BLOCK, Footprint, Trail, read_trail
+from mesh.wire.decode import SERVER, Reader
+from mesh.wire.encode import encode
+from mesh.wire.limits import PacketLimits
+from mesh.wire.packets import MQTT5, Publish
+from tests.fakes.clock import FakeClock
+
+LEFT = Footprint("1-a", "core-1, client core-1", "vehicles/V1/cmd", "f1")
+
+
+def ended(how: str = CRASH, token: str = "1-a") -> Ended:
+    return Ended(token, how, how != KILLED, "it crashed", "")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    end_trail(tmp_path)
+
+
+def test_the_second_death_condemns_a_message(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = Poison(folder)
+    first.blame(ended(), LEFT)
+    assert not first.condemned
+    second = Poison(folder)
+    second.blame(ended(), LEFT)
+    assert second.condemned == {"f1"}
+    assert Poison(folder).condemned == {"f1"}
+    about = "the last process: it crashed; it handled a message of core-1, client core-1 on 'vehicles/V1/cmd'"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{about} (death 1 of 2)",
+        f"{about} (death 2 of 2): the message goes to the dead letters",
+    ]
+
+
+def test_a_message_of_another_publisher_is_the_same_message(folder: Path) -> None:
+    Poison(folder).blame(ended(), LEFT)
+    second = Poison(folder)
+    second.blame(ended(), Footprint("1-a", "core-2, client core-2", LEFT.topic, LEFT.fingerprint))
+    assert second.condemned == {"f1"}
+
+
+@pytest.mark.parametrize(
+    ("how", "left"),
+    [
+        (None, LEFT),
+        (ended(KILLED), LEFT),
+        (ended(token="2-b"), LEFT),
+        (ended(), None),
+        (ended(), Footprint("1-a", "core-1", "", "")),
+    ],
+)
+def test_what_condemns_no_message(folder: Path, how: Ended | None, left: Footprint | None) -> None:
+    for _ in range(3):
+        Poison(folder).blame(how, left)
+    assert not Poison(folder).condemned
+
+
+def test_an_accident_is_forgotten_and_a_condemned_message_too(folder: Path) -> None:
+    clock = FakeClock()
+    Poison(folder, clock).blame(ended(), LEFT)
+    clock.now += ACCIDENT
+    second = Poison(folder, clock)
+    second.blame(ended(), LEFT)
+    assert not second.condemned
+    Poison(folder, clock).blame(ended(), LEFT)
+    clock.now += CONDEMNED - 1
+    assert Poison(folder, clock).condemned
+    clock.now += 1
+    assert not Poison(folder, clock).condemned
+
+
+def test_the_number_of_remembered_messages_is_bounded(folder: Path) -> None:
+    for number in range(MOST + 1):
+        for _ in range(2):
+            Poison(folder).blame(ended(), Footprint("1-a", "core", "t", str(number)))
+    assert Poison(folder).condemned == {str(number) for number in range(1, MOST + 1)}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '[{"x": 1}]'])
+def test_a_damaged_file_is_replaced(folder: Path, text: str) -> None:
+    (folder / "poison.json").write_text(text)
+    poison = Poison(folder)
+    poison.blame(ended(), LEFT)
+    poison = Poison(folder)
+    poison.blame(ended(), LEFT)
+    assert poison.condemned == {"f1"}
+
+
+def test_the_trail_outlives_the_process_and_is_removed_at_its_end(folder: Path) -> None:
+    trail = begin_trail(folder)
+    assert trail is not None
+    reader = Reader(PacketLimits(), SERVER, MQTT5)
+    data = encode(Publish("t", b"x", 1, False, False, 1), MQTT5)
+    trail.begin(b"core-1", MQTT5, reader, data)
+    reader.feed(data)
+    trail.handle()
+    left = read_trail(read_block(folder / "trail"))
+    assert left is not None
+    assert (left.source, left.topic) == ("core-1", "t")
+    block = (folder / "trail").resolve()
+    assert stat.S_IMODE(block.stat().st_mode) == 0o600
+    end_trail(folder)
+    assert not block.exists()
+    assert read_block(folder / "trail") == b""
+    end_trail(folder)
+
+
+def test_a_new_block_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "block"
+    memory = lay_block(path, BLOCK)
+    Trail(memory, "first")
+    before = path.resolve()
+    lay_block(path, BLOCK)
+    assert not before.exists()
+    assert read_trail(read_block(path)) is None
+    assert len(read_block(path)) == BLOCK
+    remove_block(path)
+    assert not path.is_symlink()
+
+
+def test_without_room_there_is_no_trail(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("os.write", lambda _file, data: len(data) - 1)
+    assert begin_trail(folder) is None
+    assert "a message that ends this process will not be found" in caplog.text
+    assert not (folder / "trail").is_symlink()
