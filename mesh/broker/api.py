@@ -37,7 +37,8 @@ class BrokerApi:
         raise NotImplementedError
 
     def set_aside(self, connection: Connection, packet: Packet) -> None:
-        """Put a PUBLISH in whose handling this process would end into the dead letters, and answer it."""
+        """Answer a packet in whose handling this process would end: a PUBLISH goes to the dead letters and is
+        acknowledged, SUBSCRIBE and UNSUBSCRIBE are refused."""
         raise NotImplementedError
 
     def fail(self, connection: Connection, reason: int, why: str = "") -> None:

@@ -513,12 +513,20 @@ class Broker(BrokerApi):
             self.outbox.update_congestion(connection)
 
     def set_aside(self, connection: Connection, packet: Packet) -> None:
-        """Put a PUBLISH in whose handling this process would end into the dead letters, and answer it."""
+        """Answer a packet in whose handling this process would end: a PUBLISH goes to the dead letters and is
+        acknowledged, SUBSCRIBE and UNSUBSCRIBE are refused."""
         session = connection.session
-        if connection.closing or session is None or not isinstance(packet, Publish):
+        if connection.closing or session is None:
             return
         self.counters.received += 1
-        self.intake.set_aside(connection, session, packet)
+        if isinstance(packet, Publish):
+            self.intake.set_aside(connection, session, packet)
+        elif isinstance(packet, (Subscribe, Unsubscribe)):
+            self.notices.warn(
+                "poison", "%s (client %s): a %s is refused: this process has ended twice in its handling",
+                connection.principal, session.key[2], type(packet).__name__.upper(),
+            )  # fmt: skip
+            self.subscriber.refuse(connection, session, packet)
 
     def _disconnect(self, connection: Connection, session: Session, packet: Disconnect) -> None:
         expiry = None if packet.properties is None else packet.properties.session_expiry

@@ -87,6 +87,16 @@ class Subscriber:
             self.inbox.hand_over(session)
         self.courier.pump(session, connection)
 
+    def refuse(self, connection: Connection, session: Session, packet: Subscribe | Unsubscribe) -> None:
+        """Refuse all of a SUBSCRIBE or UNSUBSCRIBE. (UNSUBACK has no reason codes before 5.0.)"""
+        code = reasons.IMPLEMENTATION_SPECIFIC_ERROR
+        if isinstance(packet, Subscribe):
+            answer = SubAck(SUBACK, packet.packet_id, [code] * len(packet.subscriptions))
+        else:
+            codes = [code] * len(packet.filters) if connection.protocol == MQTT5 else []
+            answer = SubAck(UNSUBACK, packet.packet_id, codes)
+        self._answer(connection, session, answer, None)
+
     def _answer(self, connection: Connection, session: Session, answer: SubAck, gate: Gate | None) -> bool:
         """Write the answer when the change is durable and ``gate`` is open; close the connection if the answer exceeds
         the client's maximum packet size [MQTT-3.1.2-24]."""

@@ -25,7 +25,7 @@ from mesh.session.message import Message, message_of, without_trace
 from mesh.session.store import Item
 from mesh.transport.trail import Trail
 from mesh.wire import reasons
-from mesh.wire.packets import Publish
+from mesh.wire.packets import MQTT5, Publish
 from mesh.wire.topics import is_shared
 
 _INCOMING: Final = struct.Struct("!H")  # packet identifier; then the edge's name
@@ -66,7 +66,7 @@ class EdgeArrivals(Receiver):
         trail = self._trail
         if trail is not None:
             trail.handle()
-            if trail.refused and trail.refuses(packet):
+            if trail.refused and trail.refuses(packet, MQTT5):
                 return self._set_aside(packet, receipt)
         message = message_of(packet, broker.clock(), True)
         if broker.tracer.considers(packet, True):

@@ -1,10 +1,10 @@
-"""The messages of back ends and nodes in whose handling this node's process has ended.
+"""The packets of back ends and nodes in whose handling this node's process has ended.
 
-Back ends and the tier links of cores send a message again by themselves until it is acknowledged. So a message that
-ends the process would end the next one, for ever. It knows how the last process ended, what its trail says, and one
+Back ends and the tier links of cores send a packet again by themselves until it is answered. So a packet that ends the
+process would end the next one, for ever. It knows how the last process ended, what its trail says, and one
 file in the node's folder: never connections or sessions. The rules are those of ``edge/suspects.py``: the first death
-may be an accident; after the second one, the message is not handled again, but put aside; a kill from outside counts
-for nothing. What always holds: the file is written before the process handles a message; at most ``MOST`` messages are
+may be an accident; after the second one, the packet is not handled again, but put aside; a kill from outside counts for
+nothing. What always holds: the file is written before the process handles a packet; at most ``MOST`` packets are
 remembered, for ``ACCIDENT`` seconds after one death and ``CONDEMNED`` seconds after more.
 """
 
@@ -38,17 +38,17 @@ log = logging.getLogger(__name__)
 @final
 @dataclass(slots=True)
 class Suspect:
-    """One message. ``at``: the time of the last death, in seconds since 1970."""
+    """One packet, as in ``Footprint``. ``at``: the time of the last death, in seconds since 1970."""
 
-    publisher: str
-    topic: str
+    source: str
+    packet: str
     fingerprint: str
     at: float
     deaths: int = 1
 
     @property
     def condemned(self) -> bool:
-        """Whether the message is not handled again."""
+        """Whether the packet is not handled again."""
         return self.deaths >= DEATHS
 
 
@@ -63,13 +63,13 @@ class Poison:
         self._found = [it for it in self._load() if now - it.at < (CONDEMNED if it.condemned else ACCIDENT)]
 
     def blame(self, ended: Ended | None, left: Footprint | None) -> None:
-        """Take note of how the process before this one ended, and of the message that it handled."""
+        """Take note of how the process before this one ended, and of the packet that it handled."""
         if ended is None or left is None or not ended.responsible or ended.token != left.token:
             return
         if not left.fingerprint:
-            log.error("the last process: %s; it handled a packet of %s", ended.what, left.source)
+            log.error("the last process: %s; it handled a %s of %s", ended.what, left.packet or "packet", left.source)
             return
-        fresh = Suspect(left.source, left.topic, left.fingerprint, self._clock())
+        fresh = Suspect(left.source, left.packet, left.fingerprint, self._clock())
         for it in self._found:
             if it.fingerprint == fresh.fingerprint:
                 fresh.deaths += it.deaths
@@ -78,14 +78,14 @@ class Poison:
         self._found = [*self._found, fresh][-MOST:]
         self._save()
         log.error(
-            "the last process: %s; it handled a message of %s on %r (death %d of %d)%s",
-            ended.what, fresh.publisher, fresh.topic[:200], fresh.deaths, DEATHS,
-            ": the message goes to the dead letters" if fresh.condemned else "",
+            "the last process: %s; it handled a %s of %s (death %d of %d)%s",
+            ended.what, fresh.packet, fresh.source, fresh.deaths, DEATHS,
+            ": it is not handled again" if fresh.condemned else "",
         )  # fmt: skip
 
     @property
     def condemned(self) -> frozenset[str]:
-        """The fingerprints of the messages that are not handled again."""
+        """The fingerprints of the packets that are not handled again."""
         return frozenset(it.fingerprint for it in self._found if it.condemned)
 
     def _load(self) -> list[Suspect]:
@@ -107,7 +107,7 @@ class Poison:
                 json.dump([asdict(it) for it in self._found], text)
             draft.replace(path)
         except OSError as error:
-            log.error("%s cannot be written: a message may end this process more than twice: %s", path, error)
+            log.error("%s cannot be written: a packet may end this process more than twice: %s", path, error)
 
 
 def begin_trail(folder: Path) -> Trail | None:
@@ -118,7 +118,7 @@ def begin_trail(folder: Path) -> Trail | None:
     try:
         trail = Trail(lay_block(folder / _TRAIL, BLOCK), process_token())
     except OSError as error:
-        log.warning("a message that ends this process will not be found: %s", error)
+        log.warning("a packet that ends this process will not be found: %s", error)
         return None
     trail.refused = poison.condemned
     return trail

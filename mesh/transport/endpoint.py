@@ -7,7 +7,7 @@ messages. What always holds:
 * packets of a client reach the broker in the order in which they came, and a malformed packet ends the connection after
   the packets before it were handled;
 * after every call of the broker the turn is woken, so that all output is written;
-* a message in whose handling the processes before this one have ended is put aside (``trail``).
+* a packet in whose handling the processes before this one have ended is put aside (``trail``).
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class EndpointClient(ClientStream):
                 trail.handle()
             if isinstance(packet, Auth) and self.life.proves():
                 self._prove_again(connection, packet)
-            elif trail is not None and trail.refused and trail.refuses(packet):
+            elif trail is not None and trail.refused and trail.refuses(packet, reader.protocol):
                 broker.set_aside(connection, packet)
             else:
                 self._pass_on(connection, packet)

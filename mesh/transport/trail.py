@@ -15,15 +15,16 @@ import mmap
 import struct
 from typing import Final, final
 
+from mesh.wire.encode import encode
 from mesh.wire.fields import length_size, read_length
-from mesh.wire.packets import MQTT5, PUBLISH, Packet, Publish
+from mesh.wire.packets import MQTT5, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, Packet, Publish, Subscribe, Unsubscribe
 from mesh.wire.partial import Partial
 from mesh.wire.reasons import ProtocolError
 
 READ: Final = 128 * 1024  # bytes of one read that are kept; the largest portion of a stream
 HEAD: Final = 8192  # bytes that are kept of a packet that began in an earlier read
 
-# Bytes of a payload that count for the fingerprint, besides its length.
+# Bytes of a payload, or of filters, that count for the fingerprint, besides their length.
 _COUNTED: Final = 1024
 
 _MAGIC: Final = b"mesh trail 00001"
@@ -44,11 +45,12 @@ _READING: Final = 1
 _FIRST: Final = 2
 
 _QOS: Final = 0x06
+_NAMES: Final = {SUBSCRIBE: "SUBSCRIBE", UNSUBSCRIBE: "UNSUBSCRIBE"}
 
 
 @final
 class Trail:
-    """Writes the block. ``refused``: the fingerprints of messages that are not handled again."""
+    """Writes the block. ``refused``: the fingerprints of packets that are not handled again."""
 
     __slots__ = ("_index", "_memory", "_source", "_words", "refused")
 
@@ -102,30 +104,31 @@ class Trail:
         """All packets of the read were handled."""
         self._words[_STATE // 8] = 0
 
-    def refuses(self, packet: Packet) -> bool:
-        """Whether a packet is a message that is not handled again. Asked only if there are any."""
-        if not isinstance(packet, Publish):
+    def refuses(self, packet: Packet, protocol: int) -> bool:
+        """Whether a packet is one that is not handled again. Asked only if there are any."""
+        if not isinstance(packet, (Publish, Subscribe, Unsubscribe)):
             return False
-        payload = packet.payload
-        return _fingerprint(packet.topic.encode(), len(payload), payload[:_COUNTED]) in self.refused
+        raw = encode(packet, protocol)
+        return _known(raw, len(raw), protocol)[1] in self.refused
 
 
 @final
 class Footprint:
-    """What a process left: the message that it handled when it ended, and its publisher (``source``). ``token``
-    identifies the process. ``topic`` and ``fingerprint`` are empty if it is not known which message it was."""
+    """What a process left: the packet that it handled when it ended, and its sender (``source``). ``token`` identifies
+    the process; ``packet`` says what it was. ``packet`` and ``fingerprint`` are empty if that is not known; packets
+    other than PUBLISH, SUBSCRIBE and UNSUBSCRIBE have no fingerprint."""
 
-    __slots__ = ("fingerprint", "source", "token", "topic")
+    __slots__ = ("fingerprint", "packet", "source", "token")
 
-    def __init__(self, token: str, source: str, topic: str, fingerprint: str) -> None:
+    def __init__(self, token: str, source: str, packet: str, fingerprint: str) -> None:
         self.token = token
         self.source = source
-        self.topic = topic
+        self.packet = packet
         self.fingerprint = fingerprint
 
 
 def read_trail(block: bytes) -> Footprint | None:
-    """The message in the block of a process; ``None`` if it handled no packet."""
+    """The packet in the block of a process; ``None`` if it handled none."""
     if len(block) != BLOCK or not block.startswith(_MAGIC):
         return None
     state, size, protocol, begun = _WORDS.unpack_from(block, _STATE)
@@ -137,7 +140,7 @@ def read_trail(block: bytes) -> Footprint | None:
         data = block[_BODY : _BODY + min(size, READ)]
         try:
             raw, whole = _packet(block[_HEAD : _HEAD + min(begun, HEAD)], begun, data, state - _FIRST)
-            found = _message(raw, whole, protocol)
+            found = _known(raw, whole, protocol)
         except (ProtocolError, IndexError):  # too little of it was kept
             pass
     return Footprint(token, source, *found)
@@ -171,26 +174,28 @@ def _size(data: bytes, pos: int) -> int:
     return 1 + length_size(length) + length
 
 
-def _message(raw: bytes, whole: int, protocol: int) -> tuple[str, str]:
-    """Topic and fingerprint of a PUBLISH of ``whole`` bytes, of which ``raw`` was kept; empty for another packet."""
-    if raw[0] >> 4 != PUBLISH:
+def _known(raw: bytes, whole: int, protocol: int) -> tuple[str, str]:
+    """What a packet of ``whole`` bytes is, of which ``raw`` was kept, and its fingerprint: it is the same for each
+    repetition, since packet identifier, DUP and properties, which may change, do not count."""
+    kind = raw[0] >> 4
+    if kind not in (PUBLISH, SUBSCRIBE, UNSUBSCRIBE):
         return "", ""
     pos = 1 + length_size(read_length(raw, 1, len(raw)))
-    end = pos + 2 + (raw[pos] << 8 | raw[pos + 1])
-    topic = raw[pos + 2 : end]
-    pos = end + (2 if raw[0] & _QOS else 0)
+    topic = b""
+    if kind == PUBLISH:
+        end = pos + 2 + (raw[pos] << 8 | raw[pos + 1])
+        topic = raw[pos + 2 : end]
+        pos = end + (2 if raw[0] & _QOS else 0)
+    else:
+        pos += 2
     if protocol == MQTT5:
         length = read_length(raw, pos, len(raw))
         if length < 0:
             raise IndexError
         pos += length_size(length) + length
-    payload = raw[pos : pos + _COUNTED]
-    name = topic.decode(errors="replace")
-    if not topic or len(payload) < min(whole - pos, _COUNTED):
+    rest = raw[pos : pos + _COUNTED]
+    name = f"PUBLISH on {topic[:_LONGEST].decode(errors='replace')!r}" if kind == PUBLISH else _NAMES[kind]
+    if len(rest) < min(whole - pos, _COUNTED) or (kind == PUBLISH and not topic):
         return name, ""
-    return name, _fingerprint(topic, whole - pos, payload)
-
-
-def _fingerprint(topic: bytes, size: int, payload: bytes) -> str:
-    """The same for each repetition of a message: packet identifier, DUP and properties may change."""
-    return hashlib.sha256(b"%d:%d:%b%b" % (len(topic), size, topic, payload)).hexdigest()[:32]
+    counted = b"%d:%d:%d:%b%b" % (kind, len(topic), whole - pos, topic, rest)
+    return name, hashlib.sha256(counted).hexdigest()[:32]

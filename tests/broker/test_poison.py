@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesh.broker.principal import TIER
-from mesh.wire.packets import PINGREQ, Ack, Disconnect, Ping, Publish
+from mesh.wire.packets import PINGREQ, Ack, Disconnect, Ping, Publish, SubAck, Subscribe, Subscription, Unsubscribe
 from mesh.wire.properties import Properties
 from tests.support.bench import Bench, Client, subscribe
 
@@ -63,6 +63,18 @@ def test_a_repeat_over_a_tier_link_is_not_kept_twice() -> None:
     assert aside(core, message(1)) == [(4, 7, 0)]
     assert aside(core, message(1, dup=True)) == [(4, 7, 0)]
     assert len(bench.broker.letters) == 1
+
+
+@pytest.mark.parametrize(("protocol", "subscribed", "unsubscribed"), [(4, [0x80, 0x80], []), (5, [0x83] * 2, [0x83])])
+def test_subscribe_and_unsubscribe_are_refused(protocol: int, subscribed: list[int], unsubscribed: list[int]) -> None:
+    bench = Bench()
+    app = bench.client("app", protocol=protocol)
+    bench.broker.set_aside(app.connection, Subscribe(1, [Subscription("a", 1), Subscription("b", 1)]))
+    bench.broker.set_aside(app.connection, Unsubscribe(2, ["a"]))
+    bench.turn()
+    assert [ack.reasons for ack in app.take(SubAck)] == [subscribed, unsubscribed]
+    assert not list(bench.broker.subscriptions.filters())
+    assert not app.closed
 
 
 def test_other_packets_and_invalid_ones_are_not_put_aside() -> None:

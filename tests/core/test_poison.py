@@ -54,7 +54,7 @@ def test_the_trail_names_the_report_that_is_handled(monkeypatch: pytest.MonkeyPa
     mesh.run()
     (left,) = deaths.left
     assert left is not None
-    assert (left.source, left.topic) == ("edge edge-1", TOPIC)
+    assert (left.source, left.packet) == ("edge edge-1", f"PUBLISH on {TOPIC!r}")
     assert left.fingerprint
     assert read_trail(bytes(deaths.memory)) is None
 

@@ -89,7 +89,7 @@ def test_a_command_that_ends_the_edge_twice_goes_to_the_dead_letters(mesh: Proce
         assert payload not in car.payloads(topic)
         await until(lambda: payload in letters.payloads(f"$dead-letters/{topic}"), "the dead letter")
         log = mesh.log("edge-1")
-        assert re.search(rf"it handled a message of core\S*, client core\S* on '{topic}' \(death 2 of 2\)", log)
+        assert re.search(rf"it handled a PUBLISH on '{topic}' of core\S*, client core\S* \(death 2 of 2\)", log)
         process = mesh.pid("edge-1")
         await app.publish_all([(topic, payload), (topic, "still there")])
         await until(lambda: "still there" in car.payloads(topic))

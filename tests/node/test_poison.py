@@ -18,7 +18,7 @@ from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, Publish
 from tests.fakes.clock import FakeClock
 
-LEFT = Footprint("1-a", "core-1, client core-1", "vehicles/V1/cmd", "f1")
+LEFT = Footprint("1-a", "core-1, client core-1", "PUBLISH on 'vehicles/V1/cmd'", "f1")
 
 
 def ended(how: str = CRASH, token: str = "1-a") -> Ended:
@@ -39,17 +39,17 @@ def test_the_second_death_condemns_a_message(folder: Path, caplog: pytest.LogCap
     second.blame(ended(), LEFT)
     assert second.condemned == {"f1"}
     assert Poison(folder).condemned == {"f1"}
-    about = "the last process: it crashed; it handled a message of core-1, client core-1 on 'vehicles/V1/cmd'"
+    about = "the last process: it crashed; it handled a PUBLISH on 'vehicles/V1/cmd' of core-1, client core-1"
     assert [record.getMessage() for record in caplog.records] == [
         f"{about} (death 1 of 2)",
-        f"{about} (death 2 of 2): the message goes to the dead letters",
+        f"{about} (death 2 of 2): it is not handled again",
     ]
 
 
 def test_a_message_of_another_publisher_is_the_same_message(folder: Path) -> None:
     Poison(folder).blame(ended(), LEFT)
     second = Poison(folder)
-    second.blame(ended(), Footprint("1-a", "core-2, client core-2", LEFT.topic, LEFT.fingerprint))
+    second.blame(ended(), Footprint("1-a", "core-2, client core-2", LEFT.packet, LEFT.fingerprint))
     assert second.condemned == {"f1"}
 
 
@@ -110,7 +110,7 @@ def test_the_trail_outlives_the_process_and_is_removed_at_its_end(folder: Path) 
     trail.handle()
     left = read_trail(read_block(folder / "trail"))
     assert left is not None
-    assert (left.source, left.topic) == ("core-1", "t")
+    assert (left.source, left.packet) == ("core-1", "PUBLISH on 't'")
     block = (folder / "trail").resolve()
     assert stat.S_IMODE(block.stat().st_mode) == 0o600
     end_trail(folder)
@@ -137,5 +137,5 @@ def test_without_room_there_is_no_trail(
 ) -> None:
     monkeypatch.setattr("os.write", lambda _file, data: len(data) - 1)
     assert begin_trail(folder) is None
-    assert "a message that ends this process will not be found" in caplog.text
+    assert "a packet that ends this process will not be found" in caplog.text
     assert not (folder / "trail").is_symlink()

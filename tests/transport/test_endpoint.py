@@ -85,7 +85,7 @@ def test_the_trail_names_the_packet_that_is_handled() -> None:
             def received(connection: Connection, packet: Packet) -> None:
                 left = read_trail(bytes(memory))
                 assert left is not None
-                seen.append((left.source, left.topic))
+                seen.append((left.source, left.packet))
                 receive(connection, packet)
 
             node.engine.receive = received  # type: ignore[method-assign]
@@ -93,7 +93,9 @@ def test_the_trail_names_the_packet_that_is_handled() -> None:
             app.send(Publish("t/1", b"x", 1, packet_id=1), Publish("t/2", b"x", 1, packet_id=2), Ping(PINGREQ))
             app.send(Publish("t/3", POISON))
             await app.wait_closed()
-            assert seen == [("app, client one", topic) for topic in ("t/1", "t/2", "", "t/3")]
+            assert seen == [
+                ("app, client one", what) for what in ("PUBLISH on 't/1'", "PUBLISH on 't/2'", "", "PUBLISH on 't/3'")
+            ]
             assert read_trail(bytes(memory)) is None
 
     run(main())

@@ -10,7 +10,7 @@ from mesh.transport.trail import BLOCK, HEAD, READ, Footprint, Trail, read_trail
 from mesh.wire.decode import SERVER, Reader
 from mesh.wire.encode import encode
 from mesh.wire.limits import PacketLimits
-from mesh.wire.packets import MQTT5, MQTT311, PUBACK, Ack, Publish
+from mesh.wire.packets import MQTT5, MQTT311, PUBACK, Ack, Publish, Subscribe, Subscription, Unsubscribe
 from mesh.wire.properties import Properties
 
 CORE = b"core-1, client core-1"
@@ -51,7 +51,7 @@ def message(topic: str = "t", payload: bytes = b"x", packet_id: int = 1, dup: bo
 
 def found(left: Footprint | None) -> tuple[str, str, str]:
     assert left is not None
-    return left.token, left.source, left.topic
+    return left.token, left.source, left.packet
 
 
 @pytest.mark.parametrize("protocol", [MQTT5, MQTT311])
@@ -59,9 +59,9 @@ def test_the_message_that_was_handled_is_found(protocol: int) -> None:
     process = Process(protocol)
     packets = [message(f"topic/{number}", b"x" * number) for number in range(10)]
     left = process.read(b"".join(encode(packet, protocol) for packet in packets), 7)
-    assert found(left) == ("token-1", CORE.decode(), "topic/7")
+    assert found(left) == ("token-1", CORE.decode(), "PUBLISH on 'topic/7'")
     process.trail.refused = frozenset((left.fingerprint,)) if left else frozenset()
-    assert [process.trail.refuses(packet) for packet in packets] == [number == 7 for number in range(10)]
+    assert [process.trail.refuses(packet, protocol) for packet in packets] == [number == 7 for number in range(10)]
 
 
 def test_a_repeat_is_the_same_message() -> None:
@@ -70,10 +70,10 @@ def test_a_repeat_is_the_same_message() -> None:
     assert left is not None
     assert left.fingerprint
     process.trail.refused = frozenset((left.fingerprint,))
-    assert process.trail.refuses(message(packet_id=77, dup=True, expiry=900))
-    assert not process.trail.refuses(message(payload=b"y"))
-    assert not process.trail.refuses(message(topic="u"))
-    assert not process.trail.refuses(Ack(PUBACK, 1))
+    assert process.trail.refuses(message(packet_id=77, dup=True, expiry=900), MQTT5)
+    assert not process.trail.refuses(message(payload=b"y"), MQTT5)
+    assert not process.trail.refuses(message(topic="u"), MQTT5)
+    assert not process.trail.refuses(Ack(PUBACK, 1), MQTT5)
 
 
 def test_between_packets_and_reads_no_message_is_named() -> None:
@@ -94,7 +94,7 @@ def test_between_packets_and_reads_no_message_is_named() -> None:
 def test_another_packet_has_no_fingerprint() -> None:
     left = Process().read(encode(Ack(PUBACK, 1), MQTT5), 0)
     assert left is not None
-    assert (left.topic, left.fingerprint) == ("", "")
+    assert (left.packet, left.fingerprint) == ("", "")
 
 
 @pytest.mark.parametrize("size", [10, 2000, 3 * HEAD, 2 * READ])
@@ -108,16 +108,18 @@ def test_a_packet_that_came_in_several_reads_is_found(size: int, second: bool) -
     for begin in range(0, cut, READ):
         assert process.read(data[begin : min(begin + READ, cut)]) is None
     left = process.read(data[cut:], int(second))
-    assert found(left)[2] == ("next" if second else "large")
+    assert found(left)[2] == f"PUBLISH on {'next' if second else 'large'!r}"
     assert left is not None
     process.trail.refused = frozenset((left.fingerprint,))
-    assert process.trail.refuses(two if second else one)
+    assert process.trail.refuses(two if second else one, MQTT5)
 
 
 def test_what_is_not_kept_has_no_fingerprint() -> None:
     process = Process()
     data = encode(message("first", b"x" * READ), MQTT5) + encode(message("second"), MQTT5)
-    assert found(process.read(data, 1))[2] == ""
+    left = process.read(data, 1)
+    assert left is not None
+    assert left.fingerprint == ""
     assert read_trail(b"") is None
     assert read_trail(bytes(BLOCK)) is None
 
@@ -126,3 +128,16 @@ def test_a_long_source_is_cut() -> None:
     process = Process()
     process.trail.begin(b"s" * 1000, MQTT5, process.reader, b"")
     assert found(process.left())[1] == "s" * 200
+
+
+@pytest.mark.parametrize("protocol", [MQTT5, MQTT311])
+def test_a_subscribe_is_found_too(protocol: int) -> None:
+    wide, narrow = Subscription("+/" * 50 + "#", 1), Subscription("t", 1)
+    process = Process(protocol)
+    left = process.read(encode(Subscribe(7, [narrow, wide]), protocol), 0)
+    assert found(left)[2] == "SUBSCRIBE"
+    assert left is not None
+    process.trail.refused = frozenset((left.fingerprint,))
+    assert process.trail.refuses(Subscribe(8, [narrow, wide]), protocol)
+    assert not process.trail.refuses(Subscribe(8, [wide]), protocol)
+    assert not process.trail.refuses(Unsubscribe(8, ["t"]), protocol)
