@@ -287,8 +287,8 @@ class Downstream(Sender):
         self.withholding = bool(self.holding.vehicles) or self._unspooled > 0
 
     def withholds(self, delivery: Delivery, message: Message) -> bool:
-        if delivery.qos == 1 and _was_sent(delivery):
-            return False  # the edge may have it, and knows it by its number
+        if delivery.started != 0.0:
+            return False  # sent before: the edge may have it, and it comes before those that are held
         vehicle = self._broker.vehicle_of(message.topic)
         fate = self.holding.judge(vehicle, delivery)
         unspooled = delivery.qos == 2 and not delivery.item
@@ -588,11 +588,6 @@ class Downstream(Sender):
             self._flying += delivery.size  # ``load`` has not counted it
         self._skip(delivery)
         self.finished(delivery, reasons.SUCCESS)
-
-
-def _was_sent(delivery: Delivery) -> bool:
-    """Whether this process has sent a delivery of QoS 1: a repeat has the same identifier."""
-    return delivery.qos == 1 and delivery.started != 0.0
 
 
 def _by_number(delivery: Delivery) -> int:

@@ -109,9 +109,10 @@ class Flow:
 
 
 class LinkWorld:
-    """``calm``: see above; ``None``: at random."""
+    """``calm``: see above; ``None``: at random. ``hurried``: the next event often comes before all work is done."""
 
-    def __init__(self, seed: str, calm: bool | None = None) -> None:
+    def __init__(self, seed: str, calm: bool | None = None, hurried: bool = False) -> None:
+        self.hurried = hurried
         dice = self._dice = Random(seed)
         drawn = dice.random() < 0.5
         self.calm = drawn if calm is None else calm
@@ -177,7 +178,20 @@ class LinkWorld:
             self._disturb(name)
         if not self.mesh.pipes[EDGE].open and dice.random() < 0.5:
             self.mesh.connect(EDGE)
-        self.settle()
+        if self.hurried and dice.random() < 0.7:
+            self._hurry()
+        else:
+            self.settle()
+
+    def _hurry(self) -> None:
+        """A moment, and no check."""
+        for flow in self.flows.values():
+            flow.waiting = None
+        for _ in range(self._dice.randrange(3)):
+            self.mesh.core.turn()
+        self._link.advance()
+        self._link.flush()
+        self.mesh.edges[EDGE].turn()
 
     def _disturb(self, name: str) -> None:
         dice, vehicle = self._dice, self.vehicles[name]
@@ -279,8 +293,13 @@ class LinkWorld:
     # Checks
 
     def settle(self) -> None:
-        """Let all bytes arrive, then check."""
-        self.mesh.run()
+        """Let all bytes arrive, then check. In a hurry, messages that are being spooled may be answered though their
+        vehicle is full."""
+        if self.hurried:
+            for flow in self.flows.values():
+                flow.waiting = None
+        for _ in range(6 if self.hurried else 1):
+            self.mesh.run()
         for name in self.flows:
             self._hear(name)
         self.check()
@@ -355,9 +374,9 @@ class LinkWorld:
         return bool(left or depth or self._link.spool.messages or self._link.status("").waiting)
 
 
-def run_link(seed: str, steps: int, calm: bool | None = None) -> LinkWorld:
+def run_link(seed: str, steps: int, calm: bool | None = None, hurried: bool = False) -> LinkWorld:
     """Run one world of ``steps`` events from its start to its end."""
-    world = LinkWorld(seed, calm)
+    world = LinkWorld(seed, calm, hurried)
     for _ in range(steps):
         world.step()
     world.finish()

@@ -14,6 +14,7 @@ from mesh.core.spool import Spool
 from mesh.session.outbound import Delivery
 from mesh.version import compiled
 from tests.core.link_world import Breach, run_link
+from tests.support.bench import Bench
 
 SEED = 20_261_127
 STEPS = 250
@@ -29,6 +30,15 @@ def test_the_fuzzer_reaches_the_patience() -> None:
     worlds = [run_link(f"{SEED}:calm:{number}", STEPS, calm=True) for number in range(3)]
     assert sum(world.refusals for world in worlds) > 10
     assert sum(world.rejected for world in worlds) == 0
+
+
+@pytest.mark.skipif(compiled(), reason="a constant of a compiled module cannot be changed")
+@pytest.mark.parametrize("number", [0, 1, 2, 65])  # 65: a held message of QoS 2 was sent before an older one
+def test_events_between_the_slices_of_long_work(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr("mesh.broker.work.STEPS", 40)
+    monkeypatch.setattr("mesh.broker.work._SHARE", 16)
+    monkeypatch.setattr(Bench, "turns", 2)
+    assert run_link(f"h{number}", STEPS, hurried=True).messages > STEPS
 
 
 Patch = Callable[[pytest.MonkeyPatch], None]

@@ -30,7 +30,10 @@ PEER = Peer("192.0.2.7", 50123, "mqtt://127.0.0.1:1884")  # of all clients
 
 
 class Bench:
-    """A broker and its clients. ``auto`` commits after every packet."""
+    """A broker and its clients. ``auto`` commits after every packet. ``turns``: the most that follow each other at
+    once."""
+
+    turns = 1 << 30
 
     def __init__(
         self,
@@ -59,8 +62,9 @@ class Bench:
     def turn(self, commit: bool | None = None) -> None:
         """Run a node's turns until no work is left."""
         commit = self.auto if commit is None else commit
-        more = True
-        while more:
+        more, turns = True, 0
+        while more and turns < self.turns:
+            turns += 1
             more = self.broker.end_turn()
             if commit:
                 self.broker.durable(self.store.commit())
