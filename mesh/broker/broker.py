@@ -206,6 +206,18 @@ class Broker(BrokerApi):
     def open(self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable) -> Connection:
         """Open the connection of a CONNECT. CONNACK is in its ``out``. A refused connection has ``closing`` set."""
         connection = self._connection(connect, principal, peer, shell)
+        try:
+            return self._opened(connect, connection)
+        except Exception:
+            # Else the session would have a connection for ever, or none and no end.
+            self._end_connection(connection, with_will=False)
+            session = self.sessions.get((principal.kind, principal.name, connect.client_id))
+            if session is not None and session.connection is None:
+                self.sessions.detach(session, self.clock())
+            raise
+
+    def _opened(self, connect: Connect, connection: Connection) -> Connection:
+        principal = connection.principal
         reason = self._reason_to_refuse(connect, principal)
         if reason != reasons.SUCCESS:
             return self._refused(connection, reason)
@@ -339,9 +351,9 @@ class Broker(BrokerApi):
             self.counters.takeovers += 1
             self._send_disconnect(old, reasons.SESSION_TAKEN_OVER)
             self._unbind(old)
+            self.outbox.close(old)
             if session.will is not None and (clean or session.will_delay == 0):
                 self.dispatcher.publish_will(session)
-            self.outbox.close(old)
         elif clean and session.will is not None:
             self.dispatcher.publish_will(session)
         session.will = None
@@ -406,9 +418,13 @@ class Broker(BrokerApi):
         connection.accepted = True
         connection.live = False
         session.outbound.resuming = True
-        self._bind(connection, session)
-        if session.durable and session.outbound.next_number > session.outbound.reserved:
-            self.persistence.keep_session(session)  # what came before ATTACH is about to be sent with these numbers
+        try:
+            self._bind(connection, session)
+            if session.durable and session.outbound.next_number > session.outbound.reserved:
+                self.persistence.keep_session(session)  # what came before ATTACH is about to be sent with these numbers
+        except Exception:
+            self._end_connection(connection, with_will=True)  # else the session would have a connection for ever
+            raise
         connection.unacked = unacked
         return connection
 
@@ -427,16 +443,18 @@ class Broker(BrokerApi):
 
     def fail(self, connection: Connection, reason: int, why: str = "") -> None:
         """Handle a protocol error or a time-out: tell a 5.0 client why, publish the will, close the connection."""
-        if connection.session is not None:  # else the client has sent DISCONNECT
-            self._send_disconnect(connection, reason, why)
-            self._end_connection(connection, with_will=True)
-        self.outbox.close(connection)
+        try:
+            if connection.session is not None:  # else the client has sent DISCONNECT
+                self._send_disconnect(connection, reason, why)
+                self._end_connection(connection, with_will=True)
+        finally:
+            self.outbox.close(connection)
 
     def lost(self, connection: Connection) -> None:
         """The socket was closed without DISCONNECT [MQTT-3.1.2-8]."""
-        self._end_connection(connection, with_will=True)
         connection.closing = True
         connection.out.clear()
+        self._end_connection(connection, with_will=True)
 
     def stop(self, reason: int) -> None:
         """The node stops: send DISCONNECT to every client and keep the sessions."""
@@ -474,18 +492,20 @@ class Broker(BrokerApi):
             return
         self._unbind(connection)
         now = self.clock()
-        if not with_will:
-            session.will = None  # [MQTT-3.14.4-3]
-        elif session.will is not None:
-            if session.will_delay == 0 or session.expiry == 0:
-                self.dispatcher.publish_will(session)
+        try:
+            if not with_will:
+                session.will = None  # [MQTT-3.14.4-3]
+            elif session.will is not None:
+                if session.will_delay == 0 or session.expiry == 0:
+                    self.dispatcher.publish_will(session)
+                else:
+                    session.will_due = now + min(session.will_delay, session.expiry)  # [MQTT-3.1.3-9]
+        finally:  # also after an error in this program, the session expires
+            if session.expiry == 0:
+                self.sessions.end(session)
             else:
-                session.will_due = now + min(session.will_delay, session.expiry)  # [MQTT-3.1.3-9]
-        if session.expiry == 0:
-            self.sessions.end(session)
-        else:
-            self.sessions.detach(session, now)
-            self.sharing.detached(session)
+                self.sessions.detach(session, now)
+                self.sharing.detached(session)
 
     # Packets
 
@@ -671,20 +691,26 @@ class Broker(BrokerApi):
                 session = self.sessions.next_due(now)
                 if session is None:
                     break
-                if session.will_due and session.will_due <= now:
-                    self.dispatcher.publish_will(session)
-                    if session.durable:
-                        self.persistence.keep_session(session)
-                if session.ends and session.ends <= now:
-                    if session.will is not None:
-                        self.dispatcher.publish_will(session)  # [MQTT-3.1.2-8]: no later than the end of the session
-                    self.counters.expired += 1
-                    self.sessions.end(session)
-                else:
-                    self.sessions.schedule(session)
+                self._expire_one(session, now)
                 yield _EXPIRY
         finally:
             self._expiring = False
+
+    def _expire_one(self, session: Session, now: float) -> None:
+        """Publish the will if it is due, then end the session if that is due."""
+        ended = session.ends and session.ends <= now
+        try:
+            # [MQTT-3.1.2-8]: no later than the end of the session
+            if session.will is not None and (ended or (session.will_due and session.will_due <= now)):
+                self.dispatcher.publish_will(session)
+                if session.durable and not ended:
+                    self.persistence.keep_session(session)
+        finally:  # also after an error in this program
+            if ended:
+                self.counters.expired += 1
+                self.sessions.end(session)
+            else:
+                self.sessions.schedule(session)
 
     def _announce(self, changed: list[Message]) -> Iterator[int]:
         """Send the figures that have changed to their subscribers."""

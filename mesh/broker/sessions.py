@@ -150,9 +150,9 @@ class Sessions:
     def detach(self, session: Session, now: float) -> None:
         """The session has lost its connection: keep it until it expires."""
         session.ends = 0.0 if session.expiry == FOREVER else now + session.expiry
+        self.schedule(session)
         if session.durable:
             self.persistence.keep_session(session)
-        self.schedule(session)
 
     def schedule(self, session: Session) -> None:
         """Return the session from ``next_due`` when its will or its end is due. It has one timer, also after it has

@@ -22,7 +22,8 @@ connection: the vehicle has connected through another door while the link of the
 the count is noted with the journal's position; when the journal is durable up to there, CONFIRM carries the count. The
 answers to the packets in those frames are sent before it, so a door that receives CONFIRM has the answers.
 
-*Errors.* A packet on which the broker raises an unexpected error ends its own connection and no other.
+*Errors.* A packet, CONNECT and ATTACH included, on which the broker raises an unexpected error ends its own connection
+and no other. Whatever raises, no connection that the broker has is left without a device.
 
 *Poison.* A packet that has ended two processes of this edge is not handled again (``suspects``): its connection is
 refused, and later connections of the same client are closed when they bring it.
@@ -44,6 +45,7 @@ from typing import Final, final
 from mesh.broker.api import BrokerApi
 from mesh.broker.notices import Notices
 from mesh.broker.principal import Principal
+from mesh.broker.session import Connection
 from mesh.edge.breadcrumb import Breadcrumb, no_breadcrumb
 from mesh.edge.device import Device
 from mesh.edge.doors import DoorLink, DoorOwner, DoorProcess
@@ -112,6 +114,7 @@ class Devices(DoorOwner):
         super().__init__(name, new_instance(epoch), broker, turn, group, prove, limits, grace, breadcrumb)
         self.paused = False
         self.notices = Notices(log.warning, time.monotonic)
+        self._faults = Notices(log.exception, time.monotonic)  # errors in this program, with their traceback
         self.refused = 0
         self.poisoned = 0
         self._suspects = suspects or Suspects()
@@ -190,8 +193,32 @@ class Devices(DoorOwner):
         connection = device.connection
         device.connection = None  # the two refer to each other
         if connection is not None and not connection.closing:
-            self.broker.lost(connection)
+            self._abandon(device.key[0], connection)
             self.turn.wake()
+
+    def _abandon(self, vehicle: str, connection: Connection) -> None:
+        """Tell the broker that a connection is lost."""
+        try:
+            self.broker.lost(connection)
+        except Exception as error:
+            if isinstance(error, JournalError):
+                raise
+            self._fault(vehicle, "the loss of its connection")
+
+    def _conclude(self, vehicle: str, connection: Connection) -> None:
+        """Tell the broker that a connection ends without its will."""
+        try:
+            self.broker.receive(connection, Disconnect())
+        except Exception as error:
+            if isinstance(error, JournalError):
+                raise
+            self._fault(vehicle, "the end of its connection")
+            self._abandon(vehicle, connection)
+
+    def _fault(self, vehicle: str, what: str) -> None:
+        """Log the exception that is handled at present: an error in this program, which must not end the link, or the
+        door would replay the frame."""
+        self._faults.warn("fault", "%s: vehicle %s: %s could not be handled", self.name, vehicle, what)
 
     def _resume_some(self) -> None:
         door = self._resuming.popleft()
@@ -253,9 +280,9 @@ class Devices(DoorOwner):
         for device in [device for (vehicle, _), device in self._sessions.items() if vehicle in vehicles]:
             if self._sessions.get(device.key) is device:
                 connection = device.connection
-                self._displace(device)
                 if connection is not None:
-                    self.broker.receive(connection, Disconnect())
+                    self._conclude(device.key[0], connection)
+                self._displace(device)
                 self.turn.wake()
             yield
 
@@ -297,7 +324,7 @@ class Devices(DoorOwner):
                 raise LinkError(f"the door opened connection {number} twice")
             door.remove(old)
             if old.connection is not None:
-                self.broker.receive(old.connection, Disconnect())
+                self._conclude(old.key[0], old.connection)
         reader, connect = self._read(opening)
         try:
             principal = self._admit(opening.vehicle, opening.epoch)
@@ -310,7 +337,16 @@ class Devices(DoorOwner):
         device = Device(door, number, opening.opened, (opening.vehicle, connect.client_id), reader)
         device.condemned = condemned
         door.connections[number] = device
-        device.connection = self.broker.open(connect, principal, opening.peer, device)
+        try:
+            device.connection = self.broker.open(connect, principal, opening.peer, device)
+        except Exception as error:
+            door.remove(device)
+            if isinstance(error, JournalError):
+                raise
+            self._fault(opening.vehicle, "its CONNECT")
+            answer = refusal(connect.protocol, IMPLEMENTATION_SPECIFIC_ERROR, maximum=maximum_of(connect))
+            self._refuse(link, number, opening, answer, Refused(IMPLEMENTATION_SPECIFIC_ERROR))
+            return
         device.key = (opening.vehicle, connect.client_id)  # the broker has assigned a client id if there was none
         self._sessions[device.key] = device
         self.turn.wake()
@@ -338,21 +374,42 @@ class Devices(DoorOwner):
             answer = goodbye(connect.protocol, error.reason, maximum_of(connect)) if told else b""
             self._refuse(link, number, opening, answer, error)
             return
+        device = Device(door, number, opening.opened, key, reader)
+        device.condemned = condemned
+        device.attached(opening.under_way)
+        try:
+            device.connection = self.broker.attach(connect, principal, opening.peer, device, opening.unacked)
+        except Exception as error:
+            if isinstance(error, JournalError):
+                raise
+            self._fault(opening.vehicle, "the continuation of its connection")
+            self._end_both(before, rival)
+            answer = goodbye(connect.protocol, IMPLEMENTATION_SPECIFIC_ERROR, maximum_of(connect))
+            self._refuse(link, number, opening, answer, Refused(IMPLEMENTATION_SPECIFIC_ERROR))
+            return
+        # Only now, when the broker has replaced their connections.
         if before is not None:
             door.remove(before)
             before.connection = None
         if rival is not None and rival is not before:
             self._displace(rival)
-        device = Device(door, number, opening.opened, key, reader)
-        device.condemned = condemned
-        device.attached(opening.under_way)
         door.connections[number] = device
         self._sessions[key] = device
-        device.connection = self.broker.attach(connect, principal, opening.peer, device, opening.unacked)
         self.turn.wake()
 
+    def _end_both(self, before: Device | None, rival: Device | None) -> None:
+        """The session could not be attached: end the connections that it had, which the broker may have left."""
+        for device in (before, rival):
+            if device is not None and device.connection is not None:
+                self._abandon(device.key[0], device.connection)
+                if device is before:
+                    device.door.remove(device)  # the caller closes its number
+                    device.connection = None
+                else:
+                    self._displace(device)
+
     def _displace(self, rival: Device) -> None:
-        """Close an older connection of the same session; the broker is about to replace it without any output."""
+        """Close a connection that the broker has replaced or ended, without any output of it."""
         door = rival.door
         if door.link is not None and rival.named:
             door.link.send(CLOSE, rival.number)
@@ -374,14 +431,25 @@ class Devices(DoorOwner):
                 self.breadcrumb.packet(index)
             try:
                 self.broker.receive(connection, packet)
-            except JournalError:
-                raise
-            except Exception:  # an error in this program must not end the link: the door would replay the packet
-                log.exception("%s: a packet of vehicle %s could not be handled", self.name, device.key[0])
-                self.broker.fail(connection, IMPLEMENTATION_SPECIFIC_ERROR)
+            except Exception as error:
+                if isinstance(error, JournalError):
+                    raise
+                self._fault(device.key[0], "a packet")
+                self._fail(device, connection, IMPLEMENTATION_SPECIFIC_ERROR)
         if reader.error is not None and not connection.closing:
             self.notices.warn("protocol error", "%s: vehicle %s: %s", self.name, device.key[0], reader.error)
-            self.broker.fail(connection, reader.error.reason, str(reader.error))
+            self._fail(device, connection, reader.error.reason, str(reader.error))
+
+    def _fail(self, device: Device, connection: Connection, reason: int, why: str = "") -> None:
+        """Close a connection at which something is wrong."""
+        try:
+            self.broker.fail(connection, reason, why)
+        except Exception as error:
+            if isinstance(error, JournalError):
+                raise
+            self._fault(device.key[0], "the end of its connection")
+            self._abandon(device.key[0], connection)
+            self._displace(device)
 
     def _examine(
         self, door: DoorProcess, number: int, opening: Opening, connect: Connect
@@ -413,7 +481,7 @@ class Devices(DoorOwner):
             "poison", "%s: vehicle %s, client %r, is closed: it sent a packet that ended the edge's process %d times",
             self.name, vehicle, client, DEATHS,
         )  # fmt: skip
-        self.broker.fail(connection, IMPLEMENTATION_SPECIFIC_ERROR)
+        self._fail(device, connection, IMPLEMENTATION_SPECIFIC_ERROR)
         return True
 
     def _read(self, opening: Opening) -> tuple[Reader, Connect]:

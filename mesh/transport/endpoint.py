@@ -172,14 +172,20 @@ class EndpointClient(ClientStream):
             self.refuse(Refused(SERVER_UNAVAILABLE))
         else:
             self._open(principal)
-            self.release(HOLD_IDENTITY)
+            if not self.life.ended():
+                self.release(HOLD_IDENTITY)
 
     def _open(self, principal: Principal) -> None:
         endpoint, life = self._endpoint, self.life
         connect = life.connect()
+        try:
+            connection = self.connection = endpoint.broker.open(connect, principal, self.peer, self)
+        except Exception as error:  # the client would wait for its CONNACK
+            log.exception("%s: the CONNECT of client %s could not be handled", endpoint.name, self.peer)
+            self.refuse(Refused(IMPLEMENTATION_SPECIFIC_ERROR, str(error)))
+            return
         early = self.hand_over()
         self._reader = reader = Reader(endpoint.admission.limits, SERVER, life.protocol)
-        connection = self.connection = endpoint.broker.open(connect, principal, self.peer, self)
         self._source = f"{principal.name}, client {connect.client_id}".encode()
         self._handle(reader, early)
         if self.holds & HOLD_WRITING:

@@ -71,6 +71,7 @@ class FakeBroker(BrokerApi):
         self.accepting = True
         self.refuse_with = 0
         self.dead = False
+        self.faulty: set[str] = set()  # the clients whose CONNECT and ATTACH, and end, raise
         self._held: deque[tuple[int, Connection, bytes]] = deque()
 
     # BrokerApi
@@ -79,6 +80,7 @@ class FakeBroker(BrokerApi):
         name = connect.client_id
         if not name:
             name = connect.client_id = f"assigned-{len(self.opened)}"
+        self._fail_for(name)
         connection = self._connection(connect, principal, peer, shell, name)
         connection.assigned = name.startswith("assigned-")
         self.opened.append(name)
@@ -99,6 +101,7 @@ class FakeBroker(BrokerApi):
         self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable, unacked: list[int]
     ) -> Connection:
         name = connect.client_id
+        self._fail_for(name)
         connection = self._connection(connect, principal, peer, shell, name)
         self.attached.append((name, unacked))
         if name not in self.sessions:
@@ -132,6 +135,7 @@ class FakeBroker(BrokerApi):
         elif isinstance(packet, Ping) and packet.type == PINGREQ:
             self.write(connection, encode(Ping(PINGRESP), connection.protocol))
         elif isinstance(packet, Disconnect):
+            self._fail_for(self.names[connection])
             self.current.pop(self.names[connection], None)
             self._close(connection)
 
@@ -191,6 +195,10 @@ class FakeBroker(BrokerApi):
         connection.keep_alive = connect.keep_alive
         self.names[connection] = name
         return connection
+
+    def _fail_for(self, name: str) -> None:
+        if name in self.faulty:
+            raise ValueError("a fault of the broker")
 
     def _mark(self, connection: Connection) -> None:
         if not connection.dirty:

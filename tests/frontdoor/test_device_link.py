@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from mesh.frontdoor.context import DoorSettings
+from mesh.transport.frame import Opening
 from mesh.transport.status import Held
+from mesh.wire.encode import encode
 from mesh.wire.packets import (
     MQTT5,
     PINGREQ,
@@ -50,6 +52,78 @@ def test_broker_error_ends_one_connection_and_keeps_the_link() -> None:
             await until(lambda: other.acks(PUBACK) == [1])
             assert mesh.link.state == "up"
             assert [name for name, _ in mesh.engine.received] == ["ONE", "OTHER"]  # it was not repeated
+
+    run(main())
+
+
+def test_a_connect_at_which_the_broker_fails_is_refused_and_keeps_the_link() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            mesh.engine.faulty.add("ONE")
+            other = await Bare().hello(mesh.port, "OTHER")
+            for protocol, reason in ((MQTT5, 0x83), (4, 3)):
+                one = await Bare(protocol).connect(mesh.port)
+                one.send(Connect(protocol, "ONE", username="ONE"))
+                assert (await one.wait(Connack)).reason == reason
+                await one.wait_closed()
+            assert mesh.link.losses == 0
+            assert mesh.edge.devices.status().connections == 1
+            mesh.engine.faulty.clear()
+            again = await Bare().hello(mesh.port, "ONE")
+            again.send(*numbered(1))
+            await again.acked(PUBACK, [1])
+            assert not other.closed.is_set()
+
+    run(main())
+
+
+def test_an_attach_at_which_the_broker_fails_ends_its_connection_and_no_other() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            one, other = await Bare(MQTT5).hello(mesh.port, "ONE"), await Bare().hello(mesh.port, "OTHER")
+            mesh.engine.faulty.add("ONE")
+            mesh.proxy.cut()
+            assert (await one.wait(Disconnect)).reason == 0x83
+            await one.wait_closed()
+            await until(lambda: mesh.engine.alive == ["OTHER"])
+            assert mesh.link.losses == 1
+            assert mesh.engine.lost_clients == ["ONE"]  # the broker does not take it for connected any more
+            assert mesh.edge.devices.status().connections == 1
+            assert not other.closed.is_set()
+
+    run(main())
+
+
+def test_an_attach_at_which_the_broker_fails_leaves_no_older_connection_without_a_device() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            old = await Bare().hello(mesh.port, "CAR")
+            devices = mesh.edge.devices
+            (door,) = devices._doors.values()
+            (device,) = door.connections.values()
+            (link,) = devices.links
+            assert device.connection is not None
+            mesh.engine.faulty.add("CAR")
+            door.complete = False
+            peer, connect = device.connection.peer, encode(Connect(4, "CAR", username="CAR"), 4)
+            devices.attach(link, door, 77, Opening("CAR", 1, device.age + 1, peer, connect))
+            await old.wait_closed()
+            assert mesh.engine.lost_clients == ["CAR"]
+            assert devices.status().connections == 0
+
+    run(main())
+
+
+def test_an_expulsion_at_which_the_broker_fails_ends_the_connection_and_goes_on() -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            one, other = await Bare().hello(mesh.port, "ONE"), await Bare().hello(mesh.port, "OTHER")
+            mesh.engine.faulty.add("ONE")
+            assert len(list(mesh.edge.devices.expel({"ONE", "OTHER"}))) == 2
+            await one.wait_closed()
+            await other.wait_closed()
+            assert mesh.engine.lost_clients == ["ONE"]
+            assert mesh.edge.devices.status().connections == 0
 
     run(main())
 

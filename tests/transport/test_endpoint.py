@@ -123,6 +123,24 @@ def test_a_message_that_has_ended_processes_is_put_aside() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_connect_at_which_the_broker_fails_is_refused(waits: bool) -> None:
+    async def found() -> Principal:
+        return PRINCIPAL
+
+    async def main() -> None:
+        async with EndpointNode((lambda connect, peer: found()) if waits else None) as node:
+            node.engine.faulty.add("one")
+            one = await Bare(MQTT5).connect(node.port)
+            one.send(Connect(MQTT5, "one"))
+            assert (await one.wait(Connack)).reason == 0x83
+            await one.wait_closed()
+            await one.close()
+            await until(lambda: node.endpoint.status(CLIENT).connections == 0)
+
+    run(main())
+
+
 REFUSED = [
     (b"hello", b""),
     (b"\x10\xff\xff\xff\x7f", b""),
