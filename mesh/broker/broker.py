@@ -582,7 +582,23 @@ class Broker(BrokerApi):
     # Time and the journal
 
     def end_turn(self) -> bool:
-        """End a turn of the node; the journal commits next. Returns whether there is work for another turn."""
+        """End a turn of the node; the journal commits next. Returns whether there is work for another turn. After an
+        error in one part the others still do their work; ``ExceptionGroup`` holds what they raised."""
+        try:
+            return self._end_parts()
+        except Exception as error:  # noqa: BLE001 - raised again
+            faults = [error]
+        for part in (
+            self.work.run, self.refusals.release, self.letters.release, self.readers.serve, self.intake.keep_ledgers,
+            self.quotas.measure, self.catch_up.serve_all, self.courier.slowdown.serve, self.courier.pressure.serve,
+        ):  # fmt: skip
+            try:
+                part()
+            except Exception as error:  # noqa: BLE001 - raised below
+                faults.append(error)
+        raise ExceptionGroup("at the end of a turn", faults)
+
+    def _end_parts(self) -> bool:
         working = self.work.run()
         self.refusals.release()
         self.letters.release()
@@ -641,21 +657,38 @@ class Broker(BrokerApi):
         many connections, after a disk was slow, are released in this turn and the next: ``releasing`` says so."""
         waiting = self.outbox.reached(position)
         if len(waiting) <= _RELEASED:
+            faults: list[Exception] = []
             for connection in waiting:
-                self._advance(connection)
+                self._advance(connection, faults)
+            if faults:
+                raise ExceptionGroup("when the journal was durable", faults)
         else:
             self.releasing += 1
             self.work.start(self._release(waiting))
 
     def _release(self, waiting: list[Connection]) -> Iterator[int]:
+        faults: list[Exception] = []
         try:
             for connection in waiting:
-                self._advance(connection)
+                self._advance(connection, faults)
                 yield _RELEASE
         finally:
             self.releasing -= 1
+        if faults:
+            raise ExceptionGroup("when the journal was durable", faults)
 
-    def _advance(self, connection: Connection) -> None:
+    def _advance(self, connection: Connection, faults: list[Exception]) -> None:
+        """Release what ``connection`` waited for. An error ends this connection and no other."""
+        try:
+            self._let_go(connection)
+        except Exception as error:  # noqa: BLE001 - raised by the caller
+            faults.append(error)
+            try:
+                self.fail(connection, reasons.IMPLEMENTATION_SPECIFIC_ERROR)
+            except Exception as another:  # noqa: BLE001 - raised by the caller
+                faults.append(another)
+
+    def _let_go(self, connection: Connection) -> None:
         if connection.held:
             self.outbox.release(connection)
         if connection.inbound.receipts:

@@ -24,6 +24,7 @@ from mesh.broker.work import STEPS
 from mesh.journal.errors import DamageError, JournalError
 from mesh.journal.journal import Journal
 from mesh.node.config import NodeConfig
+from mesh.node.faults import Faults
 from mesh.node.journals import JournalKeeper
 from mesh.node.marks import JournalMarks
 from mesh.node.services import Services
@@ -64,6 +65,8 @@ class BrokerHost:
         self.on_tick: list[Callable[[], None]] = []
         self.on_disk: Callable[[bool], None] = _ignore
         self.on_damage: Callable[[], None] = _end_process
+        self.faults = Faults(_end_process)
+        self._retry: asyncio.TimerHandle | None = None
         self._position = -1  # up to which the journal is durable
         self._told = -1  # up to which the listeners know it
         self._pushing_back = False
@@ -86,11 +89,13 @@ class BrokerHost:
         syncs instead of one.
         """
         try:
-            if self.broker.end_turn():
+            more = self.broker.end_turn()
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._try_again(self.faults.failed(error))
+        else:
+            self.faults.succeeded()
+            if more:
                 self.turn.wake()
-        except Exception:
-            log.exception("a part of the broker's work failed; the rest goes on in the next turn")
-            self.turn.wake()
         self._tell()
         if self.journal.backlog_bytes > _BACKLOG_HIGH:
             self._push_back(f"{self.journal.backlog_bytes} bytes wait for the disk")
@@ -98,6 +103,14 @@ class BrokerHost:
             self._commit_now()
         elif self._late is None:
             self._late = self._loop.call_later(_LATE, self._commit_now)
+
+    def _try_again(self, pause: float) -> None:
+        if self._retry is None:
+            self._retry = self._loop.call_later(pause, self._end_pause)
+
+    def _end_pause(self) -> None:
+        self._retry = None
+        self.turn.wake()
 
     def _commit_now(self) -> None:
         if self._late is not None:
@@ -107,7 +120,10 @@ class BrokerHost:
 
     def _durable(self, position: int) -> None:
         self.broker.quotas.disk = self.journal.disk_bytes
-        self.broker.durable(position)
+        try:
+            self.broker.durable(position)
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._try_again(self.faults.failed(error))
         self._position = position
         self._tell()
         if self._pushing_back and self.journal.failed is None and self.journal.backlog_bytes < _BACKLOG_LOW:
@@ -157,7 +173,10 @@ class BrokerHost:
     def status(self) -> BrokerHostStatus:
         """The status, for ``mesh status`` and metrics."""
         trouble = "" if self._keeper is None else self._keeper.trouble
-        return BrokerHostStatus(self.broker.status(), self.journal.status(), self.turn.status(), trouble)
+        faults = self.faults
+        return BrokerHostStatus(
+            self.broker.status(), self.journal.status(), self.turn.status(), faults.total, faults.detail, trouble
+        )
 
     async def stop(self) -> None:
         """End the turns; all accepted messages are on disk afterwards."""
@@ -165,8 +184,9 @@ class BrokerHost:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
         self.turn.end()
-        if self._late is not None:
-            self._late.cancel()
+        for timer in (self._late, self._retry):
+            if timer is not None:
+                timer.cancel()
         self.wheel.stop()
         if self._keeper is not None:
             await self._keeper.stop()

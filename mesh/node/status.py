@@ -21,6 +21,10 @@ class BrokerHostStatus(Status):
     broker: BrokerStatus
     journal: JournalStatus
     turns: TurnStatus
+    faults: Annotated[
+        int, counter("mesh_broker_faults_total", "Errors of the mesh in the broker's work of a turn.")
+    ] = 0
+    fault: str = ""
     trouble: str = ""
 
     @property
@@ -29,7 +33,7 @@ class BrokerHostStatus(Status):
         journal = self.journal
         failure = f"the journal cannot be written: {journal.error}" if journal.failing else ""
         grows = f"the journal grows, because a segment cannot be cleaned: {journal.halted}" if journal.halted else ""
-        parts = (failure, grows, self.broker.quotas.strain, self.trouble, *self._queues())
+        parts = (failure, grows, self.broker.quotas.strain, self.fault, self.trouble, *self._queues())
         return "; ".join(part for part in parts if part)
 
     def _queues(self) -> list[str]:

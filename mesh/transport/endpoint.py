@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import final
 
 from mesh.broker.api import BrokerApi
+from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
 from mesh.broker.session import Connection
@@ -180,8 +182,8 @@ class EndpointClient(ClientStream):
         connect = life.connect()
         try:
             connection = self.connection = endpoint.broker.open(connect, principal, self.peer, self)
-        except Exception as error:  # the client would wait for its CONNACK
-            log.exception("%s: the CONNECT of client %s could not be handled", endpoint.name, self.peer)
+        except Exception as error:  # noqa: BLE001 - logged; the client would wait for its CONNACK
+            endpoint.faults.warn("open", "%s: the CONNECT of client %s could not be handled", endpoint.name, self.peer)
             self.refuse(Refused(IMPLEMENTATION_SPECIFIC_ERROR, str(error)))
             return
         early = self.hand_over()
@@ -243,10 +245,12 @@ class EndpointClient(ClientStream):
         endpoint = self._endpoint
         try:
             endpoint.broker.receive(connection, packet)
-        except JournalError:
-            raise
-        except Exception:
-            log.exception("%s: a packet of client %s could not be handled", endpoint.name, connection.peer)
+        except Exception as error:
+            if isinstance(error, JournalError):
+                raise
+            endpoint.faults.warn(
+                "packet", "%s: a packet of client %s could not be handled", endpoint.name, connection.peer
+            )
             endpoint.broker.fail(connection, IMPLEMENTATION_SPECIFIC_ERROR)
 
     def _prove_again(self, connection: Connection, packet: Auth) -> None:
@@ -300,6 +304,7 @@ class Endpoint:
         self.wheel = wheel
         self.authenticate = authenticate
         self.paused = False
+        self.faults = Notices(log.exception, time.monotonic)  # errors in this program, with their traceback
         self.group = StreamGroup(asyncio.get_running_loop(), wheel, high=EAGER, portion=portion)
         self.clients = ClientContext(name, self.group, admission, connect_timeout, 0.0, packet_rate, buffers)
         self._listener = Listener(

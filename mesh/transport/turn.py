@@ -55,8 +55,8 @@ class Turn:
     seconds."""
 
     __slots__ = (
-        "_asked", "_clock", "_ended", "_handled", "_loop", "_marked", "_notices", "_processor", "_scheduled", "_short",
-        "_spent", "_steps", "longest",
+        "_asked", "_clock", "_ended", "_faults", "_handled", "_loop", "_marked", "_notices", "_processor", "_scheduled",
+        "_short", "_spent", "_steps", "longest",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +78,7 @@ class Turn:
         self._short = 0.0  # the time of the turns since then
         self._spent = Timing(_SHORTEST, _LONGEST)
         self._notices = Notices(log.warning, time.monotonic)
+        self._faults = Notices(log.exception, time.monotonic)
         self.longest = 0.0
 
     def add(self, step: Callable[[], object]) -> None:
@@ -120,16 +121,16 @@ class Turn:
         for step in self._steps:
             try:
                 step()
-            except Exception:
-                log.exception("a step at the end of a turn failed: %r", step)
+            except Exception:  # noqa: BLE001 - logged with its traceback, at a bounded rate
+                self._faults.warn("step", "a step at the end of a turn failed: %r", step)
         marked = self._marked
         if marked:
             self._marked = []
             for flushable in marked:
                 try:
                     flushable.flush()
-                except Exception:
-                    log.exception("flushing %r failed", flushable)
+                except Exception:  # noqa: BLE001 - logged with its traceback, at a bounded rate
+                    self._faults.warn("flush", "flushing %r failed", flushable)
         self._measure()
 
     def _measure(self) -> None:

@@ -7,8 +7,10 @@ connection is removed from the dirty list before its shell writes.
 from __future__ import annotations
 
 import logging
+import time
 from typing import Protocol, final
 
+from mesh.broker.notices import Notices
 from mesh.broker.session import Connection
 
 log = logging.getLogger(__name__)
@@ -24,10 +26,11 @@ class DirtySource(Protocol):
 class ConnectionWriter:
     """A step of the turn: ``turn.add(ConnectionWriter(broker))``."""
 
-    __slots__ = ("_source",)
+    __slots__ = ("_faults", "_source")
 
     def __init__(self, source: DirtySource) -> None:
         self._source = source
+        self._faults = Notices(log.exception, time.monotonic)
 
     def __call__(self) -> None:
         dirty = self._source.dirty
@@ -39,5 +42,5 @@ class ConnectionWriter:
             connection.dirty = False
             try:
                 connection.shell.flush()
-            except Exception:
-                log.exception("writing to the client at %s failed", connection.peer)
+            except Exception:  # noqa: BLE001 - logged with its traceback, at a bounded rate
+                self._faults.warn("flush", "writing to the client at %s failed", connection.peer)
