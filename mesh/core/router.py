@@ -2,13 +2,15 @@
 
 It knows topics, vehicles and their owners: never packets. What always holds: messages for one vehicle are sent on in
 the order in which they came, also while its owner is being looked up; a message without an owner is answered with a
-reason code; the messages that waited for a look-up are sent on in slices.
+reason code; an error at one message leaves no other without an answer; the messages that waited for a look-up are sent
+on in slices.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, final
 
@@ -16,6 +18,8 @@ from mypy_extensions import mypyc_attr
 
 from mesh.broker.broker import Broker
 from mesh.broker.dispatcher import Forwarder
+from mesh.broker.notices import Notices, shortened
+from mesh.broker.session import Connection
 from mesh.core.tier import TierLink
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
@@ -79,6 +83,7 @@ class Router(Forwarder):
         self._pending_count = 0
         self._pending_bytes = 0
         self._lookups: set[asyncio.Task[None]] = set()
+        self._faults = Notices(log.exception, time.monotonic)  # errors in this program, with their traceback
 
     def forward(self, message: Message, receipt: Receipt | None) -> None:
         """Send a message to the edge of its vehicle, or to every edge if its topic is fleet-wide. Other messages are
@@ -155,18 +160,36 @@ class Router(Forwarder):
             message, receipt = waiting.popleft()
             self._pending_count -= 1
             self._pending_bytes -= message.size()
-            self._place(message, receipt, edge, reason)
+            try:
+                self._hand_on(edge, reason, message, receipt)
+            except Exception:  # noqa: BLE001 - logged with its traceback
+                self._faults.warn("answer", "a message for vehicle %s cannot be refused", vehicle)
+                self._close_publisher(receipt)
             yield _SEND
         del self._pending[vehicle]
 
-    def _place(self, message: Message, receipt: Receipt | None, edge: str | None, reason: int) -> None:
-        if edge is not None:
-            self._link_to(edge).send(message, receipt)
-        else:
-            self.unknown += 1
-            if reasons.is_error(reason):
-                self._refuse(message, receipt, reason)
+    def _hand_on(self, edge: str | None, reason: int, message: Message, receipt: Receipt | None) -> None:
+        """The look-up has ended: send the message to its edge, or refuse it. After an error it is refused."""
+        before = (0, 0) if receipt is None else (receipt.pending, receipt.unplaced)
+        try:
+            if edge is not None:
+                self._link_to(edge).send(message, receipt)
+            else:
+                self.unknown += 1
+                if reasons.is_error(reason):
+                    self._refuse(message, receipt, reason)
+        except Exception:  # noqa: BLE001 - logged with its traceback
+            self._faults.warn("send", "a message on %s cannot be sent to %s", shortened(message.topic), edge)
+            if receipt is not None:
+                receipt.pending, receipt.unplaced = before
+            self._refuse(message, receipt, reasons.IMPLEMENTATION_SPECIFIC_ERROR)
         if receipt is not None:
+            self._placed(receipt)
+
+    def _close_publisher(self, receipt: Receipt | None) -> None:
+        """Close the publisher of a message that has no answer; it sends the message again."""
+        if receipt is not None and self.broker is not None and isinstance(receipt.holder, Connection):
+            self.broker.fail(receipt.holder, reasons.IMPLEMENTATION_SPECIFIC_ERROR)
             self._placed(receipt)
 
     def _refuse(self, message: Message, receipt: Receipt | None, reason: int) -> None:

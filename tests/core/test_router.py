@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from mesh.core.router import Owners, Router
 from mesh.session.inbound import Publisher, Receipt
 from mesh.session.message import Message
 from mesh.wire.packets import PUBREC, Ack
 from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED
 from tests.core.harness import vehicle_of
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import FaultyStore, MemoryStore
 from tests.support.bench import Bench, Client
 
 MIB = 1 << 20
@@ -40,6 +42,31 @@ class FaultyOwners(Owners):
         raise ValueError("the name of a vehicle must have at most 512 bytes")
 
 
+class KnownOwners(Owners):
+    """Every vehicle belongs to ``edge``, after a look-up."""
+
+    def cached(self, vehicle: str) -> str | None:
+        return None
+
+    async def find(self, vehicle: str) -> str | None:
+        await asyncio.sleep(0)
+        return "edge"
+
+
+class FaultyLink:
+    """Sends what it gets, but raises at the payload ``bad``, when it counts as one that has to answer."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, message: Message, receipt: Receipt | None) -> None:
+        if message.payload == b"bad":
+            if receipt is not None:
+                receipt.pending += 1
+            raise ValueError("a fault of this program")
+        self.sent.append(message.payload)
+
+
 def _no_link(_edge: str) -> object:
     raise AssertionError("no vehicle has an edge in this test")
 
@@ -67,6 +94,48 @@ def test_messages_that_wait_for_a_look_up_are_bounded_in_bytes() -> None:
         more = [Receipt(200 + number, 1, Publisher()) for number in range(10)]
         forward(more)
         assert [receipt.reason for receipt in more] == [NO_MATCHING_SUBSCRIBERS] * 10
+        await router.stop()
+
+    asyncio.run(run())
+
+
+def test_an_error_at_one_message_leaves_no_other_without_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        link = FaultyLink()
+        router = Router(vehicle_of, (), KnownOwners(), {}, lambda edge: link, lambda: None)  # type: ignore[arg-type, return-value]
+        router.broker = Bench().broker
+        receipts = [Receipt(number, 1, Publisher()) for number in (1, 2, 3)]
+        for receipt, payload in zip(receipts, (b"one", b"bad", b"two"), strict=True):
+            router.forward(Message("vehicles/V1/cmd", payload, 1, False, b"", 1.0), receipt)
+        assert [receipt.pending for receipt in receipts] == [1, 1, 1]
+        async with asyncio.timeout(5):
+            while any(receipt.pending for receipt in receipts):
+                await asyncio.sleep(0)
+        assert link.sent == [b"one", b"two"]
+        reason = IMPLEMENTATION_SPECIFIC_ERROR
+        assert [receipt.reason for receipt in receipts] == [NO_MATCHING_SUBSCRIBERS, reason, NO_MATCHING_SUBSCRIBERS]
+        assert "cannot be sent to edge" in caplog.text
+        await router.stop()
+
+    asyncio.run(run())
+
+
+def test_a_message_that_can_be_neither_sent_nor_refused_closes_its_publisher() -> None:
+    async def run() -> None:
+        link, bench = FaultyLink(), Bench(store=(store := FaultyStore()))
+        publishers = [bench.client(name, protocol=protocol) for name, protocol in (("old", 4), ("new", 5))]
+        router = Router(vehicle_of, (), KnownOwners(), {}, lambda edge: link, lambda: None)  # type: ignore[arg-type, return-value]
+        router.broker = bench.broker
+        receipts = [Receipt(1, 1, client.connection) for client in publishers]
+        for receipt, payload in zip(receipts, (b"bad", b"two"), strict=True):
+            router.forward(Message("vehicles/V1/cmd", payload, 1, False, b"", 1.0), receipt)
+        store.faulty = True  # no dead letter can be written
+        async with asyncio.timeout(5):
+            while any(receipt.pending for receipt in receipts):
+                await asyncio.sleep(0)
+        bench.turn()
+        assert [client.closed for client in publishers] == [True, False]
+        assert link.sent == [b"two"]
         await router.stop()
 
     asyncio.run(run())

@@ -54,3 +54,15 @@ class MemoryStore(Store):
 
     def live(self) -> list[Item]:
         return [self.items[id].item() for id in sorted(self.items)]
+
+
+class FaultyStore(MemoryStore):
+    """Its next append raises if ``faulty`` is set."""
+
+    faulty = False
+
+    def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
+        if self.faulty:
+            self.faulty = False
+            raise ValueError("a fault of this program")
+        return super().append(kind, owner, meta, body)
