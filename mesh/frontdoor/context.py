@@ -59,7 +59,7 @@ class DoorSettings:
     * ``connect_timeout``: for the whole CONNECT, even if single bytes keep coming (CVE-2020-13849);
     * ``attach_timeout``: how long a CONNECT waits for the vehicle's edge: longer than an edge takes to restart, shorter
       than clients wait for CONNACK;
-    * ``held_per_vehicle``: bytes of one vehicle that wait for confirmation: some hundred reports;
+    * ``held_per_vehicle``: bytes of one vehicle that wait for confirmation or an answer: some hundred reports;
     * ``held_per_edge``: the same for all vehicles of one edge: bounds the door's memory while an edge is disconnected;
     * ``held``: the same for all edges;
     * ``buffers``: bytes of unfinished packets, unread packets, CONNECTs and topic aliases of all vehicles;

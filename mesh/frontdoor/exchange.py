@@ -46,9 +46,9 @@ _QOS: Final = 0x06
 @final
 class HeldFrame:
     """One replayable frame. ``packets`` is ``None`` for CLOSE; ``size`` is in bytes; ``sent``: it was sent on a link
-    already; ``next`` is the entry that was kept after it."""
+    already; ``next`` is the entry that was kept after it; ``confirmed``: only packets without an answer are left."""
 
-    __slots__ = ("exchange", "next", "packets", "sent", "size")
+    __slots__ = ("confirmed", "exchange", "next", "packets", "sent", "size")
 
     def __init__(self, exchange: Exchange, packets: list[bytes] | None, size: int) -> None:
         self.exchange = exchange
@@ -56,14 +56,15 @@ class HeldFrame:
         self.packets = packets
         self.size = size
         self.sent = False
+        self.confirmed = False
 
 
 @final
 class Exchange:
-    """``number`` is the connection's number on the link; ``held`` the bytes of entries that are not confirmed;
-    ``over``: the connection has ended and the remaining entries were dropped."""
+    """``number`` is the connection's number on the link; ``held`` the bytes of entries that are not confirmed and of
+    packets that are not answered; ``over``: the connection has ended and the remaining entries were dropped."""
 
-    __slots__ = ("_awaiting", "_completed", "_delivered", "_newest", "_oldest", "held", "number", "over")
+    __slots__ = ("_awaiting", "_completed", "_delivered", "_freed", "_newest", "_oldest", "held", "number", "over")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -71,6 +72,7 @@ class Exchange:
         self._oldest: HeldFrame | None = None
         self._newest: HeldFrame | None = None
         self.held = 0
+        self._freed = 0  # bytes of answered packets that were confirmed before, until ``take_freed``
         self.over = False
         # Created on first use: most vehicles are idle, and two empty tables cost each of them 128 bytes.
         self._awaiting: dict[int, tuple[HeldFrame, int]] | None = None  # vehicle's identifiers -> unanswered packets
@@ -120,7 +122,18 @@ class Exchange:
             return
         if self._awaiting is None:
             self._awaiting = {}
+        elif packet_id in self._awaiting:
+            self._drop(self._awaiting[packet_id])
         self._awaiting[packet_id] = (entry, index)
+
+    def _drop(self, waiting: tuple[HeldFrame, int]) -> None:
+        """A packet is answered, or another one has its identifier."""
+        entry, index = waiting
+        packets = entry.packets
+        if packets is not None and entry.confirmed:
+            self.held -= len(packets[index])
+            self._freed += len(packets[index])
+            packets[index] = b""
 
     def _received(self, raw: bytes) -> None:
         packet_id = ack_packet_id(raw)
@@ -176,17 +189,51 @@ class Exchange:
         if packets is None or (packets[index][0] & 0xF0 == _PUBREL) != (kind == _PUBCOMP):
             return  # a late answer to an older packet
         del awaiting[packet_id]
-        packets[index] = b""
+        if entry.confirmed:
+            self._drop(waiting)
+        else:
+            packets[index] = b""
 
     # The link
 
-    def confirmed(self, entry: HeldFrame) -> None:
-        """The edge has stored ``entry``, the oldest, on its disk."""
-        if self._oldest is entry:
-            self.held -= entry.size
-            self._oldest, entry.next = entry.next, None
-            if self._oldest is None:
-                self._newest = None
+    def confirmed(self, entry: HeldFrame) -> int:
+        """The edge has stored ``entry``, the oldest, on its disk. Returns how many bytes less are held."""
+        if self._oldest is not entry:
+            return 0
+        self._oldest, entry.next = entry.next, None
+        if self._oldest is None:
+            self._newest = None
+        freed = entry.size
+        if self._awaiting and entry.packets is not None:
+            freed -= self._keep_unanswered(entry, entry.packets)
+        self.held -= freed
+        return freed
+
+    def _keep_unanswered(self, entry: HeldFrame, packets: list[bytes]) -> int:
+        """Drop all packets of ``entry`` but those without an answer. Returns the bytes of these."""
+        kept = 0
+        for index, raw in enumerate(packets):
+            if raw:
+                if self._awaits(entry, index, raw):
+                    kept += len(raw)
+                else:
+                    packets[index] = b""
+        entry.confirmed = True
+        return kept
+
+    def _awaits(self, entry: HeldFrame, index: int, raw: bytes) -> bool:
+        kind = raw[0] & 0xF0
+        if kind == _PUBLISH:
+            packet_id = publish_packet_id(raw) if raw[0] & _QOS else 0
+        else:
+            packet_id = ack_packet_id(raw) if kind in _ASKS else 0
+        waiting = None if self._awaiting is None else self._awaiting.get(packet_id)
+        return waiting is not None and waiting[0] is entry and waiting[1] == index
+
+    def take_freed(self) -> int:
+        """The bytes that are held no more since the last call, because their packets were answered late."""
+        freed, self._freed = self._freed, 0
+        return freed
 
     def entries(self) -> list[HeldFrame]:
         """All kept entries, the oldest first."""
@@ -260,7 +307,7 @@ class Exchange:
         for entry in self.entries():
             entry.next = None
         self._oldest = self._newest = None
-        self.held = 0
+        self.held = self._freed = 0
 
     def abandon(self) -> None:
         """The connection is over: drop all entries."""

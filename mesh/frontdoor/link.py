@@ -8,7 +8,7 @@ It knows which connections belong to the edge and what is not confirmed: never w
   over from a newer one): OPEN if the edge never accepted the connection, else ATTACH; then its unconfirmed entries;
   then LIVE. Last, LIVE for the link itself says that connections that were not named have ended;
 * ``sent`` holds the entries of the present socket in the order of sending, so that CONFIRM, a count, identifies them;
-* ``held`` is the sum of all unconfirmed entries. Above ``limit``, a vehicle that sends more is not read until ``held``
+* ``held`` is the sum of what the exchanges hold. Above ``limit``, a vehicle that sends more is not read until ``held``
   has fallen to half of ``limit``. What such vehicles had sent before is held as well, until all links together hold
   ``Allowance.most``; then the vehicle is closed. A vehicle that sends nothing is read, and its PINGREQs are answered.
 """
@@ -241,7 +241,7 @@ class EdgeLink(SocketOwner):
         exchange = path.exchange
         self.paths.pop(exchange.number, None)
         self._blocked.discard(path)
-        self._lower(exchange.held)
+        self._lower(exchange.held + exchange.take_freed())
         exchange.abandon()
         path.linked = False
 
@@ -320,7 +320,7 @@ class EdgeLink(SocketOwner):
             exchange.reopen()
         socket.send(kind, exchange.number, path.opening().pack())
         path.linked = True
-        before = exchange.held
+        before = exchange.held + exchange.take_freed()
         for entry in exchange.replay():
             self._transmit(entry)
         self._lower(before - exchange.held)
@@ -345,7 +345,12 @@ class EdgeLink(SocketOwner):
     def data(self, connection: int, body: bytes, packets: list[bytes]) -> None:
         path = self.paths.get(connection)
         if path is not None:
-            path.vehicle.down(path.exchange.down(body, packets), len(body), len(packets))
+            exchange = path.exchange
+            path.vehicle.down(exchange.down(body, packets), len(body), len(packets))
+            freed = exchange.take_freed()
+            if freed:
+                self._lower(freed)
+                path.vehicle.ease()
 
     def traced(self, connection: int, context: TraceContext, publish: bytes) -> None:
         path = self.paths.get(connection)
@@ -370,8 +375,7 @@ class EdgeLink(SocketOwner):
             exchange = entry.exchange
             if exchange.over:
                 continue
-            exchange.confirmed(entry)
-            freed += entry.size
+            freed += exchange.confirmed(entry)
             path = self.paths.get(exchange.number)
             if path is None:
                 continue

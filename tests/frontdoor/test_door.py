@@ -223,6 +223,30 @@ def test_vehicle_is_not_read_beyond_its_limit_without_its_edge() -> None:
     run(main())
 
 
+def test_vehicle_is_not_read_beyond_its_limit_while_its_edge_withholds_the_answers() -> None:
+    async def main() -> None:
+        async with FakeMesh(DoorSettings(held_per_vehicle=10_000)) as mesh:
+            car, other = await Bare().hello(mesh.port, "CAR"), await Bare().hello(mesh.port, "OTHER")
+            edge = mesh.edge
+            edge.journal.automatic = False
+            # The frames are confirmed, as they are when they are on disk, and nothing is answered.
+            edge.turn.add(lambda: edge.devices.durable(edge.journal.position))
+            edge.turn.add(edge.turn.wake)
+            car.send(*[Publish("vehicles/CAR/t", bytes(1000), 1, packet_id=n) for n in range(1, 2001)])
+            await until(lambda: mesh.link.held_bytes > 0 and mesh.link.unconfirmed == 0)
+            await until(lambda: mesh.door.status().clients.held.link == 1)
+            assert 10_000 < mesh.link.held_bytes < 300_000  # the limit and one read of the socket
+            other.send(Ping(PINGREQ))
+            await other.wait(Ping)
+            edge.journal.automatic = True
+            await until(lambda: len(car.acks(PUBACK)) == 2000)
+            assert car.acks(PUBACK) == list(range(1, 2001))
+            await until(lambda: mesh.link.held_bytes == 0)
+            assert mesh.door.status().clients.held == Held()
+
+    run(main())
+
+
 def test_bytes_held_for_one_edge_are_bounded_in_total() -> None:
     async def main() -> None:
         async with FakeMesh(DoorSettings(held_per_edge=20_000)) as mesh:

@@ -126,7 +126,11 @@ class ExchangeMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_held_adds_up(self) -> None:
-        assert self.exchange.held == sum(entry.size for entry in self.exchange.entries())
+        entries = self.exchange.entries()
+        packets = [raw for entry in entries for raw in entry.packets or () if raw and raw[0] >> 4 == 3]
+        kept = {publish_packet_id(raw) for raw in packets if raw[0] & 0x06}
+        withheld = [publish(1, id, payload) for id, payload in self.unanswered.items() if id not in kept]
+        assert self.exchange.held == sum(entry.size for entry in entries) + sum(map(len, withheld))
         if self.linked:
             assert list(self.exchange.entries()) == self.on_link
 
@@ -162,8 +166,10 @@ def test_packets_that_were_confirmed_without_an_answer_are_replayed() -> None:
     exchange.frame(entry)
     answer = encode_ack(PUBACK, 1, 0, 4)
     exchange.down(answer, [answer])
-    exchange.confirmed(entry)
-    assert exchange.held == 0
+    freed = entry.size - 2 * len(publish(1, 2))  # of those without an answer the door keeps the bytes
+    assert exchange.confirmed(entry) == freed
+    assert exchange.held == 2 * len(publish(1, 2))
+    assert entry.packets == [b"", b"", publish(1, 2), b"", publish(1, 3)]
     for _ in range(2):
         (again,) = exchange.replay()
         assert again.packets == [with_dup(publish(1, 2)), with_dup(publish(1, 3))]
@@ -175,6 +181,21 @@ def test_packets_that_were_confirmed_without_an_answer_are_replayed() -> None:
     exchange.confirmed(again)
     assert exchange.replay() == []
     assert exchange.held == 0
+
+
+def test_an_answer_that_comes_after_the_confirmation_frees_the_bytes() -> None:
+    exchange = Exchange(1)
+    packets = [publish(1, 1, b"x" * 1000), publish(2, 2, b"y" * 1000)]
+    entry = exchange.up(list(packets))
+    assert exchange.confirmed(entry) == 0
+    assert exchange.held == sum(map(len, packets))
+    answer = encode_ack(PUBACK, 1, 0, 4)
+    exchange.down(answer, [answer])
+    assert exchange.take_freed() == len(packets[0])
+    assert exchange.held == len(packets[1])
+    again = exchange.up([publish(2, 2)])  # the vehicle uses the identifier again: the first packet is replaced
+    assert exchange.take_freed() == len(packets[1])
+    assert exchange.held == again.size
 
 
 def test_late_answer_to_an_older_packet_answers_no_newer_one() -> None:
