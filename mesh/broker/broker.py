@@ -131,7 +131,9 @@ class Broker(BrokerApi):
             self.notices, self.work,
         )  # fmt: skip
         self.subscriptions = Subscriptions(settings.routes, settings.refused)
-        self.readers = LetterReaders(settings, self.subscriptions, self.letters, self.courier, clock)
+        self.readers = LetterReaders(
+            settings, self.subscriptions, self.letters, self.courier, self.counters, clock, self.notices
+        )
         self.letters.added = self.readers.added
         self.persistence.letter_read = self.readers.read
         self.courier.lost = self.readers.lost
@@ -796,6 +798,7 @@ class Broker(BrokerApi):
             letters_poison=counters.letters[POISON],
             letters_other=counters.letters[OTHER],
             letters_read=counters.letters_read,
+            letters_not_taken=counters.letters_not_taken,
             letters_dropped_share=counters.letters_dropped_share,
             letters_dropped_node=counters.letters_dropped_node,
             letters_dropped_age=counters.letters_dropped_age,

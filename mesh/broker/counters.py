@@ -28,8 +28,8 @@ class BrokerCounters:
     __slots__ = (
         "acknowledge", "answered", "connects", "deliver", "delivered", "dropped_expired", "dropped_full",
         "dropped_large", "dropped_offline", "dropped_poison", "expired", "forbidden", "forbidden_wills", "letters",
-        "letters_dropped_age", "letters_dropped_node", "letters_dropped_share", "letters_read", "misfits", "published",
-        "received", "refused", "rejected", "takeovers",
+        "letters_dropped_age", "letters_dropped_node", "letters_dropped_share", "letters_not_taken", "letters_read",
+        "misfits", "published", "received", "refused", "rejected", "takeovers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -52,6 +52,7 @@ class BrokerCounters:
         self.dropped_poison = 0  # QoS 0 in whose handling the process has ended
         self.letters = [0] * len(NAMES)  # dead letters kept, by reason
         self.letters_read = 0  # acknowledged by a reader
+        self.letters_not_taken = 0  # by a reader: too large for it, or refused
         self.letters_dropped_share = 0
         self.letters_dropped_node = 0
         self.letters_dropped_age = 0

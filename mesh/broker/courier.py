@@ -429,9 +429,10 @@ class Courier:
     def _too_large(self, session: Session, delivery: Delivery) -> None:
         """End a delivery whose packet exceeds the client's maximum, as if it was acknowledged [MQTT-3.1.2-25]. A dead
         letter stays where it is kept."""
-        self._counters.dropped_large += 1
         if delivery.body and not delivery.item:
             self.refused(session, delivery, PACKET_TOO_LARGE)
+        else:
+            self._counters.dropped_large += 1
         self._end_span(delivery, PACKET_TOO_LARGE)
         self._abandon(session, delivery)
 

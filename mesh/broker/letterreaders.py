@@ -5,7 +5,8 @@ It knows readers, their filters and letters; it must never know why a message be
 * a letter is lent to one durable reader at a time, when its queue has room, and ends when that reader has acknowledged
   it: no letter is lost by a crash, a lost connection or the end of a session;
 * other readers get copies of new letters, as of any message;
-* no vehicle reads letters; a letter that one reader cannot take is offered to others.
+* no vehicle reads letters; a letter that one reader cannot take is offered to others;
+* a letter that is too large for a reader is offered to it once on each of its connections.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
+from mesh.broker.counters import BrokerCounters
 from mesh.broker.courier import Courier
 from mesh.broker.deadletters import DeadLetters
 from mesh.broker.letter import TOPIC, Letter, letter_message, letter_topic
+from mesh.broker.notices import Notices
 from mesh.broker.principal import TIER, VEHICLE
 from mesh.broker.session import Interest, Session
 from mesh.broker.settings import Settings
@@ -25,7 +28,7 @@ from mesh.session.message import NEVER, Message
 from mesh.session.outbound import Delivery
 from mesh.wire.encode import encode_properties
 from mesh.wire.properties import Properties
-from mesh.wire.reasons import PACKET_TOO_LARGE
+from mesh.wire.reasons import PACKET_TOO_LARGE, name_of
 from mesh.wire.topics import matches, split_shared
 
 _PORTION: Final = 64  # letters that a reader gets, and that are looked at for it, in one turn
@@ -38,9 +41,10 @@ _PAUSE: Final = 10.0  # seconds until a core that refused a letter is offered on
 class Reader:
     """One session with its filters for letters. ``after``: the letters up to this item were offered to it, or match
     none of its filters. ``lists``: it has the filter ``$dead-letters``, so its letters come between two messages that
-    name the node; ``begun``: it has got the first of these."""
+    name the node; ``begun``: it has got the first of these. ``too_large``: items of letters that it cannot take on this
+    connection."""
 
-    __slots__ = ("after", "begun", "filters", "identifiers", "lists", "paused", "reliable", "session")
+    __slots__ = ("after", "begun", "filters", "identifiers", "lists", "paused", "reliable", "session", "too_large")
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -51,6 +55,7 @@ class Reader:
         self.reliable = False  # one of the filters has QoS 1 or 2
         self.after = 0
         self.paused = 0.0  # until then it gets none, in seconds since 1970
+        self.too_large: set[int] = set()
 
     def add(self, interest: Interest) -> None:
         """One of its subscriptions."""
@@ -79,8 +84,8 @@ class LetterReaders:
     """``serve`` is called at the end of every turn."""
 
     __slots__ = (
-        "_clock", "_copies", "_courier", "_lent", "_letters", "_listing", "_next", "_readers", "_settings",
-        "_subscriptions", "_version",
+        "_clock", "_copies", "_counters", "_courier", "_lent", "_letters", "_listing", "_next", "_notices", "_readers",
+        "_settings", "_subscriptions", "_version",
     )  # fmt: skip
 
     def __init__(
@@ -89,8 +94,12 @@ class LetterReaders:
         subscriptions: Subscriptions,
         letters: DeadLetters,
         courier: Courier,
+        counters: BrokerCounters,
         clock: Callable[[], float],
+        notices: Notices,
     ) -> None:
+        self._counters = counters
+        self._notices = notices
         self._settings = settings
         self._clock = clock
         self._subscriptions = subscriptions
@@ -127,10 +136,15 @@ class LetterReaders:
             if before is not None and before.filters == reader.filters:
                 reader.after, reader.paused = before.after, before.paused
                 reader.lists, reader.begun = before.lists, before.begun
+                reader.too_large = before.too_large
         self._listing = any(one.lists for one in self._readers.values())
 
     def lost(self, session: Session) -> None:
         """The session has lost its connection: its letters may be lent to any reader again."""
+        reader = self._readers.get(session)
+        if reader is not None and reader.too_large:  # its next connection may take more
+            reader.after = min(reader.after, min(reader.too_large) - 1)
+            reader.too_large.clear()
         lent = self._lent.pop(session, None)
         if lent is None:
             return
@@ -158,7 +172,12 @@ class LetterReaders:
 
     def refused(self, session: Session, delivery: Delivery, reason: int) -> None:
         """A reader cannot take a letter: the letter stays. If its packet is too large, this reader goes on with the
-        next one; else it gets none for a while."""
+        next one, and is not offered it again; else it gets none for a while."""
+        self._counters.letters_not_taken += 1
+        self._notices.warn(
+            "dead letter", "%s, client %s, cannot take a dead letter of %d bytes: %s; it stays",
+            session.key[1], session.key[2], delivery.size, name_of(reason),
+        )  # fmt: skip
         item = delivery.body
         delivery.body = 0
         lent = self._lent.get(session)
@@ -171,6 +190,10 @@ class LetterReaders:
         self._free(item)
         if reader is not None and reason == PACKET_TOO_LARGE:
             reader.after = after
+            if len(reader.too_large) > 2 * len(self._letters) + _PORTION:
+                queue = self._letters.queue
+                reader.too_large = {one for one in reader.too_large if queue.get(one) is not None}
+            reader.too_large.add(item)
         elif reader is not None:
             reader.paused = self._clock() + _PAUSE
 
@@ -225,7 +248,7 @@ class LetterReaders:
             if not self._can_take(session):
                 return False
             reader.after = letter.item
-            if letter.lent or not reader.wants(letter):
+            if letter.lent or letter.item in reader.too_large or not reader.wants(letter):
                 continue
             form = letter_message(letter, self._letters.load(letter))
             if reader.takes:

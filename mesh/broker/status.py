@@ -126,6 +126,10 @@ class BrokerStatus(Status):
     letters_read: Annotated[
         int, counter("mesh_dead_letters_read_total", "Dead letters that a reader has acknowledged.")
     ]
+    letters_not_taken: Annotated[
+        int,
+        counter("mesh_dead_letters_not_taken_total", "Dead letters that a reader could not take; they stay."),
+    ]
     letters_dropped_share: Annotated[int, _LETTERS_DROPPED.of(cause="share")]
     letters_dropped_node: Annotated[int, _LETTERS_DROPPED.of(cause="node")]
     letters_dropped_age: Annotated[int, _LETTERS_DROPPED.of(cause="age")]

@@ -204,7 +204,8 @@ def test_a_letter_that_one_reader_cannot_take_is_lent_to_another_once() -> None:
     small.maximum_packet_size = 500
     first = reader(bench, name="first", auto_ack=False, properties=small)
     assert len(first.messages()) == 1
-    assert bench.broker.counters.dropped_large == 1
+    assert bench.broker.counters.letters_not_taken == 1
+    assert bench.broker.counters.dropped_large == 0  # it is kept
     second = reader(bench, f"{PREFIX}vehicles/V2/#", name="second", auto_ack=False)
     assert len(second.messages()) == 1
     first.lose()
@@ -227,3 +228,26 @@ def test_expired_messages_of_one_who_watches_the_letters_do_not_nest() -> None:
     bench.turn()
     assert watcher.messages() == [b"%d" % number for number in range(500)]
     assert len(kept(bench)) == 500
+
+
+def test_a_letter_too_large_for_all_its_readers_is_offered_to_each_once() -> None:
+    bench = full_edge()
+    letters_of(bench, "V1", 1, size=5000)
+    small = Properties()
+    small.maximum_packet_size = 500
+    small.session_expiry = 1000
+    readers = [reader(bench, name=f"reader-{number}", properties=small) for number in range(3)]
+    for _ in range(50):
+        bench.turn()
+    counters = bench.broker.counters
+    assert counters.letters_not_taken == 3
+    letters_of(bench, "V2", 5, size=0)  # the others go to one of them each
+    assert sum(len(client.messages()) for client in readers) == 5
+    assert counters.letters_not_taken == 3
+    assert not bench.broker.end_turn()
+    readers[0].lose()
+    readers[0].connect(clean=False, expiry=1000)  # with room for it
+    bench.turn()
+    assert [len(payload) for payload in readers[0].messages()] == [5001]
+    assert kept(bench) == []
+    check_items(bench)
