@@ -44,7 +44,7 @@ from mesh.broker.principal import TIER, VEHICLE, Principal
 from mesh.broker.quotas import Quotas
 from mesh.broker.refusals import Refusals
 from mesh.broker.retained import Retained
-from mesh.broker.session import Connection, Session
+from mesh.broker.session import Connection, Key, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import HOLD, IGNORE, Settings
 from mesh.broker.sharing import Sharing
@@ -120,6 +120,7 @@ class Broker(BrokerApi):
         self.outbox = Outbox(self.counters)
         self.dirty = self.outbox.dirty  # connections with something to write; the node empties it at the end of a turn
         self.work = Work()
+        self.may_publish: Callable[[Key, str], bool] = _always  # what access allows today, for wills of the journal
         self._vehicle_of = vehicle_of or _no_vehicle
         self.quotas = Quotas(settings, self.persistence.depth, self.vehicle_of)
         self.letters = DeadLetters(
@@ -193,11 +194,27 @@ class Broker(BrokerApi):
         for item, topic, deleted in found.tombstones:
             self.dispatcher.tombstones.restore(topic, deleted, item)
             yield _RETAINED
+        for session in found.sessions.values():
+            will = session.will
+            if will is not None and not self.may_publish(session.key, will.topic):
+                self._drop_will(session, will)
+                yield _RETAINED
         yield from self.sessions.restore(found, self.clock())
         self.courier.pressure.recovered(found.sessions.values())
         self.catch_up.restore(found.interests)
         self.letters.restore(found.letters)
         other += found.other
+
+    def _drop_will(self, session: Session, will: Message) -> None:
+        """The will of a session was allowed when its client connected, and is no more."""
+        self.counters.forbidden_wills += 1
+        self.notices.warn(
+            "forbidden will", "%s (client %s) may not publish its will to %s any more: it is dropped",
+            session.key[1], session.key[2], shortened(will.topic),
+        )  # fmt: skip
+        session.will = None
+        session.will_due = 0.0
+        self.persistence.keep_session(session)
 
     def vehicle_of(self, topic: str) -> str:
         """The vehicle of a topic, for traces; empty if there is none."""
@@ -830,6 +847,11 @@ def _will_delay(will: Will | None) -> int:
 
 def _discard(_message: str, *_args: object) -> None:
     """There is no log."""
+
+
+def _always(_key: Key, _topic: str) -> bool:
+    """No access rules are known."""
+    return True
 
 
 def _no_vehicle(topic: str) -> str | None:

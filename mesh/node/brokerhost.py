@@ -211,6 +211,7 @@ async def open_broker(
             settings, journal, time.time, services.tracer, forwarder, inbox, config.vehicle_of(), notices
         )
         broker.system.version = describe()
+        broker.may_publish = config.may_publish()
         other: list[Item] = []
         await recover(broker, journal.live(), other)
         if broker.persistence.lost:

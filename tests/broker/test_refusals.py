@@ -7,7 +7,7 @@ import pytest
 from mesh.broker.principal import BACKEND, VEHICLE, Permissions, Principal
 from mesh.broker.settings import DISCONNECT, IGNORE, Settings
 from mesh.wire import reasons
-from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Connack, Disconnect, Will
+from mesh.wire.packets import PUBACK, PUBCOMP, PUBREC, PUBREL, Ack, Connack, Disconnect, Publish, Will
 from mesh.wire.properties import Properties
 from tests.support.bench import Bench, Client, subscribe
 
@@ -136,6 +136,57 @@ def test_dropped_will_stays_dropped_after_a_crash() -> None:
     bench.broker.tick()
     bench.turn()
     assert watcher.messages() == []
+
+
+@pytest.mark.parametrize("delay", [0, 300])
+def test_a_will_that_is_no_longer_allowed_after_a_restart_is_dropped(
+    delay: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = bench_of()
+    bench.settings.keep_all = True
+    properties = Properties()
+    properties.will_delay = delay
+    for name in ("V1", "V2"):
+        topic = f"vehicles/{name}/status"
+        vehicle = bench.client("c", name, VEHICLE, expiry=1000, will=Will(topic, b"gone", 1, False, properties))
+        if delay:
+            vehicle.lose()
+    bench.turn()
+    bench = bench.restart(lambda key, topic: key != (VEHICLE, "V1", "c") or topic != "vehicles/V1/status")
+    assert bench.broker.counters.forbidden_wills == 1
+    assert "V1 (client c) may not publish its will to 'vehicles/V1/status' any more" in caplog.text
+    bench.turn()
+    bench = bench.restart()  # access allows it again: it was dropped for good
+    watcher = bench.client("w", "core")
+    subscribe(watcher, "#")
+    bench.clock.now += 10_000
+    bench.broker.tick()
+    bench.turn()
+    assert [packet.topic for packet in watcher.take(Publish)] == ["vehicles/V2/status"]
+
+
+@pytest.mark.parametrize("on_refusal", [IGNORE, DISCONNECT])
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_repeat_of_a_message_that_was_allowed_is_answered_as_one(protocol: int, on_refusal: int) -> None:
+    """What the vehicle may publish is changed between the two, at a restart."""
+    bench = bench_of(on_refusal)
+    bench.settings.keep_all = True
+    watcher = bench.client("w", "core", clean=False, expiry=1000)
+    subscribe(watcher, "#")
+    vehicle = bench.client("c", "V1", VEHICLE, protocol=protocol, clean=False, expiry=1000, auto_ack=False)
+    vehicle.publish("vehicles/V1/status", b"once", 2, packet_id=9)
+    assert watcher.messages() == [b"once"]
+    bench = bench.restart()
+    vehicle = Client(bench, "c", "V1", VEHICLE)
+    vehicle.principal = Principal("V1", VEHICLE, Permissions("vehicles/other/"), "V1")
+    vehicle.auto_ack = False
+    vehicle.connect(protocol=protocol, clean=False, expiry=1000)
+    vehicle.publish("vehicles/V1/status", b"once", 2, packet_id=9, dup=True)
+    vehicle.send(Ack(PUBREL, 9))
+    answers = [(ack.type, ack.packet_id, ack.reason) for ack in vehicle.take(Ack)]
+    assert answers == [(PUBREC, 9, 0), (PUBCOMP, 9, 0)]
+    assert bench.broker.counters.forbidden == 0
+    assert not vehicle.closed
 
 
 def empty_response() -> Properties:

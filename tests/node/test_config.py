@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesh.broker.peer import Peer
-from mesh.broker.principal import TIER
+from mesh.broker.principal import BACKEND, TIER, VEHICLE
 from mesh.broker.settings import DEAD_LETTER, DROP_OLDEST, HOLD, REJECT
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
@@ -69,3 +69,11 @@ def test_a_letter_fits_the_tier_link_that_its_message_came_by() -> None:
     clients, members = config("edge-1").client_limits(), config("edge-1").member_limits()
     assert members.max_topic_levels > clients.max_topic_levels
     assert members.max_user_properties >= clients.max_user_properties + 4 + 2
+
+
+def test_what_access_allows_is_known_for_the_clients_of_the_journal() -> None:
+    may = config("edge-1").may_publish()
+    assert may((VEHICLE, "V1", "c"), "vehicles/V1/status")
+    assert not may((VEHICLE, "V1", "c"), "vehicles/V2/status")
+    assert may((BACKEND, "app", "c"), "vehicles/V2/cmd")
+    assert not may((BACKEND, "app", "c"), "$SYS/forged")

@@ -45,6 +45,7 @@ class Bench:
         auto: bool = True,
         tracer: Tracer | None = None,
         vehicle_of: Callable[[str], str | None] | None = None,
+        may_publish: Callable[[tuple[int, str, str], str], bool] | None = None,
     ) -> None:
         self.vehicle_of = vehicle_of
         self.tracer = tracer or Tracer()
@@ -56,6 +57,7 @@ class Bench:
         self.inbox = inbox
         notices = Notices(log.warning, self.clock)
         self.broker = Broker(self.settings, self.store, self.clock, self.tracer, forwarder, inbox, vehicle_of, notices)
+        self.broker.may_publish = may_publish or self.broker.may_publish
         self.broker.recover(self.store.live())
         self.broker.durable(self.store.position)
 
@@ -84,10 +86,10 @@ class Bench:
             connection.dirty = False
             connection.shell.flush()
 
-    def restart(self) -> Bench:
+    def restart(self, may_publish: Callable[[tuple[int, str, str], str], bool] | None = None) -> Bench:
         """A new broker on the journal that a crash leaves."""
-        store = self.store.crash()
-        return Bench(self.settings, store, self.clock, None, self.inbox, self.auto, self.tracer, self.vehicle_of)
+        store, auto, tracer = self.store.crash(), self.auto, self.tracer
+        return Bench(self.settings, store, self.clock, None, self.inbox, auto, tracer, self.vehicle_of, may_publish)
 
     def client(
         self, client_id: str = "c", name: str = "app", kind: int = BACKEND, auto_ack: bool = True, **fields: Any
