@@ -95,6 +95,8 @@ class Intake:
             self._fail(connection, reason, why)
             return
         if not connection.principal.permissions.may_publish(packet.topic):
+            if self._answer_repeat(connection, session, packet):
+                return
             self._trace_refused(connection, session, packet, connection.principal.permissions.reason)
             self._refuse_publish(connection, session, packet)
             return
@@ -155,9 +157,27 @@ class Intake:
         elif packet.qos:
             receipt = Receipt(packet.packet_id, packet.qos, connection)
             receipt.reason = reason if told else reasons.SUCCESS
-            connection.inbound.receipts.append(receipt)
-            self.settle(connection)
-            self._outbox.update_congestion(connection)
+            if packet.qos == 1 and session.ledger is not None:
+                self._update_ledger(session, session.ledger, packet.packet_id, reason)
+            self._append(connection, receipt)
+
+    def _answer_repeat(self, connection: Connection, session: Session, packet: Publish) -> bool:
+        """Answer a publish that is not allowed as the repeat of one that was taken, if it is: what the client may
+        publish has changed meanwhile, and the message was delivered. Returns whether it is one."""
+        receipt = Receipt(packet.packet_id, packet.qos, connection)
+        if packet.qos == 2 and packet.packet_id in session.incoming:
+            self._join_unplaced(session, receipt)
+        elif not (packet.qos == 1 and packet.dup and session.ledger and session.ledger.has(packet.packet_id)):
+            return False
+        receipt.reason = reasons.SUCCESS
+        receipt.position = self._store.position
+        self._append(connection, receipt)
+        return True
+
+    def _append(self, connection: Connection, receipt: Receipt) -> None:
+        connection.inbound.receipts.append(receipt)
+        self.settle(connection)
+        self._outbox.update_congestion(connection)
 
     def set_aside(self, connection: Connection, session: Session, packet: Publish) -> None:
         """Acknowledge a PUBLISH in whose handling this process would end, and keep its message in the dead letters: it
@@ -244,7 +264,7 @@ class Intake:
 
     def _update_ledger(self, session: Session, ledger: Ledger, packet_id: int, reason: int) -> None:
         if reasons.is_error(reason):
-            ledger.forget()
+            ledger.refuse(packet_id)
         else:
             ledger.take(packet_id)
         if not ledger.touched:

@@ -35,15 +35,28 @@ class Ledger:
         self.touched = False  # the ledger is newer than its journal record
 
     def take(self, packet_id: int) -> None:
-        """The message with ``packet_id`` was taken. It follows all messages taken before."""
+        """The message with ``packet_id`` was taken. It follows all messages taken before, or was refused before them:
+        then the ledger has it only if no other one is between."""
+        if self._is_before(packet_id):
+            if (self.first - packet_id) % _IDENTIFIERS == 1 and (self.last - packet_id) % _IDENTIFIERS < _SPAN:
+                self.first = packet_id
+            return
         self.last = packet_id
         if self.first == 0:
             self.first = packet_id
         elif (packet_id - self.first) % _IDENTIFIERS >= _SPAN:
             self.first = (packet_id - _SPAN) % _IDENTIFIERS + 1
 
+    def refuse(self, packet_id: int) -> None:
+        """The message with ``packet_id`` was refused: forget all messages taken before it."""
+        if not self._is_before(packet_id):
+            self.forget()
+
+    def _is_before(self, packet_id: int) -> bool:
+        return self.first != 0 and 0 < (self.first - packet_id) % _IDENTIFIERS <= _SPAN
+
     def forget(self) -> None:
-        """A message was refused, or the core starts to count again: forget all messages taken so far."""
+        """The core starts to count again: forget all messages taken so far."""
         self.first = 0
         self.last = 0
 

@@ -10,7 +10,7 @@ from mesh.broker.principal import TIER, VEHICLE
 from mesh.broker.settings import DEAD_LETTER, HOLD, Settings
 from mesh.wire.packets import PUBACK, Ack, Subscribe, Subscription
 from mesh.wire.properties import Properties
-from mesh.wire.reasons import QUOTA_EXCEEDED, SUCCESS
+from mesh.wire.reasons import NOT_AUTHORIZED, QUOTA_EXCEEDED, SUCCESS
 from tests.support.bench import Bench, Client
 
 TOPIC = "vehicles/car/cmd"
@@ -130,3 +130,65 @@ def test_a_message_that_waits_for_room_in_the_dead_letters_survives_a_lost_link(
     assert reasons(sender) == [(3, SUCCESS)]
     letters = mesh.broker.letters
     assert [letters.load(one).payload[:1] for one in letters.queue.after(0, 10)] == [b"2", b"3"]
+
+
+def test_a_message_that_is_not_allowed_is_not_taken_for_one_that_was_taken() -> None:
+    mesh = bench()
+    vehicle, sender = car(mesh), core(mesh)
+    for number, topic in ((1, TOPIC), (2, "$mesh/forged"), (3, TOPIC)):
+        sender.publish(topic, b"%d" % number, packet_id=number)
+    assert reasons(sender) == [(1, SUCCESS), (2, NOT_AUTHORIZED), (3, SUCCESS)]
+    mesh = crash(mesh)
+    vehicle, sender = car(mesh), core(mesh)
+    for number, topic in ((2, "$mesh/forged"), (3, TOPIC), (4, TOPIC)):
+        sender.publish(topic, b"%d" % number, packet_id=number, dup=True)
+    assert reasons(sender) == [(2, NOT_AUTHORIZED), (3, SUCCESS), (4, SUCCESS)]
+    assert vehicle.messages() == [b"4"]
+
+
+def test_a_message_that_is_refused_again_does_not_make_the_edge_forget_those_after_it() -> None:
+    mesh = bench(max_queue_messages=1)
+    car(mesh).lose()
+    other = mesh.client("other", "other", VEHICLE, clean=False, expiry=600)
+    other.send(Subscribe(1, [Subscription("vehicles/other/#", 1)]))
+    sender = core(mesh)
+    for number, topic in ((1, TOPIC), (2, TOPIC), (3, "vehicles/other/cmd")):
+        sender.publish(topic, b"%d" % number, packet_id=number)
+    for _ in range(2):
+        sender.lose()
+        sender = core(mesh)
+        sender.publish(TOPIC, b"2", packet_id=2, dup=True)
+        sender.publish("vehicles/other/cmd", b"3", packet_id=3, dup=True)
+        assert reasons(sender) == [(2, QUOTA_EXCEEDED), (3, SUCCESS)]
+    vehicle = car(mesh)  # there is room again
+    assert vehicle.messages() == [b"1"]
+    for _ in range(2):
+        sender.lose()
+        sender = core(mesh)
+        sender.publish(TOPIC, b"2", packet_id=2, dup=True)
+        sender.publish("vehicles/other/cmd", b"3", packet_id=3, dup=True)
+        assert reasons(sender) == [(2, SUCCESS), (3, SUCCESS)]
+    assert vehicle.messages() == [b"2"]
+    assert other.messages() == [b"3"]
+
+
+@given(st.integers(1, 65_535), st.lists(st.lists(st.booleans(), max_size=30), max_size=8))
+def test_the_ledger_never_has_a_message_that_was_refused(start: int, rounds: list[list[bool]]) -> None:
+    """Each round the core repeats what was refused in the ones before, and sends more; the edge takes some of it."""
+    ledger = Ledger("one")
+    refused: list[int] = []
+    following = start
+    for taken in rounds:
+        sent, again = refused, len(refused)
+        while len(sent) < again + len(taken):
+            sent.append(following)
+            following = following % 65_535 + 1
+        refused = []
+        for place, packet_id in enumerate(sent):
+            assert not ledger.has(packet_id)
+            if place < len(taken) and taken[place]:
+                ledger.take(packet_id)
+            else:
+                ledger.refuse(packet_id)
+                refused.append(packet_id)
+        assert not any(ledger.has(packet_id) for packet_id in refused)
