@@ -277,7 +277,6 @@ class CoreNode:
             buffers=self._buffers.status(),
             links=links,
             unknown_vehicles=router.unknown,
-            wrong_passwords=self._attempts.failures,
-            unseen_passwords=self._attempts.refusals,
+            attempts=self._attempts.status(),
             services=services.status(),
         )

@@ -8,6 +8,7 @@ from typing import Annotated, Final, final
 from mesh.figures.instrument import counter, gauge
 from mesh.figures.node import NodeStatus
 from mesh.node.status import BrokerHostStatus, ServicesStatus
+from mesh.policy.status import AttemptsStatus
 from mesh.transport.status import BuffersStatus, LinkStatus, SocketsStatus
 
 _LINK: Final = ("link", "peer")
@@ -71,12 +72,5 @@ class CoreStatus(NodeStatus):
     unknown_vehicles: Annotated[
         int, counter("mesh_unknown_vehicle_messages_total", "Messages for vehicles that no edge owns.")
     ]
-    wrong_passwords: Annotated[int, counter("mesh_wrong_passwords_total", "Wrong passwords of back ends.")]
-    unseen_passwords: Annotated[
-        int,
-        counter(
-            "mesh_unseen_passwords_total",
-            "Passwords of back ends that were refused without a look, because too many wrong ones came before.",
-        ),
-    ]
+    attempts: AttemptsStatus
     services: ServicesStatus

@@ -16,6 +16,7 @@ from mesh.frontdoor.door import FrontDoor
 from mesh.frontdoor.status import DoorStatus
 from mesh.node.config import DEVICE, NodeConfig
 from mesh.node.services import Services
+from mesh.policy.attempts import Attempts
 from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
 from mesh.registry.record import Record
@@ -67,6 +68,7 @@ class DoorNode:
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
         self._identity = config.topology.identity.compile()
+        self._attempts = Attempts(config.topology.limits.wrong_passwords, shared=True)
         self._services: Services | None = None
         self._door: FrontDoor | None = None
 
@@ -85,9 +87,8 @@ class DoorNode:
             topic_aliases=limits.topic_aliases,
         )
         listen = [listener.listen() for listener in config.spec.listen]
-        admission = Admission(
-            config.client_limits(), config.connections(), config.spec.redirect, config.topology.identity.methods()
-        )
+        methods = config.topology.identity.methods(self._attempts)
+        admission = Admission(config.client_limits(), config.connections(), config.spec.redirect, methods)
         epoch = time.time_ns() // 1_000_000  # grows with each start, also without etcd
         door = self._door = FrontDoor(
             config.name, epoch, listen, DoorMap(services), services.members, self._identify, config.prove,
@@ -133,5 +134,6 @@ class DoorNode:
             detail=door.clients.buffers.strain(),
             connections=found.clients.connections,
             door=found,
+            attempts=self._attempts.status(),
             services=services.status(),
         )

@@ -10,6 +10,7 @@ from mesh.figures.instrument import counter, gauge
 from mesh.figures.node import NodeStatus
 from mesh.figures.status import Status
 from mesh.node.status import ServicesStatus
+from mesh.policy.status import AttemptsStatus
 from mesh.transport.status import LINK_CONNECTIONS, BuffersStatus, LinkStatus, SocketsStatus, TurnStatus
 
 _LINK: Final = ("link", "peer")
@@ -62,4 +63,5 @@ class DoorStatus(NodeStatus):
     """A front door that has started."""
 
     door: ConnectionsStatus
+    attempts: AttemptsStatus
     services: ServicesStatus

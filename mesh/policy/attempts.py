@@ -19,11 +19,16 @@ from hashlib import sha256
 from ipaddress import IPv6Address, ip_address
 from typing import Final, final
 
+from mesh.policy.status import AttemptsStatus
 from mesh.transport.refusal import Refused
 from mesh.wire.reasons import CONNECTION_RATE_EXCEEDED
 
 ENTRIES: Final = 65_536
 """Keys of one table; some 15 MB. At the limit the key that was used least recently is forgotten."""
+
+SHARED: Final = 50
+"""How many times as much an address and a user may try where many clients share an address: a mobile network has
+thousands of vehicles behind one, and a vehicle gets a new one with each drive."""
 
 _SHARE: Final = 4  # one user from one address has this part of the wrong passwords of an address
 _PREFIX: Final = 64  # bits: an IPv6 host has the 64 bits after them for itself (RFC 4291 section 2.5.1)
@@ -63,14 +68,20 @@ class Allowances:
 @final
 class Attempts:
     """``most`` wrong passwords a minute are looked at from one address, and for one user; a quarter of that, at least
-    one, for one user from one address. ``clock`` gives seconds."""
+    one, for one user from one address. ``clock`` gives seconds.
 
-    __slots__ = ("_addresses", "_clock", "_good", "_pairs", "_users", "failures", "refusals")
+    ``shared``: many honest clients share an address. Then an address and a user have ``SHARED`` times as much, so that
+    neither a neighbour with a wrong password nor a few guessers lock a client out, and a user that gave the right
+    password from an address is not slowed by the others of this address.
+    """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    __slots__ = ("_addresses", "_clock", "_good", "_pairs", "_shared", "_users", "failures", "refusals")
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic, *, shared: bool = False) -> None:
         self._clock = clock
-        self._addresses = Allowances(most, 60.0)
-        self._users = Allowances(most, 60.0)
+        self._shared = shared
+        self._addresses = Allowances(SHARED * most if shared else most, 60.0)
+        self._users = Allowances(SHARED * most if shared else most, 60.0)
         self._pairs = Allowances(max(1, most // _SHARE), 60.0)
         self._good: OrderedDict[str, None] = OrderedDict()  # pairs that gave the right password
         self.failures = 0
@@ -82,8 +93,10 @@ class Attempts:
         now = self._clock()
         source, user = _host(address), _brief(name)
         pair = f"{source} {user}"
-        of_user = 0.0 if pair in self._good else self._users.wait(user, now)
-        wait = max(self._pairs.wait(pair, now), self._addresses.wait(source, now), of_user)
+        good = pair in self._good
+        of_user = 0.0 if good else self._users.wait(user, now)
+        of_address = 0.0 if good and self._shared else self._addresses.wait(source, now)
+        wait = max(self._pairs.wait(pair, now), of_address, of_user)
         if wait > 0:
             self.refusals += 1
             raise Refused(
@@ -91,6 +104,10 @@ class Attempts:
                 f"too many wrong passwords came from {address or 'this machine'} or for {name!r:.80}; "
                 f"the next one is looked at in {wait:.0f} s",
             )
+
+    def status(self) -> AttemptsStatus:
+        """The status, for ``mesh status`` and metrics."""
+        return AttemptsStatus(self.failures, self.refusals)
 
     def failed(self, address: str, name: str) -> None:
         """The password was wrong."""

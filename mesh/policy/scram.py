@@ -91,9 +91,9 @@ def _parse(text: str) -> Verifier:
 @final
 class ScramMethods(Methods):
     """SCRAM-SHA-256 for names with a verifier. ``required``: clients without this proof are refused. ``attempts`` slows
-    who guesses passwords; ``None`` where many honest clients share an address."""
+    who guesses passwords."""
 
-    def __init__(self, verifiers: Mapping[str, Verifier], required: bool, attempts: Attempts | None = None) -> None:
+    def __init__(self, verifiers: Mapping[str, Verifier], required: bool, attempts: Attempts) -> None:
         self._verifiers = verifiers
         self.attempts = attempts
         self._secret = secrets.token_bytes(sha256().digest_size)
@@ -163,14 +163,11 @@ class ScramProof(Proof):
         signature = digest(verifier.stored_key, message, sha256)
         key = bytes(a ^ b for a, b in zip(base64.b64decode(proof, validate=True), signature, strict=True))
         attempts = self._methods.attempts
-        if attempts is not None:
-            attempts.check(self._address, self._name)  # only now: many exchanges may be open at the same time
+        attempts.check(self._address, self._name)  # only now: many exchanges may be open at the same time
         if not compare_digest(sha256(key).digest(), verifier.stored_key):
-            if attempts is not None:
-                attempts.failed(self._address, self._name)
+            attempts.failed(self._address, self._name)
             raise Refused(NOT_AUTHORIZED, f"SCRAM: {self._name!r} did not prove that it knows the password")
-        if attempts is not None:
-            attempts.succeeded(self._address, self._name)
+        attempts.succeeded(self._address, self._name)
         self.identity = self._name
         return b"v=" + base64.b64encode(digest(verifier.server_key, message, sha256))
 

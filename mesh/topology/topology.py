@@ -82,9 +82,11 @@ class IdentityRule:
     def compile(self) -> Identity:
         return Identity(self.source, Pattern(self.pattern), self.default)
 
-    def methods(self) -> Methods:
+    def methods(self, attempts: Attempts) -> Methods:
         """Raises ``OSError`` or ``VerifierError`` if the file of verifiers cannot be used."""
-        return Methods() if self.scram is None else ScramMethods(read_verifiers(self.scram), required=True)
+        if self.scram is None:
+            return Methods()
+        return ScramMethods(read_verifiers(self.scram), required=True, attempts=attempts)
 
 
 @final
@@ -255,7 +257,7 @@ class LimitsSpec:
     # seconds.
     connect_timeout: float = limit(10.0, "time", 1, 120)
     # Wrong passwords a minute at a core, from one address and for one user. A person mistypes a few; with this one a
-    # guesser needs a year for ten million.
+    # guesser needs a year for ten million. Front doors allow more (``Attempts``).
     wrong_passwords: int = limit(20, "count", 1, 1_000_000)
     # The largest packet that is read. MQTT's own limit is 256 MiB, all of which one client could make a node hold.
     max_packet_size: int = limit(1 << 20, "size", 1024, 268_435_455)

@@ -32,7 +32,7 @@ def test_node_bound_to_a_wildcard_announces_a_reachable_address(monkeypatch: pyt
 def test_metrics_are_served_until_the_node_stops() -> None:
     async def run(port: int) -> None:
         node = Services(config("edge-1", f'telemetry: {{prometheus: "127.0.0.1:{port}"}}\n'))
-        await node.show(lambda: DoorStatus(door=DOOR.door, services=node.status()))
+        await node.show(lambda: DoorStatus(door=DOOR.door, attempts=DOOR.attempts, services=node.status()))
         assert node.metrics == f"127.0.0.1:{port}"
         assert 'mesh_map_records{mesh="demo",node="edge-1"} 0' in await get(port)
         await node.stop()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from mesh.broker.peer import Peer
 from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS
 from mesh.policy import attempts as module
 from mesh.policy.access import Backends, Grant
-from mesh.policy.attempts import Allowances, Attempts
+from mesh.policy.attempts import SHARED, Allowances, Attempts
 from mesh.policy.scram import SCRAM_SHA_256, ScramMethods, make_verifier
+from mesh.topology.topology import IdentityRule
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD, CONNECTION_RATE_EXCEEDED, NOT_AUTHORIZED, SUCCESS, return_code
@@ -137,3 +141,44 @@ def test_tables_are_bounded_in_entries_and_bytes(monkeypatch: pytest.MonkeyPatch
         core.plain("192.0.2.1", "n" * 60_000, "wrong")
     assert max(len(key) for key in core.attempts._pairs._left) < 100
     assert core.plain("192.0.2.1", "n" * 60_000, "wrong") == CONNECTION_RATE_EXCEEDED
+
+
+class Door(Core):
+    """Log-ins of vehicles at a front door, many of which share an address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attempts = Attempts(MOST, self.clock, shared=True)
+        rule = IdentityRule(source="username", pattern=".+")
+        verifiers = {f"V{number}": make_verifier("right", 1) for number in range(2000)}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mesh.topology.topology.read_verifiers", lambda path: verifiers)
+            self._methods = replace(rule, scram=Path("vehicles.scram")).methods(self.attempts)
+
+
+def test_a_vehicle_that_guesses_is_slowed_and_the_others_behind_its_address_are_not() -> None:
+    door = Door()
+    codes = [door.scram("192.0.2.1", "V1", "wrong") for _ in range(PAIR + 1)]
+    assert codes == [NOT_AUTHORIZED] * PAIR + [CONNECTION_RATE_EXCEEDED]
+    for number in range(2, 2 + 4 * MOST):  # more than a core allows for an address
+        assert door.scram("192.0.2.1", f"V{number}", "wrong") == NOT_AUTHORIZED
+        assert door.scram("192.0.2.1", f"V{number}", "right") == SUCCESS
+    assert (door.attempts.failures, door.attempts.refusals) == (PAIR + 4 * MOST, 1)
+
+
+def test_who_guesses_for_all_vehicles_is_slowed_and_those_who_were_there_before_are_not() -> None:
+    door = Door()
+    assert door.scram("192.0.2.1", "V1999", "right") == SUCCESS
+    codes = [door.scram("192.0.2.1", f"V{number}", "wrong") for number in range(SHARED * MOST + 1)]
+    assert codes == [NOT_AUTHORIZED] * SHARED * MOST + [CONNECTION_RATE_EXCEEDED]
+    assert door.scram("192.0.2.1", "V1998", "right") == CONNECTION_RATE_EXCEEDED
+    assert door.scram("192.0.2.1", "V1999", "right") == SUCCESS
+    assert door.scram("192.0.2.2", "V1998", "right") == SUCCESS
+
+
+def test_a_few_addresses_do_not_lock_a_vehicle_out_at_a_new_address() -> None:
+    door = Door()
+    for number in range(MOST):
+        for _ in range(PAIR):
+            assert door.scram(f"192.0.2.{number}", "V1", "wrong") == NOT_AUTHORIZED
+    assert door.scram("198.51.100.1", "V1", "right") == SUCCESS

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.policy.attempts import Attempts
 from mesh.policy.scram import (
     SCRAM_SHA_256,
     ScramMethods,
@@ -20,7 +21,7 @@ from mesh.transport.refusal import Refused
 from tests.support.scram_client import ScramClient
 
 PENCIL = make_verifier("pencil", 4096, base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ=="))
-METHODS = ScramMethods({"user": PENCIL, "a,b=c": make_verifier("pencil")}, required=False)
+METHODS = ScramMethods({"user": PENCIL, "a,b=c": make_verifier("pencil")}, required=False, attempts=Attempts(1000))
 
 
 def test_exchange_matches_the_example_of_the_rfc() -> None:
