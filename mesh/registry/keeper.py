@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, final
 
-from mesh.registry.errors import RegistryError
+from mesh.registry.errors import RegistryError, Unavailable
 from mesh.registry.generation import Generation
 from mesh.registry.map import VehicleMap
 from mesh.registry.tasks import end
@@ -32,7 +32,7 @@ def nothing() -> None:
 class GenerationKeeper:
     """One task."""
 
-    __slots__ = ("_generation", "_listener", "_loading", "_map", "_reset", "_task", "_told", "_wake")
+    __slots__ = ("_generation", "_listener", "_loading", "_map", "_reset", "_task", "_told", "_trouble", "_wake")
 
     def __init__(self, map: VehicleMap, generation: Generation) -> None:
         self._map = map
@@ -40,6 +40,7 @@ class GenerationKeeper:
         self._wake = asyncio.Event()
         self._reset = False
         self._told = 0
+        self._trouble = ""
         self._loading = 0  # the generation for which the map is being loaded again
         self._task: asyncio.Task[None] | None = None
         self._listener: Callable[[], None] = nothing
@@ -68,8 +69,11 @@ class GenerationKeeper:
         while True:
             try:
                 await self._check()
-            except RegistryError as error:
+                self._trouble = ""
+            except Unavailable as error:  # the watch of the map says so
                 log.debug("the generation of the map is not known: %s", error)
+            except (RegistryError, OSError) as error:
+                self._warn(str(error))
             except Exception:
                 log.exception("the generation of the map could not be checked")
             try:
@@ -79,10 +83,21 @@ class GenerationKeeper:
                 pass
             self._wake.clear()
 
+    def _warn(self, trouble: str) -> None:
+        """Log what is wrong, once until something else is."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            log.warning(
+                "it is not noticed if etcd is emptied or set back, until this is put right: %s", trouble
+            )
+
     async def _check(self) -> None:
-        reset = self._reset
-        number = await self._generation.check(reset)
-        self._reset = self._reset and not reset
+        reset, self._reset = self._reset, False  # first: there may be another one during the check
+        try:
+            number = await self._generation.check(reset)
+        except BaseException:
+            self._reset = self._reset or reset
+            raise
         if number == self._told:
             return
         # After a reset that the watch saw, the map is that of the new generation already.

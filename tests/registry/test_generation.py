@@ -15,7 +15,7 @@ import pytest
 from mesh.private import NotPrivate
 from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd
-from mesh.registry.errors import BadRecord
+from mesh.registry.errors import BadRecord, Unavailable
 from mesh.registry.generation import Generation
 from mesh.registry.keeper import GenerationKeeper
 from mesh.registry.keys import Keys
@@ -217,6 +217,62 @@ def test_loading_of_a_large_map_is_not_begun_anew(monkeypatch: pytest.MonkeyPatc
         await keeper.stop()
 
     asyncio.run(main())
+
+
+class SmallMap:
+    on_reset: Callable[[], None] = staticmethod(lambda: None)
+
+
+def test_a_reset_during_the_check_of_another_is_checked_too() -> None:
+    class Numbers:
+        def __init__(self) -> None:
+            self.asked: list[bool] = []
+
+        async def check(self, reset: bool) -> int:
+            self.asked.append(reset)
+            if len(self.asked) == 2:
+                map.on_reset()
+            if len(self.asked) == 3:
+                raise Unavailable("etcd is away")
+            return len(self.asked)
+
+    map = SmallMap()
+
+    async def main() -> None:
+        numbers = Numbers()
+        keeper = GenerationKeeper(cast(VehicleMap, map), cast(Generation, numbers))
+        keeper.start()
+        await until(lambda: len(numbers.asked) == 1, "the first check")
+        map.on_reset()
+        await until(lambda: len(numbers.asked) == 3, "the check of the second reset")
+        keeper._wake.set()
+        await until(lambda: len(numbers.asked) == 4, "a check after the one that failed")
+        assert numbers.asked == [False, True, True, True]
+        await keeper.stop()
+
+    asyncio.run(main())
+
+
+def test_what_hides_a_reset_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("mesh.registry.keeper.PERIOD", 0.001)
+    asked = 0
+
+    class Numbers:
+        async def check(self, _reset: bool) -> int:
+            nonlocal asked
+            asked += 1
+            raise BadRecord("it is x; right would be a number") if asked < 10 else NotPrivate("it belongs to eve")
+
+    async def main() -> None:
+        keeper = GenerationKeeper(cast(VehicleMap, SmallMap()), cast(Generation, Numbers()))
+        keeper.start()
+        await until(lambda: asked > 20, "checks")
+        await keeper.stop()
+
+    asyncio.run(main())
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == [
+        "it is x; right would be a number", "it belongs to eve",
+    ]  # fmt: skip
 
 
 def test_what_is_known_is_written_outside_of_the_loop(
