@@ -19,7 +19,7 @@ import os
 import pwd
 import stat
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,10 @@ def make_private(folder: Path) -> None:
     of them; ``OSError`` if it can be neither created nor opened.
     """
     _create(folder)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise _denied(folder, error, "choose another folder, or run: chown -R {own} {path}") from None
     try:
         about = os.fstat(handle)
         if about.st_uid != os.geteuid():
@@ -58,12 +61,40 @@ def make_private(folder: Path) -> None:
         if mode & stat.S_ISVTX:
             raise NotPrivate(f"{folder} has mode {mode:04o}: it is for all users; choose a folder for the mesh alone")
         if mode & _OTHERS:
-            os.fchmod(handle, mode & FOLDER)  # first, so that no entry can appear after they are looked at
+            _tighten(folder, handle, mode)  # first, so that no entry can appear after they are looked at
             log.warning("%s had mode %04o: other users could enter it; now it has %04o", folder, mode, mode & FOLDER)
         if mode & _WRITABLE:
             _check_entries(folder, handle)
     finally:
         os.close(handle)
+
+
+def _tighten(folder: Path, handle: int, mode: int) -> None:
+    try:
+        os.fchmod(handle, mode & FOLDER)
+        why = "the file system keeps no modes"
+        kept = stat.S_IMODE(os.fstat(handle).st_mode)
+    except OSError as error:
+        why, kept = f"{error.strerror}", mode
+    if kept & _OTHERS:
+        raise NotPrivate(
+            f"{folder} belongs to {user_name(os.geteuid())} and has mode {kept:04o}: other users can enter it, and the "
+            f"mesh cannot change that: {why}; choose a folder on another file system, or run: chmod 700 {folder}"
+        )
+
+
+def _denied(path: Path, error: PermissionError, right: str) -> NotPrivate:
+    """The mesh may not open a file or folder. ``right``: what would be right."""
+    own = user_name(os.geteuid())
+    try:
+        about = path.stat()
+    except OSError as cause:
+        return NotPrivate(f"{path} cannot be reached by {own}, as whom the mesh runs: {cause.strerror}")
+    owner, mode = user_name(about.st_uid), stat.S_IMODE(about.st_mode)
+    return NotPrivate(
+        f"{path} belongs to {owner} and has mode {mode:04o}; {own}, as whom the mesh runs, may not open it: "
+        f"{error.strerror}; {right.format(own=own, path=path, owner=owner)}"
+    )
 
 
 def _create(folder: Path) -> None:
@@ -72,12 +103,18 @@ def _create(folder: Path) -> None:
         missing.append(folder)
         folder = folder.parent
     for path in reversed(missing):
-        path.mkdir(mode=FOLDER, exist_ok=True)
+        try:
+            path.mkdir(mode=FOLDER, exist_ok=True)
+        except PermissionError as error:
+            raise _denied(path.parent, error, f"{path} cannot be made there: choose another folder") from None
 
 
 def _check_entries(folder: Path, handle: int) -> None:
     for name in os.listdir(handle):
-        owner = os.stat(name, dir_fd=handle, follow_symlinks=False).st_uid
+        try:
+            owner = os.stat(name, dir_fd=handle, follow_symlinks=False).st_uid
+        except FileNotFoundError:
+            continue  # it was temporary
         if owner != os.geteuid():
             raise NotPrivate(
                 f"other users could write to {folder}, and {folder / name} belongs to {user_name(owner)}; remove it if "
@@ -92,6 +129,8 @@ def read_own(path: Path, secret: bool = False) -> bytes:
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise _denied(path, error, "run this as {owner} if the mesh is theirs; if it is yours, remove it") from None
     except OSError:
         if path.is_symlink():
             raise NotPrivate(f"{path} is a symbolic link, which the mesh never makes; remove it") from None
@@ -114,7 +153,7 @@ def read_given(path: Path, secret: bool = False) -> bytes:
 
     Raises ``NotPrivate``, ``FileNotFoundError``, ``OSError``.
     """
-    with path.open("rb") as file:
+    with _open(path) as file:
         about = os.fstat(file.fileno())
         _check_owner(path, about.st_uid)
         _check_mode(path, about.st_mode, _limit_of(secret, about.st_uid != os.geteuid()))
@@ -126,12 +165,19 @@ def read_named(path: Path, most: int) -> bytes:
 
     Raises ``NotPrivate`` if another user can have written it, ``OSError``.
     """
-    with path.open("rb") as file:
+    with _open(path) as file:
         about = os.fstat(file.fileno())
         if os.geteuid() != ROOT:
             _check_owner(path, about.st_uid)
         _check_mode(path, about.st_mode, _limit_of(False, False))
         return file.read(most)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except PermissionError as error:
+        raise _denied(path, error, "run: chown {own} {path}") from None
 
 
 def _check_owner(path: Path, owner: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mesh.private import NotPrivate, make_private, read_given, read_named, read_own
+from mesh.private import NotPrivate, make_private, read_given, read_named, read_own, user_name
 
 STRANGER = 54_321
 
@@ -173,3 +174,59 @@ def test_only_root_may_name_a_file_of_another_user(tmp_path: Path, monkeypatch: 
         read_named(path, 100)
     monkeypatch.setattr(os, "geteuid", lambda: 12_345)
     assert read_named(path, 100) == b""
+
+
+OWN = user_name(os.geteuid())
+
+
+def denied(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_a_folder_whose_mode_cannot_be_changed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir(0o755)
+    monkeypatch.setattr(os, "fchmod", denied)
+    right = f"{folder} belongs to {OWN} and has mode 0755: .*Operation not permitted; .*run: chmod 700 {folder}"
+    with pytest.raises(NotPrivate, match=right):
+        make_private(folder)
+    monkeypatch.setattr(os, "fchmod", lambda handle, mode: None)
+    with pytest.raises(NotPrivate, match=f"{folder} belongs to {OWN} .*the file system keeps no modes"):
+        make_private(folder)
+
+
+@pytest.mark.parametrize(
+    ("call", "right"),
+    [
+        (make_private, "choose another folder, or run: chown -R {own} {path}"),
+        (read_own, "run this as {own} if the mesh is theirs; if it is yours, remove it"),
+        (read_given, "run: chown {own} {path}"),
+        (lambda path: read_named(path, 10), "run: chown {own} {path}"),
+    ],
+    ids=["make_private", "read_own", "read_given", "read_named"],
+)
+def test_what_may_not_be_opened_is_named_with_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[Path], object], right: str
+) -> None:
+    path = tmp_path / "it"
+    path.mkdir(0o750)
+    monkeypatch.setattr(os, "open", denied)
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(NotPrivate) as caught:
+        call(path)
+    assert str(caught.value) == (
+        f"{path} belongs to {OWN} and has mode 0750; {OWN}, as whom the mesh runs, may not open it: "
+        f"Operation not permitted; {right.format(own=OWN, path=path)}"
+    )
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "mkdir", denied)
+    with pytest.raises(NotPrivate, match=f"{tmp_path} belongs to {OWN} .*{tmp_path / 'data'} cannot be made there"):
+        make_private(tmp_path / "data")
+
+
+def test_what_cannot_be_reached_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(NotPrivate, match=f"{tmp_path / 'no'} cannot be reached by {OWN}.*No such file"):
+        read_given(tmp_path / "no")
