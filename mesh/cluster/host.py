@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 import uvloop
 
@@ -53,6 +53,8 @@ HUNG_AFTER: Final = 20.0
 # before the node handles any packet.
 HUNG_LOADING: Final = 180.0
 RECOVERING: Final = (STARTING, DAMAGED)
+
+_TASKS_END: Final = 1.0  # seconds that tasks of a failed start have to end
 
 # The first attempts follow quickly: a predecessor that is ending holds its port or its lock for a moment.
 _RETRY_FIRST: Final = 0.1
@@ -210,6 +212,7 @@ class Host:
             self._enter(DAMAGED if self._state == DAMAGED else STARTING)
             self._attempts += 1
             node: Node | None = None
+            before = asyncio.all_tasks()
             try:
                 node = self._build()
                 await asyncio.wait_for(node.start(), START_DEADLINE)
@@ -217,6 +220,7 @@ class Host:
                 self._failed(error)
                 if node is not None:
                     await self._take_down(node, 1.0)
+                await self._end_tasks(before)
                 await self._pause(_RETRY_DAMAGED if self._state == DAMAGED else wait)
                 wait = min(wait * 2, _RETRY_LONGEST)
                 continue
@@ -257,6 +261,18 @@ class Host:
             await asyncio.wait_for(node.stop(grace), grace + 0.5)
         except Exception as error:
             log.warning("%s did not stop cleanly", self._assignment.name, exc_info=error)
+
+    async def _end_tasks(self, before: set[asyncio.Task[Any]]) -> None:
+        """The start has failed: cancel the tasks that it left. Those that end by themselves have a second."""
+        left = asyncio.all_tasks() - before
+        if left:
+            _, left = await asyncio.wait(left, timeout=_TASKS_END)
+        if left:
+            names = ", ".join(sorted(task.get_name() for task in left))
+            log.warning("%s: tasks of the start that failed are cancelled: %s", self._assignment.name, names)
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=_TASKS_END)
 
     async def _beats(self) -> None:
         """Record that the loop runs, read the node's figures, and end the process when Ray's node has ended."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 from mesh.broker.gate import Gate
@@ -21,6 +22,7 @@ from mesh.core.tier import TierLink
 from mesh.core.upstream import Upstream
 from mesh.figures.node import NodeStatus
 from mesh.node.brokerhost import BrokerHost, open_broker
+from mesh.node.closing import close_all
 from mesh.node.config import TIER, NodeConfig
 from mesh.node.poison import begin_trail, end_trail
 from mesh.node.services import Services
@@ -132,8 +134,8 @@ class CoreNode:
                 connect_timeout=limits.connect_timeout, packet_rate=limits.packet_rate, buffers=self._buffers,
                 proven=backends.proven, trail=self._trail,
             )  # fmt: skip
-            await endpoint.start()
             self._endpoints.append(endpoint)
+            await endpoint.start()
 
     def _transferred(self) -> tuple[int, int]:
         """Bytes from and to back ends."""
@@ -241,20 +243,23 @@ class CoreNode:
 
     async def stop(self, grace: float) -> None:
         """Tell the back ends, close the links and the journal."""
-        for endpoint in self._endpoints:
-            await endpoint.stop(grace / 2)
-        for dialler in self._diallers.values():
-            await dialler.stop()
+        closings: list[Callable[[], Awaitable[None]]] = [lambda: self._stop_endpoints(grace / 2), self._stop_links]
+        for part in (self._router, self._broker_host, self._services):
+            if part is not None:
+                closings.append(part.stop)
+        try:
+            await close_all(*closings)
+        finally:
+            if self._trail is not None:
+                end_trail(self._config.folder)
+
+    async def _stop_endpoints(self, grace: float) -> None:
+        await asyncio.gather(*[endpoint.stop(grace) for endpoint in self._endpoints])
+
+    async def _stop_links(self) -> None:
+        await asyncio.gather(*[dialler.stop() for dialler in self._diallers.values()])
         for link in self._links.values():
             link.abort()
-        if self._router is not None:
-            await self._router.stop()
-        if self._broker_host is not None:
-            await self._broker_host.stop()
-        if self._services is not None:
-            await self._services.stop()
-        if self._trail is not None:
-            end_trail(self._config.folder)
 
     def status(self) -> NodeStatus:
         """Figures for ``mesh status`` and metrics."""

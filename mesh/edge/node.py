@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 from mesh.broker.inbox import InboxRules
@@ -21,6 +22,7 @@ from mesh.edge.status import EdgeStatus
 from mesh.edge.suspects import Suspects
 from mesh.figures.node import NodeStatus
 from mesh.node.brokerhost import BrokerHost, open_broker
+from mesh.node.closing import close_all
 from mesh.node.config import DEVICE, TIER, NodeConfig
 from mesh.node.ending import last_ending, process_token
 from mesh.node.poison import begin_trail, end_trail
@@ -162,20 +164,22 @@ class EdgeNode:
 
     async def stop(self, grace: float) -> None:
         """Confirm the handled frames, close the links and the journal; the vehicles stay connected to their doors."""
-        if self._devices is not None:
-            await self._devices.stop(grace / 2)
-        if self._cores is not None:
-            await self._cores.stop(grace / 4)
-        if self._ownership is not None:
-            await self._ownership.stop()
-        if self._broker_host is not None:
-            await self._broker_host.stop()
-        if self._services is not None:
-            await self._services.stop()
-        if self._devices is not None:  # otherwise the breadcrumb is that of the process before this one
-            remove_breadcrumb(self._config.folder)
-        if self._trail is not None:
-            end_trail(self._config.folder)
+        devices, cores = self._devices, self._cores
+        closings: list[Callable[[], Awaitable[None]]] = []
+        if devices is not None:
+            closings.append(lambda: devices.stop(grace / 2))
+        if cores is not None:
+            closings.append(lambda: cores.stop(grace / 4))
+        for part in (self._ownership, self._broker_host, self._services):
+            if part is not None:
+                closings.append(part.stop)
+        try:
+            await close_all(*closings)
+        finally:
+            if devices is not None:  # otherwise the breadcrumb is that of the process before this one
+                remove_breadcrumb(self._config.folder)
+            if self._trail is not None:
+                end_trail(self._config.folder)
 
     def status(self) -> NodeStatus:
         """The status, for ``mesh status`` and metrics."""

@@ -7,6 +7,7 @@ topology before it is looked up.
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, final
 
 from mesh.broker.peer import Peer
@@ -14,6 +15,7 @@ from mesh.figures.node import NodeStatus
 from mesh.frontdoor.context import DoorSettings, Owner
 from mesh.frontdoor.door import FrontDoor
 from mesh.frontdoor.status import DoorStatus
+from mesh.node.closing import close_all
 from mesh.node.config import DEVICE, NodeConfig
 from mesh.node.services import Services
 from mesh.policy.attempts import Attempts
@@ -117,10 +119,13 @@ class DoorNode:
 
     async def stop(self, grace: float) -> None:
         """Dismiss the vehicles, spread over the grace period; they connect again through another door."""
-        if self._door is not None:
-            await self._door.stop(grace)
-        if self._services is not None:
-            await self._services.stop()
+        door, services = self._door, self._services
+        closings: list[Callable[[], Awaitable[None]]] = []
+        if door is not None:
+            closings.append(lambda: door.stop(grace))
+        if services is not None:
+            closings.append(services.stop)
+        await close_all(*closings)
 
     def status(self) -> NodeStatus:
         """The status, for ``mesh status`` and metrics."""

@@ -65,7 +65,12 @@ class JournalKeeper:
             known = False
         journal = await self._open(found)
         mark = journal.mark()
-        if not (known and mark is not None and await self._write(mark)):
+        try:
+            written = known and mark is not None and await self._write(mark)
+        except BaseException:  # the start takes too long: the next attempt must not find the lock
+            await asyncio.shield(asyncio.to_thread(journal.close))
+            raise
+        if not written:
             self._task = asyncio.create_task(self._keep(journal, known), name="journal mark")
         return journal
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, final
 
 from mesh.broker.trace import Tracer
 from mesh.figures.node import NodeStatus
 from mesh.node.address import own_host
+from mesh.node.closing import close_all
 from mesh.node.config import NodeConfig
 from mesh.node.registry import client_of
 from mesh.node.status import ServicesStatus
@@ -135,13 +136,14 @@ class Services:
 
     async def stop(self) -> None:
         """Withdraw the announcement and close everything."""
-        if self._metrics is not None:
-            await self._metrics.close()
-        if self._announcement is not None:
-            await self._announcement.stop()
-        await self.keeper.stop()
-        await self.map.stop()
-        await self.members.stop()
-        await self.client.close()
-        if self._tracer is not None:
-            await asyncio.to_thread(self._tracer.close)
+        metrics, announcement, tracer = self._metrics, self._announcement, self._tracer
+        closings: list[Callable[[], Awaitable[None]]] = [
+            self.keeper.stop, self.map.stop, self.members.stop, self.client.close
+        ]
+        if announcement is not None:
+            closings.insert(0, announcement.stop)
+        if metrics is not None:
+            closings.insert(0, metrics.close)
+        if tracer is not None:
+            closings.append(lambda: asyncio.to_thread(tracer.close))
+        await close_all(*closings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import subprocess
@@ -22,6 +23,7 @@ from tests.support.waiting import PATIENCE, wait_until
 
 SCRIPT: dict[str, object] = {}
 LOG: list[str] = []
+TASKS: list[asyncio.Task[None]] = []  # of starts that failed
 
 
 class Scripted:
@@ -34,6 +36,7 @@ class Scripted:
         assert isinstance(left, int)
         if left:
             SCRIPT["failures"] = left - 1
+            TASKS.append(asyncio.create_task(asyncio.sleep(3600), name="left"))
             LOG.append("failed")
             raise OSError("the journal is\nlocked by process 7")
         LOG.append("started")
@@ -57,6 +60,7 @@ def build(assignment: Assignment) -> Scripted:
 def fresh() -> None:
     SCRIPT.clear()
     LOG.clear()
+    TASKS.clear()
 
 
 def make(tmp_path: Path, begin: bool = True) -> Host:
@@ -242,3 +246,15 @@ def test_an_exception_that_ends_the_loop_ends_the_process(tmp_path: Path) -> Non
 
 def test_a_node_that_stops_in_order_leaves_no_report(tmp_path: Path) -> None:
     assert run(tmp_path, ends=True).before is None
+
+
+def test_tasks_of_a_start_that_failed_are_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(host, "_TASKS_END", 0.01)
+    SCRIPT["failures"] = 2
+    it = make(tmp_path)
+    wait(it, host.READY)
+    assert [task.cancelled() for task in TASKS] == [True, True]
+    assert caplog.text.count("tasks of the start that failed are cancelled: left") == 2
+    assert it.end(1.0)
