@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Generic, TypeVar, cast, final
 
+from mypy_extensions import i64
+
 T = TypeVar("T")
 
 # Up to this many free places stay before the head: then moving the rest costs less than one step per item taken out.
@@ -27,11 +29,13 @@ class Fifo(Generic[T]):
     def __init__(self, items: list[T] | None = None) -> None:
         self._items: list[T] = [] if items is None else items
         self._head = 0  # index of the oldest item; the places before it are free
-        self._gaps = 0  # free places behind the head
-        self._base = 0  # the place of index 0
+        self._gaps: i64 = 0  # free places behind the head
+        self._base: i64 = 0  # the place of index 0
 
     def __len__(self) -> int:
-        return len(self._items) - self._head - self._gaps
+        if self._gaps:  # each message asks a dozen times
+            return len(self._items) - self._head - self._gaps
+        return len(self._items) - self._head
 
     def __bool__(self) -> bool:
         return len(self._items) > self._head

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from typing import Final, final
 
+from mypy_extensions import i64
+
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 from mesh.session.message import NEVER, Message
@@ -75,7 +77,7 @@ class Delivery:
         self.dup = False
         self.item = 0  # journal item of this delivery; 0: not journalled
         self.body = 0  # journal item of a body shared with other sessions; 0: the body is in ``item``
-        self.loaded = 0  # bytes that it counts in ``Depth.loaded``
+        self.loaded: i64 = 0  # bytes that it counts in ``Depth.loaded``
         self.position = 0  # the journal must be durable up to here before it is sent
         self.receipt: Receipt | None = None  # the answer that waits for the receiver's acknowledgement (tier link)
         self.started = 0.0  # when it was sent, in seconds since 1970
@@ -90,8 +92,8 @@ class Depth:
     __slots__ = ("loaded", "messages")
 
     def __init__(self) -> None:
-        self.messages = 0
-        self.loaded = 0
+        self.messages: i64 = 0  # native integers: each message changes all of these sums
+        self.loaded: i64 = 0
 
 
 @final
@@ -101,8 +103,8 @@ class QueueBytes:
     __slots__ = ("bytes", "limit")
 
     def __init__(self, limit: int = 1 << 62) -> None:
-        self.bytes = 0
-        self.limit = limit
+        self.bytes: i64 = 0
+        self.limit: i64 = limit
 
 
 @final
@@ -125,7 +127,7 @@ class Outbound:
         self.reserved = 0  # lower numbers are never used again, also after a crash
         self.sent = 0  # one more than the highest number ever sent
         self.finished = 0  # how many deliveries the receiver has acknowledged
-        self.bytes = 0
+        self.bytes: i64 = 0
         self.soonest = NEVER  # no waiting delivery expires before
         self.unreliable = 0  # waiting deliveries of QoS 0
         self._searched = 0  # the place up to which the present search for expired ones has come
@@ -163,7 +165,7 @@ class Outbound:
         delivery.message = None
 
     def _count(self, delivery: Delivery) -> None:
-        size = delivery.size
+        size: i64 = delivery.size
         depth = self.depth
         self.bytes += size
         self.share.bytes += size
@@ -173,7 +175,7 @@ class Outbound:
             depth.loaded += size
 
     def _uncount(self, delivery: Delivery) -> None:
-        size = delivery.size
+        size: i64 = delivery.size
         depth = self.depth
         self.bytes -= size
         self.share.bytes -= size
@@ -291,7 +293,7 @@ class Outbound:
             delivery = self._take_from_queue(packet_id, type)
             if delivery is None:
                 return None
-        elif not _fits(delivery, type):
+        elif (type != PUBACK or delivery.qos != 1) and not _fits(delivery, type):
             self.in_flight[packet_id] = delivery  # a misfit is rare: look up once for each acknowledgement
             return None
         self._uncount(delivery)

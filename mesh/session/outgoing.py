@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
+from mypy_extensions import i64
+
 from mesh.session.application import Sender
 from mesh.session.fifo import Fifo
 from mesh.session.line import Line
@@ -41,9 +43,9 @@ class Outgoing:
     def __init__(
         self, sender: Sender, outbound: Outbound, requests: Requests, line: Line, clock: Callable[[], float]
     ) -> None:
-        self.sent = 0
+        self.sent: i64 = 0
         self.behind = False  # deliveries may leave that this turn left for the next
-        self._left = BATCH  # deliveries that may leave in this turn
+        self._left: i64 = BATCH  # deliveries that may leave in this turn
         self._sender = sender
         self._outbound = outbound
         self._requests = requests
