@@ -68,7 +68,7 @@ from mesh.transport.waiting import until
 from mesh.transport.wheel import Wheel
 from mesh.wire.decode import SERVER, Reader
 from mesh.wire.limits import PacketLimits
-from mesh.wire.packets import Connect, Disconnect
+from mesh.wire.packets import Ack, Connect, Disconnect
 from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, PROTOCOL_ERROR, SERVER_UNAVAILABLE, name_of
 
 # Connections that are lost, or resumed, in one turn, when a door or its network fails: 100,000 of them at once would
@@ -424,11 +424,14 @@ class Devices(DoorOwner):
         if device.condemned is not None and self._is_poison(device, device.condemned, body):
             return
         reader = device.reader
+        acks = False  # the breadcrumb names the first of a run of acknowledgements only
         for index, packet in enumerate(reader.feed(body)):
             if connection.closing:
                 return
-            if index:
+            ack = isinstance(packet, Ack)
+            if index and not (ack and acks):
                 self.breadcrumb.packet(index)
+            acks = ack
             try:
                 self.broker.receive(connection, packet)
             except Exception as error:

@@ -197,6 +197,14 @@ class DoorLink(Link):
         self._confirmed = 0
         self._waiting: deque[tuple[int, int]] = deque()  # (frames handled, journal position that covers them)
 
+    def received(self, data: bytes) -> None:
+        try:
+            super().received(data)
+        except Exception:  # not ``finally``: what ends the loop is named
+            self._breadcrumb.end()
+            raise
+        self._breadcrumb.end()
+
     def arrived(self, kind: int, connection: int, body: bytes) -> None:
         door = self._door
         if door is None:
@@ -204,15 +212,9 @@ class DoorLink(Link):
         elif door.link is not self or self._owner.stopping:
             return  # a newer link replaced this one, or the edge stops and confirms no more
         else:
-            breadcrumb = self._breadcrumb
-            breadcrumb.follow(self._source)
-            breadcrumb.begin(kind, connection, body)
-            try:
-                self._handle(door, kind, connection, body)
-            except Exception:  # not ``finally``: what ends the loop is named
-                breadcrumb.end()
-                raise
-            breadcrumb.end()
+            self._breadcrumb.follow(self._source)
+            self._breadcrumb.begin(kind, connection, body)
+            self._handle(door, kind, connection, body)
 
     def _handle(self, door: DoorProcess, kind: int, connection: int, body: bytes) -> None:
         if kind == DATA:

@@ -12,7 +12,7 @@ from typing import Final
 from mesh.edge.breadcrumb import Crumb
 from mesh.transport.frame import ATTACH, CLOSE, CREDIT, DATA, LIVE, OPEN, LinkError, Opening
 from mesh.wire.fields import length_size, read_length
-from mesh.wire.packets import PUBLISH, SUBSCRIBE, UNSUBSCRIBE
+from mesh.wire.packets import PUBACK, PUBCOMP, PUBLISH, SUBSCRIBE, UNSUBSCRIBE
 from mesh.wire.reasons import ProtocolError
 
 # Bytes at the beginning of a packet that count, besides its length. Fewer than a breadcrumb keeps of a frame.
@@ -21,8 +21,9 @@ _COUNTED: Final = 1024
 _DUP: Final = 0x08
 _QOS: Final = 0x06
 _FRAMES: Final = {OPEN: "CONNECT", ATTACH: "ATTACH", LIVE: "LIVE", CLOSE: "CLOSE", CREDIT: "CREDIT"}
+_ACKS: Final = "run of acknowledgements"
 _PACKETS: Final = (
-    "packet 0", "CONNECT", "CONNACK", "PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP", "SUBSCRIBE", "SUBACK",
+    "packet 0", "CONNECT", "CONNACK", "PUBLISH", _ACKS, _ACKS, _ACKS, _ACKS, "SUBSCRIBE", "SUBACK",
     "UNSUBSCRIBE", "UNSUBACK", "PINGREQ", "PINGRESP", "DISCONNECT", "AUTH",
 )  # fmt: skip
 
@@ -76,7 +77,8 @@ def _size(body: bytes, pos: int) -> int:
 
 def examine(crumb: Crumb) -> tuple[str, str]:
     """The name of what a process handled when it ended (the type of the packet, or else of the frame) and its
-    fingerprint, which is empty if it is not known."""
+    fingerprint, which is empty if it is not known. It is not known for acknowledgements: the breadcrumb names the first
+    of several, and one with the same identifier acknowledges another message on the next connection."""
     if crumb.kind == OPEN:
         try:
             connect = Opening.unpack(crumb.body).connect
@@ -85,8 +87,12 @@ def examine(crumb: Crumb) -> tuple[str, str]:
         return _FRAMES[OPEN], fingerprint(connect, _size(connect, 0)) if connect else ""
     if crumb.kind != DATA:
         return _FRAMES.get(crumb.kind, f"frame {crumb.kind}"), ""
+    if not crumb.body:
+        return _ACKS, ""
     packets = packets_of(crumb.body)
     if crumb.index >= len(packets):
         return "packet", ""
     raw = packets[crumb.index]
+    if PUBACK <= raw[0] >> 4 <= PUBCOMP:
+        return _ACKS, ""
     return _PACKETS[raw[0] >> 4], fingerprint(raw, _size(raw, 0)) if len(raw) > 1 else ""

@@ -21,7 +21,7 @@ from mesh.edge.fingerprint import examine, fingerprint, packets_of
 from mesh.transport.frame import ATTACH, CLOSE, DATA, OPEN, Opening
 from mesh.wire.encode import encode
 from mesh.wire.frames import with_dup
-from mesh.wire.packets import MQTT5, MQTT311, PUBACK, Ack, Connect, Packet, Publish, Subscribe, Subscription
+from mesh.wire.packets import MQTT5, MQTT311, PUBACK, PUBREL, Ack, Connect, Packet, Publish, Subscribe, Subscription
 
 INSTANCE = bytes(range(16))
 
@@ -64,6 +64,18 @@ def test_the_packet_of_a_frame_is_named(tmp_path: Path, crumb: Breadcrumb) -> No
     crumb.end()
     crumb.begin(DATA, 1, publish(b"c"))
     assert examine(left(tmp_path)) == ("PUBLISH", fingerprint(publish(b"c")))
+
+
+def test_a_run_of_acknowledgements_is_named_without_a_fingerprint(tmp_path: Path, crumb: Breadcrumb) -> None:
+    crumb.begin(DATA, 1, publish(b"a") + raw(Ack(PUBACK, 1)) + raw(Ack(PUBREL, 2)))
+    crumb.packet(1)
+    assert examine(left(tmp_path)) == ("run of acknowledgements", "")
+    crumb.packet(2)
+    assert examine(left(tmp_path)) == ("run of acknowledgements", "")
+    crumb.begin(DATA, 1, raw(Ack(PUBACK, 1)) + publish(b"b"))
+    assert examine(left(tmp_path)) == ("run of acknowledgements", "")
+    crumb.packet(1)
+    assert examine(left(tmp_path)) == ("PUBLISH", fingerprint(publish(b"b")))
 
 
 def test_another_door_is_named(tmp_path: Path, crumb: Breadcrumb) -> None:

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
 from mesh.broker.session import Connection
@@ -14,7 +16,7 @@ from mesh.edge.breadcrumb import Crumb, last_crumb, lay_breadcrumb
 from mesh.edge.suspects import Suspects
 from mesh.figures.status import by_series
 from mesh.node.ending import CRASH, KILLED, Ended
-from mesh.wire.packets import MQTT5, MQTT311, PUBACK, Connack, Connect, Disconnect, Packet, Publish
+from mesh.wire.packets import MQTT5, MQTT311, PUBACK, Ack, Connack, Connect, Disconnect, Packet, Publish
 from tests.fakes.mesh import FakeMesh
 from tests.support.bare import Bare
 from tests.support.loop import run
@@ -22,11 +24,12 @@ from tests.support.waiting import until
 
 FATAL = b"fatal"
 FATAL_CLIENT = "FATAL"
+FATAL_ACK = 666
 
 
 class Mortal:
-    """The edge of ``mesh``. Its process dies when it handles a PUBLISH with the payload ``FATAL`` or a CONNECT of
-    ``FATAL_CLIENT``; ``how`` says what that looks like."""
+    """The edge of ``mesh``. Its process dies when it handles a PUBLISH with the payload ``FATAL``, a CONNECT of
+    ``FATAL_CLIENT`` or an acknowledgement ``FATAL_ACK``; ``how`` says what that looks like."""
 
     def __init__(self, mesh: FakeMesh, folder: Path) -> None:
         self.mesh = mesh
@@ -48,6 +51,8 @@ class Mortal:
 
         def received(connection: Connection, packet: Packet) -> None:
             if isinstance(packet, Publish) and packet.payload == FATAL:
+                self._die()
+            if isinstance(packet, Ack) and packet.packet_id == FATAL_ACK:
                 self._die()
             receive(connection, packet)
 
@@ -153,6 +158,36 @@ def test_a_packet_of_many_in_a_frame_is_found(tmp_path: Path) -> None:
         async with mortal(tmp_path) as edge:
             car = await Bare().hello(edge.mesh.port, "CAR")
             car.send(*[Publish("vehicles/CAR/t", b"%d" % n, 1, packet_id=n + 1) for n in range(9)], fatal("CAR", 10))
+            await edge.dies()
+            await edge.dies()
+            await car.wait_closed()
+            assert "a PUBLISH of vehicle CAR" in edge.mesh.edge.devices.status().detail
+
+    run(main())
+
+
+@pytest.mark.parametrize("first", [[], [Publish("vehicles/CAR/t", b"x", 1, packet_id=1)]])
+def test_an_acknowledgement_of_many_closes_its_connection_only(tmp_path: Path, first: list[Packet]) -> None:
+    async def main() -> None:
+        async with mortal(tmp_path) as edge:
+            car = await Bare().hello(edge.mesh.port, "CAR")
+            car.send(*first, Ack(PUBACK, 5), Ack(PUBACK, 6), Ack(PUBACK, FATAL_ACK))
+            await edge.dies()
+            await edge.dies()
+            await car.wait_closed()
+            assert "a run of acknowledgements of vehicle CAR" in edge.mesh.edge.devices.status().detail
+            again = await Bare().hello(edge.mesh.port, "CAR")
+            again.send(Ack(PUBACK, 5), Publish("vehicles/CAR/t", b"x", 1, packet_id=1))
+            await again.acked(PUBACK, [1])
+
+    run(main())
+
+
+def test_a_packet_after_acknowledgements_is_found(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with mortal(tmp_path) as edge:
+            car = await Bare().hello(edge.mesh.port, "CAR")
+            car.send(Ack(PUBACK, 5), Ack(PUBACK, 6), fatal("CAR"))
             await edge.dies()
             await edge.dies()
             await car.wait_closed()
