@@ -205,7 +205,7 @@ class Stream(Timed):
         self.group.bytes_in += len(data)
         if self.finishing:
             return
-        if self._rest:  # the transport had read it before it was paused
+        if self.holds and self._rest:  # the transport had read it before it was paused
             self._rest += data
         elif len(data) <= self.group.portion:
             self.received(data)

@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable
 from typing import Final, final
 
+from mypy_extensions import i64
+
 from mesh.broker.notices import Notices
 from mesh.broker.shell import Flushable
 from mesh.figures.timing import Timing
@@ -31,7 +33,7 @@ from mesh.transport.status import TurnStatus
 # acknowledgement. A core alone with 2,000 pairs of one message each is a third faster with 64 than without a limit; 16
 # is no better.
 WIDTH: Final = 64
-_PACKETS: Final = 5  # a read of n packets counts as 1 + n / 2^5 steps: a turn handles some 2,000 packets, about 10 ms
+_MANY: Final = 32  # packets of one read that count as a step more: a turn handles some 2,000 packets, about 10 ms
 
 # Seconds of one turn that are worth a line in the log: other clients wait for its end.
 _LONG: Final = 0.05
@@ -70,7 +72,7 @@ class Turn:
         self._steps: list[Callable[[], object]] = list(steps)
         self._marked: list[Flushable] = []
         self._scheduled = False
-        self._handled = 0
+        self._handled: i64 = 0
         self._clock = clock
         self._processor = processor
         self._ended = clock()
@@ -101,15 +103,18 @@ class Turn:
     def step(self, packets: int = 0) -> None:
         """A client's read, of so many packets, or a frame of a link was handled completely. After ``WIDTH`` of these
         the turn ends at once; a read of many packets counts as several."""
-        self._handled += 1 + (packets >> _PACKETS)
+        self._handled += 1
+        if packets >= _MANY:
+            self._handled += packets // _MANY
         if self._handled >= WIDTH:
             self._finish()
 
     def relayed(self, packets: int) -> None:
         """So many packets of a client were passed on, which costs little unless they are many."""
-        self._handled += packets >> _PACKETS
-        if self._handled >= WIDTH:
-            self._finish()
+        if packets >= _MANY:
+            self._handled += packets // _MANY
+            if self._handled >= WIDTH:
+                self._finish()
 
     def end(self) -> None:
         """End the turn now; a node that stops calls it once more."""
