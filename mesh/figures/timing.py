@@ -18,11 +18,12 @@ _MICROSECONDS: Final = 1e6
 class Timing:
     """Bounds from 2^``first`` to 2^``last`` microseconds: 6 is 64 µs, 20 is a second, 26 is a minute."""
 
-    __slots__ = ("_counts", "_first", "_last", "_total")
+    __slots__ = ("_counts", "_first", "_last", "_least", "_total")
 
     def __init__(self, first: int, last: int) -> None:
         self._first = first
         self._last = last
+        self._least = 2.0**first  # microseconds
         self._counts: list[int] = [0] * (last - first + 2)  # the last one counts values above all bounds
         self._total = 0.0
 
@@ -31,7 +32,11 @@ class Timing:
         if seconds < 0.0:
             seconds = 0.0
         self._total += seconds
-        bits = int(seconds * _MICROSECONDS).bit_length()
+        micros = seconds * _MICROSECONDS
+        if micros < self._least:  # most are, and the rest takes longer
+            self._counts[0] += 1
+            return
+        bits = int(micros).bit_length()
         self._counts[min(max(bits, self._first), self._last + 1) - self._first] += 1
 
     def value(self) -> Distribution:
