@@ -583,7 +583,7 @@ class Broker(BrokerApi):
         if packet.type == PUBREL:
             self.intake.released(connection, session, packet.packet_id)
         elif packet.type != PUBREC or reasons.is_error(packet.reason):
-            if packet.packet_id in connection.unacked:  # of a replay
+            if connection.unacked and packet.packet_id in connection.unacked:  # of a replay
                 connection.unacked.remove(packet.packet_id)
             if not self.courier.acknowledged(session, connection, packet):
                 self._misfit(connection, packet)

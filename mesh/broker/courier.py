@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, final
 
+from mypy_extensions import i64
+
 from mesh.broker.counters import SAMPLED, BrokerCounters
 from mesh.broker.deadletters import DeadLetters
 from mesh.broker.letter import EXPIRED
@@ -330,7 +332,7 @@ class Courier:
             return
         outbound = session.outbound
         durable = self._outbox.durable
-        looked = 0
+        looked: i64 = 0
         while True:
             if looked == _BATCH:
                 looked = 0
