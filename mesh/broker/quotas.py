@@ -57,24 +57,24 @@ def topic_weight(topic: str) -> int:
 
 
 @final
-class Share:
+class Share(QueueBytes):
     """What one identity holds: how many sessions, and the bytes of sessions, subscriptions, retained messages and
-    queues."""
+    queues, which are in ``bytes``. There is one for each vehicle that has a session."""
 
-    __slots__ = ("kind", "name", "queue", "retained", "session_bytes", "sessions", "subscriptions")
+    __slots__ = ("kind", "name", "retained", "session_bytes", "sessions", "subscriptions")
 
     def __init__(self, kind: int, name: str, queue_limit: int) -> None:
+        super().__init__(queue_limit)
         self.kind = kind
         self.name = name
         self.sessions = 0  # without the inbox
         self.session_bytes = 0
         self.subscriptions = 0
         self.retained = 0
-        self.queue = QueueBytes(queue_limit)
 
     def total(self) -> int:
         """All bytes that it holds, in memory and on disk."""
-        return self.session_bytes + self.subscriptions + self.retained + self.queue.bytes
+        return self.session_bytes + self.subscriptions + self.retained + self.bytes
 
     def title(self) -> str:
         """Its name in texts for people."""
@@ -90,7 +90,8 @@ class Quotas:
     def __init__(self, settings: Settings, depth: Depth, vehicle_of: Callable[[str], str]) -> None:
         self._settings = settings
         self._vehicle_of = vehicle_of
-        self._shares: dict[tuple[int, str], Share] = {}
+        # By kind and name: a key of both would take 80 bytes for each vehicle.
+        self._shares: dict[int, dict[str, Share]] = {VEHICLE: {}, BACKEND: {}, TIER: {}, COMMON: {}}
         self.depths: list[Depth] = [depth]
         self.disk = 0
         self.strained = False
@@ -102,7 +103,7 @@ class Quotas:
         self.refused_queued = 0
         self._held = 0  # bytes of memory of sessions, subscriptions and retained messages
         self._worst: Share | None = None
-        self._unscanned: list[tuple[int, str]] = []  # identities that ``tick`` has still to examine
+        self._unscanned: list[Share] = []  # those that ``tick`` has still to examine
         self._unsaid = False  # the log does not say yet that the node is strained, and by which identity
         self._lines: list[str] = []
         self._left_out = 0
@@ -111,24 +112,28 @@ class Quotas:
 
     def share_of(self, kind: int, name: str) -> Share:
         """The share of an identity; an empty one if it holds nothing yet."""
-        key = (kind, name)
-        share = self._shares.get(key)
+        shares = self._shares[kind]
+        share = shares.get(name)
         if share is None:
             limit = self._settings.vehicle_queue_bytes if kind == VEHICLE else NO_LIMIT
-            share = self._shares[key] = Share(kind, name, limit)
+            share = shares[name] = Share(kind, name, limit)
         return share
+
+    def shares(self) -> list[Share]:
+        """The shares of all identities that hold something."""
+        return [share for shares in self._shares.values() for share in shares.values()]
 
     def identities(self) -> list[tuple[int, str]]:
         """Kind and name of all identities that hold something."""
-        return list(self._shares)
+        return [(share.kind, share.name) for share in self.shares()]
 
     def holds(self, kind: int, name: str) -> bool:
         """Whether an identity holds something."""
-        return (kind, name) in self._shares
+        return name in self._shares[kind]
 
     def _forget_empty(self, share: Share) -> None:
         if share.sessions == 0 and share.total() == 0:
-            self._shares.pop((share.kind, share.name), None)
+            self._shares[share.kind].pop(share.name, None)
             if self._worst is share:
                 self._worst = None
 
@@ -264,16 +269,14 @@ class Quotas:
         or the identity's queues would exceed their limit. An identity for which nothing waits gets any message."""
         if self.moving:
             return True
-        queue = share.queue
-        if queue.bytes and queue.bytes + size > queue.limit:
+        if share.bytes and share.bytes + size > share.limit:
             return False
         return not (self.full or (self.strained and share.kind != TIER and queued and queued + size > SMALL))
 
     def refuse_queued(self, share: Share, size: int) -> None:
         """Count and log a message that ``may_queue`` does not allow."""
-        queue = share.queue
-        if queue.bytes + size > queue.limit:
-            why = f"its queues hold {queue.bytes} bytes of {queue.limit} (limits.vehicle_queue_bytes)"
+        if share.bytes + size > share.limit:
+            why = f"its queues hold {share.bytes} bytes of {share.limit} (limits.vehicle_queue_bytes)"
         else:
             why = self.strain()
         self.refused_queued += 1
@@ -307,7 +310,7 @@ class Quotas:
         self.full = tenths >= 10
         if tenths >= 9 and not self.strained:
             self.strained = True
-            self._unscanned = list(self._shares)
+            self._unscanned = self.shares()
             self._unsaid = True
         elif tenths < 8 and self.strained:
             self.strained = False
@@ -319,10 +322,9 @@ class Quotas:
         if not self.strained:
             return
         if not self._unscanned:
-            self._unscanned = list(self._shares)
-        for key in self._unscanned[-_SCANNED:]:
-            share = self._shares.get(key)
-            if share is not None:
+            self._unscanned = self.shares()
+        for share in self._unscanned[-_SCANNED:]:
+            if self.holds(share.kind, share.name):
                 self._grown(share)
         del self._unscanned[-_SCANNED:]
         if self._unsaid and not self._unscanned:

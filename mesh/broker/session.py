@@ -109,7 +109,7 @@ class Session:
         self.vehicle = vehicle
         self.connection: Connection | None = None
         self.attached = False  # after recovery, until it is attached: its last record says that it had a connection
-        self.outbound = Outbound(depth, window, self.share.queue)
+        self.outbound = Outbound(depth, window, self.share)
         self.interests: dict[str, Interest] = {}
         self.retained_backlog: dict[Interest, RetainedBacklog] | None = None  # in the order in which they are served
         self.pumping = False  # the broker's work has a job that sends what waits for it

@@ -184,7 +184,7 @@ class Sessions:
         ended: list[Session] = []
         for session in recovered.sessions.values():
             session.share = self._quotas.share_of(session.kind, session.key[1])
-            session.outbound.join(session.share.queue)
+            session.outbound.join(session.share)
             self._quotas.opened(session.share, session.inbox, session.weight)
             self.weigh(session)
             if session.ends == _ENDED:

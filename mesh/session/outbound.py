@@ -96,7 +96,6 @@ class Depth:
         self.loaded: i64 = 0
 
 
-@final
 class QueueBytes:
     """The bytes of the queues of all sessions of one identity. At ``limit`` the owner refuses further messages."""
 

@@ -132,7 +132,7 @@ def test_messages_that_wait_for_sleeping_vehicles_take_no_memory_for_their_bytes
     for _ in range(20):
         sender.publish("vehicles/V1/cmd", BIG)
     assert bench.broker.persistence.depth.loaded <= len(BIG) + 100
-    assert bench.broker.quotas.share_of(VEHICLE, "V1").queue.bytes > 21 * len(BIG)
+    assert bench.broker.quotas.share_of(VEHICLE, "V1").bytes > 21 * len(BIG)
 
 
 def test_messages_of_a_group_move_to_another_member_whatever_the_budgets() -> None:

@@ -178,7 +178,7 @@ def test_the_queues_of_a_vehicle_are_bounded_in_bytes_together() -> None:
     bench = bench.restart()  # what was acknowledged is kept, above the limit too
     assert len(vehicle(bench, client_id="1", clean=False).messages()) == 2
     assert len(vehicle(bench, client_id="2", clean=False).messages()) == 2
-    assert bench.broker.quotas.share_of(VEHICLE, "V1").queue.bytes == 0
+    assert bench.broker.quotas.share_of(VEHICLE, "V1").bytes == 0
 
 
 def test_a_message_larger_than_the_limit_reaches_a_vehicle_for_which_nothing_waits() -> None:
@@ -242,11 +242,11 @@ def test_every_count_returns_to_zero() -> None:
     client.publish("vehicles/V1/state", b"1", retain=True)
     client.publish("vehicles/V1/state", b"", retain=True)
     quotas = bench.broker.quotas
-    assert (VEHICLE, "V1") in quotas._shares
+    assert quotas.holds(VEHICLE, "V1")
     client.lose()
     sender.lose()
     bench.broker.sessions.end(bench.broker.sessions.get((TIER, "core", "core")))  # type: ignore[arg-type]
-    assert (quotas.memory(), quotas._shares) == (0, {})
+    assert (quotas.memory(), quotas.identities()) == (0, [])
 
 
 def test_a_refusal_is_logged_at_a_bounded_rate() -> None:

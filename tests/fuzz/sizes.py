@@ -43,7 +43,7 @@ def check(broker: Broker, store: CrashStore) -> None:
 def _check_quotas(broker: Broker) -> None:
     """Count again what the shares of all identities count."""
     quotas, held = broker.quotas, broker.retained._held
-    counted = {key: _parts(share) for key, share in quotas._shares.items()}
+    counted = {(share.kind, share.name): _parts(share) for share in quotas.shares()}
     there: dict[tuple[int, str], list[int]] = {}
     memory = loaded = 0
     for session in [*broker.sessions.all(), *broker.sessions.ending]:
@@ -68,7 +68,7 @@ def _check_quotas(broker: Broker) -> None:
 
 
 def _parts(share: Share) -> list[int]:
-    return [share.sessions, share.session_bytes, share.subscriptions, share.retained, share.queue.bytes]
+    return [share.sessions, share.session_bytes, share.subscriptions, share.retained, share.bytes]
 
 
 def _check_letters(broker: Broker) -> None:
@@ -146,7 +146,7 @@ def check_empty(broker: Broker, store: CrashStore) -> None:
     broker.sharing.check(0.0)
     insist(not broker.sharing._seen, "members that left their groups are remembered")
     insist(not broker.courier._spans, "spans are left")
-    insist(not broker.quotas._shares, f"shares are left: {list(broker.quotas._shares)}")
+    insist(not broker.quotas.identities(), f"shares are left: {broker.quotas.identities()}")
     insist(not broker.outbox.waiting, "closed connections wait for the journal")
     insist(not broker.dirty, "closed connections are dirty")
 
