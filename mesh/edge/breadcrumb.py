@@ -27,15 +27,16 @@ from mesh.wire.packets import PUBACK, PUBCOMP
 # Bytes of a frame that are kept. Most frames are smaller; a larger one is recognised by its beginning.
 KEPT: Final = 4096
 
-_MAGIC: Final = b"mesh breadcrumb1"
-_TOKEN: Final = 16  # positions in the block; each field before the words begins with its length
-_SOURCE: Final = 96
-_WORD: Final = 224
-_INDEX: Final = 232
-_BODY: Final = 256
-_SIZE: Final = _BODY + KEPT
-_TEXT: Final = _WORD - _SOURCE - 1  # bytes of the longest field: an instance and the name of a door
+# Positions in the block, behind the bytes of the frame: to write those from 0 on takes a third fewer instructions. First
+# the words of ``begin`` and ``packet``, then fields with their length before them.
 _WORDS: Final = struct.Struct("=QQ")
+_WORD: Final = KEPT
+_TOKEN: Final = _WORD + _WORDS.size
+_SOURCE: Final = _TOKEN + 80
+_MAGIC: Final = b"mesh breadcrumb2"
+_END: Final = _SOURCE + 128
+_SIZE: Final = _END + len(_MAGIC)
+_TEXT: Final = _END - _SOURCE - 1  # bytes of the longest field: an instance and the name of a door
 _SHARED: Final = Path("/dev/shm")
 _NAME: Final = "breadcrumb"
 
@@ -49,12 +50,12 @@ class Breadcrumb:
     def __init__(self, memory: mmap.mmap, token: str = "") -> None:
         """``token`` identifies this process."""
         self._memory = memory
-        self._words = memoryview(memory).cast("Q")
+        self._words = memoryview(memory)[_WORD : _WORD + _WORDS.size].cast("Q")
         self._source = b""
         self._index = 0
         self._word = 0  # of this frame, without the bytes that are kept of it
         self._left_out: bytes | None = None  # this frame, if it is not written yet
-        memory[: len(_MAGIC)] = _MAGIC
+        memory[_END:_SIZE] = _MAGIC
         self._put(_TOKEN, token.encode()[: _SOURCE - _TOKEN - 1])
 
     def _put(self, place: int, text: bytes) -> None:
@@ -71,13 +72,13 @@ class Breadcrumb:
         """A frame is about to be handled."""
         if self._index:
             self._index = 0
-            self._words[_INDEX // 8] = 0
+            self._words[1] = 0
         self._word = connection << 20 | kind << 16
         if kind == DATA and len(body) > 0 and PUBACK <= body[0] >> 4 <= PUBCOMP:
             # Each write takes as many instructions as a tenth of what an acknowledgement causes, and most frames have
             # nothing else: the bytes follow if there is another packet.
             self._left_out = body
-            self._words[_WORD // 8] = self._word
+            self._words[0] = self._word
         else:
             self._write(body)
 
@@ -87,21 +88,21 @@ class Breadcrumb:
             size = KEPT
             body = body[:KEPT]
         self._left_out = None
-        self._memory[_BODY : _BODY + size] = body
-        self._words[_WORD // 8] = self._word | size
+        self._memory[:size] = body
+        self._words[0] = self._word | size
 
     def packet(self, index: int) -> None:
         """The packet ``index`` of this frame is about to be handled; ``begin`` stands for the first one, 0. Of
         acknowledgements that follow one another, only the first is named."""
         self._index = index
-        self._words[_INDEX // 8] = index
+        self._words[1] = index
         if self._left_out is not None:
             self._write(self._left_out)
 
     def end(self) -> None:
         """All frames that came have been handled."""
         self._left_out = None
-        self._words[_WORD // 8] = 0
+        self._words[0] = 0
 
 
 @final
@@ -181,13 +182,13 @@ def _own(path: Path) -> bool:
 
 
 def _read(block: bytes) -> Crumb | None:
-    if len(block) != _SIZE or not block.startswith(_MAGIC):
+    if len(block) != _SIZE or not block.endswith(_MAGIC):
         return None
     word, index = _WORDS.unpack_from(block, _WORD)
     source = _field(block, _SOURCE)
     if word == 0 or len(source) < INSTANCE:
         return None
-    body = block[_BODY : _BODY + min(word & 0xFFFF, KEPT)]
+    body = block[: min(word & 0xFFFF, KEPT)]
     door = source[INSTANCE:].decode(errors="replace")
     token = _field(block, _TOKEN).decode(errors="replace")
     return Crumb(token, door, source[:INSTANCE], word >> 20, word >> 16 & 0xF, index, body)
