@@ -20,6 +20,8 @@ import tempfile
 from pathlib import Path
 from typing import Final, final
 
+from mypy_extensions import i64
+
 from mesh.transport.frame import DATA
 from mesh.transport.handshake import INSTANCE
 from mesh.wire.packets import PUBACK, PUBCOMP
@@ -27,8 +29,8 @@ from mesh.wire.packets import PUBACK, PUBCOMP
 # Bytes of a frame that are kept. Most frames are smaller; a larger one is recognised by its beginning.
 KEPT: Final = 4096
 
-# Positions in the block, behind the bytes of the frame: to write those from 0 on takes a third fewer instructions. First
-# the words of ``begin`` and ``packet``, then fields with their length before them.
+# Positions in the block, behind the bytes of the frame: to write those from 0 on takes a third fewer instructions.
+# First the words of ``begin`` and ``packet``, then fields with their length before them.
 _WORDS: Final = struct.Struct("=QQ")
 _WORD: Final = KEPT
 _TOKEN: Final = _WORD + _WORDS.size
@@ -53,7 +55,7 @@ class Breadcrumb:
         self._words = memoryview(memory)[_WORD : _WORD + _WORDS.size].cast("Q")
         self._source = b""
         self._index = 0
-        self._word = 0  # of this frame, without the bytes that are kept of it
+        self._word: i64 = 0  # of this frame, without the bytes that are kept of it
         self._left_out: bytes | None = None  # this frame, if it is not written yet
         memory[_END:_SIZE] = _MAGIC
         self._put(_TOKEN, token.encode()[: _SOURCE - _TOKEN - 1])
@@ -62,8 +64,8 @@ class Breadcrumb:
         self._memory[place : place + 1 + len(text)] = bytes((len(text),)) + text
 
     def follow(self, source: bytes) -> None:
-        """The next frames come from the door with this ``source_of``. Called for each frame, and cheap if it is the
-        door of the frame before."""
+        """The next frames come from the door with this ``source_of``. Called for each read, and cheap if it is the
+        door of the read before."""
         if source is not self._source:
             self._source = source
             self._put(_SOURCE, source)
@@ -73,7 +75,9 @@ class Breadcrumb:
         if self._index:
             self._index = 0
             self._words[1] = 0
-        self._word = connection << 20 | kind << 16
+        word: i64 = connection  # a shift of a Python integer is a call
+        word = word << 4 | kind
+        self._word = word << 16
         if kind == DATA and len(body) > 0 and PUBACK <= body[0] >> 4 <= PUBCOMP:
             # Each write takes as many instructions as a tenth of what an acknowledgement causes, and most frames have
             # nothing else: the bytes follow if there is another packet.

@@ -198,6 +198,7 @@ class DoorLink(Link):
         self._waiting: deque[tuple[int, int]] = deque()  # (frames handled, journal position that covers them)
 
     def received(self, data: bytes) -> None:
+        self._breadcrumb.follow(self._source)
         try:
             super().received(data)
         except Exception:  # not ``finally``: what ends the loop is named
@@ -212,17 +213,17 @@ class DoorLink(Link):
         elif door.link is not self or self._owner.stopping:
             return  # a newer link replaced this one, or the edge stops and confirms no more
         else:
-            self._breadcrumb.follow(self._source)
             self._breadcrumb.begin(kind, connection, body)
-            self._handle(door, kind, connection, body)
+            if kind == DATA:
+                self._count()
+                device = door.connections.get(connection)
+                if device is not None and device.named:
+                    self._owner.receive(device, body)
+            else:
+                self._control(door, kind, connection, body)
 
-    def _handle(self, door: DoorProcess, kind: int, connection: int, body: bytes) -> None:
-        if kind == DATA:
-            self._count()
-            device = door.connections.get(connection)
-            if device is not None and device.named:
-                self._owner.receive(device, body)
-        elif kind == CREDIT:
+    def _control(self, door: DoorProcess, kind: int, connection: int, body: bytes) -> None:
+        if kind == CREDIT:
             device = door.connections.get(connection)
             if device is not None:
                 device.credit(unpack_credit(body))
@@ -248,6 +249,7 @@ class DoorLink(Link):
             self._answering.proved(body)
             door, instance = self._answering.door, self._answering.instance
             self._source = source_of(door, instance)
+            self._breadcrumb.follow(self._source)
             self._door = self._owner.welcome(self, door, instance)
             self.trust()
             self.send(WELCOME, LINK)
