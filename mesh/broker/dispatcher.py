@@ -66,8 +66,6 @@ class Dispatcher:
 
     def has_room(self, message: Message, source: Session) -> bool:
         """With ``hold``: whether the receivers on this node may take a message."""
-        if not self.refusals.holds():
-            return True
         route = self.subscriptions.route(message.topic)
         members = [member for group in route.groups for member in group.members]
         return self.refusals.has_room(message, source, route.targets + members)

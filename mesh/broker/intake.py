@@ -26,7 +26,7 @@ from mesh.broker.principal import BACKEND, TIER
 from mesh.broker.refusals import Refusals
 from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
-from mesh.broker.settings import IGNORE, Settings
+from mesh.broker.settings import HOLD, IGNORE, Settings
 from mesh.broker.trace import Tracer
 from mesh.broker.versions import Version, take_version
 from mesh.session.inbound import Receipt
@@ -225,7 +225,9 @@ class Intake:
             message.trace = span.context
             if packet.properties is not None:
                 message.properties = without_trace(packet.properties)
-        if receipt is not None and not self._dispatcher.has_room(message, session):
+        settings = self._settings
+        holds = settings.backend_when_full == HOLD or settings.dead_letter_when_full == HOLD
+        if holds and receipt is not None and not self._dispatcher.has_room(message, session):
             reason = reasons.QUOTA_EXCEEDED
             receipt.note(reason)
             if session.ledger is not None:
