@@ -55,6 +55,7 @@ from mesh.broker.subscriptions import Subscriptions
 from mesh.broker.system import SystemTopics
 from mesh.broker.trace import Tracer
 from mesh.broker.work import Work
+from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
 from mesh.session.outbound import RELEASED, Delivery
@@ -86,6 +87,7 @@ from mesh.wire.properties import Properties
 _EXPIRY: Final = 32  # the end of a session, or its will
 _RELEASE: Final = 8  # what one connection waited for
 _RETAINED: Final = 8  # a retained message that is restored
+_PACKET: Final = 16  # a packet that waited for one before it
 _FIGURE: Final = 4  # a figure of $SYS for one receiver
 
 _RELEASED: Final = 512  # connections whose packets are released at once, some 5 ms
@@ -470,7 +472,13 @@ class Broker(BrokerApi):
             self.outbox.close(connection)
 
     def lost(self, connection: Connection) -> None:
-        """The socket was closed without DISCONNECT [MQTT-3.1.2-8]."""
+        """The socket was closed without DISCONNECT [MQTT-3.1.2-8], unless one waits behind a long packet."""
+        session, later = connection.session, connection.later
+        if later is not None and session is not None:
+            for packet in later:
+                if isinstance(packet, Disconnect):
+                    self._disconnect(connection, session, packet)
+                    break
         connection.closing = True
         connection.out.clear()
         self._end_connection(connection, with_will=True)
@@ -529,27 +537,106 @@ class Broker(BrokerApi):
     # Packets
 
     def receive(self, connection: Connection, packet: Packet) -> None:
-        """Handle one packet of an open connection. Packets after the end of the connection are ignored."""
+        """Handle one packet of an open connection, or begin to: a long one takes several turns, and those behind it
+        wait. Packets after the end of the connection are ignored."""
         session = connection.session
         if connection.closing or session is None:
             return
+        if connection.later is not None:
+            connection.later.append(packet)
+        elif isinstance(packet, Publish):
+            if self.work.left <= 0 and self._is_long(connection, session, packet):
+                self._begin(connection, session, None)
+                self.receive(connection, packet)
+                return
+            self.counters.received += 1
+            self.intake.publish(connection, session, packet)
+            if self.subscriptions.spent:
+                self._count_match(connection, session)
+        else:
+            job = self._handle(connection, session, packet)
+            if job is not None:
+                self._begin(connection, session, job)
+        if connection.held:
+            self.outbox.update_congestion(connection)
+
+    def _handle(self, connection: Connection, session: Session, packet: Packet) -> Iterator[int] | None:
+        """Handle a packet. Returns what is still to do, if that may take long."""
         self.counters.received += 1
         if isinstance(packet, Publish):
             self.intake.publish(connection, session, packet)
         elif isinstance(packet, Ack):
             self._acknowledged(connection, session, packet)
         elif isinstance(packet, Subscribe):
-            self.subscriber.subscribe(connection, session, packet)
+            return self.subscriber.subscribe(connection, session, packet)
         elif isinstance(packet, Unsubscribe):
-            self.subscriber.unsubscribe(connection, session, packet)
+            return self.subscriber.unsubscribe(connection, session, packet)
         elif isinstance(packet, Ping) and packet.type == PINGREQ:
             self.outbox.write(connection, _PINGRESP)
         elif isinstance(packet, Disconnect):
             self._disconnect(connection, session, packet)
         else:
             self.fail(connection, reasons.PROTOCOL_ERROR, "a client may not send this packet here")
-        if connection.held:
-            self.outbox.update_congestion(connection)
+        return None
+
+    # Packets that take several turns
+
+    def _is_long(self, connection: Connection, session: Session, packet: Publish) -> bool:
+        """Whether the receivers of a message may take long to find. The turn has no time left for that."""
+        topic = packet.topic
+        if not topic:
+            aliases, properties = connection.inbound.aliases, packet.properties
+            alias = 0 if properties is None else properties.topic_alias or 0
+            topic = "" if aliases is None else aliases.get(alias, "")
+        return session.kind != TIER and self.subscriptions.is_long(topic)
+
+    def _count_match(self, connection: Connection, session: Session) -> None:
+        """The receivers of a message took long to find: the next packets of its publisher wait if others did so, too.
+        """
+        self.work.left -= self._take_spent()
+        if self.work.left <= 0 and connection.session is session and session.kind != TIER:
+            self._begin(connection, session, None)
+
+    def _begin(self, connection: Connection, session: Session, job: Iterator[int] | None) -> None:
+        """Do ``job`` in slices. Packets that come meanwhile wait for its end."""
+        later: Fifo[Packet] = Fifo()
+        connection.later = later
+        connection.begun += 1
+        self.work.start(self._serve(connection, session, job, later))
+
+    def _take_spent(self) -> int:
+        spent = self.subscriptions.spent
+        self.subscriptions.spent = 0
+        return spent
+
+    def _serve(
+        self, connection: Connection, session: Session, job: Iterator[int] | None, later: Fifo[Packet]
+    ) -> Iterator[int]:
+        shell = connection.shell
+        try:
+            while True:
+                if job is not None:
+                    for steps in job:
+                        shell.rested()
+                        yield steps
+                        shell.resumed(connection.begun)
+                if not later or connection.closing or connection.session is not session:
+                    break
+                packet = later.popleft()
+                connection.begun += 1
+                shell.resumed(connection.begun)
+                job = self._handle(connection, session, packet)
+                if connection.held:
+                    self.outbox.update_congestion(connection)
+                shell.rested()
+                yield _PACKET + self._take_spent()
+        except Exception:  # an error in this program ends this connection and no other
+            self.fail(connection, reasons.IMPLEMENTATION_SPECIFIC_ERROR)
+            raise
+        finally:
+            shell.rested()
+            connection.later = None
+            self.outbox.mark(connection)  # its shell reads again
 
     def set_aside(self, connection: Connection, packet: Packet) -> None:
         """Answer a packet in whose handling this process would end: a PUBLISH goes to the dead letters and is

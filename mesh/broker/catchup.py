@@ -84,6 +84,13 @@ class CatchUp:
                 part = RetainedBacklog(interest, 0, self._store.position)
         self._serve_now(_add(part))
 
+    def owe(self, interest: Interest) -> None:
+        """As ``begin``, for a subscription that is one of many and not in the journal yet: all that it matches now is
+        due, and ``serve_all`` looks for it later."""
+        if len(self._retained):
+            interest.due_until = self._store.position
+            _add(RetainedBacklog(interest, 0, interest.due_until))
+
     def _serve_now(self, part: RetainedBacklog) -> None:
         interest = part.interest
         self._left -= self._serve(interest.session, self._left)

@@ -199,9 +199,13 @@ class Quotas:
             why = self.strain()
         else:
             return True
+        self.refuse_subscription(share, filter, why)
+        return False
+
+    def refuse_subscription(self, share: Share, filter: str, why: str) -> None:
+        """Count and log a subscription that is refused at a limit."""
         self.refused_subscriptions += 1
         self._note(share, f"a subscription to {_shown(filter)}: {why}")
-        return False
 
     def subscribed(self, share: Share, filter: str) -> None:
         """A subscription was added."""

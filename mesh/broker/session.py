@@ -23,7 +23,7 @@ from mesh.session.fifo import Fifo
 from mesh.session.inbound import Inbound, Publisher
 from mesh.session.message import Message
 from mesh.session.outbound import Depth, Outbound
-from mesh.wire.packets import Subscription
+from mesh.wire.packets import Packet, Subscription
 from mesh.wire.tracecontext import TraceContext
 from mesh.wire.tree import TopicNode
 
@@ -148,9 +148,9 @@ class Connection(Publisher):
     """``shell`` owns the socket or link to the client, and writes the packets in ``out``."""
 
     __slots__ = (
-        "accepted", "alias_maximum", "aliases", "assigned", "closing", "congested", "dirty", "held", "inbound",
-        "keep_alive", "live", "max_packet", "out", "peer", "principal", "problem_info", "protocol", "receive_maximum",
-        "session", "shell", "traced", "unacked", "waiting", "writable",
+        "accepted", "alias_maximum", "aliases", "assigned", "begun", "closing", "congested", "dirty", "held", "inbound",
+        "keep_alive", "later", "live", "max_packet", "out", "peer", "principal", "problem_info", "protocol",
+        "receive_maximum", "session", "shell", "traced", "unacked", "waiting", "writable",
     )  # fmt: skip
 
     def __init__(self, principal: Principal, protocol: int, peer: Peer, shell: Flushable, alias_maximum: int) -> None:
@@ -177,5 +177,8 @@ class Connection(Publisher):
         self.alias_maximum = 0  # the most topic aliases that the client accepts
         self.aliases: dict[str, int] | None = None  # those that the client knows
         self.inbound = Inbound(alias_maximum)
+        # While a packet takes several turns: those that came after it. ``begun`` counts all such packets so far.
+        self.later: Fifo[Packet] | None = None
+        self.begun = 0
         # Packets that wait for a journal position, and for other nodes to confirm a subscription.
         self.held: Fifo[tuple[int, Gate | None, bytes]] = Fifo()

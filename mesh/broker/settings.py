@@ -27,8 +27,9 @@ class Settings:
     __slots__ = (
         "attach_grace", "backend_queue_bytes", "backend_queue_messages", "backend_when_full", "dead_letter_age",
         "dead_letter_bytes", "dead_letter_expired", "dead_letter_share", "dead_letter_when_full", "disk", "hold_bytes",
-        "hold_messages", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all", "max_keep_alive",
-        "max_packet", "max_queue_bytes", "max_queue_messages", "max_retained", "max_session_expiry", "max_sessions",
+        "hold_messages", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all", "match_nodes",
+        "max_keep_alive", "max_packet", "max_queue_bytes", "max_queue_messages", "max_retained", "max_session_expiry",
+        "max_sessions",
         "max_subscriptions", "memory", "node", "on_refusal", "overshoot_bytes", "queue_patience", "receive_maximum",
         "refused", "routes", "shared_patience", "system_interval", "tier_packet", "tier_queue_bytes",
         "tier_queue_messages", "topic_aliases", "vehicle_queue_bytes", "vehicle_retained_bytes", "vehicle_sessions",
@@ -77,6 +78,7 @@ class Settings:
         self.max_session_expiry = FOREVER
         self.max_sessions = 1_000_000
         self.max_subscriptions = 10_000
+        self.match_nodes = 1024  # of the tree of filters, that one topic may lead through: half a millisecond
         self.max_retained = 1_000_000
         # Of one vehicle, with all its clients.
         self.vehicle_sessions = 16

@@ -19,3 +19,10 @@ class Flushable:
     def flush(self) -> None:
         """Write the gathered output."""
         raise NotImplementedError
+
+    def resumed(self, begun: int) -> None:
+        """The broker is about to go on with a packet of this connection outside of the call that brought it, see
+        ``Connection.begun``."""
+
+    def rested(self) -> None:
+        """The broker stops for now to work on that packet."""

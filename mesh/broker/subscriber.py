@@ -2,12 +2,15 @@
 
 It knows permissions, limits and retained messages. What always holds: SUBACK leaves when the subscription is on disk
 (for a durable session) and every node that must confirm it has done so; each refused filter gets its own reason code.
+
+A packet with many filters takes several turns: both calls are iterators for ``work``. They end early if the connection
+ends meanwhile; what the client was not told, it will ask for again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Iterator
+from typing import Final, final
 
 from mesh.broker.catchup import CatchUp
 from mesh.broker.courier import Courier
@@ -26,6 +29,12 @@ from mesh.wire import reasons
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT5, SUBACK, UNSUBACK, SubAck, Subscribe, Subscription, Unsubscribe
 from mesh.wire.topics import is_shared
+
+_MANY: Final = 32  # filters of one packet from which on their retained messages are looked for in later turns
+
+# Steps of the work, see ``work``.
+_FILTER: Final = 16  # of a filter, besides one for each of its levels
+_FIGURES: Final = 64  # of $SYS that are compared with a filter
 
 
 @final
@@ -59,9 +68,10 @@ class Subscriber:
         self.system = system
         self._fail = fail
 
-    def subscribe(self, connection: Connection, session: Session, packet: Subscribe) -> None:
+    def subscribe(self, connection: Connection, session: Session, packet: Subscribe) -> Iterator[int]:
         identifiers = [] if packet.properties is None else packet.properties.subscription_ids
         identifier = identifiers[0] if identifiers else 0
+        many = len(packet.subscriptions) >= _MANY
         codes: list[int] = []
         fresh: list[tuple[Interest, bool]] = []
         gate: Gate | None = None
@@ -73,14 +83,21 @@ class Subscriber:
             code = self._may_subscribe(connection, session, subscription)
             if not reasons.is_error(code):
                 brings = _brings_retained(subscription, subscription.filter in session.interests)
-                fresh.append((self.add(session, subscription, identifier), brings))
+                interest = self.add(session, subscription, identifier, many and brings)
+                fresh.append((interest, brings))
                 gate = self.subscriptions.listener.gate(subscription.filter) or gate
             codes.append(code)
+            yield _steps_of(subscription.filter)
+            if connection.session is not session:
+                return
         if not self._answer(connection, session, SubAck(SUBACK, packet.packet_id, codes), gate):
             return
         for interest, brings in fresh:
-            if brings:
-                self._send_figures(interest)
+            if brings and self._send_figures(interest) and many:
+                yield _FIGURES
+                if connection.session is not session:
+                    return
+            if brings and not many:
                 self.catch_up.begin(interest)
         self.sharing.arrived(session)
         if connection.principal.kind == VEHICLE:
@@ -120,14 +137,29 @@ class Subscriber:
         if full and subscription.filter not in session.interests:
             return reasons.QUOTA_EXCEEDED
         known = subscription.filter in session.interests
-        if not known and not self.quotas.may_subscribe(session.share, subscription.filter):
+        if not known and not self._has_room(session, subscription.filter):
             return reasons.QUOTA_EXCEEDED
         return subscription.qos
 
-    def add(self, session: Session, subscription: Subscription, identifier: int) -> Interest:
-        """Add a subscription. It replaces one of the same session to the same filter [MQTT-3.8.4-3]."""
+    def _has_room(self, session: Session, filter: str) -> bool:
+        """Whether the limits of the owner and of the node allow one more subscription. Those of a core are never
+        refused: each back end's was within the limits of its core."""
+        if not self.quotas.may_subscribe(session.share, filter):
+            return False
+        most = self.settings.match_nodes
+        if session.kind == TIER or self.subscriptions.fits(filter, most):
+            return True
+        why = f"a topic would have to be compared with more than {most} filters and parts of filters"
+        self.quotas.refuse_subscription(session.share, filter, f"{why} (limits.match_nodes)")
+        return False
+
+    def add(self, session: Session, subscription: Subscription, identifier: int, owed: bool = False) -> Interest:
+        """Add a subscription. It replaces one of the same session to the same filter [MQTT-3.8.4-3]. ``owed``: the
+        retained messages that it matches are due."""
         old = session.interests.get(subscription.filter)
         interest = Interest(session, subscription, identifier)
+        if owed:
+            self.catch_up.owe(interest)
         if session.durable:
             self.persistence.keep_interest(interest)
         if old is not None:
@@ -140,19 +172,24 @@ class Subscriber:
         session.interests[subscription.filter] = interest
         return interest
 
-    def _send_figures(self, interest: Interest) -> None:
-        """Send the current values of the ``$SYS`` topics, which are in memory only."""
+    def _send_figures(self, interest: Interest) -> bool:
+        """Send the current values of the ``$SYS`` topics, which are in memory only. Returns whether there may be some.
+        """
         session, subscription = interest.session, interest.subscription
-        if session.kind == TIER:
-            return
+        if session.kind == TIER or not subscription.filter.startswith("$"):
+            return False
         identifiers = (interest.identifier,) if interest.identifier else ()
         for message in self.system.matching(subscription.filter):
             if not self.subscriptions.is_refused(message.topic):
                 self.courier.offer(session, message, 0, True, identifiers, None)
+        return True
 
-    def unsubscribe(self, connection: Connection, session: Session, packet: Unsubscribe) -> None:
+    def unsubscribe(self, connection: Connection, session: Session, packet: Unsubscribe) -> Iterator[int]:
         codes: list[int] = []
         for filter in packet.filters:
+            yield _steps_of(filter)
+            if connection.session is not session:
+                return
             interest = session.interests.pop(filter, None)
             if interest is None:
                 codes.append(reasons.NO_SUBSCRIPTION_EXISTED)
@@ -174,3 +211,8 @@ def _brings_retained(subscription: Subscription, known: bool) -> bool:
     if subscription.retain_handling == 2 or (subscription.retain_handling == 1 and known):
         return False  # [MQTT-3.3.1-10] [MQTT-3.3.1-11]
     return not is_shared(subscription.filter)  # section 4.8.2
+
+
+def _steps_of(filter: str) -> int:
+    """The steps of the work that it takes to add or remove a filter."""
+    return _FILTER + filter.count("/")

@@ -20,6 +20,7 @@ from mesh.wire.tree import FilterTree
 
 _ROUTE: Final = 300  # bytes of a remembered route besides its topic and receivers
 _RECEIVER: Final = 150
+_LONG: Final = 256  # nodes and subscriptions of a match that takes long; those of usual topics are some ten
 _CHOICES: Final = 64  # members that are looked at for one that can be served now, before one that queues is taken
 
 
@@ -28,7 +29,7 @@ class RouteTarget:
     """One session that receives a topic. ``no_local``: some of its matching filters have No Local. Then ``own`` is the
     target for its own publishes, by the filters without No Local; ``None`` if there are none."""
 
-    __slots__ = ("identifiers", "no_local", "own", "place", "qos", "retain_as_published", "session")
+    __slots__ = ("_found", "identifiers", "no_local", "own", "place", "qos", "retain_as_published", "session")
 
     def __init__(self, interest: Interest) -> None:
         subscription = interest.subscription
@@ -39,16 +40,27 @@ class RouteTarget:
         self.place = 0  # among the members of a shared group
         self.retain_as_published = subscription.retain_as_published
         self.identifiers: tuple[int, ...] = (interest.identifier,) if interest.identifier else ()
+        self._found: list[int] | None = None  # all identifiers, until ``finish``
 
     def merge(self, interest: Interest) -> None:
-        """Another filter of the same session matches too."""
+        """Another filter of the same session matches too. Call ``finish`` after the last one."""
         subscription = interest.subscription
         if self.no_local or subscription.no_local:
             self._merge_own(interest)
         self.qos = max(self.qos, subscription.qos)
         self.retain_as_published = self.retain_as_published or subscription.retain_as_published
         if interest.identifier:
-            self.identifiers = (*self.identifiers, interest.identifier)
+            if self._found is None:
+                self._found = list(self.identifiers)
+            self._found.append(interest.identifier)
+
+    def finish(self) -> None:
+        """All filters were merged: a thousand of one session may match."""
+        if self._found is not None:
+            self.identifiers = tuple(self._found)
+            self._found = None
+        if self.own is not None:
+            self.own.finish()
 
     def _merge_own(self, interest: Interest) -> None:
         """The session gets its own publishes by the filters without No Local only: with the highest QoS among them, and
@@ -64,6 +76,7 @@ class RouteTarget:
             own.qos = self.qos
             own.retain_as_published = self.retain_as_published
             own.identifiers = self.identifiers
+            own._found = None if self._found is None else self._found[:]
             self.no_local = True
 
 
@@ -165,12 +178,12 @@ _NO_LISTENER: Final = InterestListener()
 @final
 class Subscriptions:
     """``routes`` and ``route_bytes`` bound the cached routes; ``refused``: filters of topics that only cores may
-    receive."""
+    receive. ``spent``: steps of the work (see ``work``) that long matches have taken, until the broker counts them."""
 
     __slots__ = (
         "_counts", "_groups", "_letters", "_limit", "_most_bytes", "_refused", "_route_bytes", "_routes", "_total",
         "_tree", "letters_version",
-        "listener",
+        "listener", "spent",
     )  # fmt: skip
 
     def __init__(self, routes: int, refused: tuple[str, ...] = (), route_bytes: int = 64 << 20) -> None:
@@ -186,6 +199,7 @@ class Subscriptions:
         self._letters: dict[Interest, None] = {}  # subscriptions to dead letters, in order
         self.letters_version = 0
         self.listener = _NO_LISTENER
+        self.spent = 0
 
     def __len__(self) -> int:
         return self._total
@@ -193,6 +207,11 @@ class Subscriptions:
     def filters(self) -> list[str]:
         """Every filter that has a subscriber."""
         return list(self._counts)
+
+    def fits(self, filter: str, most: int) -> bool:
+        """Whether every topic that ``filter`` matches leads through at most ``most`` nodes of the tree of filters, if a
+        subscription to it is added."""
+        return self._tree.fits(split_shared(filter)[1], most)
 
     def add(self, interest: Interest) -> None:
         """Add a subscription. The session must not have another one to the same filter."""
@@ -297,15 +316,23 @@ class Subscriptions:
         """Whether a subscription that is not shared matches ``topic``."""
         return any(not isinstance(value, SharedGroup) for value in self._tree.match(topic))
 
+    def is_long(self, topic: str) -> bool:
+        """Whether a match of ``topic`` may take long. Its route may be remembered."""
+        return self._tree.most_nodes(topic) > _LONG
+
     def is_refused(self, topic: str) -> bool:
         """Whether no client may receive ``topic``, also if its filters match."""
         return bool(self._refused) and matches_any(self._refused, topic)
 
     def _compute(self, topic: str) -> Route:
         targets: dict[Session, RouteTarget] = {}
+        merged: dict[RouteTarget, None] = {}
         groups: list[SharedGroup] = []
         refused = self.is_refused(topic)
-        for value in self._tree.match(topic):
+        found = self._tree.match(topic)
+        if self._tree.visited + len(found) > _LONG:
+            self.spent += self._tree.visited + len(found)
+        for value in found:
             if isinstance(value, SharedGroup):
                 if value.of_cores or not refused:
                     groups.append(value)
@@ -317,6 +344,9 @@ class Subscriptions:
                 targets[value.session] = RouteTarget(value)
             else:
                 target.merge(value)
+                merged[target] = None
+        for target in merged:
+            target.finish()
         return Route(list(targets.values()), groups)
 
 

@@ -2,8 +2,9 @@
 
 It knows frames and their positions in a block of memory: never why a process ended, nor what that means for a client.
 What always holds: ``begin`` is called before a frame is handled, and ``end`` after the last of the frames that came
-together, so the block names a frame only if the process ended while it handled that frame; during work that belongs to
-no frame (timers, the end of a turn) it names none.
+together, so the block names a frame only if the process ended while it handled that frame, or (``resume`` to ``rest``)
+while it did later work on one of its packets; during work that belongs to no frame (timers, the end of a turn) it names
+none.
 
 The block is a file on ``/dev/shm`` that the node's folder points to, and not a file in the folder: a page of a file on
 a disk blocks the loop when the disk hangs, and ends the process when the disk is full. A restart of the machine loses
@@ -47,13 +48,14 @@ _NAME: Final = "breadcrumb"
 class Breadcrumb:
     """Writes the block: 0.1 microseconds for a frame, and 0.02 for each further packet that is named (compiled)."""
 
-    __slots__ = ("_index", "_left_out", "_memory", "_source", "_word", "_words")
+    __slots__ = ("_before", "_index", "_left_out", "_memory", "_source", "_word", "_words")
 
     def __init__(self, memory: mmap.mmap, token: str = "") -> None:
         """``token`` identifies this process."""
         self._memory = memory
         self._words = memoryview(memory)[_WORD : _WORD + _WORDS.size].cast("Q")
         self._source = b""
+        self._before = b""
         self._index = 0
         self._word: i64 = 0  # of this frame, without the bytes that are kept of it
         self._left_out: bytes | None = None  # this frame, if it is not written yet
@@ -107,6 +109,19 @@ class Breadcrumb:
         """All frames that came have been handled."""
         self._left_out = None
         self._words[0] = 0
+
+    def resume(self, source: bytes, connection: int, body: bytes, index: int) -> None:
+        """Work on the packet ``index`` of an earlier frame of packets goes on, until ``rest``."""
+        self._before = self._source
+        self.follow(source)
+        self.begin(DATA, connection, body)
+        if index:
+            self.packet(index)
+
+    def rest(self) -> None:
+        """That work stops for now. It may have come between two frames of one read."""
+        self.end()
+        self.follow(self._before)
 
 
 @final

@@ -13,9 +13,24 @@ from typing import final
 from mesh.broker.api import BrokerApi
 from mesh.broker.session import Connection
 from mesh.broker.shell import Flushable
+from mesh.session.fifo import Fifo
 from mesh.transport.frame import ACCEPTED, CLOSE, DATA, TRACED, WINDOW, pack_accepted, pack_traced
 from mesh.transport.link import Link
 from mesh.wire.decode import Reader
+
+
+@final
+class LateFrame:
+    """A frame of which the broker has still to handle packets, and which is not confirmed before. ``number``: of the
+    frame on its link; ``packets``: how many it brought; ``last``: ``Connection.begun`` when its last one is begun."""
+
+    __slots__ = ("body", "last", "number", "packets")
+
+    def __init__(self, number: int, body: bytes, packets: int, last: int) -> None:
+        self.number = number
+        self.body = body
+        self.packets = packets
+        self.last = last
 
 
 class DeviceOwner:
@@ -34,14 +49,22 @@ class DeviceOwner:
         """The connection has ended."""
         raise NotImplementedError
 
+    def blame(self, number: int, body: bytes, index: int) -> None:
+        """The broker works on the packet ``index`` of a frame of this connection: the breadcrumb names it."""
+        raise NotImplementedError
+
+    def absolve(self) -> None:
+        """The broker works on no packet: the breadcrumb names none."""
+        raise NotImplementedError
+
 
 @final
 class Device(Flushable):
     """One vehicle's connection: the shell of its ``Connection``."""
 
     __slots__ = (
-        "_credited", "_greeted", "_under_way", "age", "condemned", "connection", "door", "key", "named", "number",
-        "reader",
+        "_blamed", "_credited", "_greeted", "_late", "_under_way", "age", "condemned", "connection", "door", "key",
+        "named", "number", "reader",
     )  # fmt: skip
 
     def __init__(self, door: DeviceOwner, number: int, age: int, key: tuple[str, str], reader: Reader) -> None:
@@ -56,6 +79,42 @@ class Device(Flushable):
         self._greeted = False
         self._credited = True
         self._under_way = 0
+        self._late: Fifo[LateFrame] | None = None
+        self._blamed = False
+
+    def postpone(self, number: int, body: bytes, packets: int) -> None:
+        """The broker has still to handle packets of a frame."""
+        connection = self.connection
+        if connection is None or connection.later is None:
+            return
+        if self._late is None:
+            self._late = Fifo()
+        self._late.append(LateFrame(number, body, packets, connection.begun + len(connection.later)))
+
+    def oldest_late(self) -> int:
+        """The number of the first frame of which the broker has still to handle packets; 0 if there is none."""
+        connection, late = self.connection, self._late
+        if late is None or connection is None or connection.later is None:
+            self._late = None
+            return 0
+        while late.first().last < connection.begun:
+            late.popleft()
+        return late.first().number
+
+    def resumed(self, begun: int) -> None:
+        late = self._late
+        if late is None:
+            return  # it is the call that brought the first frame
+        for frame in late:
+            if frame.last >= begun:
+                self._blamed = True
+                self.door.blame(self.number, frame.body, frame.packets - 1 - (frame.last - begun))
+                return
+
+    def rested(self) -> None:
+        if self._blamed:
+            self._blamed = False
+            self.door.absolve()
 
     def attached(self, under_way: int) -> None:
         """The vehicle already has its CONNACK, and ``under_way`` bytes wait at the door for the vehicle to read."""

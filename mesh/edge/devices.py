@@ -18,7 +18,9 @@ means that the door never got the answer: the first connection is ended without 
 *Age.* Each connection has the time when its door accepted it. ATTACH never takes a session over from a younger
 connection: the vehicle has connected through another door while the link of the older connection was down.
 
-*Confirmation.* The replayable frames (DATA, CLOSE) of a link are counted as they are handled. At the end of each turn
+*Confirmation.* The replayable frames (DATA, CLOSE) of a link are counted as they are handled. A packet may take the
+broker several turns, in which the later packets of its connection wait: their frames, and all later ones of the link,
+count when they are handled. At the end of each turn
 the count is noted with the journal's position; when the journal is durable up to there, CONFIRM carries the count. The
 answers to the packets in those frames are sent before it, so a door that receives CONFIRM has the answers.
 
@@ -172,7 +174,9 @@ class Devices(DoorOwner):
             position = self._journal.position
             for link in busy:
                 link.note(position, self._durable)
+            late = [link for link in busy if link.late]
             busy.clear()
+            busy.update(late)  # until the broker has handled their frames
         if self._fresh:
             self._fresh = False
             for link in self.links:
@@ -416,18 +420,19 @@ class Devices(DoorOwner):
         door.remove(rival)
         rival.connection = None
 
-    def receive(self, device: Device, body: bytes) -> None:
-        """DATA: packets of a vehicle."""
+    def receive(self, device: Device, body: bytes) -> int:
+        """DATA: packets of a vehicle. Returns how many."""
         connection = device.connection
         if connection is None:
-            return
+            return 0
         if device.condemned is not None and self._is_poison(device, device.condemned, body):
-            return
+            return 0
         reader = device.reader
+        packets = reader.feed(body)
         acks = False  # the breadcrumb names the first of a run of acknowledgements only
-        for index, packet in enumerate(reader.feed(body)):
+        for index, packet in enumerate(packets):
             if connection.closing:
-                return
+                return 0
             ack = isinstance(packet, Ack)
             if index and not (ack and acks):
                 self.breadcrumb.packet(index)
@@ -442,6 +447,7 @@ class Devices(DoorOwner):
         if reader.error is not None and not connection.closing:
             self.notices.warn("protocol error", "%s: vehicle %s: %s", self.name, device.key[0], reader.error)
             self._fail(device, connection, reader.error.reason, str(reader.error))
+        return len(packets)
 
     def _fail(self, device: Device, connection: Connection, reason: int, why: str = "") -> None:
         """Close a connection at which something is wrong."""

@@ -2,7 +2,8 @@
 
 It knows how a link is lost and replaced, and which of its frames are confirmed: never how a connection begins. The
 rules are in ``devices``. What always holds: a door has one link at a time, and frames of older links are ignored;
-replayable frames are counted in the order in which they are handled.
+replayable frames are counted in the order in which they are handled, and no frame is confirmed before one that came
+earlier.
 """
 
 from __future__ import annotations
@@ -95,8 +96,8 @@ class DoorOwner:
         """ATTACH: a vehicle's connection outlived the link."""
         raise NotImplementedError
 
-    def receive(self, device: Device, body: bytes) -> None:
-        """DATA: packets of a vehicle."""
+    def receive(self, device: Device, body: bytes) -> int:
+        """DATA: packets of a vehicle. Returns how many."""
         raise NotImplementedError
 
 
@@ -104,13 +105,14 @@ class DoorOwner:
 class DoorProcess(DeviceOwner):
     """One front door's process, with its connections."""
 
-    __slots__ = ("_grace", "_owner", "complete", "connections", "instance", "name")
+    __slots__ = ("_grace", "_owner", "_source", "complete", "connections", "instance", "name")
 
     def __init__(self, owner: DoorOwner, name: str, instance: bytes) -> None:
         super().__init__(owner.broker)
         self._owner = owner
         self.name = name
         self.instance = instance
+        self._source = source_of(name, instance)
         self.connections: dict[int, Device] = {}
         self.complete = False  # it has named all its connections once, so an unknown number has ended here
         self._grace: asyncio.TimerHandle | None = None
@@ -159,6 +161,12 @@ class DoorProcess(DeviceOwner):
         self.stalled.discard(device)
         self._owner.release(device)
 
+    def blame(self, number: int, body: bytes, index: int) -> None:
+        self._owner.breadcrumb.resume(self._source, number, body, index)
+
+    def absolve(self) -> None:
+        self._owner.breadcrumb.rest()
+
     def status(self) -> DoorLinkStatus:
         """The status, for ``mesh status`` and metrics."""
         return DoorLinkStatus(
@@ -183,11 +191,13 @@ class DoorLink(Link):
 
     __slots__ = (
         "_answering", "_breadcrumb", "_confirmed", "_door", "_noted", "_owner", "_source", "_waiting", "handled",
+        "late",
     )  # fmt: skip
 
     def __init__(self, owner: DoorOwner) -> None:
         super().__init__(owner.name, owner.group, owner.turn, owner.limits.max_packet_size + SLACK)
         self.handled = 0
+        self.late: set[Device] = set()  # connections with frames of this link that the broker has still to handle
         self._owner = owner
         self._breadcrumb = owner.breadcrumb
         self._source = b""
@@ -218,7 +228,10 @@ class DoorLink(Link):
                 self._count()
                 device = door.connections.get(connection)
                 if device is not None and device.named:
-                    self._owner.receive(device, body)
+                    packets = self._owner.receive(device, body)
+                    if device.connection is not None and device.connection.later is not None:
+                        device.postpone(self.handled, body, packets)
+                        self.late.add(device)
             else:
                 self._control(door, kind, connection, body)
 
@@ -271,11 +284,23 @@ class DoorLink(Link):
         self.turn.wake()
 
     def note(self, position: int, durable: int) -> None:
-        """The turn ends: the records of all handled frames are in the journal up to ``position``."""
-        if self.handled > self._noted:
-            self._noted = self.handled
-            self._waiting.append((self.handled, position))
+        """The turn ends: the records of all frames that were handled wholly are in the journal up to ``position``."""
+        handled = self._handled_wholly() if self.late else self.handled
+        if handled > self._noted:
+            self._noted = handled
+            self._waiting.append((handled, position))
         self.confirm(durable)
+
+    def _handled_wholly(self) -> int:
+        """The frames before the first one of which the broker has still to handle packets."""
+        handled = self.handled
+        for device in list(self.late):
+            oldest = device.oldest_late()
+            if not oldest:
+                self.late.discard(device)
+            elif oldest <= handled:
+                handled = oldest - 1
+        return handled
 
     def confirm(self, durable: int) -> None:
         """The journal is durable up to ``durable``: confirm the frames that this covers."""

@@ -120,6 +120,7 @@ class NodeConfig:
         settings.max_subscriptions = limits.subscriptions
         settings.vehicle_sessions = limits.vehicle_sessions
         settings.vehicle_subscription_bytes = limits.vehicle_subscription_bytes
+        settings.match_nodes = limits.match_nodes
         settings.vehicle_retained_bytes = limits.vehicle_retained_bytes
         settings.vehicle_queue_bytes = limits.vehicle_queue_bytes
         settings.memory = self.memory_budget()

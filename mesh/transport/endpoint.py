@@ -153,7 +153,7 @@ class EndpointClient(ClientStream):
         elif self.life.state == WAITING and connection.accepted:
             self.established(connection.keep_alive)
         if self.holds:
-            if self.holds & HOLD_BROKER and not connection.congested:
+            if self.holds & HOLD_BROKER and not connection.congested and connection.later is None:
                 self.release(HOLD_BROKER)
             self.owe()
 
@@ -236,7 +236,7 @@ class EndpointClient(ClientStream):
                 "protocol error", "%s: client %s: %s", self._endpoint.name, connection.peer, error
             )
             broker.fail(connection, error.reason, str(error))
-        if connection.congested:
+        if connection.congested or connection.later is not None:
             self.hold(HOLD_BROKER)
         self._endpoint.turn.wake()
 

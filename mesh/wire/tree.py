@@ -1,25 +1,32 @@
 """Two trees over topic levels: one finds the filters that match a topic, one the topics that match a filter.
 
 They know levels, wildcards and the ``$`` rule; they must never know what the values are. What always holds: the work of
-a match depends on the levels of the topic and on the matches, never on the number of other filters or topics; nothing
-recurses, so that depth needs no stack; a branch without a value is removed. A filter can match as many topics as there
-are, so that match can be done in portions (``TopicWalk``). Filters of shared subscriptions are used
-without ``$share/{group}/``.
+a match depends on the levels of the topic and on the nodes that it leads through, never on the number of other filters
+or topics; nothing recurses, so that depth needs no stack; a branch without a value is removed. A filter can match as
+many topics as there are, so that match can be done in portions (``TopicWalk``). A topic can lead through as many nodes
+as filters have levels, if they mix ``+`` and names, so each node knows its ``weight``, and ``FilterTree.fits`` tells
+which filters keep every match short. Filters of shared subscriptions are used without ``$share/{group}/``.
 """
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, final
 
 V = TypeVar("V")
+
+# Filters of up to this many levels fit always: together they lead a topic through at most 2 ** 9 - 1 nodes. So one who
+# uses up what deeper filters may take keeps no usual filter out.
+SHALLOW: Final = 8
+_FEW: Final = 32  # children whose weights are compared one by one
 
 
 @final
 class FilterNode(Generic[V]):
     """One level of filters. ``here`` has the values of filters that end at this level, ``below`` of those
-    that end with ``#`` after it."""
+    that end with ``#`` after it. ``weight``: the most nodes that one topic leads through from this node on, itself
+    included. ``counts``: how many of the many children have which weight."""
 
-    __slots__ = ("below", "children", "here", "plus")
+    __slots__ = ("below", "children", "counts", "here", "plus", "weight")
 
     def __init__(self) -> None:
         # Created when first needed: a node for each vehicle is the common case, and an empty dictionary takes 64 bytes.
@@ -27,6 +34,8 @@ class FilterNode(Generic[V]):
         self.plus: FilterNode[V] | None = None
         self.here: dict[object, V] | None = None
         self.below: dict[object, V] | None = None
+        self.counts: dict[int, int] | None = None
+        self.weight = 1
 
     def child(self, level: str) -> FilterNode[V] | None:
         """The child node for a level, also for ``+``; ``None`` if there is none."""
@@ -55,6 +64,45 @@ class FilterNode(Generic[V]):
             del self.children[level]
             if not self.children:
                 self.children = None
+                self.counts = None
+
+    def reweigh(self, level: str, before: int, after: int) -> None:
+        """The weight of the child node for a level was ``before`` and is ``after`` (0: there is none)."""
+        if level == "+":
+            self.weight += after - before
+        else:
+            others = 1 if self.plus is None else 1 + self.plus.weight
+            self.weight = others + self._heaviest(self.weight - others, before, after)
+
+    def _heaviest(self, heaviest: int, before: int, after: int) -> int:
+        """The largest weight of a child for a name; it was ``heaviest`` before this change of one of them."""
+        if self.children is None:
+            return 0
+        counts = self.counts
+        if counts is None:
+            if after >= heaviest or before < heaviest:
+                heaviest = max(heaviest, after)
+            else:
+                heaviest = max([child.weight for child in self.children.values()])
+            if len(self.children) > _FEW:
+                self._count()
+            return heaviest
+        if after:
+            counts[after] = counts.get(after, 0) + 1
+        if before:
+            counts[before] -= 1
+            if not counts[before]:
+                del counts[before]
+        if after < heaviest and heaviest not in counts:
+            return max(counts)
+        return max(heaviest, after)
+
+    def _count(self) -> None:
+        counts: dict[int, int] = {}
+        if self.children is not None:
+            for child in self.children.values():
+                counts[child.weight] = counts.get(child.weight, 0) + 1
+        self.counts = counts
 
     def empty(self) -> bool:
         """Whether this node has no values and no children."""
@@ -63,13 +111,15 @@ class FilterNode(Generic[V]):
 
 @final
 class FilterTree(Generic[V]):
-    """Topic filters, each with values under keys; finds the values whose filter matches a topic name."""
+    """Topic filters, each with values under keys; finds the values whose filter matches a topic name. ``visited``: how
+    many nodes the last match led through."""
 
-    __slots__ = ("_root", "_size")
+    __slots__ = ("_root", "_size", "visited")
 
     def __init__(self) -> None:
         self._root: FilterNode[V] = FilterNode()
         self._size = 0
+        self.visited = 0
 
     def __len__(self) -> int:
         """The number of values."""
@@ -82,8 +132,18 @@ class FilterTree(Generic[V]):
         if rest:
             parts.pop()
         node = self._root
+        path = [node]
+        known = 0  # nodes of the path that existed before
         for level in parts:
-            node = node.grow(level)
+            child = node.child(level)
+            if child is None:
+                child = node.grow(level)
+            else:
+                known += 1
+            node = child
+            path.append(node)
+        if known < len(parts):
+            self._grown(path, parts, known)
         values = node.below if rest else node.here
         if values is None:
             values = {}
@@ -121,16 +181,76 @@ class FilterTree(Generic[V]):
                 node.below = None
             else:
                 node.here = None
-        while path and node.empty():
-            node = path.pop()
-            node.cut(parts[len(path)])
+        weight = node.weight
+        while path:
+            after = 0 if node.empty() else node.weight
+            if after == weight:
+                break
+            before, node = weight, path.pop()
+            weight = node.weight
+            level = parts[len(path)]
+            if not after:
+                node.cut(level)
+            node.reweigh(level, before, after)
         return True
+
+    def _grown(self, path: list[FilterNode[V]], parts: list[str], known: int) -> None:
+        """The nodes of ``path`` behind the first ``known`` + 1 are new: adjust the weights, from the last one on."""
+        before, after = 0, 1
+        for index in range(len(parts) - 1, -1, -1):
+            node = path[index]
+            weight = node.weight
+            if parts[index] == "+":  # as ``reweigh`` does; most levels of deep filters
+                node.weight = weight + after - before
+            else:
+                node.reweigh(parts[index], before, after)
+                if node.weight == weight and index <= known:
+                    return
+            before = weight if index <= known else 0
+            after = node.weight
+
+    def fits(self, filter: str, most: int) -> bool:
+        """Whether a topic that ``filter`` matches leads through at most ``most`` nodes, if the filter is added. A
+        filter that adds no node fits."""
+        levels = filter.count("/") + 1
+        if levels <= SHALLOW or self._root.weight + levels <= most:
+            return True
+        parts = filter.split("/")
+        if parts[-1] == "#":
+            parts.pop()
+        path: list[FilterNode[V]] = []
+        node: FilterNode[V] | None = self._root
+        for level in parts:
+            if node is None:
+                break
+            path.append(node)
+            node = node.child(level)
+        if node is not None:
+            return True
+        weight = len(parts) - len(path) + 1  # of the first new node
+        for index in range(len(path) - 1, -1, -1):
+            node = path[index]
+            plus = 0 if node.plus is None else node.plus.weight
+            weight += node.weight - plus if parts[index] == "+" else 1 + plus
+        return weight <= most
+
+    def most_nodes(self, topic: str) -> int:
+        """How many nodes a topic leads through at most: a look at the nodes with its names, and at their ``+``."""
+        node: FilterNode[V] | None = self._root
+        most = 0
+        for level in topic.split("/"):
+            if node is None:
+                return most
+            most += 1 if node.plus is None else 1 + node.plus.weight
+            node = None if node.children is None else node.children.get(level)
+        return most + 1
 
     def match(self, topic: str) -> list[V]:
         """The values of all filters that match a valid topic name, once for each such filter."""
         found: list[V] = []
         at: list[FilterNode[V]] = [self._root]
         wild = not topic.startswith("$")  # a wildcard at the first level never matches a name with $ [MQTT-4.7.2-1]
+        self.visited = 1
         for level in topic.split("/"):
             following: list[FilterNode[V]] = []
             for node in at:
@@ -146,6 +266,7 @@ class FilterTree(Generic[V]):
             if not following:
                 return found
             at = following
+            self.visited += len(at)
             wild = True
         for node in at:
             if node.here is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.wire.topics import covers, filter_error, is_shared, levels, matches, name_error, overlap, split_shared
-from mesh.wire.tree import FilterTree, TopicTree
+from mesh.wire.tree import SHALLOW, FilterNode, FilterTree, TopicTree
 from tests.wire import strategies
 
 # Few letters, so that many filters match topics.
@@ -185,6 +187,45 @@ def test_longest_and_deepest_names_and_filters_are_valid() -> None:
     assert filter_error("/".join("+" * 128)) == ""
 
 
+def weighed(node: FilterNode[Any]) -> int:
+    """The most nodes that a topic leads through from ``node`` on; checks what each node knows of that."""
+    plus = 0 if node.plus is None else weighed(node.plus)
+    weight = 1 + plus + max(map(weighed, (node.children or {}).values()), default=0)
+    assert node.weight == weight
+    return weight
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 5), st.booleans()), max_size=200))
+def test_a_node_with_many_children_knows_the_heaviest(steps: list[tuple[int, int, bool]]) -> None:
+    tree: FilterTree[int] = FilterTree()
+    for number in range(40):
+        tree.add(f"a/{number}", 1, 1)
+    for number, depth, there in steps:
+        filter = "/".join(["a", str(number), *"+" * depth])
+        if there:
+            tree.add(filter, 1, 1)
+        else:
+            tree.remove(filter, 1)
+        weighed(tree._root)
+
+
+@given(st.lists(few_filters(), max_size=30), st.integers(1, 40))
+def test_filters_that_fit_keep_every_match_short(filters: list[str], most: int) -> None:
+    tree: FilterTree[int] = FilterTree()
+    added: list[str] = []
+    for filter in filters:
+        before, deep = tree._root.weight, "x/" * SHALLOW + filter
+        if tree.fits(deep, most):
+            tree.add(deep, 1, 1)
+            added.append(deep)
+            assert tree._root.weight <= max(most, before)
+        else:
+            other: FilterTree[int] = FilterTree()
+            for known in (*added, deep):
+                other.add(known, 1, 1)
+            assert other._root.weight > most
+
+
 @given(
     st.lists(st.tuples(few_filters(), st.integers(0, 3), st.booleans()), max_size=30), st.lists(few_topics, min_size=1)
 )
@@ -198,6 +239,7 @@ def test_filter_tree_agrees_with_a_list_of_filters(steps: list[tuple[str, int, b
         else:
             assert tree.remove(filter, key) == (plain.pop((filter, key), None) is not None)
         assert len(tree) == len(plain)
+        assert weighed(tree._root) == tree._root.weight
     for topic in topics:
         assert sorted(tree.match(topic)) == sorted(value for value in plain.values() if matches(value[0], topic))
     for filter, key in plain:
