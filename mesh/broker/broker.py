@@ -161,7 +161,7 @@ class Broker(BrokerApi):
         forwarder = forwarder or Forwarder()
         self.dispatcher = Dispatcher(
             self.subscriptions, self.retained, self.catch_up, self.inbox, self.persistence, self.courier,
-            self.refusals, forwarder, clock,
+            self.refusals, forwarder, clock, settings.fan_out, self.work, self._fanned_out,
         )  # fmt: skip
         self.intake = Intake(
             settings, self.dispatcher, forwarder, self.sessions, self.persistence, self.outbox, self.counters, tracer,
@@ -205,6 +205,7 @@ class Broker(BrokerApi):
         self.courier.pressure.recovered(found.sessions.values())
         self.catch_up.restore(found.interests)
         self.letters.restore(found.letters)
+        self.dispatcher.restore(found.fan_outs, found.sessions)
         other += found.other
 
     def _drop_will(self, session: Session, will: Message) -> None:
@@ -730,6 +731,11 @@ class Broker(BrokerApi):
         holder = receipt.holder
         if not receipt.closed and isinstance(holder, Connection):
             self.intake.settle(holder)
+
+    def _fanned_out(self, receipt: Receipt) -> None:
+        """All receivers have the message of ``receipt``."""
+        self.courier.slowdown.answered(receipt)
+        self.courier.slowdown.released()
 
     def placed(self, receipt: Receipt) -> None:
         """The message of ``receipt``, which was ``unplaced``, is where it belongs, or refused."""

@@ -2,7 +2,7 @@
 
 It knows subscriptions, retained messages and inboxes: never packets or connections. What always holds: a message that
 came over a tier link never leaves over one (split horizon); the journal keeps one body of a message for several durable
-sessions.
+sessions. A message for very many receivers reaches them in portions (``fanout``).
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from mypy_extensions import mypyc_attr
 
 from mesh.broker.catchup import CatchUp
 from mesh.broker.courier import Courier
+from mesh.broker.fanout import FanOuts
 from mesh.broker.inbox import Inbox
 from mesh.broker.persistence import Persistence
+from mesh.broker.place import Place
 from mesh.broker.principal import BACKEND, TIER, VEHICLE
 from mesh.broker.refusals import Missed, Refusals
 from mesh.broker.retained import Retained
 from mesh.broker.session import Session
-from mesh.broker.subscriptions import RouteTarget, SharedGroup, Subscriptions
+from mesh.broker.subscriptions import Route, RouteTarget, SharedGroup, Subscriptions
 from mesh.broker.versions import Tombstones, Version
+from mesh.broker.work import Work
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message, message_of
 from mesh.wire import reasons
@@ -51,6 +54,9 @@ class Dispatcher:
         refusals: Refusals,
         forwarder: Forwarder,
         clock: Callable[[], float],
+        fan_out: int,
+        work: Work,
+        answered: Callable[[Receipt], None],
     ) -> None:
         self.subscriptions = subscriptions
         self.retained = retained
@@ -63,6 +69,8 @@ class Dispatcher:
         self.forwarder = forwarder
         self.clock = clock
         self.tombstones = Tombstones(persistence)
+        self.at_once = fan_out
+        self.fan_outs = FanOuts(persistence, refusals, work, self._find, self._fan, answered)
 
     def has_room(self, message: Message, source: Session) -> bool:
         """With ``hold``: whether the receivers on this node may take a message."""
@@ -75,7 +83,7 @@ class Dispatcher:
         if not self._retain(message, receipt, source):
             return self._refuse(message, source, receipt)
         route = self.subscriptions.route(message.topic)
-        return self._fan_out(message, source, receipt, route.targets, route.groups)
+        return self._fan_out(message, source, receipt, route, route.groups)
 
     def _refuse(self, message: Message, source: Session | None, receipt: Receipt | None) -> int:
         """There is no room for a retained message. Returns the reason code for its publisher."""
@@ -96,8 +104,12 @@ class Dispatcher:
         if plain:
             if not self._retain(message, receipt, None):
                 self.retained.discard(message.topic)
-            return self._fan_out(message, None, receipt, self.subscriptions.route(message.topic).targets, shared)
+            return self._fan_out(message, None, receipt, self.subscriptions.route(message.topic), shared)
         message.fan_out = len(shared) > 1
+        if len(shared) > self.at_once or self.fan_outs.busy:
+            place = Place(False, [group.full for group in shared])
+            if self._fans_out(message, None, receipt, Route([], shared), place):
+                return reasons.NO_MATCHING_SUBSCRIBERS
         result = reasons.NO_MATCHING_SUBSCRIBERS
         for group in shared:
             chosen = group.choose()
@@ -177,10 +189,17 @@ class Dispatcher:
         message: Message,
         source: Session | None,
         receipt: Receipt | None,
-        targets: list[RouteTarget],
+        route: Route,
         groups: list[SharedGroup],
     ) -> int:
-        targets = self._receivers(targets, message, source)
+        if len(route.targets) + len(groups) > self.at_once or self.fan_outs.busy:
+            place = Place()
+            if groups is not route.groups and (groups or route.groups):
+                route = Route(route.targets, groups)
+                place.groups = [group.full for group in groups]
+            if self._fans_out(message, source, receipt, route, place):
+                return reasons.NO_MATCHING_SUBSCRIBERS
+        targets = self._receivers(route.targets, message, source)
         plain = len(targets)  # the rest are members of these groups
         by: list[str] = []
         for shared in groups:
@@ -215,6 +234,46 @@ class Dispatcher:
         if message.body:
             self.persistence.unshare(message)
         return result
+
+    def _fans_out(
+        self, message: Message, source: Session | None, receipt: Receipt | None, route: Route, place: Place
+    ) -> bool:
+        """Whether a message reaches its receivers in later turns: it has many, or would overtake such a message."""
+        fan_outs = self.fan_outs
+        if len(route.targets) + len(route.groups) <= self.at_once and not fan_outs.overtakes(
+            message, route.targets, route.groups
+        ):
+            return False
+        if fan_outs.has_room(message):
+            fan_outs.add(message, source, receipt, route, place)
+        else:
+            self.courier.dropped(message)
+        return True
+
+    def _fan(
+        self, target: RouteTarget, message: Message, source: Session | None, receipt: Receipt | None, group: str
+    ) -> int:
+        """Queue a message for one of its many receivers, if it is to get it. Returns a reason code."""
+        if not group:
+            kept = self._receivers([target], message, source)
+            if not kept:
+                return reasons.SUCCESS
+            target = kept[0]
+        return self._deliver(target, message, receipt, group)
+
+    def restore(self, fan_outs: dict[int, tuple[int, Place]], sessions: dict[int, Session]) -> None:
+        """Go on with the messages that had not reached all receivers when the process ended."""
+        for body in sorted(fan_outs):  # in the order in which they came
+            item, place = fan_outs[body]
+            self.fan_outs.restore(self.persistence.read(body), sessions.get(place.source), item, place)
+
+    def _find(self, topic: str, place: Place) -> Route:
+        """The present receivers of a message that is on its way to many."""
+        route = self.subscriptions.route(topic)
+        if place.groups is not None:
+            chosen = [group for group in route.groups if group.full in place.groups and not group.of_cores]
+            route = Route(route.targets if place.plain else [], chosen)
+        return route
 
     def _receivers(self, targets: list[RouteTarget], message: Message, source: Session | None) -> list[RouteTarget]:
         """The targets of a route that get this message, after No Local [MQTT-3.8.3-3] and split horizon."""

@@ -4,7 +4,7 @@ The only place that knows the form of the broker's journal items. It must never 
 holds:
 
 * a delivery, a session or a subscription with an ``item`` is in the journal, and only this class drops it from there;
-* a body that several deliveries or dead letters share is dropped with the last of them;
+* a body that deliveries, dead letters or a fan-out share is dropped with the last of them;
 * recovery reads no message body (except wills, which are part of the state of their sessions).
 
 A session is the ``owner`` of its items. Recovery drops the items of a session that has no state in the journal (a crash
@@ -20,6 +20,7 @@ from typing import Final, final
 
 from mesh.broker.ledger import Ledger
 from mesh.broker.letter import Letter
+from mesh.broker.place import Place
 from mesh.broker.session import Interest, Session
 from mesh.session.message import Message, pack, unpack
 from mesh.session.outbound import RELEASED, Delivery, Depth
@@ -40,6 +41,7 @@ LEDGER: Final = 8
 RETAINED: Final = 9
 DEAD_LETTER: Final = 10
 TOMBSTONE: Final = 11  # of a fleet-wide topic whose retained message was deleted
+FAN_OUT: Final = 12  # of a message for many receivers, some of which may not have it
 
 _PORTION: Final = 256  # items that are recovered between two looks at the clock
 _ITEM: Final = 4  # steps for one of them, see ``work``
@@ -52,16 +54,18 @@ _INCOMING: Final = struct.Struct("!H")
 _LEDGER: Final = struct.Struct("!HH")  # first and last identifier; then the instance
 _RETAINED: Final = struct.Struct("!d")  # when it expires; then the topic
 _TOMBSTONE: Final = struct.Struct("!d")  # when the message was deleted; then the topic
+_FAN_OUT: Final = struct.Struct("!QQQ")  # body, session of the publisher, last session; then JSON of the rest
 _LETTER: Final = struct.Struct("!dBQIH")  # time, reason, body, size, length of the share; then the share, the topic
 
 
 @final
 class RecoveredState:
     """The result of ``Persistence.recover``. ``retained`` is (item, topic, expiry time), ``tombstones`` (item, topic,
-    time of the deletion); ``letters`` are in the order of their items; ``other`` are the items of unknown kinds.
+    time of the deletion); ``letters`` are in the order of their items; ``fan_outs`` has the item and the
+    place of each by its body; ``other`` are the items of unknown kinds.
     """
 
-    __slots__ = ("interests", "letters", "other", "retained", "sessions", "tombstones")
+    __slots__ = ("fan_outs", "interests", "letters", "other", "retained", "sessions", "tombstones")
 
     def __init__(self) -> None:
         self.sessions: dict[int, Session] = {}
@@ -69,6 +73,7 @@ class RecoveredState:
         self.retained: list[tuple[int, str, float]] = []
         self.tombstones: list[tuple[int, str, float]] = []
         self.letters: list[Letter] = []
+        self.fan_outs: dict[int, tuple[int, Place]] = {}
         self.other: list[Item] = []
 
 
@@ -225,6 +230,23 @@ class Persistence:
         self._release_body(message.body)
         message.body = 0
 
+    # Messages for many receivers
+
+    def keep_fan_out(self, old: int, place: Place) -> int:
+        """Write how far a message has come; it replaces the item ``old`` (0: none). Returns the new one."""
+        meta = _FAN_OUT.pack(place.body, place.source, place.session)
+        if place.group or not place.plain or place.groups is not None:
+            meta += json.dumps([place.group, place.plain, place.groups]).encode()
+        item = self.store.append(FAN_OUT, 0, meta, b"")
+        if old:
+            self.store.drop(old)
+        return item
+
+    def forget_fan_out(self, item: int, message: Message) -> None:
+        """All receivers have the message. Its body ends with the last delivery."""
+        self.store.drop(item)
+        self.unshare(message)
+
     # Dead letters
 
     def keep_letter(self, letter: Letter, message: Message) -> None:
@@ -275,7 +297,7 @@ class Persistence:
         self.store.drop(item)
 
     def read(self, item: int) -> Message:
-        """Read a retained message."""
+        """Read a retained message, or a body that deliveries share."""
         return unpack(self.store.read(item))
 
     # Recovery
@@ -315,6 +337,8 @@ class Persistence:
                 found.tombstones.append((item.id, item.meta[_TOMBSTONE.size :].decode(), deleted))
             elif kind == DEAD_LETTER:
                 self._recover_letter(found, item)
+            elif kind == FAN_OUT:
+                self._recover_fan_out(found, item)
             elif kind == INTEREST or kind in handlers:
                 session = sessions.get(item.owner)
                 if session is None:
@@ -389,6 +413,23 @@ class Persistence:
                 return
             self._bodies[body] += 1
         found.letters.append(letter)
+
+    def _recover_fan_out(self, found: RecoveredState, item: Item) -> None:
+        place = Place()
+        place.body, place.source, place.session = _FAN_OUT.unpack_from(item.meta)
+        rest = item.meta[_FAN_OUT.size :]
+        if rest:
+            place.group, place.plain, place.groups = json.loads(rest)
+        older = found.fan_outs.get(place.body)
+        if older is not None:
+            self._stale.append(older[0])
+        elif place.body in self._bodies:
+            self._bodies[place.body] += 1
+        else:
+            self._stale.append(item.id)
+            self.lost += 1
+            return
+        found.fan_outs[place.body] = (item.id, place)
 
     def _recover_incoming(self, session: Session, item: Item) -> None:
         session.incoming[_INCOMING.unpack(item.meta)[0]] = item.id

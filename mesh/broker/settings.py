@@ -26,10 +26,10 @@ class Settings:
 
     __slots__ = (
         "attach_grace", "backend_queue_bytes", "backend_queue_messages", "backend_when_full", "dead_letter_age",
-        "dead_letter_bytes", "dead_letter_expired", "dead_letter_share", "dead_letter_when_full", "disk", "hold_bytes",
-        "hold_messages", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all", "match_nodes",
-        "max_keep_alive", "max_packet", "max_queue_bytes", "max_queue_messages", "max_retained", "max_session_expiry",
-        "max_sessions",
+        "dead_letter_bytes", "dead_letter_expired", "dead_letter_share", "dead_letter_when_full", "disk", "fan_out",
+        "hold_bytes", "hold_messages", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all",
+        "match_nodes", "max_keep_alive", "max_packet", "max_queue_bytes", "max_queue_messages", "max_retained",
+        "max_session_expiry", "max_sessions",
         "max_subscriptions", "memory", "node", "on_refusal", "overshoot_bytes", "queue_patience", "receive_maximum",
         "refused", "routes", "shared_patience", "system_interval", "tier_packet", "tier_queue_bytes",
         "tier_queue_messages", "topic_aliases", "vehicle_queue_bytes", "vehicle_retained_bytes", "vehicle_sessions",
@@ -95,4 +95,5 @@ class Settings:
         self.refused: tuple[str, ...] = ()  # filters of topics that no client may receive
         self.system_interval = 10.0  # seconds between two updates of the $SYS topics; 0: none
         self.shared_patience = 30.0  # seconds without an acknowledgement until a member of a group counts as stalled
+        self.fan_out = 256  # receivers that a message may have and still reach all of them in one turn
         self.routes = 16_384  # topics whose receivers are remembered: about 1 KB each

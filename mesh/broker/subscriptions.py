@@ -21,6 +21,7 @@ from mesh.wire.tree import FilterTree
 _ROUTE: Final = 300  # bytes of a remembered route besides its topic and receivers
 _RECEIVER: Final = 150
 _LONG: Final = 256  # nodes and subscriptions of a match that takes long; those of usual topics are some ten
+SORTED: Final = 64
 _CHOICES: Final = 64  # members that are looked at for one that can be served now, before one that queues is taken
 
 
@@ -146,13 +147,23 @@ class SharedGroup:
 
 @final
 class Route:
-    """The receivers of one topic."""
+    """The receivers of one topic: ``targets`` in the order of their sessions, and ``groups`` in that of their names, if
+    there are more than ``SORTED``."""
 
-    __slots__ = ("groups", "targets")
+    __slots__ = ("_members", "groups", "targets")
 
     def __init__(self, targets: list[RouteTarget], groups: list[SharedGroup]) -> None:
         self.targets = targets
         self.groups = groups
+        self._members: set[object] | None = None
+
+    def has(self, receiver: object) -> bool:
+        """Whether a session or a group is a receiver."""
+        members = self._members
+        if members is None:
+            members = self._members = {target.session for target in self.targets}
+            members.update(self.groups)
+        return receiver in members
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -347,7 +358,22 @@ class Subscriptions:
                 merged[target] = None
         for target in merged:
             target.finish()
-        return Route(list(targets.values()), groups)
+        receivers = list(targets.values())
+        if len(receivers) > SORTED:
+            receivers.sort(key=id_of)
+        if len(groups) > SORTED:
+            groups.sort(key=name_of)
+        return Route(receivers, groups)
+
+
+def id_of(target: RouteTarget) -> int:
+    """The order of sessions: that of their beginning, and the same after a restart."""
+    return target.session.id
+
+
+def name_of(group: SharedGroup) -> str:
+    """The order of shared groups."""
+    return group.full
 
 
 def _is_of_letters(filter: str) -> bool:

@@ -46,6 +46,10 @@ class Work:
             self.left -= steps
         self._jobs.append(job)
 
+    def add(self, job: Iterator[int]) -> None:
+        """Do a job from the end of this turn on."""
+        self._jobs.append(job)
+
     def run(self) -> bool:
         """Continue the jobs at the end of a turn. Returns whether some are left for the next."""
         self.left = STEPS

@@ -70,6 +70,7 @@ _KINDS: Final = {
     persistence.RETAINED: "retained message",
     persistence.TOMBSTONE: "deleted retained message",
     persistence.DEAD_LETTER: "dead letter",
+    persistence.FAN_OUT: "message that is being sent to many",
     kinds.SPOOLED: "spooled message",
     kinds.SPOOL_RELEASED: "released spooled message",
     kinds.TIER_INCOMING: "QoS 2 identifier of an edge",

@@ -28,27 +28,13 @@ from mesh.wire.packets import (
     Will,
 )
 from mesh.wire.properties import Properties
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import CountingStore
 from tests.support.bench import Bench, Client, subscribe
 
 LEVELS = 125
 TOPICS = 300
 FILTERS = 60
 DROPS = 2 * STEPS  # more than one turn may drop, far less than these tests have
-
-
-class CountingStore(MemoryStore):
-    """Counts the calls since the last turn."""
-
-    calls = 0
-
-    def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
-        self.calls += 1
-        return super().append(kind, owner, meta, body)
-
-    def drop(self, id: int) -> None:
-        self.calls += 1
-        super().drop(id)
 
 
 def bench(**options: Any) -> Bench:

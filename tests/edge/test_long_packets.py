@@ -10,7 +10,7 @@ from mesh.broker.session import Connection
 from mesh.edge.doors import DoorLink
 from mesh.session.fifo import Fifo
 from mesh.wire.packets import MQTT5, PUBACK, Disconnect, Packet, Publish
-from tests.edge.test_poison import Mortal, fatal, mortal
+from tests.fakes.mortal import Mortal, fatal, mortal
 from tests.support.bare import Bare
 from tests.support.loop import run
 from tests.support.waiting import until

@@ -66,3 +66,17 @@ class FaultyStore(MemoryStore):
             self.faulty = False
             raise ValueError("a fault of this program")
         return super().append(kind, owner, meta, body)
+
+
+class CountingStore(MemoryStore):
+    """Counts the calls since the last turn."""
+
+    calls = 0
+
+    def append(self, kind: int, owner: int, meta: bytes, body: bytes) -> int:
+        self.calls += 1
+        return super().append(kind, owner, meta, body)
+
+    def drop(self, id: int) -> None:
+        self.calls += 1
+        super().drop(id)

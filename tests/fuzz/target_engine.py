@@ -109,6 +109,8 @@ def fuzz_settings(dice: Random, edge: bool, limits: PacketLimits) -> Settings:
         settings.vehicle_queue_bytes = settings.max_queue_bytes // 2
     settings.topic_aliases = ALIASES
     settings.routes = 20
+    if settings.in_flight == 3:  # in a third of the worlds nearly every message has many receivers
+        settings.fan_out = 1
     settings.system_interval = dice.choice((0.0, 10.0))
     return settings
 

@@ -22,6 +22,8 @@ def owned_items(broker: Broker) -> set[int]:
         found.add(letter.body)
     found.update(item for _, item in broker.retained._tree.match("#"))
     found.update(broker.dispatcher.tombstones._items.values())
+    for fan_out in broker.dispatcher.fan_outs._due:
+        found.update((fan_out.item, fan_out.body))
     found.discard(0)
     return found
 
