@@ -163,6 +163,7 @@ class Broker(BrokerApi):
             self.subscriptions, self.retained, self.catch_up, self.inbox, self.persistence, self.courier,
             self.refusals, forwarder, clock, settings.fan_out, self.work, self._fanned_out,
         )  # fmt: skip
+        self.inbox.move = self.dispatcher.fan_outs.move
         self.intake = Intake(
             settings, self.dispatcher, forwarder, self.sessions, self.persistence, self.outbox, self.counters, tracer,
             clock, self.fail, self.vehicle_of, self.notices, self.refusals,
@@ -460,6 +461,8 @@ class Broker(BrokerApi):
         connection.unacked = []
         self.courier.release_again(connection, released)
         self.courier.pump(session, connection)
+        if session.kind == VEHICLE and session.interests:
+            self.inbox.hand_over(session)  # a crash may have ended it half way
 
     # Closing a connection
 

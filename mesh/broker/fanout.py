@@ -8,6 +8,7 @@ It knows messages and their receivers: never packets, connections or subscriptio
   turn in which it came until all have it. The place is written with the deliveries of each portion, so a crash neither
   loses nor repeats any: the rest get it after the restart;
 * its publisher is answered when all have it. It is never refused then: what finds no room goes to the dead letters;
+* messages that move into a session from elsewhere (``move``) are not overtaken either;
 * a message takes the same memory and the same time to begin, whatever the number of its receivers.
 """
 
@@ -42,18 +43,26 @@ _MOST_BYTES: Final = 64 << 20
 class FanOut:
     """A message and its receivers: the targets and groups of ``route``; ``None`` until they are looked up again.
     ``source``: the session of its publisher. ``item``: its journal item, 0 for none; ``body``: that of the message,
-    which is not in memory then."""
+    which is not in memory then. ``moving``: in place of a message, what moves others into a session."""
 
     __slots__ = (
-        "body", "from_tier", "item", "message", "missed", "place", "receipt", "route", "size", "source", "topic",
+        "body", "from_tier", "item", "message", "missed", "moving", "place", "receipt", "route", "size", "source",
+        "topic",
     )  # fmt: skip
 
     def __init__(
-        self, message: Message, source: Session | None, receipt: Receipt | None, route: Route | None, place: Place
+        self,
+        message: Message | None,
+        source: Session | None,
+        receipt: Receipt | None,
+        route: Route | None,
+        place: Place,
+        moving: Iterator[int] | None = None,
     ) -> None:
-        self.message: Message | None = message
-        self.topic = message.topic
-        self.from_tier = message.from_tier
+        self.message = message
+        self.moving = moving
+        self.topic = "" if message is None else message.topic
+        self.from_tier = message is None or message.from_tier
         self.source = source
         self.receipt = receipt
         self.route = route
@@ -151,9 +160,13 @@ class FanOuts:
         fan_out.body, fan_out.item = place.body, item
         self._begin(fan_out)
 
+    def move(self, session: Session, moving: Iterator[int]) -> None:
+        """Do what moves messages into a session of a vehicle, in slices. Messages that come meanwhile wait."""
+        self._begin(FanOut(None, None, None, Route([], [], session), Place(), moving))
+
     def _begin(self, fan_out: FanOut) -> None:
         route = fan_out.route
-        if route is not None and route not in self._routes and len(self._routes) >= _ROUTES:
+        if route is not None and fan_out.moving is None and route not in self._routes and len(self._routes) >= _ROUTES:
             route = fan_out.route = None
         if route is None:
             self._blind += 1
@@ -179,6 +192,9 @@ class FanOuts:
             self._end(fan_out, SUCCESS)
 
     def _send(self, fan_out: FanOut) -> Iterator[int]:
+        if fan_out.moving is not None:
+            yield from fan_out.moving
+            return
         message = self._load(fan_out)
         route = fan_out.route
         if route is None:

@@ -3,13 +3,13 @@
 The topology names subscriptions that every vehicle is assumed to have. A message that matches one of them, and that no
 session of the vehicle takes, waits in the vehicle's inbox. The first client of the vehicle gets it: at CONNECT without
 clean start, or when it subscribes. What always holds: an inbox is a durable session with limits of its own and an empty
-client id, which no client can have.
+client id, which no client can have; no newer message for a session overtakes those that it gets from the inbox.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Iterator
+from typing import Final, final
 
 from mesh.broker.courier import Courier
 from mesh.broker.persistence import Persistence
@@ -22,6 +22,8 @@ from mesh.session.message import Message
 from mesh.wire.packets import Subscription
 from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED, SUCCESS
 from mesh.wire.topics import matches
+
+_MOVE: Final = 16  # steps of a message that is read from the journal and written again, see ``work``
 
 
 class InboxRules:
@@ -49,9 +51,10 @@ class InboxRules:
 
 @final
 class Inbox:
-    """Inboxes of all vehicles of an edge."""
+    """Inboxes of all vehicles of an edge. ``move`` is called with a session and what moves messages into it, in slices:
+    newer messages for it wait meanwhile."""
 
-    __slots__ = ("clock", "courier", "persistence", "quotas", "rules", "sessions", "window")
+    __slots__ = ("_moving", "clock", "courier", "move", "persistence", "quotas", "rules", "sessions", "window")
 
     def __init__(
         self,
@@ -64,6 +67,8 @@ class Inbox:
         quotas: Quotas,
     ) -> None:
         self.quotas = quotas
+        self.move: Callable[[Session, Iterator[int]], None] = _ignore
+        self._moving: set[Session] = set()  # inboxes whose messages are being handed over
         self.rules = rules
         self.sessions = sessions
         self.persistence = persistence
@@ -123,19 +128,29 @@ class Inbox:
         session.expiry = self.rules.expiry
 
     def hand_over(self, session: Session) -> None:
-        """Move the messages of the vehicle's inbox to ``session``, as far as its queue has room."""
+        """Begin to move the messages of the vehicle's inbox to ``session``, whatever their number: its queue exceeds
+        its limits by at most those of the inbox."""
         box = self.sessions.get((VEHICLE, session.vehicle, ""))
-        if box is None or box is session:
-            return
+        if box is not None and box is not session and box not in self._moving:
+            self._moving.add(box)
+            self.move(session, self._hand_over(box, session))
+
+    def _hand_over(self, box: Session, session: Session) -> Iterator[int]:
         waiting = box.outbound.waiting
-        while waiting:
-            delivery = waiting.first()
-            message = self.persistence.load(delivery)
-            self.quotas.moving = True
-            taken = self.courier.offer(session, message, delivery.qos, False, (), None)
-            self.quotas.moving = False
-            if taken != SUCCESS:
-                return
-            box.outbound.drop_head()
-            self.persistence.forget(delivery)
-        self.sessions.end(box)
+        try:
+            while waiting and not session.ended and not box.ended:
+                delivery = waiting.first()
+                self.courier.offer_above(session, self.persistence.load(delivery), delivery.qos, False, (), None, "")
+                box.outbound.drop_head()
+                self.persistence.forget(delivery)
+                yield _MOVE
+        finally:
+            self._moving.discard(box)
+        if not waiting and not box.ended:
+            self.sessions.end(box)
+        if session.connection is not None:
+            self.courier.pressure.bound(session)
+
+
+def _ignore(_session: Session, _moving: Iterator[int]) -> None:
+    """Nothing waits."""

@@ -148,14 +148,14 @@ class SharedGroup:
 @final
 class Route:
     """The receivers of one topic: ``targets`` in the order of their sessions, and ``groups`` in that of their names, if
-    there are more than ``SORTED``."""
+    there are more than ``SORTED``; or the only receiver."""
 
     __slots__ = ("_members", "groups", "targets")
 
-    def __init__(self, targets: list[RouteTarget], groups: list[SharedGroup]) -> None:
+    def __init__(self, targets: list[RouteTarget], groups: list[SharedGroup], only: Session | None = None) -> None:
         self.targets = targets
         self.groups = groups
-        self._members: set[object] | None = None
+        self._members: set[object] | None = None if only is None else {only}
 
     def has(self, receiver: object) -> bool:
         """Whether a session or a group is a receiver."""

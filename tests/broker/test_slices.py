@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import VEHICLE
 from mesh.broker.settings import Settings
 from mesh.broker.work import STEPS
@@ -28,6 +29,7 @@ from mesh.wire.packets import (
     Will,
 )
 from mesh.wire.properties import Properties
+from mesh.wire.reasons import is_error
 from tests.fakes.store import CountingStore
 from tests.support.bench import Bench, Client, subscribe
 
@@ -596,3 +598,40 @@ def test_members_of_a_group_get_messages_in_turn_while_others_leave() -> None:
         assert [member.place for member in group.members] == list(range(len(group.members)))
     put(mesh, 10)
     assert [len(client.messages()) for client in clients] == [0, 0, 5, 5, 0]
+
+
+@pytest.mark.parametrize("room", [1000, COUNT])
+def test_no_newer_message_overtakes_those_of_an_inbox(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client has a session, whose queue may be smaller than what the inbox holds."""
+    settings = Settings()
+    settings.system_interval, settings.inbox_messages, settings.keep_all = 0.0, COUNT, True
+    settings.max_queue_messages = room
+    rules = InboxRules(lambda topic: topic.split("/")[1], lambda vehicle: [Subscription(f"vehicles/{vehicle}/#", 1)], 9)
+    mesh = Bench(settings, CountingStore(), inbox=rules)
+    client = mesh.client("c", "V", VEHICLE, expiry=1000)
+    client.lose()
+    send(mesh, 0, 3000)
+    turns(mesh)
+    with monkeypatch.context() as patch:
+        patch.setattr(mesh, "turn", lambda: None)
+        client = Client(mesh, "c", "V", VEHICLE)
+        client.connect(clean=False, expiry=1000)
+        client.send(Subscribe(1, [Subscription("vehicles/V/#", 1)]))
+        send(mesh, 3000, 3010)
+        found = turns(mesh)
+    assert max(found) <= DROPS
+    assert len(found) > 10
+    mesh.store.commit()
+    mesh = mesh.restart()
+    client = mesh.client("c", "V", VEHICLE, clean=False, expiry=1000)
+    arrived = 3010 if room == COUNT else 3000
+    assert client.messages() == [b"%d" % number for number in range(arrived)]
+    assert len(mesh.broker.letters) == 3010 - arrived
+    assert [one.key for one in mesh.broker.sessions.all()] == [(VEHICLE, "V", "c")]
+
+
+def send(mesh: Bench, first: int, end: int) -> None:
+    """A core sends messages for the vehicle V."""
+    for number in range(first, end):
+        message = message_of(Publish("vehicles/V/x", b"%d" % number, 1), mesh.clock(), True)
+        assert not is_error(mesh.broker.dispatcher.route(message, None, None))
