@@ -710,9 +710,9 @@ class Broker(BrokerApi):
 
     def _end_parts(self) -> bool:
         working = self.work.run()
-        self.refusals.release()
-        self.letters.release()
-        more = self.readers.serve()
+        more = self.refusals.release()
+        more = self.letters.release() or more
+        more = self.readers.serve() or more
         self.intake.keep_ledgers()
         self.quotas.measure()
         more = self.catch_up.serve_all() or more

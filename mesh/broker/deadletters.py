@@ -29,6 +29,7 @@ from mesh.session.message import Message
 from mesh.session.outbound import Depth
 from mesh.wire.reasons import SUCCESS
 
+RELEASED: Final = 1024  # publishers that one turn looks at
 _SWEPT: Final = 1000  # letters whose age one tick checks
 
 # Why a letter was dropped.
@@ -203,28 +204,30 @@ class DeadLetters:
         """How many publishers' answers wait for room."""
         return len(self._waiting)
 
-    def release(self) -> None:
-        """Answer the publishers whose letters are within the bounds now. Called at the end of every turn.
+    def release(self) -> bool:
+        """Answer the publishers whose letters are within the bounds now, a bounded number of them. Called at the end of
+        every turn. Returns whether the next turn has more to do.
 
         A publisher that has lost its connection sends a message of QoS 1 again, so its letter is dropped here. The
         letter of a message of QoS 2 stays: its identifier is open, so its repeat is no new message. So does that of a
         core's message: the ledger recognises its repeat as a message that was taken."""
-        if not self._waiting:
-            return
-        kept: Fifo[tuple[Letter, Receipt]] = Fifo()
-        for letter, receipt in self._waiting:
+        waiting = self._waiting
+        before = len(waiting)
+        count = min(before, RELEASED)
+        for _ in range(count):
+            letter, receipt = waiting.popleft()
             if receipt.closed:
                 if receipt.qos == 1 and not _of_core(receipt) and self.queue.get(letter.item) is letter:
                     self._forget(letter)
                 continue
             share = self._shares.get(letter.share)
             if not self._within(0 if share is None else share.bytes, 0):
-                kept.append((letter, receipt))
+                waiting.append((letter, receipt))
                 continue
             receipt.pending -= 1
             receipt.note(SUCCESS)
             self.answered(receipt)
-        self._waiting = kept
+        return len(waiting) < before and before > count
 
     def tick(self) -> None:
         """Called once a second: drop the letters that are too old, in portions."""

@@ -34,6 +34,7 @@ from mesh.session.outbound import QUEUED, Delivery
 from mesh.wire.packets import MQTT5
 from mesh.wire.reasons import QUOTA_EXCEEDED, SUCCESS, name_of
 
+RELEASED: Final = 1024  # publishers that one turn looks at
 _NO_SHARE: Final = "other"
 
 
@@ -232,23 +233,36 @@ class Refusals:
 
     # Time
 
-    def release(self) -> None:
-        """Answer the publishers whose messages are within the limits of the queues again. Called at the end of every
-        turn."""
-        if self._held:
-            for session in list(self._held):
-                self._release(session, self._held[session])
+    def release(self) -> bool:
+        """Answer the publishers whose messages are within the limits of the queues again, a bounded number of them.
+        Called at the end of every turn. Returns whether the next turn has more to do."""
+        if not self._held:
+            return False
+        left = RELEASED
+        changed = False
+        for session in list(self._held):
+            held = self._held.pop(session)
+            count = min(len(held), left)
+            left -= count
+            changed = self._release(session, held, count) or changed
+            if held:
+                self._held[session] = held  # behind the others: all get their turn
+            if not left:
+                return changed
+        return False
 
-    def _release(self, session: Session, held: Fifo[tuple[Delivery, Receipt]]) -> None:
+    def _release(self, session: Session, held: Fifo[tuple[Delivery, Receipt]], count: int) -> bool:
+        """Look at the next ``count`` of the publishers that wait for a session. Returns whether one waits no longer."""
         full = self._courier.is_full(session)
-        kept: Fifo[tuple[Delivery, Receipt]] = Fifo()
+        before = len(held)
         repeated: set[Delivery] = set()
-        for delivery, receipt in held:
+        for _ in range(count):
+            delivery, receipt = held.popleft()
             if receipt.closed:  # its publisher repeats it, unless its QoS 2 identifier is open
                 if receipt.qos == 1 and delivery.state == QUEUED and delivery.item:
                     repeated.add(delivery)
             elif full:
-                kept.append((delivery, receipt))
+                held.append((delivery, receipt))
             else:
                 receipt.pending -= 1
                 receipt.note(SUCCESS)
@@ -257,10 +271,7 @@ class Refusals:
             session.outbound.withdraw_all(repeated, True)
             for delivery in repeated:
                 self._persistence.forget(delivery)
-        if kept:
-            self._held[session] = kept
-        else:
-            del self._held[session]
+        return len(held) < before
 
     @property
     def held(self) -> int:

@@ -341,10 +341,11 @@ class Outbound:
             self._uncount(delivery)
 
     def withdraw_all(self, moved: set[Delivery], connected: bool) -> None:
-        """As ``withdraw``, for several deliveries, wherever they are."""
+        """As ``withdraw``, for several deliveries, wherever they are. The search begins at the end of the queue: those
+        that wait were added last."""
         left = len(moved)
         waiting = self.waiting
-        for place in range(waiting.begin(), waiting.end()):
+        for place in range(waiting.end() - 1, waiting.begin() - 1, -1):
             if not left:
                 return
             delivery = waiting.at(place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from random import Random
 from types import FrameType
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import VEHICLE
-from mesh.broker.settings import Settings
+from mesh.broker.settings import HOLD, Settings
 from mesh.broker.work import STEPS
 from mesh.session.message import message_of
 from mesh.wire import tree
@@ -598,6 +599,64 @@ def test_members_of_a_group_get_messages_in_turn_while_others_leave() -> None:
         assert [member.place for member in group.members] == list(range(len(group.members)))
     put(mesh, 10)
     assert [len(client.messages()) for client in clients] == [0, 0, 5, 5, 0]
+
+
+def hold_many(mesh: Bench, protocol: int = 5) -> list[Client]:
+    """A back end's queue is full, and 3,000 publishes of three clients wait for it."""
+    fill(mesh, "slow", 0)
+    senders = [mesh.client(f"s{number}", protocol=protocol) for number in range(3)]
+    for sender in senders:
+        for number in range(1, 1011):
+            mesh.broker.receive(sender.connection, Publish("t", b"x", 1, packet_id=number))
+        mesh.turn()
+    assert mesh.broker.refusals.held == 3020
+    return senders
+
+
+def held(mesh: Bench) -> list[int]:
+    """How many publishers wait at the ends of the next turns, until no work is left."""
+    found = [mesh.broker.refusals.held + mesh.broker.letters.waiting]
+    while mesh.broker.end_turn():
+        found.append(mesh.broker.refusals.held + mesh.broker.letters.waiting)
+    return [*found, mesh.broker.refusals.held + mesh.broker.letters.waiting]
+
+
+def test_publishers_that_wait_for_a_full_queue_are_answered_in_slices() -> None:
+    mesh = bench(backend_queue_messages=10, backend_when_full=HOLD, receive_maximum=COUNT)
+    senders = hold_many(mesh)
+    mesh.settings.backend_queue_messages = COUNT  # as if it was read
+    found = held(mesh)
+    assert all(before - after <= 1024 for before, after in pairwise(found))
+    assert found[-1] == 0
+    mesh.turn()
+    assert sorted(len(sender.take(Ack)) for sender in senders) == [1010] * 3
+
+
+def test_publishes_of_lost_connections_leave_a_full_queue_in_slices() -> None:
+    mesh = bench(backend_queue_messages=10, backend_when_full=HOLD, receive_maximum=COUNT)
+    senders = hold_many(mesh)
+    for sender in senders[:2]:
+        mesh.broker.lost(sender.connection)
+    found = held(mesh)
+    assert all(before - after <= 1024 for before, after in pairwise(found))
+    mesh.turn()
+    assert mesh.broker.refusals.held == 1010
+    (session,) = [session for session in mesh.broker.sessions.all() if session.key[2] == "slow"]
+    assert len(session.outbound) == 10 + 1010
+
+
+def test_publishers_that_wait_for_dead_letters_are_answered_in_slices() -> None:
+    mesh = bench(backend_queue_messages=10, dead_letter_when_full=HOLD, receive_maximum=COUNT, dead_letter_share=1000)
+    fill(mesh, "slow", 0)
+    sender = mesh.client("s", protocol=5)
+    for number in range(1, 3001):
+        mesh.broker.receive(sender.connection, Publish("t", b"x", 1, packet_id=number))
+        mesh.turn()
+    assert mesh.broker.letters.waiting > 2900
+    mesh.settings.dead_letter_share = 1 << 30
+    found = held(mesh)
+    assert all(before - after <= 1024 for before, after in pairwise(found))
+    assert found[-1] == 0
 
 
 @pytest.mark.parametrize("room", [1000, COUNT])
