@@ -53,6 +53,7 @@ _IN_MEMORY: Final = BEHIND
 _BYTES_IN_MEMORY: Final = BYTES_BEHIND
 _LONGEST_ALIASED: Final = 1024  # characters: what a connection remembers is bounded in bytes, too
 _BATCH: Final = 64  # deliveries that are sent before the work of this turn is looked at
+_LARGE: Final = 14  # a delivery counts as one more for each 2^14 bytes: to encode a megabyte takes as long as 64
 _DELIVERY: Final = 4  # steps of one delivery, see ``work``
 
 
@@ -334,17 +335,17 @@ class Courier:
         durable = self._outbox.durable
         looked: i64 = 0
         while True:
-            if looked == _BATCH:
-                looked = 0
+            if looked >= _BATCH:
                 work = self._work
-                work.left -= _BATCH * _DELIVERY
+                work.left -= looked * _DELIVERY
+                looked = 0
                 if work.left <= 0:
                     self._pump_later(session)
                     return
-            looked += 1
             delivery = outbound.take(durable)
             if delivery is None:
                 break
+            looked += 1 + (delivery.size >> _LARGE)
             if delivery.expires != NEVER and delivery.expires <= self._clock():
                 self._expired(session, delivery)
                 self._abandon(session, delivery)  # [MQTT-3.3.2-5]

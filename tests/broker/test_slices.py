@@ -557,6 +557,27 @@ def test_expired_messages_of_a_session_that_resumes_are_dropped_in_slices() -> N
     assert mesh.broker.persistence.depth.messages == 0
 
 
+def test_large_messages_are_sent_in_slices() -> None:
+    mesh = bench(max_queue_messages=COUNT)
+    client = fill(mesh, "c", 0)
+    for _ in range(100):
+        publish = Publish("t", bytes(512 << 10), 1)
+        mesh.broker.dispatcher.route(message_of(publish, mesh.clock(), False), None, None)
+    mesh.turn()
+    mesh.auto = False
+    client.auto_ack = False
+    client.connect(clean=False, expiry=100)
+    mesh.broker.durable(mesh.store.commit())
+    found = [sum(map(len, client.connection.out))]
+    more = True
+    while more:
+        client.connection.out.clear()
+        more = mesh.broker.end_turn()
+        found.append(sum(map(len, client.connection.out)))
+    assert sum(found) > 50 << 20
+    assert max(found) < 16 << 20
+
+
 def test_figures_reach_many_subscribers_in_slices() -> None:
     mesh = bench(system_interval=10.0)
     clients = [mesh.client(f"c{number}") for number in range(100)]
