@@ -33,6 +33,7 @@ from mesh.wire.topics import matches, split_shared
 
 _PORTION: Final = 64  # letters that a reader gets, and that are looked at for it, in one turn
 _BYTES: Final = 1 << 20  # that may wait for a reader: letters in its queue are in memory
+_COPIES: Final = 256  # of new letters, in one turn
 _LOOKED_AT: Final = 64  # readers in one turn
 _PAUSE: Final = 10.0  # seconds until a core that refused a letter is offered one again
 
@@ -208,7 +209,7 @@ class LetterReaders:
             self._copies.append((reader, letter_message(letter, message)))
 
     def _send_copies(self) -> None:
-        for _ in range(len(self._copies)):
+        for _ in range(min(len(self._copies), _COPIES)):
             reader, form = self._copies.popleft()
             session = reader.session
             if not session.ended and session in self._readers:

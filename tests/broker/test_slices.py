@@ -680,6 +680,23 @@ def test_publishers_that_wait_for_dead_letters_are_answered_in_slices() -> None:
     assert found[-1] == 0
 
 
+def test_copies_of_dead_letters_are_sent_in_slices() -> None:
+    mesh = bench(backend_queue_messages=1, dead_letter_share=1 << 30)
+    watchers = [mesh.client(f"w{number}") for number in range(30)]
+    for watcher in watchers:
+        subscribe(watcher, "$dead-letters/#", qos=0)
+        watcher.take(Publish)
+    fill(mesh, "slow", 1)
+    for _ in range(50):
+        mesh.broker.dispatcher.route(message_of(Publish("t", b"x", 1), mesh.clock(), False), None, None)
+    before = mesh.broker.counters.delivered
+    while mesh.broker.end_turn():
+        assert mesh.broker.counters.delivered - before <= 256
+        before = mesh.broker.counters.delivered
+    mesh.turn()
+    assert [len(watcher.take(Publish)) for watcher in watchers] == [50] * 30
+
+
 @pytest.mark.parametrize("room", [1000, COUNT])
 def test_no_newer_message_overtakes_those_of_an_inbox(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client has a session, whose queue may be smaller than what the inbox holds."""
