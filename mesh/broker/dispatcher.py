@@ -238,7 +238,10 @@ class Dispatcher:
     def _fans_out(
         self, message: Message, source: Session | None, receipt: Receipt | None, route: Route, place: Place
     ) -> bool:
-        """Whether a message reaches its receivers in later turns: it has many, or would overtake such a message."""
+        """Whether a message reaches its receivers in later turns: it has many, or would overtake such a message. Not
+        with ``hold``: ``has_room`` has looked at the queues as they are now."""
+        if self.refusals.holds():
+            return False
         fan_outs = self.fan_outs
         if len(route.targets) + len(route.groups) <= self.at_once and not fan_outs.overtakes(
             message, route.targets, route.groups

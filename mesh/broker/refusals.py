@@ -149,6 +149,11 @@ class Refusals:
             self._notices.warn("held", "the queue of %s is full: publishers wait until it reads", share)
         held.append((delivery, receipt))
 
+    def holds(self) -> bool:
+        """Whether publishers wait for full queues or full dead letters."""
+        settings = self._settings
+        return settings.backend_when_full == HOLD or settings.dead_letter_when_full == HOLD
+
     def has_room(self, message: Message, source: Session, receivers: list[RouteTarget]) -> bool:
         """With ``hold``: whether the receivers' queues and dead letters may take a message, also above their limits.
         Publishers that lose their connections while they wait leave such messages behind. Call it before any receiver

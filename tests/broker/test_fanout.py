@@ -8,7 +8,7 @@ import pytest
 
 from mesh.broker.ledger import INSTANCE
 from mesh.broker.principal import TIER, VEHICLE
-from mesh.broker.settings import Settings
+from mesh.broker.settings import HOLD, Settings
 from mesh.broker.work import STEPS
 from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish, Subscribe, Subscription
 from mesh.wire.properties import Properties
@@ -239,6 +239,19 @@ def test_a_fault_in_one_message_does_not_stop_the_others(monkeypatch: pytest.Mon
     again = mesh.restart()
     again.turn()
     assert again.broker.persistence.depth.messages == 100  # the first one is in the journal
+
+
+def test_with_hold_a_message_reaches_all_at_once() -> None:
+    """The bounds of ``hold`` are checked before any receiver gets it, for the queues as they are then."""
+    mesh = bench()
+    mesh.settings.dead_letter_when_full = HOLD
+    clients, source = fleet(mesh, 100), core(mesh)
+    mesh.auto = False
+    mesh.broker.receive(source.connection, Publish("fleet/a", b"1", 1, packet_id=1))
+    assert not mesh.broker.dispatcher.fan_outs.busy
+    mesh.auto = True
+    mesh.turn()
+    assert received(clients) == [[b"1"]] * 100
 
 
 def test_messages_of_qos_0_are_dropped_when_too_many_wait() -> None:
