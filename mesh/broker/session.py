@@ -9,7 +9,7 @@ into ``out`` after ``closing`` was set.
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 from mesh.broker.gate import Gate
 from mesh.broker.ledger import Ledger
@@ -26,6 +26,8 @@ from mesh.session.outbound import Depth, Outbound
 from mesh.wire.packets import Packet, Subscription
 from mesh.wire.tracecontext import TraceContext
 from mesh.wire.tree import TopicNode
+
+_LONGEST: Final = 1024  # characters of a client id in the name of its share of the dead letters
 
 Key = tuple[int, str, str]  # kind of principal, its name, client id
 
@@ -140,7 +142,7 @@ class Session:
         """The share of the dead letters that its messages belong to."""
         if self.kind == VEHICLE:
             return f"vehicle/{self.vehicle}"
-        return f"backend/{self.key[1]}/{self.key[2]}" if self.kind == BACKEND else f"core/{self.key[1]}"
+        return f"backend/{self.key[1]}/{self.key[2][:_LONGEST]}" if self.kind == BACKEND else f"core/{self.key[1]}"
 
 
 @final

@@ -84,3 +84,14 @@ def test_publishers_that_leave_while_they_wait_for_a_back_end_fill_its_queue_up_
         bench.turn()
     assert bench.client("slow", "app", clean=False, expiry=1000).messages() == [b"%d" % number for number in range(5)]
     check_items(bench)
+
+
+def test_a_back_end_with_the_longest_client_id_has_a_share() -> None:
+    bench = core(backend_queue_messages=1)
+    away(bench, "c" * 65_535, "t")
+    sender = bench.client("s")
+    for number in range(3):
+        sender.publish("t", b"%d" % number)
+    assert answers(sender) == [0, 0, 0]
+    assert len(kept(bench)) == 2
+    assert len(kept(bench.restart())) == 2
