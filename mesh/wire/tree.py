@@ -151,11 +151,11 @@ class FilterTree(Generic[V]):
                 node.below = values
             else:
                 node.here = values
-        known = key in values
+        new = key not in values
         values[key] = value
-        if not known:
+        if new:
             self._size += 1
-        return not known
+        return new
 
     def remove(self, filter: str, key: object) -> bool:
         """Remove a value, and the branch that becomes empty; returns ``False`` if there is none."""
