@@ -6,23 +6,19 @@ together, so the block names a frame only if the process ended while it handled 
 while it did later work on one of its packets; during work that belongs to no frame (timers, the end of a turn) it names
 none.
 
-The block is a file on ``/dev/shm`` that the node's folder points to, and not a file in the folder: a page of a file on
-a disk blocks the loop when the disk hangs, and ends the process when the disk is full. A restart of the machine loses
-the block, and no client is to blame for that.
+A restart of the machine loses the block (``node/block.py``), and no client is to blame for that.
 """
 
 from __future__ import annotations
 
-import contextlib
 import mmap
-import os
 import struct
-import tempfile
 from pathlib import Path
 from typing import Final, final
 
 from mypy_extensions import i64
 
+from mesh.node.block import lay_block, read_block, remove_block
 from mesh.transport.frame import DATA
 from mesh.transport.handshake import INSTANCE
 from mesh.wire.packets import PUBACK, PUBCOMP
@@ -40,7 +36,6 @@ _MAGIC: Final = b"mesh breadcrumb2"
 _END: Final = _SOURCE + 128
 _SIZE: Final = _END + len(_MAGIC)
 _TEXT: Final = _END - _SOURCE - 1  # bytes of the longest field: an instance and the name of a door
-_SHARED: Final = Path("/dev/shm")
 _NAME: Final = "breadcrumb"
 
 
@@ -156,48 +151,17 @@ def no_breadcrumb() -> Breadcrumb:
 
 def lay_breadcrumb(folder: Path, token: str) -> Breadcrumb:
     """A new breadcrumb of the node with this folder; the old one is removed. Raises ``OSError``."""
-    remove_breadcrumb(folder)
-    path = folder / _NAME
-    if os.access(_SHARED, os.W_OK):
-        file, name = tempfile.mkstemp(prefix="mesh-", dir=_SHARED)
-    else:
-        file, name = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), ""
-    try:
-        if name:
-            path.symlink_to(name)
-        if os.write(file, bytes(_SIZE)) < _SIZE:  # a page that cannot be allocated later would end the process
-            raise OSError(f"there is no room for {_SIZE} bytes in {name or path}")
-        return Breadcrumb(mmap.mmap(file, _SIZE), token)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(name or path)
-        raise
-    finally:
-        os.close(file)
+    return Breadcrumb(lay_block(folder / _NAME, _SIZE), token)
 
 
 def remove_breadcrumb(folder: Path) -> None:
     """Remove the breadcrumb of the node with this folder, if there is one."""
-    path = folder / _NAME
-    with contextlib.suppress(OSError):
-        if path.is_symlink() and _own(path):
-            path.resolve().unlink()
-        path.unlink()
+    remove_block(folder / _NAME)
 
 
 def last_crumb(folder: Path) -> Crumb | None:
     """The frame that the process before this one handled when it ended; ``None`` if it handled none."""
-    path = folder / _NAME
-    try:
-        if not _own(path):
-            return None  # the link is older than the machine's start, and another user has taken the name
-        return _read(path.read_bytes())
-    except OSError:
-        return None
-
-
-def _own(path: Path) -> bool:
-    return path.stat().st_uid == os.geteuid()
+    return _read(read_block(folder / _NAME))
 
 
 def _read(block: bytes) -> Crumb | None:

@@ -146,7 +146,7 @@ def test_a_damaged_or_missing_block_names_nothing(tmp_path: Path) -> None:
 
 
 def test_without_shared_memory_the_block_is_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mesh.edge.breadcrumb.os.access", lambda *_: False)
+    monkeypatch.setattr("mesh.node.block.os.access", lambda *_: False)
     lay_breadcrumb(tmp_path, "t").begin(DATA, 1, b"")
     assert not (tmp_path / "breadcrumb").is_symlink()
     remove_breadcrumb(tmp_path)
