@@ -16,6 +16,7 @@ from typing import Final, final
 
 from mesh.broker.api import BrokerApi
 from mesh.broker.catchup import CatchUp
+from mesh.broker.closing import Closing
 from mesh.broker.counters import BrokerCounters
 from mesh.broker.courier import Courier
 from mesh.broker.deadletters import DeadLetters
@@ -36,7 +37,7 @@ from mesh.broker.letter import (
 )
 from mesh.broker.letterreaders import LetterReaders
 from mesh.broker.notices import Notices, shortened
-from mesh.broker.outbox import Outbox, explained
+from mesh.broker.outbox import Outbox
 from mesh.broker.peer import Peer
 from mesh.broker.persistence import Persistence, RecoveredState
 from mesh.broker.pressure import FOLLOW
@@ -154,7 +155,6 @@ class Broker(BrokerApi):
         self.retained = Retained(self.persistence, settings.max_retained, self.quotas, self.work)
         rules = inbox or InboxRules()
         self.inbox = Inbox(rules, self.sessions, self.persistence, self.courier, clock, settings.in_flight, self.quotas)
-        self.connections = 0
         self.catch_up = CatchUp(
             settings, self.subscriptions, self.retained, self.persistence, self.courier, self.counters, clock
         )
@@ -164,15 +164,18 @@ class Broker(BrokerApi):
             self.refusals, forwarder, clock, settings.fan_out, self.work, self._fanned_out,
         )  # fmt: skip
         self.inbox.move = self.dispatcher.fan_outs.move
+        self.closing = Closing(
+            settings, store, clock, self.outbox, self.courier, self.sessions, self.sharing, self.dispatcher
+        )
         self.intake = Intake(
             settings, self.dispatcher, forwarder, self.sessions, self.persistence, self.outbox, self.counters, tracer,
-            clock, self.fail, self.vehicle_of, self.notices, self.refusals,
+            clock, self.closing.fail, self.vehicle_of, self.notices, self.refusals,
         )  # fmt: skip
         self.courier.slowdown.answered = self.answered
         self.system = SystemTopics(settings.system_interval, clock())
         self.subscriber = Subscriber(
             settings, self.subscriptions, self.catch_up, self.inbox, self.persistence, self.outbox, self.courier,
-            self.sharing, self.system, self.fail, self.quotas,
+            self.sharing, self.system, self.closing.fail, self.quotas,
         )  # fmt: skip
         self._assigned = 0
         self.releasing = 0  # calls of ``durable`` that are not finished
@@ -233,7 +236,7 @@ class Broker(BrokerApi):
             return self._opened(connect, connection)
         except Exception:
             # Else the session would have a connection for ever, or none and no end.
-            self._end_connection(connection, with_will=False)
+            self.closing.end(connection, with_will=False)
             session = self.sessions.get((principal.kind, principal.name, connect.client_id))
             if session is not None and session.connection is None:
                 self.sessions.detach(session, self.clock())
@@ -372,8 +375,8 @@ class Broker(BrokerApi):
         clean = clean or session.expiry == 0  # it ends with its connection, also if a crash ended that
         if old is not None:
             self.counters.takeovers += 1
-            self._send_disconnect(old, reasons.SESSION_TAKEN_OVER)
-            self._unbind(old)
+            self.closing.send_disconnect(old, reasons.SESSION_TAKEN_OVER)
+            self.closing.unbind(old)
             self.outbox.close(old)
             if session.will is not None and (clean or session.will_delay == 0):
                 self.dispatcher.publish_will(session)
@@ -391,7 +394,7 @@ class Broker(BrokerApi):
         session.ends = 0.0
         session.will_due = 0.0
         session.attached = False
-        self.connections += 1
+        self.closing.connections += 1
         if session.kind == TIER:
             self.courier.pressure.joined(connection)
         else:
@@ -408,7 +411,7 @@ class Broker(BrokerApi):
             self.counters.dropped_large += 1
             if not present and len(session.outbound):
                 self.inbox.take_back(session)
-            self._end_connection(connection, with_will=False)
+            self.closing.end(connection, with_will=False)
             self.outbox.close(connection)
             return
         if vehicle and not connect.clean_start and not present:
@@ -437,7 +440,7 @@ class Broker(BrokerApi):
             self.outbox.close(connection)
             return connection
         if session.connection is not None:
-            self._unbind(session.connection)
+            self.closing.unbind(session.connection)
         connection.accepted = True
         connection.live = False
         session.outbound.resuming = True
@@ -446,7 +449,7 @@ class Broker(BrokerApi):
             if session.durable and session.outbound.next_number > session.outbound.reserved:
                 self.persistence.keep_session(session)  # what came before ATTACH is about to be sent with these numbers
         except Exception:
-            self._end_connection(connection, with_will=True)  # else the session would have a connection for ever
+            self.closing.end(connection, with_will=True)  # else the session would have a connection for ever
             raise
         connection.unacked = unacked
         return connection
@@ -468,75 +471,15 @@ class Broker(BrokerApi):
 
     def fail(self, connection: Connection, reason: int, why: str = "") -> None:
         """Handle a protocol error or a time-out: tell a 5.0 client why, publish the will, close the connection."""
-        try:
-            if connection.session is not None:  # else the client has sent DISCONNECT
-                self._send_disconnect(connection, reason, why)
-                self._end_connection(connection, with_will=True)
-        finally:
-            self.outbox.close(connection)
+        self.closing.fail(connection, reason, why)
 
     def lost(self, connection: Connection) -> None:
-        """The socket was closed without DISCONNECT [MQTT-3.1.2-8], unless one waits behind a long packet."""
-        session, later = connection.session, connection.later
-        if later is not None and session is not None:
-            for packet in later:
-                if isinstance(packet, Disconnect):
-                    self._disconnect(connection, session, packet)
-                    break
-        connection.closing = True
-        connection.out.clear()
-        self._end_connection(connection, with_will=True)
+        """The socket was closed without DISCONNECT."""
+        self.closing.lost(connection)
 
     def stop(self, reason: int) -> None:
         """The node stops: send DISCONNECT to every client and keep the sessions."""
-        for session in self.sessions.all():
-            connection = session.connection
-            if connection is not None:
-                self._send_disconnect(connection, reason)
-                self._unbind(connection)
-                self.sessions.detach(session, self.clock())
-                self.outbox.close(connection)
-
-    def _send_disconnect(self, connection: Connection, reason: int, why: str = "") -> None:
-        if connection.protocol == MQTT5 and connection.accepted:
-            self.outbox.write_fitting(connection, Disconnect(reason, explained(why)), Disconnect(reason))
-
-    def _unbind(self, connection: Connection) -> None:
-        """Separate connection and session, and close the receipts of the connection."""
-        session = connection.session
-        if session is None:
-            return
-        connection.session = None
-        session.connection = None
-        self.connections -= 1
-        if session.kind == TIER:
-            self.courier.pressure.left(connection)
-        for receipt in connection.inbound.receipts:
-            receipt.close()
-        connection.inbound.receipts.clear()
-        connection.held.clear()
-        self.courier.detached(session)
-
-    def _end_connection(self, connection: Connection, with_will: bool) -> None:
-        session = connection.session
-        if session is None:
-            return
-        self._unbind(connection)
-        now = self.clock()
-        try:
-            if not with_will:
-                session.will = None  # [MQTT-3.14.4-3]
-            elif session.will is not None:
-                if session.will_delay == 0 or session.expiry == 0:
-                    self.dispatcher.publish_will(session)
-                else:
-                    session.will_due = now + min(session.will_delay, session.expiry)  # [MQTT-3.1.3-9]
-        finally:  # also after an error in this program, the session expires
-            if session.expiry == 0:
-                self.sessions.end(session)
-            else:
-                self.sessions.detach(session, now)
-                self.sharing.detached(session)
+        self.closing.stop(reason)
 
     # Packets
 
@@ -578,9 +521,9 @@ class Broker(BrokerApi):
         elif isinstance(packet, Ping) and packet.type == PINGREQ:
             self.outbox.write(connection, _PINGRESP)
         elif isinstance(packet, Disconnect):
-            self._disconnect(connection, session, packet)
+            self.closing.disconnect(connection, session, packet)
         else:
-            self.fail(connection, reasons.PROTOCOL_ERROR, "a client may not send this packet here")
+            self.closing.fail(connection, reasons.PROTOCOL_ERROR, "a client may not send this packet here")
         return None
 
     # Packets that take several turns
@@ -635,7 +578,7 @@ class Broker(BrokerApi):
                 shell.rested()
                 yield _PACKET + self._take_spent()
         except Exception:  # an error in this program ends this connection and no other
-            self.fail(connection, reasons.IMPLEMENTATION_SPECIFIC_ERROR)
+            self.closing.fail(connection, reasons.IMPLEMENTATION_SPECIFIC_ERROR)
             raise
         finally:
             shell.rested()
@@ -658,18 +601,6 @@ class Broker(BrokerApi):
             )  # fmt: skip
             self.subscriber.refuse(connection, session, packet)
 
-    def _disconnect(self, connection: Connection, session: Session, packet: Disconnect) -> None:
-        expiry = None if packet.properties is None else packet.properties.session_expiry
-        if expiry is not None:
-            if session.expiry == 0 and expiry > 0:  # [MQTT-3.14.2-2]
-                self.fail(connection, reasons.PROTOCOL_ERROR, "a session expiry of 0 cannot be raised at the end")
-                return
-            session.expiry = min(expiry, self.settings.max_session_expiry)
-        kept = session.item
-        self._end_connection(connection, with_will=packet.reason != reasons.SUCCESS)  # [MQTT-3.14.4-3]
-        # Close only when the end of the session is durable, so that no crash can undo it.
-        self.outbox.close_after(connection, self.store.position if kept else 0)
-
     def _acknowledged(self, connection: Connection, session: Session, packet: Ack) -> None:
         if packet.type == PUBREL:
             self.intake.released(connection, session, packet.packet_id)
@@ -687,7 +618,7 @@ class Broker(BrokerApi):
         self.counters.misfits += 1
         why = f"a {_ACKS[packet.type]} came for a message that does not wait for one"
         self.notices.warn("misfit", "%s: %s", connection.principal, why)
-        self.fail(connection, reasons.PROTOCOL_ERROR, why)
+        self.closing.fail(connection, reasons.PROTOCOL_ERROR, why)
 
     # Time and the journal
 
@@ -799,7 +730,7 @@ class Broker(BrokerApi):
         except Exception as error:  # noqa: BLE001 - raised by the caller
             faults.append(error)
             try:
-                self.fail(connection, reasons.IMPLEMENTATION_SPECIFIC_ERROR)
+                self.closing.fail(connection, reasons.IMPLEMENTATION_SPECIFIC_ERROR)
             except Exception as another:  # noqa: BLE001 - raised by the caller
                 faults.append(another)
 
@@ -874,7 +805,7 @@ class Broker(BrokerApi):
         """Figures for ``mesh status``, metrics and ``$SYS``."""
         counters = self.counters
         return BrokerStatus(
-            connected=self.connections,
+            connected=self.closing.connections,
             sessions=len(self.sessions),
             queued=self.persistence.depth.messages,
             retained=len(self.retained),

@@ -27,7 +27,8 @@ def check(broker: Broker, store: CrashStore) -> None:
     said = broker.persistence.depth.messages
     insist(said == depth, f"depth says {said}, there are {depth}")
     connected = sum(session.connection is not None for session in sessions)
-    insist(broker.connections == connected, f"{broker.connections} connections are counted, there are {connected}")
+    counted = broker.closing.connections
+    insist(counted == connected, f"{counted} connections are counted, there are {connected}")
     interests = sum(len(session.interests) for session in sessions)
     insist(len(broker.subscriptions) == interests, f"{len(broker.subscriptions)} subscriptions counted, {interests}")
     for session in alive:
@@ -131,7 +132,7 @@ def check_empty(broker: Broker, store: CrashStore) -> None:
     """Check that no state is left after all sessions have ended and no message is retained."""
     insist(len(broker.sessions) == 0, f"{len(broker.sessions)} sessions are left")
     insist(not broker.work and not broker.sessions.ending, "work of sessions that have ended is left")
-    insist(broker.connections == 0, f"{broker.connections} connections are left")
+    insist(broker.closing.connections == 0, f"{broker.closing.connections} connections are left")
     insist(broker.persistence.depth.messages == 0, f"{broker.persistence.depth.messages} messages are left")
     insist(len(broker.subscriptions) == 0, f"{len(broker.subscriptions)} subscriptions are left")
     insist(not broker.subscriptions.groups(), "shared groups are left")
