@@ -21,10 +21,8 @@ from mesh.broker.counters import BrokerCounters
 from mesh.broker.courier import Courier
 from mesh.broker.deadletters import DeadLetters
 from mesh.broker.dispatcher import Dispatcher, Forwarder
-from mesh.broker.greeting import greeting_of
 from mesh.broker.inbox import Inbox, InboxRules
 from mesh.broker.intake import Intake
-from mesh.broker.ledger import INSTANCE, Ledger
 from mesh.broker.letter import (
     EXPIRED,
     NO_OWNER,
@@ -37,17 +35,17 @@ from mesh.broker.letter import (
 )
 from mesh.broker.letterreaders import LetterReaders
 from mesh.broker.notices import Notices, shortened
+from mesh.broker.opening import Opening
 from mesh.broker.outbox import Outbox
 from mesh.broker.peer import Peer
 from mesh.broker.persistence import Persistence, RecoveredState
-from mesh.broker.pressure import FOLLOW
-from mesh.broker.principal import TIER, VEHICLE, Principal
+from mesh.broker.principal import TIER, Principal
 from mesh.broker.quotas import Quotas
 from mesh.broker.refusals import Refusals
 from mesh.broker.retained import Retained
 from mesh.broker.session import Connection, Key, Session
 from mesh.broker.sessions import Sessions
-from mesh.broker.settings import HOLD, IGNORE, Settings
+from mesh.broker.settings import HOLD, Settings
 from mesh.broker.sharing import Sharing
 from mesh.broker.shell import Flushable
 from mesh.broker.status import BrokerStatus, QuotaStatus
@@ -72,7 +70,6 @@ from mesh.wire.packets import (
     PUBREC,
     PUBREL,
     Ack,
-    Connack,
     Connect,
     Disconnect,
     Packet,
@@ -80,7 +77,6 @@ from mesh.wire.packets import (
     Publish,
     Subscribe,
     Unsubscribe,
-    Will,
 )
 from mesh.wire.properties import Properties
 
@@ -177,7 +173,10 @@ class Broker(BrokerApi):
             settings, self.subscriptions, self.catch_up, self.inbox, self.persistence, self.outbox, self.courier,
             self.sharing, self.system, self.closing.fail, self.quotas,
         )  # fmt: skip
-        self._assigned = 0
+        self.opening = Opening(
+            settings, clock, self.persistence, self.outbox, self.courier, self.sessions, self.sharing, self.inbox,
+            self.dispatcher, self.subscriber, self.closing, self.counters, self.notices,
+        )  # fmt: skip
         self.releasing = 0  # calls of ``durable`` that are not finished
         self._expiring = False
         self._announcing = False
@@ -227,205 +226,11 @@ class Broker(BrokerApi):
         """The vehicle of a topic, for traces; empty if there is none."""
         return self._vehicle_of(topic) or ""
 
-    # Opening a connection
+    # Connections
 
     def open(self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable) -> Connection:
         """Open the connection of a CONNECT. CONNACK is in its ``out``. A refused connection has ``closing`` set."""
-        connection = self._connection(connect, principal, peer, shell)
-        try:
-            return self._opened(connect, connection)
-        except Exception:
-            # Else the session would have a connection for ever, or none and no end.
-            self.closing.end(connection, with_will=False)
-            session = self.sessions.get((principal.kind, principal.name, connect.client_id))
-            if session is not None and session.connection is None:
-                self.sessions.detach(session, self.clock())
-            raise
-
-    def _opened(self, connect: Connect, connection: Connection) -> Connection:
-        principal = connection.principal
-        reason = self._reason_to_refuse(connect, principal)
-        if reason != reasons.SUCCESS:
-            return self._refused(connection, reason)
-        session, present, reason = self._session_for(connect, connection)
-        if session is None:
-            return self._refused(connection, reason)
-        self._bind(connection, session)
-        will = connect.will
-        if will is not None and not principal.permissions.may_publish(will.topic):
-            will = None  # counted in ``_reason_to_refuse``
-        session.will_delay = _will_delay(will)
-        session.will = None if will is None else self.dispatcher.will_message(will)
-        self.sessions.weigh(session)
-        if session.durable or session.will is not None:
-            self.persistence.keep_session(session)  # a will survives a restart even if its session does not
-        self._accept(connection, connect, session, present)
-        return connection
-
-    def _connection(self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable) -> Connection:
-        settings = self.settings
-        connection = Connection(principal, connect.protocol, peer, shell, settings.topic_aliases)
-        connection.keep_alive = connect.keep_alive
-        if connect.protocol == MQTT5 and settings.max_keep_alive < 0xFFFF:
-            # Only a 5.0 client accepts another keep alive [MQTT-3.1.2-21]; none (0) counts as longer than any.
-            connection.keep_alive = min(connect.keep_alive or settings.max_keep_alive, settings.max_keep_alive)
-        connection.receive_maximum = settings.receive_maximum
-        asked = connect.properties
-        if asked is not None:
-            connection.max_packet = asked.maximum_packet_size or 0
-            connection.alias_maximum = min(asked.topic_alias_maximum or 0, settings.topic_aliases)
-            connection.problem_info = asked.request_problem_info != 0
-        return connection
-
-    def _reason_to_refuse(self, connect: Connect, principal: Principal) -> int:
-        """The reason code that refuses a CONNECT; SUCCESS if it is acceptable."""
-        if not connect.client_id and connect.protocol != MQTT5 and not connect.clean_start:
-            return reasons.CLIENT_IDENTIFIER_NOT_VALID  # [MQTT-3.1.3-8]
-        will = connect.will
-        return reasons.SUCCESS if will is None else self._reason_to_refuse_will(connect, will, principal)
-
-    def _reason_to_refuse_will(self, connect: Connect, will: Will, principal: Principal) -> int:
-        """A will that the client may not publish refuses a 5.0 client with the reason code. Before 5.0 the client could
-        not learn why, and would never be accepted: its will is dropped instead."""
-        if will.properties is not None and will.properties.response_topic == "":
-            return reasons.PROTOCOL_ERROR  # section 3.1.3.2.7: it is a topic name [MQTT-4.7.3-1]
-        if principal.permissions.may_publish(will.topic):
-            return reasons.SUCCESS
-        self.counters.forbidden_wills += 1
-        topic = shortened(will.topic)
-        self.notices.warn(
-            "forbidden will", "%s (client %s) may not publish its will to %s", principal, connect.client_id, topic
-        )
-        ignored = connect.protocol != MQTT5 and self.settings.on_refusal == IGNORE
-        return reasons.SUCCESS if ignored else principal.permissions.reason
-
-    def _refused(self, connection: Connection, reason: int) -> Connection:
-        self.counters.refused += 1
-        answer = self.refuse(connection.protocol, reason)
-        if connection.max_packet == 0 or len(answer) <= connection.max_packet:  # [MQTT-3.1.2-24]
-            self.outbox.write(connection, answer)
-        self.outbox.close(connection)
-        return connection
-
-    def refuse(self, protocol: int, reason: int) -> bytes:
-        """The CONNACK that refuses a CONNECT with a 5.0 reason code, encoded for the client's protocol version."""
-        code = reason if protocol == MQTT5 else reasons.return_code(reason)
-        return encode(Connack(False, code), protocol)
-
-    def _session_for(self, connect: Connect, connection: Connection) -> tuple[Session | None, bool, int]:
-        """The session for a CONNECT, whether it existed before, and the reason code that refuses it."""
-        principal = connection.principal
-        client_id = connect.client_id
-        if not client_id:
-            self._assigned += 1
-            client_id = connect.client_id = f"mesh-{int(self.clock() * 1000):x}-{self._assigned:x}"
-            connection.assigned = True
-        key = (principal.kind, principal.name, client_id)
-        session = self.sessions.get(key)
-        again = session is not None
-        if session is not None:
-            self._take_over(session, connect.clean_start)
-            session = self.sessions.get(key)
-        present = session is not None
-        window = self._window(connect)
-        if session is None:
-            reason = self.sessions.refuses(key, again)
-            if reason != reasons.SUCCESS:
-                return None, False, reason
-            if principal.kind == VEHICLE and not connect.clean_start:
-                session = self.inbox.adopt(key, principal.vehicle)
-            if session is None:
-                session = self.sessions.create(key, principal.vehicle, window)
-        session.outbound.window = window
-        session.expiry = self._expiry(connect)
-        session.durable = session.durable or session.expiry > 0 or self.settings.keep_all
-        if principal.kind == TIER:
-            self._open_ledger(session, connect)
-        return session, present, reasons.SUCCESS
-
-    def _open_ledger(self, session: Session, connect: Connect) -> None:
-        """Give the session of a core its ledger, if CONNECT names the core's process."""
-        user = [] if connect.properties is None else connect.properties.user
-        instances = [value for name, value in user if name == INSTANCE]
-        if not instances:
-            return
-        ledger = session.ledger
-        if ledger is None:
-            session.ledger = Ledger(instances[0])
-        elif ledger.instance != instances[0]:
-            ledger.instance = instances[0]
-            ledger.forget()
-
-    def _window(self, connect: Connect) -> int:
-        properties = connect.properties
-        asked = None if properties is None else properties.receive_maximum
-        return self.settings.in_flight if asked is None else min(asked, self.settings.in_flight)
-
-    def _expiry(self, connect: Connect) -> int:
-        if connect.protocol != MQTT5:
-            return 0 if connect.clean_start else self.settings.max_session_expiry
-        asked = 0 if connect.properties is None else connect.properties.session_expiry or 0
-        return min(asked, self.settings.max_session_expiry)
-
-    def _take_over(self, session: Session, clean: bool) -> None:
-        """Handle a second CONNECT for a session: close the first connection [MQTT-3.1.4-3]. A clean start ends the
-        session.
-        """
-        old = session.connection
-        clean = clean or session.expiry == 0  # it ends with its connection, also if a crash ended that
-        if old is not None:
-            self.counters.takeovers += 1
-            self.closing.send_disconnect(old, reasons.SESSION_TAKEN_OVER)
-            self.closing.unbind(old)
-            self.outbox.close(old)
-            if session.will is not None and (clean or session.will_delay == 0):
-                self.dispatcher.publish_will(session)
-        elif clean and session.will is not None:
-            self.dispatcher.publish_will(session)
-        session.will = None
-        session.will_due = 0.0
-        session.ends = 0.0
-        if clean:
-            self.sessions.end(session)  # [MQTT-3.1.2-4]
-
-    def _bind(self, connection: Connection, session: Session) -> None:
-        connection.session = session
-        session.connection = connection
-        session.ends = 0.0
-        session.will_due = 0.0
-        session.attached = False
-        self.closing.connections += 1
-        if session.kind == TIER:
-            self.courier.pressure.joined(connection)
-        else:
-            self.courier.pressure.bound(session)
-
-    def _accept(self, connection: Connection, connect: Connect, session: Session, present: bool) -> None:
-        """Answer CONNECT once the session is durable, and give the session the messages that wait for it."""
-        vehicle = connection.principal.kind == VEHICLE
-        greeting = greeting_of(connection, connect, session, self.settings)
-        if greeting is not None and session.kind == TIER and len(self.courier.pressure):
-            greeting.user.append((FOLLOW, "1"))
-        packet = encode(Connack(present, reasons.SUCCESS, greeting), connect.protocol)
-        if connection.max_packet and len(packet) > connection.max_packet:  # no answer fits [MQTT-3.1.2-24]
-            self.counters.dropped_large += 1
-            if not present and len(session.outbound):
-                self.inbox.take_back(session)
-            self.closing.end(connection, with_will=False)
-            self.outbox.close(connection)
-            return
-        if vehicle and not connect.clean_start and not present:
-            for subscription in self.inbox.subscribe(session):
-                self.subscriber.add(session, subscription, 0)
-        released = session.outbound.reconnect()
-        position = self.store.position if session.item else 0
-        self.counters.connects += 1
-        self.outbox.accept_after(connection, position, packet)
-        self.courier.release_again(connection, released)
-        if vehicle and not connect.clean_start:
-            self.inbox.hand_over(session)  # to a session that was present
-        self.sharing.arrived(session)
-        self.courier.pump(session, connection)
+        return self.opening.open(connect, principal, peer, shell)
 
     def attach(
         self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable, unacked: list[int]
@@ -434,40 +239,11 @@ class Broker(BrokerApi):
 
         If the session has ended, the connection returned has ``closing`` set, so that the client connects again.
         """
-        connection = self._connection(connect, principal, peer, shell)
-        session = self.sessions.get((principal.kind, principal.name, connect.client_id))
-        if session is None:
-            self.outbox.close(connection)
-            return connection
-        if session.connection is not None:
-            self.closing.unbind(session.connection)
-        connection.accepted = True
-        connection.live = False
-        session.outbound.resuming = True
-        try:
-            self._bind(connection, session)
-            if session.durable and session.outbound.next_number > session.outbound.reserved:
-                self.persistence.keep_session(session)  # what came before ATTACH is about to be sent with these numbers
-        except Exception:
-            self.closing.end(connection, with_will=True)  # else the session would have a connection for ever
-            raise
-        connection.unacked = unacked
-        return connection
+        return self.opening.attach(connect, principal, peer, shell, unacked)
 
     def live(self, connection: Connection) -> None:
         """The replay is complete: send what the client does not have."""
-        session = connection.session
-        if connection.live or session is None or connection.closing:
-            return
-        connection.live = True
-        released = session.outbound.resume(connection.unacked)
-        connection.unacked = []
-        self.courier.release_again(connection, released)
-        self.courier.pump(session, connection)
-        if session.kind == VEHICLE and session.interests:
-            self.inbox.hand_over(session)  # a crash may have ended it half way
-
-    # Closing a connection
+        self.opening.live(connection)
 
     def fail(self, connection: Connection, reason: int, why: str = "") -> None:
         """Handle a protocol error or a time-out: tell a 5.0 client why, publish the will, close the connection."""
@@ -864,12 +640,6 @@ class Broker(BrokerApi):
             refused_queued=quotas.refused_queued,
             strain=quotas.strain(),
         )
-
-
-def _will_delay(will: Will | None) -> int:
-    if will is None or will.properties is None:
-        return 0
-    return will.properties.will_delay or 0
 
 
 def _discard(_message: str, *_args: object) -> None:
