@@ -21,18 +21,10 @@ from mesh.broker.counters import BrokerCounters
 from mesh.broker.courier import Courier
 from mesh.broker.deadletters import DeadLetters
 from mesh.broker.dispatcher import Dispatcher, Forwarder
+from mesh.broker.figures import Figures
 from mesh.broker.inbox import Inbox, InboxRules
 from mesh.broker.intake import Intake
-from mesh.broker.letter import (
-    EXPIRED,
-    NO_OWNER,
-    OTHER,
-    POISON,
-    QUEUE_FULL,
-    REFUSED,
-    TOO_LARGE,
-    read_letter,
-)
+from mesh.broker.letter import read_letter
 from mesh.broker.letterreaders import LetterReaders
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.opening import Opening
@@ -48,7 +40,7 @@ from mesh.broker.sessions import Sessions
 from mesh.broker.settings import HOLD, Settings
 from mesh.broker.sharing import Sharing
 from mesh.broker.shell import Flushable
-from mesh.broker.status import BrokerStatus, QuotaStatus
+from mesh.broker.status import BrokerStatus
 from mesh.broker.subscriber import Subscriber
 from mesh.broker.subscriptions import Subscriptions
 from mesh.broker.system import SystemTopics
@@ -176,6 +168,10 @@ class Broker(BrokerApi):
         self.opening = Opening(
             settings, clock, self.persistence, self.outbox, self.courier, self.sessions, self.sharing, self.inbox,
             self.dispatcher, self.subscriber, self.closing, self.counters, self.notices,
+        )  # fmt: skip
+        self.figures = Figures(
+            settings, self.counters, self.persistence, self.quotas, self.letters, self.courier, self.subscriptions,
+            self.refusals, self.sessions, self.retained, self.closing,
         )  # fmt: skip
         self.releasing = 0  # calls of ``durable`` that are not finished
         self._expiring = False
@@ -579,67 +575,7 @@ class Broker(BrokerApi):
 
     def status(self) -> BrokerStatus:
         """Figures for ``mesh status``, metrics and ``$SYS``."""
-        counters = self.counters
-        return BrokerStatus(
-            connected=self.closing.connections,
-            sessions=len(self.sessions),
-            queued=self.persistence.depth.messages,
-            retained=len(self.retained),
-            subscriptions=len(self.subscriptions),
-            quotas=self._quota_status(),
-            pressed=len(self.courier.pressure),
-            delayed=len(self.courier.slowdown),
-            connects=counters.connects,
-            refused=counters.refused,
-            takeovers=counters.takeovers,
-            expired=counters.expired,
-            received=counters.received,
-            answered=counters.answered,
-            published=counters.published,
-            delivered=counters.delivered,
-            rejected=counters.rejected,
-            presses=self.courier.pressure.presses,
-            forbidden=counters.forbidden,
-            forbidden_wills=counters.forbidden_wills,
-            misfits=counters.misfits,
-            dropped_expired=counters.dropped_expired,
-            dropped_full=counters.dropped_full,
-            dropped_large=counters.dropped_large,
-            dropped_offline=counters.dropped_offline,
-            dropped_poison=counters.dropped_poison,
-            letters=len(self.letters),
-            letters_bytes=self.letters.queue.bytes,
-            letters_waiting=self.letters.waiting + self.refusals.held,
-            letters_full=counters.letters[QUEUE_FULL],
-            letters_refused=counters.letters[REFUSED],
-            letters_large=counters.letters[TOO_LARGE],
-            letters_expired=counters.letters[EXPIRED],
-            letters_no_owner=counters.letters[NO_OWNER],
-            letters_poison=counters.letters[POISON],
-            letters_other=counters.letters[OTHER],
-            letters_read=counters.letters_read,
-            letters_not_taken=counters.letters_not_taken,
-            letters_dropped_share=counters.letters_dropped_share,
-            letters_dropped_node=counters.letters_dropped_node,
-            letters_dropped_age=counters.letters_dropped_age,
-            filling=len(self.courier.filling),
-            acknowledge=counters.acknowledge.value(),
-            deliver=counters.deliver.value(),
-        )
-
-    def _quota_status(self) -> QuotaStatus:
-        quotas, settings = self.quotas, self.settings
-        return QuotaStatus(
-            memory=quotas.memory(),
-            memory_limit=settings.memory,
-            disk_limit=settings.disk,
-            strained=quotas.strained,
-            refused_sessions=quotas.refused_sessions,
-            refused_subscriptions=quotas.refused_subscriptions,
-            refused_retained=quotas.refused_retained,
-            refused_queued=quotas.refused_queued,
-            strain=quotas.strain(),
-        )
+        return self.figures.status()
 
 
 def _discard(_message: str, *_args: object) -> None:
