@@ -21,6 +21,7 @@ from mesh.broker.counters import BrokerCounters
 from mesh.broker.courier import Courier
 from mesh.broker.deadletters import DeadLetters
 from mesh.broker.dispatcher import Dispatcher, Forwarder
+from mesh.broker.due import Due
 from mesh.broker.figures import Figures
 from mesh.broker.inbox import Inbox, InboxRules
 from mesh.broker.intake import Intake
@@ -73,11 +74,9 @@ from mesh.wire.packets import (
 from mesh.wire.properties import Properties
 
 # Steps of the work, see ``work``.
-_EXPIRY: Final = 32  # the end of a session, or its will
 _RELEASE: Final = 8  # what one connection waited for
 _RETAINED: Final = 8  # a retained message that is restored
 _PACKET: Final = 16  # a packet that waited for one before it
-_FIGURE: Final = 4  # a figure of $SYS for one receiver
 
 _RELEASED: Final = 512  # connections whose packets are released at once, some 5 ms
 
@@ -173,9 +172,11 @@ class Broker(BrokerApi):
             settings, self.counters, self.persistence, self.quotas, self.letters, self.courier, self.subscriptions,
             self.refusals, self.sessions, self.retained, self.closing,
         )  # fmt: skip
+        self.due = Due(
+            clock, self.work, self.counters, self.persistence, self.sessions, self.dispatcher, self.sharing,
+            self.quotas, self.retained, self.letters, self.catch_up, self.courier, self.system, self.figures,
+        )  # fmt: skip
         self.releasing = 0  # calls of ``durable`` that are not finished
-        self._expiring = False
-        self._announcing = False
 
     def recover(self, items: Iterable[Item]) -> list[Item]:
         """Restore the state from the journal. Returns the items of other kinds. Call it once, before all else."""
@@ -519,59 +520,7 @@ class Broker(BrokerApi):
 
     def tick(self) -> None:
         """Called once a second: publish wills that are due and end sessions that have expired."""
-        now = self.clock()
-        if not self._expiring:
-            self._expiring = True
-            self.work.start(self._expire(now))
-        self.sharing.check(now)
-        self.quotas.tick()
-        self.retained.sweep(now)
-        self.letters.tick()
-        self.catch_up.tick()
-        self.courier.check_filling()
-        if not self._announcing:
-            changed = self.system.refresh(now, self.status)
-            if changed:
-                self._announcing = True
-                self.work.start(self._announce(changed))
-
-    def _expire(self, now: float) -> Iterator[int]:
-        """Publish the wills that are due, and end the sessions that have expired."""
-        try:
-            while True:
-                session = self.sessions.next_due(now)
-                if session is None:
-                    break
-                self._expire_one(session, now)
-                yield _EXPIRY
-        finally:
-            self._expiring = False
-
-    def _expire_one(self, session: Session, now: float) -> None:
-        """Publish the will if it is due, then end the session if that is due."""
-        ended = session.ends and session.ends <= now
-        try:
-            # [MQTT-3.1.2-8]: no later than the end of the session
-            if session.will is not None and (ended or (session.will_due and session.will_due <= now)):
-                self.dispatcher.publish_will(session)
-                if session.durable and not ended:
-                    self.persistence.keep_session(session)
-        finally:  # also after an error in this program
-            if ended:
-                self.counters.expired += 1
-                self.sessions.end(session)
-            else:
-                self.sessions.schedule(session)
-
-    def _announce(self, changed: list[Message]) -> Iterator[int]:
-        """Send the figures that have changed to their subscribers."""
-        try:
-            for message in changed:
-                for listener in self.dispatcher.listeners(message):
-                    self.dispatcher.announce(message, listener)
-                    yield _FIGURE
-        finally:
-            self._announcing = False
+        self.due.tick()
 
     def status(self) -> BrokerStatus:
         """Figures for ``mesh status``, metrics and ``$SYS``."""
