@@ -27,12 +27,13 @@ from mesh.broker.inbox import Inbox, InboxRules
 from mesh.broker.intake import Intake
 from mesh.broker.letter import read_letter
 from mesh.broker.letterreaders import LetterReaders
+from mesh.broker.longpackets import LongPackets
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.opening import Opening
 from mesh.broker.outbox import Outbox
 from mesh.broker.peer import Peer
 from mesh.broker.persistence import Persistence, RecoveredState
-from mesh.broker.principal import TIER, Principal
+from mesh.broker.principal import Principal
 from mesh.broker.quotas import Quotas
 from mesh.broker.refusals import Refusals
 from mesh.broker.retained import Retained
@@ -47,7 +48,6 @@ from mesh.broker.subscriptions import Subscriptions
 from mesh.broker.system import SystemTopics
 from mesh.broker.trace import Tracer
 from mesh.broker.work import Work
-from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
 from mesh.session.outbound import RELEASED, Delivery
@@ -76,7 +76,6 @@ from mesh.wire.properties import Properties
 # Steps of the work, see ``work``.
 _RELEASE: Final = 8  # what one connection waited for
 _RETAINED: Final = 8  # a retained message that is restored
-_PACKET: Final = 16  # a packet that waited for one before it
 
 _RELEASED: Final = 512  # connections whose packets are released at once, some 5 ms
 
@@ -168,6 +167,7 @@ class Broker(BrokerApi):
             settings, clock, self.persistence, self.outbox, self.courier, self.sessions, self.sharing, self.inbox,
             self.dispatcher, self.subscriber, self.closing, self.counters, self.notices,
         )  # fmt: skip
+        self.long_packets = LongPackets(self.work, self.subscriptions, self.outbox, self.closing, self._handle)
         self.figures = Figures(
             settings, self.counters, self.persistence, self.quotas, self.letters, self.courier, self.subscriptions,
             self.refusals, self.sessions, self.retained, self.closing,
@@ -265,18 +265,18 @@ class Broker(BrokerApi):
         if connection.later is not None:
             connection.later.append(packet)
         elif isinstance(packet, Publish):
-            if self.work.left <= 0 and self._is_long(connection, session, packet):
-                self._begin(connection, session, None)
+            if self.work.left <= 0 and self.long_packets.is_long(connection, session, packet):
+                self.long_packets.begin(connection, session, None)
                 self.receive(connection, packet)
                 return
             self.counters.received += 1
             self.intake.publish(connection, session, packet)
             if self.subscriptions.spent:
-                self._count_match(connection, session)
+                self.long_packets.count_match(connection, session)
         else:
             job = self._handle(connection, session, packet)
             if job is not None:
-                self._begin(connection, session, job)
+                self.long_packets.begin(connection, session, job)
         if connection.held:
             self.outbox.update_congestion(connection)
 
@@ -298,65 +298,6 @@ class Broker(BrokerApi):
         else:
             self.closing.fail(connection, reasons.PROTOCOL_ERROR, "a client may not send this packet here")
         return None
-
-    # Packets that take several turns
-
-    def _is_long(self, connection: Connection, session: Session, packet: Publish) -> bool:
-        """Whether the receivers of a message may take long to find. The turn has no time left for that."""
-        topic = packet.topic
-        if not topic:
-            aliases, properties = connection.inbound.aliases, packet.properties
-            alias = 0 if properties is None else properties.topic_alias or 0
-            topic = "" if aliases is None else aliases.get(alias, "")
-        return session.kind != TIER and self.subscriptions.is_long(topic)
-
-    def _count_match(self, connection: Connection, session: Session) -> None:
-        """The receivers of a message took long to find: the next packets of its publisher wait if others did so, too.
-        """
-        self.work.left -= self._take_spent()
-        if self.work.left <= 0 and connection.session is session and session.kind != TIER:
-            self._begin(connection, session, None)
-
-    def _begin(self, connection: Connection, session: Session, job: Iterator[int] | None) -> None:
-        """Do ``job`` in slices. Packets that come meanwhile wait for its end."""
-        later: Fifo[Packet] = Fifo()
-        connection.later = later
-        connection.begun += 1
-        self.work.start(self._serve(connection, session, job, later))
-
-    def _take_spent(self) -> int:
-        spent = self.subscriptions.spent
-        self.subscriptions.spent = 0
-        return spent
-
-    def _serve(
-        self, connection: Connection, session: Session, job: Iterator[int] | None, later: Fifo[Packet]
-    ) -> Iterator[int]:
-        shell = connection.shell
-        try:
-            while True:
-                if job is not None:
-                    for steps in job:
-                        shell.rested()
-                        yield steps
-                        shell.resumed(connection.begun)
-                if not later or connection.closing or connection.session is not session:
-                    break
-                packet = later.popleft()
-                connection.begun += 1
-                shell.resumed(connection.begun)
-                job = self._handle(connection, session, packet)
-                if connection.held:
-                    self.outbox.update_congestion(connection)
-                shell.rested()
-                yield _PACKET + self._take_spent()
-        except Exception:  # an error in this program ends this connection and no other
-            self.closing.fail(connection, reasons.IMPLEMENTATION_SPECIFIC_ERROR)
-            raise
-        finally:
-            shell.rested()
-            connection.later = None
-            self.outbox.mark(connection)  # its shell reads again
 
     def set_aside(self, connection: Connection, packet: Packet) -> None:
         """Answer a packet in whose handling this process would end: a PUBLISH goes to the dead letters and is
