@@ -28,13 +28,14 @@ from mesh.broker.intake import Intake
 from mesh.broker.letter import read_letter
 from mesh.broker.letterreaders import LetterReaders
 from mesh.broker.longpackets import LongPackets
-from mesh.broker.notices import Notices, shortened
+from mesh.broker.notices import Notices
 from mesh.broker.opening import Opening
 from mesh.broker.outbox import Outbox
 from mesh.broker.peer import Peer
-from mesh.broker.persistence import Persistence, RecoveredState
+from mesh.broker.persistence import Persistence
 from mesh.broker.principal import Principal
 from mesh.broker.quotas import Quotas
+from mesh.broker.recovery import Recovery
 from mesh.broker.refusals import Refusals
 from mesh.broker.retained import Retained
 from mesh.broker.session import Connection, Key, Session
@@ -73,10 +74,7 @@ from mesh.wire.packets import (
 )
 from mesh.wire.properties import Properties
 
-# Steps of the work, see ``work``.
-_RELEASE: Final = 8  # what one connection waited for
-_RETAINED: Final = 8  # a retained message that is restored
-
+_RELEASE: Final = 8  # steps of what one connection waited for, see ``work``
 _RELEASED: Final = 512  # connections whose packets are released at once, some 5 ms
 
 _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
@@ -176,6 +174,10 @@ class Broker(BrokerApi):
             clock, self.work, self.counters, self.persistence, self.sessions, self.dispatcher, self.sharing,
             self.quotas, self.retained, self.letters, self.catch_up, self.courier, self.system, self.figures,
         )  # fmt: skip
+        self._recovery = Recovery(
+            settings, clock, self.persistence, self.retained, self.dispatcher, self.sessions, self.courier,
+            self.catch_up, self.letters, self.counters, self.notices,
+        )  # fmt: skip
         self.releasing = 0  # calls of ``durable`` that are not finished
 
     def recover(self, items: Iterable[Item]) -> list[Item]:
@@ -188,36 +190,7 @@ class Broker(BrokerApi):
     def recovery(self, items: Iterable[Item], other: list[Item]) -> Iterator[int]:
         """As ``recover``, in slices: yields now and then, with the steps of work that were done. The items of other
         kinds are added to ``other``."""
-        found = RecoveredState()
-        yield from self.persistence.recovery(items, self.settings.in_flight, found)
-        for item, topic, expires in found.retained:
-            self.retained.restore(topic, item, expires)
-            yield _RETAINED
-        for item, topic, deleted in found.tombstones:
-            self.dispatcher.tombstones.restore(topic, deleted, item)
-            yield _RETAINED
-        for session in found.sessions.values():
-            will = session.will
-            if will is not None and not self.may_publish(session.key, will.topic):
-                self._drop_will(session, will)
-                yield _RETAINED
-        yield from self.sessions.restore(found, self.clock())
-        self.courier.pressure.recovered(found.sessions.values())
-        self.catch_up.restore(found.interests)
-        self.letters.restore(found.letters)
-        self.dispatcher.restore(found.fan_outs, found.sessions)
-        other += found.other
-
-    def _drop_will(self, session: Session, will: Message) -> None:
-        """The will of a session was allowed when its client connected, and is no more."""
-        self.counters.forbidden_wills += 1
-        self.notices.warn(
-            "forbidden will", "%s (client %s) may not publish its will to %s any more: it is dropped",
-            session.key[1], session.key[2], shortened(will.topic),
-        )  # fmt: skip
-        session.will = None
-        session.will_due = 0.0
-        self.persistence.keep_session(session)
+        return self._recovery.run(items, other, self.may_publish)
 
     def vehicle_of(self, topic: str) -> str:
         """The vehicle of a topic, for traces; empty if there is none."""
