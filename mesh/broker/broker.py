@@ -1,12 +1,13 @@
 """The broker that edges and cores run: it takes the packets of all connections and makes the packets for them.
 
-It knows how connections open and close, and which part handles each packet: ``Intake`` takes publishes, ``Subscriber``
-subscriptions, ``Courier`` acknowledgements; ``Dispatcher`` finds the receivers, ``Outbox`` holds the output,
-``Persistence`` writes to the journal, ``Sessions`` ends expired sessions. It must never touch a socket, a file or a
-clock of its own. What always holds:
+It makes all parts, and knows which part handles each packet and when each has its turn: ``Opening`` and ``Closing``
+take the begin and the end of connections, ``Intake`` publishes, ``Subscriber`` subscriptions, ``Courier``
+acknowledgements, ``LongPackets`` what takes several turns, ``Due`` what is due in time. It must never touch a socket, a
+file or a clock of its own. What always holds:
 
-* a session has at most one connection, and a connection that is closing has no session;
-* no packet of a client raises: the broker answers it with a reason code, or closes the connection with one.
+* a connection that is closing has no session, and its packets are ignored;
+* no packet of a client raises: the broker answers it with a reason code, or closes the connection with one;
+* an error in this program in one part of a turn, or at one connection, does not stop the others.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from mesh.broker.quotas import Quotas
 from mesh.broker.recovery import Recovery
 from mesh.broker.refusals import Refusals
 from mesh.broker.retained import Retained
+from mesh.broker.room import Room
 from mesh.broker.session import Connection, Key, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import HOLD, Settings
@@ -110,37 +112,32 @@ class Broker(BrokerApi):
         self.may_publish: Callable[[Key, str], bool] = _always  # what access allows today, for wills of the journal
         self._vehicle_of = vehicle_of or _no_vehicle
         self.quotas = Quotas(settings, self.persistence.depth, self.vehicle_of)
-        self.letters = DeadLetters(
-            settings, self.persistence, self.counters, clock, self.answered, self.notices
-        )
+        self.letters = DeadLetters(settings, self.persistence, self.counters, clock, self.answered, self.notices)
         self.quotas.depths.append(self.letters.depth)
+        self.room = Room(settings, self.persistence, self.letters, self.counters, clock, self.quotas, self.notices)
         self.courier = Courier(
             settings, self.persistence, self.outbox, self.letters, self.counters, clock, tracer, self.quotas,
-            self.notices, self.work,
+            self.notices, self.work, self.room,
         )  # fmt: skip
         self.subscriptions = Subscriptions(settings.routes, settings.refused)
         self.readers = LetterReaders(
-            settings, self.subscriptions, self.letters, self.courier, self.counters, clock, self.notices
+            settings, self.subscriptions, self.letters, self.courier, self.room, self.counters, clock, self.notices
         )
         self.letters.added = self.readers.added
         self.persistence.letter_read = self.readers.read
         self.courier.lost = self.readers.lost
         self.courier.refused = self._refused_by_core
         self.refusals = Refusals(
-            settings, self.persistence, self.letters, self.courier, self.counters, self.answered, self.vehicle_of,
-            self.notices,
+            settings, self.persistence, self.letters, self.courier, self.room, self.counters, self.answered,
+            self.vehicle_of, self.notices,
         )  # fmt: skip
-        self.sharing = Sharing(
-            settings, self.subscriptions, self.persistence, self.courier, self.work, self.quotas
-        )
-        self.sessions = Sessions(
-            settings, self.persistence, self.subscriptions, self.quotas, self.sharing, self.work
-        )
+        self.sharing = Sharing(settings, self.subscriptions, self.persistence, self.courier, self.work, self.quotas)
+        self.sessions = Sessions(settings, self.persistence, self.subscriptions, self.quotas, self.sharing, self.work)
         self.retained = Retained(self.persistence, settings.max_retained, self.quotas, self.work)
         rules = inbox or InboxRules()
         self.inbox = Inbox(rules, self.sessions, self.persistence, self.courier, clock, settings.in_flight, self.quotas)
         self.catch_up = CatchUp(
-            settings, self.subscriptions, self.retained, self.persistence, self.courier, self.counters, clock
+            settings, self.subscriptions, self.retained, self.persistence, self.courier, self.room, self.counters, clock
         )
         forwarder = forwarder or Forwarder()
         self.dispatcher = Dispatcher(
@@ -167,12 +164,12 @@ class Broker(BrokerApi):
         )  # fmt: skip
         self.long_packets = LongPackets(self.work, self.subscriptions, self.outbox, self.closing, self._handle)
         self.figures = Figures(
-            settings, self.counters, self.persistence, self.quotas, self.letters, self.courier, self.subscriptions,
-            self.refusals, self.sessions, self.retained, self.closing,
+            settings, self.counters, self.persistence, self.quotas, self.letters, self.courier, self.room,
+            self.subscriptions, self.refusals, self.sessions, self.retained, self.closing,
         )  # fmt: skip
         self.due = Due(
             clock, self.work, self.counters, self.persistence, self.sessions, self.dispatcher, self.sharing,
-            self.quotas, self.retained, self.letters, self.catch_up, self.courier, self.system, self.figures,
+            self.quotas, self.retained, self.letters, self.catch_up, self.room, self.system, self.figures,
         )  # fmt: skip
         self._recovery = Recovery(
             settings, clock, self.persistence, self.retained, self.dispatcher, self.sessions, self.courier,

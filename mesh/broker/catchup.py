@@ -23,6 +23,7 @@ from mesh.broker.courier import Courier
 from mesh.broker.persistence import Persistence
 from mesh.broker.principal import TIER
 from mesh.broker.retained import Retained
+from mesh.broker.room import Room
 from mesh.broker.session import Interest, RetainedBacklog, Session
 from mesh.broker.settings import Settings
 from mesh.broker.subscriptions import Subscriptions
@@ -40,7 +41,7 @@ class CatchUp:
     """``serve_all`` is called at the end of every turn, ``tick`` once a second."""
 
     __slots__ = (
-        "_clock", "_counters", "_courier", "_left", "_persistence", "_retained", "_settings", "_store",
+        "_clock", "_counters", "_courier", "_left", "_persistence", "_retained", "_room", "_settings", "_store",
         "_subscriptions", "_without_room",
     )  # fmt: skip
 
@@ -51,6 +52,7 @@ class CatchUp:
         retained: Retained,
         persistence: Persistence,
         courier: Courier,
+        room: Room,
         counters: BrokerCounters,
         clock: Callable[[], float],
     ) -> None:
@@ -60,6 +62,7 @@ class CatchUp:
         self._persistence = persistence
         self._store = persistence.store
         self._courier = courier
+        self._room = room
         self._counters = counters
         self._clock = clock
         self._left = STEPS  # in this turn, for subscriptions that are made in it
@@ -152,7 +155,7 @@ class CatchUp:
 
     def _serve(self, session: Session, steps: int) -> int:
         """Queue one portion, if the queue has run low, with about ``steps`` steps of work. Returns how many it took."""
-        room = max(1, min(_PORTION, self._courier.limits(session)[0] // 2))
+        room = max(1, min(_PORTION, self._room.limits(session)[0] // 2))
         if 2 * len(session.outbound.waiting) > room:
             return 1
         looked = 0
@@ -212,7 +215,7 @@ class CatchUp:
             item, self._clock()
         ):
             message = self._persistence.read(item)
-            if not self._courier.make_room(session, message.size(), True):
+            if not self._room.make_room(session, message.size(), True):
                 return False
             part.after = item
             if not (message.from_tier and session.kind == TIER):

@@ -1,12 +1,13 @@
 """Deliveries: queues a message in the session of its receiver, sends what the window allows, and takes the
 acknowledgements.
 
-It knows sessions, their queues and their connections: never topics or subscriptions. What always holds:
+It knows sessions, their queues and their connections: never topics or subscriptions; ``Room`` says whether a queue has
+room. What always holds:
 
 * a delivery that the journal keeps is sent only when the journal has it on disk;
-* a full queue refuses the message with a reason code, or drops a message and counts it (``Refusals`` decides what
-  becomes of a refused one); it grows past its limit only by the messages of cores that ``Pressure`` allows, and by
-  ``offer_above``;
+* a message that a queue has no room for is refused with a reason code (``Refusals`` decides what becomes of it), or
+  with QoS 0 dropped and counted; a queue grows past its limit only by the messages of cores that ``Pressure`` allows,
+  and by ``offer_above``;
 * a connection that is not writable gets nothing: its session queues, and no other session waits.
 """
 
@@ -19,15 +20,15 @@ from mypy_extensions import i64
 
 from mesh.broker.counters import SAMPLED, BrokerCounters
 from mesh.broker.deadletters import DeadLetters
-from mesh.broker.letter import EXPIRED
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.outbox import Outbox
 from mesh.broker.persistence import Persistence
 from mesh.broker.pressure import Pressure
-from mesh.broker.principal import BACKEND, TIER, VEHICLE
+from mesh.broker.principal import TIER
 from mesh.broker.quotas import Quotas
+from mesh.broker.room import Room
 from mesh.broker.session import Connection, Session
-from mesh.broker.settings import DROP_OLDEST, Settings
+from mesh.broker.settings import Settings
 from mesh.broker.slowdown import BEHIND, BYTES_BEHIND, Slowdown
 from mesh.broker.trace import PRODUCER, SEND, WAIT, Tracer
 from mesh.broker.work import Work
@@ -63,8 +64,8 @@ class Courier:
     has refused with a reason code, and ``lost`` with a session that has lost its connection."""
 
     __slots__ = (
-        "_clock", "_counters", "_letters", "_notices", "_outbox", "_persistence", "_quotas", "_settings", "_spans",
-        "_tracer", "_work", "backlog_due", "filling", "lost", "pressure", "refused", "slowdown",
+        "_clock", "_counters", "_letters", "_notices", "_outbox", "_persistence", "_quotas", "_room", "_settings",
+        "_spans", "_tracer", "_work", "backlog_due", "lost", "pressure", "refused", "slowdown",
     )  # fmt: skip
 
     def __init__(
@@ -79,17 +80,18 @@ class Courier:
         quotas: Quotas,
         notices: Notices,
         work: Work,
+        room: Room,
     ) -> None:
         self.pressure = Pressure(settings, outbox, clock)
         self.slowdown = Slowdown(settings, clock)
         self.refused: Callable[[Session, Delivery, int], None] = _ignore_refusal
         self.lost: Callable[[Session], None] = _ignore_loss
-        self.filling: set[Session] = set()  # of back ends whose queues are three quarters full
         self._letters = letters
         self._notices = notices
         self._settings = settings
         self._quotas = quotas
         self._work = work
+        self._room = room
         self._persistence = persistence
         self._outbox = outbox
         self._counters = counters
@@ -116,7 +118,7 @@ class Courier:
             self._offer_unreliable(session, message, retain, subscription_ids)
             return SUCCESS
         size = message.size()
-        if not self.make_room(session, size) and not self._overshoots(session, message, size, receipt):
+        if not self._room.make_room(session, size) and not self._overshoots(session, message, size, receipt):
             return QUOTA_EXCEEDED
         self._queue(session, message, qos, retain, subscription_ids, receipt, group, size)
         return SUCCESS
@@ -149,8 +151,8 @@ class Courier:
         delivery = Delivery(message, qos, retain, subscription_ids, message.received, message.expires, size)
         delivery.group = group
         outbound.number(delivery)
-        connection = session.connection
-        if session.durable:
+        connection, durable = session.connection, session.durable
+        if durable:
             self._persistence.keep(session, delivery, message)
             if receipt is not None and receipt.position < delivery.position:
                 receipt.position = delivery.position
@@ -165,7 +167,7 @@ class Courier:
                     self.slowdown.wait(session, message.from_tier, receipt)
         outbound.push(delivery)
         if connection is not None:
-            if session.durable:
+            if durable:
                 self._outbox.wait(connection)
             else:
                 self.pump(session, connection)
@@ -189,7 +191,7 @@ class Courier:
         was moved here from another queue (``receipt`` is None) stays there until there is room."""
         if receipt is None or not message.from_tier or not self.pressure.takes(session, size):
             return False
-        return not self._refused_by_quota(session, size, False)
+        return not self._room.refused_by_quota(session, size, False)
 
     def _soon(self, outbound: Outbound) -> bool:
         """Whether a delivery that is queued now is sent within about one window."""
@@ -209,8 +211,9 @@ class Courier:
             self._send(session, connection, delivery, message)
             return
         size = message.size()
+        room = self._room
         full = len(outbound.waiting) >= self._settings.max_queue_messages
-        if full or outbound.bytes + size > self.limits(session)[1] or self._refused_by_quota(session, size, False):
+        if full or outbound.bytes + size > room.limits(session)[1] or room.refused_by_quota(session, size, False):
             self.dropped(message)
         else:
             outbound.push(Delivery(message, 0, retain, subscription_ids, message.received, message.expires, size))
@@ -220,110 +223,6 @@ class Courier:
         self._counters.dropped_full += 1
         topic = shortened(message.topic)
         self._notices.warn("unreliable", "a message on %s is dropped: a queue or table is full", topic)
-
-    def limits(self, session: Session) -> tuple[int, int]:
-        """How many messages may wait for a session, and how many bytes it may hold."""
-        if session.kind == BACKEND and session.durable:
-            return self._settings.backend_queue_messages, self._settings.backend_queue_bytes
-        return self._bounds(session)
-
-    def _bounds(self, session: Session) -> tuple[int, int]:
-        """As ``limits``, but the queue of a back end has three quarters of them until it was warned about."""
-        settings = self._settings
-        if session.kind == VEHICLE:
-            if session.inbox:
-                return settings.inbox_messages, settings.inbox_bytes
-            return settings.max_queue_messages, settings.max_queue_bytes
-        if session.kind == TIER:
-            return settings.tier_queue_messages, settings.tier_queue_bytes
-        if not session.durable:
-            return settings.max_queue_messages, settings.max_queue_bytes
-        messages, size = settings.backend_queue_messages, settings.backend_queue_bytes
-        return (messages, size) if session.filling else (messages - messages // 4, size - size // 4)
-
-    def is_full(self, session: Session) -> bool:
-        """Whether the queue of a session is at its limits or above them."""
-        messages, size = self.limits(session)
-        return len(session.outbound.waiting) > messages or session.outbound.bytes > size
-
-    def is_short(self, session: Session, size: int) -> bool:
-        """Whether a message of ``size`` bytes would need room that is perhaps not there."""
-        messages, limit = self._bounds(session)
-        outbound = session.outbound
-        if len(outbound.waiting) >= messages or outbound.bytes + size > limit or self._quotas.strained:
-            return True
-        return outbound.share.bytes + size > outbound.share.limit
-
-    def make_room(self, session: Session, size: int, can_wait: bool = False) -> bool:
-        """Whether a message of ``size`` bytes can be queued for a session, after dropping what may be dropped.
-        ``can_wait``: if not, it is offered again later, so it is not refused."""
-        messages, limit = self._bounds(session)
-        outbound = session.outbound
-        if len(outbound.waiting) >= messages or outbound.bytes + size > limit:
-            return self._make_room(session, size, can_wait)
-        queue = outbound.share
-        if self._quotas.strained or queue.bytes + size > queue.limit:
-            return not self._refused_by_quota(session, size, can_wait)
-        return True
-
-    def _make_room(self, session: Session, size: int, can_wait: bool) -> bool:
-        """As ``make_room``, for a queue at its limits."""
-        settings = self._settings
-        messages, limit = self._bounds(session)
-        outbound = session.outbound
-        for expired in outbound.take_expired(self._clock()):
-            self._expired(session, expired)
-            self._persistence.forget(expired)
-        if not session.filling and session.kind == BACKEND and session.durable:
-            if len(outbound.waiting) >= messages or outbound.bytes + size > limit:
-                self._warn_filling(session)
-                messages, limit = self.limits(session)
-        # Deliveries in flight to a connected receiver do not count as waiting.
-        while len(outbound.waiting) >= messages or (outbound.bytes + size > limit and outbound.waiting):
-            if not session.inbox or settings.inbox_when_full != DROP_OLDEST:
-                return False
-            oldest = outbound.drop_head()
-            if oldest is None:
-                return False
-            self._persistence.forget(oldest)
-            self._counters.dropped_full += 1
-            self._notices.warn("oldest", "the inbox of vehicle %s is full: its oldest message is dropped",
-                               session.vehicle)  # fmt: skip
-        return not self._refused_by_quota(session, size, can_wait)
-
-    def _refused_by_quota(self, session: Session, size: int, can_wait: bool) -> bool:
-        """Whether the limits of the session's owner, or of the node, refuse a message for its queue."""
-        queue = session.outbound.share
-        quotas = self._quotas
-        if not quotas.strained and queue.bytes + size <= queue.limit:
-            return False
-        if quotas.may_queue(session.share, session.outbound.bytes, size):
-            return False
-        if not can_wait:
-            quotas.refuse_queued(session.share, size)
-        return True
-
-    def _warn_filling(self, session: Session) -> None:
-        session.filling = True
-        self.filling.add(session)
-        share, outbound = shortened(session.letter_share()), session.outbound
-        self._notices.warn("filling", "the queue of %s is three quarters full: %d messages, %d bytes",
-                           share, len(outbound.waiting), outbound.bytes)  # fmt: skip
-
-    def check_filling(self) -> None:
-        """Called once a second: find the queues that are no more than half full again, or whose sessions have ended."""
-        for session in list(self.filling):
-            messages, size = self.limits(session)
-            outbound = session.outbound
-            if 2 * len(outbound.waiting) <= messages and 2 * outbound.bytes <= size:
-                session.filling = False
-                self.filling.discard(session)
-
-    def _expired(self, session: Session, delivery: Delivery) -> None:
-        """A message is not sent, because it has expired [MQTT-3.3.2-5]."""
-        self._counters.dropped_expired += 1
-        if self._settings.dead_letter_expired and delivery.qos:
-            self._letters.take(self._persistence.load(delivery), EXPIRED, session.letter_share(), None)
 
     # Sending
 
@@ -347,7 +246,7 @@ class Courier:
                 break
             looked += 1 + (delivery.size >> _LARGE)
             if delivery.expires != NEVER and delivery.expires <= self._clock():
-                self._expired(session, delivery)
+                self._letters.expired(session, delivery)
                 self._abandon(session, delivery)  # [MQTT-3.3.2-5]
                 continue
             self._send(session, connection, delivery, self._persistence.load(delivery))

@@ -16,17 +16,17 @@ from collections.abc import Callable
 from typing import Final, final
 
 from mesh.broker.counters import BrokerCounters
-from mesh.broker.letter import NAMES, Letter, size_of
+from mesh.broker.letter import EXPIRED, NAMES, Letter, size_of
 from mesh.broker.letterqueue import LetterQueue
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.persistence import Persistence
 from mesh.broker.principal import TIER
-from mesh.broker.session import Connection
+from mesh.broker.session import Connection, Session
 from mesh.broker.settings import HOLD, Settings
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
-from mesh.session.outbound import Depth
+from mesh.session.outbound import Delivery, Depth
 from mesh.wire.reasons import SUCCESS
 
 RELEASED: Final = 1024  # publishers that one turn looks at
@@ -112,6 +112,12 @@ class DeadLetters:
                                    shortened(letter.share))  # fmt: skip
         self.added(letter, message)
         return True
+
+    def expired(self, session: Session, delivery: Delivery) -> None:
+        """A message is not sent to ``session``, because it has expired [MQTT-3.3.2-5]. It is kept if it may be."""
+        self._counters.dropped_expired += 1
+        if self._settings.dead_letter_expired and delivery.qos:
+            self.take(self._persistence.load(delivery), EXPIRED, session.letter_share(), None)
 
     def _count(self, letter: Letter) -> None:
         counters = self._counters

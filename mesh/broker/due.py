@@ -13,13 +13,13 @@ from typing import Final, final
 
 from mesh.broker.catchup import CatchUp
 from mesh.broker.counters import BrokerCounters
-from mesh.broker.courier import Courier
 from mesh.broker.deadletters import DeadLetters
 from mesh.broker.dispatcher import Dispatcher
 from mesh.broker.figures import Figures
 from mesh.broker.persistence import Persistence
 from mesh.broker.quotas import Quotas
 from mesh.broker.retained import Retained
+from mesh.broker.room import Room
 from mesh.broker.session import Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.sharing import Sharing
@@ -37,8 +37,8 @@ class Due:
     """``tick`` is called once a second."""
 
     __slots__ = (
-        "_announcing", "_catch_up", "_clock", "_counters", "_courier", "_dispatcher", "_expiring", "_figures",
-        "_letters", "_persistence", "_quotas", "_retained", "_sessions", "_sharing", "_system", "_work",
+        "_announcing", "_catch_up", "_clock", "_counters", "_dispatcher", "_expiring", "_figures",
+        "_letters", "_persistence", "_quotas", "_retained", "_room", "_sessions", "_sharing", "_system", "_work",
     )  # fmt: skip
 
     def __init__(
@@ -54,7 +54,7 @@ class Due:
         retained: Retained,
         letters: DeadLetters,
         catch_up: CatchUp,
-        courier: Courier,
+        room: Room,
         system: SystemTopics,
         figures: Figures,
     ) -> None:
@@ -69,7 +69,7 @@ class Due:
         self._retained = retained
         self._letters = letters
         self._catch_up = catch_up
-        self._courier = courier
+        self._room = room
         self._system = system
         self._figures = figures
         self._expiring = False
@@ -86,7 +86,7 @@ class Due:
         self._retained.sweep(now)
         self._letters.tick()
         self._catch_up.tick()
-        self._courier.check_filling()
+        self._room.check_filling()
         if not self._announcing:
             changed = self._system.refresh(now, self._figures.status)
             if changed:

@@ -17,6 +17,7 @@ from mesh.broker.persistence import Persistence
 from mesh.broker.quotas import Quotas
 from mesh.broker.refusals import Refusals
 from mesh.broker.retained import Retained
+from mesh.broker.room import Room
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import Settings
 from mesh.broker.status import BrokerStatus, QuotaStatus
@@ -29,7 +30,7 @@ class Figures:
 
     __slots__ = (
         "_closing", "_counters", "_courier", "_letters", "_persistence", "_quotas", "_refusals", "_retained",
-        "_sessions", "_settings", "_subscriptions",
+        "_room", "_sessions", "_settings", "_subscriptions",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +41,7 @@ class Figures:
         quotas: Quotas,
         letters: DeadLetters,
         courier: Courier,
+        room: Room,
         subscriptions: Subscriptions,
         refusals: Refusals,
         sessions: Sessions,
@@ -52,6 +54,7 @@ class Figures:
         self._quotas = quotas
         self._letters = letters
         self._courier = courier
+        self._room = room
         self._subscriptions = subscriptions
         self._refusals = refusals
         self._sessions = sessions
@@ -103,7 +106,7 @@ class Figures:
             letters_dropped_share=counters.letters_dropped_share,
             letters_dropped_node=counters.letters_dropped_node,
             letters_dropped_age=counters.letters_dropped_age,
-            filling=len(self._courier.filling),
+            filling=len(self._room.filling),
             acknowledge=counters.acknowledge.value(),
             deliver=counters.deliver.value(),
         )

@@ -20,6 +20,7 @@ from mesh.broker.deadletters import DeadLetters
 from mesh.broker.letter import TOPIC, Letter, letter_message, letter_topic
 from mesh.broker.notices import Notices
 from mesh.broker.principal import TIER, VEHICLE
+from mesh.broker.room import Room
 from mesh.broker.session import Interest, Session
 from mesh.broker.settings import Settings
 from mesh.broker.subscriptions import Subscriptions
@@ -86,7 +87,7 @@ class LetterReaders:
 
     __slots__ = (
         "_clock", "_copies", "_counters", "_courier", "_lent", "_letters", "_listing", "_next", "_notices", "_readers",
-        "_settings", "_subscriptions", "_version",
+        "_room", "_settings", "_subscriptions", "_version",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +96,7 @@ class LetterReaders:
         subscriptions: Subscriptions,
         letters: DeadLetters,
         courier: Courier,
+        room: Room,
         counters: BrokerCounters,
         clock: Callable[[], float],
         notices: Notices,
@@ -106,6 +108,7 @@ class LetterReaders:
         self._subscriptions = subscriptions
         self._letters = letters
         self._courier = courier
+        self._room = room
         self._version = 0
         self._readers: dict[Session, Reader] = {}
         self._listing = False  # a reader waits for the end of its list
@@ -272,7 +275,7 @@ class LetterReaders:
         if connection is None or connection.closing or not (connection.accepted and connection.writable):
             return False
         outbound = session.outbound
-        room = max(1, min(_PORTION, self._courier.limits(session)[0] // 2))
+        room = max(1, min(_PORTION, self._room.limits(session)[0] // 2))
         return connection.live and len(outbound.waiting) < room and outbound.bytes < _BYTES
 
     def _mark(self, what: str) -> Message:

@@ -62,9 +62,7 @@ class Recovery:
         self._counters = counters
         self._notices = notices
 
-    def run(
-        self, items: Iterable[Item], other: list[Item], may_publish: Callable[[Key, str], bool]
-    ) -> Iterator[int]:
+    def run(self, items: Iterable[Item], other: list[Item], may_publish: Callable[[Key, str], bool]) -> Iterator[int]:
         """Restore the state from the journal in slices: yields now and then, with the steps of work that were done. The
         items of other kinds are added to ``other``. ``may_publish``: what access allows today."""
         found = RecoveredState()

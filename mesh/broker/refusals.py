@@ -24,6 +24,7 @@ from mesh.broker.letter import EXPIRED, POISON, QUEUE_FULL, reason_of
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.persistence import Persistence
 from mesh.broker.principal import BACKEND, VEHICLE
+from mesh.broker.room import Room
 from mesh.broker.session import Connection, Session
 from mesh.broker.settings import DEAD_LETTER, HOLD, Settings
 from mesh.broker.subscriptions import RouteTarget
@@ -56,7 +57,7 @@ class Refusals:
     empty for none."""
 
     __slots__ = (
-        "_answered", "_counters", "_courier", "_held", "_letters", "_notices", "_persistence", "_settings",
+        "_answered", "_counters", "_courier", "_held", "_letters", "_notices", "_persistence", "_room", "_settings",
         "_vehicle_of",
     )  # fmt: skip
 
@@ -66,6 +67,7 @@ class Refusals:
         persistence: Persistence,
         letters: DeadLetters,
         courier: Courier,
+        room: Room,
         counters: BrokerCounters,
         answered: Callable[[Receipt], None],
         vehicle_of: Callable[[str], str],
@@ -75,6 +77,7 @@ class Refusals:
         self._persistence = persistence
         self._letters = letters
         self._courier = courier
+        self._room = room
         self._counters = counters
         self._answered = answered
         self._vehicle_of = vehicle_of
@@ -163,7 +166,7 @@ class Refusals:
             shares.append(self.share_of(message.topic))  # of an inbox
         for target in receivers:
             session = target.session
-            if not self._courier.is_short(session, message.size()):
+            if not self._room.is_short(session, message.size()):
                 continue
             if session.kind == BACKEND and session.durable and self._settings.backend_when_full == HOLD:
                 if not self._may_exceed(session, message):
@@ -176,7 +179,7 @@ class Refusals:
 
     def _may_exceed(self, session: Session, message: Message) -> bool:
         settings, outbound = self._settings, session.outbound
-        messages, size = self._courier.limits(session)
+        messages, size = self._room.limits(session)
         if len(outbound.waiting) >= messages + settings.hold_messages:
             return False
         return outbound.bytes + message.size() <= size + settings.hold_bytes
@@ -258,7 +261,7 @@ class Refusals:
 
     def _release(self, session: Session, held: Fifo[tuple[Delivery, Receipt]], count: int) -> bool:
         """Look at the next ``count`` of the publishers that wait for a session. Returns whether one waits no longer."""
-        full = self._courier.is_full(session)
+        full = self._room.is_full(session)
         before = len(held)
         repeated: set[Delivery] = set()
         for _ in range(count):

@@ -533,7 +533,7 @@ def test_a_full_queue_is_searched_for_expired_messages_in_portions() -> None:
     mesh.clock.now += 11
     (session,) = mesh.broker.sessions.all()
     before = mesh.broker.counters.dropped_expired
-    assert mesh.broker.courier.make_room(session, 1)
+    assert mesh.broker.room.make_room(session, 1)
     assert 0 < mesh.broker.counters.dropped_expired - before <= 1024
     mesh.turn()
 

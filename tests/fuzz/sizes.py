@@ -141,7 +141,7 @@ def check_empty(broker: Broker, store: CrashStore) -> None:
     insist(not broker.letters.waiting, "publishers wait for room in the dead letters")
     insist(not broker.refusals.held, "publishers wait for queues of back ends")
     insist(not broker.readers._lent, "dead letters are lent to sessions that have ended")
-    insist(not broker.courier.filling, "queues of sessions that have ended count as filling")
+    insist(not broker.room.filling, "queues of sessions that have ended count as filling")
     insist(not store.items, _difference(set(), store))
     insist(not broker.persistence._bodies, "bodies without a delivery are counted")
     broker.sharing.check(0.0)
