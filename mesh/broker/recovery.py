@@ -1,6 +1,6 @@
 """Recovery: after a restart, the parts of the broker get their state from the journal.
 
-It knows which part gets what, and in which order: never the form of the journal's items, which ``Persistence`` knows.
+It knows which part gets what, and in which order: never the form of the journal's items, which ``ItemReader`` reads.
 What always holds: it is complete before the first connection opens; it does its work in slices; a will that its client
 may not publish any more is dropped.
 """
@@ -15,8 +15,9 @@ from mesh.broker.counters import BrokerCounters
 from mesh.broker.courier import Courier
 from mesh.broker.deadletters import DeadLetters
 from mesh.broker.dispatcher import Dispatcher
+from mesh.broker.itemreader import ItemReader
 from mesh.broker.notices import Notices, shortened
-from mesh.broker.persistence import Persistence, RecoveredState
+from mesh.broker.persistence import Persistence
 from mesh.broker.retained import Retained
 from mesh.broker.session import Key, Session
 from mesh.broker.sessions import Sessions
@@ -65,8 +66,9 @@ class Recovery:
     def run(self, items: Iterable[Item], other: list[Item], may_publish: Callable[[Key, str], bool]) -> Iterator[int]:
         """Restore the state from the journal in slices: yields now and then, with the steps of work that were done. The
         items of other kinds are added to ``other``. ``may_publish``: what access allows today."""
-        found = RecoveredState()
-        yield from self._persistence.recovery(items, self._settings.in_flight, found)
+        reader = ItemReader(self._persistence, self._settings.in_flight)
+        yield from reader.read(items)
+        found = reader.found
         for item, topic, expires in found.retained:
             self._retained.restore(topic, item, expires)
             yield _RETAINED

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, final
 
-from mesh.broker.persistence import Persistence, RecoveredState
+from mesh.broker.itemreader import RecoveredState
+from mesh.broker.persistence import Persistence
 from mesh.broker.quotas import Quotas, session_weight
 from mesh.broker.session import Interest, Key, Session
 from mesh.broker.settings import FOREVER, Settings

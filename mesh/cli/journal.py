@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mesh.broker import persistence
-from mesh.broker.persistence import letter_texts, retained_topic, session_key
+from mesh.broker import records
+from mesh.broker.records import letter_texts, retained_topic, session_key
 from mesh.cli.client import topology_of
 from mesh.cli.which import Unclear, which
 from mesh.cluster.node import CORE, EDGE
@@ -60,17 +60,17 @@ _TRIES: Final = 3  # of a survey of a journal in use
 _SHOWN: Final = 20  # lines of a list; JSON has all
 
 _KINDS: Final = {
-    persistence.SESSION: "session",
-    persistence.INTEREST: "subscription",
-    persistence.DELIVERY: "message",
-    persistence.BODY: "shared body",
-    persistence.RELEASE: "released message",
-    persistence.INCOMING: "QoS 2 identifier",
-    persistence.LEDGER: "ledger",
-    persistence.RETAINED: "retained message",
-    persistence.TOMBSTONE: "deleted retained message",
-    persistence.DEAD_LETTER: "dead letter",
-    persistence.FAN_OUT: "message that is being sent to many",
+    records.SESSION: "session",
+    records.INTEREST: "subscription",
+    records.DELIVERY: "message",
+    records.BODY: "shared body",
+    records.RELEASE: "released message",
+    records.INCOMING: "QoS 2 identifier",
+    records.LEDGER: "ledger",
+    records.RETAINED: "retained message",
+    records.TOMBSTONE: "deleted retained message",
+    records.DEAD_LETTER: "dead letter",
+    records.FAN_OUT: "message that is being sent to many",
     kinds.SPOOLED: "spooled message",
     kinds.SPOOL_RELEASED: "released spooled message",
     kinds.TIER_INCOMING: "QoS 2 identifier of an edge",
@@ -192,7 +192,7 @@ def _salvage(target: _Target, as_json: bool) -> int:
     end = time.monotonic() + _LOCK_WAIT
     while True:
         try:
-            done = salvage(SystemFiles(), target.folder, target.mark, lambda kind: kind == persistence.SESSION)
+            done = salvage(SystemFiles(), target.folder, target.mark, lambda kind: kind == records.SESSION)
             break
         except LockedError:
             if time.monotonic() > end:
@@ -273,9 +273,9 @@ def _item(item: LiveItem, sessions: dict[int, tuple[str, str]]) -> dict[str, obj
     plain: dict[str, object] = {"id": item.id, "kind": _KINDS.get(item.kind, str(item.kind)), "bytes": item.size}
     if item.owner in sessions:
         plain["name"], plain["client"] = sessions[item.owner]
-    if item.kind == persistence.RETAINED:
+    if item.kind == records.RETAINED:
         plain["topic"] = retained_topic(item.meta)
-    elif item.kind == persistence.DEAD_LETTER:
+    elif item.kind == records.DEAD_LETTER:
         plain["share"], plain["topic"] = letter_texts(item.meta)
     return plain
 
@@ -283,7 +283,7 @@ def _item(item: LiveItem, sessions: dict[int, tuple[str, str]]) -> dict[str, obj
 def _sessions(found: Survey) -> dict[int, tuple[str, str]]:
     """The name and client id of each session, by its number."""
     return {
-        item.owner: session_key(item.meta) for item in found.items.values() if item.kind == persistence.SESSION
+        item.owner: session_key(item.meta) for item in found.items.values() if item.kind == records.SESSION
     }
 
 
@@ -295,7 +295,7 @@ def _queues(found: Survey, sessions: dict[int, tuple[str, str]]) -> list[tuple[t
     """The sessions with waiting messages, the longest queue first."""
     counts: Counter[tuple[str, str]] = Counter()
     for item in found.items.values():
-        if item.kind in (persistence.DELIVERY, persistence.RELEASE) and item.owner in sessions:
+        if item.kind in (records.DELIVERY, records.RELEASE) and item.owner in sessions:
             counts[sessions[item.owner]] += 1
     return counts.most_common()
 

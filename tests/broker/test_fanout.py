@@ -86,7 +86,7 @@ def test_a_message_for_a_whole_fleet_takes_several_turns_and_arrives_once(qos: i
     assert most > 0
     assert [answer.reason for answer in source.take(Ack)] == [0] * qos  # PUBACK, or PUBREC and PUBCOMP
     assert not mesh.broker.dispatcher.fan_outs.busy
-    assert not mesh.broker.persistence._bodies
+    assert not mesh.broker.persistence.bodies
 
 
 def test_no_message_overtakes_one_that_is_on_its_way_to_many() -> None:

@@ -9,7 +9,8 @@ from queue import SimpleQueue
 import pytest
 
 from mesh.broker.ledger import Ledger
-from mesh.broker.persistence import SESSION, Persistence
+from mesh.broker.persistence import Persistence
+from mesh.broker.records import SESSION
 from mesh.broker.session import Interest, Session
 from mesh.journal import Journal, JournalLimits
 from mesh.journal.salvage import salvage
@@ -17,6 +18,7 @@ from mesh.session.message import Message
 from mesh.session.outbound import Delivery
 from mesh.wire.packets import Subscription
 from tests.fakes.disk import Disk
+from tests.support.items import recovered
 
 LIMITS = JournalLimits(segment=512, step=64)
 WINDOW = 16
@@ -99,7 +101,7 @@ def test_a_broker_recovers_from_what_is_left(tmp_path: Path, seed: int) -> None:
     salvage(disk, tmp_path, None, lambda kind: kind == SESSION)
     again = opened(tmp_path, disk)
     persistence = Persistence(again)
-    found = persistence.recover(again.live(), WINDOW)
+    found = recovered(persistence, again.live(), WINDOW)
     for session in found.sessions.values():
         for delivery in list(session.outbound.waiting) + list(session.outbound.in_flight.values()):
             assert persistence.load(delivery).topic_bytes == b"vehicles/CAR-7/cmd"

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from mesh.broker.persistence import DELIVERY, SESSION
+from mesh.broker.records import DELIVERY, SESSION
 from mesh.cli.main import main
 from mesh.journal import Journal, JournalLimits
 from mesh.journal.layout import HEADER_SIZE

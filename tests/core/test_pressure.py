@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mesh.broker.persistence import INCOMING
+from mesh.broker.records import INCOMING
 from mesh.core.tier import TierLink
 from mesh.version import compiled
 from mesh.wire.packets import PUBACK, Ack, Publish

@@ -143,7 +143,7 @@ def check_empty(broker: Broker, store: CrashStore) -> None:
     insist(not broker.readers._lent, "dead letters are lent to sessions that have ended")
     insist(not broker.room.filling, "queues of sessions that have ended count as filling")
     insist(not store.items, _difference(set(), store))
-    insist(not broker.persistence._bodies, "bodies without a delivery are counted")
+    insist(not broker.persistence.bodies, "bodies without a delivery are counted")
     broker.sharing.check(0.0)
     insist(not broker.sharing._seen, "members that left their groups are remembered")
     insist(not broker.courier._spans, "spans are left")

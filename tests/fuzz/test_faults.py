@@ -10,7 +10,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from mesh.broker.deadletters import DeadLetters
 from mesh.broker.letter import Letter
-from mesh.broker.persistence import DEAD_LETTER, Persistence
+from mesh.broker.persistence import Persistence
+from mesh.broker.records import DEAD_LETTER
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
 from mesh.version import compiled
@@ -63,7 +64,7 @@ def _drop_the_shared_body(monkeypatch: pytest.MonkeyPatch) -> None:
     def uncounted(self: Persistence, letter: Letter, message: Message) -> None:
         keep(self, letter, message)
         if letter.body:
-            self._bodies[letter.body] -= 1
+            self.bodies[letter.body] -= 1
 
     monkeypatch.setattr(Persistence, "keep_letter", uncounted)
 

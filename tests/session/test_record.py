@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.broker.persistence import BODY, DELIVERY, Persistence
+from mesh.broker.persistence import Persistence
+from mesh.broker.records import BODY, DELIVERY
 from mesh.broker.session import Session
 from mesh.core.spool import SPOOLED, Spool, edge_of
 from mesh.session.message import Message
@@ -12,6 +13,7 @@ from mesh.session.outbound import Delivery, Depth, Outbound
 from mesh.session.record import SHARED, WHOLE, Layout
 from mesh.session.store import Item
 from tests.fakes.store import MemoryStore, Stored
+from tests.support.items import recovered
 
 SINCE, EXPIRES = 1_700_000_000.5, 1_700_000_060.25
 # Written by the version before broker and spool shared a record: with a shared body, two subscription identifiers and a
@@ -53,7 +55,7 @@ def test_broker_reads_records_of_earlier_versions(delivery: Delivery, meta: byte
         items = {delivery.body: Stored(delivery.body, BODY, 0, b"", b""), **items}
     store = MemoryStore(items, item)
     Persistence(store).keep_session(Session(1, (1, "app", "c"), "", 10, Depth()))
-    found = Persistence(store).recover(store.live(), 10)
+    found = recovered(Persistence(store), store.live(), 10)
     (restored,) = found.sessions[1].outbound.waiting
     assert fields(restored) == fields(delivery)
     assert (restored.subscription_ids, restored.group) == (delivery.subscription_ids, delivery.group)

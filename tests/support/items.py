@@ -1,9 +1,22 @@
-"""The journal items that a broker needs."""
+"""The journal items that a broker needs, and what is recovered from them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mesh.broker.broker import Broker
+from mesh.broker.itemreader import ItemReader, RecoveredState
+from mesh.broker.persistence import Persistence
 from mesh.session.outbound import Delivery
+from mesh.session.store import Item
+
+
+def recovered(persistence: Persistence, items: Iterable[Item], window: int) -> RecoveredState:
+    """The state that a broker recovers from ``items``."""
+    reader = ItemReader(persistence, window)
+    for _ in reader.read(items):
+        pass
+    return reader.found
 
 
 def owned_items(broker: Broker) -> set[int]:

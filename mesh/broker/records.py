@@ -1,0 +1,66 @@
+"""The form of the broker's journal items: their kinds, and the layout of each kind's ``meta``.
+
+Only ``Persistence``, which writes the items, and ``ItemReader``, which reads them after a restart, use the layouts; it
+must never know when an item is written or dropped. What always holds: a layout never changes except at its end, so that
+journals of earlier versions can be read.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Final
+
+from mesh.session.outbound import Delivery
+from mesh.session.record import SHARED
+
+# Kinds of items. Those from 16 on belong to the core.
+SESSION: Final = 1
+INTEREST: Final = 2
+DELIVERY: Final = 3
+BODY: Final = 4
+RELEASE: Final = 5
+INCOMING: Final = 6
+LEDGER: Final = 8
+RETAINED: Final = 9
+DEAD_LETTER: Final = 10
+TOMBSTONE: Final = 11  # of a fleet-wide topic whose retained message was deleted
+FAN_OUT: Final = 12  # of a message for many receivers, some of which may not have it
+
+# Layouts. That of a session is JSON, see ``Persistence.keep_session``.
+# options, subscription identifier; then the retained backlog, if there is any; then the filter
+INTEREST_META: Final = struct.Struct("!BI")
+DUE_META: Final = struct.Struct("!QQ")  # the backlog: after which item, up to which item
+HAS_DUE: Final = 0x40  # in the options
+INCOMING_META: Final = struct.Struct("!H")
+LEDGER_META: Final = struct.Struct("!HH")  # first and last identifier; then the instance
+RETAINED_META: Final = struct.Struct("!d")  # when it expires; then the topic
+TOMBSTONE_META: Final = struct.Struct("!d")  # when the message was deleted; then the topic
+FAN_OUT_META: Final = struct.Struct("!QQQ")  # body, session of the publisher, last session; then JSON of the rest
+LETTER_META: Final = struct.Struct("!dBQIH")  # time, reason, body, size, length of the share; then the share, the topic
+
+
+def delivery_meta(delivery: Delivery) -> bytes:
+    """The delivery's record, with the number of subscription identifiers; then these, then the shared group."""
+    identifiers = delivery.subscription_ids
+    meta = SHARED.pack(delivery, len(identifiers))
+    if identifiers:
+        meta += struct.pack(f"!{len(identifiers)}I", *identifiers)
+    return meta + delivery.group.encode() if delivery.group else meta
+
+
+def session_key(meta: bytes) -> tuple[str, str]:
+    """The name (of a vehicle, or of a back end's user) and the client id in the record of a session."""
+    state = json.loads(meta)
+    return str(state[1]), str(state[2])
+
+
+def retained_topic(meta: bytes) -> str:
+    """The topic in the record of a retained message."""
+    return meta[RETAINED_META.size :].decode()
+
+
+def letter_texts(meta: bytes) -> tuple[str, str]:
+    """The share and the topic in the record of a dead letter."""
+    end = LETTER_META.size + int(LETTER_META.unpack_from(meta)[4])
+    return meta[LETTER_META.size : end].decode(), meta[end:].decode()
