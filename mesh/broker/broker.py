@@ -243,6 +243,9 @@ class Broker(BrokerApi):
             self.intake.publish(connection, session, packet)
             if self.subscriptions.spent:
                 self.long_packets.count_match(connection, session)
+        elif isinstance(packet, Ack):
+            self.counters.received += 1
+            self._acknowledged(connection, session, packet)
         else:
             job = self._handle(connection, session, packet)
             if job is not None:

@@ -28,9 +28,9 @@ from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import HOLD, IGNORE, Settings
 from mesh.broker.trace import Tracer
-from mesh.broker.versions import Version, take_version
+from mesh.broker.versions import take_version
 from mesh.session.inbound import Receipt
-from mesh.session.message import Message, message_of, without_trace
+from mesh.session.message import message_of, without_trace
 from mesh.session.span import Span
 from mesh.wire import reasons
 from mesh.wire.encode import encode_ack
@@ -228,12 +228,18 @@ class Intake:
         settings = self._settings
         holds = settings.backend_when_full == HOLD or settings.dead_letter_when_full == HOLD
         if holds and receipt is not None and not self._dispatcher.has_room(message, session):
-            reason = reasons.QUOTA_EXCEEDED
-            receipt.note(reason)
-            if session.ledger is not None:
-                self._update_ledger(session, session.ledger, packet.packet_id, reason)
+            self._refuse_for_room(packet, session, receipt, span)
+            return
+        if version is None:
+            reason = self._dispatcher.route(message, session, receipt)
         else:
-            reason = self._pass_on(message, packet, session, receipt, version)
+            reason = self._dispatcher.take_fleet(message, session, receipt, version)
+        if receipt is not None:
+            receipt.note(reason)
+            if packet.qos == 1 and session.ledger is not None:
+                self._update_ledger(session, session.ledger, packet.packet_id, reason)
+        if session.kind == BACKEND:
+            self._forwarder.forward(message, receipt)
         if packet.qos == 2 and receipt is not None and not reasons.is_error(receipt.reason):
             if receipt.unplaced:
                 session.incoming[packet.packet_id] = 0
@@ -247,22 +253,11 @@ class Intake:
             else:
                 receipt.span = span
 
-    def _pass_on(
-        self, message: Message, packet: Publish, session: Session, receipt: Receipt | None,
-        version: Version | None,
-    ) -> int:
-        """Pass a message to its receivers on this node, and to the other nodes. Returns the reason code of this one."""
-        if version is None:
-            reason = self._dispatcher.route(message, session, receipt)
-        else:
-            reason = self._dispatcher.take_fleet(message, session, receipt, version)
-        if receipt is not None:
-            receipt.note(reason)
-            if packet.qos == 1 and session.ledger is not None:
-                self._update_ledger(session, session.ledger, packet.packet_id, reason)
-        if session.kind == BACKEND:
-            self._forwarder.forward(message, receipt)
-        return reason
+    def _refuse_for_room(self, packet: Publish, session: Session, receipt: Receipt, span: Span | None) -> None:
+        receipt.note(reasons.QUOTA_EXCEEDED)
+        receipt.span = span
+        if packet.qos == 1 and session.ledger is not None:
+            self._update_ledger(session, session.ledger, packet.packet_id, reasons.QUOTA_EXCEEDED)
 
     def _update_ledger(self, session: Session, ledger: Ledger, packet_id: int, reason: int) -> None:
         if reasons.is_error(reason):
