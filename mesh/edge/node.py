@@ -75,7 +75,7 @@ class EdgeNode:
         broker_host, _ = await open_broker(config, services, settings, None, self._inbox())
         self._broker_host = broker_host
         ports = keep_ports(config.folder, config.topology.bind, (DEVICE, TIER))
-        self._trail = begin_trail(config.folder)
+        self._trail = begin_trail(config.folder, last_crumb(config.folder) is not None)
         devices = self._devices = self._make_devices(broker_host, ports[DEVICE])
         cores = self._cores = self._make_endpoint(broker_host, ports[TIER])
         broker_host.broker.system.transferred = lambda: (devices.group.bytes_in, devices.group.bytes_out)

@@ -5,7 +5,8 @@ and edges at a core, cores at an edge. It knows the bytes of one read and positi
 process ended (``node/poison.py``). What always holds: the block names a packet only if the process ended while it
 handled that packet; in work that belongs to no packet it names none.
 
-A read is copied once, not each packet of it, and a packet costs the writing of one number.
+A read is copied once, not each packet of it, and a packet costs the writing of one number: a tenth of what a publish
+takes. So a node has a trail only when it looks for such a packet (``node/poison.py``).
 """
 
 from __future__ import annotations
