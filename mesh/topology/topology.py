@@ -309,7 +309,7 @@ class LimitsSpec:
     vehicle_retained_bytes: int = limit(64 << 20, "size", 1024, 1 << 40)
     vehicle_queue_bytes: int = limit(128 << 20, "size", 1024, 1 << 40)
     # Filters, and parts of filters, that one topic may have to be compared with on its way through the tree of filters.
-    match_nodes: int = limit(1024, "count", 256, 1_000_000)
+    match_nodes: int = limit(8192, "count", 256, 1_000_000)
     # Budgets of one node: memory of all that clients make it keep, 0 for a part of what the machine has; and bytes of
     # its journal (with the spools) on disk, 0 for none.
     memory: int = limit(0, "auto", 64 << 20, 1 << 44)

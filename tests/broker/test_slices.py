@@ -296,7 +296,7 @@ def test_a_fault_in_the_middle_of_a_long_packet_ends_its_connection_and_no_other
 
 
 def test_messages_whose_receivers_take_long_to_find_wait_for_their_turn() -> None:
-    mesh = bench(max_subscriptions=COUNT, in_flight=10)
+    mesh = bench(max_subscriptions=COUNT, in_flight=10, match_nodes=1024)
     vehicle = mesh.client("c", "V", VEHICLE)
     subscribe(vehicle, *wide_filters("vehicles/V/", 200, LEVELS))
     busy, quick = mesh.client("busy", "V", VEHICLE), mesh.client("quick", "W", VEHICLE)
