@@ -343,10 +343,11 @@ class Devices(DoorOwner):
         door.connections[number] = device
         try:
             device.connection = self.broker.open(connect, principal, opening.peer, device)
-        except Exception as error:
+        except JournalError:
             door.remove(device)
-            if isinstance(error, JournalError):
-                raise
+            raise
+        except Exception:  # noqa: BLE001 - logged by ``_fault``
+            door.remove(device)
             self._fault(opening.vehicle, "its CONNECT")
             answer = refusal(connect.protocol, IMPLEMENTATION_SPECIFIC_ERROR, maximum=maximum_of(connect))
             self._refuse(link, number, opening, answer, Refused(IMPLEMENTATION_SPECIFIC_ERROR))
@@ -383,9 +384,9 @@ class Devices(DoorOwner):
         device.attached(opening.under_way)
         try:
             device.connection = self.broker.attach(connect, principal, opening.peer, device, opening.unacked)
-        except Exception as error:
-            if isinstance(error, JournalError):
-                raise
+        except JournalError:
+            raise
+        except Exception:  # noqa: BLE001 - logged by ``_fault``
             self._fault(opening.vehicle, "the continuation of its connection")
             self._end_both(before, rival)
             answer = goodbye(connect.protocol, IMPLEMENTATION_SPECIFIC_ERROR, maximum_of(connect))

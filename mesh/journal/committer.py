@@ -169,8 +169,8 @@ class Committer:
             report = self._cleaner.step(size)
         except OSError as error:
             report = Unreadable(error)
-        except JournalError as error:
-            report = Unreadable(OSError(errno.EIO, str(error)))
+        except JournalError as damage:  # a second type for one name is an error in compiled code
+            report = Unreadable(OSError(errno.EIO, str(damage)))
         if isinstance(report, Unreadable) or report.finished:
             self._end_cleaning()
         self._post(report)

@@ -9,6 +9,7 @@ import pytest
 from mesh.core.router import Owners, Router
 from mesh.session.inbound import Publisher, Receipt
 from mesh.session.message import Message
+from mesh.version import compiled
 from mesh.wire.packets import PUBREC, Ack
 from mesh.wire.reasons import IMPLEMENTATION_SPECIFIC_ERROR, NO_MATCHING_SUBSCRIBERS, QUOTA_EXCEEDED
 from tests.core.harness import vehicle_of
@@ -16,6 +17,8 @@ from tests.fakes.store import FaultyStore, MemoryStore
 from tests.support.bench import Bench, Client
 
 MIB = 1 << 20
+
+pure = pytest.mark.skipif(compiled(), reason="a compiled router takes no other class for a link")
 
 
 class SlowOwners(Owners):
@@ -99,6 +102,7 @@ def test_messages_that_wait_for_a_look_up_are_bounded_in_bytes() -> None:
     asyncio.run(run())
 
 
+@pure
 def test_an_error_at_one_message_leaves_no_other_without_an_answer(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         link = FaultyLink()
@@ -120,6 +124,7 @@ def test_an_error_at_one_message_leaves_no_other_without_an_answer(caplog: pytes
     asyncio.run(run())
 
 
+@pure
 def test_a_message_that_can_be_neither_sent_nor_refused_closes_its_publisher() -> None:
     async def run() -> None:
         link, bench = FaultyLink(), Bench(store=(store := FaultyStore()))
