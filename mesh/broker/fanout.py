@@ -5,8 +5,8 @@ It knows messages and their receivers: never packets, connections or subscriptio
 * messages reach each session, and each shared group, in the order in which they came: a message waits behind the others
   here if a receiver of it is still to get one of them (``overtakes``); all others pass;
 * a message of QoS 1 or 2 for durable sessions is in the journal, with its place in the list of its receivers, from the
-  turn in which it came until all have it. The place is written with the deliveries of each portion, so a crash neither
-  loses nor repeats any: the rest get it after the restart;
+  turn in which it came until all have it. The place is written with the deliveries and dead letters of each portion, so
+  a crash neither loses nor repeats any: the rest get it after the restart;
 * its publisher is answered when all have it. It is never refused then: what finds no room goes to the dead letters;
 * messages that move into a session from elsewhere (``move``) are not overtaken either;
 * a message takes the same memory and the same time to begin, whatever the number of its receivers.
@@ -31,6 +31,7 @@ from mesh.wire.reasons import SUCCESS, UNSPECIFIED_ERROR, is_error
 
 _PORTION: Final = 32  # receivers between two records of the place
 _DELIVERY: Final = 10  # steps of one delivery, see ``work``
+_LETTER: Final = 30  # of a dead letter, for a receiver without room
 _BEGIN: Final = Place()
 _ROUTES: Final = 8  # routes that are remembered: one of 20,000 receivers takes 4 MB
 
@@ -76,8 +77,8 @@ class FanOut:
 @final
 class FanOuts:
     """``busy``: there are messages. ``find`` gives the present route of one; ``deliver`` queues one for a receiver,
-    unless that is not to get it, and returns a reason code; ``answered`` is called with a receipt that need wait no
-    longer."""
+    unless that is not to get it, and returns a reason code; ``answered`` is called with a receipt that no longer
+    waits."""
 
     __slots__ = (
         "_answered", "_blind", "_bytes", "_deliver", "_due", "_find", "_local", "_persistence", "_refusals", "_routes",
@@ -202,17 +203,24 @@ class FanOuts:
             self._blind -= 1
             self._routes[route] = self._routes.get(route, 0) + 1
         for count in self._portions(fan_out, message, route):
+            steps = count * _DELIVERY + len(fan_out.missed) * _LETTER
+            self._settle(fan_out, message)
             if fan_out.item:
                 self._record(fan_out)
-            yield count * _DELIVERY
-        if fan_out.missed:
-            receipt = fan_out.receipt
-            told = None if receipt is None or receipt.closed else receipt
-            self._refusals.settle(message, fan_out.source, told, fan_out.missed, True)
+            yield steps
         if fan_out.item:
             self._persistence.forget_fan_out(fan_out.item, message)
         elif message.body:
             self._persistence.unshare(message)
+
+    def _settle(self, fan_out: FanOut, message: Message) -> None:
+        """Keep the message for the receivers of this portion that had no room, before the place says that they have it.
+        """
+        missed, fan_out.missed = fan_out.missed, []
+        if missed:
+            receipt = fan_out.receipt
+            told = None if receipt is None or receipt.closed else receipt
+            self._refusals.settle(message, fan_out.source, told, missed, True)
 
     def _load(self, fan_out: FanOut) -> Message:
         message = fan_out.message

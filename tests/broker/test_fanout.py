@@ -218,6 +218,53 @@ def test_a_receiver_without_room_gets_a_dead_letter() -> None:
     assert len(mesh.broker.letters) == 50
 
 
+def without_room(mesh: Bench) -> Client:
+    """A core, and vehicles that are away and whose queues are full."""
+    mesh.settings.max_queue_messages = 1
+    clients, source = fleet(mesh), core(mesh)
+    for client in clients:
+        client.lose()
+    source.send(Publish("fleet/a", b"first", 1, packet_id=1))
+    source.take(Ack)
+    return source
+
+
+def test_many_receivers_without_room_get_their_dead_letters_in_slices() -> None:
+    mesh = bench()
+    source = without_room(mesh)
+    store = mesh.store
+    assert isinstance(store, CountingStore)
+    mesh.auto = False
+    mesh.broker.receive(source.connection, Publish("fleet/a", b"second", 1, packet_id=2))
+    store.calls = 0
+    more = True
+    while more:
+        more = turn(mesh)
+        assert store.calls < MOST // 4  # a letter takes more time than a delivery
+        store.calls = 0
+    assert len(mesh.broker.letters) == CLIENTS
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_crash_in_between_loses_no_dead_letter(turns: int) -> None:
+    mesh = bench()
+    source = without_room(mesh)
+    mesh.auto = False
+    mesh.broker.receive(source.connection, Publish("fleet/a", b"second", 1, packet_id=2))
+    for _ in range(turns):
+        mesh.broker.end_turn()
+        mesh.store.commit()
+    assert mesh.broker.dispatcher.fan_outs.busy
+    again = mesh.restart()
+    again.auto = True
+    source = core(again)
+    source.send(Publish("fleet/a", b"second", 1, False, True, 2))  # the ledger has it
+    again.turn()
+    assert [answer.reason for answer in source.take(Ack)] == [0]
+    shares = [letter.share for letter in again.broker.letters.queue.after(0, 10 * CLIENTS)]
+    assert sorted(shares) == sorted(f"vehicle/V{number}" for number in range(CLIENTS))
+
+
 def test_a_fault_in_one_message_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     mesh = bench()
     clients, source = fleet(mesh, 100), core(mesh)
