@@ -22,7 +22,7 @@ from mesh.core.tier import TierLink
 from mesh.core.upstream import Upstream
 from mesh.figures.node import NodeStatus
 from mesh.node.brokerhost import BrokerHost, open_broker
-from mesh.node.closing import close_all
+from mesh.node.closing import close_all, close_together
 from mesh.node.config import TIER, NodeConfig
 from mesh.node.poison import begin_trail, end_trail
 from mesh.node.services import Services
@@ -254,12 +254,14 @@ class CoreNode:
                 end_trail(self._config.folder)
 
     async def _stop_endpoints(self, grace: float) -> None:
-        await asyncio.gather(*[endpoint.stop(grace) for endpoint in self._endpoints])
+        await close_together(endpoint.stop(grace) for endpoint in self._endpoints)
 
     async def _stop_links(self) -> None:
-        await asyncio.gather(*[dialler.stop() for dialler in self._diallers.values()])
-        for link in self._links.values():
-            link.abort()
+        try:
+            await close_together(dialler.stop() for dialler in self._diallers.values())
+        finally:
+            for link in self._links.values():
+                link.abort()
 
     def status(self) -> NodeStatus:
         """Figures for ``mesh status`` and metrics."""

@@ -7,13 +7,13 @@ twice in that life.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol, final
 
 from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
 from mesh.frontdoor.link import UP, Allowance, EdgeLink
 from mesh.frontdoor.status import EdgeLinkStatus
+from mesh.node.closing import close_together
 from mesh.transport.handshake import Prove, new_instance
 from mesh.transport.stream import StreamGroup
 from mesh.transport.turn import Turn
@@ -124,7 +124,7 @@ class Links(Allowance):
 
     async def stop(self) -> None:
         """Close all links for good."""
-        await asyncio.gather(*(link.stop() for link in self._links.values()))
+        await close_together(link.stop() for link in self._links.values())
 
     def status(self) -> tuple[EdgeLinkStatus, ...]:
         """One for each edge."""

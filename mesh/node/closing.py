@@ -7,11 +7,18 @@ the journal's lock, a port or a task, and the next attempt to start would fail f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 LATE: Final = 1.0
 """Seconds that a part has when the time is over: enough to close a journal, or to withdraw an announcement."""
+
+
+async def close_together(closings: Iterable[Awaitable[None]]) -> None:
+    """Close parts at the same time. Waits for all of them, then raises what the first of them raised."""
+    for result in await asyncio.gather(*closings, return_exceptions=True):
+        if result is not None:
+            raise result
 
 
 async def close_all(*closings: Callable[[], Awaitable[None]]) -> None:

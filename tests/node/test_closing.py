@@ -18,7 +18,7 @@ from mesh.edge.node import EdgeNode
 from mesh.figures.node import NodeStatus
 from mesh.frontdoor import node as door_room
 from mesh.frontdoor.node import DoorNode
-from mesh.node.closing import close_all
+from mesh.node.closing import close_all, close_together
 from mesh.node.config import NodeConfig
 from mesh.node.services import Services
 from mesh.registry.embedded import EmbeddedEtcd
@@ -238,3 +238,21 @@ def test_parts_are_closed_after_an_error_and_after_the_time_is_over() -> None:
 
     asyncio.run(main())
     assert closed == ["closes", "hangs", "closes", "closes"]
+
+
+def test_parts_that_are_closed_together_are_all_closed_before_an_error_is_raised() -> None:
+    closed: list[str] = []
+
+    async def fails() -> None:
+        raise ValueError("first")
+
+    async def closes() -> None:
+        await asyncio.sleep(0)
+        closed.append("closes")
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match="first"):
+            await close_together([closes(), fails(), closes()])
+        assert closed == ["closes", "closes"]
+
+    asyncio.run(main())
