@@ -2,7 +2,7 @@
 
 It knows which part gets what, and in which order: never the form of the journal's items, which ``ItemReader`` reads.
 What always holds: it is complete before the first connection opens; it does its work in slices; a will that its client
-may not publish any more is dropped.
+is no longer allowed to publish is dropped.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Recovery:
         """The will of a session was allowed when its client connected, and is no more."""
         self._counters.forbidden_wills += 1
         self._notices.warn(
-            "forbidden will", "%s (client %s) may not publish its will to %s any more: it is dropped",
+            "forbidden will", "%s (client %s) is no longer allowed to publish its will to %s: it is dropped",
             session.key[1], session.key[2], shortened(will.topic),
         )  # fmt: skip
         session.will = None

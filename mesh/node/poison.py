@@ -88,7 +88,7 @@ class Poison:
         self._save()
         if not fresh.fingerprint:
             of = f" ({left.packet or 'a packet'} of {left.source})" if left.source else ""
-            log.error("the last process: %s; which message it handled is not known, and noted from now on%s",
+            log.error("the last process: %s; the message that it handled is not known; this process notes each one%s",
                       ended.what, of)  # fmt: skip
             return
         log.error(

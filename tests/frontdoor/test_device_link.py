@@ -87,7 +87,7 @@ def test_an_attach_at_which_the_broker_fails_ends_its_connection_and_no_other() 
             await one.wait_closed()
             await until(lambda: mesh.engine.alive == ["OTHER"])
             assert mesh.link.losses == 1
-            assert mesh.engine.lost_clients == ["ONE"]  # the broker does not take it for connected any more
+            assert mesh.engine.lost_clients == ["ONE"]  # for the broker it is no longer connected
             assert mesh.edge.devices.status().connections == 1
             assert not other.closed.is_set()
 

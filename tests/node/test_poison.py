@@ -58,7 +58,7 @@ def test_a_message_is_condemned_at_the_second_death_if_the_first_is_not_explaine
     first = die(folder, 1, None)
     assert first
     assert not first.condemned
-    assert "which message it handled is not known, and noted from now on" in caplog.text
+    assert "the message that it handled is not known; this process notes each one" in caplog.text
     assert die(folder, 2).condemned == {"f1"}
     assert not die(folder, 3, Footprint("", "core-1", "PUBLISH on 't'", "f2")).condemned - {"f1"}
 
