@@ -1,16 +1,17 @@
 """All checks of the project: style, types, imports, and every test.
 
-    ./scripts/test            all checks; about ten minutes on two cores
+    ./scripts/test            all checks; about twelve minutes on two cores
     ./scripts/test --quick    all checks except the tests that start whole meshes
 
-It knows which tests run on which variant of the package (compiled or pure); it must never know what they test. What
-always holds: the last line has the counts; the exit code is 0 only if every step succeeded; a run that hangs is stopped
-and its position is printed.
+It knows which tests run on which variant of the package (compiled or pure); it must never know what they test. The
+package is compiled while the checks run that need its sources only. What always holds: the last line has the counts;
+the exit code is 0 only if every step succeeded; a run that hangs is stopped and its position is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import platform
 import re
@@ -50,6 +51,21 @@ def counts(output: str) -> tuple[int, int, int]:
         return int(found[1]) if found else 0
 
     return number("passed"), number("failed") + number("error"), number("skipped")
+
+
+@final
+class Installation:
+    """Installs the compiled package, beside the first checks, if its sources have changed."""
+
+    def __init__(self) -> None:
+        command = f". '{ROOT}/tools/environment.sh'; ensure_environment test"
+        self._process = subprocess.Popen(["bash", "-eu", "-c", command], stdin=subprocess.DEVNULL)
+
+    def wait(self) -> bool:
+        """Whether the package is installed, compiled or not."""
+        installed = self._process.wait() == 0
+        importlib.invalidate_caches()
+        return installed
 
 
 @final
@@ -101,22 +117,27 @@ class Checks:
 
 def run(checks: Checks, quick: bool) -> None:
     """Run all steps."""
-    say(f"under test: {describe()}, Python {platform.python_version()}")
-    if not compiled():
-        say("the package is not compiled, so only the uncompiled one is tested")
-        if os.environ.get("MESH_PURE") != "1" and shutil.which("cc"):
-            say("there is a C compiler; .venv/install.log shows why it failed"
-                " (on Debian or Ubuntu: apt-get install python3-dev)")  # fmt: skip
-            checks.failed.append("compilation")
+    installation = Installation()
     checks.step("style", "ruff", "check", ".")
     checks.step("types", "mypy", "--strict")
     checks.step("imports", "lint-imports")
     # Most tests wait more than they compute, so several processes run at the same time.
     spread = ("-n", "3", "--dist", "worksteal")
-    checks.tests("compiled" if compiled() else "pure", "-m", FAST, *spread)
-    if compiled():
+    pure = os.environ.get("MESH_PURE") == "1"
+    if not pure:
         folders = (f"tests/{room}" for room in UNCOMPILED)
         checks.tests("uncompiled", *folders, "-m", FAST, *spread, sources=True)
+    if not installation.wait():
+        checks.failed.append("installation")
+        return
+    say(f"under test: {describe()}, Python {platform.python_version()}")
+    if not compiled():
+        say("the package is not compiled, so only the uncompiled one is tested")
+        if not pure and shutil.which("cc"):
+            say("there is a C compiler; .venv/install.log shows why it failed"
+                " (on Debian or Ubuntu: apt-get install python3-dev)")  # fmt: skip
+            checks.failed.append("compilation")
+    checks.tests("compiled" if compiled() else "pure", "-m", FAST, *spread)
     if not quick:
         own = ("tests/conformance", "tests/stock")
         ignored = (f"--ignore={folder}" for folder in own)

@@ -2,6 +2,8 @@
 #
 #   ensure_environment run|test    creates .venv if needed, and installs the compiled package in it if its sources changed;
 #                                  "test" adds the tools of the tests
+#   ensure_uncompiled test         the same, but a package whose sources changed is installed uncompiled, without a stamp: a
+#                                  minute instead of five; ensure_environment then only compiles
 #   run_tool NAME ARGUMENT …       runs this module of tools/ with the installed package, in place of the shell
 #   offer_help NAME ARGUMENT …     answers --help before anything is installed, if the module needs no package for it
 #
@@ -65,14 +67,14 @@ make_venv() {
     "$python" -m venv --clear "$venv" || fail "The environment .venv could not be made."
 }
 
+# Installs the package with these extras from a copy, so that the build writes nothing into the checkout, and edits during
+# the build have no effect.
 install_package() {
-    local wanted=$1 extras=$2 copy=$venv/build package
+    local extras=$1 copy=$venv/build package
     if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         make_venv
     fi
     rm -f "$stamp"
-    say "installing vehicle-mesh into .venv (the first time takes a few minutes, later about one)"
-    # From a copy, so that the build writes nothing into the checkout, and edits during the build have no effect.
     rm -rf "$copy"
     mkdir -p "$copy/source" "$copy/tmp"
     (cd "$root" && tar -cf - --exclude=__pycache__ --exclude='*.so' mesh pyproject.toml setup.py README.md LICENSE) |
@@ -87,25 +89,44 @@ install_package() {
     rm -rf "$copy"
     # Every process finds tools and tests. The checkout is last on the path, so the installed package is found first.
     printf '%s\n' "$root" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
+}
+
+install_stamped() {
+    local wanted extras=$1
+    wanted=$(fingerprint)
+    current "$wanted" "$extras" && return
+    say "installing vehicle-mesh into .venv (the first time takes a few minutes, later about one)"
+    install_package "$extras"
     printf '%s %s\n' "$wanted" "$extras" >"$stamp.new"
     mv "$stamp.new" "$stamp"
     say "installed $("$venv/bin/mesh" --version)"
 }
 
-ensure_environment() {
+install_uncompiled() {
     local extras=$1
     current "$(fingerprint)" "$extras" && return
-    # Of two calls at the same time, the second waits, and then has nothing to install. This file, which always exists, is
-    # the lock.
+    say "installing the tools of the tests into .venv"
+    MESH_PURE=1 install_package "$extras"
+}
+
+# Of two calls at the same time, the second waits, and then has nothing to install.
+one_at_a_time() {
+    # This file, which always exists, is the lock.
     exec 9<"$root/tools/environment.sh"
     flock --nonblock 9 || {
         say "waiting for another installation of this checkout"
         flock --timeout 1800 9 || fail "The other installation did not end within half an hour."
     }
-    local wanted
-    wanted=$(fingerprint)
-    current "$wanted" "$extras" || install_package "$wanted" "$extras" 9<&-
+    "$@" 9<&-
     exec 9<&-
+}
+
+ensure_environment() {
+    current "$(fingerprint)" "$1" || one_at_a_time install_stamped "$1"
+}
+
+ensure_uncompiled() {
+    current "$(fingerprint)" "$1" || one_at_a_time install_uncompiled "$1"
 }
 
 run_tool() {
