@@ -12,10 +12,9 @@ from mesh.bench.names import VehicleNames
 from mesh.bench.peers import LEAST_PAYLOAD
 from mesh.bench.plan import DIRECT, SCENARIOS, UP, LoadPlan
 from mesh.bench.run import LoadFailed, Result, measure
-from mesh.cli.client import ClientRefused, target, topology_of
-from mesh.cli.which import option, which
+from mesh.cli.client import ClientRefused, target
+from mesh.cli.which import RunningMesh, option, running_mesh
 from mesh.cluster.look import status_of
-from mesh.cluster.run import Run
 
 EXAMPLES: Final = """\
 examples:
@@ -57,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     if plan.rate:
         plan = replace(plan, window=_WINDOW)
     try:
-        result = _measure(which(arguments.topology), plan, arguments.seconds)
+        result = _measure(running_mesh(arguments.topology), plan, arguments.seconds)
     except (LoadFailed, ClientRefused, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -68,14 +67,14 @@ def run(arguments: argparse.Namespace) -> int:
 _WINDOW: Final = 1000  # with a rate, the rate limits the messages in flight
 
 
-def _measure(found: Run, plan: LoadPlan, seconds: float) -> Result:
-    topology = topology_of(found)
+def _measure(found: RunningMesh, plan: LoadPlan, seconds: float) -> Result:
+    topology = found.topology
     plan = replace(plan, names=topology.identity.pattern)
     names = VehicleNames(plan.names)
     names.name_of(max(plan.pairs, plan.fan_out, plan.idle) - 1)  # is there a name for the last one?
     vehicles = target(topology, names.name_of(0), None, None, "bench")
     backends = target(topology, None, None, None, "bench")
-    watched = {row.name: row.pid for row in status_of(found).nodes if row.role in ("edge", "core", "door")}
+    watched = {row.name: row.pid for row in status_of(found.run).nodes if row.role in ("edge", "core", "door")}
     return measure(
         plan, (vehicles.host, vehicles.port), (backends.host, backends.port), watched, seconds=seconds, warm_up=1.0
     )

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, final
 
 import paho.mqtt.client as mqtt
@@ -23,9 +22,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from mesh.cluster.run import Run, load_plan
 from mesh.policy.identity import CLIENT_ID
-from mesh.topology.topology import CoreSpec, FrontDoorSpec, Topology, from_dict
+from mesh.topology.topology import CoreSpec, FrontDoorSpec, Topology
 from mesh.wire.reasons import name_of
 
 # Seconds. A vehicle's CONNECT may wait for an edge that restarts (connect_wait, 30 s by default) until it is refused.
@@ -77,11 +75,6 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--user", metavar="NAME", help="the back end's user name; the topology has its password")
     parser.add_argument("--at", metavar="HOST:PORT", help="the listener to use (default: the first of the topology)")
-
-
-def topology_of(run: Run) -> Topology:
-    """The topology of a running mesh. Raises ``OSError``, ``ValueError``."""
-    return from_dict(dict(load_plan(Path(run.data)).settings))
 
 
 def target(topology: Topology, vehicle: str | None, user: str | None, at: str | None, purpose: str) -> ClientTarget:

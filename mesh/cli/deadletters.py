@@ -24,10 +24,9 @@ from mesh.cli.client import (
     ReceivedMessage,
     backend_target,
     said,
-    topology_of,
 )
 from mesh.cli.sub import as_line
-from mesh.cli.which import option, which
+from mesh.cli.which import option, running_mesh
 from mesh.topology.nodes import replica_names
 from mesh.topology.topology import CoreSpec, Topology
 from mesh.wire.reasons import is_error, name_of
@@ -70,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("name the topics to purge, such as 'vehicles/CAR-7/#', or '#' for all", file=sys.stderr)
         return 2
     try:
-        topology = topology_of(which(arguments.topology))
+        topology = running_mesh(arguments.topology).topology
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

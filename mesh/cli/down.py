@@ -4,44 +4,56 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Final
 
-from mesh.cli.which import Unclear, option, which
-from mesh.cluster.lifecycle import NotUp, down
-from mesh.topology.load import load
-from mesh.topology.mistakes import TopologyErrors
+from mesh.cli.lines import Waiting
+from mesh.cli.which import Several, Unclear, file_of, only, option, say, topology_in
+from mesh.cluster.find import find
+from mesh.cluster.lifecycle import NotDown, stop
+from mesh.cluster.run import Run, topology_of
+from mesh.topology.topology import Topology
 
 EXAMPLES: Final = """\
 examples:
-  mesh down                                  the only mesh that runs on this machine
-  mesh down --topology topology/local.yaml   that mesh, also processes that remain after a crash
+  mesh down                         the only mesh that runs on this machine
+  mesh down topology/local.yaml     that mesh, also processes that remain after a crash
 
 All acknowledged messages are in the data folder; the next 'mesh up' recovers them.
-Ends the processes of this mesh only; a second 'mesh down' does nothing.
+Ends the processes of this mesh only; a second 'mesh down' does nothing. Shows what it waits for.
 
-exit codes: 0 the mesh does not run, 1 it could not be stopped
+exit codes: 0 the mesh does not run, 1 it could not be stopped, or several run and none was chosen
 """
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    option(parser)
+    option(parser, place=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    file = file_of(arguments)
     try:
-        if arguments.topology is not None:
-            topology = load(arguments.topology)
-            name, data = topology.mesh, topology.data
-        else:
-            found = which(None)
-            name, data = found.mesh, Path(found.data)
-        was = down(data)
+        found, topology = _chosen(file)
     except Unclear as error:
         print(error, file=sys.stderr)
-        return 1 if "say which" in str(error) else 0
-    except (TopologyErrors, NotUp, OSError, ValueError) as error:
+        return 1 if file is not None or isinstance(error, Several) else 0
+    try:
+        was = found is not None and stop(found, topology, Waiting())
+    except (NotDown, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"mesh {name!r} is down" if was else f"mesh {name!r} was not running")
+    print(f"mesh {topology.mesh!r} is down" if was else f"mesh {topology.mesh!r} was not running")
     return 0
+
+
+def _chosen(file: str | None) -> tuple[Run | None, Topology]:
+    """The run to stop, also one that has ended and may have left processes, and its topology. Raises ``Unclear``."""
+    try:
+        if file is None:
+            run = only()
+            return run, topology_of(run)
+        topology = topology_in(file)
+        found = find(topology)
+    except (OSError, ValueError) as error:
+        raise Unclear(str(error)) from error
+    say(found.notes)
+    return found.run, topology

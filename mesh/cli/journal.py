@@ -19,8 +19,7 @@ from typing import Final
 
 from mesh.broker import records
 from mesh.broker.records import letter_texts, retained_topic, session_key
-from mesh.cli.client import topology_of
-from mesh.cli.which import Unclear, which
+from mesh.cli.which import running_mesh, topology_in
 from mesh.cluster.node import CORE, EDGE
 from mesh.cluster.run import load_run
 from mesh.core import kinds
@@ -33,8 +32,6 @@ from mesh.journal.survey import Gap, LiveItem, Survey, survey
 from mesh.node.marks import JournalMarks
 from mesh.node.registry import client_of
 from mesh.registry.errors import RegistryError
-from mesh.topology.load import load
-from mesh.topology.mistakes import TopologyErrors
 from mesh.topology.nodes import nodes
 from mesh.topology.topology import Topology
 
@@ -125,13 +122,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _target(file: str | None, node: str) -> _Target:
     """Raises ``Unclear``, ``_Wrong``."""
     if file is None:
-        current = which(None)
-        topology, data, endpoints = topology_of(current), Path(current.data), current.endpoints
+        current = running_mesh(None)
+        topology, data, endpoints = current.topology, Path(current.run.data), current.run.endpoints
     else:
-        try:
-            topology = load(file)
-        except TopologyErrors as errors:
-            raise Unclear(str(errors)) from errors
+        topology = topology_in(file)
         data = topology.data
         last = load_run(data)
         endpoints = tuple(topology.etcd.endpoints) or (() if last is None else last.endpoints)

@@ -9,9 +9,9 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final
 
-from mesh.cli.client import ClientRefused, CommandClient, said, target, topology_of
+from mesh.cli.client import ClientRefused, CommandClient, said, target
 from mesh.cli.client import options as connection
-from mesh.cli.which import option, which
+from mesh.cli.which import option, running_mesh
 from mesh.telemetry.spans import new_trace
 from mesh.topology.topology import Topology
 from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, PACKET_IDENTIFIER_NOT_FOUND, SUCCESS, is_error
@@ -62,9 +62,8 @@ def _count(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    found = which(arguments.topology)
     try:
-        topology = topology_of(found)
+        topology = running_mesh(arguments.topology).topology
         where = target(topology, arguments.vehicle, arguments.user, arguments.at, "pub")
         traces: list[str] = []
         with CommandClient(where, backlog=1) as client:

@@ -5,37 +5,45 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from typing import Final, Literal
 
-from mesh.cli.which import NOT_RUNNING, Unclear, option, which
+from mesh.cli.which import NOT_RUNNING, Unclear, file_of, option, running_mesh, say
+from mesh.cluster.known import known
 from mesh.cluster.look import status_of
 from mesh.cluster.status import MeshStatus, NodeRow
 
 EXAMPLES: Final = """\
 examples:
-  mesh status                                  the only mesh that runs on this machine
-  mesh status --topology topology/local.yaml   that mesh
-  mesh status --json | jq '.nodes[] | {name, state, pid}'
+  mesh status                        the only mesh that runs on this machine
+  mesh status topology/local.yaml    that mesh
+  mesh status --json | jq '.nodes[] | {name, host, state, age}'
 
-A node that is "damaged" stays down: 'mesh journal verify NODE' says what is lost.
+The age is how long ago a node last said what its row says. After 10 s its state is "unreachable", and the row has what
+was known last. A node that is "damaged" stays down: 'mesh journal verify NODE' says what is lost.
 
 exit codes: 0 every node is ready, 1 some are not, 3 no such mesh runs
 """
 
-_COLUMNS: Final = ("name", "role", "state", "pid", "connections", "sessions", "queued", "restarts", "uptime", "detail")
-_NUMBERS: Final = frozenset({"pid", "connections", "sessions", "queued", "restarts", "uptime"})
+_COLUMNS: Final = (
+    "name", "role", "state", "host", "pid", "revision", "connections", "sessions", "queued", "restarts", "uptime",
+    "age", "detail",
+)  # fmt: skip
+_NUMBERS: Final = frozenset({"pid", "revision", "connections", "sessions", "queued", "restarts", "uptime", "age"})
 _WIDE: Final = 200  # columns, if the output is a file or a pipe
-_COLOURS: Final = {"ready": "green", "failed": "red", "damaged": "red", "unknown": "red"}
+_COLOURS: Final = {"ready": "green", "failed": "red", "damaged": "red", "unreachable": "red"}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    option(parser)
+    option(parser, place=True)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        status = status_of(which(arguments.topology))
+        mesh = running_mesh(file_of(arguments))
+        status = status_of(mesh.run, known=known(mesh.topology, mesh.run.endpoints))
+        status = replace(status, notes=(*mesh.notes, *status.notes))
     except Unclear as error:
         if arguments.json:
             print(json.dumps({"mesh": None, "state": "not running", "error": str(error), "nodes": []}))
@@ -44,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (OSError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
+    say(status.notes)
     print(status.to_json(indent=2)) if arguments.json else _show(status)
     return 0 if status.all_ready else 1
 
@@ -72,12 +81,15 @@ def _cells(row: NodeRow) -> tuple[str, ...]:
         row.name,
         row.role,
         row.state,
+        row.host or "-",
         str(row.pid or "-"),
+        str(row.revision or "-"),
         str(row.connections),
         str(row.sessions),
         str(row.queued),
         str(row.restarts),
         _time(row.uptime) if row.uptime else "-",
+        _time(row.age),
         row.detail or ", ".join(row.listen),
     )
 

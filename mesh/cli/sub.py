@@ -9,9 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from mesh.cli.client import ClientRefused, CommandClient, Deadline, ReceivedMessage, said, target, topology_of
+from mesh.cli.client import ClientRefused, CommandClient, Deadline, ReceivedMessage, said, target
 from mesh.cli.client import options as connection
-from mesh.cli.which import option, which
+from mesh.cli.which import option, running_mesh
 from mesh.wire.reasons import is_error
 
 EXAMPLES: Final = """\
@@ -49,7 +49,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        topology = topology_of(which(arguments.topology))
+        topology = running_mesh(arguments.topology).topology
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

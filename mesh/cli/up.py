@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Final
 
 from mesh.cli.lines import LineFollower, Progress
-from mesh.cluster.lifecycle import NotUp, down, planned, up
+from mesh.cluster.lifecycle import NotDown, NotUp, down, planned, up
 from mesh.cluster.look import status_of
 from mesh.cluster.plan import ClusterPlan
 from mesh.cluster.run import Run, load_run, logs_path
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"mesh {topology.mesh!r} is not up:\n{error}", file=sys.stderr)
         print(f"the logs are in {logs_path(data)}", file=sys.stderr)
         return 1
-    except (OSError, ValueError, RegistryError, SecretError) as error:
+    except (NotDown, OSError, ValueError, RegistryError, SecretError) as error:
         print(f"mesh {topology.mesh!r} is not up: {error}", file=sys.stderr)
         return 1
 

@@ -8,9 +8,7 @@ import json
 import sys
 from typing import Final
 
-from mesh.cli.client import topology_of
-from mesh.cli.which import option, which
-from mesh.cluster.run import Run
+from mesh.cli.which import RunningMesh, option, running_mesh
 from mesh.node.registry import client_of
 from mesh.registry.errors import RegistryError
 from mesh.registry.map import kept_by, where
@@ -38,14 +36,14 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    found = which(arguments.topology)
+    found = running_mesh(arguments.topology)
     try:
         record, keepers = asyncio.run(_ask(found, arguments.vehicle))
     except (RegistryError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     if arguments.json:
-        print(json.dumps({**_plain(found.mesh, arguments.vehicle, record), "kept_by": keepers}))
+        print(json.dumps({**_plain(found.run.mesh, arguments.vehicle, record), "kept_by": keepers}))
     elif record is not None:
         print(f"{record.vehicle} is on {record.edge} (pool {record.pool}, epoch {record.epoch})")
     else:
@@ -55,11 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     return NO_RECORD if record is None else 0
 
 
-async def _ask(found: Run, vehicle: str) -> tuple[Record | None, list[str]]:
+async def _ask(found: RunningMesh, vehicle: str) -> tuple[Record | None, list[str]]:
     """The vehicle's record, and the other edges that keep sessions of it."""
-    client = client_of(topology_of(found), found.endpoints)
+    client = client_of(found.topology, found.run.endpoints)
     try:
-        return await where(client, found.mesh, vehicle), await kept_by(client, found.mesh, vehicle)
+        return await where(client, found.run.mesh, vehicle), await kept_by(client, found.run.mesh, vehicle)
     finally:
         await client.close()
 

@@ -1,17 +1,21 @@
-"""Finds the mesh for a command: the one of ``--topology FILE``, or the only one that runs on this machine."""
+"""Finds the mesh for a command: the one of a topology file, or the only one that runs on this machine."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Final
+import sys
+from dataclasses import dataclass
+from typing import Final, final
 
 from mesh.cli.failed import Failed
-from mesh.cluster.run import Run, load_run, running
+from mesh.cluster.find import find
+from mesh.cluster.run import Run, running, topology_of
 from mesh.topology.load import load
 from mesh.topology.mistakes import TopologyErrors
+from mesh.topology.topology import Topology
 
 NOT_RUNNING: Final = 3
+WRONG_LINE: Final = 2
 
 
 class Unclear(Failed):
@@ -20,34 +24,91 @@ class Unclear(Failed):
     code = NOT_RUNNING
 
 
-def option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--topology", metavar="FILE", help="the mesh's topology file; not needed if only one mesh runs on this machine"
-    )
+class Several(Unclear):
+    """More than one mesh runs; one sentence."""
+
+
+class WrongLine(Failed):
+    """The command line is wrong; one sentence."""
+
+    code = WRONG_LINE
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RunningMesh:
+    """A mesh that runs, the topology that it follows, and what could not be reached, one sentence each."""
+
+    run: Run
+    topology: Topology
+    notes: tuple[str, ...] = ()
+
+
+def option(parser: argparse.ArgumentParser, place: bool = False) -> None:
+    """``--topology``. ``place``: the command has no other positional argument, so that FILE stands for it."""
+    says = "the mesh's topology file; not needed if only one mesh runs on this machine"
+    if place:
+        parser.add_argument("file", metavar="FILE", nargs="?", help=says)
+    parser.add_argument("--topology", metavar="FILE", help="the same" if place else says)
+
+
+def file_of(arguments: argparse.Namespace) -> str | None:
+    """The topology file of a command with ``option(place=True)``. Raises ``WrongLine`` if two are given."""
+    if arguments.file is not None and arguments.topology is not None:
+        raise WrongLine(f"give one topology file, not {arguments.file} and --topology {arguments.topology}")
+    file: str | None = arguments.topology if arguments.file is None else arguments.file
+    return file
 
 
 def which(file: str | None) -> Run:
     """The running mesh. Raises ``Unclear``."""
-    if file is not None:
-        try:
-            topology = load(file)
-        except TopologyErrors as errors:
-            raise Unclear(str(errors)) from errors
-        return in_folder(topology.data, topology.mesh)
+    return running_mesh(file).run
+
+
+def running_mesh(file: str | None) -> RunningMesh:
+    """The running mesh and its topology. Raises ``Unclear``."""
+    try:
+        if file is None:
+            run = only()
+            return RunningMesh(run, topology_of(run))
+        topology = topology_in(file)
+        found = find(topology)
+        if found.run is None or not found.alive:
+            text = f"mesh {topology.mesh!r} does not run (data folder {topology.data})"
+            raise Unclear("\n".join([text, *found.notes]))
+        return RunningMesh(found.run, _followed(found.run) or topology, found.notes)
+    except (OSError, ValueError) as error:
+        raise Unclear(str(error)) from error
+
+
+def topology_in(file: str) -> Topology:
+    """The topology in a file. Raises ``Unclear``."""
+    try:
+        return load(file)
+    except TopologyErrors as errors:
+        raise Unclear(str(errors)) from errors
+
+
+def only() -> Run:
+    """The only mesh that runs on this machine. Raises ``Unclear``."""
     found = running()
     if not found:
         raise Unclear("no mesh runs on this machine; 'mesh up FILE' starts one")
     if len(found) > 1:
         names = "\n".join(f"  {run.mesh}: --topology {run.topology}" for run in found)
-        raise Unclear(f"{len(found)} meshes run on this machine; choose one:\n{names}")
+        raise Several(f"{len(found)} meshes run on this machine; choose one:\n{names}")
     return found[0]
 
 
-def in_folder(data: Path, mesh: str) -> Run:
+def _followed(run: Run) -> Topology | None:
+    """The topology that the run follows, if this machine's data folder has it."""
     try:
-        run = load_run(data)
-    except (OSError, ValueError) as error:
-        raise Unclear(str(error)) from error
-    if run is None or not run.is_alive():
-        raise Unclear(f"mesh {mesh!r} does not run (data folder {data})")
-    return run
+        return topology_of(run)
+    except FileNotFoundError:
+        return None
+
+
+def say(notes: tuple[str, ...]) -> None:
+    """Show what could not be reached."""
+    for note in notes:
+        print(note, file=sys.stderr)

@@ -28,6 +28,7 @@ from mesh.cluster.node import Assignment, Node
 from mesh.cluster.run import claim_folder, logs_path
 from mesh.figures.node import NodeStatus
 from mesh.journal.errors import DamageError
+from mesh.node.address import LOOPBACK, own_host
 from mesh.node.ending import KILLED, Ending
 from mesh.telemetry.logs import Logs
 
@@ -77,7 +78,8 @@ _BEAT: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A node's state. ``lag``: seconds since its loop last ran; ``uptime``: seconds since it became ready, else 0."""
+    """A node's state. ``lag``: seconds since its loop last ran; ``uptime``: seconds since it became ready, else 0;
+    ``host``: an address of its machine."""
 
     state: str
     pid: int
@@ -86,6 +88,7 @@ class Report:
     lag: float = 0.0
     uptime: float = 0.0
     status: NodeStatus = field(default_factory=NodeStatus)
+    host: str = ""
 
 
 @final
@@ -111,6 +114,7 @@ class Host:
         self._attempts = 0
         self._beat = time.monotonic()
         self._ready_at = 0.0
+        self._own_host = ""
         self._status = NodeStatus()
         self._grace = 0.0
         self._begin = threading.Event()
@@ -147,6 +151,7 @@ class Host:
             lag=max(0.0, now - self._beat - _BEAT),
             uptime=now - self._ready_at if self._state == READY else 0.0,
             status=self._status,
+            host=self._own_host,
         )
 
     def _poke(self) -> None:
@@ -190,7 +195,7 @@ class Host:
 
     async def _live(self) -> None:
         """Run the node from start to stop."""
-        beat = asyncio.create_task(self._beats(), name="beats")
+        aside = [asyncio.create_task(self._beats(), name="beats"), asyncio.create_task(self._find_host(), name="host")]
         try:
             node = await self._bring_up()
             if node is not None:
@@ -200,8 +205,13 @@ class Host:
                 await self._take_down(node, self._grace)
             self._state = STOPPED
         finally:
-            beat.cancel()
-            await asyncio.gather(beat, return_exceptions=True)
+            for task in aside:
+                task.cancel()
+            await asyncio.gather(*aside, return_exceptions=True)
+
+    async def _find_host(self) -> None:
+        bind = str(self._assignment.settings.get("bind", LOOPBACK))
+        self._own_host = await own_host(bind, self._assignment.endpoints)
 
     async def _bring_up(self) -> Node | None:
         """A started node; ``None`` if the host was stopped first."""

@@ -17,7 +17,7 @@ from typing import Final, cast
 from mesh.cluster import runtime
 from mesh.cluster.actors import ControllerActor
 from mesh.cluster.plan import ClusterPlan
-from mesh.cluster.run import Run, load_run, save_plan
+from mesh.cluster.run import load_run, save_plan
 from mesh.cluster.runtime import CONTROLLER
 from mesh.cluster.status import Snapshot
 from mesh.private import read_own
@@ -73,18 +73,9 @@ def stop(mesh: str, namespace: str) -> None:
     runtime.kill(controller, restart=False)
 
 
-def snapshot(run: Run) -> Snapshot:
-    """The controller's view of a mesh on a cluster."""
-    runtime.connect(run.address, run.namespace)
-    try:
-        return snapshot_within(run)
-    finally:
-        runtime.disconnect()
-
-
-def snapshot_within(run: Run) -> Snapshot:
-    """The same, for a process that is connected to Ray already, as every node is."""
-    controller = runtime.find(CONTROLLER, run.mesh, run.namespace)
+def snapshot_within(mesh: str, namespace: str) -> Snapshot:
+    """The controller's view of a mesh, for a process that is connected to its Ray."""
+    controller = runtime.find(CONTROLLER, mesh, namespace)
     return cast("Snapshot", runtime.ask(controller.snapshot.remote(), _ANSWER))
 
 

@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from mesh.cluster import raycalls, without_ray
 from mesh.cluster.look import status_of
 from mesh.cluster.plan import LOCAL, ClusterPlan, objections, plan_of
 from mesh.cluster.processes import kill_session, started, wait_gone
@@ -37,6 +39,7 @@ from mesh.cluster.run import (
     save_plan,
     save_run,
     status_path,
+    supervised_run,
 )
 from mesh.cluster.run import replace as replace_file
 from mesh.cluster.status import READY, MeshStatus, NodeRow
@@ -62,6 +65,9 @@ _CHANGE_DEADLINE: Final = 120.0
 
 _POLL: Final = 0.05
 
+# Seconds after which the user sees again what is waited for.
+_SHOW: Final = 2.0
+
 Watcher = Callable[[MeshStatus], None]
 
 
@@ -74,6 +80,10 @@ class NotUp(Exception):
 
     def __str__(self) -> str:
         return "\n".join(self.reasons)
+
+
+class NotDown(Exception):
+    """The mesh could not be stopped; one sentence."""
 
 
 def planned(topology: Topology) -> ClusterPlan:
@@ -97,7 +107,8 @@ def up(plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda s
     data = Path(plan.data)
     claim_folder(data)
     run = load_run(data)
-    if run is not None and run.is_alive():
+    alive = run is not None and run.is_alive() and _has_controller(run)
+    if run is not None and alive:
         _change(run, plan)
     elif plan.ray == LOCAL:
         if run is not None:
@@ -108,35 +119,65 @@ def up(plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda s
     try:
         return _wait_ready(data, plan, watch)
     except NotUp:
-        if run is None or not run.is_alive():
+        if not alive:
             down(data)
         raise
 
 
-def down(data: Path) -> bool:
-    """Stop the mesh of this data folder; ``False`` if none ran. Afterwards all its processes have ended."""
-    run = load_run(data)
-    if run is None:
+def _has_controller(run: Run) -> bool:
+    """Whether a mesh that is recorded as running has a controller: a Ray whose head was lost, or that was started anew,
+    has forgotten it. Raises ``NotUp`` if Ray does not answer."""
+    if run.local:
+        return True
+    try:
+        raycalls.snapshot(run)
+    except raycalls.Absent:
         return False
+    except raycalls.Unreached as error:
+        raise NotUp([str(error)]) from error
+    return True
+
+
+def down(data: Path) -> bool:
+    """Stop the mesh of which this data folder tells; ``False`` if none ran. Raises ``NotDown``."""
+    run = load_run(data)
+    if run is None or not run.is_alive():
+        run = supervised_run(data) or run
+    return run is not None and stop(run)
+
+
+def stop(run: Run, topology: Topology | None = None, tell: Callable[[str], None] = lambda line: None) -> bool:
+    """Stop a mesh; ``False`` if it did not run. Afterwards all its processes have ended. ``topology`` says how to ask
+    etcd, if Ray does not answer; ``tell`` gets what is waited for, again and again. Raises ``NotDown``."""
+    if not run.here:
+        raise NotDown(f"mesh {run.mesh!r} runs on {run.host}: run 'mesh down' there")
     was_alive = run.is_alive()
     if run.local:
         if was_alive:
             os.kill(run.supervisor, signal.SIGTERM)
-            wait_gone(run.supervisor, run.since, _STOP_DEADLINE)
+            _wait_stopped(run, tell)
         clear(run)
     elif was_alive:
-        _stop_on_cluster(run)
-    after = load_run(data)
-    if after is not None and after.state != STOPPED:
+        was_alive = _stop_on_cluster(run, topology, tell)
+    after = load_run(Path(run.data)) or run
+    if after.state != STOPPED and Path(run.data).is_dir():
         save_run(replace(after, state=STOPPED))
     return was_alive
+
+
+def _wait_stopped(run: Run, tell: Callable[[str], None]) -> None:
+    """Wait until the supervisor has ended, or the deadline is over."""
+    end = time.monotonic() + _STOP_DEADLINE
+    while time.monotonic() < end and not wait_gone(run.supervisor, run.since, _SHOW):
+        rows = [row for row in status_of(run).nodes if row.state != STOPPED]
+        tell(f"waits for {', '.join(f'{row.name} ({row.state})' for row in rows) or 'Ray'}")
 
 
 def clear(run: Run) -> None:
     """End all processes that remain of a local run."""
     left = kill_session(run.supervisor, run.since)
     if left:
-        raise NotUp([f"processes {', '.join(map(str, left))} of the last run in {run.data} do not end"])
+        raise NotDown(f"processes {', '.join(map(str, left))} of the last run in {run.data} do not end")
     _wait_etcd(etcd_folder(Path(run.data)) / "lock")
 
 
@@ -155,7 +196,7 @@ def _wait_etcd(lock: Path) -> None:
             except BlockingIOError:
                 if time.monotonic() > end:
                     number = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "?"
-                    raise NotUp([f"etcd (process {number}) does not end"]) from None
+                    raise NotDown(f"etcd (process {number}) does not end") from None
                 time.sleep(_POLL)
     finally:
         os.close(file)
@@ -242,33 +283,30 @@ def _change_here(run: Run, plan: ClusterPlan) -> None:
 
 def _place(plan: ClusterPlan, topology: str) -> None:
     """Start a mesh on an existing Ray cluster."""
-    from mesh.cluster import launch, runtime  # imports Ray: here, so that other commands start quickly
-
     namespace = ray_namespace(plan.mesh)
     try:
-        runtime.connect(plan.ray, namespace)
-        launch.place(plan, namespace)
-    except (ConnectionError, RuntimeError) as error:
+        raycalls.place(plan, plan.ray, namespace)
+    except raycalls.Unreached as error:
         raise NotUp([str(error)]) from error
-    finally:
-        runtime.disconnect()
     save_plan(plan)
     run = Run(
-        plan.mesh, topology, plan.data, plan.ray, plan.ray, namespace, plan.endpoints, 0, time.time(), RUNNING
+        plan.mesh, topology, plan.data, plan.ray, plan.ray, namespace, plan.endpoints, 0, time.time(), RUNNING,
+        host=socket.gethostname(),
     )  # fmt: skip
     save_run(run)
 
 
-def _stop_on_cluster(run: Run) -> None:
-    from mesh.cluster import launch, runtime  # imports Ray: here, so that other commands start quickly
-
+def _stop_on_cluster(run: Run, topology: Topology | None, tell: Callable[[str], None]) -> bool:
+    """Stop the nodes of a mesh on a Ray cluster; ``False`` if none ran. Raises ``NotDown``."""
+    tell(f"asks Ray at {run.address} to stop the nodes")
     try:
-        runtime.connect(run.address, run.namespace)
-        launch.stop(run.mesh, run.namespace)
-    except (ConnectionError, RuntimeError) as error:
-        raise NotUp([f"mesh {run.mesh!r} could not be stopped: {error}"]) from error
-    finally:
-        runtime.disconnect()
+        return raycalls.stop(run)
+    except raycalls.Unreached as error:
+        tell(str(error))
+        try:
+            return without_ray.stop(run, topology, tell)
+        except without_ray.Left as left:
+            raise NotDown(f"mesh {run.mesh!r} could not be stopped: {error}; {left}") from error
 
 
 def _wait_ready(data: Path, plan: ClusterPlan, watch: Watcher) -> Run:

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -90,6 +91,18 @@ def of_session(session: int, since: float) -> list[int]:
             begun = started(pid)
             if begun is not None and begun >= since - _SAME:
                 found.append(pid)
+    return found
+
+
+def holding(folder: Path, title: str) -> list[int]:
+    """Living processes whose title begins with ``title`` and that have a file of the folder open."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if not (process.info["cmdline"] or [""])[0].startswith(title):
+            continue
+        with contextlib.suppress(psutil.Error):  # another user's, or just ended
+            if any(Path(file.path).is_relative_to(folder) for file in process.open_files()):
+                found.append(process.pid)
     return found
 
 

@@ -1,9 +1,10 @@
-"""The files in the data folder by which any command finds the run of a mesh.
+"""One run of a mesh, and the files in the data folder that tell of it.
 
 ``run.json`` names the run's processes and its Ray, ``plan.json`` has the plan, and ``status.json`` (see ``status``) has
-the latest states of the nodes. Knows files only. What always holds: a file is replaced whole, never written in place,
-and only its owner can read it, because the plan has passwords; a file of another user is not read, because commands act
-on what it says: ``mesh down`` ends the processes that it names.
+the latest states of the nodes. Knows files and processes of this machine. ``run.json`` is a copy of what etcd has, and
+may be missing or out of date (see ``find``). What always holds: a file is replaced whole, never written in place, and
+only its owner can read it, because the plan has passwords; a file of another user is not read, because commands act on
+what it says: ``mesh down`` ends the processes that it names.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import contextlib
 import json
 import os
 import re
+import socket
 import threading
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
 from mesh.cluster.plan import LOCAL, ClusterPlan
-from mesh.cluster.processes import alive
+from mesh.cluster.processes import alive, started
 from mesh.private import NotPrivate, make_private, read_own
+from mesh.topology.topology import Topology, from_dict
 
 STARTING: Final = "starting"
 RUNNING: Final = "running"
@@ -38,8 +41,8 @@ _OWN: Final = frozenset({"secret", "run.json", "plan.json", "etcd", "logs", "nod
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. ``supervisor`` leads the session of all its processes and started at ``since``; both are 0 if ``ray`` is
-    not local.
+    """One run. ``supervisor`` leads the session of all its processes and started at ``since``; it is 0 if ``ray`` is
+    not local. ``host`` is the name of the machine on which ``mesh up`` ran.
 
     ``state`` is one of the words above; ``error`` is one sentence. ``address`` and ``namespace`` are Ray's.
     """
@@ -55,6 +58,12 @@ class Run:
     since: float
     state: str
     error: str = ""
+    host: str = ""
+
+    @property
+    def here(self) -> bool:
+        """Whether its processes are on this machine, or reached through Ray from it."""
+        return not self.local or self.host in ("", socket.gethostname())
 
     @property
     def local(self) -> bool:
@@ -62,7 +71,7 @@ class Run:
 
     def is_alive(self) -> bool:
         """Whether the mesh runs, as far as its files and this machine's processes show."""
-        if self.local:
+        if self.local and self.here:
             return alive(self.supervisor, self.since)
         return self.state in (STARTING, RUNNING)
 
@@ -113,18 +122,29 @@ def replace(path: Path, text: str) -> None:
 
 
 def save_run(run: Run) -> None:
-    replace(run_path(Path(run.data)), json.dumps(asdict(run), indent=2) + "\n")
+    replace(run_path(Path(run.data)), json.dumps(as_plain(run), indent=2) + "\n")
 
 
 def load_run(data: Path) -> Run | None:
-    """The last run in this data folder, living or ended. Raises ``NotPrivate``, ``ValueError``."""
+    """The last run of which this data folder tells, living or ended. ``None`` if there is none, or its file is damaged:
+    it is only a copy. Raises ``NotPrivate``."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return run_of(json.loads(read_own(run_path(data))))
+    return None
+
+
+def run_of(value: Mapping[str, Any]) -> Run:
+    """The run of which ``as_plain`` gave this value; unknown keys are ignored. Raises ``ValueError``."""
     try:
-        value = json.loads(read_own(run_path(data)))
-        return Run(**{**value, "endpoints": tuple(value["endpoints"])})
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{run_path(data)} is damaged ({error}): remove it if no mesh runs there") from error
+        known = {item.name: value[item.name] for item in fields(Run) if item.name in value}
+        return Run(**{**known, "endpoints": tuple(value["endpoints"])})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"this is no run of a mesh: {error!r}") from error
+
+
+def as_plain(run: Run) -> dict[str, Any]:
+    """The run as JSON's values."""
+    return {**asdict(run), "endpoints": list(run.endpoints)}
 
 
 def save_plan(plan: ClusterPlan) -> None:
@@ -136,30 +156,60 @@ def load_plan(data: Path) -> ClusterPlan:
     return ClusterPlan.from_json(read_own(plan_path(data), secret=True))
 
 
+def topology_of(run: Run) -> Topology:
+    """The topology that a run follows, by its data folder. Raises ``OSError``, ``ValueError``."""
+    try:
+        return from_dict(dict(load_plan(Path(run.data)).settings))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{plan_path(Path(run.data))} has no topology: {error!r}") from error
+
+
 def running() -> list[Run]:
     """The local meshes that run on this machine, and the meshes on Ray clusters that have their data folder in a
     ``.mesh`` folder of the current folder or of one of its parents."""
-    folders = {folder.resolve() for folder in _supervised()}
+    folders = {folder.resolve() for folder in supervised()}
     folders |= {path.parent.resolve() for path in _nearby()}
     runs = []
     for folder in sorted(folders):
         try:
             run = load_run(folder)
         except (OSError, ValueError):
-            continue  # another user's, or damaged: `mesh status --topology FILE` shows the error
+            continue  # another user's: `mesh status FILE` shows the error
+        run = run if run is not None and run.is_alive() else supervised_run(folder)
         if run is not None and run.is_alive():
             runs.append(run)
     return runs
 
 
-def _supervised() -> Iterator[Path]:
+def supervised() -> Iterator[Path]:
     """The data folders on the command lines of supervisors."""
+    yield from (Path(words[words.index(SUPERVISOR) + 1]) for _, words in _supervisors())
+
+
+def supervised_run(data: Path) -> Run | None:
+    """The run of the supervisor that works on this data folder, by its command line: for a folder whose ``run.json``
+    was lost. Raises ``NotPrivate``, ``ValueError``."""
+    for process, words in _supervisors():
+        place = words.index(SUPERVISOR) + 1
+        since = started(process.pid)
+        if Path(words[place]).resolve() != data.resolve() or since is None:
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            plan = load_plan(data)
+            topology = words[place + 2] if words[place + 1 : place + 2] == ["--topology"] else ""
+            return Run(
+                plan.mesh, topology, plan.data, LOCAL, "", ray_namespace(plan.mesh), plan.endpoints, process.pid,
+                since, RUNNING, host=socket.gethostname(),
+            )  # fmt: skip
+    return None
+
+
+def _supervisors() -> Iterator[tuple[psutil.Process, list[str]]]:
+    """The supervisors of this machine, with their command lines: the data folder follows the name of the module."""
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if SUPERVISOR in words:
-            place = words.index(SUPERVISOR) + 1
-            if place < len(words):
-                yield Path(words[place])
+        if SUPERVISOR in words[:-1]:
+            yield process, words
 
 
 def _nearby() -> Iterator[Path]:

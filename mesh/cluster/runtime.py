@@ -81,6 +81,14 @@ def find(name: str, mesh: str, namespace: str) -> Any:
     return guarded(lambda: ray.get_actor(actor_name(mesh, name), namespace=namespace))
 
 
+def named(mesh: str) -> set[str]:
+    """The names of the mesh's actors in the namespace of this process, the controller among them, in any state but
+    dead."""
+    prefix = actor_name(mesh, "")
+    found: list[str] = guarded(lambda: ray.util.list_named_actors())
+    return {name[len(prefix) :] for name in found if name.startswith(prefix)}
+
+
 def ask(call: Any, timeout: float) -> Any:
     """The answer to a call of an actor. Raises ``RuntimeError``, also if there is no answer in ``timeout`` seconds."""
     return guarded(lambda: ray.get(call, timeout=timeout))
@@ -109,9 +117,7 @@ class RayRuntime:
         self._asked: dict[str, Any] = {}
 
     def names(self) -> set[str]:
-        prefix = actor_name(self._mesh, "")
-        found: list[str] = guarded(lambda: ray.util.list_named_actors())
-        return {name[len(prefix) :] for name in found if name.startswith(prefix)} - {CONTROLLER}
+        return named(self._mesh) - {CONTROLLER}
 
     def reports(self, names: Iterable[str]) -> Mapping[str, Report | None]:
         reports: dict[str, Report | None] = {}

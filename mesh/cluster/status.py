@@ -20,7 +20,8 @@ from mesh.cluster.run import replace as replace_file
 from mesh.private import read_own
 
 READY: Final = "ready"
-UNKNOWN: Final = "unknown"
+UNREACHABLE: Final = "unreachable"
+"""Nothing was heard of the node for a while: its row is the last that is known."""
 DAMAGED: Final = "damaged"
 """The node stays down: its journal is damaged."""
 DEGRADED: Final = "degraded"
@@ -29,10 +30,11 @@ DEGRADED: Final = "degraded"
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """One node. ``restarts``: how often its process was restarted; ``attempts``: how often it tried to start;
-    ``uptime``: seconds since it became ready; ``detail``: one sentence that explains its state; ``metrics``: the
-    address of its metrics, kept while it does not run; ``figures``: its numbers by series (see
-    ``figures.status.by_series``), while it is ready.
+    """One node. ``host``: an address of the machine that it runs on; ``age``: seconds since it last said what the row
+    says; ``revision``: of the settings that it follows, 0 if it has not said; ``restarts``: how often its process was
+    restarted; ``attempts``: how often it tried to start; ``uptime``: seconds since it became ready; ``detail``: one
+    sentence that explains its state; ``metrics``: the address of its metrics, kept while it does not run; ``figures``:
+    its numbers by series (see ``figures.status.by_series``), while it is ready.
     """
 
     name: str
@@ -40,6 +42,8 @@ class NodeRow:
     state: str
     pid: int = 0
     host: str = ""
+    age: float = 0.0
+    revision: int = 0
     listen: tuple[str, ...] = ()
     connections: int = 0
     sessions: int = 0
@@ -99,7 +103,9 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class MeshStatus:
-    """The value of ``mesh status --json``: a run and its nodes. ``error`` is one sentence."""
+    """The value of ``mesh status --json``: a run and its nodes. ``error`` is one sentence. ``revision``: the settings
+    that are in force, 0 if not known; ``age``: seconds since the controller's last word; ``notes``: what could not be
+    reached, one sentence each."""
 
     mesh: str
     state: str
@@ -110,12 +116,16 @@ class MeshStatus:
     etcd: tuple[str, ...]
     supervisor: int
     nodes: tuple[NodeRow, ...]
+    host: str = ""
+    revision: int = 0
+    age: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def all_ready(self) -> bool:
         """Whether every node serves."""
         ready = all(row.state == READY for row in self.nodes)
-        return bool(self.nodes) and ready and self.state not in (STOPPING, FAILED)
+        return bool(self.nodes) and ready and self.state not in (STOPPING, FAILED, UNREACHABLE)
 
     @property
     def damaged(self) -> tuple[NodeRow, ...]:

@@ -18,6 +18,7 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -67,6 +68,7 @@ class Supervisor:
             supervisor=os.getpid(),
             since=self._since,
             state=STARTING,
+            host=socket.gethostname(),
         )
 
     def run(self) -> int:

@@ -85,9 +85,7 @@ class Console:
         """The figures for ``mesh status`` and the metrics."""
         server = None if self._runner is None else self._runner.server
         connections = 0 if server is None else len(server.connections)
-        return ConsoleStatus(
-            host=self._address.host, connections=connections, open=connections, refused=self._refused
-        )
+        return ConsoleStatus(connections=connections, open=connections, refused=self._refused)
 
 
 def _end(handler: web.RequestHandler) -> None:

@@ -76,4 +76,4 @@ def read_status(mesh: str, data: Path) -> MeshStatus:
     run = load_run(data)
     if run is None:
         raise NoAnswer(f"mesh {mesh!r} was started on another machine: run 'mesh status' there")
-    return status_of(run, snapshot_within)
+    return status_of(run, lambda found: snapshot_within(found.mesh, found.namespace))

@@ -267,11 +267,10 @@ class CoreNode:
         """Figures for ``mesh status`` and metrics."""
         broker_host, services, router = self._broker_host, self._services, self._router
         if broker_host is None or services is None or router is None:
-            return NodeStatus(host=self._config.topology.bind)
+            return NodeStatus()
         found = broker_host.status()
         links = tuple([link.status(self._diallers[edge].trouble) for edge, link in self._links.items()])
         return CoreStatus(
-            host=self._config.topology.bind,
             metrics=services.metrics,
             detail=found.detail
             or self._buffers.strain()

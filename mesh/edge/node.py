@@ -186,10 +186,9 @@ class EdgeNode:
         broker_host, devices, services, cores = self._broker_host, self._devices, self._services, self._cores
         ownership = self._ownership
         if broker_host is None or devices is None or services is None or cores is None or ownership is None:
-            return NodeStatus(host=self._config.topology.bind)
+            return NodeStatus()
         found, links = broker_host.status(), devices.status()
         return EdgeStatus(
-            host=self._config.topology.bind,
             metrics=services.metrics,
             detail="; ".join(part for part in (found.detail, ownership.detail, links.detail) if part),
             connections=links.connections,

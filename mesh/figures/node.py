@@ -15,11 +15,10 @@ from mesh.figures.status import Status
 class NodeStatus(Status):
     """What ``mesh status`` shows of a node: this class while the node starts, then a subclass for its role.
 
-    ``host`` is the address that it listens on; ``metrics`` the address for Prometheus, empty for none; ``detail`` says
-    in one sentence what is wrong. ``queued`` is the number of messages that wait.
+    ``metrics`` is the address for Prometheus, empty for none; ``detail`` says in one sentence what is wrong. ``queued``
+    is the number of messages that wait.
     """
 
-    host: str = ""
     metrics: str = ""
     detail: str = ""
     connections: int = 0

@@ -131,10 +131,9 @@ class DoorNode:
         """The status, for ``mesh status`` and metrics."""
         door, services = self._door, self._services
         if door is None or services is None:
-            return NodeStatus(host=self._config.topology.bind)
+            return NodeStatus()
         found = door.status()
         return DoorStatus(
-            host=self._config.topology.bind,
             metrics=services.metrics,
             detail=door.clients.buffers.strain(),
             connections=found.clients.connections,

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from mesh.topology.units import is_wildcard
 
+LOOPBACK: Final = "127.0.0.1"
 _WAIT: Final = 3.0  # seconds for the name of an etcd endpoint
 _ETCD: Final = 2379  # any port would do, as nothing is sent
 
@@ -25,7 +26,7 @@ async def own_host(bind: str, endpoints: tuple[str, ...]) -> str:
     if not is_wildcard(bind):
         return bind
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    return await _source_address(endpoints[0], family) or ("::1" if family == socket.AF_INET6 else "127.0.0.1")
+    return await _source_address(endpoints[0], family) or ("::1" if family == socket.AF_INET6 else LOOPBACK)
 
 
 async def _source_address(url: str, family: socket.AddressFamily) -> str:

@@ -317,7 +317,7 @@ def test_a_row_shows_the_node_status_and_figures(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
     settle(controller, runtime, clock)
-    told = EtcdStatus(host="127.0.0.1", connections=1, sessions=2, queued=3, detail="fine", revived=4)
+    told = EtcdStatus(connections=1, sessions=2, queued=3, detail="fine", revived=4)
     runtime.say("edge-1", host.READY, status=told)
     controller.tick()
     row = state_of(controller, "edge-1")

@@ -20,6 +20,7 @@ class FakeRuntime:
         self.steps: list[str] = []
         self.refuse: set[str] = set()
         self.pids = 100
+        self.host = "127.0.0.1"
 
     def names(self) -> set[str]:
         return set(self.nodes)
@@ -51,9 +52,9 @@ class FakeRuntime:
     def come(self, name: str, state: str) -> None:
         """A node gets a new process."""
         self.pids += 1
-        self.nodes[name] = Report(state, self.pids)
+        self.nodes[name] = Report(state, self.pids, host=self.host)
 
     def say(self, name: str, state: str, **more: object) -> None:
         report = self.nodes[name]
         assert report is not None
-        self.nodes[name] = Report(state, report.pid, **more)  # type: ignore[arg-type]
+        self.nodes[name] = Report(state, report.pid, host=self.host, **more)  # type: ignore[arg-type]

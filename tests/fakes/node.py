@@ -37,7 +37,7 @@ class FakeNode:
         (self._assignment.folder / "stopped").write_text(str(time.time()))
 
     def status(self) -> NodeStatus:
-        return NodeStatus(connections=1, sessions=2, queued=3, host="127.0.0.1", detail="fake")
+        return NodeStatus(connections=1, sessions=2, queued=3, detail="fake")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"%d\n" % os.getpid())

@@ -11,7 +11,6 @@ from tests.support.exchange import exchange
 
 TURNS = TurnStatus(0.25, Distribution((0.5,), (1, 0), 0.25))
 DOOR = DoorStatus(
-    host="127.0.0.1",
     door=ConnectionsStatus(
         SocketsStatus(CLIENT, 3, 0, 0, 10, 20, Held(link=1), ()), BuffersStatus(0, 1, 0), 5, 7, 8, (), TURNS
     ),

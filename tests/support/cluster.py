@@ -12,9 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from mesh.cli.client import topology_of
 from mesh.cluster.look import status_of
-from mesh.cluster.run import load_run, logs_path
+from mesh.cluster.run import load_run, logs_path, topology_of
 from mesh.cluster.status import NodeRow
 from mesh.node.registry import client_of, etcd_folder
 from mesh.registry.map import where

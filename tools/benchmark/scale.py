@@ -19,8 +19,8 @@ import psutil
 from mesh.bench.plan import LoadPlan
 from mesh.bench.run import measure, measure_connections
 from mesh.bench.usage import memory_of
-from mesh.cli.client import topology_of
 from mesh.cli.which import which
+from mesh.cluster.run import topology_of
 from mesh.node.registry import client_of
 from mesh.registry import etcd_pb2 as pb
 from mesh.registry.client import EtcdClient, put

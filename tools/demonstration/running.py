@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from mesh.cli.client import topology_of
 from mesh.cluster.look import status_of
-from mesh.cluster.run import Run, load_run, run_path
+from mesh.cluster.run import Run, load_run, run_path, topology_of
 from mesh.node.registry import client_of
 from mesh.registry.map import records
 from tools.demonstration.setting import MESH

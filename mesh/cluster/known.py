@@ -1,0 +1,85 @@
+"""What etcd has of a mesh: the nodes that are announced.
+
+Knows keys of the registry and not Ray. What always holds: reading it takes no longer than its deadline, and what could
+not be read is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeVar, final
+
+from mesh.cluster.status import NodeRow
+from mesh.node.registry import client_of
+from mesh.registry.client import EtcdClient
+from mesh.registry.errors import BadRecord, RegistryError
+from mesh.registry.keys import Keys
+from mesh.registry.members import Member, decode
+from mesh.topology.topology import Topology
+
+# Seconds for all that a command asks of etcd before it goes on without it.
+DEADLINE: Final = 5.0
+
+Result = TypeVar("Result")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Known:
+    """``asked``: whether etcd has answered. ``members``: the announced nodes. ``notes``: why something is not known,
+    one sentence each."""
+
+    asked: bool = False
+    members: Mapping[str, Member] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def rows(self, state: str) -> tuple[NodeRow, ...]:
+        """A row for each node that is announced."""
+        return tuple(NodeRow(one.name, one.role, state) for one in self.members.values())
+
+
+def ask(
+    topology: Topology, endpoints: tuple[str, ...], question: Callable[[EtcdClient], Awaitable[Result]],
+    deadline: float = DEADLINE,
+) -> Result:  # fmt: skip
+    """The answer of etcd to a question. Raises ``RegistryError``, also after the deadline, ``OSError``,
+    ``ValueError``."""
+
+    async def run() -> Result:
+        client = client_of(topology, endpoints)
+        try:
+            async with asyncio.timeout(deadline):
+                return await question(client)
+        except TimeoutError:
+            raise RegistryError(f"etcd at {', '.join(endpoints)} did not answer within {deadline:.0f} s") from None
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def known(topology: Topology, endpoints: tuple[str, ...]) -> Known:
+    """What etcd has of this mesh; never raises."""
+
+    async def question(client: EtcdClient) -> Known:
+        return Known(True, await members(client, topology.mesh))
+
+    try:
+        return ask(topology, endpoints, question)
+    except (RegistryError, OSError, ValueError) as error:
+        return Known(notes=(f"etcd does not answer: {error}",))
+
+
+async def members(client: EtcdClient, mesh: str) -> dict[str, Member]:
+    """The nodes that are announced at present, by name. Raises ``RegistryError``."""
+    found: dict[str, Member] = {}
+    async for page in client.pages(Keys(mesh).members):
+        for entry in page.kvs:
+            try:
+                member = decode(entry)
+            except BadRecord:
+                continue  # foreign: the nodes ignore it, too
+            found[member.name] = member
+    return found
