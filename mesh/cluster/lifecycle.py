@@ -174,7 +174,9 @@ def _wait_stopped(run: Run, tell: Callable[[str], None]) -> None:
 
 
 def clear(run: Run) -> None:
-    """End all processes that remain of a local run."""
+    """End all processes that remain of a local run. One of another machine has no processes here."""
+    if not run.here:
+        return
     left = kill_session(run.supervisor, run.since)
     if left:
         raise NotDown(f"processes {', '.join(map(str, left))} of the last run in {run.data} do not end")

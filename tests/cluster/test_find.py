@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mesh.cluster.find import find
-from mesh.cluster.lifecycle import NotDown, planned, stop
+from mesh.cluster.lifecycle import NotDown, clear, planned, stop
 from mesh.cluster.processes import started
 from mesh.cluster.run import RUNNING, SUPERVISOR, Run, load_run, run_path, running, save_plan, save_run
 from mesh.cluster.run import replace as replace_file
@@ -87,3 +87,15 @@ def test_down_does_not_claim_to_have_stopped_a_mesh_of_another_machine(topology:
 
 def test_the_host_of_this_machine_is_here(topology: Topology) -> None:
     assert replace(copy_of(topology, os.getpid()), host=socket.gethostname()).here
+
+
+def test_nothing_is_ended_here_for_a_run_of_another_machine(topology: Topology) -> None:
+    """Its numbers of processes are those of other processes here."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    try:
+        wait_until(lambda: started(child.pid) is not None)
+        clear(replace(copy_of(topology, child.pid), host="far-away"))
+        assert child.poll() is None
+    finally:
+        child.kill()
+        child.wait()
