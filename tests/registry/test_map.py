@@ -153,7 +153,8 @@ def test_concurrent_claims_of_several_doors_agree(etcd: EmbeddedEtcd, mesh: str)
         assert len(found) == 20 * 60
         for vehicles in maps:
             assert all(vehicles.cached(name) in (record, None) for name, record in found.items())
-        assert len({record.edge for record in found.values()}) == 9
+        used = {record.edge for record in found.values()}
+        assert any(used.issuperset(view) for view in views)  # one process may be the first for every vehicle
         for vehicles, client in zip(maps, clients, strict=True):
             await vehicles.stop()
             await client.close()
