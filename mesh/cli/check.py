@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Final
 
+from mesh.cli.warned import warn
+from mesh.topology.folder import unusable
 from mesh.topology.load import exposure, load
 from mesh.topology.mistakes import TopologyErrors
 from mesh.topology.nodes import nodes
@@ -13,6 +15,8 @@ from mesh.topology.nodes import nodes
 EXAMPLES: Final = """\
 examples:
   mesh check topology/local.yaml      shows the nodes that the file describes, or every error with its line
+
+Warnings name what is allowed, and dangerous. A valid file with warnings has exit code 0.
 
 exit codes: 0 the file is valid, 1 it is not
 """
@@ -28,6 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     except TopologyErrors as errors:
         print(errors, file=sys.stderr)
         return 1
+    if why := unusable(topology.data):
+        print(f"{arguments.file}: {why}", file=sys.stderr)
+        return 1
     print(f"{arguments.file} is valid: mesh {topology.mesh!r}, data in {topology.data}")
     for node in nodes(topology):
         listens = ", ".join(f"mqtt://{listener.address}" for listener in node.listen)
@@ -35,4 +42,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"  {node.role:<5} {node.name:<16} {where}")
     if exposed := exposure(arguments.file, topology):
         print(f"mesh up will refuse it here: {exposed}", file=sys.stderr)
+    warn(topology)
     return 0

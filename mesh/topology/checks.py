@@ -1,10 +1,16 @@
-"""Checks across sections: names are unique, each address is used once, every vehicle has at most one pool."""
+"""Checks across sections: names are unique, each address is used once, every vehicle has at most one pool.
+
+It knows which nodes may be on the same machine: all of them without a Ray cluster; on a cluster those that do not ask
+for different resources.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from collections.abc import Mapping as Resources
+from typing import Final, NamedTuple, final
 
+from mesh.policy.pattern import Pattern
 from mesh.topology import descriptors
 from mesh.topology.fields import Table
 from mesh.topology.nodes import RESERVED, metrics_addresses, replica_names
@@ -22,7 +28,10 @@ def run(top: Table, topology: Topology) -> None:
     _names(top, topology)
     _pools(top, topology)
     _users(top, topology)
+    _watched(top, topology)
     _dead_letters(top, topology)
+    _etcd(top, topology)
+    _cores(top, topology)
     _addresses(top, topology)
     _connections(top, topology)
 
@@ -150,27 +159,79 @@ def _dead_letters(top: Table, topology: Topology) -> None:
         _note(top, what, "dead_letters", "expired")
 
 
-def _addresses(top: Table, topology: Topology) -> None:
-    """Each address has one listener; the replicas of one door or core share it."""
-    used: list[tuple[Address, str]] = []
+def _watched(top: Table, topology: Topology) -> None:
+    """Only a vehicle can be watched."""
+    pattern = Pattern(topology.identity.pattern)
+    for index, vehicle in enumerate(topology.telemetry.watch):
+        if not pattern.matches(vehicle):
+            what = f"{vehicle!r} is no vehicle: it does not match identity.pattern, {pattern.text}; write one that does"
+            _note(top, what, "telemetry", "watch", index)
 
-    def claim(address: Address | None, *path: str | int) -> None:
+
+def _etcd(top: Table, topology: Topology) -> None:
+    """The nodes of a Ray cluster may be on any of its machines, and must all reach etcd."""
+    if topology.ray != LOCAL and topology.etcd.embedded:
+        what = (
+            "the embedded etcd is reached from its own machine only, and a Ray cluster may have more; "
+            "write the servers of an etcd, such as etcd: [http://etcd-1:2379], or ray: local"
+        )
+        _note(top, what, "etcd" if top.has("etcd") else "ray")
+
+
+def _cores(top: Table, topology: Topology) -> None:
+    """Cores of one machine do not share a port: a back end that connects again would come to another core."""
+    if topology.ray != LOCAL:
+        return
+    for index, core in enumerate(topology.cores):
+        shared = [str(listener.address) for listener in core.listen if listener.address.port]
+        if core.replicas > 1 and shared:
+            what = (
+                f"{core.replicas} cores on one machine cannot share {', '.join(shared)}: the session of a back end "
+                "belongs to one core; write an entry for each core, with a name and a port of its own"
+            )
+            _note(top, what, "cores", index, "replicas")
+
+
+@final
+class Used(NamedTuple):
+    """An address that a part of the mesh listens on: the part's place in the file, and the resources of its nodes."""
+
+    address: Address
+    place: str
+    resources: Resources[str, float]
+
+    def clashes(self, address: Address, resources: Resources[str, float], cluster: bool) -> bool:
+        """Whether another part cannot listen on ``address``. On a cluster two parts that ask for different resources
+        are taken to be on different machines."""
+        apart = cluster and resources and self.resources and resources.keys().isdisjoint(self.resources)
+        return not apart and self.address.clashes(address)
+
+
+def _addresses(top: Table, topology: Topology) -> None:
+    """Each address of a machine has one listener; the replicas of one door or core share it."""
+    used: list[Used] = []
+    cluster = topology.ray != LOCAL
+
+    def claim(address: Address | None, resources: Resources[str, float], *path: str | int) -> None:
         if address is None:
             return
-        for other, where in used:
-            if address.clashes(other):
-                _note(top, f"{address} is already used by {where} ({other}); choose another port", *path)
+        for other in used:
+            if other.clashes(address, resources, cluster):
+                what = f"{address} is already used by {other.place} ({other.address}); choose another port"
+                if cluster:
+                    what += ", or keep the two on different machines by different resources"
+                _note(top, what, *path)
                 return
-        used.append((address, _key(*path)))
+        used.append(Used(address, _key(*path), resources))
 
     for group, section, index in _groups(topology):
         for number, listener in enumerate(group.listen):
-            claim(listener.address, section, index, "listen", number, listener.kind)
-    claim(topology.console, "console")
+            claim(listener.address, group.resources, section, index, "listen", number, listener.kind)
+    claim(topology.console, {}, "console")
     _metrics(top, topology, used)
 
 
-def _metrics(top: Table, topology: Topology, used: list[tuple[Address, str]]) -> None:
+def _metrics(top: Table, topology: Topology, used: list[Used]) -> None:
     """``telemetry.prometheus`` gives the first of a range of ports, one for each node. The range must be free and end
     at or below the last port."""
     first = topology.telemetry.prometheus
@@ -186,14 +247,14 @@ def _metrics(top: Table, topology: Topology, used: list[tuple[Address, str]]) ->
         _note(top, what, "telemetry", "prometheus")
 
 
-def _wrong_with(places: dict[str, Address], used: list[tuple[Address, str]]) -> str:
+def _wrong_with(places: dict[str, Address], used: list[Used]) -> str:
     """The mistake in these metrics addresses; empty if there is none."""
     for name, address in places.items():
         if address.port > _LAST_PORT:
             return f"{name!r} would have {address.port}, and the last port is {_LAST_PORT}"
-        for other, where in used:
-            if address.clashes(other):
-                return f"{name!r} would have {address}, which {where} ({other}) uses"
+        for other in used:
+            if address.clashes(other.address):
+                return f"{name!r} would have {address}, which {other.place} ({other.address}) uses"
     return ""
 
 

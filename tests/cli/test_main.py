@@ -57,6 +57,18 @@ def test_check_lists_the_nodes(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(word in said for word in ("edge-1", "edge-2", "mqtt://127.0.0.1:1883", "mqtt://127.0.0.1:1884"))
 
 
+def test_check_and_up_print_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(LOCAL.read_text().replace("../.mesh/local", ".mesh") + '\nconsole: "0.0.0.0:8080"\n')
+    assert main(["check", str(file)]) == 0
+    said = capsys.readouterr().err
+    assert "warning: console: the console has no login, so every client that reaches 0.0.0.0:8080" in said
+    (tmp_path / ".mesh").write_text("no folder")
+    for command in ("check", "up"):
+        assert main([command, str(file)]) == 1
+        assert "is a file; name a folder that exists or can be made" in capsys.readouterr().err
+
+
 def test_check_reports_every_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text("mesh: UP\nray: auto\n")

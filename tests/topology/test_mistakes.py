@@ -13,26 +13,7 @@ from mesh.topology.load import load, loads
 from mesh.topology.mistakes import Mistake, TopologyErrors
 from mesh.topology.topology import Topology
 from mesh.topology.tree import MAX_BYTES, MAX_DEPTH
-
-LISTEN = 'mqtt: "127.0.0.1:1883"'
-DOOR = 'front_doors: [{name: door, listen: [{mqtt: "127.0.0.1:1883"}]}]\n'
-CORE = 'cores: [{name: core, listen: [{mqtt: "127.0.0.1:1884"}]}]\n'
-POOL = "pools: [{name: standard, edges: [{name: edge-1}]}]\n"
-SMALL = f"mesh: demo\n{DOOR}{CORE}{POOL}"
-
-
-def mistakes(text: str | bytes) -> list[Mistake]:
-    data = text.encode() if isinstance(text, str) else text
-    with pytest.raises(TopologyErrors) as errors:
-        loads(data, "t.yaml", Path("/"))
-    return errors.value.mistakes
-
-
-def only(text: str | bytes) -> Mistake:
-    found = mistakes(text)
-    assert len(found) == 1, "\n".join(map(str, found))
-    return found[0]
-
+from tests.topology.small import CORE, DOOR, LISTEN, POOL, SMALL, mistakes, only
 
 # The line added to a valid file, the path in the message, and a part of the message.
 ADDED = [
@@ -53,6 +34,7 @@ ADDED = [
     ('identity: {pattern: "[A-Z]+"}', "identity.pattern", "{1,64}"),
     ("identity: username", "identity", "Known keys: from, pattern"),
     ("identity:", "identity", "Known keys: from, pattern"),
+    ("telemetry: {watch: [VIN/1]}", "telemetry.watch[0]", "'VIN/1' is no vehicle: it does not match identity.pattern"),
     ("topics: {vehicle: vehicles/#}", "topics.vehicle", "vehicles/{vehicle}/#"),
     ("topics: {fleet: ['#']}", "topics.fleet[0]", "literal level"),
     ("topics: {fleet: ['+/news']}", "topics.fleet[0]", "literal level"),

@@ -1,0 +1,24 @@
+"""Whether a data folder can be used: asked before anything is started, and without making anything.
+
+It knows files and their modes. What always holds: nothing is created or changed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def unusable(folder: Path) -> str:
+    """Why a mesh cannot have its files in this folder, which may not exist yet; one sentence, empty if it can."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        if place.is_symlink():
+            return f"data: {place} is a link to {os.readlink(place)}, which does not exist; make that folder"
+        place = place.parent
+    if not place.is_dir():
+        return f"data: {place} is a file; name a folder that exists or can be made"
+    if not os.access(place, os.W_OK | os.X_OK):
+        made = "" if place == folder else f", so {folder} cannot be made"
+        return f"data: this user cannot write to {place}{made}; name a folder of this user"
+    return ""

@@ -1,0 +1,60 @@
+"""Whether a data folder can be used is known before anything is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mesh.topology.folder import unusable
+
+OTHER_USER = 65_534
+
+
+def as_other_user(question: Callable[[], str]) -> str:
+    """The answer of a process of a user who owns nothing here."""
+    if os.geteuid() != 0:
+        return question()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(OTHER_USER)
+            os.setuid(OTHER_USER)
+            os.write(writer, question().encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader, "rb") as answer:
+        return answer.read().decode()
+
+
+@pytest.mark.parametrize("below", [".", "mesh", "a/b/c"])
+def test_a_folder_that_exists_or_can_be_made_is_usable(tmp_path: Path, below: str) -> None:
+    assert unusable(tmp_path / below) == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_no_data_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "mesh"):
+        assert unusable(folder) == f"data: {tmp_path}/file is a file; name a folder that exists or can be made"
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mesh").symlink_to(tmp_path / "unmounted")
+    assert unusable(tmp_path / "mesh") == (
+        f"data: {tmp_path}/mesh is a link to {tmp_path}/unmounted, which does not exist; make that folder"
+    )
+
+
+@pytest.mark.parametrize("below", ["", "mesh"])
+def test_a_folder_that_this_user_cannot_write_to_is_named(below: str) -> None:
+    folder = Path("/usr") / below
+    said = as_other_user(lambda: unusable(folder))
+    made = f", so {folder} cannot be made" if below else ""
+    assert said == f"data: this user cannot write to /usr{made}; name a folder of this user"
