@@ -141,7 +141,7 @@ def run(checks: Checks, quick: bool) -> None:
     if not quick:
         own = ("tests/conformance", "tests/stock")
         ignored = (f"--ignore={folder}" for folder in own)
-        checks.tests("end-to-end", "-m", "ray or e2e", *ignored, "-n", "2", "--dist", "loadfile")
+        checks.tests("end-to-end", "-m", "ray or e2e", *ignored, "-n", "3", "--dist", "loadfile")
         checks.tests("sockets", *own, "-m", "e2e", *spread)
 
 
