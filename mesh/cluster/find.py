@@ -1,8 +1,7 @@
-"""Finds the run of a mesh: by the processes of this machine, by etcd, and by the copy in the data folder.
+"""Finds the run of a mesh: by the processes of this machine, and by the copy in the data folder.
 
 Knows in which order they are to be believed. What always holds: a mesh with its own Ray on this machine runs if its
-supervisor does; of any other mesh etcd knows whether it runs, and ``run.json`` is asked only if etcd does not answer,
-which is said.
+supervisor does, whatever ``run.json`` says.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """One run of a mesh, and the files in the data folder that tell of it.
 
 ``run.json`` names the run's processes and its Ray, ``plan.json`` has the plan, and ``status.json`` (see ``status``) has
-the latest states of the nodes. Knows files and processes of this machine. ``run.json`` is a copy of what etcd has, and
-may be missing or out of date (see ``find``). What always holds: a file is replaced whole, never written in place, and
-only its owner can read it, because the plan has passwords; a file of another user is not read, because commands act on
-what it says: ``mesh down`` ends the processes that it names.
+the latest states of the nodes. Knows files and processes of this machine. ``run.json`` may
+be missing or out of date (see ``find``). What always holds: a file is replaced whole, never written in place, and only
+its owner can read it, because the plan has passwords; a file of another user is not read, because commands act on what
+it says: ``mesh down`` ends the processes that it names.
 """
 
 from __future__ import annotations
