@@ -13,7 +13,8 @@ from typing import Final
 
 from mesh.cli.lines import LineFollower, Progress
 from mesh.cli.warned import warn
-from mesh.cluster.lifecycle import NotDown, NotUp, down, planned, up
+from mesh.cluster.find import find
+from mesh.cluster.lifecycle import NotDown, NotUp, Unchanged, down, planned, up
 from mesh.cluster.look import status_of
 from mesh.cluster.plan import ClusterPlan
 from mesh.cluster.run import Run, load_run, logs_path
@@ -55,12 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
         if why := unusable(data):
             raise NotUp([why])
         warn(topology)
-        before = load_run(data)
+        before = find(topology)
         plan = planned(topology)
         file = str(Path(arguments.file).resolve())
-        if before is not None and before.is_alive():
+        if before.alive:
             return _change(plan, file)
         return _background(plan, file) if arguments.detach else _foreground(plan, file)
+    except Unchanged as error:
+        print(f"mesh {topology.mesh!r} runs, and nothing was changed:\n{error}", file=sys.stderr)
+        return 1
     except NotUp as error:
         print(f"mesh {topology.mesh!r} is not up:\n{error}", file=sys.stderr)
         print(f"the logs are in {logs_path(data)}", file=sys.stderr)

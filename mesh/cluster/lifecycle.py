@@ -82,6 +82,10 @@ class NotUp(Exception):
         return "\n".join(self.reasons)
 
 
+class Unchanged(NotUp):
+    """The running mesh cannot take the changed file, and nothing was changed; one sentence for each reason."""
+
+
 class NotDown(Exception):
     """The mesh could not be stopped; one sentence."""
 
@@ -107,6 +111,8 @@ def up(plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda s
     data = Path(plan.data)
     claim_folder(data)
     run = load_run(data)
+    if (run is None or not run.is_alive()) and (supervised := supervised_run(data)) is not None:
+        save_run(run := supervised)  # its file was deleted
     alive = run is not None and run.is_alive() and _has_controller(run)
     if run is not None and alive:
         _change(run, plan)
@@ -251,7 +257,7 @@ def _change(run: Run, plan: ClusterPlan) -> None:
     if run.local:
         wrong = objections(load_plan(Path(run.data)), plan)
         if wrong:
-            raise NotUp(wrong)
+            raise Unchanged(wrong)
         _change_here(run, plan)
     else:
         from mesh.cluster import launch, runtime  # imports Ray: here, so that other commands start quickly
@@ -262,7 +268,7 @@ def _change(run: Run, plan: ClusterPlan) -> None:
         finally:
             runtime.disconnect()
         if wrong:
-            raise NotUp(wrong)
+            raise Unchanged(wrong)
 
 
 def _change_here(run: Run, plan: ClusterPlan) -> None:

@@ -128,6 +128,7 @@ def objections(old: ClusterPlan, new: ClusterPlan) -> list[str]:
             f"etcd is at {', '.join(old.endpoints)} and cannot become {', '.join(new.endpoints)} while the mesh runs: "
             "'mesh down', then 'mesh up'"
         )
+    wrong += _rules(old, new)
     for before in old.nodes:
         after = new.node(before.name)
         if after is None:
@@ -136,6 +137,21 @@ def objections(old: ClusterPlan, new: ClusterPlan) -> list[str]:
         elif (after.role, after.fingerprint) != (before.role, before.fingerprint) and before.role != ETCD:
             wrong.append(f"{_label(before)} cannot change while the mesh runs: 'mesh down', then 'mesh up'")
     return wrong
+
+
+def _rules(old: ClusterPlan, new: ClusterPlan) -> list[str]:
+    """Why the pools and their rules cannot change: running nodes go on with those that they started with, so new
+    vehicles would be put into other pools than the file says."""
+    before, after = _pools(old), _pools(new)
+    changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    return [f"pool {name!r} cannot be added, changed or removed while the mesh runs: 'mesh down', then 'mesh up'"
+            for name in changed]  # fmt: skip
+
+
+def _pools(plan: ClusterPlan) -> dict[str, str]:
+    """The prefix of each pool."""
+    pools = plan.settings.get("pools")
+    return {pool["name"]: pool["prefix"] for pool in pools} if isinstance(pools, list) else {}
 
 
 def _label(node: PlannedNode) -> str:

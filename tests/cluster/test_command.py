@@ -77,12 +77,30 @@ def test_a_mesh_in_the_background_runs_from_up_to_down(file: Path) -> None:
     assert (code, load["lost"], load["lost_connections"]) == (0, 0, 0), err
     assert load["received"] == load["sent"] > 0
     assert set(load["cpu"]) == {"edge-1", "core", "door"}
+    _refuse_a_pool(file)
+    (file.parent / "data" / "run.json").unlink()
+    assert done("status", str(file))[0] == 0
+    code, out, err = done("up", str(file), "--detach")
+    assert (code, "runs as the file describes" in out) == (0, True), err
+    assert run_of(file).supervisor == run.supervisor
     assert done("down", "--topology", str(file))[0] == 0
     assert not session(run)
     assert not psutil.pid_exists(etcd)
     assert done("status", "--topology", str(file))[0] == 3
     code, out, _ = done("down", "--topology", str(file))
     assert (code, out) == (0, "mesh 'local' was not running\n")
+
+
+def _refuse_a_pool(file: Path) -> None:
+    """A pool that the running nodes would not know is refused, and the mesh goes on."""
+    before = file.read_text()
+    pool = "  - {name: old, match: {prefix: OLD}, edges: [{name: old-1}]}\n"
+    file.write_text(before.replace("pools:\n", f"pools:\n{pool}"))
+    assert file.read_text() != before
+    code, _, err = done("up", str(file), "--detach")
+    file.write_text(before)
+    said = "mesh 'local' runs, and nothing was changed:\npool 'old' cannot be added, changed or removed"
+    assert (code, said in err) == (1, True), err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -63,6 +63,8 @@ def test_a_front_door_may_be_removed(tmp_path: Path) -> None:
         (("1883", "11883"), "door 'door' cannot change"),
         (("max_messages: 1000", "max_messages: 10"), "inbox cannot change"),
         (("mesh: local", "mesh: other"), "cannot become 'other'"),
+        (("name: standard", "name: usual"), "pool 'usual' cannot be added"),
+        (("name: standard", "name: standard\n    match: {prefix: A}"), "pool 'standard' cannot be added, changed"),
     ],
 )
 def test_a_refused_change_is_named(tmp_path: Path, change: tuple[str, str], said: str) -> None:
