@@ -107,9 +107,13 @@ def extensions() -> list[Extension]:
 
 
 class BuildAllOrNothing(build_ext):
-    """Builds all extension modules; if one fails, takes back those that were built."""
+    """Builds all extension modules; if one fails, takes back those that were built.
+
+    One of them has all the code, and each of the others makes one module of it: they are built beside it.
+    """
 
     def run(self) -> None:
+        self.parallel = self.parallel or os.cpu_count()
         try:
             super().run()
         except Exception:  # every kind of compiler fails with errors of its own
