@@ -27,6 +27,7 @@ from tools import ROOT
 
 VENV: Final = Path(sys.prefix)
 SECONDS: Final = 600  # for one run of pytest
+ASIDE: Final = ("nice", "-n", "10")  # the compiler takes longer than what runs beside it, so it has the first claim
 FAST: Final = "not ray and not e2e"
 UNCOMPILED: Final = (
     "figures", "wire", "session", "journal", "broker", "transport", "frontdoor", "core", "policy", "conformance"
@@ -70,10 +71,11 @@ class Installation:
 
 @final
 class Checks:
-    """The steps so far."""
+    """The steps so far. ``aside``: a command that runs those that have time."""
 
     def __init__(self) -> None:
         self.failed: list[str] = []
+        self.aside: tuple[str, ...] = ()
         self.passed = 0
         self.broken = 0
         self.skipped = 0
@@ -82,7 +84,7 @@ class Checks:
         """Run a program of the environment."""
         say("", f"--- {name}")
         program = VENV / "bin" / command[0]
-        if subprocess.run([str(program), *command[1:]], cwd=ROOT).returncode:
+        if subprocess.run([*self.aside, str(program), *command[1:]], cwd=ROOT).returncode:
             self.failed.append(name)
 
     def tests(self, name: str, *words: str, sources: bool = False) -> None:
@@ -93,7 +95,7 @@ class Checks:
             environment["PYTHONPATH"] = str(ROOT)
         environment["MESH_UNDER_TEST"] = "compiled" if compiled() and not sources else "pure"
         # A run that hangs is interrupted; then pytest prints its position.
-        command = ["timeout", "--signal=INT", "--kill-after=30", str(SECONDS)]
+        command = [*self.aside, "timeout", "--signal=INT", "--kill-after=30", str(SECONDS)]
         command += [sys.executable, "-m", "pytest", "-q", *words]
         output = []
         with (VENV / f"{name}.log").open("w") as log:
@@ -118,6 +120,7 @@ class Checks:
 def run(checks: Checks, quick: bool) -> None:
     """Run all steps."""
     installation = Installation()
+    checks.aside = ASIDE
     checks.step("style", "ruff", "check", ".")
     checks.step("types", "mypy", "--strict")
     checks.step("imports", "lint-imports")
@@ -127,6 +130,7 @@ def run(checks: Checks, quick: bool) -> None:
     if not pure:
         folders = (f"tests/{room}" for room in UNCOMPILED)
         checks.tests("uncompiled", *folders, "-m", FAST, *spread, sources=True)
+    checks.aside = ()
     if not installation.wait():
         checks.failed.append("installation")
         return
