@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from mesh.registry import embedded
-from mesh.registry.embedded import EmbeddedEtcd, find_binary, free_ports, version
+from mesh.registry.embedded import EmbeddedEtcd, fault_of, find_binary, free_ports, version
 from mesh.registry.errors import EtcdFailed, FolderInUse, RegistryError
 from tests.support.waiting import until
 
@@ -211,3 +211,15 @@ def test_ports_are_stored_for_the_next_start(etcd: EmbeddedEtcd) -> None:
 
 def test_folder_is_private(etcd: EmbeddedEtcd) -> None:
     assert (etcd.log_file.parent / "data").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "faulty"), [("3.4.23", False), ("3.5.0", True), ("3.5.2", True), ("3.5.3", False), ("3.6.0-rc.1", False)]
+)
+def test_versions_with_the_fault_are_named(tmp_path: Path, number: str, faulty: bool) -> None:
+    """The versions that etcd's announcement of April 2022 names."""
+    program = tmp_path / "etcd"
+    program.write_text(f"#!/bin/sh\necho etcd Version: {number}\n")
+    program.chmod(0o755)
+    said = fault_of(program)
+    assert said.startswith(f"etcd {number} can become inconsistent") if faulty else said == ""
