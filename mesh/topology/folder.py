@@ -11,6 +11,9 @@ from pathlib import Path
 
 def unusable(folder: Path) -> str:
     """Why a mesh cannot have its files in this folder, which may not exist yet; one sentence, empty if it can."""
+    for above in reversed(folder.parents):  # from the root on: what is below one that cannot be entered is not known
+        if above.is_dir() and not os.access(above, os.X_OK):
+            return f"data: this user cannot enter {above}, where {folder} would be; name a folder of this user"
     place = folder
     while not place.exists() and place != place.parent:
         if place.is_symlink():

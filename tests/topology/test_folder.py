@@ -58,3 +58,14 @@ def test_a_folder_that_this_user_cannot_write_to_is_named(below: str) -> None:
     said = as_other_user(lambda: unusable(folder))
     made = f", so {folder} cannot be made" if below else ""
     assert said == f"data: this user cannot write to /usr{made}; name a folder of this user"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("below", ["mesh", "a/b"])
+def test_a_folder_that_this_user_cannot_enter_is_named(tmp_path: Path, below: str) -> None:
+    """It is not known whether the data folder exists in it."""
+    tmp_path.chmod(0o700)
+    folder = tmp_path / below
+    closed = next(above for above in reversed(folder.parents) if not above.stat().st_mode & 0o001)
+    said = as_other_user(lambda: unusable(folder))
+    assert said == f"data: this user cannot enter {closed}, where {folder} would be; name a folder of this user"
