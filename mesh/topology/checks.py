@@ -7,13 +7,13 @@ for different resources.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from collections.abc import Mapping as Resources
+from collections.abc import Mapping as Amounts
 from typing import Final, NamedTuple, final
 
 from mesh.policy.pattern import Pattern
 from mesh.topology import descriptors
 from mesh.topology.fields import Table
-from mesh.topology.nodes import RESERVED, metrics_addresses, replica_names
+from mesh.topology.nodes import RESERVED, metrics_addresses, nodes, replica_names
 from mesh.topology.topology import AUTO, HOLD, LOCAL, CoreSpec, FrontDoorSpec, Topology
 from mesh.topology.tree import Mapping, Node, Sequence
 from mesh.topology.units import Address
@@ -192,18 +192,24 @@ def _cores(top: Table, topology: Topology) -> None:
             _note(top, what, "cores", index, "replicas")
 
 
+def _asked(resources: Amounts[str, float]) -> frozenset[str]:
+    """The resources that a node really asks for: an amount of 0 is to be had on every machine."""
+    return frozenset(name for name, amount in resources.items() if amount > 0)
+
+
 @final
 class Used(NamedTuple):
-    """An address that a part of the mesh listens on: the part's place in the file, and the resources of its nodes."""
+    """An address that a part of the mesh listens on: the part's place in the file, and the resources that it asks
+    for."""
 
     address: Address
     place: str
-    resources: Resources[str, float]
+    asked: frozenset[str]
 
-    def clashes(self, address: Address, resources: Resources[str, float], cluster: bool) -> bool:
-        """Whether another part cannot listen on ``address``. On a cluster two parts that ask for different resources
-        are taken to be on different machines."""
-        apart = cluster and resources and self.resources and resources.keys().isdisjoint(self.resources)
+    def clashes(self, address: Address, asked: frozenset[str], cluster: bool) -> bool:
+        """Whether a part that asks for these resources cannot listen on ``address``. On a cluster two parts that ask
+        for different resources are taken to be on different machines."""
+        apart = cluster and asked and self.asked and asked.isdisjoint(self.asked)
         return not apart and self.address.clashes(address)
 
 
@@ -212,17 +218,18 @@ def _addresses(top: Table, topology: Topology) -> None:
     used: list[Used] = []
     cluster = topology.ray != LOCAL
 
-    def claim(address: Address | None, resources: Resources[str, float], *path: str | int) -> None:
+    def claim(address: Address | None, resources: Amounts[str, float], *path: str | int) -> None:
         if address is None:
             return
+        asked = _asked(resources)
         for other in used:
-            if other.clashes(address, resources, cluster):
+            if other.clashes(address, asked, cluster):
                 what = f"{address} is already used by {other.place} ({other.address}); choose another port"
                 if cluster:
                     what += ", or keep the two on different machines by different resources"
                 _note(top, what, *path)
                 return
-        used.append(Used(address, _key(*path), resources))
+        used.append(Used(address, _key(*path), asked))
 
     for group, section, index in _groups(topology):
         for number, listener in enumerate(group.listen):
@@ -238,24 +245,26 @@ def _metrics(top: Table, topology: Topology, used: list[Used]) -> None:
     if first is None:
         return
     places = metrics_addresses(topology)
-    wrong = _wrong_with(places, used)
+    asked = {node.name: _asked(node.resources) for node in nodes(topology)}
+    cluster = topology.ray != LOCAL
+
+    def wrong_with(places: dict[str, Address]) -> str:
+        """The mistake in these addresses; empty if there is none."""
+        for name, address in places.items():
+            if address.port > _LAST_PORT:
+                return f"{name!r} would have {address.port}, and the last port is {_LAST_PORT}"
+            for other in used:
+                if other.clashes(address, asked[name], cluster):
+                    return f"{name!r} would have {address}, which {other.place} ({other.address}) uses"
+        return ""
+
+    wrong = wrong_with(places)
     if wrong:
         starts = range(first.port + 1, _LAST_PORT + 2 - len(places))
-        free = next((port for port in (*starts, *_USUAL) if not _wrong_with(_moved(places, port), used)), None)
+        free = next((port for port in (*starts, *_USUAL) if not wrong_with(_moved(places, port))), None)
         right = "choose another port" if free is None else f"choose {Address(first.host, free)}, for example"
         what = f"the metrics of {len(places)} nodes need {len(places)} ports from {first.port} on: {wrong}; {right}"
         _note(top, what, "telemetry", "prometheus")
-
-
-def _wrong_with(places: dict[str, Address], used: list[Used]) -> str:
-    """The mistake in these metrics addresses; empty if there is none."""
-    for name, address in places.items():
-        if address.port > _LAST_PORT:
-            return f"{name!r} would have {address.port}, and the last port is {_LAST_PORT}"
-        for other in used:
-            if address.clashes(other.address):
-                return f"{name!r} would have {address}, which {other.place} ({other.address}) uses"
-    return ""
 
 
 def _moved(places: dict[str, Address], first: int) -> dict[str, Address]:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 # Names become folders, labels and parts of etcd keys.
 MAX_NAME: Final = 63
 _NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+_LOCALHOST: Final = ("127.0.0.1", "::1")  # a listener on localhost has both
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES: Final = {
     "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -42,7 +43,10 @@ class Address:
         """Whether only one of the two addresses can be listened on at a time."""
         if self.port != other.port or self.port == 0:
             return False
-        return self.host == other.host or is_wildcard(self.host) or is_wildcard(other.host)
+        hosts = {self.host, other.host}
+        if "localhost" in hosts and not hosts.isdisjoint(_LOCALHOST):
+            return True
+        return len(hosts) == 1 or any(is_wildcard(host) for host in hosts)
 
 
 def is_loopback(host: str) -> bool:

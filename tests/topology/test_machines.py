@@ -30,7 +30,7 @@ def test_doors_on_three_machines_share_a_port() -> None:
     assert accepted(text)
 
 
-@pytest.mark.parametrize("second", ["", "host-a: 1", "host-a: 1, host-b: 1"])
+@pytest.mark.parametrize("second", ["", "host-a: 1", "host-a: 1, host-b: 1", "host-b: 0"])
 def test_doors_that_may_be_on_one_machine_need_a_port_each(second: str) -> None:
     what = only(f"mesh: demo\n{ON_CLUSTER}{doors('host-a: 1', second)}{CORE}{POOL}").what
     assert "0.0.0.0:1883 is already used by front_doors[0].listen[0].mqtt" in what
@@ -75,3 +75,13 @@ def test_the_metrics_take_no_port_of_a_listener_or_of_the_console() -> None:
     assert (listener.key, "which front_doors[0].listen[0].mqtt" in listener.what) == ("telemetry.prometheus", True)
     console = only(f'{small}console: "127.0.0.1:9465"\ntelemetry: {{prometheus: "127.0.0.1:9464"}}\n')
     assert (console.key, "which console" in console.what) == ("telemetry.prometheus", True)
+
+
+def test_metrics_may_have_the_port_of_a_listener_on_another_machine() -> None:
+    telemetry = 'telemetry: {prometheus: "0.0.0.0:1882"}\n'
+    pool = "pools: [{name: standard, edges: [{name: edge-1}, {name: edge-2, resources: {host-b: 1}}]}]\n"
+    core = CORE.replace("1884", "1900")  # the core's metrics have 1884
+    text = f"mesh: demo\n{ON_CLUSTER}{doors('host-a: 1')}{core}{pool}{telemetry}"
+    assert accepted(text)
+    here = only(text.replace("resources: {host-b: 1}", "resources: {host-a: 1}"))
+    assert "'edge-2' would have 0.0.0.0:1883, which front_doors[0].listen[0].mqtt" in here.what
