@@ -106,5 +106,5 @@ class Principal:
         self.vehicle = vehicle
 
     def __str__(self) -> str:
-        """The principal for people: ``vehicle CAR-7``, ``back end fleet`` or ``core core-1``."""
+        """The principal for people: ``vehicle CAR-7``, ``back end fleet`` or ``core core-2``."""
         return f"{_KINDS[self.kind]} {self.name}"

@@ -9,12 +9,9 @@ from typing import Final
 
 from mesh.topology import units
 from mesh.topology.fields import Table
-from mesh.topology.topology import DISCONNECT, IGNORE, Access, AccessRule
-from mesh.wire.reasons import NOT_AUTHORIZED, UNSPECIFIED_ERROR
+from mesh.topology.topology import DISCONNECT, IGNORE, REFUSALS, Access, AccessRule
 from mesh.wire.topics import filter_error, is_shared
 
-# The reason code for a client without permission; the second one does not reveal the reason.
-REFUSALS: Final = {"not_authorized": NOT_AUTHORIZED, "unspecified_error": UNSPECIFIED_ERROR}
 _DEAD_LETTERS: Final = "$dead-letters"
 
 

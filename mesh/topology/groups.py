@@ -11,9 +11,9 @@ from mesh.topology.topology import (
     DEAD_LETTER,
     HOLD,
     BackendRule,
+    BackendUser,
     CoreSpec,
     EdgeSpec,
-    EtcdAuthSpec,
     FrontDoorSpec,
     ListenerSpec,
     PoolSpec,
@@ -102,7 +102,7 @@ def read_backends(top: Table, cores: tuple[CoreSpec, ...]) -> BackendRule:
     section = top.table("backends", ("anonymous", "users", "when_full"))
     inner = [] if section is None else list(section.tables("users", ("user", "password")))
     users = tuple(
-        EtcdAuthSpec(
+        BackendUser(
             user=user.value("user", units.plain, "", "write the back end's user name"),
             password=user.value("password", units.plain, "", "write the back end's password"),
         )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal, final
+from typing import Final, final
 
+from mesh.topology.keys import Role
 from mesh.topology.topology import CoreSpec, FrontDoorSpec, ListenerSpec, Topology
 from mesh.topology.units import Address
-
-Role = Literal["door", "edge", "core"]
 
 # Names of the processes that ``mesh.cluster`` runs besides the nodes.
 RESERVED: Final = frozenset({"controller", "etcd", "console", "supervisor"})
@@ -29,10 +28,8 @@ class NodeSpec:
 
 
 def replica_names(group: FrontDoorSpec | CoreSpec) -> list[str]:
-    """``door`` for one replica, ``door-1`` and ``door-2`` for two."""
-    if group.replicas == 1:
-        return [group.name]
-    return [f"{group.name}-{number}" for number in range(1, group.replicas + 1)]
+    """``door`` and ``door-2`` for two replicas: if their number changes, each keeps its name and its journal."""
+    return [group.name, *(f"{group.name}-{number}" for number in range(2, group.replicas + 1))]
 
 
 def nodes(topology: Topology) -> list[NodeSpec]:

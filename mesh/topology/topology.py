@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, final, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, final, get_args, get_origin, get_type_hints
 
 from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS
 from mesh.policy.access import Backends, Grant
@@ -20,10 +20,12 @@ from mesh.policy.identity import Identity
 from mesh.policy.pattern import Pattern
 from mesh.policy.scram import ScramMethods, make_verifier, read_verifiers
 from mesh.policy.template import Template
+from mesh.topology import effects
+from mesh.topology.keys import KEY, LIVE, PARTS, SECRET, SIZE, TIME, Form, Parts
 from mesh.topology.units import Address
 from mesh.transport.authentication import Methods
 from mesh.transport.listen import Listen
-from mesh.wire.reasons import NOT_AUTHORIZED
+from mesh.wire.reasons import NOT_AUTHORIZED, UNSPECIFIED_ERROR
 
 EMBEDDED: Final = "embedded"
 LOCAL: Final = "local"
@@ -34,6 +36,9 @@ DROP_OLDEST: Final = "drop_oldest"
 DEAD_LETTER: Final = "dead_letter"
 HOLD: Final = "hold"
 NEVER: Final = float(0xFFFFFFFF)  # a session expiry that means never (MQTT 5.0 section 3.1.2.11.2)
+# The reason code for a client without permission; the second one does not reveal the reason.
+REFUSALS: Final = {"not_authorized": NOT_AUTHORIZED, "unspecified_error": UNSPECIFIED_ERROR}
+_CODES: Final = tuple((code, word) for word, code in REFUSALS.items())
 
 
 @final
@@ -41,16 +46,16 @@ NEVER: Final = float(0xFFFFFFFF)  # a session expiry that means never (MQTT 5.0 
 class EtcdTlsSpec:
     """Files in PEM format. ``cert`` and ``key`` are the client's, for servers that ask for a certificate."""
 
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
+    ca: Annotated[Path | None, effects.ETCD] = None
+    cert: Annotated[Path | None, effects.ETCD] = None
+    key: Annotated[Path | None, effects.ETCD] = None
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtcdAuthSpec:
-    user: str
-    password: str = field(repr=False)
+    user: Annotated[str, effects.ETCD]
+    password: Annotated[str, effects.ETCD, SECRET] = field(repr=False)
 
 
 @final
@@ -58,9 +63,9 @@ class EtcdAuthSpec:
 class EtcdSpec:
     """``endpoints`` such as ``https://etcd-1:2379``; empty: the mesh runs its own etcd."""
 
-    endpoints: tuple[str, ...] = ()
-    tls: EtcdTlsSpec | None = None
-    auth: EtcdAuthSpec | None = None
+    endpoints: Annotated[tuple[str, ...], effects.ETCD, Form(words=(((), EMBEDDED),))] = ()
+    tls: Annotated[EtcdTlsSpec | None, Parts(effects.ETCD)] = None
+    auth: Annotated[EtcdAuthSpec | None, Parts(effects.ETCD)] = None
 
     @property
     def embedded(self) -> bool:
@@ -74,10 +79,10 @@ class IdentityRule:
     vehicle of a client that leaves the field out; empty: none. ``scram``: a file of verifiers (see
     ``mesh.policy.scram``), with which every vehicle must prove its identity."""
 
-    source: str
-    pattern: str
-    default: str = ""
-    scram: Path | None = None
+    source: Annotated[str, effects.IDENTITY, Form("from")]
+    pattern: Annotated[str, effects.IDENTITY]
+    default: Annotated[str, effects.IDENTITY] = ""
+    scram: Annotated[Path | None, effects.IDENTITY] = None
 
     def compile(self) -> Identity:
         return Identity(self.source, Pattern(self.pattern), self.default)
@@ -94,12 +99,12 @@ class IdentityRule:
 class InboxSpec:
     """The session that every known vehicle has before its first connection; its filters contain ``{vehicle}``."""
 
-    subscribe: tuple[str, ...]
-    qos: int = 1
-    expiry: float = 30 * 86400.0
-    max_messages: int = 1000
-    max_bytes: int = 64 << 20
-    when_full: str = REJECT
+    subscribe: Annotated[tuple[str, ...], LIVE]
+    qos: Annotated[int, LIVE] = 1
+    expiry: Annotated[float, LIVE, TIME] = 30 * 86400.0
+    max_messages: Annotated[int, LIVE] = 1000
+    max_bytes: Annotated[int, LIVE, SIZE] = 64 << 20
+    when_full: Annotated[str, LIVE] = REJECT
 
 
 @final
@@ -107,8 +112,8 @@ class InboxSpec:
 class ListenerSpec:
     """``kind`` is ``mqtt``: plain TCP."""
 
-    kind: str
-    address: Address
+    kind: Annotated[str, KEY]
+    address: Annotated[Address, KEY]
 
     def listen(self) -> Listen:
         """The listener in the form that a node takes."""
@@ -121,11 +126,11 @@ class FrontDoorSpec:
     """Replicas share the addresses (SO_REUSEPORT on one machine). ``redirect``: the server that clients are sent to;
     empty: no redirect. ``resources`` are Ray resources, for placement."""
 
-    name: str
-    replicas: int = 1
-    listen: tuple[ListenerSpec, ...]
-    redirect: str = ""
-    resources: dict[str, float] = field(default_factory=dict)
+    name: Annotated[str, KEY]
+    replicas: Annotated[int, effects.DOORS] = 1
+    listen: Annotated[tuple[ListenerSpec, ...], effects.LISTENERS]
+    redirect: Annotated[str, LIVE] = ""
+    resources: Annotated[dict[str, float], effects.DOOR_MACHINE] = field(default_factory=dict)
 
 
 @final
@@ -133,11 +138,11 @@ class FrontDoorSpec:
 class CoreSpec:
     """As ``FrontDoorSpec``, for back-end applications."""
 
-    name: str
-    replicas: int = 1
-    listen: tuple[ListenerSpec, ...]
-    redirect: str = ""
-    resources: dict[str, float] = field(default_factory=dict)
+    name: Annotated[str, KEY]
+    replicas: Annotated[int, effects.CORES] = 1
+    listen: Annotated[tuple[ListenerSpec, ...], effects.LISTENERS]
+    redirect: Annotated[str, LIVE] = ""
+    resources: Annotated[dict[str, float], effects.MACHINE] = field(default_factory=dict)
 
 
 @final
@@ -145,9 +150,9 @@ class CoreSpec:
 class EdgeSpec:
     """New vehicles go to an edge in proportion to its ``weight``; 0 takes none."""
 
-    name: str
-    weight: int = 100
-    resources: dict[str, float] = field(default_factory=dict)
+    name: Annotated[str, KEY]
+    weight: Annotated[int, effects.NEW_VEHICLES] = 100
+    resources: Annotated[dict[str, float], effects.MACHINE] = field(default_factory=dict)
 
 
 @final
@@ -155,9 +160,16 @@ class EdgeSpec:
 class PoolSpec:
     """``prefix``: the pool takes the vehicles whose identity begins with it; the empty one takes all others."""
 
-    name: str
-    prefix: str = ""
-    edges: tuple[EdgeSpec, ...]
+    name: Annotated[str, KEY]
+    prefix: Annotated[str, effects.NEW_VEHICLES, Form("match.prefix")] = ""
+    edges: Annotated[tuple[EdgeSpec, ...], effects.EDGES]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendUser:
+    user: Annotated[str, KEY]
+    password: Annotated[str, effects.PASSWORD, SECRET] = field(repr=False)
 
 
 @final
@@ -166,9 +178,9 @@ class BackendRule:
     """The clients that may connect to a core: ``users`` with a password, and clients without one if ``anonymous``.
     ``when_full``: what becomes of messages for a full queue of a back end."""
 
-    anonymous: bool
-    users: tuple[EtcdAuthSpec, ...] = ()
-    when_full: str = DEAD_LETTER
+    anonymous: Annotated[bool, LIVE]
+    users: Annotated[tuple[BackendUser, ...], effects.USERS] = ()
+    when_full: Annotated[str, LIVE] = DEAD_LETTER
 
     def compile(self, grant: Grant, attempts: Attempts) -> Backends:
         return Backends(self.anonymous, {user.user: user.password for user in self.users}, grant, attempts)
@@ -184,9 +196,9 @@ class BackendRule:
 class AccessRule:
     """Topic filters that one class of clients may publish to and subscribe to; ``refuse`` takes precedence."""
 
-    publish: tuple[str, ...]
-    subscribe: tuple[str, ...]
-    refuse: tuple[str, ...] = ()
+    publish: Annotated[tuple[str, ...], effects.ACCESS]
+    subscribe: Annotated[tuple[str, ...], effects.ACCESS]
+    refuse: Annotated[tuple[str, ...], effects.ACCESS] = ()
 
 
 @final
@@ -195,10 +207,10 @@ class Access:
     """``vehicles``: in addition to each vehicle's own subtree. ``refusal``: the MQTT 5.0 reason code of a refusal.
     ``on_refusal``: ``ignore`` or ``disconnect``, for a publish or will of a client that cannot get a reason code."""
 
-    vehicles: AccessRule = AccessRule(publish=(), subscribe=())
-    backends: AccessRule = AccessRule(publish=ALL_TOPICS, subscribe=ALL_FILTERS)
-    refusal: int = NOT_AUTHORIZED
-    on_refusal: str = IGNORE
+    vehicles: Annotated[AccessRule, PARTS] = AccessRule(publish=(), subscribe=())
+    backends: Annotated[AccessRule, PARTS] = AccessRule(publish=ALL_TOPICS, subscribe=ALL_FILTERS)
+    refusal: Annotated[int, LIVE, Form(words=_CODES)] = NOT_AUTHORIZED
+    on_refusal: Annotated[str, LIVE] = IGNORE
 
     def grant(self, rule: AccessRule) -> Grant:
         return Grant(rule.publish, rule.subscribe, rule.refuse, self.refusal)
@@ -210,11 +222,11 @@ class DeadLettersSpec:
     """Of each edge and core: ``bytes`` for all dead letters, ``share`` for those of one vehicle or back end, ``age``
     until a letter is dropped. ``expired``: also keep messages that expire in a queue."""
 
-    bytes: int = 1 << 30
-    share: int = 64 << 20
-    age: float = 30 * 86_400.0
-    expired: bool = False
-    when_full: str = DROP_OLDEST
+    bytes: Annotated[int, LIVE, SIZE] = 1 << 30
+    share: Annotated[int, LIVE, SIZE] = 64 << 20
+    age: Annotated[float, LIVE, TIME] = 30 * 86_400.0
+    expired: Annotated[bool, LIVE] = False
+    when_full: Annotated[str, LIVE] = DROP_OLDEST
 
 
 @final
@@ -222,7 +234,7 @@ class DeadLettersSpec:
 class MapRule:
     """``cache``: how many records of vehicles a node keeps in memory; about 300 bytes each."""
 
-    cache: int = 200_000
+    cache: Annotated[int, effects.MAP] = 200_000
 
 
 @final
@@ -231,11 +243,11 @@ class TelemetrySpec:
     """``otlp``: the receiver of spans, or ``None``; ``sample``: the share of messages traced; ``watch``: vehicles that
     are always traced; ``sys_interval``: seconds between two updates of $SYS, 0 for none."""
 
-    otlp: str | None = None
-    sample: float = 1.0
-    watch: tuple[str, ...] = ()
-    sys_interval: float = 10.0
-    prometheus: Address | None = None
+    otlp: Annotated[str | None, LIVE] = None
+    sample: Annotated[float, LIVE] = 1.0
+    watch: Annotated[tuple[str, ...], LIVE] = ()
+    sys_interval: Annotated[float, LIVE, TIME] = 10.0
+    prometheus: Annotated[Address | None, LIVE] = None
 
 
 AUTO: Final = 0  # a limit that follows from what a process may do
@@ -255,77 +267,77 @@ class LimitsSpec:
 
     # A CONNECT that trickles in holds a slot (SlowITe, CVE-2020-13849); a vehicle on a poor radio link needs some
     # seconds.
-    connect_timeout: float = limit(10.0, "time", 1, 120)
+    connect_timeout: Annotated[float, LIVE] = limit(10.0, "time", 1, 120)
     # Wrong passwords a minute at a core, from one address and for one user. A person mistypes a few; with this one a
     # guesser needs a year for ten million. Front doors allow more (``Attempts``).
-    wrong_passwords: int = limit(20, "count", 1, 1_000_000)
+    wrong_passwords: Annotated[int, LIVE] = limit(20, "count", 1, 1_000_000)
     # The largest packet that is read. MQTT's own limit is 256 MiB, all of which one client could make a node hold.
-    max_packet_size: int = limit(1 << 20, "size", 1024, 268_435_455)
+    max_packet_size: Annotated[int, effects.TOLD] = limit(1 << 20, "size", 1024, 268_435_455)
     # Very deep topics cost a step each (mosquitto#1412, CVE-2021-33176).
-    topic_levels: int = limit(128, "count", 3, 1024)
+    topic_levels: Annotated[int, LIVE] = limit(128, "count", 3, 1024)
     # Unacknowledged deliveries per vehicle, unless it sets a lower limit itself, and its own unanswered publishes. The
     # second number is higher, as some clients ignore it and send at once all that they collected while offline.
-    in_flight: int = limit(32, "count", 1, 65_535)
-    receive_maximum: int = limit(1024, "count", 1, 65_535)
+    in_flight: Annotated[int, effects.TOLD] = limit(32, "count", 1, 65_535)
+    receive_maximum: Annotated[int, effects.TOLD] = limit(1024, "count", 1, 65_535)
     # The same for a back end, which pipelines its publishes.
-    backend_in_flight: int = limit(1024, "count", 1, 65_535)
-    backend_receive_maximum: int = limit(1024, "count", 1, 65_535)
+    backend_in_flight: Annotated[int, effects.TOLD] = limit(1024, "count", 1, 65_535)
+    backend_receive_maximum: Annotated[int, effects.TOLD] = limit(1024, "count", 1, 65_535)
     # A longer keep alive is shortened (5.0) or not granted (3.x): a dead connection would keep its slot for most of a
     # day.
-    max_keep_alive: int = limit(3600, "time", 10, 65_535)
+    max_keep_alive: Annotated[int, effects.TOLD] = limit(3600, "time", 10, 65_535)
     # Bytes a second. A packet that comes more slowly is no sign of life: single bytes would keep a connection, and the
     # part of the packet that is buffered, for ever.
-    packet_rate: int = limit(256, "size", 16, 1 << 20)
+    packet_rate: Annotated[int, LIVE] = limit(256, "size", 16, 1 << 20)
     # Queued messages per session.
-    queue_messages: int = limit(1000, "count", 1, 1_000_000)
-    queue_bytes: int = limit(64 << 20, "size", 1024, 1 << 40)
+    queue_messages: Annotated[int, LIVE] = limit(1000, "count", 1, 1_000_000)
+    queue_bytes: Annotated[int, LIVE] = limit(64 << 20, "size", 1024, 1 << 40)
     # How long the messages for a connected vehicle with a full queue wait at the core before they are refused: more
     # than a busy vehicle needs for half its queue, less than most publishers wait for an answer.
-    queue_patience: float = limit(10.0, "time", 0.1, 3600)
+    queue_patience: Annotated[float, LIVE] = limit(10.0, "time", 0.1, 3600)
     # A core's session on an edge carries the messages of all its back ends.
-    tier_queue_messages: int = limit(1_000_000, "count", 1, 1_000_000_000)
-    tier_queue_bytes: int = limit(1 << 30, "size", 1 << 20, 1 << 44)
+    tier_queue_messages: Annotated[int, LIVE] = limit(1_000_000, "count", 1, 1_000_000_000)
+    tier_queue_bytes: Annotated[int, LIVE] = limit(1 << 30, "size", 1 << 20, 1 << 44)
     # The queue of a durable session of a back end, which may wait for a program that is down for days.
-    backend_queue_messages: int = limit(1_000_000, "count", 1, 1_000_000_000)
-    backend_queue_bytes: int = limit(1 << 30, "size", 1024, 1 << 44)
+    backend_queue_messages: Annotated[int, LIVE] = limit(1_000_000, "count", 1, 1_000_000_000)
+    backend_queue_bytes: Annotated[int, LIVE] = limit(1 << 30, "size", 1024, 1 << 44)
     # A forgotten session of a back end would keep messages for ever.
-    backend_session_expiry: float = limit(30 * 86_400.0, "time", 0, NEVER)
+    backend_session_expiry: Annotated[float, effects.TOLD] = limit(30 * 86_400.0, "time", 0, NEVER)
     # What a core keeps for one disconnected edge.
-    spool_messages: int = limit(1_000_000, "count", 1, 1_000_000_000)
-    spool_bytes: int = limit(1 << 30, "size", 1 << 20, 1 << 44)
+    spool_messages: Annotated[int, LIVE] = limit(1_000_000, "count", 1, 1_000_000_000)
+    spool_bytes: Annotated[int, LIVE] = limit(1 << 30, "size", 1 << 20, 1 << 44)
     # What a front door holds per connection and direction while the edge is unavailable; at the limit the door stops
     # reading.
-    held_bytes: int = limit(256 << 10, "size", 1024, 1 << 30)
+    held_bytes: Annotated[int, LIVE] = limit(256 << 10, "size", 1024, 1 << 30)
     # Per front door or core. A connection costs some kilobytes and a file descriptor; see ``descriptors``.
-    connections: int = limit(AUTO, "files", 1, 10_000_000)
+    connections: Annotated[int, LIVE] = limit(AUTO, "files", 1, 10_000_000)
     # Per edge or core.
-    sessions: int = limit(1_000_000, "count", 1, 100_000_000)
-    retained: int = limit(1_000_000, "count", 0, 100_000_000)
+    sessions: Annotated[int, LIVE] = limit(1_000_000, "count", 1, 100_000_000)
+    retained: Annotated[int, LIVE] = limit(1_000_000, "count", 0, 100_000_000)
     # Of one vehicle, with all its clients. The bytes of a subscription are those that it takes in memory: 600, twice
     # its text, and 350 for each level; of a retained message 400, twice its topic, 350 for each level, and its bytes on
     # disk. At the defaults 1,000 subscriptions of 128 levels and 10,000 retained topics of eight levels fit.
-    vehicle_sessions: int = limit(16, "count", 1, 1_000_000)
-    vehicle_subscription_bytes: int = limit(64 << 20, "size", 1024, 1 << 40)
-    vehicle_retained_bytes: int = limit(64 << 20, "size", 1024, 1 << 40)
-    vehicle_queue_bytes: int = limit(128 << 20, "size", 1024, 1 << 40)
+    vehicle_sessions: Annotated[int, LIVE] = limit(16, "count", 1, 1_000_000)
+    vehicle_subscription_bytes: Annotated[int, LIVE] = limit(64 << 20, "size", 1024, 1 << 40)
+    vehicle_retained_bytes: Annotated[int, LIVE] = limit(64 << 20, "size", 1024, 1 << 40)
+    vehicle_queue_bytes: Annotated[int, LIVE] = limit(128 << 20, "size", 1024, 1 << 40)
     # Filters, and parts of filters, that one topic may have to be compared with on its way through the tree of filters.
-    match_nodes: int = limit(8192, "count", 256, 1_000_000)
+    match_nodes: Annotated[int, LIVE] = limit(8192, "count", 256, 1_000_000)
     # Budgets of one node: memory of all that clients make it keep, 0 for a part of what the machine has; and bytes of
     # its journal (with the spools) on disk, 0 for none.
-    memory: int = limit(0, "auto", 64 << 20, 1 << 44)
-    disk: int = limit(0, "none", 256 << 20, 1 << 50)
+    memory: Annotated[int, LIVE] = limit(0, "auto", 64 << 20, 1 << 44)
+    disk: Annotated[int, LIVE] = limit(0, "none", 256 << 20, 1 << 50)
     # Per session.
-    subscriptions: int = limit(10_000, "count", 1, 1_000_000)
-    topic_aliases: int = limit(16, "count", 0, 65_535)
-    session_expiry: float = limit(NEVER, "time", 0, NEVER)
+    subscriptions: Annotated[int, LIVE] = limit(10_000, "count", 1, 1_000_000)
+    topic_aliases: Annotated[int, effects.TOLD] = limit(16, "count", 0, 65_535)
+    session_expiry: Annotated[float, effects.TOLD] = limit(NEVER, "time", 0, NEVER)
     # The messages of a member of a shared group that acknowledges nothing for this time go to other members.
-    shared_patience: float = limit(30.0, "time", 1, 86_400)
+    shared_patience: Annotated[float, LIVE] = limit(30.0, "time", 1, 86_400)
     # An edge that does not acknowledge in this time counts as unavailable, so that its back ends do not wait for it.
-    owner_timeout: float = limit(2.0, "time", 0.05, 60)
+    owner_timeout: Annotated[float, LIVE] = limit(2.0, "time", 0.05, 60)
     # How long a vehicle's CONNECT waits for its edge: less than the timeout of usual clients.
-    connect_wait: float = limit(30.0, "time", 1, 300)
+    connect_wait: Annotated[float, LIVE] = limit(30.0, "time", 1, 300)
     # How long a session waits for its connection after a restart of its edge or a break of the device link.
-    attach_grace: float = limit(60.0, "time", 1, 3600)
+    attach_grace: Annotated[float, LIVE] = limit(60.0, "time", 1, 3600)
 
 
 @final
@@ -334,25 +346,25 @@ class Topology:
     """``fleet``: topic filters that back ends publish to and all vehicles may read. ``data`` is absolute; ``bind`` is
     the host of the internal ports; ``ray`` is ``local`` or a cluster's address."""
 
-    mesh: str
-    etcd: EtcdSpec
-    identity: IdentityRule
-    template: str
-    fleet: tuple[str, ...]
-    inbox: InboxSpec | None
-    front_doors: tuple[FrontDoorSpec, ...]
-    cores: tuple[CoreSpec, ...]
-    pools: tuple[PoolSpec, ...]
-    backends: BackendRule
-    access: Access
-    dead_letters: DeadLettersSpec
-    limits: LimitsSpec
-    map: MapRule
-    telemetry: TelemetrySpec
-    console: Address | None
-    data: Path
-    ray: str
-    bind: str
+    mesh: Annotated[str, effects.MESH]
+    etcd: Annotated[EtcdSpec, PARTS]
+    identity: Annotated[IdentityRule, PARTS]
+    template: Annotated[str, effects.TEMPLATE, Form("topics.vehicle")]
+    fleet: Annotated[tuple[str, ...], LIVE, Form("topics.fleet")]
+    inbox: Annotated[InboxSpec | None, Parts(LIVE)]
+    front_doors: Annotated[tuple[FrontDoorSpec, ...], effects.DOORS]
+    cores: Annotated[tuple[CoreSpec, ...], effects.CORES]
+    pools: Annotated[tuple[PoolSpec, ...], effects.POOLS]
+    backends: Annotated[BackendRule, PARTS]
+    access: Annotated[Access, PARTS]
+    dead_letters: Annotated[DeadLettersSpec, PARTS]
+    limits: Annotated[LimitsSpec, PARTS]
+    map: Annotated[MapRule, PARTS]
+    telemetry: Annotated[TelemetrySpec, PARTS]
+    console: Annotated[Address | None, LIVE]
+    data: Annotated[Path, effects.DATA]
+    ray: Annotated[str, effects.RAY]
+    bind: Annotated[str, effects.BIND]
 
     def vehicle_template(self) -> Template:
         return Template(self.template)

@@ -34,7 +34,7 @@ class Node(Protocol):
     def status(self) -> NodeStatus: ...
 
 
-ROLES: dict[str, Callable[[NodeConfig], Node]] = {"edge-1": EdgeNode, "core-1": CoreNode, "door": DoorNode}
+ROLES: dict[str, Callable[[NodeConfig], Node]] = {"edge-1": EdgeNode, "core": CoreNode, "door": DoorNode}
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ STEPS: dict[str, list[tuple[object, str]]] = {
         (Services, "start"), (edge_room, "open_broker"), (edge_room, "keep_ports"), (edge_room, "Devices"),
         (edge_room, "Endpoint"), (edge_room, "Ownership"), (Services, "announce"), (Services, "show"),
     ],
-    "core-1": [
+    "core": [
         (core_room, "open_broker"), (core_room, "StreamGroup"), (core_room, "CoreItems"), (core_room, "Upstream"),
         (Services, "start"), (core_room, "TierLink"), (core_room, "Dialler"), (core_room, "Endpoint"),
         (Services, "announce"), (Services, "show"),

@@ -17,19 +17,19 @@ def connect(core: str, password: bytes) -> Connect:
 
 
 def test_edge_accepts_the_core_with_its_password() -> None:
-    password = config("core-1").tier_password("edge-1")
-    principal = config("edge-1").admit_core(connect("core-1", password), Peer("192.0.2.1", 7))
-    assert (principal.name, principal.kind) == ("core-1", TIER)
+    password = config("core").tier_password("edge-1")
+    principal = config("edge-1").admit_core(connect("core", password), Peer("192.0.2.1", 7))
+    assert (principal.name, principal.kind) == ("core", TIER)
 
 
 @pytest.mark.parametrize(
     ("edge", "core", "password"),
     [
-        ("edge-2", "core-1", config("core-1").tier_password("edge-1")),
-        ("edge-1", "core-2", config("core-1").tier_password("edge-1")),
-        ("edge-1", "core-1", config("core-1", secret=b"t" * 32).tier_password("edge-1")),
-        ("edge-1", "core-1", b"\xff no proof"),
-        ("edge-1", "core-1", b""),
+        ("edge-2", "core", config("core").tier_password("edge-1")),
+        ("edge-1", "core-2", config("core").tier_password("edge-1")),
+        ("edge-1", "core", config("core", secret=b"t" * 32).tier_password("edge-1")),
+        ("edge-1", "core", b"\xff no proof"),
+        ("edge-1", "core", b""),
     ],
     ids=["another edge", "another core", "another mesh", "no proof", "nothing"],
 )

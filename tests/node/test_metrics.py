@@ -82,7 +82,7 @@ def test_metrics_that_other_machines_can_reach_have_any_name() -> None:
 
 def test_each_node_gets_the_next_metrics_port() -> None:
     topology = config("door", 'telemetry: {prometheus: "127.0.0.1:9464"}').topology
-    names = ("edge-1", "edge-2", "core-1", "core-2", "door")
+    names = ("edge-1", "edge-2", "core", "core-2", "door")
     addresses = {name: Address("127.0.0.1", 9464 + number) for number, name in enumerate(names)}
     assert metrics_addresses(topology) == addresses
     assert metrics_addresses(config("door").topology) == {}
@@ -94,7 +94,7 @@ def test_node_takes_the_next_metrics_port_if_its_own_is_taken() -> None:
     """A node that was added to the topology has the port of a node that is still running."""
 
     async def run(first: int) -> None:
-        running = [made(name, first) for name in ("edge-1", "edge-2", "core-1", "core-2")]
+        running = [made(name, first) for name in ("edge-1", "edge-2", "core", "core-2")]
         added = made("edge-2", first)
         try:
             for metrics in running:

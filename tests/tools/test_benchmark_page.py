@@ -53,7 +53,7 @@ def test_the_needs_of_a_fleet_follow_from_the_measurements() -> None:
         row("down-2000x1", cpu=cpu), row("up-2000x1", cpu={**cpu, "core": 38.0}),
         row("memory-18000", memory={"door": 3000.0, "edge-1": 2000.0, "core": 0.0}),
     ]}  # fmt: skip
-    fleet = {"vehicles": 1000, "cpu": {"door-1": 4.0, "door-2": 6.0, "edge-1": 50.0, "core": 30.0}, "cpu_total": 90.0,
+    fleet = {"vehicles": 1000, "cpu": {"door": 4.0, "door-2": 6.0, "edge-1": 50.0, "core": 30.0}, "cpu_total": 90.0,
              "rate": 6000.0, "p99": 5.0, "lost": 0}  # fmt: skip
     mapped = {"mapped": 1000, "where_us": 400.0, "first_per_second": 1000.0, "door_bytes": 0, "etcd_bytes": 0,
               "stored_bytes": 0, "door_records": 1000}  # fmt: skip

@@ -54,7 +54,7 @@ def test_other_machines_are_checked_by_their_nodes(monkeypatch: pytest.MonkeyPat
     allow(monkeypatch, 1024)
     with pytest.raises(OSError, match=r"door: limits.connections: 100000 connections are more than the 556"):
         node.connections()
-    assert config("core-1").connections() == 556
+    assert config("core").connections() == 556
 
 
 def test_internal_ports_share_what_the_reserve_leaves() -> None:

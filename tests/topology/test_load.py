@@ -166,7 +166,7 @@ def test_nodes_are_listed_in_start_order(full: Topology) -> None:
         ("edge", "old-1", "legacy", 100, 0, {}),
         ("edge", "old-2", "oldest", 100, 0, {}),
         ("core", "core", "", 0, 1, {"core": 0.5}),
-        ("door", "door-1", "", 0, 2, {"door": 1.0}),
+        ("door", "door", "", 0, 2, {"door": 1.0}),
         ("door", "door-2", "", 0, 2, {"door": 1.0}),
     ]
 

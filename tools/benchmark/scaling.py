@@ -109,7 +109,7 @@ def medians(rounds: list[dict[str, Any]], what: str) -> dict[str, float]:
 
 
 def by_role(each: dict[str, float]) -> dict[str, float]:
-    """The sums of ``door-1``, ``door-2`` and so on."""
+    """The sums of ``door``, ``door-2`` and so on."""
     found: dict[str, float] = {}
     for name, value in each.items():
         role = name.split("-")[0]

@@ -1,0 +1,129 @@
+"""Makes docs/operate.md: what can be changed on a running mesh and how, from the declarations of the topology's keys.
+
+    scripts/operate            writes the page
+    scripts/operate --check    writes nothing; exit code 1 if the page is not current
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from typing import Any, get_args
+
+from mesh.topology.effects import EDGES, MOVED
+from mesh.topology.keys import Declared, Effect, Key, Live, Members, Parts, Role, Rolling, declared
+from mesh.topology.topology import Topology
+from tools import ROOT
+
+PAGE = ROOT / "docs" / "operate.md"
+
+HEAD = """\
+# Changing a running mesh
+
+This page is made from the declarations in the source by `scripts/operate`.
+
+`mesh plan FILE` shows what differs between the file and the mesh, and what each change does; `mesh up FILE` does that,
+and only that. A change is one of three kinds:
+
+* **live**: every node takes it while it serves, within two seconds. No connection is closed that the table does not
+  name. What a connection was told at CONNACK binds that connection: its packet size, aliases, keep alive, session
+  expiry and the messages in flight.
+* **rolling**: the nodes are restarted one after another, each when the last one is ready again. Edges and cores restart
+  without closing a connection; front doors spread the connections of their vehicles over the time that `--over` gives.
+* **refused**: `mesh up` changes nothing at all, also none of the other changes, and says what to do instead.
+
+Passwords are compared and never shown.
+
+| key | a change is | what it means |
+|---|---|---|
+"""
+
+NODES: dict[Role, str] = {"edge": "edges", "core": "cores", "door": "front doors"}
+
+
+def page() -> str:
+    """The text of the page."""
+    return HEAD + "".join(_line(keys, effect) for keys, effect in _rows())
+
+
+def _rows() -> Iterator[tuple[list[str], str]]:
+    """The keys, in the order of the file, with what a change of them does. Neighbours of one section with the same
+    effect share a row."""
+    keys: list[str] = []
+    last = section = ""
+    for path, effect in _effects(Topology, ""):
+        place = path.rpartition(".")[0]
+        if keys and (effect, place) != (last, section):
+            yield keys, last
+            keys = []
+        last, section = effect, place
+        keys.append(path)
+    yield keys, last
+
+
+def _effects(kind: type, path: str) -> Iterator[tuple[str, str]]:
+    """The paths of all keys of a section, each with two cells: the kind of its change, and what it means."""
+    for item in declared(kind):
+        place = f"{path}.{item.path}" if path else item.path
+        if isinstance(item.mark, Parts):
+            if item.mark.whole is not None:
+                yield f"{place}: added or removed", _cells(item.mark.whole)
+            yield from _effects(_section(item), place)
+        elif isinstance(item.mark, Members):
+            yield from _members(item, place)
+        elif not isinstance(item.mark, Key):
+            yield place, _cells(item.mark)
+
+
+def _members(item: Declared, place: str) -> Iterator[tuple[str, str]]:
+    mark = item.mark
+    assert isinstance(mark, Members)
+    more, fewer = ("more", "fewer") if item.name == "replicas" else ("added", "removed")
+    yield f"{place}: {more}", _cells(mark.added)
+    if mark.owns:
+        yield f"{place}: {fewer}", f"live or refused | refused if it has {mark.owns}; {mark.instead}"
+    else:
+        yield f"{place}: {fewer}", _cells(mark.removed)
+    if mark is EDGES:
+        yield f"{place}: moved to another pool", _cells(MOVED)
+    section = _section(item)
+    if is_dataclass(section):
+        yield from _effects(section, f"{place}[]")
+
+
+def _section(item: Declared) -> Any:
+    """The dataclass of a section, or of the items of a list."""
+    options = get_args(item.kind)
+    return options[0] if options else item.kind
+
+
+def _cells(effect: Effect) -> str:
+    if isinstance(effect, Live):
+        return f"live | {effect.note}"
+    if isinstance(effect, Rolling):
+        restarted = "all nodes restart" if len(effect.roles) == len(NODES) else f"{NODES[effect.roles[0]]} restart"
+        return f"rolling | {restarted}: {effect.why}"
+    return f"refused | {effect.why}. Instead: {effect.instead}"
+
+
+def _line(keys: list[str], effect: str) -> str:
+    names = ", ".join(f"`{key}`{colon}{rest}" for key, colon, rest in (key.partition(": ") for key in keys))
+    return f"| {names} | {effect} |\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="docs/operate.md from the declarations of the topology's keys")
+    parser.add_argument("--check", action="store_true", help="fail if the page is not current")
+    wanted = page()
+    if not parser.parse_args().check:
+        PAGE.write_text(wanted, encoding="utf-8")
+    elif PAGE.read_text(encoding="utf-8") != wanted:
+        print(f"{PAGE} is not current: run scripts/operate", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
