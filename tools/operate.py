@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import is_dataclass
@@ -34,12 +35,14 @@ and only that. A change is one of three kinds:
   without closing a connection; front doors spread the connections of their vehicles over the time that `--over` gives.
 * **refused**: `mesh up` changes nothing at all, also none of the other changes, and says what to do instead.
 
-Passwords are compared and never shown.
+A mesh that is down takes more: the values whose remedy below begins with `mesh down`. It still needs every edge that
+owns vehicles: without one of them in its file it does not start. Passwords are compared and never shown.
 
 | key | a change is | what it means |
 |---|---|---|
 """
 
+AT_ONCE = "at once"
 NODES: dict[Role, str] = {"edge": "edges", "core": "cores", "door": "front doors"}
 
 
@@ -49,18 +52,14 @@ def page() -> str:
 
 
 def _rows() -> Iterator[tuple[list[str], str]]:
-    """The keys, in the order of the file, with what a change of them does. Neighbours of one section with the same
+    """The keys, in the order of the file, with what a change of them does. The keys of one section that have the same
     effect share a row."""
-    keys: list[str] = []
-    last = section = ""
+    rows: dict[tuple[str, str], list[str]] = {}
     for path, effect in _effects(Topology, ""):
-        place = path.rpartition(".")[0]
-        if keys and (effect, place) != (last, section):
-            yield keys, last
-            keys = []
-        last, section = effect, place
-        keys.append(path)
-    yield keys, last
+        section = re.split(r"[.:\[]", path)[0] if "." in path else path
+        rows.setdefault((section, effect), []).append(path)
+    for (_, effect), keys in rows.items():
+        yield keys, effect
 
 
 def _effects(kind: type, path: str) -> Iterator[tuple[str, str]]:
@@ -101,7 +100,7 @@ def _section(item: Declared) -> Any:
 
 def _cells(effect: Effect) -> str:
     if isinstance(effect, Live):
-        return f"live | {effect.note}"
+        return f"live | {effect.note or AT_ONCE}"
     if isinstance(effect, Rolling):
         restarted = "all nodes restart" if len(effect.roles) == len(NODES) else f"{NODES[effect.roles[0]]} restart"
         return f"rolling | {restarted}: {effect.why}"

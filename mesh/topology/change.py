@@ -7,7 +7,7 @@ no text contains a secret; the functions have no effects, so ``mesh plan`` and `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, final
@@ -47,15 +47,16 @@ class Change:
 
 
 def changes(
-    old: Topology, new: Topology, owned: Mapping[str, int] | None = None, *, running: bool = True
+    old: Topology, new: Topology, owned: Mapping[str, int] | None = None, *, exact: bool = True, running: bool = True
 ) -> tuple[Change, ...]:
     """What changes from ``old`` to ``new``, in the order of the file.
 
     ``owned``: how many vehicles an edge owns, and how many sessions of back ends and messages for edges a core; of the
-    nodes that ``new`` lacks. A node of which the number is not known is not removed. ``running``: without it the
-    changes of a mesh that is down, which accepts more and restarts no node.
+    nodes that ``new`` lacks. A node of which the number is not known is not removed. ``exact``: whether these are the
+    numbers, or lower bounds. ``running``: without it the changes of a mesh that is down, which accepts more and
+    restarts no node.
     """
-    return tuple(_Comparison(old, new, owned or {}, running).section(old, new, ""))
+    return tuple(_Comparison(old, new, owned or {}, exact, running).section(old, new, ""))
 
 
 def restarted(old: Topology, new: Topology) -> frozenset[str]:
@@ -64,26 +65,42 @@ def restarted(old: Topology, new: Topology) -> frozenset[str]:
     return frozenset(node for change in rolling for node in change.nodes)
 
 
-def orphans(topology: Topology, owned: Mapping[str, int]) -> tuple[Change, ...]:
+def orphans(topology: Topology, owned: Mapping[str, int], *, exact: bool = True) -> tuple[Change, ...]:
     """Why a mesh cannot start with this topology: it lacks edges that own vehicles. ``owned``: vehicles by edge, of the
     whole map."""
     present = {edge.name for edge in topology.edges()}
     lost = sorted(name for name, count in owned.items() if count and name not in present)
     return tuple(
         Change(
-            path="pools", kind=Kind.REFUSED, what=f"no edge {name!r}", why=_owns(name, owned[name], effects.EDGES),
+            path="pools", kind=Kind.REFUSED, what=f"no edge {name!r}", why=_owns(name, owned[name], effects.EDGES, exact),
             instead=f"add {name} to a pool with weight: 0, so that no new vehicle goes there", nodes=(name,),
         )
         for name in lost
     )  # fmt: skip
 
 
+def stray(topology: Topology) -> Callable[[str, str], bool]:
+    """Tells of a vehicle (first) and its edge (second) whether the vehicle stays against the rules of the pools: if it
+    were new, it would get an edge of another pool, or none."""
+    rules = sorted(
+        ((pool.prefix, frozenset(edge.name for edge in pool.edges)) for pool in topology.pools),
+        key=lambda rule: -len(rule[0]),
+    )
+
+    def is_stray(vehicle: str, edge: str) -> bool:
+        edges = next((edges for prefix, edges in rules if vehicle.startswith(prefix)), frozenset[str]())
+        return edge not in edges
+
+    return is_stray
+
+
 @final
 class _Comparison:
     """The changes from one topology to another."""
 
-    def __init__(self, old: Topology, new: Topology, owned: Mapping[str, int], running: bool) -> None:
+    def __init__(self, old: Topology, new: Topology, owned: Mapping[str, int], exact: bool, running: bool) -> None:
         self._owned = owned
+        self._exact = exact
         self._running = running
         self._before = {spec.name: spec.role for spec in nodes(old)}
         self._after = {spec.name: spec.role for spec in nodes(new)}
@@ -212,7 +229,7 @@ class _Comparison:
         return Change(path=path, kind=Kind.LIVE, what=what, why=mark.added.note, nodes=names)
 
     def _removed(self, path: str, mark: Members, what: str, names: tuple[str, ...]) -> Change:
-        reasons = [_owns(name, self._owned.get(name), mark) for name in names if self._owned.get(name) != 0]
+        reasons = [_owns(name, self._owned.get(name), mark, self._exact) for name in names if self._owned.get(name) != 0]
         if mark.owns and reasons:
             return Change(
                 path=path, kind=Kind.REFUSED, what=what, why="; ".join(reasons), instead=mark.instead, nodes=names
@@ -220,8 +237,10 @@ class _Comparison:
         return Change(path=path, kind=Kind.LIVE, what=what, why=mark.removed.note, nodes=names)
 
 
-def _owns(name: str, count: int | None, mark: Members) -> str:
-    return f"how many {mark.owns} {name} has is not known" if count is None else f"{name} has {count} {mark.owns}"
+def _owns(name: str, count: int | None, mark: Members, exact: bool) -> str:
+    if count is None:
+        return f"how many {mark.owns} {name} has is not known"
+    return f"{name} has {'' if exact else 'at least '}{count} {mark.owns}"
 
 
 def _nodes_of(item: object) -> tuple[str, ...]:

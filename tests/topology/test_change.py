@@ -6,8 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mesh.topology.change import Change, Kind, changes, orphans, restarted
+from mesh.topology.change import Change, Kind, changes, orphans, restarted, stray
 from mesh.topology.load import loads
 from mesh.topology.topology import Topology
 
@@ -221,6 +223,25 @@ def test_a_mesh_does_not_start_without_an_edge_that_owns_vehicles() -> None:
     (refused,) = orphans(topology(), {"edge-1": 10, "edge-9": 3})
     assert (refused.kind, refused.what, refused.why) == (REFUSED, "no edge 'edge-9'", "edge-9 has 3 vehicles")
     assert "edge-9" in refused.instead and "weight: 0" in refused.instead
+
+
+def test_a_lower_bound_is_named_as_one() -> None:
+    (refused,) = changes(topology(), changed("{name: edge-1}, ", ""), {"edge-1": 9}, exact=False)
+    assert refused.why == "edge-1 has at least 9 vehicles"
+    assert orphans(topology(), {"edge-9": 3}, exact=False)[0].why == "edge-9 has at least 3 vehicles"
+
+
+@given(st.text("OLDE12", max_size=4), st.sampled_from(["edge-1", "edge-2", "old-1", "edge-9"]))
+def test_a_vehicle_stays_against_the_rules_if_its_pool_does_not_have_its_edge(vehicle: str, edge: str) -> None:
+    pool = topology().pool_of(vehicle)
+    assert pool is not None
+    assert stray(topology())(vehicle, edge) == (edge not in {one.name for one in pool.edges})
+
+
+def test_a_vehicle_that_no_pool_takes_stays_against_the_rules() -> None:
+    text = TEXT.replace("{name: standard,", "{name: standard, match: {prefix: N},")
+    assert stray(topology(text))("V1", "edge-1")
+    assert not stray(topology(text))("N1", "edge-1")
 
 
 def test_the_order_of_the_file_is_told() -> None:
