@@ -34,7 +34,10 @@ def after(prefix: bytes) -> bytes:
 class Keys:
     """The keys of one mesh."""
 
-    __slots__ = ("epochs", "generation", "journals", "kept", "members", "mesh", "vehicles")
+    __slots__ = (
+        "confirmed", "current", "epochs", "generation", "journals", "kept", "last", "members", "mesh", "proposed",
+        "revisions", "run", "vehicles", "votes",
+    )  # fmt: skip
 
     def __init__(self, mesh: str) -> None:
         self.mesh = checked("mesh", mesh)
@@ -45,12 +48,24 @@ class Keys:
         self.journals = root + b"journals/"
         self.generation = root + b"generation"
         self.kept = root + b"kept/"
+        self.run = root + b"run"
+        settings = root + b"settings/"
+        self.revisions = settings + b"revisions/"
+        self.current = settings + b"current"
+        self.proposed = settings + b"proposed"
+        self.last = settings + b"last"
+        self.votes = settings + b"votes/"
+        self.confirmed = settings + b"confirmed/"
 
     def vehicle(self, vehicle: str) -> bytes:
         return self.vehicles + checked("vehicle", vehicle).encode()
 
     def member(self, name: str) -> bytes:
         return self.members + checked("member", name).encode()
+
+    def revision(self, number: int) -> bytes:
+        """The digits make etcd sort the revisions by their numbers."""
+        return self.revisions + b"%010d" % number
 
     def journal(self, name: str) -> bytes:
         return self.journals + checked("member", name).encode()

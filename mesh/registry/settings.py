@@ -1,0 +1,265 @@
+"""The settings of a mesh in etcd: revisions, the one in force, a proposal, the nodes' votes and confirmations; the run.
+
+It knows keys and compare-and-swap. It must never know what the settings mean, nor which nodes have to agree.
+
+What always holds:
+
+- A number names one revision for ever: it is not used again after a proposal was withdrawn, so a late vote for a
+  withdrawn proposal counts for no other.
+- There is one proposal at a time. It and its revision are under a lease, so that a command that was killed leaves
+  nothing behind; with the commit the revision stays.
+- Of two writers that have seen the same revision in force, one succeeds and the other gets ``Conflict``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, final
+
+from mesh.registry import etcd_pb2 as pb
+from mesh.registry.client import EtcdClient, absent, get, holds, put, unchanged
+from mesh.registry.errors import BadRecord, Conflict, LeaseLost
+from mesh.registry.keys import Keys
+
+KEPT: Final = 100
+"""Revisions that are kept."""
+
+PROPOSED: Final = 30
+"""Seconds that a proposal lives after its command was killed."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """``settings`` is a whole topology as plain values. ``at``: when it was made, in seconds since 1970; ``by``,
+    ``host``: the user who made it, and the machine; ``changes``: a line for each; ``over``: the seconds in which a
+    front door that is restarted for it sends its connections away."""
+
+    number: int
+    settings: dict[str, Any]
+    at: float
+    by: str
+    host: str
+    changes: tuple[str, ...] = ()
+    over: float = 0.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A revision that is proposed. ``seen``: etcd's revision of the key of the settings in force, 0 for none."""
+
+    revision: Revision
+    lease: int
+    seen: int
+
+    @property
+    def number(self) -> int:
+        return self.revision.number
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What a node says of the settings in force: an empty ``error`` if it follows ``revision``."""
+
+    revision: int
+    error: str
+    at: float
+
+
+@final
+class SettingsStore:
+    """Reads and writes the settings, for commands and the controller. Every method raises RegistryError."""
+
+    __slots__ = ("_client", "_keys")
+
+    def __init__(self, client: EtcdClient, mesh: str) -> None:
+        self._client = client
+        self._keys = Keys(mesh)
+
+    # Reading
+
+    async def current(self) -> Revision | None:
+        """The revision in force."""
+        number, _ = await self._number(self._keys.current)
+        return await self.revision(number) if number else None
+
+    async def revision(self, number: int) -> Revision | None:
+        """A revision that was in force, or is proposed."""
+        found = await self._client.get(self._keys.revision(number))
+        return None if found is None else revision_in(found)
+
+    async def history(self) -> list[Revision]:
+        """The revisions that are or were in force, newest first."""
+        found: list[Revision] = []
+        async for page in self._client.pages(self._keys.revisions):
+            found += [revision_in(entry) for entry in page.kvs if not entry.lease]
+        return found[::-1]
+
+    async def votes(self, number: int) -> dict[str, str]:
+        """What nodes say against this proposal, by name; an empty sentence is a vote for it."""
+        said = await self._by_node(self._keys.votes)
+        return {name: str(value["error"]) for name, value in said.items() if value["revision"] == number}
+
+    async def confirmed(self) -> dict[str, Confirmation]:
+        """What each node says of the settings in force, by name."""
+        said = await self._by_node(self._keys.confirmed)
+        return {
+            name: Confirmation(int(value["revision"]), str(value["error"]), float(value.get("at", 0.0)))
+            for name, value in said.items()
+        }
+
+    # Writing
+
+    async def propose(self, draft: Revision, base: int, ttl: int = PROPOSED) -> Proposal:
+        """Propose a revision, which gets its number here. ``base``: the one that it was made for, 0 for none. Raises
+        ``Conflict`` if another is in force by now, or proposed."""
+        number, seen = await self._number(self._keys.current)
+        if number != base:
+            raise Conflict(f"revision {number} is in force by now, made by another command")
+        last, last_seen = await self._number(self._keys.last)
+        made = replace(draft, number=max(last, number) + 1)
+        lease, _ = await self._client.grant(ttl)
+        request = pb.TxnRequest(
+            compare=[
+                absent(self._keys.proposed), _as_seen(self._keys.current, seen), _as_seen(self._keys.last, last_seen)
+            ],
+            success=[
+                put(self._keys.revision(made.number), _value(made), lease),
+                put(self._keys.proposed, _numbered(made.number), lease),
+                put(self._keys.last, _numbered(made.number)),
+            ],
+        )  # fmt: skip
+        if not (await self._client.txn(request)).succeeded:
+            await self._revoke(lease)
+            raise Conflict("another command proposes a change at present; try again when it has ended")
+        return Proposal(made, lease, seen)
+
+    async def commit(self, proposal: Proposal) -> None:
+        """Put a proposal in force. Raises ``Conflict`` if its time is over, or another revision is in force."""
+        keys, number = self._keys, proposal.number
+        request = pb.TxnRequest(
+            compare=[holds(keys.proposed, _numbered(number)), _as_seen(keys.current, proposal.seen)],
+            success=[
+                put(keys.revision(number), _value(proposal.revision)),
+                put(keys.current, _numbered(number)),
+                pb.Operation(delete=pb.DeleteRequest(key=keys.proposed)),
+            ],
+            failure=[get(keys.current)],
+        )
+        done = await self._client.txn(request, retry=True)
+        # A repeated call whose first try was written finds the revision in force.
+        if not done.succeeded and (await self._number(keys.current))[0] != number:
+            raise Conflict(f"the proposal of revision {number} has ended: no command may take longer than its time")
+        await self._forget_old(number)
+
+    async def withdraw(self, proposal: Proposal) -> None:
+        """Remove a proposal. One that is in force stays so."""
+        await self._revoke(proposal.lease)
+
+    async def first(self, draft: Revision) -> Revision:
+        """Put a revision in force without votes, for a mesh that does not run. Raises ``Conflict``."""
+        number, seen = await self._number(self._keys.current)
+        last, last_seen = await self._number(self._keys.last)
+        made = replace(draft, number=max(last, number) + 1)
+        request = pb.TxnRequest(
+            compare=[
+                absent(self._keys.proposed), _as_seen(self._keys.current, seen), _as_seen(self._keys.last, last_seen)
+            ],
+            success=[
+                put(self._keys.revision(made.number), _value(made)),
+                put(self._keys.current, _numbered(made.number)),
+                put(self._keys.last, _numbered(made.number)),
+            ],
+        )  # fmt: skip
+        if not (await self._client.txn(request)).succeeded:
+            raise Conflict("another command changes the settings at present")
+        await self._forget_old(made.number)
+        return made
+
+    # The run of the mesh
+
+    async def run(self) -> dict[str, Any] | None:
+        """What ``write_run`` wrote; ``None`` if the mesh does not run."""
+        found = await self._client.get(self._keys.run)
+        return None if found is None else _object(found)
+
+    async def write_run(self, value: Mapping[str, Any]) -> None:
+        await self._client.put(self._keys.run, json.dumps(value).encode(), retry=True)
+
+    async def remove_run(self) -> None:
+        await self._client.delete(self._keys.run, retry=True)
+
+    async def _number(self, key: bytes) -> tuple[int, int]:
+        """The number in a key, and etcd's revision of the key; both 0 if there is none."""
+        found = await self._client.get(key)
+        return (0, 0) if found is None else (number_in(found), found.mod_revision)
+
+    async def _by_node(self, prefix: bytes) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        async for page in self._client.pages(prefix):
+            for entry in page.kvs:
+                value = _object(entry)
+                if type(value.get("revision")) is int and type(value.get("error")) is str:
+                    found[entry.key[len(prefix) :].decode(errors="replace")] = value
+        return found
+
+    async def _forget_old(self, newest: int) -> None:
+        """Delete the oldest revisions. Numbers of withdrawn proposals are missing, so fewer than ``KEPT`` may stay."""
+        if newest > KEPT:
+            await self._client.delete(self._keys.revision(0), self._keys.revision(newest - KEPT + 1), retry=True)
+
+    async def _revoke(self, lease: int) -> None:
+        with contextlib.suppress(LeaseLost):  # its time was over
+            await self._client.revoke(lease)
+
+
+def revision_in(entry: pb.KeyValue) -> Revision:
+    """The revision in a value. Raises ``BadRecord``."""
+    value = _object(entry)
+    try:
+        return Revision(
+            int(value["revision"]), dict(value["settings"]), float(value["at"]), str(value["by"]), str(value["host"]),
+            tuple(str(line) for line in value["changes"]), float(value.get("over", 0.0)),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise _bad(entry, "an object with revision, settings, at, by, host and changes") from error
+
+
+def number_in(entry: pb.KeyValue) -> int:
+    """The number in a value. Raises ``BadRecord``."""
+    number = _object(entry).get("revision")
+    if type(number) is int and number > 0:
+        return number
+    raise _bad(entry, '{"revision": number}')
+
+
+def _object(entry: pb.KeyValue) -> dict[str, Any]:
+    try:
+        value = json.loads(entry.value)
+        if isinstance(value, dict):
+            return value
+    except ValueError:
+        pass
+    raise _bad(entry, "a JSON object")
+
+
+def _bad(entry: pb.KeyValue, right: str) -> BadRecord:
+    return BadRecord(f"{entry.key.decode(errors='replace')} holds {entry.value[:80]!r}; right would be {right}")
+
+
+def _as_seen(key: bytes, seen: int) -> pb.Compare:
+    return unchanged(key, seen) if seen else absent(key)
+
+
+def _numbered(number: int) -> bytes:
+    return json.dumps({"revision": number}).encode()
+
+
+def _value(revision: Revision) -> bytes:
+    value = asdict(revision)
+    return json.dumps({"revision": value.pop("number"), **value}).encode()
