@@ -26,8 +26,9 @@ from mesh.policy.identity import CLIENT_ID
 from mesh.topology.topology import CoreSpec, FrontDoorSpec, Topology
 from mesh.wire.reasons import name_of
 
-# Seconds. A vehicle's CONNECT may wait for an edge that restarts (connect_wait, 30 s by default) until it is refused.
-CONNECT_SECONDS: Final = 35.0
+# Seconds for each answer of the mesh. A vehicle's CONNECT, and a message for an edge, may wait longer for an edge that
+# restarts (limits.connect_wait): a command says then that there was no answer yet.
+ANSWER_SECONDS: Final = 10.0
 
 _ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -166,7 +167,7 @@ class CommandClient:
             raise ClientRefused(f"cannot connect to {self._target}: {error.strerror or error}") from error
         self._client.loop_start()
         try:
-            self._wait(lambda: self._connected is not None, CONNECT_SECONDS, "CONNECT")
+            self._wait(lambda: self._connected is not None, ANSWER_SECONDS, "CONNECT")
             answer = self._connected
             assert answer is not None, "waited for above"
             if answer.is_failure:

@@ -48,10 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _chosen(file: str | None) -> tuple[Run | None, Topology]:
     """The run to stop, also one that has ended and may have left processes, and its topology. Raises ``Unclear``."""
     try:
-        if file is None:
-            run = only()
-            return run, topology_of(run)
-        topology = topology_in(file)
+        topology = topology_of(only()) if file is None else topology_in(file)
         found = find(topology)
     except (OSError, ValueError) as error:
         raise Unclear(str(error)) from error

@@ -42,9 +42,11 @@ class Command(Protocol):
 COMMANDS: Final[dict[str, CommandEntry]] = {
     "init": CommandEntry("mesh.cli.init", "write a topology file to start from"),
     "check": CommandEntry("mesh.cli.check", "check a topology file and show every error"),
-    "up": CommandEntry("mesh.cli.up", "start a mesh from its topology file"),
+    "plan": CommandEntry("mesh.cli.plan", "show what a changed topology file would do to the mesh"),
+    "up": CommandEntry("mesh.cli.up", "start a mesh from its topology file, or change a running one"),
     "down": CommandEntry("mesh.cli.down", "stop a mesh and end all its processes"),
     "status": CommandEntry("mesh.cli.status", "show the state of every node"),
+    "history": CommandEntry("mesh.cli.history", "show the revisions of the settings"),
     "journal": CommandEntry("mesh.cli.journal", "check, show or salvage the journal of a node"),
     "where": CommandEntry("mesh.cli.where", "show the edge of a vehicle"),
     "pub": CommandEntry("mesh.cli.pub", "send a message as a back end or as a vehicle"),

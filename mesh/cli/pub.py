@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final
 
-from mesh.cli.client import ClientRefused, CommandClient, said, target
+from mesh.cli.client import ANSWER_SECONDS, ClientRefused, CommandClient, said, target
 from mesh.cli.client import options as connection
 from mesh.cli.which import option, running_mesh
 from mesh.telemetry.spans import new_trace
@@ -37,8 +37,6 @@ exit codes: 0 accepted, 1 refused or unanswered, 2 wrong command line, 3 no such
             4 no client receives it (reason code 0x10, "nobody" in JSON)
 """
 
-# Seconds. A message for an edge that restarts is answered after owner_timeout; the rest is for a busy disk.
-ANSWER_SECONDS: Final = 30.0
 # Messages in flight: enough to keep the mesh busy. No more are in memory, even with a large --count.
 WINDOW: Final = 1000
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, Literal
 
 from mesh.cli.which import NOT_RUNNING, Unclear, file_of, option, running_mesh, say
 from mesh.cluster.known import known
-from mesh.cluster.look import status_of
+from mesh.cluster.look import NOT_ASKED, status_of
+from mesh.cluster.raycalls import snapshot
 from mesh.cluster.status import MeshStatus, NodeRow
 
 EXAMPLES: Final = """\
@@ -24,6 +27,8 @@ was known last. A node that is "damaged" stays down: 'mesh journal verify NODE' 
 
 exit codes: 0 every node is ready, 1 some are not, 3 no such mesh runs
 """
+
+_DEADLINE: Final = 9.0  # seconds, and one for the start of Python
 
 _COLUMNS: Final = (
     "name", "role", "state", "host", "pid", "connections", "sessions", "queued", "restarts", "uptime", "age", "detail",
@@ -40,9 +45,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        mesh = running_mesh(file_of(arguments))
-        status = status_of(mesh.run, known=known(mesh.topology, mesh.run.endpoints))
-        status = replace(status, notes=(*mesh.notes, *status.notes))
+        status = _status(file_of(arguments))
     except Unclear as error:
         if arguments.json:
             print(json.dumps({"mesh": None, "state": "not running", "error": str(error), "nodes": []}))
@@ -54,6 +57,18 @@ def run(arguments: argparse.Namespace) -> int:
     say(status.notes)
     print(status.to_json(indent=2)) if arguments.json else _show(status)
     return 0 if status.all_ready else 1
+
+
+def _status(file: str | None) -> MeshStatus:
+    """The status of a mesh, within the deadline. Raises ``Unclear``."""
+    end = time.monotonic() + _DEADLINE
+    mesh = running_mesh(file)
+    # An etcd that did not answer a moment ago is not asked again: each attempt takes some seconds.
+    question = (lambda: NOT_ASKED) if mesh.notes else (lambda: known(mesh.topology, mesh.run.endpoints))
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(question)
+        status = status_of(mesh.run, lambda run: snapshot(run, end - time.monotonic()), asked.result)
+    return replace(status, notes=(*mesh.notes, *status.notes))
 
 
 def _show(status: MeshStatus) -> None:

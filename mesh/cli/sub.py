@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from mesh.cli.client import ClientRefused, CommandClient, Deadline, ReceivedMessage, said, target
+from mesh.cli.client import ANSWER_SECONDS, ClientRefused, CommandClient, Deadline, ReceivedMessage, said, target
 from mesh.cli.client import options as connection
 from mesh.cli.which import option, running_mesh
 from mesh.wire.reasons import is_error
@@ -33,7 +33,6 @@ exit codes: 0 Ctrl-C was pressed, --count messages arrived, or the --timeout pas
             1 refused, the connection was lost, or fewer than --count arrived in time, 3 no such mesh runs
 """
 
-SUBSCRIBE_SECONDS: Final = 15.0
 # Messages that wait for a slow terminal. With more, the connection is not read, and the mesh keeps the others.
 BACKLOG: Final = 10_000
 
@@ -68,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _subscribe(client: CommandClient, filters: Sequence[str], qos: int) -> bool:
     """Whether at least one filter was granted. Prints those that were refused."""
-    codes = client.subscribe(filters, qos, SUBSCRIBE_SECONDS)
+    codes = client.subscribe(filters, qos, ANSWER_SECONDS)
     for filter, code in zip(filters, codes, strict=True):
         if is_error(code):
             print(f"{filter} was refused: {said(code)}", file=sys.stderr)

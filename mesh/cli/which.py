@@ -9,6 +9,7 @@ from typing import Final, final
 
 from mesh.cli.failed import Failed
 from mesh.cluster.find import find
+from mesh.cluster.present import in_force, of_folder
 from mesh.cluster.run import Run, running, topology_of
 from mesh.topology.load import load
 from mesh.topology.mistakes import TopologyErrors
@@ -70,13 +71,19 @@ def running_mesh(file: str | None) -> RunningMesh:
     try:
         if file is None:
             run = only()
-            return RunningMesh(run, topology_of(run))
-        topology = topology_in(file)
+            topology = topology_of(run)
+            if run.local:
+                return RunningMesh(run, topology)
+        else:
+            topology = topology_in(file)
         found = find(topology)
         if found.run is None or not found.alive:
             text = f"mesh {topology.mesh!r} does not run (data folder {topology.data})"
             raise Unclear("\n".join([text, *found.notes]))
-        return RunningMesh(found.run, _followed(found.run) or topology, found.notes)
+        if found.notes:  # etcd did not answer a moment ago
+            return RunningMesh(found.run, of_folder(topology) or topology, found.notes)
+        followed, note = in_force(topology, found.run)
+        return RunningMesh(found.run, followed, (note,) if note else ())
     except (OSError, ValueError) as error:
         raise Unclear(str(error)) from error
 
@@ -98,14 +105,6 @@ def only() -> Run:
         names = "\n".join(f"  {run.mesh}: --topology {run.topology}" for run in found)
         raise Several(f"{len(found)} meshes run on this machine; choose one:\n{names}")
     return found[0]
-
-
-def _followed(run: Run) -> Topology | None:
-    """The topology that the run follows, if this machine's data folder has it."""
-    try:
-        return topology_of(run)
-    except FileNotFoundError:
-        return None
 
 
 def say(notes: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What etcd has of a mesh: the nodes that are announced.
+"""What etcd has of a mesh: the nodes that are announced, and the settings that are in force.
 
 Knows keys of the registry and not Ray. What always holds: reading it takes no longer than its deadline, and what could
 not be read is said.
@@ -17,7 +17,9 @@ from mesh.registry.client import EtcdClient
 from mesh.registry.errors import BadRecord, RegistryError
 from mesh.registry.keys import Keys
 from mesh.registry.members import Member, decode
-from mesh.topology.topology import Topology
+from mesh.registry.settings import Revision, SettingsStore
+from mesh.topology.nodes import nodes
+from mesh.topology.topology import Topology, from_dict
 
 # Seconds for all that a command asks of etcd before it goes on without it.
 DEADLINE: Final = 5.0
@@ -28,16 +30,29 @@ Result = TypeVar("Result")
 @final
 @dataclass(frozen=True, slots=True)
 class Known:
-    """``asked``: whether etcd has answered. ``members``: the announced nodes. ``notes``: why something is not known,
-    one sentence each."""
+    """``asked``: whether etcd has answered. ``members``: the announced nodes. ``current``: the settings in force.
+    ``confirmed``: the revision that each node follows. ``notes``: why something is not known, one sentence each."""
 
     asked: bool = False
     members: Mapping[str, Member] = field(default_factory=dict)
+    current: Revision | None = None
+    confirmed: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def revision(self) -> int:
+        """The number of the settings in force; 0 if it is not known."""
+        return 0 if self.current is None else self.current.number
+
     def rows(self, state: str) -> tuple[NodeRow, ...]:
-        """A row for each node that is announced."""
-        return tuple(NodeRow(one.name, one.role, state) for one in self.members.values())
+        """A row for each node of the settings in force; without them for each that is announced."""
+        if self.current is None:
+            return tuple(NodeRow(one.name, one.role, state) for one in self.members.values())
+        rows = []
+        for node in nodes(from_dict(self.current.settings)):
+            listens = tuple(f"{listener.kind}://{listener.address}" for listener in node.listen)
+            rows.append(NodeRow(node.name, node.role, state, listen=listens))
+        return tuple(rows)
 
 
 def ask(
@@ -64,12 +79,19 @@ def known(topology: Topology, endpoints: tuple[str, ...]) -> Known:
     """What etcd has of this mesh; never raises."""
 
     async def question(client: EtcdClient) -> Known:
-        return Known(True, await members(client, topology.mesh))
+        store = SettingsStore(client, topology.mesh)
+        confirmed = {name: one.revision for name, one in (await store.confirmed()).items()}
+        return Known(True, await members(client, topology.mesh), await store.current(), confirmed)
 
     try:
         return ask(topology, endpoints, question)
     except (RegistryError, OSError, ValueError) as error:
-        return Known(notes=(f"etcd does not answer: {error}",))
+        return Known(notes=(silent(error),))
+
+
+def silent(error: Exception) -> str:
+    """The sentence for an etcd that could not be asked."""
+    return f"etcd does not answer: {error}"
 
 
 async def members(client: EtcdClient, mesh: str) -> dict[str, Member]:

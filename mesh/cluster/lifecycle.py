@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from mesh.cluster import raycalls, without_ray
+from mesh.cluster.find import find, forget
+from mesh.cluster.known import known
 from mesh.cluster.look import status_of
 from mesh.cluster.plan import LOCAL, ClusterPlan, objections, plan_of
 from mesh.cluster.processes import kill_session, started, wait_gone
@@ -40,6 +42,7 @@ from mesh.cluster.run import (
     save_run,
     status_path,
     supervised_run,
+    topology_of,
 )
 from mesh.cluster.run import replace as replace_file
 from mesh.cluster.status import READY, MeshStatus, NodeRow
@@ -102,18 +105,22 @@ def planned(topology: Topology) -> ClusterPlan:
     return plan_of(topology, [endpoint_of(etcd_folder(topology.data))], secret)
 
 
-def up(plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda status: None) -> Run:
+def up(
+    plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda status: None,
+    begun: Callable[[Run], None] = lambda run: None,
+) -> Run:  # fmt: skip
     """Start a mesh, or apply the plan to the mesh that runs; returns when every node is ready, but those with a damaged
     journal, which stay down. Raises ``NotUp``.
 
-    ``follow``: the mesh ends with this process. ``watch`` gets the status repeatedly until the mesh is ready.
+    ``follow``: the mesh ends with this process. ``watch`` gets the status repeatedly until the mesh is ready, ``begun``
+    the run as soon as there is one.
     """
     data = Path(plan.data)
     claim_folder(data)
     run = load_run(data)
     if (run is None or not run.is_alive()) and (supervised := supervised_run(data)) is not None:
         save_run(run := supervised)  # its file was deleted
-    alive = run is not None and run.is_alive() and _has_controller(run)
+    alive = run is not None and run.is_alive() and has_controller(run)
     if run is not None and alive:
         _change(run, plan)
     elif plan.ray == LOCAL:
@@ -123,6 +130,8 @@ def up(plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda s
     else:
         _place(plan, topology)
     try:
+        if not alive and (new := load_run(data)) is not None:
+            begun(new)
         return _wait_ready(data, plan, watch)
     except NotUp:
         if not alive:
@@ -130,9 +139,10 @@ def up(plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda s
         raise
 
 
-def _has_controller(run: Run) -> bool:
+def has_controller(run: Run, topology: Topology | None = None) -> bool:
     """Whether a mesh that is recorded as running has a controller: a Ray whose head was lost, or that was started anew,
-    has forgotten it. Raises ``NotUp`` if Ray does not answer."""
+    has forgotten it. Raises ``NotUp`` if Ray does not answer, and etcd knows of no node that goes on without it.
+    ``topology`` says how to ask etcd."""
     if run.local:
         return True
     try:
@@ -140,7 +150,8 @@ def _has_controller(run: Run) -> bool:
     except raycalls.Absent:
         return False
     except raycalls.Unreached as error:
-        raise NotUp([str(error)]) from error
+        if topology is None or not known(topology, run.endpoints).members:
+            raise NotUp([str(error)]) from error
     return True
 
 
@@ -149,16 +160,24 @@ def down(data: Path) -> bool:
     run = load_run(data)
     if run is None or not run.is_alive():
         run = supervised_run(data) or run
-    return run is not None and stop(run)
+    if run is None:
+        return False
+    try:
+        topology = topology_of(run)
+    except (FileNotFoundError, ValueError):
+        topology = None  # a plan that has no topology, or none at all
+    return stop(run, topology)
 
 
 def stop(run: Run, topology: Topology | None = None, tell: Callable[[str], None] = lambda line: None) -> bool:
     """Stop a mesh; ``False`` if it did not run. Afterwards all its processes have ended. ``topology`` says how to ask
     etcd, if Ray does not answer; ``tell`` gets what is waited for, again and again. Raises ``NotDown``."""
-    if not run.here:
-        raise NotDown(f"mesh {run.mesh!r} runs on {run.host}: run 'mesh down' there")
     was_alive = run.is_alive()
-    if run.local:
+    if not run.here:
+        if topology is None or (found := find(topology)).alive:
+            raise NotDown(f"mesh {run.mesh!r} runs on {run.host}: run 'mesh down' there")
+        was_alive = found.alive
+    elif run.local:
         if was_alive:
             os.kill(run.supervisor, signal.SIGTERM)
             _wait_stopped(run, tell)
@@ -168,6 +187,8 @@ def stop(run: Run, topology: Topology | None = None, tell: Callable[[str], None]
     after = load_run(Path(run.data)) or run
     if after.state != STOPPED and Path(run.data).is_dir():
         save_run(replace(after, state=STOPPED))
+    if topology is not None and (note := forget(topology)):
+        tell(note)
     return was_alive
 
 

@@ -23,15 +23,20 @@ FRESH: Final = 10.0
 NOT_ASKED: Final = Known()
 
 
-def status_of(run: Run, ask: Callable[[Run], Snapshot] | None = None, known: Known = NOT_ASKED) -> MeshStatus:
+def status_of(
+    run: Run, ask: Callable[[Run], Snapshot] | None = None, registry: Callable[[], Known] = lambda: NOT_ASKED
+) -> MeshStatus:
     """The state of a living run, with one row for each node. ``ask`` gets the snapshot from a controller on a Ray
-    cluster; without it a child process asks. ``known`` is what etcd has of the mesh."""
-    notes, reached = list(known.notes), True
+    cluster; without it a child process asks. ``registry`` gets what etcd has of the mesh; it is called last."""
+    notes: list[str] = []
     try:
         found = _local(run) if run.local else (ask or raycalls.snapshot)(run)
     except (RuntimeError, OSError, ValueError) as error:
-        notes.insert(0, str(error))
-        found, reached = _last(run), False
+        notes.append(str(error))
+        found = _last(run)
+    reached = not notes
+    known = registry()
+    notes += known.notes
     if found is None:
         state = STARTING if run.local and run.here else UNREACHABLE
         found = unknown(run, state, known)
@@ -47,6 +52,7 @@ def status_of(run: Run, ask: Callable[[Run], Snapshot] | None = None, known: Kno
         supervisor=run.supervisor,
         nodes=rows,
         host=run.host,
+        revision=known.revision,
         age=round(_age(found), 1),
         notes=tuple(notes),
     )
@@ -102,9 +108,10 @@ def _with_registry(row: NodeRow, known: Known) -> NodeRow:
     member = known.members.get(row.name)
     host, pid = (row.host, row.pid) if member is None else (row.host or member.host, row.pid or member.pid)
     detail = row.detail
+    revision = row.revision or known.confirmed.get(row.name, 0)
     if row.state == UNREACHABLE and known.asked:
         detail = "announced in etcd: its process runs" if member is not None else "not announced in etcd"
-    return replace(row, host=host, pid=pid, detail=detail)
+    return replace(row, host=host, pid=pid, revision=revision, detail=detail)
 
 
 def unknown(run: Run, state: str, known: Known = NOT_ASKED) -> Snapshot:

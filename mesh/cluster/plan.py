@@ -45,7 +45,8 @@ class PlannedNode:
 
 @dataclass(frozen=True, slots=True)
 class ClusterPlan:
-    """A whole mesh. ``ray`` is ``local`` or an address; ``shared`` is the fingerprint of the settings of all nodes."""
+    """A whole mesh. ``ray`` is ``local`` or an address; ``shared`` is the fingerprint of the settings of all nodes;
+    ``revision``: of the settings, 0 if they have none yet."""
 
     mesh: str
     data: str
@@ -56,6 +57,7 @@ class ClusterPlan:
     shared: str
     factory: str = FACTORY
     secret: str = field(default="", repr=False)
+    revision: int = 0
 
     def node(self, name: str) -> PlannedNode | None:
         return next((node for node in self.nodes if node.name == name), None)

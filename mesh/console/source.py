@@ -10,6 +10,7 @@ import asyncio
 from pathlib import Path
 from typing import Final, Protocol, final
 
+from mesh.cluster.find import find
 from mesh.cluster.launch import snapshot_within
 from mesh.cluster.look import status_of
 from mesh.cluster.run import load_run
@@ -46,13 +47,14 @@ class MeshSource:
     """The source of a running mesh, whose data folder is ``data``."""
 
     def __init__(self, topology: Topology, endpoints: tuple[str, ...], data: Path) -> None:
+        self._topology = topology
         self._mesh = topology.mesh
         self._data = data
         self._client = client_of(topology, endpoints)
 
     async def status(self) -> MeshStatus:
         try:
-            return await asyncio.to_thread(read_status, self._mesh, self._data)
+            return await asyncio.to_thread(read_status, self._topology, self._data)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise NoAnswer(f"the status of mesh {self._mesh!r} cannot be read: {error}") from error
 
@@ -70,10 +72,10 @@ class MeshSource:
         await self._client.close()
 
 
-def read_status(mesh: str, data: Path) -> MeshStatus:
+def read_status(topology: Topology, data: Path) -> MeshStatus:
     """The value of ``mesh status --json``: from the file in ``data``, or from the controller on a Ray cluster, to which
     this node is connected already. Raises ``NoAnswer``, ``OSError`` or ``ValueError``."""
-    run = load_run(data)
+    run = load_run(data) or find(topology).run  # the second is slower, and needed on other machines than that of 'up'
     if run is None:
-        raise NoAnswer(f"mesh {mesh!r} was started on another machine: run 'mesh status' there")
+        raise NoAnswer(f"no run of mesh {topology.mesh!r} is found, neither in {data} nor in etcd")
     return status_of(run, lambda found: snapshot_within(found.mesh, found.namespace))

@@ -75,7 +75,7 @@ def test_without_ray_the_last_status_is_shown_and_what_was_not_reached_is_said(t
 
 def test_without_ray_and_files_the_announced_nodes_are_shown(tmp_path: Path) -> None:
     member = Member("edge-1", "edge", "10.0.0.1", {}, pid=42)
-    status = status_of(on_cluster(tmp_path), no_ray, Known(True, {"edge-1": member}))
+    status = status_of(on_cluster(tmp_path), no_ray, lambda: Known(True, {"edge-1": member}))
     (row,) = status.nodes
     assert (row.name, row.role, row.state, row.host, row.pid) == ("edge-1", "edge", "unreachable", "10.0.0.1", 42)
     assert row.detail == "announced in etcd: its process runs"
@@ -83,7 +83,7 @@ def test_without_ray_and_files_the_announced_nodes_are_shown(tmp_path: Path) -> 
 
 def test_without_ray_the_nodes_of_the_plan_are_shown(tmp_path: Path) -> None:
     save_plan(fake_plan(tmp_path, "m"))
-    status = status_of(on_cluster(tmp_path), no_ray, Known(True))
+    status = status_of(on_cluster(tmp_path), no_ray, lambda: Known(True))
     assert [(row.name, row.state, row.detail) for row in status.nodes] == [
         ("edge-1", "unreachable", "not announced in etcd"), ("door", "unreachable", "not announced in etcd")
     ]  # fmt: skip
@@ -92,7 +92,8 @@ def test_without_ray_the_nodes_of_the_plan_are_shown(tmp_path: Path) -> None:
 def test_a_mesh_that_runs_elsewhere_says_where(tmp_path: Path) -> None:
     run = replace(here(tmp_path), host="far-away", supervisor=1)
     assert run.is_alive()
-    status = status_of(run, known=Known(True, {"door": Member("door", "door", "10.0.0.9", {})}))
+    door = Member("door", "door", "10.0.0.9", {})
+    status = status_of(run, registry=lambda: Known(True, {"door": door}))
     assert "far-away" in status.notes[0]
     assert [(row.name, row.host, row.state) for row in status.nodes] == [("door", "10.0.0.9", "unreachable")]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
+from mesh.cluster.run import run_path
 from mesh.registry.embedded import EmbeddedEtcd, client_tls
 from tests.support.loop import LoopThread
 from tests.support.ports import free_ports
@@ -19,8 +23,10 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
+_numbers = itertools.count(1)
+
 TOPOLOGY = """\
-mesh: lost
+mesh: {name}
 etcd: {{endpoints: ["{etcd}"], tls: {{ca: "{ca}", cert: "{cert}", key: "{key}"}}}}
 identity: {{from: username, pattern: "[A-Z0-9-]{{3,32}}"}}
 topics: {{vehicle: "vehicles/{{vehicle}}/#"}}
@@ -36,6 +42,7 @@ ray: "{ray}"
 @dataclass
 class Mesh:
     file: Path
+    name: str
     cluster: RayCluster
 
     def command(self, *words: str, deadline: float = 120.0) -> tuple[int, str, str]:
@@ -63,17 +70,57 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
 def mesh(tmp_path: Path, etcd: tuple[str, Path]) -> Iterator[Mesh]:
     cluster = RayCluster()
     endpoint, folder = etcd
+    name = f"lost-{next(_numbers)}"  # of its own: etcd knows which mesh had journals
     door, core = free_ports(2)
     tls = client_tls(folder)
     file = tmp_path / "mesh.yaml"
     file.write_text(
-        TOPOLOGY.format(etcd=endpoint, ca=tls.ca, cert=tls.cert, key=tls.key, door=door, core=core, ray=cluster.address)
+        TOPOLOGY.format(
+            name=name, etcd=endpoint, ca=tls.ca, cert=tls.cert, key=tls.key, door=door, core=core, ray=cluster.address
+        )
     )
     cluster.start()
     try:
-        yield Mesh(file, cluster)
+        yield Mesh(file, name, cluster)
     finally:
         cluster.close()
+
+
+def test_down_ends_the_nodes_that_go_on_without_a_head(mesh: Mesh) -> None:
+    file = str(mesh.file)
+    code, _, err = mesh.command("up", file, "--detach")
+    assert code == 0, err
+    pids = {row["name"]: row["pid"] for row in json.loads(mesh.command("status", file, "--json")[1])["nodes"]}
+    mesh.cluster.lose_head()
+    code, out, err = mesh.command("status", file, "--json", deadline=20.0)
+    assert (code, json.loads(out)["state"]) == (1, "unreachable"), err
+    assert f"Ray at {mesh.cluster.address} does not answer" in err
+    assert all(psutil.pid_exists(pid) for pid in pids.values())
+    code, out, err = mesh.command("down", file)
+    assert (code, out) == (0, f"mesh '{mesh.name}' is down\n"), err
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids.values()))
+    assert mesh.command("status", file)[0] == 3
+
+
+def test_up_names_the_resources_that_it_waits_for(mesh: Mesh) -> None:
+    text = mesh.file.read_text()
+    mesh.file.write_text(text.replace("{name: edge-1}", "{name: edge-1, resources: {nowhere: 1}}"))
+    up = subprocess.Popen(
+        [sys.executable, "-P", "-m", "mesh.cli.main", "up", str(mesh.file), "--detach"],
+        env=mesh.cluster.environment, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert up.stderr is not None
+    said = ""
+    for line in up.stderr:
+        said += line
+        if "asks for" in line:
+            break
+    assert "waits for edge-1 (Ray has not started its process for" in said, said
+    assert "{'nowhere': 1.0}" in said
+    up.send_signal(signal.SIGINT)
+    up.communicate(timeout=60)
+    assert up.returncode == 130
+    assert mesh.command("status", str(mesh.file))[0] == 3
 
 
 def states(out: str) -> dict[str, str]:
@@ -89,13 +136,18 @@ def test_commands_alone_bring_down_and_up_a_mesh_whose_ray_is_gone(mesh: Mesh) -
     assert (code, states(out)) == (0, ready)
     assert {row["host"] for row in json.loads(out)["nodes"]} == {"127.0.0.1"}
 
+    # The command works without the copy in the data folder, as on another host.
+    run_path(mesh.file.parent / "data").unlink()
+    code, out, err = mesh.command("status", file, "--json")
+    assert (code, states(out)) == (0, ready), err
+
     mesh.cluster.lose()
     code, out, err = mesh.command("status", file, "--json", deadline=20.0)
     assert (code, json.loads(out)["state"]) == (1, "unreachable"), err
     wait_until(lambda: states(mesh.command("status", file, "--json")[1]) == dict.fromkeys(ready, "unreachable"))
     assert f"Ray at {mesh.cluster.address} does not answer" in err
     code, out, err = mesh.command("down", file)
-    assert (code, out) == (0, "mesh 'lost' was not running\n"), err
+    assert (code, out) == (0, f"mesh '{mesh.name}' was not running\n"), err
     code, _, err = mesh.command("up", file, "--detach")
     assert code == 1
     assert f"Ray at {mesh.cluster.address} does not answer" in err
@@ -109,11 +161,11 @@ def test_commands_alone_bring_down_and_up_a_mesh_whose_ray_is_gone(mesh: Mesh) -
     mesh.cluster.start()
     code, _, err = mesh.command("status", file)
     assert code == 1
-    assert "has no controller of mesh 'lost'" in err
+    assert f"has no controller of mesh '{mesh.name}'" in err
     code, _, err = mesh.command("up", file, "--detach")
     assert code == 0, err
     code, out, _ = mesh.command("status", file, "--json")
     assert (code, states(out)) == (0, ready)
     code, out, err = mesh.command("down", file)
-    assert (code, out) == (0, "mesh 'lost' is down\n"), err
+    assert (code, out) == (0, f"mesh '{mesh.name}' is down\n"), err
     assert mesh.command("status", file)[0] == 3

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import final
 
-from mesh.cluster.processes import kill_session, started
+import psutil
+
+from mesh.cluster.processes import kill_session, of_session, started
 from mesh.cluster.rayenv import environment, ray_folder
 from tests.support.ports import free_port
 
@@ -54,6 +58,13 @@ class RayCluster:
         )
         assert self._head.stdout is not None
         assert self._head.stdout.readline() == b"up\n", "Ray's head did not start"
+
+    def lose_head(self) -> None:
+        """Kill the process that knows the actors; the others, and the nodes of meshes, go on without it."""
+        assert self._head is not None
+        for pid in of_session(self._head.pid, started(self._head.pid) or 0.0):
+            if "gcs_server" in psutil.Process(pid).name():
+                os.kill(pid, signal.SIGKILL)
 
     def lose(self) -> None:
         """Kill all processes of the cluster, as in a crash of its machine."""
