@@ -215,11 +215,20 @@ def _user() -> str:
 
 
 async def pending(client: EtcdClient, mesh: str, rows: Sequence[NodeRow]) -> list[str]:
-    """The nodes that the revision in force restarts, and that still run as before it. Raises ``RegistryError``."""
-    newest = (await SettingsStore(client, mesh).history())[:2]
-    if len(newest) < 2:
-        return []
-    current, before = newest
-    names = restarted(from_dict(before.settings), from_dict(current.settings))
+    """The nodes that have to be restarted for the revision in force, and still run as before it. Raises
+    ``RegistryError``."""
+    history = await SettingsStore(client, mesh).history()
     now = time.time()
-    return [row.name for row in rows if row.name in names and (not row.uptime or now - row.uptime < current.at)]
+    left: list[str] = []
+    for row in rows:
+        begun = now - row.uptime if row.uptime else 0.0
+        taken = next((one for one in history if one.at <= begun), history[-1] if history else None)
+        if taken is not None and row.name in _restarts(taken, history[0]):
+            left.append(row.name)
+    return left
+
+
+def _restarts(before: Revision, current: Revision) -> frozenset[str]:
+    if before.number == current.number:
+        return frozenset()
+    return restarted(from_dict(before.settings), from_dict(current.settings))
