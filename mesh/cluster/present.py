@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar, final
 
 from mesh.cluster.find import Found
@@ -89,7 +89,9 @@ async def _with_etcd(
     current = await SettingsStore(client, new.mesh).current()
     if current is None:
         old = of_folder(new)
-        return None if old is None else await difference(client, old, new, 0, rows, alive)
+        if old is None:
+            return None
+        return replace(await difference(client, old, new, 0, rows, alive), kept=kept_number(new))
     return await difference(client, topology_in(current), new, current.number, rows, alive)
 
 
@@ -125,28 +127,36 @@ def first(new: Topology, endpoints: tuple[str, ...]) -> tuple[Revision | None, s
     """The revision with which a mesh starts that does not run; ``None`` and a sentence if its etcd does not answer.
     Starts an embedded etcd for this moment, before any node could follow other settings. Raises ``NotChanged`` if the
     mesh cannot start with these settings, ``RegistryError``, ``OSError``, ``ValueError``."""
-    before = of_folder(new)
+    before, kept = of_folder(new), kept_number(new)
     if new.etcd.embedded:
-        return asyncio.run(_in_own_etcd(new, before)), ""
+        return asyncio.run(_in_own_etcd(new, before, kept)), ""
     try:
-        return ask(new, endpoints, lambda client: begin(client, new, before), _DEADLINE), ""
+        return ask(new, endpoints, lambda client: begin(client, new, before, kept), _DEADLINE), ""
     except RegistryError as error:
         if before is not None and (reasons := refusals(without_etcd(before, new, running=False))):
             raise NotChanged([*reasons, silent(error)]) from error
         return None, f"{silent(error)}; the settings of the file are in force until it does"
 
 
-async def _in_own_etcd(new: Topology, before: Topology | None) -> Revision:
+async def _in_own_etcd(new: Topology, before: Topology | None, kept: int) -> Revision:
     server = EmbeddedEtcd(etcd_folder(new.data))
     await server.start()
     try:
         client = server.client()
         try:
-            return await begin(client, new, before)
+            return await begin(client, new, before, kept)
         finally:
             await client.close()
     finally:
         await server.stop()
+
+
+def kept_number(topology: Topology) -> int:
+    """The number of the settings in the data folder; 0 if there is none. Raises ``NotPrivate``."""
+    try:
+        return load_plan(topology.data).revision
+    except (FileNotFoundError, ValueError, TypeError):
+        return 0
 
 
 @final

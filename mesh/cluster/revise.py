@@ -52,13 +52,14 @@ class NotChanged(Exception):
 @dataclass(frozen=True, slots=True)
 class Difference:
     """The differences between the settings in force and those of a file. ``revision``: of the settings in force, 0 if
-    they are from the data folder's plan and have no number."""
+    they are from the data folder's plan; that plan's number is ``kept`` then, as etcd may have lost its keys."""
 
     old: Topology
     new: Topology
     revision: int
     changes: tuple[Change, ...]
     owned: Owned = field(default_factory=Owned)
+    kept: int = 0
 
     def of(self, kind: Kind) -> list[Change]:
         return [change for change in self.changes if change.kind is kind]
@@ -114,10 +115,10 @@ def _reason(change: Change) -> str:
     return f"{change.path} ({change.what}): {change.why}; instead: {change.instead}"
 
 
-def draft(new: Topology, found: Sequence[Change], over: float = 0.0) -> Revision:
-    """The revision to propose, without its number."""
+def draft(new: Topology, found: Sequence[Change], kept: int, over: float = 0.0) -> Revision:
+    """The revision to propose, which gets a number above ``kept``."""
     texts = tuple(f"{change.path}: {change.what}" for change in found)
-    return Revision(0, as_dict(new), time.time(), _user(), socket.gethostname(), texts, over)
+    return Revision(kept, as_dict(new), time.time(), _user(), socket.gethostname(), texts, over)
 
 
 async def change(client: EtcdClient, found: Difference, over: float, tell: Tell) -> Changed:
@@ -127,7 +128,7 @@ async def change(client: EtcdClient, found: Difference, over: float, tell: Tell)
     store = SettingsStore(client, found.new.mesh)
     voters = await members(client, found.new.mesh)
     try:
-        proposal = await store.propose(draft(found.new, found.changes, over), found.revision)
+        proposal = await store.propose(draft(found.new, found.changes, found.kept, over), found.revision)
     except Conflict as error:
         raise NotChanged([str(error)]) from error
     try:
@@ -184,10 +185,10 @@ def _errors(said: Mapping[str, Confirmation], voters: set[str]) -> dict[str, str
     return {name: said[name].error for name in sorted(said) if name in voters}
 
 
-async def begin(client: EtcdClient, new: Topology, before: Topology | None) -> Revision:
+async def begin(client: EtcdClient, new: Topology, before: Topology | None, kept: int) -> Revision:
     """The revision with which a mesh starts that does not run: the present one if it has these settings, else a new
-    one. ``before``: the settings of the last run, if etcd has none. Raises ``NotChanged`` if a mesh that is down cannot
-    take them either."""
+    one. ``before``, ``kept``: the settings of the last run and their number, if etcd has none. Raises ``NotChanged`` if
+    a mesh that is down cannot take them either."""
     store = SettingsStore(client, new.mesh)
     current = await store.current()
     old = before if current is None else from_dict(current.settings)
@@ -199,7 +200,7 @@ async def begin(client: EtcdClient, new: Topology, before: Topology | None) -> R
         raise NotChanged(reasons)
     if current is not None and same(current.settings, as_dict(new)):
         return current
-    return await store.first(draft(new, found))
+    return await store.first(draft(new, found, kept))
 
 
 def same(one: Mapping[str, object], other: Mapping[str, object]) -> bool:

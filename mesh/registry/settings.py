@@ -34,7 +34,8 @@ PROPOSED: Final = 30
 @final
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """``settings`` is a whole topology as plain values. ``at``: when it was made, in seconds since 1970; ``by``,
+    """``number``: of a draft, a number below which none is given, as etcd may have lost the last one. ``settings`` is a
+    whole topology as plain values. ``at``: when it was made, in seconds since 1970; ``by``,
     ``host``: the user who made it, and the machine; ``changes``: a line for each; ``over``: the seconds in which a
     front door that is restarted for it sends its connections away."""
 
@@ -122,7 +123,7 @@ class SettingsStore:
         if number != base:
             raise Conflict(f"revision {number} is in force by now, made by another command")
         last, last_seen = await self._number(self._keys.last)
-        made = replace(draft, number=max(last, number) + 1)
+        made = replace(draft, number=max(last, number, draft.number) + 1)
         lease, _ = await self._client.grant(ttl)
         request = pb.TxnRequest(
             compare=[
@@ -165,7 +166,7 @@ class SettingsStore:
         """Put a revision in force without votes, for a mesh that does not run. Raises ``Conflict``."""
         number, seen = await self._number(self._keys.current)
         last, last_seen = await self._number(self._keys.last)
-        made = replace(draft, number=max(last, number) + 1)
+        made = replace(draft, number=max(last, number, draft.number) + 1)
         request = pb.TxnRequest(
             compare=[
                 absent(self._keys.proposed), _as_seen(self._keys.current, seen), _as_seen(self._keys.last, last_seen)

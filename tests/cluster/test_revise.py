@@ -319,3 +319,22 @@ def test_a_core_owns_its_sessions_and_its_spools(mesh: Mesh) -> None:
     assert owned.sessions(two, mesh.topology, rows) == {"core-2": 5}
     assert owned.sessions(two, mesh.topology, [replace(one, state="unreachable") for one in rows]) == {}
     assert owned.sessions(two, two, rows) == {}
+
+
+def test_numbers_go_on_when_etcd_has_lost_them(mesh: Mesh) -> None:
+    """Nodes keep the number of their settings on disk, and take none below it."""
+    save_plan(replace(planned(mesh.topology), revision=7))
+
+    async def lose(client: EtcdClient) -> None:
+        prefix = f"/mesh/{mesh.name}/settings/".encode()
+        await client.delete(prefix, prefix[:-1] + b"0")
+
+    question(mesh.topology, lose)
+    with VotingNodes(mesh.topology):
+        done = put_in_force(mesh.changed(MORE), mesh.found(), 0.0, silence)
+    assert done.changed is not None
+    assert (done.changed.revision.number, mesh.current()) == (8, 8)
+    question(mesh.topology, lose)
+    again, _ = first(mesh.changed(), mesh.topology.etcd.endpoints)
+    assert again is not None
+    assert again.number == 8
