@@ -80,7 +80,7 @@ def running_mesh(file: str | None) -> RunningMesh:
         if found.run is None or not found.alive:
             text = f"mesh {topology.mesh!r} does not run (data folder {topology.data})"
             raise Unclear("\n".join([text, *found.notes]))
-        if found.notes:  # etcd did not answer a moment ago
+        if found.silent:
             return RunningMesh(found.run, of_folder(topology) or topology, found.notes)
         followed, note = in_force(topology, found.run)
         return RunningMesh(found.run, followed, (note,) if note else ())

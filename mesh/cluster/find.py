@@ -25,11 +25,13 @@ _ANSWER: Final = 4.0
 @final
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The run of a mesh, living or ended, or ``None``; ``notes`` say what could not be reached, one sentence each."""
+    """The run of a mesh, living or ended, or ``None``. ``notes``: what could not be reached, one sentence each;
+    ``silent``: whether that is etcd."""
 
     run: Run | None
     alive: bool
     notes: tuple[str, ...] = ()
+    silent: bool = False
 
 
 def find(topology: Topology) -> Found:
@@ -42,9 +44,11 @@ def find(topology: Topology) -> Found:
     try:
         kept, nodes = ask(topology, topology.etcd.endpoints, lambda client: _kept(client, topology.mesh), _ANSWER)
     except (RegistryError, OSError, ValueError) as error:
-        return Found(copy, copy is not None and copy.is_alive(), (f"{silent(error)}; {_instead(copy, topology)}",))
+        note = f"{silent(error)}; {_instead(copy, topology)}"
+        return Found(copy, copy is not None and copy.is_alive(), (note,), True)
     if kept is None:
-        return Found(copy, False)
+        # With nodes that are announced, etcd has lost its keys, and not the mesh its nodes.
+        return Found(copy, copy is not None and copy.is_alive() and nodes)
     run = replace(run_of(kept), data=str(topology.data))
     if not run.here and not nodes:
         text = f"mesh {run.mesh!r} was started on {run.host}, and none of its nodes is announced in etcd"
@@ -54,8 +58,7 @@ def find(topology: Topology) -> Found:
 
 async def _kept(client: EtcdClient, mesh: str) -> tuple[dict[str, Any] | None, bool]:
     """The run in etcd, and whether any node is announced there."""
-    kept = await SettingsStore(client, mesh).run()
-    return kept, kept is not None and bool(await members(client, mesh))
+    return await SettingsStore(client, mesh).run(), bool(await members(client, mesh))
 
 
 def _instead(copy: Run | None, topology: Topology) -> str:

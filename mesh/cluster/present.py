@@ -69,7 +69,7 @@ def compare(new: Topology, found: Found) -> Compared:
     rows = _rows(found, notes)
     endpoints = endpoints_of(new, found.run)
     # An etcd that did not answer a moment ago is not asked again: each attempt takes some seconds.
-    if endpoints and not notes and (found.alive or not new.etcd.embedded):
+    if endpoints and not found.silent and (found.alive or not new.etcd.embedded):
         try:
             compared = ask(new, endpoints, lambda client: _with_etcd(client, new, rows, found.alive), _DEADLINE)
             if compared is not None:

@@ -163,20 +163,19 @@ class SettingsStore:
         await self._revoke(proposal.lease)
 
     async def first(self, draft: Revision) -> Revision:
-        """Put a revision in force without votes, for a mesh that does not run. Raises ``Conflict``."""
+        """Put a revision in force without votes, for a mesh that does not run. A proposal that a killed command left is
+        no obstacle, and cannot be committed then. Raises ``Conflict``."""
         number, seen = await self._number(self._keys.current)
         last, last_seen = await self._number(self._keys.last)
         made = replace(draft, number=max(last, number, draft.number) + 1)
         request = pb.TxnRequest(
-            compare=[
-                absent(self._keys.proposed), _as_seen(self._keys.current, seen), _as_seen(self._keys.last, last_seen)
-            ],
+            compare=[_as_seen(self._keys.current, seen), _as_seen(self._keys.last, last_seen)],
             success=[
                 put(self._keys.revision(made.number), _value(made)),
                 put(self._keys.current, _numbered(made.number)),
                 put(self._keys.last, _numbered(made.number)),
             ],
-        )  # fmt: skip
+        )
         if not (await self._client.txn(request)).succeeded:
             raise Conflict("another command changes the settings at present")
         await self._forget_old(made.number)

@@ -173,6 +173,8 @@ def test_a_mesh_of_another_machine_is_found_by_the_file_alone(mesh: Mesh) -> Non
         assert (code, "runs on far-away: run 'mesh down' there" in err) == (1, True)
         mesh.write(MORE)
         assert mesh("up")[0] == 0
+    code, out, err = mesh("plan")
+    assert (code, "does not run with revision 2" in out, "far-away" in err) == (0, True, True)
     assert mesh("down")[0] == 0
     code, _, err = mesh("status")
     assert (code, "far-away" in err) == (3, False)

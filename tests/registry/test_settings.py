@@ -70,10 +70,20 @@ def test_one_proposal_at_a_time(etcd: EmbeddedEtcd, mesh: str) -> None:
             proposal = await store.propose(DRAFT, 0)
             with pytest.raises(Conflict, match="another command proposes"):
                 await other.propose(DRAFT, 0)
-            with pytest.raises(Conflict):
-                await other.first(DRAFT)
             await store.withdraw(proposal)
             await other.withdraw(await other.propose(DRAFT, 0))
+
+    run(scenario())
+
+
+def test_a_mesh_that_starts_overtakes_a_proposal_that_was_left(etcd: EmbeddedEtcd, mesh: str) -> None:
+    async def scenario() -> None:
+        async with store_of(etcd, mesh) as store:
+            left = await store.propose(DRAFT, 0)
+            made = await store.first(DRAFT)
+            with pytest.raises(Conflict):
+                await store.commit(left)
+            assert await store.current() == made
 
     run(scenario())
 
