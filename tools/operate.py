@@ -35,6 +35,8 @@ and only that. A change is one of three kinds:
   without closing a connection; front doors spread the connections of their vehicles over the time that `--over` gives.
 * **refused**: `mesh up` changes nothing at all, also none of the other changes, and says what to do instead.
 
+`mesh history` lists the revisions of the settings; `mesh up FILE --revision N` goes back to one, as one more change.
+
 A mesh that is down takes more: the values whose remedy below begins with `mesh down`. It still needs every edge that
 owns vehicles: without one of them in its file it does not start. Passwords are compared and never shown.
 
@@ -88,7 +90,7 @@ def _members(item: Declared, place: str) -> Iterator[tuple[str, str]]:
     if mark is EDGES:
         yield f"{place}: moved to another pool", _cells(MOVED)
     section = _section(item)
-    if is_dataclass(section):
+    if isinstance(section, type) and is_dataclass(section):
         yield from _effects(section, f"{place}[]")
 
 

@@ -72,11 +72,15 @@ def orphans(topology: Topology, owned: Mapping[str, int], *, exact: bool = True)
     lost = sorted(name for name, count in owned.items() if count and name not in present)
     return tuple(
         Change(
-            path="pools", kind=Kind.REFUSED, what=f"no edge {name!r}", why=_owns(name, owned[name], effects.EDGES, exact),
-            instead=f"add {name} to a pool with weight: 0, so that no new vehicle goes there", nodes=(name,),
+            path="pools",
+            kind=Kind.REFUSED,
+            what=f"no edge {name!r}",
+            why=_owns(name, owned[name], effects.EDGES, exact),
+            instead=f"add {name} to a pool with weight: 0, so that no new vehicle goes there",
+            nodes=(name,),
         )
         for name in lost
-    )  # fmt: skip
+    )
 
 
 def stray(topology: Topology) -> Callable[[str, str], bool]:
@@ -109,8 +113,7 @@ class _Comparison:
 
     def section(self, old: Any, new: Any, path: str, own: Iterable[str] | None = None) -> Iterator[Change]:
         """The changes of two instances of one dataclass. ``own``: the nodes that it is about; ``None``: all."""
-        kind: type[object] = type(old)
-        for item in declared(kind):
+        for item in declared(type(old)):
             before, after = getattr(old, item.name), getattr(new, item.name)
             place = f"{path}.{item.path}" if path else item.path
             mark = item.mark
@@ -223,17 +226,14 @@ class _Comparison:
         taken = next((name for name in names if name in self._before), "")
         if taken:
             why = f"another {self._before[taken]} is named {taken}"
-            return Change(
-                path=path, kind=Kind.REFUSED, what=what, why=why, instead="choose another name", nodes=names
-            )
+            return Change(path=path, kind=Kind.REFUSED, what=what, why=why, instead="choose another name", nodes=names)
         return Change(path=path, kind=Kind.LIVE, what=what, why=mark.added.note, nodes=names)
 
     def _removed(self, path: str, mark: Members, what: str, names: tuple[str, ...]) -> Change:
-        reasons = [_owns(name, self._owned.get(name), mark, self._exact) for name in names if self._owned.get(name) != 0]
-        if mark.owns and reasons:
-            return Change(
-                path=path, kind=Kind.REFUSED, what=what, why="; ".join(reasons), instead=mark.instead, nodes=names
-            )
+        left = [name for name in names if self._owned.get(name) != 0]
+        if mark.owns and left:
+            why = "; ".join(_owns(name, self._owned.get(name), mark, self._exact) for name in left)
+            return Change(path=path, kind=Kind.REFUSED, what=what, why=why, instead=mark.instead, nodes=names)
         return Change(path=path, kind=Kind.LIVE, what=what, why=mark.removed.note, nodes=names)
 
 

@@ -49,7 +49,7 @@ CORES: Final = Members(
     added=LIVE,
     removed=Live("nothing is left behind"),
     owns="sessions of back ends or messages for edges",
-    instead="keep it in the file",
+    instead="keep it in the file; one that serves and has none of them can be removed while the mesh runs",
 )
 DOORS: Final = Members(added=LIVE, removed=Live("its connections are closed, spread over --over"))
 EDGES: Final = Members(

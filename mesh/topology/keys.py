@@ -116,10 +116,14 @@ class Declared:
     kind: Any
 
 
-@cache
 def declared(section: type) -> tuple[Declared, ...]:
     """The fields of a dataclass of the topology, in their order. Raises ``TypeError`` for a field without a mark, or
     with two."""
+    return _declared(section)
+
+
+@cache
+def _declared(section: type) -> tuple[Declared, ...]:
     hints = get_type_hints(section, include_extras=True)
     found = []
     for item in fields(section):

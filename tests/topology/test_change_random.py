@@ -70,7 +70,7 @@ def of(topology: Topology) -> dict[str, tuple[str, str, dict[str, float]]]:
     found = {edge.name: ("edge", "", edge.resources) for edge in topology.edges()}
     for role, groups in (("door", topology.front_doors), ("core", topology.cores)):
         for group in groups:
-            found |= {name: (role, group.name, group.resources) for name in replica_names(group)}
+            found |= dict.fromkeys(replica_names(group), (role, group.name, group.resources))
     return found
 
 
