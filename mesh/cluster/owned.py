@@ -6,15 +6,13 @@ for zero; a map that is too large to be read in time gives lower bounds, and say
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, final
 
 from mesh.cluster.status import READY, NodeRow
+from mesh.registry.census import census
 from mesh.registry.client import EtcdClient
-from mesh.registry.map import records
 from mesh.topology.change import stray
 from mesh.topology.nodes import nodes
 from mesh.topology.topology import Topology
@@ -41,21 +39,10 @@ async def vehicles(client: EtcdClient, topology: Topology, new: Topology, second
     """What the map says of the edges that ``new`` lacks, those of ``topology`` among them. An edge with no vehicle in a
     part of the map is not known. Raises ``RegistryError``."""
     kept = {edge.name for edge in new.edges()}
-    counts: Counter[str] = Counter()
-    staying, whole = 0, False
     is_stray = stray(new)
-    try:
-        async with asyncio.timeout(seconds):
-            async for page in records(client, topology.mesh):
-                for record in page:
-                    counts[record.edge] += 1
-                    staying += record.edge in kept and is_stray(record.vehicle, record.edge)
-            whole = True
-    except TimeoutError:
-        pass
-    missing = [edge.name for edge in topology.edges() if edge.name not in kept]
-    found = {name: counts[name] for name in {*missing, *counts} - kept if whole or counts[name]}
-    return Owned(found, staying, whole)
+    found = await census(client, topology.mesh, lambda vehicle, edge: edge in kept and is_stray(vehicle, edge), seconds)
+    missing = {*(edge.name for edge in topology.edges()), *found.edges} - kept
+    return Owned(found.owned(missing), found.strays, found.exact)
 
 
 def sessions(topology: Topology, new: Topology, rows: Iterable[NodeRow]) -> dict[str, int]:

@@ -23,8 +23,6 @@ from mesh.cluster.run import run_path, save_plan
 from mesh.cluster.status import NodeRow
 from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd
-from mesh.registry.map import records
-from mesh.registry.record import Record
 from mesh.registry.settings import SettingsStore
 from mesh.topology.change import Kind
 from mesh.topology.load import load
@@ -216,15 +214,26 @@ def test_the_plan_says_how_many_vehicles_stay_against_a_rule(mesh: Mesh) -> None
 def test_a_large_map_gives_lower_bounds(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
     mesh.own("edge-2", "CAR-1")
 
-    async def never_ends(client: EtcdClient, name: str) -> AsyncGenerator[list[Record], None]:
-        async for page in records(client, name):
+    pages = EtcdClient.pages
+
+    async def never_ends(self: EtcdClient, *of: Any, **options: Any) -> AsyncGenerator[Any, None]:
+        async for page in pages(self, *of, **options):
             yield page
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(owned, "records", never_ends)
+    monkeypatch.setattr(EtcdClient, "pages", never_ends)
     gone = mesh.changed(("{name: edge-1}, {name: edge-2}", "{name: edge-3}"))
     found = question(mesh.topology, lambda client: owned.vehicles(client, mesh.topology, gone, seconds=0.5))
     assert (found.nodes, found.exact) == ({"edge-2": 1}, False)
+
+
+def test_a_record_that_cannot_be_read_may_belong_to_the_edge_that_is_removed(mesh: Mesh) -> None:
+    mesh.own("edge-1", "CAR-1")
+    question(mesh.topology, lambda client: client.put(f"/mesh/{mesh.name}/vehicles/CAR-2".encode(), b"{}"))
+    compared = compare(mesh.changed((", {name: edge-2}", ""), MORE), mesh.found())
+    assert compared.difference is not None
+    assert [one.why for one in compared.difference.of(Kind.REFUSED)] == ["how many vehicles edge-2 has is not known"]
+    assert compared.difference.revision == 1
 
 
 def test_without_etcd_nothing_is_changed_and_the_plan_says_where_it_is_from(
