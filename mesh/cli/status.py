@@ -31,9 +31,10 @@ exit codes: 0 every node is ready, 1 some are not, 3 no such mesh runs
 _DEADLINE: Final = 9.0  # seconds, and one for the start of Python
 
 _COLUMNS: Final = (
-    "name", "role", "state", "host", "pid", "connections", "sessions", "queued", "restarts", "uptime", "age", "detail",
+    "name", "role", "state", "host", "pid", "revision", "connections", "sessions", "queued", "restarts", "uptime",
+    "age", "detail",
 )  # fmt: skip
-_NUMBERS: Final = frozenset({"pid", "connections", "sessions", "queued", "restarts", "uptime", "age"})
+_NUMBERS: Final = frozenset({"pid", "revision", "connections", "sessions", "queued", "restarts", "uptime", "age"})
 _WIDE: Final = 200  # columns, if the output is a file or a pipe
 _COLOURS: Final = {"ready": "green", "failed": "red", "damaged": "red", "unreachable": "red"}
 
@@ -97,6 +98,7 @@ def _cells(row: NodeRow) -> tuple[str, ...]:
         row.state,
         row.host or "-",
         str(row.pid or "-"),
+        str(row.revision or "-"),
         str(row.connections),
         str(row.sessions),
         str(row.queued),

@@ -31,10 +31,10 @@ DEGRADED: Final = "degraded"
 @dataclass(frozen=True, slots=True)
 class NodeRow:
     """One node. ``host``: an address of the machine that it runs on; ``age``: seconds since it last said what the row
-    says; ``restarts``: how often its process was restarted; ``attempts``: how often it tried to start; ``uptime``:
-    seconds since it became ready; ``detail``: one sentence that explains its state; ``metrics``: the address of its
-    metrics, kept while it does not run; ``figures``: its numbers by series (see ``figures.status.by_series``), while it
-    is ready.
+    says; ``revision``: of the settings that it follows, 0 if it has not said; ``restarts``: how often its process was
+    restarted; ``attempts``: how often it tried to start; ``uptime``: seconds since it became ready; ``detail``: one
+    sentence that explains its state; ``metrics``: the address of its metrics, kept while it does not run; ``figures``:
+    its numbers by series (see ``figures.status.by_series``), while it is ready.
     """
 
     name: str
@@ -43,6 +43,7 @@ class NodeRow:
     pid: int = 0
     host: str = ""
     age: float = 0.0
+    revision: int = 0
     listen: tuple[str, ...] = ()
     connections: int = 0
     sessions: int = 0
@@ -102,8 +103,9 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class MeshStatus:
-    """The value of ``mesh status --json``: a run and its nodes. ``error`` is one sentence. ``age``: seconds since the
-    controller's last word; ``notes``: what could not be reached, one sentence each."""
+    """The value of ``mesh status --json``: a run and its nodes. ``error`` is one sentence. ``revision``: the settings
+    that are in force, 0 if not known; ``age``: seconds since the controller's last word; ``notes``: what could not be
+    reached, one sentence each."""
 
     mesh: str
     state: str
@@ -115,6 +117,7 @@ class MeshStatus:
     supervisor: int
     nodes: tuple[NodeRow, ...]
     host: str = ""
+    revision: int = 0
     age: float = 0.0
     notes: tuple[str, ...] = ()
 
