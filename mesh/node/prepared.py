@@ -1,0 +1,63 @@
+"""Prepared changes of a node: what its parts do when the settings of a revision take effect, or do not.
+
+It knows functions of parts: never what they change. What always holds:
+
+- A change takes effect in one turn of the loop, or not at all. ``commit`` and ``withdraw`` do not wait, and each change
+  ends with exactly one of them.
+- Parts are committed in the order in which they were added, and withdrawn in the reverse order.
+- An error in the function of one part keeps no other part from its own; it is logged, as it is a fault of the mesh.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import final
+
+log = logging.getLogger(__name__)
+
+
+@final
+class Prepared:
+    """Collects the functions of the parts of a node. Those for ``commit`` may raise nothing."""
+
+    __slots__ = ("_commits", "_ended", "_withdrawals")
+
+    def __init__(self) -> None:
+        self._commits: list[Callable[[], None]] = []
+        self._withdrawals: list[Callable[[], None]] = []
+        self._ended = False
+
+    def add(self, commit: Callable[[], None] | None = None, withdraw: Callable[[], None] | None = None) -> None:
+        """Add one part: what puts its change in force, and what undoes its preparation."""
+        if commit is not None:
+            self._commits.append(commit)
+        if withdraw is not None:
+            self._withdrawals.append(withdraw)
+
+    def include(self, other: Prepared) -> None:
+        """Add the change of a part that has parts of its own."""
+        self.add(other.commit, other.withdraw)
+
+    def commit(self) -> None:
+        """Put the whole change in force."""
+        if self._end():
+            _call(self._commits, "a change of the settings did not take effect in one part")
+
+    def withdraw(self) -> None:
+        """Close what the preparation opened. A change that is in force stays so."""
+        if self._end():
+            _call(reversed(self._withdrawals), "a prepared change of the settings was not undone in one part")
+
+    def _end(self) -> bool:
+        """Whether the change has not ended before."""
+        ended, self._ended = self._ended, True
+        return not ended
+
+
+def _call(functions: Iterable[Callable[[], None]], fault: str) -> None:
+    for function in functions:
+        try:
+            function()
+        except Exception:
+            log.exception(fault)
