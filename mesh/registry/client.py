@@ -240,13 +240,13 @@ class EtcdClient:
         await self._call("/etcdserverpb.KV/Compact", request, pb.CompactResponse, timeout, False)
 
     async def pages(
-        self, prefix: bytes, *, page: int = PAGE, timeout: float = DEADLINE
+        self, prefix: bytes, *, end: bytes = b"", page: int = PAGE, timeout: float = DEADLINE
     ) -> AsyncGenerator[pb.RangeResponse, None]:
         """All keys below ``prefix`` as of one revision (that of the first page), ``page`` keys at a time; at least one
-        page.
+        page. With ``end``, all keys from ``prefix`` to the one before ``end``.
 
         Raises Compacted if etcd compacts this revision while the pages are read."""
-        request = pb.RangeRequest(key=prefix, range_end=after(prefix), limit=page)
+        request = pb.RangeRequest(key=prefix, range_end=end or after(prefix), limit=page)
         while True:
             found = await self.range(request, timeout=timeout)
             if not request.revision:

@@ -67,6 +67,12 @@ class Keys:
         """The digits make etcd sort the revisions by their numbers."""
         return self.revisions + b"%010d" % number
 
+    def vote(self, name: str) -> bytes:
+        return self.votes + checked("member", name).encode()
+
+    def confirmation(self, name: str) -> bytes:
+        return self.confirmed + checked("member", name).encode()
+
     def journal(self, name: str) -> bytes:
         return self.journals + checked("member", name).encode()
 

@@ -30,6 +30,8 @@ KEPT: Final = 100
 PROPOSED: Final = 30
 """Seconds that a proposal lives after its command was killed."""
 
+_TRIES: Final = 16  # of a number that other processes write at the same time
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class SettingsStore:
                 absent(self._keys.proposed), _as_seen(self._keys.current, seen), _as_seen(self._keys.last, last_seen)
             ],
             success=[
-                put(self._keys.revision(made.number), _value(made), lease),
+                put(self._keys.revision(made.number), encode(made), lease),
                 put(self._keys.proposed, _numbered(made.number), lease),
                 put(self._keys.last, _numbered(made.number)),
             ],
@@ -146,7 +148,7 @@ class SettingsStore:
         request = pb.TxnRequest(
             compare=[holds(keys.proposed, _numbered(number)), _as_seen(keys.current, proposal.seen)],
             success=[
-                put(keys.revision(number), _value(proposal.revision)),
+                put(keys.revision(number), encode(proposal.revision)),
                 put(keys.current, _numbered(number)),
                 pb.Operation(delete=pb.DeleteRequest(key=keys.proposed)),
             ],
@@ -171,7 +173,7 @@ class SettingsStore:
         request = pb.TxnRequest(
             compare=[_as_seen(self._keys.current, seen), _as_seen(self._keys.last, last_seen)],
             success=[
-                put(self._keys.revision(made.number), _value(made)),
+                put(self._keys.revision(made.number), encode(made)),
                 put(self._keys.current, _numbered(made.number)),
                 put(self._keys.last, _numbered(made.number)),
             ],
@@ -180,6 +182,20 @@ class SettingsStore:
             raise Conflict("another command changes the settings at present")
         await self._forget_old(made.number)
         return made
+
+    async def raise_last(self, number: int) -> None:
+        """See that no number up to this one is given again: etcd may have been emptied, or set back to an older state.
+        Raises ``Conflict`` if other processes write all the time."""
+        for _ in range(_TRIES):
+            last, seen = await self._number(self._keys.last)
+            if last >= number:
+                return
+            request = pb.TxnRequest(
+                compare=[_as_seen(self._keys.last, seen)], success=[put(self._keys.last, _numbered(number))]
+            )
+            if (await self._client.txn(request, retry=True)).succeeded:
+                return
+        raise Conflict(f"the number of the last revision was changed by other processes in {_TRIES} tries")
 
     # The run of the mesh
 
@@ -216,6 +232,17 @@ class SettingsStore:
     async def _revoke(self, lease: int) -> None:
         with contextlib.suppress(LeaseLost):  # its time was over
             await self._client.revoke(lease)
+
+
+def encode(revision: Revision) -> bytes:
+    """The value of a revision, in etcd and in files."""
+    value = asdict(revision)
+    return json.dumps({"revision": value.pop("number"), **value}).encode()
+
+
+def decode(value: bytes, place: str) -> Revision:
+    """The inverse of ``encode``. ``place``: where the value was found. Raises ``BadRecord``."""
+    return revision_in(pb.KeyValue(key=place.encode(errors="replace"), value=value))
 
 
 def revision_in(entry: pb.KeyValue) -> Revision:
@@ -258,8 +285,3 @@ def _as_seen(key: bytes, seen: int) -> pb.Compare:
 
 def _numbered(number: int) -> bytes:
     return json.dumps({"revision": number}).encode()
-
-
-def _value(revision: Revision) -> bytes:
-    value = asdict(revision)
-    return json.dumps({"revision": value.pop("number"), **value}).encode()

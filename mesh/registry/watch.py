@@ -1,4 +1,5 @@
-"""Follows all keys below one prefix: a snapshot, then every later change, in order, without a gap, until stopped.
+"""Follows all keys below one prefix, or in one range: a snapshot, then every later change, in order, without a gap,
+until stopped.
 
 It knows revisions, streams and how they fail. It must never know the meaning of the keys: its ``WatchFollower`` does.
 
@@ -84,6 +85,7 @@ class Watch:
     __slots__ = (
         "_client",
         "_cluster",
+        "_end",
         "_first",
         "_follower",
         "_head",
@@ -95,9 +97,13 @@ class Watch:
         "revision",
     )
 
-    def __init__(self, client: EtcdClient, prefix: bytes, follower: WatchFollower, *, quiet: float = QUIET) -> None:
+    def __init__(
+        self, client: EtcdClient, prefix: bytes, follower: WatchFollower, *, end: bytes = b"", quiet: float = QUIET
+    ) -> None:
+        """With ``end``, the watch follows the keys from ``prefix`` to the one before ``end``."""
         self._client = client
         self._prefix = prefix
+        self._end = end or after(prefix)
         self._follower = follower
         self._quiet = quiet
         self._cluster = 0
@@ -167,7 +173,7 @@ class Watch:
 
     async def _snapshot(self, since: int) -> None:
         revision = 0
-        pages = self._client.pages(self._prefix)
+        pages = self._client.pages(self._prefix, end=self._end)
         try:
             async for page in pages:
                 if not revision:
@@ -191,7 +197,7 @@ class Watch:
         """Apply changes until the stream ends. Always raises: Rebuild, or the reason of the end."""
         request = pb.WatchCreate(
             key=self._prefix,
-            range_end=after(self._prefix),
+            range_end=self._end,
             start_revision=self.revision + 1,
             progress_notify=True,
             prev_kv=True,

@@ -153,6 +153,16 @@ def test_only_votes_for_this_proposal_count(etcd: EmbeddedEtcd, mesh: str) -> No
     run(scenario())
 
 
+def test_a_number_that_a_node_knows_is_not_given_again(etcd: EmbeddedEtcd, mesh: str) -> None:
+    async def scenario() -> None:
+        async with store_of(etcd, mesh) as store:
+            await asyncio.gather(*(store.raise_last(number) for number in (7, 5, 7, 7)))
+            await store.raise_last(3)
+            assert (await store.propose(DRAFT, 0)).number == 8
+
+    run(scenario())
+
+
 def test_the_run_is_written_and_removed(etcd: EmbeddedEtcd, mesh: str) -> None:
     async def scenario() -> None:
         async with store_of(etcd, mesh) as store:
