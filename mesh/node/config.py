@@ -50,13 +50,15 @@ _CLIENTS: Final = PacketLimits()
 @final
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """``folder`` is this node's folder, ``endpoints`` are the URLs of etcd, ``secret`` is the mesh secret."""
+    """``folder`` is this node's folder, ``endpoints`` are the URLs of etcd, ``secret`` is the mesh secret, ``revision``
+    is the number of the topology, 0 if it has none."""
 
     topology: Topology
     spec: NodeSpec
     endpoints: tuple[str, ...]
     folder: Path
     secret: bytes
+    revision: int = 0
 
     @property
     def name(self) -> str:

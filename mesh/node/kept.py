@@ -1,0 +1,50 @@
+"""The settings that a node keeps in its folder, for a start without etcd.
+
+It knows one file: never what the settings mean. What always holds: the file has one whole revision, also after a loss
+of power, and no other user can read it, as settings have passwords.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+from mesh.private import SECRET, read_own
+from mesh.registry.errors import BadRecord
+from mesh.registry.settings import Revision, decode, encode
+
+log = logging.getLogger(__name__)
+
+NAME: Final = "settings.json"
+
+
+def read_kept(folder: Path) -> Revision | None:
+    """The revision that ``keep`` wrote last. A file that cannot be used is logged, and counts as none."""
+    path = folder / NAME
+    try:
+        return decode(read_own(path, secret=True), str(path))
+    except FileNotFoundError:
+        return None
+    except (BadRecord, OSError) as error:
+        log.warning("the settings in the folder are not used: %s", error)
+        return None
+
+
+def keep(folder: Path, revision: Revision) -> None:
+    """Replace the file. Raises ``OSError``."""
+    path = folder / NAME
+    draft = path.with_suffix(".draft")
+    draft.unlink(missing_ok=True)  # of a process that was killed; it may have another mode
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SECRET)
+    with os.fdopen(handle, "wb") as file:
+        file.write(encode(revision))
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,42 @@
+"""The settings that a node takes without any change of its parts.
+
+It knows the declared effects of changes: never the parts of a node. What always holds: a revision that would need a
+change of a running part is refused with the keys that need it, so no node claims to follow what it does not.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mesh.node.config import NodeConfig
+from mesh.node.prepared import Prepared
+from mesh.topology.change import Change, Kind, changes
+from mesh.topology.nodes import metrics_addresses
+
+_NAMED: Final = 5  # keys in the sentence
+
+
+def without_changes(running: NodeConfig, config: NodeConfig) -> Prepared:
+    """``running``: the settings with which the node started. Raises ``ValueError`` if it would have to take a key of
+    ``config`` while it serves."""
+    found = [
+        change.path
+        for change in changes(running.topology, config.topology)
+        if change.kind is Kind.LIVE and not _of_other_nodes(change)
+    ]
+    name = running.name
+    if metrics_addresses(running.topology).get(name) != metrics_addresses(config.topology).get(name):
+        found.append("telemetry.prometheus")  # the order of the nodes gives each its port
+    if found:
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise ValueError(
+            f"{name} cannot take this while it runs: {', '.join(found[:_NAMED])}{more}; "
+            "stop the mesh and start it with the changed file"
+        )
+    return Prepared()
+
+
+def _of_other_nodes(change: Change) -> bool:
+    """Whether only nodes are added or removed, which the membership tells. A pool has a rule for its vehicles, too."""
+    parts = change.path.split(".")
+    return bool(change.nodes) and (parts[0] != "pools" or parts[2:3] == ["edges"])
