@@ -294,6 +294,7 @@ class Controller:
             pid=0 if gone else report.pid,
             host=report.host,
             age=0.0 if gone else round(self._clock() - it.heard, 1),
+            revision=status.revision,
             listen=node.listens,
             connections=status.connections,
             sessions=status.sessions,

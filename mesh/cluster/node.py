@@ -42,8 +42,9 @@ class Assignment:
     """All inputs of a node, as plain values that can be sent to another machine.
 
     ``settings`` is the whole topology as plain values, ``endpoints`` are etcd's, ``data`` is the folder of the whole
-    mesh, ``secret`` is the mesh's in hexadecimal, and ``factory`` is ``module:function`` with
-    ``function(assignment) -> Node``.
+    mesh, ``secret`` is the mesh's in hexadecimal, ``factory`` is ``module:function`` with
+    ``function(assignment) -> Node``, ``revision`` is the number of the settings, 0 if they have none, and ``since`` is
+    when this run of the mesh began, in seconds since 1970.
     """
 
     mesh: str
@@ -54,6 +55,8 @@ class Assignment:
     data: str
     factory: str
     secret: str = ""
+    revision: int = 0
+    since: float = 0.0
 
     @property
     def folder(self) -> Path:

@@ -65,8 +65,9 @@ class ClusterPlan:
     def assignment(self, node: PlannedNode) -> Assignment:
         factory = CONSOLE_FACTORY if node.role == CONSOLE else self.factory
         return Assignment(
-            self.mesh, node.name, node.role, self.settings, self.endpoints, self.data, factory, self.secret
-        )
+            self.mesh, node.name, node.role, self.settings, self.endpoints, self.data, factory, self.secret,
+            self.revision,
+        )  # fmt: skip
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

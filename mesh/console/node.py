@@ -1,111 +1,125 @@
-"""The console as a node of the mesh: its listener, from start to stop.
+"""The console as a node of the mesh: it follows the settings, and moves when its address changes.
 
-Knows sockets and the application, and nothing of its answers. What always holds: the number of connections is bounded,
-and each ends within a bounded time, even if its peer neither reads nor writes; a console that fails costs no message.
+Knows the settings and the listener; knows nothing of HTTP. What always holds: one listener serves; that of a new
+address listens before the change is in force, and the old one ends afterwards.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, final
 
-from aiohttp import web
-
 from mesh.cluster.node import Assignment
-from mesh.console.api import application
-from mesh.console.source import MeshSource, VehicleSource
-from mesh.console.status import ConsoleStatus
-from mesh.topology.topology import from_dict
-from mesh.topology.units import Address, is_loopback
+from mesh.cluster.place import place_of
+from mesh.console.listener import Console
+from mesh.console.source import MeshSource
+from mesh.figures.node import NodeStatus
+from mesh.node.closing import close_all
+from mesh.node.config import NodeConfig
+from mesh.node.follower import SettingsFollower
+from mesh.node.newest import newest
+from mesh.node.prepared import Prepared
+from mesh.node.registry import client_of
+from mesh.registry.client import EtcdClient
 
 log = logging.getLogger(__name__)
 
-# A browser opens six connections at a time.
-MAX_CONNECTIONS: Final = 64
-# Seconds for a whole request and its answer; the API's own deadlines are shorter.
-SECONDS: Final = 10.0
-# Bytes of one line of a request, and of one header.
-_LINE: Final = 4096
+_GRACE: Final = 2.0  # seconds for the connections of an address that is no longer the console's
 
 
 @final
-class Console:
-    """One console. ``start`` raises ``OSError`` with one sentence."""
+class ConsoleNode:
+    """One console. ``start`` raises ``OSError`` with one sentence. ``data``: the data folder of the mesh."""
 
-    def __init__(self, source: VehicleSource, address: Address) -> None:
-        self._source = source
-        self._address = address
-        self._server: asyncio.Server | None = None
-        self._runner: web.AppRunner | None = None
-        self._refused = 0
+    def __init__(self, config: NodeConfig, data: Path) -> None:
+        self._config = config
+        self._data = data
+        self._console: Console | None = None
+        self._client: EtcdClient | None = None
+        self._follower: SettingsFollower | None = None
+        self._endings: set[asyncio.Task[None]] = set()
 
     @property
     def port(self) -> int:
         """The port, once it listens."""
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        assert self._console is not None
+        return self._console.port
 
     async def start(self) -> None:
-        host = self._address.host
-        if not is_loopback(host):
-            log.warning("every client that can reach the console at %s can see the mesh", self._address)
-        runner = self._runner = web.AppRunner(
-            application(self._source, host, self.status), access_log=None, max_line_size=_LINE, max_field_size=_LINE,
-            shutdown_timeout=1.0,
-        )  # fmt: skip
-        await runner.setup()
-        self._server = await asyncio.get_running_loop().create_server(self._connected, host, self._address.port)
+        self._config = await newest(self._config)
+        self._console = await self._listen(self._config, serve=True)
+        self._client = client_of(self._config.topology, self._config.endpoints)
+        self._follower = SettingsFollower.of(self._client, self._config, self.prepare)
+        await self._follower.start()
 
-    def _connected(self) -> asyncio.Protocol:
-        assert self._runner is not None
-        server = self._runner.server
-        if server is None or len(server.connections) >= MAX_CONNECTIONS:
-            self._refused += 1
-            return _Refusal()
-        handler = server()
-        asyncio.get_running_loop().call_later(SECONDS, _end, handler)
-        return handler
+    async def _listen(self, config: NodeConfig, serve: bool) -> Console:
+        """Raises ``OSError``."""
+        assert config.topology.console is not None, "settings without a console do not have this node"
+        console = Console(MeshSource(config.topology, config.endpoints, self._data), config.topology.console)
+        try:
+            await console.start(serve)
+        except BaseException:
+            await console.stop(_GRACE)
+            raise
+        return console
+
+    async def prepare(self, config: NodeConfig) -> Prepared:
+        """Prepare other settings; the address is the only one that the console has. Raises ``OSError``."""
+        prepared = Prepared()
+        if config.topology.console == self._config.topology.console:
+            prepared.add(lambda: self._take(config))
+            return prepared
+        console = await self._listen(config, serve=False)
+        prepared.add(lambda: self._move(config, console), lambda: self._end(console))
+        return prepared
+
+    def _take(self, config: NodeConfig) -> None:
+        self._config = config
+
+    def _move(self, config: NodeConfig, console: Console) -> None:
+        self._take(config)
+        console.serve()
+        old, self._console = self._console, console
+        if old is not None:
+            self._end(old)
+        log.info("the console moved to %s", config.topology.console)
+
+    def _end(self, console: Console) -> None:
+        task = asyncio.create_task(console.stop(_GRACE), name="end of a console")
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
 
     async def stop(self, grace: float) -> None:
         """Stop listening, and close all connections within ``grace`` seconds."""
-        if self._server is not None:
-            self._server.close()
-        try:
-            async with asyncio.timeout(grace):
-                if self._runner is not None:
-                    await self._runner.cleanup()
-                await self._source.close()
-        except TimeoutError:
-            log.warning("the console's connections did not close within %.1f s", grace)
+        console, client, follower = self._console, self._client, self._follower
+        closings: list[Callable[[], Awaitable[None]]] = []
+        if follower is not None:
+            closings.append(follower.stop)
+        if console is not None:
+            closings.append(lambda: console.stop(grace))
+        if client is not None:
+            closings.append(client.close)
+        await close_all(*closings, self._ended)
 
-    def status(self) -> ConsoleStatus:
+    async def _ended(self) -> None:
+        for error in await asyncio.gather(*self._endings, return_exceptions=True):
+            if error is not None:
+                log.warning("a listener of the console did not end cleanly: %s", error)
+
+    def status(self) -> NodeStatus:
         """The figures for ``mesh status`` and the metrics."""
-        server = None if self._runner is None else self._runner.server
-        connections = 0 if server is None else len(server.connections)
-        return ConsoleStatus(connections=connections, open=connections, refused=self._refused)
+        console, follower = self._console, self._follower
+        if console is None or follower is None:
+            return NodeStatus(revision=self._config.revision)
+        return replace(
+            console.status(), detail=follower.detail, revision=follower.revision, begun=follower.begun
+        )
 
 
-def _end(handler: web.RequestHandler) -> None:
-    """Abort the connection. ``force_close`` would wait until the peer has read the buffered bytes, perhaps for ever."""
-    if handler.transport is not None:
-        handler.transport.abort()
-
-
-@final
-class _Refusal(asyncio.Protocol):
-    """Closes a connection above the limit."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
-
-
-def build(assignment: Assignment) -> Console:
+def build(assignment: Assignment) -> ConsoleNode:
     """The console of an assignment, not started. Raises ``ValueError`` if the topology has none."""
-    topology = from_dict(dict(assignment.settings))
-    if topology.console is None:
-        raise ValueError(f"the topology of mesh {assignment.mesh!r} has no 'console: host:port'")
-    return Console(MeshSource(topology, assignment.endpoints, Path(assignment.data)), topology.console)
+    return ConsoleNode(place_of(assignment), Path(assignment.data))

@@ -24,8 +24,12 @@ from mesh.figures.node import NodeStatus
 from mesh.node.brokerhost import BrokerHost, open_broker
 from mesh.node.closing import close_all, close_together
 from mesh.node.config import TIER, NodeConfig
+from mesh.node.follower import SettingsFollower
+from mesh.node.newest import newest
 from mesh.node.poison import begin_trail, end_trail
+from mesh.node.prepared import Prepared
 from mesh.node.services import Services
+from mesh.node.unchanged import without_changes
 from mesh.policy.attempts import Attempts
 from mesh.registry.members import Member
 from mesh.transport.admission import Admission
@@ -50,7 +54,8 @@ class CoreNode:
     """One core. ``start`` raises ``JournalError``, ``OSError`` or ``RegistryError``, each with one clear sentence."""
 
     def __init__(self, config: NodeConfig) -> None:
-        self._config = config
+        self._configure(config)
+        self._follower: SettingsFollower | None = None
         self._services: Services | None = None
         self._broker_host: BrokerHost | None = None
         self._router: Router | None = None
@@ -61,12 +66,16 @@ class CoreNode:
         self._kept = CoreItems(())
         self._group: StreamGroup | None = None
         self._endpoints: list[Endpoint] = []
+        self._trail: Trail | None = None
+
+    def _configure(self, config: NodeConfig) -> None:
+        self._config = config
         self._attempts = Attempts(config.topology.limits.wrong_passwords)
         self._buffers = Buffers(config.buffer_bytes())
-        self._trail: Trail | None = None
 
     async def start(self) -> None:
         """Recover, connect to the edges, then listen to back ends."""
+        self._configure(await newest(self._config))
         config = self._config
         config.connections()  # a mistake is named before anything is opened
         self._trail = begin_trail(config.folder)
@@ -105,6 +114,12 @@ class CoreNode:
         await self._listen(broker_host)
         await services.announce({})
         await services.show(self.status)
+        self._follower = SettingsFollower.of(services.client, config, self.prepare)
+        await self._follower.start()
+
+    async def prepare(self, config: NodeConfig) -> Prepared:
+        """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves."""
+        return without_changes(self._config, config)
 
     def _follow_interest(self, broker_host: BrokerHost) -> Upstream:
         upstream = Upstream(broker_host.journal, self._interest, lambda filter: any(
@@ -244,6 +259,8 @@ class CoreNode:
     async def stop(self, grace: float) -> None:
         """Tell the back ends, close the links and the journal."""
         closings: list[Callable[[], Awaitable[None]]] = [lambda: self._stop_endpoints(grace / 2), self._stop_links]
+        if self._follower is not None:
+            closings.insert(0, self._follower.stop)
         for part in (self._router, self._broker_host, self._services):
             if part is not None:
                 closings.append(part.stop)
@@ -266,15 +283,19 @@ class CoreNode:
     def status(self) -> NodeStatus:
         """Figures for ``mesh status`` and metrics."""
         broker_host, services, router = self._broker_host, self._services, self._router
+        follower = self._follower
         if broker_host is None or services is None or router is None:
-            return NodeStatus()
+            return NodeStatus(revision=self._config.revision)
         found = broker_host.status()
         links = tuple([link.status(self._diallers[edge].trouble) for edge, link in self._links.items()])
         return CoreStatus(
             metrics=services.metrics,
             detail=found.detail
             or self._buffers.strain()
+            or ("" if follower is None else follower.detail)
             or "; ".join(f"{link.peer} {link.error}" for link in links if link.error),
+            revision=self._config.revision if follower is None else follower.revision,
+            begun=0 if follower is None else follower.begun,
             connections=found.broker.connected,
             sessions=found.broker.sessions,
             queued=found.broker.queued,

@@ -25,9 +25,13 @@ from mesh.node.brokerhost import BrokerHost, open_broker
 from mesh.node.closing import close_all
 from mesh.node.config import DEVICE, TIER, NodeConfig
 from mesh.node.ending import last_ending, process_token
+from mesh.node.follower import SettingsFollower
+from mesh.node.newest import newest
 from mesh.node.poison import begin_trail, end_trail
 from mesh.node.ports import keep_ports
+from mesh.node.prepared import Prepared
 from mesh.node.services import Services
+from mesh.node.unchanged import without_changes
 from mesh.policy.access import vehicle_principal
 from mesh.registry.generation import EPOCH_BITS, MOST
 from mesh.registry.members import Member
@@ -51,9 +55,8 @@ class EdgeNode:
     """One edge. ``start`` raises ``JournalError``, ``OSError`` or ``RegistryError``, each with a one-sentence text."""
 
     def __init__(self, config: NodeConfig) -> None:
-        self._config = config
-        self._template = config.topology.vehicle_template()
-        self._grant = config.topology.access.grant(config.topology.access.vehicles)
+        self._configure(config)
+        self._follower: SettingsFollower | None = None
         self._services: Services | None = None
         self._broker_host: BrokerHost | None = None
         self._devices: Devices | None = None
@@ -61,8 +64,14 @@ class EdgeNode:
         self._ownership: Ownership | None = None
         self._trail: Trail | None = None
 
+    def _configure(self, config: NodeConfig) -> None:
+        self._config = config
+        self._template = config.topology.vehicle_template()
+        self._grant = config.topology.access.grant(config.topology.access.vehicles)
+
     async def start(self) -> None:
         """Recover the sessions, listen for front doors and cores, then announce the ports."""
+        self._configure(await newest(self._config))
         config = self._config
         services = self._services = Services(config)
         await services.start(_ignore)
@@ -93,6 +102,12 @@ class EdgeNode:
         await cores.start()
         await services.announce({DEVICE: devices.port, TIER: cores.port})
         await services.show(self.status)
+        self._follower = SettingsFollower.of(services.client, config, self.prepare)
+        await self._follower.start()
+
+    async def prepare(self, config: NodeConfig) -> Prepared:
+        """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves."""
+        return without_changes(self._config, config)
 
     def _make_devices(self, broker_host: BrokerHost, port: int) -> Devices:
         config = self._config
@@ -166,6 +181,8 @@ class EdgeNode:
         """Confirm the handled frames, close the links and the journal; the vehicles stay connected to their doors."""
         devices, cores = self._devices, self._cores
         closings: list[Callable[[], Awaitable[None]]] = []
+        if self._follower is not None:
+            closings.append(self._follower.stop)
         if devices is not None:
             closings.append(lambda: devices.stop(grace / 2))
         if cores is not None:
@@ -184,13 +201,16 @@ class EdgeNode:
     def status(self) -> NodeStatus:
         """The status, for ``mesh status`` and metrics."""
         broker_host, devices, services, cores = self._broker_host, self._devices, self._services, self._cores
-        ownership = self._ownership
+        ownership, follower = self._ownership, self._follower
         if broker_host is None or devices is None or services is None or cores is None or ownership is None:
-            return NodeStatus()
+            return NodeStatus(revision=self._config.revision)
         found, links = broker_host.status(), devices.status()
+        settings = "" if follower is None else follower.detail
         return EdgeStatus(
             metrics=services.metrics,
-            detail="; ".join(part for part in (found.detail, ownership.detail, links.detail) if part),
+            detail="; ".join(part for part in (found.detail, ownership.detail, links.detail, settings) if part),
+            revision=self._config.revision if follower is None else follower.revision,
+            begun=0 if follower is None else follower.begun,
             connections=links.connections,
             sessions=found.broker.sessions,
             queued=found.broker.queued,

@@ -16,7 +16,8 @@ class NodeStatus(Status):
     """What ``mesh status`` shows of a node: this class while the node starts, then a subclass for its role.
 
     ``metrics`` is the address for Prometheus, empty for none; ``detail`` says in one sentence what is wrong. ``queued``
-    is the number of messages that wait.
+    is the number of messages that wait; ``revision`` is the number of the settings that the node follows, ``begun`` of
+    those with which it started; 0 if they have none.
     """
 
     metrics: str = ""
@@ -24,3 +25,5 @@ class NodeStatus(Status):
     connections: int = 0
     sessions: int = 0
     queued: int = 0
+    revision: int = 0
+    begun: int = 0

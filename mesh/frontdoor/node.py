@@ -17,7 +17,11 @@ from mesh.frontdoor.door import FrontDoor
 from mesh.frontdoor.status import DoorStatus
 from mesh.node.closing import close_all
 from mesh.node.config import DEVICE, NodeConfig
+from mesh.node.follower import SettingsFollower
+from mesh.node.newest import newest
+from mesh.node.prepared import Prepared
 from mesh.node.services import Services
+from mesh.node.unchanged import without_changes
 from mesh.policy.attempts import Attempts
 from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
@@ -68,14 +72,19 @@ class DoorNode:
     """One front door. ``start`` raises ``OSError``, which names the address, if listening fails."""
 
     def __init__(self, config: NodeConfig) -> None:
-        self._config = config
-        self._identity = config.topology.identity.compile()
-        self._attempts = Attempts(config.topology.limits.wrong_passwords, shared=True)
+        self._configure(config)
+        self._follower: SettingsFollower | None = None
         self._services: Services | None = None
         self._door: FrontDoor | None = None
 
+    def _configure(self, config: NodeConfig) -> None:
+        self._config = config
+        self._identity = config.topology.identity.compile()
+        self._attempts = Attempts(config.topology.limits.wrong_passwords, shared=True)
+
     async def start(self) -> None:
         """Follow the map, link to the edges, then accept vehicles."""
+        self._configure(await newest(self._config))
         config = self._config
         limits = config.topology.limits
         services = self._services = Services(config)
@@ -102,6 +111,12 @@ class DoorNode:
         await door.start()
         await services.announce({})
         await services.show(self.status)
+        self._follower = SettingsFollower.of(services.client, config, self.prepare)
+        await self._follower.start()
+
+    async def prepare(self, config: NodeConfig) -> Prepared:
+        """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves."""
+        return without_changes(self._config, config)
 
     async def _wait_for_edges(self, services: Services) -> None:
         names = [edge.name for edge in self._config.topology.edges()]
@@ -121,6 +136,8 @@ class DoorNode:
         """Dismiss the vehicles, spread over the grace period; they connect again through another door."""
         door, services = self._door, self._services
         closings: list[Callable[[], Awaitable[None]]] = []
+        if self._follower is not None:
+            closings.append(self._follower.stop)
         if door is not None:
             closings.append(lambda: door.stop(grace))
         if services is not None:
@@ -129,13 +146,15 @@ class DoorNode:
 
     def status(self) -> NodeStatus:
         """The status, for ``mesh status`` and metrics."""
-        door, services = self._door, self._services
+        door, services, follower = self._door, self._services, self._follower
         if door is None or services is None:
-            return NodeStatus()
+            return NodeStatus(revision=self._config.revision)
         found = door.status()
         return DoorStatus(
             metrics=services.metrics,
-            detail=door.clients.buffers.strain(),
+            detail=door.clients.buffers.strain() or ("" if follower is None else follower.detail),
+            revision=self._config.revision if follower is None else follower.revision,
+            begun=0 if follower is None else follower.begun,
             connections=found.clients.connections,
             door=found,
             attempts=self._attempts.status(),

@@ -51,7 +51,8 @@ _CLIENTS: Final = PacketLimits()
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """``folder`` is this node's folder, ``endpoints`` are the URLs of etcd, ``secret`` is the mesh secret, ``revision``
-    is the number of the topology, 0 if it has none."""
+    is the number of the topology, 0 if it has none, ``since`` is when this run of the mesh began, in seconds since
+    1970."""
 
     topology: Topology
     spec: NodeSpec
@@ -59,6 +60,7 @@ class NodeConfig:
     folder: Path
     secret: bytes
     revision: int = 0
+    since: float = 0.0
 
     @property
     def name(self) -> str:

@@ -66,12 +66,13 @@ class NotPrepared(Exception):
 
 @final
 class SettingsFollower:
-    """One task. ``config`` is what the node follows."""
+    """One task. ``config`` is what the node follows, ``begun`` the revision with which it started."""
 
     def __init__(
         self, config: NodeConfig, prepare: Prepare, store: SettingsStore, watch: SettingsWatch, ballot: Ballot
     ) -> None:
         self.config = config
+        self.begun = config.revision
         self._prepare = prepare
         self._store = store
         self._watch = watch
@@ -230,7 +231,7 @@ class SettingsFollower:
 
     async def _save(self, revision: Revision) -> None:
         try:
-            await asyncio.to_thread(keep, self.config.folder, revision)
+            await asyncio.to_thread(keep, self.config.folder, revision, self.config.since)
         except OSError as error:
             if self._unsaved is None:
                 log.error("revision %d of the settings is not on disk: %s", revision.number, error)
@@ -275,7 +276,8 @@ class SettingsFollower:
     async def _candidate_of(self, revision: Revision) -> Candidate:
         """Prepare a revision. Raises ``NotPrepared``."""
         try:
-            config = revised(self.config, revision)
+            # In a thread: settings of 1 MB take longer than a turn of the loop may.
+            config = await asyncio.to_thread(revised, self.config, revision)
             if config is None:
                 config = replace(self.config, revision=revision.number)
                 return Candidate(revision, config, Prepared(), present=False)

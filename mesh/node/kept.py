@@ -6,40 +6,45 @@ of power, and no other user can read it, as settings have passwords.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
 from typing import Final
 
 from mesh.private import SECRET, read_own
-from mesh.registry.errors import BadRecord
-from mesh.registry.settings import Revision, decode, encode
+from mesh.registry.settings import Revision, from_plain, plain
 
 log = logging.getLogger(__name__)
 
 NAME: Final = "settings.json"
 
 
-def read_kept(folder: Path) -> Revision | None:
-    """The revision that ``keep`` wrote last. A file that cannot be used is logged, and counts as none."""
+def read_kept(folder: Path, since: float) -> Revision | None:
+    """The revision that ``keep`` wrote last, if it was in the same run of the mesh, which began at ``since``: another
+    run may have another etcd, which gives the numbers anew. A file that cannot be used is logged, and counts as
+    none."""
     path = folder / NAME
     try:
-        return decode(read_own(path, secret=True), str(path))
+        value = json.loads(read_own(path, secret=True))
+        return from_plain(value) if value["since"] == since else None
     except FileNotFoundError:
         return None
-    except (BadRecord, OSError) as error:
+    except OSError as error:
         log.warning("the settings in the folder are not used: %s", error)
-        return None
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("the settings in the folder are not used: %s holds something else: %r", path, error)
+    return None
 
 
-def keep(folder: Path, revision: Revision) -> None:
+def keep(folder: Path, revision: Revision, since: float) -> None:
     """Replace the file. Raises ``OSError``."""
     path = folder / NAME
     draft = path.with_suffix(".draft")
     draft.unlink(missing_ok=True)  # of a process that was killed; it may have another mode
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SECRET)
     with os.fdopen(handle, "wb") as file:
-        file.write(encode(revision))
+        file.write(json.dumps({"since": since, **plain(revision)}).encode())
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)

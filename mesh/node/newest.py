@@ -16,7 +16,7 @@ from mesh.node.kept import keep, read_kept
 from mesh.node.registry import client_of
 from mesh.registry.errors import RegistryError
 from mesh.registry.settings import Revision, SettingsStore
-from mesh.topology.nodes import nodes
+from mesh.topology.nodes import spec_of
 from mesh.topology.topology import from_dict
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _WAIT: Final = 3.0  # seconds that a start waits for etcd, which may be unavaila
 async def newest(config: NodeConfig) -> NodeConfig:
     """``config`` with the newest settings. Raises ``OSError`` or ``ValueError`` if the certificates of etcd cannot be
     used."""
-    kept = await asyncio.to_thread(read_kept, config.folder)
+    kept = await asyncio.to_thread(read_kept, config.folder, config.since)
     current = await _current(config)
     found = [one for one in (current, kept) if one is not None and one.number > config.revision]
     for revision in sorted(found, key=lambda one: one.number, reverse=True):
@@ -52,8 +52,10 @@ def revised(config: NodeConfig, revision: Revision) -> NodeConfig | None:
         topology = from_dict(revision.settings)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"revision {revision.number} is of another version of the mesh: {error!r}") from error
-    spec = next((spec for spec in nodes(topology) if (spec.name, spec.role) == (config.name, config.spec.role)), None)
-    return None if spec is None else replace(config, topology=topology, spec=spec, revision=revision.number)
+    spec = spec_of(topology, config.name)
+    if spec is None or spec.role != config.spec.role:
+        return None
+    return replace(config, topology=topology, spec=spec, revision=revision.number)
 
 
 async def _current(config: NodeConfig) -> Revision | None:
@@ -72,6 +74,6 @@ async def _current(config: NodeConfig) -> Revision | None:
 
 async def _keep(config: NodeConfig, revision: Revision) -> None:
     try:
-        await asyncio.to_thread(keep, config.folder, revision)
+        await asyncio.to_thread(keep, config.folder, revision, config.since)
     except OSError as error:
         log.error("revision %d of the settings is not on disk: %s", revision.number, error)

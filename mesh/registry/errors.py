@@ -43,6 +43,10 @@ class Conflict(RegistryError):
     """Another process changed the record first; nothing was written."""
 
 
+class TooLarge(RegistryError):
+    """The value is larger than etcd can keep; nothing was written."""
+
+
 class Superseded(RegistryError):
     """A newer process has announced itself under the same name; this one must not use it any longer."""
 

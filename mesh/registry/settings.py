@@ -16,21 +16,25 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 from mesh.registry import etcd_pb2 as pb
 from mesh.registry.client import EtcdClient, absent, get, holds, put, unchanged
-from mesh.registry.errors import BadRecord, Conflict, LeaseLost
+from mesh.registry.errors import BadRecord, Conflict, LeaseLost, RegistryError, TooLarge
 from mesh.registry.keys import Keys
 
 KEPT: Final = 100
 """Revisions that are kept."""
 
+MOST: Final = 1_500_000
+"""Bytes of one revision: etcd takes requests of 1.5 MiB."""
+
 PROPOSED: Final = 30
 """Seconds that a proposal lives after its command was killed."""
 
 _TRIES: Final = 16  # of a number that other processes write at the same time
+_PAGE: Final = 8  # revisions in one answer of etcd, each of which may have ``MOST`` bytes
 
 
 @final
@@ -76,7 +80,7 @@ class Confirmation:
 
 @final
 class SettingsStore:
-    """Reads and writes the settings, for commands and the controller. Every method raises RegistryError."""
+    """Reads and writes the settings, for nodes, commands and the controller. Every method raises RegistryError."""
 
     __slots__ = ("_client", "_keys")
 
@@ -99,7 +103,7 @@ class SettingsStore:
     async def history(self) -> list[Revision]:
         """The revisions that are or were in force, newest first."""
         found: list[Revision] = []
-        async for page in self._client.pages(self._keys.revisions):
+        async for page in self._client.pages(self._keys.revisions, page=_PAGE):
             found += [revision_in(entry) for entry in page.kvs if not entry.lease]
         return found[::-1]
 
@@ -119,46 +123,51 @@ class SettingsStore:
     # Writing
 
     async def propose(self, draft: Revision, base: int, ttl: int = PROPOSED) -> Proposal:
-        """Propose a revision, which gets its number here. ``base``: the one that it was made for, 0 for none. Raises
-        ``Conflict`` if another is in force by now, or proposed."""
-        number, seen = await self._number(self._keys.current)
-        if number != base:
-            raise Conflict(f"revision {number} is in force by now, made by another command")
-        last, last_seen = await self._number(self._keys.last)
-        made = replace(draft, number=max(last, number, draft.number) + 1)
+        """Propose a revision, which gets its number here. ``base``: the one that it was made for, 0 for none. Nothing is
+        proposed if this raises: ``Conflict`` if another is in force by now, or proposed; ``TooLarge``."""
+        made, seen, last_seen = await self._numbered(draft, base)
+        value = encode(made)
         lease, _ = await self._client.grant(ttl)
         request = pb.TxnRequest(
             compare=[
                 absent(self._keys.proposed), _as_seen(self._keys.current, seen), _as_seen(self._keys.last, last_seen)
             ],
             success=[
-                put(self._keys.revision(made.number), encode(made), lease),
-                put(self._keys.proposed, _numbered(made.number), lease),
-                put(self._keys.last, _numbered(made.number)),
+                put(self._keys.revision(made.number), value, lease),
+                put(self._keys.proposed, _number_value(made.number), lease),
+                put(self._keys.last, _number_value(made.number)),
             ],
         )  # fmt: skip
-        if not (await self._client.txn(request)).succeeded:
-            await self._revoke(lease)
-            raise Conflict("another command proposes a change at present; try again when it has ended")
-        return Proposal(made, lease, seen)
+        try:
+            if (await self._client.txn(request)).succeeded:
+                return Proposal(made, lease, seen)
+        except BaseException:
+            # It may have been written. What cannot be removed now ends with its lease.
+            with contextlib.suppress(RegistryError):
+                await self._client.revoke(lease)
+            raise
+        await self._revoke(lease)
+        raise Conflict("another command proposes a change at present; try again when it has ended")
 
     async def commit(self, proposal: Proposal) -> None:
-        """Put a proposal in force. Raises ``Conflict`` if its time is over, or another revision is in force."""
+        """Put a proposal in force. Raises ``Conflict`` if its time is over, or another revision is in force; after
+        ``Unavailable`` it may be in force or not."""
         keys, number = self._keys, proposal.number
         request = pb.TxnRequest(
-            compare=[holds(keys.proposed, _numbered(number)), _as_seen(keys.current, proposal.seen)],
+            compare=[holds(keys.proposed, _number_value(number)), _as_seen(keys.current, proposal.seen)],
             success=[
-                put(keys.revision(number), encode(proposal.revision)),
-                put(keys.current, _numbered(number)),
+                *self._in_force(proposal.revision),
                 pb.Operation(delete=pb.DeleteRequest(key=keys.proposed)),
             ],
-            failure=[get(keys.current)],
+            failure=[get(keys.revision(number))],
         )
         done = await self._client.txn(request, retry=True)
-        # A repeated call whose first try was written finds the revision in force.
-        if not done.succeeded and (await self._number(keys.current))[0] != number:
+        if done.succeeded:
+            return
+        # A repeated call whose first try was written finds the revision, which has no lease then.
+        found = done.responses[0].range.kvs
+        if not found or found[0].lease:
             raise Conflict(f"the proposal of revision {number} has ended: no command may take longer than its time")
-        await self._forget_old(number)
 
     async def withdraw(self, proposal: Proposal) -> None:
         """Remove a proposal. One that is in force stays so."""
@@ -166,21 +175,14 @@ class SettingsStore:
 
     async def first(self, draft: Revision) -> Revision:
         """Put a revision in force without votes, for a mesh that does not run. A proposal that a killed command left is
-        no obstacle, and cannot be committed then. Raises ``Conflict``."""
-        number, seen = await self._number(self._keys.current)
-        last, last_seen = await self._number(self._keys.last)
-        made = replace(draft, number=max(last, number, draft.number) + 1)
+        no obstacle, and cannot be committed then. Raises ``Conflict``, ``TooLarge``."""
+        made, seen, last_seen = await self._numbered(draft)
         request = pb.TxnRequest(
             compare=[_as_seen(self._keys.current, seen), _as_seen(self._keys.last, last_seen)],
-            success=[
-                put(self._keys.revision(made.number), encode(made)),
-                put(self._keys.current, _numbered(made.number)),
-                put(self._keys.last, _numbered(made.number)),
-            ],
+            success=[*self._in_force(made), put(self._keys.last, _number_value(made.number))],
         )
         if not (await self._client.txn(request)).succeeded:
             raise Conflict("another command changes the settings at present")
-        await self._forget_old(made.number)
         return made
 
     async def raise_last(self, number: int) -> None:
@@ -191,7 +193,7 @@ class SettingsStore:
             if last >= number:
                 return
             request = pb.TxnRequest(
-                compare=[_as_seen(self._keys.last, seen)], success=[put(self._keys.last, _numbered(number))]
+                compare=[_as_seen(self._keys.last, seen)], success=[put(self._keys.last, _number_value(number))]
             )
             if (await self._client.txn(request, retry=True)).succeeded:
                 return
@@ -224,35 +226,59 @@ class SettingsStore:
                     found[entry.key[len(prefix) :].decode(errors="replace")] = value
         return found
 
-    async def _forget_old(self, newest: int) -> None:
-        """Delete the oldest revisions. Numbers of withdrawn proposals are missing, so fewer than ``KEPT`` may stay."""
-        if newest > KEPT:
-            await self._client.delete(self._keys.revision(0), self._keys.revision(newest - KEPT + 1), retry=True)
+    async def _numbered(self, draft: Revision, base: int | None = None) -> tuple[Revision, int, int]:
+        """The draft with its number, and etcd's revisions of the keys of the present and of the last number. Raises
+        ``Conflict`` if another revision than ``base`` is in force, ``TooLarge``."""
+        number, seen = await self._number(self._keys.current)
+        if base is not None and number != base:
+            raise Conflict(f"revision {number} is in force by now, made by another command")
+        last, last_seen = await self._number(self._keys.last)
+        made = replace(draft, number=max(last, number, draft.number) + 1)
+        size = len(encode(made))
+        if size > MOST:
+            raise TooLarge(f"the settings have {size} bytes as JSON; etcd can keep at most {MOST}")
+        return made, seen, last_seen
+
+    def _in_force(self, revision: Revision) -> list[pb.Operation]:
+        """What puts a revision in force, and forgets the oldest ones. Numbers of withdrawn proposals are missing, so
+        fewer than ``KEPT`` may stay."""
+        keys, number = self._keys, revision.number
+        done = [put(keys.revision(number), encode(revision)), put(keys.current, _number_value(number))]
+        if number > KEPT:
+            oldest = pb.DeleteRequest(key=keys.revision(0), range_end=keys.revision(number - KEPT + 1))
+            done.append(pb.Operation(delete=oldest))
+        return done
 
     async def _revoke(self, lease: int) -> None:
         with contextlib.suppress(LeaseLost):  # its time was over
             await self._client.revoke(lease)
 
 
+def plain(revision: Revision) -> dict[str, Any]:
+    """A revision as plain values, in etcd and in files."""
+    return {
+        "revision": revision.number, "settings": revision.settings, "at": revision.at, "by": revision.by,
+        "host": revision.host, "changes": list(revision.changes), "over": revision.over,
+    }  # fmt: skip
+
+
 def encode(revision: Revision) -> bytes:
-    """The value of a revision, in etcd and in files."""
-    value = asdict(revision)
-    return json.dumps({"revision": value.pop("number"), **value}).encode()
+    """The value of a revision in etcd."""
+    return json.dumps(plain(revision)).encode()
 
 
-def decode(value: bytes, place: str) -> Revision:
-    """The inverse of ``encode``. ``place``: where the value was found. Raises ``BadRecord``."""
-    return revision_in(pb.KeyValue(key=place.encode(errors="replace"), value=value))
+def from_plain(value: Mapping[str, Any]) -> Revision:
+    """The inverse of ``plain``. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for other values."""
+    return Revision(
+        int(value["revision"]), dict(value["settings"]), float(value["at"]), str(value["by"]), str(value["host"]),
+        tuple(str(line) for line in value["changes"]), float(value.get("over", 0.0)),
+    )  # fmt: skip
 
 
 def revision_in(entry: pb.KeyValue) -> Revision:
     """The revision in a value. Raises ``BadRecord``."""
-    value = _object(entry)
     try:
-        return Revision(
-            int(value["revision"]), dict(value["settings"]), float(value["at"]), str(value["by"]), str(value["host"]),
-            tuple(str(line) for line in value["changes"]), float(value.get("over", 0.0)),
-        )  # fmt: skip
+        return from_plain(_object(entry))
     except (KeyError, TypeError, ValueError) as error:
         raise _bad(entry, "an object with revision, settings, at, by, host and changes") from error
 
@@ -283,5 +309,5 @@ def _as_seen(key: bytes, seen: int) -> pb.Compare:
     return unchanged(key, seen) if seen else absent(key)
 
 
-def _numbered(number: int) -> bytes:
+def _number_value(number: int) -> bytes:
     return json.dumps({"revision": number}).encode()

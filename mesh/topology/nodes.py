@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, final
+from typing import Final, Literal, final
 
 from mesh.topology.keys import Role
 from mesh.topology.topology import CoreSpec, FrontDoorSpec, ListenerSpec, Topology
 from mesh.topology.units import Address
 
+CONSOLE: Final = "console"
+
 # Names of the processes that ``mesh.cluster`` runs besides the nodes.
-RESERVED: Final = frozenset({"controller", "etcd", "console", "supervisor"})
+RESERVED: Final = frozenset({"controller", "etcd", CONSOLE, "supervisor"})
 
 
 @final
@@ -19,7 +21,7 @@ class NodeSpec:
     """One node. ``pool`` and ``weight`` are an edge's, ``listen`` and ``redirect`` a door's or core's."""
 
     name: str
-    role: Role
+    role: Role | Literal["console"]
     pool: str = ""
     weight: int = 0
     listen: tuple[ListenerSpec, ...] = ()
@@ -50,6 +52,13 @@ def nodes(topology: Topology) -> list[NodeSpec]:
             for name in replica_names(door)
         ]
     return found
+
+
+def spec_of(topology: Topology, name: str) -> NodeSpec | None:
+    """The node with this name, also the console, which is no part of ``nodes``; ``None`` if there is none."""
+    if name == CONSOLE:
+        return None if topology.console is None else NodeSpec(name=CONSOLE, role="console")
+    return next((spec for spec in nodes(topology) if spec.name == name), None)
 
 
 def metrics_addresses(topology: Topology) -> dict[str, Address]:

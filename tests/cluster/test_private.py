@@ -9,7 +9,7 @@ import pytest
 
 from mesh.cluster.lifecycle import down, planned
 from mesh.cluster.node import Assignment
-from mesh.cluster.nodes import place_of
+from mesh.cluster.place import place_of
 from mesh.cluster.rayenv import environment, ray_folder
 from mesh.cluster.run import (
     STOPPED,

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 
 from mesh.cluster.status import MeshStatus, NodeRow
-from mesh.console.node import Console
+from mesh.console.listener import Console
 from mesh.console.source import NoAnswer
 from mesh.topology.units import Address
 

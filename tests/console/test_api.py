@@ -10,7 +10,7 @@ import pytest
 
 from mesh.cluster.plan import plan_of
 from mesh.cluster.status import NodeRow
-from mesh.console.node import Console
+from mesh.console.listener import Console
 from mesh.topology.load import load
 from tests.console.made import Made, ask, run
 from tests.support.topologies import topology

@@ -93,7 +93,7 @@ class Case:
 
     def __init__(self, folder: Path, name: str = "edge-1") -> None:
         self.etcd, self.parts = Etcd(), Parts()
-        self.config = replace(config(name), folder=folder, revision=1)
+        self.config = replace(config(name), folder=folder, revision=1, since=5.0)
         self.etcd.revisions = {number: self.revision(number) for number in range(1, 9)}
         etcd: object = self.etcd
         self.follower = SettingsFollower(self.config, self.parts.prepare, etcd, etcd, etcd)  # type: ignore[arg-type]
@@ -145,13 +145,13 @@ def test_a_proposal_is_prepared_and_takes_effect_with_its_commit(tmp_path: Path)
             case.etcd.set(1, 2)
             await case.voted(2)
             assert (case.parts.said, case.parts.sessions, case.follower.revision) == (["prepare 2"], 0, 1)
-            assert read_kept(tmp_path) is None
+            assert read_kept(tmp_path, 5.0) is None
             case.etcd.set(2)
             await case.confirmed(2)
             assert (case.parts.said, case.parts.sessions) == (["prepare 2", "commit 2"], 2)
             assert (case.follower.revision, case.follower.detail) == (2, "")
             assert case.follower.config.topology.limits.sessions == 2
-            assert read_kept(tmp_path) == case.revision(2)
+            assert read_kept(tmp_path, 5.0) == case.revision(2)
             assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
             assert [entry.name for entry in tmp_path.iterdir()] == [NAME]
 
@@ -338,7 +338,7 @@ def test_a_node_that_is_removed_agrees_and_keeps_what_it_has(tmp_path: Path) -> 
             await case.confirmed(2)
             assert case.parts.said == []
             assert case.follower.config.topology == topology
-            assert read_kept(tmp_path) is None
+            assert read_kept(tmp_path, 5.0) is None
 
     run(main())
 
@@ -365,7 +365,7 @@ def test_settings_that_are_not_on_disk_are_in_force_and_reported_until_they_are(
             assert "revision 2 is not on disk" in case.follower.detail
             folder.mkdir()
             await until(lambda: case.follower.detail == "")
-            assert read_kept(folder) == case.revision(2)
+            assert read_kept(folder, 5.0) == case.revision(2)
 
     run(main())
 
@@ -373,14 +373,16 @@ def test_settings_that_are_not_on_disk_are_in_force_and_reported_until_they_are(
 def test_the_kept_file_is_replaced_whole_and_read_only_if_it_is_private(tmp_path: Path) -> None:
     case = Case(tmp_path)
     (tmp_path / "settings.draft").write_text("of a killed process")
-    keep(tmp_path, case.revision(2))
-    keep(tmp_path, case.revision(3))
-    assert read_kept(tmp_path) == case.revision(3)
+    keep(tmp_path, case.revision(2), 5.0)
+    keep(tmp_path, case.revision(3), 5.0)
+    assert read_kept(tmp_path, 5.0) == case.revision(3)
+    assert read_kept(tmp_path, 6.0) is None, "another run of the mesh may give the numbers anew"
     (tmp_path / NAME).chmod(0o644)
-    assert read_kept(tmp_path) is None
+    assert read_kept(tmp_path, 5.0) is None
     (tmp_path / NAME).chmod(0o600)
-    (tmp_path / NAME).write_text('{"revision": 3')
-    assert read_kept(tmp_path) is None
+    for text in ('{"revision": 3', "[]", "{}", '{"since": 5.0}', '{"since": 5.0, "revision": 3, "settings": 1}'):
+        (tmp_path / NAME).write_text(text)
+        assert read_kept(tmp_path, 5.0) is None
 
 
 def test_a_revision_gives_the_node_its_part(tmp_path: Path) -> None:
