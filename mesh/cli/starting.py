@@ -95,8 +95,11 @@ def _until(signals: _StopSignals, progress: Progress) -> Progress:
 
 
 def warn(found: Run) -> int:
-    """Name the nodes that stay down; returns the exit code."""
-    damaged = status_of(found).damaged
+    """Show the warnings of the mesh, and name the nodes that stay down; returns the exit code."""
+    status = status_of(found)
+    for text in status.warnings:
+        print(f"warning: {text}", file=sys.stderr)
+    damaged = status.damaged
     for row in damaged:
         print(f"{row.role} {row.name!r} stays down, its journal is damaged: {row.detail}", file=sys.stderr, flush=True)
     return DAMAGED if damaged else 0

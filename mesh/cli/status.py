@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (OSError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
-    say(status.notes)
+    say((*status.notes, *(f"warning: {text}" for text in status.warnings)))
     print(status.to_json(indent=2)) if arguments.json else _show(status)
     return 0 if status.all_ready else 1
 

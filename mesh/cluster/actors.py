@@ -14,12 +14,17 @@ import time
 from pathlib import Path
 from typing import Final, final
 
-from mesh.cluster.controller import Controller
+from mesh.cluster.controller import PATIENCE, Controller
+from mesh.cluster.following import Following
 from mesh.cluster.host import Host, Report, all_file_descriptors, log_to_file
 from mesh.cluster.node import Assignment
-from mesh.cluster.plan import LOCAL, ClusterPlan, objections
+from mesh.cluster.plan import LOCAL, ClusterPlan
+from mesh.cluster.rayenv import short_lived
+from mesh.cluster.revisions import Revisions
+from mesh.cluster.run import load_plan, save_plan
 from mesh.cluster.runtime import CONTROLLER, RayRuntime, restarted
 from mesh.cluster.spares import Spares
+from mesh.cluster.starts import count_start
 from mesh.cluster.status import Snapshot, save_status
 from mesh.node.ending import Ending
 
@@ -46,14 +51,20 @@ class NodeActor:
     def __init__(self, assignment: Assignment) -> None:
         self._logs = log_to_file(Path(assignment.data), assignment.name)
         all_file_descriptors()
-        ending = Ending(assignment.folder)
-        self._host = Host(assignment, begin=restarted(), on_orphan=self._end_now, ending=ending)
+        before = count_start(assignment.folder, assignment.since)
+        self._host = Host(
+            assignment, begin=restarted(), on_orphan=self._end_now, ending=Ending(assignment.folder),
+            restarts=before,
+        )  # fmt: skip
 
     def report(self) -> Report:
         return self._host.report()
 
     def begin(self) -> None:
         self._host.begin()
+
+    def finish(self, grace: float) -> None:
+        self._host.finish(grace)
 
     def end(self, grace: float) -> bool:
         ended = self._host.end(grace)
@@ -67,30 +78,51 @@ class NodeActor:
 
 
 class ControllerActor:
-    """The process of the controller. The constructor starts a thread that runs its rounds."""
+    """The process of the controller. The constructor starts a thread that runs its rounds, and one that follows the
+    settings in force."""
 
     def __init__(self, plan: ClusterPlan, namespace: str) -> None:
         data = Path(plan.data)
         self._logs = log_to_file(data, CONTROLLER)
-        self._plan = plan
-        self._controller = Controller(plan, RayRuntime(NodeActor, plan.mesh, namespace), tell=log.info)
+        revisions = Revisions(plan)
+        short = "" if plan.ray == LOCAL else short_lived(os.environ)
+        self._plan = last_plan(plan)
+        self._controller = Controller(
+            self._plan, RayRuntime(NodeActor, plan.mesh, namespace), tell=log.info, behind=revisions.behind,
+            patience=PATIENCE if restarted() else 0.0, warnings=tuple(filter(None, [short])),
+        )  # fmt: skip
         self._rounds = Rounds(self._controller, data, Spares(_SPARES) if plan.ray == LOCAL else None)
         threading.Thread(target=self._rounds.run, name="mesh-controller", daemon=True).start()
+        self._following = Following(self._plan, revisions, self._follow)
+        self._following.start()
 
     def snapshot(self) -> Snapshot:
         return self._controller.snapshot()
 
-    def has(self, plan: ClusterPlan) -> bool:
-        """Whether this controller has this plan: a controller that is being replaced still has the old one."""
-        return self._plan == plan
-
-    def objections(self, plan: ClusterPlan) -> list[str]:
-        return objections(self._plan, plan)
-
     def stop(self, grace: float) -> None:
+        self._following.stop()
         self._controller.stop(grace)
         self._rounds.write()
         self._logs.drain(_DRAIN)
+
+    def _follow(self, plan: ClusterPlan, current: bool) -> None:
+        if plan.revision > self._plan.revision:
+            self._plan = plan
+            try:
+                save_plan(plan)
+            except OSError as error:
+                log.error("the plan of revision %d cannot be kept: %s", plan.revision, error)
+        self._controller.follow(plan, current)
+
+
+def last_plan(plan: ClusterPlan) -> ClusterPlan:
+    """The last plan of this run that the data folder has, if it is newer than the one with which the controller was
+    created: Ray starts it again with that one."""
+    try:
+        kept = load_plan(Path(plan.data))
+    except (OSError, ValueError):
+        return plan
+    return kept if kept.since == plan.since and kept.revision > plan.revision else plan
 
 
 @final
@@ -110,11 +142,11 @@ class Rounds:
                 self._next()
             except Exception:
                 log.exception("a round of the controller failed; the next round tries again")
-            pause = _CALM if self._controller.settled else _BUSY
+            pause = _CALM if self._controller.calm else _BUSY
             time.sleep(max(0.02, begun + pause - time.monotonic()))
 
     def _next(self) -> None:
-        if self._controller.settled:
+        if self._controller.calm:
             whole = self._controller.glance(_PARTS)
         else:
             self._controller.tick()

@@ -4,25 +4,28 @@ Knows plans, reports and a ``Runtime`` that carries out single steps; never know
 always holds:
 
 * ``decide`` is a pure function; if a step is repeated or lost, the next round reaches the same state;
-* the controller remembers nothing that it cannot observe again, so a new one can replace it at any time (the counts of
-  restarts are lost then; no decision uses them);
+* the controller remembers nothing that it cannot observe again, so a new one can replace it at any time, also in the
+  midst of a rolling change: each node reports the revision that it was started with, and whether it is stopping;
 * a node is told to start when every node of the earlier stages is ready, or the mesh has been ready once; a node with
   a damaged journal, which stays down until an operator acts, holds up no other;
-* a node that is ready is not touched.
+* a node that is ready is not touched, unless a rolling change restarts it (``rolling``) or its plan lacks it;
+* a node is removed or restarted only for a plan that etcd has in force, while it answers, and is not created for one
+  that may be older than that.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol, final
 
-from mesh.cluster import host
+from mesh.cluster import host, rolling
 from mesh.cluster.host import Report
-from mesh.cluster.plan import ClusterPlan, PlannedNode
+from mesh.cluster.node import ETCD
+from mesh.cluster.plan import LOCAL, ClusterPlan, PlannedNode
 from mesh.cluster.status import DEGRADED, NodeRow, Snapshot
 from mesh.figures.node import NodeStatus
 from mesh.figures.status import by_series
@@ -31,8 +34,6 @@ ABSENT: Final = "absent"
 """The node has no process yet."""
 LOST: Final = "lost"
 """The node's process has ended; Ray is restarting it."""
-
-_SETTLED: Final = (host.READY, host.DAMAGED)
 
 # Seconds that a process whose event loop hangs has to end itself (``host.HUNG_AFTER``) before it is killed: it leaves a
 # report, and a kill leaves none.
@@ -47,20 +48,43 @@ SILENT_AFTER: Final = 60.0
 NO_PLACE_AFTER: Final = 15.0
 
 
+# Of nodes, by the revisions with which they were started, those that the plan restarts.
+Behind = Callable[[Mapping[str, int], ClusterPlan], frozenset[str]]
+
+# Seconds for a controller that Ray restarted to learn the settings in force, before it creates a node.
+PATIENCE: Final = 10.0
+
+
 class Kind(Enum):
     CREATE = "create"
     BEGIN = "begin"
     RESTART = "restart"
-    RETIRE = "retire"
+    """Kill the process of a node that does not answer."""
+    FINISH = "finish"
+    """Stop the node in order. When it has stopped, it is removed; if it is planned, it is created again."""
+    REMOVE = "remove"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do for one node; ``why`` is for the log."""
+    """One thing to do for one node; ``why`` is for the log; ``grace`` are the seconds that it has to stop."""
 
     kind: Kind
     name: str
     why: str = ""
+    grace: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """``opened``: the mesh has been ready once. ``current``: etcd answers, and has the plan's settings in force;
+    ``newest``: there are no newer ones, as far as can be known. ``behind``: the nodes that a rolling change has to
+    restart."""
+
+    opened: bool = False
+    current: bool = True
+    newest: bool = True
+    behind: Set[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -72,7 +96,6 @@ class Seen:
     state: str = ABSENT
     heard: float = 0.0
     changed: float = 0.0
-    restarts: int = 0
     note: str = ""
     metrics: str = ""
 
@@ -96,6 +119,9 @@ class Runtime(Protocol):
     def restart(self, name: str) -> None:
         """Kill the node's process; Ray restarts it."""
 
+    def finish(self, name: str, grace: float) -> None:
+        """Tell the node to stop within ``grace`` seconds."""
+
     def end(self, names: Iterable[str], grace: float) -> None:
         """Stop nodes at the same time, within ``grace`` seconds, and wait until they have stopped."""
 
@@ -103,21 +129,48 @@ class Runtime(Protocol):
         """Kill the node's process for good."""
 
 
-def decide(plan: ClusterPlan, seen: Mapping[str, Seen], now: float, opened: bool) -> list[Step]:
-    """The next steps. ``seen`` has every node that exists or is planned; ``opened``: the mesh has been ready once."""
+def decide(plan: ClusterPlan, seen: Mapping[str, Seen], now: float, knowledge: Knowledge) -> list[Step]:
+    """The next steps. ``seen`` has every node that exists or is planned."""
     steps = []
-    unready = {node.stage for node in plan.nodes if seen[node.name].state not in _SETTLED}
+    unready = {node.stage for node in plan.nodes if seen[node.name].state not in rolling.SETTLED}
     first = min(unready, default=0)
     for node in plan.nodes:
         it = seen[node.name]
         if it.state == ABSENT:
-            steps.append(Step(Kind.CREATE, node.name))
-        elif it.state == host.HELD and (opened or node.stage <= first):
+            # The settings in force may be in the mesh's own etcd, which is one of its nodes.
+            if knowledge.newest or node.role == ETCD:
+                steps.append(Step(Kind.CREATE, node.name))
+        elif it.state == host.HELD and (knowledge.opened or node.stage <= first):
             steps.append(Step(Kind.BEGIN, node.name))
+        elif it.state == host.STOPPED:
+            steps.append(Step(Kind.REMOVE, node.name, "it has stopped, and is created again"))
         elif why := _hung(it, now):
             steps.append(Step(Kind.RESTART, node.name, why))
+    if not knowledge.current:
+        return steps  # nodes need etcd to start again
+    steps += _retirements(plan, seen, now)
+    due = rolling.next_restart(plan, seen, knowledge.behind)
+    if due is not None and not steps:
+        why = f"revision {plan.revision} restarts it"
+        steps.append(Step(Kind.FINISH, due.name, why, rolling.grace(plan, seen, due.name)))
+    return steps
+
+
+def _retirements(plan: ClusterPlan, seen: Mapping[str, Seen], now: float) -> list[Step]:
+    """The steps for nodes that are no longer planned. Those that serve stop in order before they are removed."""
+    steps = []
     planned = {node.name for node in plan.nodes}
-    steps += [Step(Kind.RETIRE, name, "no longer in the topology") for name in sorted(seen) if name not in planned]
+    for name in sorted(seen.keys() - planned):
+        it = seen[name]
+        if it.report is None and now - it.changed < SILENT_AFTER:
+            continue  # it may serve
+        if it.state in (host.READY, host.STARTING):
+            why = "no longer in the topology"
+            steps.append(Step(Kind.FINISH, name, why, rolling.grace(plan, seen, name)))
+        elif it.state != host.STOPPING:
+            steps.append(Step(Kind.REMOVE, name, "no longer in the topology"))
+        elif why := _hung(it, now):
+            steps.append(Step(Kind.REMOVE, name, why))
     return steps
 
 
@@ -145,12 +198,23 @@ class Controller:
         runtime: Runtime,
         clock: Callable[[], float] = time.monotonic,
         tell: Callable[[str], None] = lambda line: None,
+        behind: Behind = lambda begun, plan: frozenset(),
+        patience: float = 0.0,
+        warnings: tuple[str, ...] = (),
     ) -> None:
+        """``behind`` tells which nodes the plan restarts; ``patience``: seconds to learn the settings in force before
+        nodes are created; ``warnings`` are shown with the status."""
+        self._warnings = warnings
         self.plan = plan
+        self._behind = behind
+        self._patient = clock() + patience
+        self._asked = False  # whether etcd has said what is in force
+        self._current = False
         self._runtime = runtime
         self._clock = clock
         self._tell = tell
-        self._seen: dict[str, Seen] = {}
+        self._seen = {node.name: Seen(changed=clock()) for node in plan.nodes}
+        self._restarting: frozenset[str] = frozenset()
         self._unread: list[str] = []
         self._opened = False
         self._stopping = threading.Event()
@@ -164,12 +228,31 @@ class Controller:
     @property
     def settled(self) -> bool:
         """Whether every planned node serves, or stays down until an operator acts."""
-        return all(self._seen.get(node.name, _NOTHING).state in _SETTLED for node in self.plan.nodes)
+        return all(self._seen.get(node.name, _NOTHING).state in rolling.SETTLED for node in self.plan.nodes)
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing is about to happen: every planned node is settled, or takes its time to stop."""
+        now = self._clock()
+        seen = (self._seen.get(node.name, _NOTHING) for node in self.plan.nodes)
+        return all(
+            it.state in rolling.SETTLED or (it.state == host.STOPPING and now - it.changed > _SLOW) for it in seen
+        )
 
     @property
     def restarts(self) -> int:
-        """The restarts of all nodes since this controller started."""
-        return sum(it.restarts for it in self._seen.values())
+        """The restarts of all nodes."""
+        return sum(it.report.restarts for it in self._seen.values() if it.report is not None)
+
+    def follow(self, plan: ClusterPlan, current: bool) -> None:
+        """Act on this plan from now on. ``current``: etcd answers, and has its settings in force; without it etcd has
+        none, or older ones."""
+        with self._turn:
+            if plan.revision >= self.plan.revision:
+                self._asked, self._current, self.plan = True, current, plan
+                for node in plan.nodes:
+                    self._seen.setdefault(node.name, Seen(changed=self._clock()))
+                self._unread = []
 
     def tick(self) -> None:
         """Look at all nodes once, and carry out the next steps."""
@@ -205,12 +288,13 @@ class Controller:
                 for name in these:
                     self._runtime.remove(name)
                     self._set(name, host.STOPPED)
-            for name in names.difference(self._seen):
+            for name in names.difference(node.name for node in self.plan.nodes):
                 self._runtime.remove(name)
 
     def snapshot(self) -> Snapshot:
         """The state of the mesh and of all planned nodes."""
-        return Snapshot(self.plan.mesh, self._state(), tuple(self._row(node) for node in self.plan.nodes))
+        rows = tuple(self._row(node) for node in self.plan.nodes)
+        return Snapshot(self.plan.mesh, self._state(), rows, warnings=self._warnings)
 
     def _state(self) -> str:
         if self._stopping.is_set():
@@ -241,13 +325,20 @@ class Controller:
             else:
                 self._hear(name, report, now)
         self._opened = self._opened or self.settled
-        for step in decide(self.plan, self._seen, now, self._opened):
+        begun = {
+            name: it.report.begun
+            for name, it in self._seen.items()
+            if it.state == host.READY and it.report is not None
+        }
+        self._restarting = self._behind(begun, self.plan)
+        knowledge = Knowledge(self._opened, self._current, self._asked or now >= self._patient, self._restarting)
+        for step in decide(self.plan, self._seen, now, knowledge):
             self._do(step)
 
     def _hear(self, name: str, report: Report, now: float) -> None:
         it = self._seen[name]
         if it.report is not None and it.report.pid != report.pid:
-            it.restarts += 1
+            it.changed = now
             self._tell(f"{name} restarted as process {report.pid}")
         it.report, it.heard, it.note = report, now, ""
         it.metrics = report.status.metrics or it.metrics
@@ -275,10 +366,14 @@ class Controller:
                 self._runtime.restart(step.name)
                 it.heard = self._clock()
                 self._set(step.name, LOST)
+            elif step.kind is Kind.FINISH:
+                self._runtime.finish(step.name, step.grace)
+                self._set(step.name, host.STOPPING)
             else:
-                self._runtime.end([step.name], _RETIRE_GRACE)
                 self._runtime.remove(step.name)
-                del self._seen[step.name]
+                self._set(step.name, ABSENT)
+                if self.plan.node(step.name) is None:
+                    del self._seen[step.name]
         except (OSError, RuntimeError) as error:
             it.note = host.sentence(error)  # the next round tries again
 
@@ -294,12 +389,13 @@ class Controller:
             pid=0 if gone else report.pid,
             host=report.host,
             age=0.0 if gone else round(self._clock() - it.heard, 1),
-            revision=status.revision,
+            revision=0 if gone else status.revision or report.begun,
+            begun=0 if gone else report.begun,
             listen=node.listens,
             connections=status.connections,
             sessions=status.sessions,
             queued=status.queued,
-            restarts=it.restarts,
+            restarts=report.restarts,
             attempts=report.attempts,
             uptime=0.0 if gone else round(report.uptime, 1),
             detail=self._detail(node, it, status),
@@ -312,22 +408,27 @@ class Controller:
         if it.state in (host.FAILED, host.DAMAGED) and it.report is not None:
             return it.report.error
         if it.state == LOST and self._clock() - it.changed > NO_PLACE_AFTER:
-            asks = f", which asks for {dict(node.resources)}" if node.resources else ""
+            named = node.resources and self.plan.ray != LOCAL
+            asks = f", which asks for {dict(node.resources)}" if named else ""
             return f"Ray has not started its process for {self._clock() - it.changed:.0f} s{asks}"
         if it.state == host.HELD and not self._opened:
-            waits = [
+            before = [
                 other.name
                 for other in self.plan.nodes
-                if other.stage < node.stage and self._seen.get(other.name, _NOTHING).state not in _SETTLED
+                if other.stage < node.stage and self._seen.get(other.name, _NOTHING).state not in rolling.SETTLED
             ]
-            return f"waits for {', '.join(waits)}" if waits else ""
-        return it.note or status.detail
+            return f"waits for {', '.join(before)}" if before else ""
+        restart = ""
+        if node.name in self._restarting:
+            waits = rolling.obstacle(self.plan, self._seen) if self._current else "etcd"
+            restart = f"revision {self.plan.revision} restarts it" + (f", waits for {waits}" if waits else "")
+        return it.note or "; ".join(part for part in (restart, status.detail) if part)
 
 
 _NOTHING: Final = Seen()
 
-# Seconds for a front door that was removed from the topology to disconnect its vehicles.
-_RETIRE_GRACE: Final = 5.0
+# Seconds after which a node that stops is a front door that sends its connections away.
+_SLOW: Final = 2.0
 
 # The user sees both states without a process as "starting".
 _WORDS: Final = {ABSENT: host.STARTING, LOST: host.STARTING, host.HELD: host.STARTING}

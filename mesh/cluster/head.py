@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, final
 
@@ -23,15 +22,12 @@ from mesh.private import make_private
 # How many earlier sessions of Ray keep their logs.
 _KEPT: Final = 2
 
-# The amount of each resource that the topology asks for: enough for all nodes, as there is only one machine.
-_PLENTY: Final = 1_000_000.0
-
 
 @final
 class Head:
     """The running head node. Create it in a process that does nothing else."""
 
-    def __init__(self, data: Path, processes: int, resources: Iterable[str]) -> None:
+    def __init__(self, data: Path, processes: int) -> None:
         """``processes``: how many workers Ray starts in advance. Raises any exception that Ray raises."""
         above = ray_folder(data)
         make_private(above)
@@ -48,7 +44,6 @@ class Head:
                 object_store_memory=OBJECT_STORE_BYTES,
                 num_cpus=processes,
                 num_gpus=0,
-                resources=dict.fromkeys(resources, _PLENTY),
                 include_dashboard=False,
                 dashboard_port=0,
                 include_log_monitor=False,

@@ -79,7 +79,8 @@ _BEAT: Final = 0.5
 @dataclass(frozen=True, slots=True)
 class Report:
     """A node's state. ``lag``: seconds since its loop last ran; ``uptime``: seconds since it became ready, else 0;
-    ``host``: an address of its machine."""
+    ``host``: an address of its machine; ``role``: the node's; ``begun``: the revision of the settings that it was
+    started with; ``restarts``: how often its process was started before in this run of the mesh."""
 
     state: str
     pid: int
@@ -89,6 +90,9 @@ class Report:
     uptime: float = 0.0
     status: NodeStatus = field(default_factory=NodeStatus)
     host: str = ""
+    role: str = ""
+    begun: int = 0
+    restarts: int = 0
 
 
 @final
@@ -101,11 +105,14 @@ class Host:
         begin: bool,
         on_orphan: Callable[[], None] = lambda: os._exit(1),
         ending: Ending | None = None,
+        restarts: int = 0,
     ) -> None:
         """``begin``: start the node at once; true in a process that Ray restarted. ``on_orphan`` ends this process; it
         is called on the loop. ``ending`` records how this process ends, and ends it when the loop hangs.
+        ``restarts`` is for the report.
         """
         self._assignment = assignment
+        self._restarts = restarts
         self._on_orphan = on_orphan
         self._record = ending
         self._parent = os.getppid()
@@ -136,15 +143,19 @@ class Host:
 
     def end(self, grace: float) -> bool:
         """Stop the node; ``True`` if it has stopped within ``grace`` seconds (and a short margin)."""
+        self.finish(grace)
+        return self._stopped.wait(grace + 1.0)
+
+    def finish(self, grace: float) -> None:
+        """Tell the node to stop within ``grace`` seconds."""
         self._grace = grace
         self._ending = True
         self._poke()
-        return self._stopped.wait(grace + 1.0)
 
     def report(self) -> Report:
         now = time.monotonic()
         return Report(
-            state=self._state,
+            state=STOPPING if self._ending and not self._stopped.is_set() else self._state,
             pid=os.getpid(),
             error=self._error,
             attempts=self._attempts,
@@ -152,6 +163,9 @@ class Host:
             uptime=now - self._ready_at if self._state == READY else 0.0,
             status=self._status,
             host=self._own_host,
+            role=self._assignment.role,
+            begun=self._status.begun or self._assignment.revision,
+            restarts=self._restarts,
         )
 
     def _poke(self) -> None:
@@ -299,7 +313,7 @@ class Host:
         try:
             return node.status()
         except Exception as error:  # noqa: BLE001 - a fault in the figures must not end the node
-            return NodeStatus(detail=f"no figures: {sentence(error)}")
+            return NodeStatus(detail=f"no figures: {sentence(error)}", begun=self._status.begun)
 
     async def _pause(self, seconds: float | None) -> None:
         """Wait until the host is told to start or to stop, or ``seconds`` have passed."""

@@ -24,7 +24,7 @@ from mesh.cluster import raycalls, without_ray
 from mesh.cluster.find import find, forget
 from mesh.cluster.known import known
 from mesh.cluster.look import status_of
-from mesh.cluster.plan import LOCAL, ClusterPlan, objections, plan_of
+from mesh.cluster.plan import LOCAL, ClusterPlan, plan_of
 from mesh.cluster.processes import kill_session, started, wait_gone
 from mesh.cluster.rayenv import environment
 from mesh.cluster.run import (
@@ -34,7 +34,6 @@ from mesh.cluster.run import (
     SUPERVISOR,
     Run,
     claim_folder,
-    load_plan,
     load_run,
     logs_path,
     ray_namespace,
@@ -44,7 +43,6 @@ from mesh.cluster.run import (
     supervised_run,
     topology_of,
 )
-from mesh.cluster.run import replace as replace_file
 from mesh.cluster.status import READY, MeshStatus, NodeRow
 from mesh.node.registry import etcd_folder
 from mesh.policy.secrets import load_or_create
@@ -63,9 +61,6 @@ _HOPELESS: Final = 6
 # Seconds for an orderly stop: the grace of all stages, and Ray.
 _STOP_DEADLINE: Final = 40.0
 
-# Seconds for the command that changes the plan. Connecting to Ray takes two of them.
-_CHANGE_DEADLINE: Final = 120.0
-
 _POLL: Final = 0.05
 
 # Seconds after which the user sees again what is waited for.
@@ -83,10 +78,6 @@ class NotUp(Exception):
 
     def __str__(self) -> str:
         return "\n".join(self.reasons)
-
-
-class Unchanged(NotUp):
-    """The running mesh cannot take the changed file, and nothing was changed; one sentence for each reason."""
 
 
 class NotDown(Exception):
@@ -109,8 +100,8 @@ def up(
     plan: ClusterPlan, topology: str, follow: bool, watch: Watcher = lambda status: None,
     begun: Callable[[Run], None] = lambda run: None,
 ) -> Run:  # fmt: skip
-    """Start a mesh, or apply the plan to the mesh that runs; returns when every node is ready, but those with a damaged
-    journal, which stay down. Raises ``NotUp``.
+    """Start a mesh; returns when every node is ready, but those with a damaged journal, which stay down. Raises
+    ``NotUp``, also if it runs already.
 
     ``follow``: the mesh ends with this process. ``watch`` gets the status repeatedly until the mesh is ready, ``begun``
     the run as soon as there is one.
@@ -120,22 +111,21 @@ def up(
     run = load_run(data)
     if (run is None or not run.is_alive()) and (supervised := supervised_run(data)) is not None:
         save_run(run := supervised)  # its file was deleted
-    alive = run is not None and run.is_alive() and has_controller(run)
-    if run is not None and alive:
-        _change(run, plan)
-    elif plan.ray == LOCAL:
+    if run is not None and run.is_alive() and has_controller(run):
+        raise NotUp([f"mesh {run.mesh!r} runs already, started by another command"])
+    plan = replace(plan, since=time.time())
+    if plan.ray == LOCAL:
         if run is not None:
             clear(run)
         _spawn(plan, topology, follow)
     else:
         _place(plan, topology)
     try:
-        if not alive and (new := load_run(data)) is not None:
+        if (new := load_run(data)) is not None:
             begun(new)
         return _wait_ready(data, plan, watch)
     except NotUp:
-        if not alive:
-            down(data)
+        down(data)
         raise
 
 
@@ -269,45 +259,6 @@ def _wait_registered(supervisor: subprocess.Popen[bytes], data: Path) -> None:
             said = (logs_path(data) / "supervisor.out").read_text(errors="replace").strip().splitlines()
             raise NotUp([said[-1] if said else f"the supervisor ended at once; see {logs_path(data)}"])
         time.sleep(_POLL)
-
-
-def _change(run: Run, plan: ClusterPlan) -> None:
-    """Apply a plan to a running mesh; does nothing if it has this plan already."""
-    if load_plan(Path(run.data)) == plan:
-        return
-    if run.local:
-        wrong = objections(load_plan(Path(run.data)), plan)
-        if wrong:
-            raise Unchanged(wrong)
-        _change_here(run, plan)
-    else:
-        from mesh.cluster import launch, runtime  # imports Ray: here, so that other commands start quickly
-
-        runtime.connect(run.address, run.namespace)
-        try:
-            wrong = launch.adopt(plan, run.namespace)
-        finally:
-            runtime.disconnect()
-        if wrong:
-            raise Unchanged(wrong)
-
-
-def _change_here(run: Run, plan: ClusterPlan) -> None:
-    """Apply the plan in a separate process, because Ray reads its environment when it is imported."""
-    data = Path(run.data)
-    replace_file(data / "next.json", plan.to_json())
-    command = [sys.executable, "-P", "-m", "mesh.cluster.launch", run.data]
-    done = subprocess.run(
-        command,
-        env=environment(data),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_CHANGE_DEADLINE,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise NotUp(done.stderr.strip().splitlines()[-1:] or ["the controller did not accept the new plan"])
 
 
 def _place(plan: ClusterPlan, topology: str) -> None:

@@ -55,6 +55,7 @@ def status_of(
         revision=known.revision,
         age=round(_age(found), 1),
         notes=tuple(notes),
+        warnings=found.warnings,
     )
 
 
@@ -108,7 +109,7 @@ def _with_registry(row: NodeRow, known: Known) -> NodeRow:
     member = known.members.get(row.name)
     host, pid = (row.host, row.pid) if member is None else (row.host or member.host, row.pid or member.pid)
     detail = row.detail
-    revision = row.revision or known.confirmed.get(row.name, 0)
+    revision = max(row.revision, known.confirmed.get(row.name, 0))
     if row.state == UNREACHABLE and known.asked:
         detail = "announced in etcd: its process runs" if member is not None else "not announced in etcd"
     return replace(row, host=host, pid=pid, revision=revision, detail=detail)

@@ -1,19 +1,17 @@
 """The plan: the nodes of a mesh, as plain values.
 
-Knows the topology's nodes and which changes a running mesh accepts; never knows Ray, processes or clocks. What always
-holds: a plan is complete (a controller needs nothing else to restart), and if a node has the same fingerprint in two
-plans, none of its settings differs.
+Knows the topology's nodes; never knows Ray, processes or clocks. What always holds: a plan is complete, so a controller
+needs nothing else to restart; the plans of one run differ only in what a revision of the settings may change.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Final
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Final
 
-from mesh.cluster.node import CONSOLE, CORE, DOOR, EDGE, ETCD, STAGES, Assignment
+from mesh.cluster.node import CONSOLE, ETCD, STAGES, Assignment
 from mesh.topology.nodes import nodes
 from mesh.topology.topology import Topology, as_dict
 
@@ -24,17 +22,13 @@ CONSOLE_FACTORY: Final = "mesh.console.node:build"
 
 LOCAL: Final = "local"
 
-# The keys of a topology that only list nodes. All nodes share the values of the other keys.
-NODE_LISTS: Final = ("front_doors", "cores", "pools", "console")
-
 
 @dataclass(frozen=True, slots=True)
 class PlannedNode:
-    """One node of a plan. ``resources`` are Ray's; ``fingerprint`` stands for all settings of this node."""
+    """One node of a plan. ``resources`` are Ray's."""
 
     name: str
     role: str
-    fingerprint: str
     resources: Mapping[str, float] = field(default_factory=dict)
     listens: tuple[str, ...] = ()
 
@@ -45,8 +39,9 @@ class PlannedNode:
 
 @dataclass(frozen=True, slots=True)
 class ClusterPlan:
-    """A whole mesh. ``ray`` is ``local`` or an address; ``shared`` is the fingerprint of the settings of all nodes;
-    ``revision``: of the settings, 0 if they have none yet."""
+    """A whole mesh. ``ray`` is ``local`` or an address. ``revision``: of the settings, 0 if they have none yet;
+    ``over``: the seconds in which a front door that the revision restarts or removes sends its connections away.
+    ``since``: when ``mesh up`` began this run, in seconds since 1970; it tells the run from others."""
 
     mesh: str
     data: str
@@ -54,10 +49,11 @@ class ClusterPlan:
     endpoints: tuple[str, ...]
     nodes: tuple[PlannedNode, ...]
     settings: Mapping[str, object]
-    shared: str
     factory: str = FACTORY
     secret: str = field(default="", repr=False)
     revision: int = 0
+    over: float = 0.0
+    since: float = 0.0
 
     def node(self, name: str) -> PlannedNode | None:
         return next((node for node in self.nodes if node.name == name), None)
@@ -66,7 +62,7 @@ class ClusterPlan:
         factory = CONSOLE_FACTORY if node.role == CONSOLE else self.factory
         return Assignment(
             self.mesh, node.name, node.role, self.settings, self.endpoints, self.data, factory, self.secret,
-            self.revision,
+            self.revision, self.since,
         )  # fmt: skip
 
     def to_json(self) -> str:
@@ -74,95 +70,47 @@ class ClusterPlan:
 
     @staticmethod
     def from_json(text: str | bytes) -> ClusterPlan:
-        """The plan that ``to_json`` gave."""
-        value = json.loads(text)
-        value["endpoints"] = tuple(value["endpoints"])
-        value["nodes"] = tuple(PlannedNode(**{**node, "listens": tuple(node["listens"])}) for node in value["nodes"])
-        return ClusterPlan(**value)
+        """The plan that ``to_json`` gave, also of another version: unknown keys are ignored. Raises ``ValueError``."""
+        try:
+            value = json.loads(text)
+            given = [_known(PlannedNode, {**node, "listens": tuple(node["listens"])}) for node in value["nodes"]]
+            found = tuple(PlannedNode(**node) for node in given)
+            plain = _known(ClusterPlan, value)
+            return ClusterPlan(**{**plain, "endpoints": tuple(value["endpoints"]), "nodes": found})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"this is no plan of a mesh: {error!r}") from error
 
 
-def fingerprint(value: object) -> str:
-    """A short hash of a plain value."""
-    return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+def _known(kind: Any, value: Mapping[str, Any]) -> dict[str, Any]:
+    names = {item.name for item in fields(kind)}
+    return {name: item for name, item in value.items() if name in names}
 
 
 def plan_of(topology: Topology, endpoints: Iterable[str], secret: bytes) -> ClusterPlan:
     """The plan for a topology. ``endpoints`` are etcd's: those named in the file, or those of the embedded etcd.
     ``secret`` is the mesh's; the plan carries it, so that nodes on other machines have the same secret."""
-    settings = as_dict(topology)
-    shared = fingerprint({key: value for key, value in settings.items() if key not in NODE_LISTS})
     planned: list[PlannedNode] = []
     if topology.etcd.embedded:
-        planned.append(PlannedNode(ETCD, ETCD, shared))
+        planned.append(PlannedNode(ETCD, ETCD))
     for node in nodes(topology):
         listens = tuple(f"{listener.kind}://{listener.address}" for listener in node.listen)
-        own = fingerprint([node.name, node.role, node.pool, node.weight, listens, dict(node.resources)])
-        planned.append(PlannedNode(node.name, node.role, own, dict(node.resources), listens))
+        planned.append(PlannedNode(node.name, node.role, dict(node.resources), listens))
     if topology.console is not None:
-        url = f"http://{topology.console}"
-        planned.append(PlannedNode(CONSOLE, CONSOLE, fingerprint(url), listens=(url,)))
+        planned.append(PlannedNode(CONSOLE, CONSOLE, listens=(f"http://{topology.console}",)))
     return ClusterPlan(
         mesh=topology.mesh,
         data=str(topology.data),
         ray=topology.ray,
         endpoints=tuple(endpoints),
         nodes=tuple(planned),
-        settings=settings,
-        shared=shared,
+        settings=as_dict(topology),
         secret=secret.hex(),
     )
 
 
-def objections(old: ClusterPlan, new: ClusterPlan) -> list[str]:
-    """Why a running mesh cannot change from ``old`` to ``new``: one sentence for each reason; empty if it can.
-
-    New nodes may be added; front doors and the console may be removed. Any other change needs ``mesh down`` and
-    ``mesh up``.
-    """
-    wrong = []
-    if new.mesh != old.mesh:
-        wrong.append(f"the mesh is named {old.mesh!r} and cannot become {new.mesh!r} while it runs")
-    if new.shared != old.shared:
-        keys = [key for key in sorted({*old.settings, *new.settings}) if key not in NODE_LISTS]
-        changed = [key for key in keys if fingerprint(old.settings.get(key)) != fingerprint(new.settings.get(key))]
-        wrong.append(f"{', '.join(changed)} cannot change while the mesh runs: 'mesh down', then 'mesh up'")
-    if new.endpoints != old.endpoints and not wrong:
-        wrong.append(
-            f"etcd is at {', '.join(old.endpoints)} and cannot become {', '.join(new.endpoints)} while the mesh runs: "
-            "'mesh down', then 'mesh up'"
-        )
-    wrong += _rules(old, new)
-    for before in old.nodes:
-        after = new.node(before.name)
-        if after is None:
-            if before.role not in (DOOR, CONSOLE):
-                wrong.append(f"{_label(before)} cannot be removed while the mesh runs: {_WHY[before.role]}")
-        elif (after.role, after.fingerprint) != (before.role, before.fingerprint) and before.role != ETCD:
-            wrong.append(f"{_label(before)} cannot change while the mesh runs: 'mesh down', then 'mesh up'")
-    return wrong
-
-
-def _rules(old: ClusterPlan, new: ClusterPlan) -> list[str]:
-    """Why the pools and their rules cannot change: running nodes go on with those that they started with, so new
-    vehicles would be put into other pools than the file says."""
-    before, after = _pools(old), _pools(new)
-    changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
-    return [f"pool {name!r} cannot be added, changed or removed while the mesh runs: 'mesh down', then 'mesh up'"
-            for name in changed]  # fmt: skip
-
-
-def _pools(plan: ClusterPlan) -> dict[str, str]:
-    """The prefix of each pool."""
-    pools = plan.settings.get("pools")
-    return {pool["name"]: pool["prefix"] for pool in pools} if isinstance(pools, list) else {}
-
-
-def _label(node: PlannedNode) -> str:
-    return f"{node.role} {node.name!r}"
-
-
-_WHY: Final = {
-    EDGE: "it owns the sessions of its vehicles",
-    CORE: "it owns the sessions of back-end applications",
-    ETCD: "it holds the map of the vehicles",
-}
+def revised(plan: ClusterPlan, topology: Topology, revision: int, over: float) -> ClusterPlan:
+    """The plan of the same run for later settings."""
+    made = plan_of(topology, plan.endpoints, bytes.fromhex(plan.secret))
+    return replace(
+        made, data=plan.data, ray=plan.ray, factory=plan.factory, since=plan.since, revision=revision, over=over
+    )

@@ -27,6 +27,7 @@ from mesh.cluster.revise import (
     refusals,
     without_etcd,
 )
+from mesh.cluster.revisions import topology_in
 from mesh.cluster.run import Run, load_plan
 from mesh.cluster.status import NodeRow
 from mesh.node.registry import etcd_folder
@@ -93,14 +94,6 @@ async def _with_etcd(
             return None
         return replace(await difference(client, old, new, 0, rows, alive), kept=kept_number(new))
     return await difference(client, topology_in(current), new, current.number, rows, alive)
-
-
-def topology_in(revision: Revision) -> Topology:
-    """The topology of a revision. Raises ``ValueError`` for one of another version."""
-    try:
-        return from_dict(revision.settings)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"revision {revision.number} is of another version of the mesh: {error!r}") from error
 
 
 def of_folder(topology: Topology) -> Topology | None:

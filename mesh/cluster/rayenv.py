@@ -29,7 +29,27 @@ _PRELOAD: Final = "mesh.cluster.actors,mesh.cluster.nodes"
 
 _LOG_BYTES: Final = 4 << 20
 
+_RECONNECT: Final = "RAY_gcs_rpc_server_reconnect_timeout_s"
+_CHECK: Final = "RAY_health_check_period_ms"
+_CHECKS: Final = "RAY_health_check_failure_threshold"
+_ALIVE: Final = ("RAY_grpc_client_keepalive_time_ms", "RAY_grpc_client_keepalive_timeout_ms")
+
+# With these a lost head ends no process of Ray for an hour, nor does a network that is cut for 60 s; with the pings,
+# connections that were cut are found and replaced some seconds later. By default workers and raylets end 60 s after
+# their head, and a machine that is cut off for some more than 50 s.
+LASTING: Final[Mapping[str, str]] = {
+    _RECONNECT: "3600", _CHECK: "1000", _CHECKS: "120", **dict.fromkeys(_ALIVE, "5000")
+}  # fmt: skip
+
+# What a cluster needs at least, in seconds: a head may be away for so long, and a network.
+_HEAD: Final = 900
+_NETWORK: Final = 90
+
+# Milliseconds: the most for each part of a ping.
+_PING: Final = 10_000
+
 _FIXED: Final[dict[str, str]] = {
+    **LASTING,
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     # Only with this does Ray use 127.0.0.1 as the node's address instead of the machine's address; with 127.0.0.1 its
@@ -67,6 +87,27 @@ def environment(data: Path, inherited: Mapping[str, str] = os.environ) -> dict[s
     """
     kept = {name: value for name, value in inherited.items() if not name.startswith("RAY_")}
     return {**kept, **_FIXED, "RAY_AUTH_TOKEN_PATH": str(token(data)), "PYTHONPATH": python_path(inherited)}
+
+
+def short_lived(environment: Mapping[str, str]) -> str:
+    """One sentence if a Ray whose processes have this environment ends nodes soon after its head was lost or the
+    network was cut; empty if not. Ray's processes inherit the environment of ``ray start``."""
+    has = {name: _number(environment.get(name, "")) for name in LASTING}
+    wrong = [_RECONNECT] if has[_RECONNECT] < _HEAD else []
+    if has[_CHECK] * has[_CHECKS] < _NETWORK * 1000:
+        wrong += [_CHECK, _CHECKS]
+    wrong += [name for name in _ALIVE if not 0 < has[name] <= _PING]
+    if not wrong:
+        return ""
+    right = " ".join(f"{name}={LASTING[name]}" for name in wrong)
+    return (
+        "ray: this cluster ends the nodes some 60 s after its head is lost or a network is cut; start it on every "
+        f"machine with {right} (docs/ray.md)"
+    )
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
 
 
 def token(data: Path) -> Path:

@@ -219,11 +219,9 @@ async def pending(client: EtcdClient, mesh: str, rows: Sequence[NodeRow]) -> lis
     """The nodes that have to be restarted for the revision in force, and still run as before it. Raises
     ``RegistryError``."""
     history = await SettingsStore(client, mesh).history()
-    now = time.time()
     left: list[str] = []
     for row in rows:
-        begun = now - row.uptime if row.uptime else 0.0
-        taken = next((one for one in history if one.at <= begun), history[-1] if history else None)
+        taken = next((one for one in history if one.number <= row.begun), history[-1] if history else None)
         if taken is not None and row.name in _restarts(taken, history[0]):
             left.append(row.name)
     return left

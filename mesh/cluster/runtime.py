@@ -16,7 +16,7 @@ import ray.exceptions
 import ray.util
 
 from mesh.cluster.host import Report, sentence
-from mesh.cluster.plan import ClusterPlan, PlannedNode
+from mesh.cluster.plan import LOCAL, ClusterPlan, PlannedNode
 
 Result = TypeVar("Result")
 
@@ -139,11 +139,18 @@ class RayRuntime:
         return reports
 
     def create(self, node: PlannedNode, plan: ClusterPlan) -> None:
-        handle = create(self._actor, node.name, self._mesh, self._namespace, node.resources, plan.assignment(node))
+        # The mesh's own Ray has one machine, which has whatever a node asks for.
+        resources = {} if plan.ray == LOCAL else node.resources
+        handle = create(self._actor, node.name, self._mesh, self._namespace, resources, plan.assignment(node))
         self._handles[node.name] = handle
 
     def begin(self, name: str) -> None:
         guarded(lambda: self._handle(name).begin.remote())
+
+    def finish(self, name: str, grace: float) -> None:
+        # A report that was asked for before may have been made before the node stops.
+        self._asked.pop(name, None)
+        guarded(lambda: self._handle(name).finish.remote(grace))
 
     def restart(self, name: str) -> None:
         self._asked.pop(name, None)

@@ -31,10 +31,11 @@ DEGRADED: Final = "degraded"
 @dataclass(frozen=True, slots=True)
 class NodeRow:
     """One node. ``host``: an address of the machine that it runs on; ``age``: seconds since it last said what the row
-    says; ``revision``: of the settings that it follows, 0 if it has not said; ``restarts``: how often its process was
-    restarted; ``attempts``: how often it tried to start; ``uptime``: seconds since it became ready; ``detail``: one
-    sentence that explains its state; ``metrics``: the address of its metrics, kept while it does not run; ``figures``:
-    its numbers by series (see ``figures.status.by_series``), while it is ready.
+    says; ``revision``: of the settings that it follows, 0 if it has not said; ``begun``: of those that it was started
+    with; ``restarts``: how often its process was restarted; ``attempts``: how often it tried to start; ``uptime``:
+    seconds since it became ready; ``detail``: one sentence that explains its state; ``metrics``: the address of its
+    metrics, kept while it does not run; ``figures``: its numbers by series (see ``figures.status.by_series``), while it
+    is ready.
     """
 
     name: str
@@ -44,6 +45,7 @@ class NodeRow:
     host: str = ""
     age: float = 0.0
     revision: int = 0
+    begun: int = 0
     listen: tuple[str, ...] = ()
     connections: int = 0
     sessions: int = 0
@@ -71,13 +73,14 @@ _KNOWN: Final = frozenset(item.name for item in fields(NodeRow))
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The controller's view of a mesh. ``written``: when it was written to the file, in seconds since 1970; ``note``:
-    what is wrong with the data folder, in one sentence."""
+    what is wrong with the data folder, in one sentence; ``warnings``: what is dangerous, one sentence each."""
 
     mesh: str
     state: str
     nodes: tuple[NodeRow, ...]
     written: float = 0.0
     note: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def age(self) -> float:
@@ -95,8 +98,10 @@ class Snapshot:
             value = json.loads(text)
             rows = [{name: item for name, item in row.items() if name in _KNOWN} for row in value["nodes"]]
             nodes = tuple(NodeRow(**{**row, "listen": tuple(row.get("listen", ()))}) for row in rows)
-            note = str(value.get("note", ""))
-            return Snapshot(str(value["mesh"]), str(value["state"]), nodes, float(value["written"]), note)
+            return Snapshot(
+                str(value["mesh"]), str(value["state"]), nodes, float(value["written"]), str(value.get("note", "")),
+                tuple(str(text) for text in value.get("warnings", ())),
+            )  # fmt: skip
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no status of a mesh: {error!r}") from error
 
@@ -105,7 +110,7 @@ class Snapshot:
 class MeshStatus:
     """The value of ``mesh status --json``: a run and its nodes. ``error`` is one sentence. ``revision``: the settings
     that are in force, 0 if not known; ``age``: seconds since the controller's last word; ``notes``: what could not be
-    reached, one sentence each."""
+    reached, ``warnings``: what is dangerous, one sentence each."""
 
     mesh: str
     state: str
@@ -120,6 +125,7 @@ class MeshStatus:
     revision: int = 0
     age: float = 0.0
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def all_ready(self) -> bool:

@@ -103,8 +103,7 @@ class Supervisor:
         return 0
 
     def _start(self) -> Head:
-        resources = {name for node in self._plan.nodes for name in node.resources}
-        head = Head(self._data, len(self._plan.nodes) + _EXTRA, resources)
+        head = Head(self._data, len(self._plan.nodes) + _EXTRA)
         runtime.connect(head.address, self._run.namespace)
         self._handle_signals()  # ray.init has installed its own handlers
         self._run = replace(self._run, address=head.address)

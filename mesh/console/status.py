@@ -36,7 +36,7 @@ class NodeView(Status):
     ready: Annotated[bool, gauge("mesh_node_ready", "Whether the node serves.", _NODE)]
     restarts: Annotated[
         int,
-        counter("mesh_node_restarts_total", "Restarts of the node since the controller started.", _NODE),
+        counter("mesh_node_restarts_total", "Restarts of the node since the mesh was started.", _NODE),
     ]
 
 

@@ -295,7 +295,7 @@ class CoreNode:
             or ("" if follower is None else follower.detail)
             or "; ".join(f"{link.peer} {link.error}" for link in links if link.error),
             revision=self._config.revision if follower is None else follower.revision,
-            begun=0 if follower is None else follower.begun,
+            begun=self._config.revision if follower is None else follower.begun,
             connections=found.broker.connected,
             sessions=found.broker.sessions,
             queued=found.broker.queued,

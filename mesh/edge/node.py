@@ -210,7 +210,7 @@ class EdgeNode:
             metrics=services.metrics,
             detail="; ".join(part for part in (found.detail, ownership.detail, links.detail, settings) if part),
             revision=self._config.revision if follower is None else follower.revision,
-            begun=0 if follower is None else follower.begun,
+            begun=self._config.revision if follower is None else follower.begun,
             connections=links.connections,
             sessions=found.broker.sessions,
             queued=found.broker.queued,

@@ -154,7 +154,7 @@ class DoorNode:
             metrics=services.metrics,
             detail=door.clients.buffers.strain() or ("" if follower is None else follower.detail),
             revision=self._config.revision if follower is None else follower.revision,
-            begun=0 if follower is None else follower.begun,
+            begun=self._config.revision if follower is None else follower.begun,
             connections=found.clients.connections,
             door=found,
             attempts=self._attempts.status(),

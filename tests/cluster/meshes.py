@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from mesh.cluster.lifecycle import down
-from mesh.cluster.plan import ClusterPlan, PlannedNode, fingerprint
+from mesh.cluster.plan import ClusterPlan, PlannedNode
 from mesh.cluster.run import Run
 from tests.support.ports import free_ports
 
@@ -26,8 +26,8 @@ def fake_plan(
     data: Path, mesh: str = "fake", names: tuple[str, ...] = ("edge-1", "door"), **settings: object
 ) -> ClusterPlan:
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    nodes = tuple(PlannedNode(name, ROLES[name], fingerprint(name)) for name in names)
-    return ClusterPlan(mesh, str(data), "local", (), nodes, {"ports": ports, **settings}, "shared", FACTORY)
+    nodes = tuple(PlannedNode(name, ROLES[name]) for name in names)
+    return ClusterPlan(mesh, str(data), "local", (), nodes, {"ports": ports, **settings}, FACTORY)
 
 
 def port_of(plan: ClusterPlan, name: str) -> int:

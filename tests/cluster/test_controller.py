@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,18 @@ import pytest
 from mesh.cluster import host
 from mesh.cluster.controller import (
     NO_PLACE_AFTER,
+    PATIENCE,
     SILENT_AFTER,
     TOO_LATE,
     Controller,
     Kind,
+    Knowledge,
     Seen,
     decide,
 )
 from mesh.cluster.etcd import EtcdStatus
 from mesh.cluster.host import HUNG_AFTER, HUNG_LOADING
-from mesh.cluster.plan import ClusterPlan
+from mesh.cluster.plan import ClusterPlan, PlannedNode
 from mesh.cluster.status import NodeRow, Snapshot
 from mesh.figures.node import NodeStatus
 from tests.cluster.meshes import fake_plan
@@ -139,6 +142,16 @@ def test_restarts_are_counted(controller: Controller, runtime: FakeRuntime, cloc
     assert controller.ready
 
 
+def test_a_successor_shows_the_restarts_before_it(
+    plan: ClusterPlan, controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    runtime.come("edge-1", host.READY)
+    after = Controller(plan, runtime, clock)
+    after.tick()
+    assert (state_of(after, "edge-1").restarts, after.restarts) == (1, 1)
+
+
 def test_an_absent_actor_is_created_again(
     controller: Controller, runtime: FakeRuntime, clock: FakeClock
 ) -> None:
@@ -236,7 +249,99 @@ def test_a_node_no_longer_planned_is_removed(
 ) -> None:
     runtime.come("old-door", host.READY)
     settle(controller, runtime, clock)
+    controller.follow(controller.plan, current=True)
+    controller.tick()
+    controller.tick()
+    assert runtime.steps == ["finish old-door 5"]
+    runtime.say("old-door", host.STOPPED)
+    controller.tick()
+    assert runtime.steps == ["finish old-door 5", "remove old-door"]
     assert "old-door" not in runtime.nodes
+
+
+def test_no_node_is_removed_before_etcd_has_said_what_is_in_force(
+    controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    """Ray starts a controller again with the plan of the start of the mesh."""
+    runtime.come("new-door", host.READY)
+    settle(controller, runtime, clock)
+    clock.now += 1000.0
+    controller.tick()
+    controller.follow(controller.plan, current=False)  # etcd has lost its keys
+    controller.tick()
+    assert runtime.steps == []
+
+
+def test_a_node_that_is_not_planned_and_not_heard_yet_is_not_killed(
+    plan: ClusterPlan, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    runtime.come("old-door", host.READY)
+    runtime.mute.add("old-door")
+    controller = Controller(plan, runtime, clock)
+    controller.follow(plan, current=True)
+    settle(controller, runtime, clock)
+    controller.tick()
+    assert runtime.steps == []
+    clock.now += SILENT_AFTER
+    controller.tick()
+    assert runtime.steps == ["remove old-door"]
+
+
+def test_a_successor_creates_no_node_until_it_knows_what_is_in_force(
+    plan: ClusterPlan, controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    runtime.remove("edge-2")  # by a revision that the successor does not know yet
+    runtime.steps.clear()
+    after = Controller(plan, runtime, clock, patience=PATIENCE)
+    after.tick()
+    assert runtime.steps == []
+    less = replace(plan, revision=2, nodes=tuple(node for node in plan.nodes if node.name != "edge-2"))
+    after.follow(less, current=True)
+    settle(after, runtime, clock)
+    assert "edge-2" not in runtime.nodes
+
+
+def test_a_successor_without_etcd_goes_on_with_what_it_has(
+    plan: ClusterPlan, controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    runtime.remove("edge-2")
+    after = Controller(plan, runtime, clock, patience=PATIENCE)
+    clock.now += PATIENCE
+    settle(after, runtime, clock)
+    assert "edge-2" in runtime.nodes
+
+
+def test_the_etcd_of_the_mesh_is_created_before_it_can_say_what_is_in_force(
+    tmp_path: Path, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    plan = fake_plan(tmp_path, names=("edge-1",))
+    plan = replace(plan, nodes=(PlannedNode("etcd", "etcd"), *plan.nodes))
+    Controller(plan, runtime, clock, patience=PATIENCE).tick()
+    assert runtime.steps == ["create etcd"]
+
+
+def test_an_older_plan_has_no_effect(
+    plan: ClusterPlan, controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    controller.follow(replace(plan, revision=3), current=True)
+    controller.follow(replace(plan, revision=2, nodes=()), current=True)
+    settle(controller, runtime, clock)
+    assert set(runtime.nodes) == set(NAMES)
+
+
+def test_a_new_node_is_created_and_the_others_are_not_touched(
+    plan: ClusterPlan, controller: Controller, runtime: FakeRuntime, clock: FakeClock
+) -> None:
+    settle(controller, runtime, clock)
+    controller.glance(5)  # a round has begun
+    more = replace(plan, revision=2, nodes=(*plan.nodes, PlannedNode("edge-3", "edge")))
+    controller.follow(more, current=True)
+    while not controller.ready:
+        controller.tick()
+        clock.now += 0.1
+    assert runtime.steps == ["create edge-3", "begin edge-3"]
 
 
 def test_a_new_controller_does_not_touch_running_nodes(
@@ -263,8 +368,8 @@ def test_stop_ends_the_doors_first_and_ticks_create_no_nodes(
 
 def test_decide_gives_the_same_steps_for_the_same_input(plan: ClusterPlan) -> None:
     seen = {name: Seen(state=host.HELD) for name in NAMES}
-    once = decide(plan, seen, 0.0, opened=False)
-    assert once == decide(plan, seen, 0.0, opened=False)
+    once = decide(plan, seen, 0.0, Knowledge())
+    assert once == decide(plan, seen, 0.0, Knowledge())
     assert [(step.kind, step.name) for step in once] == [(Kind.BEGIN, "edge-1"), (Kind.BEGIN, "edge-2")]
 
 
@@ -306,6 +411,10 @@ def test_glances_skip_a_node_retired_during_the_round(
 ) -> None:
     settle(controller, runtime, clock)
     runtime.come("old-door", host.READY)
+    controller.follow(controller.plan, current=True)
+    while "finish old-door 5" not in runtime.steps:
+        controller.glance(5)
+    runtime.say("old-door", host.STOPPED)
     while "remove old-door" not in runtime.steps:
         controller.glance(5)
     while not controller.glance(5):
@@ -350,9 +459,9 @@ def test_a_snapshot_survives_json(
     told = EtcdStatus(revived=4, metrics="127.0.0.1:9464")
     runtime.say("edge-1", host.READY, status=told, uptime=1.5)
     controller.tick()
-    found = controller.snapshot()
+    found = replace(controller.snapshot(), warnings=("ray: this cluster ends the nodes",))
     read = Snapshot.from_json(found.to_json())
-    assert (read.mesh, read.state, read.nodes) == (found.mesh, found.state, found.nodes)
+    assert (read.mesh, read.state, read.nodes, read.warnings) == (found.mesh, found.state, found.nodes, found.warnings)
     assert 0 <= read.age < 60
 
 

@@ -49,7 +49,7 @@ class Scripted:
             time.sleep(float(str(SCRIPT.pop("sleep"))))
         if SCRIPT.get("says"):
             logging.getLogger("mesh.test").info(str(SCRIPT["says"]))
-        return NodeStatus(connections=7)
+        return NodeStatus(connections=7, begun=int(str(SCRIPT.get("begun", 0))))
 
 
 def build(assignment: Assignment) -> Scripted:
@@ -258,3 +258,24 @@ def test_tasks_of_a_start_that_failed_are_cancelled(
     assert [task.cancelled() for task in TASKS] == [True, True]
     assert caplog.text.count("tasks of the start that failed are cancelled: left") == 2
     assert it.end(1.0)
+
+
+def test_a_report_says_with_which_settings_the_node_was_started(tmp_path: Path) -> None:
+    sys.modules["scripted_node"] = sys.modules[__name__]
+    plain = Assignment("m", "edge-1", "edge", {}, (), str(tmp_path), "scripted_node:build", revision=4)
+    it = Host(plain, True, restarts=3)
+    report = wait(it, host.READY)
+    assert (report.begun, report.restarts, report.role) == (4, 3, "edge")
+    SCRIPT["begun"] = 7  # the node has found newer ones
+    wait_until(lambda: it.report().begun == 7)
+    assert it.end(1.0)
+
+
+def test_a_node_that_was_told_to_stop_says_so_at_once(tmp_path: Path) -> None:
+    """The controller must not tell it again."""
+    it = make(tmp_path)
+    wait(it, host.READY)
+    it.finish(1.0)
+    assert it.report().state in (host.STOPPING, host.STOPPED)
+    wait(it, host.STOPPED)
+    assert LOG == ["started", "stopped"]

@@ -305,14 +305,14 @@ def test_an_earlier_revision_comes_back(mesh: Mesh) -> None:
         earlier(mesh.topology, mesh.found(), 9)
 
 
-def row(name: str, uptime: float, **more: Any) -> NodeRow:
-    return NodeRow(name, "edge", "ready", uptime=uptime, **more)
+def row(name: str, begun: int, **more: Any) -> NodeRow:
+    return NodeRow(name, "edge", "ready", begun=begun, **more)
 
 
 def test_nodes_that_were_not_restarted_yet_are_pending(mesh: Mesh) -> None:
     with VotingNodes(mesh.topology):
         put_in_force(mesh.changed(("data: data", 'data: data\nbind: "127.0.0.2"')), mesh.found(), 0.0, silence)
-    rows = (row("edge-1", 3600.0), row("edge-2", 0.0), row("core", 1e-3), row("door", 3600.0), row("etcd", 3600.0))
+    rows = (row("edge-1", 1), row("edge-2", 0), row("core", 2), row("door", 1), row("etcd", 1))
     left = question(mesh.topology, lambda client: revise.pending(client, mesh.name, rows))
     assert left == ["edge-1", "edge-2", "door"]
     with VotingNodes(mesh.topology):
@@ -324,7 +324,7 @@ def test_nodes_that_were_not_restarted_yet_are_pending(mesh: Mesh) -> None:
 def test_a_core_owns_its_sessions_and_its_spools(mesh: Mesh) -> None:
     two = mesh.changed(("cores: [{name: core,", "cores: [{name: core, replicas: 2,"))
     figures = {'mesh_link_spool_messages{peer="edge-1"}': 3.0, "mesh_link_spool_bytes": 900.0}
-    rows = (row("core", 1.0, sessions=5), row("core-2", 1.0, sessions=2, figures=figures))
+    rows = (row("core", 1, sessions=5), row("core-2", 1, sessions=2, figures=figures))
     assert owned.sessions(two, mesh.topology, rows) == {"core-2": 5}
     assert owned.sessions(two, mesh.topology, [replace(one, state="unreachable") for one in rows]) == {}
     assert owned.sessions(two, two, rows) == {}

@@ -14,9 +14,11 @@ from mesh.figures.node import NodeStatus
 
 @final
 class FakeNode:
-    """Answers every connection with its process id. ``settings["ports"][name]`` is its port; ``settings["fail"]``
-    names a node that does not start. A client that sends ``stick`` blocks the node's loop, which holds the interpreter
-    lock meanwhile, as compiled code does; one that sends ``crash`` ends the process by a signal of the processor."""
+    """Answers every connection with its process id. ``settings["ports"][name]`` is its port, any if there is none;
+    ``settings["fail"]`` names a node that does not start. The file ``life`` in its folder gets a line for each start,
+    with the revision of its settings and the time, and for each stop. A client that sends ``stick`` blocks the node's
+    loop, which holds the interpreter lock meanwhile, as compiled code does; one that sends ``crash`` ends the process
+    by a signal of the processor."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -26,15 +28,21 @@ class FakeNode:
         settings = self._assignment.settings
         if settings.get("fail") == self._assignment.name:
             raise OSError("port 1883 is in use: end what listens there, or change the topology")
-        ports = settings["ports"]
+        ports = settings.get("ports", {})
         assert isinstance(ports, dict)
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", ports[self._assignment.name])
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", ports.get(self._assignment.name, 0))
+        self._live(f"start {self._assignment.revision}")
 
     async def stop(self, grace: float) -> None:
         if self._server is not None:
             self._server.close()
-        self._assignment.folder.mkdir(parents=True, exist_ok=True)
+        self._live("stop")
         (self._assignment.folder / "stopped").write_text(str(time.time()))
+
+    def _live(self, event: str) -> None:
+        self._assignment.folder.mkdir(parents=True, exist_ok=True)
+        with (self._assignment.folder / "life").open("a") as file:
+            file.write(f"{event} {time.time()}\n")
 
     def status(self) -> NodeStatus:
         return NodeStatus(connections=1, sessions=2, queued=3, detail="fake")
