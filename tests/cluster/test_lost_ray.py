@@ -155,17 +155,21 @@ def test_commands_alone_bring_down_and_up_a_mesh_whose_ray_is_gone(mesh: Mesh) -
     mesh.cluster.start()
     code, _, err = mesh.command("up", file, "--detach")
     assert code == 0, err
+    assert "warning: ray" not in err
 
     # A head that was lost and started again has forgotten the mesh: 'up' starts it without 'down'.
     mesh.cluster.lose()
+    del mesh.cluster.environment["RAY_gcs_rpc_server_reconnect_timeout_s"]
     mesh.cluster.start()
     code, _, err = mesh.command("status", file)
     assert code == 1
     assert f"has no controller of mesh '{mesh.name}'" in err
     code, _, err = mesh.command("up", file, "--detach")
     assert code == 0, err
-    code, out, _ = mesh.command("status", file, "--json")
+    assert "warning: ray: this cluster ends the nodes" in err
+    code, out, err = mesh.command("status", file, "--json")
     assert (code, states(out)) == (0, ready)
+    assert "start it on every machine with RAY_gcs_rpc_server_reconnect_timeout_s=3600" in err
     code, out, err = mesh.command("down", file)
     assert (code, out) == (0, f"mesh '{mesh.name}' is down\n"), err
     assert mesh.command("status", file)[0] == 3
