@@ -23,6 +23,7 @@ from mesh.broker.courier import Courier
 from mesh.broker.deadletters import DeadLetters
 from mesh.broker.dispatcher import Dispatcher, Forwarder
 from mesh.broker.due import Due
+from mesh.broker.enforcement import Enforcement
 from mesh.broker.figures import Figures
 from mesh.broker.inbox import Inbox, InboxRules
 from mesh.broker.intake import Intake
@@ -34,7 +35,7 @@ from mesh.broker.opening import Opening
 from mesh.broker.outbox import Outbox
 from mesh.broker.peer import Peer
 from mesh.broker.persistence import Persistence
-from mesh.broker.principal import Principal
+from mesh.broker.principal import Permissions, Principal, everything
 from mesh.broker.quotas import Quotas
 from mesh.broker.recovery import Recovery
 from mesh.broker.refusals import Refusals
@@ -86,7 +87,7 @@ _ACKS: Final = {PUBACK: "PUBACK", PUBREC: "PUBREC", PUBCOMP: "PUBCOMP"}
 @final
 class Broker(BrokerApi):
     """``clock`` gives seconds since 1970. ``vehicle_of`` gives the vehicle of a topic, for traces. ``notices`` are the
-    lines of the log about refusals."""
+    lines of the log about refusals. ``permissions_of`` gives what the client with the key of a session may do today."""
 
     def __init__(
         self,
@@ -98,7 +99,9 @@ class Broker(BrokerApi):
         inbox: InboxRules | None = None,
         vehicle_of: Callable[[str], str | None] | None = None,
         notices: Notices | None = None,
+        permissions_of: Callable[[Key], Permissions] | None = None,
     ) -> None:
+        permissions_of = permissions_of or _all_permissions
         self.settings = settings
         self.store = store
         self.clock = clock
@@ -109,7 +112,6 @@ class Broker(BrokerApi):
         self.outbox = Outbox(self.counters)
         self.dirty = self.outbox.dirty  # connections with something to write; the node empties it at the end of a turn
         self.work = Work()
-        self.may_publish: Callable[[Key, str], bool] = _always  # what access allows today, for wills of the journal
         self._vehicle_of = vehicle_of or _no_vehicle
         self.quotas = Quotas(settings, self.persistence.depth, self.vehicle_of)
         self.letters = DeadLetters(settings, self.persistence, self.counters, clock, self.answered, self.notices)
@@ -133,9 +135,9 @@ class Broker(BrokerApi):
         )  # fmt: skip
         self.sharing = Sharing(settings, self.subscriptions, self.persistence, self.courier, self.work, self.quotas)
         self.sessions = Sessions(settings, self.persistence, self.subscriptions, self.quotas, self.sharing, self.work)
-        self.retained = Retained(self.persistence, settings.max_retained, self.quotas, self.work)
+        self.retained = Retained(self.persistence, settings, self.quotas, self.work)
         rules = inbox or InboxRules()
-        self.inbox = Inbox(rules, self.sessions, self.persistence, self.courier, clock, settings.in_flight, self.quotas)
+        self.inbox = Inbox(rules, self.sessions, self.persistence, self.courier, clock, settings, self.quotas)
         self.catch_up = CatchUp(
             settings, self.subscriptions, self.retained, self.persistence, self.courier, self.room, self.counters, clock
         )
@@ -143,6 +145,7 @@ class Broker(BrokerApi):
         self.dispatcher = Dispatcher(
             self.subscriptions, self.retained, self.catch_up, self.inbox, self.persistence, self.courier,
             self.refusals, forwarder, clock, settings.fan_out, self.work, self._fanned_out,
+            permissions_of, self.notices, self.counters,
         )  # fmt: skip
         self.inbox.move = self.dispatcher.fan_outs.move
         self.closing = Closing(
@@ -171,9 +174,12 @@ class Broker(BrokerApi):
             clock, self.work, self.counters, self.persistence, self.sessions, self.dispatcher, self.sharing,
             self.quotas, self.retained, self.letters, self.catch_up, self.room, self.system, self.figures,
         )  # fmt: skip
+        self.enforcement = Enforcement(
+            self.sessions, self.subscriber, self.inbox, self.closing, self.notices, permissions_of, clock
+        )
         self._recovery = Recovery(
             settings, clock, self.persistence, self.retained, self.dispatcher, self.sessions, self.courier,
-            self.catch_up, self.letters, self.counters, self.notices,
+            self.catch_up, self.letters, self.enforcement,
         )  # fmt: skip
         self.releasing = 0  # calls of ``durable`` that are not finished
 
@@ -187,7 +193,24 @@ class Broker(BrokerApi):
     def recovery(self, items: Iterable[Item], other: list[Item]) -> Iterator[int]:
         """As ``recover``, in slices: yields now and then, with the steps of work that were done. The items of other
         kinds are added to ``other``."""
-        return self._recovery.run(items, other, self.may_publish)
+        return self._recovery.run(items, other)
+
+    def take(self, settings: Settings, inbox: InboxRules | None = None) -> None:
+        """Have other settings and rules of the inboxes from now on, and enforce what ``permissions_of`` says now. What
+        a connection was told binds that connection; what depends on the number of sessions is done in slices."""
+        adjusted = settings.vehicle_queue_bytes != self.settings.vehicle_queue_bytes
+        self.settings.take(settings)
+        self.subscriptions.limit(settings.routes, settings.refused)
+        self.dispatcher.at_once = settings.fan_out
+        self.system.update_every(settings.system_interval, self.clock())
+        self.inbox.rules = inbox or InboxRules()
+        if adjusted:
+            self.work.add(self.quotas.adjust())
+        self.work.add(self.enforcement.run())
+
+    def expel(self, is_lost: Callable[[Principal], bool]) -> None:
+        """Close the connections of the back ends that ``is_lost`` is true for, in slices."""
+        self.work.add(self.enforcement.expel(is_lost))
 
     def vehicle_of(self, topic: str) -> str:
         """The vehicle of a topic, for traces; empty if there is none."""
@@ -445,9 +468,9 @@ def _discard(_message: str, *_args: object) -> None:
     """There is no log."""
 
 
-def _always(_key: Key, _topic: str) -> bool:
+def _all_permissions(_key: Key) -> Permissions:
     """No access rules are known."""
-    return True
+    return everything()
 
 
 def _no_vehicle(topic: str) -> str | None:

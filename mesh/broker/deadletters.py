@@ -227,7 +227,8 @@ class DeadLetters:
                     self._forget(letter)
                 continue
             share = self._shares.get(letter.share)
-            if not self._within(0 if share is None else share.bytes, 0):
+            holds = self._settings.dead_letter_when_full == HOLD
+            if holds and not self._within(0 if share is None else share.bytes, 0):
                 waiting.append((letter, receipt))
                 continue
             receipt.pending -= 1

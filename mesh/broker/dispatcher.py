@@ -13,15 +13,17 @@ from typing import final
 from mypy_extensions import mypyc_attr
 
 from mesh.broker.catchup import CatchUp
+from mesh.broker.counters import BrokerCounters
 from mesh.broker.courier import Courier
 from mesh.broker.fanout import FanOuts
 from mesh.broker.inbox import Inbox
+from mesh.broker.notices import Notices, shortened
 from mesh.broker.persistence import Persistence
 from mesh.broker.place import Place
-from mesh.broker.principal import BACKEND, TIER, VEHICLE
+from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions
 from mesh.broker.refusals import Missed, Refusals
 from mesh.broker.retained import Retained
-from mesh.broker.session import Session
+from mesh.broker.session import Key, Session
 from mesh.broker.subscriptions import Route, RouteTarget, SharedGroup, Subscriptions
 from mesh.broker.versions import Tombstones, Version
 from mesh.broker.work import Work
@@ -57,7 +59,13 @@ class Dispatcher:
         fan_out: int,
         work: Work,
         answered: Callable[[Receipt], None],
+        permissions_of: Callable[[Key], Permissions],
+        notices: Notices,
+        counters: BrokerCounters,
     ) -> None:
+        self._permissions_of = permissions_of
+        self._notices = notices
+        self._counters = counters
         self.subscriptions = subscriptions
         self.retained = retained
         self.catch_up = catch_up
@@ -323,10 +331,18 @@ class Dispatcher:
         return message_of(publish, self.clock())
 
     def publish_will(self, session: Session) -> None:
+        """Publish the will of a session, if its client may still do that: it was allowed when the client connected."""
         will = session.will
         session.will = None
         session.will_due = 0.0
         if will is None:
+            return
+        if not self._permissions_of(session.key).may_publish(will.topic):
+            self._counters.forbidden_wills += 1
+            self._notices.warn(
+                "forbidden will", "%s (client %s) is no longer allowed to publish its will to %s: it is dropped",
+                session.key[1], session.key[2], shortened(will.topic),
+            )  # fmt: skip
             return
         now = self.clock()
         if will.expires:

@@ -17,6 +17,7 @@ from mesh.broker.principal import VEHICLE
 from mesh.broker.quotas import Quotas
 from mesh.broker.session import Key, Session
 from mesh.broker.sessions import Sessions
+from mesh.broker.settings import Settings
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
 from mesh.wire.packets import Subscription
@@ -51,10 +52,11 @@ class InboxRules:
 
 @final
 class Inbox:
-    """Inboxes of all vehicles of an edge. ``move`` is called with a session and what moves messages into it, in slices:
+    """Inboxes of all vehicles of an edge. ``rules`` may be replaced: what waits in an inbox then stays, and goes to the
+    first client of the vehicle. ``move`` is called with a session and what moves messages into it, in slices:
     newer messages for it wait meanwhile."""
 
-    __slots__ = ("_moving", "clock", "courier", "move", "persistence", "quotas", "rules", "sessions", "window")
+    __slots__ = ("_moving", "clock", "courier", "move", "persistence", "quotas", "rules", "sessions", "settings")
 
     def __init__(
         self,
@@ -63,7 +65,7 @@ class Inbox:
         persistence: Persistence,
         courier: Courier,
         clock: Callable[[], float],
-        window: int,
+        settings: Settings,
         quotas: Quotas,
     ) -> None:
         self.quotas = quotas
@@ -74,7 +76,7 @@ class Inbox:
         self.persistence = persistence
         self.courier = courier
         self.clock = clock
-        self.window = window
+        self.settings = settings
 
     def offer(self, message: Message, receipt: Receipt | None) -> int:
         """Queue a message that no session of its vehicle took. Returns the reason code for its publisher."""
@@ -103,7 +105,7 @@ class Inbox:
         if box is None:
             if self.sessions.refuses(key, False) != SUCCESS:
                 return None
-            box = self.sessions.create(key, vehicle, self.window)
+            box = self.sessions.create(key, vehicle, self.settings.in_flight)
             box.durable = True
             box.expiry = self.rules.expiry
             self.sessions.detach(box, self.clock())

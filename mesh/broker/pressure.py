@@ -73,7 +73,7 @@ class Pressure:
             return False
         if len(outbound.waiting) < settings.max_queue_messages and outbound.bytes + size <= settings.max_queue_bytes:
             return False  # it was refused for another reason
-        most = settings.max_queue_messages + outbound.window + cores * settings.receive_maximum
+        most = settings.max_queue_messages + outbound.window + cores * self._receive_maximum()
         if len(outbound.waiting) >= most:
             return False
         if outbound.bytes + size > settings.max_queue_bytes + cores * settings.overshoot_bytes:
@@ -81,6 +81,10 @@ class Pressure:
         if session not in self._sessions:
             self._press(session)
         return True
+
+    def _receive_maximum(self) -> int:
+        """The highest receive maximum that a core was told: a lower one of today binds later connections only."""
+        return max([self._settings.receive_maximum, *(core.receive_maximum for core in self._cores)])
 
     def _connected(self, session: Session) -> bool:
         if session.connection is None:

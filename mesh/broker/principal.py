@@ -25,46 +25,74 @@ _SERVERS: Final = ("$SYS", "$dead-letters", MESH_TOPICS)  # topics that only the
 
 
 @final
-class Permissions:
-    """Allows topics below a literal ``prefix`` that ends in a slash (empty: no own subtree), and topics that the
-    filters in ``publish`` and ``subscribe`` match; for subscriptions also those that ``fleet`` matches. Refuses all
-    that a filter in ``refused`` matches. ``reason`` is the reason code of a refusal.
-    """
+class Grant:
+    """What all clients of one kind may do: topic filters to publish to and to subscribe to, and filters that are
+    refused in any case; ``fleet``: filters that they may also subscribe to, but not share; ``reason`` is the MQTT 5.0
+    reason code of a refusal; ``all``: whether they may publish to all topics. It changes in place, so a change is in
+    force at all open connections at once."""
 
-    __slots__ = ("_all", "fleet", "prefix", "publish", "reason", "refused", "subscribe")
+    __slots__ = ("all", "fleet", "publish", "reason", "refused", "subscribe")
 
     def __init__(
         self,
-        prefix: str = "",
-        fleet: tuple[str, ...] = (),
-        publish: tuple[str, ...] = (),
-        subscribe: tuple[str, ...] = (),
+        publish: tuple[str, ...],
+        subscribe: tuple[str, ...],
         refused: tuple[str, ...] = (),
         reason: int = NOT_AUTHORIZED,
+        fleet: tuple[str, ...] = (),
     ) -> None:
-        self.prefix = prefix
-        self.fleet = fleet
         self.publish = publish
         self.subscribe = subscribe
         self.refused = refused
         self.reason = reason
-        self._all = publish == ALL_TOPICS and not refused
+        self.fleet = fleet
+        self.all = publish == ALL_TOPICS and not refused
+
+    def take(self, other: Grant) -> None:
+        """Be as ``other`` from now on."""
+        self.publish = other.publish
+        self.subscribe = other.subscribe
+        self.refused = other.refused
+        self.reason = other.reason
+        self.fleet = other.fleet
+        self.all = other.all
+
+
+_NOTHING: Final = Grant((), ())
+_EVERYTHING: Final = Grant(ALL_TOPICS, ALL_FILTERS)
+
+
+@final
+class Permissions:
+    """Allows topics below a literal ``prefix`` that ends in a slash (empty: no own subtree), and what ``grant`` allows;
+    refuses what ``grant`` refuses."""
+
+    __slots__ = ("grant", "prefix")
+
+    def __init__(self, prefix: str = "", grant: Grant = _NOTHING) -> None:
+        self.prefix = prefix
+        self.grant = grant
+
+    @property
+    def reason(self) -> int:
+        """The reason code of a refusal."""
+        return self.grant.reason
 
     def may_publish(self, topic: str) -> bool:
         """Clients may not publish to topics that begin with ``$`` [MQTT-4.7.2-1], unless a filter names them; some of
         them belong to the server or to the mesh."""
+        grant = self.grant
         if topic.startswith("$"):
-            return not topic.startswith(_SERVERS) and matches_any(self.publish, topic) and not self._is_refused(topic)
-        if self._all:
+            if topic.startswith(_SERVERS) or not matches_any(grant.publish, topic):
+                return False
+            return not matches_any(grant.refused, topic)
+        if grant.all:
             return True
-        if self._is_refused(topic):
+        if grant.refused and matches_any(grant.refused, topic):
             return False
         if self.prefix and topic.startswith(self.prefix):
             return True
-        return matches_any(self.publish, topic)
-
-    def _is_refused(self, topic: str) -> bool:
-        return bool(self.refused) and matches_any(self.refused, topic)
+        return matches_any(grant.publish, topic)
 
     def may_subscribe(self, filter: str) -> bool:
         """The filter, or the filter within ``$share``, must lie below the prefix or within an allowed filter. A filter
@@ -73,19 +101,19 @@ class Permissions:
 
         A filter that is wider than a refused one is granted; ``Subscriptions`` withholds the refused topics.
         """
-        inner = split_shared(filter)[1]
-        if inner.startswith(MESH_TOPICS) or any(covers(refused, inner) for refused in self.refused):
+        inner, grant = split_shared(filter)[1], self.grant
+        if inner.startswith(MESH_TOPICS) or any(covers(refused, inner) for refused in grant.refused):
             return False
         if self.prefix and inner.startswith(self.prefix):
             return True
-        if any(covers(allowed, inner) for allowed in self.subscribe):
+        if any(covers(allowed, inner) for allowed in grant.subscribe):
             return True
-        return any(covers(allowed, filter) for allowed in self.fleet)
+        return any(covers(allowed, filter) for allowed in grant.fleet)
 
 
 def everything() -> Permissions:
     """Permissions for all topics that do not belong to the server."""
-    return Permissions(publish=ALL_TOPICS, subscribe=ALL_FILTERS)
+    return Permissions("", _EVERYTHING)
 
 
 def matches_any(filters: tuple[str, ...], topic: str) -> bool:

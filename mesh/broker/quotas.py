@@ -15,7 +15,7 @@ The sizes are estimates of what the node's process needs, a little too large rat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, final
 
 from mesh.broker.principal import BACKEND, TIER, VEHICLE
@@ -118,6 +118,12 @@ class Quotas:
             limit = self._settings.vehicle_queue_bytes if kind == VEHICLE else NO_LIMIT
             share = shares[name] = Share(kind, name, limit)
         return share
+
+    def adjust(self) -> Iterator[int]:
+        """``vehicle_queue_bytes`` has changed, and with it the limits of the vehicles' queues. New shares have it."""
+        for share in list(self._shares[VEHICLE].values()):
+            share.limit = self._settings.vehicle_queue_bytes
+            yield 1
 
     def shares(self) -> list[Share]:
         """The shares of all identities that hold something."""
@@ -307,7 +313,7 @@ class Quotas:
         """Compare with the budgets. Called at the end of every turn."""
         settings = self._settings
         memory, disk = settings.memory, settings.disk
-        if not memory and not disk:
+        if not memory and not disk and not self.strained:
             return
         used = self.memory()
         tenths = max(10 * used // memory if memory else 0, 10 * self.disk // disk if disk else 0)

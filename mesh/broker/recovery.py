@@ -1,8 +1,8 @@
 """Recovery: after a restart, the parts of the broker get their state from the journal.
 
 It knows which part gets what, and in which order: never the form of the journal's items, which ``ItemReader`` reads.
-What always holds: it is complete before the first connection opens; it does its work in slices; a will that its client
-is no longer allowed to publish is dropped.
+What always holds: it is complete before the first connection opens; it does its work in slices; a subscription that
+access does not allow today ends.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, final
 
 from mesh.broker.catchup import CatchUp
-from mesh.broker.counters import BrokerCounters
 from mesh.broker.courier import Courier
 from mesh.broker.deadletters import DeadLetters
 from mesh.broker.dispatcher import Dispatcher
+from mesh.broker.enforcement import Enforcement
 from mesh.broker.itemreader import ItemReader
-from mesh.broker.notices import Notices, shortened
 from mesh.broker.persistence import Persistence
 from mesh.broker.retained import Retained
-from mesh.broker.session import Key, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import Settings
-from mesh.session.message import Message
 from mesh.session.store import Item
 
 _RETAINED: Final = 8  # steps of a retained message that is restored, see ``work``
@@ -33,8 +30,8 @@ class Recovery:
     """``run`` is called once, before all else."""
 
     __slots__ = (
-        "_catch_up", "_clock", "_counters", "_courier", "_dispatcher", "_letters", "_notices", "_persistence",
-        "_retained", "_sessions", "_settings",
+        "_catch_up", "_clock", "_courier", "_dispatcher", "_enforcement", "_letters", "_persistence", "_retained",
+        "_sessions", "_settings",
     )  # fmt: skip
 
     def __init__(
@@ -48,8 +45,7 @@ class Recovery:
         courier: Courier,
         catch_up: CatchUp,
         letters: DeadLetters,
-        counters: BrokerCounters,
-        notices: Notices,
+        enforcement: Enforcement,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -60,12 +56,11 @@ class Recovery:
         self._courier = courier
         self._catch_up = catch_up
         self._letters = letters
-        self._counters = counters
-        self._notices = notices
+        self._enforcement = enforcement
 
-    def run(self, items: Iterable[Item], other: list[Item], may_publish: Callable[[Key, str], bool]) -> Iterator[int]:
+    def run(self, items: Iterable[Item], other: list[Item]) -> Iterator[int]:
         """Restore the state from the journal in slices: yields now and then, with the steps of work that were done. The
-        items of other kinds are added to ``other``. ``may_publish``: what access allows today."""
+        items of other kinds are added to ``other``."""
         reader = ItemReader(self._persistence, self._settings.in_flight)
         yield from reader.read(items)
         found = reader.found
@@ -75,25 +70,10 @@ class Recovery:
         for item, topic, deleted in found.tombstones:
             self._dispatcher.tombstones.restore(topic, deleted, item)
             yield _RETAINED
-        for session in found.sessions.values():
-            will = session.will
-            if will is not None and not may_publish(session.key, will.topic):
-                self._drop_will(session, will)
-                yield _RETAINED
         yield from self._sessions.restore(found, self._clock())
+        yield from self._enforcement.run()
         self._courier.pressure.recovered(found.sessions.values())
         self._catch_up.restore(found.interests)
         self._letters.restore(found.letters)
         self._dispatcher.restore(found.fan_outs, found.sessions)
         other += found.other
-
-    def _drop_will(self, session: Session, will: Message) -> None:
-        """The will of a session was allowed when its client connected, and is no more."""
-        self._counters.forbidden_wills += 1
-        self._notices.warn(
-            "forbidden will", "%s (client %s) is no longer allowed to publish its will to %s: it is dropped",
-            session.key[1], session.key[2], shortened(will.topic),
-        )  # fmt: skip
-        session.will = None
-        session.will_due = 0.0
-        self._persistence.keep_session(session)

@@ -269,7 +269,7 @@ class Refusals:
             if receipt.closed:  # its publisher repeats it, unless its QoS 2 identifier is open
                 if receipt.qos == 1 and delivery.state == QUEUED and delivery.item:
                     repeated.add(delivery)
-            elif full:
+            elif full and self._settings.backend_when_full == HOLD:
                 held.append((delivery, receipt))
             else:
                 receipt.pending -= 1

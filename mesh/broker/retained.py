@@ -12,6 +12,7 @@ from typing import Final, final
 from mesh.broker.persistence import Persistence
 from mesh.broker.quotas import Quotas, Share, topic_weight
 from mesh.broker.search import Search
+from mesh.broker.settings import Settings
 from mesh.broker.timers import Timer, Timers
 from mesh.broker.work import Work
 from mesh.session.message import NEVER, Message
@@ -37,19 +38,20 @@ class Held:
 
 @final
 class Retained:
-    """``limit`` is the most topics. The values of the tree are journal items."""
+    """The values of the tree are journal items."""
 
     __slots__ = (
-        "_expiring", "_held", "_limit", "_persistence", "_quotas", "_store", "_sweeping", "_timers", "_tree", "_work",
+        "_expiring", "_held", "_persistence", "_quotas", "_settings", "_store", "_sweeping", "_timers", "_tree",
+        "_work",
     )  # fmt: skip
 
-    def __init__(self, persistence: Persistence, limit: int, quotas: Quotas, work: Work) -> None:
+    def __init__(self, persistence: Persistence, settings: Settings, quotas: Quotas, work: Work) -> None:
         self._persistence = persistence
         self._quotas = quotas
         self._work = work
         self._held: dict[int, Held] = {}  # by item
         self._store = persistence.store
-        self._limit = limit
+        self._settings = settings
         self._tree: TopicTree[int] = TopicTree()
         self._expiring: dict[int, Timer[str]] = {}  # items that expire
         self._timers: Timers[str] = Timers()  # topics whose messages expire
@@ -80,7 +82,7 @@ class Retained:
         quotas = self._quotas
         old = self._tree.get(topic)
         share = quotas.holder_of(topic, publisher)
-        if old is None and len(self._tree) >= self._limit:
+        if old is None and len(self._tree) >= self._settings.max_retained:
             quotas.retained_full(share, topic)
             return False
         before = 0 if old is None else self._held[old].size

@@ -20,21 +20,25 @@ IN_FLIGHT_BYTES: Final = 16 << 20
 FOREVER: Final = 0xFFFFFFFF  # a session expiry that means never, MQTT 5.0 section 3.1.2.11.2
 
 
+NAMES: Final = (
+    "attach_grace", "backend_queue_bytes", "backend_queue_messages", "backend_when_full", "dead_letter_age",
+    "dead_letter_bytes", "dead_letter_expired", "dead_letter_share", "dead_letter_when_full", "disk", "fan_out",
+    "hold_bytes", "hold_messages", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all",
+    "match_nodes", "max_keep_alive", "max_packet", "max_queue_bytes", "max_queue_messages", "max_retained",
+    "max_session_expiry", "max_sessions",
+    "max_subscriptions", "memory", "node", "on_refusal", "overshoot_bytes", "queue_patience", "receive_maximum",
+    "refused", "routes", "shared_patience", "system_interval", "tier_packet", "tier_queue_bytes",
+    "tier_queue_messages", "topic_aliases", "vehicle_queue_bytes", "vehicle_retained_bytes", "vehicle_sessions",
+    "vehicle_subscription_bytes",
+)  # fmt: skip
+
+
 @final
 class Settings:
-    """Counts, bytes and seconds. The defaults are those of the topology file."""
+    """Counts, bytes and seconds. The defaults are those of the topology file. All parts of a broker have the same
+    object, which changes in place (``Broker.take``)."""
 
-    __slots__ = (
-        "attach_grace", "backend_queue_bytes", "backend_queue_messages", "backend_when_full", "dead_letter_age",
-        "dead_letter_bytes", "dead_letter_expired", "dead_letter_share", "dead_letter_when_full", "disk", "fan_out",
-        "hold_bytes", "hold_messages", "in_flight", "inbox_bytes", "inbox_messages", "inbox_when_full", "keep_all",
-        "match_nodes", "max_keep_alive", "max_packet", "max_queue_bytes", "max_queue_messages", "max_retained",
-        "max_session_expiry", "max_sessions",
-        "max_subscriptions", "memory", "node", "on_refusal", "overshoot_bytes", "queue_patience", "receive_maximum",
-        "refused", "routes", "shared_patience", "system_interval", "tier_packet", "tier_queue_bytes",
-        "tier_queue_messages", "topic_aliases", "vehicle_queue_bytes", "vehicle_retained_bytes", "vehicle_sessions",
-        "vehicle_subscription_bytes",
-    )  # fmt: skip
+    __slots__ = NAMES
 
     def __init__(self) -> None:
         self.node = ""  # the node's name
@@ -97,3 +101,8 @@ class Settings:
         self.shared_patience = 30.0  # seconds without an acknowledgement until a member of a group counts as stalled
         self.fan_out = 256  # receivers that a message may have and still reach all of them in one turn
         self.routes = 16_384  # topics whose receivers are remembered: about 1 KB each
+
+    def take(self, other: Settings) -> None:
+        """Have all values of ``other`` from now on."""
+        for name in NAMES:
+            setattr(self, name, getattr(other, name))

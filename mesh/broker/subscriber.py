@@ -190,20 +190,23 @@ class Subscriber:
             yield _steps_of(filter)
             if connection.session is not session:
                 return
-            interest = session.interests.pop(filter, None)
-            if interest is None:
-                codes.append(reasons.NO_SUBSCRIPTION_EXISTED)
-                continue
-            self.subscriptions.remove(interest)
-            self.quotas.unsubscribed(session.share, filter)
-            self.catch_up.forget(interest)
-            self.persistence.forget_interest(interest)
-            group = self.subscriptions.group(filter, session.kind == TIER)
-            if group is not None:
-                self.sharing.left(session, group)
-            codes.append(reasons.SUCCESS)
+            codes.append(reasons.SUCCESS if self.remove(session, filter) else reasons.NO_SUBSCRIPTION_EXISTED)
         answer = SubAck(UNSUBACK, packet.packet_id, codes if connection.protocol == MQTT5 else [])
         self._answer(connection, session, answer, None)
+
+    def remove(self, session: Session, filter: str) -> bool:
+        """End a subscription of a session. Returns whether there was one."""
+        interest = session.interests.pop(filter, None)
+        if interest is None:
+            return False
+        self.subscriptions.remove(interest)
+        self.quotas.unsubscribed(session.share, filter)
+        self.catch_up.forget(interest)
+        self.persistence.forget_interest(interest)
+        group = self.subscriptions.group(filter, session.kind == TIER)
+        if group is not None:
+            self.sharing.left(session, group)
+        return True
 
 
 def _brings_retained(subscription: Subscription, known: bool) -> bool:

@@ -319,6 +319,12 @@ class Subscriptions:
             self._route_bytes += size
         return route
 
+    def limit(self, routes: int, refused: tuple[str, ...]) -> None:
+        """Other bounds of the cache, and other refused filters, from now on."""
+        self._limit = routes
+        self._refused = refused
+        self._forget_routes()
+
     def _forget_routes(self) -> None:
         self._routes.clear()
         self._route_bytes = 0

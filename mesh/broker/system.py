@@ -23,7 +23,8 @@ class SystemTopics:
     """``interval``: seconds between two updates; 0: there are no such topics."""
 
     __slots__ = (
-        "_began", "_due", "_interval", "_last", "_loads", "_maximum", "_messages", "transferred", "version",
+        "_began", "_due", "_interval", "_last", "_loads", "_maximum", "_messages", "_refreshed", "transferred",
+        "version",
     )  # fmt: skip
 
     def __init__(self, interval: float, now: float) -> None:
@@ -32,10 +33,22 @@ class SystemTopics:
         self._interval = interval
         self._began = now
         self._due = now
+        self._refreshed = now
         self._maximum = 0
         self._last: dict[str, int] = {}
         self._loads: dict[str, list[float]] = {}
         self._messages: dict[str, Message] = {}
+
+    def update_every(self, interval: float, now: float) -> None:
+        """Another interval from now on. What was announced is forgotten if there are no such topics now."""
+        if interval == self._interval:
+            return
+        self._interval = interval
+        self._due = min(self._due, now + interval) if self._messages else now
+        if not interval:
+            self._messages.clear()
+            self._last.clear()
+            self._loads.clear()
 
     def matching(self, filter: str) -> list[Message]:
         """The current figures that a filter matches."""
@@ -47,9 +60,11 @@ class SystemTopics:
         """Update the figures if it is time; returns those that have changed."""
         if not self._interval or now < self._due:
             return []
+        seconds = now - self._refreshed if self._last else self._interval  # since the last update
+        self._refreshed = now
         self._due = now + self._interval
         changed: list[Message] = []
-        for name, value in self._figures(now, status()).items():
+        for name, value in self._figures(now, seconds, status()).items():
             topic = PREFIX + name
             payload = value.encode()
             old = self._messages.get(topic)
@@ -58,7 +73,7 @@ class SystemTopics:
                 changed.append(message)
         return changed
 
-    def _figures(self, now: float, status: BrokerStatus) -> dict[str, str]:
+    def _figures(self, now: float, seconds: float, status: BrokerStatus) -> dict[str, str]:
         self._maximum = max(self._maximum, status.connected)
         totals = self._totals(status)
         figures = {name: str(value) for name, value in totals.items() if not name.startswith("connections")}
@@ -75,7 +90,7 @@ class SystemTopics:
             "retained messages/count": str(status.retained),
             "subscriptions/count": str(status.subscriptions),
         }
-        figures |= self._load(totals)
+        figures |= self._load(totals, seconds)
         return figures
 
     def _totals(self, status: BrokerStatus) -> dict[str, int]:
@@ -94,14 +109,14 @@ class SystemTopics:
             "connections": status.connects,
         }
 
-    def _load(self, totals: dict[str, int]) -> dict[str, str]:
+    def _load(self, totals: dict[str, int], seconds: float) -> dict[str, str]:
         """Rates per minute, as exponential moving averages over 1, 5 and 15 minutes (as a system's load)."""
         found: dict[str, str] = {}
         for name, total in totals.items():
-            rate = (total - self._last.get(name, total)) * 60.0 / self._interval
+            rate = (total - self._last.get(name, total)) * 60.0 / seconds
             loads = self._loads.setdefault(name, [0.0, 0.0, 0.0])
             for index, minutes in enumerate(_MINUTES):
-                share = math.exp(-self._interval / (60.0 * minutes))
+                share = math.exp(-seconds / (60.0 * minutes))
                 loads[index] = loads[index] * share + rate * (1.0 - share)
                 found[f"load/{name}/{minutes}min"] = f"{loads[index]:.2f}"
         self._last = totals

@@ -92,7 +92,7 @@ class Downstream(Sender):
         self.rejected = 0  # spooled messages that the edge refused after the back end had been answered
         self._broker = broker
         self._spool = spool
-        self._answer_within = answer
+        self.answer_within = answer
         self._spans = RelaySpans(broker, ends)
         self._spool_waiting = 0  # spooled deliveries in the queue: while there are any, new messages are spooled too
         self._slow = False  # the edge does not answer in time
@@ -400,7 +400,7 @@ class Downstream(Sender):
             self._lose_patience(now)
         if self.holding.overflowed:
             self._report_overflow()
-        if self._direct and self._oldest(now) < now - self._answer_within:
+        if self._direct and self._oldest(now) < now - self.answer_within:
             self._slow = True
             self._spool_unanswered()
 
@@ -578,6 +578,36 @@ class Downstream(Sender):
                 return
             refused.popleft()
             self._spool.forget(delivery)
+
+    def discard(self) -> Iterator[int]:
+        """The mesh does not have the edge now, which is disconnected: empty the spool. Those of the fleet's topics are
+        dropped, those for vehicles go to the dead letters."""
+        while self._spooling:
+            yield _LOOK
+        for vehicle in list(self.holding.vehicles.values()):
+            held = vehicle.take()
+            while held is not None:
+                yield self._discard(held)
+                held = vehicle.take()
+        delivery = self.outbound.drop_any()
+        while delivery is not None:
+            yield self._discard(delivery)
+            delivery = self.outbound.drop_any()
+        while self._refusals:
+            refused, _ = self._refusals.popleft()
+            yield self._discard(refused)
+        self._broker.quotas.depths.remove(self.outbound.depth)
+
+    def _discard(self, delivery: Delivery) -> int:
+        """Drop a message whose publisher was answered; returns the steps of work."""
+        if not delivery.item:
+            return _LOOK
+        if delivery.state != RELEASED:  # else the edge had it
+            message = self._spool.load(delivery)
+            if self._broker.vehicle_of(message.topic):
+                self._broker.refusals.keep_refused(message, None, reasons.UNSPECIFIED_ERROR)
+        self._spool.forget(delivery)
+        return _REFUSE
 
     def expired(self, delivery: Delivery) -> None:
         if self._broker.settings.dead_letter_expired:

@@ -46,6 +46,25 @@ class FleetBackfill:
         self._begun = 0  # how often the topics were looked up
         self.active = False
 
+    def follow(self, filters: tuple[str, ...]) -> bool:
+        """Other filters from now on. Returns whether ``begin`` is due: those that the edge has may be too few."""
+        if filters == self._filters:
+            return False
+        self.stop()
+        self._filters = filters
+        self._forget_given()
+        return True
+
+    def discard(self) -> None:
+        """The mesh does not have the edge now."""
+        self.stop()
+        self._forget_given()
+
+    def _forget_given(self) -> None:
+        if self._item:
+            self._broker.store.drop(self._item)
+            self._item = 0
+
     def restore(self, items: Iterable[Item]) -> None:
         """Restore from the journal."""
         for item in items:
@@ -57,9 +76,8 @@ class FleetBackfill:
     def begin(self, session_present: bool, found: Callable[[], None]) -> None:
         """The edge has accepted this core. Without the session it may have lost all that this core gave it. ``found``
         is called when messages are to be given."""
-        if self._item and not session_present:
-            self._broker.store.drop(self._item)
-            self._item = 0
+        if not session_present:
+            self._forget_given()
         if not self._filters or self._item:
             return
         self._begun += 1

@@ -135,6 +135,11 @@ class Following:
         if item:
             self._broker.store.drop(item)
 
+    def discard(self) -> None:
+        """The mesh does not have the edge now: so it has no filters."""
+        for filter in list(self._held):
+            self._release(filter)
+
     def open(self, gate: Gate) -> None:
         """One edge less is pending at ``gate``."""
         gate.pending -= 1

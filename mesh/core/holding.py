@@ -103,7 +103,7 @@ class Holding:
     """``vehicles``: those that are not free. ``messages`` and ``bytes`` count the held deliveries whose publishers
     wait, ``refused`` the refused ones. ``patience`` in seconds."""
 
-    __slots__ = ("_patience", "_portions", "bytes", "messages", "overflowed", "refused", "vehicles")
+    __slots__ = ("_portions", "bytes", "messages", "overflowed", "patience", "refused", "vehicles")
 
     def __init__(self, patience: float) -> None:
         self.vehicles: dict[str, HeldVehicle] = {}
@@ -111,7 +111,7 @@ class Holding:
         self.bytes = 0
         self.refused = 0
         self.overflowed = ""  # a vehicle whose message was refused because too many are held; its reader clears it
-        self._patience = patience
+        self.patience = patience
         self._portions: dict[Delivery, HeldVehicle] = {}  # the deliveries that ``HeldVehicle.open`` counts
 
     def __len__(self) -> int:
@@ -204,7 +204,7 @@ class Holding:
         spent = [
             vehicle
             for vehicle in self.vehicles.values()
-            if vehicle.state == HELD and now - vehicle.since >= self._patience
+            if vehicle.state == HELD and now - vehicle.since >= self.patience
         ]
         for vehicle in spent:
             vehicle.step(SPENT)

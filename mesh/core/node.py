@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 from mesh.broker.gate import Gate
+from mesh.broker.settings import Settings
+from mesh.core.clients import BackEndClients
 from mesh.core.owners import MapOwners
 from mesh.core.recovery import CoreItems
 from mesh.core.router import Router
@@ -30,13 +32,9 @@ from mesh.node.poison import begin_trail, end_trail
 from mesh.node.prepared import Prepared
 from mesh.node.services import Services
 from mesh.node.unchanged import without_changes
-from mesh.policy.attempts import Attempts
 from mesh.registry.members import Member
-from mesh.transport.admission import Admission
-from mesh.transport.buffers import Buffers
+from mesh.registry.record import Record
 from mesh.transport.dialler import Address, Dialler
-from mesh.transport.endpoint import Endpoint
-from mesh.transport.status import CLIENT, together
 from mesh.transport.stream import LINK_PORTION, StreamGroup
 from mesh.transport.trail import Trail
 from mesh.transport.waiting import until
@@ -46,6 +44,11 @@ log = logging.getLogger(__name__)
 
 # Bytes that wait to be written to an edge before messages for it wait in their queue.
 _WRITE_BUFFER: Final = 1 << 20
+# Keys of the topology that this node takes while it serves.
+_TAKEN: Final = (
+    "access", "backends", "console", "cores", "dead_letters", "front_doors", "inbox", "limits",
+    "telemetry.sys_interval", "topics.fleet",
+)  # fmt: skip
 _FIRST_LINKS: Final = 5.0  # seconds that a start waits for the edges, so that a ready core reaches them
 
 
@@ -63,43 +66,41 @@ class CoreNode:
         self._links: dict[str, TierLink] = {}
         self._diallers: dict[str, Dialler] = {}
         self._addresses: dict[str, Address] = {}
+        self._endings: set[asyncio.Task[None]] = set()
         self._kept = CoreItems(())
         self._group: StreamGroup | None = None
-        self._endpoints: list[Endpoint] = []
+        self._clients: BackEndClients | None = None
+        self._owners: MapOwners | None = None
         self._trail: Trail | None = None
 
     def _configure(self, config: NodeConfig) -> None:
         self._config = config
-        self._attempts = Attempts(config.topology.limits.wrong_passwords)
-        self._buffers = Buffers(config.buffer_bytes())
+        self._grants = config.grants()
+        self._member_limits = config.member_limits()  # of packets of all edges; only ever raised
 
     async def start(self) -> None:
         """Recover, connect to the edges, then listen to back ends."""
         self._configure(await newest(self._config))
         config = self._config
-        config.connections()  # a mistake is named before anything is opened
+        # A mistake is named before anything is opened.
+        clients = self._clients = BackEndClients(config, self._grants.backends)
         self._trail = begin_trail(config.folder)
         services = self._services = Services(config)
-        # With an inbox, a command to a vehicle without an owner assigns one, whose inbox then holds the command.
-        find = services.map.lookup if config.topology.inbox is None else services.claim
-        owners = MapOwners(services.map.recent, services.is_vehicle, find)
+        look_up = _look_up(services, config)
+        owners = self._owners = MapOwners(services.map.recent, services.is_vehicle, look_up)
         self._router = Router(
             config.vehicle_of(), config.topology.fleet, owners, self._links, self._link_to, self._wake
         )
-        settings = config.broker_settings()
-        settings.refused = config.topology.access.backends.refuse
-        settings.in_flight = config.topology.limits.backend_in_flight
-        settings.receive_maximum = config.topology.limits.backend_receive_maximum
-        longest = int(config.topology.limits.backend_session_expiry)
-        settings.max_session_expiry = min(settings.max_session_expiry, longest)
-        broker_host, other = await open_broker(config, services, settings, self._router, None)
+        broker_host, other = await open_broker(
+            config, services, _settings(config), self._grants, self._router, None
+        )
         self._broker_host = broker_host
         self._router.broker = broker_host.broker
         loop = asyncio.get_running_loop()
         self._group = StreamGroup(loop, broker_host.wheel, high=_WRITE_BUFFER, portion=LINK_PORTION)
         self._kept = CoreItems(other)
         self._upstream = self._follow_interest(broker_host)
-        broker_host.broker.system.transferred = self._transferred
+        broker_host.broker.system.transferred = clients.transferred
         broker_host.turn.add(self._flush)
         broker_host.pressing = self._pressing
         broker_host.on_durable.append(self._durable)
@@ -110,16 +111,53 @@ class CoreNode:
         await services.start(self._member)
         for edge in [*self._kept.links, *(edge.name for edge in config.topology.edges())]:
             self._link_to(edge)
+        if services.members.live:
+            self._drop_absent()
         await self._wait_for_links()
-        await self._listen(broker_host)
+        await clients.listen(config, broker_host, self._trail)
         await services.announce({})
         await services.show(self.status)
         self._follower = SettingsFollower.of(services.client, config, self.prepare)
         await self._follower.start()
 
     async def prepare(self, config: NodeConfig) -> Prepared:
-        """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves."""
-        return without_changes(self._config, config)
+        """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves, or
+        ``OSError`` if it may not open as many files as they ask for."""
+        prepared = without_changes(self._config, config, _TAKEN)
+        if config.spec.listen != self._config.spec.listen:
+            raise ValueError(f"{self._config.name} cannot take other listeners while it runs")
+        broker_host, clients, owners, router = self._broker_host, self._clients, self._owners, self._router
+        if broker_host is None or clients is None or owners is None or router is None or self._services is None:
+            raise ValueError(f"{self._config.name} has not started yet")
+        look_up, broker = _look_up(self._services, config), broker_host.broker
+
+        def commit() -> None:
+            self._config = config
+            self._grants.take(config.grants())
+            broker.take(_settings(config))
+            owners.look_up = look_up
+            router.fleet = config.topology.fleet
+            self._change_links(config)
+            broker_host.turn.wake()
+
+        prepared.add(commit)
+        prepared.include(await clients.prepare(config, broker.expel))
+        # Before the first node has larger packets for this one, which may be before this one's turn.
+        self._member_limits.widen(config.member_limits())
+        return prepared
+
+    def _change_links(self, config: NodeConfig) -> None:
+        limits = config.topology.limits
+        size = config.member_limits().max_packet_size
+        for edge in config.topology.edges():
+            self._link_to(edge.name)
+        self._drop_absent()
+        for link in self._links.values():
+            link.take(
+                limits.owner_timeout, limits.queue_patience, limits.spool_messages, limits.spool_bytes,
+                config.topology.fleet,
+            )  # fmt: skip
+            link.widen(size)
 
     def _follow_interest(self, broker_host: BrokerHost) -> Upstream:
         upstream = Upstream(broker_host.journal, self._interest, lambda filter: any(
@@ -134,29 +172,6 @@ class CoreNode:
     async def _wait_for_links(self) -> None:
         await until(lambda: all(link.up for link in self._links.values()), _FIRST_LINKS)
 
-    async def _listen(self, broker_host: BrokerHost) -> None:
-        config = self._config
-        limits = config.topology.limits
-        access, rule = config.topology.access, config.topology.backends
-        attempts = self._attempts
-        backends = rule.compile(access.grant(access.backends), attempts)
-        share = max(1, config.connections() // max(1, len(config.spec.listen)))  # each listener counts its own clients
-        admission = Admission(config.client_limits(), share, config.spec.redirect, rule.methods(attempts))
-        for listener in config.spec.listen:
-            endpoint = Endpoint(
-                config.name, broker_host.broker, broker_host.turn, broker_host.wheel, backends.principal_of,
-                listen=listener.listen(), admission=admission,
-                connect_timeout=limits.connect_timeout, packet_rate=limits.packet_rate, buffers=self._buffers,
-                proven=backends.proven, trail=self._trail,
-            )  # fmt: skip
-            self._endpoints.append(endpoint)
-            await endpoint.start()
-
-    def _transferred(self) -> tuple[int, int]:
-        """Bytes from and to back ends."""
-        groups = [endpoint.group for endpoint in self._endpoints]
-        return sum(group.bytes_in for group in groups), sum(group.bytes_out for group in groups)
-
     # Links
 
     def _link_to(self, edge: str) -> TierLink:
@@ -169,6 +184,25 @@ class CoreNode:
             dialler.start()
         return link
 
+    def _drop_absent(self) -> None:
+        """Drop the links to edges that neither the topology nor the membership names. They own no vehicles, or they
+        could not have been removed."""
+        broker_host, services = self._broker_host, self._services
+        if broker_host is None or services is None:
+            return
+        named = {edge.name for edge in self._config.topology.edges()}
+        named.update(member.name for member in services.members.all("edge"))
+        for edge in [edge for edge in self._links if edge not in named]:
+            log.info("%s: there is no edge %s now: its link is removed", self._config.name, edge)
+            link, dialler = self._links.pop(edge), self._diallers.pop(edge)
+            self._addresses.pop(edge, None)
+            link.abort()
+            ending = asyncio.get_running_loop().create_task(dialler.stop(), name=f"end of the link to {edge}")
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+            broker_host.broker.work.add(link.discard())
+            self._wake()
+
     def _make_link(self, edge: str, broker_host: BrokerHost) -> TierLink:
         assert self._upstream is not None
         config = self._config
@@ -176,7 +210,7 @@ class CoreNode:
         spool = Spool(broker_host.journal, edge, limits.spool_messages, limits.spool_bytes)
         link = TierLink(
             edge, config.name, config.tier_password(edge), broker_host.broker, self._upstream, spool,
-            config.member_limits(), limits.owner_timeout, limits.queue_patience, broker_host.turn,
+            self._member_limits, limits.owner_timeout, limits.queue_patience, broker_host.turn,
             config.topology.fleet, self._trail,
         )  # fmt: skip
         kept = self._kept.links.pop(edge, None)
@@ -198,7 +232,10 @@ class CoreNode:
 
     def _member(self, old: Member | None, new: Member | None) -> None:
         """Membership changed. An edge that has left keeps its address: its lease may expire while it restarts."""
-        if new is None or new.role != "edge" or TIER not in new.ports:
+        if new is None:
+            self._drop_absent()
+            return
+        if new.role != "edge" or TIER not in new.ports:
             return
         before = self._addresses.get(new.name)
         address = self._addresses[new.name] = (new.host, new.ports[TIER])
@@ -250,15 +287,19 @@ class CoreNode:
                 log.exception("the tick of the link to edge %s failed; the other links go on", link.edge)
 
     def _disk(self, writable: bool) -> None:
-        for endpoint in self._endpoints:
-            if writable:
-                endpoint.resume()
-            else:
-                endpoint.pause()
+        if self._clients is None:
+            return
+        if writable:
+            self._clients.resume()
+        else:
+            self._clients.pause()
 
     async def stop(self, grace: float) -> None:
         """Tell the back ends, close the links and the journal."""
-        closings: list[Callable[[], Awaitable[None]]] = [lambda: self._stop_endpoints(grace / 2), self._stop_links]
+        clients = self._clients
+        closings: list[Callable[[], Awaitable[None]]] = [self._stop_links]
+        if clients is not None:
+            closings.insert(0, lambda: clients.stop(grace / 2))
         if self._follower is not None:
             closings.insert(0, self._follower.stop)
         for part in (self._router, self._broker_host, self._services):
@@ -270,12 +311,10 @@ class CoreNode:
             if self._trail is not None:
                 end_trail(self._config.folder)
 
-    async def _stop_endpoints(self, grace: float) -> None:
-        await close_together(endpoint.stop(grace) for endpoint in self._endpoints)
-
     async def _stop_links(self) -> None:
         try:
             await close_together(dialler.stop() for dialler in self._diallers.values())
+            await asyncio.gather(*self._endings, return_exceptions=True)
         finally:
             for link in self._links.values():
                 link.abort()
@@ -283,15 +322,15 @@ class CoreNode:
     def status(self) -> NodeStatus:
         """Figures for ``mesh status`` and metrics."""
         broker_host, services, router = self._broker_host, self._services, self._router
-        follower = self._follower
-        if broker_host is None or services is None or router is None:
+        follower, clients = self._follower, self._clients
+        if broker_host is None or services is None or router is None or clients is None:
             return NodeStatus(revision=self._config.revision)
         found = broker_host.status()
         links = tuple([link.status(self._diallers[edge].trouble) for edge, link in self._links.items()])
         return CoreStatus(
             metrics=services.metrics,
             detail=found.detail
-            or self._buffers.strain()
+            or clients.buffers.strain()
             or ("" if follower is None else follower.detail)
             or "; ".join(f"{link.peer} {link.error}" for link in links if link.error),
             revision=self._config.revision if follower is None else follower.revision,
@@ -300,10 +339,27 @@ class CoreNode:
             sessions=found.broker.sessions,
             queued=found.broker.queued,
             broker_host=found,
-            clients=together(CLIENT, [endpoint.status(CLIENT) for endpoint in self._endpoints]),
-            buffers=self._buffers.status(),
+            clients=clients.status(),
+            buffers=clients.buffers.status(),
             links=links,
             unknown_vehicles=router.unknown,
-            attempts=self._attempts.status(),
+            attempts=clients.attempts.status(),
             services=services.status(),
         )
+
+
+def _settings(config: NodeConfig) -> Settings:
+    """The settings of a core's broker."""
+    limits = config.topology.limits
+    settings = config.broker_settings()
+    settings.refused = config.topology.access.backends.refuse
+    settings.in_flight = limits.backend_in_flight
+    settings.receive_maximum = limits.backend_receive_maximum
+    settings.max_session_expiry = min(settings.max_session_expiry, int(limits.backend_session_expiry))
+    return settings
+
+
+def _look_up(services: Services, config: NodeConfig) -> Callable[[str], Awaitable[Record | None]]:
+    """How the owner of a vehicle is found. With an inbox, a command to a vehicle without an owner assigns one, whose
+    inbox then holds the command."""
+    return services.map.lookup if config.topology.inbox is None else services.claim

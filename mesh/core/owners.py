@@ -17,17 +17,18 @@ from mesh.registry.record import Record
 
 @final
 class MapOwners(Owners):
-    """``recent``: the records in memory; ``is_vehicle``: whether a vehicle may have a name; ``find`` gives a record
-    that is not in memory, and raises ``RegistryError``."""
+    """``recent``: the records in memory; ``is_vehicle``: whether a vehicle may have a name; ``look_up`` gives a record
+    that is not in memory, and raises ``RegistryError``; it may be replaced."""
 
-    __slots__ = ("_find", "_is_vehicle", "_recent")
+    __slots__ = ("_is_vehicle", "_recent", "look_up")
 
     def __init__(
-        self, recent: RecordCache, is_vehicle: Callable[[str], bool], find: Callable[[str], Awaitable[Record | None]]
+        self, recent: RecordCache, is_vehicle: Callable[[str], bool],
+        look_up: Callable[[str], Awaitable[Record | None]],
     ) -> None:
         self._recent = recent
         self._is_vehicle = is_vehicle
-        self._find = find
+        self.look_up = look_up
 
     def cached(self, vehicle: str) -> str | None:
         """The owner, if its record is in memory."""
@@ -39,7 +40,7 @@ class MapOwners(Owners):
         if not self._is_vehicle(vehicle):
             return None
         try:
-            record = await self._find(vehicle)
+            record = await self.look_up(vehicle)
         except RegistryError as error:
             raise OwnerUnknown(str(error)) from error
         return None if record is None else record.edge

@@ -59,7 +59,7 @@ class OwnerUnknown(Exception):
 @final
 class Router(Forwarder):
     """``links`` are the tier links by edge; ``link_to`` makes one that is missing. ``vehicle_of`` gives the vehicle of
-    a topic. ``fleet``: filters of the topics that go to every edge.
+    a topic. ``fleet``: filters of the topics that go to every edge; they may be replaced.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Router(Forwarder):
         self.broker: Broker | None = None
         self.unknown = 0  # messages for vehicles without an owner
         self._vehicle_of = vehicle_of
-        self._fleet = fleet
+        self.fleet = fleet
         self._owners = owners
         self._link_to = link_to
         self._links = links
@@ -102,7 +102,7 @@ class Router(Forwarder):
             self._look_up(vehicle, message, receipt)
 
     def _to_fleet(self, message: Message, receipt: Receipt | None) -> None:
-        for filter in self._fleet:
+        for filter in self.fleet:
             if matches(filter, message.topic):
                 links = list(self._links.values())
                 if len(links) > 1:

@@ -22,20 +22,20 @@ class Spool:
     gets a reason code.
     """
 
-    __slots__ = ("_edge", "_max_bytes", "_max_messages", "_store", "bytes", "edge", "messages")
+    __slots__ = ("_edge", "_store", "bytes", "edge", "max_bytes", "max_messages", "messages")
 
     def __init__(self, store: Store, edge: str, max_messages: int, max_bytes: int) -> None:
         self._store = store
         self.edge = edge
         self._edge = edge.encode()
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
         self.messages = 0
         self.bytes = 0
 
     def full(self, size: int) -> bool:
         """Whether there is no room for a message of ``size`` bytes."""
-        return self.messages >= self._max_messages or self.bytes + size > self._max_bytes
+        return self.messages >= self.max_messages or self.bytes + size > self.max_bytes
 
     def keep(self, delivery: Delivery, message: Message, place: int) -> None:
         """Write a delivery. ``place`` is the number that it had when it came, which recovery sorts by: a delivery of

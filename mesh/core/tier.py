@@ -10,7 +10,7 @@ when it is connected again.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, Protocol, final
 
 from mesh.broker.broker import Broker
@@ -109,6 +109,30 @@ class TierLink(ClientEvents):
         self._following.restore(filters)
         for item in incoming:
             self._client.restore(packet_id_in(item), item.id)
+
+    def take(self, answer: float, patience: float, messages: int, size: int, fleet: tuple[str, ...]) -> None:
+        """Other values from now on; ``messages`` and ``size`` bound the spool. A filter that is new in ``fleet`` brings
+        the edge its retained messages."""
+        self._downstream.answer_within = answer
+        self._downstream.holding.patience = patience
+        self.spool.max_messages = messages
+        self.spool.max_bytes = size
+        if self._backfill.follow(fleet) and self.up:
+            self._backfill.begin(True, self._give)
+
+    def widen(self, size: int) -> None:
+        """The edge takes packets of ``size`` bytes, whatever it said when it accepted this core."""
+        self._client.widen(size)
+
+    def discard(self) -> Iterator[int]:
+        """The mesh does not have the edge now, and its connection was aborted: forget all that is kept for it, in
+        slices. What is for a vehicle goes to the dead letters."""
+        while self._socket is not None:
+            yield 1
+        self._client.discard()
+        self._following.discard()
+        self._backfill.discard()
+        yield from self._downstream.discard()
 
     @property
     def up(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Final, final
 
 from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import Principal
-from mesh.broker.settings import IN_FLIGHT_BYTES
+from mesh.broker.settings import IN_FLIGHT_BYTES, Settings
 from mesh.edge.breadcrumb import Breadcrumb, last_crumb, lay_breadcrumb, no_breadcrumb, remove_breadcrumb
 from mesh.edge.devices import MAX_LINKS, Devices
 from mesh.edge.ownership import Ownership
@@ -27,12 +27,12 @@ from mesh.node.config import DEVICE, TIER, NodeConfig
 from mesh.node.ending import last_ending, process_token
 from mesh.node.follower import SettingsFollower
 from mesh.node.newest import newest
+from mesh.node.packetlimits import ClientLimits
 from mesh.node.poison import begin_trail, end_trail
 from mesh.node.ports import keep_ports
 from mesh.node.prepared import Prepared
 from mesh.node.services import Services
 from mesh.node.unchanged import without_changes
-from mesh.policy.access import vehicle_principal
 from mesh.registry.generation import EPOCH_BITS, MOST
 from mesh.registry.members import Member
 from mesh.registry.record import Record
@@ -47,6 +47,11 @@ from mesh.wire.reasons import SERVER_UNAVAILABLE
 
 log = logging.getLogger(__name__)
 
+# Keys of the topology that this node takes while it serves.
+_TAKEN: Final = (
+    "access", "backends", "console", "cores", "dead_letters", "front_doors", "inbox", "limits",
+    "telemetry.sys_interval", "topics.fleet",
+)  # fmt: skip
 _CORES: Final = 1024  # connections of cores, and those that have not sent CONNECT yet (``connect_timeout``)
 
 
@@ -66,8 +71,9 @@ class EdgeNode:
 
     def _configure(self, config: NodeConfig) -> None:
         self._config = config
-        self._template = config.topology.vehicle_template()
-        self._grant = config.topology.access.grant(config.topology.access.vehicles)
+        self._grants = config.grants()
+        self._device_limits = ClientLimits(config.device_limits())
+        self._member_limits = config.member_limits()  # of packets of all cores; only ever raised
 
     async def start(self) -> None:
         """Recover the sessions, listen for front doors and cores, then announce the ports."""
@@ -75,13 +81,9 @@ class EdgeNode:
         config = self._config
         services = self._services = Services(config)
         await services.start(_ignore)
-        settings = config.broker_settings()
-        settings.keep_all = True
-        settings.refused = config.topology.access.vehicles.refuse
-        settings.in_flight = config.topology.limits.in_flight
-        settings.receive_maximum = config.topology.limits.receive_maximum
-        settings.overshoot_bytes = IN_FLIGHT_BYTES + settings.tier_packet
-        broker_host, _ = await open_broker(config, services, settings, None, self._inbox())
+        broker_host, _ = await open_broker(
+            config, services, _settings(config), self._grants, None, _inbox(config)
+        )
         self._broker_host = broker_host
         ports = keep_ports(config.folder, config.topology.bind, (DEVICE, TIER))
         self._trail = begin_trail(config.folder, last_crumb(config.folder) is not None)
@@ -107,7 +109,27 @@ class EdgeNode:
 
     async def prepare(self, config: NodeConfig) -> Prepared:
         """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves."""
-        return without_changes(self._config, config)
+        prepared = without_changes(self._config, config, _TAKEN)
+        broker_host, devices, cores = self._broker_host, self._devices, self._cores
+        if broker_host is None or devices is None or cores is None:
+            raise ValueError(f"{self._config.name} has not started yet")
+        limits, settings, inbox = config.topology.limits, _settings(config), _inbox(config)
+
+        def commit() -> None:
+            self._config = config
+            self._grants.take(config.grants())
+            broker_host.broker.take(settings, inbox)
+            device_limits = self._device_limits.take(config.device_limits())
+            devices.limit(device_limits, limits.attach_grace, config.members(MAX_LINKS))
+            cores.limit(config.members(_CORES), limits.connect_timeout, limits.packet_rate)
+            cores.admission.most = config.members(_CORES)
+            broker_host.turn.wake()
+
+        prepared.add(commit)
+        # Before the first node has larger packets for this one, which may be before this one's turn.
+        self._member_limits.widen(config.member_limits())
+        devices.widen(config.device_limits())
+        return prepared
 
     def _make_devices(self, broker_host: BrokerHost, port: int) -> Devices:
         config = self._config
@@ -117,7 +139,7 @@ class EdgeNode:
         suspects.blame(last_ending(config.folder), last_crumb(config.folder))
         return Devices(
             config.name, epoch, broker_host.broker, broker_host.journal, broker_host.turn, broker_host.wheel,
-            config.prove, self._admit, config.device_limits(), listen=Listen(DEVICE, config.topology.bind, port),
+            config.prove, self._admit, self._device_limits.present, listen=Listen(DEVICE, config.topology.bind, port),
             grace=limits.attach_grace, unix_path=config.unix_path(config.name, DEVICE),
             links=config.members(MAX_LINKS), breadcrumb=self._lay_breadcrumb(), suspects=suspects,
         )  # fmt: skip
@@ -134,20 +156,10 @@ class EdgeNode:
         return Endpoint(
             config.name, broker_host.broker, broker_host.turn, broker_host.wheel, config.admit_core,
             listen=Listen(TIER, config.topology.bind, port),
-            admission=Admission(config.member_limits(), config.members(_CORES)),
+            admission=Admission(self._member_limits, config.members(_CORES)),
             connect_timeout=config.topology.limits.connect_timeout, packet_rate=config.topology.limits.packet_rate,
             portion=LINK_PORTION, unix_path=config.unix_path(config.name, TIER), trail=self._trail,
         )  # fmt: skip
-
-    def _inbox(self) -> InboxRules | None:
-        inbox, template = self._config.topology.inbox, self._template
-        if inbox is None:
-            return None
-
-        def subscriptions_of(vehicle: str) -> list[Subscription]:
-            return [Subscription(template.fill(text, vehicle), inbox.qos) for text in inbox.subscribe]
-
-        return InboxRules(template.vehicle_of, subscriptions_of, int(inbox.expiry))
 
     def _admit(self, vehicle: str, term: int) -> Principal:
         """``term``: the generation of the door's map, and the epoch of the vehicle's record in it."""
@@ -158,7 +170,7 @@ class EdgeNode:
             raise Refused(SERVER_UNAVAILABLE, f"it belongs to {record.edge} since epoch {record.epoch}")
         if record is None and ownership is not None and vehicle in ownership.foreign:
             raise Refused(SERVER_UNAVAILABLE, f"it belongs to {ownership.foreign[vehicle]}")
-        return vehicle_principal(self._template, vehicle, self._grant, self._config.topology.fleet)
+        return self._grants.vehicle(vehicle)
 
     def _may_serve(self, record: Record, own: int, term: int) -> bool:
         """Whether this edge may serve a vehicle. Epochs are compared only if both are of the same map. A record of an
@@ -225,3 +237,26 @@ class EdgeNode:
 
 def _ignore(_old: Member | None, _new: Member | None) -> None:
     """Ignores membership: doors and cores dial the edge."""
+
+
+def _settings(config: NodeConfig) -> Settings:
+    """The settings of an edge's broker."""
+    limits = config.topology.limits
+    settings = config.broker_settings()
+    settings.keep_all = True
+    settings.refused = config.topology.access.vehicles.refuse
+    settings.in_flight = limits.in_flight
+    settings.receive_maximum = limits.receive_maximum
+    settings.overshoot_bytes = IN_FLIGHT_BYTES + settings.tier_packet
+    return settings
+
+
+def _inbox(config: NodeConfig) -> InboxRules | None:
+    inbox, template = config.topology.inbox, config.topology.vehicle_template()
+    if inbox is None:
+        return None
+
+    def subscriptions_of(vehicle: str) -> list[Subscription]:
+        return [Subscription(template.fill(text, vehicle), inbox.qos) for text in inbox.subscribe]
+
+    return InboxRules(template.vehicle_of, subscriptions_of, int(inbox.expiry))

@@ -29,6 +29,7 @@ from mesh.node.journals import JournalKeeper
 from mesh.node.marks import JournalMarks
 from mesh.node.services import Services
 from mesh.node.status import BrokerHostStatus
+from mesh.policy.access import Grants
 from mesh.session.store import Item
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
@@ -195,7 +196,8 @@ class BrokerHost:
 
 
 async def open_broker(
-    config: NodeConfig, services: Services, settings: Settings, forwarder: Forwarder | None, inbox: InboxRules | None
+    config: NodeConfig, services: Services, settings: Settings, grants: Grants, forwarder: Forwarder | None,
+    inbox: InboxRules | None,
 ) -> tuple[BrokerHost, list[Item]]:
     """The broker, recovered from its journal, and the journal's items that do not belong to the broker.
 
@@ -208,10 +210,9 @@ async def open_broker(
     notices = Notices(log.warning, time.monotonic)
     try:
         broker = Broker(
-            settings, journal, time.time, services.tracer, forwarder, inbox, config.vehicle_of(), notices
+            settings, journal, time.time, services.tracer, forwarder, inbox, config.vehicle_of(), notices, grants.of
         )
         broker.system.version = describe()
-        broker.may_publish = config.may_publish()
         other: list[Item] = []
         await recover(broker, journal.live(), other)
         if broker.persistence.lost:

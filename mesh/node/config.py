@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final, final
 
 from mesh.broker.peer import Peer
-from mesh.broker.principal import BACKEND, VEHICLE, Principal
+from mesh.broker.principal import Principal
 from mesh.broker.settings import DEAD_LETTER, DISCONNECT, DROP_OLDEST, HOLD, IGNORE, REJECT, Settings
 from mesh.node.budget import memory_budget
 from mesh.policy import secrets
-from mesh.policy.access import tier_principal, vehicle_principal
+from mesh.policy.access import Grants, tier_principal
 from mesh.topology import descriptors
 from mesh.topology import topology as terms
 from mesh.topology.nodes import NodeSpec, nodes
@@ -182,20 +182,11 @@ class NodeConfig:
         """The function that returns the vehicle of a topic."""
         return self.topology.vehicle_template().vehicle_of
 
-
-    def may_publish(self) -> Callable[[tuple[int, str, str], str], bool]:
-        """The function that says whether the client with the key of a session may publish to a topic."""
-        topology, template = self.topology, self.topology.vehicle_template()
-        access = topology.access
-        vehicles, backends = access.grant(access.vehicles), access.grant(access.backends).permissions()
-
-        def may(key: tuple[int, str, str], topic: str) -> bool:
-            kind, name, _ = key
-            if kind == VEHICLE:
-                return vehicle_principal(template, name, vehicles).permissions.may_publish(topic)
-            return kind != BACKEND or backends.may_publish(topic)
-
-        return may
+    def grants(self) -> Grants:
+        """What clients may do, as the topology says."""
+        access = self.topology.access
+        vehicles = access.grant(access.vehicles, self.topology.fleet)
+        return Grants(self.topology.vehicle_template(), vehicles, access.grant(access.backends))
 
 
 def _unhex(text: bytes) -> bytes:

@@ -16,13 +16,13 @@ from mesh.topology.nodes import metrics_addresses
 _NAMED: Final = 5  # keys in the sentence
 
 
-def without_changes(running: NodeConfig, config: NodeConfig) -> Prepared:
-    """``running``: the settings with which the node started. Raises ``ValueError`` if it would have to take a key of
-    ``config`` while it serves."""
+def without_changes(running: NodeConfig, config: NodeConfig, taken: tuple[str, ...] = ()) -> Prepared:
+    """``running``: the settings that the node has. Raises ``ValueError`` if it would have to take a key of ``config``
+    while it serves. ``taken``: keys, and sections, that its caller prepares itself."""
     found = [
         change.path
         for change in changes(running.topology, config.topology)
-        if change.kind is Kind.LIVE and not _of_other_nodes(change)
+        if change.kind is Kind.LIVE and not _of_other_nodes(change) and not _is_in(change.path, taken)
     ]
     name = running.name
     if metrics_addresses(running.topology).get(name) != metrics_addresses(config.topology).get(name):
@@ -34,6 +34,10 @@ def without_changes(running: NodeConfig, config: NodeConfig) -> Prepared:
             "stop the mesh and start it with the changed file"
         )
     return Prepared()
+
+
+def _is_in(path: str, keys: tuple[str, ...]) -> bool:
+    return any(path == key or path.startswith(f"{key}.") for key in keys)
 
 
 def _of_other_nodes(change: Change) -> bool:

@@ -7,52 +7,59 @@ wildcards; the time to compare a password does not depend on the password.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Final, final
 
 from mesh.broker.peer import Peer
-from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
+from mesh.broker.principal import BACKEND, TIER, VEHICLE, Grant, Permissions, Principal, everything
 from mesh.policy.attempts import Attempts
 from mesh.policy.template import Template
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
-from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
+from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED
 
 ANONYMOUS: Final = "anonymous"
 
 
-@final
-class Grant:
-    """The permissions of one class of clients: topic filters to publish to and to subscribe to, and filters that are
-    refused in any case; ``reason`` is the MQTT 5.0 reason code of a refusal."""
-
-    __slots__ = ("publish", "reason", "refused", "subscribe")
-
-    def __init__(
-        self, publish: tuple[str, ...], subscribe: tuple[str, ...], refused: tuple[str, ...], reason: int
-    ) -> None:
-        self.publish = publish
-        self.subscribe = subscribe
-        self.refused = refused
-        self.reason = reason
-
-    def permissions(self, prefix: str = "", fleet: tuple[str, ...] = ()) -> Permissions:
-        """These permissions, the subtree below ``prefix``, and subscriptions to the topics of ``fleet``."""
-        return Permissions(prefix, fleet, self.publish, self.subscribe, self.refused, self.reason)
-
-
-def vehicle_principal(template: Template, vehicle: str, grant: Grant, fleet: tuple[str, ...] = ()) -> Principal:
-    """A vehicle. It may publish and subscribe in its own subtree, subscribe to the topics of ``fleet``, and use the
-    permissions of all vehicles.
-    """
-    return Principal(vehicle, VEHICLE, grant.permissions(template.subtree(vehicle), fleet), vehicle)
+def vehicle_principal(template: Template, vehicle: str, grant: Grant) -> Principal:
+    """A vehicle. It may publish and subscribe in its own subtree, and do what ``grant`` allows to all vehicles."""
+    return Principal(vehicle, VEHICLE, Permissions(template.subtree(vehicle), grant), vehicle)
 
 
 def tier_principal(core: str) -> Principal:
     """A core as a client of an edge, after it proved that it knows the mesh secret."""
     return Principal(core, TIER, everything())
+
+
+@final
+class Grants:
+    """What each client may do today, by the key of its session: kind, name, client id. ``vehicles`` and ``backends``
+    change in place."""
+
+    def __init__(self, template: Template, vehicles: Grant, backends: Grant) -> None:
+        self.vehicles = vehicles
+        self.backends = backends
+        self._template = template
+        self._of_backends = Permissions("", backends)
+        self._of_cores = everything()
+
+    def vehicle(self, vehicle: str) -> Principal:
+        """The principal of a vehicle."""
+        return vehicle_principal(self._template, vehicle, self.vehicles)
+
+    def of(self, key: tuple[int, str, str]) -> Permissions:
+        """The permissions of the client with the key of a session."""
+        kind, name, _ = key
+        if kind == VEHICLE:
+            return Permissions(self._template.subtree(name), self.vehicles)
+        return self._of_backends if kind == BACKEND else self._of_cores
+
+    def take(self, other: Grants) -> None:
+        """Allow what ``other`` allows from now on."""
+        self.vehicles.take(other.vehicles)
+        self.backends.take(other.backends)
 
 
 @final
@@ -68,7 +75,7 @@ class Backends:
     def __init__(self, anonymous: bool, users: Mapping[str, str], grant: Grant, attempts: Attempts) -> None:
         self._anonymous = anonymous
         self._attempts = attempts
-        self._permissions = grant.permissions()
+        self._permissions = Permissions("", grant)
         self._passwords = {name: _digest(password.encode()) for name, password in users.items()}
 
     def principal_of(self, connect: Connect, peer: Peer) -> Principal:
@@ -92,8 +99,29 @@ class Backends:
         return Principal(name, BACKEND, self._permissions)
 
     def proven(self, identity: str) -> Principal:
-        """The back end that proved the identity ``identity``."""
+        """The back end that proved the identity ``identity``. Raises ``Refused`` with 0x87 if that was removed while
+        the client proved it."""
+        if identity not in self._passwords:
+            raise Refused(NOT_AUTHORIZED, f"the user {identity!r} was removed")
         return Principal(identity, BACKEND, self._permissions)
+
+    def take(self, other: Backends) -> Callable[[Principal], bool]:
+        """Admit the clients that ``other`` admits from now on. Returns the function that says whether a client that was
+        admitted before is not admitted in this way now: its user was removed, or it gave no password, which its name
+        needs now. A changed password concerns new connections only."""
+        before, after, anonymous = self._passwords, other._passwords, other._anonymous
+        self._passwords, self._anonymous = after, anonymous
+        self._permissions = Permissions("", self._permissions.grant)  # so that later clients can be told apart
+
+        def is_lost(principal: Principal) -> bool:
+            name = principal.name
+            if principal.permissions is self._permissions:
+                return False
+            if name in before:
+                return name not in after
+            return name in after or not anonymous
+
+        return is_lost
 
 
 def _digest(password: bytes) -> bytes:

@@ -36,33 +36,38 @@ _PREFIX: Final = 64  # bits: an IPv6 host has the 64 bits after them for itself 
 
 @final
 class Allowances:
-    """A token bucket for each key: ``most`` at once, and again within ``seconds``."""
+    """A leaky bucket for each key: ``most`` at once, and again within ``seconds``."""
 
-    __slots__ = ("_left", "_most", "_rate")
+    __slots__ = ("_most", "_rate", "_seconds", "_taken")
 
     def __init__(self, most: int, seconds: float) -> None:
-        self._most = most
-        self._rate = most / seconds
-        # Key: what is left, and when that was so. A key that is not there has everything left.
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._seconds = seconds
+        self.allow(most)
+        # Key: what is taken, and when that was so. A key that is not there has taken nothing.
+        self._taken: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._left)
+        return len(self._taken)
+
+    def allow(self, most: int) -> None:
+        """Another ``most`` from now on; what is taken stays taken."""
+        self._most = most
+        self._rate = most / self._seconds
 
     def wait(self, key: str, now: float) -> float:
         """Seconds until the key has something left; 0 if it has."""
-        return max(0.0, (1.0 - self._now(key, now)) / self._rate)
+        return max(0.0, (1.0 - self._most + self._now(key, now)) / self._rate)
 
     def take(self, key: str, now: float) -> None:
-        """Take one from what the key has left."""
-        self._left[key] = (self._now(key, now) - 1.0, now)
-        self._left.move_to_end(key)
-        if len(self._left) > ENTRIES:
-            self._left.popitem(last=False)
+        """Take one of what the key has left."""
+        self._taken[key] = (self._now(key, now) + 1.0, now)
+        self._taken.move_to_end(key)
+        if len(self._taken) > ENTRIES:
+            self._taken.popitem(last=False)
 
     def _now(self, key: str, now: float) -> float:
-        left, then = self._left.get(key, (float(self._most), now))
-        return min(float(self._most), left + (now - then) * self._rate)
+        taken, then = self._taken.get(key, (0.0, now))
+        return max(0.0, taken - (now - then) * self._rate)
 
 
 @final
@@ -80,12 +85,20 @@ class Attempts:
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic, *, shared: bool = False) -> None:
         self._clock = clock
         self._shared = shared
-        self._addresses = Allowances(SHARED * most if shared else most, 60.0)
-        self._users = Allowances(SHARED * most if shared else most, 60.0)
-        self._pairs = Allowances(max(1, most // _SHARE), 60.0)
+        self._addresses = Allowances(most, 60.0)
+        self._users = Allowances(most, 60.0)
+        self._pairs = Allowances(most, 60.0)
+        self.allow(most)
         self._good: OrderedDict[str, None] = OrderedDict()  # pairs that gave the right password
         self.failures = 0
         self.refusals = 0
+
+    def allow(self, most: int) -> None:
+        """Look at ``most`` wrong passwords a minute from now on; those that came before still count."""
+        of_many = SHARED * most if self._shared else most
+        self._addresses.allow(of_many)
+        self._users.allow(of_many)
+        self._pairs.allow(max(1, most // _SHARE))
 
     def check(self, address: str, name: str) -> None:
         """Called before a password is looked at. Raises ``Refused`` with 0x9F (3 before MQTT 5.0) if too many wrong

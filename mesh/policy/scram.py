@@ -99,6 +99,10 @@ class ScramMethods(Methods):
         self._secret = secrets.token_bytes(sha256().digest_size)
         self.required = required
 
+    def take(self, verifiers: Mapping[str, Verifier]) -> None:
+        """Use these verifiers for exchanges that begin from now on."""
+        self._verifiers = verifiers
+
     def begin(self, method: str, address: str = "") -> Proof | None:
         if method != SCRAM_SHA_256:
             return None

@@ -295,6 +295,15 @@ class ClientSession:
             self._keep_alive.seconds = properties.server_keep_alive  # [MQTT-3.1.2-21]
         return _UNLIMITED if properties.receive_maximum is None else properties.receive_maximum
 
+    def discard(self) -> None:
+        """The server does not exist now: forget the QoS 2 identifiers of its messages."""
+        self._incoming.discard_session()
+
+    def widen(self, size: int) -> None:
+        """The server takes packets of ``size`` bytes now, although its CONNACK may have said fewer."""
+        if self._line.max_packet:
+            self._line.max_packet = max(self._line.max_packet, size)
+
     def _acknowledged(self, packet: Ack) -> None:
         type, packet_id = packet.type, packet.packet_id
         if type == PUBREL:

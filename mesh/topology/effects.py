@@ -10,6 +10,7 @@ from typing import Final
 from mesh.topology.keys import LIVE, Live, Members, Refused, Rolling
 
 ACCESS: Final = Live("open connections, too; subscriptions that are no longer allowed end")
+ANONYMOUS: Final = Live("without it, the connections of clients without a password are closed; their sessions stay")
 NEW_VEHICLES: Final = Live("for new vehicles; those that have an edge stay there")
 PASSWORD: Final = Live("for new connections")
 TOLD: Final = Live("for new connections; an open one keeps what its CONNACK said")
@@ -62,4 +63,8 @@ LISTENERS: Final = Members(
     added=LIVE, removed=Live("its connections are closed, spread as at a node's stop"), key="address"
 )
 POOLS: Final = Members(added=NEW_VEHICLES, removed=NEW_VEHICLES)
-USERS: Final = Members(added=LIVE, removed=Live("its connections are closed, its sessions stay"), key="user")
+USERS: Final = Members(
+    added=Live("connections that have its name without its password are closed; their sessions stay"),
+    removed=Live("its connections are closed, its sessions stay"),
+    key="user",
+)

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, final, get_args, get_origin, get_type_hints
 
-from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS
-from mesh.policy.access import Backends, Grant
+from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, Grant
+from mesh.policy.access import Backends
 from mesh.policy.attempts import Attempts
 from mesh.policy.identity import Identity
 from mesh.policy.pattern import Pattern
-from mesh.policy.scram import ScramMethods, make_verifier, read_verifiers
+from mesh.policy.scram import ScramMethods, read_verifiers
 from mesh.policy.template import Template
 from mesh.topology import effects
 from mesh.topology.keys import KEY, LIVE, PARTS, SECRET, SIZE, TIME, Form, Parts
@@ -178,17 +178,12 @@ class BackendRule:
     """The clients that may connect to a core: ``users`` with a password, and clients without one if ``anonymous``.
     ``when_full``: what becomes of messages for a full queue of a back end."""
 
-    anonymous: Annotated[bool, LIVE]
+    anonymous: Annotated[bool, effects.ANONYMOUS]
     users: Annotated[tuple[BackendUser, ...], effects.USERS] = ()
     when_full: Annotated[str, LIVE] = DEAD_LETTER
 
     def compile(self, grant: Grant, attempts: Attempts) -> Backends:
         return Backends(self.anonymous, {user.user: user.password for user in self.users}, grant, attempts)
-
-    def methods(self, attempts: Attempts) -> Methods:
-        """The users may also prove their passwords without sending them."""
-        verifiers = {user.user: make_verifier(user.password) for user in self.users}
-        return ScramMethods(verifiers, required=False, attempts=attempts)
 
 
 @final
@@ -212,8 +207,8 @@ class Access:
     refusal: Annotated[int, LIVE, Form(words=_CODES)] = NOT_AUTHORIZED
     on_refusal: Annotated[str, LIVE] = IGNORE
 
-    def grant(self, rule: AccessRule) -> Grant:
-        return Grant(rule.publish, rule.subscribe, rule.refuse, self.refusal)
+    def grant(self, rule: AccessRule, fleet: tuple[str, ...] = ()) -> Grant:
+        return Grant(rule.publish, rule.subscribe, rule.refuse, self.refusal, fleet)
 
 
 @final

@@ -330,6 +330,13 @@ class Endpoint:
                 stream.leave()
         await settle(self.group, grace)
 
+    def limit(self, most: int, connect_timeout: float, packet_rate: int) -> None:
+        """Other limits from now on, also for clients that are connected; of more than ``most`` none is closed. The
+        owner of ``admission`` changes that itself."""
+        self.clients.connect_timeout = connect_timeout
+        self.clients.packet_rate = packet_rate
+        self._listener.limit = most
+
     def pause(self) -> None:
         """Read no client until ``resume``: the journal cannot take more."""
         self.paused = True

@@ -97,6 +97,12 @@ class Link(Stream):
         self.group.wheel.watch(self, SILENCE)
         self.group.wheel.watch(self._pulse, PULSE)
 
+    def widen(self, max_body: int) -> None:
+        """Take larger frames from now on, if ``max_body`` is more than before."""
+        self.max_body = max(self.max_body, max_body)
+        if self.trusted:
+            self._decoder.max_body = self.max_body
+
     def fail(self, why: object) -> None:
         """End the link with a line in the log."""
         if not self.finishing:

@@ -42,3 +42,9 @@ class PacketLimits:
         self.max_topic_levels = max_topic_levels
         self.max_subscriptions = max_subscriptions
         self.max_connect_size = min(max_connect_size, max_packet_size)
+
+    def widen(self, other: PacketLimits) -> None:
+        """Raise the limits that a topology sets to those of ``other``, if these are higher."""
+        self.max_packet_size = max(self.max_packet_size, other.max_packet_size)
+        self.max_topic_levels = max(self.max_topic_levels, other.max_topic_levels)
+        self.max_connect_size = max(self.max_connect_size, other.max_connect_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mesh.broker.peer import NOWHERE
-from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, VEHICLE, Permissions, Principal
+from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, VEHICLE, Grant, Permissions, Principal
 from mesh.broker.session import Connection
 from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable
@@ -14,7 +14,7 @@ from tests.conformance import world
 from tests.conformance.world import World
 from tests.support.bench import Bench
 
-_PERMISSIONS = Permissions("", (), ALL_TOPICS, ALL_FILTERS, (world.REFUSED,))
+_PERMISSIONS = Permissions("", Grant(ALL_TOPICS, ALL_FILTERS, (world.REFUSED,)))
 
 
 def settings() -> Settings:

@@ -102,7 +102,7 @@ def test_with_hold_refused_messages_stay_in_the_spool_until_there_is_room(mesh: 
 
 def test_a_full_spool_does_not_close_a_3_1_1_back_end() -> None:
     mesh = Mesh()
-    mesh.links["edge-1"].spool._max_messages = 1
+    mesh.links["edge-1"].spool.max_messages = 1
     sender = mesh.backend("old", protocol=4)
     send(mesh, sender, 3)
     assert not sender.closed
@@ -113,7 +113,7 @@ def test_a_full_spool_does_not_close_a_3_1_1_back_end() -> None:
 def test_a_qos_2_message_that_the_spool_refuses_leaves_no_identifier_open() -> None:
     """Its publisher uses the identifier again, and the next message must not count as a repeat."""
     mesh = Mesh()
-    mesh.links["edge-1"].spool._max_messages = 1
+    mesh.links["edge-1"].spool.max_messages = 1
     sender = mesh.backend("new", expiry=100)
     for number in (1, 2):
         sender.publish("vehicles/V1/cmd", b"%d" % number, 2, packet_id=number)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from mesh.core import clients as clients_room
 from mesh.core import node as core_room
 from mesh.core.node import CoreNode
 from mesh.edge import node as edge_room
@@ -143,7 +144,7 @@ STEPS: dict[str, list[tuple[object, str]]] = {
     ],
     "core": [
         (core_room, "open_broker"), (core_room, "StreamGroup"), (core_room, "CoreItems"), (core_room, "Upstream"),
-        (Services, "start"), (core_room, "TierLink"), (core_room, "Dialler"), (core_room, "Endpoint"),
+        (Services, "start"), (core_room, "TierLink"), (core_room, "Dialler"), (clients_room, "Endpoint"),
         (Services, "announce"), (Services, "show"),
     ],
     "door": [(door_room, "FrontDoor"), (Services, "start"), (Services, "announce"), (Services, "show")],

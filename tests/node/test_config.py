@@ -72,7 +72,11 @@ def test_a_letter_fits_the_tier_link_that_its_message_came_by() -> None:
 
 
 def test_what_access_allows_is_known_for_the_clients_of_the_journal() -> None:
-    may = config("edge-1").may_publish()
+    grants = config("edge-1").grants()
+
+    def may(key: tuple[int, str, str], topic: str) -> bool:
+        return grants.of(key).may_publish(topic)
+
     assert may((VEHICLE, "V1", "c"), "vehicles/V1/status")
     assert not may((VEHICLE, "V1", "c"), "vehicles/V2/status")
     assert may((BACKEND, "app", "c"), "vehicles/V2/cmd")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mesh.broker.peer import NOWHERE, Peer
-from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, BACKEND, TIER, VEHICLE
-from mesh.policy.access import ANONYMOUS, Backends, Grant, tier_principal, vehicle_principal
+from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, BACKEND, TIER, VEHICLE, Grant, Permissions
+from mesh.policy.access import ANONYMOUS, Backends, tier_principal, vehicle_principal
 from mesh.policy.attempts import Attempts
 from mesh.policy.identity import CLIENT_ID, USERNAME, Identity
 from mesh.policy.pattern import Pattern
@@ -67,7 +67,8 @@ def test_vehicle_is_limited_to_its_subtree() -> None:
 
 
 def test_vehicle_subscribes_to_fleet_topics_but_never_publishes() -> None:
-    permissions = vehicle_principal(TEMPLATE, "VIN1", NOTHING, ("fleet/#", "weather/+/now")).permissions
+    grant = Grant((), (), fleet=("fleet/#", "weather/+/now"))
+    permissions = vehicle_principal(TEMPLATE, "VIN1", grant).permissions
     for filter in ("fleet/#", "fleet/+/x", "fleet/news", "fleet", "weather/+/now", "weather/north/now"):
         assert permissions.may_subscribe(filter)
     for filter in ("#", "+/#", "weather/#", "weather/+/+", "weather/+", "fleets/news", "vehicles/VIN2/#"):
@@ -123,8 +124,8 @@ def test_anonymous_back_end_is_admitted() -> None:
     assert anonymous.name == ANONYMOUS
     assert anonymous.permissions.may_publish("anything/at/all")
     assert not anonymous.permissions.may_publish("$x/y")
-    assert Grant(("#", "$x/#", "$SYS/#"), (), (), 0).permissions().may_publish("$x/y")
-    assert not Grant(("$SYS/#",), (), (), 0).permissions().may_publish("$SYS/y")
+    assert Permissions("", Grant(("#", "$x/#", "$SYS/#"), ())).may_publish("$x/y")
+    assert not Permissions("", Grant(("$SYS/#",), ())).may_publish("$SYS/y")
     assert anonymous.permissions.may_subscribe("#")
     assert anonymous.permissions.may_subscribe("$share/g/$SYS/#")
     assert not anonymous.permissions.may_subscribe("$other/#")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mesh.broker.peer import Peer
-from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS
+from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, Grant
 from mesh.policy import attempts as module
-from mesh.policy.access import Backends, Grant
+from mesh.policy.access import Backends
 from mesh.policy.attempts import SHARED, Allowances, Attempts
 from mesh.policy.scram import SCRAM_SHA_256, ScramMethods, make_verifier
 from mesh.topology.topology import IdentityRule
@@ -139,7 +139,7 @@ def test_tables_are_bounded_in_entries_and_bytes(monkeypatch: pytest.MonkeyPatch
     core = Core()
     for _ in range(PAIR):
         core.plain("192.0.2.1", "n" * 60_000, "wrong")
-    assert max(len(key) for key in core.attempts._pairs._left) < 100
+    assert max(len(key) for key in core.attempts._pairs._taken) < 100
     assert core.plain("192.0.2.1", "n" * 60_000, "wrong") == CONNECTION_RATE_EXCEEDED
 
 

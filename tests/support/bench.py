@@ -12,7 +12,7 @@ from mesh.broker.inbox import InboxRules
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
 from mesh.broker.principal import BACKEND, VEHICLE, Permissions, Principal, everything
-from mesh.broker.session import Connection
+from mesh.broker.session import Connection, Key
 from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable
 from mesh.broker.trace import Tracer
@@ -45,7 +45,7 @@ class Bench:
         auto: bool = True,
         tracer: Tracer | None = None,
         vehicle_of: Callable[[str], str | None] | None = None,
-        may_publish: Callable[[tuple[int, str, str], str], bool] | None = None,
+        permissions_of: Callable[[Key], Permissions] | None = None,
     ) -> None:
         self.vehicle_of = vehicle_of
         self.tracer = tracer or Tracer()
@@ -56,8 +56,9 @@ class Bench:
         self.answered = False  # clients have acknowledged messages in this turn
         self.inbox = inbox
         notices = Notices(log.warning, self.clock)
-        self.broker = Broker(self.settings, self.store, self.clock, self.tracer, forwarder, inbox, vehicle_of, notices)
-        self.broker.may_publish = may_publish or self.broker.may_publish
+        self.broker = Broker(
+            self.settings, self.store, self.clock, self.tracer, forwarder, inbox, vehicle_of, notices, permissions_of
+        )
         self.broker.recover(self.store.live())
         self.broker.durable(self.store.position)
 
@@ -86,10 +87,10 @@ class Bench:
             connection.dirty = False
             connection.shell.flush()
 
-    def restart(self, may_publish: Callable[[tuple[int, str, str], str], bool] | None = None) -> Bench:
+    def restart(self, permissions_of: Callable[[Key], Permissions] | None = None) -> Bench:
         """A new broker on the journal that a crash leaves."""
         store, auto, tracer = self.store.crash(), self.auto, self.tracer
-        return Bench(self.settings, store, self.clock, None, self.inbox, auto, tracer, self.vehicle_of, may_publish)
+        return Bench(self.settings, store, self.clock, None, self.inbox, auto, tracer, self.vehicle_of, permissions_of)
 
     def client(
         self, client_id: str = "c", name: str = "app", kind: int = BACKEND, auto_ack: bool = True, **fields: Any

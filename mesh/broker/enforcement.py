@@ -1,0 +1,107 @@
+"""Brings sessions that exist into line with the rules of today: after a restart, and after a change of the settings.
+
+It knows what access allows today, the inbox's rules and who is admitted: never packets. What always holds:
+
+* a subscription that its client may not make today ends as with UNSUBSCRIBE, whether the client is connected or not;
+* the work is done in slices; a later change begins it anew, and what was begun before ends;
+* an inbox expires as the rules of today say, from the time when it was made;
+* a connection whose client is not admitted today is closed, and its session stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, final
+
+from mesh.broker.closing import Closing
+from mesh.broker.inbox import Inbox
+from mesh.broker.notices import Notices, shortened
+from mesh.broker.principal import BACKEND, TIER, Permissions, Principal
+from mesh.broker.session import Key, Session
+from mesh.broker.sessions import Sessions
+from mesh.broker.settings import FOREVER
+from mesh.broker.subscriber import Subscriber
+from mesh.wire.reasons import NOT_AUTHORIZED
+
+# Steps of the work, see ``work``.
+_LOOK: Final = 1  # at a session
+_CHECK: Final = 2  # of a filter
+_REMOVAL: Final = 16  # of a subscription, or the end of a connection
+
+
+@final
+class Enforcement:
+    """``permissions_of``: what the client with the key of a session may do today. ``removed`` counts subscriptions."""
+
+    __slots__ = ("_begun", "_clock", "_closing", "_inbox", "_notices", "_permissions_of", "_sessions", "_subscriber",
+                 "removed")  # fmt: skip
+
+    def __init__(
+        self, sessions: Sessions, subscriber: Subscriber, inbox: Inbox, closing: Closing, notices: Notices,
+        permissions_of: Callable[[Key], Permissions], clock: Callable[[], float],
+    ) -> None:
+        self._sessions = sessions
+        self._subscriber = subscriber
+        self._inbox = inbox
+        self._closing = closing
+        self._notices = notices
+        self._permissions_of = permissions_of
+        self._clock = clock
+        self._begun = 0  # how often the rules have changed
+        self.removed = 0
+
+    def run(self) -> Iterator[int]:
+        """The rules are known, or have changed. Yields now and then, with the steps of work that were done."""
+        self._begun += 1
+        begun = self._begun
+        for session in self._sessions.all():
+            yield _LOOK
+            if self._begun != begun:
+                return
+            if session.inbox:
+                self._adjust(session)
+            if session.kind == TIER:
+                continue
+            permissions = self._permissions_of(session.key)
+            for filter, interest in list(session.interests.items()):
+                if self._begun != begun:
+                    return
+                allowed = permissions.may_subscribe(filter)
+                # A session that has ended loses its subscriptions anyway.
+                if not allowed and not session.ended and session.interests.get(filter) is interest:
+                    self._remove(session, filter)
+                    yield _REMOVAL
+                else:
+                    yield _CHECK
+
+    def _remove(self, session: Session, filter: str) -> None:
+        self.removed += 1
+        _, name, client = session.key
+        self._notices.warn(
+            "revoked", "%s (client %s) is no longer allowed to subscribe to %s: its subscription has ended",
+            shortened(name), shortened(client), shortened(filter),
+        )  # fmt: skip
+        self._subscriber.remove(session, filter)
+
+    def _adjust(self, box: Session) -> None:
+        """An inbox expires by the rules of today. Without rules it is kept as long as it was to be."""
+        rules = self._inbox.rules
+        if rules.vehicle_of is None or box.ended or box.expiry == rules.expiry:
+            return
+        made = self._clock() if box.expiry == FOREVER else box.ends - box.expiry
+        box.expiry = rules.expiry
+        self._sessions.detach(box, made)
+
+    def expel(self, is_lost: Callable[[Principal], bool]) -> Iterator[int]:
+        """Close the connections of back ends that ``is_lost`` is true for. Their sessions stay."""
+        for session in self._sessions.all():
+            connection = session.connection
+            if session.kind == BACKEND and connection is not None and is_lost(connection.principal):
+                self._notices.warn(
+                    "expelled", "back end %s (client %s) is not admitted now: its connection is closed",
+                    shortened(session.key[1]), shortened(session.key[2]),
+                )  # fmt: skip
+                self._closing.fail(connection, NOT_AUTHORIZED, "this user is not admitted now")
+                yield _REMOVAL
+            else:
+                yield _LOOK
