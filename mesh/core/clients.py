@@ -1,8 +1,8 @@
 """The back ends of a core: their listeners, who is admitted, and what limits them.
 
-It composes endpoints, admission and credentials: never sessions or edges. What always holds: all listeners share the
-users, the attempts and the buffers, and each has its part of the connections; a change of the settings takes effect in
-one turn; a verifier is made in a thread of its own, and only for a password that is new.
+It composes the endpoint, admission and credentials: never sessions or edges. What always holds: all listeners share
+the users, the attempts, the buffers and the limit of connections; a change of the settings takes effect in one turn; a
+verifier is made in a thread of its own, and only for a password that is new.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import final
 
 from mesh.broker.principal import Grant, Principal
 from mesh.node.brokerhost import BrokerHost
-from mesh.node.closing import close_together
 from mesh.node.config import NodeConfig
 from mesh.node.packetlimits import ClientLimits
 from mesh.node.prepared import Prepared
@@ -23,7 +22,7 @@ from mesh.topology.topology import BackendRule
 from mesh.transport.admission import Admission
 from mesh.transport.buffers import Buffers
 from mesh.transport.endpoint import Endpoint
-from mesh.transport.status import CLIENT, SocketsStatus, together
+from mesh.transport.status import CLIENT, SocketsStatus
 from mesh.transport.trail import Trail
 
 
@@ -42,28 +41,28 @@ class BackEndClients:
         self._backends = self._rule.compile(grant, self.attempts)
         self._methods = ScramMethods(self._verifiers, required=False, attempts=self.attempts)
         self._limits = ClientLimits(config.client_limits())
-        self._admission = Admission(self._limits.present, _share(config), config.spec.redirect, self._methods)
-        self._endpoints: list[Endpoint] = []
+        self._admission = Admission(self._limits.present, config.connections(), config.spec.redirect, self._methods)
+        self._endpoint: Endpoint | None = None
 
     async def listen(self, config: NodeConfig, host: BrokerHost, trail: Trail | None) -> None:
         """Accept back ends. Raises ``OSError``, which names the address, if listening fails."""
         limits = config.topology.limits
         self._verifiers = await _verifiers(self._rule, BackendRule(anonymous=False), {})
         self._methods.take(self._verifiers)
-        for listener in config.spec.listen:
-            endpoint = Endpoint(
-                config.name, host.broker, host.turn, host.wheel, self._backends.principal_of,
-                listen=listener.listen(), admission=self._admission,
-                connect_timeout=limits.connect_timeout, packet_rate=limits.packet_rate, buffers=self.buffers,
-                proven=self._backends.proven, trail=trail,
-            )  # fmt: skip
-            self._endpoints.append(endpoint)
-            await endpoint.start()
+        self._endpoint = Endpoint(
+            config.name, host.broker, host.turn, host.wheel, self._backends.principal_of,
+            listen=config.listens(), admission=self._admission,
+            connect_timeout=limits.connect_timeout, packet_rate=limits.packet_rate, buffers=self.buffers,
+            proven=self._backends.proven, trail=trail,
+        )  # fmt: skip
+        await self._endpoint.start()
 
     async def prepare(self, config: NodeConfig, expel: Callable[[Callable[[Principal], bool]], None]) -> Prepared:
         """Prepare other settings. ``expel`` closes the connections that its argument is true for. Raises
-        ``OSError`` as the constructor does."""
-        rule, limits, share = config.topology.backends, config.topology.limits, _share(config)
+        ``OSError`` as the constructor and ``listen`` do."""
+        endpoint = self._endpoint
+        assert endpoint is not None, "settings are followed by a core that serves"
+        rule, limits, most = config.topology.backends, config.topology.limits, config.connections()
         verifiers = await _verifiers(rule, self._rule, self._verifiers)
         backends = rule.compile(self._grant, self.attempts)
         changed = _admitted(rule) != _admitted(self._rule)
@@ -75,45 +74,42 @@ class BackEndClients:
             self._methods.take(verifiers)
             admission = self._admission
             admission.limits = self._limits.take(config.client_limits())
-            admission.most = share
+            admission.most = most
             admission.redirect = config.spec.redirect
-            for endpoint in self._endpoints:
-                endpoint.limit(share, limits.connect_timeout, limits.packet_rate)
+            endpoint.limit(most, limits.connect_timeout, limits.packet_rate)
             is_lost = self._backends.take(backends)
             if changed:
                 expel(is_lost)
 
         prepared = Prepared()
         prepared.add(commit)
+        listeners = await endpoint.prepare(config.listens())
+        prepared.add(listeners.commit, listeners.withdraw)
         return prepared
 
     def transferred(self) -> tuple[int, int]:
         """Bytes from and to back ends."""
-        groups = [endpoint.group for endpoint in self._endpoints]
-        return sum(group.bytes_in for group in groups), sum(group.bytes_out for group in groups)
+        endpoint = self._endpoint
+        return (0, 0) if endpoint is None else (endpoint.group.bytes_in, endpoint.group.bytes_out)
 
     def pause(self) -> None:
         """Read no back end until ``resume``: the journal cannot take more."""
-        for endpoint in self._endpoints:
-            endpoint.pause()
+        if self._endpoint is not None:
+            self._endpoint.pause()
 
     def resume(self) -> None:
         """Read the back ends again."""
-        for endpoint in self._endpoints:
-            endpoint.resume()
+        if self._endpoint is not None:
+            self._endpoint.resume()
 
     async def stop(self, grace: float) -> None:
         """Accept no more, tell every back end, and end within ``grace`` seconds."""
-        await close_together(endpoint.stop(grace) for endpoint in self._endpoints)
+        if self._endpoint is not None:
+            await self._endpoint.stop(grace)
 
-    def status(self) -> SocketsStatus:
-        """Figures of all listeners together."""
-        return together(CLIENT, [endpoint.status(CLIENT) for endpoint in self._endpoints])
-
-
-def _share(config: NodeConfig) -> int:
-    """How many clients one listener lets in: each counts its own."""
-    return max(1, config.connections() // max(1, len(config.spec.listen)))
+    def status(self) -> tuple[SocketsStatus, ...]:
+        """Figures of all listeners together; none before ``listen``."""
+        return () if self._endpoint is None else (self._endpoint.status(CLIENT),)
 
 
 def _admitted(rule: BackendRule) -> tuple[bool, set[str]]:

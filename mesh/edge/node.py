@@ -102,7 +102,7 @@ class EdgeNode:
         services.keeper.follow(ownership.compare)
         await devices.start()
         await cores.start()
-        await services.announce({DEVICE: devices.port, TIER: cores.port})
+        await services.announce({DEVICE: devices.port, TIER: cores.ports[0]})
         await services.show(self.status)
         self._follower = SettingsFollower.of(services.client, config, self.prepare)
         await self._follower.start()
@@ -155,7 +155,7 @@ class EdgeNode:
         config = self._config
         return Endpoint(
             config.name, broker_host.broker, broker_host.turn, broker_host.wheel, config.admit_core,
-            listen=Listen(TIER, config.topology.bind, port),
+            listen=[Listen(TIER, config.topology.bind, port)],
             admission=Admission(self._member_limits, config.members(_CORES)),
             connect_timeout=config.topology.limits.connect_timeout, packet_rate=config.topology.limits.packet_rate,
             portion=LINK_PORTION, unix_path=config.unix_path(config.name, TIER), trail=self._trail,

@@ -22,10 +22,10 @@ from mesh.transport.client import ClientContext
 from mesh.transport.endpoint import settle
 from mesh.transport.handshake import Prove
 from mesh.transport.listen import Listen
-from mesh.transport.listener import SPARE, Listener
+from mesh.transport.listeners import ListenerChange, Listeners, spread
 from mesh.transport.refusal import Refused
 from mesh.transport.status import CLIENT, SocketsStatus
-from mesh.transport.stream import EAGER, LINK_PORTION, StreamGroup
+from mesh.transport.stream import EAGER, LINK_PORTION, Stream, StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.unixsocket import UnixPath, no_unix_path
 from mesh.transport.wheel import Wheel
@@ -85,25 +85,25 @@ class FrontDoor:
             self.clients, self.turn, map, identify, proven or _no_proven_identity, self.links.join, tracer or Tracer(),
             settings,
         )  # fmt: skip
-        self._listeners = [
-            Listener(
-                name, where, self.group, self._vehicle, admission.most, shared=True, spare=SPARE,
-                handshake=settings.connect_timeout,
-            )
-            for where in listen
-        ]  # fmt: skip
+        self._listen = listen
+        self._listeners = Listeners(
+            name, self.group, self._vehicle, _dismiss, admission.most, shared=True, handshake=settings.connect_timeout
+        )
 
     @property
     def ports(self) -> list[int]:
         """The bound ports, in the order of ``listen``."""
-        return [listener.port for listener in self._listeners]
+        return self._listeners.ports
 
     async def start(self) -> None:
         """Connect to the edges and accept vehicles. Raises ``OSError``, which names the address, if listening fails."""
         self.wheel.start()
         self.links.changed()
-        for listener in self._listeners:
-            await listener.start()
+        await self._listeners.start(self._listen)
+
+    async def prepare(self, listen: list[Listen]) -> ListenerChange:
+        """Prepare to listen elsewhere. Raises ``OSError``, which names the address, if that cannot be had."""
+        return await self._listeners.prepare(listen)
 
     def members_changed(self) -> None:
         """Must be called after each change of the membership."""
@@ -113,9 +113,8 @@ class FrontDoor:
         """Accept no more and dismiss the vehicles, spread over half of ``grace`` seconds, since all of them connect to
         other doors."""
         deadline = self.group.loop.time() + grace
-        for listener in self._listeners:
-            listener.stop()
-        await self._dismiss(grace / 2)
+        self._listeners.close()
+        await spread(list(self.group.streams), _dismiss, grace / 2)
         await settle(self.group, max(0.0, deadline - self.group.loop.time()))
         self.turn.end()
         await self.links.drain(deadline - self.group.loop.time())
@@ -128,21 +127,17 @@ class FrontDoor:
         counters, clients, group = self._context.counters, self.clients, self.group
         sockets = SocketsStatus(
             CLIENT, len(group.streams), clients.rejected, clients.silent, group.bytes_in, group.bytes_out,
-            group.held(), tuple([listener.status() for listener in self._listeners]),
+            group.held(), self._listeners.status(),
         )  # fmt: skip
         return ConnectionsStatus(
             sockets, clients.buffers.status(), counters.accepted, counters.packets_up, counters.packets_down,
             self.links.status(), self.turn.status(),
         )  # fmt: skip
 
-    async def _dismiss(self, seconds: float) -> None:
-        vehicles = [stream for stream in self.group.streams if isinstance(stream, Vehicle)]
-        steps = max(1, min(len(vehicles), int(seconds / 0.05)))
-        size = -(-len(vehicles) // steps)
-        for start in range(0, len(vehicles), max(1, size)):
-            for vehicle in vehicles[start : start + size]:
-                vehicle.dismiss()
-            await asyncio.sleep(seconds / steps if len(vehicles) > 1 else 0)
-
     def _vehicle(self) -> Vehicle:
         return Vehicle(self._context)
+
+
+def _dismiss(stream: Stream) -> None:
+    if isinstance(stream, Vehicle):
+        stream.dismiss()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
 from mesh.broker.api import BrokerApi
@@ -28,11 +28,11 @@ from mesh.transport.admission import Admission
 from mesh.transport.buffers import Buffers
 from mesh.transport.client import PACKET_RATE, ClientContext, ClientStream
 from mesh.transport.listen import Listen
-from mesh.transport.listener import SPARE, Listener
+from mesh.transport.listeners import ListenerChange, Listeners
 from mesh.transport.refusal import Refused
 from mesh.transport.states import WAITING
 from mesh.transport.status import SocketsStatus
-from mesh.transport.stream import EAGER, HOLD_BROKER, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, PORTION, StreamGroup
+from mesh.transport.stream import EAGER, HOLD_BROKER, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, PORTION, Stream, StreamGroup
 from mesh.transport.trail import Trail
 from mesh.transport.turn import Turn
 from mesh.transport.unixsocket import UnixPath, no_unix_path
@@ -162,6 +162,11 @@ class EndpointClient(ClientStream):
         self.connection = None
         self.dismiss()
 
+    def retire(self) -> None:
+        """Its listener is gone: tell the client if the protocol allows it; for the broker the connection is lost."""
+        self.flush()  # the broker's output comes first
+        self.dismiss()
+
     # Internal
 
     async def _await(self, answer: Awaitable[Principal]) -> None:
@@ -271,7 +276,7 @@ class Endpoint:
     """``authenticate`` gets the CONNECT and the peer; it returns the principal or an awaitable of it, or raises
     ``Refused``.
 
-    ``listen`` is where to listen; the port really bound is in ``port``. ``proven`` returns the principal of a client
+    ``listen`` is where to listen; the ports really bound are in ``ports``. ``proven`` returns the principal of a client
     that has proved its identity by a method of ``admission``. ``buffers`` may be shared with other endpoints.
     ``portion``: bytes of one read that are handled in one turn. ``trail`` names the packet that is handled. The caller
     adds the broker's ``ConnectionWriter`` to ``turn`` once, also if several endpoints share the broker.
@@ -285,7 +290,7 @@ class Endpoint:
         wheel: Wheel,
         authenticate: Authenticate,
         *,
-        listen: Listen,
+        listen: Sequence[Listen],
         admission: Admission,
         connect_timeout: float = 10.0,
         packet_rate: int = PACKET_RATE,
@@ -307,24 +312,28 @@ class Endpoint:
         self.faults = Notices(log.exception, time.monotonic)  # errors in this program, with their traceback
         self.group = StreamGroup(asyncio.get_running_loop(), wheel, high=EAGER, portion=portion)
         self.clients = ClientContext(name, self.group, admission, connect_timeout, 0.0, packet_rate, buffers)
-        self._listener = Listener(
-            name, listen, self.group, self._client, admission.most, unix_path=unix_path, spare=SPARE,
-            handshake=connect_timeout,
-        )  # fmt: skip
+        self._listen = listen
+        self._listeners = Listeners(
+            name, self.group, self._client, _retire, admission.most, unix_path=unix_path, handshake=connect_timeout
+        )
 
     @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        return self._listener.port
+    def ports(self) -> list[int]:
+        """The bound ports, in the order of ``listen``."""
+        return self._listeners.ports
 
     async def start(self) -> None:
         """Accept clients. Raises ``OSError``, which names the address, if listening fails."""
-        await self._listener.start()
+        await self._listeners.start(self._listen)
+
+    async def prepare(self, listen: Sequence[Listen]) -> ListenerChange:
+        """Prepare to listen elsewhere. Raises ``OSError``, which names the address, if that cannot be had."""
+        return await self._listeners.prepare(listen)
 
     async def stop(self, grace: float) -> None:
         """Accept no more, tell every client, and end within ``grace`` seconds. The broker is not told: its sessions
         stay."""
-        self._listener.stop()
+        self._listeners.close()
         for stream in list(self.group.streams):
             if isinstance(stream, EndpointClient):
                 stream.leave()
@@ -335,7 +344,7 @@ class Endpoint:
         owner of ``admission`` changes that itself."""
         self.clients.connect_timeout = connect_timeout
         self.clients.packet_rate = packet_rate
-        self._listener.limit = most
+        self._listeners.allow(most, connect_timeout)
 
     def pause(self) -> None:
         """Read no client until ``resume``: the journal cannot take more."""
@@ -354,11 +363,16 @@ class Endpoint:
         clients, group = self.clients, self.group
         return SocketsStatus(
             link, len(group.streams), clients.rejected, clients.silent, group.bytes_in, group.bytes_out,
-            group.held(), (self._listener.status(),),
+            group.held(), self._listeners.status(),
         )  # fmt: skip
 
     def _client(self) -> EndpointClient:
         return EndpointClient(self)
+
+
+def _retire(stream: Stream) -> None:
+    if isinstance(stream, EndpointClient):
+        stream.retire()
 
 
 def _no_proven_identity(_identity: str) -> Principal:

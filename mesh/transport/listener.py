@@ -3,7 +3,8 @@
 It knows how many streams it accepted and how many it refused: never what they carry. What always holds: at most
 ``limit`` streams are open; one more is closed at once and counted (a closed client can try another server, one in the
 kernel's queue cannot). Only a ``shared`` listener lets another process of the same user listen on its address: without
-that rule a dying predecessor would take half of the connections.
+that rule a dying predecessor would take half of the connections. Between ``bind`` and ``serve`` the address is taken,
+and the kernel refuses its clients.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import errno
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -77,7 +79,7 @@ class Listener:
         "_notices",
         "_peer",
         "_probe",
-        "_server",
+        "_servers",
         "_unix_path",
         "_unix_server",
         "group",
@@ -118,51 +120,103 @@ class Listener:
         self._probe = Probe(self)
         self._factory = factory
         self._handshake = handshake
-        self._peer = Peer(listener=str(listen))  # of a connection that has no transport yet
+        self._peer = Peer()  # of a connection that has no transport yet
         self._unix_path = unix_path
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []  # one for each address that the host has
         self._unix_server: asyncio.Server | None = None
         self._notices = Notices(log.warning, time.monotonic)
 
     async def start(self) -> None:
         """Listen. Raises ``OSError``, which names the address, if that fails."""
-        listen = self.listen
+        await self.bind()
         try:
-            self._server = await self.group.loop.create_server(
-                self._accept, listen.host, self.port, backlog=BACKLOG, reuse_address=True, reuse_port=self.shared,
-                ssl=listen.tls, ssl_handshake_timeout=self._handshake if listen.tls is not None else None,
-            )  # fmt: skip
-        except OSError as error:
-            reason = "in use by another program" if error.errno == errno.EADDRINUSE else str(error)
-            raise OSError(error.errno, f"{self.name}: cannot listen on {listen.host}:{self.port}: {reason}") from error
-        self.port = self._server.sockets[0].getsockname()[1]
-        await self._start_unix()
-        self.group.wheel.watch(self._probe, PROBE)
+            self.serve()
+        except OSError:
+            self.stop()
+            raise
 
-    async def _start_unix(self) -> None:
+    async def bind(self) -> None:
+        """Take the address, and accept no connection yet. Raises ``OSError``, which names the address."""
+        listen = self.listen
+        bound: list[socket.socket] = []
+        try:
+            for family, address in await self._addresses():
+                bound.append(_bound(family, address, self.shared))
+            self.port = bound[0].getsockname()[1]
+            while bound:
+                server = await self.group.loop.create_server(
+                    self._accept, sock=bound[-1], backlog=BACKLOG, start_serving=False, ssl=listen.tls,
+                    ssl_handshake_timeout=self._handshake if listen.tls is not None else None,
+                )  # fmt: skip
+                bound.pop()
+                self._servers.append(server)
+        except OSError as error:
+            self.stop()
+            raise self._named(error) from error
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            for left in bound:
+                left.close()
+        self._peer = Peer(listener=self.url)
+        await self._bind_unix()
+
+    async def _addresses(self) -> list[tuple[int, tuple[object, ...]]]:
+        """The families and addresses of the host, which may be a name. Raises ``OSError``."""
+        found = await self.group.loop.getaddrinfo(
+            self.listen.host, self.listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+    async def _bind_unix(self) -> None:
         path = self._unix_path(self.port)
         if not path:
             return
         try:
-            self._unix_server = await self.group.loop.create_unix_server(self._accept, path, backlog=BACKLOG)
+            self._unix_server = await self.group.loop.create_unix_server(
+                self._accept, path, backlog=BACKLOG, start_serving=False
+            )
         except OSError as error:
             log.warning("%s: cannot listen on %s, so nodes of this machine use TCP: %s", self.name, path, error)
+
+    def serve(self) -> None:
+        """Accept connections from now on. Raises ``OSError``, which names the address: between ``bind`` and this call
+        another program may have listened there."""
+        try:
+            for server in self._servers:
+                _serve(server)
+            if self._unix_server is not None:
+                _serve(self._unix_server)
+        except OSError as error:
+            raise self._named(error) from error
+        self.group.wheel.watch(self._probe, PROBE)
+
+    def _named(self, error: OSError) -> OSError:
+        in_use = error.errno == errno.EADDRINUSE
+        reason = "in use by another program" if in_use else error.strerror or str(error)
+        return OSError(error.errno, f"{self.name}: cannot listen on {self.listen.host}:{self.port}: {reason}")
 
     def stop(self) -> None:
         """Stop listening. Open streams stay open; their owner closes them."""
         self.group.wheel.forget(self._probe)
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
         if self._unix_server is not None:
             self._unix_server.close()
             self._unix_server = None
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._unix_path(self.port))
 
+    @property
+    def url(self) -> str:
+        """The name of the listener, with the port that is really bound; ``Peer.listener`` of its connections."""
+        return str(replace(self.listen, port=self.port))
+
     def status(self) -> ListenerStatus:
         """The status, for ``mesh status`` and metrics."""
-        return ListenerStatus(str(replace(self.listen, port=self.port)), self.total, self.refused, self.starved)
+        return ListenerStatus(self.url, self.total, self.refused, self.starved)
 
     def starve(self, error: OSError) -> None:
         """This process can open no file: new connections are refused by the event loop."""
@@ -180,3 +234,27 @@ class Listener:
         stream = self._factory()
         stream.accept(self._peer)
         return cast(asyncio.BaseProtocol, stream)
+
+
+def _bound(family: int, address: tuple[object, ...], shared: bool) -> socket.socket:
+    """A socket with this address that does not listen yet. The event loop would report an address in use only when it
+    listens. Raises ``OSError``."""
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        found.bind(address)
+    except OSError:
+        found.close()
+        raise
+    return found
+
+
+def _serve(server: asyncio.Server) -> None:
+    """``server.start_serving``, which listens before it waits for the first time, in this turn of the loop."""
+    starting = server.start_serving()
+    with contextlib.suppress(StopIteration), contextlib.closing(starting):
+        starting.send(None)

@@ -44,12 +44,12 @@ class EndpointNode:
         self.wheel.start()
         self.endpoint = Endpoint(
             "core", self.engine, self.turn, self.wheel, self.authenticate,
-            listen=Listen("mqtt", "127.0.0.1", 0), admission=self.admission,
+            listen=[Listen("mqtt", "127.0.0.1", 0)], admission=self.admission,
             connect_timeout=self.connect_timeout, buffers=self.buffers, proven=self.proven,
             trail=self.trail,
         )  # fmt: skip
         await self.endpoint.start()
-        self.port = self.endpoint.port
+        self.port = self.endpoint.ports[0]
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -56,7 +56,7 @@ class RealEdge:
             vehicle_principal, PacketLimits(), listen=Listen("device", "127.0.0.1", 0),
         )  # fmt: skip
         self.back_ends = Endpoint(
-            "edge-1", self.broker, self.turn, self.wheel, back_end, listen=Listen("tier", "127.0.0.1", 0),
+            "edge-1", self.broker, self.turn, self.wheel, back_end, listen=[Listen("tier", "127.0.0.1", 0)],
             admission=Admission(PacketLimits(), 99),
         )  # fmt: skip
         self.turn.add(self.devices.settle)
@@ -128,7 +128,7 @@ class RealMesh:
     async def back_end(self, name: str, filter: str = "") -> Bare:
         properties = Properties()
         properties.session_expiry = 3600
-        client = await Bare(MQTT5).hello(self.edge.back_ends.port, name, clean_start=False, properties=properties)
+        client = await Bare(MQTT5).hello(self.edge.back_ends.ports[0], name, clean_start=False, properties=properties)
         if filter:
             client.send(Subscribe(1, [Subscription(filter, 2)]))
             await client.wait(SubAck)

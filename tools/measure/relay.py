@@ -64,7 +64,7 @@ async def serve(port: int, folder: Path) -> None:
     principal = Principal("bench", BACKEND, everything())
     endpoint = Endpoint(
         "bench", broker, host.turn, host.wheel, lambda connect, peer: principal,
-        listen=Listen("mqtt", "127.0.0.1", port), admission=Admission(PacketLimits(), 100),
+        listen=[Listen("mqtt", "127.0.0.1", port)], admission=Admission(PacketLimits(), 100),
     )  # fmt: skip
     await endpoint.start()
     await asyncio.Event().wait()
