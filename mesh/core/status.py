@@ -66,7 +66,7 @@ class CoreStatus(NodeStatus):
     """A core that has started."""
 
     broker_host: BrokerHostStatus
-    clients: SocketsStatus
+    clients: tuple[SocketsStatus, ...]
     buffers: BuffersStatus
     links: tuple[TierLinkStatus, ...]
     unknown_vehicles: Annotated[

@@ -97,7 +97,7 @@ class DoorNode:
             packet_rate=limits.packet_rate,
             topic_aliases=limits.topic_aliases,
         )
-        listen = [listener.listen() for listener in config.spec.listen]
+        listen = config.listens()
         methods = config.topology.identity.methods(self._attempts)
         admission = Admission(config.client_limits(), config.connections(), config.spec.redirect, methods)
         epoch = time.time_ns() // 1_000_000  # grows with each start, also without etcd

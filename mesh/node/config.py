@@ -23,6 +23,7 @@ from mesh.topology import descriptors
 from mesh.topology import topology as terms
 from mesh.topology.nodes import NodeSpec, nodes
 from mesh.topology.topology import Topology
+from mesh.transport.listen import Listen
 from mesh.transport.refusal import Refused
 from mesh.transport.unixsocket import UnixPath, socket_path
 from mesh.wire.limits import PacketLimits
@@ -97,6 +98,10 @@ class NodeConfig:
         """Limits of packets from vehicles through a front door, which replaces topic aliases by topic names."""
         limits = self.topology.limits
         return PacketLimits(limits.max_packet_size + _MAX_TOPIC, max_topic_levels=limits.topic_levels)
+
+    def listens(self) -> list[Listen]:
+        """Where this node listens for clients."""
+        return [listener.listen() for listener in self.spec.listen]
 
     def member_limits(self) -> PacketLimits:
         """Limits of packets between members of the mesh."""

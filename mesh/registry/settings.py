@@ -123,8 +123,8 @@ class SettingsStore:
     # Writing
 
     async def propose(self, draft: Revision, base: int, ttl: int = PROPOSED) -> Proposal:
-        """Propose a revision, which gets its number here. ``base``: the one that it was made for, 0 for none. Nothing is
-        proposed if this raises: ``Conflict`` if another is in force by now, or proposed; ``TooLarge``."""
+        """Propose a revision, which gets its number here. ``base``: the one that it was made for, 0 for none. Nothing
+        is proposed if this raises: ``Conflict`` if another is in force by now, or proposed; ``TooLarge``."""
         made, seen, last_seen = await self._numbered(draft, base)
         value = encode(made)
         lease, _ = await self._client.grant(ttl)

@@ -32,7 +32,16 @@ from mesh.transport.listeners import ListenerChange, Listeners
 from mesh.transport.refusal import Refused
 from mesh.transport.states import WAITING
 from mesh.transport.status import SocketsStatus
-from mesh.transport.stream import EAGER, HOLD_BROKER, HOLD_IDENTITY, HOLD_NODE, HOLD_WRITING, PORTION, Stream, StreamGroup
+from mesh.transport.stream import (
+    EAGER,
+    HOLD_BROKER,
+    HOLD_IDENTITY,
+    HOLD_NODE,
+    HOLD_WRITING,
+    PORTION,
+    Stream,
+    StreamGroup,
+)
 from mesh.transport.trail import Trail
 from mesh.transport.turn import Turn
 from mesh.transport.unixsocket import UnixPath, no_unix_path

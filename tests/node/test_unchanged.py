@@ -20,7 +20,11 @@ def changed(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str, more
 @pytest.mark.parametrize("name", ["edge-1", "core", "door"])
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("{name: edge-2}", "{name: edge-2}, {name: edge-3}"), ("replicas: 2", "replicas: 3"), ("mesh: demo", "mesh: demo")],
+    [
+        ("{name: edge-2}", "{name: edge-2}, {name: edge-3}"),
+        ("replicas: 2", "replicas: 3"),
+        ("mesh: demo", "mesh: demo"),
+    ],
 )
 def test_nodes_may_come_and_nothing_else_changes(
     monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str
