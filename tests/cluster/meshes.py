@@ -9,11 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from mesh.cluster.lifecycle import down
 from mesh.cluster.plan import ClusterPlan, PlannedNode
-from mesh.cluster.run import Run
 from tests.support.ports import free_ports
 
 # The nodes' processes must not have the checkout on their path: it would hide an installed mesh.
@@ -50,18 +47,6 @@ def offer_fake_nodes(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     shutil.copy(Path(__file__).parents[1] / "fakes" / "node.py", folder / "mesh_fake_node.py")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-def session(run: Run) -> set[int]:
-    """Living processes in the session of a mesh."""
-    found = set()
-    for pid in psutil.pids():
-        try:
-            if os.getsid(pid) == run.supervisor and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                found.add(pid)
-        except (OSError, psutil.Error):
-            continue
-    return found
 
 
 @contextmanager

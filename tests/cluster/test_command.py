@@ -16,8 +16,8 @@ import pytest
 from mesh.cluster.lifecycle import down
 from mesh.cluster.run import Run, load_run
 from mesh.node.registry import etcd_folder
-from tests.cluster.meshes import session
 from tests.support.ports import free_ports
+from tests.support.session import session
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.ray

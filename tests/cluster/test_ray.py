@@ -18,7 +18,8 @@ from mesh.cluster.plan import ClusterPlan
 from mesh.cluster.run import Run, load_run, logs_path, running
 from mesh.cluster.status import NodeRow
 from mesh.cluster.supervisor import TOO_SOON
-from tests.cluster.meshes import fake_plan, going_down, offer_fake_nodes, port_of, served_by, session
+from tests.cluster.meshes import fake_plan, going_down, offer_fake_nodes, port_of, served_by
+from tests.support.session import session
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.ray

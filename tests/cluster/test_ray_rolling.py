@@ -19,7 +19,8 @@ from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.settings import Revision, SettingsStore
 from mesh.topology.load import load
 from mesh.topology.topology import Topology, as_dict
-from tests.cluster.meshes import FACTORY, going_down, offer_fake_nodes, session
+from tests.cluster.meshes import FACTORY, going_down, offer_fake_nodes
+from tests.support.session import session
 from tests.support.settings import etcd_in, question, write_file
 from tests.support.waiting import wait_until
 

@@ -322,7 +322,7 @@ def test_nodes_that_were_not_restarted_yet_are_pending(mesh: Mesh) -> None:
 
 
 def test_a_core_owns_its_sessions_and_its_spools(mesh: Mesh) -> None:
-    two = mesh.changed(("cores: [{name: core,", "cores: [{name: core, replicas: 2,"))
+    two = replace(mesh.topology, cores=(replace(mesh.topology.cores[0], replicas=2),))
     figures = {'mesh_link_spool_messages{peer="edge-1"}': 3.0, "mesh_link_spool_bytes": 900.0}
     rows = (row("core", 1, sessions=5), row("core-2", 1, sessions=2, figures=figures))
     assert owned.sessions(two, mesh.topology, rows) == {"core-2": 5}

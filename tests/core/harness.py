@@ -236,3 +236,19 @@ def filters(edge: Bench) -> list[str]:
 
 def acks(client: Client) -> list[tuple[int, int]]:
     return [(ack.packet_id, ack.reason) for ack in client.take(Ack) if ack.type in (4, 5)]
+
+
+def retained(edge: Edge) -> dict[str, bytes]:
+    """The fleet's retained messages of an edge."""
+    found = {}
+    for topic, _ in edge.broker.retained.items("fleet/#"):
+        message = edge.broker.retained.get(topic)
+        assert message is not None
+        found[topic] = message.payload
+    return found
+
+
+def say(backend: Client, mesh: Mesh, topic: str, payload: bytes, qos: int = 1) -> None:
+    mesh.clock.now += 1
+    backend.publish(topic, payload, qos, retain=True)
+    mesh.run()

@@ -8,25 +8,9 @@ from mesh.broker.versions import VERSION, Tombstones
 from mesh.core.kinds import FLEET_GIVEN
 from mesh.wire.packets import Publish
 from mesh.wire.properties import Properties
-from tests.core.harness import Edge, Mesh, acks
+from tests.core.harness import Edge, Mesh, acks, retained, say
 from tests.fakes.clock import FakeClock
-from tests.support.bench import Client, subscribe
-
-
-def retained(edge: Edge) -> dict[str, bytes]:
-    """The fleet's retained messages of an edge."""
-    found = {}
-    for topic, _ in edge.broker.retained.items("fleet/#"):
-        message = edge.broker.retained.get(topic)
-        assert message is not None
-        found[topic] = message.payload
-    return found
-
-
-def say(backend: Client, mesh: Mesh, topic: str, payload: bytes, qos: int = 1) -> None:
-    mesh.clock.now += 1
-    backend.publish(topic, payload, qos, retain=True)
-    mesh.run()
+from tests.support.bench import subscribe
 
 
 @pytest.fixture

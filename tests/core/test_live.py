@@ -14,8 +14,7 @@ from mesh.transport.endpoint import EndpointClient
 from mesh.wire import reasons
 from mesh.wire.packets import MQTT5, MQTT311, PUBACK, Ack, Connack, Disconnect, Publish
 from mesh.wire.properties import Properties
-from tests.core.harness import Mesh, acks
-from tests.core.test_fleet import retained, say
+from tests.core.harness import Mesh, acks, retained, say
 from tests.support.bare import Bare
 from tests.support.bench import subscribe
 from tests.support.effects import effect_of

@@ -16,10 +16,10 @@ from mesh.node.registry import client_of
 from mesh.registry.settings import Revision, SettingsStore
 from mesh.topology.load import load
 from mesh.topology.topology import as_dict
-from tests.cluster.meshes import session
 from tests.e2e.fleet import Fleet
 from tests.support.cluster import Cluster
 from tests.support.mesh import edges, replaced
+from tests.support.session import session
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]

@@ -17,6 +17,8 @@ LIVE, ROLLING, REFUSED = Kind.LIVE, Kind.ROLLING, Kind.REFUSED
 
 TEXT = """\
 mesh: demo
+ray: "10.0.0.4:6379"
+etcd: ["http://e:1"]
 front_doors:
   - {name: door, replicas: 2, listen: [{mqtt: "127.0.0.1:1883"}, {mqtt: "127.0.0.1:1885"}]}
 cores: [{name: core, replicas: 2, listen: [{mqtt: "127.0.0.1:1884"}], resources: {core: 1}}]
@@ -76,8 +78,9 @@ ONE = [
     ("sample: 0.5}", "sample: 0.5}\nmap: {cache: 5000}", "map.cache", ROLLING, "200000 -> 5000"),
     ("sample: 0.5}", "sample: 0.5}\nidentity: {from: client_id}", "identity.from", ROLLING, "username -> client_id"),
     ("sample: 0.5}", "sample: 0.5}\ndata: other", "data", REFUSED, "/srv/mesh/.mesh -> /srv/mesh/other"),
-    ("sample: 0.5}", 'sample: 0.5}\nray: "10.0.0.5:6379"', "ray", REFUSED, "local -> 10.0.0.5:6379"),
-    ("sample: 0.5}", 'sample: 0.5}\netcd: ["http://e:1"]', "etcd.endpoints", REFUSED, "embedded -> [http://e:1]"),
+    ("10.0.0.4:6379", "10.0.0.5:6379", "ray", REFUSED, "10.0.0.4:6379 -> 10.0.0.5:6379"),
+    ('["http://e:1"]', '["http://e:1", "http://f:1"]', "etcd.endpoints", REFUSED,
+     "[http://e:1] -> [http://e:1, http://f:1]"),
     ("mesh: demo", "mesh: other", "mesh", REFUSED, "demo -> other"),
     ("prefix: OLD", "prefix: OLDE", "pools.legacy.match.prefix", LIVE, "OLD -> OLDE"),
     ("weight: 50", "weight: 0", "pools.standard.edges.edge-2.weight", LIVE, "50 -> 0"),
@@ -100,6 +103,15 @@ ONE = [
 @pytest.mark.parametrize(("old", "new", "path", "kind", "what"), ONE, ids=[f"{row[2]}-{row[4]}" for row in ONE])
 def test_a_change_has_its_path_its_kind_and_both_values(old: str, new: str, path: str, kind: Kind, what: str) -> None:
     assert told(topology(), changed(old, new)) == [(path, kind, what)]
+
+
+def test_a_mesh_with_its_own_ray_and_etcd_is_named_so() -> None:
+    cluster = 'ray: "10.0.0.4:6379"\netcd: ["http://e:1"]\n'
+    old = TEXT.replace("name: core, replicas: 2", "name: core")
+    assert told(topology(old.replace(cluster, "")), topology(old)) == [
+        ("etcd.endpoints", REFUSED, "embedded -> [http://e:1]"),
+        ("ray", REFUSED, "local -> 10.0.0.4:6379"),
+    ]
 
 
 def test_the_template_is_refused_with_the_reason_and_the_remedy() -> None:
@@ -262,8 +274,9 @@ def test_listeners_with_port_0_are_counted() -> None:
 
 def test_no_secret_is_shown() -> None:
     new = topology(
-        TEXT.replace('"first"', '"third"').replace("user: depot", "user: night")
-        + 'etcd: {endpoints: ["http://e:1"], auth: {user: me, password: fourth}}\n'
+        TEXT.replace('"first"', '"third"')
+        .replace("user: depot", "user: night")
+        .replace('["http://e:1"]', '{endpoints: ["http://e:1"], auth: {user: me, password: fourth}}')
     )
     text = " ".join(str(asdict(change)) for pair in ((topology(), new), (new, topology())) for change in changes(*pair))
     assert not [secret for secret in ("first", "second", "third", "fourth") if secret in text]
