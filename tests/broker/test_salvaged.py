@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
+from typing import final
 
 import pytest
 
@@ -24,23 +26,27 @@ LIMITS = JournalLimits(segment=512, step=64)
 WINDOW = 16
 
 
-def opened(folder: Path, disk: Disk) -> Journal:
-    return Journal.open(folder, limits=LIMITS, notify=SimpleQueue().put, files=disk)
+@final
+class Opened:
+    """A journal, and the calls that its commit thread asks for."""
 
+    def __init__(self, folder: Path, disk: Disk) -> None:
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.journal = Journal.open(folder, limits=LIMITS, notify=self._calls.put, files=disk)
 
-def settle(journal: Journal) -> None:
-    journal.commit()
-    while journal.backlog_bytes:
-        journal._drain()
+    def settle(self) -> None:
+        self.journal.commit()
+        while self.journal.backlog_bytes:
+            self._calls.get(timeout=30)()
 
 
 def message(number: int) -> Message:
     return Message("vehicles/CAR-7/cmd", b"payload %d" % number, 1, False, b"", 0.0)
 
 
-def fill(journal: Journal, chance: random.Random) -> None:
+def fill(opened: Opened, chance: random.Random) -> None:
     """Sessions with all kinds of items, each in a frame of its own."""
-    persistence = Persistence(journal)
+    persistence = Persistence(opened.journal)
     sessions = []
     for number in range(4):
         id = persistence.new_id()
@@ -53,24 +59,24 @@ def fill(journal: Journal, chance: random.Random) -> None:
         session.ledger = Ledger("core", 1, 5)
         persistence.keep_ledger(session, session.ledger)
         sessions.append(session)
-        settle(journal)
+        opened.settle()
     for number in range(30):
         made = message(number)
         receivers = chance.sample(sessions, chance.randrange(1, 4))
         if len(receivers) > 1:
             persistence.share(made)
-        settle(journal)
+        opened.settle()
         for session in receivers:
             delivery = Delivery(made, 1, False, (), 0.0, size=made.size())
             session.outbound.push(delivery)
             persistence.keep(session, delivery, made)
-            settle(journal)
+            opened.settle()
         if len(receivers) > 1:
             persistence.unshare(made)
         persistence.keep_retained(made)
         if chance.random() < 0.3:
             persistence.keep_session(chance.choice(sessions))
-        settle(journal)
+        opened.settle()
 
 
 def forget(persistence: Persistence, session: Session) -> None:
@@ -88,9 +94,9 @@ def forget(persistence: Persistence, session: Session) -> None:
 def test_a_broker_recovers_from_what_is_left(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     disk = Disk()
-    journal = opened(tmp_path, disk)
-    fill(journal, chance)
-    journal.close()
+    before = Opened(tmp_path, disk)
+    fill(before, chance)
+    before.journal.close()
     segments = [path for path in disk.paths() if path.suffix == ".log"]
     for path in chance.sample(segments, chance.randrange(1, 4)):
         if chance.random() < 0.5:
@@ -99,9 +105,9 @@ def test_a_broker_recovers_from_what_is_left(tmp_path: Path, seed: int) -> None:
             for _ in range(3):
                 disk.damage(path, chance.randrange(min(300, len(disk.content(path)))))
     salvage(disk, tmp_path, None, lambda kind: kind == SESSION)
-    again = opened(tmp_path, disk)
-    persistence = Persistence(again)
-    found = recovered(persistence, again.live(), WINDOW)
+    again = Opened(tmp_path, disk)
+    persistence = Persistence(again.journal)
+    found = recovered(persistence, again.journal.live(), WINDOW)
     for session in found.sessions.values():
         for delivery in list(session.outbound.waiting) + list(session.outbound.in_flight.values()):
             assert persistence.load(delivery).topic_bytes == b"vehicles/CAR-7/cmd"
@@ -109,5 +115,5 @@ def test_a_broker_recovers_from_what_is_left(tmp_path: Path, seed: int) -> None:
         assert persistence.read(item).topic_bytes == b"vehicles/CAR-7/cmd"
     for session in list(found.sessions.values()):
         forget(persistence, session)
-    settle(again)
-    again.close()
+    again.settle()
+    again.journal.close()
