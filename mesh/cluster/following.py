@@ -11,9 +11,11 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, final
 
 from mesh.cluster.plan import ClusterPlan, revised
+from mesh.cluster.revise import NotChanged, begin
 from mesh.cluster.revisions import Revisions, topology_in
 from mesh.node.registry import client_of
 from mesh.registry.client import EtcdClient
@@ -111,7 +113,8 @@ class Following:
                 if watch.known:
                     number = watch.current
                     if number != seen:
-                        await self._take(store, number)
+                        if self._plan.revision or not await self._begin(client):
+                            await self._take(store, number)
                         seen = number
                     self._tell(watch.live and number == self._plan.revision != 0)
                 await self._look_up(store)
@@ -120,6 +123,19 @@ class Following:
                         await wake.wait()
         finally:
             await watch.stop()
+
+    async def _begin(self, client: EtcdClient) -> bool:
+        """Put the settings in force with which the mesh has started without etcd, as ``mesh up`` would have done;
+        ``False`` if they cannot be."""
+        try:
+            made = await begin(client, from_dict(dict(self._plan.settings)), None, 0)
+        except NotChanged as error:
+            log.error("the settings with which the mesh has started cannot be in force: %s", error)
+            return False
+        self._plan = replace(self._plan, revision=made.number)
+        log.info("the settings with which the mesh has started are revision %d", made.number)
+        self._trouble = ""
+        return True
 
     async def _take(self, store: SettingsStore, number: int) -> None:
         revision = await store.revision(number) if number > self._plan.revision else None

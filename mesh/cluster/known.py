@@ -31,12 +31,14 @@ Result = TypeVar("Result")
 @dataclass(frozen=True, slots=True)
 class Known:
     """``asked``: whether etcd has answered. ``members``: the announced nodes. ``current``: the settings in force.
-    ``confirmed``: the revision that each node follows. ``notes``: why something is not known, one sentence each."""
+    ``confirmed``: the revision that each node follows; ``against``: what a node says that does not follow the settings
+    in force. ``notes``: why something is not known, one sentence each."""
 
     asked: bool = False
     members: Mapping[str, Member] = field(default_factory=dict)
     current: Revision | None = None
     confirmed: Mapping[str, int] = field(default_factory=dict)
+    against: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -80,8 +82,12 @@ def known(topology: Topology, endpoints: tuple[str, ...]) -> Known:
 
     async def question(client: EtcdClient) -> Known:
         store = SettingsStore(client, topology.mesh)
-        confirmed = {name: one.revision for name, one in (await store.confirmed()).items()}
-        return Known(True, await members(client, topology.mesh), await store.current(), confirmed)
+        said = await store.confirmed()
+        confirmed = {name: one.revision for name, one in said.items() if not one.error}
+        against = {
+            name: f"does not follow revision {one.revision}: {one.error}" for name, one in said.items() if one.error
+        }
+        return Known(True, await members(client, topology.mesh), await store.current(), confirmed, against)
 
     try:
         return ask(topology, endpoints, question)

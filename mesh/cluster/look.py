@@ -112,6 +112,7 @@ def _with_registry(row: NodeRow, known: Known) -> NodeRow:
     revision = max(row.revision, known.confirmed.get(row.name, 0))
     if row.state == UNREACHABLE and known.asked:
         detail = "announced in etcd: its process runs" if member is not None else "not announced in etcd"
+    detail = "; ".join(part for part in (known.against.get(row.name, ""), detail) if part)
     return replace(row, host=host, pid=pid, revision=revision, detail=detail)
 
 

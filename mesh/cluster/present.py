@@ -128,7 +128,8 @@ def first(new: Topology, endpoints: tuple[str, ...]) -> tuple[Revision | None, s
     except RegistryError as error:
         if before is not None and (reasons := refusals(without_etcd(before, new, running=False))):
             raise NotChanged([*reasons, silent(error)]) from error
-        return None, f"{silent(error)}; the settings of the file are in force until it does"
+        starts = "the mesh starts with the settings of the file; they become a revision when it does"
+        return None, f"{silent(error)}; {starts}"
 
 
 async def _in_own_etcd(new: Topology, before: Topology | None, kept: int) -> Revision:

@@ -181,3 +181,37 @@ def test_starts_are_counted_for_one_run(tmp_path: Path) -> None:
 def test_starts_that_cannot_be_counted_keep_no_node_from_starting(tmp_path: Path) -> None:
     (tmp_path / "nodes").write_text("no folder")
     assert count_start(tmp_path / "nodes" / "edge-1", 1.0) == 0
+
+
+def test_settings_of_a_start_without_etcd_become_a_revision(mesh: Mesh) -> None:
+    """``mesh up`` has started the mesh with a changed file, and etcd answers only now."""
+    after = mesh.changed(MORE)
+    plan = replace(planned(after), since=12.5)
+    told = Told()
+    mesh.follow(plan, Revisions(plan), told)
+    wait_until(lambda: told.last() == (2, True))
+    assert told.plans[-1][0] == replace(plan, revision=2)
+    current = question(after, lambda client: SettingsStore(client, mesh.name).current())
+    assert current is not None
+    assert (current.number, current.changes) == (2, ("pools.standard.edges.edge-3: added",))
+
+
+def test_the_first_settings_of_a_mesh_become_a_revision_when_etcd_answers(mesh: Mesh) -> None:
+    async def forget(client: EtcdClient) -> None:
+        await client.delete(Keys(mesh.name).current)
+
+    question(mesh.topology, forget)
+    plan, told = replace(mesh.plan, revision=0), Told()
+    mesh.follow(plan, Revisions(plan), told)
+    wait_until(lambda: told.last()[1])
+    assert told.plans[-1][0].settings == plan.settings
+
+
+def test_settings_of_a_start_that_lack_an_edge_with_vehicles_are_not_put_in_force(mesh: Mesh) -> None:
+    after = mesh.changed((", {name: edge-2}", ""))
+    record = b'{"edge":"edge-2","epoch":1,"pool":"standard"}'
+    question(after, lambda client: client.put(Keys(mesh.name).vehicle("CAR-1"), record))
+    plan, told = replace(planned(after), since=12.5), Told()
+    mesh.follow(plan, Revisions(plan), told)
+    wait_until(lambda: told.last() == (1, True))
+    assert told.plans[-1][0].node("edge-2") is not None

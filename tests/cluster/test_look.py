@@ -103,3 +103,11 @@ def test_a_damaged_status_file_is_no_error(tmp_path: Path, text: str) -> None:
     save_plan(fake_plan(tmp_path, "m"))
     replace_file(status_path(tmp_path), text)
     assert [row.state for row in status_of(here(tmp_path)).nodes] == ["starting", "starting"]
+
+
+def test_a_node_that_refused_a_revision_does_not_follow_it(tmp_path: Path) -> None:
+    write(tmp_path, Snapshot("m", "ready", (replace(EDGE, revision=3, detail="etcd is away"), DOOR)))
+    known = Known(True, {}, None, {"door": 4}, {"edge-1": "does not follow revision 4: no such file"})
+    edge, door = status_of(here(tmp_path), registry=lambda: known).nodes
+    assert (edge.revision, edge.detail) == (3, "does not follow revision 4: no such file; etcd is away")
+    assert (door.revision, door.detail) == (4, "")

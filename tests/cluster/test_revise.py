@@ -16,13 +16,16 @@ import pytest
 
 from mesh.cluster import owned, revise
 from mesh.cluster.find import Found, find
+from mesh.cluster.known import ask
 from mesh.cluster.lifecycle import planned
 from mesh.cluster.present import compare, earlier, first, of_folder, put_in_force
 from mesh.cluster.revise import NotChanged
 from mesh.cluster.run import run_path, save_plan
 from mesh.cluster.status import NodeRow
+from mesh.node.registry import etcd_folder
 from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd
+from mesh.registry.keys import Keys
 from mesh.registry.settings import SettingsStore
 from mesh.topology.change import Kind
 from mesh.topology.load import load
@@ -284,6 +287,23 @@ def test_an_embedded_etcd_has_the_first_revision_before_the_mesh_starts(tmp_path
     assert of_folder(own) is None
 
 
+def test_a_mesh_with_its_own_etcd_does_not_start_without_an_edge_that_owns_vehicles(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    own = load(topology(folder, 18830, 18840, ["edge-1", "edge-2"]))
+    plan = planned(own)
+    assert first(own, plan.endpoints)[0] is not None
+    with etcd_in(etcd_folder(own.data)):
+        record = b'{"edge":"edge-2","epoch":1,"pool":"standard"}'
+        ask(own, plan.endpoints, lambda client: client.put(Keys(own.mesh).vehicle("CAR-1"), record))
+    less = load(topology(folder, 18830, 18840, ["edge-1"]))
+    with pytest.raises(NotChanged, match=r"edge-2.*edge-2 has 1 vehicles.*weight: 0"):
+        first(less, plan.endpoints)
+    again, _ = first(own, plan.endpoints)
+    assert again is not None
+    assert again.number == 1
+
+
 def test_without_etcd_a_mesh_does_not_start_without_an_edge(tmp_path: Path) -> None:
     with etcd_in(tmp_path / "etcd") as server:
         mesh = Mesh(tmp_path, (server, tmp_path / "etcd"))
@@ -294,6 +314,7 @@ def test_without_etcd_a_mesh_does_not_start_without_an_edge(tmp_path: Path) -> N
     revision, note = first(same, mesh.topology.etcd.endpoints)
     assert revision is None
     assert "etcd does not answer" in note
+    assert note.endswith("the mesh starts with the settings of the file; they become a revision when it does")
 
 
 def test_an_earlier_revision_comes_back(mesh: Mesh) -> None:
