@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Final, final
 
 from mesh.cli.lines import LineFollower, Progress
+from mesh.cli.warned import show
 from mesh.cluster.find import record
 from mesh.cluster.lifecycle import down, up
 from mesh.cluster.look import status_of
@@ -97,8 +98,7 @@ def _until(signals: _StopSignals, progress: Progress) -> Progress:
 def warn(found: Run) -> int:
     """Show the warnings of the mesh, and name the nodes that stay down; returns the exit code."""
     status = status_of(found)
-    for text in status.warnings:
-        print(f"warning: {text}", file=sys.stderr)
+    show(status.warnings)
     damaged = status.damaged
     for row in damaged:
         print(f"{row.role} {row.name!r} stays down, its journal is damaged: {row.detail}", file=sys.stderr, flush=True)

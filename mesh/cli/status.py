@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, Literal
 
+from mesh.cli.warned import show
 from mesh.cli.which import NOT_RUNNING, Unclear, file_of, option, running_mesh, say
-from mesh.cluster.known import known
-from mesh.cluster.look import NOT_ASKED, status_of
+from mesh.cluster.known import known, unasked
+from mesh.cluster.look import status_of
 from mesh.cluster.raycalls import snapshot
 from mesh.cluster.status import MeshStatus, NodeRow
 
@@ -55,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     except (OSError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
-    say((*status.notes, *(f"warning: {text}" for text in status.warnings)))
+    say(status.notes)
+    show(status.warnings)
     print(status.to_json(indent=2)) if arguments.json else _show(status)
     return 0 if status.all_ready else 1
 
@@ -65,9 +67,9 @@ def _status(file: str | None) -> MeshStatus:
     end = time.monotonic() + _DEADLINE
     mesh = running_mesh(file)
     # An etcd that did not answer a moment ago is not asked again: each attempt takes some seconds.
-    question = (lambda: NOT_ASKED) if mesh.notes else (lambda: known(mesh.topology, mesh.run.endpoints))
+    question = unasked if mesh.notes else lambda topology: known(topology, mesh.run.endpoints)
     with ThreadPoolExecutor(1) as thread:
-        asked = thread.submit(question)
+        asked = thread.submit(question, mesh.topology)
         status = status_of(mesh.run, lambda run: snapshot(run, end - time.monotonic()), asked.result)
     return replace(status, notes=(*mesh.notes, *status.notes))
 

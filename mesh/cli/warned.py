@@ -1,9 +1,12 @@
-"""The warnings of a mesh: of its topology, and of the etcd that it starts itself."""
+"""The warnings of a mesh: of its topology, and of its etcd."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Iterable
 
+from mesh.cluster.versions import faulty
 from mesh.registry.embedded import fault_of, find_binary
 from mesh.registry.errors import RegistryError
 from mesh.topology.topology import Topology
@@ -11,16 +14,21 @@ from mesh.topology.warnings import warnings
 
 
 def warn(topology: Topology) -> None:
-    """Print the warnings on stderr, one line each."""
-    found = warnings(topology)
-    if topology.etcd.embedded and (fault := _etcd_fault()):
-        found.append(f"etcd: {fault}")
-    for text in found:
+    """Print the warnings of a mesh, which may not run, on stderr."""
+    show((*warnings(topology), *_of_etcd(topology)))
+
+
+def show(cautions: Iterable[str]) -> None:
+    """Print warnings on stderr, one line each."""
+    for text in cautions:
         print(f"warning: {text}", file=sys.stderr)
 
 
-def _etcd_fault() -> str:
+def _of_etcd(topology: Topology) -> tuple[str, ...]:
+    if not topology.etcd.embedded:
+        return asyncio.run(faulty(topology, topology.etcd.endpoints))
     try:
-        return fault_of(find_binary())
+        known = fault_of(find_binary())
     except RegistryError as error:  # the mesh cannot start then, which is more than a warning
-        return str(error)
+        known = str(error)
+    return (f"etcd: {known}",) if known else ()

@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, final
 
+from mesh.cluster.revisions import topology_in
 from mesh.cluster.status import NodeRow
+from mesh.cluster.versions import faulty
 from mesh.node.registry import client_of
 from mesh.registry.client import EtcdClient
 from mesh.registry.errors import BadRecord, RegistryError
@@ -20,6 +22,7 @@ from mesh.registry.members import Member, decode
 from mesh.registry.settings import Revision, SettingsStore
 from mesh.topology.nodes import nodes
 from mesh.topology.topology import Topology, from_dict
+from mesh.topology.warnings import warnings
 
 # Seconds for all that a command asks of etcd before it goes on without it.
 DEADLINE: Final = 5.0
@@ -32,7 +35,8 @@ Result = TypeVar("Result")
 class Known:
     """``asked``: whether etcd has answered. ``members``: the announced nodes. ``current``: the settings in force.
     ``confirmed``: the revision that each node follows; ``against``: what a node says that does not follow the settings
-    in force. ``notes``: why something is not known, one sentence each."""
+    in force. ``notes``: why something is not known, ``warnings``: what is dangerous in the settings and the etcd, one
+    sentence each."""
 
     asked: bool = False
     members: Mapping[str, Member] = field(default_factory=dict)
@@ -40,6 +44,7 @@ class Known:
     confirmed: Mapping[str, int] = field(default_factory=dict)
     against: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def revision(self) -> int:
@@ -78,21 +83,34 @@ def ask(
 
 
 def known(topology: Topology, endpoints: tuple[str, ...]) -> Known:
-    """What etcd has of this mesh; never raises."""
+    """What etcd has of this mesh; never raises. ``topology``: as far as it is known without etcd."""
 
     async def question(client: EtcdClient) -> Known:
         store = SettingsStore(client, topology.mesh)
-        said = await store.confirmed()
+        faults = asyncio.create_task(faulty(topology, endpoints))
+        try:
+            said, current = await store.confirmed(), await store.current()
+            announced = await members(client, topology.mesh)
+        except BaseException:
+            faults.cancel()
+            raise
         confirmed = {name: one.revision for name, one in said.items() if not one.error}
         against = {
             name: f"does not follow revision {one.revision}: {one.error}" for name, one in said.items() if one.error
         }
-        return Known(True, await members(client, topology.mesh), await store.current(), confirmed, against)
+        followed = topology if current is None else topology_in(current)
+        cautions = (*warnings(followed), *await faults)
+        return Known(True, announced, current, confirmed, against, warnings=cautions)
 
     try:
         return ask(topology, endpoints, question)
     except (RegistryError, OSError, ValueError) as error:
-        return Known(notes=(silent(error),))
+        return unasked(topology, silent(error))
+
+
+def unasked(topology: Topology, *notes: str) -> Known:
+    """What is known of a mesh without etcd. ``notes``: why it did not answer."""
+    return Known(notes=notes, warnings=tuple(warnings(topology)))
 
 
 def silent(error: Exception) -> str:

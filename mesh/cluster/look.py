@@ -55,7 +55,7 @@ def status_of(
         revision=known.revision,
         age=round(_age(found), 1),
         notes=tuple(notes),
-        warnings=found.warnings,
+        warnings=(*known.warnings, *found.warnings),
     )
 
 

@@ -35,6 +35,7 @@ from mesh.private import make_private, read_own
 from mesh.registry.certificates import AUTHORITY, CLIENT, SERVER, certificate, keep_certificates, key
 from mesh.registry.client import EtcdClient, EtcdTls
 from mesh.registry.errors import EtcdFailed, FolderInUse, RegistryError
+from mesh.registry.versions import fault, numbers
 
 log = logging.getLogger("mesh.registry.embedded")
 
@@ -54,8 +55,6 @@ STOP: Final = 5.0
 """Seconds that etcd has to end before it is killed."""
 
 LOWEST_PORT: Final = 20_000
-FAULTY: Final = ((3, 5, 0), (3, 5, 2))
-"""First and last version with the data-inconsistency fault that etcd announced in April 2022."""
 
 LAUNCH: Final = """
 import ctypes, os, signal, sys
@@ -77,20 +76,14 @@ def version(binary: Path) -> tuple[int, ...]:
         text = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=5.0, check=True).stdout
         for line in text.splitlines():
             if line.startswith("etcd Version:"):
-                number = line.partition(":")[2].strip().partition("-")[0]
-                return tuple(int(part) for part in number.split("."))
+                return numbers(line.partition(":")[2])
     return ()
 
 
 def fault_of(binary: Path) -> str:
     """The known fault of this etcd program, in one sentence; empty if it has none."""
-    number = version(binary)
-    if not FAULTY[0] <= number <= FAULTY[1]:
-        return ""
-    return (
-        f"etcd {'.'.join(map(str, number))} can become inconsistent in a crash under load; "
-        "put a newer etcd on the PATH for more than trials"
-    )
+    known = fault(version(binary))
+    return f"{known}; put a newer etcd on the PATH for more than trials" if known else ""
 
 
 def find_binary() -> Path:
@@ -272,8 +265,8 @@ class EmbeddedEtcd:
         return True
 
     async def _warn(self, binary: Path) -> None:
-        if fault := await asyncio.to_thread(fault_of, binary):
-            log.warning("%s", fault)
+        if known := await asyncio.to_thread(fault_of, binary):
+            log.warning("%s", known)
 
     async def _lock(self, until: float) -> int:
         """The open, locked file whose lock etcd inherits. Waits for an etcd that is ending."""

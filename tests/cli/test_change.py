@@ -22,6 +22,7 @@ from tests.support.settings import VotingNodes, begun, etcd_in, question, write_
 _numbers = itertools.count()
 MORE = ("queue_messages: 1000", "queue_messages: 2000")
 TEMPLATE = ("vehicles/{vehicle}/#", "cars/{vehicle}/#")
+CONSOLE = ("data: data", 'data: data\nconsole: "0.0.0.0:8099"')
 BIND = ("data: data", 'data: data\nbind: "127.0.0.2"')
 
 
@@ -43,9 +44,11 @@ class Mesh:
         return write_file(self._folder, self._name, *self._etcd, *changes)
 
     def __call__(self, *words: str) -> tuple[int, str, str]:
+        """The exit code, stdout, and stderr without the warning of the etcd under test."""
         code = main([words[0], str(self.file), *words[1:]])
         said = self._capsys.readouterr()
-        return code, said.out, said.err
+        lines = said.err.splitlines(keepends=True)
+        return code, said.out, "".join(line for line in lines if not line.startswith("warning: etcd:"))
 
     def current(self) -> int:
         found = question(self.topology, lambda client: SettingsStore(client, self._name).current())
@@ -137,6 +140,23 @@ def test_up_tells_of_nodes_that_are_restarted(mesh: Mesh) -> None:
     assert "restarts one after another: edge-1, edge-2, core, door; 'mesh status' shows them" in out
 
 
+def test_a_warning_is_in_the_status_until_a_revision_removes_its_cause(mesh: Mesh) -> None:
+    def shown() -> list[str]:
+        return [text.partition(":")[0] for text in json.loads(mesh("status", "--json")[1])["warnings"]]
+
+    assert "console" not in shown()
+    with VotingNodes(mesh.topology):
+        mesh.write(CONSOLE)
+        assert "console" not in shown()  # the file alone changes nothing
+        code, _, err = mesh("up")
+        assert (code, "warning: console: the console has no login" in err) == (0, True)
+        assert "console" in shown()
+        assert "warning: console: the console has no login" in mesh("status")[2]
+        mesh.write()
+        assert mesh("up")[0] == 0
+        assert "console" not in shown()
+
+
 def test_history_and_the_way_back(mesh: Mesh) -> None:
     mesh.write(MORE)
     with VotingNodes(mesh.topology):
@@ -196,3 +216,5 @@ def test_without_etcd_every_command_says_so(
     code, out, err = mesh("status", "--json")
     assert "etcd does not answer" in err
     assert json.loads(out)["mesh"] == mesh.topology.mesh
+    mesh.write(CONSOLE)
+    assert "warning: console" in mesh("status")[2]
