@@ -6,8 +6,8 @@ import argparse
 import sys
 from typing import Final
 
+from mesh.cli.folder import unfit
 from mesh.cli.warned import warn
-from mesh.topology.folder import unusable
 from mesh.topology.load import exposure, load
 from mesh.topology.mistakes import TopologyErrors
 from mesh.topology.nodes import nodes
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     except TopologyErrors as errors:
         print(errors, file=sys.stderr)
         return 1
-    if why := unusable(topology.data):
+    if why := unfit(topology):
         print(f"{arguments.file}: {why}", file=sys.stderr)
         return 1
     print(f"{arguments.file} is valid: mesh {topology.mesh!r}, data in {topology.data}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mesh.cli.changed import change
+from mesh.cli.folder import unfit
 from mesh.cli.starting import background, foreground
 from mesh.cli.warned import warn
 from mesh.cli.which import Unclear, say, topology_in
@@ -19,7 +20,6 @@ from mesh.cluster.revise import NotChanged
 from mesh.cluster.run import logs_path
 from mesh.policy.secrets import SecretError
 from mesh.registry.errors import RegistryError
-from mesh.topology.folder import unusable
 from mesh.topology.load import exposure
 from mesh.topology.topology import Topology
 from mesh.topology.units import duration
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if exposed := exposure(arguments.file, topology):
             raise NotUp([exposed])
-        if why := unusable(topology.data):
+        if why := unfit(topology):
             raise NotUp([why])
         warn(topology)
         found = find(topology)

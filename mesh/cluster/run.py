@@ -81,14 +81,32 @@ def claim_folder(data: Path) -> None:
 
     Raises ``NotPrivate`` if other users have used it, and if other programs use it: their users need its mode.
     """
+    if why := foreign(data):
+        raise NotPrivate(why)
+    make_private(data)
+
+
+def foreign(data: Path) -> str:
+    """Why no mesh can have this data folder: other programs and other users use it; one sentence, empty if it can.
+    Changes nothing. Raises ``OSError``."""
     with contextlib.suppress(FileNotFoundError):
         found = os.listdir(data)
         if found and _OWN.isdisjoint(found) and data.stat().st_mode & 0o077:
-            raise NotPrivate(
+            return (
                 f"{data} has files of other programs, and other users may enter it; choose a folder for the mesh "
                 f"alone, or run: chmod 700 {data}"
             )
-    make_private(data)
+    return ""
+
+
+def taken(data: Path, mesh: str) -> str:
+    """Why a mesh of this name cannot have this data folder, which may not exist: another mesh has it; one sentence,
+    empty if it can. Changes nothing. Raises ``OSError``."""
+    names = [run.mesh] if (run := load_run(data)) is not None else []
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        names.append(load_plan(data).mesh)
+    other = next((name for name in names if name != mesh), None)
+    return "" if other is None else f"{data} has the files of the mesh {other!r}; name another folder for {mesh!r}"
 
 
 def run_path(data: Path) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Mapping as Amounts
 from typing import Final, NamedTuple, final
+from urllib.parse import urlsplit
 
 from mesh.policy.pattern import Pattern
 from mesh.topology import descriptors
@@ -16,7 +17,7 @@ from mesh.topology.fields import Table
 from mesh.topology.nodes import RESERVED, metrics_addresses, nodes, replica_names
 from mesh.topology.topology import AUTO, HOLD, LOCAL, CoreSpec, FrontDoorSpec, Topology
 from mesh.topology.tree import Mapping, Node, Sequence
-from mesh.topology.units import Address
+from mesh.topology.units import Address, is_loopback
 
 LETTER: Final = 1024  # bytes that a dead letter counts besides its packet
 _LAST_PORT: Final = 65_535
@@ -215,8 +216,8 @@ class Used(NamedTuple):
 
 def _addresses(top: Table, topology: Topology) -> None:
     """Each address of a machine has one listener; the replicas of one door or core share it."""
-    used: list[Used] = []
     cluster = topology.ray != LOCAL
+    used = [] if cluster else _servers(top, topology)
 
     def claim(address: Address | None, resources: Amounts[str, float], *path: str | int) -> None:
         if address is None:
@@ -236,6 +237,18 @@ def _addresses(top: Table, topology: Topology) -> None:
             claim(listener.address, group.resources, section, index, "listen", number, listener.kind)
     claim(topology.console, {}, "console")
     _metrics(top, topology, used)
+
+
+def _servers(top: Table, topology: Topology) -> list[Used]:
+    """The etcd servers on this machine, by their names."""
+    place = "etcd" if isinstance(top.node_of("etcd"), Sequence) else "etcd.endpoints"
+    found = []
+    for index, endpoint in enumerate(topology.etcd.endpoints):
+        server = urlsplit(endpoint)
+        if is_loopback(server.hostname or "") and server.port is not None:
+            host = "127.0.0.1" if server.hostname == "localhost" else server.hostname or ""
+            found.append(Used(Address(host, server.port), f"{place}[{index}]", frozenset()))
+    return found
 
 
 def _metrics(top: Table, topology: Topology, used: list[Used]) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mesh.private import user_name
+
 
 def unusable(folder: Path) -> str:
     """Why a mesh cannot have its files in this folder, which may not exist yet; one sentence, empty if it can."""
@@ -21,7 +23,13 @@ def unusable(folder: Path) -> str:
         place = place.parent
     if not place.is_dir():
         return f"data: {place} is a file; name a folder that exists or can be made"
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        return f"data: the file system of {place} is read-only; name a folder on another one"
     if not os.access(place, os.W_OK | os.X_OK):
         made = "" if place == folder else f", so {folder} cannot be made"
         return f"data: this user cannot write to {place}{made}; name a folder of this user"
+    owner = place.stat().st_uid
+    if place == folder and owner != os.geteuid():
+        own = user_name(os.geteuid())
+        return f"data: {place} belongs to {user_name(owner)}, and the mesh runs as {own}; name a folder of this user"
     return ""

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from mesh.cli.main import COMMANDS, load, main
+from mesh.cluster.lifecycle import planned
+from mesh.cluster.run import save_plan
+from mesh.topology.load import load as load_topology
 from mesh.version import VERSION, compiled, describe
+from tests.support.topologies import topology
 
 LOCAL = Path(__file__).parents[2] / "topology" / "local.yaml"
 
@@ -67,6 +71,35 @@ def test_check_and_up_print_warnings(tmp_path: Path, capsys: pytest.CaptureFixtu
     for command in ("check", "up"):
         assert main([command, str(file)]) == 1
         assert "is a file; name a folder that exists or can be made" in capsys.readouterr().err
+
+
+def test_the_data_folder_of_another_mesh_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    first = topology(folder, 18830, 18840, ["edge-1"])
+    save_plan(planned(load_topology(first)))
+    file = folder / "other.yaml"
+    file.write_text(first.read_text().replace("mesh: shop", "mesh: other"))
+    before = set(folder.rglob("*"))
+    for command in ("check", "up"):
+        assert main([command, str(file)]) == 1
+        assert "has the files of the mesh 'shop'; name another folder for 'other'" in capsys.readouterr().err
+    assert set(folder.rglob("*")) == before
+    assert main(["check", str(first)]) == 0
+
+
+def test_the_data_folder_of_other_programs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    file = topology(folder, 18830, 18840, ["edge-1"])
+    data = load_topology(file).data
+    data.mkdir()
+    (data / "letters").write_text("of another program")
+    data.chmod(0o755)
+    for command in ("check", "up"):
+        assert main([command, str(file)]) == 1
+        assert "has files of other programs, and other users may enter it" in capsys.readouterr().err
+    assert data.stat().st_mode & 0o777 == 0o755
 
 
 def test_check_reports_every_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,3 +69,28 @@ def test_a_folder_that_this_user_cannot_enter_is_named(tmp_path: Path, below: st
     closed = next(above for above in reversed(folder.parents) if not above.stat().st_mode & 0o001)
     said = as_other_user(lambda: unusable(folder))
     assert said == f"data: this user cannot enter {closed}, where {folder} would be; name a folder of this user"
+
+
+@pytest.mark.parametrize("below", ["", "mesh"])
+def test_a_read_only_file_system_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str) -> None:
+    values = list(os.statvfs(tmp_path))
+    values[8] |= os.ST_RDONLY  # f_flag
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(values))
+    said = unusable(tmp_path / below)
+    assert said == f"data: the file system of {tmp_path} is read-only; name a folder on another one"
+
+
+@pytest.fixture
+def open_to_all(tmp_path: Path) -> Path:
+    """A folder that every user can reach."""
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_of_another_user_is_named(open_to_all: Path) -> None:
+    folder = open_to_all / "mesh"
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert f"{folder} belongs to root, and the mesh runs as" in as_other_user(lambda: unusable(folder))

@@ -85,3 +85,28 @@ def test_metrics_may_have_the_port_of_a_listener_on_another_machine() -> None:
     assert accepted(text)
     here = only(text.replace("resources: {host-b: 1}", "resources: {host-a: 1}"))
     assert "'edge-2' would have 0.0.0.0:1883, which front_doors[0].listen[0].mqtt" in here.what
+
+
+@pytest.mark.parametrize(
+    ("etcd", "place"),
+    [
+        ('["http://10.0.0.6:2379", "http://127.0.0.1:1883"]', "etcd[1]"),
+        ('["http://localhost:1883"]', "etcd[0]"),
+        ('{endpoints: ["http://127.0.0.1:1883"]}', "etcd.endpoints[0]"),
+    ],
+)
+def test_a_listener_takes_no_port_of_an_etcd_on_this_machine(etcd: str, place: str) -> None:
+    mistake = only(f"mesh: demo\netcd: {etcd}\n{DOOR}{CORE}{POOL}")
+    assert mistake.key == "front_doors[0].listen[0].mqtt"
+    assert f"127.0.0.1:1883 is already used by {place}" in mistake.what
+
+
+def test_the_metrics_take_no_port_of_an_etcd_on_this_machine() -> None:
+    text = f'mesh: demo\netcd: ["http://127.0.0.1:9465"]\n{DOOR}{CORE}{POOL}'
+    mistake = only(f'{text}telemetry: {{prometheus: "127.0.0.1:9464"}}\n')
+    assert mistake.key == "telemetry.prometheus"
+    assert "which etcd[0]" in mistake.what
+
+
+def test_an_etcd_of_another_machine_takes_no_port_of_this_one() -> None:
+    assert accepted(f'mesh: demo\netcd: ["http://10.0.0.6:1883"]\n{DOOR}{CORE}{POOL}')
