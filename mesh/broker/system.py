@@ -44,7 +44,7 @@ class SystemTopics:
         if interval == self._interval:
             return
         self._interval = interval
-        self._due = min(self._due, now + interval) if self._messages else now
+        self._due = self._refreshed + interval if self._messages else now
         if not interval:
             self._messages.clear()
             self._last.clear()

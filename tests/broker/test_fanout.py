@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from mesh.broker.ledger import INSTANCE
-from mesh.broker.principal import TIER, VEHICLE
+from mesh.broker.principal import TIER, VEHICLE, Grant
 from mesh.broker.settings import HOLD, Settings
 from mesh.broker.work import STEPS
 from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish, Subscribe, Subscription
@@ -31,7 +31,7 @@ def fleet(mesh: Bench, count: int = CLIENTS) -> list[Client]:
     clients = [Client(mesh, f"c{number}", f"V{number}", VEHICLE) for number in range(count)]
     mesh.auto = False
     for client in clients:
-        client.principal.permissions.fleet = ("fleet/#",)
+        client.principal.permissions.grant = Grant((), (), fleet=("fleet/#",))
         client.connect(clean=False, expiry=1000)
         subscribe(client, "fleet/+", f"vehicles/{client.principal.name}/cmd")
     mesh.auto = True
