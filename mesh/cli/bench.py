@@ -13,7 +13,7 @@ from mesh.bench.peers import LEAST_PAYLOAD
 from mesh.bench.plan import DIRECT, SCENARIOS, UP, LoadPlan
 from mesh.bench.run import LoadFailed, Result, measure
 from mesh.cli.client import ClientRefused, target
-from mesh.cli.which import RunningMesh, option, running_mesh
+from mesh.cli.which import RunningMesh, option, reached_mesh
 from mesh.cluster.look import status_of
 
 EXAMPLES: Final = """\
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     if plan.rate:
         plan = replace(plan, window=_WINDOW)
     try:
-        result = _measure(running_mesh(arguments.topology), plan, arguments.seconds)
+        result = _measure(reached_mesh(arguments.topology), plan, arguments.seconds)
     except (LoadFailed, ClientRefused, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

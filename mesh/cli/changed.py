@@ -30,9 +30,7 @@ def change(new: Topology, found: Found, over: float, wait: bool) -> int:
     try:
         done = put_in_force(new, found, over, Waiting())
     except NotChanged as error:
-        print(f"{NOTHING_CHANGED} in mesh {new.mesh!r}:", file=sys.stderr)
-        for reason in error.reasons:
-            print(f"  {reason}", file=sys.stderr)
+        show_refusal(f"{NOTHING_CHANGED} in mesh {new.mesh!r}", error)
         return 1
     except (RegistryError, OSError, ValueError) as error:
         print(f"whether mesh {new.mesh!r} has changed is not known: {error}; 'mesh history' shows it", file=sys.stderr)
@@ -50,6 +48,13 @@ def change(new: Topology, found: Found, over: float, wait: bool) -> int:
     if added or (wait and restarted):
         code = _wait(run, added, restarted if wait else [], begun, over) or code
     return warn(run) or code
+
+
+def show_refusal(what: str, error: NotChanged) -> None:
+    """Show the reasons of a refusal, one line each, after ``what`` it means."""
+    print(f"{what}:", file=sys.stderr)
+    for reason in error.reasons:
+        print(f"  {reason}", file=sys.stderr)
 
 
 def _show(done: PutInForce, changed: Changed, mesh: str) -> int:

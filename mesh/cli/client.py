@@ -28,7 +28,7 @@ from mesh.wire.reasons import name_of
 
 # Seconds for each answer of the mesh. A vehicle's CONNECT, and a message for an edge, may wait longer for an edge that
 # restarts (limits.connect_wait): a command says then that there was no answer yet.
-ANSWER_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 6.0
 
 _ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 

@@ -26,7 +26,7 @@ from mesh.cli.client import (
     said,
 )
 from mesh.cli.sub import as_line
-from mesh.cli.which import option, running_mesh
+from mesh.cli.which import option, reached_mesh
 from mesh.topology.nodes import replica_names
 from mesh.topology.topology import CoreSpec, Topology
 from mesh.wire.reasons import is_error, name_of
@@ -50,7 +50,7 @@ _ACTIONS: Final = ("list", "show", "replay", "purge")
 _SECONDS: Final = 10.0
 _WINDOW: Final = 32  # letters that are read and not acknowledged
 _TRIES: Final = 16  # connections for each replica, until each has answered
-_ANSWER: Final = 10.0
+_ANSWER: Final = 6.0
 _EXPIRY: Final = 60  # seconds; letters are lent to sessions that outlive their connections
 _OWN: Final = 4  # user properties of a letter, before those of its message
 
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("name the topics to purge, such as 'vehicles/CAR-7/#', or '#' for all", file=sys.stderr)
         return 2
     try:
-        topology = running_mesh(arguments.topology).topology
+        topology = reached_mesh(arguments.topology).topology
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,9 +8,9 @@ from typing import Final
 
 from mesh.cli.lines import Waiting
 from mesh.cli.which import Several, Unclear, file_of, only, option, say, topology_in
-from mesh.cluster.find import find
+from mesh.cluster.find import Found, find
 from mesh.cluster.lifecycle import NotDown, stop
-from mesh.cluster.run import Run, topology_of
+from mesh.cluster.run import topology_of
 from mesh.topology.topology import Topology
 
 EXAMPLES: Final = """\
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1 if file is not None or isinstance(error, Several) else 0
     try:
-        was = found is not None and stop(found, topology, Waiting())
+        was = found.run is not None and stop(found.run, topology, Waiting(), found.silent)
     except (NotDown, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(file: str | None) -> tuple[Run | None, Topology]:
+def _chosen(file: str | None) -> tuple[Found, Topology]:
     """The run to stop, also one that has ended and may have left processes, and its topology. Raises ``Unclear``."""
     try:
         topology = topology_of(only()) if file is None else topology_in(file)
@@ -53,4 +53,4 @@ def _chosen(file: str | None) -> tuple[Run | None, Topology]:
     except (OSError, ValueError) as error:
         raise Unclear(str(error)) from error
     say(found.notes)
-    return found.run, topology
+    return found, topology

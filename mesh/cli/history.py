@@ -55,6 +55,8 @@ def _mesh(file: str | None) -> tuple[Topology, tuple[str, ...]]:
     topology = topology_in(file)
     found = find(topology)
     say(found.notes)
+    if found.silent:
+        raise RegistryError("only etcd has it")
     if topology.etcd.embedded and not found.alive:
         raise Unclear(f"mesh {topology.mesh!r} does not run, and its own etcd keeps the history")
     return topology, endpoints_of(topology, found.run)

@@ -19,7 +19,7 @@ from typing import Final
 
 from mesh.broker import records
 from mesh.broker.records import letter_texts, retained_topic, session_key
-from mesh.cli.which import running_mesh, topology_in
+from mesh.cli.which import reached_mesh, topology_in
 from mesh.cluster.node import CORE, EDGE
 from mesh.cluster.run import load_run
 from mesh.core import kinds
@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _target(file: str | None, node: str) -> _Target:
     """Raises ``Unclear``, ``_Wrong``."""
     if file is None:
-        current = running_mesh(None)
+        current = reached_mesh(None)
         topology, data, endpoints = current.topology, Path(current.run.data), current.run.endpoints
     else:
         topology = topology_in(file)

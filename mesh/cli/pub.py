@@ -11,7 +11,7 @@ from typing import Final
 
 from mesh.cli.client import ANSWER_SECONDS, ClientRefused, CommandClient, said, target
 from mesh.cli.client import options as connection
-from mesh.cli.which import option, running_mesh
+from mesh.cli.which import option, reached_mesh
 from mesh.telemetry.spans import new_trace
 from mesh.topology.topology import Topology
 from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, PACKET_IDENTIFIER_NOT_FOUND, SUCCESS, is_error
@@ -61,7 +61,7 @@ def _count(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        topology = running_mesh(arguments.topology).topology
+        topology = reached_mesh(arguments.topology).topology
         where = target(topology, arguments.vehicle, arguments.user, arguments.at, "pub")
         traces: list[str] = []
         with CommandClient(where, backlog=1) as client:

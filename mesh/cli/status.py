@@ -66,8 +66,7 @@ def _status(file: str | None) -> MeshStatus:
     """The status of a mesh, within the deadline. Raises ``Unclear``."""
     end = time.monotonic() + _DEADLINE
     mesh = running_mesh(file)
-    # An etcd that did not answer a moment ago is not asked again: each attempt takes some seconds.
-    question = unasked if mesh.notes else lambda topology: known(topology, mesh.run.endpoints)
+    question = unasked if mesh.silent else lambda topology: known(topology, mesh.run.endpoints)
     with ThreadPoolExecutor(1) as thread:
         asked = thread.submit(question, mesh.topology)
         status = status_of(mesh.run, lambda run: snapshot(run, end - time.monotonic()), asked.result)

@@ -11,7 +11,7 @@ from typing import Final
 
 from mesh.cli.client import ANSWER_SECONDS, ClientRefused, CommandClient, Deadline, ReceivedMessage, said, target
 from mesh.cli.client import options as connection
-from mesh.cli.which import option, running_mesh
+from mesh.cli.which import option, reached_mesh
 from mesh.wire.reasons import is_error
 
 EXAMPLES: Final = """\
@@ -48,7 +48,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        topology = running_mesh(arguments.topology).topology
+        topology = reached_mesh(arguments.topology).topology
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,16 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from mesh.cli.changed import change
+from mesh.cli.changed import change, show_refusal
+from mesh.cli.failed import Failed
 from mesh.cli.folder import unfit
 from mesh.cli.starting import background, foreground
 from mesh.cli.warned import warn
 from mesh.cli.which import Unclear, say, topology_in
 from mesh.cluster.find import Found, find
+from mesh.cluster.known import AWAY
 from mesh.cluster.lifecycle import NotDown, NotUp, clear, has_controller, planned
 from mesh.cluster.present import earlier, first
-from mesh.cluster.revise import NotChanged
-from mesh.cluster.run import logs_path
+from mesh.cluster.revise import NOTHING_CHANGED, NotChanged
+from mesh.cluster.run import Run, logs_path
 from mesh.policy.secrets import SecretError
 from mesh.registry.errors import RegistryError
 from mesh.topology.load import exposure
@@ -40,6 +42,9 @@ what is lost), 130 interrupted before it was ready
 """
 
 _OVER: Final = "10m"
+
+# Seconds for Ray's answer after etcd has not answered, so that the command ends in time.
+_SHORT: Final = 5.0
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -71,19 +76,29 @@ def run(arguments: argparse.Namespace) -> int:
             raise NotUp([exposed])
         if why := unfit(topology):
             raise NotUp([why])
-        warn(topology)
         found = find(topology)
         say(found.notes)
+        warn(topology, etcd=not found.silent)
         wanted = topology if arguments.revision is None else earlier(topology, found, arguments.revision)
-        if found.run is not None and found.alive and has_controller(found.run, topology):
+        if found.run is not None and found.alive and _runs(found.run, topology, found.silent):
             return change(wanted, found, arguments.over, arguments.wait)
         return _start(wanted, found, str(Path(arguments.file).resolve()), arguments.detach)
     except NotUp as error:
         print(f"mesh {topology.mesh!r} is not up:\n{error}", file=sys.stderr)
         print(f"the logs are in {logs_path(topology.data)}", file=sys.stderr)
-    except (NotDown, NotChanged, OSError, ValueError, RegistryError, SecretError) as error:
+    except NotChanged as error:
+        show_refusal(f"mesh {topology.mesh!r} is not up", error)
+    except (NotDown, OSError, ValueError, RegistryError, SecretError) as error:
         print(f"mesh {topology.mesh!r} is not up: {error}", file=sys.stderr)
     return 1
+
+
+def _runs(run: Run, topology: Topology, silent: bool) -> bool:
+    """Whether a mesh that is recorded as running has a controller. Raises ``Failed`` if that is not known."""
+    try:
+        return has_controller(run, None, _SHORT) if silent else has_controller(run, topology)
+    except NotUp as error:
+        raise Failed(f"{NOTHING_CHANGED} in mesh {run.mesh!r}, and whether it runs is not known: {error}") from error
 
 
 def _start(topology: Topology, found: Found, file: str, detach: bool) -> int:
@@ -91,7 +106,7 @@ def _start(topology: Topology, found: Found, file: str, detach: bool) -> int:
     plan = planned(topology)
     if found.run is not None and found.run.local:
         clear(found.run)
-    revision, note = first(topology, plan.endpoints)
+    revision, note = first(topology, plan.endpoints, AWAY if found.silent else "")
     if revision is None:
         print(note, file=sys.stderr)
     else:

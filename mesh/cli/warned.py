@@ -13,9 +13,9 @@ from mesh.topology.topology import Topology
 from mesh.topology.warnings import warnings
 
 
-def warn(topology: Topology) -> None:
-    """Print the warnings of a mesh, which may not run, on stderr."""
-    show((*warnings(topology), *_of_etcd(topology)))
+def warn(topology: Topology, etcd: bool = True) -> None:
+    """Print the warnings of a mesh, which may not run, on stderr. ``etcd``: also those of its etcd."""
+    show((*warnings(topology), *(_of_etcd(topology) if etcd else ())))
 
 
 def show(cautions: Iterable[str]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 from typing import Final
 
-from mesh.cli.which import RunningMesh, option, running_mesh
-from mesh.node.registry import client_of
+from mesh.cli.which import option, reached_mesh
+from mesh.cluster.known import ask
+from mesh.registry.client import EtcdClient
 from mesh.registry.errors import RegistryError
 from mesh.registry.map import kept_by, where
 from mesh.registry.record import Record
@@ -36,30 +36,29 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    found = running_mesh(arguments.topology)
+    found, vehicle = reached_mesh(arguments.topology), arguments.vehicle
     try:
-        record, keepers = asyncio.run(_ask(found, arguments.vehicle))
+        if found.silent:
+            raise RegistryError(f"the edge of {vehicle} is not known: only etcd has it")
+        mesh, endpoints = found.run.mesh, found.run.endpoints
+        record, keepers = ask(found.topology, endpoints, lambda client: _read(client, mesh, vehicle))
     except (RegistryError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     if arguments.json:
-        print(json.dumps({**_plain(found.run.mesh, arguments.vehicle, record), "kept_by": keepers}))
+        print(json.dumps({**_plain(found.run.mesh, vehicle, record), "kept_by": keepers}))
     elif record is not None:
         print(f"{record.vehicle} is on {record.edge} (pool {record.pool}, epoch {record.epoch})")
     else:
-        print(f"{arguments.vehicle} has no edge yet: it gets one when it first connects", file=sys.stderr)
+        print(f"{vehicle} has no edge yet: it gets one when it first connects", file=sys.stderr)
     if keepers and not arguments.json:
         print(f"{', '.join(keepers)} owned it before, does not serve it, and keeps what waits for it there")
     return NO_RECORD if record is None else 0
 
 
-async def _ask(found: RunningMesh, vehicle: str) -> tuple[Record | None, list[str]]:
+async def _read(client: EtcdClient, mesh: str, vehicle: str) -> tuple[Record | None, list[str]]:
     """The vehicle's record, and the other edges that keep sessions of it."""
-    client = client_of(found.topology, found.run.endpoints)
-    try:
-        return await where(client, found.run.mesh, vehicle), await kept_by(client, found.run.mesh, vehicle)
-    finally:
-        await client.close()
+    return await where(client, mesh, vehicle), await kept_by(client, mesh, vehicle)
 
 
 def _plain(mesh: str, vehicle: str, record: Record | None) -> dict[str, object]:

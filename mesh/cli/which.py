@@ -38,11 +38,16 @@ class WrongLine(Failed):
 @final
 @dataclass(frozen=True, slots=True)
 class RunningMesh:
-    """A mesh that runs, the topology that it follows, and what could not be reached, one sentence each."""
+    """A mesh that runs, and the topology that it follows. ``notes``: why etcd has not said which one that is."""
 
     run: Run
     topology: Topology
     notes: tuple[str, ...] = ()
+
+    @property
+    def silent(self) -> bool:
+        """Whether etcd did not answer a moment ago: it is not asked again, as each attempt takes some seconds."""
+        return bool(self.notes)
 
 
 def option(parser: argparse.ArgumentParser, place: bool = False) -> None:
@@ -64,6 +69,13 @@ def file_of(arguments: argparse.Namespace) -> str | None:
 def which(file: str | None) -> Run:
     """The running mesh. Raises ``Unclear``."""
     return running_mesh(file).run
+
+
+def reached_mesh(file: str | None) -> RunningMesh:
+    """The running mesh and its topology; what could not be reached is shown. Raises ``Unclear``."""
+    found = running_mesh(file)
+    say(found.notes)
+    return found
 
 
 def running_mesh(file: str | None) -> RunningMesh:

@@ -75,7 +75,7 @@ def ask(
             async with asyncio.timeout(deadline):
                 return await question(client)
         except TimeoutError:
-            raise RegistryError(f"etcd at {', '.join(endpoints)} did not answer within {deadline:.0f} s") from None
+            raise RegistryError(f"no answer from {', '.join(endpoints)} within {deadline:g} s") from None
         finally:
             await client.close()
 
@@ -113,9 +113,12 @@ def unasked(topology: Topology, *notes: str) -> Known:
     return Known(notes=notes, warnings=tuple(warnings(topology)))
 
 
+AWAY: Final = "etcd does not answer"
+
+
 def silent(error: Exception) -> str:
     """The sentence for an etcd that could not be asked."""
-    return f"etcd does not answer: {error}"
+    return f"{AWAY}: {error}"
 
 
 async def members(client: EtcdClient, mesh: str) -> dict[str, Member]:

@@ -7,6 +7,7 @@ ready or none of its processes runs.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -60,6 +62,9 @@ _HOPELESS: Final = 6
 
 # Seconds for an orderly stop: the grace of all stages, and Ray.
 _STOP_DEADLINE: Final = 40.0
+
+# Seconds for Ray's answer after etcd has not answered, so that a command says so in time.
+_SHORT: Final = 5.0
 
 _POLL: Final = 0.05
 
@@ -129,14 +134,14 @@ def up(
         raise
 
 
-def has_controller(run: Run, topology: Topology | None = None) -> bool:
+def has_controller(run: Run, topology: Topology | None = None, deadline: float = raycalls.ANSWER) -> bool:
     """Whether a mesh that is recorded as running has a controller: a Ray whose head was lost, or that was started anew,
     has forgotten it. Raises ``NotUp`` if Ray does not answer, and etcd knows of no node that goes on without it.
-    ``topology`` says how to ask etcd."""
+    ``topology`` says how to ask etcd; ``deadline``: seconds for Ray's answer."""
     if run.local:
         return True
     try:
-        raycalls.snapshot(run)
+        raycalls.snapshot(run, deadline)
     except raycalls.Absent:
         return False
     except raycalls.Unreached as error:
@@ -159,9 +164,12 @@ def down(data: Path) -> bool:
     return stop(run, topology)
 
 
-def stop(run: Run, topology: Topology | None = None, tell: Callable[[str], None] = lambda line: None) -> bool:
+def stop(
+    run: Run, topology: Topology | None = None, tell: Callable[[str], None] = lambda line: None, silent: bool = False
+) -> bool:
     """Stop a mesh; ``False`` if it did not run. Afterwards all its processes have ended. ``topology`` says how to ask
-    etcd, if Ray does not answer; ``tell`` gets what is waited for, again and again. Raises ``NotDown``."""
+    etcd, if Ray does not answer; ``tell`` gets what is waited for, again and again; ``silent``: etcd did not answer a
+    moment ago. Raises ``NotDown``."""
     was_alive = run.is_alive()
     if not run.here:
         if topology is None or (found := find(topology)).alive:
@@ -173,7 +181,7 @@ def stop(run: Run, topology: Topology | None = None, tell: Callable[[str], None]
             _wait_stopped(run, tell)
         clear(run)
     elif was_alive:
-        was_alive = _stop_on_cluster(run, topology, tell)
+        was_alive = _stop_on_cluster(run, topology, tell, silent)
     after = load_run(Path(run.data)) or run
     if after.state != STOPPED and Path(run.data).is_dir():
         save_run(replace(after, state=STOPPED))
@@ -276,17 +284,27 @@ def _place(plan: ClusterPlan, topology: str) -> None:
     save_run(run)
 
 
-def _stop_on_cluster(run: Run, topology: Topology | None, tell: Callable[[str], None]) -> bool:
+def _stop_on_cluster(run: Run, topology: Topology | None, tell: Callable[[str], None], silent: bool) -> bool:
     """Stop the nodes of a mesh on a Ray cluster; ``False`` if none ran. Raises ``NotDown``."""
-    tell(f"asks Ray at {run.address} to stop the nodes")
     try:
-        return raycalls.stop(run)
+        # An orderly stop takes up to 40 s, a Ray that does not answer is known much sooner.
+        with contextlib.suppress(raycalls.Absent):
+            raycalls.snapshot(run, _SHORT if silent else raycalls.ANSWER)
+        return _stop_with_ray(run, tell)
     except raycalls.Unreached as error:
         tell(str(error))
         try:
-            return without_ray.stop(run, topology, tell)
+            return without_ray.stop(run, topology, tell, silent)
         except without_ray.Left as left:
             raise NotDown(f"mesh {run.mesh!r} could not be stopped: {error}; {left}") from error
+
+
+def _stop_with_ray(run: Run, tell: Callable[[str], None]) -> bool:
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(raycalls.stop, run)
+        while not wait([asked], _SHOW).done:
+            tell(f"waits for Ray at {run.address} to stop the nodes")
+        return asked.result()
 
 
 def _wait_ready(data: Path, plan: ClusterPlan, watch: Watcher) -> Run:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar, final
 
 from mesh.cluster.find import Found
-from mesh.cluster.known import ask, silent
+from mesh.cluster.known import AWAY, ask, silent
 from mesh.cluster.look import status_of
+from mesh.cluster.raycalls import snapshot
 from mesh.cluster.revise import (
     CONFIRMATIONS,
     VOTES,
@@ -39,8 +40,9 @@ from mesh.topology.topology import Topology, from_dict
 
 Result = TypeVar("Result")
 
-# Seconds for all that is asked of etcd to compare settings.
+# Seconds for all that is asked of etcd to compare settings; and of Ray meanwhile, for what cores own.
 _DEADLINE: Final = 6.0
+_ROWS: Final = 4.0
 
 # Seconds for a change: its votes and confirmations have deadlines of their own.
 _CHANGE: Final = VOTES + CONFIRMATIONS + _DEADLINE
@@ -116,20 +118,22 @@ def in_force(file: Topology, run: Run) -> tuple[Topology, str]:
         return of_folder(file) or file, silent(error)
 
 
-def first(new: Topology, endpoints: tuple[str, ...]) -> tuple[Revision | None, str]:
+def first(new: Topology, endpoints: tuple[str, ...], why: str = "") -> tuple[Revision | None, str]:
     """The revision with which a mesh starts that does not run; ``None`` and a sentence if its etcd does not answer.
+    ``why`` it did not a moment ago: then it is not asked again.
     Starts an embedded etcd for this moment, before any node could follow other settings. Raises ``NotChanged`` if the
     mesh cannot start with these settings, ``RegistryError``, ``OSError``, ``ValueError``."""
     before, kept = of_folder(new), kept_number(new)
     if new.etcd.embedded:
         return asyncio.run(_in_own_etcd(new, before, kept)), ""
-    try:
-        return ask(new, endpoints, lambda client: begin(client, new, before, kept), _DEADLINE), ""
-    except RegistryError as error:
-        if before is not None and (reasons := refusals(without_etcd(before, new, running=False))):
-            raise NotChanged([*reasons, silent(error)]) from error
-        starts = "the mesh starts with the settings of the file; they become a revision when it does"
-        return None, f"{silent(error)}; {starts}"
+    if not why:
+        try:
+            return ask(new, endpoints, lambda client: begin(client, new, before, kept), _DEADLINE), ""
+        except RegistryError as error:
+            why = silent(error)
+    if before is not None and (reasons := refusals(without_etcd(before, new, running=False))):
+        raise NotChanged([*reasons, why])
+    return None, f"{why}; the mesh starts with the settings of the file; they become a revision when it does"
 
 
 async def _in_own_etcd(new: Topology, before: Topology | None, kept: int) -> Revision:
@@ -169,6 +173,8 @@ def put_in_force(new: Topology, found: Found, over: float, tell: Tell) -> PutInF
     notes: list[str] = []
     rows = _rows(found, notes)
     endpoints = endpoints_of(new, found.run)
+    if found.silent:
+        raise NotChanged([AWAY])
     try:
         compared = ask(new, endpoints, lambda client: _with_etcd(client, new, rows, True), _DEADLINE)
     except (RegistryError, OSError, ValueError) as error:
@@ -206,7 +212,7 @@ def _rows(found: Found, notes: list[str]) -> Callable[[], Sequence[NodeRow]]:
     def rows() -> Sequence[NodeRow]:
         if found.run is None or not found.alive:
             return ()
-        status = status_of(found.run)
+        status = status_of(found.run, lambda run: snapshot(run, _ROWS))
         notes.extend(status.notes)
         return status.nodes
 

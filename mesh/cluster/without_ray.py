@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from mesh.cluster.known import known
+from mesh.cluster.known import AWAY, known
 from mesh.cluster.processes import holding
 from mesh.cluster.run import Run
 from mesh.registry.lease import TTL
@@ -35,9 +35,12 @@ class Left(Exception):
     """Nodes may still run; one sentence."""
 
 
-def stop(run: Run, topology: Topology | None, tell: Callable[[str], None]) -> bool:
-    """End the nodes of a mesh on this machine; ``False`` if there were none, anywhere. Raises ``Left``."""
+def stop(run: Run, topology: Topology | None, tell: Callable[[str], None], silent: bool = False) -> bool:
+    """End the nodes of a mesh on this machine; ``False`` if there were none, anywhere. ``silent``: etcd did not answer
+    a moment ago. Raises ``Left``."""
     ended = _kill(Path(run.data))
+    if silent:
+        raise Left(f"{AWAY}, so whether nodes run on other machines is not known; those of this machine have ended")
     if topology is None:
         raise Left("give its topology file, which says how to ask etcd for nodes that are left")
     end = time.monotonic() + _EXPIRE

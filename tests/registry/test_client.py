@@ -14,7 +14,7 @@ from mesh.registry import etcd_pb2 as pb
 from mesh.registry.client import EtcdClient, EtcdTls, absent, get, holds, put, unchanged
 from mesh.registry.embedded import EmbeddedEtcd, client_tls, free_ports
 from mesh.registry.errors import Compacted, LeaseLost, RequestRejected, Unavailable
-from tests.registry.freezing import freeze
+from tests.support.freezing import freeze
 from tests.support.loop import run
 
 

@@ -15,8 +15,8 @@ from mesh.registry.keys import Keys
 from mesh.registry.map import VehicleMap, records, where
 from mesh.registry.record import Record
 from mesh.registry.rendezvous import choose
-from tests.registry.freezing import freeze
 from tests.registry.gate import Gate
+from tests.support.freezing import freeze
 from tests.support.waiting import until
 
 EDGES = {"edge-1": 1.0, "edge-2": 1.0, "edge-3": 1.0}

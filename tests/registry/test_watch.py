@@ -17,8 +17,8 @@ from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.errors import RegistryError
 from mesh.registry.watch import Watch
-from tests.registry.freezing import freeze
 from tests.registry.gate import Gate
+from tests.support.freezing import freeze
 from tests.support.waiting import until
 
 

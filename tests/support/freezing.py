@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.waiting import wait_until
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """A process is stopped in this block."""
+    freeze(pid)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def freeze(pid: int) -> None:
