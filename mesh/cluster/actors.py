@@ -17,6 +17,7 @@ from typing import Final, final
 from mesh.cluster.controller import PATIENCE, Controller
 from mesh.cluster.following import Following
 from mesh.cluster.host import Host, Report, all_file_descriptors, log_to_file
+from mesh.cluster.leaving import Counts
 from mesh.cluster.node import Assignment
 from mesh.cluster.plan import LOCAL, ClusterPlan
 from mesh.cluster.rayenv import short_lived
@@ -84,16 +85,17 @@ class ControllerActor:
     def __init__(self, plan: ClusterPlan, namespace: str) -> None:
         data = Path(plan.data)
         self._logs = log_to_file(data, CONTROLLER)
-        revisions = Revisions(plan)
+        revisions, counts = Revisions(plan), Counts()
         short = "" if plan.ray == LOCAL else short_lived(os.environ)
         self._plan = last_plan(plan)
         self._controller = Controller(
             self._plan, RayRuntime(NodeActor, plan.mesh, namespace), tell=log.info, behind=revisions.behind,
             patience=PATIENCE if restarted() else 0.0, warnings=tuple(filter(None, [short])),
+            count=counts,
         )  # fmt: skip
         self._rounds = Rounds(self._controller, data, Spares(_SPARES) if plan.ray == LOCAL else None)
         threading.Thread(target=self._rounds.run, name="mesh-controller", daemon=True).start()
-        self._following = Following(self._plan, revisions, self._follow)
+        self._following = Following(self._plan, revisions, counts, self._follow)
         self._following.start()
 
     def snapshot(self) -> Snapshot:

@@ -10,7 +10,8 @@ always holds:
   a damaged journal, which stays down until an operator acts, holds up no other;
 * a node that is ready is not touched, unless a rolling change restarts it (``rolling``) or its plan lacks it;
 * a node is removed or restarted only for a plan that etcd has in force, while it answers, and is not created for one
-  that may be older than that.
+  that may be older than that;
+* a node that the plan lacks stays while it owns vehicles or sessions (``leaving``).
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol, final
 
-from mesh.cluster import host, rolling
+from mesh.cluster import host, leaving, rolling
 from mesh.cluster.host import Report
 from mesh.cluster.node import ETCD
 from mesh.cluster.plan import LOCAL, ClusterPlan, PlannedNode
@@ -50,6 +51,9 @@ NO_PLACE_AFTER: Final = 15.0
 
 # Of nodes, by the revisions with which they were started, those that the plan restarts.
 Behind = Callable[[Mapping[str, int], ClusterPlan], frozenset[str]]
+
+# The numbers of vehicles of edges, of those that were counted since they were asked for (``leaving.Counts``).
+Count = Callable[[Iterable[str]], Mapping[str, int]]
 
 # Seconds for a controller that Ray restarted to learn the settings in force, before it creates a node.
 PATIENCE: Final = 10.0
@@ -79,12 +83,13 @@ class Step:
 class Knowledge:
     """``opened``: the mesh has been ready once. ``current``: etcd answers, and has the plan's settings in force;
     ``newest``: there are no newer ones, as far as can be known. ``behind``: the nodes that a rolling change has to
-    restart."""
+    restart. ``owned``: what each node that the plan lacks owns, ``None`` if that is not known."""
 
     opened: bool = False
     current: bool = True
     newest: bool = True
     behind: Set[str] = frozenset()
+    owned: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -148,7 +153,7 @@ def decide(plan: ClusterPlan, seen: Mapping[str, Seen], now: float, knowledge: K
             steps.append(Step(Kind.RESTART, node.name, why))
     if not knowledge.current:
         return steps  # nodes need etcd to start again
-    steps += _retirements(plan, seen, now)
+    steps += _retirements(plan, seen, now, knowledge.owned)
     due = rolling.next_restart(plan, seen, knowledge.behind)
     if due is not None and not steps:
         why = f"revision {plan.revision} restarts it"
@@ -156,7 +161,9 @@ def decide(plan: ClusterPlan, seen: Mapping[str, Seen], now: float, knowledge: K
     return steps
 
 
-def _retirements(plan: ClusterPlan, seen: Mapping[str, Seen], now: float) -> list[Step]:
+def _retirements(
+    plan: ClusterPlan, seen: Mapping[str, Seen], now: float, owned: Mapping[str, int | None]
+) -> list[Step]:
     """The steps for nodes that are no longer planned. Those that serve stop in order before they are removed."""
     steps = []
     planned = {node.name for node in plan.nodes}
@@ -164,13 +171,16 @@ def _retirements(plan: ClusterPlan, seen: Mapping[str, Seen], now: float) -> lis
         it = seen[name]
         if it.report is None and now - it.changed < SILENT_AFTER:
             continue  # it may serve
-        if it.state in (host.READY, host.STARTING):
+        if it.state == host.STOPPING:
+            if why := _hung(it, now):
+                steps.append(Step(Kind.REMOVE, name, why))
+        elif it.state != host.STOPPED and owned.get(name) != 0:
+            continue
+        elif it.state in (host.READY, host.STARTING):
             why = "no longer in the topology"
             steps.append(Step(Kind.FINISH, name, why, rolling.grace(plan, seen, name)))
-        elif it.state != host.STOPPING:
+        else:
             steps.append(Step(Kind.REMOVE, name, "no longer in the topology"))
-        elif why := _hung(it, now):
-            steps.append(Step(Kind.REMOVE, name, why))
     return steps
 
 
@@ -201,12 +211,16 @@ class Controller:
         behind: Behind = lambda begun, plan: frozenset(),
         patience: float = 0.0,
         warnings: tuple[str, ...] = (),
+        count: Count = lambda names: dict.fromkeys(names, 0),
     ) -> None:
         """``behind`` tells which nodes the plan restarts; ``patience``: seconds to learn the settings in force before
-        nodes are created; ``warnings`` are shown with the status."""
+        nodes are created; ``warnings`` are shown with the status; ``count`` counts vehicles."""
         self._warnings = warnings
         self.plan = plan
         self._behind = behind
+        self._count = count
+        self._unfollowed = clock()  # when a node that serves was last known not to follow the plan's settings
+        self._owned: dict[str, int | None] = {}
         self._patient = clock() + patience
         self._asked = False  # whether etcd has said what is in force
         self._current = False
@@ -249,6 +263,8 @@ class Controller:
         none, or older ones."""
         with self._turn:
             if plan.revision >= self.plan.revision:
+                if plan.revision > self.plan.revision:
+                    self._unfollowed = self._clock()
                 self._asked, self._current, self.plan = True, current, plan
                 for node in plan.nodes:
                     self._seen.setdefault(node.name, Seen(changed=self._clock()))
@@ -292,9 +308,12 @@ class Controller:
                 self._runtime.remove(name)
 
     def snapshot(self) -> Snapshot:
-        """The state of the mesh and of all planned nodes."""
-        rows = tuple(self._row(node) for node in self.plan.nodes)
-        return Snapshot(self.plan.mesh, self._state(), rows, warnings=self._warnings)
+        """The state of the mesh, of all planned nodes, and of those that the plan lacks and that are still there."""
+        plan, seen = self.plan, dict(self._seen)
+        leave = [(name, it) for name, it in sorted(seen.items()) if plan.node(name) is None]
+        planned = [self._row(node, seen.get(node.name, _NOTHING)) for node in plan.nodes]
+        others = [self._row(PlannedNode(name, "" if it.report is None else it.report.role), it) for name, it in leave]
+        return Snapshot(plan.mesh, self._state(), (*planned, *others), warnings=self._warnings)
 
     def _state(self) -> str:
         if self._stopping.is_set():
@@ -331,9 +350,20 @@ class Controller:
             if it.state == host.READY and it.report is not None
         }
         self._restarting = self._behind(begun, self.plan)
-        knowledge = Knowledge(self._opened, self._current, self._asked or now >= self._patient, self._restarting)
+        self._owned = self._ownership(now)
+        newest = self._asked or now >= self._patient
+        knowledge = Knowledge(self._opened, self._current, newest, self._restarting, self._owned)
         for step in decide(self.plan, self._seen, now, knowledge):
             self._do(step)
+
+    def _ownership(self, now: float) -> dict[str, int | None]:
+        """What each node that the plan lacks owns; ``None``: not known yet."""
+        if not leaving.followed(self.plan, self._seen):
+            self._unfollowed = now
+        gone = {name: it for name, it in self._seen.items() if self.plan.node(name) is None}
+        edges = [name for name, it in gone.items() if leaving.owns(it, None) is None]
+        counts = self._count(edges if now - self._unfollowed >= leaving.CLAIMS else ())
+        return {name: leaving.owns(it, counts.get(name)) for name, it in gone.items()}
 
     def _hear(self, name: str, report: Report, now: float) -> None:
         it = self._seen[name]
@@ -377,10 +407,10 @@ class Controller:
         except (OSError, RuntimeError) as error:
             it.note = host.sentence(error)  # the next round tries again
 
-    def _row(self, node: PlannedNode) -> NodeRow:
-        it = self._seen.get(node.name, _NOTHING)
+    def _row(self, node: PlannedNode, it: Seen) -> NodeRow:
         report = it.report or Report(it.state, 0)
         gone = it.state in (ABSENT, LOST, host.STOPPED)
+        untold = gone or node.role == ETCD  # etcd has no settings of the mesh
         status = report.status if it.state == host.READY else NodeStatus()
         return NodeRow(
             name=node.name,
@@ -389,8 +419,8 @@ class Controller:
             pid=0 if gone else report.pid,
             host=report.host,
             age=0.0 if gone else round(self._clock() - it.heard, 1),
-            revision=0 if gone else status.revision or report.begun,
-            begun=0 if gone else report.begun,
+            revision=0 if untold else status.revision or report.begun,
+            begun=0 if untold else report.begun,
             listen=node.listens,
             connections=status.connections,
             sessions=status.sessions,
@@ -418,6 +448,8 @@ class Controller:
                 if other.stage < node.stage and self._seen.get(other.name, _NOTHING).state not in rolling.SETTLED
             ]
             return f"waits for {', '.join(before)}" if before else ""
+        if self.plan.node(node.name) is None:
+            return it.note or leaving.reason(self.plan, self._seen, it, self._owned.get(node.name))
         restart = ""
         if node.name in self._restarting:
             waits = rolling.obstacle(self.plan, self._seen) if self._current else "etcd"

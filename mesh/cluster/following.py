@@ -10,24 +10,31 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, final
 
+from mesh.cluster.leaving import Counts
 from mesh.cluster.plan import ClusterPlan, revised
 from mesh.cluster.revise import NotChanged, begin
 from mesh.cluster.revisions import Revisions, topology_in
 from mesh.node.registry import client_of
+from mesh.registry.census import census
 from mesh.registry.client import EtcdClient
 from mesh.registry.errors import RegistryError
 from mesh.registry.settings import SettingsStore
 from mesh.registry.settingswatch import SettingsWatch
+from mesh.registry.tasks import end
 from mesh.topology.topology import Topology, from_dict
 
 log = logging.getLogger(__name__)
 
 # Seconds between two attempts, and between two looks for revisions that the controller wants.
 _AGAIN: Final = 1.0
+
+# Seconds for one count of the map, which may have millions of records.
+_COUNT: Final = 60.0
 
 # Seconds for the thread to end its calls.
 _END: Final = 5.0
@@ -36,11 +43,15 @@ _END: Final = 5.0
 @final
 class Following:
     """``told`` gets the newest plan as soon as etcd has answered, and again when it changes; and whether etcd answers
-    and has this plan in force: it may also have lost its keys. It is called in this thread."""
+    and has this plan in force: it may also have lost its keys. It is called in this thread. ``counts``: for the
+    vehicles of edges that are to stop."""
 
-    def __init__(self, plan: ClusterPlan, revisions: Revisions, told: Callable[[ClusterPlan, bool], None]) -> None:
+    def __init__(
+        self, plan: ClusterPlan, revisions: Revisions, counts: Counts, told: Callable[[ClusterPlan, bool], None]
+    ) -> None:
         self._plan = plan
         self._revisions = revisions
+        self._counts = counts
         self._told = told
         self._trouble = ""
         self._said: tuple[int, bool] | None = None
@@ -106,6 +117,7 @@ class Following:
         wake = asyncio.Event()
         watch.on_change = wake.set
         seen: int | None = None
+        counting = asyncio.create_task(self._count(client), name="count")
         try:
             await watch.start(_AGAIN)
             while True:
@@ -122,7 +134,22 @@ class Following:
                     async with asyncio.timeout(_AGAIN):
                         await wake.wait()
         finally:
+            await end(counting)
             await watch.stop()
+
+    async def _count(self, client: EtcdClient) -> None:
+        """Count the vehicles of the edges that are to stop, each time when it is due."""
+        while True:
+            await asyncio.sleep(_AGAIN)
+            if not self._counts.due():
+                continue
+            begun = time.monotonic()
+            try:
+                found = await census(client, self._plan.mesh, lambda vehicle, edge: False, _COUNT)
+            except RegistryError as error:  # the settings are followed with the same client, and say so
+                log.debug("the vehicles are not counted: %s", error)
+            else:
+                self._counts.put(begun, found.edges, found.exact)
 
     async def _begin(self, client: EtcdClient) -> bool:
         """Put the settings in force with which the mesh has started without etcd, as ``mesh up`` would have done;

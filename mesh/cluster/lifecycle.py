@@ -319,7 +319,7 @@ def _wait_ready(data: Path, plan: ClusterPlan, watch: Watcher) -> Run:
             raise NotUp([run.error or f"the mesh ended; see {logs_path(data)}"])
         status = status_of(run)
         watch(status)
-        if status.settled and {row.name for row in status.nodes} == {node.name for node in plan.nodes}:
+        if status.settled and {row.name for row in status.nodes} >= {node.name for node in plan.nodes}:
             return run
         late = time.monotonic() > end
         reasons = [_reason(row) for row in status.nodes if _hopeless(row) or (late and row.state != READY)]

@@ -21,6 +21,7 @@ from mesh.cluster.controller import (
 )
 from mesh.cluster.etcd import EtcdStatus
 from mesh.cluster.host import HUNG_AFTER, HUNG_LOADING
+from mesh.cluster.leaving import CLAIMS
 from mesh.cluster.plan import ClusterPlan, PlannedNode
 from mesh.cluster.status import NodeRow, Snapshot
 from mesh.figures.node import NodeStatus
@@ -250,6 +251,7 @@ def test_a_node_no_longer_planned_is_removed(
     runtime.come("old-door", host.READY)
     settle(controller, runtime, clock)
     controller.follow(controller.plan, current=True)
+    clock.now += CLAIMS
     controller.tick()
     controller.tick()
     assert runtime.steps == ["finish old-door 5"]
@@ -412,6 +414,7 @@ def test_glances_skip_a_node_retired_during_the_round(
     settle(controller, runtime, clock)
     runtime.come("old-door", host.READY)
     controller.follow(controller.plan, current=True)
+    clock.now += CLAIMS
     while "finish old-door 5" not in runtime.steps:
         controller.glance(5)
     runtime.say("old-door", host.STOPPED)

@@ -12,6 +12,7 @@ import pytest
 
 from mesh.cluster.actors import last_plan
 from mesh.cluster.following import Following
+from mesh.cluster.leaving import Counts
 from mesh.cluster.lifecycle import planned
 from mesh.cluster.plan import ClusterPlan, revised
 from mesh.cluster.revisions import Revisions
@@ -20,6 +21,7 @@ from mesh.cluster.starts import count_start
 from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.keys import Keys
+from mesh.registry.record import Record
 from mesh.registry.settings import Revision, SettingsStore
 from mesh.topology.load import load
 from mesh.topology.topology import Topology, as_dict
@@ -61,7 +63,7 @@ class Mesh:
         self.followed: list[Following] = []
 
     def follow(self, plan: ClusterPlan, revisions: Revisions, told: Told) -> None:
-        self.followed.append(Following(plan, revisions, told))
+        self.followed.append(Following(plan, revisions, Counts(), told))
         self.followed[-1].start()
 
     def file(self, *changes: tuple[str, str]) -> Path:
@@ -106,6 +108,18 @@ def test_a_controller_with_the_plan_of_the_start_gets_the_newest_one(mesh: Mesh)
     plan = told.plans[0][0]
     begun = {"edge-1": 3, "edge-2": 2, "core": 1}
     wait_until(lambda: revisions.behind(begun, plan) == {"edge-2", "core"})  # revision 2 is read from etcd
+
+
+def test_the_vehicles_of_edges_that_are_to_stop_are_counted(mesh: Mesh) -> None:
+    async def map_vehicles(client: EtcdClient) -> None:
+        for vehicle in ("one", "two"):
+            await client.put(Keys(mesh.name).vehicle(vehicle), Record(vehicle, "edge-2", "standard", 1).value())
+
+    question(mesh.topology, map_vehicles)
+    counts = Counts()
+    mesh.followed.append(Following(mesh.plan, Revisions(mesh.plan), counts, Told()))
+    mesh.followed[-1].start()
+    wait_until(lambda: counts(["edge-1", "edge-2"]) == {"edge-1": 0, "edge-2": 2})
 
 
 def test_settings_that_etcd_has_lost_are_not_in_force(mesh: Mesh) -> None:

@@ -40,8 +40,8 @@ class Mesh:
         put(load(write_file(self.folder, "rolls", self.etcd, self.folder / "etcd", *changes)))
 
     def revisions(self) -> dict[str, int]:
-        """The revision of each node that is ready."""
-        return {row.name: row.revision for row in status_of(self.run).nodes if row.state == "ready"}
+        """The revision with which each node that is ready was started."""
+        return {row.name: row.begun for row in status_of(self.run).nodes if row.state == "ready"}
 
     def restarts(self) -> dict[str, int]:
         return {row.name: row.restarts for row in status_of(self.run).nodes}

@@ -11,6 +11,8 @@ from typing import final
 from mesh.cluster.node import Assignment
 from mesh.figures.node import NodeStatus
 
+_NEWEST = 1_000_000  # it follows every revision, because it takes nothing from the settings
+
 
 @final
 class FakeNode:
@@ -45,7 +47,7 @@ class FakeNode:
             file.write(f"{event} {time.time()}\n")
 
     def status(self) -> NodeStatus:
-        return NodeStatus(connections=1, sessions=2, queued=3, detail="fake")
+        return NodeStatus(connections=1, sessions=2, queued=3, detail="fake", revision=_NEWEST)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"%d\n" % os.getpid())
