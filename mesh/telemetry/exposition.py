@@ -43,10 +43,12 @@ class Exposition:
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
-    async def close(self) -> None:
-        """Stop listening and end all open connections."""
+    async def close(self, grace: float = 0.0) -> None:
+        """Stop listening; open connections end within ``grace`` seconds."""
         if self._server is not None:
             self._server.close()
+        if self._open and grace:
+            await asyncio.wait(self._open, timeout=grace)
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)

@@ -79,16 +79,23 @@ class Sampler:
         """``ratio``: the share of the remaining messages, from 0.0 to 1.0; ``watch``: the vehicles whose every message
         is sampled.
         """
-        if not 0.0 <= ratio <= 1.0:
-            raise ValueError(f"the ratio of messages to sample must be between 0 and 1, not {ratio}")
-        self._ratio = ratio
-        self._skip = _gap(ratio)  # messages until the ratio picks one; below 0: it picks the current one
+        self._ratio = 0.0
+        self._skip = _NEVER  # messages until the ratio picks one; below 0: it picks the current one
+        self._watched: frozenset[str] = frozenset()
         self._by_caller = Bucket(rate, burst, clock)
         self._by_mesh = Bucket(TRUSTED_RATE, TRUSTED_RATE, clock)
         self._by_watch = Bucket(rate, burst, clock)
         self._by_ratio = Bucket(ratio_rate, burst, clock)
-        self._watched = frozenset(watch)
         self.suppressed = 0
+        self.take(ratio, watch)
+
+    def take(self, ratio: float, watch: Iterable[str]) -> None:
+        """Sample by another ratio and another watch list from now on; what was counted stays."""
+        if not 0.0 <= ratio <= 1.0:
+            raise ValueError(f"the ratio of messages to sample must be between 0 and 1, not {ratio}")
+        self._ratio = ratio
+        self._skip = _gap(ratio)
+        self._watched = frozenset(watch)
 
     def picks(self) -> bool:
         """Count a message that no node of the mesh has decided on; return whether it may be sampled without a request

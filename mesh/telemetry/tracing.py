@@ -1,24 +1,25 @@
 """The tracer of a node: implements the broker's ``Tracer`` with sampling, spans and their export.
 
 It knows how these three work together. It must never wait or raise on the loop. What always holds: each node has its
-own tracer and there is no global one, so several nodes can run in one process.
+own tracer and there is no global one, so several nodes can run in one process; a tracer stays the same when what it
+samples, and where it sends spans, changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from time import time_ns
 from typing import Final, final
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.trace.export import SpanExporter
 
 from mesh.broker.peer import Peer
 from mesh.broker.trace import CONSUMER, INTERNAL, PROCESS, Tracer
 from mesh.policy.template import Template
 from mesh.session.span import Span
 from mesh.telemetry.convention import Convention, resource
-from mesh.telemetry.export import ExportThread
+from mesh.telemetry.export import ExportThread, Receiver
 from mesh.telemetry.sampling import Sampler
 from mesh.telemetry.spans import LiveSpan, child, new_trace
 from mesh.telemetry.status import SpansStatus
@@ -29,6 +30,8 @@ from mesh.wire.tracecontext import TraceContext, find
 EXPORT_SECONDS: Final = 5.0
 # The controller and the operator wait for a node that stops.
 CLOSE_SECONDS: Final = 2.0
+# For the answer of an endpoint that is no longer used: a new endpoint should get spans within two seconds.
+RETIRE_SECONDS: Final = 1.0
 
 
 @final
@@ -36,18 +39,46 @@ class NodeTracer(Tracer):
     """For the thread of the node's loop only, except ``flush`` and ``close``, which block and belong on another
     thread."""
 
-    def __init__(self, sampler: Sampler, thread: ExportThread) -> None:
+    def __init__(self, sampler: Sampler, convention: Convention) -> None:
+        """It sends nothing until ``send_to``."""
         super().__init__()
-        self.enabled = True
         self._sampler = sampler
-        self._exporter = thread
+        self._convention = convention
+        self._exporter: ExportThread | None = None
+
+    def sample(self, ratio: float, watch: Iterable[str]) -> None:
+        """Sample by another ratio and another watch list from now on."""
+        self._sampler.take(ratio, watch)
+
+    def send_to(self, receiver: Receiver | None) -> Callable[[], None]:
+        """Send spans to another receiver from now on, also those that wait; ``None``: record none.
+
+        Returns what ends the old one: it blocks and belongs on another thread. Without a new receiver, it exports what
+        waits before.
+        """
+        thread = self._exporter
+        self.enabled = receiver is not None
+        if receiver is None:
+            self._exporter = None
+            return _nothing if thread is None else partial(thread.close, CLOSE_SECONDS)
+        if thread is None:
+            thread = self._exporter = ExportThread(receiver, self._convention.readable)
+            thread.start()
+            return _nothing
+        before = thread.move(receiver)
+        return partial(thread.retire, before, RETIRE_SECONDS)
 
     def considers(self, publish: Publish, trusted: bool) -> bool:
+        if not self.enabled:
+            return False
         picked = not trusted and self._sampler.picks()
         properties = publish.properties
         return picked or (properties is not None and bool(properties.user))
 
     def ingress(self, publish: Publish, vehicle: str, client: str, peer: Peer, trusted: bool = False) -> Span | None:
+        exporter = self._exporter
+        if exporter is None:
+            return None
         properties = publish.properties
         caller = find(properties) if properties is not None and properties.user else None
         if not self._sampler.decide(caller, vehicle, trusted):
@@ -55,7 +86,7 @@ class NodeTracer(Tracer):
         parent_id = "" if caller is None else caller.span_id
         context = new_trace() if caller is None else child(caller)
         return LiveSpan(
-            self._exporter.put, context, parent_id, PROCESS, publish.topic, vehicle, client, peer, CONSUMER, time_ns(),
+            exporter.put, context, parent_id, PROCESS, publish.topic, vehicle, client, peer, CONSUMER, time_ns(),
             "", len(publish.payload),
         )  # fmt: skip
 
@@ -70,28 +101,32 @@ class NodeTracer(Tracer):
         kind: int,
         link: TraceContext | None = None,
     ) -> Span:
-        if not parent.sampled:  # such a context may arrive over a link; it is passed on and not recorded
+        exporter = self._exporter
+        if exporter is None or not parent.sampled:  # such a context may arrive over a link; it is only passed on
             return Span(parent)
         return LiveSpan(
-            self._exporter.put, child(parent), parent.span_id, operation, topic, vehicle, client, peer, kind, time_ns(),
+            exporter.put, child(parent), parent.span_id, operation, topic, vehicle, client, peer, kind, time_ns(),
             "" if link is None else link.span_id,
         )  # fmt: skip
 
     def record(
         self, operation: str, parent: TraceContext, topic: str, vehicle: str, client: str, start_ns: int, end_ns: int
     ) -> TraceContext:
-        if not parent.sampled:
+        exporter = self._exporter
+        if exporter is None or not parent.sampled:
             return parent
         context = child(parent)
         span = LiveSpan(
-            self._exporter.put, context, parent.span_id, operation, topic, vehicle, client, None, INTERNAL, start_ns
+            exporter.put, context, parent.span_id, operation, topic, vehicle, client, None, INTERNAL, start_ns
         )
         span.end_at(end_ns)
         return context
 
-    def status(self) -> SpansStatus:
-        """The status for operators and metrics."""
+    def status(self) -> SpansStatus | None:
+        """The status for operators and metrics; ``None`` without a receiver."""
         thread = self._exporter
+        if thread is None:
+            return None
         return SpansStatus(
             recorded=thread.recorded,
             exported=thread.exported,
@@ -103,34 +138,40 @@ class NodeTracer(Tracer):
 
     def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Wait until every span so far is exported or dropped; return False at the timeout."""
-        return self._exporter.flush(seconds)
+        return self._exporter is None or self._exporter.flush(seconds)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Export the remaining spans within ``seconds`` and end the thread; later spans are dropped and counted."""
-        self._exporter.close(seconds)
+        if self._exporter is not None:
+            self._exporter.close(seconds)
+
+
+def _nothing() -> None:
+    """Nothing has to be ended."""
+
+
+def receiver_at(endpoint: str) -> Receiver:
+    """An OTLP/gRPC receiver, ``http://host:port`` in plain text or ``https://`` with TLS.
+
+    The SDK reads ``OTEL_EXPORTER_OTLP_HEADERS`` and similar variables. Nothing is sent before the first span, so an
+    unavailable endpoint is not an error.
+    """
+    return Receiver(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS), endpoint)
 
 
 def open_tracer(
-    endpoint: str,
+    receiver: Receiver | None,
     service: str,
     node: str,
     mesh: str,
     sample: float,
     topics: Template,
     watch: Iterable[str] = (),
-    exporter: SpanExporter | None = None,
 ) -> NodeTracer:
-    """The running tracer of a node.
-
-    ``endpoint``: an OTLP/gRPC receiver, ``http://host:port`` in plain text or ``https://`` with TLS; ``service``: such
-    as ``mesh-edge``; ``sample``: the ratio from 0.0 to 1.0; ``topics`` gives the vehicle of a topic; ``watch``: the
-    vehicles whose every message is sampled. The SDK reads ``OTEL_EXPORTER_OTLP_HEADERS`` and similar variables. Nothing
-    is sent before the first span, so an unavailable endpoint is not an error.
+    """The tracer of a node. ``receiver``: ``None`` for a tracer that records nothing; ``service``: such as
+    ``mesh-edge``; ``sample``: the ratio from 0.0 to 1.0; ``topics`` gives the vehicle of a topic; ``watch``: the
+    vehicles whose every message is sampled.
     """
-    sampler = Sampler(sample, watch)
-    if exporter is None:
-        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS)
-    convention = Convention(resource(service, node, mesh), topics)
-    thread = ExportThread(exporter, convention.readable, endpoint)
-    thread.start()
-    return NodeTracer(sampler, thread)
+    tracer = NodeTracer(Sampler(sample, watch), Convention(resource(service, node, mesh), topics))
+    tracer.send_to(receiver)
+    return tracer

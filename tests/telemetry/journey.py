@@ -9,7 +9,8 @@ from mesh.broker.peer import Peer
 from mesh.broker.trace import CLIENT, PRODUCER, RELAY, SEND, SPOOL, WAIT, Tracer
 from mesh.policy.template import Template
 from mesh.session.span import Span
-from mesh.telemetry.tracing import NodeTracer, open_tracer
+from mesh.telemetry.status import SpansStatus
+from mesh.telemetry.tracing import NodeTracer, open_tracer, receiver_at
 from mesh.wire.packets import Publish
 from mesh.wire.properties import Properties
 from mesh.wire.tracecontext import TraceContext
@@ -62,8 +63,7 @@ class Journey:
 
     @staticmethod
     def begin(endpoint: str) -> Journey:
-        kinds = ("core", "edge", "door")
-        return Journey(*(open_tracer(endpoint, f"mesh-{kind}", f"{kind}-1", "demo", 1.0, TOPICS) for kind in kinds))
+        return Journey(*(_tracer(endpoint, kind) for kind in ("core", "edge", "door")))
 
     def downstream(self, caller: TraceContext | None) -> str:
         """A command from a back end to a vehicle that was offline; returns the identifier of its trace."""
@@ -102,7 +102,11 @@ class Journey:
         flushed = [tracer.flush(10.0) for tracer in tracers]
         for tracer in tracers:
             tracer.close()
-        return all(flushed) and all(tracer.status().dropped == 0 for tracer in tracers)
+        return all(flushed) and all(counts(tracer).dropped == 0 for tracer in tracers)
+
+
+def _tracer(endpoint: str, kind: str) -> NodeTracer:
+    return open_tracer(receiver_at(endpoint), f"mesh-{kind}", f"{kind}-1", "demo", 1.0, TOPICS)
 
 
 def ingress(
@@ -110,6 +114,13 @@ def ingress(
 ) -> Span | None:
     """Take a message in as a node does."""
     return tracer.ingress(publish, vehicle, client, peer, trusted) if tracer.considers(publish, trusted) else None
+
+
+def counts(tracer: NodeTracer) -> SpansStatus:
+    """The figures of a tracer that has a receiver."""
+    status = tracer.status()
+    assert status is not None, "the tracer has no receiver"
+    return status
 
 
 def taken(span: Span | None) -> Span:

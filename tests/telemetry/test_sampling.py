@@ -37,6 +37,27 @@ def test_watched_vehicle_is_sampled() -> None:
     assert not asked(sampler, None, "", trusted=False)
 
 
+def test_another_ratio_and_another_watch_list_hold_from_the_next_message_on() -> None:
+    clock = FakeClock()
+    sampler = Sampler(0.0, ["V1"], clock=clock)
+    assert not asked(sampler, None, "V2", trusted=False)
+    sampler.take(0.0, ["V2"])
+    assert asked(sampler, None, "V2", trusted=False)
+    assert not asked(sampler, None, "V1", trusted=False)
+    sampler.take(1.0, [])
+    assert asked(sampler, None, "V1", trusted=False)
+    sampler.take(0.0, [])
+    assert not sampler.picks()
+
+
+def test_a_change_gives_no_new_budget() -> None:
+    sampler = Sampler(1.0, rate=1.0, burst=2.0, clock=FakeClock(), ratio_rate=1.0)
+    assert [asked(sampler, None, "", trusted=False) for _ in range(3)] == [True, True, False]
+    sampler.take(1.0, [])
+    assert not asked(sampler, None, "", trusted=False)
+    assert sampler.suppressed == 2
+
+
 def test_ratio_is_met() -> None:
     sampler = Sampler(0.25, ratio_rate=1e9, burst=1e9)
     hits = sum(asked(sampler, None, "", trusted=False) for _ in range(20_000))

@@ -19,9 +19,9 @@ from mesh.broker.trace import INTERNAL, PROCESS, PRODUCER, SEND, WAIT, Tracer
 from mesh.figures.status import by_series
 from mesh.session.span import Span
 from mesh.telemetry.convention import Convention, resource
-from mesh.telemetry.export import ExportThread
+from mesh.telemetry.export import ExportThread, Receiver
 from mesh.telemetry.spans import LiveSpan, new_trace
-from mesh.telemetry.tracing import NodeTracer, open_tracer
+from mesh.telemetry.tracing import NodeTracer, open_tracer, receiver_at
 from mesh.version import VERSION
 from mesh.wire.packets import Publish
 from mesh.wire.tracecontext import TraceContext
@@ -40,6 +40,7 @@ from tests.telemetry.journey import (
     VEHICLE,
     Journey,
     carrying,
+    counts,
     ingress,
     taken,
 )
@@ -56,7 +57,7 @@ def collector() -> Iterator[Collector]:
 
 def in_memory() -> tuple[NodeTracer, InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
-    return open_tracer("memory", "mesh-edge", "edge-1", "demo", 1.0, TOPICS, exporter=exporter), exporter
+    return open_tracer(Receiver(exporter, "memory"), "mesh-edge", "edge-1", "demo", 1.0, TOPICS), exporter
 
 
 def only(spans: Sequence[ReadableSpan]) -> ReadableSpan:
@@ -245,7 +246,7 @@ def test_span_ends_once() -> None:
     span.end()
     assert tracer.flush(5.0)
     assert not only(exporter.get_finished_spans()).status.is_ok
-    assert tracer.status().recorded == 1
+    assert counts(tracer).recorded == 1
     tracer.close()
 
 
@@ -255,7 +256,7 @@ def test_unsampled_context_is_passed_on_and_not_recorded() -> None:
     assert tracer.start(SEND, parent, COMMAND, VEHICLE, "car", CAR, PRODUCER).context is parent
     assert tracer.record(WAIT, parent, COMMAND, VEHICLE, "car", 1, 2) is parent
     assert ingress(tracer, carrying(COMMAND, parent), VEHICLE) is None
-    assert tracer.status().recorded == 0
+    assert counts(tracer).recorded == 0
     tracer.close()
 
 
@@ -272,7 +273,7 @@ def test_disabled_tracer_does_nothing() -> None:
 
 def test_watched_vehicle_is_traced() -> None:
     exporter = InMemorySpanExporter()
-    tracer = open_tracer("memory", "mesh-edge", "edge-1", "demo", 0.0, TOPICS, watch=["V1"], exporter=exporter)
+    tracer = open_tracer(Receiver(exporter, "memory"), "mesh-edge", "edge-1", "demo", 0.0, TOPICS, watch=["V1"])
     assert ingress(tracer, Publish(COMMAND), "V1") is not None
     assert ingress(tracer, Publish(COMMAND), "V2") is None
     tracer.close()
@@ -285,11 +286,12 @@ class Stuck(SpanExporter):
         self.entered = threading.Event()
         self.go = threading.Event()
         self.sizes: list[int] = []
+        self.answer = SpanExportResult.SUCCESS
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.entered.set()
         self.sizes.append(len(spans))
-        return SpanExportResult.SUCCESS if self.go.wait(20.0) else SpanExportResult.FAILURE
+        return self.answer if self.go.wait(20.0) else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
         self.go.set()
@@ -312,7 +314,7 @@ class Moody(SpanExporter):
 
 def make(exporter: SpanExporter, queue: int) -> tuple[ExportThread, Callable[[], None]]:
     convention = Convention(resource("s", "n", "m"), TOPICS)
-    thread = ExportThread(exporter, convention.readable, "there", queue=queue, batch=4)
+    thread = ExportThread(Receiver(exporter, "there"), convention.readable, queue=queue, batch=4)
     thread.start()
 
     def put() -> None:
@@ -386,13 +388,13 @@ def test_endpoint_that_fails_and_recovers_logs_two_lines(caplog: pytest.LogCaptu
 def test_dead_endpoint_costs_spans_and_one_log_line(caplog: pytest.LogCaptureFixture) -> None:
     spare = Collector()
     spare.close()  # its port is free now, without a listener
-    tracer = open_tracer(spare.endpoint, "mesh-edge", "edge-1", "demo", 1.0, TOPICS)
+    tracer = open_tracer(receiver_at(spare.endpoint), "mesh-edge", "edge-1", "demo", 1.0, TOPICS)
     with caplog.at_level(logging.INFO):
         for _ in range(3):
             taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end()
-        wait_until(lambda: tracer.status().dropped == 3)
+        wait_until(lambda: counts(tracer).dropped == 3)
     tracer.close()
-    assert not tracer.status().reachable
+    assert not counts(tracer).reachable
     ours = [record for record in caplog.records if record.name.startswith(("mesh", "opentelemetry"))]
     assert len(ours) == 1
     assert "messages are not affected" in ours[0].getMessage()
@@ -403,7 +405,7 @@ def test_span_that_cannot_be_converted_costs_only_its_batch(caplog: pytest.LogCa
     def broken(span: LiveSpan) -> ReadableSpan:
         raise KeyError(span.topic)
 
-    thread = ExportThread(InMemorySpanExporter(), broken, "memory")
+    thread = ExportThread(Receiver(InMemorySpanExporter(), "memory"), broken)
     thread.start()
     for _ in range(2):
         LiveSpan(thread.put, new_trace(), "", PROCESS, COMMAND, "", "", None, INTERNAL, time_ns()).end()
@@ -411,6 +413,99 @@ def test_span_that_cannot_be_converted_costs_only_its_batch(caplog: pytest.LogCa
     assert thread.dropped == 2
     assert "KeyError" in caplog.text
     thread.close(5.0)
+
+
+def names(exporter: InMemorySpanExporter) -> list[str]:
+    """The vehicles of the spans of an exporter."""
+    return [str((span.attributes or {}).get("mesh.vehicle")) for span in exporter.get_finished_spans()]
+
+
+def say(tracer: NodeTracer, vehicle: str) -> None:
+    taken(ingress(tracer, carrying(COMMAND, None), vehicle)).end()
+
+
+def test_spans_go_to_another_receiver_and_none_is_lost() -> None:
+    tracer, old = in_memory()
+    new = InMemorySpanExporter()
+    say(tracer, "V1")
+    assert tracer.flush(5.0)
+    say(tracer, "V2")
+    end = tracer.send_to(Receiver(new, "new"))
+    say(tracer, "V3")
+    assert tracer.flush(5.0)
+    end()
+    assert names(old)[0] == "V1"
+    assert names(new)[-1] == "V3"
+    assert sorted(names(old) + names(new)) == ["V1", "V2", "V3"]
+    found = counts(tracer)
+    assert (found.recorded, found.exported, found.dropped) == (3, 3, 0)
+    tracer.close()
+
+
+def test_a_receiver_that_does_not_answer_costs_no_span_when_it_is_replaced() -> None:
+    stuck, new = Stuck(), InMemorySpanExporter()
+    tracer = open_tracer(Receiver(stuck, "stuck"), "mesh-edge", "edge-1", "demo", 1.0, TOPICS)
+    say(tracer, "V1")
+    assert stuck.entered.wait(10.0)
+    end = tracer.send_to(Receiver(new, "new"))
+    say(tracer, "V2")
+    stuck.answer = SpanExportResult.FAILURE
+    stuck.go.set()
+    end()
+    assert tracer.flush(5.0)
+    assert names(new) == ["V1", "V2"]
+    found = counts(tracer)
+    assert (found.exported, found.dropped, found.reachable) == (2, 0, True)
+    tracer.close()
+
+
+def test_the_end_of_a_receiver_waits_for_its_request_a_bounded_time() -> None:
+    stuck = Stuck()
+    thread, put = make(stuck, queue=10)
+    put()
+    assert stuck.entered.wait(10.0)
+    before = thread.move(Receiver(InMemorySpanExporter(), "new"))
+    stuck.answer = SpanExportResult.FAILURE
+    thread.retire(before, 0.05)  # its shutdown ends the request
+    assert thread.flush(10.0)
+    assert (thread.exported, thread.dropped, thread.queued) == (1, 0, 0)
+    thread.close(5.0)
+
+
+def test_a_dead_receiver_is_replaced_without_the_loss_of_a_span(collector: Collector) -> None:
+    spare = Collector()
+    spare.close()
+    tracer = open_tracer(receiver_at(spare.endpoint), "mesh-edge", "edge-1", "demo", 1.0, TOPICS)
+    say(tracer, "V1")
+    thread = tracer._exporter
+    assert thread is not None
+    wait_until(lambda: thread._busy is not None)  # it tries again for five seconds
+    tracer.send_to(receiver_at(collector.endpoint))()
+    assert tracer.flush(5.0)
+    assert [span.attributes["mesh.vehicle"] for span in collector.spans()] == ["V1"]
+    assert counts(tracer).dropped == 0
+    tracer.close()
+
+
+def test_a_tracer_without_a_receiver_records_nothing_until_it_has_one() -> None:
+    tracer = open_tracer(None, "mesh-edge", "edge-1", "demo", 1.0, TOPICS)
+    parent = new_trace()
+    assert not tracer.enabled
+    assert tracer.status() is None
+    assert ingress(tracer, carrying(COMMAND, parent), VEHICLE) is None
+    assert type(tracer.start(SEND, parent, COMMAND, VEHICLE, "car", CAR, PRODUCER)) is Span
+    assert tracer.record(WAIT, parent, COMMAND, VEHICLE, "car", 1, 2) is parent
+    exporter = InMemorySpanExporter()
+    tracer.send_to(Receiver(exporter, "memory"))
+    say(tracer, "V1")
+    left = taken(ingress(tracer, carrying(COMMAND, None), "V2"))
+    end = tracer.send_to(None)
+    assert ingress(tracer, carrying(COMMAND, None), "V3") is None
+    end()  # exports what waits
+    left.end()
+    assert names(exporter) == ["V1"]
+    assert tracer.status() is None
+    tracer.close()
 
 
 def test_topic_determines_the_vehicle() -> None:
@@ -428,7 +523,7 @@ def test_status_counts_the_spans() -> None:
     tracer, _ = in_memory()
     taken(ingress(tracer, carrying(COMMAND, None), VEHICLE)).end()
     assert tracer.flush(5.0)
-    assert by_series(tracer.status()) == {
+    assert by_series(counts(tracer)) == {
         "mesh_spans_recorded_total": 1,
         "mesh_spans_exported_total": 1,
         "mesh_spans_dropped_total": 0,
@@ -441,7 +536,7 @@ def test_status_counts_the_spans() -> None:
 
 def test_collector_keeps_a_bounded_number_of_spans() -> None:
     receiver = Collector(limit=5)
-    tracer = open_tracer(receiver.endpoint, "mesh-edge", "edge-1", "demo", 1.0, TOPICS)
+    tracer = open_tracer(receiver_at(receiver.endpoint), "mesh-edge", "edge-1", "demo", 1.0, TOPICS)
     for _ in range(20):
         tracer.start(SEND, new_trace(), COMMAND, VEHICLE, "car", CAR, PRODUCER).end()
     assert tracer.flush(10.0)
