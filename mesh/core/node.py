@@ -46,8 +46,7 @@ log = logging.getLogger(__name__)
 _WRITE_BUFFER: Final = 1 << 20
 # Keys of the topology that this node takes while it serves.
 _TAKEN: Final = (
-    "access", "backends", "console", "cores", "dead_letters", "front_doors", "inbox", "limits",
-    "telemetry.sys_interval", "topics.fleet",
+    "access", "backends", "console", "cores", "dead_letters", "front_doors", "inbox", "limits", "topics.fleet",
 )  # fmt: skip
 _FIRST_LINKS: Final = 5.0  # seconds that a start waits for the edges, so that a ready core reaches them
 
@@ -122,14 +121,15 @@ class CoreNode:
 
     async def prepare(self, config: NodeConfig) -> Prepared:
         """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves, or
-        ``OSError`` if it may not open as many files as they ask for."""
+        ``OSError`` if an address cannot be taken, or it may not open as many files as they ask for."""
         prepared = without_changes(self._config, config, _TAKEN)
         if config.spec.listen != self._config.spec.listen:
             raise ValueError(f"{self._config.name} cannot take other listeners while it runs")
         broker_host, clients, owners, router = self._broker_host, self._clients, self._owners, self._router
-        if broker_host is None or clients is None or owners is None or router is None or self._services is None:
+        services = self._services
+        if broker_host is None or clients is None or owners is None or router is None or services is None:
             raise ValueError(f"{self._config.name} has not started yet")
-        look_up, broker = _look_up(self._services, config), broker_host.broker
+        look_up, broker = _look_up(services, config), broker_host.broker
 
         def commit() -> None:
             self._config = config
@@ -140,8 +140,10 @@ class CoreNode:
             self._change_links(config)
             broker_host.turn.wake()
 
-        prepared.add(commit)
-        prepared.include(await clients.prepare(config, broker.expel))
+        with prepared:
+            prepared.add(commit)
+            prepared.include(await clients.prepare(config, broker.expel))
+            prepared.include(await services.prepare(config))
         # Before the first node has larger packets for this one, which may be before this one's turn.
         self._member_limits.widen(config.member_limits())
         return prepared

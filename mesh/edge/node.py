@@ -49,8 +49,7 @@ log = logging.getLogger(__name__)
 
 # Keys of the topology that this node takes while it serves.
 _TAKEN: Final = (
-    "access", "backends", "console", "cores", "dead_letters", "front_doors", "inbox", "limits",
-    "telemetry.sys_interval", "topics.fleet",
+    "access", "backends", "console", "cores", "dead_letters", "front_doors", "inbox", "limits", "topics.fleet",
 )  # fmt: skip
 _CORES: Final = 1024  # connections of cores, and those that have not sent CONNECT yet (``connect_timeout``)
 
@@ -108,10 +107,11 @@ class EdgeNode:
         await self._follower.start()
 
     async def prepare(self, config: NodeConfig) -> Prepared:
-        """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves."""
+        """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves, or
+        ``OSError`` if an address cannot be taken."""
         prepared = without_changes(self._config, config, _TAKEN)
-        broker_host, devices, cores = self._broker_host, self._devices, self._cores
-        if broker_host is None or devices is None or cores is None:
+        broker_host, devices, cores, services = self._broker_host, self._devices, self._cores, self._services
+        if broker_host is None or devices is None or cores is None or services is None:
             raise ValueError(f"{self._config.name} has not started yet")
         limits, settings, inbox = config.topology.limits, _settings(config), _inbox(config)
 
@@ -126,6 +126,7 @@ class EdgeNode:
             broker_host.turn.wake()
 
         prepared.add(commit)
+        prepared.include(await services.prepare(config))
         # Before the first node has larger packets for this one, which may be before this one's turn.
         self._member_limits.widen(config.member_limits())
         devices.widen(config.device_limits())

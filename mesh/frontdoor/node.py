@@ -115,8 +115,18 @@ class DoorNode:
         await self._follower.start()
 
     async def prepare(self, config: NodeConfig) -> Prepared:
-        """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves."""
-        return without_changes(self._config, config)
+        """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves, or
+        ``OSError`` if an address cannot be taken."""
+        prepared = without_changes(self._config, config)
+        services = self._services
+        if services is None:
+            raise ValueError(f"{self._config.name} has not started yet")
+        prepared.add(lambda: self._take(config))
+        prepared.include(await services.prepare(config))
+        return prepared
+
+    def _take(self, config: NodeConfig) -> None:
+        self._config = config
 
     async def _wait_for_edges(self, services: Services) -> None:
         names = [edge.name for edge in self._config.topology.edges()]

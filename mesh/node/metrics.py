@@ -1,8 +1,8 @@
-"""Serves a node's status to Prometheus, at ``GET /metrics``.
+"""Serves a node's status to Prometheus at one address, at ``GET /metrics``.
 
-It knows ports and addresses: never what a figure means. What always holds: a node works without its metrics; the status
-is read on the loop and formatted in another thread, so that a scrape of thousands of series does not stop the node; a
-port on loopback answers no request for another host.
+It knows ports and addresses: never what a figure means, or when the address changes (``scraped``). What always holds:
+a node works without its metrics; the status is read on the loop and formatted in another thread, so that a scrape of
+thousands of series does not stop the node; a port on loopback answers no request for another host.
 """
 
 from __future__ import annotations
@@ -61,19 +61,26 @@ class Metrics:
         addresses = choices(self._config)
         for address in addresses:
             try:
-                port = await self._exposition.open(address.host, address.port)
+                await self._listen(address)
             except OSError as error:
                 log.warning("no metrics at %s: %s", address, error)
                 continue
-            self.address = str(Address(await own_host(address.host, self._config.endpoints), port))
             log.info("metrics at http://%s/metrics", self.address)
             return
         log.error("no metrics: none of the %d ports from %s on can be bound", len(addresses), min(addresses, key=_port))
 
+    async def open_own(self) -> None:
+        """Listen on the node's own port. Raises ``OSError``."""
+        await self._listen(choices(self._config)[0])
+
+    async def _listen(self, address: Address) -> None:
+        port = await self._exposition.open(address.host, address.port)
+        self.address = str(Address(await own_host(address.host, self._config.endpoints), port))
+
     async def _render(self) -> bytes:
         return await asyncio.to_thread(exposition, self._status(), self._labels)
 
-    async def close(self) -> None:
-        """Stop listening."""
+    async def close(self, grace: float = 0.0) -> None:
+        """Stop listening; requests end within ``grace`` seconds."""
         self.address = ""
-        await self._exposition.close()
+        await self._exposition.close(grace)

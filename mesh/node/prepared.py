@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import final
+from types import TracebackType
+from typing import Self, final
 
 log = logging.getLogger(__name__)
 
 
 @final
 class Prepared:
-    """Collects the functions of the parts of a node. Those for ``commit`` may raise nothing."""
+    """Collects the functions of the parts of a node. Those for ``commit`` may raise nothing. As a context manager it
+    withdraws the change if a later part cannot be prepared."""
 
     __slots__ = ("_commits", "_ended", "_withdrawals")
 
@@ -27,6 +29,15 @@ class Prepared:
         self._commits: list[Callable[[], None]] = []
         self._withdrawals: list[Callable[[], None]] = []
         self._ended = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.withdraw()
 
     def add(self, commit: Callable[[], None] | None = None, withdraw: Callable[[], None] | None = None) -> None:
         """Add one part: what puts its change in force, and what undoes its preparation."""

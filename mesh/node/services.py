@@ -1,7 +1,8 @@
 """What every node runs beside its own work: the registry, the tracer and the metrics.
 
 It knows etcd and OpenTelemetry: never MQTT. What always holds: a node starts and works without etcd, with the data it
-has; everything that was opened here is closed by ``stop``, in the reverse order.
+has; the map and the membership are followed by the same watches whatever the settings are; everything that was opened
+here is closed by ``stop``, in the reverse order.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
 from mesh.broker.trace import Tracer
 from mesh.figures.node import NodeStatus
 from mesh.node.address import own_host
 from mesh.node.closing import close_all
 from mesh.node.config import NodeConfig
+from mesh.node.endings import Endings
+from mesh.node.prepared import Prepared
 from mesh.node.registry import client_of
+from mesh.node.scraped import Scraped
 from mesh.node.status import ServicesStatus
 from mesh.policy.pattern import Pattern
 from mesh.registry.generation import EPOCH_BITS, Generation
@@ -25,14 +29,13 @@ from mesh.registry.keeper import GenerationKeeper
 from mesh.registry.map import VehicleMap
 from mesh.registry.members import Announcement, Member, Members
 from mesh.registry.record import Record
+from mesh.telemetry.export import Receiver
 from mesh.telemetry.logs import lines_lost
-from mesh.telemetry.tracing import NodeTracer, open_tracer
-
-if TYPE_CHECKING:
-    from mesh.node.metrics import Metrics
+from mesh.telemetry.tracing import NodeTracer, open_tracer, receiver_at
 
 _WAIT: Final = 3.0  # seconds that a start waits for etcd, which may be unavailable
 _WEIGHT: Final = 100  # of an edge that is not yet in the topology of this node
+_ENDING: Final = 2.0  # seconds that a stop waits for what was given up before it
 
 log = logging.getLogger(__name__)
 
@@ -54,24 +57,15 @@ class Services:
         kept = config.folder / "map.json" if config.spec.role == "edge" else None
         self.generation = Generation(self.client, topology.mesh, kept)
         self.keeper = GenerationKeeper(self.map, self.generation)
-        self._tracer = self._open_tracer()
+        self._tracer = _open_tracer(config)
         self._announcement: Announcement | None = None
-        self._metrics: Metrics | None = None
-
-    def _open_tracer(self) -> NodeTracer | None:
-        topology, spec = self._config.topology, self._config.spec
-        telemetry = topology.telemetry
-        if telemetry.otlp is None:
-            return None
-        topics = topology.vehicle_template()
-        return open_tracer(
-            telemetry.otlp, f"mesh-{spec.role}", spec.name, topology.mesh, telemetry.sample, topics, telemetry.watch
-        )
+        self._scraped: Scraped | None = None
+        self._endings = Endings()
 
     @property
     def tracer(self) -> Tracer:
         """The tracer of this node."""
-        return self._tracer or Tracer()
+        return self._tracer
 
     async def start(self, on_member: Callable[[Member | None, Member | None], None]) -> None:
         """Follow map and members; waits up to ``_WAIT`` seconds for etcd, then continues without it."""
@@ -93,17 +87,41 @@ class Services:
 
     async def show(self, status: Callable[[], NodeStatus]) -> None:
         """Serve the node's ``status`` to Prometheus, if the topology has an address for it."""
-        if self._config.topology.telemetry.prometheus is None:
-            return
-        from mesh.node.metrics import Metrics  # prometheus-client takes 5 MB: only where it is used
+        self._scraped = Scraped(self._config, status, self._endings)
+        await self._scraped.start()
 
-        metrics = self._metrics = Metrics(self._config, status)
-        await metrics.open()
+    async def prepare(self, config: NodeConfig) -> Prepared:
+        """Prepare other settings: pools and weights, and all of ``telemetry`` but ``sys_interval``. Raises ``OSError``
+        if the address of the metrics cannot be taken."""
+        telemetry = config.topology.telemetry
+        with Prepared() as prepared:
+            prepared.add(lambda: self._take(config))
+            if self._scraped is not None:
+                prepared.include(await self._scraped.prepare(config))
+            if telemetry.otlp != self._config.topology.telemetry.otlp:
+                # In a thread: a first channel of gRPC takes longer than a turn of the loop may.
+                receiver = None if telemetry.otlp is None else await asyncio.to_thread(receiver_at, telemetry.otlp)
+                prepared.add(lambda: self._send_to(receiver), lambda: self._drop(receiver))
+        return prepared
+
+    def _take(self, config: NodeConfig) -> None:
+        before, self._config = self._config.topology.telemetry, config
+        telemetry = config.topology.telemetry
+        if (telemetry.sample, telemetry.watch) != (before.sample, before.watch):
+            self._tracer.sample(telemetry.sample, telemetry.watch)
+
+    def _send_to(self, receiver: Receiver | None) -> None:
+        self._endings.add(asyncio.to_thread(self._tracer.send_to(receiver)), "the end of an OTLP receiver")
+
+    def _drop(self, receiver: Receiver | None) -> None:
+        """End a receiver that did not come into use."""
+        if receiver is not None:
+            self._endings.add(asyncio.to_thread(receiver.exporter.shutdown), "the end of an OTLP receiver")
 
     @property
     def metrics(self) -> str:
         """Host and port where Prometheus reads this node; empty if it does not."""
-        return "" if self._metrics is None else self._metrics.address
+        return "" if self._scraped is None else self._scraped.address
 
     def edges_of(self, pool: str) -> dict[str, float]:
         """The edges of the pool that are announced at present, with their weights."""
@@ -131,19 +149,29 @@ class Services:
 
     def status(self) -> ServicesStatus:
         """The status, for ``mesh status`` and metrics."""
-        spans = None if self._tracer is None else self._tracer.status()
-        return ServicesStatus(self._started, self.members.live, len(self.map), lines_lost(), spans)
+        return ServicesStatus(
+            self._started, self.members.live, len(self.map), lines_lost(), self._tracer.status()
+        )
 
     async def stop(self) -> None:
         """Withdraw the announcement and close everything."""
-        metrics, announcement, tracer = self._metrics, self._announcement, self._tracer
+        scraped, announcement = self._scraped, self._announcement
         closings: list[Callable[[], Awaitable[None]]] = [
             self.keeper.stop, self.map.stop, self.members.stop, self.client.close
         ]
         if announcement is not None:
             closings.insert(0, announcement.stop)
-        if metrics is not None:
-            closings.insert(0, metrics.close)
-        if tracer is not None:
-            closings.append(lambda: asyncio.to_thread(tracer.close))
+        if scraped is not None:
+            closings.insert(0, scraped.stop)
+        closings += [lambda: self._endings.stop(_ENDING), lambda: asyncio.to_thread(self._tracer.close)]
         await close_all(*closings)
+
+
+def _open_tracer(config: NodeConfig) -> NodeTracer:
+    topology, spec = config.topology, config.spec
+    telemetry = topology.telemetry
+    receiver = None if telemetry.otlp is None else receiver_at(telemetry.otlp)
+    return open_tracer(
+        receiver, f"mesh-{spec.role}", spec.name, topology.mesh, telemetry.sample, topology.vehicle_template(),
+        telemetry.watch,
+    )  # fmt: skip

@@ -11,8 +11,8 @@ from typing import Final
 from mesh.node.config import NodeConfig
 from mesh.node.prepared import Prepared
 from mesh.topology.change import Change, Kind, changes
-from mesh.topology.nodes import metrics_addresses
 
+_SERVICES: Final = ("pools", "telemetry")  # keys that each node takes with its services
 _NAMED: Final = 5  # keys in the sentence
 
 
@@ -22,11 +22,9 @@ def without_changes(running: NodeConfig, config: NodeConfig, taken: tuple[str, .
     found = [
         change.path
         for change in changes(running.topology, config.topology)
-        if change.kind is Kind.LIVE and not _of_other_nodes(change) and not _is_in(change.path, taken)
+        if change.kind is Kind.LIVE and not _of_other_nodes(change) and not _is_in(change.path, (*taken, *_SERVICES))
     ]
     name = running.name
-    if metrics_addresses(running.topology).get(name) != metrics_addresses(config.topology).get(name):
-        found.append("telemetry.prometheus")  # the order of the nodes gives each its port
     if found:
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise ValueError(
@@ -41,6 +39,5 @@ def _is_in(path: str, keys: tuple[str, ...]) -> bool:
 
 
 def _of_other_nodes(change: Change) -> bool:
-    """Whether only nodes are added or removed, which the membership tells. A pool has a rule for its vehicles, too."""
-    parts = change.path.split(".")
-    return bool(change.nodes) and (parts[0] != "pools" or parts[2:3] == ["edges"])
+    """Whether only nodes are added or removed, which the membership tells."""
+    return bool(change.nodes)

@@ -7,7 +7,15 @@ from importlib import import_module
 import pytest
 
 from mesh.topology.keys import Live, Members, declared
-from mesh.topology.topology import Access, AccessRule, BackendRule, DeadLettersSpec, InboxSpec, LimitsSpec
+from mesh.topology.topology import (
+    Access,
+    AccessRule,
+    BackendRule,
+    DeadLettersSpec,
+    InboxSpec,
+    LimitsSpec,
+    TelemetrySpec,
+)
 from tests.support.effects import SHOWN
 
 SECTIONS: dict[str, type] = {
@@ -18,9 +26,10 @@ SECTIONS: dict[str, type] = {
     "backends": BackendRule,
     "dead_letters": DeadLettersSpec,
     "inbox": InboxSpec,
+    "telemetry": TelemetrySpec,
 }
 OF_DOORS = {"limits.held_bytes", "limits.connect_wait"}
-ROOMS = ("tests.broker.test_live", "tests.core.test_live", "tests.edge.test_live")
+ROOMS = ("tests.broker.test_live", "tests.core.test_live", "tests.edge.test_live", "tests.node.test_live_services")
 
 
 def live_keys() -> list[str]:
@@ -43,5 +52,5 @@ def test_a_live_key_has_a_test_of_its_effect(key: str) -> None:
 def test_the_tests_name_keys_that_exist() -> None:
     for room in ROOMS:
         import_module(room)
-    known = {*live_keys(), "telemetry.sys_interval", "fleet", "cores.redirect", "inbox"}
+    known = {*live_keys(), "fleet", "cores.redirect", "inbox", "pools", "pools.prefix", "pools.edges.weight"}
     assert set(SHOWN) - known == set()

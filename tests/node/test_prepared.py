@@ -53,3 +53,13 @@ def test_an_error_in_one_part_is_logged_and_keeps_no_other_part_from_its_change(
         prepared.commit()
     assert said == ["commit b"]
     assert "did not take effect in one part" in caplog.text
+
+
+def test_a_change_is_undone_if_a_later_part_cannot_be_prepared() -> None:
+    said: list[str] = []
+    with pytest.raises(OSError, match="in use"), _change(said, "a", "b"):
+        raise OSError("in use")
+    with _change(said, "c") as prepared:
+        pass
+    prepared.commit()
+    assert said == ["undo b", "undo a", "commit c"]

@@ -24,9 +24,12 @@ def changed(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str, more
         ("{name: edge-2}", "{name: edge-2}, {name: edge-3}"),
         ("replicas: 2", "replicas: 3"),
         ("mesh: demo", "mesh: demo"),
+        ("{name: edge-1}", "{name: edge-1, weight: 7}"),
+        ("pools: [", "pools: [{name: vans, match: {prefix: VAN}, edges: [{name: edge-9}]}, "),
+        ("mesh: demo", "mesh: demo\ntelemetry: {sample: 0.5, prometheus: '127.0.0.1:9100'}"),
     ],
 )
-def test_nodes_may_come_and_nothing_else_changes(
+def test_nodes_may_come_and_the_services_take_their_keys(
     monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str
 ) -> None:
     changed(monkeypatch, name, old, new)
@@ -36,8 +39,7 @@ def test_nodes_may_come_and_nothing_else_changes(
     ("old", "new", "key"),
     [
         ("mesh: demo", "mesh: demo\nlimits: {sessions: 5}", "limits.sessions"),
-        ("{name: edge-1}", "{name: edge-1, weight: 7}", "pools.standard.edges.edge-1.weight"),
-        ("pools: [", "pools: [{name: vans, prefix: VAN, edges: [{name: edge-9}]}, ", "pools.vans"),
+        ("mesh: demo", "mesh: demo\naccess: {on_refusal: disconnect}", "access.on_refusal"),
     ],
 )
 def test_a_key_that_a_part_would_have_to_take_is_named(
@@ -45,10 +47,3 @@ def test_a_key_that_a_part_would_have_to_take_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=f"cannot take this while it runs: .*{key}"):
         changed(monkeypatch, "door", old, new)
-
-
-def test_another_port_for_the_metrics_is_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    more = 'telemetry: {prometheus: "127.0.0.1:9100"}\n'
-    with pytest.raises(ValueError, match=r"telemetry\.prometheus"):
-        changed(monkeypatch, "door", "{name: edge-2}", "{name: edge-2}, {name: edge-3}", more)
-    changed(monkeypatch, "edge-1", "{name: edge-2}", "{name: edge-2}, {name: edge-3}", more)

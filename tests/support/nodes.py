@@ -74,10 +74,16 @@ class Nodes:
     async def change(self, change: Change) -> None:
         """Change the settings of edge and core. (Those of the door are not under test here.)"""
         self.topology = change(self.topology)
-        prepared = [
-            await self.edge.prepare(self.config("edge-1")),
-            await self.core.prepare(self.config("core")),
-        ]
+        await self._prepare("edge-1", "core")
+
+    async def telemetry(self, **values: Any) -> None:
+        """Change the telemetry of all nodes."""
+        self.topology = replace(self.topology, telemetry=replace(self.topology.telemetry, **values))
+        await self._prepare("edge-1", "core", "door")
+
+    async def _prepare(self, *names: str) -> None:
+        nodes: dict[str, EdgeNode | CoreNode | DoorNode] = {"edge-1": self.edge, "core": self.core, "door": self.door}
+        prepared = [await nodes[name].prepare(self.config(name)) for name in names]
         for one in prepared:
             one.commit()
 
@@ -89,7 +95,8 @@ class Nodes:
         """The port of the core."""
         clients = self.core._clients
         assert clients is not None
-        return clients._endpoints[0].port
+        assert clients._endpoint is not None
+        return clients._endpoint.ports[0]
 
     @property
     def vehicles(self) -> int:
