@@ -55,6 +55,11 @@ Behind = Callable[[Mapping[str, int], ClusterPlan], frozenset[str]]
 # The numbers of vehicles of edges, of those that were counted since they were asked for (``leaving.Counts``).
 Count = Callable[[Iterable[str]], Mapping[str, int]]
 
+# Seconds for all nodes to confirm a revision before the first one is restarted for it, and how long they have confirmed
+# it then: 'mesh up' looks more often. A restart may help a node that cannot take the revision while it runs.
+_CONFIRM: Final = 10.0
+_CONFIRMED: Final = 1.0
+
 # Seconds for a controller that Ray restarted to learn the settings in force, before it creates a node.
 PATIENCE: Final = 10.0
 
@@ -220,6 +225,7 @@ class Controller:
         self._behind = behind
         self._count = count
         self._unfollowed = clock()  # when a node that serves was last known not to follow the plan's settings
+        self._revised = clock()  # when the plan came
         self._owned: dict[str, int | None] = {}
         self._patient = clock() + patience
         self._asked = False  # whether etcd has said what is in force
@@ -264,7 +270,7 @@ class Controller:
         with self._turn:
             if plan.revision >= self.plan.revision:
                 if plan.revision > self.plan.revision:
-                    self._unfollowed = self._clock()
+                    self._unfollowed = self._revised = self._clock()
                 self._asked, self._current, self.plan = True, current, plan
                 for node in plan.nodes:
                     self._seen.setdefault(node.name, Seen(changed=self._clock()))
@@ -352,7 +358,9 @@ class Controller:
         self._restarting = self._behind(begun, self.plan)
         self._owned = self._ownership(now)
         newest = self._asked or now >= self._patient
-        knowledge = Knowledge(self._opened, self._current, newest, self._restarting, self._owned)
+        told = now - self._unfollowed >= _CONFIRMED or now - self._revised >= _CONFIRM
+        behind = self._restarting if told else frozenset[str]()
+        knowledge = Knowledge(self._opened, self._current, newest, behind, self._owned)
         for step in decide(self.plan, self._seen, now, knowledge):
             self._do(step)
 

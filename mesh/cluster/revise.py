@@ -172,8 +172,10 @@ async def _confirmations(
     """Wait until each of ``voters`` that is still announced has said that it follows the revision, or why not."""
     mesh = str(made.settings["mesh"])
     end = time.monotonic() + CONFIRMATIONS
+    said: dict[str, Confirmation] = {}
     while True:
-        said = {name: one for name, one in (await store.confirmed()).items() if one.revision >= made.number}
+        # What a node has said counts, also if it is being restarted since then: its confirmation ends with it.
+        said |= {name: one for name, one in (await store.confirmed()).items() if one.revision >= made.number}
         missing = (voters - set(said)) & set(await members(client, mesh))
         if not missing or time.monotonic() > end:
             return Changed(made, _errors(said, voters), tuple(sorted(missing)))

@@ -42,6 +42,7 @@ class Mesh:
         self.restarts = frozenset(ROLES)
         self.stopping = 1.0
         self.unlinked = ""
+        self.slow = ""
         self.connections = 0
         self.since: dict[str, float] = {}
         self.most = 0
@@ -74,14 +75,17 @@ class Mesh:
         edges = [name for name in ready if name.startswith("edge")]
         linked = [name for name in edges if name != self.unlinked and now - self.since[name] >= 3.0]
         for name in ready:
-            links: NodeStatus = NodeStatus(connections=self.connections)
+            links: NodeStatus = NodeStatus(connections=self.connections, revision=self.follows(name))
             if not name.startswith("edge"):
                 up = [LinkStatus(TIER, f"edge-{number}", f"edge-{number}" in linked) for number in (1, 2)]
-                links = Linked(links=tuple(up), connections=self.connections)
+                links = Linked(links=tuple(up), connections=self.connections, revision=self.follows(name))
             runtime.say(name, host.READY, status=links)
         unlinked = [name for name in ROLES if name not in ready or (name.startswith("edge") and name not in linked)]
         if self.opened:
             self.most = max(self.most, len(unlinked))
+
+    def follows(self, name: str) -> int:
+        return 1 if name == self.slow else self.plan.revision
 
     def open(self) -> None:
         while not (self.controller.ready and all(self.clock.now - at > 10 for at in self.since.values())):
@@ -130,6 +134,27 @@ def test_the_nodes_are_restarted_one_after_another(mesh: Mesh) -> None:
     ]  # fmt: skip
 
 
+def test_no_node_is_restarted_before_all_have_had_time_to_confirm_the_revision(mesh: Mesh) -> None:
+    """A confirmation ends with its node's process: ``mesh up`` would miss it."""
+    mesh.slow = "core"
+    mesh.change()
+    for _ in range(8):
+        mesh.step()
+    assert mesh.finished() == []
+    mesh.slow = ""
+    for _ in range(4):
+        mesh.step()
+    assert mesh.finished() == ["edge-1"]
+
+
+def test_a_node_that_does_not_confirm_the_revision_does_not_stop_the_restarts(mesh: Mesh) -> None:
+    mesh.slow = "core"
+    mesh.change()
+    for _ in range(30):
+        mesh.step()
+    assert mesh.finished()[0] == "edge-1"
+
+
 def test_only_the_nodes_that_the_change_restarts_are_restarted(mesh: Mesh) -> None:
     mesh.restarts = frozenset({"core-2"})
     mesh.change()
@@ -142,6 +167,8 @@ def test_only_the_nodes_that_the_change_restarts_are_restarted(mesh: Mesh) -> No
 
 def test_the_next_node_waits_for_the_links_of_the_last(mesh: Mesh) -> None:
     mesh.change()
+    while not mesh.finished():
+        mesh.step()
     mesh.unlinked = "edge-1"
     for _ in range(200):
         mesh.step()
