@@ -54,12 +54,16 @@ class Cluster:
         assert done.returncode == expected, f"mesh {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def start(self) -> None:
-        """Run ``mesh up --detach``, which returns when all nodes are ready."""
+    def write(self) -> None:
+        """Write the topology file."""
         topology(
             self._folder, self.vehicles, self.backends, self._edges, self._otlp, extra=self._extra,
             prometheus=self._prometheus,
         )  # fmt: skip
+
+    def start(self) -> None:
+        """Run ``mesh up --detach``, which returns when all nodes are ready."""
+        self.write()
         self.command("up", str(self.file), "--detach")
         run = load_run(self._data)
         assert run is not None
