@@ -32,7 +32,9 @@ and only that. A change is one of three kinds:
   name. What a connection was told at CONNACK binds that connection: its packet size, aliases, keep alive, session
   expiry and the messages in flight.
 * **rolling**: the nodes are restarted one after another, each when the last one is ready again. Edges and cores restart
-  without closing a connection; front doors spread the connections of their vehicles over the time that `--over` gives.
+  without closing the connection of a vehicle. A core's own back ends are told, as at each stop of a core, and connect
+  again: their durable sessions keep everything. A front door sends its vehicles away one after another, some 100 in a
+  second, within the time that `--over` gives.
 * **refused**: `mesh up` changes nothing at all, also none of the other changes, and says what to do instead.
 
 `mesh history` lists the revisions of the settings; `mesh up FILE --revision N` goes back to one, as one more change.

@@ -53,7 +53,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="a change: wait for the nodes that are restarted")
     parser.add_argument(
         "--over", metavar="TIME", type=_time, default=_OVER,
-        help=f"a change: how long a front door that is restarted takes to send its connections away (default {_OVER})",
+        help=f"a change: a front door that is restarted sends its connections away within this time (default {_OVER})",
     )  # fmt: skip
     parser.add_argument("--revision", metavar="N", type=int, help="the settings of this revision, not those of FILE")
 
