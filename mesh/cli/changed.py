@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from mesh.cli.changes import lines
 from mesh.cli.lines import Progress, Waiting
-from mesh.cli.plan import lines
 from mesh.cli.starting import warn
 from mesh.cluster.find import Found
 from mesh.cluster.lifecycle import READY_DEADLINE
@@ -60,9 +60,13 @@ def show_refusal(what: str, error: NotChanged) -> None:
 def _show(done: PutInForce, changed: Changed, mesh: str) -> int:
     """Show the changes and who has them; returns the exit code."""
     print("\n".join(lines(done.difference.changes)))
-    print(f"revision {changed.revision.number} is in force in mesh {mesh!r}", flush=True)
+    number = changed.revision.number
+    confirmed = [name for name, error in changed.confirmed.items() if not error]
+    by = f", confirmed by {', '.join(confirmed)}" if confirmed else ""
+    print(f"revision {number} is in force in mesh {mesh!r}{by}", flush=True)
     for name, error in changed.confirmed.items():
-        print(f"  {name:<16} {error or 'confirmed'}")
+        if error:
+            print(f"  {name:<16} does not follow it: {error}")
     for name in changed.silent:
         print(f"  {name:<16} has not confirmed it yet: it takes it when it answers")
     down = _staying(done.difference) - set(changed.confirmed) - set(changed.silent)

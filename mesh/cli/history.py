@@ -78,4 +78,5 @@ def _plain(one: Revision, current: int) -> dict[str, object]:
 def _lines(one: Revision, current: int) -> list[str]:
     when = datetime.fromtimestamp(one.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     force = "  (in force)" if one.number == current else ""
-    return [f"{one.number:>4}  {when}  {one.by}@{one.host}{force}", *(f"        {text}" for text in one.changes)]
+    changes = one.changes or ("the settings as a whole",)
+    return [f"{one.number:>4}  {when}  {one.by}@{one.host}{force}", *(f"      {text}" for text in changes)]

@@ -7,8 +7,10 @@ import json
 import sys
 from typing import Final
 
+from mesh.cli.changes import lines, summary
 from mesh.cli.which import Unclear, say, topology_in
 from mesh.cluster.find import find
+from mesh.cluster.owned import Owned
 from mesh.cluster.present import Compared, compare
 from mesh.topology.change import Change, Kind
 
@@ -24,7 +26,8 @@ examples:
   rolling   the named nodes are restarted one after another; no vehicle loses a message
   refused   no change of the file is made then; the text says why, and what to do instead
 
-It changes nothing. 'mesh up FILE' does exactly what it shows.
+A sign says whether the file adds (+), removes (-) or changes (~) it. A secret is never shown. The command changes
+nothing; 'mesh up FILE' does exactly what it shows.
 
 exit codes: 0 there is no difference, 1 the settings could not be compared, 2 wrong command line, 5 there are
             differences, and 'mesh up' makes them, 6 at least one is refused, and 'mesh up' changes nothing
@@ -92,33 +95,15 @@ def _show(mesh: str, running: bool, compared: Compared) -> None:
         print(f"mesh {mesh!r} has no settings yet: 'mesh up' starts it")
         return
     state = "runs" if running else "does not run"
-    print(f"mesh {mesh!r} {state} with {compared.source}")
+    print(f"mesh {mesh!r} {state}; the file is compared with {compared.source}")
     print("\n".join(lines(difference.changes)) or "the file makes no difference")
     if difference.owned.staying:
-        least = "" if difference.owned.exact else "at least "
-        print(f"{least}{difference.owned.staying} vehicles stay on edges of other pools than the rules say")
+        print(_staying(difference.owned))
     if difference.changes:
-        print(summary(difference.changes))
+        print(summary(difference.changes, running))
 
 
-def lines(found: tuple[Change, ...]) -> list[str]:
-    """The changes for a terminal."""
-    wide = max((len(change.path) for change in found), default=0)
-    shown = []
-    for change in found:
-        shown.append(f"  {change.kind.value:<8} {change.path:<{wide}}  {change.what}")
-        if change.kind is Kind.ROLLING and change.nodes:
-            shown.append(f"           restarts {', '.join(change.nodes)}: {change.why}")
-        elif change.why:
-            shown.append(f"           {change.why}")
-        if change.instead:
-            shown.append(f"           instead: {change.instead}")
-    return shown
-
-
-def summary(found: tuple[Change, ...]) -> str:
-    """How many changes there are of each kind, and what 'mesh up' does."""
-    counts = [(kind, sum(change.kind is kind for change in found)) for kind in Kind]
-    text = ", ".join(f"{count} {kind.value}" for kind, count in counts if count)
-    refused = any(change.kind is Kind.REFUSED for change in found)
-    return f"{text}: 'mesh up' {'changes nothing while one is refused' if refused else 'makes these changes'}"
+def _staying(owned: Owned) -> str:
+    least = "" if owned.exact else "at least "
+    vehicles = "1 vehicle stays on an edge" if owned.staying == 1 else f"{owned.staying} vehicles stay on edges"
+    return f"{least}{vehicles} of other pools than the rules say"

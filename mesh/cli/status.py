@@ -87,7 +87,8 @@ def _show(status: MeshStatus) -> None:
         cells[_COLUMNS.index("state")].stylize(_COLOURS.get(row.state, "yellow"))
         table.add_row(*cells)
     console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
-    console.print(f"mesh {status.mesh!r} is {status.state}" + (f": {status.error}" if status.error else ""))
+    revision = f" with revision {status.revision}" if status.revision else ""
+    console.print(f"mesh {status.mesh!r} is {status.state}{revision}" + (f": {status.error}" if status.error else ""))
     console.print(table)
 
 

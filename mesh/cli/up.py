@@ -71,11 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
     except Unclear as error:
         print(error, file=sys.stderr)
         return 1
+    if why := exposure(arguments.file, topology) or unfit(topology):
+        print(f"{why}\n{NOTHING_CHANGED}", file=sys.stderr)
+        return 1
     try:
-        if exposed := exposure(arguments.file, topology):
-            raise NotUp([exposed])
-        if why := unfit(topology):
-            raise NotUp([why])
         found = find(topology)
         say(found.notes)
         warn(topology, etcd=not found.silent)

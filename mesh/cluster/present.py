@@ -47,7 +47,7 @@ _ROWS: Final = 4.0
 # Seconds for a change: its votes and confirmations have deadlines of their own.
 _CHANGE: Final = VOTES + CONFIRMATIONS + _DEADLINE
 
-_OLD: Final = "the data folder's plan, of the last start or change that this machine has seen"
+_OLD: Final = "the settings in the data folder, of the last start or change that this machine has seen"
 
 
 @final

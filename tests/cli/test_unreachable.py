@@ -97,7 +97,7 @@ def without_etcd(said: dict[str, Said]) -> None:
         assert "etcd does not answer: no answer from https://127.0.0.1:" in one.err, (name, one)
     assert (said["plan"].code, said["history"].code, said["where"].code) == (5, 1, 1), said
     assert "live     limits.queue_messages  1000 -> 2000" in said["plan"].out
-    assert "the data folder's plan, of the last start or change that this machine has seen" in said["plan"].out
+    assert "compared with the settings in the data folder, of the last start or change" in said["plan"].out
     assert "only etcd has it" in said["history"].err
     assert "the edge of CAR-1 is not known: only etcd has it" in said["where"].err
     assert said["up"].code == 1
@@ -149,7 +149,7 @@ def test_ray_is_frozen(tmp_path: Path, etcd: tuple[EmbeddedEtcd, Path], silent_r
     without_ray(said, mesh)
     reaches_no_core(said)
     assert json.loads(said["status"].out)["revision"] == 1
-    assert (said["plan"].code, "with revision 1" in said["plan"].out) == (5, True)
+    assert (said["plan"].code, "compared with revision 1" in said["plan"].out) == (5, True)
     assert (said["history"].code, "(in force)" in said["history"].out) == (0, True)
     assert (said["where"].code, "CAR-1 has no edge yet" in said["where"].err) == (4, True)
     assert (said["up"].code, "nothing was changed in mesh" in said["up"].err) == (1, True)

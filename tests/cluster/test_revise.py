@@ -251,7 +251,7 @@ def test_without_etcd_nothing_is_changed_and_the_plan_says_where_it_is_from(
     compared = compare(new, mesh.found())
     assert compared.difference is not None
     assert [change.path for change in compared.difference.changes] == ["limits.queue_messages"]
-    assert compared.source.startswith("the data folder's plan")
+    assert compared.source.startswith("the settings in the data folder")
     assert "etcd does not answer" in compared.notes[0]
 
 

@@ -13,8 +13,13 @@ from mesh.cluster.versions import faulty
 from mesh.registry.errors import RegistryError
 from mesh.topology.load import loads
 from mesh.topology.topology import Topology
-from tests.topology.small import SMALL
 
+SMALL = """\
+mesh: demo
+front_doors: [{name: door, listen: [{mqtt: "127.0.0.1:1883"}]}]
+cores: [{name: core, listen: [{mqtt: "127.0.0.1:1884"}]}]
+pools: [{name: standard, edges: [{name: edge-1}]}]
+"""
 OLD, NEW, AWAY, ODD = (f"http://10.0.0.{number}:2379" for number in range(1, 5))
 SERVERS = {OLD: "3.5.1", NEW: "3.5.3", ODD: "unknown"}
 
