@@ -133,3 +133,13 @@ def test_other_words_are_not_missing_files(page: str) -> None:
 def test_broken_link_is_found() -> None:
     page = "# One heading\n[a](#one-heading) [b](#none) [c](docs/none.md) [d](docs/ray.md#none) [e](http://a.example/b)"
     assert broken(page, ROOT / "README.md") == ["#none", "docs/none.md", "docs/ray.md#none"]
+
+
+def test_examples_of_the_readme_that_share_a_client_id_say_so() -> None:
+    """Two clients with one id close each other's connection again and again."""
+    text = (ROOT / "README.md").read_text()
+    uses = [(found.group(1), found.start()) for found in re.finditer(r"(?:-i |client_id=\")([\w-]+)", text)]
+    assert len(uses) >= 3
+    for number, (name, place) in enumerate(uses):
+        before = [other for one, other in uses[:number] if one == name]
+        assert not before or f"client id `{name}`" in text[before[-1] : place]

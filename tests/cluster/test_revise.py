@@ -105,6 +105,29 @@ def test_no_difference_makes_no_revision(mesh: Mesh) -> None:
     assert (done.changed, done.source, mesh.current()) == (None, "revision 1", 1)
 
 
+POOL = ("{name: edge-2}]}]", "{name: edge-2}]}, {name: legacy, match: {prefix: OLD}, edges: [{name: old-1}]}]")
+
+
+def test_a_pool_comes_and_goes_while_the_mesh_runs(mesh: Mesh) -> None:
+    """Its vehicles stay where they are, and it can be taken back while none has come to it."""
+    mesh.own("edge-1", "OLD-1", "OLD-2")
+    added = compare(mesh.changed(POOL), mesh.found()).difference
+    assert added is not None
+    assert [(one.path, one.kind) for one in added.changes] == [
+        ("pools.legacy", Kind.LIVE), ("pools.legacy.edges.old-1", Kind.LIVE)
+    ]  # fmt: skip
+    assert added.owned.staying == 2
+    with VotingNodes(mesh.topology):
+        assert put_in_force(mesh.changed(POOL), mesh.found(), 0.0, silence).changed is not None
+        assert put_in_force(mesh.changed(), mesh.found(), 0.0, silence).changed is not None
+        assert mesh.current() == 3
+        put_in_force(mesh.changed(POOL), mesh.found(), 0.0, silence)
+        mesh.own("old-1", "OLD-3")
+        with pytest.raises(NotChanged, match=r"old-1 has 1 vehicles.*weight: 0"):
+            put_in_force(mesh.changed(), mesh.found(), 0.0, silence)
+    assert mesh.current() == 4
+
+
 def test_one_node_against_it_and_nothing_is_changed(mesh: Mesh) -> None:
     with VotingNodes(mesh.topology) as running:
         running.errors = {"door": "port 18830 is in use by another program"}
