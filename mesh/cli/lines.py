@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Final, final
 
-from mesh.cluster.run import FAILED
-from mesh.cluster.status import DAMAGED, READY, MeshStatus
+from mesh.cluster.run import FAILED, STOPPING
+from mesh.cluster.status import DAMAGED, READY, MeshStatus, NodeRow
 
 # Bytes of one log that are shown at a time, so that a node that logs without pause does not delay Ctrl-C.
 _AT_A_TIME: Final = 64 << 10
@@ -47,8 +47,15 @@ class Progress:
 
 def _waited(status: MeshStatus) -> str:
     """What a mesh that starts waits for."""
-    waits = [f"{row.name} ({row.detail or row.state})" for row in status.nodes if row.state not in (READY, DAMAGED)]
+    waits = [f"{row.name} ({_why(row)})" for row in status.nodes if row.state not in (READY, DAMAGED)]
     return f"waits for {', '.join(waits)}" if waits else ""
+
+
+def _why(row: NodeRow) -> str:
+    """A front door that stops sends its connections away, one after another."""
+    if row.state == STOPPING and row.connections:
+        return f"{STOPPING}, {row.connections} connections left"
+    return row.detail or row.state
 
 
 @final

@@ -419,7 +419,7 @@ class Controller:
         report = it.report or Report(it.state, 0)
         gone = it.state in (ABSENT, LOST, host.STOPPED)
         untold = gone or node.role == ETCD  # etcd has no settings of the mesh
-        status = report.status if it.state == host.READY else NodeStatus()
+        status = report.status if it.state in (host.READY, host.STOPPING) else NodeStatus()
         return NodeRow(
             name=node.name,
             role=node.role,

@@ -280,11 +280,13 @@ class Host:
         return node
 
     async def _take_down(self, node: Node, grace: float) -> None:
-        self._node = None
+        """Stop the node. Its figures are read meanwhile: a front door may take long to send its connections away."""
         try:
             await asyncio.wait_for(node.stop(grace), grace + 0.5)
         except Exception as error:
             log.warning("%s did not stop cleanly", self._assignment.name, exc_info=error)
+        finally:
+            self._node = None
 
     async def _end_tasks(self, before: set[asyncio.Task[Any]]) -> None:
         """The start has failed: cancel the tasks that it left. Those that end by themselves have a second."""
@@ -313,6 +315,8 @@ class Host:
         try:
             return node.status()
         except Exception as error:  # noqa: BLE001 - a fault in the figures must not end the node
+            if self._ending:
+                return self._status  # parts of it are closed
             return NodeStatus(detail=f"no figures: {sentence(error)}", begun=self._status.begun)
 
     async def _pause(self, seconds: float | None) -> None:

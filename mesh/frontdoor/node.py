@@ -15,7 +15,7 @@ from mesh.figures.node import NodeStatus
 from mesh.frontdoor.context import DoorSettings, Owner
 from mesh.frontdoor.door import FrontDoor
 from mesh.frontdoor.status import DoorStatus
-from mesh.node.closing import close_all
+from mesh.node.closing import close_all, close_together
 from mesh.node.config import DEVICE, NodeConfig
 from mesh.node.follower import SettingsFollower
 from mesh.node.newest import newest
@@ -143,13 +143,14 @@ class DoorNode:
             self._door.members_changed()
 
     async def stop(self, grace: float) -> None:
-        """Dismiss the vehicles, spread over the grace period; they connect again through another door."""
+        """Dismiss the vehicles, spread over the grace period; they connect again through another door. Meanwhile this
+        one is announced no longer, and so not asked for votes."""
         door, services = self._door, self._services
         closings: list[Callable[[], Awaitable[None]]] = []
         if self._follower is not None:
             closings.append(self._follower.stop)
-        if door is not None:
-            closings.append(lambda: door.stop(grace))
+        if door is not None and services is not None:
+            closings.append(lambda: close_together((services.withdraw(), door.stop(grace))))
         if services is not None:
             closings.append(services.stop)
         await close_all(*closings)

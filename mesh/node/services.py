@@ -153,14 +153,17 @@ class Services:
             self._started, self.members.live, len(self.map), lines_lost(), self._tracer.status()
         )
 
+    async def withdraw(self) -> None:
+        """Withdraw the announcement."""
+        if self._announcement is not None:
+            await self._announcement.stop()
+
     async def stop(self) -> None:
         """Withdraw the announcement and close everything."""
-        scraped, announcement = self._scraped, self._announcement
+        scraped = self._scraped
         closings: list[Callable[[], Awaitable[None]]] = [
-            self.keeper.stop, self.map.stop, self.members.stop, self.client.close
+            self.withdraw, self.keeper.stop, self.map.stop, self.members.stop, self.client.close
         ]
-        if announcement is not None:
-            closings.insert(0, announcement.stop)
         if scraped is not None:
             closings.insert(0, scraped.stop)
         closings += [lambda: self._endings.stop(_ENDING), lambda: asyncio.to_thread(self._tracer.close)]

@@ -35,6 +35,17 @@ def test_up_names_what_it_waits_for(clock: FakeClock, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == f"  16.0 s  waits for core ({asks})\n"
 
 
+def test_the_connections_that_a_front_door_still_has_are_shown(
+    clock: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress()
+    for second, left in ((0.0, 900), (5.0, 400)):
+        clock.now = second
+        row = NodeRow("door", "door", "stopping", connections=left)
+        progress(MeshStatus("m", "starting", "", "", "", "", (), 0, (row,)))
+    assert capsys.readouterr().err.splitlines()[-1] == "   5.0 s  waits for door (stopping, 400 connections left)"
+
+
 def test_the_same_is_said_again_after_a_while(clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
     waiting = Waiting()
     said = []

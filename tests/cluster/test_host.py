@@ -42,6 +42,8 @@ class Scripted:
         LOG.append("started")
 
     async def stop(self, grace: float) -> None:
+        while SCRIPT.get("leaving"):
+            await asyncio.sleep(0.01)
         LOG.append("stopped")
 
     def status(self) -> NodeStatus:
@@ -49,7 +51,8 @@ class Scripted:
             time.sleep(float(str(SCRIPT.pop("sleep"))))
         if SCRIPT.get("says"):
             logging.getLogger("mesh.test").info(str(SCRIPT["says"]))
-        return NodeStatus(connections=7, begun=int(str(SCRIPT.get("begun", 0))))
+        connections = int(str(SCRIPT.get("leaving", 7)))
+        return NodeStatus(connections=connections, begun=int(str(SCRIPT.get("begun", 0))))
 
 
 def build(assignment: Assignment) -> Scripted:
@@ -279,3 +282,16 @@ def test_a_node_that_was_told_to_stop_says_so_at_once(tmp_path: Path) -> None:
     assert it.report().state in (host.STOPPING, host.STOPPED)
     wait(it, host.STOPPED)
     assert LOG == ["started", "stopped"]
+
+
+def test_a_node_that_takes_long_to_stop_tells_how_far_it_is(tmp_path: Path) -> None:
+    it = make(tmp_path)
+    wait(it, host.READY)
+    SCRIPT["leaving"] = 6
+    it.finish(60.0)
+    for left in (6, 3):
+        SCRIPT["leaving"] = left
+        wait_until(lambda: it.report().status.connections == left)  # noqa: B023 - called at once
+        assert it.report().state == host.STOPPING
+    SCRIPT["leaving"] = 0
+    wait(it, host.STOPPED)

@@ -277,6 +277,18 @@ def test_a_front_door_that_takes_its_time_makes_the_controller_no_work(mesh: Mes
     assert (mesh.controller.calm, mesh.controller.settled) == (True, False)
 
 
+def test_the_status_shows_the_connections_that_a_front_door_still_has(mesh: Mesh) -> None:
+    mesh.stopping = 60.0
+    mesh.restarts = frozenset({"door"})
+    mesh.change()
+    while "finish door" not in " ".join(mesh.runtime.steps):
+        mesh.step()
+    mesh.runtime.say("door", host.STOPPING, status=NodeStatus(connections=123, revision=2))
+    mesh.controller.tick()
+    row = mesh.row("door")
+    assert (row.state, row.connections, row.revision) == (host.STOPPING, 123, 2)
+
+
 def test_the_time_of_a_front_door_is_bounded(mesh: Mesh) -> None:
     mesh.connections = 4_000_000
     mesh.restarts = frozenset({"door"})

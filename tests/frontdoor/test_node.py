@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from mesh.frontdoor import door as frontdoor
 from mesh.frontdoor import node
 from mesh.frontdoor.node import DoorNode
 from mesh.frontdoor.status import DoorStatus
 from mesh.node.config import NodeConfig
 from mesh.registry.embedded import EmbeddedEtcd
+from mesh.registry.keys import Keys
 from mesh.registry.members import Announcement
 from mesh.topology.topology import EtcdSpec
 from mesh.transport.waiting import until as waited
@@ -75,6 +77,39 @@ def test_door_of_a_new_mesh_waits_for_all_edges(
             await door.stop(0.1)
             for edge in edges:
                 await edge.stop()
+            await client.close()
+
+    asyncio.run(run())
+
+
+def test_a_door_that_sends_its_vehicles_away_is_announced_no_longer(
+    etcd: EmbeddedEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be asked for its vote on a change, and does not give one. It may take many minutes."""
+    monkeypatch.setattr(node, "_FIRST_EDGES", 0.0)
+
+    async def run() -> None:
+        sent_away = asyncio.Event()
+
+        async def spread(*arguments: object) -> None:
+            await sent_away.wait()
+
+        monkeypatch.setattr(frontdoor, "spread", spread)
+        client = etcd.client()
+        place = door_place(etcd)
+        key = Keys(place.topology.mesh).member(place.name)
+        door = DoorNode(place)
+        await door.start()
+        assert await client.get(key) is not None
+        stopping = asyncio.create_task(door.stop(60.0))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while await client.get(key) is not None:
+                    await asyncio.sleep(0.02)
+            assert not stopping.done()
+        finally:
+            sent_away.set()
+            await asyncio.wait_for(stopping, PATIENCE)
             await client.close()
 
     asyncio.run(run())
