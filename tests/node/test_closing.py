@@ -93,11 +93,13 @@ class Cut:
 
     def __await__(self) -> Generator[Any, None, None]:
         inner = self._start.__await__()
+        thrown: BaseException | None = None  # also by a timeout within ``start``
         while True:
             try:
-                waited = next(inner)
+                waited = next(inner) if thrown is None else inner.throw(thrown)
             except StopIteration:
                 return
+            thrown = None
             self.waits += 1
             if self.waits == self._at:
                 task = asyncio.current_task()
@@ -106,11 +108,7 @@ class Cut:
             try:
                 yield waited
             except BaseException as error:
-                try:
-                    waited = inner.throw(error)
-                except StopIteration:
-                    return
-                yield waited
+                thrown = error
 
 
 async def begin(node: Node, at: int) -> None:
