@@ -122,7 +122,8 @@ class Listener:
         self._handshake = handshake
         self._peer = Peer()  # of a connection that has no transport yet
         self._unix_path = unix_path
-        self._servers: list[asyncio.Server] = []  # one for each address that the host has
+        # One for each address that the host has, with the socket, which the server closes.
+        self._servers: list[tuple[asyncio.Server, socket.socket]] = []
         self._unix_server: asyncio.Server | None = None
         self._notices = Notices(log.warning, time.monotonic)
 
@@ -148,8 +149,7 @@ class Listener:
                     self._accept, sock=bound[-1], backlog=BACKLOG, start_serving=False, ssl=listen.tls,
                     ssl_handshake_timeout=self._handshake if listen.tls is not None else None,
                 )  # fmt: skip
-                bound.pop()
-                self._servers.append(server)
+                self._servers.append((server, bound.pop()))
         except OSError as error:
             self.stop()
             raise self._named(error) from error
@@ -184,7 +184,8 @@ class Listener:
         """Accept connections from now on. Raises ``OSError``, which names the address: between ``bind`` and this call
         another program may have listened there."""
         try:
-            for server in self._servers:
+            for server, bound in self._servers:
+                bound.listen(BACKLOG)  # the event loop does it again, and does not say that it failed
                 _serve(server)
             if self._unix_server is not None:
                 _serve(self._unix_server)
@@ -201,7 +202,7 @@ class Listener:
         """Stop listening. Open streams stay open; their owner closes them."""
         self.group.wheel.forget(self._probe)
         servers, self._servers = self._servers, []
-        for server in servers:
+        for server, _ in servers:
             server.close()
         if self._unix_server is not None:
             self._unix_server.close()

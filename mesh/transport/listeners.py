@@ -138,7 +138,11 @@ class Listeners:
         if removed:
             names = {listener.url for listener in removed}
             log.info("%s: no longer listening on %s", self._name, ", ".join(sorted(names)))
-            task = self._group.loop.create_task(self._dismiss(names), name=f"end of listeners of {self._name}")
+            # Connections that come later are not theirs, even if a listener with the same name is added meanwhile.
+            streams = list(self._group.streams)
+            task = self._group.loop.create_task(
+                self._dismiss(streams, names), name=f"end of listeners of {self._name}"
+            )
             self._endings.add(task)
             task.add_done_callback(self._endings.discard)
 
@@ -180,7 +184,6 @@ class Listeners:
                 "one change, and add the other with the next one",
             ) from error
 
-    async def _dismiss(self, names: set[str]) -> None:
-        """End the connections of removed listeners. Connections that come later are not theirs, even if a listener with
-        the same name is added meanwhile."""
-        await spread([one for one in self._group.streams if one.peer.listener in names], self._end, ENDING)
+    async def _dismiss(self, streams: list[Stream], names: set[str]) -> None:
+        """End the connections of removed listeners."""
+        await spread([one for one in streams if one.peer.listener in names], self._end, ENDING)

@@ -334,7 +334,7 @@ def test_door_has_a_span_of_a_sampled_message() -> None:
             assert len(spans) == 3
             assert [(span.vehicle, span.client) for span in spans] == [("CAR", "CAR")] * 3
             assert {span.peer.address for span in spans} == {"127.0.0.1"}
-            assert {span.peer.listener for span in spans} == {"mqtt://127.0.0.1:0"}
+            assert {span.peer.listener for span in spans} == {f"mqtt://127.0.0.1:{mesh.port}"}
             assert [span.parent for span in spans] == [context] * 3
             assert [span.reasons for span in spans] == [[0x80], [0], []]  # the first one's identifier was used again
             car.send(Ack(PUBACK, 9))

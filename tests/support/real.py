@@ -91,7 +91,7 @@ class RealEdge:
         await self._end()
 
     async def _end(self) -> None:
-        self.back_ends._listener.stop()
+        self.back_ends._listeners.close()
         self.wheel.stop()
         await asyncio.to_thread(self.journal.close)
 

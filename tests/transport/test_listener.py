@@ -85,7 +85,7 @@ def test_peer_of_a_plain_connection_has_address_and_listener() -> None:
             await until(lambda: hall.streams() and hall.streams()[0].transport is not None)
             peer = hall.streams()[0].peer
             assert (peer.address, peer.port) == writer.get_extra_info("sockname")
-            assert (peer.listener, peer.tls, peer.headers) == ("mqtt://127.0.0.1:0", None, ())
+            assert (peer.listener, peer.tls, peer.headers) == (f"mqtt://127.0.0.1:{hall.listener.port}", None, ())
             writer.close()
 
     run(main())
