@@ -1,7 +1,12 @@
-"""Facts about the changes between any two topologies, each against a second account of it that is made another way."""
+"""Facts about the changes between any two topologies, each against a second account of it that is made another way.
+
+MESH_EXAMPLES=30 in the environment makes 30 times as many pairs, some ten thousand in two minutes.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
@@ -12,12 +17,14 @@ from hypothesis import strategies as st
 
 from mesh.topology.change import REORDERED, Change, Kind, changes, restarted
 from mesh.topology.nodes import nodes, replica_names
-from mesh.topology.topology import Topology, as_dict
+from mesh.topology.topology import Topology, as_dict, from_dict
 from tests.topology.pairs import SECRETS, consistent, pairs, topologies
 
 NAMED = {"front_doors": "name", "cores": "name", "pools": "name", "edges": "name", "users": "user"}
 FILE = {"template": "topics.vehicle", "fleet": "topics.fleet", "source": "from", "prefix": "match.prefix"}
 REFUSED_KEYS = ("mesh", "etcd", "template", "data", "ray")
+
+EXAMPLES = int(os.environ.get("MESH_EXAMPLES", "1"))
 
 owned = st.dictionaries(
     st.sampled_from(["e1", "e2", "e3", "x", "x-2", "x-3", "core", "core-2", "core-3", "heart", "heart-2", "heart-3"]),
@@ -118,7 +125,7 @@ def come_and_gone(old: Topology, new: Topology) -> None:
     assert {*of(old)} ^ {*of(new)} <= named(there)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=400 * EXAMPLES)
 @given(pairs(), owned)
 def test_the_changes_of_two_topologies(pair: tuple[Topology, Topology], counts: dict[str, int]) -> None:
     old, new = pair
@@ -138,7 +145,7 @@ def test_the_changes_of_two_topologies(pair: tuple[Topology, Topology], counts: 
     assert Kind.ROLLING not in {change.kind for change in rest}
 
 
-@settings(max_examples=1000)
+@settings(max_examples=200 * EXAMPLES)
 @given(topologies(), topologies())
 def test_live_changes_alone_restart_and_refuse_nothing(old: Topology, new: Topology) -> None:
     mid = old
@@ -155,3 +162,14 @@ def test_live_changes_alone_restart_and_refuse_nothing(old: Topology, new: Topol
 def test_random_topologies_are_consistent(topology: Topology) -> None:
     names = [spec.name for spec in nodes(topology)]
     assert len(names) == len(set(names))
+
+
+@settings(max_examples=200 * EXAMPLES)
+@given(pairs(), owned)
+def test_topologies_from_etcd_have_the_same_changes(pair: tuple[Topology, Topology], counts: dict[str, int]) -> None:
+    """``mesh plan`` compares a file with settings that went through JSON."""
+    old, new = pair
+    kept = from_dict(json.loads(json.dumps(as_dict(old))))
+    assert kept == old
+    assert changes(kept, new, counts) == changes(old, new, counts)
+    assert changes(kept, old) == ()
