@@ -38,6 +38,7 @@ and only that. A change is one of three kinds:
 * **refused**: `mesh up` changes nothing at all, also none of the other changes, and says what to do instead.
 
 `mesh history` lists the revisions of the settings; `mesh up FILE --revision N` goes back to one, as one more change.
+`mesh settings [NODE]` asks the running nodes what their parts have in force.
 
 A mesh that is down takes more: the values whose remedy below begins with `mesh down`. It still needs every edge that
 owns vehicles: without one of them in its file it does not start. Passwords are compared and never shown.

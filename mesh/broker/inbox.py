@@ -40,6 +40,16 @@ class InboxRules:
         self.subscriptions_of = subscriptions_of
         self.expiry = expiry  # seconds that an inbox is kept
 
+    def in_force(self) -> dict[str, object]:
+        """The rules, with the subscriptions of a vehicle ``VEHICLE``; empty if there are no inboxes."""
+        if self.subscriptions_of is None:
+            return {}
+        found = self.subscriptions_of("VEHICLE")
+        return {
+            "subscribe": [item.filter for item in found], "qos": sorted({item.qos for item in found}),
+            "expiry": self.expiry,
+        }  # fmt: skip
+
     def subscription_for(self, vehicle: str, topic: str) -> Subscription | None:
         """The inbox subscription of ``vehicle`` that matches ``topic``."""
         if self.subscriptions_of is None:

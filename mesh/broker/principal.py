@@ -57,6 +57,13 @@ class Grant:
         self.fleet = other.fleet
         self.all = other.all
 
+    def in_force(self) -> dict[str, object]:
+        """What it allows, by name."""
+        return {
+            "publish": self.publish, "subscribe": self.subscribe, "refuse": self.refused, "refusal": self.reason,
+            "fleet": self.fleet,
+        }  # fmt: skip
+
 
 _NOTHING: Final = Grant((), ())
 _EVERYTHING: Final = Grant(ALL_TOPICS, ALL_FILTERS)

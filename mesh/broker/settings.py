@@ -106,3 +106,7 @@ class Settings:
         """Have all values of ``other`` from now on."""
         for name in NAMES:
             setattr(self, name, getattr(other, name))
+
+    def in_force(self) -> dict[str, object]:
+        """All values, by name."""
+        return {name: getattr(self, name) for name in NAMES}

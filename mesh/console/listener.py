@@ -33,7 +33,7 @@ class Console:
 
     def __init__(self, source: VehicleSource, address: Address) -> None:
         self._source = source
-        self._address = address
+        self.address = address
         self._server: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
         self._refused = 0
@@ -49,15 +49,15 @@ class Console:
     async def start(self, serve: bool = True) -> None:
         """Listen; without ``serve`` clients are refused until ``serve`` is called."""
         self._serves = serve
-        host = self._address.host
+        host = self.address.host
         if not is_loopback(host):
-            log.warning("every client that can reach the console at %s can see the mesh", self._address)
+            log.warning("every client that can reach the console at %s can see the mesh", self.address)
         runner = self._runner = web.AppRunner(
             application(self._source, host, self.status), access_log=None, max_line_size=_LINE, max_field_size=_LINE,
             shutdown_timeout=1.0,
         )  # fmt: skip
         await runner.setup()
-        self._server = await asyncio.get_running_loop().create_server(self._connected, host, self._address.port)
+        self._server = await asyncio.get_running_loop().create_server(self._connected, host, self.address.port)
 
     def serve(self) -> None:
         self._serves = True

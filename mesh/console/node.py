@@ -25,6 +25,7 @@ from mesh.node.newest import newest
 from mesh.node.prepared import Prepared
 from mesh.node.registry import client_of
 from mesh.registry.client import EtcdClient
+from mesh.telemetry.logs import log_levels
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class ConsoleNode:
         self._config = await newest(self._config)
         self._console = await self._listen(self._config, serve=True)
         self._client = client_of(self._config.topology, self._config.endpoints)
-        self._follower = SettingsFollower.of(self._client, self._config, self.prepare)
+        self._follower = SettingsFollower.of(self._client, self._config, self.prepare, self.in_force)
         await self._follower.start()
 
     async def _listen(self, config: NodeConfig, serve: bool) -> Console:
@@ -109,6 +110,11 @@ class ConsoleNode:
         for error in await asyncio.gather(*self._endings, return_exceptions=True):
             if error is not None:
                 log.warning("a listener of the console did not end cleanly: %s", error)
+
+    def in_force(self) -> dict[str, object]:
+        """What holds in this console at present, by name."""
+        assert self._console is not None
+        return {"console": str(self._console.address), "log": log_levels()}
 
     def status(self) -> NodeStatus:
         """The figures for ``mesh status`` and the metrics."""

@@ -107,6 +107,11 @@ class BackEndClients:
         if self._endpoint is not None:
             await self._endpoint.stop(grace)
 
+    def in_force(self, seal: Callable[[bytes], str]) -> dict[str, object]:
+        """What holds at present, by name, with ``seal`` of each user's password."""
+        endpoint = {} if self._endpoint is None else self._endpoint.in_force()
+        return {**endpoint, **self._backends.in_force(seal), "wrong_passwords": self.attempts.in_force()}
+
     def status(self) -> tuple[SocketsStatus, ...]:
         """Figures of all listeners together; none before ``listen``."""
         return () if self._endpoint is None else (self._endpoint.status(CLIENT),)

@@ -46,6 +46,11 @@ class FleetBackfill:
         self._begun = 0  # how often the topics were looked up
         self.active = False
 
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The filters of the fleet's topics."""
+        return self._filters
+
     def follow(self, filters: tuple[str, ...]) -> bool:
         """Other filters from now on. Returns whether ``begin`` is due: those that the edge has may be too few."""
         if filters == self._filters:

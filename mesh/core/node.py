@@ -116,7 +116,7 @@ class CoreNode:
         await clients.listen(config, broker_host, self._trail)
         await services.announce({})
         await services.show(self.status)
-        self._follower = SettingsFollower.of(services.client, config, self.prepare)
+        self._follower = SettingsFollower.of(services.client, config, self.prepare, self.in_force)
         await self._follower.start()
 
     async def prepare(self, config: NodeConfig) -> Prepared:
@@ -320,6 +320,18 @@ class CoreNode:
         finally:
             for link in self._links.values():
                 link.abort()
+
+    def in_force(self) -> dict[str, object]:
+        """What holds in the parts of this core at present, by name."""
+        broker_host, clients, router, services = self._broker_host, self._clients, self._router, self._services
+        if broker_host is None or clients is None or router is None or services is None:
+            return {}
+        return {
+            "broker": broker_host.broker.settings.in_force(), "backends": self._grants.backends.in_force(),
+            "clients": clients.in_force(self._config.seal), "fleet": router.fleet,
+            "edges": {edge: link.in_force() for edge, link in sorted(self._links.items())},
+            **services.in_force(),
+        }  # fmt: skip
 
     def status(self) -> NodeStatus:
         """Figures for ``mesh status`` and metrics."""

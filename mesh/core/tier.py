@@ -120,6 +120,14 @@ class TierLink(ClientEvents):
         if self._backfill.follow(fleet) and self.up:
             self._backfill.begin(True, self._give)
 
+    def in_force(self) -> dict[str, object]:
+        """What holds at present, by name."""
+        return {
+            "owner_timeout": self._downstream.answer_within, "patience": self._downstream.holding.patience,
+            "spool_messages": self.spool.max_messages, "spool_bytes": self.spool.max_bytes,
+            "fleet": self._backfill.filters,
+        }  # fmt: skip
+
     def widen(self, size: int) -> None:
         """The edge takes packets of ``size`` bytes, whatever it said when it accepted this core."""
         self._client.widen(size)

@@ -169,6 +169,13 @@ class Devices(DoorOwner):
         self.grace = grace
         self._listener.limit = links
 
+    def in_force(self) -> dict[str, object]:
+        """What holds at present, by name."""
+        return {
+            "packets": self.limits.in_force(), "attach_grace": self.grace, "links": self._listener.limit,
+            "frame": self.max_body,
+        }  # fmt: skip
+
     def pause(self) -> None:
         """Read no door until ``resume``: the journal cannot take more."""
         self.paused = True

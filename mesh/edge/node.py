@@ -103,7 +103,7 @@ class EdgeNode:
         await cores.start()
         await services.announce({DEVICE: devices.port, TIER: cores.ports[0]})
         await services.show(self.status)
-        self._follower = SettingsFollower.of(services.client, config, self.prepare)
+        self._follower = SettingsFollower.of(services.client, config, self.prepare, self.in_force)
         await self._follower.start()
 
     async def prepare(self, config: NodeConfig) -> Prepared:
@@ -210,6 +210,18 @@ class EdgeNode:
                 remove_breadcrumb(self._config.folder)
             if self._trail is not None:
                 end_trail(self._config.folder)
+
+    def in_force(self) -> dict[str, object]:
+        """What holds in the parts of this edge at present, by name."""
+        broker_host, devices, services, cores = self._broker_host, self._devices, self._services, self._cores
+        if broker_host is None or devices is None or services is None or cores is None:
+            return {}
+        broker = broker_host.broker
+        return {
+            "broker": broker.settings.in_force(), "vehicles": self._grants.vehicles.in_force(),
+            "inbox": broker.inbox.rules.in_force(), "doors": devices.in_force(), "cores": cores.in_force(),
+            **services.in_force(),
+        }  # fmt: skip
 
     def status(self) -> NodeStatus:
         """The status, for ``mesh status`` and metrics."""

@@ -122,6 +122,13 @@ class FrontDoor:
         await settle(self._inside, max(0.1, deadline - self.group.loop.time()))
         self.wheel.stop()
 
+    def in_force(self) -> dict[str, object]:
+        """What holds at present, by name."""
+        return {
+            **self.clients.in_force(), "listen": self._listeners.in_force(),
+            "topic_aliases": self._context.settings.topic_aliases, "links": self.links.in_force(),
+        }  # fmt: skip
+
     def status(self) -> ConnectionsStatus:
         """The status, for ``mesh status`` and metrics."""
         counters, clients, group = self._context.counters, self.clients, self.group

@@ -98,6 +98,10 @@ class Links(Allowance):
             link.start()
         return link
 
+    def in_force(self) -> dict[str, object]:
+        """What holds at present, by name."""
+        return {"frame": self._max_packet, "held": self.most, "held_per_vehicle": self._share}
+
     def held(self) -> int:
         return sum(link.held for link in self._links.values())
 

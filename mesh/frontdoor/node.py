@@ -111,7 +111,7 @@ class DoorNode:
         await door.start()
         await services.announce({})
         await services.show(self.status)
-        self._follower = SettingsFollower.of(services.client, config, self.prepare)
+        self._follower = SettingsFollower.of(services.client, config, self.prepare, self.in_force)
         await self._follower.start()
 
     async def prepare(self, config: NodeConfig) -> Prepared:
@@ -154,6 +154,16 @@ class DoorNode:
         if services is not None:
             closings.append(services.stop)
         await close_all(*closings)
+
+    def in_force(self) -> dict[str, object]:
+        """What holds in the parts of this door at present, by name."""
+        door, services, identity = self._door, self._services, self._config.topology.identity
+        if door is None or services is None:
+            return {}
+        return {
+            "vehicles": door.in_force(), "wrong_passwords": self._attempts.in_force(),
+            "identity": {"from": identity.source, "pattern": identity.pattern}, **services.in_force(),
+        }  # fmt: skip
 
     def status(self) -> NodeStatus:
         """The status, for ``mesh status`` and metrics."""

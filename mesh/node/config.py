@@ -42,6 +42,7 @@ _WHEN_FULL: Final = {
 }
 
 _TIER: Final = "tier link"
+_SEAL: Final = "seal"
 _MAX_PACKET_OF_MESH: Final = 1 << 20  # room for properties that the mesh adds to a client's largest packet
 _OWN_PROPERTIES: Final = 16  # user properties that the mesh adds: a trace context, and those of a dead letter
 _OWN_LEVELS: Final = 1  # of a topic: $dead-letters/
@@ -76,6 +77,10 @@ class NodeConfig:
     def prove(self, purpose: str, *parts: bytes) -> bytes:
         """A proof that this node knows the mesh secret."""
         return secrets.prove(self.secret, purpose, *parts)
+
+    def seal(self, digest: bytes) -> str:
+        """A text that changes with a secret and tells nothing of it: ``digest`` is the secret's."""
+        return self.prove(_SEAL, self.name.encode(), digest).hex()[:16]
 
     def tier_password(self, edge: str) -> bytes:
         """The password of this core for ``edge``; it is invalid at any other edge."""

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, final
 
@@ -29,6 +29,7 @@ from mesh.node.prepared import Prepared
 from mesh.registry.ballot import Ballot
 from mesh.registry.client import EtcdClient
 from mesh.registry.errors import RegistryError, Unavailable
+from mesh.registry.inquiry import Inquiries
 from mesh.registry.settings import Revision, SettingsStore
 from mesh.registry.settingswatch import SettingsWatch
 from mesh.registry.tasks import end
@@ -42,6 +43,9 @@ _RETRY: Final = 5.0  # seconds between two attempts to prepare a revision that i
 Prepare = Callable[[NodeConfig], Awaitable[Prepared]]
 """Prepares a change and changes nothing that serves. Raises ``ValueError`` or ``OSError`` with one sentence. One that
 raises or is cancelled has closed what it opened."""
+
+Tell = Callable[[], Mapping[str, object]]
+"""What is in force in the parts of a node, by name, as values for JSON. It has no secrets."""
 
 
 @final
@@ -66,17 +70,20 @@ class NotPrepared(Exception):
 
 @final
 class SettingsFollower:
-    """One task. ``config`` is what the node follows, ``begun`` the revision with which it started."""
+    """One task. ``config`` is what the node follows, ``begun`` the revision with which it started. ``inquiries`` are
+    answered while it follows."""
 
     def __init__(
-        self, config: NodeConfig, prepare: Prepare, store: SettingsStore, watch: SettingsWatch, ballot: Ballot
-    ) -> None:
+        self, config: NodeConfig, prepare: Prepare, store: SettingsStore, watch: SettingsWatch, ballot: Ballot,
+        inquiries: Inquiries | None = None,
+    ) -> None:  # fmt: skip
         self.config = config
         self.begun = config.revision
         self._prepare = prepare
         self._store = store
         self._watch = watch
         self._ballot = ballot
+        self._inquiries = inquiries
         self._candidate: Candidate | None = None
         self._voted = 0  # the last proposal that was answered
         self._said: tuple[int, str] | None = None  # the confirmation: revision and error
@@ -90,13 +97,17 @@ class SettingsFollower:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    def of(cls, client: EtcdClient, config: NodeConfig, prepare: Prepare) -> SettingsFollower:
+    def of(cls, client: EtcdClient, config: NodeConfig, prepare: Prepare, tell: Tell) -> SettingsFollower:
         """The follower of a node, which closes ``client`` later."""
         mesh = config.topology.mesh
-        return cls(
+        inquiries = Inquiries(
+            client, mesh, config.name, lambda: {"revision": follower.revision, "settings": dict(tell())}
+        )
+        follower = cls(
             config, prepare, SettingsStore(client, mesh), SettingsWatch(client, mesh),
-            Ballot(client, mesh, config.name),
+            Ballot(client, mesh, config.name), inquiries,
         )  # fmt: skip
+        return follower
 
     @property
     def revision(self) -> int:
@@ -126,13 +137,19 @@ class SettingsFollower:
         self._task = asyncio.create_task(self._run(), name="settings")
         await self._watch.start(0.0)
         await self._ballot.start(0.0)
+        if self._inquiries is not None:
+            await self._inquiries.start()
 
     async def stop(self) -> None:
         """End, and undo what is prepared and not in force."""
         try:
-            await close_all(self._end, self._watch.stop, self._ballot.stop)
+            await close_all(self._end, self._stop_inquiries, self._watch.stop, self._ballot.stop)
         finally:
             self._withdraw()
+
+    async def _stop_inquiries(self) -> None:
+        if self._inquiries is not None:
+            await self._inquiries.stop()
 
     async def _end(self) -> None:
         task, self._task = self._task, None

@@ -30,7 +30,7 @@ from mesh.registry.map import VehicleMap
 from mesh.registry.members import Announcement, Member, Members
 from mesh.registry.record import Record
 from mesh.telemetry.export import Receiver
-from mesh.telemetry.logs import lines_lost
+from mesh.telemetry.logs import lines_lost, log_levels
 from mesh.telemetry.tracing import NodeTracer, open_tracer, receiver_at
 
 _WAIT: Final = 3.0  # seconds that a start waits for etcd, which may be unavailable
@@ -122,6 +122,18 @@ class Services:
     def metrics(self) -> str:
         """Host and port where Prometheus reads this node; empty if it does not."""
         return "" if self._scraped is None else self._scraped.address
+
+    def in_force(self) -> dict[str, object]:
+        """What holds at present, by name."""
+        return {
+            "telemetry": {**self._tracer.in_force(), "prometheus": self.metrics},
+            "pools": {
+                pool.name: {"prefix": pool.prefix, "edges": {edge.name: edge.weight for edge in pool.edges}}
+                for pool in self._config.topology.pools
+            },
+            "map": self.map.recent.limit,
+            "log": log_levels(),
+        }
 
     def edges_of(self, pool: str) -> dict[str, float]:
         """The edges of the pool that are announced at present, with their weights."""

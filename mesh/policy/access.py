@@ -105,6 +105,13 @@ class Backends:
             raise Refused(NOT_AUTHORIZED, f"the user {identity!r} was removed")
         return Principal(identity, BACKEND, self._permissions)
 
+    def in_force(self, seal: Callable[[bytes], str]) -> dict[str, object]:
+        """Who is admitted, with ``seal`` of the digest of each password."""
+        return {
+            "anonymous": self._anonymous,
+            "users": {name: seal(digest) for name, digest in sorted(self._passwords.items())},
+        }
+
     def take(self, other: Backends) -> Callable[[Principal], bool]:
         """Admit the clients that ``other`` admits from now on. Returns the function that says whether a client that was
         admitted before is not admitted in this way now: its user was removed, or it gave no password, which its name

@@ -49,6 +49,11 @@ class Allowances:
     def __len__(self) -> int:
         return len(self._taken)
 
+    @property
+    def most(self) -> int:
+        """What each key may take at once."""
+        return self._most
+
     def allow(self, most: int) -> None:
         """Another ``most`` from now on; what is taken stays taken."""
         self._most = most
@@ -99,6 +104,10 @@ class Attempts:
         self._addresses.allow(of_many)
         self._users.allow(of_many)
         self._pairs.allow(max(1, most // _SHARE))
+
+    def in_force(self) -> dict[str, object]:
+        """Wrong passwords a minute: of an address, of a user, and of one user from one address."""
+        return {"address": self._addresses.most, "user": self._users.most, "pair": self._pairs.most}
 
     def check(self, address: str, name: str) -> None:
         """Called before a password is looked at. Raises ``Refused`` with 0x9F (3 before MQTT 5.0) if too many wrong

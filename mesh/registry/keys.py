@@ -35,8 +35,8 @@ class Keys:
     """The keys of one mesh."""
 
     __slots__ = (
-        "confirmed", "current", "epochs", "generation", "journals", "kept", "last", "members", "mesh", "proposed",
-        "revisions", "run", "vehicles", "votes",
+        "answers", "asked", "confirmed", "current", "epochs", "generation", "journals", "kept", "last", "members",
+        "mesh", "proposed", "revisions", "run", "vehicles", "votes",
     )  # fmt: skip
 
     def __init__(self, mesh: str) -> None:
@@ -56,6 +56,8 @@ class Keys:
         self.last = settings + b"last"
         self.votes = settings + b"votes/"
         self.confirmed = settings + b"confirmed/"
+        self.asked = settings + b"asked/"
+        self.answers = settings + b"answers/"
 
     def vehicle(self, vehicle: str) -> bytes:
         return self.vehicles + checked("vehicle", vehicle).encode()
@@ -72,6 +74,10 @@ class Keys:
 
     def confirmation(self, name: str) -> bytes:
         return self.confirmed + checked("member", name).encode()
+
+    def answer(self, question: bytes, name: str) -> bytes:
+        """The answer of a node to a question, whose key is below ``asked``; without a name, their prefix."""
+        return self.answers + question[len(self.asked) :] + b"/" + name.encode()
 
     def journal(self, name: str) -> bytes:
         return self.journals + checked("member", name).encode()

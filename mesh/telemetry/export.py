@@ -92,6 +92,11 @@ class ExportThread:
         return self.recorded - self.exported - self.dropped
 
     @property
+    def endpoint(self) -> str:
+        """Where spans are sent at present."""
+        return self._receiver.endpoint
+
+    @property
     def reachable(self) -> bool:
         """Whether the endpoint accepted the last batch (True before the first)."""
         return self._reachable

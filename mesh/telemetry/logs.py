@@ -42,6 +42,13 @@ _FRAME_BYTES: Final = 300
 _STDERR: Final = 2
 
 
+def log_levels() -> dict[str, str]:
+    """The levels that are set in this process: ``root``, and the loggers that have a level of their own."""
+    own = {name: logger for name, logger in logging.root.manager.loggerDict.items() if name.startswith("mesh")}
+    levels = {name: logger.level for name, logger in own.items() if isinstance(logger, logging.Logger) and logger.level}
+    return {name: logging.getLevelName(level) for name, level in {"root": logging.root.level, **levels}.items()}
+
+
 @final
 class Logs(logging.Handler):
     """The log of this process from its creation to ``close``, which ``logging.shutdown`` calls when Python ends.

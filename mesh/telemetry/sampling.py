@@ -97,6 +97,10 @@ class Sampler:
         self._skip = _gap(ratio)
         self._watched = frozenset(watch)
 
+    def in_force(self) -> dict[str, object]:
+        """The ratio, and the vehicles that are watched."""
+        return {"sample": self._ratio, "watch": sorted(self._watched)}
+
     def picks(self) -> bool:
         """Count a message that no node of the mesh has decided on; return whether it may be sampled without a request
         of its caller. A caller's decision takes precedence in ``decide``: then the ratio picks the next message

@@ -136,6 +136,11 @@ class NodeTracer(Tracer):
             reachable=thread.reachable,
         )
 
+    def in_force(self) -> dict[str, object]:
+        """What is sampled, and where spans go."""
+        thread = self._exporter
+        return {**self._sampler.in_force(), "otlp": None if thread is None else thread.endpoint}
+
     def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Wait until every span so far is exported or dropped; return False at the timeout."""
         return self._exporter is None or self._exporter.flush(seconds)

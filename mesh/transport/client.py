@@ -86,6 +86,15 @@ class ClientContext:
         self.rejected = 0
         self.silent = 0  # closed because of keep alive
 
+    def in_force(self) -> dict[str, object]:
+        """What holds for connections that open now, by name."""
+        admission = self.admission
+        return {
+            "connections": admission.most, "redirect": admission.redirect, "packets": admission.limits.in_force(),
+            "connect_timeout": self.connect_timeout, "answer_timeout": self.answer_timeout,
+            "packet_rate": self.packet_rate, "buffers": self.buffers.limit,
+        }  # fmt: skip
+
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ClientStream(Buffering):

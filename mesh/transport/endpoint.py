@@ -367,6 +367,10 @@ class Endpoint:
         for stream in self.group.streams:
             stream.release(HOLD_NODE)
 
+    def in_force(self) -> dict[str, object]:
+        """What holds at present, by name."""
+        return {**self.clients.in_force(), "listen": self._listeners.in_force()}
+
     def status(self, link: str) -> SocketsStatus:
         """The status, for ``mesh status`` and metrics; ``link`` is the kind of the sockets."""
         clients, group = self.clients, self.group

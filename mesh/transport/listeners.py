@@ -161,6 +161,10 @@ class Listeners:
         for listener in self._present:
             listener.stop()
 
+    def in_force(self) -> list[dict[str, object]]:
+        """Where it listens, and how many connections each listener lets in."""
+        return [{"address": str(one.listen), "limit": one.limit} for one in self._present]
+
     def status(self) -> tuple[ListenerStatus, ...]:
         """One for each listener."""
         return tuple([listener.status() for listener in self._present])

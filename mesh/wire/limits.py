@@ -43,6 +43,14 @@ class PacketLimits:
         self.max_subscriptions = max_subscriptions
         self.max_connect_size = min(max_connect_size, max_packet_size)
 
+    def in_force(self) -> dict[str, object]:
+        """All limits, by name."""
+        return {
+            "max_packet_size": self.max_packet_size, "max_connect_size": self.max_connect_size,
+            "max_user_properties": self.max_user_properties, "max_topic_levels": self.max_topic_levels,
+            "max_subscriptions": self.max_subscriptions,
+        }  # fmt: skip
+
     def widen(self, other: PacketLimits) -> None:
         """Raise the limits that a topology sets to those of ``other``, if these are higher."""
         self.max_packet_size = max(self.max_packet_size, other.max_packet_size)

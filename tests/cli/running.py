@@ -5,6 +5,7 @@ The nodes run on one event loop in a thread, with a real etcd, so that the tests
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ from typing import Any
 import psutil
 
 from mesh.cluster.lifecycle import planned
-from mesh.cluster.nodes import build
 from mesh.cluster.plan import ClusterPlan
 from mesh.cluster.run import RUNNING, Run, save_plan, save_run
 from mesh.topology.load import load
@@ -83,7 +83,9 @@ class Nodes:
 
     async def _start(self) -> None:
         for one in sorted(self._plan.nodes, key=lambda node: node.stage):
-            node = build(self._plan.assignment(one))
+            assignment = self._plan.assignment(one)
+            module, _, function = assignment.factory.partition(":")
+            node = getattr(importlib.import_module(module), function)(assignment)
             self._nodes.append(node)
             await node.start()
 
