@@ -84,7 +84,7 @@ class Pressure:
 
     def _receive_maximum(self) -> int:
         """The highest receive maximum that a core was told: a lower one of today binds later connections only."""
-        return max([self._settings.receive_maximum, *(core.receive_maximum for core in self._cores)])
+        return max([self._settings.receive_maximum, *[core.receive_maximum for core in self._cores]])
 
     def _connected(self, session: Session) -> bool:
         if session.connection is None:

@@ -123,8 +123,6 @@ class CoreNode:
         """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves, or
         ``OSError`` if an address cannot be taken, or it may not open as many files as they ask for."""
         prepared = without_changes(self._config, config, _TAKEN)
-        if config.spec.listen != self._config.spec.listen:
-            raise ValueError(f"{self._config.name} cannot take other listeners while it runs")
         broker_host, clients, owners, router = self._broker_host, self._clients, self._owners, self._router
         services = self._services
         if broker_host is None or clients is None or owners is None or router is None or services is None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from mesh.core.recovery import CoreItems
 from mesh.registry.embedded import EmbeddedEtcd
-from mesh.topology.topology import BackendRule, BackendUser, LimitsSpec, Topology
+from mesh.topology.topology import BackendRule, BackendUser, LimitsSpec, ListenerSpec, Topology
+from mesh.topology.units import Address
 from mesh.transport.endpoint import EndpointClient
 from mesh.wire import reasons
 from mesh.wire.packets import MQTT5, MQTT311, PUBACK, Ack, Connack, Disconnect, Publish
-from mesh.wire.properties import Properties
 from tests.core.harness import Mesh, acks, retained, say
+from tests.core.pressed import FLIGHT, QUEUE, WINDOW, codes, flood, full_vehicle, tick
 from tests.support.bare import Bare
-from tests.support.bench import subscribe
 from tests.support.effects import effect_of
 from tests.support.nodes import Nodes, etcd, publish, with_nodes
+from tests.support.ports import free_ports
 from tests.support.waiting import until
 
 __all__ = ["etcd"]  # a fixture
@@ -76,32 +78,18 @@ def test_time_that_an_edge_has_to_answer() -> None:
 def test_patience_with_a_full_queue() -> None:
     mesh = Mesh(1)
     settings = mesh.edges["edge-1"].settings
-    settings.max_queue_messages = 1
+    settings.max_queue_messages, settings.in_flight, settings.receive_maximum = QUEUE, FLIGHT, WINDOW
     mesh.connect()
-    vehicle = mesh.edges["edge-1"].client("v", "V1", 0, auto_ack=False, properties=_slow())
-    subscribe(vehicle, "vehicles/V1/cmd")
-    mesh.run()
+    full_vehicle(mesh)
     backend = mesh.backend()
-    for _ in range(6):
-        backend.publish("vehicles/V1/cmd", qos=2)
-        mesh.run()
-    link = mesh.links["edge-1"]
-    assert len(link._downstream.holding) > 0
+    flood(mesh, backend, 0, 5)
     take(mesh, queue_patience=60.0)
-    mesh.clock.now += 30
-    link.tick()
-    mesh.run()
-    assert link._downstream.holding.refused == 0
+    for _ in range(30):
+        tick(mesh, 1)
+    assert codes(backend) == []
     take(mesh, queue_patience=20.0)
-    link.tick()
-    mesh.run()
-    assert link._downstream.holding.refused > 0
-
-
-def _slow() -> Properties:
-    properties = Properties()
-    properties.receive_maximum = 1
-    return properties
+    tick(mesh, 0)
+    assert codes(backend) == [reasons.QUOTA_EXCEEDED] * 5
 
 
 @effect_of("fleet")
@@ -172,10 +160,11 @@ def test_an_edge_that_is_removed_leaves_nothing_behind(connected: bool) -> None:
     assert "edge-2" not in CoreItems(mesh.core.store.crash().live()).links
     assert len(mesh.core.broker.letters) == 1  # of the vehicle
     assert len(mesh.core.broker.quotas.depths) == depths - 1
-    for number in range(1200):  # more than the spool takes
-        backend.publish("fleet/more", str(number).encode())
-    mesh.run()
-    assert {reason for _, reason in acks(backend)} == {0}
+    for _ in range(12):
+        for _ in range(100):  # together more than the spool takes
+            backend.publish("fleet/more")
+        mesh.run()
+    assert [reason for _, reason in acks(backend)] == [reasons.NO_MATCHING_SUBSCRIBERS] * 1200
 
 
 # Real nodes
@@ -238,6 +227,33 @@ def test_wrong_passwords(etcd: EmbeddedEtcd) -> None:
     with_nodes(etcd, main)
 
 
+@effect_of("cores.listen")
+def test_listeners_are_added_and_removed(etcd: EmbeddedEtcd) -> None:
+    ports = free_ports(2)
+
+    def listening(*chosen: int) -> Callable[[Topology], Topology]:
+        listen = tuple([ListenerSpec(kind="mqtt", address=Address("127.0.0.1", port)) for port in chosen])
+        return lambda topology: replace(topology, cores=(replace(topology.cores[0], listen=listen),))
+
+    async def main(mesh: Nodes) -> None:
+        await mesh.change(listening(0, ports[0]))  # the first is there already
+        first = await mesh.backend("first", "news")
+        second = Bare(MQTT5)
+        await second.hello(ports[0], "second")
+        await mesh.change(listening(*ports))
+        assert await closed_with(first) == [reasons.SERVER_SHUTTING_DOWN]
+        third = Bare(MQTT5)
+        await third.hello(ports[1], "third")
+        for client in (second, third):
+            publish(client, "news")
+            await client.acked(PUBACK, [1])
+            await client.close()
+        with pytest.raises(OSError, match=str(mesh.vehicles)):
+            await mesh.change(listening(ports[0], mesh.vehicles))
+
+    with_nodes(etcd, main)
+
+
 @effect_of("limits.connections", "cores.redirect")
 def test_connections_and_redirect(etcd: EmbeddedEtcd) -> None:
     async def main(mesh: Nodes) -> None:
@@ -287,9 +303,10 @@ def test_rate_of_packets(etcd: EmbeddedEtcd) -> None:
         await mesh.limits(packet_rate=100_000)
         later = await mesh.backend("b")
         assert mesh.core._clients is not None
+        assert mesh.core._clients._endpoint is not None
         for client in (opened, later):
             client.raw(b"\x30\xff\xff\x03" + b"\0\1x\0" + b"x" * 1000)  # a PUBLISH of 64 KiB of which a part comes
-        streams = [one for one in mesh.core._clients._endpoints[0].group.streams if isinstance(one, EndpointClient)]
+        streams = [one for one in mesh.core._clients._endpoint.group.streams if isinstance(one, EndpointClient)]
         await until(lambda: all(one.progress() > 0 for one in streams), "a part of a packet")
         for client in (opened, later):
             client.raw(b"x" * 1000)
@@ -322,18 +339,21 @@ def test_levels_of_topics(etcd: EmbeddedEtcd) -> None:
 
 
 @effect_of("limits.max_packet_size")
-def test_larger_packets_reach_vehicles_and_back_ends_through_links_that_were_open_before(etcd: EmbeddedEtcd) -> None:
+def test_larger_packets_reach_edges_and_back_ends_through_links_that_were_open_before(etcd: EmbeddedEtcd) -> None:
     size = 4 << 20
 
     async def main(mesh: Nodes) -> None:
-        before = await mesh.backend("before", "vehicles/V1/up")
-        vehicle = await mesh.vehicle("V1", "vehicles/V1/down")
+        before = await mesh.backend("before", "news")
+        vehicle = await mesh.vehicle("V1", "vehicles/V1/down", expiry=100)
+        await vehicle.close()
         await mesh.limits(max_packet_size=8 << 20)
-        after = await mesh.backend("after")
-        publish(after, "vehicles/V1/down", b"x" * size)
-        await after.acked(PUBACK, [1])
-        assert [ack.reason for ack in after.packets if isinstance(ack, Ack)] == [0]
-        await vehicle.until(lambda: vehicle.error or vehicle.publishes(), "the large message")
+        after = await mesh.backend("after", "news")
+        for number, topic in enumerate(("vehicles/V1/down", "news"), 1):
+            publish(after, topic, b"x" * size, number)
+        await after.acked(PUBACK, [1, 2])
+        assert [ack.reason for ack in after.packets if isinstance(ack, Ack)] == [0, 0]
+        for client in (before, after):
+            assert len((await client.wait(Publish)).payload) == size
         publish(before, "vehicles/V1/down", b"x" * size)  # its CONNACK said less
         assert await closed_with(before) == [reasons.PACKET_TOO_LARGE]
         link = mesh.core._links["edge-1"]

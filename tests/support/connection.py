@@ -15,6 +15,8 @@ from mesh.wire.encode import encode
 from mesh.wire.packets import Packet
 from tests.support.waiting import PATIENCE
 
+ANY_SIZE = PacketLimits(max_packet_size=256 << 20)  # a client that names no Maximum Packet Size takes all
+
 
 class Connection(asyncio.Protocol):
     """``closed`` is set when the connection has ended; ``reset`` is true if it was reset.
@@ -27,7 +29,7 @@ class Connection(asyncio.Protocol):
         self.closed = asyncio.Event()
         self.reset = False
         self._transport: asyncio.Transport | None = None
-        self._reader = Reader(PacketLimits(), CLIENT, protocol)
+        self._reader = Reader(ANY_SIZE, CLIENT, protocol)
         self._changed = asyncio.Event()
 
     def take(self, packet: Packet) -> None:
@@ -42,7 +44,7 @@ class Connection(asyncio.Protocol):
 
     async def open(self, port: int) -> None:
         """Make a TCP connection."""
-        self._reader = Reader(PacketLimits(), CLIENT, self.protocol)
+        self._reader = Reader(ANY_SIZE, CLIENT, self.protocol)
         await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", port)
 
     def send(self, *packets: Packet) -> None:

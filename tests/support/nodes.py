@@ -104,10 +104,12 @@ class Nodes:
         assert self.door._door is not None
         return self.door._door.ports[0]
 
-    async def vehicle(self, name: str, *filters: str, protocol: int = MQTT5) -> Bare:
+    async def vehicle(self, name: str, *filters: str, protocol: int = MQTT5, expiry: int = 0) -> Bare:
         client = Bare(protocol)
         self.clients.append(client)
-        await client.hello(self.vehicles, name)
+        properties = Properties()
+        properties.session_expiry = expiry
+        await client.hello(self.vehicles, name, properties=properties if protocol == MQTT5 else None)
         return await subscribed(client, *filters)
 
     async def backend(self, client_id: str, *filters: str, protocol: int = MQTT5, expiry: int = 0) -> Bare:
