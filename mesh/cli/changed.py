@@ -27,6 +27,9 @@ _POLL: Final = 0.5
 def change(new: Topology, found: Found, over: float, wait: bool) -> int:
     """Put the settings of ``new`` in force, or change nothing; returns the exit code."""
     begun = time.time()
+    run = found.run
+    assert run is not None, "the mesh runs"
+    left, why = _pending(new, run)
     try:
         done = put_in_force(new, found, over, Waiting())
     except NotChanged as error:
@@ -35,12 +38,12 @@ def change(new: Topology, found: Found, over: float, wait: bool) -> int:
     except (RegistryError, OSError, ValueError) as error:
         print(f"whether mesh {new.mesh!r} has changed is not known: {error}; 'mesh history' shows it", file=sys.stderr)
         return 1
-    run = found.run
-    assert run is not None, "the mesh runs"
     if done.changed is None:
         print(f"mesh {new.mesh!r} runs as the file describes ({done.source}); nothing was changed")
-        return _rolls(new, run, wait, over) or warn(run)
+        return _rolls(left, why, run, wait, over) or warn(run)
     code = _show(done, done.changed, run.mesh)
+    if left:
+        print(f"an earlier change was still restarting {', '.join(left)}: those that are left get this one as well")
     restarted = done.difference.restarted
     if restarted:
         print(f"restarts one after another: {', '.join(restarted)}" + ("" if wait else "; 'mesh status' shows them"))
@@ -86,13 +89,18 @@ def _added(difference: Difference) -> list[str]:
     return [spec.name for spec in nodes(difference.new) if spec.name not in before]
 
 
-def _rolls(new: Topology, run: Run, wait: bool, over: float) -> int:
-    """Tell of nodes that an earlier change still restarts; returns the exit code."""
+def _pending(new: Topology, run: Run) -> tuple[list[str], str]:
+    """The nodes that an earlier change still restarts; a sentence if that is not known."""
     try:
-        left = pending_of(new, run, status_of(run).nodes)
+        return pending_of(new, run, status_of(run).nodes), ""
     except (RegistryError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 0
+        return [], str(error)
+
+
+def _rolls(left: Sequence[str], why: str, run: Run, wait: bool, over: float) -> int:
+    """Tell of nodes that an earlier change still restarts; returns the exit code."""
+    if why:
+        print(why, file=sys.stderr)
     if not left:
         return 0
     print(f"an earlier change still restarts {', '.join(left)}", flush=True)

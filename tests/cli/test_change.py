@@ -14,6 +14,7 @@ import pytest
 from mesh.cli.main import main
 from mesh.cluster.find import record
 from mesh.cluster.run import load_run, run_path
+from mesh.cluster.status import NodeRow, Snapshot, save_status
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.settings import SettingsStore
 from mesh.topology.topology import Topology
@@ -138,6 +139,23 @@ def test_up_tells_of_nodes_that_are_restarted(mesh: Mesh) -> None:
         code, out, _ = mesh("up", "--over", "5m")
     assert code == 0
     assert "restarts one after another: edge-1, edge-2, core, door; 'mesh status' shows them" in out
+
+
+def test_a_second_up_is_told_of_the_nodes_that_the_first_still_restarts(mesh: Mesh) -> None:
+    mesh.write(BIND)
+    with VotingNodes(mesh.topology):
+        assert mesh("up")[0] == 0
+    rows = tuple(NodeRow(name, "edge", "ready", begun=1) for name in ("edge-1", "edge-2"))
+    run = load_run(mesh.topology.data)
+    assert run is not None
+    save_status(mesh.topology.data, Snapshot(run.mesh, "ready", rows))
+    code, out, _ = mesh("up")
+    assert (code, out.splitlines()[-1]) == (0, "an earlier change still restarts edge-1, edge-2")
+    mesh.write(BIND, MORE)
+    with VotingNodes(mesh.topology):
+        code, out, _ = mesh("up")
+    said = "an earlier change was still restarting edge-1, edge-2: those that are left get this one as well\n"
+    assert (code, said in out) == (0, True)
 
 
 def test_a_warning_is_in_the_status_until_a_revision_removes_its_cause(mesh: Mesh) -> None:
