@@ -37,8 +37,23 @@ and only that. A change is one of three kinds:
   second, within the time that `--over` gives.
 * **refused**: `mesh up` changes nothing at all, also none of the other changes, and says what to do instead.
 
-`mesh history` lists the revisions of the settings; `mesh up FILE --revision N` goes back to one, as one more change.
-`mesh settings [NODE]` asks the running nodes what their parts have in force.
+| command | what it does | exit code |
+|---|---|---|
+| `mesh plan FILE` | shows the differences; `--json` | 0 there are none, 5 there are, 6 one is refused, 1 the settings \
+could not be compared |
+| `mesh up FILE` | makes them all, or none; says who has confirmed them. Returns when added nodes are ready, and \
+leaves restarts to the controller | 0 every node has confirmed, 1 nothing was changed, or a node has not confirmed |
+| `mesh up FILE --wait` | also waits for the nodes that are restarted, and shows them | the same |
+| `mesh up FILE --over 10m` | the time in which a front door that is restarted or removed sends its vehicles away | \
+the same |
+| `mesh history` | lists the revisions of the settings; `--json` | 0, 1 etcd could not be asked |
+| `mesh up FILE --revision N` | goes back to revision N, as one more change | as `mesh up FILE` |
+| `mesh settings [NODE]` | asks the running nodes what their parts have in force | 0, 1 a node or etcd did not answer |
+| `mesh status` | what each node follows, how old that is, what a node still has to be restarted for, and warnings | 0 \
+all are ready, 1 not |
+
+A second `mesh up` while nodes are restarted is told which. While etcd does not answer, the nodes keep the settings that
+they have; `mesh plan` compares the file with those in the data folder and says so, and `mesh up` changes nothing.
 
 A mesh that is down takes more: the values whose remedy below begins with `mesh down`. It still needs every edge that
 owns vehicles: without one of them in its file it does not start. Passwords are compared and never shown.
