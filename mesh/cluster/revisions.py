@@ -10,7 +10,6 @@ import threading
 from collections.abc import Mapping
 from typing import Final, final
 
-from mesh.cluster.node import CONSOLE
 from mesh.cluster.plan import ClusterPlan
 from mesh.registry.settings import Revision
 from mesh.topology.change import restarted
@@ -61,18 +60,12 @@ class Revisions:
                 self._wanted.add(number)
                 return frozenset()
         after = from_dict(dict(plan.settings))
-        found = restarted(before, after) | _console(before, after)
+        found = restarted(before, after)
         with self._lock:
             if len(self._found) >= _MOST:
                 self._found.clear()
             self._found[key] = found
         return found
-
-
-def _console(before: Topology, after: Topology) -> frozenset[str]:
-    """The console serves no client of the mesh: it gets its new address by a new process."""
-    moved = None not in (before.console, after.console) and before.console != after.console
-    return frozenset((CONSOLE,)) if moved else frozenset()
 
 
 def topology_in(revision: Revision) -> Topology:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final, final
+from typing import Final, cast, final
 
 from aiohttp import web
 
@@ -40,6 +40,11 @@ class Console:
         self._serves = False
 
     @property
+    def listens(self) -> bool:
+        """Whether it has its address."""
+        return self._server is not None
+
+    @property
     def port(self) -> int:
         """The port, once it listens."""
         assert self._server is not None
@@ -47,19 +52,22 @@ class Console:
         return port
 
     async def start(self, serve: bool = True) -> None:
-        """Listen; without ``serve`` clients are refused until ``serve`` is called."""
+        """Listen; without ``serve`` clients are refused until ``serve`` is called. After an error it may be called
+        again."""
         self._serves = serve
         host = self.address.host
+        if self._runner is None:
+            self._runner = web.AppRunner(
+                application(self._source, host, self.status), access_log=None, max_line_size=_LINE,
+                max_field_size=_LINE, shutdown_timeout=1.0,
+            )  # fmt: skip
+            await self._runner.setup()
+        self._server = await asyncio.get_running_loop().create_server(self._connected, host, self.address.port)
         if not is_loopback(host):
             log.warning("every client that can reach the console at %s can see the mesh", self.address)
-        runner = self._runner = web.AppRunner(
-            application(self._source, host, self.status), access_log=None, max_line_size=_LINE, max_field_size=_LINE,
-            shutdown_timeout=1.0,
-        )  # fmt: skip
-        await runner.setup()
-        self._server = await asyncio.get_running_loop().create_server(self._connected, host, self.address.port)
 
     def serve(self) -> None:
+        """Answer clients from now on."""
         self._serves = True
 
     def _connected(self) -> asyncio.Protocol:
@@ -104,5 +112,5 @@ class _Refusal(asyncio.Protocol):
     """Closes a connection at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
+        # No isinstance: the transports of uvloop are not of asyncio's classes.
+        cast(asyncio.Transport, transport).abort()

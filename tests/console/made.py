@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import aiohttp
@@ -11,6 +10,7 @@ from mesh.cluster.status import MeshStatus, NodeRow
 from mesh.console.listener import Console
 from mesh.console.source import NoAnswer
 from mesh.topology.units import Address
+from tests.support import loop
 
 
 class Made:
@@ -52,4 +52,4 @@ def run(scenario: Any) -> None:
         finally:
             await console.stop(2.0)
 
-    asyncio.run(around())
+    loop.run(around())

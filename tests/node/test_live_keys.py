@@ -29,7 +29,13 @@ SECTIONS: dict[str, type] = {
     "telemetry": TelemetrySpec,
 }
 OF_DOORS = {"limits.held_bytes", "limits.connect_wait"}
-ROOMS = ("tests.broker.test_live", "tests.core.test_live", "tests.edge.test_live", "tests.node.test_live_services")
+ROOMS = (
+    "tests.broker.test_live",
+    "tests.console.test_moves",
+    "tests.core.test_live",
+    "tests.edge.test_live",
+    "tests.node.test_live_services",
+)
 
 
 def live_keys() -> list[str]:
@@ -53,5 +59,5 @@ def test_the_tests_name_keys_that_exist() -> None:
     for room in ROOMS:
         import_module(room)
     others = {"fleet", "cores.redirect", "cores.listen", "inbox", "pools", "pools.prefix", "pools.edges.weight"}
-    known = {*live_keys(), *others}
+    known = {*live_keys(), "console", *others}
     assert set(SHOWN) - known == set()
