@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import final
+from dataclasses import replace
+from typing import Final, final
 
 from mesh.broker.trace import Tracer
 from mesh.frontdoor.context import DoorContext, DoorSettings, Identify, OwnerMap, Proven
@@ -29,8 +30,11 @@ from mesh.transport.stream import EAGER, LINK_PORTION, Stream, StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.unixsocket import UnixPath, no_unix_path
 from mesh.transport.wheel import Wheel
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_AUTHENTICATION_METHOD
+
+SETTLING: Final = 10.0  # seconds in which all edges take a change, too: as long as a command waits for them
 
 
 def _no_proven_identity(_connect: Connect, _identity: str) -> str:
@@ -68,6 +72,9 @@ class FrontDoor:
     ) -> None:
         loop = asyncio.get_running_loop()
         settings = settings or DoorSettings()
+        self._settings = settings
+        self._largest = admission.limits.max_packet_size
+        self._settling: asyncio.TimerHandle | None = None
         self.name = name
         self.turn = Turn(loop)
         self.wheel = Wheel(loop)
@@ -105,6 +112,47 @@ class FrontDoor:
         """Prepare to listen elsewhere. Raises ``OSError``, which names the address, if that cannot be had."""
         return await self._listeners.prepare(listen)
 
+    def widen(self, limits: PacketLimits, topic_aliases: int) -> None:
+        """Accept from connections that open now what an edge may tell them soon, if that is more than before, until
+        ``settle``: an edge may take a change before this door."""
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        context, admission = self._context, self.clients.admission
+        admission.limits.widen(limits)
+        context.settings = replace(context.settings, topic_aliases=max(context.settings.topic_aliases, topic_aliases))
+        self.links.widen(limits.max_packet_size)
+
+    def take(self, settings: DoorSettings, limits: PacketLimits, most: int, redirect: str) -> None:
+        """Other settings from now on; of more than ``most`` connections none is closed. What a vehicle was told in
+        CONNACK stays. Call ``widen`` before."""
+        context, clients, admission = self._context, self.clients, self.clients.admission
+        self._settings = settings
+        self._largest = limits.max_packet_size
+        context.settings = replace(settings, topic_aliases=context.settings.topic_aliases)
+        admission.limits.max_topic_levels = limits.max_topic_levels
+        admission.most = most
+        admission.redirect = redirect
+        clients.connect_timeout = settings.connect_timeout
+        clients.answer_timeout = settings.attach_timeout
+        clients.packet_rate = settings.packet_rate
+        clients.buffers.limit = settings.buffers
+        self.links.take(settings.held_per_vehicle, settings.held)
+        self._listeners.allow(most, settings.connect_timeout)
+        self.settle()
+
+    def settle(self) -> None:
+        """End what ``widen`` began, ``SETTLING`` seconds from now: an edge may take a change, or the next one, after
+        this door. The edge knows what it told its vehicles."""
+        if self._settling is not None:
+            self._settling.cancel()
+        self._settling = self.group.loop.call_later(SETTLING, self._settled)
+
+    def _settled(self) -> None:
+        self._settling = None
+        self._context.settings = self._settings
+        self.clients.admission.limits.resize(self._largest)
+
     def members_changed(self) -> None:
         """Must be called after each change of the membership."""
         self.links.changed()
@@ -113,6 +161,8 @@ class FrontDoor:
         """Accept no more and dismiss the vehicles, spread over half of ``grace`` seconds, since all of them connect to
         other doors."""
         deadline = self.group.loop.time() + grace
+        if self._settling is not None:
+            self._settling.cancel()
         self._listeners.close()
         await spread(list(self.group.streams), _dismiss, grace / 2)
         await settle(self.group, max(0.0, deadline - self.group.loop.time()))

@@ -27,7 +27,19 @@ from mesh.frontdoor.exchange import Exchange, HeldFrame
 from mesh.frontdoor.socket import EdgeSocket, SocketOwner
 from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.transport.dialler import Dialler
-from mesh.transport.frame import ATTACH, CLOSE, CREDIT, DATA, LINK, LIVE, OPEN, LinkError, Opening, pack_credit
+from mesh.transport.frame import (
+    ATTACH,
+    CLOSE,
+    CREDIT,
+    DATA,
+    LINK,
+    LIVE,
+    OPEN,
+    SLACK,
+    LinkError,
+    Opening,
+    pack_credit,
+)
 from mesh.transport.handshake import Asking, Prove
 from mesh.transport.states import REJECTED
 from mesh.transport.status import DEVICE
@@ -148,6 +160,7 @@ class EdgeLink(SocketOwner):
         self._confirmed = 0
         self._blocked: set[DevicePath] = set()
         self._easing: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._replay: asyncio.Task[None] | None = None
         self._dialler = Dialler(door, f"edge {edge}", lambda: directory.address(edge), unix_path, self._make)
 
@@ -160,7 +173,7 @@ class EdgeLink(SocketOwner):
     async def stop(self) -> None:
         """Close the link for good."""
         await self._dialler.stop()
-        for task in (self._replay, self._easing):
+        for task in (self._replay, self._easing, self._reading):
             if task is not None:
                 task.cancel()
         if self._socket is not None:
@@ -173,6 +186,21 @@ class EdgeLink(SocketOwner):
     def moved(self) -> None:
         """The edge has a new address: drop the connection to the old one."""
         self._dialler.moved()
+
+    def take(self, limit: int, share: int) -> None:
+        """Other bounds from now on, also for what is held already."""
+        more = share > self.share
+        self.limit = limit
+        self.share = share
+        self._lower(0)
+        if more and self._reading is None and self.paths:
+            self._reading = self._group.loop.create_task(self._read(), name=f"read vehicles of {self.name}")
+
+    def widen(self, max_packet: int) -> None:
+        """Take larger packets from the edge from now on, if ``max_packet`` is more than before."""
+        self._max_packet = max(self._max_packet, max_packet)
+        if self._socket is not None:
+            self._socket.widen(self._max_packet + SLACK)
 
     def drained(self) -> bool:
         """Whether the edge has confirmed everything that was sent; true while it is disconnected."""
@@ -261,6 +289,19 @@ class EdgeLink(SocketOwner):
             log.exception("%s: the vehicles could not be read again", self.name)
         finally:
             self._easing = None
+
+    async def _read(self) -> None:
+        """Read the vehicles again that had used their share, a slice at a time."""
+        try:
+            paths = list(self.paths.values())
+            for start in range(0, len(paths), SLICE):
+                for path in paths[start : start + SLICE]:
+                    path.vehicle.ease()
+                await asyncio.sleep(0)
+        except Exception:
+            log.exception("%s: the vehicles could not be read again", self.name)
+        finally:
+            self._reading = None
 
     # The socket
 

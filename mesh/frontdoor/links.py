@@ -93,14 +93,30 @@ class Links(Allowance):
                 self._max_packet, self._limit, self._share, self,
             )  # fmt: skip
             self._links[edge] = link
-            for each in self._links.values():
-                each.limit = min(self._limit, self.most // 2 // len(self._links))
+            self._divide()
             link.start()
         return link
 
     def in_force(self) -> dict[str, object]:
         """What holds at present, by name."""
         return {"frame": self._max_packet, "held": self.most, "held_per_vehicle": self._share}
+
+    def take(self, share: int, most: int) -> None:
+        """Other bounds from now on, also for what is held already."""
+        self._share = share
+        self.most = most
+        self._divide()
+
+    def widen(self, max_packet: int) -> None:
+        """Take larger packets from the edges from now on, if ``max_packet`` is more than before. It never falls: an
+        edge may have stored larger ones."""
+        self._max_packet = max(self._max_packet, max_packet)
+        for link in self._links.values():
+            link.widen(max_packet)
+
+    def _divide(self) -> None:
+        for link in self._links.values():
+            link.take(min(self._limit, self.most // 2 // len(self._links)), self._share)
 
     def held(self) -> int:
         return sum(link.held for link in self._links.values())

@@ -21,7 +21,6 @@ from mesh.node.follower import SettingsFollower
 from mesh.node.newest import newest
 from mesh.node.prepared import Prepared
 from mesh.node.services import Services
-from mesh.node.unchanged import without_changes
 from mesh.policy.attempts import Attempts
 from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
@@ -86,24 +85,14 @@ class DoorNode:
         """Follow the map, link to the edges, then accept vehicles."""
         self._configure(await newest(self._config))
         config = self._config
-        limits = config.topology.limits
         services = self._services = Services(config)
-        settings = DoorSettings(
-            connect_timeout=limits.connect_timeout,
-            attach_timeout=limits.connect_wait,
-            held_per_vehicle=limits.held_bytes,
-            held=config.buffer_bytes(),
-            buffers=config.buffer_bytes(),
-            packet_rate=limits.packet_rate,
-            topic_aliases=limits.topic_aliases,
-        )
         listen = config.listens()
         methods = config.topology.identity.methods(self._attempts)
         admission = Admission(config.client_limits(), config.connections(), config.spec.redirect, methods)
         epoch = time.time_ns() // 1_000_000  # grows with each start, also without etcd
         door = self._door = FrontDoor(
             config.name, epoch, listen, DoorMap(services), services.members, self._identify, config.prove,
-            admission, services.tracer, settings, lambda edge: config.unix_path(edge, DEVICE),
+            admission, services.tracer, _settings(config), lambda edge: config.unix_path(edge, DEVICE),
             self._proven,
         )  # fmt: skip
         await services.start(self._member)
@@ -115,18 +104,25 @@ class DoorNode:
         await self._follower.start()
 
     async def prepare(self, config: NodeConfig) -> Prepared:
-        """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves, or
-        ``OSError`` if an address cannot be taken."""
-        prepared = without_changes(self._config, config)
-        services = self._services
-        if services is None:
+        """Prepare other settings. Raises ``OSError`` if an address cannot be taken, or if this process may not open as
+        many files as they ask for."""
+        services, door = self._services, self._door
+        if services is None or door is None:
             raise ValueError(f"{self._config.name} has not started yet")
-        prepared.add(lambda: self._take(config))
-        prepared.include(await services.prepare(config))
-        return prepared
+        settings, limits, most = _settings(config), config.client_limits(), config.connections()
 
-    def _take(self, config: NodeConfig) -> None:
-        self._config = config
+        def commit() -> None:
+            self._config = config
+            self._attempts.allow(config.topology.limits.wrong_passwords)
+            door.take(settings, limits, most, config.spec.redirect)
+
+        with Prepared() as prepared:
+            prepared.add(commit, door.settle)
+            listeners = await door.prepare(config.listens())
+            prepared.add(listeners.commit, listeners.withdraw)
+            prepared.include(await services.prepare(config))
+            door.widen(limits, settings.topic_aliases)
+        return prepared
 
     async def _wait_for_edges(self, services: Services) -> None:
         names = [edge.name for edge in self._config.topology.edges()]
@@ -181,3 +177,16 @@ class DoorNode:
             attempts=self._attempts.status(),
             services=services.status(),
         )
+
+
+def _settings(config: NodeConfig) -> DoorSettings:
+    limits = config.topology.limits
+    return DoorSettings(
+        connect_timeout=limits.connect_timeout,
+        attach_timeout=limits.connect_wait,
+        held_per_vehicle=limits.held_bytes,
+        held=config.buffer_bytes(),
+        buffers=config.buffer_bytes(),
+        packet_rate=limits.packet_rate,
+        topic_aliases=limits.topic_aliases,
+    )

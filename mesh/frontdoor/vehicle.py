@@ -211,7 +211,8 @@ class Vehicle(VehicleConnection):
         if self.life.proves():
             packets = self._prove_again(packets)
         if self._aliases is not None:
-            self._resolve(packets, self._aliases)
+            framer = self._framer
+            self._resolve(packets, self._aliases, 0 if framer is None else framer.largest)
         if self._spans:
             self._settle(packets)
         self._door.counters.packets_up += len(packets)
@@ -235,9 +236,9 @@ class Vehicle(VehicleConnection):
                 return []
         return others
 
-    def _resolve(self, packets: list[bytes], aliases: AliasTable) -> None:
-        """Replace topic aliases by topic names: aliases belong to the connection, which outlives its edge."""
-        largest = self._door.clients.admission.limits.max_packet_size
+    def _resolve(self, packets: list[bytes], aliases: AliasTable, largest: int) -> None:
+        """Replace topic aliases by topic names: aliases belong to the connection, which outlives its edge. ``largest``:
+        bytes of a packet of this connection."""
         size = aliases.size
         aliases.grown = 0
         for index, raw in enumerate(packets):

@@ -21,11 +21,11 @@ _DUP: Final = 0x08
 class Framer(Partial):
     """Splits a stream into whole packets without decoding them. ``largest``: bytes of a packet, header included."""
 
-    __slots__ = ("_largest",)
+    __slots__ = ("largest",)
 
     def __init__(self, largest: int) -> None:
         super().__init__()
-        self._largest = largest
+        self.largest = largest
 
     def feed(self, data: bytes) -> list[bytes]:
         """The packets that ``data`` completes. After an invalid packet ``error`` is set, and no more are returned."""
@@ -52,8 +52,8 @@ class Framer(Partial):
                 self._keep(data, pos, size - pos + 1)
                 return
             whole = 1 + length_size(length) + length
-            if whole > self._largest:
-                raise too_large(whole, self._largest)
+            if whole > self.largest:
+                raise too_large(whole, self.largest)
             end = pos + whole
             if end > size:
                 self._keep(data, pos, whole)

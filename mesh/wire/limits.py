@@ -6,6 +6,7 @@ from typing import Final, final
 
 MAX_REMAINING_LENGTH: Final = 268_435_455  # four bytes of seven bits, section 1.5.5
 MAX_LEVELS: Final = 128
+MAX_CONNECT: Final = 256 << 10
 
 
 @final
@@ -33,7 +34,7 @@ class PacketLimits:
         max_user_properties: int = 100,
         max_topic_levels: int = MAX_LEVELS,
         max_subscriptions: int = 1024,
-        max_connect_size: int = 256 << 10,
+        max_connect_size: int = MAX_CONNECT,
     ) -> None:
         if not 2 <= max_packet_size <= MAX_REMAINING_LENGTH + 5:
             raise ValueError(f"max_packet_size is {max_packet_size}: it must be 2 to {MAX_REMAINING_LENGTH + 5} bytes")
@@ -50,6 +51,11 @@ class PacketLimits:
             "max_user_properties": self.max_user_properties, "max_topic_levels": self.max_topic_levels,
             "max_subscriptions": self.max_subscriptions,
         }  # fmt: skip
+
+    def resize(self, max_packet_size: int) -> None:
+        """Have another largest packet."""
+        self.max_packet_size = max_packet_size
+        self.max_connect_size = min(MAX_CONNECT, max_packet_size)
 
     def widen(self, other: PacketLimits) -> None:
         """Raise the limits that a topology sets to those of ``other``, if these are higher."""
