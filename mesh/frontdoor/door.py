@@ -34,7 +34,7 @@ from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_AUTHENTICATION_METHOD
 
-SETTLING: Final = 10.0  # seconds in which all edges take a change, too: as long as a command waits for them
+SETTLING: Final = 1.0  # seconds in which all edges take a change that they have prepared
 
 
 def _no_proven_identity(_connect: Connect, _identity: str) -> str:
@@ -142,8 +142,7 @@ class FrontDoor:
         self.settle()
 
     def settle(self) -> None:
-        """End what ``widen`` began, ``SETTLING`` seconds from now: an edge may take a change, or the next one, after
-        this door. The edge knows what it told its vehicles."""
+        """End what ``widen`` began, ``SETTLING`` seconds from now: an edge may take a change after this door."""
         if self._settling is not None:
             self._settling.cancel()
         self._settling = self.group.loop.call_later(SETTLING, self._settled)

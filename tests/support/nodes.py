@@ -72,14 +72,13 @@ class Nodes:
             await node.stop(0.2)
 
     async def change(self, change: Change) -> None:
-        """Change the settings of edge and core. (Those of the door are not under test here.)"""
+        """Change the settings of all nodes."""
         self.topology = change(self.topology)
-        await self._prepare("edge-1", "core")
+        await self._prepare("edge-1", "core", "door")
 
     async def telemetry(self, **values: Any) -> None:
         """Change the telemetry of all nodes."""
-        self.topology = replace(self.topology, telemetry=replace(self.topology.telemetry, **values))
-        await self._prepare("edge-1", "core", "door")
+        await self.change(lambda topology: replace(topology, telemetry=replace(topology.telemetry, **values)))
 
     async def _prepare(self, *names: str) -> None:
         nodes: dict[str, EdgeNode | CoreNode | DoorNode] = {"edge-1": self.edge, "core": self.core, "door": self.door}
