@@ -34,7 +34,6 @@ from mesh.telemetry.logs import lines_lost, log_levels
 from mesh.telemetry.tracing import NodeTracer, open_tracer, receiver_at
 
 _WAIT: Final = 3.0  # seconds that a start waits for etcd, which may be unavailable
-_WEIGHT: Final = 100  # of an edge that is not yet in the topology of this node
 _ENDING: Final = 2.0  # seconds that a stop waits for what was given up before it
 
 log = logging.getLogger(__name__)
@@ -136,13 +135,15 @@ class Services:
         }
 
     def edges_of(self, pool: str) -> dict[str, float]:
-        """The edges of the pool that are announced at present, with their weights."""
-        weights = {edge.name: float(edge.weight) for edge in self._config.topology.edges()}
-        return {
-            member.name: weights.get(member.name, float(_WEIGHT))
-            for member in self.members.all("edge")
-            if member.pool == pool
+        """The edges that the settings in force have in this pool and that are announced at present, with their weights.
+        An edge that the settings lack is about to stop, whatever it announces."""
+        weights = {
+            edge.name: float(edge.weight)
+            for one in self._config.topology.pools
+            if one.name == pool
+            for edge in one.edges
         }
+        return {member.name: weights[member.name] for member in self.members.all("edge") if member.name in weights}
 
     def is_vehicle(self, name: str) -> bool:
         """Whether a vehicle may have this name; names from topics are not trusted."""

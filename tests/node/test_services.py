@@ -10,7 +10,7 @@ import pytest
 from mesh.frontdoor.status import DoorStatus
 from mesh.node import services
 from mesh.node.services import Services
-from mesh.registry.members import Announcement
+from mesh.registry.members import Announcement, Member, Members
 from tests.node.scraping import DOOR, get
 from tests.support.configs import config
 from tests.support.ports import free_port
@@ -40,3 +40,18 @@ def test_metrics_are_served_until_the_node_stops() -> None:
             await get(port)
 
     asyncio.run(run(free_port()))
+
+
+def test_new_vehicles_get_edges_of_the_settings_in_force_alone() -> None:
+    """A removed edge is announced until it stops, and an edge that is moved has its old pool until it starts again."""
+
+    async def run() -> dict[str, float]:
+        node = Services(config("door"))
+        edges = ((name, pool) for name, pool in (("edge-1", "standard"), ("edge-2", "old"), ("edge-9", "standard")))
+        announced = [Member(name, "edge", "127.0.0.1", {}, 1, 1, pool) for name, pool in edges]
+        with patch.object(Members, "all", return_value=announced):
+            found = node.edges_of("standard")
+        await node.stop()
+        return found
+
+    assert asyncio.run(run()) == {"edge-1": 100.0, "edge-2": 100.0}

@@ -19,8 +19,10 @@ import mesh
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.keys import Keys
 from mesh.registry.record import decode
+from mesh.registry.settings import Revision, SettingsStore
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
+from mesh.topology.topology import Topology, as_dict
 from tests.support.loop import LoopThread
 from tests.support.ports import free_ports
 from tests.support.topologies import topology
@@ -142,8 +144,8 @@ class Processes:
         self._loop.run(self._etcd.stop())
         self._loop.close()
 
-    def _apply(self) -> None:
-        """Start the nodes of the topology that do not run yet."""
+    def _apply(self) -> Path:
+        """Start the nodes of the topology that do not run yet; returns its file."""
         file = topology(
             self._folder, self.vehicles, self.backends, self._edges, self._otlp, extra=self._extra, **self._options
         )  # fmt: skip
@@ -155,6 +157,7 @@ class Processes:
                     command = [sys.executable, "-P", runner, str(file), spec.name, self._etcd.endpoint]
                     child = self._children[spec.name] = Child(spec.name, [*command, str(folder)], folder)
                     child.start()
+        return file
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -243,8 +246,18 @@ class Processes:
 
     def add_edge(self, name: str) -> None:
         self._edges.append(name)
-        self._apply()
+        changed = load(self._apply())
+        self._loop.run(self._put(changed))
         self._wait_ready()
+
+    async def _put(self, changed: Topology) -> None:
+        """Put a changed topology in force."""
+        client = self._etcd.client()
+        try:
+            made = Revision(0, as_dict(changed), time.time(), "tester", "here")
+            await SettingsStore(client, changed.mesh).first(made)
+        finally:
+            await client.close()
 
     def stop_etcd(self) -> None:
         self.kill("etcd")
