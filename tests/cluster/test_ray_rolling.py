@@ -16,6 +16,8 @@ from mesh.cluster.lifecycle import planned, up
 from mesh.cluster.look import status_of
 from mesh.cluster.run import Run, load_plan
 from mesh.registry.embedded import EmbeddedEtcd
+from mesh.registry.keys import Keys
+from mesh.registry.record import Record
 from mesh.registry.settings import Revision, SettingsStore
 from mesh.topology.load import load
 from mesh.topology.topology import Topology, as_dict
@@ -42,6 +44,9 @@ class Mesh:
     def revisions(self) -> dict[str, int]:
         """The revision with which each node that is ready was started."""
         return {row.name: row.begun for row in status_of(self.run).nodes if row.state == "ready"}
+
+    def details(self) -> dict[str, str]:
+        return {row.name: row.detail for row in status_of(self.run).nodes}
 
     def restarts(self) -> dict[str, int]:
         return {row.name: row.restarts for row in status_of(self.run).nodes}
@@ -110,3 +115,16 @@ def test_a_controller_that_is_killed_in_a_rolling_change_is_continued_by_the_nex
     assert len(mesh.life("edge-3")) == 1
     assert mesh.life("edge-2")[-1][0] == "stop"
     assert mesh.restarts() == {"edge-1": 1, "edge-3": 0, "core": 1, "door": 1, "door-2": 0}
+
+
+def test_an_edge_that_got_a_vehicle_is_removed_when_it_has_none(mesh: Mesh) -> None:
+    """``mesh up`` counted before the vehicle came."""
+    topology = load(mesh.folder / "mesh.yaml")
+    vehicle = Keys(topology.mesh).vehicle("late")
+    question(topology, lambda client: client.put(vehicle, Record("late", "edge-2", "standard", 1).value()))
+    mesh.put((", {name: edge-2}", ""))
+    wait_until(lambda: "owns 1 vehicles" in mesh.details().get("edge-2", ""), seconds=60.0)
+    assert [event for event, _ in mesh.life("edge-2")] == ["start 1"]
+    question(topology, lambda client: client.delete(vehicle))
+    wait_until(lambda: "edge-2" not in mesh.details(), seconds=60.0)
+    assert mesh.life("edge-2")[-1][0] == "stop"
