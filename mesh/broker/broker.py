@@ -208,6 +208,12 @@ class Broker(BrokerApi):
             self.work.add(self.quotas.adjust())
         self.work.add(self.enforcement.run())
 
+    def withheld(self, cores: Iterable[str]) -> list[str]:
+        """Which of ``cores``, and of the cores that are connected, have not given this node all that they keep for
+        every edge."""
+        connected = {core.principal.name: core.given for core in self.courier.pressure.cores}
+        return [name for name in sorted({*cores, *connected}) if not connected.get(name, False)]
+
     def expel(self, is_lost: Callable[[Principal], bool]) -> None:
         """Close the connections of the back ends that ``is_lost`` is true for, in slices."""
         self.work.add(self.enforcement.expel(is_lost))

@@ -22,7 +22,7 @@ from mesh.broker.ledger import Ledger
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.outbox import Outbox, explained
 from mesh.broker.persistence import Persistence
-from mesh.broker.principal import BACKEND, TIER
+from mesh.broker.principal import BACKEND, GIVEN, TIER
 from mesh.broker.refusals import Refusals
 from mesh.broker.session import Connection, Session
 from mesh.broker.sessions import Sessions
@@ -95,6 +95,9 @@ class Intake:
             self._fail(connection, reason, why)
             return
         if not connection.principal.permissions.may_publish(packet.topic):
+            if packet.topic == GIVEN and session.kind == TIER:
+                self._note_given(connection, session, packet)
+                return
             if self._answer_repeat(connection, session, packet):
                 return
             self._trace_refused(connection, session, packet, connection.principal.permissions.reason)
@@ -142,6 +145,17 @@ class Intake:
         if packet.qos == 2 and len(session.incoming) >= 0xFFFF:
             return reasons.RECEIVE_MAXIMUM_EXCEEDED
         return reasons.SUCCESS
+
+    def _note_given(self, connection: Connection, session: Session, packet: Publish) -> None:
+        """A core has given this node all that it keeps for every edge; what came before this packet is taken."""
+        connection.given = True
+        if packet.qos == 1:
+            if session.ledger is not None:
+                self._update_ledger(session, session.ledger, packet.packet_id, reasons.SUCCESS)
+            receipt = Receipt(packet.packet_id, packet.qos, connection)
+            receipt.reason = reasons.SUCCESS
+            receipt.position = self._store.position
+            self._append(connection, receipt)
 
     def _refuse_publish(self, connection: Connection, session: Session, packet: Publish) -> None:
         """Refuse a publish that is not allowed. 5.0 has a reason code for QoS 1 and 2. All else can only be answered as

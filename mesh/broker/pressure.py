@@ -63,6 +63,11 @@ class Pressure:
         """How many sessions are pressed."""
         return len(self._sessions)
 
+    @property
+    def cores(self) -> list[Connection]:
+        """The connections of cores."""
+        return self._cores
+
     # Messages
 
     def takes(self, session: Session, size: int) -> bool:

@@ -21,6 +21,7 @@ MESH_TOPICS: Final = "$mesh/"  # signals between nodes; no client may publish or
 
 ALL_TOPICS: Final = ("#",)
 ALL_FILTERS: Final = ("#", "$SYS/#", "$dead-letters/#")  # "#" matches no topic that begins with $ [MQTT-4.7.2-1]
+GIVEN: Final = MESH_TOPICS + "given"  # a core says at it that the edge has all that it keeps for every edge
 _SERVERS: Final = ("$SYS", "$dead-letters", MESH_TOPICS)  # topics that only the server publishes to
 
 

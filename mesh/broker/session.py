@@ -150,8 +150,8 @@ class Connection(Publisher):
     """``shell`` owns the socket or link to the client, and writes the packets in ``out``."""
 
     __slots__ = (
-        "accepted", "alias_maximum", "aliases", "assigned", "begun", "closing", "congested", "dirty", "held", "inbound",
-        "keep_alive", "later", "live", "max_packet", "out", "peer", "principal", "problem_info", "protocol",
+        "accepted", "alias_maximum", "aliases", "assigned", "begun", "closing", "congested", "dirty", "given", "held",
+        "inbound", "keep_alive", "later", "live", "max_packet", "out", "peer", "principal", "problem_info", "protocol",
         "receive_maximum", "session", "shell", "traced", "unacked", "waiting", "writable",
     )  # fmt: skip
 
@@ -167,6 +167,7 @@ class Connection(Publisher):
         self.accepted = False  # CONNACK with success has been put into ``out``
         self.assigned = False  # the server assigned the client id
         self.unacked: list[int] = []  # from ``attach`` until ``live``: identifiers that the client has
+        self.given = False  # of a core: this node has all that the core keeps for every edge
         self.live = True  # False from ``attach`` until the replay is over
         self.writable = True
         self.congested = False  # too many answers are outstanding: the shell does not read while it is True

@@ -51,6 +51,11 @@ class FleetBackfill:
         """The filters of the fleet's topics."""
         return self._filters
 
+    @property
+    def complete(self) -> bool:
+        """Whether the edge has been given all."""
+        return not self._filters or self._item != 0
+
     def follow(self, filters: tuple[str, ...]) -> bool:
         """Other filters from now on. Returns whether ``begin`` is due: those that the edge has may be too few."""
         if filters == self._filters:

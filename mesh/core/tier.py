@@ -18,6 +18,7 @@ from mesh.broker.gate import Gate
 from mesh.broker.ledger import INSTANCE
 from mesh.broker.peer import Peer
 from mesh.broker.pressure import FOLLOW
+from mesh.broker.principal import GIVEN
 from mesh.broker.versions import versioned
 from mesh.core.arrivals import EdgeArrivals, packet_id_in
 from mesh.core.downstream import IN_FLIGHT, SOCKET, Downstream
@@ -81,6 +82,7 @@ class TierLink(ClientEvents):
         self._broker = broker
         self._turn = turn
         self._socket: Socket | None = None
+        self._told = False  # the edge knows that it has been given all
         self._congested = False  # the edge does not read: the socket's buffer is full
         self._trail = trail
         self._source = f"edge {edge}".encode()
@@ -201,7 +203,14 @@ class TierLink(ClientEvents):
             if message is None or not downstream.give(message):
                 break
             backfill.given()
+        self._tell_given()
         self._client.pump()
+
+    def _tell_given(self) -> None:
+        """Tell the edge once on each connection, behind all that it is given, that it has been given all."""
+        if self.up and not self._told and self._backfill.complete:
+            message = Message(GIVEN, b"", 1, False, b"", self._broker.clock())
+            self._told = self._downstream.give(message)
 
     def want(self, filter: str, gate: Gate) -> None:
         """A back end subscribes: subscribe at the edge; ``gate`` counts the edge until it has answered."""
@@ -245,7 +254,7 @@ class TierLink(ClientEvents):
         if self._socket is not None:
             self._downstream.tick(self._broker.clock())
             self._client.tick()
-            if self._backfill.active:
+            if self._backfill.active or not self._told:
                 self._give()
 
     def abort(self) -> None:
@@ -291,6 +300,7 @@ class TierLink(ClientEvents):
         """The socket is closed."""
         self._socket = None
         self._congested = False
+        self._told = False
         self._client.lost()
         self._following.lost()
         self._backfill.stop()
@@ -305,6 +315,7 @@ class TierLink(ClientEvents):
         greeting = self._client.greeting
         self._downstream.accepted(greeting is not None and (FOLLOW, "1") in greeting.user)
         self._backfill.begin(session_present, self._give)
+        self._tell_given()
 
     def closing(self, why: str) -> None:
         self.ended = why

@@ -7,13 +7,15 @@ by now.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
+from mesh.broker.broker import Broker
 from mesh.broker.inbox import InboxRules
-from mesh.broker.principal import Principal
+from mesh.broker.principal import VEHICLE, Principal
 from mesh.broker.settings import IN_FLIGHT_BYTES, Settings
 from mesh.edge.breadcrumb import Breadcrumb, last_crumb, lay_breadcrumb, no_breadcrumb, remove_breadcrumb
 from mesh.edge.devices import MAX_LINKS, Devices
@@ -42,6 +44,7 @@ from mesh.transport.listen import Listen
 from mesh.transport.refusal import Refused
 from mesh.transport.stream import LINK_PORTION
 from mesh.transport.trail import Trail
+from mesh.transport.waiting import until
 from mesh.wire.packets import Subscription
 from mesh.wire.reasons import SERVER_UNAVAILABLE
 
@@ -51,6 +54,7 @@ log = logging.getLogger(__name__)
 _TAKEN: Final = (
     "access", "backends", "console", "cores", "dead_letters", "front_doors", "inbox", "limits", "topics.fleet",
 )  # fmt: skip
+_FLEET: Final = 30.0  # seconds that an edge without vehicles waits for the fleet's retained messages
 _CORES: Final = 1024  # connections of cores, and those that have not sent CONNECT yet (``connect_timeout``)
 
 
@@ -66,6 +70,7 @@ class EdgeNode:
         self._devices: Devices | None = None
         self._cores: Endpoint | None = None
         self._ownership: Ownership | None = None
+        self._opening: asyncio.Task[None] | None = None  # waits until this edge may take vehicles
         self._trail: Trail | None = None
 
     def _configure(self, config: NodeConfig) -> None:
@@ -101,7 +106,7 @@ class EdgeNode:
         services.keeper.follow(ownership.compare)
         await devices.start()
         await cores.start()
-        await services.announce({DEVICE: devices.port, TIER: cores.ports[0]})
+        await self._announce(services, broker_host.broker, devices.port, cores.ports[0])
         await services.show(self.status)
         self._follower = SettingsFollower.of(services.client, config, self.prepare, self.in_force)
         await self._follower.start()
@@ -131,6 +136,39 @@ class EdgeNode:
         self._member_limits.widen(config.member_limits())
         devices.widen(config.device_limits())
         return prepared
+
+    async def _announce(self, services: Services, broker: Broker, device: int, tier: int) -> None:
+        """Announce this edge to cores and doors. One without vehicles waits until it has the fleet's retained messages:
+        doors connect to it then, and it takes vehicles."""
+        every = {TIER: tier, DEVICE: device}
+        if any(session.kind == VEHICLE for session in broker.sessions.all()):
+            await services.announce(every)
+            return
+        await services.announce({TIER: tier})
+        if self._missing():
+            self._opening = asyncio.get_running_loop().create_task(self._open(services, every), name="first vehicles")
+        else:
+            services.open(every)
+
+    async def _open(self, services: Services, ports: dict[str, int]) -> None:
+        if not await until(lambda: not self._missing(), _FLEET):
+            log.warning(
+                "%s takes vehicles without the fleet's retained messages of %s, which did not come within %d s",
+                self._config.name, ", ".join(self._missing()), _FLEET,
+            )  # fmt: skip
+        services.open(ports)
+
+    def _missing(self) -> list[str]:
+        """The cores that run and have not given this edge the fleet's retained messages."""
+        broker_host, services = self._broker_host, self._services
+        if broker_host is None or services is None:
+            return []
+        return broker_host.broker.withheld([core.name for core in services.members.all("core")])
+
+    def _waits(self) -> str:
+        if self._opening is None or self._opening.done():
+            return ""
+        return f"it takes no vehicles yet: it waits for the fleet's retained messages of {', '.join(self._missing())}"
 
     def _make_devices(self, broker_host: BrokerHost, port: int) -> Devices:
         config = self._config
@@ -194,6 +232,8 @@ class EdgeNode:
         """Confirm the handled frames, close the links and the journal; the vehicles stay connected to their doors."""
         devices, cores = self._devices, self._cores
         closings: list[Callable[[], Awaitable[None]]] = []
+        if self._opening is not None:
+            self._opening.cancel()
         if self._follower is not None:
             closings.append(self._follower.stop)
         if devices is not None:
@@ -231,9 +271,10 @@ class EdgeNode:
             return NodeStatus(revision=self._config.revision)
         found, links = broker_host.status(), devices.status()
         settings = "" if follower is None else follower.detail
+        details = (self._waits(), found.detail, ownership.detail, links.detail, settings)
         return EdgeStatus(
             metrics=services.metrics,
-            detail="; ".join(part for part in (found.detail, ownership.detail, links.detail, settings) if part),
+            detail="; ".join(part for part in details if part),
             revision=self._config.revision if follower is None else follower.revision,
             begun=self._config.revision if follower is None else follower.begun,
             connections=links.connections,

@@ -17,7 +17,7 @@ from mesh.broker.trace import Tracer
 from mesh.figures.node import NodeStatus
 from mesh.node.address import own_host
 from mesh.node.closing import close_all
-from mesh.node.config import NodeConfig
+from mesh.node.config import DEVICE, NodeConfig
 from mesh.node.endings import Endings
 from mesh.node.prepared import Prepared
 from mesh.node.registry import client_of
@@ -84,6 +84,11 @@ class Services:
         if not await self._announcement.start(_WAIT):
             log.warning("not announced in etcd yet; retrying")
 
+    def open(self, ports: dict[str, int]) -> None:
+        """Announce other ports."""
+        if self._announcement is not None:
+            self._announcement.update(ports=ports)
+
     async def show(self, status: Callable[[], NodeStatus]) -> None:
         """Serve the node's ``status`` to Prometheus, if the topology has an address for it."""
         self._scraped = Scraped(self._config, status, self._endings)
@@ -135,7 +140,7 @@ class Services:
         }
 
     def edges_of(self, pool: str) -> dict[str, float]:
-        """The edges that the settings in force have in this pool and that are announced at present, with their weights.
+        """The edges that the settings in force have in this pool and that take vehicles at present, with their weights.
         An edge that the settings lack is about to stop, whatever it announces."""
         weights = {
             edge.name: float(edge.weight)
@@ -143,7 +148,11 @@ class Services:
             if one.name == pool
             for edge in one.edges
         }
-        return {member.name: weights[member.name] for member in self.members.all("edge") if member.name in weights}
+        return {
+            member.name: weights[member.name]
+            for member in self.members.all("edge")
+            if member.name in weights and DEVICE in member.ports
+        }
 
     def is_vehicle(self, name: str) -> bool:
         """Whether a vehicle may have this name; names from topics are not trusted."""

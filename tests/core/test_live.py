@@ -339,20 +339,19 @@ def test_levels_of_topics(etcd: EmbeddedEtcd) -> None:
 
 
 @effect_of("limits.max_packet_size")
-def test_larger_packets_reach_edges_and_back_ends_through_links_that_were_open_before(etcd: EmbeddedEtcd) -> None:
+def test_larger_packets_reach_vehicles_and_back_ends_through_links_that_were_open_before(etcd: EmbeddedEtcd) -> None:
     size = 4 << 20
 
     async def main(mesh: Nodes) -> None:
         before = await mesh.backend("before", "news")
-        vehicle = await mesh.vehicle("V1", "vehicles/V1/down", expiry=100)
-        await vehicle.close()
+        vehicle = await mesh.vehicle("V1", "vehicles/V1/down")
         await mesh.limits(max_packet_size=8 << 20)
         after = await mesh.backend("after", "news")
         for number, topic in enumerate(("vehicles/V1/down", "news"), 1):
             publish(after, topic, b"x" * size, number)
         await after.acked(PUBACK, [1, 2])
         assert [ack.reason for ack in after.packets if isinstance(ack, Ack)] == [0, 0]
-        for client in (before, after):
+        for client in (before, after, vehicle):
             assert len((await client.wait(Publish)).payload) == size
         publish(before, "vehicles/V1/down", b"x" * size)  # its CONNACK said less
         assert await closed_with(before) == [reasons.PACKET_TOO_LARGE]

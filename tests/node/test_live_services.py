@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.node.config import NodeConfig
+from mesh.node.config import DEVICE, NodeConfig
 from mesh.node.services import Services
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.members import Announcement
@@ -159,7 +159,13 @@ async def announced(services: Services, **pools: str) -> AsyncIterator[None]:
     """These edges, with their pools, are members of the mesh."""
     edges = [
         Announcement(
-            services.client, "pools", name=name.replace("_", "-"), role="edge", host="127.0.0.1", ports={}, pool=pool
+            services.client,
+            "pools",
+            name=name.replace("_", "-"),
+            role="edge",
+            host="127.0.0.1",
+            ports={DEVICE: 7001},
+            pool=pool,
         )
         for name, pool in pools.items()
     ]

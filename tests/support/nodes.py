@@ -55,10 +55,13 @@ class Nodes:
         self.door = DoorNode(self.config("door"))
 
     def config(self, name: str) -> NodeConfig:
+        return self.config_of(self.topology, name)
+
+    def config_of(self, topology: Topology, name: str) -> NodeConfig:
         folder = self.topology.data / name
         folder.mkdir(mode=0o700, exist_ok=True)
-        spec = next(spec for spec in nodes(self.topology) if spec.name == name)
-        return NodeConfig(self.topology, spec, (self.endpoint,), folder, b"s" * 32)
+        spec = next(spec for spec in nodes(topology) if spec.name == name)
+        return NodeConfig(topology, spec, (self.endpoint,), folder, b"s" * 32)
 
     async def start(self) -> None:
         for node in (self.edge, self.core, self.door):
