@@ -41,7 +41,7 @@ def change(new: Topology, found: Found, over: float, wait: bool) -> int:
     if done.changed is None:
         print(f"mesh {new.mesh!r} runs as the file describes ({done.source}); nothing was changed")
         return _rolls(left, why, run, wait, over) or warn(run)
-    code = _show(done, done.changed, run.mesh)
+    code = show_changed(done, done.changed, run.mesh)
     if left:
         print(f"an earlier change was still restarting {', '.join(left)}: those that are left get this one as well")
     restarted = done.difference.restarted
@@ -60,7 +60,7 @@ def show_refusal(what: str, error: NotChanged) -> None:
         print(f"  {reason}", file=sys.stderr)
 
 
-def _show(done: PutInForce, changed: Changed, mesh: str) -> int:
+def show_changed(done: PutInForce, changed: Changed, mesh: str) -> int:
     """Show the changes and who has them; returns the exit code."""
     print("\n".join(lines(done.difference.changes)))
     number = changed.revision.number

@@ -47,6 +47,7 @@ COMMANDS: Final[dict[str, CommandEntry]] = {
     "down": CommandEntry("mesh.cli.down", "stop a mesh and end all its processes"),
     "status": CommandEntry("mesh.cli.status", "show the state of every node"),
     "settings": CommandEntry("mesh.cli.settings", "show what is in force in each node"),
+    "log-level": CommandEntry("mesh.cli.loglevel", "show or change the levels of the logs of a running mesh"),
     "history": CommandEntry("mesh.cli.history", "show the revisions of the settings"),
     "journal": CommandEntry("mesh.cli.journal", "check, show or salvage the journal of a node"),
     "where": CommandEntry("mesh.cli.where", "show the edge of a vehicle"),

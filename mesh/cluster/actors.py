@@ -28,6 +28,7 @@ from mesh.cluster.spares import Spares
 from mesh.cluster.starts import count_start
 from mesh.cluster.status import Snapshot, save_status
 from mesh.node.ending import Ending
+from mesh.topology.topology import from_dict
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,8 @@ class ControllerActor:
                 save_plan(plan)
             except OSError as error:
                 log.error("the plan of revision %d cannot be kept: %s", plan.revision, error)
+        logs = from_dict(dict(plan.settings)).logs
+        self._logs.take(logs.of(CONTROLLER), logs.modules)
         self._controller.follow(plan, current)
 
 

@@ -39,6 +39,7 @@ from mesh.registry.settings import Revision, SettingsStore
 from mesh.topology.topology import Topology, from_dict
 
 Result = TypeVar("Result")
+Edit = Callable[[Topology], Topology]
 
 # Seconds for all that is asked of etcd to compare settings; and of Ray meanwhile, for what cores own.
 _DEADLINE: Final = 6.0
@@ -74,7 +75,9 @@ def compare(new: Topology, found: Found) -> Compared:
     # An etcd that did not answer a moment ago is not asked again: each attempt takes some seconds.
     if endpoints and not found.silent and (found.alive or not new.etcd.embedded):
         try:
-            compared = ask(new, endpoints, lambda client: _with_etcd(client, new, rows, found.alive), _DEADLINE)
+            compared = ask(
+                new, endpoints, lambda client: _with_etcd(client, new, lambda old: new, rows, found.alive), _DEADLINE
+            )
             if compared is not None:
                 return Compared(compared, f"revision {compared.revision}", tuple(notes))
         except (RegistryError, OSError, ValueError) as error:
@@ -86,16 +89,17 @@ def compare(new: Topology, found: Found) -> Compared:
 
 
 async def _with_etcd(
-    client: EtcdClient, new: Topology, rows: Callable[[], Sequence[NodeRow]], alive: bool
+    client: EtcdClient, file: Topology, edit: Edit, rows: Callable[[], Sequence[NodeRow]], alive: bool
 ) -> Difference | None:
-    """The comparison with the settings in etcd; ``None`` if it has none."""
-    current = await SettingsStore(client, new.mesh).current()
+    """The comparison of the settings in etcd with what ``edit`` makes of them; ``None`` if it has none."""
+    current = await SettingsStore(client, file.mesh).current()
     if current is None:
-        old = of_folder(new)
+        old = of_folder(file)
         if old is None:
             return None
-        return replace(await difference(client, old, new, 0, rows, alive), kept=kept_number(new))
-    return await difference(client, topology_in(current), new, current.number, rows, alive)
+        return replace(await difference(client, old, edit(old), 0, rows, alive), kept=kept_number(file))
+    old = topology_in(current)
+    return await difference(client, old, edit(old), current.number, rows, alive)
 
 
 def of_folder(topology: Topology) -> Topology | None:
@@ -170,13 +174,19 @@ class PutInForce:
 def put_in_force(new: Topology, found: Found, over: float, tell: Tell) -> PutInForce:
     """Put the settings of ``new`` in force in a mesh that runs, on all its nodes. Raises ``NotChanged``;
     ``RegistryError`` if it is not known whether they are."""
+    return amend(new, lambda old: new, found, over, tell)
+
+
+def amend(file: Topology, edit: Edit, found: Found, over: float, tell: Tell) -> PutInForce:
+    """Put what ``edit`` makes of the settings in force into force, whatever ``file`` says. Raises as
+    ``put_in_force``, and what ``edit`` raises."""
     notes: list[str] = []
     rows = _rows(found, notes)
-    endpoints = endpoints_of(new, found.run)
+    endpoints = endpoints_of(file, found.run)
     if found.silent:
         raise NotChanged([AWAY])
     try:
-        compared = ask(new, endpoints, lambda client: _with_etcd(client, new, rows, True), _DEADLINE)
+        compared = ask(file, endpoints, lambda client: _with_etcd(client, file, edit, rows, True), _DEADLINE)
     except (RegistryError, OSError, ValueError) as error:
         raise NotChanged([*notes, silent(error)]) from error
     if compared is None:
@@ -186,7 +196,7 @@ def put_in_force(new: Topology, found: Found, over: float, tell: Tell) -> PutInF
     source = f"revision {compared.revision}" if compared.revision else _OLD
     if not compared.changes:
         return PutInForce(compared, None, source)
-    made = ask(new, endpoints, lambda client: change(client, compared, over, tell), _CHANGE)
+    made = ask(file, endpoints, lambda client: change(client, compared, over, tell), _CHANGE)
     return PutInForce(compared, made, source)
 
 

@@ -29,7 +29,7 @@ from mesh.node.prepared import Prepared
 from mesh.node.registry import client_of
 from mesh.registry.client import EtcdClient
 from mesh.registry.members import Announcement
-from mesh.telemetry.logs import log_levels
+from mesh.telemetry.logs import log_levels, set_levels
 from mesh.topology.units import Address
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ class ConsoleNode:
         return self._console.port
 
     async def start(self) -> None:
-        config = self._config = await newest(self._config)
+        config = await newest(self._config)
+        self._take(config)
         console = self._console = self._make(config)
         await console.start()
         client = self._client = client_of(config.topology, config.endpoints)
@@ -79,7 +80,7 @@ class ConsoleNode:
         return Console(MeshSource(config.topology, config.endpoints, self._data), _address(config))
 
     async def prepare(self, config: NodeConfig) -> Prepared:
-        """Prepare other settings; the address is the only one that the console has. Raises ``OSError``."""
+        """Prepare other settings: the address, and the levels of the log. Raises ``OSError``."""
         prepared = Prepared()
         present, wanted = _address(self._config), _address(config)
         if wanted == present:
@@ -97,6 +98,8 @@ class ConsoleNode:
 
     def _take(self, config: NodeConfig) -> None:
         self._config = config
+        logs = config.topology.logs
+        set_levels(logs.of(config.name), logs.modules)
 
     def _move(self, config: NodeConfig, console: Console) -> None:
         self._take(config)

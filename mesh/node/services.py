@@ -30,7 +30,7 @@ from mesh.registry.map import VehicleMap
 from mesh.registry.members import Announcement, Member, Members
 from mesh.registry.record import Record
 from mesh.telemetry.export import Receiver
-from mesh.telemetry.logs import lines_lost, log_levels
+from mesh.telemetry.logs import lines_lost, log_levels, set_levels
 from mesh.telemetry.tracing import NodeTracer, open_tracer, receiver_at
 
 _WAIT: Final = 3.0  # seconds that a start waits for etcd, which may be unavailable
@@ -48,6 +48,7 @@ class Services:
         topology = config.topology
         self._config = config
         self._started = time.time()
+        set_levels(topology.logs.of(config.name), topology.logs.modules)
         self._pattern = Pattern(topology.identity.pattern)
         self.client = client_of(topology, config.endpoints)
         self.map = VehicleMap(self.client, topology.mesh, limit=topology.map.cache)
@@ -95,8 +96,8 @@ class Services:
         await self._scraped.start()
 
     async def prepare(self, config: NodeConfig) -> Prepared:
-        """Prepare other settings: pools and weights, and all of ``telemetry`` but ``sys_interval``. Raises ``OSError``
-        if the address of the metrics cannot be taken."""
+        """Prepare other settings: pools and weights, the levels of the log, and all of ``telemetry`` but
+        ``sys_interval``. Raises ``OSError`` if the address of the metrics cannot be taken."""
         telemetry = config.topology.telemetry
         with Prepared() as prepared:
             prepared.add(lambda: self._take(config))
@@ -113,6 +114,8 @@ class Services:
         telemetry = config.topology.telemetry
         if (telemetry.sample, telemetry.watch) != (before.sample, before.watch):
             self._tracer.sample(telemetry.sample, telemetry.watch)
+        logs = config.topology.logs
+        set_levels(logs.of(config.name), logs.modules)
 
     def _send_to(self, receiver: Receiver | None) -> None:
         self._endings.add(asyncio.to_thread(self._tracer.send_to(receiver)), "the end of an OTLP receiver")

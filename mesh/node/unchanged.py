@@ -12,7 +12,7 @@ from mesh.node.config import NodeConfig
 from mesh.node.prepared import Prepared
 from mesh.topology.change import Change, Kind, changes
 
-_SERVICES: Final = ("pools", "telemetry")  # keys that each node takes with its services
+_SERVICES: Final = ("pools", "telemetry", "logs")  # keys that each node takes with its services
 _NAMED: Final = 5  # keys in the sentence
 
 

@@ -18,6 +18,7 @@ import os
 import stat
 import sys
 from collections import deque
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Condition, Thread
@@ -41,12 +42,24 @@ _FRAME_BYTES: Final = 300
 
 _STDERR: Final = 2
 
+_MESH: Final = "mesh"
+_NUMBERS: Final = {
+    "debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR,
+}  # fmt: skip
+
 
 def log_levels() -> dict[str, str]:
     """The levels that are set in this process: ``root``, and the loggers that have a level of their own."""
     own = {name: logger for name, logger in logging.root.manager.loggerDict.items() if name.startswith("mesh")}
     levels = {name: logger.level for name, logger in own.items() if isinstance(logger, logging.Logger) and logger.level}
     return {name: logging.getLevelName(level) for name, level in {"root": logging.root.level, **levels}.items()}
+
+
+def set_levels(level: str, modules: Mapping[str, str]) -> None:
+    """The levels of this process's log (see ``Logs.take``); without a log nothing changes."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Logs):
+            handler.take(level, modules)
 
 
 @final
@@ -73,12 +86,22 @@ class Logs(logging.Handler):
         self._writing = False
         self._closing = False
         self._changed = Condition()
+        self._levels: dict[str, str] = {}  # of the mesh's loggers, as set here
         root = logging.getLogger()
         self._level_before = root.level
         self._writer = Thread(target=self._write, name="mesh-logs", daemon=True)
         self._writer.start()
         root.addHandler(self)
         root.setLevel(level)
+
+    def take(self, level: str, modules: Mapping[str, str]) -> None:
+        """Take the lines of the mesh's loggers from ``level`` on; ``modules`` are loggers with levels of their own.
+        Lines of libraries below ``info`` are never taken."""
+        levels = {_MESH: level, **modules}
+        for name in {**self._levels, **levels}:
+            logging.getLogger(name).setLevel(_NUMBERS[levels[name]] if name in levels else logging.NOTSET)
+        logging.getLogger().setLevel(max(_NUMBERS[level], logging.INFO))
+        self._levels = levels
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Emit without the lock of a handler: ``logging.shutdown`` holds it while it waits for ``close``."""
@@ -113,6 +136,8 @@ class Logs(logging.Handler):
             root = logging.getLogger()
             root.removeHandler(self)
             root.setLevel(self._level_before)
+            for name in self._levels:
+                logging.getLogger(name).setLevel(logging.NOTSET)
             with self._changed:
                 self._closing = True
                 self._changed.notify_all()

@@ -6,15 +6,17 @@ for different resources.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from collections.abc import Mapping as Amounts
+from importlib.util import find_spec
 from typing import Final, NamedTuple, final
 from urllib.parse import urlsplit
 
 from mesh.policy.pattern import Pattern
 from mesh.topology import descriptors
 from mesh.topology.fields import Table
-from mesh.topology.nodes import RESERVED, metrics_addresses, nodes, replica_names
+from mesh.topology.nodes import CONSOLE, CONTROLLER, RESERVED, metrics_addresses, nodes, replica_names
 from mesh.topology.topology import AUTO, HOLD, LOCAL, CoreSpec, FrontDoorSpec, Topology
 from mesh.topology.tree import Mapping, Node, Sequence
 from mesh.topology.units import Address, is_loopback
@@ -30,6 +32,7 @@ def run(top: Table, topology: Topology) -> None:
     _pools(top, topology)
     _users(top, topology)
     _watched(top, topology)
+    _logs(top, topology)
     _dead_letters(top, topology)
     _etcd(top, topology)
     _cores(top, topology)
@@ -167,6 +170,34 @@ def _watched(top: Table, topology: Topology) -> None:
         if not pattern.matches(vehicle):
             what = f"{vehicle!r} is no vehicle: it does not match identity.pattern, {pattern.text}; write one that does"
             _note(top, what, "telemetry", "watch", index)
+
+
+def _logs(top: Table, topology: Topology) -> None:
+    """A level is of a process that follows the settings, or of a module that has a logger."""
+    known = logged(topology)
+    for name in topology.logs.nodes:
+        if name not in known:
+            _note(top, f"there is no node {name!r}; the nodes are {', '.join(known)}", "logs", "nodes", name)
+    for name in topology.logs.modules:
+        if not is_module(name):
+            what = f"{name!r} is no module of the mesh; write one, such as mesh.broker or mesh.broker.dispatcher"
+            _note(top, what, "logs", "modules", name)
+
+
+def logged(topology: Topology) -> list[str]:
+    """The processes whose level of the log can be set: those that follow the settings."""
+    console = [] if topology.console is None else [CONSOLE]
+    return [*(node.name for node in nodes(topology)), CONTROLLER, *console]
+
+
+def is_module(name: str) -> bool:
+    """Whether loggers of the mesh have this name, or names below it."""
+    if not re.fullmatch(r"mesh(\.[a-z_0-9]+)+", name):
+        return False
+    try:
+        return find_spec(name) is not None  # it imports the packages above the module only
+    except ModuleNotFoundError:
+        return False
 
 
 def _etcd(top: Table, topology: Topology) -> None:

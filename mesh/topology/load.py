@@ -30,6 +30,7 @@ from mesh.topology.topology import (
     DEAD_LETTER,
     DROP_OLDEST,
     HOLD,
+    LEVELS,
     LOCAL,
     NEVER,
     REJECT,
@@ -37,6 +38,7 @@ from mesh.topology.topology import (
     IdentityRule,
     InboxSpec,
     LimitsSpec,
+    LogsSpec,
     MapRule,
     TelemetrySpec,
     Topology,
@@ -46,7 +48,7 @@ from mesh.wire.topics import filter_error, overlap
 
 SECTIONS: Final = (
     "mesh", "etcd", "identity", "topics", "inbox", "front_doors", "cores", "pools", "backends", "access",
-    "dead_letters", "limits", "map", "telemetry", "console", "data", "ray", "bind",
+    "dead_letters", "limits", "map", "telemetry", "logs", "console", "data", "ray", "bind",
 )  # fmt: skip
 
 
@@ -110,6 +112,7 @@ def _topology(top: Table, folder: Path) -> Topology:
         limits=limits,
         map=_map(top),
         telemetry=_telemetry(top),
+        logs=_logs(top),
         console=top.value("console", units.address, None),
         data=top.value("data", path, path(".mesh")),
         ray=top.value("ray", _ray, LOCAL),
@@ -273,4 +276,16 @@ def _telemetry(top: Table) -> TelemetrySpec:
         watch=section.values("watch", units.plain),
         sys_interval=section.value("sys_interval", within(units.duration, 0, 3600), TelemetrySpec().sys_interval),
         prometheus=section.value("prometheus", units.address, None),
+    )
+
+
+def _logs(top: Table) -> LogsSpec:
+    section = top.table("logs", ("level", "nodes", "modules"))
+    if section is None:
+        return LogsSpec()
+    level = units.choice(*LEVELS)
+    return LogsSpec(
+        level=section.value("level", level, LogsSpec().level),
+        nodes=section.free("nodes", level),
+        modules=section.free("modules", level),
     )

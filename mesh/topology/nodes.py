@@ -10,9 +10,10 @@ from mesh.topology.topology import CoreSpec, FrontDoorSpec, ListenerSpec, Topolo
 from mesh.topology.units import Address
 
 CONSOLE: Final = "console"
+CONTROLLER: Final = "controller"
 
 # Names of the processes that ``mesh.cluster`` runs besides the nodes.
-RESERVED: Final = frozenset({"controller", "etcd", CONSOLE, "supervisor"})
+RESERVED: Final = frozenset({CONTROLLER, "etcd", CONSOLE, "supervisor"})
 
 
 @final

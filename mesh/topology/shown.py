@@ -27,7 +27,7 @@ def shown(value: object, form: Form) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(str(item) for item in value)}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{name}: {number:.15g}' for name, number in value.items())}}}"
+        return f"{{{', '.join(f'{name}: {shown(item, form)}' for name, item in value.items())}}}"
     return str(value)
 
 

@@ -245,6 +245,24 @@ class TelemetrySpec:
     prometheus: Annotated[Address | None, LIVE] = None
 
 
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogsSpec:
+    """``level``: the lowest level of lines that are in the logs, one of ``LEVELS``; ``nodes``: for single nodes;
+    ``modules``: for loggers, such as ``mesh.broker``, on all nodes."""
+
+    level: Annotated[str, LIVE] = "info"
+    nodes: Annotated[dict[str, str], LIVE] = field(default_factory=dict)
+    modules: Annotated[dict[str, str], LIVE] = field(default_factory=dict)
+
+    def of(self, node: str) -> str:
+        """The level of a node, or of the controller."""
+        return self.nodes.get(node, self.level)
+
+
 AUTO: Final = 0  # a limit that follows from what a process may do
 # auto, none: a size, or this word for the default 0; files: a count, or auto for the default ``AUTO``.
 Unit = Literal["count", "files", "size", "time", "auto", "none"]
@@ -356,6 +374,7 @@ class Topology:
     limits: Annotated[LimitsSpec, PARTS]
     map: Annotated[MapRule, PARTS]
     telemetry: Annotated[TelemetrySpec, PARTS]
+    logs: Annotated[LogsSpec, PARTS]
     console: Annotated[Address | None, LIVE]
     data: Annotated[Path, effects.DATA]
     ray: Annotated[str, effects.RAY]

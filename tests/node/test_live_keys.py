@@ -14,6 +14,7 @@ from mesh.topology.topology import (
     DeadLettersSpec,
     InboxSpec,
     LimitsSpec,
+    LogsSpec,
     TelemetrySpec,
 )
 from tests.support.effects import SHOWN
@@ -27,6 +28,7 @@ SECTIONS: dict[str, type] = {
     "dead_letters": DeadLettersSpec,
     "inbox": InboxSpec,
     "telemetry": TelemetrySpec,
+    "logs": LogsSpec,
 }
 OF_DOORS = {"limits.held_bytes", "limits.connect_wait"}
 ROOMS = (

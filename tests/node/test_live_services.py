@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +15,10 @@ from mesh.node.config import DEVICE, NodeConfig
 from mesh.node.services import Services
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.members import Announcement
+from mesh.telemetry.logs import Logs
 from mesh.topology.load import loads
 from mesh.topology.nodes import nodes
-from mesh.topology.topology import EtcdSpec
+from mesh.topology.topology import EtcdSpec, LogsSpec
 from mesh.topology.units import Address
 from mesh.wire.packets import Publish
 from tests.node.scraping import get
@@ -144,6 +147,38 @@ def test_the_metrics_of_all_nodes_move(etcd: EmbeddedEtcd) -> None:
                 await get(first + number)
 
     with_nodes(etcd, main, f"telemetry: {{prometheus: '127.0.0.1:{first}'}}\n")
+
+
+@effect_of("logs.level", "logs.nodes", "logs.modules")
+def test_lines_below_the_old_level_are_in_the_log(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    path = tmp_path / "edge-1.log"
+    written = Logs(path)
+
+    async def main(mesh: Nodes) -> None:
+        def said(name: str) -> bool:
+            logging.getLogger(name).debug("a line of %s", name)
+            written.drain(5.0)
+            lines = path.read_text().splitlines()
+            return any(line.endswith(f"DEBUG   {name}: a line of {name}") for line in lines)
+
+        async def take(logs: LogsSpec) -> None:
+            await mesh.logs(logs)
+            path.write_text("")
+
+        assert not said("mesh.broker")
+        await take(LogsSpec(level="debug"))
+        assert said("mesh.broker")
+        await take(LogsSpec(modules={"mesh.core": "debug"}))
+        assert (said("mesh.broker"), said("mesh.core")) == (False, True)
+        await take(LogsSpec(nodes=dict.fromkeys(("edge-1", "core", "door"), "debug")))
+        assert said("mesh.broker")
+        await take(LogsSpec())
+        assert not said("mesh.broker")
+
+    try:
+        with_nodes(etcd, main)
+    finally:
+        written.close()
 
 
 def config(etcd: EmbeddedEtcd, *pools: str) -> NodeConfig:

@@ -20,7 +20,7 @@ from mesh.node.config import NodeConfig
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.topology.load import loads
 from mesh.topology.nodes import nodes
-from mesh.topology.topology import EtcdSpec, Topology
+from mesh.topology.topology import EtcdSpec, LogsSpec, Topology
 from mesh.wire.packets import MQTT5, Connect, Publish, SubAck, Subscribe, Subscription
 from mesh.wire.properties import Properties
 from tests.support.bare import Bare
@@ -82,6 +82,11 @@ class Nodes:
     async def telemetry(self, **values: Any) -> None:
         """Change the telemetry of all nodes."""
         await self.change(lambda topology: replace(topology, telemetry=replace(topology.telemetry, **values)))
+
+    async def logs(self, logs: LogsSpec) -> None:
+        """Change the levels of all nodes' logs."""
+        self.topology = replace(self.topology, logs=logs)
+        await self._prepare("edge-1", "core", "door")
 
     async def _prepare(self, *names: str) -> None:
         nodes: dict[str, EdgeNode | CoreNode | DoorNode] = {"edge-1": self.edge, "core": self.core, "door": self.door}

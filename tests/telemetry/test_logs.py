@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mesh.telemetry import logs
-from mesh.telemetry.logs import Logs, lines_lost, one_line
+from mesh.telemetry.logs import Logs, lines_lost, log_levels, one_line, set_levels
 from tests.support.waiting import wait_until
 
 log = logging.getLogger("mesh.test")
@@ -328,3 +328,39 @@ def test_fatal_signal_writes_its_stacks_to_the_newest_file(tmp_path: Path) -> No
 @pytest.mark.parametrize(("text", "line"), [("plain – text", "plain – text"), ("a\r\nb\tc", "a\\r\\nb\\tc"), ("", "")])
 def test_one_line_escapes_control_characters(text: str, line: str) -> None:
     assert one_line(text) == line
+
+
+def test_the_levels_of_the_mesh_and_of_its_modules_change(tmp_path: Path) -> None:
+    path = tmp_path / "edge-1.log"
+    one = Logs(path)
+
+    def said(*levels: str) -> list[str]:
+        """What each logger has written of a line of each level."""
+        for name in ("mesh.broker.x", "mesh.edge", "library"):
+            for level in levels:
+                getattr(logging.getLogger(name), level)("%s %s", name, level)
+        one.drain(DEADLINE)
+        lines = [line.partition(": ")[2] for line in path.read_text().splitlines()]
+        path.write_text("")
+        return lines
+
+    try:
+        set_levels("debug", {})
+        assert said("debug") == ["mesh.broker.x debug", "mesh.edge debug"]
+        set_levels("error", {"mesh.broker": "debug"})
+        assert said("debug", "warning", "error") == [
+            "mesh.broker.x debug", "mesh.broker.x warning", "mesh.broker.x error", "mesh.edge error", "library error",
+        ]  # fmt: skip
+        set_levels("info", {})
+        assert said("debug", "info") == ["mesh.broker.x info", "mesh.edge info", "library info"]
+        assert log_levels() == {"root": "INFO", "mesh": "INFO"}
+        set_levels("debug", {"mesh.edge": "debug"})
+    finally:
+        one.close()
+    assert log_levels().keys() == {"root"}
+
+
+def test_a_process_without_a_log_has_no_levels() -> None:
+    before = log_levels()
+    set_levels("debug", {"mesh.broker": "debug"})
+    assert log_levels() == before

@@ -202,3 +202,11 @@ def test_scalars_stay_text(tmp_path: Path) -> None:
     text = SMALL.replace("mesh: demo", "mesh: no").replace("edge-1", "e1e5")
     topology = loads(text.encode(), "x.yaml", tmp_path)
     assert (topology.mesh, topology.edges()[0].name) == ("no", "e1e5")
+
+
+def test_levels_of_the_logs() -> None:
+    levels = "level: warning, nodes: {edge-1: debug, controller: error}, modules: {mesh.broker.dispatcher: info}"
+    text = f"logs: {{{levels}}}\n"
+    logs = loads(f"{SMALL}\n{text}".encode(), "mesh.yaml", Path(".")).logs
+    assert [logs.of(name) for name in ("edge-1", "controller", "core")] == ["debug", "error", "warning"]
+    assert logs.modules == {"mesh.broker.dispatcher": "info"}
