@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from mesh.cli.changes import lines
@@ -113,8 +114,8 @@ def _wait(run: Run, added: Sequence[str], restarted: Sequence[str], since: float
     end = time.monotonic() + READY_DEADLINE + (READY_DEADLINE + over) * len(restarted)
     while True:
         status = status_of(run)
-        progress(status)
-        rows = {row.name: row for row in status.nodes}
+        rows = {row.name: row for row in status.nodes if row.name in (*added, *restarted)}
+        progress(replace(status, nodes=tuple(rows.values())))
         ready = all(name in rows and rows[name].state in (READY, DAMAGED) for name in added)
         if ready and all(name in rows and _restarted(rows[name], since) for name in restarted):
             print("every added or restarted node is ready")

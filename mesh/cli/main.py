@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -91,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     entry = COMMANDS.get(words[0])
     if entry is None:
         overview().error(f"there is no command {words[0]!r}{suggestion(words[0])}")
+    # What the parts of the mesh log is for their log files: a command says itself what its user has to know.
+    logging.getLogger("mesh").addHandler(logging.NullHandler())
     command = load(entry)
     parser = argparse.ArgumentParser(
         prog=f"mesh {words[0]}",

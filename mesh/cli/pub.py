@@ -14,7 +14,13 @@ from mesh.cli.client import options as connection
 from mesh.cli.which import option, reached_mesh
 from mesh.telemetry.spans import new_trace
 from mesh.topology.topology import Topology
-from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, PACKET_IDENTIFIER_NOT_FOUND, SUCCESS, is_error
+from mesh.wire.reasons import (
+    IMPLEMENTATION_SPECIFIC_ERROR,
+    NO_MATCHING_SUBSCRIBERS,
+    PACKET_IDENTIFIER_NOT_FOUND,
+    SUCCESS,
+    is_error,
+)
 from mesh.wire.tracecontext import PARENT
 
 NOBODY: Final = 4
@@ -141,6 +147,8 @@ def _hint(code: int, arguments: argparse.Namespace, topology: Topology) -> str:
             return f"it is no topic of a vehicle ({topology.template}), and no client subscribes to it"
         inbox = ", ".join(topology.inbox.subscribe) if topology.inbox is not None else "nothing"
         return f"vehicle {vehicle} does not subscribe to this topic, and no inbox keeps it (they keep {inbox})"
+    if code == IMPLEMENTATION_SPECIFIC_ERROR and vehicle is not None:
+        return f"the edge of {vehicle} cannot be determined now: 'mesh status' says whether etcd answers"
     if code == PACKET_IDENTIFIER_NOT_FOUND and arguments.qos == 2:
         return "QoS 2 does not show the reason; use -q 1 to see it"
     if arguments.vehicle is not None and vehicle != arguments.vehicle:

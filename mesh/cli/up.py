@@ -76,8 +76,13 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     try:
         found = find(topology)
-        say(found.notes)
-        warn(topology, etcd=not found.silent)
+    except (OSError, ValueError) as error:
+        print(f"{error}\n{NOTHING_CHANGED}", file=sys.stderr)
+        return 1
+    say(found.notes)
+    warn(topology, etcd=not found.silent)
+    what = f"{NOTHING_CHANGED} in mesh {topology.mesh!r}" if found.alive else f"mesh {topology.mesh!r} is not up"
+    try:
         wanted = topology if arguments.revision is None else earlier(topology, found, arguments.revision)
         if found.run is not None and found.alive and _runs(found.run, topology, found.silent):
             return change(wanted, found, arguments.over, arguments.wait)
@@ -88,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     except NotChanged as error:
         show_refusal(f"mesh {topology.mesh!r} is not up", error)
     except (NotDown, OSError, ValueError, RegistryError, SecretError) as error:
-        print(f"mesh {topology.mesh!r} is not up: {error}", file=sys.stderr)
+        print(f"{what}: {error}", file=sys.stderr)
     return 1
 
 

@@ -39,11 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     found, vehicle = reached_mesh(arguments.topology), arguments.vehicle
     try:
         if found.silent:
-            raise RegistryError(f"the edge of {vehicle} is not known: only etcd has it")
+            raise RegistryError("only etcd has it")
         mesh, endpoints = found.run.mesh, found.run.endpoints
         record, keepers = ask(found.topology, endpoints, lambda client: _read(client, mesh, vehicle))
     except (RegistryError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(f"the edge of {vehicle} is not known: {error}", file=sys.stderr)
         return 1
     if arguments.json:
         print(json.dumps({**_plain(found.run.mesh, vehicle, record), "kept_by": keepers}))

@@ -37,6 +37,7 @@ def test_it_waits_for_added_nodes(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert changed._wait(RUN, ["edge-2"], [], time.time(), 0.0) == 0
     said = capsys.readouterr()
     assert "edge-2           starting" in said.err
+    assert "edge-1" not in said.err
     assert "every added or restarted node is ready" in said.out
 
 
