@@ -126,7 +126,12 @@ class DoorNode:
 
     async def _wait_for_edges(self, services: Services) -> None:
         names = [edge.name for edge in self._config.topology.edges()]
-        await until(lambda: all(services.members.get(name) is not None for name in names), _FIRST_EDGES)
+
+        def open(name: str) -> bool:
+            member = services.members.get(name)
+            return member is not None and DEVICE in member.ports
+
+        await until(lambda: all(open(name) for name in names), _FIRST_EDGES)
 
     def _identify(self, connect: Connect, peer: Peer) -> str:
         return self._identity.vehicle_of_connect(connect)

@@ -149,25 +149,24 @@ def test_a_node_votes_confirms_and_shows_its_revision(etcd: EmbeddedEtcd, name: 
         client = etcd.client()
         place = place_of(etcd, name, revision=0)
         store = SettingsStore(client, place.topology.mesh)
-        first = await store.first(draft(place.topology, sessions=500))
+        await store.first(draft(place.topology, sessions=500))
         node = ROLES[name](place)
         await node.start()
         try:
             assert node.status().revision == 1, "it was started with the revision in force"
             await said(store, name, 1)
-            limited = await store.propose(draft(place.topology, sessions=600), 1)
-            votes = await voted(store, name, limited.number)
-            assert "limits.sessions" in votes[name]
-            await store.withdraw(limited)
-            same = await store.propose(replace(first, number=0), 1)
-            assert await voted(store, name, same.number) == {name: ""}
+            withdrawn = await store.propose(draft(place.topology, sessions=600), 1)
+            assert await voted(store, name, withdrawn.number) == {name: ""}
+            await store.withdraw(withdrawn)
+            changed = await store.propose(draft(place.topology, sessions=700), 1)
+            assert await voted(store, name, changed.number) == {name: ""}
             assert node.status().revision == 1
-            await store.commit(same)
-            await said(store, name, same.number)
-            assert (node.status().revision, node.status().detail) == (same.number, "")
+            await store.commit(changed)
+            await said(store, name, changed.number)
+            assert (node.status().revision, node.status().detail) == (changed.number, "")
             kept = read_kept(place.folder, 0.0)
             assert kept is not None
-            assert kept.number == same.number
+            assert kept.number == changed.number
         finally:
             await node.stop(1.0)
         assert await store.confirmed() == {}, "a node that has stopped says nothing"
