@@ -36,6 +36,7 @@ from mesh.registry.client import EtcdClient
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.errors import RegistryError
 from mesh.registry.settings import Revision, SettingsStore
+from mesh.topology.change import Kind
 from mesh.topology.topology import Topology, from_dict
 
 Result = TypeVar("Result")
@@ -85,7 +86,10 @@ def compare(new: Topology, found: Found) -> Compared:
     old = of_folder(new)
     if old is None:
         return Compared(None, "", tuple(notes))
-    return Compared(without_etcd(old, new, found.alive), _OLD, tuple(notes))
+    compared = without_etcd(old, new, found.alive)
+    if new.etcd.embedded and not found.alive and any(one.nodes for one in compared.of(Kind.REFUSED)):
+        notes.append("the mesh's own etcd does not run: 'mesh up' starts it, and counts what the removed nodes own")
+    return Compared(compared, _OLD, tuple(notes))
 
 
 async def _with_etcd(

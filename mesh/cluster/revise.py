@@ -86,14 +86,19 @@ async def difference(
     running: bool = True,
 ) -> Difference:  # fmt: skip
     """Compare two topologies, with what nodes own that the new one lacks. ``rows`` gets the status of all nodes; it is
-    called only if a core is removed. Raises ``RegistryError``."""
+    called only if a core is removed. A mesh that is down is also refused without any edge that owns vehicles. Raises
+    ``RegistryError``."""
     found = changes(old, new, running=running)
     sections = {change.path.partition(".")[0] for change in found}
-    owned = await vehicles(client, old, new) if "pools" in sections else Owned()
+    owned = await vehicles(client, old, new) if "pools" in sections or not running else Owned()
     if removed_cores(old, new):
         owned = Owned({**owned.nodes, **sessions(old, new, await asyncio.to_thread(rows))}, owned.staying, owned.exact)
     if owned != Owned():
         found = changes(old, new, owned.nodes, exact=owned.exact, running=running)
+    if not running:
+        known = {edge.name for edge in old.edges()}
+        unknown = {name: count for name, count in owned.nodes.items() if name not in known}
+        found += orphans(new, unknown, exact=owned.exact)
     return Difference(old, new, revision, found, owned)
 
 
@@ -194,15 +199,12 @@ async def begin(client: EtcdClient, new: Topology, before: Topology | None, kept
     store = SettingsStore(client, new.mesh)
     current = await store.current()
     old = before if current is None else from_dict(current.settings)
-    owned = await vehicles(client, old or new, new)
-    found = () if old is None else changes(old, new, owned.nodes, exact=owned.exact, running=False)
-    known = set() if old is None else {edge.name for edge in old.edges()}
-    unknown = {name: count for name, count in owned.nodes.items() if name not in known}
-    if reasons := [_reason(one) for one in (*found, *orphans(new, unknown, exact=owned.exact)) if _refused(one)]:
+    found = await difference(client, old or new, new, 0, lambda: (), running=False)
+    if reasons := refusals(found):
         raise NotChanged(reasons)
     if current is not None and same(current.settings, as_dict(new)):
         return current
-    return await store.first(draft(new, found, kept))
+    return await store.first(draft(new, found.changes, kept))
 
 
 def same(one: Mapping[str, object], other: Mapping[str, object]) -> bool:

@@ -295,6 +295,10 @@ def test_a_mesh_without_an_edge_that_owns_vehicles_does_not_start(mesh: Mesh) ->
     mesh.own("edge-9", "CAR-4")
     with pytest.raises(NotChanged, match=r"edge-9 has 1 vehicles.*weight: 0"):
         first(mesh.changed(), mesh.topology.etcd.endpoints)
+    planned_now = compare(mesh.changed(), Found(None, False)).difference
+    assert planned_now is not None
+    (refused,) = planned_now.changes
+    assert (refused.kind, refused.why) == (Kind.REFUSED, "edge-9 has 1 vehicles")
     assert mesh.current() == 1
 
 
@@ -325,6 +329,12 @@ def test_a_mesh_with_its_own_etcd_does_not_start_without_an_edge_that_owns_vehic
     again, _ = first(own, plan.endpoints)
     assert again is not None
     assert again.number == 1
+    save_plan(replace(plan, revision=1))
+    compared = compare(less, find(less))
+    assert compared.notes == (
+        "the mesh's own etcd does not run: 'mesh up' starts it, and counts what the removed nodes own",
+    )
+    assert compare(own, find(own)).notes == ()
 
 
 def test_without_etcd_a_mesh_does_not_start_without_an_edge(tmp_path: Path) -> None:
