@@ -48,11 +48,15 @@ class Cluster:
 
     def command(self, *words: str, expected: int = 0) -> str:
         """Run ``mesh WORDS``, which must end with the exit code ``expected``; return its output."""
-        done = subprocess.run(
-            [sys.executable, "-m", "mesh.cli.main", *words], capture_output=True, text=True, timeout=COMMAND
-        )
+        done = self.outcome(*words)
         assert done.returncode == expected, f"mesh {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+    def outcome(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run ``mesh WORDS``."""
+        return subprocess.run(
+            [sys.executable, "-m", "mesh.cli.main", *words], capture_output=True, text=True, timeout=COMMAND
+        )
 
     def write(self) -> None:
         """Write the topology file."""
