@@ -31,7 +31,6 @@ from mesh.node.newest import newest
 from mesh.node.poison import begin_trail, end_trail
 from mesh.node.prepared import Prepared
 from mesh.node.services import Services
-from mesh.node.unchanged import without_changes
 from mesh.registry.members import Member
 from mesh.registry.record import Record
 from mesh.transport.dialler import Address, Dialler
@@ -44,10 +43,6 @@ log = logging.getLogger(__name__)
 
 # Bytes that wait to be written to an edge before messages for it wait in their queue.
 _WRITE_BUFFER: Final = 1 << 20
-# Keys of the topology that this node takes while it serves.
-_TAKEN: Final = (
-    "access", "backends", "console", "cores", "dead_letters", "front_doors", "inbox", "limits", "topics.fleet",
-)  # fmt: skip
 _FIRST_LINKS: Final = 5.0  # seconds that a start waits for the edges, so that a ready core reaches them
 
 
@@ -120,9 +115,8 @@ class CoreNode:
         await self._follower.start()
 
     async def prepare(self, config: NodeConfig) -> Prepared:
-        """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves, or
-        ``OSError`` if an address cannot be taken, or it may not open as many files as they ask for."""
-        prepared = without_changes(self._config, config, _TAKEN)
+        """Prepare other settings. Raises ``OSError`` if an address cannot be taken, or if this process may not open as
+        many files as they ask for."""
         broker_host, clients, owners, router = self._broker_host, self._clients, self._owners, self._router
         services = self._services
         if broker_host is None or clients is None or owners is None or router is None or services is None:
@@ -138,7 +132,7 @@ class CoreNode:
             self._change_links(config)
             broker_host.turn.wake()
 
-        with prepared:
+        with Prepared() as prepared:
             prepared.add(commit)
             prepared.include(await clients.prepare(config, broker.expel))
             prepared.include(await services.prepare(config))

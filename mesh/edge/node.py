@@ -34,7 +34,6 @@ from mesh.node.poison import begin_trail, end_trail
 from mesh.node.ports import keep_ports
 from mesh.node.prepared import Prepared
 from mesh.node.services import Services
-from mesh.node.unchanged import without_changes
 from mesh.registry.generation import EPOCH_BITS, MOST
 from mesh.registry.members import Member
 from mesh.registry.record import Record
@@ -50,10 +49,6 @@ from mesh.wire.reasons import SERVER_UNAVAILABLE
 
 log = logging.getLogger(__name__)
 
-# Keys of the topology that this node takes while it serves.
-_TAKEN: Final = (
-    "access", "backends", "console", "cores", "dead_letters", "front_doors", "inbox", "limits", "topics.fleet",
-)  # fmt: skip
 _FLEET: Final = 30.0  # seconds that an edge without vehicles waits for the fleet's retained messages
 _CORES: Final = 1024  # connections of cores, and those that have not sent CONNECT yet (``connect_timeout``)
 
@@ -112,9 +107,7 @@ class EdgeNode:
         await self._follower.start()
 
     async def prepare(self, config: NodeConfig) -> Prepared:
-        """Prepare other settings. Raises ``ValueError`` if this node would have to take a key while it serves, or
-        ``OSError`` if an address cannot be taken."""
-        prepared = without_changes(self._config, config, _TAKEN)
+        """Prepare other settings. Raises ``OSError`` if an address cannot be taken."""
         broker_host, devices, cores, services = self._broker_host, self._devices, self._cores, self._services
         if broker_host is None or devices is None or cores is None or services is None:
             raise ValueError(f"{self._config.name} has not started yet")
@@ -130,6 +123,7 @@ class EdgeNode:
             cores.admission.most = config.members(_CORES)
             broker_host.turn.wake()
 
+        prepared = Prepared()
         prepared.add(commit)
         prepared.include(await services.prepare(config))
         # Before the first node has larger packets for this one, which may be before this one's turn.

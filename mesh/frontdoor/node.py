@@ -6,6 +6,7 @@ topology before it is looked up.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, final
@@ -78,7 +79,8 @@ class DoorNode:
 
     def _configure(self, config: NodeConfig) -> None:
         self._config = config
-        self._identity = config.topology.identity.compile()
+        self._rule = config.topology.identity  # of this process; another one takes a restart
+        self._identity = self._rule.compile()
         self._attempts = Attempts(config.topology.limits.wrong_passwords, shared=True)
 
     async def start(self) -> None:
@@ -87,7 +89,7 @@ class DoorNode:
         config = self._config
         services = self._services = Services(config)
         listen = config.listens()
-        methods = config.topology.identity.methods(self._attempts)
+        methods = self._rule.methods(self._attempts)
         admission = Admission(config.client_limits(), config.connections(), config.spec.redirect, methods)
         epoch = time.time_ns() // 1_000_000  # grows with each start, also without etcd
         door = self._door = FrontDoor(
@@ -105,11 +107,14 @@ class DoorNode:
 
     async def prepare(self, config: NodeConfig) -> Prepared:
         """Prepare other settings. Raises ``OSError`` if an address cannot be taken, or if this process may not open as
-        many files as they ask for."""
+        many files as they ask for; ``OSError`` or ``VerifierError`` if a file of verifiers cannot be used, without
+        which this door could not start again."""
         services, door = self._services, self._door
         if services is None or door is None:
             raise ValueError(f"{self._config.name} has not started yet")
         settings, limits, most = _settings(config), config.client_limits(), config.connections()
+        if config.topology.identity != self._rule:
+            await asyncio.to_thread(config.topology.identity.methods, self._attempts)
 
         def commit() -> None:
             self._config = config
@@ -158,7 +163,7 @@ class DoorNode:
 
     def in_force(self) -> dict[str, object]:
         """What holds in the parts of this door at present, by name."""
-        door, services, identity = self._door, self._services, self._config.topology.identity
+        door, services, identity = self._door, self._services, self._rule
         if door is None or services is None:
             return {}
         return {

@@ -96,11 +96,12 @@ class Services:
         await self._scraped.start()
 
     async def prepare(self, config: NodeConfig) -> Prepared:
-        """Prepare other settings: pools and weights, the levels of the log, and all of ``telemetry`` but
-        ``sys_interval``. Raises ``OSError`` if the address of the metrics cannot be taken."""
+        """Prepare other settings: the names of vehicles, pools and weights, the levels of the log, and all of
+        ``telemetry`` but ``sys_interval``. Raises ``OSError`` if the address of the metrics cannot be taken."""
         telemetry = config.topology.telemetry
         with Prepared() as prepared:
-            prepared.add(lambda: self._take(config))
+            pattern = Pattern(config.topology.identity.pattern)
+            prepared.add(lambda: self._take(config, pattern))
             if self._scraped is not None:
                 prepared.include(await self._scraped.prepare(config))
             if telemetry.otlp != self._config.topology.telemetry.otlp:
@@ -109,8 +110,9 @@ class Services:
                 prepared.add(lambda: self._send_to(receiver), lambda: self._drop(receiver))
         return prepared
 
-    def _take(self, config: NodeConfig) -> None:
+    def _take(self, config: NodeConfig, pattern: Pattern) -> None:
         before, self._config = self._config.topology.telemetry, config
+        self._pattern = pattern
         telemetry = config.topology.telemetry
         if (telemetry.sample, telemetry.watch) != (before.sample, before.watch):
             self._tracer.sample(telemetry.sample, telemetry.watch)

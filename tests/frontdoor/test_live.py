@@ -6,8 +6,10 @@ Door, edge and core are real, over real sockets.
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,6 +200,42 @@ def test_a_withdrawn_change_leaves_the_door_as_it_was(etcd: EmbeddedEtcd, monkey
         now["vehicles"]["links"]["frame"] = was["vehicles"]["links"]["frame"]  # type: ignore[index]  # it never falls
         assert now == was
         await alive(before)
+
+    with_nodes(etcd, main)
+
+
+def test_a_door_agrees_to_no_verifiers_without_which_it_could_not_start_again(
+    etcd: EmbeddedEtcd, tmp_path: Path
+) -> None:
+    async def main(mesh: Nodes) -> None:
+        was = mesh.door.in_force()
+        mesh.topology = replace(
+            mesh.topology, identity=replace(mesh.topology.identity, scram=tmp_path / "absent")
+        )  # fmt: skip
+        with pytest.raises(OSError, match="absent"):
+            await mesh.door.prepare(mesh.config("door"))
+        assert mesh.door.in_force() == was
+
+    with_nodes(etcd, main)
+
+
+def test_more_connections_than_a_process_may_have_files_are_refused(
+    etcd: EmbeddedEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(mesh: Nodes) -> None:
+        was = mesh.door.in_force()
+        port = free_port()
+        limits = replace(mesh.topology.limits, connections=1_000_000)
+        listen = (ListenerSpec(kind="mqtt", address=Address("127.0.0.1", port)),)
+        mesh.topology = replace(doors(listen=listen)(mesh.topology), limits=limits)
+        monkeypatch.setattr(resource, "getrlimit", lambda what: (4096, 4096))
+        with pytest.raises(OSError, match=r"door: limits\.connections"):
+            await mesh.door.prepare(mesh.config("door"))
+        monkeypatch.undo()
+        assert mesh.door.in_force() == was
+        mesh.topology = doors(listen=listen)(replace(mesh.topology, limits=replace(limits, connections=0)))
+        (await mesh.door.prepare(mesh.config("door"))).commit()
+        assert mesh.vehicles == port, "nothing is in the way"
 
     with_nodes(etcd, main)
 

@@ -244,3 +244,17 @@ def test_a_mapped_vehicle_stays_and_new_ones_follow_the_new_rules(etcd: Embedded
         await services.stop()
 
     asyncio.run(run())
+
+
+def test_names_of_vehicles(etcd: EmbeddedEtcd) -> None:
+    """Doors are restarted for another rule; cores have to know the new names, too."""
+
+    async def main(mesh: Nodes) -> None:
+        services = mesh.core._services
+        assert services is not None
+        assert (services.is_vehicle("V1"), services.is_vehicle("car")) == (True, False)
+        identity = replace(mesh.topology.identity, pattern="[a-z]{1,32}")
+        await mesh.change(lambda topology: replace(topology, identity=identity))
+        assert (services.is_vehicle("V1"), services.is_vehicle("car")) == (False, True)
+
+    with_nodes(etcd, main)
