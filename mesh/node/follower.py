@@ -8,6 +8,7 @@ What always holds:
 - A vote is given after the revision was prepared. What is withdrawn, or overtaken by another one, is undone.
 - A revision that is in force, and that this node cannot prepare, is reported in its confirmation and its status, and
   tried again; the node goes on with the one that it has.
+- A part that could not take a prepared revision is reported likewise, until the next revision.
 - The work follows the state of etcd, not its events: after any interruption one round leads to the same end.
 """
 
@@ -91,6 +92,7 @@ class SettingsFollower:
         self._retry = 0.0  # when to try again, on the loop's clock
         self._unsaved: Revision | None = None
         self._unsaved_error = ""
+        self._fault = ""  # of the commit of the revision followed
         self._behind = 0  # the revision in force, if it is older than the one followed
         self._trouble = ""
         self._wake = asyncio.Event()
@@ -121,6 +123,8 @@ class SettingsFollower:
         if self._refused and self._said is not None:
             kept = f"this node goes on with revision {self.revision}"
             parts.append(f"revision {self._refused} is in force, and {kept}: {self._said[1]}")
+        if self._fault:
+            parts.append(f"a part of this node did not take revision {self.revision}: {self._fault}")
         if self._behind:
             parts.append(
                 f"etcd was set back to revision {self._behind} and this node follows revision {self.revision}: put the "
@@ -204,7 +208,7 @@ class SettingsFollower:
             self._said = None  # it may be gone as well
             await self._store.raise_last(self.revision)  # so that the next revision is newer than this one
         if self.revision:
-            self._confirm(self.revision, "")
+            self._confirm(self.revision, self._fault)
 
     def _due(self) -> bool:
         """Whether to try again. Not beside another revision that is prepared: both may open the same things."""
@@ -221,13 +225,13 @@ class SettingsFollower:
             self._confirm(number, str(error))
             return
         self._candidate = None
-        taken.prepared.commit()
+        self._fault = taken.prepared.commit()
         self.config = taken.config
         self._refused = self._behind = 0
         log.info("revision %d of the settings is in force", number)
         if taken.present:
             await self._save(taken.revision)
-        self._confirm(number, "")
+        self._confirm(number, self._fault)
 
     async def _prepared(self, number: int) -> Candidate:
         """The revision in force, prepared: before its commit if this node took part in the vote. Raises

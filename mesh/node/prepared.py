@@ -26,7 +26,7 @@ class Prepared:
     __slots__ = ("_commits", "_ended", "_withdrawals")
 
     def __init__(self) -> None:
-        self._commits: list[Callable[[], None]] = []
+        self._commits: list[Callable[[], str | None]] = []
         self._withdrawals: list[Callable[[], None]] = []
         self._ended = False
 
@@ -39,7 +39,7 @@ class Prepared:
         if error is not None:
             self.withdraw()
 
-    def add(self, commit: Callable[[], None] | None = None, withdraw: Callable[[], None] | None = None) -> None:
+    def add(self, commit: Callable[[], str | None] | None = None, withdraw: Callable[[], None] | None = None) -> None:
         """Add one part: what puts its change in force, and what undoes its preparation."""
         if commit is not None:
             self._commits.append(commit)
@@ -50,10 +50,9 @@ class Prepared:
         """Add the change of a part that has parts of its own."""
         self.add(other.commit, other.withdraw)
 
-    def commit(self) -> None:
-        """Put the whole change in force."""
-        if self._end():
-            _call(self._commits, "a change of the settings did not take effect in one part")
+    def commit(self) -> str:
+        """Put the whole change in force. Returns in one sentence what went wrong in a part; empty if nothing did."""
+        return _call(self._commits, "a change of the settings did not take effect in one part") if self._end() else ""
 
     def withdraw(self) -> None:
         """Close what the preparation opened. A change that is in force stays so."""
@@ -66,9 +65,14 @@ class Prepared:
         return not ended
 
 
-def _call(functions: Iterable[Callable[[], None]], fault: str) -> None:
+def _call(functions: Iterable[Callable[[], str | None]], fault: str) -> str:
+    """Call them all; returns the first error, which a function raised or returned."""
+    first = ""
     for function in functions:
         try:
-            function()
-        except Exception:
+            error = function()
+        except Exception as raised:
             log.exception(fault)
+            error = (isinstance(raised, OSError) and raised.strerror) or repr(raised)
+        first = first or error or ""
+    return first

@@ -45,7 +45,7 @@ async def spread(streams: Sequence[Stream], end: Callable[[Stream], None], secon
 
 @final
 class ListenerChange:
-    """A change that is prepared. It ends with exactly one of its calls; neither waits or raises."""
+    """A change that is prepared. It ends with exactly one of its calls; neither waits."""
 
     def __init__(self, listeners: Listeners, present: list[Listener], added: list[Listener]) -> None:
         self._listeners = listeners
@@ -53,7 +53,8 @@ class ListenerChange:
         self._added = added
 
     def commit(self) -> None:
-        """Accept connections at the added listeners, and end the removed ones."""
+        """Accept connections at the added listeners, and end the removed ones. Raises ``OSError`` at last if another
+        program took an address meanwhile; then nothing serves there."""
         self._listeners.take(self._present, self._added)
 
     def withdraw(self) -> None:
@@ -126,6 +127,7 @@ class Listeners:
 
     def take(self, present: list[Listener], added: list[Listener]) -> None:
         """The list is ``present`` from now on. Called by ``ListenerChange``."""
+        lost: OSError | None = None
         removed = [listener for listener in self._present if listener not in present]
         self._present = present
         for listener in removed:
@@ -133,8 +135,10 @@ class Listeners:
         for listener in added:
             try:
                 listener.serve()
-            except OSError as error:  # nothing serves there; the others do
-                log.error("%s", error)
+            except OSError as error:  # the others serve, and the next change tries this one again
+                listener.stop()
+                present.remove(listener)
+                lost = lost or error
         if removed:
             names = {listener.url for listener in removed}
             log.info("%s: no longer listening on %s", self._name, ", ".join(sorted(names)))
@@ -145,6 +149,8 @@ class Listeners:
             )
             self._endings.add(task)
             task.add_done_callback(self._endings.discard)
+        if lost is not None:
+            raise lost
 
     def allow(self, limit: int, handshake: float) -> None:
         """Another limit from now on; of more streams than that none is closed. ``handshake`` is that of listeners which

@@ -71,6 +71,7 @@ class Parts:
         self.said: list[str] = []
         self.sessions = 0
         self.error: Exception | None = None
+        self.fault: Exception | None = None  # of the commit
         self.hang = False
 
     async def prepare(self, config: NodeConfig) -> Prepared:
@@ -86,6 +87,8 @@ class Parts:
     def _commit(self, config: NodeConfig) -> None:
         self.said.append(f"commit {config.revision}")
         self.sessions = config.topology.limits.sessions
+        if self.fault is not None:
+            raise self.fault
 
 
 class Case:
@@ -253,6 +256,27 @@ def test_a_revision_in_force_that_cannot_be_taken_is_reported_and_tried_again(tm
             case.parts.error = None
             await case.confirmed(2)
             assert (case.follower.revision, case.follower.detail, case.parts.sessions) == (2, "", 2)
+
+    run(main())
+
+
+def test_a_part_that_could_not_take_a_prepared_revision_is_reported_until_the_next_one(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with following(tmp_path) as case:
+            case.parts.fault = OSError(98, "the address is lost")
+            case.etcd.set(1, proposed=2)
+            await case.voted(2)
+            case.etcd.set(current=2)
+            await case.confirmed(2, "the address is lost")
+            assert case.follower.revision == 2
+            assert "did not take revision 2: the address is lost" in case.follower.detail
+            case.etcd.set(current=2, proposed=3)  # another round does not take it back
+            await case.voted(3)
+            await case.confirmed(2, "the address is lost")
+            case.parts.fault = None
+            case.etcd.set(current=3)
+            await case.confirmed(3)
+            assert case.follower.detail == ""
 
     run(main())
 

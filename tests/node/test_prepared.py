@@ -50,9 +50,22 @@ def test_an_error_in_one_part_is_logged_and_keeps_no_other_part_from_its_change(
     prepared.add(lambda: [][0])
     prepared.include(_change(said, "b"))
     with caplog.at_level(logging.ERROR):
-        prepared.commit()
+        assert prepared.commit() == "IndexError('list index out of range')"
     assert said == ["commit b"]
     assert "did not take effect in one part" in caplog.text
+
+
+def test_the_first_error_of_a_commit_is_told_through_all_parts() -> None:
+    def lost() -> None:
+        raise OSError(98, "the address is lost")
+
+    inner, prepared = Prepared(), Prepared()
+    inner.add(lost)
+    inner.add(lambda: [][0])
+    prepared.include(_change([], "a"))
+    prepared.include(inner)
+    assert prepared.commit() == "the address is lost"
+    assert _change([], "b").commit() == ""
 
 
 def test_a_change_is_undone_if_a_later_part_cannot_be_prepared() -> None:
