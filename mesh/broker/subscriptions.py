@@ -321,9 +321,11 @@ class Subscriptions:
 
     def limit(self, routes: int, refused: tuple[str, ...]) -> None:
         """Other bounds of the cache, and other refused filters, from now on."""
+        stale = routes < self._limit or refused != self._refused
         self._limit = routes
         self._refused = refused
-        self._forget_routes()
+        if stale:
+            self._forget_routes()
 
     def _forget_routes(self) -> None:
         self._routes.clear()

@@ -146,6 +146,50 @@ def test_queues_of_one_vehicle() -> None:
     assert answers(core, "vehicles/V2/a", sized(3000)) == 0
 
 
+@pytest.mark.parametrize(
+    "lower",
+    [
+        {"max_queue_messages": 1}, {"max_queue_bytes": 4096}, {"vehicle_queue_bytes": 4096}, {"memory": 1, "disk": 1},
+        {"max_sessions": 1, "vehicle_sessions": 1, "max_subscriptions": 1, "vehicle_subscription_bytes": 1},
+    ],
+)  # fmt: skip
+def test_what_is_queued_beyond_a_lower_limit_stays(lower: dict[str, int]) -> None:
+    bench = Bench()
+    vehicle = waiting(bench, "v", "V1", VEHICLE, "vehicles/V1/#", "other")
+    core = bench.client("core", "core", TIER)
+    sent = [sized(3000 + number) for number in range(5)]
+    assert [answers(core, "vehicles/V1/a", payload) for payload in sent] == [0] * 5
+    change(bench, **lower)
+    for _ in range(5):
+        tick(bench, 10)
+    bench = bench.restart()
+    vehicle = Client(bench, "v", "V1", VEHICLE)
+    vehicle.connect(clean=False, expiry=10_000)
+    assert vehicle.messages() == sent
+
+
+@pytest.mark.parametrize("lower", [{"inbox_messages": 1}, {"inbox_bytes": 1024}, {"max_queue_messages": 1}])
+def test_what_waits_in_an_inbox_beyond_a_lower_limit_stays(lower: dict[str, int]) -> None:
+    bench, core = with_core()
+    change(bench, rules("cmd"))
+    sent = [sized(3000 + number) for number in range(5)]
+    assert [answers(core, "vehicles/V1/cmd", payload) for payload in sent] == [0] * 5
+    change(bench, rules("cmd"), **lower)
+    vehicle = bench.client("v", "V1", VEHICLE, clean=False, expiry=100)
+    assert vehicle.messages() == sent
+
+
+@pytest.mark.parametrize("lower", [{"max_retained": 1}, {"vehicle_retained_bytes": 1}, {"memory": 1}])
+def test_what_is_retained_beyond_a_lower_limit_stays(lower: dict[str, int]) -> None:
+    bench = Bench(vehicle_of=vehicle_of)
+    vehicle = bench.client("a", "V1", VEHICLE)
+    for number in range(5):
+        answers(vehicle, f"vehicles/V1/{number}", retain=True)
+    change(bench, **lower)
+    bench = bench.restart()
+    assert len(bench.broker.retained.items("#")) == 5
+
+
 def test_a_core_that_was_told_a_higher_receive_maximum_may_use_it_at_a_full_queue() -> None:
     bench = Bench()
     settings = bench.settings

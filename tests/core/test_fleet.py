@@ -208,3 +208,22 @@ def test_tombstones_are_bounded(mesh: Mesh) -> None:
         tombstones.add(f"fleet/{number}", float(number + 1))
     assert tombstones.topics() == ["fleet/7", "fleet/8", "fleet/9"]
     assert len(mesh.core.store.items) == before + 3
+
+
+def test_a_core_says_on_each_connection_when_an_edge_has_all() -> None:
+    mesh = Mesh(1)
+    broker = mesh.edges["edge-1"].broker
+    assert broker.withheld([]) == []
+    assert broker.withheld([mesh.core_name]) == [mesh.core_name]
+    backend = mesh.backend()
+    for number in range(200):  # more than is given at a time
+        say(backend, mesh, f"fleet/{number}", b"x")
+    for _ in range(2):
+        mesh.connect()
+        assert broker.withheld([mesh.core_name]) == []
+        assert len(retained(mesh.edges["edge-1"])) == 200
+        assert mesh.links["edge-1"].spool.messages == 0
+        mesh.pipes["edge-1"].cut()
+        assert broker.withheld([mesh.core_name]) == [mesh.core_name]
+    for filter in ("$mesh/#", "$mesh/given"):
+        assert subscribe(mesh.edges["edge-1"].client("v", "V1", 0), filter) != [1]
