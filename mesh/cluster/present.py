@@ -213,6 +213,8 @@ def earlier(topology: Topology, found: Found, number: int) -> Topology:
     """The topology of an earlier revision. Raises ``RegistryError``, ``OSError``, ``ValueError``."""
     if topology.etcd.embedded and not found.alive:
         raise ValueError(f"mesh {topology.mesh!r} does not run, and its own etcd keeps the revisions: start it first")
+    if found.silent:
+        raise RegistryError(f"{AWAY}, and only etcd has the earlier revisions")
     endpoints = endpoints_of(topology, found.run)
     revision = asked(topology, endpoints, lambda client: SettingsStore(client, topology.mesh).revision(number))
     if revision is None:

@@ -37,7 +37,9 @@ READING = {
     "pub": ["pub", "vehicles/CAR-1/cmd", "on", "--topology", "FILE"],
     "sub": ["sub", "vehicles/#", "--topology", "FILE"],
     "dead-letters": ["dead-letters", "list", "--topology", "FILE"],
+    "settings": ["settings", "--topology", "FILE"],
     "up": ["up", "FILE"],
+    "back": ["up", "FILE", "--revision", "1"],
 }
 
 
@@ -100,6 +102,10 @@ def without_etcd(said: dict[str, Said]) -> None:
     assert "compared with the settings in the data folder, of the last start or change" in said["plan"].out
     assert "only etcd has it" in said["history"].err
     assert "the edge of CAR-1 is not known: only etcd has it" in said["where"].err
+    assert "the nodes can be asked through etcd only" in said["settings"].err
+    assert (said["settings"].code, said["back"].code) == (1, 1)
+    assert "nothing was changed in mesh" in said["back"].err
+    assert "etcd does not answer, and only etcd has the earlier revisions" in said["back"].err
     assert said["up"].code == 1
     assert "nothing was changed in mesh" in said["up"].err
     assert "is not up" not in said["up"].err
