@@ -9,6 +9,7 @@ import pytest
 
 from mesh.frontdoor.status import DoorStatus
 from mesh.node import services
+from mesh.node.config import DEVICE
 from mesh.node.services import Services
 from mesh.registry.members import Announcement, Member, Members
 from tests.node.scraping import DOOR, get
@@ -48,7 +49,7 @@ def test_new_vehicles_get_edges_of_the_settings_in_force_alone() -> None:
     async def run() -> dict[str, float]:
         node = Services(config("door"))
         edges = ((name, pool) for name, pool in (("edge-1", "standard"), ("edge-2", "old"), ("edge-9", "standard")))
-        announced = [Member(name, "edge", "127.0.0.1", {}, 1, 1, pool) for name, pool in edges]
+        announced = [Member(name, "edge", "127.0.0.1", {DEVICE: 7001}, 1, 1, pool) for name, pool in edges]
         with patch.object(Members, "all", return_value=announced):
             found = node.edges_of("standard")
         await node.stop()
