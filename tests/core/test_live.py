@@ -10,7 +10,7 @@ import pytest
 
 from mesh.core.recovery import CoreItems
 from mesh.registry.embedded import EmbeddedEtcd
-from mesh.topology.topology import BackendRule, BackendUser, LimitsSpec, ListenerSpec, Topology
+from mesh.topology.topology import AccessRule, BackendRule, BackendUser, LimitsSpec, ListenerSpec, Topology
 from mesh.topology.units import Address
 from mesh.transport.endpoint import EndpointClient
 from mesh.wire import reasons
@@ -208,6 +208,45 @@ def test_users_and_anonymous(etcd: EmbeddedEtcd) -> None:
         await mesh.change(lambda topology: rule(topology, anonymous=True))
         assert await closed_with(app) == [reasons.NOT_AUTHORIZED]
         assert (await (await mesh.knock("e", None)).wait(Connack)).reason == 0
+
+    with_nodes(etcd, main)
+
+
+@effect_of("access.backends.publish", "access.backends.subscribe")
+def test_access_of_back_ends(etcd: EmbeddedEtcd) -> None:
+    def allowing(*filters: str) -> Callable[[Topology], Topology]:
+        granted = AccessRule(publish=filters, subscribe=filters)
+        return lambda topology: replace(topology, access=replace(topology.access, backends=granted))
+
+    async def main(mesh: Nodes) -> None:
+        before = await mesh.backend("before", "vehicles/+/up", "news", expiry=100)
+        away = await mesh.backend("away", "vehicles/+/up", "news", expiry=100)
+        await away.close()
+        assert mesh.edge._broker_host is not None
+        edge = mesh.edge._broker_host.broker
+        await until(lambda: "vehicles/+/up" in edge.subscriptions.filters(), "the filter at the edge")
+        await mesh.change(allowing("news"))
+        await until(lambda: "vehicles/+/up" not in edge.subscriptions.filters(), "no filter at the edge")
+        after = await mesh.backend("after", "news")
+        for client in (before, after):
+            publish(client, "orders")
+            publish(client, "news", packet_id=2)
+            await client.acked(PUBACK, [1, 2])
+            assert [ack.reason for ack in client.packets if isinstance(ack, Ack)] == [reasons.NOT_AUTHORIZED, 0]
+        vehicle = await mesh.vehicle("V1")
+        publish(vehicle, "vehicles/V1/up")
+        await vehicle.acked(PUBACK, [1])
+        assert {packet.topic for packet in before.publishes()} == {"news"}
+        await mesh.change(allowing("#"))
+        for number, client in enumerate((before, after), 3):
+            publish(client, "orders", packet_id=number)
+            await client.acked(PUBACK, [1, 2, number])
+            codes = [ack.reason for ack in client.packets if isinstance(ack, Ack)]
+            assert codes[-1] == reasons.NO_MATCHING_SUBSCRIBERS
+        assert mesh.core._broker_host is not None
+        sessions = mesh.core._broker_host.broker.sessions.all()
+        kept = {one.key[2]: list(one.interests) for one in sessions if one.interests}
+        assert kept == {"before": ["news"], "away": ["news"], "after": ["news"]}
 
     with_nodes(etcd, main)
 
