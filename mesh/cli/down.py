@@ -7,7 +7,7 @@ import sys
 from typing import Final
 
 from mesh.cli.lines import Waiting
-from mesh.cli.which import Several, Unclear, file_of, only, option, say, topology_in
+from mesh.cli.which import Several, Unclear, file_of, only, option, say, sought
 from mesh.cluster.find import Found, find
 from mesh.cluster.lifecycle import NotDown, stop
 from mesh.cluster.run import topology_of
@@ -48,8 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _chosen(file: str | None) -> tuple[Found, Topology]:
     """The run to stop, also one that has ended and may have left processes, and its topology. Raises ``Unclear``."""
     try:
-        topology = topology_of(only()) if file is None else topology_in(file)
-        found = find(topology)
+        if file is None:
+            topology = topology_of(only())
+            found = find(topology)
+        else:
+            found, topology = sought(file)
     except (OSError, ValueError) as error:
         raise Unclear(str(error)) from error
     say(found.notes)

@@ -8,8 +8,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Final
 
-from mesh.cli.which import Unclear, file_of, only, option, say, topology_in
-from mesh.cluster.find import find
+from mesh.cli.which import Unclear, file_of, only, option, say, sought
 from mesh.cluster.present import asked, endpoints_of
 from mesh.cluster.run import topology_of
 from mesh.registry.client import EtcdClient
@@ -52,8 +51,7 @@ def _mesh(file: str | None) -> tuple[Topology, tuple[str, ...]]:
     if file is None:
         run = only()
         return topology_of(run), run.endpoints
-    topology = topology_in(file)
-    found = find(topology)
+    found, topology = sought(file)
     say(found.notes)
     if found.silent:
         raise RegistryError("only etcd has it")

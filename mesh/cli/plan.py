@@ -11,7 +11,8 @@ from mesh.cli.changes import lines, summary
 from mesh.cli.which import Unclear, say, topology_in
 from mesh.cluster.find import find
 from mesh.cluster.owned import Owned
-from mesh.cluster.present import Compared, compare
+from mesh.cluster.present import Compared, compare, compare_moved
+from mesh.cluster.run import moved
 from mesh.topology.change import Change, Kind
 
 DIFFERS: Final = 5
@@ -43,15 +44,17 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         new = topology_in(arguments.file)
         found = find(new)
-        compared = compare(new, found)
+        there = None if found.alive else moved(arguments.file, new)
+        compared = compare(new, found) if there is None else compare_moved(new, there)
     except (Unclear, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     say(compared.notes)
+    running = found.alive or there is not None
     if arguments.json:
-        print(json.dumps(plain(new.mesh, found.alive, compared), indent=2))
+        print(json.dumps(plain(new.mesh, running, compared), indent=2))
     else:
-        _show(new.mesh, found.alive, compared)
+        _show(new.mesh, running, compared)
     return code_of(compared)
 
 

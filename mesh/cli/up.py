@@ -17,9 +17,9 @@ from mesh.cli.which import Unclear, say, topology_in
 from mesh.cluster.find import Found, find
 from mesh.cluster.known import AWAY
 from mesh.cluster.lifecycle import NotDown, NotUp, clear, has_controller, planned
-from mesh.cluster.present import earlier, first
-from mesh.cluster.revise import NOTHING_CHANGED, NotChanged
-from mesh.cluster.run import Run, logs_path
+from mesh.cluster.present import compare_moved, earlier, first
+from mesh.cluster.revise import NOTHING_CHANGED, NotChanged, refusals
+from mesh.cluster.run import Run, logs_path, moved
 from mesh.policy.secrets import SecretError
 from mesh.registry.errors import RegistryError
 from mesh.topology.load import exposure
@@ -80,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{error}\n{NOTHING_CHANGED}", file=sys.stderr)
         return 1
     say(found.notes)
+    if not found.alive and (there := moved(arguments.file, topology)) is not None:
+        return _moved(topology, there)
     warn(topology, etcd=not found.silent)
     what = f"{NOTHING_CHANGED} in mesh {topology.mesh!r}" if found.alive else f"mesh {topology.mesh!r} is not up"
     try:
@@ -94,6 +96,14 @@ def run(arguments: argparse.Namespace) -> int:
         show_refusal(f"mesh {topology.mesh!r} is not up", error)
     except (NotDown, OSError, ValueError, RegistryError, SecretError) as error:
         print(f"{what}: {error}", file=sys.stderr)
+    return 1
+
+
+def _moved(topology: Topology, run: Run) -> int:
+    """The mesh runs, and the file names another data folder."""
+    found = compare_moved(topology, run).difference
+    assert found is not None, "both topologies are known"
+    show_refusal(f"{NOTHING_CHANGED} in mesh {run.mesh!r}", NotChanged(refusals(found)))
     return 1
 
 

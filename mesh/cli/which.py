@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from mesh.cli.failed import Failed
-from mesh.cluster.find import find
+from mesh.cluster.find import Found, find
 from mesh.cluster.present import in_force, of_folder
-from mesh.cluster.run import Run, running, topology_of
+from mesh.cluster.run import Run, moved, running, topology_of
 from mesh.topology.load import load
 from mesh.topology.mistakes import TopologyErrors
 from mesh.topology.topology import Topology
@@ -86,9 +86,9 @@ def running_mesh(file: str | None) -> RunningMesh:
             topology = topology_of(run)
             if run.local:
                 return RunningMesh(run, topology)
+            found = find(topology)
         else:
-            topology = topology_in(file)
-        found = find(topology)
+            found, topology = sought(file)
         if found.run is None or not found.alive:
             text = f"mesh {topology.mesh!r} does not run (data folder {topology.data})"
             raise Unclear("\n".join([text, *found.notes]))
@@ -98,6 +98,15 @@ def running_mesh(file: str | None) -> RunningMesh:
         return RunningMesh(found.run, followed, (note,) if note else ())
     except (OSError, ValueError) as error:
         raise Unclear(str(error)) from error
+
+
+def sought(file: str) -> tuple[Found, Topology]:
+    """What is found of the mesh of a file, and its topology. A mesh that was started from the file is also found if the
+    file names another data folder by now. Raises ``Unclear``, ``OSError``, ``ValueError``."""
+    topology = topology_in(file)
+    found = find(topology)
+    run = None if found.alive else moved(file, topology)
+    return (found, topology) if run is None else (Found(run, True), topology_of(run))
 
 
 def topology_in(file: str) -> Topology:

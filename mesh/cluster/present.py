@@ -29,7 +29,7 @@ from mesh.cluster.revise import (
     without_etcd,
 )
 from mesh.cluster.revisions import topology_in
-from mesh.cluster.run import Run, load_plan
+from mesh.cluster.run import Run, load_plan, topology_of
 from mesh.cluster.status import NodeRow
 from mesh.node.registry import etcd_folder
 from mesh.registry.client import EtcdClient
@@ -90,6 +90,12 @@ def compare(new: Topology, found: Found) -> Compared:
     if new.etcd.embedded and not found.alive and any(one.nodes for one in compared.of(Kind.REFUSED)):
         notes.append("the mesh's own etcd does not run: 'mesh up' starts it, and counts what the removed nodes own")
     return Compared(compared, _OLD, tuple(notes))
+
+
+def compare_moved(new: Topology, run: Run) -> Compared:
+    """Compare a file that names another data folder with the mesh that runs and was started from it. Raises
+    ``OSError``, ``ValueError``."""
+    return Compared(without_etcd(topology_of(run), new), f"the settings in {run.data}")
 
 
 async def _with_etcd(

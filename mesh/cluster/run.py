@@ -199,6 +199,13 @@ def running() -> list[Run]:
     return runs
 
 
+def moved(file: str, topology: Topology) -> Run | None:
+    """The mesh that was started from this file and runs on this machine, if the file names another data folder now."""
+    place = str(Path(file).resolve())
+    there = (run for run in running() if run.local and run.topology == place)
+    return next((run for run in there if Path(run.data).resolve() != topology.data.resolve()), None)
+
+
 def supervised() -> Iterator[Path]:
     """The data folders on the command lines of supervisors."""
     yield from (Path(words[words.index(SUPERVISOR) + 1]) for _, words in _supervisors())
