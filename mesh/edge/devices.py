@@ -57,7 +57,7 @@ from mesh.edge.suspects import DEATHS, Suspects
 from mesh.journal.errors import JournalError
 from mesh.session.store import Store
 from mesh.transport.endpoint import settle
-from mesh.transport.frame import CLOSE, DATA, SLACK, LinkError, Opening
+from mesh.transport.frame import CLOSE, DATA, LinkError, Opening
 from mesh.transport.handshake import Prove, epoch_of, new_instance
 from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
@@ -155,13 +155,6 @@ class Devices(DoorOwner):
             link.finish()
         await settle(self.group, max(0.1, deadline - self.group.loop.time()))
 
-    def widen(self, limits: PacketLimits) -> None:
-        """Take larger frames from the doors, if packets may be larger by ``limits``."""
-        self.max_body = max(self.max_body, limits.max_packet_size + SLACK)
-        for stream in self.group.streams:
-            if isinstance(stream, DoorLink):
-                stream.widen(self.max_body)
-
     def limit(self, limits: PacketLimits, grace: float, links: int) -> None:
         """Other limits from now on. ``limits`` are those of new connections; open ones keep the object that they have.
         A link that is lost already keeps its ``grace``."""
@@ -173,7 +166,6 @@ class Devices(DoorOwner):
         """What holds at present, by name."""
         return {
             "packets": self.limits.in_force(), "attach_grace": self.grace, "links": self._listener.limit,
-            "frame": self.max_body,
         }  # fmt: skip
 
     def pause(self) -> None:

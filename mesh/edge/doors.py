@@ -30,7 +30,6 @@ from mesh.transport.frame import (
     LIVE,
     OPEN,
     PROOF,
-    SLACK,
     WELCOME,
     LinkError,
     Opening,
@@ -48,9 +47,8 @@ from mesh.wire.limits import PacketLimits
 @mypyc_attr(allow_interpreted_subclasses=True)
 class DoorOwner:
     """What doors and their links use of the edge. ``instance`` identifies its process; ``grace``: seconds that
-    connections wait for their lost link; ``max_body``: bytes of the largest frame; ``breadcrumb`` names the frame that
-    is handled; ``busy``: links with frames that were handled in this turn; ``stopping``: no more frames are
-    handled."""
+    connections wait for their lost link; ``breadcrumb`` names the frame that is handled; ``busy``: links with frames
+    that were handled in this turn; ``stopping``: no more frames are handled."""
 
     def __init__(
         self, name: str, instance: bytes, broker: BrokerApi, turn: Turn, group: StreamGroup, prove: Prove,
@@ -63,7 +61,6 @@ class DoorOwner:
         self.group = group
         self.prove = prove
         self.limits = limits
-        self.max_body = limits.max_packet_size + SLACK
         self.grace = grace
         self.breadcrumb = breadcrumb
         self.links: set[DoorLink] = set()
@@ -197,7 +194,7 @@ class DoorLink(Link):
     )  # fmt: skip
 
     def __init__(self, owner: DoorOwner) -> None:
-        super().__init__(owner.name, owner.group, owner.turn, owner.max_body)
+        super().__init__(owner.name, owner.group, owner.turn)
         self.handled = 0
         self.late: set[Device] = set()  # connections with frames of this link that the broker has still to handle
         self._owner = owner

@@ -128,7 +128,6 @@ class EdgeNode:
         prepared.include(await services.prepare(config))
         # Before the first node has larger packets for this one, which may be before this one's turn.
         self._member_limits.widen(config.member_limits())
-        devices.widen(config.device_limits())
         return prepared
 
     async def _announce(self, services: Services, broker: Broker, device: int, tier: int) -> None:

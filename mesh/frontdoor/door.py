@@ -81,8 +81,8 @@ class FrontDoor:
         self.group = StreamGroup(loop, self.wheel, high=EAGER)
         self._inside = StreamGroup(loop, self.wheel, portion=LINK_PORTION)
         self.links = Links(
-            name, epoch, prove, members, unix_path, self._inside, self.turn, admission.limits.max_packet_size,
-            settings.held_per_edge, settings.held_per_vehicle, settings.held,
+            name, epoch, prove, members, unix_path, self._inside, self.turn, settings.held_per_edge,
+            settings.held_per_vehicle, settings.held,
         )  # fmt: skip
         self.clients = ClientContext(
             name, self.group, admission, settings.connect_timeout, settings.attach_timeout, settings.packet_rate,
@@ -121,7 +121,6 @@ class FrontDoor:
         context, admission = self._context, self.clients.admission
         admission.limits.widen(limits)
         context.settings = replace(context.settings, topic_aliases=max(context.settings.topic_aliases, topic_aliases))
-        self.links.widen(limits.max_packet_size)
 
     def take(self, settings: DoorSettings, limits: PacketLimits, most: int, redirect: str) -> None:
         """Other settings from now on; of more than ``most`` connections none is closed. What a vehicle was told in

@@ -27,19 +27,7 @@ from mesh.frontdoor.exchange import Exchange, HeldFrame
 from mesh.frontdoor.socket import EdgeSocket, SocketOwner
 from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.transport.dialler import Dialler
-from mesh.transport.frame import (
-    ATTACH,
-    CLOSE,
-    CREDIT,
-    DATA,
-    LINK,
-    LIVE,
-    OPEN,
-    SLACK,
-    LinkError,
-    Opening,
-    pack_credit,
-)
+from mesh.transport.frame import ATTACH, CLOSE, CREDIT, DATA, LINK, LIVE, OPEN, LinkError, Opening, pack_credit
 from mesh.transport.handshake import Asking, Prove
 from mesh.transport.states import REJECTED
 from mesh.transport.status import DEVICE
@@ -134,7 +122,6 @@ class EdgeLink(SocketOwner):
         unix_path: UnixPath,
         group: StreamGroup,
         turn: Turn,
-        max_packet: int,
         limit: int,
         share: int,
         allowance: Allowance,
@@ -153,7 +140,6 @@ class EdgeLink(SocketOwner):
         self._prove = prove
         self._group = group
         self._turn = turn
-        self._max_packet = max_packet
         self._allowance = allowance
         self._socket: EdgeSocket | None = None
         self._sent: deque[HeldFrame] = deque()
@@ -196,12 +182,6 @@ class EdgeLink(SocketOwner):
         if more and self._reading is None and self.paths:
             self._reading = self._group.loop.create_task(self._read(), name=f"read vehicles of {self.name}")
 
-    def widen(self, max_packet: int) -> None:
-        """Take larger packets from the edge from now on, if ``max_packet`` is more than before."""
-        self._max_packet = max(self._max_packet, max_packet)
-        if self._socket is not None:
-            self._socket.widen(self._max_packet + SLACK)
-
     def drained(self) -> bool:
         """Whether the edge has confirmed everything that was sent; true while it is disconnected."""
         return self.state == AWAY or not self._sent
@@ -215,7 +195,7 @@ class EdgeLink(SocketOwner):
 
     def _make(self) -> EdgeSocket:
         asking = Asking(self._door, self.edge, self._instance, self._prove)
-        return EdgeSocket(self.name, self, self._group, self._turn, asking, self._max_packet)
+        return EdgeSocket(self.name, self, self._group, self._turn, asking)
 
     # Paths
 

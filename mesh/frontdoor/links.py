@@ -59,7 +59,6 @@ class Links(Allowance):
         unix_path: Callable[[str], UnixPath],
         group: StreamGroup,
         turn: Turn,
-        max_packet: int,
         limit: int,
         share: int,
         most: int,
@@ -72,7 +71,6 @@ class Links(Allowance):
         self._unix_path = unix_path
         self._group = group
         self._turn = turn
-        self._max_packet = max_packet
         self._limit = limit
         self._share = share
         self._links: dict[str, EdgeLink] = {}
@@ -90,7 +88,7 @@ class Links(Allowance):
         if link is None:
             link = EdgeLink(
                 self._door, edge, self._instance, self._prove, self, self._unix_path(edge), self._group, self._turn,
-                self._max_packet, self._limit, self._share, self,
+                self._limit, self._share, self,
             )  # fmt: skip
             self._links[edge] = link
             self._divide()
@@ -99,20 +97,13 @@ class Links(Allowance):
 
     def in_force(self) -> dict[str, object]:
         """What holds at present, by name."""
-        return {"frame": self._max_packet, "held": self.most, "held_per_vehicle": self._share}
+        return {"held": self.most, "held_per_vehicle": self._share}
 
     def take(self, share: int, most: int) -> None:
         """Other bounds from now on, also for what is held already."""
         self._share = share
         self.most = most
         self._divide()
-
-    def widen(self, max_packet: int) -> None:
-        """Take larger packets from the edges from now on, if ``max_packet`` is more than before. It never falls: an
-        edge may have stored larger ones."""
-        self._max_packet = max(self._max_packet, max_packet)
-        for link in self._links.values():
-            link.widen(max_packet)
 
     def _divide(self) -> None:
         for link in self._links.values():

@@ -21,7 +21,6 @@ from mesh.transport.frame import (
     HELLO,
     LINK,
     PROOF,
-    SLACK,
     TRACED,
     WELCOME,
     LinkError,
@@ -79,9 +78,9 @@ class EdgeSocket(Link):
     __slots__ = ("_asking", "_framer", "_owner", "over", "room")
 
     def __init__(
-        self, name: str, owner: SocketOwner, group: StreamGroup, turn: Turn, asking: Asking, max_packet: int
+        self, name: str, owner: SocketOwner, group: StreamGroup, turn: Turn, asking: Asking
     ) -> None:
-        super().__init__(name, group, turn, max_packet + SLACK)
+        super().__init__(name, group, turn)
         self._owner = owner
         self._asking = asking
         # Packets may be as long as a frame allows: the edge enforces the vehicle's own limit.

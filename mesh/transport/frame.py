@@ -38,8 +38,10 @@ LINK: Final = 0  # the connection number of frames that concern the link itself
 WINDOW: Final = 256 * 1024
 CREDIT_STEP: Final = WINDOW // 4  # the door gives credit back in steps, so that most vehicles never need the frame
 
-# Added to the largest packet: one DATA frame may carry everything that one read of a socket returned.
-SLACK: Final = 512 * 1024
+# The largest packet of MQTT, with a topic in place of its alias, and what else one read of a socket returned: a frame
+# may carry all that. Not the topology's limit: an edge has stored packets, and open connections send some, that were
+# within an earlier limit; a frame that was refused for one vehicle would end the link of all, again and again.
+MAX_BODY: Final = 268_435_460 + (64 << 10) + (512 << 10)
 HANDSHAKE_BODY: Final = 1024  # until the other end has proved its identity
 
 _HEADER: Final = struct.Struct("!IIB")

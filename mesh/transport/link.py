@@ -5,7 +5,8 @@ their ends from it. What always holds:
 
 * frames that are sent during a turn are written at once at its end; reading never waits for writing, or two ends could
   wait for each other;
-* before ``trusted`` a frame has at most ``HANDSHAKE_BODY`` bytes, and the handshake has ``HANDSHAKE`` seconds;
+* before ``trusted`` a frame has at most ``HANDSHAKE_BODY`` bytes, then ``MAX_BODY``; the handshake has ``HANDSHAKE``
+  seconds;
 * an end that receives nothing for ``SILENCE`` seconds closes, and an idle end sends ALIVE, so a machine that failed is
   noticed;
 * a frame that breaks the protocol ends the link with one log line.
@@ -18,7 +19,7 @@ import time
 from typing import Final, final
 
 from mesh.broker.notices import Notices
-from mesh.transport.frame import ALIVE, HANDSHAKE_BODY, LINK, Decoder, LinkError, head
+from mesh.transport.frame import ALIVE, HANDSHAKE_BODY, LINK, MAX_BODY, Decoder, LinkError, head
 from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Timed
@@ -50,13 +51,12 @@ class Pulse(Timed):
 class Link(Stream):
     """Subclasses implement ``arrived`` and ``ended``, and call ``trust`` when the other end has proved its identity."""
 
-    __slots__ = ("_decoder", "_out", "_pulse", "max_body", "name", "trusted", "turn")
+    __slots__ = ("_decoder", "_out", "_pulse", "name", "trusted", "turn")
 
-    def __init__(self, name: str, group: StreamGroup, turn: Turn, max_body: int) -> None:
+    def __init__(self, name: str, group: StreamGroup, turn: Turn) -> None:
         super().__init__(group)
         self.name = name
         self.turn = turn
-        self.max_body = max_body
         self.trusted = False
         self._decoder = Decoder(HANDSHAKE_BODY)
         self._out: list[bytes] = []
@@ -93,15 +93,9 @@ class Link(Stream):
     def trust(self) -> None:
         """The other end has proved its identity."""
         self.trusted = True
-        self._decoder.max_body = self.max_body
+        self._decoder.max_body = MAX_BODY
         self.group.wheel.watch(self, SILENCE)
         self.group.wheel.watch(self._pulse, PULSE)
-
-    def widen(self, max_body: int) -> None:
-        """Take larger frames from now on, if ``max_body`` is more than before."""
-        self.max_body = max(self.max_body, max_body)
-        if self.trusted:
-            self._decoder.max_body = self.max_body
 
     def fail(self, why: object) -> None:
         """End the link with a line in the log."""

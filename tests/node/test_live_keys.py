@@ -164,7 +164,7 @@ def another(owner: Any, item: Declared, value: Any) -> object:
 
 
 # What a preparation may raise already, as other nodes may take the change first.
-BOUNDS = {"frame", "max_packet_size", "max_connect_size", "max_topic_levels", "topic_aliases"}
+BOUNDS = {"max_packet_size", "max_connect_size", "max_topic_levels", "topic_aliases"}
 
 
 def same(old: Any, new: Any) -> bool:
