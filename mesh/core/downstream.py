@@ -154,17 +154,17 @@ class Downstream(Sender):
             return False
         return self._broker.vehicle_of(message.topic) in self.holding.vehicles
 
-    def give(self, message: Message) -> bool:
-        """Spool a message of QoS 1 or 2 that no publisher waits for. False if the spool is full."""
+    def give(self, message: Message) -> Delivery | None:
+        """Spool a message of QoS 1 or 2 that no publisher waits for. ``None`` if the spool is full."""
         size = message.size()
         if self._spool.full(size):
-            return False
+            return None
         delivery = Delivery(message, message.qos, message.retain, (), message.received, message.expires, size)
         self.outbound.number(delivery)
         self._to_spool(delivery, message)
         self._spool_waiting += 1
         self.outbound.push(delivery)
-        return True
+        return delivery
 
     def _may_spool(self, size: int) -> bool:
         spool = self._spool

@@ -82,7 +82,7 @@ class TierLink(ClientEvents):
         self._broker = broker
         self._turn = turn
         self._socket: Socket | None = None
-        self._told = False  # the edge knows that it has been given all
+        self._told: Delivery | None = None  # says on this connection that the edge has been given all
         self._congested = False  # the edge does not read: the socket's buffer is full
         self._trail = trail
         self._source = f"edge {edge}".encode()
@@ -200,7 +200,7 @@ class TierLink(ClientEvents):
         backfill, downstream = self._backfill, self._downstream
         while backfill.active and len(downstream.outbound.waiting) < PORTION:
             message = backfill.next()
-            if message is None or not downstream.give(message):
+            if message is None or downstream.give(message) is None:
                 break
             backfill.given()
         self._tell_given()
@@ -208,7 +208,7 @@ class TierLink(ClientEvents):
 
     def _tell_given(self) -> None:
         """Tell the edge once on each connection, behind all that it is given, that it has been given all."""
-        if self.up and not self._told and self._backfill.complete:
+        if self.up and self._told is None and self._backfill.complete:
             message = Message(GIVEN, b"", 1, False, b"", self._broker.clock())
             self._told = self._downstream.give(message)
 
@@ -254,7 +254,7 @@ class TierLink(ClientEvents):
         if self._socket is not None:
             self._downstream.tick(self._broker.clock())
             self._client.tick()
-            if self._backfill.active or not self._told:
+            if self._backfill.active or self._told is None:
                 self._give()
 
     def abort(self) -> None:
@@ -300,7 +300,8 @@ class TierLink(ClientEvents):
         """The socket is closed."""
         self._socket = None
         self._congested = False
-        self._told = False
+        if self._told is not None and not self._told.item:  # else it is sent again
+            self._told = None
         self._client.lost()
         self._following.lost()
         self._backfill.stop()

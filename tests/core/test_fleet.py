@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 
 from mesh.broker.versions import VERSION, Tombstones
@@ -227,3 +229,17 @@ def test_a_core_says_on_each_connection_when_an_edge_has_all() -> None:
         assert broker.withheld([mesh.core_name]) == [mesh.core_name]
     for filter in ("$mesh/#", "$mesh/given"):
         assert subscribe(mesh.edges["edge-1"].client("v", "V1", 0), filter) != [1]
+
+
+def test_connections_that_end_before_the_edge_answers_leave_one_message_for_it() -> None:
+    mesh = Mesh(1)
+    link = mesh.links["edge-1"]
+    for _ in range(5):
+        pipe = mesh.pipes["edge-1"] = mesh.pipe(link, mesh.edges["edge-1"])
+        with patch.object(pipe, "established", lambda pipe=pipe: setattr(pipe, "mute", True)):
+            mesh.run()
+        assert link.spool.messages == 1
+        pipe.cut()
+    mesh.connect()
+    assert link.spool.messages == 0
+    assert mesh.edges["edge-1"].broker.withheld([mesh.core_name]) == []
