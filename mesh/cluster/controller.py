@@ -379,7 +379,8 @@ class Controller:
             it.changed = now
             self._tell(f"{name} restarted as process {report.pid}")
         it.report, it.heard, it.note = report, now, ""
-        it.metrics = report.status.metrics or it.metrics
+        if report.state == host.READY:  # while it restarts, it is expected where it was
+            it.metrics = report.status.metrics
         self._set(name, report.state, report.error)
 
     def _set(self, name: str, state: str, error: str = "") -> None:

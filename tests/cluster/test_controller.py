@@ -453,6 +453,9 @@ def test_a_lost_node_keeps_its_metrics_address(
     runtime.say("core", host.READY, status=NodeStatus(metrics="127.0.0.1:9468"))
     controller.tick()
     assert state_of(controller, "core").metrics == "127.0.0.1:9468"
+    runtime.say("core", host.READY, status=NodeStatus())  # a change of the settings has removed it
+    controller.tick()
+    assert state_of(controller, "core").metrics == ""
 
 
 def test_a_snapshot_survives_json(
