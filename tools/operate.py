@@ -49,7 +49,8 @@ the same |
 | `mesh history` | lists the revisions of the settings; `--json` | 0, 1 etcd could not be asked |
 | `mesh up FILE --revision N` | goes back to revision N, as one more change | as `mesh up FILE` |
 | `mesh log-level [LEVEL]` | shows the levels of the logs, or changes one of them, for all nodes, `--node NAME` or \
-`--module M`; `default` removes it. The next `mesh up FILE` goes back to the section `logs` of FILE | as `mesh up FILE` |
+`--module M`; `default` removes it. The next `mesh up FILE` goes back to the section `logs` of FILE | as `mesh up \
+FILE` |
 | `mesh settings [NODE]` | asks the running nodes what their parts have in force | 0, 1 a node or etcd did not answer |
 | `mesh status` | what each node follows, how old that is, what a node still has to be restarted for, and warnings | 0 \
 all are ready, 1 not |
