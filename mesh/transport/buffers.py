@@ -7,7 +7,8 @@ holds:
   are a part of what a connection costs, and are not reported;
 * above ``limit`` the client that uses the most loses a connection, until the sum is at the limit again; so a
   client with many connections loses some of them, and one with a single packet keeps it;
-* one call looks at ``SAMPLE`` connections at most for each one that it closes: those that have buffered for longest.
+* one call closes ``CLOSINGS`` connections at most, as the limit may have been lowered, and looks at ``SAMPLE`` at most
+  for each: those that have buffered for longest.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mesh.transport.status import BuffersStatus
 from mesh.transport.stream import Stream, StreamGroup
 
 SAMPLE: Final = 256  # enough to find the client that uses the most, since that one has most of the connections here
+CLOSINGS: Final = 256  # some ten milliseconds of the loop; each call that buffers more closes as many
 BUFFERS: Final = 256 << 20  # bytes; a node computes its own limit from its memory
 
 
@@ -90,7 +92,9 @@ class Buffers:
         return BuffersStatus(self.used, self.limit, self.closed)
 
     def _relieve(self) -> None:
-        while self.used > self.limit and self._entries:
+        for _ in range(CLOSINGS):
+            if self.used <= self.limit or not self._entries:
+                return
             stream = self._worst()
             client = self._entries[stream]
             self.closed += 1

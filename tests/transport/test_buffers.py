@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from mesh.transport.buffers import SAMPLE, Buffering, Buffers
+from mesh.transport.buffers import CLOSINGS, SAMPLE, Buffering, Buffers
 from mesh.transport.stream import StreamGroup
 from mesh.transport.wheel import Wheel
 from tests.support.loop import run
@@ -61,6 +61,24 @@ def test_the_client_that_uses_most_loses_connections_until_the_rest_fits() -> No
         assert (buffers.used, buffers.closed) == (10_000, 15)
         assert bad[0].why == "all 10000 bytes for buffers are in use, and BAD uses the most, 6000"
         assert buffers.strain() == "10000 of 10000 bytes for buffers are in use; GOOD uses the most, 5000"
+
+    run(main())
+
+
+def test_a_lowered_limit_closes_some_connections_with_each_packet() -> None:
+    """Not all that are too many in one turn."""
+
+    async def main() -> None:
+        buffers, group = Buffers(10_000_000), await _group()
+        for number in range(2 * CLOSINGS + 10):
+            buffers.count(Sock(group, f"CAR{number}"), 5000)
+        buffers.limit = 40_000
+        closed = []
+        for number in range(3):
+            buffers.count(Sock(group, f"NEW{number}"), 5000)
+            closed.append(buffers.closed)
+        assert closed[:2] == [CLOSINGS, 2 * CLOSINGS]
+        assert buffers.used == 40_000
 
     run(main())
 
