@@ -25,8 +25,7 @@ log = logging.getLogger(__name__)
 
 def choices(config: NodeConfig) -> list[Address]:
     """The addresses where a node may serve its metrics, in order of preference: its own port in the topology's range,
-    then the ports after it. A node that was added to a running mesh shifts the ports of the nodes after it, which keep
-    theirs until they restart; so its own port may be taken."""
+    then the ports after it. Its own may be taken, by another program or by a node that has not given it up yet."""
     addresses = metrics_addresses(config.topology)
     own = list(addresses).index(config.name)
     found = list(addresses.values())
