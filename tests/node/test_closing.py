@@ -21,6 +21,7 @@ from mesh.frontdoor import node as door_room
 from mesh.frontdoor.node import DoorNode
 from mesh.node.closing import close_all, close_together
 from mesh.node.config import NodeConfig
+from mesh.node.follower import SettingsFollower
 from mesh.node.services import Services
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.topology.topology import EtcdSpec
@@ -139,18 +140,22 @@ STEPS: dict[str, list[tuple[object, str]]] = {
     "edge-1": [
         (Services, "start"), (edge_room, "open_broker"), (edge_room, "keep_ports"), (edge_room, "Devices"),
         (edge_room, "Endpoint"), (edge_room, "Ownership"), (Services, "announce"), (Services, "show"),
+        (edge_room, "newest"), (SettingsFollower, "start"),
     ],
     "core": [
         (core_room, "open_broker"), (core_room, "StreamGroup"), (core_room, "CoreItems"), (core_room, "Upstream"),
         (Services, "start"), (core_room, "TierLink"), (core_room, "Dialler"), (clients_room, "Endpoint"),
-        (Services, "announce"), (Services, "show"),
+        (Services, "announce"), (Services, "show"), (core_room, "newest"), (SettingsFollower, "start"),
     ],
-    "door": [(door_room, "FrontDoor"), (Services, "start"), (Services, "announce"), (Services, "show")],
+    "door": [
+        (door_room, "FrontDoor"), (Services, "start"), (Services, "announce"), (Services, "show"),
+        (door_room, "newest"), (SettingsFollower, "start"),
+    ],
 }  # fmt: skip
 
 
 CASES = [(name, step, False) for name, steps in STEPS.items() for step in steps]
-CASES += [(name, step, True) for name, step, _ in CASES if step[0] is Services]
+CASES += [(name, step, True) for name, step, _ in CASES if step[0] in (Services, SettingsFollower)]
 
 
 @pytest.mark.parametrize(("name", "step", "late"), CASES, ids=[f"{one[0]} {one[1][1]} {one[2]}" for one in CASES])
