@@ -50,7 +50,8 @@ _NUMBERS: Final = {
 
 def log_levels() -> dict[str, str]:
     """The levels that are set in this process: ``root``, and the loggers that have a level of their own."""
-    own = {name: logger for name, logger in logging.root.manager.loggerDict.items() if name.startswith("mesh")}
+    known = list(logging.root.manager.loggerDict.items())
+    own = {name: logger for name, logger in known if name.startswith("mesh")}
     levels = {name: logger.level for name, logger in own.items() if isinstance(logger, logging.Logger) and logger.level}
     return {name: logging.getLevelName(level) for name, level in {"root": logging.root.level, **levels}.items()}
 

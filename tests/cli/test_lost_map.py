@@ -19,7 +19,8 @@ from mesh.registry.keys import Keys, after
 from mesh.registry.record import Record
 from mesh.topology.load import load
 from mesh.transport.refusal import Refused
-from tests.cli.running import Nodes, running_mesh
+from tests.cli.running import running_mesh
+from tests.support.planned import Nodes
 from tests.support.waiting import wait_until
 
 KEYS = Keys("commands")

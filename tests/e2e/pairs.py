@@ -25,9 +25,9 @@ from mesh.cluster.lifecycle import planned
 from mesh.cluster.present import asked
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
-from tests.cli.running import Nodes
 from tests.e2e.checker import missing
 from tests.e2e.live import TEXT, Live
+from tests.support.planned import Nodes
 from tests.support.ports import free_ports
 from tests.support.stock import Stock
 from tests.support.waiting import wait_until

@@ -22,6 +22,7 @@ from mesh.topology.topology import (
     FrontDoorSpec,
     InboxSpec,
     ListenerSpec,
+    LogsSpec,
     PoolSpec,
     Topology,
 )
@@ -128,7 +129,7 @@ ELSEWHERE: Final = {
     "backends.anonymous": "anonymous", "backends.users": "users", "backends.users.*.password": "users",
     "backends.when_full": "values", "telemetry.otlp": "telemetry", "telemetry.sample": "telemetry",
     "telemetry.watch": "telemetry", "telemetry.sys_interval": "values", "telemetry.prometheus": "telemetry",
-    "console": "telemetry",
+    "console": "telemetry", "logs.level": "values", "logs.nodes": "values", "logs.modules": "values",
 }  # fmt: skip
 SECTIONS: Final = ("inbox.", "access.", "dead_letters.")  # all of their keys are in ``values`` and ``inboxes``
 
@@ -219,6 +220,9 @@ async def values(mesh: Live) -> None:
             ),
             backends=replace(topology.backends, when_full="hold"),
             telemetry=replace(topology.telemetry, sys_interval=2.0),
+            logs=LogsSpec(
+                level="warning", nodes={"edge-1": "error", "edge-2": "error"}, modules={"mesh.transport": "debug"}
+            ),
         )  # fmt: skip
 
     letters = {
@@ -227,7 +231,11 @@ async def values(mesh: Live) -> None:
         "broker/backend_when_full": 3,
     }  # fmt: skip
     fleet = {"core": {"fleet": ["fleet/#", "n/#"], "edges/edge-1/fleet": ["fleet/#", "n/#"]}}
-    await mesh.change(edit, merged(of_limits(), ACCESS, fleet, {"core": letters, "edge": letters}))
+    logs = {
+        kind: {"log/mesh": level, "log/mesh.transport": "DEBUG"}
+        for kind, level in (("door", "WARNING"), ("core", "WARNING"), ("edge", "ERROR"))
+    }
+    await mesh.change(edit, merged(of_limits(), ACCESS, fleet, logs, {"core": letters, "edge": letters}))
 
     late = await vehicle(mesh, "late")
     told = (await late.wait(Connack)).properties
@@ -320,7 +328,7 @@ async def telemetry(mesh: Live) -> None:
     spans = await asyncio.to_thread(collector.wait, lambda all: len(all) >= 3, 20.0)
     topics = {str(span.attributes.get("messaging.destination.name")) for span in spans}
     assert topics == {"vehicles/watched/up"}
-    await asyncio.to_thread(until_serves, f"http://127.0.0.1:{console}/api/status")
+    await asyncio.to_thread(serve_status, f"http://127.0.0.1:{console}/api/status")
 
     def undo(topology: Topology) -> Topology:
         gone = replace(topology.telemetry, otlp=None, watch=(), prometheus=None, sample=0.5)
@@ -333,7 +341,7 @@ async def telemetry(mesh: Live) -> None:
     collector.close()
 
 
-def until_serves(url: str) -> None:
+def serve_status(url: str) -> None:
     def serves() -> bool:
         try:
             with urlopen(url, timeout=5) as answer:
