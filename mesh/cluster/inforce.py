@@ -46,7 +46,13 @@ def _lines(path: str, value: Any) -> list[tuple[str, str]]:
 
 async def in_force(client: EtcdClient, mesh: str, wait: float = WAIT) -> tuple[dict[str, InForce], list[str]]:
     """What each node of a mesh says, by name, and the names of those that did not answer. Raises ``RegistryError``."""
-    nodes = {*(await SettingsStore(client, mesh).confirmed()), *(await members(client, mesh))}
+    nodes = await _present(client, mesh)
     answers = await inquire(client, mesh, nodes, wait)
     found = {name: InForce(one["revision"], one["settings"]) for name, one in sorted(answers.items())}
-    return found, sorted(nodes - set(found))
+    silent = nodes - set(found)
+    return found, sorted(silent & await _present(client, mesh)) if silent else []
+
+
+async def _present(client: EtcdClient, mesh: str) -> set[str]:
+    """The nodes that are announced, and those that follow the settings."""
+    return {*(await SettingsStore(client, mesh).confirmed()), *(await members(client, mesh))}
