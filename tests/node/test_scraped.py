@@ -20,6 +20,7 @@ from tests.support import configs, loop
 from tests.support.configs import config
 from tests.support.ports import free_range
 from tests.support.waiting import until
+from tools import ROOT
 
 
 def at(port: int, name: str = "door", host: str = "127.0.0.1") -> NodeConfig:
@@ -136,15 +137,17 @@ def test_metrics_come_and_go() -> None:
 
 
 def test_prometheus_client_is_loaded_only_where_there_is_an_address() -> None:
-    code = """
+    code = f"""
 import asyncio, sys
+import mesh  # the one under test, before the checkout is in the path
+sys.path.insert(0, {str(ROOT)!r})
 from mesh.node.endings import Endings
 from mesh.node.scraped import Scraped
 from tests.support.configs import config
 node = Scraped(config("door"), lambda: None, Endings())
 async def run():
     await node.start()
-    (await node.prepare(config("door", "limits: {sessions: 5}"))).commit()
+    (await node.prepare(config("door", "limits: {{sessions: 5}}"))).commit()
 asyncio.run(run())
 assert "prometheus_client" not in sys.modules
 """
