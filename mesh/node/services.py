@@ -145,19 +145,18 @@ class Services:
         }
 
     def edges_of(self, pool: str) -> dict[str, float]:
-        """The edges that the settings in force have in this pool and that take vehicles at present, with their weights.
-        An edge that the settings lack is about to stop, whatever it announces."""
+        """The edges that the settings in force have in this pool, with their weights: those that take vehicles at
+        present. If none does, as when the only one starts again, those that are about to: a vehicle can wait for its
+        edge. An edge that the settings lack is about to stop, whatever it announces."""
         weights = {
             edge.name: float(edge.weight)
             for one in self._config.topology.pools
             if one.name == pool
             for edge in one.edges
         }
-        return {
-            member.name: weights[member.name]
-            for member in self.members.all("edge")
-            if member.name in weights and DEVICE in member.ports
-        }
+        announced = [member for member in self.members.all("edge") if member.name in weights]
+        taking = {member.name: weights[member.name] for member in announced if DEVICE in member.ports}
+        return taking if any(taking.values()) else {member.name: weights[member.name] for member in announced}
 
     def is_vehicle(self, name: str) -> bool:
         """Whether a vehicle may have this name; names from topics are not trusted."""

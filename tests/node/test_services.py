@@ -9,7 +9,7 @@ import pytest
 
 from mesh.frontdoor.status import DoorStatus
 from mesh.node import services
-from mesh.node.config import DEVICE
+from mesh.node.config import DEVICE, TIER
 from mesh.node.services import Services
 from mesh.registry.members import Announcement, Member, Members
 from tests.node.scraping import DOOR, get
@@ -43,16 +43,28 @@ def test_metrics_are_served_until_the_node_stops() -> None:
     asyncio.run(run(free_port()))
 
 
-def test_new_vehicles_get_edges_of_the_settings_in_force_alone() -> None:
-    """A removed edge is announced until it stops, and an edge that is moved has its old pool until it starts again."""
-
+def edges_for_new_vehicles(*announced: Member) -> dict[str, float]:
     async def run() -> dict[str, float]:
         node = Services(config("door"))
-        edges = ((name, pool) for name, pool in (("edge-1", "standard"), ("edge-2", "old"), ("edge-9", "standard")))
-        announced = [Member(name, "edge", "127.0.0.1", {DEVICE: 7001}, 1, 1, pool) for name, pool in edges]
         with patch.object(Members, "all", return_value=announced):
             found = node.edges_of("standard")
         await node.stop()
         return found
 
-    assert asyncio.run(run()) == {"edge-1": 100.0, "edge-2": 100.0}
+    return asyncio.run(run())
+
+
+def edge(name: str, pool: str = "standard", port: str = DEVICE) -> Member:
+    return Member(name, "edge", "127.0.0.1", {port: 7001}, 1, 1, pool)
+
+
+def test_new_vehicles_get_edges_of_the_settings_in_force_alone() -> None:
+    """A removed edge is announced until it stops, and an edge that is moved has its old pool until it starts again."""
+    found = edges_for_new_vehicles(edge("edge-1"), edge("edge-2", "old"), edge("edge-9"))
+    assert found == {"edge-1": 100.0, "edge-2": 100.0}
+
+
+def test_new_vehicles_wait_for_an_edge_only_if_no_other_takes_them() -> None:
+    """The only edge of a pool has no port for doors until it has the fleet's retained messages."""
+    assert edges_for_new_vehicles(edge("edge-1"), edge("edge-2", port=TIER)) == {"edge-1": 100.0}
+    assert edges_for_new_vehicles(edge("edge-1", port=TIER)) == {"edge-1": 100.0}
