@@ -32,6 +32,7 @@ from mesh.wire.packets import (
     Will,
 )
 from mesh.wire.properties import Properties
+from mesh.wire.reasons import RELEASED_REASONS
 from tests.support.connection import Connection
 from tests.support.waiting import PATIENCE
 
@@ -237,7 +238,9 @@ class Client(Connection):
             self.send(Ack(PUBREL, identifier))
         elif self._out.pop(identifier, None) is not None:
             message = self._published.pop(identifier)
-            (self.refused if packet.reason >= 0x80 else self.acked).append(message)
+            # A repeated PUBREL finds no identifier if its first PUBCOMP was lost: no error (3.7.2.1).
+            done = packet.reason < 0x80 or (packet.type == PUBCOMP and packet.reason in RELEASED_REASONS)
+            (self.acked if done else self.refused).append(message)
             self.reasons.append(packet.reason)
 
     # Use
