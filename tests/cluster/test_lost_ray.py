@@ -95,7 +95,8 @@ def mesh(tmp_path: Path, etcd: tuple[str, Path]) -> Iterator[Mesh]:
         cluster.close()
 
 
-def test_down_ends_the_nodes_that_go_on_without_a_head(mesh: Mesh) -> None:
+def test_nodes_serve_without_a_head_for_longer_than_ray_lets_them_until_down_ends_them(mesh: Mesh) -> None:
+    """They do for ``MESH_HEAD_AWAY`` seconds at least."""
     file = str(mesh.file)
     code, _, err = mesh.command("up", file, "--detach")
     assert code == 0, err
@@ -104,26 +105,16 @@ def test_down_ends_the_nodes_that_go_on_without_a_head(mesh: Mesh) -> None:
     code, out, err = mesh.command("status", file, "--json", deadline=20.0)
     assert (code, json.loads(out)["state"]) == (1, "unreachable"), err
     assert f"Ray at {mesh.cluster.address} does not answer" in err
-    assert all(psutil.pid_exists(pid) for pid in pids.values())
-    code, out, err = mesh.command("down", file)
-    assert (code, out) == (0, f"mesh '{mesh.name}' is down\n"), err
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids.values()))
-    assert mesh.command("status", file)[0] == 3
-
-
-def test_nodes_serve_without_a_head_for_longer_than_ray_lets_them_by_default(mesh: Mesh) -> None:
-    """They do for ``MESH_HEAD_AWAY`` seconds."""
-    file = str(mesh.file)
-    code, _, err = mesh.command("up", file, "--detach")
-    assert code == 0, err
-    pids = {row["name"]: row["pid"] for row in json.loads(mesh.command("status", file, "--json")[1])["nodes"]}
-    mesh.cluster.lose_head()
     end = time.monotonic() + AWAY
     while time.monotonic() < end:
         for name, pid in pids.items():
             assert psutil.pid_exists(pid), f"{name} has ended {AWAY - (end - time.monotonic()):.0f} s after the head"
         time.sleep(1.0)
     asyncio.run(a_message_arrives(mesh))
+    code, out, err = mesh.command("down", file)
+    assert (code, out) == (0, f"mesh '{mesh.name}' is down\n"), err
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids.values()))
+    assert mesh.command("status", file)[0] == 3
 
 
 async def a_message_arrives(mesh: Mesh) -> None:

@@ -111,7 +111,7 @@ async def a_fleet(mesh: Pairs, prefix: str) -> Fleet:
     return fleet
 
 
-async def all_nodes_are_restarted(mesh: Pairs, prefix: str, disturb: Callable[[Pairs], None] | None) -> None:
+async def all_nodes_are_restarted(mesh: Pairs, prefix: str, disturb: Callable[[Pairs], None]) -> None:
     fleet = await a_fleet(mesh, prefix)
     other = Client(f"{prefix}-other", MQTT5, clean=False, expiry=3600)
     await other.connect(mesh.second_core)
@@ -129,8 +129,7 @@ async def all_nodes_are_restarted(mesh: Pairs, prefix: str, disturb: Callable[[P
             before = {name: mesh.pid(name) for name in (*HITLESS, *DOORS)}
             await asyncio.to_thread(mesh.restart_all)
             await until(lambda: mesh.pid("edge-1") not in (0, before["edge-1"]), "a restart of edge-1", 60.0)
-            if disturb is not None:
-                await asyncio.to_thread(disturb, mesh)
+            await asyncio.to_thread(disturb, mesh)
             hitless = {name: before[name] for name in HITLESS}
             await until(lambda: replaced(mesh, hitless), "restarts of the edges and the cores", 120.0)
             assert mesh.pid("door") == before["door"], "the vehicles' door is restarted last"
@@ -155,11 +154,7 @@ async def all_nodes_are_restarted(mesh: Pairs, prefix: str, disturb: Callable[[P
         await fleet.leave()
 
 
-def test_all_nodes_are_restarted_and_no_message_is_lost(mesh: Pairs) -> None:
-    asyncio.run(all_nodes_are_restarted(mesh, "plain", None))
-
-
-def test_a_controller_that_is_killed_in_the_midst_goes_on(mesh: Pairs) -> None:
+def test_all_nodes_are_restarted_and_no_message_is_lost_although_the_controller_is_killed(mesh: Pairs) -> None:
     asyncio.run(all_nodes_are_restarted(mesh, "controller", kill_controller))
 
 
