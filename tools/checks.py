@@ -1,6 +1,6 @@
 """All checks of the project: style, types, imports, and every test.
 
-    ./scripts/test            all checks; about twelve minutes on two cores
+    ./scripts/test            all checks; about fifteen minutes on two cores
     ./scripts/test --quick    all checks except the tests that start whole meshes
 
 It knows which tests run on which variant of the package (compiled or pure); it must never know what they test. The
