@@ -61,8 +61,7 @@ def owns(it: View, vehicles: int | None) -> int | None:
     if role in (DOOR, CONSOLE, ETCD):
         return 0
     if role == CORE and it.report is not None:
-        # One that does not serve cannot say: ``mesh up`` has asked it.
-        return _kept(it.report.status) if it.state == host.READY else 0
+        return _kept(it.report.status) if it.state == host.READY else None
     return vehicles  # an edge, or a node that has not said what it is
 
 
@@ -79,7 +78,12 @@ def reason(plan: ClusterPlan, seen: Mapping[str, View], it: View, owned: int | N
         return gone
     if owned is None:
         behind = _behind(plan, seen)
-        waits = f"{', '.join(behind)} to follow revision {plan.revision}" if behind else "a count of its vehicles"
+        if behind:
+            waits = f"{', '.join(behind)} to follow revision {plan.revision}"
+        elif it.report is not None and it.report.role == CORE:
+            waits = "it to serve and say what it keeps; if it cannot, add it to the file again"
+        else:
+            waits = "a count of its vehicles"
         return f"{gone}: waits for {waits}"
     if it.report is not None and it.report.role == CORE:
         return f"{gone}, but has {owned} sessions and messages, and stays until they are gone: add it to the file again"

@@ -183,3 +183,21 @@ def test_a_count_of_a_part_of_the_map_does_not_say_that_an_edge_has_no_vehicle()
     counts(["edge-2"])
     counts.put(10.0, {}, exact=False)
     assert counts(["edge-2"]) == {}
+
+
+def test_a_core_that_crashed_is_removed_only_when_it_has_said_that_it_keeps_nothing(mesh: Mesh) -> None:
+    """A back end may have made its session after 'mesh up' asked the core."""
+    mesh.rounds(1.0)
+    mesh.runtime.nodes["core-2"] = None
+    mesh.rounds(1.0)
+    mesh.remove("core-2")
+    mesh.take("edge-1", "edge-2", "core", "door")
+    mesh.rounds(120.0)
+    assert mesh.runtime.steps == []
+    mesh.runtime.come("core-2", host.STARTING)
+    mesh.rounds(1.0)
+    assert mesh.detail("core-2").startswith("no longer in the topology: waits for it to serve")
+    mesh.runtime.come("core-2", host.READY)
+    mesh.take("core-2")
+    mesh.rounds(2.0)
+    assert "finish core-2" in " ".join(mesh.runtime.steps)
