@@ -3,7 +3,8 @@
 It knows keys and leases. It must never know what is asked for. What always holds:
 
 - A question and its answers are under one lease of the command, so that a command that is killed leaves nothing behind.
-- A node answers each question once. It does nothing for this while there is no question.
+- A node answers each question; after an interruption of its watch it may do so again, at the same key. It does nothing
+  for this while there is no question.
 """
 
 from __future__ import annotations
@@ -92,9 +93,11 @@ class Inquiries:
                 self._note(event.kv)
 
     def _note(self, entry: pb.KeyValue) -> None:
-        if len(self._open) < _MOST:
-            self._open.append(entry)
-            self._wake.set()
+        if len(self._open) >= _MOST:
+            log.warning("a question is not answered: %d others wait already", _MOST)
+            return
+        self._open.append(entry)
+        self._wake.set()
 
 
 async def inquire(client: EtcdClient, mesh: str, nodes: set[str], wait: float) -> dict[str, Answer]:
