@@ -27,7 +27,7 @@ from tests.support.bench import Bench, Client, subscribe, vehicle_of
 from tests.support.effects import effect_of
 
 FULL = reasons.QUOTA_EXCEEDED
-NOBODY = reasons.NO_MATCHING_SUBSCRIBERS
+UNREAD = reasons.NO_MATCHING_SUBSCRIBERS
 
 
 def change(bench: Bench, inbox: InboxRules | None = None, **values: Any) -> None:
@@ -278,24 +278,24 @@ def test_match_nodes() -> None:
 def test_retained_messages() -> None:
     bench = Bench()
     client = bench.client("a")
-    assert answers(client, "one", retain=True) == NOBODY
+    assert answers(client, "one", retain=True) == UNREAD
     change(bench, max_retained=1)
     assert answers(client, "two", retain=True) == FULL
     assert answers(bench.client("b"), "two", retain=True) == FULL
-    assert answers(client, "one", retain=True) == NOBODY
+    assert answers(client, "one", retain=True) == UNREAD
     change(bench, max_retained=2)
-    assert answers(client, "two", retain=True) == NOBODY
+    assert answers(client, "two", retain=True) == UNREAD
 
 
 @effect_of("limits.vehicle_retained_bytes")
 def test_retained_messages_of_a_vehicle() -> None:
     bench = Bench(vehicle_of=vehicle_of)
     vehicle = bench.client("a", "V1", VEHICLE)
-    assert answers(vehicle, "vehicles/V1/1", retain=True) == NOBODY
+    assert answers(vehicle, "vehicles/V1/1", retain=True) == UNREAD
     change(bench, vehicle_retained_bytes=3000)
     assert answers(vehicle, "vehicles/V1/2", sized(2000), retain=True) == FULL
     change(bench, vehicle_retained_bytes=1 << 20)
-    assert answers(vehicle, "vehicles/V1/2", sized(2000), retain=True) == NOBODY
+    assert answers(vehicle, "vehicles/V1/2", sized(2000), retain=True) == UNREAD
 
 
 @effect_of("limits.memory", "limits.disk")
@@ -576,7 +576,7 @@ def test_what_clients_may_publish(kind: int, name: str) -> None:
     allowed = Grant(("common/#",), ())
     bench.allow(allowed, allowed)
     clients.append(bench.guarded("b", name, kind))
-    assert [answers(client, "common/x") for client in clients] == [NOBODY] * 2
+    assert [answers(client, "common/x") for client in clients] == [UNREAD] * 2
     bench.allow(Grant((), ()), Grant((), ()))
     assert [answers(client, "common/x") for client in clients] == [reasons.NOT_AUTHORIZED] * 2
 
