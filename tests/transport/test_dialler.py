@@ -172,6 +172,7 @@ def test_dialler_logs_a_trouble_only_when_it_changes(
         world.connections[-1].why = "refused the connection: not authorized"
         server.drop()
         await until(lambda: "refused" in world.dialler.trouble)
+        await until(lambda: bool(server.writers))
         server.drop()
         await until(lambda: "before" in world.dialler.trouble)
         server.end()
