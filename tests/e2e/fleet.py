@@ -70,7 +70,7 @@ class Fleet:
 
     @property
     def edge_of(self) -> dict[str, str]:
-        return {name: self.mesh.where(name) for name in self.names}
+        return self.mesh.owners(self.names)
 
     async def connect(self) -> None:
         """Connect and subscribe all vehicles and back ends."""

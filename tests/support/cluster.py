@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,8 +17,7 @@ from mesh.cluster.look import status_of
 from mesh.cluster.run import load_run, logs_path, topology_of
 from mesh.cluster.status import NodeRow
 from mesh.node.registry import client_of, etcd_folder
-from mesh.registry.map import where
-from mesh.registry.record import Record
+from tests.support.owners import edges_of
 from tests.support.ports import free_ports
 from tests.support.topologies import topology
 from tests.support.waiting import PATIENCE, wait_until
@@ -106,17 +106,19 @@ class Cluster:
         return "".join(file.read_text(errors="replace") for file in files)
 
     def where(self, vehicle: str) -> str:
+        return self.owners([vehicle])[vehicle]
+
+    def owners(self, vehicles: Sequence[str]) -> dict[str, str]:
         """Reads etcd directly: the ``mesh where`` command takes a third of a second, and scenarios need hundreds."""
         with ThreadPoolExecutor(1) as thread:
-            record = thread.submit(asyncio.run, self._where(vehicle)).result(PATIENCE)
-        return "" if record is None else record.edge
+            return thread.submit(asyncio.run, self._owners(vehicles)).result(PATIENCE)
 
-    async def _where(self, vehicle: str) -> Record | None:
+    async def _owners(self, vehicles: Sequence[str]) -> dict[str, str]:
         run = load_run(self._data)
         assert run is not None
         client = client_of(topology_of(run), run.endpoints)
         try:
-            return await where(client, run.mesh, vehicle)
+            return await edges_of(client, run.mesh, vehicles)
         finally:
             await client.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from tests.support.waiting import until
@@ -32,6 +33,9 @@ class Mesh(Protocol):
 
     def where(self, vehicle: str) -> str:
         """The edge of a vehicle in the map; empty if there is no record."""
+
+    def owners(self, vehicles: Sequence[str]) -> dict[str, str]:
+        """The same of many vehicles, by vehicle."""
 
     def restart(self) -> None:
         """Stop all nodes in order and start them again."""

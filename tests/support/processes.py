@@ -12,18 +12,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mesh
 from mesh.registry.embedded import EmbeddedEtcd
-from mesh.registry.keys import Keys
-from mesh.registry.record import decode
 from mesh.registry.settings import Revision, SettingsStore
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
 from mesh.topology.topology import Topology, as_dict
 from tests.support.loop import LoopThread
+from tests.support.owners import edges_of
 from tests.support.ports import free_ports
 from tests.support.topologies import topology
 from tests.support.waiting import PATIENCE
@@ -223,16 +223,17 @@ class Processes:
                     self._children[name].kill()
 
     def where(self, vehicle: str) -> str:
-        return self._loop.run(self._where(vehicle))
+        return self.owners([vehicle])[vehicle]
 
-    async def _where(self, vehicle: str) -> str:
-        keys = Keys(self._folder.name)
+    def owners(self, vehicles: Sequence[str]) -> dict[str, str]:
+        return self._loop.run(self._owners(vehicles))
+
+    async def _owners(self, vehicles: Sequence[str]) -> dict[str, str]:
         client = self._etcd.client()
         try:
-            entry = await client.get(keys.vehicle(vehicle))
+            return await edges_of(client, self.name, vehicles)
         finally:
             await client.close()
-        return "" if entry is None else decode(len(keys.vehicles), entry).edge
 
     def restart(self) -> None:
         self._stop_nodes()

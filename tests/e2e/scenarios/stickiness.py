@@ -62,7 +62,8 @@ async def check_new_vehicles_use_edge(mesh: Mesh, edge: str) -> None:
     """New vehicles are spread over all edges, including the new one."""
     cars = [Client(f"new-{number}", clean=True) for number in range(40)]
     await asyncio.gather(*(car.connect(mesh.vehicles) for car in cars))
-    there = [car for car in cars if mesh.where(car.name) == edge]
+    owners = mesh.owners([car.name for car in cars])
+    there = [car for car in cars if owners[car.name] == edge]
     assert there, f"{edge} serves no new vehicle"
     await there[0].subscribe(f"vehicles/{there[0].name}/cmd/#")
     backend = await Client("newcomers-backend").connect(mesh.backends)
