@@ -22,7 +22,7 @@ from tests.cluster.meshes import fake_plan, going_down, offer_fake_nodes, port_o
 from tests.support.session import session
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,6 +137,27 @@ def test_a_killed_controller_restarts_and_the_nodes_run_on(plan: ClusterPlan, ru
     assert {node.name: served_by(plan, node.name) for node in plan.nodes} == before
 
 
+def test_two_meshes_run_side_by_side_one_in_a_long_path(plan: ClusterPlan, run: Run, tmp_path: Path) -> None:
+    before = {node.name: served_by(plan, node.name) for node in plan.nodes}
+    # Longer than the 107 bytes that the path of a UNIX socket may have.
+    other = fake_plan(tmp_path / ("b" * 120) / "data", "two")
+    data = Path(other.data)
+    with going_down(data):
+        second = up(other, "two.yaml", follow=False)
+        assert {one.mesh for one in running()} >= {plan.mesh, other.mesh}
+        assert served_by(other, "door") in session(second)
+        # The mesh ends with its killed supervisor, and the next 'up' starts it again.
+        os.kill(second.supervisor, signal.SIGKILL)
+        wait_until(lambda: served_by(other, "door") == 0)
+        again = up(other, "two.yaml", follow=False)
+        assert served_by(other, "door") in session(again)
+        assert down(data)
+        assert served_by(other, "door") == 0
+    assert not session(again)
+    assert {node.name: served_by(plan, node.name) for node in plan.nodes} == before
+    assert set(before.values()) <= session(run)
+
+
 def test_a_killed_raylet_restarts_the_whole_mesh(plan: ClusterPlan, run: Run, ready_at: float) -> None:
     before = served_by(plan, "door")
     # If Ray fails within its first seconds, the supervisor gives up.
@@ -159,24 +180,6 @@ def test_down_leaves_no_process_and_no_port(plan: ClusterPlan, run: Run) -> None
             free.bind(("127.0.0.1", port_of(plan, node.name)))
         assert (Path(plan.data) / "nodes" / node.name / "stopped").exists()
     assert not down(Path(run.data))
-
-
-def test_two_meshes_run_side_by_side_one_in_a_long_path(tmp_path: Path) -> None:
-    # Longer than the 107 bytes that the path of a UNIX socket may have.
-    plans = [fake_plan(tmp_path / "a" / "data", "two-a"), fake_plan(tmp_path / ("b" * 120) / "data", "two-b")]
-    first, second = plans
-    with going_down(*(Path(plan.data) for plan in plans)):
-        runs = [up(plan, f"{plan.mesh}.yaml", follow=False) for plan in plans]
-        assert {run.mesh for run in running()} >= {"two-a", "two-b"}
-        assert down(Path(first.data))
-        assert served_by(first, "door") == 0
-        assert served_by(second, "door") in session(runs[1])
-        # The mesh ends with its killed supervisor, and the next 'up' starts it again.
-        os.kill(runs[1].supervisor, signal.SIGKILL)
-        wait_until(lambda: served_by(second, "door") == 0)
-        again = up(second, "two-b.yaml", follow=False)
-        assert served_by(second, "door") in session(again)
-    assert not session(again)
 
 
 def test_up_reports_a_node_that_cannot_start_and_ends_the_mesh(tmp_path: Path) -> None:
