@@ -90,7 +90,9 @@ class Checks:
     def tests(self, name: str, *words: str, sources: bool = False) -> None:
         """Run pytest on the installed package; with ``sources``, on the package of the checkout."""
         say("", f"--- tests: {name}")
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        # Images of containers set the second one, with which each process of each run compiles all tests again.
+        without = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+        environment = {key: value for key, value in os.environ.items() if key not in without}
         if sources:
             environment["PYTHONPATH"] = str(ROOT)
         environment["MESH_UNDER_TEST"] = "compiled" if compiled() and not sources else "pure"
