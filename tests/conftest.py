@@ -27,6 +27,11 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"MESH_UNDER_TEST asks for the {wanted} package, but {mesh.__path__[0]} is {VARIANT}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first, so that the last files to run are short."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_report_header() -> str:
     return header()
 

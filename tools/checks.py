@@ -32,7 +32,9 @@ FAST: Final = "not ray and not e2e"
 UNCOMPILED: Final = (
     "figures", "wire", "session", "journal", "broker", "transport", "frontdoor", "core", "policy", "conformance"
 )  # fmt: skip
+SOCKETS: Final = ("conformance", "stock")  # many tests that share a mesh
 
+_STARTS: Final = re.compile(r"\bmark\.(ray|e2e)\b")
 _SUMMARY: Final = re.compile(r"\d+ (passed|failed|error|skipped|deselected).* in [0-9.]+s")
 
 
@@ -52,6 +54,12 @@ def counts(output: str) -> tuple[int, int, int]:
         return int(found[1]) if found else 0
 
     return number("passed"), number("failed") + number("error"), number("skipped")
+
+
+def starting_meshes() -> list[str]:
+    """The files of tests that start meshes of their own. To import the others as well takes each process seconds."""
+    files = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py"))
+    return [str(path) for path in files if path.parts[1] not in SOCKETS and _STARTS.search((ROOT / path).read_text())]
 
 
 @final
@@ -145,10 +153,9 @@ def run(checks: Checks, quick: bool) -> None:
             checks.failed.append("compilation")
     checks.tests("compiled" if compiled() else "pure", "-m", FAST, *spread)
     if not quick:
-        own = ("tests/conformance", "tests/stock")
-        ignored = (f"--ignore={folder}" for folder in own)
-        checks.tests("end-to-end", "-m", "ray or e2e", *ignored, "-n", "3", "--dist", "loadfile")
-        checks.tests("sockets", *own, "-m", "e2e", *spread)
+        whole = ("-m", "ray or e2e", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
+        checks.tests("end-to-end", *starting_meshes(), *whole)
+        checks.tests("sockets", *(f"tests/{room}" for room in SOCKETS), "-m", "e2e", *spread)
 
 
 def main() -> int:

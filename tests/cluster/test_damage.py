@@ -15,7 +15,7 @@ from mesh.cluster.lifecycle import down
 from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 LOCAL = Path(__file__).parents[2] / "topology" / "local.yaml"
 

@@ -15,7 +15,7 @@ from tests.cluster.lost import Mesh, on_a_cluster
 from tests.support.client import Client
 from tests.support.waiting import until, wait_until
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 # Seconds without a head. Ray's own value is 60; docs/ray.md names values for an hour.
 AWAY = float(os.environ.get("MESH_HEAD_AWAY", "75"))

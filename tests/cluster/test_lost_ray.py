@@ -15,7 +15,7 @@ from mesh.cluster.run import run_path
 from tests.cluster.lost import Mesh, on_a_cluster
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.support.session import session
 from tests.support.settings import etcd_in, question, write_file
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 NAMES = ("edge-1", "edge-2", "core", "door")
 CACHE = ("limits:", "map: {cache: 100000}\nlimits:")

@@ -20,7 +20,7 @@ from tests.support.cluster import Cluster
 from tests.support.ports import free_port
 from tests.support.promtool import check_metrics
 
-pytestmark = [pytest.mark.e2e, pytest.mark.ray]
+pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.long]
 VEHICLES = 200
 
 

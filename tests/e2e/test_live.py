@@ -44,7 +44,7 @@ from tests.support.ports import free_port, free_ports
 from tests.support.waiting import until, wait_until
 from tools.tracing.collector import Collector
 
-pytestmark = [pytest.mark.e2e, pytest.mark.ray]
+pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.long]
 VEHICLES = 24
 MB = 1 << 20
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.pairs import pairs
 
-pytestmark = [pytest.mark.e2e, pytest.mark.ray]
+pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.long]
 SEED = 12
 
 

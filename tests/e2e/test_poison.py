@@ -16,7 +16,7 @@ from tests.support.mesh import kill_and_wait
 from tests.support.processes import Processes
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 RUNNER = str(Path(__file__).parents[1] / "support" / "mortal_runner.py")
 POISONED = "mesh_poisoned_connections_total"
 KILLS = 20

@@ -21,7 +21,7 @@ from tests.e2e.scenarios.sleepers import queued_messages_survive_killed_edges
 from tests.e2e.scenarios.stickiness import vehicles_keep_their_edge
 from tests.support.processes import Processes
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 VEHICLES = 200
 
 

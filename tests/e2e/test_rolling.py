@@ -29,7 +29,7 @@ from tests.support.ports import free_ports
 from tests.support.session import session
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.ray]
+pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.long]
 VEHICLES = 40
 
 HITLESS = ("edge-1", "edge-2", "core-b", "core")
