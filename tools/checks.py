@@ -11,7 +11,6 @@ the exit code is 0 only if every step succeeded; a run that hangs is stopped and
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import platform
 import re
@@ -22,7 +21,6 @@ import time
 from pathlib import Path
 from typing import Final, final
 
-from mesh.version import compiled, describe
 from tools import ROOT
 
 VENV: Final = Path(sys.prefix)
@@ -56,6 +54,13 @@ def counts(output: str) -> tuple[int, int, int]:
     return number("passed"), number("failed") + number("error"), number("skipped")
 
 
+def installed() -> str:
+    """The version of the installed package, and whether it is compiled."""
+    command = [sys.executable, "-P", "-m", "mesh.cli.main", "--version"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
 def starting_meshes() -> list[str]:
     """The files of tests that start meshes of their own. To import the others as well takes each process seconds."""
     files = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py"))
@@ -64,26 +69,26 @@ def starting_meshes() -> list[str]:
 
 @final
 class Installation:
-    """Installs the compiled package, beside the first checks, if its sources have changed."""
+    """Installs something, if its sources have changed. The compiled package is installed beside the first checks."""
 
-    def __init__(self) -> None:
-        command = f". '{ROOT}/tools/environment.sh'; ensure_environment test"
+    def __init__(self, function: str) -> None:
+        """``function``: one of ``tools/environment.sh``."""
+        command = f". '{ROOT}/tools/environment.sh'; {function} test"
         self._process = subprocess.Popen(["bash", "-eu", "-c", command], stdin=subprocess.DEVNULL)
 
     def wait(self) -> bool:
-        """Whether the package is installed, compiled or not."""
-        installed = self._process.wait() == 0
-        importlib.invalidate_caches()
-        return installed
+        """Whether it is installed."""
+        return self._process.wait() == 0
 
 
 @final
 class Checks:
-    """The steps so far. ``aside``: a command that runs those that have time."""
+    """The steps so far. ``aside``: a command that runs those that have time; ``compiled``: the installed package is."""
 
     def __init__(self) -> None:
         self.failed: list[str] = []
         self.aside: tuple[str, ...] = ()
+        self.compiled = False
         self.passed = 0
         self.broken = 0
         self.skipped = 0
@@ -103,7 +108,7 @@ class Checks:
         environment = {key: value for key, value in os.environ.items() if key not in without}
         if sources:
             environment["PYTHONPATH"] = str(ROOT)
-        environment["MESH_UNDER_TEST"] = "compiled" if compiled() and not sources else "pure"
+        environment["MESH_UNDER_TEST"] = "compiled" if self.compiled and not sources else "pure"
         # A run that hangs is interrupted; then pytest prints its position.
         command = [*self.aside, "timeout", "--signal=INT", "--kill-after=30", str(SECONDS)]
         command += [sys.executable, "-m", "pytest", "-q", *words]
@@ -129,7 +134,11 @@ class Checks:
 
 def run(checks: Checks, quick: bool) -> None:
     """Run all steps."""
-    installation = Installation()
+    installation = Installation("ensure_environment")
+    if not Installation("ensure_requirements").wait():
+        checks.failed.append("requirements")
+        installation.wait()
+        return
     checks.aside = ASIDE
     checks.step("style", "ruff", "check", ".")
     checks.step("types", "mypy", "--strict")
@@ -144,14 +153,16 @@ def run(checks: Checks, quick: bool) -> None:
     if not installation.wait():
         checks.failed.append("installation")
         return
-    say(f"under test: {describe()}, Python {platform.python_version()}")
-    if not compiled():
+    version = installed()
+    say(f"under test: {version}, Python {platform.python_version()}")
+    checks.compiled = "(compiled)" in version
+    if not checks.compiled:
         say("the package is not compiled, so only the uncompiled one is tested")
         if not pure and shutil.which("cc"):
             say("there is a C compiler; .venv/install.log shows why it failed"
                 " (on Debian or Ubuntu: apt-get install python3-dev)")  # fmt: skip
             checks.failed.append("compilation")
-    checks.tests("compiled" if compiled() else "pure", "-m", FAST, *spread)
+    checks.tests("compiled" if checks.compiled else "pure", "-m", FAST, *spread)
     if not quick:
         whole = ("-m", "ray or e2e", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
         checks.tests("end-to-end", *starting_meshes(), *whole)

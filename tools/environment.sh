@@ -2,8 +2,9 @@
 #
 #   ensure_environment run|test    creates .venv if needed, and installs the compiled package in it if its sources changed;
 #                                  "test" adds the tools of the tests
-#   ensure_uncompiled test         the same, but a package whose sources changed is installed uncompiled, without a stamp: a
-#                                  minute instead of five; ensure_environment then only compiles
+#   ensure_venv                    creates .venv if there is none, with nothing but the checkout in it: some seconds
+#   ensure_requirements test       installs what the package and its tests need, without the package; it may run beside
+#                                  ensure_environment, which compiles meanwhile
 #   run_tool NAME ARGUMENT …       runs this module of tools/ with the installed package, in place of the shell
 #   offer_help NAME ARGUMENT …     answers --help before anything is installed, if the module needs no package for it
 #
@@ -67,28 +68,49 @@ make_venv() {
     "$python" -m venv --clear "$venv" || fail "The environment .venv could not be made."
 }
 
+# A .venv with pip, whose processes find tools and tests. The checkout is last on the path, so an installed package is found
+# first.
+prepare_venv() {
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
+    printf '%s\n' "$root" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
+}
+
+# Runs pip install; never two at the same time.
+pip_install() {
+    if ! flock "$venv/pyvenv.cfg" "$venv/bin/python" -m pip install "$@" </dev/null >"$venv/pip.log" 2>&1; then
+        tail -n 30 "$venv/pip.log" >&2
+        fail "The installation failed; the log is .venv/pip.log"
+    fi
+}
+
+# Installs what pyproject.toml names; with the tools of the tests for "test".
+install_requirements() {
+    "$venv/bin/python" -c "
+import sys, tomllib
+project = tomllib.load(open(sys.argv[1], 'rb'))['project']
+print(*project['dependencies'], *project['optional-dependencies'].get(sys.argv[2], []), sep='\n')
+" "$root/pyproject.toml" "$1" >"$venv/requirements-$1.txt"
+    pip_install -r "$venv/requirements-$1.txt"
+}
+
 # Installs the package with these extras from a copy, so that the build writes nothing into the checkout, and edits during
 # the build have no effect.
 install_package() {
-    local extras=$1 copy=$venv/build package
-    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
-        make_venv
-    fi
+    local extras=$1 copy=$venv/build
+    prepare_venv
     rm -f "$stamp"
     rm -rf "$copy"
     mkdir -p "$copy/source" "$copy/tmp"
     (cd "$root" && tar -cf - --exclude=__pycache__ --exclude='*.so' mesh pyproject.toml setup.py README.md LICENSE) |
         tar -xf - -C "$copy/source" || fail "The sources could not be copied."
-    package=$copy/source
-    [ "$extras" = test ] && package="$copy/source[test]"
-    if ! TMPDIR=$copy/tmp "$venv/bin/python" -m pip install "$package" -v </dev/null >"$log" 2>&1; then
+    if ! TMPDIR=$copy/tmp "$venv/bin/python" -m pip wheel --no-deps -v -w "$copy" "$copy/source" </dev/null >"$log" 2>&1; then
         tail -n 30 "$log" >&2
-        fail "The installation failed; the log is .venv/install.log"
+        fail "The package could not be built; the log is .venv/install.log"
     fi
+    install_requirements "$extras"
+    pip_install --force-reinstall --no-deps "$copy"/*.whl
     grep -h '^ *vehicle-mesh: ' "$log" >&2 || true # setup.py's message if it cannot compile
     rm -rf "$copy"
-    # Every process finds tools and tests. The checkout is last on the path, so the installed package is found first.
-    printf '%s\n' "$root" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
 }
 
 install_stamped() {
@@ -100,13 +122,6 @@ install_stamped() {
     printf '%s %s\n' "$wanted" "$extras" >"$stamp.new"
     mv "$stamp.new" "$stamp"
     say "installed $("$venv/bin/mesh" --version)"
-}
-
-install_uncompiled() {
-    local extras=$1
-    current "$(fingerprint)" "$extras" && return
-    say "installing the tools of the tests into .venv"
-    MESH_PURE=1 install_package "$extras"
 }
 
 # Of two calls at the same time, the second waits, and then has nothing to install.
@@ -125,8 +140,14 @@ ensure_environment() {
     current "$(fingerprint)" "$1" || one_at_a_time install_stamped "$1"
 }
 
-ensure_uncompiled() {
-    current "$(fingerprint)" "$1" || one_at_a_time install_uncompiled "$1"
+ensure_venv() {
+    one_at_a_time prepare_venv
+}
+
+ensure_requirements() {
+    current "$(fingerprint)" "$1" && return
+    say "installing the tools of the tests into .venv"
+    install_requirements "$1"
 }
 
 run_tool() {

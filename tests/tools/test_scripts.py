@@ -20,7 +20,7 @@ FORM = re.compile(
     \.\ "\$\(dirname\ "\$\(readlink\ -f\ "\$\{BASH_SOURCE\[0\]\}"\)"\)/\.\./tools/environment\.sh"\n
     (unset\ PYTHONPATH\ \#.*\n)?
     (offer_help\ \w+\ "\$@"\n)?
-    ensure_(environment\ (run|test)|uncompiled\ test)\n
+    ensure_(environment\ (run|test)|venv)\n
     (ensure_(tools|python_tool|node_package)\ .+\n)*
     (run_tool\ (?P<tool>\w+)|exec\ "\$venv/bin/mesh")\ "\$@"\n""",
     re.VERBOSE,
