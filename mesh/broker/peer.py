@@ -11,16 +11,59 @@ from typing import Final, final
 
 @final
 class TlsFacts:
-    """What a TLS handshake established. ``version`` and ``cipher`` are OpenSSL's names (``TLSv1.3``); ``names`` are the
-    verified client certificate's common name, if it has one, and its DNS names, e-mail addresses and URIs. Without a
-    verified certificate ``names`` is empty."""
+    """What a TLS handshake established. ``version`` and ``cipher`` are OpenSSL's names (``TLSv1.3``); ``resumed``: the
+    handshake resumed a session.
 
-    __slots__ = ("cipher", "names", "version")
+    The others are those of the client's certificate, which is verified; without one they are empty, ``fingerprint``
+    too. ``common_name`` is the only common name of its subject: empty if it has several, or one with a control
+    character. ``dns``, ``email`` and ``uri`` are its alternative names without control characters. ``serial`` is its
+    serial number in hexadecimal digits, ``fingerprint`` its SHA-256, both in small letters without separators;
+    ``issuer`` the name of its issuer in the form of RFC 4514; ``authority`` the SHA-256 of the key that signed it, as
+    far as that is known here; ``not_after`` the end of its validity in seconds since 1970."""
 
-    def __init__(self, version: str, cipher: str, names: tuple[str, ...] = ()) -> None:
+    __slots__ = (
+        "authority",
+        "cipher",
+        "common_name",
+        "dns",
+        "email",
+        "fingerprint",
+        "issuer",
+        "not_after",
+        "resumed",
+        "serial",
+        "uri",
+        "version",
+    )
+
+    def __init__(
+        self,
+        version: str,
+        cipher: str,
+        resumed: bool = False,
+        *,
+        common_name: str = "",
+        dns: tuple[str, ...] = (),
+        email: tuple[str, ...] = (),
+        uri: tuple[str, ...] = (),
+        serial: str = "",
+        fingerprint: str = "",
+        issuer: str = "",
+        authority: str = "",
+        not_after: float = 0.0,
+    ) -> None:
         self.version = version
         self.cipher = cipher
-        self.names = names
+        self.resumed = resumed
+        self.common_name = common_name
+        self.dns = dns
+        self.email = email
+        self.uri = uri
+        self.serial = serial
+        self.fingerprint = fingerprint
+        self.issuer = issuer
+        self.authority = authority
+        self.not_after = not_after
 
 
 @final
