@@ -57,8 +57,9 @@ class Vehicle(VehicleConnection):
     def identify(self) -> None:
         door, life = self._door, self.life
         connect = life.connect()
-        if life.proves():
-            self.name = door.proven(connect, life.identity())
+        claim = life.claim()
+        if claim is not None:
+            self.name = door.proven(connect, claim.name)
         else:
             self.name = door.identify(connect, self.peer)
         self.connect = life.connect_packet()

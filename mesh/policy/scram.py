@@ -18,6 +18,8 @@ from hmac import compare_digest, digest
 from pathlib import Path
 from typing import Final, NamedTuple, final
 
+from mesh.broker.claim import Claim
+from mesh.broker.peer import Peer
 from mesh.policy.attempts import Attempts
 from mesh.private import read_given
 from mesh.transport.authentication import Methods, Proof
@@ -103,10 +105,10 @@ class ScramMethods(Methods):
         """Use these verifiers for exchanges that begin from now on."""
         self._verifiers = verifiers
 
-    def begin(self, method: str, address: str = "") -> Proof | None:
+    def begin(self, method: str, peer: Peer) -> Proof | None:
         if method != SCRAM_SHA_256:
             return None
-        return ScramProof(self, _to_base64(secrets.token_bytes(_NONCE)), address)
+        return ScramProof(self, _to_base64(secrets.token_bytes(_NONCE)), peer.address)
 
     def verifier(self, name: str) -> Verifier:
         """The verifier of a name; for an unknown name, one with a constant salt that no password matches."""
@@ -123,6 +125,7 @@ class ScramProof(Proof):
     server's part of the nonce."""
 
     def __init__(self, methods: ScramMethods, nonce: str, address: str = "") -> None:
+        super().__init__()
         self._methods = methods
         self._address = address
         self._own_nonce = nonce
@@ -172,7 +175,7 @@ class ScramProof(Proof):
             attempts.failed(self._address, self._name)
             raise Refused(NOT_AUTHORIZED, f"SCRAM: {self._name!r} did not prove that it knows the password")
         attempts.succeeded(self._address, self._name)
-        self.identity = self._name
+        self.claim = Claim(self._name, "scram")
         return b"v=" + base64.b64encode(digest(verifier.server_key, message, sha256))
 
 

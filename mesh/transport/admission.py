@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import final
 
+from mesh.broker.peer import Peer
 from mesh.transport.authentication import Authentication, Methods
 from mesh.transport.refusal import Refused
 from mesh.wire.limits import PacketLimits
@@ -28,8 +29,8 @@ class Admission:
         self.redirect = redirect
         self.methods = methods or Methods()
 
-    def check(self, connect: Connect, present: int, address: str = "") -> Authentication | None:
-        """Check a CONNECT from ``address`` while ``present`` connections are open, its own included. Returns the
+    def check(self, connect: Connect, present: int, peer: Peer) -> Authentication | None:
+        """Check a CONNECT from ``peer`` while ``present`` connections are open, its own included. Returns the
         authentication that the client must complete first, if any. Raises ``Refused``."""
         if self.redirect:
             raise Refused(USE_ANOTHER_SERVER, "clients are sent to another server", self.redirect)
@@ -38,7 +39,7 @@ class Admission:
         properties = connect.properties
         method = None if properties is None else properties.auth_method
         if method is not None:
-            return Authentication(self.methods, method, connect, address)
+            return Authentication(self.methods, method, connect, peer)
         if self.methods.required:
             raise Refused(BAD_AUTHENTICATION_METHOD, "only clients with an authentication method get in")
         return None

@@ -11,6 +11,8 @@ from typing import Final, final
 
 from mypy_extensions import mypyc_attr
 
+from mesh.broker.claim import Claim
+from mesh.broker.peer import Peer
 from mesh.transport.refusal import Refused, maximum_of
 from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT5, Auth, Connect, Disconnect, Packet
@@ -30,9 +32,10 @@ _STEPS: Final = 8  # no method needs more packets of a client
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Proof:
-    """One exchange of a method. ``identity`` is set once ``step`` reports that it is proven."""
+    """One exchange of a method. ``claim`` is set once ``step`` reports that it is proven."""
 
-    identity = ""
+    def __init__(self) -> None:
+        self.claim: Claim | None = None
 
     def step(self, data: bytes) -> tuple[bytes, bool]:
         """The answer to the client's data, and whether that data completes the proof. Raises ``Refused``."""
@@ -45,8 +48,8 @@ class Methods:
 
     required = False  # whether a CONNECT without a method is refused
 
-    def begin(self, method: str, address: str = "") -> Proof | None:
-        """A new exchange of a method with a client at ``address`` (see ``Peer``); ``None`` if it is not offered."""
+    def begin(self, method: str, peer: Peer) -> Proof | None:
+        """A new exchange of a method with a client; ``None`` if its listener does not offer it."""
         return None
 
 
@@ -56,14 +59,14 @@ class GaveUp(Exception):
 
 @final
 class Authentication:
-    """The authentication of one connection, requested by ``connect``. ``identity`` is the proven identity; empty before
-    the proof. All answers are packets of MQTT 5.0."""
+    """The authentication of one connection, requested by ``connect``. ``claim`` is the last one that was proven;
+    ``None`` before the proof. All answers are packets of MQTT 5.0."""
 
-    __slots__ = ("_address", "_connect", "_max_packet", "_method", "_methods", "_proof", "_steps", "identity")
+    __slots__ = ("_connect", "_max_packet", "_method", "_methods", "_peer", "_proof", "_steps", "claim")
 
-    def __init__(self, methods: Methods, method: str, connect: Connect, address: str = "") -> None:
-        self.identity = ""
-        self._address = address
+    def __init__(self, methods: Methods, method: str, connect: Connect, peer: Peer) -> None:
+        self.claim: Claim | None = None
+        self._peer = peer
         self._method = method
         self._methods = methods
         self._connect: Connect | None = connect
@@ -72,12 +75,12 @@ class Authentication:
         self._proof: Proof | None = self._begin()
 
     def begin(self) -> bytes:
-        """The answer to CONNECT; empty if CONNECT already proves ``identity``. Raises ``Refused``."""
+        """The answer to CONNECT; empty if CONNECT already proves the claim. Raises ``Refused``."""
         properties = self._of_connect()
         return self._first(properties.auth_data or b"", properties)
 
     def proceed(self, packet: Packet) -> bytes:
-        """The answer to a packet that came before CONNACK; empty once ``identity`` is proven. Raises ``Refused`` and
+        """The answer to a packet that came before CONNACK; empty once the claim is proven. Raises ``Refused`` and
         ``GaveUp``."""
         if isinstance(packet, Disconnect):
             raise GaveUp
@@ -126,7 +129,7 @@ class Authentication:
         return data
 
     def _begin(self) -> Proof:
-        proof = self._methods.begin(self._method, self._address)
+        proof = self._methods.begin(self._method, self._peer)
         if proof is None:
             raise Refused(BAD_AUTHENTICATION_METHOD, f"the authentication method {self._method!r} is not supported")
         self._steps = 0
@@ -154,9 +157,11 @@ class Authentication:
             properties.auth_method = self._method
             properties.auth_data = answer
             return Auth(CONTINUE_AUTHENTICATION, properties)
-        if self.identity and self.identity != proof.identity:
-            raise Refused(NOT_AUTHORIZED, f"{self.identity} re-authenticated as {proof.identity}")
-        self.identity = proof.identity
+        claim, before = proof.claim, self.claim
+        assert claim is not None, "a proof that is complete has a claim"
+        if before is not None and before.name != claim.name:
+            raise Refused(NOT_AUTHORIZED, f"{before.name} re-authenticated as {claim.name}")
+        self.claim = claim
         self._proof = None
         final.auth_data = answer or None
         return None

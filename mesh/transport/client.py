@@ -270,7 +270,7 @@ class ClientStream(Buffering):
         """Bytes came before ``hand_over``."""
         life, before = self.life, self.life.state
         try:
-            answer = life.receive(data, len(self.group.streams), self.peer.address)
+            answer = life.receive(data, len(self.group.streams), self.peer)
         except Rejection as rejected:
             self.reject(rejected)
             return

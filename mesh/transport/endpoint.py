@@ -82,8 +82,9 @@ class EndpointClient(ClientStream):
 
     def identify(self) -> None:
         life, endpoint = self.life, self._endpoint
-        if life.proves():
-            answer: Awaitable[Principal] | Principal = endpoint.proven(life.identity())
+        claim = life.claim()
+        if claim is not None:
+            answer: Awaitable[Principal] | Principal = endpoint.proven(claim.name)
         else:
             answer = endpoint.authenticate(life.connect(), self.peer)
         if isinstance(answer, Principal):

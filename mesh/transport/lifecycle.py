@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import Final, final
 
+from mesh.broker.claim import Claim
+from mesh.broker.peer import NOWHERE, Peer
 from mesh.transport.admission import Admission
 from mesh.transport.authentication import Authentication, GaveUp
 from mesh.transport.refusal import Refused, farewell, goodbye, malformed, maximum_of, refusal
@@ -57,9 +59,9 @@ class Lifecycle(State):
 
     # Before the session
 
-    def receive(self, data: bytes, present: int, address: str = "") -> bytes:
+    def receive(self, data: bytes, present: int, peer: Peer = NOWHERE) -> bytes:
         """Handle bytes that came before the session is ready; ``present`` connections are open, this one included.
-        ``address`` is the client's (see ``Peer``).
+        ``peer`` is the client's end.
 
         Returns the bytes to write. Once the state is IDENTIFYING, ``connect`` may be called. Raises ``Rejection``.
         """
@@ -77,7 +79,7 @@ class Lifecycle(State):
                 raw = self._next(splitter)
                 if not raw:
                     return answer
-                answer += self._greeted(raw, present, address) if self.state == CONNECTING else self._proved(raw)
+                answer += self._greeted(raw, present, peer) if self.state == CONNECTING else self._proved(raw)
             except Rejection as end:
                 end.answer = answer + end.answer  # an AUTH that was already answered is still written
                 raise
@@ -99,9 +101,10 @@ class Lifecycle(State):
         """Bytes that are kept until ``take_early``."""
         return len(self._raw) + (0 if self._splitter is None else self._splitter.size())
 
-    def identity(self) -> str:
-        """The identity that the client has proved; empty if it named no authentication method."""
-        return "" if self._authentication is None else self._authentication.identity
+    def claim(self) -> Claim | None:
+        """The claim that the client has proved; ``None`` if it named no authentication method. It changes when the
+        client authenticates again."""
+        return None if self._authentication is None else self._authentication.claim
 
     def take_early(self) -> bytes:
         """The bytes that followed CONNECT so far. The session is ready, so ``receive`` is not called again."""
@@ -119,7 +122,7 @@ class Lifecycle(State):
         except ProtocolError as error:
             raise Rejection(str(error), malformed(self.protocol, error.reason)) from None
 
-    def _greeted(self, raw: bytes, present: int, address: str) -> bytes:
+    def _greeted(self, raw: bytes, present: int, peer: Peer) -> bytes:
         """CONNECT is complete."""
         reader = Reader(self._admission.limits, SERVER)
         packets = reader.feed(raw)
@@ -132,7 +135,7 @@ class Lifecycle(State):
         self._raw = raw
         self.maximum = maximum_of(connect)
         try:
-            self._authentication = authentication = self._admission.check(connect, present, address)
+            self._authentication = authentication = self._admission.check(connect, present, peer)
             return self._step(b"" if authentication is None else authentication.begin())
         except Refused as refused:
             raise self.rejected(refused) from None

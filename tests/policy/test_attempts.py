@@ -45,7 +45,7 @@ class Core:
         return SUCCESS
 
     def scram(self, address: str, name: str, password: str) -> int:
-        proof = self._methods.begin(SCRAM_SHA_256, address)
+        proof = self._methods.begin(SCRAM_SHA_256, Peer(address))
         assert proof is not None
         client = ScramClient(name, password)
         try:

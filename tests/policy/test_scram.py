@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.broker.peer import NOWHERE
 from mesh.policy.attempts import Attempts
 from mesh.policy.scram import (
     SCRAM_SHA_256,
@@ -35,11 +36,16 @@ def test_exchange_matches_the_example_of_the_rfc() -> None:
     )
     assert final == b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
     assert proven
-    assert proof.identity == "user"
+    assert claimed(proof) == "user"
+
+
+def claimed(proof: ScramProof) -> str:
+    assert proof.claim is not None
+    return proof.claim.name
 
 
 def exchange(name: str, password: str) -> ScramProof:
-    proof = METHODS.begin(SCRAM_SHA_256)
+    proof = METHODS.begin(SCRAM_SHA_256, NOWHERE)
     assert isinstance(proof, ScramProof)
     client = ScramClient(name, password)
     challenge, _ = proof.step(client.first())
@@ -51,7 +57,7 @@ def exchange(name: str, password: str) -> ScramProof:
 
 @pytest.mark.parametrize("name", ["user", "a,b=c"])
 def test_right_password_proves_the_identity(name: str) -> None:
-    assert exchange(name, "pencil").identity == name
+    assert claimed(exchange(name, "pencil")) == name
 
 
 @pytest.mark.parametrize(("name", "password"), [("user", "pencils"), ("user", ""), ("nobody", "pencil")])
@@ -64,7 +70,7 @@ def test_wrong_name_or_password_is_refused(name: str, password: str) -> None:
 def test_unknown_name_gets_a_constant_challenge() -> None:
     challenges = set()
     for _ in range(2):
-        proof = METHODS.begin(SCRAM_SHA_256)
+        proof = METHODS.begin(SCRAM_SHA_256, NOWHERE)
         assert proof is not None
         challenge, proven = proof.step(b"n,,n=nobody,r=abc")
         assert not proven
@@ -79,7 +85,7 @@ def test_unknown_name_gets_a_constant_challenge() -> None:
      b"n,,m=x,n=user,r=abc", b"n,,n=us=er,r=abc", b"\xff,,n=user,r=abc", b"n,,n=user,r=abc,n=other", b"x" * 2000],
 )  # fmt: skip
 def test_invalid_first_message_is_refused(first: bytes) -> None:
-    proof = METHODS.begin(SCRAM_SHA_256)
+    proof = METHODS.begin(SCRAM_SHA_256, NOWHERE)
     assert proof is not None
     with pytest.raises(Refused):
         proof.step(first)
@@ -87,7 +93,7 @@ def test_invalid_first_message_is_refused(first: bytes) -> None:
 
 @pytest.mark.parametrize("change", [("c=biws", "c=eSws"), ("r=", "r=x"), (",p=", ",p=AAAA"), (",p=", ",q=")])
 def test_changed_final_message_is_refused(change: tuple[str, str]) -> None:
-    proof = METHODS.begin(SCRAM_SHA_256)
+    proof = METHODS.begin(SCRAM_SHA_256, NOWHERE)
     assert proof is not None
     client = ScramClient("user", "pencil")
     final = client.final(proof.step(client.first())[0])
@@ -96,7 +102,7 @@ def test_changed_final_message_is_refused(change: tuple[str, str]) -> None:
 
 
 def test_other_methods_are_not_supported() -> None:
-    assert METHODS.begin("SCRAM-SHA-1") is None
+    assert METHODS.begin("SCRAM-SHA-1", NOWHERE) is None
 
 
 def test_verifiers_are_read_from_a_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
 from mesh.frontdoor.context import DoorSettings
@@ -53,7 +54,9 @@ from tests.support.waiting import until
 class Password(Proof):
     """One challenge; its answer is the identity, unless it is ``wrong``."""
 
-    asked = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = False
 
     def step(self, data: bytes) -> tuple[bytes, bool]:
         if not self.asked:
@@ -61,12 +64,12 @@ class Password(Proof):
             return b"who?", False
         if data == b"wrong":
             raise Refused(NOT_AUTHORIZED, "a wrong answer")
-        self.identity = data.decode()
+        self.claim = Claim(data.decode(), "word")
         return b"", True
 
 
 class Passwords(Methods):
-    def begin(self, method: str, address: str = "") -> Proof | None:
+    def begin(self, method: str, peer: Peer) -> Proof | None:
         return Password() if method == "word" else None
 
 

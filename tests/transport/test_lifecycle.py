@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mesh.broker.claim import Claim
+from mesh.broker.peer import Peer
 from mesh.transport.admission import Admission
 from mesh.transport.authentication import Methods, Proof
 from mesh.transport.lifecycle import EARLY, Lifecycle, Rejection
@@ -43,20 +45,21 @@ class Riddle(Proof):
     """Sends two challenges; the client's third data is its identity."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked = 0
 
     def step(self, data: bytes) -> tuple[bytes, bool]:
         if self.asked == 2:
             if data == b"wrong":
                 raise Refused(NOT_AUTHORIZED, "a wrong answer")
-            self.identity = data.decode()
+            self.claim = Claim(data.decode(), "riddle")
             return b"welcome", True
         self.asked += 1
         return b"question %d" % self.asked, False
 
 
 class Riddles(Methods):
-    def begin(self, method: str, address: str = "") -> Proof | None:
+    def begin(self, method: str, peer: Peer) -> Proof | None:
         return Riddle() if method == "riddle" else None
 
 
@@ -96,7 +99,7 @@ def test_a_connect_leads_to_a_session(protocol: int, size: int) -> None:
     early = encode(Publish("t", b"x"), protocol) + encode(Ping(PINGREQ), protocol)[:1]
     assert life.receive(raw[-1:] + early, 1) == b""
     assert life.state == IDENTIFYING
-    assert (life.protocol, life.connect().client_id, life.identity()) == (protocol, "car", "")
+    assert (life.protocol, life.connect().client_id, life.claim()) == (protocol, "car", None)
     assert life.connect_packet() == raw
     assert not life.proves()
     life.move(HAND_OVER)
@@ -118,7 +121,9 @@ def test_client_authenticates_in_several_steps(size: int) -> None:
     assert second.properties.auth_data == b"question 2"
     assert feed(life, encode(auth(b"VIN7"), MQTT5), size) == b""
     assert life.state == IDENTIFYING
-    assert life.identity() == "VIN7"
+    claim = life.claim()
+    assert claim is not None
+    assert claim.name == "VIN7"
     assert life.proves()
     connect = Reader(PacketLimits(), 0).feed(life.connect_packet())[0]
     assert isinstance(connect, Connect)
@@ -256,14 +261,15 @@ def test_last_packet_fits_the_state(protocol: int) -> None:
     assert life.goodbye(NOT_AUTHORIZED) == b""
 
 
-def test_a_method_is_told_the_address() -> None:
-    told: list[str] = []
+def test_a_method_is_told_the_peer() -> None:
+    told: list[Peer] = []
 
     class Told(Methods):
-        def begin(self, method: str, address: str = "") -> Proof | None:
-            told.append(address)
+        def begin(self, method: str, peer: Peer) -> Proof | None:
+            told.append(peer)
             return Riddle()
 
     life = Lifecycle(Admission(PacketLimits(), 10, methods=Told()))
-    life.receive(encode(asking(), MQTT5), 1, "192.0.2.7")
-    assert told == ["192.0.2.7"]
+    peer = Peer("192.0.2.7", 50_000)
+    life.receive(encode(asking(), MQTT5), 1, peer)
+    assert told == [peer]

@@ -1,0 +1,171 @@
+"""Chains: the providers of identities that a listener asks, in their order.
+
+It knows providers and claims: never what a provider looks at. What always holds:
+
+* the first provider that allows or denies decides; a client that no provider allows is refused;
+* a decision for which no provider has to wait is made at once, without a task;
+* a decision takes at most ``DEADLINE`` seconds; a provider that fails with an unexpected error denies;
+* all clients that no provider admits get the same reason code, so that it does not tell which names exist;
+* a claim of any provider is bound to the CONNECT by the same rules (``Bind``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Final, final
+
+from mesh.broker.claim import Claim
+from mesh.broker.notices import Notices
+from mesh.broker.peer import Peer
+from mesh.policy.providers import Provider, Verdict
+from mesh.transport.authentication import Methods, Proof
+from mesh.transport.refusal import Refused
+from mesh.wire.packets import Connect
+from mesh.wire.reasons import (
+    BAD_AUTHENTICATION_METHOD,
+    BAD_USER_NAME_OR_PASSWORD,
+    NOT_AUTHORIZED,
+    SERVER_UNAVAILABLE,
+)
+
+DEADLINE: Final = 10.0
+"""Seconds. Each provider has a shorter one of its own; this is for all of a chain together."""
+
+Bind = Callable[[Connect, Claim, bool], None]
+"""Checks a claim against its CONNECT: the pattern of identities, client identifiers. The last argument says whether the
+client proved it by an authentication method. Raises ``Refused``."""
+
+log = logging.getLogger(__name__)
+
+
+def unbound(connect: Connect, claim: Claim, proven: bool) -> None:
+    """Binds no claim."""
+
+
+@final
+class Chain:
+    """The providers of one or more listeners."""
+
+    def __init__(self, providers: tuple[Provider, ...], bind: Bind = unbound, deadline: float = DEADLINE) -> None:
+        self.providers = providers
+        self._bind = bind
+        self._refusal = _refusal({provider.refusal for provider in providers})
+        self._deadline = deadline
+        self._notices = Notices(log.exception, time.monotonic)
+
+    def decide(self, connect: Connect, peer: Peer) -> Claim | Coroutine[object, object, Claim]:
+        """The claim of a client whose CONNECT names no authentication method; a coroutine of it if a provider has to
+        wait. Raises ``Refused``, and so does the coroutine."""
+        for index, provider in enumerate(self.providers):
+            verdict = self._ask(provider, connect, peer)
+            if isinstance(verdict, Claim):
+                self._bind(connect, verdict, False)
+                return verdict
+            if verdict is not None:
+                return self._wait(verdict, index, connect, peer)
+        raise self._nobody(connect, peer)
+
+    def proven(self, connect: Connect, claim: Claim) -> Claim:
+        """The claim of a client that proved it by an authentication method. Raises ``Refused``."""
+        for provider in self.providers:
+            if provider.name == claim.provider and provider.holds(claim):
+                self._bind(connect, claim, True)
+                return claim
+        raise Refused(NOT_AUTHORIZED, f"the provider {claim.provider!r} does not vouch for {claim.name!r:.80} now")
+
+    def begin(self, method: str, peer: Peer) -> Proof | None:
+        """A new exchange of an authentication method; ``None`` if no provider offers it."""
+        for provider in self.providers:
+            if method and provider.method == method:
+                return provider.begin(peer)
+        return None
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether a provider of this chain vouches for a claim that was given before."""
+        return any(provider.name == claim.provider and provider.holds(claim) for provider in self.providers)
+
+    async def _wait(self, verdict: Awaitable[Verdict], index: int, connect: Connect, peer: Peer) -> Claim:
+        """The decision, from the provider ``index`` on, whose verdict is on its way."""
+        provider = self.providers[index]
+        try:
+            async with asyncio.timeout(self._deadline):
+                found = await self._answer(provider, verdict)
+                while found is None:
+                    index += 1
+                    if index == len(self.providers):
+                        raise self._nobody(connect, peer)
+                    provider = self.providers[index]
+                    later = self._ask(provider, connect, peer)
+                    found = later if later is None or isinstance(later, Claim) else await self._answer(provider, later)
+        except TimeoutError:
+            why = f"the provider {provider.name!r} did not answer within {self._deadline:g} s"
+            raise Refused(SERVER_UNAVAILABLE, why) from None
+        self._bind(connect, found, False)
+        return found
+
+    def _ask(self, provider: Provider, connect: Connect, peer: Peer) -> Verdict | Awaitable[Verdict]:
+        try:
+            return provider.decide(connect, peer)
+        except Refused:
+            raise
+        except Exception as error:  # noqa: BLE001 - logged; an error in a provider must not let a client in
+            raise self._failed(provider, error) from None
+
+    async def _answer(self, provider: Provider, verdict: Awaitable[Verdict]) -> Verdict:
+        try:
+            return await verdict
+        except Refused:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in ``_ask``
+            raise self._failed(provider, error) from None
+
+    def _failed(self, provider: Provider, error: Exception) -> Refused:
+        self._notices.warn("failed", "the provider %r could not decide about a client: %r", provider.name, error)
+        return Refused(SERVER_UNAVAILABLE, f"the provider {provider.name!r} could not decide")
+
+    def _nobody(self, connect: Connect, peer: Peer) -> Refused:
+        """No provider admitted the client."""
+        for provider in self.providers:
+            provider.unknown(connect, peer)
+        asked = ", ".join(provider.name for provider in self.providers)
+        return Refused(self._refusal, f"no provider of identities admits it; asked were: {asked}")
+
+
+def _refusal(codes: set[int]) -> int:
+    """The code for a client that no provider admits. A provider of passwords denies a wrong one with 0x86, so a chain
+    that has one uses it for unknown names too."""
+    if BAD_USER_NAME_OR_PASSWORD in codes:
+        return BAD_USER_NAME_OR_PASSWORD
+    return BAD_AUTHENTICATION_METHOD if codes == {BAD_AUTHENTICATION_METHOD} else NOT_AUTHORIZED
+
+
+@final
+class Chains(Methods):
+    """The chains of a node's listeners: ``chains`` by the listener's name (see ``Peer``), and ``usual`` for all others.
+    They can be exchanged while the node serves: ``take``."""
+
+    def __init__(self, usual: Chain, chains: Mapping[str, Chain] | None = None) -> None:
+        self.usual = usual
+        self._chains = dict(chains or {})
+
+    def of(self, peer: Peer) -> Chain:
+        """The chain that decides about a client."""
+        return self._chains.get(peer.listener, self.usual)
+
+    def take(self, other: Chains) -> None:
+        """Decide as ``other`` from now on."""
+        self.usual, self._chains = other.usual, other._chains
+
+    def begin(self, method: str, peer: Peer) -> Proof | None:
+        return self.of(peer).begin(method, peer)
+
+    def in_force(self) -> dict[str, object]:
+        """What the chains go by, by name."""
+        asked = {"": self.usual, **self._chains}
+        return {
+            "providers": {one.name: one.in_force() for chain in asked.values() for one in chain.providers},
+            "order": {listener: [one.name for one in asked[listener].providers] for listener in sorted(asked)},
+        }

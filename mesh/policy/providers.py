@@ -1,0 +1,80 @@
+"""Providers of identities: the contract. Each kind of provider is in a file of its own.
+
+A provider is asked about a CONNECT and answers in one of three ways:
+
+* allow: it returns a ``Claim``;
+* next: it returns ``NEXT``, since this client does not show what it looks at; the chain asks the next provider;
+* deny: it raises ``Refused``; the chain asks no other provider.
+
+A client that shows what the provider looks at, and shows it wrongly, is denied: a wrong password is no reason to ask
+the next provider. It must never know topics, sessions or sockets. What always holds: a provider that need not wait
+answers at once, without a task; what it waits for is bounded in time and in number (``slots``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from mesh.broker.claim import Claim
+from mesh.broker.peer import Peer
+from mesh.transport.authentication import Proof
+from mesh.wire.packets import Connect
+from mesh.wire.reasons import NOT_AUTHORIZED
+
+NEXT: Final = None
+
+Verdict = Claim | None
+"""``NEXT`` is ``None``; a denial is raised."""
+
+Named = Callable[[Connect], str]
+"""The identity that a CONNECT names, in the field of the topology; empty if it names none. Not checked."""
+
+
+def _nothing() -> None:
+    """A provider without an owner tells no other part of its changes."""
+
+
+class Provider:
+    """Base class. ``name`` is the provider's name in the topology, which its claims carry."""
+
+    method = ""
+    """The authentication method that it offers (MQTT 5.0 section 4.12); empty: it looks at CONNECT only."""
+
+    refusal = NOT_AUTHORIZED
+    """The reason code for a client that no provider admits, as far as this one is concerned (see ``Chain``)."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.changed: Callable[[], None] = _nothing
+        """To be called after ``holds`` may answer otherwise than before; the owner looks at all connections then."""
+
+    async def start(self) -> None:
+        """Load what the provider needs, and follow its changes. Called once, before ``decide``.
+
+        Raises ``OSError`` or ``ValueError`` with a sentence for the operator if it cannot work.
+        """
+
+    async def stop(self) -> None:
+        """End what ``start`` began."""
+
+    def decide(self, connect: Connect, peer: Peer) -> Verdict | Awaitable[Verdict]:
+        """The verdict on a CONNECT without an authentication method. Called in the loop: work that takes longer than
+        some hundred microseconds belongs into the awaitable. Raises ``Refused``, and so does the awaitable."""
+        return NEXT
+
+    def unknown(self, connect: Connect, peer: Peer) -> None:
+        """This provider passed a client on, and no other one admitted it. For those that count failed attempts."""
+
+    def begin(self, peer: Peer) -> Proof:
+        """A new exchange of ``method``. Its claim is that of ``Proof.claim``. Not called if ``method`` is empty."""
+        raise NotImplementedError
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether a claim that it gave still holds, its time of expiry aside. Must be quick: it is asked for each
+        connection in turn."""
+        return True
+
+    def in_force(self) -> dict[str, object]:
+        """What it goes by at present, by name; without secrets."""
+        return {}
