@@ -221,11 +221,14 @@ class ClientStream(Buffering):
         if not self.life.ended():
             self._context.buffers.count(self, self.kept + self.unread + self.buffered())
 
-    def shed(self, why: str) -> None:
+    def expel(self, reason: int, why: str) -> None:
         if self.life.state == OPEN:
-            self.fail(QUOTA_EXCEEDED, why)
+            self.fail(reason, why)
         else:
-            self.refuse(Refused(QUOTA_EXCEEDED, why))
+            self.refuse(Refused(reason, why))
+
+    def shed(self, why: str) -> None:
+        self.expel(QUOTA_EXCEEDED, why)
         if self.pending() >= LARGE:
             self.abort()  # else the bytes would stay until the client has read them
 

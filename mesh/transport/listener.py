@@ -1,10 +1,12 @@
 """A listening TCP socket, with a Unix socket beside it for nodes of the same machine.
 
+The event loop accepts at it; at a listener with TLS, PROXY protocol or WebSocket ``accept`` does, in stages.
+
 It knows how many streams it accepted and how many it refused: never what they carry. What always holds: at most
 ``limit`` streams are open; one more is closed at once and counted (a closed client can try another server, one in the
 kernel's queue cannot). Only a ``shared`` listener lets another process of the same user listen on its address: without
 that rule a dying predecessor would take half of the connections. Between ``bind`` and ``serve`` the address is taken,
-and the kernel refuses its clients.
+and the kernel refuses its clients. Other settings of the same address (``prepare``) are for new connections.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final, cast, final
 
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
+from mesh.transport.accept import Accepting, Figures, Gate, Pace
 from mesh.transport.listen import Listen
 from mesh.transport.status import ListenerStatus
 from mesh.transport.stream import Stream, StreamGroup
@@ -70,19 +73,24 @@ class Probe(Timed):
 @final
 class Listener:
     """``factory`` makes the stream of a connection; ``port`` is the one really bound; ``unix_path`` gives the path of
-    the Unix socket for it. A TLS handshake has ``handshake`` seconds. ``spare`` connections beyond ``limit`` are
-    accepted, so that their streams can answer that the limit is reached."""
+    the Unix socket for it. ``pace``: of its handshakes, shared by listeners; each connection has ``handshake`` seconds
+    for it. ``spare`` connections beyond ``limit`` are accepted, so that their streams can answer that the limit is
+    reached."""
 
     __slots__ = (
+        "_accepting",
         "_factory",
-        "_handshake",
+        "_figures",
         "_notices",
+        "_pace",
         "_peer",
         "_probe",
         "_servers",
+        "_tls",
         "_unix_path",
         "_unix_server",
         "group",
+        "handshake",
         "limit",
         "listen",
         "name",
@@ -106,6 +114,7 @@ class Listener:
         unix_path: UnixPath = no_unix_path,
         spare: int = 0,
         handshake: float = 10.0,
+        pace: Pace | None = None,
     ) -> None:
         self.name = name
         self.listen = listen
@@ -114,16 +123,20 @@ class Listener:
         self.limit = limit
         self.shared = shared
         self.spare = spare
+        self.handshake = handshake
         self.total = 0
         self.refused = 0
         self.starved = 0
         self._probe = Probe(self)
         self._factory = factory
-        self._handshake = handshake
+        self._pace = pace or Pace(group.loop)
+        self._tls: Gate | None = None
+        self._figures = Figures()
         self._peer = Peer()  # of a connection that has no transport yet
         self._unix_path = unix_path
         # One for each address that the host has, with the socket, which the server closes.
         self._servers: list[tuple[asyncio.Server, socket.socket]] = []
+        self._accepting: list[tuple[Accepting, socket.socket]] = []
         self._unix_server: asyncio.Server | None = None
         self._notices = Notices(log.warning, time.monotonic)
 
@@ -137,18 +150,20 @@ class Listener:
             raise
 
     async def bind(self) -> None:
-        """Take the address, and accept no connection yet. Raises ``OSError``, which names the address."""
-        listen = self.listen
+        """Take the address, read the certificates, and accept no connection yet. Raises ``OSError``, which names the
+        address or the file."""
+        self._tls = await self.secure(self.listen)
         bound: list[socket.socket] = []
         try:
             for family, address in await self._addresses():
                 bound.append(_bound(family, address, self.shared))
             self.port = bound[0].getsockname()[1]
+            while bound and self.listen.staged:
+                self._accepting.append((self._stages(bound[-1]), bound.pop()))
             while bound:
                 server = await self.group.loop.create_server(
-                    self._accept, sock=bound[-1], backlog=BACKLOG, start_serving=False, ssl=listen.tls,
-                    ssl_handshake_timeout=self._handshake if listen.tls is not None else None,
-                )  # fmt: skip
+                    self._accept, sock=bound[-1], backlog=BACKLOG, start_serving=False
+                )
                 self._servers.append((server, bound.pop()))
         except OSError as error:
             self.stop()
@@ -161,6 +176,45 @@ class Listener:
                 left.close()
         self._peer = Peer(listener=self.url)
         await self._bind_unix()
+
+    async def secure(self, listen: Listen) -> Gate | None:
+        """Read the files that other settings of this listener name. Raises ``OSError``, which names the file."""
+        if listen.tls is None:
+            return None
+        from mesh.transport.tlsfiles import WatchedTls  # takes 10 MB, and most nodes have no listener with TLS
+
+        protocol = "http/1.1" if listen.kind == "wss" else "mqtt"
+        gate = WatchedTls(str(listen), listen.tls, protocol, self._streams, self._figures)
+        await gate.read()
+        return gate
+
+    def _streams(self) -> Iterator[Stream]:
+        """The open connections of this listener."""
+        url = self.url
+        return (stream for stream in self.group.streams if stream.peer.listener == url)
+
+    def take(self, listen: Listen, tls: Gate | None) -> None:
+        """Other settings from now on, for new connections; ``tls`` is what ``secure`` returned for them."""
+        before, self._tls, self.listen = self._tls, tls, listen
+        for accepting, _ in self._accepting:
+            accepting.gate = tls
+        if before is not None:
+            before.stop()
+        if tls is not None:
+            tls.start()
+
+    def allow(self, limit: int, handshake: float) -> None:
+        """Other limits from now on; of more connections none is closed."""
+        self.limit = limit
+        self.handshake = handshake
+        for accepting, _ in self._accepting:
+            accepting.seconds = handshake
+
+    def _stages(self, bound: socket.socket) -> Accepting:
+        return Accepting(
+            self.group.loop, self.name, bound, self._new, self.starve, self._pace, self.handshake, self._tls,
+            self._figures,
+        )  # fmt: skip
 
     async def _addresses(self) -> list[tuple[int, tuple[object, ...]]]:
         """The families and addresses of the host, which may be a name. Raises ``OSError``."""
@@ -187,10 +241,15 @@ class Listener:
             for server, bound in self._servers:
                 bound.listen(BACKLOG)  # the event loop does it again, and does not say that it failed
                 _serve(server)
+            for accepting, bound in self._accepting:
+                bound.listen(BACKLOG)
+                accepting.start()
             if self._unix_server is not None:
                 _serve(self._unix_server)
         except OSError as error:
             raise self._named(error) from error
+        if self._tls is not None:
+            self._tls.start()
         self.group.wheel.watch(self._probe, PROBE)
 
     def _named(self, error: OSError) -> OSError:
@@ -204,6 +263,11 @@ class Listener:
         servers, self._servers = self._servers, []
         for server, _ in servers:
             server.close()
+        ways, self._accepting = self._accepting, []
+        for accepting, _ in ways:
+            accepting.stop()
+        if self._tls is not None:
+            self._tls.stop()
         if self._unix_server is not None:
             self._unix_server.close()
             self._unix_server = None
@@ -217,7 +281,12 @@ class Listener:
 
     def status(self) -> ListenerStatus:
         """The status, for ``mesh status`` and metrics."""
-        return ListenerStatus(self.url, self.total, self.refused, self.starved)
+        tls = self._tls
+        return ListenerStatus(self.url, self.total, self.refused, self.starved, None if tls is None else tls.status())
+
+    def detail(self) -> str:
+        """What is wrong with its certificates, or will be soon, in one sentence; else empty."""
+        return "" if self._tls is None else self._tls.detail()
 
     def starve(self, error: OSError) -> None:
         """This process can open no file: new connections are refused by the event loop."""
@@ -225,16 +294,21 @@ class Listener:
         self._notices.warn("descriptors", "%s: connections are refused: no file can be opened: %s", self.name, error)
 
     def _accept(self) -> asyncio.BaseProtocol:
+        stream = self._new()
+        return Refusing() if stream is None else cast(asyncio.BaseProtocol, stream)
+
+    def _new(self) -> Stream | None:
+        """The stream of a connection that has come; ``None`` if there is no room for it."""
         self.total += 1
         if len(self.group.streams) >= self.limit + self.spare:
             self.refused += 1
             self._notices.warn(
                 "connection limit", "%s: connection refused: all %d connections are in use", self.name, self.limit
             )
-            return Refusing()
+            return None
         stream = self._factory()
         stream.accept(self._peer)
-        return cast(asyncio.BaseProtocol, stream)
+        return stream
 
 
 def _bound(family: int, address: tuple[object, ...], shared: bool) -> socket.socket:

@@ -4,7 +4,8 @@ It knows addresses and which connection came through which listener: never what 
 
 * a change takes addresses before it takes effect (``prepare``), and opens none to clients; ``commit`` and ``withdraw``
   do not wait;
-* a listener that is in both lists is not touched, and neither are its connections;
+* a listener that is in both lists is not touched, and neither are its connections; one with the same place and other
+  settings keeps its socket and its connections, and new connections get the new settings;
 * the connections of a listener that is removed end as at the end of the node: told if their protocol allows it, and
   spread over ``ENDING`` seconds, since all their clients connect again elsewhere;
 * each task that ends connections is owned, and ``stop`` cancels it.
@@ -18,6 +19,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
+from mesh.transport.accept import Gate, Pace
 from mesh.transport.listen import Listen
 from mesh.transport.listener import SPARE, Listener
 from mesh.transport.status import ListenerStatus
@@ -47,14 +49,23 @@ async def spread(streams: Sequence[Stream], end: Callable[[Stream], None], secon
 class ListenerChange:
     """A change that is prepared. It ends with exactly one of its calls; neither waits."""
 
-    def __init__(self, listeners: Listeners, present: list[Listener], added: list[Listener]) -> None:
+    def __init__(
+        self,
+        listeners: Listeners,
+        present: list[Listener],
+        added: list[Listener],
+        altered: list[tuple[Listener, Listen, Gate | None]],
+    ) -> None:
         self._listeners = listeners
         self._present = present
         self._added = added
+        self._altered = altered
 
     def commit(self) -> None:
-        """Accept connections at the added listeners, and end the removed ones. Raises ``OSError`` at last if another
-        program took an address meanwhile; then nothing serves there."""
+        """Accept connections at the added listeners, end the removed ones, and give the others their settings. Raises
+        ``OSError`` at last if another program took an address meanwhile; then nothing serves there."""
+        for listener, listen, tls in self._altered:
+            listener.take(listen, tls)
         self._listeners.take(self._present, self._added)
 
     def withdraw(self) -> None:
@@ -88,6 +99,7 @@ class Listeners:
         self._shared = shared
         self._unix_path = unix_path
         self._handshake = handshake
+        self._pace = Pace(group.loop)
         self._present: list[Listener] = []
         self._endings: set[asyncio.Task[None]] = set()
 
@@ -104,15 +116,18 @@ class Listeners:
             await listener.start()
 
     async def prepare(self, listen: Sequence[Listen]) -> ListenerChange:
-        """Take the addresses of ``listen`` that are new. Raises ``OSError``, which names the address, and then has
-        taken none."""
+        """Take the addresses of ``listen`` that are new, and read the files of those with other settings. Raises
+        ``OSError``, which names the address or file, and then has taken none."""
         left = list(self._present)
         present: list[Listener] = []
         added: list[Listener] = []
+        altered: list[tuple[Listener, Listen, Gate | None]] = []
         for where in listen:
-            kept = next((one for one in left if one.listen == where), None)
+            kept = next((one for one in left if one.listen == where), None) or _same_place(left, where)
             if kept is not None:
                 left.remove(kept)
+                if kept.listen != where:
+                    altered.append((kept, where, await kept.secure(where)))
             else:
                 added.append(self._make(where))
             present.append(kept or added[-1])
@@ -123,7 +138,7 @@ class Listeners:
             for listener in added:
                 listener.stop()
             raise
-        return ListenerChange(self, present, added)
+        return ListenerChange(self, present, added, altered)
 
     def take(self, present: list[Listener], added: list[Listener]) -> None:
         """The list is ``present`` from now on. Called by ``ListenerChange``."""
@@ -153,12 +168,11 @@ class Listeners:
             raise lost
 
     def allow(self, limit: int, handshake: float) -> None:
-        """Another limit from now on; of more streams than that none is closed. ``handshake`` is that of listeners which
-        are added later."""
+        """Other limits from now on; of more streams than ``limit`` none is closed."""
         self._limit = limit
         self._handshake = handshake
         for listener in self._present:
-            listener.limit = limit
+            listener.allow(limit, handshake)
 
     def close(self) -> None:
         """Stop listening; the connections stay open. Those of removed listeners no longer end by themselves."""
@@ -175,10 +189,14 @@ class Listeners:
         """One for each listener."""
         return tuple([listener.status() for listener in self._present])
 
+    def detail(self) -> str:
+        """What is wrong with certificates, or will be soon, in one sentence; else empty."""
+        return next((text for text in map(Listener.detail, self._present) if text), "")
+
     def _make(self, listen: Listen) -> Listener:
         return Listener(
             self._name, listen, self._group, self._factory, self._limit, shared=self._shared,
-            unix_path=self._unix_path, spare=SPARE, handshake=self._handshake,
+            unix_path=self._unix_path, spare=SPARE, handshake=self._handshake, pace=self._pace,
         )  # fmt: skip
 
     async def _bind(self, listener: Listener, removed: list[Listener]) -> None:
@@ -197,3 +215,9 @@ class Listeners:
     async def _dismiss(self, streams: list[Stream], names: set[str]) -> None:
         """End the connections of removed listeners."""
         await spread([one for one in streams if one.peer.listener in names], self._end, ENDING)
+
+
+def _same_place(listeners: list[Listener], where: Listen) -> Listener | None:
+    """The listener that can take the settings of ``where``."""
+    wanted = where.place, where.staged
+    return next((one for one in listeners if (one.listen.place, one.listen.staged) == wanted), None)

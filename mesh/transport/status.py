@@ -72,6 +72,56 @@ class BuffersStatus(Status):
 
 @final
 @dataclass(frozen=True, slots=True)
+class CertificateStatus(Status):
+    """A file with a certificate. ``days`` until it expires; negative if it has expired."""
+
+    file: Annotated[str, Label("file")]
+    days: Annotated[
+        float,
+        gauge(
+            "mesh_tls_certificate_days",
+            "Days until a certificate of a listener expires.",
+            ("link", "listener", "file"),
+        ),
+    ]
+
+
+_HANDSHAKES: Final = counter(
+    "mesh_tls_handshakes_total",
+    "TLS handshakes of a listener, by result: done (of a new session), resumed, failed.",
+    ("link", "listener", "result"),
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TlsStatus(Status):
+    """The TLS of one listener: its handshakes; whether the files that are there now cannot be used, so that older ones
+    are in force; how many certificates are revoked."""
+
+    begun: Annotated[
+        int, counter("mesh_tls_handshakes_begun_total", "TLS handshakes that have begun.", ("link", "listener"))
+    ]
+    done: Annotated[int, _HANDSHAKES.of(result="done")]
+    resumed: Annotated[int, _HANDSHAKES.of(result="resumed")]
+    failed: Annotated[int, _HANDSHAKES.of(result="failed")]
+    wrong: Annotated[
+        bool,
+        gauge(
+            "mesh_tls_files_wrong",
+            "Whether the files of a listener have changed to some that cannot be used; the old ones stay in force.",
+            ("link", "listener"),
+        ),
+    ]
+    revoked: Annotated[
+        int,
+        gauge("mesh_tls_revoked", "Certificates that the lists of a listener revoke.", ("link", "listener")),
+    ]
+    certificates: tuple[CertificateStatus, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class ListenerStatus(Status):
     """One listening socket; ``listener`` is its name: ``mqtt://127.0.0.1:1883``."""
 
@@ -100,6 +150,7 @@ class ListenerStatus(Status):
             ("link", "listener"),
         ),
     ]
+    tls: TlsStatus | None = None
 
 
 @final

@@ -189,6 +189,10 @@ class Stream(Timed):
         if self.transport is not None:
             self.transport.abort()
 
+    def expel(self, reason: int, why: str) -> None:
+        """End the connection: its other end may not have it now. ``reason`` is MQTT's, ``why`` is for the log."""
+        self.finish()
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -197,7 +201,7 @@ class Stream(Timed):
             self.transport.abort()
             return
         self.transport.set_write_buffer_limits(self.group.high, self.group.high // 4)
-        self.peer = peer_of(self.transport, self.peer.listener)
+        self.peer = peer_of(self.transport, self.peer)
         self.group.streams.add(self)
         self.opened()
 

@@ -1,0 +1,365 @@
+"""Accepts connections that go through more than their socket before their stream has them: TLS first of all.
+
+It knows sockets, stages and deadlines: never what streams carry, and no certificate. An ``Arrival`` is one accepted
+connection on its way; these are the stages, in their order:
+
+    socket -> [PROXY] -> [TLS] -> [WebSocket] -> Stream
+
+``Arrival.run`` goes through them up to TLS while it still has the socket; ``Arrival.connection_made`` has the transport
+then, and passes it on. What always holds:
+
+* an arrival counts as a connection of its stream's group from the beginning, and has ``seconds`` until its stream has
+  the transport; whatever ends it earlier closes the socket;
+* each arrival has a task, which is owned; ``stop`` cancels it;
+* a handshake takes processor time, so it starts only when the client's first bytes are there and ``Pace`` lets it: all
+  connected clients are served between two that start; while many wait, no further connection is accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, cast, final
+
+from mesh.broker.notices import Notices
+from mesh.broker.peer import Peer, TlsFacts
+from mesh.transport.status import TlsStatus
+from mesh.transport.stream import Stream
+
+BATCH: Final = 32  # connections that are accepted in one turn
+WAITING: Final = 1024  # arrivals that wait for their handshake; beyond that none is accepted until half have begun
+PENDING: Final = 1024  # handshakes that have begun and not ended
+OLD: Final = 1.0  # seconds after which a handshake gives way to others: usual ones take a few round trips
+SHARE: Final = 0.25  # of the time that passes, for handshakes that start
+LONGEST: Final = 0.005  # seconds of handshakes that start in one turn
+_LATER: Final = 0.05  # seconds until it is looked again whether one may start
+STARVED: Final = 1.0  # seconds until accept is tried again when no file can be opened
+
+log = logging.getLogger(__name__)
+
+
+class Refusal(Exception):
+    """A stage refuses the connection; the text is for the log."""
+
+
+@final
+class Pace:
+    """When handshakes start, for all listeners of one kind of a node. In one turn they may take ``SHARE`` of the time
+    since the turn before; at least one starts. When too many are pending, those that take long give way."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float] = time.monotonic) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._pending: dict[Arrival, float] = {}  # when each began, the oldest first
+        self._timer: asyncio.Handle | None = None
+        self._before = 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether so many wait that no further connection is to be accepted."""
+        return len(self._waiting) >= WAITING
+
+    @property
+    def calm(self) -> bool:
+        """Whether connections may be accepted again."""
+        return len(self._waiting) <= WAITING // 2
+
+    async def turn(self, arrival: Arrival, cost: float) -> None:
+        """Wait until the handshake may start, which takes ``cost`` seconds of processor time. Call ``over`` after it,
+        whether or not this call has returned."""
+        waiter = self._loop.create_future()
+        self._waiting.append((waiter, cost))
+        if self._timer is None:
+            self._timer = self._loop.call_soon(self._run)
+        await waiter
+        self._pending[arrival] = self._clock()
+
+    def over(self, arrival: Arrival) -> None:
+        """The handshake has ended."""
+        self._pending.pop(arrival, None)
+
+    def _run(self) -> None:
+        self._timer = None
+        now = self._clock()
+        budget = min(SHARE * (now - self._before), LONGEST)
+        self._before = now
+        room = PENDING - len(self._pending)
+        started = 0
+        while self._waiting and started < max(room, 0):
+            waiter, cost = self._waiting[0]
+            if not waiter.done():  # done: its arrival has ended
+                if started and cost > budget:
+                    break
+                waiter.set_result(None)
+                started += 1
+                budget -= cost
+            self._waiting.popleft()
+        if self._waiting:
+            if room > 0:
+                self._timer = self._loop.call_soon(self._run)
+            else:
+                self._timer = self._loop.call_later(_LATER, self._run)
+                self._give_way(now)
+
+    def _give_way(self, now: float) -> None:
+        """End the oldest handshakes, as many as wait, if they are old."""
+        old = [arrival for arrival, began in self._pending.items() if now - began >= OLD]
+        for arrival in old[: len(self._waiting)]:
+            arrival.give_way()
+
+
+class Gate:
+    """What a listener asks of a TLS connection; ``context`` and ``cost`` are those of the next one. ``start`` and
+    ``stop`` begin and end what it does beside handshakes."""
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        raise NotImplementedError
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        raise NotImplementedError
+
+    @property
+    def cost(self) -> float:
+        """Seconds of processor time of one handshake."""
+        raise NotImplementedError
+
+    def admit(self, session: ssl.SSLObject) -> TlsFacts:
+        """The facts of a handshake that has succeeded. Raises ``Refusal`` for a certificate that is not accepted."""
+        raise NotImplementedError
+
+    def status(self) -> TlsStatus:
+        """The status, for ``mesh status`` and metrics."""
+        raise NotImplementedError
+
+    def detail(self) -> str:
+        """What is wrong, or will be soon, in one sentence; else empty."""
+        raise NotImplementedError
+
+
+@final
+class Figures:
+    """Handshakes of one listener: begun, done (``resumed``: of a known session), failed."""
+
+    __slots__ = ("begun", "done", "failed", "resumed")
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.done = 0
+        self.failed = 0
+        self.resumed = 0
+
+
+@final
+class Arrival(asyncio.Protocol):
+    """One accepted connection until its stream has it."""
+
+    def __init__(self, door: Accepting, sock: socket.socket, stream: Stream) -> None:
+        self._door = door
+        self._socket: socket.socket | None = sock
+        self._stream = stream
+        self._refusal = ""
+        self._slow = False
+        self.task: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Go through all stages."""
+        door, tls = self._door, self._door.gate
+        try:
+            async with asyncio.timeout(door.seconds):
+                if tls is None:
+                    await self._connect(None)
+                else:
+                    await self._shake_hands(tls)
+            if self._refusal:
+                raise Refusal(self._refusal)
+        except TimeoutError:
+            door.failed("deadline", self._stream, f"not ready within {door.seconds:g} s")
+        except asyncio.CancelledError:
+            if not self._slow:
+                raise
+            door.failed("slow", self._stream, "its handshake took long while others waited")
+        except Refusal as refused:
+            door.failed("refused", self._stream, str(refused))
+        except ssl.SSLError as error:
+            door.failed("handshake", self._stream, _reason(error))
+        except OSError as error:
+            door.failed("handshake", self._stream, error.strerror or str(error))
+        finally:
+            if self._socket is not None:
+                self._socket.close()
+            if self._stream.transport is None:
+                self._stream.finish()
+
+    async def _shake_hands(self, tls: Gate) -> None:
+        door = self._door
+        await self._readable()
+        try:
+            await door.pace.turn(self, tls.cost)
+            door.figures.begun += 1
+            await self._connect(tls.context)
+        finally:
+            door.pace.over(self)
+
+    async def _readable(self) -> None:
+        """Wait for the client's first bytes: a client that sends none must cost no handshake."""
+        sock, loop = self._socket, self._door.loop
+        assert sock is not None
+        came = loop.create_future()
+        loop.add_reader(sock.fileno(), _done, came)
+        try:
+            await came
+        finally:
+            loop.remove_reader(sock.fileno())
+
+    async def _connect(self, context: ssl.SSLContext | None) -> None:
+        """Give the socket to the loop, which owns it from now on."""
+        sock, self._socket = self._socket, None
+        assert sock is not None
+        await self._door.loop.connect_accepted_socket(
+            lambda: self, sock, ssl=context,
+            ssl_handshake_timeout=None if context is None else self._door.seconds,
+        )  # fmt: skip
+
+    def give_way(self) -> None:
+        """End the handshake for others that wait."""
+        if self.task is not None:
+            self._slow = True
+            self.task.cancel()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The handshake has succeeded."""
+        ready = cast(asyncio.Transport, transport)
+        facts: TlsFacts | None = None
+        if self._door.gate is not None:
+            try:
+                facts = self._admitted(self._door.gate, ready.get_extra_info("ssl_object"))
+            except Refusal as refused:
+                self._refusal = str(refused)
+                ready.abort()
+                return
+        stream = self._stream
+        stream.peer = Peer(stream.peer.address, stream.peer.port, stream.peer.listener, facts)
+        ready.set_protocol(cast(asyncio.BaseProtocol, stream))
+        stream.connection_made(ready)
+
+    def _admitted(self, tls: Gate, session: ssl.SSLObject) -> TlsFacts:
+        facts = tls.admit(session)
+        figures = self._door.figures
+        figures.done += 1
+        figures.resumed += facts.resumed
+        return facts
+
+
+@final
+class Accepting:
+    """Accepts at one listening socket, which it owns. ``accept`` makes the stream of a new connection, which counts
+    from then on; ``None`` if there is no room. ``gate`` is ``None`` without TLS. ``starve`` is told when no file can
+    be opened."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        listening: socket.socket,
+        accept: Callable[[], Stream | None],
+        starve: Callable[[OSError], None],
+        pace: Pace,
+        seconds: float,
+        gate: Gate | None,
+        figures: Figures,
+    ) -> None:
+        self.loop = loop
+        self.pace = pace
+        self.seconds = seconds
+        self.gate = gate
+        self.figures = figures
+        self._name = name
+        self._socket = listening
+        self._accept = accept
+        self._starve = starve
+        self._arrivals: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._notices = Notices(log.warning, time.monotonic)
+        listening.setblocking(False)
+
+    def start(self) -> None:
+        """Accept from now on; the socket listens."""
+        self.loop.add_reader(self._socket.fileno(), self._ready)
+
+    def stop(self) -> None:
+        """Close the listening socket, and all arrivals."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._socket.fileno() >= 0:
+            self.loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+        for task in self._arrivals:
+            task.cancel()
+
+    def failed(self, subject: str, stream: Stream, why: str) -> None:
+        """An arrival ended before its stream had it."""
+        self.figures.failed += 1
+        self._notices.warn(subject, "%s: connection of %s closed: %s", self._name, stream.peer, why)
+
+    def _ready(self) -> None:
+        for _ in range(BATCH):
+            if self.pace.full:
+                self._pause(_LATER)
+                return
+            try:
+                sock, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._starve(error)
+                self._pause(STARVED)
+                return
+            self._begin(sock, address)
+
+    def _begin(self, sock: socket.socket, address: object) -> None:
+        stream = self._accept()
+        if stream is None:
+            sock.close()
+            return
+        sock.setblocking(False)
+        if isinstance(address, tuple):  # not of a Unix socket
+            stream.peer = Peer(str(address[0]), int(address[1]), stream.peer.listener)
+        arrival = Arrival(self, sock, stream)
+        task = arrival.task = self.loop.create_task(arrival.run(), name=f"arrival at {self._name}")
+        self._arrivals.add(task)
+        task.add_done_callback(self._arrivals.discard)
+
+    def _pause(self, seconds: float) -> None:
+        """Accept none for a while: those that come wait in the kernel's queue."""
+        self.loop.remove_reader(self._socket.fileno())
+        self._timer = self.loop.call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        self._timer = None
+        if self.pace.calm:
+            self.start()
+        else:
+            self._timer = self.loop.call_later(_LATER, self._resume)
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _reason(error: ssl.SSLError) -> str:
+    """What OpenSSL says, for people."""
+    verify = getattr(error, "verify_message", "")
+    reason = (error.reason or str(error)).replace("_", " ").lower()
+    return f"TLS: {reason}: {verify}" if verify else f"TLS: {reason}"
