@@ -112,6 +112,10 @@ class BackEndClients:
         endpoint = {} if self._endpoint is None else self._endpoint.in_force()
         return {**endpoint, **self._backends.in_force(seal), "wrong_passwords": self.attempts.in_force()}
 
+    def detail(self) -> str:
+        """What is wrong with certificates, or will be soon, in one sentence; else empty."""
+        return "" if self._endpoint is None else self._endpoint.detail()
+
     def status(self) -> tuple[SocketsStatus, ...]:
         """Figures of all listeners together; none before ``listen``."""
         return () if self._endpoint is None else (self._endpoint.status(CLIENT),)

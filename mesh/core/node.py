@@ -338,7 +338,8 @@ class CoreNode:
             detail=found.detail
             or clients.buffers.strain()
             or ("" if follower is None else follower.detail)
-            or "; ".join(f"{link.peer} {link.error}" for link in links if link.error),
+            or "; ".join(f"{link.peer} {link.error}" for link in links if link.error)
+            or clients.detail(),
             revision=self._config.revision if follower is None else follower.revision,
             begun=self._config.revision if follower is None else follower.begun,
             connections=found.broker.connected,

@@ -177,6 +177,10 @@ class FrontDoor:
             "topic_aliases": self._context.settings.topic_aliases, "links": self.links.in_force(),
         }  # fmt: skip
 
+    def detail(self) -> str:
+        """What is wrong with certificates, or will be soon, in one sentence; else empty."""
+        return self._listeners.detail()
+
     def status(self) -> ConnectionsStatus:
         """The status, for ``mesh status`` and metrics."""
         counters, clients, group = self._context.counters, self.clients, self.group

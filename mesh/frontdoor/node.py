@@ -179,7 +179,7 @@ class DoorNode:
         found = door.status()
         return DoorStatus(
             metrics=services.metrics,
-            detail=door.clients.buffers.strain() or ("" if follower is None else follower.detail),
+            detail=door.clients.buffers.strain() or ("" if follower is None else follower.detail) or door.detail(),
             revision=self._config.revision if follower is None else follower.revision,
             begun=self._config.revision if follower is None else follower.begun,
             connections=found.clients.connections,

@@ -16,7 +16,7 @@ from mesh.topology import effects
 from mesh.topology.keys import Declared, Effect, Key, Live, Members, Parts, Rolling, declared
 from mesh.topology.nodes import nodes, replica_names
 from mesh.topology.shown import shown
-from mesh.topology.topology import CoreSpec, EdgeSpec, FrontDoorSpec, Topology
+from mesh.topology.topology import CoreSpec, EdgeSpec, FrontDoorSpec, ListenerSpec, Topology
 
 ADDED: Final = "added"
 REMOVED: Final = "removed"
@@ -208,13 +208,15 @@ class _Comparison:
 
     def _listeners(self, place: str, mark: Members, old: Any, new: Any) -> Iterator[Change]:
         before, after = _addresses(old), _addresses(new)
-        for address in after:
+        for address, listener in after.items():
             if address not in before:
                 yield self._change(place, mark.added, f"{address} {ADDED}")
+            else:
+                yield from self.section(before[address], listener, f"{place}.{address}")
         for address in before:
             if address not in after:
                 yield self._change(place, mark.removed, f"{address} {REMOVED}")
-        yield from self._order(place, before, after)
+        yield from self._order(place, list(before), list(after))
 
     def _order(self, place: str, before: list[str], after: list[str]) -> Iterator[Change]:
         """The order decides which node has which port for its metrics, and which line comes first."""
@@ -253,13 +255,13 @@ def _edges(topology: Topology) -> dict[str, tuple[str, EdgeSpec]]:
     return {edge.name: (pool.name, edge) for pool in topology.pools for edge in pool.edges}
 
 
-def _addresses(group: FrontDoorSpec | CoreSpec) -> list[str]:
+def _addresses(group: FrontDoorSpec | CoreSpec) -> dict[str, ListenerSpec]:
     """The listeners. Several may have port 0: they differ by their numbers."""
-    found: list[str] = []
+    found: dict[str, ListenerSpec] = {}
     for listener in group.listen:
         text = f"{listener.kind}://{listener.address}"
         again = sum(1 for one in found if one.partition(" ")[0] == text)
-        found.append(f"{text} ({again + 1})" if again else text)
+        found[f"{text} ({again + 1})" if again else text] = listener
     return found
 
 

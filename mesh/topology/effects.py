@@ -11,6 +11,7 @@ from mesh.topology.keys import LIVE, Live, Members, Refused, Rolling
 
 ACCESS: Final = Live("open connections, too; subscriptions that are no longer allowed end")
 ANONYMOUS: Final = Live("without it, the connections of clients without a password are closed; their sessions stay")
+CERTIFICATES: Final = Live("for new connections; open ones whose client certificate is not accepted now are closed")
 NEW_VEHICLES: Final = Live("for new vehicles; those that have an edge stay there")
 PASSWORD: Final = Live("for new connections")
 TOLD: Final = Live("for new connections; an open one keeps what its CONNACK said")

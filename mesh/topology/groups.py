@@ -1,11 +1,15 @@
-"""Reads ``front_doors``, ``cores``, ``pools`` and ``backends``. A mistake is noted, and a value is returned."""
+"""Reads ``front_doors``, ``cores``, ``pools`` and ``backends``. A mistake is noted, and a value is returned. Listeners
+are in ``listeners``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from mesh.topology import units
 from mesh.topology.fields import Table
+from mesh.topology.listeners import read_listeners
 from mesh.topology.mistakes import LATER
 from mesh.topology.topology import (
     DEAD_LETTER,
@@ -15,7 +19,6 @@ from mesh.topology.topology import (
     CoreSpec,
     EdgeSpec,
     FrontDoorSpec,
-    ListenerSpec,
     PoolSpec,
 )
 
@@ -25,41 +28,25 @@ MAX_REPLICAS: Final = 64
 MAX_WEIGHT: Final = 1000
 
 
-def read_front_doors(top: Table) -> tuple[FrontDoorSpec, ...]:
+def read_front_doors(top: Table, path: Callable[[str], Path]) -> tuple[FrontDoorSpec, ...]:
     right = 'write at least one: front_doors: [{name: door, listen: [{mqtt: "127.0.0.1:1883"}]}]'
-    return tuple(FrontDoorSpec(**_group(section)) for section in top.tables("front_doors", GROUP, right))
+    return tuple(FrontDoorSpec(**_group(section, path)) for section in top.tables("front_doors", GROUP, right))
 
 
-def read_cores(top: Table) -> tuple[CoreSpec, ...]:
+def read_cores(top: Table, path: Callable[[str], Path]) -> tuple[CoreSpec, ...]:
     right = 'write at least one: cores: [{name: core, listen: [{mqtt: "127.0.0.1:1884"}]}]'
-    return tuple(CoreSpec(**_group(section)) for section in top.tables("cores", GROUP, right))
+    return tuple(CoreSpec(**_group(section, path)) for section in top.tables("cores", GROUP, right))
 
 
-def _group(section: Table) -> dict[str, Any]:
+def _group(section: Table, path: Callable[[str], Path]) -> dict[str, Any]:
     """The keys that doors and cores share."""
     return {
         "name": section.value("name", units.name, "", "every front door and core needs a name"),
         "replicas": section.value("replicas", units.integer(1, MAX_REPLICAS), 1),
-        "listen": _listeners(section),
+        "listen": read_listeners(section, path),
         "redirect": section.value("redirect", units.plain, ""),
         "resources": section.free("resources", units.decimal(0, 1_000_000)),
     }
-
-
-def _listeners(section: Table) -> tuple[ListenerSpec, ...]:
-    found: list[ListenerSpec] = []
-    right = 'write at least one listener: listen: [{mqtt: "127.0.0.1:1883"}]'
-    for listener in section.tables("listen", ("mqtt", "mqtts", "ws", "wss", "tls", "path"), right):
-        later = [key for key in ("mqtts", "ws", "wss") if listener.has(key)]
-        for key in later:
-            listener.wrong(key, f"the listener kind {key} {LATER}; use mqtt")
-        if not later:
-            for key in ("tls", "path"):
-                if listener.has(key):
-                    listener.wrong(key, f"an mqtt listener has no {key}; remove it")
-            if address := listener.value("mqtt", units.address, None, right):
-                found.append(ListenerSpec(kind="mqtt", address=address))
-    return tuple(found)
 
 
 def read_pools(top: Table) -> tuple[PoolSpec, ...]:

@@ -94,7 +94,7 @@ def loads(data: bytes, file: str, folder: Path) -> Topology:
 def _topology(top: Table, folder: Path) -> Topology:
     path = _path(folder)
     template, fleet = _topics(top)
-    cores = read_cores(top)
+    cores = read_cores(top, path)
     limits = _limits(top)
     return Topology(
         mesh=top.value("mesh", units.name, "mesh", "write the name of the mesh, such as mesh: demo"),
@@ -103,7 +103,7 @@ def _topology(top: Table, folder: Path) -> Topology:
         template=template,
         fleet=fleet,
         inbox=_inbox(top, template),
-        front_doors=read_front_doors(top),
+        front_doors=read_front_doors(top, path),
         cores=cores,
         pools=read_pools(top),
         backends=read_backends(top, cores),

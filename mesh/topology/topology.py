@@ -24,7 +24,7 @@ from mesh.topology import effects
 from mesh.topology.keys import KEY, LIVE, PARTS, SECRET, SIZE, TIME, Form, Parts
 from mesh.topology.units import Address
 from mesh.transport.authentication import Methods
-from mesh.transport.listen import Listen
+from mesh.transport.listen import NONE, KeyPair, Listen, TlsFiles
 from mesh.wire.reasons import NOT_AUTHORIZED, UNSPECIFIED_ERROR
 
 EMBEDDED: Final = "embedded"
@@ -109,15 +109,40 @@ class InboxSpec:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSpec:
+    """Files in PEM format, and what TLS asks of clients; see ``TlsFiles``. ``more``: further certificates."""
+
+    cert: Annotated[Path, effects.CERTIFICATES]
+    key: Annotated[Path, effects.CERTIFICATES]
+    more: Annotated[tuple[KeyPair, ...], effects.CERTIFICATES] = ()
+    client: Annotated[str, effects.CERTIFICATES] = NONE
+    ca: Annotated[Path | None, effects.CERTIFICATES] = None
+    crl: Annotated[Path | None, effects.CERTIFICATES] = None
+    min: Annotated[str, effects.CERTIFICATES] = "1.2"
+    ciphers: Annotated[str, effects.CERTIFICATES] = ""
+    resumption: Annotated[bool, effects.CERTIFICATES] = True
+
+    def files(self) -> TlsFiles:
+        """The same in the form that a listener takes."""
+        return TlsFiles(
+            (KeyPair(self.cert, self.key), *self.more), self.client, self.ca, self.crl, self.min, self.ciphers,
+            self.resumption,
+        )  # fmt: skip
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSpec:
-    """``kind`` is ``mqtt``: plain TCP."""
+    """``kind`` is ``mqtt``: plain TCP, or ``mqtts``, which has ``tls``."""
 
     kind: Annotated[str, KEY]
     address: Annotated[Address, KEY]
+    tls: Annotated[TlsSpec | None, PARTS] = None
 
     def listen(self) -> Listen:
         """The listener in the form that a node takes."""
-        return Listen(self.kind, self.address.host, self.address.port)
+        tls = None if self.tls is None else self.tls.files()
+        return Listen(self.kind, self.address.host, self.address.port, tls=tls)
 
 
 @final

@@ -148,7 +148,8 @@ class Gate:
 
 @final
 class Figures:
-    """Handshakes of one listener: begun, done (``resumed``: of a known session), failed."""
+    """Handshakes of one listener: begun, done of a new session, resumed, failed; in ``failed`` are all connections that
+    their stream did not get."""
 
     __slots__ = ("begun", "done", "failed", "resumed")
 
@@ -255,8 +256,10 @@ class Arrival(asyncio.Protocol):
     def _admitted(self, tls: Gate, session: ssl.SSLObject) -> TlsFacts:
         facts = tls.admit(session)
         figures = self._door.figures
-        figures.done += 1
-        figures.resumed += facts.resumed
+        if facts.resumed:
+            figures.resumed += 1
+        else:
+            figures.done += 1
         return facts
 
 

@@ -102,16 +102,16 @@ def _printable(names: list[str]) -> tuple[str, ...]:
 # Files
 
 
-def read_chain(file: Path, now: float | None = None) -> list[x509.Certificate]:
-    """A server's certificate and those that sign it. Raises ``Unusable``; ``NotPrivate``."""
+def read_chain(file: Path, valid: bool = True) -> list[x509.Certificate]:
+    """A server's certificate and those that sign it. ``valid``: one that is not valid today cannot be used. Raises
+    ``Unusable``; ``NotPrivate``."""
     chain = _certificates(file)
-    first = chain[0]
-    now = time.time() if now is None else now
-    if first.not_valid_after_utc.timestamp() <= now:
+    first, now = chain[0], time.time()
+    start = first.not_valid_before_utc.timestamp()
+    if valid and end_of(first) <= now:
         raise Unusable(f"{file}: the certificate expired on {day_of(end_of(first))}; write one that is valid")
-    if first.not_valid_before_utc.timestamp() > now:
-        start = day_of(first.not_valid_before_utc.timestamp())
-        raise Unusable(f"{file}: the certificate is valid from {start} on; write one that is valid today")
+    if valid and start > now:
+        raise Unusable(f"{file}: the certificate is valid from {day_of(start)} on; write one that is valid today")
     if len(chain) > CHAIN:
         raise Unusable(f"{file}: {len(chain)} certificates; a chain may have {CHAIN}")
     for number, (signed, signer) in enumerate(pairwise(chain), 2):

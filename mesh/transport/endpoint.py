@@ -372,6 +372,10 @@ class Endpoint:
         """What holds at present, by name."""
         return {**self.clients.in_force(), "listen": self._listeners.in_force()}
 
+    def detail(self) -> str:
+        """What is wrong with certificates, or will be soon, in one sentence; else empty."""
+        return self._listeners.detail()
+
     def status(self, link: str) -> SocketsStatus:
         """The status, for ``mesh status`` and metrics; ``link`` is the kind of the sockets."""
         clients, group = self.clients, self.group

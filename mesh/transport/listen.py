@@ -25,6 +25,9 @@ class KeyPair:
     cert: Path
     key: Path
 
+    def __str__(self) -> str:
+        return str(self.cert)
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class TlsFiles:
     server, or one that no certificate has. ``client``: whether a client has to show a certificate: ``none``,
     ``optional`` or ``required``; ``ca``: those that sign them, ``crl``: their lists of revoked certificates, in PEM
     format. ``min``: the lowest version of TLS, ``1.2`` or ``1.3``; ``ciphers``: for TLS 1.2, in OpenSSL's form, empty:
-    the default. ``resumption``: whether clients may resume sessions."""
+    the default. ``resumption``: whether clients may resume sessions; OpenSSL lets them with TLS 1.2 in any
+    case."""
 
     pairs: tuple[KeyPair, ...]
     client: str = NONE
@@ -42,6 +46,13 @@ class TlsFiles:
     min: str = "1.2"
     ciphers: str = ""
     resumption: bool = True
+
+    def in_force(self) -> dict[str, object]:
+        """The settings, by name."""
+        return {
+            "files": [str(file) for file in self.files()], "client": self.client, "min": self.min,
+            "ciphers": self.ciphers, "resumption": self.resumption,
+        }  # fmt: skip
 
     def files(self) -> tuple[Path, ...]:
         """All files, in a fixed order."""

@@ -3,7 +3,7 @@
 It knows OpenSSL's settings, and which certificate a client gets: never connections or when files change. What always
 holds:
 
-* contexts are made whole or not at all: each key fits its certificate, none has expired, each chain is in order;
+* contexts are made whole or not at all: each key fits its certificate, and each chain is in order;
 * no renegotiation, no compression, no version below 1.2, no cipher without encryption or authentication;
 * all certificates of a listener ask clients for the same; a client chooses one by the server's name that it sends, and
   OpenSSL chooses between RSA and ECDSA for the same names.
@@ -64,16 +64,18 @@ class Contexts:
         return Contexts(self.first, trust, self.dated, self.cost)
 
 
-def load(files: TlsFiles, protocol: str) -> Contexts:
-    """Read all files; ``protocol`` is the ALPN name. Takes milliseconds. Raises ``Unusable``; ``NotPrivate``,
-    ``OSError``."""
+def load(files: TlsFiles, protocol: str, valid: bool = True) -> Contexts:
+    """Read all files; ``protocol`` is the ALPN name; ``valid`` as in ``read_chain``. Takes milliseconds.
+
+    Raises ``Unusable``; ``NotPrivate``, ``OSError``.
+    """
     groups: dict[tuple[str, ...], ssl.SSLContext] = {}
     kinds: dict[tuple[tuple[str, ...], str], Path] = {}
     names: dict[str, ssl.SSLContext] = {}
     dated: list[Dated] = []
     authorities = [] if files.ca is None or files.client == NONE else read_authorities(files.ca)
     for pair in files.pairs:
-        chain = read_chain(pair.cert)
+        chain = read_chain(pair.cert, valid)
         read_key(pair.key, chain)
         own = server_names(chain[0])
         other = kinds.setdefault((own, _kind(chain[0])), pair.cert)

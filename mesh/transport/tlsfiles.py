@@ -62,8 +62,9 @@ class WatchedTls(Gate):
         self._task: asyncio.Task[None] | None = None
 
     async def read(self) -> None:
-        """Read the files for the first time. Raises ``Unusable``; ``NotPrivate``, ``OSError``."""
-        self._stamps, self._contexts = await asyncio.to_thread(self._read)
+        """Read the files for the first time. A certificate that has expired is used, loudly: a node that starts must
+        not fail, as it has other listeners. Raises ``Unusable``; ``NotPrivate``, ``OSError``."""
+        self._stamps, self._contexts = await asyncio.to_thread(self._read, False)
 
     def start(self) -> None:
         """Watch the files from now on, and check the connections that are open already."""
@@ -127,6 +128,8 @@ class WatchedTls(Gate):
         return self._contexts
 
     async def _watch(self) -> None:
+        if self.detail():
+            log.warning("%s", self.detail())
         await self._check()
         while True:
             await asyncio.sleep(PERIOD)
@@ -159,9 +162,9 @@ class WatchedTls(Gate):
         ))  # fmt: skip
         return True
 
-    def _read(self) -> tuple[dict[Path, _Stamp | None], Contexts]:
+    def _read(self, valid: bool = True) -> tuple[dict[Path, _Stamp | None], Contexts]:
         stamps = _stamps(self.files)  # first: a change while they are read is seen the next time
-        return stamps, load(self.files, self._protocol)
+        return stamps, load(self.files, self._protocol, valid)
 
     def _read_lists(self) -> tuple[dict[Path, _Stamp | None], Contexts]:
         stamps = _stamps(self.files)

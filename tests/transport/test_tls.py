@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import datetime
 import socket
 import ssl
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -14,11 +17,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from mesh.broker.peer import TlsFacts
 from mesh.transport.listen import NONE, OPTIONAL, REQUIRED, KeyPair, TlsFiles
-from tests.support.certificates import Authority, Issued, put
+from mesh.transport.trust import EXPIRED, REVOKED
+from tests.support.certificates import Authority, Issued, now, put
 from tests.support.hall import Hall
 from tests.support.loop import run
+from tests.support.waiting import until
 
 SECONDS = 10
+SECOND = datetime.timedelta(seconds=1)
 
 
 class Town:
@@ -71,6 +77,9 @@ class Client:
             return b""
 
     def close(self) -> None:
+        """Close as a client that may resume its session: TLS first."""
+        with contextlib.suppress(OSError):
+            self.socket.unwrap()
         self.socket.close()
 
 
@@ -118,7 +127,7 @@ def test_peer_has_the_facts_of_its_handshake_and_certificate(
             assert (found.issuer, found.not_after) == ("CN=authority", certificate.not_valid_after_utc.timestamp())
             peer = hall.streams()[-1].peer
             assert (peer.address, peer.port) == client.socket.getsockname()
-            client.close()
+            await close(client)
 
     run(main())
 
@@ -132,6 +141,129 @@ def test_a_client_without_a_certificate_has_no_names(tmp_path: Path) -> None:
                 answer, link = await call(hall.listener.port, town.client())
                 found = facts(hall)
                 assert (answer, found.fingerprint, found.common_name, found.not_after) == (b"hello", "", "", 0)
-                link.close()
+                await close(link)
 
     run(main())
+
+
+V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+
+
+@pytest.mark.parametrize(("version", "resumption"), [(V12, True), (V13, True), (V13, False)])
+def test_a_session_is_resumed_if_the_listener_allows_it(
+    tmp_path: Path, resumption: bool, version: ssl.TLSVersion
+) -> None:
+    town = Town(tmp_path)
+    vehicle = town.authority.issue("VIN7")
+
+    async def main() -> None:
+        async with Hall(tls=replace(town.files(), resumption=resumption)) as hall:
+            context = town.client(vehicle, version)
+            _, first = await call(hall.listener.port, context)
+            session = first.socket.session
+            await close(first)
+            answer, second = await call(hall.listener.port, context, session)
+            assert (answer, second.socket.session_reused, facts(hall).resumed) == (b"hello", resumption, resumption)
+            assert facts(hall).common_name == "VIN7"
+            await close(second)
+
+    run(main())
+
+
+@pytest.mark.parametrize("version", [V12, V13])
+@pytest.mark.parametrize("way", ["revoked", "expired"])
+def test_a_certificate_that_is_not_accepted_now_is_refused_when_new_and_when_it_resumes(
+    tmp_path: Path, way: str, version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = Town(tmp_path)
+    good, bad = town.authority.issue("GOOD"), town.authority.issue("BAD", end=now() + 30 * SECOND)
+    town.revoke()
+
+    async def main() -> None:
+        async with Hall(tls=town.files(crl=True)) as hall:
+            port = hall.listener.port
+            sessions: dict[str, tuple[ssl.SSLContext, ssl.SSLSession | None]] = {}
+            for name, issued in (("good", good), ("bad", bad)):
+                context = town.client(issued, version)
+                answer, client = await call(port, context)
+                assert answer == b"hello", name
+                sessions[name] = context, client.socket.session
+                await close(client)
+            await until(lambda: not hall.streams())
+            if way == "revoked":
+                town.revoke(bad)
+                await until(lambda: revoked(hall) == 1)
+            else:
+                end = bad.certificate.not_valid_after_utc.timestamp()
+                monkeypatch.setattr("mesh.transport.trust.time.time", lambda: end)
+            for name, (context, session) in sessions.items():
+                assert await refused(hall, context, session) == (name == "bad")
+            assert await refused(hall, town.client(bad, version))
+            assert not await refused(hall, town.client(good, version))
+            await until(lambda: not hall.streams())
+            status = hall.listener.status().tls
+            assert status is not None
+            assert (status.begun, status.done, status.resumed, status.failed) == (6, 3, 1, 2)
+
+    run(main())
+
+
+def revoked(hall: Hall) -> int:
+    status = hall.listener.status().tls
+    assert status is not None
+    return status.revoked
+
+
+@pytest.mark.parametrize("way", ["revoked", "expired"])
+def test_an_open_connection_ends_when_its_certificate_is_not_accepted_and_no_other_does(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = Town(tmp_path)
+    bad = [town.authority.issue(f"BAD{number}", end=now() + 30 * SECOND) for number in range(3)]
+    good = [town.authority.issue(f"GOOD{number}") for number in range(3)]
+    town.revoke()
+
+    async def main() -> None:
+        async with Hall(tls=town.files(crl=True)) as hall:
+            clients = {issued: (await call(hall.listener.port, town.client(issued)))[1] for issued in (*good, *bad)}
+            if way == "revoked":
+                town.revoke(*bad)
+            else:
+                end = bad[0].certificate.not_valid_after_utc.timestamp()
+                monkeypatch.setattr("mesh.transport.trust.time.time", lambda: end + 1)
+            await until(lambda: len(hall.streams()) == 3)
+            why = {(one.peer.tls.common_name[:3], one.why) for one in hall.made if one.peer.tls is not None}
+            assert why == {("GOO", ""), ("BAD", REVOKED if way == "revoked" else EXPIRED)}
+            for issued in good:
+                assert await asyncio.to_thread(clients[issued].echo) == b"hello"
+            for client in clients.values():
+                await close(client)
+
+    run(main())
+
+
+def test_a_certificate_that_does_not_verify_is_refused_also_where_none_is_needed(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    foreign = Authority().issue("VIN7")  # of another authority with the same name
+
+    async def main() -> None:
+        for client in (OPTIONAL, REQUIRED):
+            async with Hall(tls=town.files(client)) as hall:
+                assert await refused(hall, town.client(foreign))
+                assert await refused(hall, town.client()) == (client == REQUIRED)
+
+    run(main())
+
+
+async def refused(hall: Hall, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> bool:
+    """Whether a client is refused, in the handshake or after it."""
+    try:
+        answer, client = await call(hall.listener.port, context, session)
+    except (ssl.SSLError, ConnectionError):
+        return True
+    await close(client)
+    return answer == b""
+
+
+async def close(client: Client) -> None:
+    await asyncio.to_thread(client.close)
