@@ -56,6 +56,7 @@ COMMANDS: Final[dict[str, CommandEntry]] = {
     "sub": CommandEntry("mesh.cli.sub", "show the messages for a back end or a vehicle"),
     "dead-letters": CommandEntry("mesh.cli.deadletters", "list, show, replay or purge the dead letters of the cores"),
     "scram": CommandEntry("mesh.cli.scram", "make the SCRAM credential line of a vehicle's password"),
+    "certs": CommandEntry("mesh.cli.certs", "make, renew and revoke certificates, and show what expires"),
     "bench": CommandEntry("mesh.cli.bench", "put a load on a running mesh and measure it"),
 }
 
