@@ -214,7 +214,7 @@ class Broker(BrokerApi):
         connected = {core.principal.name: core.given for core in self.courier.pressure.cores}
         return [name for name in sorted({*cores, *connected}) if not connected.get(name, False)]
 
-    def expel(self, is_lost: Callable[[Principal], bool]) -> None:
+    def expel(self, is_lost: Callable[[Principal, Peer], bool]) -> None:
         """Close the connections of the back ends that ``is_lost`` is true for, in slices."""
         self.work.add(self.enforcement.expel(is_lost))
 

@@ -16,6 +16,7 @@ from typing import Final, final
 from mesh.broker.closing import Closing
 from mesh.broker.inbox import Inbox
 from mesh.broker.notices import Notices, shortened
+from mesh.broker.peer import Peer
 from mesh.broker.principal import BACKEND, TIER, Permissions, Principal
 from mesh.broker.session import Key, Session
 from mesh.broker.sessions import Sessions
@@ -92,11 +93,11 @@ class Enforcement:
         box.expiry = rules.expiry
         self._sessions.detach(box, made)
 
-    def expel(self, is_lost: Callable[[Principal], bool]) -> Iterator[int]:
+    def expel(self, is_lost: Callable[[Principal, Peer], bool]) -> Iterator[int]:
         """Close the connections of back ends that ``is_lost`` is true for. Their sessions stay."""
         for session in self._sessions.all():
             connection = session.connection
-            if session.kind == BACKEND and connection is not None and is_lost(connection.principal):
+            if session.kind == BACKEND and connection is not None and is_lost(connection.principal, connection.peer):
                 self._notices.warn(
                     "expelled", "back end %s (client %s) is not admitted now: its connection is closed",
                     shortened(session.key[1]), shortened(session.key[2]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
+from mesh.broker.claim import Claim
 from mesh.wire.reasons import NOT_AUTHORIZED
 from mesh.wire.topics import covers, matches, split_shared
 
@@ -131,11 +132,15 @@ def matches_any(filters: tuple[str, ...], topic: str) -> bool:
 
 @final
 class Principal:
-    """``name`` is the authenticated identity. A session belongs to it, and no other identity can take it over."""
+    """``name`` is the authenticated identity. A session belongs to it, and no other identity can take it over.
+    ``claim`` is what a provider vouched for, at a node that asks providers: a back end's, at its core."""
 
-    __slots__ = ("kind", "name", "permissions", "vehicle")
+    __slots__ = ("claim", "kind", "name", "permissions", "vehicle")
 
-    def __init__(self, name: str, kind: int, permissions: Permissions, vehicle: str = "") -> None:
+    def __init__(
+        self, name: str, kind: int, permissions: Permissions, vehicle: str = "", claim: Claim | None = None
+    ) -> None:
+        self.claim = claim
         self.name = name
         self.kind = kind
         self.permissions = permissions

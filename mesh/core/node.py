@@ -134,7 +134,7 @@ class CoreNode:
 
         with Prepared() as prepared:
             prepared.add(commit)
-            prepared.include(await clients.prepare(config, broker.expel))
+            prepared.include(await clients.prepare(config))
             prepared.include(await services.prepare(config))
         # Before the first node has larger packets for this one, which may be before this one's turn.
         self._member_limits.widen(config.member_limits())
@@ -320,7 +320,7 @@ class CoreNode:
             return {}
         return {
             "broker": broker_host.broker.settings.in_force(), "backends": self._grants.backends.in_force(),
-            "clients": clients.in_force(self._config.seal), "fleet": router.fleet,
+            "clients": clients.in_force(), "fleet": router.fleet,
             "edges": {edge: link.in_force() for edge, link in sorted(self._links.items())},
             **services.in_force(),
         }  # fmt: skip

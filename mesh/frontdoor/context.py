@@ -6,10 +6,11 @@ once, before the first vehicle is accepted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Protocol, final
 
+from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
 from mesh.broker.trace import Tracer
 from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
@@ -18,11 +19,9 @@ from mesh.transport.client import PACKET_RATE, ClientContext
 from mesh.transport.turn import Turn
 from mesh.wire.packets import Connect
 
-Identify = Callable[[Connect, Peer], str]
-"""Returns the vehicle of a CONNECT from a peer; raises ``Refused``."""
-
-Proven = Callable[[Connect, str], str]
-"""Returns the vehicle of a CONNECT whose sender has proved an identity; raises ``Refused``."""
+Identify = Callable[[Connect, Peer, Claim | None], Claim | Coroutine[object, object, Claim]]
+"""Returns the claim of a CONNECT from a peer, whose name is the vehicle, or a coroutine of it; both raise ``Refused``.
+The last argument is the claim that the client has proved by an authentication method."""
 
 Join = Callable[[str, VehicleConnection], EdgePath]
 """Returns the path of a connection to the named edge, which gets the CONNECT when it is connected."""
@@ -64,7 +63,8 @@ class DoorSettings:
     * ``held``: the same for all edges;
     * ``buffers``: bytes of unfinished packets, unread packets, CONNECTs and topic aliases of all vehicles;
     * ``packet_rate``: bytes a second at which a packet must come to count as a sign of life;
-    * ``topic_aliases``: topic aliases that a vehicle may set up; the edges announce the same number in CONNACK.
+    * ``topic_aliases``: topic aliases that a vehicle may set up; the edges announce the same number in CONNACK;
+    * ``set_username``: whether the edge gets the vehicle as the user name of the CONNECT.
     """
 
     connect_timeout: float = 10.0
@@ -75,6 +75,7 @@ class DoorSettings:
     buffers: int = BUFFERS
     packet_rate: int = PACKET_RATE
     topic_aliases: int = 0
+    set_username: bool = False
 
 
 @final
@@ -93,7 +94,7 @@ class DoorCounters:
 class DoorContext:
     """``clients`` is the context of the listeners' client streams."""
 
-    __slots__ = ("clients", "counters", "identify", "join", "map", "proven", "settings", "tracer", "turn")
+    __slots__ = ("clients", "counters", "identify", "join", "map", "settings", "tracer", "turn")
 
     def __init__(
         self,
@@ -101,7 +102,6 @@ class DoorContext:
         turn: Turn,
         map: OwnerMap,
         identify: Identify,
-        proven: Proven,
         join: Join,
         tracer: Tracer,
         settings: DoorSettings,
@@ -110,7 +110,6 @@ class DoorContext:
         self.turn = turn
         self.map = map
         self.identify = identify
-        self.proven = proven
         self.join = join
         self.tracer = tracer
         self.settings = settings

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, final
 
+from mesh.broker.claim import Claim
+from mesh.broker.peer import Peer
 from mesh.broker.trace import Tracer
-from mesh.frontdoor.context import DoorContext, DoorSettings, Identify, OwnerMap, Proven
+from mesh.frontdoor.context import DoorContext, DoorSettings, Identify, OwnerMap
 from mesh.frontdoor.links import EdgeMembers, Links
 from mesh.frontdoor.status import ConnectionsStatus
 from mesh.frontdoor.vehicle import Vehicle
@@ -24,25 +26,24 @@ from mesh.transport.endpoint import settle
 from mesh.transport.handshake import Prove
 from mesh.transport.listen import Listen
 from mesh.transport.listeners import ListenerChange, Listeners, spread
-from mesh.transport.refusal import Refused
 from mesh.transport.status import CLIENT, SocketsStatus
 from mesh.transport.stream import EAGER, LINK_PORTION, Stream, StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.unixsocket import UnixPath, no_unix_path
 from mesh.transport.wheel import Wheel
 from mesh.wire.limits import PacketLimits
-from mesh.wire.packets import Connect
-from mesh.wire.reasons import BAD_AUTHENTICATION_METHOD
+from mesh.wire.reasons import NOT_AUTHORIZED
 
+SLICE: Final = 500  # connections that are looked at in one turn: a millisecond
 SETTLING: Final = 1.0  # seconds in which all edges take a change that they have prepared
-
-
-def _no_proven_identity(_connect: Connect, _identity: str) -> str:
-    raise Refused(BAD_AUTHENTICATION_METHOD)
 
 
 def _no_unix_paths(_edge: str) -> UnixPath:
     return no_unix_path
+
+
+Holds = Callable[[Claim, Peer], bool]
+"""Whether the claim of a client from a peer holds at present."""
 
 
 @final
@@ -50,8 +51,7 @@ class FrontDoor:
     """``listen``: where to listen; the ports really bound are in ``ports``. ``epoch`` grows with each start of a door
     with this name. ``unix_path`` returns an edge's Unix socket on this machine.
 
-    ``identify`` returns the vehicle of a CONNECT; ``proven`` that of a client that has proved its identity by a method
-    of ``admission``. ``prove`` computes proofs with the mesh secret (see ``handshake``).
+    ``identify`` returns the claim of a CONNECT. ``prove`` computes proofs with the mesh secret (see ``handshake``).
     Several doors of one machine may listen on the same address.
     """
 
@@ -68,7 +68,6 @@ class FrontDoor:
         tracer: Tracer | None = None,
         settings: DoorSettings | None = None,
         unix_path: Callable[[str], UnixPath] = _no_unix_paths,
-        proven: Proven | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         settings = settings or DoorSettings()
@@ -89,7 +88,7 @@ class FrontDoor:
             Buffers(settings.buffers),
         )  # fmt: skip
         self._context = DoorContext(
-            self.clients, self.turn, map, identify, proven or _no_proven_identity, self.links.join, tracer or Tracer(),
+            self.clients, self.turn, map, identify, self.links.join, tracer or Tracer(),
             settings,
         )  # fmt: skip
         self._listen = listen
@@ -150,6 +149,19 @@ class FrontDoor:
         self._settling = None
         self._context.settings = self._settings
         self.clients.admission.limits.resize(self._largest)
+
+    def expel(self, holds: Holds) -> None:
+        """End the connections of the vehicles whose claim does not hold now, in slices."""
+        self._expel(list(self.group.streams), 0, holds)
+
+    def _expel(self, streams: list[Stream], start: int, holds: Holds) -> None:
+        for stream in streams[start : start + SLICE]:
+            if isinstance(stream, Vehicle):
+                claim = stream.claim
+                if claim is not None and not holds(claim, stream.peer):
+                    stream.end(NOT_AUTHORIZED, "this vehicle is not admitted now")
+        if start + SLICE < len(streams):
+            self.group.loop.call_soon(self._expel, streams, start + SLICE, holds)
 
     def members_changed(self) -> None:
         """Must be called after each change of the membership."""

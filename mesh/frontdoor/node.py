@@ -6,12 +6,11 @@ topology before it is looked up.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final, NamedTuple, final
 
-from mesh.broker.peer import Peer
 from mesh.figures.node import NodeStatus
 from mesh.frontdoor.context import DoorSettings, Owner
 from mesh.frontdoor.door import FrontDoor
@@ -19,16 +18,17 @@ from mesh.frontdoor.status import DoorStatus
 from mesh.node.closing import close_all, close_together
 from mesh.node.config import DEVICE, NodeConfig
 from mesh.node.follower import SettingsFollower
+from mesh.node.guard import Guard
 from mesh.node.newest import newest
 from mesh.node.prepared import Prepared
 from mesh.node.services import Services
 from mesh.policy.attempts import Attempts
+from mesh.policy.order import Order
 from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
 from mesh.registry.record import Record
 from mesh.transport.admission import Admission
 from mesh.transport.waiting import until
-from mesh.wire.packets import Connect
 
 # Seconds that a start waits for all edges: otherwise the first edges to start would get all the first vehicles.
 _FIRST_EDGES: Final = 5.0
@@ -76,11 +76,11 @@ class DoorNode:
         self._follower: SettingsFollower | None = None
         self._services: Services | None = None
         self._door: FrontDoor | None = None
+        self._guard = Guard(self._claims_changed)
 
     def _configure(self, config: NodeConfig) -> None:
         self._config = config
-        self._rule = config.topology.identity  # of this process; another one takes a restart
-        self._identity = self._rule.compile()
+        self._rule = config.topology.identity
         self._attempts = Attempts(config.topology.limits.wrong_passwords, shared=True)
 
     async def start(self) -> None:
@@ -89,13 +89,13 @@ class DoorNode:
         config = self._config
         services = self._services = Services(config)
         listen = config.listens()
-        methods = self._rule.methods(self._attempts)
-        admission = Admission(config.client_limits(), config.connections(), config.spec.redirect, methods)
+        guard = self._guard
+        await guard.start(self._order(config))
+        admission = Admission(config.client_limits(), config.connections(), config.spec.redirect, guard.chains)
         epoch = time.time_ns() // 1_000_000  # grows with each start, also without etcd
         door = self._door = FrontDoor(
-            config.name, epoch, listen, DoorMap(services), services.members, self._identify, config.prove,
+            config.name, epoch, listen, DoorMap(services), services.members, guard.chains.decide, config.prove,
             admission, services.tracer, _settings(config), lambda edge: config.unix_path(edge, DEVICE),
-            self._proven,
         )  # fmt: skip
         await services.start(self._member)
         await self._wait_for_edges(services)
@@ -107,14 +107,12 @@ class DoorNode:
 
     async def prepare(self, config: NodeConfig) -> Prepared:
         """Prepare other settings. Raises ``OSError`` if an address cannot be taken, or if this process may not open as
-        many files as they ask for; ``OSError`` or ``VerifierError`` if a file of verifiers cannot be used, without
-        which this door could not start again."""
+        many files as they ask for; ``OSError`` or ``ValueError`` if a provider of identities cannot work, without which
+        this door could not start again."""
         services, door = self._services, self._door
         if services is None or door is None:
             raise ValueError(f"{self._config.name} has not started yet")
         settings, limits, most = _settings(config), config.client_limits(), config.connections()
-        if config.topology.identity != self._rule:
-            await asyncio.to_thread(config.topology.identity.methods, self._attempts)
 
         def commit() -> None:
             self._config = config
@@ -125,6 +123,7 @@ class DoorNode:
             prepared.add(commit, door.settle)
             listeners = await door.prepare(config.listens())
             prepared.add(listeners.commit, listeners.withdraw)
+            prepared.include(await self._guard.prepare(self._order(config)))
             prepared.include(await services.prepare(config))
             door.widen(limits, settings.topic_aliases)
         return prepared
@@ -138,11 +137,15 @@ class DoorNode:
 
         await until(lambda: all(open(name) for name in names), _FIRST_EDGES)
 
-    def _identify(self, connect: Connect, peer: Peer) -> str:
-        return self._identity.vehicle_of_connect(connect)
+    def _order(self, config: NodeConfig) -> Order:
+        """The chains of this door. What names a vehicle stays as it was when this process started."""
+        own = self._rule
+        rule = replace(config.topology.identity, source=own.source, pattern=own.pattern, default=own.default)
+        return rule.order(self._attempts, config.spec.listen)
 
-    def _proven(self, connect: Connect, identity: str) -> str:
-        return self._identity.vehicle_of_proof(connect, identity)
+    def _claims_changed(self) -> None:
+        if self._door is not None:
+            self._door.expel(self._guard.chains.holds)
 
     def _member(self, old: Member | None, new: Member | None) -> None:
         if self._door is not None:
@@ -159,6 +162,7 @@ class DoorNode:
             closings.append(lambda: close_together((services.withdraw(), door.stop(grace))))
         if services is not None:
             closings.append(services.stop)
+        closings.append(self._guard.stop)
         await close_all(*closings)
 
     def in_force(self) -> dict[str, object]:
@@ -168,7 +172,8 @@ class DoorNode:
             return {}
         return {
             "vehicles": door.in_force(), "wrong_passwords": self._attempts.in_force(),
-            "identity": {"from": identity.source, "pattern": identity.pattern}, **services.in_force(),
+            "identity": {"from": identity.source, "pattern": identity.pattern, **self._guard.in_force()},
+            **services.in_force(),
         }  # fmt: skip
 
     def status(self) -> NodeStatus:
@@ -199,4 +204,5 @@ def _settings(config: NodeConfig) -> DoorSettings:
         buffers=config.buffer_bytes(),
         packet_rate=limits.packet_rate,
         topic_aliases=limits.topic_aliases,
+        set_username=config.topology.identity.set_username,
     )

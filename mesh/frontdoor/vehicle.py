@@ -13,10 +13,12 @@ reached. What always holds:
 from __future__ import annotations
 
 import time
+from collections.abc import Coroutine
 from typing import Final, final
 
+from mesh.broker.claim import Claim
 from mesh.broker.trace import CLIENT, RELAY
-from mesh.frontdoor.context import DoorContext
+from mesh.frontdoor.context import DoorContext, Owner
 from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
 from mesh.session.span import Span
 from mesh.transport.frame import CREDIT_STEP
@@ -39,7 +41,7 @@ _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
 class Vehicle(VehicleConnection):
     """One vehicle's connection."""
 
-    __slots__ = ("_aliases", "_door", "_framer", "_out", "_path", "_pings", "_spans")
+    __slots__ = ("_aliases", "_door", "_framer", "_out", "_path", "_pings", "_spans", "claim")
 
     def __init__(self, door: DoorContext) -> None:
         super().__init__(door.clients)
@@ -50,26 +52,55 @@ class Vehicle(VehicleConnection):
         self._aliases: AliasTable | None = None
         self._pings = 0  # PINGREQs that are not answered yet
         self._spans: dict[int, Span] | None = None
+        self.claim: Claim | None = None  # from the end of ``identify`` on
         self.since = time.time_ns() // 1_000_000
 
     # ClientStream
 
     def identify(self) -> None:
-        door, life = self._door, self.life
-        connect = life.connect()
-        claim = life.claim()
-        if claim is not None:
-            self.name = door.proven(connect, claim.name)
+        found = self._door.identify(self.life.connect(), self.peer, self.life.claim())
+        if isinstance(found, Claim):
+            record = self._identified(found)
+            if record is not None:
+                self._join(record.edge, record.epoch)
+            else:
+                self.look_up(self._route())
         else:
-            self.name = door.identify(connect, self.peer)
-        self.connect = life.connect_packet()
-        if connect.protocol == MQTT5 and door.settings.topic_aliases:
-            self._aliases = AliasTable(door.settings.topic_aliases)
-        record = door.map.cached(self.name)
-        if record is not None:
+            self.look_up(self._wait(found))
+
+    async def _wait(self, found: Coroutine[object, object, Claim]) -> None:
+        """Wait for the claim."""
+        try:
+            claim = await found
+        except Refused as refused:
+            self.refuse(refused)
+            return
+        record = self._identified(claim)
+        if record is None:
+            await self._route()
+        else:
             self._join(record.edge, record.epoch)
-        else:
-            self.look_up(self._route())
+            self.release(HOLD_IDENTITY)
+
+    def _identified(self, claim: Claim) -> Owner | None:
+        """The vehicle is known; returns its owner if that is cached."""
+        door, life = self._door, self.life
+        self.claim = claim
+        self.name = claim.name
+        self.connect = self._onward(claim)
+        if life.protocol == MQTT5 and door.settings.topic_aliases:
+            self._aliases = AliasTable(door.settings.topic_aliases)
+        return door.map.cached(claim.name)
+
+    def _onward(self, claim: Claim) -> bytes:
+        """The CONNECT for the edge: without a password, which is the business of this door only."""
+        connect = self.life.connect()
+        if self._door.settings.set_username:
+            connect.username = claim.name
+        elif connect.password is None:
+            return self.life.connect_packet()
+        connect.password = None
+        return encode(connect, MQTT5)
 
     async def _route(self) -> None:
         """Look up the vehicle in the map, and claim an edge for a vehicle that has no record."""
@@ -113,6 +144,13 @@ class Vehicle(VehicleConnection):
 
     def fail(self, reason: int, why: str) -> None:
         self.drop(f"{self.name}: {why}", self.life.goodbye(reason))
+
+    def end(self, reason: int, why: str) -> None:
+        """End the connection for a reason that has nothing to do with what the vehicle sent."""
+        if self.life.state == OPEN:
+            self.fail(reason, why)
+        else:
+            self.refuse(Refused(reason, f"{self.name}: {why}"))
 
     def client(self) -> str:
         return self.name or self.peer.address
@@ -232,6 +270,7 @@ class Vehicle(VehicleConnection):
                 continue
             try:
                 self._write(self.life.prove_again_raw(raw))
+                self.claim = self.life.claim()
             except Refused as refused:
                 self.drop(f"its re-authentication failed: {refused}", self.life.goodbye(refused.reason))
                 return []

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
+from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
 from mesh.broker.settings import DEAD_LETTER, DISCONNECT, DROP_OLDEST, HOLD, IGNORE, REJECT, Settings
@@ -86,7 +87,7 @@ class NodeConfig:
         """The password of this core for ``edge``; it is invalid at any other edge."""
         return self.prove(_TIER, self.name.encode(), edge.encode()).hex().encode()
 
-    def admit_core(self, connect: Connect, peer: Peer) -> Principal:
+    def admit_core(self, connect: Connect, peer: Peer, proven: Claim | None) -> Principal:
         """The principal of a tier link to this edge. Raises ``Refused`` if its password does not prove the secret."""
         core = connect.username or ""
         proof = _unhex(connect.password or b"")

@@ -155,6 +155,26 @@ class Chains(Methods):
         """The chain that decides about a client."""
         return self._chains.get(peer.listener, self.usual)
 
+    def decide(self, connect: Connect, peer: Peer, proven: Claim | None) -> Claim | Coroutine[object, object, Claim]:
+        """The claim of a client, or a coroutine of it if a provider has to wait. ``proven``: the claim that the client
+        proved by an authentication method. Raises ``Refused``, and so does the coroutine."""
+        chain = self.of(peer)
+        if proven is not None:
+            return chain.proven(connect, proven)
+        found = chain.decide(connect, peer)
+        return found if isinstance(found, Claim) else self._still(found, peer)
+
+    def holds(self, claim: Claim, peer: Peer) -> bool:
+        """Whether the chain of a client's listener vouches for its claim at present."""
+        return self.of(peer).holds(claim)
+
+    async def _still(self, found: Coroutine[object, object, Claim], peer: Peer) -> Claim:
+        """The claim, if it holds still: what it rests on may have been removed while a provider waited."""
+        claim = await found
+        if not self.holds(claim, peer):
+            raise Refused(NOT_AUTHORIZED, f"what admitted {claim.name:.80} was removed while it waited")
+        return claim
+
     def take(self, other: Chains) -> None:
         """Decide as ``other`` from now on."""
         self.usual, self._chains = other.usual, other._chains

@@ -21,10 +21,12 @@ from typing import Final, NamedTuple, final
 from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
 from mesh.policy.attempts import Attempts
+from mesh.policy.providers import Provider
+from mesh.policy.watched import WatchedFile
 from mesh.private import read_given
-from mesh.transport.authentication import Methods, Proof
+from mesh.transport.authentication import Proof
 from mesh.transport.refusal import Refused
-from mesh.wire.reasons import NOT_AUTHORIZED
+from mesh.wire.reasons import BAD_AUTHENTICATION_METHOD, NOT_AUTHORIZED
 
 SCRAM_SHA_256: Final = "SCRAM-SHA-256"
 ITERATIONS: Final = 4096  # RFC 7677 section 4: at least
@@ -91,28 +93,22 @@ def _parse(text: str) -> Verifier:
 
 
 @final
-class ScramMethods(Methods):
-    """SCRAM-SHA-256 for names with a verifier. ``required``: clients without this proof are refused. ``attempts`` slows
-    who guesses passwords."""
+class Verifiers:
+    """Verifiers by name. An unknown name has one too, with a constant salt, that no password matches."""
 
-    def __init__(self, verifiers: Mapping[str, Verifier], required: bool, attempts: Attempts) -> None:
-        self._verifiers = verifiers
-        self.attempts = attempts
+    __slots__ = ("_secret", "known")
+
+    def __init__(self, known: Mapping[str, Verifier]) -> None:
+        self.known = known
         self._secret = secrets.token_bytes(sha256().digest_size)
-        self.required = required
 
-    def take(self, verifiers: Mapping[str, Verifier]) -> None:
-        """Use these verifiers for exchanges that begin from now on."""
-        self._verifiers = verifiers
+    def take(self, known: Mapping[str, Verifier]) -> None:
+        """Use these for exchanges that begin from now on."""
+        self.known = known
 
-    def begin(self, method: str, peer: Peer) -> Proof | None:
-        if method != SCRAM_SHA_256:
-            return None
-        return ScramProof(self, _to_base64(secrets.token_bytes(_NONCE)), peer.address)
-
-    def verifier(self, name: str) -> Verifier:
-        """The verifier of a name; for an unknown name, one with a constant salt that no password matches."""
-        known = self._verifiers.get(name)
+    def of(self, name: str) -> Verifier:
+        """The verifier of a name."""
+        known = self.known.get(name)
         if known is not None:
             return known
         salt = digest(self._secret, name.encode(), sha256)[:_SALT]
@@ -120,15 +116,60 @@ class ScramMethods(Methods):
 
 
 @final
-class ScramProof(Proof):
-    """One exchange: client-first, server-first, client-final, server-final (RFC 5802 section 5). ``nonce`` is the
-    server's part of the nonce."""
+class ScramFile(Provider):
+    """The provider for a file of verifiers. ``attempts`` slows who guesses passwords. The file is watched: a vehicle
+    that it does not have with the same verifier is not admitted now."""
 
-    def __init__(self, methods: ScramMethods, nonce: str, address: str = "") -> None:
+    method = SCRAM_SHA_256
+    refusal = BAD_AUTHENTICATION_METHOD
+
+    def __init__(self, name: str, path: Path, attempts: Attempts) -> None:
+        super().__init__(name)
+        self._attempts = attempts
+        self._verifiers = Verifiers({})
+        self._file = WatchedFile(path, lambda: read_verifiers(path), self._take)
+
+    async def start(self) -> None:
+        """Raises ``OSError`` or ``VerifierError`` if the file cannot be used."""
+        await self._file.start()
+
+    async def stop(self) -> None:
+        await self._file.stop()
+
+    def begin(self, peer: Peer) -> Proof:
+        return ScramProof(self._verifiers, self.name, self._attempts, peer.address)
+
+    def holds(self, claim: Claim) -> bool:
+        verifier = self._verifiers.known.get(claim.name)
+        return verifier is not None and claim.proof == _mark(verifier)
+
+    def in_force(self) -> dict[str, object]:
+        return {"scram": str(self._file.path), "vehicles": len(self._verifiers.known)}
+
+    def _take(self, known: dict[str, Verifier]) -> None:
+        self._verifiers.take(known)
+        self.changed()
+
+
+def _mark(verifier: Verifier) -> str:
+    """What a claim rests on: it tells one verifier of a name from another."""
+    return sha256(verifier.stored_key).hexdigest()[:16]
+
+
+@final
+class ScramProof(Proof):
+    """One exchange: client-first, server-first, client-final, server-final (RFC 5802 section 5). ``provider`` is the
+    name in its claim; ``nonce`` is the server's part of the nonce."""
+
+    def __init__(
+        self, verifiers: Verifiers, provider: str, attempts: Attempts, address: str = "", nonce: str = ""
+    ) -> None:
         super().__init__()
-        self._methods = methods
+        self._verifiers = verifiers
+        self._provider = provider
+        self._attempts = attempts
         self._address = address
-        self._own_nonce = nonce
+        self._own_nonce = nonce or _to_base64(secrets.token_bytes(_NONCE))
         self._name = ""
         self._header = ""
         self._nonce = ""
@@ -157,7 +198,7 @@ class ScramProof(Proof):
         self._name = _unescape(fields["n"])
         self._header, self._bare = f"{binding},,", bare
         self._nonce = fields["r"] + self._own_nonce
-        verifier = self._verifier = self._methods.verifier(self._name)
+        verifier = self._verifier = self._verifiers.of(self._name)
         self._challenge = f"r={self._nonce},s={_to_base64(verifier.salt)},i={verifier.iterations}"
         return self._challenge.encode()
 
@@ -169,13 +210,13 @@ class ScramProof(Proof):
         message = f"{self._bare},{self._challenge},{without}".encode()
         signature = digest(verifier.stored_key, message, sha256)
         key = bytes(a ^ b for a, b in zip(base64.b64decode(proof, validate=True), signature, strict=True))
-        attempts = self._methods.attempts
+        attempts = self._attempts
         attempts.check(self._address, self._name)  # only now: many exchanges may be open at the same time
         if not compare_digest(sha256(key).digest(), verifier.stored_key):
             attempts.failed(self._address, self._name)
             raise Refused(NOT_AUTHORIZED, f"SCRAM: {self._name!r} did not prove that it knows the password")
         attempts.succeeded(self._address, self._name)
-        self.claim = Claim(self._name, "scram")
+        self.claim = Claim(self._name, self._provider, proof=_mark(verifier))
         return b"v=" + base64.b64encode(digest(verifier.server_key, message, sha256))
 
 

@@ -31,6 +31,7 @@ def run(top: Table, topology: Topology) -> None:
     _names(top, topology)
     _pools(top, topology)
     _users(top, topology)
+    _providers(top, topology)
     _watched(top, topology)
     _logs(top, topology)
     _dead_letters(top, topology)
@@ -161,6 +162,25 @@ def _dead_letters(top: Table, topology: Topology) -> None:
     if letters.expired and letters.when_full == HOLD:
         what = "an expired message cannot wait for room; write when_full: drop_oldest, or expired: false"
         _note(top, what, "dead_letters", "expired")
+
+
+def _providers(top: Table, topology: Topology) -> None:
+    """A listener asks providers that there are. It must have a port of its own: a chain belongs to an address."""
+    vehicles = tuple(spec.name for spec in topology.identity.providers)
+    places: tuple[tuple[str, tuple[FrontDoorSpec | CoreSpec, ...], tuple[str, ...]], ...] = (
+        ("front_doors", topology.front_doors, vehicles),
+        ("cores", topology.cores, topology.backends.names()),
+    )
+    for key, groups, known in places:
+        for number, group in enumerate(groups):
+            for place, listener in enumerate(group.listen):
+                path = (key, number, "listen", place, "identify")
+                for index, name in enumerate(listener.identify):
+                    if name not in known:
+                        what = f"there is no provider {name!r} here; the providers are {', '.join(known)}"
+                        _note(top, what, *path, index)
+                if listener.identify and listener.address.port == 0:
+                    _note(top, "a listener with port 0 asks all providers; write a port, or remove identify", *path)
 
 
 def _watched(top: Table, topology: Topology) -> None:

@@ -13,7 +13,10 @@ ACCESS: Final = Live("open connections, too; subscriptions that are no longer al
 ANONYMOUS: Final = Live("without it, the connections of clients without a password are closed; their sessions stay")
 CERTIFICATES: Final = Live("for new connections; open ones whose client certificate is not accepted now are closed")
 NEW_VEHICLES: Final = Live("for new vehicles; those that have an edge stay there")
+NEW_CONNECTIONS: Final = Live("for new connections")
 PASSWORD: Final = Live("for new connections")
+PROVIDER: Final = Live("connections that it admitted, and does not admit in this form, are closed; sessions stay")
+PROVIDERS_ASKED: Final = Live("connections that another provider admitted are closed; sessions stay")
 TOLD: Final = Live("for new connections; an open one keeps what its CONNACK said")
 
 BIND: Final = Rolling(("edge", "core", "door"), "the links between the nodes use the internal ports")
@@ -64,6 +67,9 @@ LISTENERS: Final = Members(
     added=LIVE, removed=Live("its connections are closed, spread as at a node's stop"), key="address"
 )
 POOLS: Final = Members(added=NEW_VEHICLES, removed=NEW_VEHICLES)
+PROVIDERS: Final = Members(
+    added=Live("for new connections"), removed=Live("the connections that it admitted are closed; sessions stay")
+)
 USERS: Final = Members(
     added=Live("connections that have its name without its password are closed; their sessions stay"),
     removed=Live("its connections are closed, its sessions stay"),

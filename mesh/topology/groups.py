@@ -9,8 +9,10 @@ from typing import Any, Final
 
 from mesh.topology import units
 from mesh.topology.fields import Table
+from mesh.topology.identity import read_providers
 from mesh.topology.listeners import read_listeners
 from mesh.topology.mistakes import LATER
+from mesh.topology.provider import USER, ProviderSpec
 from mesh.topology.topology import (
     DEAD_LETTER,
     HOLD,
@@ -84,9 +86,10 @@ def _edge(section: Table) -> EdgeSpec:
     )
 
 
-def read_backends(top: Table, cores: tuple[CoreSpec, ...]) -> BackendRule:
-    """Without users: if the cores listen on loopback only they admit every client, else the file must say so."""
-    section = top.table("backends", ("anonymous", "users", "when_full"))
+def read_backends(top: Table, path: Callable[[str], Path], cores: tuple[CoreSpec, ...]) -> BackendRule:
+    """Without users and providers: if the cores listen on loopback only they admit every client, else the file must
+    say so."""
+    section = top.table("backends", ("anonymous", "users", "providers", "when_full"))
     inner = [] if section is None else list(section.tables("users", ("user", "password")))
     users = tuple(
         BackendUser(
@@ -95,15 +98,20 @@ def read_backends(top: Table, cores: tuple[CoreSpec, ...]) -> BackendRule:
         )
         for user in inner
     )
+    providers: tuple[ProviderSpec, ...] = ()
+    if section is not None and section.has("providers"):
+        providers = read_providers(section, path, USER)
     local = all(listener.address.loopback for core in cores for listener in core.listen)
-    anonymous = local and not users
+    anonymous = local and not users and not providers
     when_full = DEAD_LETTER
     if section is not None:
         when_full = section.value("when_full", units.choice(DEAD_LETTER, HOLD), when_full)
         anonymous = section.value("anonymous", units.boolean, anonymous)
-    if not anonymous and not users:
+        if any(spec.anonymous for spec in providers):
+            section.wrong("providers", "write anonymous: true beside the list of providers, not in it")
+    if not anonymous and not users and not providers:
         what = "no back end could connect; write users: [{user: ..., password: ...}]"
         if section is None or not section.has("anonymous"):
             what = f"a core listens beyond this machine, so {what}, or anonymous: true to admit every client"
         top.wrong("backends", what)
-    return BackendRule(anonymous=anonymous, users=users, when_full=when_full)
+    return BackendRule(anonymous=anonymous, users=users, providers=providers, when_full=when_full)

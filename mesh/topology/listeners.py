@@ -28,7 +28,7 @@ T = TypeVar("T")
 def read_listeners(section: Table, path: Callable[[str], Path]) -> tuple[ListenerSpec, ...]:
     """``path`` reads the path of a file."""
     found: list[ListenerSpec] = []
-    for listener in section.tables("listen", (*KINDS, *_LATER, "tls", "path"), _RIGHT):
+    for listener in section.tables("listen", (*KINDS, *_LATER, "tls", "path", "identify"), _RIGHT):
         kind = _kind(listener)
         if not kind:
             continue
@@ -41,7 +41,8 @@ def read_listeners(section: Table, path: Callable[[str], Path]) -> tuple[Listene
         elif listener.has("tls"):
             listener.wrong("tls", f"an {kind} listener has no tls; remove it, or write mqtts")
         if address is not None:
-            found.append(ListenerSpec(kind=kind, address=address, tls=tls))
+            asked = listener.values("identify", units.plain)
+            found.append(ListenerSpec(kind=kind, address=address, tls=tls, identify=asked))
     return tuple(found)
 
 

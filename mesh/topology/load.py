@@ -14,9 +14,6 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from mesh.policy.identity import CLIENT_ID, SOURCES, USERNAME
-from mesh.policy.pattern import Pattern
-from mesh.policy.scram import read_verifiers
 from mesh.policy.template import PLACE, Template
 from mesh.private import read_named
 from mesh.topology import checks, units
@@ -24,7 +21,8 @@ from mesh.topology.access import read_access
 from mesh.topology.etcd import read_etcd
 from mesh.topology.fields import Notes, Table, table
 from mesh.topology.groups import read_backends, read_cores, read_front_doors, read_pools
-from mesh.topology.mistakes import LATER, Mistake, TopologyErrors
+from mesh.topology.identity import read_identity
+from mesh.topology.mistakes import Mistake, TopologyErrors
 from mesh.topology.ranges import or_word, within
 from mesh.topology.topology import (
     DEAD_LETTER,
@@ -35,7 +33,6 @@ from mesh.topology.topology import (
     NEVER,
     REJECT,
     DeadLettersSpec,
-    IdentityRule,
     InboxSpec,
     LimitsSpec,
     LogsSpec,
@@ -94,19 +91,20 @@ def loads(data: bytes, file: str, folder: Path) -> Topology:
 def _topology(top: Table, folder: Path) -> Topology:
     path = _path(folder)
     template, fleet = _topics(top)
+    doors = read_front_doors(top, path)
     cores = read_cores(top, path)
     limits = _limits(top)
     return Topology(
         mesh=top.value("mesh", units.name, "mesh", "write the name of the mesh, such as mesh: demo"),
         etcd=read_etcd(top, path),
-        identity=_identity(top, path),
+        identity=read_identity(top, path, doors),
         template=template,
         fleet=fleet,
         inbox=_inbox(top, template),
-        front_doors=read_front_doors(top, path),
+        front_doors=doors,
         cores=cores,
         pools=read_pools(top),
-        backends=read_backends(top, cores),
+        backends=read_backends(top, path, cores),
         access=read_access(top),
         dead_letters=_dead_letters(top, limits),
         limits=limits,
@@ -138,40 +136,6 @@ def _ray(text: str) -> str:
         return str(units.address(text))
     except ValueError:
         raise ValueError(f"{text!r} is not valid here; write local, or host:port of a running Ray cluster") from None
-
-
-def _identity(top: Table, path: Callable[[str], Path]) -> IdentityRule:
-    usual = IdentityRule(source=USERNAME, pattern="[A-Za-z0-9_-]{1,64}")
-    section = top.table("identity", ("from", "pattern", "default", "scram"))
-    if section is None:
-        return usual
-    source = section.value("from", _source, usual.source)
-    pattern = section.value("pattern", lambda text: Pattern(text).text, usual.pattern)
-
-    def fitting(text: str) -> str:
-        if not Pattern(pattern).matches(text):
-            raise ValueError(f"{text!r} does not match the pattern {pattern}; write an identity that does")
-        return text
-
-    def verifiers(text: str) -> Path:
-        file = path(text)
-        try:
-            read_verifiers(file)
-        except OSError as error:
-            raise ValueError(f"the file {file} cannot be read: {error.strerror}") from None
-        return file
-
-    default = section.value("default", fitting, "")
-    scram = section.value("scram", verifiers, None)
-    if default and scram is not None:
-        section.wrong("default", "with scram every vehicle proves its identity, so there is no default; remove one")
-    return IdentityRule(source=source, pattern=pattern, default=default, scram=scram)
-
-
-def _source(text: str) -> str:
-    if text == "tls_common_name":
-        raise ValueError(f"tls_common_name {LATER}, with TLS listeners; write {USERNAME} or {CLIENT_ID}")
-    return units.choice(*SOURCES)(text)
 
 
 def _topics(top: Table) -> tuple[str, tuple[str, ...]]:

@@ -8,23 +8,25 @@ sizes bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, final, get_args, get_origin, get_type_hints
 
 from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, Grant
-from mesh.policy.access import Backends
+from mesh.policy.anonymous import ANONYMOUS, AnyUser
 from mesh.policy.attempts import Attempts
-from mesh.policy.identity import Identity
-from mesh.policy.pattern import Pattern
-from mesh.policy.scram import ScramMethods, read_verifiers
+from mesh.policy.order import Order, Planned
+from mesh.policy.providers import Provider
 from mesh.policy.template import Template
+from mesh.policy.users import USERS, Users
 from mesh.topology import effects
 from mesh.topology.keys import KEY, LIVE, PARTS, SECRET, SIZE, TIME, Form, Parts
+from mesh.topology.provider import USER, IdentityRule, ProviderSpec, asked, planned
 from mesh.topology.units import Address
-from mesh.transport.authentication import Methods
 from mesh.transport.listen import NONE, KeyPair, Listen, TlsFiles
+from mesh.wire.packets import Connect
 from mesh.wire.reasons import NOT_AUTHORIZED, UNSPECIFIED_ERROR
 
 EMBEDDED: Final = "embedded"
@@ -74,28 +76,6 @@ class EtcdSpec:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IdentityRule:
-    """The field of CONNECT that names the vehicle, and its pattern (see ``mesh.policy.pattern``). ``default`` is the
-    vehicle of a client that leaves the field out; empty: none. ``scram``: a file of verifiers (see
-    ``mesh.policy.scram``), with which every vehicle must prove its identity."""
-
-    source: Annotated[str, effects.IDENTITY, Form("from")]
-    pattern: Annotated[str, effects.IDENTITY]
-    default: Annotated[str, effects.IDENTITY] = ""
-    scram: Annotated[Path | None, effects.IDENTITY] = None
-
-    def compile(self) -> Identity:
-        return Identity(self.source, Pattern(self.pattern), self.default)
-
-    def methods(self, attempts: Attempts) -> Methods:
-        """Raises ``OSError`` or ``VerifierError`` if the file of verifiers cannot be used."""
-        if self.scram is None:
-            return Methods()
-        return ScramMethods(read_verifiers(self.scram), required=True, attempts=attempts)
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
 class InboxSpec:
     """The session that every known vehicle has before its first connection; its filters contain ``{vehicle}``."""
 
@@ -133,11 +113,13 @@ class TlsSpec:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSpec:
-    """``kind`` is ``mqtt``: plain TCP, or ``mqtts``, which has ``tls``."""
+    """``kind`` is ``mqtt``: plain TCP, or ``mqtts``, which has ``tls``. ``identify``: the names of the providers of
+    identities that it asks, in this order; empty: all of the section."""
 
     kind: Annotated[str, KEY]
     address: Annotated[Address, KEY]
     tls: Annotated[TlsSpec | None, PARTS] = None
+    identify: Annotated[tuple[str, ...], effects.PROVIDERS_ASKED] = ()
 
     def listen(self) -> Listen:
         """The listener in the form that a node takes."""
@@ -200,15 +182,39 @@ class BackendUser:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendRule:
-    """The clients that may connect to a core: ``users`` with a password, and clients without one if ``anonymous``.
-    ``when_full``: what becomes of messages for a full queue of a back end."""
+    """The clients that may connect to a core: ``users`` with a password, then what ``providers`` admit, and clients
+    without a password if ``anonymous``. ``when_full``: what becomes of messages for a full queue of a back end."""
 
     anonymous: Annotated[bool, effects.ANONYMOUS]
     users: Annotated[tuple[BackendUser, ...], effects.USERS] = ()
+    providers: Annotated[tuple[ProviderSpec, ...], effects.PROVIDERS] = ()
     when_full: Annotated[str, LIVE] = DEAD_LETTER
 
-    def compile(self, grant: Grant, attempts: Attempts) -> Backends:
-        return Backends(self.anonymous, {user.user: user.password for user in self.users}, grant, attempts)
+    def names(self) -> tuple[str, ...]:
+        """The names of all providers that a core asks, in their order."""
+        users = (USERS,) if self.users else ()
+        return (*users, *(spec.name for spec in self.providers), *((ANONYMOUS,) if self.anonymous else ()))
+
+    def order(self, attempts: Attempts, seal: Callable[[bytes], str], listeners: Iterable[ListenerSpec] = ()) -> Order:
+        """The chains of a core with these listeners. ``seal`` makes a text of a digest that tells nothing of it."""
+        passwords = {user.user: user.password for user in self.users}
+
+        def users(before: Provider | None) -> Provider:
+            return Users(passwords, attempts, seal, before if isinstance(before, Users) else None)
+
+        def anonymous(_: Provider | None) -> Provider:
+            return AnyUser(passwords.__contains__)
+
+        plans = [planned(spec, USER, _user, attempts) for spec in self.providers]
+        if self.users:
+            plans.insert(0, Planned(USERS, self.users, users))
+        if self.anonymous:
+            plans.append(Planned(ANONYMOUS, tuple(passwords), anonymous))
+        return Order(tuple(plans), asked(listeners))
+
+
+def _user(connect: Connect) -> str:
+    return connect.username or ""
 
 
 @final

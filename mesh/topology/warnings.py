@@ -5,7 +5,7 @@ It knows the topology. It must never look at the machine. What always holds: a w
 
 from __future__ import annotations
 
-from mesh.topology.topology import Topology
+from mesh.topology.topology import ListenerSpec, Topology
 
 
 def warnings(topology: Topology) -> list[str]:
@@ -16,6 +16,17 @@ def warnings(topology: Topology) -> list[str]:
         found.append(
             f"console: the console has no login, so every client that reaches {console} sees the mesh; "
             "write an address of this machine only, such as 127.0.0.1:8080, or let a firewall admit operators alone"
+        )
+    unproven = [
+        str(listener.address)
+        for door in topology.front_doors
+        for listener in door.listen
+        if not listener.address.loopback and _asks_nothing(topology, listener)
+    ]
+    if unproven:
+        found.append(
+            f"identity.providers: every client that reaches {', '.join(unproven)} may be any vehicle that it names; "
+            "write providers that prove who a vehicle is, and let those listeners ask them (identify)"
         )
     open_to_others = [
         str(listener.address)
@@ -29,3 +40,12 @@ def warnings(topology: Topology) -> list[str]:
             "write backends: {users: [{user: ..., password: ...}]} and anonymous: false"
         )
     return found
+
+
+def _asks_nothing(topology: Topology, listener: ListenerSpec) -> bool:
+    """Whether a front door's listener takes every client's word."""
+    return any(
+        spec.anonymous
+        for spec in topology.identity.providers
+        if not listener.identify or spec.name in listener.identify
+    )

@@ -13,7 +13,7 @@ from mesh.transport.authentication import Authentication, Methods
 from mesh.transport.refusal import Refused
 from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect
-from mesh.wire.reasons import BAD_AUTHENTICATION_METHOD, SERVER_BUSY, USE_ANOTHER_SERVER
+from mesh.wire.reasons import SERVER_BUSY, USE_ANOTHER_SERVER
 
 
 @final
@@ -40,6 +40,4 @@ class Admission:
         method = None if properties is None else properties.auth_method
         if method is not None:
             return Authentication(self.methods, method, connect, peer)
-        if self.methods.required:
-            raise Refused(BAD_AUTHENTICATION_METHOD, "only clients with an authentication method get in")
         return None

@@ -46,8 +46,6 @@ class Proof:
 class Methods:
     """The methods that a listener offers. This one offers none."""
 
-    required = False  # whether a CONNECT without a method is refused
-
     def begin(self, method: str, peer: Peer) -> Proof | None:
         """A new exchange of a method with a client; ``None`` if its listener does not offer it."""
         return None

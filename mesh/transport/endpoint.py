@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
 from mesh.broker.api import BrokerApi
+from mesh.broker.claim import Claim
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
@@ -50,7 +51,6 @@ from mesh.transport.wheel import Wheel
 from mesh.wire.decode import SERVER, Reader
 from mesh.wire.packets import Auth, Connect, Packet
 from mesh.wire.reasons import (
-    BAD_AUTHENTICATION_METHOD,
     IMPLEMENTATION_SPECIFIC_ERROR,
     SERVER_UNAVAILABLE,
     name_of,
@@ -58,7 +58,7 @@ from mesh.wire.reasons import (
 
 log = logging.getLogger(__name__)
 
-Authenticate = Callable[[Connect, Peer], "Awaitable[Principal] | Principal"]
+Authenticate = Callable[[Connect, Peer, Claim | None], "Awaitable[Principal] | Principal"]
 
 
 @final
@@ -82,11 +82,7 @@ class EndpointClient(ClientStream):
 
     def identify(self) -> None:
         life, endpoint = self.life, self._endpoint
-        claim = life.claim()
-        if claim is not None:
-            answer: Awaitable[Principal] | Principal = endpoint.proven(claim.name)
-        else:
-            answer = endpoint.authenticate(life.connect(), self.peer)
+        answer = endpoint.authenticate(life.connect(), self.peer, life.claim())
         if isinstance(answer, Principal):
             self._open(answer)
         else:
@@ -277,17 +273,18 @@ class EndpointClient(ClientStream):
             endpoint.clients.notices.warn("refused", "%s: client %s: %s", endpoint.name, connection.peer, error)
             endpoint.broker.fail(connection, error.reason)
             return
+        connection.principal.claim = self.life.claim()
         self.flush()  # the broker's output comes first
         self.write(answer)
 
 
 @final
 class Endpoint:
-    """``authenticate`` gets the CONNECT and the peer; it returns the principal or an awaitable of it, or raises
-    ``Refused``.
+    """``authenticate`` gets the CONNECT, the peer, and the claim that the client has proved by a method of
+    ``admission``, if it named one; it returns the principal or an awaitable of it, or raises ``Refused``.
 
-    ``listen`` is where to listen; the ports really bound are in ``ports``. ``proven`` returns the principal of a client
-    that has proved its identity by a method of ``admission``. ``buffers`` may be shared with other endpoints.
+    ``listen`` is where to listen; the ports really bound are in ``ports``. ``buffers`` may be shared with other
+    endpoints.
     ``portion``: bytes of one read that are handled in one turn. ``trail`` names the packet that is handled. The caller
     adds the broker's ``ConnectionWriter`` to ``turn`` once, also if several endpoints share the broker.
     """
@@ -307,13 +304,11 @@ class Endpoint:
         buffers: Buffers | None = None,
         portion: int = PORTION,
         unix_path: UnixPath = no_unix_path,
-        proven: Callable[[str], Principal] | None = None,
         trail: Trail | None = None,
     ) -> None:
         self.name = name
         self.trail = trail
         self.admission = admission
-        self.proven = proven or _no_proven_identity
         self.broker = broker
         self.turn = turn
         self.wheel = wheel
@@ -391,10 +386,6 @@ class Endpoint:
 def _retire(stream: Stream) -> None:
     if isinstance(stream, EndpointClient):
         stream.retire()
-
-
-def _no_proven_identity(_identity: str) -> Principal:
-    raise Refused(BAD_AUTHENTICATION_METHOD)
 
 
 async def settle(group: StreamGroup, grace: float) -> None:

@@ -758,7 +758,7 @@ def test_connections_of_a_removed_user_are_closed_and_its_sessions_stay(protocol
     gone = bench.client("a", "gone", protocol=protocol, clean=False, expiry=100, will=Will("wills", b"gone"))
     subscribe(gone, "news")
     vehicle = bench.client("v", "gone", VEHICLE)
-    bench.broker.expel(lambda principal: principal.name == "gone")
+    bench.broker.expel(lambda principal, peer: principal.name == "gone")
     bench.turn()
     assert gone.closed
     assert [packet.reason for packet in gone.take(Disconnect)] == ([0x87] if protocol == 5 else [])

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from mesh.core.recovery import CoreItems
+from mesh.policy.scram import make_verifier, write_line
 from mesh.registry.embedded import EmbeddedEtcd
+from mesh.topology.provider import ProviderSpec
 from mesh.topology.topology import AccessRule, BackendRule, BackendUser, LimitsSpec, ListenerSpec, Topology
 from mesh.topology.units import Address
 from mesh.transport.endpoint import EndpointClient
 from mesh.wire import reasons
-from mesh.wire.packets import MQTT5, MQTT311, PUBACK, Ack, Connack, Disconnect, Publish
+from mesh.wire.packets import MQTT5, MQTT311, PUBACK, Ack, Auth, Connack, Connect, Disconnect, Publish
+from mesh.wire.properties import Properties
 from tests.core.harness import Mesh, acks, retained, say
 from tests.core.pressed import FLIGHT, QUEUE, WINDOW, codes, flood, full_vehicle, tick
 from tests.support.bare import Bare
 from tests.support.effects import effect_of
 from tests.support.nodes import Nodes, etcd, publish, with_nodes
 from tests.support.ports import free_ports
+from tests.support.scram_client import ScramClient
 from tests.support.waiting import until
 
 __all__ = ["etcd"]  # a fixture
@@ -208,6 +213,46 @@ def test_users_and_anonymous(etcd: EmbeddedEtcd) -> None:
         await mesh.change(lambda topology: rule(topology, anonymous=True))
         assert await closed_with(app) == [reasons.NOT_AUTHORIZED]
         assert (await (await mesh.knock("e", None)).wait(Connack)).reason == 0
+
+    with_nodes(etcd, main)
+
+
+@effect_of("backends.providers")
+def test_providers_of_back_ends(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    file = tmp_path / "apps.scram"
+    file.write_text(f"{write_line('prover', make_verifier('right'))}\n")
+
+    async def prove(mesh: Nodes) -> Bare:
+        client, exchange = await Bare(MQTT5).connect(mesh.backends), ScramClient("prover", "right")
+        mesh.clients.append(client)
+        client.send(Connect(MQTT5, "p", properties=scram(exchange.first())))
+        await client.until(lambda: bool(client.packets), "an answer")
+        if isinstance(client.packets[0], Auth):
+            asked = client.packets[0].properties
+            assert asked is not None
+            client.send(Auth(reasons.CONTINUE_AUTHENTICATION, scram(exchange.final(asked.auth_data or b""))))
+        await client.wait(Connack)
+        return client
+
+    def scram(data: bytes) -> Properties:
+        properties = Properties()
+        properties.auth_method, properties.auth_data = "SCRAM-SHA-256", data
+        return properties
+
+    def asking(*providers: ProviderSpec) -> Callable[[Topology], Topology]:
+        return lambda topology: replace(topology, backends=replace(topology.backends, providers=providers))
+
+    async def main(mesh: Nodes) -> None:
+        app = await mesh.knock("a", "app", b"right")
+        assert (await app.wait(Connack)).reason == 0
+        assert (await (await prove(mesh)).wait(Connack)).reason == reasons.NOT_AUTHORIZED  # among the users it is not
+        await mesh.change(asking(ProviderSpec(name="apps", scram=file)))
+        await mesh.change(lambda topology: replace(topology, backends=replace(topology.backends, users=())))
+        assert await closed_with(app) == [reasons.NOT_AUTHORIZED]
+        prover = await prove(mesh)
+        assert (await prover.wait(Connack)).reason == 0
+        await mesh.change(asking())
+        assert await closed_with(prover) == [reasons.NOT_AUTHORIZED]
 
     with_nodes(etcd, main)
 

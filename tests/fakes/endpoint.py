@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
-from mesh.broker.peer import Peer
 from mesh.broker.principal import BACKEND, Principal, everything
 from mesh.transport.admission import Admission
 from mesh.transport.buffers import Buffers
-from mesh.transport.endpoint import Endpoint
+from mesh.transport.endpoint import Authenticate, Endpoint
 from mesh.transport.listen import Listen
 from mesh.transport.trail import Trail
 from mesh.transport.turn import Turn
 from mesh.transport.wheel import Wheel
 from mesh.transport.writer import ConnectionWriter
 from mesh.wire.limits import PacketLimits
-from mesh.wire.packets import Connect
 from tests.fakes.engine import FakeBroker, FakeJournal
 
 PRINCIPAL = Principal("app", BACKEND, everything())
@@ -25,12 +22,11 @@ PRINCIPAL = Principal("app", BACKEND, everything())
 class EndpointNode:
     """An endpoint around a ``FakeBroker``."""
 
-    def __init__(self, authenticate: Callable[[Connect, Peer], Awaitable[Principal] | Principal] | None = None) -> None:
-        self.authenticate = authenticate or (lambda connect, peer: PRINCIPAL)
+    def __init__(self, authenticate: Authenticate | None = None) -> None:
+        self.authenticate = authenticate or (lambda connect, peer, proven: PRINCIPAL)
         self.connect_timeout = 10.0
         self.buffers = Buffers()
         self.admission = Admission(PacketLimits(), 10)
-        self.proven: Callable[[str], Principal] | None = None
         self.trail: Trail | None = None
 
     async def __aenter__(self) -> EndpointNode:
@@ -45,7 +41,7 @@ class EndpointNode:
         self.endpoint = Endpoint(
             "core", self.engine, self.turn, self.wheel, self.authenticate,
             listen=[Listen("mqtt", "127.0.0.1", 0)], admission=self.admission,
-            connect_timeout=self.connect_timeout, buffers=self.buffers, proven=self.proven,
+            connect_timeout=self.connect_timeout, buffers=self.buffers,
             trail=self.trail,
         )  # fmt: skip
         await self.endpoint.start()

@@ -60,6 +60,7 @@ class FakeBroker(BrokerApi):
         self.received: list[tuple[str, Packet]] = []
         self.aside: list[Packet] = []
         self.opened: list[str] = []
+        self.connects: list[Connect] = []
         self.attached: list[tuple[str, list[int]]] = []
         self.alive: list[str] = []
         self.lost_clients: list[str] = []
@@ -84,6 +85,7 @@ class FakeBroker(BrokerApi):
         connection = self._connection(connect, principal, peer, shell, name)
         connection.assigned = name.startswith("assigned-")
         self.opened.append(name)
+        self.connects.append(connect)
         if self.refuse_with:
             self.write(connection, encode(Connack(False, self.refuse_with), connect.protocol))
             self._close(connection)

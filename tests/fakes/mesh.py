@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
 from mesh.edge.breadcrumb import Breadcrumb
@@ -41,11 +42,13 @@ def prover(secret: bytes) -> Callable[..., bytes]:
     return prove
 
 
-def identify(connect: Connect, peer: Peer) -> str:
-    """The user name is the vehicle; ``nobody`` is refused."""
+def identify(connect: Connect, peer: Peer, proven: Claim | None) -> Claim:
+    """The user name is the vehicle, if the client has not proved another claim; ``nobody`` is refused."""
+    if proven is not None:
+        return proven
     if not connect.username or connect.username == "nobody":
         raise Refused(NOT_AUTHORIZED, f"no vehicle {connect.username!r}")
-    return connect.username
+    return Claim(connect.username, "test")
 
 
 @dataclass
@@ -194,7 +197,10 @@ class FakeMesh:
         self.map = FakeMap("edge-1")
         self.proxy = Proxy(0)
         self.tracer: Any = None
-        self.proven: Callable[[Connect, str], str] | None = None
+        self.identity = ""  # of every client; empty: the one that it names
+
+    def _identify(self, connect: Connect, peer: Peer, proven: Claim | None) -> Claim:
+        return Claim(self.identity, "test") if self.identity else identify(connect, peer, proven)
 
     async def __aenter__(self) -> FakeMesh:
         await self.edge.start()
@@ -202,8 +208,8 @@ class FakeMesh:
         await self.proxy.start()
         self.members.members["edge-1"] = FakeMember("edge-1", ports={"device": self.proxy.port})
         self.door = FrontDoor(
-            "door", 1, [Listen("mqtt", "127.0.0.1", 0)], self.map, self.members, identify, prover(b"secret"),
-            self.admission, self.tracer, self.settings, proven=self.proven,
+            "door", 1, [Listen("mqtt", "127.0.0.1", 0)], self.map, self.members, self._identify, prover(b"secret"),
+            self.admission, self.tracer, self.settings,
         )  # fmt: skip
         await self.door.start()
         self.port = self.door.ports[0]

@@ -18,7 +18,7 @@ def connect(core: str, password: bytes) -> Connect:
 
 def test_edge_accepts_the_core_with_its_password() -> None:
     password = config("core").tier_password("edge-1")
-    principal = config("edge-1").admit_core(connect("core", password), Peer("192.0.2.1", 7))
+    principal = config("edge-1").admit_core(connect("core", password), Peer("192.0.2.1", 7), None)
     assert (principal.name, principal.kind) == ("core", TIER)
 
 
@@ -35,7 +35,7 @@ def test_edge_accepts_the_core_with_its_password() -> None:
 )
 def test_tier_password_is_invalid_for_another_edge_or_core(edge: str, core: str, password: bytes) -> None:
     with pytest.raises(Refused, match="did not prove"):
-        config(edge).admit_core(connect(core, password), Peer("192.0.2.1", 7))
+        config(edge).admit_core(connect(core, password), Peer("192.0.2.1", 7), None)
 
 
 def test_inbox_limits_differ_from_session_limits() -> None:

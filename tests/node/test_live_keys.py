@@ -14,6 +14,7 @@ from mesh.registry.embedded import EmbeddedEtcd
 from mesh.topology import topology as terms
 from mesh.topology.change import Kind, changes
 from mesh.topology.keys import Declared, Key, Live, Members, Parts, Refused, declared
+from mesh.topology.provider import IdentityRule, ProviderSpec
 from mesh.topology.topology import (
     Access,
     AccessRule,
@@ -23,7 +24,6 @@ from mesh.topology.topology import (
     DeadLettersSpec,
     EdgeSpec,
     FrontDoorSpec,
-    IdentityRule,
     InboxSpec,
     LimitsSpec,
     ListenerSpec,
@@ -40,6 +40,7 @@ from tests.support.ports import free_port
 __all__ = ["etcd"]  # a fixture
 
 SECTIONS: dict[str, type] = {
+    "identity": IdentityRule,
     "limits": LimitsSpec,
     "access": Access,
     "access.vehicles": AccessRule,
@@ -100,6 +101,12 @@ OTHER: dict[tuple[type, str], object] = {
     (IdentityRule, "source"): "client_id",
     (IdentityRule, "pattern"): "[a-z]{1,32}",
     (IdentityRule, "default"): "V0",
+    (IdentityRule, "client_ids"): ("{vehicle}",),
+    (IdentityRule, "providers"): (ProviderSpec(name="cert", certificate="dns"),),
+    (BackendRule, "providers"): (ProviderSpec(name="cert", certificate="dns", template="{user}"),),
+    (ListenerSpec, "identify"): ("anonymous",),
+    (ProviderSpec, "certificate"): "uri",
+    (ProviderSpec, "template"): "V-{vehicle}",
     (InboxSpec, "qos"): 0,
     (InboxSpec, "when_full"): terms.DROP_OLDEST,
     (LogsSpec, "level"): "debug",
@@ -197,6 +204,7 @@ def test_each_node_takes_a_change_of_each_key_that_a_running_mesh_takes(etcd: Em
                 prepared.withdraw()
                 assert same(was, node.in_force()), f"{name} takes {path}, which was withdrawn"
         assert len(seen) == len(set(seen))
-        assert {"limits.memory", "identity.scram", "front_doors[0].listen", "pools[0].edges[0].weight"} <= set(seen)
+        some = {"limits.memory", "identity.providers[0].scram", "front_doors[0].listen", "pools[0].edges[0].weight"}
+        assert some <= set(seen)
 
     with_nodes(etcd, main, 'inbox: {subscribe: ["vehicles/{vehicle}/cmd"]}\n')

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.broker.peer import NOWHERE, Peer
+from mesh.broker.claim import Claim
 from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, BACKEND, TIER, VEHICLE, Grant, Permissions
-from mesh.policy.access import ANONYMOUS, Backends, tier_principal, vehicle_principal
-from mesh.policy.attempts import Attempts
-from mesh.policy.identity import CLIENT_ID, USERNAME, Identity
+from mesh.policy.access import backend_principal, tier_principal, vehicle_principal
+from mesh.policy.identity import CLIENT_ID, USERNAME, ClientIds, Identity
 from mesh.policy.pattern import Pattern
 from mesh.policy.template import Template
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
+from mesh.wire.reasons import return_code
 
 PATTERN = Pattern("[A-Z0-9]{3,32}")
 TEMPLATE = Template("vehicles/{vehicle}/#")
@@ -118,49 +118,56 @@ def test_core_may_do_all_except_publish_to_server_topics() -> None:
     assert not principal.permissions.may_publish("$SYS/x")
 
 
-def test_anonymous_back_end_is_admitted() -> None:
-    backends = Backends(True, {}, ALL, Attempts(20))
-    anonymous = backends.principal_of(Connect(), NOWHERE)
-    assert anonymous.name == ANONYMOUS
-    assert anonymous.permissions.may_publish("anything/at/all")
-    assert not anonymous.permissions.may_publish("$x/y")
+def test_back_end_may_do_what_its_grant_allows() -> None:
+    claim = Claim("dashboard", "users")
+    principal = backend_principal(claim, ALL)
+    assert (principal.name, principal.kind, principal.vehicle, principal.claim) == ("dashboard", BACKEND, "", claim)
+    permissions = principal.permissions
+    assert permissions.may_publish("anything/at/all")
+    assert not permissions.may_publish("$x/y")
     assert Permissions("", Grant(("#", "$x/#", "$SYS/#"), ())).may_publish("$x/y")
     assert not Permissions("", Grant(("$SYS/#",), ())).may_publish("$SYS/y")
-    assert anonymous.permissions.may_subscribe("#")
-    assert anonymous.permissions.may_subscribe("$share/g/$SYS/#")
-    assert not anonymous.permissions.may_subscribe("$other/#")
-    named = backends.principal_of(Connect(username="dashboard"), NOWHERE)
-    assert (named.name, named.kind, named.vehicle) == ("dashboard", BACKEND, "")
+    assert permissions.may_subscribe("#")
+    assert permissions.may_subscribe("$share/g/$SYS/#")
+    assert not permissions.may_subscribe("$other/#")
 
 
 @pytest.mark.parametrize(
-    ("username", "password"),
-    [
-        (None, None),
-        ("fleet", None),
-        ("fleet", b""),
-        ("fleet", b"wrong"),
-        ("nobody", b"right"),
-        ("nobody", None),
-        ("", b"right"),
-    ],
-)
-def test_back_end_without_its_password_is_refused(username: str | None, password: bytes | None) -> None:
+    ("client_id", "allowed"),
+    [("VIN1", True), ("VIN1-", True), ("VIN1-hu", True), ("", False), ("VIN2", False), ("VIN10", False),
+     ("xVIN1", False), ("VIN1/hu", False), ("VIN1-*", True), ("*", False), ("{vehicle}", False)],
+)  # fmt: skip
+def test_client_ids_are_bound_to_the_vehicle(client_id: str, allowed: bool) -> None:
+    identity = Identity(USERNAME, PATTERN, client_ids=("{vehicle}", "{vehicle}-*"))
+    connect = Connect(client_id=client_id, username="VIN1")
+    if allowed:
+        identity.bind(connect, Claim("VIN1", "p"), False)
+    else:
+        with pytest.raises(Refused) as refused:
+            identity.bind(connect, Claim("VIN1", "p"), False)
+        assert refused.value.reason == 0x85
+        assert return_code(refused.value.reason) == 2
+    Identity(USERNAME, PATTERN).bind(connect, Claim("VIN1", "p"), False)
+
+
+@pytest.mark.parametrize("form", ["", "any", "*", "{vehicle}*x", "*{vehicle}", "{vehicle}{vehicle}", "{vehicle}**"])
+def test_a_form_of_client_ids_names_the_vehicle_once(form: str) -> None:
+    with pytest.raises(ValueError, match=r'write it like "\{vehicle\}" or'):
+        ClientIds((form,))
+
+
+@pytest.mark.parametrize("name", ["", "vin1", "V#1", "VIN1/x", "V" * 33, "VIN1\0"])
+def test_a_claim_of_any_provider_matches_the_pattern(name: str) -> None:
     with pytest.raises(Refused) as refused:
-        backends = Backends(False, {"fleet": "right"}, ALL, Attempts(20))
-        backends.principal_of(Connect(username=username, password=password), Peer("10.0.0.9", 5))
-    assert refused.value.reason == 0x86
-    assert "right" not in str(refused.value)
+        Identity(USERNAME, PATTERN).bind(Connect(), Claim(name, "cert"), False)
+    assert refused.value.reason == 0x87
 
 
-def test_back_end_with_its_password_is_admitted() -> None:
-    backends = Backends(False, {"fleet": "right"}, ALL, Attempts(20))
-    principal = backends.principal_of(Connect(username="fleet", password=b"right"), NOWHERE)
-    assert (principal.name, principal.kind) == ("fleet", BACKEND)
-
-
-def test_name_with_a_password_needs_it_despite_anonymous() -> None:
-    backends = Backends(True, {"fleet": "right"}, ALL, Attempts(20))
-    with pytest.raises(Refused):
-        backends.principal_of(Connect(username="fleet"), NOWHERE)
-    assert backends.principal_of(Connect(username="other"), NOWHERE).name == "other"
+def test_a_client_that_proved_its_identity_by_a_method_does_not_contradict_it() -> None:
+    identity = Identity(USERNAME, PATTERN)
+    for username in (None, "", "VIN1"):
+        identity.bind(Connect(username=username), Claim("VIN1", "scram"), True)
+    with pytest.raises(Refused) as refused:
+        identity.bind(Connect(username="VIN2"), Claim("VIN1", "scram"), True)
+    assert refused.value.reason == 0x87
+    identity.bind(Connect(username="fleet"), Claim("VIN1", "cert"), False)  # its certificate says who it is

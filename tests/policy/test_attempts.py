@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
 
 from mesh.broker.peer import Peer
-from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, Grant
 from mesh.policy import attempts as module
-from mesh.policy.access import Backends
 from mesh.policy.attempts import SHARED, Allowances, Attempts
-from mesh.policy.scram import SCRAM_SHA_256, ScramMethods, make_verifier
-from mesh.topology.topology import IdentityRule
+from mesh.policy.chain import Chain
+from mesh.policy.scram import ScramProof, Verifiers, make_verifier
+from mesh.policy.users import Users
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD, CONNECTION_RATE_EXCEEDED, NOT_AUTHORIZED, SUCCESS, return_code
@@ -31,22 +27,19 @@ class Core:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.attempts = Attempts(MOST, self.clock)
-        grant = Grant(ALL_TOPICS, ALL_FILTERS, (), NOT_AUTHORIZED)
-        self._backends = Backends(False, USERS, grant, self.attempts)
-        verifiers = {name: make_verifier(password, 1) for name, password in USERS.items()}
-        self._methods = ScramMethods(verifiers, required=False, attempts=self.attempts)
+        self._chain = Chain((Users(USERS, self.attempts, bytes.hex),))
+        self._verifiers = Verifiers({name: make_verifier(password, 1) for name, password in USERS.items()})
 
     def plain(self, address: str, name: str, password: str) -> int:
         """The reason code."""
         try:
-            self._backends.principal_of(Connect(username=name, password=password.encode()), Peer(address, 5))
+            self._chain.decide(Connect(username=name, password=password.encode()), Peer(address, 5))
         except Refused as refused:
             return refused.reason
         return SUCCESS
 
     def scram(self, address: str, name: str, password: str) -> int:
-        proof = self._methods.begin(SCRAM_SHA_256, Peer(address))
-        assert proof is not None
+        proof = ScramProof(self._verifiers, "scram", self.attempts, address)
         client = ScramClient(name, password)
         try:
             challenge, _ = proof.step(client.first())
@@ -149,11 +142,7 @@ class Door(Core):
     def __init__(self) -> None:
         super().__init__()
         self.attempts = Attempts(MOST, self.clock, shared=True)
-        rule = IdentityRule(source="username", pattern=".+")
-        verifiers = {f"V{number}": make_verifier("right", 1) for number in range(2000)}
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mesh.topology.topology.read_verifiers", lambda path: verifiers)
-            self._methods = replace(rule, scram=Path("vehicles.scram")).methods(self.attempts)
+        self._verifiers = Verifiers({f"V{number}": make_verifier("right", 1) for number in range(2000)})
 
 
 def test_a_vehicle_that_guesses_is_slowed_and_the_others_behind_its_address_are_not() -> None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from mesh.broker.broker import Broker
+from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
 from mesh.broker.principal import BACKEND, Principal, everything
 from mesh.broker.settings import Settings
@@ -28,7 +29,7 @@ from tests.fakes.mesh import FakeMap, FakeMember, FakeMembers, identify, prover
 from tests.support.bare import Bare
 
 
-def back_end(connect: Connect, peer: Peer) -> Principal:
+def back_end(connect: Connect, peer: Peer, proven: Claim | None) -> Principal:
     return Principal(connect.username or "anonymous", BACKEND, everything())
 
 

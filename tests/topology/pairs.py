@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mesh.topology.load import loads
 from mesh.topology.nodes import nodes
+from mesh.topology.provider import IdentityRule, ProviderSpec
 from mesh.topology.topology import (
     Access,
     AccessRule,
@@ -22,7 +23,6 @@ from mesh.topology.topology import (
     EtcdSpec,
     EtcdTlsSpec,
     FrontDoorSpec,
-    IdentityRule,
     InboxSpec,
     LimitsSpec,
     ListenerSpec,
@@ -94,11 +94,24 @@ _etcd = st.builds(
     tls=st.none() | st.builds(EtcdTlsSpec, ca=st.sampled_from([None, Path("/ca"), Path("/other")])),
     auth=st.none() | st.builds(EtcdAuthSpec, user=st.sampled_from(["me", "you"]), password=_secrets),
 )
+_providers = st.lists(
+    st.builds(
+        ProviderSpec,
+        name=st.sampled_from(["cert", "file"]),
+        certificate=st.sampled_from(["dns", "uri"]),
+        template=st.sampled_from(["{vehicle}", "V-{vehicle}"]),
+        scram=st.sampled_from([None, Path("/scram")]),
+    ),
+    max_size=2,
+    unique_by=lambda spec: spec.name,
+).map(tuple)
 _identity = st.builds(
     IdentityRule,
     source=st.sampled_from(["username", "client_id"]),
     pattern=st.sampled_from(["[A-Z]{1,9}", "[0-9]{1,9}"]),
-    scram=st.sampled_from([None, Path("/scram")]),
+    client_ids=st.sampled_from([(), ("{vehicle}",)]),
+    set_username=st.booleans(),
+    providers=_providers,
 )
 _users = st.lists(
     st.builds(BackendUser, user=st.sampled_from(["ann", "bob", "eve"]), password=_secrets),
@@ -116,7 +129,7 @@ _parts: dict[str, st.SearchStrategy[Any]] = {
     "front_doors": _groups(FrontDoorSpec, ("door", "gate", "x")),
     "cores": _groups(CoreSpec, ("core", "heart", "x")),
     "pools": _pools(),
-    "backends": st.builds(BackendRule, anonymous=st.booleans(), users=_users.map(tuple)),
+    "backends": st.builds(BackendRule, anonymous=st.booleans(), users=_users.map(tuple), providers=_providers),
     "access": st.builds(Access, vehicles=_rule, backends=_rule, refusal=st.sampled_from([0x80, 0x87])),
     "dead_letters": st.builds(DeadLettersSpec, bytes=_few, age=st.sampled_from([1.0, 60.0]), expired=st.booleans()),
     "limits": _limits,

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from mesh.topology.change import REORDERED, Change, Kind, changes, restarted
 from mesh.topology.nodes import nodes, replica_names
+from mesh.topology.provider import IdentityRule
 from mesh.topology.topology import Topology, as_dict, from_dict
 from tests.topology.pairs import SECRETS, consistent, pairs, topologies
 
-NAMED = {"front_doors": "name", "cores": "name", "pools": "name", "edges": "name", "users": "user"}
+NAMED = {"front_doors": "name", "cores": "name", "pools": "name", "edges": "name", "users": "user", "providers": "name"}
 FILE = {"template": "topics.vehicle", "fleet": "topics.fleet", "source": "from", "prefix": "match.prefix"}
 REFUSED_KEYS = ("mesh", "etcd", "template", "data", "ray")
 
@@ -43,7 +44,8 @@ def leaves(value: Any, path: str = "", key: str = "") -> Iterator[tuple[str, obj
             yield from leaves({name: one for name, one in item.items() if name != NAMED[key]}, place)
     elif isinstance(value, dict):
         for name, item in value.items():
-            yield from leaves(item, ".".join(filter(None, (path, FILE.get(name, name)))), name)
+            word = name if name == "template" and path else FILE.get(name, name)  # a provider has a template, too
+            yield from leaves(item, ".".join(filter(None, (path, word))), name)
     else:
         yield path, value
 
@@ -98,6 +100,11 @@ def must_be_refused(old: Topology, new: Topology, counts: Mapping[str, int]) -> 
     )
 
 
+def named(rule: IdentityRule) -> tuple[str, str, str]:
+    """What names a vehicle."""
+    return rule.source, rule.pattern, rule.default
+
+
 def must_restart(old: Topology, new: Topology) -> set[str]:
     before, after = of(old), of(new)
     stay = {name for name in before if name in after and before[name][0] == after[name][0]}
@@ -105,7 +112,7 @@ def must_restart(old: Topology, new: Topology) -> set[str]:
         return stay
     doors = {name for name in stay if before[name][0] == "door"}
     return {
-        *(doors if old.identity != new.identity else ()),
+        *(doors if named(old.identity) != named(new.identity) else ()),
         *(name for name in doors if before[name][1] == after[name][1] and before[name][2] != after[name][2]),
         *(name for name, pool in pool_of(old).items() if pool_of(new).get(name, pool) != pool),
     }

@@ -8,13 +8,15 @@ from typing import Annotated
 
 import pytest
 
+from mesh.topology import provider
 from mesh.topology import topology as module
 from mesh.topology.keys import KEY, LIVE, Declared, Live, Members, Parts, Refused, Rolling, declared
 
 SECTIONS = [
     kind
-    for kind in vars(module).values()
-    if inspect.isclass(kind) and is_dataclass(kind) and kind.__module__ == module.__name__
+    for home in (module, provider)
+    for kind in vars(home).values()
+    if inspect.isclass(kind) and is_dataclass(kind) and kind.__module__ == home.__name__
 ]
 DECLARED = [pytest.param(item, id=f"{kind.__name__}.{item.name}") for kind in SECTIONS for item in declared(kind)]
 

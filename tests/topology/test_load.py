@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from mesh.broker.peer import NOWHERE
 from mesh.broker.principal import ALL_FILTERS
-from mesh.policy.attempts import Attempts
 from mesh.policy.identity import CLIENT_ID
 from mesh.topology.load import load, loads
 from mesh.topology.nodes import nodes
+from mesh.topology.provider import ProviderSpec
 from mesh.topology.topology import (
     DEAD_LETTER,
     DROP_OLDEST,
     HOLD,
     NEVER,
     AccessRule,
+    BackendUser,
     DeadLettersSpec,
     LimitsSpec,
     Topology,
@@ -44,7 +44,13 @@ etcd:
   endpoints: ["https://etcd-1:2379", "https://10.0.0.2:2379"]
   tls: {ca: ca.pem, cert: mesh.pem, key: key.pem}
   auth: {user: mesh, password: secret}
-identity: {from: client_id, pattern: "[A-Z0-9]{3,32}", default: GUEST}
+identity:
+  from: client_id
+  pattern: "[A-Z0-9]{3,32}"
+  default: GUEST
+  client_ids: ["{vehicle}"]
+  set_username: true
+  providers: [{name: cert, certificate: dns, template: "{vehicle}.cars"}, anonymous]
 topics: {vehicle: "fleet/{vehicle}/#"}
 inbox:
   subscribe: ["fleet/{vehicle}/cmd/#"]
@@ -54,7 +60,10 @@ inbox:
   max_bytes: 1MiB
   when_full: drop_oldest
 front_doors:
-  - {name: door, replicas: 2, listen: [{mqtt: "0.0.0.0:1883"}, {mqtt: "[::1]:1885"}], resources: {door: 1}}
+  - name: door
+    replicas: 2
+    listen: [{mqtt: "0.0.0.0:1883"}, {mqtt: "[::1]:1885", identify: [anonymous]}]
+    resources: {door: 1}
 cores:
   - {name: core, listen: [{mqtt: "core.example:1884"}], resources: {core: 0.5}}
 pools:
@@ -109,6 +118,12 @@ def test_every_key_is_read(full: Topology, tmp_path: Path) -> None:
     assert full.etcd.auth is not None
     assert (full.etcd.auth.user, full.etcd.auth.password) == ("mesh", "secret")
     assert full.identity.source == CLIENT_ID
+    assert (full.identity.client_ids, full.identity.set_username) == (("{vehicle}",), True)
+    assert full.identity.providers == (
+        ProviderSpec(name="cert", certificate="dns", template="{vehicle}.cars"),
+        ProviderSpec(name="anonymous"),
+    )
+    assert [listener.identify for listener in full.front_doors[0].listen] == [(), ("anonymous",)]
     assert full.vehicle_template().vehicle_of("fleet/V1/x") == "V1"
     assert full.inbox is not None
     assert (full.inbox.qos, full.inbox.expiry, full.inbox.max_bytes, full.inbox.when_full) == (
@@ -135,9 +150,8 @@ def test_every_key_is_read(full: Topology, tmp_path: Path) -> None:
     assert full.dead_letters == DeadLettersSpec(bytes=2 << 30, share=32 << 20, age=7 * 86_400.0, expired=True)
     assert full.backends.when_full == HOLD
     assert (full.access.refusal, full.access.on_refusal) == (0x80, "disconnect")
-    grant = full.access.grant(full.access.backends)
-    fleet = Connect(username="fleet", password=b"pass word")
-    assert full.backends.compile(grant, Attempts(20)).principal_of(fleet, NOWHERE).name == "fleet"
+    assert full.backends.users == (BackendUser(user="fleet", password="pass word"),)
+    assert full.backends.names() == ("users",)
     assert (full.limits.connect_timeout, full.limits.max_packet_size, full.limits.in_flight) == (5.0, 65536, 16)
     assert (full.limits.session_expiry, full.limits.owner_timeout) == (30 * 86400, 0.5)
     assert full.map.cache == 500_000

@@ -15,7 +15,7 @@ def doors(*resources: str) -> str:
         f'  - {{name: door-{letter}, listen: [{{mqtt: "0.0.0.0:1883"}}], resources: {{{words}}}}}\n'
         for letter, words in zip("abc", resources, strict=False)
     )
-    return f"front_doors:\n{listed}"
+    return f"identity: {{providers: [anonymous]}}\nfront_doors:\n{listed}"
 
 
 def accepted(text: str) -> bool:

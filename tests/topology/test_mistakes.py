@@ -28,9 +28,27 @@ ADDED = [
     ('etcd: {endpoints: ["https://a:1"], tls: {ca: /no/such/file}}', "etcd.tls.ca", "is not a file"),
     ('etcd: {endpoints: ["https://a:1"], auth: {user: me}}', "etcd.auth.password", "missing"),
     ("etcd: {auth: {user: me, password: x}}", "etcd.endpoints", "missing"),
-    ("identity: {from: certificate}", "identity.from", "username or client_id"),
+    ("identity: {from: certificate}", "identity.from", "client_id or tls_common_name"),
     ("identity: {from: user_name}", "identity.from", "did you mean 'username'?"),
-    ("identity: {from: tls_common_name}", "identity.from", "comes with a later release"),
+    ("identity: {from: tls_common_name, providers: [anonymous]}", "identity.from", "write all of it in providers"),
+    ("identity: {providers: []}", "identity.providers", "write at least one, such as providers: [{name: cert"),
+    ("identity: {providers: [anonymus]}", "identity.providers[0]", "expected a mapping"),
+    ("identity: {providers: [{name: cert}]}", "identity.providers[0].name", "has one of the keys certificate"),
+    ("identity: {providers: [{certificate: dns}]}", "identity.providers[0].name", "every provider needs a name"),
+    ("identity: {providers: [{name: users, certificate: dns}]}", "identity.providers[0].name", "is taken"),
+    ("identity: {providers: [{name: c, certificate: dns}, {name: c, certificate: uri}]}", "identity.providers[1]",
+     "is taken by another provider"),
+    ("identity: {providers: [{name: c, certificate: cn}]}", "identity.providers[0].certificate", "common_name"),
+    ("identity: {providers: [{name: c, certificate: dns, template: V}]}", "identity.providers[0].template",
+     "must have {vehicle} once"),
+    ("identity: {providers: [{name: s, scram: /no/such/file}]}", "identity.providers[0].scram", "cannot be read"),
+    ("identity: {providers: [anonymous, {name: c, certificate: dns}]}", "identity.providers[1]",
+     "write anonymous at the end"),
+    ("identity: {default: V1, providers: [{name: c, certificate: dns}]}", "identity.default", "remove one, or add"),
+    ("identity: {client_ids: [car]}", "identity.client_ids[0]", "must have {vehicle} once"),
+    ("backends: {providers: [{name: c, certificate: dns, template: '{vehicle}'}]}", "backends.providers[0].template",
+     "must have {user} once"),
+    ("backends: {providers: [anonymous]}", "backends.providers", "write anonymous: true beside"),
     ('identity: {pattern: "[A-Z]+"}', "identity.pattern", "{1,64}"),
     ("identity: username", "identity", "Known keys: from, pattern"),
     ("identity:", "identity", "Known keys: from, pattern"),
@@ -109,6 +127,7 @@ def test_wrong_line_is_reported_with_its_place(line: str, key: str, word: str) -
 
 
 # A whole file, the path in the message, and a part of the message.
+OPEN = SMALL.replace("127.0.0.1:1883", "0.0.0.0:1883")
 NODES = [
     (f"mesh: Demo\n{DOOR}{CORE}{POOL}", "mesh", "lower-case"),
     (f"{DOOR}{CORE}{POOL}", "mesh", "missing"),
@@ -129,6 +148,13 @@ NODES = [
     (SMALL.replace(LISTEN, f"{LISTEN}, path: /x"), "front_doors[0].listen[0].path", "remove it"),
     (SMALL.replace("name: door,", "name: door, replicas: 0,"), "front_doors[0].replicas", "from 1"),
     (SMALL.replace("127.0.0.1:1884", "0.0.0.0:1884"), "backends", "beyond this machine"),
+    (OPEN, "identity", "beyond this machine (0.0.0.0:1883)"),
+    (f"{OPEN}identity: {{from: client_id}}\n", "identity",
+     "identity: {from: client_id, providers: [anonymous]} to take every client's word"),
+    (SMALL.replace(LISTEN, f"{LISTEN}, identify: [cert]"), "front_doors[0].listen[0].identify[0]",
+     "there is no provider 'cert' here; the providers are anonymous"),
+    (SMALL.replace(LISTEN, 'mqtt: "127.0.0.1:0", identify: [anonymous]'), "front_doors[0].listen[0].identify",
+     "port 0"),
 ]  # fmt: skip
 
 

@@ -72,6 +72,6 @@ def test_verifiers_that_others_could_change_are_refused(tmp_path: Path) -> None:
     verifiers.write_text(write_line("CAR-1", make_verifier("password")) + "\n")
     file = written(tmp_path, PLAIN + "identity: {scram: vehicles.scram}\n", 0o644)
     verifiers.chmod(0o644)  # as ``mesh scram NAME >> FILE`` makes it
-    assert load(file).identity.scram == verifiers
+    assert load(file).identity.providers[0].scram == verifiers
     verifiers.chmod(0o646)
     assert "other users could change it; run: chmod 664" in said(file)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mesh.topology.load import loads
+from mesh.topology.provider import ProviderSpec
 from mesh.topology.warnings import warnings
-from tests.topology.small import DOOR, POOL, SMALL
+from tests.topology.small import CORE, DOOR, POOL, SMALL
 
 OPEN_CORE = 'cores: [{name: core, listen: [{mqtt: "0.0.0.0:1884"}]}]\n'
 USERS = "backends: {users: [{user: fleet, password: secret}]}\n"
@@ -28,6 +29,34 @@ def test_a_console_that_other_machines_reach_has_no_login(address: str) -> None:
     (text,) = warned(f'{SMALL}console: "{address}"\n')
     assert text.startswith("console: the console has no login")
     assert address in text
+
+
+@pytest.mark.parametrize(
+    ("providers", "listen", "open"),
+    [
+        ("[anonymous]", '{mqtt: "0.0.0.0:1883"}', True),
+        ("[anonymous]", '{mqtt: "127.0.0.1:1883"}', False),
+        ("[{name: cert, certificate: dns}]", '{mqtt: "0.0.0.0:1883"}', False),
+        ("[{name: cert, certificate: dns}, anonymous]", '{mqtt: "0.0.0.0:1883"}', True),
+        ("[{name: cert, certificate: dns}, anonymous]", '{mqtt: "0.0.0.0:1883", identify: [cert]}', False),
+    ],
+)
+def test_vehicles_without_a_proof_beyond_this_machine(providers: str, listen: str, open: bool) -> None:
+    door = f"front_doors: [{{name: door, listen: [{listen}]}}]\n"
+    found = warned(f"mesh: demo\n{door}{CORE}{POOL}identity: {{providers: {providers}}}\n")
+    assert len(found) == open
+    assert all(text.startswith("identity.providers: every client that reaches 0.0.0.0:1883") for text in found)
+
+
+def test_the_short_forms_are_one_provider(tmp_path: Path) -> None:
+    (tmp_path / "v.scram").touch(0o600)
+
+    def providers(keys: str) -> tuple[ProviderSpec, ...]:
+        text = SMALL.replace("127.0.0.1:1883", "0.0.0.0:1883") + f"identity: {{{keys}}}\n"
+        return loads(text.encode(), "t.yaml", tmp_path).identity.providers
+
+    assert providers("from: tls_common_name") == (ProviderSpec(name="certificate", certificate="common_name"),)
+    assert providers("scram: v.scram") == (ProviderSpec(name="scram", scram=tmp_path / "v.scram"),)
 
 
 def test_back_ends_without_a_password_beyond_this_machine() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import mmap
-from collections.abc import Awaitable, Callable
 
 import pytest
 
+from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
 from mesh.broker.session import Connection
+from mesh.transport.endpoint import Authenticate
 from mesh.transport.frame import WINDOW
 from mesh.transport.lifecycle import EARLY
 from mesh.transport.listen import Listen
@@ -129,7 +130,7 @@ def test_a_connect_at_which_the_broker_fails_is_refused(waits: bool) -> None:
         return PRINCIPAL
 
     async def main() -> None:
-        async with EndpointNode((lambda connect, peer: found()) if waits else None) as node:
+        async with EndpointNode((lambda connect, peer, proven: found()) if waits else None) as node:
             node.engine.faulty.add("one")
             one = await Bare(MQTT5).connect(node.port)
             one.send(Connect(MQTT5, "one"))
@@ -170,24 +171,24 @@ def test_client_that_sends_no_connect_is_closed() -> None:
     run(main())
 
 
-def refuse(connect: Connect, peer: Peer) -> Principal:
+def refuse(connect: Connect, peer: Peer, proven: Claim | None) -> Principal:
     raise Refused(0x86)
 
 
-def refuse_identifier(connect: Connect, peer: Peer) -> Principal:
+def refuse_identifier(connect: Connect, peer: Peer, proven: Claim | None) -> Principal:
     raise Refused(0x85)
 
 
-async def refuse_later(connect: Connect, peer: Peer) -> Principal:
+async def refuse_later(connect: Connect, peer: Peer, proven: Claim | None) -> Principal:
     await asyncio.sleep(0)
     raise Refused(0x86)
 
 
-async def fail_later(connect: Connect, peer: Peer) -> Principal:
+async def fail_later(connect: Connect, peer: Peer, proven: Claim | None) -> Principal:
     raise ValueError("the directory is on fire")
 
 
-async def never(connect: Connect, peer: Peer) -> Principal:
+async def never(connect: Connect, peer: Peer, proven: Claim | None) -> Principal:
     await asyncio.sleep(3600)
     return PRINCIPAL
 
@@ -198,7 +199,7 @@ async def never(connect: Connect, peer: Peer) -> Principal:
     [(refuse, 4, 0x86), (refuse_identifier, 2, 0x85), (refuse_later, 4, 0x86), (fail_later, 3, 0x88), (never, 3, 0x88)],
 )
 def test_refused_client_gets_a_connack_with_the_reason(
-    authenticate: Callable[[Connect, Peer], Awaitable[Principal] | Principal], old: int, new: int
+    authenticate: Authenticate, old: int, new: int
 ) -> None:
     async def main() -> None:
         node = EndpointNode(authenticate)
@@ -218,7 +219,7 @@ def test_packets_sent_during_the_look_up_keep_their_order() -> None:
     async def main() -> None:
         gate = asyncio.Event()
 
-        async def later(connect: Connect, peer: Peer) -> Principal:
+        async def later(connect: Connect, peer: Peer, proven: Claim | None) -> Principal:
             await gate.wait()
             return PRINCIPAL
 

@@ -110,7 +110,6 @@ class DoorWorld(World):
     async def __aenter__(self) -> World:
         self._mesh = FakeMesh(DoorSettings(connect_timeout=self.connect_timeout, attach_timeout=self.connect_timeout))
         self._mesh.admission = self.admission
-        self._mesh.proven = lambda connect, identity: identity
         self._mesh.map.gate = self.gate
         await self._mesh.__aenter__()
         self.port = self._mesh.port
@@ -138,12 +137,13 @@ class EndpointWorld(World):
         self._node = EndpointNode(self._authenticate)
         self._node.admission = self.admission
         self._node.connect_timeout = self.connect_timeout
-        self._node.proven = lambda identity: PRINCIPAL
         await self._node.__aenter__()
         self.port = self._node.port
         return self
 
-    def _authenticate(self, connect: Connect, peer: Peer) -> Awaitable[Principal] | Principal:
+    def _authenticate(self, connect: Connect, peer: Peer, proven: Claim | None) -> Awaitable[Principal] | Principal:
+        if proven is not None:
+            return PRINCIPAL
         if connect.username in (None, "nobody"):
             raise Refused(NOT_AUTHORIZED)
         return self._later()

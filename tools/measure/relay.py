@@ -63,7 +63,7 @@ async def serve(port: int, folder: Path) -> None:
     host.start()
     principal = Principal("bench", BACKEND, everything())
     endpoint = Endpoint(
-        "bench", broker, host.turn, host.wheel, lambda connect, peer: principal,
+        "bench", broker, host.turn, host.wheel, lambda connect, peer, proven: principal,
         listen=[Listen("mqtt", "127.0.0.1", port)], admission=Admission(PacketLimits(), 100),
     )  # fmt: skip
     await endpoint.start()

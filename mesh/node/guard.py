@@ -1,0 +1,99 @@
+"""The providers of identities that a node runs, and their exchange while it serves.
+
+It knows plans and chains: never what a provider does, nor which connections there are. What always holds:
+
+* a provider is started before a chain asks it, and stopped after none does;
+* a provider whose plan has not changed stays, with all that it has cached;
+* whenever claims may have been lost, ``changed`` is called once, in the turn in which that became so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, final
+
+from mesh.node.prepared import Prepared
+from mesh.policy.chain import Chain, Chains
+from mesh.policy.order import Order, Planned
+from mesh.policy.providers import Provider
+
+
+class _Running(NamedTuple):
+    plan: Planned
+    provider: Provider
+
+
+@final
+class Guard:
+    """``chains`` decides about clients. ``changed`` is called after claims may have been lost."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.chains = Chains(Chain(()))
+        self._changed = changed
+        self._running: dict[str, _Running] = {}
+        self._stops: set[asyncio.Task[None]] = set()
+
+    async def start(self, order: Order) -> None:
+        """Start the providers. Raises ``OSError`` or ``ValueError`` if one cannot work."""
+        (await self.prepare(order)).commit()
+
+    async def prepare(self, order: Order) -> Prepared:
+        """Prepare other providers. Raises ``OSError`` or ``ValueError`` if one cannot work."""
+        after: dict[str, _Running] = {}
+        fresh: list[Provider] = []
+        try:
+            for plan in order.providers:
+                running = self._running.get(plan.name)
+                if running is not None and running.plan.key == plan.key:
+                    after[plan.name] = running
+                    continue
+                provider = plan.make(None if running is None else running.provider)
+                await provider.start()
+                fresh.append(provider)
+                after[plan.name] = _Running(plan, provider)
+        except BaseException:
+            self._stop(fresh)
+            raise
+        chains = _chains(order, {name: running.provider for name, running in after.items()})
+
+        def commit() -> None:
+            stay = {running.provider for running in after.values()}
+            gone = [running.provider for running in self._running.values() if running.provider not in stay]
+            self._running = after
+            self.chains.take(chains)
+            for provider in fresh:
+                provider.changed = self._changed
+            self._stop(gone)
+            self._changed()
+
+        prepared = Prepared()
+        prepared.add(commit, lambda: self._stop(fresh))
+        return prepared
+
+    async def stop(self) -> None:
+        """Stop all providers. The chains admit no client any longer."""
+        self.chains.take(Chains(Chain(())))
+        self._stop([running.provider for running in self._running.values()])
+        self._running = {}
+        await asyncio.gather(*self._stops, return_exceptions=True)
+
+    def in_force(self) -> dict[str, object]:
+        """What the chains go by, by name."""
+        return self.chains.in_force()
+
+    def _stop(self, providers: list[Provider]) -> None:
+        for provider in providers:
+            task = asyncio.get_running_loop().create_task(provider.stop(), name=f"stop of provider {provider.name}")
+            self._stops.add(task)
+            task.add_done_callback(self._stops.discard)
+
+
+def _chains(order: Order, providers: dict[str, Provider]) -> Chains:
+    return Chains(
+        Chain(tuple(providers.values()), order.bind),
+        {
+            listener: Chain(tuple(providers[name] for name in names), order.bind)
+            for listener, names in order.listeners.items()
+        },
+    )
