@@ -53,6 +53,7 @@ FILES = (  # of other rooms: what each message passes
     "transport/buffers.py",
     "transport/client.py",
     "transport/endpoint.py",
+    "transport/expiry.py",
     "transport/frame.py",
     "transport/lifecycle.py",
     "transport/link.py",

@@ -198,7 +198,7 @@ class FrontDoor:
         counters, clients, group = self._context.counters, self.clients, self.group
         sockets = SocketsStatus(
             CLIENT, len(group.streams), clients.rejected, clients.silent, group.bytes_in, group.bytes_out,
-            group.held(), self._listeners.status(),
+            group.held(), self._listeners.status(), clients.outlived,
         )  # fmt: skip
         return ConnectionsStatus(
             sockets, clients.buffers.status(), counters.accepted, counters.packets_up, counters.packets_down,

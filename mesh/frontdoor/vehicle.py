@@ -86,6 +86,7 @@ class Vehicle(VehicleConnection):
         """The vehicle is known; returns its owner if that is cached."""
         door, life = self._door, self.life
         self.claim = claim
+        self.rest_on(claim)
         self.name = claim.name
         self.connect = self._onward(claim)
         if life.protocol == MQTT5 and door.settings.topic_aliases:
@@ -271,6 +272,7 @@ class Vehicle(VehicleConnection):
             try:
                 self._write(self.life.prove_again_raw(raw))
                 self.claim = self.life.claim()
+                self.rest_on(self.claim)
             except Refused as refused:
                 self.drop(f"its re-authentication failed: {refused}", self.life.goodbye(refused.reason))
                 return []

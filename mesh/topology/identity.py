@@ -16,11 +16,12 @@ from mesh.policy.users import USERS
 from mesh.topology import units
 from mesh.topology.fields import Table, table
 from mesh.topology.provider import IdentityRule, ProviderSpec
+from mesh.topology.remotekeys import read_http, read_jwt
 from mesh.topology.topology import FrontDoorSpec
 from mesh.topology.tree import Scalar
 
 _TLS_COMMON_NAME: Final = "tls_common_name"
-_KINDS: Final = ("certificate", "scram")
+_KINDS: Final = ("certificate", "scram", "jwt", "http")
 _KEYS: Final = ("name", *_KINDS, "template")
 _EXAMPLE: Final = "providers: [{name: cert, certificate: common_name}]"
 
@@ -123,6 +124,8 @@ def _provider(fields: Table, path: Paths, place: str) -> ProviderSpec | None:
         certificate=fields.value("certificate", units.choice(*FIELDS), ""),
         template=fields.value("template", lambda text: NameTemplate(text, place).text, place),
         scram=fields.value("scram", _verifiers(path), None),
+        jwt=read_jwt(fields, path),
+        http=read_http(fields, path),
     )
 
 

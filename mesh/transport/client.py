@@ -11,6 +11,7 @@ only what follows CONNACK. It must never know sessions, topics or edges. What al
 * without a keep alive a packet that has begun must come at that rate, measured over ``STALL`` seconds;
 * the socket is not read while the client is looked up;
 * what the client makes this node buffer is counted in the node's ``Buffers``, from the first byte to the end;
+* a connection ends with the claim that it rests on, in each state that follows its identification;
 * ``ended`` is called exactly once, whichever side ends the connection.
 """
 
@@ -24,9 +25,11 @@ from typing import Final, final
 
 from mypy_extensions import mypyc_attr
 
+from mesh.broker.claim import Claim
 from mesh.broker.notices import Notices
 from mesh.transport.admission import Admission
 from mesh.transport.buffers import Buffering, Buffers
+from mesh.transport.expiry import Expiry
 from mesh.transport.frame import WINDOW
 from mesh.transport.lifecycle import Lifecycle, Rejection
 from mesh.transport.refusal import Refused
@@ -34,10 +37,17 @@ from mesh.transport.states import ACCEPT, CLOSE, HAND_OVER, IDENTIFYING, OPEN, W
 from mesh.transport.stream import HOLD_IDENTITY, HOLD_WRITING, StreamGroup
 from mesh.transport.wheel import TICK
 from mesh.wire.partial import LARGE, large
-from mesh.wire.reasons import KEEP_ALIVE_TIMEOUT, QUOTA_EXCEEDED, SERVER_UNAVAILABLE
+from mesh.wire.reasons import (
+    KEEP_ALIVE_TIMEOUT,
+    MAXIMUM_CONNECT_TIME,
+    NOT_AUTHORIZED,
+    QUOTA_EXCEEDED,
+    SERVER_UNAVAILABLE,
+)
 
 KEEP_ALIVE_FACTOR: Final = 1.5  # [MQTT-3.1.2-22]
 STALL: Final = 10.0  # seconds: longer than a phone network needs to change the cell
+_OUTLIVED: Final = "what it proved its identity with has expired"
 PACKET_RATE: Final = 256  # bytes a second: the slowest mobile network is ten times as fast
 
 log = logging.getLogger(__name__)
@@ -60,6 +70,7 @@ class ClientContext:
         "group",
         "name",
         "notices",
+        "outlived",
         "packet_rate",
         "rejected",
         "silent",
@@ -85,6 +96,7 @@ class ClientContext:
         self.notices = Notices(log.warning, time.monotonic)
         self.rejected = 0
         self.silent = 0  # closed because of keep alive
+        self.outlived = 0  # closed because their claims ended
 
     def in_force(self) -> dict[str, object]:
         """What holds for connections that open now, by name."""
@@ -102,7 +114,7 @@ class ClientStream(Buffering):
     ``buffered``, ``before_last`` and ``ended``. ``kept``: bytes of the packet in progress that are counted; ``unread``:
     those that the client has not read."""
 
-    __slots__ = ("_context", "_endless", "_task", "_unread", "kept", "life", "unread")
+    __slots__ = ("_context", "_endless", "_expiry", "_task", "_unread", "kept", "life", "unread")
 
     def __init__(self, context: ClientContext) -> None:
         super().__init__(context.group)
@@ -111,6 +123,7 @@ class ClientStream(Buffering):
         self.unread = 0
         self._context = context
         self._endless = False  # the session has no keep alive
+        self._expiry: Expiry | None = None  # of the claim
         self._task: asyncio.Task[None] | None = None
         self._unread = 0  # bytes that the client had not read when its deadline was last looked at
 
@@ -172,6 +185,19 @@ class ClientStream(Buffering):
             self.group.wheel.watch(self, STALL)
         else:
             self.group.wheel.watch(self, KEEP_ALIVE_FACTOR * keep_alive)
+
+    def rest_on(self, claim: Claim | None) -> None:
+        """End the connection when ``claim`` ends; in place of the claim before. It may have none."""
+        moment, expiry = 0.0 if claim is None else claim.expires, self._expiry
+        if self.life.ended():
+            return
+        if expiry is not None and moment:
+            expiry.move(moment)
+        elif expiry is not None:
+            expiry.cancel()
+            self._expiry = None
+        elif moment:
+            self._expiry = Expiry(self.group.wheel, moment, self._outlived)
 
     def refuse(self, refused: Refused) -> None:
         """Refuse the client and end the connection."""
@@ -318,11 +344,22 @@ class ClientStream(Buffering):
         self._unread = unread
         return bool(self.holds & HOLD_WRITING) and (before == 0 or unread < before)
 
+    def _outlived(self) -> None:
+        """The claim has ended (MQTT 5.0 section 3.14.2.1: the maximum connection time that was authorized is over)."""
+        self._context.outlived += 1
+        if self.life.state == OPEN:
+            self.fail(MAXIMUM_CONNECT_TIME, _OUTLIVED)
+        else:
+            self.refuse(Refused(NOT_AUTHORIZED, _OUTLIVED))
+
     def _end(self) -> None:
         if self.life.ended():
             return
         self.life.move(CLOSE)
         self._context.buffers.count(self, 0)
+        expiry, self._expiry = self._expiry, None
+        if expiry is not None:
+            expiry.cancel()
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()

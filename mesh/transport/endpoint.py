@@ -197,6 +197,7 @@ class EndpointClient(ClientStream):
             endpoint.faults.warn("open", "%s: the CONNECT of client %s could not be handled", endpoint.name, self.peer)
             self.refuse(Refused(IMPLEMENTATION_SPECIFIC_ERROR, str(error)))
             return
+        self.rest_on(principal.claim)
         early = self.hand_over()
         self._reader = reader = Reader(endpoint.admission.limits, SERVER, life.protocol)
         self._source = f"{principal.name}, client {connect.client_id}".encode()
@@ -273,7 +274,8 @@ class EndpointClient(ClientStream):
             endpoint.clients.notices.warn("refused", "%s: client %s: %s", endpoint.name, connection.peer, error)
             endpoint.broker.fail(connection, error.reason)
             return
-        connection.principal.claim = self.life.claim()
+        claim = connection.principal.claim = self.life.claim()
+        self.rest_on(claim)
         self.flush()  # the broker's output comes first
         self.write(answer)
 
@@ -376,7 +378,7 @@ class Endpoint:
         clients, group = self.clients, self.group
         return SocketsStatus(
             link, len(group.streams), clients.rejected, clients.silent, group.bytes_in, group.bytes_out,
-            group.held(), self._listeners.status(),
+            group.held(), self._listeners.status(), clients.outlived,
         )  # fmt: skip
 
     def _client(self) -> EndpointClient:

@@ -182,6 +182,14 @@ class SocketsStatus(Status):
     ]
     held: Held
     listeners: tuple[ListenerStatus, ...]
+    outlived: Annotated[
+        int,
+        counter(
+            "mesh_claims_expired_total",
+            "Connections closed because what proved the client's identity, such as a token, has expired.",
+            ("link",),
+        ),
+    ] = 0
 
     def with_refused(self) -> int:
         """All refused connections: by a listener, or later."""
@@ -196,6 +204,7 @@ def together(link: str, statuses: Sequence[SocketsStatus]) -> SocketsStatus:
         connections=sum(status.connections for status in statuses),
         refused=sum(status.refused for status in statuses),
         silent=sum(status.silent for status in statuses),
+        outlived=sum(status.outlived for status in statuses),
         bytes_in=sum(status.bytes_in for status in statuses),
         bytes_out=sum(status.bytes_out for status in statuses),
         held=Held(

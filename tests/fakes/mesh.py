@@ -198,9 +198,11 @@ class FakeMesh:
         self.proxy = Proxy(0)
         self.tracer: Any = None
         self.identity = ""  # of every client; empty: the one that it names
+        self.expires = 0.0  # when the claims of clients end that have not proved another one
 
     def _identify(self, connect: Connect, peer: Peer, proven: Claim | None) -> Claim:
-        return Claim(self.identity, "test") if self.identity else identify(connect, peer, proven)
+        found = Claim(self.identity, "test") if self.identity else identify(connect, peer, proven)
+        return proven or Claim(found.name, "test", expires=self.expires)
 
     async def __aenter__(self) -> FakeMesh:
         await self.edge.start()

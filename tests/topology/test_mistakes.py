@@ -15,6 +15,8 @@ from mesh.topology.topology import Topology
 from mesh.topology.tree import MAX_BYTES, MAX_DEPTH
 from tests.topology.small import CORE, DOOR, LISTEN, POOL, SMALL, mistakes, only
 
+JWT = "keys: 'https://issuer.example/keys', issuer: i"
+
 # The line added to a valid file, the path in the message, and a part of the message.
 ADDED = [
     ("telemtry: {sample: 1}", "telemtry", "unknown key; did you mean 'telemetry'? Known keys: mesh"),
@@ -42,6 +44,37 @@ ADDED = [
     ("identity: {providers: [{name: c, certificate: dns, template: V}]}", "identity.providers[0].template",
      "must have {vehicle} once"),
     ("identity: {providers: [{name: s, scram: /no/such/file}]}", "identity.providers[0].scram", "cannot be read"),
+    ("identity: {providers: [{name: t, jwt: {issuer: i, algorithms: [ES256]}}]}", "identity.providers[0].jwt.keys",
+     "missing key; write a file or a URL"),
+    ("identity: {providers: [{name: t, jwt: {keys: 'https://i.example', algorithms: [ES256]}}]}",
+     "identity.providers[0].jwt.issuer", "missing"),
+    (f"identity: {{providers: [{{name: t, jwt: {{{JWT}}}}}]}}", "identity.providers[0].jwt.algorithms",
+     "such as [ES256]"),
+    (f"identity: {{providers: [{{name: t, jwt: {{{JWT}, algorithms: [none]}}}}]}}",
+     "identity.providers[0].jwt.algorithms", "'none' is not known; known are RS256"),
+    (f"identity: {{providers: [{{name: t, jwt: {{{JWT}, algorithms: [RS256, HS256]}}}}]}}",
+     "identity.providers[0].jwt.algorithms", "a public key could be taken for the secret"),
+    (f"identity: {{providers: [{{name: t, jwt: {{{JWT}, algorithms: [HS256]}}}}]}}",
+     "identity.providers[0].jwt.keys", "put it into a private file"),
+    ("identity: {providers: [{name: t, jwt: {keys: 'http://issuer.example/k', issuer: i, algorithms: [ES256]}}]}",
+     "identity.providers[0].jwt.keys", "must begin with https://"),
+    ("identity: {providers: [{name: t, jwt: {keys: /no/such/file, issuer: i, algorithms: [ES256]}}]}",
+     "identity.providers[0].jwt.keys", "cannot be read"),
+    (f"identity: {{providers: [{{name: t, jwt: {{{JWT}, algorithms: [ES256], leeway: 1h}}}}]}}",
+     "identity.providers[0].jwt.leeway", "from 0s to 300s"),
+    ("identity: {providers: [{name: h, http: {}}]}", "identity.providers[0].http.url", "missing key; write the URL"),
+    ("identity: {providers: [{name: h, http: {url: 'http://auth.example'}}]}", "identity.providers[0].http.url",
+     "must begin with https://"),
+    ("identity: {providers: [{name: h, http: {url: 'https://u:p@auth.example'}}]}", "identity.providers[0].http.url",
+     "use a header"),
+    ("identity: {providers: [{name: h, http: {url: 'https://a.example', timeout: 9s}}]}",
+     "identity.providers[0].http.timeout", "from 0.1s to 8s"),
+    ("identity: {providers: [{name: h, http: {url: 'https://a.example', on_failure: allow}}]}",
+     "identity.providers[0].http.on_failure", "deny or next"),
+    ("identity: {providers: [{name: h, http: {url: 'https://a.example', headers: {Host: x}}}]}",
+     "identity.providers[0].http.headers", "'Host' is not a header that can be set here"),
+    ("identity: {providers: [{name: h, http: {url: 'https://a.example', headers: {'a b': x}}}]}",
+     "identity.providers[0].http.headers", "write one such as X-Token"),
     ("identity: {providers: [anonymous, {name: c, certificate: dns}]}", "identity.providers[1]",
      "write anonymous at the end"),
     ("identity: {default: V1, providers: [{name: c, certificate: dns}]}", "identity.default", "remove one, or add"),
