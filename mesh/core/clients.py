@@ -21,6 +21,7 @@ from mesh.node.prepared import Prepared
 from mesh.policy.access import backend_principal
 from mesh.policy.attempts import Attempts
 from mesh.policy.order import Order
+from mesh.policy.status import ProviderStatus
 from mesh.transport.admission import Admission
 from mesh.transport.buffers import Buffers
 from mesh.transport.endpoint import Endpoint
@@ -114,8 +115,12 @@ class BackEndClients:
         return {**endpoint, **self._guard.in_force(), "wrong_passwords": self.attempts.in_force()}
 
     def detail(self) -> str:
-        """What is wrong with certificates, or will be soon, in one sentence; else empty."""
-        return "" if self._endpoint is None else self._endpoint.detail()
+        """What is wrong with providers of identities or certificates, or will be soon, in one sentence; else empty."""
+        return self._guard.fault() or ("" if self._endpoint is None else self._endpoint.detail())
+
+    def providers(self) -> tuple[ProviderStatus, ...]:
+        """Figures of the providers of identities."""
+        return self._guard.status()
 
     def status(self) -> tuple[SocketsStatus, ...]:
         """Figures of all listeners together; none before ``listen``."""

@@ -351,6 +351,7 @@ class CoreNode:
             links=links,
             unknown_vehicles=router.unknown,
             attempts=clients.attempts.status(),
+            providers=clients.providers(),
             services=services.status(),
         )
 

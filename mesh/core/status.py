@@ -8,7 +8,7 @@ from typing import Annotated, Final, final
 from mesh.figures.instrument import counter, gauge
 from mesh.figures.node import NodeStatus
 from mesh.node.status import BrokerHostStatus, ServicesStatus
-from mesh.policy.status import AttemptsStatus
+from mesh.policy.status import AttemptsStatus, ProviderStatus
 from mesh.transport.status import BuffersStatus, LinkStatus, SocketsStatus
 
 _LINK: Final = ("link", "peer")
@@ -73,4 +73,5 @@ class CoreStatus(NodeStatus):
         int, counter("mesh_unknown_vehicle_messages_total", "Messages for vehicles that no edge owns.")
     ]
     attempts: AttemptsStatus
+    providers: tuple[ProviderStatus, ...] = ()
     services: ServicesStatus

@@ -184,12 +184,16 @@ class DoorNode:
         found = door.status()
         return DoorStatus(
             metrics=services.metrics,
-            detail=door.clients.buffers.strain() or ("" if follower is None else follower.detail) or door.detail(),
+            detail=door.clients.buffers.strain()
+            or ("" if follower is None else follower.detail)
+            or self._guard.fault()
+            or door.detail(),
             revision=self._config.revision if follower is None else follower.revision,
             begun=self._config.revision if follower is None else follower.begun,
             connections=found.clients.connections,
             door=found,
             attempts=self._attempts.status(),
+            providers=self._guard.status(),
             services=services.status(),
         )
 

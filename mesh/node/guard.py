@@ -17,6 +17,7 @@ from mesh.node.prepared import Prepared
 from mesh.policy.chain import Chain, Chains
 from mesh.policy.order import Order, Planned
 from mesh.policy.providers import Provider
+from mesh.policy.status import ProviderStatus
 
 
 class _Running(NamedTuple):
@@ -77,6 +78,14 @@ class Guard:
         self._stop([running.provider for running in self._running.values()])
         self._running = {}
         await asyncio.gather(*self._stops, return_exceptions=True)
+
+    def status(self) -> tuple[ProviderStatus, ...]:
+        """The status of the providers, for ``mesh status`` and metrics."""
+        return self.chains.status()
+
+    def fault(self) -> str:
+        """What is wrong with the providers, in one sentence; empty if they work."""
+        return self.chains.fault()
 
     def in_force(self) -> dict[str, object]:
         """What the chains go by, by name."""

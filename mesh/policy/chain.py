@@ -21,6 +21,7 @@ from mesh.broker.claim import Claim
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
 from mesh.policy.providers import Provider, Verdict
+from mesh.policy.status import ProviderStatus
 from mesh.transport.authentication import Methods, Proof
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
@@ -28,6 +29,7 @@ from mesh.wire.reasons import (
     BAD_AUTHENTICATION_METHOD,
     BAD_USER_NAME_OR_PASSWORD,
     NOT_AUTHORIZED,
+    SERVER_BUSY,
     SERVER_UNAVAILABLE,
 )
 
@@ -73,6 +75,7 @@ class Chain:
         for provider in self.providers:
             if provider.name == claim.provider and provider.holds(claim):
                 self._bind(connect, claim, True)
+                provider.decisions.allowed += 1
                 return claim
         raise Refused(NOT_AUTHORIZED, f"the provider {claim.provider!r} does not vouch for {claim.name!r:.80} now")
 
@@ -108,21 +111,29 @@ class Chain:
 
     def _ask(self, provider: Provider, connect: Connect, peer: Peer) -> Verdict | Awaitable[Verdict]:
         try:
-            return provider.decide(connect, peer)
-        except Refused:
+            verdict = provider.decide(connect, peer)
+        except Refused as refused:
+            _count_refusal(provider, refused)
             raise
         except Exception as error:  # noqa: BLE001 - logged; an error in a provider must not let a client in
             raise self._failed(provider, error) from None
+        if verdict is None or isinstance(verdict, Claim):
+            _count(provider, verdict)
+        return verdict
 
     async def _answer(self, provider: Provider, verdict: Awaitable[Verdict]) -> Verdict:
         try:
-            return await verdict
-        except Refused:
+            found = await verdict
+        except Refused as refused:
+            _count_refusal(provider, refused)
             raise
         except Exception as error:  # noqa: BLE001 - as in ``_ask``
             raise self._failed(provider, error) from None
+        _count(provider, found)
+        return found
 
     def _failed(self, provider: Provider, error: Exception) -> Refused:
+        provider.decisions.failed += 1
         self._notices.warn("failed", "the provider %r could not decide about a client: %r", provider.name, error)
         return Refused(SERVER_UNAVAILABLE, f"the provider {provider.name!r} could not decide")
 
@@ -132,6 +143,20 @@ class Chain:
             provider.unknown(connect, peer)
         asked = ", ".join(provider.name for provider in self.providers)
         return Refused(self._refusal, f"no provider of identities admits it; asked were: {asked}")
+
+
+def _count(provider: Provider, verdict: Verdict) -> None:
+    if verdict is None:
+        provider.decisions.passed += 1
+    else:
+        provider.decisions.allowed += 1
+
+
+def _count_refusal(provider: Provider, refused: Refused) -> None:
+    if refused.reason in (SERVER_UNAVAILABLE, SERVER_BUSY):
+        provider.decisions.failed += 1
+    else:
+        provider.decisions.denied += 1
 
 
 def _refusal(codes: set[int]) -> int:
@@ -182,6 +207,21 @@ class Chains(Methods):
     def begin(self, method: str, peer: Peer) -> Proof | None:
         return self.of(peer).begin(method, peer)
 
+    def status(self) -> tuple[ProviderStatus, ...]:
+        """The status of the providers, for ``mesh status`` and metrics."""
+        return tuple(_status(provider) for provider in self._providers())
+
+    def fault(self) -> str:
+        """What is wrong with the first provider that does not work; empty if all do."""
+        faults = (provider.fault() for provider in self._providers())
+        return next((fault for fault in faults if fault), "")
+
+    def _providers(self) -> list[Provider]:
+        found = dict.fromkeys(self.usual.providers)
+        for chain in self._chains.values():
+            found |= dict.fromkeys(chain.providers)
+        return list(found)
+
     def in_force(self) -> dict[str, object]:
         """What the chains go by, by name."""
         asked = {"": self.usual, **self._chains}
@@ -189,3 +229,10 @@ class Chains(Methods):
             "providers": {one.name: one.in_force() for chain in asked.values() for one in chain.providers},
             "order": {listener: [one.name for one in asked[listener].providers] for listener in sorted(asked)},
         }
+
+
+def _status(provider: Provider) -> ProviderStatus:
+    count, fault = provider.decisions, provider.fault()
+    return ProviderStatus(
+        provider.name, count.allowed, count.denied, count.passed, count.failed, count.cached, int(bool(fault)), fault
+    )

@@ -14,7 +14,7 @@ answers at once, without a task; what it waits for is bounded in time and in num
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, final
 
 from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
@@ -35,6 +35,20 @@ def _nothing() -> None:
     """A provider without an owner tells no other part of its changes."""
 
 
+@final
+class Decisions:
+    """How often a provider decided, by the outcome; ``failed``: it could not; ``cached``: it knew its answer."""
+
+    __slots__ = ("allowed", "cached", "denied", "failed", "passed")
+
+    def __init__(self) -> None:
+        self.allowed = 0
+        self.denied = 0
+        self.passed = 0
+        self.failed = 0
+        self.cached = 0
+
+
 class Provider:
     """Base class. ``name`` is the provider's name in the topology, which its claims carry."""
 
@@ -46,6 +60,7 @@ class Provider:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.decisions = Decisions()
         self.changed: Callable[[], None] = _nothing
         """To be called after ``holds`` may answer otherwise than before; the owner looks at all connections then."""
 
@@ -74,6 +89,10 @@ class Provider:
         """Whether a claim that it gave still holds, its time of expiry aside. Must be quick: it is asked for each
         connection in turn."""
         return True
+
+    def fault(self) -> str:
+        """Why it does not work as the operator meant it, in one sentence; empty if it does."""
+        return ""
 
     def in_force(self) -> dict[str, object]:
         """What it goes by at present, by name; without secrets."""

@@ -143,6 +143,9 @@ class ScramFile(Provider):
         verifier = self._verifiers.known.get(claim.name)
         return verifier is not None and claim.proof == _mark(verifier)
 
+    def fault(self) -> str:
+        return self._file.fault
+
     def in_force(self) -> dict[str, object]:
         return {"scram": str(self._file.path), "vehicles": len(self._verifiers.known)}
 

@@ -3,10 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, final
+from typing import Annotated, Final, final
 
-from mesh.figures.instrument import counter
+from mesh.figures.instrument import Label, counter, gauge
 from mesh.figures.status import Status
+
+_DECISIONS: Final = counter(
+    "mesh_identity_decisions_total",
+    "Decisions about who a client is, by provider and outcome; failed: the provider could not decide.",
+    ("provider", "outcome"),
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ProviderStatus(Status):
+    """A provider of identities. ``fault`` says why it does not work as it is meant to, in one sentence."""
+
+    name: Annotated[str, Label("provider")]
+    allowed: Annotated[int, _DECISIONS.of(outcome="allow")]
+    denied: Annotated[int, _DECISIONS.of(outcome="deny")]
+    passed: Annotated[int, _DECISIONS.of(outcome="next")]
+    failed: Annotated[int, _DECISIONS.of(outcome="failed")]
+    cached: Annotated[
+        int, counter("mesh_identity_cached_total", "Decisions that were known from before.", ("provider",))
+    ]
+    faulty: Annotated[
+        int,
+        gauge(
+            "mesh_identity_provider_faulty",
+            "1 while a provider does not work as it is meant to: its server does not answer, or its file is wrong.",
+            ("provider",),
+        ),
+    ]
+    fault: str
 
 
 @final

@@ -21,7 +21,8 @@ from mesh.policy.providers import Named, Provider
 from mesh.policy.scram import ScramFile
 from mesh.policy.template import PLACE
 from mesh.topology import effects
-from mesh.topology.keys import KEY, Form
+from mesh.topology.keys import KEY, Form, Parts
+from mesh.topology.remote import HttpSpec, JwtSpec
 from mesh.transport.listen import Listen
 
 USER: Final = "{user}"
@@ -31,18 +32,21 @@ USER: Final = "{user}"
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSpec:
-    """One provider. At most one of ``certificate`` and ``scram`` is set; without them it takes every client's word.
-    ``certificate`` is one of ``FIELDS`` of ``policy.certificate``, and ``template`` the form of the name there."""
+    """One provider. At most one of ``certificate``, ``scram``, ``jwt`` and ``http`` is set; without them it takes every
+    client's word. ``certificate`` is one of ``FIELDS`` of ``policy.certificate``, and ``template`` the form of the name
+    there."""
 
     name: Annotated[str, KEY]
     certificate: Annotated[str, effects.PROVIDER] = ""
     template: Annotated[str, effects.PROVIDER] = PLACE
     scram: Annotated[Path | None, effects.PROVIDER] = None
+    jwt: Annotated[JwtSpec | None, Parts(effects.PROVIDER)] = None
+    http: Annotated[HttpSpec | None, Parts(effects.PROVIDER)] = None
 
     @property
     def anonymous(self) -> bool:
         """Whether it takes every client's word."""
-        return not self.certificate and self.scram is None
+        return not self.certificate and self.scram is None and self.jwt is None and self.http is None
 
 
 class Asking(Protocol):
@@ -92,7 +96,11 @@ def planned(spec: ProviderSpec, place: str, named: Named, attempts: Attempts) ->
     """The plan of a provider. ``place``: that of the identity in templates; ``named``: what a CONNECT says of
     itself."""
 
-    def make(_: Provider | None) -> Provider:
+    def make(before: Provider | None) -> Provider:
+        if spec.jwt is not None:
+            return spec.jwt.provider(spec.name, before)
+        if spec.http is not None:
+            return spec.http.provider(spec.name, named)
         if spec.certificate:
             return Certificate(spec.name, spec.certificate, NameTemplate(spec.template, place))
         assert spec.scram is not None, "a provider has a kind"

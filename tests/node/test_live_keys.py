@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.topology import topology as terms
 from mesh.topology.change import Kind, changes
 from mesh.topology.keys import Declared, Key, Live, Members, Parts, Refused, declared
 from mesh.topology.provider import IdentityRule, ProviderSpec
+from mesh.topology.remote import HttpSpec, JwtSpec
 from mesh.topology.topology import (
     Access,
     AccessRule,
@@ -107,6 +109,15 @@ OTHER: dict[tuple[type, str], object] = {
     (ListenerSpec, "identify"): ("anonymous",),
     (ProviderSpec, "certificate"): "uri",
     (ProviderSpec, "template"): "V-{vehicle}",
+    (ProviderSpec, "jwt"): JwtSpec(keys="http://127.0.0.1:1/", issuer=("one",), algorithms=("ES256",)),
+    (ProviderSpec, "http"): HttpSpec(url="http://127.0.0.1:1/"),
+    (JwtSpec, "keys"): "http://127.0.0.1:1/other",
+    (JwtSpec, "algorithms"): ("RS256",),
+    (JwtSpec, "identity"): "vin",
+    (JwtSpec, "roles"): "roles",
+    (HttpSpec, "url"): "http://127.0.0.1:1/other",
+    (HttpSpec, "on_failure"): "next",
+    (HttpSpec, "headers"): (("X-Other", "secret"),),
     (InboxSpec, "qos"): 0,
     (InboxSpec, "when_full"): terms.DROP_OLDEST,
     (LogsSpec, "level"): "debug",
@@ -128,28 +139,32 @@ OTHER: dict[tuple[type, str], object] = {
 }
 
 
-def variants(owner: Any, verifiers: Path) -> Iterator[tuple[str, Any]]:
+Files = dict[str, Path]
+"""Files for keys that name one."""
+
+
+def variants(owner: Any, files: Files) -> Iterator[tuple[str, Any]]:
     """``owner`` with another value of one key that a running mesh takes, in it or below it, with the key's path."""
     for item in declared(type(owner)):
         value = getattr(owner, item.name)
-        for below, other in others(owner, item, value, verifiers):
+        for below, other in others(owner, item, value, files):
             yield f"{item.path}{below}", replace(owner, **{item.name: other})
 
 
-def others(owner: Any, item: Declared, value: Any, verifiers: Path) -> Iterator[tuple[str, Any]]:
+def others(owner: Any, item: Declared, value: Any, files: Files) -> Iterator[tuple[str, Any]]:
     mark = item.mark
     if isinstance(mark, (Refused, Key)):
         return
     if isinstance(mark, Parts) and value is not None:
-        for path, other in variants(value, verifiers):
+        for path, other in variants(value, files):
             yield f".{path}", other
     if isinstance(mark, Parts) and (mark.whole is None or isinstance(mark.whole, Refused)):
         return
     if isinstance(value, tuple) and value and is_dataclass(value[0]):
         for index, one in enumerate(value):
-            for path, other in variants(one, verifiers):
+            for path, other in variants(one, files):
                 yield f"[{index}].{path}", (*value[:index], other, *value[index + 1 :])
-    yield "", verifiers if item.name == "scram" else another(owner, item, value)
+    yield "", files.get(item.name) or another(owner, item, value)
 
 
 def another(owner: Any, item: Declared, value: Any) -> object:
@@ -182,13 +197,19 @@ def same(old: Any, new: Any) -> bool:
 
 
 def test_each_node_takes_a_change_of_each_key_that_a_running_mesh_takes(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
-    verifiers = tmp_path / "verifiers"
-    verifiers.touch(mode=0o600)
+    files = {"scram": tmp_path / "verifiers", "ca": tmp_path / "authority.pem"}
+    files["scram"].touch(mode=0o600)
+    trustme.CA().cert_pem.write_to_path(files["ca"])
+    identity = (
+        '{pattern: "[A-Z0-9-]{1,32}", providers: ['
+        "{name: tokens, jwt: {keys: 'http://127.0.0.1:1/keys', issuer: one, audience: mesh, algorithms: [ES256]}}, "
+        "{name: ours, http: {url: 'http://127.0.0.1:1/', headers: {X-Token: secret}}}, anonymous]}"
+    )
 
     async def main(mesh: Nodes) -> None:
         nodes: dict[str, Any] = {"edge-1": mesh.edge, "core": mesh.core, "door": mesh.door}
         before, seen = mesh.topology, list[str]()
-        for path, topology in variants(before, verifiers):
+        for path, topology in variants(before, files):
             found = changes(before, topology)
             assert found, path
             if path in ("front_doors[0].listen", "cores[0].listen"):
@@ -205,6 +226,7 @@ def test_each_node_takes_a_change_of_each_key_that_a_running_mesh_takes(etcd: Em
                 assert same(was, node.in_force()), f"{name} takes {path}, which was withdrawn"
         assert len(seen) == len(set(seen))
         some = {"limits.memory", "identity.providers[0].scram", "front_doors[0].listen", "pools[0].edges[0].weight"}
+        some |= {"identity.providers[0].jwt.algorithms", "identity.providers[1].http.headers"}
         assert some <= set(seen)
 
-    with_nodes(etcd, main, 'inbox: {subscribe: ["vehicles/{vehicle}/cmd"]}\n')
+    with_nodes(etcd, main, 'inbox: {subscribe: ["vehicles/{vehicle}/cmd"]}\n', identity=identity)

@@ -232,3 +232,27 @@ def test_slots_bound_what_runs_and_what_waits() -> None:
         await work()
 
     run(main())
+
+
+def test_decisions_are_counted_by_their_outcome() -> None:
+    def fails() -> Verdict:
+        raise RuntimeError("a fault")
+
+    def busy() -> Verdict:
+        raise Refused(SERVER_BUSY)
+
+    first, second = passes("first"), later("second", lambda: Claim("V1", "second"))
+    no, fault, full = denies("no"), Scripted("fault", fails), Scripted("full", busy)
+    decided(Chain((first, second)))
+    for provider in (no, fault, full):
+        refused(Chain((first, provider)))
+    Chain((first,)).proven(Connect(), Claim("V1", "first"))
+    chains = Chains(Chain((first, second)), {"other": Chain((no, first, fault)), "more": Chain((full,))})
+    assert [(one.name, one.allowed, one.denied, one.passed, one.failed, one.fault) for one in chains.status()] == [
+        ("first", 1, 0, 4, 0, ""),
+        ("second", 1, 0, 0, 0, ""),
+        ("no", 0, 1, 0, 0, ""),
+        ("fault", 0, 0, 0, 1, ""),
+        ("full", 0, 0, 0, 1, ""),
+    ]
+    assert chains.fault() == ""

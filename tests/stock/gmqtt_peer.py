@@ -60,7 +60,7 @@ class GmqttPeer(Peer):
         )  # fmt: skip
         client.set_config({"reconnect_delay": 0.05, "reconnect_retries": -1 if options.reconnect else NEVER})
         if options.user is not None:
-            client.set_auth_credentials(options.user)
+            client.set_auth_credentials(options.user, options.password)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_held_message if options.hold else self._on_message

@@ -186,6 +186,8 @@ def _options(options: Options) -> dict[str, Any]:
     }
     if options.user is not None:
         chosen["username"] = options.user
+    if options.password is not None:
+        chosen["password"] = options.password
     if v5:
         chosen["properties"] = {name: getattr(options, own) for name, own in CONNECT.items() if getattr(options, own)}
     will = options.will

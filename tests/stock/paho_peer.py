@@ -70,7 +70,7 @@ class PahoPeer(Peer):
         if options.version != V5:
             client.max_inflight_messages_set(0)  # no limit; in 5.0 its default of 20 keeps to the receive maximum
         if options.user is not None:
-            client.username_pw_set(options.user)
+            client.username_pw_set(options.user, options.password)
         will = options.will
         if will is not None:
             properties = None

@@ -62,6 +62,7 @@ class Options:
     port: int
     client_id: str
     user: str | None = None
+    password: str | None = None
     version: int = V311
     clean: bool = True
     expiry: int = 0

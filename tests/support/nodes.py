@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,11 +42,13 @@ Change = Callable[[Topology], Topology]
 
 
 class Nodes:
-    """``edge``, ``core`` and ``door`` run with ``topology``."""
+    """``edge``, ``core`` and ``door`` run with ``topology``. ``sections`` replace those of ``TEXT``."""
 
-    def __init__(self, etcd: EmbeddedEtcd, more: str) -> None:
+    def __init__(self, etcd: EmbeddedEtcd, more: str, sections: Mapping[str, str]) -> None:
         data = etcd.log_file.parent.parent
-        topology = loads((TEXT + more).encode(), "mesh.yaml", Path("."))
+        text = "".join(line for line in TEXT.splitlines(True) if line.partition(":")[0] not in sections)
+        text += "".join(f"{name}: {section}\n" for name, section in sections.items())
+        topology = loads((text + more).encode(), "mesh.yaml", Path("."))
         self.topology = replace(topology, etcd=EtcdSpec(), data=data)
         self.endpoint = etcd.endpoint
         self.clients: list[Bare] = []
@@ -167,8 +169,8 @@ def at_once() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def running(etcd: EmbeddedEtcd, more: str) -> AsyncIterator[Nodes]:
-    mesh = Nodes(etcd, more)
+async def running(etcd: EmbeddedEtcd, more: str, sections: Mapping[str, str]) -> AsyncIterator[Nodes]:
+    mesh = Nodes(etcd, more, sections)
     try:
         with at_once():
             await mesh.start()
@@ -177,11 +179,11 @@ async def running(etcd: EmbeddedEtcd, more: str) -> AsyncIterator[Nodes]:
         await mesh.stop()
 
 
-def with_nodes(etcd: EmbeddedEtcd, main: Callable[[Nodes], Any], more: str = "") -> None:
-    """Run ``main`` with a running mesh; ``more`` is appended to the topology."""
+def with_nodes(etcd: EmbeddedEtcd, main: Callable[[Nodes], Any], more: str = "", **sections: str) -> None:
+    """Run ``main`` with a running mesh; ``more`` is appended to the topology, and ``sections`` replace its own."""
 
     async def whole() -> None:
-        async with running(etcd, more) as mesh:
+        async with running(etcd, more, sections) as mesh:
             await main(mesh)
 
     run(whole())

@@ -13,6 +13,7 @@ from mesh.policy.identity import CLIENT_ID
 from mesh.topology.load import load, loads
 from mesh.topology.nodes import nodes
 from mesh.topology.provider import ProviderSpec
+from mesh.topology.remote import HttpSpec, JwtSpec
 from mesh.topology.topology import (
     DEAD_LETTER,
     DROP_OLDEST,
@@ -50,7 +51,29 @@ identity:
   default: GUEST
   client_ids: ["{vehicle}"]
   set_username: true
-  providers: [{name: cert, certificate: dns, template: "{vehicle}.cars"}, anonymous]
+  providers:
+    - {name: cert, certificate: dns, template: "{vehicle}.cars"}
+    - name: tokens
+      jwt:
+        keys: https://issuer.example.com/keys
+        ca: ca.pem
+        refresh: 1m
+        issuer: https://issuer.example.com
+        audience: [mesh, fleet]
+        algorithms: [ES256, RS256]
+        leeway: 5s
+        identity: car.vin
+        roles: roles
+    - name: ours
+      http:
+        url: https://auth.example.com/mqtt
+        ca: ca.pem
+        timeout: 1s
+        parallel: 8
+        cache: 0s
+        on_failure: next
+        headers: {X-Token: hidden, Authorization: Bearer hidden}
+    - anonymous
 topics: {vehicle: "fleet/{vehicle}/#"}
 inbox:
   subscribe: ["fleet/{vehicle}/cmd/#"]
@@ -121,8 +144,17 @@ def test_every_key_is_read(full: Topology, tmp_path: Path) -> None:
     assert (full.identity.client_ids, full.identity.set_username) == (("{vehicle}",), True)
     assert full.identity.providers == (
         ProviderSpec(name="cert", certificate="dns", template="{vehicle}.cars"),
+        ProviderSpec(name="tokens", jwt=JwtSpec(
+            keys="https://issuer.example.com/keys", ca=tmp_path / "ca.pem", refresh=60.0,
+            issuer=("https://issuer.example.com",), audience=("mesh", "fleet"), algorithms=("ES256", "RS256"),
+            leeway=5.0, identity="car.vin", roles="roles",
+        )),
+        ProviderSpec(name="ours", http=HttpSpec(
+            url="https://auth.example.com/mqtt", ca=tmp_path / "ca.pem", timeout=1.0, parallel=8, cache=0.0,
+            on_failure="next", headers=(("Authorization", "Bearer hidden"), ("X-Token", "hidden")),
+        )),
         ProviderSpec(name="anonymous"),
-    )
+    )  # fmt: skip
     assert [listener.identify for listener in full.front_doors[0].listen] == [(), ("anonymous",)]
     assert full.vehicle_template().vehicle_of("fleet/V1/x") == "V1"
     assert full.inbox is not None
@@ -194,6 +226,7 @@ def test_topology_survives_dictionaries_and_pickle(full: Topology, tmp_path: Pat
 def test_repr_hides_passwords(full: Topology) -> None:
     assert "secret" not in repr(full)
     assert "pass word" not in repr(full)
+    assert "hidden" not in repr(full)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

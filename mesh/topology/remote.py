@@ -1,0 +1,69 @@
+"""The providers of identities that look at tokens, or ask another server, as values.
+
+It knows what each key of the file means for the policy room. It must never know YAML or running nodes. What always
+holds: values that ``load`` returned make a provider; a relative path was made absolute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, final
+
+from mesh.policy.http import DENY, Http, HttpRule
+from mesh.policy.jwks import REFRESH, KeyFile, KeySource, KeyUrl
+from mesh.policy.jwt import Tokens
+from mesh.policy.providers import Named, Provider
+from mesh.policy.token import TokenRule
+from mesh.topology import effects
+from mesh.topology.keys import SECRET, TIME
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtSpec:
+    """``keys``: the file or the URL of a JSON Web Key Set; ``ca`` and ``refresh`` are for a URL. ``identity`` and
+    ``roles``: the claims with them (see ``TokenRule``)."""
+
+    keys: Annotated[str, effects.TOKENS]
+    ca: Annotated[Path | None, effects.NEW_CONNECTIONS] = None
+    refresh: Annotated[float, effects.TOKENS, TIME] = REFRESH
+    issuer: Annotated[tuple[str, ...], effects.TOKENS]
+    audience: Annotated[tuple[str, ...], effects.TOKENS] = ()
+    algorithms: Annotated[tuple[str, ...], effects.TOKENS]
+    leeway: Annotated[float, effects.TOKENS, TIME] = 30.0
+    identity: Annotated[str, effects.TOKENS] = "sub"
+    roles: Annotated[str, effects.TOKENS] = ""
+
+    def rule(self) -> TokenRule:
+        """Raises ``ValueError`` if it is not safe."""
+        return TokenRule(self.issuer, self.audience, self.algorithms, self.leeway, self.identity, self.roles)
+
+    def source(self) -> KeySource:
+        """Where the keys come from. Raises ``ValueError`` if they cannot come from there."""
+        if "://" in self.keys:
+            return KeyUrl(self.keys, self.algorithms, self.ca, refresh=self.refresh)
+        return KeyFile(Path(self.keys), self.algorithms)
+
+    def provider(self, name: str, before: Provider | None = None) -> Tokens:
+        """The provider with this name, which replaces ``before``."""
+        return Tokens(name, self.rule(), self.source()).replace(before)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSpec:
+    """See ``HttpRule``. ``headers``: names with values, which may be secrets."""
+
+    url: Annotated[str, effects.NEW_CONNECTIONS]
+    ca: Annotated[Path | None, effects.NEW_CONNECTIONS] = None
+    timeout: Annotated[float, effects.NEW_CONNECTIONS, TIME] = 2.0
+    parallel: Annotated[int, effects.NEW_CONNECTIONS] = 64
+    cache: Annotated[float, effects.NEW_CONNECTIONS, TIME] = 60.0
+    on_failure: Annotated[str, effects.NEW_CONNECTIONS] = DENY
+    headers: Annotated[tuple[tuple[str, str], ...], effects.NEW_CONNECTIONS, SECRET] = field(default=(), repr=False)
+
+    def provider(self, name: str, named: Named) -> Http:
+        """The provider with this name. Raises ``ValueError`` for a URL that may not be asked."""
+        rule = HttpRule(self.url, self.ca, self.timeout, self.parallel, self.cache, self.on_failure, dict(self.headers))
+        return Http(name, rule, named)
