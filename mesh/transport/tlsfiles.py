@@ -118,7 +118,7 @@ class WatchedTls(Gate):
             if left <= 0:
                 return f"{self._name}: a certificate of {one.file} expired on {day_of(one.not_after)}"
             if left < WARNING:
-                return f"{self._name}: a certificate of {one.file} expires in {left:.0f} days"
+                return f"{self._name}: a certificate of {one.file} expires in {int(left)} days"
         return contexts.trust.stale and f"{self._name}: {contexts.trust.stale}"
 
     # Internal

@@ -81,6 +81,8 @@ class Authority:
         no one knows."""
         key = make_key(kind)
         builder = _builder(subject(*common_names), self.name, key, end or now() + 90 * DAY)
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        builder = builder.add_extension(signer, critical=False)
         alternative = [*[x509.DNSName(name) for name in dns], *names]
         if alternative:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)

@@ -7,18 +7,20 @@ import contextlib
 import datetime
 import socket
 import ssl
+import subprocess
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from mesh.broker.peer import TlsFacts
 from mesh.transport.listen import NONE, OPTIONAL, REQUIRED, KeyPair, TlsFiles
-from mesh.transport.trust import EXPIRED, REVOKED
-from tests.support.certificates import Authority, Issued, now, put
+from mesh.transport.trust import EXPIRED, REVOKED, UNKNOWN
+from tests.support.certificates import DAY, Authority, Issued, now, put
 from tests.support.hall import Hall
 from tests.support.loop import run
 from tests.support.waiting import until
@@ -267,3 +269,303 @@ async def refused(hall: Hall, context: ssl.SSLContext, session: ssl.SSLSession |
 
 async def close(client: Client) -> None:
     await asyncio.to_thread(client.close)
+
+
+# The common names and DNS names of a certificate, and those that are left.
+ODD = [
+    (("VIN7",), (), "VIN7", ()),
+    ((), (), "", ()),
+    (("VIN7", "VIN8"), (), "", ()),
+    (("VIN7\0.evil",), (), "", ()),
+    (("VIN7\n",), (), "", ()),
+    (("VIN7",), ("car.example\0.evil", "car.example"), "VIN7", ("car.example",)),
+    (("*",), ("*.example",), "*", ("*.example",)),
+    (("ВИН7",), (), "ВИН7", ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("common", "dns", "left", "left_dns"), ODD)
+def test_a_name_that_could_be_read_differently_is_left_out(
+    tmp_path: Path, common: tuple[str, ...], dns: tuple[str, ...], left: str, left_dns: tuple[str, ...]
+) -> None:
+    town = Town(tmp_path)
+
+    async def main() -> None:
+        async with Hall(tls=town.files()) as hall:
+            answer, client = await call(hall.listener.port, town.client(town.authority.issue(*common, dns=dns)))
+            assert (answer, facts(hall).common_name, facts(hall).dns) == (b"hello", left, left_dns)
+            await close(client)
+
+    run(main())
+
+
+def test_a_huge_certificate_is_refused_and_a_long_chain_is_not(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    lower = town.authority
+    for number in range(6):
+        lower = Authority(f"lower {number}", lower)
+
+    async def main() -> None:
+        async with Hall(tls=town.files()) as hall:
+            assert await refused(hall, town.client(town.authority.issue("HUGE", extra=120_000)))
+            assert not await refused(hall, town.client(town.authority.issue("LARGE", extra=20_000)))
+            assert not await refused(hall, town.client(lower.issue("LOW")))
+            assert not await refused(hall, town.client(town.authority.issue("GOOD")))
+
+    run(main())
+
+
+def test_with_lists_the_signer_of_a_certificate_must_be_known_and_not_revoked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    town = Town(tmp_path)
+    lower, unknown = Authority("lower", town.authority), Authority("unknown", town.authority)
+    again = Authority("lower", town.authority)  # the same name with another key
+    put(town.ca, town.authority.pem() + lower.pem() + again.pem())
+    clients = {name: one.issue(name) for name, one in (("LOW", lower), ("AGAIN", again), ("HIGH", unknown))}
+
+    async def main() -> None:
+        town.revoke()
+        async with Hall(tls=town.files(crl=True)) as hall:
+            context = {name: town.client(issued) for name, issued in clients.items()}
+            assert [await refused(hall, context[name]) for name in clients] == [False, False, True]
+            assert UNKNOWN in caplog.text
+            answer, live = await call(hall.listener.port, context["LOW"])
+            assert answer == b"hello"
+            put(town.folder / "crl.pem", town.authority.revoke(lower.certificate))
+            await until(lambda: any(one.why == REVOKED for one in hall.made))
+            assert [await refused(hall, context[name]) for name in clients] == [True, False, True]
+            await close(live)
+
+    run(main())
+
+
+def served(port: int, context: ssl.SSLContext, name: str) -> tuple[str, str]:
+    """The common name and the kind of key of the certificate that a client gets which asks for ``name``."""
+    with socket.create_connection(("127.0.0.1", port), SECONDS) as plain, context.wrap_socket(
+        plain, server_hostname=name or None
+    ) as link:
+        certificate = x509.load_der_x509_certificate(link.getpeercert(True) or b"")
+    (common,) = certificate.subject
+    return str(common.value), "rsa" if isinstance(certificate.public_key(), rsa.RSAPublicKey) else "ecdsa"
+
+
+def test_a_client_gets_the_certificate_of_the_name_that_it_asks_for_with_a_key_that_it_knows(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    pairs = [KeyPair(town.cert, town.key)]
+    for number, (dns, kind) in enumerate(
+        [("a.example", "ecdsa"), ("a.example", "rsa"), ("*.b.example", "ecdsa"), ("*.b.example", "rsa")]
+    ):
+        issued = town.authority.issue(dns.replace("*", "any"), dns=[dns], kind=kind, server=True)
+        pairs.append(KeyPair(*issued.write(tmp_path, f"more{number}")))
+
+    async def main() -> None:
+        async with Hall(tls=replace(town.files(NONE), pairs=tuple(pairs))) as hall:
+            for ciphers, kind in (("ECDHE-ECDSA-AES128-GCM-SHA256", "ecdsa"), ("ECDHE-RSA-AES128-GCM-SHA256", "rsa")):
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+                context.maximum_version = V12
+                context.set_ciphers(ciphers)
+                for asked, got in [
+                    ("a.example", "a.example"), ("A.Example", "a.example"), ("x.b.example", "any.b.example"),
+                ]:  # fmt: skip
+                    assert await asyncio.to_thread(served, hall.listener.port, context, asked) == (got, kind)
+            context = ssl.create_default_context(cadata=town.authority.pem().decode())
+            context.check_hostname = False
+            for asked in ("", "b.example", "y.x.b.example", "else.example", "localhost"):
+                assert await asyncio.to_thread(served, hall.listener.port, context, asked) == ("server", "ecdsa")
+
+    run(main())
+
+
+NOTHING = "Cipher is (NONE)"  # no connection came about
+
+
+def s_client(port: int, *options: str, text: str = "hello\n") -> str:
+    """What ``openssl s_client`` says."""
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", *options]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout + done.stderr
+
+
+def test_openssl_finds_only_what_is_allowed(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    lower = Authority("lower", town.authority)
+    pair = KeyPair(*lower.issue("server", dns=["localhost"], server=True).write(tmp_path, "low"))
+    ca = ("-CAfile", str(town.ca), "-verify_return_error", "-verify_hostname", "localhost")
+
+    async def main() -> None:
+        async with Hall(tls=replace(town.files(NONE), pairs=(pair,))) as hall:
+            port = hall.listener.port
+
+            async def said(*options: str, text: str = "") -> str:
+                return await asyncio.to_thread(s_client, port, *options, text=text)
+
+            for version in ("-tls1_2", "-tls1_3"):
+                found = await said(version, *ca, "-alpn", "x,mqtt", "-showcerts", "-reconnect")
+                assert "Verify return code: 0 (ok)" in found
+                assert "ALPN protocol: mqtt" in found
+                assert found.count("BEGIN CERTIFICATE") >= 2, "the whole chain"
+            assert "No ALPN negotiated" in await said("-tls1_3", *ca)
+            old = ("-cipher", "ALL:@SECLEVEL=0")
+            for version in ("-tls1", "-tls1_1"):
+                assert NOTHING in await said(version, *old), version
+            for weak in ("AES128-SHA", "ECDHE-ECDSA-AES128-SHA", "NULL", "aNULL"):
+                assert NOTHING in await said("-tls1_2", "-cipher", f"{weak}:@SECLEVEL=0"), weak
+            renegotiated = await said("-tls1_2", *ca, text="R\n")
+            assert "RENEGOTIATING" in renegotiated
+            assert "no renegotiation" in renegotiated
+            assert "Compression: NONE" in await said("-tls1_2", *ca, "-comp")
+        async with Hall(tls=replace(town.files(NONE), pairs=(pair,), min="1.3")) as hall:
+            port = hall.listener.port
+            assert NOTHING in await said("-tls1_2")
+            assert "Verify return code: 0 (ok)" in await said("-tls1_3", *ca)
+
+    run(main())
+
+
+def test_a_handshake_counts_as_a_connection_until_its_deadline(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+
+    async def main() -> None:
+        async with Hall(limit=2, tls=town.files(), handshake=0.5) as hall:
+            _, silent = await asyncio.open_connection("127.0.0.1", hall.listener.port)
+            _, begun = await asyncio.open_connection("127.0.0.1", hall.listener.port)
+            begun.write(HELLO)
+            await until(lambda: len(hall.streams()) == 2 and handshakes(hall) == (1, 0, 0, 0))
+            assert [one.transport for one in hall.streams()] == [None, None]
+            third, writer = await asyncio.open_connection("127.0.0.1", hall.listener.port)
+            with contextlib.suppress(ConnectionError):
+                assert await third.read() == b""
+            assert hall.listener.refused == 1
+            await until(lambda: not hall.streams() and handshakes(hall) == (1, 0, 0, 2))
+            answer, client = await call(hall.listener.port, town.client(town.authority.issue("VIN7")))
+            assert answer == b"hello"
+            await close(client)
+            for one in (silent, begun, writer):
+                one.close()
+
+    run(main())
+
+
+def test_bytes_that_are_no_handshake_end_the_connection_at_once(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+
+    async def main() -> None:
+        async with Hall(tls=town.files()) as hall:
+            mqtt = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"
+            for data in (mqtt, b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" * 9):
+                reader, writer = await asyncio.open_connection("127.0.0.1", hall.listener.port)
+                writer.write(data)
+                writer.write_eof()
+                with contextlib.suppress(ConnectionError):
+                    while await reader.read(1000):
+                        pass
+                writer.close()
+            await until(lambda: not hall.streams() and handshakes(hall)[3] == 3)
+
+    run(main())
+
+
+def test_stop_ends_connections_that_have_not_arrived_and_no_other(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+
+    async def main() -> None:
+        async with Hall(tls=town.files(NONE)) as hall:
+            _, client = await call(hall.listener.port, town.client())
+            reader, writer = await asyncio.open_connection("127.0.0.1", hall.listener.port)
+            await until(lambda: len(hall.streams()) == 2)
+            hall.listener.stop()
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            assert await asyncio.to_thread(client.echo) == b"hello"
+            await until(lambda: len(hall.streams()) == 1)
+            await close(client)
+            writer.close()
+
+    run(main())
+
+
+def test_open_connections_stay_when_files_change_and_new_ones_get_the_new_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    town = Town(tmp_path)
+    caplog.set_level("INFO", "mesh")
+
+    async def main() -> None:
+        async with Hall(limit=50, tls=town.files(NONE)) as hall:
+            port = hall.listener.port
+            context = town.client()
+            context.check_hostname = False
+            clients = [(await call(port, context))[1] for _ in range(10)]
+            assert await asyncio.to_thread(served, port, context, "") == ("server", "ecdsa")
+            town.authority.issue("second", server=True, kind="rsa").write(tmp_path, "server")
+            await until(lambda: hall.listener.detail() == "" and "read again" in caplog.text)
+            assert await asyncio.to_thread(served, port, context, "") == ("second", "rsa")
+            for spoil, word in (
+                (lambda: put(town.key, b"nothing"), "not a private key in PEM format"),
+                (lambda: put(town.cert, b"nothing"), "no certificate in PEM format"),
+                (town.cert.unlink, "there is no such file"),
+                (lambda: town.authority.issue("old", server=True, end=now()).write(tmp_path, "server"), "expired on"),
+            ):
+                spoil()
+                await until(lambda word=word: word in hall.listener.detail())
+                status = hall.listener.status().tls
+                assert status is not None
+                assert status.wrong
+                assert f"the old ones stay in force: {tmp_path}" in caplog.text
+                assert await asyncio.to_thread(served, port, context, "") == ("second", "rsa")
+            town.authority.issue("third", server=True).write(tmp_path, "server")
+            await until(lambda: not hall.listener.detail())
+            assert await asyncio.to_thread(served, port, context, "") == ("third", "ecdsa")
+            for client in clients:
+                assert await asyncio.to_thread(client.echo) == b"hello"
+                await close(client)
+
+    run(main())
+
+
+def test_a_wrong_list_leaves_the_old_one_in_force(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    good, bad = town.authority.issue("GOOD"), town.authority.issue("BAD")
+    town.revoke(bad)
+
+    async def main() -> None:
+        async with Hall(tls=town.files(crl=True)) as hall:
+            put(tmp_path / "crl.pem", Authority("else").revoke())
+            await until(lambda: "signed by none of the certificates in ca" in hall.listener.detail())
+            assert await refused(hall, town.client(bad))
+            assert not await refused(hall, town.client(good))
+            put(tmp_path / "crl.pem", town.authority.revoke(bad.certificate, due=now() - DAY))
+            await until(lambda: "it stays in force" in hall.listener.detail())
+            assert await refused(hall, town.client(bad))
+            assert not await refused(hall, town.client(good))
+
+    run(main())
+
+
+def test_days_until_expiry_are_shown_and_few_of_them_are_a_warning(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+
+    async def main() -> None:
+        for days, text in ((29, "expires in 28 days"), (-1, "expired on"), (40, "")):
+            town.authority.issue("server", server=True, end=now() + days * DAY).write(tmp_path, "server")
+            async with Hall(tls=town.files()) as hall:
+                status = hall.listener.status().tls
+                assert status is not None
+                (cert, ca) = status.certificates
+                assert (cert.file, ca.file) == (str(town.cert), str(town.ca))
+                assert days - 0.1 < cert.days <= days < 3000 < ca.days
+                assert (text in hall.listener.detail()) if text else not hall.listener.detail()
+
+    run(main())
+
+
+HELLO = bytes.fromhex("160301")  # the first bytes of a handshake
+
+
+def handshakes(hall: Hall) -> tuple[int, int, int, int]:
+    status = hall.listener.status().tls
+    assert status is not None
+    return status.begun, status.done, status.resumed, status.failed
