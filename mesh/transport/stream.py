@@ -200,8 +200,10 @@ class Stream(Timed):
         if self.finishing:
             self.transport.abort()
             return
-        self.transport.set_write_buffer_limits(self.group.high, self.group.high // 4)
         self.peer = peer_of(self.transport, self.peer)
+        # With TLS, the session's ticket is in the buffer already, and is not written while a full buffer stops reading.
+        high = self.group.high if self.peer.tls is None else max(self.group.high, HIGH)
+        self.transport.set_write_buffer_limits(high, high // 4)
         self.group.streams.add(self)
         self.opened()
 

@@ -132,9 +132,9 @@ def _context(files: TlsFiles, protocol: str, authorities: list[x509.Certificate]
         context.verify_mode = ssl.CERT_REQUIRED if files.client == REQUIRED else ssl.CERT_OPTIONAL
         for one in authorities:
             context.load_verify_locations(cadata=one.public_bytes(Encoding.DER))
+    context.num_tickets = 1 if files.resumption else 0
     if not files.resumption:
         context.options |= ssl.OP_NO_TICKET
-        context.num_tickets = 0
     return context
 
 

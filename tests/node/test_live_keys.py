@@ -32,6 +32,7 @@ from mesh.topology.topology import (
     LogsSpec,
     PoolSpec,
     TelemetrySpec,
+    TlsSpec,
     Topology,
 )
 from mesh.topology.units import Address
@@ -54,6 +55,7 @@ SECTIONS: dict[str, type] = {
     "logs": LogsSpec,
     "front_doors": FrontDoorSpec,
     "cores": CoreSpec,
+    "tls": TlsSpec,
 }
 NODES = {"front_doors.replicas", "cores.replicas"}  # the controller starts and ends them
 ROOMS = (
@@ -62,6 +64,7 @@ ROOMS = (
     "tests.core.test_live",
     "tests.edge.test_live",
     "tests.frontdoor.test_live",
+    "tests.frontdoor.test_tls",
     "tests.node.test_live_services",
 )
 

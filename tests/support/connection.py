@@ -7,6 +7,7 @@ conformance tests shares no code with this.)
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -28,6 +29,7 @@ class Connection(asyncio.Protocol):
         self.protocol = protocol
         self.closed = asyncio.Event()
         self.reset = False
+        self.tls: ssl.SSLContext | None = None  # for a listener with TLS
         self._transport: asyncio.Transport | None = None
         self._reader = Reader(ANY_SIZE, CLIENT, protocol)
         self._changed = asyncio.Event()
@@ -43,9 +45,18 @@ class Connection(asyncio.Protocol):
         return "" if error is None else str(error)
 
     async def open(self, port: int) -> None:
-        """Make a TCP connection."""
+        """Make a TCP or TLS connection."""
         self._reader = Reader(ANY_SIZE, CLIENT, self.protocol)
-        await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", port)
+        loop, tls = asyncio.get_running_loop(), self.tls
+        name = None if tls is None else "localhost"
+        await loop.create_connection(lambda: self, "127.0.0.1", port, ssl=tls, server_hostname=name)
+
+    def session(self) -> ssl.SSLObject:
+        """What TLS knows of the connection."""
+        assert self._transport is not None
+        found = self._transport.get_extra_info("ssl_object")
+        assert isinstance(found, ssl.SSLObject)
+        return found
 
     def send(self, *packets: Packet) -> None:
         """Send packets."""

@@ -23,9 +23,9 @@ from mesh.transport.trust import EXPIRED, REVOKED, UNKNOWN
 from tests.support.certificates import DAY, Authority, Issued, now, put
 from tests.support.hall import Hall
 from tests.support.loop import run
+from tests.support.tlsclient import SECONDS, Client
 from tests.support.waiting import until
 
-SECONDS = 10
 SECOND = datetime.timedelta(seconds=1)
 
 
@@ -57,32 +57,6 @@ class Town:
         if version is not None:
             context.minimum_version = context.maximum_version = version
         return context
-
-
-class Client:
-    """A TLS client on a blocking socket, so that it may resume a session."""
-
-    def __init__(self, port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> None:
-        plain = socket.create_connection(("127.0.0.1", port), SECONDS)
-        try:
-            self.socket = context.wrap_socket(plain, server_hostname="127.0.0.1", session=session)
-        except BaseException:
-            plain.close()
-            raise
-
-    def echo(self) -> bytes:
-        """What comes back; nothing from a server that ends the connection."""
-        try:
-            self.socket.sendall(b"hello")
-            return self.socket.recv(100)
-        except (ssl.SSLError, ConnectionError):
-            return b""
-
-    def close(self) -> None:
-        """Close as a client that may resume its session: TLS first."""
-        with contextlib.suppress(OSError):
-            self.socket.unwrap()
-        self.socket.close()
 
 
 async def call(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> tuple[bytes, Client]:

@@ -1,0 +1,318 @@
+"""Front door and core with TLS listeners: real nodes, real sockets, settings and files that change while they serve."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.registry.embedded import EmbeddedEtcd
+from mesh.topology.topology import ListenerSpec, TlsSpec, Topology
+from mesh.topology.units import Address
+from mesh.transport.listen import OPTIONAL, REQUIRED, KeyPair
+from mesh.wire.packets import MQTT5, MQTT311, PINGREQ, PUBACK, Connect, Disconnect, Ping, Will
+from mesh.wire.properties import Properties
+from mesh.wire.reasons import NOT_AUTHORIZED
+from tests.support.bare import Bare
+from tests.support.certificates import Authority, Issued, put
+from tests.support.effects import effect_of
+from tests.support.nodes import Change, Nodes, etcd, publish, subscribed, with_nodes
+from tests.support.ports import free_ports
+from tests.support.tlsclient import Client
+from tests.support.waiting import until
+
+__all__ = ["etcd"]  # a fixture
+
+
+class Secured:
+    """Files, and the topology's keys that name them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = Authority()
+        self.spec = TlsSpec(**self.pair("server"))
+        self.ca = put(folder / "ca.pem", self.authority.pem())
+        self.crl = put(folder / "crl.pem", self.authority.revoke())
+        self.door, self.core = free_ports(2)
+
+    def pair(self, name: str, **more: Any) -> dict[str, Any]:
+        cert, key = self.authority.issue(name, dns=["localhost"], server=True, **more).write(self.folder, name)
+        return {"cert": cert, "key": key}
+
+    def listens(self, **changes: Any) -> Change:
+        """TLS listeners beside the others, with these keys changed."""
+        spec = replace(self.spec, **changes)
+
+        def change(topology: Topology) -> Topology:
+            door, core = topology.front_doors[0], topology.cores[0]
+            return replace(
+                topology,
+                front_doors=(replace(door, listen=(door.listen[0], self._listener(self.door, spec))),),
+                cores=(replace(core, listen=(core.listen[0], self._listener(self.core, spec))),),
+            )
+
+        return change
+
+    def _listener(self, port: int, spec: TlsSpec) -> ListenerSpec:
+        return ListenerSpec(kind="mqtts", address=Address("127.0.0.1", port), tls=spec)
+
+    def context(self, issued: Issued | None = None) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=self.authority.pem().decode())
+        context.check_hostname = False
+        if issued is not None:
+            context.load_cert_chain(*issued.write(self.folder, "client"))
+        return context
+
+    async def client(
+        self, mesh: Nodes, port: int, name: str, context: ssl.SSLContext, protocol: int = MQTT5, **fields: Any
+    ) -> Bare:
+        client = Bare(protocol)
+        client.tls = context
+        mesh.clients.append(client)
+        return await client.hello(port, name, **fields)
+
+    async def accepts(self, context: ssl.SSLContext, port: int = 0) -> str:
+        """The version of TLS and the common name of the server; empty if it refuses the client."""
+        client = Bare(MQTT5)
+        client.tls = context
+        try:
+            await client.connect(port or self.door)
+        except (ssl.SSLError, ConnectionError):
+            return ""
+        session = client.session()
+        client.send(Connect(MQTT5, "V9", username="V9"))
+        await client.until(lambda: client.packets or client.closed.is_set(), "an answer or the end")
+        accepted = bool(client.packets)
+        await client.close()
+        name = dict(part[0] for part in (session.getpeercert() or {}).get("subject", ()))  # type: ignore[misc]
+        return f"{session.version()} {name.get('commonName', '')}" if accepted else ""
+
+
+async def alive(*clients: Bare) -> None:
+    for client in clients:
+        before = len([packet for packet in client.packets if isinstance(packet, Ping)])
+        client.send(Ping(PINGREQ))
+        await client.wait_all(Ping, before + 1)
+
+
+def will(topic: str) -> Will:
+    return Will(topic, b"gone", 1, False, Properties())
+
+
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+def test_vehicles_and_back_ends_talk_over_tls(etcd: EmbeddedEtcd, tmp_path: Path, kind: str) -> None:
+    secured = Secured(tmp_path)
+
+    async def main(mesh: Nodes) -> None:
+        plain = await mesh.vehicle("V1")
+        await mesh.change(secured.listens(**secured.pair("second", kind=kind)))
+        for number, version in enumerate((ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3), 2):
+            context = secured.context()
+            context.minimum_version = context.maximum_version = version
+            name = f"V{number}"
+            vehicle = await secured.client(mesh, secured.door, name, context)
+            await subscribed(vehicle, f"vehicles/{name}/cmd")
+            backend = await secured.client(mesh, secured.core, f"app-{number}", context)
+            await subscribed(backend, f"vehicles/{name}/data")
+            large = bytes(300_000)
+            publish(vehicle, f"vehicles/{name}/data", large)
+            publish(backend, f"vehicles/{name}/cmd", large)
+            await vehicle.acked(PUBACK, [1])
+            await backend.acked(PUBACK, [1])
+            for client in (vehicle, backend):
+                await client.until(client.publishes, "the message")
+                assert client.publishes()[0].payload == large
+        await alive(plain)
+
+    with_nodes(etcd, main)
+
+
+def changed(client: Bare) -> None:
+    assert not client.closed.is_set(), "a change of a key closes no connection that may stay"
+
+
+# Keys with other values, and what a client with a certificate and one without get before and after.
+KEYS: list[tuple[str, Callable[[Secured], dict[str, Any]], Callable[[Secured], dict[str, Any]], str, str, str, str]] = [
+    ("cert", lambda at: {}, lambda at: at.pair("second"), "TLSv1.3 server", "TLSv1.3 server", "TLSv1.3 second",
+     "TLSv1.3 second"),
+    ("client", lambda at: {"client": OPTIONAL, "ca": at.ca}, lambda at: {"client": REQUIRED, "ca": at.ca},
+     "TLSv1.3 server", "TLSv1.3 server", "TLSv1.3 server", ""),
+    ("ca", lambda at: {"client": OPTIONAL, "ca": at.ca},
+     lambda at: {"client": OPTIONAL, "ca": put(at.folder / "other.pem", Authority("other").pem())},
+     "TLSv1.3 server", "TLSv1.3 server", "", "TLSv1.3 server"),
+    ("resumption", lambda at: {"min": "1.3"}, lambda at: {"min": "1.3", "resumption": False},
+     "TLSv1.3 server", "TLSv1.3 server", "TLSv1.3 server", "TLSv1.3 server"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new", "with_before", "without_before", "with_after", "without_after"), KEYS,
+    ids=[row[0] for row in KEYS],
+)  # fmt: skip
+@effect_of("tls.cert", "tls.key", "tls.client", "tls.ca", "tls.resumption")
+def test_a_key_of_tls_is_for_new_connections(
+    etcd: EmbeddedEtcd, tmp_path: Path, key: str, old: Callable[[Secured], dict[str, Any]],
+    new: Callable[[Secured], dict[str, Any]], with_before: str, without_before: str, with_after: str,
+    without_after: str,
+) -> None:  # fmt: skip
+    secured = Secured(tmp_path)
+    own = secured.authority.issue("V1")
+
+    async def main(mesh: Nodes) -> None:
+        known, unknown = secured.context(own), secured.context()
+        await mesh.change(secured.listens(**old(secured)))
+        before = await secured.client(mesh, secured.door, "V1", known)
+        backend = await secured.client(mesh, secured.core, "APP", known)
+        for port in (secured.door, secured.core):
+            assert [await secured.accepts(one, port) for one in (known, unknown)] == [with_before, without_before]
+        if key == "resumption":
+            assert await resumes(secured, known)
+        await mesh.change(secured.listens(**new(secured)))
+        for port in (secured.door, secured.core):
+            assert [await secured.accepts(one, port) for one in (known, unknown)] == [with_after, without_after]
+        if key == "resumption":
+            assert not await resumes(secured, known)
+        await alive(before, backend)
+
+    with_nodes(etcd, main)
+
+
+async def resumes(secured: Secured, context: ssl.SSLContext) -> bool:
+    """Whether a session is resumed, with TLS 1.3."""
+    def both() -> bool:
+        first = Client(secured.door, context)
+        first.socket.sendall(CONNECT)
+        first.socket.recv(100)
+        session = first.socket.session
+        first.close()
+        second = Client(secured.door, context, session)
+        reused = bool(second.socket.session_reused)
+        second.close()
+        return reused
+
+    return await asyncio.to_thread(both)
+
+
+@effect_of("tls.more", "tls.min", "tls.ciphers")
+def test_further_certificates_versions_and_ciphers_are_for_new_connections(
+    etcd: EmbeddedEtcd, tmp_path: Path
+) -> None:
+    secured = Secured(tmp_path)
+    second = secured.authority.issue("second", dns=["localhost"], kind="rsa", server=True)
+    more = (KeyPair(*second.write(tmp_path, "second")),)
+
+    async def main(mesh: Nodes) -> None:
+        await mesh.change(secured.listens())
+        old = secured.context()
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        rsa, chacha = secured.context(), secured.context()
+        for context, ciphers in ((rsa, "ECDHE-RSA-AES256-GCM-SHA384"), (chacha, "ECDHE-ECDSA-CHACHA20-POLY1305")):
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(ciphers)
+        clients = [await secured.client(mesh, secured.door, "V1", old)]
+        assert [await secured.accepts(one) for one in (old, rsa, chacha)] == ["TLSv1.2 server", "", "TLSv1.2 server"]
+        await mesh.change(secured.listens(more=more))
+        assert [await secured.accepts(one) for one in (old, rsa)] == ["TLSv1.2 server", "TLSv1.2 second"]
+        clients.append(await secured.client(mesh, secured.door, "V2", rsa))
+        await mesh.change(secured.listens(ciphers="ECDHE+AESGCM"))
+        assert [await secured.accepts(one) for one in (old, chacha)] == ["TLSv1.2 server", ""]
+        await mesh.change(secured.listens(min="1.3"))
+        assert [await secured.accepts(one) for one in (old, secured.context())] == ["", "TLSv1.3 server"]
+        await alive(*clients)
+
+    with_nodes(etcd, main)
+
+
+@pytest.mark.parametrize("way", ["file", "key"])
+@effect_of("tls.crl")
+def test_revoked_clients_are_told_and_end_with_their_wills_and_others_stay(
+    etcd: EmbeddedEtcd, tmp_path: Path, way: str
+) -> None:
+    secured = Secured(tmp_path)
+    bad = [secured.authority.issue(f"V{number}") for number in (1, 2, 3)]
+    good = secured.authority.issue("V4")
+    revoked = secured.authority.revoke(*[one.certificate for one in bad])
+
+    async def main(mesh: Nodes) -> None:
+        settings = {"client": REQUIRED, "ca": secured.ca}
+        await mesh.change(secured.listens(**settings, crl=secured.crl))
+        watcher = await mesh.backend("watcher", "vehicles/+/will", "apps/will")
+        modern = await secured.client(
+            mesh, secured.door, "V1", secured.context(bad[0]), will=will("vehicles/V1/will")
+        )
+        legacy = await secured.client(
+            mesh, secured.door, "V2", secured.context(bad[1]), MQTT311, will=will("vehicles/V2/will")
+        )
+        backend = await secured.client(mesh, secured.core, "APP", secured.context(bad[2]), will=will("apps/will"))
+        stays = await secured.client(mesh, secured.door, "V4", secured.context(good), will=will("vehicles/V4/will"))
+        if way == "file":
+            put(secured.crl, revoked)
+        else:
+            await mesh.change(secured.listens(**settings, crl=put(tmp_path / "new.pem", revoked)))
+        for client in (modern, legacy, backend):
+            await client.wait_closed()
+        for client in (modern, backend):
+            assert (await client.wait(Disconnect)).reason == NOT_AUTHORIZED
+        assert not [packet for packet in legacy.packets if isinstance(packet, Disconnect)]
+        await watcher.until(lambda: len(watcher.publishes()) >= 3, "three wills")
+        assert {one.topic for one in watcher.publishes()} == {"vehicles/V1/will", "vehicles/V2/will", "apps/will"}
+        assert await secured.accepts(secured.context(bad[0])) == ""
+        assert await secured.accepts(secured.context(good)) == "TLSv1.3 server"
+        await alive(stays, watcher)
+
+    with_nodes(etcd, main)
+
+
+def test_a_revoked_vehicle_ends_also_while_its_edge_is_down(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    secured = Secured(tmp_path)
+    bad, good = secured.authority.issue("V1"), secured.authority.issue("V2")
+
+    async def main(mesh: Nodes) -> None:
+        await mesh.change(secured.listens(client=REQUIRED, ca=secured.ca, crl=secured.crl))
+        ends = await secured.client(mesh, secured.door, "V1", secured.context(bad))
+        stays = await secured.client(mesh, secured.door, "V2", secured.context(good))
+        await mesh.edge.stop(0.2)
+        put(secured.crl, secured.authority.revoke(bad.certificate))
+        await ends.wait_closed()
+        assert (await ends.wait(Disconnect)).reason == NOT_AUTHORIZED
+        assert await secured.accepts(secured.context(bad)) == ""
+        await alive(stays)
+
+    with_nodes(etcd, main)
+
+
+def test_the_status_names_files_that_cannot_be_used(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    secured = Secured(tmp_path)
+
+    async def main(mesh: Nodes) -> None:
+        await mesh.change(secured.listens())
+        assert (mesh.door.status().detail, mesh.core.status().detail) == ("", "")
+        put(secured.spec.key, b"nothing")
+        for node in (mesh.door, mesh.core):
+            await until(lambda node=node: "not a private key" in node.status().detail)
+        await alive(await secured.client(mesh, secured.door, "V1", secured.context()))
+
+    with_nodes(etcd, main)
+
+
+def test_a_change_that_names_a_wrong_file_is_not_prepared(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    secured = Secured(tmp_path)
+
+    async def main(mesh: Nodes) -> None:
+        await mesh.change(secured.listens())
+        kept, before = mesh.topology, mesh.door.in_force()
+        with pytest.raises(OSError, match="no such file"):
+            await mesh.change(secured.listens(cert=tmp_path / "none.pem"))
+        mesh.topology = kept
+        assert mesh.door.in_force() == before
+        assert await secured.accepts(secured.context()) == "TLSv1.3 server"
+
+    with_nodes(etcd, main)
+
+
+CONNECT = bytes.fromhex("10 10 0004 4d515454 04 82 003c 0002 5639 0002 5639".replace(" ", ""))  # of vehicle V9
