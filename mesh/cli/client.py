@@ -23,6 +23,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from mesh.policy.identity import CLIENT_ID
+from mesh.policy.secrettext import SecretText, SecretUnusable
 from mesh.topology.topology import CoreSpec, FrontDoorSpec, Topology
 from mesh.wire.reasons import name_of
 
@@ -110,7 +111,14 @@ def _as_backend(topology: Topology, user: str | None, place: tuple[str, int], cl
         user = backends.users[0].user
     if user is not None and user not in known and not backends.anonymous:
         raise ClientRefused(f"the topology has no back end named {user!r}; it has {', '.join(sorted(known))}")
-    return ClientTarget(*place, client_id, user, known.get(user or ""))
+    return ClientTarget(*place, client_id, user, _password(user, known.get(user or "")))
+
+
+def _password(user: str | None, secret: SecretText | None) -> str | None:
+    try:
+        return None if secret is None else secret.read(f"backends.users.{user}.password")
+    except SecretUnusable as error:
+        raise ClientRefused(str(error)) from None
 
 
 def _place(at: str | None, groups: Sequence[FrontDoorSpec | CoreSpec]) -> tuple[str, int]:

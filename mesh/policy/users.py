@@ -11,13 +11,16 @@ import asyncio
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Final, final
+from pathlib import Path
+from typing import Final, NamedTuple, final
 
 from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
 from mesh.policy.attempts import Attempts
 from mesh.policy.providers import NEXT, Provider, Verdict
 from mesh.policy.scram import SCRAM_SHA_256, ScramProof, Verifier, Verifiers, make_verifier
+from mesh.policy.secrettext import SecretText
+from mesh.policy.watched import WatchedFile
 from mesh.transport.authentication import Proof
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
@@ -27,29 +30,35 @@ USERS: Final = "users"
 
 
 @final
+class _Read(NamedTuple):
+    password: str
+    verifier: Verifier
+
+
+@final
 class Users(Provider):
-    """``passwords``: by the name of the user. ``seal`` makes a text of a digest that tells nothing of it. ``before``:
-    the users that these replace."""
+    """``passwords``: by the name of the user; a file of one is watched. ``seal`` makes a text of a digest that tells
+    nothing of it. ``before``: the users that these replace."""
 
     method = SCRAM_SHA_256
     refusal = BAD_USER_NAME_OR_PASSWORD
 
     def __init__(
         self,
-        passwords: Mapping[str, str],
+        passwords: Mapping[str, SecretText],
         attempts: Attempts,
         seal: Callable[[bytes], str],
         before: Users | None = None,
     ) -> None:
         super().__init__(USERS)
-        self._passwords = dict(passwords)
-        self._digests = {name: _digest(password.encode()) for name, password in passwords.items()}
+        self._sources = dict(passwords)
         self._attempts = attempts
         self._seal = seal
-        known = {} if before is None else before.known()
-        self._verifiers = Verifiers(
-            {name: known[name, word] for name, word in passwords.items() if (name, word) in known}
-        )
+        self._known = {} if before is None else before.known()
+        self._passwords: dict[str, str] = {}
+        self._digests: dict[str, bytes] = {}
+        self._verifiers = Verifiers({})
+        self._files: list[WatchedFile[_Read]] = []
 
     def known(self) -> dict[tuple[str, str], Verifier]:
         """The verifiers that are made already, by name and password."""
@@ -57,12 +66,36 @@ class Users(Provider):
         return {(name, self._passwords[name]): verifier for name, verifier in verifiers.items()}
 
     async def start(self) -> None:
-        """Make the verifiers that are missing: some milliseconds each."""
-        known = self._verifiers.known
-        fresh = {name: word for name, word in self._passwords.items() if name not in known}
-        if fresh:
-            made = await asyncio.to_thread(lambda: {name: make_verifier(word) for name, word in fresh.items()})
-            self._verifiers.take({**known, **made})
+        """Read the passwords, and make the verifiers that are missing: some milliseconds each. Raises
+        ``SecretUnusable``."""
+        fixed = [name for name, source in self._sources.items() if source.file is None]
+        self._take(await asyncio.to_thread(lambda: {name: self._read(name) for name in fixed}))
+        try:
+            for name, source in self._sources.items():
+                if source.file is not None:
+                    await self._watch(name, source.file)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        for file in self._files:
+            await file.stop()
+
+    async def _watch(self, name: str, path: Path) -> None:
+        file = WatchedFile(path, lambda: self._read(name), lambda read: self._take({name: read}))
+        self._files.append(file)
+        await file.start()
+
+    def _read(self, name: str) -> _Read:
+        """In a thread."""
+        word = self._sources[name].read(f"backends.users.{name}.password")
+        return _Read(word, self._known.get((name, word)) or make_verifier(word))
+
+    def _take(self, fresh: Mapping[str, _Read]) -> None:
+        self._passwords |= {name: read.password for name, read in fresh.items()}
+        self._digests |= {name: _digest(read.password.encode()) for name, read in fresh.items()}
+        self._verifiers.take({**self._verifiers.known, **{name: read.verifier for name, read in fresh.items()}})
 
     def decide(self, connect: Connect, peer: Peer) -> Verdict:
         """Raises ``Refused`` with 0x86 (4 before MQTT 5.0) for a wrong password, and with 0x9F (3) if too many wrong
@@ -95,7 +128,10 @@ class Users(Provider):
 
     def has(self, name: str) -> bool:
         """Whether a name has a password."""
-        return name in self._digests
+        return name in self._sources
+
+    def fault(self) -> str:
+        return next((file.fault for file in self._files if file.fault), "")
 
     def in_force(self) -> dict[str, object]:
         return {"users": {name: self._seal(digest) for name, digest in sorted(self._digests.items())}}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar, final
 from urllib.parse import urlsplit
@@ -181,10 +181,10 @@ class EtcdClient:
         *,
         tls: EtcdTls | None = None,
         user: str | None = None,
-        password: str | None = None,
+        password: Callable[[], str] | None = None,
     ) -> None:
-        """``endpoints`` are URLs of members of one cluster. Raises ValueError if they, or the files of ``tls``, cannot
-        be used."""
+        """``endpoints`` are URLs of members of one cluster; ``password`` is called at each login, in a thread, and may
+        raise OSError. Raises ValueError if the endpoints, or the files of ``tls``, cannot be used."""
         if not endpoints:
             raise ValueError("at least one etcd endpoint is needed, such as https://host:port")
         if (user is None) != (password is None):
@@ -413,7 +413,7 @@ class EtcdClient:
 
     async def _log_in(self) -> str:
         endpoint = self._endpoint()
-        request = pb.AuthenticateRequest(name=self._user or "", password=self._password or "")
+        request = pb.AuthenticateRequest(name=self._user or "", password=await self._read_password())
         method = "/etcdserverpb.Auth/Authenticate"
         try:
             answer = await self._once(
@@ -426,6 +426,12 @@ class EtcdClient:
             raise kind from None
         self._token = answer.token
         return self._token
+
+    async def _read_password(self) -> str:
+        try:
+            return "" if self._password is None else await asyncio.to_thread(self._password)
+        except OSError as error:
+            raise Unavailable(error.strerror or str(error)) from None
 
 
 def put(key: bytes, value: bytes, lease: int = 0) -> pb.Operation:

@@ -8,6 +8,7 @@ from pathlib import Path
 from mesh.private import read_given
 from mesh.topology import units
 from mesh.topology.fields import Table, kind
+from mesh.topology.secret import read_secret
 from mesh.topology.topology import EMBEDDED, EtcdAuthSpec, EtcdSpec, EtcdTlsSpec
 from mesh.topology.tree import Scalar, Sequence
 
@@ -37,7 +38,7 @@ def read_etcd(top: Table, path: Callable[[str], Path]) -> EtcdSpec:
     tls = _tls(section, path)
     if tls is not None and any(one.startswith("http:") for one in endpoints):
         section.wrong("tls", "tls needs https:// endpoints, and one endpoint is http://; write https:// or remove tls")
-    return EtcdSpec(endpoints=endpoints, tls=tls, auth=_auth(section))
+    return EtcdSpec(endpoints=endpoints, tls=tls, auth=_auth(section, path))
 
 
 def _one_scheme(section: Table, key: str, endpoints: tuple[str, ...]) -> None:
@@ -70,11 +71,11 @@ def _tls(section: Table, path: Callable[[str], Path]) -> EtcdTlsSpec | None:
     return tls
 
 
-def _auth(section: Table) -> EtcdAuthSpec | None:
+def _auth(section: Table, path: Callable[[str], Path]) -> EtcdAuthSpec | None:
     inner = section.table("auth", ("user", "password"))
     if inner is None:
         return None
     return EtcdAuthSpec(
         user=inner.value("user", units.plain, "", "write the user's name"),
-        password=inner.value("password", units.plain, "", "write the user's password"),
+        password=read_secret(inner, "password", path, "write the user's password, {file: PATH} or {env: NAME}"),
     )

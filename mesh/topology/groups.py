@@ -13,6 +13,7 @@ from mesh.topology.identity import read_providers
 from mesh.topology.listeners import read_listeners
 from mesh.topology.mistakes import LATER
 from mesh.topology.provider import USER, ProviderSpec
+from mesh.topology.secret import read_secret
 from mesh.topology.topology import (
     DEAD_LETTER,
     HOLD,
@@ -94,7 +95,7 @@ def read_backends(top: Table, path: Callable[[str], Path], cores: tuple[CoreSpec
     users = tuple(
         BackendUser(
             user=user.value("user", units.plain, "", "write the back end's user name"),
-            password=user.value("password", units.plain, "", "write the back end's password"),
+            password=read_secret(user, "password", path, "write the back end's password, {file: PATH} or {env: NAME}"),
         )
         for user in inner
     )

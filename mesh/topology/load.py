@@ -39,6 +39,7 @@ from mesh.topology.topology import (
     MapRule,
     TelemetrySpec,
     Topology,
+    written_secrets,
 )
 from mesh.topology.tree import MAX_BYTES, BrokenText, Mapping, parse
 from mesh.wire.topics import filter_error, overlap
@@ -62,7 +63,7 @@ def load(path: str | os.PathLike[str]) -> Topology:
 def exposure(path: str | os.PathLike[str], topology: Topology) -> str:
     """One sentence if every user of the host can read the passwords in the file of a topology; else empty. A mesh must
     not start with such passwords. Raises ``OSError``."""
-    if topology.etcd.auth is None and not topology.backends.users:
+    if not written_secrets(topology):
         return ""
     if not Path(path).stat().st_mode & stat.S_IROTH:
         return ""

@@ -19,6 +19,7 @@ from mesh.policy.anonymous import ANONYMOUS, AnyUser
 from mesh.policy.attempts import Attempts
 from mesh.policy.order import Order, Planned
 from mesh.policy.providers import Provider
+from mesh.policy.secrettext import SecretText
 from mesh.policy.template import Template
 from mesh.policy.users import USERS, Users
 from mesh.topology import effects
@@ -57,7 +58,7 @@ class EtcdTlsSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtcdAuthSpec:
     user: Annotated[str, effects.ETCD]
-    password: Annotated[str, effects.ETCD, SECRET] = field(repr=False)
+    password: Annotated[SecretText, effects.ETCD, SECRET]
 
 
 @final
@@ -176,7 +177,7 @@ class PoolSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendUser:
     user: Annotated[str, KEY]
-    password: Annotated[str, effects.PASSWORD, SECRET] = field(repr=False)
+    password: Annotated[SecretText, effects.PASSWORD, SECRET]
 
 
 @final
@@ -424,8 +425,17 @@ class Topology:
         return [edge for pool in self.pools for edge in pool.edges]
 
 
+def written_secrets(topology: Topology) -> list[str]:
+    """The keys of the secrets whose values are in the topology itself."""
+    auth = topology.etcd.auth
+    found = [] if auth is None else [("etcd.auth.password", auth.password)]
+    found += [(f"backends.users.{user.user}.password", user.password) for user in topology.backends.users]
+    return [key for key, secret in found if secret.written]
+
+
 def as_dict(topology: Topology) -> dict[str, Any]:
-    """The topology in dictionaries, lists, texts and numbers only (fit for JSON), passwords included."""
+    """The topology in dictionaries, lists, texts and numbers only (fit for JSON). It has the secrets that the topology
+    has itself, and of others where they are."""
     plain = _plain(asdict(topology))
     assert isinstance(plain, dict)
     return plain

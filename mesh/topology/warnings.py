@@ -5,7 +5,7 @@ It knows the topology. It must never look at the machine. What always holds: a w
 
 from __future__ import annotations
 
-from mesh.topology.topology import ListenerSpec, Topology
+from mesh.topology.topology import ListenerSpec, Topology, written_secrets
 
 
 def warnings(topology: Topology) -> list[str]:
@@ -38,6 +38,11 @@ def warnings(topology: Topology) -> list[str]:
         found.append(
             f"backends.anonymous: every client that reaches {', '.join(open_to_others)} may command all vehicles; "
             "write backends: {users: [{user: ..., password: ...}]} and anonymous: false"
+        )
+    if written := written_secrets(topology):
+        found.append(
+            f"{', '.join(written)}: the value is in the topology, so etcd and the data folder have it, too; write "
+            "{file: PATH} or {env: NAME} in place of it"
         )
     return found
 

@@ -11,6 +11,7 @@ import pytest
 
 from mesh.core.recovery import CoreItems
 from mesh.policy.scram import make_verifier, write_line
+from mesh.policy.secrettext import SecretText
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.topology.provider import ProviderSpec
 from mesh.topology.topology import AccessRule, BackendRule, BackendUser, LimitsSpec, ListenerSpec, Topology
@@ -176,7 +177,7 @@ def test_an_edge_that_is_removed_leaves_nothing_behind(connected: bool) -> None:
 
 
 def rule(topology: Topology, *users: tuple[str, str], anonymous: bool = True) -> Topology:
-    made = tuple([BackendUser(user=user, password=password) for user, password in users])
+    made = tuple([BackendUser(user=user, password=SecretText(text=password)) for user, password in users])
     return replace(topology, backends=BackendRule(anonymous=anonymous, users=made))
 
 

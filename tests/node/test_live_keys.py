@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
+from mesh.policy.secrettext import SecretText
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.topology import topology as terms
 from mesh.topology.change import Kind, changes
@@ -97,9 +98,9 @@ def test_the_tests_name_keys_that_exist() -> None:
 OTHER: dict[tuple[type, str], object] = {
     (Access, "refusal"): 0x80,
     (Access, "on_refusal"): terms.DISCONNECT,
-    (BackendRule, "users"): (BackendUser(user="new", password="right"),),
+    (BackendRule, "users"): (BackendUser(user="new", password=SecretText(text="right")),),
     (BackendRule, "when_full"): terms.REJECT,
-    (BackendUser, "password"): "other",
+    (BackendUser, "password"): SecretText(text="other"),
     (CoreSpec, "redirect"): "other.example",
     (DeadLettersSpec, "when_full"): terms.REJECT,
     (FrontDoorSpec, "redirect"): "other.example",

@@ -9,11 +9,13 @@ from mesh.policy import attempts as module
 from mesh.policy.attempts import SHARED, Allowances, Attempts
 from mesh.policy.chain import Chain
 from mesh.policy.scram import ScramProof, Verifiers, make_verifier
+from mesh.policy.secrettext import SecretText
 from mesh.policy.users import Users
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD, CONNECTION_RATE_EXCEEDED, NOT_AUTHORIZED, SUCCESS, return_code
 from tests.fakes.clock import FakeClock
+from tests.support.loop import run
 from tests.support.scram_client import ScramClient
 
 USERS = {"app": "right", "other": "right"}
@@ -27,7 +29,9 @@ class Core:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.attempts = Attempts(MOST, self.clock)
-        self._chain = Chain((Users(USERS, self.attempts, bytes.hex),))
+        users = Users({name: SecretText(text=word) for name, word in USERS.items()}, self.attempts, bytes.hex)
+        run(users.start())
+        self._chain = Chain((users,))
         self._verifiers = Verifiers({name: make_verifier(password, 1) for name, password in USERS.items()})
 
     def plain(self, address: str, name: str, password: str) -> int:

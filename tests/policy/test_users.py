@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -12,15 +13,23 @@ from mesh.policy import users as module
 from mesh.policy.anonymous import ANONYMOUS, AnyUser
 from mesh.policy.attempts import Attempts
 from mesh.policy.chain import Chain
+from mesh.policy.secrettext import SecretText, SecretUnusable
 from mesh.policy.users import USERS, Users
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
 from tests.support.loop import run
 from tests.support.scram_client import ScramClient
+from tests.support.waiting import until
 
 
 def made(before: Users | None = None, **passwords: str) -> Users:
-    return Users(passwords, Attempts(20), bytes.hex, before)
+    return Users({name: SecretText(text=word) for name, word in passwords.items()}, Attempts(20), bytes.hex, before)
+
+
+def ready(**passwords: str) -> Users:
+    users = made(**passwords)
+    run(users.start())
+    return users
 
 
 def claim_of(chain: Chain, username: str | None, password: bytes | None = None) -> tuple[str, str]:
@@ -43,17 +52,17 @@ def claim_of(chain: Chain, username: str | None, password: bytes | None = None) 
 )
 def test_back_end_without_its_password_is_refused(username: str | None, password: bytes | None) -> None:
     with pytest.raises(Refused) as refused:
-        Chain((made(fleet="right"),)).decide(Connect(username=username, password=password), Peer("10.0.0.9", 5))
+        Chain((ready(fleet="right"),)).decide(Connect(username=username, password=password), Peer("10.0.0.9", 5))
     assert refused.value.reason == 0x86
     assert "right" not in str(refused.value)
 
 
 def test_back_end_with_its_password_is_admitted() -> None:
-    assert claim_of(Chain((made(fleet="right"),)), "fleet", b"right") == ("fleet", USERS)
+    assert claim_of(Chain((ready(fleet="right"),)), "fleet", b"right") == ("fleet", USERS)
 
 
 def test_a_name_with_a_password_needs_it_although_others_need_none() -> None:
-    users = made(fleet="right")
+    users = ready(fleet="right")
     chain = Chain((users, AnyUser(users.has)))
     with pytest.raises(Refused):
         chain.decide(Connect(username="fleet"), NOWHERE)
@@ -63,7 +72,7 @@ def test_a_name_with_a_password_needs_it_although_others_need_none() -> None:
 
 
 def test_claims_end_with_the_user_and_begin_to_need_a_password_with_it() -> None:
-    users = made(fleet="changed")
+    users = ready(fleet="changed")
     chain = Chain((users, AnyUser(users.has)))
     assert chain.holds(Claim("fleet", USERS))  # a changed password concerns new connections only
     assert not chain.holds(Claim("gone", USERS))
@@ -97,4 +106,51 @@ def test_users_prove_their_passwords_and_a_verifier_is_made_once(monkeypatch: py
 
 
 def test_no_password_is_in_what_is_in_force() -> None:
-    assert made(app="right").in_force() == {"users": {"app": sha256(b"right").hexdigest()}}
+    assert ready(app="right").in_force() == {"users": {"app": sha256(b"right").hexdigest()}}
+
+
+def test_a_password_whose_file_changes_is_in_force(tmp_path: Path) -> None:
+    file = tmp_path / "app.secret"
+
+    def write(password: str, mode: int = 0o600) -> None:
+        draft = tmp_path / "draft"
+        draft.touch(mode)
+        draft.write_text(password)
+        draft.chmod(mode)
+        draft.rename(file)
+
+    async def main() -> None:
+        write("first")
+        users = Users({"app": SecretText(file=file)}, Attempts(1000), bytes.hex)
+        await users.start()
+        chain = Chain((users,))
+
+        def admits(password: bytes) -> bool:
+            try:
+                return claim_of(chain, "app", password) == ("app", USERS)
+            except Refused:
+                return False
+
+        assert admits(b"first")
+        write("second")
+        await until(lambda: admits(b"second"), "the new password")
+        assert not admits(b"first")
+        proof, client = users.begin(NOWHERE), ScramClient("app", "second")
+        proof.step(client.final(proof.step(client.first())[0]))
+        assert proof.claim is not None
+        write("third", 0o644)
+        await until(lambda: bool(users.fault()), "the fault")
+        assert str(file) in users.fault()
+        assert "third" not in users.fault()
+        assert admits(b"second")
+        write("fourth")
+        await until(lambda: admits(b"fourth"), "the password after the fault")
+        assert users.fault() == ""
+        await users.stop()
+
+    run(main())
+
+
+def test_users_do_not_start_without_a_secret(tmp_path: Path) -> None:
+    with pytest.raises(SecretUnusable, match=r"backends\.users\.app\.password"):
+        run(Users({"app": SecretText(file=tmp_path / "absent")}, Attempts(20), bytes.hex).start())

@@ -79,13 +79,15 @@ class Secured:
         self.process.kill()
         self.process.wait(10.0)
 
-    def control(self, *arguments: str) -> None:
+    def control(self, *arguments: str, stdin: str = "") -> None:
         tls = ["--cacert=ca.pem", "--cert=client.pem", "--key=client.key", f"--endpoints={self.endpoint}"]
         program = find_binary().with_name("etcdctl")
-        subprocess.run([program, *tls, *arguments], cwd=self.folder, check=True, capture_output=True, timeout=30.0)
+        subprocess.run([program, *tls, *arguments], cwd=self.folder, check=True, capture_output=True, timeout=30.0,
+                       input=stdin.encode())  # fmt: skip
 
     def client(self, user: str | None = "mesh", password: str | None = "secret") -> EtcdClient:
-        return EtcdClient([self.endpoint], tls=self.tls, user=user, password=password)
+        read = None if password is None else lambda: password
+        return EtcdClient([self.endpoint], tls=self.tls, user=user, password=read)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +162,41 @@ def test_expired_token_is_renewed_within_the_call(server: Secured) -> None:
         assert client._token != first
         await client.close()
 
+    asyncio.run(main())
+
+
+def test_a_changed_password_is_read_at_the_next_login(server: Secured) -> None:
+    async def main() -> None:
+        password = "before"
+        root = "--user=root:root"
+        server.control("user", "add", f"changing:{password}", root)
+        server.control("user", "grant-role", "changing", "mesh", root)
+        client = EtcdClient([server.endpoint], tls=server.tls, user="changing", password=lambda: password)
+        await client.put(b"/mesh/k", b"1")
+        server.control("user", "passwd", "changing", "--interactive=false", root, stdin="after")
+        password = "after"
+        client.forget_token()
+        await client.put(b"/mesh/k", b"2")
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_a_password_that_cannot_be_read_is_tried_again(server: Secured) -> None:
+    def read() -> str:
+        if not there:
+            raise FileNotFoundError(2, "etcd.auth.password: the file is missing")
+        return "secret"
+
+    async def main() -> None:
+        client = EtcdClient([server.endpoint], tls=server.tls, user="mesh", password=read)
+        with pytest.raises(Unavailable, match="the file is missing"):
+            await client.get(b"/mesh/k", timeout=1.0)
+        there.append(True)
+        await client.get(b"/mesh/k")
+        await client.close()
+
+    there: list[bool] = []
     asyncio.run(main())
 
 

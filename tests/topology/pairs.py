@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from mesh.policy.secrettext import SecretText
 from mesh.topology.load import loads
 from mesh.topology.nodes import nodes
 from mesh.topology.provider import IdentityRule, ProviderSpec
@@ -46,7 +47,9 @@ pools: [{name: standard, edges: [{name: edge-1}]}]
 )
 SECRETS = ("hush-1", "hush-2", "hush-3")
 
-_secrets = st.sampled_from(SECRETS)
+_secrets = st.builds(SecretText, text=st.sampled_from(SECRETS)) | st.builds(
+    SecretText, file=st.sampled_from([Path("/secret"), Path("/other")])
+) | st.builds(SecretText, env=st.sampled_from(["ONE", "OTHER"]))
 _filters = st.lists(st.sampled_from(["a/#", "b/+", "c"]), max_size=2).map(tuple)
 _addresses = st.builds(Address, st.sampled_from(["127.0.0.1", "::1"]), st.sampled_from([0, 1883, 1884]))
 _resources = st.sampled_from([{}, {"a": 1.0}, {"a": 2.0, "b": 1.0}])

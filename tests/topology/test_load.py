@@ -10,6 +10,7 @@ import pytest
 
 from mesh.broker.principal import ALL_FILTERS
 from mesh.policy.identity import CLIENT_ID
+from mesh.policy.secrettext import SecretText
 from mesh.topology.load import load, loads
 from mesh.topology.nodes import nodes
 from mesh.topology.provider import ProviderSpec
@@ -139,7 +140,7 @@ def test_every_key_is_read(full: Topology, tmp_path: Path) -> None:
     assert full.etcd.tls is not None
     assert full.etcd.tls.ca == tmp_path / "ca.pem"
     assert full.etcd.auth is not None
-    assert (full.etcd.auth.user, full.etcd.auth.password) == ("mesh", "secret")
+    assert (full.etcd.auth.user, full.etcd.auth.password) == ("mesh", SecretText(text="secret"))
     assert full.identity.source == CLIENT_ID
     assert (full.identity.client_ids, full.identity.set_username) == (("{vehicle}",), True)
     assert full.identity.providers == (
@@ -182,7 +183,7 @@ def test_every_key_is_read(full: Topology, tmp_path: Path) -> None:
     assert full.dead_letters == DeadLettersSpec(bytes=2 << 30, share=32 << 20, age=7 * 86_400.0, expired=True)
     assert full.backends.when_full == HOLD
     assert (full.access.refusal, full.access.on_refusal) == (0x80, "disconnect")
-    assert full.backends.users == (BackendUser(user="fleet", password="pass word"),)
+    assert full.backends.users == (BackendUser(user="fleet", password=SecretText(text="pass word")),)
     assert full.backends.names() == ("users",)
     assert (full.limits.connect_timeout, full.limits.max_packet_size, full.limits.in_flight) == (5.0, 65536, 16)
     assert (full.limits.session_expiry, full.limits.owner_timeout) == (30 * 86400, 0.5)

@@ -12,7 +12,7 @@ from mesh.topology.warnings import warnings
 from tests.topology.small import CORE, DOOR, POOL, SMALL
 
 OPEN_CORE = 'cores: [{name: core, listen: [{mqtt: "0.0.0.0:1884"}]}]\n'
-USERS = "backends: {users: [{user: fleet, password: secret}]}\n"
+USERS = "backends: {users: [{user: fleet, password: {env: FLEET}}]}\n"
 
 
 def warned(text: str) -> list[str]:
@@ -63,3 +63,10 @@ def test_back_ends_without_a_password_beyond_this_machine() -> None:
     (text,) = warned(f"mesh: demo\n{DOOR}{OPEN_CORE}{POOL}backends: {{anonymous: true}}\n")
     assert text.startswith("backends.anonymous: every client that reaches 0.0.0.0:1884 may command all vehicles")
     assert warned(f"mesh: demo\n{DOOR}{OPEN_CORE}{POOL}{USERS}") == []
+
+
+def test_secrets_that_are_in_the_topology() -> None:
+    written = "backends: {users: [{user: fleet, password: secret}, {user: depot, password: {env: DEPOT}}]}\n"
+    (text,) = warned(f"mesh: demo\n{DOOR}{CORE}{POOL}{written}")
+    assert text.startswith("backends.users.fleet.password: the value is in the topology")
+    assert "depot" not in text
