@@ -1,12 +1,11 @@
 """Providers that take a client's word: no proof is asked for.
 
 They know the field that names the client. What always holds: such a provider admits every client that names itself in
-the right form, so it is the last one of a chain.
+the right form, so it is the last one of a chain; the chain does not let it admit a name that another one knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, final
 
 from mesh.broker.claim import Claim
@@ -24,6 +23,8 @@ ANONYMOUS: Final = "anonymous"
 class AnyVehicle(Provider):
     """Every client is the vehicle that it names."""
 
+    proves = False
+
     def __init__(self, identity: Identity) -> None:
         super().__init__(ANONYMOUS)
         self._identity = identity
@@ -34,19 +35,13 @@ class AnyVehicle(Provider):
 
 @final
 class AnyUser(Provider):
-    """Every client is the back end that its user name says; without a user name it is ``ANONYMOUS``. ``has_password``
-    tells whether a name needs a password, which another provider of the chain knows."""
+    """Every client is the back end that its user name says; without a user name it is ``ANONYMOUS``."""
 
+    proves = False
     refusal = BAD_USER_NAME_OR_PASSWORD
 
-    def __init__(self, has_password: Callable[[str], bool]) -> None:
+    def __init__(self) -> None:
         super().__init__(ANONYMOUS)
-        self._has_password = has_password
 
     def decide(self, connect: Connect, peer: Peer) -> Verdict:
-        name = ANONYMOUS if connect.username is None else connect.username
-        claim = Claim(name, self.name)
-        return claim if self.holds(claim) else None
-
-    def holds(self, claim: Claim) -> bool:
-        return not self._has_password(claim.name)
+        return Claim(ANONYMOUS if connect.username is None else connect.username, self.name)

@@ -6,6 +6,7 @@ It knows providers and claims: never what a provider looks at. What always holds
 * a decision for which no provider has to wait is made at once, without a task;
 * a decision takes at most ``DEADLINE`` seconds; a provider that fails with an unexpected error denies;
 * all clients that no provider admits get the same reason code, so that it does not tell which names exist;
+* a name that one provider knows is never admitted without a proof by another;
 * a claim of any provider is bound to the CONNECT by the same rules (``Bind``).
 """
 
@@ -64,6 +65,8 @@ class Chain:
         for index, provider in enumerate(self.providers):
             verdict = self._ask(provider, connect, peer)
             if isinstance(verdict, Claim):
+                if not self._stands(provider, verdict):
+                    break
                 self._bind(connect, verdict, False)
                 return verdict
             if verdict is not None:
@@ -73,7 +76,7 @@ class Chain:
     def proven(self, connect: Connect, claim: Claim) -> Claim:
         """The claim of a client that proved it by an authentication method. Raises ``Refused``."""
         for provider in self.providers:
-            if provider.name == claim.provider and provider.holds(claim):
+            if provider.name == claim.provider and provider.holds(claim) and self._stands(provider, claim):
                 self._bind(connect, claim, True)
                 provider.decisions.allowed += 1
                 return claim
@@ -88,7 +91,14 @@ class Chain:
 
     def holds(self, claim: Claim) -> bool:
         """Whether a provider of this chain vouches for a claim that was given before."""
-        return any(provider.name == claim.provider and provider.holds(claim) for provider in self.providers)
+        for provider in self.providers:
+            if provider.name == claim.provider:
+                return provider.holds(claim) and self._stands(provider, claim)
+        return False
+
+    def _stands(self, provider: Provider, claim: Claim) -> bool:
+        """Whether a provider's claim is enough: nobody may take a name without a proof that others have to prove."""
+        return provider.proves or not any(other.knows(claim.name) for other in self.providers)
 
     async def _wait(self, verdict: Awaitable[Verdict], index: int, connect: Connect, peer: Peer) -> Claim:
         """The decision, from the provider ``index`` on, whose verdict is on its way."""
@@ -103,6 +113,8 @@ class Chain:
                     provider = self.providers[index]
                     later = self._ask(provider, connect, peer)
                     found = later if later is None or isinstance(later, Claim) else await self._answer(provider, later)
+                if not self._stands(provider, found):
+                    raise self._nobody(connect, peer)
         except TimeoutError:
             why = f"the provider {provider.name!r} did not answer within {self._deadline:g} s"
             raise Refused(SERVER_UNAVAILABLE, why) from None

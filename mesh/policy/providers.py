@@ -55,6 +55,9 @@ class Provider:
     method = ""
     """The authentication method that it offers (MQTT 5.0 section 4.12); empty: it looks at CONNECT only."""
 
+    proves = True
+    """Whether a client has to show more than a name."""
+
     refusal = NOT_AUTHORIZED
     """The reason code for a client that no provider admits, as far as this one is concerned (see ``Chain``)."""
 
@@ -89,6 +92,10 @@ class Provider:
         """Whether a claim that it gave still holds, its time of expiry aside. Must be quick: it is asked for each
         connection in turn."""
         return True
+
+    def knows(self, name: str) -> bool:
+        """Whether clients with this name have to prove it to this provider."""
+        return False
 
     def fault(self) -> str:
         """Why it does not work as the operator meant it, in one sentence; empty if it does."""

@@ -143,6 +143,9 @@ class ScramFile(Provider):
         verifier = self._verifiers.known.get(claim.name)
         return verifier is not None and claim.proof == _mark(verifier)
 
+    def knows(self, name: str) -> bool:
+        return name in self._verifiers.known
+
     def fault(self) -> str:
         return self._file.fault
 

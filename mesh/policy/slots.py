@@ -26,7 +26,8 @@ class Slots:
         self.waiting = 0
         self.refused = 0
 
-    async def __aenter__(self) -> None:
+    async def acquire(self) -> None:
+        """Wait for a slot; call ``release`` afterwards. Raises ``Refused``."""
         if self._free.locked() and self.waiting >= self._most:
             self.refused += 1
             raise Refused(SERVER_BUSY, f"{self.waiting} clients wait for {self._what} already")
@@ -36,7 +37,14 @@ class Slots:
         finally:
             self.waiting -= 1
 
+    def release(self) -> None:
+        """Give a slot back."""
+        self._free.release()
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._free.release()
+        self.release()

@@ -124,10 +124,9 @@ class Users(Provider):
 
     def holds(self, claim: Claim) -> bool:
         """A changed password concerns new connections only."""
-        return self.has(claim.name)
+        return self.knows(claim.name)
 
-    def has(self, name: str) -> bool:
-        """Whether a name has a password."""
+    def knows(self, name: str) -> bool:
         return name in self._sources
 
     def fault(self) -> str:

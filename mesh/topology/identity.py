@@ -9,6 +9,7 @@ from typing import Final
 from mesh.policy.anonymous import ANONYMOUS
 from mesh.policy.certificate import FIELDS, NameTemplate
 from mesh.policy.identity import SOURCES, USERNAME, ClientIds
+from mesh.policy.passwordfile import read_passwords
 from mesh.policy.pattern import Pattern
 from mesh.policy.scram import read_verifiers
 from mesh.policy.template import PLACE
@@ -21,7 +22,7 @@ from mesh.topology.topology import FrontDoorSpec
 from mesh.topology.tree import Scalar
 
 _TLS_COMMON_NAME: Final = "tls_common_name"
-_KINDS: Final = ("certificate", "scram", "jwt", "http")
+_KINDS: Final = ("certificate", "password", "scram", "jwt", "http")
 _KEYS: Final = ("name", *_KINDS, "template")
 _EXAMPLE: Final = "providers: [{name: cert, certificate: common_name}]"
 
@@ -71,7 +72,7 @@ def _of_section(section: Table, path: Paths, source: str) -> tuple[ProviderSpec,
     if section.has("providers"):
         return read_providers(section, path, PLACE)
     if section.has("scram"):
-        file = section.value("scram", _verifiers(path), None)
+        file = section.value("scram", _usable(path, read_verifiers), None)
         return () if file is None else (ProviderSpec(name="scram", scram=file),)
     if source == _TLS_COMMON_NAME:
         return (ProviderSpec(name="certificate", certificate="common_name"),)
@@ -123,19 +124,20 @@ def _provider(fields: Table, path: Paths, place: str) -> ProviderSpec | None:
         name=name,
         certificate=fields.value("certificate", units.choice(*FIELDS), ""),
         template=fields.value("template", lambda text: NameTemplate(text, place).text, place),
-        scram=fields.value("scram", _verifiers(path), None),
+        passwords=fields.value("password", _usable(path, read_passwords), None),
+        scram=fields.value("scram", _usable(path, read_verifiers), None),
         jwt=read_jwt(fields, path),
         http=read_http(fields, path),
     )
 
 
-def _verifiers(path: Paths) -> Callable[[str], Path]:
-    """A reader of the name of a file of verifiers, which must be in order."""
+def _usable(path: Paths, check: Callable[[Path], object]) -> Callable[[str], Path]:
+    """A reader of the name of a file that ``check`` can read."""
 
     def read(text: str) -> Path:
         file = path(text)
         try:
-            read_verifiers(file)
+            check(file)
         except OSError as error:
             raise ValueError(f"the file {file} cannot be read: {error.strerror}") from None
         return file

@@ -16,6 +16,7 @@ from mesh.policy.attempts import Attempts
 from mesh.policy.certificate import Certificate, NameTemplate
 from mesh.policy.identity import Identity
 from mesh.policy.order import Order, Planned
+from mesh.policy.passwords import Passwords
 from mesh.policy.pattern import Pattern
 from mesh.policy.providers import Named, Provider
 from mesh.policy.scram import ScramFile
@@ -32,13 +33,14 @@ USER: Final = "{user}"
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSpec:
-    """One provider. At most one of ``certificate``, ``scram``, ``jwt`` and ``http`` is set; without them it takes every
-    client's word. ``certificate`` is one of ``FIELDS`` of ``policy.certificate``, and ``template`` the form of the name
-    there."""
+    """One provider. At most one of ``certificate``, ``passwords`` (a file of hashes), ``scram`` (a file of verifiers),
+    ``jwt`` and ``http`` is set; without them it takes every client's word. ``certificate`` is one of ``FIELDS`` of
+    ``policy.certificate``, and ``template`` the form of the name there."""
 
     name: Annotated[str, KEY]
     certificate: Annotated[str, effects.PROVIDER] = ""
     template: Annotated[str, effects.PROVIDER] = PLACE
+    passwords: Annotated[Path | None, effects.PROVIDER, Form("password")] = None
     scram: Annotated[Path | None, effects.PROVIDER] = None
     jwt: Annotated[JwtSpec | None, Parts(effects.PROVIDER)] = None
     http: Annotated[HttpSpec | None, Parts(effects.PROVIDER)] = None
@@ -46,7 +48,8 @@ class ProviderSpec:
     @property
     def anonymous(self) -> bool:
         """Whether it takes every client's word."""
-        return not self.certificate and self.scram is None and self.jwt is None and self.http is None
+        kinds = (self.passwords, self.scram, self.jwt, self.http)
+        return not self.certificate and all(kind is None for kind in kinds)
 
 
 class Asking(Protocol):
@@ -103,6 +106,8 @@ def planned(spec: ProviderSpec, place: str, named: Named, attempts: Attempts) ->
             return spec.http.provider(spec.name, named)
         if spec.certificate:
             return Certificate(spec.name, spec.certificate, NameTemplate(spec.template, place))
+        if spec.passwords is not None:
+            return Passwords(spec.name, spec.passwords, named, attempts)
         assert spec.scram is not None, "a provider has a kind"
         return ScramFile(spec.name, spec.scram, attempts)
 

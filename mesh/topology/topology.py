@@ -204,13 +204,13 @@ class BackendRule:
             return Users(passwords, attempts, seal, before if isinstance(before, Users) else None)
 
         def anonymous(_: Provider | None) -> Provider:
-            return AnyUser(passwords.__contains__)
+            return AnyUser()
 
         plans = [planned(spec, USER, _user, attempts) for spec in self.providers]
         if self.users:
             plans.insert(0, Planned(USERS, self.users, users))
         if self.anonymous:
-            plans.append(Planned(ANONYMOUS, tuple(passwords), anonymous))
+            plans.append(Planned(ANONYMOUS, ANONYMOUS, anonymous))
         return Order(tuple(plans), asked(listeners))
 
 

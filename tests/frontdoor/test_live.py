@@ -19,6 +19,8 @@ from mesh.frontdoor import door as room
 from mesh.frontdoor.context import DoorSettings
 from mesh.frontdoor.door import FrontDoor
 from mesh.frontdoor.node import DoorNode
+from mesh.policy.hashes import Cost, make_hash
+from mesh.policy.passwordfile import write_passwords
 from mesh.policy.scram import SCRAM_SHA_256, make_verifier, write_line
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.topology.provider import ProviderSpec
@@ -304,6 +306,41 @@ async def mesh_will(mesh: Nodes, name: str) -> Bare:
     client = Bare(MQTT5)
     mesh.clients.append(client)
     return await client.hello(mesh.vehicles, name, will=Will(f"vehicles/{name}/gone", b"x", 1, False))
+
+
+def test_a_changed_file_of_passwords_ends_the_connections_of_its_users_and_no_others(
+    etcd: EmbeddedEtcd, tmp_path: Path
+) -> None:
+    file, quick = tmp_path / "passwords.txt", Cost(1, 8)
+    hashes = {f"V{number}": make_hash(b"right", quick) for number in range(1000)}
+    write_passwords(file, hashes)
+
+    async def log_in(mesh: Nodes, name: str, password: bytes) -> Bare:
+        client = await Bare(MQTT5).connect(mesh.vehicles)
+        mesh.clients.append(client)
+        client.send(Connect(MQTT5, name, username=name, password=password))
+        return client
+
+    async def main(mesh: Nodes) -> None:
+        await mesh.change(identity(providers=(ProviderSpec(name="file", passwords=file),)))
+        fleet = {name: await log_in(mesh, name, b"right") for name in hashes}
+        assert {await admitted(client) for client in fleet.values()} == {0}
+        assert await admitted(await log_in(mesh, "V1", b"wrong")) == 0x86
+        assert await admitted(await log_in(mesh, "STRANGER", b"right")) == 0x86
+        gone = [f"V{number}" for number in range(0, 1000, 10)]
+        changed = [f"V{number}" for number in range(5, 1000, 10)]
+        after = {name: hash for name, hash in hashes.items() if name not in gone}
+        write_passwords(file, after | {name: make_hash(b"new", quick) for name in changed})
+        for name in (*gone, *changed):
+            assert await ended(fleet.pop(name)) == [NOT_AUTHORIZED]
+        await alive(*fleet.values())
+        assert await admitted(await log_in(mesh, "V5", b"right")) == 0x86
+        assert await admitted(await log_in(mesh, "V5", b"new")) == 0
+        file.write_text("nonsense")
+        await alive(*fleet.values())
+        assert await admitted(await log_in(mesh, "V1", b"right")) == 0
+
+    with_nodes(etcd, main)
 
 
 @effect_of("identity.client_ids")

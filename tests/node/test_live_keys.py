@@ -201,8 +201,9 @@ def same(old: Any, new: Any) -> bool:
 
 
 def test_each_node_takes_a_change_of_each_key_that_a_running_mesh_takes(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
-    files = {"scram": tmp_path / "verifiers", "ca": tmp_path / "authority.pem"}
-    files["scram"].touch(mode=0o600)
+    files = {name: tmp_path / name for name in ("scram", "passwords", "ca")}
+    for name in ("scram", "passwords"):
+        files[name].touch(mode=0o600)
     trustme.CA().cert_pem.write_to_path(files["ca"])
     identity = (
         '{pattern: "[A-Z0-9-]{1,32}", providers: ['

@@ -63,7 +63,7 @@ def test_back_end_with_its_password_is_admitted() -> None:
 
 def test_a_name_with_a_password_needs_it_although_others_need_none() -> None:
     users = ready(fleet="right")
-    chain = Chain((users, AnyUser(users.has)))
+    chain = Chain((users, AnyUser()))
     with pytest.raises(Refused):
         chain.decide(Connect(username="fleet"), NOWHERE)
     assert claim_of(chain, "fleet", b"right") == ("fleet", USERS)
@@ -73,7 +73,7 @@ def test_a_name_with_a_password_needs_it_although_others_need_none() -> None:
 
 def test_claims_end_with_the_user_and_begin_to_need_a_password_with_it() -> None:
     users = ready(fleet="changed")
-    chain = Chain((users, AnyUser(users.has)))
+    chain = Chain((users, AnyUser()))
     assert chain.holds(Claim("fleet", USERS))  # a changed password concerns new connections only
     assert not chain.holds(Claim("gone", USERS))
     assert chain.holds(Claim("other", ANONYMOUS))

@@ -44,6 +44,8 @@ ADDED = [
     ("identity: {providers: [{name: c, certificate: dns, template: V}]}", "identity.providers[0].template",
      "must have {vehicle} once"),
     ("identity: {providers: [{name: s, scram: /no/such/file}]}", "identity.providers[0].scram", "cannot be read"),
+    ("identity: {providers: [{name: f, password: /no/such/file}]}", "identity.providers[0].password", "cannot be read"),
+    ("identity: {providers: [{name: f, password: x, scram: x}]}", "identity.providers[0].scram", "has one of"),
     ("identity: {providers: [{name: t, jwt: {issuer: i, algorithms: [ES256]}}]}", "identity.providers[0].jwt.keys",
      "missing key; write a file or a URL"),
     ("identity: {providers: [{name: t, jwt: {keys: 'https://i.example', algorithms: [ES256]}}]}",

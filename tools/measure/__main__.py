@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from tools.measure import journal, matching, relay
+from tools.measure import journal, matching, passwords, relay
 
-MEASURES = {"journal": journal, "matching": matching, "relay": relay}
+MEASURES = {"journal": journal, "matching": matching, "passwords": passwords, "relay": relay}
 
 
 def main() -> int:
