@@ -30,6 +30,8 @@ from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
 from mesh.policy.breaker import NAMES, Breaker
 from mesh.policy.providers import NEXT, Named, Provider, Verdict
+from mesh.policy.secretfiles import SecretFiles
+from mesh.policy.secrettext import SecretText
 from mesh.policy.slots import Slots
 from mesh.policy.strictjson import read_object
 from mesh.policy.token import roles_of
@@ -61,7 +63,7 @@ log = logging.getLogger(__name__)
 class HttpRule:
     """Whom to ask, and how. ``ca``: the authorities to trust, instead of the system's. ``timeout``: seconds of one
     question; ``parallel``: questions at the same time; ``cache``: seconds that an answer is kept, 0 for not at all.
-    ``on_failure``: one of ``ON_FAILURE``. ``headers`` may have secrets."""
+    ``on_failure``: one of ``ON_FAILURE``. ``headers``: their values, by name."""
 
     url: str
     ca: Path | None = None
@@ -69,7 +71,14 @@ class HttpRule:
     parallel: int = 64
     cache: float = 60.0
     on_failure: str = DENY
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, SecretText] = field(default_factory=dict)
+
+
+def header_value(text: str) -> str:
+    """Raises ``ValueError`` if a header cannot have this value."""
+    if not text.isascii() or not text.isprintable():
+        raise ValueError("the value of a header has printable ASCII characters only")
+    return text
 
 
 class _Found(NamedTuple):
@@ -106,11 +115,16 @@ class Http(Provider):
         self._notices = Notices(log.warning, time.monotonic)
         self.breaker = Breaker()
         self._fault = ""
+        self._headers: dict[str, str] = {}
+        self._secrets = SecretFiles(rule.headers, self._header, self._headers.update)
 
     async def start(self) -> None:
+        """Raises ``OSError`` or ``ValueError`` if a header's value cannot be read, or be sent."""
+        await self._secrets.start()
         await self._web.start()
 
     async def stop(self) -> None:
+        await self._secrets.stop()
         await self._web.stop()
 
     def decide(self, connect: Connect, peer: Peer) -> Verdict | Awaitable[Verdict]:
@@ -122,7 +136,7 @@ class Http(Provider):
         return self._ask(question, key, self._named(connect))
 
     def fault(self) -> str:
-        return self._fault
+        return self._fault or self._secrets.fault()
 
     def in_force(self) -> dict[str, object]:
         rule = self._rule
@@ -131,6 +145,15 @@ class Http(Provider):
             "parallel": rule.parallel, "cache": rule.cache, "on_failure": rule.on_failure,
             "headers": sorted(rule.headers), "breaker": NAMES[self.breaker.state],
         }  # fmt: skip
+
+    def _header(self, name: str) -> str:
+        """The value of a header, in a thread."""
+        key = f"{self.name}.http.headers.{name}"
+        value = self._rule.headers[name].read(key)
+        try:
+            return header_value(value)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
 
     async def _ask(self, question: bytes, key: bytes, named: str) -> Verdict:
         try:
@@ -151,7 +174,7 @@ class Http(Provider):
             if not breaker.passes(self._ticks()):
                 raise NoAnswer(f"{self._rule.url} is left alone for a while: {self._fault}")
             try:
-                answer = await self._web.post(question, self._rule.headers)
+                answer = await self._web.post(question, self._headers)
                 if answer.status in _AWAY:
                     raise NoAnswer(f"{self._rule.url} answered with status {answer.status}")
             except NoAnswer as error:

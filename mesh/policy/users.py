@@ -7,11 +7,9 @@ is new.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from hmac import compare_digest
-from pathlib import Path
 from typing import Final, NamedTuple, final
 
 from mesh.broker.claim import Claim
@@ -19,8 +17,8 @@ from mesh.broker.peer import Peer
 from mesh.policy.attempts import Attempts
 from mesh.policy.providers import NEXT, Provider, Verdict
 from mesh.policy.scram import SCRAM_SHA_256, ScramProof, Verifier, Verifiers, make_verifier
+from mesh.policy.secretfiles import SecretFiles
 from mesh.policy.secrettext import SecretText
-from mesh.policy.watched import WatchedFile
 from mesh.transport.authentication import Proof
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
@@ -58,7 +56,7 @@ class Users(Provider):
         self._passwords: dict[str, str] = {}
         self._digests: dict[str, bytes] = {}
         self._verifiers = Verifiers({})
-        self._files: list[WatchedFile[_Read]] = []
+        self._secrets = SecretFiles(self._sources, self._read, self._take)
 
     def known(self) -> dict[tuple[str, str], Verifier]:
         """The verifiers that are made already, by name and password."""
@@ -68,24 +66,10 @@ class Users(Provider):
     async def start(self) -> None:
         """Read the passwords, and make the verifiers that are missing: some milliseconds each. Raises
         ``SecretUnusable``."""
-        fixed = [name for name, source in self._sources.items() if source.file is None]
-        self._take(await asyncio.to_thread(lambda: {name: self._read(name) for name in fixed}))
-        try:
-            for name, source in self._sources.items():
-                if source.file is not None:
-                    await self._watch(name, source.file)
-        except BaseException:
-            await self.stop()
-            raise
+        await self._secrets.start()
 
     async def stop(self) -> None:
-        for file in self._files:
-            await file.stop()
-
-    async def _watch(self, name: str, path: Path) -> None:
-        file = WatchedFile(path, lambda: self._read(name), lambda read: self._take({name: read}))
-        self._files.append(file)
-        await file.start()
+        await self._secrets.stop()
 
     def _read(self, name: str) -> _Read:
         """In a thread."""
@@ -130,7 +114,7 @@ class Users(Provider):
         return name in self._sources
 
     def fault(self) -> str:
-        return next((file.fault for file in self._files if file.fault), "")
+        return self._secrets.fault()
 
     def in_force(self) -> dict[str, object]:
         return {"users": {name: self._seal(digest) for name, digest in sorted(self._digests.items())}}

@@ -6,7 +6,7 @@ holds: values that ``load`` returned make a provider; a relative path was made a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, final
 
@@ -14,6 +14,7 @@ from mesh.policy.http import DENY, Http, HttpRule
 from mesh.policy.jwks import REFRESH, KeyFile, KeySource, KeyUrl
 from mesh.policy.jwt import Tokens
 from mesh.policy.providers import Named, Provider
+from mesh.policy.secrettext import SecretText
 from mesh.policy.token import TokenRule
 from mesh.topology import effects
 from mesh.topology.keys import SECRET, TIME
@@ -51,9 +52,18 @@ class JwtSpec:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class HeaderSpec:
+    """A header with its value, which may be a secret."""
+
+    name: str
+    value: SecretText
+
+
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSpec:
-    """See ``HttpRule``. ``headers``: names with values, which may be secrets."""
+    """See ``HttpRule``."""
 
     url: Annotated[str, effects.NEW_CONNECTIONS]
     ca: Annotated[Path | None, effects.NEW_CONNECTIONS] = None
@@ -61,9 +71,10 @@ class HttpSpec:
     parallel: Annotated[int, effects.NEW_CONNECTIONS] = 64
     cache: Annotated[float, effects.NEW_CONNECTIONS, TIME] = 60.0
     on_failure: Annotated[str, effects.NEW_CONNECTIONS] = DENY
-    headers: Annotated[tuple[tuple[str, str], ...], effects.NEW_CONNECTIONS, SECRET] = field(default=(), repr=False)
+    headers: Annotated[tuple[HeaderSpec, ...], effects.NEW_CONNECTIONS, SECRET] = ()
 
     def provider(self, name: str, named: Named) -> Http:
         """The provider with this name. Raises ``ValueError`` for a URL that may not be asked."""
-        rule = HttpRule(self.url, self.ca, self.timeout, self.parallel, self.cache, self.on_failure, dict(self.headers))
+        headers = {header.name: header.value for header in self.headers}
+        rule = HttpRule(self.url, self.ca, self.timeout, self.parallel, self.cache, self.on_failure, headers)
         return Http(name, rule, named)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from mesh.policy.http import DENY, ON_FAILURE
+from mesh.policy.http import DENY, ON_FAILURE, header_value
 from mesh.policy.jwks import REFRESH, read_file
 from mesh.policy.keyset import check_algorithms
 from mesh.policy.token import MAX_LEEWAY
@@ -15,8 +15,9 @@ from mesh.policy.web import check_url
 from mesh.topology import units
 from mesh.topology.fields import Table
 from mesh.topology.ranges import within
-from mesh.topology.remote import HttpSpec, JwtSpec
-from mesh.topology.tree import Scalar
+from mesh.topology.remote import HeaderSpec, HttpSpec, JwtSpec
+from mesh.topology.secret import read_secret
+from mesh.topology.tree import Mapping, Scalar
 
 _JWT: Final = ("keys", "ca", "refresh", "issuer", "audience", "algorithms", "leeway", "identity", "roles")
 _HTTP: Final = ("url", "ca", "timeout", "parallel", "cache", "on_failure", "headers")
@@ -82,10 +83,6 @@ def read_http(fields: Table, path: Paths) -> HttpSpec | None:
     section = fields.table("http", _HTTP)
     if section is None:
         return None
-    headers = section.free("headers", _header_value)
-    for name in headers:
-        if _HEADER.fullmatch(name) is None or name.lower() in _OWN_HEADERS:
-            section.wrong("headers", f"{name!r} is not a header that can be set here; write one such as X-Token")
     return HttpSpec(
         url=section.value("url", _url, "", "write the URL to ask, such as https://auth.example.com/mqtt"),
         ca=section.value("ca", path, None),
@@ -93,8 +90,31 @@ def read_http(fields: Table, path: Paths) -> HttpSpec | None:
         parallel=section.value("parallel", units.integer(1, 1024), 64),
         cache=section.value("cache", within(units.duration, 0.0, 3600.0), 60.0),
         on_failure=section.value("on_failure", units.choice(*ON_FAILURE), DENY),
-        headers=tuple(sorted(headers.items())),
+        headers=_headers(section, path),
     )
+
+
+def _headers(section: Table, path: Paths) -> tuple[HeaderSpec, ...]:
+    node = section.node_of("headers")
+    if not section.has("headers"):
+        return ()
+    if not isinstance(node, Mapping):
+        section.wrong("headers", "expected a mapping; write names with values, such as {X-Token: {file: PATH}}")
+        return ()
+    names = [name.text or "" for name, _ in node.entries]
+    for name in names:
+        if _HEADER.fullmatch(name) is None or name.lower() in _OWN_HEADERS:
+            section.wrong("headers", f"{name!r} is not a header that can be set here; write one such as X-Token")
+    found = section.table("headers", tuple(names))
+    if found is None:
+        return ()
+    headers = {name: read_secret(found, name, path, "") for name in names}
+    for name, value in headers.items():
+        try:
+            header_value(value.text)
+        except ValueError as error:
+            found.wrong(name, str(error))
+    return tuple([HeaderSpec(name, headers[name]) for name in sorted(headers)])
 
 
 def _texts(section: Table, key: str, needed: str = "") -> tuple[str, ...]:
@@ -114,10 +134,4 @@ def _keys(path: Paths) -> Callable[[str], str]:
 
 def _url(text: str) -> str:
     check_url(text)
-    return text
-
-
-def _header_value(text: str) -> str:
-    if not text.isascii() or not text.isprintable():
-        raise ValueError("the value of a header has printable ASCII characters only")
     return text

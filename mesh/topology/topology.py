@@ -430,6 +430,10 @@ def written_secrets(topology: Topology) -> list[str]:
     auth = topology.etcd.auth
     found = [] if auth is None else [("etcd.auth.password", auth.password)]
     found += [(f"backends.users.{user.user}.password", user.password) for user in topology.backends.users]
+    for section, providers in (("identity", topology.identity.providers), ("backends", topology.backends.providers)):
+        for spec in providers:
+            headers = () if spec.http is None else spec.http.headers
+            found += [(f"{section}.providers.{spec.name}.http.headers.{one.name}", one.value) for one in headers]
     return [key for key, secret in found if secret.written]
 
 

@@ -17,7 +17,7 @@ from mesh.topology import topology as terms
 from mesh.topology.change import Kind, changes
 from mesh.topology.keys import Declared, Key, Live, Members, Parts, Refused, declared
 from mesh.topology.provider import IdentityRule, ProviderSpec
-from mesh.topology.remote import HttpSpec, JwtSpec
+from mesh.topology.remote import HeaderSpec, HttpSpec, JwtSpec
 from mesh.topology.topology import (
     Access,
     AccessRule,
@@ -121,7 +121,7 @@ OTHER: dict[tuple[type, str], object] = {
     (JwtSpec, "roles"): "roles",
     (HttpSpec, "url"): "http://127.0.0.1:1/other",
     (HttpSpec, "on_failure"): "next",
-    (HttpSpec, "headers"): (("X-Other", "secret"),),
+    (HttpSpec, "headers"): (HeaderSpec("X-Other", SecretText(text="secret")),),
     (InboxSpec, "qos"): 0,
     (InboxSpec, "when_full"): terms.DROP_OLDEST,
     (LogsSpec, "level"): "debug",
@@ -164,7 +164,7 @@ def others(owner: Any, item: Declared, value: Any, files: Files) -> Iterator[tup
             yield f".{path}", other
     if isinstance(mark, Parts) and (mark.whole is None or isinstance(mark.whole, Refused)):
         return
-    if isinstance(value, tuple) and value and is_dataclass(value[0]):
+    if isinstance(mark, Members) and isinstance(value, tuple) and value and is_dataclass(value[0]):
         for index, one in enumerate(value):
             for path, other in variants(one, files):
                 yield f"[{index}].{path}", (*value[:index], other, *value[index + 1 :])

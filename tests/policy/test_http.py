@@ -15,12 +15,13 @@ from mesh.broker.claim import Claim
 from mesh.broker.peer import NOWHERE, Peer, TlsFacts
 from mesh.policy.breaker import CLOSED, FAILURES, OPEN
 from mesh.policy.http import MAX_ANSWER, QUEUE, Http, HttpRule
+from mesh.policy.secrettext import SecretText
 from mesh.policy.web import NoAnswer, Web
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import NOT_AUTHORIZED, SERVER_BUSY, SERVER_UNAVAILABLE
 from tests.support.loop import run
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 from tests.support.webserver import Handler, WebServer, never
 
 CONNECT = Connect(client_id="c1", username="V1", password=b"secret")
@@ -85,7 +86,7 @@ def test_the_question_has_what_is_known_of_the_client(tmp_path: Path) -> None:
     )
 
     async def main() -> None:
-        async with Asking(handle, tmp_path, headers={"X-Token": "of the door"}) as asking:
+        async with Asking(handle, tmp_path, headers={"X-Token": SecretText(text="of the door")}) as asking:
             peer = Peer("192.0.2.7", 5000, "mqtts://[::]:8883", facts)
             assert await decided(asking.provider, CONNECT, peer) is None
             assert await decided(asking.provider, Connect(client_id="c2", password=b"\xff\x00"), NOWHERE) is None
@@ -105,6 +106,41 @@ def test_the_question_has_what_is_known_of_the_client(tmp_path: Path) -> None:
             "password_base64": "/wA=",
         },
     ]  # fmt: skip
+
+
+def test_a_header_comes_from_a_file_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str]] = []
+    file = tmp_path / "token"
+    monkeypatch.setenv("OURS_TENANT", "fleet")
+
+    def write(value: str) -> None:
+        draft = tmp_path / "draft"
+        draft.touch(0o600)
+        draft.write_text(value)
+        draft.rename(file)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        seen.append((request.headers["Authorization"], request.headers["X-Tenant"]))
+        return web.json_response({"result": "next"})
+
+    async def main() -> None:
+        headers = {"Authorization": SecretText(file=file), "X-Tenant": SecretText(env="OURS_TENANT")}
+        async with Asking(handle, headers=headers) as asking:
+            await decided(asking.provider)
+            assert seen == [("Bearer one", "fleet")]
+            write("Bearer two\n")
+            async with asyncio.timeout(PATIENCE):
+                while seen[-1] != ("Bearer two", "fleet"):
+                    await decided(asking.provider)
+            write("Bearer\x01three")
+            async with asyncio.timeout(PATIENCE):
+                while not asking.provider.fault():
+                    await asyncio.sleep(0.02)
+            assert "ours.http.headers.Authorization" in asking.provider.fault()
+            assert "three" not in asking.provider.fault()
+
+    write("Bearer one")
+    run(main())
 
 
 def test_an_answer_that_allows_is_a_claim() -> None:
@@ -355,7 +391,7 @@ def test_failures_and_ended_claims_are_not_kept() -> None:
 
 
 def test_what_is_in_force_has_no_secrets() -> None:
-    rule = HttpRule("https://auth.example.com", headers={"Authorization": "Bearer of the door"})
+    rule = HttpRule("https://auth.example.com", headers={"Authorization": SecretText(text="Bearer of the door")})
     shown = Http("ours", rule, named).in_force()
     assert shown["headers"] == ["Authorization"]
     assert "Bearer" not in json.dumps(shown) + repr(rule)

@@ -14,7 +14,7 @@ from mesh.policy.secrettext import SecretText
 from mesh.topology.load import load, loads
 from mesh.topology.nodes import nodes
 from mesh.topology.provider import ProviderSpec
-from mesh.topology.remote import HttpSpec, JwtSpec
+from mesh.topology.remote import HeaderSpec, HttpSpec, JwtSpec
 from mesh.topology.topology import (
     DEAD_LETTER,
     DROP_OLDEST,
@@ -152,7 +152,10 @@ def test_every_key_is_read(full: Topology, tmp_path: Path) -> None:
         )),
         ProviderSpec(name="ours", http=HttpSpec(
             url="https://auth.example.com/mqtt", ca=tmp_path / "ca.pem", timeout=1.0, parallel=8, cache=0.0,
-            on_failure="next", headers=(("Authorization", "Bearer hidden"), ("X-Token", "hidden")),
+            on_failure="next", headers=(
+                HeaderSpec("Authorization", SecretText(text="Bearer hidden")),
+                HeaderSpec("X-Token", SecretText(text="hidden")),
+            ),
         )),
         ProviderSpec(name="anonymous"),
     )  # fmt: skip
