@@ -93,8 +93,9 @@ class FrontDoor:
         )  # fmt: skip
         self._listen = listen
         self._listeners = Listeners(
-            name, self.group, self._vehicle, _dismiss, admission.most, shared=True, handshake=settings.connect_timeout
-        )
+            name, self.group, self._vehicle, _dismiss, admission.most, shared=True, handshake=settings.connect_timeout,
+            limits=admission.limits,
+        )  # fmt: skip
 
     @property
     def ports(self) -> list[int]:

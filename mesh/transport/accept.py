@@ -6,10 +6,11 @@ connection on its way; these are the stages, in their order:
     socket -> [PROXY] -> [TLS] -> [WebSocket] -> Stream
 
 ``Arrival.run`` goes through them up to TLS while it still has the socket; ``Arrival.connection_made`` has the transport
-then, and passes it on. What always holds:
+then, and passes it on to the stream or to the stage above (``Upper``). What always holds:
 
 * an arrival counts as a connection of its stream's group from the beginning, and has ``seconds`` until its stream has
   the transport; whatever ends it earlier closes the socket;
+* at a listener with the PROXY protocol a connection begins with its header and comes from a network that is trusted;
 * each arrival has a task, which is owned; ``stop`` cancels it;
 * a handshake takes processor time, so it starts only when the client's first bytes are there and ``Pace`` lets it: all
   connected clients are served between two that start; while many wait, no further connection is accepted.
@@ -28,8 +29,10 @@ from typing import Final, cast, final
 
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer, TlsFacts
+from mesh.transport.proxied import Networks, client_of, read_header, trusted
 from mesh.transport.status import TlsStatus
 from mesh.transport.stream import Stream
+from mesh.wire.proxy import ProxyError
 
 BATCH: Final = 32  # connections that are accepted in one turn
 WAITING: Final = 1024  # arrivals that wait for their handshake; beyond that none is accepted until half have begun
@@ -146,18 +149,27 @@ class Gate:
         raise NotImplementedError
 
 
+class Upper:
+    """The stage between a transport and its stream."""
+
+    def begin(self, transport: asyncio.Transport, stream: Stream) -> asyncio.Future[None]:
+        """Take ``transport``. The result is set when the stream has its transport, or is a ``Refusal``."""
+        raise NotImplementedError
+
+
 @final
 class Figures:
-    """Handshakes of one listener: begun, done of a new session, resumed, failed; in ``failed`` are all connections that
-    their stream did not get."""
+    """Of one listener. TLS handshakes: begun, done of a new session, resumed, failed. ``turned_away``: connections that
+    ended before their stream had them, in whichever stage."""
 
-    __slots__ = ("begun", "done", "failed", "resumed")
+    __slots__ = ("begun", "done", "failed", "resumed", "turned_away")
 
     def __init__(self) -> None:
         self.begun = 0
         self.done = 0
         self.failed = 0
         self.resumed = 0
+        self.turned_away = 0
 
 
 @final
@@ -168,8 +180,11 @@ class Arrival(asyncio.Protocol):
         self._door = door
         self._socket: socket.socket | None = sock
         self._stream = stream
+        self._transport: asyncio.Transport | None = None
+        self._opened: asyncio.Future[None] | None = None
         self._refusal = ""
         self._slow = False
+        self.secured = False
         self.task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -177,29 +192,48 @@ class Arrival(asyncio.Protocol):
         door, tls = self._door, self._door.gate
         try:
             async with asyncio.timeout(door.seconds):
+                if door.proxy:
+                    await self._introduced(door.proxy)
                 if tls is None:
                     await self._connect(None)
                 else:
                     await self._shake_hands(tls)
-            if self._refusal:
-                raise Refusal(self._refusal)
+                if self._refusal:
+                    raise Refusal(self._refusal)
+                if self._opened is not None:
+                    await self._opened
         except TimeoutError:
-            door.failed("deadline", self._stream, f"not ready within {door.seconds:g} s")
+            self._failed("deadline", f"not ready within {door.seconds:g} s")
         except asyncio.CancelledError:
             if not self._slow:
                 raise
-            door.failed("slow", self._stream, "its handshake took long while others waited")
-        except Refusal as refused:
-            door.failed("refused", self._stream, str(refused))
+            self._failed("slow", "its handshake took long while others waited")
+        except (Refusal, ProxyError) as refused:
+            self._failed("refused", str(refused))
         except ssl.SSLError as error:
-            door.failed("handshake", self._stream, _reason(error))
+            self._failed("handshake", _reason(error))
         except OSError as error:
-            door.failed("handshake", self._stream, error.strerror or str(error))
+            self._failed("handshake", error.strerror or str(error))
         finally:
             if self._socket is not None:
                 self._socket.close()
             if self._stream.transport is None:
                 self._stream.finish()
+                if self._transport is not None:
+                    self._transport.abort()
+
+    def _failed(self, subject: str, why: str) -> None:
+        if self._door.gate is not None and not self.secured:
+            self._door.figures.failed += 1
+        self._door.turn_away(subject, self._stream, why)
+
+    async def _introduced(self, networks: Networks) -> None:
+        """Let the load balancer name its client."""
+        sock, stream = self._socket, self._stream
+        assert sock is not None
+        if not trusted(networks, stream.peer):
+            raise Refusal("its address is not among the listener's networks of load balancers (proxy)")
+        stream.peer = client_of(await read_header(sock, self._readable), stream.peer)
 
     async def _shake_hands(self, tls: Gate) -> None:
         door = self._door
@@ -239,7 +273,7 @@ class Arrival(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The handshake has succeeded."""
-        ready = cast(asyncio.Transport, transport)
+        ready = self._transport = cast(asyncio.Transport, transport)
         facts: TlsFacts | None = None
         if self._door.gate is not None:
             try:
@@ -248,13 +282,18 @@ class Arrival(asyncio.Protocol):
                 self._refusal = str(refused)
                 ready.abort()
                 return
-        stream = self._stream
-        stream.peer = Peer(stream.peer.address, stream.peer.port, stream.peer.listener, facts)
+        stream, known = self._stream, self._stream.peer
+        # If a load balancer has said what its client's TLS is, ours is that of the load balancer.
+        stream.peer = Peer(known.address, known.port, known.listener, known.tls or facts)
+        if self._door.upper is not None:
+            self._opened = self._door.upper.begin(ready, stream)
+            return
         ready.set_protocol(cast(asyncio.BaseProtocol, stream))
         stream.connection_made(ready)
 
     def _admitted(self, tls: Gate, session: ssl.SSLObject) -> TlsFacts:
         facts = tls.admit(session)
+        self.secured = True
         figures = self._door.figures
         if facts.resumed:
             figures.resumed += 1
@@ -266,8 +305,9 @@ class Arrival(asyncio.Protocol):
 @final
 class Accepting:
     """Accepts at one listening socket, which it owns. ``accept`` makes the stream of a new connection, which counts
-    from then on; ``None`` if there is no room. ``gate`` is ``None`` without TLS. ``starve`` is told when no file can
-    be opened."""
+    from then on; ``None`` if there is no room. ``gate`` is ``None`` without TLS, ``upper`` without WebSocket;
+    ``proxy``: the networks of load balancers, empty without the PROXY protocol. ``starve`` is told when no file can be
+    opened."""
 
     def __init__(
         self,
@@ -280,12 +320,16 @@ class Accepting:
         seconds: float,
         gate: Gate | None,
         figures: Figures,
+        proxy: Networks = (),
+        upper: Upper | None = None,
     ) -> None:
         self.loop = loop
         self.pace = pace
         self.seconds = seconds
         self.gate = gate
         self.figures = figures
+        self.proxy = proxy
+        self.upper = upper
         self._name = name
         self._socket = listening
         self._accept = accept
@@ -310,9 +354,9 @@ class Accepting:
         for task in self._arrivals:
             task.cancel()
 
-    def failed(self, subject: str, stream: Stream, why: str) -> None:
+    def turn_away(self, subject: str, stream: Stream, why: str) -> None:
         """An arrival ended before its stream had it."""
-        self.figures.failed += 1
+        self.figures.turned_away += 1
         self._notices.warn(subject, "%s: connection of %s closed: %s", self._name, stream.peer, why)
 
     def _ready(self) -> None:

@@ -321,8 +321,9 @@ class Endpoint:
         self.clients = ClientContext(name, self.group, admission, connect_timeout, 0.0, packet_rate, buffers)
         self._listen = listen
         self._listeners = Listeners(
-            name, self.group, self._client, _retire, admission.most, unix_path=unix_path, handshake=connect_timeout
-        )
+            name, self.group, self._client, _retire, admission.most, unix_path=unix_path, handshake=connect_timeout,
+            limits=admission.limits,
+        )  # fmt: skip
 
     @property
     def ports(self) -> list[int]:

@@ -24,12 +24,13 @@ from typing import Final, cast, final
 
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
-from mesh.transport.accept import Accepting, Figures, Gate, Pace
+from mesh.transport.accept import Accepting, Figures, Gate, Pace, Upper
 from mesh.transport.listen import Listen
 from mesh.transport.status import ListenerStatus
 from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.unixsocket import UnixPath, no_unix_path
 from mesh.transport.wheel import Timed
+from mesh.wire.limits import PacketLimits
 
 SPARE: Final = 256  # connections beyond the limit that are open just long enough to answer their CONNECT
 
@@ -75,12 +76,13 @@ class Listener:
     """``factory`` makes the stream of a connection; ``port`` is the one really bound; ``unix_path`` gives the path of
     the Unix socket for it. ``pace``: of its handshakes, shared by listeners; each connection has ``handshake`` seconds
     for it. ``spare`` connections beyond ``limit`` are accepted, so that their streams can answer that the limit is
-    reached."""
+    reached. ``limits`` bound the frames of WebSockets."""
 
     __slots__ = (
         "_accepting",
         "_factory",
         "_figures",
+        "_limits",
         "_notices",
         "_pace",
         "_peer",
@@ -115,6 +117,7 @@ class Listener:
         spare: int = 0,
         handshake: float = 10.0,
         pace: Pace | None = None,
+        limits: PacketLimits | None = None,
     ) -> None:
         self.name = name
         self.listen = listen
@@ -130,6 +133,7 @@ class Listener:
         self._probe = Probe(self)
         self._factory = factory
         self._pace = pace or Pace(group.loop)
+        self._limits = limits or PacketLimits()
         self._tls: Gate | None = None
         self._figures = Figures()
         self._peer = Peer()  # of a connection that has no transport yet
@@ -196,8 +200,11 @@ class Listener:
     def take(self, listen: Listen, tls: Gate | None) -> None:
         """Other settings from now on, for new connections; ``tls`` is what ``secure`` returned for them."""
         before, self._tls, self.listen = self._tls, tls, listen
+        upper = self._upper()
         for accepting, _ in self._accepting:
             accepting.gate = tls
+            accepting.proxy = listen.proxy
+            accepting.upper = upper
         if before is not None:
             before.stop()
         if tls is not None:
@@ -213,8 +220,16 @@ class Listener:
     def _stages(self, bound: socket.socket) -> Accepting:
         return Accepting(
             self.group.loop, self.name, bound, self._new, self.starve, self._pace, self.handshake, self._tls,
-            self._figures,
+            self._figures, self.listen.proxy, self._upper(),
         )  # fmt: skip
+
+    def _upper(self) -> Upper | None:
+        """What is between TLS and streams."""
+        if self.listen.kind not in ("ws", "wss"):
+            return None
+        from mesh.transport.websocket import WebSockets  # its libraries take memory that most nodes need not have
+
+        return WebSockets(self.group.loop, self.listen, self._limits)
 
     async def _addresses(self) -> list[tuple[int, tuple[object, ...]]]:
         """The families and addresses of the host, which may be a name. Raises ``OSError``."""
@@ -282,7 +297,10 @@ class Listener:
     def status(self) -> ListenerStatus:
         """The status, for ``mesh status`` and metrics."""
         tls = self._tls
-        return ListenerStatus(self.url, self.total, self.refused, self.starved, None if tls is None else tls.status())
+        return ListenerStatus(
+            self.url, self.total, self.refused, self.starved, self._figures.turned_away,
+            None if tls is None else tls.status(),
+        )  # fmt: skip
 
     def detail(self) -> str:
         """What is wrong with its certificates, or will be soon, in one sentence; else empty."""

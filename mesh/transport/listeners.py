@@ -25,6 +25,7 @@ from mesh.transport.listener import SPARE, Listener
 from mesh.transport.status import ListenerStatus
 from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.unixsocket import UnixPath, no_unix_path
+from mesh.wire.limits import PacketLimits
 
 ENDING: Final = 5.0  # seconds; half of what a node's stop takes to end its connections, as nothing waits for this one
 _STEP: Final = 0.05  # seconds between two slices
@@ -90,7 +91,9 @@ class Listeners:
         shared: bool = False,
         unix_path: UnixPath = no_unix_path,
         handshake: float = 10.0,
+        limits: PacketLimits | None = None,
     ) -> None:
+        self._limits = limits
         self._name = name
         self._group = group
         self._factory = factory
@@ -200,7 +203,7 @@ class Listeners:
     def _make(self, listen: Listen) -> Listener:
         return Listener(
             self._name, listen, self._group, self._factory, self._limit, shared=self._shared,
-            unix_path=self._unix_path, spare=SPARE, handshake=self._handshake, pace=self._pace,
+            unix_path=self._unix_path, spare=SPARE, handshake=self._handshake, pace=self._pace, limits=self._limits,
         )  # fmt: skip
 
     async def _bind(self, listener: Listener, removed: list[Listener]) -> None:

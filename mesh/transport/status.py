@@ -150,6 +150,14 @@ class ListenerStatus(Status):
             ("link", "listener"),
         ),
     ]
+    turned_away: Annotated[
+        int,
+        counter(
+            "mesh_listener_turned_away_total",
+            "Connections that ended before MQTT could begin: PROXY protocol, TLS or WebSocket was refused, or late.",
+            ("link", "listener"),
+        ),
+    ] = 0
     tls: TlsStatus | None = None
 
 

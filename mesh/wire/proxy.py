@@ -1,7 +1,7 @@
 """The header of the PROXY protocol, versions 1 and 2, which a load balancer sends before the bytes of its client.
 
-The description is HAProxy's ``proxy-protocol.txt``. It knows the header's form: never sockets, or who may send one. What
-always holds:
+The description is HAProxy's ``proxy-protocol.txt``. It knows the header's form: never sockets, or who may send one.
+What always holds:
 
 * a header has at most ``LONGEST`` bytes, and a wrong one is refused at its first wrong byte;
 * the header is recognised the same in any pieces, and no byte after it is taken;

@@ -8,6 +8,7 @@ from mesh.transport.listen import Listen, TlsFiles
 from mesh.transport.listener import Listener
 from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.wheel import Wheel
+from mesh.wire.limits import PacketLimits
 
 
 class Echo(Stream):
@@ -35,12 +36,21 @@ class Echo(Stream):
 
 
 class Hall:
-    """A listener for ``limit`` connections; ``tls`` is what it needs for TLS."""
+    """A listener for ``limit`` connections; ``tls`` is what it needs for TLS. ``listen``: another listener, with frames
+    of WebSocket within ``limits``."""
 
-    def __init__(self, limit: int = 10, tls: TlsFiles | None = None, handshake: float = 10.0) -> None:
+    def __init__(
+        self,
+        limit: int = 10,
+        tls: TlsFiles | None = None,
+        handshake: float = 10.0,
+        listen: Listen | None = None,
+        limits: PacketLimits | None = None,
+    ) -> None:
         self.limit = limit
+        self.limits = limits
         self.handshake = handshake
-        self.listen = Listen("mqtt" if tls is None else "mqtts", "127.0.0.1", 0, tls=tls)
+        self.listen = listen or Listen("mqtt" if tls is None else "mqtts", "127.0.0.1", 0, tls=tls)
         self.made: list[Echo] = []
 
     async def __aenter__(self) -> Hall:
@@ -49,7 +59,7 @@ class Hall:
         self.wheel.start()
         self.group = StreamGroup(loop, self.wheel)
         self.listener = Listener(
-            "door", self.listen, self.group, self._stream, self.limit, handshake=self.handshake
+            "door", self.listen, self.group, self._stream, self.limit, handshake=self.handshake, limits=self.limits
         )
         await self.listener.start()
         return self
