@@ -7,14 +7,21 @@ free port that the system chose.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Final, final
 
+from mesh.wire.pattern import Alphabet, TextPattern
+
 NONE: Final = "none"
 OPTIONAL: Final = "optional"
 REQUIRED: Final = "required"
+ANY_ORIGIN: Final = "*"
+
+_VALUE: Final = Alphabet(
+    "the value of a header with a pattern", frozenset(map(chr, range(0x20, 0x7F))), "printable ASCII characters", 512
+)
 
 
 @final
@@ -67,8 +74,13 @@ class HeaderRule:
     ``pattern`` for the whole of it."""
 
     name: str
-    value: str
+    value: str = field(repr=False)  # it may be a secret
     pattern: bool = False
+
+
+def header_pattern(text: str) -> TextPattern:
+    """The pattern of a header's value. Raises ``PatternError``."""
+    return TextPattern(text, _VALUE)
 
 
 @final

@@ -23,12 +23,11 @@ from typing import Final, final
 import h11
 from wsproto.utilities import generate_accept_token
 
-from mesh.transport.listen import HeaderRule, Listen
+from mesh.transport.listen import ANY_ORIGIN, HeaderRule, Listen, header_pattern
 
 LARGEST: Final = 8192  # bytes of a request; browsers send 0.5 to 1 kB, and cookies
 MOST: Final = 64  # headers
 SUBPROTOCOL: Final = "mqtt"
-ANY: Final = "*"
 
 _END: Final = b"\r\n\r\n"
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -81,7 +80,7 @@ class Rules:
         if not self._origins:
             if origin:
                 raise _forbidden(f"the origin {origin[:200]!r} is not allowed: the listener names no origins")
-        elif ANY not in self._origins and origin not in self._origins:
+        elif ANY_ORIGIN not in self._origins and origin not in self._origins:
             raise _forbidden(f"the origin {origin[:200]!r} is not among the listener's origins")
         for name, matches in self._headers:
             values = [value for other, value in headers if other == name]
@@ -91,8 +90,7 @@ class Rules:
 
 def _matcher(rule: HeaderRule) -> Callable[[str], bool]:
     if rule.pattern:
-        pattern = re.compile(rule.value)
-        return lambda value: pattern.fullmatch(value) is not None
+        return header_pattern(rule.value).matches
     exact = rule.value.encode()
     return lambda value: hmac.compare_digest(exact, value.encode())  # it may be a secret
 
