@@ -259,7 +259,7 @@ def _addresses(group: FrontDoorSpec | CoreSpec) -> dict[str, ListenerSpec]:
     """The listeners. Several may have port 0: they differ by their numbers."""
     found: dict[str, ListenerSpec] = {}
     for listener in group.listen:
-        text = f"{listener.kind}://{listener.address}"
+        text = f"{listener.kind}://{listener.address}{listener.path}"
         again = sum(1 for one in found if one.partition(" ")[0] == text)
         found[f"{text} ({again + 1})" if again else text] = listener
     return found

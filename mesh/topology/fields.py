@@ -115,17 +115,21 @@ class Table:
 
     def free(self, key: str, read: Callable[[str], T]) -> dict[str, T]:
         """A mapping whose keys the user chooses."""
+        values = {name: scalar(self.notes, item, at, read, None) for name, item, at in self.entries(key)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def entries(self, key: str) -> Iterator[tuple[str, Node, str]]:
+        """The entries of such a mapping, with their paths."""
         node = self._values.get(key)
         if node is None:
-            return {}
+            return
         if not isinstance(node, Mapping):
             self.wrong(key, f"expected a mapping, found {kind(node)}; write keys with values, such as {{name: 1}}")
-            return {}
+            return
         found = self.table(key, tuple(name.text or "" for name, _ in node.entries))
-        if found is None:
-            return {}
-        values = {name: scalar(self.notes, item, found.at(name), read, None) for name, item in found._values.items()}
-        return {name: value for name, value in values.items() if value is not None}
+        if found is not None:
+            for name, item in found._values.items():
+                yield name, item, found.at(name)
 
 
 def table(notes: Notes, node: Node, path: str, keys: tuple[str, ...]) -> Table | None:

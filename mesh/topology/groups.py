@@ -102,7 +102,7 @@ def read_backends(top: Table, path: Callable[[str], Path], cores: tuple[CoreSpec
     providers: tuple[ProviderSpec, ...] = ()
     if section is not None and section.has("providers"):
         providers = read_providers(section, path, USER)
-    local = all(listener.address.loopback for core in cores for listener in core.listen)
+    local = all(listener.local for core in cores for listener in core.listen)
     anonymous = local and not users and not providers
     when_full = DEAD_LETTER
     if section is not None:

@@ -80,7 +80,7 @@ def _of_section(section: Table, path: Paths, source: str) -> tuple[ProviderSpec,
 
 
 def _check_open(top: Table, rule: IdentityRule, doors: tuple[FrontDoorSpec, ...]) -> None:
-    beyond = [str(one.address) for door in doors for one in door.listen if not one.address.loopback]
+    beyond = [str(one.address) for door in doors for one in door.listen if not one.local]
     if beyond:
         top.wrong(
             "identity",

@@ -1,4 +1,5 @@
-"""Reads ``listen`` of a front door or core: the listeners, and the files of their certificates.
+"""Reads ``listen`` of a front door or core: the listeners, the files of their certificates, and what they ask of a
+WebSocket's request and of load balancers.
 
 It knows keys and files. A mistake is noted, and a value is returned. What always holds: the files of a listener whose
 reading noted no mistake can be used as they are.
@@ -6,20 +7,32 @@ reading noted no mistake can be used as they are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final, TypeVar
 
 from mesh.topology import units
-from mesh.topology.fields import Table
-from mesh.topology.mistakes import LATER
+from mesh.topology.fields import Table, scalar, table
 from mesh.topology.topology import ListenerSpec, TlsSpec
-from mesh.transport.listen import NONE, OPTIONAL, REQUIRED, KeyPair
+from mesh.topology.tree import Mapping
+from mesh.transport.listen import ANY_ORIGIN, NONE, OPTIONAL, REQUIRED, HeaderRule, KeyPair, header_pattern
 
-KINDS: Final = ("mqtt", "mqtts")
-_LATER: Final = ("ws", "wss")
+KINDS: Final = ("mqtt", "mqtts", "ws", "wss")
+PATH: Final = "/mqtt"
+_SECURE: Final = ("mqtts", "wss")
+_WEB: Final = ("ws", "wss")
+_OF_WEB: Final = ("path", "origins", "headers")
+_KEYS: Final = (*KINDS, "tls", "proxy", *_OF_WEB, "identify")
 _TLS: Final = ("cert", "key", "more", "client", "ca", "crl", "min", "ciphers", "resumption")
 _RIGHT: Final = 'write at least one listener: listen: [{mqtt: "127.0.0.1:1883"}]'
+_NETWORKS: Final = "write the networks of the load balancers, such as proxy: [10.0.0.0/8]"
+_ORIGINS: Final = 'write at least one, such as origins: ["https://fleet.example.com"], or remove the key'
+_HEADER: Final = 'write the value, or a pattern for the whole of it: {pattern: "prod-[a-z]{1,20}"}'
+_PATH: Final = re.compile(r"/[!\"$->@-~]*")  # without ? and #
+_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]+")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOWHERE: Final = Path()
 
 T = TypeVar("T")
@@ -28,31 +41,46 @@ T = TypeVar("T")
 def read_listeners(section: Table, path: Callable[[str], Path]) -> tuple[ListenerSpec, ...]:
     """``path`` reads the path of a file."""
     found: list[ListenerSpec] = []
-    for listener in section.tables("listen", (*KINDS, *_LATER, "tls", "path", "identify"), _RIGHT):
+    for listener in section.tables("listen", _KEYS, _RIGHT):
         kind = _kind(listener)
         if not kind:
             continue
         address = listener.value(kind, units.address, None, _RIGHT)
-        if listener.has("path"):
-            listener.wrong("path", f"an {kind} listener has no path; remove it")
         tls = None
-        if kind == "mqtts":
-            tls = _tls(listener, path)
+        if kind in _SECURE:
+            tls = _tls(listener, path, kind)
         elif listener.has("tls"):
-            listener.wrong("tls", f"an {kind} listener has no tls; remove it, or write mqtts")
+            listener.wrong("tls", f"{_a(kind)} listener has no tls; remove it, or write {kind}s")
+        if kind not in _WEB:
+            for key in _OF_WEB:
+                if listener.has(key):
+                    listener.wrong(key, f"{_a(kind)} listener has no {key}; remove it, or write ws or wss")
+        web = kind in _WEB
+        proxy = listener.values("proxy", _network, _NETWORKS if listener.has("proxy") else "")
+        origins = listener.values("origins", _origin, _ORIGINS if listener.has("origins") else "")
         if address is not None:
-            asked = listener.values("identify", units.plain)
-            found.append(ListenerSpec(kind=kind, address=address, tls=tls, identify=asked))
+            found.append(
+                ListenerSpec(
+                    kind=kind,
+                    address=address,
+                    path=listener.value("path", _path, PATH) if web else "",
+                    tls=tls,
+                    proxy=proxy,
+                    origins=origins,
+                    headers=_headers(listener) if web else (),
+                    identify=listener.values("identify", units.plain),
+                )
+            )
     return tuple(found)
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind.startswith("m") else f"a {kind}"
 
 
 def _kind(listener: Table) -> str:
     """The key that is the listener's kind; empty if it has none, or several, which is noted."""
-    kinds = [kind for kind in (*KINDS, *_LATER) if listener.has(kind)]
-    for kind in kinds:
-        if kind in _LATER:
-            listener.wrong(kind, f"the listener kind {kind} {LATER}; use mqtts")
-            return ""
+    kinds = [kind for kind in KINDS if listener.has(kind)]
     if len(kinds) > 1:
         listener.wrong(kinds[1], f"the listener has two kinds, {kinds[0]} and {kinds[1]}; write two listeners")
         return ""
@@ -61,9 +89,63 @@ def _kind(listener: Table) -> str:
     return kinds[0] if kinds else ""
 
 
-def _tls(listener: Table, path: Callable[[str], Path]) -> TlsSpec | None:
+def _path(text: str) -> str:
+    if not _PATH.fullmatch(text):
+        raise ValueError(f"{text!r} is no path of a URL; begin it with /, and leave out ? and #, such as {PATH}")
+    return text
+
+
+def _origin(text: str) -> str:
+    if text == ANY_ORIGIN or text.lower() == "null" or _ORIGIN.fullmatch(text):
+        return text.lower()
+    raise ValueError(
+        f"{text!r} is no origin; write it as browsers send it, scheme and host without a path, such as "
+        f'"https://fleet.example.com", or "{ANY_ORIGIN}" for all'
+    )
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"{error}; {_NETWORKS}") from None
+
+
+def _headers(listener: Table) -> tuple[HeaderRule, ...]:
+    """Each header has an exact value, or a mapping with a pattern."""
+    found: dict[str, HeaderRule] = {}
+    for key, node, at in listener.entries("headers"):
+        name = key.lower()
+        if not _TOKEN.fullmatch(key):
+            listener.notes.add(node, at, f"{key!r} is no name of an HTTP header; write letters, digits and hyphens")
+        elif name in found:
+            listener.notes.add(node, at, f"the header {name} stands there twice; names are the same in any case")
+        elif isinstance(node, Mapping):
+            inner = table(listener.notes, node, at, ("pattern",))
+            pattern = None if inner is None else inner.value("pattern", _pattern, "", _HEADER)
+            if pattern:
+                found[name] = HeaderRule(name, pattern, pattern=True)
+        else:
+            value = scalar(listener.notes, node, at, _header_value, "")
+            if value:
+                found[name] = HeaderRule(name, value)
+    return tuple(found.values())
+
+
+def _header_value(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or text != text.strip():
+        raise ValueError("the value of a header has printable ASCII characters only, and no blanks around it")
+    return text
+
+
+def _pattern(text: str) -> str:
+    header_pattern(text)
+    return text
+
+
+def _tls(listener: Table, path: Callable[[str], Path], kind: str) -> TlsSpec | None:
     if not listener.has("tls"):
-        listener.wrong("tls", "missing key; an mqtts listener needs tls: {cert: server.pem, key: server.key}")
+        listener.wrong("tls", f"missing key; {_a(kind)} listener needs tls: {{cert: server.pem, key: server.key}}")
         return None
     inner = listener.table("tls", _TLS)
     if inner is None:
@@ -96,7 +178,7 @@ def _tls(listener: Table, path: Callable[[str], Path]) -> TlsSpec | None:
         inner.wrong("resumption", 'OpenSSL resumes sessions of TLS 1.2 in any case; write min: "1.3", too, or true')
     if len(listener.notes.mistakes) == before:
         try:
-            load(spec.files(), "mqtt")
+            load(spec.files(), "http/1.1" if kind in _WEB else "mqtt")
         except OSError as error:
             listener.wrong("tls", error.strerror or str(error))
     return spec

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, final, get_args, get_origin, get_type_hints
@@ -26,7 +27,7 @@ from mesh.topology import effects
 from mesh.topology.keys import KEY, LIVE, PARTS, SECRET, SIZE, TIME, Form, Parts
 from mesh.topology.provider import USER, IdentityRule, ProviderSpec, asked, planned
 from mesh.topology.units import Address
-from mesh.transport.listen import NONE, KeyPair, Listen, TlsFiles
+from mesh.transport.listen import NONE, HeaderRule, KeyPair, Listen, TlsFiles
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import NOT_AUTHORIZED, UNSPECIFIED_ERROR
 
@@ -114,18 +115,30 @@ class TlsSpec:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSpec:
-    """``kind`` is ``mqtt``: plain TCP, or ``mqtts``, which has ``tls``. ``identify``: the names of the providers of
+    """``kind`` is ``mqtt``: plain TCP, or ``ws``: WebSocket, which has ``path``; ``mqtts`` and ``wss`` have ``tls``.
+    ``proxy``: the networks of load balancers that send the PROXY protocol. ``identify``: the names of the providers of
     identities that it asks, in this order; empty: all of the section."""
 
     kind: Annotated[str, KEY]
     address: Annotated[Address, KEY]
+    path: Annotated[str, KEY] = ""
     tls: Annotated[TlsSpec | None, PARTS] = None
+    proxy: Annotated[tuple[str, ...], effects.PROXY] = ()
+    origins: Annotated[tuple[str, ...], effects.NEW_CONNECTIONS] = ()
+    headers: Annotated[tuple[HeaderRule, ...], effects.NEW_CONNECTIONS, SECRET] = field(default=(), repr=False)
     identify: Annotated[tuple[str, ...], effects.PROVIDERS_ASKED] = ()
+
+    @property
+    def local(self) -> bool:
+        """Whether only clients of this machine reach it: a load balancer brings others."""
+        return self.address.loopback and not self.proxy
 
     def listen(self) -> Listen:
         """The listener in the form that a node takes."""
-        tls = None if self.tls is None else self.tls.files()
-        return Listen(self.kind, self.address.host, self.address.port, tls=tls)
+        return Listen(
+            self.kind, self.address.host, self.address.port, self.path, None if self.tls is None else self.tls.files(),
+            tuple([ip_network(network) for network in self.proxy]), self.origins, self.headers,
+        )  # fmt: skip
 
 
 @final

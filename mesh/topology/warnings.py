@@ -21,7 +21,7 @@ def warnings(topology: Topology) -> list[str]:
         str(listener.address)
         for door in topology.front_doors
         for listener in door.listen
-        if not listener.address.loopback and _asks_nothing(topology, listener)
+        if not listener.local and _asks_nothing(topology, listener)
     ]
     if unproven:
         found.append(
@@ -32,7 +32,7 @@ def warnings(topology: Topology) -> list[str]:
         str(listener.address)
         for core in topology.cores
         for listener in core.listen
-        if not listener.address.loopback
+        if not listener.local
     ]
     if topology.backends.anonymous and open_to_others:
         found.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from mesh.topology.change import changes
 from mesh.topology.load import loads
 from mesh.topology.mistakes import Mistake, TopologyErrors
 from mesh.topology.topology import Topology, as_dict, from_dict
-from mesh.transport.listen import KeyPair, TlsFiles
+from mesh.topology.warnings import warnings
+from mesh.transport.listen import HeaderRule, KeyPair, TlsFiles
 from tests.support.certificates import DAY, Authority, now, put
 from tests.topology.small import LISTEN, SMALL
 
@@ -153,6 +155,28 @@ def test_two_certificates_of_one_name_and_kind_of_key_are_refused(folder: Path) 
         ('mqtt: "127.0.0.1:1", tls: {}', "tls", "an mqtt listener has no tls; remove it, or write mqtts"),
         ('mqtt: "127.0.0.1:1", mqtts: "127.0.0.1:2"', "mqtts", "two kinds, mqtt and mqtts; write two listeners"),
         ("path: /mqtt", "mqtt", "missing key; write at least one listener"),
+        ('wss: "127.0.0.1:1"', "tls", "missing key; a wss listener needs tls"),
+        ('ws: "127.0.0.1:1", tls: {}', "tls", "a ws listener has no tls; remove it, or write wss"),
+        ('mqtt: "127.0.0.1:1", path: /mqtt', "path", "an mqtt listener has no path; remove it, or write ws or wss"),
+        ('mqtt: "127.0.0.1:1", origins: ["*"]', "origins", "an mqtt listener has no origins"),
+        ('mqtt: "127.0.0.1:1", headers: {a: b}', "headers", "an mqtt listener has no headers"),
+        ('ws: "127.0.0.1:1", wss: "127.0.0.1:2"', "wss", "two kinds, ws and wss; write two listeners"),
+        ('ws: "127.0.0.1:1", path: mqtt', "path", "'mqtt' is no path of a URL; begin it with /"),
+        ('ws: "127.0.0.1:1", path: "/mqtt?a=b"', "path", "leave out ? and #"),
+        ('ws: "127.0.0.1:1", path: "/a b"', "path", "is no path of a URL"),
+        ('ws: "127.0.0.1:1", origins: []', "origins", "the list is empty; write at least one"),
+        ('ws: "127.0.0.1:1", origins: [fleet.example.com]', "origins[0]", "'fleet.example.com' is no origin; write it"),
+        ('ws: "127.0.0.1:1", origins: ["https://a.example/"]', "origins[0]", "scheme and host without a path"),
+        ('ws: "127.0.0.1:1", origins: ["https://*.example"], headers: 7', "headers", "expected a mapping"),
+        ('ws: "127.0.0.1:1", headers: {"x y": b}', "headers.x y", "'x y' is no name of an HTTP header"),
+        ('ws: "127.0.0.1:1", headers: {X-A: b, x-a: c}', "headers.x-a", "the header x-a stands there twice"),
+        ('ws: "127.0.0.1:1", headers: {X-A: }', "headers.X-A", "the value is empty"),
+        ('ws: "127.0.0.1:1", headers: {X-A: "b\\n"}', "headers.X-A", "printable ASCII characters only"),
+        ('ws: "127.0.0.1:1", headers: {X-A: {}}', "headers.X-A.pattern", 'missing key; write the value, or a pattern'),
+        ('ws: "127.0.0.1:1", headers: {X-A: {pattern: "["}}', "headers.X-A.pattern", "the class has no closing ]"),
+        ('mqtt: "127.0.0.1:1", proxy: [10.0.0.1/8]', "proxy[0]", "has host bits set; write the networks"),
+        ('mqtt: "127.0.0.1:1", proxy: [balancer]', "proxy[0]", "proxy: [10.0.0.0/8]"),
+        ('mqtt: "127.0.0.1:1", proxy: []', "proxy", "the list is empty; write the networks of the load balancers"),
     ],
 )
 def test_a_listener_has_one_kind_and_what_belongs_to_it(folder: Path, listen: str, key: str, word: str) -> None:
@@ -161,6 +185,63 @@ def test_a_listener_has_one_kind_and_what_belongs_to_it(folder: Path, listen: st
     found = errors.value.mistakes[0]
     assert found.key == f"front_doors[0].listen[0].{key}"
     assert word in found.what, found.what
+
+
+WEB = (
+    'ws: "127.0.0.1:8083", origins: ["https://Fleet.example.com", "null"], proxy: [10.0.0.0/8, "2001:db8::/32"], '
+    'headers: {X-Fleet: blue, X-Env: {pattern: "prod-[a-z]{1,20}"}}'
+)
+
+
+def web(folder: Path, listen: str = WEB) -> Topology:
+    rule = 'identity: {from: username, pattern: "[A-Z]{1,9}", providers: [anonymous]}\n'
+    return loads((SMALL.replace(LISTEN, listen) + rule).encode(), "t.yaml", folder)
+
+
+def test_a_websocket_listener_has_all_keys(folder: Path) -> None:
+    (spec,) = web(folder).front_doors[0].listen
+    listen = spec.listen()
+    assert (str(listen), listen.staged, spec.local) == ("ws://127.0.0.1:8083/mqtt", True, False)
+    assert listen.origins == ("https://fleet.example.com", "null")
+    assert listen.proxy == (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
+    assert listen.headers == (HeaderRule("x-fleet", "blue"), HeaderRule("x-env", "prod-[a-z]{1,20}", pattern=True))
+    assert from_dict(as_dict(web(folder))) == web(folder)
+
+
+def test_a_wss_listener_of_a_core_has_a_path_and_tls(folder: Path) -> None:
+    listener = 'wss: "[::1]:8884", path: /app, origins: ["*"], tls: {cert: server.pem, key: server.key}'
+    (spec,) = loads(SMALL.replace('mqtt: "127.0.0.1:1884"', listener).encode(), "t.yaml", folder).cores[0].listen
+    listen = spec.listen()
+    assert (str(listen), listen.origins, spec.local) == ("wss://[::1]:8884/app", ("*",), True)
+    assert listen.tls is not None
+
+
+def test_behind_a_load_balancer_no_listener_is_for_this_machine_alone(folder: Path) -> None:
+    with pytest.raises(TopologyErrors) as errors:
+        loads(SMALL.replace(LISTEN, f"{LISTEN}, proxy: [127.0.0.1/32]").encode(), "t.yaml", folder)
+    (found,) = errors.value.mistakes
+    assert found.key == "identity"
+    assert "a front door listens beyond this machine" in found.what
+    assert "every client that reaches 127.0.0.1:8083" in warnings(web(folder))[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "what"),
+    [
+        ('"null"', '"*"', ".origins", "[https://fleet.example.com, null] -> [https://fleet.example.com, *]"),
+        ("blue", "red", ".headers", "changed"),
+        ('10.0.0.0/8, "2001:db8::/32"', "10.0.0.0/8", ".proxy", "[10.0.0.0/8, 2001:db8::/32] -> [10.0.0.0/8]"),
+    ],
+)
+def test_what_a_websocket_s_request_needs_changes_live(folder: Path, old: str, new: str, path: str, what: str) -> None:
+    found = changes(web(folder), web(folder, WEB.replace(old, new)))
+    place = "front_doors.door.listen.ws://127.0.0.1:8083/mqtt"
+    assert [(change.path, change.kind, change.what) for change in found] == [(place + path, "live", what)]
+
+
+def test_another_path_is_another_listener(folder: Path) -> None:
+    found = changes(web(folder), web(folder, f"{WEB}, path: /app"))
+    assert [change.what for change in found] == ["ws://127.0.0.1:8083/app added", "ws://127.0.0.1:8083/mqtt removed"]
 
 
 def test_a_change_of_a_file_name_is_live(folder: Path) -> None:

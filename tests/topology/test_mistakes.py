@@ -178,7 +178,6 @@ NODES = [
     (SMALL.replace("edge-1", "edge-1, weight: 0"), "pools[0].edges", "weight 0"),
     (SMALL.replace("edge-1", "edge-1, resources: {a: x}"), "pools[0].edges[0].resources.a", "not a number"),
     (SMALL.replace("1884", "1883"), "cores[0].listen[0].mqtt", "used by front_doors[0].listen[0].mqtt"),
-    (SMALL.replace(LISTEN, 'ws: "127.0.0.1:1", path: /mqtt'), "front_doors[0].listen[0].ws", "later release"),
     (SMALL.replace(LISTEN, f"mqt: x, {LISTEN}"), "front_doors[0].listen[0].mqt", "did you mean 'mqtt'"),
     (SMALL.replace(LISTEN, f"{LISTEN}, path: /x"), "front_doors[0].listen[0].path", "remove it"),
     (SMALL.replace("name: door,", "name: door, replicas: 0,"), "front_doors[0].replicas", "from 1"),
