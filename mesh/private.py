@@ -147,6 +147,24 @@ def read_own(path: Path, secret: bool = False) -> bytes:
         return file.read()
 
 
+def write_own(path: Path, data: bytes) -> None:
+    """Write or replace a file that no other user can read; after a loss of power it has the old content or the new one.
+    One process at a time may write it. Raises ``OSError``."""
+    draft = path.with_suffix(".draft")
+    draft.unlink(missing_ok=True)  # of a process that was killed; it may have another mode
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SECRET)
+    with open(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
 def read_given(path: Path, secret: bool = False) -> bytes:
     """The content of a file that an operator wrote, such as a certificate. It may be a symbolic link, and may belong to
     root. ``secret``: only its owner may be able to read it, and the group if it belongs to root.

@@ -45,7 +45,7 @@ class BackEndClients:
         self._expel: Expel | None = None
         self.attempts = Attempts(topology.limits.wrong_passwords)
         self.buffers = Buffers(config.buffer_bytes())
-        self._guard = Guard(self._claims_changed)
+        self._guard = Guard(self._claims_changed, config.folder)
         self._limits = ClientLimits(config.client_limits())
         self._admission = Admission(
             self._limits.present, config.connections(), config.spec.redirect, self._guard.chains

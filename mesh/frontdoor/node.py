@@ -76,7 +76,7 @@ class DoorNode:
         self._follower: SettingsFollower | None = None
         self._services: Services | None = None
         self._door: FrontDoor | None = None
-        self._guard = Guard(self._claims_changed)
+        self._guard = Guard(self._claims_changed, config.folder)
 
     def _configure(self, config: NodeConfig) -> None:
         self._config = config

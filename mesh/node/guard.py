@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple, final
 
 from mesh.node.prepared import Prepared
@@ -27,11 +28,13 @@ class _Running(NamedTuple):
 
 @final
 class Guard:
-    """``chains`` decides about clients. ``changed`` is called after claims may have been lost."""
+    """``chains`` decides about clients. ``changed`` is called after claims may have been lost. ``folder``: the node's,
+    where providers keep what they have fetched."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[], None], folder: Path | None = None) -> None:
         self.chains = Chains(Chain(()))
         self._changed = changed
+        self._folder = folder
         self._running: dict[str, _Running] = {}
         self._stops: set[asyncio.Task[None]] = set()
 
@@ -50,8 +53,9 @@ class Guard:
                     after[plan.name] = running
                     continue
                 provider = plan.make(None if running is None else running.provider)
-                await provider.start()
+                provider.folder = self._folder
                 fresh.append(provider)
+                await provider.start()
                 after[plan.name] = _Running(plan, provider)
         except BaseException:
             self._stop(fresh)

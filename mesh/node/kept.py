@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Final
 
-from mesh.private import SECRET, read_own
+from mesh.private import read_own, write_own
 from mesh.registry.settings import Revision, from_plain, plain
 
 log = logging.getLogger(__name__)
@@ -39,17 +38,4 @@ def read_kept(folder: Path, since: float) -> Revision | None:
 
 def keep(folder: Path, revision: Revision, since: float) -> None:
     """Replace the file. Raises ``OSError``."""
-    path = folder / NAME
-    draft = path.with_suffix(".draft")
-    draft.unlink(missing_ok=True)  # of a process that was killed; it may have another mode
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SECRET)
-    with os.fdopen(handle, "wb") as file:
-        file.write(json.dumps({"since": since, **plain(revision)}).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_own(folder / NAME, json.dumps({"since": since, **plain(revision)}).encode())

@@ -2,7 +2,8 @@
 
 It knows sets of keys and when they were read: never tokens. What always holds:
 
-* a set that cannot be used leaves the one before it in force, however long its source does not answer;
+* a set that cannot be used leaves the one before it in force, however long its source does not answer; so does a start
+  while it does not answer, if the set is not older than ``KEPT``;
 * nothing is read in the loop;
 * however many tokens name unknown keys, a URL is asked for them once in ``INTERVAL`` seconds at most, and by one
   request at a time.
@@ -11,6 +12,7 @@ It knows sets of keys and when they were read: never tokens. What always holds:
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Collection
@@ -20,10 +22,11 @@ from typing import Final, final
 from mesh.policy.keyset import MAX_BYTES, SECRET, KeySet, read_keys
 from mesh.policy.watched import WatchedFile
 from mesh.policy.web import NoAnswer, Web
-from mesh.private import read_given
+from mesh.private import read_given, read_own, write_own
 
 INTERVAL: Final = 10.0  # seconds
 REFRESH: Final = 300.0  # seconds
+KEPT: Final = 86_400.0  # seconds: a key may have been taken away meanwhile
 RETRY: Final = 5.0  # seconds after a question without an answer
 TIMEOUT: Final = 5.0  # seconds
 
@@ -52,6 +55,8 @@ class KeySource:
 
     def __init__(self, origin: tuple[str, ...] = ()) -> None:
         self.origin = origin
+        self.file: Path | None = None
+        """Where a set that was fetched is kept, for a start without its server."""
         self.present = KeySet()
         self.changed: Callable[[], None] = _nothing
         self.since = 0.0
@@ -142,6 +147,8 @@ class KeyUrl(KeySource):
         fetch = self._fetch_once()
         if not self.present:
             await asyncio.shield(fetch)
+        if not self.present:
+            await self._recall()
         self._following = asyncio.create_task(self._follow(), name=f"keys of {self._url}")
 
     async def stop(self) -> None:
@@ -177,7 +184,7 @@ class KeyUrl(KeySource):
             answer = await self._web.get()
             if answer.status != 200:
                 raise NoAnswer(f"{self._url} answered with status {answer.status}, not 200")
-            keys = await asyncio.to_thread(read_keys, answer.body, self._algorithms)
+            keys = await asyncio.to_thread(self._read, answer.body)
         except (NoAnswer, ValueError) as error:
             self._failed(str(error) if isinstance(error, NoAnswer) else f"{self._url}: {error}")
         except Exception as error:  # noqa: BLE001 - shown, and tried again
@@ -189,6 +196,39 @@ class KeyUrl(KeySource):
             self.take(keys)
         finally:
             self._fetching = None
+
+    def _read(self, text: bytes) -> KeySet:
+        """The keys of a set that was fetched, which is kept in the file. Called in a thread."""
+        keys = read_keys(text, self._algorithms)
+        if self.file is not None:
+            kept = {"origin": self.origin, "fetched": time.time(), "keys": text.decode()}
+            try:
+                write_own(self.file, json.dumps(kept).encode())
+            except OSError as error:
+                log.warning("the keys of %s are not kept: %s", self._url, error)
+        return keys
+
+    async def _recall(self) -> None:
+        """Use the set that is kept in the file."""
+        keys = await asyncio.to_thread(self._kept)
+        if keys is not None:
+            log.warning("%s; the keys in %s are in force, which it gave before", self._fault, self.file)
+            self.take(keys)
+
+    def _kept(self) -> KeySet | None:
+        """The set in the file, if it is of this source and not too old. Called in a thread."""
+        if self.file is None:
+            return None
+        try:
+            found = json.loads(read_own(self.file))
+            if tuple(found["origin"]) != self.origin or not 0 <= time.time() - found["fetched"] < KEPT:
+                return None
+            return read_keys(found["keys"].encode(), self._algorithms)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("the keys in %s are not used: %r", self.file, error)
+            return None
 
     def _failed(self, fault: str) -> None:
         if fault != self._fault:

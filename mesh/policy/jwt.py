@@ -50,6 +50,8 @@ class Tokens(Provider):
         keys.changed = self._changed
 
     async def start(self) -> None:
+        if self.folder is not None:
+            self._keys.file = self.folder / f"keys-{self.name}.json"
         await self._keys.start()
 
     async def stop(self) -> None:

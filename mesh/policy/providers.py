@@ -14,6 +14,7 @@ answers at once, without a task; what it waits for is bounded in time and in num
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final, final
 
 from mesh.broker.claim import Claim
@@ -64,6 +65,8 @@ class Provider:
     def __init__(self, name: str) -> None:
         self.name = name
         self.decisions = Decisions()
+        self.folder: Path | None = None
+        """Where it may keep what it has fetched, for a start without its server. Set before ``start``, if at all."""
         self.changed: Callable[[], None] = _nothing
         """To be called after ``holds`` may answer otherwise than before; the owner looks at all connections then."""
 

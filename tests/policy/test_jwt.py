@@ -353,6 +353,42 @@ def test_the_last_good_set_stays_while_the_url_does_not_answer(tmp_path: Path) -
     run(main())
 
 
+def test_a_start_without_the_server_uses_the_set_that_was_kept(tmp_path: Path) -> None:
+    kept = tmp_path / "keys-tokens.json"
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return answers(public("ES256", "a"))
+
+    async def started(url: str, authority: Path | None, algorithms: tuple[str, ...] = RULE.algorithms) -> Tokens:
+        tokens = Tokens("tokens", RULE, KeyUrl(url, algorithms, authority))
+        tokens.folder = tmp_path
+        await tokens.start()
+        await tokens.stop()
+        return tokens
+
+    async def main() -> None:
+        async with WebServer(handle, tmp_path) as server:
+            claim = await allowed(await started(server.url, server.ca), token(claims(), id="a"))
+            assert kept.stat().st_mode & 0o777 == 0o600
+            await server.stop()
+            again = await started(server.url, server.ca)
+            assert "could not be asked" in again.fault()
+            assert again.holds(claim)
+            assert (await allowed(again, token(claims(), id="a"))).name == "V1"
+            # Not those of another source, nor those that are too old or no set.
+            for other in (
+                await started(server.url + "/other", server.ca),
+                await started(server.url, server.ca, ("ES256", "RS256")),
+            ):
+                assert await refused(other, token(claims(), id="a")) == SERVER_BUSY
+            whole = json.loads(kept.read_text())
+            for wrong in ({**whole, "fetched": whole["fetched"] - 90_000}, {**whole, "keys": "{}"}, [], {}):
+                kept.write_text(json.dumps(wrong))
+                assert await refused(await started(server.url, server.ca), token(claims(), id="a")) == SERVER_BUSY
+
+    run(main())
+
+
 async def _redirects(request: web.Request) -> web.StreamResponse:
     raise web.HTTPFound("/other")
 
