@@ -95,12 +95,17 @@ class Processes:
 
     def __init__(
         self, folder: Path, edge_names: list[str], otlp: str = "", extra: str = "", edge_runner: str = RUNNER,
-        **options: Any,
+        given: Path | None = None, **options: Any,
     ) -> None:
-        """``edge_runner`` is the program of an edge; ``options`` are further options of the topology file (see
-        ``topologies.topology``)."""
+        """``edge_runner`` is the program of an edge; ``given``: a topology file to start, which needs no other argument
+        than ``folder``; ``options`` are further options of a file that is written here (see ``topologies.topology``).
+        """
         self.vehicles, self.backends = free_ports(2)
-        self.name = folder.name
+        self._given = given
+        self.name, self._data = folder.name, folder / "data"
+        if given is not None:
+            found = load(given)
+            self.name, self._data = found.mesh, found.data
         self._folder = folder
         self._edges = list(edge_names)
         self._otlp = otlp
@@ -108,7 +113,7 @@ class Processes:
         self._edge_runner = edge_runner
         self._options = options
         self._children: dict[str, Child] = {}
-        self._etcd = EmbeddedEtcd(folder / "data" / "etcd")
+        self._etcd = EmbeddedEtcd(self._data / "etcd")
         self._lock = threading.RLock()
         self._watching = threading.Event()
         self._ended = threading.Event()
@@ -146,13 +151,13 @@ class Processes:
 
     def _apply(self) -> Path:
         """Start the nodes of the topology that do not run yet; returns its file."""
-        file = topology(
+        file = self._given or topology(
             self._folder, self.vehicles, self.backends, self._edges, self._otlp, extra=self._extra, **self._options
         )  # fmt: skip
         with self._lock:
             for spec in nodes(load(file)):
                 if spec.name not in self._children:
-                    folder = self._folder / "data" / spec.name / spec.name
+                    folder = self._data / spec.name / spec.name
                     runner = self._edge_runner if spec.role == "edge" else RUNNER
                     command = [sys.executable, "-P", runner, str(file), spec.name, self._etcd.endpoint]
                     child = self._children[spec.name] = Child(spec.name, [*command, str(folder)], folder)

@@ -30,8 +30,7 @@ from mesh.topology.topology import (
 )
 from mesh.topology.units import Address
 from mesh.wire.packets import Connect
-
-EXAMPLES = sorted((Path(__file__).parents[2] / "topology").glob("*.yaml"))
+from tests.support.examples import EXAMPLES, example, prepared
 
 SMALL = """\
 mesh: demo
@@ -234,16 +233,16 @@ def test_repr_hides_passwords(full: Topology) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_shipped_examples_are_valid(path: Path) -> None:
-    topology = load(path)
+def test_shipped_examples_are_valid(path: Path, tmp_path: Path) -> None:
+    topology = load(prepared(path, tmp_path))
     assert nodes(topology)
     assert (topology.inbox is not None) == (path.name != "conformance.yaml")
 
 
 def test_local_example_stores_its_data_in_the_checkout() -> None:
-    example = next(path for path in EXAMPLES if path.name == "local.yaml")
-    topology = load(example)
-    assert topology.data == example.parents[1] / ".mesh" / "local"
+    local = example("local.yaml")
+    topology = load(local)
+    assert topology.data == local.parents[1] / ".mesh" / "local"
     assert [str(door.address) for group in topology.front_doors for door in group.listen] == ["127.0.0.1:1883"]
     assert [str(core.address) for group in topology.cores for core in group.listen] == ["127.0.0.1:1884"]
 
