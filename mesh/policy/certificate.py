@@ -1,4 +1,5 @@
-"""The provider for client certificates: a name in the certificate, which TLS has verified, is the identity.
+"""The provider for client certificates: a name in the certificate, which TLS has verified, is the identity. Of one that
+a load balancer has verified the common name is known only.
 
 It knows the facts of a certificate: never keys, chains or revocation, which are the listener's business. What always
 holds: a certificate without a name that fits the template decides nothing, so it is as good as none; a name with a
@@ -64,7 +65,7 @@ class Certificate(Provider):
     def decide(self, connect: Connect, peer: Peer) -> Verdict:
         """Raises ``Refused`` with 0x87 (5 before MQTT 5.0) for a certificate that names several clients."""
         facts = peer.tls
-        if facts is None or not facts.fingerprint:
+        if facts is None:
             return NEXT
         found = {self._template.identity(name): name for name in self._names(facts) if _WILDCARD not in name}
         found.pop("", None)

@@ -6,6 +6,7 @@ It knows the topology. It must never look at the machine. What always holds: a w
 from __future__ import annotations
 
 from mesh.topology.topology import ListenerSpec, Topology, written_secrets
+from mesh.transport.listen import NONE
 
 
 def warnings(topology: Topology) -> list[str]:
@@ -28,6 +29,12 @@ def warnings(topology: Topology) -> list[str]:
             f"identity.providers: every client that reaches {', '.join(unproven)} may be any vehicle that it names; "
             "write providers that prove who a vehicle is, and let those listeners ask them (identify)"
         )
+    for spec in topology.identity.providers:
+        if spec.certificate and not _shows_certificates(topology, spec.name):
+            found.append(
+                f"identity.providers: no client shows a certificate to the provider {spec.name!r}; write "
+                "client: optional (or required) and ca into tls of a listener that asks it"
+            )
     open_to_others = [
         str(listener.address)
         for core in topology.cores
@@ -45,6 +52,17 @@ def warnings(topology: Topology) -> list[str]:
             "{file: PATH} or {env: NAME} in place of it"
         )
     return found
+
+
+def _shows_certificates(topology: Topology, provider: str) -> bool:
+    """Whether a front door's listener that asks a provider has clients' certificates, or a load balancer may tell
+    names."""
+    return any(
+        listener.proxy or (listener.tls is not None and listener.tls.client != NONE)
+        for door in topology.front_doors
+        for listener in door.listen
+        if not listener.identify or provider in listener.identify
+    )
 
 
 def _asks_nothing(topology: Topology, listener: ListenerSpec) -> bool:

@@ -64,6 +64,14 @@ def test_without_a_name_that_fits_the_next_provider_is_asked(field: str, templat
     assert provider(field, template).decide(Connect(username="V7"), client) is None
 
 
+def test_a_load_balancer_tells_the_common_name_of_a_certificate_that_it_has_verified() -> None:
+    told = Peer("192.0.2.7", 50_000, "mqtt://[::]:1883", TlsFacts("TLSv1.3", "", common_name="VIN-7"))
+    claim = provider("common_name", "VIN-{vehicle}").decide(Connect(), told)
+    assert claim is not None
+    assert (claim.name, claim.expires) == ("7", 0)
+    assert provider("fingerprint").decide(Connect(), told) is None
+
+
 def test_a_certificate_that_names_several_vehicles_is_refused() -> None:
     several = peer(dns=("V7.cars.example", "V8.cars.example", "x.example"))
     with pytest.raises(Refused) as refused:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mesh.topology.load import loads
+from mesh.topology.load import load, loads
 from mesh.topology.provider import ProviderSpec
 from mesh.topology.warnings import warnings
+from tests.support.examples import example, prepared
 from tests.topology.small import CORE, DOOR, POOL, SMALL
 
 OPEN_CORE = 'cores: [{name: core, listen: [{mqtt: "0.0.0.0:1884"}]}]\n'
@@ -44,8 +45,28 @@ def test_a_console_that_other_machines_reach_has_no_login(address: str) -> None:
 def test_vehicles_without_a_proof_beyond_this_machine(providers: str, listen: str, open: bool) -> None:
     door = f"front_doors: [{{name: door, listen: [{listen}]}}]\n"
     found = warned(f"mesh: demo\n{door}{CORE}{POOL}identity: {{providers: {providers}}}\n")
-    assert len(found) == open
-    assert all(text.startswith("identity.providers: every client that reaches 0.0.0.0:1883") for text in found)
+    said = [text for text in found if text.startswith("identity.providers: every client that reaches 0.0.0.0:1883")]
+    assert len(said) == open
+
+
+@pytest.mark.parametrize(
+    ("listen", "useless"),
+    [
+        ('{mqtt: "127.0.0.1:1883"}', True),
+        ('{mqtt: "127.0.0.1:1883", proxy: [10.0.0.0/8]}', False),
+        ('{mqtt: "127.0.0.1:1883", proxy: [10.0.0.0/8], identify: [anonymous]}', True),
+    ],
+)
+def test_a_provider_of_certificates_to_which_none_is_shown(listen: str, useless: bool) -> None:
+    door = f"front_doors: [{{name: door, listen: [{listen}]}}]\n"
+    providers = "identity: {providers: [{name: cert, certificate: common_name}, anonymous]}\n"
+    found = warned(f"mesh: demo\n{door}{CORE}{POOL}{providers}")
+    said = [text for text in found if "no client shows a certificate to the provider 'cert'" in text]
+    assert len(said) == useless
+
+
+def test_the_client_certificates_of_the_example_are_no_mistake(tmp_path: Path) -> None:
+    assert warnings(load(prepared(example("client-certificates.yaml"), tmp_path))) == []
 
 
 def test_the_short_forms_are_one_provider(tmp_path: Path) -> None:
