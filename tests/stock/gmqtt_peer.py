@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,8 +68,12 @@ class GmqttPeer(Peer):
         client.on_subscribe = self._on_subscribe
         client.on_unsubscribe = self._on_unsubscribe
         self._greeting = Greeting(False)
+        secure: bool | ssl.SSLContext = False
+        if options.tls is not None:
+            secure = ssl.create_default_context(cafile=options.tls.ca)
+            secure.load_cert_chain(options.tls.cert, options.tls.key)
         try:
-            await client.connect("127.0.0.1", options.port, version=options.version)
+            await client.connect("127.0.0.1", options.port, ssl=secure, version=options.version)
         except MQTTConnectError as error:
             raise Refused(error._code) from None
         return self._greeting

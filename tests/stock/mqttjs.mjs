@@ -43,7 +43,7 @@ function watch(client, name) {
 }
 
 function connect(name, { port, options }) {
-  const client = mqtt.connect(`mqtt://127.0.0.1:${port}`, options);
+  const client = mqtt.connect(`${options.ca ? "mqtts" : "mqtt"}://127.0.0.1:${port}`, options);
   clients.set(name, client);
   watch(client, name);
   return new Promise((resolve, reject) => {

@@ -188,6 +188,9 @@ def _options(options: Options) -> dict[str, Any]:
         chosen["username"] = options.user
     if options.password is not None:
         chosen["password"] = options.password
+    if options.tls is not None:
+        files = {"ca": options.tls.ca, "cert": options.tls.cert, "key": options.tls.key}
+        chosen |= {name: file.read_text() for name, file in files.items()}
     if v5:
         chosen["properties"] = {name: getattr(options, own) for name, own in CONNECT.items() if getattr(options, own)}
     will = options.will

@@ -71,6 +71,8 @@ class PahoPeer(Peer):
             client.max_inflight_messages_set(0)  # no limit; in 5.0 its default of 20 keeps to the receive maximum
         if options.user is not None:
             client.username_pw_set(options.user, options.password)
+        if options.tls is not None:
+            client.tls_set(str(options.tls.ca), str(options.tls.cert), str(options.tls.key))
         will = options.will
         if will is not None:
             properties = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.support.waiting import wait_until
 
@@ -56,6 +57,15 @@ class Will:
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """The files of a client that connects with TLS."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """One CONNECT. For the session's ``expiry`` (5.0) and the maximums, 0 omits the property."""
 
@@ -74,6 +84,7 @@ class Options:
     reconnect: bool = False  # the library reconnects by itself, as fast as it can
     keeps: tuple[str, ...] = ()  # filters (QoS 1) to subscribe to after each connect, as users do
     hold: bool = False  # acknowledge nothing until ``release``
+    tls: Files | None = None
 
 
 @dataclass(frozen=True, slots=True)
