@@ -19,6 +19,7 @@ then, and passes it on to the stream or to the stage above (``Upper``). What alw
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -249,6 +250,9 @@ class Arrival(asyncio.Protocol):
         """Wait for the client's first bytes: a client that sends none must cost no handshake."""
         sock, loop = self._socket, self._door.loop
         assert sock is not None
+        with contextlib.suppress(BlockingIOError):
+            sock.recv(1, socket.MSG_PEEK)
+            return
         came = loop.create_future()
         loop.add_reader(sock.fileno(), _done, came)
         try:

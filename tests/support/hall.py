@@ -19,7 +19,7 @@ class Echo(Stream):
         self.why = ""
 
     def accepted(self) -> None:
-        self.group.wheel.watch(self, 0.5)
+        self.group.wheel.watch(self, 60)
 
     def opened(self) -> None:
         self.group.wheel.forget(self)

@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography import x509
@@ -18,11 +19,17 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from mesh.broker.peer import TlsFacts
-from mesh.transport.listen import NONE, OPTIONAL, REQUIRED, KeyPair, TlsFiles
+from mesh.transport import accept
+from mesh.transport.accept import Pace
+from mesh.transport.listen import NONE, OPTIONAL, REQUIRED, KeyPair, Listen, TlsFiles
+from mesh.transport.listeners import Listeners
+from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.trust import EXPIRED, REVOKED, UNKNOWN
+from mesh.transport.wheel import Wheel
 from tests.support.certificates import DAY, Authority, Issued, now, put
-from tests.support.hall import Hall
+from tests.support.hall import Echo, Hall
 from tests.support.loop import run
+from tests.support.ports import free_port
 from tests.support.tlsclient import SECONDS, Client
 from tests.support.waiting import until
 
@@ -543,3 +550,134 @@ def handshakes(hall: Hall) -> tuple[int, int, int, int]:
     status = hall.listener.status().tls
     assert status is not None
     return status.begun, status.done, status.resumed, status.failed
+
+
+def client_hello(context: ssl.SSLContext) -> bytes:
+    """The first flight of a client."""
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1").do_handshake()
+    return outgoing.read()
+
+
+def test_handshakes_that_are_begun_and_left_give_way_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept, "PENDING", 20)
+    monkeypatch.setattr(accept, "OLD", 0.2)
+    town = Town(tmp_path)
+
+    async def main() -> None:
+        async with Hall(limit=500, tls=town.files(NONE), handshake=60.0) as hall:
+            port, context = hall.listener.port, town.client()
+            hello = client_hello(context)
+            _, before = await call(port, context)
+            left = []
+            for _ in range(100):
+                left.append((await asyncio.open_connection("127.0.0.1", port))[1])
+                left[-1].write(hello)
+            answer, after = await call(port, context)
+            assert answer == b"hello"
+            assert handshakes(hall)[3] >= 80, "the others gave way"
+            assert await asyncio.to_thread(before.echo) == b"hello"
+            for client in (before, after):
+                await close(client)
+            for writer in left:
+                writer.close()
+
+    run(main())
+
+
+def test_clients_that_are_connected_are_served_between_two_handshakes_that_start() -> None:
+    started: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        clock = [0.0]
+        pace = Pace(loop, lambda: clock[0])
+        tasks = []
+
+        async def one(number: int) -> None:
+            arrival = cast(accept.Arrival, object())
+            await pace.turn(arrival, 0.001)
+            started.append(number)
+            pace.over(arrival)
+
+        for number in range(50):
+            tasks.append(loop.create_task(one(number)))
+        for turn in range(3, 8):
+            before = len(started)
+            await asyncio.sleep(0)
+            assert len(started) - before <= 1, f"one in a turn without time, turn {turn}"
+        clock[0] += 10.0
+        for _ in range(3):
+            before = len(started)
+            await asyncio.sleep(0)
+            assert len(started) - before <= 1 + accept.LONGEST / 0.001
+        await asyncio.gather(*tasks)
+        assert started == list(range(50))
+
+    run(main())
+
+
+def test_no_connection_is_accepted_while_too_many_handshakes_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept, "WAITING", 4)
+    monkeypatch.setattr(accept, "PENDING", 0)
+    town = Town(tmp_path)
+
+    async def main() -> None:
+        async with Hall(limit=500, tls=town.files(NONE), handshake=60.0) as hall:
+            port, context = hall.listener.port, town.client()
+            hello = client_hello(context)
+            left = []
+            for number in range(30):
+                left.append((await asyncio.open_connection("127.0.0.1", port))[1])
+                left[-1].write(hello)
+                if number < 4:
+                    await until(lambda number=number: len(hall.streams()) == number + 1)
+            await until(lambda: hall.listener.status().accepted >= 4)
+            await asyncio.sleep(0.1)
+            assert hall.listener.status().accepted < 30, "the others wait in the kernel's queue"
+            monkeypatch.setattr(accept, "PENDING", 100)
+            answer, client = await call(port, context)
+            assert (answer, hall.listener.status().accepted) == (b"hello", 31)
+            await close(client)
+            for writer in left:
+                writer.close()
+
+    run(main())
+
+
+def test_a_listener_with_other_settings_keeps_its_socket_and_its_connections(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    issued = town.authority.issue("second", dns=["localhost"], server=True)
+    pairs = (KeyPair(*issued.write(tmp_path, "second")),)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        wheel = Wheel(loop)
+        group = StreamGroup(loop, wheel)
+        ended: list[Stream] = []
+        listeners = Listeners("door", group, lambda: Echo(group), ended.append, 10)
+        first = Listen("mqtts", "127.0.0.1", free_port(), tls=town.files(NONE))
+        await listeners.start([first])
+        context = town.client()
+        context.check_hostname = False
+        _, client = await call(first.port, context)
+        other = replace(first, tls=replace(town.files(NONE), pairs=pairs))
+        (await listeners.prepare([other])).withdraw()
+        assert await asyncio.to_thread(served, first.port, context, "") == ("server", "ecdsa")
+        (await listeners.prepare([other])).commit()
+        assert await asyncio.to_thread(served, first.port, context, "") == ("second", "ecdsa")
+        with pytest.raises(OSError, match="no such file"):
+            await listeners.prepare([replace(first, tls=TlsFiles((KeyPair(tmp_path / "none", tmp_path / "none"),)))])
+        assert await asyncio.to_thread(served, first.port, context, "") == ("second", "ecdsa")
+        assert await asyncio.to_thread(client.echo) == b"hello"
+        assert ended == []
+        assert listeners.status()[0].accepted == 4, "the counters go on"
+        await close(client)
+        listeners.close()
+
+    run(main())
