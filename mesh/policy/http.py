@@ -136,7 +136,7 @@ class Http(Provider):
         return self._ask(question, key, self._named(connect))
 
     def fault(self) -> str:
-        return self._fault or self._secrets.fault()
+        return self._fault or self._secrets.fault() or self._web.fault()
 
     def in_force(self) -> dict[str, object]:
         rule = self._rule

@@ -139,7 +139,7 @@ class KeyUrl(KeySource):
 
     @property
     def fault(self) -> str:
-        return self._fault
+        return self._fault or self._web.fault()
 
     async def start(self) -> None:
         """A server that does not answer is asked again later. With keys of a source before it, it is not waited for."""

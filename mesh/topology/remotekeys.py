@@ -11,7 +11,7 @@ from mesh.policy.http import DENY, ON_FAILURE, header_value
 from mesh.policy.jwks import REFRESH, read_file
 from mesh.policy.keyset import check_algorithms
 from mesh.policy.token import MAX_LEEWAY
-from mesh.policy.web import check_url
+from mesh.policy.web import check_url, trusting
 from mesh.topology import units
 from mesh.topology.fields import Table
 from mesh.topology.ranges import within
@@ -38,7 +38,7 @@ def read_jwt(fields: Table, path: Paths) -> JwtSpec | None:
     known = len(section.notes.mistakes)
     spec = JwtSpec(
         keys=section.value("keys", _keys(path), "", "write a file or a URL, such as https://issuer.example.com/keys"),
-        ca=section.value("ca", path, None),
+        ca=section.value("ca", _authorities(path), None),
         refresh=section.value("refresh", within(units.duration, 10.0, 86_400.0), REFRESH),
         issuer=_texts(section, "issuer", "write the issuer (iss) whose tokens are valid"),
         audience=_texts(section, "audience"),
@@ -85,7 +85,7 @@ def read_http(fields: Table, path: Paths) -> HttpSpec | None:
         return None
     return HttpSpec(
         url=section.value("url", _url, "", "write the URL to ask, such as https://auth.example.com/mqtt"),
-        ca=section.value("ca", path, None),
+        ca=section.value("ca", _authorities(path), None),
         timeout=section.value("timeout", within(units.duration, 0.1, 8.0), 2.0),
         parallel=section.value("parallel", units.integer(1, 1024), 64),
         cache=section.value("cache", within(units.duration, 0.0, 3600.0), 60.0),
@@ -128,6 +128,20 @@ def _texts(section: Table, key: str, needed: str = "") -> tuple[str, ...]:
 def _keys(path: Paths) -> Callable[[str], str]:
     def read(text: str) -> str:
         return _url(text) if "://" in text else str(path(text))
+
+    return read
+
+
+def _authorities(path: Paths) -> Callable[[str], Path]:
+    """A reader of the name of a file of certificates, which must be in order."""
+
+    def read(text: str) -> Path:
+        file = path(text)
+        try:
+            trusting(file)
+        except OSError as error:
+            raise ValueError(f"the file {file} cannot be read: {error.strerror}") from None
+        return file
 
     return read
 

@@ -46,6 +46,13 @@ def warnings(topology: Topology) -> list[str]:
             f"backends.anonymous: every client that reaches {', '.join(open_to_others)} may command all vehicles; "
             "write backends: {users: [{user: ..., password: ...}]} and anonymous: false"
         )
+    for section, providers in (("identity", topology.identity.providers), ("backends", topology.backends.providers)):
+        found += [
+            f"{section}.providers.{spec.name}.jwt: a token that the issuer made for another service is valid here, "
+            "too; write audience: the name that it has for this mesh"
+            for spec in providers
+            if spec.jwt is not None and not spec.jwt.audience
+        ]
     if written := written_secrets(topology):
         found.append(
             f"{', '.join(written)}: the value is in the topology, so etcd and the data folder have it, too; write "

@@ -249,10 +249,48 @@ def test_every_other_answer_is_a_failure_that_denies_unless_chosen_otherwise(han
     async def main() -> None:
         async with Asking(handler, timeout=0.3) as asking:
             assert await refused(asking.provider) == SERVER_UNAVAILABLE
-            assert asking.server.asked == 1
+            assert asking.server.asked == (2 if handler is _leaves else 1)
         async with Asking(handler, timeout=0.3, on_failure="next") as asking:
             assert await decided(asking.provider) is None
             assert asking.provider.decisions.failed == 1
+
+    run(main())
+
+
+def test_a_connection_that_ends_when_it_is_used_again_is_no_failure() -> None:
+    last: list[web.Request] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if last and request.transport is last[0].transport:
+            last.clear()
+            return await _leaves(request)
+        last[:] = [request]
+        return web.json_response({"result": "allow"})
+
+    async def main() -> None:
+        async with Asking(handle) as asking:
+            for _ in range(5):
+                assert await decided(asking.provider) is not None
+            assert asking.server.asked > 5
+            assert asking.provider.decisions.failed == 0
+
+    run(main())
+
+
+def test_the_file_of_authorities_is_watched(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Asking(says(result="allow"), tmp_path) as asking:
+            provider, first = asking.provider, asking.server
+            assert await decided(provider) is not None
+            await first.stop()
+            assert first.ca is not None
+            first.ca.write_text("no certificate")
+            await until(lambda: "authority.pem" in provider.fault())
+            asking.server = WebServer(says(result="allow"), tmp_path)  # of another authority, in the same file
+            asking.server.port = first.port
+            await asking.server.start()
+            await until(lambda: provider.fault() == "")
+            assert await decided(provider) is not None
 
     run(main())
 

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+import trustme
 
 from mesh.broker.principal import ALL_FILTERS
 from mesh.policy.identity import CLIENT_ID
@@ -56,7 +57,7 @@ identity:
     - name: tokens
       jwt:
         keys: https://issuer.example.com/keys
-        ca: ca.pem
+        ca: auth.pem
         refresh: 1m
         issuer: https://issuer.example.com
         audience: [mesh, fleet]
@@ -67,7 +68,7 @@ identity:
     - name: ours
       http:
         url: https://auth.example.com/mqtt
-        ca: ca.pem
+        ca: auth.pem
         timeout: 1s
         parallel: 8
         cache: 0s
@@ -112,6 +113,7 @@ bind: 10.0.0.7
 
 @pytest.fixture
 def full(tmp_path: Path) -> Topology:
+    trustme.CA().cert_pem.write_to_path(tmp_path / "auth.pem")
     for name in ("ca.pem", "mesh.pem", "key.pem"):
         (tmp_path / name).touch(0o600)
     return loads(FULL.encode(), "full.yaml", tmp_path)
@@ -145,12 +147,12 @@ def test_every_key_is_read(full: Topology, tmp_path: Path) -> None:
     assert full.identity.providers == (
         ProviderSpec(name="cert", certificate="dns", template="{vehicle}.cars"),
         ProviderSpec(name="tokens", jwt=JwtSpec(
-            keys="https://issuer.example.com/keys", ca=tmp_path / "ca.pem", refresh=60.0,
+            keys="https://issuer.example.com/keys", ca=tmp_path / "auth.pem", refresh=60.0,
             issuer=("https://issuer.example.com",), audience=("mesh", "fleet"), algorithms=("ES256", "RS256"),
             leeway=5.0, identity="car.vin", roles="roles",
         )),
         ProviderSpec(name="ours", http=HttpSpec(
-            url="https://auth.example.com/mqtt", ca=tmp_path / "ca.pem", timeout=1.0, parallel=8, cache=0.0,
+            url="https://auth.example.com/mqtt", ca=tmp_path / "auth.pem", timeout=1.0, parallel=8, cache=0.0,
             on_failure="next", headers=(
                 HeaderSpec("Authorization", SecretText(text="Bearer hidden")),
                 HeaderSpec("X-Token", SecretText(text="hidden")),

@@ -69,6 +69,14 @@ def test_the_client_certificates_of_the_example_are_no_mistake(tmp_path: Path) -
     assert warnings(load(prepared(example("client-certificates.yaml"), tmp_path))) == []
 
 
+def test_tokens_for_other_services() -> None:
+    jwt = "keys: 'https://issuer.example/keys', issuer: i, algorithms: [ES256]"
+    whole = "{}identity: {{providers: [{{name: t, jwt: {{{}}}}}]}}\n"
+    assert warned(whole.format(SMALL, jwt + ", audience: mesh")) == []
+    (text,) = warned(whole.format(SMALL, jwt))
+    assert text.startswith("identity.providers.t.jwt: a token that the issuer made for another service")
+
+
 def test_the_short_forms_are_one_provider(tmp_path: Path) -> None:
     (tmp_path / "v.scram").touch(0o600)
 
