@@ -37,6 +37,7 @@ from mesh.topology.topology import (
     Topology,
 )
 from mesh.topology.units import Address
+from mesh.transport.listen import HeaderRule
 from tests.support.effects import SHOWN
 from tests.support.nodes import Nodes, etcd, with_nodes
 from tests.support.ports import free_port
@@ -111,6 +112,8 @@ OTHER: dict[tuple[type, str], object] = {
     (IdentityRule, "providers"): (ProviderSpec(name="cert", certificate="dns"),),
     (BackendRule, "providers"): (ProviderSpec(name="cert", certificate="dns", template="{user}"),),
     (ListenerSpec, "identify"): ("anonymous",),
+    (ListenerSpec, "proxy"): ("10.0.0.0/8",),
+    (ListenerSpec, "headers"): (HeaderRule("x-fleet", "blue"),),
     (ProviderSpec, "certificate"): "uri",
     (ProviderSpec, "template"): "V-{vehicle}",
     (ProviderSpec, "jwt"): JwtSpec(keys="http://127.0.0.1:1/", issuer=("one",), algorithms=("ES256",)),
