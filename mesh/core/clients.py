@@ -23,6 +23,7 @@ from mesh.policy.attempts import Attempts
 from mesh.policy.order import Order
 from mesh.policy.status import ProviderStatus
 from mesh.transport.admission import Admission
+from mesh.transport.arrivals import Arrivals
 from mesh.transport.buffers import Buffers
 from mesh.transport.endpoint import Endpoint
 from mesh.transport.status import CLIENT, SocketsStatus
@@ -47,8 +48,9 @@ class BackEndClients:
         self.buffers = Buffers(config.buffer_bytes())
         self._guard = Guard(self._claims_changed, config.folder)
         self._limits = ClientLimits(config.client_limits())
+        self.arrivals = Arrivals(config.arrivals())
         self._admission = Admission(
-            self._limits.present, config.connections(), config.spec.redirect, self._guard.chains
+            self._limits.present, config.connections(), config.spec.redirect, self._guard.chains, self.arrivals
         )
         self._endpoint: Endpoint | None = None
 
@@ -75,6 +77,7 @@ class BackEndClients:
         def commit() -> None:
             self.attempts.allow(limits.wrong_passwords)
             self.buffers.limit = config.buffer_bytes()
+            self.arrivals.take(config.arrivals())
             admission = self._admission
             admission.limits = self._limits.take(config.client_limits())
             admission.most = most

@@ -348,6 +348,7 @@ class CoreNode:
             broker_host=found,
             clients=clients.status(),
             buffers=clients.buffers.status(),
+            arrivals=clients.arrivals.status(),
             links=links,
             unknown_vehicles=router.unknown,
             attempts=clients.attempts.status(),

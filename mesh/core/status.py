@@ -9,7 +9,7 @@ from mesh.figures.instrument import counter, gauge
 from mesh.figures.node import NodeStatus
 from mesh.node.status import BrokerHostStatus, ServicesStatus
 from mesh.policy.status import AttemptsStatus, ProviderStatus
-from mesh.transport.status import BuffersStatus, LinkStatus, SocketsStatus
+from mesh.transport.status import ArrivalsStatus, BuffersStatus, LinkStatus, SocketsStatus
 
 _LINK: Final = ("link", "peer")
 
@@ -68,6 +68,7 @@ class CoreStatus(NodeStatus):
     broker_host: BrokerHostStatus
     clients: tuple[SocketsStatus, ...]
     buffers: BuffersStatus
+    arrivals: ArrivalsStatus
     links: tuple[TierLinkStatus, ...]
     unknown_vehicles: Annotated[
         int, counter("mesh_unknown_vehicle_messages_total", "Messages for vehicles that no edge owns.")

@@ -7,17 +7,21 @@ once, before the first vehicle is accepted.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, final
 
 from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
 from mesh.broker.trace import Tracer
 from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
+from mesh.transport.arrivals import ArrivalLimits
+from mesh.transport.buckets import Buckets
 from mesh.transport.buffers import BUFFERS
 from mesh.transport.client import PACKET_RATE, ClientContext
+from mesh.transport.refusal import Refused
 from mesh.transport.turn import Turn
 from mesh.wire.packets import Connect
+from mesh.wire.reasons import CONNECTION_RATE_EXCEEDED
 
 Identify = Callable[[Connect, Peer, Claim | None], Claim | Coroutine[object, object, Claim]]
 """Returns the claim of a CONNECT from a peer, whose name is the vehicle, or a coroutine of it; both raise ``Refused``.
@@ -64,7 +68,9 @@ class DoorSettings:
     * ``buffers``: bytes of unfinished packets, unread packets, CONNECTs and topic aliases of all vehicles;
     * ``packet_rate``: bytes a second at which a packet must come to count as a sign of life;
     * ``topic_aliases``: topic aliases that a vehicle may set up; the edges announce the same number in CONNACK;
-    * ``set_username``: whether the edge gets the vehicle as the user name of the CONNECT.
+    * ``set_username``: whether the edge gets the vehicle as the user name of the CONNECT;
+    * ``arrivals``: bounds clients that are not known yet;
+    * ``vehicle_connects``: CONNECTs of one vehicle a minute.
     """
 
     connect_timeout: float = 10.0
@@ -76,6 +82,8 @@ class DoorSettings:
     packet_rate: int = PACKET_RATE
     topic_aliases: int = 0
     set_username: bool = False
+    arrivals: ArrivalLimits = field(default_factory=ArrivalLimits)
+    vehicle_connects: int = 1_000_000
 
 
 @final
@@ -92,9 +100,9 @@ class DoorCounters:
 
 @final
 class DoorContext:
-    """``clients`` is the context of the listeners' client streams."""
+    """``clients`` is the context of the listeners' client streams. ``flapping`` counts the CONNECTs of each vehicle."""
 
-    __slots__ = ("clients", "counters", "identify", "join", "map", "settings", "tracer", "turn")
+    __slots__ = ("clients", "counters", "flapping", "identify", "join", "map", "settings", "tracer", "turn")
 
     def __init__(
         self,
@@ -114,3 +122,15 @@ class DoorContext:
         self.tracer = tracer
         self.settings = settings
         self.counters = DoorCounters()
+        self.flapping = Buckets(settings.vehicle_connects, 60.0)
+
+    def flap(self, vehicle: str) -> None:
+        """A vehicle connects, and is identified. Raises ``Refused`` with 0x9F if it does so too often: each CONNECT
+        costs its edge a turn of the session, also if two clients with one identifier end each other's connections."""
+        now = self.clients.group.loop.time()
+        wait = self.flapping.wait(vehicle, now)
+        if wait > 0:
+            raise Refused(
+                CONNECTION_RATE_EXCEEDED, f"{vehicle} connects too often; the next time is in {wait:.0f} s"
+            )
+        self.flapping.take(vehicle, now)

@@ -95,6 +95,7 @@ class FrontDoor:
         self._listeners = Listeners(
             name, self.group, self._vehicle, _dismiss, admission.most, shared=True, handshake=settings.connect_timeout,
             limits=admission.limits,
+            rates=admission.arrivals.handshakes,
         )  # fmt: skip
 
     @property
@@ -132,6 +133,8 @@ class FrontDoor:
         admission.limits.max_topic_levels = limits.max_topic_levels
         admission.most = most
         admission.redirect = redirect
+        admission.arrivals.take(settings.arrivals)
+        context.flapping.allow(settings.vehicle_connects)
         clients.connect_timeout = settings.connect_timeout
         clients.answer_timeout = settings.attach_timeout
         clients.packet_rate = settings.packet_rate
@@ -187,6 +190,7 @@ class FrontDoor:
         """What holds at present, by name."""
         return {
             **self.clients.in_force(), "listen": self._listeners.in_force(),
+            "vehicle_connects": self._context.flapping.most,
             "topic_aliases": self._context.settings.topic_aliases, "links": self.links.in_force(),
         }  # fmt: skip
 
@@ -202,8 +206,8 @@ class FrontDoor:
             group.held(), self._listeners.status(), clients.outlived,
         )  # fmt: skip
         return ConnectionsStatus(
-            sockets, clients.buffers.status(), counters.accepted, counters.packets_up, counters.packets_down,
-            self.links.status(), self.turn.status(),
+            sockets, clients.buffers.status(), clients.admission.arrivals.status(), counters.accepted,
+            counters.packets_up, counters.packets_down, self.links.status(), self.turn.status(),
         )  # fmt: skip
 
     def _vehicle(self) -> Vehicle:

@@ -28,6 +28,7 @@ from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
 from mesh.registry.record import Record
 from mesh.transport.admission import Admission
+from mesh.transport.arrivals import Arrivals
 from mesh.transport.waiting import until
 
 # Seconds that a start waits for all edges: otherwise the first edges to start would get all the first vehicles.
@@ -91,7 +92,10 @@ class DoorNode:
         listen = config.listens()
         guard = self._guard
         await guard.start(self._order(config))
-        admission = Admission(config.client_limits(), config.connections(), config.spec.redirect, guard.chains)
+        admission = Admission(
+            config.client_limits(), config.connections(), config.spec.redirect, guard.chains,
+            Arrivals(config.arrivals()),
+        )  # fmt: skip
         epoch = time.time_ns() // 1_000_000  # grows with each start, also without etcd
         door = self._door = FrontDoor(
             config.name, epoch, listen, DoorMap(services), services.members, guard.chains.decide, config.prove,
@@ -209,4 +213,6 @@ def _settings(config: NodeConfig) -> DoorSettings:
         packet_rate=limits.packet_rate,
         topic_aliases=limits.topic_aliases,
         set_username=config.topology.identity.set_username,
+        arrivals=config.arrivals(),
+        vehicle_connects=limits.vehicle_connects,
     )

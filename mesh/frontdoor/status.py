@@ -11,7 +11,7 @@ from mesh.figures.node import NodeStatus
 from mesh.figures.status import Status
 from mesh.node.status import ServicesStatus
 from mesh.policy.status import AttemptsStatus, ProviderStatus
-from mesh.transport.status import LINK_CONNECTIONS, BuffersStatus, LinkStatus, SocketsStatus, TurnStatus
+from mesh.transport.status import LINK_CONNECTIONS, ArrivalsStatus, BuffersStatus, LinkStatus, SocketsStatus, TurnStatus
 
 _LINK: Final = ("link", "peer")
 _RELAYED: Final = counter(
@@ -50,6 +50,7 @@ class ConnectionsStatus(Status):
 
     clients: SocketsStatus
     buffers: BuffersStatus
+    arrivals: ArrivalsStatus
     accepted: Annotated[int, CONNECTS]
     packets_up: Annotated[int, _RELAYED.of(direction="upstream")]
     packets_down: Annotated[int, _RELAYED.of(direction="downstream")]

@@ -71,11 +71,10 @@ class Vehicle(VehicleConnection):
     async def _wait(self, found: Coroutine[object, object, Claim]) -> None:
         """Wait for the claim."""
         try:
-            claim = await found
+            record = self._identified(await found)
         except Refused as refused:
             self.refuse(refused)
             return
-        record = self._identified(claim)
         if record is None:
             await self._route()
         else:
@@ -83,8 +82,9 @@ class Vehicle(VehicleConnection):
             self.release(HOLD_IDENTITY)
 
     def _identified(self, claim: Claim) -> Owner | None:
-        """The vehicle is known; returns its owner if that is cached."""
+        """The vehicle is known; returns its owner if that is cached. Raises ``Refused``."""
         door, life = self._door, self.life
+        door.flap(claim.name)
         self.claim = claim
         self.rest_on(claim)
         self.name = claim.name

@@ -24,6 +24,7 @@ from mesh.topology import descriptors
 from mesh.topology import topology as terms
 from mesh.topology.nodes import NodeSpec, nodes
 from mesh.topology.topology import Topology
+from mesh.transport.arrivals import ArrivalLimits
 from mesh.transport.listen import Listen
 from mesh.transport.refusal import Refused
 from mesh.transport.unixsocket import UnixPath, socket_path
@@ -104,6 +105,13 @@ class NodeConfig:
         """Limits of packets from vehicles through a front door, which replaces topic aliases by topic names."""
         limits = self.topology.limits
         return PacketLimits(limits.max_packet_size + _MAX_TOPIC, max_topic_levels=limits.topic_levels)
+
+    def arrivals(self) -> ArrivalLimits:
+        """Limits of clients that are not known yet."""
+        limits = self.topology.limits
+        return ArrivalLimits(
+            limits.pending_connects, limits.connects, limits.address_connects, limits.network_connects
+        )
 
     def listens(self) -> list[Listen]:
         """Where this node listens for clients."""

@@ -6,6 +6,7 @@ refused unseen, so that guessing is slow however many connections guess. What al
 - each table is bounded, and so is each of its keys;
 - an unknown name is treated like a known one, so that a refusal does not tell which names exist;
 - a client that once gave the right password is not slowed by others that guess for its user from other addresses;
+- a client that goes on with wrong passwords waits longer each time, up to ``LONGEST``;
 - a client that repeats one wrong password, as after a change of the password, slows itself long before it slows the
   other clients of its address.
 """
@@ -16,63 +17,63 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
-from ipaddress import IPv6Address, ip_address
 from typing import Final, final
 
 from mesh.policy.status import AttemptsStatus
+from mesh.transport.buckets import ENTRIES, Buckets
+from mesh.transport.origin import host_of, network_of
 from mesh.transport.refusal import Refused
 from mesh.wire.reasons import CONNECTION_RATE_EXCEEDED
 
-ENTRIES: Final = 65_536
-"""Keys of one table; some 15 MB. At the limit the key that was used least recently is forgotten."""
+LONGEST: Final = 300.0
+"""Seconds that a client waits at most for the next look at a password."""
 
 SHARED: Final = 50
 """How many times as much an address and a user may try where many clients share an address: a mobile network has
 thousands of vehicles behind one, and a vehicle gets a new one with each drive."""
 
+_KNOWN: Final = 60  # looks a minute for a user at an address that gave the right password there before
 _SHARE: Final = 4  # one user from one address has this part of the wrong passwords of an address
-_PREFIX: Final = 64  # bits: an IPv6 host has the 64 bits after them for itself (RFC 4291 section 2.5.1)
 
 
 @final
-class Allowances:
-    """A leaky bucket for each key: ``most`` at once, and again within ``seconds``."""
+class Delays:
+    """A delay for each key that grows with each failure: none for the first ``free`` ones, then 1 s, and twice as much
+    each time, up to ``LONGEST``. A key that fails no more for as long as that is forgotten."""
 
-    __slots__ = ("_most", "_rate", "_seconds", "_taken")
+    __slots__ = ("_failed", "_free")
 
-    def __init__(self, most: int, seconds: float) -> None:
-        self._seconds = seconds
-        self.allow(most)
-        # Key: what is taken, and when that was so. A key that is not there has taken nothing.
-        self._taken: OrderedDict[str, tuple[float, float]] = OrderedDict()
+    def __init__(self, free: int) -> None:
+        self._free = free
+        # Key: how often it failed, when it may try again, and when it is forgotten.
+        self._failed: OrderedDict[str, tuple[int, float, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._taken)
+        return len(self._failed)
 
-    @property
-    def most(self) -> int:
-        """What each key may take at once."""
-        return self._most
-
-    def allow(self, most: int) -> None:
-        """Another ``most`` from now on; what is taken stays taken."""
-        self._most = most
-        self._rate = most / self._seconds
+    def allow(self, free: int) -> None:
+        """Another number of failures without a delay; those that came before still count."""
+        self._free = free
 
     def wait(self, key: str, now: float) -> float:
-        """Seconds until the key has something left; 0 if it has."""
-        return max(0.0, (1.0 - self._most + self._now(key, now)) / self._rate)
+        """Seconds until the key may try again; 0 if it may."""
+        found = self._failed.get(key)
+        return 0.0 if found is None else max(0.0, found[1] - now)
 
-    def take(self, key: str, now: float) -> None:
-        """Take one of what the key has left."""
-        self._taken[key] = (self._now(key, now) + 1.0, now)
-        self._taken.move_to_end(key)
-        if len(self._taken) > ENTRIES:
-            self._taken.popitem(last=False)
+    def failed(self, key: str, now: float) -> None:
+        """The key has failed."""
+        count, _, forgotten = self._failed.get(key, (0, now, now))
+        count = 1 if forgotten <= now else count + 1
+        beyond = count - self._free
+        delay = 0.0 if beyond <= 0 else min(2.0 ** min(beyond - 1, 30), LONGEST)
+        self._failed[key] = (count, now + delay, now + delay + LONGEST)
+        self._failed.move_to_end(key)
+        if len(self._failed) > ENTRIES:
+            self._failed.popitem(last=False)
 
-    def _now(self, key: str, now: float) -> float:
-        taken, then = self._taken.get(key, (0.0, now))
-        return max(0.0, taken - (now - then) * self._rate)
+    def succeeded(self, key: str) -> None:
+        """The key has not failed this time: it begins anew."""
+        self._failed.pop(key, None)
 
 
 @final
@@ -82,17 +83,24 @@ class Attempts:
 
     ``shared``: many honest clients share an address. Then an address and a user have ``SHARED`` times as much, so that
     neither a neighbour with a wrong password nor a few guessers lock a client out, and a user that gave the right
-    password from an address is not slowed by the others of this address.
+    password from an address is not slowed by the others of this address. Guesses from many networks do not lock a user
+    out of one from which none came; guesses from its own address leave it a look each second.
     """
 
-    __slots__ = ("_addresses", "_clock", "_good", "_pairs", "_shared", "_users", "failures", "refusals")
+    __slots__ = (
+        "_addresses", "_clock", "_delays", "_good", "_known", "_networks", "_pairs", "_shared", "_users", "failures",
+        "refusals",
+    )  # fmt: skip
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic, *, shared: bool = False) -> None:
         self._clock = clock
         self._shared = shared
-        self._addresses = Allowances(most, 60.0)
-        self._users = Allowances(most, 60.0)
-        self._pairs = Allowances(most, 60.0)
+        self._addresses = Buckets(most, 60.0)
+        self._users = Buckets(most, 60.0)
+        self._pairs = Buckets(most, 60.0)
+        self._networks = Buckets(most, 60.0)  # one user from one network
+        self._known = Buckets(_KNOWN, 60.0)  # pairs that gave the right password before
+        self._delays = Delays(most)  # of pairs
         self.allow(most)
         self._good: OrderedDict[str, None] = OrderedDict()  # pairs that gave the right password
         self.failures = 0
@@ -103,7 +111,10 @@ class Attempts:
         of_many = SHARED * most if self._shared else most
         self._addresses.allow(of_many)
         self._users.allow(of_many)
-        self._pairs.allow(max(1, most // _SHARE))
+        of_one = max(1, most // _SHARE)
+        self._pairs.allow(of_one)
+        self._networks.allow(of_one)
+        self._delays.allow(of_one)
 
     def in_force(self) -> dict[str, object]:
         """Wrong passwords a minute: of an address, of a user, and of one user from one address."""
@@ -112,13 +123,7 @@ class Attempts:
     def check(self, address: str, name: str) -> None:
         """Called before a password is looked at. Raises ``Refused`` with 0x9F (3 before MQTT 5.0) if too many wrong
         ones came before it."""
-        now = self._clock()
-        source, user = _host(address), _brief(name)
-        pair = f"{source} {user}"
-        good = pair in self._good
-        of_user = 0.0 if good else self._users.wait(user, now)
-        of_address = 0.0 if good and self._shared else self._addresses.wait(source, now)
-        wait = max(self._pairs.wait(pair, now), of_address, of_user)
+        wait = self._wait(address, name)
         if wait > 0:
             self.refusals += 1
             raise Refused(
@@ -127,6 +132,19 @@ class Attempts:
                 f"the next one is looked at in {wait:.0f} s",
             )
 
+    def _wait(self, address: str, name: str) -> float:
+        """Seconds until the next password is looked at."""
+        now = self._clock()
+        source, user = host_of(address), _brief(name)
+        pair = f"{source} {user}"
+        good = pair in self._good
+        if good and self._shared:
+            return self._known.wait(pair, now)
+        wait = max(self._pairs.wait(pair, now), self._delays.wait(pair, now), self._addresses.wait(source, now))
+        if good or (self._shared and not self._networks.taken(f"{network_of(address)} {user}", now)):
+            return wait
+        return max(wait, self._users.wait(user, now))
+
     def status(self) -> AttemptsStatus:
         """The status, for ``mesh status`` and metrics."""
         return AttemptsStatus(self.failures, self.refusals)
@@ -134,32 +152,24 @@ class Attempts:
     def failed(self, address: str, name: str) -> None:
         """The password was wrong."""
         now = self._clock()
-        source, user = _host(address), _brief(name)
+        source, user = host_of(address), _brief(name)
+        pair = f"{source} {user}"
         self.failures += 1
         self._addresses.take(source, now)
         self._users.take(user, now)
-        self._pairs.take(f"{source} {user}", now)
+        self._pairs.take(pair, now)
+        self._known.take(pair, now)
+        self._networks.take(f"{network_of(address)} {user}", now)
+        self._delays.failed(pair, now)
 
     def succeeded(self, address: str, name: str) -> None:
         """The password was right. The wrong ones before it still count: who has one password may guess others."""
-        pair = f"{_host(address)} {_brief(name)}"
+        pair = f"{host_of(address)} {_brief(name)}"
+        self._delays.succeeded(pair)
         self._good[pair] = None
         self._good.move_to_end(pair)
         if len(self._good) > ENTRIES:
             self._good.popitem(last=False)
-
-
-def _host(address: str) -> str:
-    """The part of an address that one host cannot choose."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return _brief(address)
-    if not isinstance(found, IPv6Address):
-        return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return f"{int(found) >> (128 - _PREFIX):x}"
 
 
 def _brief(text: str) -> str:

@@ -329,6 +329,17 @@ class LimitsSpec:
     # Wrong passwords a minute at a core, from one address and for one user. A person mistypes a few; with this one a
     # guesser needs a year for ten million. Front doors allow more (``Attempts``).
     wrong_passwords: Annotated[int, LIVE] = limit(20, "count", 1, 1_000_000)
+    # Connections whose TLS handshake, CONNECT or proof is not complete, per front door or core: a client that holds its
+    # CONNECT back, one of the oldest, makes room for others.
+    pending_connects: Annotated[int, LIVE] = limit(4096, "count", 16, 1_000_000)
+    # CONNECTs a second, and TLS handshakes a second, at a front door or core, from one address and from one network,
+    # on average over 20 s. Thousands of vehicles share an address of a phone network, and come back at once after a
+    # fault.
+    connects: Annotated[int, LIVE] = limit(20_000, "count", 1, 1_000_000)
+    network_connects: Annotated[int, LIVE] = limit(5_000, "count", 1, 1_000_000)
+    address_connects: Annotated[int, LIVE] = limit(1_000, "count", 1, 1_000_000)
+    # CONNECTs a minute of one vehicle: two clients with one client id end each other's connections for ever.
+    vehicle_connects: Annotated[int, LIVE] = limit(600, "count", 1, 1_000_000)
     # The largest packet that is read. MQTT's own limit is 256 MiB, all of which one client could make a node hold.
     max_packet_size: Annotated[int, effects.TOLD] = limit(1 << 20, "size", 1024, 268_435_455)
     # Very deep topics cost a step each (mosquitto#1412, CVE-2021-33176).

@@ -31,6 +31,8 @@ from typing import Final, cast, final
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer, TlsFacts
 from mesh.transport.proxied import Networks, client_of, read_header, trusted
+from mesh.transport.rates import Rates
+from mesh.transport.refusal import Refused
 from mesh.transport.status import TlsStatus
 from mesh.transport.stream import Stream
 from mesh.wire.proxy import ProxyError
@@ -56,7 +58,12 @@ class Pace:
     """When handshakes start, for all listeners of one kind of a node. In one turn they may take ``SHARE`` of the time
     since the turn before; at least one starts. When too many are pending, those that take long give way."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, rates: Rates | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``rates`` bounds how often clients may begin one."""
+        self.rates = rates or Rates()
         self._loop = loop
         self._clock = clock
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
@@ -219,6 +226,7 @@ class Arrival(asyncio.Protocol):
             if self._socket is not None:
                 self._socket.close()
             if self._stream.transport is None:
+                self._stream.abandon = None
                 self._stream.finish()
                 if self._transport is not None:
                     self._transport.abort()
@@ -238,6 +246,10 @@ class Arrival(asyncio.Protocol):
 
     async def _shake_hands(self, tls: Gate) -> None:
         door = self._door
+        try:
+            door.pace.rates.check(self._stream.peer.address)
+        except Refused as refused:
+            raise Refusal(str(refused)) from None
         await self._readable()
         try:
             await door.pace.turn(self, tls.cost)
@@ -273,6 +285,11 @@ class Arrival(asyncio.Protocol):
         """End the handshake for others that wait."""
         if self.task is not None:
             self._slow = True
+            self.task.cancel()
+
+    def abandon(self) -> None:
+        """The stream has ended before it had the transport."""
+        if self.task is not None:
             self.task.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -390,6 +407,9 @@ class Accepting:
         task = arrival.task = self.loop.create_task(arrival.run(), name=f"arrival at {self._name}")
         self._arrivals.add(task)
         task.add_done_callback(self._arrivals.discard)
+        stream.abandon = arrival.abandon
+        if stream.finishing:  # it has given way to others already
+            task.cancel()
 
     def _pause(self, seconds: float) -> None:
         """Accept none for a while: those that come wait in the kernel's queue."""

@@ -1,7 +1,7 @@
 """The checks that every CONNECT must pass at a listener before the client is identified.
 
-It knows the limits of packets and connections, redirection, and the authentication methods: never identities. What
-always holds: a client that names a method is not let in before it completes that method.
+It knows the limits of packets, connections and rates, redirection, and the authentication methods: never identities.
+What always holds: a client that names a method is not let in before it completes that method.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import final
 
 from mesh.broker.peer import Peer
+from mesh.transport.arrivals import Arrivals
 from mesh.transport.authentication import Authentication, Methods
 from mesh.transport.refusal import Refused
 from mesh.wire.limits import PacketLimits
@@ -19,15 +20,20 @@ from mesh.wire.reasons import SERVER_BUSY, USE_ANOTHER_SERVER
 @final
 class Admission:
     """``limits`` bound what a client may send; ``most`` is the limit of open connections; ``redirect`` is the server
-    that clients are sent to (empty: they may stay); ``methods`` are those of enhanced authentication."""
+    that clients are sent to (empty: they may stay); ``methods`` are those of enhanced authentication; ``arrivals``
+    bounds clients that are not known yet."""
 
-    __slots__ = ("limits", "methods", "most", "redirect")
+    __slots__ = ("arrivals", "limits", "methods", "most", "redirect")
 
-    def __init__(self, limits: PacketLimits, most: int, redirect: str = "", methods: Methods | None = None) -> None:
+    def __init__(
+        self, limits: PacketLimits, most: int, redirect: str = "", methods: Methods | None = None,
+        arrivals: Arrivals | None = None,
+    ) -> None:
         self.limits = limits
         self.most = most
         self.redirect = redirect
         self.methods = methods or Methods()
+        self.arrivals = arrivals or Arrivals()
 
     def check(self, connect: Connect, present: int, peer: Peer) -> Authentication | None:
         """Check a CONNECT from ``peer`` while ``present`` connections are open, its own included. Returns the
@@ -36,6 +42,7 @@ class Admission:
             raise Refused(USE_ANOTHER_SERVER, "clients are sent to another server", self.redirect)
         if present > self.most:
             raise Refused(SERVER_BUSY, f"all {self.most} connections are in use")
+        self.arrivals.connects.check(peer.address)
         properties = connect.properties
         method = None if properties is None else properties.auth_method
         if method is not None:

@@ -10,6 +10,7 @@ only what follows CONNACK. It must never know sessions, topics or edges. What al
   reading what was written;
 * without a keep alive a packet that has begun must come at that rate, measured over ``STALL`` seconds;
 * the socket is not read while the client is looked up;
+* until CONNECT and its proof are complete, a connection is one of the node's ``Pending``;
 * what the client makes this node buffer is counted in the node's ``Buffers``, from the first byte to the end;
 * a connection ends with the claim that it rests on, in each state that follows its identification;
 * ``ended`` is called exactly once, whichever side ends the connection.
@@ -104,7 +105,7 @@ class ClientContext:
         return {
             "connections": admission.most, "redirect": admission.redirect, "packets": admission.limits.in_force(),
             "connect_timeout": self.connect_timeout, "answer_timeout": self.answer_timeout,
-            "packet_rate": self.packet_rate, "buffers": self.buffers.limit,
+            "packet_rate": self.packet_rate, "buffers": self.buffers.limit, **admission.arrivals.in_force(),
         }  # fmt: skip
 
 
@@ -266,6 +267,7 @@ class ClientStream(Buffering):
 
     def accepted(self) -> None:
         self.group.wheel.watch(self, self._context.connect_timeout)
+        self._context.admission.arrivals.pending.add(self)
 
     def received(self, data: bytes) -> None:
         state = self.life.state
@@ -311,6 +313,7 @@ class ClientStream(Buffering):
             if life.ended():
                 return
         if life.state == IDENTIFYING and before != IDENTIFYING:
+            self._context.admission.arrivals.pending.remove(self)
             if self._context.answer_timeout:
                 self.group.wheel.watch(self, self._context.answer_timeout)
             try:
@@ -356,6 +359,7 @@ class ClientStream(Buffering):
         if self.life.ended():
             return
         self.life.move(CLOSE)
+        self._context.admission.arrivals.pending.remove(self)
         self._context.buffers.count(self, 0)
         expiry, self._expiry = self._expiry, None
         if expiry is not None:

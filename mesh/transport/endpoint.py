@@ -323,6 +323,7 @@ class Endpoint:
         self._listeners = Listeners(
             name, self.group, self._client, _retire, admission.most, unix_path=unix_path, handshake=connect_timeout,
             limits=admission.limits,
+            rates=admission.arrivals.handshakes,
         )  # fmt: skip
 
     @property

@@ -22,6 +22,7 @@ from typing import Final, final
 from mesh.transport.accept import Gate, Pace
 from mesh.transport.listen import Listen
 from mesh.transport.listener import SPARE, Listener
+from mesh.transport.rates import Rates
 from mesh.transport.status import ListenerStatus
 from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.unixsocket import UnixPath, no_unix_path
@@ -78,7 +79,8 @@ class ListenerChange:
 @final
 class Listeners:
     """``factory`` makes the stream of a connection, ``end`` ends one whose listener was removed. ``limit`` is the most
-    streams of ``group``; for the others see ``Listener``. Change ``limit`` with ``allow``."""
+    streams of ``group``, ``rates`` how often clients may begin a TLS handshake; for the others see ``Listener``. Change
+    ``limit`` with ``allow``."""
 
     def __init__(
         self,
@@ -92,6 +94,7 @@ class Listeners:
         unix_path: UnixPath = no_unix_path,
         handshake: float = 10.0,
         limits: PacketLimits | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self._limits = limits
         self._name = name
@@ -102,7 +105,7 @@ class Listeners:
         self._shared = shared
         self._unix_path = unix_path
         self._handshake = handshake
-        self._pace = Pace(group.loop)
+        self._pace = Pace(group.loop, rates)
         self._present: list[Listener] = []
         self._endings: set[asyncio.Task[None]] = set()
 

@@ -70,6 +70,29 @@ class BuffersStatus(Status):
     ]
 
 
+_REFUSED: Final = counter(
+    "mesh_arrivals_refused_total",
+    "CONNECTs (connect) and TLS handshakes (handshake) that were refused because too many came.",
+    ("kind",),
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ArrivalsStatus(Status):
+    """Clients that are not known yet (see ``arrivals``)."""
+
+    pending: Annotated[int, gauge("mesh_pending_connects", "Connections whose CONNECT is not complete.")]
+    closed: Annotated[
+        int,
+        counter(
+            "mesh_pending_connects_closed_total", "Connections closed because too many had not completed their CONNECT."
+        ),
+    ]
+    connects: Annotated[int, _REFUSED.of(kind="connect")]
+    handshakes: Annotated[int, _REFUSED.of(kind="handshake")]
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class CertificateStatus(Status):

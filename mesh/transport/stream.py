@@ -15,6 +15,7 @@ It knows bytes, watermarks and deadlines: never packets. Subclasses interpret th
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, cast, final
 
 from mypy_extensions import mypyc_attr
@@ -91,7 +92,7 @@ class Stream(Timed):
     A stream that a listener accepted belongs to its group, and so counts, before it has a transport: a TLS handshake
     counts as a connection."""
 
-    __slots__ = ("_linger", "_rest", "finishing", "group", "holds", "peer", "transport")
+    __slots__ = ("_linger", "_rest", "abandon", "finishing", "group", "holds", "peer", "transport")
 
     def __init__(self, group: StreamGroup) -> None:
         super().__init__()
@@ -100,6 +101,7 @@ class Stream(Timed):
         self.peer = NOWHERE
         self.holds = 0
         self.finishing = False
+        self.abandon: Callable[[], None] | None = None  # ends what accepts it, until it has a transport
         self._linger: asyncio.TimerHandle | None = None
         self._rest = b""  # what was read and is not handled yet; then HOLD_TURN is set
 
@@ -173,6 +175,9 @@ class Stream(Timed):
         self.group.wheel.forget(self)
         if transport is None:  # accepted, and not connected yet
             self.group.streams.discard(self)
+            abandon, self.abandon = self.abandon, None
+            if abandon is not None:
+                abandon()
             return
         if transport.is_closing():
             return
@@ -196,6 +201,7 @@ class Stream(Timed):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.abandon = None
         self.transport = cast(asyncio.Transport, transport)
         if self.finishing:
             self.transport.abort()

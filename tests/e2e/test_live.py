@@ -58,6 +58,11 @@ LIMITS: Final[dict[str, tuple[Any, dict[str, dict[str, Any]]]]] = {
         "door": {"wrong_passwords/address": 2000, "wrong_passwords/pair": 10},
         "core": {"clients/wrong_passwords/address": "=", "clients/wrong_passwords/pair": 10},
     }),
+    "pending_connects": (4000, {"door": {"vehicles/pending": "="}, "core": {"clients/pending": "="}}),
+    "connects": (19_000, {"door": {"vehicles/rates/node": 380_000}, "core": {"clients/rates/node": 380_000}}),
+    "network_connects": (4900, {"door": {"vehicles/rates/network": 98_000}, "core": {"clients/rates/network": 98_000}}),
+    "address_connects": (900, {"door": {"vehicles/rates/address": 18_000}, "core": {"clients/rates/address": 18_000}}),
+    "vehicle_connects": (700, {"door": {"vehicles/vehicle_connects": "="}}),
     "max_packet_size": (2 * MB, {
         "door": {"vehicles/packets/max_packet_size": "="}, "edge": {"broker/max_packet": "="},
         "core": {"broker/max_packet": "=", "clients/packets/max_packet_size": "="},

@@ -26,6 +26,7 @@ from mesh.registry.embedded import EmbeddedEtcd
 from mesh.topology.provider import ProviderSpec
 from mesh.topology.topology import ListenerSpec, Topology
 from mesh.topology.units import Address
+from mesh.transport.rates import BURST
 from mesh.transport.wheel import TICK
 from mesh.wire.encode import encode
 from mesh.wire.limits import PacketLimits
@@ -44,7 +45,12 @@ from mesh.wire.packets import (
 )
 from mesh.wire.properties import Properties
 from mesh.wire.reasons import BAD_AUTHENTICATION_METHOD as NO_METHOD
-from mesh.wire.reasons import CLIENT_IDENTIFIER_NOT_VALID, CONTINUE_AUTHENTICATION, NOT_AUTHORIZED
+from mesh.wire.reasons import (
+    CLIENT_IDENTIFIER_NOT_VALID,
+    CONNECTION_RATE_EXCEEDED,
+    CONTINUE_AUTHENTICATION,
+    NOT_AUTHORIZED,
+)
 from tests.fakes.mesh import FakeMesh
 from tests.support.bare import Bare
 from tests.support.effects import effect_of
@@ -463,6 +469,64 @@ def test_connections_and_redirect(etcd: EmbeddedEtcd) -> None:
         await mesh.change(doors(redirect=""))
         assert (await knock()).reason == 0
         await alive(*cars)
+
+    with_nodes(etcd, main)
+
+
+async def knocks(mesh: Nodes, times: int, name: str = "NEW") -> list[int]:
+    """The reason codes of CONNECTs, one after another."""
+    codes = []
+    for _ in range(times):
+        car = await Bare(MQTT5).connect(mesh.vehicles)
+        car.send(Connect(MQTT5, name, username=name))
+        codes.append((await car.wait(Connack)).reason)
+        await car.close()
+    return codes
+
+
+@effect_of("limits.connects", "limits.network_connects", "limits.address_connects")
+@pytest.mark.parametrize("limit", ["connects", "network_connects", "address_connects"])
+def test_connects_a_second(etcd: EmbeddedEtcd, limit: str) -> None:
+    async def main(mesh: Nodes) -> None:
+        before = await mesh.vehicle("V1")
+        await mesh.limits(**{limit: 1})
+        assert CONNECTION_RATE_EXCEEDED in await knocks(mesh, 2 * int(BURST))
+        await mesh.limits(**{limit: 1000})
+        assert await knocks(mesh, 3) == [0, 0, 0]
+        await alive(before)
+
+    with_nodes(etcd, main)
+
+
+@effect_of("limits.vehicle_connects")
+def test_connects_of_one_vehicle(etcd: EmbeddedEtcd) -> None:
+    async def main(mesh: Nodes) -> None:
+        before = await mesh.vehicle("V1")
+        await mesh.limits(vehicle_connects=2)
+        assert await knocks(mesh, 3) == [0, 0, CONNECTION_RATE_EXCEEDED]
+        assert await knocks(mesh, 1, "OTHER") == [0]
+        await mesh.limits(vehicle_connects=4)
+        assert await knocks(mesh, 3) == [0, 0, CONNECTION_RATE_EXCEEDED]
+        await alive(before)
+
+    with_nodes(etcd, main)
+
+
+@effect_of("limits.pending_connects")
+def test_connections_that_hold_their_connect_back(etcd: EmbeddedEtcd) -> None:
+    async def main(mesh: Nodes) -> None:
+        before = await mesh.vehicle("V1")
+        silent = [await Bare(MQTT5).connect(mesh.vehicles) for _ in range(20)]
+        mesh.clients += silent
+        pending = door_of(mesh).clients.admission.arrivals.pending
+        await until(lambda: len(pending) == 20)
+        await mesh.limits(pending_connects=5)
+        after = await mesh.vehicle("V2")
+        for car in silent[:15]:
+            await car.wait_closed()
+        assert pending.closed in (15, 16), "the last one came while V2 had not sent its CONNECT"
+        assert len(pending) <= 5
+        await alive(before, after)
 
     with_nodes(etcd, main)
 

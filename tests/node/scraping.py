@@ -6,13 +6,14 @@ from mesh.figures.instrument import Distribution
 from mesh.frontdoor.status import ConnectionsStatus, DoorStatus
 from mesh.node.status import ServicesStatus
 from mesh.policy.status import AttemptsStatus
-from mesh.transport.status import CLIENT, BuffersStatus, Held, SocketsStatus, TurnStatus
+from mesh.transport.status import CLIENT, ArrivalsStatus, BuffersStatus, Held, SocketsStatus, TurnStatus
 from tests.support.exchange import exchange
 
 TURNS = TurnStatus(0.25, Distribution((0.5,), (1, 0), 0.25))
 DOOR = DoorStatus(
     door=ConnectionsStatus(
-        SocketsStatus(CLIENT, 3, 0, 0, 10, 20, Held(link=1), ()), BuffersStatus(0, 1, 0), 5, 7, 8, (), TURNS
+        SocketsStatus(CLIENT, 3, 0, 0, 10, 20, Held(link=1), ()), BuffersStatus(0, 1, 0),
+        ArrivalsStatus(0, 0, 0, 0), 5, 7, 8, (), TURNS,
     ),
     attempts=AttemptsStatus(2, 3),
     services=ServicesStatus(1.5, True, 4, 0, None),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mesh.broker.peer import Peer
-from mesh.policy import attempts as module
-from mesh.policy.attempts import SHARED, Allowances, Attempts
+from mesh.policy.attempts import LONGEST, SHARED, Attempts, Delays
 from mesh.policy.chain import Chain
 from mesh.policy.scram import ScramProof, Verifiers, make_verifier
 from mesh.policy.secrettext import SecretText
@@ -126,18 +125,48 @@ def test_host_cannot_choose_another_address_of_its_ipv6_network() -> None:
     assert core.plain("192.0.2.1", "other", "right") == CONNECTION_RATE_EXCEEDED
 
 
-def test_tables_are_bounded_in_entries_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ENTRIES", 3)
-    allowances = Allowances(1, 60.0)
-    for number in range(10):
-        allowances.take(str(number), 0.0)
-    assert len(allowances) == 3
-    assert [allowances.wait(key, 0.0) > 0 for key in ("9", "8", "7", "6")] == [True, True, True, False]
+def test_keys_are_bounded_in_bytes() -> None:
     core = Core()
     for _ in range(PAIR):
         core.plain("192.0.2.1", "n" * 60_000, "wrong")
     assert max(len(key) for key in core.attempts._pairs._taken) < 100
     assert core.plain("192.0.2.1", "n" * 60_000, "wrong") == CONNECTION_RATE_EXCEEDED
+
+
+def test_a_guesser_that_goes_on_waits_longer_each_time() -> None:
+    core = Core()
+    waits = []
+    for _ in range(40):
+        before = core.clock.now
+        while core.plain("192.0.2.1", "app", "wrong") == CONNECTION_RATE_EXCEEDED:
+            core.clock.now += 1.0
+        waits.append(core.clock.now - before)
+    assert waits[:PAIR] == [0.0] * PAIR
+    assert waits[-10:] == [LONGEST] * 10
+    assert waits[PAIR + 2 :] == sorted(waits[PAIR + 2 :])
+
+
+def test_a_right_password_ends_the_delay_of_its_client() -> None:
+    core = Core()
+    for _ in range(10):
+        core.plain("192.0.2.1", "app", "wrong")
+        core.clock.now += LONGEST
+    assert core.plain("192.0.2.1", "app", "right") == SUCCESS
+    assert core.plain("192.0.2.1", "app", "wrong") == BAD_USER_NAME_OR_PASSWORD
+    assert core.plain("192.0.2.1", "app", "right") == SUCCESS
+
+
+def test_delays_are_forgotten_and_their_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mesh.policy.attempts.ENTRIES", 3)
+    delays = Delays(0)
+    for number in range(10):
+        delays.failed(str(number), 0.0)
+    assert len(delays) == 3
+    assert delays.wait("9", 0.5) == 0.5
+    delays.failed("9", 1.0)
+    assert delays.wait("9", 1.0) == 2.0
+    delays.failed("9", 3.0 + LONGEST)
+    assert delays.wait("9", 3.0 + LONGEST) == 1.0
 
 
 class Door(Core):
@@ -175,3 +204,22 @@ def test_a_few_addresses_do_not_lock_a_vehicle_out_at_a_new_address() -> None:
         for _ in range(PAIR):
             assert door.scram(f"192.0.2.{number}", "V1", "wrong") == NOT_AUTHORIZED
     assert door.scram("198.51.100.1", "V1", "right") == SUCCESS
+
+
+def test_guesses_from_many_networks_do_not_lock_a_vehicle_out_of_another_network() -> None:
+    door = Door()
+    guessers = SHARED * MOST // PAIR + 1
+    addresses = [f"10.{number // 250}.{number % 250}.9" for number in range(guessers)]
+    codes = [door.scram(address, "V1", "wrong") for address in addresses for _ in range(PAIR)]
+    assert codes.count(NOT_AUTHORIZED) >= SHARED * MOST
+    assert door.scram("10.0.0.8", "V1", "right") == CONNECTION_RATE_EXCEEDED
+    assert door.scram("198.51.100.1", "V1", "right") == SUCCESS
+
+
+def test_guesses_from_a_vehicles_own_address_leave_it_a_look_each_second() -> None:
+    door = Door()
+    assert door.scram("192.0.2.1", "V1", "right") == SUCCESS
+    wrong = [door.scram("192.0.2.1", "V1", "wrong") for _ in range(100)]
+    assert wrong.count(CONNECTION_RATE_EXCEEDED) >= 30
+    door.clock.now += 1.0
+    assert door.scram("192.0.2.1", "V1", "right") == SUCCESS

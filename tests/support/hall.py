@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from mesh.transport.accept import Pace
 from mesh.transport.listen import Listen, TlsFiles
 from mesh.transport.listener import Listener
 from mesh.transport.stream import Stream, StreamGroup
@@ -46,7 +47,9 @@ class Hall:
         handshake: float = 10.0,
         listen: Listen | None = None,
         limits: PacketLimits | None = None,
+        pace: Pace | None = None,
     ) -> None:
+        self.pace = pace
         self.limit = limit
         self.limits = limits
         self.handshake = handshake
@@ -59,8 +62,9 @@ class Hall:
         self.wheel.start()
         self.group = StreamGroup(loop, self.wheel)
         self.listener = Listener(
-            "door", self.listen, self.group, self._stream, self.limit, handshake=self.handshake, limits=self.limits
-        )
+            "door", self.listen, self.group, self._stream, self.limit, handshake=self.handshake, limits=self.limits,
+            pace=self.pace,
+        )  # fmt: skip
         await self.listener.start()
         return self
 

@@ -23,6 +23,7 @@ from mesh.transport import accept
 from mesh.transport.accept import Pace
 from mesh.transport.listen import NONE, OPTIONAL, REQUIRED, KeyPair, Listen, TlsFiles
 from mesh.transport.listeners import Listeners
+from mesh.transport.rates import BURST, Rates
 from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.trust import EXPIRED, REVOKED, UNKNOWN
 from mesh.transport.wheel import Wheel
@@ -426,6 +427,46 @@ def test_a_handshake_counts_as_a_connection_until_its_deadline(tmp_path: Path) -
             await close(client)
             for one in (silent, begun, writer):
                 one.close()
+
+    run(main())
+
+
+def test_a_stream_that_ends_before_its_handshake_closes_the_socket(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+
+    async def main() -> None:
+        async with Hall(tls=town.files()) as hall:
+            ends = [await asyncio.open_connection("127.0.0.1", hall.listener.port) for _ in range(2)]
+            ends[1][1].write(HELLO)
+            await until(lambda: len(hall.streams()) == 2 and handshakes(hall)[0] == 1)
+            for stream in hall.streams():
+                stream.finish()  # it gives way to others
+            ends[0][1].write(HELLO)
+            for reader, writer in ends:
+                with contextlib.suppress(ConnectionError):
+                    while await asyncio.wait_for(reader.read(1000), SECONDS):
+                        pass
+                writer.close()
+            assert hall.streams() == []
+
+    run(main())
+
+
+def test_handshakes_that_come_too_often_do_not_begin(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+
+    async def main() -> None:
+        pace = Pace(asyncio.get_running_loop(), Rates(address=1))
+        async with Hall(limit=1000, tls=town.files(NONE), pace=pace) as hall:
+            for _ in range(int(BURST)):
+                pace.rates.check("127.0.0.1")
+            with pytest.raises((ConnectionError, ssl.SSLError)):
+                await call(hall.listener.port, town.client())
+            assert handshakes(hall)[0] == 0
+            pace.rates.allow(1000, 1000, 1000)
+            answer, client = await call(hall.listener.port, town.client())
+            assert answer == b"hello"
+            await close(client)
 
     run(main())
 
