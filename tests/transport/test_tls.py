@@ -635,7 +635,7 @@ def test_clients_that_are_connected_are_served_between_two_handshakes_that_start
     async def main() -> None:
         loop = asyncio.get_running_loop()
         clock = [0.0]
-        pace = Pace(loop, lambda: clock[0])
+        pace = Pace(loop, clock=lambda: clock[0])
         tasks = []
 
         async def one(number: int) -> None:
