@@ -26,6 +26,7 @@ from mesh.private import read_given, read_own, write_own
 
 INTERVAL: Final = 10.0  # seconds
 REFRESH: Final = 300.0  # seconds
+FIRST: Final = 2.0  # seconds that a start waits for the first answer: a change of the settings has some more in all
 KEPT: Final = 86_400.0  # seconds: a key may have been taken away meanwhile
 RETRY: Final = 5.0  # seconds after a question without an answer
 TIMEOUT: Final = 5.0  # seconds
@@ -146,7 +147,7 @@ class KeyUrl(KeySource):
         await self._web.start()
         fetch = self._fetch_once()
         if not self.present:
-            await asyncio.shield(fetch)
+            await asyncio.wait([fetch], timeout=FIRST)
         if not self.present:
             await self._recall()
         self._following = asyncio.create_task(self._follow(), name=f"keys of {self._url}")
@@ -211,8 +212,9 @@ class KeyUrl(KeySource):
     async def _recall(self) -> None:
         """Use the set that is kept in the file."""
         keys = await asyncio.to_thread(self._kept)
-        if keys is not None:
-            log.warning("%s; the keys in %s are in force, which it gave before", self._fault, self.file)
+        if keys is not None and not self.present:
+            why = self._fault or f"{self._url} has not answered yet"
+            log.warning("%s; the keys in %s are in force, which it gave before", why, self.file)
             self.take(keys)
 
     def _kept(self) -> KeySet | None:

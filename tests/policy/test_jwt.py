@@ -12,6 +12,7 @@ from aiohttp import web
 
 from mesh.broker.claim import Claim
 from mesh.broker.peer import NOWHERE
+from mesh.policy import jwks
 from mesh.policy.jwks import KeyFile, KeySource, KeyUrl
 from mesh.policy.jwt import METHOD, Tokens
 from mesh.policy.keyset import MAX_BYTES, read_keys
@@ -385,6 +386,32 @@ def test_a_start_without_the_server_uses_the_set_that_was_kept(tmp_path: Path) -
             for wrong in ({**whole, "fetched": whole["fetched"] - 90_000}, {**whole, "keys": "{}"}, [], {}):
                 kept.write_text(json.dumps(wrong))
                 assert await refused(await started(server.url, server.ca), token(claims(), id="a")) == SERVER_BUSY
+
+    run(main())
+
+
+def test_a_start_does_not_wait_for_a_slow_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "FIRST", 0.05)
+
+    async def main() -> None:
+        answer = asyncio.Event()
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            await answer.wait()
+            return answers(public("ES256", "a"))
+
+        async with WebServer(handle, tmp_path) as server:
+            tokens = Tokens("tokens", RULE, source := KeyUrl(server.url, RULE.algorithms, server.ca))
+            await tokens.start()
+            try:
+                assert not source.present
+                waiting = asyncio.create_task(allowed(tokens, token(claims(), id="a")))
+                await asyncio.sleep(0)
+                answer.set()
+                assert (await waiting).name == "V1"
+                assert server.asked == 1
+            finally:
+                await tokens.stop()
 
     run(main())
 
