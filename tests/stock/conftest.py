@@ -15,6 +15,7 @@ from tests.stock.mqttjs_peer import JsPeer, Node
 from tests.stock.paho_peer import PahoPeer
 from tests.stock.peer import V5, V31, Peer
 from tests.stock.way import CORE, DOOR, Way, way_in
+from tests.stock.web import Web
 from tests.support.loop import LoopThread
 from tests.support.processes import Processes
 
@@ -47,8 +48,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="package")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    with Processes(tmp_path_factory.mktemp("stock"), ["edge-1", "edge-2"], extra=EXTRA) as running:
+def web(tmp_path_factory: pytest.TempPathFactory) -> Web:
+    return Web.make(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="package")
+def mesh(tmp_path_factory: pytest.TempPathFactory, web: Web) -> Iterator[Processes]:
+    more = {"more_vehicles": web.listeners(DOOR), "more_backends": web.listeners(CORE)}
+    with Processes(tmp_path_factory.mktemp("stock"), ["edge-1", "edge-2"], extra=EXTRA, **more) as running:
         yield running
 
 

@@ -71,7 +71,8 @@ class GmqttPeer(Peer):
         secure: bool | ssl.SSLContext = False
         if options.tls is not None:
             secure = ssl.create_default_context(cafile=options.tls.ca)
-            secure.load_cert_chain(options.tls.cert, options.tls.key)
+            if options.tls.cert is not None:
+                secure.load_cert_chain(options.tls.cert, options.tls.key)
         try:
             await client.connect("127.0.0.1", options.port, ssl=secure, version=options.version)
         except MQTTConnectError as error:

@@ -29,6 +29,7 @@ class Makers:
     def options(self, dialect: Dialect, way: Way, **changes: Any) -> Options:
         """The options of a CONNECT with a unique client id; clean by default."""
         own: dict[str, Any] = {"port": way.port, "client_id": f"{way.prefix.replace('/', '-')}-{next(self._numbers)}"}
+        own |= {"web": way.web, "tls": way.tls, "origin": way.origin}
         return Options(**{**own, "user": way.user, "version": dialect[1], **changes})
 
     def join(self, dialect: Dialect, way: Way, **changes: Any) -> Peer:

@@ -42,8 +42,8 @@ function watch(client, name) {
   });
 }
 
-function connect(name, { port, options }) {
-  const client = mqtt.connect(`${options.ca ? "mqtts" : "mqtt"}://127.0.0.1:${port}`, options);
+function connect(name, { url, options }) {
+  const client = mqtt.connect(url, options);
   clients.set(name, client);
   watch(client, name);
   return new Promise((resolve, reject) => {

@@ -100,7 +100,9 @@ class JsPeer(Peer):
     def connect(self, options: Options) -> Greeting:
         self._version = options.version
         self._name = self._node.name(self)
-        packet = self._ask("connect", port=options.port, options=_options(options))
+        scheme = ("ws" if options.web else "mqtt") + ("" if options.tls is None else "s")
+        url = f"{scheme}://127.0.0.1:{options.port}{'/mqtt' if options.web else ''}"
+        packet = self._ask("connect", url=url, options=_options(options))
         found = packet.get("properties") or {}
         for filter in options.keeps:
             self.subscribe(filter)  # the library subscribes to it again after each reconnect
@@ -190,9 +192,11 @@ def _options(options: Options) -> dict[str, Any]:
         chosen["password"] = options.password
     if options.tls is not None:
         files = {"ca": options.tls.ca, "cert": options.tls.cert, "key": options.tls.key}
-        chosen |= {name: file.read_text() for name, file in files.items()}
+        chosen |= {name: file.read_text() for name, file in files.items() if file is not None}
     if v5:
         chosen["properties"] = {name: getattr(options, own) for name, own in CONNECT.items() if getattr(options, own)}
+    if options.origin:
+        chosen["wsOptions"] = {"origin": options.origin}
     will = options.will
     if will is not None:
         chosen["will"] = {"topic": will.topic, "payload": will.payload, "qos": will.qos, "retain": will.retain}

@@ -64,15 +64,18 @@ class PahoPeer(Peer):
         kind: dict[str, Any] = {} if options.version == V5 else {"clean_session": options.clean}
         client = paho.Client(
             CallbackAPIVersion.VERSION2, options.client_id, protocol=MQTTProtocolVersion(options.version),
-            reconnect_on_failure=options.reconnect, manual_ack=options.hold, **kind,
+            reconnect_on_failure=options.reconnect, manual_ack=options.hold,
+            transport="websockets" if options.web else "tcp", **kind,
         )  # fmt: skip
+        client.ws_set_options("/mqtt", lambda headers: _with_origin(headers, options.origin))
         client.reconnect_delay_set(0, 1)
         if options.version != V5:
             client.max_inflight_messages_set(0)  # no limit; in 5.0 its default of 20 keeps to the receive maximum
         if options.user is not None:
             client.username_pw_set(options.user, options.password)
         if options.tls is not None:
-            client.tls_set(str(options.tls.ca), str(options.tls.cert), str(options.tls.key))
+            files = options.tls.ca, options.tls.cert, options.tls.key
+            client.tls_set(*(None if file is None else str(file) for file in files))
         will = options.will
         if will is not None:
             properties = None
@@ -197,6 +200,12 @@ class PahoPeer(Peer):
 
     def _on_unsubscribe(self, client: paho.Client, data: Any, mid: int, reasons: Any, properties: Any) -> None:
         self._codes["unsubscribe", mid] = reasons[0].value if reasons else None
+
+
+def _with_origin(headers: dict[str, str], origin: str) -> dict[str, str]:
+    """The library sends the server's own address as the origin, unless it is told otherwise."""
+    own = {name: value for name, value in headers.items() if name != "Origin"}
+    return own | {"Origin": origin} if origin else own
 
 
 def _filled(packet: int, names: dict[str, str], source: Options | Props) -> Properties:

@@ -61,8 +61,8 @@ class Files:
     """The files of a client that connects with TLS."""
 
     ca: Path
-    cert: Path
-    key: Path
+    cert: Path | None = None
+    key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,8 @@ class Options:
     keeps: tuple[str, ...] = ()  # filters (QoS 1) to subscribe to after each connect, as users do
     hold: bool = False  # acknowledge nothing until ``release``
     tls: Files | None = None
+    web: bool = False  # over WebSocket
+    origin: str = ""  # for WebSocket: the header Origin; empty: none
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.stock.peer import Files
+
 CORE = "core"
 DOOR = "door"
 
@@ -16,6 +18,9 @@ class Way:
     port: int
     user: str | None
     prefix: str
+    web: bool = False
+    tls: Files | None = None
+    origin: str = ""
 
     def topic(self, *levels: str) -> str:
         """A topic or filter that this way permits and no other test uses."""

@@ -1,0 +1,100 @@
+"""MQTT.js and paho-mqtt over WebSocket, with TLS and without, at the core and the front door."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.stock.makers import Dialect, Makers
+from tests.stock.peer import V5, V31, V311, Will
+from tests.stock.way import CORE, DOOR, Way
+from tests.stock.web import WAYS, Web
+from tests.support.processes import Processes
+from tests.support.shows import shows
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+# MQTT.js offers another subprotocol with 3.1.
+DIALECTS = [("paho", V31), ("paho", V311), ("paho", V5), ("mqttjs", V311), ("mqttjs", V5)]
+CLIENTS = pytest.mark.parametrize("client", DIALECTS, ids=[f"{kind}-{version}" for kind, version in DIALECTS])
+SCHEMES = pytest.mark.parametrize("scheme", ["ws", "wss"])
+PLACES = pytest.mark.parametrize("place", WAYS, ids=["-".join(way) for way in WAYS])
+LARGE = 900_000  # bytes, more than one frame of any client
+
+
+@pytest.fixture
+def at(mesh: Processes, web: Web, numbers: Iterator[int]) -> Callable[[str, str], Way]:
+    """Makes the way in at a listener."""
+    number = next(numbers)
+    return lambda place, scheme: web.way(place, scheme, number)
+
+
+@CLIENTS
+@SCHEMES
+@shows(v3="6.0.0-2", v5="6.0.0-2")
+def test_command_and_report_are_delivered(
+    makers: Makers, at: Callable[[str, str], Way], client: Dialect, scheme: str
+) -> None:
+    door = at(DOOR, scheme)
+    backend, vehicle = makers.join(client, at(CORE, scheme)), makers.join(client, door)
+    backend.subscribe(door.topic("status"))
+    vehicle.subscribe(door.topic("cmd"))
+    assert backend.publish(door.topic("cmd"), b"horn", 1) in (0, None)
+    command = vehicle.expect(1)[0]
+    assert (command.topic, command.payload, command.qos) == (door.topic("cmd"), b"horn", 1)
+    vehicle.publish(door.topic("status"), b"done: " + command.payload, 2)
+    assert backend.expect(1)[0].payload == b"done: horn"
+
+
+@CLIENTS
+@PLACES
+@shows(v3="6.0.0-2", v5="6.0.0-2")
+def test_a_burst_arrives_in_order_and_a_large_packet_whole(
+    makers: Makers, at: Callable[[str, str], Way], client: Dialect, place: tuple[str, str]
+) -> None:
+    way = at(*place)
+    sender, receiver = makers.pair(client, way)
+    receiver.subscribe(way.topic("burst"))
+    sender.pipeline(way.topic("burst"), [str(number).encode() for number in range(200)])
+    assert [int(message.payload) for message in receiver.expect(200)] == list(range(200))
+    large = random.Random(1).randbytes(LARGE)
+    sender.publish(way.topic("burst"), large)
+    assert receiver.expect(201)[200].payload == large
+
+
+@CLIENTS
+@SCHEMES
+def test_a_client_that_leaves_leaves_no_will_and_one_that_is_lost_does(
+    makers: Makers, at: Callable[[str, str], Way], client: Dialect, scheme: str, mesh: Processes
+) -> None:
+    way = at(CORE, scheme)
+    watcher = makers.join(client, way)
+    watcher.subscribe(way.topic("gone", "+"))
+    leaving = makers.join(client, way, will=Will(way.topic("gone", "leaving"), b"lost"))
+    leaving.leave()
+    before = makers.join(client, way, client_id="taken", will=Will(way.topic("gone", "taken"), b"lost"))
+    makers.join(client, way, client_id="taken")  # the same client id: the server ends the first connection
+    assert watcher.expect(1)[0].topic == way.topic("gone", "taken")
+    wait_until(lambda: before.record.closes >= 1, "the end of the first connection")
+
+
+@CLIENTS
+@pytest.mark.parametrize("origin", ["", "https://evil.example", "null"])
+def test_another_origin_or_none_gets_no_websocket(
+    makers: Makers, at: Callable[[str, str], Way], client: Dialect, origin: str, mesh: Processes
+) -> None:
+    way = at(DOOR, "wss")
+    log = len(mesh.log("door"))
+    with pytest.raises(Exception, match=r"403|[Ww]eb[Ss]ocket"):
+        makers.join(client, way, origin=origin)
+    wait_until(lambda: "answered with 403" in mesh.log("door")[log:], "the line in the log")
+
+
+def test_the_origin_of_a_page_is_refused_where_none_are_named(
+    makers: Makers, at: Callable[[str, str], Way]
+) -> None:
+    with pytest.raises(AssertionError, match="Unexpected server response: 403"):
+        makers.join(("mqttjs", V311), at(DOOR, "ws"), origin="https://fleet.example.com")
