@@ -49,6 +49,8 @@ function connect(name, { url, options }) {
   return new Promise((resolve, reject) => {
     client.once("connect", resolve);
     client.once("error", reject);
+    // What a server answers to a WebSocket's request is no error of the library: it tries again, or is closed.
+    if (!options.reconnectPeriod) client.once("close", () => reject(new Error("closed before CONNACK")));
   });
 }
 

@@ -12,6 +12,7 @@ from tests.stock.peer import Files
 from tests.stock.way import CORE, DOOR, Way
 from tests.support.certificates import Authority, Issued, put
 from tests.support.ports import free_ports
+from tests.support.processes import Processes
 
 FLEET = "https://fleet.example.com"
 WAYS = [(place, scheme) for place in (CORE, DOOR) for scheme in ("ws", "wss")]
@@ -52,3 +53,9 @@ class Web:
         if place == CORE:
             return Way(CORE, port, None, f"stock/{number}", True, tls, origin)
         return Way(DOOR, port, f"V{number}", f"vehicles/V{number}", True, tls, origin)
+
+
+def turned_away(mesh: Processes, name: str = DOOR) -> float:
+    """How many requests this node has refused."""
+    figures = mesh.figures(name).items()
+    return sum(value for series, value in figures if series.startswith("mesh_listener_turned_away_total"))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mesh.transport.listen import HeaderRule, Listen
 from mesh.transport.upgrade import LARGEST, MOST, BadRequest, Rules, Upgrade
+from tests.support.shows import shows
 from tests.support.websockets import ACCEPT, BINARY, frame, request
 
 FLEET = "https://fleet.example.com"
@@ -57,6 +58,7 @@ def why(data: bytes, where: Listen = PLAIN) -> str:
     return str(raised.value)
 
 
+@shows(v3="6.0.0-4", v5="6.0.0-4")
 def test_the_answer_is_that_of_the_rfc_and_selects_the_subprotocol() -> None:
     answer = Upgrade(Rules(PLAIN)).feed(request())
     assert answer.decode().split("\r\n") == [

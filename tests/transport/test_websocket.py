@@ -20,6 +20,7 @@ from mesh.wire.limits import PacketLimits
 from tests.support.certificates import Authority
 from tests.support.hall import Hall
 from tests.support.loop import run
+from tests.support.shows import shows
 from tests.support.waiting import until
 from tests.support.websockets import (
     BINARY,
@@ -102,6 +103,7 @@ def hall(listen: Listen = PLACE, handshake: float = 10.0) -> Hall:
     return Hall(listen=listen, limits=PacketLimits(max_packet_size=LARGEST), handshake=handshake)
 
 
+@shows(v3="6.0.0-1 6.0.0-2", v5="6.0.0-1 6.0.0-2")
 def test_frames_of_any_size_are_one_stream_of_bytes() -> None:
     async def steps() -> None:
         async with hall() as where, connected(where) as client:
@@ -170,6 +172,7 @@ BAD_CLOSE = frame(CLOSE, pack("!H", 1005))
         (frame(CLOSE, pack("!H", 1000) + b"\xff"), 1007, "CLOSE"),
     ],
 )
+@shows(v3="6.0.0-1", v5="6.0.0-1")
 def test_a_wrong_frame_ends_the_connection_after_the_data_before_it(wrong: bytes, code: int, why: str) -> None:
     async def steps() -> None:
         async with hall() as where, connected(where) as client:
