@@ -88,7 +88,7 @@ def target(topology: Topology, vehicle: str | None, user: str | None, at: str | 
     if vehicle is not None:
         if user is not None:
             raise ClientRefused("--user is for back ends and --vehicle is for vehicles; give one of them")
-        return _as_vehicle(topology, vehicle, _place(at, topology.front_doors), client_id)
+        return _as_vehicle(topology, vehicle, _place(at, topology.front_doors, _taking_words(topology)), client_id)
     return _as_backend(topology, user, _place(at, topology.cores), client_id)
 
 
@@ -108,9 +108,10 @@ def _as_backend(topology: Topology, user: str | None, place: tuple[str, int], cl
     backends = topology.backends
     known = {auth.user: auth.password for auth in backends.users}
     if user is None and not backends.anonymous:
-        user = backends.users[0].user
-    if user is not None and user not in known and not backends.anonymous:
-        raise ClientRefused(f"the topology has no back end named {user!r}; it has {', '.join(sorted(known))}")
+        user = next(iter(known), None)
+    if user not in known and not backends.anonymous:
+        who = "no back end whose password this command could know" if user is None else f"no back end named {user!r}"
+        raise ClientRefused(f"the topology has {who}; its backends.users are {', '.join(sorted(known)) or 'none'}")
     return ClientTarget(*place, client_id, user, _password(user, known.get(user or "")))
 
 
@@ -121,10 +122,31 @@ def _password(user: str | None, secret: SecretText | None) -> str | None:
         raise ClientRefused(str(error)) from None
 
 
-def _place(at: str | None, groups: Sequence[FrontDoorSpec | CoreSpec]) -> tuple[str, int]:
+def _taking_words(topology: Topology) -> frozenset[str]:
+    """The providers of identities that take a vehicle's word. Raises ``ClientRefused`` if there is none."""
+    words = frozenset(spec.name for spec in topology.identity.providers if spec.anonymous)
+    if not words:
+        names = ", ".join(spec.name for spec in topology.identity.providers)
+        raise ClientRefused(
+            f"the vehicles of mesh {topology.mesh!r} prove who they are (identity.providers: {names}), which this "
+            "command cannot; use an MQTT client with what the vehicle has"
+        )
+    return words
+
+
+def _place(
+    at: str | None, groups: Sequence[FrontDoorSpec | CoreSpec], asking: frozenset[str] = frozenset()
+) -> tuple[str, int]:
+    """A plain listener, of those that ask one of the providers ``asking`` if there are any."""
     if at is None:
-        address = groups[0].listen[0].address
-        return _ANY_HOST.get(address.host, address.host), address.port
+        for listener in [one for group in groups for one in group.listen if one.kind == "mqtt" and not one.proxy]:
+            if not listener.identify or not asking or asking & set(listener.identify):
+                return _ANY_HOST.get(listener.address.host, listener.address.host), listener.address.port
+        named = "; ".join(sorted({str(one.listen()) for group in groups for one in group.listen}))
+        raise ClientRefused(
+            f"this command speaks plain MQTT, and no listener takes it ({named}); add one on this machine, such as "
+            '{mqtt: "127.0.0.1:1885"}, or use an MQTT client with TLS'
+        )
     host, colon, port = at.rpartition(":")
     if not colon or not host or not port.isdecimal():
         raise ClientRefused(f"--at takes HOST:PORT, such as 127.0.0.1:1883, not {at!r}")

@@ -31,7 +31,7 @@ def test_every_node_says_what_its_parts_have(file: str, capsys: pytest.CaptureFi
 def test_passwords_are_not_shown(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings", "core", "--topology", file]) == 0
     out = capsys.readouterr().out
-    assert "clients.users.control = " in out
+    assert "clients.providers.users.users.control = " in out
     assert "secret" not in out
     assert "door" not in {line.split()[0] for line in out.splitlines()}
 
