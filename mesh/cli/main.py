@@ -57,6 +57,7 @@ COMMANDS: Final[dict[str, CommandEntry]] = {
     "dead-letters": CommandEntry("mesh.cli.deadletters", "list, show, replay or purge the dead letters of the cores"),
     "passwd": CommandEntry("mesh.cli.passwd", "add, change, remove, list and verify the users of a password file"),
     "scram": CommandEntry("mesh.cli.scram", "make the SCRAM credential line of a vehicle's password"),
+    "secret": CommandEntry("mesh.cli.secret", "exchange the secret with which the nodes prove to each other"),
     "certs": CommandEntry("mesh.cli.certs", "make, renew and revoke certificates, and show what expires"),
     "bench": CommandEntry("mesh.cli.bench", "put a load on a running mesh and measure it"),
 }

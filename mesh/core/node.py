@@ -203,7 +203,7 @@ class CoreNode:
         limits = config.topology.limits
         spool = Spool(broker_host.journal, edge, limits.spool_messages, limits.spool_bytes)
         link = TierLink(
-            edge, config.name, config.tier_password(edge), broker_host.broker, self._upstream, spool,
+            edge, config.name, lambda: config.tier_password(edge), broker_host.broker, self._upstream, spool,
             self._member_limits, limits.owner_timeout, limits.queue_patience, broker_host.turn,
             config.topology.fleet, self._trail,
         )  # fmt: skip

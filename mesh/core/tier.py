@@ -10,7 +10,7 @@ when it is connected again.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol, final
 
 from mesh.broker.broker import Broker
@@ -67,12 +67,13 @@ class Socket(Protocol):
 
 @final
 class TierLink(ClientEvents):
-    """``limits`` bound what the edge may send; ``answer``: seconds that it has to answer a publish; ``patience``:
-    seconds that messages wait for a vehicle whose queue is full; ``fleet``: filters of the fleet's topics; ``trail``
-    names the packet that is handled. ``flush`` is called at the end of every turn."""
+    """``password`` is called for each connection. ``limits`` bound what the edge may send; ``answer``: seconds that it
+    has to answer a publish; ``patience``: seconds that messages wait for a vehicle whose queue is full; ``fleet``:
+    filters of the fleet's topics; ``trail`` names the packet that is handled. ``flush`` is called at the end of every
+    turn."""
 
     def __init__(
-        self, edge: str, core: str, password: bytes, broker: Broker, upstream: Upstream, spool: Spool,
+        self, edge: str, core: str, password: Callable[[], bytes], broker: Broker, upstream: Upstream, spool: Spool,
         limits: PacketLimits, answer: float, patience: float, turn: Turn, fleet: tuple[str, ...] = (),
         trail: Trail | None = None,
     ) -> None:
@@ -100,7 +101,8 @@ class TierLink(ClientEvents):
         properties.session_expiry = _EXPIRY
         properties.receive_maximum = IN_FLIGHT
         properties.user = [(INSTANCE, secrets.token_hex(8))]
-        self._connect = Connect(MQTT5, core, False, KEEP_ALIVE, core, password, None, properties)
+        self._connect = Connect(MQTT5, core, False, KEEP_ALIVE, core, b"", None, properties)
+        self._password = password
 
     def restore(
         self, spooled: Iterable[Item], filters: dict[str, int], incoming: Iterable[Item], given: Iterable[Item] = ()
@@ -269,6 +271,7 @@ class TierLink(ClientEvents):
         self.ended = ""
         self._socket = socket
         self._ends.peer = socket.peer
+        self._connect.password = self._password()
         self._client.opened(self._connect)
 
     def received(self, data: bytes) -> None:

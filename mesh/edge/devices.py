@@ -58,7 +58,7 @@ from mesh.journal.errors import JournalError
 from mesh.session.store import Store
 from mesh.transport.endpoint import settle
 from mesh.transport.frame import CLOSE, DATA, LinkError, Opening
-from mesh.transport.handshake import Prove, epoch_of, new_instance
+from mesh.transport.handshake import Prover, epoch_of, new_instance
 from mesh.transport.listen import Listen
 from mesh.transport.listener import Listener
 from mesh.transport.refusal import Refused, goodbye, maximum_of, refusal
@@ -100,7 +100,7 @@ class Devices(DoorOwner):
         journal: Store,
         turn: Turn,
         wheel: Wheel,
-        prove: Prove,
+        prover: Prover,
         admit: Admit,
         limits: PacketLimits,
         *,
@@ -113,7 +113,7 @@ class Devices(DoorOwner):
     ) -> None:
         group = StreamGroup(asyncio.get_running_loop(), wheel, portion=LINK_PORTION)
         breadcrumb = breadcrumb or no_breadcrumb()
-        super().__init__(name, new_instance(epoch), broker, turn, group, prove, limits, grace, breadcrumb)
+        super().__init__(name, new_instance(epoch), broker, turn, group, prover, limits, grace, breadcrumb)
         self.paused = False
         self.notices = Notices(log.warning, time.monotonic)
         self._faults = Notices(log.exception, time.monotonic)  # errors in this program, with their traceback

@@ -36,7 +36,7 @@ from mesh.transport.frame import (
     pack_confirm,
     unpack_credit,
 )
-from mesh.transport.handshake import Answering, Prove
+from mesh.transport.handshake import Answering, Prover
 from mesh.transport.link import Link
 from mesh.transport.status import DEVICE
 from mesh.transport.stream import StreamGroup
@@ -51,7 +51,7 @@ class DoorOwner:
     that were handled in this turn; ``stopping``: no more frames are handled."""
 
     def __init__(
-        self, name: str, instance: bytes, broker: BrokerApi, turn: Turn, group: StreamGroup, prove: Prove,
+        self, name: str, instance: bytes, broker: BrokerApi, turn: Turn, group: StreamGroup, prover: Prover,
         limits: PacketLimits, grace: float, breadcrumb: Breadcrumb,
     ) -> None:
         self.name = name
@@ -59,7 +59,7 @@ class DoorOwner:
         self.broker = broker
         self.turn = turn
         self.group = group
-        self.prove = prove
+        self.prover = prover
         self.limits = limits
         self.grace = grace
         self.breadcrumb = breadcrumb
@@ -200,7 +200,7 @@ class DoorLink(Link):
         self._owner = owner
         self._breadcrumb = owner.breadcrumb
         self._source = b""
-        self._answering = Answering(owner.name, owner.instance, owner.prove)
+        self._answering = Answering(owner.name, owner.instance, owner.prover)
         self._door: DoorProcess | None = None
         self._noted = 0
         self._confirmed = 0

@@ -171,7 +171,7 @@ class EdgeNode:
         suspects.blame(last_ending(config.folder), last_crumb(config.folder))
         return Devices(
             config.name, epoch, broker_host.broker, broker_host.journal, broker_host.turn, broker_host.wheel,
-            config.prove, self._admit, self._device_limits.present, listen=Listen(DEVICE, config.topology.bind, port),
+            config.secret, self._admit, self._device_limits.present, listen=Listen(DEVICE, config.topology.bind, port),
             grace=limits.attach_grace, unix_path=config.unix_path(config.name, DEVICE),
             links=config.members(MAX_LINKS), breadcrumb=self._lay_breadcrumb(), suspects=suspects,
         )  # fmt: skip

@@ -23,7 +23,7 @@ from mesh.transport.admission import Admission
 from mesh.transport.buffers import Buffers
 from mesh.transport.client import ClientContext
 from mesh.transport.endpoint import settle
-from mesh.transport.handshake import Prove
+from mesh.transport.handshake import Prover
 from mesh.transport.listen import Listen
 from mesh.transport.listeners import ListenerChange, Listeners, spread
 from mesh.transport.status import CLIENT, SocketsStatus
@@ -51,7 +51,7 @@ class FrontDoor:
     """``listen``: where to listen; the ports really bound are in ``ports``. ``epoch`` grows with each start of a door
     with this name. ``unix_path`` returns an edge's Unix socket on this machine.
 
-    ``identify`` returns the claim of a CONNECT. ``prove`` computes proofs with the mesh secret (see ``handshake``).
+    ``identify`` returns the claim of a CONNECT. ``prover`` proves the mesh secret (see ``handshake``).
     Several doors of one machine may listen on the same address.
     """
 
@@ -63,7 +63,7 @@ class FrontDoor:
         map: OwnerMap,
         members: EdgeMembers,
         identify: Identify,
-        prove: Prove,
+        prover: Prover,
         admission: Admission,
         tracer: Tracer | None = None,
         settings: DoorSettings | None = None,
@@ -80,7 +80,7 @@ class FrontDoor:
         self.group = StreamGroup(loop, self.wheel, high=EAGER)
         self._inside = StreamGroup(loop, self.wheel, portion=LINK_PORTION)
         self.links = Links(
-            name, epoch, prove, members, unix_path, self._inside, self.turn, settings.held_per_edge,
+            name, epoch, prover, members, unix_path, self._inside, self.turn, settings.held_per_edge,
             settings.held_per_vehicle, settings.held,
         )  # fmt: skip
         self.clients = ClientContext(

@@ -28,7 +28,7 @@ from mesh.frontdoor.socket import EdgeSocket, SocketOwner
 from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.transport.dialler import Dialler
 from mesh.transport.frame import ATTACH, CLOSE, CREDIT, DATA, LINK, LIVE, OPEN, LinkError, Opening, pack_credit
-from mesh.transport.handshake import Asking, Prove
+from mesh.transport.handshake import Asking, Prover
 from mesh.transport.states import REJECTED
 from mesh.transport.status import DEVICE
 from mesh.transport.stream import StreamGroup
@@ -117,7 +117,7 @@ class EdgeLink(SocketOwner):
         door: str,
         edge: str,
         instance: bytes,
-        prove: Prove,
+        prover: Prover,
         directory: Directory,
         unix_path: UnixPath,
         group: StreamGroup,
@@ -137,7 +137,7 @@ class EdgeLink(SocketOwner):
         self.overruns = 0
         self._door = door
         self._instance = instance
-        self._prove = prove
+        self._prover = prover
         self._group = group
         self._turn = turn
         self._allowance = allowance
@@ -194,7 +194,7 @@ class EdgeLink(SocketOwner):
         )  # fmt: skip
 
     def _make(self) -> EdgeSocket:
-        asking = Asking(self._door, self.edge, self._instance, self._prove)
+        asking = Asking(self._door, self.edge, self._instance, self._prover)
         return EdgeSocket(self.name, self, self._group, self._turn, asking)
 
     # Paths

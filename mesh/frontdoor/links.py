@@ -14,7 +14,7 @@ from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
 from mesh.frontdoor.link import UP, Allowance, EdgeLink
 from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.node.closing import close_together
-from mesh.transport.handshake import Prove, new_instance
+from mesh.transport.handshake import Prover, new_instance
 from mesh.transport.stream import StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.unixsocket import UnixPath
@@ -54,7 +54,7 @@ class Links(Allowance):
         self,
         door: str,
         epoch: int,
-        prove: Prove,
+        prover: Prover,
         members: EdgeMembers,
         unix_path: Callable[[str], UnixPath],
         group: StreamGroup,
@@ -66,7 +66,7 @@ class Links(Allowance):
         super().__init__(most)
         self._door = door
         self._instance = new_instance(epoch)
-        self._prove = prove
+        self._prover = prover
         self._members = members
         self._unix_path = unix_path
         self._group = group
@@ -87,7 +87,7 @@ class Links(Allowance):
         link = self._links.get(edge)
         if link is None:
             link = EdgeLink(
-                self._door, edge, self._instance, self._prove, self, self._unix_path(edge), self._group, self._turn,
+                self._door, edge, self._instance, self._prover, self, self._unix_path(edge), self._group, self._turn,
                 self._limit, self._share, self,
             )  # fmt: skip
             self._links[edge] = link

@@ -98,7 +98,7 @@ class DoorNode:
         )  # fmt: skip
         epoch = time.time_ns() // 1_000_000  # grows with each start, also without etcd
         door = self._door = FrontDoor(
-            config.name, epoch, listen, DoorMap(services), services.members, guard.chains.decide, config.prove,
+            config.name, epoch, listen, DoorMap(services), services.members, guard.chains.decide, config.secret,
             admission, services.tracer, _settings(config), lambda edge: config.unix_path(edge, DEVICE),
         )  # fmt: skip
         await services.start(self._member)

@@ -18,8 +18,8 @@ from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
 from mesh.broker.settings import DEAD_LETTER, DISCONNECT, DROP_OLDEST, HOLD, IGNORE, REJECT, Settings
 from mesh.node.budget import memory_budget
-from mesh.policy import secrets
 from mesh.policy.access import Grants, tier_principal
+from mesh.policy.secrets import MeshSecret
 from mesh.topology import descriptors
 from mesh.topology import topology as terms
 from mesh.topology.nodes import NodeSpec, nodes
@@ -62,7 +62,7 @@ class NodeConfig:
     spec: NodeSpec
     endpoints: tuple[str, ...]
     folder: Path
-    secret: bytes
+    secret: MeshSecret
     revision: int = 0
     since: float = 0.0
 
@@ -76,23 +76,19 @@ class NodeConfig:
         folder = self.folder.parent / node
         return lambda port: socket_path(folder, purpose, port)
 
-    def prove(self, purpose: str, *parts: bytes) -> bytes:
-        """A proof that this node knows the mesh secret."""
-        return secrets.prove(self.secret, purpose, *parts)
-
     def seal(self, digest: bytes) -> str:
         """A text that changes with a secret and tells nothing of it: ``digest`` is the secret's."""
-        return self.prove(_SEAL, self.name.encode(), digest).hex()[:16]
+        return self.secret.prove(_SEAL, self.name.encode(), digest).hex()[:16]
 
     def tier_password(self, edge: str) -> bytes:
         """The password of this core for ``edge``; it is invalid at any other edge."""
-        return self.prove(_TIER, self.name.encode(), edge.encode()).hex().encode()
+        return self.secret.prove(_TIER, self.name.encode(), edge.encode()).hex().encode()
 
     def admit_core(self, connect: Connect, peer: Peer, proven: Claim | None) -> Principal:
         """The principal of a tier link to this edge. Raises ``Refused`` if its password does not prove the secret."""
         core = connect.username or ""
         proof = _unhex(connect.password or b"")
-        if not secrets.verify(self.secret, proof, _TIER, core.encode(), self.name.encode()):
+        if not self.secret.verifies(proof, _TIER, core.encode(), self.name.encode()):
             raise Refused(BAD_USER_NAME_OR_PASSWORD, f"{peer} did not prove that it belongs to the mesh")
         return tier_principal(core)
 

@@ -22,8 +22,10 @@ from mesh.node.endings import Endings
 from mesh.node.prepared import Prepared
 from mesh.node.registry import client_of
 from mesh.node.scraped import Scraped
+from mesh.node.secretwatch import SecretWatch
 from mesh.node.status import ServicesStatus
 from mesh.policy.pattern import Pattern
+from mesh.policy.secrets import FILE
 from mesh.registry.generation import EPOCH_BITS, Generation
 from mesh.registry.keeper import GenerationKeeper
 from mesh.registry.map import VehicleMap
@@ -61,6 +63,8 @@ class Services:
         self._announcement: Announcement | None = None
         self._scraped: Scraped | None = None
         self._endings = Endings()
+        self._secret = config.secret
+        self._watch = SecretWatch(topology.data / FILE, config.since, config.secret)
 
     @property
     def tracer(self) -> Tracer:
@@ -69,6 +73,7 @@ class Services:
 
     async def start(self, on_member: Callable[[Member | None, Member | None], None]) -> None:
         """Follow map and members; waits up to ``_WAIT`` seconds for etcd, then continues without it."""
+        self._watch.start()
         self.members.on_change = on_member
         known = await self.members.start(_WAIT)
         if not (await self.map.start(_WAIT if known else 0.0) and known):
@@ -135,6 +140,7 @@ class Services:
     def in_force(self) -> dict[str, object]:
         """What holds at present, by name."""
         return {
+            "secret": self._secret.marks(),
             "telemetry": {**self._tracer.in_force(), "prometheus": self.metrics},
             "pools": {
                 pool.name: {"prefix": pool.prefix, "edges": {edge.name: edge.weight for edge in pool.edges}}
@@ -188,7 +194,7 @@ class Services:
         """Withdraw the announcement and close everything."""
         scraped = self._scraped
         closings: list[Callable[[], Awaitable[None]]] = [
-            self.withdraw, self.keeper.stop, self.map.stop, self.members.stop, self.client.close
+            self.withdraw, self._watch.stop, self.keeper.stop, self.map.stop, self.members.stop, self.client.close,
         ]
         if scraped is not None:
             closings.insert(0, scraped.stop)

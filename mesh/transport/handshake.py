@@ -15,10 +15,9 @@ that frames of two processes with one name are never mixed up.
 
 from __future__ import annotations
 
-import hmac
 import os
 import struct
-from typing import Final, Protocol, final
+from typing import Final, final
 
 from mesh.transport.frame import LinkError
 
@@ -30,10 +29,16 @@ EDGE: Final = "device link, edge to door"
 DOOR: Final = "device link, door to edge"
 
 
-class Prove(Protocol):
-    """HMAC-SHA256 with the mesh secret over a purpose and parts, unambiguously joined; 32 bytes."""
+class Prover:
+    """Base class. A proof is HMAC-SHA256 with the mesh secret over a purpose and parts, unambiguously joined; 32
+    bytes."""
 
-    def __call__(self, purpose: str, *parts: bytes) -> bytes: ...
+    def prove(self, purpose: str, *parts: bytes) -> bytes:
+        raise NotImplementedError
+
+    def verifies(self, proof: bytes, purpose: str, *parts: bytes) -> bool:
+        """Whether it is a proof of these parts. The time that this takes tells nothing of the secret."""
+        raise NotImplementedError
 
 
 def new_instance(epoch: int) -> bytes:
@@ -50,12 +55,12 @@ def epoch_of(instance: bytes) -> int:
 class Asking:
     """The door's side. ``edge`` is the node that must answer; ``edge_instance`` is known after ``challenged``."""
 
-    __slots__ = ("_hello", "_prove", "edge", "edge_instance")
+    __slots__ = ("_hello", "_prover", "edge", "edge_instance")
 
-    def __init__(self, door: str, edge: str, instance: bytes, prove: Prove) -> None:
+    def __init__(self, door: str, edge: str, instance: bytes, prover: Prover) -> None:
         self.edge = edge
         self.edge_instance = b""
-        self._prove = prove
+        self._prover = prover
         self._hello = bytes((VERSION,)) + os.urandom(NONCE) + instance + _name(door) + _name(edge)
 
     def hello(self) -> bytes:
@@ -68,22 +73,22 @@ class Asking:
         if len(body) != NONCE + INSTANCE + PROOF_SIZE:
             raise LinkError("the answer to HELLO is not a CHALLENGE")
         said, proof = body[: NONCE + INSTANCE], body[NONCE + INSTANCE :]
-        if not hmac.compare_digest(proof, self._prove(EDGE, self._hello, said)):
+        if not self._prover.verifies(proof, EDGE, self._hello, said):
             raise LinkError(f"the process at the address of {self.edge} does not know the mesh secret")
         self.edge_instance = said[NONCE:]
-        return self._prove(DOOR, self._hello, said)
+        return self._prover.prove(DOOR, self._hello, said)
 
 
 @final
 class Answering:
     """The edge's side. ``door`` and ``instance`` may be trusted only after ``proved``."""
 
-    __slots__ = ("_edge", "_hello", "_instance", "_prove", "_said", "door", "instance")
+    __slots__ = ("_edge", "_hello", "_instance", "_prover", "_said", "door", "instance")
 
-    def __init__(self, edge: str, instance: bytes, prove: Prove) -> None:
+    def __init__(self, edge: str, instance: bytes, prover: Prover) -> None:
         self._edge = edge
         self._instance = instance
-        self._prove = prove
+        self._prover = prover
         self._hello = b""
         self._said = b""
         self.door = ""
@@ -103,11 +108,11 @@ class Answering:
             raise LinkError(f"the door wants to connect to {asked!r}; this is {self._edge!r}")
         self._hello = body
         self._said = os.urandom(NONCE) + self._instance
-        return self._said + self._prove(EDGE, body, self._said)
+        return self._said + self._prover.prove(EDGE, body, self._said)
 
     def proved(self, body: bytes) -> None:
         """Check a PROOF. Raises ``LinkError`` if it is wrong."""
-        if not self._said or not hmac.compare_digest(body, self._prove(DOOR, self._hello, self._said)):
+        if not self._said or not self._prover.verifies(body, DOOR, self._hello, self._said):
             raise LinkError("the other end does not know the mesh secret")
 
 

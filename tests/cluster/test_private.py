@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mesh.cluster.lifecycle import down, planned
-from mesh.cluster.node import Assignment
 from mesh.cluster.place import place_of
 from mesh.cluster.rayenv import environment, ray_folder
 from mesh.cluster.run import (
@@ -143,7 +143,7 @@ def test_node_on_another_machine_makes_its_folders_private(tmp_path: Path) -> No
     other = tmp_path / "other" / "data"
     node = plan.node("edge-1")
     assert node is not None
-    there = Assignment(plan.mesh, node.name, node.role, plan.settings, plan.endpoints, str(other), plan.factory, "00")
+    there = replace(plan.assignment(node), data=str(other))
     place_of(there)
     folders = [other.parent, other, there.folder.parent, there.folder]
     assert [mode_of(path) for path in folders] == [0o700] * 4

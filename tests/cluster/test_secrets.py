@@ -4,12 +4,14 @@ or key of etcd."""
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 import pytest
@@ -17,9 +19,14 @@ import pytest
 from mesh.cluster.lifecycle import down
 from mesh.cluster.run import load_run, topology_of
 from mesh.node.registry import client_of
+from mesh.policy.secrets import FILE, MeshSecret, read
 from mesh.registry import etcd_pb2 as pb
+from mesh.topology.load import load
+from mesh.wire.packets import MQTT5, Disconnect, Publish, SubAck, Subscribe, Subscription
+from tests.support.bare import Bare
+from tests.support.loop import LoopThread
 from tests.support.ports import free_ports
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -64,11 +71,13 @@ class Command:
 
     def __init__(self) -> None:
         self.printed = ""
+        self.last = ""  # stdout of the last command
 
     def __call__(self, *words: str) -> int:
         environment = {**os.environ, "MESH_TEST_JOB_PASSWORD": OF_VARIABLE}
         command = [sys.executable, "-P", "-m", "mesh.cli.main", *words]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+        self.last = done.stdout
         self.printed += done.stdout + done.stderr
         return done.returncode
 
@@ -133,3 +142,55 @@ def test_secrets_are_used_and_never_shown(file: Path) -> None:
     assert b"MESH_TEST_JOB_PASSWORD" in keys
     assert [secret for secret in SECRETS if secret.encode() in keys] == []
     assert in_files(data) == []
+
+
+def test_the_mesh_secret_is_exchanged_and_no_vehicle_is_closed(file: Path) -> None:
+    """Nodes that start later have the new secret, although their assignment has the old one."""
+    mesh = Command()
+    place = ("--topology", str(file))
+    assert mesh("up", str(file), "--detach") == 0, mesh.printed
+    data = file.parent / "data"
+    before = read(data / FILE)
+    loop = LoopThread()
+    try:
+        vehicle = loop.run(_vehicle(load(file).front_doors[0].listen[0].address.port), PATIENCE)
+        assert mesh("secret", "rotate", str(file)) == 0, mesh.printed
+        after = read(data / FILE)
+        assert after != before
+        for name in ("edge-1", "core"):
+            process = process_of(mesh, place, name)
+            os.kill(process, signal.SIGKILL)
+            wait_until(lambda: process_of(mesh, place, name) not in (0, process), f"{name} is back", seconds=60.0)  # noqa: B023
+        wait_until(lambda: mesh("pub", "vehicles/VIN1/cmd/x", "m", "--user", "app", *place) == 0, "the links are back")
+        loop.run(vehicle.wait(Publish), PATIENCE)
+        assert not [packet for packet in vehicle.packets if isinstance(packet, Disconnect)]
+        mesh("settings", "--json", *place)
+        marks = {name: one["settings"]["secret"] for name, one in last_json(mesh).items()}
+        assert marks == dict.fromkeys(("edge-1", "core", "door"), MeshSecret(after).marks())
+        loop.run(vehicle.close(), PATIENCE)
+    finally:
+        loop.close()
+    assert before.hex() not in mesh.printed
+    assert after.hex() not in mesh.printed
+    assert after.hex() not in arguments()
+    keys = asyncio.run(stored(data))
+    assert not [one for one in (before, after) if one in keys or one.hex().encode() in keys]
+
+
+def process_of(mesh: Command, place: tuple[str, str], name: str) -> int:
+    """The process id of a node that is ready; else 0."""
+    if mesh("status", "--json", *place) != 0:
+        return 0
+    rows = {row["name"]: row for row in last_json(mesh)["nodes"]}
+    return int(rows[name]["pid"]) if rows[name]["state"] == "ready" else 0
+
+
+def last_json(mesh: Command) -> Any:
+    return json.loads(mesh.last)
+
+
+async def _vehicle(port: int) -> Bare:
+    client = await Bare(MQTT5).hello(port, "VIN1")
+    client.send(Subscribe(1, [Subscription("vehicles/VIN1/cmd/#", 1)]))
+    await client.wait(SubAck)
+    return client

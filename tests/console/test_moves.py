@@ -12,6 +12,7 @@ import pytest
 
 from mesh.console.node import ConsoleNode
 from mesh.node.config import NodeConfig
+from mesh.policy.secrets import MeshSecret
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.settings import Revision, SettingsStore
 from mesh.topology.load import loads
@@ -35,7 +36,7 @@ def config(etcd: EmbeddedEtcd, mesh: str, port: int, host: str = "127.0.0.1") ->
     assert spec is not None
     folder = data / "nodes" / mesh
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return NodeConfig(topology, spec, (etcd.endpoint,), folder, b"s" * 32)
+    return NodeConfig(topology, spec, (etcd.endpoint,), folder, MeshSecret(b"s" * 32))
 
 
 async def answers(port: int) -> bool:

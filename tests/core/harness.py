@@ -146,7 +146,7 @@ class Mesh:
     def make_link(self, name: str, kept: CoreItems) -> TierLink:
         spool = Spool(self.core.store, name, 1000, 1 << 20)
         link = TierLink(
-            name, self.core_name, b"", self.core.broker, self.upstream, spool, PacketLimits(), 5.0, PATIENCE, TURN,
+            name, self.core_name, bytes, self.core.broker, self.upstream, spool, PacketLimits(), 5.0, PATIENCE, TURN,
             self.fleet, self.trail,
         )  # fmt: skip
         items = kept.links.get(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from mesh.edge.suspects import Suspects
 from mesh.frontdoor.context import DoorSettings
 from mesh.frontdoor.door import FrontDoor
 from mesh.frontdoor.status import EdgeLinkStatus
+from mesh.policy.secrets import MeshSecret
 from mesh.transport.admission import Admission
 from mesh.transport.listen import Listen
 from mesh.transport.refusal import Refused
@@ -32,14 +32,9 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
 
-def prover(secret: bytes) -> Callable[..., bytes]:
-    """Makes proofs as the policy room does."""
-
-    def prove(purpose: str, *parts: bytes) -> bytes:
-        text = purpose.encode() + b"\0" + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-        return hmac.new(secret, text, hashlib.sha256).digest()
-
-    return prove
+def prover(secret: bytes) -> MeshSecret:
+    """Proves with a short secret."""
+    return MeshSecret(hashlib.sha256(secret).digest())
 
 
 def identify(connect: Connect, peer: Peer, proven: Claim | None) -> Claim:

@@ -13,6 +13,7 @@ import pytest
 
 from mesh.node.config import DEVICE, NodeConfig
 from mesh.node.services import Services
+from mesh.policy.secrets import MeshSecret
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.members import Announcement
 from mesh.telemetry.logs import Logs
@@ -186,7 +187,7 @@ def config(etcd: EmbeddedEtcd, *pools: str) -> NodeConfig:
     topology = loads(f"{POOLS}pools: [{', '.join(pools)}]\n".encode(), "mesh.yaml", etcd.log_file.parent)
     topology = replace(topology, mesh="pools", etcd=EtcdSpec(), data=etcd.log_file.parent.parent)
     spec = next(spec for spec in nodes(topology) if spec.name == "door")
-    return NodeConfig(topology, spec, (etcd.endpoint,), topology.data / "door", b"s" * 32)
+    return NodeConfig(topology, spec, (etcd.endpoint,), topology.data / "door", MeshSecret(b"s" * 32))
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mesh.node.config import NodeConfig
+from mesh.policy.secrets import MeshSecret
 from mesh.topology.load import loads
 from mesh.topology.nodes import nodes
 
@@ -21,4 +22,4 @@ def config(name: str, more: str = "", secret: bytes = b"s" * 32) -> NodeConfig:
     """The configuration of the node ``name``; ``more`` is appended to the topology."""
     topology = loads((TOPOLOGY + more).encode(), "mesh.yaml", Path("."))
     spec = next(spec for spec in nodes(topology) if spec.name == name)
-    return NodeConfig(topology, spec, ("http://127.0.0.1:2379",), Path("."), secret)
+    return NodeConfig(topology, spec, ("http://127.0.0.1:2379",), Path("."), MeshSecret(secret))

@@ -17,6 +17,7 @@ from mesh.edge.node import EdgeNode
 from mesh.frontdoor import node as door_room
 from mesh.frontdoor.node import DoorNode
 from mesh.node.config import NodeConfig
+from mesh.policy.secrets import MeshSecret
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.topology.load import loads
 from mesh.topology.nodes import nodes
@@ -63,7 +64,7 @@ class Nodes:
         folder = self.topology.data / name
         folder.mkdir(mode=0o700, exist_ok=True)
         spec = next(spec for spec in nodes(topology) if spec.name == name)
-        return NodeConfig(topology, spec, (self.endpoint,), folder, b"s" * 32)
+        return NodeConfig(topology, spec, (self.endpoint,), folder, MeshSecret(b"s" * 32))
 
     async def start(self) -> None:
         for node in (self.edge, self.core, self.door):

@@ -23,12 +23,13 @@ from mesh.edge.node import EdgeNode
 from mesh.figures.status import by_series
 from mesh.frontdoor.node import DoorNode
 from mesh.node.config import NodeConfig
+from mesh.policy.secrets import MeshSecret
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
 
 Make = Callable[[NodeConfig], CoreNode | EdgeNode | DoorNode]
 ROLES: dict[str, Make] = {"edge": EdgeNode, "core": CoreNode, "door": DoorNode}
-SECRET = b"e2e" * 16
+SECRET = b"e2e!" * 8
 GRACE = 3.0
 
 
@@ -46,7 +47,7 @@ async def main(
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     topology = load(file)
     spec = next(spec for spec in nodes(topology) if spec.name == name)
-    node = (make or ROLES[spec.role])(NodeConfig(topology, spec, (endpoint,), folder, SECRET))
+    node = (make or ROLES[spec.role])(NodeConfig(topology, spec, (endpoint,), folder, MeshSecret(SECRET)))
     beats = asyncio.create_task(beat(alive))
     await node.start()
     while not ended.is_set() and os.getppid() == parent:
