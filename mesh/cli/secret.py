@@ -99,4 +99,4 @@ def _behind(mesh: RunningMesh, marks: list[str]) -> list[str]:
 
 
 def _marks(found: Mapping[str, InForce], name: str) -> object:
-    return found[name].settings.get("secret") if name in found else None
+    return found[name].settings.get("proofs") if name in found else None

@@ -140,7 +140,7 @@ class Services:
     def in_force(self) -> dict[str, object]:
         """What holds at present, by name."""
         return {
-            "secret": self._secret.marks(),
+            "proofs": self._secret.marks(),
             "telemetry": {**self._tracer.in_force(), "prometheus": self.metrics},
             "pools": {
                 pool.name: {"prefix": pool.prefix, "edges": {edge.name: edge.weight for edge in pool.edges}}

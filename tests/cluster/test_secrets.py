@@ -165,7 +165,7 @@ def test_the_mesh_secret_is_exchanged_and_no_vehicle_is_closed(file: Path) -> No
         loop.run(vehicle.wait(Publish), PATIENCE)
         assert not [packet for packet in vehicle.packets if isinstance(packet, Disconnect)]
         mesh("settings", "--json", *place)
-        marks = {name: one["settings"]["secret"] for name, one in last_json(mesh).items()}
+        marks = {name: one["settings"]["proofs"] for name, one in last_json(mesh).items()}
         assert marks == dict.fromkeys(("edge-1", "core", "door"), MeshSecret(after).marks())
         loop.run(vehicle.close(), PATIENCE)
     finally:
