@@ -2,6 +2,7 @@
 
     ./scripts/fuzz --packets 10000000 --sequences 100000 --seed 1
     ./scripts/fuzz --links 1000                      a core and an edge alone: full queues, lost links, crashes
+    ./scripts/fuzz --ways 1000000                    the PROXY protocol, requests and frames of WebSocket
     ./scripts/fuzz --sequences 2000 --sockets        against the processes of a mesh, at core and door
     ./scripts/fuzz --seed 1 --round 17               one round again, with the numbers from a failure
 
@@ -19,6 +20,7 @@ import asyncio
 import logging
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -32,6 +34,8 @@ from tests.core.link_world import Breach as LinkBreach
 from tests.core.link_world import run_link
 from tests.fuzz.rounds import SEQUENCES, Failure, rounds, run_round
 from tests.fuzz.target_engine import Tally
+from tests.fuzz.target_ways import ROUND as CASES
+from tests.fuzz.target_ways import run_ways
 from tests.fuzz.watch import Breach
 
 SHOW = 10.0  # seconds between two lines
@@ -94,6 +98,21 @@ def fuzz_links(seed: int, worlds: int) -> None:
             )
 
 
+def fuzz_ways(seed: int, cases: int) -> bool:
+    """Run rounds of cases; ``True`` if the memory of this process did not grow."""
+    begun = shown = time.monotonic()
+    looks: list[int] = []
+    ends: Counter[str] = Counter()
+    for number in range(-(-cases // CASES)):
+        ends += run_ways(seed, number)
+        looks.append(resident())
+        if time.monotonic() - shown > SHOW or ends.total() >= cases:
+            shown = time.monotonic()
+            what = ", ".join(f"{count:,} {end}" for end, count in ends.most_common())
+            print(f"{shown - begun:6.0f} s  {ends.total():,} cases: {what}", flush=True)
+    return flat({"this process": looks}, ENGINE_GROWTH)
+
+
 def flat(memory: dict[str, list[int]], growth: int) -> bool:
     """Whether no process grew by ``growth`` bytes in the second half; prints the memory of each process."""
     good = True
@@ -135,6 +154,8 @@ def run(options: argparse.Namespace) -> bool:
         return True
     if options.sockets:
         return asyncio.run(sockets(options.seed, options.sequences or 2000))
+    if options.ways:
+        return fuzz_ways(options.seed, options.ways)
     links = options.links
     good = True
     if options.packets or options.sequences:
@@ -151,11 +172,12 @@ def main() -> int:
     parser.add_argument("--sequences", type=int, default=0, help="how many, at least")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same packets")
     parser.add_argument("--links", type=int, default=-1, help="how many worlds of a core and an edge")
+    parser.add_argument("--ways", type=int, default=0, help="how many cases of what comes before MQTT, and around it")
     parser.add_argument("--sockets", action="store_true", help="fuzz a whole mesh instead of the broker alone")
     parser.add_argument("--round", type=int, default=-1, help="run only this round, of the broker alone")
     parser.add_argument("--of", type=int, default=SEQUENCES, help="number of sequences in a round")
     options = parser.parse_args()
-    if not (options.packets or options.sequences or options.round >= 0 or options.links >= 0):
+    if not (options.ways or options.packets or options.sequences or options.round >= 0 or options.links >= 0):
         options.packets = 200_000
     print(f"seed {options.seed}, the {'compiled' if compiled() else 'pure'} package of {mesh.__path__[0]}", flush=True)
     try:
