@@ -21,6 +21,7 @@ from mesh.broker.trace import CLIENT, RELAY
 from mesh.frontdoor.context import DoorContext, Owner
 from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
 from mesh.session.span import Span
+from mesh.transport.authentication import Later
 from mesh.transport.frame import CREDIT_STEP
 from mesh.transport.refusal import Refused
 from mesh.transport.states import OPEN, WAITING
@@ -270,13 +271,27 @@ class Vehicle(VehicleConnection):
                 others.append(raw)
                 continue
             try:
-                self._write(self.life.prove_again_raw(raw))
-                self.claim = self.life.claim()
-                self.rest_on(self.claim)
+                self._proven(self.life.prove_again_raw(raw))
+            except Later as later:
+                self.answer_later(later)
             except Refused as refused:
-                self.drop(f"its re-authentication failed: {refused}", self.life.goodbye(refused.reason))
+                self._disproven(refused)
                 return []
         return others
+
+    def prove(self) -> None:
+        try:
+            self._proven(self.life.prove_later())
+        except Refused as refused:
+            self._disproven(refused)
+
+    def _proven(self, answer: bytes) -> None:
+        self._write(answer)
+        self.claim = self.life.claim()
+        self.rest_on(self.claim)
+
+    def _disproven(self, refused: Refused) -> None:
+        self.drop(f"its re-authentication failed: {refused}", self.life.goodbye(refused.reason))
 
     def _resolve(self, packets: list[bytes], aliases: AliasTable, largest: int) -> None:
         """Replace topic aliases by topic names: aliases belong to the connection, which outlives its edge. ``largest``:

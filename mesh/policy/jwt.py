@@ -24,7 +24,7 @@ from mesh.policy.keyset import UnknownKey
 from mesh.policy.providers import NEXT, Provider, Verdict
 from mesh.policy.slots import Slots
 from mesh.policy.token import Token, TokenError, TokenRule, is_token
-from mesh.transport.authentication import Proof
+from mesh.transport.authentication import Later, Proof
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import NOT_AUTHORIZED, SERVER_BUSY
@@ -85,9 +85,9 @@ class Tokens(Provider):
             self._keys.inherit(before._keys)
         return self
 
-    def claim_of(self, data: bytes) -> Claim:
-        """The claim of a token, from the keys that are here. Raises ``Refused``; with 0x89 if the token names an
-        unknown key and a newer set is looked for, so that the client tries again."""
+    def claim_of(self, data: bytes, waited: bool) -> Claim:
+        """The claim of a token, from the keys that are here. Raises ``Refused``; and ``Later`` if the token names an
+        unknown key and a newer set is looked for, unless its client has ``waited`` for one already."""
         known = self._recall(data)
         if known is not None:
             return known
@@ -95,9 +95,10 @@ class Tokens(Provider):
         try:
             return self._check(data, token)
         except UnknownKey as error:
-            if self._keys.newer() is not None:
-                raise Refused(SERVER_BUSY, f"{error}; a newer set of keys is looked for") from None
-            raise self._no_key(error) from None
+            newer = None if waited else self._keys.newer()
+            if newer is None:
+                raise self._no_key(error) from None
+            raise Later(newer) from None
 
     def holds(self, claim: Claim) -> bool:
         """Whether the key that signed the token is still in force; while no key is known, every one is taken for
@@ -175,13 +176,17 @@ class TokenProof(Proof):
         super().__init__()
         self._tokens = tokens
         self._asked = False
+        self._waited = False
 
     def step(self, data: bytes) -> tuple[bytes, bool]:
         if not data and not self._asked:
             self._asked = True
             return b"", False
         try:
-            self.claim = self._tokens.claim_of(data)
+            self.claim = self._tokens.claim_of(data, self._waited)
+        except Later:
+            self._waited = True
+            raise
         except Refused:
             self._tokens.decisions.denied += 1
             raise

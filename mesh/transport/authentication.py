@@ -7,6 +7,7 @@ an exchange that fails ends the connection; no answer is larger than the client 
 
 from __future__ import annotations
 
+from asyncio import Future
 from typing import Final, final
 
 from mypy_extensions import mypyc_attr
@@ -38,7 +39,8 @@ class Proof:
         self.claim: Claim | None = None
 
     def step(self, data: bytes) -> tuple[bytes, bool]:
-        """The answer to the client's data, and whether that data completes the proof. Raises ``Refused``."""
+        """The answer to the client's data, and whether that data completes the proof. Raises ``Refused``, and ``Later``
+        if the answer needs something that is on its way: then the same step is repeated."""
         raise NotImplementedError
 
 
@@ -51,6 +53,16 @@ class Methods:
         return None
 
 
+@final
+class Later(Exception):
+    """The answer has to wait for ``ready``. ``answer`` is what was answered before it, and is still to be written."""
+
+    def __init__(self, ready: Future[None]) -> None:
+        super().__init__()
+        self.ready = ready
+        self.answer = b""
+
+
 class GaveUp(Exception):
     """The client sent DISCONNECT before it was accepted."""
 
@@ -60,7 +72,7 @@ class Authentication:
     """The authentication of one connection, requested by ``connect``. ``claim`` is the last one that was proven;
     ``None`` before the proof. All answers are packets of MQTT 5.0."""
 
-    __slots__ = ("_connect", "_max_packet", "_method", "_methods", "_peer", "_proof", "_steps", "claim")
+    __slots__ = ("_connect", "_kept", "_max_packet", "_method", "_methods", "_peer", "_proof", "_steps", "claim")
 
     def __init__(self, methods: Methods, method: str, connect: Connect, peer: Peer) -> None:
         self.claim: Claim | None = None
@@ -70,16 +82,17 @@ class Authentication:
         self._connect: Connect | None = connect
         self._max_packet = maximum_of(connect)
         self._steps = 0
+        self._kept: bytes | None = None  # the data of a step that has to be repeated
         self._proof: Proof | None = self._begin()
 
     def begin(self) -> bytes:
-        """The answer to CONNECT; empty if CONNECT already proves the claim. Raises ``Refused``."""
+        """The answer to CONNECT; empty if CONNECT already proves the claim. Raises ``Refused`` and ``Later``."""
         properties = self._of_connect()
         return self._first(properties.auth_data or b"", properties)
 
     def proceed(self, packet: Packet) -> bytes:
-        """The answer to a packet that came before CONNACK; empty once the claim is proven. Raises ``Refused`` and
-        ``GaveUp``."""
+        """The answer to a packet that came before CONNACK; empty once the claim is proven. Raises ``Refused``,
+        ``Later`` and ``GaveUp``."""
         if isinstance(packet, Disconnect):
             raise GaveUp
         if not isinstance(packet, Auth):  # [MQTT-3.1.2-30]
@@ -87,18 +100,36 @@ class Authentication:
         self._check(packet, CONTINUE_AUTHENTICATION)
         return self._first(_data(packet), self._of_connect())
 
+    def repeat(self) -> bytes:
+        """The answer to the packet before CONNACK whose answer had to wait. Raises as ``proceed``."""
+        return self._first(self._take_kept(), self._of_connect())
+
     def again(self, packet: Packet) -> bytes:
         """The answer to an AUTH on an open connection (section 4.12.1). Raises ``Refused``; the caller then closes the
-        connection."""
+        connection; and ``Later``."""
         if not isinstance(packet, Auth):
             raise Refused(PROTOCOL_ERROR, "the packet is not an AUTH")
+        if self._kept is not None:
+            raise Refused(PROTOCOL_ERROR, "an AUTH came while the one before it waited for its answer")
         if self._proof is None:
             self._check(packet, RE_AUTHENTICATE)
             self._proof = self._begin()
         else:
             self._check(packet, CONTINUE_AUTHENTICATION)
+        return self._next(_data(packet))
+
+    def repeat_again(self) -> bytes:
+        """The answer to the AUTH on an open connection whose answer had to wait. Raises as ``again``."""
+        return self._next(self._take_kept())
+
+    def _take_kept(self) -> bytes:
+        kept, self._kept = self._kept, None
+        assert kept is not None, "no answer has to wait"
+        return kept
+
+    def _next(self, data: bytes) -> bytes:
         properties = Properties()
-        answer = self._advance(_data(packet), properties)
+        answer = self._advance(data, properties)
         if answer is None:
             properties.auth_method = self._method
             answer = Auth(SUCCESS, properties)
@@ -149,7 +180,11 @@ class Authentication:
         self._steps += 1
         if self._steps > _STEPS:
             raise Refused(PROTOCOL_ERROR, f"the authentication did not end within {_STEPS} packets")
-        answer, proven = proof.step(data)
+        try:
+            answer, proven = proof.step(data)
+        except Later:
+            self._kept = data
+            raise
         if not proven:
             properties = Properties()
             properties.auth_method = self._method

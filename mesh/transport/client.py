@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from asyncio import Future
 from collections.abc import Coroutine
 from typing import Final, final
 
@@ -29,6 +30,7 @@ from mypy_extensions import mypyc_attr
 from mesh.broker.claim import Claim
 from mesh.broker.notices import Notices
 from mesh.transport.admission import Admission
+from mesh.transport.authentication import Later
 from mesh.transport.buffers import Buffering, Buffers
 from mesh.transport.expiry import Expiry
 from mesh.transport.frame import WINDOW
@@ -147,6 +149,10 @@ class ClientStream(Buffering):
         """End an open connection, and tell a 5.0 client the reason code; ``why`` is for the log."""
         raise NotImplementedError
 
+    def prove(self) -> None:
+        """What the answer to the client's re-authentication had to wait for is ready (see ``answer_later``)."""
+        raise NotImplementedError
+
     def client(self) -> str:
         return self.peer.address
 
@@ -167,6 +173,10 @@ class ClientStream(Buffering):
         cancelled if the connection ends."""
         self.hold(HOLD_IDENTITY)
         self._task = self.group.loop.create_task(search)
+
+    def answer_later(self, later: Later) -> None:
+        """A re-authentication on an open connection has to wait: call ``prove`` when it is ready."""
+        self._task = self.group.loop.create_task(self._prove_when(later.ready))
 
     def hand_over(self) -> bytes:
         """The session's server takes over the CONNECT. Returns the bytes that came after it."""
@@ -305,6 +315,9 @@ class ClientStream(Buffering):
         except Rejection as rejected:
             self.reject(rejected)
             return
+        except Later as later:
+            answer = later.answer
+            self.look_up(self._greet_when(later.ready))
         if answer:
             self.write(answer)
         size = large(life.buffered())
@@ -320,6 +333,22 @@ class ClientStream(Buffering):
                 self.identify()
             except Refused as refused:
                 self.refuse(refused)
+
+    async def _greet_when(self, ready: Future[None]) -> None:
+        """Go on with a client whose proof has to wait."""
+        await asyncio.wait([ready])
+        if self.life.ended():
+            return
+        self._task = None
+        self.release(HOLD_IDENTITY)
+        if self.life.state < IDENTIFYING:  # else bytes that were read before have gone on with it
+            self._greet(b"")
+
+    async def _prove_when(self, ready: Future[None]) -> None:
+        await asyncio.wait([ready])
+        self._task = None
+        if not self.life.ended():
+            self.prove()
 
     def _begun(self) -> None:
         """A packet has begun on a connection without a deadline."""

@@ -26,6 +26,7 @@ from mesh.broker.principal import Principal
 from mesh.broker.session import Connection
 from mesh.journal.errors import JournalError
 from mesh.transport.admission import Admission
+from mesh.transport.authentication import Later
 from mesh.transport.buffers import Buffers
 from mesh.transport.client import PACKET_RATE, ClientContext, ClientStream
 from mesh.transport.listen import Listen
@@ -267,13 +268,29 @@ class EndpointClient(ClientStream):
 
     def _prove_again(self, connection: Connection, packet: Auth) -> None:
         """AUTH on an open connection (MQTT 5.0 section 4.12.1)."""
-        endpoint = self._endpoint
         try:
-            answer = self.life.prove_again(packet)
-        except Refused as error:
-            endpoint.clients.notices.warn("refused", "%s: client %s: %s", endpoint.name, connection.peer, error)
-            endpoint.broker.fail(connection, error.reason)
+            self._proven(connection, self.life.prove_again(packet))
+        except Later as later:
+            self.answer_later(later)
+        except Refused as refused:
+            self._disproven(connection, refused)
+
+    def prove(self) -> None:
+        connection = self.connection
+        if connection is None or connection.closing:
             return
+        try:
+            self._proven(connection, self.life.prove_later())
+        except Refused as refused:
+            self._disproven(connection, refused)
+        self._endpoint.turn.wake()
+
+    def _disproven(self, connection: Connection, refused: Refused) -> None:
+        endpoint = self._endpoint
+        endpoint.clients.notices.warn("refused", "%s: client %s: %s", endpoint.name, connection.peer, refused)
+        endpoint.broker.fail(connection, refused.reason)
+
+    def _proven(self, connection: Connection, answer: bytes) -> None:
         claim = connection.principal.claim = self.life.claim()
         self.rest_on(claim)
         self.flush()  # the broker's output comes first

@@ -17,7 +17,7 @@ from typing import Final, final
 from mesh.broker.claim import Claim
 from mesh.broker.peer import NOWHERE, Peer
 from mesh.transport.admission import Admission
-from mesh.transport.authentication import Authentication, GaveUp
+from mesh.transport.authentication import Authentication, GaveUp, Later
 from mesh.transport.refusal import Refused, farewell, goodbye, malformed, maximum_of, refusal
 from mesh.transport.states import ASK, BEGIN, CONNECTING, IDENTIFY, IDENTIFYING, NEW, OPEN, WAITING, State
 from mesh.wire.decode import SERVER, Reader
@@ -45,7 +45,7 @@ class Lifecycle(State):
     """``protocol`` is 3, 4 or 5, and 0 before CONNECT; ``maximum`` is the client's maximum packet size in bytes, 0 if
     it has none."""
 
-    __slots__ = ("_admission", "_authentication", "_connect", "_raw", "_splitter", "maximum", "protocol")
+    __slots__ = ("_admission", "_authentication", "_connect", "_raw", "_splitter", "_waits", "maximum", "protocol")
 
     def __init__(self, admission: Admission) -> None:
         super().__init__()
@@ -55,6 +55,7 @@ class Lifecycle(State):
         self._splitter: Splitter | None = None
         self._connect: Connect | None = None
         self._raw = b""
+        self._waits = False  # the answer to the last packet has to wait
         self._authentication: Authentication | None = None
 
     # Before the session
@@ -63,7 +64,8 @@ class Lifecycle(State):
         """Handle bytes that came before the session is ready; ``present`` connections are open, this one included.
         ``peer`` is the client's end.
 
-        Returns the bytes to write. Once the state is IDENTIFYING, ``connect`` may be called. Raises ``Rejection``.
+        Returns the bytes to write. Once the state is IDENTIFYING, ``connect`` may be called. Raises ``Rejection``, and
+        ``Later`` if the answer has to wait: then it is called again, also without bytes, when it is ready.
         """
         if self.state == NEW:
             if data[0] != CONNECT << 4:  # [MQTT-3.1.0-1]
@@ -76,10 +78,18 @@ class Lifecycle(State):
         answer = b""
         while self.state < IDENTIFYING:
             try:
+                if self._waits:
+                    self._waits = False
+                    answer += self._repeated()
+                    continue
                 raw = self._next(splitter)
                 if not raw:
                     return answer
                 answer += self._greeted(raw, present, peer) if self.state == CONNECTING else self._proved(raw)
+            except Later as later:
+                self._waits = True
+                later.answer = answer + later.answer
+                raise
             except Rejection as end:
                 end.answer = answer + end.answer  # an AUTH that was already answered is still written
                 raise
@@ -151,6 +161,15 @@ class Lifecycle(State):
         except Refused as refused:
             raise self.rejected(refused) from None
 
+    def _repeated(self) -> bytes:
+        """What the answer to the last packet had to wait for is ready."""
+        authentication = self._authentication
+        assert authentication is not None
+        try:
+            return self._step(authentication.repeat())
+        except Refused as refused:
+            raise self.rejected(refused) from None
+
     def _step(self, answer: bytes) -> bytes:
         """The authentication goes on with ``answer``, or is complete if that is empty."""
         if answer:
@@ -177,9 +196,15 @@ class Lifecycle(State):
         return self._authentication is not None
 
     def prove_again(self, packet: Auth) -> bytes:
-        """The answer to an AUTH on an open connection. Raises ``Refused``; the caller then ends the connection."""
+        """The answer to an AUTH on an open connection. Raises ``Refused``; the caller then ends the connection; and
+        ``Later``: then ``prove_later`` has the answer when it is ready."""
         assert self._authentication is not None
         return self._authentication.again(packet)
+
+    def prove_later(self) -> bytes:
+        """The answer that had to wait. Raises as ``prove_again``."""
+        assert self._authentication is not None
+        return self._authentication.repeat_again()
 
     def prove_again_raw(self, raw: bytes) -> bytes:
         """The same for the bytes of an AUTH packet."""
