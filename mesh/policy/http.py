@@ -260,7 +260,7 @@ def _question(connect: Connect, peer: Peer) -> bytes:
     if connect.password is not None:
         found |= _password(connect.password)
     tls = peer.tls
-    if tls is not None and tls.fingerprint:
+    if tls is not None and (tls.fingerprint or tls.common_name):  # a load balancer tells the common name only
         found["certificate"] = {
             "common_name": tls.common_name, "dns": tls.dns, "email": tls.email, "uri": tls.uri, "serial": tls.serial,
             "fingerprint": tls.fingerprint, "issuer": tls.issuer, "not_after": tls.not_after,

@@ -143,6 +143,26 @@ def test_a_header_comes_from_a_file_and_the_environment(tmp_path: Path, monkeypa
     run(main())
 
 
+def test_the_question_has_the_name_that_a_load_balancer_has_verified() -> None:
+    asked: list[dict[str, object]] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        asked.append(json.loads(await request.read()))
+        return web.json_response({"result": "next"})
+
+    async def main() -> None:
+        async with Asking(handle) as asking:
+            for facts in (TlsFacts("TLSv1.3", "x", common_name="V1"), TlsFacts("TLSv1.3", "x")):
+                await decided(asking.provider, CONNECT, Peer("192.0.2.7", 5000, "mqtt://[::]:1883", facts))
+
+    run(main())
+    balanced, plain = asked
+    certificate = balanced["certificate"]
+    assert isinstance(certificate, dict)
+    assert (certificate["common_name"], certificate["fingerprint"]) == ("V1", "")
+    assert "certificate" not in plain
+
+
 def test_an_answer_that_allows_is_a_claim() -> None:
     later = time.time() + 60
 
