@@ -35,6 +35,7 @@ from mesh.wire.reasons import (
     SERVER_UNAVAILABLE,
 )
 from tests.support.bare import Bare
+from tests.support.loop import LoopThread
 from tests.support.nodes import Nodes, etcd, publish, subscribed, with_nodes
 from tests.support.ports import free_port
 from tests.support.tokens import AUDIENCE, ISSUER, claims, key_set, public, token
@@ -47,12 +48,12 @@ __all__ = ["etcd"]  # a fixture
 class Keys:
     """A file of keys, and the sections of a topology whose door and core use it."""
 
-    def __init__(self, folder: Path, leeway: str = "0s") -> None:
+    def __init__(self, folder: Path, source: str = "") -> None:
         self.path = folder / "keys.json"
         self.give(public("ES256", "a"))
         jwt = (
-            f"{{keys: {self.path}, issuer: {ISSUER!r}, audience: {AUDIENCE}, algorithms: [ES256], leeway: {leeway}, "
-            "roles: roles}"
+            f"{{keys: {source or self.path}, issuer: {ISSUER!r}, audience: {AUDIENCE}, algorithms: [ES256], "
+            "leeway: 0s, roles: roles}"
         )
         self.identity = f'{{from: username, pattern: "[A-Z0-9-]{{1,32}}", providers: [{{name: tokens, jwt: {jwt}}}]}}'
         self.backends = f"{{providers: [{{name: tokens, jwt: {jwt}}}]}}"
@@ -205,6 +206,30 @@ def test_other_rules_for_tokens_leave_the_connections_as_they_are(etcd: Embedded
         await car.wait(Ping)
 
     with_keys(etcd, Keys(tmp_path), main)
+
+
+def test_a_mesh_that_starts_while_the_issuer_is_away_has_the_keys_from_before(
+    etcd: EmbeddedEtcd, tmp_path: Path
+) -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=key_set(public("ES256", "a")))
+
+    async def main(mesh: Nodes) -> None:
+        for port in (mesh.vehicles, mesh.backends):
+            for connect in (Connect(MQTT5, "c", password=good), Connect(MQTT5, "c", properties=proof(good))):
+                assert await reason(port, connect) == 0
+
+    good = token(claims("V1"), id="a")
+    loop, server = LoopThread(), WebServer(handle, tmp_path)
+    try:
+        loop.run(server.start())
+        keys = Keys(tmp_path, f"{server.url!r}, ca: {server.ca}")
+        with_keys(etcd, keys, main)
+        loop.run(server.stop())
+        with_keys(etcd, keys, main)
+    finally:
+        loop.run(server.stop())
+        loop.close()
 
 
 # Another server
