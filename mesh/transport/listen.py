@@ -102,6 +102,19 @@ class Listen:
     headers: tuple[HeaderRule, ...] = ()
     identify: tuple[str, ...] = ()
 
+    def in_force(self) -> dict[str, object]:
+        """Its name and settings; of headers the names, as values may be secrets."""
+        found: dict[str, object] = {"address": str(self)}
+        if self.tls is not None:
+            found["tls"] = self.tls.in_force()
+        if self.proxy:
+            found["proxy"] = [str(network) for network in self.proxy]
+        if self.origins:
+            found["origins"] = list(self.origins)
+        if self.headers:
+            found["headers"] = [rule.name for rule in self.headers]
+        return found
+
     @property
     def place(self) -> tuple[str, str, int, str]:
         """What the listener is known by: two that differ only in the rest are one listener with other settings."""

@@ -188,12 +188,8 @@ class Listeners:
             listener.stop()
 
     def in_force(self) -> list[dict[str, object]]:
-        """Where it listens, how many connections each listener lets in, and its files and settings for TLS."""
-        return [
-            {"address": str(one.listen), "limit": one.limit}
-            | ({} if one.listen.tls is None else {"tls": one.listen.tls.in_force()})
-            for one in self._present
-        ]
+        """Where and how it listens, and how many connections each listener lets in."""
+        return [{**one.listen.in_force(), "limit": one.limit} for one in self._present]
 
     def status(self) -> tuple[ListenerStatus, ...]:
         """One for each listener."""

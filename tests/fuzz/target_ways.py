@@ -24,7 +24,7 @@ from mesh.wire.limits import PacketLimits
 from mesh.wire.proxy import LONGEST, ProxyError, ProxyReader
 from tests.fuzz.watch import Breach, insist
 from tests.support import proxyheaders as proxy
-from tests.support.websockets import BINARY, CLOSE, MORE, PING, PONG, TEXT, frame, request
+from tests.support.websockets import BINARY, CLOSE, MORE, PING, PONG, TEXT, frame, masked, request
 
 ROUND: Final = 1000  # cases
 OPEN: Final = "open"
@@ -254,7 +254,7 @@ class Simple:
             payload = self._data[self._at : self._at + size]
             self._at += size
             whole = len(payload) == size
-            payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+            payload = masked(payload, mask)
             if kind >= CLOSE:
                 if whole and kind == CLOSE:
                     return _code(payload)
@@ -333,6 +333,9 @@ class Loop:
             callback()
 
 
+_WHEEL: Final = Wheel(cast(asyncio.AbstractEventLoop, Loop()))
+
+
 class _Timer:
     def cancel(self) -> None:
         """It never runs."""
@@ -407,7 +410,7 @@ class Connection:
     def __init__(self, dice: Random, holds: float) -> None:
         self._loop = Loop()
         loop = cast(asyncio.AbstractEventLoop, self._loop)
-        self._stream = Receiver(StreamGroup(loop, Wheel(loop)), dice, holds)
+        self._stream = Receiver(StreamGroup(loop, _WHEEL), dice, holds)
         self._below = Below()
         self._socket = WebSocket(loop, cast(asyncio.Transport, self._below), _BOUNDS, self._stream)
         self._stream.connection_made(self._socket)
@@ -461,11 +464,11 @@ def _sent(data: bytes) -> int:
 
 
 def pieces(dice: Random, data: bytes) -> Iterator[bytes]:
-    """The same bytes in random pieces."""
-    size = dice.choice((1, 2, 7, 40, 300))
+    """The same bytes in random pieces, at most some 100."""
+    size = max(dice.choice((1, 2, 7, 40, 300)), len(data) // 50)
     at = 0
     while at < len(data):
-        step = dice.randrange(1, size + 1)
+        step = int(dice.random() * size) + 1
         yield data[at : at + step]
         at += step
 

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from mesh.wire.decode import CLIENT, Reader
+from mesh.wire.encode import encode
+from mesh.wire.limits import PacketLimits
+from mesh.wire.packets import MQTT5, Connack, Connect, Disconnect, Packet
+from mesh.wire.reasons import MALFORMED_PACKET, PACKET_TOO_LARGE, PROTOCOL_ERROR
 from tests.stock.makers import Dialect, Makers
 from tests.stock.peer import V5, V31, V311, Will
 from tests.stock.way import CORE, DOOR, Way
 from tests.stock.web import WAYS, Web, turned_away
 from tests.support.processes import Processes
+from tests.support.proxyheaders import PROXY, block
 from tests.support.shows import shows
 from tests.support.waiting import wait_until
+from tests.support.websockets import (
+    BINARY,
+    CLOSE,
+    MORE,
+    PING,
+    PONG,
+    TEXT,
+    frame,
+    read_answer,
+    read_frame,
+    request,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -22,6 +42,7 @@ DIALECTS = [("paho", V31), ("paho", V311), ("paho", V5), ("mqttjs", V311), ("mqt
 CLIENTS = pytest.mark.parametrize("client", DIALECTS, ids=[f"{kind}-{version}" for kind, version in DIALECTS])
 SCHEMES = pytest.mark.parametrize("scheme", ["ws", "wss"])
 PLACES = pytest.mark.parametrize("place", WAYS, ids=["-".join(way) for way in WAYS])
+SECONDS = 20
 LARGE = 900_000  # bytes, more than one frame of any client
 
 
@@ -100,3 +121,65 @@ def test_the_origin_of_a_page_is_refused_where_none_are_named(
     with pytest.raises(AssertionError, match="closed before CONNACK"):
         makers.join(("mqttjs", V311), at(DOOR, "ws"), origin="https://fleet.example.com")
     wait_until(lambda: turned_away(mesh) == before + 1, "the count of the listener")
+
+
+CONNECT = Connect(MQTT5, "", username="V0", clean_start=True)
+DOORS = pytest.mark.parametrize("place", [DOOR, CORE])
+
+
+@DOORS
+@pytest.mark.parametrize(
+    ("wrong", "code", "reason"),
+    [
+        (frame(TEXT, b"hello"), 1003, MALFORMED_PACKET),
+        (frame(BINARY, b"x" * 8, mask=b""), 1002, PROTOCOL_ERROR),
+        (frame(BINARY, bytes(2 << 20))[:10], 1009, PACKET_TOO_LARGE),
+    ],
+    ids=["text", "unmasked", "large"],
+)
+@shows(v3="6.0.0-1", v5="6.0.0-1")
+def test_a_wrong_frame_is_answered_with_disconnect_and_the_code_of_the_rfc(
+    at: Callable[[str, str], Way], place: str, wrong: bytes, code: int, reason: int
+) -> None:
+    async def steps() -> tuple[list[Packet], int]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", at(place, "ws").port)
+        writer.write(request())
+        assert (await read_answer(reader))[0] == 101
+        data = encode(CONNECT, MQTT5)
+        writer.write(frame(BINARY, data[:3], last=False) + frame(PING, b"?") + frame(MORE, data[3:]))
+        packets = Reader(PacketLimits(), CLIENT, MQTT5)
+        got: list[Packet] = []
+        while True:
+            kind, payload = await read_frame(reader)
+            if kind == BINARY:
+                got += packets.feed(payload)
+                if len(got) == 1:
+                    writer.write(wrong + frame(BINARY, b"\xc0\x00"))
+            elif kind == CLOSE:
+                assert await reader.read() == b""
+                writer.close()
+                return got, int.from_bytes(payload[:2], "big")
+            else:
+                assert (kind, payload) == (PONG, b"?")
+
+    got, ended = asyncio.run(asyncio.wait_for(steps(), SECONDS))
+    connack, disconnect = got
+    assert isinstance(connack, Connack)
+    assert isinstance(disconnect, Disconnect)
+    assert (connack.reason, disconnect.reason, ended) == (0, reason, code)
+
+
+@DOORS
+@pytest.mark.parametrize(
+    "header", [b"PROXY TCP4 192.0.2.7 198.51.100.1 50123 1883\r\n", block(PROXY, 0x11, bytes(12))], ids=["1", "2"]
+)
+def test_a_header_of_the_proxy_protocol_is_no_connect(mesh: Processes, place: str, header: bytes) -> None:
+    async def steps() -> bytes:
+        port = mesh.vehicles if place == DOOR else mesh.backends
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(header + encode(CONNECT, MQTT5))
+        with contextlib.suppress(ConnectionResetError):
+            return await reader.read()
+        return b""
+
+    assert asyncio.run(asyncio.wait_for(steps(), SECONDS)) == b""

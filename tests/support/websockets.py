@@ -51,8 +51,14 @@ def frame(kind: int, payload: bytes = b"", last: bool = True, mask: bytes = b"\x
         length = bytes((flag | 126,)) + pack("!H", size)
     else:
         length = bytes((flag | 127,)) + pack("!Q", size)
-    hidden = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload)) if mask else payload
-    return bytes((first,)) + length + mask + hidden
+    return bytes((first,)) + length + mask + (masked(payload, mask) if mask else payload)
+
+
+def masked(payload: bytes, mask: bytes) -> bytes:
+    """Each byte with a byte of the mask, by exclusive or."""
+    size = len(payload)
+    key = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
 
 
 async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:

@@ -206,6 +206,11 @@ def test_a_websocket_listener_has_all_keys(folder: Path) -> None:
     assert listen.proxy == (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
     assert listen.headers == (HeaderRule("x-fleet", "blue"), HeaderRule("x-env", "prod-[a-z]{1,20}", pattern=True))
     assert from_dict(as_dict(web(folder))) == web(folder)
+    assert listen.in_force() == {
+        "address": "ws://127.0.0.1:8083/mqtt", "origins": ["https://fleet.example.com", "null"],
+        "proxy": ["10.0.0.0/8", "2001:db8::/32"], "headers": ["x-fleet", "x-env"],
+    }  # fmt: skip
+    assert "blue" not in repr(spec) + repr(listen)
 
 
 def test_a_wss_listener_of_a_core_has_a_path_and_tls(folder: Path) -> None:
