@@ -10,6 +10,7 @@ It knows names, hashes and CONNECT: never topics. What always holds:
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Awaitable
 from hashlib import blake2b, sha256
@@ -30,6 +31,9 @@ from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
 
 _LONGEST: Final = 4096
 """Bytes of a password that are looked at; a longer one is wrong."""
+
+
+log = logging.getLogger(__name__)
 
 
 @final
@@ -109,9 +113,12 @@ class Passwords(Provider):
         return self._decoys[int.from_bytes(key, "big") % len(self._decoys)]
 
     def _take(self, hashes: dict[str, str]) -> None:
-        self._hashes = hashes
+        before, self._hashes = self._hashes, hashes
         self._decoys = list(hashes.values()) or [make_hash(self._secret, MADE)]
         self._proofs.keep(hashes)
+        added, removed = len(hashes.keys() - before.keys()), len(before.keys() - hashes.keys())
+        changed = sum(1 for name, hash in hashes.items() if before.get(name, hash) != hash)
+        log.info("%s: %d users added, %d removed, %d have another password", self._file.path, added, removed, changed)
         self.changed()
 
 

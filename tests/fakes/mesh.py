@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -192,12 +192,26 @@ class FakeMesh:
         self.map = FakeMap("edge-1")
         self.proxy = Proxy(0)
         self.tracer: Any = None
+        self.gate: asyncio.Event | None = None  # identities wait for it
+        self.asked = 0  # identities that wait
         self.identity = ""  # of every client; empty: the one that it names
         self.expires = 0.0  # when the claims of clients end that have not proved another one
 
-    def _identify(self, connect: Connect, peer: Peer, proven: Claim | None) -> Claim:
+    def _identify(
+        self, connect: Connect, peer: Peer, proven: Claim | None
+    ) -> Claim | Coroutine[object, object, Claim]:
+        if self.gate is not None:
+            return self._later(self.gate, connect, peer, proven)
         found = Claim(self.identity, "test") if self.identity else identify(connect, peer, proven)
         return proven or Claim(found.name, "test", expires=self.expires)
+
+    async def _later(self, gate: asyncio.Event, connect: Connect, peer: Peer, proven: Claim | None) -> Claim:
+        self.asked += 1
+        try:
+            await gate.wait()
+            return identify(connect, peer, proven)
+        finally:
+            self.asked -= 1
 
     async def __aenter__(self) -> FakeMesh:
         await self.edge.start()

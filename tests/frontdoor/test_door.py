@@ -74,6 +74,49 @@ def test_mqtt_5_client_is_refused_as_not_authorized() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_identity_that_waits_keeps_the_order_of_packets_and_delays_no_other_vehicle(cached: bool) -> None:
+    async def main() -> None:
+        async with FakeMesh() as mesh:
+            if cached:
+                mesh.map.known["SLOW"] = FakeRecord("SLOW", "edge-1")
+            present = await Bare().hello(mesh.port, "PRESENT")
+            mesh.gate = asyncio.Event()
+            slow = await Bare().connect(mesh.port)
+            first = [encode(Publish("a", b"%d" % number, 0, False, False, 0), 4) for number in range(20)]
+            slow.raw(encode(Connect(4, "SLOW", username="SLOW"), 4) + b"".join(first))
+            stranger = await Bare(MQTT5).connect(mesh.port)
+            stranger.send(Connect(5, "x", username="nobody"))
+            await until(lambda: mesh.asked == 2, "both wait")
+            present.send(Ping(PINGREQ))
+            await present.wait(Ping)
+            assert (slow.packets, stranger.packets, mesh.engine.opened) == ([], [], ["PRESENT"])
+            mesh.gate.set()
+            assert (await slow.wait(Connack)).reason == 0
+            assert (await stranger.wait(Connack)).reason == 0x87
+            await until(lambda: len(mesh.engine.received) == 20, "its packets")
+            assert mesh.engine.payloads("SLOW") == [b"%d" % number for number in range(20)]
+
+    run(main())
+
+
+def test_a_vehicle_that_leaves_while_its_identity_waits_leaves_nothing() -> None:
+    async def main() -> None:
+        async with FakeMesh(DoorSettings(attach_timeout=0.5)) as mesh:
+            mesh.gate = asyncio.Event()
+            gone, patient = await Bare().connect(mesh.port), await Bare(MQTT5).connect(mesh.port)
+            for client in (gone, patient):
+                client.send(Connect(client.protocol, "V1", username="V1"))
+            await until(lambda: mesh.asked == 2, "both wait")
+            await gone.close()
+            assert (await patient.wait(Connack)).reason == 0x88
+            await until(lambda: mesh.asked == 0, "none waits")
+            assert mesh.engine.opened == []
+            await until(lambda: mesh.door.status().clients.connections == 0, "no connection")
+
+    run(main())
+
+
 def test_missing_partial_and_slow_connect_are_closed_in_time() -> None:
     async def main() -> None:
         async with FakeMesh(DoorSettings(connect_timeout=0.5)) as mesh:
