@@ -21,6 +21,7 @@ from typing import Final, final
 from mesh.broker.claim import Claim
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
+from mesh.policy.choice import Choice
 from mesh.policy.providers import Provider, Verdict
 from mesh.policy.status import ProviderStatus
 from mesh.transport.authentication import Methods, Proof
@@ -84,10 +85,10 @@ class Chain:
 
     def begin(self, method: str, peer: Peer) -> Proof | None:
         """A new exchange of an authentication method; ``None`` if no provider offers it."""
-        for provider in self.providers:
-            if method and provider.method == method:
-                return provider.begin(peer)
-        return None
+        offering = tuple([provider for provider in self.providers if method and provider.method == method])
+        if len(offering) > 1:
+            return Choice(offering, peer)
+        return offering[0].begin(peer) if offering else None
 
     def holds(self, claim: Claim) -> bool:
         """Whether a provider of this chain vouches for a claim that was given before."""

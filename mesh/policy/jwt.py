@@ -79,6 +79,13 @@ class Tokens(Provider):
     def begin(self, peer: Peer) -> Proof:
         return TokenProof(self)
 
+    def recognizes(self, data: bytes) -> bool:
+        """Whether a token names an issuer of this provider: it is not checked yet."""
+        try:
+            return Token(data, self._rule).is_of_issuer
+        except TokenError:
+            return False
+
     def replace(self, before: Provider | None) -> Tokens:
         """Begin with the keys of the provider that this one replaces; returns this one."""
         if isinstance(before, Tokens):

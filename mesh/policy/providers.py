@@ -91,6 +91,11 @@ class Provider:
         """A new exchange of ``method``. Its claim is that of ``Proof.claim``. Not called if ``method`` is empty."""
         raise NotImplementedError
 
+    def recognizes(self, data: bytes) -> bool:
+        """Whether the first data of an exchange of ``method`` names what this provider knows. It decides only which of
+        several providers with one method the exchange is for."""
+        return False
+
     def holds(self, claim: Claim) -> bool:
         """Whether a claim that it gave still holds, its time of expiry aside. Must be quick: it is asked for each
         connection in turn."""

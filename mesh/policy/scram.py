@@ -92,6 +92,16 @@ def _parse(text: str) -> Verifier:
     return Verifier(int(iterations), base64.b64decode(salt, validate=True), stored, server)
 
 
+def name_in(first: bytes) -> str:
+    """The name in a client's first message; empty if there is none."""
+    if len(first) > _MAX_MESSAGE:
+        return ""
+    try:
+        return _unescape(_fields(first.decode().split(",", 2)[2])["n"])
+    except (ValueError, LookupError):
+        return ""
+
+
 @final
 class Verifiers:
     """Verifiers by name. An unknown name has one too, with a constant salt, that no password matches."""
@@ -138,6 +148,9 @@ class ScramFile(Provider):
 
     def begin(self, peer: Peer) -> Proof:
         return ScramProof(self._verifiers, self.name, self._attempts, peer.address)
+
+    def recognizes(self, data: bytes) -> bool:
+        return self.knows(name_in(data))
 
     def holds(self, claim: Claim) -> bool:
         verifier = self._verifiers.known.get(claim.name)

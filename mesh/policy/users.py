@@ -16,7 +16,7 @@ from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
 from mesh.policy.attempts import Attempts
 from mesh.policy.providers import NEXT, Provider, Verdict
-from mesh.policy.scram import SCRAM_SHA_256, ScramProof, Verifier, Verifiers, make_verifier
+from mesh.policy.scram import SCRAM_SHA_256, ScramProof, Verifier, Verifiers, make_verifier, name_in
 from mesh.policy.secretfiles import SecretFiles
 from mesh.policy.secrettext import SecretText
 from mesh.transport.authentication import Proof
@@ -105,6 +105,9 @@ class Users(Provider):
 
     def begin(self, peer: Peer) -> Proof:
         return ScramProof(self._verifiers, self.name, self._attempts, peer.address)
+
+    def recognizes(self, data: bytes) -> bool:
+        return self.knows(name_in(data))
 
     def holds(self, claim: Claim) -> bool:
         """A changed password concerns new connections only."""

@@ -248,6 +248,7 @@ def test_providers_of_back_ends(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
         assert (await app.wait(Connack)).reason == 0
         assert (await (await prove(mesh)).wait(Connack)).reason == reasons.NOT_AUTHORIZED  # among the users it is not
         await mesh.change(asking(ProviderSpec(name="apps", scram=file)))
+        assert (await (await prove(mesh)).wait(Connack)).reason == 0  # SCRAM is that of the users, too
         await mesh.change(lambda topology: replace(topology, backends=replace(topology.backends, users=())))
         assert await closed_with(app) == [reasons.NOT_AUTHORIZED]
         prover = await prove(mesh)

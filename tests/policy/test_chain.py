@@ -207,6 +207,44 @@ def test_each_listener_has_its_chain_and_its_methods() -> None:
     assert claim.provider == "new"
 
 
+class Riddle(Proof):
+    """Its second data is the identity, after a question for an empty first one."""
+
+    def __init__(self, provider: str) -> None:
+        super().__init__()
+        self._provider = provider
+
+    def step(self, data: bytes) -> tuple[bytes, bool]:
+        if not data:
+            return f"{self._provider} asks".encode(), False
+        self.claim = Claim(data.decode(), self._provider)
+        return b"", True
+
+
+class Riddler(Scripted):
+    """Recognizes identities that begin with its name."""
+
+    def begin(self, peer: Peer) -> Proof:
+        return Riddle(self.name)
+
+    def recognizes(self, data: bytes) -> bool:
+        return data.startswith(self.name.encode())
+
+
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize(("data", "provider"), [(b"one", "one"), (b"two", "two"), (b"three", "one")])
+def test_an_exchange_is_with_the_provider_that_recognizes_it(asks: bool, data: bytes, provider: str) -> None:
+    riddlers = [Riddler(name, lambda: NEXT, method="riddle") for name in ("one", "two")]
+    chain = Chain((riddlers[0], passes("other"), riddlers[1]))
+    proof = chain.begin("riddle", NOWHERE)
+    assert proof is not None
+    if asks:
+        assert proof.step(b"") == (b"one asks", False)
+    assert proof.step(data) == (b"", True)
+    assert proof.claim is not None
+    assert (proof.claim.name, proof.claim.provider) == (data.decode(), provider)
+
+
 def test_slots_bound_what_runs_and_what_waits() -> None:
     async def main() -> None:
         slots, open, running, most = Slots("hashes", 2, 3), asyncio.Event(), 0, 0

@@ -182,6 +182,13 @@ def test_an_exchange_of_the_method_is_one_token() -> None:
         assert caught.value.reason == NOT_AUTHORIZED
 
 
+def test_tokens_of_its_issuer_are_recognized() -> None:
+    tokens = Tokens("tokens", RULE, Given(public("ES256", "k")))
+    assert tokens.recognizes(token(claims("V2"), id="another key"))
+    for data in (token(claims(iss="other"), id="k"), b"secret", b"", b"x" * 60_000):
+        assert not tokens.recognizes(data)
+
+
 def test_what_is_in_force_names_keys_by_their_thumbprint() -> None:
     keys = Given(public("ES256", "k"))
     shown = Tokens("tokens", RULE, keys).in_force()

@@ -19,6 +19,7 @@ from mesh.policy.scram import (
     VerifierError,
     Verifiers,
     make_verifier,
+    name_in,
     read_verifiers,
     write_line,
 )
@@ -107,6 +108,17 @@ def test_changed_final_message_is_refused(change: tuple[str, str]) -> None:
     final = client.final(proof.step(client.first())[0])
     with pytest.raises(Refused):
         proof.step(final.decode().replace(*change, 1).encode())
+
+
+@pytest.mark.parametrize(
+    ("first", "name"),
+    [
+        (b"n,,n=user,r=abc", "user"), (b"y,,n=a=2Cb=3Dc,r=abc", "a,b=c"), (b"n,,r=abc", ""), (b"", ""), (b"n,,", ""),
+        (b"n,,n=us=er,r=abc", ""), (b"\xff,,n=user,r=abc", ""), (b"n,,n=user,r=" + b"x" * 2000, ""),
+    ],
+)  # fmt: skip
+def test_the_name_in_a_first_message_tells_whose_exchange_it_is(first: bytes, name: str) -> None:
+    assert name_in(first) == name
 
 
 def write(file: Path, **passwords: str) -> None:
