@@ -30,6 +30,7 @@ from typing import Final, cast, final
 
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer, TlsFacts
+from mesh.transport.plaintext import attach
 from mesh.transport.proxied import Networks, client_of, read_header, trusted
 from mesh.transport.rates import Rates
 from mesh.transport.refusal import Refused
@@ -309,7 +310,7 @@ class Arrival(asyncio.Protocol):
         if self._door.upper is not None:
             self._opened = self._door.upper.begin(ready, stream)
             return
-        ready.set_protocol(cast(asyncio.BaseProtocol, stream))
+        attach(ready, stream)
         stream.connection_made(ready)
 
     def _admitted(self, tls: Gate, session: ssl.SSLObject) -> TlsFacts:

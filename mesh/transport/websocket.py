@@ -26,6 +26,7 @@ from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opc
 from mesh.broker.peer import Peer
 from mesh.transport.accept import Refusal, Upper
 from mesh.transport.listen import Listen
+from mesh.transport.plaintext import attach
 from mesh.transport.stream import Stream
 from mesh.transport.upgrade import BadRequest, Rules, Upgrade
 from mesh.wire.limits import PacketLimits
@@ -81,7 +82,7 @@ class WebSockets(Upper):
 
     def begin(self, transport: asyncio.Transport, stream: Stream) -> asyncio.Future[None]:
         opening = Opening(self._loop, transport, Upgrade(self._rules), self._bounds, stream)
-        transport.set_protocol(opening)
+        attach(transport, opening)
         return opening.opened
 
 
@@ -129,7 +130,7 @@ class Opening(asyncio.Protocol):
         stream, known = self._stream, self._stream.peer
         stream.peer = Peer(known.address, known.port, known.listener, known.tls, self._upgrade.headers)
         socket = WebSocket(self._loop, self._transport, self._bounds, stream)
-        self._transport.set_protocol(socket)
+        attach(self._transport, socket)
         stream.connection_made(socket)
         if not self.opened.done():  # done: the deadline has passed
             self.opened.set_result(None)

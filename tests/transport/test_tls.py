@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import cast
 
@@ -27,44 +26,15 @@ from mesh.transport.rates import BURST, Rates
 from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.trust import EXPIRED, REVOKED, UNKNOWN
 from mesh.transport.wheel import Wheel
-from tests.support.certificates import DAY, Authority, Issued, now, put
+from tests.support.certificates import DAY, Authority, now, put
 from tests.support.hall import Echo, Hall
 from tests.support.loop import run
 from tests.support.ports import free_port
 from tests.support.tlsclient import SECONDS, Client
+from tests.support.town import Town
 from tests.support.waiting import until
 
 SECOND = datetime.timedelta(seconds=1)
-
-
-class Town:
-    """An authority, and the files of a listener."""
-
-    def __init__(self, folder: Path, kind: str = "ecdsa") -> None:
-        self.folder = folder
-        self.authority = Authority()
-        self.cert, self.key = self.authority.issue(
-            "server", dns=["localhost"], names=[x509.IPAddress(ip_address("127.0.0.1"))],
-            kind=kind, server=True,
-        ).write(folder, "server")  # fmt: skip
-        self.ca = put(folder / "ca.pem", self.authority.pem())
-
-    def files(self, client: str = REQUIRED, crl: bool = False) -> TlsFiles:
-        return TlsFiles(
-            (KeyPair(self.cert, self.key),), client, None if client == NONE else self.ca,
-            self.folder / "crl.pem" if crl else None,
-        )  # fmt: skip
-
-    def revoke(self, *issued: Issued) -> None:
-        put(self.folder / "crl.pem", self.authority.revoke(*[one.certificate for one in issued]))
-
-    def client(self, issued: Issued | None = None, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
-        context = ssl.create_default_context(cadata=self.authority.pem().decode())
-        if issued is not None:
-            context.load_cert_chain(*issued.write(self.folder, "client"))
-        if version is not None:
-            context.minimum_version = context.maximum_version = version
-        return context
 
 
 async def call(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> tuple[bytes, Client]:

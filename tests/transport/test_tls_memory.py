@@ -11,7 +11,7 @@ from mesh.transport.listen import NONE
 from tests.support.hall import Hall
 from tests.support.loop import run
 from tests.support.tlsclient import Client
-from tests.transport.test_tls import Town
+from tests.support.town import Town
 
 MANY = 400
 MOST = 62 << 10  # bytes of both ends; 52 KB were measured, and 75 KB with the buffers of the server in the heap
