@@ -10,8 +10,9 @@ from mesh.cli.client import ClientRefused, ClientTarget, target
 from mesh.policy.scram import make_verifier, write_line
 from mesh.topology.load import load, loads
 from tests.support.examples import example, prepared
-from tests.topology.small import CORE, POOL
 
+CORE = 'cores: [{name: core, listen: [{mqtt: "127.0.0.1:1884"}]}]\n'
+POOL = "pools: [{name: standard, edges: [{name: edge-1}]}]\n"
 DOOR = 'front_doors: [{name: door, listen: [{mqtt: "0.0.0.0:1883", identify: [scram]}, {mqtt: "0.0.0.0:1885"}]}]\n'
 PROVIDERS = "identity: {providers: [{name: scram, scram: v.scram}, anonymous]}\n"
 
