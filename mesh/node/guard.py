@@ -4,7 +4,8 @@ It knows plans and chains: never what a provider does, nor which connections the
 
 * a provider is started before a chain asks it, and stopped after none does;
 * a provider whose plan has not changed stays, with all that it has cached;
-* whenever claims may have been lost, ``changed`` is called once, in the turn in which that became so.
+* whenever claims may have been lost, ``changed`` is called once, in the turn in which that became so; other changes of
+  the settings look at no connection.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Guard:
         self._changed = changed
         self._folder = folder
         self._running: dict[str, _Running] = {}
+        self._asked: tuple[list[str], dict[str, tuple[str, ...]]] = [], {}
         self._stops: set[asyncio.Task[None]] = set()
 
     async def start(self, order: Order) -> None:
@@ -62,6 +64,8 @@ class Guard:
             raise
         chains = _chains(order, {name: running.provider for name, running in after.items()})
 
+        asked = [plan.name for plan in order.providers], dict(order.listeners)
+
         def commit() -> None:
             stay = {running.provider for running in after.values()}
             gone = [running.provider for running in self._running.values() if running.provider not in stay]
@@ -70,7 +74,9 @@ class Guard:
             for provider in fresh:
                 provider.changed = self._changed
             self._stop(gone)
-            self._changed()
+            differs, self._asked = bool(fresh) or asked != self._asked, asked
+            if differs:  # every connection is looked at then
+                self._changed()
 
         prepared = Prepared()
         prepared.add(commit, lambda: self._stop(fresh))
