@@ -124,11 +124,6 @@ class Proofs:
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
 
-    def keep(self, hashes: dict[str, str]) -> None:
-        """Forget the proofs for other hashes than these."""
-        for name in [name for name, (_, hash, _) in self._known.items() if hashes.get(name) != hash]:
-            del self._known[name]
-
     def _digest(self, name: str, password: bytes) -> bytes:
         text = name.encode(errors="surrogatepass")
         return blake2b(len(text).to_bytes(4, "big") + text + password, key=self._key, digest_size=16).digest()

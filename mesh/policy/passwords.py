@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Awaitable
 from hashlib import blake2b, sha256
 from pathlib import Path
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
@@ -36,6 +36,14 @@ _LONGEST: Final = 4096
 log = logging.getLogger(__name__)
 
 
+class _Content(NamedTuple):
+    """The hashes of a file by name, those that unknown names are verified with, and what changed."""
+
+    hashes: dict[str, str]
+    decoys: list[str]
+    what: str
+
+
 @final
 class Passwords(Provider):
     """``named``: the name in a CONNECT that the password is for."""
@@ -51,7 +59,7 @@ class Passwords(Provider):
         self._secret = secrets.token_bytes(32)
         self._hashes: dict[str, str] = {}
         self._decoys: list[str] = []
-        self._file = WatchedFile(path, lambda: read_passwords(path), self._take)
+        self._file = WatchedFile(path, lambda: self._read(path), self._take)
 
     async def start(self) -> None:
         """Raises ``OSError`` or ``PasswordFileError`` if the file cannot be used."""
@@ -112,13 +120,17 @@ class Passwords(Provider):
         key = blake2b(name.encode(errors="surrogatepass"), key=self._secret, digest_size=8).digest()
         return self._decoys[int.from_bytes(key, "big") % len(self._decoys)]
 
-    def _take(self, hashes: dict[str, str]) -> None:
-        before, self._hashes = self._hashes, hashes
-        self._decoys = list(hashes.values()) or [make_hash(self._secret, MADE)]
-        self._proofs.keep(hashes)
+    def _read(self, path: Path) -> _Content:
+        """In a thread: a file may have half a million users."""
+        hashes, before = read_passwords(path), self._hashes
         added, removed = len(hashes.keys() - before.keys()), len(before.keys() - hashes.keys())
         changed = sum(1 for name, hash in hashes.items() if before.get(name, hash) != hash)
-        log.info("%s: %d users added, %d removed, %d have another password", self._file.path, added, removed, changed)
+        what = f"{added} users added, {removed} removed, {changed} have another password"
+        return _Content(hashes, list(hashes.values()) or [make_hash(self._secret, MADE)], what)
+
+    def _take(self, content: _Content) -> None:
+        self._hashes, self._decoys, what = content
+        log.info("%s: %s", self._file.path, what)
         self.changed()
 
 
