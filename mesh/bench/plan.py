@@ -27,6 +27,8 @@ class LoadPlan:
     ``window``: unacknowledged messages of a source; ``rate``: messages per second of all sources together, 0 for as
     many as the window allows; ``size``: bytes of payload. ``first``: the number of the first vehicle, so that several
     processes can share a plan. ``names``: the pattern that the names of the vehicles have to match; empty: any.
+    ``authority``: a file with the authorities of the vehicles' listener, in PEM form; empty: plain TCP. ``cert`` and
+    ``key``: files of the vehicles' own certificate, which all of them share; empty: none.
     """
 
     name: str
@@ -43,6 +45,9 @@ class LoadPlan:
     first: int = 0
     together: int = TOGETHER
     names: str = ""
+    authority: str = ""
+    cert: str = ""
+    key: str = ""
 
     def part(self, number: int, of: int) -> LoadPlan:
         """The share of process ``number`` of ``of``. The receivers of a fan-out, and a group, need one process."""

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import json
 import socket
+import ssl
 import sys
 import time
 from typing import Any, Final, cast, final
@@ -47,6 +48,7 @@ class Load:
         self.errors: list[str] = []
         self._vehicles = vehicles
         self._backends = backends
+        self._tls = _context(plan) if plan.authority else None
         self._loop = asyncio.get_running_loop()
         self._opened = 0
         self._pacer: asyncio.Task[None] | None = None
@@ -136,7 +138,10 @@ class Load:
                 async with asyncio.timeout(_PATIENCE):
                     protocol = cast(asyncio.BaseProtocol, peer)  # a compiled class cannot derive from BaseProtocol
                     connected = await self._socket(address)
-                    await self._loop.create_connection(lambda: protocol, sock=connected)
+                    tls = self._tls if address == self._vehicles else None
+                    await self._loop.create_connection(
+                        lambda: protocol, sock=connected, ssl=tls, server_hostname=None if tls is None else address[0]
+                    )
                     accepted = await ready.done
             except (OSError, TimeoutError) as error:
                 return f"{address[0]}:{address[1]}: {error or 'no answer in time'}"
@@ -211,6 +216,14 @@ class Load:
         """Close all connections."""
         for peer in {*self.sources, *self.sinks}:
             peer.leave()
+
+
+def _context(plan: LoadPlan) -> ssl.SSLContext:
+    """The vehicles' side of TLS."""
+    context = ssl.create_default_context(cafile=plan.authority)
+    if plan.cert:
+        context.load_cert_chain(plan.cert, plan.key)
+    return context
 
 
 @final

@@ -15,12 +15,15 @@ from mesh.bench.plan import DIRECT, LoadPlan
 from mesh.bench.run import LoadFailed, Result, measure, measure_connections
 from tools import ROOT
 from tools.benchmark.against import ROWS, against
+from tools.benchmark.handshakes import measure as handshakes
 from tools.benchmark.page import page
 from tools.benchmark.picture import picture
 from tools.benchmark.report import Found, about, keep, show, write
 from tools.benchmark.rows import CONNECTIONS, LATENCY, MEMORY, SYSTEMS, Figures, Row, rows
 from tools.benchmark.scale import EXPERIMENTS
 from tools.benchmark.scaling import scaling
+from tools.benchmark.secured import MUTUAL
+from tools.benchmark.systems import System
 
 DOCS = ROOT / "docs"
 
@@ -39,11 +42,12 @@ Ours and the peer run in turn, with new processes for each row, on the processor
 
 def run(row: Row, system: str, plan: LoadPlan, options: argparse.Namespace) -> Figures:
     """Measure one system under one load, with new processes."""
-    running = SYSTEMS[system]()
+    running = SYSTEMS[system](tls=row.tls) if row.tls else SYSTEMS[system]()
     every = options.cpus | options.load_cpus
     cpus, load_cpus = (every, every) if row.shared else (options.cpus, options.load_cpus)
     try:
         running.start(cpus)
+        plan = secured(plan, running, row.tls)
         if row.kind in (CONNECTIONS, MEMORY):
             return measure_connections(plan, running.vehicles, running.watched, cpus=load_cpus)
         vehicles = running.backends if plan.direction == DIRECT else running.vehicles
@@ -53,6 +57,15 @@ def run(row: Row, system: str, plan: LoadPlan, options: argparse.Namespace) -> F
         )  # fmt: skip
     finally:
         running.stop()
+
+
+def secured(plan: LoadPlan, running: System, tls: str) -> LoadPlan:
+    """The plan with what its vehicles need for TLS."""
+    files = running.certificates
+    if files is None:
+        return plan
+    cert, key = (files.client_cert, files.client_key) if tls == MUTUAL else ("", "")
+    return replace(plan, authority=files.authority, cert=cert, key=key)
 
 
 def plan_of(row: Row, found: Found) -> LoadPlan:
@@ -148,6 +161,12 @@ def main() -> int:
     command.add_argument("--load-cpus", type=processors, default={1}, help="processors of the load (1)")
     command.add_argument("--json", type=Path, help="write all measurements to this file")
     command.set_defaults(run=against)
+    command = commands.add_parser("handshakes", help="TLS connections a second of one processor, ours and the C mesh")
+    command.add_argument("--rounds", type=int, default=3)
+    command.add_argument("--count", type=int, default=2000, help="connections of each measurement (2000)")
+    command.add_argument("--cpus", type=processors, default={0}, help="processors of the systems (0)")
+    command.add_argument("--load-cpus", type=processors, default={1}, help="processors of the load (1)")
+    command.set_defaults(run=handshakes)
     command = commands.add_parser("scale", help="how the cost grows with the fleet: about ten minutes")
     command.add_argument("--experiments", default=",".join(EXPERIMENTS), help="only these experiments, as A,B")
     command.add_argument("--rounds", type=int, default=5, help="rounds of the tracing experiment")

@@ -12,6 +12,7 @@ from functools import partial
 
 from mesh.bench.plan import DIRECT, SCENARIOS, LoadPlan
 from mesh.bench.run import Connected, Result
+from tools.benchmark.secured import MUTUAL, PLAIN, TLS
 from tools.benchmark.systems import Amqtt, CMesh, Mosquitto, Ours, System
 
 THROUGHPUT = "messages a second"
@@ -26,7 +27,8 @@ Figures = Result | Connected
 @dataclass(frozen=True, slots=True)
 class Row:
     """``kind``: what is measured; ``least``: the required ratio; ``after``: the row whose peer's rate gives this row's
-    rate, and ``share``: the share of that rate; ``shared``: the system and the load share all processors."""
+    rate, and ``share``: the share of that rate; ``shared``: the system and the load share all processors; ``tls``: of
+    the vehicles (see ``secured``)."""
 
     name: str
     kind: str
@@ -36,6 +38,7 @@ class Row:
     after: str = ""
     share: float = 1.0
     shared: bool = False
+    tls: str = PLAIN
 
     def value(self, found: Figures) -> float:
         """The figure of one run."""
@@ -71,13 +74,17 @@ def rows() -> list[Row]:
     found.append(Row("alone-amqtt-1x1", THROUGHPUT, alone_with_one, 1.0, "amqtt"))
     for name in ("down-1x100", "down-200x1", "up-20x20", "up-200x1"):
         found.append(Row(f"2-cores-{name}", THROUGHPUT, SCENARIOS[name], asked[name], shared=True))
+    for name, least in (("down-1x100", 2.0), ("down-200x1", 1.2), ("up-200x1", 1.2)):
+        found.append(Row(f"mqtts-{name}", THROUGHPUT, SCENARIOS[name], least, tls=TLS))
     connecting = SCENARIOS["connect-10K"]
     found.append(Row("connect-9000", CONNECTIONS, replace(connecting, idle=9000), 1.0))
+    found.append(Row("mqtts-memory-9000", MEMORY, replace(connecting, idle=9000), 1 / 1.5, tls=TLS))
+    found.append(Row("mutual-memory-9000", MEMORY, replace(connecting, idle=9000), 1 / 1.5, tls=MUTUAL))
     found.append(Row("memory-18000", MEMORY, replace(connecting, idle=IDLE), 1 / 1.5, "c-mesh-2"))
     return found
 
 
-SYSTEMS: dict[str, Callable[[], System]] = {
+SYSTEMS: dict[str, Callable[..., System]] = {
     "ours": Ours,
     "c-mesh": CMesh,
     "c-mesh-2": partial(CMesh, fronts=2),

@@ -24,6 +24,7 @@ from typing import Any, Protocol, final
 import psutil
 
 from mesh.registry.embedded import free_ports
+from tools.benchmark.secured import MUTUAL, PLAIN, Certificates
 
 READY = 90.0  # seconds until a system listens: ours starts Ray on one processor
 STOP = 60.0
@@ -32,11 +33,13 @@ Address = tuple[str, int]
 
 
 class System(Protocol):
-    """``watched``: the processes that carry the load, by name; ``vehicles`` and ``backends``: the two addresses."""
+    """``watched``: the processes that carry the load, by name; ``vehicles`` and ``backends``: the two addresses.
+    ``certificates``: those of the vehicles' listener; ``None``: it is plain TCP."""
 
     vehicles: Address
     backends: Address
     watched: dict[str, int]
+    certificates: Certificates | None
 
     def start(self, cpus: set[int]) -> None:
         """Start the system on these processors; returns when it is ready."""
@@ -84,6 +87,7 @@ class Programs:
         self.vehicles: Address = ("127.0.0.1", 0)
         self.backends: Address = ("127.0.0.1", 0)
         self.watched: dict[str, int] = {}
+        self.certificates: Certificates | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         self.folder = Path(self._folder.name)
@@ -147,11 +151,14 @@ class Amqtt(Programs):
 class CMesh(Programs):
     """HAProxy, sticky by client id, before a Mosquitto as edge, with a bridge from a Mosquitto as core."""
 
-    def __init__(self, fronts: int = 1) -> None:
+    def __init__(self, fronts: int = 1, tls: str = PLAIN) -> None:
         """``fronts``: the number of HAProxys that share the port. One takes 9,900 connections if a process may have
-        20,000 descriptors."""
+        20,000 descriptors. ``tls``: see ``secured``."""
         super().__init__()
         self._fronts = fronts
+        self._tls = tls
+        if tls:
+            self.certificates = Certificates(self.folder)
 
     def start(self, cpus: set[int]) -> None:
         front, core, edge = free_ports(3)
@@ -175,11 +182,16 @@ class CMesh(Programs):
         )
 
     def _haproxy(self, front: int, edge: int, threads: int) -> str:
+        tls = ""
+        if self.certificates is not None:
+            tls = f" ssl crt {self.certificates.both} ssl-min-ver TLSv1.2 alpn mqtt"
+            if self._tls == MUTUAL:
+                tls += f" verify required ca-file {self.certificates.authority}"
         file = self.folder / "haproxy.cfg"
         file.write_text(
             f"global\n  nbthread {threads}\n  maxconn 9900\n"
             "defaults\n  mode tcp\n  timeout connect 10s\n  timeout client 1h\n  timeout server 1h\n"
-            f"frontend vehicles\n  bind 127.0.0.1:{front}\n  maxconn 9900\n  default_backend edges\n"
+            f"frontend vehicles\n  bind 127.0.0.1:{front}{tls}\n  maxconn 9900\n  default_backend edges\n"
             "backend edges\n  stick-table type string len 64 size 200k\n"
             "  stick on req.payload(0,0),mqtt_field_value(connect,client_identifier)\n"
             "  tcp-request inspect-delay 10s\n"
@@ -193,9 +205,12 @@ class CMesh(Programs):
 class Ours:
     """The mesh as ``mesh up`` starts it, with its journals and its own Ray."""
 
-    def __init__(self, doors: int = 1, edges: int = 1, telemetry: str = "", package: Path | None = None) -> None:
+    def __init__(
+        self, doors: int = 1, edges: int = 1, telemetry: str = "", package: Path | None = None, tls: str = PLAIN
+    ) -> None:
         """``telemetry``: the value of this key of the topology; ``package``: the folder of the ``mesh`` package to run
-        (default: the installed one)."""
+        (default: the installed one); ``tls``: see ``secured``."""
+        self._tls = tls
         self.vehicles: Address = ("127.0.0.1", 0)
         self.backends: Address = ("127.0.0.1", 0)
         self.watched: dict[str, int] = {}
@@ -205,6 +220,7 @@ class Ours:
         self._package = package
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         self.file = Path(self._folder.name) / "mesh.yaml"
+        self.certificates = Certificates(Path(self._folder.name)) if tls else None
 
     def start(self, cpus: set[int]) -> None:
         front, core = free_ports(2)
@@ -231,13 +247,20 @@ class Ours:
         edges = ", ".join(f"{{name: edge-{number}}}" for number in range(1, self._edges + 1))
         return (
             'mesh: bench\netcd: embedded\ntopics: {vehicle: "vehicles/{vehicle}/#", fleet: ["fleet/#"]}\n'
-            f'front_doors: [{{name: door, replicas: {self._doors}, listen: [{{mqtt: "127.0.0.1:{front}"}}]}}]\n'
+            f"front_doors: [{{name: door, replicas: {self._doors}, listen: [{self._listener(front)}]}}]\n"
             f'cores: [{{name: core, listen: [{{mqtt: "127.0.0.1:{core}"}}]}}]\n'
             f"backends: {{anonymous: true}}\npools: [{{name: standard, edges: [{edges}]}}]\n"
             # The peers' queues have no limits.
             "limits: {queue_messages: 1000000, queue_bytes: 8GiB, in_flight: 1000, receive_maximum: 1000}\n"
             f"data: data\n{self._telemetry}"
         )
+
+    def _listener(self, port: int) -> str:
+        files = self.certificates
+        if files is None:
+            return f'{{mqtt: "127.0.0.1:{port}"}}'
+        asked = f", client: required, ca: {files.authority}" if self._tls == MUTUAL else ""
+        return f'{{mqtts: "127.0.0.1:{port}", tls: {{cert: {files.cert}, key: {files.key}{asked}}}}}'
 
     def _mesh(self, *words: str) -> str:
         command = [sys.executable, "-P", "-m", "mesh.cli.main", *words]
