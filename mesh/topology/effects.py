@@ -17,7 +17,6 @@ NEW_CONNECTIONS: Final = Live("for new connections")
 PASSWORD: Final = Live("for new connections")
 PROVIDER: Final = Live("connections that it admitted, and does not admit in this form, are closed; sessions stay")
 PROVIDERS_ASKED: Final = Live("connections that another provider admitted are closed; sessions stay")
-PROXY: Final = Live("for new connections; an mqtt listener that gets its first, or loses its last, closes open ones")
 TOKENS: Final = Live("for new connections; an open one ends with its token, or when the token's key is taken away")
 TOLD: Final = Live("for new connections; an open one keeps what its CONNACK said")
 

@@ -123,7 +123,7 @@ class ListenerSpec:
     address: Annotated[Address, KEY]
     path: Annotated[str, KEY] = ""
     tls: Annotated[TlsSpec | None, PARTS] = None
-    proxy: Annotated[tuple[str, ...], effects.PROXY] = ()
+    proxy: Annotated[tuple[str, ...], effects.NEW_CONNECTIONS] = ()
     origins: Annotated[tuple[str, ...], effects.NEW_CONNECTIONS] = ()
     headers: Annotated[tuple[HeaderRule, ...], effects.NEW_CONNECTIONS, SECRET] = field(default=(), repr=False)
     identify: Annotated[tuple[str, ...], effects.PROVIDERS_ASKED] = ()

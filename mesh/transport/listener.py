@@ -205,10 +205,21 @@ class Listener:
             accepting.gate = tls
             accepting.proxy = listen.proxy
             accepting.upper = upper
+        if listen.staged:
+            self._restage()
         if before is not None:
             before.stop()
         if tls is not None:
             tls.start()
+
+    def _restage(self) -> None:
+        """Connections go through stages from now on, also where the event loop has accepted them so far."""
+        servers, self._servers = self._servers, []
+        for server, bound in servers:
+            same = bound.dup()  # the queue of connections stays; the server closes its own
+            server.close()
+            self._accepting.append((self._stages(same), same))
+            self._accepting[-1][0].start()
 
     def allow(self, limit: int, handshake: float) -> None:
         """Other limits from now on; of more connections none is closed."""

@@ -225,5 +225,4 @@ class Listeners:
 
 def _same_place(listeners: list[Listener], where: Listen) -> Listener | None:
     """The listener that can take the settings of ``where``."""
-    wanted = where.place, where.staged
-    return next((one for one in listeners if (one.listen.place, one.listen.staged) == wanted), None)
+    return next((one for one in listeners if one.listen.place == where.place), None)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 
@@ -282,6 +284,39 @@ def test_a_move_on_one_port_names_the_two_steps_that_it_takes() -> None:
             await hall.change()
             assert await hall.change(at(port, "0.0.0.0")) == [port]
             assert await answers(port)
+
+    run(main())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_load_balancers_come_and_go_and_no_connection_is_closed(shared: bool) -> None:
+    async def main() -> None:
+        port = free_port()
+        balanced = replace(at(port), proxy=(ip_network("127.0.0.1/32"),))
+        async with Hall(at(port), shared=shared) as hall:
+            await hall.open(port)
+            for listen, header in (
+                (balanced, b"PROXY TCP4 192.0.2.7 198.51.100.1 5 1883\r\n"),
+                (at(port), b""),
+                (balanced, b"PROXY UNKNOWN\r\n"),
+            ):
+                assert await hall.change(listen) == [port]
+                before = set(hall.group.streams)
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                hall._writers.append(writer)
+                writer.write(header + b"x")
+                count = hall.group.bytes_in
+                await until(lambda count=count: hall.group.bytes_in == count + 1, "the byte")  # type: ignore[misc]
+                (stream,) = set(hall.group.streams) - before
+                assert stream.peer.address == ("192.0.2.7" if b"TCP4" in header else "127.0.0.1")
+            assert len(hall.group.streams) == 4
+            assert not hall.ended
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"no header")
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+        assert free(port)
 
     run(main())
 
