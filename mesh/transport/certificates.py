@@ -31,6 +31,12 @@ MOST_REVOKED: Final = 64 << 20  # bytes of a file of lists; a revoked certificat
 CHAIN: Final = 10  # certificates of a chain
 DAY: Final = 86_400.0
 
+# What the library raises for certificates that it does not understand.
+UNREADABLE: Final = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)  # fmt: skip
+
 _LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 
@@ -47,7 +53,8 @@ class Unusable(OSError):
 
 
 def facts_of(session: ssl.SSLObject) -> TlsFacts:
-    """The facts of a handshake that has succeeded. Raises ``ValueError`` if the client's certificate cannot be read."""
+    """The facts of a handshake that has succeeded. Raises one of ``UNREADABLE`` if the client's certificate cannot be
+    read."""
     used = session.cipher()
     version, cipher = session.version() or "", "" if used is None else used[0]
     resumed = bool(session.session_reused)
@@ -120,7 +127,7 @@ def read_chain(file: Path, valid: bool = True) -> list[x509.Certificate]:
                 f"{file}: certificate {number} did not sign certificate {number - 1}; write the server's certificate "
                 "first, and each signer behind what it signed"
             )
-    if not _for_servers(first):
+    if not _for_servers(file, first):
         raise Unusable(f"{file}: the certificate is not for servers: its extended key usage has no serverAuth")
     return chain
 
@@ -145,7 +152,7 @@ def read_authorities(file: Path) -> list[x509.Certificate]:
     for one in found:
         try:
             is_authority = one.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        except (x509.ExtensionNotFound, ValueError):
+        except (x509.ExtensionNotFound, *UNREADABLE):
             is_authority = False
         if not is_authority:
             raise Unusable(f"{file}: the certificate of {name_text(one.subject)} may not sign others; remove it")
@@ -160,7 +167,7 @@ def read_lists(file: Path) -> list[x509.CertificateRevocationList]:
         for one in found:
             if any(isinstance(extension.value, x509.DeltaCRLIndicator) for extension in one.extensions):
                 raise Unusable(f"{file}: a delta list cannot be used; write the full one of {name_text(one.issuer)}")
-    except ValueError as error:
+    except UNREADABLE as error:
         raise Unusable(f"{file}: not a list of revoked certificates in PEM format: {error}") from None
     if not found:
         raise Unusable(f"{file}: no list of revoked certificates in PEM format (-----BEGIN X509 CRL-----)")
@@ -171,7 +178,7 @@ def signs(signer: x509.Certificate, signed: x509.Certificate) -> bool:
     """Whether one certificate signed the other."""
     try:
         signed.verify_directly_issued_by(signer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (InvalidSignature, *UNREADABLE):
         return False
     return True
 
@@ -192,7 +199,7 @@ def day_of(seconds: float) -> str:
 
 
 def server_names(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The DNS names of a server, in small letters."""
+    """The DNS names of a server, in small letters, of a certificate of ``read_chain``."""
     return tuple([name.lower() for name in _alternative(certificate)[0]])
 
 
@@ -200,7 +207,7 @@ def _certificates(file: Path) -> list[x509.Certificate]:
     data = _read(file, MOST)
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError:
+    except UNREADABLE:
         raise Unusable(f"{file}: no certificate in PEM format (-----BEGIN CERTIFICATE-----)") from None
 
 
@@ -216,11 +223,15 @@ def _read(file: Path, most: int, secret: bool = False) -> bytes:
     return read_given(file, secret)
 
 
-def _for_servers(certificate: x509.Certificate) -> bool:
+def _for_servers(file: Path, certificate: x509.Certificate) -> bool:
+    """Raises ``Unusable`` if an extension cannot be read."""
     try:
+        _alternative(certificate)
         uses = set(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except x509.ExtensionNotFound:
         return True
+    except UNREADABLE as error:
+        raise Unusable(f"{file}: the certificate cannot be read: {error}; have it made anew") from None
     return bool(uses & {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
 
 

@@ -25,7 +25,7 @@ from typing import Final, final
 
 from mesh.broker.peer import TlsFacts
 from mesh.transport.accept import Figures, Gate, Refusal
-from mesh.transport.certificates import DAY, day_of
+from mesh.transport.certificates import DAY, UNREADABLE, day_of
 from mesh.transport.heap import place_buffers
 from mesh.transport.listen import NONE, TlsFiles
 from mesh.transport.status import CertificateStatus, TlsStatus
@@ -92,7 +92,7 @@ class WatchedTls(Gate):
         trust = self._present().trust
         try:
             facts = trust.facts(session)
-        except ValueError as error:
+        except UNREADABLE as error:
             raise Refusal(f"its certificate cannot be read: {error}") from None
         why = trust.refusal(facts)
         if why:

@@ -51,7 +51,8 @@ class Trust:
         return sum(len(serials) for serials in self._revoked.values())
 
     def facts(self, session: ssl.SSLObject) -> TlsFacts:
-        """The facts of a handshake that has succeeded. Raises ``ValueError`` if the certificate cannot be read."""
+        """The facts of a handshake that has succeeded. Raises one of ``UNREADABLE`` if the certificate cannot be
+        read."""
         facts = facts_of(session)
         if facts.fingerprint and self._lists:
             facts.authority = self._signer(session, facts.issuer)

@@ -76,9 +76,10 @@ class Authority:
         end: datetime.datetime | None = None,
         server: bool = False,
         extra: int = 0,
+        more: Sequence[x509.ExtensionType] = (),
     ) -> Issued:
         """A certificate for these names. ``names``: further alternative names; ``extra``: bytes of an extension that
-        no one knows."""
+        no one knows; ``more``: further extensions."""
         key = make_key(kind)
         builder = _builder(subject(*common_names), self.name, key, end or now() + 90 * DAY)
         signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
@@ -91,6 +92,8 @@ class Authority:
         if extra:
             oid = x509.ObjectIdentifier("1.3.6.1.4.1.99999.1")
             builder = builder.add_extension(x509.UnrecognizedExtension(oid, b"\x04\x00" * (extra // 2)), critical=False)
+        for extension in more:
+            builder = builder.add_extension(extension, critical=False)
         return Issued(builder.sign(self.key, hashes.SHA256()), self.chain(), key)
 
     def revoke(self, *certificates: x509.Certificate, due: datetime.datetime | None = None) -> bytes:

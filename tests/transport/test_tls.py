@@ -16,6 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509 import SubjectAlternativeName
 
 from mesh.broker.peer import TlsFacts
 from mesh.transport import accept
@@ -247,6 +248,20 @@ def test_a_name_that_could_be_read_differently_is_left_out(
             answer, client = await call(hall.listener.port, town.client(town.authority.issue(*common, dns=dns)))
             assert (answer, facts(hall).common_name, facts(hall).dns) == (b"hello", left, left_dns)
             await close(client)
+
+    run(main())
+
+
+def test_a_certificate_that_cannot_be_read_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    town = Town(tmp_path)
+    x400 = x509.UnrecognizedExtension(SubjectAlternativeName.oid, bytes.fromhex("3004a3020500"))
+    unreadable = town.authority.issue("VIN7", more=[x400])
+
+    async def main() -> None:
+        async with Hall(tls=town.files()) as hall:
+            assert await refused(hall, town.client(unreadable))
+            assert "its certificate cannot be read" in caplog.text
+            assert not await refused(hall, town.client(town.authority.issue("VIN8")))
 
     run(main())
 
