@@ -26,6 +26,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, cast, final
 
 from mesh.broker.notices import Notices
@@ -38,12 +39,13 @@ from mesh.transport.status import TlsStatus
 from mesh.transport.stream import Stream
 from mesh.wire.proxy import ProxyError
 
-BATCH: Final = 32  # connections that are accepted in one turn
+BATCH: Final = 16  # connections that are accepted in one turn
 WAITING: Final = 1024  # arrivals that wait for their handshake; beyond that none is accepted until half have begun
 PENDING: Final = 1024  # handshakes that have begun and not ended
+ENDED: Final = 8  # handshakes that give way in one turn
 OLD: Final = 1.0  # seconds after which a handshake gives way to others: usual ones take a few round trips
 SHARE: Final = 0.25  # of the time that passes, for handshakes that start
-LONGEST: Final = 0.005  # seconds of handshakes that start in one turn
+LONGEST: Final = 0.002  # seconds of handshakes that start in one turn
 _LATER: Final = 0.05  # seconds until it is looked again whether one may start
 STARVED: Final = 1.0  # seconds until accept is tried again when no file can be opened
 
@@ -113,17 +115,20 @@ class Pace:
                 budget -= cost
             self._waiting.popleft()
         if self._waiting:
-            if room > 0:
+            if room > 0 or self._give_way(now):
                 self._timer = self._loop.call_soon(self._run)
             else:
                 self._timer = self._loop.call_later(_LATER, self._run)
-                self._give_way(now)
 
-    def _give_way(self, now: float) -> None:
-        """End the oldest handshakes, as many as wait, if they are old."""
-        old = [arrival for arrival, began in self._pending.items() if now - began >= OLD]
-        for arrival in old[: len(self._waiting)]:
+    def _give_way(self, now: float) -> bool:
+        """End the oldest handshakes, if they are old: as many as wait, and few in one turn. Returns whether some
+        ended."""
+        most = min(len(self._waiting), ENDED)
+        old = [arrival for arrival, began in islice(self._pending.items(), most) if now - began >= OLD]
+        for arrival in old:
+            self.over(arrival)
             arrival.give_way()
+        return bool(old)
 
 
 class Gate:
