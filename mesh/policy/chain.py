@@ -72,7 +72,7 @@ class Chain:
                 return verdict
             if verdict is not None:
                 return self._wait(verdict, index, connect, peer)
-        raise self._nobody(connect, peer)
+        raise self._unadmitted(connect, peer)
 
     def proven(self, connect: Connect, claim: Claim) -> Claim:
         """The claim of a client that proved it by an authentication method. Raises ``Refused``."""
@@ -98,7 +98,7 @@ class Chain:
         return False
 
     def _stands(self, provider: Provider, claim: Claim) -> bool:
-        """Whether a provider's claim is enough: nobody may take a name without a proof that others have to prove."""
+        """Whether a provider's claim is enough: a name that another provider knows has to be proved."""
         return provider.proves or not any(other.knows(claim.name) for other in self.providers)
 
     async def _wait(self, verdict: Awaitable[Verdict], index: int, connect: Connect, peer: Peer) -> Claim:
@@ -110,12 +110,12 @@ class Chain:
                 while found is None:
                     index += 1
                     if index == len(self.providers):
-                        raise self._nobody(connect, peer)
+                        raise self._unadmitted(connect, peer)
                     provider = self.providers[index]
                     later = self._ask(provider, connect, peer)
                     found = later if later is None or isinstance(later, Claim) else await self._answer(provider, later)
                 if not self._stands(provider, found):
-                    raise self._nobody(connect, peer)
+                    raise self._unadmitted(connect, peer)
         except TimeoutError:
             why = f"the provider {provider.name!r} did not answer within {self._deadline:g} s"
             raise Refused(SERVER_UNAVAILABLE, why) from None
@@ -150,7 +150,7 @@ class Chain:
         self._notices.warn("failed", "the provider %r could not decide about a client: %r", provider.name, error)
         return Refused(SERVER_UNAVAILABLE, f"the provider {provider.name!r} could not decide")
 
-    def _nobody(self, connect: Connect, peer: Peer) -> Refused:
+    def _unadmitted(self, connect: Connect, peer: Peer) -> Refused:
         """No provider admitted the client."""
         for provider in self.providers:
             provider.unknown(connect, peer)
