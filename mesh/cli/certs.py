@@ -38,11 +38,12 @@ EXAMPLES: Final = """\
 examples:
   mesh certs init certs                              make an authority in the new folder certs
   mesh certs server door.example.com 192.0.2.7       a certificate of a listener, for all these names
-  mesh certs internal mesh.yaml                      one for each node of the topology that has none
   mesh certs vehicle VIN1 VIN2                       one for each of these vehicles or back ends
   mesh certs list                                    what is in use, and when it expires
   mesh certs renew --within 30                       sign again what expires within 30 days
   mesh certs revoke vehicle/VIN1 --reason key-compromise
+  mesh certs init inside                             another authority, for the nodes of a mesh alone
+  mesh certs internal mesh.yaml --folder inside      one for each node of the topology that has none
 
 All but init use the folder certs, or --folder FOLDER. ca.pem and crl.pem there are for the keys ca and crl of a
 listener. ca.key signs: keep the folder on a machine of its own, and copy what each machine needs. This is for trying

@@ -95,8 +95,9 @@ def plan_of(topology: Topology, endpoints: Iterable[str], secret: bytes) -> Clus
     for node in nodes(topology):
         listens = tuple(f"{listener.kind}://{listener.address}" for listener in node.listen)
         planned.append(PlannedNode(node.name, node.role, dict(node.resources), listens))
+    scheme = "http" if topology.internal is None else "https"
     if topology.console is not None:
-        planned.append(PlannedNode(CONSOLE, CONSOLE, listens=(f"http://{topology.console}",)))
+        planned.append(PlannedNode(CONSOLE, CONSOLE, listens=(f"{scheme}://{topology.console}",)))
     return ClusterPlan(
         mesh=topology.mesh,
         data=str(topology.data),

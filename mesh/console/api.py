@@ -135,8 +135,9 @@ async def _targets(request: web.Request) -> web.Response:
     status = await request.app[SOURCE].status()
     places = [(row.metrics, row.name, row.role) for row in status.nodes if row.metrics]
     places.append((request.host, CONSOLE, CONSOLE))
+    secure = {"__scheme__": "https"} if request.secure else {}
     return _json([
-        {"targets": [place], "labels": {"mesh": status.mesh, "node": name, "role": role}}
+        {"targets": [place], "labels": {"mesh": status.mesh, "node": name, "role": role, **secure}}
         for place, name, role in places
     ])  # fmt: skip
 

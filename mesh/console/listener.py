@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final, cast, final
+import ssl
+from typing import TYPE_CHECKING, Final, cast, final
 
 from aiohttp import web
 
@@ -16,6 +17,9 @@ from mesh.console.api import application
 from mesh.console.source import VehicleSource
 from mesh.console.status import ConsoleStatus
 from mesh.topology.units import Address, is_loopback
+
+if TYPE_CHECKING:
+    from mesh.transport.tlsserving import ServingTls
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +33,13 @@ _LINE: Final = 4096
 
 @final
 class Console:
-    """One console. ``start`` raises ``OSError`` with one sentence."""
+    """One console; ``tls`` if its clients show certificates. ``start`` raises ``OSError`` with one sentence."""
 
-    def __init__(self, source: VehicleSource, address: Address) -> None:
+    def __init__(self, source: VehicleSource, address: Address, tls: ServingTls | None = None) -> None:
         self._source = source
         self.address = address
+        self._tls = tls
+        self._context: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
         self._refused = 0
@@ -62,8 +68,13 @@ class Console:
                 max_field_size=_LINE, shutdown_timeout=1.0,
             )  # fmt: skip
             await self._runner.setup()
-        self._server = await asyncio.get_running_loop().create_server(self._connected, host, self.address.port)
-        if not is_loopback(host):
+        if self._tls is not None and self._context is None:
+            self._context = await self._tls.start()
+        self._server = await asyncio.get_running_loop().create_server(
+            self._connected, host, self.address.port, ssl=self._context,
+            ssl_handshake_timeout=None if self._context is None else SECONDS,
+        )  # fmt: skip
+        if self._tls is None and not is_loopback(host):
             log.warning("every client that can reach the console at %s can see the mesh", self.address)
 
     def serve(self) -> None:
@@ -86,6 +97,8 @@ class Console:
         """Stop listening, and close all connections within ``grace`` seconds."""
         if self._server is not None:
             self._server.close()
+        if self._tls is not None:
+            self._tls.stop()
         try:
             async with asyncio.timeout(grace):
                 if self._runner is not None:

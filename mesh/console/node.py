@@ -77,7 +77,8 @@ class ConsoleNode:
         await self._follower.start()
 
     def _make(self, config: NodeConfig) -> Console:
-        return Console(MeshSource(config.topology, config.endpoints, self._data), _address(config))
+        source = MeshSource(config.topology, config.endpoints, self._data)
+        return Console(source, _address(config), config.serving("console"))
 
     async def prepare(self, config: NodeConfig) -> Prepared:
         """Prepare other settings: the address, and the levels of the log. Raises ``OSError``."""

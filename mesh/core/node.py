@@ -36,6 +36,7 @@ from mesh.registry.record import Record
 from mesh.transport.dialler import Address, Dialler
 from mesh.transport.stream import LINK_PORTION, StreamGroup
 from mesh.transport.trail import Trail
+from mesh.transport.unixsocket import Secure
 from mesh.transport.waiting import until
 from mesh.wire.topics import is_shared
 
@@ -66,6 +67,7 @@ class CoreNode:
         self._clients: BackEndClients | None = None
         self._owners: MapOwners | None = None
         self._trail: Trail | None = None
+        self._secure: Secure | None = None
 
     def _configure(self, config: NodeConfig) -> None:
         self._config = config
@@ -76,6 +78,7 @@ class CoreNode:
         """Recover, connect to the edges, then listen to back ends."""
         self._configure(await newest(self._config))
         config = self._config
+        self._secure = config.secure()
         # A mistake is named before anything is opened.
         clients = self._clients = BackEndClients(config, self._grants.backends)
         self._trail = begin_trail(config.folder)
@@ -220,7 +223,8 @@ class CoreNode:
             return TierSocket(group, link, broker_host.turn, dialler.welcomed)
 
         dialler = Dialler(
-            config.name, f"edge {edge}", lambda: self._addresses.get(edge), config.unix_path(edge, TIER), make
+            config.name, f"edge {edge}", lambda: self._addresses.get(edge), config.unix_path(edge, TIER), make,
+            self._secure,
         )  # fmt: skip
         return dialler
 

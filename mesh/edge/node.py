@@ -39,7 +39,6 @@ from mesh.registry.members import Member
 from mesh.registry.record import Record
 from mesh.transport.admission import Admission
 from mesh.transport.endpoint import Endpoint
-from mesh.transport.listen import Listen
 from mesh.transport.refusal import Refused
 from mesh.transport.stream import LINK_PORTION
 from mesh.transport.trail import Trail
@@ -171,7 +170,7 @@ class EdgeNode:
         suspects.blame(last_ending(config.folder), last_crumb(config.folder))
         return Devices(
             config.name, epoch, broker_host.broker, broker_host.journal, broker_host.turn, broker_host.wheel,
-            config.secret, self._admit, self._device_limits.present, listen=Listen(DEVICE, config.topology.bind, port),
+            config.secret, self._admit, self._device_limits.present, listen=config.inside(DEVICE, port),
             grace=limits.attach_grace, unix_path=config.unix_path(config.name, DEVICE),
             links=config.members(MAX_LINKS), breadcrumb=self._lay_breadcrumb(), suspects=suspects,
         )  # fmt: skip
@@ -187,7 +186,7 @@ class EdgeNode:
         config = self._config
         return Endpoint(
             config.name, broker_host.broker, broker_host.turn, broker_host.wheel, config.admit_core,
-            listen=[Listen(TIER, config.topology.bind, port)],
+            listen=[config.inside(TIER, port)],
             admission=Admission(self._member_limits, config.members(_CORES)),
             connect_timeout=config.topology.limits.connect_timeout, packet_rate=config.topology.limits.packet_rate,
             portion=LINK_PORTION, unix_path=config.unix_path(config.name, TIER), trail=self._trail,
@@ -264,7 +263,7 @@ class EdgeNode:
             return NodeStatus(revision=self._config.revision)
         found, links = broker_host.status(), devices.status()
         settings = "" if follower is None else follower.detail
-        details = (self._waits(), found.detail, ownership.detail, links.detail, settings)
+        details = (self._waits(), found.detail, ownership.detail, links.detail, settings, cores.detail())
         return EdgeStatus(
             metrics=services.metrics,
             detail="; ".join(part for part in details if part),

@@ -29,7 +29,7 @@ from mesh.transport.listeners import ListenerChange, Listeners, spread
 from mesh.transport.status import CLIENT, SocketsStatus
 from mesh.transport.stream import EAGER, LINK_PORTION, Stream, StreamGroup
 from mesh.transport.turn import Turn
-from mesh.transport.unixsocket import UnixPath, no_unix_path
+from mesh.transport.unixsocket import Secure, UnixPath, no_unix_path
 from mesh.transport.wheel import Wheel
 from mesh.wire.limits import PacketLimits
 from mesh.wire.reasons import NOT_AUTHORIZED
@@ -49,7 +49,8 @@ Holds = Callable[[Claim, Peer], bool]
 @final
 class FrontDoor:
     """``listen``: where to listen; the ports really bound are in ``ports``. ``epoch`` grows with each start of a door
-    with this name. ``unix_path`` returns an edge's Unix socket on this machine.
+    with this name. ``unix_path`` returns an edge's Unix socket on this machine, ``secure`` the TLS
+    context of a device link.
 
     ``identify`` returns the claim of a CONNECT. ``prover`` proves the mesh secret (see ``handshake``).
     Several doors of one machine may listen on the same address.
@@ -68,6 +69,7 @@ class FrontDoor:
         tracer: Tracer | None = None,
         settings: DoorSettings | None = None,
         unix_path: Callable[[str], UnixPath] = _no_unix_paths,
+        secure: Secure | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         settings = settings or DoorSettings()
@@ -81,7 +83,7 @@ class FrontDoor:
         self._inside = StreamGroup(loop, self.wheel, portion=LINK_PORTION)
         self.links = Links(
             name, epoch, prover, members, unix_path, self._inside, self.turn, settings.held_per_edge,
-            settings.held_per_vehicle, settings.held,
+            settings.held_per_vehicle, settings.held, secure,
         )  # fmt: skip
         self.clients = ClientContext(
             name, self.group, admission, settings.connect_timeout, settings.attach_timeout, settings.packet_rate,

@@ -33,7 +33,7 @@ from mesh.transport.states import REJECTED
 from mesh.transport.status import DEVICE
 from mesh.transport.stream import StreamGroup
 from mesh.transport.turn import Turn
-from mesh.transport.unixsocket import UnixPath
+from mesh.transport.unixsocket import Secure, UnixPath
 from mesh.wire.tracecontext import TraceContext
 
 AWAY: Final = "away"
@@ -125,6 +125,7 @@ class EdgeLink(SocketOwner):
         limit: int,
         share: int,
         allowance: Allowance,
+        secure: Secure | None = None,
     ) -> None:
         self.name = f"{door} to {edge}"
         self.edge = edge
@@ -148,7 +149,7 @@ class EdgeLink(SocketOwner):
         self._easing: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._replay: asyncio.Task[None] | None = None
-        self._dialler = Dialler(door, f"edge {edge}", lambda: directory.address(edge), unix_path, self._make)
+        self._dialler = Dialler(door, f"edge {edge}", lambda: directory.address(edge), unix_path, self._make, secure)
 
     # Life
 

@@ -17,7 +17,7 @@ from mesh.node.closing import close_together
 from mesh.transport.handshake import Prover, new_instance
 from mesh.transport.stream import StreamGroup
 from mesh.transport.turn import Turn
-from mesh.transport.unixsocket import UnixPath
+from mesh.transport.unixsocket import Secure, UnixPath
 from mesh.transport.waiting import until
 
 
@@ -48,7 +48,8 @@ class EdgeMembers(Protocol):
 class Links(Allowance):
     """``unix_path`` returns an edge's Unix socket on this machine. ``group`` is the group of the links' sockets, not of
     the vehicles'. ``limit``: bytes held for one edge, fewer if there are so many edges that they would hold more than
-    half of ``most`` together; ``share``: bytes held for one vehicle; ``most``: bytes held for all edges."""
+    half of ``most`` together; ``share``: bytes held for one vehicle; ``most``: bytes held for all edges. ``secure``
+    gives the TLS context of a link, if links have TLS."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Links(Allowance):
         limit: int,
         share: int,
         most: int,
+        secure: Secure | None = None,
     ) -> None:
         super().__init__(most)
         self._door = door
@@ -73,6 +75,7 @@ class Links(Allowance):
         self._turn = turn
         self._limit = limit
         self._share = share
+        self._secure = secure
         self._links: dict[str, EdgeLink] = {}
         self._addresses: dict[str, tuple[str, int]] = {}
         self._next = 0
@@ -88,7 +91,7 @@ class Links(Allowance):
         if link is None:
             link = EdgeLink(
                 self._door, edge, self._instance, self._prover, self, self._unix_path(edge), self._group, self._turn,
-                self._limit, self._share, self,
+                self._limit, self._share, self, self._secure,
             )  # fmt: skip
             self._links[edge] = link
             self._divide()

@@ -100,6 +100,7 @@ class DoorNode:
         door = self._door = FrontDoor(
             config.name, epoch, listen, DoorMap(services), services.members, guard.chains.decide, config.secret,
             admission, services.tracer, _settings(config), lambda edge: config.unix_path(edge, DEVICE),
+            config.secure(),
         )  # fmt: skip
         await services.start(self._member)
         await self._wait_for_edges(services)

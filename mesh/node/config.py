@@ -11,7 +11,7 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
@@ -25,12 +25,15 @@ from mesh.topology import topology as terms
 from mesh.topology.nodes import NodeSpec, nodes
 from mesh.topology.topology import Topology
 from mesh.transport.arrivals import ArrivalLimits
-from mesh.transport.listen import Listen
+from mesh.transport.listen import Listen, TlsFiles
 from mesh.transport.refusal import Refused
-from mesh.transport.unixsocket import UnixPath, socket_path
+from mesh.transport.unixsocket import Secure, UnixPath, socket_path
 from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
+
+if TYPE_CHECKING:
+    from mesh.transport.tlsserving import ServingTls
 
 # The two ports of an edge: front doors connect to one, cores to the other.
 DEVICE: Final = "device"
@@ -112,6 +115,33 @@ class NodeConfig:
     def listens(self) -> list[Listen]:
         """Where this node listens for clients."""
         return [listener.listen() for listener in self.spec.listen]
+
+    def inside(self, kind: str, port: int) -> Listen:
+        """Where this node listens for other nodes."""
+        return Listen(kind, self.topology.bind, port, tls=self.internal())
+
+    def internal(self) -> TlsFiles | None:
+        """The certificates with which this node meets others; ``None`` without TLS between them."""
+        internal = self.topology.internal
+        return None if internal is None else internal.files(self.name)
+
+    def secure(self) -> Secure | None:
+        """The TLS context of a connection to another node; ``None`` without TLS between them. Call it once."""
+        files = self.internal()
+        if files is None:
+            return None
+        from mesh.transport.tlsdialling import DiallingTls  # takes 10 MB, and most meshes have no TLS inside
+
+        return DiallingTls(files).context
+
+    def serving(self, what: str) -> ServingTls | None:
+        """TLS for a server of this node for scrapers or operators; ``None`` without TLS inside the mesh."""
+        files = self.internal()
+        if files is None:
+            return None
+        from mesh.transport.tlsserving import ServingTls  # takes 10 MB, and most meshes have no TLS inside
+
+        return ServingTls(f"{self.name}, {what}", files)
 
     def member_limits(self) -> PacketLimits:
         """Limits of packets between members of the mesh."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from mesh.figures.node import NodeStatus
 from mesh.node.address import own_host
@@ -19,6 +20,9 @@ from mesh.telemetry.exposition import Exposition
 from mesh.telemetry.prometheus import exposition
 from mesh.topology.nodes import metrics_addresses
 from mesh.topology.units import Address, names_loopback
+
+if TYPE_CHECKING:
+    from mesh.transport.tlsserving import ServingTls
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,8 @@ class Metrics:
         self._status = status
         first = config.topology.telemetry.prometheus
         local = first is not None and first.loopback
+        self._tls: ServingTls | None = None
+        self._context: ssl.SSLContext | None = None
         self._exposition = Exposition(self._render, names_loopback if local else _any_name)
 
     async def open(self) -> None:
@@ -64,7 +70,7 @@ class Metrics:
             except OSError as error:
                 log.warning("no metrics at %s: %s", address, error)
                 continue
-            log.info("metrics at http://%s/metrics", self.address)
+            log.info("metrics at %s://%s/metrics", "http" if self._context is None else "https", self.address)
             return
         log.error("no metrics: none of the %d ports from %s on can be bound", len(addresses), min(addresses, key=_port))
 
@@ -73,7 +79,10 @@ class Metrics:
         await self._listen(choices(self._config)[0])
 
     async def _listen(self, address: Address) -> None:
-        port = await self._exposition.open(address.host, address.port)
+        if self._context is None and (tls := self._config.serving("metrics")) is not None:
+            self._context = await tls.start()
+            self._tls = tls
+        port = await self._exposition.open(address.host, address.port, self._context)
         self.address = str(Address(await own_host(address.host, self._config.endpoints), port))
 
     async def _render(self) -> bytes:
@@ -82,4 +91,6 @@ class Metrics:
     async def close(self, grace: float = 0.0) -> None:
         """Stop listening; requests end within ``grace`` seconds."""
         self.address = ""
+        if self._tls is not None:
+            self._tls.stop()
         await self._exposition.close(grace)

@@ -105,7 +105,7 @@ class Scraped:
         if metrics is None:
             log.info("no metrics from now on")
         elif metrics.address:
-            log.info("metrics at http://%s/metrics", metrics.address)
+            log.info("metrics at %s from now on", metrics.address)
         else:
             self._endings.add(self._open_when_free(metrics), "the start of the metrics")
 

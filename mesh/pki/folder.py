@@ -14,6 +14,7 @@ It knows files and what certificates are for. It must never know a topology or a
 
 * a key is written once, with mode 0600, and never written over; a certificate is replaced in one step;
 * a certificate is in ``issued`` before it is in use, so that all that are in use can be revoked;
+* one authority signs for vehicles or for nodes, not for both: who trusts it for one must not admit the other;
 * one process at a time changes the folder.
 """
 
@@ -62,6 +63,7 @@ _USES: Final = {
     INTERNAL: (signing.SERVER, signing.CLIENT),
     VEHICLE: (signing.CLIENT,),
 }
+_FOR: Final = {INTERNAL: "nodes", VEHICLE: "vehicles"}
 _EARLIER: Final = timedelta(hours=1)  # a certificate is valid a little earlier: clocks differ
 _DAY: Final = timedelta(days=1)
 
@@ -126,6 +128,7 @@ class Folder:
         alternative = tuple([server_name(one) for one in names])
         with self._locked():
             authority = self.authority()
+            self._check_alone(kind)
             if cert.exists():
                 raise PkiError(
                     f"{cert} exists; renew it (mesh certs renew {kind}/{name}), or revoke it first to have a new key"
@@ -222,6 +225,16 @@ class Folder:
         """From an hour ago; not longer than ``most``, the end of the authority."""
         end = self._now + timedelta(days=days)
         return Validity(self._now - _EARLIER, end if most is None else min(end, most))
+
+    def _check_alone(self, kind: str) -> None:
+        """Vehicles and nodes have different authorities: else a vehicle's certificate would open the ports of the
+        nodes. Raises ``PkiError``."""
+        other = {INTERNAL: VEHICLE, VEHICLE: INTERNAL}.get(kind)
+        if other is not None and (self.path / other).exists():
+            raise PkiError(
+                f"the authority in {self.path} signs for {_FOR[other]}, so none for {_FOR[kind]}; make another one: "
+                "mesh certs init OTHER, and --folder OTHER"
+            )
 
     def _own_key(self, file: Path, kind: str) -> Private:
         """A new key in a new file; one that is there has no certificate yet, and is used."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
@@ -37,9 +38,12 @@ class Exposition:
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
 
-    async def open(self, host: str, port: int) -> int:
+    async def open(self, host: str, port: int, context: ssl.SSLContext | None = None) -> int:
         """Listen; return the port, which the system chooses for 0. Raises ``OSError``."""
-        self._server = await asyncio.start_server(self._connected, host, port, limit=MAX_HEAD)
+        self._server = await asyncio.start_server(
+            self._connected, host, port, limit=MAX_HEAD, ssl=context,
+            ssl_handshake_timeout=None if context is None else SECONDS,
+        )  # fmt: skip
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 

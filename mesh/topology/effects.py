@@ -36,6 +36,11 @@ ETCD: Final = Refused(
     "'mesh down', copy the mesh's keys if they are in another etcd then, and 'mesh up' with the new file",
     down=True,
 )
+INTERNAL: Final = Refused(
+    "a node with these files and one without them do not understand each other; what is in the files may change",
+    "'mesh down', then 'mesh up' with the new file",
+    down=True,
+)
 MACHINE: Final = Refused(
     "its journal is on the machine where it runs",
     "'mesh down', move the node's folder to the new machine, then 'mesh up' with the new file",

@@ -22,6 +22,7 @@ from mesh.topology.etcd import read_etcd
 from mesh.topology.fields import Notes, Table, table
 from mesh.topology.groups import read_backends, read_cores, read_front_doors, read_pools
 from mesh.topology.identity import read_identity
+from mesh.topology.internal import check_internal, read_internal
 from mesh.topology.mistakes import Mistake, TopologyErrors
 from mesh.topology.ranges import or_word, within
 from mesh.topology.topology import (
@@ -46,7 +47,7 @@ from mesh.wire.topics import filter_error, overlap
 
 SECTIONS: Final = (
     "mesh", "etcd", "identity", "topics", "inbox", "front_doors", "cores", "pools", "backends", "access",
-    "dead_letters", "limits", "map", "telemetry", "logs", "console", "data", "ray", "bind",
+    "dead_letters", "limits", "map", "telemetry", "logs", "console", "internal", "data", "ray", "bind",
 )  # fmt: skip
 
 
@@ -84,6 +85,7 @@ def loads(data: bytes, file: str, folder: Path) -> Topology:
     topology = None if top is None else _topology(top, folder)
     if topology is not None and top is not None:
         checks.run(top, topology)
+        check_internal(top, topology)
     if topology is None or notes.mistakes:
         raise TopologyErrors(notes.mistakes)
     return topology
@@ -113,6 +115,7 @@ def _topology(top: Table, folder: Path) -> Topology:
         telemetry=_telemetry(top),
         logs=_logs(top),
         console=top.value("console", units.address, None),
+        internal=read_internal(top, path),
         data=top.value("data", path, path(".mesh")),
         ray=top.value("ray", _ray, LOCAL),
         bind=top.value("bind", units.host, "127.0.0.1"),

@@ -27,7 +27,7 @@ from mesh.topology import effects
 from mesh.topology.keys import KEY, LIVE, PARTS, SECRET, SIZE, TIME, Form, Parts
 from mesh.topology.provider import USER, IdentityRule, ProviderSpec, asked, planned
 from mesh.topology.units import Address
-from mesh.transport.listen import NONE, HeaderRule, KeyPair, Listen, TlsFiles
+from mesh.transport.listen import NONE, REQUIRED, HeaderRule, KeyPair, Listen, TlsFiles
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import NOT_AUTHORIZED, UNSPECIFIED_ERROR
 
@@ -39,6 +39,7 @@ REJECT: Final = "reject"
 DROP_OLDEST: Final = "drop_oldest"
 DEAD_LETTER: Final = "dead_letter"
 HOLD: Final = "hold"
+NODE: Final = "{node}"  # in the path of a file: the name of the node
 NEVER: Final = float(0xFFFFFFFF)  # a session expiry that means never (MQTT 5.0 section 3.1.2.11.2)
 # The reason code for a client without permission; the second one does not reveal the reason.
 REFUSALS: Final = {"not_authorized": NOT_AUTHORIZED, "unspecified_error": UNSPECIFIED_ERROR}
@@ -279,6 +280,22 @@ class MapRule:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InternalTlsSpec:
+    """Files in PEM format, for what nodes, scrapers and operators send to each other; ``{node}`` in a path is the name
+    of the node. Both ends show a certificate that an authority in ``ca`` has signed."""
+
+    ca: Annotated[Path, effects.INTERNAL]
+    cert: Annotated[Path, effects.INTERNAL]
+    key: Annotated[Path, effects.INTERNAL]
+
+    def files(self, node: str) -> TlsFiles:
+        """Those of one node, for its listeners and its connections to others."""
+        ca, cert, key = (Path(str(file).replace(NODE, node)) for file in (self.ca, self.cert, self.key))
+        return TlsFiles((KeyPair(cert, key),), REQUIRED, ca)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySpec:
     """``otlp``: the receiver of spans, or ``None``; ``sample``: the share of messages traced; ``watch``: vehicles that
     are always traced; ``sys_interval``: seconds between two updates of $SYS, 0 for none."""
@@ -432,6 +449,7 @@ class Topology:
     telemetry: Annotated[TelemetrySpec, PARTS]
     logs: Annotated[LogsSpec, PARTS]
     console: Annotated[Address | None, LIVE]
+    internal: Annotated[InternalTlsSpec | None, Parts(effects.INTERNAL), Form("internal.tls")] = None
     data: Annotated[Path, effects.DATA]
     ray: Annotated[str, effects.RAY]
     bind: Annotated[str, effects.BIND]

@@ -13,10 +13,11 @@ def warnings(topology: Topology) -> list[str]:
     """One sentence each, which begins with the key."""
     found = []
     console = topology.console
-    if console is not None and not console.loopback:
+    if console is not None and not console.loopback and topology.internal is None:
         found.append(
             f"console: the console has no login, so every client that reaches {console} sees the mesh; "
-            "write an address of this machine only, such as 127.0.0.1:8080, or let a firewall admit operators alone"
+            "write an address of this machine only, such as 127.0.0.1:8080, or internal: {tls: ...}, or let a firewall "
+            "admit operators alone"
         )
     unproven = [
         str(listener.address)

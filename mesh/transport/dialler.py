@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable
 from typing import Final, Protocol, cast, final
 
-from mesh.transport.unixsocket import UnixPath, connect
+from mesh.transport.unixsocket import Secure, UnixPath, connect
 
 CONNECT: Final = 3.0  # seconds for a TCP connection within one site
 FIRST_RETRY: Final = 0.05  # seconds; a node that died restarts within a few seconds, and messages wait for it
@@ -42,7 +42,8 @@ class Dialled(Protocol):
 class Dialler:
     """``name`` and ``peer`` are for the log: "``name``: ``peer`` is disconnected". ``address`` returns the address of
     the other node, or ``None`` while it is unknown; ``unix_path`` its Unix socket on this machine; ``make`` a new
-    protocol, which calls ``welcomed`` when the other node has accepted this one."""
+    protocol, which calls ``welcomed`` when the other node has accepted this one; ``secure`` the TLS context of a
+    connection, if it has TLS."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Dialler:
         address: Callable[[], Address | None],
         unix_path: UnixPath,
         make: Callable[[], Dialled],
+        secure: Secure | None = None,
     ) -> None:
         self.trouble = ""  # what was last logged about the other node; empty while it is connected
         self._name = name
@@ -58,6 +60,7 @@ class Dialler:
         self._address = address
         self._unix_path = unix_path
         self._make = make
+        self._secure = secure
         self._connection: Dialled | None = None
         self._connected = False
         self._welcome = False
@@ -146,7 +149,8 @@ class Dialler:
         host, port = address
         try:
             async with asyncio.timeout(CONNECT):
-                await connect(asyncio.get_running_loop(), lambda: protocol, self._unix_path(port), host, port)
+                loop, path = asyncio.get_running_loop(), self._unix_path(port)
+                await connect(loop, lambda: protocol, path, host, port, self._secure)
         except (OSError, TimeoutError) as error:
             connection.abort()
             self._report(f"cannot be reached at {host}:{port}: {str(error) or 'no answer'}")

@@ -40,7 +40,7 @@ _ENDED: Final = 64  # connections that end in one turn
 
 log = logging.getLogger(__name__)
 
-_Stamp = tuple[int, int, int, int]
+Stamp = tuple[int, int, int, int]
 
 
 @final
@@ -59,7 +59,7 @@ class WatchedTls(Gate):
         self._protocol = protocol
         self._streams = streams
         self._contexts: Contexts | None = None
-        self._stamps: dict[Path, _Stamp | None] = {}
+        self._stamps: dict[Path, Stamp | None] = {}
         self._earliest = math.inf  # the end of the first client certificate of an open connection
         self._task: asyncio.Task[None] | None = None
 
@@ -144,7 +144,7 @@ class WatchedTls(Gate):
 
     async def _look(self) -> bool:
         """Read the files if they have changed. Returns whether others are in force."""
-        stamps = await asyncio.to_thread(_stamps, self.files)
+        stamps = await asyncio.to_thread(stamps_of, self.files)
         if stamps == self._stamps:
             return False
         listed = self.files.crl
@@ -164,12 +164,12 @@ class WatchedTls(Gate):
         ))  # fmt: skip
         return True
 
-    def _read(self, valid: bool = True) -> tuple[dict[Path, _Stamp | None], Contexts]:
-        stamps = _stamps(self.files)  # first: a change while they are read is seen the next time
+    def _read(self, valid: bool = True) -> tuple[dict[Path, Stamp | None], Contexts]:
+        stamps = stamps_of(self.files)  # first: a change while they are read is seen the next time
         return stamps, load(self.files, self._protocol, valid)
 
-    def _read_lists(self) -> tuple[dict[Path, _Stamp | None], Contexts]:
-        stamps = _stamps(self.files)
+    def _read_lists(self) -> tuple[dict[Path, Stamp | None], Contexts]:
+        stamps = stamps_of(self.files)
         return stamps, self._present().revised(load_trust(self.files))
 
     async def _check(self) -> None:
@@ -199,12 +199,12 @@ class WatchedTls(Gate):
         return True
 
 
-def _stamps(files: TlsFiles) -> dict[Path, _Stamp | None]:
+def stamps_of(files: TlsFiles) -> dict[Path, Stamp | None]:
     """What changes when a file changes; ``None`` for a file that cannot be reached."""
     return {file: _stamp(file) for file in files.files()}
 
 
-def _stamp(file: Path) -> _Stamp | None:
+def _stamp(file: Path) -> Stamp | None:
     try:
         about = os.stat(file)
     except OSError:

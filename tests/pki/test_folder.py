@@ -48,15 +48,12 @@ def test_certificates_verify_with_openssl(tmp_path: Path, kind: str) -> None:
     folder.create("test authority", kind)
     names = ["door.example.com", "*.fleet.example.com", "192.0.2.7", "2001:db8::7"]
     server = folder.issue(SERVER, names[0], names)
-    inside = folder.issue(INTERNAL, "edge-1", ["edge-1", "127.0.0.1"])
     vehicle = folder.issue(VEHICLE, "VIN-1HGBH41")
     assert verify(folder, server.file, "-purpose", "sslserver") == ""
     assert verify(folder, server.file, "-verify_hostname", "eu.fleet.example.com") == ""
     assert "mismatch" in verify(folder, server.file, "-verify_hostname", "other.example.com")
     assert verify(folder, server.file, "-verify_ip", "2001:db8::7") == ""
     assert "unsuitable certificate purpose" in verify(folder, server.file, "-purpose", "sslclient")
-    assert verify(folder, inside.file, "-purpose", "sslserver") == ""
-    assert verify(folder, inside.file, "-purpose", "sslclient") == ""
     assert verify(folder, vehicle.file, "-purpose", "sslclient") == ""
     assert "unsuitable certificate purpose" in verify(folder, vehicle.file, "-purpose", "sslserver")
     code, said = openssl("x509", "-in", vehicle.file, "-noout", "-subject", "-nameopt", "RFC2253")
@@ -66,6 +63,20 @@ def test_certificates_verify_with_openssl(tmp_path: Path, kind: str) -> None:
     code, said = openssl("pkey", "-in", folder.file(VEHICLE, "VIN-1HGBH41", "key"), "-check", "-noout", "-text")
     assert "Key is valid" in said
     assert ("P-256" if kind == ECDSA else "3072 bit") in said
+
+
+def test_nodes_have_certificates_for_both_ends_and_an_authority_of_their_own(folder: Folder, tmp_path: Path) -> None:
+    inside = folder.issue(INTERNAL, "edge-1", ["edge-1", "127.0.0.1"])
+    assert verify(folder, inside.file, "-purpose", "sslserver") == ""
+    assert verify(folder, inside.file, "-purpose", "sslclient") == ""
+    with pytest.raises(PkiError, match="signs for nodes, so none for vehicles; make another one"):
+        folder.issue(VEHICLE, "VIN1")
+    other = Folder(tmp_path / "other")
+    other.create("other authority", ECDSA)
+    other.issue(VEHICLE, "VIN1")
+    with pytest.raises(PkiError, match="signs for vehicles, so none for nodes"):
+        other.issue(INTERNAL, "edge-1", ["edge-1"])
+    assert not other.file(INTERNAL, "edge-1", "key").exists()
 
 
 def test_the_kind_of_a_key_can_differ_from_the_authority_s(folder: Folder) -> None:

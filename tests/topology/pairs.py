@@ -25,6 +25,7 @@ from mesh.topology.topology import (
     EtcdTlsSpec,
     FrontDoorSpec,
     InboxSpec,
+    InternalTlsSpec,
     LimitsSpec,
     ListenerSpec,
     LogsSpec,
@@ -123,6 +124,11 @@ _users = st.lists(
 )
 _rule = st.builds(AccessRule, publish=_filters, subscribe=_filters, refuse=_filters)
 _parts: dict[str, st.SearchStrategy[Any]] = {
+    "internal": st.none()
+    | st.builds(
+        InternalTlsSpec, ca=st.sampled_from([Path("/ca"), Path("/other")]), cert=st.just(Path("/{node}.pem")),
+        key=st.just(Path("/{node}.key")),
+    ),
     "mesh": st.sampled_from(["demo", "other"]),
     "etcd": _etcd,
     "identity": _identity,

@@ -22,8 +22,11 @@ from mesh.topology.topology import Topology, as_dict, from_dict
 from tests.topology.pairs import SECRETS, consistent, pairs, topologies
 
 NAMED = {"front_doors": "name", "cores": "name", "pools": "name", "edges": "name", "users": "user", "providers": "name"}
-FILE = {"template": "topics.vehicle", "fleet": "topics.fleet", "source": "from", "prefix": "match.prefix"}
-REFUSED_KEYS = ("mesh", "etcd", "template", "data", "ray")
+FILE = {
+    "template": "topics.vehicle", "fleet": "topics.fleet", "source": "from", "prefix": "match.prefix",
+    "internal": "internal.tls",
+}  # fmt: skip
+REFUSED_KEYS = ("mesh", "etcd", "template", "internal", "data", "ray")
 
 EXAMPLES = int(os.environ.get("MESH_EXAMPLES", "1"))
 
