@@ -316,7 +316,7 @@ def test_load_balancers_come_and_go_and_no_connection_is_closed(shared: bool) ->
             with suppress(ConnectionResetError):
                 assert await reader.read() == b""
             writer.close()
-        assert free(port)
+        assert not await answers(port)
 
     run(main())
 
