@@ -185,7 +185,8 @@ class Listener:
         """Read the files that other settings of this listener name. Raises ``OSError``, which names the file."""
         if listen.tls is None:
             return None
-        from mesh.transport.tlsfiles import WatchedTls  # takes 10 MB, and most nodes have no listener with TLS
+        await asyncio.to_thread(_load_tls)
+        from mesh.transport.tlsfiles import WatchedTls
 
         protocol = "http/1.1" if listen.kind == "wss" else "mqtt"
         gate = WatchedTls(str(listen), listen.tls, protocol, self._streams, self._figures)
@@ -338,6 +339,12 @@ class Listener:
         stream = self._factory()
         stream.accept(self._peer)
         return stream
+
+
+def _load_tls() -> None:
+    """Load what listeners with TLS need. It takes 10 MB and a tenth of a second: most nodes have none, and those that
+    get one while they serve must not stand still."""
+    import mesh.transport.tlsfiles  # noqa: F401
 
 
 def _bound(family: int, address: tuple[object, ...], shared: bool) -> socket.socket:
