@@ -408,38 +408,38 @@ class Connection:
     """One WebSocket between a transport and a stream that are made up."""
 
     def __init__(self, dice: Random, holds: float) -> None:
-        self._loop = Loop()
-        loop = cast(asyncio.AbstractEventLoop, self._loop)
-        self._stream = Receiver(StreamGroup(loop, _WHEEL), dice, holds)
-        self._below = Below()
-        self._socket = WebSocket(loop, cast(asyncio.Transport, self._below), _BOUNDS, self._stream)
-        self._stream.connection_made(self._socket)
+        self.loop = Loop()
+        loop = cast(asyncio.AbstractEventLoop, self.loop)
+        self.stream = Receiver(StreamGroup(loop, _WHEEL), dice, holds)
+        self.below = Below()
+        self.socket = WebSocket(loop, cast(asyncio.Transport, self.below), _BOUNDS, self.stream)
+        self.stream.connection_made(self.socket)
 
     def run(self, parts: list[bytes]) -> Outcome:
         """Feed the parts, as a transport does that is paused now and then."""
         for part in parts:
-            while not self._below.reading and not self._below.closed:
-                self._stream.release(HOLD_BROKER)
-                self._loop.turn()
-            if self._below.closed:
+            while not self.below.reading and not self.below.closed:
+                self.stream.release(HOLD_BROKER)
+                self.loop.turn()
+            if self.below.closed:
                 break
-            self._socket.data_received(part)
-            buffered: Any = self._socket._frames._frame_decoder.buffer
-            ended = self._socket._through or not self._below.reading
+            self.socket.data_received(part)
+            buffered: Any = self.socket._frames._frame_decoder.buffer
+            ended = self.socket._through or not self.below.reading
             insist(ended or len(buffered) <= 125 + 14, f"{len(buffered)} bytes of frames are kept")
-        while self._loop.due or self._stream.holds:
-            self._stream.release(HOLD_BROKER)
-            self._loop.turn()
+        while self.loop.due or self.stream.holds:
+            self.stream.release(HOLD_BROKER)
+            self.loop.turn()
         return self._outcome()
 
     def _outcome(self) -> Outcome:
-        got, expelled = self._stream.got, self._stream.expelled
+        got, expelled = self.stream.got, self.stream.expelled
         insist(expelled <= 1, "the stream was told twice")
-        last = _sent(self._below.sent)
+        last = _sent(self.below.sent)
         if expelled:
             insist(last >= 1000, "the client was not told")
             return Outcome(got, FAILED, last)
-        if self._below.closed:
+        if self.below.closed:
             return Outcome(got, CLOSED, max(last, 0))
         insist(last < 0, "the client was told of an end that is none")
         return Outcome(got, OPEN, 0)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import pytest
 
+from mesh.transport.stream import HOLD_BROKER
 from mesh.transport.upgrade import Rules
-from tests.fuzz.target_ways import ROUND, run_ways
+from mesh.transport.websocket import FRAMES
+from tests.fuzz.target_ways import ROUND, Connection, run_ways
 from tests.fuzz.watch import Breach
+from tests.support.websockets import BINARY, frame
 
 ROUNDS = 4
 
@@ -29,3 +33,20 @@ def test_a_failure_names_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rules, "check", lambda rules, headers: None)
     with pytest.raises(Breach, match=r"seed 1, round 0, case \d+ \(requested\): Breach\("):
         run_ways(1, 0)
+
+
+def test_frames_beyond_a_turn_wait_for_the_next_and_while_the_stream_is_held() -> None:
+    connection = Connection(Random(1), 0.0)
+    loop, stream, below = connection.loop, connection.stream, connection.below
+    connection.socket.data_received(frame(BINARY, b"x") * (3 * FRAMES))
+    assert (len(stream.got), below.reading) == (FRAMES, False)
+    loop.turn()
+    assert (len(stream.got), below.reading) == (2 * FRAMES, False)
+    stream.hold(HOLD_BROKER)
+    loop.turn()
+    assert len(stream.got) == 2 * FRAMES
+    stream.release(HOLD_BROKER)
+    assert not below.reading, "what has come is handled first"
+    loop.turn()
+    loop.turn()
+    assert (len(stream.got), below.reading) == (3 * FRAMES, True)
