@@ -84,7 +84,7 @@ def _change(topology: Topology, found: Found, level: str, names: list[str], modu
         return replace(old, logs=changed(old.logs, level, names, module))
 
     try:
-        done = amend(topology, edit, found, 0.0, Waiting())
+        done = amend(topology, edit, found, 0.0, Waiting(), "mesh log-level")
     except NotChanged as error:
         show_refusal(f"{NOTHING_CHANGED} in mesh {mesh!r}", error)
         return 1

@@ -187,7 +187,9 @@ def put_in_force(new: Topology, found: Found, over: float, tell: Tell) -> PutInF
     return amend(new, lambda old: new, found, over, tell)
 
 
-def amend(file: Topology, edit: Edit, found: Found, over: float, tell: Tell) -> PutInForce:
+def amend(
+    file: Topology, edit: Edit, found: Found, over: float, tell: Tell, command: str = "mesh up"
+) -> PutInForce:
     """Put what ``edit`` makes of the settings in force into force, whatever ``file`` says. Raises as
     ``put_in_force``, and what ``edit`` raises."""
     notes: list[str] = []
@@ -206,7 +208,7 @@ def amend(file: Topology, edit: Edit, found: Found, over: float, tell: Tell) -> 
     source = f"revision {compared.revision}" if compared.revision else _OLD
     if not compared.changes:
         return PutInForce(compared, None, source)
-    made = ask(file, endpoints, lambda client: change(client, compared, over, tell), _CHANGE)
+    made = ask(file, endpoints, lambda client: change(client, compared, over, tell, command), _CHANGE)
     return PutInForce(compared, made, source)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import json
 import socket
 import time
@@ -20,6 +19,7 @@ from typing import Final, final
 from mesh.cluster.known import members
 from mesh.cluster.owned import Owned, removed_cores, sessions, vehicles
 from mesh.cluster.status import NodeRow
+from mesh.registry.audit import user
 from mesh.registry.client import EtcdClient
 from mesh.registry.errors import Conflict, RegistryError
 from mesh.registry.settings import Confirmation, Revision, SettingsStore
@@ -120,20 +120,25 @@ def _reason(change: Change) -> str:
     return f"{change.path} ({change.what}): {change.why}; instead: {change.instead}"
 
 
-def draft(new: Topology, found: Sequence[Change], kept: int, over: float = 0.0) -> Revision:
+def draft(
+    new: Topology, found: Sequence[Change], kept: int, over: float = 0.0, command: str = "mesh up"
+) -> Revision:
     """The revision to propose, which gets a number above ``kept``."""
     texts = tuple(f"{change.path}: {change.what}" for change in found)
-    return Revision(kept, as_dict(new), time.time(), _user(), socket.gethostname(), texts, over)
+    return Revision(kept, as_dict(new), time.time(), user(), socket.gethostname(), texts, over, command)
 
 
-async def change(client: EtcdClient, found: Difference, over: float, tell: Tell) -> Changed:
+async def change(
+    client: EtcdClient, found: Difference, over: float, tell: Tell, command: str = "mesh up"
+) -> Changed:
     """Put changes that are not refused in force: propose them, wait for the votes of all nodes that are announced,
     commit them, and wait for the confirmations. ``over``: seconds in which a front door that is restarted sends its
-    connections away. Raises ``NotChanged``; ``RegistryError`` if it is not known whether the change is in force."""
+    connections away; ``command``: which makes the change. Raises ``NotChanged``; ``RegistryError`` if it is not known
+    whether the change is in force."""
     store = SettingsStore(client, found.new.mesh)
     voters = await members(client, found.new.mesh)
     try:
-        proposal = await store.propose(draft(found.new, found.changes, found.kept, over), found.revision)
+        proposal = await store.propose(draft(found.new, found.changes, found.kept, over, command), found.revision)
     except Conflict as error:
         raise NotChanged([str(error)]) from error
     try:
@@ -210,13 +215,6 @@ async def begin(client: EtcdClient, new: Topology, before: Topology | None, kept
 def same(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
     """Whether two settings are equal: those of etcd went through JSON."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # the user has no name on this machine, as in a container
-        return "unknown"
 
 
 async def pending(client: EtcdClient, mesh: str, rows: Sequence[NodeRow]) -> list[str]:

@@ -35,6 +35,10 @@ class Full(RegistryError):
     """etcd's storage quota is used up; it answers reads and refuses writes."""
 
 
+class TooMany(RegistryError):
+    """There are as many entries of a kind as a mesh may have."""
+
+
 class RequestRejected(RegistryError):
     """etcd refused the request itself: a fault of this program."""
 

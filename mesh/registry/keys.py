@@ -7,6 +7,7 @@ passed ``checked`` cannot address the keys of another mesh or another kind, beca
 from __future__ import annotations
 
 from typing import Final, final
+from urllib.parse import quote
 
 MAX_NAME: Final = 512
 """Longest name in bytes. etcd has no limit of its own below the size of a request (1.5 MB); every node keeps names of
@@ -35,8 +36,8 @@ class Keys:
     """The keys of one mesh."""
 
     __slots__ = (
-        "answers", "asked", "confirmed", "current", "epochs", "generation", "journals", "kept", "last", "members",
-        "mesh", "proposed", "revisions", "run", "vehicles", "votes",
+        "answers", "asked", "audit", "bans", "confirmed", "current", "epochs", "generation", "journals", "kept",
+        "kicked", "kicks", "last", "members", "mesh", "proposed", "revisions", "revoked", "run", "vehicles", "votes",
     )  # fmt: skip
 
     def __init__(self, mesh: str) -> None:
@@ -49,6 +50,11 @@ class Keys:
         self.generation = root + b"generation"
         self.kept = root + b"kept/"
         self.run = root + b"run"
+        self.audit = root + b"audit/"
+        self.revoked = root + b"revoked/"  # one watch follows both:
+        self.bans = self.revoked + b"bans/"
+        self.kicks = self.revoked + b"kicks/"
+        self.kicked = root + b"kicked/"
         settings = root + b"settings/"
         self.revisions = settings + b"revisions/"
         self.current = settings + b"current"
@@ -68,6 +74,17 @@ class Keys:
     def revision(self, number: int) -> bytes:
         """The digits make etcd sort the revisions by their numbers."""
         return self.revisions + b"%010d" % number
+
+    def ban(self, kind: str, value: str) -> bytes:
+        """The value may have slashes, which are quoted."""
+        return self.bans + f"{checked('kind of ban', kind)}/{quote(value, safe='')}".encode()
+
+    def kick(self, number: str) -> bytes:
+        return self.kicks + checked("kick", number).encode()
+
+    def kicked_by(self, number: str, name: str) -> bytes:
+        """The answer of a node to a kick; without a name, their prefix."""
+        return self.kicked + f"{checked('kick', number)}/{name}".encode()
 
     def vote(self, name: str) -> bytes:
         return self.votes + checked("member", name).encode()

@@ -8,6 +8,7 @@ What always holds:
   withdrawn proposal counts for no other.
 - There is one proposal at a time. It and its revision are under a lease, so that a command that was killed leaves
   nothing behind; with the commit the revision stays.
+- What puts a revision in force also notes that in the audit log.
 - Of two writers that have seen the same revision in force, one succeeds and the other gets ``Conflict``.
 """
 
@@ -20,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 from mesh.registry import etcd_pb2 as pb
+from mesh.registry.audit import Act, AuditLog, shortened
 from mesh.registry.client import EtcdClient, absent, get, holds, put, unchanged
 from mesh.registry.errors import BadRecord, Conflict, LeaseLost, RegistryError, TooLarge
 from mesh.registry.keys import Keys
@@ -43,7 +45,7 @@ class Revision:
     """``number``: of a draft, a number below which none is given, as etcd may have lost the last one. ``settings`` is a
     whole topology as plain values. ``at``: when it was made, in seconds since 1970; ``by``,
     ``host``: the user who made it, and the machine; ``changes``: a line for each; ``over``: the seconds in which a
-    front door that is restarted for it sends its connections away."""
+    front door that is restarted for it sends its connections away; ``command``: which made it."""
 
     number: int
     settings: dict[str, Any]
@@ -52,6 +54,7 @@ class Revision:
     host: str
     changes: tuple[str, ...] = ()
     over: float = 0.0
+    command: str = "mesh up"
 
 
 @final
@@ -82,11 +85,12 @@ class Confirmation:
 class SettingsStore:
     """Reads and writes the settings, for nodes, commands and the controller. Every method raises RegistryError."""
 
-    __slots__ = ("_client", "_keys")
+    __slots__ = ("_audit", "_client", "_keys")
 
     def __init__(self, client: EtcdClient, mesh: str) -> None:
         self._client = client
         self._keys = Keys(mesh)
+        self._audit = AuditLog(client, mesh)
 
     # Reading
 
@@ -163,6 +167,7 @@ class SettingsStore:
         )
         done = await self._client.txn(request, retry=True)
         if done.succeeded:
+            await self._trim()
             return
         # A repeated call whose first try was written finds the revision, which has no lease then.
         found = done.responses[0].range.kvs
@@ -183,6 +188,7 @@ class SettingsStore:
         )
         if not (await self._client.txn(request)).succeeded:
             raise Conflict("another command changes the settings at present")
+        await self._trim()
         return made
 
     async def raise_last(self, number: int) -> None:
@@ -243,11 +249,21 @@ class SettingsStore:
         """What puts a revision in force, and forgets the oldest ones. Numbers of withdrawn proposals are missing, so
         fewer than ``KEPT`` may stay."""
         keys, number = self._keys, revision.number
-        done = [put(keys.revision(number), encode(revision)), put(keys.current, _number_value(number))]
+        what = "; ".join(revision.changes) or "the settings as a whole"
+        text = shortened(f"revision {number}: {what}")
+        made = Act(revision.at, revision.by, revision.host, revision.command, text)
+        done = [
+            put(keys.revision(number), encode(revision)), put(keys.current, _number_value(number)),
+            self._audit.noting(made),
+        ]  # fmt: skip
         if number > KEPT:
             oldest = pb.DeleteRequest(key=keys.revision(0), range_end=keys.revision(number - KEPT + 1))
             done.append(pb.Operation(delete=oldest))
         return done
+
+    async def _trim(self) -> None:
+        with contextlib.suppress(RegistryError):  # the revision is in force; the next act makes up
+            await self._audit.trim()
 
     async def _revoke(self, lease: int) -> None:
         with contextlib.suppress(LeaseLost):  # its time was over
@@ -259,6 +275,7 @@ def plain(revision: Revision) -> dict[str, Any]:
     return {
         "revision": revision.number, "settings": revision.settings, "at": revision.at, "by": revision.by,
         "host": revision.host, "changes": list(revision.changes), "over": revision.over,
+        "command": revision.command,
     }  # fmt: skip
 
 
@@ -272,6 +289,7 @@ def from_plain(value: Mapping[str, Any]) -> Revision:
     return Revision(
         int(value["revision"]), dict(value["settings"]), float(value["at"]), str(value["by"]), str(value["host"]),
         tuple(str(line) for line in value["changes"]), float(value.get("over", 0.0)),
+        str(value.get("command", "mesh up")),
     )  # fmt: skip
 
 
