@@ -17,6 +17,7 @@ from typing import Final, final
 
 from mesh.broker.api import BrokerApi
 from mesh.broker.catchup import CatchUp
+from mesh.broker.claim import Ended, Ends, ignore
 from mesh.broker.closing import Closing
 from mesh.broker.counters import BrokerCounters
 from mesh.broker.courier import Courier
@@ -214,9 +215,9 @@ class Broker(BrokerApi):
         connected = {core.principal.name: core.given for core in self.courier.pressure.cores}
         return [name for name in sorted({*cores, *connected}) if not connected.get(name, False)]
 
-    def expel(self, is_lost: Callable[[Principal, Peer], bool]) -> None:
-        """Close the connections of the back ends that ``is_lost`` is true for, in slices."""
-        self.work.add(self.enforcement.expel(is_lost))
+    def expel(self, ends: Ends, told: Ended = ignore) -> None:
+        """Close the connections of the back ends for which ``ends`` gives a reason, in slices."""
+        self.work.add(self.enforcement.expel(ends, told))
 
     def vehicle_of(self, topic: str) -> str:
         """The vehicle of a topic, for traces; empty if there is none."""

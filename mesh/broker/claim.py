@@ -6,7 +6,10 @@ shared; a connection keeps its claim until it ends, or until the client proves i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
+
+from mesh.broker.peer import Peer
 
 
 @final
@@ -29,3 +32,15 @@ class Claim:
 
     def __repr__(self) -> str:
         return f"Claim({self.name!r}, {self.provider!r}, {self.roles!r}, {self.expires!r})"
+
+
+Ends = Callable[[Claim | None, Peer, str], int]
+"""The reason code with which an open connection has to end now, or 0: by the client's claim, which it lacks until it is
+identified, its peer, and its client id, empty if that is not known. After ``BANNED`` its will is not published."""
+
+Ended = Callable[[int], None]
+"""Called with the number of connections that were ended, when all have been looked at."""
+
+
+def ignore(_ended: int) -> None:
+    """The default of ``Ended``."""

@@ -1,11 +1,12 @@
-"""The end of connections: after DISCONNECT, after an error or a time-out, with the socket, and when the node stops.
+"""The end of connections: after DISCONNECT, after an error or a time-out, with the socket, by an operator, and when
+the node stops.
 
 It knows connections, the sessions that they had, and wills: never how a connection opens, nor the packets before its
 end. What always holds:
 
 * a connection that has ended has no session, and no receipt of it is answered;
 * the will is published when the connection ends or, with a delay, when that is over; never after a DISCONNECT with
-  success [MQTT-3.14.4-3];
+  success [MQTT-3.14.4-3], nor when the client is banned;
 * also after an error in this program, the session ends or expires, and the connection is closed.
 """
 
@@ -61,6 +62,14 @@ class Closing:
             if connection.session is not None:  # else the client has sent DISCONNECT
                 self.send_disconnect(connection, reason, why)
                 self.end(connection, with_will=True)
+        finally:
+            self._outbox.close(connection)
+
+    def expel(self, connection: Connection, reason: int) -> None:
+        """An operator ends the connection: tell a 5.0 client why, and publish the will unless the client is banned."""
+        try:
+            self.send_disconnect(connection, reasons.farewell_code(reason))
+            self.end(connection, with_will=reason != reasons.BANNED)
         finally:
             self._outbox.close(connection)
 

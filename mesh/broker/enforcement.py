@@ -5,7 +5,7 @@ It knows what access allows today, the inbox's rules and who is admitted: never 
 * a subscription that its client may not make today ends as with UNSUBSCRIBE, whether the client is connected or not;
 * the work is done in slices; a later change begins it anew, and what was begun before ends;
 * an inbox expires as the rules of today say, from the time when it was made;
-* a connection whose client is not admitted today is closed, and its session stays.
+* a connection whose client is not admitted today, or that an operator ends, is closed, and its session stays.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, final
 
+from mesh.broker.claim import Ended, Ends, ignore
 from mesh.broker.closing import Closing
 from mesh.broker.inbox import Inbox
 from mesh.broker.notices import Notices, shortened
-from mesh.broker.peer import Peer
-from mesh.broker.principal import BACKEND, TIER, Permissions, Principal
+from mesh.broker.principal import BACKEND, TIER, Permissions
 from mesh.broker.session import Key, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import FOREVER
 from mesh.broker.subscriber import Subscriber
-from mesh.wire.reasons import NOT_AUTHORIZED
+from mesh.wire.reasons import name_of
 
 # Steps of the work, see ``work``.
 _LOOK: Final = 1  # at a session
@@ -93,16 +93,24 @@ class Enforcement:
         box.expiry = rules.expiry
         self._sessions.detach(box, made)
 
-    def expel(self, is_lost: Callable[[Principal, Peer], bool]) -> Iterator[int]:
-        """Close the connections of back ends that ``is_lost`` is true for. Their sessions stay."""
+    def expel(self, ends: Ends, told: Ended = ignore) -> Iterator[int]:
+        """Close the connections of back ends for which ``ends`` gives a reason. Their sessions stay."""
+        ended = 0
         for session in self._sessions.all():
             connection = session.connection
-            if session.kind == BACKEND and connection is not None and is_lost(connection.principal, connection.peer):
+            if session.kind != BACKEND or connection is None:
+                yield _LOOK
+                continue
+            _, name, client = session.key
+            reason = ends(connection.principal.claim, connection.peer, client)
+            if reason:
+                ended += 1
                 self._notices.warn(
-                    "expelled", "back end %s (client %s) is not admitted now: its connection is closed",
-                    shortened(session.key[1]), shortened(session.key[2]),
+                    "expelled", "the connection of back end %s (client %s) is closed: %s",
+                    shortened(name), shortened(client), name_of(reason),
                 )  # fmt: skip
-                self._closing.fail(connection, NOT_AUTHORIZED, "this user is not admitted now")
+                self._closing.expel(connection, reason)
                 yield _REMOVAL
             else:
                 yield _LOOK
+        told(ended)

@@ -7,7 +7,7 @@ in one turn.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import final
 
 from mesh.broker.claim import Claim
@@ -20,8 +20,10 @@ from mesh.node.packetlimits import ClientLimits
 from mesh.node.prepared import Prepared
 from mesh.policy.access import backend_principal
 from mesh.policy.attempts import Attempts
+from mesh.policy.bans import Bans
 from mesh.policy.order import Order
 from mesh.policy.status import ProviderStatus
+from mesh.registry.bans import USER
 from mesh.transport.admission import Admission
 from mesh.transport.arrivals import Arrivals
 from mesh.transport.buffers import Buffers
@@ -30,27 +32,24 @@ from mesh.transport.status import CLIENT, SocketsStatus
 from mesh.transport.trail import Trail
 from mesh.wire.packets import Connect
 
-Expel = Callable[[Callable[[Principal, Peer], bool]], None]
-"""Closes the connections for which its argument is true."""
-
 
 @final
 class BackEndClients:
-    """``grant``: what back ends may do, which its owner changes. Raises ``OSError`` if this process may not open as
-    many files as the topology asks for."""
+    """``grant``: what back ends may do, which its owner changes; ``bans``: who is kept out, likewise. Raises
+    ``OSError`` if this process may not open as many files as the topology asks for."""
 
-    def __init__(self, config: NodeConfig, grant: Grant) -> None:
+    def __init__(self, config: NodeConfig, grant: Grant, bans: Bans) -> None:
         topology = config.topology
         self._grant = grant
         self._seal = config.seal
-        self._expel: Expel | None = None
+        self._host: BrokerHost | None = None
         self.attempts = Attempts(topology.limits.wrong_passwords)
         self.buffers = Buffers(config.buffer_bytes())
-        self._guard = Guard(self._claims_changed, config.folder)
+        self._guard = Guard(self._claims_changed, bans, USER, config.folder)
         self._limits = ClientLimits(config.client_limits())
         self.arrivals = Arrivals(config.arrivals())
         self._admission = Admission(
-            self._limits.present, config.connections(), config.spec.redirect, self._guard.chains, self.arrivals
+            self._limits.present, config.connections(), config.spec.redirect, self._guard.chains, self.arrivals, bans
         )
         self._endpoint: Endpoint | None = None
 
@@ -59,7 +58,7 @@ class BackEndClients:
         ``ValueError`` if a provider of identities cannot work."""
         limits = config.topology.limits
         await self._guard.start(self._order(config))
-        self._expel = host.broker.expel
+        self._host = host
         self._endpoint = Endpoint(
             config.name, host.broker, host.turn, host.wheel, self._authenticate,
             listen=config.listens(), admission=self._admission,
@@ -135,7 +134,7 @@ class BackEndClients:
         return config.topology.backends.order(self.attempts, self._seal, config.spec.listen)
 
     def _authenticate(self, connect: Connect, peer: Peer, proven: Claim | None) -> Principal | Awaitable[Principal]:
-        found = self._guard.chains.decide(connect, peer, proven)
+        found = self._guard.decide(connect, peer, proven)
         if isinstance(found, Claim):
             return backend_principal(found, self._grant)
         return self._wait(found)
@@ -144,9 +143,5 @@ class BackEndClients:
         return backend_principal(await found, self._grant)
 
     def _claims_changed(self) -> None:
-        if self._expel is not None:
-            self._expel(self._is_lost)
-
-    def _is_lost(self, principal: Principal, peer: Peer) -> bool:
-        """Whether a back end is not admitted now in the way in which it was."""
-        return principal.claim is None or not self._guard.chains.holds(principal.claim, peer)
+        if self._host is not None:
+            self._host.expel(self._guard.lost)

@@ -30,7 +30,10 @@ from mesh.node.follower import SettingsFollower
 from mesh.node.newest import newest
 from mesh.node.poison import begin_trail, end_trail
 from mesh.node.prepared import Prepared
+from mesh.node.revocation import Revocation
 from mesh.node.services import Services
+from mesh.policy.bans import Bans
+from mesh.registry.bans import USER
 from mesh.registry.members import Member
 from mesh.registry.record import Record
 from mesh.transport.dialler import Address, Dialler
@@ -65,6 +68,8 @@ class CoreNode:
         self._kept = CoreItems(())
         self._group: StreamGroup | None = None
         self._clients: BackEndClients | None = None
+        self._bans = Bans()
+        self._revocation: Revocation | None = None
         self._owners: MapOwners | None = None
         self._trail: Trail | None = None
         self._secure: Secure | None = None
@@ -80,7 +85,7 @@ class CoreNode:
         config = self._config
         self._secure = config.secure()
         # A mistake is named before anything is opened.
-        clients = self._clients = BackEndClients(config, self._grants.backends)
+        clients = self._clients = BackEndClients(config, self._grants.backends, self._bans)
         self._trail = begin_trail(config.folder)
         services = self._services = Services(config)
         look_up = _look_up(services, config)
@@ -111,6 +116,10 @@ class CoreNode:
         if services.members.live:
             self._drop_absent()
         await self._wait_for_links()
+        self._revocation = Revocation(
+            services.client, config.topology.mesh, config.name, config.folder, self._bans, USER, broker_host.expel
+        )
+        await self._revocation.start(services.patience())
         await clients.listen(config, broker_host, self._trail)
         await services.announce({})
         await services.show(self.status)
@@ -300,6 +309,8 @@ class CoreNode:
             closings.insert(0, lambda: clients.stop(grace / 2))
         if self._follower is not None:
             closings.insert(0, self._follower.stop)
+        if self._revocation is not None:
+            closings.insert(0, self._revocation.stop)
         for part in (self._router, self._broker_host, self._services):
             if part is not None:
                 closings.append(part.stop)
@@ -357,6 +368,7 @@ class CoreNode:
             unknown_vehicles=router.unknown,
             attempts=clients.attempts.status(),
             providers=clients.providers(),
+            bans=self._bans.status(),
             services=services.status(),
         )
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final, final
 from mesh.figures.instrument import counter, gauge
 from mesh.figures.node import NodeStatus
 from mesh.node.status import BrokerHostStatus, ServicesStatus
-from mesh.policy.status import AttemptsStatus, ProviderStatus
+from mesh.policy.status import NO_BANS, AttemptsStatus, BansStatus, ProviderStatus
 from mesh.transport.status import ArrivalsStatus, BuffersStatus, LinkStatus, SocketsStatus
 
 _LINK: Final = ("link", "peer")
@@ -75,4 +75,5 @@ class CoreStatus(NodeStatus):
     ]
     attempts: AttemptsStatus
     providers: tuple[ProviderStatus, ...] = ()
+    bans: BansStatus = NO_BANS
     services: ServicesStatus

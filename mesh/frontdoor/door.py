@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, final
 
-from mesh.broker.claim import Claim
-from mesh.broker.peer import Peer
+from mesh.broker.claim import Ended, Ends, ignore
 from mesh.broker.trace import Tracer
 from mesh.frontdoor.context import DoorContext, DoorSettings, Identify, OwnerMap
 from mesh.frontdoor.links import EdgeMembers, Links
@@ -32,18 +31,14 @@ from mesh.transport.turn import Turn
 from mesh.transport.unixsocket import Secure, UnixPath, no_unix_path
 from mesh.transport.wheel import Wheel
 from mesh.wire.limits import PacketLimits
-from mesh.wire.reasons import NOT_AUTHORIZED
 
 SLICE: Final = 500  # connections that are looked at in one turn: a millisecond
+END: Final = 4  # the end of a connection counts as so many more
 SETTLING: Final = 1.0  # seconds in which all edges take a change that they have prepared
 
 
 def _no_unix_paths(_edge: str) -> UnixPath:
     return no_unix_path
-
-
-Holds = Callable[[Claim, Peer], bool]
-"""Whether the claim of a client from a peer holds at present."""
 
 
 @final
@@ -156,18 +151,26 @@ class FrontDoor:
         self._context.settings = self._settings
         self.clients.admission.limits.resize(self._largest)
 
-    def expel(self, holds: Holds) -> None:
-        """End the connections of the vehicles whose claim does not hold now, in slices."""
-        self._expel(list(self.group.streams), 0, holds)
+    def expel(self, ends: Ends, told: Ended = ignore) -> None:
+        """End the connections of the vehicles for which ``ends`` gives a reason, in slices."""
+        self._expel(list(self.group.streams), 0, 0, ends, told)
 
-    def _expel(self, streams: list[Stream], start: int, holds: Holds) -> None:
-        for stream in streams[start : start + SLICE]:
-            if isinstance(stream, Vehicle):
-                claim = stream.claim
-                if claim is not None and not holds(claim, stream.peer):
-                    stream.end(NOT_AUTHORIZED, "this vehicle is not admitted now")
-        if start + SLICE < len(streams):
-            self.group.loop.call_soon(self._expel, streams, start + SLICE, holds)
+    def _expel(self, streams: list[Stream], start: int, ended: int, ends: Ends, told: Ended) -> None:
+        left, index = SLICE, start
+        while left > 0 and index < len(streams):
+            stream = streams[index]
+            index += 1
+            left -= 1
+            if isinstance(stream, Vehicle) and not stream.life.ended():
+                reason = ends(stream.claim, stream.peer, stream.client_id())
+                if reason:
+                    stream.expelled(reason)
+                    ended += 1
+                    left -= END
+        if index < len(streams):
+            self.group.loop.call_soon(self._expel, streams, index, ended, ends, told)
+        else:
+            told(ended)
 
     def members_changed(self) -> None:
         """Must be called after each change of the membership."""

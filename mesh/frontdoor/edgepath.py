@@ -34,6 +34,14 @@ class EdgePath:
         """``size`` bytes from the edge were written to the vehicle."""
         raise NotImplementedError
 
+    def assigned(self) -> str:
+        """The client id that the edge assigned; empty if it has assigned none."""
+        raise NotImplementedError
+
+    def conclude(self) -> None:
+        """The vehicle's connection is about to end, and its will must not be published. ``leave`` follows."""
+        raise NotImplementedError
+
     def leave(self) -> None:
         """The vehicle's connection has ended."""
         raise NotImplementedError

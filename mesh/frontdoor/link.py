@@ -34,6 +34,8 @@ from mesh.transport.status import DEVICE
 from mesh.transport.stream import StreamGroup
 from mesh.transport.turn import Turn
 from mesh.transport.unixsocket import Secure, UnixPath
+from mesh.wire.encode import encode
+from mesh.wire.packets import MQTT5, Disconnect
 from mesh.wire.tracecontext import TraceContext
 
 AWAY: Final = "away"
@@ -41,6 +43,7 @@ REPLAYING: Final = "replaying"
 UP: Final = "up"
 
 SLICE: Final = 200  # connections that are linked or resumed at a time: about a millisecond of the loop
+_DISCONNECT: Final = encode(Disconnect(), MQTT5)  # with success, so without the will: the same bytes in 3.1.1
 JAM: Final = 10.0  # seconds that a replay waits for an edge that does not read its socket
 
 log = logging.getLogger(__name__)
@@ -92,6 +95,12 @@ class DevicePath(EdgePath):
 
     def credit(self, size: int) -> None:
         self._link.credit(self, size)
+
+    def assigned(self) -> str:
+        return self.client_id
+
+    def conclude(self) -> None:
+        self._link.carry(self, self.exchange.up([_DISCONNECT]))  # whatever is held already: it is the last packet
 
     def leave(self) -> None:
         self._link.leave(self)

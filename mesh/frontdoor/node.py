@@ -1,7 +1,7 @@
 """The front door as a node of the mesh: its policy, the map and the membership put together.
 
 It only composes; ``door`` handles the connections. What always holds: a vehicle is identified by the rule of the
-topology before it is looked up.
+topology before it is looked up; the bans are known before the first vehicle is accepted.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from mesh.node.follower import SettingsFollower
 from mesh.node.guard import Guard
 from mesh.node.newest import newest
 from mesh.node.prepared import Prepared
+from mesh.node.revocation import Revocation
 from mesh.node.services import Services
 from mesh.policy.attempts import Attempts
+from mesh.policy.bans import Bans
 from mesh.policy.order import Order
+from mesh.registry.bans import VEHICLE
 from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
 from mesh.registry.record import Record
@@ -77,7 +80,9 @@ class DoorNode:
         self._follower: SettingsFollower | None = None
         self._services: Services | None = None
         self._door: FrontDoor | None = None
-        self._guard = Guard(self._claims_changed, config.folder)
+        self._bans = Bans()
+        self._guard = Guard(self._claims_changed, self._bans, VEHICLE, config.folder)
+        self._revocation: Revocation | None = None
 
     def _configure(self, config: NodeConfig) -> None:
         self._config = config
@@ -94,15 +99,19 @@ class DoorNode:
         await guard.start(self._order(config))
         admission = Admission(
             config.client_limits(), config.connections(), config.spec.redirect, guard.chains,
-            Arrivals(config.arrivals()),
+            Arrivals(config.arrivals()), self._bans,
         )  # fmt: skip
         epoch = time.time_ns() // 1_000_000  # grows with each start, also without etcd
         door = self._door = FrontDoor(
-            config.name, epoch, listen, DoorMap(services), services.members, guard.chains.decide, config.secret,
+            config.name, epoch, listen, DoorMap(services), services.members, guard.decide, config.secret,
             admission, services.tracer, _settings(config), lambda edge: config.unix_path(edge, DEVICE),
             config.secure(),
         )  # fmt: skip
         await services.start(self._member)
+        self._revocation = Revocation(
+            services.client, config.topology.mesh, config.name, config.folder, self._bans, VEHICLE, door.expel
+        )
+        await self._revocation.start(services.patience())
         await self._wait_for_edges(services)
         await door.start()
         await services.announce({})
@@ -150,7 +159,7 @@ class DoorNode:
 
     def _claims_changed(self) -> None:
         if self._door is not None:
-            self._door.expel(self._guard.chains.holds)
+            self._door.expel(self._guard.lost)
 
     def _member(self, old: Member | None, new: Member | None) -> None:
         if self._door is not None:
@@ -163,6 +172,8 @@ class DoorNode:
         closings: list[Callable[[], Awaitable[None]]] = []
         if self._follower is not None:
             closings.append(self._follower.stop)
+        if self._revocation is not None:
+            closings.append(self._revocation.stop)
         if door is not None and services is not None:
             closings.append(lambda: close_together((services.withdraw(), door.stop(grace))))
         if services is not None:
@@ -199,6 +210,7 @@ class DoorNode:
             door=found,
             attempts=self._attempts.status(),
             providers=self._guard.status(),
+            bans=self._bans.status(),
             services=services.status(),
         )
 

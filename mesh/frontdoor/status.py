@@ -10,7 +10,7 @@ from mesh.figures.instrument import counter, gauge
 from mesh.figures.node import NodeStatus
 from mesh.figures.status import Status
 from mesh.node.status import ServicesStatus
-from mesh.policy.status import AttemptsStatus, ProviderStatus
+from mesh.policy.status import NO_BANS, AttemptsStatus, BansStatus, ProviderStatus
 from mesh.transport.status import LINK_CONNECTIONS, ArrivalsStatus, BuffersStatus, LinkStatus, SocketsStatus, TurnStatus
 
 _LINK: Final = ("link", "peer")
@@ -66,4 +66,5 @@ class DoorStatus(NodeStatus):
     door: ConnectionsStatus
     attempts: AttemptsStatus
     providers: tuple[ProviderStatus, ...] = ()
+    bans: BansStatus = NO_BANS
     services: ServicesStatus

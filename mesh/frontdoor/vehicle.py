@@ -31,11 +31,25 @@ from mesh.wire.encode import encode
 from mesh.wire.frames import Framer, ack_packet_id, connect_client_id, publish_packet_id, publish_topic
 from mesh.wire.packets import AUTH, MQTT5, PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBLISH, Ping
 from mesh.wire.partial import large
-from mesh.wire.reasons import QUOTA_EXCEEDED, SERVER_UNAVAILABLE, UNSPECIFIED_ERROR
+from mesh.wire.reasons import (
+    ADMINISTRATIVE_ACTION,
+    BANNED,
+    NOT_AUTHORIZED,
+    QUOTA_EXCEEDED,
+    SERVER_UNAVAILABLE,
+    UNSPECIFIED_ERROR,
+    farewell_code,
+)
 from mesh.wire.tracecontext import TraceContext
 
 _PINGREQ: Final = encode(Ping(PINGREQ), MQTT5)
 _PINGRESP: Final = encode(Ping(PINGRESP), MQTT5)
+
+_EXPELLED: Final = {
+    BANNED: "it is banned",
+    ADMINISTRATIVE_ACTION: "an operator ended its connection",
+    NOT_AUTHORIZED: "this vehicle is not admitted now",
+}
 
 
 @final
@@ -153,6 +167,19 @@ class Vehicle(VehicleConnection):
             self.fail(reason, why)
         else:
             self.refuse(Refused(reason, f"{self.name}: {why}"))
+
+    def expelled(self, reason: int) -> None:
+        """An operator, or a change of what admitted the vehicle, ends the connection. The will of a banned vehicle is
+        not published: its edge gets a DISCONNECT in its name, which is kept for an edge that is away as any packet
+        is."""
+        if reason == BANNED and self._path is not None:
+            self._path.conclude()
+        self.end(farewell_code(reason) if self.life.state == OPEN else reason, _EXPELLED[reason])
+
+    def client_id(self) -> str:
+        """The client id, also one that the edge assigned; empty if it is not known yet."""
+        own = connect_client_id(self.connect) if self.connect else ""
+        return own if own or self._path is None else self._path.assigned()
 
     def client(self) -> str:
         return self.name or self.peer.address

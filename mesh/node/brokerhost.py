@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, final
 
 from mesh.broker.broker import Broker
+from mesh.broker.claim import Ended, Ends, ignore
 from mesh.broker.dispatcher import Forwarder
 from mesh.broker.inbox import InboxRules
 from mesh.broker.notices import Notices
@@ -82,6 +83,11 @@ class BrokerHost:
         self._durable(self.journal.durable_position)
         self.wheel.start()
         self._ticker = self._loop.create_task(self._tick())
+
+    def expel(self, ends: Ends, told: Ended = ignore) -> None:
+        """Close the connections of the back ends for which ``ends`` gives a reason, in slices."""
+        self.broker.expel(ends, told)
+        self.turn.wake()
 
     def _commit(self) -> None:
         """Commit the journal's buffer: at once if work waits for it, else within ``_LATE`` seconds.

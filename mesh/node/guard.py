@@ -1,9 +1,10 @@
-"""The providers of identities that a node runs, and their exchange while it serves.
+"""The providers of identities that a node runs, their exchange while it serves, and the bans that hold beside them.
 
-It knows plans and chains: never what a provider does, nor which connections there are. What always holds:
+It knows plans, chains and bans: never what a provider does, nor which connections there are. What always holds:
 
 * a provider is started before a chain asks it, and stopped after none does;
 * a provider whose plan has not changed stays, with all that it has cached;
+* a client is admitted only if no ban concerns it at the moment in which its identity becomes known;
 * whenever claims may have been lost, ``changed`` is called once, in the turn in which that became so; other changes of
   the settings look at no connection.
 """
@@ -11,15 +12,20 @@ It knows plans and chains: never what a provider does, nor which connections the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import NamedTuple, final
 
+from mesh.broker.claim import Claim
+from mesh.broker.peer import Peer
 from mesh.node.prepared import Prepared
+from mesh.policy.bans import Bans
 from mesh.policy.chain import Chain, Chains
 from mesh.policy.order import Order, Planned
 from mesh.policy.providers import Provider
 from mesh.policy.status import ProviderStatus
+from mesh.wire.packets import Connect
+from mesh.wire.reasons import NOT_AUTHORIZED
 
 
 class _Running(NamedTuple):
@@ -29,16 +35,36 @@ class _Running(NamedTuple):
 
 @final
 class Guard:
-    """``chains`` decides about clients. ``changed`` is called after claims may have been lost. ``folder``: the node's,
-    where providers keep what they have fetched."""
+    """``chains`` finds the identities of clients, whose kind is ``kind``. ``changed`` is called after claims may have
+    been lost. ``folder``: the node's, where providers keep what they have fetched."""
 
-    def __init__(self, changed: Callable[[], None], folder: Path | None = None) -> None:
+    def __init__(self, changed: Callable[[], None], bans: Bans, kind: str, folder: Path | None = None) -> None:
         self.chains = Chains(Chain(()))
+        self._bans = bans
+        self._kind = kind
         self._changed = changed
         self._folder = folder
         self._running: dict[str, _Running] = {}
         self._asked: tuple[list[str], dict[str, tuple[str, ...]]] = [], {}
         self._stops: set[asyncio.Task[None]] = set()
+
+    def decide(self, connect: Connect, peer: Peer, proven: Claim | None) -> Claim | Coroutine[object, object, Claim]:
+        """The claim of a client, or a coroutine of it, as ``Chains.decide`` has it. Raises ``Refused``, also for a
+        client that is banned, and so does the coroutine."""
+        found = self.chains.decide(connect, peer, proven)
+        if isinstance(found, Claim):
+            self._bans.admit(connect, peer, self._kind, found.name)
+            return found
+        return self._decided(found, connect, peer)
+
+    async def _decided(self, found: Coroutine[object, object, Claim], connect: Connect, peer: Peer) -> Claim:
+        claim = await found
+        self._bans.admit(connect, peer, self._kind, claim.name)
+        return claim
+
+    def lost(self, claim: Claim | None, peer: Peer, client_id: str) -> int:
+        """The ``Ends`` of connections whose client is not admitted now in the way in which it was."""
+        return 0 if claim is None or self.chains.holds(claim, peer) else NOT_AUTHORIZED
 
     async def start(self, order: Order) -> None:
         """Start the providers. Raises ``OSError`` or ``ValueError`` if one cannot work."""

@@ -80,6 +80,10 @@ class Services:
             log.warning("etcd does not answer at %s; continuing without it", ", ".join(self._config.endpoints))
         self.keeper.start()
 
+    def patience(self) -> float:
+        """Seconds that the start of another watch waits for etcd: none if etcd did not answer a moment ago."""
+        return _WAIT if self.members.live else 0.0
+
     async def announce(self, ports: dict[str, int]) -> None:
         """Announce this node's host and ports in etcd."""
         spec, topology = self._config.spec, self._config.topology

@@ -1,4 +1,4 @@
-"""The status of log-ins."""
+"""The status of log-ins and of bans."""
 
 from __future__ import annotations
 
@@ -52,3 +52,17 @@ class AttemptsStatus(Status):
             "Passwords that were refused without a look, because too many wrong ones came before.",
         ),
     ]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class BansStatus(Status):
+    """The bans in force at a node, and what they and kicks have ended."""
+
+    bans: Annotated[int, gauge("mesh_bans", "Bans in force at this node.")] = 0
+    refused: Annotated[int, counter("mesh_banned_connects_total", "Connections refused because of a ban.")] = 0
+    ended: Annotated[int, counter("mesh_banned_connections_total", "Open connections ended by a ban.")] = 0
+    kicked: Annotated[int, counter("mesh_kicked_connections_total", "Open connections ended by mesh kick.")] = 0
+
+
+NO_BANS: Final = BansStatus()

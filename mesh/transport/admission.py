@@ -1,12 +1,15 @@
 """The checks that every CONNECT must pass at a listener before the client is identified.
 
-It knows the limits of packets, connections and rates, redirection, and the authentication methods: never identities.
-What always holds: a client that names a method is not let in before it completes that method.
+It knows the limits of packets, connections and rates, redirection, the authentication methods, and that some clients
+are kept out: never identities. What always holds: a client that names a method is not let in before it completes that
+method.
 """
 
 from __future__ import annotations
 
 from typing import final
+
+from mypy_extensions import mypyc_attr
 
 from mesh.broker.peer import Peer
 from mesh.transport.arrivals import Arrivals
@@ -17,27 +20,37 @@ from mesh.wire.packets import Connect
 from mesh.wire.reasons import SERVER_BUSY, USE_ANOTHER_SERVER
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Barrier:
+    """Keeps clients out whatever they can prove, such as banned ones. The default keeps none out."""
+
+    def check(self, connect: Connect, peer: Peer) -> None:
+        """Raises ``Refused``. The client is not identified yet."""
+
+
 @final
 class Admission:
     """``limits`` bound what a client may send; ``most`` is the limit of open connections; ``redirect`` is the server
     that clients are sent to (empty: they may stay); ``methods`` are those of enhanced authentication; ``arrivals``
-    bounds clients that are not known yet."""
+    bounds clients that are not known yet; ``barrier`` keeps clients out."""
 
-    __slots__ = ("arrivals", "limits", "methods", "most", "redirect")
+    __slots__ = ("arrivals", "barrier", "limits", "methods", "most", "redirect")
 
     def __init__(
         self, limits: PacketLimits, most: int, redirect: str = "", methods: Methods | None = None,
-        arrivals: Arrivals | None = None,
+        arrivals: Arrivals | None = None, barrier: Barrier | None = None,
     ) -> None:
         self.limits = limits
         self.most = most
         self.redirect = redirect
         self.methods = methods or Methods()
         self.arrivals = arrivals or Arrivals()
+        self.barrier = barrier or Barrier()
 
     def check(self, connect: Connect, present: int, peer: Peer) -> Authentication | None:
         """Check a CONNECT from ``peer`` while ``present`` connections are open, its own included. Returns the
         authentication that the client must complete first, if any. Raises ``Refused``."""
+        self.barrier.check(connect, peer)
         if self.redirect:
             raise Refused(USE_ANOTHER_SERVER, "clients are sent to another server", self.redirect)
         if present > self.most:

@@ -179,3 +179,9 @@ def name_of(reason: int) -> str:
 def return_code(reason: int) -> int:
     """The CONNACK return code of 3.1.1 for a 5.0 reason code; "server unavailable" for all that may be temporary."""
     return _RETURN_CODES.get(reason, REFUSED_UNAVAILABLE)
+
+
+def farewell_code(reason: int) -> int:
+    """The code with which DISCONNECT says that a client is banned, or ``reason`` itself. "Banned" is a code of CONNACK
+    only [MQTT-3.14.2-1], and clients take it in a DISCONNECT for a malformed packet."""
+    return ADMINISTRATIVE_ACTION if reason == BANNED else reason

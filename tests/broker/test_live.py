@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mesh.broker.claim import Claim
 from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Grant, Permissions, Principal
 from mesh.broker.session import Key
@@ -758,8 +759,11 @@ def test_connections_of_a_removed_user_are_closed_and_its_sessions_stay(protocol
     gone = bench.client("a", "gone", protocol=protocol, clean=False, expiry=100, will=Will("wills", b"gone"))
     subscribe(gone, "news")
     vehicle = bench.client("v", "gone", VEHICLE)
-    bench.broker.expel(lambda principal, peer: principal.name == "gone")
+    told: list[int] = []
+    gone.connection.principal.claim = Claim("gone", "file")
+    bench.broker.expel(lambda claim, peer, client: 0x87 if claim is not None and client == "a" else 0, told.append)
     bench.turn()
+    assert told == [1]
     assert gone.closed
     assert [packet.reason for packet in gone.take(Disconnect)] == ([0x87] if protocol == 5 else [])
     assert not watcher.closed
