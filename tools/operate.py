@@ -51,12 +51,26 @@ the same |
 | `mesh log-level [LEVEL]` | shows the levels of the logs, or changes one of them, for all nodes, `--node NAME` or \
 `--module M`; `default` removes it. The next `mesh up FILE` goes back to the section `logs` of FILE | as `mesh up \
 FILE` |
+| `mesh ban add KIND VALUE` | bans a vehicle, client id, address or network, certificate (serial number or SHA-256) or \
+user, for ever or `--for 2h`, with a `--reason`; `mesh ban list`, `mesh ban remove KIND VALUE`; `--json` | 0, 1 etcd \
+did not answer, 4 there is no such ban to remove |
+| `mesh kick VEHICLE` | ends the connections of a vehicle once, or those with `--client-id ID` or of `--user NAME`; \
+they may connect again | 0 all doors and cores have answered, 1 some have not |
+| `mesh audit` | lists the last 1,000 bans, kicks and changes of the settings: who, on which machine, when, with which \
+command; `--json` | 0, 1 etcd could not be asked |
 | `mesh settings [NODE]` | asks the running nodes what their parts have in force | 0, 1 a node or etcd did not answer |
 | `mesh status` | what each node follows, how old that is, what a node still has to be restarted for, and warnings | 0 \
 all are ready, 1 not |
 
 A second `mesh up` while nodes are restarted is told which. While etcd does not answer, the nodes keep the settings that
 they have; `mesh plan` compares the file with those in the data folder and says so, and `mesh up` changes nothing.
+
+A ban is in force on every front door and core within a second, and on each one that starts, also without etcd: nodes
+keep the bans in their folder. Clients that it concerns are refused: 5.0 with 0x8A, before 5.0 with code 5. Those that
+are connected are closed; 5.0 clients are told 0x98, since 0x8A is no code of DISCONNECT. A ban publishes no will, also
+if the vehicle's edge is away meanwhile; the session stays as long as it would without a connection, and so do the
+commands in its queue. `mesh kick` publishes the will, as MQTT has it for an end with 0x98. Behind a load balancer
+addresses are those of the clients only with `proxy` ([topology.md](topology.md#proxy-protocol)).
 
 A mesh that is down takes more: the values whose remedy below begins with `mesh down`. It still needs every edge that
 owns vehicles: without one of them in its file it does not start. Passwords are compared and never shown.

@@ -38,6 +38,9 @@ READING = {
     "sub": ["sub", "vehicles/#", "--topology", "FILE"],
     "dead-letters": ["dead-letters", "list", "--topology", "FILE"],
     "settings": ["settings", "--topology", "FILE"],
+    "ban": ["ban", "add", "vehicle", "CAR-1", "--topology", "FILE"],
+    "kick": ["kick", "CAR-1", "--topology", "FILE"],
+    "audit": ["audit", "FILE"],
     "up": ["up", "FILE"],
     "back": ["up", "FILE", "--revision", "1"],
 }
@@ -106,6 +109,9 @@ def without_etcd(said: dict[str, Said]) -> None:
     assert (said["settings"].code, said["back"].code) == (1, 1)
     assert "nothing was changed in mesh" in said["back"].err
     assert "etcd does not answer, and only etcd has the earlier revisions" in said["back"].err
+    for name in ("ban", "kick", "audit"):
+        assert (said[name].code, said[name].out) == (1, ""), said[name]
+        assert "etcd, which keeps it, does not answer" in said[name].err
     assert said["up"].code == 1
     assert "nothing was changed in mesh" in said["up"].err
     assert "is not up" not in said["up"].err
