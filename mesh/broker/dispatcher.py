@@ -41,9 +41,14 @@ class Forwarder:
         """Send ``message`` on. ``pending``, ``position`` and ``note`` of the receipt say what its answer waits for."""
 
 
+def _not_silenced(_key: Key) -> bool:
+    return False
+
+
 @final
 class Dispatcher:
-    """Gives messages to sessions through ``courier``, and those of back ends to ``forwarder``."""
+    """Gives messages to sessions through ``courier``, and those of back ends to ``forwarder``. ``silenced`` says by the
+    key of a session whether its will must not be published, because its client is banned."""
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class Dispatcher:
         self._permissions_of = permissions_of
         self._notices = notices
         self._counters = counters
+        self.silenced: Callable[[Key], bool] = _not_silenced
         self.subscriptions = subscriptions
         self.retained = retained
         self.catch_up = catch_up
@@ -341,6 +347,12 @@ class Dispatcher:
             self._counters.forbidden_wills += 1
             self._notices.warn(
                 "forbidden will", "%s (client %s) is no longer allowed to publish its will to %s: it is dropped",
+                session.key[1], session.key[2], shortened(will.topic),
+            )  # fmt: skip
+            return
+        if self.silenced(session.key):
+            self._notices.warn(
+                "banned will", "%s (client %s) is banned: its will to %s is dropped",
                 session.key[1], session.key[2], shortened(will.topic),
             )  # fmt: skip
             return

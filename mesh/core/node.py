@@ -111,15 +111,16 @@ class CoreNode:
         broker_host.on_disk = self._disk
         broker_host.start()
         await services.start(self._member)
+        self._revocation = Revocation(
+            services.client, config.topology.mesh, config.name, config.folder, self._bans, USER, broker_host.expel
+        )
+        broker_host.broker.dispatcher.silenced = self._revocation.silences
+        await self._revocation.start(services.patience())
         for edge in [*self._kept.links, *(edge.name for edge in config.topology.edges())]:
             self._link_to(edge)
         if services.members.live:
             self._drop_absent()
         await self._wait_for_links()
-        self._revocation = Revocation(
-            services.client, config.topology.mesh, config.name, config.folder, self._bans, USER, broker_host.expel
-        )
-        await self._revocation.start(services.patience())
         await clients.listen(config, broker_host, self._trail)
         await services.announce({})
         await services.show(self.status)

@@ -33,7 +33,10 @@ from mesh.node.packetlimits import ClientLimits
 from mesh.node.poison import begin_trail, end_trail
 from mesh.node.ports import keep_ports
 from mesh.node.prepared import Prepared
+from mesh.node.revocation import Revocation
 from mesh.node.services import Services
+from mesh.policy.bans import Bans
+from mesh.registry.bans import VEHICLE as BY_VEHICLE
 from mesh.registry.generation import EPOCH_BITS, MOST
 from mesh.registry.members import Member
 from mesh.registry.record import Record
@@ -64,6 +67,8 @@ class EdgeNode:
         self._devices: Devices | None = None
         self._cores: Endpoint | None = None
         self._ownership: Ownership | None = None
+        self._bans = Bans()
+        self._revocation: Revocation | None = None
         self._opening: asyncio.Task[None] | None = None  # waits until this edge may take vehicles
         self._trail: Trail | None = None
 
@@ -79,10 +84,15 @@ class EdgeNode:
         config = self._config
         services = self._services = Services(config)
         await services.start(_ignore)
+        revocation = self._revocation = Revocation(
+            services.client, config.topology.mesh, config.name, config.folder, self._bans, BY_VEHICLE
+        )
+        await revocation.start(services.patience())
         broker_host, _ = await open_broker(
             config, services, _settings(config), self._grants, None, _inbox(config)
         )
         self._broker_host = broker_host
+        broker_host.broker.dispatcher.silenced = revocation.silences
         ports = keep_ports(config.folder, config.topology.bind, (DEVICE, TIER))
         self._trail = begin_trail(config.folder, last_crumb(config.folder) is not None)
         devices = self._devices = self._make_devices(broker_host, ports[DEVICE])
@@ -232,7 +242,7 @@ class EdgeNode:
             closings.append(lambda: devices.stop(grace / 2))
         if cores is not None:
             closings.append(lambda: cores.stop(grace / 4))
-        for part in (self._ownership, self._broker_host, self._services):
+        for part in (self._ownership, self._broker_host, self._revocation, self._services):
             if part is not None:
                 closings.append(part.stop)
         try:
@@ -276,6 +286,7 @@ class EdgeNode:
             devices=links,
             cores=cores.status(TIER),
             services=services.status(),
+            bans=self._bans.status(),
             foreign=len(ownership.foreign),
             reclaimed=ownership.reclaimed,
         )

@@ -9,6 +9,7 @@ from mesh.figures.instrument import counter, gauge
 from mesh.figures.node import NodeStatus
 from mesh.figures.status import Status
 from mesh.node.status import BrokerHostStatus, ServicesStatus
+from mesh.policy.status import NO_BANS, BansStatus
 from mesh.transport.status import LINK_CONNECTIONS, LinkStatus, SocketsStatus
 
 
@@ -68,4 +69,5 @@ class EdgeStatus(NodeStatus):
     broker_host: BrokerHostStatus
     devices: DevicesStatus
     cores: SocketsStatus
+    bans: BansStatus = NO_BANS
     services: ServicesStatus

@@ -45,10 +45,12 @@ Expel = Callable[[Ends, Ended], None]
 
 @final
 class Revocation:
-    """``kind`` is that of the names of this node's clients: vehicle or user. ``expel`` ends connections."""
+    """``kind`` is that of the names of this node's clients: vehicle or user. ``expel`` ends connections; a node without
+    it, which accepts no clients itself, only has the bans."""
 
     def __init__(
-        self, client: EtcdClient, mesh: str, name: str, folder: Path, bans: Bans, kind: str, expel: Expel
+        self, client: EtcdClient, mesh: str, name: str, folder: Path, bans: Bans, kind: str,
+        expel: Expel | None = None,
     ) -> None:
         self._watch = BanWatch(client, mesh)
         self._store = BanStore(client, mesh)
@@ -85,6 +87,11 @@ class Revocation:
         if task is not None:
             await end(task)
 
+    def silences(self, key: tuple[int, str, str]) -> bool:
+        """Whether the will of a session with this key must not be published."""
+        _, name, client_id = key
+        return self._bans.names(client_id, self._kind, name)
+
     # The watch
 
     def _changed(self, fresh: Sequence[Ban], gone: Sequence[Ban]) -> None:
@@ -98,19 +105,20 @@ class Revocation:
         self._bans.put(fresh)
         self._unsaved = True
         self._work.set()
-        if fresh and self._looking is None and not self._stopped:
+        if fresh and self._expel is not None and self._looking is None and not self._stopped:
             self._looking = asyncio.get_running_loop().call_later(PAUSE, self._look)
 
     def _look(self) -> None:
         """Look at all connections."""
         self._looking = None
-        bans, kind = self._bans, self._kind
+        bans, kind, expel = self._bans, self._kind, self._expel
+        assert expel is not None, "only then this is called"
 
         def ends(claim: Claim | None, peer: Peer, client_id: str) -> int:
             found = bans.found(peer, client_id, kind, "" if claim is None else claim.name)
             return 0 if found is None else BANNED
 
-        self._expel(ends, self._banned)
+        expel(ends, self._banned)
 
     def _banned(self, ended: int) -> None:
         self._bans.ended += ended
@@ -118,6 +126,8 @@ class Revocation:
             log.info("%d connections were ended by bans", ended)
 
     def _kicked(self, kick: Kick) -> None:
+        if self._expel is None:
+            return
         if len(self._kicks) >= KICKS:
             log.warning("a kick of %s is not done: %d wait already; kick again", kick, KICKS)
             return
@@ -130,12 +140,12 @@ class Revocation:
         while True:
             await self._work.wait()
             self._work.clear()
-            while self._kicks:
-                await self._kick(self._kicks.popleft())
+            while self._kicks and self._expel is not None:
+                await self._kick(self._kicks.popleft(), self._expel)
             if self._unsaved:
                 await self._save()
 
-    async def _kick(self, kick: Kick) -> None:
+    async def _kick(self, kick: Kick, expel: Expel) -> None:
         told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def ends(claim: Claim | None, peer: Peer, client_id: str) -> int:
@@ -143,7 +153,7 @@ class Revocation:
             hit = client_id == kick.value if kick.kind == CLIENT_ID else kick.kind == self._kind and name == kick.value
             return ADMINISTRATIVE_ACTION if hit else 0
 
-        self._expel(ends, lambda ended: None if told.done() else told.set_result(ended))
+        expel(ends, lambda ended: None if told.done() else told.set_result(ended))
         try:
             async with asyncio.timeout(_KICK):
                 ended = await told

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -13,10 +16,11 @@ import pytest
 from mesh.edge.node import EdgeNode
 from mesh.frontdoor.node import DoorNode
 from mesh.frontdoor.status import DoorStatus
+from mesh.node.revocation import read_bans
+from mesh.private import write_own
 from mesh.registry.audit import act
 from mesh.registry.bans import Ban, BanStore, Kick, normal
 from mesh.registry.embedded import EmbeddedEtcd
-from mesh.registry.keys import Keys
 from mesh.wire.encode import encode
 from mesh.wire.packets import (
     MQTT5,
@@ -44,6 +48,14 @@ POOLS: Final = (
 
 
 _TOLD: Final = encode(Disconnect(ADMINISTRATIVE_ACTION), MQTT5)
+
+
+def _delayed(seconds: int) -> Properties | None:
+    if not seconds:
+        return None
+    properties = Properties()
+    properties.will_delay = seconds
+    return properties
 
 
 class Mesh:
@@ -81,7 +93,7 @@ class Mesh:
         return door.ports[0]
 
     async def vehicle(
-        self, name: str, protocol: int = MQTT5, second: bool = False, client_id: str = "", clean: bool = False
+        self, name: str, protocol: int = MQTT5, second: bool = False, client_id: str = "", delay: int = 0
     ) -> Bare:
         """A vehicle with a will and a session that lasts; not necessarily accepted."""
         client = await Bare(protocol).connect(self.port(second))
@@ -89,14 +101,16 @@ class Mesh:
         properties = Properties()
         properties.session_expiry = 3600
         client.send(Connect(
-            protocol, client_id or name, username=name, clean_start=clean,
-            will=Will(f"vehicles/{name}/will", b"gone", 1),
+            protocol, client_id or name, username=name, clean_start=False,
+            will=Will(f"vehicles/{name}/will", b"gone", 1, False, _delayed(delay)),
             properties=properties if protocol == MQTT5 else None,
         ))  # fmt: skip
         return client
 
-    async def accepted(self, name: str, protocol: int = MQTT5, second: bool = False, client_id: str = "") -> Bare:
-        client = await self.vehicle(name, protocol, second, client_id)
+    async def accepted(
+        self, name: str, protocol: int = MQTT5, second: bool = False, client_id: str = "", delay: int = 0
+    ) -> Bare:
+        client = await self.vehicle(name, protocol, second, client_id, delay)
         assert (await client.wait(Connack)).reason == 0
         return client
 
@@ -120,7 +134,6 @@ class Mesh:
 @asynccontextmanager
 async def second(nodes: Nodes) -> AsyncIterator[Mesh]:
     mesh = Mesh(nodes)
-    await mesh.client.delete(Keys(nodes.topology.mesh).revoked, Keys(nodes.topology.mesh).kicked)
     for ban in await mesh.store.bans():
         await mesh.lift(ban.kind, ban.value)
     try:
@@ -138,12 +151,12 @@ async def second(nodes: Nodes) -> AsyncIterator[Mesh]:
         await mesh.edge.stop(0.2)
 
 
-def with_mesh(etcd: EmbeddedEtcd, main: Callable[[Mesh], Awaitable[None]]) -> None:
+def with_mesh(etcd: EmbeddedEtcd, main: Callable[[Mesh], Awaitable[None]], **sections: str) -> None:
     async def whole(nodes: Nodes) -> None:
         async with second(nodes) as mesh:
             await main(mesh)
 
-    with_nodes(etcd, whole, front_doors=DOORS, pools=POOLS)
+    with_nodes(etcd, whole, front_doors=DOORS, pools=POOLS, **sections)
 
 
 def wills(client: Bare) -> set[str]:
@@ -238,6 +251,46 @@ def test_an_edge_that_was_away_publishes_no_will_of_a_vehicle_that_was_banned_me
         publish(await mesh.accepted("OTHER-LAST"), "vehicles/OTHER-LAST/will", b"the end")
         await until(lambda: "OTHER-LAST" in wills(watcher))
         assert wills(watcher) == {"OTHER-DROPPED", "OTHER-LAST"}
+
+    with_mesh(etcd, main)
+
+
+def test_no_will_of_a_banned_vehicle_is_published_although_its_door_ends_before_its_edge_is_back(
+    etcd: EmbeddedEtcd,
+) -> None:
+    async def main(mesh: Mesh) -> None:
+        watcher = await mesh.nodes.backend("watcher", "vehicles/+/will")
+        banned = await mesh.accepted("OTHER-BANNED", second=True)
+        lost = await mesh.accepted("OTHER-LOST", second=True)
+        await mesh.edge.stop(0.2)
+        await mesh.ban("vehicle", "OTHER-BANNED")
+        await banned.wait_closed()
+        await mesh.door.stop(0.2)
+        await lost.wait_closed()
+        mesh.edge, mesh.door = EdgeNode(mesh.nodes.config("edge-2")), DoorNode(mesh.nodes.config("door-2"))
+        with at_once():
+            await mesh.edge.start()
+            await mesh.door.start()
+        await until(lambda: "OTHER-LOST" in wills(watcher))
+        publish(await mesh.accepted("OTHER-LAST"), "vehicles/OTHER-LAST/will", b"the end")
+        await until(lambda: "OTHER-LAST" in wills(watcher))
+        assert wills(watcher) == {"OTHER-LOST", "OTHER-LAST"}
+
+    with_mesh(etcd, main, limits="{attach_grace: 1s}")
+
+
+def test_a_will_with_a_delay_is_not_published_if_its_client_is_banned_meanwhile(etcd: EmbeddedEtcd) -> None:
+    async def main(mesh: Mesh) -> None:
+        watcher = await mesh.nodes.backend("watcher", "vehicles/+/will")
+        for name in ("BANNED", "OTHER-FREE"):
+            client = await mesh.accepted(name, delay=3)
+            await client.close()
+        await mesh.ban("client_id", "BANNED")
+        await until(lambda: mesh.nodes.edge._bans.status().bans == 1)
+        await until(lambda: "OTHER-FREE" in wills(watcher))
+        publish(await mesh.accepted("LAST"), "vehicles/LAST/will", b"the end")
+        await until(lambda: "LAST" in wills(watcher))
+        assert wills(watcher) == {"OTHER-FREE", "LAST"}
 
     with_mesh(etcd, main)
 
@@ -337,6 +390,20 @@ def test_bans_hold_while_etcd_is_away_and_at_a_door_that_starts_meanwhile(etcd: 
             await etcd.start()
 
     with_mesh(etcd, main)
+
+
+def test_a_file_of_bans_that_is_damaged_keeps_the_lines_that_are_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "bans.json"
+    assert read_bans(path) == []
+    one = Ban("vehicle", "CAR", "why", "me@here", 1.0, 2.0)
+    write_own(path, json.dumps(asdict(one)).encode() + b'\n{"kind": "vehicle"}\nnothing\n')
+    assert read_bans(path) == [one]
+    assert "line 2 of" in caplog.text
+    path.chmod(0o644)
+    assert read_bans(path) == []
+    assert "has mode 0644" in caplog.text
 
 
 class Peer(asyncio.Protocol):
