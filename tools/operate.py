@@ -56,8 +56,8 @@ user, for ever or `--for 2h`, with a `--reason`; `mesh ban list`, `mesh ban remo
 did not answer, 4 there is no such ban to remove |
 | `mesh kick VEHICLE` | ends the connections of a vehicle once, or those with `--client-id ID` or of `--user NAME`; \
 they may connect again | 0 all doors and cores have answered, 1 some have not |
-| `mesh audit` | lists the last 1,000 bans, kicks and changes of the settings: who, on which machine, when, with which \
-command; `--json` | 0, 1 etcd could not be asked |
+| `mesh audit` | lists the last 1,000 bans, kicks, and changes of the settings, passwords and the secret of the \
+mesh: who, on which machine, when, with which command; `--json` | 0, 1 etcd could not be asked |
 | `mesh settings [NODE]` | asks the running nodes what their parts have in force | 0, 1 a node or etcd did not answer |
 | `mesh status` | what each node follows, how old that is, what a node still has to be restarted for, and warnings | 0 \
 all are ready, 1 not |

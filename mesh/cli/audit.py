@@ -18,8 +18,9 @@ examples:
   mesh audit                                 who changed what, when, and with which command; newest first
   mesh audit --json | jq '.[] | select(.command == "mesh kick")'
 
-It has the last {KEPT} bans, kicks, changes of the settings and of the levels of logs. It has no secrets. It is a record
-for operators who work together: one who can write to etcd can change it.
+It has the last {KEPT} bans, kicks, changes of the settings, of the levels of logs and of the secret of the mesh, and
+those that 'mesh passwd' made on a machine where the mesh runs; not those of files that were edited. It has no secrets.
+It is a record for operators who work together: one who can write to etcd can change it.
 
 exit codes: 0 done, 1 etcd, which keeps it, did not answer, 3 no such mesh runs
 """

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from mesh.cli.failed import Failed
+from mesh.cli.guarded import note_file
 from mesh.policy.hashes import CHOSEN, MADE, HashError, from_emqx, make_hash, make_password, verify
 from mesh.policy.passwordfile import PasswordFileError, name_error, read_passwords, write_passwords
 
@@ -32,12 +33,14 @@ examples:
 
 The file has hashes only: argon2id, and those of other brokers, as they are. A running mesh whose topology names it
 (identity: {providers: [{name: file, password: passwords.txt}]}) takes a change within a second; connections of users
-that were removed or have another password are closed. Passwords that are made here (--generate) are random and have a
-hash that is quick to verify, so that a fleet comes back quickly; those that people choose have a slow one.
+that were removed or have another password are closed. 'mesh audit' shows the change if that mesh runs here. Passwords
+that are made here (--generate) are random and have a hash that is quick to verify, so that a fleet comes back quickly;
+those that people choose have a slow one.
 
 exit codes: 0 done, or the password is right; 1 not done, or it is wrong; 2 the command line is wrong
 """
 
+_CHANGES: Final = ("add", "change", "remove", "import")
 _TRIES: Final = 2  # a password is typed twice
 
 
@@ -76,7 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
         "add": _add, "change": _change, "remove": _remove, "verify": _verify, "list": _list, "import": _import,
     }  # fmt: skip
     try:
-        return actions[arguments.action](arguments)
+        code = actions[arguments.action](arguments)
+        if arguments.action in _CHANGES:
+            names = ", ".join(getattr(arguments, "names", ())) or f"users of {arguments.csv}"
+            note_file(arguments.file, f"mesh passwd {arguments.action}", f"{names} in {arguments.file}")
+        return code
     except PasswordFileError as error:
         raise PasswdFailed(str(error)) from None
     except OSError as error:

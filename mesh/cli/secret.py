@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from mesh.cli.failed import Failed
+from mesh.cli.guarded import note
 from mesh.cli.lines import Waiting
 from mesh.cli.which import RunningMesh, file_of, option, reached_mesh
 from mesh.cluster.inforce import InForce, in_force
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise NotExchanged(str(error)) from None
     except OSError as error:
         raise NotExchanged(f"{file}: {error.strerror or error}") from None
+    note(mesh.topology, mesh.run, "mesh secret rotate", "the secret of the mesh was exchanged")
     return 0
 
 

@@ -21,7 +21,7 @@ from tests.support.ports import free_ports
 TOPOLOGY = """\
 mesh: commands
 etcd: embedded
-identity: {{from: username, pattern: "[A-Z0-9-]{{3,32}}"}}
+identity: {{from: username, pattern: "[A-Z0-9-]{{3,32}}"{identity}}}
 topics: {{vehicle: "vehicles/{{vehicle}}/#"}}
 inbox: {{subscribe: ["vehicles/{{vehicle}}/cmd/#"]}}
 front_doors: [{{name: door, listen: [{{mqtt: "127.0.0.1:{door}"}}]}}]
@@ -33,11 +33,11 @@ data: data
 
 
 @contextmanager
-def running_mesh(folder: Path, extra: str = "") -> Iterator[Path]:
-    """A running mesh; gives its topology file. ``extra`` is appended to it."""
+def running_mesh(folder: Path, extra: str = "", identity: str = "") -> Iterator[Path]:
+    """A running mesh; gives its topology file. ``extra`` is appended to it, and ``identity`` to that section."""
     file = folder / "mesh.yaml"
     door, core = free_ports(2)
-    file.write_text(TOPOLOGY.format(door=door, core=core) + extra)
+    file.write_text(TOPOLOGY.format(door=door, core=core, identity=identity) + extra)
     topology = load(file)
     topology.data.mkdir()
     plan = planned(topology)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mesh.cli import guarded
 from mesh.cli.main import main
+from mesh.cluster.run import load_run
 from mesh.topology.load import load
 from mesh.wire.packets import MQTT5, Connack, Connect, Disconnect
 from mesh.wire.reasons import ADMINISTRATIVE_ACTION, BANNED
@@ -142,3 +144,26 @@ def test_the_audit_log_shows_who_changed_what_and_no_secret(mesh: str, capsys: C
     assert "secret" not in text.replace("secret:", "")
     assert main(["audit", *at]) == 0
     assert "mesh ban add: user control, for ever" in capsys.readouterr().out
+
+
+def test_changes_of_passwords_and_of_the_secret_are_in_the_audit_log(tmp_path: Path, capsys: Captured) -> None:
+    passwords, other = tmp_path / "passwords.txt", tmp_path / "other.txt"
+    assert main(["passwd", "add", str(passwords), "CAR-1", "--generate"]) == 0
+    provider = ", providers: [{name: file, password: passwords.txt}]"
+    with running_mesh(tmp_path, identity=provider) as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guarded, "running", lambda: [load_run(tmp_path / "data")])
+        assert main(["passwd", "add", str(passwords), "CAR-2", "CAR-3", "--generate"]) == 0
+        made = [line.split("\t")[1] for line in capsys.readouterr().out.splitlines()]
+        assert main(["passwd", "add", str(other), "CAR-2", "--generate"]) == 0
+        assert main(["passwd", "remove", str(passwords), "CAR-1"]) == 0
+        assert main(["passwd", "list", str(passwords)]) == 0
+        assert main(["secret", "rotate", str(file)]) == 0
+        capsys.readouterr()
+        assert main(["audit", str(file), "--json"]) == 0
+        text = capsys.readouterr().out
+        assert [(one["command"], one["what"]) for one in json.loads(text)] == [
+            ("mesh secret rotate", "the secret of the mesh was exchanged"),
+            ("mesh passwd remove", f"CAR-1 in {passwords}"),
+            ("mesh passwd add", f"CAR-2, CAR-3 in {passwords}"),
+        ]
+        assert not any(password in text for password in made)
