@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
 
+from mesh.registry.audit import act
+from mesh.registry.bans import Ban, BanStore, normal
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.topology.topology import ListenerSpec, TlsSpec, Topology
 from mesh.topology.units import Address
 from mesh.transport.listen import OPTIONAL, REQUIRED, KeyPair
+from mesh.wire.encode import encode
 from mesh.wire.packets import MQTT5, MQTT311, PINGREQ, PUBACK, Connect, Disconnect, Ping, Will
 from mesh.wire.properties import Properties
-from mesh.wire.reasons import NOT_AUTHORIZED
+from mesh.wire.reasons import ADMINISTRATIVE_ACTION, BANNED, NOT_AUTHORIZED
 from tests.support.bare import Bare
 from tests.support.certificates import Authority, Issued, put
 from tests.support.effects import effect_of
@@ -316,3 +321,49 @@ def test_a_change_that_names_a_wrong_file_is_not_prepared(etcd: EmbeddedEtcd, tm
 
 
 CONNECT = bytes.fromhex("10 10 0004 4d515454 04 82 003c 0002 5639 0002 5639".replace(" ", ""))  # of vehicle V9
+
+
+@pytest.mark.parametrize("kind", ["serial", "fingerprint"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_banned_certificate_ends_connections_and_is_refused_when_new_and_when_it_resumes(
+    etcd: EmbeddedEtcd, tmp_path: Path, kind: str, version: ssl.TLSVersion
+) -> None:
+    secured = Secured(tmp_path)
+
+    async def main(mesh: Nodes) -> None:
+        await mesh.change(secured.listens(client=REQUIRED, ca=secured.ca))
+        thief, other = secured.authority.issue("thief"), secured.authority.issue("other")
+        stays = await secured.client(mesh, secured.door, "V1", secured.context(other))
+        context = secured.context(thief)
+        context.minimum_version = context.maximum_version = version
+        goes = await secured.client(mesh, secured.door, "V2", context)
+
+        def answer(session: ssl.SSLSession | None) -> tuple[bool, bytes, ssl.SSLSession | None]:
+            """Whether a connection resumes ``session``, what answers its CONNECT, and its own session."""
+            client = Client(secured.door, context, session)
+            try:
+                client.socket.sendall(encode(Connect(MQTT5, "V3", username="V3"), MQTT5))
+                packet = client.socket.recv(1000)
+                return bool(client.socket.session_reused), packet, client.socket.session
+            finally:
+                client.close()
+
+        _, accepted, session = await asyncio.to_thread(answer, None)
+        assert accepted[3] == 0
+        certificate = thief.certificate
+        digits = f"{certificate.serial_number:040X}" if kind == "serial" else certificate.fingerprint(SHA256()).hex(":")
+        assert mesh.door._services is not None
+        store = BanStore(mesh.door._services.client, mesh.topology.mesh)
+        ban = Ban(kind, normal(kind, digits), "stolen", "me@here", time.time())
+        await store.add(ban, act("test", "a ban"))
+        try:
+            assert (await goes.wait(Disconnect)).reason == ADMINISTRATIVE_ACTION
+            await goes.wait_closed()
+            for resumed in (False, True):
+                reused, refused, _ = await asyncio.to_thread(answer, session if resumed else None)
+                assert (reused, refused[3]) == (resumed, BANNED)
+            await alive(stays)
+        finally:
+            await store.remove(kind, ban.value, act("test", "no ban"))
+
+    with_nodes(etcd, main)
