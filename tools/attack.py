@@ -44,14 +44,13 @@ PAGE: Final = ROOT / "docs" / "security.md"
 
 @contextmanager
 def own_mesh() -> Iterator[tuple[Target, Pids]]:
-    """A front door, an edge, a core and etcd, each in its own process, at default limits."""
-    from tests.support.processes import Processes
+    """See ``attacked``."""
+    from tests.attacks.attacked import attacked
 
     with tempfile.TemporaryDirectory(prefix="mesh-attack-") as folder:
         group = Path(folder) / "attacked"
         group.mkdir()
-        with Processes(group, ["edge-1"]) as running:
-            target = Target(("127.0.0.1", running.vehicles), ("127.0.0.1", running.backends))
+        with attacked(group) as (running, target):
             yield target, lambda: {name: running.pid(name) for name in running.names()}
 
 

@@ -20,9 +20,13 @@ _SPARE: Final = 200  # descriptors of this process that an attack leaves alone
 
 @final
 class Target:
-    """A running mesh: where vehicles and back ends connect, and the identity that the attacker has."""
+    """A running mesh: where vehicles and back ends connect, and the identity that the attacker has. ``secured``: where
+    vehicles connect with TLS, if they can."""
 
-    def __init__(self, door: Address, core: Address, vehicle: str = "attacker") -> None:
+    def __init__(
+        self, door: Address, core: Address, vehicle: str = "attacker", secured: Address | None = None
+    ) -> None:
+        self.secured = secured
         self.door = door
         self.core = core
         self.vehicle = vehicle

@@ -21,6 +21,7 @@ from tests.attacks.stolen_client_id import StolenClientId
 from tests.attacks.trickled_packets import TrickledPackets
 from tests.attacks.unfinished_packets import UnfinishedPackets
 from tests.attacks.unfinished_qos_2 import UnfinishedQos2
+from tests.attacks.unknown_clients import UnknownClients
 from tests.attacks.user_properties import UserProperties
 from tests.attacks.wildcard_names import WildcardNames
 from tests.attacks.withheld_pubacks import WithheldPubacks
@@ -29,7 +30,8 @@ from tests.attacks.wrong_packets import WrongPackets
 
 _KINDS: Final[tuple[type[Attack], ...]] = (
     DeepWildcards, FullVehicle, WithheldPubacks, ForbiddenPublish, WrongAcknowledgements, UnfinishedQos2,
-    TrickledPackets, SlowByte, SlowConnects, UnfinishedPackets, ConnectFlood, RefusedConnects, WrongPackets,
-    ManySessions, LargeFilters, LargeTopics, RetainedFlood, DeepTopics, UserProperties, StolenClientId, WildcardNames,
+    TrickledPackets, SlowByte, SlowConnects, UnfinishedPackets, ConnectFlood, UnknownClients, RefusedConnects,
+    WrongPackets, ManySessions, LargeFilters, LargeTopics, RetainedFlood, DeepTopics, UserProperties, StolenClientId,
+    WildcardNames,
 )  # fmt: skip
 ATTACKS: Final = {kind.__module__.rpartition(".")[2]: kind for kind in _KINDS}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.attacks.attack import Attack, Target
+from tests.attacks.attacked import attacked
 from tests.attacks.catalogue import ATTACKS
 from tests.attacks.runner import run
 from tests.support.processes import Processes
@@ -21,20 +22,20 @@ LARGER = {"slow_byte": 0.05, "trickled_packets": 0.05, "slow_connects": 0.05, "w
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    with Processes(tmp_path_factory.mktemp("attacked"), ["edge-1"]) as running:
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Processes, Target]]:
+    with attacked(tmp_path_factory.mktemp("attacked")) as running:
         yield running
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_attack(mesh: Processes, name: str) -> None:
+def test_attack(mesh: tuple[Processes, Target], name: str) -> None:
     kind: type[Attack] = ATTACKS[name]
-    target = Target(("127.0.0.1", mesh.vehicles), ("127.0.0.1", mesh.backends))
-    before = {node: mesh.pid(node) for node in mesh.names()}
+    nodes, target = mesh
+    before = {node: nodes.pid(node) for node in nodes.names()}
     size = LARGER.get(name, SIZE)
-    result = asyncio.run(run(kind, target, lambda: {node: mesh.pid(node) for node in before}, size, 0.2))
+    result = asyncio.run(run(kind, target, lambda: {node: nodes.pid(node) for node in before}, size, 0.2))
     assert not result.failed, result.failed
     assert result.seen
     assert (result.trips["lost"], result.trips["closes"]) == (0, 0)
     assert result.trips["answered"] == result.trips["sent"]
-    assert {node: mesh.pid(node) for node in before} == before
+    assert {node: nodes.pid(node) for node in before} == before
