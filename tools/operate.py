@@ -56,6 +56,10 @@ user, for ever or `--for 2h`, with a `--reason`; `mesh ban list`, `mesh ban remo
 did not answer, 4 there is no such ban to remove |
 | `mesh kick VEHICLE` | ends the connections of a vehicle once, or those with `--client-id ID` or of `--user NAME`; \
 they may connect again | 0 all doors and cores have answered, 1 some have not |
+| `mesh secret rotate FILE` | gives the nodes of a running mesh a new secret between them, in three steps; \
+no connection is closed ([topology.md](topology.md#the-mesh-secret)) | 0 it is exchanged, 1 not yet: run it again |
+| `mesh certs ACTION` | makes, renews and revokes certificates, and shows what expires \
+([certificates.md](certificates.md)) | 0 done, 1 not, 4 `list --within`: something expires |
 | `mesh audit` | lists the last 1,000 bans, kicks, and changes of the settings, passwords and the secret of the \
 mesh: who, on which machine, when, with which command; `--json` | 0, 1 etcd could not be asked |
 | `mesh settings [NODE]` | asks the running nodes what their parts have in force | 0, 1 a node or etcd did not answer |
