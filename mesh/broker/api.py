@@ -32,6 +32,10 @@ class BrokerApi:
         """The replay of an attached connection is complete."""
         raise NotImplementedError
 
+    def entitle(self, connection: Connection, roles: tuple[str, ...]) -> None:
+        """The client has other roles from now on."""
+        raise NotImplementedError
+
     def receive(self, connection: Connection, packet: Packet) -> None:
         """Handle a packet that follows CONNECT."""
         raise NotImplementedError

@@ -41,6 +41,7 @@ from mesh.broker.quotas import Quotas
 from mesh.broker.recovery import Recovery
 from mesh.broker.refusals import Refusals
 from mesh.broker.retained import Retained
+from mesh.broker.roles import RolesOf
 from mesh.broker.room import Room
 from mesh.broker.session import Connection, Key, Session
 from mesh.broker.sessions import Sessions
@@ -78,6 +79,7 @@ from mesh.wire.packets import (
 )
 from mesh.wire.properties import Properties
 
+_LOOK: Final = 2  # at the roles of a back end, see ``work``
 _RELEASE: Final = 8  # steps of what one connection waited for, see ``work``
 _RELEASED: Final = 512  # connections whose packets are released at once, some 5 ms
 
@@ -88,7 +90,8 @@ _ACKS: Final = {PUBACK: "PUBACK", PUBREC: "PUBREC", PUBCOMP: "PUBCOMP"}
 @final
 class Broker(BrokerApi):
     """``clock`` gives seconds since 1970. ``vehicle_of`` gives the vehicle of a topic, for traces. ``notices`` are the
-    lines of the log about refusals. ``permissions_of`` gives what the client with the key of a session may do today."""
+    lines of the log about refusals. ``permissions_of`` gives what the client with the key of a session, and with
+    these roles, may do today."""
 
     def __init__(
         self,
@@ -100,7 +103,7 @@ class Broker(BrokerApi):
         inbox: InboxRules | None = None,
         vehicle_of: Callable[[str], str | None] | None = None,
         notices: Notices | None = None,
-        permissions_of: Callable[[Key], Permissions] | None = None,
+        permissions_of: Callable[[Key, tuple[str, ...]], Permissions] | None = None,
     ) -> None:
         permissions_of = permissions_of or _all_permissions
         self.settings = settings
@@ -162,9 +165,12 @@ class Broker(BrokerApi):
             settings, self.subscriptions, self.catch_up, self.inbox, self.persistence, self.outbox, self.courier,
             self.sharing, self.system, self.closing.fail, self.quotas,
         )  # fmt: skip
+        self.enforcement = Enforcement(
+            self.sessions, self.subscriber, self.inbox, self.closing, self.notices, permissions_of, clock, self.work
+        )
         self.opening = Opening(
             settings, clock, self.persistence, self.outbox, self.courier, self.sessions, self.sharing, self.inbox,
-            self.dispatcher, self.subscriber, self.closing, self.counters, self.notices,
+            self.dispatcher, self.subscriber, self.closing, self.enforcement, self.counters, self.notices,
         )  # fmt: skip
         self.long_packets = LongPackets(self.work, self.subscriptions, self.outbox, self.closing, self._handle)
         self.figures = Figures(
@@ -175,9 +181,6 @@ class Broker(BrokerApi):
             clock, self.work, self.counters, self.persistence, self.sessions, self.dispatcher, self.sharing,
             self.quotas, self.retained, self.letters, self.catch_up, self.room, self.system, self.figures,
         )  # fmt: skip
-        self.enforcement = Enforcement(
-            self.sessions, self.subscriber, self.inbox, self.closing, self.notices, permissions_of, clock
-        )
         self._recovery = Recovery(
             settings, clock, self.persistence, self.retained, self.dispatcher, self.sessions, self.courier,
             self.catch_up, self.letters, self.enforcement,
@@ -219,6 +222,18 @@ class Broker(BrokerApi):
         """Close the connections of the back ends for which ``ends`` gives a reason, in slices."""
         self.work.add(self.enforcement.expel(ends, told))
 
+    def review(self, roles_of: RolesOf) -> None:
+        """The roles of back ends may have changed: look at all that are connected, in slices."""
+        self.work.add(self._review(roles_of))
+
+    def _review(self, roles_of: RolesOf) -> Iterator[int]:
+        for session in self.sessions.all():
+            connection = session.connection
+            claim = None if connection is None else connection.principal.claim
+            if connection is not None and claim is not None:
+                self.entitle(connection, roles_of(claim))
+            yield _LOOK
+
     def vehicle_of(self, topic: str) -> str:
         """The vehicle of a topic, for traces; empty if there is none."""
         return self._vehicle_of(topic) or ""
@@ -253,6 +268,15 @@ class Broker(BrokerApi):
     def stop(self, reason: int) -> None:
         """The node stops: send DISCONNECT to every client and keep the sessions."""
         self.closing.stop(reason)
+
+    def entitle(self, connection: Connection, roles: tuple[str, ...]) -> None:
+        """The client of an open connection has other roles from now on. What they no longer allow ends, in slices."""
+        session = connection.session
+        if roles == connection.principal.permissions.roles:
+            return
+        connection.principal.permissions.entitle(roles)
+        if session is not None and self.enforcement.entitle(session, connection.principal.permissions):
+            self.opening.remember(session)
 
     # Packets
 
@@ -475,7 +499,7 @@ def _discard(_message: str, *_args: object) -> None:
     """There is no log."""
 
 
-def _all_permissions(_key: Key) -> Permissions:
+def _all_permissions(_key: Key, _roles: tuple[str, ...]) -> Permissions:
     """No access rules are known."""
     return everything()
 

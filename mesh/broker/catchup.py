@@ -210,7 +210,7 @@ class CatchUp:
         """Queue the next message of ``part``; ``False`` if there is no room for it now."""
         node = part.topics[part.at]
         item = node.value
-        refused = session.kind != TIER and self._subscriptions.is_refused(node.topic)
+        refused = self._subscriptions.withholds(session, node.topic)
         if item is not None and item <= part.until and not refused and not self._retained.has_expired(
             item, self._clock()
         ):

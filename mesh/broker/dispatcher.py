@@ -64,7 +64,7 @@ class Dispatcher:
         fan_out: int,
         work: Work,
         answered: Callable[[Receipt], None],
-        permissions_of: Callable[[Key], Permissions],
+        permissions_of: Callable[[Key, tuple[str, ...]], Permissions],
         notices: Notices,
         counters: BrokerCounters,
     ) -> None:
@@ -343,7 +343,8 @@ class Dispatcher:
         session.will_due = 0.0
         if will is None:
             return
-        if not self._permissions_of(session.key).may_publish(will.topic):
+        permissions = self._permissions_of(session.key, session.roles)
+        if not permissions.may_publish(will.topic, will.qos, will.retain, True):
             self._counters.forbidden_wills += 1
             self._notices.warn(
                 "forbidden will", "%s (client %s) is no longer allowed to publish its will to %s: it is dropped",

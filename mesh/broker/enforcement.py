@@ -1,8 +1,10 @@
-"""Brings sessions that exist into line with the rules of today: after a restart, and after a change of the settings.
+"""Brings sessions that exist into line with the rules of today: after a restart, and after a change of the settings or
+of the roles of a client.
 
 It knows what access allows today, the inbox's rules and who is admitted: never packets. What always holds:
 
 * a subscription that its client may not make today ends as with UNSUBSCRIBE, whether the client is connected or not;
+  one that it may make with a lower QoS has that one;
 * the work is done in slices; a later change begins it anew, and what was begun before ends;
 * an inbox expires as the rules of today say, from the time when it was made;
 * a connection whose client is not admitted today, or that an operator ends, is closed, and its session stays.
@@ -18,10 +20,11 @@ from mesh.broker.closing import Closing
 from mesh.broker.inbox import Inbox
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.principal import BACKEND, TIER, Permissions
-from mesh.broker.session import Key, Session
+from mesh.broker.session import Interest, Key, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import FOREVER
 from mesh.broker.subscriber import Subscriber
+from mesh.broker.work import Work
 from mesh.wire.reasons import name_of
 
 # Steps of the work, see ``work``.
@@ -32,15 +35,17 @@ _REMOVAL: Final = 16  # of a subscription, or the end of a connection
 
 @final
 class Enforcement:
-    """``permissions_of``: what the client with the key of a session may do today. ``removed`` counts subscriptions."""
+    """``permissions_of``: what the client with the key of a session, and with these roles, may do today. ``removed``
+    counts subscriptions."""
 
     __slots__ = ("_begun", "_clock", "_closing", "_inbox", "_notices", "_permissions_of", "_sessions", "_subscriber",
-                 "removed")  # fmt: skip
+                 "_work", "removed")  # fmt: skip
 
     def __init__(
         self, sessions: Sessions, subscriber: Subscriber, inbox: Inbox, closing: Closing, notices: Notices,
-        permissions_of: Callable[[Key], Permissions], clock: Callable[[], float],
+        permissions_of: Callable[[Key, tuple[str, ...]], Permissions], clock: Callable[[], float], work: Work,
     ) -> None:
+        self._work = work
         self._sessions = sessions
         self._subscriber = subscriber
         self._inbox = inbox
@@ -63,17 +68,53 @@ class Enforcement:
                 self._adjust(session)
             if session.kind == TIER:
                 continue
-            permissions = self._permissions_of(session.key)
+            roles = session.roles
+            permissions = self._permissions_of(session.key, roles)
+            self._withhold(session, permissions)
             for filter, interest in list(session.interests.items()):
                 if self._begun != begun:
                     return
-                allowed = permissions.may_subscribe(filter)
-                # A session that has ended loses its subscriptions anyway.
-                if not allowed and not session.ended and session.interests.get(filter) is interest:
-                    self._remove(session, filter)
-                    yield _REMOVAL
-                else:
-                    yield _CHECK
+                if session.roles is not roles:  # ``_review`` goes by the new ones
+                    break
+                yield self._check(session, filter, interest, permissions)
+
+    def entitle(self, session: Session, permissions: Permissions) -> bool:
+        """The client of a session has these permissions, and the roles in them, from now on. Returns whether it had
+        other roles before."""
+        self._withhold(session, permissions)
+        if session.roles == permissions.roles:
+            return False
+        session.roles = permissions.roles
+        if session.interests:
+            self._work.start(self._review(session))
+        return True
+
+    def _review(self, session: Session) -> Iterator[int]:
+        """The roles of a client have changed."""
+        roles = session.roles
+        permissions = self._permissions_of(session.key, roles)
+        for filter, interest in list(session.interests.items()):
+            if session.roles is not roles:
+                return
+            yield self._check(session, filter, interest, permissions)
+
+    def _withhold(self, session: Session, permissions: Permissions) -> None:
+        refused = permissions.withheld()
+        if refused != session.refused:
+            session.refused = refused
+            self._subscriber.subscriptions.leave_out()
+
+    def _check(self, session: Session, filter: str, interest: Interest, permissions: Permissions) -> int:
+        """End or lower a subscription that is not allowed. Returns the steps that it took."""
+        most = permissions.most_qos(filter)
+        # A session that has ended loses its subscriptions anyway.
+        if most >= interest.subscription.qos or session.ended or session.interests.get(filter) is not interest:
+            return _CHECK
+        if most < 0:
+            self._remove(session, filter)
+        else:
+            self._subscriber.lower(interest, most)
+        return _REMOVAL
 
     def _remove(self, session: Session, filter: str) -> None:
         self.removed += 1

@@ -94,7 +94,7 @@ class Intake:
             self._notices.warn("publish", "%s (client %s): %s", connection.principal, session.key[2], why)
             self._fail(connection, reason, why)
             return
-        if not connection.principal.permissions.may_publish(packet.topic):
+        if not connection.principal.permissions.may_publish(packet.topic, packet.qos, packet.retain):
             if packet.topic == GIVEN and session.kind == TIER:
                 self._note_given(connection, session, packet)
                 return
@@ -200,7 +200,7 @@ class Intake:
         if reason != reasons.SUCCESS:
             self._fail(connection, reason, _WHY.get(reason, ""))
             return
-        if not connection.principal.permissions.may_publish(packet.topic):
+        if not connection.principal.permissions.may_publish(packet.topic, packet.qos, packet.retain):
             self._refuse_publish(connection, session, packet)
             return
         self._notices.warn(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, final
 
@@ -158,6 +159,7 @@ class ItemReader:
         session.outbound.next_number = max(session.outbound.next_number, number)
         session.outbound.reserved = session.outbound.next_number
         session.outbound.sent = later[0] if later else number  # journals of version 0.1.0 do not have it
+        session.roles = tuple([sys.intern(role) for role in later[1]]) if len(later) > 1 else ()
         will = self._store.read(item.id)
         session.will = unpack(will) if will else None
 

@@ -17,6 +17,7 @@ from mesh.broker.closing import Closing
 from mesh.broker.counters import BrokerCounters
 from mesh.broker.courier import Courier
 from mesh.broker.dispatcher import Dispatcher
+from mesh.broker.enforcement import Enforcement
 from mesh.broker.greeting import greeting_of
 from mesh.broker.inbox import Inbox
 from mesh.broker.ledger import INSTANCE, Ledger
@@ -42,8 +43,8 @@ class Opening:
     """``closing`` ends the connections that do not open, and those that another one takes over."""
 
     __slots__ = (
-        "_assigned", "_clock", "_closing", "_counters", "_courier", "_dispatcher", "_inbox", "_notices", "_outbox",
-        "_persistence", "_sessions", "_settings", "_sharing", "_store", "_subscriber",
+        "_assigned", "_clock", "_closing", "_counters", "_courier", "_dispatcher", "_enforcement", "_inbox", "_notices",
+        "_outbox", "_persistence", "_sessions", "_settings", "_sharing", "_store", "_subscriber",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +60,7 @@ class Opening:
         dispatcher: Dispatcher,
         subscriber: Subscriber,
         closing: Closing,
+        enforcement: Enforcement,
         counters: BrokerCounters,
         notices: Notices,
     ) -> None:
@@ -74,6 +76,7 @@ class Opening:
         self._dispatcher = dispatcher
         self._subscriber = subscriber
         self._closing = closing
+        self._enforcement = enforcement
         self._counters = counters
         self._notices = notices
         self._assigned = 0  # client ids
@@ -101,7 +104,7 @@ class Opening:
             return self._refused(connection, reason)
         self._bind(connection, session)
         will = connect.will
-        if will is not None and not principal.permissions.may_publish(will.topic):
+        if will is not None and not _may_have(principal, will):
             will = None  # counted in ``_reason_to_refuse``
         session.will_delay = _will_delay(will)
         session.will = None if will is None else self._dispatcher.will_message(will)
@@ -113,6 +116,7 @@ class Opening:
 
     def _connection(self, connect: Connect, principal: Principal, peer: Peer, shell: Flushable) -> Connection:
         settings = self._settings
+        principal.permissions.name(connect.client_id)
         connection = Connection(principal, connect.protocol, peer, shell, settings.topic_aliases)
         connection.keep_alive = connect.keep_alive
         if connect.protocol == MQTT5 and settings.max_keep_alive < 0xFFFF:
@@ -138,7 +142,7 @@ class Opening:
         not learn why, and would never be accepted: its will is dropped instead."""
         if will.properties is not None and will.properties.response_topic == "":
             return reasons.PROTOCOL_ERROR  # section 3.1.3.2.7: it is a topic name [MQTT-4.7.3-1]
-        if principal.permissions.may_publish(will.topic):
+        if _may_have(principal, will):
             return reasons.SUCCESS
         self._counters.forbidden_wills += 1
         topic = shortened(will.topic)
@@ -164,10 +168,12 @@ class Opening:
             self._assigned += 1
             client_id = connect.client_id = f"mesh-{int(self._clock() * 1000):x}-{self._assigned:x}"
             connection.assigned = True
+            principal.permissions.name(client_id)
         key = (principal.kind, principal.name, client_id)
         session = self._sessions.get(key)
         again = session is not None
         if session is not None:
+            self._enforcement.entitle(session, principal.permissions)  # before its last will is judged
             self._take_over(session, connect.clean_start)
             session = self._sessions.get(key)
         present = session is not None
@@ -232,17 +238,26 @@ class Opening:
         if clean:
             self._sessions.end(session)  # [MQTT-3.1.2-4]
 
-    def _bind(self, connection: Connection, session: Session) -> None:
+    def _bind(self, connection: Connection, session: Session) -> bool:
+        """Returns whether the session has other roles than before."""
         connection.session = session
         session.connection = connection
         session.ends = 0.0
         session.will_due = 0.0
         session.attached = False
+        changed = self._enforcement.entitle(session, connection.principal.permissions)
         self._closing.connections += 1
         if session.kind == TIER:
             self._courier.pressure.joined(connection)
         else:
             self._courier.pressure.bound(session)
+        return changed
+
+    def remember(self, session: Session) -> None:
+        """The roles of a session have changed: neither a restart of this node nor a later right of all clients brings
+        back what they allowed."""
+        if session.durable or session.will is not None:
+            self._persistence.keep_session(session)
 
     def _accept(self, connection: Connection, connect: Connect, session: Session, present: bool) -> None:
         """Answer CONNECT once the session is durable, and give the session the messages that wait for it."""
@@ -289,10 +304,12 @@ class Opening:
         connection.live = False
         session.outbound.resuming = True
         try:
-            self._bind(connection, session)
+            changed = self._bind(connection, session)
             if session.durable and session.outbound.next_number > session.outbound.reserved:
                 # what came before ATTACH is about to be sent with these numbers
                 self._persistence.keep_session(session)
+            elif changed:
+                self.remember(session)
         except Exception:
             self._closing.end(connection, with_will=True)  # else the session would have a connection for ever
             raise
@@ -317,6 +334,10 @@ def _refusal(protocol: int, reason: int) -> bytes:
     """The CONNACK that refuses a CONNECT with a 5.0 reason code, encoded for the client's protocol version."""
     code = reason if protocol == MQTT5 else reasons.return_code(reason)
     return encode(Connack(False, code), protocol)
+
+
+def _may_have(principal: Principal, will: Will) -> bool:
+    return principal.permissions.may_publish(will.topic, will.qos, will.retain, True)
 
 
 def _will_delay(will: Will | None) -> int:

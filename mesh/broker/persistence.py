@@ -85,10 +85,13 @@ class Persistence:
         outbound = session.outbound
         connected = session.connection is not None
         outbound.reserved = outbound.next_number + _RESERVED if connected else outbound.next_number
-        meta = json.dumps([
+        state: list[object] = [
             kind, name, client_id, session.vehicle, session.expiry, session.ends, outbound.window,
             session.will_delay, session.will_due, outbound.reserved, connected, outbound.sent,
-        ]).encode()  # fmt: skip
+        ]  # fmt: skip
+        if session.roles:
+            state.append(session.roles)
+        meta = json.dumps(state).encode()
         will = b"" if session.will is None else pack(session.will)
         old = session.item
         session.item = self.store.append(SESSION, session.id, meta, will)

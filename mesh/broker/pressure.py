@@ -22,8 +22,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, final
 
+from mesh.broker.grant import MESH_TOPICS
 from mesh.broker.outbox import Outbox
-from mesh.broker.principal import MESH_TOPICS, VEHICLE
+from mesh.broker.principal import VEHICLE
 from mesh.broker.session import Connection, Session
 from mesh.broker.settings import Settings
 from mesh.wire.encode import encode_publish

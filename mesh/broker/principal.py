@@ -9,125 +9,128 @@ from __future__ import annotations
 from typing import Final, final
 
 from mesh.broker.claim import Claim
-from mesh.wire.reasons import NOT_AUTHORIZED
-from mesh.wire.topics import covers, matches, split_shared
+from mesh.broker.grant import ALL_FILTERS, ALL_TOPICS, MESH_TOPICS, Grant, filled, matches_any
+from mesh.broker.roles import Roles
+from mesh.wire.topics import covers, overlap, split_shared
 
 VEHICLE: Final = 0
 BACKEND: Final = 1
 TIER: Final = 2  # a core that is a client of this edge
 _KINDS: Final = ("vehicle", "back end", "core")
 
-
-MESH_TOPICS: Final = "$mesh/"  # signals between nodes; no client may publish or subscribe to them
-
-ALL_TOPICS: Final = ("#",)
-ALL_FILTERS: Final = ("#", "$SYS/#", "$dead-letters/#")  # "#" matches no topic that begins with $ [MQTT-4.7.2-1]
 GIVEN: Final = MESH_TOPICS + "given"  # a core says at it that the edge has all that it keeps for every edge
-_SERVERS: Final = ("$SYS", "$dead-letters", MESH_TOPICS)  # topics that only the server publishes to
-
-
-@final
-class Grant:
-    """What all clients of one kind may do: topic filters to publish to and to subscribe to, and filters that are
-    refused in any case; ``fleet``: filters that they may also subscribe to, but not share; ``reason`` is the MQTT 5.0
-    reason code of a refusal; ``all``: whether they may publish to all topics. It changes in place, so a change is in
-    force at all open connections at once."""
-
-    __slots__ = ("all", "fleet", "publish", "reason", "refused", "subscribe")
-
-    def __init__(
-        self,
-        publish: tuple[str, ...],
-        subscribe: tuple[str, ...],
-        refused: tuple[str, ...] = (),
-        reason: int = NOT_AUTHORIZED,
-        fleet: tuple[str, ...] = (),
-    ) -> None:
-        self.publish = publish
-        self.subscribe = subscribe
-        self.refused = refused
-        self.reason = reason
-        self.fleet = fleet
-        self.all = publish == ALL_TOPICS and not refused
-
-    def take(self, other: Grant) -> None:
-        """Be as ``other`` from now on."""
-        self.publish = other.publish
-        self.subscribe = other.subscribe
-        self.refused = other.refused
-        self.reason = other.reason
-        self.fleet = other.fleet
-        self.all = other.all
-
-    def in_force(self) -> dict[str, object]:
-        """What it allows, by name."""
-        return {
-            "publish": self.publish, "subscribe": self.subscribe, "refuse": self.refused, "refusal": self.reason,
-            "fleet": self.fleet,
-        }  # fmt: skip
-
+_DEAD_LETTERS: Final = "$dead-letters"
+_SERVERS: Final = ("$SYS", _DEAD_LETTERS, MESH_TOPICS)  # topics that only the server publishes to
 
 _NOTHING: Final = Grant((), ())
 _EVERYTHING: Final = Grant(ALL_TOPICS, ALL_FILTERS)
+_NO_ROLES: Final = Roles()
 
 
 @final
 class Permissions:
-    """Allows topics below a literal ``prefix`` that ends in a slash (empty: no own subtree), and what ``grant`` allows;
-    refuses what ``grant`` refuses."""
+    """Of one client. Allows topics below a literal ``prefix`` that ends in a slash (empty: no own subtree), and what
+    ``grant``, that of its class, and the grants of its ``roles`` allow; refuses what one of them refuses. ``vehicle``
+    and ``client_id`` take the places in their filters."""
 
-    __slots__ = ("grant", "prefix")
+    __slots__ = ("_mine", "_table", "_versions", "client_id", "grant", "prefix", "roles", "vehicle")
 
-    def __init__(self, prefix: str = "", grant: Grant = _NOTHING) -> None:
+    def __init__(
+        self, prefix: str = "", grant: Grant = _NOTHING, vehicle: str = "", client_id: str = "",
+        roles: tuple[str, ...] = (), table: Roles = _NO_ROLES,
+    ) -> None:
         self.prefix = prefix
         self.grant = grant
+        self.vehicle = vehicle
+        self.client_id = client_id
+        self.roles = roles
+        self._table = table
+        self._mine: Grant | None = None  # what its roles and its own values make of ``grant``
+        self._versions = (0, 0)
 
     @property
     def reason(self) -> int:
         """The reason code of a refusal."""
         return self.grant.reason
 
-    def may_publish(self, topic: str) -> bool:
-        """Clients may not publish to topics that begin with ``$`` [MQTT-4.7.2-1], unless a filter names them; some of
-        them belong to the server or to the mesh."""
+    def name(self, client_id: str) -> None:
+        """The client has this client id, which the server may have assigned."""
+        if client_id != self.client_id:
+            self.client_id = client_id
+            self._mine = None
+
+    def entitle(self, roles: tuple[str, ...]) -> None:
+        """The client has these roles from now on."""
+        self.roles = roles
+        self._mine = None
+
+    def _rights(self) -> Grant:
+        """What the client may do at present, besides its own subtree."""
         grant = self.grant
+        if not self.roles and not grant.personal:
+            return grant
+        mine = self._mine
+        versions = (grant.version, self._table.version)
+        if mine is None or self._versions != versions:
+            mine = self._table.grant(grant, self.roles)
+            if mine.personal:
+                mine = filled(mine, self.vehicle, self.client_id)
+            self._mine = mine
+            self._versions = versions
+        return mine
+
+    def may_publish(self, topic: str, qos: int = 0, retain: bool = False, will: bool = False) -> bool:
+        """Clients may not publish to topics that begin with ``$`` [MQTT-4.7.2-1], unless a filter names them; some of
+        them belong to the server or to the mesh. ``will``: it is the will of the client."""
+        grant = self._rights()
+        own = False
         if topic.startswith("$"):
             if topic.startswith(_SERVERS) or not matches_any(grant.publish, topic):
                 return False
-            return not matches_any(grant.refused, topic)
-        if grant.all:
+            if matches_any(grant.refused, topic):
+                return False
+        elif not grant.all:
+            if grant.refused and matches_any(grant.refused, topic):
+                return False
+            own = bool(self.prefix) and topic.startswith(self.prefix)
+            if not own and not matches_any(grant.publish, topic):
+                return False
+        if not grant.limited:
             return True
-        if grant.refused and matches_any(grant.refused, topic):
-            return False
-        if self.prefix and topic.startswith(self.prefix):
-            return True
-        return matches_any(grant.publish, topic)
+        return grant.within(topic, own or (bool(self.prefix) and topic.startswith(self.prefix)), qos, retain, will)
 
-    def may_subscribe(self, filter: str) -> bool:
-        """The filter, or the filter within ``$share``, must lie below the prefix or within an allowed filter. A filter
+    def most_qos(self, filter: str) -> int:
+        """The highest QoS of a subscription to a filter; -1 if it is not allowed.
+
+        The filter, or the filter within ``$share``, must lie below the prefix or within an allowed filter. A filter
         without ``$share`` may also lie within a fleet filter; a shared group there would withhold messages from other
-        vehicles.
+        vehicles. Only back ends may read dead letters, which are messages of other vehicles, too.
 
-        A filter that is wider than a refused one is granted; ``Subscriptions`` withholds the refused topics.
+        A filter that is wider than a refused one is granted; ``Subscriptions`` withholds the refused topics, but not
+        from one member of a shared group.
         """
-        inner, grant = split_shared(filter)[1], self.grant
+        group, inner = split_shared(filter)
+        grant = self._rights()
         if inner.startswith(MESH_TOPICS) or any(covers(refused, inner) for refused in grant.refused):
-            return False
-        if self.prefix and inner.startswith(self.prefix):
-            return True
-        if any(covers(allowed, inner) for allowed in grant.subscribe):
-            return True
-        return any(covers(allowed, filter) for allowed in grant.fleet)
+            return -1
+        if self.prefix and inner.startswith(_DEAD_LETTERS):
+            return -1
+        if group and any(overlap(refused, inner) for refused in self.withheld()):
+            return -1
+        return grant.most_of(filter, inner, bool(self.prefix) and inner.startswith(self.prefix))
+
+    def withheld(self) -> tuple[str, ...]:
+        """The refused filters that are not those of all clients of its class."""
+        grant = self._rights()
+        if grant is self.grant or not grant.refused:
+            return ()
+        common = self.grant.refused
+        return tuple([filter for filter in grant.refused if filter not in common])
 
 
 def everything() -> Permissions:
     """Permissions for all topics that do not belong to the server."""
     return Permissions("", _EVERYTHING)
-
-
-def matches_any(filters: tuple[str, ...], topic: str) -> bool:
-    """Whether one of the filters matches a topic."""
-    return any(matches(filter, topic) for filter in filters)
 
 
 @final

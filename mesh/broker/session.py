@@ -89,7 +89,9 @@ class Session:
         "ledger",
         "outbound",
         "pumping",
+        "refused",
         "retained_backlog",
+        "roles",
         "share",
         "shared",
         "stalled",
@@ -109,6 +111,8 @@ class Session:
         self.share = share or Share(key[0], key[1], NO_LIMIT)  # at recovery it gets the right one when its key is known
         self.weight = session_weight(key[2], 0)  # bytes that it counts in its share, without its queue
         self.vehicle = vehicle
+        self.roles: tuple[str, ...] = ()  # those that its client had when it was last connected
+        self.refused: tuple[str, ...] = ()  # filters of topics that it does not get, beside those of all clients
         self.connection: Connection | None = None
         self.attached = False  # after recovery, until it is attached: its last record says that it had a connection
         self.outbound = Outbound(depth, window, self.share)

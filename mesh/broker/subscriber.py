@@ -82,6 +82,7 @@ class Subscriber:
                 return
             code = self._may_subscribe(connection, session, subscription)
             if not reasons.is_error(code):
+                subscription.qos = code
                 brings = _brings_retained(subscription, subscription.filter in session.interests)
                 interest = self.add(session, subscription, identifier, many and brings)
                 fresh.append((interest, brings))
@@ -131,15 +132,17 @@ class Subscriber:
         return True
 
     def _may_subscribe(self, connection: Connection, session: Session, subscription: Subscription) -> int:
-        if not connection.principal.permissions.may_subscribe(subscription.filter):
-            return connection.principal.permissions.reason
+        permissions = connection.principal.permissions
+        most = permissions.most_qos(subscription.filter)
+        if most < 0:
+            return permissions.reason
         full = len(session.interests) >= self.settings.max_subscriptions
         if full and subscription.filter not in session.interests:
             return reasons.QUOTA_EXCEEDED
         known = subscription.filter in session.interests
         if not known and not self._has_room(session, subscription.filter):
             return reasons.QUOTA_EXCEEDED
-        return subscription.qos
+        return min(subscription.qos, most)
 
     def _has_room(self, session: Session, filter: str) -> bool:
         """Whether the limits of the owner and of the node allow one more subscription. Those of a core are never
@@ -172,6 +175,15 @@ class Subscriber:
         session.interests[subscription.filter] = interest
         return interest
 
+    def lower(self, interest: Interest, qos: int) -> None:
+        """A subscription has at most this QoS from now on."""
+        interest.subscription.qos = qos
+        self.subscriptions.replace(interest, interest)
+        old = interest.item
+        if old:
+            self.persistence.keep_interest(interest)
+            self.store.drop(old)
+
     def _send_figures(self, interest: Interest) -> bool:
         """Send the current values of the ``$SYS`` topics, which are in memory only. Returns whether there may be some.
         """
@@ -180,7 +192,7 @@ class Subscriber:
             return False
         identifiers = (interest.identifier,) if interest.identifier else ()
         for message in self.system.matching(subscription.filter):
-            if not self.subscriptions.is_refused(message.topic):
+            if not self.subscriptions.withholds(session, message.topic):
                 self.courier.offer(session, message, 0, True, identifiers, None)
         return True
 

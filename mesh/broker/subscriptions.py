@@ -12,8 +12,9 @@ from typing import Final, final
 from mypy_extensions import mypyc_attr
 
 from mesh.broker.gate import Gate
+from mesh.broker.grant import matches_any
 from mesh.broker.letter import PREFIX, TOPIC
-from mesh.broker.principal import TIER, matches_any
+from mesh.broker.principal import TIER
 from mesh.broker.session import Connection, Interest, Session
 from mesh.wire.topics import is_shared, split_shared
 from mesh.wire.tree import FilterTree
@@ -285,7 +286,8 @@ class Subscriptions:
         return list(self._letters)
 
     def leave_out(self) -> None:
-        """A session has ended: it receives nothing, although its subscriptions are still to be removed."""
+        """A session receives less from now on: it has ended, although its subscriptions are still to be removed, or the
+        filters that it is refused have changed."""
         self._forget_routes()
 
     def has_groups(self) -> bool:
@@ -339,15 +341,22 @@ class Subscriptions:
         """Whether a match of ``topic`` may take long. Its route may be remembered."""
         return self._tree.most_nodes(topic) > _LONG
 
-    def is_refused(self, topic: str) -> bool:
-        """Whether no client may receive ``topic``, also if its filters match."""
+    def withholds(self, session: Session, topic: str) -> bool:
+        """Whether a session must not receive ``topic``, also if its filters match."""
+        if session.kind == TIER:
+            return False
+        if session.refused and matches_any(session.refused, topic):
+            return True
+        return self._is_refused(topic)
+
+    def _is_refused(self, topic: str) -> bool:
         return bool(self._refused) and matches_any(self._refused, topic)
 
     def _compute(self, topic: str) -> Route:
         targets: dict[Session, RouteTarget] = {}
         merged: dict[RouteTarget, None] = {}
         groups: list[SharedGroup] = []
-        refused = self.is_refused(topic)
+        refused = self._is_refused(topic)
         found = self._tree.match(topic)
         if self._tree.visited + len(found) > _LONG:
             self.spent += self._tree.visited + len(found)
@@ -356,7 +365,10 @@ class Subscriptions:
                 if value.of_cores or not refused:
                     groups.append(value)
                 continue
-            if value.session.ended or (refused and value.session.kind != TIER):
+            session = value.session
+            if session.ended or (refused and session.kind != TIER):
+                continue
+            if session.refused and matches_any(session.refused, topic):
                 continue
             target = targets.get(value.session)
             if target is None:

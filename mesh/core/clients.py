@@ -12,13 +12,13 @@ from typing import final
 
 from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
-from mesh.broker.principal import Grant, Principal
+from mesh.broker.principal import Principal
 from mesh.node.brokerhost import BrokerHost
 from mesh.node.config import NodeConfig
 from mesh.node.guard import Guard
 from mesh.node.packetlimits import ClientLimits
 from mesh.node.prepared import Prepared
-from mesh.policy.access import backend_principal
+from mesh.policy.access import Grants
 from mesh.policy.attempts import Attempts
 from mesh.policy.bans import Bans
 from mesh.policy.order import Order
@@ -35,12 +35,12 @@ from mesh.wire.packets import Connect
 
 @final
 class BackEndClients:
-    """``grant``: what back ends may do, which its owner changes; ``bans``: who is kept out, likewise. Raises
+    """``grants``: what back ends may do, which its owner changes; ``bans``: who is kept out, likewise. Raises
     ``OSError`` if this process may not open as many files as the topology asks for."""
 
-    def __init__(self, config: NodeConfig, grant: Grant, bans: Bans) -> None:
+    def __init__(self, config: NodeConfig, grants: Grants, bans: Bans) -> None:
         topology = config.topology
-        self._grant = grant
+        self._grants = grants
         self._seal = config.seal
         self._host: BrokerHost | None = None
         self.attempts = Attempts(topology.limits.wrong_passwords)
@@ -63,7 +63,7 @@ class BackEndClients:
             config.name, host.broker, host.turn, host.wheel, self._authenticate,
             listen=config.listens(), admission=self._admission,
             connect_timeout=limits.connect_timeout, packet_rate=limits.packet_rate, buffers=self.buffers,
-            trail=trail,
+            trail=trail, roles_of=self._guard.roles_of,
         )  # fmt: skip
         await self._endpoint.start()
 
@@ -136,12 +136,14 @@ class BackEndClients:
     def _authenticate(self, connect: Connect, peer: Peer, proven: Claim | None) -> Principal | Awaitable[Principal]:
         found = self._guard.decide(connect, peer, proven)
         if isinstance(found, Claim):
-            return backend_principal(found, self._grant)
+            return self._grants.backend(found, self._guard.roles_of(found))
         return self._wait(found)
 
     async def _wait(self, found: Awaitable[Claim]) -> Principal:
-        return backend_principal(await found, self._grant)
+        claim = await found
+        return self._grants.backend(claim, self._guard.roles_of(claim))
 
     def _claims_changed(self) -> None:
         if self._host is not None:
             self._host.expel(self._guard.lost)
+            self._host.broker.review(self._guard.roles_of)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, final
 
 from mesh.broker.broker import Broker
-from mesh.broker.principal import matches_any
+from mesh.broker.grant import matches_any
 from mesh.broker.versions import versioned
 from mesh.core.kinds import FLEET_GIVEN
 from mesh.session.message import NEVER, Message

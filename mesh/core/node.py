@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 from mesh.broker.gate import Gate
+from mesh.broker.grant import plain
 from mesh.broker.settings import Settings
 from mesh.core.clients import BackEndClients
 from mesh.core.owners import MapOwners
@@ -85,7 +86,7 @@ class CoreNode:
         config = self._config
         self._secure = config.secure()
         # A mistake is named before anything is opened.
-        clients = self._clients = BackEndClients(config, self._grants.backends, self._bans)
+        clients = self._clients = BackEndClients(config, self._grants, self._bans)
         self._trail = begin_trail(config.folder)
         services = self._services = Services(config)
         look_up = _look_up(services, config)
@@ -336,6 +337,7 @@ class CoreNode:
             return {}
         return {
             "broker": broker_host.broker.settings.in_force(), "backends": self._grants.backends.in_force(),
+            "roles": self._grants.roles.in_force(),
             "clients": clients.in_force(), "fleet": router.fleet,
             "edges": {edge: link.in_force() for edge, link in sorted(self._links.items())},
             **services.in_force(),
@@ -378,7 +380,7 @@ def _settings(config: NodeConfig) -> Settings:
     """The settings of a core's broker."""
     limits = config.topology.limits
     settings = config.broker_settings()
-    settings.refused = config.topology.access.backends.refuse
+    settings.refused = plain(config.topology.access.backends.refuse)
     settings.in_flight = limits.backend_in_flight
     settings.receive_maximum = limits.backend_receive_maximum
     settings.max_session_expiry = min(settings.max_session_expiry, int(limits.backend_session_expiry))

@@ -80,13 +80,13 @@ MAX_LINKS: Final = 1024  # doors, and connections that are still in their handsh
 
 log = logging.getLogger(__name__)
 
-Admit = Callable[[str, int], Principal]
+Admit = Callable[[str, int, tuple[str, ...]], Principal]
 
 
 @final
 class Devices(DoorOwner):
     """``epoch`` grows with each start of this edge. ``admit`` returns the principal of a vehicle for the epoch of its
-    map record, or raises ``Refused``. ``grace``: seconds that connections wait for their lost link.
+    map record and its roles, or raises ``Refused``. ``grace``: seconds that connections wait for their lost link.
 
     The node adds ``devices.settle`` to the turn after the journal's commit and the ``ConnectionWriter``; it calls
     ``durable`` after ``Broker.durable``, and once at its start with the journal's first position.
@@ -344,7 +344,7 @@ class Devices(DoorOwner):
                 self._conclude(old.key[0], old.connection)
         reader, connect = self._read(opening)
         try:
-            principal = self._admit(opening.vehicle, opening.epoch)
+            principal = self._admit(opening.vehicle, opening.epoch, opening.roles)
             condemned = self._examine(door, number, opening, connect)
         except Refused as error:
             answer = refusal(connect.protocol, error.reason or SERVER_UNAVAILABLE)
@@ -385,7 +385,7 @@ class Devices(DoorOwner):
             link.send(CLOSE, number)
             return
         try:
-            principal = self._admit(opening.vehicle, opening.epoch)
+            principal = self._admit(opening.vehicle, opening.epoch, opening.roles)
             condemned = self._examine(door, number, opening, connect)
         except Refused as error:
             told = error.reason == IMPLEMENTATION_SPECIFIC_ERROR  # other reasons are those of a CONNACK
@@ -433,6 +433,20 @@ class Devices(DoorOwner):
             door.link.send(CLOSE, rival.number)
         door.remove(rival)
         rival.connection = None
+
+    def entitle(self, device: Device, roles: tuple[str, ...]) -> None:
+        """ROLES: the vehicle of a connection has other roles."""
+        connection = device.connection
+        if connection is None or connection.closing:
+            return
+        try:
+            self.broker.entitle(connection, roles)
+        except Exception as error:
+            if isinstance(error, JournalError):
+                raise
+            self._fault(device.key[0], "a change of its roles")
+            self._fail(device, connection, IMPLEMENTATION_SPECIFIC_ERROR)
+        self.turn.wake()
 
     def receive(self, device: Device, body: bytes) -> int:
         """DATA: packets of a vehicle. Returns how many."""

@@ -30,11 +30,13 @@ from mesh.transport.frame import (
     LIVE,
     OPEN,
     PROOF,
+    ROLES,
     WELCOME,
     LinkError,
     Opening,
     pack_confirm,
     unpack_credit,
+    unpack_roles,
 )
 from mesh.transport.handshake import Answering, Prover
 from mesh.transport.link import Link
@@ -93,6 +95,10 @@ class DoorOwner:
 
     def attach(self, link: DoorLink, door: DoorProcess, number: int, opening: Opening) -> None:
         """ATTACH: a vehicle's connection outlived the link."""
+        raise NotImplementedError
+
+    def entitle(self, device: Device, roles: tuple[str, ...]) -> None:
+        """The vehicle of a connection has other roles."""
         raise NotImplementedError
 
     def receive(self, device: Device, body: bytes) -> int:
@@ -249,6 +255,10 @@ class DoorLink(Link):
                 door.lose(device)
         elif kind == ATTACH:
             self._owner.attach(self, door, connection, Opening.unpack(body))
+        elif kind == ROLES:
+            device = door.connections.get(connection)
+            if device is not None and device.named:
+                self._owner.entitle(device, unpack_roles(body))
         elif kind == LIVE:
             self._live(door, connection)
         else:

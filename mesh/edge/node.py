@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 from mesh.broker.broker import Broker
+from mesh.broker.grant import plain
 from mesh.broker.inbox import InboxRules
 from mesh.broker.principal import VEHICLE, Principal
 from mesh.broker.settings import IN_FLIGHT_BYTES, Settings
@@ -202,7 +203,7 @@ class EdgeNode:
             portion=LINK_PORTION, unix_path=config.unix_path(config.name, TIER), trail=self._trail,
         )  # fmt: skip
 
-    def _admit(self, vehicle: str, term: int) -> Principal:
+    def _admit(self, vehicle: str, term: int, roles: tuple[str, ...] = ()) -> Principal:
         """``term``: the generation of the door's map, and the epoch of the vehicle's record in it."""
         services, ownership = self._services, self._ownership
         assert services is not None
@@ -211,7 +212,7 @@ class EdgeNode:
             raise Refused(SERVER_UNAVAILABLE, f"it belongs to {record.edge} since epoch {record.epoch}")
         if record is None and ownership is not None and vehicle in ownership.foreign:
             raise Refused(SERVER_UNAVAILABLE, f"it belongs to {ownership.foreign[vehicle]}")
-        return self._grants.vehicle(vehicle)
+        return self._grants.vehicle(vehicle, roles)
 
     def _may_serve(self, record: Record, own: int, term: int) -> bool:
         """Whether this edge may serve a vehicle. Epochs are compared only if both are of the same map. A record of an
@@ -261,6 +262,7 @@ class EdgeNode:
         broker = broker_host.broker
         return {
             "broker": broker.settings.in_force(), "vehicles": self._grants.vehicles.in_force(),
+            "roles": self._grants.roles.in_force(),
             "inbox": broker.inbox.rules.in_force(), "doors": devices.in_force(), "cores": cores.in_force(),
             **services.in_force(),
         }  # fmt: skip
@@ -301,7 +303,7 @@ def _settings(config: NodeConfig) -> Settings:
     limits = config.topology.limits
     settings = config.broker_settings()
     settings.keep_all = True
-    settings.refused = config.topology.access.vehicles.refuse
+    settings.refused = plain(config.topology.access.vehicles.refuse)
     settings.in_flight = limits.in_flight
     settings.receive_maximum = limits.receive_maximum
     settings.overshoot_bytes = IN_FLIGHT_BYTES + settings.tier_packet

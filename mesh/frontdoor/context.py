@@ -12,6 +12,7 @@ from typing import Protocol, final
 
 from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
+from mesh.broker.roles import RolesOf
 from mesh.broker.trace import Tracer
 from mesh.frontdoor.edgepath import EdgePath, VehicleConnection
 from mesh.transport.arrivals import ArrivalLimits
@@ -102,7 +103,8 @@ class DoorCounters:
 class DoorContext:
     """``clients`` is the context of the listeners' client streams. ``flapping`` counts the CONNECTs of each vehicle."""
 
-    __slots__ = ("clients", "counters", "flapping", "identify", "join", "map", "settings", "tracer", "turn")
+    __slots__ = ("clients", "counters", "flapping", "identify", "join", "map", "roles_of", "settings", "tracer",
+                 "turn")  # fmt: skip
 
     def __init__(
         self,
@@ -113,6 +115,7 @@ class DoorContext:
         join: Join,
         tracer: Tracer,
         settings: DoorSettings,
+        roles_of: RolesOf,
     ) -> None:
         self.clients = clients
         self.turn = turn
@@ -121,6 +124,7 @@ class DoorContext:
         self.join = join
         self.tracer = tracer
         self.settings = settings
+        self.roles_of = roles_of
         self.counters = DoorCounters()
         self.flapping = Buckets(settings.vehicle_connects, 60.0)
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Final, final
 
 from mesh.broker.claim import Ended, Ends, ignore
+from mesh.broker.roles import RolesOf, roles_of_claim
 from mesh.broker.trace import Tracer
 from mesh.frontdoor.context import DoorContext, DoorSettings, Identify, OwnerMap
 from mesh.frontdoor.links import EdgeMembers, Links
@@ -65,6 +66,7 @@ class FrontDoor:
         settings: DoorSettings | None = None,
         unix_path: Callable[[str], UnixPath] = _no_unix_paths,
         secure: Secure | None = None,
+        roles_of: RolesOf = roles_of_claim,
     ) -> None:
         loop = asyncio.get_running_loop()
         settings = settings or DoorSettings()
@@ -86,7 +88,7 @@ class FrontDoor:
         )  # fmt: skip
         self._context = DoorContext(
             self.clients, self.turn, map, identify, self.links.join, tracer or Tracer(),
-            settings,
+            settings, roles_of,
         )  # fmt: skip
         self._listen = listen
         self._listeners = Listeners(
@@ -171,6 +173,17 @@ class FrontDoor:
             self.group.loop.call_soon(self._expel, streams, index, ended, ends, told)
         else:
             told(ended)
+
+    def entitle(self) -> None:
+        """Tell the edges of the vehicles that have other roles now, in slices."""
+        self._review(list(self.group.streams), 0)
+
+    def _review(self, streams: list[Stream], start: int) -> None:
+        for stream in streams[start : start + SLICE]:
+            if isinstance(stream, Vehicle) and stream.claim is not None and not stream.life.ended():
+                stream.entitle(stream.claim)
+        if start + SLICE < len(streams):
+            self.group.loop.call_soon(self._review, streams, start + SLICE)
 
     def members_changed(self) -> None:
         """Must be called after each change of the membership."""

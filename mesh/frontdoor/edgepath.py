@@ -42,6 +42,10 @@ class EdgePath:
         """The vehicle's connection is about to end, and its will must not be published. ``leave`` follows."""
         raise NotImplementedError
 
+    def entitle(self) -> None:
+        """The vehicle has other ``roles`` than before."""
+        raise NotImplementedError
+
     def leave(self) -> None:
         """The vehicle's connection has ended."""
         raise NotImplementedError
@@ -50,16 +54,17 @@ class EdgePath:
 class VehicleConnection(ClientStream):
     """A vehicle's connection, as an edge sees it.
 
-    ``name`` is the vehicle's identity in the map, and ``epoch`` the epoch of its map record; ``since`` is the time when
-    the connection was accepted, in milliseconds since 1970; ``connect`` the CONNECT packet; ``uncredited`` the bytes
-    from the edge for which no credit was given back yet.
+    ``name`` is the vehicle's identity in the map, ``roles`` are those that it has at present, and ``epoch`` is the
+    epoch of its map record; ``since`` is the time when the connection was accepted, in milliseconds since 1970;
+    ``connect`` the CONNECT packet; ``uncredited`` the bytes from the edge for which no credit was given back yet.
     """
 
-    __slots__ = ("connect", "epoch", "name", "since", "uncredited")
+    __slots__ = ("connect", "epoch", "name", "roles", "since", "uncredited")
 
     def __init__(self, clients: ClientContext) -> None:
         super().__init__(clients)
         self.name = ""
+        self.roles: tuple[str, ...] = ()
         self.epoch = 0
         self.since = 0
         self.connect = b""

@@ -27,7 +27,20 @@ from mesh.frontdoor.exchange import Exchange, HeldFrame
 from mesh.frontdoor.socket import EdgeSocket, SocketOwner
 from mesh.frontdoor.status import EdgeLinkStatus
 from mesh.transport.dialler import Dialler
-from mesh.transport.frame import ATTACH, CLOSE, CREDIT, DATA, LINK, LIVE, OPEN, LinkError, Opening, pack_credit
+from mesh.transport.frame import (
+    ATTACH,
+    CLOSE,
+    CREDIT,
+    DATA,
+    LINK,
+    LIVE,
+    OPEN,
+    ROLES,
+    LinkError,
+    Opening,
+    pack_credit,
+    pack_roles,
+)
 from mesh.transport.handshake import Asking, Prover
 from mesh.transport.states import REJECTED
 from mesh.transport.status import DEVICE
@@ -102,6 +115,9 @@ class DevicePath(EdgePath):
     def conclude(self) -> None:
         self._link.carry(self, self.exchange.up([_DISCONNECT]))  # whatever is held already: it is the last packet
 
+    def entitle(self) -> None:
+        self._link.entitle(self)
+
     def leave(self) -> None:
         self._link.leave(self)
 
@@ -109,6 +125,7 @@ class DevicePath(EdgePath):
         """The body of OPEN or ATTACH."""
         vehicle = self.vehicle
         opening = Opening(vehicle.name, vehicle.epoch, vehicle.since, vehicle.peer, vehicle.connect)
+        opening.roles = vehicle.roles
         if vehicle.life.was_open():
             opening.client_id = self.client_id
             opening.unacked = self.exchange.unacked()
@@ -254,6 +271,11 @@ class EdgeLink(SocketOwner):
         """``size`` bytes were written to the vehicle."""
         if path.linked and self._socket is not None:
             self._socket.send(CREDIT, path.exchange.number, pack_credit(size))
+
+    def entitle(self, path: DevicePath) -> None:
+        """The vehicle has other roles. An edge that is away gets them with ATTACH or OPEN."""
+        if path.linked and self._socket is not None:
+            self._socket.send(ROLES, path.exchange.number, pack_roles(path.vehicle.roles))
 
     def _forget(self, path: DevicePath) -> None:
         exchange = path.exchange

@@ -105,7 +105,7 @@ class DoorNode:
         door = self._door = FrontDoor(
             config.name, epoch, listen, DoorMap(services), services.members, guard.decide, config.secret,
             admission, services.tracer, _settings(config), lambda edge: config.unix_path(edge, DEVICE),
-            config.secure(),
+            config.secure(), guard.roles_of,
         )  # fmt: skip
         await services.start(self._member)
         self._revocation = Revocation(
@@ -160,6 +160,7 @@ class DoorNode:
     def _claims_changed(self) -> None:
         if self._door is not None:
             self._door.expel(self._guard.lost)
+            self._door.entitle()
 
     def _member(self, old: Member | None, new: Member | None) -> None:
         if self._door is not None:

@@ -103,6 +103,7 @@ class Vehicle(VehicleConnection):
         self.claim = claim
         self.rest_on(claim)
         self.name = claim.name
+        self.roles = door.roles_of(claim)
         self.connect = self._onward(claim)
         if life.protocol == MQTT5 and door.settings.topic_aliases:
             self._aliases = AliasTable(door.settings.topic_aliases)
@@ -314,8 +315,18 @@ class Vehicle(VehicleConnection):
 
     def _proven(self, answer: bytes) -> None:
         self._write(answer)
-        self.claim = self.life.claim()
-        self.rest_on(self.claim)
+        claim = self.claim = self.life.claim()
+        self.rest_on(claim)
+        if claim is not None:
+            self.entitle(claim)
+
+    def entitle(self, claim: Claim) -> None:
+        """Tell the edge if the vehicle has other roles than before."""
+        roles = self._door.roles_of(claim)
+        if roles != self.roles:
+            self.roles = roles
+            if self._path is not None:
+                self._path.entitle()
 
     def _disproven(self, refused: Refused) -> None:
         self.drop(f"its re-authentication failed: {refused}", self.life.goodbye(refused.reason))

@@ -231,7 +231,8 @@ class NodeConfig:
         """What clients may do, as the topology says."""
         access = self.topology.access
         vehicles = access.grant(access.vehicles, self.topology.fleet)
-        return Grants(self.topology.vehicle_template(), vehicles, access.grant(access.backends))
+        roles = {role.name: access.grant(role) for role in access.roles}
+        return Grants(self.topology.vehicle_template(), vehicles, access.grant(access.backends), roles)
 
 
 def _unhex(text: bytes) -> bytes:

@@ -21,6 +21,7 @@ from mesh.broker.peer import Peer
 from mesh.node.prepared import Prepared
 from mesh.policy.bans import Bans
 from mesh.policy.chain import Chain, Chains
+from mesh.policy.given import GivenRoles
 from mesh.policy.order import Order, Planned
 from mesh.policy.providers import Provider
 from mesh.policy.status import ProviderStatus
@@ -42,6 +43,7 @@ class Guard:
         self.chains = Chains(Chain(()))
         self._bans = bans
         self._kind = kind
+        self._given = GivenRoles()
         self._changed = changed
         self._folder = folder
         self._running: dict[str, _Running] = {}
@@ -100,13 +102,18 @@ class Guard:
             for provider in fresh:
                 provider.changed = self._changed
             self._stop(gone)
-            differs, self._asked = bool(fresh) or asked != self._asked, asked
+            differs = bool(fresh) or asked != self._asked or order.given != self._given
+            self._asked, self._given = asked, order.given
             if differs:  # every connection is looked at then
                 self._changed()
 
         prepared = Prepared()
         prepared.add(commit, lambda: self._stop(fresh))
         return prepared
+
+    def roles_of(self, claim: Claim) -> tuple[str, ...]:
+        """The roles of a client at present."""
+        return self._given.of(claim)
 
     async def stop(self) -> None:
         """Stop all providers. The chains admit no client any longer."""
@@ -125,7 +132,7 @@ class Guard:
 
     def in_force(self) -> dict[str, object]:
         """What the chains go by, by name."""
-        return self.chains.in_force()
+        return {**self.chains.in_force(), "roles": self._given.in_force()}
 
     def _stop(self, providers: list[Provider]) -> None:
         for provider in providers:

@@ -1,22 +1,25 @@
 """The principals of vehicles, of back ends and of the mesh's own tier links.
 
-It knows the template of the vehicles' topics, and what each kind of client may do. It must never know how a client
-proved who it is. What always holds: a vehicle's own permission covers its literal subtree only, even if its name
-contains wildcards.
+It knows the template of the vehicles' topics, and what each kind of client and each role may do. It must never know how
+a client proved who it is. What always holds: a vehicle's own permission covers its literal subtree only, even if its
+name contains wildcards.
 """
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Mapping
 from typing import final
 
 from mesh.broker.claim import Claim
-from mesh.broker.principal import BACKEND, TIER, VEHICLE, Grant, Permissions, Principal, everything
+from mesh.broker.grant import Grant
+from mesh.broker.notices import Notices, shortened
+from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal, everything
+from mesh.broker.roles import Roles
 from mesh.policy.template import Template
 
-
-def vehicle_principal(template: Template, vehicle: str, grant: Grant) -> Principal:
-    """A vehicle. It may publish and subscribe in its own subtree, and do what ``grant`` allows to all vehicles."""
-    return Principal(vehicle, VEHICLE, Permissions(template.subtree(vehicle), grant), vehicle)
+log = logging.getLogger(__name__)
 
 
 def tier_principal(core: str) -> Principal:
@@ -26,33 +29,43 @@ def tier_principal(core: str) -> Principal:
 
 @final
 class Grants:
-    """What each client may do today, by the key of its session: kind, name, client id. ``vehicles`` and ``backends``
-    change in place."""
+    """What each client may do today. ``vehicles``, ``backends`` and ``roles`` change in place."""
 
-    def __init__(self, template: Template, vehicles: Grant, backends: Grant) -> None:
+    def __init__(
+        self, template: Template, vehicles: Grant, backends: Grant, roles: Mapping[str, Grant] | None = None
+    ) -> None:
         self.vehicles = vehicles
         self.backends = backends
+        self.roles = Roles(roles)
         self._template = template
-        self._of_backends = Permissions("", backends)
-        self._of_cores = everything()
+        self._notices = Notices(log.warning, time.monotonic)
 
-    def vehicle(self, vehicle: str) -> Principal:
-        """The principal of a vehicle."""
-        return vehicle_principal(self._template, vehicle, self.vehicles)
+    def vehicle(self, vehicle: str, roles: tuple[str, ...] = ()) -> Principal:
+        """A vehicle with these roles. It may publish and subscribe in its own subtree, and do what all vehicles and its
+        roles may."""
+        self._look(f"vehicle {vehicle}", roles)
+        return Principal(vehicle, VEHICLE, self.of((VEHICLE, vehicle, ""), roles), vehicle)
 
-    def of(self, key: tuple[int, str, str]) -> Permissions:
-        """The permissions of the client with the key of a session."""
-        kind, name, _ = key
+    def backend(self, claim: Claim, roles: tuple[str, ...] = ()) -> Principal:
+        """A back end that was admitted, with these roles. It may do what all back ends and its roles may."""
+        self._look(f"back end {claim.name}", roles)
+        return Principal(claim.name, BACKEND, self.of((BACKEND, claim.name, ""), roles), claim=claim)
+
+    def of(self, key: tuple[int, str, str], roles: tuple[str, ...]) -> Permissions:
+        """The permissions of the client with the key of a session (kind, name, client id) and with these roles."""
+        kind, name, client_id = key
         if kind == VEHICLE:
-            return Permissions(self._template.subtree(name), self.vehicles)
-        return self._of_backends if kind == BACKEND else self._of_cores
+            return Permissions(self._template.subtree(name), self.vehicles, name, client_id, roles, self.roles)
+        return Permissions("", self.backends, "", client_id, roles, self.roles) if kind == BACKEND else everything()
 
     def take(self, other: Grants) -> None:
         """Allow what ``other`` allows from now on."""
         self.vehicles.take(other.vehicles)
         self.backends.take(other.backends)
+        self.roles.take(other.roles)
 
-
-def backend_principal(claim: Claim, grant: Grant) -> Principal:
-    """A back end that was admitted. It may do what ``grant`` allows to all back ends."""
-    return Principal(claim.name, BACKEND, Permissions("", grant), claim=claim)
+    def _look(self, who: str, roles: tuple[str, ...]) -> None:
+        unknown = self.roles.unknown(roles) if roles else []
+        if unknown:
+            named = ", ".join(shortened(name) for name in unknown[:5])
+            self._notices.warn("unknown role", "%s has roles that access.roles does not have: %s", who, named)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from mesh.policy.chain import Bind, unbound
+from mesh.policy.given import GivenRoles
 from mesh.policy.providers import Provider
 
 
@@ -28,8 +29,9 @@ class Planned:
 @dataclass(frozen=True, slots=True)
 class Order:
     """``providers`` in their order. ``listeners``: the names of the providers that a listener asks, by the listener's
-    name; one that is not there asks all. ``bind`` checks every claim."""
+    name; one that is not there asks all. ``bind`` checks every claim. ``given``: the roles that the settings give."""
 
     providers: tuple[Planned, ...]
     listeners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bind: Bind = unbound
+    given: GivenRoles = field(default_factory=GivenRoles)

@@ -1,63 +1,105 @@
-"""Reads the section ``access``: the filters of vehicles and back ends, and the reason code of a refusal.
+"""Reads the section ``access``: what vehicles, back ends and roles may do, and the reason code of a refusal.
 
 A mistake is noted, and a value returned.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
+from mesh.broker.grant import MOST_QOS, PLACES, VEHICLE_PLACE
+from mesh.policy.token import MAX_ROLE
 from mesh.topology import units
-from mesh.topology.fields import Table
-from mesh.topology.topology import DISCONNECT, IGNORE, REFUSALS, Access, AccessRule
+from mesh.topology.fields import Table, table
+from mesh.topology.topology import DISCONNECT, IGNORE, REFUSALS, Access, AccessRule, RoleSpec
 from mesh.wire.topics import filter_error, is_shared
 
 _DEAD_LETTERS: Final = "$dead-letters"
+_RULE: Final = ("publish", "subscribe", "refuse", "will", "retain", "qos")
+_MOST: Final = 256  # roles
+_NOTHING: Final = AccessRule(publish=(), subscribe=())
 
 
 def read_access(top: Table) -> Access:
-    section = top.table("access", ("vehicles", "backends", "refusal", "on_refusal"))
+    section = top.table("access", ("vehicles", "backends", "roles", "refusal", "on_refusal"))
     if section is None:
         return Access()
     defaults = Access()
+    vehicles, backends = section.table("vehicles", _RULE), section.table("backends", _RULE)
     return Access(
-        vehicles=_access_rule(section, "vehicles", defaults.vehicles),
-        backends=_access_rule(section, "backends", defaults.backends),
+        vehicles=defaults.vehicles
+        if vehicles is None
+        else AccessRule(**_rule(vehicles, defaults.vehicles, _vehicles_filter)),
+        backends=defaults.backends
+        if backends is None
+        else AccessRule(**_rule(backends, defaults.backends, _backends_filter)),
+        roles=_roles(section),
         refusal=section.value("refusal", _refusal, defaults.refusal),
         on_refusal=section.value("on_refusal", units.choice(IGNORE, DISCONNECT), defaults.on_refusal),
     )
 
 
-def _access_rule(section: Table, key: str, default: AccessRule) -> AccessRule:
-    rule = section.table(key, ("publish", "subscribe", "refuse"))
-    if rule is None:
-        return default
+def _roles(section: Table) -> tuple[RoleSpec, ...]:
+    found: list[RoleSpec] = []
+    for name, node, at in section.entries("roles"):
+        try:
+            role(name)
+        except ValueError as error:
+            section.notes.add(node, at, str(error))
+        rule = table(section.notes, node, at, _RULE)
+        if rule is not None:
+            found.append(RoleSpec(name=name, **_rule(rule, _NOTHING, _any_filter)))
+    if len(found) > _MOST:
+        section.wrong("roles", f"there are {len(found)} roles, and at most {_MOST} are possible")
+    return tuple(found)
 
-    read = _vehicles_filter if key == "vehicles" else _plain_filter
+
+def _rule(rule: Table, default: AccessRule, read: Callable[[str], str]) -> dict[str, Any]:
+    """The values of an ``AccessRule``."""
 
     def filters(name: str, otherwise: tuple[str, ...]) -> tuple[str, ...]:
         return rule.values(name, read) if rule.has(name) else otherwise
 
-    return AccessRule(
-        publish=filters("publish", default.publish),
-        subscribe=filters("subscribe", default.subscribe),
-        refuse=filters("refuse", ()),
-    )
+    return {
+        "publish": filters("publish", default.publish),
+        "subscribe": filters("subscribe", default.subscribe),
+        "refuse": filters("refuse", ()),
+        "will": rule.value("will", units.boolean, True),
+        "retain": rule.value("retain", units.boolean, True),
+        "qos": rule.value("qos", units.integer(0, MOST_QOS), MOST_QOS),
+    }
 
 
-def _plain_filter(text: str) -> str:
+def role(text: str) -> str:
+    """The name of a role, as tokens and other servers have them."""
+    if not text or len(text) > MAX_ROLE or not text.isprintable() or " " in text:
+        raise ValueError(f"{text!r} is no role; write 1 to {MAX_ROLE} printable characters without blanks")
+    return text
+
+
+def _any_filter(text: str) -> str:
     error = filter_error(text)
     if error:
         raise ValueError(f"{text!r}: {error}")
     if is_shared(text):
         raise ValueError(f"{text!r}: write the filter without $share; it applies to shared subscriptions too")
+    for level in text.split("/"):
+        if level not in PLACES and any(place in level for place in PLACES):
+            raise ValueError(f"{text!r}: {', '.join(PLACES)} are whole levels; write a slash before and after them")
     return text
+
+
+def _backends_filter(text: str) -> str:
+    if VEHICLE_PLACE in text.split("/"):
+        raise ValueError(f"{text!r}: a back end is no vehicle; write + in place of {VEHICLE_PLACE}")
+    return _any_filter(text)
 
 
 def _vehicles_filter(text: str) -> str:
     if text.split("/")[0] == _DEAD_LETTERS:
         raise ValueError(f"{text!r}: only back ends may read dead letters, which are messages of other vehicles, too")
-    return _plain_filter(text)
+    return _any_filter(text)
 
 
 def _refusal(text: str) -> int:

@@ -19,7 +19,7 @@ from mesh.topology.fields import Table
 from mesh.topology.nodes import CONSOLE, CONTROLLER, RESERVED, metrics_addresses, nodes, replica_names
 from mesh.topology.topology import AUTO, HOLD, LOCAL, CoreSpec, FrontDoorSpec, Topology
 from mesh.topology.tree import Mapping, Node, Sequence
-from mesh.topology.units import Address, is_loopback
+from mesh.topology.units import Address, is_loopback, near
 
 LETTER: Final = 1024  # bytes that a dead letter counts besides its packet
 _LAST_PORT: Final = 65_535
@@ -32,6 +32,7 @@ def run(top: Table, topology: Topology) -> None:
     _pools(top, topology)
     _users(top, topology)
     _providers(top, topology)
+    _roles(top, topology)
     _watched(top, topology)
     _logs(top, topology)
     _dead_letters(top, topology)
@@ -181,6 +182,21 @@ def _providers(top: Table, topology: Topology) -> None:
                         _note(top, what, *path, index)
                 if listener.identify and listener.address.port == 0:
                     _note(top, "a listener with port 0 asks all providers; write a port, or remove identify", *path)
+
+
+def _roles(top: Table, topology: Topology) -> None:
+    """Each role that is given is one of ``access.roles``."""
+    known = tuple(role.name for role in topology.access.roles)
+    places: list[tuple[tuple[str | int, ...], tuple[str, ...]]] = [
+        (("identity", "providers", index), spec.roles) for index, spec in enumerate(topology.identity.providers)
+    ]
+    places += [(("backends", "providers", at), spec.roles) for at, spec in enumerate(topology.backends.providers)]
+    places += [(("backends", "users", at), user.roles) for at, user in enumerate(topology.backends.users)]
+    for path, roles in places:
+        for index, role in enumerate(roles):
+            if role not in known:
+                right = f"the roles are {', '.join(known)}" if known else "there are none; write them in access.roles"
+                _note(top, f"there is no role {role!r}; {right}{near(role, known)}", *path, "roles", index)
 
 
 def _watched(top: Table, topology: Topology) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 from mesh.topology.keys import LIVE, Live, Members, Refused, Rolling
 
 ACCESS: Final = Live("open connections, too; subscriptions that are no longer allowed end")
+ROLES_GIVEN: Final = Live("open connections, too; subscriptions that are no longer allowed end")
 ANONYMOUS: Final = Live("without it, the connections of clients without a password are closed; their sessions stay")
 CERTIFICATES: Final = Live("for new connections; open ones whose client certificate is not accepted now are closed")
 NEW_VEHICLES: Final = Live("for new vehicles; those that have an edge stay there")
@@ -68,6 +69,9 @@ EDGES: Final = Members(
     removed=Live("nothing is left behind"),
     owns="vehicles",
     instead="keep it in the file with weight: 0, so that no new vehicle goes there; its vehicles stay with it",
+)
+ROLES: Final = Members(
+    added=Live("open connections that have it, too"), removed=Live("subscriptions that are no longer allowed end")
 )
 LISTENERS: Final = Members(
     added=LIVE, removed=Live("its connections are closed, spread as at a node's stop"), key="address"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mesh.topology import units
+from mesh.topology.access import role
 from mesh.topology.fields import Table
 from mesh.topology.identity import read_providers
 from mesh.topology.listeners import read_listeners
@@ -91,11 +92,12 @@ def read_backends(top: Table, path: Callable[[str], Path], cores: tuple[CoreSpec
     """Without users and providers: if the cores listen on loopback only they admit every client, else the file must
     say so."""
     section = top.table("backends", ("anonymous", "users", "providers", "when_full"))
-    inner = [] if section is None else list(section.tables("users", ("user", "password")))
+    inner = [] if section is None else list(section.tables("users", ("user", "password", "roles")))
     users = tuple(
         BackendUser(
             user=user.value("user", units.plain, "", "write the back end's user name"),
             password=read_secret(user, "password", path, "write the back end's password, {file: PATH} or {env: NAME}"),
+            roles=user.values("roles", role),
         )
         for user in inner
     )

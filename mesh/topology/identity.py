@@ -15,6 +15,7 @@ from mesh.policy.scram import read_verifiers
 from mesh.policy.template import PLACE
 from mesh.policy.users import USERS
 from mesh.topology import units
+from mesh.topology.access import role
 from mesh.topology.fields import Table, table
 from mesh.topology.provider import IdentityRule, ProviderSpec
 from mesh.topology.remotekeys import read_http, read_jwt
@@ -23,7 +24,7 @@ from mesh.topology.tree import Scalar
 
 _TLS_COMMON_NAME: Final = "tls_common_name"
 _KINDS: Final = ("certificate", "password", "scram", "jwt", "http")
-_KEYS: Final = ("name", *_KINDS, "template")
+_KEYS: Final = ("name", *_KINDS, "template", "roles")
 _EXAMPLE: Final = "providers: [{name: cert, certificate: common_name}]"
 
 Paths = Callable[[str], Path]
@@ -128,6 +129,7 @@ def _provider(fields: Table, path: Paths, place: str) -> ProviderSpec | None:
         scram=fields.value("scram", _usable(path, read_verifiers), None),
         jwt=read_jwt(fields, path),
         http=read_http(fields, path),
+        roles=fields.values("roles", role),
     )
 
 

@@ -6,14 +6,15 @@ nodes. What always holds: values that ``load`` returned can be planned; a relati
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, Protocol, final
 
 from mesh.policy.anonymous import ANONYMOUS, AnyVehicle
 from mesh.policy.attempts import Attempts
 from mesh.policy.certificate import Certificate, NameTemplate
+from mesh.policy.given import GivenRoles
 from mesh.policy.identity import Identity
 from mesh.policy.order import Order, Planned
 from mesh.policy.passwords import Passwords
@@ -35,7 +36,7 @@ USER: Final = "{user}"
 class ProviderSpec:
     """One provider. At most one of ``certificate``, ``passwords`` (a file of hashes), ``scram`` (a file of verifiers),
     ``jwt`` and ``http`` is set; without them it takes every client's word. ``certificate`` is one of ``FIELDS`` of
-    ``policy.certificate``, and ``template`` the form of the name there."""
+    ``policy.certificate``, and ``template`` the form of the name there. ``roles``: those of all whom it admits."""
 
     name: Annotated[str, KEY]
     certificate: Annotated[str, effects.PROVIDER] = ""
@@ -44,6 +45,7 @@ class ProviderSpec:
     scram: Annotated[Path | None, effects.PROVIDER] = None
     jwt: Annotated[JwtSpec | None, Parts(effects.PROVIDER)] = None
     http: Annotated[HttpSpec | None, Parts(effects.PROVIDER)] = None
+    roles: Annotated[tuple[str, ...], effects.ROLES_GIVEN] = ()
 
     @property
     def anonymous(self) -> bool:
@@ -92,7 +94,7 @@ class IdentityRule:
             Planned(ANONYMOUS, rule, anonymous) if spec.anonymous else planned(spec, PLACE, identity.named, attempts)
             for spec in self.providers
         ]
-        return Order(tuple(plans), asked(listeners), identity.bind)
+        return Order(tuple(plans), asked(listeners), identity.bind, given(self.providers))
 
 
 def planned(spec: ProviderSpec, place: str, named: Named, attempts: Attempts) -> Planned:
@@ -111,7 +113,14 @@ def planned(spec: ProviderSpec, place: str, named: Named, attempts: Attempts) ->
         assert spec.scram is not None, "a provider has a kind"
         return ScramFile(spec.name, spec.scram, attempts)
 
-    return Planned(spec.name, spec, make)
+    return Planned(spec.name, replace(spec, roles=()), make)  # other roles need no other provider
+
+
+def given(
+    specs: Iterable[ProviderSpec], clients: Mapping[tuple[str, str], tuple[str, ...]] | None = None
+) -> GivenRoles:
+    """The roles that providers give to all, and those of single clients, by the names of provider and client."""
+    return GivenRoles({spec.name: spec.roles for spec in specs if spec.roles}, clients or {})
 
 
 def asked(listeners: Iterable[Asking]) -> dict[str, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, final, get_args, get_origin, get_type_hints
 
-from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, Grant
+from mesh.broker.grant import ALL_FILTERS, ALL_TOPICS, MOST_QOS, Grant
 from mesh.policy.anonymous import ANONYMOUS, AnyUser
 from mesh.policy.attempts import Attempts
 from mesh.policy.order import Order, Planned
@@ -25,7 +25,7 @@ from mesh.policy.template import Template
 from mesh.policy.users import USERS, Users
 from mesh.topology import effects
 from mesh.topology.keys import KEY, LIVE, PARTS, SECRET, SIZE, TIME, Form, Parts
-from mesh.topology.provider import USER, IdentityRule, ProviderSpec, asked, planned
+from mesh.topology.provider import USER, IdentityRule, ProviderSpec, asked, given, planned
 from mesh.topology.units import Address
 from mesh.transport.listen import NONE, REQUIRED, HeaderRule, KeyPair, Listen, TlsFiles
 from mesh.wire.packets import Connect
@@ -192,6 +192,7 @@ class PoolSpec:
 class BackendUser:
     user: Annotated[str, KEY]
     password: Annotated[SecretText, effects.PASSWORD, SECRET]
+    roles: Annotated[tuple[str, ...], effects.ROLES_GIVEN] = ()
 
 
 @final
@@ -222,39 +223,56 @@ class BackendRule:
 
         plans = [planned(spec, USER, _user, attempts) for spec in self.providers]
         if self.users:
-            plans.insert(0, Planned(USERS, self.users, users))
+            plans.insert(0, Planned(USERS, tuple(passwords.items()), users))
         if self.anonymous:
             plans.append(Planned(ANONYMOUS, ANONYMOUS, anonymous))
-        return Order(tuple(plans), asked(listeners))
+        clients = {(USERS, user.user): user.roles for user in self.users if user.roles}
+        return Order(tuple(plans), asked(listeners), given=given(self.providers, clients))
 
 
 def _user(connect: Connect) -> str:
     return connect.username or ""
 
 
-@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRule:
-    """Topic filters that one class of clients may publish to and subscribe to; ``refuse`` takes precedence."""
+    """Topic filters that one class of clients may publish to and subscribe to; ``refuse`` takes precedence. ``will``
+    and ``retain``: whether they may have a will and publish retained messages; ``qos``: the highest of their publishes
+    and subscriptions. ``{vehicle}``, ``{client_id}`` and ``{role}`` may be whole levels of filters."""
 
     publish: Annotated[tuple[str, ...], effects.ACCESS]
     subscribe: Annotated[tuple[str, ...], effects.ACCESS]
     refuse: Annotated[tuple[str, ...], effects.ACCESS] = ()
+    will: Annotated[bool, effects.ACCESS] = True
+    retain: Annotated[bool, effects.ACCESS] = True
+    qos: Annotated[int, effects.ACCESS] = MOST_QOS
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleSpec(AccessRule):
+    """What clients with this role may do, besides what all of their class may."""
+
+    name: Annotated[str, KEY]
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """``vehicles``: in addition to each vehicle's own subtree. ``refusal``: the MQTT 5.0 reason code of a refusal.
-    ``on_refusal``: ``ignore`` or ``disconnect``, for a publish or will of a client that cannot get a reason code."""
+    """``vehicles``: in addition to each vehicle's own subtree. ``roles``: in addition, for those that have them.
+    ``refusal``: the MQTT 5.0 reason code of a refusal. ``on_refusal``: ``ignore`` or ``disconnect``, for a
+    publish or will of a client that cannot get a reason code."""
 
     vehicles: Annotated[AccessRule, PARTS] = AccessRule(publish=(), subscribe=())
     backends: Annotated[AccessRule, PARTS] = AccessRule(publish=ALL_TOPICS, subscribe=ALL_FILTERS)
+    roles: Annotated[tuple[RoleSpec, ...], effects.ROLES] = ()
     refusal: Annotated[int, LIVE, Form(words=_CODES)] = NOT_AUTHORIZED
     on_refusal: Annotated[str, LIVE] = IGNORE
 
     def grant(self, rule: AccessRule, fleet: tuple[str, ...] = ()) -> Grant:
-        return Grant(rule.publish, rule.subscribe, rule.refuse, self.refusal, fleet)
+        return Grant(
+            rule.publish, rule.subscribe, rule.refuse, self.refusal, fleet, rule.qos, rule.retain, rule.will
+        )
 
 
 @final

@@ -23,6 +23,7 @@ from mesh.broker.claim import Claim
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
 from mesh.broker.principal import Principal
+from mesh.broker.roles import RolesOf, roles_of_claim
 from mesh.broker.session import Connection
 from mesh.journal.errors import JournalError
 from mesh.transport.admission import Admission
@@ -293,6 +294,8 @@ class EndpointClient(ClientStream):
     def _proven(self, connection: Connection, answer: bytes) -> None:
         claim = connection.principal.claim = self.life.claim()
         self.rest_on(claim)
+        if claim is not None:
+            self._endpoint.broker.entitle(connection, self._endpoint.roles_of(claim))
         self.flush()  # the broker's output comes first
         self.write(answer)
 
@@ -304,7 +307,8 @@ class Endpoint:
 
     ``listen`` is where to listen; the ports really bound are in ``ports``. ``buffers`` may be shared with other
     endpoints.
-    ``portion``: bytes of one read that are handled in one turn. ``trail`` names the packet that is handled. The caller
+    ``portion``: bytes of one read that are handled in one turn. ``trail`` names the packet that is handled.
+    ``roles_of`` gives the roles of a client that has proved its identity again. The caller
     adds the broker's ``ConnectionWriter`` to ``turn`` once, also if several endpoints share the broker.
     """
 
@@ -324,6 +328,7 @@ class Endpoint:
         portion: int = PORTION,
         unix_path: UnixPath = no_unix_path,
         trail: Trail | None = None,
+        roles_of: RolesOf = roles_of_claim,
     ) -> None:
         self.name = name
         self.trail = trail
@@ -332,6 +337,7 @@ class Endpoint:
         self.turn = turn
         self.wheel = wheel
         self.authenticate = authenticate
+        self.roles_of = roles_of
         self.paused = False
         self.faults = Notices(log.exception, time.monotonic)  # errors in this program, with their traceback
         self.group = StreamGroup(asyncio.get_running_loop(), wheel, high=EAGER, portion=portion)

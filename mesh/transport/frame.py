@@ -29,6 +29,7 @@ HELLO: Final = 11
 CHALLENGE: Final = 12
 PROOF: Final = 13
 WELCOME: Final = 14
+ROLES: Final = 15
 
 LINK: Final = 0  # the connection number of frames that concern the link itself
 
@@ -115,13 +116,13 @@ class Opening:
 
     ``epoch``: of the vehicle's map record; ``opened``: when the door accepted the connection, milliseconds since 1970;
     ``peer``: where the vehicle connects from, without the facts of TLS and HTTP, which only the door uses;
-    ``client_id``: the one that the edge assigned, else empty; ``unacked``: identifiers of PUBLISHes that the vehicle
-    has but has not acknowledged; ``under_way``: bytes from the edge for which no credit was given back yet;
-    ``connect``: the CONNECT packet.
-    All but ``client_id``, ``unacked`` and ``under_way`` are the same in OPEN and ATTACH.
+    ``roles``: those of the vehicle; ``client_id``: the one that the edge assigned, else empty; ``unacked``: identifiers
+    of PUBLISHes that the vehicle has but has not acknowledged; ``under_way``: bytes from the edge for which no credit
+    was given back yet; ``connect``: the CONNECT packet.
+    All but ``roles``, ``client_id``, ``unacked`` and ``under_way`` are the same in OPEN and ATTACH.
     """
 
-    __slots__ = ("client_id", "connect", "epoch", "opened", "peer", "unacked", "under_way", "vehicle")
+    __slots__ = ("client_id", "connect", "epoch", "opened", "peer", "roles", "unacked", "under_way", "vehicle")
 
     def __init__(
         self,
@@ -133,11 +134,13 @@ class Opening:
         client_id: str = "",
         unacked: list[int] | None = None,
         under_way: int = 0,
+        roles: tuple[str, ...] = (),
     ) -> None:
         self.vehicle = vehicle
         self.epoch = epoch
         self.opened = opened
         self.peer = peer
+        self.roles = roles
         self.client_id = client_id
         self.unacked = unacked or []
         self.under_way = under_way
@@ -153,6 +156,7 @@ class Opening:
             _text(self.peer.address),
             _text(self.peer.listener),
             _text(self.client_id),
+            pack_roles(self.roles),
             self.connect,
         ))
 
@@ -166,11 +170,38 @@ class Opening:
             address, pos = _read_text(body, pos)
             listener, pos = _read_text(body, pos)
             client_id, pos = _read_text(body, pos)
+            roles, pos = _read_roles(body, pos)
         except (struct.error, UnicodeDecodeError) as error:
             raise LinkError(f"an OPEN or ATTACH frame cannot be read: {error}") from None
         # A door has few listeners and many vehicles: each listener's name is kept once.
         peer = Peer(address, port, sys.intern(listener))
-        return Opening(vehicle, epoch, opened, peer, body[pos:], client_id, unacked, under_way)
+        return Opening(vehicle, epoch, opened, peer, body[pos:], client_id, unacked, under_way, roles)
+
+
+def pack_roles(roles: tuple[str, ...]) -> bytes:
+    """The body of ROLES: the roles that the vehicle of an open connection has from now on."""
+    return _SHORT.pack(len(roles)) + b"".join([_text(role) for role in roles])
+
+
+def unpack_roles(body: bytes) -> tuple[str, ...]:
+    """The roles of a ROLES."""
+    try:
+        roles, pos = _read_roles(body, 0)
+    except (struct.error, UnicodeDecodeError) as error:
+        raise LinkError(f"a ROLES frame cannot be read: {error}") from None
+    if pos != len(body):
+        raise LinkError("a ROLES frame is longer than its roles")
+    return roles
+
+
+def _read_roles(body: bytes, pos: int) -> tuple[tuple[str, ...], int]:
+    (count,) = _SHORT.unpack_from(body, pos)
+    pos += _SHORT.size
+    roles: list[str] = []
+    for _ in range(count):
+        role, pos = _read_text(body, pos)
+        roles.append(sys.intern(role))  # many vehicles have the same
+    return tuple(roles), pos
 
 
 def pack_accepted(keep_alive: int, client_id: str, connack: bytes) -> bytes:

@@ -21,7 +21,7 @@ from typing import Final, final
 
 from mesh.transport.frame import LinkError
 
-VERSION: Final = 2
+VERSION: Final = 3
 NONCE: Final = 32
 INSTANCE: Final = 16
 PROOF_SIZE: Final = 32

@@ -6,8 +6,9 @@ from random import Random
 
 import pytest
 
+from mesh.broker.grant import Grant
 from mesh.broker.ledger import INSTANCE
-from mesh.broker.principal import TIER, VEHICLE, Grant
+from mesh.broker.principal import TIER, VEHICLE
 from mesh.broker.settings import HOLD, Settings
 from mesh.broker.work import STEPS
 from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish, Subscribe, Subscription

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from mesh.broker.grant import ALL_FILTERS, ALL_TOPICS, Grant
 from mesh.broker.peer import NOWHERE
-from mesh.broker.principal import ALL_FILTERS, ALL_TOPICS, VEHICLE, Grant, Permissions, Principal
+from mesh.broker.principal import VEHICLE, Permissions, Principal
 from mesh.broker.session import Connection
 from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable

@@ -212,6 +212,6 @@ class FakeBroker(BrokerApi):
         connection.closing = True
 
 
-def vehicle_principal(vehicle: str, epoch: int = 1) -> Principal:
+def vehicle_principal(vehicle: str, epoch: int = 1, roles: tuple[str, ...] = ()) -> Principal:
     """The principal that an edge's policy gives to a vehicle."""
-    return Principal(vehicle, VEHICLE, Permissions(f"vehicles/{vehicle}/"), vehicle)
+    return Principal(vehicle, VEHICLE, Permissions(f"vehicles/{vehicle}/", roles=roles), vehicle)

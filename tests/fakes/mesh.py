@@ -132,8 +132,10 @@ class FakeEdge:
         await self.devices.start()
         return self
 
-    def _admit(self, vehicle: str, epoch: int) -> Principal:
-        return self.admit(vehicle, epoch)
+    def _admit(self, vehicle: str, epoch: int, roles: tuple[str, ...]) -> Principal:
+        principal = self.admit(vehicle, epoch)
+        principal.permissions.entitle(roles)
+        return principal
 
     def _commit(self) -> None:
         journal = self.journal

@@ -75,7 +75,7 @@ def test_what_access_allows_is_known_for_the_clients_of_the_journal() -> None:
     grants = config("edge-1").grants()
 
     def may(key: tuple[int, str, str], topic: str) -> bool:
-        return grants.of(key).may_publish(topic)
+        return grants.of(key, ()).may_publish(topic)
 
     assert may((VEHICLE, "V1", "c"), "vehicles/V1/status")
     assert not may((VEHICLE, "V1", "c"), "vehicles/V2/status")

@@ -32,6 +32,7 @@ from mesh.topology.topology import (
     ListenerSpec,
     LogsSpec,
     PoolSpec,
+    RoleSpec,
     TelemetrySpec,
     TlsSpec,
     Topology,
@@ -50,6 +51,7 @@ SECTIONS: dict[str, type] = {
     "access": Access,
     "access.vehicles": AccessRule,
     "access.backends": AccessRule,
+    "access.roles": RoleSpec,
     "backends": BackendRule,
     "dead_letters": DeadLettersSpec,
     "inbox": InboxSpec,
@@ -62,6 +64,7 @@ SECTIONS: dict[str, type] = {
 NODES = {"front_doors.replicas", "cores.replicas"}  # the controller starts and ends them
 ROOMS = (
     "tests.broker.test_live",
+    "tests.broker.test_roles",
     "tests.console.test_moves",
     "tests.core.test_live",
     "tests.edge.test_live",
@@ -99,6 +102,7 @@ def test_the_tests_name_keys_that_exist() -> None:
 OTHER: dict[tuple[type, str], object] = {
     (Access, "refusal"): 0x80,
     (Access, "on_refusal"): terms.DISCONNECT,
+    (Access, "roles"): (RoleSpec(name="new", publish=(), subscribe=()),),
     (BackendRule, "users"): (BackendUser(user="new", password=SecretText(text="right")),),
     (BackendRule, "when_full"): terms.REJECT,
     (BackendUser, "password"): SecretText(text="other"),

@@ -31,6 +31,7 @@ from mesh.topology.topology import (
     LogsSpec,
     MapRule,
     PoolSpec,
+    RoleSpec,
     TelemetrySpec,
     Topology,
 )
@@ -122,7 +123,12 @@ _users = st.lists(
     max_size=3,
     unique_by=lambda user: user.user,
 )
-_rule = st.builds(AccessRule, publish=_filters, subscribe=_filters, refuse=_filters)
+_rule = st.builds(AccessRule, publish=_filters, subscribe=_filters, refuse=_filters, will=st.booleans())
+_roles = st.lists(
+    st.builds(RoleSpec, name=st.sampled_from(["a", "b"]), publish=_filters, subscribe=_filters, qos=st.integers(0, 2)),
+    max_size=2,
+    unique_by=lambda role: role.name,
+).map(tuple)
 _parts: dict[str, st.SearchStrategy[Any]] = {
     "internal": st.none()
     | st.builds(
@@ -139,7 +145,7 @@ _parts: dict[str, st.SearchStrategy[Any]] = {
     "cores": _groups(CoreSpec, ("core", "heart", "x")),
     "pools": _pools(),
     "backends": st.builds(BackendRule, anonymous=st.booleans(), users=_users.map(tuple), providers=_providers),
-    "access": st.builds(Access, vehicles=_rule, backends=_rule, refusal=st.sampled_from([0x80, 0x87])),
+    "access": st.builds(Access, vehicles=_rule, backends=_rule, roles=_roles, refusal=st.sampled_from([0x80, 0x87])),
     "dead_letters": st.builds(DeadLettersSpec, bytes=_few, age=st.sampled_from([1.0, 60.0]), expired=st.booleans()),
     "limits": _limits,
     "map": st.builds(MapRule, cache=st.sampled_from([1000, 2000])),

@@ -21,7 +21,10 @@ from mesh.topology.provider import IdentityRule
 from mesh.topology.topology import Topology, as_dict, from_dict
 from tests.topology.pairs import SECRETS, consistent, pairs, topologies
 
-NAMED = {"front_doors": "name", "cores": "name", "pools": "name", "edges": "name", "users": "user", "providers": "name"}
+NAMED = {
+    "front_doors": "name", "cores": "name", "pools": "name", "edges": "name", "users": "user", "providers": "name",
+    "roles": "name",
+}  # fmt: skip
 FILE = {
     "template": "topics.vehicle", "fleet": "topics.fleet", "source": "from", "prefix": "match.prefix",
     "internal": "internal.tls",
@@ -40,7 +43,7 @@ def leaves(value: Any, path: str = "", key: str = "") -> Iterator[tuple[str, obj
     """The paths of a topology's dictionary with their values; the items of lists by their names."""
     if key == "listen":
         yield path, [tuple(item["address"].items()) for item in value]
-    elif key in NAMED:
+    elif key in NAMED and all(isinstance(item, dict) for item in value):  # those of a user are texts
         for item in value:
             place = f"{path}.{item[NAMED[key]]}"
             yield place, None

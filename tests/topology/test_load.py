@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from mesh.broker.principal import ALL_FILTERS
+from mesh.broker.grant import ALL_FILTERS
 from mesh.policy.identity import CLIENT_ID
 from mesh.policy.secrettext import SecretText
 from mesh.topology.load import load, loads
@@ -25,6 +25,7 @@ from mesh.topology.topology import (
     BackendUser,
     DeadLettersSpec,
     LimitsSpec,
+    RoleSpec,
     Topology,
     as_dict,
     from_dict,
@@ -94,11 +95,15 @@ pools:
   - {name: standard, edges: [{name: edge-1, weight: 200}, {name: edge-2, weight: 0, resources: {big: 1}}]}
   - {name: legacy, match: {prefix: OLD}, edges: [{name: old-1}]}
   - {name: oldest, match: {prefix: OLDEST}, edges: [{name: old-2}]}
-backends: {anonymous: false, users: [{user: fleet, password: "pass word"}], when_full: hold}
+backends: {anonymous: false, users: [{user: fleet, password: "pass word", roles: [fleet, guest]}], when_full: hold}
 dead_letters: {bytes: 2GiB, share: 32MiB, age: 7d, expired: true, when_full: drop_oldest}
 access:
   vehicles: {publish: [common/#], subscribe: [common/#], refuse: [common/no]}
   backends: {refuse: [closed/#]}
+  roles:
+    fleet: {publish: ["logs/{role}/{client_id}"], subscribe: [news], refuse: [news/no],
+            will: false, retain: false, qos: 1}
+    guest: {}
   refusal: unspecified_error
   on_refusal: disconnect
 limits: {connect_timeout: 5s, max_packet_size: 64KiB, in_flight: 16, session_expiry: 30d, owner_timeout: 500ms}
@@ -184,10 +189,19 @@ def test_every_key_is_read(full: Topology, tmp_path: Path) -> None:
     assert (full.identity.default, full.telemetry.sys_interval) == ("GUEST", 30)
     assert full.access.vehicles == AccessRule(publish=("common/#",), subscribe=("common/#",), refuse=("common/no",))
     assert full.access.backends == AccessRule(publish=("#",), subscribe=ALL_FILTERS, refuse=("closed/#",))
+    assert full.access.roles == (
+        RoleSpec(
+            name="fleet", publish=("logs/{role}/{client_id}",), subscribe=("news",), refuse=("news/no",), will=False,
+            retain=False, qos=1,
+        ),
+        RoleSpec(name="guest", publish=(), subscribe=()),
+    )  # fmt: skip
     assert full.dead_letters == DeadLettersSpec(bytes=2 << 30, share=32 << 20, age=7 * 86_400.0, expired=True)
     assert full.backends.when_full == HOLD
     assert (full.access.refusal, full.access.on_refusal) == (0x80, "disconnect")
-    assert full.backends.users == (BackendUser(user="fleet", password=SecretText(text="pass word")),)
+    assert full.backends.users == (
+        BackendUser(user="fleet", password=SecretText(text="pass word"), roles=("fleet", "guest")),
+    )
     assert full.backends.names() == ("users",)
     assert (full.limits.connect_timeout, full.limits.max_packet_size, full.limits.in_flight) == (5.0, 65536, 16)
     assert (full.limits.session_expiry, full.limits.owner_timeout) == (30 * 86400, 0.5)

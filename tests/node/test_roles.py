@@ -1,0 +1,231 @@
+"""Roles in real nodes: a door, an edge and a core. They come with tokens and from the settings, reach the edge, and
+neither outlive a change nor a restart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mesh.edge.node import EdgeNode
+from mesh.policy.jwt import METHOD
+from mesh.registry.embedded import EmbeddedEtcd
+from mesh.topology.topology import Access, RoleSpec, Topology
+from mesh.wire.packets import MQTT5, Ack, Auth, Connack, Connect, Publish, SubAck, Subscribe, Subscription, Will
+from mesh.wire.properties import Properties
+from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, NOT_AUTHORIZED, RE_AUTHENTICATE, SUCCESS
+from tests.node.test_tokens import Keys
+from tests.support.bare import Bare
+from tests.support.nodes import Nodes, etcd, publish, with_nodes
+from tests.support.tokens import claims, token
+from tests.support.waiting import until
+
+__all__ = ["etcd"]  # a fixture
+
+ROLES = """
+access:
+  roles:
+    fleet: {publish: ["reports/{role}/{vehicle}"], subscribe: ["news/#"]}
+    wills: {publish: ["wills"]}
+    ops: {publish: ["reports/#"]}
+  backends: {publish: ["vehicles/#"], subscribe: ["#"]}
+"""
+UNREAD = NO_MATCHING_SUBSCRIBERS
+
+
+def proof(*roles: str, vehicle: str = "V1") -> Properties:
+    properties = Properties()
+    properties.auth_method = METHOD
+    properties.auth_data = token(claims(vehicle, roles=list(roles)), id="a")
+    return properties
+
+
+async def car(mesh: Nodes, *roles: str, port: int = 0, clean: bool = True, will: Will | None = None) -> Bare:
+    client = await Bare(MQTT5).connect(port or mesh.vehicles)
+    mesh.clients.append(client)
+    properties = proof(*roles)
+    properties.session_expiry = 1000
+    client.send(Connect(MQTT5, "c", clean, properties=properties, will=will))
+    assert (await client.wait(Connack)).reason == SUCCESS
+    return client
+
+
+async def answer(client: Bare, topic: str) -> int:
+    number = len([one for one in client.packets if isinstance(one, Ack)]) + 1
+    publish(client, topic, packet_id=number)
+    return (await client.wait_all(Ack, number))[-1].reason
+
+
+async def subscribe(client: Bare, *filters: str) -> list[int]:
+    number = len([one for one in client.packets if isinstance(one, SubAck)]) + 1
+    client.send(Subscribe(number, [Subscription(filter, 1) for filter in filters]))
+    return (await client.wait_all(SubAck, number))[-1].reasons
+
+
+async def prove(client: Bare, *roles: str) -> None:
+    """Re-authentication."""
+    number = len([one for one in client.packets if isinstance(one, Auth)]) + 1
+    client.send(Auth(RE_AUTHENTICATE, proof(*roles)))
+    assert (await client.wait_all(Auth, number))[-1].reason == SUCCESS
+
+
+def kept(node: Any) -> list[str]:
+    (session,) = [one for one in node._broker_host.broker.sessions.all() if one.key[2] == "c"]
+    return sorted(session.interests)
+
+
+def roles(node: Any, client_id: str = "c") -> tuple[str, ...]:
+    (session,) = [one for one in node._broker_host.broker.sessions.all() if one.key[2] == client_id]
+    found: tuple[str, ...] = session.roles
+    return found
+
+
+def with_roles(etcd: EmbeddedEtcd, folder: Path, main: Any) -> None:
+    keys = Keys(folder)
+    users = "users: [{user: app, password: right, roles: [ops]}], anonymous: true"
+    backends = f"{keys.backends[:-1]}, {users}}}"
+    with_nodes(etcd, main, ROLES, identity=keys.identity, backends=backends)
+
+
+def test_roles_of_a_token_hold_at_the_edge_and_at_the_core(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    async def main(mesh: Nodes) -> None:
+        client = await car(mesh, "fleet", "unknown")
+        topics = ("reports/fleet/V1", "reports/fleet/V2", "wills")
+        assert [await answer(client, topic) for topic in topics] == [UNREAD, NOT_AUTHORIZED, NOT_AUTHORIZED]
+        assert await subscribe(client, "news/#", "other", "vehicles/V1/#") == [1, NOT_AUTHORIZED, 1]
+        plain = await car(mesh)
+        assert await answer(plain, "reports/fleet/V1") == NOT_AUTHORIZED
+        app = await car(mesh, "wills", port=mesh.backends)
+        assert [await answer(app, topic) for topic in ("wills", "reports/x")] == [UNREAD, NOT_AUTHORIZED]
+
+    with_roles(etcd, tmp_path, main)
+
+
+def test_a_proof_with_other_roles_changes_an_open_connection(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    async def main(mesh: Nodes) -> None:
+        for port, node, topic in ((0, mesh.edge, "reports/fleet/V1"), (mesh.backends, mesh.core, "reports/x")):
+            role = "ops" if port else "fleet"
+            client = await car(mesh, role, port=port)
+            assert await subscribe(client, "news/1", "vehicles/V1/x") == [1, 1]
+            assert await answer(client, topic) == UNREAD
+            await prove(client)
+            assert await answer(client, topic) == NOT_AUTHORIZED
+            left = ["news/1", "vehicles/V1/x"] if port else ["vehicles/V1/x"]  # back ends may subscribe to all
+            assert kept(node) == left
+            await prove(client, role)
+            assert await answer(client, topic) == UNREAD
+            assert not client.closed.is_set()
+
+    with_roles(etcd, tmp_path, main)
+
+
+def test_a_restart_of_the_edge_does_not_bring_old_roles_back(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    async def main(mesh: Nodes) -> None:
+        client = await car(mesh, "fleet")
+        assert await subscribe(client, "news/1", "vehicles/V1/x") == [1, 1]
+        await mesh.edge.stop(0.1)
+        door = mesh.door._door
+        assert door is not None
+        await until(lambda: not any(link.up for link in door.status().links), "the loss of the link")
+        publish(client, "reports/fleet/V1", packet_id=1)  # held by the door, and replayed
+        await prove(client)
+        publish(client, "vehicles/V1/up", packet_id=2)
+        mesh.edge = EdgeNode(mesh.config("edge-1"))
+        await mesh.edge.start()
+        assert [ack.reason for ack in await client.wait_all(Ack, 2)] == [NOT_AUTHORIZED, UNREAD]
+        assert kept(mesh.edge) == ["vehicles/V1/x"]
+        await client.close()
+        await until(lambda: not door.group.streams, "the end of the connection")
+        await mesh.edge.stop(0.1)
+        mesh.edge = EdgeNode(mesh.config("edge-1"))
+        await mesh.edge.start()
+        assert kept(mesh.edge) == ["vehicles/V1/x"]
+
+    with_roles(etcd, tmp_path, main)
+
+
+def test_a_vehicle_keeps_its_roles_through_a_restart_of_its_edge(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    async def main(mesh: Nodes) -> None:
+        client = await car(mesh, "fleet")
+        assert await subscribe(client, "news/1") == [1]
+        await mesh.edge.stop(0.1)
+        mesh.edge = EdgeNode(mesh.config("edge-1"))
+        await mesh.edge.start()
+        assert await answer(client, "reports/fleet/V1") == UNREAD
+        assert kept(mesh.edge) == ["news/1"]
+
+    with_roles(etcd, tmp_path, main)
+
+
+def test_what_was_accepted_for_a_vehicle_stays_when_its_role_goes(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    async def main(mesh: Nodes) -> None:
+        client = await car(mesh, "fleet")
+        assert await subscribe(client, "vehicles/V1/cmd", "news/1") == [1, 1]
+        await client.close()
+        app = await mesh.knock("app", "app", b"right")
+        await app.wait(Connack)
+        await until(lambda: kept(mesh.edge) == ["news/1", "vehicles/V1/cmd"], "the end of the connection")
+        assert await answer(app, "vehicles/V1/cmd") == SUCCESS
+
+        def without(topology: Topology) -> Topology:
+            return replace(topology, access=replace(topology.access, backends=replace(
+                topology.access.backends, publish=()
+            )))  # fmt: skip
+
+        await mesh.change(without)
+        assert await answer(app, "vehicles/V1/cmd") == NOT_AUTHORIZED
+        back = await car(mesh, clean=False)
+        assert (await back.wait(Publish)).topic == "vehicles/V1/cmd"
+        assert kept(mesh.edge) == ["vehicles/V1/cmd"]
+
+    with_roles(etcd, tmp_path, main)
+
+
+def test_a_will_needs_the_right_of_its_time(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    async def main(mesh: Nodes) -> None:
+        app = await mesh.backend("watcher", "wills")
+        for roles, payload in ((("wills",), b"allowed"), ((), b"lost")):
+            client = await car(mesh, "wills", will=Will("wills", payload, 1))
+            await prove(client, *roles)
+            edge = mesh.edge._broker_host
+            assert edge is not None
+            (session,) = [one for one in edge.broker.sessions.all() if one.key[2] == "c"]
+            await until(lambda session=session, roles=roles: session.roles == roles, "the roles")  # type: ignore[misc]
+            await client.close()
+            await until(lambda session=session: session.connection is None, "the loss")  # type: ignore[misc]
+        assert edge.broker.counters.forbidden_wills == 1
+        await until(lambda: [one.payload for one in app.publishes()] == [b"allowed"], "the will")
+
+    with_roles(etcd, tmp_path, main)
+
+
+def test_roles_of_the_settings_change_at_open_connections(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    async def main(mesh: Nodes) -> None:
+        client = await car(mesh)
+        app = await mesh.knock("app", "app", b"right")
+        await app.wait(Connack)
+        assert await answer(app, "reports/x") == UNREAD
+        assert await answer(client, "reports/fleet/V1") == NOT_AUTHORIZED
+
+        def change(topology: Topology) -> Topology:
+            (tokens,) = topology.identity.providers
+            (user,) = topology.backends.users
+            return replace(
+                topology,
+                identity=replace(topology.identity, providers=(replace(tokens, roles=("fleet",)),)),
+                backends=replace(topology.backends, users=(replace(user, roles=()),)),
+            )
+
+        await mesh.change(change)
+        await until(lambda: (roles(mesh.core, "app"), roles(mesh.edge)) == ((), ("fleet",)), "the roles")
+        assert await answer(app, "reports/x") == NOT_AUTHORIZED
+        assert await subscribe(client, "news/1") == [1]
+        assert await answer(client, "reports/fleet/V1") == UNREAD
+        fewer = Access(roles=tuple([RoleSpec(name=name, publish=(), subscribe=()) for name in ("fleet", "ops")]))
+        await mesh.change(lambda topology: replace(topology, access=fewer))
+        assert await answer(client, "reports/fleet/V1") == NOT_AUTHORIZED
+        await until(lambda: kept(mesh.edge) == [], "the end of the subscription")
+        for one in (client, app):
+            assert not one.closed.is_set()
+
+    with_roles(etcd, tmp_path, main)
