@@ -24,6 +24,7 @@ from mesh.topology.topology import (
     ListenerSpec,
     LogsSpec,
     PoolSpec,
+    RoleSpec,
     Topology,
 )
 from mesh.topology.units import Address
@@ -125,6 +126,12 @@ ACCESS: Final[dict[str, dict[str, Any]]] = {
     },
 }  # fmt: skip
 
+for _settings in ACCESS.values():
+    _settings |= {
+        "roles/guest/publish": ["g/#"], "roles/guest/subscribe": ["h"], "roles/guest/will": False,
+        "roles/guest/retain": False, "roles/guest/qos": 1,
+    }  # fmt: skip
+
 # The keys whose test is below, with its name.
 ELSEWHERE: Final = {
     "topics.fleet": "values", "inbox": "inboxes", "front_doors": "nodes", "front_doors.*.replicas": "nodes",
@@ -219,6 +226,7 @@ async def values(mesh: Live) -> None:
                     access.vehicles, publish=("shared/#",), subscribe=("notices/#",), refuse=("+/+/secret",)
                 ),
                 backends=replace(access.backends, refuse=("never/#",)),
+                roles=(RoleSpec(name="guest", publish=("g/#",), subscribe=("h",), will=False, retain=False, qos=1),),
             ),
             dead_letters=replace(
                 letters, bytes=900 * MB, share=60 * MB, age=86_400.0, expired=True, when_full="hold"

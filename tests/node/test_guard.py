@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
 from mesh.broker.claim import Claim
 from mesh.broker.peer import NOWHERE, Peer
 from mesh.node.guard import Guard
+from mesh.policy.bans import Bans
+from mesh.policy.given import GivenRoles
 from mesh.policy.order import Order, Planned
 from mesh.policy.providers import Provider, Verdict
+from mesh.registry.bans import VEHICLE
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
 from tests.support.loop import run
@@ -44,7 +48,7 @@ class Town:
     def __init__(self) -> None:
         self.made: list[Known] = []
         self.told = 0
-        self.guard = Guard(self._changed)
+        self.guard = Guard(self._changed, Bans(), VEHICLE)
 
     def _changed(self) -> None:
         self.told += 1
@@ -96,6 +100,10 @@ def test_a_change_of_other_settings_looks_at_no_connection() -> None:
         assert (town.told, len(town.made)) == (1, 1)
         (await town.guard.prepare(town.order("a1"))).commit()
         assert town.told == 2, "another listener asks another chain"
+        given = replace(town.order("a1"), given=GivenRoles({"a": ("fleet",)}))
+        (await town.guard.prepare(given)).commit()
+        assert (town.told, town.guard.roles_of(Claim("V1", "a"))) == (3, ("fleet",)), "roles are given to clients"
+        assert len(town.made) == 1
         await town.guard.stop()
 
     run(main())
