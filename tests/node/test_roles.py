@@ -3,6 +3,7 @@ neither outlive a change nor a restart."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -227,5 +228,41 @@ def test_roles_of_the_settings_change_at_open_connections(etcd: EmbeddedEtcd, tm
         await until(lambda: kept(mesh.edge) == [], "the end of the subscription")
         for one in (client, app):
             assert not one.closed.is_set()
+
+    with_roles(etcd, tmp_path, main)
+
+
+def test_a_role_that_changes_under_1000_connections_closes_none(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    async def one(mesh: Nodes, number: int) -> Bare:
+        role = "fleet" if number % 2 else "wills"
+        client = await Bare(MQTT5).connect(mesh.vehicles)
+        mesh.clients.append(client)
+        client.send(Connect(MQTT5, f"c{number}", properties=proof(role, vehicle=f"V{number}")))
+        assert (await client.wait(Connack)).reason == SUCCESS
+        allowed = [1, 1] if number % 2 else [NOT_AUTHORIZED, 1]
+        assert await subscribe(client, "news/1", f"vehicles/V{number}/x") == allowed
+        return client
+
+    async def main(mesh: Nodes) -> None:
+        clients: list[Bare] = []
+        for start in range(0, 1000, 100):
+            clients += await asyncio.gather(*(one(mesh, number) for number in range(start, start + 100)))
+        host = mesh.edge._broker_host
+        assert host is not None
+
+        def subscriptions() -> int:
+            return sum(len(one.interests) for one in host.broker.sessions.all() if one.connection is not None)
+
+        before = subscriptions()
+        assert before >= 1500  # the core has some, too
+        role = RoleSpec(name="fleet", publish=(), subscribe=())
+        others = tuple([one for one in mesh.topology.access.roles if one.name != "fleet"])
+        await mesh.change(
+            lambda topology: replace(topology, access=replace(topology.access, roles=(role, *others)))
+        )
+        await until(lambda: subscriptions() == before - 500, "the end of what is not allowed")
+        assert not any(client.closed.is_set() for client in clients)
+        assert await answer(clients[1], "reports/fleet/V1") == NOT_AUTHORIZED
+        assert await answer(clients[0], "wills") == UNREAD
 
     with_roles(etcd, tmp_path, main)
