@@ -114,6 +114,9 @@ class FakeBroker(BrokerApi):
         self.current[name] = connection
         return connection
 
+    def entitle(self, connection: Connection, roles: tuple[str, ...]) -> None:
+        connection.principal.permissions.entitle(roles)
+
     def live(self, connection: Connection) -> None:
         connection.live = True
         self.alive.append(self.names[connection])

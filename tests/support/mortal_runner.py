@@ -44,6 +44,9 @@ class Mortal(BrokerApi):
     ) -> Connection:
         return self._broker.attach(connect, principal, peer, shell, unacked)
 
+    def entitle(self, connection: Connection, roles: tuple[str, ...]) -> None:
+        self._broker.entitle(connection, roles)
+
     def live(self, connection: Connection) -> None:
         self._broker.live(connection)
 
