@@ -166,8 +166,9 @@ class Broker(BrokerApi):
             self.sharing, self.system, self.closing.fail, self.quotas,
         )  # fmt: skip
         self.enforcement = Enforcement(
-            self.sessions, self.subscriber, self.inbox, self.closing, self.notices, permissions_of, clock, self.work
-        )
+            self.sessions, self.subscriber, self.inbox, self.closing, self.notices, permissions_of, clock, self.work,
+            self.retained, self.dispatcher.withdraw,
+        )  # fmt: skip
         self.opening = Opening(
             settings, clock, self.persistence, self.outbox, self.courier, self.sessions, self.sharing, self.inbox,
             self.dispatcher, self.subscriber, self.closing, self.enforcement, self.counters, self.notices,
@@ -197,7 +198,9 @@ class Broker(BrokerApi):
     def recovery(self, items: Iterable[Item], other: list[Item]) -> Iterator[int]:
         """As ``recover``, in slices: yields now and then, with the steps of work that were done. The items of other
         kinds are added to ``other``."""
-        return self._recovery.run(items, other)
+        yield from self._recovery.run(items, other)
+        if self.retained.senders():
+            self.work.add(self.enforcement.retained())  # the rules may have changed meanwhile
 
     def take(self, settings: Settings, inbox: InboxRules | None = None) -> None:
         """Have other settings and rules of the inboxes from now on, and enforce what ``permissions_of`` says now. What
@@ -211,6 +214,7 @@ class Broker(BrokerApi):
         if adjusted:
             self.work.add(self.quotas.adjust())
         self.work.add(self.enforcement.run())
+        self.work.add(self.enforcement.retained())
 
     def withheld(self, cores: Iterable[str]) -> list[str]:
         """Which of ``cores``, and of the cores that are connected, have not given this node all that they keep for

@@ -191,7 +191,11 @@ class Dispatcher:
 
     def _retain(self, message: Message, receipt: Receipt | None, source: Session | None) -> bool:
         if message.retain:
-            position = self.retained.keep(message, None if source is None else source.share)
+            if source is None:
+                position = self.retained.keep(message)
+            else:
+                key = source.key if source.kind == VEHICLE else None
+                position = self.retained.keep(message, source.share, key, source.roles)
             if position < 0:
                 return False
             if receipt is not None and position > receipt.position:
@@ -335,6 +339,11 @@ class Dispatcher:
         properties = will.properties
         publish = Publish(will.topic, will.payload, will.qos, will.retain, False, 0, properties)
         return message_of(publish, self.clock())
+
+    def withdraw(self, topic: str) -> None:
+        """Delete a retained message of a vehicle, whose sender may not publish it now, as a publish without payload
+        would: cores delete their copies."""
+        self.route(message_of(Publish(topic, b"", 1, True, False, 0, None), self.clock()), None, None)
 
     def publish_will(self, session: Session) -> None:
         """Publish the will of a session, if its client may still do that: it was allowed when the client connected."""

@@ -5,6 +5,7 @@ It knows what access allows today, the inbox's rules and who is admitted: never 
 
 * a subscription that its client may not make today ends as with UNSUBSCRIBE, whether the client is connected or not;
   one that it may make with a lower QoS has that one;
+* a retained message that a vehicle published at this node, and may not publish today, is deleted;
 * the work is done in slices; a later change begins it anew, and what was begun before ends;
 * an inbox expires as the rules of today say, from the time when it was made;
 * a connection whose client is not admitted today, or that an operator ends, is closed, and its session stays.
@@ -20,6 +21,8 @@ from mesh.broker.closing import Closing
 from mesh.broker.inbox import Inbox
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.principal import BACKEND, TIER, Permissions
+from mesh.broker.retained import Retained
+from mesh.broker.sender import Sender
 from mesh.broker.session import Interest, Key, Session
 from mesh.broker.sessions import Sessions
 from mesh.broker.settings import FOREVER
@@ -36,15 +39,19 @@ _REMOVAL: Final = 16  # of a subscription, or the end of a connection
 @final
 class Enforcement:
     """``permissions_of``: what the client with the key of a session, and with these roles, may do today. ``removed``
-    counts subscriptions."""
+    counts subscriptions, ``withdrawn``
+    retained messages. ``withdraw`` deletes one."""
 
-    __slots__ = ("_begun", "_clock", "_closing", "_inbox", "_notices", "_permissions_of", "_sessions", "_subscriber",
-                 "_work", "removed")  # fmt: skip
+    __slots__ = ("_begun", "_clock", "_closing", "_inbox", "_notices", "_permissions_of", "_retained", "_sessions",
+                 "_subscriber", "_withdraw", "_work", "removed", "withdrawn")  # fmt: skip
 
     def __init__(
         self, sessions: Sessions, subscriber: Subscriber, inbox: Inbox, closing: Closing, notices: Notices,
         permissions_of: Callable[[Key, tuple[str, ...]], Permissions], clock: Callable[[], float], work: Work,
+        retained: Retained, withdraw: Callable[[str], None],
     ) -> None:
+        self._retained = retained
+        self._withdraw = withdraw
         self._work = work
         self._sessions = sessions
         self._subscriber = subscriber
@@ -55,6 +62,7 @@ class Enforcement:
         self._clock = clock
         self._begun = 0  # how often the rules have changed
         self.removed = 0
+        self.withdrawn = 0
 
     def run(self) -> Iterator[int]:
         """The rules are known, or have changed. Yields now and then, with the steps of work that were done."""
@@ -82,9 +90,17 @@ class Enforcement:
         """The client of a session has these permissions, and the roles in them, from now on. Returns whether it had
         other roles before."""
         self._withhold(session, permissions)
-        if session.roles == permissions.roles:
-            return False
+        sender = self._retained.sender(session.key)
+        if sender is not None and sender.roles != permissions.roles:
+            sender.roles = permissions.roles
+        else:
+            sender = None
+        changed = session.roles != permissions.roles
         session.roles = permissions.roles
+        if sender is not None:
+            self._work.start(self._look_at(sender))
+        if not changed:
+            return False
         if session.interests:
             self._work.start(self._review(session))
         return True
@@ -97,6 +113,30 @@ class Enforcement:
             if session.roles is not roles:
                 return
             yield self._check(session, filter, interest, permissions)
+
+    def retained(self) -> Iterator[int]:
+        """The rules are known, or have changed: retained messages whose sender may not publish them now are deleted
+        (CVE-2018-12546)."""
+        for sender in self._retained.senders():
+            yield from self._look_at(sender)
+            yield _LOOK
+
+    def _look_at(self, sender: Sender) -> Iterator[int]:
+        for item, topic in list(sender.topics.items()):
+            # Each time: a later change of the rules or of its roles may give the right again.
+            session = self._sessions.get(sender.key)
+            permissions = self._permissions_of(sender.key, sender.roles if session is None else session.roles)
+            if item in sender.topics and not permissions.may_publish(topic, 0, True):
+                self.withdrawn += 1
+                _, name, client = sender.key
+                self._notices.warn(
+                    "withdrawn", "%s (client %s) may no longer publish to %s: its retained message is deleted",
+                    shortened(name), shortened(client), shortened(topic),
+                )  # fmt: skip
+                self._withdraw(topic)
+                yield _REMOVAL
+            else:
+                yield _CHECK
 
     def _withhold(self, session: Session, permissions: Permissions) -> None:
         refused = permissions.withheld()

@@ -43,8 +43,10 @@ from mesh.broker.records import (
     TOMBSTONE,
     TOMBSTONE_META,
     letter_texts,
+    retained_sender,
     retained_topic,
 )
+from mesh.broker.sender import Sender
 from mesh.broker.session import Interest, Session
 from mesh.session.message import unpack
 from mesh.session.outbound import RELEASED, Delivery
@@ -58,16 +60,16 @@ _ITEM: Final = 4  # steps for one of them, see ``work``
 
 @final
 class RecoveredState:
-    """What ``ItemReader`` finds. ``retained`` is (item, topic, expiry time), ``tombstones`` (item, topic, time of the
-    deletion); ``letters`` are in the order of their items; ``fan_outs`` has the item and the place of each by its body;
-    ``other`` are the items of unknown kinds."""
+    """What ``ItemReader`` finds. ``retained`` is (item, topic, expiry time, sender), ``tombstones`` (item, topic, time
+    of the deletion); ``letters`` are in the order of their items; ``fan_outs`` has the item and the place of each by
+    its body; ``other`` are the items of unknown kinds."""
 
     __slots__ = ("fan_outs", "interests", "letters", "other", "retained", "sessions", "tombstones")
 
     def __init__(self) -> None:
         self.sessions: dict[int, Session] = {}
         self.interests: list[Interest] = []
-        self.retained: list[tuple[int, str, float]] = []
+        self.retained: list[tuple[int, str, float, Sender | None]] = []
         self.tombstones: list[tuple[int, str, float]] = []
         self.letters: list[Letter] = []
         self.fan_outs: dict[int, tuple[int, Place]] = {}
@@ -113,7 +115,7 @@ class ItemReader:
                 self._bodies.setdefault(item.id, 0)
             elif kind == RETAINED:
                 expires: float = RETAINED_META.unpack_from(item.meta)[0]
-                found.retained.append((item.id, retained_topic(item.meta), expires))
+                found.retained.append((item.id, retained_topic(item.meta), expires, retained_sender(item.meta)))
             elif kind == TOMBSTONE:
                 deleted: float = TOMBSTONE_META.unpack_from(item.meta)[0]
                 found.tombstones.append((item.id, item.meta[TOMBSTONE_META.size :].decode(), deleted))

@@ -37,12 +37,13 @@ from mesh.broker.records import (
     LETTER_META,
     RELEASE,
     RETAINED,
-    RETAINED_META,
     SESSION,
     TOMBSTONE,
     TOMBSTONE_META,
     delivery_meta,
+    retained_meta,
 )
+from mesh.broker.sender import Sender
 from mesh.broker.session import Interest, Session
 from mesh.session.message import Message, pack, unpack
 from mesh.session.outbound import RELEASED, Delivery, Depth
@@ -259,9 +260,10 @@ class Persistence:
         if old:
             self.store.drop(old)
 
-    def keep_retained(self, message: Message) -> int:
-        """Write a retained message; returns its item."""
-        return self.store.append(RETAINED, 0, RETAINED_META.pack(message.expires) + message.topic_bytes, pack(message))
+    def keep_retained(self, message: Message, sender: Sender | None = None) -> int:
+        """Write a retained message, with the vehicle that published it, if one did; returns its item."""
+        meta = retained_meta(message.expires, message.topic_bytes, sender)
+        return self.store.append(RETAINED, 0, meta, pack(message))
 
     def keep_tombstone(self, topic: str, time: float) -> int:
         """Write that the retained message of a topic was deleted; returns the item."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from typing import Final
 
+from mesh.broker.sender import Sender
 from mesh.session.outbound import Delivery
 from mesh.session.record import SHARED
 
@@ -34,7 +36,7 @@ DUE_META: Final = struct.Struct("!QQ")  # the backlog: after which item, up to w
 HAS_DUE: Final = 0x40  # in the options
 INCOMING_META: Final = struct.Struct("!H")
 LEDGER_META: Final = struct.Struct("!HH")  # first and last identifier; then the instance
-RETAINED_META: Final = struct.Struct("!d")  # when it expires; then the topic
+RETAINED_META: Final = struct.Struct("!d")  # when it expires; then the topic, and with NUL between JSON of its sender
 TOMBSTONE_META: Final = struct.Struct("!d")  # when the message was deleted; then the topic
 FAN_OUT_META: Final = struct.Struct("!QQQ")  # body, session of the publisher, last session; then JSON of the rest
 LETTER_META: Final = struct.Struct("!dBQIH")  # time, reason, body, size, length of the share; then the share, the topic
@@ -55,9 +57,24 @@ def session_key(meta: bytes) -> tuple[str, str]:
     return str(state[1]), str(state[2])
 
 
+def retained_meta(expires: float, topic: bytes, sender: Sender | None) -> bytes:
+    """The record of a retained message. ``sender``: the vehicle that published it, if one did."""
+    meta = RETAINED_META.pack(expires) + topic
+    return meta if sender is None else b"\0".join((meta, json.dumps([*sender.key, *sender.roles]).encode()))
+
+
 def retained_topic(meta: bytes) -> str:
     """The topic in the record of a retained message."""
-    return meta[RETAINED_META.size :].decode()
+    return meta[RETAINED_META.size :].partition(b"\0")[0].decode()  # no topic has a NUL [MQTT-4.7.3-2]
+
+
+def retained_sender(meta: bytes) -> Sender | None:
+    """The sender in the record of a retained message, without its topics."""
+    text = meta[RETAINED_META.size :].partition(b"\0")[2]
+    if not text:
+        return None
+    kind, name, client_id, *roles = json.loads(text)
+    return Sender((kind, name, client_id), tuple([sys.intern(role) for role in roles]))
 
 
 def letter_texts(meta: bytes) -> tuple[str, str]:

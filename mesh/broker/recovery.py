@@ -64,8 +64,8 @@ class Recovery:
         reader = ItemReader(self._persistence, self._settings.in_flight)
         yield from reader.read(items)
         found = reader.found
-        for item, topic, expires in found.retained:
-            self._retained.restore(topic, item, expires)
+        for item, topic, expires, sender in found.retained:
+            self._retained.restore(topic, item, expires, sender)
             yield _RETAINED
         for item, topic, deleted in found.tombstones:
             self._dispatcher.tombstones.restore(topic, deleted, item)

@@ -12,6 +12,8 @@ from typing import Final, final
 from mesh.broker.persistence import Persistence
 from mesh.broker.quotas import Quotas, Share, topic_weight
 from mesh.broker.search import Search
+from mesh.broker.sender import Sender
+from mesh.broker.session import Key
 from mesh.broker.settings import Settings
 from mesh.broker.timers import Timer, Timers
 from mesh.broker.work import Work
@@ -26,11 +28,13 @@ _PORTION: Final = 512  # nodes at a time
 
 @final
 class Held:
-    """What one retained message counts in a share: its bytes, and those of them that are in memory."""
+    """What one retained message counts in a share: its bytes, and those of them that are in memory. ``sender``: the
+    vehicle that published it, if one did at this node."""
 
-    __slots__ = ("memory", "share", "size")
+    __slots__ = ("memory", "sender", "share", "size")
 
-    def __init__(self, share: Share, size: int, memory: int) -> None:
+    def __init__(self, share: Share, size: int, memory: int, sender: Sender | None) -> None:
+        self.sender = sender
         self.share = share
         self.size = size
         self.memory = memory
@@ -41,8 +45,8 @@ class Retained:
     """The values of the tree are journal items."""
 
     __slots__ = (
-        "_expiring", "_held", "_persistence", "_quotas", "_settings", "_store", "_sweeping", "_timers", "_tree",
-        "_work",
+        "_expiring", "_held", "_persistence", "_quotas", "_senders", "_settings", "_store", "_sweeping", "_timers",
+        "_tree", "_work",
     )  # fmt: skip
 
     def __init__(self, persistence: Persistence, settings: Settings, quotas: Quotas, work: Work) -> None:
@@ -50,6 +54,7 @@ class Retained:
         self._quotas = quotas
         self._work = work
         self._held: dict[int, Held] = {}  # by item
+        self._senders: dict[Key, Sender] = {}
         self._store = persistence.store
         self._settings = settings
         self._tree: TopicTree[int] = TopicTree()
@@ -60,13 +65,33 @@ class Retained:
     def __len__(self) -> int:
         return len(self._tree)
 
-    def restore(self, topic: str, item: int, expires: float) -> None:
+    def restore(self, topic: str, item: int, expires: float, sender: Sender | None = None) -> None:
         """Restore a message from the journal. Of two items for a topic the later one counts."""
-        self._put(topic, item, expires, None, self._store.size(item))
+        if sender is not None:
+            sender = self._known(sender.key, sender.roles)
+        self._put(topic, item, expires, None, self._store.size(item), sender)
 
-    def keep(self, message: Message, publisher: Share | None = None) -> int:
+    def sender(self, key: Key) -> Sender | None:
+        """The vehicle with the key of a session, if there are retained messages of it."""
+        return self._senders.get(key)
+
+    def senders(self) -> list[Sender]:
+        """All vehicles that published retained messages at this node."""
+        return list(self._senders.values())
+
+    def _known(self, key: Key, roles: tuple[str, ...]) -> Sender:
+        sender = self._senders.get(key)
+        if sender is None:
+            sender = self._senders[key] = Sender(key, roles)
+        sender.roles = roles
+        return sender
+
+    def keep(
+        self, message: Message, publisher: Share | None = None, key: Key | None = None, roles: tuple[str, ...] = ()
+    ) -> int:
         """Store, replace, or with an empty payload remove [MQTT-3.3.1-6]. Returns the journal position to wait for, or
         -1 if a limit of the node or of the topic's vehicle refuses it. ``publisher``: of a topic that has no vehicle.
+        ``key`` and ``roles``: of the session, if a vehicle publishes it at this node.
         """
         topic = message.topic
         if not message.payload:
@@ -74,8 +99,9 @@ class Retained:
             return self._store.position
         if not self._has_room(topic, message.size(), publisher):
             return -1
-        item = self._persistence.keep_retained(message)
-        self._put(topic, item, message.expires, publisher, self._store.size(item))
+        sender = None if key is None else self._known(key, roles)
+        item = self._persistence.keep_retained(message, sender)
+        self._put(topic, item, message.expires, publisher, self._store.size(item), sender)
         return item
 
     def _has_room(self, topic: str, size: int, publisher: Share | None) -> bool:
@@ -92,10 +118,14 @@ class Retained:
         """Remove a message that has a successor which cannot be kept."""
         self._remove(topic)
 
-    def _put(self, topic: str, item: int, expires: float, publisher: Share | None, size: int) -> None:
+    def _put(
+        self, topic: str, item: int, expires: float, publisher: Share | None, size: int, sender: Sender | None
+    ) -> None:
         memory = topic_weight(topic)
-        held = self._held[item] = Held(self._quotas.holder_of(topic, publisher), memory + size, memory)
+        held = self._held[item] = Held(self._quotas.holder_of(topic, publisher), memory + size, memory, sender)
         self._quotas.retained(held.share, held.size, memory)
+        if sender is not None:
+            sender.topics[item] = topic
         old = self._tree.set(topic, item)
         if old is not None:
             self._drop(old)
@@ -112,6 +142,11 @@ class Retained:
         if timer is not None:
             self._timers.remove(timer)
         held = self._held.pop(item)
+        sender = held.sender
+        if sender is not None:
+            del sender.topics[item]
+            if not sender.topics:
+                del self._senders[sender.key]
         self._quotas.unretained(held.share, held.size, held.memory)
         self._persistence.drop(item)
 

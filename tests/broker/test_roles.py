@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mesh.broker.grant import Grant
-from mesh.broker.principal import BACKEND, VEHICLE, Permissions, Principal
+from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal
 from mesh.broker.session import Key
 from mesh.broker.settings import IGNORE, Settings
 from mesh.policy.access import Grants
@@ -307,3 +307,88 @@ def test_many_subscriptions_of_one_client_end_in_slices() -> None:
     bench.turns = 1 << 30
     bench.turn()
     assert kept(bench) == {}
+
+
+# Retained messages
+
+
+def retained(bench: Bench) -> list[str]:
+    return sorted(topic for topic, _ in bench.broker.retained.items("#"))
+
+
+def test_retained_messages_of_a_sender_that_has_lost_the_right_are_deleted() -> None:
+    """CVE-2018-12546."""
+    bench = Roles(grants=grants(Grant((), ("#",)), a=Grant(("a/#",), ()), b=Grant(("b/#", "a/2"), ())))
+    core = bench.client("core", "core", TIER)
+    subscribe(core, "#")
+    car, other = bench.car("car", "a", "b", expiry=1000), bench.car("other", "a", expiry=1000)
+    for client, topics in ((car, ("a/1", "a/2", "b/1", "vehicles/V1/x")), (other, ("a/3",)), (core, ("a/4",))):
+        for topic in topics:
+            client.publish(topic, b"1", retain=True)
+    core.take(Publish)
+    other.lose()
+    bench.allow(grants(Grant((), ("#",)), b=Grant(("b/#", "a/2"), ())))
+    assert retained(bench) == ["a/2", "a/4", "b/1", "vehicles/V1/x"], "that of a core has no sender here"
+    deleted = [(packet.topic, packet.payload, packet.retain) for packet in core.take(Publish)]
+    assert sorted(deleted) == [("a/1", b"", False), ("a/3", b"", False)]
+    bench.broker.entitle(car.connection, ())
+    bench.turn()
+    assert retained(bench) == ["a/4", "vehicles/V1/x"]
+    reader = bench.car("reader")
+    subscribe(reader, "#")
+    assert sorted(packet.topic for packet in reader.take(Publish)) == ["a/4", "vehicles/V1/x"]
+    assert bench.broker.enforcement.withdrawn == 4
+    assert retained(bench.again()) == ["a/4", "vehicles/V1/x"]
+
+
+def test_a_sender_that_connects_without_its_role_or_never_again_is_judged_as_well() -> None:
+    rights = grants(a=Grant(("a/#",), ()))
+    bench = Roles(grants=rights)
+    for client_id in ("back", "gone"):
+        car = bench.car(client_id, "a")
+        car.publish(f"a/{client_id}", retain=True)
+        car.lose()  # its session ends with it
+    bench = bench.again()
+    bench.turn()
+    assert retained(bench) == ["a/back", "a/gone"]
+    bench.car("back")
+    assert retained(bench) == ["a/gone"]
+    rights.take(grants())
+    bench = bench.again()  # the settings have changed while the node was down
+    bench.turn()
+    assert retained(bench) == []
+    assert bench.broker.retained.senders() == []
+
+
+def test_a_retained_message_that_another_client_has_replaced_is_that_of_the_other() -> None:
+    bench = Roles(grants=grants(a=Grant(("a",), ()), b=Grant(("a",), ())))
+    first, second = bench.car("first", "a"), bench.car("second", "b")
+    for car in (first, second):
+        car.publish("a", car.client_id.encode(), retain=True)
+    assert [sender.key[2] for sender in bench.broker.retained.senders()] == ["second"]
+    bench.allow(grants(b=Grant(("a",), ())))
+    assert retained(bench) == ["a"]
+    second.publish("a", b"", retain=True)
+    assert bench.broker.retained.senders() == []
+
+
+def test_a_sender_may_not_retain_now() -> None:
+    bench = Roles()
+    car = bench.car("c")
+    car.publish("vehicles/V1/x", retain=True)
+    bench.allow(grants(Grant((), (), retain=False)))
+    assert retained(bench) == []
+
+
+def test_many_retained_messages_are_deleted_in_slices() -> None:
+    bench = Roles(grants=grants(a=Grant(("a/#",), ())))
+    car = bench.car("c", "a")
+    for number in range(500):
+        car.publish(f"a/{number}", retain=True)
+    bench.turns = 1
+    bench.broker.entitle(car.connection, ())
+    bench.turn()
+    assert 0 < len(bench.broker.retained) < 500
+    bench.turns = 1 << 30
+    bench.turn()
+    assert len(bench.broker.retained) == 0

@@ -111,7 +111,7 @@ def test_a_broker_recovers_from_what_is_left(tmp_path: Path, seed: int) -> None:
     for session in found.sessions.values():
         for delivery in list(session.outbound.waiting) + list(session.outbound.in_flight.values()):
             assert persistence.load(delivery).topic_bytes == b"vehicles/CAR-7/cmd"
-    for item, _, _ in found.retained:
+    for item, *_ in found.retained:
         assert persistence.read(item).topic_bytes == b"vehicles/CAR-7/cmd"
     for session in list(found.sessions.values()):
         forget(persistence, session)

@@ -266,3 +266,28 @@ def test_a_role_that_changes_under_1000_connections_closes_none(etcd: EmbeddedEt
         assert await answer(clients[0], "wills") == UNREAD
 
     with_roles(etcd, tmp_path, main)
+
+
+def test_retained_messages_go_with_the_right_of_their_sender(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    async def main(mesh: Nodes) -> None:
+        client, app = await car(mesh, "fleet"), await mesh.backend("watcher", "reports/#", "vehicles/V1/#")
+        for number, topic in enumerate(("reports/fleet/V1", "vehicles/V1/state"), 1):
+            client.send(Publish(topic, b"1", 1, True, False, number))
+        await client.wait_all(Ack, 2)
+        edge, core = mesh.edge._broker_host, mesh.core._broker_host
+        assert edge is not None
+        assert core is not None
+
+        def topics() -> list[list[str]]:
+            return [sorted(topic for topic, _ in host.broker.retained.items("#")) for host in (edge, core)]
+
+        await until(lambda: topics() == [["reports/fleet/V1", "vehicles/V1/state"]] * 2, "both copies")
+        await prove(client)
+        await until(lambda: topics() == [["vehicles/V1/state"]] * 2, "the end of both copies")
+        await until(lambda: len(app.publishes()) == 3, "what tells that the message was deleted")
+        assert (app.publishes()[-1].topic, app.publishes()[-1].payload) == ("reports/fleet/V1", b"")
+        late = await mesh.backend("late", "reports/#", "vehicles/V1/#")
+        await late.wait(Publish)
+        assert [one.topic for one in late.publishes()] == ["vehicles/V1/state"]
+
+    with_roles(etcd, tmp_path, main)
