@@ -35,3 +35,7 @@ class Pattern(TextPattern):
     def __init__(self, text: str) -> None:
         """Raises ``PatternError`` for text outside the language, and for patterns that match an empty identity."""
         super().__init__(text, _IDENTITY)
+
+    def __reduce__(self) -> tuple[type[Pattern], tuple[str]]:
+        """A pattern can be pickled: by its text, since its base is compiled."""
+        return Pattern, (self.text,)

@@ -15,10 +15,9 @@ from mesh.topology.topology import Access, RoleSpec, Topology
 from mesh.wire.packets import MQTT5, Ack, Auth, Connack, Connect, Publish, SubAck, Subscribe, Subscription, Will
 from mesh.wire.properties import Properties
 from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, NOT_AUTHORIZED, RE_AUTHENTICATE, SUCCESS
-from tests.node.test_tokens import Keys
 from tests.support.bare import Bare
 from tests.support.nodes import Nodes, etcd, publish, with_nodes
-from tests.support.tokens import claims, token
+from tests.support.tokens import Keys, claims, token
 from tests.support.waiting import until
 
 __all__ = ["etcd"]  # a fixture

@@ -38,30 +38,11 @@ from tests.support.bare import Bare
 from tests.support.loop import LoopThread
 from tests.support.nodes import Nodes, etcd, publish, subscribed, with_nodes
 from tests.support.ports import free_port
-from tests.support.tokens import AUDIENCE, ISSUER, claims, key_set, public, token
+from tests.support.tokens import AUDIENCE, Keys, claims, key_set, public, token
 from tests.support.waiting import until
 from tests.support.webserver import Handler, WebServer, never
 
 __all__ = ["etcd"]  # a fixture
-
-
-class Keys:
-    """A file of keys, and the sections of a topology whose door and core use it."""
-
-    def __init__(self, folder: Path, source: str = "") -> None:
-        self.path = folder / "keys.json"
-        self.give(public("ES256", "a"))
-        jwt = (
-            f"{{keys: {source or self.path}, issuer: {ISSUER!r}, audience: {AUDIENCE}, algorithms: [ES256], "
-            "leeway: 0s, roles: roles}"
-        )
-        self.identity = f'{{from: username, pattern: "[A-Z0-9-]{{1,32}}", providers: [{{name: tokens, jwt: {jwt}}}]}}'
-        self.backends = f"{{providers: [{{name: tokens, jwt: {jwt}}}]}}"
-
-    def give(self, *keys: dict[str, object]) -> None:
-        fresh = self.path.with_suffix(".new")
-        fresh.write_bytes(key_set(*keys))
-        fresh.replace(self.path)
 
 
 def with_keys(etcd: EmbeddedEtcd, keys: Keys, main: Callable[[Nodes], object]) -> None:

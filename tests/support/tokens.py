@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -71,3 +72,22 @@ def raw_token(header: bytes, said: bytes, algorithm: str = "ES256", number: int 
 
 def _to_base64(data: bytes) -> bytes:
     return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+class Keys:
+    """A file of keys, and the sections of a topology whose door and core use it."""
+
+    def __init__(self, folder: Path, source: str = "") -> None:
+        self.path = folder / "keys.json"
+        self.give(public("ES256", "a"))
+        jwt = (
+            f"{{keys: {source or self.path}, issuer: {ISSUER!r}, audience: {AUDIENCE}, algorithms: [ES256], "
+            "leeway: 0s, roles: roles}"
+        )
+        self.identity = f'{{from: username, pattern: "[A-Z0-9-]{{1,32}}", providers: [{{name: tokens, jwt: {jwt}}}]}}'
+        self.backends = f"{{providers: [{{name: tokens, jwt: {jwt}}}]}}"
+
+    def give(self, *keys: dict[str, object]) -> None:
+        fresh = self.path.with_suffix(".new")
+        fresh.write_bytes(key_set(*keys))
+        fresh.replace(self.path)
