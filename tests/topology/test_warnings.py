@@ -65,8 +65,9 @@ def test_a_provider_of_certificates_to_which_none_is_shown(listen: str, useless:
     assert len(said) == useless
 
 
-def test_the_client_certificates_of_the_example_are_no_mistake(tmp_path: Path) -> None:
-    assert warnings(load(prepared(example("client-certificates.yaml"), tmp_path))) == []
+@pytest.mark.parametrize("name", ["client-certificates.yaml", "internet.yaml"])
+def test_examples_for_vehicles_that_prove_who_they_are_have_no_warning(name: str, tmp_path: Path) -> None:
+    assert warnings(load(prepared(example(name), tmp_path))) == []
 
 
 def test_tokens_for_other_services() -> None:
