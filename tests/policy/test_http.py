@@ -381,7 +381,7 @@ def test_questions_and_those_who_wait_are_bounded() -> None:
 
 def test_those_who_wait_do_not_ask_a_server_that_is_not_there() -> None:
     async def main() -> None:
-        async with Asking(never, parallel=FAILURES, timeout=0.2) as asking:
+        async with Asking(never, parallel=FAILURES, timeout=2.0) as asking:
             connects = [Connect(client_id=f"c{n}") for n in range(5 * FAILURES)]
             assert set(await asyncio.gather(*(refused(asking.provider, one) for one in connects))) == {
                 SERVER_UNAVAILABLE
