@@ -1,4 +1,4 @@
-"""Clients that nobody here wrote prove their identity by a token, or by a password that another server knows."""
+"""Clients of other projects prove their identity by a token, or by a password that another server knows."""
 
 from __future__ import annotations
 
