@@ -82,6 +82,7 @@ class Guard:
                 if running is not None and running.plan.key == plan.key:
                     after[plan.name] = running
                     continue
+                await asyncio.to_thread(plan.load)
                 provider = plan.make(None if running is None else running.provider)
                 provider.folder = self._folder
                 fresh.append(provider)

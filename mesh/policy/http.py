@@ -30,11 +30,11 @@ from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
 from mesh.policy.breaker import NAMES, Breaker
 from mesh.policy.providers import NEXT, Named, Provider, Verdict
+from mesh.policy.rolenames import roles_of
 from mesh.policy.secretfiles import SecretFiles
 from mesh.policy.secrettext import SecretText
 from mesh.policy.slots import Slots
 from mesh.policy.strictjson import read_object
-from mesh.policy.token import roles_of
 from mesh.policy.web import Answer, NoAnswer, Web
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect

@@ -15,14 +15,20 @@ from mesh.policy.given import GivenRoles
 from mesh.policy.providers import Provider
 
 
+def _nothing() -> None:
+    """Most providers need no code that is not loaded."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One provider. ``make`` gets the running provider of the same name, if there is one, which it replaces."""
+    """One provider. ``make`` gets the running provider of the same name, if there is one, which it replaces. ``load``
+    loads the code that ``make`` needs; it may take long, so it is called in a thread, before ``make``."""
 
     name: str
     key: Hashable
     make: Callable[[Provider | None], Provider]
+    load: Callable[[], None] = _nothing
 
 
 @final

@@ -18,11 +18,10 @@ from math import isfinite
 from typing import Final, final
 
 from mesh.policy.keyset import Key, check_algorithms, from_base64
+from mesh.policy.rolenames import roles_of
 from mesh.policy.strictjson import read_object
 
 MAX_TOKEN: Final = 16 * 1024  # bytes
-MAX_ROLES: Final = 64
-MAX_ROLE: Final = 128  # characters
 MAX_LEEWAY: Final = 300.0  # seconds
 _MAX_JTI: Final = 128  # characters of a token's identifier that are kept
 
@@ -134,19 +133,6 @@ def claim_at(claims: Mapping[str, object], path: str) -> object:
             return None
         found = found.get(name)
     return found
-
-
-def roles_of(found: object) -> tuple[str, ...]:
-    """Roles from JSON: a list of texts, or one text with blanks between. Raises ``ValueError``."""
-    listed = found.split() if isinstance(found, str) else found
-    if not isinstance(listed, list):
-        raise ValueError("the roles are neither a list nor a text")
-    if len(listed) > MAX_ROLES:
-        raise ValueError(f"there are {len(listed)} roles, and the limit is {MAX_ROLES}")
-    for role in listed:
-        if not isinstance(role, str) or not 0 < len(role) <= MAX_ROLE or not role.isprintable():
-            raise ValueError(f"{role!r:.80} is not a role: a role is a text of 1 to {MAX_ROLE} printable characters")
-    return tuple(dict.fromkeys(listed))
 
 
 def _roles(claims: Mapping[str, object], path: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from mesh.broker.grant import MOST_QOS, PLACES, VEHICLE_PLACE
-from mesh.policy.token import MAX_ROLE
+from mesh.policy.rolenames import MAX_ROLE
 from mesh.topology import units
 from mesh.topology.fields import Table, table
 from mesh.topology.topology import DISCONNECT, IGNORE, REFUSALS, Access, AccessRule, RoleSpec

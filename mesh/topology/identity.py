@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from mesh.policy.anonymous import ANONYMOUS
 from mesh.policy.certificate import FIELDS, NameTemplate
@@ -18,7 +18,6 @@ from mesh.topology import units
 from mesh.topology.access import role
 from mesh.topology.fields import Table, table
 from mesh.topology.provider import IdentityRule, ProviderSpec
-from mesh.topology.remotekeys import read_http, read_jwt
 from mesh.topology.topology import FrontDoorSpec
 from mesh.topology.tree import Scalar
 
@@ -121,15 +120,20 @@ def _provider(fields: Table, path: Paths, place: str) -> ProviderSpec | None:
         return None
     if fields.has("template") and kinds[0] != "certificate":
         fields.wrong("template", "only a provider of certificates has a template; remove it")
+    remote: dict[str, Any] = {}
+    if kinds[0] in ("jwt", "http"):
+        # Here, not above: its libraries take half a second, and most topologies name no such provider.
+        from mesh.topology.remotekeys import read_http, read_jwt
+
+        remote = {"jwt": read_jwt(fields, path), "http": read_http(fields, path)}
     return ProviderSpec(
         name=name,
         certificate=fields.value("certificate", units.choice(*FIELDS), ""),
         template=fields.value("template", lambda text: NameTemplate(text, place).text, place),
         passwords=fields.value("password", _usable(path, read_passwords), None),
         scram=fields.value("scram", _usable(path, read_verifiers), None),
-        jwt=read_jwt(fields, path),
-        http=read_http(fields, path),
         roles=fields.values("roles", role),
+        **remote,
     )
 
 

@@ -47,6 +47,14 @@ class ProviderSpec:
     http: Annotated[HttpSpec | None, Parts(effects.PROVIDER)] = None
     roles: Annotated[tuple[str, ...], effects.ROLES_GIVEN] = ()
 
+    def load(self) -> None:
+        """Load the code of this kind, with its libraries. That takes half a second, so a running node calls it in a
+        thread."""
+        if self.jwt is not None:
+            import mesh.policy.jwt
+        if self.http is not None:
+            import mesh.policy.http  # noqa: F401
+
     @property
     def anonymous(self) -> bool:
         """Whether it takes every client's word."""
@@ -113,7 +121,7 @@ def planned(spec: ProviderSpec, place: str, named: Named, attempts: Attempts) ->
         assert spec.scram is not None, "a provider has a kind"
         return ScramFile(spec.name, spec.scram, attempts)
 
-    return Planned(spec.name, replace(spec, roles=()), make)  # other roles need no other provider
+    return Planned(spec.name, replace(spec, roles=()), make, spec.load)  # other roles need no other provider
 
 
 def given(

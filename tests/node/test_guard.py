@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -88,6 +89,29 @@ def test_a_provider_whose_plan_is_the_same_stays_and_others_are_exchanged() -> N
         assert [one.life for one in town.made] == [["start", "stop"]] * 3
         with pytest.raises(Refused):
             town.asked()
+
+    run(main())
+
+
+def test_the_code_of_a_provider_is_loaded_in_a_thread_before_it_is_made() -> None:
+    told: list[object] = []
+
+    def load() -> None:
+        told.append(threading.current_thread())
+
+    def make(before: Provider | None) -> Provider:
+        told.append("made")
+        return Known("a", 1, before, False)
+
+    async def main() -> None:
+        town = Town()
+        order = Order((Planned("a", 1, make, load),))
+        await town.guard.start(order)
+        (await town.guard.prepare(order)).commit()
+        thread, made = told
+        assert thread is not threading.current_thread()
+        assert made == "made"
+        await town.guard.stop()
 
     run(main())
 
