@@ -2,7 +2,7 @@
 
 It knows how these three work together. It must never wait or raise on the loop. What always holds: each node has its
 own tracer and there is no global one, so several nodes can run in one process; a tracer stays the same when what it
-samples, and where it sends spans, changes.
+samples, and where it sends spans, changes; the libraries of exporters are loaded with the first receiver.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from time import time_ns
-from typing import Final, final
-
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from typing import Final, NamedTuple, final
 
 from mesh.broker.peer import Peer
 from mesh.broker.trace import CONSUMER, INTERNAL, PROCESS, Tracer
 from mesh.policy.template import Template
 from mesh.session.span import Span
-from mesh.telemetry.convention import Convention, resource
 from mesh.telemetry.export import ExportThread, Receiver
 from mesh.telemetry.sampling import Sampler
 from mesh.telemetry.spans import LiveSpan, child, new_trace
@@ -34,16 +31,25 @@ CLOSE_SECONDS: Final = 2.0
 RETIRE_SECONDS: Final = 1.0
 
 
+class Source(NamedTuple):
+    """Where spans come from: the kind of node (``mesh-edge``), its name, and the mesh's."""
+
+    service: str
+    node: str
+    mesh: str
+
+
 @final
 class NodeTracer(Tracer):
     """For the thread of the node's loop only, except ``flush`` and ``close``, which block and belong on another
     thread."""
 
-    def __init__(self, sampler: Sampler, convention: Convention) -> None:
+    def __init__(self, sampler: Sampler, source: Source, topics: Template) -> None:
         """It sends nothing until ``send_to``."""
         super().__init__()
         self._sampler = sampler
-        self._convention = convention
+        self._source = source
+        self._topics = topics
         self._exporter: ExportThread | None = None
 
     def sample(self, ratio: float, watch: Iterable[str]) -> None:
@@ -62,7 +68,10 @@ class NodeTracer(Tracer):
             self._exporter = None
             return _nothing if thread is None else partial(thread.close, CLOSE_SECONDS)
         if thread is None:
-            thread = self._exporter = ExportThread(receiver, self._convention.readable)
+            from mesh.telemetry.convention import Convention, resource  # its libraries are here, with the receiver
+
+            convention = Convention(resource(*self._source), self._topics)
+            thread = self._exporter = ExportThread(receiver, convention.readable)
             thread.start()
             return _nothing
         before = thread.move(receiver)
@@ -156,11 +165,14 @@ def _nothing() -> None:
 
 
 def receiver_at(endpoint: str) -> Receiver:
-    """An OTLP/gRPC receiver, ``http://host:port`` in plain text or ``https://`` with TLS.
+    """An OTLP/gRPC receiver, ``http://host:port`` in plain text or ``https://`` with TLS. To load its libraries takes a
+    fifth of a second, so a node that serves calls this in a thread.
 
     The SDK reads ``OTEL_EXPORTER_OTLP_HEADERS`` and similar variables. Nothing is sent before the first span, so an
     unavailable endpoint is not an error.
     """
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
     return Receiver(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS), endpoint)
 
 
@@ -177,6 +189,6 @@ def open_tracer(
     ``mesh-edge``; ``sample``: the ratio from 0.0 to 1.0; ``topics`` gives the vehicle of a topic; ``watch``: the
     vehicles whose every message is sampled.
     """
-    tracer = NodeTracer(Sampler(sample, watch), Convention(resource(service, node, mesh), topics))
+    tracer = NodeTracer(Sampler(sample, watch), Source(service, node, mesh), topics)
     tracer.send_to(receiver)
     return tracer

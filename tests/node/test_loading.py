@@ -1,4 +1,4 @@
-"""Libraries that only some providers of identities need: which processes load them."""
+"""Libraries that only some settings need: which processes load them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mesh.topology.topology import as_dict
 from tests.support.configs import TOPOLOGY
 from tools import ROOT
 
-LIBRARIES = ("aiohttp", "argon2", "bcrypt", "cryptography", "jwt", "yarl")
+LIBRARIES = ("aiohttp", "argon2", "bcrypt", "cryptography", "jwt", "opentelemetry", "prometheus_client", "yarl")
 
 ROLES = ("cluster.host", "edge.node", "core.node", "frontdoor.node")
 
@@ -52,6 +52,15 @@ async def main():
 asyncio.run(main())
 """
 
+TRACED = """
+from mesh.telemetry.tracing import open_tracer, receiver_at
+otlp = topology.telemetry.otlp
+receiver = None if otlp is None else receiver_at(otlp)
+tracer = open_tracer(receiver, "mesh-edge", "edge-1", "demo", 1.0, topology.vehicle_template())
+loaded()
+tracer.close()
+"""
+
 
 def outcome(code: str, more: str = "") -> list[str]:
     """The libraries that a process has loaded, at each call of ``loaded``."""
@@ -63,7 +72,7 @@ def outcome(code: str, more: str = "") -> list[str]:
     return run.stdout.splitlines()
 
 
-def test_a_node_loads_no_library_of_a_provider_before_it_makes_one() -> None:
+def test_a_node_loads_no_library_before_it_makes_what_needs_it() -> None:
     roles = "".join(f"import mesh.{module}\nloaded()\n" for module in ROLES)
     assert outcome(roles + TAKEN, REMOTE) == [""] * (len(ROLES) + 1)
 
@@ -75,7 +84,13 @@ def test_a_front_door_loads_the_libraries_of_the_providers_that_the_settings_nam
     assert {"aiohttp", "jwt"} <= set(after.split())
 
 
-def test_a_command_loads_no_library_of_a_provider() -> None:
+def test_a_node_loads_the_libraries_of_traces_if_it_exports_them() -> None:
+    export = "telemetry: {otlp: \"http://127.0.0.1:1\"}\n"
+    assert outcome(TAKEN + TRACED) == ["", ""]
+    assert outcome(TAKEN + TRACED, export) == ["", "opentelemetry"]
+
+
+def test_a_command_loads_none() -> None:
     names = sorted(COMMANDS.keys() - {"certs"})  # which makes certificates
     steps = [*names, "a topology"]
     commands = "".join(f"import {COMMANDS[name].module}\nloaded()\n" for name in names)
