@@ -9,6 +9,7 @@ It knows X.509 and PEM: never contexts or connections. What always holds:
 
 from __future__ import annotations
 
+import _ssl
 import hashlib
 import re
 import ssl
@@ -76,6 +77,15 @@ def facts_of(session: ssl.SSLObject) -> TlsFacts:
         issuer=name_text(certificate.issuer),
         not_after=certificate.not_valid_after_utc.timestamp(),
     )
+
+
+def sent_chain(session: ssl.SSLObject) -> list[x509.Certificate]:
+    """The client's certificate and those that it sent with it; only its own after a handshake that resumed a session,
+    none if it has none. Raises one of ``UNREADABLE``."""
+    # The public method of this name came with Python 3.13, and calls this one.
+    sent = session._sslobj.get_unverified_chain() or ()  # type: ignore[attr-defined]
+    encoded = [one.public_bytes(_ssl.ENCODING_DER) for one in sent] or [session.getpeercert(True)]
+    return [x509.load_der_x509_certificate(one) for one in encoded if one]
 
 
 def name_text(name: x509.Name) -> str:

@@ -51,18 +51,22 @@ class Dated:
 
 @final
 class Contexts:
-    """``first`` is the context of a new connection; it changes to another one by the server's name. ``dated``: the
-    files of its certificates; ``cost``: seconds of processor time of one full handshake."""
+    """``first`` is the context of a new connection; it changes to another one of ``every`` by the server's name.
+    ``dated``: the files of its certificates; ``cost``: seconds of processor time of one full handshake."""
 
-    def __init__(self, first: ssl.SSLContext, trust: Trust, dated: tuple[Dated, ...], cost: float) -> None:
+    def __init__(
+        self, first: ssl.SSLContext, every: frozenset[ssl.SSLContext], trust: Trust, dated: tuple[Dated, ...],
+        cost: float,
+    ) -> None:  # fmt: skip
         self.first = first
+        self.every = every
         self.trust = trust
         self.dated = dated
         self.cost = cost
 
     def revised(self, trust: Trust) -> Contexts:
         """The same with other lists of revoked certificates: sessions may still be resumed."""
-        return Contexts(self.first, trust, self.dated, self.cost)
+        return Contexts(self.first, self.every, trust, self.dated, self.cost)
 
 
 def load(files: TlsFiles, protocol: str, valid: bool = True) -> Contexts:
@@ -93,7 +97,7 @@ def load(files: TlsFiles, protocol: str, valid: bool = True) -> Contexts:
     first = groups[next(iter(groups))]
     if len(groups) > 1:
         first.sni_callback = _Chooser(names, first).choose
-    return Contexts(first, _trust(files, authorities), tuple(dated), _cost(first))
+    return Contexts(first, frozenset(groups.values()), _trust(files, authorities), tuple(dated), _cost(first))
 
 
 def load_trust(files: TlsFiles) -> Trust:

@@ -6,8 +6,8 @@ holds:
 * new files take effect together, for new handshakes; files that cannot be used leave the old ones in force, and a log
   line, the status and a metric say so until they can be used;
 * a change of the lists of revoked certificates alone keeps the contexts, so clients may still resume their sessions;
-* within a second after such a change, or after the end of its certificate, an open connection whose client certificate
-  is no longer accepted ends; no other one does;
+* within a second after a change, or after the end of its certificate, an open connection whose client certificate is no
+  longer accepted ends, also if it is because its authority is no longer in ``ca``; no other one does;
 * the files are read in a thread.
 """
 
@@ -31,11 +31,13 @@ from mesh.transport.listen import NONE, TlsFiles
 from mesh.transport.status import CertificateStatus, TlsStatus
 from mesh.transport.stream import Stream
 from mesh.transport.tlscontext import Contexts, load, load_trust
+from mesh.transport.trust import UNTRUSTED
 from mesh.wire.reasons import NOT_AUTHORIZED
 
 PERIOD: Final = 0.5  # seconds between two looks at the files
 WARNING: Final = 30.0  # days before the end of a certificate
 _LOOKED_AT: Final = 1024  # connections that are looked at in one turn
+_TRACED: Final = 64  # connections whose signers are looked for in one turn; some 10 ms
 _ENDED: Final = 64  # connections that end in one turn
 
 log = logging.getLogger(__name__)
@@ -89,12 +91,16 @@ class WatchedTls(Gate):
         return self._present().cost
 
     def admit(self, session: ssl.SSLObject) -> TlsFacts:
-        trust = self._present().trust
+        contexts = self._present()
+        trust = contexts.trust
         try:
             facts = trust.facts(session)
+            why = trust.refusal(facts)
+            # Of a handshake that began when other authorities were in force.
+            if not why and facts.fingerprint and session.context not in contexts.every and not trust.vouches(session):
+                why = UNTRUSTED
         except UNREADABLE as error:
             raise Refusal(f"its certificate cannot be read: {error}") from None
-        why = trust.refusal(facts)
         if why:
             raise Refusal(why)
         if facts.fingerprint and facts.not_after < self._earliest:
@@ -132,13 +138,14 @@ class WatchedTls(Gate):
     async def _watch(self) -> None:
         if self.detail():
             log.warning("%s", self.detail())
-        await self._check()
+        await self._check(traced=True)  # they may have come when other authorities were in force
         while True:
             await asyncio.sleep(PERIOD)
             try:
+                known = self._present().trust.authorities
                 changed = await self._look()
                 if changed or time.time() >= self._earliest:
-                    await self._check()
+                    await self._check(traced=not known <= self._present().trust.authorities)
             except Exception:
                 log.exception("%s: its certificates could not be looked at", self._name)
 
@@ -172,31 +179,44 @@ class WatchedTls(Gate):
         stamps = stamps_of(self.files)
         return stamps, self._present().revised(load_trust(self.files))
 
-    async def _check(self) -> None:
-        """End the open connections whose certificates are not accepted now."""
+    async def _check(self, traced: bool) -> None:
+        """End the open connections whose certificates are not accepted now. ``traced``: look for those who signed them,
+        as fewer authorities may be in force."""
         if self.files.client == NONE:
             return
         self._earliest = math.inf
+        most = _TRACED if traced else _LOOKED_AT
         ended = 0
         for number, stream in enumerate(list(self._streams()), 1):
             facts = stream.peer.tls
             if facts is not None and facts.fingerprint and not stream.finishing:
-                ended += self._checked(stream, facts)
-            if number % _LOOKED_AT == 0 or ended >= _ENDED:
+                ended += self._checked(stream, facts, traced)
+            if number % most == 0 or ended >= _ENDED:
                 ended = 0
                 await asyncio.sleep(0)
 
-    def _checked(self, stream: Stream, facts: TlsFacts) -> bool:
+    def _checked(self, stream: Stream, facts: TlsFacts, traced: bool) -> bool:
         """Returns whether the connection ends."""
         why = self._present().trust.refusal(facts)
-        if not why:
-            self._earliest = min(self._earliest, facts.not_after)
-            return False
         try:
+            if not why and traced and not self._vouched(stream):
+                why = UNTRUSTED
+            if not why:
+                self._earliest = min(self._earliest, facts.not_after)
+                return False
             stream.expel(NOT_AUTHORIZED, why)
         except Exception:
             log.exception("%s: the connection of %s could not be ended", self._name, stream.peer)
         return True
+
+    def _vouched(self, stream: Stream) -> bool:
+        if stream.transport is None:
+            return True  # it has ended
+        session = stream.transport.get_extra_info("ssl_object")
+        try:
+            return self._present().trust.vouches(session)
+        except UNREADABLE:
+            return False
 
 
 def stamps_of(files: TlsFiles) -> dict[Path, Stamp | None]:

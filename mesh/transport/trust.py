@@ -5,7 +5,9 @@ certificate in a full handshake only; this is asked after each one, full or resu
 What always holds:
 
 * a list counts only if one of the authorities has signed it; one that is out of date stays in force;
-* with lists, the key that signed a certificate is one of the authorities', and none of those above it is revoked.
+* with lists, the key that signed a certificate is one of the authorities', and none of those above it is revoked;
+* other authorities are asked about an open connection as OpenSSL would ask them: a chain of signatures, made of what is
+  in ``ca`` and of what the client has sent, leads to one that has signed itself (``vouches``).
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from mesh.broker.peer import TlsFacts
-from mesh.transport.certificates import day_of, each_revoked, facts_of, key_of, name_text, signs
+from mesh.transport.certificates import CHAIN, day_of, each_revoked, facts_of, key_of, name_text, sent_chain, signs
 
 REVOKED: Final = "its certificate is revoked"
 EXPIRED: Final = "its certificate has expired"
+UNTRUSTED: Final = "its certificate was signed by none of the authorities that are now in ca"
 UNKNOWN: Final = "its certificate was signed by none of the certificates in ca, so no list says whether it is revoked"
 
 
@@ -40,6 +44,7 @@ class Trust:
         for one in lists or ():
             self._add(one)
         self._fallen = self._revoked_keys()
+        self.authorities = frozenset([one.fingerprint(hashes.SHA256()) for one in self._authorities])
         self._keys: dict[str, list[tuple[str, x509.Certificate]]] = {}
         for authority in self._authorities:
             known = self._keys.setdefault(_plain(name_text(authority.subject)), [])
@@ -71,6 +76,22 @@ class Trust:
         if not facts.authority:
             return UNKNOWN
         return REVOKED if facts.authority in self._fallen else ""
+
+    def vouches(self, session: ssl.SSLObject) -> bool:
+        """Whether the authorities vouch for the certificate of an open connection, which OpenSSL verified when others
+        were in force. Takes about 0.2 ms. Raises one of ``UNREADABLE``."""
+        sent = sent_chain(session)
+        reached, left = sent[:1], sent[1:CHAIN]
+        for signed in reached:  # it grows
+            for _, authority in self._keys.get(_plain(name_text(signed.issuer)), ()):
+                if authority not in reached and signs(authority, signed):
+                    if signs(authority, authority):
+                        return True
+                    reached.append(authority)
+            signers = [one for one in left if signs(one, signed)]
+            left = [one for one in left if one not in signers]
+            reached += signers
+        return False
 
     def _add(self, one: x509.CertificateRevocationList) -> None:
         issuer = _plain(name_text(one.issuer))

@@ -51,10 +51,12 @@ class Issued:
 
 @final
 class Authority:
-    """An authority, signed by itself or by ``parent``."""
+    """An authority, signed by itself or by ``parent``. ``key``: that of an authority whose certificate this renews."""
 
-    def __init__(self, name: str = "authority", parent: Authority | None = None, kind: str = "ecdsa") -> None:
-        self.key = make_key(kind)
+    def __init__(
+        self, name: str = "authority", parent: Authority | None = None, kind: str = "ecdsa", key: Key | None = None
+    ) -> None:
+        self.key = key or make_key(kind)
         self.parent = parent
         signer = self if parent is None else parent
         self.name = subject(name)

@@ -25,7 +25,9 @@ from mesh.transport.listen import NONE, OPTIONAL, REQUIRED, KeyPair, Listen, Tls
 from mesh.transport.listeners import Listeners
 from mesh.transport.rates import BURST, Rates
 from mesh.transport.stream import Stream, StreamGroup
-from mesh.transport.trust import EXPIRED, REVOKED, UNKNOWN
+from mesh.transport.tlscontext import Contexts
+from mesh.transport.tlsfiles import WatchedTls
+from mesh.transport.trust import EXPIRED, REVOKED, UNKNOWN, UNTRUSTED
 from mesh.transport.wheel import Wheel
 from tests.support.certificates import DAY, Authority, now, put
 from tests.support.hall import Echo, Hall
@@ -195,6 +197,104 @@ def test_an_open_connection_ends_when_its_certificate_is_not_accepted_and_no_oth
                 await close(client)
 
     run(main())
+
+
+def test_an_open_connection_ends_when_no_authority_vouches_for_its_certificate_and_no_other_does(
+    tmp_path: Path,
+) -> None:
+    town = Town(tmp_path)
+    gone, under = Authority("gone"), Authority("under", town.authority)
+    renewed = Authority("renewed")
+    lost = Authority("lost", gone)
+    everyone = town.authority.pem() + gone.pem() + renewed.pem()
+    put(town.ca, everyone)
+    signers = {"DIRECT": town.authority, "CHAIN": under, "RENEWED": renewed, "GONE": gone, "LOST": lost}
+    stay = {"DIRECT", "CHAIN", "RENEWED", "RESUMED"}
+
+    async def main() -> None:
+        async with Hall(limit=20, tls=town.files()) as hall:
+            port = hall.listener.port
+            clients = {
+                name: (await call(port, town.client(one.issue(f"V-{name}"))))[1] for name, one in signers.items()
+            }
+            context = town.client(town.authority.issue("RESUMED"))
+            _, first = await call(port, context)
+            session = first.socket.session
+            await close(first)
+            _, clients["RESUMED"] = await call(port, context, session)
+            assert clients["RESUMED"].socket.session_reused
+            put(town.ca, everyone + Authority("further").pem())
+            await until(lambda: len(contexts(hall).trust.authorities) == 4)
+            for client in clients.values():
+                assert await asyncio.to_thread(client.echo) == b"hello"
+            put(town.ca, town.authority.pem() + Authority("renewed", key=renewed.key).pem())
+            await until(lambda: len(hall.streams()) == len(stay))
+            ended = {one.peer.tls.common_name for one in hall.made if one.why == UNTRUSTED and one.peer.tls}
+            assert ended == {"V-GONE", "V-LOST"}
+            for name in stay:
+                assert await asyncio.to_thread(clients[name].echo) == b"hello"
+            assert await refused(hall, town.client(gone.issue("LATE")))
+            for client in clients.values():
+                await close(client)
+
+    run(main())
+
+
+def contexts(hall: Hall) -> Contexts:
+    gate = hall.listener._tls
+    assert isinstance(gate, WatchedTls)
+    return gate._present()
+
+
+def test_a_handshake_that_began_with_other_authorities_is_judged_by_the_present_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    town, gone = Town(tmp_path), Authority("gone")
+    put(town.ca, town.authority.pem() + gone.pem())
+
+    async def main() -> None:
+        async with Hall(tls=town.files(), handshake=60.0) as hall:
+            clients = [
+                await HalfShaken.begin(hall.listener.port, town.client(one.issue("V")))
+                for one in (town.authority, gone)
+            ]
+            put(town.ca, town.authority.pem())
+            await until(lambda: len(contexts(hall).trust.authorities) == 1)
+            assert [await client.end() for client in clients] == [b"hello", b""]
+            assert UNTRUSTED in caplog.text
+
+    run(main())
+
+
+class HalfShaken:
+    """A client that has got the server's part of a handshake with TLS 1.3, and not yet sent its certificate."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    @classmethod
+    async def begin(cls, port: int, context: ssl.SSLContext) -> HalfShaken:
+        client = cls(*await asyncio.open_connection("127.0.0.1", port), context)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client._tls.do_handshake()
+        client._writer.write(client._outgoing.read())
+        client._incoming.write(await client._reader.read(65_536))
+        client._tls.do_handshake()
+        return client
+
+    async def end(self) -> bytes:
+        """What comes back; nothing from a server that ends the connection."""
+        self._tls.write(b"hello")
+        self._writer.write(self._outgoing.read())
+        async with asyncio.timeout(SECONDS):
+            while data := await self._reader.read(65_536):
+                self._incoming.write(data)
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    return self._tls.read(100)
+        return b""
 
 
 def test_a_certificate_that_does_not_verify_is_refused_also_where_none_is_needed(tmp_path: Path) -> None:
