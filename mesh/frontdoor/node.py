@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Final, NamedTuple, final
+from typing import Final, final
 
 from mesh.figures.node import NodeStatus
-from mesh.frontdoor.context import DoorSettings, Owner
+from mesh.frontdoor.context import DoorSettings
 from mesh.frontdoor.door import FrontDoor
+from mesh.frontdoor.ownermap import DoorMap
 from mesh.frontdoor.status import DoorStatus
 from mesh.node.closing import close_all, close_together
 from mesh.node.config import DEVICE, NodeConfig
@@ -27,48 +28,13 @@ from mesh.policy.attempts import Attempts
 from mesh.policy.bans import Bans
 from mesh.policy.order import Order
 from mesh.registry.bans import VEHICLE
-from mesh.registry.errors import NoEdge
 from mesh.registry.members import Member
-from mesh.registry.record import Record
 from mesh.transport.admission import Admission
 from mesh.transport.arrivals import Arrivals
 from mesh.transport.waiting import until
 
 # Seconds that a start waits for all edges: otherwise the first edges to start would get all the first vehicles.
 _FIRST_EDGES: Final = 5.0
-
-
-class Owned(NamedTuple):
-    """An ``Owner``."""
-
-    edge: str
-    epoch: int
-
-
-@final
-class DoorMap:
-    """The vehicle map; ``claim`` assigns one of the pool's edges to a vehicle that has no owner."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-
-    def cached(self, vehicle: str) -> Owner | None:
-        """The owner, if its record is cached."""
-        return self._owner(self._services.map.cached(vehicle))
-
-    async def lookup(self, vehicle: str) -> Owner | None:
-        """The owner; ``None`` for a vehicle that has none. Raises ``RegistryError``."""
-        return self._owner(await self._services.map.lookup(vehicle))
-
-    async def claim(self, vehicle: str) -> Owner:
-        """The owner that won. Raises ``RegistryError``; ``NoEdge`` also if no pool takes the vehicle."""
-        owner = self._owner(await self._services.claim(vehicle))
-        if owner is None:
-            raise NoEdge(f"no pool of the topology takes vehicle {vehicle!r}")
-        return owner
-
-    def _owner(self, record: Record | None) -> Owner | None:
-        return None if record is None else Owned(record.edge, self._services.term(record.epoch))
 
 
 @final
@@ -102,8 +68,9 @@ class DoorNode:
             Arrivals(config.arrivals()), self._bans,
         )  # fmt: skip
         epoch = time.time_ns() // 1_000_000  # grows with each start, also without etcd
+        map = DoorMap(services.map.recent, services.map.lookup, services.claim, services.term)
         door = self._door = FrontDoor(
-            config.name, epoch, listen, DoorMap(services), services.members, guard.decide, config.secret,
+            config.name, epoch, listen, map, services.members, guard.decide, config.secret,
             admission, services.tracer, _settings(config), lambda edge: config.unix_path(edge, DEVICE),
             config.secure(), guard.roles_of,
         )  # fmt: skip

@@ -19,12 +19,12 @@ from typing import NamedTuple, final
 from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
 from mesh.node.prepared import Prepared
-from mesh.policy.bans import Bans
 from mesh.policy.chain import Chain, Chains
 from mesh.policy.given import GivenRoles
 from mesh.policy.order import Order, Planned
 from mesh.policy.providers import Provider
 from mesh.policy.status import ProviderStatus
+from mesh.transport.admission import Barrier
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import NOT_AUTHORIZED
 
@@ -39,11 +39,11 @@ class Guard:
     """``chains`` finds the identities of clients, whose kind is ``kind``. ``changed`` is called after claims may have
     been lost. ``folder``: the node's, where providers keep what they have fetched."""
 
-    def __init__(self, changed: Callable[[], None], bans: Bans, kind: str, folder: Path | None = None) -> None:
+    def __init__(self, changed: Callable[[], None], bans: Barrier, kind: str, folder: Path | None = None) -> None:
         self.chains = Chains(Chain(()))
         self._bans = bans
         self._kind = kind
-        self._given = GivenRoles()
+        self._given: GivenRoles | None = None  # if the settings give roles
         self._changed = changed
         self._folder = folder
         self._running: dict[str, _Running] = {}
@@ -55,13 +55,14 @@ class Guard:
         client that is banned, and so does the coroutine."""
         found = self.chains.decide(connect, peer, proven)
         if isinstance(found, Claim):
-            self._bans.admit(connect, peer, self._kind, found.name)
+            if self._bans.up:
+                self._bans.check(connect, peer, self._kind, found.name)
             return found
         return self._decided(found, connect, peer)
 
     async def _decided(self, found: Coroutine[object, object, Claim], connect: Connect, peer: Peer) -> Claim:
         claim = await found
-        self._bans.admit(connect, peer, self._kind, claim.name)
+        self._bans.check(connect, peer, self._kind, claim.name)
         return claim
 
     def lost(self, claim: Claim | None, peer: Peer, client_id: str) -> int:
@@ -94,6 +95,7 @@ class Guard:
         chains = _chains(order, {name: running.provider for name, running in after.items()})
 
         asked = [plan.name for plan in order.providers], dict(order.listeners)
+        given = order.given if order.given.providers or order.given.clients else None
 
         def commit() -> None:
             stay = {running.provider for running in after.values()}
@@ -103,8 +105,8 @@ class Guard:
             for provider in fresh:
                 provider.changed = self._changed
             self._stop(gone)
-            differs = bool(fresh) or asked != self._asked or order.given != self._given
-            self._asked, self._given = asked, order.given
+            differs = bool(fresh) or asked != self._asked or given != self._given
+            self._asked, self._given = asked, given
             if differs:  # every connection is looked at then
                 self._changed()
 
@@ -114,7 +116,7 @@ class Guard:
 
     def roles_of(self, claim: Claim) -> tuple[str, ...]:
         """The roles of a client at present."""
-        return self._given.of(claim)
+        return claim.roles if self._given is None else self._given.of(claim)
 
     async def stop(self) -> None:
         """Stop all providers. The chains admit no client any longer."""
@@ -133,7 +135,7 @@ class Guard:
 
     def in_force(self) -> dict[str, object]:
         """What the chains go by, by name."""
-        return {**self.chains.in_force(), "roles": self._given.in_force()}
+        return {**self.chains.in_force(), "roles": (self._given or GivenRoles()).in_force()}
 
     def _stop(self, providers: list[Provider]) -> None:
         for provider in providers:

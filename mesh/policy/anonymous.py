@@ -23,10 +23,8 @@ ANONYMOUS: Final = "anonymous"
 class AnyVehicle(Provider):
     """Every client is the vehicle that it names."""
 
-    proves = False
-
     def __init__(self, identity: Identity) -> None:
-        super().__init__(ANONYMOUS)
+        super().__init__(ANONYMOUS, proves=False)
         self._identity = identity
 
     def decide(self, connect: Connect, peer: Peer) -> Verdict:
@@ -37,11 +35,8 @@ class AnyVehicle(Provider):
 class AnyUser(Provider):
     """Every client is the back end that its user name says; without a user name it is ``ANONYMOUS``."""
 
-    proves = False
-    refusal = BAD_USER_NAME_OR_PASSWORD
-
     def __init__(self) -> None:
-        super().__init__(ANONYMOUS)
+        super().__init__(ANONYMOUS, proves=False, refusal=BAD_USER_NAME_OR_PASSWORD)
 
     def decide(self, connect: Connect, peer: Peer) -> Verdict:
         return Claim(ANONYMOUS if connect.username is None else connect.username, self.name)

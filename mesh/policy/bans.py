@@ -35,6 +35,7 @@ class Bans(Barrier):
     __slots__ = ("_by_value", "_clock", "_ends", "_networks", "ended", "kicked", "refused")
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self._clock = clock
         self._by_value: dict[tuple[str, str], Ban] = {}
         self._networks: dict[int, dict[int, dict[int, Ban]]] = {32: {}, 128: {}}  # bits, prefix length, prefix
@@ -51,6 +52,7 @@ class Bans(Barrier):
     def put(self, bans: Iterable[Ban]) -> None:
         """These bans are in force, in place of those with the same values."""
         for ban in bans:
+            self.up = True
             self._by_value[ban.kind, ban.value] = ban
             if ban.kind == ADDRESS:
                 bits, length, prefix = _place(ban)
@@ -70,6 +72,7 @@ class Bans(Barrier):
                 del of_length[prefix]
                 if not of_length:
                     del self._networks[bits][length]
+        self.up = bool(self._by_value)
 
     def found(self, peer: Peer, client_id: str, kind: str = "", name: str = "") -> Ban | None:
         """The ban that concerns a client, if there is one. ``kind`` is that of ``name``, vehicle or user; empty for a
@@ -86,11 +89,7 @@ class Bans(Barrier):
         """Whether a ban concerns a client by its name or client id, whatever it connects from."""
         return self._of(kind, name) is not None or self._of(CLIENT_ID, client_id) is not None
 
-    def check(self, connect: Connect, peer: Peer) -> None:
-        self.admit(connect, peer)
-
-    def admit(self, connect: Connect, peer: Peer, kind: str = "", name: str = "") -> None:
-        """Raises ``Refused`` if a ban concerns the client; ``kind`` and ``name`` as in ``found``."""
+    def check(self, connect: Connect, peer: Peer, kind: str = "", name: str = "") -> None:
         ban = self.found(peer, connect.client_id, kind, name)
         if ban is not None:
             self.refused += 1

@@ -99,7 +99,9 @@ class Chain:
 
     def _stands(self, provider: Provider, claim: Claim) -> bool:
         """Whether a provider's claim is enough: a name that another provider knows has to be proved."""
-        return provider.proves or not any(other.knows(claim.name) for other in self.providers)
+        if provider.proves:
+            return True
+        return all(not other.knows(claim.name) for other in self.providers)
 
     async def _wait(self, verdict: Awaitable[Verdict], index: int, connect: Connect, peer: Peer) -> Claim:
         """The decision, from the provider ``index`` on, whose verdict is on its way."""

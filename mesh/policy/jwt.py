@@ -38,10 +38,8 @@ WAITING: Final = 4096  # clients that may wait for newer keys at the same time
 class Tokens(Provider):
     """``keys``: where the keys come from; this provider starts and stops it. ``clock`` gives seconds since 1970."""
 
-    method = METHOD
-
     def __init__(self, name: str, rule: TokenRule, keys: KeySource, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(name)
+        super().__init__(name, METHOD)
         self._rule = rule
         self._keys = keys
         self._clock = clock

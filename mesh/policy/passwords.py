@@ -48,10 +48,8 @@ class _Content(NamedTuple):
 class Passwords(Provider):
     """``named``: the name in a CONNECT that the password is for."""
 
-    refusal = BAD_USER_NAME_OR_PASSWORD
-
     def __init__(self, name: str, path: Path, named: Named, attempts: Attempts) -> None:
-        super().__init__(name)
+        super().__init__(name, refusal=BAD_USER_NAME_OR_PASSWORD)
         self._named = named
         self._attempts = attempts
         self._hasher = Hasher()

@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, final
 
+from mypy_extensions import mypyc_attr
+
 from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
 from mesh.transport.authentication import Proof
@@ -50,20 +52,19 @@ class Decisions:
         self.cached = 0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Provider:
-    """Base class. ``name`` is the provider's name in the topology, which its claims carry."""
+    """Base class. ``name`` is the provider's name in the topology, which its claims carry.
 
-    method = ""
-    """The authentication method that it offers (MQTT 5.0 section 4.12); empty: it looks at CONNECT only."""
+    ``method``: the authentication method that it offers (MQTT 5.0 section 4.12); empty: it looks at CONNECT only.
+    ``proves``: whether a client has to show more than a name. ``refusal``: the reason code for a client that no
+    provider admits, as far as this one is concerned (see ``Chain``)."""
 
-    proves = True
-    """Whether a client has to show more than a name."""
-
-    refusal = NOT_AUTHORIZED
-    """The reason code for a client that no provider admits, as far as this one is concerned (see ``Chain``)."""
-
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, method: str = "", proves: bool = True, refusal: int = NOT_AUTHORIZED) -> None:
         self.name = name
+        self.method = method
+        self.proves = proves
+        self.refusal = refusal
         self.decisions = Decisions()
         self.folder: Path | None = None
         """Where it may keep what it has fetched, for a start without its server. Set before ``start``, if at all."""

@@ -130,11 +130,8 @@ class ScramFile(Provider):
     """The provider for a file of verifiers. ``attempts`` slows who guesses passwords. The file is watched: a vehicle
     that it does not have with the same verifier is not admitted now."""
 
-    method = SCRAM_SHA_256
-    refusal = BAD_AUTHENTICATION_METHOD
-
     def __init__(self, name: str, path: Path, attempts: Attempts) -> None:
-        super().__init__(name)
+        super().__init__(name, SCRAM_SHA_256, refusal=BAD_AUTHENTICATION_METHOD)
         self._attempts = attempts
         self._verifiers = Verifiers({})
         self._file = WatchedFile(path, lambda: read_verifiers(path), self._take)

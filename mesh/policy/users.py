@@ -38,9 +38,6 @@ class Users(Provider):
     """``passwords``: by the name of the user; a file of one is watched. ``seal`` makes a text of a digest that tells
     nothing of it. ``before``: the users that these replace."""
 
-    method = SCRAM_SHA_256
-    refusal = BAD_USER_NAME_OR_PASSWORD
-
     def __init__(
         self,
         passwords: Mapping[str, SecretText],
@@ -48,7 +45,7 @@ class Users(Provider):
         seal: Callable[[bytes], str],
         before: Users | None = None,
     ) -> None:
-        super().__init__(USERS)
+        super().__init__(USERS, SCRAM_SHA_256, refusal=BAD_USER_NAME_OR_PASSWORD)
         self._sources = dict(passwords)
         self._attempts = attempts
         self._seal = seal

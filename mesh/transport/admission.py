@@ -22,10 +22,15 @@ from mesh.wire.reasons import SERVER_BUSY, USE_ANOTHER_SERVER
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Barrier:
-    """Keeps clients out whatever they can prove, such as banned ones. The default keeps none out."""
+    """Keeps clients out whatever they can prove, such as banned ones. ``up``: whether there may be any; the default
+    keeps none out."""
 
-    def check(self, connect: Connect, peer: Peer) -> None:
-        """Raises ``Refused``. The client is not identified yet."""
+    def __init__(self) -> None:
+        self.up = False
+
+    def check(self, connect: Connect, peer: Peer, kind: str = "", name: str = "") -> None:
+        """Raises ``Refused`` for a client that is kept out. ``kind`` is that of its ``name``, vehicle or user; both are
+        empty for a client that is not identified."""
 
 
 @final
@@ -50,7 +55,8 @@ class Admission:
     def check(self, connect: Connect, present: int, peer: Peer) -> Authentication | None:
         """Check a CONNECT from ``peer`` while ``present`` connections are open, its own included. Returns the
         authentication that the client must complete first, if any. Raises ``Refused``."""
-        self.barrier.check(connect, peer)
+        if self.barrier.up:
+            self.barrier.check(connect, peer)
         if self.redirect:
             raise Refused(USE_ANOTHER_SERVER, "clients are sent to another server", self.redirect)
         if present > self.most:

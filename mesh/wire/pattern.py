@@ -73,12 +73,13 @@ class Alphabet:
 class TextPattern:
     """A compiled pattern. That of ``[A-Z0-9]{3,32}`` matches ``V1F``."""
 
-    __slots__ = ("longest", "pieces", "shortest", "text")
+    __slots__ = ("_only", "longest", "pieces", "shortest", "text")
 
     def __init__(self, text: str, alphabet: Alphabet) -> None:
         """Raises ``PatternError`` for text outside the language, and for patterns that match an empty text."""
         self.text = text
         self.pieces = tuple(_Parser(text, alphabet).pieces())
+        self._only = "".join(self.pieces[0].characters) if len(self.pieces) == 1 else ""
         self.shortest = sum(piece.least for piece in self.pieces)
         self.longest = sum(piece.most for piece in self.pieces)
         if not self.shortest:
@@ -93,9 +94,8 @@ class TextPattern:
         length = len(text)
         if not self.shortest <= length <= self.longest:
             return False
-        if len(self.pieces) == 1:
-            characters = self.pieces[0].characters
-            return all(character in characters for character in text)
+        if self._only:
+            return not text.strip(self._only)  # nothing is left if all its characters are of the piece
         ends = [True] + [False] * length  # ends[i]: the pieces so far can match text[:i]
         for piece in self.pieces:
             ends = _after(piece, text, ends)

@@ -31,10 +31,8 @@ class Scripted(Provider):
     """Answers as the test says, and counts how often it was asked."""
 
     def __init__(self, name: str, answer: Answer, method: str = "", refusal: int = NOT_AUTHORIZED) -> None:
-        super().__init__(name)
+        super().__init__(name, method, refusal=refusal)
         self.answer = answer
-        self.method = method
-        self.refusal = refusal
         self.asked = 0
         self.left = 0
         self.given = True

@@ -95,9 +95,14 @@ def test_keys_of_what_is_no_address_are_bounded() -> None:
     assert len(network_of("x." * 1000)) <= 64
 
 
-def test_table_is_bounded() -> None:
-    buckets = Buckets(1, 60.0)
-    for number in range(ENTRIES + 2):
+def test_table_is_bounded_and_keeps_the_keys_that_were_used_lately() -> None:
+    buckets, half = Buckets(2, 60.0), ENTRIES // 2
+    for number in range(ENTRIES):
         buckets.take(str(number), 0.0)
     assert len(buckets) == ENTRIES
-    assert [buckets.wait(str(number), 0.0) > 0 for number in (0, 1, 2, ENTRIES + 1)] == [False, False, True, True]
+    buckets.take("0", 0.0)  # of the older half
+    for number in range(ENTRIES, ENTRIES + half):
+        buckets.take(str(number), 0.0)
+        assert len(buckets) <= ENTRIES
+    taken = [buckets.taken(str(number), 0.0) for number in (0, 1, half, ENTRIES, ENTRIES + half - 1)]
+    assert taken == [2.0, 0.0, 0.0, 1.0, 1.0]
