@@ -78,7 +78,7 @@ class Rules:
         ``BadRequest``."""
         origin = _one(headers, "origin").lower()
         if not self._origins:
-            if origin:
+            if any(name == "origin" for name, _ in headers):
                 raise _forbidden(f"the origin {origin[:200]!r} is not allowed: the listener names no origins")
         elif ANY_ORIGIN not in self._origins and origin not in self._origins:
             raise _forbidden(f"the origin {origin[:200]!r} is not among the listener's origins")

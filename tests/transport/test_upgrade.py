@@ -193,6 +193,7 @@ def test_a_request_is_bounded_in_bytes_and_headers() -> None:
         ((), None, 101),
         ((), FLEET, 403),
         ((), "null", 403),
+        ((), "", 403),
         ((FLEET,), FLEET, 101),
         ((FLEET,), "HTTPS://Fleet.Example.com", 101),
         ((FLEET,), None, 403),
