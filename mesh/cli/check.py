@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     print(f"{arguments.file} is valid: mesh {topology.mesh!r}, data in {topology.data}")
     for node in nodes(topology):
-        listens = ", ".join(f"mqtt://{listener.address}" for listener in node.listen)
+        listens = ", ".join(f"{listener.kind}://{listener.address}{listener.path}" for listener in node.listen)
         where = f"pool {node.pool}" if node.pool else listens
         print(f"  {node.role:<5} {node.name:<16} {where}")
     if exposed := exposure(arguments.file, topology):

@@ -61,6 +61,13 @@ def test_check_lists_the_nodes(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(word in said for word in ("edge-1", "edge-2", "mqtt://127.0.0.1:1883", "mqtt://127.0.0.1:1884"))
 
 
+def test_check_names_the_kind_of_each_listener(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(LOCAL.read_text().replace('mqtt: "127.0.0.1:1883"', 'ws: "127.0.0.1:1883"'))
+    assert main(["check", str(file)]) == 0
+    assert " ws://127.0.0.1:1883/mqtt\n" in capsys.readouterr().out
+
+
 def test_check_and_up_print_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text(LOCAL.read_text().replace("../.mesh/local", ".mesh") + '\nconsole: "0.0.0.0:8080"\n')
