@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Final, final
 
-from mesh.policy.keyset import Key, check_algorithms, from_base64
+from mesh.policy.keyset import ALGORITHMS, Key, check_algorithms, from_base64
 from mesh.policy.rolenames import roles_of
 from mesh.policy.strictjson import read_object
 
@@ -76,8 +76,8 @@ def is_token(data: bytes) -> bool:
 
 @final
 class Token:
-    """A token that is read, and not checked. ``algorithm`` is one of the rule's; ``key`` is the identifier of its key,
-    empty if it names none; ``is_of_issuer`` says whether it names an issuer of the rule."""
+    """A token that is read, and not checked. ``is_of_issuer`` says whether it names an issuer of the rule; only then
+    ``algorithm`` is one of the rule's. ``key`` is the identifier of its key, empty if it names none."""
 
     __slots__ = ("_claims", "_rule", "_signature", "_signed", "algorithm", "is_of_issuer", "key")
 
@@ -90,8 +90,8 @@ class Token:
         first, second, third = data.split(b".")
         header = _object(first, "the header of the token")
         algorithm = header.get("alg")
-        if not isinstance(algorithm, str) or algorithm not in rule.algorithms:
-            raise TokenError(f"the token has the algorithm {algorithm!r:.40}; allowed: {', '.join(rule.algorithms)}")
+        if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+            raise TokenError(_wrong_algorithm(algorithm, rule))
         if "crit" in header:  # RFC 7515 section 4.1.11: none of these extensions is known here
             raise TokenError(f"the token needs extensions: {header['crit']!r:.80}")
         key = header.get("kid", "")
@@ -104,6 +104,9 @@ class Token:
         self._signature = _bytes(third, "the signature of the token")
         self._claims = _object(second, "the claims of the token")
         self.is_of_issuer = self._claims.get("iss") in rule.issuers
+        # A token of another issuer is for another provider, which may allow other algorithms.
+        if self.is_of_issuer and algorithm not in rule.algorithms:
+            raise TokenError(_wrong_algorithm(algorithm, rule))
 
     def says(self, key: Key, now: float) -> Said:
         """What the token says, if it is signed with ``key`` and valid at ``now``, in seconds since 1970. Raises
@@ -120,6 +123,10 @@ class Token:
             raise TokenError(f"the claim {rule.vehicle!r}, which names the vehicle, is missing or no text")
         id = claims.get("jti", "")
         return Said(vehicle, _roles(claims, rule.roles), expires, id[:_MAX_JTI] if isinstance(id, str) else "")
+
+
+def _wrong_algorithm(algorithm: object, rule: TokenRule) -> str:
+    return f"the token has the algorithm {algorithm!r:.40}; allowed: {', '.join(rule.algorithms)}"
 
 
 def claim_at(claims: Mapping[str, object], path: str) -> object:

@@ -13,6 +13,7 @@ from aiohttp import web
 from mesh.broker.claim import Claim
 from mesh.broker.peer import NOWHERE
 from mesh.policy import jwks
+from mesh.policy.chain import Chain
 from mesh.policy.jwks import KeyFile, KeySource, KeyUrl
 from mesh.policy.jwt import METHOD, Tokens
 from mesh.policy.keyset import MAX_BYTES, read_keys
@@ -90,6 +91,24 @@ def test_a_password_that_is_no_token_is_for_the_next_provider() -> None:
 def test_a_token_of_another_issuer_is_for_the_next_provider() -> None:
     tokens = Tokens("tokens", RULE, Given(public("ES256", "k")))
     assert tokens.decide(Connect(password=token(claims(iss="https://other.example"), id="k")), NOWHERE) is None
+
+
+def test_providers_of_issuers_with_other_algorithms_are_asked_in_turn() -> None:
+    """A secret and public keys are not allowed in one provider, so a fleet with both has two."""
+    secret = TokenRule(("https://other.example",), (AUDIENCE,), ("HS256",))
+    given = KeySource()
+    given.take(read_keys(key_set(public("HS256", "s")), secret.algorithms))
+    providers = (Tokens("public", RULE, Given(public("ES256", "k"))), Tokens("secret", secret, given))
+    other = claims(iss="https://other.example")
+    for chain in (Chain(providers), Chain(providers[::-1])):
+        ways = ((claims(), "ES256", "k", "public"), (other, "HS256", "s", "secret"))
+        for said, algorithm, key, provider in ways:
+            found = chain.decide(Connect(password=token(said, algorithm, key)), NOWHERE)
+            assert isinstance(found, Claim)
+            assert found.provider == provider
+        for said, algorithm, key in ((other, "ES256", "k"), (claims(), "HS256", "s")):
+            with pytest.raises(Refused):
+                chain.decide(Connect(password=token(said, algorithm, key)), NOWHERE)
 
 
 @pytest.mark.parametrize(
