@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 from mesh.cli.failed import Failed
 from mesh.cluster.find import Found, find
 from mesh.cluster.present import in_force, of_folder
-from mesh.cluster.run import Run, moved, running, topology_of
+from mesh.cluster.run import Run, moved, running, started_from, topology_of
 from mesh.topology.load import load
 from mesh.topology.mistakes import TopologyErrors
 from mesh.topology.topology import Topology
@@ -38,16 +38,14 @@ class WrongLine(Failed):
 @final
 @dataclass(frozen=True, slots=True)
 class RunningMesh:
-    """A mesh that runs, and the topology that it follows. ``notes``: why etcd has not said which one that is."""
+    """A mesh that runs, and the topology that it follows. ``notes``: what could not be reached or read, one sentence
+    each; ``silent``: whether etcd did not answer a moment ago: it is not asked again, as each attempt takes some
+    seconds."""
 
     run: Run
     topology: Topology
     notes: tuple[str, ...] = ()
-
-    @property
-    def silent(self) -> bool:
-        """Whether etcd did not answer a moment ago: it is not asked again, as each attempt takes some seconds."""
-        return bool(self.notes)
+    silent: bool = False
 
 
 def option(parser: argparse.ArgumentParser, place: bool = False) -> None:
@@ -93,20 +91,38 @@ def running_mesh(file: str | None) -> RunningMesh:
             text = f"mesh {topology.mesh!r} does not run (data folder {topology.data})"
             raise Unclear("\n".join([text, *found.notes]))
         if found.silent:
-            return RunningMesh(found.run, of_folder(topology) or topology, found.notes)
+            return RunningMesh(found.run, of_folder(topology) or topology, found.notes, True)
         followed, note = in_force(topology, found.run)
-        return RunningMesh(found.run, followed, (note,) if note else ())
+        return RunningMesh(found.run, followed, (*found.notes, note) if note else found.notes, bool(note))
     except (OSError, ValueError) as error:
         raise Unclear(str(error)) from error
 
 
 def sought(file: str) -> tuple[Found, Topology]:
     """What is found of the mesh of a file, and its topology. A mesh that was started from the file is also found if the
-    file names another data folder by now. Raises ``Unclear``, ``OSError``, ``ValueError``."""
-    topology = topology_in(file)
+    file names another data folder by now, or has mistakes: a certificate or a password file that cannot be used is one,
+    and who looks at such a mesh, or bans a client, must not have to repair it first. Raises ``Unclear``, ``OSError``,
+    ``ValueError``."""
+    try:
+        topology = load(file)
+    except TopologyErrors as errors:
+        run = next(started_from(file), None)
+        if run is None:
+            raise Unclear(str(errors)) from errors
+        topology = topology_of(run)
+        found = find(topology)
+        return replace(found, notes=(_passed_over(file, errors), *found.notes)), topology
     found = find(topology)
     run = None if found.alive else moved(file, topology)
     return (found, topology) if run is None else (Found(run, True), topology_of(run))
+
+
+def _passed_over(file: str, errors: TopologyErrors) -> str:
+    count = len(errors.mistakes)
+    what = "a mistake" if count == 1 else f"{count} mistakes"
+    return (
+        f"{file} has {what}, so this is about the mesh that was started from it: {errors.mistakes[0]}"
+    )
 
 
 def topology_in(file: str) -> Topology:

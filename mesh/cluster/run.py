@@ -201,9 +201,14 @@ def running() -> list[Run]:
 
 def moved(file: str, topology: Topology) -> Run | None:
     """The mesh that was started from this file and runs on this machine, if the file names another data folder now."""
-    place = str(Path(file).resolve())
-    there = (run for run in running() if run.local and run.topology == place)
+    there = (run for run in started_from(file) if run.local)
     return next((run for run in there if Path(run.data).resolve() != topology.data.resolve()), None)
+
+
+def started_from(file: str) -> Iterator[Run]:
+    """The meshes among ``running`` that were started from this file."""
+    place = str(Path(file).resolve())
+    return (run for run in running() if run.topology == place)
 
 
 def supervised() -> Iterator[Path]:

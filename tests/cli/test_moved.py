@@ -1,7 +1,8 @@
-"""A file that names another data folder while its mesh runs: every command knows which mesh that is."""
+"""A file that changes while its mesh runs, even to one that is wrong: every command knows which mesh that is."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,3 +70,35 @@ def test_a_mesh_of_another_file_is_another_one(file: Path) -> None:
     other = file.with_name("other.yaml")
     other.write_text(file.read_text())
     assert not sought(str(other))[0].alive
+
+
+def test_the_mesh_of_a_file_with_mistakes_is_found(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A certificate that is gone, or a password file that is half written, is such a mistake."""
+    data = load(file).data.with_name("data")
+    file.write_text(f"{file.read_text()}limits: {{in_flite: 3}}\n")
+    found, followed = sought(str(file))
+    assert found.alive
+    assert followed.data == data
+    assert main(["status", str(file), "--json"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["mesh"] == "shop"
+    assert "has a mistake, so this is about the mesh that was started from it" in said.err
+    assert "limits.in_flite: unknown key" in said.err
+
+
+@pytest.mark.parametrize("command", ["up", "plan"])
+def test_a_command_that_applies_a_file_with_mistakes_is_refused(
+    command: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(f"{file.read_text()}limits: {{in_flite: 3}}\n")
+    assert main([command, str(file)]) != 0
+    assert "limits.in_flite: unknown key" in capsys.readouterr().err
+
+
+def test_a_file_with_mistakes_from_which_no_mesh_runs_is_refused(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = file.with_name("other.yaml")
+    other.write_text(f"{file.read_text()}limits: {{in_flite: 3}}\n")
+    assert main(["status", str(other)]) == 3
+    assert "limits.in_flite: unknown key" in capsys.readouterr().err
