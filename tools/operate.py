@@ -70,7 +70,8 @@ A second `mesh up` while nodes are restarted is told which. While etcd does not 
 they have; `mesh plan` compares the file with those in the data folder and says so, and `mesh up` changes nothing.
 
 A ban is in force on every front door and core within a second, and on each one that starts, also without etcd: nodes
-keep the bans in their folder. Clients that it concerns are refused: 5.0 with 0x8A, before 5.0 with code 5. Those that
+keep the bans in their folder. Clients that it concerns are refused: 5.0 with 0x8A, before 5.0 with code 5. A banned
+address is closed without an answer at listeners with TLS or WebSocket, before it costs a handshake. Those that
 are connected are closed; 5.0 clients are told 0x98, since 0x8A is no code of DISCONNECT. A ban publishes no will, also
 if the vehicle's edge is away meanwhile; the session stays as long as it would without a connection, and so do the
 commands in its queue. `mesh kick` publishes the will, as MQTT has it for an end with 0x98. Behind a load balancer

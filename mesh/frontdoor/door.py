@@ -94,7 +94,7 @@ class FrontDoor:
         self._listeners = Listeners(
             name, self.group, self._vehicle, _dismiss, admission.most, shared=True, handshake=settings.connect_timeout,
             limits=admission.limits,
-            rates=admission.arrivals.handshakes,
+            rates=admission.arrivals.handshakes, arrive=admission.arrive,
         )  # fmt: skip
 
     @property

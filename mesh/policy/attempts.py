@@ -88,8 +88,8 @@ class Attempts:
     """
 
     __slots__ = (
-        "_addresses", "_clock", "_delays", "_good", "_known", "_networks", "_pairs", "_shared", "_users", "failures",
-        "refusals",
+        "_addresses", "_clock", "_delays", "_good", "_known", "_networks", "_pairs", "_shared", "_sources", "_users",
+        "failures", "refusals",
     )  # fmt: skip
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic, *, shared: bool = False) -> None:
@@ -103,6 +103,7 @@ class Attempts:
         self._delays = Delays(most)  # of pairs
         self.allow(most)
         self._good: OrderedDict[str, None] = OrderedDict()  # pairs that gave the right password
+        self._sources: dict[str, int] = {}  # how many of them each address has
         self.failures = 0
         self.refusals = 0
 
@@ -119,6 +120,13 @@ class Attempts:
     def in_force(self) -> dict[str, object]:
         """Wrong passwords a minute: of an address, of a user, and of one user from one address."""
         return {"address": self._addresses.most, "user": self._users.most, "pair": self._pairs.most}
+
+    def bars(self, address: str) -> bool:
+        """Whether ``check`` refuses every name from this address at present."""
+        source = host_of(address)
+        if self._addresses.wait(source, self._clock()) <= 0:
+            return False
+        return not self._shared or source not in self._sources
 
     def check(self, address: str, name: str) -> None:
         """Called before a password is looked at. Raises ``Refused`` with 0x9F (3 before MQTT 5.0) if too many wrong
@@ -164,12 +172,23 @@ class Attempts:
 
     def succeeded(self, address: str, name: str) -> None:
         """The password was right. The wrong ones before it still count: who has one password may guess others."""
-        pair = f"{host_of(address)} {_brief(name)}"
+        source = host_of(address)
+        pair = f"{source} {_brief(name)}"
         self._delays.succeeded(pair)
+        if pair in self._good:
+            self._good.move_to_end(pair)
+            return
         self._good[pair] = None
-        self._good.move_to_end(pair)
+        self._sources[source] = self._sources.get(source, 0) + 1
         if len(self._good) > ENTRIES:
-            self._good.popitem(last=False)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget the pair that was used least recently."""
+        source = self._good.popitem(last=False)[0].rpartition(" ")[0]
+        self._sources[source] -= 1
+        if not self._sources[source]:
+            del self._sources[source]
 
 
 def _brief(text: str) -> str:

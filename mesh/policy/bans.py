@@ -89,15 +89,23 @@ class Bans(Barrier):
         """Whether a ban concerns a client by its name or client id, whatever it connects from."""
         return self._of(kind, name) is not None or self._of(CLIENT_ID, client_id) is not None
 
+    def arrive(self, peer: Peer) -> None:
+        ban = self._at(peer.address)
+        if ban is not None:
+            raise self._refused(ban)
+
     def check(self, connect: Connect, peer: Peer, kind: str = "", name: str = "") -> None:
         ban = self.found(peer, connect.client_id, kind, name)
         if ban is not None:
-            self.refused += 1
-            raise Refused(BANNED, f"banned by {ban.by}: {ban}")
+            raise self._refused(ban)
 
     def status(self) -> BansStatus:
         """The status, for ``mesh status`` and metrics."""
         return BansStatus(len(self), self.refused, self.ended, self.kicked)
+
+    def _refused(self, ban: Ban) -> Refused:
+        self.refused += 1
+        return Refused(BANNED, f"banned by {ban.by}: {ban}")
 
     def _of(self, kind: str, value: str) -> Ban | None:
         return self._valid(self._by_value.get((kind, value))) if value else None

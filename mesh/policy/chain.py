@@ -30,6 +30,7 @@ from mesh.wire.packets import Connect
 from mesh.wire.reasons import (
     BAD_AUTHENTICATION_METHOD,
     BAD_USER_NAME_OR_PASSWORD,
+    CONNECTION_RATE_EXCEEDED,
     NOT_AUTHORIZED,
     SERVER_BUSY,
     SERVER_UNAVAILABLE,
@@ -59,6 +60,13 @@ class Chain:
         self._refusal = _refusal({provider.refusal for provider in providers})
         self._deadline = deadline
         self._notices = Notices(log.exception, time.monotonic)
+
+    def arrive(self, peer: Peer) -> None:
+        """A connection begins. Raises ``Refused`` if no provider would admit its client, whatever it shows."""
+        providers = self.providers
+        if providers and all(provider.bars(peer.address) for provider in providers):
+            providers[0].decisions.denied += 1
+            raise Refused(CONNECTION_RATE_EXCEEDED, f"too many wrong passwords came from {peer.address:.80}")
 
     def decide(self, connect: Connect, peer: Peer) -> Claim | Coroutine[object, object, Claim]:
         """The claim of a client whose CONNECT names no authentication method; a coroutine of it if a provider has to
@@ -218,6 +226,9 @@ class Chains(Methods):
     def take(self, other: Chains) -> None:
         """Decide as ``other`` from now on."""
         self.usual, self._chains = other.usual, other._chains
+
+    def arrive(self, peer: Peer) -> None:
+        self.of(peer).arrive(peer)
 
     def begin(self, method: str, peer: Peer) -> Proof | None:
         return self.of(peer).begin(method, peer)

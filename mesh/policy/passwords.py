@@ -100,6 +100,9 @@ class Passwords(Provider):
         if self._named(connect) and connect.password is not None:
             self._attempts.failed(peer.address, self._named(connect))
 
+    def bars(self, address: str) -> bool:
+        return self._attempts.bars(address)
+
     def holds(self, claim: Claim) -> bool:
         hash = self._hashes.get(claim.name)
         return hash is not None and claim.proof == _mark(hash)

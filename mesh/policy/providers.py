@@ -88,6 +88,11 @@ class Provider:
     def unknown(self, connect: Connect, peer: Peer) -> None:
         """This provider passed a client on, and no other one admitted it. For those that count failed attempts."""
 
+    def bars(self, address: str) -> bool:
+        """Whether it denies every client of an address at present, whatever the client shows. Asked when a connection
+        begins."""
+        return False
+
     def begin(self, peer: Peer) -> Proof:
         """A new exchange of ``method``. Its claim is that of ``Proof.claim``. Not called if ``method`` is empty."""
         raise NotImplementedError

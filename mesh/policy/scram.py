@@ -143,6 +143,9 @@ class ScramFile(Provider):
     async def stop(self) -> None:
         await self._file.stop()
 
+    def bars(self, address: str) -> bool:
+        return self._attempts.bars(address)
+
     def begin(self, peer: Peer) -> Proof:
         return ScramProof(self._verifiers, self.name, self._attempts, peer.address)
 

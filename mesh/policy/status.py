@@ -60,7 +60,9 @@ class BansStatus(Status):
     """The bans in force at a node, and what they and kicks have ended."""
 
     bans: Annotated[int, gauge("mesh_bans", "Bans in force at this node.")] = 0
-    refused: Annotated[int, counter("mesh_banned_connects_total", "Connections refused because of a ban.")] = 0
+    refused: Annotated[
+        int, counter("mesh_banned_connects_total", "Connections refused because of a ban, also before their CONNECT.")
+    ] = 0
     ended: Annotated[int, counter("mesh_banned_connections_total", "Open connections ended by a ban.")] = 0
     kicked: Annotated[int, counter("mesh_kicked_connections_total", "Open connections ended by mesh kick.")] = 0
 

@@ -100,6 +100,9 @@ class Users(Provider):
         if connect.username is not None:
             self._attempts.failed(peer.address, connect.username)
 
+    def bars(self, address: str) -> bool:
+        return self._attempts.bars(address)
+
     def begin(self, peer: Peer) -> Proof:
         return ScramProof(self._verifiers, self.name, self._attempts, peer.address)
 

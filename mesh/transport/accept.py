@@ -11,6 +11,7 @@ then, and passes it on to the stream or to the stage above (``Upper``). What alw
 * an arrival counts as a connection of its stream's group from the beginning, and has ``seconds`` until its stream has
   the transport; whatever ends it earlier closes the socket;
 * at a listener with the PROXY protocol a connection begins with its header and comes from a network that is trusted;
+* a client that may not come from where it comes from (``Arrive``) costs no handshake and no upgrade;
 * each arrival has a task, which is owned; ``stop`` cancels it;
 * a handshake takes processor time, so it starts only when the client's first bytes are there and ``Pace`` lets it: all
   connected clients are served between two that start; while many wait, no further connection is accepted.
@@ -50,6 +51,14 @@ _LATER: Final = 0.05  # seconds until it is looked again whether one may start
 STARVED: Final = 1.0  # seconds until accept is tried again when no file can be opened
 
 log = logging.getLogger(__name__)
+
+
+Arrive = Callable[[Peer], None]
+"""A connection begins, of which only the peer is known. Raises ``Refused`` if no client may come from there."""
+
+
+def anyone(peer: Peer) -> None:
+    """The ``Arrive`` of a listener that refuses no one at once."""
 
 
 class Refusal(Exception):
@@ -208,6 +217,8 @@ class Arrival(asyncio.Protocol):
             async with asyncio.timeout(door.seconds):
                 if door.proxy:
                     await self._introduced(door.proxy)
+                if tls is not None or door.upper is not None:  # else CONNECT costs little, and its client is answered
+                    door.arrive(self._stream.peer)
                 if tls is None:
                     await self._connect(None)
                 else:
@@ -222,6 +233,8 @@ class Arrival(asyncio.Protocol):
             if not self._slow:
                 raise
             self._failed("slow", "its handshake took long while others waited")
+        except Refused as refused:  # its handshake was not to begin, so it has not failed
+            door.turn_away("refused", self._stream, str(refused))
         except (Refusal, ProxyError) as refused:
             self._failed("refused", str(refused))
         except ssl.SSLError as error:
@@ -252,10 +265,7 @@ class Arrival(asyncio.Protocol):
 
     async def _shake_hands(self, tls: Gate) -> None:
         door = self._door
-        try:
-            door.pace.rates.check(self._stream.peer.address)
-        except Refused as refused:
-            raise Refusal(str(refused)) from None
+        door.pace.rates.check(self._stream.peer.address)
         await self._readable()
         try:
             await door.pace.turn(self, tls.cost)
@@ -334,7 +344,7 @@ class Accepting:
     """Accepts at one listening socket, which it owns. ``accept`` makes the stream of a new connection, which counts
     from then on; ``None`` if there is no room. ``gate`` is ``None`` without TLS, ``upper`` without WebSocket;
     ``proxy``: the networks of load balancers, empty without the PROXY protocol. ``starve`` is told when no file can be
-    opened."""
+    opened. ``arrive`` is asked before a handshake or an upgrade."""
 
     def __init__(
         self,
@@ -349,6 +359,7 @@ class Accepting:
         figures: Figures,
         proxy: Networks = (),
         upper: Upper | None = None,
+        arrive: Arrive = anyone,
     ) -> None:
         self.loop = loop
         self.pace = pace
@@ -357,6 +368,7 @@ class Accepting:
         self.figures = figures
         self.proxy = proxy
         self.upper = upper
+        self.arrive = arrive
         self._name = name
         self._socket = listening
         self._accept = accept

@@ -1,4 +1,5 @@
-"""The checks that every CONNECT must pass at a listener before the client is identified.
+"""The checks that every connection must pass at a listener, when it begins and by its CONNECT, before the client is
+identified.
 
 It knows the limits of packets, connections and rates, redirection, the authentication methods, and that some clients
 are kept out: never identities. What always holds: a client that names a method is not let in before it completes that
@@ -28,6 +29,9 @@ class Barrier:
     def __init__(self) -> None:
         self.up = False
 
+    def arrive(self, peer: Peer) -> None:
+        """A connection begins. Raises ``Refused`` if no client may come from there."""
+
     def check(self, connect: Connect, peer: Peer, kind: str = "", name: str = "") -> None:
         """Raises ``Refused`` for a client that is kept out. ``kind`` is that of its ``name``, vehicle or user; both are
         empty for a client that is not identified."""
@@ -50,7 +54,13 @@ class Admission:
         self.redirect = redirect
         self.methods = methods or Methods()
         self.arrivals = arrivals or Arrivals()
-        self.barrier = barrier or Barrier()
+        self.barrier = Barrier() if barrier is None else barrier  # a barrier may be an empty collection
+
+    def arrive(self, peer: Peer) -> None:
+        """Check a connection of which only the peer is known, before it costs more than that. Raises ``Refused`` if no
+        client may come from there; CONNECT would be refused too."""
+        self.barrier.arrive(peer)
+        self.methods.arrive(peer)
 
     def check(self, connect: Connect, present: int, peer: Peer) -> Authentication | None:
         """Check a CONNECT from ``peer`` while ``present`` connections are open, its own included. Returns the

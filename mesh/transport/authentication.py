@@ -48,6 +48,9 @@ class Proof:
 class Methods:
     """The methods that a listener offers. This one offers none."""
 
+    def arrive(self, peer: Peer) -> None:
+        """A connection begins. Raises ``Refused`` if nothing that its client could show would be accepted."""
+
     def begin(self, method: str, peer: Peer) -> Proof | None:
         """A new exchange of a method with a client; ``None`` if its listener does not offer it."""
         return None

@@ -346,7 +346,7 @@ class Endpoint:
         self._listeners = Listeners(
             name, self.group, self._client, _retire, admission.most, unix_path=unix_path, handshake=connect_timeout,
             limits=admission.limits,
-            rates=admission.arrivals.handshakes,
+            rates=admission.arrivals.handshakes, arrive=admission.arrive,
         )  # fmt: skip
 
     @property

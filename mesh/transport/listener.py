@@ -24,7 +24,7 @@ from typing import Final, cast, final
 
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
-from mesh.transport.accept import Accepting, Figures, Gate, Pace, Upper
+from mesh.transport.accept import Accepting, Arrive, Figures, Gate, Pace, Upper, anyone
 from mesh.transport.listen import Listen
 from mesh.transport.status import ListenerStatus
 from mesh.transport.stream import Stream, StreamGroup
@@ -76,10 +76,11 @@ class Listener:
     """``factory`` makes the stream of a connection; ``port`` is the one really bound; ``unix_path`` gives the path of
     the Unix socket for it. ``pace``: of its handshakes, shared by listeners; each connection has ``handshake`` seconds
     for it. ``spare`` connections beyond ``limit`` are accepted, so that their streams can answer that the limit is
-    reached. ``limits`` bound the frames of WebSockets."""
+    reached. ``limits`` bound the frames of WebSockets. ``arrive`` is asked before a handshake or an upgrade."""
 
     __slots__ = (
         "_accepting",
+        "_arrive",
         "_factory",
         "_figures",
         "_limits",
@@ -118,6 +119,7 @@ class Listener:
         handshake: float = 10.0,
         pace: Pace | None = None,
         limits: PacketLimits | None = None,
+        arrive: Arrive = anyone,
     ) -> None:
         self.name = name
         self.listen = listen
@@ -134,6 +136,7 @@ class Listener:
         self._factory = factory
         self._pace = pace or Pace(group.loop)
         self._limits = limits or PacketLimits()
+        self._arrive = arrive
         self._tls: Gate | None = None
         self._figures = Figures()
         self._peer = Peer()  # of a connection that has no transport yet
@@ -232,7 +235,7 @@ class Listener:
     def _stages(self, bound: socket.socket) -> Accepting:
         return Accepting(
             self.group.loop, self.name, bound, self._new, self.starve, self._pace, self.handshake, self._tls,
-            self._figures, self.listen.proxy, self._upper(),
+            self._figures, self.listen.proxy, self._upper(), self._arrive,
         )  # fmt: skip
 
     def _upper(self) -> Upper | None:

@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
-from mesh.transport.accept import Gate, Pace
+from mesh.transport.accept import Arrive, Gate, Pace, anyone
 from mesh.transport.listen import Listen
 from mesh.transport.listener import SPARE, Listener
 from mesh.transport.rates import Rates
@@ -95,6 +95,7 @@ class Listeners:
         handshake: float = 10.0,
         limits: PacketLimits | None = None,
         rates: Rates | None = None,
+        arrive: Arrive = anyone,
     ) -> None:
         self._limits = limits
         self._name = name
@@ -106,6 +107,7 @@ class Listeners:
         self._unix_path = unix_path
         self._handshake = handshake
         self._pace = Pace(group.loop, rates)
+        self._arrive = arrive
         self._present: list[Listener] = []
         self._endings: set[asyncio.Task[None]] = set()
 
@@ -203,6 +205,7 @@ class Listeners:
         return Listener(
             self._name, listen, self._group, self._factory, self._limit, shared=self._shared,
             unix_path=self._unix_path, spare=SPARE, handshake=self._handshake, pace=self._pace, limits=self._limits,
+            arrive=self._arrive,
         )  # fmt: skip
 
     async def _bind(self, listener: Listener, removed: list[Listener]) -> None:

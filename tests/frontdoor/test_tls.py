@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from mesh.core.node import CoreNode
+from mesh.core.status import CoreStatus
+from mesh.frontdoor.node import DoorNode
+from mesh.frontdoor.status import DoorStatus
 from mesh.registry.audit import act
 from mesh.registry.bans import Ban, BanStore, normal
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.transport.listen import OPTIONAL, REQUIRED, KeyPair
 from mesh.wire.encode import encode
-from mesh.wire.packets import MQTT5, MQTT311, PUBACK, Connect, Disconnect, Will
+from mesh.wire.packets import MQTT5, MQTT311, PUBACK, Connack, Connect, Disconnect, Will
 from mesh.wire.properties import Properties
 from mesh.wire.reasons import ADMINISTRATIVE_ACTION, BANNED, NOT_AUTHORIZED
 from tests.support.bare import Bare
@@ -251,6 +255,47 @@ def test_a_change_that_names_a_wrong_file_is_not_prepared(etcd: EmbeddedEtcd, tm
 
 
 CONNECT = bytes.fromhex("10 10 0004 4d515454 04 82 003c 0002 5639 0002 5639".replace(" ", ""))  # of vehicle V9
+
+
+def test_a_banned_address_costs_no_handshake_and_is_told_at_a_listener_without_tls(
+    etcd: EmbeddedEtcd, tmp_path: Path
+) -> None:
+    secured = Secured(tmp_path)
+
+    async def main(mesh: Nodes) -> None:
+        await mesh.change(secured.listens())
+        context = secured.context()
+        assert mesh.door._services is not None
+        store = BanStore(mesh.door._services.client, mesh.topology.mesh)
+        ban = Ban("address", normal("address", "127.0.0.0/8"), "a flood", "me@here", time.time())
+        await store.add(ban, act("test", "a ban"))
+        try:
+            nodes: tuple[DoorNode | CoreNode, ...] = (mesh.door, mesh.core)
+            await until(lambda: all(len(node._bans) for node in nodes), "the ban at both nodes")
+            for node, port in zip(nodes, (secured.door, secured.core), strict=True):
+                begun = handshakes(node)
+                assert await secured.accepts(context, port) == ""
+                refused = node.status()
+                assert isinstance(refused, DoorStatus | CoreStatus)
+                assert (handshakes(node), refused.bans.refused) == (begun, 1)
+            told = await Bare(MQTT5).connect(mesh.vehicles)
+            mesh.clients.append(told)
+            told.send(Connect(MQTT5, "V1", username="V1"))
+            assert (await told.wait(Connack)).reason == BANNED
+        finally:
+            await store.remove("address", ban.value, act("test", "no ban"))
+        await until(lambda: not len(mesh.door._bans), "the end of the ban")
+        assert await secured.accepts(context, secured.door)
+
+    with_nodes(etcd, main)
+
+
+def handshakes(node: DoorNode | CoreNode) -> int:
+    """How many TLS handshakes of clients have begun at a node."""
+    status = node.status()
+    assert isinstance(status, DoorStatus | CoreStatus)
+    sockets = (status.door.clients,) if isinstance(status, DoorStatus) else status.clients
+    return sum(one.tls.begun for socket in sockets for one in socket.listeners if one.tls is not None)
 
 
 @pytest.mark.parametrize("kind", ["serial", "fingerprint"])

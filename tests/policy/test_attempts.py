@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mesh.broker.peer import Peer
+from mesh.policy import attempts as module
+from mesh.policy.anonymous import AnyUser
 from mesh.policy.attempts import LONGEST, SHARED, Attempts, Delays
 from mesh.policy.chain import Chain
-from mesh.policy.scram import ScramProof, Verifiers, make_verifier
+from mesh.policy.passwords import Passwords
+from mesh.policy.providers import Provider
+from mesh.policy.scram import ScramFile, ScramProof, Verifiers, make_verifier
 from mesh.policy.secrettext import SecretText
 from mesh.policy.users import Users
 from mesh.transport.refusal import Refused
@@ -223,3 +229,52 @@ def test_guesses_from_a_vehicles_own_address_leave_it_a_look_each_second() -> No
     assert wrong.count(CONNECTION_RATE_EXCEEDED) >= 30
     door.clock.now += 1.0
     assert door.scram("192.0.2.1", "V1", "right") == SUCCESS
+
+
+def test_providers_of_passwords_bar_an_address_from_which_too_many_wrong_ones_came(tmp_path: Path) -> None:
+    attempts = Attempts(MOST, FakeClock())
+    providers: list[Provider] = [
+        Users({"app": SecretText(text="right")}, attempts, bytes.hex),
+        Passwords("file", tmp_path / "passwords", lambda connect: connect.username or "", attempts),
+        ScramFile("scram", tmp_path / "verifiers", attempts),
+    ]
+    for _ in range(MOST):
+        attempts.failed("192.0.2.1", "app")
+    assert [provider.bars("192.0.2.1") for provider in providers] == [True, True, True]
+    assert [provider.bars("192.0.2.2") for provider in providers] == [False, False, False]
+    assert not AnyUser().bars("192.0.2.1")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_address_is_barred_while_no_password_of_it_would_be_looked_at(shared: bool) -> None:
+    clock = FakeClock()
+    attempts = Attempts(MOST, clock, shared=shared)
+    most = SHARED * MOST if shared else MOST
+    for number in range(most):
+        assert not attempts.bars("2001:db8::1")
+        attempts.failed("2001:db8::1", f"V{number}")
+    assert attempts.bars("2001:db8::2")  # of the same host
+    assert not attempts.bars("192.0.2.1")
+    with pytest.raises(Refused):
+        attempts.check("2001:db8::1", "V")
+    clock.now += 60.0
+    assert not attempts.bars("2001:db8::1")
+    attempts.check("2001:db8::1", "V")
+
+
+def test_an_address_that_many_share_is_not_barred_while_one_of_its_vehicles_is_known(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ENTRIES", 2)
+    attempts = Attempts(1, FakeClock(), shared=True)
+    for name in ("V1", "V1", "V2"):
+        attempts.succeeded("192.0.2.1", name)
+    for number in range(SHARED):
+        attempts.failed("192.0.2.1", f"X{number}")
+    attempts.succeeded("192.0.2.2", "V3")  # V1 is forgotten
+    assert not attempts.bars("192.0.2.1")
+    attempts.check("192.0.2.1", "V2")
+    attempts.succeeded("192.0.2.2", "V4")  # and V2
+    assert attempts.bars("192.0.2.1")
+    with pytest.raises(Refused):
+        attempts.check("192.0.2.1", "V2")

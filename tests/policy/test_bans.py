@@ -7,7 +7,9 @@ import pytest
 from mesh.broker.peer import Peer, TlsFacts
 from mesh.policy.bans import Bans
 from mesh.registry.bans import Ban, normal
+from mesh.transport.admission import Admission
 from mesh.transport.refusal import Refused
+from mesh.wire.limits import PacketLimits
 from mesh.wire.packets import MQTT5, Connect
 from mesh.wire.reasons import BANNED
 
@@ -99,6 +101,30 @@ def test_a_banned_client_is_refused_with_the_code_of_bans_and_counted() -> None:
         bans.check(Connect(MQTT5, "tablet"), peer())
     assert refused.value.reason == BANNED
     assert bans.status().refused == 1
+
+
+def test_a_banned_address_is_refused_when_its_connection_begins_and_counted() -> None:
+    bans = Bans()
+    bans.put([ban("address", "192.0.2.0/24"), ban("fingerprint", FINGERPRINT)])
+    bans.arrive(peer("198.51.100.1", fingerprint=FINGERPRINT))  # its certificate is checked with its CONNECT
+    with pytest.raises(Refused) as refused:
+        bans.arrive(peer("192.0.2.9"))
+    assert refused.value.reason == BANNED
+    assert bans.status().refused == 1
+    bans.remove([ban("address", "192.0.2.0/24")])
+    bans.arrive(peer("192.0.2.9"))
+
+
+def test_a_table_that_is_empty_at_first_keeps_clients_out_before_they_are_identified() -> None:
+    bans = Bans()
+    admission = Admission(PacketLimits(), 10, barrier=bans)
+    bans.put([ban("address", "192.0.2.1"), ban("client_id", "tablet")])
+    for client_id, address in (("phone", "192.0.2.1"), ("tablet", "192.0.2.2")):
+        with pytest.raises(Refused):
+            admission.check(Connect(MQTT5, client_id), 1, peer(address))
+    with pytest.raises(Refused):
+        admission.arrive(peer("192.0.2.1"))
+    admission.check(Connect(MQTT5, "phone"), 1, peer("192.0.2.2"))
 
 
 def test_a_ban_ends_at_its_time_without_being_removed() -> None:

@@ -18,6 +18,7 @@ from mesh.wire.reasons import (
     BAD_USER_NAME_OR_PASSWORD,
     BANNED,
     CLIENT_IDENTIFIER_NOT_VALID,
+    CONNECTION_RATE_EXCEEDED,
     NOT_AUTHORIZED,
     SERVER_BUSY,
     SERVER_UNAVAILABLE,
@@ -36,6 +37,7 @@ class Scripted(Provider):
         self.asked = 0
         self.left = 0
         self.given = True
+        self.barred: tuple[str, ...] = ()
 
     def decide(self, connect: Connect, peer: Peer) -> Verdict | Awaitable[Verdict]:
         self.asked += 1
@@ -43,6 +45,9 @@ class Scripted(Provider):
 
     def unknown(self, connect: Connect, peer: Peer) -> None:
         self.left += 1
+
+    def bars(self, address: str) -> bool:
+        return address in self.barred
 
     def begin(self, peer: Peer) -> Proof:
         return Proof()
@@ -88,6 +93,21 @@ def refused(chain: Chain) -> int:
     with pytest.raises(Refused) as caught:
         decided(chain)
     return caught.value.reason
+
+
+def test_an_address_is_refused_at_once_only_if_all_providers_of_its_listener_bar_it() -> None:
+    first, second = passes("first"), passes("second")
+    chains = Chains(Chain((first, second)), {"inside": Chain((first,)), "none": Chain(())})
+    first.barred = ("192.0.2.1",)
+    chains.arrive(Peer("192.0.2.1", 1))
+    chains.arrive(Peer("192.0.2.2", 1, "inside"))
+    chains.arrive(Peer("192.0.2.1", 1, "none"))
+    for listener in ("inside", ""):
+        with pytest.raises(Refused) as caught:
+            chains.arrive(Peer("192.0.2.1", 1, listener))
+        assert caught.value.reason == CONNECTION_RATE_EXCEEDED
+        second.barred = ("192.0.2.1",)
+    assert (first.decisions.denied, second.decisions.denied) == (2, 0)
 
 
 def test_the_first_provider_that_allows_decides_and_no_other_is_asked() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from mesh.transport.accept import Pace
+from mesh.transport.accept import Arrive, Pace, anyone
 from mesh.transport.listen import Listen, TlsFiles
 from mesh.transport.listener import Listener
 from mesh.transport.stream import Stream, StreamGroup
@@ -48,7 +48,9 @@ class Hall:
         listen: Listen | None = None,
         limits: PacketLimits | None = None,
         pace: Pace | None = None,
+        arrive: Arrive = anyone,
     ) -> None:
+        self.arrive = arrive
         self.pace = pace
         self.limit = limit
         self.limits = limits
@@ -63,7 +65,7 @@ class Hall:
         self.group = StreamGroup(loop, self.wheel)
         self.listener = Listener(
             "door", self.listen, self.group, self._stream, self.limit, handshake=self.handshake, limits=self.limits,
-            pace=self.pace,
+            pace=self.pace, arrive=self.arrive,
         )  # fmt: skip
         await self.listener.start()
         return self
