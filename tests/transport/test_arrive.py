@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,14 @@ from mesh.transport.refusal import Refused
 from mesh.wire.reasons import BANNED
 from tests.support.hall import Hall
 from tests.support.loop import run
+from tests.support.proxyheaders import PROXY, TCP4, TCP6, block, inet, inet6
 from tests.support.town import Town
-from tests.transport.test_proxied import BLOCK, HERE, LINE, SIX
 
 SECONDS = 10
+HERE = (ip_network("127.0.0.1/32"),)
+LINE = b"PROXY TCP4 192.0.2.7 198.51.100.1 50123 8883\r\n"
+BLOCK = block(PROXY, TCP4, inet("192.0.2.7", "198.51.100.1", 50123, 8883))
+SIX = block(PROXY, TCP6, inet6("2001:db8::7", "2001:db8::1", 50123, 8883))
 
 
 class Watchman:
