@@ -1,4 +1,5 @@
-"""The users of the topology: back ends with a password, which they send or prove by SCRAM-SHA-256.
+"""The users of the topology: back ends with a password, which they send or prove by SCRAM-SHA-256; and what the name of
+every back end must be.
 
 It knows names, digests and verifiers: never topics. What always holds: the time to compare a password does not depend
 on the password, nor on whether the user exists; a verifier is made in a thread of its own, and only for a password that
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple, final
 
 from mesh.broker.claim import Claim
 from mesh.broker.peer import Peer
+from mesh.policy.anonymous import ANONYMOUS
 from mesh.policy.attempts import Attempts
 from mesh.policy.providers import NEXT, Provider, Verdict
 from mesh.policy.scram import SCRAM_SHA_256, ScramProof, Verifier, Verifiers, make_verifier, name_in
@@ -22,9 +24,21 @@ from mesh.policy.secrettext import SecretText
 from mesh.transport.authentication import Proof
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
-from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
+from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED
 
 USERS: Final = "users"
+LONGEST: Final = 1024
+"""Characters of a name that a provider gives."""
+
+
+def bind_user(connect: Connect, claim: Claim, proven: bool) -> None:
+    """Check the claim of a back end. A name from a token or another server may be any text of JSON, also one that no
+    text of MQTT can be. Raises ``Refused`` with 0x87."""
+    name = claim.name
+    if claim.provider != ANONYMOUS and not (0 < len(name) <= LONGEST and name.isprintable()):
+        raise Refused(
+            NOT_AUTHORIZED, f"the name {name!r:.80} of a back end is not text of 1 to {LONGEST} printable characters"
+        )
 
 
 @final

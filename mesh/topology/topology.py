@@ -22,7 +22,7 @@ from mesh.policy.order import Order, Planned
 from mesh.policy.providers import Provider
 from mesh.policy.secrettext import SecretText
 from mesh.policy.template import Template
-from mesh.policy.users import USERS, Users
+from mesh.policy.users import USERS, Users, bind_user
 from mesh.topology import effects
 from mesh.topology.keys import KEY, LIVE, PARTS, SECRET, SIZE, TIME, Form, Parts
 from mesh.topology.provider import USER, IdentityRule, ProviderSpec, asked, given, planned
@@ -227,7 +227,7 @@ class BackendRule:
         if self.anonymous:
             plans.append(Planned(ANONYMOUS, ANONYMOUS, anonymous))
         clients = {(USERS, user.user): user.roles for user in self.users if user.roles}
-        return Order(tuple(plans), asked(listeners), given=given(self.providers, clients))
+        return Order(tuple(plans), asked(listeners), bind_user, given(self.providers, clients))
 
 
 def _user(connect: Connect) -> str:

@@ -13,8 +13,10 @@ from mesh.policy import users as module
 from mesh.policy.anonymous import ANONYMOUS, AnyUser
 from mesh.policy.attempts import Attempts
 from mesh.policy.chain import Chain
+from mesh.policy.providers import Provider, Verdict
 from mesh.policy.secrettext import SecretText, SecretUnusable
-from mesh.policy.users import USERS, Users
+from mesh.policy.users import LONGEST, USERS, Users, bind_user
+from mesh.topology.topology import BackendRule
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
 from tests.support.loop import run
@@ -154,3 +156,36 @@ def test_a_password_whose_file_changes_is_in_force(tmp_path: Path) -> None:
 def test_users_do_not_start_without_a_secret(tmp_path: Path) -> None:
     with pytest.raises(SecretUnusable, match=r"backends\.users\.app\.password"):
         run(Users({"app": SecretText(file=tmp_path / "absent")}, Attempts(20), bytes.hex).start())
+
+
+# The names of back ends
+
+
+class Named(Provider):
+    """Admits every client with one name."""
+
+    def __init__(self, identity: str) -> None:
+        super().__init__("other")
+        self._identity = identity
+
+    def decide(self, connect: Connect, peer: Peer) -> Verdict:
+        return Claim(self._identity, self.name)
+
+
+@pytest.mark.parametrize("name", ["ann", "svc:ann@example.com", "a/b", "Ünal Ö.", "x" * LONGEST])
+def test_a_provider_may_give_a_back_end_any_printable_name(name: str) -> None:
+    assert claim_of(Chain((Named(name),), bind_user), None) == (name, "other")
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "a\nb", "\ud800", "\x1b[2J", "x" * (LONGEST + 1)])
+def test_a_name_that_is_no_text_of_a_line_is_refused(name: str) -> None:
+    """JSON has surrogates, which no text of MQTT has: such a name could be neither stored nor logged."""
+    with pytest.raises(Refused) as refused:
+        Chain((Named(name),), bind_user).decide(Connect(), NOWHERE)
+    assert refused.value.reason == 0x87
+
+
+def test_a_core_binds_the_names_of_its_back_ends() -> None:
+    rule = BackendRule(anonymous=True)
+    assert rule.order(Attempts(20), bytes.hex).bind is bind_user
+    assert claim_of(Chain((AnyUser(),), bind_user), "a\x01b") == ("a\x01b", ANONYMOUS)
