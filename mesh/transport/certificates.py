@@ -21,6 +21,7 @@ from typing import Final, final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -31,6 +32,7 @@ MOST: Final = 1 << 20  # bytes of a file of certificates; the authorities of a w
 MOST_REVOKED: Final = 64 << 20  # bytes of a file of lists; a revoked certificate takes about 40
 CHAIN: Final = 10  # certificates of a chain
 DAY: Final = 86_400.0
+_CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
 
 # What the library raises for certificates that it does not understand.
 UNREADABLE: Final = (
@@ -137,6 +139,11 @@ def read_chain(file: Path, valid: bool = True) -> list[x509.Certificate]:
                 f"{file}: certificate {number} did not sign certificate {number - 1}; write the server's certificate "
                 "first, and each signer behind what it signed"
             )
+    if not _is_usual(first):
+        raise Unusable(
+            f"{file}: clients of TLS do not use its kind of key; make an RSA key, or one for ECDSA with P-256, "
+            "P-384 or P-521"
+        )
     if not _for_servers(file, first):
         raise Unusable(f"{file}: the certificate is not for servers: its extended key usage has no serverAuth")
     return chain
@@ -231,6 +238,17 @@ def _read(file: Path, most: int, secret: bool = False) -> bytes:
     if size > most:
         raise Unusable(f"{file}: {size} bytes; the file may have {most}")
     return read_given(file, secret)
+
+
+def _is_usual(certificate: x509.Certificate) -> bool:
+    """Whether clients use such a key. With another one, such as DSA, OpenSSL makes a context that refuses them all."""
+    try:
+        key = certificate.public_key()
+    except UNREADABLE:
+        return False
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return key.curve.name in _CURVES
+    return isinstance(key, rsa.RSAPublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey)
 
 
 def _for_servers(file: Path, certificate: x509.Certificate) -> bool:

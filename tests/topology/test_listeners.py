@@ -111,6 +111,10 @@ FILES: list[tuple[Callable[[Path], object], str, str]] = [
         lambda at: Authority().issue("server", server=True, end=now() - DAY).write(at, "server"),
         "cert", "the certificate expired on ",
     ),
+    (
+        lambda at: Authority().issue("server", server=True, kind="P-192").write(at, "server"),
+        "cert", "clients of TLS do not use its kind of key; make an RSA key, or one for ECDSA with P-256",
+    ),
     (lambda at: Authority().issue("server").write(at, "server"), "cert", "not for servers: its extended key usage"),
     (lambda at: put(at / "crl.pem", Authority("else").revoke()), "crl", "is signed by none of the certificates in ca"),
     (lambda at: put(at / "crl.pem", Authority().revoke()), "crl", "is signed by none of the certificates in ca"),
