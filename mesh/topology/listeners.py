@@ -96,6 +96,8 @@ def _path(text: str) -> str:
 
 
 def _origin(text: str) -> str:
+    if ANY_ORIGIN in text and text != ANY_ORIGIN:
+        raise ValueError(f'{text!r} is no origin: "{ANY_ORIGIN}" stands for all origins, not for a part of one')
     if text == ANY_ORIGIN or text.lower() == "null" or _ORIGIN.fullmatch(text):
         return text.lower()
     raise ValueError(
