@@ -17,11 +17,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 import mesh
 import tools.checkout  # noqa: F401
@@ -37,7 +40,7 @@ from tests.attacks.attack import Target
 from tests.attacks.catalogue import ATTACKS
 from tests.attacks.cost import Pids
 from tests.attacks.page import line, problems, write
-from tests.attacks.runner import Result, run
+from tests.attacks.runner import REST, Result, run
 
 PAGE: Final = ROOT / "docs" / "security.md"
 
@@ -79,6 +82,15 @@ def show(result: Result) -> None:
     print(flush=True)
 
 
+def set_apart(pids: Pids) -> None:
+    """Give the nodes the first processor, and this process the others. The bystanders inherit these."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    for pid in pids().values():
+        for thread in psutil.Process(pid).threads():
+            os.sched_setaffinity(thread.id, {first})
+    os.sched_setaffinity(0, others or {first})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/attack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -89,6 +101,12 @@ def main() -> int:
     parser.add_argument("--size", type=float, default=1.0, help="the share of the full attack (default 1)")
     parser.add_argument("--topology", type=Path, help="attack this running mesh")
     parser.add_argument("--vehicle", default="attacker", help="the attacker's identity (default 'attacker')")
+    parser.add_argument(
+        "--rest", type=float, default=REST, help=f"seconds of round trips at rest, before and after (default {REST:g})"
+    )
+    parser.add_argument(
+        "--apart", action="store_true", help="the nodes on the first processor, the attack on the others"
+    )
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--page", action="store_true", help="write the table of docs/security.md")
     options = parser.parse_args()
@@ -110,8 +128,10 @@ def attack(names: list[str], options: argparse.Namespace) -> int:
     results: list[Result] = []
     given: Path | None = options.topology
     with own_mesh() if given is None else running_mesh(given, options.vehicle) as (target, pids):
+        if options.apart:
+            set_apart(pids)
         for name in names:
-            results.append(asyncio.run(run(ATTACKS[name], target, pids, options.size)))
+            results.append(asyncio.run(run(ATTACKS[name], target, pids, options.size, options.rest)))
             show(results[-1])
     if options.json:
         options.json.write_text(json.dumps([result.as_dict() for result in results], indent=1), encoding="utf-8")

@@ -8,7 +8,7 @@ import resource
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
-from typing import ClassVar, Final, final
+from typing import ClassVar, Final, NamedTuple, final
 
 from mesh.wire.packets import MQTT5, PUBACK, Ack, Connack, Publish
 from tests.attacks.raw import Address, Raw
@@ -19,14 +19,24 @@ _SPARE: Final = 200  # descriptors of this process that an attack leaves alone
 
 
 @final
+class Asked(NamedTuple):
+    """``server``: whom a mesh asks who vehicles are that come to ``listener``."""
+
+    listener: Address
+    server: Address
+
+
+@final
 class Target:
     """A running mesh: where vehicles and back ends connect, and the identity that the attacker has. ``secured``: where
-    vehicles connect with TLS, if they can."""
+    vehicles connect with TLS, if they can; ``asked``: where another server is asked who they are, if there is one."""
 
     def __init__(
-        self, door: Address, core: Address, vehicle: str = "attacker", secured: Address | None = None
-    ) -> None:
+        self, door: Address, core: Address, vehicle: str = "attacker", secured: Address | None = None,
+        asked: Asked | None = None,
+    ) -> None:  # fmt: skip
         self.secured = secured
+        self.asked = asked
         self.door = door
         self.core = core
         self.vehicle = vehicle

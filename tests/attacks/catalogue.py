@@ -15,6 +15,7 @@ from tests.attacks.large_topics import LargeTopics
 from tests.attacks.many_sessions import ManySessions
 from tests.attacks.refused_connects import RefusedConnects
 from tests.attacks.retained_flood import RetainedFlood
+from tests.attacks.silent_provider import SilentProvider
 from tests.attacks.slow_byte import SlowByte
 from tests.attacks.slow_connects import SlowConnects
 from tests.attacks.stolen_client_id import StolenClientId
@@ -30,8 +31,8 @@ from tests.attacks.wrong_packets import WrongPackets
 
 _KINDS: Final[tuple[type[Attack], ...]] = (
     DeepWildcards, FullVehicle, WithheldPubacks, ForbiddenPublish, WrongAcknowledgements, UnfinishedQos2,
-    TrickledPackets, SlowByte, SlowConnects, UnfinishedPackets, ConnectFlood, UnknownClients, RefusedConnects,
-    WrongPackets, ManySessions, LargeFilters, LargeTopics, RetainedFlood, DeepTopics, UserProperties, StolenClientId,
-    WildcardNames,
+    TrickledPackets, SlowByte, SlowConnects, UnfinishedPackets, ConnectFlood, UnknownClients, SilentProvider,
+    RefusedConnects, WrongPackets, ManySessions, LargeFilters, LargeTopics, RetainedFlood, DeepTopics, UserProperties,
+    StolenClientId, WildcardNames,
 )  # fmt: skip
 ATTACKS: Final = {kind.__module__.rpartition(".")[2]: kind for kind in _KINDS}

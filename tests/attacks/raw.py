@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections import deque
 from types import TracebackType
 from typing import Final, TypeVar
@@ -37,10 +38,15 @@ class Raw:
         self._decoder = Reader(_LIMITS, CLIENT, protocol)
 
     @classmethod
-    async def dial(cls, address: Address, protocol: int = MQTT5) -> Raw:
-        """A new connection. Raises ``OSError``."""
+    async def dial(
+        cls, address: Address, protocol: int = MQTT5, own: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    ) -> Raw:
+        """A new connection from the address ``own``, if the other one is of this machine. Raises ``OSError``."""
+        local = (own, 0) if address[0].startswith("127.") else None
+        name = None if tls is None else "localhost"
         async with asyncio.timeout(PATIENCE):
-            return cls(*await asyncio.open_connection(*address), protocol)
+            reader, writer = await asyncio.open_connection(*address, local_addr=local, ssl=tls, server_hostname=name)
+        return cls(reader, writer, protocol)
 
     async def __aenter__(self) -> Raw:
         return self

@@ -19,7 +19,7 @@ from tests.attacks.attack import Attack, Target
 from tests.attacks.cost import Cost, Meter, Pids
 
 VEHICLE: Final = "bystander"
-_REST: Final = 3.0  # seconds before an attack, and at least during one
+REST: Final = 3.0  # seconds before an attack, and at least during one
 _START: Final = 60.0
 _ANSWER: Final = 120.0
 # The process finds ``mesh`` as this one does, and ``tests`` in this checkout.
@@ -91,7 +91,7 @@ class Bystanders:
         self._process.wait()
 
 
-async def run(kind: type[Attack], target: Target, pids: Pids, size: float = 1.0, rest: float = _REST) -> Result:
+async def run(kind: type[Attack], target: Target, pids: Pids, size: float = 1.0, rest: float = REST) -> Result:
     """Run one attack on a mesh that is ready."""
     attack = kind(target, size)
     bystanders, meter = Bystanders(target), Meter(pids)

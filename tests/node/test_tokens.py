@@ -280,7 +280,7 @@ def test_vehicles_that_are_connected_are_served_while_the_server_does_not_answer
         current[0] = handler
         waiting = [
             await knocked(mesh.vehicles, Connect(MQTT5, f"w{n}", username=f"W{n}", password=b"right"))
-            for n in range(200)
+            for n in range(500)
         ]
         for count in range(1, 11):
             for car in cars:

@@ -20,12 +20,14 @@ def topology(
     redirect: str = "",
     sys_interval: float = 10.0,
     prometheus: str = "",
+    identify: str = "",
     more_vehicles: str = "",
     more_backends: str = "",
 ) -> Path:
-    """Write the file for a mesh with these ports and edges; ``extra`` is appended. ``more_vehicles`` and
-    ``more_backends`` are further listeners, each behind a comma."""
+    """Write the file for a mesh with these ports and edges; ``extra`` is appended. ``identify``: the providers
+    of the vehicles' listener; ``more_vehicles`` and ``more_backends`` are further listeners, each behind a comma."""
     shown = f'prometheus: "{prometheus}", ' if prometheus else ""
+    asks = f", identify: {identify}" if identify else ""
     edges = ", ".join(f"{{name: {name}}}" for name in edge_names)
     sent_away = f', redirect: "{redirect}"' if redirect else ""
     sampled = f"sample: 1.0, otlp: '{otlp}', " if otlp else ""
@@ -35,7 +37,7 @@ etcd: embedded
 identity: {identity}
 topics: {{vehicle: "vehicles/{{vehicle}}/#", fleet: ["fleet/#"]}}
 inbox: {{subscribe: ["vehicles/{{vehicle}}/cmd/#"], qos: 1, expiry: 30d, max_messages: 1000, when_full: reject}}
-front_doors: [{{name: door, listen: [{{mqtt: "127.0.0.1:{vehicles}"}}{more_vehicles}]{sent_away}}}]
+front_doors: [{{name: door, listen: [{{mqtt: "127.0.0.1:{vehicles}"{asks}}}{more_vehicles}]{sent_away}}}]
 cores: [{{name: core, replicas: {cores}, listen: [{{mqtt: "127.0.0.1:{backends}"}}{more_backends}]{sent_away}}}]
 backends: {users}
 pools: [{{name: standard, edges: [{edges}]}}]
