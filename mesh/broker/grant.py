@@ -126,10 +126,10 @@ class Grant:
 
 
 def joined(own: Grant, roles: list[tuple[str, Grant]]) -> Grant:
-    """The grant of a class, and those of roles with their names."""
-    names = [name for name, _ in roles]
+    """The grant of a class, and those of roles with their names, which are empty for roles that are written out."""
+    names = [name for name, _ in roles if name]
     parts = [own if not own.personal else _of_roles(own, names)]
-    parts += [grant if not grant.personal else _of_roles(grant, [name]) for name, grant in roles]
+    parts += [grant if not grant.personal else _of_roles(grant, [name] if name else []) for name, grant in roles]
     return _join(own.reason, parts)
 
 

@@ -1,7 +1,8 @@
 """The roles of the settings, and what a client with several of them may do.
 
-It knows names and grants: never who has which role. What always holds: a name that is no role gives nothing; the grants
-of sets of roles are remembered, a bounded number of them, so that clients with the same roles share one.
+It knows names and grants: never who has which role. What always holds: a name that is no role gives nothing; a role may
+be written out in place of a name; the grants of sets of roles are remembered, a bounded number of them, so that clients
+with the same roles share one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final, final
 
 from mesh.broker.claim import Claim
 from mesh.broker.grant import Grant, joined
+from mesh.broker.written import is_written, read
 
 _SETS: Final = 1024  # of roles whose grants are remembered; a fleet has some ten
 
@@ -39,7 +41,7 @@ class Roles:
 
     def unknown(self, names: tuple[str, ...]) -> list[str]:
         """Those of ``names`` that are no roles."""
-        return [name for name in names if name not in self._by_name]
+        return [name for name in names if name not in self._by_name and not is_written(name)]
 
     def grant(self, own: Grant, names: tuple[str, ...]) -> Grant:
         """What a client with these roles may do; ``own`` is the grant of its class."""
@@ -52,6 +54,7 @@ class Roles:
             if len(known) >= _SETS:
                 known.clear()
             roles = [(name, self._by_name[name]) for name in names if name in self._by_name]
+            roles += [("", read(name, own.reason)) for name in names if is_written(name)]
             grant = known[names] = joined(own, roles) if roles else own
         return grant
 

@@ -30,6 +30,7 @@ from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
 from mesh.policy.breaker import NAMES, Breaker
 from mesh.policy.providers import NEXT, Named, Provider, Verdict
+from mesh.policy.rights import role_of
 from mesh.policy.rolenames import roles_of
 from mesh.policy.secretfiles import SecretFiles
 from mesh.policy.secrettext import SecretText
@@ -236,7 +237,10 @@ class Http(Provider):
             raise ValueError(f"expires {expires!r:.80} is no number of seconds since 1970")
         if 0 < expires <= self._clock():
             raise ValueError(f"expires {expires!r} is past")
-        return Claim(identity, self.name, roles_of(said.get("roles", [])), float(expires))
+        roles = roles_of(said.get("roles", []))
+        if "permissions" in said:
+            roles = (*roles, role_of(said["permissions"]))
+        return Claim(identity, self.name, roles, float(expires))
 
 
 def _is_time(seconds: float) -> bool:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from mesh.broker.written import is_written
+
 MAX_ROLES: Final = 64
 MAX_ROLE: Final = 128  # characters
 
@@ -19,6 +21,14 @@ def roles_of(found: object) -> tuple[str, ...]:
     if len(listed) > MAX_ROLES:
         raise ValueError(f"there are {len(listed)} roles, and the limit is {MAX_ROLES}")
     for role in listed:
-        if not isinstance(role, str) or not 0 < len(role) <= MAX_ROLE or not role.isprintable():
-            raise ValueError(f"{role!r:.80} is not a role: a role is a text of 1 to {MAX_ROLE} printable characters")
+        if not isinstance(role, str) or not is_name(role):
+            raise ValueError(
+                f"{role!r:.80} is not a role: a role is a text of 1 to {MAX_ROLE} printable characters, and does not "
+                "begin with a brace"
+            )
     return tuple(dict.fromkeys(listed))
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a role."""
+    return 0 < len(text) <= MAX_ROLE and text.isprintable() and not is_written(text)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from mesh.broker.grant import MOST_QOS, PLACES, VEHICLE_PLACE
-from mesh.policy.rolenames import MAX_ROLE
+from mesh.broker.grant import MOST_QOS, VEHICLE_PLACE
+from mesh.policy.rights import rule_filter
+from mesh.policy.rolenames import MAX_ROLE, is_name
 from mesh.topology import units
 from mesh.topology.fields import Table, table
 from mesh.topology.topology import DISCONNECT, IGNORE, REFUSALS, Access, AccessRule, RoleSpec
-from mesh.wire.topics import filter_error, is_shared
 
 _DEAD_LETTERS: Final = "$dead-letters"
 _RULE: Final = ("publish", "subscribe", "refuse", "will", "retain", "qos")
@@ -49,7 +49,7 @@ def _roles(section: Table) -> tuple[RoleSpec, ...]:
             section.notes.add(node, at, str(error))
         rule = table(section.notes, node, at, _RULE)
         if rule is not None:
-            found.append(RoleSpec(name=name, **_rule(rule, _NOTHING, _any_filter)))
+            found.append(RoleSpec(name=name, **_rule(rule, _NOTHING, rule_filter)))
     if len(found) > _MOST:
         section.wrong("roles", f"there are {len(found)} roles, and at most {_MOST} are possible")
     return tuple(found)
@@ -73,33 +73,23 @@ def _rule(rule: Table, default: AccessRule, read: Callable[[str], str]) -> dict[
 
 def role(text: str) -> str:
     """The name of a role, as tokens and other servers have them."""
-    if not text or len(text) > MAX_ROLE or not text.isprintable() or " " in text:
-        raise ValueError(f"{text!r} is no role; write 1 to {MAX_ROLE} printable characters without blanks")
-    return text
-
-
-def _any_filter(text: str) -> str:
-    error = filter_error(text)
-    if error:
-        raise ValueError(f"{text!r}: {error}")
-    if is_shared(text):
-        raise ValueError(f"{text!r}: write the filter without $share; it applies to shared subscriptions too")
-    for level in text.split("/"):
-        if level not in PLACES and any(place in level for place in PLACES):
-            raise ValueError(f"{text!r}: {', '.join(PLACES)} are whole levels; write a slash before and after them")
+    if not is_name(text) or " " in text:
+        raise ValueError(
+            f"{text!r} is no role; write 1 to {MAX_ROLE} printable characters without blanks, and no brace before them"
+        )
     return text
 
 
 def _backends_filter(text: str) -> str:
     if VEHICLE_PLACE in text.split("/"):
         raise ValueError(f"{text!r}: a back end is no vehicle; write + in place of {VEHICLE_PLACE}")
-    return _any_filter(text)
+    return rule_filter(text)
 
 
 def _vehicles_filter(text: str) -> str:
     if text.split("/")[0] == _DEAD_LETTERS:
         raise ValueError(f"{text!r}: only back ends may read dead letters, which are messages of other vehicles, too")
-    return _any_filter(text)
+    return rule_filter(text)
 
 
 def _refusal(text: str) -> int:

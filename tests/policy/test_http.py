@@ -15,6 +15,7 @@ from mesh.broker.claim import Claim
 from mesh.broker.peer import NOWHERE, Peer, TlsFacts
 from mesh.policy.breaker import CLOSED, FAILURES, OPEN
 from mesh.policy.http import MAX_ANSWER, QUEUE, Http, HttpRule
+from mesh.policy.rights import role_of
 from mesh.policy.secrettext import SecretText
 from mesh.policy.web import NoAnswer, Web
 from mesh.transport.refusal import Refused
@@ -175,6 +176,11 @@ def test_an_answer_that_allows_is_a_claim() -> None:
             claim = await decided(asking.provider)
             assert claim is not None
             assert (claim.name, claim.roles, claim.expires) == ("V1", (), 0.0)
+        given: dict[str, object] = {"publish": ["a/#"], "qos": 1}
+        async with Asking(says(result="allow", roles=["fleet"], permissions=given)) as asking:
+            claim = await decided(asking.provider)
+            assert claim is not None
+            assert claim.roles == ("fleet", role_of(given))
 
     run(main())
 
@@ -257,6 +263,10 @@ def _text(text: str, type: str = "application/json", status: int = 200) -> Handl
         says(result="allow", identity="x" * 1025),
         says(result="allow", roles=7),
         says(result="allow", roles=["a\nb"]),
+        says(result="allow", roles=['{"publish":["#"]}']),
+        says(result="allow", permissions=None),
+        says(result="allow", permissions={"deny": ["#"]}),
+        says(result="allow", permissions={"publish": ["a/#/b"]}),
         says(result="allow", expires="never"),
         says(result="allow", expires=-1),
         says(result="allow", expires=1),
