@@ -60,8 +60,8 @@ they may connect again | 0 all doors and cores have answered, 1 some have not |
 no connection is closed ([topology.md](topology.md#the-mesh-secret)) | 0 it is exchanged, 1 not yet: run it again |
 | `mesh certs ACTION` | makes, renews and revokes certificates, and shows what expires \
 ([certificates.md](certificates.md)) | 0 done, 1 not, 4 `list --within`: something expires |
-| `mesh audit` | lists the last 1,000 bans, kicks, and changes of the settings, passwords and the secret of the \
-mesh: who, on which machine, when, with which command; `--json` | 0, 1 etcd could not be asked |
+| `mesh audit` | lists the last 1,000 changes by operators, from starts to bans, settings and dead letters: who, on \
+which machine, when, with which command; `--json` | 0, 1 etcd could not be asked |
 | `mesh settings [NODE]` | asks the running nodes what their parts have in force | 0, 1 a node or etcd did not answer |
 | `mesh status` | what each node follows, how old that is, what a node still has to be restarted for, and warnings | 0 \
 all are ready, 1 not |

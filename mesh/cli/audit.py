@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Final
@@ -18,9 +19,11 @@ examples:
   mesh audit                                 who changed what, when, and with which command; newest first
   mesh audit --json | jq '.[] | select(.command == "mesh kick")'
 
-It has the last {KEPT} bans, kicks, changes of the settings, of the levels of logs and of the secret of the mesh, and
-those that 'mesh passwd' made on a machine where the mesh runs; not those of files that were edited. It has no secrets.
-It is a record for operators who work together: one who can write to etcd can change it.
+It has the last {KEPT} starts and stops, bans, kicks, changes of the settings, of the levels of logs and of the secret
+of the mesh, replayed and purged dead letters, salvaged journals, and changes of 'mesh passwd' and 'mesh certs' to files
+that a mesh on the same machine uses; not those of files that were edited. 'mesh certs audit' shows those of a folder of
+certificates. It has no secrets. It is a record for operators who work together: one who can write to etcd can change
+it.
 
 exit codes: 0 done, 1 etcd, which keeps it, did not answer, 3 no such mesh runs
 """
@@ -39,8 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([asdict(act) for act in acts], indent=2))
     else:
-        print("\n".join(_line(act) for act in acts) or "nothing was changed yet")
+        print(lines(acts))
     return 0
+
+
+def lines(acts: Sequence[Act]) -> str:
+    """A line for each act."""
+    return "\n".join(_line(act) for act in acts) or "nothing was changed yet"
 
 
 def _line(act: Act) -> str:

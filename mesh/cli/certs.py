@@ -1,20 +1,26 @@
 """``mesh certs``: makes certificates for a mesh, renews and revokes them, and shows what expires.
 
-It knows the words of the command and which names a mesh's nodes have. What always holds: no key is ever shown.
+It knows the words of the command and which names a mesh's nodes have. What always holds: no key is ever shown; each
+change is noted in the folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from mesh.cli.audit import lines
 from mesh.cli.failed import Failed
+from mesh.cli.guarded import note_files
 from mesh.cli.which import topology_in
+from mesh.pki import acts
 from mesh.pki.folder import (
     CA,
     CA_DAYS,
@@ -30,6 +36,7 @@ from mesh.pki.folder import (
 )
 from mesh.pki.names import names_text
 from mesh.pki.signing import ECDSA, RSA
+from mesh.registry.audit import KEPT, Act, act, from_plain
 from mesh.topology.nodes import CONSOLE, nodes
 from mesh.topology.topology import Topology
 from mesh.topology.units import is_wildcard
@@ -42,12 +49,15 @@ examples:
   mesh certs list                                    what is in use, and when it expires
   mesh certs renew --within 30                       sign again what expires within 30 days
   mesh certs revoke vehicle/VIN1 --reason key-compromise
+  mesh certs audit                                   who made, renewed and revoked what, and when
   mesh certs init inside                             another authority, for the nodes of a mesh alone
   mesh certs internal mesh.yaml --folder inside      one for each node of the topology that has none
 
 All but init use the folder certs, or --folder FOLDER. ca.pem and crl.pem there are for the keys ca and crl of a
 listener. ca.key signs: keep the folder on a machine of its own, and copy what each machine needs. This is for trying
 out and for small fleets; with a PKI of your own, name its files in the topology instead (docs/certificates.md).
+Every change adds a line to audit.jsonl in the folder. If a mesh that runs on this machine uses the list, or a file that
+was renewed, 'mesh audit' shows the change, too.
 
 exit codes: 0 done, 1 not done, 2 the command line is wrong, 4 list --within: something expires within that time
 """
@@ -89,7 +99,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     shown = _action(actions.add_parser("list", help="show what is in use, and when it expires"))
     shown.add_argument("--all", action="store_true", help="also what is valid and revoked or replaced")
     shown.add_argument("--within", metavar="DAYS", type=_count, help="exit with 4 if something expires within DAYS")
-    shown.add_argument("--json", action="store_true", help="print JSON")
+    audit = _action(actions.add_parser("audit", help="show what was done with this authority: who, when, and what"))
+    for parser in (shown, audit):
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _action(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -129,13 +141,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _init(folder: Folder, arguments: argparse.Namespace) -> int:
     folder.create(arguments.name, arguments.key or ECDSA, arguments.days)
+    _note(folder, "init", f"the authority {arguments.name!r}")
     print(f"{folder.path}: the authority {arguments.name!r}; keep {folder.path}/ca.key from others")
     return 0
 
 
 def _server(folder: Folder, arguments: argparse.Namespace) -> int:
     names: list[str] = arguments.names
-    _say("made", folder, folder.issue(SERVER, names[0], names, arguments.key, arguments.days))
+    _made("server", folder, folder.issue(SERVER, names[0], names, arguments.key, arguments.days))
     return 0
 
 
@@ -146,7 +159,7 @@ def _internal(folder: Folder, arguments: argparse.Namespace) -> int:
             print(f"kept {INTERNAL}/{name}: {folder.file(INTERNAL, name)}")
             continue
         names = [name, *_hosts(topology), *arguments.also]
-        _say("made", folder, folder.issue(INTERNAL, name, names, arguments.key, arguments.days))
+        _made("internal", folder, folder.issue(INTERNAL, name, names, arguments.key, arguments.days))
     return 0
 
 
@@ -159,14 +172,16 @@ def _hosts(topology: Topology) -> list[str]:
 
 def _vehicle(folder: Folder, arguments: argparse.Namespace) -> int:
     for name in arguments.names:
-        _say("made", folder, folder.issue(VEHICLE, name, (), arguments.key, arguments.days))
+        _made("vehicle", folder, folder.issue(VEHICLE, name, (), arguments.key, arguments.days))
     return 0
 
 
 def _renew(folder: Folder, arguments: argparse.Namespace) -> int:
     renewed = folder.renew(arguments.within * _DAY, arguments.labels, arguments.days)
     for entry in renewed:
-        _say("renewed", folder, entry)
+        _note(folder, "renew", _told(entry))
+        _say("renewed", entry)
+    note_files([entry.file for entry in renewed], "mesh certs renew", ", ".join(entry.label for entry in renewed))
     if any(entry.kind == CA for entry in renewed):
         print(f"copy {folder.path}/ca.pem to wherever it is used; what it signed before stays valid")
     if not renewed:
@@ -175,16 +190,53 @@ def _renew(folder: Folder, arguments: argparse.Namespace) -> int:
 
 
 def _revoke(folder: Folder, arguments: argparse.Namespace) -> int:
-    for label in arguments.labels:
-        serials = folder.revoke(label, arguments.reason)
-        said = ", ".join(f"{one:x}" for one in serials)
-        print(f"revoked {label}: {said or 'it was already revoked, or has expired'}")
+    revoked: list[str] = []
+    try:
+        for label in arguments.labels:
+            said = ", ".join(f"{one:x}" for one in folder.revoke(label, arguments.reason))
+            if said:
+                revoked.append(f"{label} ({arguments.reason}): {said}")
+                _note(folder, "revoke", revoked[-1])
+            print(f"revoked {label}: {said or 'it was already revoked, or has expired'}")
+    finally:
+        if revoked:
+            note_files([folder.crl], "mesh certs revoke", "; ".join(revoked))
     print(f"copy {folder.path}/crl.pem to wherever it is used")
     return 0
 
 
-def _say(done: str, folder: Folder, entry: Entry) -> None:
+def _made(action: str, folder: Folder, entry: Entry) -> None:
+    _note(folder, action, _told(entry))
+    _say("made", entry)
+
+
+def _note(folder: Folder, action: str, what: str) -> None:
+    """Note what was done in the folder. Raises ``OSError``."""
+    acts.note(folder.path, asdict(act(f"mesh certs {action}", what)))
+
+
+def _told(entry: Entry) -> str:
+    made = entry.certificate
+    serial = "" if made is None else f", serial {made.serial_number:x}"
+    return f"{entry.label}{serial}, until {entry.end:%Y-%m-%d}"
+
+
+def _say(done: str, entry: Entry) -> None:
     print(f"{done} {entry.label}: {entry.file}, until {entry.end:%Y-%m-%d}")
+
+
+def _audit(folder: Folder, arguments: argparse.Namespace) -> int:
+    folder.authority()  # else the folder is wrong, and not empty
+    found = list(_acts(acts.newest(folder.path, KEPT)))
+    print(json.dumps([asdict(one) for one in found], indent=2) if arguments.json else lines(found))
+    return 0
+
+
+def _acts(values: Sequence[dict[str, Any]]) -> Iterator[Act]:
+    """The acts in these values; what is none is left out."""
+    for value in values:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            yield from_plain(value)
 
 
 # What expires
@@ -243,4 +295,5 @@ _ACTIONS: Final[dict[str, Callable[[Folder, argparse.Namespace], int]]] = {
     "renew": _renew,
     "revoke": _revoke,
     "list": _list,
+    "audit": _audit,
 }

@@ -25,6 +25,7 @@ from mesh.cli.client import (
     backend_target,
     said,
 )
+from mesh.cli.guarded import note
 from mesh.cli.sub import as_line
 from mesh.cli.which import option, reached_mesh
 from mesh.topology.nodes import replica_names
@@ -69,20 +70,23 @@ def run(arguments: argparse.Namespace) -> int:
         print("name the topics to purge, such as 'vehicles/CAR-7/#', or '#' for all", file=sys.stderr)
         return 2
     try:
-        topology = reached_mesh(arguments.topology).topology
+        mesh = reached_mesh(arguments.topology)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     done = Done(arguments.action, arguments.json)
     deadline = Deadline(arguments.timeout)
     try:
-        for core in topology.cores:
-            _of_core(topology, core, arguments, done, deadline)
+        for core in mesh.topology.cores:
+            _of_core(mesh.topology, core, arguments, done, deadline)
     except ClientRefused as error:
         done.error = str(error)
     except KeyboardInterrupt:
         done.error = "interrupted"
     done.report()
+    if done.letters and done.changes:
+        what = f"{done.letters} letters of {arguments.filter or '#'}"
+        note(mesh.topology, mesh.run, f"mesh dead-letters {arguments.action}", what)
     return 1 if done.error else 0
 
 
@@ -98,9 +102,14 @@ class Done:
     nodes: set[str] = field(default_factory=set)
     error: str = ""
 
+    @property
+    def changes(self) -> bool:
+        """Whether the command takes letters from the cores."""
+        return self.action in ("replay", "purge")
+
     def report(self) -> None:
         """Print the summary of ``replay`` and ``purge``, and what went wrong."""
-        if self.action in ("replay", "purge"):
+        if self.changes:
             past = {"replay": "replayed", "purge": "purged"}[self.action]
             if self.as_json:
                 counts: dict[str, Any] = {past: self.letters, "expired": self.expired, "error": self.error or None}
@@ -130,7 +139,7 @@ def _of_node(
 ) -> None:
     """Connect to a core, and handle its letters unless it was asked before."""
     target = backend_target(topology, core, arguments.user, "letters")
-    takes = arguments.action in ("replay", "purge")
+    takes = done.changes
     filter = letter_topic(arguments.filter or "#")
     with CommandClient(target, _WINDOW, _EXPIRY if takes else 0, _WINDOW) as client:
         codes = client.subscribe([filter, TOPIC], 1, _ANSWER)

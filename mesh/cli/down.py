@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Final
 
+from mesh.cli.guarded import note
 from mesh.cli.lines import Waiting
 from mesh.cli.which import Several, Unclear, file_of, only, option, say, sought
 from mesh.cluster.find import Found, find
@@ -36,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     except Unclear as error:
         print(error, file=sys.stderr)
         return 1 if file is not None or isinstance(error, Several) else 0
+    if found.run is not None and found.alive and not found.silent:  # afterwards an etcd of the mesh's own is gone
+        note(topology, found.run, "mesh down", "the mesh stops")
     try:
         was = found.run is not None and stop(found.run, topology, Waiting(), found.silent)
     except (NotDown, OSError, ValueError) as error:

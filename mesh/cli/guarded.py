@@ -7,7 +7,7 @@ change that was made and could not be noted is said, and stays.
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -23,6 +23,8 @@ from mesh.topology.topology import Topology, as_dict
 Result = TypeVar("Result")
 
 _DEADLINE: Final = 8.0  # seconds; with the search for the mesh, less than the ten that a command may take
+
+_NOTE: Final = 2.0  # seconds: the change is made already
 
 
 def asked(file: str | None, question: Callable[[EtcdClient, str], Awaitable[Result]]) -> Result:
@@ -40,28 +42,28 @@ def asked(file: str | None, question: Callable[[EtcdClient, str], Awaitable[Resu
 def note(topology: Topology, run: Run, command: str, what: str) -> None:
     """Note in the audit log of a running mesh what a command has changed. ``what`` has no secret."""
     try:
-        ask(topology, run.endpoints, lambda client: AuditLog(client, run.mesh).note(act(command, what)))
+        ask(topology, run.endpoints, lambda client: AuditLog(client, run.mesh).note(act(command, what)), _NOTE)
     except (RegistryError, OSError, ValueError) as error:
         print(f"this is not in the audit log of mesh {run.mesh!r}: {error}", file=sys.stderr)
 
 
-def note_file(file: Path, command: str, what: str) -> None:
-    """Note the change of a file in the audit logs of the meshes that run on this machine and whose topologies name
-    it."""
-    path = str(file.resolve())
+def note_files(files: Iterable[Path], command: str, what: str) -> None:
+    """Note the change of files in the audit logs of the meshes that run on this machine and whose topologies name one
+    of them."""
+    paths = {str(file.resolve()) for file in files}
     for run in running():
         try:
             topology = topology_of(run)
         except (OSError, ValueError):
             continue  # another user's
-        if _has(as_dict(topology), path):
+        if _has(as_dict(topology), paths):
             note(topology, run, command, what)
 
 
-def _has(value: object, text: str) -> bool:
-    """Whether a text is one of the values, however deep."""
+def _has(value: object, texts: set[str]) -> bool:
+    """Whether one of the texts is one of the values, however deep."""
     if isinstance(value, dict):
-        return any(_has(one, text) for one in value.values())
+        return any(_has(one, texts) for one in value.values())
     if isinstance(value, list | tuple):
-        return any(_has(one, text) for one in value)
-    return value == text
+        return any(_has(one, texts) for one in value)
+    return value in texts

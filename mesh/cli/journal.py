@@ -19,9 +19,10 @@ from typing import Final
 
 from mesh.broker import records
 from mesh.broker.records import letter_texts, retained_topic, session_key
+from mesh.cli.guarded import note
 from mesh.cli.which import reached_mesh, topology_in
 from mesh.cluster.node import CORE, EDGE
-from mesh.cluster.run import load_run
+from mesh.cluster.run import Run, load_run
 from mesh.core import kinds
 from mesh.journal.errors import LockedError
 from mesh.journal.files import SystemFiles
@@ -82,12 +83,15 @@ class _Wrong(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The journal of one node. ``mark`` is what etcd has; ``unknown`` is why it could not be read."""
+    """The journal of one node. ``mark`` is what etcd has; ``unknown`` is why it could not be read. ``run``: the last
+    one of the mesh here."""
 
     node: str
     folder: Path
     mark: Mark | None
     unknown: str
+    topology: Topology
+    run: Run | None
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -121,9 +125,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _target(file: str | None, node: str) -> _Target:
     """Raises ``Unclear``, ``_Wrong``."""
+    last: Run | None
     if file is None:
         current = reached_mesh(None)
-        topology, data, endpoints = current.topology, Path(current.run.data), current.run.endpoints
+        topology, last = current.topology, current.run
+        data, endpoints = Path(current.run.data), current.run.endpoints
     else:
         topology = topology_in(file)
         data = topology.data
@@ -133,7 +139,7 @@ def _target(file: str | None, node: str) -> _Target:
     if node not in names:
         raise _Wrong(f"there is no edge or core {node!r} with a journal; there are {', '.join(names)}")
     mark, unknown = _mark(topology, endpoints, node)
-    return _Target(node, data / "nodes" / node / "journal", mark, unknown)
+    return _Target(node, data / "nodes" / node / "journal", mark, unknown, topology, last)
 
 
 def _mark(topology: Topology, endpoints: tuple[str, ...], node: str) -> tuple[Mark | None, str]:
@@ -192,6 +198,8 @@ def _salvage(target: _Target, as_json: bool) -> int:
             if time.monotonic() > end:
                 raise _Wrong(f"{target.node} runs and has its journal open: nothing is to be salvaged") from None
             time.sleep(0.05)
+    if done is not None:
+        _note(target, f"{target.node}: {done.kept} items are kept, {done.lost} are lost")
     if as_json:
         print(json.dumps(_salvaged(target, done), indent=2))
     elif done is None:
@@ -205,6 +213,13 @@ def _salvage(target: _Target, as_json: bool) -> int:
         print(f"salvaged: {done.kept} items are kept, {done.stripped} of them without their body; {done.lost} are lost")
         print(f"the damaged files are in {target.folder}, with the suffix {OLD}")
     return 0
+
+
+def _note(target: _Target, what: str) -> None:
+    if target.run is not None and not target.unknown:
+        note(target.topology, target.run, "mesh journal salvage", what)
+    else:
+        print(f"this is not in the audit log of the mesh: {target.unknown}", file=sys.stderr)
 
 
 def _salvaged(target: _Target, done: Salvaged | None) -> dict[str, object]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from mesh.cli.failed import Failed
-from mesh.cli.guarded import note_file
+from mesh.cli.guarded import note_files
 from mesh.policy.hashes import CHOSEN, MADE, HashError, from_emqx, make_hash, make_password, verify
 from mesh.policy.passwordfile import PasswordFileError, name_error, read_passwords, write_passwords
 
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         code = actions[arguments.action](arguments)
         if arguments.action in _CHANGES:
             names = ", ".join(getattr(arguments, "names", ())) or f"users of {arguments.csv}"
-            note_file(arguments.file, f"mesh passwd {arguments.action}", f"{names} in {arguments.file}")
+            note_files([arguments.file], f"mesh passwd {arguments.action}", f"{names} in {arguments.file}")
         return code
     except PasswordFileError as error:
         raise PasswdFailed(str(error)) from None

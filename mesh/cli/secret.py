@@ -58,18 +58,22 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     mesh = reached_mesh(file_of(arguments))
     file = mesh.topology.data / FILE
+    what = "the secret of the mesh was not exchanged"
     try:
         for done, step in _STEPS:
             replace(file, step(read(file)))
+            what = f"its exchange is not over: not all nodes {done}"
             _await(mesh, MeshSecret(read(file)).marks(), done, arguments.wait)
             print(f"all nodes {done}")
+        what = "the secret of the mesh was exchanged"
     except FileNotFoundError:
         raise NotExchanged(f"{file} is missing; run this on the machine where the mesh was started") from None
     except SecretError as error:
         raise NotExchanged(str(error)) from None
     except OSError as error:
         raise NotExchanged(f"{file}: {error.strerror or error}") from None
-    note(mesh.topology, mesh.run, "mesh secret rotate", "the secret of the mesh was exchanged")
+    finally:
+        note(mesh.topology, mesh.run, "mesh secret rotate", what)
     return 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, final
 
+from mesh.cli.guarded import note
 from mesh.cli.lines import LineFollower, Progress
 from mesh.cli.warned import show
 from mesh.cluster.find import record
@@ -32,6 +33,7 @@ def background(plan: ClusterPlan, topology: Topology, file: str) -> int:
         down(Path(plan.data))
         return INTERRUPTED
     _show_ready(found, plan, f"'mesh down {file}' stops it")
+    note(topology, found, "mesh up", f"the mesh has started; {file}")
     return warn(found)
 
 
@@ -47,6 +49,7 @@ def foreground(plan: ClusterPlan, topology: Topology, file: str) -> int:
         down(data)
         return INTERRUPTED
     _show_ready(found, plan, "Ctrl-C stops it")
+    note(topology, found, "mesh up", f"the mesh has started; {file}")
     warn(found)
     follower = LineFollower(logs_path(data))
     while not signals.asked.wait(0.2):
@@ -60,6 +63,7 @@ def foreground(plan: ClusterPlan, topology: Topology, file: str) -> int:
     signals.ignore()
     print("stopping", file=sys.stderr)
     begun = time.monotonic()
+    note(topology, found, "mesh up", "the mesh stops, as its terminal was left")
     down(data)
     follower.show()
     print(f"stopped after {time.monotonic() - begun:.1f} s", file=sys.stderr)

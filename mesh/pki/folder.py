@@ -9,6 +9,7 @@
            vehicle/NAME.pem, .key    of vehicles and back ends
            issued/SERIAL.pem         every certificate that was issued, for ``revoke``
            revoked/SERIAL.pem, .key  what was in use until it was revoked
+           audit.jsonl               what was done, by whom (``acts``)
 
 It knows files and what certificates are for. It must never know a topology or a listener. What always holds:
 
@@ -100,6 +101,11 @@ class Folder:
     @property
     def now(self) -> datetime:
         return self._now
+
+    @property
+    def crl(self) -> Path:
+        """The file of its list."""
+        return self._file(CRL)
 
     def file(self, kind: str, name: str, suffix: str = "pem") -> Path:
         """The file of a certificate in use, or of its key."""

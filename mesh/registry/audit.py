@@ -13,7 +13,7 @@ import socket
 import time
 from dataclasses import asdict, dataclass
 from secrets import token_hex
-from typing import Final, final
+from typing import Any, Final, final
 
 from mesh.registry import etcd_pb2 as pb
 from mesh.registry.client import EtcdClient, put
@@ -105,13 +105,16 @@ class AuditLog:
         return found[::-1]
 
 
+def from_plain(value: dict[str, Any]) -> Act:
+    """An act from plain values, as ``dataclasses.asdict`` makes them. Raises ``KeyError``, ``TypeError``,
+    ``ValueError``."""
+    return Act(float(value["at"]), str(value["by"]), str(value["host"]), str(value["command"]), str(value["what"]))
+
+
 def act_in(entry: pb.KeyValue) -> Act:
     """The act in a value. Raises ``BadRecord``."""
     try:
-        value = json.loads(entry.value)
-        return Act(
-            float(value["at"]), str(value["by"]), str(value["host"]), str(value["command"]), str(value["what"])
-        )
+        return from_plain(json.loads(entry.value))
     except (ValueError, KeyError, TypeError) as error:
         raise BadRecord(
             f"{entry.key.decode(errors='replace')} holds {entry.value[:80]!r}; right would be an object with at, by, "
