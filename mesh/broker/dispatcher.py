@@ -23,9 +23,10 @@ from mesh.broker.place import Place
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions
 from mesh.broker.refusals import Missed, Refusals
 from mesh.broker.retained import Retained
+from mesh.broker.sender import Sender
 from mesh.broker.session import Key, Session
 from mesh.broker.subscriptions import Route, RouteTarget, SharedGroup, Subscriptions
-from mesh.broker.versions import Tombstones, Version
+from mesh.broker.versions import Tombstones, Version, just_after
 from mesh.broker.work import Work
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message, message_of
@@ -39,6 +40,10 @@ class Forwarder:
 
     def forward(self, message: Message, receipt: Receipt | None) -> None:
         """Send ``message`` on. ``pending``, ``position`` and ``note`` of the receipt say what its answer waits for."""
+
+    def withdraw(self, topic: str, time: float) -> None:
+        """Have the copies of a retained message deleted that was forwarded, and was published at ``time``. The message
+        itself is dropped after this call."""
 
 
 def _not_silenced(_key: Key) -> bool:
@@ -92,9 +97,12 @@ class Dispatcher:
         members = [member for group in route.groups for member in group.members]
         return self.refusals.has_room(message, source, route.targets + members)
 
-    def route(self, message: Message, source: Session | None, receipt: Receipt | None) -> int:
-        """Queue ``message`` for all its receivers on this node. Returns the reason code for its publisher."""
-        if not self._retain(message, receipt, source):
+    def route(
+        self, message: Message, source: Session | None, receipt: Receipt | None, published: float = 0.0
+    ) -> int:
+        """Queue ``message`` for all its receivers on this node. Returns the reason code for its publisher.
+        ``published``: when a core has published it, if that is to be kept with a retained message."""
+        if not self._retain(message, receipt, source, published):
             return self._refuse(message, source, receipt)
         route = self.subscriptions.route(message.topic)
         return self._fan_out(message, source, receipt, route, route.groups)
@@ -151,30 +159,49 @@ class Dispatcher:
             receipt.position = self.store.position
         return reasons.SUCCESS
 
-    def take_fleet(self, message: Message, source: Session, receipt: Receipt | None, version: Version) -> int:
-        """Take a fleet-wide retained message of a core. One that is *given* (see ``versions``) counts only if this edge
-        has nothing later of its topic; the subscribers get it if it differs from what they have."""
-        topic = message.topic
-        known = self.retained.get(topic)
-        latest = self.tombstones.time(topic) if known is None else known.received
-        if version.given and version.time <= latest:
-            return reasons.SUCCESS
-        time = max(version.time, latest)
-        if version.given and known is not None and _same(known, message):
+    def take_versioned(self, message: Message, source: Session, receipt: Receipt | None, version: Version) -> int:
+        """Take a retained message of a core, or its withdrawal (see ``versions``)."""
+        if version.withdrawn:
+            self._take_back(message.topic, version)
             result = reasons.SUCCESS
+        elif version.fleet:
+            result = self._take_fleet(message, source, receipt, version)
         else:
-            result = self.route(message, source, receipt)
-        if reasons.is_error(result):
-            return result
-        if message.payload:
-            arrived, message.received = message.received, time
-            self.retained.keep(message, source.share)  # again, with the time of the version
-            message.received = arrived
-            self.tombstones.remove(topic)
-        else:
-            self.tombstones.add(topic, time)
+            return self.route(message, source, receipt, version.time)
         if receipt is not None:
             receipt.position = max(receipt.position, self.store.position)
+        return result
+
+    def _take_back(self, topic: str, version: Version) -> None:
+        """A core withdraws a message. What this edge has by now may be another one."""
+        known = self.retained.get(topic)
+        if known is None or not known.from_tier or known.received != version.time:
+            return
+        self.retained.discard(topic)
+        if version.fleet:
+            self.tombstones.add(topic, max(just_after(version.time), self.tombstones.time(topic)))
+
+    def _take_fleet(self, message: Message, source: Session, receipt: Receipt | None, version: Version) -> int:
+        """One that is *given* counts only if this edge has nothing later of its topic; the subscribers get it if it
+        differs from what they have."""
+        topic, time = message.topic, version.time
+        known = self.retained.get(topic)
+        latest = self.tombstones.time(topic)
+        if known is not None:
+            latest = max(latest, known.received)
+        if version.given and time <= latest:
+            return reasons.SUCCESS
+        if version.given and known is not None and _same(known, message):
+            result = reasons.SUCCESS
+            self._retain(message, None, source, time)
+        else:
+            result = self.route(message, source, receipt, time)
+        if reasons.is_error(result):
+            return result
+        if not message.payload or latest > time:  # by a clock that is ahead: what is given must be later than that
+            self.tombstones.add(topic, max(time, latest))
+        else:
+            self.tombstones.remove(topic)
         return result
 
     def note_fleet(self, message: Message) -> None:
@@ -189,12 +216,18 @@ class Dispatcher:
         messages that they sent for it."""
         self.retained.forget_upstream(filter, self.subscriptions.follows)
 
-    def _retain(self, message: Message, receipt: Receipt | None, source: Session | None) -> bool:
+    def _retain(
+        self, message: Message, receipt: Receipt | None, source: Session | None, published: float = 0.0
+    ) -> bool:
         if message.retain:
             if source is None:
                 position = self.retained.keep(message)
+            elif published:
+                arrived, message.received = message.received, published
+                position = self.retained.keep(message, source.share)
+                message.received = arrived
             else:
-                key = source.key if source.kind == VEHICLE else None
+                key = None if source.kind == TIER else source.key
                 position = self.retained.keep(message, source.share, key, source.roles)
             if position < 0:
                 return False
@@ -340,10 +373,17 @@ class Dispatcher:
         publish = Publish(will.topic, will.payload, will.qos, will.retain, False, 0, properties)
         return message_of(publish, self.clock())
 
-    def withdraw(self, topic: str) -> None:
-        """Delete a retained message of a vehicle, whose sender may not publish it now, as a publish without payload
-        would: cores delete their copies."""
-        self.route(message_of(Publish(topic, b"", 1, True, False, 0, None), self.clock()), None, None)
+    def withdraw(self, topic: str, sender: Sender) -> None:
+        """Delete the retained message of a topic: its sender may not publish it now. One of a vehicle is deleted as by
+        a publish without payload, so cores delete their copies. Those of a back end's message are at edges: they are
+        deleted without a message to subscribers, for whom it might be a command."""
+        if sender.key[0] == VEHICLE:
+            self.route(message_of(Publish(topic, b"", 1, True, False, 0, None), self.clock()), None, None)
+            return
+        message = self.retained.get(topic)
+        if message is not None:
+            self.forwarder.withdraw(topic, message.received)
+            self.retained.discard(topic)
 
     def publish_will(self, session: Session) -> None:
         """Publish the will of a session, if its client may still do that: it was allowed when the client connected."""

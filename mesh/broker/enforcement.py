@@ -5,7 +5,7 @@ It knows what access allows today, the inbox's rules and who is admitted: never 
 
 * a subscription that its client may not make today ends as with UNSUBSCRIBE, whether the client is connected or not;
   one that it may make with a lower QoS has that one;
-* a retained message that a vehicle published at this node, and may not publish today, is deleted;
+* a retained message that a vehicle or back end published at this node, and may not publish today, is deleted;
 * the work is done in slices; a later change begins it anew, and what was begun before ends;
 * an inbox expires as the rules of today say, from the time when it was made;
 * a connection whose client is not admitted today, or that an operator ends, is closed, and its session stays.
@@ -48,7 +48,7 @@ class Enforcement:
     def __init__(
         self, sessions: Sessions, subscriber: Subscriber, inbox: Inbox, closing: Closing, notices: Notices,
         permissions_of: Callable[[Key, tuple[str, ...]], Permissions], clock: Callable[[], float], work: Work,
-        retained: Retained, withdraw: Callable[[str], None],
+        retained: Retained, withdraw: Callable[[str, Sender], None],
     ) -> None:
         self._retained = retained
         self._withdraw = withdraw
@@ -133,7 +133,7 @@ class Enforcement:
                     "withdrawn", "%s (client %s) may no longer publish to %s: its retained message is deleted",
                     shortened(name), shortened(client), shortened(topic),
                 )  # fmt: skip
-                self._withdraw(topic)
+                self._withdraw(topic, sender)
                 yield _REMOVAL
             else:
                 yield _CHECK

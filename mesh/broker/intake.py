@@ -241,13 +241,14 @@ class Intake:
                 message.properties = without_trace(packet.properties)
         settings = self._settings
         holds = settings.backend_when_full == HOLD or settings.dead_letter_when_full == HOLD
-        if holds and receipt is not None and not self._dispatcher.has_room(message, session):
+        withdrawn = version is not None and version.withdrawn  # no subscriber gets that
+        if holds and receipt is not None and not withdrawn and not self._dispatcher.has_room(message, session):
             self._refuse_for_room(packet, session, receipt, span)
             return
         if version is None:
             reason = self._dispatcher.route(message, session, receipt)
         else:
-            reason = self._dispatcher.take_fleet(message, session, receipt, version)
+            reason = self._dispatcher.take_versioned(message, session, receipt, version)
         if receipt is not None:
             receipt.note(reason)
             if packet.qos == 1 and session.ledger is not None:

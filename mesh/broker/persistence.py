@@ -261,7 +261,7 @@ class Persistence:
             self.store.drop(old)
 
     def keep_retained(self, message: Message, sender: Sender | None = None) -> int:
-        """Write a retained message, with the vehicle that published it, if one did; returns its item."""
+        """Write a retained message, with the client that published it, if one did; returns its item."""
         meta = retained_meta(message.expires, message.topic_bytes, sender)
         return self.store.append(RETAINED, 0, meta, pack(message))
 

@@ -58,7 +58,7 @@ def session_key(meta: bytes) -> tuple[str, str]:
 
 
 def retained_meta(expires: float, topic: bytes, sender: Sender | None) -> bytes:
-    """The record of a retained message. ``sender``: the vehicle that published it, if one did."""
+    """The record of a retained message. ``sender``: the client that published it, if one did."""
     meta = RETAINED_META.pack(expires) + topic
     return meta if sender is None else b"\0".join((meta, json.dumps([*sender.key, *sender.roles]).encode()))
 

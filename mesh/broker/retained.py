@@ -29,7 +29,7 @@ _PORTION: Final = 512  # nodes at a time
 @final
 class Held:
     """What one retained message counts in a share: its bytes, and those of them that are in memory. ``sender``: the
-    vehicle that published it, if one did at this node."""
+    client that published it, if one did at this node."""
 
     __slots__ = ("memory", "sender", "share", "size")
 
@@ -72,11 +72,11 @@ class Retained:
         self._put(topic, item, expires, None, self._store.size(item), sender)
 
     def sender(self, key: Key) -> Sender | None:
-        """The vehicle with the key of a session, if there are retained messages of it."""
+        """The client with the key of a session, if there are retained messages of it."""
         return self._senders.get(key)
 
     def senders(self) -> list[Sender]:
-        """All vehicles that published retained messages at this node."""
+        """All clients that published retained messages at this node."""
         return list(self._senders.values())
 
     def _known(self, key: Key, roles: tuple[str, ...]) -> Sender:
@@ -91,7 +91,7 @@ class Retained:
     ) -> int:
         """Store, replace, or with an empty payload remove [MQTT-3.3.1-6]. Returns the journal position to wait for, or
         -1 if a limit of the node or of the topic's vehicle refuses it. ``publisher``: of a topic that has no vehicle.
-        ``key`` and ``roles``: of the session, if a vehicle publishes it at this node.
+        ``key`` and ``roles``: of the session of its publisher, unless it comes from another node.
         """
         topic = message.topic
         if not message.payload:

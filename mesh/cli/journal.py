@@ -74,6 +74,7 @@ _KINDS: Final = {
     kinds.TIER_INCOMING: "QoS 2 identifier of an edge",
     kinds.TIER_FILTER: "filter of an edge",
     kinds.IDENTIFIER: "subscription identifier",
+    kinds.WITHDRAWN: "withdrawn retained message",
 }
 
 

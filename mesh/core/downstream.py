@@ -27,6 +27,7 @@ from typing import Final, final
 from mesh.broker.broker import Broker
 from mesh.broker.refusals import can_be_told
 from mesh.broker.settings import IN_FLIGHT_BYTES
+from mesh.broker.versions import dated, is_withdrawal
 from mesh.core.holding import KEPT, PASSES, PORTION, REFUSING, HeldVehicle, Holding
 from mesh.core.spans import Ends, RelaySpans
 from mesh.core.spool import Spool
@@ -510,7 +511,10 @@ class Downstream(Sender):
             self._spool_waiting -= 1
             if delivery.qos == 2:
                 self._skip(delivery)
-        return self._spool.load(delivery)
+        message = self._spool.load(delivery)
+        if message.retain and message.payload and self._broker.vehicle_of(message.topic):
+            return dated(message)  # here: what the edge refuses becomes a dead letter as it was published
+        return message
 
     def context(self, delivery: Delivery, message: Message, now: float) -> TraceContext | None:
         return self._spans.start(delivery, message, now)
@@ -604,7 +608,7 @@ class Downstream(Sender):
             return _LOOK
         if delivery.state != RELEASED:  # else the edge had it
             message = self._spool.load(delivery)
-            if self._broker.vehicle_of(message.topic):
+            if self._broker.vehicle_of(message.topic) and not is_withdrawal(message):
                 self._broker.refusals.keep_refused(message, None, reasons.UNSPECIFIED_ERROR)
         self._spool.forget(delivery)
         return _REFUSE

@@ -10,3 +10,4 @@ TIER_INCOMING: Final = 18  # a QoS 2 identifier of an edge
 TIER_FILTER: Final = 19  # a filter that an edge has, or may have, for this core
 IDENTIFIER: Final = 20  # the subscription identifier of a filter
 FLEET_GIVEN: Final = 21  # an edge has the retained messages of fleet-wide topics
+WITHDRAWN: Final = 22  # a retained message that edges are to delete

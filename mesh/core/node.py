@@ -23,6 +23,7 @@ from mesh.core.spool import Spool
 from mesh.core.status import CoreStatus
 from mesh.core.tier import TierLink
 from mesh.core.upstream import Upstream
+from mesh.core.withdrawals import Withdrawals
 from mesh.figures.node import NodeStatus
 from mesh.node.brokerhost import BrokerHost, open_broker
 from mesh.node.closing import close_all, close_together
@@ -61,6 +62,7 @@ class CoreNode:
         self._services: Services | None = None
         self._broker_host: BrokerHost | None = None
         self._router: Router | None = None
+        self._withdrawals: Withdrawals | None = None
         self._upstream: Upstream | None = None
         self._links: dict[str, TierLink] = {}
         self._diallers: dict[str, Dialler] = {}
@@ -99,9 +101,13 @@ class CoreNode:
         )
         self._broker_host = broker_host
         self._router.broker = broker_host.broker
+        withdrawals = self._withdrawals = self._router.withdrawals = Withdrawals(
+            broker_host.broker, owners, self._links, self._link_to, self._router.looks_up, self._wake
+        )
         loop = asyncio.get_running_loop()
         self._group = StreamGroup(loop, broker_host.wheel, high=_WRITE_BUFFER, portion=LINK_PORTION)
         self._kept = CoreItems(other)
+        withdrawals.restore(self._kept.withdrawn, config.vehicle_of())
         self._upstream = self._follow_interest(broker_host)
         broker_host.broker.system.transferred = clients.transferred
         broker_host.turn.add(self._flush)
@@ -121,6 +127,7 @@ class CoreNode:
             self._link_to(edge)
         if services.members.live:
             self._drop_absent()
+        withdrawals.begin()
         await self._wait_for_links()
         await clients.listen(config, broker_host, self._trail)
         await services.announce({})
@@ -294,6 +301,8 @@ class CoreNode:
                 link.tick()
             except Exception:
                 log.exception("the tick of the link to edge %s failed; the other links go on", link.edge)
+        if self._withdrawals is not None:
+            self._withdrawals.tick()
 
     def _disk(self, writable: bool) -> None:
         if self._clients is None:
@@ -313,7 +322,7 @@ class CoreNode:
             closings.insert(0, self._follower.stop)
         if self._revocation is not None:
             closings.insert(0, self._revocation.stop)
-        for part in (self._router, self._broker_host, self._services):
+        for part in (self._withdrawals, self._router, self._broker_host, self._services):
             if part is not None:
                 closings.append(part.stop)
         try:

@@ -9,10 +9,32 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import final
 
-from mesh.core.router import Owners, OwnerUnknown
+from mypy_extensions import mypyc_attr
+
 from mesh.registry.cache import RecordCache
 from mesh.registry.errors import RegistryError
 from mesh.registry.record import Record
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Owners:
+    """The router's view of the vehicle map. A base class for the reason that ``session/store.py`` gives."""
+
+    __slots__ = ()
+
+    def cached(self, vehicle: str) -> str | None:
+        """The edge that owns the vehicle, if it is known without a look-up."""
+        raise NotImplementedError
+
+    async def find(self, vehicle: str) -> str | None:
+        """The edge that owns the vehicle; ``None`` if it has no owner. Raises ``OwnerUnknown`` if the map is
+        unavailable.
+        """
+        raise NotImplementedError
+
+
+class OwnerUnknown(Exception):
+    """The vehicle map is unavailable."""
 
 
 @final

@@ -11,7 +11,7 @@ from typing import final
 from mesh.core.arrivals import edge_of as edge_of_incoming
 from mesh.core.fleet import edge_and_filters
 from mesh.core.following import parts_of
-from mesh.core.kinds import FLEET_GIVEN, IDENTIFIER, SPOOL_RELEASED, SPOOLED, TIER_FILTER, TIER_INCOMING
+from mesh.core.kinds import FLEET_GIVEN, IDENTIFIER, SPOOL_RELEASED, SPOOLED, TIER_FILTER, TIER_INCOMING, WITHDRAWN
 from mesh.core.spool import edge_of
 from mesh.session.store import Item
 
@@ -29,11 +29,13 @@ class LinkItems:
 
 @final
 class CoreItems:
-    """``links`` by edge; ``identifiers``: the subscription identifiers of filters, which all links share."""
+    """``links`` by edge; ``identifiers``: the subscription identifiers of filters, which all links share;
+    ``withdrawn``: the retained messages that edges are to delete."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         self.links: dict[str, LinkItems] = {}
         self.identifiers: list[Item] = []
+        self.withdrawn: list[Item] = []
         for item in items:
             kind = item.kind
             if kind in (SPOOLED, SPOOL_RELEASED):
@@ -47,6 +49,8 @@ class CoreItems:
                 self._link(edge_and_filters(item)[0]).given.append(item)
             elif kind == IDENTIFIER:
                 self.identifiers.append(item)
+            elif kind == WITHDRAWN:
+                self.withdrawn.append(item)
 
     def _link(self, edge: str) -> LinkItems:
         found = self.links.get(edge)

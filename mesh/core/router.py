@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, final
 
-from mypy_extensions import mypyc_attr
-
 from mesh.broker.broker import Broker
 from mesh.broker.dispatcher import Forwarder
+from mesh.broker.grant import matches_any
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.session import Connection
+from mesh.core.owners import Owners, OwnerUnknown
 from mesh.core.tier import TierLink
+from mesh.core.withdrawals import Withdrawals
 from mesh.session.fifo import Fifo
 from mesh.session.inbound import Receipt
 from mesh.session.message import Message
@@ -35,31 +36,11 @@ _SEND: Final = 8  # steps of one message, see ``broker/work.py``
 log = logging.getLogger(__name__)
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Owners:
-    """The router's view of the vehicle map. A base class for the reason that ``session/store.py`` gives."""
-
-    __slots__ = ()
-
-    def cached(self, vehicle: str) -> str | None:
-        """The edge that owns the vehicle, if it is known without a look-up."""
-        raise NotImplementedError
-
-    async def find(self, vehicle: str) -> str | None:
-        """The edge that owns the vehicle; ``None`` if it has no owner. Raises ``OwnerUnknown`` if the map is
-        unavailable.
-        """
-        raise NotImplementedError
-
-
-class OwnerUnknown(Exception):
-    """The vehicle map is unavailable."""
-
-
 @final
 class Router(Forwarder):
     """``links`` are the tier links by edge; ``link_to`` makes one that is missing. ``vehicle_of`` gives the vehicle of
-    a topic. ``fleet``: filters of the topics that go to every edge; they may be replaced.
+    a topic. ``fleet``: filters of the topics that go to every edge; they may be replaced. ``broker`` and
+    ``withdrawals`` are set before the first message comes.
     """
 
     def __init__(
@@ -72,6 +53,7 @@ class Router(Forwarder):
         wake: Callable[[], None],
     ) -> None:
         self.broker: Broker | None = None
+        self.withdrawals: Withdrawals | None = None
         self.unknown = 0  # messages for vehicles without an owner
         self._vehicle_of = vehicle_of
         self.fleet = fleet
@@ -100,6 +82,16 @@ class Router(Forwarder):
             link.send(message, receipt)
         else:
             self._look_up(vehicle, message, receipt)
+
+    def withdraw(self, topic: str, time: float) -> None:
+        """Have the edges delete a retained message that was sent to them. Other messages were never sent."""
+        vehicle = self._vehicle_of(topic)
+        if self.withdrawals is not None and (vehicle is not None or matches_any(self.fleet, topic)):
+            self.withdrawals.add(topic, time, vehicle)
+
+    def looks_up(self, vehicle: str) -> bool:
+        """Whether messages for a vehicle wait for its owner."""
+        return vehicle in self._pending
 
     def _to_fleet(self, message: Message, receipt: Receipt | None) -> None:
         for filter in self.fleet:

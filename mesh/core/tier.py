@@ -19,7 +19,7 @@ from mesh.broker.ledger import INSTANCE
 from mesh.broker.peer import Peer
 from mesh.broker.pressure import FOLLOW
 from mesh.broker.principal import GIVEN
-from mesh.broker.versions import versioned
+from mesh.broker.versions import dated, versioned, withdrawal
 from mesh.core.arrivals import EdgeArrivals, packet_id_in
 from mesh.core.downstream import IN_FLIGHT, SOCKET, Downstream
 from mesh.core.fleet import PORTION, FleetBackfill
@@ -181,6 +181,8 @@ class TierLink(ClientEvents):
             if self._congested:
                 self._broker.courier.dropped(message)
             elif client.up:
+                if message.retain and message.payload and self._broker.vehicle_of(message.topic):
+                    message = dated(message)
                 client.transmit(Delivery(message, 0, message.retain, (), message.received, message.expires), message)
             return
         downstream = self._downstream
@@ -196,6 +198,14 @@ class TierLink(ClientEvents):
             self.send(versioned(message, message.received, False), receipt)
         else:
             self._downstream.give(versioned(message, message.received, True))
+
+    def withdraw(self, topic: str, time: float, fleet: bool) -> bool:
+        """Have the edge delete the retained message of ``topic`` that was published at ``time``; the order to do so is
+        in the spool then. False if the spool is full."""
+        if self._downstream.give(withdrawal(topic, time, fleet, self._broker.clock())) is None:
+            return False
+        self._client.pump()
+        return True
 
     def _give(self) -> None:
         """Give the edge some of the fleet's retained messages that it does not have."""

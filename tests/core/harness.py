@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from mesh.broker.gate import Gate
 from mesh.broker.peer import NOWHERE, Peer
-from mesh.broker.principal import BACKEND, TIER, VEHICLE
-from mesh.broker.session import Connection
+from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions
+from mesh.broker.session import Connection, Key
 from mesh.broker.settings import Settings
 from mesh.broker.shell import Flushable
 from mesh.broker.trace import Tracer
+from mesh.core.owners import Owners, OwnerUnknown
 from mesh.core.recovery import CoreItems
-from mesh.core.router import Owners, OwnerUnknown, Router
+from mesh.core.router import Router
 from mesh.core.spool import Spool
 from mesh.core.tier import TierLink
 from mesh.core.upstream import Upstream
+from mesh.core.withdrawals import Withdrawals
 from mesh.transport.trail import Trail
 from mesh.transport.turn import Turn
 from mesh.wire.decode import SERVER, Reader
@@ -117,8 +120,10 @@ class Mesh:
         fleet: tuple[str, ...] = ("fleet/#",),
         core: str = "core",
         trail: Trail | None = None,
+        permissions_of: Callable[[Key, tuple[str, ...]], Permissions] | None = None,
     ) -> None:
         self.trail = trail
+        self.permissions_of = permissions_of
         self.fleet = fleet
         self.core_name = core
         self.clock = clock or FakeClock()
@@ -130,8 +135,14 @@ class Mesh:
         self.router = Router(
             vehicle_of, fleet, owners, links, links.__getitem__, lambda: None
         )
-        self.core = Bench(Settings(), store, self.clock, self.router, tracer=tracer, vehicle_of=vehicle_of)
+        self.core = Bench(
+            Settings(), store, self.clock, self.router, tracer=tracer, vehicle_of=vehicle_of,
+            permissions_of=permissions_of,
+        )  # fmt: skip
         self.router.broker = self.core.broker
+        self.withdrawals = self.router.withdrawals = Withdrawals(
+            self.core.broker, owners, links, links.__getitem__, self.router.looks_up, lambda: None
+        )
         kept = CoreItems(self.core.store.live())
         self.upstream = Upstream(self.core.store, self.interest, self.held)
         self.upstream.restore(kept.identifiers)
@@ -140,6 +151,8 @@ class Mesh:
         self.core.broker.subscriptions.listener = self.upstream
         for name in self.names:
             self.links[name] = self.make_link(name, kept)
+        self.withdrawals.restore(kept.withdrawn, vehicle_of)
+        self.withdrawals.begin()
         self.edges = {name: Edge(None, self.clock) for name in self.names}
         self.pipes: dict[str, Pipe] = {}
 
@@ -199,7 +212,10 @@ class Mesh:
                 edge.turn()
 
     def restart_core(self) -> Mesh:
-        fresh = type(self)(len(self.names), self.core.store.crash(), self.clock, None, self.fleet, self.core_name)
+        fresh = type(self)(
+            len(self.names), self.core.store.crash(), self.clock, None, self.fleet, self.core_name,
+            permissions_of=self.permissions_of,
+        )  # fmt: skip
         for name, pipe in self.pipes.items():
             if pipe.open and pipe.connection is not None:
                 self.edges[name].broker.lost(pipe.connection)

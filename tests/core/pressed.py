@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from mesh.core.router import Owners
+from mesh.core.owners import Owners
 from mesh.wire.packets import PUBACK, PUBREC, Ack, Publish
 from tests.core.harness import Mesh, acks
 from tests.support.bench import Client

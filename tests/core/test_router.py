@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from mesh.core.router import Owners, Router
+from mesh.core.owners import Owners
+from mesh.core.router import Router
 from mesh.session.inbound import Publisher, Receipt
 from mesh.session.message import Message
 from mesh.version import compiled

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mesh.core.node import CoreNode
 from mesh.edge.node import EdgeNode
 from mesh.policy.jwt import METHOD
 from mesh.registry.embedded import EmbeddedEtcd
@@ -16,7 +17,7 @@ from mesh.wire.packets import MQTT5, Ack, Auth, Connack, Connect, Publish, SubAc
 from mesh.wire.properties import Properties
 from mesh.wire.reasons import NO_MATCHING_SUBSCRIBERS, NOT_AUTHORIZED, RE_AUTHENTICATE, SUCCESS
 from tests.support.bare import Bare
-from tests.support.nodes import Nodes, etcd, publish, with_nodes
+from tests.support.nodes import Nodes, at_once, etcd, publish, with_nodes
 from tests.support.tokens import Keys, claims, token
 from tests.support.waiting import until
 
@@ -177,6 +178,50 @@ def test_what_was_accepted_for_a_vehicle_stays_when_its_role_goes(etcd: Embedded
         back = await car(mesh, clean=False)
         assert (await back.wait(Publish)).topic == "vehicles/V1/cmd"
         assert kept(mesh.edge) == ["vehicles/V1/cmd"]
+
+    with_roles(etcd, tmp_path, main)
+
+
+def retained(node: Any) -> list[str]:
+    return sorted(topic for topic, _ in node._broker_host.broker.retained.items("#"))
+
+
+def test_retained_messages_of_a_back_end_go_with_its_right_also_when_a_node_was_away(
+    etcd: EmbeddedEtcd, tmp_path: Path
+) -> None:
+    async def main(mesh: Nodes) -> None:
+        await car(mesh)  # the vehicle has an edge now
+        whole = mesh.topology
+        backends = replace(whole.access.backends, publish=("other",))
+        narrow = replace(whole, access=replace(whole.access, backends=backends))
+
+        async def app() -> None:
+            client = await mesh.knock("app", "app", b"right")
+            await client.wait(Connack)
+            client.send(Publish("vehicles/V1/state", b"x", 1, True, False, 1))
+            assert not (await client.wait(Ack)).reason & 0x80
+            await until(lambda: retained(mesh.edge) == ["vehicles/V1/state"], "the copy")
+            await client.close()
+
+        await app()
+        await mesh.edge.stop(0.1)
+        mesh.topology = narrow
+        await mesh._prepare("core", "door")
+        await until(lambda: retained(mesh.core) == [], "the end at the core")
+        mesh.edge = EdgeNode(mesh.config("edge-1"))
+        await mesh.edge.start()
+        assert retained(mesh.edge) == ["vehicles/V1/state"]
+        await until(lambda: retained(mesh.edge) == [], "the end at an edge that was away")
+
+        await mesh.change(lambda _: whole)
+        await app()
+        await mesh.core.stop(0.1)
+        mesh.topology = narrow
+        await mesh._prepare("edge-1", "door")
+        mesh.core = CoreNode(mesh.config("core"))
+        with at_once():
+            await mesh.core.start()
+        await until(lambda: (retained(mesh.core), retained(mesh.edge)) == ([], []), "the end of a core that was away")
 
     with_roles(etcd, tmp_path, main)
 
