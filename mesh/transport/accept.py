@@ -14,7 +14,9 @@ then, and passes it on to the stream or to the stage above (``Upper``). What alw
 * a client that may not come from where it comes from (``Arrive``) costs no handshake and no upgrade;
 * each arrival has a task, which is owned; ``stop`` cancels it;
 * a handshake takes processor time, so it starts only when the client's first bytes are there and ``Pace`` lets it: all
-  connected clients are served between two that start; while many wait, no further connection is accepted.
+  connected clients are served between two that start, and networks take turns;
+* while many wait, no further connection is accepted; but if most of them are of one network, and clients of others come
+  too, these are accepted, and more of that network are closed.
 """
 
 from __future__ import annotations
@@ -25,29 +27,31 @@ import logging
 import socket
 import ssl
 import time
-from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from typing import Final, cast, final
 
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer, TlsFacts
+from mesh.transport.origin import network_of
 from mesh.transport.plaintext import attach
 from mesh.transport.proxied import Networks, client_of, read_header, trusted
 from mesh.transport.rates import Rates
 from mesh.transport.refusal import Refused
+from mesh.transport.rounds import Rounds
 from mesh.transport.status import TlsStatus
 from mesh.transport.stream import Stream
 from mesh.wire.proxy import ProxyError
 
 BATCH: Final = 16  # connections that are accepted in one turn
-WAITING: Final = 1024  # arrivals that wait for their handshake; beyond that none is accepted until half have begun
+WAITING: Final = 1024  # arrivals that wait for their handshake; beyond that see ``Accepting._ready``
 PENDING: Final = 1024  # handshakes that have begun and not ended
 ENDED: Final = 8  # handshakes that give way in one turn
 OLD: Final = 1.0  # seconds after which a handshake gives way to others: usual ones take a few round trips
 SHARE: Final = 0.25  # of the time that passes, for handshakes that start
 LONGEST: Final = 0.002  # seconds of handshakes that start in one turn
 _LATER: Final = 0.05  # seconds until it is looked again whether one may start
+MIXED: Final = 60.0  # seconds after the last client of another network in which such clients are expected
 STARVED: Final = 1.0  # seconds until accept is tried again when no file can be opened
 
 log = logging.getLogger(__name__)
@@ -68,7 +72,8 @@ class Refusal(Exception):
 @final
 class Pace:
     """When handshakes start, for all listeners of one kind of a node. In one turn they may take ``SHARE`` of the time
-    since the turn before; at least one starts. When too many are pending, those that take long give way."""
+    since the turn before; at least one starts; the networks of clients take turns. When too many are pending, those
+    that take long give way."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, rates: Rates | None = None,
@@ -78,10 +83,12 @@ class Pace:
         self.rates = rates or Rates()
         self._loop = loop
         self._clock = clock
-        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._waiting: Rounds[tuple[asyncio.Future[None], float]] = Rounds()
         self._pending: dict[Arrival, float] = {}  # when each began, the oldest first
         self._timer: asyncio.Handle | None = None
         self._before = 0.0
+        self._network = ""  # of the last client
+        self._mixed = -MIXED  # when a client's network was another one than that of the client before
 
     @property
     def full(self) -> bool:
@@ -93,11 +100,24 @@ class Pace:
         """Whether connections may be accepted again."""
         return len(self._waiting) <= WAITING // 2
 
-    async def turn(self, arrival: Arrival, cost: float) -> None:
-        """Wait until the handshake may start, which takes ``cost`` seconds of processor time. Call ``over`` after it,
-        whether or not this call has returned."""
-        waiter = self._loop.create_future()
-        self._waiting.append((waiter, cost))
+    @property
+    def one_sided(self) -> bool:
+        """Whether most of those that wait are of one network, and clients come from others too. If all have one, as
+        behind a load balancer, none is kept from waiting by others."""
+        return self._clock() - self._mixed < MIXED and 2 * self._waiting.most() > len(self._waiting)
+
+    def dominated(self, address: str) -> bool:
+        """Whether most of those that wait are of the network of this address."""
+        return 2 * self._waiting.of(network_of(address)) > len(self._waiting)
+
+    async def turn(self, arrival: Arrival, address: str, cost: float) -> None:
+        """Wait until the handshake of a client with this address may start, which takes ``cost`` seconds of processor
+        time. Call ``over`` after it, whether or not this call has returned."""
+        waiter, network = self._loop.create_future(), network_of(address)
+        if network != self._network:
+            self._mixed = self._clock() if self._network else self._mixed
+            self._network = network
+        self._waiting.add(network, (waiter, cost))
         if self._timer is None:
             self._timer = self._loop.call_soon(self._run)
         await waiter
@@ -115,14 +135,14 @@ class Pace:
         room = PENDING - len(self._pending)
         started = 0
         while self._waiting and started < max(room, 0):
-            waiter, cost = self._waiting[0]
+            waiter, cost = self._waiting.next()
             if not waiter.done():  # done: its arrival has ended
                 if started and cost > budget:
                     break
                 waiter.set_result(None)
                 started += 1
                 budget -= cost
-            self._waiting.popleft()
+            self._waiting.take()
         if self._waiting:
             if room > 0 or self._give_way(now):
                 self._timer = self._loop.call_soon(self._run)
@@ -268,7 +288,7 @@ class Arrival(asyncio.Protocol):
         door.pace.rates.check(self._stream.peer.address)
         await self._readable()
         try:
-            await door.pace.turn(self, tls.cost)
+            await door.pace.turn(self, self._stream.peer.address, tls.cost)
             door.figures.begun += 1
             await self._connect(tls.context)
         finally:
@@ -399,9 +419,15 @@ class Accepting:
         self._notices.warn(subject, "%s: connection of %s closed: %s", self._name, stream.peer, why)
 
     def _ready(self) -> None:
+        """Accept, unless too many wait for their handshake. If most of these are of one network, others need not wait
+        in the kernel's queue behind more of that network, which are closed. (Behind a load balancer the network of a
+        client is not known yet.)"""
+        crowded = self.pace.full
+        if crowded and (self.proxy or not self.pace.one_sided):
+            self._pause(_LATER)
+            return
         for _ in range(BATCH):
-            if self.pace.full:
-                self._pause(_LATER)
+            if not crowded and self.pace.full:
                 return
             try:
                 sock, address = self._socket.accept()
@@ -411,6 +437,14 @@ class Accepting:
                 self._starve(error)
                 self._pause(STARVED)
                 return
+            if crowded and isinstance(address, tuple) and self.pace.dominated(str(address[0])):
+                sock.close()
+                self.figures.turned_away += 1
+                self._notices.warn(
+                    "crowded", "%s: connection of %s closed: its network has most of those that wait for a handshake",
+                    self._name, address[0],
+                )  # fmt: skip
+                continue
             self._begin(sock, address)
 
     def _begin(self, sock: socket.socket, address: object) -> None:

@@ -725,7 +725,7 @@ def test_clients_that_are_connected_are_served_between_two_handshakes_that_start
 
         async def one(number: int) -> None:
             arrival = cast(accept.Arrival, object())
-            await pace.turn(arrival, 0.001)
+            await pace.turn(arrival, "192.0.2.1", 0.001)
             started.append(number)
             pace.over(arrival)
 
@@ -742,6 +742,65 @@ def test_clients_that_are_connected_are_served_between_two_handshakes_that_start
             assert len(started) - before <= 1 + accept.LONGEST / 0.001
         await asyncio.gather(*tasks)
         assert started == list(range(50))
+
+    run(main())
+
+
+def test_networks_take_turns() -> None:
+    started: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        pace = Pace(loop, clock=lambda: 0.0)
+
+        async def one(address: str) -> None:
+            await pace.turn(cast(accept.Arrival, object()), address, 0.001)
+            started.append(address)
+
+        many = [f"192.0.2.{number}" for number in range(100)]
+        others = ["198.51.100.1", "2001:db8::1", "198.51.100.2", "2001:db8::2"]
+        await asyncio.gather(*[loop.create_task(one(address)) for address in (*many, *others)])
+        assert started[:7] == [many[0], *others[:2], many[1], *others[2:], many[2]]
+        assert started[7:] == many[3:]
+
+    run(main())
+
+
+def test_others_are_accepted_while_most_that_wait_are_of_one_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept, "WAITING", 10)
+    monkeypatch.setattr(accept, "PENDING", 0)
+    town = Town(tmp_path)
+
+    async def main() -> None:
+        pace = Pace(asyncio.get_running_loop())
+        async with Hall(limit=500, tls=town.files(NONE), handshake=60.0, pace=pace) as hall:
+            port, hello = hall.listener.port, client_hello(town.client())
+            pairs = []
+
+            async def come(address: str) -> asyncio.StreamReader:
+                pairs.append(await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0)))
+                pairs[-1][1].write(hello)
+                return pairs[-1][0]
+
+            await come("127.3.0.1")
+            await until(lambda: len(pace._waiting) == 1)
+            for number in range(9):
+                await come(f"127.1.1.{number + 1}")
+                await until(lambda number=number: len(pace._waiting) == number + 2)
+            for number in range(3):
+                reader = await come(f"127.1.1.{100 + number}")
+                async with asyncio.timeout(SECONDS):
+                    with contextlib.suppress(ConnectionResetError):
+                        assert await reader.read() == b"", "one more of that network"
+            for number in range(5):
+                await come(f"127.2.{number}.1")
+                await until(lambda number=number: len(pace._waiting) == 11 + number)
+            status = hall.listener.status()
+            assert (status.accepted, status.turned_away) == (15, 3)
+            for _, writer in pairs:
+                writer.close()
 
     run(main())
 
