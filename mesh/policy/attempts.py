@@ -128,6 +128,10 @@ class Attempts:
             return False
         return not self._shared or source not in self._sources
 
+    def trusts(self, address: str, name: str) -> bool:
+        """Whether the user gave the right password from this address before."""
+        return f"{host_of(address)} {_brief(name)}" in self._good
+
     def check(self, address: str, name: str) -> None:
         """Called before a password is looked at. Raises ``Refused`` with 0x9F (3 before MQTT 5.0) if too many wrong
         ones came before it."""

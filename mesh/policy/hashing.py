@@ -2,8 +2,9 @@
 
 It knows hashes and passwords: never users' rights, files or connections. What always holds:
 
-* at most one thread for each processor hashes, with a lower priority than the loop; one more password than can be
-  hashed within ``PATIENCE`` is refused at once, so that its client comes again instead of waiting in vain;
+* at most one thread for each processor hashes, with a lower priority than the loop; a password that would not be hashed
+  within ``PATIENCE`` is refused at once, so that its client comes again instead of waiting in vain;
+* passwords of networks that send many do not delay those of others (``fairslots``);
 * a proof that is remembered is a digest with a key of this process, never a password; it is good for the hash that it
   was given for, for ``LASTING`` seconds; the table is bounded.
 """
@@ -23,8 +24,8 @@ from hashlib import blake2b
 from hmac import compare_digest
 from typing import Final, final
 
+from mesh.policy.fairslots import FairSlots
 from mesh.policy.hashes import verify
-from mesh.policy.slots import Slots
 from mesh.transport.refusal import Refused
 from mesh.wire.reasons import SERVER_BUSY
 
@@ -48,19 +49,23 @@ class Hasher:
 
     def __init__(self, threads: int = 0) -> None:
         self._parallel = threads or os.cpu_count() or 1
-        self._slots = Slots("the hash of a password", self._parallel, _WAITING)
+        self._slots = FairSlots(self._parallel)
         self._pool = ThreadPoolExecutor(self._parallel, "password", initializer=_step_back)
         self._mean = 0.0  # seconds that a hash took lately
 
-    async def verify(self, hash: str, password: bytes, check: Callable[[], None]) -> bool:
-        """Whether a password is that of a hash. ``check`` is called before the work begins, and may raise.
+    async def verify(
+        self, hash: str, password: bytes, check: Callable[[], None], network: str = "", trusted: bool = False
+    ) -> bool:
+        """Whether a password is that of a hash. ``check`` is called before the work begins, and may raise. ``network``:
+        where it comes from; ``trusted``: a client that gave the right one before, which goes first.
 
         Raises ``Refused`` with 0x89 (3 before MQTT 5.0) if too many others wait, and what ``check`` raises.
         """
-        wait = self._mean * self._slots.waiting / self._parallel
-        if wait > PATIENCE:
-            raise Refused(SERVER_BUSY, f"{self._slots.waiting} passwords wait to be hashed, which takes {wait:.0f} s")
-        await self._slots.acquire()
+        slots = self._slots
+        wait = self._mean * slots.ahead(network, trusted) / self._parallel
+        if wait > PATIENCE or slots.waiting >= _WAITING:
+            raise Refused(SERVER_BUSY, f"{slots.waiting} passwords wait to be hashed, this one up to {wait:.0f} s")
+        await slots.acquire(network, trusted)
         try:
             check()
             work = asyncio.get_running_loop().run_in_executor(self._pool, _timed, hash, password)

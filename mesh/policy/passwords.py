@@ -25,6 +25,7 @@ from mesh.policy.hashing import Hasher, Proofs
 from mesh.policy.passwordfile import read_passwords
 from mesh.policy.providers import NEXT, Named, Provider, Verdict
 from mesh.policy.watched import WatchedFile
+from mesh.transport.origin import network_of
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import BAD_USER_NAME_OR_PASSWORD
@@ -84,7 +85,8 @@ class Passwords(Provider):
     async def _verify(self, name: str, password: bytes, hash: str | None, peer: Peer) -> Verdict:
         attempts, address = self._attempts, peer.address
         matches = await self._hasher.verify(
-            hash or self._decoy(name), password[:_LONGEST], lambda: attempts.check(address, name)
+            hash or self._decoy(name), password[:_LONGEST], lambda: attempts.check(address, name),
+            network_of(address), attempts.trusts(address, name),
         )  # fmt: skip
         if hash is None:
             return NEXT

@@ -1,4 +1,4 @@
-"""Slots for work that may not all be done at the same time: hashes of passwords, questions to other servers.
+"""Slots for work that may not all be done at the same time: questions to other servers, waits for keys.
 
 What always holds: at most ``parallel`` users work at the same time, in the order in which they came; at most
 ``waiting`` wait; one more is refused at once, so that it tries again later instead of waiting without an end.

@@ -227,6 +227,56 @@ def test_no_more_passwords_wait_than_can_be_hashed_in_time(monkeypatch: pytest.M
     run(main())
 
 
+def test_wrong_passwords_of_a_network_do_not_keep_clients_of_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[bytes] = []
+    gate = threading.Event()
+
+    def slow(hash: str, password: bytes) -> bool:
+        assert gate.wait(10)
+        order.append(password)
+        return True
+
+    monkeypatch.setattr(module, "verify", slow)
+
+    async def main() -> None:
+        hasher = Hasher(1)
+        hasher._mean = 1.0
+        flood = [asyncio.create_task(hasher.verify("hash", b"wrong", _unchecked, "10.0.0")) for _ in range(30)]
+        await until(lambda: hasher._slots.waiting == PATIENCE + 1, "the flood")
+        other = asyncio.create_task(hasher.verify("hash", b"right", _unchecked, "192.0.2"))
+        known = asyncio.create_task(hasher.verify("hash", b"known", _unchecked, "10.0.0", True))
+        await until(lambda: hasher._slots.waiting == PATIENCE + 3, "both to wait")
+        gate.set()
+        assert (await other, await known) == (True, True)
+        await asyncio.gather(*flood, return_exceptions=True)
+        assert order[1] == b"known"
+        assert order.index(b"right") <= 3, "after the turn of the flood's network"
+        hasher.close()
+
+    run(main())
+
+
+def test_a_client_that_gave_the_right_password_before_goes_first(town: Town) -> None:
+    async def main() -> None:
+        await town.decide("V1", b"secret")
+        trusted: list[tuple[str, bool]] = []
+
+        async def verify(hash: str, password: bytes, check: object, network: str, known: bool) -> bool:
+            trusted.append((network, known))
+            return False
+
+        town.provider._hasher.verify = verify  # type: ignore[method-assign, assignment]
+        for name in ("V1", "V2"):
+            assert await town.reason(name, b"wrong") == 0x86
+        assert trusted == [("192.0.2", True), ("192.0.2", False)]
+
+    town.run(main)
+
+
+def _unchecked() -> None:
+    """No attempts are counted."""
+
+
 def test_a_proof_is_good_for_a_time_and_for_one_hash_and_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
     proofs = Proofs(clock)
