@@ -18,6 +18,7 @@ from mesh.broker.courier import Courier
 from mesh.broker.fanout import FanOuts
 from mesh.broker.inbox import Inbox
 from mesh.broker.notices import Notices, shortened
+from mesh.broker.peer import Peer
 from mesh.broker.persistence import Persistence
 from mesh.broker.place import Place
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions
@@ -46,14 +47,15 @@ class Forwarder:
         itself is dropped after this call."""
 
 
-def _not_silenced(_key: Key) -> bool:
+def _not_silenced(_key: Key, _origin: Peer) -> bool:
     return False
 
 
 @final
 class Dispatcher:
     """Gives messages to sessions through ``courier``, and those of back ends to ``forwarder``. ``silenced`` says by the
-    key of a session whether its will must not be published, because its client is banned."""
+    key of a session, and by where its client was connected from, whether its will must not be published, because the
+    client is banned."""
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class Dispatcher:
         self._permissions_of = permissions_of
         self._notices = notices
         self._counters = counters
-        self.silenced: Callable[[Key], bool] = _not_silenced
+        self.silenced: Callable[[Key, Peer], bool] = _not_silenced
         self.subscriptions = subscriptions
         self.retained = retained
         self.catch_up = catch_up
@@ -400,7 +402,7 @@ class Dispatcher:
                 session.key[1], session.key[2], shortened(will.topic),
             )  # fmt: skip
             return
-        if self.silenced(session.key):
+        if self.silenced(session.key, session.origin):
             self._notices.warn(
                 "banned will", "%s (client %s) is banned: its will to %s is dropped",
                 session.key[1], session.key[2], shortened(will.topic),

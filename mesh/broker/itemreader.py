@@ -43,6 +43,7 @@ from mesh.broker.records import (
     TOMBSTONE,
     TOMBSTONE_META,
     letter_texts,
+    origin_of,
     retained_sender,
     retained_topic,
 )
@@ -162,6 +163,8 @@ class ItemReader:
         session.outbound.reserved = session.outbound.next_number
         session.outbound.sent = later[0] if later else number  # journals of version 0.1.0 do not have it
         session.roles = tuple([sys.intern(role) for role in later[1]]) if len(later) > 1 else ()
+        if len(later) > 2:
+            session.origin = origin_of(later[2])
         will = self._store.read(item.id)
         session.will = unpack(will) if will else None
 

@@ -23,7 +23,7 @@ from mesh.broker.inbox import Inbox
 from mesh.broker.ledger import INSTANCE, Ledger
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.outbox import Outbox
-from mesh.broker.peer import Peer
+from mesh.broker.peer import NOWHERE, Peer
 from mesh.broker.persistence import Persistence
 from mesh.broker.pressure import FOLLOW
 from mesh.broker.principal import TIER, VEHICLE, Principal
@@ -108,6 +108,7 @@ class Opening:
             will = None  # counted in ``_reason_to_refuse``
         session.will_delay = _will_delay(will)
         session.will = None if will is None else self._dispatcher.will_message(will)
+        session.origin = NOWHERE if will is None else connection.peer
         self._sessions.weigh(session)
         if session.durable or session.will is not None:
             self._persistence.keep_session(session)  # a will survives a restart even if its session does not
@@ -300,6 +301,8 @@ class Opening:
             return connection
         if session.connection is not None:
             self._closing.unbind(session.connection)
+        if session.will is not None:
+            session.origin = peer
         connection.accepted = True
         connection.live = False
         session.outbound.resuming = True

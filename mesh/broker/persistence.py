@@ -41,6 +41,7 @@ from mesh.broker.records import (
     TOMBSTONE,
     TOMBSTONE_META,
     delivery_meta,
+    origin_state,
     retained_meta,
 )
 from mesh.broker.sender import Sender
@@ -90,8 +91,11 @@ class Persistence:
             kind, name, client_id, session.vehicle, session.expiry, session.ends, outbound.window,
             session.will_delay, session.will_due, outbound.reserved, connected, outbound.sent,
         ]  # fmt: skip
-        if session.roles:
+        origin = origin_state(session)
+        if session.roles or origin:
             state.append(session.roles)
+        if origin:
+            state.append(origin)
         meta = json.dumps(state).encode()
         will = b"" if session.will is None else pack(session.will)
         old = session.item

@@ -12,7 +12,9 @@ import struct
 import sys
 from typing import Final
 
+from mesh.broker.peer import Peer, TlsFacts
 from mesh.broker.sender import Sender
+from mesh.broker.session import Session
 from mesh.session.outbound import Delivery
 from mesh.session.record import SHARED
 
@@ -55,6 +57,21 @@ def session_key(meta: bytes) -> tuple[str, str]:
     """The name (of a vehicle, or of a back end's user) and the client id in the record of a session."""
     state = json.loads(meta)
     return str(state[1]), str(state[2])
+
+
+def origin_state(session: Session) -> list[str]:
+    """Where the client of a session with a will was last connected from, as far as bans go by it: its address and, if
+    it had a certificate, that one's serial number and fingerprint."""
+    if session.will is None or not session.origin.address:
+        return []
+    address, tls = session.origin.address, session.origin.tls
+    return [address] if tls is None or not tls.fingerprint else [address, tls.serial, tls.fingerprint]
+
+
+def origin_of(state: list[str]) -> Peer:
+    """The inverse of ``origin_state``."""
+    tls = TlsFacts("", "", serial=state[1], fingerprint=state[2]) if len(state) > 1 else None
+    return Peer(state[0], 0, "", tls)
 
 
 def retained_meta(expires: float, topic: bytes, sender: Sender | None) -> bytes:

@@ -13,7 +13,7 @@ from typing import Final, final
 
 from mesh.broker.gate import Gate
 from mesh.broker.ledger import Ledger
-from mesh.broker.peer import Peer
+from mesh.broker.peer import NOWHERE, Peer
 from mesh.broker.principal import BACKEND, VEHICLE, Principal
 from mesh.broker.quotas import NO_LIMIT, Share, session_weight
 from mesh.broker.search import Search
@@ -87,6 +87,7 @@ class Session:
         "key",
         "kind",
         "ledger",
+        "origin",
         "outbound",
         "pumping",
         "refused",
@@ -113,6 +114,7 @@ class Session:
         self.vehicle = vehicle
         self.roles: tuple[str, ...] = ()  # those that its client had when it was last connected
         self.refused: tuple[str, ...] = ()  # filters of topics that it does not get, beside those of all clients
+        self.origin = NOWHERE  # if it has a will: where its client was last connected from, as far as bans go by that
         self.connection: Connection | None = None
         self.attached = False  # after recovery, until it is attached: its last record says that it had a connection
         self.outbound = Outbound(depth, window, self.share)

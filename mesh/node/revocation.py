@@ -87,10 +87,11 @@ class Revocation:
         if task is not None:
             await end(task)
 
-    def silences(self, key: tuple[int, str, str]) -> bool:
-        """Whether the will of a session with this key must not be published."""
+    def silences(self, key: tuple[int, str, str], origin: Peer) -> bool:
+        """Whether the will of a session with this key must not be published. ``origin``: where its client was last
+        connected from."""
         _, name, client_id = key
-        return self._bans.names(client_id, self._kind, name)
+        return self._bans.found(origin, client_id, self._kind, name) is not None
 
     # The watch
 

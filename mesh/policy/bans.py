@@ -85,10 +85,6 @@ class Bans(Barrier):
             ban = self._of(FINGERPRINT, tls.fingerprint) or self._of(SERIAL, tls.serial)
         return ban
 
-    def names(self, client_id: str, kind: str, name: str) -> bool:
-        """Whether a ban concerns a client by its name or client id, whatever it connects from."""
-        return self._of(kind, name) is not None or self._of(CLIENT_ID, client_id) is not None
-
     def arrive(self, peer: Peer) -> None:
         ban = self._at(peer.address)
         if ban is not None:

@@ -11,7 +11,7 @@ import struct
 import sys
 from typing import Final, final
 
-from mesh.broker.peer import Peer
+from mesh.broker.peer import Peer, TlsFacts
 from mesh.wire.tracecontext import TraceContext
 
 # Kinds. DATA and CLOSE from a door are replayable: it keeps them until CONFIRM.
@@ -115,7 +115,8 @@ class Opening:
     """The body of OPEN and ATTACH.
 
     ``epoch``: of the vehicle's map record; ``opened``: when the door accepted the connection, milliseconds since 1970;
-    ``peer``: where the vehicle connects from, without the facts of TLS and HTTP, which only the door uses;
+    ``peer``: where the vehicle connects from; of its facts of TLS and HTTP only those that tell one certificate from
+    another, which bans go by: the others only the door uses;
     ``roles``: those of the vehicle; ``client_id``: the one that the edge assigned, else empty; ``unacked``: identifiers
     of PUBLISHes that the vehicle has but has not acknowledged; ``under_way``: bytes from the edge for which no credit
     was given back yet; ``connect``: the CONNECT packet.
@@ -148,13 +149,15 @@ class Opening:
 
     def pack(self) -> bytes:
         """The body."""
-        count = len(self.unacked)
+        count, tls = len(self.unacked), self.peer.tls
         return b"".join((
             _OPENING.pack(self.epoch, self.opened, self.under_way, self.peer.port, count),
             struct.pack(f"!{count}H", *self.unacked) if count else b"",
             _text(self.vehicle),
             _text(self.peer.address),
             _text(self.peer.listener),
+            _text("" if tls is None else tls.serial),
+            _text("" if tls is None else tls.fingerprint),
             _text(self.client_id),
             pack_roles(self.roles),
             self.connect,
@@ -169,12 +172,15 @@ class Opening:
             vehicle, pos = _read_text(body, _OPENING.size + 2 * count)
             address, pos = _read_text(body, pos)
             listener, pos = _read_text(body, pos)
+            serial, pos = _read_text(body, pos)
+            fingerprint, pos = _read_text(body, pos)
             client_id, pos = _read_text(body, pos)
             roles, pos = _read_roles(body, pos)
         except (struct.error, UnicodeDecodeError) as error:
             raise LinkError(f"an OPEN or ATTACH frame cannot be read: {error}") from None
         # A door has few listeners and many vehicles: each listener's name is kept once.
-        peer = Peer(address, port, sys.intern(listener))
+        tls = TlsFacts("", "", serial=serial, fingerprint=fingerprint) if fingerprint else None
+        peer = Peer(address, port, sys.intern(listener), tls)
         return Opening(vehicle, epoch, opened, peer, body[pos:], client_id, unacked, under_way, roles)
 
 

@@ -21,7 +21,7 @@ from typing import Final, final
 
 from mesh.transport.frame import LinkError
 
-VERSION: Final = 3
+VERSION: Final = 4
 NONCE: Final = 32
 INSTANCE: Final = 16
 PROOF_SIZE: Final = 32

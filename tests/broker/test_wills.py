@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from mesh.broker.peer import Peer, TlsFacts
+from mesh.broker.principal import BACKEND
+from mesh.broker.session import Key
 from mesh.wire.packets import Disconnect, Will
 from mesh.wire.properties import Properties
-from tests.support.bench import Bench, subscribe
+from tests.support.bench import Bench, Client, subscribe
 
 
 def test_a_will_is_published_on_a_lost_connection_and_not_after_disconnect() -> None:
@@ -63,3 +68,40 @@ def test_wills_and_ends_come_at_their_times() -> None:
         bench.broker.tick()
         bench.turn()
         assert (len(listener.messages()), len(bench.broker.sessions)) == (wills, sessions)
+
+
+def test_where_the_client_of_a_will_connected_from_survives_a_crash() -> None:
+    bench = Bench()
+    tls = TlsFacts("TLSv1.3", "a cipher", serial="0a", fingerprint="f1")
+    for number, facts in enumerate((tls, None)):
+        client = Client(bench, f"c{number}", "app", BACKEND)
+        client.peer = Peer(f"192.0.2.{number}", 50123, "mqtts://127.0.0.1:8883", facts)
+        client.connect(expiry=1000, will=Will("gone", b"x"))
+    bench.client("without", expiry=1000)
+    for _ in range(2):
+        bench = bench.restart()
+        asked: list[tuple[str, str, tuple[str, str] | None]] = []
+
+        def silenced(key: Key, origin: Peer, asked: list[Any] = asked) -> bool:
+            asked.append((key[2], origin.address, (origin.tls.serial, origin.tls.fingerprint) if origin.tls else None))
+            return True
+
+        bench.broker.dispatcher.silenced = silenced
+        for session in bench.broker.sessions.all():
+            bench.broker.persistence.keep_session(session)  # and again, in its own record
+    bench.clock.now += 500
+    bench.broker.tick()
+    bench.turn()
+    assert sorted(asked) == [("c0", "192.0.2.0", ("0a", "f1")), ("c1", "192.0.2.1", None)]
+
+
+def test_a_client_that_connects_again_has_the_origin_of_its_last_connection() -> None:
+    bench = Bench()
+    for address in ("192.0.2.1", "192.0.2.2"):
+        client = Client(bench, "c", "app", BACKEND)
+        client.peer = Peer(address)
+        client.connect(clean=False, expiry=1000, will=Will("gone", b"x"))
+    (session,) = bench.broker.sessions.all()
+    assert session.origin.address == "192.0.2.2"
+    bench.client("c", clean=False, expiry=1000)
+    assert session.origin.address == ""

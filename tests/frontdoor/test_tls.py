@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from mesh.core.node import CoreNode
 from mesh.core.status import CoreStatus
+from mesh.edge.node import EdgeNode
 from mesh.frontdoor.node import DoorNode
 from mesh.frontdoor.status import DoorStatus
 from mesh.registry.audit import act
@@ -27,7 +28,7 @@ from mesh.wire.reasons import ADMINISTRATIVE_ACTION, BANNED, NOT_AUTHORIZED
 from tests.support.bare import Bare
 from tests.support.certificates import Authority, put
 from tests.support.effects import effect_of
-from tests.support.nodes import Nodes, etcd, publish, subscribed, with_nodes
+from tests.support.nodes import Nodes, at_once, etcd, publish, subscribed, with_nodes
 from tests.support.secured import Secured, alive
 from tests.support.tlsclient import Client
 from tests.support.waiting import until
@@ -342,3 +343,42 @@ def test_a_banned_certificate_ends_connections_and_is_refused_when_new_and_when_
             await store.remove(kind, ban.value, act("test", "no ban"))
 
     with_nodes(etcd, main)
+
+
+@pytest.mark.parametrize("kind", ["serial", "fingerprint"])
+def test_no_will_of_a_banned_certificate_is_published_although_its_door_ends_before_its_edge_is_back(
+    etcd: EmbeddedEtcd, tmp_path: Path, kind: str
+) -> None:
+    secured = Secured(tmp_path)
+
+    async def main(mesh: Nodes) -> None:
+        await mesh.change(secured.listens(client=REQUIRED, ca=secured.ca))
+        watcher = await mesh.backend("watcher", "vehicles/+/will")
+        thief, other = secured.authority.issue("thief"), secured.authority.issue("other")
+        clients = []
+        for name, issued in (("V1", thief), ("V2", other)):
+            gone = Will(f"vehicles/{name}/will", name.encode(), 1)
+            clients.append(await secured.client(mesh, secured.door, name, secured.context(issued), will=gone))
+        await mesh.edge.stop(0.2)
+        certificate = thief.certificate
+        digits = f"{certificate.serial_number:x}" if kind == "serial" else certificate.fingerprint(SHA256()).hex()
+        assert mesh.core._services is not None
+        store = BanStore(mesh.core._services.client, mesh.topology.mesh)
+        ban = Ban(kind, normal(kind, digits), "stolen", "me@here", time.time())
+        await store.add(ban, act("test", "a ban"))
+        try:
+            await clients[0].wait_closed()
+            await mesh.door.stop(0.2)
+            mesh.edge, mesh.door = EdgeNode(mesh.config("edge-1")), DoorNode(mesh.config("door"))
+            with at_once():
+                await mesh.edge.start()
+                await mesh.door.start()
+            await until(lambda: b"V2" in [one.payload for one in watcher.publishes()], "the other will")
+            last = await mesh.vehicle("V3")
+            publish(last, "vehicles/V3/will", b"the end")
+            await until(lambda: b"the end" in [one.payload for one in watcher.publishes()], "the end")
+            assert [one.payload for one in watcher.publishes()] == [b"V2", b"the end"]
+        finally:
+            await store.remove(kind, ban.value, act("test", "no ban"))
+
+    with_nodes(etcd, main, limits="{attach_grace: 1s}")

@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from mesh.core.node import CoreNode
 from mesh.edge.node import EdgeNode
 from mesh.frontdoor.node import DoorNode
 from mesh.frontdoor.status import DoorStatus
@@ -93,10 +94,13 @@ class Mesh:
         return door.ports[0]
 
     async def vehicle(
-        self, name: str, protocol: int = MQTT5, second: bool = False, client_id: str = "", delay: int = 0
+        self, name: str, protocol: int = MQTT5, second: bool = False, client_id: str = "", delay: int = 0,
+        source: str = "",
     ) -> Bare:
         """A vehicle with a will and a session that lasts; not necessarily accepted."""
-        client = await Bare(protocol).connect(self.port(second))
+        client = Bare(protocol)
+        client.source = source
+        await client.connect(self.port(second))
         self.nodes.clients.append(client)
         properties = Properties()
         properties.session_expiry = 3600
@@ -108,9 +112,10 @@ class Mesh:
         return client
 
     async def accepted(
-        self, name: str, protocol: int = MQTT5, second: bool = False, client_id: str = "", delay: int = 0
+        self, name: str, protocol: int = MQTT5, second: bool = False, client_id: str = "", delay: int = 0,
+        source: str = "",
     ) -> Bare:
-        client = await self.vehicle(name, protocol, second, client_id, delay)
+        client = await self.vehicle(name, protocol, second, client_id, delay, source)
         assert (await client.wait(Connack)).reason == 0
         return client
 
@@ -255,15 +260,19 @@ def test_an_edge_that_was_away_publishes_no_will_of_a_vehicle_that_was_banned_me
     with_mesh(etcd, main)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("vehicle", "OTHER-BANNED"), ("client_id", "c/1"), ("address", "127.9.0.1"), ("address", "127.9.0.0/24")],
+)
 def test_no_will_of_a_banned_vehicle_is_published_although_its_door_ends_before_its_edge_is_back(
-    etcd: EmbeddedEtcd,
+    etcd: EmbeddedEtcd, kind: str, value: str
 ) -> None:
     async def main(mesh: Mesh) -> None:
         watcher = await mesh.nodes.backend("watcher", "vehicles/+/will")
-        banned = await mesh.accepted("OTHER-BANNED", second=True)
+        banned = await mesh.accepted("OTHER-BANNED", second=True, client_id="c/1", source="127.9.0.1")
         lost = await mesh.accepted("OTHER-LOST", second=True)
         await mesh.edge.stop(0.2)
-        await mesh.ban("vehicle", "OTHER-BANNED")
+        await mesh.ban(kind, value)
         await banned.wait_closed()
         await mesh.door.stop(0.2)
         await lost.wait_closed()
@@ -320,6 +329,35 @@ def test_a_back_end_is_banned_by_its_user_name_and_by_its_client_id(etcd: Embedd
         assert not watcher.closed.is_set()
 
     with_mesh(etcd, main)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("user", "app"), ("client_id", "one"), ("address", "127.9.0.1")])
+def test_a_core_that_was_away_publishes_no_will_of_a_back_end_that_was_banned_meanwhile(
+    etcd: EmbeddedEtcd, kind: str, value: str
+) -> None:
+    async def main(mesh: Mesh) -> None:
+        nodes = mesh.nodes
+        for client_id, user, source in (("one", "app", "127.9.0.1"), ("two", "old", "")):
+            client = Bare(MQTT5)
+            client.source = source
+            nodes.clients.append(await client.connect(nodes.backends))
+            properties = Properties()
+            properties.session_expiry = 1000
+            will = Will(f"wills/{user}/{kind}", b"gone", 1, True)
+            client.send(Connect(MQTT5, client_id, True, 60, user, b"right", will, properties))
+            assert (await client.wait(Connack)).reason == 0
+        await nodes.core.stop(0.2)
+        await mesh.ban(kind, value)
+        nodes.core = CoreNode(nodes.config("core"))
+        with at_once():
+            await nodes.core.start()
+        watcher = await nodes.backend("watcher", f"wills/+/{kind}")
+        await until(lambda: "old" in wills(watcher))
+        publish(await nodes.backend("last"), f"wills/last/{kind}")
+        await until(lambda: "last" in wills(watcher))
+        assert wills(watcher) == {"old", "last"}
+
+    with_mesh(etcd, main, limits="{attach_grace: 1s}")
 
 
 def test_a_kick_ends_connections_once_and_publishes_their_wills(etcd: EmbeddedEtcd) -> None:

@@ -112,6 +112,7 @@ class Client(Flushable):
         self.principal = Principal(name, kind, Permissions(prefix) if prefix else everything(), vehicle)
         self.packets: list[Packet] = []
         self.closed = False
+        self.peer = PEER
         self.protocol = 5
         self.auto_ack = True
         self.connection: Connection
@@ -127,14 +128,14 @@ class Client(Flushable):
         self.protocol = protocol
         self.reader = Reader(PacketLimits(), CLIENT, protocol)
         self.closed = False
-        self.connection = self.bench.broker.open(packet, self.principal, PEER, self)
+        self.connection = self.bench.broker.open(packet, self.principal, self.peer, self)
         self.bench.turn()
 
     def attach(self, unacked: list[int], protocol: int = 5) -> None:
         packet = Connect(protocol, self.client_id, True, 60)
         self.reader = Reader(PacketLimits(), CLIENT, protocol)
         self.protocol = protocol
-        self.connection = self.bench.broker.attach(packet, self.principal, PEER, self, unacked)
+        self.connection = self.bench.broker.attach(packet, self.principal, self.peer, self, unacked)
         self.bench.turn()
 
     def live(self) -> None:

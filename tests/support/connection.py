@@ -30,6 +30,7 @@ class Connection(asyncio.Protocol):
         self.closed = asyncio.Event()
         self.reset = False
         self.tls: ssl.SSLContext | None = None  # for a listener with TLS
+        self.source = ""  # the address that it connects from; empty: the system chooses it
         self._transport: asyncio.Transport | None = None
         self._reader = Reader(ANY_SIZE, CLIENT, protocol)
         self._changed = asyncio.Event()
@@ -49,7 +50,10 @@ class Connection(asyncio.Protocol):
         self._reader = Reader(ANY_SIZE, CLIENT, self.protocol)
         loop, tls = asyncio.get_running_loop(), self.tls
         name = None if tls is None else "localhost"
-        await loop.create_connection(lambda: self, "127.0.0.1", port, ssl=tls, server_hostname=name)
+        await loop.create_connection(
+            lambda: self, "127.0.0.1", port, ssl=tls, server_hostname=name,
+            local_addr=(self.source, 0) if self.source else None,
+        )  # fmt: skip
 
     def session(self) -> ssl.SSLObject:
         """What TLS knows of the connection."""
