@@ -9,14 +9,16 @@ always holds:
 * a frame with text [MQTT-6.0.0-1], one that is not masked, or larger than the largest packet, and what RFC 6455 forbids
   end the connection: the stream is told why, then the other end is, with the code of the RFC;
 * a ping is answered; of those that came together the last one (RFC 6455, section 5.5.3);
-* in one turn at most ``FRAMES`` frames are handled; the transport below is not read meanwhile, and not while the stream
-  reads nothing;
+* in one turn at most ``FRAMES`` frames are handled of all connections of a listener together: a frame may be empty, so
+  a few bytes can cost much time. A connection with more waits for its turn (``Shares``); the transport below is not
+  read meanwhile, and not while the stream reads nothing;
 * the end is a closing handshake: a Close frame each, then the transport below closes. Its deadline is the stream's.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from typing import Final, cast, final
 
@@ -32,7 +34,8 @@ from mesh.transport.upgrade import BadRequest, Rules, Upgrade
 from mesh.wire.limits import PacketLimits
 from mesh.wire.reasons import MALFORMED_PACKET, PACKET_TOO_LARGE, PROTOCOL_ERROR
 
-FRAMES: Final = 1024  # some 10 ms
+FRAMES: Final = 256  # some 4 ms
+PORTION: Final = 32  # frames of one connection, then others have their turn
 LEAVE: Final = 2.0  # seconds that a client has to read why its request is refused, and to close
 
 _PLAIN: Final = RsvBits(False, False, False)
@@ -72,6 +75,48 @@ class Bounds(Extension):
 
 
 @final
+class Shares:
+    """How many frames each connection may handle. Half of ``FRAMES`` is for those that wait, which take turns, so that
+    the frames of the others need not wait."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._left = FRAMES
+        self._waiting: deque[WebSocket] = deque()
+        self._scheduled = False
+
+    def portion(self) -> int:
+        """How many frames a connection may handle now; afterwards call ``spend``."""
+        self._schedule()
+        return max(0, min(PORTION, self._left))
+
+    def spend(self, count: int) -> None:
+        """A connection has handled so many."""
+        self._left -= count
+
+    def wait(self, socket: WebSocket) -> None:
+        """Call ``go_on`` in a later turn."""
+        self._waiting.append(socket)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        self._left = FRAMES // 2
+        try:
+            while self._waiting and self._left > 0:
+                self._waiting.popleft().go_on()
+        finally:
+            self._left += FRAMES // 2
+            if self._waiting:
+                self._schedule()
+
+
+@final
 class WebSockets(Upper):
     """What a listener's connections need: the rules for requests, and the bounds of frames."""
 
@@ -79,9 +124,10 @@ class WebSockets(Upper):
         self._loop = loop
         self._rules = Rules(listen)
         self._bounds = Bounds(limits)
+        self._shares = Shares(loop)
 
     def begin(self, transport: asyncio.Transport, stream: Stream) -> asyncio.Future[None]:
-        opening = Opening(self._loop, transport, Upgrade(self._rules), self._bounds, stream)
+        opening = Opening(self._loop, transport, Upgrade(self._rules), self._bounds, self._shares, stream)
         attach(transport, opening)
         return opening.opened
 
@@ -97,6 +143,7 @@ class Opening(asyncio.Protocol):
         transport: asyncio.Transport,
         upgrade: Upgrade,
         bounds: Bounds,
+        shares: Shares,
         stream: Stream,
     ) -> None:
         self.opened: asyncio.Future[None] = loop.create_future()
@@ -104,6 +151,7 @@ class Opening(asyncio.Protocol):
         self._transport = transport
         self._upgrade = upgrade
         self._bounds = bounds
+        self._shares = shares
         self._stream = stream
         self._refusal = "it closed the connection before its WebSocket was open"
         self._timer: asyncio.TimerHandle | None = None
@@ -129,7 +177,7 @@ class Opening(asyncio.Protocol):
     def _hand_over(self) -> None:
         stream, known = self._stream, self._stream.peer
         stream.peer = Peer(known.address, known.port, known.listener, known.tls, self._upgrade.headers)
-        socket = WebSocket(self._loop, self._transport, self._bounds, stream)
+        socket = WebSocket(self._shares, self._transport, self._bounds, stream)
         attach(self._transport, socket)
         stream.connection_made(socket)
         if not self.opened.done():  # done: the deadline has passed
@@ -147,20 +195,22 @@ class WebSocket(asyncio.Transport, asyncio.Protocol):
     """A transport for ``stream``, and the protocol of the transport below."""
 
     __slots__ = (
-        "_below", "_closing", "_code", "_frames", "_loop", "_more", "_paused", "_scheduled", "_stream", "_through",
+        "_below", "_closing", "_code", "_error", "_frames", "_lost", "_more", "_paused", "_shares", "_stream",
+        "_through", "_told", "_waits",
     )  # fmt: skip
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, below: asyncio.Transport, bounds: Bounds, stream: Stream
-    ) -> None:
+    def __init__(self, shares: Shares, below: asyncio.Transport, bounds: Bounds, stream: Stream) -> None:
         super().__init__()
-        self._loop = loop
+        self._shares = shares
         self._below = below
         self._stream = stream
         self._frames = FrameProtocol(client=False, extensions=[bounds])
         self._paused = False  # by the stream
-        self._more = False  # frames wait for the next turn
-        self._scheduled = False
+        self._more = False  # frames wait for a later turn
+        self._waits = False  # for ``go_on``
+        self._lost = False  # the transport below is gone
+        self._error: Exception | None = None  # why
+        self._told = False  # the stream knows that
         self._closing = False  # a Close frame was sent: none follows
         self._through = False  # a Close frame has come, or a wrong one: what follows is not read
         self._code = CloseReason.NORMAL_CLOSURE
@@ -172,16 +222,25 @@ class WebSocket(asyncio.Transport, asyncio.Protocol):
             return
         self._frames.receive_bytes(data)
         if not self._more:
-            self._take(FRAMES)
+            self._take()
 
     def eof_received(self) -> None:
         """The other end has half-closed: the transport below closes once what is pending is written."""
-        self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """The other end is gone: what it sent before still counts, in its turn."""
         self._closing = True
-        self._flush()
-        self._stream.connection_lost(exc)
+        self._lost = True
+        self._error = exc
+        if self._more and not self._through:
+            self._wait()
+        else:
+            self._tell()
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            self._stream.connection_lost(self._error)
 
     def pause_writing(self) -> None:
         self._stream.pause_writing()
@@ -189,13 +248,12 @@ class WebSocket(asyncio.Transport, asyncio.Protocol):
     def resume_writing(self) -> None:
         self._stream.resume_writing()
 
-    def _flush(self) -> None:
-        """The other end is gone: what it sent before still counts."""
-        while self._more:
-            self._take(FRAMES)
-
-    def _take(self, most: int) -> None:
-        """Handle at most so many frames; the others wait for the next turn."""
+    def _take(self) -> None:
+        """Handle as many frames as is this connection's share; the others wait for a later turn."""
+        most = self._shares.portion()
+        if most == 0:
+            self._wait_for_more(True)
+            return
         data: list[bytes] = []
         ping: bytes | None = None
         closed: Close | None = None
@@ -211,11 +269,12 @@ class WebSocket(asyncio.Transport, asyncio.Protocol):
                 elif frame.opcode is not Opcode.PONG:
                     data.append(cast(bytes, payload))
                 count += 1
-                if count == most:
+                if count == most or closed is not None:
                     break
         except ParseFailed as error:
             failed = error
-        self._wait_for_more(count == most)
+        self._shares.spend(count + (failed is not None))
+        self._wait_for_more(count == most and closed is None)
         if ping is not None and not self._closing:
             self._below.write(self._frames.pong(ping))
         if data:
@@ -224,25 +283,28 @@ class WebSocket(asyncio.Transport, asyncio.Protocol):
             self._fail(failed)
         elif closed is not None:
             self._closed(closed)
+        if self._lost and not self._more:
+            self._tell()
 
     def _wait_for_more(self, more: bool) -> None:
         before, self._more = self._more, more
         if more:
             self._hold()
-            self._schedule()
+            self._wait()
         elif before:
             self._release()
 
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._go_on)
+    def _wait(self) -> None:
+        if not self._waits:
+            self._waits = True
+            self._shares.wait(self)
 
-    def _go_on(self) -> None:
-        self._scheduled = False
-        if self._more and not self._paused:
+    def go_on(self) -> None:
+        """It is this connection's turn."""
+        self._waits = False
+        if self._more and not self._through and (self._lost or not self._paused):
             try:
-                self._take(FRAMES)
+                self._take()
             except BaseException:
                 self.abort()  # as the transport below does when ``data_received`` fails
                 raise
@@ -289,7 +351,10 @@ class WebSocket(asyncio.Transport, asyncio.Protocol):
 
     def abort(self) -> None:
         self._closing = True
+        self._through = True
         self._below.abort()
+        if self._lost:
+            self._tell()
 
     def is_closing(self) -> bool:
         return self._below.is_closing()
@@ -301,7 +366,7 @@ class WebSocket(asyncio.Transport, asyncio.Protocol):
     def resume_reading(self) -> None:
         self._paused = False
         if self._more:
-            self._schedule()
+            self._wait()
         else:
             self._release()
 

@@ -18,7 +18,7 @@ from wsproto.frame_protocol import CloseReason
 from mesh.transport.listen import HeaderRule, Listen
 from mesh.transport.stream import HOLD_BROKER, Stream, StreamGroup
 from mesh.transport.upgrade import LARGEST, MOST, BadRequest, Rules, Upgrade
-from mesh.transport.websocket import FRAMES, Bounds, WebSocket
+from mesh.transport.websocket import FRAMES, Bounds, Shares, WebSocket
 from mesh.transport.wheel import Wheel
 from mesh.wire.limits import PacketLimits
 from mesh.wire.proxy import LONGEST, ProxyError, ProxyReader
@@ -412,7 +412,7 @@ class Connection:
         loop = cast(asyncio.AbstractEventLoop, self.loop)
         self.stream = Receiver(StreamGroup(loop, _WHEEL), dice, holds)
         self.below = Below()
-        self.socket = WebSocket(loop, cast(asyncio.Transport, self.below), _BOUNDS, self.stream)
+        self.socket = WebSocket(Shares(loop), cast(asyncio.Transport, self.below), _BOUNDS, self.stream)
         self.stream.connection_made(self.socket)
 
     def run(self, parts: list[bytes]) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from ssl import SSLContext, create_default_context
 from struct import pack
@@ -276,6 +276,54 @@ def test_many_frames_of_one_read_take_several_turns_and_keep_their_order() -> No
             client.send(*(frame(BINARY, b"%06d" % number) for number in range(count)))
             data = await client.bytes(6 * count)
             assert data == b"".join(b"%06d" % number for number in range(count))
+
+    run(timed(steps()))
+
+
+def test_connections_share_the_frames_of_a_turn() -> None:
+    """Empty frames are cheap to send: however many come, from however many connections, the others have their turn."""
+
+    async def steps() -> None:
+        async with hall() as where, AsyncExitStack() as stack:
+            greedy = [await stack.enter_async_context(connected(where)) for _ in range(8)]
+            modest = await stack.enter_async_context(connected(where))
+            turns: list[int] = []
+            counted = 0
+
+            def count(data: bytes) -> None:
+                nonlocal counted
+                counted += len(data)
+
+            for stream in where.made[:8]:
+                stream.received = count  # type: ignore[method-assign]
+
+            def turn() -> None:
+                nonlocal counted
+                turns.append(counted)
+                counted = 0
+                asyncio.get_running_loop().call_soon(turn)
+
+            turn()
+            for client in greedy:
+                client.send(frame(BINARY, b"x") * 5000)
+            await until(lambda: counted > 0, "the first frames")
+            modest.send(frame(BINARY, b"modest"))
+            assert await modest.bytes(6) == b"modest"
+            assert where.group.bytes_in < 8 * 5000, "they have not all had their frames handled before it"
+            await until(lambda: where.group.bytes_in == 8 * 5000 + 6, "all frames")
+            assert max(turns) <= 2 * FRAMES
+
+    run(timed(steps()))
+
+
+def test_an_aborted_connection_handles_no_more_frames() -> None:
+    async def steps() -> None:
+        async with hall() as where, connected(where) as client:
+            client.send(frame(BINARY, b"x") * 5000)
+            await until(lambda: where.group.bytes_in > 0, "the first frames")
+            where.made[0].abort()
+            await until(lambda: not where.group.streams, "the end of the stream")
+            assert where.group.bytes_in < 5000
 
     run(timed(steps()))
 
