@@ -1,7 +1,8 @@
 """How often wrong passwords are tried: from one address, for one user, and for one user from one address.
 
-It knows addresses, names and times: never passwords. A password that comes when too many wrong ones came before it is
-refused unseen, so that guessing is slow however many connections guess. What always holds:
+A forged token counts as a wrong password. It knows addresses, names and times: never passwords. A password that comes
+when too many wrong ones came before it is refused unseen, so that guessing is slow however many connections guess. What
+always holds:
 
 - each table is bounded, and so is each of its keys;
 - an unknown name is treated like a known one, so that a refusal does not tell which names exist;
@@ -140,7 +141,7 @@ class Attempts:
             self.refusals += 1
             raise Refused(
                 CONNECTION_RATE_EXCEEDED,
-                f"too many wrong passwords came from {address or 'this machine'} or for {name!r:.80}; "
+                f"too many wrong passwords or tokens came from {address or 'this machine'} or for {name!r:.80}; "
                 f"the next one is looked at in {wait:.0f} s",
             )
 

@@ -44,7 +44,9 @@ class ProviderStatus(Status):
 class AttemptsStatus(Status):
     """Log-ins with passwords, of back ends at a core or of vehicles at a front door."""
 
-    wrong: Annotated[int, counter("mesh_wrong_passwords_total", "Wrong passwords of back ends or vehicles.")]
+    wrong: Annotated[
+        int, counter("mesh_wrong_passwords_total", "Wrong passwords, and forged tokens, of back ends or vehicles.")
+    ]
     unseen: Annotated[
         int,
         counter(

@@ -34,6 +34,11 @@ class TokenError(ValueError):
 
 
 @final
+class ForgedToken(TokenError):
+    """Its signature is not that of the key that it names: no issuer made it."""
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class TokenRule:
     """Which tokens are valid, and what they say.
@@ -108,11 +113,16 @@ class Token:
         if self.is_of_issuer and algorithm not in rule.algorithms:
             raise TokenError(_wrong_algorithm(algorithm, rule))
 
+    def claimed(self) -> str:
+        """The vehicle that it names, which is not to be believed; empty if it names none."""
+        found = claim_at(self._claims, self._rule.vehicle)
+        return found if isinstance(found, str) else ""
+
     def says(self, key: Key, now: float) -> Said:
         """What the token says, if it is signed with ``key`` and valid at ``now``, in seconds since 1970. Raises
         ``TokenError``."""
         if not key.has_signed(self.algorithm, self._signed, self._signature):
-            raise TokenError(f"the signature of the token is not that of the key {key.id or key.thumbprint!r:.80}")
+            raise ForgedToken(f"the signature of the token is not that of the key {key.id or key.thumbprint!r:.80}")
         claims, rule = self._claims, self._rule
         if not self.is_of_issuer:
             raise TokenError(f"the token is of the issuer {claims.get('iss')!r:.80}, not of {', '.join(rule.issuers)}")

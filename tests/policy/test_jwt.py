@@ -11,8 +11,9 @@ import pytest
 from aiohttp import web
 
 from mesh.broker.claim import Claim
-from mesh.broker.peer import NOWHERE
+from mesh.broker.peer import NOWHERE, Peer
 from mesh.policy import jwks
+from mesh.policy.attempts import Attempts
 from mesh.policy.chain import Chain
 from mesh.policy.jwks import KeyFile, KeySource, KeyUrl
 from mesh.policy.jwt import METHOD, Tokens
@@ -69,6 +70,35 @@ class Now:
 
 
 # The verdict
+
+
+def test_a_client_that_goes_on_with_forged_tokens_is_refused_before_they_are_checked() -> None:
+    """A signature takes the loop longer than most that a client can ask for before it is known."""
+    clock = Now()
+    attempts = Attempts(8, clock)
+    tokens = Tokens("tokens", RULE, Given(public("ES256", "k")), attempts=attempts)
+    right, forged = token(claims("V1"), id="k"), token(claims("V1"), number=1, id="k")
+    here, there = Peer("192.0.2.1", 1), Peer("198.51.100.1", 1)
+
+    def code(data: bytes, peer: Peer) -> int:
+        try:
+            return 0 if isinstance(tokens.decide(Connect(password=data), peer), Claim) else -1
+        except Refused as refused:
+            return refused.reason
+
+    assert code(right, there) == 0
+    assert [code(forged, here) for _ in range(5)] == [0x87, 0x87, 0x9F, 0x9F, 0x9F]
+    assert code(token(claims("V1", jti="2"), id="k"), here) == 0x9F
+    assert code(token(claims("V1", jti="3"), id="k"), there) == 0, "others are not slowed"
+    assert code(token(claims("V2"), id="k"), here) == 0
+    proof = tokens.begin(here)
+    with pytest.raises(Refused) as caught:
+        proof.step(forged)
+    assert caught.value.reason == 0x9F
+    expired = [code(token(claims("V3", exp=int(time.time()) - 100 - number), id="k"), here) for number in range(9)]
+    assert expired == [0x87] * 9, "an issuer made them"
+    clock.now += 60
+    assert code(token(claims("V1", jti="4"), id="k"), here) == 0
 
 
 def test_a_token_in_the_password_is_a_claim_that_ends_with_the_token() -> None:
@@ -145,15 +175,15 @@ def test_a_claim_holds_as_long_as_the_key_that_signed_its_token() -> None:
     told: list[int] = []
     tokens.changed = lambda: told.append(1)
     data = token(claims(), id="old")
-    claim = tokens.claim_of(data, True)
+    claim = tokens.claim_of(data, "", True)
     keys.give(public("ES256", "old"), public("ES256", "new", 1))
     assert tokens.holds(claim)
-    assert tokens.claim_of(data, True).name == "V1"
+    assert tokens.claim_of(data, "", True).name == "V1"
     keys.give(public("ES256", "old", 2), public("ES256", "new", 1))  # another key with the same identifier
     assert not tokens.holds(claim)
     with pytest.raises(Refused):
-        tokens.claim_of(data, True)
-    assert tokens.claim_of(token(claims(), id="new", number=1), True).name == "V1"
+        tokens.claim_of(data, "", True)
+    assert tokens.claim_of(token(claims(), id="new", number=1), "", True).name == "V1"
     assert len(told) == 2
     keys.give(public("ES256", "new", 1), public("ES256", "old", 2))  # nothing new
     assert len(told) == 2
