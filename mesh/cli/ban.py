@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import socket
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Final
 
-from mesh.cli.guarded import asked
-from mesh.cli.which import WrongLine, option
+from mesh.cli.guarded import asked, asked_of
+from mesh.cli.which import WrongLine, option, reached_mesh
+from mesh.policy.pattern import Pattern
 from mesh.registry.audit import act, user
-from mesh.registry.bans import KINDS, LONGEST, Ban, BanStore, normal
+from mesh.registry.bans import FINGERPRINT, KINDS, LONGEST, SERIAL, VEHICLE, Ban, BanStore, normal, told
 from mesh.registry.client import EtcdClient
+from mesh.topology.topology import Topology
 from mesh.topology.units import duration
 
 NO_BAN: Final = 4
@@ -33,10 +37,13 @@ examples:
 A ban is in force on every front door and core within a second, also on those that start later, and while etcd is away.
 A client that connects is told 0x8A (3.1.1: code 5); one that is connected 0x98, as MQTT has 0x8A for CONNACK only. A
 ban publishes no will, and leaves sessions and what is queued for them.
-Behind a load balancer, ban addresses only if it sends them on (proxy: in the topology).
+Behind a load balancer, ban addresses only if it sends them on (proxy: in the topology); if it ends TLS, it sends no
+serial number or fingerprint, so ban the vehicle, or revoke the certificate at the load balancer.
 
 exit codes: 0 done, 1 etcd did not answer, 2 wrong command line, 3 no such mesh runs, 4 remove: there is no such ban
 """
+
+_LONGEST: Final = 36_500 * 86_400.0  # seconds: dates far beyond have no form, and etcd knows no such leases
 
 _ACTIONS: Final = ("add", "list", "remove")
 
@@ -44,7 +51,10 @@ _ACTIONS: Final = ("add", "list", "remove")
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=_ACTIONS, help="what to do")
     kinds = tuple(kind.replace("_", "-") for kind in KINDS)
-    parser.add_argument("kind", metavar="KIND", nargs="?", choices=kinds, help=f"by what: {', '.join(kinds)}")
+    parser.add_argument(
+        "kind", metavar="KIND", nargs="?", choices=kinds, type=lambda text: text.replace("_", "-"),
+        help=f"by what: {', '.join(kinds)}",
+    )  # fmt: skip
     parser.add_argument("value", metavar="VALUE", nargs="?", help="the vehicle, client id, address, … to ban")
     parser.add_argument("--reason", metavar="TEXT", default="", help="why, for other operators; no client sees it")
     parser.add_argument(
@@ -61,6 +71,8 @@ def _time(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from error
     if found < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is too short: a ban lasts a second or more")
+    if found > _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is too long: leave --for out, and the ban has no end")
     return found
 
 
@@ -94,20 +106,41 @@ def _add(arguments: argparse.Namespace, ban: Ban) -> int:
     async def add(client: EtcdClient, mesh: str) -> None:
         await BanStore(client, mesh).add(ban, act("mesh ban add", what))
 
-    asked(arguments.topology, add)
+    mesh = reached_mesh(arguments.topology)
+    asked_of(mesh, add)
     print(json.dumps(asdict(ban)) if arguments.json else f"banned: {what}")
+    for doubt in _doubts(mesh.topology, ban):
+        print(doubt, file=sys.stderr)
     return 0
 
 
+def _doubts(topology: Topology, ban: Ban) -> Iterator[str]:
+    """Why a ban may not do what it is meant to."""
+    identity = topology.identity
+    if ban.kind == VEHICLE and not Pattern(identity.pattern).matches(ban.value):
+        yield f"no vehicle has this name, as identity.pattern is {identity.pattern}: look for a slip"
+    if ban.kind in (SERIAL, FINGERPRINT):
+        listeners = [one for door in topology.front_doors for one in door.listen]
+        listeners += [one for core in topology.cores for one in core.listen]
+        blind = [str(one.listen()) for one in listeners if one.proxy and one.tls is None]
+        if blind:
+            yield (
+                f"not at {', '.join(blind)}: a load balancer that ends TLS tells the name of a certificate only; ban "
+                "the vehicle, or revoke the certificate there"
+            )
+
+
 def _remove(arguments: argparse.Namespace, kind: str, value: str) -> int:
+    what = told(kind, value)
+
     async def remove(client: EtcdClient, mesh: str) -> bool:
-        return await BanStore(client, mesh).remove(kind, value, act("mesh ban remove", f"{kind} {value}"))
+        return await BanStore(client, mesh).remove(kind, value, act("mesh ban remove", what))
 
     removed = asked(arguments.topology, remove)
     if arguments.json:
         print(json.dumps({"kind": kind, "value": value, "removed": removed}))
     else:
-        print(f"no longer banned: {kind} {value}" if removed else f"there is no ban of {kind} {value}")
+        print(f"no longer banned: {what}" if removed else f"there is no ban of {what}")
     return 0 if removed else NO_BAN
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from mesh.cli.failed import Failed
-from mesh.cli.which import reached_mesh
+from mesh.cli.which import RunningMesh, reached_mesh
 from mesh.cluster.known import ask
 from mesh.cluster.run import Run, running, topology_of
 from mesh.registry.audit import AuditLog, act
@@ -29,7 +29,11 @@ _NOTE: Final = 2.0  # seconds: the change is made already
 
 def asked(file: str | None, question: Callable[[EtcdClient, str], Awaitable[Result]]) -> Result:
     """The answer to a question, which gets a client and the mesh's name. Raises ``Failed``, ``Unclear``."""
-    found = reached_mesh(file)
+    return asked_of(reached_mesh(file), question)
+
+
+def asked_of(found: RunningMesh, question: Callable[[EtcdClient, str], Awaitable[Result]]) -> Result:
+    """The same of a mesh that is found already. Raises ``Failed``."""
     try:
         if found.silent:
             raise RegistryError("etcd, which keeps it, does not answer")

@@ -61,7 +61,7 @@ class Ban:
     expires: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.value}" + (f" ({self.reason})" if self.reason else "")
+        return told(self.kind, self.value) + (f" ({self.reason})" if self.reason else "")
 
 
 @final
@@ -77,7 +77,14 @@ class Kick:
     lease: int = 0
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.value}"
+        return told(self.kind, self.value)
+
+
+def told(kind: str, value: str) -> str:
+    """A kind and a value for people: in the words of the command; a value with spaces or control characters, which
+    would deceive the reader or change the terminal, in quotes and escaped."""
+    plain = value.isprintable() and not any(character.isspace() for character in value)
+    return f"{kind.replace('_', '-')} {value if plain else repr(value)}"
 
 
 def normal(kind: str, value: str) -> str:
@@ -96,16 +103,22 @@ def normal(kind: str, value: str) -> str:
         if len(digits) != 64 or not _HEX.issuperset(digits):
             raise ValueError(f"{value!r} is no fingerprint; write the 64 hexadecimal digits of the SHA-256")
         return digits
-    if not value or len(value.encode(errors="replace")) > LONGEST or "\0" in value:
-        raise ValueError(f"the value of a ban by {kind} has 1 to {LONGEST} bytes and no NUL")
+    if not value or "\0" in value or not _is_text(value) or len(value.encode()) > LONGEST:
+        raise ValueError(f"a {kind.replace('_', ' ')} has 1 to {LONGEST} bytes of UTF-8, without NUL")
     return value
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be a text of MQTT: bytes of a command line that are no UTF-8 are surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def network(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """An address or network, such as ``192.0.2.7``, ``10.0.0.0/8`` or ``2001:db8::/32``. An IPv4 address in IPv6 is the
-    IPv4 address. Raises ``ValueError``."""
+    IPv4 address; the zone of a link-local one (``fe80::1%eth0``) does not count. Raises ``ValueError``."""
+    address, slash, length = value.partition("/")
     try:
-        found = ipaddress.ip_network(value.strip("[]"), strict=False)
+        found = ipaddress.ip_network(address.strip("[]").partition("%")[0] + slash + length, strict=False)
     except ValueError:
         raise ValueError(
             f"{value!r} is no address or network; write one, such as 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32"

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from mesh.cli import guarded
+from mesh.cli import ban, guarded
 from mesh.cli.main import main
 from mesh.cluster.run import load_run
+from mesh.registry.bans import Ban
 from mesh.topology.load import load
 from mesh.wire.packets import MQTT5, Connack, Connect, Disconnect
 from mesh.wire.reasons import ADMINISTRATIVE_ACTION, BANNED
-from tests.cli.running import running_mesh
+from tests.cli.running import TOPOLOGY, running_mesh
 from tests.support.bare import Bare
 from tests.support.loop import run
 
@@ -57,7 +58,7 @@ def test_bans_are_added_listed_and_removed(mesh: str, capsys: Captured) -> None:
     assert "@" in car["by"]
     assert car["expires"] - car["since"] == pytest.approx(7200)
     assert main(["ban", "list", *at]) == 0
-    assert "client_id a/b, for ever, by " in capsys.readouterr().out
+    assert "client-id a/b, for ever, by " in capsys.readouterr().out
     for kind, value in (("vehicle", "CAR-1"), ("client-id", "a/b"), ("address", "203.0.113.77/24")):
         assert main(["ban", "remove", kind, value, *at]) == 0
     capsys.readouterr()
@@ -73,6 +74,11 @@ def test_bans_are_added_listed_and_removed(mesh: str, capsys: Captured) -> None:
         (["ban", "add", "address", "here"], "'here' is no address or network"),
         (["ban", "add", "fingerprint", "ab"], "64 hexadecimal digits"),
         (["ban", "add", "vehicle", "CAR", "--reason", "a\nb"], "in one line"),
+        (["ban", "add", "client-id", ""], "a client id has 1 to 512 bytes of UTF-8"),
+        (["ban", "add", "vehicle", "x" * 513], "a vehicle has 1 to 512 bytes"),
+        (["ban", "add", "vehicle", "\udcff"], "of UTF-8"),
+        (["kick", ""], "a vehicle has 1 to 512 bytes of UTF-8"),
+        (["kick", "--client-id", "a\udcff"], "a client id has 1 to 512 bytes of UTF-8"),
         (["ban", "remove", "vehicle", "CAR", "--for", "2h"], "are for 'mesh ban add'"),
         (["ban", "list", "vehicle"], "it takes no kind"),
         (["kick"], "write one of"),
@@ -84,8 +90,51 @@ def test_a_wrong_command_line_says_what_is_right(mesh: str, capsys: Captured, wo
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("duration", ["0s", "500ms", "soon"])
-def test_a_ban_lasts_a_second_or_more(mesh: str, duration: str) -> None:
+def test_values_that_would_deceive_the_reader_are_shown_in_quotes_and_no_terminal_is_changed(
+    mesh: str, capsys: Captured
+) -> None:
+    at = ["--topology", mesh]
+    values = {
+        "a b": "'a b'", " a": "' a'", "a\x1b[31m": "'a\\x1b[31m'", "a\u202eb": "'a\\u202eb'",
+        "Zo\u00eb/1": "Zo\u00eb/1",
+    }  # fmt: skip
+    for value in values:
+        assert main(["ban", "add", "client_id", value, *at]) == 0
+    assert main(["ban", "list", *at]) == 0
+    assert main(["audit", *at]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    for value, shown in values.items():
+        assert out.count(f"client-id {shown}, for ever") == 3  # the answer, the list and the log
+        assert main(["ban", "remove", "client-id", value, *at]) == 0
+
+
+def test_a_ban_that_no_client_can_have_is_doubted(mesh: str, capsys: Captured) -> None:
+    at = ["--topology", mesh]
+    for value, doubted in (("CAR-1", False), ("car-1", True), ("CAR 1", True)):
+        assert main(["ban", "add", "vehicle", value, *at]) == 0
+        assert ("identity.pattern is [A-Z0-9-]{3,32}" in capsys.readouterr().err) is doubted
+        assert main(["ban", "remove", "vehicle", value, *at]) == 0
+    assert main(["ban", "add", "serial", "0a", *at]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["ban", "remove", "serial", "0a", *at]) == 0
+
+
+def test_a_ban_of_a_certificate_names_the_listeners_that_do_not_know_it(tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(TOPOLOGY.format(door=21883, core=21884, identity=", providers: [anonymous]").replace(
+        'mqtt: "127.0.0.1:21883"', 'mqtt: "127.0.0.1:21883", proxy: [127.0.0.0/8]'
+    ))  # fmt: skip
+    topology = load(file)
+    for kind in ("serial", "fingerprint"):
+        (doubt,) = ban._doubts(topology, Ban(kind, "0a", "", "", 0.0))
+        assert doubt.startswith("not at mqtt://127.0.0.1:21883: a load balancer that ends TLS")
+    assert list(ban._doubts(topology, Ban("address", "192.0.2.7", "", "", 0.0))) == []
+
+
+@pytest.mark.parametrize("duration", ["0s", "500ms", "soon", "36501d", "100000000d"])
+def test_a_ban_lasts_from_a_second_to_a_hundred_years(mesh: str, duration: str) -> None:
     with pytest.raises(SystemExit):
         main(["ban", "add", "vehicle", "CAR", "--for", duration, "--topology", mesh])
 
