@@ -177,7 +177,8 @@ class ListenerStatus(Status):
         int,
         counter(
             "mesh_listener_turned_away_total",
-            "Connections that ended before MQTT could begin: PROXY protocol, TLS or WebSocket was refused, or late.",
+            "Connections that ended before MQTT could begin: the address is banned, or PROXY protocol, TLS or "
+            "WebSocket was refused, or late.",
             ("link", "listener"),
         ),
     ] = 0

@@ -83,6 +83,9 @@ def test_a_mesh_in_the_background_runs_from_up_to_down(file: Path) -> None:
     assert (code, "runs as the file describes" in out) == (0, True), err
     code, out, _ = done("status", "--json", str(file))
     assert (code, json.loads(out)["supervisor"]) == (0, run.supervisor)
+    code, out, _ = done("audit", str(file), "--json")
+    acts = [(act["command"], act["what"]) for act in json.loads(out)]
+    assert acts == [("mesh up", f"the mesh has started; {file}"), ("mesh up", "revision 1: the settings as a whole")]
     assert done("down", "--topology", str(file))[0] == 0
     assert not session(run)
     assert not psutil.pid_exists(etcd)
