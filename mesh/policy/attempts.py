@@ -1,8 +1,8 @@
 """How often wrong passwords are tried: from one address, for one user, and for one user from one address.
 
-A forged token counts as a wrong password. It knows addresses, names and times: never passwords. A password that comes
-when too many wrong ones came before it is refused unseen, so that guessing is slow however many connections guess. What
-always holds:
+A forged token is a wrong password here; tokens have tables of their own. It knows addresses, names and times: never
+passwords. A password that comes when too many wrong ones came before it is refused unseen, so that guessing is slow
+however many connections guess. What always holds:
 
 - each table is bounded, and so is each of its keys;
 - an unknown name is treated like a known one, so that a refusal does not tell which names exist;

@@ -45,7 +45,7 @@ class AttemptsStatus(Status):
     """Log-ins with passwords, of back ends at a core or of vehicles at a front door."""
 
     wrong: Annotated[
-        int, counter("mesh_wrong_passwords_total", "Wrong passwords, and forged tokens, of back ends or vehicles.")
+        int, counter("mesh_wrong_passwords_total", "Wrong passwords of back ends or vehicles.")
     ]
     unseen: Annotated[
         int,

@@ -111,7 +111,7 @@ def planned(spec: ProviderSpec, place: str, named: Named, attempts: Attempts) ->
 
     def make(before: Provider | None) -> Provider:
         if spec.jwt is not None:
-            return spec.jwt.provider(spec.name, before, attempts)
+            return spec.jwt.provider(spec.name, before)
         if spec.http is not None:
             return spec.http.provider(spec.name, named)
         if spec.certificate:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, final
 
-from mesh.policy.attempts import Attempts
 from mesh.policy.providers import Named, Provider
 from mesh.policy.secrettext import SecretText
 from mesh.topology import effects
@@ -45,14 +44,13 @@ class JwtSpec:
             return KeyUrl(self.keys, self.algorithms, self.ca, refresh=self.refresh)
         return KeyFile(Path(self.keys), self.algorithms)
 
-    def provider(self, name: str, before: Provider | None = None, attempts: Attempts | None = None) -> Provider:
-        """The provider with this name, which replaces ``before``. ``attempts`` slows who forges tokens. Raises
-        ``ValueError`` for a rule that is not safe."""
+    def provider(self, name: str, before: Provider | None = None) -> Provider:
+        """The provider with this name, which replaces ``before``. Raises ``ValueError`` for a rule that is not safe."""
         from mesh.policy.jwt import Tokens
         from mesh.policy.token import TokenRule
 
         rule = TokenRule(self.issuer, self.audience, self.algorithms, self.leeway, self.identity, self.roles)
-        return Tokens(name, rule, self.source(), attempts=attempts).replace(before)
+        return Tokens(name, rule, self.source()).replace(before)
 
 
 @final

@@ -16,13 +16,13 @@ from mesh.policy import jwks
 from mesh.policy.attempts import Attempts
 from mesh.policy.chain import Chain
 from mesh.policy.jwks import KeyFile, KeySource, KeyUrl
-from mesh.policy.jwt import METHOD, Tokens
+from mesh.policy.jwt import FORGED, METHOD, Tokens
 from mesh.policy.keyset import MAX_BYTES, read_keys
 from mesh.policy.token import MAX_TOKEN, TokenRule
 from mesh.transport.authentication import Later
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
-from mesh.wire.reasons import NOT_AUTHORIZED, SERVER_BUSY
+from mesh.wire.reasons import CONNECTION_RATE_EXCEEDED, NOT_AUTHORIZED, SERVER_BUSY
 from tests.support.loop import run
 from tests.support.tokens import AUDIENCE, ISSUER, SECRET, claims, key_set, public, token
 from tests.support.waiting import until
@@ -99,6 +99,18 @@ def test_a_client_that_goes_on_with_forged_tokens_is_refused_before_they_are_che
     assert expired == [0x87] * 9, "an issuer made them"
     clock.now += 60
     assert code(token(claims("V1", jti="4"), id="k"), here) == 0
+
+
+def test_some_forged_tokens_are_told_what_they_are() -> None:
+    """A client with a broken clock or key, and a test, is not taken for an attacker at once."""
+    tokens = Tokens("tokens", RULE, Given(public("ES256", "k")))
+    for _ in range(FORGED // 4):
+        with pytest.raises(Refused) as caught:
+            tokens.decide(Connect(password=token(claims(), number=1, id="k")), NOWHERE)
+        assert caught.value.reason == NOT_AUTHORIZED
+    with pytest.raises(Refused) as caught:
+        tokens.decide(Connect(password=token(claims(), number=1, id="k")), NOWHERE)
+    assert caught.value.reason == CONNECTION_RATE_EXCEEDED
 
 
 def test_a_token_in_the_password_is_a_claim_that_ends_with_the_token() -> None:
