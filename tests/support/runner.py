@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import json
 import logging
 import os
@@ -18,17 +19,19 @@ from pathlib import Path
 
 import uvloop
 
-from mesh.core.node import CoreNode
-from mesh.edge.node import EdgeNode
+from mesh.cluster.node import Node
 from mesh.figures.status import by_series
-from mesh.frontdoor.node import DoorNode
 from mesh.node.config import NodeConfig
 from mesh.policy.secrets import MeshSecret
 from mesh.topology.load import load
 from mesh.topology.nodes import nodes
 
-Make = Callable[[NodeConfig], CoreNode | EdgeNode | DoorNode]
-ROLES: dict[str, Make] = {"edge": EdgeNode, "core": CoreNode, "door": DoorNode}
+Make = Callable[[NodeConfig], Node]
+ROLES = {
+    "edge": ("mesh.edge.node", "EdgeNode"),
+    "core": ("mesh.core.node", "CoreNode"),
+    "door": ("mesh.frontdoor.node", "DoorNode"),
+}
 SECRET = b"e2e!" * 8
 GRACE = 3.0
 
@@ -47,7 +50,7 @@ async def main(
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     topology = load(file)
     spec = next(spec for spec in nodes(topology) if spec.name == name)
-    node = (make or ROLES[spec.role])(NodeConfig(topology, spec, (endpoint,), folder, MeshSecret(SECRET)))
+    node = (make or maker(spec.role))(NodeConfig(topology, spec, (endpoint,), folder, MeshSecret(SECRET)))
     beats = asyncio.create_task(beat(alive))
     await node.start()
     while not ended.is_set() and os.getppid() == parent:
@@ -60,6 +63,13 @@ async def main(
             await asyncio.wait_for(ended.wait(), 0.2)
     await node.stop(GRACE)
     beats.cancel()
+
+
+def maker(role: str) -> Make:
+    """What makes a node of this role. The code of the others is not loaded: nodes are started very often."""
+    module, name = ROLES[role]
+    found: Make = getattr(importlib.import_module(module), name)
+    return found
 
 
 async def beat(alive: Callable[[], None]) -> None:
