@@ -232,7 +232,7 @@ def test_packets_sent_during_the_look_up_keep_their_order() -> None:
             await until(lambda: node.engine.payloads("app") == [b"%d" % n for n in range(20)])
             gate.clear()
             flood = await Bare().connect(node.port)
-            data = encode(Connect(4, "flood"), 4) + encode(Ping(PINGREQ), 4) * 500_000
+            data = encode(Connect(4, "flood"), 4) + encode(Ping(PINGREQ), 4) * EARLY  # twice as many bytes
             before = node.endpoint.group.bytes_in
             flood.raw(data)
             await until(lambda: node.endpoint.status(CLIENT).held.identity == 1)
