@@ -164,12 +164,13 @@ def _filled(grant: Grant, vehicle: str, client_id: str) -> Grant:
 
 def _with(grant: Grant, place: str, values: list[str]) -> Grant:
     return Grant(
-        _allowing(grant.publish, place, values), _allowing(grant.subscribe, place, values),
-        _refusing(grant.refused, place, values), grant.reason, grant.fleet, grant.qos, grant.retain, grant.will,
+        _each(grant.publish, place, values, False), _each(grant.subscribe, place, values, False),
+        _each(grant.refused, place, values, True), grant.reason, grant.fleet, grant.qos, grant.retain, grant.will,
     )  # fmt: skip
 
 
-def _allowing(filters: tuple[str, ...], place: str, values: list[str]) -> tuple[str, ...]:
+def _each(filters: tuple[str, ...], place: str, values: list[str], refusing: bool) -> tuple[str, ...]:
+    """The filters with each value in the place. One that is no level is left out, or refuses all that it may mean."""
     found: list[str] = []
     for filter in filters:
         levels = filter.split("/")
@@ -177,23 +178,11 @@ def _allowing(filters: tuple[str, ...], place: str, values: list[str]) -> tuple[
             found.append(filter)
             continue
         for value in values:
-            if _is_level(value) and not (levels[0] == place and value.startswith("$")):
+            if not _is_level(value):
+                if refusing:
+                    found.append("/".join([*levels[: levels.index(place)], "#"]))
+            elif refusing or levels[0] != place or not value.startswith("$"):
                 found.append("/".join([value if level == place else level for level in levels]))
-    return _once(found)
-
-
-def _refusing(filters: tuple[str, ...], place: str, values: list[str]) -> tuple[str, ...]:
-    found: list[str] = []
-    for filter in filters:
-        levels = filter.split("/")
-        if place not in levels:
-            found.append(filter)
-            continue
-        for value in values:
-            if _is_level(value):
-                found.append("/".join([value if level == place else level for level in levels]))
-            else:
-                found.append("/".join([*levels[: levels.index(place)], "#"]))
     return _once(found)
 
 
