@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -321,112 +323,104 @@ def answers(*keys: dict[str, object], status: int = 200) -> web.Response:
     return web.Response(body=key_set(*keys), content_type="application/jwk-set+json", status=status)
 
 
-def test_keys_come_from_a_url_and_an_unknown_one_is_looked_for(tmp_path: Path) -> None:
+class Issuer:
+    """The keys that a server has at present, and the provider that gets them from there."""
+
+    def __init__(self, server: WebServer, published: list[dict[str, object]], source: KeyUrl) -> None:
+        self.server = server
+        self.published = published
+        self.source = source
+        self.tokens = Tokens("tokens", RULE, source)
+
+
+@asynccontextmanager
+async def issuing(folder: Path, interval: float, refresh: float = 300.0, retry: float = 5.0) -> AsyncIterator[Issuer]:
+    """A server with the key ``a``, and a started provider."""
     published = [public("ES256", "a")]
 
-    async def main() -> None:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            return answers(*published)
+    async def handle(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.02)  # many clients wait for one answer
+        return answers(*published)
 
-        async with WebServer(handle, tmp_path) as server:
-            tokens = Tokens("tokens", RULE, keys := KeyUrl(server.url, RULE.algorithms, server.ca, interval=0.0))
-            await tokens.start()
-            try:
-                old = await allowed(tokens, token(claims("V1"), id="a"))
-                assert (old.name, server.asked) == ("V1", 1)
-                published.insert(0, public("ES256", "b", 1))
-                found = await asyncio.gather(
-                    *(allowed(tokens, token(claims(f"V{n}"), id="b", number=1)) for n in range(50))
-                )
-                assert [claim.name for claim in found] == [f"V{n}" for n in range(50)]
-                assert server.asked == 2
-                assert tokens.holds(old)
-                assert keys.fault == ""
-            finally:
-                await tokens.stop()
+    async with WebServer(handle, folder) as server:
+        source = KeyUrl(server.url, RULE.algorithms, server.ca, refresh=refresh, retry=retry, interval=interval)
+        issuer = Issuer(server, published, source)
+        await issuer.tokens.start()
+        try:
+            yield issuer
+        finally:
+            await issuer.tokens.stop()
+
+
+def test_keys_come_from_a_url_and_an_unknown_one_is_looked_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with issuing(tmp_path, interval=0.0) as issuer:
+            tokens, server = issuer.tokens, issuer.server
+            old = await allowed(tokens, token(claims("V1"), id="a"))
+            assert (old.name, server.asked) == ("V1", 1)
+            issuer.published.insert(0, public("ES256", "b", 1))
+            found = await asyncio.gather(
+                *(allowed(tokens, token(claims(f"V{n}"), id="b", number=1)) for n in range(50))
+            )
+            assert [claim.name for claim in found] == [f"V{n}" for n in range(50)]
+            assert server.asked == 2
+            assert tokens.holds(old)
+            assert issuer.source.fault == ""
 
     run(main())
 
 
 def test_a_flood_of_unknown_keys_asks_the_url_once_in_an_interval(tmp_path: Path) -> None:
     async def main() -> None:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            await asyncio.sleep(0.05)
-            return answers(public("ES256", "a"))
-
-        async with WebServer(handle, tmp_path) as server:
-            tokens = Tokens("tokens", RULE, keys := KeyUrl(server.url, RULE.algorithms, server.ca, interval=60.0))
-            await tokens.start()
-            try:
-                keys._asked -= 60.0  # as if an interval had passed since the fetch of the start
-                for _ in range(3):
-                    reasons = await asyncio.gather(
-                        *(refused(tokens, token(claims(), id=f"unknown {n}")) for n in range(200))
-                    )
-                    assert set(reasons) == {NOT_AUTHORIZED}
-                    assert tokens.decide(Connect(password=token(claims(), id="a")), NOWHERE) is not None
-                assert keys.fetches == server.asked == 2
-            finally:
-                await tokens.stop()
+        async with issuing(tmp_path, interval=60.0) as issuer:
+            tokens, keys = issuer.tokens, issuer.source
+            keys._asked -= 60.0  # as if an interval had passed since the fetch of the start
+            for _ in range(3):
+                reasons = await asyncio.gather(
+                    *(refused(tokens, token(claims(), id=f"unknown {n}")) for n in range(200))
+                )
+                assert set(reasons) == {NOT_AUTHORIZED}
+                assert tokens.decide(Connect(password=token(claims(), id="a")), NOWHERE) is not None
+            assert keys.fetches == issuer.server.asked == 2
 
     run(main())
 
 
 def test_an_exchange_with_an_unknown_key_waits_for_a_newer_set(tmp_path: Path) -> None:
-    published = [public("ES256", "a")]
-
     async def main() -> None:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            return answers(*published)
-
-        async with WebServer(handle, tmp_path) as server:
-            tokens = Tokens("tokens", RULE, keys := KeyUrl(server.url, RULE.algorithms, server.ca, interval=0.0))
-            await tokens.start()
-            try:
-                published.append(public("ES256", "b", 1))
-                data = token(claims(), id="b", number=1)
-                proof, other = tokens.begin(NOWHERE), tokens.begin(NOWHERE)
-                with pytest.raises(Later) as caught:
-                    proof.step(data)
-                await caught.value.ready
-                assert len(keys.present) == 2
-                assert proof.step(data) == (b"", True)
-                unknown = token(claims(), id="c", number=2)
-                with pytest.raises(Later) as caught:
-                    other.step(unknown)
-                await caught.value.ready
-                with pytest.raises(Refused) as refusal:
-                    other.step(unknown)
-                assert refusal.value.reason == NOT_AUTHORIZED
-            finally:
-                await tokens.stop()
+        async with issuing(tmp_path, interval=0.0) as issuer:
+            issuer.published.append(public("ES256", "b", 1))
+            data = token(claims(), id="b", number=1)
+            proof, other = issuer.tokens.begin(NOWHERE), issuer.tokens.begin(NOWHERE)
+            with pytest.raises(Later) as caught:
+                proof.step(data)
+            await caught.value.ready
+            assert len(issuer.source.present) == 2
+            assert proof.step(data) == (b"", True)
+            unknown = token(claims(), id="c", number=2)
+            with pytest.raises(Later) as caught:
+                other.step(unknown)
+            await caught.value.ready
+            with pytest.raises(Refused) as refusal:
+                other.step(unknown)
+            assert refusal.value.reason == NOT_AUTHORIZED
 
     run(main())
 
 
 def test_the_last_good_set_stays_while_the_url_does_not_answer(tmp_path: Path) -> None:
-    published = [public("ES256", "a")]
-
     async def main() -> None:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            return answers(*published)
-
-        async with WebServer(handle, tmp_path) as server:
-            source = KeyUrl(server.url, RULE.algorithms, server.ca, refresh=0.05, retry=0.05, interval=0.0)
-            tokens = Tokens("tokens", RULE, source)
-            await tokens.start()
-            try:
-                await server.stop()
-                await until(lambda: source.fault != "")
-                assert (await allowed(tokens, token(claims(), id="a"))).name == "V1"
-                assert await refused(tokens, token(claims(), id="b", number=1)) == NOT_AUTHORIZED
-                published[:] = [public("ES256", "b", 1)]
-                await server.start()
-                await until(lambda: source.fault == "")
-                assert (await allowed(tokens, token(claims(), id="b", number=1))).name == "V1"
-                assert await refused(tokens, token(claims(), id="a")) == NOT_AUTHORIZED
-            finally:
-                await tokens.stop()
+        async with issuing(tmp_path, refresh=0.05, retry=0.05, interval=0.0) as issuer:
+            tokens, source = issuer.tokens, issuer.source
+            await issuer.server.stop()
+            await until(lambda: source.fault != "")
+            assert (await allowed(tokens, token(claims(), id="a"))).name == "V1"
+            assert await refused(tokens, token(claims(), id="b", number=1)) == NOT_AUTHORIZED
+            issuer.published[:] = [public("ES256", "b", 1)]
+            await issuer.server.start()
+            await until(lambda: source.fault == "")
+            assert (await allowed(tokens, token(claims(), id="b", number=1))).name == "V1"
+            assert await refused(tokens, token(claims(), id="a")) == NOT_AUTHORIZED
 
     run(main())
 
