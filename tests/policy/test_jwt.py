@@ -534,11 +534,12 @@ def test_an_answer_without_keys_is_an_error_and_tokens_are_told_to_wait(
 ) -> None:
     async def main() -> None:
         async with WebServer(handler, tmp_path) as server:  # type: ignore[arg-type]
-            source = KeyUrl(server.url, RULE.algorithms, server.ca, timeout=0.2)
+            seconds = 0.2 if handler is never else 30.0
+            source = KeyUrl(server.url, RULE.algorithms, server.ca, retry=60.0, interval=60.0, timeout=seconds)
             tokens = Tokens("tokens", RULE, source)
             await tokens.start()
             try:
-                assert why in source.fault
+                await until(lambda: why in source.fault)
                 assert await refused(tokens, token(claims(), id="a")) == SERVER_BUSY
                 assert server.asked == 1
             finally:
