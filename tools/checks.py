@@ -1,6 +1,6 @@
 """All checks of the project: style, types, imports, and every test.
 
-    ./scripts/test            all checks; about fifteen minutes on two cores
+    ./scripts/test            all checks; about thirteen minutes on two cores
     ./scripts/test --quick    all checks except the tests that start whole meshes
 
 It knows which tests run on which variant of the package (compiled or pure); it must never know what they test. The
@@ -24,13 +24,13 @@ from typing import Final, final
 from tools import ROOT
 
 VENV: Final = Path(sys.prefix)
-SECONDS: Final = 600  # for one run of pytest
+SECONDS: Final = 900  # for one run of pytest
 ASIDE: Final = ("nice", "-n", "10")  # the compiler takes longer than what runs beside it, so it has the first claim
 FAST: Final = "not ray and not e2e"
 UNCOMPILED: Final = (
     "figures", "wire", "session", "journal", "broker", "transport", "frontdoor", "core", "policy", "conformance"
 )  # fmt: skip
-SOCKETS: Final = ("conformance", "stock")  # many tests that share a mesh
+SHARED: Final = ("conformance", "stock")  # many tests that share a mesh
 
 _STARTS: Final = re.compile(r"\bmark\.(ray|e2e)\b")
 _SUMMARY: Final = re.compile(r"\d+ (passed|failed|error|skipped|deselected).* in [0-9.]+s")
@@ -64,7 +64,7 @@ def installed() -> str:
 def starting_meshes() -> list[str]:
     """The files of tests that start meshes of their own. To import the others as well takes each process seconds."""
     files = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py"))
-    return [str(path) for path in files if path.parts[1] not in SOCKETS and _STARTS.search((ROOT / path).read_text())]
+    return [str(path) for path in files if path.parts[1] not in SHARED and _STARTS.search((ROOT / path).read_text())]
 
 
 @final
@@ -143,12 +143,13 @@ def run(checks: Checks, quick: bool) -> None:
     checks.step("style", "ruff", "check", ".")
     checks.step("types", "mypy", "--strict")
     checks.step("imports", "lint-imports")
-    # Most tests wait more than they compute, so several processes run at the same time.
-    spread = ("-n", "3", "--dist", "worksteal")
+    # Most tests wait more than they compute, so more processes run at the same time than there are processors.
+    spread = ("-n", "6", "--dist", "worksteal")
+    beside = ("-n", "3", "--dist", "worksteal")  # the compiler has the first claim
     pure = os.environ.get("MESH_PURE") == "1"
     if not pure:
         folders = (f"tests/{room}" for room in UNCOMPILED)
-        checks.tests("uncompiled", *folders, "-m", FAST, *spread, sources=True)
+        checks.tests("uncompiled", *folders, "-m", FAST, *beside, sources=True)
     checks.aside = ()
     if not installation.wait():
         checks.failed.append("installation")
@@ -164,9 +165,10 @@ def run(checks: Checks, quick: bool) -> None:
             checks.failed.append("compilation")
     checks.tests("compiled" if checks.compiled else "pure", "-m", FAST, *spread)
     if not quick:
-        whole = ("-m", "ray or e2e", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
-        checks.tests("end-to-end", *starting_meshes(), *whole)
-        checks.tests("sockets", *(f"tests/{room}" for room in SOCKETS), "-m", "e2e", *spread)
+        # A whole mesh waits and computes in turns. The files with a mesh of their own come first: the others, which are
+        # short, fill the time until the last of them ends.
+        whole = ("-m", "ray or e2e", "-n", "4", "--dist", "loadfile", "--no-loadscope-reorder")
+        checks.tests("end-to-end", *starting_meshes(), *(f"tests/{room}" for room in SHARED), *whole)
 
 
 def main() -> int:
