@@ -52,5 +52,7 @@ def lines(acts: Sequence[Act]) -> str:
 
 
 def _line(act: Act) -> str:
+    """Without control characters, which would change the terminal."""
     when = datetime.fromtimestamp(act.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"{when}  {act.by}@{act.host}  {act.command}: {act.what}"
+    text = f"{when}  {act.by}@{act.host}  {act.command}: {act.what}"
+    return "".join([one if one.isprintable() else repr(one)[1:-1] for one in text])

@@ -12,10 +12,12 @@ from typing import Any, Final
 import pytest
 
 from mesh.cli import down, guarded, journal, secret, starting
+from mesh.cli.audit import lines
 from mesh.cli.main import COMMANDS, load, main
 from mesh.cluster.lifecycle import planned
 from mesh.cluster.run import load_run
 from mesh.journal.salvage import Salvaged
+from mesh.registry.audit import Act
 from mesh.topology.load import load as load_topology
 from tests.cli.filled import ROOM, client, fill
 from tests.cli.running import running_mesh
@@ -244,3 +246,9 @@ def test_a_mesh_that_uses_the_list_and_a_certificate_has_their_changes_in_its_au
         assert newest[0] == ("mesh certs renew", "server/localhost")
         assert newest[1][0] == "mesh certs revoke"
         assert "vehicle/CAR-2 (unspecified): " in newest[1][1]
+
+
+def test_no_act_changes_the_terminal() -> None:
+    act = Act(0.0, "me", "here", "mesh dead-letters purge", "1 letters of a\x1b[2J\nb\u202ec Zoë")
+    (line,) = lines([act]).splitlines()
+    assert line == "1970-01-01T00:00:00Z  me@here  mesh dead-letters purge: 1 letters of a\\x1b[2J\\nb\\u202ec Zoë"

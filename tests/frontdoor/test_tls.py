@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,43 @@ def test_a_banned_address_costs_no_handshake_and_is_told_at_a_listener_without_t
             await store.remove("address", ban.value, act("test", "no ban"))
         await until(lambda: not len(mesh.door._bans), "the end of the ban")
         assert await secured.accepts(context, secured.door)
+
+    with_nodes(etcd, main)
+
+
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_an_address_that_guesses_costs_no_handshake_where_only_passwords_are_taken(
+    etcd: EmbeddedEtcd, tmp_path: Path, anonymous: bool
+) -> None:
+    secured = Secured(tmp_path)
+
+    async def main(mesh: Nodes) -> None:
+        await mesh.change(secured.listens())
+        await mesh.change(
+            lambda topology: replace(topology, backends=replace(topology.backends, anonymous=anonymous))
+        )
+        context = secured.context()
+
+        async def guess(number: int) -> int:
+            """The answer to a wrong password; -1 if there is no handshake."""
+            client = Bare(MQTT5)
+            client.tls = context
+            mesh.clients.append(client)
+            try:
+                await client.connect(secured.core)
+            except (ssl.SSLError, ConnectionError):
+                return -1
+            client.send(Connect(MQTT5, "guesser", username=f"user-{number}", password=b"wrong"))
+            return (await client.wait(Connack)).reason
+
+        wrong = mesh.topology.limits.wrong_passwords
+        # Who is known to no other provider is anonymous, and has not guessed.
+        assert [await guess(number) for number in range(wrong)] == [0 if anonymous else 0x86] * wrong
+        begun = handshakes(mesh.core)
+        assert (await guess(wrong), handshakes(mesh.core) - begun) == ((0, 1) if anonymous else (-1, 0))
+        status = mesh.core.status()
+        assert isinstance(status, CoreStatus)
+        assert status.providers[0].denied == (0 if anonymous else 1)
 
     with_nodes(etcd, main)
 
