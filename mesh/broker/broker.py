@@ -90,8 +90,8 @@ _ACKS: Final = {PUBACK: "PUBACK", PUBREC: "PUBREC", PUBCOMP: "PUBCOMP"}
 @final
 class Broker(BrokerApi):
     """``clock`` gives seconds since 1970. ``vehicle_of`` gives the vehicle of a topic, for traces. ``notices`` are the
-    lines of the log about refusals. ``permissions_of`` gives what the client with the key of a session, and with
-    these roles, may do today."""
+    lines of the log about refusals. ``permissions_of`` gives what the client with the key of a session may do
+    today, that had these roles, and was admitted by the provider with this name."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Broker(BrokerApi):
         inbox: InboxRules | None = None,
         vehicle_of: Callable[[str], str | None] | None = None,
         notices: Notices | None = None,
-        permissions_of: Callable[[Key, tuple[str, ...]], Permissions] | None = None,
+        permissions_of: Callable[[Key, tuple[str, ...], str], Permissions] | None = None,
     ) -> None:
         permissions_of = permissions_of or _all_permissions
         self.settings = settings
@@ -213,8 +213,7 @@ class Broker(BrokerApi):
         self.inbox.rules = inbox or InboxRules()
         if adjusted:
             self.work.add(self.quotas.adjust())
-        self.work.add(self.enforcement.run())
-        self.work.add(self.enforcement.retained())
+        self.judge()
 
     def withheld(self, cores: Iterable[str]) -> list[str]:
         """Which of ``cores``, and of the cores that are connected, have not given this node all that they keep for
@@ -237,6 +236,11 @@ class Broker(BrokerApi):
             if connection is not None and claim is not None:
                 self.entitle(connection, roles_of(claim))
             yield _LOOK
+
+    def judge(self) -> None:
+        """What ``permissions_of`` says may have changed: enforce it, in slices."""
+        self.work.add(self.enforcement.run())
+        self.work.add(self.enforcement.retained())
 
     def vehicle_of(self, topic: str) -> str:
         """The vehicle of a topic, for traces; empty if there is none."""
@@ -503,7 +507,7 @@ def _discard(_message: str, *_args: object) -> None:
     """There is no log."""
 
 
-def _all_permissions(_key: Key, _roles: tuple[str, ...]) -> Permissions:
+def _all_permissions(_key: Key, _roles: tuple[str, ...], _provider: str) -> Permissions:
     """No access rules are known."""
     return everything()
 

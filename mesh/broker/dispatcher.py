@@ -71,7 +71,7 @@ class Dispatcher:
         fan_out: int,
         work: Work,
         answered: Callable[[Receipt], None],
-        permissions_of: Callable[[Key, tuple[str, ...]], Permissions],
+        permissions_of: Callable[[Key, tuple[str, ...], str], Permissions],
         notices: Notices,
         counters: BrokerCounters,
     ) -> None:
@@ -230,7 +230,7 @@ class Dispatcher:
                 message.received = arrived
             else:
                 key = None if source.kind == TIER else source.key
-                position = self.retained.keep(message, source.share, key, source.roles)
+                position = self.retained.keep(message, source.share, key, source.roles, source.provider)
             if position < 0:
                 return False
             if receipt is not None and position > receipt.position:
@@ -394,7 +394,7 @@ class Dispatcher:
         session.will_due = 0.0
         if will is None:
             return
-        permissions = self._permissions_of(session.key, session.roles)
+        permissions = self._permissions_of(session.key, session.roles, session.provider)
         if not permissions.may_publish(will.topic, will.qos, will.retain, True):
             self._counters.forbidden_wills += 1
             self._notices.warn(

@@ -38,8 +38,8 @@ _REMOVAL: Final = 16  # of a subscription, or the end of a connection
 
 @final
 class Enforcement:
-    """``permissions_of``: what the client with the key of a session, and with these roles, may do today. ``removed``
-    counts subscriptions, ``withdrawn``
+    """``permissions_of``: what the client with the key of a session may do today, that had these roles, and was
+    admitted by the provider with this name. ``removed`` counts subscriptions, ``withdrawn``
     retained messages. ``withdraw`` deletes one."""
 
     __slots__ = ("_begun", "_clock", "_closing", "_inbox", "_notices", "_permissions_of", "_retained", "_sessions",
@@ -47,7 +47,7 @@ class Enforcement:
 
     def __init__(
         self, sessions: Sessions, subscriber: Subscriber, inbox: Inbox, closing: Closing, notices: Notices,
-        permissions_of: Callable[[Key, tuple[str, ...]], Permissions], clock: Callable[[], float], work: Work,
+        permissions_of: Callable[[Key, tuple[str, ...], str], Permissions], clock: Callable[[], float], work: Work,
         retained: Retained, withdraw: Callable[[str, Sender], None],
     ) -> None:
         self._retained = retained
@@ -77,7 +77,7 @@ class Enforcement:
             if session.kind == TIER:
                 continue
             roles = session.roles
-            permissions = self._permissions_of(session.key, roles)
+            permissions = self._permissions_of(session.key, roles, session.provider)
             self._withhold(session, permissions)
             for filter, interest in list(session.interests.items()):
                 if self._begun != begun:
@@ -108,7 +108,7 @@ class Enforcement:
     def _review(self, session: Session) -> Iterator[int]:
         """The roles of a client have changed."""
         roles = session.roles
-        permissions = self._permissions_of(session.key, roles)
+        permissions = self._permissions_of(session.key, roles, session.provider)
         for filter, interest in list(session.interests.items()):
             if session.roles is not roles:
                 return
@@ -125,7 +125,8 @@ class Enforcement:
         for item, topic in list(sender.topics.items()):
             # Each time: a later change of the rules or of its roles may give the right again.
             session = self._sessions.get(sender.key)
-            permissions = self._permissions_of(sender.key, sender.roles if session is None else session.roles)
+            roles = sender.roles if session is None else session.roles
+            permissions = self._permissions_of(sender.key, roles, sender.provider)
             if item in sender.topics and not permissions.may_publish(topic, 0, True):
                 self.withdrawn += 1
                 _, name, client = sender.key

@@ -163,8 +163,10 @@ class ItemReader:
         session.outbound.reserved = session.outbound.next_number
         session.outbound.sent = later[0] if later else number  # journals of version 0.1.0 do not have it
         session.roles = tuple([sys.intern(role) for role in later[1]]) if len(later) > 1 else ()
-        if len(later) > 2:
+        if len(later) > 2 and later[2]:
             session.origin = origin_of(later[2])
+        if len(later) > 3:
+            session.provider = sys.intern(later[3])
         will = self._store.read(item.id)
         session.will = unpack(will) if will else None
 

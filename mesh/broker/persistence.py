@@ -92,10 +92,12 @@ class Persistence:
             session.will_delay, session.will_due, outbound.reserved, connected, outbound.sent,
         ]  # fmt: skip
         origin = origin_state(session)
-        if session.roles or origin:
+        if session.roles or origin or session.provider:
             state.append(session.roles)
-        if origin:
+        if origin or session.provider:
             state.append(origin)
+        if session.provider:
+            state.append(session.provider)
         meta = json.dumps(state).encode()
         will = b"" if session.will is None else pack(session.will)
         old = session.item

@@ -77,7 +77,12 @@ def origin_of(state: list[str]) -> Peer:
 def retained_meta(expires: float, topic: bytes, sender: Sender | None) -> bytes:
     """The record of a retained message. ``sender``: the client that published it, if one did."""
     meta = RETAINED_META.pack(expires) + topic
-    return meta if sender is None else b"\0".join((meta, json.dumps([*sender.key, *sender.roles]).encode()))
+    if sender is None:
+        return meta
+    state: list[object] = [*sender.key, *sender.roles]
+    if sender.provider:
+        state.append([sender.provider])
+    return b"\0".join((meta, json.dumps(state).encode()))
 
 
 def retained_topic(meta: bytes) -> str:
@@ -91,7 +96,8 @@ def retained_sender(meta: bytes) -> Sender | None:
     if not text:
         return None
     kind, name, client_id, *roles = json.loads(text)
-    return Sender((kind, name, client_id), tuple([sys.intern(role) for role in roles]))
+    provider = roles.pop()[0] if roles and isinstance(roles[-1], list) else ""
+    return Sender((kind, name, client_id), tuple([sys.intern(role) for role in roles]), sys.intern(provider))
 
 
 def letter_texts(meta: bytes) -> tuple[str, str]:

@@ -68,7 +68,7 @@ class Retained:
     def restore(self, topic: str, item: int, expires: float, sender: Sender | None = None) -> None:
         """Restore a message from the journal. Of two items for a topic the later one counts."""
         if sender is not None:
-            sender = self._known(sender.key, sender.roles)
+            sender = self._known(sender.key, sender.roles, sender.provider)
         self._put(topic, item, expires, None, self._store.size(item), sender)
 
     def sender(self, key: Key) -> Sender | None:
@@ -79,19 +79,21 @@ class Retained:
         """All clients that published retained messages at this node."""
         return list(self._senders.values())
 
-    def _known(self, key: Key, roles: tuple[str, ...]) -> Sender:
+    def _known(self, key: Key, roles: tuple[str, ...], provider: str) -> Sender:
         sender = self._senders.get(key)
         if sender is None:
             sender = self._senders[key] = Sender(key, roles)
         sender.roles = roles
+        sender.provider = provider
         return sender
 
     def keep(
-        self, message: Message, publisher: Share | None = None, key: Key | None = None, roles: tuple[str, ...] = ()
+        self, message: Message, publisher: Share | None = None, key: Key | None = None, roles: tuple[str, ...] = (),
+        provider: str = "",
     ) -> int:
         """Store, replace, or with an empty payload remove [MQTT-3.3.1-6]. Returns the journal position to wait for, or
         -1 if a limit of the node or of the topic's vehicle refuses it. ``publisher``: of a topic that has no vehicle.
-        ``key`` and ``roles``: of the session of its publisher, unless it comes from another node.
+        ``key``, ``roles`` and ``provider``: of the session of its publisher, unless it comes from another node.
         """
         topic = message.topic
         if not message.payload:
@@ -99,7 +101,7 @@ class Retained:
             return self._store.position
         if not self._has_room(topic, message.size(), publisher):
             return -1
-        sender = None if key is None else self._known(key, roles)
+        sender = None if key is None else self._known(key, roles, provider)
         item = self._persistence.keep_retained(message, sender)
         self._put(topic, item, message.expires, publisher, self._store.size(item), sender)
         return item

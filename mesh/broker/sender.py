@@ -13,11 +13,13 @@ from mesh.broker.session import Key
 
 @final
 class Sender:
-    """``roles``: those that the client had when it was last seen. ``topics``: of its retained messages, by item."""
+    """``roles``: those that the client had when it was last seen; ``provider``: who admitted it, if this node knows
+    that. ``topics``: of its retained messages, by item."""
 
-    __slots__ = ("key", "roles", "topics")
+    __slots__ = ("key", "provider", "roles", "topics")
 
-    def __init__(self, key: Key, roles: tuple[str, ...]) -> None:
+    def __init__(self, key: Key, roles: tuple[str, ...], provider: str = "") -> None:
         self.key = key
+        self.provider = provider
         self.roles = roles
         self.topics: dict[int, str] = {}

@@ -59,6 +59,8 @@ class BackEndClients:
         limits = config.topology.limits
         await self._guard.start(self._order(config))
         self._host = host
+        self._grants.standing = self._guard.standing
+        host.broker.judge()
         self._endpoint = Endpoint(
             config.name, host.broker, host.turn, host.wheel, self._authenticate,
             listen=config.listens(), admission=self._admission,
@@ -147,3 +149,4 @@ class BackEndClients:
         if self._host is not None:
             self._host.expel(self._guard.lost)
             self._host.broker.review(self._guard.roles_of)
+            self._host.broker.judge()

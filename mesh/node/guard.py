@@ -24,6 +24,7 @@ from mesh.policy.given import GivenRoles
 from mesh.policy.order import Order, Planned
 from mesh.policy.providers import Provider
 from mesh.policy.status import ProviderStatus
+from mesh.policy.users import USERS
 from mesh.transport.admission import Barrier
 from mesh.wire.packets import Connect
 from mesh.wire.reasons import NOT_AUTHORIZED
@@ -44,6 +45,7 @@ class Guard:
         self._bans = bans
         self._kind = kind
         self._given: GivenRoles | None = None  # if the settings give roles
+        self._serving = False  # the providers are started
         self._changed = changed
         self._folder = folder
         self._running: dict[str, _Running] = {}
@@ -101,6 +103,7 @@ class Guard:
             stay = {running.provider for running in after.values()}
             gone = [running.provider for running in self._running.values() if running.provider not in stay]
             self._running = after
+            self._serving = True
             self.chains.take(chains)
             for provider in fresh:
                 provider.changed = self._changed
@@ -118,8 +121,21 @@ class Guard:
         """The roles of a client at present."""
         return claim.roles if self._given is None else self._given.of(claim)
 
+    def standing(self, provider: str, name: str, roles: tuple[str, ...]) -> tuple[str, ...] | None:
+        """The roles that a client has today which may be away: those that the settings give count as they are today.
+        ``None`` if ``provider``, which admitted it, does not have it now. ``roles``: those that it had."""
+        if not self._serving:
+            return roles
+        for one in self.chains.usual.providers:
+            if one.name == provider:
+                if one.lists and not one.knows(name):
+                    return None
+                return roles if one.names_roles else self.roles_of(Claim(name, provider))
+        return None if provider == USERS else roles  # what else it was called may be another kind of provider now
+
     async def stop(self) -> None:
         """Stop all providers. The chains admit no client any longer."""
+        self._serving = False
         self.chains.take(Chains(Chain(())))
         self._stop([running.provider for running in self._running.values()])
         self._running = {}

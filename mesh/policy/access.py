@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import final
 
 from mesh.broker.claim import Claim
@@ -22,6 +22,13 @@ from mesh.policy.template import Template
 log = logging.getLogger(__name__)
 
 
+Standing = Callable[[str, str, tuple[str, ...]], tuple[str, ...] | None]
+
+
+def _unchanged(_provider: str, _name: str, roles: tuple[str, ...]) -> tuple[str, ...] | None:
+    return roles
+
+
 def tier_principal(core: str) -> Principal:
     """A core as a client of an edge, after it proved that it knows the mesh secret."""
     return Principal(core, TIER, everything())
@@ -29,7 +36,9 @@ def tier_principal(core: str) -> Principal:
 
 @final
 class Grants:
-    """What each client may do today. ``vehicles``, ``backends`` and ``roles`` change in place."""
+    """What each client may do today. ``vehicles``, ``backends`` and ``roles`` change in place. ``standing`` gives the
+    roles that a back end has today, by the name of its provider, its own, and the roles that it had; ``None`` if its
+    provider has it no more."""
 
     def __init__(
         self, template: Template, vehicles: Grant, backends: Grant, roles: Mapping[str, Grant] | None = None
@@ -37,6 +46,7 @@ class Grants:
         self.vehicles = vehicles
         self.backends = backends
         self.roles = Roles(roles)
+        self.standing: Standing = _unchanged
         self._template = template
         self._notices = Notices(log.warning, time.monotonic)
 
@@ -51,9 +61,15 @@ class Grants:
         self._look(f"back end {claim.name}", roles)
         return Principal(claim.name, BACKEND, self.of((BACKEND, claim.name, ""), roles), claim=claim)
 
-    def of(self, key: tuple[int, str, str], roles: tuple[str, ...]) -> Permissions:
-        """The permissions of the client with the key of a session (kind, name, client id) and with these roles."""
+    def of(self, key: tuple[int, str, str], roles: tuple[str, ...], provider: str = "") -> Permissions:
+        """The permissions of the client with the key of a session (kind, name, client id) and with these roles. With
+        ``provider``, the one that admitted it, the roles are those that it had then."""
         kind, name, client_id = key
+        if provider and kind == BACKEND:
+            present = self.standing(provider, name, roles)
+            if present is None:
+                return Permissions()
+            roles = present
         if kind == VEHICLE:
             return Permissions(self._template.subtree(name), self.vehicles, name, client_id, roles, self.roles)
         return Permissions("", self.backends, "", client_id, roles, self.roles) if kind == BACKEND else everything()

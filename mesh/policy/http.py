@@ -105,6 +105,7 @@ class Http(Provider):
     ) -> None:
         """Raises ``ValueError`` for a URL that may not be asked."""
         super().__init__(name)
+        self.names_roles = True
         self._rule = rule
         self._named = named
         self._clock = clock

@@ -48,6 +48,7 @@ class Tokens(Provider):
     ) -> None:
         super().__init__(name, METHOD)
         self._attempts = attempts or Attempts(FORGED, shared=True)
+        self.names_roles = True
         self._rule = rule
         self._keys = keys
         self._clock = clock

@@ -51,6 +51,7 @@ class Passwords(Provider):
 
     def __init__(self, name: str, path: Path, named: Named, attempts: Attempts) -> None:
         super().__init__(name, refusal=BAD_USER_NAME_OR_PASSWORD)
+        self.lists = True
         self._named = named
         self._attempts = attempts
         self._hasher = Hasher()

@@ -65,6 +65,10 @@ class Provider:
         self.method = method
         self.proves = proves
         self.refusal = refusal
+        self.lists = False
+        """Whether ``knows`` tells for each of its clients whether there is such a client."""
+        self.names_roles = False
+        """Whether its claims may have roles."""
         self.decisions = Decisions()
         self.folder: Path | None = None
         """Where it may keep what it has fetched, for a start without its server. Set before ``start``, if at all."""

@@ -132,6 +132,7 @@ class ScramFile(Provider):
 
     def __init__(self, name: str, path: Path, attempts: Attempts) -> None:
         super().__init__(name, SCRAM_SHA_256, refusal=BAD_AUTHENTICATION_METHOD)
+        self.lists = True
         self._attempts = attempts
         self._verifiers = Verifiers({})
         self._file = WatchedFile(path, lambda: read_verifiers(path), self._take)

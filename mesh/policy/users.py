@@ -60,6 +60,7 @@ class Users(Provider):
         before: Users | None = None,
     ) -> None:
         super().__init__(USERS, SCRAM_SHA_256, refusal=BAD_USER_NAME_OR_PASSWORD)
+        self.lists = True
         self._sources = dict(passwords)
         self._attempts = attempts
         self._seal = seal

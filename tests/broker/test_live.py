@@ -552,7 +552,7 @@ class Guarded(Bench):
         self.backends = Grant(("#",), ("#",))
         super().__init__(*args, permissions_of=self.permissions, **fields)
 
-    def permissions(self, key: Key, roles: tuple[str, ...] = ()) -> Permissions:
+    def permissions(self, key: Key, roles: tuple[str, ...] = (), provider: str = "") -> Permissions:
         kind, name, _ = key
         return Permissions(f"vehicles/{name}/", self.vehicles) if kind == VEHICLE else Permissions("", self.backends)
 
@@ -621,7 +621,7 @@ def test_stored_subscriptions_that_are_not_allowed_after_a_restart_end(caplog: p
     client.principal = Principal("V1", VEHICLE, Permissions("", Grant(("#",), ("#",))), "V1")
     client.connect(clean=False, expiry=1000)
     subscribe(client, "vehicles/V1/x", "news", "$share/g/news")
-    bench = bench.restart(lambda key, _: Permissions(f"vehicles/{key[1]}/"))
+    bench = bench.restart(lambda key, *_: Permissions(f"vehicles/{key[1]}/"))
     assert kept(bench) == {"a": ["vehicles/V1/x"]}
     assert "no longer allowed to subscribe to 'news'" in caplog.text
     bench.turn()

@@ -152,7 +152,7 @@ def test_a_will_that_is_not_allowed_when_it_is_due_is_dropped(
         if delay:
             vehicle.lose()
     bench.turn()
-    bench = bench.restart(lambda key, _: Permissions() if key == (VEHICLE, "V1", "c") else everything())
+    bench = bench.restart(lambda key, *_: Permissions() if key == (VEHICLE, "V1", "c") else everything())
     watcher = bench.client("w", "core")
     subscribe(watcher, "#")
     bench.clock.now += 500

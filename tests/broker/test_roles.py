@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mesh.broker.claim import Claim
 from mesh.broker.grant import Grant
 from mesh.broker.principal import BACKEND, TIER, VEHICLE, Permissions, Principal
 from mesh.broker.session import Key
@@ -34,8 +35,8 @@ class Roles(Bench):
         self.grants = grants or Grants(TEMPLATE, Grant((), ()), Grant(("#",), ("#",)))
         super().__init__(*args, permissions_of=self.of)
 
-    def of(self, key: Key, roles: tuple[str, ...]) -> Permissions:
-        return self.grants.of(key, roles)
+    def of(self, key: Key, roles: tuple[str, ...], provider: str = "") -> Permissions:
+        return self.grants.of(key, roles, provider)
 
     def car(self, client_id: str, *roles: str, **fields: Any) -> Client:
         client = Client(self, client_id, "V1", VEHICLE)
@@ -392,3 +393,36 @@ def test_many_retained_messages_are_deleted_in_slices() -> None:
     bench.turns = 1 << 30
     bench.turn()
     assert len(bench.broker.retained) == 0
+
+
+def test_who_admitted_a_client_is_known_after_a_crash() -> None:
+    asked: list[tuple[str, str]] = []
+    rights = grants()
+
+    def standing(provider: str, name: str, roles: tuple[str, ...]) -> tuple[str, ...] | None:
+        asked.append((provider, name))
+        return roles if allowed else None
+
+    rights.standing = standing
+    allowed = True
+    bench = Roles(grants=rights)
+    for client_id, provider in (("one", "file"), ("two", "")):
+        client = Client(bench, client_id, "app", BACKEND)
+        client.principal = rights.backend(Claim("app", provider), ("a",))
+        client.connect(clean=False, expiry=1000)
+        assert subscribe(client, "news") == [1]
+        client.publish(f"t/{client_id}", retain=True)
+        client.lose()
+    bench = bench.again().again()
+    bench.turn()
+    assert set(asked) == {("file", "app")}
+    assert kept(bench) == {"one": ["news"], "two": ["news"]}
+    assert retained(bench) == ["t/one", "t/two"]
+    assert {sender.key[2]: (sender.provider, sender.roles) for sender in bench.broker.retained.senders()} == {
+        "one": ("file", ("a",)), "two": ("", ("a",)),
+    }  # fmt: skip
+    allowed = False
+    bench.broker.judge()
+    bench.turn()
+    assert kept(bench) == {"two": ["news"]}
+    assert retained(bench) == ["t/two"]

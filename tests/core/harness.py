@@ -120,7 +120,7 @@ class Mesh:
         fleet: tuple[str, ...] = ("fleet/#",),
         core: str = "core",
         trail: Trail | None = None,
-        permissions_of: Callable[[Key, tuple[str, ...]], Permissions] | None = None,
+        permissions_of: Callable[[Key, tuple[str, ...], str], Permissions] | None = None,
     ) -> None:
         self.trail = trail
         self.permissions_of = permissions_of

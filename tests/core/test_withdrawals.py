@@ -27,7 +27,7 @@ class Rights:
     def __init__(self) -> None:
         self.publish: dict[str, tuple[str, ...]] = {}
 
-    def of(self, key: Key, _roles: tuple[str, ...]) -> Permissions:
+    def of(self, key: Key, _roles: tuple[str, ...], _provider: str) -> Permissions:
         kind, name, _ = key
         if kind == VEHICLE:
             return Permissions(f"vehicles/{name}/")

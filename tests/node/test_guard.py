@@ -16,6 +16,7 @@ from mesh.policy.bans import Bans
 from mesh.policy.given import GivenRoles
 from mesh.policy.order import Order, Planned
 from mesh.policy.providers import Provider, Verdict
+from mesh.policy.users import USERS
 from mesh.registry.bans import VEHICLE
 from mesh.transport.refusal import Refused
 from mesh.wire.packets import Connect
@@ -32,6 +33,10 @@ class Known(Provider):
         self.before = before
         self.faulty = faulty
         self.life: list[str] = []
+        self.names: set[str] = set()
+
+    def knows(self, name: str) -> bool:
+        return name in self.names
 
     async def start(self) -> None:
         self.life.append("start")
@@ -161,5 +166,31 @@ def test_each_listener_asks_its_own_chain_and_a_provider_tells_its_changes() -> 
         assert town.guard.chains.holds(Claim("a1", "a"), NOWHERE)
         await town.guard.stop()
         await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_the_roles_of_a_client_that_is_away_are_those_of_today() -> None:
+    async def main() -> None:
+        town = Town()
+        standing = town.guard.standing
+        assert standing("a", "CAR", ("old",)) == ("old",), "before the providers are started"
+        order = town.order("a1", "b1", "c1")
+        given = GivenRoles({"a": ("all",), "b": ("all",), "c": ("all",)}, {("a", "CAR"): ("own",)})
+        await town.guard.start(replace(order, given=given))
+        a, b, c = town.made
+        a.lists = c.names_roles = True
+        a.names = {"CAR", "BUS"}
+        assert standing("a", "CAR", ("old",)) == ("all", "own")
+        assert standing("a", "BUS", ("old",)) == ("all",)
+        assert standing("a", "VAN", ("old",)) is None
+        assert standing("b", "VAN", ("old",)) == ("all",), "it has no list"
+        assert standing("c", "VAN", ("old",)) == ("old",), "those that it named itself are not known apart"
+        assert standing("d", "VAN", ("old",)) == ("old",), "a provider that has another name now"
+        assert standing(USERS, "app", ("old",)) is None, "there are no users now"
+        await town.guard.stop()
+        assert standing("a", "VAN", ("old",)) == ("old",), "the end of the node takes no right away"
+        assert standing(USERS, "app", ("old",)) == ("old",)
+        assert b.life == ["start", "stop"]
 
     run(main())

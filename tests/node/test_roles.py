@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mesh.core.node import CoreNode
 from mesh.edge.node import EdgeNode
 from mesh.policy.jwt import METHOD
@@ -224,6 +226,69 @@ def test_retained_messages_of_a_back_end_go_with_its_right_also_when_a_node_was_
         await until(lambda: (retained(mesh.core), retained(mesh.edge)) == ([], []), "the end of a core that was away")
 
     with_roles(etcd, tmp_path, main)
+
+
+NARROWED = {"removed": (), "without roles": ("app",)}
+
+
+@pytest.mark.parametrize("how", NARROWED)
+@pytest.mark.parametrize("away", [False, True])
+def test_a_back_end_that_is_away_is_judged_by_the_users_and_roles_of_today(
+    etcd: EmbeddedEtcd, tmp_path: Path, how: str, away: bool
+) -> None:
+    async def main(mesh: Nodes) -> None:
+        await car(mesh)
+        watcher = await mesh.backend("watcher", "reports/will/#")
+        properties = Properties()
+        properties.session_expiry = 1000
+        delayed = Properties()
+        delayed.will_delay = 2
+        topics = {"app": "vehicles/V1/app", "other": "vehicles/V1/other"}
+        for name, topic in topics.items():
+            client = await Bare(MQTT5).connect(mesh.backends)
+            mesh.clients.append(client)
+            gone = Will(f"reports/will/{name}", b"gone", 1, False, delayed)
+            client.send(Connect(MQTT5, name, True, 60, name, b"right", gone, properties))
+            assert (await client.wait(Connack)).reason == SUCCESS
+            assert await subscribe(client, f"reports/{name}") == [1]
+            client.send(Publish(topic, b"x", 1, True, False, 1))
+            assert not (await client.wait(Ack)).reason & 0x80
+        await until(lambda: retained(mesh.edge) == sorted(topics.values()), "the copies")
+        for client in mesh.clients[-2:]:
+            await client.close()
+        whole = mesh.topology
+        users = tuple([
+            replace(user, roles=() if user.user == "app" else user.roles)
+            for user in whole.backends.users if user.user != "app" or NARROWED[how]
+        ])  # fmt: skip
+        mesh.topology = replace(whole, backends=replace(whole.backends, users=users))
+        if away:
+            await mesh.core.stop(0.1)
+            mesh.core = CoreNode(mesh.config("core"))
+            with at_once():
+                await mesh.core.start()
+            watcher = await mesh.backend("watcher", "reports/will/#")
+        else:
+            await mesh._prepare("core", "door")
+        await until(lambda: retained(mesh.edge) == [topics["other"]], "the end of the copy of one")
+        assert retained(mesh.core) == [topics["other"]]
+        host = mesh.core._broker_host
+        assert host is not None
+        sessions = {one.key[2]: sorted(one.interests) for one in host.broker.sessions.all()}
+        assert (sessions["app"], sessions["other"]) == ([], ["reports/other"])
+        await until(lambda: [one.topic for one in watcher.publishes()] == ["reports/will/other"], "the other will")
+        await until(lambda: host.broker.counters.forbidden_wills == 1, "the end of the will")
+
+    rights = """
+access:
+  roles: {ops: {publish: ["vehicles/#", "reports/#"], subscribe: ["reports/#"]}}
+  backends: {publish: ["news/#"], subscribe: ["reports/will/#"]}
+"""
+    keys = Keys(tmp_path)
+    users = ", ".join(f"{{user: {name}, password: right, roles: [ops]}}" for name in ("app", "other"))
+    limits = "{attach_grace: 1s}"
+    backends = f"{keys.backends[:-1]}, users: [{users}], anonymous: true}}"
+    with_nodes(etcd, main, rights, identity=keys.identity, backends=backends, limits=limits)
 
 
 def test_a_will_needs_the_right_of_its_time(etcd: EmbeddedEtcd, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Bench:
         auto: bool = True,
         tracer: Tracer | None = None,
         vehicle_of: Callable[[str], str | None] | None = None,
-        permissions_of: Callable[[Key, tuple[str, ...]], Permissions] | None = None,
+        permissions_of: Callable[[Key, tuple[str, ...], str], Permissions] | None = None,
     ) -> None:
         self.vehicle_of = vehicle_of
         self.tracer = tracer or Tracer()
@@ -87,7 +87,7 @@ class Bench:
             connection.dirty = False
             connection.shell.flush()
 
-    def restart(self, permissions_of: Callable[[Key, tuple[str, ...]], Permissions] | None = None) -> Bench:
+    def restart(self, permissions_of: Callable[[Key, tuple[str, ...], str], Permissions] | None = None) -> Bench:
         """A new broker on the journal that a crash leaves."""
         store, auto, tracer = self.store.crash(), self.auto, self.tracer
         return Bench(self.settings, store, self.clock, None, self.inbox, auto, tracer, self.vehicle_of, permissions_of)
