@@ -3,45 +3,47 @@
 It knows sockets, stages and deadlines: never what streams carry, and no certificate. An ``Arrival`` is one accepted
 connection on its way; these are the stages, in their order:
 
-    socket -> [PROXY] -> [TLS] -> [WebSocket] -> Stream
+    transport -> [PROXY] -> [TLS] -> [WebSocket] -> Stream
 
-``Arrival.run`` goes through them up to TLS while it still has the socket; ``Arrival.connection_made`` has the transport
-then, and passes it on to the stream or to the stage above (``Upper``). What always holds:
+The arrival is the transport's protocol up to the handshake; then ``Secured`` is, if there is TLS, and the stream or the
+stage above (``Upper``) has what ``Secured`` or the transport brings. What always holds:
 
 * an arrival counts as a connection of its stream's group from the beginning, and has ``seconds`` until its stream has
-  the transport; whatever ends it earlier closes the socket;
+  a transport; whatever ends it earlier closes the connection;
 * at a listener with the PROXY protocol a connection begins with its header and comes from a network that is trusted;
 * a client that may not come from where it comes from (``Arrive``) costs no handshake and no upgrade;
-* each arrival has a task, which is owned; ``stop`` cancels it;
+* each arrival is owned; ``stop`` ends it;
 * a handshake takes processor time, so it starts only when the client's first bytes are there and ``Pace`` lets it: all
   connected clients are served between two that start, and networks take turns;
 * while many wait, no further connection is accepted; but if most of them are of one network, and clients of others come
-  too, these are accepted, and more of that network are closed.
+  too, these are accepted, and more of that network are closed;
+* until its handshake starts, at most ``FIRST`` bytes of a client are kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from itertools import islice
-from typing import Final, cast, final
+from typing import Any, Final, cast, final
+
+from mypy_extensions import mypyc_attr
 
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer, TlsFacts
 from mesh.transport.origin import network_of
-from mesh.transport.plaintext import attach
-from mesh.transport.proxied import Networks, client_of, read_header, trusted
+from mesh.transport.proxied import Networks, client_of, trusted
 from mesh.transport.rates import Rates
 from mesh.transport.refusal import Refused
 from mesh.transport.rounds import Rounds
+from mesh.transport.secured import Secured
 from mesh.transport.status import TlsStatus
 from mesh.transport.stream import Stream
-from mesh.wire.proxy import ProxyError
+from mesh.wire.proxy import ProxyError, ProxyReader
 
 BATCH: Final = 16  # connections that are accepted in one turn
 WAITING: Final = 1024  # arrivals that wait for their handshake; beyond that see ``Accepting._ready``
@@ -50,6 +52,7 @@ ENDED: Final = 8  # handshakes that give way in one turn
 OLD: Final = 1.0  # seconds after which a handshake gives way to others: usual ones take a few round trips
 SHARE: Final = 0.25  # of the time that passes, for handshakes that start
 LONGEST: Final = 0.002  # seconds of handshakes that start in one turn
+FIRST: Final = 32 << 10  # bytes; a client sends one record, of 16 KiB at most, and waits for the answer
 _LATER: Final = 0.05  # seconds until it is looked again whether one may start
 MIXED: Final = 60.0  # seconds after the last client of another network in which such clients are expected
 STARVED: Final = 1.0  # seconds until accept is tried again when no file can be opened
@@ -65,15 +68,42 @@ def anyone(peer: Peer) -> None:
     """The ``Arrive`` of a listener that refuses no one at once."""
 
 
+Opened = Callable[[str], None]
+"""The stage above has ended; with a text, which is for the log, it refuses the connection."""
+
+
 class Refusal(Exception):
     """A stage refuses the connection; the text is for the log."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Starting:
+    """A handshake that ``Pace`` starts. ``over``: it has ended, or need not start."""
+
+    __slots__ = ("over",)
+
+    def __init__(self) -> None:
+        self.over = False
+
+    def start(self) -> None:
+        """It may start."""
+        raise NotImplementedError
+
+    def give_way(self) -> None:
+        """It has begun and must end, for others that wait."""
+        raise NotImplementedError
 
 
 @final
 class Pace:
     """When handshakes start, for all listeners of one kind of a node. In one turn they may take ``SHARE`` of the time
-    since the turn before; at least one starts; the networks of clients take turns. When too many are pending, those
-    that take long give way."""
+    since the turn before; at least one starts; the networks of clients take turns. When as many as ``most`` are
+    pending, those that have taken ``old`` seconds give way. When ``room`` wait, see ``Accepting._ready``."""
+
+    __slots__ = (
+        "_before", "_clock", "_loop", "_mixed", "_network", "_pending", "_timer", "_waiting", "most", "old", "rates",
+        "room",
+    )  # fmt: skip
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, rates: Rates | None = None,
@@ -81,24 +111,32 @@ class Pace:
     ) -> None:
         """``rates`` bounds how often clients may begin one."""
         self.rates = rates or Rates()
+        self.most = PENDING
+        self.old = OLD
+        self.room = WAITING
         self._loop = loop
         self._clock = clock
-        self._waiting: Rounds[tuple[asyncio.Future[None], float]] = Rounds()
-        self._pending: dict[Arrival, float] = {}  # when each began, the oldest first
+        self._waiting: Rounds[tuple[Starting, float]] = Rounds()
+        self._pending: dict[Starting, float] = {}  # when each began, the oldest first
         self._timer: asyncio.Handle | None = None
         self._before = 0.0
         self._network = ""  # of the last client
         self._mixed = -MIXED  # when a client's network was another one than that of the client before
 
     @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    @property
     def full(self) -> bool:
         """Whether so many wait that no further connection is to be accepted."""
-        return len(self._waiting) >= WAITING
+        return len(self._waiting) >= self.room
 
     @property
     def calm(self) -> bool:
         """Whether connections may be accepted again."""
-        return len(self._waiting) <= WAITING // 2
+        return len(self._waiting) <= self.room // 2
 
     @property
     def one_sided(self) -> bool:
@@ -110,56 +148,70 @@ class Pace:
         """Whether most of those that wait are of the network of this address."""
         return 2 * self._waiting.of(network_of(address)) > len(self._waiting)
 
-    async def turn(self, arrival: Arrival, address: str, cost: float) -> None:
-        """Wait until the handshake of a client with this address may start, which takes ``cost`` seconds of processor
-        time. Call ``over`` after it, whether or not this call has returned."""
-        waiter, network = self._loop.create_future(), network_of(address)
+    def ask(self, one: Starting, address: str, cost: float) -> None:
+        """Start the handshake of a client with this address when it may start; it takes ``cost`` seconds of processor
+        time. It starts in this call if none has started in this turn. Call ``over`` after it, or if it has ended
+        before."""
+        network = network_of(address)
         if network != self._network:
             self._mixed = self._clock() if self._network else self._mixed
             self._network = network
-        self._waiting.add(network, (waiter, cost))
-        if self._timer is None:
-            self._timer = self._loop.call_soon(self._run)
-        await waiter
-        self._pending[arrival] = self._clock()
+        idle = self._timer is None
+        if idle:
+            self._timer = self._loop.call_soon(self._run)  # until then this turn has had its handshake
+        if idle and len(self._pending) < self.most:
+            self._start(one, self._clock())
+        else:
+            self._waiting.add(network, (one, cost))
 
-    def over(self, arrival: Arrival) -> None:
+    def over(self, one: Starting) -> None:
         """The handshake has ended."""
-        self._pending.pop(arrival, None)
+        self._pending.pop(one, None)
+
+    def _start(self, one: Starting, now: float) -> None:
+        self._pending[one] = now
+        one.start()
 
     def _run(self) -> None:
         self._timer = None
         now = self._clock()
         budget = min(SHARE * (now - self._before), LONGEST)
         self._before = now
-        room = PENDING - len(self._pending)
+        if not self._waiting:
+            return
+        room = self.most - len(self._pending)
+        self._start_some(now, budget, max(room, 0))
+        if room > 0 or self._give_way(now):
+            self._timer = self._loop.call_soon(self._run)
+        else:
+            self._timer = self._loop.call_later(_LATER, self._run)
+
+    def _start_some(self, now: float, budget: float, most: int) -> None:
+        """At most ``most``, and those that the budget, in seconds, allows."""
         started = 0
-        while self._waiting and started < max(room, 0):
-            waiter, cost = self._waiting.next()
-            if not waiter.done():  # done: its arrival has ended
+        while self._waiting and started < most:
+            one, cost = self._waiting.next()
+            if not one.over:
                 if started and cost > budget:
                     break
-                waiter.set_result(None)
                 started += 1
                 budget -= cost
             self._waiting.take()
-        if self._waiting:
-            if room > 0 or self._give_way(now):
-                self._timer = self._loop.call_soon(self._run)
-            else:
-                self._timer = self._loop.call_later(_LATER, self._run)
+            if not one.over:
+                self._start(one, now)
 
     def _give_way(self, now: float) -> bool:
         """End the oldest handshakes, if they are old: as many as wait, and few in one turn. Returns whether some
         ended."""
         most = min(len(self._waiting), ENDED)
-        old = [arrival for arrival, began in islice(self._pending.items(), most) if now - began >= OLD]
-        for arrival in old:
-            self.over(arrival)
-            arrival.give_way()
+        old = [one for one, began in islice(self._pending.items(), most) if now - began >= self.old]
+        for one in old:
+            self.over(one)
+            one.give_way()
         return bool(old)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Gate:
     """What a listener asks of a TLS connection; ``context`` and ``cost`` are those of the next one. ``start`` and
     ``stop`` begin and end what it does beside handshakes."""
@@ -192,11 +244,13 @@ class Gate:
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Upper:
     """The stage between a transport and its stream."""
 
-    def begin(self, transport: asyncio.Transport, stream: Stream) -> asyncio.Future[None]:
-        """Take ``transport``. The result is set when the stream has its transport, or is a ``Refusal``."""
+    def begin(self, transport: asyncio.Transport, stream: Stream, opened: Opened) -> asyncio.Protocol:
+        """The protocol for ``transport``. It calls ``opened`` when the stream has its transport, or with the reason for
+        which it refuses the connection."""
         raise NotImplementedError
 
 
@@ -216,147 +270,221 @@ class Figures:
 
 
 @final
-class Arrival(asyncio.Protocol):
-    """One accepted connection until its stream has it."""
+class Arrival(Starting):
+    """One accepted connection until its stream has it. It has the methods of ``asyncio.Protocol``, but cannot derive
+    from it: a compiled class has one base. ``over``: the stream has it, or it has ended. ``accepted`` is when, on the
+    loop's clock."""
 
-    def __init__(self, door: Accepting, sock: socket.socket, stream: Stream) -> None:
+    __slots__ = (
+        "_admitted", "_asked", "_door", "_first", "_gate", "_making", "_reader", "_secured", "_stream", "_transport",
+        "_upper", "accepted",
+    )  # fmt: skip
+
+    def __init__(self, door: Accepting, stream: Stream) -> None:
+        super().__init__()
         self._door = door
-        self._socket: socket.socket | None = sock
+        self._gate = door.gate
+        self._upper = door.upper
         self._stream = stream
         self._transport: asyncio.Transport | None = None
-        self._opened: asyncio.Future[None] | None = None
-        self._refusal = ""
-        self._slow = False
-        self.secured = False
-        self.task: asyncio.Task[None] | None = None
+        self._making: Coroutine[Any, Any, object] | None = None
+        self._reader = ProxyReader() if door.proxy else None  # until the load balancer has named its client
+        self._first = b""  # bytes that came before the handshake starts
+        self._asked = False  # for its handshake to start
+        self._secured: Secured | None = None
+        self._admitted = False
+        self.accepted = door.loop.time()
 
-    async def run(self) -> None:
-        """Go through all stages."""
-        door, tls = self._door, self._door.gate
-        try:
-            async with asyncio.timeout(door.seconds):
-                if door.proxy:
-                    await self._introduced(door.proxy)
-                if tls is not None or door.upper is not None:  # else CONNECT costs little, and its client is answered
-                    door.arrive(self._stream.peer)
-                if tls is None:
-                    await self._connect(None)
-                else:
-                    await self._shake_hands(tls)
-                if self._refusal:
-                    raise Refusal(self._refusal)
-                if self._opened is not None:
-                    await self._opened
-        except TimeoutError:
-            self._failed("deadline", f"not ready within {door.seconds:g} s")
-        except asyncio.CancelledError:
-            if not self._slow:
-                raise
-            self._failed("slow", "its handshake took long while others waited")
-        except Refused as refused:  # its handshake was not to begin, so it has not failed
-            door.turn_away("refused", self._stream, str(refused))
-        except (Refusal, ProxyError) as refused:
-            self._failed("refused", str(refused))
-        except ssl.SSLError as error:
-            self._failed("handshake", _reason(error))
-        except OSError as error:
-            self._failed("handshake", error.strerror or str(error))
-        finally:
-            if self._socket is not None:
-                self._socket.close()
-            if self._stream.transport is None:
-                self._stream.abandon = None
-                self._stream.finish()
-                if self._transport is not None:
-                    self._transport.abort()
+    def adopt(self, sock: socket.socket) -> None:
+        """Let the loop make the transport. Raises ``OSError``."""
+        loop = self._door.loop
+        # What a task would do, in a third of the time: it waits once, for ``connection_made``, which is called soon.
+        self._making = making = loop.connect_accepted_socket(self._protocol, sock)
+        future: asyncio.Future[object] = making.send(None)
+        future.add_done_callback(self._made)
 
-    def _failed(self, subject: str, why: str) -> None:
-        if self._door.gate is not None and not self.secured:
-            self._door.figures.failed += 1
-        self._door.turn_away(subject, self._stream, why)
+    def _protocol(self) -> asyncio.Protocol:
+        return cast(asyncio.Protocol, self)
 
-    async def _introduced(self, networks: Networks) -> None:
-        """Let the load balancer name its client."""
-        sock, stream = self._socket, self._stream
-        assert sock is not None
-        if not trusted(networks, stream.peer):
-            raise Refusal("its address is not among the listener's networks of load balancers (proxy)")
-        stream.peer = client_of(await read_header(sock, self._readable), stream.peer)
-
-    async def _shake_hands(self, tls: Gate) -> None:
-        door = self._door
-        door.pace.rates.check(self._stream.peer.address)
-        await self._readable()
-        try:
-            await door.pace.turn(self, self._stream.peer.address, tls.cost)
-            door.figures.begun += 1
-            await self._connect(tls.context)
-        finally:
-            door.pace.over(self)
-
-    async def _readable(self) -> None:
-        """Wait for the client's first bytes: a client that sends none must cost no handshake."""
-        sock, loop = self._socket, self._door.loop
-        assert sock is not None
-        with contextlib.suppress(BlockingIOError):
-            sock.recv(1, socket.MSG_PEEK)
+    def _made(self, future: asyncio.Future[object]) -> None:
+        making, self._making = self._making, None
+        if making is None:
             return
-        came = loop.create_future()
-        loop.add_reader(sock.fileno(), _done, came)
         try:
-            await came
-        finally:
-            loop.remove_reader(sock.fileno())
+            making.send(None)
+        except StopIteration:
+            return
+        except OSError as error:
+            if not self.over:
+                self._failed("handshake", error.strerror or str(error))
 
-    async def _connect(self, context: ssl.SSLContext | None) -> None:
-        """Give the socket to the loop, which owns it from now on."""
-        sock, self._socket = self._socket, None
-        assert sock is not None
-        await self._door.loop.connect_accepted_socket(
-            lambda: self, sock, ssl=context,
-            ssl_handshake_timeout=None if context is None else self._door.seconds,
-        )  # fmt: skip
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self.over:
+            self._transport.abort()
+        else:
+            self._go_on(self._begin, b"")
+
+    def data_received(self, data: bytes) -> None:
+        if not self.over:
+            self._go_on(self._take, data)
+
+    def eof_received(self) -> None:
+        """The other end has half-closed: the transport closes."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.over:
+            self._failed("handshake", "it closed the connection before it was ready" if exc is None else str(exc))
+
+    # For Pace and Accepting
+
+    def start(self) -> None:
+        """Its handshake may start."""
+        self._go_on(self._start, b"")
 
     def give_way(self) -> None:
         """End the handshake for others that wait."""
-        if self.task is not None:
-            self._slow = True
-            self.task.cancel()
+        self._failed("slow", "its handshake took long while others waited")
 
-    def abandon(self) -> None:
-        """The stream has ended before it had the transport."""
-        if self.task is not None:
-            self.task.cancel()
+    def expire(self) -> None:
+        """Its time is over."""
+        self._failed("deadline", f"not ready within {self._door.seconds:g} s")
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The handshake has succeeded."""
-        ready = self._transport = cast(asyncio.Transport, transport)
-        facts: TlsFacts | None = None
-        if self._door.gate is not None:
-            try:
-                facts = self._admitted(self._door.gate, ready.get_extra_info("ssl_object"))
-            except Refusal as refused:
-                self._refusal = str(refused)
-                ready.abort()
-                return
-        stream, known = self._stream, self._stream.peer
+    def end(self) -> None:
+        """End it, also if nothing is wrong with it."""
+        if self.over:
+            return
+        self._leave()
+        self._stream.abandon = None
+        if self._stream.transport is None:
+            self._stream.finish()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.abort()
+
+    # Internal
+
+    def _leave(self) -> None:
+        self.over = True
+        self._first = b""
+        self._door.left(self)
+
+    def _failed(self, subject: str, why: str) -> None:
+        if self._gate is not None and not self._admitted:
+            self._door.figures.failed += 1
+        self._door.turn_away(subject, self._stream, why)
+        self.end()
+
+    def _go_on(self, step: Callable[[bytes], None], data: bytes) -> None:
+        try:
+            step(data)
+        except Refused as refused:  # its handshake was not to begin, so it has not failed
+            self._door.turn_away("refused", self._stream, str(refused))
+            self.end()
+        except (Refusal, ProxyError) as wrong:
+            self._failed("refused", str(wrong))
+        except ssl.SSLError as error:
+            if self._transport is not None:
+                self._transport.close()  # the other end is told
+            self._failed("handshake", _reason(error))
+
+    def _begin(self, data: bytes) -> None:
+        """The transport is there. Raises as ``_take``."""
+        if self._reader is None:
+            self._introduced(b"")
+        elif not trusted(self._door.proxy, self._stream.peer):
+            raise Refusal("its address is not among the listener's networks of load balancers (proxy)")
+
+    def _take(self, data: bytes) -> None:
+        """Bytes came. Raises ``Refused``, ``Refusal``, ``ProxyError``, ``ssl.SSLError``."""
+        reader, secured = self._reader, self._secured
+        if reader is not None:
+            end = reader.feed(data)
+            if reader.header is not None:
+                self._reader = None
+                self._stream.peer = client_of(reader.header, self._stream.peer)
+                self._introduced(data[end:])
+        elif secured is not None:
+            self._shake(secured, data)
+        else:
+            self._wait(data)
+
+    def _introduced(self, rest: bytes) -> None:
+        """It is known whose connection this is; ``rest`` came after that."""
+        door, transport = self._door, self._transport
+        assert transport is not None
+        tls = self._gate is not None
+        if tls or self._upper is not None:  # else CONNECT costs little, and its client is answered
+            door.arrive(self._stream.peer)
+        if tls:
+            door.pace.rates.check(self._stream.peer.address)
+            if rest:
+                self._wait(rest)
+        else:
+            self._ready(transport)
+            if rest:
+                cast(asyncio.Protocol, transport.get_protocol()).data_received(rest)
+
+    def _wait(self, data: bytes) -> None:
+        """The client's first bytes are there: a client that sends none must cost no handshake."""
+        assert self._gate is not None
+        self._first += data
+        if len(self._first) > FIRST:
+            raise Refusal(f"it sent more than {FIRST} bytes before its handshake was answered")
+        if not self._asked:
+            self._asked = True
+            self._door.pace.ask(self, self._stream.peer.address, self._gate.cost)
+
+    def _start(self, _: bytes) -> None:
+        transport, gate = self._transport, self._gate
+        assert transport is not None
+        assert gate is not None
+        self._door.figures.begun += 1
+        secured = self._secured = Secured(transport, gate.context)
+        first, self._first = self._first, b""
+        self._shake(secured, first)
+
+    def _shake(self, secured: Secured, data: bytes) -> None:
+        rest = secured.shake(data)
+        if rest is None:
+            return
+        door, transport, stream = self._door, self._transport, self._stream
+        gate = door.gate or self._gate  # the listener may have other files since the handshake began
+        assert transport is not None
+        assert gate is not None
+        door.pace.over(self)
+        facts = gate.admit(secured.session)
+        self._admitted = True
+        if facts.resumed:
+            door.figures.resumed += 1
+        else:
+            door.figures.done += 1
+        known = stream.peer
         # If a load balancer has said what its client's TLS is, ours is that of the load balancer.
         stream.peer = Peer(known.address, known.port, known.listener, known.tls or facts)
-        if self._door.upper is not None:
-            self._opened = self._door.upper.begin(ready, stream)
-            return
-        attach(ready, stream)
-        stream.connection_made(ready)
+        transport.set_protocol(cast(asyncio.Protocol, secured))
+        self._ready(cast(asyncio.Transport, secured))
+        secured.data_received(rest)
 
-    def _admitted(self, tls: Gate, session: ssl.SSLObject) -> TlsFacts:
-        facts = tls.admit(session)
-        self.secured = True
-        figures = self._door.figures
-        if facts.resumed:
-            figures.resumed += 1
+    def _ready(self, transport: asyncio.Transport) -> None:
+        """Pass the connection on."""
+        stream, upper = self._stream, self._upper
+        if upper is not None:
+            transport.set_protocol(upper.begin(transport, stream, self.opened))
+            return
+        self._leave()
+        transport.set_protocol(cast(asyncio.Protocol, stream))
+        stream.connection_made(transport)
+
+    def opened(self, refusal: str) -> None:
+        """The stage above has ended: the stream has its transport, or the stage has refused the connection."""
+        if self.over:
+            return
+        if refusal:
+            self._failed("refused", refusal)
         else:
-            figures.done += 1
-        return facts
+            self._leave()
 
 
 @final
@@ -391,9 +519,11 @@ class Accepting:
         self.arrive = arrive
         self._name = name
         self._socket = listening
+        self._batch = 1
         self._accept = accept
         self._starve = starve
-        self._arrivals: set[asyncio.Task[None]] = set()
+        self._arrivals: dict[Arrival, None] = {}  # in the order in which they came
+        self._deadline: asyncio.TimerHandle | None = None  # of the oldest arrival
         self._timer: asyncio.TimerHandle | None = None
         self._notices = Notices(log.warning, time.monotonic)
         listening.setblocking(False)
@@ -404,14 +534,15 @@ class Accepting:
 
     def stop(self) -> None:
         """Close the listening socket, and all arrivals."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._deadline):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._deadline = None
         if self._socket.fileno() >= 0:
             self.loop.remove_reader(self._socket.fileno())
             self._socket.close()
-        for task in self._arrivals:
-            task.cancel()
+        for arrival in list(self._arrivals):
+            arrival.end()
 
     def turn_away(self, subject: str, stream: Stream, why: str) -> None:
         """An arrival ended before its stream had it."""
@@ -426,12 +557,13 @@ class Accepting:
         if crowded and (self.proxy or not self.pace.one_sided):
             self._pause(_LATER)
             return
-        for _ in range(BATCH):
+        for _ in range(self._batch):
             if not crowded and self.pace.full:
                 return
             try:
                 sock, address = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                self._batch = 1
                 return
             except OSError as error:
                 self._starve(error)
@@ -446,22 +578,48 @@ class Accepting:
                 )  # fmt: skip
                 continue
             self._begin(sock, address)
+        # An accept that finds none is as dear as one that does, so the next turn looks for few if this one found few.
+        self._batch = min(2 * self._batch, BATCH)
+
+    def left(self, arrival: Arrival) -> None:
+        """The stream has its transport, or the arrival has ended."""
+        self._arrivals.pop(arrival, None)
+        self.pace.over(arrival)
 
     def _begin(self, sock: socket.socket, address: object) -> None:
         stream = self._accept()
-        if stream is None:
+        if stream is None or stream.finishing:  # finishing: it has given way to others already
             sock.close()
             return
         sock.setblocking(False)
         if isinstance(address, tuple):  # not of a Unix socket
             stream.peer = Peer(str(address[0]), int(address[1]), stream.peer.listener)
-        arrival = Arrival(self, sock, stream)
-        task = arrival.task = self.loop.create_task(arrival.run(), name=f"arrival at {self._name}")
-        self._arrivals.add(task)
-        task.add_done_callback(self._arrivals.discard)
-        stream.abandon = arrival.abandon
-        if stream.finishing:  # it has given way to others already
-            task.cancel()
+        arrival = Arrival(self, stream)
+        stream.abandon = arrival.end
+        self._arrivals[arrival] = None
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self.seconds, self._expire)
+        try:
+            arrival.adopt(sock)
+        except OSError as error:
+            sock.close()
+            self.turn_away("adopt", stream, error.strerror or str(error))
+            arrival.end()
+
+    def _expire(self) -> None:
+        """End the arrivals whose time is over."""
+        self._deadline = None
+        now = self.loop.time()
+        due = []
+        for arrival in self._arrivals:
+            if now < arrival.accepted + self.seconds:
+                break
+            due.append(arrival)
+        for arrival in due:
+            arrival.expire()
+        oldest = next(iter(self._arrivals), None)
+        if oldest is not None:
+            self._deadline = self.loop.call_at(oldest.accepted + self.seconds, self._expire)
 
     def _pause(self, seconds: float) -> None:
         """Accept none for a while: those that come wait in the kernel's queue."""
@@ -474,11 +632,6 @@ class Accepting:
             self.start()
         else:
             self._timer = self.loop.call_later(_LATER, self._resume)
-
-
-def _done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _reason(error: ssl.SSLError) -> str:

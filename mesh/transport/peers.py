@@ -15,6 +15,8 @@ def peer_of(transport: asyncio.Transport, known: Peer) -> Peer:
     """The peer of a connection. ``known``: what is known already, such as the listener that accepted it, or the address
     that a proxy named; only the rest is read."""
     tls = known.tls
+    if tls is not None and known.address:
+        return known
     session = transport.get_extra_info("ssl_object")
     if tls is None and session is not None:
         cipher = session.cipher()

@@ -1,17 +1,15 @@
-"""Takes the PROXY protocol's header from an accepted socket, before TLS or MQTT.
+"""Who may name another client at the beginning of a connection, by the PROXY protocol, and whom it has named.
 
-It knows sockets and who may send a header: never what follows. What always holds: exactly the bytes of the header are
-read, so the socket goes on as if the client had connected to it; a load balancer that is not trusted is not read.
+It knows addresses and headers: never connections. What always holds: what the header does not say of the client is
+empty, and not the load balancer's.
 """
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from mesh.broker.peer import Peer, TlsFacts
-from mesh.wire.proxy import LONGEST, ProxyError, ProxyHeader, ProxyReader
+from mesh.wire.proxy import ProxyHeader
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -23,25 +21,6 @@ def trusted(networks: Networks, peer: Peer) -> bool:
     except ValueError:
         return False  # a Unix socket
     return any(address in network for network in networks)
-
-
-async def read_header(sock: socket.socket, readable: Callable[[], Awaitable[None]]) -> ProxyHeader:
-    """``readable`` waits until ``sock``, which does not block, has something to read. Raises ``ProxyError`` if no
-    header comes, and ``OSError``."""
-    reader = ProxyReader()
-    while True:
-        await readable()
-        try:
-            ahead = sock.recv(LONGEST, socket.MSG_PEEK)
-        except (BlockingIOError, InterruptedError):
-            continue
-        if not ahead:
-            raise ProxyError("it closed the connection within its header of the PROXY protocol")
-        left = reader.feed(ahead)
-        while left:  # what was seen is there
-            left -= len(sock.recv(left))
-        if reader.header is not None:
-            return reader.header
 
 
 def client_of(header: ProxyHeader, known: Peer) -> Peer:

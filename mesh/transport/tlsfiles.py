@@ -26,7 +26,6 @@ from typing import Final, final
 from mesh.broker.peer import TlsFacts
 from mesh.transport.accept import Figures, Gate, Refusal
 from mesh.transport.certificates import DAY, UNREADABLE, day_of
-from mesh.transport.heap import place_buffers
 from mesh.transport.listen import NONE, TlsFiles
 from mesh.transport.status import CertificateStatus, TlsStatus
 from mesh.transport.stream import Stream
@@ -53,7 +52,6 @@ class WatchedTls(Gate):
     def __init__(
         self, name: str, files: TlsFiles, protocol: str, streams: Callable[[], Iterable[Stream]], figures: Figures
     ) -> None:
-        place_buffers()
         self.files = files
         self.figures = figures
         self.fault = ""  # why the present files cannot be used

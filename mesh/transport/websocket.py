@@ -26,9 +26,8 @@ from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, ParseFailed, RsvBits
 
 from mesh.broker.peer import Peer
-from mesh.transport.accept import Refusal, Upper
+from mesh.transport.accept import Opened, Upper
 from mesh.transport.listen import Listen
-from mesh.transport.plaintext import attach
 from mesh.transport.stream import Stream
 from mesh.transport.upgrade import BadRequest, Rules, Upgrade
 from mesh.wire.limits import PacketLimits
@@ -126,16 +125,14 @@ class WebSockets(Upper):
         self._bounds = Bounds(limits)
         self._shares = Shares(loop)
 
-    def begin(self, transport: asyncio.Transport, stream: Stream) -> asyncio.Future[None]:
-        opening = Opening(self._loop, transport, Upgrade(self._rules), self._bounds, self._shares, stream)
-        attach(transport, opening)
-        return opening.opened
+    def begin(self, transport: asyncio.Transport, stream: Stream, opened: Opened) -> asyncio.Protocol:
+        return Opening(self._loop, transport, Upgrade(self._rules), self._bounds, self._shares, stream, opened)
 
 
 @final
 class Opening(asyncio.Protocol):
-    """The request. ``opened``: the stream has its transport; it fails with ``Refusal``, at the latest ``LEAVE`` seconds
-    after a wrong request."""
+    """The request. ``opened`` is called when the stream has its transport, or when the connection has ended, at the
+    latest ``LEAVE`` seconds after a wrong request."""
 
     def __init__(
         self,
@@ -145,8 +142,9 @@ class Opening(asyncio.Protocol):
         bounds: Bounds,
         shares: Shares,
         stream: Stream,
+        opened: Opened,
     ) -> None:
-        self.opened: asyncio.Future[None] = loop.create_future()
+        self._opened = opened
         self._loop = loop
         self._transport = transport
         self._upgrade = upgrade
@@ -171,17 +169,15 @@ class Opening(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if not self.opened.done():
-            self.opened.set_exception(Refusal(self._refusal))
+        self._opened(self._refusal)
 
     def _hand_over(self) -> None:
         stream, known = self._stream, self._stream.peer
         stream.peer = Peer(known.address, known.port, known.listener, known.tls, self._upgrade.headers)
         socket = WebSocket(self._shares, self._transport, self._bounds, stream)
-        attach(self._transport, socket)
+        self._transport.set_protocol(socket)
+        self._opened("")
         stream.connection_made(socket)
-        if not self.opened.done():  # done: the deadline has passed
-            self.opened.set_result(None)
 
     def _refuse(self, bad: BadRequest) -> None:
         self._refusal = f"its HTTP request is answered with {bad.status.value}: {bad}"

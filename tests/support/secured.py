@@ -76,8 +76,10 @@ class Secured:
         await client.until(lambda: client.packets or client.closed.is_set(), "an answer or the end")
         accepted = bool(client.packets)
         await client.close()
+        if not accepted:
+            return ""
         name = dict(part[0] for part in (session.getpeercert() or {}).get("subject", ()))  # type: ignore[misc]
-        return f"{session.version()} {name.get('commonName', '')}" if accepted else ""
+        return f"{session.version()} {name.get('commonName', '')}"
 
 
 async def alive(*clients: Bare) -> None:

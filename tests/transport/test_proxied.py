@@ -15,7 +15,7 @@ import pytest
 
 from mesh.broker.peer import Peer
 from mesh.transport.listen import NONE, REQUIRED, KeyPair, Listen, TlsFiles
-from mesh.transport.proxied import read_header, trusted
+from mesh.transport.proxied import trusted
 from mesh.wire.proxy import LONGEST
 from tests.support.certificates import Authority, put
 from tests.support.hall import Hall
@@ -86,34 +86,17 @@ def test_the_peer_is_the_client_and_no_byte_of_it_is_lost(header: bytes, client:
     timed(steps())
 
 
-def test_a_header_may_come_in_single_bytes_and_wakes_no_one_in_between() -> None:
+def test_a_header_may_come_in_single_bytes() -> None:
     async def steps() -> None:
-        here, there = socket.socketpair()
-        here.setblocking(False)
-        wakes = 0
-
-        async def readable() -> None:
-            nonlocal wakes
-            wakes += 1
-            came = asyncio.Event()
-            asyncio.get_running_loop().add_reader(here, came.set)
-            try:
-                await came.wait()
-            finally:
-                asyncio.get_running_loop().remove_reader(here)
-
-        reading = asyncio.create_task(read_header(here, readable))
-        for number, byte in enumerate(SECURED[:-1]):
-            there.send(bytes((byte,)))
-            await until(lambda number=number: wakes == number + 2, "the byte to be taken")  # type: ignore[misc]
-        await asyncio.sleep(0.02)
-        assert wakes == len(SECURED)  # a part of a header that stayed in the socket would wake the loop without end
-        there.send(SECURED[-1:] + b"x")
-        header = await reading
-        assert (header.address, header.port) == ("192.0.2.7", 50123)
-        assert here.recv(100) == b"x"
-        here.close()
-        there.close()
+        async with Hall(listen=place()) as hall:
+            reader, writer = await asyncio.open_connection("127.0.0.1", hall.listener.port)
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for byte in SECURED + b"x":
+                writer.write(bytes((byte,)))
+                await asyncio.sleep(0)
+            assert await reader.readexactly(1) == b"x"
+            assert str(await came(hall)) == "192.0.2.7:50123"
+            writer.close()
 
     timed(steps())
 

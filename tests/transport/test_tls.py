@@ -10,7 +10,6 @@ import ssl
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 from cryptography import x509
@@ -20,7 +19,7 @@ from cryptography.x509 import SubjectAlternativeName
 
 from mesh.broker.peer import TlsFacts
 from mesh.transport import accept
-from mesh.transport.accept import Pace
+from mesh.transport.accept import Pace, Starting
 from mesh.transport.listen import NONE, OPTIONAL, REQUIRED, KeyPair, Listen, TlsFiles
 from mesh.transport.listeners import Listeners
 from mesh.transport.rates import BURST, Rates
@@ -686,15 +685,13 @@ def client_hello(context: ssl.SSLContext) -> bytes:
     return outgoing.read()
 
 
-def test_handshakes_that_are_begun_and_left_give_way_to_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(accept, "PENDING", 20)
-    monkeypatch.setattr(accept, "OLD", 0.2)
+def test_handshakes_that_are_begun_and_left_give_way_to_others(tmp_path: Path) -> None:
     town = Town(tmp_path)
 
     async def main() -> None:
-        async with Hall(limit=500, tls=town.files(NONE), handshake=60.0) as hall:
+        pace = Pace(asyncio.get_running_loop())
+        pace.most, pace.old = 20, 0.2
+        async with Hall(limit=500, tls=town.files(NONE), handshake=60.0, pace=pace) as hall:
             port, context = hall.listener.port, town.client()
             hello = client_hello(context)
             _, before = await call(port, context)
@@ -714,24 +711,28 @@ def test_handshakes_that_are_begun_and_left_give_way_to_others(
     run(main())
 
 
+class Start(Starting):
+    """Notes its start in ``started``, and ends with it."""
+
+    def __init__(self, pace: Pace, name: str, started: list[str]) -> None:
+        super().__init__()
+        self.pace, self.name, self.started = pace, name, started
+
+    def start(self) -> None:
+        self.started.append(self.name)
+        self.pace.over(self)
+
+
 def test_clients_that_are_connected_are_served_between_two_handshakes_that_start() -> None:
-    started: list[int] = []
+    started: list[str] = []
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
         clock = [0.0]
-        pace = Pace(loop, clock=lambda: clock[0])
-        tasks = []
-
-        async def one(number: int) -> None:
-            arrival = cast(accept.Arrival, object())
-            await pace.turn(arrival, "192.0.2.1", 0.001)
-            started.append(number)
-            pace.over(arrival)
-
+        pace = Pace(asyncio.get_running_loop(), clock=lambda: clock[0])
         for number in range(50):
-            tasks.append(loop.create_task(one(number)))
-        for turn in range(3, 8):
+            pace.ask(Start(pace, str(number), started), "192.0.2.1", 0.001)
+        assert started == ["0"]
+        for turn in range(5):
             before = len(started)
             await asyncio.sleep(0)
             assert len(started) - before <= 1, f"one in a turn without time, turn {turn}"
@@ -740,8 +741,11 @@ def test_clients_that_are_connected_are_served_between_two_handshakes_that_start
             before = len(started)
             await asyncio.sleep(0)
             assert len(started) - before <= 1 + accept.LONGEST / 0.001
-        await asyncio.gather(*tasks)
-        assert started == list(range(50))
+        await until(lambda: len(started) == 50)
+        assert started == [str(number) for number in range(50)]
+        await until(lambda: pace._timer is None)
+        pace.ask(Start(pace, "later", started), "192.0.2.1", 0.001)
+        assert started[-1] == "later", "it starts at once if none has started in this turn"
 
     run(main())
 
@@ -750,31 +754,25 @@ def test_networks_take_turns() -> None:
     started: list[str] = []
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-        pace = Pace(loop, clock=lambda: 0.0)
-
-        async def one(address: str) -> None:
-            await pace.turn(cast(accept.Arrival, object()), address, 0.001)
-            started.append(address)
-
+        pace = Pace(asyncio.get_running_loop(), clock=lambda: 0.0)
         many = [f"192.0.2.{number}" for number in range(100)]
         others = ["198.51.100.1", "2001:db8::1", "198.51.100.2", "2001:db8::2"]
-        await asyncio.gather(*[loop.create_task(one(address)) for address in (*many, *others)])
-        assert started[:7] == [many[0], *others[:2], many[1], *others[2:], many[2]]
-        assert started[7:] == many[3:]
+        pace.ask(Start(pace, "", started), "203.0.113.1", 0.001)  # the others wait
+        for address in (*many, *others):
+            pace.ask(Start(pace, address, started), address, 0.001)
+        await until(lambda: len(started) == 105)
+        assert started[1:8] == [many[0], *others[:2], many[1], *others[2:], many[2]]
+        assert started[8:] == many[3:]
 
     run(main())
 
 
-def test_others_are_accepted_while_most_that_wait_are_of_one_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(accept, "WAITING", 10)
-    monkeypatch.setattr(accept, "PENDING", 0)
+def test_others_are_accepted_while_most_that_wait_are_of_one_network(tmp_path: Path) -> None:
     town = Town(tmp_path)
 
     async def main() -> None:
         pace = Pace(asyncio.get_running_loop())
+        pace.room, pace.most = 10, 0
         async with Hall(limit=500, tls=town.files(NONE), handshake=60.0, pace=pace) as hall:
             port, hello = hall.listener.port, client_hello(town.client())
             pairs = []
@@ -785,10 +783,10 @@ def test_others_are_accepted_while_most_that_wait_are_of_one_network(
                 return pairs[-1][0]
 
             await come("127.3.0.1")
-            await until(lambda: len(pace._waiting) == 1)
+            await until(lambda: pace.waiting == 1)
             for number in range(9):
                 await come(f"127.1.1.{number + 1}")
-                await until(lambda number=number: len(pace._waiting) == number + 2)
+                await until(lambda number=number: pace.waiting == number + 2)
             for number in range(3):
                 reader = await come(f"127.1.1.{100 + number}")
                 async with asyncio.timeout(SECONDS):
@@ -796,7 +794,7 @@ def test_others_are_accepted_while_most_that_wait_are_of_one_network(
                         assert await reader.read() == b"", "one more of that network"
             for number in range(5):
                 await come(f"127.2.{number}.1")
-                await until(lambda number=number: len(pace._waiting) == 11 + number)
+                await until(lambda number=number: pace.waiting == 11 + number)
             status = hall.listener.status()
             assert (status.accepted, status.turned_away) == (15, 3)
             for _, writer in pairs:
@@ -805,15 +803,13 @@ def test_others_are_accepted_while_most_that_wait_are_of_one_network(
     run(main())
 
 
-def test_no_connection_is_accepted_while_too_many_handshakes_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(accept, "WAITING", 4)
-    monkeypatch.setattr(accept, "PENDING", 0)
+def test_no_connection_is_accepted_while_too_many_handshakes_wait(tmp_path: Path) -> None:
     town = Town(tmp_path)
 
     async def main() -> None:
-        async with Hall(limit=500, tls=town.files(NONE), handshake=60.0) as hall:
+        pace = Pace(asyncio.get_running_loop())
+        pace.room, pace.most = 4, 0
+        async with Hall(limit=500, tls=town.files(NONE), handshake=60.0, pace=pace) as hall:
             port, context = hall.listener.port, town.client()
             hello = client_hello(context)
             left = []
@@ -825,12 +821,45 @@ def test_no_connection_is_accepted_while_too_many_handshakes_wait(
             await until(lambda: hall.listener.status().accepted >= 4)
             await asyncio.sleep(0.1)
             assert hall.listener.status().accepted < 30, "the others wait in the kernel's queue"
-            monkeypatch.setattr(accept, "PENDING", 100)
+            pace.most = 100
             answer, client = await call(port, context)
             assert (answer, hall.listener.status().accepted) == (b"hello", 31)
             await close(client)
             for writer in left:
                 writer.close()
+
+    run(main())
+
+
+def test_a_client_is_told_why_its_handshake_fails(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+
+    async def main() -> None:
+        async with Hall(tls=town.files(REQUIRED)) as hall:
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                context = town.client(version=version)
+                with pytest.raises(ssl.SSLError, match=r"(?i)alert.*(handshake.failure|certificate.required)"):
+                    await asyncio.to_thread(lambda: Client(hall.listener.port, context).socket.recv(1))  # noqa: B023
+            await until(lambda: not hall.streams() and handshakes(hall) == (2, 0, 0, 2))
+
+    run(main())
+
+
+def test_few_bytes_are_kept_of_a_client_whose_handshake_has_not_started(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+
+    async def main() -> None:
+        pace = Pace(asyncio.get_running_loop())
+        pace.most = 0  # none starts
+        async with Hall(tls=town.files(NONE), pace=pace) as hall:
+            reader, writer = await asyncio.open_connection("127.0.0.1", hall.listener.port)
+            writer.write(bytes(accept.FIRST))
+            await until(lambda: pace.waiting == 1)
+            writer.write(b"one more")
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            await until(lambda: not hall.streams() and handshakes(hall) == (0, 0, 0, 1))
+            writer.close()
 
     run(main())
 
