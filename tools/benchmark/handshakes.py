@@ -1,22 +1,25 @@
 """How many TLS connections of vehicles one processor bears: full and resumed handshakes, ours and the C mesh in turn.
 
-It knows certificates, sockets and the system's accounting. What always holds: each connection is a whole one: TCP, TLS,
-CONNECT, CONNACK and the end; the cost is the processor time of all processes of a system, so the client, which costs
-about as much as the server, does not hide it.
+It knows certificates, sockets and the system's accounting. What always holds: each connection is a whole one (TCP, TLS
+and the end, with or without CONNECT and CONNACK); the cost is the processor time of all processes of a system, and how
+busy its processor was is printed beside it: a system with little to do wakes up for each connection, one that is busy
+serves many at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
-import selectors
+import select
 import socket
 import ssl
 import statistics
+import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Final, final
 
 from mesh.bench.usage import cpu_of
 from mesh.wire.encode import encode
@@ -26,10 +29,14 @@ from tools.benchmark.systems import CMesh, Ours, System
 
 FULL: Final = "full"
 RESUMED: Final = "resumed"
+CONNECT: Final = "handshake, CONNECT and CONNACK"
+ALONE: Final = "handshake alone"
 LEAST: Final = 0.8  # of the peer's rate
 _TOGETHER: Final = 100  # connections at the same time, as when a fleet comes back
 _VEHICLES: Final = 1000
 _SECONDS: Final = 10.0
+_VERSIONS: Final = (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2)
+_SETTLE: Final = 0.2  # seconds until the system has seen the ends of the last connections
 _CONNACK: Final = b"\x20\x02\x00\x00"
 
 
@@ -40,12 +47,18 @@ class Shaken:
 
     count: int
     resumed: int
+    took: float  # microseconds of time for one connection
     cpu: dict[str, float]
 
     @property
     def rate(self) -> float:
         """Connections a second of one processor."""
         return 1e6 / sum(self.cpu.values())
+
+    @property
+    def busy(self) -> float:
+        """The share of the time in which the system ran."""
+        return sum(self.cpu.values()) / self.took
 
 
 class Failed(Exception):
@@ -58,49 +71,81 @@ def hello(number: int) -> bytes:
     return encode(Connect(MQTT311, name, True, 0, name), MQTT311)
 
 
-Step = Generator[int, None, bool]
-"""One connection: it yields the event of its socket that it waits for, and returns whether its session was resumed."""
+Step = Generator[None, None, bool]
+"""One connection: it yields when it waits for bytes, and returns whether its session was resumed."""
 
 
 @final
 class Client:
-    """One after another, connections of one vehicle. ``sock`` is that of the present connection."""
+    """One after another, connections of one vehicle. ``sock`` is that of the present connection. It is as cheap as it
+    can be, so that the system under test is the busy one: the server's certificate is not verified, and OpenSSL works
+    in memory."""
 
-    def __init__(self, files: Certificates, address: tuple[str, int], version: ssl.TLSVersion, number: int) -> None:
-        self._context = ssl.create_default_context(cafile=files.authority)
-        self._context.minimum_version = self._context.maximum_version = version
+    def __init__(self, context: ssl.SSLContext, address: tuple[str, int], number: int) -> None:
+        self._context = context
         self._address = address
         self._hello = hello(number)
         self._session: ssl.SSLSession | None = None
-        self.sock: ssl.SSLSocket | None = None
+        self.sock: socket.socket | None = None
 
-    def connect(self, kind: str) -> Step:
+    def connect(self, kind: str, way: str) -> Step:
         """One connection. Raises ``OSError`` and ``Failed``."""
-        plain = socket.create_connection(self._address, _SECONDS)
-        plain.setblocking(False)
-        self.sock = sock = self._context.wrap_socket(
-            plain, server_hostname="localhost", do_handshake_on_connect=False,
-            session=self._session if kind == RESUMED else None,
-        )  # fmt: skip
-        with sock:
-            yield from _waiting(sock.do_handshake)
-            sock.send(self._hello)
-            answer = yield from _waiting(lambda: sock.recv(16))
-            if not answer.startswith(_CONNACK):
-                raise Failed(f"CONNECT was answered with {answer.hex() or 'the end of the connection'}")
-            self._session = sock.session
-            return bool(sock.session_reused)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        secured = self._context.wrap_bio(
+            incoming, outgoing, server_hostname="localhost", session=self._session if kind == RESUMED else None
+        )
+        with socket.socket() as sock:
+            self.sock = sock
+            sock.connect(self._address)
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while not _done(secured):
+                sock.send(outgoing.read())
+                yield
+                incoming.write(_received(sock))
+            if outgoing.pending:
+                sock.send(outgoing.read())
+            if way == CONNECT:
+                secured.write(self._hello)
+                sock.send(outgoing.read())
+                while (answer := _read(secured)) is None:
+                    yield
+                    incoming.write(_received(sock))
+                if not answer.startswith(_CONNACK):
+                    raise Failed(f"CONNECT was answered with {answer.hex() or 'the end of the connection'}")
+                self._session = secured.session
+        return bool(secured.session_reused)
 
 
-def _waiting(call: Callable[[], Any]) -> Generator[int, None, Any]:
-    """Repeat a call of a socket until it has not to wait."""
-    while True:
-        try:
-            return call()
-        except ssl.SSLWantReadError:
-            yield selectors.EVENT_READ
-        except ssl.SSLWantWriteError:
-            yield selectors.EVENT_WRITE
+def _done(secured: ssl.SSLObject) -> bool:
+    try:
+        secured.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    return True
+
+
+def _read(secured: ssl.SSLObject) -> bytes | None:
+    try:
+        return secured.read(16)
+    except ssl.SSLWantReadError:
+        return None
+
+
+def _received(sock: socket.socket) -> bytes:
+    data = sock.recv(16384)
+    if not data:
+        raise Failed("the connection was closed before CONNACK")
+    return data
+
+
+def context_of(files: Certificates, version: ssl.TLSVersion) -> ssl.SSLContext:
+    """The clients' settings."""
+    context = ssl.create_default_context(cafile=files.authority)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    return context
 
 
 @final
@@ -109,10 +154,11 @@ class Crowd:
 
     def __init__(self, clients: list[Client]) -> None:
         self._clients = deque(clients)
-        self._selector = selectors.DefaultSelector()
+        self._steps: dict[int, tuple[Client, Step]] = {}  # by the number of the socket
+        self._poll = select.epoll()
         self.resumed = 0
 
-    def run(self, kind: str, count: int) -> None:
+    def run(self, kind: str, way: str, count: int) -> None:
         """``count`` connections. Raises ``OSError`` and ``Failed``."""
         self.resumed = 0
         begun = ended = 0
@@ -120,40 +166,45 @@ class Crowd:
             while begun < count and begun - ended < _TOGETHER:
                 client = self._clients.popleft()
                 begun += 1
-                ended += self._go_on(client, client.connect(kind), None)
-            events = self._selector.select(_SECONDS)
+                step = client.connect(kind, way)
+                next(step)  # it waits for the answer to its hello
+                assert client.sock is not None
+                number = client.sock.fileno()
+                self._steps[number] = client, step
+                self._poll.register(number, select.EPOLLIN)
+            events = self._poll.poll(_SECONDS)
             if not events:
                 raise Failed(f"no connection went on for {_SECONDS:g} s")
-            for key, _ in events:
-                client, step = key.data
-                ended += self._go_on(client, step, key)
+            for number, _ in events:
+                ended += self._go_on(number)
 
-    def _go_on(self, client: Client, step: Step, key: selectors.SelectorKey | None) -> int:
+    def _go_on(self, number: int) -> int:
         """One step of a connection; returns how many connections have ended."""
+        client, step = self._steps[number]
         try:
-            if key is not None:
-                self._selector.unregister(key.fileobj)
-            wanted = next(step)
-        except StopIteration as end:
+            next(step)
+        except StopIteration as end:  # its socket is closed, so it is not polled
+            del self._steps[number]
             self.resumed += end.value
             self._clients.append(client)
             return 1
-        assert client.sock is not None
-        self._selector.register(client.sock, wanted, (client, step))
         return 0
 
 
-def run(system: System, kind: str, count: int, version: ssl.TLSVersion) -> Shaken:
+def run(system: System, kind: str, way: str, count: int, version: ssl.TLSVersion) -> Shaken:
     """Measure ``count`` connections of one kind."""
     files = system.certificates
     assert files is not None
-    crowd = Crowd([Client(files, system.vehicles, version, number) for number in range(_VEHICLES)])
-    crowd.run(FULL, _VEHICLES)  # the vehicles get their edges, and sessions to resume
-    before = cpu_of(system.watched.values())
-    crowd.run(kind, count)
+    context = context_of(files, version)
+    crowd = Crowd([Client(context, system.vehicles, number) for number in range(_VEHICLES)])
+    crowd.run(FULL, CONNECT, _VEHICLES)  # the vehicles get their edges, and sessions to resume
+    before, began = cpu_of(system.watched.values()), time.perf_counter()
+    crowd.run(kind, way, count)
+    took = time.perf_counter() - began
+    time.sleep(_SETTLE)
     after = cpu_of(system.watched.values())
     cpu = {name: (after[pid] - before[pid]) / count * 1e6 for name, pid in system.watched.items()}
-    return Shaken(count, crowd.resumed, cpu)
+    return Shaken(count, crowd.resumed, took / count * 1e6, cpu)
 
 
 def measure(options: argparse.Namespace) -> int:
@@ -164,19 +215,18 @@ def measure(options: argparse.Namespace) -> int:
     try:
         for system in systems.values():
             system.start(options.cpus)
-        for version in (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2):
-            for kind in (FULL, RESUMED):
-                found: dict[str, list[Shaken]] = {name: [] for name in systems}
-                for _ in range(options.rounds):
-                    for name, system in systems.items():
-                        found[name].append(run(system, kind, options.count, version))
-                ratios = [ours.rate / peer.rate for ours, peer in zip(found["ours"], found["c-mesh"], strict=True)]
-                worst = min(worst, statistics.median(ratios))
-                print(f"\n{version.name}, {kind} handshakes: connections a second of one processor")
-                for name, results in found.items():
-                    print(f"  {name:8} {_line(results)}")
-                print(f"  {statistics.median(ratios):.2f} of the peer's rate "
-                      f"({min(ratios):.2f} to {max(ratios):.2f}); asked for {LEAST}", flush=True)  # fmt: skip
+        for version, way, kind in itertools.product(_VERSIONS, (CONNECT, ALONE), (FULL, RESUMED)):
+            found: dict[str, list[Shaken]] = {name: [] for name in systems}
+            for _ in range(options.rounds):
+                for name, system in systems.items():
+                    found[name].append(run(system, kind, way, options.count, version))
+            ratios = [ours.rate / peer.rate for ours, peer in zip(found["ours"], found["c-mesh"], strict=True)]
+            worst = min(worst, statistics.median(ratios))
+            print(f"\n{version.name}, {kind}, {way}: connections a second of one processor")
+            for name, results in found.items():
+                print(f"  {name:8} {_line(results)}")
+            print(f"  {statistics.median(ratios):.2f} of the peer's rate "
+                  f"({min(ratios):.2f} to {max(ratios):.2f}); asked for {LEAST}", flush=True)  # fmt: skip
     finally:
         for system in systems.values():
             system.stop()
@@ -188,4 +238,5 @@ def _line(results: list[Shaken]) -> str:
     each = {name: statistics.median(one.cpu[name] for one in results) for name in results[0].cpu}
     parts = ", ".join(f"{name} {used:.0f}" for name, used in each.items())
     resumed = sum(one.resumed for one in results) / sum(one.count for one in results)
-    return f"{rate:8,.0f}   {sum(each.values()):.0f} us ({parts})   {resumed:.0%} resumed"
+    busy = statistics.median(one.busy for one in results)
+    return f"{rate:8,.0f}   {sum(each.values()):.0f} us ({parts})   busy {busy:.0%}, {resumed:.0%} resumed"
