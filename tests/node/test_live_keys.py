@@ -64,6 +64,7 @@ SECTIONS: dict[str, type] = {
 NODES = {"front_doors.replicas", "cores.replicas"}  # the controller starts and ends them
 ROOMS = (
     "tests.broker.test_live",
+    "tests.broker.test_live_access",
     "tests.broker.test_roles",
     "tests.console.test_moves",
     "tests.core.test_live",
