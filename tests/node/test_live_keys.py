@@ -70,6 +70,7 @@ ROOMS = (
     "tests.core.test_live",
     "tests.edge.test_live",
     "tests.frontdoor.test_live",
+    "tests.frontdoor.test_live_identity",
     "tests.frontdoor.test_tls",
     "tests.node.test_live_services",
 )
