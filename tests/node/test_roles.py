@@ -12,6 +12,7 @@ import pytest
 
 from mesh.core.node import CoreNode
 from mesh.edge.node import EdgeNode
+from mesh.frontdoor.node import DoorNode
 from mesh.policy.jwt import METHOD
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.topology.topology import Access, RoleSpec, Topology
@@ -83,11 +84,11 @@ def roles(node: Any, client_id: str = "c") -> tuple[str, ...]:
     return found
 
 
-def with_roles(etcd: EmbeddedEtcd, folder: Path, main: Any) -> None:
+def with_roles(etcd: EmbeddedEtcd, folder: Path, main: Any, **sections: str) -> None:
     keys = Keys(folder)
     users = "users: [{user: app, password: right, roles: [ops]}], anonymous: true"
     backends = f"{keys.backends[:-1]}, {users}}}"
-    with_nodes(etcd, main, ROLES, identity=keys.identity, backends=backends)
+    with_nodes(etcd, main, ROLES, identity=keys.identity, backends=backends, **sections)
 
 
 def test_roles_of_a_token_hold_at_the_edge_and_at_the_core(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
@@ -226,6 +227,59 @@ def test_retained_messages_of_a_back_end_go_with_its_right_also_when_a_node_was_
         await until(lambda: (retained(mesh.core), retained(mesh.edge)) == ([], []), "the end of a core that was away")
 
     with_roles(etcd, tmp_path, main)
+
+
+@pytest.mark.parametrize("crash", ["edge", "door", "both"])
+def test_a_role_that_was_narrowed_holds_for_frames_queues_and_wills_after_a_node_was_away(
+    etcd: EmbeddedEtcd, tmp_path: Path, crash: str
+) -> None:
+    async def main(mesh: Nodes) -> None:
+        sender = await mesh.backend("sender")
+        watcher = await mesh.backend("watcher", "wills")
+        client = await car(mesh, "fleet", "wills", will=Will("wills", b"not allowed", 1))
+        assert await subscribe(client, "news/1", "vehicles/V1/x") == [1, 1]
+        door = mesh.door._door
+        assert door is not None
+        fewer = Access(roles=(), backends=mesh.topology.access.backends)
+        mesh.topology = replace(mesh.topology, access=fewer)
+        if crash != "door":
+            await mesh.edge.stop(0.1)
+            await until(lambda: not any(link.up for link in door.status().links), "the loss of the link")
+        publish(client, "reports/fleet/V1", packet_id=1)  # with an edge that is away it is held, and replayed
+        if crash == "door":
+            assert (await client.wait(Ack)).reason == UNREAD
+        await mesh._prepare("core", "door", *(() if crash != "door" else ("edge-1",)))
+        for topic in ("news/1", "vehicles/V1/x"):
+            sender.send(Publish(topic, b"queued", 1, False, False, 1 + (topic == "news/1")))
+        await sender.wait_all(Ack, 2)
+        if crash != "edge":
+            await mesh.door.stop(0.1)
+            await client.wait_closed()
+        if crash != "door":
+            mesh.edge = EdgeNode(mesh.config("edge-1"))
+            with at_once():
+                await mesh.edge.start()
+        if crash == "edge":
+            assert (await client.wait(Ack)).reason == NOT_AUTHORIZED
+            await client.until(lambda: client.publishes(), "what is allowed")
+            assert [one.topic for one in client.publishes()] == ["vehicles/V1/x"]
+            await client.close()
+        else:
+            mesh.door = DoorNode(mesh.config("door"))
+            with at_once():
+                await mesh.door.start()
+        host = mesh.edge._broker_host
+        assert host is not None
+        await until(lambda: host.broker.counters.forbidden_wills == 1, "the end of the will")
+        assert kept(mesh.edge) == ["vehicles/V1/x"]
+        back = await car(mesh, "fleet", "wills", clean=False)
+        if crash != "edge":
+            await back.until(lambda: back.publishes(), "what is allowed")
+            assert [one.topic for one in back.publishes()] == ["vehicles/V1/x"]
+        assert [await answer(back, topic) for topic in ("reports/fleet/V1", "wills")] == [NOT_AUTHORIZED] * 2
+        assert watcher.publishes() == []
+
+    with_roles(etcd, tmp_path, main, limits="{attach_grace: 1s}")
 
 
 NARROWED = {"removed": (), "without roles": ("app",)}
