@@ -246,8 +246,7 @@ class Opening:
         session.ends = 0.0
         session.will_due = 0.0
         session.attached = False
-        claim = connection.principal.claim
-        session.provider = "" if claim is None else claim.provider
+        session.provider = connection.principal.provider
         changed = self._enforcement.entitle(session, connection.principal.permissions)
         self._closing.connections += 1
         if session.kind == TIER:

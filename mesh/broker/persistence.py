@@ -20,6 +20,7 @@ from typing import Final, final
 from mesh.broker.ledger import Ledger
 from mesh.broker.letter import Letter
 from mesh.broker.place import Place
+from mesh.broker.principal import BACKEND
 from mesh.broker.records import (
     BODY,
     DEAD_LETTER,
@@ -92,12 +93,14 @@ class Persistence:
             session.will_delay, session.will_due, outbound.reserved, connected, outbound.sent,
         ]  # fmt: skip
         origin = origin_state(session)
-        if session.roles or origin or session.provider:
+        # Only a back end can lose more than its roles by what its provider says later.
+        provider = session.provider if session.roles or kind == BACKEND else ""
+        if session.roles or origin or provider:
             state.append(session.roles)
-        if origin or session.provider:
+        if origin or provider:
             state.append(origin)
-        if session.provider:
-            state.append(session.provider)
+        if provider:
+            state.append(provider)
         meta = json.dumps(state).encode()
         will = b"" if session.will is None else pack(session.will)
         old = session.item

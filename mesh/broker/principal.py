@@ -136,14 +136,16 @@ def everything() -> Permissions:
 @final
 class Principal:
     """``name`` is the authenticated identity. A session belongs to it, and no other identity can take it over.
-    ``claim`` is what a provider vouched for, at a node that asks providers: a back end's, at its core."""
+    ``claim`` is what a provider vouched for, at a node that asks providers: a back end's, at its core. ``provider`` is
+    the name of the one that admitted the client, also if another node asked it; empty for a core."""
 
-    __slots__ = ("claim", "kind", "name", "permissions", "vehicle")
+    __slots__ = ("claim", "kind", "name", "permissions", "provider", "vehicle")
 
     def __init__(
         self, name: str, kind: int, permissions: Permissions, vehicle: str = "", claim: Claim | None = None
     ) -> None:
         self.claim = claim
+        self.provider = "" if claim is None else claim.provider
         self.name = name
         self.kind = kind
         self.permissions = permissions

@@ -114,7 +114,7 @@ class Session:
         self.weight = session_weight(key[2], 0)  # bytes that it counts in its share, without its queue
         self.vehicle = vehicle
         self.roles: tuple[str, ...] = ()  # those that its client had when it was last connected
-        self.provider = ""  # who admitted its client when it was last connected, if this node knows that
+        self.provider = ""  # who admitted its client when it was last connected
         self.refused: tuple[str, ...] = ()  # filters of topics that it does not get, beside those of all clients
         self.origin = NOWHERE  # if it has a will: where its client was last connected from, as far as bans go by that
         self.connection: Connection | None = None

@@ -345,6 +345,7 @@ class Devices(DoorOwner):
         reader, connect = self._read(opening)
         try:
             principal = self._admit(opening.vehicle, opening.epoch, opening.roles)
+            principal.provider = opening.provider
             condemned = self._examine(door, number, opening, connect)
         except Refused as error:
             answer = refusal(connect.protocol, error.reason or SERVER_UNAVAILABLE)
@@ -386,6 +387,7 @@ class Devices(DoorOwner):
             return
         try:
             principal = self._admit(opening.vehicle, opening.epoch, opening.roles)
+            principal.provider = opening.provider
             condemned = self._examine(door, number, opening, connect)
         except Refused as error:
             told = error.reason == IMPLEMENTATION_SPECIFIC_ERROR  # other reasons are those of a CONNACK

@@ -76,6 +76,7 @@ class EdgeNode:
     def _configure(self, config: NodeConfig) -> None:
         self._config = config
         self._grants = config.grants()
+        self._grants.standing = config.topology.identity.today()
         self._device_limits = ClientLimits(config.device_limits())
         self._member_limits = config.member_limits()  # of packets of all cores; only ever raised
 
@@ -126,6 +127,7 @@ class EdgeNode:
         def commit() -> None:
             self._config = config
             self._grants.take(config.grants())
+            self._grants.standing = config.topology.identity.today()
             broker_host.broker.take(settings, inbox)
             device_limits = self._device_limits.take(config.device_limits())
             devices.limit(device_limits, limits.attach_grace, config.members(MAX_LINKS))

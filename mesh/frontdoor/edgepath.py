@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from mypy_extensions import mypyc_attr
 
+from mesh.broker.claim import Claim
 from mesh.transport.client import ClientContext, ClientStream
 from mesh.wire.tracecontext import TraceContext
 
@@ -54,16 +55,18 @@ class EdgePath:
 class VehicleConnection(ClientStream):
     """A vehicle's connection, as an edge sees it.
 
-    ``name`` is the vehicle's identity in the map, ``roles`` are those that it has at present, and ``epoch`` is the
-    epoch of its map record; ``since`` is the time when the connection was accepted, in milliseconds since 1970;
-    ``connect`` the CONNECT packet; ``uncredited`` the bytes from the edge for which no credit was given back yet.
+    ``name`` is the vehicle's identity in the map, ``claim`` what admitted it, ``roles`` are those that it has at
+    present, and ``epoch`` is the epoch of its map record; ``since`` is the time when the connection was accepted, in
+    milliseconds since 1970; ``connect`` the CONNECT packet; ``uncredited`` the bytes from the edge for which no credit
+    was given back yet.
     """
 
-    __slots__ = ("connect", "epoch", "name", "roles", "since", "uncredited")
+    __slots__ = ("claim", "connect", "epoch", "name", "roles", "since", "uncredited")
 
     def __init__(self, clients: ClientContext) -> None:
         super().__init__(clients)
         self.name = ""
+        self.claim: Claim | None = None  # from the moment at which its identity is known
         self.roles: tuple[str, ...] = ()
         self.epoch = 0
         self.since = 0

@@ -126,6 +126,8 @@ class DevicePath(EdgePath):
         vehicle = self.vehicle
         opening = Opening(vehicle.name, vehicle.epoch, vehicle.since, vehicle.peer, vehicle.connect)
         opening.roles = vehicle.roles
+        if vehicle.claim is not None:
+            opening.provider = vehicle.claim.provider
         if vehicle.life.was_open():
             opening.client_id = self.client_id
             opening.unacked = self.exchange.unacked()

@@ -56,7 +56,7 @@ _EXPELLED: Final = {
 class Vehicle(VehicleConnection):
     """One vehicle's connection."""
 
-    __slots__ = ("_aliases", "_door", "_framer", "_out", "_path", "_pings", "_spans", "claim")
+    __slots__ = ("_aliases", "_door", "_framer", "_out", "_path", "_pings", "_spans")
 
     def __init__(self, door: DoorContext) -> None:
         super().__init__(door.clients)
@@ -67,7 +67,6 @@ class Vehicle(VehicleConnection):
         self._aliases: AliasTable | None = None
         self._pings = 0  # PINGREQs that are not answered yet
         self._spans: dict[int, Span] | None = None
-        self.claim: Claim | None = None  # from the end of ``identify`` on
         self.since = time.time_ns() // 1_000_000
 
     # ClientStream

@@ -37,7 +37,7 @@ def tier_principal(core: str) -> Principal:
 @final
 class Grants:
     """What each client may do today. ``vehicles``, ``backends`` and ``roles`` change in place. ``standing`` gives the
-    roles that a back end has today, by the name of its provider, its own, and the roles that it had; ``None`` if its
+    roles that a client has today, by the name of its provider, its own, and the roles that it had; ``None`` if its
     provider has it no more."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Grants:
         """The permissions of the client with the key of a session (kind, name, client id) and with these roles. With
         ``provider``, the one that admitted it, the roles are those that it had then."""
         kind, name, client_id = key
-        if provider and kind == BACKEND:
+        if provider and kind != TIER:
             present = self.standing(provider, name, roles)
             if present is None:
                 return Permissions()

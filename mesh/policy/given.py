@@ -16,6 +16,19 @@ Names = tuple[str, ...]
 
 @final
 @dataclass(frozen=True, slots=True)
+class GivenToday:
+    """The roles that clients have today which another node has admitted, called with the name of the provider, that of
+    the client, and the roles that it had. ``providers``: those whose claims have no roles of their own."""
+
+    given: GivenRoles
+    providers: frozenset[str]
+
+    def __call__(self, provider: str, name: str, roles: Names) -> Names:
+        return self.given.of(Claim(name, provider)) if provider in self.providers else roles
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class GivenRoles:
     """``providers``: the roles of all whom a provider admits, by its name. ``clients``: those of single ones, by the
     names of provider and client."""

@@ -14,7 +14,7 @@ from typing import Annotated, Final, Protocol, final
 from mesh.policy.anonymous import ANONYMOUS, AnyVehicle
 from mesh.policy.attempts import Attempts
 from mesh.policy.certificate import Certificate, NameTemplate
-from mesh.policy.given import GivenRoles
+from mesh.policy.given import GivenRoles, GivenToday
 from mesh.policy.identity import Identity
 from mesh.policy.order import Order, Planned
 from mesh.policy.passwords import Passwords
@@ -86,6 +86,11 @@ class IdentityRule:
     client_ids: Annotated[tuple[str, ...], effects.NEW_CONNECTIONS] = ()
     set_username: Annotated[bool, effects.NEW_CONNECTIONS] = False
     providers: Annotated[tuple[ProviderSpec, ...], effects.PROVIDERS] = (ProviderSpec(name=ANONYMOUS),)
+
+    def today(self) -> GivenToday:
+        """The roles that these providers give, for a node that asks none of them."""
+        named = frozenset(spec.name for spec in self.providers if spec.jwt is None and spec.http is None)
+        return GivenToday(given(self.providers), named)
 
     def compile(self) -> Identity:
         return Identity(self.source, Pattern(self.pattern), self.default, self.client_ids)

@@ -116,14 +116,16 @@ class Opening:
 
     ``epoch``: of the vehicle's map record; ``opened``: when the door accepted the connection, milliseconds since 1970;
     ``peer``: where the vehicle connects from; of its facts of TLS and HTTP only those that tell one certificate from
-    another, which bans go by: the others only the door uses;
-    ``roles``: those of the vehicle; ``client_id``: the one that the edge assigned, else empty; ``unacked``: identifiers
-    of PUBLISHes that the vehicle has but has not acknowledged; ``under_way``: bytes from the edge for which no credit
-    was given back yet; ``connect``: the CONNECT packet.
-    All but ``roles``, ``client_id``, ``unacked`` and ``under_way`` are the same in OPEN and ATTACH.
+    another, which bans go by: the others only the door uses; ``roles``: those of the vehicle; ``provider``: who
+    admitted it; ``client_id``: the one that the edge assigned, else empty; ``unacked``: identifiers of PUBLISHes that
+    the vehicle has but has not acknowledged; ``under_way``: bytes from the edge for which no credit was given back yet;
+    ``connect``: the CONNECT packet.
+    All but ``roles``, ``provider``, ``client_id``, ``unacked`` and ``under_way`` are the same in OPEN and ATTACH.
     """
 
-    __slots__ = ("client_id", "connect", "epoch", "opened", "peer", "roles", "unacked", "under_way", "vehicle")
+    __slots__ = (
+        "client_id", "connect", "epoch", "opened", "peer", "provider", "roles", "unacked", "under_way", "vehicle",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -136,8 +138,10 @@ class Opening:
         unacked: list[int] | None = None,
         under_way: int = 0,
         roles: tuple[str, ...] = (),
+        provider: str = "",
     ) -> None:
         self.vehicle = vehicle
+        self.provider = provider
         self.epoch = epoch
         self.opened = opened
         self.peer = peer
@@ -160,6 +164,7 @@ class Opening:
             _text("" if tls is None else tls.fingerprint),
             _text(self.client_id),
             pack_roles(self.roles),
+            _text(self.provider),
             self.connect,
         ))
 
@@ -176,12 +181,15 @@ class Opening:
             fingerprint, pos = _read_text(body, pos)
             client_id, pos = _read_text(body, pos)
             roles, pos = _read_roles(body, pos)
+            provider, pos = _read_text(body, pos)
         except (struct.error, UnicodeDecodeError) as error:
             raise LinkError(f"an OPEN or ATTACH frame cannot be read: {error}") from None
         # A door has few listeners and many vehicles: each listener's name is kept once.
         tls = TlsFacts("", "", serial=serial, fingerprint=fingerprint) if fingerprint else None
         peer = Peer(address, port, sys.intern(listener), tls)
-        return Opening(vehicle, epoch, opened, peer, body[pos:], client_id, unacked, under_way, roles)
+        return Opening(
+            vehicle, epoch, opened, peer, body[pos:], client_id, unacked, under_way, roles, sys.intern(provider)
+        )  # fmt: skip
 
 
 def pack_roles(roles: tuple[str, ...]) -> bytes:

@@ -282,6 +282,62 @@ def test_a_role_that_was_narrowed_holds_for_frames_queues_and_wills_after_a_node
     with_roles(etcd, tmp_path, main, limits="{attach_grace: 1s}")
 
 
+@pytest.mark.parametrize("away", ["vehicle", "vehicle and edge", "door and edge"])
+def test_a_vehicle_that_is_away_is_judged_by_the_roles_that_the_settings_give_today(
+    etcd: EmbeddedEtcd, away: str
+) -> None:
+    async def main(mesh: Nodes) -> None:
+        watcher = await mesh.backend("watcher", "wills")
+
+        def give(topology: Topology, *roles: str) -> Topology:
+            (anyone,) = topology.identity.providers
+            return replace(topology, identity=replace(topology.identity, providers=(replace(anyone, roles=roles),)))
+
+        await mesh.change(lambda topology: give(topology, "fleet", "wills"))
+        properties, delayed = Properties(), Properties()
+        properties.session_expiry = 1000
+        delayed.will_delay = 2
+        client = await Bare(MQTT5).connect(mesh.vehicles)
+        mesh.clients.append(client)
+        gone = Will("wills", b"gone", 1, False, delayed)
+        client.send(Connect(MQTT5, "c", True, 60, "V1", None, gone, properties))
+        assert (await client.wait(Connack)).reason == SUCCESS
+        assert await subscribe(client, "news/1", "vehicles/V1/x") == [1, 1]
+        client.send(Publish("reports/fleet/V1", b"x", 1, True, False, 1))
+        await client.wait(Ack)
+        assert retained(mesh.edge) == ["reports/fleet/V1"]
+        if away != "door and edge":
+            await client.close()
+            host = mesh.edge._broker_host
+            assert host is not None
+            (session,) = [one for one in host.broker.sessions.all() if one.key[2] == "c"]
+            await until(lambda: session.connection is None, "the loss")
+        mesh.topology = give(mesh.topology, "wills") if away == "vehicle" else give(mesh.topology)
+        if away == "vehicle":
+            await mesh._prepare("edge-1", "core", "door")
+        else:
+            await mesh.edge.stop(0.1)
+            if away == "door and edge":
+                await mesh.door.stop(0.1)
+                mesh.door = DoorNode(mesh.config("door"))
+            mesh.edge = EdgeNode(mesh.config("edge-1"))
+            with at_once():
+                await mesh.edge.start()
+                if away == "door and edge":
+                    await mesh.door.start()
+        await until(lambda: (kept(mesh.edge), retained(mesh.edge)) == (["vehicles/V1/x"], []), "the end of the rest")
+        host = mesh.edge._broker_host
+        assert host is not None
+        if away == "vehicle":
+            await watcher.until(lambda: watcher.publishes(), "the will that is still allowed")
+            await mesh.change(give)
+        await until(lambda: not any(one.will for one in host.broker.sessions.all()), "the end of the will")
+        assert host.broker.counters.forbidden_wills == (away != "vehicle")
+        assert len(watcher.publishes()) == (away == "vehicle")
+
+    with_nodes(etcd, main, ROLES, limits="{attach_grace: 1s}")
+
+
 NARROWED = {"removed": (), "without roles": ("app",)}
 
 
