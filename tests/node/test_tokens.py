@@ -257,7 +257,7 @@ def test_another_server_admits_at_the_door_and_at_the_core(etcd: EmbeddedEtcd) -
 
 
 async def _slow(request: web.Request) -> web.StreamResponse:
-    await asyncio.sleep(5)
+    await asyncio.sleep(30)
     return web.json_response({"result": "allow"})
 
 
@@ -280,7 +280,7 @@ def test_vehicles_that_are_connected_are_served_while_the_server_does_not_answer
         current[0] = handler
         waiting = [
             await knocked(mesh.vehicles, Connect(MQTT5, f"w{n}", username=f"W{n}", password=b"right"))
-            for n in range(500)
+            for n in range(200)
         ]
         for count in range(1, 11):
             for car in cars:
@@ -292,4 +292,4 @@ def test_vehicles_that_are_connected_are_served_while_the_server_does_not_answer
             assert (await client.wait(Connack)).reason == SERVER_UNAVAILABLE
         assert not any(car.closed.is_set() for car in cars)
 
-    with_server(etcd, handle, main, "timeout: 1s, cache: 0s")
+    with_server(etcd, handle, main, "timeout: 4s, cache: 0s")  # long enough for the pings, also on a busy machine
