@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import mesh
+from mesh.registry.audit import act
+from mesh.registry.bans import Ban, BanStore, normal
 from mesh.registry.embedded import EmbeddedEtcd
 from mesh.registry.settings import Revision, SettingsStore
 from mesh.topology.load import load
@@ -262,6 +264,17 @@ class Processes:
         try:
             made = Revision(0, as_dict(changed), time.time(), "tester", "here")
             await SettingsStore(client, changed.mesh).first(made)
+        finally:
+            await client.close()
+
+    def ban(self, kind: str, value: str) -> None:
+        """Put a ban in force."""
+        self._loop.run(self._ban(Ban(kind, normal(kind, value), "a test", "tester", time.time())))
+
+    async def _ban(self, ban: Ban) -> None:
+        client = self._etcd.client()
+        try:
+            await BanStore(client, self.name).add(ban, act("test", str(ban)))
         finally:
             await client.close()
 

@@ -14,6 +14,7 @@ from mesh.pki.signing import ECDSA
 PLAIN: Final = ""
 TLS: Final = "tls"  # only the server has a certificate
 MUTUAL: Final = "mutual tls"  # and so has each client
+WEBSOCKET: Final = "wss"  # of ours alone
 
 
 @final

@@ -24,7 +24,7 @@ from typing import Any, Protocol, final
 import psutil
 
 from mesh.registry.embedded import free_ports
-from tools.benchmark.secured import MUTUAL, PLAIN, Certificates
+from tools.benchmark.secured import MUTUAL, PLAIN, WEBSOCKET, Certificates
 
 READY = 90.0  # seconds until a system listens: ours starts Ray on one processor
 STOP = 60.0
@@ -260,7 +260,8 @@ class Ours:
         if files is None:
             return f'{{mqtt: "127.0.0.1:{port}"}}'
         asked = f", client: required, ca: {files.authority}" if self._tls == MUTUAL else ""
-        return f'{{mqtts: "127.0.0.1:{port}", tls: {{cert: {files.cert}, key: {files.key}{asked}}}}}'
+        kind = "wss" if self._tls == WEBSOCKET else "mqtts"
+        return f'{{{kind}: "127.0.0.1:{port}", tls: {{cert: {files.cert}, key: {files.key}{asked}}}}}'
 
     def _mesh(self, *words: str) -> str:
         command = [sys.executable, "-P", "-m", "mesh.cli.main", *words]
