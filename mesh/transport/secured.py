@@ -26,7 +26,8 @@ PORTION: Final = 16 << 10  # bytes; no record holds more
 class Secured:
     """Has the methods of ``asyncio.Transport`` and ``asyncio.Protocol``, but cannot derive from them: a compiled class
     needs a compiled base. ``session`` is OpenSSL's part. Call ``shake`` until it has returned bytes, then
-    ``set_protocol``, and make this the protocol of ``below``."""
+    ``set_protocol``, and make this the protocol of ``below``. Call ``flush`` a while later: with TLS 1.3 the session's
+    ticket waits for the first bytes that are written."""
 
     __slots__ = (
         "_below", "_closing", "_error", "_held", "_incoming", "_outgoing", "_received", "_through", "_upper", "session",
@@ -69,6 +70,11 @@ class Secured:
         else:
             self._flush()
         return True
+
+    def flush(self) -> None:
+        """Write what waits for the next bytes."""
+        if not self._closing:
+            self._flush()
 
     # asyncio.Protocol, of the transport below
 

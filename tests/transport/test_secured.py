@@ -177,6 +177,8 @@ def test_with_tls_1_3_the_ticket_goes_with_the_first_bytes_that_are_written(tmp_
     assert ends.read() == b"CONNACK"
     assert ends.client.session is not None
     assert ends.client.session.has_ticket
+    ends.secured.flush()
+    assert ends.below.sent == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)

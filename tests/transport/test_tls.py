@@ -8,6 +8,7 @@ import datetime
 import socket
 import ssl
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +123,25 @@ def test_a_session_is_resumed_if_the_listener_allows_it(
             assert (answer, second.socket.session_reused, facts(hall).resumed) == (b"hello", resumption, resumption)
             assert facts(hall).common_name == "VIN7"
             await close(second)
+
+    run(main())
+
+
+def test_a_client_that_sends_nothing_gets_its_ticket_too(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+
+    def ticket(port: int) -> None:
+        client = Client(port, town.client(version=V13))
+        client.socket.settimeout(0.1)
+        deadline = time.monotonic() + SECONDS
+        while client.socket.session is None or not client.socket.session.has_ticket:
+            assert time.monotonic() < deadline
+            with contextlib.suppress(TimeoutError):
+                client.socket.recv(1)
+
+    async def main() -> None:
+        async with Hall(tls=town.files(NONE)) as hall:
+            await asyncio.to_thread(ticket, hall.listener.port)
 
     run(main())
 
