@@ -8,13 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.broker.peer import Peer
+from mesh.broker.peer import Peer, TlsFacts
 from mesh.transport import frame
 from mesh.transport.frame import Decoder, LinkError, Opening
 from mesh.wire.tracecontext import TraceContext
 
 FRAMES = st.lists(st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), st.binary(max_size=300)), max_size=20)
 TEXT = st.text(max_size=60)
+CERTIFICATES = st.builds(
+    lambda serial, fingerprint: TlsFacts("TLSv1.3", "a cipher", serial=serial, fingerprint=fingerprint),
+    TEXT, st.text(min_size=1, max_size=64),
+)  # fmt: skip
 
 
 def written(frames: list[tuple[int, int, bytes]]) -> bytes:
@@ -42,8 +46,9 @@ def test_a_long_frame_is_refused_from_its_header() -> None:
 
 @given(st.builds(
     Opening, TEXT, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1),
-    st.builds(Peer, TEXT, st.integers(0, 65535), TEXT), st.binary(max_size=200), TEXT,
+    st.builds(Peer, TEXT, st.integers(0, 65535), TEXT, st.none() | CERTIFICATES), st.binary(max_size=200), TEXT,
     st.lists(st.integers(1, 65535), max_size=50), st.integers(0, 2**32 - 1),
+    st.lists(TEXT, max_size=5).map(tuple), TEXT,
 ))  # fmt: skip
 def test_opening_survives_pack_and_unpack(opening: Opening) -> None:
     read = Opening.unpack(opening.pack())
@@ -51,10 +56,12 @@ def test_opening_survives_pack_and_unpack(opening: Opening) -> None:
 
 
 def vars_of(opening: Opening) -> tuple[object, ...]:
+    tls = opening.peer.tls
     return (
         opening.vehicle, opening.epoch, opening.opened, opening.peer.address, opening.peer.port, opening.peer.listener,
         opening.connect, opening.client_id,
-        opening.unacked, opening.under_way,
+        opening.unacked, opening.under_way, opening.roles, opening.provider,
+        (tls.serial, tls.fingerprint) if tls is not None else None,
     )  # fmt: skip
 
 
