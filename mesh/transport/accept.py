@@ -469,7 +469,8 @@ class Arrival(Starting):
         transport.set_protocol(cast(asyncio.Protocol, secured))
         self._ready(cast(asyncio.Transport, secured))
         secured.data_received(rest)
-        door.loop.call_later(TICKET, secured.flush)
+        if secured.holds_back:
+            door.flush_later(secured)
 
     def _ready(self, transport: asyncio.Transport) -> None:
         """Pass the connection on."""
@@ -528,6 +529,8 @@ class Accepting:
         self._starve = starve
         self._arrivals: dict[Arrival, None] = {}  # in the order in which they came
         self._deadline: asyncio.TimerHandle | None = None  # of the oldest arrival
+        self._tickets: list[Secured] = []  # connections whose session's ticket is not sent yet
+        self._flushing: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._notices = Notices(log.warning, time.monotonic)
         listening.setblocking(False)
@@ -542,6 +545,9 @@ class Accepting:
             if timer is not None:
                 timer.cancel()
         self._timer = self._deadline = None
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flush()
         if self._socket.fileno() >= 0:
             self.loop.remove_reader(self._socket.fileno())
             self._socket.close()
@@ -584,6 +590,19 @@ class Accepting:
             self._begin(sock, address)
         # An accept that finds none is as dear as one that does, so the next turn looks for few if this one found few.
         self._batch = min(2 * self._batch, BATCH)
+
+    def flush_later(self, secured: Secured) -> None:
+        """Send the session's ticket of a connection alone if nothing else is sent within ``TICKET``. One timer serves
+        all connections that come meanwhile."""
+        self._tickets.append(secured)
+        if self._flushing is None:
+            self._flushing = self.loop.call_later(TICKET, self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = None
+        tickets, self._tickets = self._tickets, []
+        for secured in tickets:
+            secured.flush()
 
     def left(self, arrival: Arrival) -> None:
         """The stream has its transport, or the arrival has ended."""

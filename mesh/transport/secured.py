@@ -71,9 +71,14 @@ class Secured:
             self._flush()
         return True
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether something waits for the next bytes."""
+        return self._held > 0 and not self._closing
+
     def flush(self) -> None:
         """Write what waits for the next bytes."""
-        if not self._closing:
+        if self.holds_back:
             self._flush()
 
     # asyncio.Protocol, of the transport below
