@@ -14,7 +14,7 @@ from mesh.broker.session import Key
 from mesh.broker.settings import Settings
 from mesh.broker.versions import VERSION
 from mesh.core.kinds import WITHDRAWN
-from mesh.wire.packets import Publish
+from mesh.wire.packets import Publish, Will
 from mesh.wire.properties import Properties
 from tests.core.harness import Edge, Mesh, acks, say, vehicle_of
 from tests.fakes.clock import FakeClock
@@ -139,8 +139,8 @@ def test_a_will_that_was_retained_is_withdrawn() -> None:
     connection = app.connection
     session = connection.session
     assert session is not None
-    publish = Publish("fleet/will", b"gone", 1, True, False, 1, None)
-    session.will = world.mesh.core.broker.dispatcher.will_message(publish)  # type: ignore[arg-type]
+    will = Will("fleet/will", b"gone", 1, True)
+    session.will = world.mesh.core.broker.dispatcher.will_message(will)
     world.mesh.core.broker.lost(connection)
     world.run()
     assert all_kept(world) == [{"fleet/will": b"gone"}] * 3

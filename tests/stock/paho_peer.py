@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,7 +101,8 @@ class PahoPeer(Peer):
             properties = Properties(PacketTypes.DISCONNECT)
             properties.SessionExpiryInterval = expiry
         client.disconnect(properties=properties)
-        client.loop_stop()
+        with contextlib.suppress(AttributeError):  # its thread may end, and forget itself, while it is waited for
+            client.loop_stop()
 
     # Use
 
