@@ -52,7 +52,8 @@ class Dated:
 @final
 class Contexts:
     """``first`` is the context of a new connection; it changes to another one of ``every`` by the server's name.
-    ``dated``: the files of its certificates; ``cost``: seconds of processor time of one full handshake."""
+    ``dated``: the files of its certificates; ``cost``: seconds of processor time of one full handshake with
+    the dearest of its keys, which a client may ask for."""
 
     def __init__(
         self, first: ssl.SSLContext, every: frozenset[ssl.SSLContext], trust: Trust, dated: tuple[Dated, ...],
@@ -77,6 +78,7 @@ def load(files: TlsFiles, protocol: str, valid: bool = True) -> Contexts:
     groups: dict[tuple[str, ...], ssl.SSLContext] = {}
     kinds: dict[tuple[tuple[str, ...], str], Path] = {}
     names: dict[str, ssl.SSLContext] = {}
+    keys: dict[tuple[str, int], KeyPair] = {}
     dated: list[Dated] = []
     authorities = [] if files.ca is None or files.client == NONE else read_authorities(files.ca)
     for pair in files.pairs:
@@ -90,6 +92,7 @@ def load(files: TlsFiles, protocol: str, valid: bool = True) -> Contexts:
         if context is None:
             context = groups[own] = _context(files, protocol, authorities)
         _use(context, pair)
+        keys.setdefault((_kind(chain[0]), _size(chain[0])), pair)
         for name in own:
             names.setdefault(name, context)
         dated.append(Dated(pair.cert, end_of(chain[0])))
@@ -97,7 +100,8 @@ def load(files: TlsFiles, protocol: str, valid: bool = True) -> Contexts:
     first = groups[next(iter(groups))]
     if len(groups) > 1:
         first.sni_callback = _Chooser(names, first).choose
-    return Contexts(first, frozenset(groups.values()), _trust(files, authorities), tuple(dated), _cost(first))
+    cost = max(_cost(files, protocol, pair) for pair in keys.values())
+    return Contexts(first, frozenset(groups.values()), _trust(files, authorities), tuple(dated), cost)
 
 
 def load_trust(files: TlsFiles) -> Trust:
@@ -154,6 +158,12 @@ def _kind(certificate: x509.Certificate) -> str:
     return type(certificate.public_key()).__name__
 
 
+def _size(certificate: x509.Certificate) -> int:
+    """Bits of the key; 0 where the kind of key has one size only."""
+    size: int = getattr(certificate.public_key(), "key_size", 0)
+    return size
+
+
 @final
 class _Chooser:
     """Chooses a certificate by the server's name that a client sends."""
@@ -170,9 +180,11 @@ class _Chooser:
                 session.context = found
 
 
-def _cost(context: ssl.SSLContext) -> float:
-    """What the server's part of a full handshake costs; OpenSSL's is measured in memory. The client is one
+def _cost(files: TlsFiles, protocol: str, pair: KeyPair) -> float:
+    """What the server's part of a full handshake with one key costs; OpenSSL's is measured in memory. The client is one
     without a certificate, so the handshake may fail at its end."""
+    context = _context(files, protocol, [])
+    _use(context, pair)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_mode = ssl.CERT_NONE

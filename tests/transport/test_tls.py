@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import SubjectAlternativeName
 
 from mesh.broker.peer import TlsFacts
-from mesh.transport import accept
+from mesh.transport import accept, tlscontext
 from mesh.transport.accept import Pace, Starting
 from mesh.transport.listen import NONE, OPTIONAL, REQUIRED, KeyPair, Listen, TlsFiles
 from mesh.transport.listeners import Listeners
@@ -466,6 +466,16 @@ def test_a_client_gets_the_certificate_of_the_name_that_it_asks_for_with_a_key_t
 
 
 NOTHING = "Cipher is (NONE)"  # no connection came about
+
+
+def test_a_handshake_is_taken_for_one_with_the_dearest_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rsa").mkdir()
+    town, beside = Town(tmp_path), Town(tmp_path / "rsa", "rsa")
+    costs = {town.cert: 1.0, beside.cert: 2.0}
+    monkeypatch.setattr(tlscontext, "_cost", lambda _files, _protocol, pair: costs[pair.cert])
+    pairs = KeyPair(town.cert, town.key), KeyPair(beside.cert, beside.key)
+    for order in (pairs, pairs[::-1]):
+        assert tlscontext.load(replace(town.files(NONE), pairs=order), "mqtt").cost == 2.0
 
 
 def s_client(port: int, *options: str, text: str = "hello\n") -> str:
