@@ -167,7 +167,7 @@ class Broker(BrokerApi):
         )  # fmt: skip
         self.enforcement = Enforcement(
             self.sessions, self.subscriber, self.inbox, self.closing, self.notices, permissions_of, clock, self.work,
-            self.retained, self.dispatcher.withdraw,
+            self.retained, self.dispatcher.withdraw, self.counters,
         )  # fmt: skip
         self.opening = Opening(
             settings, clock, self.persistence, self.outbox, self.courier, self.sessions, self.sharing, self.inbox,

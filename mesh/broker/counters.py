@@ -29,7 +29,8 @@ class BrokerCounters:
         "acknowledge", "answered", "connects", "deliver", "delivered", "dropped_expired", "dropped_full",
         "dropped_large", "dropped_offline", "dropped_poison", "expired", "forbidden", "forbidden_wills", "letters",
         "letters_dropped_age", "letters_dropped_node", "letters_dropped_share", "letters_not_taken", "letters_read",
-        "misfits", "published", "received", "refused", "rejected", "takeovers",
+        "misfits", "published", "received", "refused", "rejected", "revoked_retained", "revoked_subscriptions",
+        "takeovers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -43,6 +44,8 @@ class BrokerCounters:
         self.delivered = 0
         self.forbidden = 0  # publishes to topics that their client may not publish to
         self.forbidden_wills = 0
+        self.revoked_subscriptions = 0  # ended, as their client may not make them now
+        self.revoked_retained = 0  # messages deleted, as their sender may not publish them now
         self.misfits = 0  # acknowledgements that did not fit their delivery
         self.rejected = 0  # publishes answered with "quota exceeded"
         self.dropped_full = 0  # oldest messages dropped to make room, and QoS 0 to a receiver that does not keep up

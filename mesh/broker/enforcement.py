@@ -18,6 +18,7 @@ from typing import Final, final
 
 from mesh.broker.claim import Ended, Ends, ignore
 from mesh.broker.closing import Closing
+from mesh.broker.counters import BrokerCounters
 from mesh.broker.inbox import Inbox
 from mesh.broker.notices import Notices, shortened
 from mesh.broker.principal import BACKEND, TIER, Permissions
@@ -39,17 +40,17 @@ _REMOVAL: Final = 16  # of a subscription, or the end of a connection
 @final
 class Enforcement:
     """``permissions_of``: what the client with the key of a session may do today, that had these roles, and was
-    admitted by the provider with this name. ``removed`` counts subscriptions, ``withdrawn``
-    retained messages. ``withdraw`` deletes one."""
+    admitted by the provider with this name. ``withdraw`` deletes a retained message."""
 
-    __slots__ = ("_begun", "_clock", "_closing", "_inbox", "_notices", "_permissions_of", "_retained", "_sessions",
-                 "_subscriber", "_withdraw", "_work", "removed", "withdrawn")  # fmt: skip
+    __slots__ = ("_begun", "_clock", "_closing", "_counters", "_inbox", "_notices", "_permissions_of", "_retained",
+                 "_sessions", "_subscriber", "_withdraw", "_work")  # fmt: skip
 
     def __init__(
         self, sessions: Sessions, subscriber: Subscriber, inbox: Inbox, closing: Closing, notices: Notices,
         permissions_of: Callable[[Key, tuple[str, ...], str], Permissions], clock: Callable[[], float], work: Work,
-        retained: Retained, withdraw: Callable[[str, Sender], None],
+        retained: Retained, withdraw: Callable[[str, Sender], None], counters: BrokerCounters,
     ) -> None:
+        self._counters = counters
         self._retained = retained
         self._withdraw = withdraw
         self._work = work
@@ -61,8 +62,6 @@ class Enforcement:
         self._permissions_of = permissions_of
         self._clock = clock
         self._begun = 0  # how often the rules have changed
-        self.removed = 0
-        self.withdrawn = 0
 
     def run(self) -> Iterator[int]:
         """The rules are known, or have changed. Yields now and then, with the steps of work that were done."""
@@ -128,7 +127,7 @@ class Enforcement:
             roles = sender.roles if session is None else session.roles
             permissions = self._permissions_of(sender.key, roles, sender.provider)
             if item in sender.topics and not permissions.may_publish(topic, 0, True):
-                self.withdrawn += 1
+                self._counters.revoked_retained += 1
                 _, name, client = sender.key
                 self._notices.warn(
                     "withdrawn", "%s (client %s) may no longer publish to %s: its retained message is deleted",
@@ -158,7 +157,7 @@ class Enforcement:
         return _REMOVAL
 
     def _remove(self, session: Session, filter: str) -> None:
-        self.removed += 1
+        self._counters.revoked_subscriptions += 1
         _, name, client = session.key
         self._notices.warn(
             "revoked", "%s (client %s) is no longer allowed to subscribe to %s: its subscription has ended",

@@ -85,6 +85,8 @@ class Figures:
             presses=self._courier.pressure.presses,
             forbidden=counters.forbidden,
             forbidden_wills=counters.forbidden_wills,
+            revoked_subscriptions=counters.revoked_subscriptions,
+            revoked_retained=counters.revoked_retained,
             misfits=counters.misfits,
             dropped_expired=counters.dropped_expired,
             dropped_full=counters.dropped_full,

@@ -25,6 +25,11 @@ _FORBIDDEN: Final = counter(
     "Messages that their sender may not publish: with PUBLISH (reason topic), or as its will (reason will).",
     ("reason",),
 )
+_REVOKED: Final = counter(
+    "mesh_revoked_total",
+    "Subscriptions that ended, and retained messages that were deleted, as their client has lost the right.",
+    ("kind",),
+)
 
 
 _REFUSALS: Final = counter(
@@ -98,6 +103,8 @@ class BrokerStatus(Status):
     ]
     forbidden: Annotated[int, _FORBIDDEN.of(reason="topic")]
     forbidden_wills: Annotated[int, _FORBIDDEN.of(reason="will")]
+    revoked_subscriptions: Annotated[int, _REVOKED.of(kind="subscription")]
+    revoked_retained: Annotated[int, _REVOKED.of(kind="retained")]
     misfits: Annotated[
         int,
         counter(

@@ -44,9 +44,7 @@ class ProviderStatus(Status):
 class AttemptsStatus(Status):
     """Log-ins with passwords, of back ends at a core or of vehicles at a front door."""
 
-    wrong: Annotated[
-        int, counter("mesh_wrong_passwords_total", "Wrong passwords of back ends or vehicles.")
-    ]
+    wrong: Annotated[int, counter("mesh_wrong_passwords_total", "Wrong passwords of back ends or vehicles.")]
     unseen: Annotated[
         int,
         counter(

@@ -73,6 +73,7 @@ def test_subscriptions_that_are_no_longer_allowed_end(
     fewer = Grant(("#",), ("other",))
     bench.allow(fewer, fewer)
     assert kept(bench) == {"here": ["other"], "away": ["other"]}
+    assert bench.broker.status().revoked_subscriptions == 4
     assert subscribe(here, "common/1") == [reasons.NOT_AUTHORIZED]
     publisher = bench.client("p")
     publisher.publish("common/1")

@@ -338,7 +338,7 @@ def test_retained_messages_of_a_sender_that_has_lost_the_right_are_deleted() -> 
     reader = bench.car("reader")
     subscribe(reader, "#")
     assert sorted(packet.topic for packet in reader.take(Publish)) == ["a/4", "vehicles/V1/x"]
-    assert bench.broker.enforcement.withdrawn == 4
+    assert bench.broker.status().revoked_retained == 4
     assert retained(bench.again()) == ["a/4", "vehicles/V1/x"]
 
 
