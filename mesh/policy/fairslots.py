@@ -7,8 +7,9 @@ then one of each source in turn, so that a source with many delays another one b
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from typing import final
+
+from mesh.transport.rounds import Rounds
 
 Waiter = asyncio.Future[None]
 
@@ -21,19 +22,19 @@ class FairSlots:
 
     def __init__(self, parallel: int) -> None:
         self._free = parallel
-        self._trusted = _Line()
-        self._others = _Line()
+        self._trusted: Rounds[Waiter] = Rounds()
+        self._others: Rounds[Waiter] = Rounds()
 
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return self._trusted.waiting + self._others.waiting
+        return len(self._trusted) + len(self._others)
 
     def ahead(self, source: str, trusted: bool) -> int:
         """The most of those who wait that begin before one more does."""
         if trusted:
-            return self._trusted.ahead(source)
-        return self._trusted.waiting + self._others.ahead(source)
+            return _ahead(self._trusted, source)
+        return len(self._trusted) + _ahead(self._others, source)
 
     async def acquire(self, source: str, trusted: bool) -> None:
         """Wait for a slot; call ``release`` afterwards."""
@@ -53,51 +54,24 @@ class FairSlots:
 
     def release(self) -> None:
         """Give a slot back."""
-        waiter = self._trusted.take() or self._others.take()
+        waiter = _next(self._trusted) or _next(self._others)
         if waiter is None:
             self._free += 1
         else:
             waiter.set_result(None)
 
 
-@final
-class _Line:
-    """Those who wait, by source: the source whose turn is next is the first one."""
+def _ahead(line: Rounds[Waiter], source: str) -> int:
+    """The most of a line that leave it before one more of this source."""
+    own = line.of(source)
+    others = line.keys - (1 if own else 0)
+    return min(len(line), own + (own + 1) * others)
 
-    __slots__ = ("_sources", "waiting")
 
-    def __init__(self) -> None:
-        self.waiting = 0
-        self._sources: OrderedDict[str, OrderedDict[Waiter, None]] = OrderedDict()
-
-    def ahead(self, source: str) -> int:
-        own = len(self._sources.get(source, ()))
-        others = len(self._sources) - (1 if own else 0)
-        return min(self.waiting, own + (own + 1) * others)
-
-    def add(self, source: str, waiter: Waiter) -> None:
-        self._sources.setdefault(source, OrderedDict())[waiter] = None
-        self.waiting += 1
-
-    def remove(self, source: str, waiter: Waiter) -> None:
-        """It waits no longer, if it still does."""
-        waiters = self._sources.get(source)
-        if waiters is not None and waiter in waiters:
-            del waiters[waiter]
-            self.waiting -= 1
-            if not waiters:
-                del self._sources[source]
-
-    def take(self) -> Waiter | None:
-        """Who begins now; ``None`` if none waits."""
-        while self._sources:
-            source, waiters = next(iter(self._sources.items()))
-            waiter, _ = waiters.popitem(last=False)
-            self.waiting -= 1
-            if waiters:
-                self._sources.move_to_end(source)
-            else:
-                del self._sources[source]
-            if not waiter.done():  # done: its task was cancelled
-                return waiter
-        return None
+def _next(line: Rounds[Waiter]) -> Waiter | None:
+    """Who begins now; ``None`` if none waits."""
+    while line:
+        waiter = line.take()
+        if not waiter.done():  # done: its task was cancelled
+            return waiter
+    return None

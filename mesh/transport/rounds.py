@@ -1,4 +1,5 @@
-"""A queue in which networks take turns: one of each, so that no network waits behind the many of another one.
+"""A queue in which sources take turns, such as networks: one item of each, so that no source waits behind the many of
+another one.
 
 It knows keys and items: never what they are. What always holds: the items of one key leave in the order in which they
 came; between two items of a key every other key that waits has its turn.
@@ -14,7 +15,7 @@ T = TypeVar("T")
 
 @final
 class Rounds(Generic[T]):
-    """``len`` counts items."""
+    """``len`` counts items; a key is a text that names the source."""
 
     __slots__ = ("_count", "_keys")
 
@@ -44,6 +45,21 @@ class Rounds(Generic[T]):
         else:
             del self._keys[key]
         return item
+
+    def remove(self, key: str, item: T) -> None:
+        """An item leaves before its turn, unless it has left already."""
+        items = self._keys.get(key)
+        if items is None or item not in items:
+            return
+        items.remove(item)
+        self._count -= 1
+        if not items:
+            del self._keys[key]
+
+    @property
+    def keys(self) -> int:
+        """How many keys have items."""
+        return len(self._keys)
 
     def of(self, key: str) -> int:
         """How many items of a key wait."""

@@ -128,6 +128,6 @@ def test_sources_that_are_gone_leave_nothing() -> None:
             work.tasks[name].cancel()
         await asyncio.sleep(0)
         await work.end(9)
-        assert (work.slots.waiting, len(work.slots._others._sources)) == (0, 0)
+        assert (work.slots.waiting, work.slots._others.keys) == (0, 0)
 
     with_work(main)
