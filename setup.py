@@ -68,6 +68,7 @@ FILES = (  # of other rooms: what each message passes
     "transport/lifecycle.py",
     "transport/link.py",
     "transport/origin.py",
+    "transport/pace.py",
     "transport/peers.py",
     "transport/pending.py",
     "transport/rates.py",

@@ -24,8 +24,9 @@ from typing import Final, cast, final
 
 from mesh.broker.notices import Notices
 from mesh.broker.peer import Peer
-from mesh.transport.accept import Accepting, Arrive, Figures, Gate, Pace, Upper, anyone
+from mesh.transport.accept import Accepting, Arrive, Figures, Gate, Upper, anyone
 from mesh.transport.listen import Listen
+from mesh.transport.pace import Pace
 from mesh.transport.status import ListenerStatus
 from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.unixsocket import UnixPath, no_unix_path

@@ -19,9 +19,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
-from mesh.transport.accept import Arrive, Gate, Pace, anyone
+from mesh.transport.accept import Arrive, Gate, anyone
 from mesh.transport.listen import Listen
 from mesh.transport.listener import SPARE, Listener
+from mesh.transport.pace import Pace
 from mesh.transport.rates import Rates
 from mesh.transport.status import ListenerStatus
 from mesh.transport.stream import Stream, StreamGroup

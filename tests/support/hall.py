@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from mesh.transport.accept import Arrive, Pace, anyone
+from mesh.transport.accept import Arrive, anyone
 from mesh.transport.listen import Listen, TlsFiles
 from mesh.transport.listener import Listener
+from mesh.transport.pace import Pace
 from mesh.transport.stream import Stream, StreamGroup
 from mesh.transport.wheel import Wheel
 from mesh.wire.limits import PacketLimits

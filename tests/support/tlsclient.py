@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -33,3 +34,18 @@ class Client:
         with contextlib.suppress(OSError):
             self.socket.unwrap()
         self.socket.close()
+
+
+async def call(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> tuple[bytes, Client]:
+    """Connect and echo, in a thread."""
+
+    def both() -> tuple[bytes, Client]:
+        client = Client(port, context, session)
+        return client.echo(), client
+
+    return await asyncio.to_thread(both)
+
+
+async def close(client: Client) -> None:
+    """Close, in a thread."""
+    await asyncio.to_thread(client.close)
