@@ -119,7 +119,7 @@ def test_vehicles_that_subscribe_later_do_not_get_what_the_sender_may_not_publis
     subscribe(watcher, "#")
     assert [packet.topic for packet in watcher.take(Publish)] == ["fleet/b"]
     assert early.take(Publish) == [], "a withdrawal is no message"
-    assert world.mesh.core.broker.enforcement.withdrawn == 4
+    assert world.mesh.core.broker.status().revoked_retained == 4
     assert len(world.mesh.withdrawals) == 0
     assert not [item for item in world.mesh.core.store.items.values() if item.kind == WITHDRAWN]
 
